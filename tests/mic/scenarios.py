@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from random import Random
 
-from tests.mic.simulator import FAULTS, Scenario, Step
+from tests.mic.simulator import FAULTS, Scenario, Step, Violation, World, journal
 
+SEEDS = 300
+"""Seeds in the suite."""
 NAMESPACES = ("blue", "green")
 SELECTORS = ("app", "job", "etl")
 NODES = ("n0", "n1", "n2", "n3", "n4")
-PODS = tuple(f"web-{number}" for number in range(9))
+PODS = (*(f"web-{number}" for number in range(8)), "web-1-blue-stock", "long-" * 47 + "name")
+"""The two last make names of records that another has, or that are too long."""
 IDENTITIES = ("orders", "stock")
 
 
@@ -24,26 +28,47 @@ def scenario(seed: int) -> Scenario:
             steps.append(
                 Step(0.0, "identity", (namespace, name, number + chance.randrange(2), upper))
             )
-            for selector in chance.sample(SELECTORS, 2):
-                steps.append(
-                    Step(0.0, "binding", (namespace, f"{name}-{selector}", name, selector))
-                )
+            steps += [
+                Step(0.0, "binding", (namespace, f"{name}-{selector}", name, selector))
+                for selector in chance.sample(SELECTORS, 2)
+            ]
+    if chance.random() < 0.3:
+        steps.append(Step(0.0, "identity", ("blue", "stock-blue-orders", 4)))
+        steps.append(Step(0.0, "binding", ("blue", "both", "stock-blue-orders", "app")))
     if chance.random() < 0.3:
         steps.append(Step(0.0, "record", ("blue", "old", "Assigned", True)))
-    for _ in range(chance.randrange(8, 14)):
-        steps.append(_pod(chance, 0.2))
+    steps += [_pod(chance, 0.2) for _ in range(chance.randrange(8, 14))]
     time = 1.0
     for _ in range(chance.randrange(18, 30)):
         time += chance.choice((0.0, 0.1, 0.6, 2.0, 9.0, 21.0, 35.0))
         steps += _event(chance, time)
-    rate = chance.choice((0.0, 0.03, 0.06, 0.12))
+    calm = chance.random() < 0.25
+    if calm:
+        steps = [step for step in steps if step.at == 0.0 or step.what not in _DISTURBING]
+    rate = 0.0 if calm else chance.choice((0.0, 0.03, 0.06, 0.12))
     faults = {number: chance.choice(FAULTS) for number in range(5, 260) if chance.random() < rate}
+    changes = {
+        number: chance.choice(_OF_CHANGES) for number in range(40) if chance.random() < 1.5 * rate
+    }
+    grace, mics = chance.choice((0.0, 5.0, 20.0, 20.0, 60.0)), chance.choice((1, 2))
+    if chance.random() < 0.15:
+        # A leader sleeps before it changes a host, and wakes when another leads and pods are back.
+        grace, mics, faults = chance.choice((0.0, 5.0)), 2, {}
+        changes = {number: "pause" for number in range(40) if chance.random() < 0.4}
+        for begin in (time + 10.0, time + 300.0):
+            host = chance.randrange(3)
+            steps.append(Step(begin, "empty", (host,)))
+            steps += [
+                Step(begin + chance.uniform(70.0, 95.0), "pod", (*_pod(chance, 0.0).args[:3], node))
+                for node in NODES[host::3] * 3
+            ]
     return Scenario(
         steps=tuple(steps),
         faults=faults,
+        changes=changes,
         seed=seed,
-        grace=chance.choice((0.0, 5.0, 20.0, 20.0, 60.0)),
-        mics=chance.choice((1, 2)),
+        grace=grace,
+        mics=mics,
         delay=chance.choice((0.02, 0.05, 0.5, 3.0)),
         operation=chance.choice((0.5, 3.0, 8.0, 20.0)),
         foreign=tuple((host, chance.randrange(5)) for host in range(3) if chance.random() < 0.6),
@@ -71,6 +96,12 @@ def _event(chance: Random, time: float) -> list[Step]:
             return [_pod(chance, time) for _ in range(chance.randrange(1, 5))]
         case "leave":
             return [Step(time, "delete_pod", (namespace, name)) for name in chance.sample(PODS, 4)]
+        case "empty":
+            host = chance.randrange(3)
+            return [
+                Step(time, "empty", (host,)),
+                Step(time + chance.choice((0.1, 1.0, 15.0)), "kill"),
+            ]
         case "end":
             return [Step(time, "end", (namespace, pod))]
         case "label":
@@ -90,19 +121,18 @@ def _event(chance: Random, time: float) -> list[Step]:
                 Step(time + again, "binding", (namespace, name, identity, selector)),
             ]
         case "node":
-            node = chance.choice(NODES)
-            return [
-                Step(time, "delete_node", (node,)),
-                Step(time + 15.0, "node", (node, NODES.index(node) % 3)),
-            ]
+            node = chance.choice(("n2", *NODES))
+            gone = [Step(time, "delete_node", (node,))]
+            if chance.random() < 0.6:
+                gone.append(Step(time + 15.0, "node", (node, NODES.index(node) % 3)))
+            return gone
         case "attach" | "detach":
             return [Step(time, what, (chance.randrange(3), number))]
         case "break":
-            return [
-                Step(time, "break", (number,)),
-                _pod(chance, time),
-                Step(time + chance.choice((10.0, 50.0)), "mend", (number,)),
-            ]
+            broken = [Step(time, "break", (number,)), _pod(chance, time), _pod(chance, time)]
+            if chance.random() < 0.4:
+                broken.append(Step(time + 10.0, "mend", (number,)))
+            return broken
         case "revoke":
             return [
                 Step(time, "revoke", (namespace, number)),
@@ -121,6 +151,7 @@ def _event(chance: Random, time: float) -> list[Step]:
 _WEIGHTS = {
     "pods": 8,
     "leave": 7,
+    "empty": 1,
     "end": 2,
     "label": 2,
     "edit": 2,
@@ -134,19 +165,26 @@ _WEIGHTS = {
     "pausing": 1,
     "kill": 1,
 }
+_OF_CHANGES = ("pause", "late", "lost", "crash_after", "crash_before", "preempt", "broken")
 _EVENTS = tuple(_WEIGHTS)
+_DISTURBING = {"break", "pausing", "kill", "attach", "detach", "node", "delete_node", "revoke"}
+
+
+def _without(faults: Mapping[int, str], number: int) -> dict[int, str]:
+    return {key: each for key, each in faults.items() if key != number}
 
 
 def shrunk(failing: Scenario, fails: Callable[[Scenario], bool]) -> Scenario:
     """Return a smaller scenario that still fails: fewer faults, then fewer steps, again."""
-    from dataclasses import replace
-
     changed = True
     while changed:
         changed = False
         for number in sorted(failing.faults, reverse=True):
-            faults = {key: value for key, value in failing.faults.items() if key != number}
-            smaller = replace(failing, faults=faults)
+            smaller = replace(failing, faults=_without(failing.faults, number))
+            if fails(smaller):
+                failing, changed = smaller, True
+        for number in sorted(failing.changes, reverse=True):
+            smaller = replace(failing, changes=_without(failing.changes, number))
             if fails(smaller):
                 failing, changed = smaller, True
         index = len(failing.steps)
@@ -161,3 +199,18 @@ def shrunk(failing: Scenario, fails: Callable[[Scenario], bool]) -> Scenario:
                     failing, changed = smaller, True
             size //= 2
     return failing
+
+
+def fails(candidate: Scenario) -> bool:
+    """Whether an invariant does not hold in this scenario."""
+    try:
+        World(candidate).run()
+    except Violation:
+        return True
+    return False
+
+
+def replayed(failing: Scenario) -> str:
+    """Return the smallest scenario that fails as this one does, and what happens in it."""
+    small = shrunk(failing, fails)
+    return "\n".join([repr(small), *journal(small)])

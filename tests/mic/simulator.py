@@ -1,8 +1,8 @@
 """One API server, one Azure and the MICs of a cluster, on a fake clock, with faults at every call.
 
-The controller is the product's, whole; around it nothing is. What should be so is computed here once
-more, by other code, from the objects as the API server has them. What a MIC may claim is followed
-from the answers that it was given.
+The controller is the product's, whole; around it nothing is. What should be so is computed here
+once more, by other code, from the objects as the API server has them. What a MIC may claim is
+followed from the answers that it was given.
 
 A `Scenario` says all that happens: what people and Azure do, and when; and by the number of the
 call, which of them fails and how. The same scenario always runs the same way.
@@ -83,6 +83,7 @@ from podidentity.mic.controller import Controller, Settings
 
 LEASE, RENEW, MARGIN = 60.0, 20.0, 2.0
 PAUSE = 90.0
+FOREVER = 1e6
 MOST_MOMENTS = 12_000
 API, ARM = 0.01, 0.2
 LATE = 25.0
@@ -106,6 +107,8 @@ class Scenario:
     steps: tuple[Step, ...]
     faults: Mapping[int, str]
     """By the number of the call."""
+    changes: Mapping[int, str] = field(default_factory=dict)
+    """The same, by the number of the change of a host: where most can go wrong."""
     seed: int = 0
     grace: float = 20.0
     hosts: int = 3
@@ -117,6 +120,9 @@ class Scenario:
     foreign: tuple[tuple[int, int], ...] = ()
     """Identities that hosts have from the beginning: numbers of host and identity."""
     protected: tuple[int, ...] = ()
+    reconcile: float = 180.0
+    rest: float = 240.0
+    """Seconds from the last step until faults stop."""
 
 
 class Violation(AssertionError):
@@ -136,6 +142,7 @@ class ArmHost:
     operation: int = 0
     """The change under way; 0 if none is."""
     there: bool = True
+    system: bool = False
     ours: dict[str, str] = field(default_factory=dict)
     """Whose each listed identity is: `mic`, `foreign`, `either`."""
 
@@ -147,6 +154,7 @@ class Entry:
     value: Any
     uid: str
     version: int
+    at: float = 0.0
 
 
 def resource(number: int) -> ResourceId:
@@ -192,7 +200,7 @@ class Mic:
         self.timer = inf
         # What the answers have shown, for the judge.
         self.shown: dict[Host, frozenset[str]] = {}
-        self.shown_all: dict[Host, frozenset[str]] = {}
+        self.listed: dict[Host, frozenset[str]] = {}
         self.in_use: dict[Host, tuple[float, frozenset[str]]] = {}
         self.throttled: dict[tuple[str, str], float] = {}
         self.busy: dict[Host, int] = {}
@@ -232,10 +240,10 @@ class World:
         self.scenario = scenario
         settings = Settings(
             grace=scenario.grace,
-            reconcile=180.0,
+            reconcile=scenario.reconcile,
             protected=frozenset(str(CLIENTS[number]) for number in scenario.protected),
         )
-        self.make = lambda: make(settings)
+        self.make: Callable[[], Controller] = lambda: make(settings)
         self.now = 0.0
         self.effects = 0
         """Calls that were done."""
@@ -252,7 +260,10 @@ class World:
         self.refused: set[Use] = set()
         self.broken: set[str] = set()
         self.pausing = Pausing()
-        self.arm = {host: ArmHost(host) for host in HOSTS[: scenario.hosts]}
+        self.arm = {
+            host: ArmHost(host, system=number == 1)
+            for number, host in enumerate(HOSTS[: scenario.hosts])
+        }
         for host, identity in scenario.foreign:
             there = self.arm[HOSTS[host]]
             there.listed[FOLDED[identity]] = IDS[identity].spelling
@@ -264,9 +275,14 @@ class World:
         self.mics: list[Mic] = []
         self.writes = 0
         self.moments = 0
+        self.patches = 0
+        self.is_late = False
         self.faults_end = 0.0
         self.calm = False
-        self.seen_writes: dict[ObjectRef, int] = {}
+        disturbing = {"break", "pausing", "kill", "attach", "detach", "node", "revoke"}
+        self.is_undisturbed = not (scenario.faults or scenario.changes) and not any(
+            step.at and step.what in disturbing for step in scenario.steps
+        )
 
     # The clock.
 
@@ -298,7 +314,7 @@ class World:
         before = self.objects[kind].get(name)
         version = next(self._versions)
         uid = f"u{version}" if before is None else before.uid
-        entry = Entry(value, uid, version)
+        entry = Entry(value, uid, version, self.now)
         self.objects[kind][name] = entry
         self._changed(kind, name, entry, entry)
         return entry
@@ -422,22 +438,25 @@ class World:
             return
         holder, expires = self.lease
         if holder is mic or self.now >= expires:
-            self.lease = (mic, self.now + LEASE)
+            # When faults have stopped nobody renews any more, which would take most of the time.
+            lasts = FOREVER if self.calm else LEASE
+            self.lease = (mic, self.now + lasts)
             if not mic.leads or self.now >= mic.until:
                 self.note(f"mic{mic.number} leads")
                 mic.throttled.clear()
                 mic.busy.clear()
-            mic.leads, mic.until = True, self.now + LEASE - MARGIN
+            mic.leads, mic.until = True, self.now + lasts - MARGIN
             mic.tell(Leading(mic.until))
         elif mic.leads:
             self.note(f"mic{mic.number} does not lead any more")
             mic.leads, mic.until = False, -inf
             mic.tell(Deposed())
-        self.at(self.now + RENEW, self._tick, mic)
+        if self.lease[1] < self.now + LEASE + 1.0:
+            self.at(self.now + RENEW, self._tick, mic)
 
     def kill(self, mic: Mic) -> None:
         self.note(f"mic{mic.number} is killed")
-        mic.alive = False
+        mic.alive, self.faults_end = False, self.now
         self.at(self.now + 3.0, self.start_mic, self.scenario.seed % 4)
 
     # Calls.
@@ -461,6 +480,9 @@ class World:
             return
         number, self.effects = self.effects, self.effects + 1
         fault = None if self.calm else self.scenario.faults.get(number)
+        if isinstance(call.action, PatchHost):
+            change, self.patches = self.patches, self.patches + 1
+            fault = fault if self.calm else self.scenario.changes.get(change, fault)
         if fault is None:
             self._answer(mic, call, self._do(mic, call.action))
         else:
@@ -509,7 +531,9 @@ class World:
     def _do_late(self, mic: Mic, action: Action) -> None:
         self.note(f"mic{mic.number} late: {shown(action)}")
         self.faults_end = self.now
+        self.is_late = True
         self._do(mic, action)
+        self.is_late = False
 
     def _fault_conflict(self, mic: Mic, call: Call) -> None:
         self._answer(mic, call, Failure(kind=Fault.CONFLICT))
@@ -619,6 +643,8 @@ class World:
             if folded not in there.listed:
                 there.ours[folded] = "mic"
             there.listed.setdefault(folded, spelled)
+        if there.system != change.system:
+            self.fail(f"a change of {there.host.name} does not keep the system's half")
         if bool(there.listed) != change.user:
             self.fail(f"a change of {there.host.name} says user={change.user} of {there.listed}")
         there.etag += 1
@@ -662,14 +688,18 @@ class World:
         return StoredLedger(None, "") if found is None else StoredLedger(found[0], str(found[1]))
 
     def _write_ledger(self, mic: Mic, action: WriteLedger) -> Result:
-        del mic
         host = action.ledger.host
         found = self.ledgers.get(host)
         if ("" if found is None else str(found[1])) != action.version:
             return Failure(kind=Fault.CONFLICT)
-        if action.ledger.empty:
+        if action.gone:
             self.ledgers.pop(host, None)
             return StoredLedger(None, "")
+        for folded in action.ledger.attaching:
+            # Another attached it after the read: nobody can tell by whom it is there.
+            ours = self.arm[host].ours
+            if ours.get(folded) == "foreign" and folded not in mic.listed.get(host, ()):
+                ours[folded] = "either"
         # A write that changes nothing gives no new version.
         version = found[1] if found and found[0] == action.ledger else next(self._versions)
         self.ledgers[host] = (action.ledger, version)
@@ -692,6 +722,7 @@ class World:
         return action.use not in self.refused
 
     def _create(self, mic: Mic, action: CreateRecord) -> Result:
+        del mic
         record = action.record
         if record.ref in self.objects["record"]:
             return Failure(kind=Fault.CONFLICT)
@@ -802,10 +833,12 @@ class World:
                 self.fail(f"two events about {action.ref} within a minute")
             mic.events[action.ref] = self.now
         if isinstance(action, WriteCondition):
-            if mic.conditions.get((action.about, action.ref)) == action.condition:
+            known = mic.conditions.get((action.about, action.ref))
+            if known == action.condition:
                 self.fail(f"a condition that is there already: {action}")
         if isinstance(action, CreateRecord | UpdateRecord) and action.record is not None:
             self._judge_record(mic, action.record)
+            self._judge_time(mic, action)
 
     def _judge_record(self, mic: Mic, record: Record) -> None:
         """No record says Assigned unless the last read or operation has shown it."""
@@ -822,6 +855,21 @@ class World:
         kept = stored is not None and stored.value[0] == record
         if folded not in mic.shown.get(host, ()) and not kept:
             self.fail(f"mic{mic.number} says Assigned of {record.ref} and was never shown it")
+
+    def _judge_time(self, mic: Mic, action: CreateRecord | UpdateRecord) -> None:
+        """Where nothing goes wrong a pod waits for its own host alone."""
+        record = action.record
+        undisturbed = self.is_undisturbed
+        if record is None or record.state is not Assignment.ASSIGNED or not undisturbed:
+            return
+        node = mic.told["node"].get(record.node)
+        if node is None:
+            return
+        there = self.arm[Host.of_node(node.value)]
+        # A change of the same host may be under way, and the answer to a question.
+        bound = 2 * self._lasts(there) + 12.0
+        if self.now - action.since > bound:
+            self.fail(f"{record.ref} waits {self.now - action.since:.1f} s, not {bound} s at most")
 
     def _judge_detach(self, mic: Mic, action: PatchHost) -> None:
         """Nothing that this MIC knows to be needed is detached."""
@@ -844,9 +892,12 @@ class World:
             if NUMBER[folded] in self.scenario.protected:
                 self.fail(f"{folded} is immutable, and is detached")
         if going:
-            at, in_use = mic.in_use.get(there.host, (-inf, frozenset()))
-            if at == -inf or self.now - at > 10.0 + PAUSE:
+            at, in_use = mic.in_use.get(there.host, (inf, frozenset()))
+            # It may have slept since, or the request lay somewhere.
+            delayed = self.is_late or mic.paused_until >= at
+            if at == inf or (self.now - at > 10.0 and not delayed):
                 self.fail(f"a detach from {there.host.name} without a list of what is in use")
+            self._judge_assigned(there.host, going, at)
             if wrong := going & in_use:
                 self.fail(f"{wrong} are detached from {there.host.name}; the list shows their use")
         if not self.ledgers.get(there.host):
@@ -861,6 +912,20 @@ class World:
                 self.fail(f"a change of {there.host.name} that changes nothing: {shown(action)}")
         mic.sent[there.host] = action
 
+    def _judge_assigned(self, host: Host, going: set[str], listed: float) -> None:
+        """Nothing is detached of which a record has said Assigned since the list was made."""
+        for wish in self.needs():
+            if wish.host == host and wish.folded in going:
+                for entry in self.objects["record"].values():
+                    record = entry.value[0]
+                    about = (record.pod, record.identity, record.node) == (
+                        wish.pod,
+                        wish.identity.ref,
+                        wish.node,
+                    )
+                    if about and record.state is Assignment.ASSIGNED and entry.at > listed:
+                        self.fail(f"{wish.folded} is detached; {record.ref} says Assigned")
+
     def _judge_result(self, mic: Mic, call: Call, result: Result) -> None:
         action, is_awaited = call.action, call.number in mic.controller._flights
         if isinstance(action, ReadHost | PatchHost | PollOperation):
@@ -870,7 +935,8 @@ class World:
         if isinstance(action, WriteCondition) and result is None and is_awaited:
             mic.conditions[action.about, action.ref] = action.condition
         kind = _OPERATIONS.get(type(action))
-        if kind is not None and isinstance(result, Failure) and result.kind is Fault.THROTTLED:
+        throttled = isinstance(result, Failure) and result.kind is Fault.THROTTLED
+        if kind is not None and isinstance(result, Failure) and throttled and is_awaited:
             mic.throttled["s1", kind] = self.now + result.retry_after - 1e-6
         if isinstance(action, ReadHost):
             if isinstance(result, HostIdentities):
@@ -888,7 +954,7 @@ class World:
             mic.shown[action.host] = shown_now - {each.lower() for each in change.detach}
 
     def _show(self, mic: Mic, host: Host, seen: HostIdentities) -> None:
-        listed = frozenset(seen.user)
+        listed = mic.listed[host] = frozenset(seen.user)
         before = mic.shown.get(host, frozenset())
         mic.shown[host] = listed if seen.settled else before & listed
 
@@ -899,6 +965,8 @@ class World:
         ref = ObjectRef(namespace, name)
         if ref in self.objects["pod"]:
             self.drop("pod", ref)
+        if node not in self.objects["node"]:
+            return
         uid = f"p{next(self._versions)}"
         labels = {BINDING_LABEL: selector}
         self.put("pod", ref, Pod(ref=ref, uid=uid, node=node, labels=labels))
@@ -1011,6 +1079,13 @@ class World:
                 self.kill(mic)
                 return
 
+    def do_empty(self, host: int) -> None:
+        """All pods of a host go."""
+        for ref, entry in list(self.objects["pod"].items()):
+            node = self.objects["node"].get(entry.value.node)
+            if node is not None and Host.of_node(node.value) == HOSTS[host]:
+                self.drop("pod", ref)
+
     def do_record(self, namespace: str, name: str, state: str, finalizers: bool) -> None:
         """A record of an archived MIC, about a pod that is not there."""
         ref = ObjectRef(namespace, name)
@@ -1036,9 +1111,17 @@ class World:
             self.at(0.5, self.start_mic)
         end = max((step.at for step in self.scenario.steps), default=0.0) + 1.0
         self.run_until(end)
-        if self.scenario.mics > 1 or self.scenario.faults:
-            self.run_until(end + 240.0)
-        self._mend()
+        if self.scenario.mics > 1 or self.scenario.faults or self.scenario.changes:
+            self.run_until(end + self.scenario.rest)
+        self.calm = True
+        self.note("faults stop")
+        if self.pausing.everywhere:
+            self.do_pausing(False)
+        if self.broken:
+            self.run_until(self.now + 300.0)
+            self._judge_settled()
+            self.note("what is broken in Azure is made good, and nobody says so")
+            self.broken.clear()
         self.run_until(self.now + 1300.0)
         self._judge_settled()
         writes = self.writes
@@ -1050,14 +1133,6 @@ class World:
     def _step(self, step: Step) -> None:
         self.note(f"{step.what} {' '.join(map(str, step.args))}")
         getattr(self, f"do_{step.what}")(*step.args)
-
-    def _mend(self) -> None:
-        """Let faults stop. What is broken in Azure is made good silently."""
-        self.calm = True
-        self.note("faults stop")
-        self.broken.clear()
-        if self.pausing.everywhere:
-            self.do_pausing(False)
 
     def _judge_settled(self) -> None:
         wishes = self.needs()
@@ -1075,7 +1150,7 @@ class World:
             record = found.get(key)
             if record is None:
                 self.fail(f"no record about {key}")
-            elif record.state is not Assignment.ASSIGNED:
+            elif record.state is not Assignment.ASSIGNED and wish.folded not in self.broken:
                 self.fail(f"record {record.ref} still says {record.state}")
             elif record.node != wish.node:
                 self.fail(f"record {record.ref} names node {record.node}")
@@ -1086,9 +1161,12 @@ class World:
 
     def _judge_host(self, host: Host, there: ArmHost, wanted: set[str]) -> None:
         listed = set(there.listed)
+        if self.broken:
+            # Azure may refuse what is still to come, and to go.
+            return
         if there.machines != listed or there.operation:
             self.fail(f"{host.name} does not rest: {there}")
-        if missing := wanted - listed:
+        if missing := wanted - listed - self.broken:
             self.fail(f"{host.name} lacks {missing}")
         stays = {each for each in listed if there.ours[each] in {"foreign", "either"}}
         stays |= {each for each in listed if NUMBER[each] in self.scenario.protected}
@@ -1126,6 +1204,7 @@ def revision(value: AzureIdentity | AzureIdentityBinding) -> str:
 def identities(there: ArmHost) -> HostIdentities:
     return HostIdentities(
         state=there.state,
+        system=there.system,
         user=dict(there.listed),
         clients={each: str(CLIENTS[NUMBER[each]]) for each in there.listed},
         etag=str(there.etag),

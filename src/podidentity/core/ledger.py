@@ -62,18 +62,27 @@ class Ledger:
         """Whether a change is under way, or its end was not seen."""
         return bool(self.attaching or self.detaching)
 
-    def resolved(self, seen: HostIdentities, now: float, *, ended: bool) -> Self:
+    def resolved(
+        self,
+        seen: HostIdentities,
+        now: float,
+        *,
+        ended: bool,
+        landed: frozenset[str] | None = None,
+    ) -> Self:
         """Return the ledger after a read of the host.
 
         `ended`: all changes that it speaks of have ended. Otherwise one may still come, for
-        `LONGEST_CHANGE` seconds: what it was to attach stays noted, and what it was to detach too.
+        `LONGEST_CHANGE` seconds: what it was to attach, and to detach, stays noted. `landed` are
+        the ids that changes may have attached, None: all; what else is there another has attached.
         """
         user = seen.user
         attached = {each: entry for each, entry in self.attached.items() if each in user}
         attaching, detaching = {}, {}
         for each, entry in self.attaching.items():
             if each in user:
-                attached[each] = entry
+                if landed is None or each in landed:
+                    attached[each] = entry
             elif not ended and now < entry.since + LONGEST_CHANGE:
                 attaching[each] = entry
         for each, entry in self.detaching.items():
@@ -93,12 +102,9 @@ class Ledger:
         detaching = dict(self.detaching)
         for wanted in plan.attach:
             folded = wanted.resource_id.folded
-            ours = folded in detaching or folded in attaching
-            if ours or folded not in seen.user:
-                entry = Entry(wanted.resource_id.spelling, now, wanted.client_id)
-                attaching[folded] = entry
-                detaching.pop(folded, entry)
-                attached.pop(folded, entry)
+            if folded not in seen.user:
+                attaching[folded] = Entry(wanted.resource_id.spelling, now, wanted.client_id)
+                detaching.pop(folded, None)
         for folded in plan.detach:
             entry = attached.pop(folded) if folded in attached else detaching[folded]
             detaching[folded] = replace(entry, since=now)
@@ -106,14 +112,8 @@ class Ledger:
 
     def covers(self, plan: HostPlan, seen: HostIdentities) -> bool:
         """Whether this ledger, once written, allows the change that `plan` makes of `seen`."""
-        return all(
-            each.resource_id.folded in self.attaching
-            or (
-                each.resource_id.folded in seen.user
-                and each.resource_id.folded not in self.detaching
-            )
-            for each in plan.attach
-        ) and all(each in self.detaching for each in plan.detach)
+        coming = {each.resource_id.folded for each in plan.attach} - seen.user.keys()
+        return coming <= self.attaching.keys() and set(plan.detach) <= self.detaching.keys()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

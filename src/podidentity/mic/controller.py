@@ -283,6 +283,8 @@ class Controller:
         return calls
 
     def _refresh(self) -> None:
+        if not self._desired.outdated:
+            return
         changes = self._desired.refresh()
         self._marks.uses.update(changes.questions)
         if self._settings.assign is Assign.PODS:
@@ -413,7 +415,11 @@ class Controller:
             after = result.retry_after if isinstance(result, Failure) else 0.0
             self._timers.set(owner, self._now + max(after, min(0.5 * 2**self._listings, 30.0)))
             return
-        self._listings, self._has_ledgers = 0, True
+        self._listings = 0
+        if self._has_ledgers:
+            self._compare_ledgers(result)
+            return
+        self._has_ledgers = True
         self._refresh()
         for host, stored in result.ledgers.items():
             self._add_work(host).adopt(stored)
@@ -421,6 +427,16 @@ class Controller:
             if host not in self._works and self.wanted(host):
                 self._add_work(host)
         self._survey(None)
+
+    def _compare_ledgers(self, result: LedgerList) -> None:
+        """Look at ledgers that say something else than was written last."""
+        for host, stored in result.ledgers.items():
+            work = self._works.get(host)
+            if work is not None:
+                work.compare(stored)
+            elif stored.ledger is not None and not stored.ledger.empty:
+                self._add_work(host).adopt(stored)
+            self._marks.hosts[host] = None
 
     def _relist_ledgers(self, owner: _Owner) -> None:
         if self.leads and not self._has_ledgers:
@@ -469,13 +485,15 @@ class Controller:
         self._marks.hosts[owner.key] = None
 
     def _survey(self, owner: _Owner | None) -> None:
-        """Read all hosts: by a list where a group has several."""
-        del owner
+        """Read all hosts, by a list where a group has several, and the ledgers."""
         if not (self.leads and self._has_ledgers):
             return
         self._timers.set(_RECONCILE, self._now + self._settings.reconcile)
+        if owner is not None:
+            self._issue(_LEDGERS, ListLedgers())
         groups: dict[_Group, list[HostWork]] = {}
         for host, work in self._works.items():
+            work.expect_ledger()
             group = _Group(host.subscription, host.group, host.is_scale_set)
             groups.setdefault(group, []).append(work)
         for group, works in groups.items():
@@ -582,6 +600,10 @@ class Controller:
         """Whether Azure may be called now; otherwise the host is looked at when it may."""
         del now
         return self._admit(_Owner("host", host), host.subscription, kind)
+
+    def closed(self, host: Host, kind: Kind, now: float) -> bool:
+        """Whether Azure has asked for no more calls for now."""
+        return self._gates[host.subscription, kind].closed(now)
 
     def leave(self, host: Host, kind: Kind) -> None:
         """Take that the host does not want to call Azure now, though it was admitted."""
