@@ -444,7 +444,9 @@ async def test_a_ledger_is_made_changed_at_its_version_and_deleted_with_its_host
     async with place(*turns) as scene:
         assert await scene.do(WriteLedger(LEDGER, "")) == StoredLedger(LEDGER, "5")
         assert await scene.do(WriteLedger(LEDGER, "5")) == StoredLedger(LEDGER, "6")
-        assert await scene.do(WriteLedger(Ledger(host=HOST), "6", gone=True)) == StoredLedger(None, "")
+        assert await scene.do(WriteLedger(Ledger(host=HOST), "6", gone=True)) == StoredLedger(
+            None, ""
+        )
         made, changed, deleted = scene.script.asked
         assert (made.method, made.path) == ("POST", LEDGERS)
         assert (changed.method, changed.path) == ("PATCH", f"{LEDGERS}/{ledger_name(HOST)}")
