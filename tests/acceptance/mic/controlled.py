@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +13,7 @@ from typing import Any
 
 from podidentity import manifests
 from podidentity_sandbox.azure.arm.roles import ROLES
-from podidentity_sandbox.azure.client import App, AzureOperator
+from podidentity_sandbox.azure.client import App, AzureError, AzureOperator
 from podidentity_sandbox.cluster.tokens import ISSUER
 from podidentity_sandbox.demo.prepare import GROUP, SECRET, SECRET_VALUE, VAULT, Prepared, prepare
 from podidentity_sandbox.node.client import execute
@@ -92,11 +93,20 @@ class Controlled:
         self._patch({identity.resource_id: None})
 
     def _patch(self, user: dict[str, Any]) -> None:
-        scale_set = self.loop.run(self.azure.arm("GET", self.sandbox.plan.scale_set_id))
-        kind = (scale_set.get("identity") or {}).get("type", "None")
+        self.until(lambda: self._patched(user), "the machine is always being changed")
+
+    def _patched(self, user: dict[str, Any]) -> bool:
+        """Change the machine; return False where Azure is about to change it for another one."""
+        kind = str(self.machine().get("type", "None"))
         system = "SystemAssigned, " if "SystemAssigned" in kind else ""
         body = {"identity": {"type": f"{system}UserAssigned", "userAssignedIdentities": user}}
-        self.loop.run(self.azure.arm("PATCH", self.sandbox.plan.scale_set_id, body))
+        try:
+            self.loop.run(self.azure.arm("PATCH", self.sandbox.plan.scale_set_id, body))
+        except AzureError as error:
+            if error.status != http.HTTPStatus.CONFLICT and "Preempted" not in str(error):
+                raise
+            return False
+        return True
 
     # The cluster
 

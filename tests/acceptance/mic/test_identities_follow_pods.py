@@ -199,8 +199,8 @@ def test_scenario_21_a_service_principal_needs_no_machine(place: Controlled) -> 
     reference = {"name": "mail", "namespace": "default"}
     tenant = place.sandbox.plan.tenant_id
     spec: dict[str, Any] = {"type": 1, "clientID": app.client_id, "tenantID": tenant}
-    place.apply(*bound("mail", label="mail", clientPassword=reference, **spec))
     place.sandbox.run("podidentity", "grant", "-n", "default", "--identity", app.client_id)
+    place.apply(*bound("mail", label="mail", clientPassword=reference, **spec))
     place.pod("mails", "mail")
     place.assigned("mails")
     place.running("mails")
