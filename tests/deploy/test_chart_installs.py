@@ -15,6 +15,8 @@ from tests.deploy.helm import IMAGE, RELEASE, Helm, HelmRefused
 
 OLD = sorted((Path(__file__).parent / "old_values").glob("*.yaml"))
 AUTOMATIC = Path(__file__).parents[1] / "cli/aks_automatic.yaml"
+SETS = "/apis/apps/v1/namespaces/kube-system/daemonsets"
+CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 ADMISSION = "/apis/admissionregistration.k8s.io/v1"
 
 
@@ -60,6 +62,38 @@ def test_an_old_values_file_installs_unchanged(helm: Helm, world: World, path: P
         namespace="kube-system",
         name=RELEASE,
     )
+
+
+def test_an_upgrade_of_the_archived_release_is_one_and_so_is_the_rollback(
+    helm: Helm, world: World
+) -> None:
+    def ask(action: str, **options: Any) -> None:
+        helm.ask(
+            "on_cluster",
+            action=action,
+            kubeconfig=str(world.plan.kubeconfig),
+            namespace="kube-system",
+            name=RELEASE,
+            **options,
+        )
+
+    def image() -> str:
+        spec = world.get(f"{SETS}/aad-pod-identity-nmi")["spec"]["template"]["spec"]
+        return str(spec["containers"][0]["image"])
+
+    ask("install", chart=str(Path(__file__).parent / "archived_chart"))
+    uid = world.get(f"{SETS}/aad-pod-identity-nmi")["metadata"]["uid"]
+    values = yaml.safe_load((OLD[0].parent / "defaults-4.1.18.yaml").read_text())
+    values["image"]["repository"] = IMAGE
+    ask("upgrade", chart=str(CHART), values=values)
+    assert image().startswith(IMAGE)
+    assert world.get(f"{SETS}/aad-pod-identity-nmi")["metadata"]["uid"] == uid
+    assert world.get(f"{SETS}/podidentity-probe") is not None
+    ask("rollback")
+    assert image() == "registry.example.com/nmi:v1.8.17"
+    assert world.get(f"{SETS}/podidentity-probe") is None
+    assert world.get(f"{CRDS}/azureidentities.aadpodidentity.k8s.io") is not None
+    ask("uninstall")
 
 
 @pytest.fixture
