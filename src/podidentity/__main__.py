@@ -1,14 +1,14 @@
 """The `podidentity` command.
 
-The agent's programs run on each node for good, so they are started without the command line: it
-reads their flags in a process that ends (`cli.programs`).
+The agent's programs run on each node for good, and the controller in each cluster, so they are
+started without the command line: it reads their flags in a process that ends (`cli.programs`).
 """
 
 from __future__ import annotations
 
 import sys
 
-_PROGRAMS = {"nmi", "net", "serve"}
+_PROGRAMS = {"nmi", "net", "serve", "mic"}
 
 
 def main() -> None:

@@ -1,9 +1,9 @@
-"""The settings of the agent. Each setting is written here, and nowhere else.
+"""The settings of the agent and of the controller. Each is written here, and nowhere else.
 
 A field holds its flag, its help, its environment variable and its default. The options of
-`podidentity nmi` and the table of flags in docs/reference/nmi.md are generated from the fields
-(`scripts/reference` writes the table, and a test compares it). Values that depend on several flags
-are properties.
+`podidentity nmi` and `podidentity mic` and the tables of flags in docs/reference/nmi.md and mic.md
+are generated from the fields (`scripts/reference` writes the tables, and a test compares them).
+Values that depend on several flags are properties.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from podidentity.core.federation import IDENTITIES_NAMESPACE
 from podidentity.core.resources import (
     OBJECT_NAME,
     Authority,
+    ClientId,
     InvalidId,
     ObjectRef,
     Tenant,
@@ -39,7 +40,8 @@ METADATA_ALLOWED = ("/metadata/versions", "/metadata/instance")
 EVERYWHERE = "*"
 """In `--exception-namespaces`: all of them."""
 
-_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600}
+_UNITS = {"": 1, "ms": 0.001, "s": 1, "m": 60, "h": 3600}
+_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|[smh]|$)")
 
 Kind = Literal["text", "switch", "number", "seconds"]
 """Syntax of a value; `switch` is a boolean of pflag."""
@@ -69,11 +71,11 @@ def flag(*names: str, text: str, **more: Any) -> Mapping[str, Flag]:  # noqa: AN
 
 
 def parse_duration(text: str) -> float:
-    """Return the seconds of `90`, `120s`, `2m` or `12h`; raise ValueError."""
-    found = re.fullmatch(r"([0-9]{1,9})([smh]?)", text)
-    if found is None:
+    """Return the seconds of `90`, `120s`, `2m`, `500ms` or `1h30m`; raise ValueError."""
+    parts = _DURATION.findall(text)
+    if not parts or "".join(number + unit for number, unit in parts) != text:
         raise ValueError(f"{text!r} is not a duration such as 90s or 2m")
-    return float(found[1]) * _UNITS[found[2]]
+    return float(sum(float(number) * _UNITS[unit] for number, unit in parts))
 
 
 def _parse_authorities(text: str) -> frozenset[Authority]:
@@ -116,6 +118,22 @@ def _parse_level(text: str) -> int:
     if not digits.isdecimal():
         raise ValueError(f"{text!r} is no number")
     return int(digits)
+
+
+def _parse_client_ids(text: str) -> frozenset[ClientId]:
+    """Return the comma-separated client ids in `text`; raise ValueError."""
+    return frozenset(ClientId.parse(each) for each in text.split(",") if each.strip())
+
+
+_SHORTEST_LEASE = 3
+
+
+def _parse_lease_duration(text: str) -> float:
+    """Return whole seconds: a Lease holds no parts of one; raise ValueError."""
+    seconds = parse_duration(text)
+    if seconds < _SHORTEST_LEASE or seconds != int(seconds):
+        raise ValueError(f"{text!r} must be whole seconds, {_SHORTEST_LEASE} at least")
+    return seconds
 
 
 RUNTIME_DIR = "/run/podidentity"
@@ -255,8 +273,8 @@ class NmiSettings:
             "--operation-mode",
             choices=("standard", "managed"),
             text="`managed`: identities are attached to the node's machines already. `standard`: "
-            "a controller attaches them and records it in AzureAssignedIdentities; requests wait "
-            "for the record. The controller comes in a later release.",
+            "[MIC](mic.md) attaches them and records it in AzureAssignedIdentities; requests wait "
+            "for the record.",
         ),
     )
     force_namespaced: bool = field(
@@ -731,13 +749,311 @@ class NmiSettings:
         return self.verbosity >= 4
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MicSettings:
+    """Settings of the controller; defaults as those of the archived project where it had them."""
+
+    kubeconfig: str | None = field(
+        default=None,
+        metadata=flag(
+            "--kubeconfig",
+            envvar="KUBECONFIG",
+            text="Kubeconfig file. Default: the pod's service account.",
+        ),
+    )
+    own_namespace: str = field(
+        default="",
+        metadata=flag(
+            "--own-namespace",
+            envvar="MIC_POD_NAMESPACE",
+            text="MIC's own namespace, where its ledgers are. Required, as before.",
+        ),
+    )
+
+    assign: Literal["pods", "all-hosts", "none"] = field(
+        default="pods",
+        metadata=flag(
+            "--assign",
+            choices=("pods", "all-hosts", "none"),
+            text="To which machines MIC attaches identities. `pods`: to those with a pod that "
+            "needs one (standard mode). `all-hosts`: all that are bound, to every machine of the "
+            "cluster, new ones too (managed mode). `none`: to none; MIC writes conditions only, "
+            "and needs no right in Azure.",
+        ),
+    )
+    detach_grace: float = field(
+        default=300.0,
+        metadata=flag(
+            "--detach-grace",
+            parse=parse_duration,
+            metavar="DURATION",
+            shown="5m",
+            text="How long an identity that MIC attached stays after the last pod that needed it; "
+            "`0s`: detached at once, as before.",
+        ),
+    )
+    immutable: frozenset[ClientId] = field(
+        default=frozenset(),
+        metadata=flag(
+            "--immutable-user-msis",
+            parse=_parse_client_ids,
+            metavar="CLIENT-ID,…",
+            text="Client ids of identities that are never detached.",
+        ),
+    )
+    reconcile_interval: float = field(
+        default=180.0,
+        metadata=flag(
+            "--identity-assignment-reconcile-interval",
+            parse=parse_duration,
+            metavar="DURATION",
+            shown="3m",
+            text="How often the machines are read, by one list a resource group, to attach again "
+            "what somebody else detached.",
+        ),
+    )
+    writes_at_once: int = field(
+        default=20,
+        metadata=flag(
+            "--createDeleteBatch",
+            kind="number",
+            text="Writes to the API server that are under way at once.",
+        ),
+    )
+
+    authorization: Authorization = field(
+        default=Authorization.RBAC,
+        metadata=flag(
+            "--authorization",
+            choices=tuple(Authorization),
+            parse=Authorization,
+            text="Effect of a missing [permission](cli.md#podidentity-grant-podidentity-revoke) to "
+            "use an identity; NMI has the same flag. `rbac`: the identity is not attached for the "
+            "pod; `observe` and `off`: it is.",
+        ),
+    )
+    authorization_outlives: float = field(
+        default=12 * 3600.0,
+        metadata=flag(
+            "--authorization-outlives",
+            parse=parse_duration,
+            metavar="DURATION",
+            shown="12h",
+            text="How long the last decision of RBAC counts while the API server is away.",
+        ),
+    )
+    exceptions_in: frozenset[str] = field(
+        default=frozenset(),
+        metadata=flag(
+            "--exception-namespaces",
+            parse=_parse_names,
+            metavar="NAMESPACE,…",
+            shown="kube-system and its own",
+            text="NMI's flag of this name: conditions of AzurePodIdentityExceptions say by it "
+            "whether they have effect.",
+        ),
+    )
+    force_namespaced: bool = field(
+        default=False,
+        metadata=flag(
+            "--forceNamespaced",
+            kind="switch",
+            envvar="FORCENAMESPACED",
+            text="No effect: pod, binding and identity always share a namespace, unless "
+            "`--compat-cross-namespace`.",
+        ),
+    )
+    cross_namespace: bool = field(
+        default=False,
+        metadata=flag(
+            "--compat-cross-namespace",
+            kind="switch",
+            text="As before: bindings and identities of other namespaces count; NMI has the same "
+            "flag.",
+        ),
+    )
+
+    lease_holder: str = field(
+        default="",
+        metadata=flag(
+            "--leader-election-instance",
+            shown="the host's name",
+            text="Name of this replica in the Lease.",
+        ),
+    )
+    lease_namespace: str = field(
+        default="default",
+        metadata=flag(
+            "--leader-election-namespace",
+            text="Namespace of the Lease, and of the lock of an archived controller.",
+        ),
+    )
+    lease_name: str = field(
+        default="aad-pod-identity-mic",
+        metadata=flag("--leader-election-name", text="Name of both."),
+    )
+    lease_duration: float = field(
+        default=15.0,
+        metadata=flag(
+            "--leader-election-duration",
+            parse=_parse_lease_duration,
+            metavar="DURATION",
+            shown="15s",
+            text="How long another replica waits for a leader that is silent; whole seconds, 3 at "
+            "least.",
+        ),
+    )
+
+    cloud_config: str = field(
+        default="",
+        metadata=flag(
+            "--cloudconfig",
+            metavar="PATH",
+            text="Configuration of the cloud provider, as AKS has it in /etc/kubernetes/azure.json "
+            "on its nodes; read again when it is replaced. Default: none, and the variables below "
+            "count.",
+        ),
+    )
+    cloud: str = field(
+        default="",
+        metadata=flag(
+            "--cloud",
+            envvar="CLOUD",
+            metavar="NAME",
+            shown=PUBLIC.name,
+            text="AzurePublicCloud, AzureUSGovernmentCloud, AzureChinaCloud, or AzureStackCloud "
+            "with `--azure-environment-file`. That of `--cloudconfig` counts before it.",
+        ),
+    )
+    environment_file: str = field(
+        default="",
+        metadata=flag(
+            "--azure-environment-file",
+            envvar="AZURE_ENVIRONMENT_FILEPATH",
+            text="JSON file that describes an Azure Stack Hub, for `--cloud=AzureStackCloud`.",
+        ),
+    )
+    token_file: str = field(
+        default="",
+        metadata=flag(
+            "--federated-token-file",
+            envvar="AZURE_FEDERATED_TOKEN_FILE",
+            metavar="PATH",
+            text="Token of MIC's own service account, to sign in by federation, without a secret.",
+        ),
+    )
+    client_id: str = field(
+        default="",
+        metadata=flag(
+            "--azure-client-id",
+            envvar="CLIENT_ID",
+            text="Client id to sign in with, by federation or by the secret in `CLIENT_SECRET`, "
+            "for which there is no flag.",
+        ),
+    )
+    tenant: str = field(
+        default="",
+        metadata=flag("--azure-tenant-id", envvar="TENANT_ID", text="Tenant to sign in to."),
+    )
+    managed_identity: bool = field(
+        default=False,
+        metadata=flag(
+            "--use-managed-identity",
+            kind="switch",
+            envvar="USE_MSI",
+            text="Sign in by a managed identity of the node. MIC's pods need an "
+            "AzurePodIdentityException then, which `podidentity enable --mic` makes.",
+        ),
+    )
+    managed_client_id: str = field(
+        default="",
+        metadata=flag(
+            "--managed-identity-client-id",
+            envvar="USER_ASSIGNED_MSI_CLIENT_ID",
+            text="Client id of that identity. Default: the system-assigned one.",
+        ),
+    )
+
+    upgrade_types: bool = field(
+        default=True,
+        metadata=flag(
+            "--enable-type-upgrade",
+            kind="switch",
+            text="Write objects of releases before 1.6 in today's spelling, once.",
+        ),
+    )
+    config_map: str = field(
+        default="aad-pod-identity-config",
+        metadata=flag(
+            "--config-map-name",
+            text="ConfigMap of MIC's namespace that records that this was done.",
+        ),
+    )
+    upgrade_key: str = field(
+        default="type-upgrade-status",
+        metadata=flag("--type-upgrade-status-key", text="Its key for that."),
+    )
+
+    probe_port: int = field(
+        default=8080,
+        metadata=flag(
+            "--http-probe-port",
+            kind="number",
+            text="Port of `/healthz` and `/readyz`, on all addresses.",
+        ),
+    )
+    prometheus_port: int = field(
+        default=8888,
+        metadata=flag(
+            "--prometheus-port",
+            kind="number",
+            text="Port of `/metrics`, on all addresses; 0: none.",
+        ),
+    )
+    log_format: Literal["text", "json"] = field(
+        default="text",
+        metadata=flag(
+            "--log-format", choices=("text", "json"), text="Log lines for people or for programs."
+        ),
+    )
+    verbosity: int = field(
+        default=0,
+        metadata=flag("-v", "--v", parse=_parse_level, text="Verbosity; from 4 on more is logged."),
+    )
+    custom_user_agent: str = field(
+        default="", metadata=flag("--custom-user-agent", text="Appended to the User-Agent.")
+    )
+
+    def __post_init__(self) -> None:
+        if not OBJECT_NAME.fullmatch(self.own_namespace):
+            # As the archived controller, which ended so.
+            raise ValueError(
+                "namespace not specified. Please add metadata.namespace as env variable "
+                "MIC_POD_NAMESPACE."
+            )
+
+    @property
+    def exception_namespaces(self) -> frozenset[str] | None:
+        """Namespaces in which an AzurePodIdentityException has effect; None: all."""
+        if EVERYWHERE in self.exceptions_in:
+            return None
+        return self.exceptions_in or frozenset({"kube-system", self.own_namespace})
+
+    @property
+    def verbose(self) -> bool:
+        """Whether to log details for developers."""
+        return self.verbosity >= 4
+
+
 Setting = tuple[str, Flag, Any]
 """Name of the parsed value, its flag, and its default (None if the flag is required)."""
 
 
-def settings_flags() -> Iterator[Setting]:
+def settings_flags(
+    settings: type[NmiSettings | MicSettings] = NmiSettings,
+) -> Iterator[Setting]:
     """Yield every setting that has a flag; those of `Compat` under `compat_NAME`."""
-    for each in fields(NmiSettings):
+    for each in fields(settings):
         if each.name == "compat":
             yield from (_setting(one, "compat_") for one in fields(Compat))
         elif "flag" in each.metadata:
@@ -761,23 +1077,7 @@ class OldFlag:
 
 _NONE = "Accepted for old manifests; no effect."
 
-OLD_FLAGS = (
-    OldFlag("enableProfile", "No effect in this release.", switch=True),
-    OldFlag("MICNamespace", "No effect in this release."),
-    OldFlag(
-        "allow-network-plugin-kubenet",
-        f"{_NONE} Kubenet is supported: callers are proved.",
-        switch=True,
-    ),
-    OldFlag(
-        "enable-conntrack-deletion",
-        f"{_NONE} Older connections are reset by the rules.",
-        switch=True,
-    ),
-    OldFlag("ipt-update-interval-sec", f"{_NONE} Changed rules are seen and repaired at once."),
-    OldFlag("kubelet-config", f"{_NONE} Kubenet is supported: callers are proved."),
-    OldFlag("proc-sys-net", f"{_NONE} No sysctl is set any more."),
-    # klog's.
+_KLOG = (
     *[
         OldFlag(name, _NONE, switch=True)
         for name in (
@@ -800,4 +1100,41 @@ OLD_FLAGS = (
             "vmodule",
         )
     ],
+)
+
+OLD_FLAGS = (
+    OldFlag("enableProfile", "No effect in this release.", switch=True),
+    OldFlag("MICNamespace", "No effect in this release."),
+    OldFlag(
+        "allow-network-plugin-kubenet",
+        f"{_NONE} Kubenet is supported: callers are proved.",
+        switch=True,
+    ),
+    OldFlag(
+        "enable-conntrack-deletion",
+        f"{_NONE} Older connections are reset by the rules.",
+        switch=True,
+    ),
+    OldFlag("ipt-update-interval-sec", f"{_NONE} Changed rules are seen and repaired at once."),
+    OldFlag("kubelet-config", f"{_NONE} Kubenet is supported: callers are proved."),
+    OldFlag("proc-sys-net", f"{_NONE} No sysctl is set any more."),
+    *_KLOG,
+)
+
+OLD_FLAGS_OF_MIC = (
+    OldFlag("enableProfile", "No effect in this release.", switch=True),
+    OldFlag(
+        "enableScaleFeatures",
+        f"{_NONE} Records always have the label `nodename`.",
+        switch=True,
+    ),
+    OldFlag(
+        "syncRetryDuration", f"{_NONE} What has failed is tried again by itself, each for itself."
+    ),
+    OldFlag("clientQps", f"{_NONE} An API server that has too much to do says so, and is obeyed."),
+    OldFlag(
+        "update-user-msi-max-retry", f"{_NONE} Wrong ids are taken out of a change in one round."
+    ),
+    OldFlag("update-user-msi-retry-interval", f"{_NONE} As the one before."),
+    *_KLOG,
 )

@@ -45,6 +45,7 @@ MAY_READ_ENVIRONMENT = {
     "src/podidentity/cli/main.py",
     "src/podidentity/cli/connection.py",
     "src/podidentity/cli/nmi.py",
+    "src/podidentity/mic/main.py",
 }
 
 

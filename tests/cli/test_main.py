@@ -54,13 +54,14 @@ def test_starting_it_costs_no_library_but_click() -> None:
     assert "importlib.metadata" not in ran.stdout.split()
 
 
-@pytest.mark.parametrize("target", sorted(set(main._COMMANDS.values())))
-def test_a_command_that_explains_nmi_loads_none_of_its_parts(target: str) -> None:
-    script = f"import sys; import {target.partition(':')[0]}; print(*sys.modules)"
+def test_commands_load_no_part_of_nmi_before_they_run_it() -> None:
+    modules = {target.partition(":")[0] for target in main._COMMANDS.values()}
+    script = f"import sys, {', '.join(sorted(modules))}; print(*sys.modules)"
     ran = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    loaded = set(ran.stdout.split())
     parts = ("nmi.main", "nmi.request", "nmi.server", "nmi.sync", "net", "supervisor")
-    assert "podidentity.cli" in ran.stdout.split()
-    assert not {f"podidentity.{part}" for part in parts} & set(ran.stdout.split())
+    assert modules <= loaded
+    assert not {f"podidentity.{part}" for part in parts} & loaded
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,8 @@ ADMISSION = "/apis/admissionregistration.k8s.io/v1"
 OWN = "identity-system"
 """A namespace of NMI's own."""
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
+EXCEPTIONS = f"{CUSTOM}/azurepodidentityexceptions"
+"""Those of all namespaces."""
 
 
 @dataclass
@@ -351,6 +353,10 @@ EXTENSIONS = {each["metadata"]["namespace"] for each in manifests.aks_exceptions
 DEFINITIONS = "customresourcedefinitions.apiextensions.k8s.io"
 _KINDS = {
     "DaemonSet": "/apis/apps/v1/namespaces/{}/daemonsets",
+    "Deployment": "/apis/apps/v1/namespaces/{}/deployments",
+    "PodDisruptionBudget": "/apis/policy/v1/namespaces/{}/poddisruptionbudgets",
+    "Role": f"{RBAC}/namespaces/{{}}/roles",
+    "RoleBinding": f"{RBAC}/namespaces/{{}}/rolebindings",
     "ServiceAccount": "/api/v1/namespaces/{}/serviceaccounts",
     "AzurePodIdentityException": f"{CUSTOM}/namespaces/{{}}/azurepodidentityexceptions",
     "ClusterRole": f"{RBAC}/clusterroles",
@@ -383,10 +389,15 @@ def deleted(world: World, path: str, **params: str) -> bool:
     return answer.status_code == 200
 
 
+_OF_NMI = manifests.nmi(policy=True, as_node=True, startup_taint=manifests.STARTUP_TAINT)
+
+
 def taken_out(scene: Scene) -> None:
     """Have nothing of podidentity in the cluster, but its custom resources."""
-    made = manifests.nmi(policy=True, as_node=True, startup_taint=manifests.STARTUP_TAINT)
-    take_out(scene, *made, *manifests.aks_exceptions())
+    for path in {path_of(each) for each in _OF_NMI}:
+        deleted(scene.world, path, labelSelector="app.kubernetes.io/component in (nmi, probe)")
+    named = "app.kubernetes.io/name=podidentity"
+    take_out(scene, *scene.world.send("GET", EXCEPTIONS, labelSelector=named)["items"])
     deleted(scene.world, "/api/v1/namespaces/kube-system/configmaps/podidentity-grants")
     end_nmi(scene.world)
 
@@ -519,7 +530,8 @@ def without_cilium(world: World) -> None:
     """Take Cilium's kinds away, with all of them and the pods that it leads to."""
     for each in CILIUMS:
         path = f"{CRDS}/{each['metadata']['name']}"
-        deleted(world, path)
+        if not deleted(world, path):
+            continue
         while world.get(path) is not None:
             time.sleep(0.01)
     deleted(world, f"{path_of(manifests.local_redirect()[0])}/podidentity-redirect")
@@ -683,6 +695,43 @@ CASES += (
 )
 
 
+def without_mic(scene: Scene) -> None:
+    taken_out(scene)
+    take_out(scene, *manifests.mic(managed_identity=True))
+
+
+def with_mic(scene: Scene) -> None:
+    without_mic(scene)
+    make(scene, *manifests.mic(managed_identity=True))
+
+
+def with_the_archived_mic(scene: Scene) -> None:
+    """Have MIC of AAD Pod Identity, as its manifests put it into a cluster."""
+    without_mic(scene)
+    deployment = manifests.mic()[-1]
+    labels = {"component": "mic", "k8s-app": "aad-pod-id"}
+    deployment["metadata"] = {"name": "mic", "namespace": "default", "labels": labels}
+    spec = deployment["spec"]
+    spec["selector"]["matchLabels"] = spec["template"]["metadata"]["labels"] = labels
+    make(scene, deployment)
+
+
+CASES += (
+    of_part("enable", "mic", f"{ENABLE} --mic", without_mic, times=2),
+    Case(
+        command="enable",
+        line="enable --mic --timeout 1s",
+        parts=("mic", "wait-for-mic"),
+        only=("wait-for-mic",),
+        prepare=without_mic,
+        whole=lambda ran: "MIC is not ready after 1 s" in ran.err,
+    ),
+    of_part("enable", "no-mic", f"{ENABLE} --no-mic", with_mic),
+    of_part("disable", "no-mic", "disable", with_mic),
+    of_part("enable", "archived-mic", ENABLE, with_the_archived_mic),
+)
+
+
 @pytest.fixture(scope="module")
 def newer_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with running(tmp_path_factory.mktemp("newer"), kubernetes_minor=36) as world:
@@ -728,7 +777,8 @@ def run(
 
     yield as_person
     clear(place, begun)
-    for each in (OWN, *EXTENSIONS):
+    there = {each["metadata"]["name"] for each in place.send("GET", "/api/v1/namespaces")["items"]}
+    for each in sorted({OWN, *EXTENSIONS} & there):
         end_namespace(place, each)
 
 
@@ -748,6 +798,9 @@ def clear(world: World, begun: list[str]) -> None:
     for plural in ("rolebindings", "roles"):
         deleted(world, f"{RBAC}{accounts}/{plural}")
     deleted(world, "/apis/apps/v1/namespaces/kube-system/daemonsets")
+    for each in manifests.mic(managed_identity=True):
+        deleted(world, f"{path_of(each)}/{each['metadata']['name']}")
+    deleted(world, "/apis/apps/v1/namespaces/default/deployments")
     without_cilium(world)
     deleted(world, f"{CRDS}/{UNSERVED}")
     end_nmi(world)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from podidentity import manifests
-from podidentity.cli.needed_rights import COMMANDS, PARTS, held_by
+from podidentity.cli.needed_rights import COMMANDS, PARTS, Where, held_by
 from podidentity.cli.rights import FAILS, rows_of
 from tests.docs.blocks import ROOT
 
@@ -55,9 +55,30 @@ def nmi() -> str:
     return "\n".join(text) + "\n"
 
 
+def mic() -> str:
+    """Return the table of MIC's own rights."""
+    text = [_row(("where", "resource", "verbs", "only")), "|---" * 4 + "|"]
+    text += [
+        _row(
+            (
+                {Where.NMI: "MIC's namespace"}.get(each.where, each.where.value),
+                f"`{each.resource}`",
+                ", ".join(f"`{verb}`" for verb in each.verbs),
+                ", ".join(f"`{name}`" for name in each.names),
+            )
+        )
+        for each in held_by(manifests.mic())
+    ]
+    return "\n".join(text) + "\n"
+
+
 def written(page: str) -> str:
     """Return the page with the tables as they should be."""
-    for name, end, table in (("rights", "rights", commands()), ("nmi", "nmi", nmi())):
+    for name, end, table in (
+        ("rights", "rights", commands()),
+        ("nmi", "nmi", nmi()),
+        ("mic", "mic", mic()),
+    ):
         before, begin, rest = page.partition(f"<!-- {name}: written by scripts/reference -->\n")
         _, close, after = rest.partition(f"<!-- end of {end} -->\n")
         if not (begin and close):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 import pytest
@@ -11,17 +12,19 @@ from podidentity.cli.main import podidentity
 from podidentity_sandbox.cli import sandbox
 from tests.docs import rights
 from tests.docs.blocks import ROOT
+from tests.docs.flags import PAGES as FLAGS
 from tests.docs.flags import written
 
 PAGES = {
     name: (ROOT / f"docs/reference/{name}.md").read_text()
-    for name in ("cli", "nmi", "rights", "sandbox")
+    for name in ("cli", "mic", "nmi", "rights", "sandbox")
 }
 
 
 def commands(group: click.Command, path: str) -> Iterator[tuple[str, click.Command]]:
-    if not isinstance(group, click.Group):
+    if not isinstance(group, click.Group) or group.invoke_without_command:
         yield path, group
+    if not isinstance(group, click.Group):
         return
     context = click.Context(group)
     for name in group.list_commands(context):
@@ -34,7 +37,7 @@ def page_of(path: str) -> str:
     words = path.split()
     if words[1:2] and words[1] in {"net", "serve"}:
         return "nmi"
-    return words[1] if words[1:2] and words[1] in {"nmi", "rights", "sandbox"} else "cli"
+    return words[1] if words[1:2] and words[1] in {"mic", "nmi", "rights", "sandbox"} else "cli"
 
 
 # The sandbox is a plug-in, found by its entry point; here it is named directly as well.
@@ -75,10 +78,10 @@ def test_the_help_of_each_command_has_an_example(path: str) -> None:
     assert "Example" in command.get_help(click.Context(command, info_name=path))
 
 
-def test_the_table_of_the_agents_flags_is_that_of_its_settings() -> None:
+@pytest.mark.parametrize("page", FLAGS, ids=lambda page: page.stem)
+def test_a_table_of_flags_is_that_of_the_settings(page: Path) -> None:
     """`scripts/reference` writes it."""
-    page = PAGES["nmi"]
-    assert page == written(page)
+    assert page.read_text() == written(page)
 
 
 def test_the_tables_of_rights_are_those_that_the_commands_have() -> None:

@@ -10,12 +10,13 @@ import json
 import logging
 from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
+from types import MappingProxyType
 from typing import Any, Protocol, Self
 
 import httpx2
 
 from podidentity.core.authorities import PUBLIC, Cloud
-from podidentity.core.hosts import Host, HostIdentities
+from podidentity.core.hosts import Host, HostChange, HostIdentities
 from podidentity.core.ports import Clock
 from podidentity.core.resources import ResourceId
 from podidentity.wire import arm
@@ -28,6 +29,8 @@ _LONGEST_PAUSE = 120.0
 _PAUSE = 5.0
 _TRIES = 4
 _FAILED = {500, 502, 503, 504}
+_MOST_PAGES = 1000
+_NOT_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError)
 _BROKEN = (httpx2.ReadError, httpx2.WriteError, httpx2.RemoteProtocolError)
 
 _log = logging.getLogger(__name__)
@@ -43,8 +46,8 @@ class Login(Protocol):
         """Return an access token for `scope`; raise ArmError."""
 
 
-class Arm:
-    """Azure Resource Manager, as one user. An async context manager."""
+class _Endpoint:
+    """Sends requests to the resource manager of one cloud, as one user."""
 
     def __init__(
         self,
@@ -53,6 +56,7 @@ class Arm:
         *,
         cloud: Cloud = PUBLIC,
         transport: httpx2.AsyncBaseTransport | None = None,
+        user_agent: str = "",
     ) -> None:
         self._login = login
         self._clock = clock
@@ -60,7 +64,10 @@ class Arm:
         self._scope = f"{cloud.resource_manager_audience}/.default"
         # It obeys HTTPS_PROXY and SSL_CERT_FILE, as every Azure tool.
         self._client = httpx2.AsyncClient(
-            timeout=httpx2.Timeout(60, connect=10), trust_env=True, transport=transport
+            timeout=httpx2.Timeout(60, connect=10),
+            trust_env=True,
+            transport=transport,
+            headers={"User-Agent": user_agent} if user_agent else None,
         )
 
     async def __aenter__(self) -> Self:
@@ -70,6 +77,46 @@ class Arm:
     async def __aexit__(self, *_: object) -> None:
         """Close all connections."""
         await self._client.aclose()
+
+    async def _send(
+        self,
+        method: str,
+        url: httpx2.URL,
+        body: Mapping[str, Any] | None,
+        *,
+        more: Mapping[str, str] = MappingProxyType({}),
+        may_send: Callable[[], None] = lambda: None,
+    ) -> httpx2.Response:
+        token = await self._login.token(self._scope)
+        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json", **more}
+        content = None if body is None else json.dumps(body).encode()
+        may_send()
+        return await self._client.request(method, url, headers=headers, content=content)
+
+    def _pause(self, response: httpx2.Response) -> float:
+        """Return Azure's Retry-After in seconds; Azure sends seconds or a date."""
+        text = response.headers.get("Retry-After", "")
+        if text.isdecimal():
+            return float(text)
+        try:
+            return max(0.0, parsedate_to_datetime(text).timestamp() - self._clock.time())
+        except ValueError:
+            return _PAUSE
+
+    def _url(self, resource_id: str, version: str) -> httpx2.URL:
+        return self._endpoint.copy_with(path=resource_id, query=f"api-version={version}".encode())
+
+    def _own(self, target: str) -> httpx2.URL:
+        """Return the URL of an operation; raise ArmError unless ARM owns it: it gets the token."""
+        url = self._endpoint.join(target)
+        host = self._endpoint.host
+        if url.scheme != self._endpoint.scheme or not f".{url.host}".endswith(f".{host}"):
+            raise ArmError("BadAnswer", f"Azure sent the address of an operation at {url.host}")
+        return url
+
+
+class Arm(_Endpoint):
+    """Azure Resource Manager for commands: it waits and tries again. An async context manager."""
 
     async def identity(self, identity: ResourceId) -> ManagedIdentity:
         """Return the managed identity of that id; raise ArmError."""
@@ -192,31 +239,100 @@ class Arm:
             await self._clock.sleep(pause)
         return response
 
-    async def _send(
-        self, method: str, url: httpx2.URL, body: Mapping[str, Any] | None
+
+ASYNC, LOCATION, STATE = "Azure-AsyncOperation", "Location", "provisioningState"
+"""How the progress of a change is asked for; the first word of its operation."""
+
+
+class ArmCalls(_Endpoint):
+    """Azure Resource Manager for the controller: one request each, and no other try.
+
+    All raise ArmError. An async context manager.
+    """
+
+    async def read(self, host: Host) -> HostIdentities:
+        """Return the identities of `host`."""
+        answer = await self._once("GET", self._url(host.resource_id, arm.COMPUTE_API))
+        return arm.parse_host(answer.content, host)
+
+    async def hosts(
+        self, subscription: str, group: str, *, scale_sets: bool
+    ) -> Mapping[Host, HostIdentities]:
+        """Return all scale sets, or all virtual machines, of a resource group; some requests."""
+        kind = "virtualMachineScaleSets" if scale_sets else "virtualMachines"
+        path = f"/subscriptions/{subscription}/resourceGroups/{group}"
+        url = self._url(f"{path}/providers/Microsoft.Compute/{kind}", arm.COMPUTE_API)
+        found: dict[Host, HostIdentities] = {}
+        for _ in range(_MOST_PAGES):
+            page, following = arm.parse_host_list((await self._once("GET", url)).content)
+            found |= page
+            if not following:
+                return found
+            url = self._own(following)
+        raise ArmError("BadAnswer", f"Azure's list of {kind} in {group} does not end")
+
+    async def change(
+        self,
+        host: Host,
+        change: HostChange,
+        etag: str = "",
+        *,
+        may_send: Callable[[], None] = lambda: None,
+    ) -> tuple[str, float]:
+        """Ask for a change; return by which operation its progress is asked for, and when.
+
+        "" where it is done. `may_send` raises what keeps the request from being sent, at the last
+        moment: to sign in may have taken a while.
+        """
+        answer = await self._once(
+            "PATCH",
+            self._url(host.resource_id, arm.COMPUTE_API),
+            arm.render_change(change),
+            more={"If-Match": etag} if etag else {},
+            may_send=may_send,
+        )
+        for header in (ASYNC, LOCATION):
+            if target := answer.headers.get(header):
+                return f"{header} {target}", self._told(answer)
+        # Some versions of Azure name no operation, and show the state alone.
+        updating = arm.parse_host(answer.content, host).state == "updating"
+        return (STATE if updating else ""), self._told(answer)
+
+    async def progress(self, host: Host, operation: str) -> tuple[bool, float]:
+        """Return whether a change is done, and in how many seconds to ask again, 0 if not said."""
+        kind, _, target = operation.partition(" ")
+        if kind == STATE:
+            state = (await self.read(host)).state
+            if state == "failed":
+                raise ArmError("Failed", "Azure says that the change of the host has failed")
+            return state != "updating", 0.0
+        answer = await self._once("GET", self._own(target))
+        if kind == ASYNC:
+            return arm.parse_operation(answer.content), self._told(answer)
+        return answer.status_code != httpx2.codes.ACCEPTED, self._told(answer)
+
+    async def _once(
+        self,
+        method: str,
+        url: httpx2.URL,
+        body: Mapping[str, Any] | None = None,
+        *,
+        more: Mapping[str, str] = MappingProxyType({}),
+        may_send: Callable[[], None] = lambda: None,
     ) -> httpx2.Response:
-        token = await self._login.token(self._scope)
-        headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-        content = None if body is None else json.dumps(body).encode()
-        return await self._client.request(method, url, headers=headers, content=content)
-
-    def _pause(self, response: httpx2.Response) -> float:
-        """Return Azure's Retry-After in seconds; Azure sends seconds or a date."""
-        text = response.headers.get("Retry-After", "")
-        if text.isdecimal():
-            return float(text)
         try:
-            return max(0.0, parsedate_to_datetime(text).timestamp() - self._clock.time())
-        except ValueError:
-            return _PAUSE
+            answer = await self._send(method, url, body, more=more, may_send=may_send)
+        except (httpx2.HTTPError, OSError) as error:
+            what = str(error) or type(error).__name__
+            raise ArmError(
+                "Unreachable",
+                f"{url.host} cannot be asked: {what}",
+                sent=not isinstance(error, _NOT_SENT),
+            ) from error
+        if answer.is_success:
+            return answer
+        raise arm.parse_error(answer.content, answer.status_code, self._told(answer))
 
-    def _url(self, resource_id: str, version: str) -> httpx2.URL:
-        return self._endpoint.copy_with(path=resource_id, query=f"api-version={version}".encode())
-
-    def _own(self, target: str) -> httpx2.URL:
-        """Return the URL of an operation; raise ArmError unless ARM owns it: it gets the token."""
-        url = self._endpoint.join(target)
-        host = self._endpoint.host
-        if url.scheme != self._endpoint.scheme or not f".{url.host}".endswith(f".{host}"):
-            raise ArmError("BadAnswer", f"Azure sent the address of an operation at {url.host}")
-        return url
+    def _told(self, response: httpx2.Response) -> float:
+        """Return Azure's Retry-After in seconds, 0 without one."""
+        return self._pause(response) if "Retry-After" in response.headers else 0.0

@@ -13,7 +13,14 @@ import json
 import random
 import socket
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -79,6 +86,7 @@ class Kube:
         failed: OnFailure = lambda *_: None,
         *,
         user: str = "",
+        patience: float = PATIENCE,
         reads: int = 1,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         jitter: Callable[[], float] = random.random,
@@ -86,6 +94,7 @@ class Kube:
         """`reads`: how often something is read where the server fails; a change is made once."""
         self._client = client
         self._failed = failed
+        self._patience = patience
         self._reads = reads
         self._sleep = sleep
         self._jitter = jitter
@@ -101,13 +110,15 @@ class Kube:
         trust_env: bool = True,
         reads: int = 1,
         failed: OnFailure = lambda *_: None,
+        patience: float = PATIENCE,
     ) -> Self:
         """Return a client for the configured cluster; nothing is sent yet. Raise KubeError.
 
         `kubeconfig` is a path, or several joined by `:` as in KUBECONFIG: the first file with the
         context is used. None: the pod's service account, else `~/.kube/config`. `trust_env`: obey
         HTTPS_PROXY and NO_PROXY, as tools of people do. The agent does not; it notices a dead
-        connection within 35 s.
+        connection within 35 s. `patience`: seconds that a request waits in all for an API server
+        that asks to be asked later; 0: the caller decides.
         """
         found = load_credentials(kubeconfig, context, trust_env=trust_env)
         headers = {"User-Agent": user_agent, "Accept": "application/json"}
@@ -127,6 +138,7 @@ class Kube:
                 transport=transport,
             ),
             failed,
+            patience=patience,
             reads=reads,
         )
 
@@ -176,9 +188,19 @@ class Kube:
         """Merge `body` (RFC 7386) into the object at `path`; return it; raise KubeError."""
         return await self._send("PATCH", path, body=body, content="application/merge-patch+json")
 
-    async def delete(self, path: str) -> bytes:
-        """Delete the object at `path`; raise KubeError."""
-        return await self._send("DELETE", path)
+    async def patch(self, path: str, operations: Sequence[Mapping[str, Any]]) -> bytes:
+        """Change the object at `path` by a JSON patch (RFC 6902); return it; raise KubeError."""
+        return await self._send(
+            "PATCH", path, body=operations, content="application/json-patch+json"
+        )
+
+    async def delete(self, path: str, **only: str) -> bytes:
+        """Delete the object at `path`; raise KubeError.
+
+        `only` are preconditions, `uid` and `resourceVersion`: where they do not hold it is a
+        conflict.
+        """
+        return await self._send("DELETE", path, body={"preconditions": only} if only else None)
 
     async def watch(
         self,
@@ -226,7 +248,7 @@ class Kube:
         path: str,
         *,
         params: Mapping[str, str] | None = None,
-        body: Mapping[str, Any] | None = None,
+        body: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
         content: str = "application/json",
     ) -> bytes:
         headers = {**self._headers, **({"Content-Type": content} if body is not None else {})}
@@ -241,7 +263,7 @@ class Kube:
                 if not wait and reads > 1 and error.status >= httpx2.codes.INTERNAL_SERVER_ERROR:
                     reads -= 1
                     wait = _PAUSE
-                if not wait or waited + wait > PATIENCE:
+                if not wait or waited + wait > self._patience:
                     raise
                 waited += wait
             await self._sleep(wait)

@@ -21,6 +21,7 @@ from podidentity.cli.add_request import AddRequest, add_request_of, identity_opt
 from podidentity.cli.agent_choices import Choices, choices_of_nmi
 from podidentity.cli.azure_access import asking, host_name, hosts_of, on_each, progress
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
+from podidentity.cli.controller import who_attaches
 from podidentity.cli.federation import make_account, trust_command
 from podidentity.cli.objects import Object, apply, called, find, find_all
 from podidentity.cli.output import CommandError, examples
@@ -92,6 +93,10 @@ async def _steps(
     """Do the work of `add`; `undo` gets the commands that undo what is done so far."""
     await _unclaimed(kube, wanted)
     choices = await _choices(kube, wanted, cloud)
+    attaches = await who_attaches(kube) if wanted.on_machines and wanted.attach else ""
+    if attaches:
+        click.echo(f"{attaches} attaches it to the machines of the pods that need it")
+        wanted = replace(wanted, attach=False)
     if wanted.on_machines and wanted.attach:
         async with azure_access.azure(choices.cloud) as arm:
             identity = await _known(arm, wanted)

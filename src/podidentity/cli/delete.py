@@ -17,6 +17,7 @@ from podidentity.cli.add_request import binding_ref
 from podidentity.cli.agent_choices import choices_of_nmi
 from podidentity.cli.azure_access import asking, host_name, on_each, progress
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
+from podidentity.cli.controller import who_attaches
 from podidentity.cli.federation import remove_account
 from podidentity.cli.objects import Object, apply, called, find, find_all, remove
 from podidentity.cli.output import examples
@@ -107,6 +108,14 @@ async def _detach(kube: Kube, ref: ObjectRef, identity: Object, cloud: Cloud | N
         click.echo(f"kept attached: AzureIdentity {_ref(heirs[0])} needs it, too")
         azure_access.record_hosts(heirs[0], [*azure_access.recorded_hosts(heirs[0]), *hosts])
         await apply(kube, heirs[0])
+        return
+    if attaches := await who_attaches(kube):
+        names = ", ".join(map(host_name, hosts))
+        click.echo(
+            f"stays attached to {names}: {attaches} alone changes machines, and detaches what it "
+            "attached itself",
+            err=True,
+        )
         return
     cloud = cloud or (await choices_of_nmi(kube)).cloud
     await _detach_from(hosts, parsed.resource_id, cloud)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
@@ -13,14 +13,14 @@ import click
 
 from podidentity import __version__
 from podidentity.adapters.kube import Kube
-from podidentity.cli import local_redirect
+from podidentity.cli import controller, local_redirect
 from podidentity.cli.agent_choices import Choices, chosen
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster, right_to
 from podidentity.cli.federation import permit_accounts
+from podidentity.cli.mic import deployments_of_mic
 from podidentity.cli.nmi import Parsed
 from podidentity.cli.objects import (
     CLUSTER_ROLE_BINDINGS,
-    CONFIG_MAPS,
     DAEMON_SETS,
     NAMESPACES,
     POLICY_BINDINGS,
@@ -67,7 +67,12 @@ from podidentity.manifests import (
     startup_taint_rights,
 )
 from podidentity.manifests import local_redirect as manifests_of_redirect
-from podidentity.wire.kube import AZURE_IDENTITIES, AZURE_IDENTITY_BINDINGS, KubeError
+from podidentity.wire.kube import (
+    AZURE_IDENTITIES,
+    AZURE_IDENTITY_BINDINGS,
+    CONFIG_MAPS,
+    KubeError,
+)
 from podidentity.wire.manifests import parse_binding, parse_identity
 from podidentity.wire.nodes import parse_taint_key
 from podidentity.wire.rbac import LABELS, Giver, Grantee
@@ -87,6 +92,7 @@ class Profile(StrEnum):
         "podidentity enable --namespace identity --nmi-arg=--host-token=root",
         "podidentity enable --startup-taint",
         "podidentity enable --backend=lrp",
+        "podidentity enable --mic --mic-arg=--cloudconfig=/etc/kubernetes/azure.json",
         "podidentity enable --profile aks-automatic --toleration=team=blue:NoSchedule",
         "podidentity enable --dry-run | kubectl apply -f -",
     )
@@ -170,6 +176,19 @@ class Profile(StrEnum):
     help="A taint of nodes on which NMI must run, besides those of the profile aks-automatic; may "
     "be repeated. The profile standard tolerates every taint.",
 )
+@click.option(
+    "--mic/--no-mic",
+    "with_mic",
+    default=None,
+    help="Have MIC attach identities to the machines of the pods that need them. [default: as it "
+    "is; without MIC, podidentity add attaches]",
+)
+@click.option(
+    "--mic-arg",
+    multiple=True,
+    metavar="FLAG",
+    help="A flag for MIC; may be repeated. [default: those that it has]",
+)
 @click.option("--wait/--no-wait", default=True, help="Wait until NMI is ready on every node.")
 @click.option(
     "--timeout", type=Duration(), default="120s", show_default=True, help="How long to wait."
@@ -192,6 +211,8 @@ def enable(
     backend: str,
     profile: str,
     tolerations: tuple[Object, ...],
+    with_mic: bool | None,
+    mic_arg: tuple[str, ...],
     wait: bool,
     timeout: float,
     dry_run: bool,
@@ -217,6 +238,9 @@ def enable(
         tolerations=tolerations_of(Profile(profile), tolerations),
         redirect=redirect,
     )
+    if mic_arg:
+        controller.chosen_of(mic_arg)
+        with_mic = True if with_mic is None else with_mic
     automatic = Profile(profile) is Profile.AKS_AUTOMATIC
     if automatic and agents == NAMESPACE:
         raise CommandError(
@@ -232,6 +256,7 @@ def enable(
         node_tokens=node_tokens,
         startup_taint=bool(startup_taint),
         redirect=redirect,
+        mic=_MicWanted(image=image, there=with_mic, flags=mic_arg),
         grants=grants,
         wait=wait,
         seconds=timeout,
@@ -240,6 +265,20 @@ def enable(
         click.echo(documents(_without_cluster(wanted), output))
     else:
         on_cluster(target, lambda kube: _enable_as(kube, wanted))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _MicWanted:
+    """What somebody wants of MIC."""
+
+    image: str
+    there: bool | None
+    """None: as it is."""
+    flags: tuple[str, ...]
+
+    def manifests(self, flags: Sequence[str], namespace: str) -> list[Object]:
+        """Return MIC's manifests, with these flags."""
+        return controller.manifests(self.image, flags, namespace)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,6 +296,7 @@ class _Wanted:
     startup_taint: bool
     redirect: LocalRedirect | None
     """Where Cilium leads requests; None if it leads none."""
+    mic: _MicWanted
     grants: bool
     wait: bool
     seconds: float
@@ -275,13 +315,19 @@ def _without_cluster(wanted: _Wanted) -> list[Object]:
     first.
     """
     always = [each for each in wanted.exceptions if each["metadata"]["namespace"] == NAMESPACE]
+    namespace = wanted.agents or wanted.usual
+    mode: list[str] = []
+    of_mic: list[Object] = []
+    if wanted.mic.there:
+        mode = controller.flags_of_nmi(controller.chosen_of(wanted.mic.flags))
+        of_mic = wanted.mic.manifests(wanted.mic.flags, namespace)
     manifests = wanted.made(
-        extra_args=wanted.flags,
-        namespace=wanted.agents or wanted.usual,
+        extra_args=(*mode, *wanted.flags),
+        namespace=namespace,
         as_node=bool(wanted.node_tokens),
         policy=True,
     )
-    return [*crds(), *manifests, *always]
+    return [*crds(), *manifests, *of_mic, *always]
 
 
 async def _enable_as(kube: Kube, wanted: _Wanted) -> None:
@@ -293,7 +339,9 @@ async def _enable_as(kube: Kube, wanted: _Wanted) -> None:
         await local_redirect.require_policies(kube)
     namespace = await _one_place(kube, wanted.agents, wanted.usual)
     there = [each for each in wanted.exceptions if await _has_its_namespace(kube, each)]
-    counting = exceptions_flag(there, namespace)
+    archived = await controller.namespaces_of_archived_exceptions(kube)
+    counting = exceptions_flag(there, namespace, archived)
+    for_mic, of_mic = await _mic(kube, wanted.mic, namespace)
     minor = await minor_version(kube)
     if wanted.startup_taint and minor < POLICIES_SINCE:
         raise CommandError(
@@ -303,7 +351,7 @@ async def _enable_as(kube: Kube, wanted: _Wanted) -> None:
         )
     as_node = wanted.node_tokens
     manifests = wanted.made(
-        extra_args=(*counting, *wanted.flags),
+        extra_args=(*counting, *for_mic, *wanted.flags),
         namespace=namespace,
         as_node=minor >= NODE_TOKENS_SINCE if as_node is None else as_node,
         policy=minor >= POLICIES_SINCE,
@@ -314,6 +362,7 @@ async def _enable_as(kube: Kube, wanted: _Wanted) -> None:
         namespace,
         manifests,
         there,
+        of_mic=of_mic,
         record=namespace if wanted.automatic else NAMESPACE,
         grants=wanted.grants,
         wait=wanted.wait,
@@ -323,6 +372,23 @@ async def _enable_as(kube: Kube, wanted: _Wanted) -> None:
         deny = manifests_of_redirect(wanted.redirect, namespace)[-1]
         seconds = TOLD_SECONDS if wanted.wait else 0.0
         await local_redirect.deny_where_possible(kube, deny, namespace, seconds)
+
+
+async def _mic(kube: Kube, wanted: _MicWanted, namespace: str) -> tuple[list[str], list[Object]]:
+    """Return NMI's flags because of MIC, and MIC's manifests; take MIC away if it is not wanted."""
+    deployments = await deployments_of_mic(kube)
+    if wanted.there is False:
+        if deployments:
+            await controller.take_away(kube, deployments[0]["metadata"]["namespace"])
+        return [], []
+    if not deployments and not wanted.there:
+        return [], []
+    flags = list(wanted.flags)
+    if deployments and not flags:
+        flags = controller.flags_of(deployments[0])
+    if deployments:
+        namespace = deployments[0]["metadata"]["namespace"]
+    return controller.flags_of_nmi(controller.chosen_of(flags)), wanted.manifests(flags, namespace)
 
 
 async def _take_back(kube: Kube, namespace: str, wanted: _Wanted) -> None:
@@ -463,28 +529,22 @@ async def _has_its_namespace(kube: Kube, exception: Object) -> bool:
     return await find(kube, NAMESPACES, "", exception["metadata"]["namespace"]) is not None
 
 
-def exceptions_flag(exceptions: Iterable[Object], namespace: str) -> list[str]:
+def exceptions_flag(
+    exceptions: Iterable[Object], namespace: str, more: Iterable[str] = ()
+) -> list[str]:
     """Return the flag by which exceptions outside of kube-system count; [] if it is not needed.
 
-    A namespace that is not there is not named: whoever makes it later would make exceptions in it.
+    They count in the namespaces `more`, too. A namespace that is not there is not named: whoever
+    makes it later would make exceptions in it.
     """
-    others = {each["metadata"]["namespace"] for each in exceptions} - {NAMESPACE}
+    others = {each["metadata"]["namespace"] for each in exceptions} | set(more)
+    others -= {NAMESPACE}
     if not others:
         return []
     return [f"--exception-namespaces={','.join(sorted({*others, NAMESPACE, namespace}))}"]
 
 
-async def _enable(
-    kube: Kube,
-    namespace: str,
-    manifests: list[Object],
-    exceptions: list[Object],
-    *,
-    record: str,
-    grants: bool,
-    wait: bool,
-    seconds: float,
-) -> None:
+async def _have_crds(kube: Kube, seconds: float) -> None:
     for crd in crds():
         click.echo(f"{called(crd)} {await apply(kube, crd)}")
     try:
@@ -495,6 +555,21 @@ async def _enable(
             f"The custom resources are not served after {seconds:.0f} s",
             "See kubectl describe crd azureidentities.aadpodidentity.k8s.io.",
         ) from error
+
+
+async def _enable(
+    kube: Kube,
+    namespace: str,
+    manifests: list[Object],
+    exceptions: list[Object],
+    *,
+    of_mic: list[Object],
+    record: str,
+    grants: bool,
+    wait: bool,
+    seconds: float,
+) -> None:
+    await _have_crds(kube, seconds)
     if manifests[0]["kind"] == "Namespace":
         own, *manifests = manifests
         click.echo(f"{called(own)} {await apply(kube, own)}")
@@ -509,8 +584,24 @@ async def _enable(
         is_policy = manifest["kind"] == "CiliumLocalRedirectPolicy"
         put = local_redirect.apply_policy if is_policy else apply
         click.echo(f"{called(manifest)} {await put(kube, manifest)}")
+    await controller.put(kube, of_mic)
+    if wait and of_mic:
+        await _mic_ready(kube, of_mic[-1]["metadata"]["namespace"], seconds)
     if wait:
         await _ready(kube, namespace, seconds)
+
+
+async def _mic_ready(kube: Kube, namespace: str, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await controller.until_ready(kube, namespace, click.echo)
+    except TimeoutError as error:
+        for line in await _reasons(kube, namespace, controller.troubles):
+            click.echo(f"  {line}", err=True)
+        raise CommandError(
+            f"MIC is not ready after {seconds:.0f} s",
+            f"See kubectl logs -n {namespace} deployment/mic, and run enable again.",
+        ) from error
 
 
 async def _without_startup_taint(kube: Kube) -> None:
@@ -545,7 +636,7 @@ async def _ready(kube: Kube, namespace: str, seconds: float) -> None:
         async with asyncio.timeout(seconds):
             await until_ready(kube, namespace, click.echo)
     except TimeoutError as error:
-        lines = await _reasons(kube, namespace)
+        lines = await _reasons(kube, namespace, troubles)
         for line in lines:
             click.echo(f"  {line}", err=True)
         raise CommandError(
@@ -553,9 +644,11 @@ async def _ready(kube: Kube, namespace: str, seconds: float) -> None:
         ) from error
 
 
-async def _reasons(kube: Kube, namespace: str) -> list[str]:
+async def _reasons(
+    kube: Kube, namespace: str, look: Callable[[Kube, str], Awaitable[list[str]]]
+) -> list[str]:
     try:
-        return await troubles(kube, namespace)
+        return await look(kube, namespace)
     except KubeError as error:
         if not error.forbidden:
             raise
@@ -586,7 +679,7 @@ def _next_step(troubles: list[str], namespace: str) -> str:
 def disable(
     *, target: ClusterTarget, agents: str | None, keep_crds: bool, yes: bool, timeout: float
 ) -> None:
-    """Remove NMI from a cluster.
+    """Remove NMI, and MIC if it is there, from a cluster.
 
     The nodes keep their rules, so pods get no token at all: the node's own identities stay closed
     to them. A restart of the node removes the rules. A namespace that `enable` made is kept.
@@ -599,17 +692,14 @@ def disable(
 async def _disable(kube: Kube, agents: str | None, keep_crds: bool, seconds: float) -> None:
     await _refuse_release(kube, "`helm uninstall` takes it away")
     namespace = await namespace_of_nmi(kube, agents)
+    for each in await deployments_of_mic(kube):
+        await controller.take_away(kube, each["metadata"]["namespace"])
     await _without_startup_taint(kube)
     await local_redirect.take_away(kube, namespace)
     for manifest in reversed(nmi(namespace=namespace, as_node=True, policy=True)):
         if manifest["kind"] != "Namespace":
             await _removed(kube, manifest)
-    for exception in aks_exceptions():
-        unchanged = await is_unchanged(kube, exception)
-        if unchanged is False:
-            click.echo(f"{called(exception)} kept: it was changed since enable created it")
-        elif unchanged or exception["metadata"]["namespace"] == NAMESPACE:
-            await _removed(kube, exception)
+    await _without_exceptions(kube)
     for crd in [] if keep_crds else reversed(crds()):
         await _removed(kube, crd)
     try:
@@ -623,6 +713,15 @@ async def _disable(kube: Kube, agents: str | None, keep_crds: bool, seconds: flo
     click.echo(
         "The nodes keep their rules: pods get no token until NMI is back or the node restarts."
     )
+
+
+async def _without_exceptions(kube: Kube) -> None:
+    for exception in aks_exceptions():
+        unchanged = await is_unchanged(kube, exception)
+        if unchanged is False:
+            click.echo(f"{called(exception)} kept: it was changed since enable created it")
+        elif unchanged or exception["metadata"]["namespace"] == NAMESPACE:
+            await _removed(kube, exception)
 
 
 async def _removed(kube: Kube, manifest: Object) -> None:

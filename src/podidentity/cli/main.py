@@ -40,6 +40,7 @@ _COMMANDS = {
     "nmi": "podidentity.cli.nmi:nmi",
     "net": "podidentity.cli.nmi:net",
     "serve": "podidentity.cli.nmi:serve",
+    "mic": "podidentity.cli.mic:mic",
     "completion": "podidentity.cli.main:completion",
     "version": "podidentity.cli.version:version",
 }

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from podidentity.cli.controller import OLD_EXCEPTION
 from podidentity.cli.enable import NAME as RECORD
 from podidentity.cli.enable import PROTECTED
 from podidentity.cli.rollout import PROBE_SET
@@ -26,6 +27,7 @@ from podidentity.manifests import (
     aks_exceptions,
     crds,
     local_redirect,
+    mic,
     nmi,
     startup_taint_rights,
 )
@@ -42,6 +44,8 @@ class Where(StrEnum):
     """For what is there wherever NMI is."""
     ACCOUNTS = "accounts' namespace"
     """Of the service accounts that stand for identities: `podidentity-identities`."""
+    LEASE = "default"
+    """Of MIC's Lease, wherever MIC is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +117,7 @@ OWN_NAMESPACE, AS_NODE, STARTUP_TAINT = "own-namespace", "node-tokens", "startup
 FIRST_GRANTS, EXTENSIONS, OLD = "first-grants", "aks-extensions", "version-0.1"
 NO_TAINT, WAIT, PURGE, AZURE, SECRETS = "no-startup-taint", "wait", "purge", "azure", "secrets"
 LRP, NO_LRP, AUTOMATIC = "lrp", "no-lrp", "aks-automatic"
+MIC, MIC_WAIT, NO_MIC, ARCHIVED_MIC = "mic", "wait-for-mic", "no-mic", "archived-mic"
 PARTS: Mapping[str, str] = {
     GRANT: "lets pods use the identity: without `--no-grant`",
     ATTACH: "attaches a managed identity to the nodes' machines: type 0, without `--no-attach`",
@@ -127,6 +132,10 @@ PARTS: Mapping[str, str] = {
     STARTUP_TAINT: "lets NMI take a taint off its node: `--startup-taint`",
     LRP: "makes or reads Cilium's policies: `--backend lrp`",
     NO_LRP: "takes back what an earlier `--backend lrp` made",
+    MIC: "puts MIC into the cluster, or changes it: `--mic`, or where it is",
+    MIC_WAIT: "says when MIC is ready: without `--no-wait`, where MIC is",
+    NO_MIC: "takes MIC away: `enable --no-mic`, `disable`",
+    ARCHIVED_MIC: "lets the exception of AAD Pod Identity's MIC count: where that runs",
     AUTOMATIC: "keeps its record in NMI's namespace: `--profile aks-automatic`",
     FIRST_GRANTS: "grants the identities that are bound already: at the first `enable`",
     EXTENSIONS: "makes the exceptions of AKS's extensions, if their namespaces exist",
@@ -153,11 +162,13 @@ _POLICIES = (
 )
 _CRDS = "customresourcedefinitions.apiextensions.k8s.io"
 _DAEMON_SETS = "daemonsets.apps"
+_DEPLOYMENTS = "deployments.apps"
+_BUDGETS = "poddisruptionbudgets.policy"
 _LOCAL_REDIRECTS = "ciliumlocalredirectpolicies.cilium.io"
 _DENIALS = "ciliumclusterwidenetworkpolicies.cilium.io"
 NMI_NAMESPACE = "NMI"
 """A name that stands for that of NMI's namespace."""
-_CLUSTER, _PODS, _NMI, _SYSTEM, _ACCOUNTS = Where
+_CLUSTER, _PODS, _NMI, _SYSTEM, _ACCOUNTS, _LEASE = Where
 
 
 def _to(
@@ -202,12 +213,24 @@ def _to_apply(
 
 def held_by(manifests: Iterable[Manifest], *parts: str) -> Iterator[Right]:
     """Yield the rights that the roles among these manifests give."""
-    for rule in (rule for each in manifests for rule in each.get("rules", ())):
-        names = tuple(rule.get("resourceNames", ()))
+    for where, rule in ((_place(each), rule) for each in manifests for rule in _rules(each)):
+        names, verbs = tuple(rule.get("resourceNames", ())), tuple(rule["verbs"])
         groups = {f".{group}" if group else "" for group in rule.get("apiGroups", ())}
         named = [f"{each}{group}" for each in rule.get("resources", ()) for group in groups]
         for resource in (*named, *rule.get("nonResourceURLs", ())):
-            yield Right(resource=resource, verbs=tuple(rule["verbs"]), names=names, parts=parts)
+            yield Right(where=where, resource=resource, verbs=verbs, names=names, parts=parts)
+
+
+def _rules(manifest: Manifest) -> Iterable[Manifest]:
+    rules: Iterable[Manifest] = manifest.get("rules", ())
+    return rules
+
+
+def _place(manifest: Manifest) -> Where:
+    """Return where a role counts."""
+    if manifest["kind"] != "Role":
+        return Where.CLUSTER
+    return _LEASE if manifest["metadata"]["namespace"] == _LEASE.value else _NMI
 
 
 def _added(by: list[Manifest]) -> list[Manifest]:
@@ -218,6 +241,7 @@ def _added(by: list[Manifest]) -> list[Manifest]:
 
 _USUAL, _FOR_POLICY, _FOR_NODE_TOKENS = nmi(), _added(nmi(policy=True)), _added(nmi(as_node=True))
 _FOR_TAINT = startup_taint_rights()
+_OF_MIC = mic(managed_identity=True)
 
 
 def _names(kind: str, *manifests: Iterable[Manifest]) -> list[str]:
@@ -292,6 +316,52 @@ def _to_take_back() -> Iterator[Right]:
     yield from _to("delete", *_ROLES, *_POLICIES, names=_OF_TAINT, parts=[NO_TAINT])
 
 
+def _to_have_mic() -> Iterator[Right]:
+    """Yield what it takes to put MIC into a cluster, to wait for it, and to take it away."""
+    names = _names("Deployment", _OF_MIC)
+    yield from _to("list", _DEPLOYMENTS)
+    yield from _to_place(_OF_MIC, MIC)
+    for where, resource, only in _objects_of_mic():
+        yield from _to_apply(resource, names=only, at=where, parts=[MIC])
+    yield from _to("watch", _DEPLOYMENTS, at=_NMI, names=names, parts=[MIC_WAIT])
+    yield from _to("get", _EXCEPTIONS, names=[OLD_EXCEPTION], parts=[ARCHIVED_MIC])
+
+
+def _to_take_mic() -> Iterator[Right]:
+    for where, resource, only in _objects_of_mic():
+        yield from _to("delete", resource, at=where, names=only, parts=[NO_MIC])
+    for resource, kind in zip(_ROLES, ("ClusterRole", "ClusterRoleBinding"), strict=True):
+        yield from _to("delete", resource, names=_names(kind, _OF_MIC), parts=[NO_MIC])
+    yield from _to(
+        "delete",
+        _EXCEPTIONS,
+        at=_NMI,
+        names=_names("AzurePodIdentityException", _OF_MIC),
+        parts=[NO_MIC],
+    )
+
+
+def _objects_of_mic() -> Iterator[tuple[Where, str, list[str]]]:
+    """Yield MIC's objects that are in a namespace, by their resource."""
+    resources = {
+        "ServiceAccount": "serviceaccounts",
+        "Role": _LOCAL_ROLES[0],
+        "RoleBinding": _LOCAL_ROLES[1],
+        "PodDisruptionBudget": _BUDGETS,
+        "Deployment": _DEPLOYMENTS,
+    }
+    for kind, resource in resources.items():
+        for where in (_NMI, _LEASE):
+            found = [each for each in _OF_MIC if _is_at(each, where) and each["kind"] == kind]
+            if found:
+                yield where, resource, _names(kind, found)
+
+
+def _is_at(manifest: Manifest, where: Where) -> bool:
+    place = manifest["metadata"].get("namespace")
+    return place is not None and (place == _LEASE.value) is (where is _LEASE)
+
+
 # ---- The commands
 
 
@@ -316,6 +386,8 @@ def _enable() -> Iterator[Right]:
     yield from _to_apply(*_LOCAL_ROLES, at=_ACCOUNTS, parts=[ACCOUNT_PART])
     yield from _to("delete", _DAEMON_SETS, at=_NMI, names=["nmi"], parts=[OLD])
     yield from _to_take_back()
+    yield from _to_have_mic()
+    yield from _to_take_mic()
     yield from _to_redirect()
     yield from _to("get", "configmaps", names=[RECORD], at=_NMI, parts=[AUTOMATIC])
     yield from _to("create", "configmaps", at=_NMI, parts=[AUTOMATIC])
@@ -331,8 +403,9 @@ def _enable() -> Iterator[Right]:
 
 def _disable() -> Iterator[Right]:
     made = (_USUAL, _FOR_POLICY, _FOR_NODE_TOKENS)
-    yield from _to("list", _DAEMON_SETS)
+    yield from _to("list", _DAEMON_SETS, _DEPLOYMENTS)
     yield from _to_take_back()
+    yield from _to_take_mic()
     yield from _to("delete", _DAEMON_SETS, at=_NMI, names=_names("DaemonSet", _USUAL))
     yield from _to("delete", "serviceaccounts", at=_NMI, names=[ACCOUNT])
     yield from _to("delete", _ROLES[0], names=_names("ClusterRole", *made))
@@ -349,7 +422,7 @@ def _disable() -> Iterator[Right]:
 def _add() -> Iterator[Right]:
     yield from _to_apply(_IDENTITIES, _BINDINGS, at=_PODS)
     yield from _to_grant(GRANT)
-    yield from _to("list", "nodes", _IDENTITIES, parts=[ATTACH])
+    yield from _to("list", "nodes", _IDENTITIES, _DEPLOYMENTS, parts=[ATTACH])
     yield from _choices_of_nmi(ATTACH, LOOK_UP, FEDERATED)
     yield from _to(
         "get",
@@ -367,6 +440,7 @@ def _delete() -> Iterator[Right]:
     yield from _to("list delete", _ROLES[1], parts=[REVOKE], without=said)
     yield from _to("delete", _ROLES[0], parts=[REVOKE], without=said)
     yield from _to("list", _IDENTITIES, parts=[DETACH, KEEP])
+    yield from _to("list", _DEPLOYMENTS, parts=[DETACH])
     yield from _to("get patch", _IDENTITIES, parts=[KEEP])
     yield from _choices_of_nmi(DETACH, ACCOUNT_PART)
     said = "leaves the service account, and says so"

@@ -8,14 +8,23 @@ with pflag.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from podidentity.cli.output import examples
 from podidentity.cli.parameters import cloud_of
-from podidentity.settings import OLD_FLAGS, Compat, Flag, NmiSettings, settings_flags
+from podidentity.core.authorities import Cloud
+from podidentity.settings import (
+    OLD_FLAGS,
+    Compat,
+    Flag,
+    NmiSettings,
+    OldFlag,
+    Setting,
+    settings_flags,
+)
 
 if TYPE_CHECKING:
     from podidentity.cli.programs import AgentPlan
@@ -49,18 +58,25 @@ class Parsed(click.ParamType[Any]):
         return self._choices.get_metavar(param, ctx) if self._choices else None
 
 
-def options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add an option for each setting, and for each flag that has no effect."""
-    for each in reversed(OLD_FLAGS):
-        made = (
-            _switch(f"--{each.name}", help=each.text, expose_value=False)
-            if each.switch
-            else click.option(f"--{each.name}", help=each.text, expose_value=False)
-        )
-        command = made(command)
-    for name, found, default in reversed(list(settings_flags())):
-        command = _option(name, found, default)(command)
-    return command
+def options_of(
+    settings: Iterable[Setting], old: Sequence[OldFlag]
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return what adds an option for each setting, and for each flag that has no effect."""
+    flags = list(settings)
+
+    def added(command: Callable[..., Any]) -> Callable[..., Any]:
+        for each in reversed(old):
+            made = (
+                _switch(f"--{each.name}", help=each.text, expose_value=False)
+                if each.switch
+                else click.option(f"--{each.name}", help=each.text, expose_value=False)
+            )
+            command = made(command)
+        for name, found, default in reversed(flags):
+            command = _option(name, found, default)(command)
+        return command
+
+    return added
 
 
 _TYPES: dict[str, click.ParamType[Any]] = {
@@ -80,7 +96,7 @@ def _option(name: str, found: Flag, default: Any) -> Callable[[Any], Any]:  # no
     if found.repeated:
         text = f"{text} May be repeated. Default: {readable}."
         return click.option(*found.names, name, multiple=True, help=text, **more)
-    if name == "cloud":
+    if isinstance(default, Cloud):
         # Its name: a file may belong to it (`settings_from`).
         default = readable
     return click.option(
@@ -119,7 +135,7 @@ def _plain(text: str) -> str:
     epilog=examples("podidentity nmi --node=$(NODE_NAME) --operation-mode=managed"),
     context_settings={"max_content_width": 100},
 )
-@options
+@options_of(settings_flags(), OLD_FLAGS)
 @click.version_option(None, "--version", package_name="podidentity")
 def nmi(**given: Any) -> AgentPlan:  # noqa: ANN401 - parsed by click
     """Run the node agent: the metadata service of this node's pods.

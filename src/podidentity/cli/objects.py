@@ -12,6 +12,7 @@ from podidentity.wire.kube import (
     AZURE_IDENTITIES,
     AZURE_IDENTITY_BINDINGS,
     AZURE_POD_IDENTITY_EXCEPTIONS,
+    CONFIG_MAPS,
     SERVICE_ACCOUNTS,
     KubeError,
     Resource,
@@ -24,7 +25,8 @@ Object = dict[str, Any]
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 CRDS = Resource("/apis/apiextensions.k8s.io/v1", "customresourcedefinitions")
 DAEMON_SETS = Resource("/apis/apps/v1", "daemonsets")
-CONFIG_MAPS = Resource("/api/v1", "configmaps")
+DEPLOYMENTS = Resource("/apis/apps/v1", "deployments")
+DISRUPTION_BUDGETS = Resource("/apis/policy/v1", "poddisruptionbudgets")
 NAMESPACES = Resource("/api/v1", "namespaces")
 POLICIES = Resource("/apis/admissionregistration.k8s.io/v1", "validatingadmissionpolicies")
 POLICY_BINDINGS = Resource(
@@ -49,6 +51,8 @@ _BY_KIND = {
     "ClusterRole": CLUSTER_ROLES,
     "ClusterRoleBinding": CLUSTER_ROLE_BINDINGS,
     "DaemonSet": DAEMON_SETS,
+    "Deployment": DEPLOYMENTS,
+    "PodDisruptionBudget": DISRUPTION_BUDGETS,
     "CiliumLocalRedirectPolicy": LOCAL_REDIRECT_POLICIES,
     "CiliumClusterwideNetworkPolicy": CLUSTERWIDE_NETWORK_POLICIES,
     "AzureIdentity": AZURE_IDENTITIES,

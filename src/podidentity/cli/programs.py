@@ -1,4 +1,4 @@
-"""The programs of the node agent, each started in its process: `net`, `serve`, or both.
+"""The programs that stay, each started in its process: `net`, `serve`, both, or `mic`.
 
 They stay small. Their flags are read by the command line in a process that ends, which leaves a
 plan of plain values (`cli.plans`); and each function here imports the modules of its program alone.
@@ -26,17 +26,17 @@ _log = logging.getLogger("podidentity.nmi")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentPlan:
-    """What the flags of the agent come to, for each of its processes."""
+    """What the flags of a program come to, for each of its processes."""
 
-    program: Literal["net", "serve", "both"]
+    program: Literal["net", "serve", "both", "mic"]
     log_format: Literal["text", "json"]
     verbose: bool
-    net: bytes
+    net: bytes = b""
     """A `net.plan.NetPlan`, pickled as the next two: each process loads its own modules only."""
-    serve: bytes
+    serve: bytes = b""
     """A `supervisor.main.Plan`."""
     worker: bytes
-    """The NmiSettings."""
+    """The NmiSettings; of `mic` the MicSettings."""
     serve_user: int | None = None
     """User and group that `serve` is to become; None: it stays who it is."""
     unprivileged: str = ""
@@ -53,7 +53,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def run(plan: AgentPlan) -> int:
     """Run the program of a plan; return its exit code."""
-    return {"net": _net, "serve": _serve, "both": _both}[plan.program](plan)
+    return {"net": _net, "serve": _serve, "both": _both, "mic": _mic}[plan.program](plan)
 
 
 def _read(arguments: Sequence[str]) -> AgentPlan | int:
@@ -172,6 +172,25 @@ def _work(plan: AgentPlan, given: Inherited) -> int:
     try:
         asyncio.run(run(pickle.loads(plan.worker), log, given))  # noqa: S301 - ours
     except (KubeError, ValueError) as error:
+        return _cannot_begin(error)
+    finally:
+        log.close()
+    return 0
+
+
+def _mic(plan: AgentPlan) -> int:
+    """Run the controller."""
+    sys.modules.setdefault("h2", None)  # type: ignore[arg-type] # as in `_work`
+    import asyncio
+
+    from podidentity.mic.main import run
+    from podidentity.telemetry.logs import configure
+    from podidentity.wire.kube import KubeError
+
+    log = configure(plan.log_format, verbose=plan.verbose)
+    try:
+        asyncio.run(run(pickle.loads(plan.worker)))  # noqa: S301 - ours
+    except (KubeError, OSError, ValueError) as error:
         return _cannot_begin(error)
     finally:
         log.close()

@@ -74,6 +74,7 @@ class Places:
             Where.NMI: (self.nmi,),
             Where.SYSTEM: (NAMESPACE,),
             Where.ACCOUNTS: (self.accounts,),
+            Where.LEASE: (Where.LEASE.value,),
         }[where]
 
     def names(self, right: Right) -> tuple[str, ...]:

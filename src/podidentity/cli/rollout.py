@@ -249,14 +249,20 @@ async def troubles(
     """
     found = await find_all(kube, PODS, namespace, labelSelector=pods_of)
     pods = list(filter(is_ours, found))
+    lines = await troubles_of(kube, pods)
+    if not pods:
+        found = await find_all(kube, DAEMON_SETS, namespace, fieldSelector=f"metadata.name={name}")
+        lines += [f"no pod{await _warning(kube, 'DaemonSet', each)}" for each in found]
+    return lines
+
+
+async def troubles_of(kube: Kube, pods: Sequence[Object]) -> list[str]:
+    """Return a line for each of these pods that is not ready, with the reason."""
     lines = []
     for pod in pods:
         if not ready(pod):
             node = pod.get("spec", {}).get("nodeName") or "no node"
             lines.append(f"{node}: {trouble(pod)}{await _warning(kube, 'Pod', pod)}")
-    if not pods:
-        found = await find_all(kube, DAEMON_SETS, namespace, fieldSelector=f"metadata.name={name}")
-        lines += [f"no pod{await _warning(kube, 'DaemonSet', each)}" for each in found]
     return lines
 
 

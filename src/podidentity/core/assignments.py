@@ -272,6 +272,12 @@ class Assignments:
         """Return the need of which the record of this name should tell; None: no such record."""
         return self._records.get(ref)
 
+    def name(self, need: Need) -> ObjectRef:
+        """Return the name of the record that tells of `need`."""
+        plain = _plain(need, self._rules)
+        names = self._names(plain, self._claims.get(plain, {}))
+        return next((ref for ref, each in names.items() if each.key == need.key), plain)
+
     def wanted(self, host: Host) -> dict[str, Wanted]:
         """Return the identities that should be attached to `host`, by ARM id in lower case."""
         found = self._on_hosts.get(None if self._everywhere else host, {})
@@ -294,6 +300,15 @@ class Assignments:
             for folded, needs in found.items()
             if not all(each.decided for each in needs.values())
         )
+
+    def needs_of(self, identity: ObjectRef) -> list[Need]:
+        """Return the needs of an AzureIdentity."""
+        pods: dict[ObjectRef, None] = {}
+        for binding in self._bindings_by_identity.get(identity, {}).values():
+            for of_namespace in self._selected_pods(binding):
+                pods.update(of_namespace)
+        needs = (self._needs.get(pod, {}).get(identity) for pod in pods)
+        return [each for each in needs if each is not None]
 
     def needed_by(self, host: Host, folded: str) -> Iterable[Need]:
         """Return the needs of this identity on `host`."""
@@ -561,12 +576,14 @@ class Assignments:
             self._touch_selected(binding)
 
     def _touch_selected(self, binding: AzureIdentityBinding) -> None:
-        spaces = self._pods_by_selector.get(binding.selector, {})
-        if not self._rules.cross_namespace:
-            self._touch(spaces.get(binding.ref.namespace, ()))
-            return
-        for pods in spaces.values():
+        for pods in self._selected_pods(binding):
             self._touch(pods)
+
+    def _selected_pods(self, binding: AzureIdentityBinding) -> list[dict[ObjectRef, None]]:
+        spaces = self._pods_by_selector.get(binding.selector, {})
+        if self._rules.cross_namespace:
+            return list(spaces.values())
+        return [spaces.get(binding.ref.namespace, {})]
 
     def _unindex(self, pod: Pod) -> None:
         spaces = self._pods_by_selector[pod.selector]

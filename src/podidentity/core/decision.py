@@ -288,6 +288,13 @@ def ineffective_exception(
     return None if found is None else _refuse_ineffective(found, rules)
 
 
+def without_effect(exception: AzurePodIdentityException, rules: Rules) -> Refusal | None:
+    """Return why `exception` has no effect in its namespace; None if it has."""
+    if _is_allowed(exception.ref.namespace, rules):
+        return None
+    return _refuse_ineffective(exception, rules)
+
+
 def _refuse_ineffective(found: AzurePodIdentityException, rules: Rules) -> Refusal:
     namespaces = sorted({*(rules.exception_namespaces or ()), found.ref.namespace})
     return Refusal(
@@ -347,7 +354,7 @@ def unusable(
             about=found.ref,
             told=f"No AzureIdentity of namespace {pod.ref.namespace} is bound to the pod.",
         )
-    return _refuse_entra(found, rules)
+    return unusable_credential(found, rules)
 
 
 def malformed(found: Malformed) -> Refusal:
@@ -360,7 +367,8 @@ def malformed(found: Malformed) -> Refusal:
     )
 
 
-def _refuse_entra(identity: AzureIdentity, rules: Rules) -> Refusal | None:
+def unusable_credential(identity: AzureIdentity, rules: Rules) -> Refusal | None:
+    """Return why the authority or the secret of `identity` cannot be used; None if they can."""
     entra = identity.entra
     if entra is None:
         return None

@@ -57,7 +57,7 @@ class LocalRedirect:
 
 
 def crds() -> list[Manifest]:
-    """Return the four CustomResourceDefinitions."""
+    """Return the CustomResourceDefinitions: four as before, and that of MIC's ledgers."""
     return _documents("crds.yaml")
 
 
@@ -105,6 +105,42 @@ def nmi(
         _complete(daemon_set["spec"]["template"]["spec"], image, args, tolerations)
     _place(manifests, namespace)
     return manifests if namespace == NAMESPACE else [own_namespace(namespace), *manifests]
+
+
+def mic(
+    *,
+    image: str = IMAGE,
+    extra_args: Sequence[str] = (),
+    namespace: str = NAMESPACE,
+    managed_identity: bool = False,
+) -> list[Manifest]:
+    """Return what MIC needs, in the order to create it; the Deployment `mic` is the last.
+
+    `extra_args` are flags of `podidentity mic`. With `managed_identity` its pods are excepted from
+    NMI in `namespace`, so that they get a token of their machine's identity.
+    """
+    manifests = _documents("mic.yaml")
+    for each in manifests:
+        if each["kind"] == "Deployment":
+            _complete(each["spec"]["template"]["spec"], image, extra_args, ())
+        for place in (each["metadata"], *each.get("subjects", ())):
+            # The Lease is in `default` wherever MIC is: there the archived one has its lock.
+            if place.get("namespace") == NAMESPACE:
+                place["namespace"] = namespace
+    if managed_identity:
+        manifests.insert(-1, mic_exception(namespace))
+    return manifests
+
+
+def mic_exception(namespace: str = NAMESPACE) -> Manifest:
+    """Return the exception by which MIC's own pods get tokens of their machine's identities."""
+    labels = {"app.kubernetes.io/name": "podidentity", "app.kubernetes.io/component": "mic"}
+    return {
+        "apiVersion": "aadpodidentity.k8s.io/v1",
+        "kind": "AzurePodIdentityException",
+        "metadata": {"name": "podidentity-mic", "namespace": namespace, "labels": labels},
+        "spec": {"podLabels": labels},
+    }
 
 
 def _and_startup_taint(tolerations: Sequence[Manifest], key: str) -> Sequence[Manifest]:

@@ -9,12 +9,14 @@ https://learn.microsoft.com/azure/azure-resource-manager/management/async-operat
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import msgspec
 
-from podidentity.core.hosts import HostChange, HostIdentities
+from podidentity.core.hosts import Host, HostChange, HostIdentities, NotAnAzureNode
 from podidentity.core.resources import ClientId, InvalidId, ObjectId, ResourceId
 from podidentity.wire import BROKEN_JSON
 
@@ -30,14 +32,25 @@ class ArmError(Exception):
     """Azure refused, or its answer cannot be understood.
 
     `code` is Azure's (`AuthorizationFailed`). `status` is the HTTP status; 0 if an accepted
-    operation failed later, or no answer came.
+    operation failed later, or no answer came. `retry_after` are the seconds that Azure wants to be
+    left alone, 0 if it names none. `sent` tells, where no answer came, that it may be done.
     """
 
-    def __init__(self, code: str, message: str, *, status: int = 0) -> None:
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        status: int = 0,
+        retry_after: float = 0.0,
+        sent: bool = False,
+    ) -> None:
         super().__init__(f"{code}: {message}")
         self.code = code
         self.message = message
         self.status = status
+        self.retry_after = retry_after
+        self.sent = sent
 
     @property
     def conflict(self) -> bool:
@@ -122,13 +135,20 @@ class _Block(msgspec.Struct, rename="camel"):
 
 
 class _HostProperties(msgspec.Struct, rename="camel"):
-    provisioning_state: str = ""
+    # null while Azure makes it
+    provisioning_state: str | None = None
 
 
 class _Host(msgspec.Struct):
+    id: str | None = None
     identity: _Block | None = None
     etag: str | None = None
     properties: _HostProperties = msgspec.field(default_factory=_HostProperties)
+
+
+class _HostList(msgspec.Struct, rename="camel"):
+    value: list[_Host]
+    next_link: str | None = None
 
 
 class _Fault(msgspec.Struct):
@@ -164,14 +184,39 @@ def parse_identity(body: bytes) -> ManagedIdentity:
         raise ArmError("BadAnswer", f"Azure sent an identity whose id {error}") from error
 
 
-def parse_host(body: bytes) -> HostIdentities:
-    """Return the identities of the scale set or virtual machine in `body`; raise ArmError."""
+def parse_host(body: bytes, host: Host | None = None) -> HostIdentities:
+    """Return the identities of the scale set or virtual machine in `body`; raise ArmError.
+
+    `host` is what was asked for: an answer about nothing, or something else, shows no identities
+    and must not be taken for a host that has none.
+    """
     found = _decoded(body, _Host, "a virtual machine or scale set")
+    if host is not None and (found.id or "").lower() != host.folded:
+        raise ArmError("BadAnswer", f"Azure sent something else than {host}")
+    return _identities(found)
+
+
+def parse_host_list(body: bytes) -> tuple[Mapping[Host, HostIdentities], str]:
+    """Return the hosts of one page of a list, and the URL of the next, "" at the end.
+
+    Raises ArmError. What is no host of ours, by its id, is left out.
+    """
+    found = _decoded(body, _HostList, "a list of virtual machines or scale sets")
+    hosts: dict[Host, HostIdentities] = {}
+    for each in found.value:
+        try:
+            hosts[Host.parse(each.id or "")] = _identities(each)
+        except NotAnAzureNode:
+            continue
+    return hosts, found.next_link or ""
+
+
+def _identities(found: _Host) -> HostIdentities:
     block = found.identity or _Block()
     kinds = {kind.strip().lower() for kind in (block.type or "").split(",")}
     user = block.user_assigned_identities or {}
     return HostIdentities(
-        state=found.properties.provisioning_state.lower(),
+        state=(found.properties.provisioning_state or "").lower(),
         system=_SYSTEM.lower() in kinds,
         user={spelled.lower(): spelled for spelled in user},
         clients={
@@ -193,14 +238,33 @@ def parse_operation(body: bytes) -> bool:
     return state == "succeeded"
 
 
-def parse_error(body: bytes, status: int) -> ArmError:
+def parse_error(body: bytes, status: int, retry_after: float = 0.0) -> ArmError:
     """Return the error in `body`; it may have either of Azure's two envelopes, or none."""
     try:
         found = msgspec.json.decode(body, type=_Envelope)
     except BROKEN_JSON:
         found = _Envelope()
     fault = found.error or _Fault(found.code, found.message)
-    return ArmError(fault.code or f"HTTP{status}", fault.message or "no message", status=status)
+    return ArmError(
+        fault.code or f"HTTP{status}",
+        fault.message or "no message",
+        status=status,
+        retry_after=retry_after,
+    )
+
+
+# Ids stand between quotes, several of them with commas:
+# https://github.com/Azure/aad-pod-identity/issues/466
+_REFUSED_ID = re.compile(
+    r"(?<=[',])/subscriptions/[\w.()-]+/resourcegroups/[\w.()-]+"
+    r"/providers/microsoft\.managedidentity/userassignedidentities/[\w.()-]+(?=[',])",
+    re.IGNORECASE | re.ASCII,
+)
+
+
+def refused_identities(message: str) -> tuple[str, ...]:
+    """Return the ids that Azure's message names as those that it refuses, in lower case."""
+    return tuple(dict.fromkeys(each.lower() for each in _REFUSED_ID.findall(message)))
 
 
 def _decoded(body: bytes, shape: type[_Shape], what: str) -> _Shape:

@@ -106,6 +106,10 @@ AZURE_IDENTITIES = Resource(_CUSTOM, "azureidentities")
 AZURE_IDENTITY_BINDINGS = Resource(_CUSTOM, "azureidentitybindings")
 AZURE_POD_IDENTITY_EXCEPTIONS = Resource(_CUSTOM, "azurepodidentityexceptions")
 AZURE_ASSIGNED_IDENTITIES = Resource(_CUSTOM, "azureassignedidentities")
+AZURE_IDENTITY_LEDGERS = Resource(_CUSTOM, "azureidentityledgers")
+CONFIG_MAPS = Resource("/api/v1", "configmaps")
+ENDPOINTS = Resource("/api/v1", "endpoints")
+LEASES = Resource("/apis/coordination.k8s.io/v1", "leases")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

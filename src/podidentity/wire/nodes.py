@@ -1,4 +1,4 @@
-"""The taints of a Node, and the change that takes one of them off.
+"""The taints of a Node, the change that takes one of them off, and its machine's id.
 
 Shapes: https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/node-v1/
 """
@@ -47,6 +47,14 @@ class _Meta(msgspec.Struct, rename="camel"):
     resource_version: str
 
 
+class _ProviderSpec(msgspec.Struct, rename="camel"):
+    provider_id: str = msgspec.field(name="providerID", default="")
+
+
+class _ProviderNode(msgspec.Struct):
+    spec: _ProviderSpec = msgspec.field(default_factory=_ProviderSpec)
+
+
 class _Spec(msgspec.Struct):
     taints: list[dict[str, Any]] | None = None
 
@@ -57,6 +65,15 @@ class _Node(msgspec.Struct):
 
 
 _DECODER = msgspec.json.Decoder(_Node)
+_PROVIDER = msgspec.json.Decoder(_ProviderNode)
+
+
+def parse_provider_id(raw: bytes | msgspec.Raw) -> str:
+    """Return the provider ID of the Node in `raw`, "" if it has none yet; raise NotANode."""
+    try:
+        return _PROVIDER.decode(raw).spec.provider_id
+    except BROKEN_JSON as error:
+        raise NotANode(f"the API server sent no Node: {error}") from error
 
 
 def parse_taints(raw: bytes) -> NodeTaints:

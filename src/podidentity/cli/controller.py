@@ -1,0 +1,144 @@
+"""MIC in a cluster: `enable` and `disable` put it there and take it away, others look for it.
+
+Where MIC runs, ours or that of AAD Pod Identity, it changes Azure's machines, and `add` and
+`delete` leave them alone: two would undo each other's work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import click
+
+from podidentity.adapters.kube import Kube
+from podidentity.cli.mic import PODS_OF_MIC, deployments_of_mic, mic, settings_from
+from podidentity.cli.objects import (
+    DEPLOYMENTS,
+    Object,
+    apply,
+    called,
+    find,
+    find_all,
+    remove,
+)
+from podidentity.cli.rollout import is_ours, troubles_of, until
+from podidentity.manifests import mic as manifests_of_mic
+from podidentity.settings import MicSettings
+from podidentity.wire.kube import AZURE_POD_IDENTITY_EXCEPTIONS, PODS
+
+DEPLOYMENT = "mic"
+_OLD_LABELS = ("app.kubernetes.io/component=mic", "component=mic")
+"""Of the archived project's chart, and of its manifests.
+
+https://github.com/Azure/aad-pod-identity/tree/master/charts/aad-pod-identity/templates
+https://github.com/Azure/aad-pod-identity/tree/master/deploy/infra
+"""
+OLD_EXCEPTION = "mic-exception"
+"""Of its manifests, in the namespace of its MIC: `default`."""
+
+
+async def archived_mics(kube: Kube) -> list[Object]:
+    """Return the Deployments of AAD Pod Identity's MIC; raise KubeError."""
+    found = {}
+    for labels in _OLD_LABELS:
+        for each in await find_all(kube, DEPLOYMENTS, labelSelector=labels):
+            if not is_ours(each):
+                found[each["metadata"]["namespace"], each["metadata"]["name"]] = each
+    return list(found.values())
+
+
+async def who_attaches(kube: Kube) -> str:
+    """Return the Deployment of the controller that changes Azure's machines; "" if none does."""
+    for each in (*await deployments_of_mic(kube), *await archived_mics(kube)):
+        meta = each["metadata"]
+        return f"MIC, Deployment {meta['namespace']}/{meta['name']}"
+    return ""
+
+
+async def namespaces_of_archived_exceptions(kube: Kube) -> list[str]:
+    """Return where the archived MIC runs and has its exception, without which it has no token."""
+    places = []
+    for namespace in sorted({each["metadata"]["namespace"] for each in await archived_mics(kube)}):
+        found = await find(kube, AZURE_POD_IDENTITY_EXCEPTIONS, namespace, OLD_EXCEPTION)
+        if found is not None:
+            places.append(namespace)
+    return places
+
+
+def chosen_of(flags: Sequence[str]) -> MicSettings:
+    """Return the settings that these flags of MIC come to; raise click.UsageError."""
+    with mic.make_context("mic", ["--own-namespace=kube-system", *flags]) as context:
+        return settings_from(context.params)
+
+
+def flags_of(deployment: Object) -> list[str]:
+    """Return the flags with which MIC runs."""
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    return [each for each in container.get("args", ()) if each != "mic"]
+
+
+def flags_of_nmi(settings: MicSettings) -> list[str]:
+    """Return what NMI must be told where MIC runs with these settings."""
+    return ["--operation-mode=standard"] if settings.assign == "pods" else []
+
+
+def manifests(image: str, flags: Sequence[str], namespace: str) -> list[Object]:
+    """Return MIC's manifests; raise click.UsageError for flags that it would not take."""
+    return manifests_of_mic(
+        image=image,
+        extra_args=flags,
+        namespace=namespace,
+        managed_identity=chosen_of(flags).managed_identity,
+    )
+
+
+async def put(kube: Kube, wanted: Sequence[Object]) -> None:
+    """Create MIC's objects, or change them."""
+    for manifest in wanted:
+        click.echo(f"{called(manifest)} {await apply(kube, manifest)}")
+    for each in await archived_mics(kube) if wanted else ():
+        meta = each["metadata"]
+        click.echo(
+            f"MIC of AAD Pod Identity, Deployment {meta['namespace']}/{meta['name']}, works still: "
+            "ours waits until it is deleted.",
+            err=True,
+        )
+
+
+async def take_away(kube: Kube, namespace: str) -> None:
+    """Delete MIC's objects; its ledgers and records stay."""
+    for manifest in reversed(manifests_of_mic(namespace=namespace, managed_identity=True)):
+        if await remove(kube, manifest):
+            click.echo(f"{called(manifest)} deleted")
+    click.echo(
+        "What MIC attached stays attached: its ledgers (AzureIdentityLedgers) say what that is, "
+        "and MIC goes on by them when it is back."
+    )
+
+
+async def until_ready(kube: Kube, namespace: str, say: Callable[[str], None]) -> None:
+    """Return when MIC's replicas are ready; report each change to `say`."""
+    said = ""
+
+    def look(deployments: Mapping[str, Object]) -> bool:
+        nonlocal said
+        found = deployments.get(DEPLOYMENT)
+        if found is None:
+            return False
+        status, wanted = found.get("status", {}), found["spec"].get("replicas", 1)
+        observed = status.get("observedGeneration", 0) >= found["metadata"].get("generation", 1)
+        ready = min(status.get("readyReplicas", 0), status.get("updatedReplicas", 0))
+        now = f"MIC is ready in {ready} of {wanted} replicas"
+        if observed and now != said:
+            said = now
+            say(said)
+        return bool(observed and ready >= wanted)
+
+    only = {"fieldSelector": f"metadata.name={DEPLOYMENT}"}
+    await until(kube, DEPLOYMENTS.path(namespace), only, look)
+
+
+async def troubles(kube: Kube, namespace: str) -> list[str]:
+    """Return a line for each pod of MIC that is not ready, with the reason."""
+    pods = await find_all(kube, PODS, namespace, labelSelector=PODS_OF_MIC)
+    return await troubles_of(kube, list(filter(is_ours, pods)))

@@ -1,0 +1,788 @@
+"""The controller: from what happens to the calls that follow.
+
+    events ──▶ core.assignments ──▶ hosts that should change ──▶ hosts ──▶ gates ──▶ Azure
+                      │                                            │
+                      └──────────▶ records that should change ◀────┘ what is proved
+
+`Controller` is a state machine without input or output. Whatever happens only marks what it
+concerns, a host, a record, a condition; then each marked one is looked at (`HostWork.next`,
+`Records.next`, `Conditions.next`) and gives the call that is due, if there is one. So an event
+costs what it concerns, the order of events does not matter, and a lost one is made good by any
+later look.
+
+Nothing is written before this MIC leads and has read the ledgers; nothing after the time until
+which it may.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from heapq import heapify, heappop, heappush
+from math import inf
+from typing import Any, Literal, NamedTuple
+
+from podidentity.core.assignments import Assignments, Need, attachment
+from podidentity.core.decision import STRICT, Rules, Use
+from podidentity.core.hosts import Host, NotAnAzureNode
+from podidentity.core.ledger import Wanted
+from podidentity.core.resources import (
+    AzureIdentityBinding,
+    AzurePodIdentityException,
+    ObjectRef,
+)
+from podidentity.mic.calls import (
+    About,
+    Action,
+    AskPermission,
+    BindingSeen,
+    Call,
+    Deposed,
+    Event,
+    ExceptionSeen,
+    Failure,
+    Fault,
+    HostList,
+    IdentitySeen,
+    InUse,
+    Leading,
+    LedgerList,
+    ListHosts,
+    ListLedgers,
+    NodeGone,
+    NodeSeen,
+    ObjectGone,
+    PatchHost,
+    Pausing,
+    PermissionsChanged,
+    PodGone,
+    PodSeen,
+    PollOperation,
+    ReadHost,
+    RecordGone,
+    RecordSeen,
+    Report,
+    Result,
+    Synced,
+    TellEvent,
+    WriteCondition,
+)
+from podidentity.mic.conditions import Conditions, Subject
+from podidentity.mic.gates import Gate
+from podidentity.mic.hosts import HostWork, Kind, Status
+from podidentity.mic.records import Records, Revisions
+
+
+class Assign(StrEnum):
+    """What gets identities; values are those of `--assign`."""
+
+    PODS = "pods"
+    """Each host what its pods need, and each pod its records (standard mode)."""
+    ALL_HOSTS = "all-hosts"
+    """Every host all identities that the cluster may use (managed mode without AKS's add-on)."""
+    NONE = "none"
+    """No host, and no record; only conditions are written."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """The operator's choices. Times are in seconds."""
+
+    assign: Assign = Assign.PODS
+    rules: Rules = STRICT
+    asks_permission: bool = True
+    """Whether RBAC decides; not with `--authorization=observe` and `off`."""
+    grace: float = 300.0
+    """Time before an identity that nothing needs is detached."""
+    reconcile: float = 180.0
+    """Interval in which hosts are read, whatever happens."""
+    protected: frozenset[str] = frozenset()
+    """Client ids and ARM ids in lower case that are never detached."""
+    record_writes: int = 50
+    condition_writes: int = 5
+    questions: int = 20
+    """Calls of each kind that may be under way at once."""
+    allowed: float = 1800.0
+    denied: float = 60.0
+    """Times after which a permission is asked for again."""
+
+
+LISTED_FROM = 3
+"""Hosts of a resource group from which on they are read by a list."""
+EVENT_AGAIN = 60.0
+"""Seconds between two events about a binding, at least."""
+
+
+class _Group(NamedTuple):
+    """What one list of Azure's shows."""
+
+    subscription: str
+    group: str
+    scale_sets: bool
+
+
+class _Owner(NamedTuple):
+    """Whose a call or a timer is."""
+
+    kind: str
+    key: Hashable = None
+
+
+_LEDGERS, _RECONCILE = _Owner("ledgers"), _Owner("reconcile")
+
+
+EventType = Literal["Normal", "Warning"]
+_NOWHERE = Host(folded="", resource_id="", name="", is_scale_set=False, subscription="", group="")
+
+
+class Timers:
+    """The next time at which each owner is to be looked at."""
+
+    def __init__(self) -> None:
+        self._times: dict[_Owner, float] = {}
+        self._heap: list[tuple[float, int, _Owner]] = []
+        self._count = 0
+
+    def set(self, owner: _Owner, time: float | None) -> None:
+        """Set the time of `owner`; None: none."""
+        if time is None:
+            self._times.pop(owner, None)
+        elif self._times.get(owner) != time:
+            self._times[owner] = time
+            self._count += 1
+            heappush(self._heap, (time, self._count, owner))
+            if len(self._heap) > 64 + 4 * len(self._times):
+                self._heap = [
+                    entry for entry in self._heap if self._times.get(entry[2]) == entry[0]
+                ]
+                heapify(self._heap)
+
+    def first(self) -> float | None:
+        """Return the earliest time."""
+        heap = self._heap
+        while heap and self._times.get(heap[0][2]) != heap[0][0]:
+            heappop(heap)
+        return heap[0][0] if heap else None
+
+    def passed(self, now: float) -> Iterator[_Owner]:
+        """Yield and forget those of which the time has come."""
+        while (time := self.first()) is not None and time <= now:
+            owner = self._heap[0][2]
+            del self._times[owner]
+            heappop(self._heap)
+            yield owner
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._times.clear()
+        self._heap.clear()
+
+
+@dataclass(slots=True)
+class _Marks:
+    """What is to be looked at, in order."""
+
+    hosts: dict[Host, None] = field(default_factory=dict)
+    records: dict[ObjectRef, None] = field(default_factory=dict)
+    uses: dict[Use, None] = field(default_factory=dict)
+
+
+class Controller:
+    """The controller of one MIC. Times are seconds since 1970 that never go back."""
+
+    def __init__(self, settings: Settings = Settings()) -> None:
+        self._settings = settings
+        everywhere = settings.assign is Assign.ALL_HOSTS
+        self._desired = Assignments(
+            settings.rules, everywhere=everywhere, asks=settings.asks_permission
+        )
+        self._records = Records(self._desired.record, self._status, self._revisions_of)
+        self._conditions = Conditions(settings.rules)
+        self._works: dict[Host, HostWork] = {}
+        self._gates: dict[tuple[str, Kind], Gate] = {}
+        self._unlistable: set[_Group] = set()
+        self._revisions: dict[tuple[About, ObjectRef], str] = {}
+        self._told: dict[ObjectRef, float] = {}
+        """When the last event about a binding was written."""
+        self._unanswered: dict[Use, int] = {}
+
+        self._marks = _Marks()
+        self._timers = Timers()
+        self._flights: dict[int, tuple[_Owner, Action]] = {}
+        self._in_flight = dict.fromkeys(("record", "condition", "use"), 0)
+        self._numbers = 0
+        self._calls: list[Call] = []
+        self._now = -inf
+
+        self._synced = False
+        self._until = -inf
+        """Until when this MIC leads."""
+        self._has_ledgers = False
+        self._listings = 0
+        """Failures in a row to list the ledgers."""
+        self._pausing = Pausing()
+
+    # The three ways in, and the time.
+
+    def on_event(self, event: Event, now: float) -> list[Call]:
+        """Take what happened; return the calls that follow."""
+        self._now = now
+        _HANDLERS[type(event)](self, event)
+        return self._run()
+
+    def on_result(self, number: int, result: Result, now: float) -> list[Call]:
+        """Take what came of a call; return the calls that follow."""
+        self._now = now
+        flight = self._flights.pop(number, None)
+        if flight is None:
+            # Of a time before this MIC led last.
+            return []
+        owner, action = flight
+        if owner.kind in self._in_flight:
+            self._in_flight[owner.kind] -= 1
+        _TAKERS[owner.kind](self, owner, action, result)
+        return self._run()
+
+    def on_time(self, now: float) -> list[Call]:
+        """Take that time has passed; return the calls that follow."""
+        self._now = now
+        for owner in self._timers.passed(now):
+            _TIMERS[owner.kind](self, owner)
+        return self._run()
+
+    def due(self) -> float | None:
+        """Return when `on_time` is to be called; None if only events can change anything."""
+        return self._timers.first()
+
+    @property
+    def leads(self) -> bool:
+        """Whether this MIC may write, as it knew when it was told something last."""
+        return self._now < self._until
+
+    @property
+    def settled(self) -> bool:
+        """Whether no call is under way."""
+        return not self._flights
+
+    # What is to be done.
+
+    def _run(self) -> list[Call]:
+        self._refresh()
+        if self._synced:
+            self._look_at_uses()
+            if self.leads:
+                self._look_at_hosts()
+                self._look_at_records()
+                self._look_at_conditions()
+        calls, self._calls = self._calls, []
+        return calls
+
+    def _refresh(self) -> None:
+        changes = self._desired.refresh()
+        self._marks.uses.update(changes.questions)
+        if self._settings.assign is Assign.PODS:
+            self._marks.records.update(changes.records)
+        if self._has_ledgers:
+            for host in changes.hosts:
+                self._concern(host)
+
+    def _concern(self, host: Host) -> None:
+        """Look at a host: its pods need something else, or it came or went."""
+        work = self._works.get(host)
+        if work is None:
+            if not self.wanted(host):
+                return
+            work = self._add_work(host)
+        work.touch(self._now)
+        self._marks.hosts[host] = None
+
+    def _look_at_hosts(self) -> None:
+        hosts = self._marks.hosts
+        while hosts:
+            host = next(iter(hosts))
+            del hosts[host]
+            self._look_at_host(host)
+
+    def _look_at_host(self, host: Host) -> None:
+        work = self._works.get(host)
+        if work is None:
+            return
+        action = work.next(self._now)
+        self._spread(work)
+        owner = _Owner("host", host)
+        self._timers.set(owner, work.due)
+        if action is not None:
+            self._issue(owner, action)
+        elif work.droppable(self._now):
+            self._drop_work(host)
+
+    def _look_at_records(self) -> None:
+        marked, most = self._marks.records, self._settings.record_writes
+        while marked and self._in_flight["record"] < most:
+            ref = next(iter(marked))
+            del marked[ref]
+            action = self._records.next(ref, self._now)
+            owner = _Owner("record", ref)
+            self._timers.set(owner, self._records.due)
+            if action is not None:
+                self._issue(owner, action)
+
+    def _look_at_conditions(self) -> None:
+        marked, most = self._conditions.marked, self._settings.condition_writes
+        while marked and self._in_flight["condition"] < most:
+            subject = next(iter(marked))
+            del marked[subject]
+            found = self._conditions.next(subject, self._now)
+            owner = _Owner("condition", subject)
+            if isinstance(found, WriteCondition):
+                self._issue(owner, found)
+            else:
+                self._timers.set(owner, found)
+
+    def _look_at_uses(self) -> None:
+        marked, most = self._marks.uses, self._settings.questions
+        while marked and self._in_flight["use"] < most:
+            use = next(iter(marked))
+            del marked[use]
+            if self._desired.asked(use):
+                self._issue(_Owner("use", use), AskPermission(use))
+
+    def _issue(self, owner: _Owner, action: Action) -> None:
+        self._numbers += 1
+        self._flights[self._numbers] = (owner, action)
+        if owner.kind in self._in_flight:
+            self._in_flight[owner.kind] += 1
+        self._calls.append(Call(self._numbers, action))
+
+    # Leadership.
+
+    def _begin(self) -> None:
+        """Lead: everything is looked at, and the ledgers are read first."""
+        self._forget_flights()
+        if self._settings.assign is not Assign.NONE:
+            self._issue(_LEDGERS, ListLedgers())
+        if self._settings.assign is Assign.PODS:
+            self._marks.records.update(dict.fromkeys(self._desired.records))
+            self._marks.records.update(dict.fromkeys(self._records.names))
+        self._conditions.mark_all()
+
+    def _forget_flights(self) -> None:
+        """Forget what is under way: its results will not come, or mean nothing any more."""
+        questions = {owner.key: None for owner, _ in self._flights.values() if owner.kind == "use"}
+        self._flights.clear()
+        self._in_flight = dict.fromkeys(self._in_flight, 0)
+        for use in questions:
+            assert isinstance(use, Use)  # noqa: S101 - of that kind
+            self._marks.uses[use] = None
+        self._records.forget_flights()
+        for host in list(self._works):
+            self._drop_work(host)
+        self._marks.hosts.clear()
+        self._has_ledgers = False
+        for gate in self._gates.values():
+            gate.forget()
+
+    def _take_leading(self, event: Leading) -> None:
+        led = self.leads
+        self._until = event.until
+        if self._synced and not led:
+            self._begin()
+
+    def _take_deposed(self, event: Deposed) -> None:
+        del event
+        self._until = -inf
+        self._forget_flights()
+
+    def _take_synced(self, event: Synced) -> None:
+        del event
+        if not self._synced:
+            self._synced = True
+            self._refresh()
+            if self.leads:
+                self._begin()
+
+    def _take_ledgers(self, owner: _Owner, action: Action, result: Result) -> None:
+        del action
+        if not isinstance(result, LedgerList):
+            self._listings += 1
+            after = result.retry_after if isinstance(result, Failure) else 0.0
+            self._timers.set(owner, self._now + max(after, min(0.5 * 2**self._listings, 30.0)))
+            return
+        self._listings, self._has_ledgers = 0, True
+        self._refresh()
+        for host, stored in result.ledgers.items():
+            self._add_work(host).adopt(stored)
+        for host in self._desired.hosts:
+            if host not in self._works and self.wanted(host):
+                self._add_work(host)
+        self._survey(None)
+
+    def _relist_ledgers(self, owner: _Owner) -> None:
+        if self.leads and not self._has_ledgers:
+            self._issue(owner, ListLedgers())
+
+    # Hosts.
+
+    def _add_work(self, host: Host) -> HostWork:
+        work = HostWork(host, self, grace=self._settings.grace, protected=self._settings.protected)
+        self._works[host] = work
+        return work
+
+    def _drop_work(self, host: Host) -> None:
+        work = self._works.pop(host)
+        for folded in work.refused:
+            self._conditions.refuse(folded, host, None)
+        self._timers.set(_Owner("host", host), None)
+
+    def _spread(self, work: HostWork) -> None:
+        """Tell records, conditions and people what is new on a host."""
+        changed, work.changed = work.changed, {}
+        for folded in changed:
+            needs = list(self._desired.needed_by(work.host, folded))
+            if self._settings.assign is Assign.PODS:
+                self._marks.records.update((self._desired.name(need), None) for need in needs)
+            condition = work.refusal(folded)
+            if work.status(folded) is Status.PROVED:
+                self._conditions.prove(folded)
+            if self._conditions.refuse(folded, work.host, condition) and condition is not None:
+                for ref in {need.binding.ref: None for need in needs}:
+                    self._tell(ref, "Warning", "binding apply error", condition.message)
+
+    def _take_host(self, owner: _Owner, action: Action, result: Result) -> None:
+        host = owner.key
+        assert isinstance(host, Host)  # noqa: S101 - of that kind
+        work = self._works[host]
+        work.take(result, self._now)
+        self._spread(work)
+        self._marks.hosts[host] = None
+        kind = _GATED.get(type(action))
+        if kind is not None:
+            self._note(host.subscription, kind, result)
+
+    def _take_host_time(self, owner: _Owner) -> None:
+        assert isinstance(owner.key, Host)  # noqa: S101 - of that kind
+        self._marks.hosts[owner.key] = None
+
+    def _survey(self, owner: _Owner | None) -> None:
+        """Read all hosts: by a list where a group has several."""
+        del owner
+        if not (self.leads and self._has_ledgers):
+            return
+        self._timers.set(_RECONCILE, self._now + self._settings.reconcile)
+        groups: dict[_Group, list[HostWork]] = {}
+        for host, work in self._works.items():
+            group = _Group(host.subscription, host.group, host.is_scale_set)
+            groups.setdefault(group, []).append(work)
+        for group, works in groups.items():
+            is_listed = len(works) >= LISTED_FROM and group not in self._unlistable
+            for work in works:
+                if is_listed:
+                    work.expect()
+                else:
+                    work.look_again()
+                self._marks.hosts[work.host] = None
+            if is_listed:
+                self._list(group)
+
+    def _list(self, group: _Group) -> None:
+        owner = _Owner("list", group)
+        if self._admit(owner, group.subscription, "read"):
+            self._issue(owner, ListHosts(*group))
+
+    def _take_list(self, owner: _Owner, action: Action, result: Result) -> None:
+        del action
+        group = owner.key
+        assert isinstance(group, _Group)  # noqa: S101 - of that kind
+        self._note(group.subscription, "read", result)
+        if isinstance(result, Failure) and result.kind is Fault.THROTTLED:
+            self._list(group)
+            return
+        if isinstance(result, Failure) and result.kind in {Fault.FORBIDDEN, Fault.NOT_FOUND}:
+            self._unlistable.add(group)
+        shown = result.hosts if isinstance(result, HostList) else {}
+        for host, work in self._works.items():
+            if _Group(host.subscription, host.group, host.is_scale_set) == group:
+                work.show(shown.get(host), self._now)
+                self._spread(work)
+                self._marks.hosts[host] = None
+
+    # Gates.
+
+    def _admit(self, owner: _Owner, subscription: str, kind: Kind) -> bool:
+        gate = self._gates.setdefault((subscription, kind), Gate())
+        if gate.admit(owner, self._now):
+            return True
+        self._watch_gate(subscription, kind)
+        return False
+
+    def _watch_gate(self, subscription: str, kind: Kind) -> None:
+        gate = self._gates[subscription, kind]
+        opens = gate.opens() if gate.waiting else inf
+        self._timers.set(_Owner("gate", (subscription, kind)), None if opens == inf else opens)
+
+    def _note(self, subscription: str, kind: Kind, result: Result) -> None:
+        """Take for a gate what came of a call, and let in who waits."""
+        gate = self._gates.setdefault((subscription, kind), Gate())
+        if not isinstance(result, Failure):
+            gate.succeeded(self._now)
+        elif result.kind is Fault.THROTTLED:
+            gate.throttled(self._now, result.retry_after)
+        elif result.kind in {Fault.UNREACHABLE, Fault.LOST}:
+            gate.failed(self._now)
+        else:
+            gate.succeeded(self._now)
+        self._let_in(subscription, kind)
+
+    def _let_in(self, subscription: str, kind: Kind) -> None:
+        gate = self._gates[subscription, kind]
+        while gate.waiting and gate.opens() <= self._now and self.leads:
+            who = next(iter(gate.waiting))
+            assert isinstance(who, _Owner)  # noqa: S101 - who else waits
+            if who.kind == "list":
+                assert isinstance(who.key, _Group)  # noqa: S101 - of that kind
+                self._list(who.key)
+            else:
+                assert isinstance(who.key, Host)  # noqa: S101 - of that kind
+                self._look_at_host(who.key)
+            if gate.waiting and next(iter(gate.waiting)) == who:
+                # It does not want to any more.
+                gate.leave(who)
+        self._watch_gate(subscription, kind)
+
+    def _take_gate_time(self, owner: _Owner) -> None:
+        assert isinstance(owner.key, tuple)  # noqa: S101 - of that kind
+        self._let_in(*owner.key)
+
+    # What hosts see of the rest (`hosts.Surroundings`).
+
+    def wanted(self, host: Host) -> Mapping[str, Wanted]:
+        """Return the identities that the host should have."""
+        if self._settings.assign is Assign.ALL_HOSTS and not self._desired.has_nodes(host):
+            return {}
+        return self._desired.wanted(host)
+
+    def undecided(self, host: Host) -> frozenset[str]:
+        """Return those of which the permission is not known."""
+        return self._desired.undecided(host)
+
+    def in_use(self, host: Host, listed: InUse) -> frozenset[str]:
+        """Return those that the listed pods may need."""
+        return self._desired.in_use(host, listed.pods, listed.identities, listed.bindings)
+
+    def has_nodes(self, host: Host) -> bool:
+        """Whether a node runs on the host."""
+        return self._desired.has_nodes(host)
+
+    def admit(self, host: Host, kind: Kind, now: float) -> bool:
+        """Whether Azure may be called now; otherwise the host is looked at when it may."""
+        del now
+        return self._admit(_Owner("host", host), host.subscription, kind)
+
+    def leave(self, host: Host, kind: Kind) -> None:
+        """Take that the host does not want to call Azure now, though it was admitted."""
+        self._gates[host.subscription, kind].leave(_Owner("host", host))
+
+    def paused(self, host: Host) -> bool:
+        """Whether the operator has paused changes of the host."""
+        return self._pausing.everywhere or host in self._pausing.hosts
+
+    def report(self, report: Report) -> None:
+        """Write a line to the log."""
+        self._numbers += 1
+        self._calls.append(Call(self._numbers, report))
+
+    # Records, conditions, events, permissions.
+
+    def _status(self, need: Need) -> Status:
+        folded, work = attachment(need.identity), self._works.get(need.host or _NOWHERE)
+        if folded is None or work is None:
+            return Status.UNKNOWN
+        return work.status(folded.folded)
+
+    def _revisions_of(self, need: Need) -> Revisions:
+        return (
+            self._revisions.get((About.IDENTITY, need.identity.ref), ""),
+            self._revisions.get((About.BINDING, need.binding.ref), ""),
+        )
+
+    def _take_record(self, owner: _Owner, action: Action, result: Result) -> None:
+        del action
+        ref = owner.key
+        assert isinstance(ref, ObjectRef)  # noqa: S101 - of that kind
+        assigned = self._records.take(ref, result, self._now)
+        self._marks.records[ref] = None
+        if assigned is not None:
+            note = (
+                f"Binding {assigned.binding.name} applied on node {assigned.node} for pod "
+                f"{assigned.pod.name}"
+            )
+            self._tell(assigned.binding, "Normal", "binding applied", note)
+
+    def _take_record_time(self, owner: _Owner) -> None:
+        assert isinstance(owner.key, ObjectRef)  # noqa: S101 - of that kind
+        self._marks.records[owner.key] = None
+
+    def _take_condition(self, owner: _Owner, action: Action, result: Result) -> None:
+        del action
+        assert isinstance(owner.key, Subject)  # noqa: S101 - of that kind
+        self._conditions.take(owner.key, result, self._now)
+
+    def _take_condition_time(self, owner: _Owner) -> None:
+        assert isinstance(owner.key, Subject)  # noqa: S101 - of that kind
+        self._conditions.marked[owner.key] = None
+
+    def _tell(self, ref: ObjectRef, kind: EventType, reason: str, note: str) -> None:
+        """Write an event about a binding, unless there was one within the minute."""
+        last = self._told.get(ref, -inf)
+        if self.leads and self._now >= last + EVENT_AGAIN:
+            self._told[ref] = self._now
+            self._issue(_Owner("event"), TellEvent(About.BINDING, ref, kind, reason, note))
+
+    def _take_event_result(self, owner: _Owner, action: Action, result: Result) -> None:
+        """Leave an event that could not be written: another will come."""
+
+    def _take_answer(self, owner: _Owner, action: Action, result: Result) -> None:
+        del action
+        use = owner.key
+        assert isinstance(use, Use)  # noqa: S101 - of that kind
+        if isinstance(result, bool):
+            self._unanswered.pop(use, None)
+            self._desired.answer(use, allowed=result)
+            # Questions that were asked together are not asked together again.
+            spread = 1 - (self._numbers % 97) / 970
+            again = (self._settings.allowed if result else self._settings.denied) * spread
+        else:
+            failures = self._unanswered.get(use, 0) + 1
+            self._unanswered[use] = failures
+            after = result.retry_after if isinstance(result, Failure) else 0.0
+            again = max(after, min(0.5 * 2**failures, 30.0))
+        if self._desired.asked(use):
+            self._timers.set(owner, self._now + again)
+        else:
+            self._unanswered.pop(use, None)
+
+    def _take_use_time(self, owner: _Owner) -> None:
+        assert isinstance(owner.key, Use)  # noqa: S101 - of that kind
+        self._marks.uses[owner.key] = None
+
+    # The objects.
+
+    def _take_pod(self, event: PodSeen) -> None:
+        if self._settings.assign is not Assign.NONE:
+            self._desired.see_pod(event.pod)
+
+    def _take_pod_gone(self, event: PodGone) -> None:
+        self._desired.lose_pod(event.ref, event.uid)
+
+    def _take_node(self, event: NodeSeen) -> None:
+        try:
+            host = Host.of_node(event.provider_id) if event.provider_id else None
+        except NotAnAzureNode as error:
+            self.report(
+                Report(
+                    "not-azure",
+                    f"Node {event.name} cannot have identities: {error}.",
+                    "Identities of spec.type 3 (federated) need no machine of Azure's.",
+                )
+            )
+            host = None
+        self._desired.see_node(event.name, host)
+
+    def _take_node_gone(self, event: NodeGone) -> None:
+        self._desired.lose_node(event.name)
+
+    def _take_identity(self, event: IdentitySeen) -> None:
+        ref = event.identity.ref
+        self._desired.see_identity(event.identity)
+        self._conditions.see(About.IDENTITY, event.identity, event.condition)
+        if self._revisions.get((About.IDENTITY, ref)) != event.revision:
+            self._revisions[About.IDENTITY, ref] = event.revision
+            self._mark_copies(ref)
+
+    def _take_binding(self, event: BindingSeen) -> None:
+        binding = event.binding
+        self._desired.see_binding(binding)
+        self._conditions.see(About.BINDING, binding, event.condition)
+        if self._revisions.get((About.BINDING, binding.ref)) != event.revision:
+            self._revisions[About.BINDING, binding.ref] = event.revision
+            if isinstance(binding, AzureIdentityBinding):
+                self._mark_copies(ObjectRef(binding.ref.namespace, binding.identity))
+
+    def _mark_copies(self, identity: ObjectRef) -> None:
+        """Look at the records that carry a copy of what changed."""
+        for need in self._desired.needs_of(identity):
+            self._marks.records[self._desired.name(need)] = None
+
+    def _take_exception(self, event: ExceptionSeen) -> None:
+        exception = event.exception
+        self._conditions.see(About.EXCEPTION, exception, event.condition)
+        if isinstance(exception, AzurePodIdentityException):
+            self._desired.see_exception(exception)
+        else:
+            self._desired.lose_exception(exception.ref)
+
+    def _take_gone(self, event: ObjectGone) -> None:
+        self._conditions.lose(event.about, event.ref)
+        self._revisions.pop((event.about, event.ref), None)
+        match event.about:
+            case About.IDENTITY:
+                self._desired.lose_identity(event.ref)
+            case About.BINDING:
+                self._desired.lose_binding(event.ref)
+                self._told.pop(event.ref, None)
+            case About.EXCEPTION:
+                self._desired.lose_exception(event.ref)
+
+    def _take_stored(self, event: RecordSeen) -> None:
+        if self._records.see(event.stored) and self._settings.assign is Assign.PODS:
+            self._marks.records[event.stored.ref] = None
+
+    def _take_record_gone(self, event: RecordGone) -> None:
+        if self._records.lose(event.ref, event.uid) and self._settings.assign is Assign.PODS:
+            self._marks.records[event.ref] = None
+
+    def _take_pausing(self, event: Pausing) -> None:
+        self._pausing = event
+        self._marks.hosts.update(dict.fromkeys(self._works))
+
+    def _take_permissions(self, event: PermissionsChanged) -> None:
+        self._marks.uses.update(dict.fromkeys(self._desired.uses(event.namespace)))
+
+
+_GATED: dict[type, Kind] = {ReadHost: "read", PatchHost: "write", PollOperation: "poll"}
+_HANDLERS: dict[type, Callable[[Controller, Any], None]] = {
+    PodSeen: Controller._take_pod,
+    PodGone: Controller._take_pod_gone,
+    NodeSeen: Controller._take_node,
+    NodeGone: Controller._take_node_gone,
+    IdentitySeen: Controller._take_identity,
+    BindingSeen: Controller._take_binding,
+    ExceptionSeen: Controller._take_exception,
+    ObjectGone: Controller._take_gone,
+    RecordSeen: Controller._take_stored,
+    RecordGone: Controller._take_record_gone,
+    Synced: Controller._take_synced,
+    Leading: Controller._take_leading,
+    Deposed: Controller._take_deposed,
+    Pausing: Controller._take_pausing,
+    PermissionsChanged: Controller._take_permissions,
+}
+_TAKERS: dict[str, Callable[[Controller, _Owner, Action, Result], None]] = {
+    "ledgers": Controller._take_ledgers,
+    "host": Controller._take_host,
+    "list": Controller._take_list,
+    "record": Controller._take_record,
+    "condition": Controller._take_condition,
+    "use": Controller._take_answer,
+    "event": Controller._take_event_result,
+}
+_TIMERS: dict[str, Callable[[Controller, _Owner], None]] = {
+    "ledgers": Controller._relist_ledgers,
+    "reconcile": Controller._survey,
+    "host": Controller._take_host_time,
+    "record": Controller._take_record_time,
+    "condition": Controller._take_condition_time,
+    "use": Controller._take_use_time,
+    "gate": Controller._take_gate_time,
+}

@@ -1,0 +1,678 @@
+"""One host: from what it should have to the next call, one at a time.
+
+    read ── plan ── gather ── list what is in use ── ledger ── change ── poll ── ledger
+     ▲                                                           │        │
+     └────────────── conflict, preemption, no answer, failure ───┴────────┘
+
+`HostWork.next` looks at what is known and gives the one call that is due, `HostWork.take` takes its
+result; nothing else moves. So a host never has two calls under way, and after a crash or a lost
+answer the same look finds where to go on: the ledger says what was begun.
+
+A host is read before each change; what is absent in that read becomes ours by the change, and the
+change names the version that was read. An identity is *proved* when a read of a settled host or an
+operation that has succeeded showed it: only then a record may say Assigned. Before a detach a
+quorum of the API server is asked what is in use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from math import inf
+from typing import Literal, Protocol
+
+from podidentity.core.hosts import Host, HostChange, HostIdentities
+from podidentity.core.ledger import (
+    LONGEST_CHANGE,
+    MOST_AT_ONCE,
+    HostPlan,
+    Ledger,
+    Wanted,
+    immutable,
+    plan,
+)
+from podidentity.mic.calls import (
+    Accepted,
+    Action,
+    Condition,
+    Failure,
+    Fault,
+    InUse,
+    ListUse,
+    PatchHost,
+    PollOperation,
+    Progress,
+    ReadHost,
+    ReadLedger,
+    Report,
+    Result,
+    StoredLedger,
+    WriteLedger,
+)
+from podidentity.mic.conditions import of_failure
+
+GATHER, QUIET = 1.0, 0.25
+"""Seconds for which changes of a host are gathered at most, and after the last of them."""
+FRESH = 5.0
+"""Seconds for which a read, a list or a written ledger allows the change that follows it."""
+PATIENCE = 900.0
+"""Seconds for which another's change of the host is waited for."""
+LONGEST_OPERATION = 1800.0
+"""Seconds after which a change that does not end is looked at again."""
+LATE = 2.0
+"""Seconds after which a record tells that its identity is awaited, though the host is not read."""
+HELD = 30.0
+"""Seconds between two looks at what a list shows in use and the watch does not."""
+IDLE = 900.0
+"""Seconds after which a host of which nothing is wanted is forgotten."""
+
+_AGAIN = 5.0
+_FIRST_POLL, _LONGEST_POLL = 1.0, 60.0
+_FORBIDDEN, _DENIED = 30.0, 3600.0
+"""Seconds until a change is tried again that a missing right, or a deny assignment, forbids."""
+
+Kind = Literal["read", "write", "poll"]
+
+
+class Status(Enum):
+    """What is known of an identity on a host."""
+
+    PROVED = "proved"
+    LISTED = "listed"
+    """The host lists it, but a change of it is under way or has failed."""
+    ABSENT = "absent"
+    UNKNOWN = "unknown"
+    """The host is not read yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Azure's refusal of one identity on one host."""
+
+    until: float
+    """When it is tried again."""
+    tries: int
+    message: str
+
+
+class Surroundings(Protocol):
+    """What the work on a host sees of the rest of the controller."""
+
+    def wanted(self, host: Host) -> Mapping[str, Wanted]:
+        """Return the identities that the host should have."""
+
+    def undecided(self, host: Host) -> frozenset[str]:
+        """Return those of which the permission is not known."""
+
+    def in_use(self, host: Host, listed: InUse) -> frozenset[str]:
+        """Return those that the listed pods may need."""
+
+    def has_nodes(self, host: Host) -> bool:
+        """Whether a node runs on the host."""
+
+    def admit(self, host: Host, kind: Kind, now: float) -> bool:
+        """Whether Azure may be called now; otherwise the host is called when it may."""
+
+    def leave(self, host: Host, kind: Kind) -> None:
+        """Take that the host does not want to call Azure now, though it was admitted."""
+
+    def paused(self, host: Host) -> bool:
+        """Whether the operator has paused changes of the host."""
+
+    def report(self, report: Report) -> None:
+        """Write a line to the log."""
+
+
+@dataclass(slots=True)
+class _Known:
+    """What is known of a host."""
+
+    seen: HostIdentities | None = None
+    read_at: float = -inf
+    unread: bool = False
+    """It must be read before anything is decided."""
+    proved: frozenset[str] = frozenset()
+    gone: bool = False
+    updating_since: float | None = None
+    missed_since: float | None = None
+    """Since when a first read is awaited."""
+    late: bool = False
+    idle_since: float | None = None
+
+
+@dataclass(slots=True)
+class _Round:
+    """The change that is being prepared, or is under way."""
+
+    gather_from: float | None = None
+    gather_until: float = -inf
+    admitted: bool = False
+    listed_at: float = -inf
+    fenced_at: float = -inf
+    sent: HostPlan = field(default_factory=HostPlan)
+    most: int = MOST_AT_ONCE
+    operation: str = ""
+    begun: float = -inf
+    poll_at: float = -inf
+
+
+class HostWork:
+    """The work on one host. Times are seconds since 1970."""
+
+    def __init__(
+        self,
+        host: Host,
+        around: Surroundings,
+        *,
+        grace: float,
+        protected: frozenset[str] = frozenset(),
+    ) -> None:
+        self.host = host
+        self._around = around
+        self._grace = grace
+        self._protected = protected
+
+        self.due: float | None = None
+        """When `next` is to be called again, whatever happens."""
+        self.changed: dict[str, None] = {}
+        """Ids of which the status or the refusal changed; the controller takes them out."""
+        self.refused: dict[str, Refused] = {}
+        self.trouble: Failure | None = None
+        """Why the host cannot be changed at all."""
+        self.awaits_list = False
+        """A list that is under way will show the host, so it is not read alone."""
+        self._listable = False
+        """Nothing was done with the host since a list of its group began."""
+
+        self._flight: Action | None = None
+        self._rest_until = -inf
+        self._barred_until = -inf
+        """Until then no change is tried: the host may not be changed at all."""
+        self._failures = 0
+
+        self._known = _Known()
+        # The ledger, as it is stored.
+        self._book = Ledger(host=host)
+        self._version = ""
+        self._book_known = True
+        self._ended = True
+        """Whether all changes of which the ledger speaks have ended."""
+
+        # What is ours and not needed.
+        self._unused: dict[str, float] = {}
+        self._held: dict[str, float] = {}
+
+        self._round = _Round()
+        self._statuses: dict[str, Status] = {}
+
+    # What is known.
+
+    @property
+    def busy(self) -> bool:
+        """Whether a call or a change is under way."""
+        return self._flight is not None or bool(self._round.operation)
+
+    def status(self, folded: str) -> Status:
+        """Return what is known of an identity on the host."""
+        if self._known.gone:
+            return Status.ABSENT
+        if self._known.seen is None:
+            return Status.ABSENT if self._known.late else Status.UNKNOWN
+        if folded not in self._known.seen.user:
+            return Status.ABSENT
+        if folded in self._known.proved and folded not in self._book.detaching:
+            return Status.PROVED
+        return Status.LISTED
+
+    def refusal(self, folded: str) -> Condition | None:
+        """Return why the host cannot have an identity; None if it can, or may yet."""
+        refused = self.refused.get(folded)
+        if refused is not None:
+            failure = Failure(kind=Fault.BAD_IDENTITIES, message=refused.message)
+            return of_failure(failure, self.host)
+        if self.trouble is not None and self.status(folded) is not Status.PROVED:
+            return of_failure(self.trouble, self.host)
+        return None
+
+    def droppable(self, now: float) -> bool:
+        """Whether nothing is to be remembered of the host."""
+        if self.busy or not self._book.empty or self._version or self._around.wanted(self.host):
+            return False
+        idle = self._known.idle_since is not None and now >= self._known.idle_since + IDLE
+        return idle or not self._around.has_nodes(self.host)
+
+    # What happens.
+
+    def adopt(self, stored: StoredLedger) -> None:
+        """Take the ledger as another leader, or this one before, left it."""
+        lost = stored.malformed or (stored.ledger is None and not self._book.empty)
+        if lost:
+            self._around.report(
+                Report(
+                    "ledger-lost",
+                    f"The ledger of {self.host.name} is lost"
+                    f"{f': {stored.malformed}' if stored.malformed else ''}. What MIC attached to "
+                    "it before is not detached any more.",
+                    "podidentity migrate --adopt makes it MIC's again.",
+                    self.host,
+                )
+            )
+        self._book = stored.ledger or Ledger(host=self.host)
+        self._version = stored.version
+        self._book_known = True
+        self._ended = not self._book.unresolved
+        # What the other one did is on the host, not in what was read before.
+        self._known.unread = True
+
+    def touch(self, now: float) -> None:
+        """Take that the host's pods need something else than before."""
+        wanted = self._around.wanted(self.host)
+        for folded in [each for each in self._unused if each in wanted]:
+            del self._unused[folded]
+        if wanted:
+            self._known.idle_since = None
+        if self._round.gather_from is not None:
+            self._round.gather_until = min(self._round.gather_from + GATHER, now + QUIET)
+        self._note_statuses(wanted)
+
+    def look_again(self) -> None:
+        """Have the host read: another may have changed it."""
+        self._known.unread = True
+
+    def expect(self) -> None:
+        """Take that a list of the group begins."""
+        if not self.busy:
+            self._listable = True
+            self.awaits_list = self._known.seen is None
+
+    def show(self, seen: HostIdentities | None, now: float) -> None:
+        """Take what a list of the group shows of the host; None: it does not show it."""
+        self.awaits_list = False
+        if not self._listable or self.busy:
+            return
+        self._listable = False
+        if seen is None:
+            self._known.unread = True
+        else:
+            self._see(seen, now)
+            self._note_statuses(self._around.wanted(self.host))
+
+    # The next call.
+
+    def next(self, now: float) -> Action | None:
+        """Return the call that is due, if one is; `due` says when to look again."""
+        self.due = None
+        self._watch_first_read(now)
+        if self._flight is not None:
+            return None
+        action = self._choose(now)
+        if action is not None:
+            self._flight = action
+            self.awaits_list = self._listable = False
+        return action
+
+    def _choose(self, now: float) -> Action | None:
+        if self._round.operation:
+            return self._poll(now)
+        if now < self._rest_until:
+            return self._wait(self._rest_until)
+        if not self._book_known:
+            return ReadLedger(self.host)
+        wanted = self._around.wanted(self.host)
+        self._watch_idle(wanted, now)
+        if self._known.seen is None or self._known.unread:
+            needed = wanted or not self._book.empty or self._known.seen is not None
+            return self._read(now) if needed else None
+        if self._known.gone:
+            return self._leave(now, wanted)
+        return self._change(now, self._known.seen, wanted)
+
+    def _change(
+        self, now: float, seen: HostIdentities, wanted: Mapping[str, Wanted]
+    ) -> Action | None:
+        """Return the next call on the way to what is wanted."""
+        book = self._book.resolved(seen, now, ended=self._ended)
+        planned = self._plan(now, seen, book, wanted)
+        barred = now < self._barred_until or self._around.paused(self.host)
+        if planned.empty or barred:
+            return self._settle(now, book, wanted)
+        if self._is_updating(now):
+            self._known.unread = now >= self._known.read_at + _AGAIN
+            return (
+                self._read(now) if self._known.unread else self._wait(self._known.read_at + _AGAIN)
+            )
+        if not self._gathered(now):
+            return self._wait(self._round.gather_until)
+        if now > self._known.read_at + FRESH:
+            return self._read(now)
+        if not self._round.admitted:
+            self._round.admitted = self._around.admit(self.host, "write", now)
+            if not self._round.admitted:
+                return None
+        if planned.detach and now > self._round.listed_at + FRESH:
+            return ListUse()
+        return self._write(now, seen, book, planned)
+
+    def _write(
+        self, now: float, seen: HostIdentities, book: Ledger, planned: HostPlan
+    ) -> Action | None:
+        """Return the ledger's write, and behind it the change that it covers."""
+        covered = self._covered(seen, planned)
+        if now > self._round.fenced_at + FRESH or covered.empty:
+            return WriteLedger(book.intending(planned, seen, now), self._version)
+        self._round.sent = covered
+        attach = [each.resource_id for each in covered.attach]
+        change = HostChange.of(seen, attach=attach, detach=covered.detach)
+        return PatchHost(self.host, change, seen.etag)
+
+    def _covered(self, seen: HostIdentities, planned: HostPlan) -> HostPlan:
+        """Return that part of a plan of which the stored ledger speaks.
+
+        Pods may have come, and gone, since it was written.
+        """
+        book = self._book
+        return HostPlan(
+            attach=tuple(
+                each for each in planned.attach if book.covers(HostPlan(attach=(each,)), seen)
+            ),
+            detach=tuple(each for each in planned.detach if each in book.detaching),
+        )
+
+    def _plan(
+        self, now: float, seen: HostIdentities, book: Ledger, wanted: Mapping[str, Wanted]
+    ) -> HostPlan:
+        return plan(
+            book,
+            seen,
+            wanted,
+            proved=self._known.proved,
+            refused=frozenset(each for each, why in self.refused.items() if now < why.until),
+            unneeded=self._unneeded(now, seen, book, wanted),
+            most=self._round.most,
+        )
+
+    def _unneeded(
+        self, now: float, seen: HostIdentities, book: Ledger, wanted: Mapping[str, Wanted]
+    ) -> frozenset[str]:
+        """Return what of ours nothing has needed for the time of grace."""
+        ours = {**book.attached, **book.detaching}
+        undecided = self._around.undecided(self.host)
+        self._unused = {each: since for each, since in self._unused.items() if each in ours}
+        found = []
+        for folded, entry in ours.items():
+            if folded in wanted or folded in undecided:
+                self._unused.pop(folded, None)
+                continue
+            if immutable(entry, folded, seen, self._protected):
+                continue
+            since = self._unused.setdefault(folded, now)
+            if now >= max(since + self._grace, self._held.get(folded, -inf)):
+                found.append(folded)
+        return frozenset(found)
+
+    def _settle(self, now: float, book: Ledger, wanted: Mapping[str, Wanted]) -> Action | None:
+        """Return the ledger's write if it says what is not so; else rest until something is due."""
+        self._round.gather_from = None
+        if self._round.admitted:
+            self._round.admitted = False
+            self._around.leave(self.host, "write")
+        if book != self._book:
+            return WriteLedger(book, self._version)
+        times = [self._barred_until]
+        times += [
+            max(since + self._grace, self._held.get(each, -inf))
+            for each, since in self._unused.items()
+        ]
+        times += [why.until for each, why in self.refused.items() if each in wanted]
+        unresolved = (*book.attaching.values(), *book.detaching.values())
+        if unresolved:
+            end = min(each.since for each in unresolved) + LONGEST_CHANGE
+            if now >= end:
+                return self._read(now)
+            times.append(end)
+        if self._known.idle_since is not None:
+            times.append(self._known.idle_since + IDLE)
+        if future := [each for each in times if each > now]:
+            self._wait(min(future))
+        return None
+
+    def _read(self, now: float) -> Action | None:
+        if self.awaits_list or not self._around.admit(self.host, "read", now):
+            return None
+        return ReadHost(self.host)
+
+    def _poll(self, now: float) -> Action | None:
+        if now < self._round.poll_at:
+            return self._wait(self._round.poll_at)
+        if not self._around.admit(self.host, "poll", now):
+            return None
+        return PollOperation(self.host, self._round.operation)
+
+    def _leave(self, now: float, wanted: Mapping[str, Wanted]) -> Action | None:
+        """Return what is to be done about a host that is not there any more."""
+        if not self._around.has_nodes(self.host):
+            empty = Ledger(host=self.host)
+            return None if self._book == empty else WriteLedger(empty, self._version)
+        again = self._known.read_at + min(60.0 * 2**self._failures, 600.0)
+        if now >= again and wanted:
+            return self._read(now)
+        return self._wait(again) if wanted else None
+
+    def _wait(self, until: float) -> Action | None:
+        self.due = until if self.due is None else min(self.due, until)
+        return None
+
+    def _gathered(self, now: float) -> bool:
+        """Whether all changes that come together have been gathered."""
+        if self._round.gather_from is None:
+            self._round.gather_from = now
+            self._round.gather_until = now + QUIET
+        return now >= self._round.gather_until
+
+    def _is_updating(self, now: float) -> bool:
+        since = self._known.updating_since
+        return since is not None and now < since + PATIENCE
+
+    def _watch_first_read(self, now: float) -> None:
+        """Have records tell that they wait where the first read takes long."""
+        if self._known.seen is not None or self._known.late:
+            return
+        if not self._around.wanted(self.host):
+            self._known.missed_since = None
+            return
+        if self._known.missed_since is None:
+            self._known.missed_since = now
+        if now >= self._known.missed_since + LATE:
+            self._known.late = True
+            self._note_statuses(self._around.wanted(self.host))
+        else:
+            self._wait(self._known.missed_since + LATE)
+
+    def _watch_idle(self, wanted: Mapping[str, Wanted], now: float) -> None:
+        if wanted or not self._book.empty:
+            self._known.idle_since = None
+        elif self._known.idle_since is None:
+            self._known.idle_since = now
+
+    # Results.
+
+    def take(self, result: Result, now: float) -> None:
+        """Take what came of the call under way."""
+        action, self._flight = self._flight, None
+        match action:
+            case ReadHost():
+                self._take_read(result, now)
+            case PatchHost():
+                self._take_patch(result, now)
+            case PollOperation():
+                self._take_poll(result, now)
+            case ListUse():
+                self._take_use(result, now)
+            case WriteLedger() | ReadLedger():
+                self._take_ledger(action, result, now)
+        self._note_statuses(self._around.wanted(self.host))
+
+    def _take_read(self, result: Result, now: float) -> None:
+        if isinstance(result, HostIdentities):
+            self._see(result, now)
+        elif isinstance(result, Failure) and result.kind is Fault.NOT_FOUND:
+            self._failures = self._failures + 1 if self._known.gone else 0
+            self._known.gone, self._known.unread, self._known.read_at = True, False, now
+            self._known.seen = self._known.seen or HostIdentities()
+        elif isinstance(result, Failure) and result.kind is not Fault.THROTTLED:
+            self._rest(now)
+
+    def _see(self, seen: HostIdentities, now: float) -> None:
+        self._known.seen, self._known.read_at = seen, now
+        self._known.unread = self._known.late = False
+        self._known.gone = seen.being_deleted
+        listed = frozenset(seen.user)
+        self._known.proved = listed if seen.settled else self._known.proved & listed
+        if seen.state != "updating":
+            self._known.updating_since = None
+        elif self._known.updating_since is None:
+            self._known.updating_since = now
+        for folded in [each for each in self.refused if each in self._known.proved]:
+            self._forgive(folded)
+
+    def _take_patch(self, result: Result, now: float) -> None:
+        self._round.admitted = False
+        if isinstance(result, Accepted):
+            self._round.begun, self._round.listed_at, self._round.fenced_at = now, -inf, -inf
+            if result.operation:
+                self._round.operation = result.operation
+                self._round.poll_at = now + (result.after or _FIRST_POLL)
+            else:
+                self._finish(now)
+        elif isinstance(result, Failure):
+            if result.kind is Fault.LOST:
+                # It may be done, or be done later: the ledger speaks of it until that is known.
+                self._ended = False
+            self._refuse(result, now)
+
+    def _take_poll(self, result: Result, now: float) -> None:
+        if isinstance(result, Progress) and result.done:
+            self._finish(now)
+        elif isinstance(result, Progress) and now < self._round.begun + LONGEST_OPERATION:
+            self._failures = 0
+            self._round.poll_at = now + min(result.after or _AGAIN, _LONGEST_POLL)
+        elif isinstance(result, Failure) and result.kind in _POLL_AGAIN:
+            self._failures += 1
+            self._round.poll_at = now + _pause(self._failures)
+        else:
+            self._round.operation = ""
+            self._known.unread = True
+            # An operation that Azure does not know, or that does not end, may still do something.
+            self._ended = isinstance(result, Failure) and result.kind is not Fault.NOT_FOUND
+            if isinstance(result, Failure):
+                self._refuse(result, now)
+
+    def _finish(self, now: float) -> None:
+        """Take that the change has succeeded."""
+        self._round.operation = ""
+        seen = self._known.seen or HostIdentities()
+        user = {
+            each: spelled
+            for each, spelled in seen.user.items()
+            if each not in self._round.sent.detach
+        }
+        user |= {
+            each.resource_id.folded: each.resource_id.spelling for each in self._round.sent.attach
+        }
+        sent = {each.resource_id.folded for each in self._round.sent.attach}
+        self._known.seen = replace(seen, user=user, state="succeeded", etag="")
+        self._known.read_at = -inf
+        self._known.proved = (self._known.proved | sent) & user.keys()
+        self._known.updating_since = None
+        # What was sent before this change names a version that is not the host's any more.
+        self._ended = True
+        self._failures = 0
+        self.trouble = None
+        self._round.most = min(MOST_AT_ONCE, self._round.most * 2)
+        for folded in (*sent, *self._round.sent.detach):
+            self._forgive(folded)
+        # Those who waited for the change have waited long enough.
+        self._round.gather_from, self._round.gather_until = now, now
+
+    def _take_use(self, result: Result, now: float) -> None:
+        if isinstance(result, InUse):
+            self._round.listed_at = now
+            in_use = self._around.in_use(self.host, result)
+            self._held = dict.fromkeys(in_use, now + HELD)
+        elif isinstance(result, Failure):
+            self._rest(now, result.retry_after)
+
+    def _take_ledger(self, action: Action, result: Result, now: float) -> None:
+        if isinstance(result, StoredLedger) and isinstance(action, ReadLedger):
+            self.adopt(result)
+        elif isinstance(result, StoredLedger) and isinstance(action, WriteLedger):
+            self._book, self._version = action.ledger, result.version
+            self._round.fenced_at = now
+        elif isinstance(result, Failure):
+            # Whether it was written or not: it is read again, and says so.
+            self._book_known, self._round.fenced_at = False, -inf
+            self._rest(now, result.retry_after)
+
+    # Refusals and failures.
+
+    def _refuse(self, failure: Failure, now: float) -> None:
+        """Take that Azure refuses the change."""
+        match failure.kind:
+            case Fault.BAD_IDENTITIES:
+                self._quarantine(failure, now)
+            case Fault.DENIED | Fault.FORBIDDEN:
+                self._failures += 1
+                pause = min(_FORBIDDEN * self._failures, 300.0)
+                self._barred_until = now + (_DENIED if failure.kind is Fault.DENIED else pause)
+                if self.trouble is None or self.trouble.message != failure.message:
+                    self.trouble = failure
+                    self.changed |= dict.fromkeys(self._around.wanted(self.host))
+            case Fault.THROTTLED:
+                pass
+            case Fault.UNREACHABLE:
+                self._rest(now)
+            case _:
+                self._known.unread = True
+                self._rest(now)
+
+    def _quarantine(self, failure: Failure, now: float) -> None:
+        """Leave out the identities that Azure names; the others go on at once."""
+        sent = [
+            *(each.resource_id.folded for each in self._round.sent.attach),
+            *self._round.sent.detach,
+        ]
+        bad = [each for each in sent if each in failure.bad]
+        if not bad and len(sent) > 1:
+            # It does not say which: halves find out.
+            self._round.most = max(1, len(sent) // 2)
+            return
+        for folded in bad or sent:
+            tries = self.refused[folded].tries + 1 if folded in self.refused else 1
+            until = now + min(5.0 * 2 ** (tries - 1), 600.0)
+            self.refused[folded] = Refused(until, tries, failure.message)
+            self.changed[folded] = None
+
+    def _forgive(self, folded: str) -> None:
+        if self.refused.pop(folded, None) is not None:
+            self.changed[folded] = None
+
+    def _rest(self, now: float, least: float = 0.0) -> None:
+        """Rest for a while, longer after each failure."""
+        self._failures += 1
+        self._rest_until = now + max(least, _pause(self._failures))
+
+    def _note_statuses(self, wanted: Iterable[str]) -> None:
+        """Note of which wanted identities the status is another one now."""
+        before, self._statuses = self._statuses, {each: self.status(each) for each in wanted}
+        for folded, status in self._statuses.items():
+            if before.get(folded, Status.UNKNOWN) is not status:
+                self.changed[folded] = None
+
+
+_POLL_AGAIN = {Fault.THROTTLED, Fault.UNREACHABLE, Fault.LOST}
+
+
+def _pause(failures: int) -> float:
+    """Return the seconds to rest after so many failures in a row."""
+    return float(min(2.0 ** (failures - 1), 60.0))

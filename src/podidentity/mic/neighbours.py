@@ -1,0 +1,407 @@
+"""Does the controller's calls at Azure and at the API server: one request each, and one result.
+
+Nothing is tried again here and nothing waits: when and what to ask again the controller decides,
+which knows all that is under way. So whatever is wrong becomes a Failure of one of few kinds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol, TypeVar
+
+import httpx2
+
+from podidentity.adapters.arm import ArmCalls
+from podidentity.adapters.kube import Kube
+from podidentity.core.hosts import Host
+from podidentity.core.ports import Clock
+from podidentity.core.resources import BINDING_LABEL, AzureIdentityBinding, ObjectRef
+from podidentity.mic.calls import (
+    About,
+    Accepted,
+    Action,
+    AskPermission,
+    CreateRecord,
+    DeleteRecord,
+    Failure,
+    Fault,
+    HostList,
+    InUse,
+    LedgerList,
+    ListHosts,
+    ListLedgers,
+    ListUse,
+    PatchHost,
+    PollOperation,
+    Progress,
+    ReadHost,
+    ReadLedger,
+    ReadRecord,
+    Record,
+    Result,
+    StoredLedger,
+    StoredRecord,
+    TellEvent,
+    UpdateRecord,
+    WriteCondition,
+    WriteLedger,
+)
+from podidentity.mic.objects import (
+    Live,
+    Oddities,
+    Unreadable,
+    render_condition,
+    render_record,
+    render_told,
+    render_update,
+)
+from podidentity.wire.arm import ArmError, refused_identities
+from podidentity.wire.kube import (
+    AZURE_ASSIGNED_IDENTITIES,
+    AZURE_IDENTITIES,
+    AZURE_IDENTITY_BINDINGS,
+    AZURE_IDENTITY_LEDGERS,
+    AZURE_POD_IDENTITY_EXCEPTIONS,
+    EVENTS,
+    PODS,
+    KubeError,
+    NotKubernetes,
+    parse_object_version,
+)
+from podidentity.wire.ledgers import NotALedger, host_of, ledger_name, parse_ledger, render_ledger
+from podidentity.wire.manifests import parse_binding, parse_identity
+from podidentity.wire.pods import parse_pod
+from podidentity.wire.reviews import PATH as REVIEWS
+from podidentity.wire.reviews import RULE, InconclusiveReview, parse_review, review
+
+SECONDS = 60.0
+"""A call that takes longer has failed; nobody knows whether a change was made."""
+_MOST_SELECTORS = 50
+"""Of bindings in one label selector; with more of them all labelled pods are listed."""
+_NOT_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError)
+_AMBIGUOUS = {502, 504}
+"""Statuses of a gateway that got no answer: what it passed on may be done."""
+_PLURALS = {
+    About.IDENTITY: AZURE_IDENTITIES,
+    About.BINDING: AZURE_IDENTITY_BINDINGS,
+    About.EXCEPTION: AZURE_POD_IDENTITY_EXCEPTIONS,
+}
+
+_A = TypeVar("_A")
+
+
+class NotLeading(Exception):
+    """The lease ended before a write was sent."""
+
+
+class Objects(Protocol):
+    """The objects as they are now (`watches.Watches`)."""
+
+    def live(self, about: About, ref: ObjectRef) -> Live | None:
+        """Return an AzureIdentity, a binding or an exception; None if it is gone."""
+
+    def oddities(self, ref: ObjectRef) -> Oddities:
+        """Return what a record has that most have not."""
+
+    def stored(self, raw: bytes) -> StoredRecord:
+        """Return the record in an answer; raise Unreadable."""
+
+
+class Neighbours:
+    """Azure and the API server."""
+
+    def __init__(
+        self,
+        arm: ArmCalls,
+        kube: Kube,
+        objects: Objects,
+        clock: Clock,
+        *,
+        namespace: str,
+        me: str,
+        may_write: Callable[[], None],
+        rejected: Callable[[], None] = lambda: None,
+        seconds: float = SECONDS,
+    ) -> None:
+        """`namespace` is MIC's own, `me` this replica.
+
+        `may_write` raises NotLeading; `rejected` is called when Azure does not take the token.
+        """
+        self._arm = arm
+        self._kube = kube
+        self._objects = objects
+        self._clock = clock
+        self._namespace = namespace
+        self._me = me
+        self._may_write = may_write
+        self._rejected = rejected
+        self._seconds = seconds
+        self._steps: Mapping[type, Callable[[Any], Awaitable[Result]]] = {
+            ReadHost: self._read_host,
+            ListHosts: self._list_hosts,
+            PatchHost: self._patch_host,
+            PollOperation: self._poll,
+            ListLedgers: self._list_ledgers,
+            ReadLedger: self._read_ledger,
+            WriteLedger: self._write_ledger,
+            ListUse: self._list_use,
+            AskPermission: self._ask,
+            CreateRecord: self._create_record,
+            UpdateRecord: self._update_record,
+            DeleteRecord: self._delete_record,
+            ReadRecord: self._read_record,
+            WriteCondition: self._write_condition,
+            TellEvent: self._tell_event,
+        }
+
+    async def do(self, action: Action, *, writes: bool) -> Result:
+        """Return the result of a call; raise NotLeading."""
+        try:
+            async with asyncio.timeout(self._seconds):
+                return await self._steps[type(action)](action)
+        except TimeoutError:
+            kind = Fault.LOST if writes else Fault.UNREACHABLE
+            return Failure(kind=kind, message=f"no answer within {self._seconds:.0f} s")
+        except ArmError as error:
+            if error.status == httpx2.codes.UNAUTHORIZED and error.code != "SignIn":
+                self._rejected()
+            return arm_failure(error, writes=writes)
+        except KubeError as error:
+            return kube_failure(error, writes=writes)
+        except (Unreadable, NotKubernetes, InconclusiveReview, ValueError) as error:
+            return Failure(kind=Fault.FAILED, message=str(error))
+
+    # Azure
+
+    async def _read_host(self, action: ReadHost) -> Result:
+        return await self._arm.read(action.host)
+
+    async def _list_hosts(self, action: ListHosts) -> Result:
+        found = await self._arm.hosts(
+            action.subscription, action.group, scale_sets=action.scale_sets
+        )
+        return HostList(found)
+
+    async def _patch_host(self, action: PatchHost) -> Result:
+        operation, after = await self._arm.change(
+            action.host, action.change, action.etag, may_send=self._may_write
+        )
+        return Accepted(operation, after)
+
+    async def _poll(self, action: PollOperation) -> Result:
+        done, after = await self._arm.progress(action.host, action.operation)
+        return Progress(done, after)
+
+    # Ledgers
+
+    def _ledger_path(self, host: Host) -> str:
+        return AZURE_IDENTITY_LEDGERS.path(self._namespace, ledger_name(host))
+
+    async def _list_ledgers(self, _: ListLedgers) -> Result:
+        page = await self._kube.list_all(AZURE_IDENTITY_LEDGERS.path(self._namespace))
+        found: dict[Host, StoredLedger] = {}
+        for item in page.items:
+            host = host_of(item)
+            if host is not None and ledger_name(host) == parse_object_version(item).ref.name:
+                found[host] = _stored_ledger(bytes(item))
+        return LedgerList(found)
+
+    async def _read_ledger(self, action: ReadLedger) -> Result:
+        try:
+            return _stored_ledger(await self._kube.get(self._ledger_path(action.host)))
+        except KubeError as error:
+            if not error.not_found:
+                raise
+            return StoredLedger(None, "")
+
+    async def _write_ledger(self, action: WriteLedger) -> Result:
+        self._may_write()
+        ledger, version = action.ledger, action.version
+        path = self._ledger_path(ledger.host)
+        if ledger.empty:
+            if version:
+                await self._kube.delete(path, resourceVersion=version)
+            return StoredLedger(None, "")
+        body = render_ledger(ledger, self._namespace, version)
+        if version:
+            return _stored_ledger(await self._kube.merge(path, body))
+        collection = AZURE_IDENTITY_LEDGERS.path(self._namespace)
+        return _stored_ledger(await self._kube.create(collection, body))
+
+    # Pods, and what may be used
+
+    async def _list_use(self, _: ListUse) -> Result:
+        """Read all without a resourceVersion: so a quorum answers, and no cache.
+
+        https://kubernetes.io/docs/reference/using-api/api-concepts/#semantics-for-get-and-list
+        """
+        listed = await self._kube.list_all(AZURE_IDENTITY_BINDINGS.path())
+        bindings = tuple(map(parse_binding, listed.items))
+        listed = await self._kube.list_all(AZURE_IDENTITIES.path())
+        identities = tuple(map(parse_identity, listed.items))
+        selectors = {each.selector for each in bindings if isinstance(each, AzureIdentityBinding)}
+        which = BINDING_LABEL
+        if 0 < len(selectors) <= _MOST_SELECTORS:
+            which = f"{BINDING_LABEL} in ({','.join(sorted(selectors))})"
+        listed = await self._kube.list_all(PODS.path(), {"labelSelector": which})
+        return InUse(tuple(map(parse_pod, listed.items)), identities, bindings)
+
+    async def _ask(self, action: AskPermission) -> Result:
+        try:
+            return parse_review(await self._kube.create(REVIEWS, review(action.use)))
+        except KubeError as error:
+            if not error.forbidden:
+                raise
+            message = f"MIC may not check permissions to use identities: its role lacks {RULE}"
+            return Failure(kind=Fault.FORBIDDEN, message=message, code=error.reason)
+
+    # Records
+
+    async def _create_record(self, action: CreateRecord) -> Result:
+        copies = self._copies(action.record)
+        if copies is None:
+            return _CHANGED
+        body = render_record(action.record, *copies)
+        self._may_write()
+        path = AZURE_ASSIGNED_IDENTITIES.path(action.record.ref.namespace)
+        return self._objects.stored(await self._kube.create(path, body))
+
+    async def _update_record(self, action: UpdateRecord) -> Result:
+        copies = self._copies(action.record) if action.record else None
+        if action.record and copies is None:
+            return _CHANGED
+        odd = self._objects.oddities(action.ref)
+        patch = render_update((action.uid, action.version), action.record, copies, odd)
+        self._may_write()
+        path = AZURE_ASSIGNED_IDENTITIES.path(*action.ref)
+        try:
+            return self._objects.stored(await self._kube.patch(path, patch))
+        except KubeError as error:
+            # Another uid fails the patch's test, which is not a conflict to the API server.
+            if error.status == httpx2.codes.UNPROCESSABLE_ENTITY and "test" in error.message:
+                return Failure(kind=Fault.CONFLICT, message=error.message, code=error.reason)
+            raise
+
+    async def _delete_record(self, action: DeleteRecord) -> Result:
+        self._may_write()
+        await self._kube.delete(AZURE_ASSIGNED_IDENTITIES.path(*action.ref), uid=action.uid)
+        return None
+
+    async def _read_record(self, action: ReadRecord) -> Result:
+        try:
+            raw = await self._kube.get(AZURE_ASSIGNED_IDENTITIES.path(*action.ref))
+        except KubeError as error:
+            if not error.not_found:
+                raise
+            return None
+        return self._objects.stored(raw)
+
+    def _copies(self, record: Record) -> tuple[Live, Live] | None:
+        """Return the objects that a record holds copies of; None if one is gone."""
+        identity = self._objects.live(About.IDENTITY, record.identity)
+        binding = self._objects.live(About.BINDING, record.binding)
+        return (identity, binding) if identity and binding else None
+
+    # What people read
+
+    async def _write_condition(self, action: WriteCondition) -> Result:
+        live = self._objects.live(action.about, action.ref)
+        if live is None:
+            return _GONE
+        body = render_condition(live, action.about, action.condition, self._clock.time())
+        self._may_write()
+        await self._kube.merge(f"{_PLURALS[action.about].path(*action.ref)}/status", body)
+        return None
+
+    async def _tell_event(self, action: TellEvent) -> Result:
+        live = self._objects.live(action.about, action.ref)
+        if live is None:
+            return _GONE
+        body = render_told(action, live, self._clock.time(), self._me)
+        self._may_write()
+        await self._kube.create(EVENTS.path(action.ref.namespace), body)
+        return None
+
+
+_CHANGED = Failure(kind=Fault.CONFLICT, message="the identity or the binding is gone")
+_GONE = Failure(kind=Fault.NOT_FOUND, message="it is gone")
+
+
+def _stored_ledger(raw: bytes) -> StoredLedger:
+    version = parse_object_version(raw).resource_version
+    try:
+        return StoredLedger(parse_ledger(raw), version)
+    except NotALedger as error:
+        return StoredLedger(None, version, malformed=str(error))
+
+
+# Whatever is wrong, as a Failure
+
+_CANCELLED = {"canceled", "operationpreempted"}
+_DENIED = {"denyassignmentauthorizationfailed", "scopelocked"}
+_IDENTITIES = {"linkedauthorizationfailed", "failedidentityoperation"}
+
+
+def arm_failure(error: ArmError, *, writes: bool) -> Failure:
+    """Return what an error of Azure means; `writes`: of a request that changes something."""
+    code = error.code.lower()
+    bad = refused_identities(error.message) if code in _IDENTITIES else ()
+    return Failure(
+        kind=_arm_kind(error, code, writes=writes),
+        message=error.message,
+        code=error.code,
+        retry_after=error.retry_after,
+        bad=bad,
+    )
+
+
+def _arm_kind(error: ArmError, code: str, *, writes: bool) -> Fault:
+    if code in _DENIED:
+        return Fault.DENIED
+    if code in _IDENTITIES:
+        return Fault.BAD_IDENTITIES
+    if error.status:
+        return _by_status(error.status, writes=writes, asked_to_wait=bool(error.retry_after))
+    if code in _CANCELLED:
+        return Fault.PREEMPTED
+    if code in {"conflict", "operationnotallowed"}:
+        return Fault.CONFLICT
+    if code == "unreachable":
+        return Fault.LOST if writes and error.sent else Fault.UNREACHABLE
+    return Fault.FAILED
+
+
+def kube_failure(error: KubeError, *, writes: bool) -> Failure:
+    """Return what an error of the API server means."""
+    if error.unreachable:
+        sent = isinstance(error.__cause__, httpx2.HTTPError) and not isinstance(
+            error.__cause__, _NOT_SENT
+        )
+        kind = Fault.LOST if writes and sent else Fault.UNREACHABLE
+    else:
+        kind = _by_status(error.status, writes=writes, asked_to_wait=bool(error.retry_after))
+    return Failure(
+        kind=kind, message=error.message, code=error.reason, retry_after=float(error.retry_after)
+    )
+
+
+_BY_STATUS = {
+    400: Fault.INVALID,
+    401: Fault.UNREACHABLE,
+    403: Fault.FORBIDDEN,
+    404: Fault.NOT_FOUND,
+    409: Fault.CONFLICT,
+    410: Fault.NOT_FOUND,
+    412: Fault.CONFLICT,
+    422: Fault.INVALID,
+    429: Fault.THROTTLED,
+}
+
+
+def _by_status(status: int, *, writes: bool, asked_to_wait: bool) -> Fault:
+    if status in _BY_STATUS:
+        return _BY_STATUS[status]
+    if status in _AMBIGUOUS and writes:
+        return Fault.LOST
+    return Fault.THROTTLED if status == 503 and asked_to_wait else Fault.FAILED

@@ -1,0 +1,323 @@
+"""The objects that MIC reads and writes, between JSON and the values of its calls.
+
+An AzureAssignedIdentity holds whole copies of the AzureIdentity and the binding, as its readers
+expect: NMI of AAD Pod Identity knows them from there alone. Whether a copy is current is told by a
+digest of what decides: the spec, and the annotation that makes an identity namespaced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from hashlib import blake2b
+from typing import Any
+from zlib import crc32
+
+import msgspec
+
+from podidentity.core.resources import Assignment, ObjectRef
+from podidentity.mic.calls import About, Condition, Record, StoredRecord, TellEvent
+from podidentity.wire import BROKEN_JSON
+from podidentity.wire.manifests import API_VERSION, ASSIGNED_KIND
+
+FINALIZER = "azureassignedidentity.finalizers.aadpodidentity.k8s.io"
+"""Of the archived controller; ours sets none."""
+COMPONENT = "aadpodidentity.k8s.io"
+"""Source of the events, as before."""
+NODE_LABEL = "nodename"
+BEHAVIOR = "aadpodidentity.k8s.io/Behavior"
+TYPES = {About.IDENTITY: "Ready", About.BINDING: "Ready", About.EXCEPTION: "Effective"}
+_DROPPED = ("managedFields", "ownerReferences", "finalizers", "deletionTimestamp", "generateName")
+_LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+LONGEST_MESSAGE = 32768
+"""Characters of a condition's message that an API server accepts."""
+LONGEST_NOTE = 1024
+"""Of an event's."""
+
+Raw = bytes | msgspec.Raw
+Json = dict[str, Any]
+
+_ANY = msgspec.json.Decoder(dict[str, Any])
+_SORTED = msgspec.json.Encoder(order="deterministic")
+
+
+class Unreadable(ValueError):
+    """The bytes are no object of the kind; the message says why."""
+
+
+# AzureIdentities, bindings and exceptions
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """An AzureIdentity, a binding or an exception as it is now."""
+
+    ref: ObjectRef
+    uid: str
+    generation: int
+    revision: str
+    copy: bytes
+    """What an AzureAssignedIdentity holds of it, as JSON."""
+    condition: Condition | None
+    """The one that it has, for the generation that it has."""
+    conditions: tuple[Json, ...] = field(default=(), hash=False)
+    """All, as they are."""
+
+
+def parse_live(raw: Raw, about: About) -> Live:
+    """Return what is needed of an object beside its meaning; raise Unreadable."""
+    found = _decoded(raw, about.value)
+    meta = found["metadata"]
+    generation = meta.get("generation")
+    generation = generation if isinstance(generation, int) else 0
+    status = found.get("status")
+    listed = status.get("conditions") if isinstance(status, dict) else None
+    listed = listed if isinstance(listed, list) else []
+    conditions = tuple(each for each in listed if isinstance(each, dict))
+    return Live(
+        ref=ObjectRef(str(meta.get("namespace", "")), str(meta.get("name", ""))),
+        uid=str(meta.get("uid", "")),
+        generation=generation,
+        revision=_revision(found),
+        copy=msgspec.json.encode(_copied(found, about)),
+        condition=_condition(conditions, TYPES[about], generation),
+        conditions=conditions,
+    )
+
+
+def _copied(found: Json, about: About) -> Json:
+    meta = {name: value for name, value in found["metadata"].items() if name not in _DROPPED}
+    annotations = meta.get("annotations")
+    if isinstance(annotations, dict):
+        kept = {name: each for name, each in annotations.items() if name != _LAST_APPLIED}
+        meta["annotations"] = kept
+    # An embedded object must say its kind: the API server refuses it otherwise.
+    head = {"apiVersion": API_VERSION, "kind": about.value, "metadata": meta}
+    return {**head, "spec": found.get("spec") or {}}
+
+
+def _revision(found: Json) -> str:
+    """Return the digest of what decides."""
+    meta = found.get("metadata")
+    annotations = meta.get("annotations") if isinstance(meta, dict) else None
+    behavior = annotations.get(BEHAVIOR) if isinstance(annotations, dict) else None
+    decides = [found.get("spec") or {}, behavior]
+    return blake2b(_SORTED.encode(decides), digest_size=12).hexdigest()
+
+
+def _condition(conditions: Sequence[Json], kind: str, generation: int) -> Condition | None:
+    for each in conditions:
+        if each.get("type") == kind and each.get("observedGeneration") == generation:
+            return Condition(
+                holds=each.get("status") == "True",
+                reason=str(each.get("reason", "")),
+                message=str(each.get("message", "")),
+            )
+    return None
+
+
+def render_condition(live: Live, about: About, condition: Condition, now: float) -> Json:
+    """Return the merge patch of an object's status; conditions of others stay."""
+    kind = TYPES[about]
+    status = "True" if condition.holds else "False"
+    since = _time(now)
+    others = []
+    for each in live.conditions:
+        if each.get("type") != kind:
+            others.append(each)
+        elif each.get("status") == status:
+            since = str(each.get("lastTransitionTime", since))
+    mine = {
+        "type": kind,
+        "status": status,
+        "reason": condition.reason,
+        "message": condition.message[:LONGEST_MESSAGE],
+        "observedGeneration": live.generation,
+        "lastTransitionTime": since,
+    }
+    return {"status": {"conditions": [*others, mine]}}
+
+
+# AzureAssignedIdentities
+
+
+@dataclass(frozen=True, slots=True)
+class Oddities:
+    """What most records have not: a change must leave it as it is."""
+
+    finalizers: tuple[str, ...] = ()
+    """Those of others."""
+    unlabelled: bool = False
+    """Whether it has no labels at all."""
+
+
+PLAIN = Oddities()
+
+
+def parse_record(raw: Raw) -> tuple[StoredRecord, Oddities]:
+    """Return the AzureAssignedIdentity in `raw`; raise Unreadable if it has no name."""
+    found = _decoded(raw, ASSIGNED_KIND)
+    meta = found["metadata"]
+    ref = ObjectRef(str(meta.get("namespace", "")), str(meta.get("name", "")))
+    if not ref.name:
+        raise Unreadable(f"not an {ASSIGNED_KIND}: it has no name")
+    finalizers = [each for each in meta.get("finalizers") or () if isinstance(each, str)]
+    stored = StoredRecord(
+        ref=ref,
+        uid=str(meta.get("uid", "")),
+        version=str(meta.get("resourceVersion", "")),
+        record=_record(ref, found),
+        finalizers=FINALIZER in finalizers,
+        deleting=bool(meta.get("deletionTimestamp")),
+    )
+    others = tuple(each for each in finalizers if each != FINALIZER)
+    unlabelled = not isinstance(meta.get("labels"), dict)
+    odd = Oddities(others, unlabelled) if others or unlabelled else PLAIN
+    return stored, odd
+
+
+def _record(ref: ObjectRef, found: Json) -> Record | None:
+    """Return what a record says; None if that cannot be read."""
+    spec, status = found.get("spec"), found.get("status") or found.get("Status")
+    if not isinstance(spec, dict):
+        return None
+    identity = _copy_in(spec, "azureIdentityRef")
+    binding = _copy_in(spec, "azureBindingRef")
+    told = (status.get("status") if isinstance(status, dict) else None) or Assignment.ASSIGNED
+    texts = (spec.get("pod"), spec.get("podNamespace"), spec.get("nodename"))
+    if identity is None or binding is None:
+        return None
+    if not isinstance(told, str) or told not in set(Assignment):
+        return None
+    pod, namespace, node = texts
+    if not (isinstance(pod, str) and isinstance(namespace, str) and isinstance(node, str)):
+        return None
+    return Record(
+        ref=ref,
+        pod=ObjectRef(namespace, pod),
+        identity=_named(identity),
+        binding=_named(binding),
+        node=node,
+        state=Assignment(told),
+        identity_revision=_revision(identity),
+        binding_revision=_revision(binding),
+    )
+
+
+def _copy_in(spec: Json, name: str) -> Json | None:
+    copy = spec.get(name) or spec.get(name.lower())
+    whole = isinstance(copy, dict) and isinstance(copy.get("metadata"), dict)
+    return copy if whole else None
+
+
+def _named(copy: Json) -> ObjectRef:
+    meta = copy["metadata"]
+    return ObjectRef(str(meta.get("namespace", "")), str(meta.get("name", "")))
+
+
+def render_record(record: Record, identity: Live, binding: Live) -> Json:
+    """Return the object to create, its status in it."""
+    return {
+        "apiVersion": API_VERSION,
+        "kind": ASSIGNED_KIND,
+        "metadata": {
+            "name": record.ref.name,
+            "namespace": record.ref.namespace,
+            "labels": {NODE_LABEL: record.node},
+        },
+        "spec": _spec(record, identity, binding),
+        "status": _status(record),
+    }
+
+
+def render_update(
+    stored: tuple[str, str], record: Record | None, copies: tuple[Live, Live] | None, odd: Oddities
+) -> list[Json]:
+    """Return the JSON patch that makes a record say `record`, at this uid and version alone.
+
+    The finalizer of the archived controller goes; without a `record` that is all.
+    """
+    uid, version = stored
+    patch: list[Json] = [
+        {"op": "test", "path": "/metadata/uid", "value": uid},
+        # The API server refuses a change that names another version than the object's.
+        {"op": "add", "path": "/metadata/resourceVersion", "value": version},
+        {"op": "add", "path": "/metadata/finalizers", "value": list(odd.finalizers)},
+    ]
+    if record is not None and copies is not None:
+        label: Json = {"op": "add", "path": f"/metadata/labels/{NODE_LABEL}", "value": record.node}
+        if odd.unlabelled:
+            label = {"op": "add", "path": "/metadata/labels", "value": {NODE_LABEL: record.node}}
+        patch += [
+            label,
+            {"op": "add", "path": "/spec", "value": _spec(record, *copies)},
+            {"op": "add", "path": "/status", "value": _status(record)},
+        ]
+    return patch
+
+
+def _spec(record: Record, identity: Live, binding: Live) -> Json:
+    return {
+        "azureIdentityRef": _ANY.decode(identity.copy),
+        "azureBindingRef": _ANY.decode(binding.copy),
+        "pod": record.pod.name,
+        "podNamespace": record.pod.namespace,
+        "nodename": record.node,
+    }
+
+
+def _status(record: Record) -> Json:
+    return {"status": record.state.value, "availableReplicas": 1}
+
+
+# Events
+
+
+def render_told(event: TellEvent, live: Live, now: float, host: str) -> Json:
+    """Return the event, found by `kubectl describe` of the object that it is about."""
+    mark = crc32(f"{live.uid}/{event.reason}/{event.note}".encode())
+    stamp = _time(now)
+    return {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {
+            "name": f"{event.ref.name[:220]}.{int(now * 1e6):x}{mark:08x}",
+            "namespace": event.ref.namespace,
+        },
+        "involvedObject": {
+            "apiVersion": API_VERSION,
+            "kind": event.about.value,
+            "namespace": event.ref.namespace,
+            "name": event.ref.name,
+            "uid": live.uid,
+        },
+        "type": event.type,
+        "reason": event.reason,
+        "message": event.note[:LONGEST_NOTE],
+        "source": {"component": COMPONENT, "host": host},
+        "reportingComponent": COMPONENT,
+        "reportingInstance": host,
+        "firstTimestamp": stamp,
+        "lastTimestamp": stamp,
+        "count": 1,
+    }
+
+
+def _decoded(raw: Raw, kind: str) -> Json:
+    try:
+        found = _ANY.decode(raw)
+    except BROKEN_JSON as error:
+        raise Unreadable(f"not an {kind}: {error}") from error
+    if not isinstance(found.get("metadata"), dict):
+        raise Unreadable(f"not an {kind}: it has no metadata")
+    return found
+
+
+def _time(seconds: float) -> str:
+    return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def parse_config_map(raw: Raw) -> Mapping[str, Any]:
+    """Return a ConfigMap as JSON; raise Unreadable."""
+    return _decoded(raw, "ConfigMap")

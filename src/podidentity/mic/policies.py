@@ -1,0 +1,47 @@
+"""The operator's settings as the values of the pure parts."""
+
+from __future__ import annotations
+
+import logging
+
+from podidentity.core.decision import Authorization, Rules
+from podidentity.mic.controller import Assign, Settings
+from podidentity.mic.signin import NoCredential, read_cloud_config
+from podidentity.settings import MicSettings
+
+_log = logging.getLogger("podidentity.mic")
+
+
+def controller_settings(settings: MicSettings) -> Settings:
+    """Return what the controller decides by."""
+    if settings.cross_namespace:
+        _log.warning("--compat-cross-namespace: identities of other namespaces count, as before")
+    if settings.authorization is not Authorization.RBAC:
+        _log.warning(
+            "--authorization=%s: whoever may create an AzureIdentity has it attached",
+            settings.authorization,
+        )
+    return Settings(
+        assign=Assign(settings.assign),
+        rules=Rules(
+            cross_namespace=settings.cross_namespace,
+            exception_namespaces=settings.exception_namespaces,
+        ),
+        asks_permission=settings.authorization is Authorization.RBAC,
+        grace=settings.detach_grace,
+        reconcile=settings.reconcile_interval,
+        protected=_protected(settings),
+        record_writes=max(1, settings.writes_at_once),
+    )
+
+
+def _protected(settings: MicSettings) -> frozenset[str]:
+    """Return the client ids that are never detached: the operator's, and the cluster's own."""
+    mine = {each.text for each in settings.immutable}
+    mine.add(settings.managed_client_id.strip().lower())
+    if settings.cloud_config:
+        try:
+            mine.add(read_cloud_config(settings.cloud_config).managed_client_id.strip().lower())
+        except NoCredential as error:
+            _log.warning("%s", error)
+    return frozenset(mine - {""})

@@ -1,0 +1,254 @@
+"""The records: from what AzureAssignedIdentities should say to the next write about each.
+
+A record costs a pod's life two writes where its identity is on the host already (created as
+Assigned, deleted), three where it must be attached first. It waits for nothing that does not
+concern it: only its own host's state. An old finalizer of the archived project's is taken off where
+a record is kept, and before it is deleted, so that none outlives MIC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import NamedTuple
+
+from podidentity.core.assignments import Need, attachment
+from podidentity.core.resources import Assignment, ObjectRef
+from podidentity.mic.calls import (
+    Action,
+    CreateRecord,
+    DeleteRecord,
+    Failure,
+    Fault,
+    ReadRecord,
+    Record,
+    Result,
+    StoredRecord,
+    UpdateRecord,
+)
+from podidentity.mic.hosts import Status
+
+_LONGEST, _LONGEST_INVALID = 30.0, 300.0
+
+Revisions = tuple[str, str]
+"""Of an identity and of a binding."""
+
+
+class _Trouble(NamedTuple):
+    """What failed about a record."""
+
+    failures: int
+    until: float
+    unread: bool
+
+
+class Records:
+    """The work on all records. Times are seconds since 1970."""
+
+    def __init__(
+        self,
+        needed: Callable[[ObjectRef], Need | None],
+        status: Callable[[Need], Status],
+        revisions: Callable[[Need], Revisions],
+    ) -> None:
+        self._needed = needed
+        self._status = status
+        self._revisions = revisions
+        self._stored: dict[ObjectRef, StoredRecord] = {}
+        self._deleted: dict[ObjectRef, str] = {}
+        """The uid of the one that we deleted last, until the watch has told it."""
+        self._flights: dict[ObjectRef, Action] = {}
+        self._troubles: dict[ObjectRef, _Trouble] = {}
+        self._since: dict[ObjectRef, float] = {}
+        """When a record began to be needed that does not say Assigned yet."""
+        self._kept: dict[ObjectRef, tuple[Revisions, Revisions]] = {}
+        """Revisions that we wrote and what they read as; where the API server prunes a copy."""
+        self.due: float | None = None
+        """When the record that `next` was asked for last is to be looked at again."""
+
+    # What happens.
+
+    def see(self, stored: StoredRecord) -> bool:
+        """Take a record that came or changed; return whether it is news."""
+        ref = stored.ref
+        if self._deleted.get(ref) == stored.uid:
+            return False
+        known = self._stored.get(ref)
+        if known is not None and int(known.version) >= int(stored.version):
+            return False
+        self._stored[ref] = stored
+        return True
+
+    def lose(self, ref: ObjectRef, uid: str) -> bool:
+        """Take that the record of this uid is gone; return whether it is news."""
+        if self._deleted.get(ref) == uid:
+            del self._deleted[ref]
+        known = self._stored.get(ref)
+        if known is None or known.uid != uid:
+            return False
+        del self._stored[ref]
+        return True
+
+    def stored(self, ref: ObjectRef) -> StoredRecord | None:
+        """Return the record of that name as it is known to be stored."""
+        return self._stored.get(ref)
+
+    @property
+    def names(self) -> list[ObjectRef]:
+        """The names of all stored records."""
+        return list(self._stored)
+
+    def forget_flights(self) -> None:
+        """Take that the results of calls under way will not come: another leads."""
+        for ref in self._flights:
+            self._troubles[ref] = _Trouble(0, 0.0, unread=True)
+        self._flights.clear()
+
+    # The next call.
+
+    def next(self, ref: ObjectRef, now: float) -> Action | None:
+        """Return the call that is due about the record of this name, if one is."""
+        self.due = None
+        if ref in self._flights:
+            return None
+        trouble = self._troubles.get(ref)
+        if trouble is not None and now < trouble.until:
+            self.due = trouble.until
+            return None
+        action = (
+            ReadRecord(ref) if trouble is not None and trouble.unread else self._choose(ref, now)
+        )
+        if action is not None:
+            self._flights[ref] = action
+        return action
+
+    def _choose(self, ref: ObjectRef, now: float) -> Action | None:
+        need, stored = self._needed(ref), self._stored.get(ref)
+        if need is None:
+            self._since.pop(ref, None)
+            self._kept.pop(ref, None)
+            return None if stored is None else self._remove(stored)
+        wanted = self._wanted(ref, need, stored)
+        if wanted is None:
+            return None
+        if stored is None:
+            return CreateRecord(wanted, self._since.setdefault(ref, now))
+        if stored.deleting:
+            return self._remove(stored) if stored.finalizers else None
+        if not stored.finalizers and self._says(stored, wanted):
+            return None
+        since = self._since.setdefault(ref, now)
+        return UpdateRecord(ref, wanted, stored.uid, stored.version, since)
+
+    def _remove(self, stored: StoredRecord) -> Action | None:
+        if stored.finalizers:
+            return UpdateRecord(stored.ref, None, stored.uid, stored.version, 0.0)
+        return None if stored.deleting else DeleteRecord(stored.ref, stored.uid)
+
+    def _wanted(self, ref: ObjectRef, need: Need, stored: StoredRecord | None) -> Record | None:
+        """Return what the record should say; None if that is not known yet."""
+        if not need.decided:
+            return None
+        identity_revision, binding_revision = self._revisions(need)
+        wanted = Record(
+            ref=ref,
+            pod=need.pod,
+            identity=need.identity.ref,
+            binding=need.binding.ref,
+            node=need.node,
+            state=Assignment.ASSIGNED,
+            identity_revision=identity_revision,
+            binding_revision=binding_revision,
+        )
+        if attachment(need.identity) is None:
+            return wanted
+        status = self._status(need)
+        if status is Status.PROVED:
+            return wanted
+        if status is not Status.ABSENT and stored is not None and self._says(stored, wanted):
+            # Nothing shows that it is wrong.
+            return wanted
+        if status is Status.UNKNOWN:
+            return None
+        return replace(wanted, state=Assignment.CREATED)
+
+    def _says(self, stored: StoredRecord, wanted: Record) -> bool:
+        """Whether a stored record says what it should."""
+        record = stored.record
+        if record is None or record == wanted:
+            return record is not None
+        asked = (wanted.identity_revision, wanted.binding_revision)
+        found = (record.identity_revision, record.binding_revision)
+        same = replace(wanted, identity_revision=found[0], binding_revision=found[1])
+        return record == same and self._kept.get(stored.ref) == (asked, found)
+
+    # Results.
+
+    def take(self, ref: ObjectRef, result: Result, now: float) -> Record | None:
+        """Take what came of the call about a record; return it if it says Assigned from now on."""
+        action = self._flights.pop(ref)
+        if isinstance(result, Failure):
+            self._fail(ref, action, result, now)
+            return None
+        self._troubles.pop(ref, None)
+        match action:
+            case DeleteRecord():
+                self._drop(action)
+            case ReadRecord():
+                self._reread(ref, result)
+            case CreateRecord() | UpdateRecord():
+                return self._written(action, result)
+        return None
+
+    def _drop(self, action: DeleteRecord) -> None:
+        known = self._stored.get(action.ref)
+        if known is not None and known.uid == action.uid:
+            self._deleted[action.ref] = action.uid
+            del self._stored[action.ref]
+
+    def _reread(self, ref: ObjectRef, result: Result) -> None:
+        if isinstance(result, StoredRecord):
+            known = self._stored.get(ref)
+            if known is None or int(known.version) < int(result.version):
+                self._deleted.pop(ref, None)
+                self._stored[ref] = result
+        else:
+            self._stored.pop(ref, None)
+
+    def _written(self, action: CreateRecord | UpdateRecord, result: Result) -> Record | None:
+        wanted = action.record
+        if not isinstance(result, StoredRecord):
+            return None
+        ref = result.ref
+        known = self._stored.get(ref)
+        if known is None or known.uid != result.uid or int(known.version) < int(result.version):
+            self._stored[ref] = result
+        if wanted is None:
+            return None
+        asked = (wanted.identity_revision, wanted.binding_revision)
+        record = result.record
+        if record is not None and (record.identity_revision, record.binding_revision) != asked:
+            self._kept[ref] = (asked, (record.identity_revision, record.binding_revision))
+        else:
+            self._kept.pop(ref, None)
+        if wanted.state is Assignment.ASSIGNED:
+            self._since.pop(ref, None)
+            return wanted
+        return None
+
+    def _fail(self, ref: ObjectRef, action: Action, failure: Failure, now: float) -> None:
+        if failure.kind is Fault.NOT_FOUND and isinstance(action, DeleteRecord):
+            self._drop(action)
+            self._troubles.pop(ref, None)
+            return
+        before = self._troubles.get(ref)
+        failures = 1 if before is None else before.failures + 1
+        unread = failure.kind in _READ_AGAIN or (before is not None and before.unread)
+        permanent = failure.kind in {Fault.INVALID, Fault.FORBIDDEN}
+        pause = min(0.1 * 2**failures, _LONGEST_INVALID if permanent else _LONGEST)
+        if failure.kind is Fault.CONFLICT and failures == 1:
+            pause = 0.0
+        self._troubles[ref] = _Trouble(failures, now + max(pause, failure.retry_after), unread)
+
+
+_READ_AGAIN = {Fault.CONFLICT, Fault.NOT_FOUND, Fault.LOST}

@@ -1,0 +1,295 @@
+"""What MIC watches at the API server, told to the controller as events.
+
+    pods with the binding label · nodes · AzureIdentities · bindings · exceptions
+    AzureAssignedIdentities · the ConfigMap that pauses MIC
+
+An update that changes nothing of what the controller knows is not told. Of identities, bindings and
+exceptions the objects themselves are kept: records hold copies of them. All replicas watch, so that
+the next leader begins with what it needs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import msgspec
+
+from podidentity.adapters.reflector import Reflector, Source
+from podidentity.core.hosts import Host, NotAnAzureNode
+from podidentity.core.ports import Clock
+from podidentity.core.resources import (
+    BINDING_LABEL,
+    AzureIdentity,
+    AzureIdentityBinding,
+    AzurePodIdentityException,
+    Malformed,
+    ObjectRef,
+)
+from podidentity.mic.calls import (
+    About,
+    BindingSeen,
+    Event,
+    ExceptionSeen,
+    IdentitySeen,
+    NodeGone,
+    NodeSeen,
+    ObjectGone,
+    Pausing,
+    PodGone,
+    PodSeen,
+    RecordGone,
+    RecordSeen,
+    StoredRecord,
+    Synced,
+)
+from podidentity.mic.objects import (
+    PLAIN,
+    Live,
+    Oddities,
+    parse_config_map,
+    parse_live,
+    parse_record,
+)
+from podidentity.wire.kube import (
+    AZURE_ASSIGNED_IDENTITIES,
+    AZURE_IDENTITIES,
+    AZURE_IDENTITY_BINDINGS,
+    AZURE_POD_IDENTITY_EXCEPTIONS,
+    CONFIG_MAPS,
+    NODES,
+    PODS,
+    KubeApi,
+    Resource,
+)
+from podidentity.wire.manifests import parse_binding, parse_exception, parse_identity
+from podidentity.wire.nodes import parse_provider_id
+from podidentity.wire.pauses import PAUSES, Pauses, parse_pauses
+from podidentity.wire.pods import parse_pod
+
+Tell = Callable[[Event], None]
+
+_log = logging.getLogger("podidentity.watch")
+
+
+class Watches:
+    """Follows the cluster, and tells its follower each event."""
+
+    def __init__(self, server: KubeApi, clock: Clock, *, namespace: str) -> None:
+        """`namespace` is MIC's own."""
+        self._tell: Tell = lambda _: None
+        self._synced = False
+        self._pods: dict[ObjectRef, str] = {}
+        self._nodes: dict[str, str] = {}
+        self._live: dict[About, dict[ObjectRef, Live]] = {about: {} for about in About}
+        self._records: dict[ObjectRef, str] = {}
+        self._odd: dict[ObjectRef, Oddities] = {}
+        self.pauses = Pauses()
+        labelled = {"labelSelector": BINDING_LABEL}
+        named = {"fieldSelector": f"metadata.name={PAUSES}"}
+        sources = [
+            self._source(PODS, self._put_pod, self._remove_pod, **labelled),
+            self._source(NODES, self._put_node, self._remove_node),
+            *(
+                self._source(resource, partial(self._put, about), partial(self._remove, about))
+                for about, resource in _RESOURCES.items()
+            ),
+            self._source(AZURE_ASSIGNED_IDENTITIES, self._put_record, self._remove_record),
+            self._source(
+                CONFIG_MAPS, self._put_pauses, self._remove_pauses, namespace=namespace, **named
+            ),
+        ]
+        self._reflectors = [Reflector(server, source, clock=clock) for source in sources]
+
+    def _source(
+        self,
+        resource: Resource,
+        put: Callable[[msgspec.Raw], None],
+        remove: Callable[[ObjectRef], None],
+        *,
+        namespace: str = "",
+        **params: str,
+    ) -> Source:
+        return Source(
+            what=resource.plural,
+            path=resource.path(namespace),
+            params=params,
+            put=put,
+            remove=remove,
+            listed=self._listed,
+        )
+
+    def follow(self, tell: Tell) -> None:
+        """Have `tell` get each event; before `run`."""
+        self._tell = tell
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for reflector in self._reflectors:
+                group.create_task(reflector.run())
+
+    @property
+    def synced(self) -> bool:
+        """Whether every list was read once."""
+        return self._synced
+
+    def problems(self) -> Sequence[str]:
+        """Return the lists that were never read; a later outage of the API server is no problem."""
+        return [
+            f"{reflector.what} not read yet{f': {reflector.trouble}' if reflector.trouble else ''}"
+            for reflector in self._reflectors
+            if not reflector.synced
+        ]
+
+    def followed(self) -> list[Reflector]:
+        """Return all reflectors."""
+        return list(self._reflectors)
+
+    def live(self, about: About, ref: ObjectRef) -> Live | None:
+        """Return an AzureIdentity, a binding or an exception as it is now; None if it is gone."""
+        return self._live[about].get(ref)
+
+    def oddities(self, ref: ObjectRef) -> Oddities:
+        """Return what a record has that most have not."""
+        return self._odd.get(ref, PLAIN)
+
+    def stored(self, raw: bytes) -> StoredRecord:
+        """Return the record that the API server answered with; raise Unreadable."""
+        stored, odd = parse_record(raw)
+        self._note(stored.ref, odd)
+        return stored
+
+    # Callbacks
+
+    def _listed(self) -> None:
+        if not self._synced and all(each.synced for each in self._reflectors):
+            self._synced = True
+            _log.info("the cluster has been read: %s pods need identities", len(self._pods))
+            self._tell(Synced())
+
+    def _put_pod(self, raw: msgspec.Raw) -> None:
+        pod = parse_pod(raw)
+        before = self._pods.get(pod.ref)
+        if before not in {None, pod.uid}:
+            self._tell(PodGone(pod.ref, str(before)))
+        self._pods[pod.ref] = pod.uid
+        self._tell(PodSeen(pod))
+
+    def _remove_pod(self, ref: ObjectRef) -> None:
+        uid = self._pods.pop(ref, None)
+        if uid is not None:
+            self._tell(PodGone(ref, uid))
+
+    def _put_node(self, raw: msgspec.Raw) -> None:
+        name, provider_id = _name(raw), parse_provider_id(raw)
+        if self._nodes.get(name) != provider_id:
+            self._nodes[name] = provider_id
+            self._tell(NodeSeen(name, provider_id))
+
+    def _remove_node(self, ref: ObjectRef) -> None:
+        if self._nodes.pop(ref.name, None) is not None:
+            self._tell(NodeGone(ref.name))
+
+    def _put(self, about: About, raw: msgspec.Raw) -> None:
+        live = parse_live(raw, about)
+        found = _PARSERS[about](raw)
+        before = self._live[about].get(live.ref)
+        self._live[about][live.ref] = live
+        if before is None or before.revision != live.revision:
+            _warn(found)
+        self._tell(_seen(found, live))
+
+    def _remove(self, about: About, ref: ObjectRef) -> None:
+        if self._live[about].pop(ref, None) is not None:
+            self._tell(ObjectGone(about, ref))
+
+    def _put_record(self, raw: msgspec.Raw) -> None:
+        stored, odd = parse_record(raw)
+        before = self._records.get(stored.ref)
+        if before not in {None, stored.uid}:
+            self._tell(RecordGone(stored.ref, str(before)))
+        self._records[stored.ref] = stored.uid
+        self._note(stored.ref, odd)
+        self._tell(RecordSeen(stored))
+
+    def _remove_record(self, ref: ObjectRef) -> None:
+        self._odd.pop(ref, None)
+        uid = self._records.pop(ref, None)
+        if uid is not None:
+            self._tell(RecordGone(ref, uid))
+
+    def _note(self, ref: ObjectRef, odd: Oddities) -> None:
+        if odd == PLAIN:
+            self._odd.pop(ref, None)
+        else:
+            self._odd[ref] = odd
+
+    def _put_pauses(self, raw: msgspec.Raw) -> None:
+        self._pause(parse_pauses(parse_config_map(raw)))
+
+    def _remove_pauses(self, ref: ObjectRef) -> None:
+        del ref
+        self._pause(Pauses())
+
+    def _pause(self, pauses: Pauses) -> None:
+        if pauses == self.pauses:
+            return
+        self.pauses = pauses
+        _log.warning("%s", pauses)
+        self._tell(Pausing(pauses.all, frozenset(filter(None, map(_host, pauses.hosts)))))
+
+
+_Parsed = AzureIdentity | AzureIdentityBinding | AzurePodIdentityException | Malformed
+_PARSERS: dict[About, Callable[[msgspec.Raw], _Parsed]] = {
+    About.IDENTITY: parse_identity,
+    About.BINDING: parse_binding,
+    About.EXCEPTION: parse_exception,
+}
+
+
+def _seen(found: _Parsed, live: Live) -> Event:
+    condition, revision = live.condition, live.revision
+    kind = found.kind if isinstance(found, Malformed) else type(found).__name__
+    if kind == About.IDENTITY:
+        return IdentitySeen(identity=found, revision=revision, condition=condition)  # type: ignore[arg-type] # by its kind
+    if kind == About.BINDING:
+        return BindingSeen(binding=found, revision=revision, condition=condition)  # type: ignore[arg-type] # by its kind
+    return ExceptionSeen(exception=found, condition=condition)  # type: ignore[arg-type] # by its kind
+
+
+def _warn(found: _Parsed) -> None:
+    if isinstance(found, Malformed):
+        _log.warning("%s %s cannot be used: %s", found.kind, found.ref, found.why)
+
+
+_RESOURCES = {
+    About.IDENTITY: AZURE_IDENTITIES,
+    About.BINDING: AZURE_IDENTITY_BINDINGS,
+    About.EXCEPTION: AZURE_POD_IDENTITY_EXCEPTIONS,
+}
+
+
+def _host(text: str) -> Host | None:
+    try:
+        return Host.parse(text)
+    except NotAnAzureNode as error:
+        _log.warning("ConfigMap %s: %s", PAUSES, error)
+        return None
+
+
+class _Meta(msgspec.Struct):
+    name: str = ""
+
+
+class _Named(msgspec.Struct):
+    metadata: _Meta
+
+
+_NAMED = msgspec.json.Decoder(_Named)
+
+
+def _name(raw: msgspec.Raw) -> str:
+    return _NAMED.decode(raw).metadata.name

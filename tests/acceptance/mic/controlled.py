@@ -1,0 +1,267 @@
+"""A sandbox of two nodes in which MIC runs, signed in by federation."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from podidentity import manifests
+from podidentity_sandbox.azure.arm.roles import ROLES
+from podidentity_sandbox.azure.client import App, AzureOperator
+from podidentity_sandbox.cluster.tokens import ISSUER
+from podidentity_sandbox.demo.prepare import GROUP, SECRET, SECRET_VALUE, VAULT, Prepared, prepare
+from podidentity_sandbox.node.client import execute
+from podidentity_sandbox.plan import stable_guid
+from tests.acceptance.directory import bound, manifest, pod
+from tests.acceptance.sandbox import Sandbox, opened
+from tests.sandboxes import own
+
+TOKEN = "http://169.254.169.254/metadata/identity/oauth2/token?api-version=2018-02-01"
+VAULTS = "https://vault.azure.net"
+SECONDS = 180.0
+"""A scale set takes up to a minute to change, and MIC may have two changes to make."""
+
+
+@dataclass
+class Managed:
+    """A managed identity that the tests made."""
+
+    name: str
+    resource_id: str
+    client_id: str
+
+
+@dataclass
+class Controlled:
+    """The sandbox, and what the tests do in it."""
+
+    sandbox: Sandbox
+    azure: AzureOperator
+    loop: asyncio.Runner
+    made: Prepared
+    app: App
+    """As which MIC signs in."""
+    identities: dict[str, Managed] = field(default_factory=dict)
+
+    # Azure
+
+    def identity(self, name: str) -> Managed:
+        """Return the managed identity of that name, a reader of the vault; make it if need be."""
+        if name not in self.identities:
+            self.identities[name] = self.loop.run(self._make(name))
+        return self.identities[name]
+
+    async def _make(self, name: str) -> Managed:
+        found = await self.azure.create_identity(GROUP, name)
+        await self.azure.create_vault(GROUP, VAULT, readers=[found["principalId"]])
+        return Managed(name, found["id"], found["clientId"].lower())
+
+    def on_host(self) -> dict[str, Any]:
+        """Return the scale set's identities as Azure has them: id in lower case → its block."""
+        found = self.loop.run(self.azure.arm("GET", self.sandbox.plan.scale_set_id))
+        block = found.get("identity") or {}
+        return {
+            each.lower(): ids for each, ids in (block.get("userAssignedIdentities") or {}).items()
+        }
+
+    def has(self, identity: Managed) -> bool:
+        return identity.resource_id.lower() in self.on_host()
+
+    def attach(self, identity: Managed) -> None:
+        """Attach an identity as an operator does, beside MIC."""
+        self._patch({identity.resource_id: {}})
+
+    def detach(self, identity: Managed) -> None:
+        """Detach an identity as an operator does, beside MIC."""
+        self._patch({identity.resource_id: None})
+
+    def _patch(self, user: dict[str, Any]) -> None:
+        scale_set = self.loop.run(self.azure.arm("GET", self.sandbox.plan.scale_set_id))
+        kind = (scale_set.get("identity") or {}).get("type", "None")
+        system = "SystemAssigned, " if "SystemAssigned" in kind else ""
+        body = {"identity": {"type": f"{system}UserAssigned", "userAssignedIdentities": user}}
+        self.loop.run(self.azure.arm("PATCH", self.sandbox.plan.scale_set_id, body))
+
+    # The cluster
+
+    def apply(self, *objects: str) -> None:
+        """Apply objects; do not wait for pods."""
+        self.sandbox.run(
+            "podidentity", "sandbox", "apply", "-f", "-", given="\n---\n".join(objects)
+        )
+
+    def delete(self, *what: str) -> None:
+        self.sandbox.run("kubectl", "delete", "--wait=false", *what)
+
+    def get(self, *what: str) -> Any:
+        return json.loads(self.sandbox.run("kubectl", "get", *what, "-o", "json"))
+
+    def bind(
+        self, name: str, identity: Managed, namespace: str = "default", label: str = ""
+    ) -> None:
+        """Let pods with the label (the name) use an identity; MIC is to attach it."""
+        if namespace != "default":
+            self.apply(
+                json.dumps(
+                    {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
+                )
+            )
+        spec = {"type": 0, "resourceID": identity.resource_id, "clientID": identity.client_id}
+        self.grant(identity, namespace)
+        self.apply(*bound(name, namespace, label=label or name, **spec))
+
+    def grant(self, identity: Managed, namespace: str = "default") -> None:
+        command = ("podidentity", "grant", "--namespace", namespace)
+        self.sandbox.run(*command, "--identity", identity.client_id)
+
+    def pod(
+        self, name: str, label: str, namespace: str = "default", node: int | None = None
+    ) -> None:
+        body = json.loads(pod(name, namespace, label))
+        if node is not None:
+            body["spec"]["nodeName"] = self.sandbox.plan.nodes[node].name
+        self.apply(json.dumps(body))
+
+    def records(self, pod: str = "", namespace: str = "") -> list[dict[str, Any]]:
+        """Return the AzureAssignedIdentities, of a pod or all."""
+        found = self.get("azureassignedidentities", "-A")["items"]
+        return [
+            each
+            for each in found
+            if (not pod or each["spec"]["pod"] == pod)
+            and (not namespace or each["spec"]["podNamespace"] == namespace)
+        ]
+
+    def states(self, pod: str = "", namespace: str = "") -> list[str]:
+        return sorted(each["status"]["status"] for each in self.records(pod, namespace))
+
+    def until(self, holds: Callable[[], Any], what: str, seconds: float = SECONDS) -> None:
+        """Return when it holds; fail with what is there instead."""
+        ends = time.monotonic() + seconds
+        while not holds():
+            assert time.monotonic() < ends, f"{what}\n{self.told()}"
+            time.sleep(0.3)
+
+    def assigned(self, *pods: str, namespace: str = "") -> None:
+        """Return when all records of these pods say Assigned, and there are some."""
+
+        def are() -> bool:
+            found = [each for each in self.records("", namespace) if each["spec"]["pod"] in pods]
+            states = {each["status"]["status"] for each in found}
+            return {each["spec"]["pod"] for each in found} == set(pods) and states == {"Assigned"}
+
+        self.until(are, f"{pods} are not Assigned")
+
+    def told(self) -> str:
+        """Return what a person would look at."""
+        seen = [
+            json.dumps([(each["metadata"]["name"], each["status"]) for each in self.records()]),
+            json.dumps(sorted(self.on_host())),
+            json.dumps(self.get("azureidentityledgers", "-A")["items"])[:2000],
+        ]
+        for each in self.mics():
+            name = each["metadata"]["name"]
+            log = self.sandbox.run("kubectl", "logs", "-n", "kube-system", name, "--tail=40")
+            seen.append(f"{name}: {log}")
+        return "\n".join(seen)
+
+    def mics(self) -> list[dict[str, Any]]:
+        """Return MIC's pods."""
+        selector = "app.kubernetes.io/component=mic"
+        found = self.get("pods", "-n", "kube-system", "-l", selector)["items"]
+        return [each for each in found if "deletionTimestamp" not in each["metadata"]]
+
+    def leader(self) -> str:
+        """Return the pod that holds the Lease."""
+        lease = self.get("leases", "-n", "default", "aad-pod-identity-mic")
+        return str(lease["spec"].get("holderIdentity", ""))
+
+    # Pods
+
+    def ask(self, pod: str, namespace: str = "default", **by: str) -> tuple[int, dict[str, Any]]:
+        """Ask for a token in a pod; return status and body."""
+        more = "".join(f"&{name}={value}" for name, value in by.items())
+        url = f"{TOKEN}&resource={VAULTS}{more}"
+        said = self.inside(
+            pod, f"curl -s -m 90 -w '\\n%{{http_code}}' -H Metadata:true '{url}'", namespace
+        )
+        body, _, status = said.rpartition("\n")
+        return int(status), json.loads(body or "{}")
+
+    def works(self, pod: str, namespace: str = "default", **by: str) -> None:
+        """Have the pod read the vault's secret with a token of its identity."""
+        self.running(pod, namespace)
+        status, body = self.ask(pod, namespace, **by)
+        assert status == 200, (body, self.told())
+        read = f"https://{VAULT}.vault.azure.net/secrets/{SECRET}?api-version=7.4"
+        token = body["access_token"]
+        said = self.inside(
+            pod, f"curl -s -m 15 -H 'Authorization: Bearer {token}' '{read}'", namespace
+        )
+        assert json.loads(said).get("value") == SECRET_VALUE, said
+
+    def running(self, pod: str, namespace: str = "default") -> None:
+        wait = ("kubectl", "wait", "--for=condition=Ready", "--timeout=120s")
+        self.sandbox.run(*wait, "-n", namespace, f"pod/{pod}")
+
+    def inside(self, pod: str, command: str, namespace: str = "default") -> str:
+        shell = ["sh", "-c", command]
+        ran = self.loop.run(execute(self.sandbox.plan, namespace, pod, shell, timeout=150))
+        return ran.stdout.decode() + ran.stderr.decode()
+
+    def clean(self, *names: str, namespace: str = "default") -> None:
+        """Take away pods, bindings and identities of these names."""
+        kinds = "pod,azureidentitybinding,azureidentity"
+        for each in names:
+            self.sandbox.run(
+                *("kubectl", "delete", "--ignore-not-found", "--wait=false", kinds, each),
+                *("-n", namespace),
+            )
+
+
+async def _give_roles(azure: AzureOperator, sandbox: Sandbox, principal: str) -> None:
+    """Let MIC change the node's machines and assign the identities of the group."""
+    machines = sandbox.plan.scale_set_id.partition("/providers/")[0]
+    wanted = {
+        "Managed Identity Operator": f"{azure.subscription}/resourceGroups/{GROUP}",
+        "Virtual Machine Contributor": machines,
+    }
+    for name, scope in wanted.items():
+        (role,) = (each for each in ROLES if each.name == name)
+        path = f"{scope}/providers/Microsoft.Authorization/roleAssignments"
+        body = {"properties": {"roleDefinitionId": role.id, "principalId": principal}}
+        await azure.arm("PUT", f"{path}/{stable_guid(scope, principal)}", body)
+
+
+@contextmanager
+def controlled(name: str, *flags: str, nodes: int = 2) -> Iterator[Controlled]:
+    """Bring a sandbox up in which MIC runs with these flags."""
+    with opened(own(name), nodes=nodes) as (sandbox, azure, loop):
+        made = loop.run(prepare(sandbox.plan))
+        app = loop.run(azure.make_app("mic"))
+        subject = f"system:serviceaccount:{manifests.NAMESPACE}:podidentity-mic"
+        loop.run(azure.add_federated_credential(app, "mic", issuer=ISSUER, subject=subject))
+        loop.run(_give_roles(azure, sandbox, app.principal_id))
+        sign_in = (
+            f"--azure-client-id={app.client_id}",
+            f"--azure-tenant-id={sandbox.plan.tenant_id}",
+        )
+        install(sandbox, *sign_in, *flags)
+        yield Controlled(sandbox, azure, loop, made, app)
+
+
+def install(sandbox: Sandbox, *flags: str) -> None:
+    """Enable pod identity with MIC."""
+    sandbox.run("podidentity", "enable", "--mic", *(f"--mic-arg={flag}" for flag in flags))
+
+
+def names(objects: Sequence[dict[str, Any]]) -> list[str]:
+    return sorted(each["metadata"]["name"] for each in objects)
+
+
+__all__ = ["Controlled", "Managed", "controlled", "manifest", "names"]

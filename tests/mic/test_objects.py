@@ -1,0 +1,261 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from podidentity.core.resources import Assignment, ObjectRef
+from podidentity.mic.calls import About, Condition, Record, TellEvent
+from podidentity.mic.objects import (
+    FINALIZER,
+    PLAIN,
+    Live,
+    Oddities,
+    Unreadable,
+    parse_live,
+    parse_record,
+    render_condition,
+    render_record,
+    render_told,
+    render_update,
+)
+from tests.fakes import CLIENT, NOW, RESOURCE_ID
+
+API = "aadpodidentity.k8s.io/v1"
+
+
+def identity(**more: Any) -> dict[str, Any]:
+    meta = {
+        "name": "orders",
+        "namespace": "shop",
+        "uid": "u-1",
+        "resourceVersion": "41",
+        "generation": 3,
+        "managedFields": [{"manager": "kubectl"}],
+        "annotations": {"kubectl.kubernetes.io/last-applied-configuration": "{}", "a": "b"},
+        **more.pop("metadata", {}),
+    }
+    spec = {"type": 0, "clientID": CLIENT, "resourceID": RESOURCE_ID}
+    return {"apiVersion": API, "kind": "AzureIdentity", "metadata": meta, "spec": spec, **more}
+
+
+def binding(**more: Any) -> dict[str, Any]:
+    meta = {"name": "b", "namespace": "shop", "uid": "u-2", "generation": 1}
+    return {"metadata": meta, "spec": {"azureIdentity": "orders", "selector": "s"}, **more}
+
+
+def live(found: dict[str, Any], about: About = About.IDENTITY) -> Live:
+    return parse_live(json.dumps(found).encode(), about)
+
+
+def record(state: Assignment = Assignment.ASSIGNED, **more: Any) -> Record:
+    return Record(
+        ref=ObjectRef("shop", "web-0-shop-orders"),
+        pod=ObjectRef("shop", "web-0"),
+        identity=ObjectRef("shop", "orders"),
+        binding=ObjectRef("shop", "b"),
+        node="n1",
+        state=state,
+        identity_revision=live(identity()).revision,
+        binding_revision=live(binding(), About.BINDING).revision,
+        **more,
+    )
+
+
+def stored(**changes: Any) -> dict[str, Any]:
+    """Return the record as the API server has it."""
+    copies = live(identity()), live(binding(), About.BINDING)
+    body: dict[str, Any] = json.loads(json.dumps(render_record(record(), *copies)))
+    body["metadata"] |= {"uid": "r-1", "resourceVersion": "77", **changes.pop("metadata", {})}
+    return {**body, **changes}
+
+
+# Copies and what decides
+
+
+def test_a_copy_says_its_kind_and_leaves_out_what_nobody_reads() -> None:
+    copy = json.loads(live(identity(status={"conditions": []})).copy)
+    assert (copy["apiVersion"], copy["kind"]) == (API, "AzureIdentity")
+    assert copy["metadata"]["annotations"] == {"a": "b"}
+    assert copy["metadata"].keys() == {
+        "name",
+        "namespace",
+        "uid",
+        "resourceVersion",
+        "generation",
+        "annotations",
+    }
+    assert copy.keys() == {"apiVersion", "kind", "metadata", "spec"}
+
+
+def test_the_revision_is_that_of_what_decides() -> None:
+    before = live(identity()).revision
+    same = [
+        identity(metadata={"resourceVersion": "99", "generation": 9, "labels": {"x": "y"}}),
+        identity(status={"conditions": [{"type": "Ready"}]}),
+    ]
+    assert {live(each).revision for each in same} == {before}
+    namespaced = identity(
+        metadata={"annotations": {"aadpodidentity.k8s.io/Behavior": "namespaced"}}
+    )
+    other = identity()
+    other["spec"]["clientID"] = "x"
+    assert len({before, live(namespaced).revision, live(other).revision}) == 3
+
+
+def test_the_order_of_fields_is_no_difference() -> None:
+    turned = identity()
+    turned["spec"] = dict(reversed(turned["spec"].items()))
+    assert live(turned).revision == live(identity()).revision
+
+
+def test_a_copy_in_a_record_has_the_revision_of_its_original() -> None:
+    found, _ = parse_record(json.dumps(stored()).encode())
+    assert found.record == record()
+
+
+# Conditions
+
+
+def conditions(generation: int, status: str = "True") -> dict[str, Any]:
+    mine = {
+        "type": "Ready",
+        "status": status,
+        "reason": "Assigned",
+        "message": "all is well",
+        "observedGeneration": generation,
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
+    }
+    return {"conditions": [{"type": "Other", "status": "True"}, mine]}
+
+
+def test_the_condition_of_an_older_generation_is_none() -> None:
+    assert live(identity(status=conditions(3))).condition == Condition(
+        holds=True, reason="Assigned", message="all is well"
+    )
+    assert live(identity(status=conditions(2))).condition is None
+    assert live(identity(status="rubbish")).condition is None
+
+
+def test_a_condition_leaves_those_of_others_and_tells_since_when() -> None:
+    before = live(identity(status=conditions(2)))
+    same = Condition(holds=True, reason="Assigned", message="m")
+    other, mine = render_condition(before, About.IDENTITY, same, NOW)["status"]["conditions"]
+    assert other == {"type": "Other", "status": "True"}
+    assert mine == {
+        "type": "Ready",
+        "status": "True",
+        "reason": "Assigned",
+        "message": "m",
+        "observedGeneration": 3,
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
+    }
+    turned = Condition(holds=False, reason="NoPermission", message="x" * 40_000)
+    *_, mine = render_condition(before, About.IDENTITY, turned, NOW)["status"]["conditions"]
+    assert (mine["status"], mine["lastTransitionTime"]) == ("False", "2026-11-25T09:46:40Z")
+    assert len(mine["message"]) == 32_768
+
+
+def test_an_exceptions_condition_is_named_effective() -> None:
+    found = live(binding(), About.EXCEPTION)
+    condition = Condition(holds=True, reason="r", message="m")
+    (mine,) = render_condition(found, About.EXCEPTION, condition, NOW)["status"]["conditions"]
+    assert mine["type"] == "Effective"
+
+
+# Records
+
+
+def test_a_record_has_its_state_and_whole_copies_in_the_one_post() -> None:
+    body = stored()
+    assert body["status"] == {"status": "Assigned", "availableReplicas": 1}
+    assert body["metadata"]["labels"] == {"nodename": "n1"}
+    assert "finalizers" not in body["metadata"]
+    assert body["spec"]["azureIdentityRef"]["spec"]["clientID"] == CLIENT
+    assert body["spec"]["azureBindingRef"]["kind"] == "AzureIdentityBinding"
+    assert (body["spec"]["pod"], body["spec"]["podNamespace"]) == ("web-0", "shop")
+
+
+def test_a_record_of_an_old_release_is_assigned_though_it_says_nothing() -> None:
+    body = stored(status={"status": ""})
+    found, _ = parse_record(json.dumps(body).encode())
+    assert found.record is not None
+    assert found.record.state is Assignment.ASSIGNED
+    body["spec"]["azureidentityref"] = body["spec"].pop("azureIdentityRef")
+    body["Status"] = {"status": "Created"}
+    del body["status"]
+    found, _ = parse_record(json.dumps(body).encode())
+    assert found.record is not None
+    assert found.record.state is Assignment.CREATED
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"spec": None},
+        {"spec": []},
+        {"spec": {"pod": 1}},
+        {"status": {"status": "Rubbish"}},
+        {"status": {"status": ["Assigned"]}},
+    ],
+)
+def test_a_record_that_cannot_be_read_is_still_a_record(changes: dict[str, Any]) -> None:
+    found, _ = parse_record(json.dumps(stored(**changes)).encode())
+    assert (found.record, found.uid, found.version) == (None, "r-1", "77")
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b'{"metadata":1}', b'{"metadata":{}}'])
+def test_what_has_no_name_is_no_record(body: bytes) -> None:
+    with pytest.raises(Unreadable):
+        parse_record(body)
+
+
+def test_the_archived_controllers_finalizer_is_seen_and_goes_others_stay() -> None:
+    meta = {
+        "finalizers": [FINALIZER, "example.com/keep"],
+        "deletionTimestamp": "2026-01-01T00:00:00Z",
+    }
+    found, odd = parse_record(json.dumps(stored(metadata=meta)).encode())
+    assert (found.finalizers, found.deleting) == (True, True)
+    assert odd == Oddities(finalizers=("example.com/keep",))
+    test, version, finalizers = render_update(("r-1", "77"), None, None, odd)
+    assert test == {"op": "test", "path": "/metadata/uid", "value": "r-1"}
+    assert version["value"] == "77"
+    assert finalizers["value"] == ["example.com/keep"]
+
+
+def test_an_update_replaces_what_a_record_says_as_a_whole() -> None:
+    copies = live(identity()), live(binding(), About.BINDING)
+    patch = render_update(("r-1", "77"), record(), copies, PLAIN)
+    changed = {each["path"]: each["value"] for each in patch}
+    assert changed["/status"]["status"] == "Assigned"
+    assert changed["/spec"] == stored()["spec"]
+    assert changed["/metadata/labels/nodename"] == "n1"
+
+
+def test_a_record_without_labels_gets_its_own() -> None:
+    _, odd = parse_record(json.dumps(stored(metadata={"labels": None})).encode())
+    copies = live(identity()), live(binding(), About.BINDING)
+    patch = render_update(("r-1", "77"), record(), copies, odd)
+    assert {"op": "add", "path": "/metadata/labels", "value": {"nodename": "n1"}} in patch
+
+
+# Events
+
+
+def test_an_event_is_about_the_kind_that_kubectl_describes() -> None:
+    event = TellEvent(
+        About.BINDING, ObjectRef("shop", "b"), "Normal", "binding applied", "x" * 2000
+    )
+    body = render_told(event, live(binding(), About.BINDING), NOW, "mic-1")
+    assert body["involvedObject"] == {
+        "apiVersion": API,
+        "kind": "AzureIdentityBinding",
+        "namespace": "shop",
+        "name": "b",
+        "uid": "u-2",
+    }
+    assert body["source"]["component"] == "aadpodidentity.k8s.io"
+    assert (body["reason"], len(body["message"])) == ("binding applied", 1024)
+    assert body["metadata"]["name"].startswith("b.")

@@ -1,0 +1,291 @@
+"""How MIC signs in: from which configuration, with files that are replaced, and what goes wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs
+
+import pytest
+
+from podidentity.core.authorities import CLOUDS, PUBLIC, Cloud
+from podidentity.core.errors import TokenRefused, TokenSourceDown, TokenUnavailable
+from podidentity.core.resources import AccessToken, ClientId, Grant, ObjectRef
+from podidentity.mic.signin import (
+    AGAIN,
+    AHEAD,
+    Configured,
+    Credential,
+    Method,
+    NoCredential,
+    SignIn,
+    credential_of,
+)
+from podidentity.wire.arm import ArmError
+from tests.fakes import CLIENT, NOW, OTHER_CLIENT, FakeClock
+from tests.jwts import jwt
+
+TENANT = "aaaaaaaa-0000-0000-0000-000000000000"
+SCOPE = "https://management.azure.com/.default"
+SECRET = Configured(client_id=CLIENT, client_secret="s3cr3t", tenant=TENANT)
+
+
+@dataclass
+class Reply:
+    status: int
+    body: bytes
+    retry_after: str = ""
+
+
+@dataclass
+class Entra:
+    """Answers each form with the next reply; the last one stays."""
+
+    replies: list[Reply | TokenUnavailable]
+    asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+
+    async def post(self, url: str, form: bytes) -> Reply:
+        fields = {name: values[0] for name, values in parse_qs(form.decode()).items()}
+        self.asked.append((url, fields))
+        reply = self.replies[0] if len(self.replies) == 1 else self.replies.pop(0)
+        if isinstance(reply, TokenUnavailable):
+            raise reply
+        return reply
+
+
+@dataclass
+class Machine:
+    """IMDS of the machine."""
+
+    asked: list[tuple[Grant, str]] = field(default_factory=list)
+    error: TokenUnavailable | None = None
+
+    async def issue(self, grant: Grant, resource: str) -> AccessToken:
+        self.asked.append((grant, resource))
+        if self.error:
+            raise self.error
+        return AccessToken(
+            value="of-the-machine",
+            client_id=ClientId(CLIENT),
+            expires_on=int(NOW) + 86_400,
+            not_before=int(NOW),
+            resource=resource,
+        )
+
+
+def granted(name: str, seconds: int = 3600) -> Reply:
+    token = jwt(appid=CLIENT, tid=TENANT, exp=int(NOW) + seconds, nbf=int(NOW), unique=name)
+    body = {"access_token": token, "expires_in": seconds, "token_type": "Bearer"}
+    return Reply(200, json.dumps(body).encode())
+
+
+def refused(code: int = 7000215) -> Reply:
+    body = {
+        "error": "invalid_client",
+        "error_description": f"AADSTS{code}: Invalid client secret provided. Trace ID: x",
+        "error_codes": [code],
+    }
+    return Reply(401, json.dumps(body).encode())
+
+
+@dataclass
+class Scene:
+    configured: Configured
+    entra: Entra
+    machine: Machine = field(default_factory=Machine)
+    clock: FakeClock = field(default_factory=FakeClock)
+    cloud: Cloud = PUBLIC
+
+    def __post_init__(self) -> None:
+        self.sign_in = SignIn(
+            lambda: credential_of(self.configured),
+            endpoint=self.entra,
+            imds=self.machine,
+            cloud=self.cloud,
+            clock=self.clock,
+            own=ObjectRef("kube-system", "mic-1"),
+        )
+
+
+# Which credential
+
+
+def test_a_managed_identity_comes_before_a_secret_and_that_before_federation(
+    tmp_path: Path,
+) -> None:
+    token = tmp_path / "token"
+    token.write_text("assertion\n")
+    every = Configured(
+        token_file=str(token),
+        client_id=CLIENT,
+        client_secret="s3cr3t",
+        tenant=TENANT,
+        managed=True,
+        managed_client_id=OTHER_CLIENT,
+    )
+    found = credential_of(every)
+    assert (found.method, str(found.client_id)) == (Method.MANAGED_IDENTITY, OTHER_CLIENT)
+    by_secret = credential_of(replace(every, managed=False))
+    assert (by_secret.method, by_secret.text) == (Method.SECRET, "s3cr3t")
+    federated = credential_of(replace(every, managed=False, client_secret=""))
+    assert (federated.method, federated.text) == (Method.FEDERATION, "assertion")
+
+
+def test_without_a_client_id_the_managed_identity_is_the_machines_own() -> None:
+    assert credential_of(Configured(managed=True)) == Credential(method=Method.MANAGED_IDENTITY)
+
+
+@pytest.mark.parametrize(
+    ("configured", "says"),
+    [
+        (Configured(), "no credential for Azure"),
+        (Configured(token_file="/somewhere"), "no credential for Azure"),
+        (Configured(client_id="msi", client_secret="x", tenant=TENANT), "must be a GUID"),
+        (Configured(client_id=CLIENT, client_secret="x", tenant="a/b"), "The tenant"),
+        (Configured(client_id=CLIENT, token_file="/no/token", tenant=TENANT), "No such file"),
+        (Configured(managed=True, managed_client_id="mine"), "must be a GUID"),
+        (Configured(cloud_config="/no/azure.json"), "--cloudconfig /no/azure.json"),
+    ],
+)
+def test_what_is_missing_is_named_with_the_ways_to_sign_in(
+    configured: Configured, says: str
+) -> None:
+    with pytest.raises(NoCredential, match=says):
+        credential_of(configured)
+
+
+def test_an_empty_token_file_is_told(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("")
+    with pytest.raises(NoCredential, match="is empty"):
+        credential_of(
+            Configured(token_file=str(tmp_path / "token"), client_id=CLIENT, tenant=TENANT)
+        )
+
+
+def test_the_file_of_the_cloud_provider_counts_before_the_variables(tmp_path: Path) -> None:
+    file = tmp_path / "azure.json"
+    file.write_text(json.dumps({"tenantId": TENANT, "aadClientId": CLIENT, "aadClientSecret": "f"}))
+    found = credential_of(
+        Configured(cloud_config=str(file), client_id=OTHER_CLIENT, client_secret="v", tenant="t.x")
+    )
+    assert (str(found.client_id), found.text, str(found.tenant)) == (CLIENT, "f", TENANT)
+
+
+def test_a_credential_shows_no_secret() -> None:
+    for shown in (repr(SECRET), repr(credential_of(SECRET)), str(credential_of(SECRET))):
+        assert "s3cr3t" not in shown
+
+
+# Tokens
+
+
+async def test_a_secret_is_sent_to_the_clouds_authority_and_the_token_kept() -> None:
+    scene = Scene(SECRET, Entra([granted("a"), granted("b")]), cloud=CLOUDS["azurechinacloud"])
+    first = await scene.sign_in.token(SCOPE)
+    assert await scene.sign_in.token(SCOPE) == first
+    ((url, form),) = scene.entra.asked
+    assert url == f"https://login.chinacloudapi.cn/{TENANT}/oauth2/v2.0/token"
+    assert (form["client_secret"], form["scope"]) == ("s3cr3t", SCOPE)
+    scene.clock.advance(3600 - AHEAD + 1)
+    assert await scene.sign_in.token(SCOPE) != first
+
+
+async def test_by_federation_the_file_is_read_anew_for_each_token(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("one")
+    configured = Configured(token_file=str(file), client_id=CLIENT, tenant=TENANT)
+    scene = Scene(configured, Entra([granted("a"), granted("b")]))
+    await scene.sign_in.token(SCOPE)
+    replacement = tmp_path / "new"
+    replacement.write_text("two")
+    replacement.rename(file)
+    await scene.sign_in.token(SCOPE)
+    assert [form["client_assertion"] for _, form in scene.entra.asked] == ["one", "two"]
+
+
+@pytest.mark.parametrize("how", ["written over", "renamed"])
+async def test_a_rotated_secret_is_used_with_the_next_token(tmp_path: Path, how: str) -> None:
+    file = tmp_path / "azure.json"
+
+    def content(secret: str) -> str:
+        return json.dumps({"tenantId": TENANT, "aadClientId": CLIENT, "aadClientSecret": secret})
+
+    file.write_text(content("old"))
+    scene = Scene(Configured(cloud_config=str(file)), Entra([refused(), granted("b")]))
+    with pytest.raises(ArmError):
+        await scene.sign_in.token(SCOPE)
+    if how == "renamed":
+        (tmp_path / "new").write_text(content("new"))
+        (tmp_path / "new").rename(file)
+    else:
+        file.write_text(content("new"))
+    await scene.sign_in.token(SCOPE)
+    assert [form["client_secret"] for _, form in scene.entra.asked] == ["old", "new"]
+    assert scene.sign_in.problems() == ()
+
+
+async def test_a_managed_identity_is_asked_of_imds_for_the_audience() -> None:
+    scene = Scene(Configured(managed=True, managed_client_id=CLIENT), Entra([]))
+    assert await scene.sign_in.token(SCOPE) == "of-the-machine"
+    ((grant, resource),) = scene.machine.asked
+    assert (str(grant.identity.client_id), resource) == (CLIENT, "https://management.azure.com")
+    own = Scene(Configured(managed=True), Entra([]))
+    await own.sign_in.token(SCOPE)
+    assert own.machine.asked[0][0].identity.system_assigned
+
+
+async def test_a_refusal_names_cause_and_next_step_and_is_not_asked_for_again_at_once() -> None:
+    scene = Scene(SECRET, Entra([refused()]))
+    for _ in range(3):
+        with pytest.raises(ArmError, match="AADSTS7000215") as told:
+            await scene.sign_in.token(SCOPE)
+        assert "Renew the client secret" in str(told.value)
+        assert "s3cr3t" not in str(told.value)
+        assert (told.value.code, told.value.status) == ("SignIn", 401)
+    assert len(scene.entra.asked) == 1
+    (problem,) = scene.sign_in.problems()
+    assert "AADSTS7000215" in problem
+    scene.clock.advance(AGAIN)
+    with pytest.raises(ArmError):
+        await scene.sign_in.token(SCOPE)
+    assert len(scene.entra.asked) == 2
+
+
+@pytest.mark.parametrize(
+    ("error", "says", "status"),
+    [
+        (TokenRefused("IMDS: no", status=400, error="invalid_request"), "Attach the identity", 401),
+        (TokenSourceDown("IMDS did not answer"), "IMDS did not answer", 503),
+    ],
+)
+async def test_what_imds_says_is_told(error: TokenUnavailable, says: str, status: int) -> None:
+    scene = Scene(Configured(managed=True), Entra([]), Machine(error=error))
+    with pytest.raises(ArmError, match=says) as told:
+        await scene.sign_in.token(SCOPE)
+    assert told.value.status == status
+
+
+async def test_a_missing_configuration_is_a_problem_until_it_is_there() -> None:
+    scene = Scene(Configured(), Entra([granted("a")]))
+    with pytest.raises(ArmError, match="no credential"):
+        await scene.sign_in.token(SCOPE)
+    assert scene.sign_in.problems()
+    scene.configured = SECRET
+    await scene.sign_in.token(SCOPE)
+    assert not scene.sign_in.problems()
+
+
+async def test_a_token_that_azure_does_not_take_is_not_offered_again() -> None:
+    scene = Scene(SECRET, Entra([granted("a"), granted("b")]))
+    first = await scene.sign_in.token(SCOPE)
+    scene.sign_in.rejected()
+    assert await scene.sign_in.token(SCOPE) != first
+
+
+async def test_many_calls_at_once_ask_for_one_token() -> None:
+    scene = Scene(SECRET, Entra([granted("a")]))
+    tokens: list[Any] = await asyncio.gather(*(scene.sign_in.token(SCOPE) for _ in range(20)))
+    assert (len(set(tokens)), len(scene.entra.asked)) == (1, 1)
