@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from deploy.values import CHART
+from podidentity import manifests
 from podidentity_sandbox.azure.client import AzureOperator
-from podidentity_sandbox.demo.prepare import prepare
+from podidentity_sandbox.demo.prepare import GROUP, Prepared, prepare
 from podidentity_sandbox.weather import CALM
 from tests.acceptance.sandbox import Sandbox, opened
 from tests.deploy.helm import IMAGE, RELEASE, Helm, HelmRefused
@@ -25,16 +26,30 @@ from tests.sandboxes import own
 SECONDS = 300
 """Longest wait of Helm for pods: CI's machine may be busy."""
 EXCEPTION = "aks-addon-exception"
+CRDS = ["crd", *(each["metadata"]["name"] for each in manifests.crds())]
 
 
 class Release:
     """A release of the chart in a sandbox."""
 
-    def __init__(self, helm: Helm, place: Sandbox, loop: asyncio.Runner, client: str) -> None:
+    def __init__(
+        self, helm: Helm, place: Sandbox, azure: AzureOperator, loop: asyncio.Runner, made: Prepared
+    ) -> None:
         self._helm = helm
         self.place = place
+        self.azure = azure
         self.loop = loop
-        self.client = client
+        self.client = made.client_id
+        one = {
+            "resourceID": made.identity_id,
+            "clientID": made.client_id,
+            "binding": {"selector": "bound"},
+        }
+        self.identities = {
+            "bound": {**one, "namespace": "default"},
+            "of-the-test": {**one, "namespace": "kube-system"},
+        }
+        """Values of an identity that pods of two namespaces may use."""
 
     def do(self, what: str, **options: Any) -> Any:
         """Have Helm do this; raise HelmRefused."""
@@ -69,22 +84,15 @@ class Release:
 def release() -> Iterator[Release]:
     """A sandbox whose machines have an identity, and nothing else of pod identity."""
     with Helm() as helm, opened(own("chart"), weather=CALM) as (place, azure, loop):
-        made = loop.run(_attached(azure, place))
-        yield Release(helm, place, loop, made)
+        yield Release(helm, place, azure, loop, loop.run(_attached(azure, place)))
 
 
-@pytest.fixture(scope="module")
-def identities(release: Release) -> dict[str, Any]:
-    """Values of an identity that pods of two namespaces may use."""
-    one = {
-        "resourceID": _id(release.place),
-        "clientID": release.client,
-        "binding": {"selector": "bound"},
-    }
-    return {
-        "bound": {**one, "namespace": "default"},
-        "of-the-test": {**one, "namespace": "kube-system"},
-    }
+async def _attached(azure: AzureOperator, place: Sandbox) -> Prepared:
+    """Make an identity, and attach it to the machines."""
+    made = await prepare(place.plan)
+    identity = {"type": "UserAssigned", "userAssignedIdentities": {made.identity_id: {}}}
+    await azure.arm("PATCH", place.plan.scale_set_id, {"identity": identity})
+    return made
 
 
 ASKED = (
@@ -112,26 +120,10 @@ def _shell(place: Sandbox, command: str) -> str:
     return ran.stdout.decode()
 
 
-IDS: dict[str, str] = {}
-
-
-def _id(place: Sandbox) -> str:
-    return IDS[place.plan.name]
-
-
-async def _attached(azure: AzureOperator, place: Sandbox) -> str:
-    """Make an identity, attach it to the machines, and return its client id."""
-    made = await prepare(place.plan)
-    IDS[place.plan.name] = made.identity_id
-    identity = {"type": "UserAssigned", "userAssignedIdentities": {made.identity_id: {}}}
-    await azure.arm("PATCH", place.plan.scale_set_id, {"identity": identity})
-    return made.client_id
-
-
 def test_one_install_on_a_bare_cluster_brings_everything_and_a_pod_its_token(
-    release: Release, identities: dict[str, Any]
+    release: Release,
 ) -> None:
-    release.put("install", azureIdentities=identities, test={"identity": "bound"})
+    release.put("install", azureIdentities=release.identities, test={"identity": "bound"})
     release.place.start_pod()
     status, body = release.ask()
     assert (status, body.get("client_id")) == (200, release.client), body
@@ -163,14 +155,14 @@ def test_enable_changes_nothing_of_the_release(release: Release) -> None:
 
 
 def test_an_upgrade_takes_the_custom_resources_over_and_no_request_of_a_pod_fails(
-    release: Release, identities: dict[str, Any]
+    release: Release,
 ) -> None:
     before = release.get("azureidentity", "bound", "-n", "default")["metadata"]["uid"]
     found: list[str] = []
     with _asking(release, found):
         release.put(
             "upgrade",
-            azureIdentities=identities,
+            azureIdentities=release.identities,
             test={"identity": "bound"},
             nmi={"logVerbosity": 4},
         )
@@ -191,9 +183,9 @@ def test_a_rollback_is_ready_and_pods_are_served_as_before(release: Release) -> 
 
 
 def test_when_it_goes_the_custom_resources_stay_and_nothing_leaks(
-    release: Release, identities: dict[str, Any]
+    release: Release,
 ) -> None:
-    release.put("upgrade", azureIdentities=identities)
+    release.put("upgrade", azureIdentities=release.identities)
     release.do("uninstall", wait="watcher", timeout=SECONDS)
     assert {"None/azureidentities.aadpodidentity.k8s.io"} <= release.names("crd")
     said = release.loop.run(release.place.shell(f"{ASKED} || echo none")).stdout.decode()
@@ -203,10 +195,26 @@ def test_when_it_goes_the_custom_resources_stay_and_nothing_leaks(
         assert not any("aad-pod-identity" in name for name in release.names(kind))
 
 
-def test_it_can_be_installed_again_over_what_stayed(
-    release: Release, identities: dict[str, Any]
+def test_custom_resources_of_others_are_taken_over_when_helm_is_told_to(
+    release: Release,
 ) -> None:
-    release.put("install", azureIdentities=identities)
+    """As they are after the archived chart, whose resources no release has."""
+    labels = "app.kubernetes.io/managed-by"
+    whose = ("meta.helm.sh/release-name", "meta.helm.sh/release-namespace")
+    release.place.run("kubectl", "label", *CRDS, f"{labels}-")
+    release.place.run("kubectl", "annotate", *CRDS, *(f"{name}-" for name in whose))
+    with pytest.raises(HelmRefused, match="invalid ownership metadata"):
+        release.put("install", azureIdentities=release.identities)
+    assert release.names("daemonsets") == set()
+    release.place.run("kubectl", "label", *CRDS, f"{labels}=Helm")
+    said = [f"{whose[0]}={RELEASE}", f"{whose[1]}=kube-system"]
+    release.place.run("kubectl", "annotate", *CRDS, *said)
+
+
+def test_it_can_be_installed_again_over_what_stayed(
+    release: Release,
+) -> None:
+    release.put("install", azureIdentities=release.identities)
     assert release.ask()[0] == 200
 
 
@@ -215,3 +223,35 @@ def test_half_a_value_is_refused_and_nothing_is_changed(release: Release) -> Non
     with pytest.raises(HelmRefused, match="tolerations"):
         release.put("upgrade", nmi={"tolerations": "all"})
     assert release.do("status")["revision"] == revision
+
+
+def test_in_standard_mode_mic_attaches_what_a_pod_needs_and_the_pod_waits_for_its_token(
+    release: Release,
+) -> None:
+    made = release.loop.run(release.azure.create_identity(GROUP, "by-mic"))
+    plan = release.place.plan
+    by_mic = {
+        "namespace": "default",
+        "resourceID": made["id"],
+        "clientID": made["clientId"],
+        "binding": {"selector": "by-mic"},
+    }
+    release.put(
+        "upgrade",
+        operationMode="standard",
+        azureIdentities={**release.identities, "by-mic": by_mic},
+        adminsecret={
+            "cloud": "AzurePublicCloud",
+            "subscriptionID": plan.subscription_id,
+            "resourceGroup": plan.node_group,
+            "tenantID": plan.tenant_id,
+            "clientID": plan.operator_id,
+            "clientSecret": plan.operator_secret,
+        },
+    )
+    release.place.run("kubectl", "label", "pod", "app", "aadpodidbinding=by-mic", "--overwrite")
+    status, body, _ = release.loop.run(release.place.ask(seconds=90))
+    assert (status, body.get("client_id")) == (200, made["clientId"].lower()), body
+    found = release.loop.run(release.azure.arm("GET", plan.scale_set_id))
+    on_host = {each.lower() for each in found["identity"]["userAssignedIdentities"]}
+    assert made["id"].lower() in on_host

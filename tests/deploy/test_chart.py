@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from deploy import values
 from deploy.values import CHART, ROOT
 from podidentity import __version__, manifests
 from podidentity.cli.agent_choices import Choices, chosen
+from podidentity.cli.controller import chosen_of, flags_of
 from podidentity.core.data_path import Backend
 from podidentity.wire.manifests import parse_binding, parse_identity
 from podidentity.wire.rbac import Grantee, holders
@@ -25,6 +27,9 @@ from tests.deploy.helm import IMAGE, Helm, HelmRefused, Object, Rendered
 OLD = sorted((Path(__file__).parent / "old_values").glob("*.yaml"))
 PROFILES = sorted((CHART / "profiles").glob("*.yaml"))
 NAME = "aad-pod-identity-nmi"
+MIC = "aad-pod-identity-mic"
+CLIENT = "2b7e0000-0000-0000-0000-000000000000"
+FEDERATED = {"federation": {"clientID": CLIENT, "tenantID": "contoso.com"}}
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -36,6 +41,14 @@ def read(path: Path) -> dict[str, Any]:
 def helm() -> Iterator[Helm]:
     with Helm() as running:
         yield running
+
+
+@pytest.fixture
+def promtool() -> str:
+    found = shutil.which("promtool")
+    if found is None:
+        pytest.skip("promtool is not installed: ./scripts/setup as root does it")
+    return found
 
 
 # ---- What it is made of
@@ -80,7 +93,7 @@ def test_every_value_of_the_archived_chart_is_there() -> None:
 
 def plain(found: Object) -> Object:
     """Return an object without what the release alone gives it, and by the names of `enable`."""
-    text = json.dumps(found).replace(NAME, manifests.ACCOUNT)
+    text = json.dumps(found).replace(NAME, manifests.ACCOUNT).replace(MIC, "podidentity-mic")
     made: Object = json.loads(text)
     made["metadata"].pop("labels", None)
     annotations = made["metadata"].get("annotations", {})
@@ -97,7 +110,7 @@ def plain(found: Object) -> Object:
 
 
 def _is_set(found: Object) -> bool:
-    return bool(found["kind"] == "DaemonSet")
+    return bool(found["kind"] in {"DaemonSet", "Deployment"})
 
 
 def by_name(objects: list[Object]) -> dict[tuple[str, str], Object]:
@@ -168,6 +181,40 @@ def _sorted_flags(found: Object) -> Object:
         for container in found["spec"]["template"]["spec"]["containers"]:
             if "args" in container:
                 container["args"] = sorted(container["args"])
+    return found
+
+
+def test_chart_and_enable_make_the_same_mic(helm: Helm) -> None:
+    rendered = helm.render({"mic": {**FEDERATED, "affinity": {"podAntiAffinity": None}}})
+    flags = [f"--azure-client-id={CLIENT}", "--azure-tenant-id=contoso.com"]
+    wanted = by_name(manifests.mic(image=IMAGE_OF_BOTH, extra_args=flags))
+    made = {
+        name: found
+        for name, found in by_name(of_release(rendered)).items()
+        if "mic" in name[1] and name[0] != "CustomResourceDefinition"
+    }
+    renamed = {("PodDisruptionBudget", "mic-pdb"): ("PodDisruptionBudget", "podidentity-mic")}
+    renamed[("Deployment", "podidentity-mic")] = ("Deployment", "mic")
+    made = {renamed.get(name, name): found for name, found in made.items()}
+    assert set(made) == set(wanted)
+    for name, found in made.items():
+        assert _unselected(found) == _unselected(wanted[name]), name
+
+
+def _unselected(found: Object) -> Object:
+    """Return it without names, selections and variables of the admin secret, which is not there."""
+    found["metadata"]["name"] = ""
+    spec = found.get("spec", {})
+    spec.pop("selector", None)
+    if found["kind"] == "Deployment":
+        spec["template"]["metadata"]["labels"] = {}
+        pod = spec["template"]["spec"]
+        for constraint in pod["topologySpreadConstraints"]:
+            constraint.pop("labelSelector")
+        (container,) = pod["containers"]
+        container["env"] = [
+            each for each in container["env"] if "secretKeyRef" not in each.get("valueFrom", {})
+        ]
     return found
 
 
@@ -259,16 +306,18 @@ def test_a_digest_is_what_counts_and_secrets_go_with_every_pod(helm: Helm) -> No
 def test_an_old_values_file_renders_unchanged_to_objects_that_kubernetes_knows(
     helm: Helm, path: Path
 ) -> None:
-    rendered = helm.render({**read(path), "operationMode": "managed"})
+    rendered = helm.render(read(path))
     unknown = {"no schema: AzureIdentity", "no schema: AzureIdentityBinding"}
     unknown.add("no schema: AzurePodIdentityException")
     assert set(helm.invalid(rendered.objects)) <= unknown
     assert chosen(rendered.nmi).doubt == ""
+    if read(path).get("operationMode") != "managed":
+        chosen_of(flags_of(rendered.named("Deployment", MIC)))
 
 
 def test_the_archived_defaults_keep_their_meaning(helm: Helm) -> None:
     path = Path(__file__).parent / "old_values/defaults-4.1.18.yaml"
-    rendered = helm.render({**read(path), "operationMode": "managed"})
+    rendered = helm.render(read(path))
     serve, net = rendered.pod["containers"]
     assert serve["resources"]["limits"] == {"cpu": "200m", "memory": "512Mi"}
     assert net["resources"]["limits"] == {"memory": "96Mi"}
@@ -400,6 +449,181 @@ def test_without_access_to_secrets_the_rule_is_gone_and_without_rbac_every_role(
     assert rendered.names("ClusterRole") == rendered.names("ClusterRoleBinding") == set()
     assert NAME in rendered.names("ServiceAccount")
     assert "somebody gives service account kube-system/aad-pod-identity-nmi" in rendered.notes
+
+
+# ---- MIC
+
+
+def pod_of_mic(rendered: Rendered) -> Object:
+    found: Object = rendered.named("Deployment", MIC)["spec"]["template"]["spec"]
+    return found
+
+
+def is_restricted(pod: Object) -> bool:
+    """Whether pod security's profile `restricted` admits the pod.
+
+    https://kubernetes.io/docs/concepts/security/pod-security-standards/
+    """
+    (container,) = pod["containers"]
+    security = container["securityContext"]
+    return (
+        not {"hostNetwork", "hostPID", "hostIPC"} & set(pod)
+        and not any("hostPath" in volume for volume in pod["volumes"])
+        and pod["securityContext"]["runAsNonRoot"] is True
+        and pod["securityContext"]["runAsUser"] > 0
+        and pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        and security["allowPrivilegeEscalation"] is False
+        and security["capabilities"] == {"drop": ["ALL"]}
+    )
+
+
+def test_in_managed_mode_there_is_no_mic_and_in_standard_mode_nmi_waits_for_it(
+    helm: Helm,
+) -> None:
+    assert helm.render({"operationMode": "managed"}).names("Deployment") == set()
+    rendered = helm.render({})
+    assert rendered.names("Deployment") == {MIC}
+    assert "--operation-mode=standard" in rendered.flags("serve")
+    assert "--operation-mode=standard" in rendered.flags("net")
+
+
+def test_mic_is_selected_as_in_the_archived_chart_and_two_replicas_are_spread(
+    helm: Helm,
+) -> None:
+    rendered = helm.render({}, name="identity")
+    deployment = rendered.named("Deployment", MIC)
+    selected = {
+        "app.kubernetes.io/name": "aad-pod-identity",
+        "app.kubernetes.io/instance": "identity",
+        "app.kubernetes.io/component": "mic",
+    }
+    assert deployment["spec"]["selector"]["matchLabels"] == selected
+    assert deployment["spec"]["replicas"] == 2
+    (spread,) = pod_of_mic(rendered)["topologySpreadConstraints"]
+    assert spread["labelSelector"] == {"matchLabels": selected}
+    budget = rendered.named("PodDisruptionBudget", "mic-pdb")["spec"]
+    assert budget == {"maxUnavailable": 1, "selector": {"matchLabels": selected}}
+    given = helm.render({"mic": {"podDisruptionBudget": {"minAvailable": 1}}}, name="identity")
+    budget = given.named("PodDisruptionBudget", "mic-pdb")["spec"]
+    assert budget == {"minAvailable": 1, "selector": {"matchLabels": selected}}
+
+
+@pytest.mark.parametrize(
+    ("name", "restricted", "excepted"),
+    [
+        ("defaults-4.1.18", False, True),
+        ("readme-service-principal", True, False),
+        ("readme-managed-identity", True, True),
+    ],
+)
+def test_mic_has_of_its_node_what_its_way_to_sign_in_needs_and_no_more(
+    helm: Helm, name: str, restricted: bool, excepted: bool
+) -> None:
+    rendered = helm.render(read(Path(__file__).parent / f"old_values/{name}.yaml"))
+    assert is_restricted(pod_of_mic(rendered)) is restricted
+    assert ("mic" in rendered.names("AzurePodIdentityException")) is excepted
+    settings = chosen_of(flags_of(rendered.named("Deployment", MIC)))
+    assert bool(settings.cloud_config) is not restricted
+
+
+def test_with_federation_mic_needs_no_secret_and_nothing_of_its_node(helm: Helm) -> None:
+    rendered = helm.render({"mic": FEDERATED})
+    assert is_restricted(pod_of_mic(rendered))
+    assert rendered.names("Secret") == set()
+    assert "mic" not in rendered.names("AzurePodIdentityException")
+    flags = flags_of(rendered.named("Deployment", MIC))
+    assert flags == [f"--azure-client-id={CLIENT}", "--azure-tenant-id=contoso.com"]
+
+
+def test_the_admin_secret_has_the_archived_name_and_keys_and_a_change_starts_mic_anew(
+    helm: Helm,
+) -> None:
+    given = read(Path(__file__).parent / "old_values/readme-managed-identity.yaml")
+    rendered = helm.render(given)
+    secret = rendered.named("Secret", MIC)["stringData"]
+    assert secret["UseMSI"] == "true"
+    assert set(secret) == {
+        "Cloud",
+        "SubscriptionID",
+        "ResourceGroup",
+        "VMType",
+        "TenantID",
+        "ClientID",
+        "ClientSecret",
+        "UseMSI",
+        "UserAssignedMSIClientID",
+    }
+    (container,) = pod_of_mic(rendered)["containers"]
+    read_from = {
+        each["name"]: each["valueFrom"]["secretKeyRef"]["key"]
+        for each in container["env"]
+        if "secretKeyRef" in each.get("valueFrom", {})
+    }
+    assert read_from["USE_MSI"] == "UseMSI"
+    assert set(read_from.values()) <= set(secret)
+    sums = {
+        made.named("Deployment", MIC)["spec"]["template"]["metadata"]["annotations"][
+            "checksum/config"
+        ]
+        for made in (
+            rendered,
+            helm.render({"adminsecret": {**given["adminsecret"], "clientSecret": "new"}}),
+        )
+    }
+    assert len(sums) == 2
+
+
+def test_mics_flags_are_those_of_the_values_and_its_rights_follow_its_lock(helm: Helm) -> None:
+    given = {
+        "mic": {
+            "leaderElection": {"namespace": "locks", "name": "mine", "duration": "30s"},
+            "probePort": "18080",
+            "prometheusPort": 0,
+            "immutableUserMSIs": [CLIENT],
+            "createDeleteBatch": 40,
+            "identityAssignmentReconcileInterval": "5m",
+            "loggingFormat": "json",
+            "customCloud": {"enabled": True},
+            "assign": "all-hosts",
+            "extraArgs": ["--detach-grace=0s"],
+        },
+        "compat": {"crossNamespace": True},
+    }
+    rendered = helm.render(given)
+    deployment = rendered.named("Deployment", MIC)
+    flags = flags_of(deployment)
+    assert set(flags) >= {
+        "--leader-election-namespace=locks",
+        "--leader-election-name=mine",
+        "--leader-election-duration=30s",
+        "--http-probe-port=18080",
+        "--prometheus-port=0",
+        f"--immutable-user-msis={CLIENT}",
+        "--createDeleteBatch=40",
+        "--identity-assignment-reconcile-interval=5m",
+        "--log-format=json",
+        "--cloud=AzureStackCloud",
+        "--azure-environment-file=/etc/kubernetes/akscustom.json",
+        "--assign=all-hosts",
+        "--compat-cross-namespace=true",
+    }
+    assert flags[-1] == "--detach-grace=0s"
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    for probe in ("readinessProbe", "livenessProbe"):
+        assert container[probe]["httpGet"]["port"] == 18080
+    role = rendered.named("Role", "podidentity-mic-lease")
+    assert role["metadata"]["namespace"] == "locks"
+    assert {name for rule in role["rules"] for name in rule.get("resourceNames", ())} == {"mine"}
+
+
+def test_a_network_policy_lets_mic_out_and_only_scrapers_in(helm: Helm) -> None:
+    assert helm.render({}).names("NetworkPolicy") == set()
+    rendered = helm.render({"networkPolicy": {"enabled": True}})
+    policy = rendered.named("NetworkPolicy", MIC)
+    selected = rendered.named("Deployment", MIC)["spec"]["selector"]["matchLabels"]
+    assert policy["spec"]["podSelector"]["matchLabels"] == selected
+    assert policy["spec"]["ingress"] == [{"ports": [{"protocol": "TCP", "port": 8888}]}]
+    assert helm.invalid([policy]) == []
 
 
 # ---- Identities
@@ -675,7 +899,7 @@ def test_the_test_may_look_and_change_nothing_and_all_of_it_goes_with_it(helm: H
 
 
 def test_the_service_for_scraping_selects_nmi_and_alerts_say_where_to_read_on(
-    helm: Helm, tmp_path: Path
+    helm: Helm, tmp_path: Path, promtool: str
 ) -> None:
     given = {
         "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
@@ -697,12 +921,47 @@ def test_the_service_for_scraping_selects_nmi_and_alerts_say_where_to_read_on(
             url = each["annotations"]["runbook_url"]
             assert url == f"https://docs.example.com/watch#{each['alert'].lower()}"
             assert f"### {each['alert']}\n" in page
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("promtool is not installed: ./scripts/setup as root does it")
+    given = {**given, "operationMode": "standard"}
+    services = helm.render(given).names("Service")
+    assert services == {f"{NAME}-metrics", f"{MIC}-metrics"}
     rules = tmp_path / "rules.yaml"
     rules.write_text(yaml.safe_dump(rule["spec"]))
     subprocess.run([promtool, "check", "rules", rules], check=True, capture_output=True)
+
+
+def test_the_dashboard_asks_for_numbers_that_there_are(
+    helm: Helm, tmp_path: Path, promtool: str
+) -> None:
+    given = {"dashboards": {"enabled": True}}
+    found = helm.render({"operationMode": "managed", **given}).named(
+        "ConfigMap", "aad-pod-identity-dashboards"
+    )
+    assert found["metadata"]["labels"]["grafana_dashboard"] == "1"
+    (text,) = found["data"].values()
+    scrape = (ROOT / "tests/nmi/scrape.txt").read_text()
+    panels = json.loads(text)["panels"]
+    for panel in panels:
+        for target in panel["targets"]:
+            names = re.findall(r"\b(?:aad)?podidentity_\w+", target["expr"])
+            assert names, panel["title"]
+            for name in names:
+                assert f"# TYPE {name.removesuffix('_bucket')} " in scrape, name
+    rules = [
+        {"record": f"panel:{panel['id']}:{target['refId'].lower()}", "expr": target["expr"]}
+        for panel in panels
+        for target in panel["targets"]
+    ]
+    written = tmp_path / "rules.yaml"
+    written.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
+    subprocess.run([promtool, "check", "rules", written], check=True, capture_output=True)
+    places = [panel["gridPos"] for panel in panels]
+    cells = [
+        (x, y)
+        for at in places
+        for x in range(at["x"], at["x"] + at["w"])
+        for y in range(at["y"], at["y"] + at["h"])
+    ]
+    assert len(cells) == len(set(cells))
 
 
 # ---- What others say of it

@@ -21,25 +21,43 @@ account and roles, its labels. NMI and MIC have the archived chart's labels, all
 {{- $items = append $items $document -}}
 {{- end -}}
 {{- end -}}
-{{- $own := list "ServiceAccount" "ClusterRole" "ClusterRoleBinding" -}}
+{{- $named := dict "podidentity-nmi" $nmi "podidentity-mic" (include "podidentity.mic" $root) -}}
+{{- $own := list "ServiceAccount" "ClusterRole" "ClusterRoleBinding" "Role" "RoleBinding" -}}
 {{- range $items -}}
-{{- if and (has .kind $own) (eq .metadata.name "podidentity-nmi") -}}
-{{- $_ := set .metadata "name" $nmi -}}
+{{- if and (has .kind $own) (hasKey $named .metadata.name) -}}
+{{- $_ := set .metadata "name" (get $named .metadata.name) -}}
 {{- end -}}
-{{- if and (hasKey .metadata "namespace") (not $.keepsNamespace) -}}{{- $_ := set .metadata "namespace" $namespace -}}{{- end -}}
+{{- if and (eq (.metadata.namespace | default "") "kube-system") (not $.keepsNamespace) -}}{{- $_ := set .metadata "namespace" $namespace -}}{{- end -}}
 {{- range .subjects -}}
 {{- if eq .kind "ServiceAccount" -}}
 {{- $_ := set . "namespace" $namespace -}}
-{{- if eq .name "podidentity-nmi" -}}{{- $_ := set . "name" $nmi -}}{{- end -}}
+{{- if hasKey $named .name -}}{{- $_ := set . "name" (get $named .name) -}}{{- end -}}
 {{- end -}}
 {{- end -}}
-{{- if and (hasKey . "roleRef") (eq (dig "roleRef" "name" "" .) "podidentity-nmi") -}}{{- $_ := set .roleRef "name" $nmi -}}{{- end -}}
+{{- $role := dig "roleRef" "name" "" . -}}
+{{- if hasKey $named $role -}}{{- $_ := set .roleRef "name" (get $named $role) -}}{{- end -}}
 {{- $component := index (.metadata.labels | default dict) "app.kubernetes.io/component" -}}
 {{- $labels := include "podidentity.labels" (dict "root" $root "component" $component) | fromYaml -}}
 {{- if not (has $component (list "nmi" "mic")) -}}{{- $labels = mergeOverwrite $labels (.metadata.labels | default dict) -}}{{- end -}}
 {{- $_ := set .metadata "labels" $labels -}}
 {{- end -}}
 {{- toYaml (dict "items" $items) -}}
+{{- end }}
+
+{{/* A manifest's affinity, and the one that is asked for: nodes must satisfy both. */}}
+{{- define "podidentity.affinity" -}}
+{{- $affinity := mergeOverwrite (deepCopy .own) (omit (deepCopy .asked) "nodeAffinity") -}}
+{{- with .asked.nodeAffinity -}}
+{{- $ours := dig "nodeAffinity" "requiredDuringSchedulingIgnoredDuringExecution" "nodeSelectorTerms" (list (dict "matchExpressions" list)) $affinity | first -}}
+{{- $terms := list -}}
+{{- range dig "requiredDuringSchedulingIgnoredDuringExecution" "nodeSelectorTerms" list . -}}
+{{- $terms = append $terms (set (deepCopy .) "matchExpressions" (concat (.matchExpressions | default list) $ours.matchExpressions)) -}}
+{{- end -}}
+{{- $node := deepCopy . -}}
+{{- $_ := set $node "requiredDuringSchedulingIgnoredDuringExecution" (dict "nodeSelectorTerms" ($terms | default (list $ours))) -}}
+{{- $_ := set $affinity "nodeAffinity" $node -}}
+{{- end -}}
+{{- toYaml $affinity -}}
 {{- end }}
 
 {{/*
@@ -69,21 +87,7 @@ pods have these labels, and are known by them; with `args` all its containers ha
 {{- end -}}
 {{- end -}}
 {{- $_ := set $pod "tolerations" $tolerations -}}
-{{- $affinity := $pod.affinity | default dict -}}
-{{- with $values.affinity -}}
-{{- $affinity = mergeOverwrite (deepCopy $affinity) (omit (deepCopy .) "nodeAffinity") -}}
-{{- $asked := dig "nodeAffinity" dict . -}}
-{{- if $asked -}}
-{{- $ours := dig "nodeAffinity" "requiredDuringSchedulingIgnoredDuringExecution" "nodeSelectorTerms" (list (dict "matchExpressions" list)) $affinity | first -}}
-{{- $terms := list -}}
-{{- range dig "requiredDuringSchedulingIgnoredDuringExecution" "nodeSelectorTerms" list $asked -}}
-{{- $terms = append $terms (set (deepCopy .) "matchExpressions" (concat (.matchExpressions | default list) $ours.matchExpressions)) -}}
-{{- end -}}
-{{- $node := deepCopy $asked -}}
-{{- $_ := set $node "requiredDuringSchedulingIgnoredDuringExecution" (dict "nodeSelectorTerms" ($terms | default (list $ours))) -}}
-{{- $_ := set $affinity "nodeAffinity" $node -}}
-{{- end -}}
-{{- end -}}
+{{- $affinity := include "podidentity.affinity" (dict "own" ($pod.affinity | default dict) "asked" ($values.affinity | default dict)) | fromYaml -}}
 {{- with $affinity }}{{ $_ := set $pod "affinity" . }}{{ end -}}
 {{- with $root.Values.imagePullSecrets }}{{ $_ := set $pod "imagePullSecrets" . }}{{ end -}}
 {{- with $values.seLinuxOptions }}{{ $_ := set $pod.securityContext "seLinuxOptions" . }}{{ end -}}

@@ -14,6 +14,10 @@
 {{ include "podidentity.name" . }}-nmi
 {{- end }}
 
+{{- define "podidentity.mic" -}}
+{{ include "podidentity.name" . }}-mic
+{{- end }}
+
 {{- define "podidentity.selector" -}}
 app.kubernetes.io/name: {{ include "podidentity.name" .root }}
 app.kubernetes.io/instance: {{ .root.Release.Name }}
