@@ -210,6 +210,12 @@ class Controlled:
         lease = self.get(f"{LEASES}/aad-pod-identity-mic")
         return str(lease["spec"].get("holderIdentity", ""))
 
+    def checked(self) -> set[str]:
+        """Return the reasons of what `podidentity check` finds."""
+        command = "podidentity check -o json || true"
+        found = json.loads(self.sandbox.run("sh", "-c", command))
+        return {each["reason"] for each in found}
+
     def kill(self, mic: str) -> None:
         """Delete a pod of MIC; it has no time to hand over."""
         path = f"/api/v1/namespaces/kube-system/pods/{mic}?gracePeriodSeconds=0"

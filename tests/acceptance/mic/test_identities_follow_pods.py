@@ -252,6 +252,22 @@ def _page(place: Controlled, pod: str, path: str) -> str:
     return place.sandbox.run("kubectl", "get", "--raw", where)
 
 
+def test_a_pause_keeps_azure_as_it_is_and_check_says_so(place: Controlled, orders: Managed) -> None:
+    place.sandbox.run("podidentity", "mic", "pause")
+    waits = place.identity("waits")
+    place.bind("waits", waits)
+    place.pod("waits", "waits")
+    place.pod("goes-on", "orders")
+    place.assigned("goes-on")
+    place.until(lambda: place.states("waits") == ["Created"], "it is not even recorded")
+    assert "ControllerPaused" in place.checked()
+    assert not place.has(waits)
+    assert place.has(orders)
+    place.sandbox.run("podidentity", "mic", "resume")
+    place.assigned("waits")
+    assert "ControllerPaused" not in place.checked()
+
+
 def test_scenario_09_forty_pods_are_assigned(place: Controlled, orders: Managed) -> None:
     names = [f"crowd-{number}" for number in range(40)]
     for name in names:
