@@ -10,7 +10,6 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from podidentity_sandbox.demo.prepare import prepare
 from podidentity_sandbox.node.client import ExecResult, execute
 from podidentity_sandbox.plan import MINORS, Network, Plan
 from podidentity_sandbox.weather import CALM, Weather, named, read, seed_of, write
+from podidentity_sandbox.world.environment import environment
 from podidentity_sandbox.world.folder import Folder
 from podidentity_sandbox.world.inspection import status
 from podidentity_sandbox.world.lifecycle import bring_down, bring_up
@@ -69,7 +69,7 @@ class Sandbox:
         `podidentity` acts as the deployer, kubectl and `podidentity sandbox` as the operator. In a
         storm it is run again, as by a person, where its refusal names what the weather did.
         """
-        surroundings = {**os.environ, **self._variables}
+        surroundings = {**os.environ, **environment(self.plan, os.environ["PATH"])}
         if command[0] != "kubectl" and command[:2] != ("podidentity", "sandbox"):
             surroundings["PATH"] = f"{self._deployer}:{surroundings['PATH']}"
         for left in reversed(range(TRIES if STORM else 1)):
@@ -81,15 +81,6 @@ class Sandbox:
                 break
         assert done.returncode == 0, SAID[0]
         return done.stdout
-
-    @cached_property
-    def _variables(self) -> dict[str, str]:
-        """What `sandbox env` says; asked once, for it is a program of a second."""
-        ask = ["podidentity", "sandbox", "env", "--name", self.plan.name, "--shell", "json"]
-        said = subprocess.run(ask, capture_output=True, text=True, check=False)
-        assert said.returncode == 0, said.stderr
-        found: dict[str, str] = json.loads(said.stdout)
-        return found
 
     async def bind(self, *flags: str) -> None:
         """Enable pod identity with these flags of NMI, and add an identity."""

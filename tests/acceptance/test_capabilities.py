@@ -46,10 +46,9 @@ class Agent:
         net["securityContext"]["capabilities"]["add"] = list(capabilities)
         where = ("-n", "kube-system")
         self.place.run("kubectl", "delete", "daemonset", "nmi", *where, "--cascade=foreground")
-        before = self.api.request("GET", PODS)["metadata"]["resourceVersion"]
         self.place.run("kubectl", "create", "-f", "-", given=json.dumps(wanted))
-        for kind, pod in self.api.watch(PODS, before, SECONDS):
-            if kind == "ADDED" and pod["metadata"]["name"].startswith("nmi-"):
+        for _, pod in self.api.follow(PODS, SECONDS):
+            if pod["metadata"]["name"].startswith("nmi-"):
                 return str(pod["metadata"]["name"])
         raise AssertionError("the DaemonSet made no pod")
 
@@ -59,13 +58,10 @@ class Agent:
 
     def unhealthy(self, pod: str, words: str) -> None:
         """Wait until a probe of the pod fails and says these words."""
-        version = self.api.request("GET", PODS)["metadata"]["resourceVersion"]
-        found = [("ADDED", each) for each in self.api.request("GET", EVENTS)["items"]]
-        for news in (found, self.api.watch(EVENTS, version, SECONDS)):
-            for _, event in news:
-                ours = event["involvedObject"]["name"] == pod
-                if ours and event["reason"] == "Unhealthy" and words in event["message"]:
-                    return
+        for _, event in self.api.follow(EVENTS, SECONDS):
+            ours = event["involvedObject"]["name"] == pod
+            if ours and event["reason"] == "Unhealthy" and words in event["message"]:
+                return
         raise AssertionError(f"{pod} does not say {words}: {self.events(pod)}")
 
     def found_by_check(self) -> str:

@@ -136,12 +136,7 @@ class Driven(Sandbox):
         return await asyncio.to_thread(self._event, pod, reason)
 
     def _event(self, pod: str, reason: str) -> str:
-        path = "/api/v1/namespaces/default/events"
-        found = self.api.request("GET", path)
-        for event in found["items"]:
-            if is_of(event, pod, reason):
-                return str(event["message"])
-        for _, event in self.api.watch(path, found["metadata"]["resourceVersion"], 60):
+        for _, event in self.api.follow("/api/v1/namespaces/default/events", 60):
             if is_of(event, pod, reason):
                 return str(event["message"])
         raise AssertionError(f"no event {reason} on pod {pod}")

@@ -17,6 +17,8 @@ from podidentity_sandbox.weather import CALM
 from tests.acceptance.sandbox import ASK, Sandbox, one_node
 
 REQUESTS = 300
+BY_ONE = 10
+"""Requests that one curl makes while something is done: its start costs as much as they do."""
 SLOW = "https://of-a-slow-answer.example"
 
 
@@ -30,10 +32,20 @@ def one(nonce: str, resource: str = "https://vault.azure.net", seconds: int = 1)
     return ASK.format(seconds=seconds, nonce=nonce, resource=resource) + " -o /dev/null"
 
 
+def several(nonce: str, requests: int) -> str:
+    """Return the command that asks so often, one after the other, on a connection for each."""
+    vault = "https://vault.azure.net"
+    ask, _, url = ASK.format(seconds=1, nonce=nonce, resource=vault).rpartition(" '")
+    url = url.removesuffix("'")
+    told = (
+        f"""for n in $(seq {requests}); do printf 'url = "{url}"\\noutput = /dev/null\\n'; done"""
+    )
+    return f"{told} | {ask} -H 'Connection: close' -K -"
+
+
 async def stream(place: Sandbox, nonce: str, requests: int) -> list[str]:
-    """Ask so many times from the pod, each on a connection of its own; return the statuses."""
-    loop = f"for i in $(seq {requests}); do {one(nonce)}; done"
-    return (await place.shell(loop, seconds=100)).stdout.decode().split()
+    """Ask so many times from the pod; return the statuses."""
+    return (await place.shell(several(nonce, requests), seconds=100)).stdout.decode().split()
 
 
 @asynccontextmanager
@@ -41,7 +53,7 @@ async def streaming(place: Sandbox, nonce: str) -> AsyncIterator[list[str]]:
     """Ask from before to after what is done meanwhile, and often; the statuses come at the end."""
     loop = (
         f"rm -f /begun /over; i=0; until test -e /over && test $i -ge {REQUESTS};"
-        f" do {one(nonce)}; i=$((i + 1)); touch /begun; done"
+        f" do {several(nonce, BY_ONE)}; i=$((i + {BY_ONE})); touch /begun; done"
     )
     statuses: list[str] = []
     asking = asyncio.create_task(place.shell(loop, seconds=100))

@@ -73,7 +73,7 @@ async def test_the_commands_of_the_page_on_watching_tell_who_got_a_token() -> No
     async with one_node("watching") as place:
         await place.bind()
         place.start_pod()
-        typed(place, turn_on, {})
+        place.run("bash", "-ec", turn_on)
         assert (await place.ask())[0] == 200
         got = typed(place, who, {"orders": "bound"}).splitlines()
     assert [line.split()[1] for line in got] == ["default/app"]

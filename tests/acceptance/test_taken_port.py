@@ -50,7 +50,7 @@ def order_to_follow(place: Sandbox) -> list[list[str]]:
 async def nmi_pod(place: Sandbox) -> str:
     """Return the name of NMI's pod, as soon as it is made."""
     path = "/api/v1/namespaces/kube-system/pods"
-    for _, pod in Api(place.plan).watch(path, "0", 30):
+    for _, pod in Api(place.plan).follow(path, 30):
         if pod["metadata"]["name"].startswith("nmi-"):
             return str(pod["metadata"]["name"])
     raise AssertionError("no pod of NMI")

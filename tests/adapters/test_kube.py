@@ -369,6 +369,34 @@ async def test_a_command_reads_again_where_its_connection_is_cut() -> None:
     assert (len(server.asked), slept) == (3, [])
 
 
+async def test_a_command_reads_again_a_second_after_the_server_failed() -> None:
+    async with (
+        scripted(answers(b"{}", 500), answers(b"{}", 504), answers(b"{}")) as server,
+        sleepless(server.url, reads=3) as (kube, slept),
+    ):
+        assert await kube.get("/a") == b"{}"
+    assert (len(server.asked), slept) == (3, [1, 1])
+
+
+@pytest.mark.parametrize("reads", [1, 3])
+async def test_a_server_that_always_fails_is_given_up(reads: int) -> None:
+    async with (
+        scripted(answers(b"{}", 500)) as server,
+        sleepless(server.url, reads) as (kube, slept),
+    ):
+        with pytest.raises(KubeError):
+            await kube.get("/a")
+    assert (len(server.asked), slept) == (reads, [1] * (reads - 1))
+
+
+@pytest.mark.parametrize("turn", [cuts, answers(b"{}", 500)], ids=["cut", "500"])
+async def test_a_change_is_not_asked_for_again_where_it_may_have_been_made(turn: Turn) -> None:
+    async with scripted(turn) as server, sleepless(server.url, reads=3) as (kube, slept):
+        with pytest.raises(KubeError):
+            await kube.create("/a", {})
+    assert (len(server.asked), slept) == (1, [])
+
+
 @pytest.mark.parametrize("reads", [1, 3])
 async def test_a_read_that_is_always_cut_is_given_up(reads: int) -> None:
     async with scripted(cuts) as server, sleepless(server.url, reads) as (kube, _):
@@ -376,10 +404,3 @@ async def test_a_read_that_is_always_cut_is_given_up(reads: int) -> None:
             await kube.get("/a")
     assert caught.value.unreachable
     assert len(server.asked) == reads
-
-
-async def test_a_change_that_is_cut_is_not_asked_again_for_it_may_have_been_made() -> None:
-    async with scripted(cuts) as server, sleepless(server.url, reads=3) as (kube, _):
-        with pytest.raises(KubeError):
-            await kube.create("/a", {})
-    assert len(server.asked) == 1

@@ -71,6 +71,8 @@ _KEEPALIVE = [
 _FAILED = (httpx2.HTTPError, OSError, ConfigError, LookupError, ValueError)
 _CUT = (httpx2.ReadError, httpx2.WriteError, httpx2.RemoteProtocolError)
 """The connection ended before the answer did, as where a server restarts."""
+_PAUSE = 1.0
+"""Seconds until something is read again of a server that failed: an etcd elects its leader."""
 OnFailure = Callable[[str, str], None]
 """Called for each failed request with its method (WATCH for a watch) and its path."""
 
@@ -89,7 +91,7 @@ class Kube:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        """`reads`: how often something is read whose connection is cut; a change is made once."""
+        """`reads`: how often something is read where the server fails; a change is made once."""
         self._client = client
         self._failed = failed
         self._patience = patience
@@ -251,13 +253,16 @@ class Kube:
     ) -> bytes:
         headers = {**self._headers, **({"Content-Type": content} if body is not None else {})}
         data = json.dumps(body).encode() if body is not None else None
-        waited = 0.0
+        waited, reads = 0.0, self._reads if method == "GET" else 1
         while True:
             try:
                 return await self._sent(method, path, params=params, data=data, headers=headers)
             except KubeError as error:
                 # Many agents hear the same time: they come back spread over half of it again.
                 wait = error.retry_after * (1 + self._jitter() / 2)
+                if not wait and reads > 1 and error.status >= httpx2.codes.INTERNAL_SERVER_ERROR:
+                    reads -= 1
+                    wait = _PAUSE
                 if not wait or waited + wait > self._patience:
                     raise
                 waited += wait

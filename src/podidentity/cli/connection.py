@@ -16,8 +16,8 @@ from podidentity.cli.output import CommandError
 from podidentity.wire.kube import KubeError
 
 READS = 3
-"""Times that a command reads something whose connection is cut, as client-go does: an agent tries
-again by itself, a person would have to begin anew. https://pkg.go.dev/k8s.io/client-go/rest"""
+"""Times that a command reads something where the server fails or cuts the connection: an agent
+tries again by itself, a person would have to begin anew."""
 _T = TypeVar("_T")
 
 

@@ -72,6 +72,22 @@ class Api:
             while chunk := response.read1(65536):
                 yield chunk
 
+    def follow(self, path: str, seconds: float) -> Iterator[tuple[str, Object]]:
+        """Yield (type, object) of what is at `path`, as ADDED, and of each change, for `seconds`.
+
+        A watch that the server ends is resumed; it may end one at any time. Raises ApiError.
+        """
+        end = time.monotonic() + seconds
+        found = self.request("GET", path)
+        yield from (("ADDED", each) for each in found["items"])
+        version = found["metadata"]["resourceVersion"]
+        while (left := end - time.monotonic()) > 0:
+            for kind, item in self.watch(path, version, left):
+                if kind == "ERROR":
+                    raise ApiError(item.get("code", 500), item.get("message", "the watch failed"))
+                version = item["metadata"]["resourceVersion"]
+                yield kind, item
+
     def wait_for(
         self,
         path: str,
@@ -83,19 +99,16 @@ class Api:
 
         Returns those that are not when the time is up, as they were seen last (None: never).
         """
-        end = time.monotonic() + seconds
-        found = self.request("GET", path)
         waiting: dict[str, Object | None] = dict.fromkeys(names)
-        _update(waiting, found["items"], holds)
-        version = found["metadata"]["resourceVersion"]
-        while waiting and (left := end - time.monotonic()) > 0:
-            for kind, item in self.watch(path, version, left):
-                if kind == "ERROR":
-                    raise ApiError(item.get("code", 500), item.get("message", "the watch failed"))
-                version = item["metadata"]["resourceVersion"]
-                _update(waiting, [item] if kind != "DELETED" else [], holds)
-                if not waiting:
-                    break
+        for kind, item in self.follow(path, seconds) if waiting else ():
+            name = item["metadata"]["name"]
+            if name not in waiting or kind == "DELETED":
+                continue
+            waiting[name] = item
+            if holds(item):
+                del waiting[name]
+            if not waiting:
+                break
         return waiting
 
     def _send(
@@ -129,19 +142,6 @@ def ready(item: Object) -> bool:
     """Whether a node or a pod has the condition Ready."""
     conditions = item.get("status", {}).get("conditions") or ()
     return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
-
-
-def _update(
-    waiting: dict[str, Object | None], items: Collection[Object], holds: Callable[[Object], bool]
-) -> None:
-    for item in items:
-        name = item["metadata"]["name"]
-        if name not in waiting:
-            continue
-        if holds(item):
-            del waiting[name]
-        else:
-            waiting[name] = item
 
 
 def _message(response: http.client.HTTPResponse) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import closing
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,8 @@ from podidentity_sandbox.cluster.paths import request_info
 from podidentity_sandbox.cluster.storage import Journal
 from podidentity_sandbox.plan import OWN_AGENT
 from podidentity_sandbox.weather import CALM, changed, write
-from tests.sandbox.cluster.conftest import Served, seen, watching
+from podidentity_sandbox.world.api import Api
+from tests.sandbox.cluster.conftest import ADMIN, Served, seen, watching
 from tests.sandbox.cluster.settled import Settled
 
 PODS = "/api/v1/namespaces/default/pods"
@@ -99,6 +102,25 @@ async def test_a_watch_ends_before_its_client_wants_it_to(
     set_weather(served, "watches=0.05")
     async with watching(api, PODS, timeoutSeconds="600") as events:
         assert [seen(event) async for event in events] == []
+
+
+async def test_the_sandboxs_own_client_hears_of_all_though_watches_end(
+    served: Served, api: httpx2.AsyncClient
+) -> None:
+    set_weather(served, "watches=0.05")
+    port = int(served.url.rpartition(":")[2])
+    own = Api(replace(served.plan, apiserver_port=port, admin_token=ADMIN))
+    wanted = {"one", "two", "three"}
+
+    def heard() -> set[str]:
+        names = (each["metadata"]["name"] for _, each in own.follow(MAPS, 20))
+        return {next(name for name in names if name in wanted) for _ in wanted}
+
+    hearing = asyncio.create_task(asyncio.to_thread(heard))
+    for name in wanted:
+        await asyncio.sleep(0.2)  # meanwhile a watch has ended
+        assert (await api.post(MAPS, json={"metadata": {"name": name}})).status_code == 201
+    assert await hearing == wanted
 
 
 def test_a_role_counts_once_the_server_has_heard_of_it(folder: Path) -> None:
