@@ -152,8 +152,12 @@ def test_what_is_to_be_detached_is_noted_before_and_gone_after_it() -> None:
 @pytest.mark.parametrize(
     ("book", "there", "ended", "expected"),
     [
-        (ledger(attaching=[1]), seen(1), False, ledger([1])),
+        (ledger(attaching=[2]), seen(2), False, ledger([2])),
+        (ledger(attaching=[1]), seen(1), False, ledger()),
         (ledger(attaching=[1]), seen(), True, ledger()),
+        (ledger(attaching=[1]), seen(1), True, ledger()),
+        (ledger(attaching=[2]), seen(2), True, ledger([2])),
+        (ledger(attaching=[2]), seen(), True, ledger()),
         (ledger(attaching=[1]), seen(), False, ledger(attaching=[1])),
         (ledger(detaching=[1]), seen(), False, ledger()),
         (ledger(detaching=[1]), seen(1), True, ledger([1])),
@@ -162,7 +166,11 @@ def test_what_is_to_be_detached_is_noted_before_and_gone_after_it() -> None:
     ],
     ids=[
         "a crash after the change",
+        "another's, before our change was sent",
         "a change that did nothing",
+        "another's, since ours did nothing",
+        "a change that landed",
+        "a change that landed, and another took it off",
         "a change that may still come",
         "detached before a crash",
         "a detach that did nothing",
@@ -173,7 +181,7 @@ def test_what_is_to_be_detached_is_noted_before_and_gone_after_it() -> None:
 def test_a_read_resolves_what_a_change_left_open(
     book: Ledger, there: HostIdentities, ended: bool, expected: Ledger
 ) -> None:
-    assert book.resolved(there, 10.0, ended=ended) == expected
+    assert book.resolved(there, 10.0, ended=ended, landed=ids(2)) == expected
 
 
 def test_a_change_of_which_nothing_was_heard_is_given_up_after_the_longest_time() -> None:
@@ -186,10 +194,12 @@ def test_a_change_of_which_nothing_was_heard_is_given_up_after_the_longest_time(
 def test_a_detach_in_doubt_is_taken_back_by_attaching_the_identity_again() -> None:
     book = ledger(detaching=[1])
     change = HostPlan(attach=tuple(wanted(1).values()))
-    assert not book.covers(change, seen(1))
     written = book.intending(change, seen(1), 9.0)
-    assert written == ledger(attaching=[1], since=9.0)
+    assert written == book
     assert written.covers(change, seen(1))
+    # Only when that change has ended is it certain that no earlier one comes.
+    assert written.resolved(seen(1), 10.0, ended=False) == book
+    assert written.resolved(seen(1), 10.0, ended=True) == ledger([1])
 
 
 def test_a_ledger_covers_a_change_that_it_was_written_for_and_no_larger_one() -> None:
@@ -199,6 +209,18 @@ def test_a_ledger_covers_a_change_that_it_was_written_for_and_no_larger_one() ->
     assert written.covers(HostPlan(attach=tuple(wanted(4).values())), seen(2, 3, 4))
     assert not written.covers(HostPlan(attach=tuple(wanted(5).values())), seen(2, 3, 4))
     assert not written.covers(HostPlan(detach=(IDS[3],)), seen(2, 3, 4))
+
+
+def test_after_a_change_that_failed_what_it_detached_may_be_on_the_machines_still() -> None:
+    book, there = ledger(detaching=[1]), seen(2, state="failed")
+    assert book.resolved(there, 10.0, ended=True) == book
+    nothing = frozenset[str]()
+    found = plan(book, there, {}, proved=nothing, refused=nothing, unneeded=nothing)
+    assert found == HostPlan(again=True)
+    assert found.change(there).attach == (resource_id(2).spelling.upper(),)
+    empty = seen(state="failed")
+    assert found.change(empty) == HostChange()
+    assert book.resolved(seen(2), 11.0, ended=True) == ledger()
 
 
 @pytest.mark.parametrize(
@@ -287,7 +309,7 @@ def test_once_its_change_is_done_a_ledger_is_resolved_and_the_plan_is_empty(
     written = known.intending(change, host, 2.0)
     assert written.covers(change, host)
     after = seen(*(there | set(attach)) - set(detach))
-    done = written.resolved(after, 3.0, ended=True)
+    done = written.resolved(after, 3.0, ended=True, landed=ids(*attach))
     assert not done.unresolved
     assert done.attached.keys() <= after.user.keys()
     # What is ours now was ours before, or absent in the read before.

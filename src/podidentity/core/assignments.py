@@ -255,6 +255,11 @@ class Assignments:
 
     # What follows.
 
+    @property
+    def outdated(self) -> bool:
+        """Whether anything has changed since the last `refresh`."""
+        return bool(self._dirty or self._changes.hosts)
+
     def refresh(self) -> Changes:
         """Decide again on the pods that something concerned; return what differs."""
         dirty, self._dirty = self._dirty, {}

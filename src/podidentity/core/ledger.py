@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Self
 
-from podidentity.core.hosts import Host, HostIdentities
+from podidentity.core.hosts import Host, HostChange, HostIdentities
 from podidentity.core.resources import ResourceId
 
 MOST_AT_ONCE = 150
@@ -62,24 +62,34 @@ class Ledger:
         """Whether a change is under way, or its end was not seen."""
         return bool(self.attaching or self.detaching)
 
-    def resolved(self, seen: HostIdentities, now: float, *, ended: bool) -> Self:
+    def resolved(
+        self,
+        seen: HostIdentities,
+        now: float,
+        *,
+        ended: bool,
+        landed: frozenset[str] | None = None,
+    ) -> Self:
         """Return the ledger after a read of the host.
 
         `ended`: all changes that it speaks of have ended. Otherwise one may still come, for
-        `LONGEST_CHANGE` seconds: what it was to attach stays noted, and what it was to detach too.
+        `LONGEST_CHANGE` seconds: what it was to attach, and to detach, stays noted. `landed` are
+        the ids that changes may have attached, None: all; what else is there another has attached.
         """
         user = seen.user
         attached = {each: entry for each, entry in self.attached.items() if each in user}
         attaching, detaching = {}, {}
         for each, entry in self.attaching.items():
             if each in user:
-                attached[each] = entry
+                if landed is None or each in landed:
+                    attached[each] = entry
             elif not ended and now < entry.since + LONGEST_CHANGE:
                 attaching[each] = entry
         for each, entry in self.detaching.items():
             if each in user and (ended or now >= entry.since + LONGEST_CHANGE):
                 attached[each] = entry
-            elif each in user:
+            elif each in user or seen.state == "failed":
+                # After a change that failed the machines may have what is not listed.
                 detaching[each] = entry
         return replace(self, attached=attached, attaching=attaching, detaching=detaching)
 
@@ -92,12 +102,9 @@ class Ledger:
         detaching = dict(self.detaching)
         for wanted in plan.attach:
             folded = wanted.resource_id.folded
-            ours = folded in detaching or folded in attaching
-            if ours or folded not in seen.user:
-                entry = Entry(wanted.resource_id.spelling, now, wanted.client_id)
-                attaching[folded] = entry
-                detaching.pop(folded, entry)
-                attached.pop(folded, entry)
+            if folded not in seen.user:
+                attaching[folded] = Entry(wanted.resource_id.spelling, now, wanted.client_id)
+                detaching.pop(folded, None)
         for folded in plan.detach:
             entry = attached.pop(folded) if folded in attached else detaching[folded]
             detaching[folded] = replace(entry, since=now)
@@ -105,14 +112,8 @@ class Ledger:
 
     def covers(self, plan: HostPlan, seen: HostIdentities) -> bool:
         """Whether this ledger, once written, allows the change that `plan` makes of `seen`."""
-        return all(
-            each.resource_id.folded in self.attaching
-            or (
-                each.resource_id.folded in seen.user
-                and each.resource_id.folded not in self.detaching
-            )
-            for each in plan.attach
-        ) and all(each in self.detaching for each in plan.detach)
+        coming = {each.resource_id.folded for each in plan.attach} - seen.user.keys()
+        return coming <= self.attaching.keys() and set(plan.detach) <= self.detaching.keys()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,11 +123,22 @@ class HostPlan:
     attach: tuple[Wanted, ...] = ()
     detach: tuple[str, ...] = ()
     """Ids in lower case."""
+    again: bool = False
+    """Whether what is listed must be sent again: the machines may have more."""
 
     @property
     def empty(self) -> bool:
         """Whether there is nothing to do."""
-        return not (self.attach or self.detach)
+        return not (self.attach or self.detach or self.again)
+
+    def change(self, seen: HostIdentities) -> HostChange:
+        """Return the change of the host `seen`."""
+        attach = [each.resource_id for each in self.attach]
+        change = HostChange.of(seen, attach=attach, detach=self.detach)
+        if change.attach or change.detach or not seen.user:
+            return change
+        # Azure applies the whole again, whatever a change names.
+        return replace(change, attach=(min(seen.user.values()),))
 
 
 def plan(
@@ -163,7 +175,8 @@ def plan(
         for each in ours
         if each in unneeded and each in seen.user and each not in wanted and each not in refused
     ]
-    return HostPlan(attach=tuple(attach), detach=tuple(detach[: most - len(attach)]))
+    again = seen.state == "failed" and not ledger.detaching.keys() <= seen.user.keys()
+    return HostPlan(attach=tuple(attach), detach=tuple(detach[: most - len(attach)]), again=again)
 
 
 def immutable(entry: Entry, folded: str, seen: HostIdentities, protected: frozenset[str]) -> bool:

@@ -267,11 +267,14 @@ class ReadLedger:
 class WriteLedger:
     """Write a host's ledger where it is still of `version` ("": where there is none).
 
-    Gives StoredLedger. An empty ledger is deleted instead, and gives one of version "".
+    Gives StoredLedger. An empty one is written as any other: were it deleted, a late request of
+    before could make it once more.
     """
 
     ledger: Ledger
     version: str
+    gone: bool = False
+    """Delete it instead: Azure has no such host any more. Gives StoredLedger(None, "")."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ which it may.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from heapq import heapify, heappop, heappush
@@ -112,6 +112,8 @@ LISTED_FROM = 3
 """Hosts of a resource group from which on they are read by a list."""
 EVENT_AGAIN = 60.0
 """Seconds between two events about a binding, at least."""
+_MOST_TOLD = 2_000
+"""Bindings with an event from which on those of more than a minute ago are forgotten."""
 
 
 class _Group(NamedTuple):
@@ -165,13 +167,15 @@ class Timers:
             heappop(heap)
         return heap[0][0] if heap else None
 
-    def passed(self, now: float) -> Iterator[_Owner]:
-        """Yield and forget those of which the time has come."""
+    def passed(self, now: float) -> list[_Owner]:
+        """Return and forget those of which the time has come."""
+        owners = []
         while (time := self.first()) is not None and time <= now:
             owner = self._heap[0][2]
             del self._times[owner]
             heappop(self._heap)
-            yield owner
+            owners.append(owner)
+        return owners
 
     def clear(self) -> None:
         """Forget all."""
@@ -279,6 +283,8 @@ class Controller:
         return calls
 
     def _refresh(self) -> None:
+        if not self._desired.outdated:
+            return
         changes = self._desired.refresh()
         self._marks.uses.update(changes.questions)
         if self._settings.assign is Assign.PODS:
@@ -409,7 +415,11 @@ class Controller:
             after = result.retry_after if isinstance(result, Failure) else 0.0
             self._timers.set(owner, self._now + max(after, min(0.5 * 2**self._listings, 30.0)))
             return
-        self._listings, self._has_ledgers = 0, True
+        self._listings = 0
+        if self._has_ledgers:
+            self._compare_ledgers(result)
+            return
+        self._has_ledgers = True
         self._refresh()
         for host, stored in result.ledgers.items():
             self._add_work(host).adopt(stored)
@@ -417,6 +427,16 @@ class Controller:
             if host not in self._works and self.wanted(host):
                 self._add_work(host)
         self._survey(None)
+
+    def _compare_ledgers(self, result: LedgerList) -> None:
+        """Look at ledgers that say something else than was written last."""
+        for host, stored in result.ledgers.items():
+            work = self._works.get(host)
+            if work is not None:
+                work.compare(stored)
+            elif stored.ledger is not None and not stored.ledger.empty:
+                self._add_work(host).adopt(stored)
+            self._marks.hosts[host] = None
 
     def _relist_ledgers(self, owner: _Owner) -> None:
         if self.leads and not self._has_ledgers:
@@ -465,13 +485,15 @@ class Controller:
         self._marks.hosts[owner.key] = None
 
     def _survey(self, owner: _Owner | None) -> None:
-        """Read all hosts: by a list where a group has several."""
-        del owner
+        """Read all hosts, by a list where a group has several, and the ledgers."""
         if not (self.leads and self._has_ledgers):
             return
         self._timers.set(_RECONCILE, self._now + self._settings.reconcile)
+        if owner is not None:
+            self._issue(_LEDGERS, ListLedgers())
         groups: dict[_Group, list[HostWork]] = {}
         for host, work in self._works.items():
+            work.expect_ledger()
             group = _Group(host.subscription, host.group, host.is_scale_set)
             groups.setdefault(group, []).append(work)
         for group, works in groups.items():
@@ -518,7 +540,7 @@ class Controller:
 
     def _watch_gate(self, subscription: str, kind: Kind) -> None:
         gate = self._gates[subscription, kind]
-        opens = gate.opens() if gate.waiting else inf
+        opens = gate.opens() if gate.waiting and self.leads else inf
         self._timers.set(_Owner("gate", (subscription, kind)), None if opens == inf else opens)
 
     def _note(self, subscription: str, kind: Kind, result: Result) -> None:
@@ -579,6 +601,10 @@ class Controller:
         del now
         return self._admit(_Owner("host", host), host.subscription, kind)
 
+    def closed(self, host: Host, kind: Kind, now: float) -> bool:
+        """Whether Azure has asked for no more calls for now."""
+        return self._gates[host.subscription, kind].closed(now)
+
     def leave(self, host: Host, kind: Kind) -> None:
         """Take that the host does not want to call Azure now, though it was admitted."""
         self._gates[host.subscription, kind].leave(_Owner("host", host))
@@ -636,6 +662,10 @@ class Controller:
         """Write an event about a binding, unless there was one within the minute."""
         last = self._told.get(ref, -inf)
         if self.leads and self._now >= last + EVENT_AGAIN:
+            if len(self._told) > _MOST_TOLD:
+                self._told = {
+                    each: at for each, at in self._told.items() if self._now < at + EVENT_AGAIN
+                }
             self._told[ref] = self._now
             self._issue(_Owner("event"), TellEvent(About.BINDING, ref, kind, reason, note))
 
@@ -730,7 +760,6 @@ class Controller:
                 self._desired.lose_identity(event.ref)
             case About.BINDING:
                 self._desired.lose_binding(event.ref)
-                self._told.pop(event.ref, None)
             case About.EXCEPTION:
                 self._desired.lose_exception(event.ref)
 

@@ -48,6 +48,10 @@ class Gate:
             return inf
         return max(self._closed_until, self._next)
 
+    def closed(self, now: float) -> bool:
+        """Whether Azure has asked for no more calls for now."""
+        return now < self._closed_until
+
     def admit(self, who: Hashable, now: float) -> bool:
         """Whether `who` may call now; otherwise it waits in the queue, once."""
         is_first = not self.waiting or next(iter(self.waiting)) == who

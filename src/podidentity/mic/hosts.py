@@ -22,7 +22,7 @@ from enum import Enum
 from math import inf
 from typing import Literal, Protocol
 
-from podidentity.core.hosts import Host, HostChange, HostIdentities
+from podidentity.core.hosts import Host, HostIdentities
 from podidentity.core.ledger import (
     LONGEST_CHANGE,
     MOST_AT_ONCE,
@@ -69,6 +69,7 @@ IDLE = 900.0
 
 _AGAIN = 5.0
 _FIRST_POLL, _LONGEST_POLL = 1.0, 60.0
+_LONGEST_PAUSE, _LONGEST_FAILED = 60.0, 600.0
 _FORBIDDEN, _DENIED = 30.0, 3600.0
 """Seconds until a change is tried again that a missing right, or a deny assignment, forbids."""
 
@@ -114,6 +115,9 @@ class Surroundings(Protocol):
     def admit(self, host: Host, kind: Kind, now: float) -> bool:
         """Whether Azure may be called now; otherwise the host is called when it may."""
 
+    def closed(self, host: Host, kind: Kind, now: float) -> bool:
+        """Whether Azure has asked for no more calls for now."""
+
     def leave(self, host: Host, kind: Kind) -> None:
         """Take that the host does not want to call Azure now, though it was admitted."""
 
@@ -138,6 +142,11 @@ class _Known:
     missed_since: float | None = None
     """Since when a first read is awaited."""
     late: bool = False
+    awaits_list: bool = False
+    """A list that is under way will show it, so it is not read alone."""
+    listable: bool = False
+    """Nothing was done with it since a list of its group, and of the ledgers, began."""
+    book_listable: bool = False
     idle_since: float | None = None
 
 
@@ -180,10 +189,6 @@ class HostWork:
         self.refused: dict[str, Refused] = {}
         self.trouble: Failure | None = None
         """Why the host cannot be changed at all."""
-        self.awaits_list = False
-        """A list that is under way will show the host, so it is not read alone."""
-        self._listable = False
-        """Nothing was done with the host since a list of its group began."""
 
         self._flight: Action | None = None
         self._rest_until = -inf
@@ -198,6 +203,8 @@ class HostWork:
         self._book_known = True
         self._ended = True
         """Whether all changes of which the ledger speaks have ended."""
+        self._landed: frozenset[str] = frozenset()
+        """What changes may have attached of what the ledger says is being attached."""
 
         # What is ours and not needed.
         self._unused: dict[str, float] = {}
@@ -237,7 +244,9 @@ class HostWork:
 
     def droppable(self, now: float) -> bool:
         """Whether nothing is to be remembered of the host."""
-        if self.busy or not self._book.empty or self._version or self._around.wanted(self.host):
+        if self.busy or not self._book.empty or self._around.wanted(self.host):
+            return False
+        if self._version and self._known.unread:
             return False
         idle = self._known.idle_since is not None and now >= self._known.idle_since + IDLE
         return idle or not self._around.has_nodes(self.host)
@@ -262,6 +271,7 @@ class HostWork:
         self._version = stored.version
         self._book_known = True
         self._ended = not self._book.unresolved
+        self._landed = frozenset(self._book.attaching)
         # What the other one did is on the host, not in what was read before.
         self._known.unread = True
 
@@ -283,15 +293,24 @@ class HostWork:
     def expect(self) -> None:
         """Take that a list of the group begins."""
         if not self.busy:
-            self._listable = True
-            self.awaits_list = self._known.seen is None
+            self._known.listable = True
+            self._known.awaits_list = self._known.seen is None
+
+    def expect_ledger(self) -> None:
+        """Take that a list of the ledgers begins."""
+        self._known.book_listable = not self.busy
+
+    def compare(self, stored: StoredLedger) -> None:
+        """Take the ledger that a list shows: a MIC that lost its leadership may have written it."""
+        if self._known.book_listable and stored.version != self._version:
+            self.adopt(stored)
 
     def show(self, seen: HostIdentities | None, now: float) -> None:
         """Take what a list of the group shows of the host; None: it does not show it."""
-        self.awaits_list = False
-        if not self._listable or self.busy:
+        self._known.awaits_list = False
+        if not self._known.listable or self.busy:
             return
-        self._listable = False
+        self._known.listable = False
         if seen is None:
             self._known.unread = True
         else:
@@ -309,7 +328,7 @@ class HostWork:
         action = self._choose(now)
         if action is not None:
             self._flight = action
-            self.awaits_list = self._listable = False
+            self._known.awaits_list = self._known.listable = self._known.book_listable = False
         return action
 
     def _choose(self, now: float) -> Action | None:
@@ -322,7 +341,7 @@ class HostWork:
         wanted = self._around.wanted(self.host)
         self._watch_idle(wanted, now)
         if self._known.seen is None or self._known.unread:
-            needed = wanted or not self._book.empty or self._known.seen is not None
+            needed = wanted or self._version or self._known.seen is not None
             return self._read(now) if needed else None
         if self._known.gone:
             return self._leave(now, wanted)
@@ -332,7 +351,7 @@ class HostWork:
         self, now: float, seen: HostIdentities, wanted: Mapping[str, Wanted]
     ) -> Action | None:
         """Return the next call on the way to what is wanted."""
-        book = self._book.resolved(seen, now, ended=self._ended)
+        book = self._book.resolved(seen, now, ended=self._ended, landed=self._landed)
         planned = self._plan(now, seen, book, wanted)
         barred = now < self._barred_until or self._around.paused(self.host)
         if planned.empty or barred:
@@ -361,10 +380,13 @@ class HostWork:
         covered = self._covered(seen, planned)
         if now > self._round.fenced_at + FRESH or covered.empty:
             return WriteLedger(book.intending(planned, seen, now), self._version)
+        if self._around.closed(self.host, "write", now):
+            # Azure has refused another host meanwhile.
+            self._around.leave(self.host, "write")
+            self._round.admitted = self._around.admit(self.host, "write", now)
+            return None
         self._round.sent = covered
-        attach = [each.resource_id for each in covered.attach]
-        change = HostChange.of(seen, attach=attach, detach=covered.detach)
-        return PatchHost(self.host, change, seen.etag)
+        return PatchHost(self.host, covered.change(seen), seen.etag)
 
     def _covered(self, seen: HostIdentities, planned: HostPlan) -> HostPlan:
         """Return that part of a plan of which the stored ledger speaks.
@@ -377,6 +399,7 @@ class HostWork:
                 each for each in planned.attach if book.covers(HostPlan(attach=(each,)), seen)
             ),
             detach=tuple(each for each in planned.detach if each in book.detaching),
+            again=planned.again,
         )
 
     def _plan(
@@ -438,7 +461,7 @@ class HostWork:
         return None
 
     def _read(self, now: float) -> Action | None:
-        if self.awaits_list or not self._around.admit(self.host, "read", now):
+        if self._known.awaits_list or not self._around.admit(self.host, "read", now):
             return None
         return ReadHost(self.host)
 
@@ -452,8 +475,9 @@ class HostWork:
     def _leave(self, now: float, wanted: Mapping[str, Wanted]) -> Action | None:
         """Return what is to be done about a host that is not there any more."""
         if not self._around.has_nodes(self.host):
-            empty = Ledger(host=self.host)
-            return None if self._book == empty else WriteLedger(empty, self._version)
+            if self._version:
+                return WriteLedger(Ledger(host=self.host), self._version, gone=True)
+            return None
         again = self._known.read_at + min(60.0 * 2**self._failures, 600.0)
         if now >= again and wanted:
             return self._read(now)
@@ -538,6 +562,9 @@ class HostWork:
 
     def _take_patch(self, result: Result, now: float) -> None:
         self._round.admitted = False
+        if isinstance(result, Accepted) or _is_lost(result):
+            # The host may list it from now on, whatever becomes of the operation.
+            self._landed |= {each.resource_id.folded for each in self._round.sent.attach}
         if isinstance(result, Accepted):
             self._round.begun, self._round.listed_at, self._round.fenced_at = now, -inf, -inf
             if result.operation:
@@ -546,7 +573,7 @@ class HostWork:
             else:
                 self._finish(now)
         elif isinstance(result, Failure):
-            if result.kind is Fault.LOST:
+            if _is_lost(result):
                 # It may be done, or be done later: the ledger speaks of it until that is known.
                 self._ended = False
             self._refuse(result, now)
@@ -608,6 +635,7 @@ class HostWork:
             self.adopt(result)
         elif isinstance(result, StoredLedger) and isinstance(action, WriteLedger):
             self._book, self._version = action.ledger, result.version
+            self._landed &= action.ledger.attaching.keys()
             self._round.fenced_at = now
         elif isinstance(result, Failure):
             # Whether it was written or not: it is read again, and says so.
@@ -632,6 +660,9 @@ class HostWork:
                 pass
             case Fault.UNREACHABLE:
                 self._rest(now)
+            case Fault.FAILED:
+                self._known.unread = True
+                self._rest(now, most=_LONGEST_FAILED)
             case _:
                 self._known.unread = True
                 self._rest(now)
@@ -657,10 +688,10 @@ class HostWork:
         if self.refused.pop(folded, None) is not None:
             self.changed[folded] = None
 
-    def _rest(self, now: float, least: float = 0.0) -> None:
+    def _rest(self, now: float, least: float = 0.0, most: float = _LONGEST_PAUSE) -> None:
         """Rest for a while, longer after each failure."""
         self._failures += 1
-        self._rest_until = now + max(least, _pause(self._failures))
+        self._rest_until = now + max(least, _pause(self._failures, most))
 
     def _note_statuses(self, wanted: Iterable[str]) -> None:
         """Note of which wanted identities the status is another one now."""
@@ -670,9 +701,13 @@ class HostWork:
                 self.changed[folded] = None
 
 
+def _is_lost(result: Result) -> bool:
+    return isinstance(result, Failure) and result.kind is Fault.LOST
+
+
 _POLL_AGAIN = {Fault.THROTTLED, Fault.UNREACHABLE, Fault.LOST}
 
 
-def _pause(failures: int) -> float:
+def _pause(failures: int, most: float = _LONGEST_PAUSE) -> float:
     """Return the seconds to rest after so many failures in a row."""
-    return float(min(2.0 ** (failures - 1), 60.0))
+    return min(2.0 ** min(failures - 1, 20), most)

@@ -219,7 +219,7 @@ class Neighbours:
         self._may_write()
         ledger, version = action.ledger, action.version
         path = self._ledger_path(ledger.host)
-        if ledger.empty:
+        if action.gone:
             if version:
                 await self._kube.delete(path, resourceVersion=version)
             return StoredLedger(None, "")

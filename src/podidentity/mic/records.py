@@ -30,6 +30,8 @@ from podidentity.mic.hosts import Status
 
 _LONGEST, _LONGEST_INVALID = 30.0, 300.0
 
+_Wait = tuple[str, str, str]
+"""The pod's uid, its node and the ARM id."""
 Revisions = tuple[str, str]
 """Of an identity and of a binding."""
 
@@ -59,8 +61,8 @@ class Records:
         """The uid of the one that we deleted last, until the watch has told it."""
         self._flights: dict[ObjectRef, Action] = {}
         self._troubles: dict[ObjectRef, _Trouble] = {}
-        self._since: dict[ObjectRef, float] = {}
-        """When a record began to be needed that does not say Assigned yet."""
+        self._since: dict[ObjectRef, tuple[_Wait, float]] = {}
+        """What a record that does not say Assigned yet waits for, and since when."""
         self._kept: dict[ObjectRef, tuple[Revisions, Revisions]] = {}
         """Revisions that we wrote and what they read as; where the API server prunes a copy."""
         self.due: float | None = None
@@ -128,17 +130,28 @@ class Records:
             self._since.pop(ref, None)
             self._kept.pop(ref, None)
             return None if stored is None else self._remove(stored)
+        since = self._waits_since(ref, need, now)
         wanted = self._wanted(ref, need, stored)
         if wanted is None:
             return None
         if stored is None:
-            return CreateRecord(wanted, self._since.setdefault(ref, now))
+            return CreateRecord(wanted, since)
         if stored.deleting:
             return self._remove(stored) if stored.finalizers else None
         if not stored.finalizers and self._says(stored, wanted):
+            if wanted.state is Assignment.ASSIGNED:
+                self._since.pop(ref, None)
             return None
-        since = self._since.setdefault(ref, now)
         return UpdateRecord(ref, wanted, stored.uid, stored.version, since)
+
+    def _waits_since(self, ref: ObjectRef, need: Need, now: float) -> float:
+        """Return since when the record waits to say Assigned of this pod and identity."""
+        found = attachment(need.identity)
+        wait = (need.uid, need.node, "" if found is None else found.folded)
+        known = self._since.get(ref)
+        if known is None or known[0] != wait:
+            self._since[ref] = known = (wait, now)
+        return known[1]
 
     def _remove(self, stored: StoredRecord) -> Action | None:
         if stored.finalizers:

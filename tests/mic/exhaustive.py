@@ -1,0 +1,132 @@
+"""Everything that can happen in a small world: two hosts, two identities, two pods, two faults.
+
+One pod comes on each host, needs one identity each, and goes; the grace is none, so each identity
+is attached and detached. Every pair of faults is tried: the first at any call of the undisturbed
+course, the second at any later call. What is called about the two hosts is the same but for their
+names, so the first fault is tried on one of them alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from podidentity.mic.calls import (
+    Action,
+    AskPermission,
+    CreateRecord,
+    DeleteRecord,
+    ListLedgers,
+    ListUse,
+    PatchHost,
+    PollOperation,
+    ReadHost,
+    ReadLedger,
+    ReadRecord,
+    UpdateRecord,
+    WriteLedger,
+)
+from tests.mic.simulator import Mic, Scenario, Step, World
+
+_READ = ("unreachable", "crash_after", "pause")
+_WRITE = ("conflict", "lost", "late", "crash_before", "crash_after", "pause")
+_CHANGE = (*_WRITE, "timeout", "throttle", "preempt", "broken")
+KINDS: dict[type, tuple[str, ...]] = {
+    PatchHost: _CHANGE,
+    PollOperation: ("unreachable", "preempt", "broken", "crash_after", "pause"),
+    **dict.fromkeys((WriteLedger, CreateRecord, UpdateRecord, DeleteRecord), _WRITE),
+    **dict.fromkeys((ReadHost, ReadLedger, ListUse, ListLedgers, ReadRecord, AskPermission), _READ),
+}
+"""What can go wrong with each call; what comes to the same is named once. Conditions and events
+change nothing else, so nothing goes wrong with them."""
+
+SMALL = Scenario(
+    steps=(
+        *(
+            step
+            for number in (0, 1)
+            for step in (
+                Step(0.0, "node", (f"n{number}", number)),
+                Step(0.0, "identity", ("blue", f"id-{number}", number)),
+                Step(0.0, "binding", ("blue", f"b-{number}", f"id-{number}", f"app-{number}")),
+                Step(1.0, "pod", ("blue", f"pod-{number}", f"app-{number}", f"n{number}")),
+                Step(12.0, "delete_pod", ("blue", f"pod-{number}")),
+            )
+        ),
+    ),
+    faults={},
+    grace=0.0,
+    hosts=2,
+    mics=2,
+    operation=1.0,
+    reconcile=300.0,
+    rest=150.0,
+)
+
+
+Placed = tuple[int, str]
+"""A fault: the number of the call, and what goes wrong."""
+
+
+class Watched(World):
+    """A world that notes its calls."""
+
+    def __init__(self, scenario: Scenario) -> None:
+        super().__init__(scenario)
+        self.calls: list[Action] = []
+
+    def _execute(self, mic: Mic, call: object) -> None:
+        before = self.effects
+        super()._execute(mic, call)  # type: ignore[arg-type]
+        if self.effects != before:
+            self.calls.append(call.action)  # type: ignore[attr-defined]
+
+
+def watched(scenario: Scenario) -> list[Action]:
+    """Return the calls of a scenario in order; raise Violation."""
+    world = Watched(scenario)
+    world.run()
+    return world.calls
+
+
+def is_of_second_host(action: Action) -> bool:
+    """Whether a call is about the second host or its pod."""
+    return "set1" in str(action) or "pod-1" in str(action)
+
+
+def first_faults(*, deep: bool = False) -> Iterator[Placed]:
+    """Yield every single fault; `deep`: at the changes of hosts and at the ledgers alone."""
+    for number, action in enumerate(watched(SMALL)[:_LAST]):
+        if not is_of_second_host(action):
+            yield from ((number, kind) for kind in _kinds(action, deep))
+
+
+def second_faults(first: Placed, *, deep: bool = False) -> Iterator[Placed]:
+    """Yield every fault that can follow `first`."""
+    calls = watched(replace(SMALL, faults=dict([first])))
+    for number, action in enumerate(calls[:_LAST]):
+        if number > first[0]:
+            yield from ((number, kind) for kind in _kinds(action, deep))
+
+
+def _kinds(action: Action, deep: bool) -> tuple[str, ...]:
+    if deep and not isinstance(action, PatchHost | WriteLedger):
+        return ()
+    return KINDS.get(type(action), ())
+
+
+_LAST = 90
+"""Calls after which only reads follow, by which hosts are looked at again and again."""
+
+
+def explored(firsts: Iterable[Placed], *, deep: bool = False) -> int:
+    """Play all pairs of faults with these first ones; return their number; raise Violation."""
+    pairs = 0
+    for first in firsts:
+        for second in second_faults(first, deep=deep):
+            pairs += 1
+            try:
+                World(replace(SMALL, faults=dict([first, second]))).run()
+            except AssertionError as error:
+                raise AssertionError(f"{first}, {second}: {error}") from error
+    return pairs
