@@ -48,7 +48,7 @@ def test_each_alert_of_mic_asks_for_numbers_that_there_are_and_says_what_to_do(
     assert names
     for name in names:
         assert f"# TYPE {name} " in scrape
-    assert rule["alert"] in (ROOT / "docs/how-to/run-mic.md").read_text()
+    assert rule["alert"] in (ROOT / "docs/how-to/watch-nmi.md").read_text()
 
 
 @pytest.fixture
