@@ -32,7 +32,7 @@ def test_the_settings_of_mic_are_those_of_its_controller() -> None:
     )
     assert (found.assign, found.grace, found.reconcile) == (Assign.ALL_HOSTS, 7.0, 9.0)
     assert (found.record_writes, found.asks_permission) == (3, True)
-    assert found.rules.exception_namespaces == {"kube-system"}
+    assert found.rules.exception_namespaces == frozenset({"kube-system"})
 
 
 @pytest.mark.parametrize("choice", [Authorization.OBSERVE, Authorization.OFF])
