@@ -291,6 +291,26 @@ def test_with_a_managed_identity_mics_pods_are_excepted(podidentity: Run) -> Non
     assert "AzurePodIdentityException" in kinds(found, "podidentity-mic")
 
 
+def test_the_cloud_providers_file_is_mounted_for_root_alone(podidentity: Run) -> None:
+    """It may name a managed identity, so MIC's pods are excepted as well."""
+    path = "/etc/kubernetes/azure.json"
+    found = printed(podidentity, f"--mic-arg=--cloudconfig={path}")
+    assert "AzurePodIdentityException" in kinds(found, "podidentity-mic")
+    (mic,) = (each for each in found if each["kind"] == "Deployment")
+    pod = mic["spec"]["template"]["spec"]
+    assert pod["volumes"][-1]["hostPath"] == {"path": path, "type": "File"}
+    (container,) = pod["containers"]
+    mount = {"name": "cloud-config", "mountPath": path, "readOnly": True}
+    assert container["volumeMounts"][-1] == mount
+    assert (pod["securityContext"]["runAsUser"], pod["securityContext"]["runAsNonRoot"]) == (
+        0,
+        False,
+    )
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    (usual,) = (each for each in printed(podidentity, "--mic") if each["kind"] == "Deployment")
+    assert usual["spec"]["template"]["spec"]["securityContext"]["runAsNonRoot"] is True
+
+
 def test_in_managed_mode_nmi_waits_for_nobody(podidentity: Run) -> None:
     found = printed(podidentity, "--mic-arg=--assign=all-hosts")
     assert "--operation-mode=standard" not in flags_of_serve(found)
