@@ -14,7 +14,6 @@ from typing import Any
 from podidentity_sandbox.azure.client import App, AzureOperator
 from podidentity_sandbox.cluster.tokens import ISSUER
 from podidentity_sandbox.demo.prepare import GROUP, SECRET, VAULT, prepare
-from podidentity_sandbox.node.client import execute
 from tests.acceptance.sandbox import Sandbox
 from tests.principals import certificate_of, pem_of, pfx_of, rsa_key
 
@@ -85,7 +84,7 @@ class Directory:
             time.sleep(0.1)
 
     async def inside(self, pod: str, command: str, namespace: str = "default") -> str:
-        ran = await execute(self.place.plan, namespace, pod, ["sh", "-c", command], timeout=60)
+        ran = await self.place.shell(command, pod=pod, namespace=namespace)
         return ran.stdout.decode() + ran.stderr.decode()
 
     async def token(

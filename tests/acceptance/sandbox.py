@@ -98,9 +98,11 @@ class Sandbox:
         """Start the pod and wait until it is ready."""
         self.run("podidentity", "sandbox", "apply", "--wait", "-f", "-", given=POD)
 
-    async def shell(self, command: str, seconds: float = 60) -> ExecResult:
-        """Run a shell command in the pod."""
-        ran = await execute(self.plan, "default", "app", ["sh", "-c", command], timeout=seconds)
+    async def shell(
+        self, command: str, seconds: float = 60, *, pod: str = "app", namespace: str = "default"
+    ) -> ExecResult:
+        """Run a shell command in a pod."""
+        ran = await execute(self.plan, namespace, pod, ["sh", "-c", command], timeout=seconds)
         SAID.append((ran.stdout + ran.stderr).decode(errors="replace"))
         return ran
 

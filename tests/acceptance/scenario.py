@@ -8,7 +8,6 @@ from typing import Any
 
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.demo.prepare import GROUP, SECRET, VAULT, Prepared, prepare
-from podidentity_sandbox.node.client import execute
 from tests.acceptance.directory import manifest
 from tests.acceptance.sandbox import Sandbox
 
@@ -122,7 +121,7 @@ class Scenario:
         return value
 
     async def inside(self, pod: str, command: str, namespace: str = "default") -> str:
-        ran = await execute(self.place.plan, namespace, pod, ["sh", "-c", command], timeout=115)
+        ran = await self.place.shell(command, 115, pod=pod, namespace=namespace)
         return ran.stdout.decode() + ran.stderr.decode()
 
     async def ask(

@@ -11,7 +11,6 @@ import pytest
 
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.azure.tenants import Tenant
-from podidentity_sandbox.node.client import execute
 from tests.acceptance.directory import pod, secret
 from tests.acceptance.sandbox import Sandbox, opened
 from tests.jwts import claims
@@ -40,7 +39,7 @@ class Town:
     def ask(self, name: str, **query: str) -> tuple[int, dict[str, Any]]:
         """Ask in the pod; return the status, and the token's claims or the error."""
         command = ASK + "".join(f" -d {key}={value}" for key, value in query.items())
-        run = execute(self.place.plan, "default", name, ["sh", "-c", command], timeout=60)
+        run = self.place.shell(command, pod=name)
         body, _, status = self.loop.run(run).stdout.decode().rpartition("\n")
         found = json.loads(body)
         return int(status), claims(found["access_token"]) if status == "200" else found

@@ -12,7 +12,6 @@ import pytest
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.cluster.tokens import ISSUER
 from podidentity_sandbox.demo.prepare import GROUP, SECRET, SECRET_VALUE, VAULT
-from podidentity_sandbox.node.client import execute
 from podidentity_sandbox.world.api import Api, Object
 from tests.acceptance.directory import secret
 from tests.acceptance.sandbox import Sandbox, opened
@@ -128,7 +127,7 @@ class Driven(Sandbox):
         return found
 
     async def inside(self, pod: str, command: str, namespace: str = "default") -> str:
-        ran = await execute(self.plan, namespace, pod, ["sh", "-c", command], timeout=30)
+        ran = await self.shell(command, 30, pod=pod, namespace=namespace)
         return ran.stdout.decode()
 
     async def event(self, pod: str, reason: str) -> str:

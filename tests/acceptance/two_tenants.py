@@ -9,7 +9,6 @@ from typing import Any
 
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.demo.prepare import GROUP
-from podidentity_sandbox.node.client import execute
 from tests.acceptance.directory import pod
 from tests.acceptance.sandbox import Sandbox
 from tests.jwts import claims
@@ -48,7 +47,7 @@ class TwoTenants:
     def ask(self, pod: str, namespace: str = "tenant", **query: str) -> tuple[int, dict[str, Any]]:
         more = "".join(f"&{name}={value}" for name, value in query.items())
         command = ASK.format(url=URL.format(VAULT) + more)
-        run = execute(self.place.plan, namespace, pod, ["sh", "-c", command], timeout=60)
+        run = self.place.shell(command, pod=pod, namespace=namespace)
         body, _, status = self.loop.run(run).stdout.decode().rpartition("\n")
         return int(status), json.loads(body)
 
