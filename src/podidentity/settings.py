@@ -974,26 +974,6 @@ class MicSettings:
         ),
     )
 
-    upgrade_types: bool = field(
-        default=True,
-        metadata=flag(
-            "--enable-type-upgrade",
-            kind="switch",
-            text="Write objects of releases before 1.6 in today's spelling, once.",
-        ),
-    )
-    config_map: str = field(
-        default="aad-pod-identity-config",
-        metadata=flag(
-            "--config-map-name",
-            text="ConfigMap of MIC's namespace that records that this was done.",
-        ),
-    )
-    upgrade_key: str = field(
-        default="type-upgrade-status",
-        metadata=flag("--type-upgrade-status-key", text="Its key for that."),
-    )
-
     probe_port: int = field(
         default=8080,
         metadata=flag(
@@ -1136,5 +1116,12 @@ OLD_FLAGS_OF_MIC = (
         "update-user-msi-max-retry", f"{_NONE} Wrong ids are taken out of a change in one round."
     ),
     OldFlag("update-user-msi-retry-interval", f"{_NONE} As the one before."),
+    OldFlag(
+        "enable-type-upgrade",
+        f"{_NONE} Objects of releases before 1.6 are read in their spelling.",
+        switch=True,
+    ),
+    OldFlag("config-map-name", f"{_NONE} It was for the one before."),
+    OldFlag("type-upgrade-status-key", f"{_NONE} It was for that, too."),
     *_KLOG,
 )

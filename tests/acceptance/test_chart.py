@@ -16,6 +16,7 @@ import pytest
 
 from deploy.values import CHART
 from podidentity import manifests
+from podidentity.manifests import boot_unit
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.demo.prepare import GROUP, Prepared, prepare
 from podidentity_sandbox.weather import CALM
@@ -26,6 +27,8 @@ from tests.sandboxes import own
 SECONDS = 300
 """Longest wait of Helm for pods: CI's machine may be busy."""
 EXCEPTION = "aks-addon-exception"
+UNITS = "/run/podidentity"
+"""A folder of the node that is there: its /etc is the machine's own."""
 CRDS = ["crd", *(each["metadata"]["name"] for each in manifests.crds())]
 
 
@@ -240,6 +243,7 @@ def test_in_standard_mode_mic_attaches_what_a_pod_needs_and_the_pod_waits_for_it
         "upgrade",
         operationMode="standard",
         azureIdentities={**release.identities, "by-mic": by_mic},
+        nodeUnit={"enabled": True, "path": UNITS},
         adminsecret={
             "cloud": "AzurePublicCloud",
             "subscriptionID": plan.subscription_id,
@@ -255,3 +259,6 @@ def test_in_standard_mode_mic_attaches_what_a_pod_needs_and_the_pod_waits_for_it
     found = release.loop.run(release.azure.arm("GET", plan.scale_set_id))
     on_host = {each.lower() for each in found["identity"]["userAssignedIdentities"]}
     assert made["id"].lower() in on_host
+    assert release.place.on_node("cat", f"{UNITS}/podidentity-boot.service") == boot_unit()
+    wanted = release.place.on_node("ls", f"{UNITS}/kubelet.service.requires").split()
+    assert wanted == ["podidentity-boot.service"]

@@ -729,6 +729,7 @@ CASES += (
     of_part("enable", "no-mic", f"{ENABLE} --no-mic", with_mic),
     of_part("disable", "no-mic", "disable", with_mic),
     of_part("enable", "archived-mic", ENABLE, with_the_archived_mic),
+    of_part("check", "mic-there", "check", with_mic, whole=told_all),
 )
 
 

@@ -803,7 +803,7 @@ def run_unit(rendered: Rendered, tmp_path: Path) -> str:
     for name, text in unit.items():
         (mounted / name).write_text(text)
     program = program.replace("/etc/podidentity", str(mounted)).replace(
-        "/run/podidentity", str(tmp_path)
+        "/run/node-unit", str(tmp_path)
     )
     with subprocess.Popen(
         [shutil.which(python) or python, flags, program, *arguments],

@@ -9,12 +9,14 @@ from typing import Any
 import pytest
 import yaml
 
+from podidentity.mic.metrics import MicMetrics, add_state
+from podidentity.telemetry.metrics import Registry, render
 from tests.docs.blocks import ROOT, blocks_of
 
 ALERTS = ROOT / "docs/how-to/alerts.yaml"
 SCRAPE = (ROOT / "tests/nmi/scrape.txt").read_text()
 PAGE = (ROOT / "docs/reference/metrics.md").read_text()
-RULES = yaml.safe_load(ALERTS.read_text())["groups"][0]["rules"]
+RULES, RULES_OF_MIC = (each["rules"] for each in yaml.safe_load(ALERTS.read_text())["groups"])
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: str(rule["alert"]))
@@ -25,6 +27,27 @@ def test_each_alert_asks_for_numbers_that_there_are_and_says_what_to_do(
     assert names
     for name in names:
         assert f"# TYPE {name} " in SCRAPE
+    assert rule["alert"] in (ROOT / "docs/how-to/watch-nmi.md").read_text()
+
+
+@pytest.mark.parametrize("rule", RULES_OF_MIC, ids=lambda rule: str(rule["alert"]))
+def test_each_alert_of_mic_asks_for_numbers_that_there_are_and_says_what_to_do(
+    rule: dict[str, str],
+) -> None:
+    registry = Registry()
+    MicMetrics(registry, lambda: 0.0)
+    add_state(
+        registry,
+        leading=lambda: True,
+        elections=lambda: 1,
+        paused=lambda: (False, 0),
+        watched=list,
+    )
+    scrape = render(registry)
+    names = re.findall(r"podidentity_\w+", rule["expr"])
+    assert names
+    for name in names:
+        assert f"# TYPE {name} " in scrape
     assert rule["alert"] in (ROOT / "docs/how-to/watch-nmi.md").read_text()
 
 

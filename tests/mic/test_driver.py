@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+import pytest
+
 from podidentity.core.hosts import Host, HostIdentities
 from podidentity.core.resources import ObjectRef
 from podidentity.mic.calls import (
@@ -265,3 +267,20 @@ async def test_a_defect_in_one_call_is_its_failure_and_the_rest_goes_on() -> Non
         await settle()
         (_, (number, result)) = scene.script.told  # type: ignore[misc] # a number and a result
         assert (number, result) == (1, Failure(kind=Fault.FAILED, message="RecursionError"))  # type: ignore[has-type] # see above
+
+
+async def test_a_controller_with_a_defect_ends_mic_and_is_asked_no_more() -> None:
+    scene = Scene()
+    task = asyncio.create_task(scene.driver.run())
+    await settle()
+
+    def fail(told: object) -> Sequence[Call]:
+        raise RecursionError(f"nobody thought of {told}")
+
+    scene.script.on = fail
+    scene.driver.tell(Synced())
+    scene.driver.tell(Synced())
+    await settle()
+    with pytest.raises(RecursionError):
+        await task
+    assert scene.script.told == [Synced()]

@@ -150,3 +150,18 @@ def test_the_state_is_shown() -> None:
     assert scene.value("aadpodidentity_mic_new_leader_election_count") == "3"
     assert scene.value('podidentity_mic_paused{what="hosts"}') == "2"
     assert scene.value('podidentity_watch_up{resource="nodes"}') == "0"
+
+
+def test_what_azure_does_not_do_is_logged_once_and_shown_until_it_does(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    scene = Scene()
+    throttled = Failure(kind=Fault.THROTTLED, message="too many requests", retry_after=30)
+    for _ in range(3):
+        scene.done(PatchHost(SET, CHANGE, ""), throttled)
+    line = f"{SET.resource_id}: Azure, patch_host: throttled, for 30 s: too many requests"
+    assert caplog.text.count(line) == 1
+    (shown,) = scene.metrics.troubles()
+    assert shown == f"{SET.resource_id}: patch_host: throttled, for 30 s"
+    scene.done(PatchHost(SET, CHANGE, ""), Accepted())
+    assert scene.metrics.troubles() == []

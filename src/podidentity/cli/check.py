@@ -16,11 +16,12 @@ import click
 from podidentity.adapters.clock import SystemClock
 from podidentity.adapters.cluster import WatchedCluster
 from podidentity.adapters.kube import Kube
-from podidentity.cli import boot_window, local_redirect
+from podidentity.cli import boot_window, controller, local_redirect
 from podidentity.cli.agent_choices import Choices, choices_of_nmi
 from podidentity.cli.chain import LinkState
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
 from podidentity.cli.enable import CRITICAL, NODE_TOKENS_SINCE
+from podidentity.cli.mic import deployments_of_mic
 from podidentity.cli.network_policies import Egress, egress_of, policies_of
 from podidentity.cli.objects import (
     CLUSTER_ROLES,
@@ -81,12 +82,14 @@ from podidentity.wire.kube import (
     AZURE_IDENTITIES,
     AZURE_IDENTITY_BINDINGS,
     AZURE_POD_IDENTITY_EXCEPTIONS,
+    CONFIG_MAPS,
     EVENTS,
     NODES,
     PODS,
     KubeError,
 )
 from podidentity.wire.manifests import parse_binding, parse_exception, parse_identity
+from podidentity.wire.pauses import PAUSES, Pauses, parse_pauses
 from podidentity.wire.pods import parse_pod
 
 
@@ -173,6 +176,10 @@ _NO_AGENTS = (
     "could not check the state of NMI: you need the right to get daemonsets and list pods and "
     "events in {}"
 )
+_NO_MIC = (
+    "could not check MIC: you need the right to list deployments, and where it is to get "
+    "configmaps in its namespace"
+)
 _NO_OTHER_AGENTS = (
     "could not check that NMI is in one namespace alone: you need the right to list daemonsets"
 )
@@ -224,6 +231,7 @@ async def _findings(kube: Kube, agents: str | None) -> tuple[list[Finding], list
         (partial(_of_audiences, usable), _NO_BOUNDS),
         (_of_agents, _NO_AGENTS.format(choices.namespace)),
         (_of_other_agents, _NO_OTHER_AGENTS),
+        (_of_mic, _NO_MIC),
         (_of_rights, _NO_ROLE.format(choices.account)),
         (_of_nodes, _NO_NODES),
         (_of_policies, _NO_DENIAL),
@@ -276,6 +284,74 @@ async def _of_other_agents(kube: Kube, choices: Choices) -> AsyncIterator[Findin
     if any(each["metadata"]["namespace"] == choices.namespace for each in everywhere):
         for each in two_agents(choices.namespace, everywhere):
             yield each
+
+
+async def _of_mic(kube: Kube, choices: Choices) -> AsyncIterator[Finding]:
+    """Yield what keeps identities from following pods; raise KubeError."""
+    ours = await deployments_of_mic(kube)
+    if not ours:
+        if choices.rules.standard and not await controller.archived_mics(kube):
+            yield Finding(
+                kind="Deployment",
+                about=ObjectRef(choices.namespace, controller.DEPLOYMENT),
+                reason="NoController",
+                what="NMI is in standard mode, and no MIC is there: requests of pods wait in vain.",
+                mend="Run podidentity enable --mic, or give NMI --operation-mode=managed.",
+            )
+        return
+    for each in ours:
+        meta = each["metadata"]
+        where = ObjectRef(meta["namespace"], meta["name"])
+        if not each.get("status", {}).get("readyReplicas"):
+            lines = await controller.troubles(kube, where.namespace)
+            yield mic_not_ready(where, lines)
+        pauses = parse_pauses(await find(kube, CONFIG_MAPS, where.namespace, PAUSES))
+        if pauses.all or pauses.hosts:
+            yield mic_paused(where, pauses)
+    for found in await find_all(kube, AZURE_IDENTITIES):
+        for finding in not_attached(found):
+            yield finding
+
+
+def mic_not_ready(where: ObjectRef, lines: Sequence[str]) -> Finding:
+    """Return that no replica of MIC is ready, with the reason of the first."""
+    return Finding(
+        kind="Deployment",
+        about=where,
+        reason="ControllerNotReady",
+        what=f"No replica of MIC is ready: {_first(lines)}",
+        mend=f"See kubectl logs -n {where.namespace} deployment/{where.name}.",
+    )
+
+
+def mic_paused(where: ObjectRef, pauses: Pauses) -> Finding:
+    """Return that an operator has paused MIC."""
+    return Finding(
+        kind="Deployment",
+        about=where,
+        reason="ControllerPaused",
+        what=str(pauses),
+        mend="Run podidentity mic resume.",
+    )
+
+
+_OF_AZURE = {"Denied", "Forbidden", "RefusedByAzure"}
+"""Reasons of MIC's condition of an AzureIdentity that Azure has given, and the rules have not."""
+
+
+def not_attached(identity: Object) -> Iterator[Finding]:
+    """Yield why Azure does not let MIC attach an identity, by its condition."""
+    for each in (identity.get("status") or {}).get("conditions") or ():
+        if (each.get("type"), each.get("status")) != ("Ready", "False"):
+            continue
+        if each.get("reason") in _OF_AZURE:
+            yield Finding(
+                kind="AzureIdentity",
+                about=_ref(identity),
+                reason=each["reason"],
+                what=_sentence(str(each.get("message", ""))),
+                mend="MIC tries again by itself when that is mended.",
+            )
 
 
 async def _of_rights(kube: Kube, choices: Choices) -> AsyncIterator[Finding]:

@@ -31,6 +31,7 @@ from podidentity.manifests import (
     nmi,
     startup_taint_rights,
 )
+from podidentity.wire.pauses import PAUSES
 
 
 class Where(StrEnum):
@@ -118,6 +119,7 @@ FIRST_GRANTS, EXTENSIONS, OLD = "first-grants", "aks-extensions", "version-0.1"
 NO_TAINT, WAIT, PURGE, AZURE, SECRETS = "no-startup-taint", "wait", "purge", "azure", "secrets"
 LRP, NO_LRP, AUTOMATIC = "lrp", "no-lrp", "aks-automatic"
 MIC, MIC_WAIT, NO_MIC, ARCHIVED_MIC = "mic", "wait-for-mic", "no-mic", "archived-mic"
+MIC_THERE = "mic-there"
 PARTS: Mapping[str, str] = {
     GRANT: "lets pods use the identity: without `--no-grant`",
     ATTACH: "attaches a managed identity to the nodes' machines: type 0, without `--no-attach`",
@@ -136,6 +138,7 @@ PARTS: Mapping[str, str] = {
     MIC_WAIT: "says when MIC is ready: without `--no-wait`, where MIC is",
     NO_MIC: "takes MIC away: `enable --no-mic`, `disable`",
     ARCHIVED_MIC: "lets the exception of AAD Pod Identity's MIC count: where that runs",
+    MIC_THERE: "looks at MIC, where it is",
     AUTOMATIC: "keeps its record in NMI's namespace: `--profile aks-automatic`",
     FIRST_GRANTS: "grants the identities that are bound already: at the first `enable`",
     EXTENSIONS: "makes the exceptions of AKS's extensions, if their namespaces exist",
@@ -491,6 +494,8 @@ def _check() -> Iterator[Right]:
     )
     yield from _to("get", _DAEMON_SETS, at=_NMI, names=[PROBE_SET], without=fails)
     yield from _to("list", "events", at=_NMI, without=fails)
+    yield from _to("list", _DEPLOYMENTS, without=fails)
+    yield from _to("get", "configmaps", at=_NMI, names=[PAUSES], parts=[MIC_THERE], without=fails)
     yield from _to("get", _POLICIES[0], names=[POLICY_OF_NMI], without=fails)
     yield from _to(
         "get", _ROLES[0], names=[NODE_AUDIENCES, ACCOUNT], parts=[AS_NODE], without=fails

@@ -424,7 +424,8 @@ class Controller:
         for host, stored in result.ledgers.items():
             self._add_work(host).adopt(stored)
         for host in self._desired.hosts:
-            if host not in self._works and self.wanted(host):
+            # Where permissions are not known yet a read is worth its price too: by a list.
+            if host not in self._works and (self.wanted(host) or self.undecided(host)):
                 self._add_work(host)
         self._survey(None)
 

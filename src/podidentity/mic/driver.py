@@ -2,6 +2,9 @@
 
 The controller is told one thing at a time and answers with calls; each is a task, and its result is
 told when it comes. Nothing is decided here but one thing: a write is sent only while we lead.
+
+A controller that raises has a defect, and nobody knows what it would do next: MIC ends, and the
+next one begins with what the cluster and Azure say.
 """
 
 from __future__ import annotations
@@ -87,6 +90,7 @@ class Driver:
         self._under_way: dict[int, asyncio.Task[None]] = {}
         self._led = False
         self._rearmed = asyncio.Event()
+        self._defect: Exception | None = None
 
     @property
     def under_way(self) -> int:
@@ -99,7 +103,7 @@ class Driver:
 
     def tell(self, event: Event) -> None:
         """Tell the controller an event."""
-        self._start(self._controller.on_event(event, self.now()))
+        self._decide(partial(self._controller.on_event, event))
 
     def led(self, until: float) -> None:
         """Note that we lead until that monotonic time."""
@@ -116,18 +120,22 @@ class Driver:
             task.cancel()
 
     async def run(self) -> None:
-        """Call the controller when something is due, until cancelled; then give up all calls."""
+        """Call the controller when something is due, until cancelled; then give up all calls.
+
+        Raises what the controller has raised.
+        """
         try:
-            while True:
+            while self._defect is None:
                 self._rearmed.clear()
                 due = self._controller.due()
                 left = None if due is None else due - self.now()
                 if left is not None and left <= 0:
-                    self._start(self._controller.on_time(self.now()))
+                    self._decide(self._controller.on_time)
                     # Others have their turn, whatever the controller finds due at once.
                     await asyncio.sleep(0)
                     continue
                 await self._until_rearmed(left)
+            raise self._defect
         finally:
             tasks = list(self._under_way.values())
             for task in tasks:
@@ -145,6 +153,18 @@ class Driver:
         finally:
             for task in tasks:
                 task.cancel()
+
+    def _decide(self, ask: Callable[[float], Sequence[Call]]) -> None:
+        """Ask the controller, and start what it returns."""
+        if self._defect is not None:
+            return
+        try:
+            calls = ask(self.now())
+        except Exception as error:  # noqa: BLE001 - `run` raises it: who tells must not swallow it
+            self._defect = error
+            self._rearmed.set()
+            return
+        self._start(calls)
 
     def _start(self, calls: Sequence[Call]) -> None:
         self._rearmed.set()
@@ -183,4 +203,4 @@ class Driver:
         self._under_way.pop(call.number, None)
         seconds = self._clock.monotonic() - began
         self._observer.ended(call.action, result, seconds, self.now())
-        self._start(self._controller.on_result(call.number, result, self.now()))
+        self._decide(partial(self._controller.on_result, call.number, result))

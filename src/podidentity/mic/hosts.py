@@ -263,7 +263,7 @@ class HostWork:
                     f"The ledger of {self.host.name} is lost"
                     f"{f': {stored.malformed}' if stored.malformed else ''}. What MIC attached to "
                     "it before is not detached any more.",
-                    "podidentity migrate --adopt makes it MIC's again.",
+                    "Detach by hand what no pod needs: docs/how-to/run-mic.md says how.",
                     self.host,
                 )
             )

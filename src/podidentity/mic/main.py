@@ -146,6 +146,7 @@ async def _assemble(settings: MicSettings, clock: Clock, stack: AsyncExitStack) 
             "leader": election.leader,
             "waits_for": election.waits_for,
             "paused": str(watches.pauses),
+            "azure": metrics.troubles(),
             "under_way": driver.under_way,
         }
 

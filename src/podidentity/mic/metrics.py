@@ -12,6 +12,7 @@ from collections import Counter as Tally
 from collections.abc import Callable
 
 from podidentity import __version__
+from podidentity.core.hosts import Host
 from podidentity.core.resources import Assignment
 from podidentity.mic.calls import (
     Accepted,
@@ -110,6 +111,8 @@ class MicMetrics:
         self._cycle_began = 0.0
         self._changing: dict[str, float] = {}
         """When a change began, by host."""
+        self._troubles: dict[tuple[str, str], Failure] = {}
+        """What Azure answered last where it did not do what was asked, by place and call."""
         registry.gauge(
             "podidentity_mic_queue_depth",
             "Calls under way, by kind",
@@ -146,7 +149,30 @@ class MicMetrics:
         if assigned and isinstance(result, StoredRecord) and _says_assigned(result):
             self.assigned_seconds.observe(max(0.0, now - _since(action)))
 
+    def troubles(self) -> list[str]:
+        """Return what Azure did not do, for `/readyz`, which every pod can read.
+
+        Azure's own words are in the log alone: they may name identities of tenants.
+        """
+        return [
+            f"{place}: {call}: {failure.kind}{_wait(failure)}"
+            for (place, call), failure in sorted(self._troubles.items())
+        ]
+
+    def _note(self, action: Action, result: Result) -> None:
+        """Log the first failure of a kind, and that it is over."""
+        key = (_place(action), _word(action))
+        before = self._troubles.pop(key, None)
+        if isinstance(result, Failure):
+            self._troubles[key] = result
+            if before is None or before.kind is not result.kind:
+                said = f"{_wait(result)}: {result.message or 'no message'}"
+                _log.warning("%s: Azure, %s: %s%s", *key, result.kind, said)
+        elif before is not None:
+            _log.info("%s: Azure, %s: it is well again", *key)
+
     def _azure(self, action: Action, result: Result, seconds: float) -> None:
+        self._note(action, result)
         failed = isinstance(result, Failure)
         told = result.kind.value if isinstance(result, Failure) else "ok"
         self.arm_calls.of(_word(action), told).value += 1
@@ -177,6 +203,18 @@ class MicMetrics:
         where = f"{report.host}: " if report.host else ""
         step = f" {report.next_step}" if report.next_step else ""
         _log.warning("%s%s%s", where, report.message, step)
+
+
+def _place(action: Action) -> str:
+    """Return the host, or the resource group, that a call of Azure is about."""
+    host = getattr(action, "host", None)
+    if isinstance(host, Host):
+        return host.resource_id
+    return f"{getattr(action, 'subscription', '')}/{getattr(action, 'group', '')}"
+
+
+def _wait(failure: Failure) -> str:
+    return f", for {failure.retry_after:.0f} s" if failure.retry_after else ""
 
 
 def _is_done(result: Result) -> bool:

@@ -80,6 +80,7 @@ SECONDS = 60.0
 _MOST_SELECTORS = 50
 """Of bindings in one label selector; with more of them all labelled pods are listed."""
 _NOT_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError)
+_INVALID = 422
 _AMBIGUOUS = {502, 504}
 """Statuses of a gateway that got no answer: what it passed on may be done."""
 _PLURALS = {
@@ -279,7 +280,7 @@ class Neighbours:
             return self._objects.stored(await self._kube.patch(path, patch))
         except KubeError as error:
             # Another uid fails the patch's test, which is not a conflict to the API server.
-            if error.status == httpx2.codes.UNPROCESSABLE_ENTITY and "test" in error.message:
+            if error.status == _INVALID and "test" in error.message:
                 return Failure(kind=Fault.CONFLICT, message=error.message, code=error.reason)
             raise
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,17 +13,21 @@ from typing import Any
 
 from podidentity import manifests
 from podidentity_sandbox.azure.arm.roles import ROLES
-from podidentity_sandbox.azure.client import App, AzureOperator
+from podidentity_sandbox.azure.client import App, AzureError, AzureOperator
 from podidentity_sandbox.cluster.tokens import ISSUER
 from podidentity_sandbox.demo.prepare import GROUP, SECRET, SECRET_VALUE, VAULT, Prepared, prepare
 from podidentity_sandbox.node.client import execute
 from podidentity_sandbox.plan import stable_guid
+from podidentity_sandbox.world.api import MERGE_PATCH, Api
+from podidentity_sandbox.world.apply import Applier
 from tests.acceptance.directory import bound, manifest, pod
 from tests.acceptance.sandbox import Sandbox, opened
 from tests.sandboxes import own
 
 TOKEN = "http://169.254.169.254/metadata/identity/oauth2/token?api-version=2018-02-01"
 VAULTS = "https://vault.azure.net"
+CUSTOM = "/apis/aadpodidentity.k8s.io/v1"
+LEASES = "/apis/coordination.k8s.io/v1/namespaces/default/leases"
 SECONDS = 180.0
 """A scale set takes up to a minute to change, and MIC may have two changes to make."""
 
@@ -47,6 +52,7 @@ class Controlled:
     app: App
     """As which MIC signs in."""
     identities: dict[str, Managed] = field(default_factory=dict)
+    _readers: list[str] = field(default_factory=list)
 
     # Azure
 
@@ -58,7 +64,8 @@ class Controlled:
 
     async def _make(self, name: str) -> Managed:
         found = await self.azure.create_identity(GROUP, name)
-        await self.azure.create_vault(GROUP, VAULT, readers=[found["principalId"]])
+        self._readers.append(found["principalId"])
+        await self.azure.create_vault(GROUP, VAULT, readers=self._readers)
         return Managed(name, found["id"], found["clientId"].lower())
 
     def on_host(self) -> dict[str, Any]:
@@ -68,6 +75,11 @@ class Controlled:
         return {
             each.lower(): ids for each, ids in (block.get("userAssignedIdentities") or {}).items()
         }
+
+    def machine(self) -> dict[str, Any]:
+        """Return the identities of the scale set as Azure shows them."""
+        found = self.loop.run(self.azure.arm("GET", self.sandbox.plan.scale_set_id))
+        return dict(found.get("identity") or {})
 
     def has(self, identity: Managed) -> bool:
         return identity.resource_id.lower() in self.on_host()
@@ -81,25 +93,42 @@ class Controlled:
         self._patch({identity.resource_id: None})
 
     def _patch(self, user: dict[str, Any]) -> None:
-        scale_set = self.loop.run(self.azure.arm("GET", self.sandbox.plan.scale_set_id))
-        kind = (scale_set.get("identity") or {}).get("type", "None")
+        self.until(lambda: self._patched(user), "the machine is always being changed")
+
+    def _patched(self, user: dict[str, Any]) -> bool:
+        """Change the machine; return False where Azure is about to change it for another one."""
+        kind = str(self.machine().get("type", "None"))
         system = "SystemAssigned, " if "SystemAssigned" in kind else ""
         body = {"identity": {"type": f"{system}UserAssigned", "userAssignedIdentities": user}}
-        self.loop.run(self.azure.arm("PATCH", self.sandbox.plan.scale_set_id, body))
+        try:
+            self.loop.run(self.azure.arm("PATCH", self.sandbox.plan.scale_set_id, body))
+        except AzureError as error:
+            if error.status != http.HTTPStatus.CONFLICT and "Preempted" not in str(error):
+                raise
+            return False
+        return True
 
     # The cluster
 
     def apply(self, *objects: str) -> None:
         """Apply objects; do not wait for pods."""
-        self.sandbox.run(
-            "podidentity", "sandbox", "apply", "-f", "-", given="\n---\n".join(objects)
-        )
+        applier = Applier(Api(self.sandbox.plan), "default")
+        for each in objects:
+            applier.apply(json.loads(each))
 
-    def delete(self, *what: str) -> None:
-        self.sandbox.run("kubectl", "delete", "--wait=false", *what)
+    def delete(self, path: str) -> None:
+        """Delete an object of ours, `azureidentities/NAME`, or a pod, `pods/NAME`, of default."""
+        self.request("DELETE", path)
 
-    def get(self, *what: str) -> Any:
-        return json.loads(self.sandbox.run("kubectl", "get", *what, "-o", "json"))
+    def request(self, method: str, path: str, body: Any = None, namespace: str = "default") -> Any:
+        """Send a request about `RESOURCE/NAME` of a namespace; return what comes back."""
+        api = "/api/v1" if path.partition("/")[0] in {"pods", "secrets"} else CUSTOM
+        url = f"{api}/namespaces/{namespace}/{path}"
+        return Api(self.sandbox.plan).request(method, url, body, content_type=MERGE_PATCH)
+
+    def get(self, path: str) -> Any:
+        """Return what is at a path of the API server."""
+        return Api(self.sandbox.plan).request("GET", path)
 
     def bind(
         self, name: str, identity: Managed, namespace: str = "default", label: str = ""
@@ -129,7 +158,7 @@ class Controlled:
 
     def records(self, pod: str = "", namespace: str = "") -> list[dict[str, Any]]:
         """Return the AzureAssignedIdentities, of a pod or all."""
-        found = self.get("azureassignedidentities", "-A")["items"]
+        found = self.get(f"{CUSTOM}/azureassignedidentities")["items"]
         return [
             each
             for each in found
@@ -162,7 +191,7 @@ class Controlled:
         seen = [
             json.dumps([(each["metadata"]["name"], each["status"]) for each in self.records()]),
             json.dumps(sorted(self.on_host())),
-            json.dumps(self.get("azureidentityledgers", "-A")["items"])[:2000],
+            json.dumps(self.get(f"{CUSTOM}/azureidentityledgers")["items"])[:2000],
         ]
         for each in self.mics():
             name = each["metadata"]["name"]
@@ -172,23 +201,39 @@ class Controlled:
 
     def mics(self) -> list[dict[str, Any]]:
         """Return MIC's pods."""
-        selector = "app.kubernetes.io/component=mic"
-        found = self.get("pods", "-n", "kube-system", "-l", selector)["items"]
+        selector = "labelSelector=app.kubernetes.io/component=mic"
+        found = self.get(f"/api/v1/namespaces/kube-system/pods?{selector}")["items"]
         return [each for each in found if "deletionTimestamp" not in each["metadata"]]
 
     def leader(self) -> str:
         """Return the pod that holds the Lease."""
-        lease = self.get("leases", "-n", "default", "aad-pod-identity-mic")
+        lease = self.get(f"{LEASES}/aad-pod-identity-mic")
         return str(lease["spec"].get("holderIdentity", ""))
+
+    def checked(self) -> set[str]:
+        """Return the reasons of what `podidentity check` finds."""
+        command = "podidentity check -o json || true"
+        found = json.loads(self.sandbox.run("sh", "-c", command))
+        return {each["reason"] for each in found}
+
+    def kill(self, mic: str) -> None:
+        """Delete a pod of MIC; it has no time to hand over."""
+        path = f"/api/v1/namespaces/kube-system/pods/{mic}?gracePeriodSeconds=0"
+        Api(self.sandbox.plan).request("DELETE", path)
+
+    def leads_another(self, than: str) -> bool:
+        return self.leader() not in {"", than}
 
     # Pods
 
-    def ask(self, pod: str, namespace: str = "default", **by: str) -> tuple[int, dict[str, Any]]:
+    def ask(
+        self, pod: str, namespace: str = "default", seconds: int = 90, /, **by: str
+    ) -> tuple[int, dict[str, Any]]:
         """Ask for a token in a pod; return status and body."""
         more = "".join(f"&{name}={value}" for name, value in by.items())
         url = f"{TOKEN}&resource={VAULTS}{more}"
         said = self.inside(
-            pod, f"curl -s -m 90 -w '\\n%{{http_code}}' -H Metadata:true '{url}'", namespace
+            pod, f"curl -s -m {seconds} -w '\\n%{{http_code}}' -H Metadata:true '{url}'", namespace
         )
         body, _, status = said.rpartition("\n")
         return int(status), json.loads(body or "{}")
@@ -196,7 +241,7 @@ class Controlled:
     def works(self, pod: str, namespace: str = "default", **by: str) -> None:
         """Have the pod read the vault's secret with a token of its identity."""
         self.running(pod, namespace)
-        status, body = self.ask(pod, namespace, **by)
+        status, body = self.ask(pod, namespace, 90, **by)
         assert status == 200, (body, self.told())
         read = f"https://{VAULT}.vault.azure.net/secrets/{SECRET}?api-version=7.4"
         token = body["access_token"]
@@ -213,15 +258,6 @@ class Controlled:
         shell = ["sh", "-c", command]
         ran = self.loop.run(execute(self.sandbox.plan, namespace, pod, shell, timeout=150))
         return ran.stdout.decode() + ran.stderr.decode()
-
-    def clean(self, *names: str, namespace: str = "default") -> None:
-        """Take away pods, bindings and identities of these names."""
-        kinds = "pod,azureidentitybinding,azureidentity"
-        for each in names:
-            self.sandbox.run(
-                *("kubectl", "delete", "--ignore-not-found", "--wait=false", kinds, each),
-                *("-n", namespace),
-            )
 
 
 async def _give_roles(azure: AzureOperator, sandbox: Sandbox, principal: str) -> None:
@@ -240,7 +276,10 @@ async def _give_roles(azure: AzureOperator, sandbox: Sandbox, principal: str) ->
 
 @contextmanager
 def controlled(name: str, *flags: str, nodes: int = 2) -> Iterator[Controlled]:
-    """Bring a sandbox up in which MIC runs with these flags."""
+    """Bring a sandbox up in which MIC runs with these flags.
+
+    The identity `kept` is one that MIC must never detach (`--immutable-user-msis`).
+    """
     with opened(own(name), nodes=nodes) as (sandbox, azure, loop):
         made = loop.run(prepare(sandbox.plan))
         app = loop.run(azure.make_app("mic"))
@@ -251,8 +290,10 @@ def controlled(name: str, *flags: str, nodes: int = 2) -> Iterator[Controlled]:
             f"--azure-client-id={app.client_id}",
             f"--azure-tenant-id={sandbox.plan.tenant_id}",
         )
-        install(sandbox, *sign_in, *flags)
-        yield Controlled(sandbox, azure, loop, made, app)
+        found = Controlled(sandbox, azure, loop, made, app)
+        immutable = f"--immutable-user-msis={found.identity('kept').client_id}"
+        install(sandbox, *sign_in, immutable, *flags)
+        yield found
 
 
 def install(sandbox: Sandbox, *flags: str) -> None:

@@ -147,10 +147,11 @@ def test_a_sandbox_whose_up_is_interrupted_ends_by_itself(
 
 
 UP = """
-import json, sys
+import json, signal, sys
 from pathlib import Path
 from podidentity_sandbox.world.folder import Folder
 from podidentity_sandbox.world.lifecycle import UpOptions, up
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts by & ignores it
 base, path, mode, parts = json.loads(sys.argv[1])
 folder = Folder.of("one", Path(base))
 options = UpOptions(folder=folder, path=path, rootless=mode == "rootless", parts=parts)

@@ -1,0 +1,470 @@
+"""What the controller does call by call, in a world in which nothing fails but what a test says."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from podidentity.core.hosts import Host, HostIdentities
+from podidentity.core.ledger import Entry, Ledger
+from podidentity.core.resources import Malformed, ObjectRef
+from podidentity.mic.calls import (
+    About,
+    Accepted,
+    Action,
+    BindingSeen,
+    Call,
+    Condition,
+    CreateRecord,
+    DeleteRecord,
+    ExceptionSeen,
+    Failure,
+    Fault,
+    IdentitySeen,
+    Leading,
+    LedgerList,
+    ListHosts,
+    ListLedgers,
+    ListUse,
+    NodeSeen,
+    PatchHost,
+    Pausing,
+    PodSeen,
+    ReadHost,
+    Report,
+    Result,
+    StoredLedger,
+    StoredRecord,
+    Synced,
+    UpdateRecord,
+    WriteCondition,
+    WriteLedger,
+)
+from podidentity.mic.controller import Assign, Controller, Settings
+from tests.core.objects import binding, exception, identity, principal, resource_id
+from tests.core.objects import pod as a_pod
+from tests.mic.simulator import (
+    CLIENTS,
+    FOLDED,
+    HOSTS,
+    IDS,
+    Mic,
+    Scenario,
+    Step,
+    World,
+    provider_id,
+)
+
+RECORD_WRITES = (CreateRecord, UpdateRecord, DeleteRecord)
+Answer = dict[type, Any]
+
+
+class Course(World):
+    """A world whose calls are kept, and may be answered by a test."""
+
+    def __init__(self, *steps: Step, settings: dict[str, Any] | None = None, **facts: Any) -> None:
+        self.calls: list[tuple[float, Action]] = []
+        self.answers: Answer = {}
+        more = settings or {}
+
+        def make(given: Settings) -> Controller:
+            return Controller(replace(given, **more))
+
+        fields: dict[str, Any] = {"grace": 300.0, "mics": 1, "delay": 0.0, "operation": 1.0}
+        super().__init__(Scenario(steps=steps, faults={}, **(fields | facts)), make)
+        self.is_undisturbed = False
+        for step in steps:
+            self.at(step.at, self._step, step)
+        self.at(0.5, self.start_mic)
+
+    def _do(self, mic: Mic, action: Action) -> Result:
+        self.calls.append((self.now, action))
+        answer = self.answers.get(type(action))
+        if answer is not None:
+            found: Result = answer(action)
+            return found
+        return super()._do(mic, action)
+
+    def of(self, *kinds: type) -> list[Any]:
+        return [action for _, action in self.calls if isinstance(action, kinds)]
+
+    def reports(self) -> list[str]:
+        return [line.split("mic0 ", 1)[1] for line in self.journal if "mic0 " in line]
+
+
+def cluster(*more: Step, hosts: int = 1) -> tuple[Step, ...]:
+    """Return nodes n0, n1, … of as many hosts, and identity `id` bound to `app`."""
+    return (
+        *(Step(0.0, "node", (f"n{number}", number)) for number in range(hosts)),
+        Step(0.0, "identity", ("blue", "id", 0)),
+        Step(0.0, "binding", ("blue", "b", "id", "app")),
+        *more,
+    )
+
+
+def pod(at: float, name: str = "web", node: str = "n0") -> Step:
+    return Step(at, "pod", ("blue", name, "app", node))
+
+
+def gone(at: float, name: str = "web") -> Step:
+    return Step(at, "delete_pod", ("blue", name))
+
+
+# What a pod's life costs.
+
+
+def test_a_pod_whose_identity_is_there_costs_two_writes() -> None:
+    world = Course(*cluster(pod(2.0, "first"), pod(9.0), gone(20.0)), foreign=((0, 0),))
+    world.run_until(40.0)
+    about = [each for each in world.of(*RECORD_WRITES) if "web" in str(each)]
+    assert [type(each) for each in about] == [CreateRecord, DeleteRecord]
+    assert about[0].record.state == "Assigned"
+    assert world.of(PatchHost) == []
+
+
+def test_a_pod_whose_identity_must_be_attached_costs_three_writes() -> None:
+    world = Course(*cluster(pod(2.0), gone(20.0)))
+    world.run_until(40.0)
+    kinds = [type(each) for each in world.of(*RECORD_WRITES)]
+    assert kinds == [CreateRecord, UpdateRecord, DeleteRecord]
+    [created, updated, _] = world.of(*RECORD_WRITES)
+    assert (created.record.state, updated.record.state) == ("Created", "Assigned")
+    assert created.since == updated.since == 2.0
+
+
+def test_a_record_of_an_identity_that_is_there_is_written_at_once() -> None:
+    world = Course(*cluster(pod(2.0, "first"), pod(9.0)), foreign=((0, 0),))
+    world.run_until(20.0)
+    [at] = [at for at, each in world.calls if isinstance(each, CreateRecord) and at > 8.0]
+    assert at == pytest.approx(9.0, abs=0.02)
+
+
+def test_pods_that_come_and_go_within_the_grace_cost_one_change_of_the_host() -> None:
+    steps = [step for at in range(2, 200, 10) for step in (pod(float(at)), gone(at + 5.0))]
+    world = Course(*cluster(*steps))
+    world.run_until(400.0)
+    assert len(world.of(PatchHost)) == 1
+    world.run_until(600.0)
+    [attached, detached] = world.of(PatchHost)
+    assert (attached.change.attach, len(detached.change.detach)) == ((IDS[0].spelling,), 1)
+    [at] = [at for at, each in world.calls if each is detached]
+    assert at >= 197.0 + 300.0
+    assert len(world.of(ListUse)) == 1
+
+
+def test_a_host_costs_a_read_a_change_and_its_polls_however_many_pods_come_at_once() -> None:
+    pods = [pod(2.0 + number / 1000, f"web-{number}") for number in range(200)]
+    world = Course(*cluster(*pods))
+    world.run_until(60.0)
+    found = Counter(type(each).__name__ for _, each in world.calls)
+    assert (found["ReadHost"], found["PatchHost"]) == (1, 1)
+    last = max(at for at, each in world.calls if isinstance(each, UpdateRecord))
+    assert last < 2.0 + 0.2 + 1.0 + 1.5
+
+
+def test_nothing_is_called_when_nothing_changes_but_the_reads_that_reconcile() -> None:
+    world = Course(*cluster(pod(2.0)))
+    world.run_until(100.0)
+    world.calls.clear()
+    world.run_until(1000.0)
+    kinds = {type(each) for _, each in world.calls}
+    assert kinds == {ReadHost, ListLedgers}
+    assert len(world.calls) == 2 * 5
+
+
+def test_three_hosts_of_a_group_are_read_by_one_list() -> None:
+    steps = [
+        Step(0.0, "node", ("n3", 3)),
+        Step(0.0, "node", ("n4", 4)),
+        *(pod(0.0, f"web-{number}", f"n{number}") for number in (0, 3, 4)),
+    ]
+    world = Course(*cluster(*steps), hosts=5)
+    world.run_until(300.0)
+    assert len(world.of(ListHosts)) == 2
+    # What the list showed is as good as a read, before the change.
+    assert world.of(ReadHost) == []
+    assert len(world.of(PatchHost)) == 3
+
+
+def test_a_group_that_may_not_be_listed_is_read_host_by_host() -> None:
+    steps = [
+        Step(0.0, "node", ("n3", 3)),
+        Step(0.0, "node", ("n4", 4)),
+        *(pod(0.0, f"web-{number}", f"n{number}") for number in (0, 3, 4)),
+    ]
+    world = Course(*cluster(*steps), hosts=5)
+    world.answers[ListHosts] = lambda _: Failure(kind=Fault.FORBIDDEN)
+    world.run_until(300.0)
+    assert len(world.of(ListHosts)) == 1
+    assert len(world.of(PatchHost)) == 3
+
+
+# The host.
+
+
+def test_more_than_150_identities_are_attached_by_several_changes() -> None:
+    controller = Controller(Settings(asks_permission=False))
+    calls: list[Call] = []
+    calls += controller.on_event(NodeSeen("n0", provider_id(0)), 0.0)
+    for number in range(160):
+        found = identity("blue", f"id-{number}", resource_id=resource_id(number))
+        controller.on_event(IdentitySeen(identity=found, revision=""), 0.0)
+        bound = binding("blue", f"b-{number}", found.ref.name, "app")
+        controller.on_event(BindingSeen(binding=bound, revision=""), 0.0)
+    controller.on_event(PodSeen(a_pod(node="n0")), 0.0)
+    controller.on_event(Synced(), 0.0)
+    sizes = _sizes_of_changes(controller)
+    assert sizes == [150, 10]
+
+
+def _sizes_of_changes(controller: Controller) -> list[int]:
+    """Play a controller against a host that takes every change at once; return their sizes."""
+    listed: dict[str, str] = {}
+    sizes: list[int] = []
+    versions = iter(range(1, 10**6))
+
+    def answer(action: Action) -> Result:
+        match action:
+            case ListLedgers():
+                return LedgerList({})
+            case ReadHost():
+                return HostIdentities(state="succeeded", user=dict(listed))
+            case WriteLedger():
+                return StoredLedger(action.ledger, str(next(versions)))
+            case PatchHost():
+                sizes.append(len(action.change.attach))
+                listed.update({each.lower(): each for each in action.change.attach})
+                return Accepted()
+            case CreateRecord() | UpdateRecord():
+                record, ref = action.record, (action.record or action).ref  # type: ignore[union-attr]
+                version = str(next(versions))
+                return StoredRecord(ref=ref, uid="u", version=version, record=record)
+            case _:
+                return None
+
+    now = 1.0
+    calls = controller.on_event(Leading(1e9), now)
+    for _ in range(10_000):
+        if calls:
+            call = calls.pop()
+            if not isinstance(call.action, Report):
+                calls += controller.on_result(call.number, answer(call.action), now)
+        elif now < 20.0:
+            now += 0.1
+            calls += controller.on_time(now)
+        else:
+            break
+    return sizes
+
+
+def test_one_bad_identity_that_azure_does_not_name_is_found_by_halves() -> None:
+    steps = [
+        step
+        for number in range(1, 8)
+        for step in (
+            Step(0.0, "identity", ("blue", f"id-{number}", number)),
+            Step(0.0, "binding", ("blue", f"b-{number}", f"id-{number}", "app")),
+        )
+    ]
+    world = Course(*cluster(*steps, Step(0.0, "break", (5,)), pod(2.0)))
+
+    def nameless(action: Any) -> Result:
+        del world.answers[PatchHost]
+        found = World._do(world, world.mics[0], action)
+        world.answers[PatchHost] = nameless
+        return replace(found, bad=()) if isinstance(found, Failure) else found
+
+    world.answers[PatchHost] = nameless
+    world.run_until(60.0)
+    assert set(world.arm[HOSTS[0]].listed) == {FOLDED[n] for n in range(8) if n != 5}
+
+
+def test_a_deny_assignment_is_final_and_names_the_type_that_needs_no_machine() -> None:
+    world = Course(*cluster(pod(2.0)))
+    denied = Failure(kind=Fault.DENIED, message="The node resource group is locked.")
+    world.answers[PatchHost] = lambda _: denied
+    world.run_until(3000.0)
+    assert len(world.of(PatchHost)) == 1
+    told = world.conditions[About.IDENTITY, ObjectRef("blue", "id")]
+    assert (told.holds, told.reason) == (False, "Denied")
+    assert "spec.type 3" in told.message
+    assert "locked" in told.message
+    bound = world.conditions[About.BINDING, ObjectRef("blue", "b")]
+    assert (bound.holds, bound.reason) == (False, "IdentityNotReady")
+    # Nothing is attached, and nothing is said to be.
+    assert not world.ledgers[HOSTS[0]][0].unresolved
+    world.run_until(4000.0)
+    assert len(world.of(PatchHost)) == 2
+
+
+def test_a_refused_identity_is_told_and_found_mended_without_an_event() -> None:
+    world = Course(*cluster(pod(2.0), Step(1.0, "break", (0,)), Step(70.0, "mend", (0,))))
+    world.run_until(60.0)
+    ref = ObjectRef("blue", "id")
+    assert world.conditions[About.IDENTITY, ref].reason == "RefusedByAzure"
+    assert len(world.of(PatchHost)) <= 5
+    world.run_until(200.0)
+    assert world.conditions[About.IDENTITY, ref].holds
+    assert world.conditions[About.BINDING, ObjectRef("blue", "b")].holds
+    assert FOLDED[0] in world.arm[HOSTS[0]].machines
+
+
+def test_a_host_that_another_changes_is_waited_for() -> None:
+    world = Course(*cluster(pod(2.0)))
+    there = world.arm[HOSTS[0]]
+    there.state = "updating"
+    world.run_until(60.0)
+    assert world.of(PatchHost) == []
+    there.state = "succeeded"
+    world.run_until(70.0)
+    assert len(world.of(PatchHost)) == 1
+
+
+def test_a_host_that_is_gone_is_not_changed_and_its_ledger_goes_with_it() -> None:
+    world = Course(*cluster(pod(2.0), Step(10.0, "delete_node", ("n0",))))
+    world.run_until(9.0)
+    assert not world.ledgers[HOSTS[0]][0].empty
+    world.arm[HOSTS[0]].there = False
+    world.run_until(900.0)
+    assert HOSTS[0] not in world.ledgers
+    assert len(world.of(PatchHost)) == 1
+
+
+def test_a_lost_ledger_is_said_and_nothing_is_detached_any_more() -> None:
+    world = Course(*cluster(pod(2.0), gone(20.0)))
+    world.keeps_journal = True
+    world.run_until(10.0)
+    del world.ledgers[HOSTS[0]]
+    world.run_until(1200.0)
+    assert FOLDED[0] in world.arm[HOSTS[0]].machines
+    assert any("The ledger of set0 is lost" in line for line in world.journal)
+
+
+def test_a_ledger_that_cannot_be_read_counts_as_lost() -> None:
+    world = Course(*cluster(gone(20.0)), foreign=((0, 0),))
+    world.keeps_journal = True
+    book = Ledger(host=HOSTS[0], attached={FOLDED[0]: Entry(IDS[0].spelling, 0.0)})
+    world.ledgers[HOSTS[0]] = (book, 7)
+
+    def broken(_: Any) -> Result:
+        return LedgerList({HOSTS[0]: StoredLedger(None, "7", "spec.host is missing")})
+
+    world.answers[ListLedgers] = broken
+    world.run_until(1200.0)
+    assert world.of(PatchHost) == []
+    assert any("spec.host is missing" in line for line in world.journal)
+
+
+@pytest.mark.parametrize("protected", [str(CLIENTS[0]), FOLDED[0]])
+def test_an_immutable_identity_is_never_detached(protected: str) -> None:
+    settings = {"protected": frozenset({protected})}
+    world = Course(*cluster(pod(2.0), gone(20.0)), settings=settings)
+    world.run_until(2000.0)
+    assert len(world.of(PatchHost)) == 1
+    assert FOLDED[0] in world.arm[HOSTS[0]].machines
+
+
+def test_a_paused_host_is_not_changed_and_others_are() -> None:
+    steps = (pod(2.0), pod(2.0, "job", "n1"))
+    world = Course(*cluster(*steps, hosts=2))
+    world.pausing = Pausing(hosts=frozenset({HOSTS[0]}))
+    world.run_until(60.0)
+    assert [each.host for each in world.of(PatchHost)] == [HOSTS[1]]
+    world.pausing = Pausing()
+    world.mics[0].tell(world.pausing)
+    world.run_until(70.0)
+    assert {each.host for each in world.of(PatchHost)} == {HOSTS[0], HOSTS[1]}
+
+
+# Modes.
+
+
+def test_everywhere_each_host_gets_what_is_bound_and_there_are_no_records() -> None:
+    new = Step(100.0, "node", ("n9", 2))
+    world = Course(*cluster(new, hosts=2), hosts=3, settings={"assign": Assign.ALL_HOSTS})
+    world.run_until(50.0)
+    listed = [FOLDED[0] in world.arm[host].machines for host in HOSTS[:3]]
+    assert listed == [True, True, False]
+    world.run_until(130.0)
+    assert FOLDED[0] in world.arm[HOSTS[2]].machines
+    assert world.of(*RECORD_WRITES) == []
+
+
+def test_nowhere_only_conditions_are_written() -> None:
+    world = Course(*cluster(pod(2.0)), settings={"assign": Assign.NONE})
+    world.run_until(50.0)
+    assert {type(each) for _, each in world.calls} == {WriteCondition}
+    assert len(world.calls) == 2
+
+
+def test_a_standby_knows_all_and_writes_nothing() -> None:
+    controller = Controller()
+    calls: list[Call] = []
+    calls += controller.on_event(NodeSeen("n0", provider_id(0)), 0.0)
+    calls += controller.on_event(
+        IdentitySeen(identity=principal("blue", "orders"), revision=""), 0.0
+    )
+    calls += controller.on_event(Synced(), 0.0)
+    assert calls == []
+    assert not controller.leads
+    first = controller.on_event(Leading(10.0), 1.0)
+    assert [type(each.action) for each in first] == [ListLedgers, WriteCondition]
+    # After the lease has ended nothing goes out, whoever calls.
+    late = controller.on_event(NodeSeen("n1", provider_id(0)), 11.0)
+    assert late == []
+    assert controller.on_result(first[0].number, Failure(kind=Fault.LOST), 12.0) == []
+
+
+# What people are told.
+
+
+def condition_of(event: Any) -> Condition | None:
+    controller = Controller()
+    controller.on_event(Synced(), 0.0)
+    controller.on_event(event, 0.0)
+    calls = controller.on_event(Leading(10.0), 0.0)
+    found = [each.action for each in calls if isinstance(each.action, WriteCondition)]
+    return found[0].condition if found else None
+
+
+def test_an_exception_says_whether_it_has_effect() -> None:
+    effective = condition_of(ExceptionSeen(exception=exception("kube-system", "e", {"a": "b"})))
+    idle = condition_of(ExceptionSeen(exception=exception("blue", "e", {"a": "b"})))
+    empty = condition_of(ExceptionSeen(exception=exception("kube-system", "e", {})))
+    assert effective is not None
+    assert idle is not None
+    assert empty is not None
+    assert (effective.holds, idle.holds, empty.holds) == (True, False, False)
+    assert "--exception-namespaces=blue,kube-system" in idle.message
+
+
+def test_a_malformed_identity_says_why() -> None:
+    bad = Malformed(
+        ref=ObjectRef("blue", "x"), kind="AzureIdentity", why="spec.clientID is missing"
+    )
+    told = condition_of(IdentitySeen(identity=bad, revision=""))
+    assert told == Condition(
+        holds=False, reason="Malformed", message="It cannot be used: spec.clientID is missing."
+    )
+
+
+def test_a_condition_that_is_there_is_not_written_again() -> None:
+    found = principal("blue", "orders")
+    told = condition_of(IdentitySeen(identity=found, revision=""))
+    assert told is not None
+    assert condition_of(IdentitySeen(identity=found, revision="", condition=told)) is None
+
+
+def test_a_node_of_no_azure_machine_is_told() -> None:
+    controller = Controller()
+    [call] = controller.on_event(NodeSeen("n0", "kind://docker/kind/node"), 0.0)
+    assert isinstance(call.action, Report)
+    assert "n0" in call.action.message
+    assert controller.on_event(NodeSeen("n1", ""), 0.0) == []
+
+
+def test_hosts_compare_without_case() -> None:
+    assert Host.parse(HOSTS[0].resource_id.upper()) == HOSTS[0]

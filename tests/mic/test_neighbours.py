@@ -1,0 +1,613 @@
+"""Each call at real sockets that answer well, badly and never."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import httpx2
+import pytest
+
+from podidentity.adapters.arm import ArmCalls
+from podidentity.adapters.kube import Kube
+from podidentity.core.authorities import PUBLIC
+from podidentity.core.decision import Use
+from podidentity.core.hosts import Host, HostChange, HostIdentities
+from podidentity.core.ledger import Entry, Ledger
+from podidentity.core.resources import Assignment, ObjectRef
+from podidentity.mic.calls import (
+    WRITES,
+    About,
+    Accepted,
+    Action,
+    AskPermission,
+    Condition,
+    CreateRecord,
+    DeleteRecord,
+    Failure,
+    Fault,
+    HostList,
+    InUse,
+    LedgerList,
+    ListHosts,
+    ListLedgers,
+    ListUse,
+    PatchHost,
+    PollOperation,
+    Progress,
+    ReadHost,
+    ReadLedger,
+    ReadRecord,
+    Record,
+    Result,
+    StoredLedger,
+    StoredRecord,
+    TellEvent,
+    UpdateRecord,
+    WriteCondition,
+    WriteLedger,
+)
+from podidentity.mic.neighbours import Neighbours, NotLeading, arm_failure
+from podidentity.mic.objects import PLAIN, Live, Oddities, parse_live, parse_record, render_record
+from podidentity.wire.arm import ArmError
+from podidentity.wire.ledgers import ledger_name, render_ledger
+from tests.adapters.scripted import (
+    Script,
+    Turn,
+    answers,
+    cuts,
+    hangs,
+    scripted,
+)
+from tests.fakes import CLIENT, RESOURCE_ID, FakeClock
+
+HOST = Host.parse(
+    "/subscriptions/s/resourceGroups/g/providers/Microsoft.Compute/virtualMachineScaleSets/pool"
+)
+ID = (
+    "/subscriptions/S/resourceGroups/G/providers/Microsoft.ManagedIdentity/userAssignedIdentities/a"
+)
+CHANGE = HostChange(attach=(ID,), user=True)
+PATCH = PatchHost(HOST, CHANGE, "")
+REF = ObjectRef("shop", "r")
+
+
+def host(**more: Any) -> dict[str, Any]:
+    block = {"type": "UserAssigned", "userAssignedIdentities": {ID: {"clientId": CLIENT}}}
+    properties = {"provisioningState": "Succeeded", **more.pop("properties", {})}
+    return {"id": HOST.resource_id, "identity": block, "properties": properties, **more}
+
+
+def live(about: About, spec: dict[str, Any], name: str) -> Live:
+    meta = {"name": name, "namespace": "shop", "uid": f"u-{name}", "generation": 2}
+    return parse_live(json.dumps({"metadata": meta, "spec": spec}).encode(), about)
+
+
+IDENTITY = live(About.IDENTITY, {"clientID": CLIENT, "resourceID": RESOURCE_ID}, "orders")
+BINDING = live(About.BINDING, {"azureIdentity": "orders", "selector": "s"}, "b")
+RECORD = Record(
+    ref=REF,
+    pod=ObjectRef("shop", "p"),
+    identity=IDENTITY.ref,
+    binding=BINDING.ref,
+    node="n1",
+    state=Assignment.ASSIGNED,
+    identity_revision=IDENTITY.revision,
+    binding_revision=BINDING.revision,
+)
+
+
+def stored(**meta: Any) -> dict[str, Any]:
+    body = render_record(RECORD, IDENTITY, BINDING)
+    body["metadata"] |= {"uid": "u", "resourceVersion": "9", **meta}
+    return body
+
+
+class Objects:
+    """The two objects, unless a test takes them away."""
+
+    def __init__(self) -> None:
+        self.known = {IDENTITY.ref: IDENTITY, BINDING.ref: BINDING}
+
+    def live(self, about: About, ref: ObjectRef) -> Live | None:
+        del about
+        return self.known.get(ref)
+
+    def oddities(self, ref: ObjectRef) -> Oddities:
+        del ref
+        return PLAIN
+
+    def stored(self, raw: bytes) -> StoredRecord:
+        return parse_record(raw)[0]
+
+
+class Login:
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def token(self, scope: str) -> str:
+        assert scope.endswith("/.default")
+        self.asked += 1
+        return "t0ken"
+
+
+class Scene:
+    def __init__(self, script: Script, arm: ArmCalls, kube: Kube, seconds: float) -> None:
+        self.script, self.objects = script, Objects()
+        self.leads, self.rejected = True, 0
+        self.neighbours = Neighbours(
+            arm,
+            kube,
+            self.objects,
+            FakeClock(),
+            namespace="kube-system",
+            me="mic-1",
+            may_write=self._may_write,
+            rejected=self._reject,
+            seconds=seconds,
+        )
+
+    def _may_write(self) -> None:
+        if not self.leads:
+            raise NotLeading
+
+    def _reject(self) -> None:
+        self.rejected += 1
+
+    async def do(self, action: Action) -> Result:
+        return await self.neighbours.do(action, writes=isinstance(action, WRITES))
+
+    async def failure(self, action: Action) -> Failure:
+        result = await self.do(action)
+        assert isinstance(result, Failure), result
+        return result
+
+
+@asynccontextmanager
+async def place(*turns: Turn, seconds: float = 5) -> AsyncIterator[Scene]:
+    """Both neighbours are one server, which answers by these turns."""
+    async with scripted(*turns) as script:
+        cloud = replace(PUBLIC, resource_manager=script.url, resource_manager_audience="https://a")
+        client = httpx2.AsyncClient(base_url=script.url, trust_env=False, timeout=10)
+        kube = Kube(client, patience=0)
+        try:
+            async with ArmCalls(Login(), FakeClock(), cloud=cloud) as arm:
+                yield Scene(script, arm, kube, seconds)
+        finally:
+            await kube.close()
+
+
+def refuses(status: int, code: str, message: str = "no", more: str = "") -> Turn:
+    return answers({"error": {"code": code, "message": message}}, status=status, more=more)
+
+
+def status(code: int, reason: str, message: str = "no") -> Turn:
+    return answers({"kind": "Status", "code": code, "reason": reason, "message": message}, code)
+
+
+# Azure
+
+
+async def test_a_host_is_read_with_one_request() -> None:
+    async with place(answers(host(etag="7"))) as scene:
+        found = await scene.do(ReadHost(HOST))
+        assert found == HostIdentities(
+            state="succeeded",
+            user={ID.lower(): ID},
+            clients={ID.lower(): CLIENT},
+            etag="7",
+        )
+        (asked,) = scene.script.asked
+        assert (asked.method, asked.path) == ("GET", HOST.resource_id)
+        assert "Bearer t0ken" in asked.head
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"{", b"[]", b"{}", b'{"error":{"code":"x"}}', json.dumps({"id": "/other"}).encode()],
+)
+async def test_an_answer_about_something_else_is_no_host_without_identities(body: bytes) -> None:
+    async with place(answers(body)) as scene:
+        assert (await scene.failure(ReadHost(HOST))).kind is Fault.FAILED
+
+
+async def test_a_change_is_one_patch_with_the_difference_and_names_its_operation() -> None:
+    more = "Azure-AsyncOperation: /operations/1\r\nRetry-After: 10\r\n"
+    async with place(answers(host(), 202, more)) as scene:
+        found = await scene.do(PatchHost(HOST, CHANGE, '"7"'))
+        assert found == Accepted("Azure-AsyncOperation /operations/1", 10.0)
+        (asked,) = scene.script.asked
+        block = {"type": "UserAssigned", "userAssignedIdentities": {ID: {}}}
+        assert json.loads(asked.body) == {"identity": block}
+        assert 'if-match: "7"' in asked.head.lower()
+
+
+async def test_a_change_without_an_operation_is_done_when_the_host_is_not_updating() -> None:
+    updating = host(properties={"provisioningState": "Updating"})
+    async with place(answers(host()), answers(updating)) as scene:
+        assert await scene.do(PATCH) == Accepted()
+        assert await scene.do(PATCH) == Accepted("provisioningState")
+
+
+async def test_the_progress_of_each_kind_of_operation_is_asked_for() -> None:
+    updating = host(properties={"provisioningState": "Updating"})
+    turns = (
+        answers({"status": "InProgress"}, more="Retry-After: 4\r\n"),
+        answers({"status": "Succeeded"}),
+        answers(b"", 202),
+        answers(b"", 200),
+        answers(updating),
+        answers(host()),
+    )
+    async with place(*turns) as scene:
+        asynchronous = PollOperation(HOST, "Azure-AsyncOperation /operations/1")
+        assert await scene.do(asynchronous) == Progress(done=False, after=4.0)
+        assert await scene.do(asynchronous) == Progress(done=True)
+        location = PollOperation(HOST, "Location /operations/1")
+        assert await scene.do(location) == Progress(done=False)
+        assert await scene.do(location) == Progress(done=True)
+        state = PollOperation(HOST, "provisioningState")
+        assert await scene.do(state) == Progress(done=False)
+        assert await scene.do(state) == Progress(done=True)
+
+
+@pytest.mark.parametrize(
+    ("operation", "kind"),
+    [
+        ({"status": "Canceled"}, Fault.PREEMPTED),
+        ({"status": "Failed", "error": {"code": "OperationPreempted"}}, Fault.PREEMPTED),
+        ({"status": "Failed", "error": {"code": "Conflict"}}, Fault.CONFLICT),
+        ({"status": "Failed", "error": {"code": "InternalExecutionError"}}, Fault.FAILED),
+        ({"status": "Failed"}, Fault.FAILED),
+        ({}, Fault.FAILED),
+    ],
+    ids=["cancelled", "preempted", "a conflict", "an error", "no reason", "no operation"],
+)
+async def test_an_operation_that_fails_is_told_by_its_kind(
+    operation: dict[str, Any], kind: Fault
+) -> None:
+    async with place(answers(operation)) as scene:
+        poll = PollOperation(HOST, "Azure-AsyncOperation /operations/1")
+        assert (await scene.failure(poll)).kind is kind
+
+
+async def test_an_operation_elsewhere_does_not_get_the_token() -> None:
+    async with place(answers({"status": "Succeeded"})) as scene:
+        poll = PollOperation(HOST, "Azure-AsyncOperation https://example.com/operations/1")
+        assert (await scene.failure(poll)).kind is Fault.FAILED
+        assert scene.script.asked == []
+
+
+REFUSED = (
+    "The client 'x' has permission to perform action 'Microsoft.Compute/virtualMachineScaleSets/"
+    f"write' on scope '{HOST.resource_id}'; however, it does not have permission to perform action "
+    "'Microsoft.ManagedIdentity/userAssignedIdentities/assign/action' on the linked scope(s) "
+    f"'{ID},{ID}.(2)' or the linked scope(s) are invalid."
+)
+NOT_FOUND = (
+    f"Identity operation for resource '{HOST.resource_id}' failed with error 'Failed to perform "
+    "resource identity operation. Status: 'BadRequest'. Response: "
+    f'\'{{"error":{{"code":"BadRequest","message":"Resource \'{ID}\' was not found."}}}}\'.\''
+)
+
+
+@pytest.mark.parametrize(
+    ("turn", "kind", "bad"),
+    [
+        (refuses(403, "AuthorizationFailed"), Fault.FORBIDDEN, ()),
+        (refuses(403, "DenyAssignmentAuthorizationFailed"), Fault.DENIED, ()),
+        (refuses(409, "ScopeLocked"), Fault.DENIED, ()),
+        (
+            refuses(403, "LinkedAuthorizationFailed", REFUSED),
+            Fault.BAD_IDENTITIES,
+            (ID.lower(), f"{ID}.(2)".lower()),
+        ),
+        (refuses(400, "FailedIdentityOperation", NOT_FOUND), Fault.BAD_IDENTITIES, (ID.lower(),)),
+        (refuses(400, "FailedIdentityOperation", "something"), Fault.BAD_IDENTITIES, ()),
+        (refuses(404, "ResourceNotFound"), Fault.NOT_FOUND, ()),
+        (refuses(409, "Conflict"), Fault.CONFLICT, ()),
+        (refuses(409, "OperationNotAllowed"), Fault.CONFLICT, ()),
+        (refuses(412, "PreconditionFailed"), Fault.CONFLICT, ()),
+        (refuses(400, "BadRequest"), Fault.INVALID, ()),
+        (refuses(500, "InternalServerError"), Fault.FAILED, ()),
+        (answers(b"<html>", 502), Fault.LOST, ()),
+        (answers(b"", 504), Fault.LOST, ()),
+        (answers(b"", 503), Fault.FAILED, ()),
+        (cuts, Fault.LOST, ()),
+    ],
+    ids=[
+        "no right",
+        "a deny assignment",
+        "a lock",
+        "no right on two identities",
+        "no such identity",
+        "an identity that it does not name",
+        "no such host",
+        "a conflict",
+        "an operation under way",
+        "another version",
+        "a wrong request",
+        "an error",
+        "a gateway",
+        "a gateway's time-out",
+        "down",
+        "a broken connection",
+    ],
+)
+async def test_a_change_that_azure_refuses_is_one_failure_and_no_second_try(
+    turn: Turn, kind: Fault, bad: tuple[str, ...]
+) -> None:
+    async with place(turn) as scene:
+        failure = await scene.failure(PATCH)
+        assert (failure.kind, failure.bad) == (kind, bad)
+        assert len(scene.script.asked) == 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"error": {"code": "OperationNotAllowed", "message": "too many"}},
+        {"code": "OperationNotAllowed", "message": "too many"},
+    ],
+    ids=["wrapped", "bare"],
+)
+async def test_azures_wish_to_be_left_alone_is_told_in_seconds(body: dict[str, Any]) -> None:
+    """Compute's answer lacks the wrapper."""
+    async with place(answers(body, 429, "Retry-After: 1200\r\n")) as scene:
+        failure = await scene.failure(PATCH)
+        assert (failure.kind, failure.retry_after) == (Fault.THROTTLED, 1200.0)
+        assert failure.message == "too many"
+
+
+async def test_a_token_that_azure_does_not_take_is_forgotten() -> None:
+    async with place(refuses(401, "ExpiredAuthenticationToken")) as scene:
+        assert (await scene.failure(ReadHost(HOST))).kind is Fault.UNREACHABLE
+        assert scene.rejected == 1
+
+
+@pytest.mark.parametrize(
+    ("action", "kind"), [(PATCH, Fault.LOST), (ReadHost(HOST), Fault.UNREACHABLE)]
+)
+async def test_an_answer_that_never_comes_ends_the_call(action: Action, kind: Fault) -> None:
+    async with place(hangs, seconds=0.2) as scene:
+        assert (await scene.failure(action)).kind is kind
+
+
+async def test_where_nobody_listens_nothing_is_lost() -> None:
+    async with place(answers(host())) as scene:
+        scene.script.turns = []
+        nowhere = replace(PUBLIC, resource_manager="http://127.0.0.1:1")
+        async with ArmCalls(Login(), FakeClock(), cloud=nowhere) as arm:
+            with pytest.raises(ArmError) as told:
+                await arm.change(HOST, CHANGE)
+        assert arm_failure(told.value, writes=True).kind is Fault.UNREACHABLE
+
+
+async def test_a_change_is_not_sent_when_the_lease_has_ended() -> None:
+    async with place(answers(host())) as scene:
+        scene.leads = False
+        with pytest.raises(NotLeading):
+            await scene.do(PATCH)
+        assert scene.script.asked == []
+
+
+async def test_the_hosts_of_a_group_are_read_by_pages() -> None:
+    other = Host.parse(f"{HOST.resource_id}2")
+    async with place(hangs) as scene:
+        following = f"{scene.script.url}/more?api-version=1"
+        scene.script.turns = [
+            answers({"value": [host(), {"id": "/x"}], "nextLink": following}),
+            answers({"value": [host(id=other.resource_id)]}),
+        ]
+        found = await scene.do(ListHosts("s", "g", scale_sets=True))
+        assert isinstance(found, HostList)
+        assert set(found.hosts) == {HOST, other}
+        assert [each.path for each in scene.script.asked][1] == "/more"
+
+
+# Ledgers
+
+LEDGER = Ledger(host=HOST, attached={ID.lower(): Entry(ID, 1.0)})
+LEDGERS = "/apis/aadpodidentity.k8s.io/v1/namespaces/kube-system/azureidentityledgers"
+
+
+def ledger(version: str = "5", **more: Any) -> dict[str, Any]:
+    body = render_ledger(LEDGER, "kube-system")
+    body["metadata"]["resourceVersion"] = version
+    return {**body, **more}
+
+
+async def test_ledgers_are_listed_and_one_under_anothers_name_does_not_count() -> None:
+    stranger = ledger()
+    stranger["metadata"] = {**stranger["metadata"], "name": "mine"}
+    broken = ledger("6", spec={"host": f"{HOST.resource_id}2", "attached": [{"id": "/x"}]})
+    broken["metadata"] = {
+        **broken["metadata"],
+        "name": ledger_name(Host.parse(f"{HOST.resource_id}2")),
+    }
+    items = [ledger(), stranger, broken, {"metadata": {"name": "x"}}]
+    async with place(answers({"metadata": {"resourceVersion": "9"}, "items": items})) as scene:
+        found = await scene.do(ListLedgers())
+        assert isinstance(found, LedgerList)
+        assert found.ledgers[HOST] == StoredLedger(LEDGER, "5")
+        lost = found.ledgers[Host.parse(f"{HOST.resource_id}2")]
+        assert (lost.ledger, lost.version) == (None, "6")
+        assert "must match" in lost.malformed
+        assert len(found.ledgers) == 2
+
+
+async def test_a_ledger_is_made_changed_at_its_version_and_deleted_with_its_host() -> None:
+    turns = (answers(ledger()), answers(ledger("6")), answers({}))
+    async with place(*turns) as scene:
+        assert await scene.do(WriteLedger(LEDGER, "")) == StoredLedger(LEDGER, "5")
+        assert await scene.do(WriteLedger(LEDGER, "5")) == StoredLedger(LEDGER, "6")
+        assert await scene.do(WriteLedger(Ledger(host=HOST), "6", gone=True)) == StoredLedger(
+            None, ""
+        )
+        made, changed, deleted = scene.script.asked
+        assert (made.method, made.path) == ("POST", LEDGERS)
+        assert (changed.method, changed.path) == ("PATCH", f"{LEDGERS}/{ledger_name(HOST)}")
+        assert json.loads(changed.body)["metadata"]["resourceVersion"] == "5"
+        assert json.loads(deleted.body) == {"preconditions": {"resourceVersion": "6"}}
+
+
+async def test_a_ledger_that_is_not_there_is_none() -> None:
+    async with place(status(404, "NotFound")) as scene:
+        assert await scene.do(ReadLedger(HOST)) == StoredLedger(None, "")
+
+
+# Records, conditions, events
+
+
+async def test_a_record_is_created_with_its_status_in_one_request() -> None:
+    async with place(answers(stored(), 201)) as scene:
+        found = await scene.do(CreateRecord(RECORD, 0))
+        assert isinstance(found, StoredRecord)
+        assert found.record == RECORD
+        (asked,) = scene.script.asked
+        assert json.loads(asked.body)["status"]["status"] == "Assigned"
+
+
+async def test_a_record_of_an_identity_that_is_gone_is_not_made() -> None:
+    async with place(hangs) as scene:
+        scene.objects.known.clear()
+        for action in (CreateRecord(RECORD, 0), UpdateRecord(REF, RECORD, "u", "9", 0)):
+            assert (await scene.failure(action)).kind is Fault.CONFLICT
+        assert scene.script.asked == []
+
+
+async def test_a_record_is_changed_and_deleted_at_its_uid_alone() -> None:
+    async with place(answers(stored()), answers({})) as scene:
+        await scene.do(UpdateRecord(REF, RECORD, "u", "9", 0))
+        assert await scene.do(DeleteRecord(REF, "u")) is None
+        changed, deleted = scene.script.asked
+        assert json.loads(changed.body)[:2] == [
+            {"op": "test", "path": "/metadata/uid", "value": "u"},
+            {"op": "add", "path": "/metadata/resourceVersion", "value": "9"},
+        ]
+        assert "application/json-patch+json" in changed.head
+        assert json.loads(deleted.body) == {"preconditions": {"uid": "u"}}
+
+
+async def test_a_record_with_another_uid_is_a_conflict() -> None:
+    said = "Patch: the test operation at /metadata/uid failed: test failed"
+    async with place(status(422, "Invalid", said)) as scene:
+        failure = await scene.failure(UpdateRecord(REF, RECORD, "u", "9", 0))
+        assert failure.kind is Fault.CONFLICT
+
+
+async def test_a_record_that_is_not_there_is_none() -> None:
+    async with place(status(404, "NotFound"), answers(stored())) as scene:
+        assert await scene.do(ReadRecord(REF)) is None
+        assert isinstance(await scene.do(ReadRecord(REF)), StoredRecord)
+
+
+async def test_a_condition_is_written_to_the_status_alone_and_an_event_beside_the_object() -> None:
+    condition = WriteCondition(
+        About.IDENTITY, IDENTITY.ref, Condition(holds=True, reason="r", message="m")
+    )
+    event = TellEvent(About.BINDING, BINDING.ref, "Normal", "binding applied", "note")
+    async with place(answers({}), answers({})) as scene:
+        assert await scene.do(condition) is None
+        assert await scene.do(event) is None
+        written, told = scene.script.asked
+        assert written.path.endswith("/namespaces/shop/azureidentities/orders/status")
+        assert json.loads(written.body).keys() == {"status"}
+        assert told.path == "/api/v1/namespaces/shop/events"
+        scene.objects.known.clear()
+        assert (await scene.failure(condition)).kind is Fault.NOT_FOUND
+        assert (await scene.failure(event)).kind is Fault.NOT_FOUND
+
+
+@pytest.mark.parametrize(
+    ("turn", "kind"),
+    [
+        (status(409, "AlreadyExists"), Fault.CONFLICT),
+        (status(403, "Forbidden"), Fault.FORBIDDEN),
+        (status(404, "NotFound"), Fault.NOT_FOUND),
+        (status(422, "Invalid"), Fault.INVALID),
+        (status(429, "TooManyRequests"), Fault.THROTTLED),
+        (status(401, "Unauthorized"), Fault.UNREACHABLE),
+        (status(500, "InternalError"), Fault.FAILED),
+        (answers(b"", 504), Fault.LOST),
+        (answers(b"{", 201), Fault.FAILED),
+        (cuts, Fault.LOST),
+    ],
+    ids=[
+        "it exists",
+        "no right",
+        "no namespace",
+        "invalid",
+        "overloaded",
+        "unknown",
+        "an error",
+        "a gateway's time-out",
+        "half an answer",
+        "a broken connection",
+    ],
+)
+async def test_what_the_api_server_refuses_is_one_failure_and_no_second_try(
+    turn: Turn, kind: Fault
+) -> None:
+    async with place(turn) as scene:
+        assert (await scene.failure(CreateRecord(RECORD, 0))).kind is kind
+        assert len(scene.script.asked) == 1
+
+
+async def test_the_api_servers_wish_to_be_left_alone_is_told_and_not_waited_for() -> None:
+    body = {"kind": "Status", "code": 429, "reason": "TooManyRequests"}
+    async with place(answers(body, 429, "Retry-After: 7\r\n")) as scene:
+        assert (await scene.failure(CreateRecord(RECORD, 0))).retry_after == 7.0
+        assert len(scene.script.asked) == 1
+
+
+# What may be used
+
+
+USE = Use(ObjectRef("shop", "default"), CLIENT)
+
+
+async def test_a_permission_is_one_review() -> None:
+    reviews = [{"status": {"allowed": True}}, {"status": {"allowed": False}}]
+    async with place(*map(answers, reviews)) as scene:
+        assert await scene.do(AskPermission(USE)) is True
+        assert await scene.do(AskPermission(USE)) is False
+
+
+@pytest.mark.parametrize(
+    ("turn", "kind", "says"),
+    [
+        (status(403, "Forbidden"), Fault.FORBIDDEN, "create on subjectaccessreviews"),
+        (
+            answers({"status": {"allowed": False, "evaluationError": "webhook"}}),
+            Fault.FAILED,
+            "could not decide",
+        ),
+        (answers({}), Fault.FAILED, "no SubjectAccessReview"),
+    ],
+    ids=["no right", "no decision", "no review"],
+)
+async def test_what_is_no_decision_is_a_failure(turn: Turn, kind: Fault, says: str) -> None:
+    async with place(turn) as scene:
+        failure = await scene.failure(AskPermission(USE))
+        assert (failure.kind, says in failure.message) == (kind, True)
+
+
+async def test_what_is_in_use_is_listed_by_quorum_bindings_first() -> None:
+    meta = {"namespace": "shop", "uid": "u"}
+    binding = {"metadata": {**meta, "name": "b"}, "spec": {"azureIdentity": "o", "selector": "s"}}
+    identity = {"metadata": {**meta, "name": "o"}, "spec": {"clientID": CLIENT}}
+    pod = {"metadata": {**meta, "name": "p", "labels": {"aadpodidbinding": "s"}}}
+    lists = [{"metadata": {}, "items": [each]} for each in (binding, identity, pod)]
+    async with place(*map(answers, lists)) as scene:
+        found = await scene.do(ListUse())
+        assert isinstance(found, InUse)
+        assert [each.ref.name for each in found.pods] == ["p"]
+        first, second, third = scene.script.asked
+        assert first.path.endswith("azureidentitybindings")
+        assert second.path.endswith("azureidentities")
+        assert "labelSelector=aadpodidbinding+in+%28s%29" in third.query
+        assert not any("resourceVersion" in each.query for each in scene.script.asked)
