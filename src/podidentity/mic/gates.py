@@ -14,7 +14,8 @@ from math import inf
 
 _LEAST = 1.0
 """Calls a second, at least, after a refusal."""
-_SLOWER, _FASTER = 0.7, 1.15
+_SLOWER, _FASTER = 0.7, 1.0
+"""The part of the rate that a refusal leaves, and the calls a second that each second adds."""
 _UNLIMITED = 200.0
 """Calls a second from which on there is no limit of ours."""
 _MEASURED = 2.0
@@ -80,7 +81,7 @@ class Gate:
         """Take that a call was answered."""
         self._failures, self._probe = 0, None
         if self._rate < inf:
-            self._rate *= _FASTER
+            self._rate += _FASTER / self._rate
             if self._rate > _UNLIMITED:
                 self._rate, self._next = inf, -inf
         elif now - self._begun > _MEASURED:
@@ -94,8 +95,8 @@ class Gate:
         until = now + (retry_after or _UNKNOWN)
         if self._rate == inf:
             self._rate = max(_LEAST, _SLOWER * self._passed / _MEASURED)
-        elif until > self._closed_until:
-            # Calls that were sent together are refused together: that counts once.
+        elif now >= self._closed_until:
+            # Calls that were sent before it closed are refused as well: that counts once.
             self._rate = max(_LEAST, self._rate * _SLOWER)
         self._closed_until = max(self._closed_until, until)
 
