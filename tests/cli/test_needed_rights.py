@@ -705,6 +705,11 @@ def with_mic(scene: Scene) -> None:
     make(scene, *manifests.mic(managed_identity=True))
 
 
+def with_mic_not_paused(scene: Scene) -> None:
+    with_mic(scene)
+    deleted(scene.world, "/api/v1/namespaces/kube-system/configmaps/podidentity-mic-pauses")
+
+
 def with_the_archived_mic(scene: Scene) -> None:
     """Have MIC of AAD Pod Identity, as its manifests put it into a cluster."""
     without_mic(scene)
@@ -730,6 +735,8 @@ CASES += (
     of_part("disable", "no-mic", "disable", with_mic),
     of_part("enable", "archived-mic", ENABLE, with_the_archived_mic),
     of_part("check", "mic-there", "check", with_mic, whole=told_all),
+    Case(command="mic", line="mic pause", prepare=with_mic_not_paused, times=2),
+    of_part("mic", "host", "mic pause --host aks-nodepool1-12345678-vmss000000", with_mic),
 )
 
 

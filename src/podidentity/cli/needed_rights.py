@@ -119,7 +119,7 @@ FIRST_GRANTS, EXTENSIONS, OLD = "first-grants", "aks-extensions", "version-0.1"
 NO_TAINT, WAIT, PURGE, AZURE, SECRETS = "no-startup-taint", "wait", "purge", "azure", "secrets"
 LRP, NO_LRP, AUTOMATIC = "lrp", "no-lrp", "aks-automatic"
 MIC, MIC_WAIT, NO_MIC, ARCHIVED_MIC = "mic", "wait-for-mic", "no-mic", "archived-mic"
-MIC_THERE = "mic-there"
+MIC_THERE, HOST = "mic-there", "host"
 PARTS: Mapping[str, str] = {
     GRANT: "lets pods use the identity: without `--no-grant`",
     ATTACH: "attaches a managed identity to the nodes' machines: type 0, without `--no-attach`",
@@ -139,6 +139,7 @@ PARTS: Mapping[str, str] = {
     NO_MIC: "takes MIC away: `enable --no-mic`, `disable`",
     ARCHIVED_MIC: "lets the exception of AAD Pod Identity's MIC count: where that runs",
     MIC_THERE: "looks at MIC, where it is",
+    HOST: "pauses the machine of a node: `--host NODE`",
     AUTOMATIC: "keeps its record in NMI's namespace: `--profile aks-automatic`",
     FIRST_GRANTS: "grants the identities that are bound already: at the first `enable`",
     EXTENSIONS: "makes the exceptions of AKS's extensions, if their namespaces exist",
@@ -517,6 +518,12 @@ def _nodes() -> Iterator[Right]:
     yield from _to("list", "pods", at=_NMI)
 
 
+def _mic() -> Iterator[Right]:
+    yield from _to("list", _DEPLOYMENTS)
+    yield from _to_apply("configmaps", names=[PAUSES], at=_NMI)
+    yield from _to("get", "nodes", parts=[HOST])
+
+
 def _machines(verbs: str, *parts: str) -> Iterator[AzureAction]:
     for kind in ("virtualMachineScaleSets", "virtualMachines"):
         for verb in verbs.split():
@@ -547,6 +554,7 @@ COMMANDS: Mapping[str, Needs] = {
     "explain": Needs(cluster=tuple(_explain()), azure=tuple(_machines("read", AZURE))),
     "check": Needs(cluster=tuple(_check())),
     "check --pod": Needs(cluster=tuple(_check_pod())),
+    "mic": Needs(cluster=tuple(_mic())),
     "nodes": Needs(cluster=tuple(_nodes())),
 }
 """The commands that need a right; the others need none."""

@@ -216,9 +216,9 @@ class Controlled:
         found = json.loads(self.sandbox.run("sh", "-c", command))
         return {each["reason"] for each in found}
 
-    def kill(self, mic: str) -> None:
-        """Delete a pod of MIC; it has no time to hand over."""
-        path = f"/api/v1/namespaces/kube-system/pods/{mic}?gracePeriodSeconds=0"
+    def stop(self, mic: str, seconds: int = 15) -> None:
+        """Delete a pod of MIC; without `seconds` it has no time to hand over."""
+        path = f"/api/v1/namespaces/kube-system/pods/{mic}?gracePeriodSeconds={seconds}"
         Api(self.sandbox.plan).request("DELETE", path)
 
     def leads_another(self, than: str) -> bool:

@@ -9,6 +9,7 @@ alone: tests/acceptance/test_scenarios.py.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -279,6 +280,14 @@ def test_scenario_09_forty_pods_are_assigned(place: Controlled, orders: Managed)
     place.until(lambda: not place.records(names[0]), "its record stays")
 
 
+def test_a_leader_that_is_stopped_hands_over_before_its_lease_ends(place: Controlled) -> None:
+    gone = place.leader()
+    began = time.monotonic()
+    place.stop(gone)
+    place.until(lambda: place.leads_another(gone), "nobody leads")
+    assert time.monotonic() - began < 12, "the Lease lasts 15 s"
+
+
 def test_scenarios_19_and_27_leaders_that_die_lose_no_assignment_and_the_next_repairs_drift(
     place: Controlled, orders: Managed
 ) -> None:
@@ -289,7 +298,7 @@ def test_scenarios_19_and_27_leaders_that_die_lose_no_assignment_and_the_next_re
         place.bind(name, place.identity(name))
         place.pod(name, name)
         gone = place.leader()
-        place.kill(gone)
+        place.stop(gone, seconds=0)
         place.until(lambda: place.leads_another(gone), "nobody leads")  # noqa: B023 - awaited here
     place.assigned(*names)
     place.works(names[0], client_id=place.identity(names[0]).client_id)
