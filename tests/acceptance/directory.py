@@ -122,16 +122,17 @@ class Directory:
         subject = f"system:serviceaccount:{namespace}:{account}"
         await self.azure.add_federated_credential(owner, name, issuer=ISSUER, subject=subject)
 
-    async def until_known(self, unserved: Collection[str]) -> None:
-        """Return when Entra refuses no federated credential: it takes its time to know one."""
+    async def until_known(self, *names: str) -> None:
+        """Return when no one refuses these: Entra knows a credential later, the cluster a right."""
         async with asyncio.timeout(120):
-            for name in ("by-pod", "by-identity", "via", "annotated"):
+            for name in names:
                 pod = "annotated" if name == "annotated" else "app"
-                while name not in unserved and await self._refused(name, pod):  # noqa: ASYNC110
+                while await self._refused(name, pod):  # noqa: ASYNC110 - nobody tells
                     await asyncio.sleep(1)
 
     async def _refused(self, name: str, pod: str) -> bool:
-        return "AADSTS" in str(await self.token(self.client_ids[name], pod=pod))
+        told = str(await self.token(self.client_ids[name], pod=pod))
+        return "AADSTS" in told or "does not let NMI" in told
 
     async def entra_calls(self, client_id: str) -> list[dict[str, Any]]:
         """Return what reached Entra of a client."""
@@ -176,7 +177,8 @@ async def register(
     for client_id in found.client_ids.values():
         found.grant("default", client_id)
     found.apply(pod("app"), pod("annotated", label="", account="annotated"))
-    await found.until_known(unserved)
+    federated = ("by-pod", "by-identity", "via", "annotated")
+    await found.until_known(*(name for name in federated if name not in unserved))
     return found
 
 

@@ -21,7 +21,7 @@ from podidentity.core.decision import Authorization
 from podidentity.core.resources import ClientId, ObjectRef
 from podidentity.settings import MicSettings
 from podidentity.wire.pauses import Pauses, parse_pauses
-from tests.cli.conftest import Ran
+from tests.cli.conftest import DAEMON_SET, Ran
 from tests.cli.ids import IDENTITY
 from tests.cli.world import CUSTOM, World
 from tests.fakes import CLIENT, OTHER_CLIENT
@@ -245,3 +245,114 @@ def test_add_and_delete_leave_machines_alone_where_a_mic_runs(
     assert deleted.code == 0, deleted.err
     assert "stays attached" in deleted.err
     assert controlled.get(path) is None
+
+
+# `enable`
+
+
+def printed(podidentity: Run, *flags: str) -> list[dict[str, Any]]:
+    ran = podidentity("enable", "--dry-run", "-o", "json", *flags)
+    assert ran.code == 0, ran.err
+    found: list[dict[str, Any]] = json.loads(ran.out)["items"]
+    return found
+
+
+def kinds(objects: list[dict[str, Any]], name: str) -> set[str]:
+    return {each["kind"] for each in objects if each["metadata"]["name"] == name}
+
+
+def flags_of_serve(objects: list[dict[str, Any]]) -> list[str]:
+    (nmi,) = (each for each in objects if (each["kind"], each["metadata"]["name"]) == NMI)
+    args: list[str] = nmi["spec"]["template"]["spec"]["containers"][0]["args"]
+    return args
+
+
+NMI = ("DaemonSet", "nmi")
+
+
+def test_enable_with_mic_brings_mic_and_has_nmi_wait_for_it(podidentity: Run) -> None:
+    found = printed(podidentity, "--mic", "--mic-arg=--detach-grace=0s")
+    assert kinds(found, "podidentity-mic") == {
+        "ServiceAccount",
+        "ClusterRole",
+        "ClusterRoleBinding",
+        "Role",
+        "RoleBinding",
+        "PodDisruptionBudget",
+    }
+    (mic,) = (each for each in found if each["kind"] == "Deployment")
+    (container,) = mic["spec"]["template"]["spec"]["containers"]
+    assert container["args"] == ["mic", "--detach-grace=0s"]
+    assert flags_of_serve(found)[-1] == "--operation-mode=standard"
+
+
+def test_with_a_managed_identity_mics_pods_are_excepted(podidentity: Run) -> None:
+    found = printed(podidentity, "--mic-arg=--use-managed-identity")
+    assert "AzurePodIdentityException" in kinds(found, "podidentity-mic")
+
+
+def test_the_cloud_providers_file_is_mounted_for_root_alone(podidentity: Run) -> None:
+    """It may name a managed identity, so MIC's pods are excepted as well."""
+    path = "/etc/kubernetes/azure.json"
+    found = printed(podidentity, f"--mic-arg=--cloudconfig={path}")
+    assert "AzurePodIdentityException" in kinds(found, "podidentity-mic")
+    (mic,) = (each for each in found if each["kind"] == "Deployment")
+    pod = mic["spec"]["template"]["spec"]
+    assert pod["volumes"][-1]["hostPath"] == {"path": path, "type": "File"}
+    (container,) = pod["containers"]
+    mount = {"name": "cloud-config", "mountPath": path, "readOnly": True}
+    assert container["volumeMounts"][-1] == mount
+    assert (pod["securityContext"]["runAsUser"], pod["securityContext"]["runAsNonRoot"]) == (
+        0,
+        False,
+    )
+    assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+    (usual,) = (each for each in printed(podidentity, "--mic") if each["kind"] == "Deployment")
+    assert usual["spec"]["template"]["spec"]["securityContext"]["runAsNonRoot"] is True
+
+
+def test_in_managed_mode_nmi_waits_for_nobody(podidentity: Run) -> None:
+    found = printed(podidentity, "--mic-arg=--assign=all-hosts")
+    assert "--operation-mode=standard" not in flags_of_serve(found)
+
+
+def test_without_it_there_is_no_mic(podidentity: Run) -> None:
+    found = printed(podidentity)
+    assert not any(each["kind"] == "Deployment" for each in found)
+
+
+def test_a_flag_that_mic_would_not_take_is_refused_before_anything_is_made(
+    podidentity: Run,
+) -> None:
+    ran = podidentity("enable", "--mic-arg=--no-such-flag")
+    assert (ran.code, "--no-such-flag" in ran.err) == (2, True)
+
+
+def test_enable_keeps_mic_and_its_flags_until_it_is_told_otherwise(
+    world: World, podidentity: Run
+) -> None:
+    podidentity("enable", "--no-wait", "--mic-arg=--detach-grace=1m")
+    podidentity("enable", "--no-wait")
+    path = f"{DEPLOYMENTS.format('kube-system')}/mic"
+    (container,) = world.get(path)["spec"]["template"]["spec"]["containers"]
+    assert container["args"] == ["mic", "--detach-grace=1m"]
+    gone = podidentity("enable", "--no-wait", "--no-mic")
+    assert "its ledgers (AzureIdentityLedgers)" in gone.out
+    assert world.get(path) is None
+    podidentity("disable", "--timeout=1s")
+
+
+@pytest.mark.parametrize("controlled", ["archived"], indirect=True)
+def test_the_exception_of_the_archived_mic_counts_where_it_is(
+    controlled: World, podidentity: Run
+) -> None:
+    exceptions = f"{CUSTOM}/namespaces/default/azurepodidentityexceptions"
+    body = {"metadata": {"name": "mic-exception"}, "spec": {"podLabels": {"component": "mic"}}}
+    head = {"apiVersion": "aadpodidentity.k8s.io/v1", "kind": "AzurePodIdentityException"}
+    controlled.send("POST", exceptions, {**head, **body})
+    podidentity("enable", "--no-wait")
+    nmi = controlled.get(DAEMON_SET)
+    args = nmi["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert "--exception-namespaces=default,kube-system" in args
+    controlled.send("DELETE", f"{exceptions}/mic-exception")
+    podidentity("disable", "--timeout=1s")

@@ -51,43 +51,6 @@ def promtool() -> str:
     return found
 
 
-# ---- What it is made of
-
-
-def test_what_is_made_of_other_files_is_up_to_date() -> None:
-    for path, text in values.files().items():
-        assert path.read_text() == text, f"{path} is old: run ./scripts/chart"
-
-
-def test_nothing_else_is_among_the_copies() -> None:
-    made = {path.name for path in values.files() if path.parent.name == "files"}
-    assert {path.name for path in (CHART / "files").iterdir()} == made
-
-
-def test_the_chart_has_the_version_of_the_program() -> None:
-    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
-    assert (chart["version"], chart["appVersion"]) == (__version__, __version__)
-
-
-def test_a_value_without_a_sentence_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"a\.c has no sentence"):
-        values.read("a:\n  # Something.\n  b: 1\n  c: 2\n")
-
-
-def test_every_value_of_the_archived_chart_is_there() -> None:
-    def paths(tree: Any, above: str = "") -> Iterator[str]:
-        for key, value in tree.items():
-            yield f"{above}{key}"
-            if isinstance(value, dict):
-                yield from paths(value, f"{above}{key}.")
-
-    archived = read(Path(__file__).parent / "old_values/defaults-4.1.18.yaml")
-    ours = yaml.safe_load(values.VALUES.read_text())
-    missing = set(paths(archived)) - set(paths(ours))
-    inside = ("mic.affinity.podAntiAffinity.", "mic.resources.", "nmi.resources.")
-    assert {each for each in missing if not each.startswith(inside)} == set()
-
-
 # ---- The same objects as `podidentity enable` makes
 
 

@@ -84,11 +84,13 @@ def flags_of_nmi(settings: MicSettings) -> list[str]:
 
 def manifests(image: str, flags: Sequence[str], namespace: str) -> list[Object]:
     """Return MIC's manifests; raise click.UsageError for flags that it would not take."""
+    chosen = chosen_of(flags)
     return manifests_of_mic(
         image=image,
         extra_args=flags,
         namespace=namespace,
-        managed_identity=chosen_of(flags).managed_identity,
+        managed_identity=chosen.managed_identity,
+        cloud_config=chosen.cloud_config,
     )
 
 

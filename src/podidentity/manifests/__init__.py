@@ -113,23 +113,37 @@ def mic(
     extra_args: Sequence[str] = (),
     namespace: str = NAMESPACE,
     managed_identity: bool = False,
+    cloud_config: str = "",
 ) -> list[Manifest]:
     """Return what MIC needs, in the order to create it; the Deployment `mic` is the last.
 
     `extra_args` are flags of `podidentity mic`. With `managed_identity` its pods are excepted from
-    NMI in `namespace`, so that they get a token of their machine's identity.
+    NMI in `namespace`, so that they get a token of their machine's identity. `cloud_config` is the
+    path of the cloud provider's file on the nodes, which root alone may read; it may name one, too.
     """
     manifests = _documents("mic.yaml")
     for each in manifests:
         if each["kind"] == "Deployment":
             _complete(each["spec"]["template"]["spec"], image, extra_args, ())
+            _mount(each["spec"]["template"]["spec"], cloud_config)
         for place in (each["metadata"], *each.get("subjects", ())):
             # The Lease is in `default` wherever MIC is: there the archived one has its lock.
             if place.get("namespace") == NAMESPACE:
                 place["namespace"] = namespace
-    if managed_identity:
+    if managed_identity or cloud_config:
         manifests.insert(-1, mic_exception(namespace))
     return manifests
+
+
+def _mount(pod: Manifest, path: str) -> None:
+    """Let MIC read that file of its node, as root without a capability; "" for none."""
+    if not path:
+        return
+    pod["volumes"].append({"name": "cloud-config", "hostPath": {"path": path, "type": "File"}})
+    (container,) = pod["containers"]
+    mount = {"name": "cloud-config", "mountPath": path, "readOnly": True}
+    container["volumeMounts"].append(mount)
+    pod["securityContext"] |= {"runAsUser": 0, "runAsGroup": 0, "runAsNonRoot": False}
 
 
 def mic_exception(namespace: str = NAMESPACE) -> Manifest:

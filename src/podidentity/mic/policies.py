@@ -9,6 +9,9 @@ from podidentity.mic.controller import Assign, Settings
 from podidentity.mic.signin import NoCredential, read_cloud_config
 from podidentity.settings import MicSettings
 
+DENIED = 15.0
+"""Seconds that a refusal counts: an operator may be about to grant the permission."""
+
 _log = logging.getLogger("podidentity.mic")
 
 
@@ -32,6 +35,7 @@ def controller_settings(settings: MicSettings) -> Settings:
         reconcile=settings.reconcile_interval,
         protected=_protected(settings),
         record_writes=max(1, settings.writes_at_once),
+        denied=DENIED,
     )
 
 

@@ -284,7 +284,7 @@ def test_scenarios_19_and_27_leaders_that_die_lose_no_assignment_and_the_next_re
 ) -> None:
     """An identity that is in use is detached by somebody, and pods come, while leaders die."""
     place.detach(orders)
-    names = [f"late-{number}" for number in range(3)]
+    names = [f"late-{number}" for number in range(2)]
     for name in names:
         place.bind(name, place.identity(name))
         place.pod(name, name)

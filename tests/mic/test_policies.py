@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from podidentity.core.authorities import CLOUDS, PUBLIC
+from podidentity.core.decision import Authorization
+from podidentity.core.resources import ClientId
+from podidentity.mic.controller import Assign
+from podidentity.mic.main import cloud_of
+from podidentity.mic.policies import controller_settings
+from podidentity.settings import MicSettings
+from tests.fakes import CLIENT, OTHER_CLIENT
+
+STACK = {
+    "name": "AzureStackCloud",
+    "resourceManagerEndpoint": "https://management.local.azurestack.external/",
+    "activeDirectoryEndpoint": "https://login.microsoftonline.com/",
+    "tokenAudience": "https://management.contoso.onmicrosoft.com/x",
+}
+
+
+def settings(**more: object) -> MicSettings:
+    return MicSettings(own_namespace="kube-system", **more)  # type: ignore[arg-type] # a test's own
+
+
+def test_the_settings_of_mic_are_those_of_its_controller() -> None:
+    found = controller_settings(
+        settings(assign="all-hosts", detach_grace=7.0, reconcile_interval=9.0, writes_at_once=3)
+    )
+    assert (found.assign, found.grace, found.reconcile) == (Assign.ALL_HOSTS, 7.0, 9.0)
+    assert (found.record_writes, found.asks_permission) == (3, True)
+    assert found.rules.exception_namespaces == frozenset({"kube-system"})
+
+
+@pytest.mark.parametrize("choice", [Authorization.OBSERVE, Authorization.OFF])
+def test_without_rbac_it_is_not_asked_and_that_is_said(
+    choice: Authorization, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert not controller_settings(settings(authorization=choice)).asks_permission
+    assert f"--authorization={choice}" in caplog.text
+
+
+def test_what_the_cloud_provider_uses_itself_is_never_detached(tmp_path: Path) -> None:
+    file = tmp_path / "azure.json"
+    file.write_text(json.dumps({"userAssignedIdentityID": CLIENT.upper()}))
+    found = controller_settings(
+        settings(cloud_config=str(file), immutable=frozenset({ClientId(OTHER_CLIENT)}))
+    )
+    assert found.protected == {CLIENT, OTHER_CLIENT}
+
+
+def test_the_cloud_is_that_of_the_file_then_of_the_flag_then_the_public_one(tmp_path: Path) -> None:
+    file = tmp_path / "azure.json"
+    file.write_text(json.dumps({"cloud": "AzureUSGovernmentCloud"}))
+    assert cloud_of(settings()) is PUBLIC
+    assert cloud_of(settings(cloud="azurechinacloud")) is CLOUDS["azurechinacloud"]
+    both = settings(cloud="AzureChinaCloud", cloud_config=str(file))
+    assert cloud_of(both) is CLOUDS["azureusgovernmentcloud"]
+
+
+def test_azure_stack_is_described_by_its_file(tmp_path: Path) -> None:
+    file = tmp_path / "akscustom.json"
+    file.write_text(json.dumps(STACK))
+    found = cloud_of(settings(cloud="AzureStackCloud", environment_file=str(file)))
+    assert found.resource_manager == "https://management.local.azurestack.external"
+    assert found.resource_manager_audience == "https://management.contoso.onmicrosoft.com/x"
+
+
+@pytest.mark.parametrize(
+    ("cloud", "environment", "says"),
+    [
+        ("AzureMoonCloud", "", "must be one of"),
+        ("AzureStackCloud", "", "AZURE_ENVIRONMENT_FILEPATH"),
+    ],
+)
+def test_a_cloud_that_is_not_known_is_refused(cloud: str, environment: str, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        cloud_of(settings(cloud=cloud, environment_file=environment))
+
+
+def test_a_stack_without_a_resource_manager_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "akscustom.json"
+    file.write_text(json.dumps({**STACK, "resourceManagerEndpoint": ""}))
+    with pytest.raises(ValueError, match="resourceManagerEndpoint"):
+        cloud_of(settings(cloud="AzureStackCloud", environment_file=str(file)))
