@@ -64,6 +64,18 @@ SMALL = Scenario(
 )
 
 
+THREE_PODS = replace(
+    SMALL,
+    steps=(
+        *SMALL.steps,
+        Step(1.0, "pod", ("blue", "pod-2", "app-0", "n0")),
+        Step(6.0, "delete_pod", ("blue", "pod-2")),
+        Step(20.0, "pod", ("blue", "pod-2", "app-1", "n0")),
+        Step(30.0, "delete_pod", ("blue", "pod-2")),
+    ),
+)
+"""A third pod shares an identity with the first, goes before it, and comes again with the other."""
+
 Placed = tuple[int, str]
 """A fault: the number of the call, and what goes wrong."""
 
@@ -117,6 +129,18 @@ def _kinds(action: Action, deep: bool) -> tuple[str, ...]:
 
 _LAST = 90
 """Calls after which only reads follow, by which hosts are looked at again and again."""
+
+
+def singly(world: Scenario) -> int:
+    """Play a world with any one fault; return how many there are; raise Violation."""
+    faults = [
+        (number, kind)
+        for number, action in enumerate(watched(world)[:_LAST])
+        for kind in KINDS.get(type(action), ())
+    ]
+    for fault in faults:
+        World(replace(world, faults=dict([fault]))).run()
+    return len(faults)
 
 
 def explored(firsts: Iterable[Placed], *, deep: bool = False) -> int:

@@ -300,6 +300,22 @@ def test_a_deny_assignment_is_final_and_names_the_type_that_needs_no_machine() -
     assert len(world.of(PatchHost)) == 2
 
 
+def test_a_missing_right_to_read_a_host_is_told_until_it_is_there() -> None:
+    world = Course(*cluster(pod(2.0)))
+    missing = Failure(kind=Fault.FORBIDDEN, message="MIC lacks virtualMachineScaleSets/read.")
+    world.answers[ReadHost] = lambda _: missing
+    world.run_until(50.0)
+    told = world.conditions[About.IDENTITY, ObjectRef("blue", "id")]
+    assert (told.reason, told.holds) == ("Forbidden", False)
+    assert "MIC lacks virtualMachineScaleSets/read." in told.message
+    [created] = world.of(CreateRecord)
+    assert created.record.state == "Created"
+    del world.answers[ReadHost]
+    world.run_until(200.0)
+    assert world.conditions[About.IDENTITY, ObjectRef("blue", "id")].holds
+    assert FOLDED[0] in world.arm[HOSTS[0]].machines
+
+
 def test_a_refused_identity_is_told_and_found_mended_without_an_event() -> None:
     world = Course(*cluster(pod(2.0), Step(1.0, "break", (0,)), Step(70.0, "mend", (0,))))
     world.run_until(60.0)
@@ -393,6 +409,15 @@ def test_everywhere_each_host_gets_what_is_bound_and_there_are_no_records() -> N
     assert world.of(*RECORD_WRITES) == []
 
 
+def test_everywhere_a_scale_set_without_nodes_keeps_what_its_next_node_needs() -> None:
+    steps = (Step(50.0, "delete_node", ("n0",)), Step(50.0, "delete_node", ("n2",)))
+    nodes = (Step(0.0, "node", ("n2", 2)),)
+    world = Course(*cluster(*nodes, *steps), hosts=3, settings={"assign": Assign.ALL_HOSTS})
+    world.run_until(1500.0)
+    assert FOLDED[0] in world.arm[HOSTS[0]].machines
+    assert FOLDED[0] not in world.arm[HOSTS[2]].machines
+
+
 def test_nowhere_only_conditions_are_written() -> None:
     world = Course(*cluster(pod(2.0)), settings={"assign": Assign.NONE})
     world.run_until(50.0)
@@ -463,6 +488,7 @@ def test_a_node_of_no_azure_machine_is_told() -> None:
     [call] = controller.on_event(NodeSeen("n0", "kind://docker/kind/node"), 0.0)
     assert isinstance(call.action, Report)
     assert "n0" in call.action.message
+    assert controller.on_event(NodeSeen("n0", "kind://docker/kind/node"), 1.0) == []
     assert controller.on_event(NodeSeen("n1", ""), 0.0) == []
 
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
-from tests.mic.exhaustive import SMALL, explored, first_faults, watched
+from tests.mic.exhaustive import SMALL, THREE_PODS, explored, first_faults, singly, watched
+from tests.mic.simulator import Scenario
 
 FIRSTS = sorted(first_faults(deep=True))
 PARTS = 4
@@ -17,12 +16,9 @@ def test_the_undisturbed_course_attaches_and_detaches_on_both_hosts() -> None:
     assert (names.count("PatchHost"), names.count("CreateRecord")) == (4, 2)
 
 
-def test_any_one_fault_leaves_the_small_world_as_it_should_be() -> None:
-    """`watched` plays it to its end."""
-    singles = list(first_faults())
-    assert len(singles) > 90
-    for single in singles:
-        watched(replace(SMALL, faults=dict([single])))
+@pytest.mark.parametrize("world", [SMALL, THREE_PODS], ids=["two pods", "three pods"])
+def test_any_one_fault_leaves_the_small_world_as_it_should_be(world: Scenario) -> None:
+    assert singly(world) > 200
 
 
 @pytest.mark.parametrize("part", range(PARTS))

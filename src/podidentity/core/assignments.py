@@ -373,14 +373,6 @@ class Assignments:
             if namespace is None or use.service_account.namespace == namespace
         ]
 
-    def bindings_of(self, identity: ObjectRef) -> Iterable[AzureIdentityBinding]:
-        """Return the bindings that name an identity."""
-        return self._bindings_by_identity.get(identity, {}).values()
-
-    def binding(self, ref: ObjectRef) -> AzureIdentityBinding | Malformed | None:
-        """Return the binding of that name."""
-        return self._bindings.get(ref)
-
     # The Directory.
 
     def bindings(self, namespace: str, selector: str) -> Sequence[AzureIdentityBinding]:

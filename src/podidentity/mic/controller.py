@@ -210,6 +210,8 @@ class Controller:
         self._told: dict[ObjectRef, float] = {}
         """When the last event about a binding was written."""
         self._unanswered: dict[Use, int] = {}
+        self._strange: dict[str, str] = {}
+        """Provider IDs of nodes that are none of Azure's."""
 
         self._marks = _Marks()
         self._timers = Timers()
@@ -263,11 +265,6 @@ class Controller:
     def leads(self) -> bool:
         """Whether this MIC may write, as it knew when it was told something last."""
         return self._now < self._until
-
-    @property
-    def settled(self) -> bool:
-        """Whether no call is under way."""
-        return not self._flights
 
     # What is to be done.
 
@@ -581,7 +578,7 @@ class Controller:
 
     def wanted(self, host: Host) -> Mapping[str, Wanted]:
         """Return the identities that the host should have."""
-        if self._settings.assign is Assign.ALL_HOSTS and not self._desired.has_nodes(host):
+        if self._is_left(host):
             return {}
         return self._desired.wanted(host)
 
@@ -591,7 +588,17 @@ class Controller:
 
     def in_use(self, host: Host, listed: InUse) -> frozenset[str]:
         """Return those that the listed pods may need."""
+        if self._is_left(host):
+            return frozenset()
         return self._desired.in_use(host, listed.pods, listed.identities, listed.bindings)
+
+    def _is_left(self, host: Host) -> bool:
+        """Whether `host` is a machine that no node runs on, where all hosts get identities.
+
+        A scale set without a node keeps what its next one will need.
+        """
+        everywhere = self._settings.assign is Assign.ALL_HOSTS
+        return everywhere and not host.is_scale_set and not self._desired.has_nodes(host)
 
     def has_nodes(self, host: Host) -> bool:
         """Whether a node runs on the host."""
@@ -707,20 +714,28 @@ class Controller:
         self._desired.lose_pod(event.ref, event.uid)
 
     def _take_node(self, event: NodeSeen) -> None:
-        try:
-            host = Host.of_node(event.provider_id) if event.provider_id else None
-        except NotAnAzureNode as error:
+        host = None
+        if event.provider_id:
+            try:
+                host = Host.of_node(event.provider_id)
+            except NotAnAzureNode as error:
+                self._report_node(event, str(error))
+        self._desired.see_node(event.name, host)
+
+    def _report_node(self, event: NodeSeen, why: str) -> None:
+        """Say it once: nodes are told again and again."""
+        if self._strange.get(event.name) != event.provider_id:
+            self._strange[event.name] = event.provider_id
             self.report(
                 Report(
                     "not-azure",
-                    f"Node {event.name} cannot have identities: {error}.",
+                    f"Node {event.name} cannot have identities: {why}.",
                     "Identities of spec.type 3 (federated) need no machine of Azure's.",
                 )
             )
-            host = None
-        self._desired.see_node(event.name, host)
 
     def _take_node_gone(self, event: NodeGone) -> None:
+        self._strange.pop(event.name, None)
         self._desired.lose_node(event.name)
 
     def _take_identity(self, event: IdentitySeen) -> None:

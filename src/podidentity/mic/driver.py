@@ -195,7 +195,9 @@ class Driver:
             return
         except Exception as error:  # noqa: BLE001 - a defect in one call costs that call alone
             _log.exception("%s failed; please report this", type(action).__name__)
-            result = Failure(kind=Fault.FAILED, message=type(error).__name__)
+            # A write may have been done.
+            kind = Fault.LOST if writes else Fault.FAILED
+            result = Failure(kind=kind, message=type(error).__name__)
         self._ended(call, result, began)
 
     def _ended(self, call: Call, result: Result, began: float) -> None:

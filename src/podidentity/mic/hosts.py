@@ -136,6 +136,8 @@ class _Known:
     read_at: float = -inf
     unread: bool = False
     """It must be read before anything is decided."""
+    unreadable: bool = False
+    """A right to read it is missing."""
     proved: frozenset[str] = frozenset()
     gone: bool = False
     updating_since: float | None = None
@@ -244,7 +246,11 @@ class HostWork:
 
     def droppable(self, now: float) -> bool:
         """Whether nothing is to be remembered of the host."""
-        if self.busy or not self._book.empty or self._around.wanted(self.host):
+        if self.busy or not self._book.empty:
+            return False
+        if self._known.gone and not self._version and not self._around.has_nodes(self.host):
+            return True
+        if self._around.wanted(self.host):
             return False
         if self._version and self._known.unread:
             return False
@@ -545,10 +551,16 @@ class HostWork:
             self._known.gone, self._known.unread, self._known.read_at = True, False, now
             self._known.seen = self._known.seen or HostIdentities()
         elif isinstance(result, Failure) and result.kind is not Fault.THROTTLED:
+            if result.kind in {Fault.FORBIDDEN, Fault.DENIED}:
+                self._known.unreadable = True
+                self._suffer(result)
             self._rest(now)
 
     def _see(self, seen: HostIdentities, now: float) -> None:
         self._known.seen, self._known.read_at = seen, now
+        if self._known.unreadable:
+            self._known.unreadable = False
+            self._suffer(None)
         self._known.unread = self._known.late = False
         self._known.gone = seen.being_deleted
         listed = frozenset(seen.user)
@@ -615,7 +627,7 @@ class HostWork:
         # What was sent before this change names a version that is not the host's any more.
         self._ended = True
         self._failures = 0
-        self.trouble = None
+        self._suffer(None)
         self._round.most = min(MOST_AT_ONCE, self._round.most * 2)
         for folded in (*sent, *self._round.sent.detach):
             self._forgive(folded)
@@ -653,9 +665,7 @@ class HostWork:
                 self._failures += 1
                 pause = min(_FORBIDDEN * self._failures, 300.0)
                 self._barred_until = now + (_DENIED if failure.kind is Fault.DENIED else pause)
-                if self.trouble is None or self.trouble.message != failure.message:
-                    self.trouble = failure
-                    self.changed |= dict.fromkeys(self._around.wanted(self.host))
+                self._suffer(failure)
             case Fault.THROTTLED:
                 pass
             case Fault.UNREACHABLE:
@@ -687,6 +697,13 @@ class HostWork:
     def _forgive(self, folded: str) -> None:
         if self.refused.pop(folded, None) is not None:
             self.changed[folded] = None
+
+    def _suffer(self, failure: Failure | None) -> None:
+        """Take why the host cannot be changed, or read, at all; None: it can."""
+        before = self.trouble and self.trouble.message
+        if before != (failure and failure.message):
+            self.changed |= dict.fromkeys(self._around.wanted(self.host))
+        self.trouble = failure
 
     def _rest(self, now: float, least: float = 0.0, most: float = _LONGEST_PAUSE) -> None:
         """Rest for a while, longer after each failure."""

@@ -91,10 +91,6 @@ class Records:
         del self._stored[ref]
         return True
 
-    def stored(self, ref: ObjectRef) -> StoredRecord | None:
-        """Return the record of that name as it is known to be stored."""
-        return self._stored.get(ref)
-
     @property
     def names(self) -> list[ObjectRef]:
         """The names of all stored records."""
