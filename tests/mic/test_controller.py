@@ -328,6 +328,22 @@ def test_a_refused_identity_is_told_and_found_mended_without_an_event() -> None:
     assert FOLDED[0] in world.arm[HOSTS[0]].machines
 
 
+def test_what_a_leader_began_is_proved_by_the_next_one_as_soon_as_it_is_done() -> None:
+    world = Course(*cluster(pod(2.0)), operation=80.0)
+    world.run_until(10.0)
+    [_] = world.of(PatchHost)
+    world.kill(world.mics[0])
+    world.run_until(80.0)
+    # The second MIC leads, and the host lists what it does not have yet.
+    assert FOLDED[0] in world.arm[HOSTS[0]].listed
+    assert world.of(UpdateRecord) == []
+    world.run_until(120.0)
+    assert len(world.of(PatchHost)) == 1
+    [at] = [at for at, each in world.calls if isinstance(each, UpdateRecord)]
+    begun = next(at for at, each in world.calls if isinstance(each, PatchHost))
+    assert begun + 80.0 <= at <= begun + 80.0 + 6.0
+
+
 def test_a_host_that_another_changes_is_waited_for() -> None:
     world = Course(*cluster(pod(2.0)))
     there = world.arm[HOSTS[0]]

@@ -448,6 +448,10 @@ class HostWork:
             self._around.leave(self.host, "write")
         if book != self._book:
             return WriteLedger(book, self._version)
+        if self._is_updating(now) and any(each not in self._known.proved for each in wanted):
+            # Another's change, or one of a MIC before, may bring what is wanted.
+            again = self._known.read_at + _AGAIN
+            return self._read(now) if now >= again else self._wait(again)
         times = [self._barred_until]
         times += [
             max(since + self._grace, self._held.get(each, -inf))

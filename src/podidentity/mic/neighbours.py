@@ -405,4 +405,7 @@ def _by_status(status: int, *, writes: bool, asked_to_wait: bool) -> Fault:
         return _BY_STATUS[status]
     if status in _AMBIGUOUS and writes:
         return Fault.LOST
-    return Fault.THROTTLED if status == 503 and asked_to_wait else Fault.FAILED
+    if status == 503 and asked_to_wait:
+        return Fault.THROTTLED
+    # A failed read says nothing about what it asks for, such as an operation.
+    return Fault.UNREACHABLE if status >= 500 and not writes else Fault.FAILED
