@@ -139,6 +139,8 @@ class Assignments:
         self._records: dict[ObjectRef, Need] = {}
         self._on_hosts: dict[Host | None, dict[str, dict[Key, Need]]] = {}
         """By host and ARM id in lower case."""
+        self._open: dict[Host | None, dict[str, dict[Key, None]]] = {}
+        """The same, of needs of which the permission is not known."""
         self._changes = Changes()
 
     # What happens.
@@ -299,12 +301,7 @@ class Assignments:
 
         They are not attached, and not detached either.
         """
-        found = self._on_hosts.get(None if self._everywhere else host, {})
-        return frozenset(
-            folded
-            for folded, needs in found.items()
-            if not all(each.decided for each in needs.values())
-        )
+        return frozenset(self._open.get(None if self._everywhere else host, ()))
 
     def needs_of(self, identity: ObjectRef) -> list[Need]:
         """Return the needs of an AzureIdentity."""
@@ -500,6 +497,9 @@ class Assignments:
             return
         on_host = self._on_hosts.setdefault(need.host, {})
         on_host.setdefault(found.folded, {})[need.key] = need
+        if not need.decided:
+            open_ = self._open.setdefault(need.host, {})
+            open_.setdefault(found.folded, {})[need.key] = None
         self._touch_host(need.host)
 
     def _take_off_host(self, need: Need) -> None:
@@ -513,6 +513,11 @@ class Assignments:
             del on_host[found.folded]
             if not on_host:
                 del self._on_hosts[need.host]
+        if not need.decided:
+            open_ = self._open[need.host]
+            _unindex(open_, found.folded, need.key)
+            if not open_:
+                del self._open[need.host]
         self._touch_host(need.host)
 
     def _touch_host(self, host: Host | None) -> None:

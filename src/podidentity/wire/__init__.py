@@ -11,6 +11,8 @@ Each module knows one format and no other (`entra` reads the answers that IMDS p
     host_token                  token requests of the CSI driver, and our answers
     entra                       token requests to Entra, and its answers
     arm, azure_environment      Azure Resource Manager; the file that describes an Azure Stack Hub
+    cloud_config                the cloud provider's file on a node
+    leases, ledgers, pauses     who leads; what MIC attached; what people paused
     net                         the messages between `serve` and `net`
 """
 
