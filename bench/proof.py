@@ -39,7 +39,9 @@ def measure() -> Iterator[Bar]:
             f"another process and back {hop:.1f}",
             file=sys.stderr,
         )
-        yield Bar(f"{where}: p50 through net, in proofs and bare hops", through / (alone + hop), 2.5)
+        yield Bar(
+            f"{where}: p50 through net, in proofs and bare hops", through / (alone + hop), 2.5
+        )
         yield Bar(f"{where}: p99 through net, us", statistics.quantiles(asked, n=100)[-1], 1000)
 
 

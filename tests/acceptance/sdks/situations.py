@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from podidentity_sandbox.azure.client import AzureOperator
+from podidentity_sandbox.demo.prepare import GROUP
 from podidentity_sandbox.node.client import execute
 from podidentity_sandbox.plan import Plan
 from podidentity_sandbox.weather import CALM
@@ -121,7 +122,7 @@ class Runs:
 
 # ---- The sandbox
 
-GROUP, SECRET = "sdks", "a secret"
+SECRET = "a secret"
 IMDS_CACHE, ENTRA_DELAY = 6, 4
 """Seconds: less than NMI holds a request of a new identity."""
 LOOK = (
