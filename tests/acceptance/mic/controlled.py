@@ -18,10 +18,11 @@ from podidentity_sandbox.cluster.tokens import ISSUER
 from podidentity_sandbox.demo.prepare import GROUP, SECRET, SECRET_VALUE, VAULT, Prepared, prepare
 from podidentity_sandbox.node.client import execute
 from podidentity_sandbox.plan import stable_guid
+from podidentity_sandbox.weather import Weather
 from podidentity_sandbox.world.api import MERGE_PATCH, Api
 from podidentity_sandbox.world.apply import Applier
 from tests.acceptance.directory import bound, manifest, pod
-from tests.acceptance.sandbox import Sandbox, opened
+from tests.acceptance.sandbox import WEATHER, Sandbox, opened
 from tests.sandboxes import own
 
 TOKEN = "http://169.254.169.254/metadata/identity/oauth2/token?api-version=2018-02-01"
@@ -275,12 +276,14 @@ async def _give_roles(azure: AzureOperator, sandbox: Sandbox, principal: str) ->
 
 
 @contextmanager
-def controlled(name: str, *flags: str, nodes: int = 2) -> Iterator[Controlled]:
+def controlled(
+    name: str, *flags: str, nodes: int = 2, weather: Weather = WEATHER
+) -> Iterator[Controlled]:
     """Bring a sandbox up in which MIC runs with these flags.
 
     The identity `kept` is one that MIC must never detach (`--immutable-user-msis`).
     """
-    with opened(own(name), nodes=nodes) as (sandbox, azure, loop):
+    with opened(own(name), nodes=nodes, weather=weather) as (sandbox, azure, loop):
         made = loop.run(prepare(sandbox.plan))
         app = loop.run(azure.make_app("mic"))
         subject = f"system:serviceaccount:{manifests.NAMESPACE}:podidentity-mic"
