@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from podidentity.cli import main
-from podidentity.manifests import crds
+from podidentity.manifests import aks_exceptions, crds
 from podidentity_sandbox.weather import CALM, Weather
 from tests.cli.azure import Identity, made_identity, weather_of
 from tests.cli.world import CUSTOM, World, running
@@ -31,12 +31,17 @@ def bare(shared_world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[World
     for path in (DAEMON_SET, PROBE_SET):
         if shared_world.get(path):
             shared_world.send("DELETE", path)
-    exceptions = shared_world.get(f"{CUSTOM}/azurepodidentityexceptions") or {"items": []}
-    for namespace in {each["metadata"]["namespace"] for each in exceptions["items"]}:
-        shared_world.send("DELETE", f"{CUSTOM}/namespaces/{namespace}/azurepodidentityexceptions")
+    for each in (shared_world.get(f"{CUSTOM}/azurepodidentityexceptions") or {"items": []})[
+        "items"
+    ]:
+        namespace, name = each["metadata"]["namespace"], each["metadata"]["name"]
+        if (namespace, name) in _SHIPPED:
+            path = f"{CUSTOM}/namespaces/{namespace}/azurepodidentityexceptions/{name}"
+            shared_world.send("DELETE", path)
     end_nmi(shared_world)
 
 
+_SHIPPED = {(each["metadata"]["namespace"], each["metadata"]["name"]) for each in aks_exceptions()}
 _DAEMON_SETS = "/apis/apps/v1/namespaces/kube-system/daemonsets"
 DAEMON_SET, PROBE_SET = (f"{_DAEMON_SETS}/{name}" for name in ("nmi", "podidentity-probe"))
 EXCEPTION = f"{CUSTOM}/namespaces/kube-system/azurepodidentityexceptions/aks-addon-exception"

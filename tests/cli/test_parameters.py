@@ -45,7 +45,7 @@ def test_a_good_value_is_taken(kind: click.ParamType[Any], text: str, value: obj
     [
         (Duration(), "", "is not a duration such as 90s"),
         (Duration(), "-1s", "is not a duration"),
-        (Duration(), "1.5m", "is not a duration"),
+        (Duration(), "1.5d", "is not a duration"),
         (ClientIdType(), "orders", "must be a GUID, not 'orders'"),
         (ResourceIdType(), SCALE_SET, "must match /subscriptions/<subscription>/"),
         (Selector(), "", "cannot be a label's value"),

@@ -40,7 +40,7 @@ def reader(
     rules = [
         rule(OWN, *kinds),
         rule("", "pods", "secrets"),
-        rule("apps", "daemonsets"),
+        rule("apps", "daemonsets", "deployments"),
         rule("networking.k8s.io", "networkpolicies"),
         rule(RBAC.split("/")[2], "clusterrolebindings", verbs=("list", "delete")),
         rule(RBAC.split("/")[2], "clusterroles", verbs=("get",)),

@@ -143,8 +143,13 @@ def test_roles_of_before_a_restart_count_at_once(folder: Path) -> None:
         world.create("clusterroles.rbac.authorization.k8s.io", ROLE)
         world.create("clusterrolebindings.rbac.authorization.k8s.io", BINDING)
     write(folder, changed(CALM, ["rbac=5"]))
-    with closing(Journal(folder / "journal")) as journal:
-        assert may(Settled(folder, journal))
+    try:
+        with closing(Journal(folder / "journal")) as journal:
+            assert may(Settled(folder, journal))
+    finally:
+        # The folder is that of all tests.
+        write(folder, CALM)
+        (folder / "journal").unlink()
 
 
 async def test_what_lost_its_owner_goes_when_the_collector_comes(

@@ -130,8 +130,10 @@ async def opened(served: Served, without: Single | None) -> AsyncIterator[Place]
 
         client.event_hooks = {"response": [note]}
         place.kube = Kube(client, patience=0)
-        yield place
-        await place.kube.close()
+        try:
+            yield place
+        finally:
+            await place.kube.close()
 
 
 def wanted(request: httpx2.Request) -> tuple[str, str]:
@@ -178,6 +180,7 @@ async def work(place: Place) -> None:
     await lead(place)
     await write(place, watches)
     watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
 
 
 async def lead(place: Place) -> None:
