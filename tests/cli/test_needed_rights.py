@@ -392,6 +392,20 @@ def deleted(world: World, path: str, **params: str) -> bool:
 _OF_NMI = manifests.nmi(policy=True, as_node=True, startup_taint=manifests.STARTUP_TAINT)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _nothing_of_other_files(shared_world: World) -> None:
+    """Delete what tests of other files left: `enable` would grant its use, or except it."""
+    for name in {each["metadata"]["namespace"] for each in manifests.aks_exceptions()} - {
+        "kube-system"
+    }:
+        end_namespace(shared_world, name)
+    for plural in ("azureidentities", "azureidentitybindings"):
+        for each in (shared_world.get(f"{CUSTOM}/{plural}") or {"items": []})["items"]:
+            meta = each["metadata"]
+            path = f"{CUSTOM}/namespaces/{meta['namespace']}/{plural}/{meta['name']}"
+            shared_world.send("DELETE", path)
+
+
 def taken_out(scene: Scene) -> None:
     """Have nothing of podidentity in the cluster, but its custom resources."""
     for path in {path_of(each) for each in _OF_NMI}:

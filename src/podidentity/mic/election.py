@@ -348,7 +348,9 @@ class Election:
             return answer.result()
         finally:
             ended.cancel()
-            answer.cancel()
+            if answer.cancel():
+                # Its connection is closed before anybody goes on.
+                await asyncio.wait({answer})
 
 
 def _cause(error: KubeError, lock: ObjectRef) -> str:
