@@ -42,6 +42,7 @@ from podidentity.mic.calls import (
     ListHosts,
     ListLedgers,
     ListUse,
+    LogLine,
     NodeSeen,
     PatchHost,
     PodGone,
@@ -50,7 +51,6 @@ from podidentity.mic.calls import (
     ReadLedger,
     RecordGone,
     RecordSeen,
-    Report,
     Result,
     StoredLedger,
     StoredRecord,
@@ -96,7 +96,7 @@ class GrantingWorld:
     def _grant(self, call: Call) -> list[Call]:
         action = call.action
         self.calls[type(action).__name__] += 1
-        if isinstance(action, Report):
+        if isinstance(action, LogLine):
             return []
         follows = []
         result = self._result(call)

@@ -7,7 +7,7 @@ import anyio
 import httpx2
 import pytest
 
-from podidentity.adapters.readiness import Neighbours, Readiness
+from podidentity.adapters.readiness import AgentPages, AgentReadiness
 from podidentity.cli.nodes import NOBODY, NodeState, states
 
 OURS = {"app.kubernetes.io/part-of": "podidentity"}
@@ -49,29 +49,29 @@ def test_each_linux_node_is_there_once_with_the_agent_that_is_ready() -> None:
 
 
 def test_a_node_works_when_its_probe_has_arrived_and_not_when_it_is_ready_otherwise() -> None:
-    said = Readiness.of(json.dumps(SAID).encode())
-    assert said == Readiness(
+    said = AgentReadiness.of(json.dumps(SAID).encode())
+    assert said == AgentReadiness(
         ready=True, plane="routed", backend="nftables", proof="kernel", hop="proved"
     )
     assert NodeState(node="a", said=said).works
     for changed in ({"ready": False}, {"path": {**SAID["path"], "hop": "imds"}}):  # type: ignore[dict-item]
-        said = Readiness.of(json.dumps({**SAID, **changed}).encode())
+        said = AgentReadiness.of(json.dumps({**SAID, **changed}).encode())
         assert not NodeState(node="a", said=said).works
 
 
 def test_what_is_wrong_is_said_with_the_name_of_the_check() -> None:
     checks = {"rules": ["the table is gone", "and the rest"], "path": "ok"}
-    said = Readiness.of(json.dumps({**SAID, "ready": False, "checks": checks}).encode())
+    said = AgentReadiness.of(json.dumps({**SAID, "ready": False, "checks": checks}).encode())
     assert said.problems == ("rules: the table is gone", "rules: and the rest")
 
 
-def asked(handler: Any) -> Neighbours:
-    return Neighbours(httpx2.MockTransport(handler))
+def asked(handler: Any) -> AgentPages:
+    return AgentPages(httpx2.MockTransport(handler))
 
 
 @pytest.mark.parametrize("body", [b"", b"hello", b"[]", b'{"ready":true}', b'{"path":null}'])
 def test_another_program_at_that_port_is_no_nmi(body: bytes) -> None:
-    async def ask() -> Readiness:
+    async def ask() -> AgentReadiness:
         return await asked(lambda _: httpx2.Response(200, content=body)).readiness("10.0.0.1", 1)
 
     said = anyio.run(ask)
@@ -83,7 +83,7 @@ def test_a_node_that_does_not_answer_is_said_with_its_address() -> None:
     def refuse(request: httpx2.Request) -> httpx2.Response:
         raise httpx2.ConnectError("refused", request=request)
 
-    async def ask() -> Readiness:
+    async def ask() -> AgentReadiness:
         return await asked(refuse).readiness("fd00::1", 8085)
 
     assert anyio.run(ask).problems == ("fd00::1:8085 cannot be asked: refused",)

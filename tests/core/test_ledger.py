@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from podidentity.core.hosts import Host, HostChange, HostIdentities
 from podidentity.core.ledger import (
     LONGEST_CHANGE,
-    Entry,
     HostPlan,
     Ledger,
+    LedgerEntry,
     Wanted,
     immutable,
     plan,
@@ -26,8 +26,8 @@ NUMBERS = range(1, 6)
 IDS = {number: resource_id(number).folded for number in NUMBERS}
 
 
-def entry(number: int, since: float = 0.0) -> Entry:
-    return Entry(resource_id(number).spelling, since, str(client_id(number)))
+def entry(number: int, since: float = 0.0) -> LedgerEntry:
+    return LedgerEntry(resource_id(number).spelling, since, str(client_id(number)))
 
 
 def ledger(
@@ -235,7 +235,7 @@ def test_an_immutable_identity_is_known_by_its_client_id_or_its_arm_id(
 
 def test_an_immutable_identity_is_known_by_the_client_id_that_azure_says() -> None:
     there = HostIdentities(user={IDS[1]: IDS[1]}, clients={IDS[1]: str(client_id(9))})
-    mistaken = Entry(IDS[1], 0.0, str(client_id(1)))
+    mistaken = LedgerEntry(IDS[1], 0.0, str(client_id(1)))
     assert immutable(mistaken, IDS[1], there, frozenset({str(client_id(9))}))
 
 

@@ -201,7 +201,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
             book = resolved(self, seen, now, **more)
             known = book.attaching.keys() | book.detaching.keys()
             found = {
-                each: ledger.Entry(spelled, now)
+                each: ledger.LedgerEntry(spelled, now)
                 for each, spelled in seen.user.items()
                 if each not in known
             }
@@ -235,7 +235,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
     around(
         patch,
         hosts,
-        "Refused",
+        "RefusedIdentity",
         lambda made: lambda _until, tries, message: made(inf, tries, message),
     )
 

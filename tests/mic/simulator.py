@@ -54,6 +54,7 @@ from podidentity.mic.calls import (
     ListHosts,
     ListLedgers,
     ListUse,
+    LogLine,
     NodeGone,
     NodeSeen,
     ObjectGone,
@@ -69,7 +70,6 @@ from podidentity.mic.calls import (
     Record,
     RecordGone,
     RecordSeen,
-    Report,
     Result,
     StoredLedger,
     StoredRecord,
@@ -464,7 +464,7 @@ class World:
     def send(self, mic: Mic, call: Call) -> None:
         """Take a call that the controller issues now."""
         action = call.action
-        if isinstance(action, Report):
+        if isinstance(action, LogLine):
             self.note(f"mic{mic.number} {action.topic}: {action.message}")
             return
         if isinstance(action, WRITES) and self.now >= mic.until:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from podidentity.core.hosts import Host, HostIdentities
-from podidentity.core.ledger import Entry, Ledger
+from podidentity.core.ledger import Ledger, LedgerEntry
 from podidentity.core.resources import Malformed, ObjectRef
 from podidentity.mic.calls import (
     About,
@@ -29,12 +29,12 @@ from podidentity.mic.calls import (
     ListHosts,
     ListLedgers,
     ListUse,
+    LogLine,
     NodeSeen,
     PatchHost,
     Pausing,
     PodSeen,
     ReadHost,
-    Report,
     Result,
     StoredLedger,
     StoredRecord,
@@ -250,7 +250,7 @@ def _sizes_of_changes(controller: Controller) -> list[int]:
     for _ in range(10_000):
         if calls:
             call = calls.pop()
-            if not isinstance(call.action, Report):
+            if not isinstance(call.action, LogLine):
                 calls += controller.on_result(call.number, answer(call.action), now)
         elif now < 20.0:
             now += 0.1
@@ -378,7 +378,7 @@ def test_a_lost_ledger_is_said_and_nothing_is_detached_any_more() -> None:
 def test_a_ledger_that_cannot_be_read_counts_as_lost() -> None:
     world = Course(*cluster(gone(20.0)), foreign=((0, 0),))
     world.keeps_journal = True
-    book = Ledger(host=HOSTS[0], attached={FOLDED[0]: Entry(IDS[0].spelling, 0.0)})
+    book = Ledger(host=HOSTS[0], attached={FOLDED[0]: LedgerEntry(IDS[0].spelling, 0.0)})
     world.ledgers[HOSTS[0]] = (book, 7)
 
     def broken(_: Any) -> Result:
@@ -502,7 +502,7 @@ def test_a_condition_that_is_there_is_not_written_again() -> None:
 def test_a_node_of_no_azure_machine_is_told() -> None:
     controller = Controller()
     [call] = controller.on_event(NodeSeen("n0", "kind://docker/kind/node"), 0.0)
-    assert isinstance(call.action, Report)
+    assert isinstance(call.action, LogLine)
     assert "n0" in call.action.message
     assert controller.on_event(NodeSeen("n0", "kind://docker/kind/node"), 1.0) == []
     assert controller.on_event(NodeSeen("n1", ""), 0.0) == []

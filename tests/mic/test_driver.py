@@ -20,8 +20,8 @@ from podidentity.mic.calls import (
     Failure,
     Fault,
     Leading,
+    LogLine,
     ReadHost,
-    Report,
     Result,
     Synced,
 )
@@ -95,7 +95,7 @@ class Held:
 
 @dataclass
 class Noted:
-    reports: list[Report] = field(default_factory=list)
+    reports: list[LogLine] = field(default_factory=list)
     depth: int = 0
 
     def begun(self, action: Action) -> None:
@@ -106,7 +106,7 @@ class Noted:
         del action, result, seconds, now
         self.depth -= 1
 
-    def report(self, report: Report) -> None:
+    def report(self, report: LogLine) -> None:
         self.reports.append(report)
 
 
@@ -251,7 +251,7 @@ async def test_a_renewal_is_told_with_until_when_it_is_in_the_calls_time() -> No
 
 async def test_a_report_is_written_and_has_no_result() -> None:
     async with running() as scene:
-        report = Report("throttled", "Azure wants to be left alone", "Wait.", HOST)
+        report = LogLine("throttled", "Azure wants to be left alone", "Wait.", HOST)
         scene.script.on = once(Synced(), Call(1, report))
         scene.driver.tell(Synced())
         await settle()

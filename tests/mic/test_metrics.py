@@ -11,12 +11,12 @@ from podidentity.mic.calls import (
     DeleteRecord,
     Failure,
     Fault,
+    LogLine,
     PatchHost,
     PollOperation,
     Progress,
     ReadHost,
     Record,
-    Report,
     Result,
     StoredRecord,
     UpdateRecord,
@@ -131,7 +131,7 @@ def test_what_the_controller_says_is_counted_and_in_the_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     scene = Scene()
-    scene.metrics.report(Report("throttled", "Azure wants to be left alone.", "Wait.", SET))
+    scene.metrics.report(LogLine("throttled", "Azure wants to be left alone.", "Wait.", SET))
     assert scene.value('podidentity_mic_reports_total{topic="throttled"}') == "1"
     text = caplog.text
     assert f"{SET.resource_id}: Azure wants to be left alone. Wait." in text

@@ -16,7 +16,7 @@ from podidentity.adapters.kube import Kube
 from podidentity.core.authorities import PUBLIC
 from podidentity.core.decision import Use
 from podidentity.core.hosts import Host, HostChange, HostIdentities
-from podidentity.core.ledger import Entry, Ledger
+from podidentity.core.ledger import Ledger, LedgerEntry
 from podidentity.core.resources import Assignment, ObjectRef
 from podidentity.mic.calls import (
     WRITES,
@@ -410,7 +410,7 @@ async def test_the_hosts_of_a_group_are_read_by_pages() -> None:
 
 # Ledgers
 
-LEDGER = Ledger(host=HOST, attached={ID.lower(): Entry(ID, 1.0)})
+LEDGER = Ledger(host=HOST, attached={ID.lower(): LedgerEntry(ID, 1.0)})
 LEDGERS = "/apis/aadpodidentity.k8s.io/v1/namespaces/kube-system/azureidentityledgers"
 
 

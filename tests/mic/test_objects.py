@@ -12,7 +12,7 @@ from podidentity.mic.objects import (
     PLAIN,
     Live,
     Oddities,
-    Unreadable,
+    UnreadableObject,
     parse_live,
     parse_record,
     render_condition,
@@ -207,7 +207,7 @@ def test_a_record_that_cannot_be_read_is_still_a_record(changes: dict[str, Any])
 
 @pytest.mark.parametrize("body", [b"", b"[]", b'{"metadata":1}', b'{"metadata":{}}'])
 def test_what_has_no_name_is_no_record(body: bytes) -> None:
-    with pytest.raises(Unreadable):
+    with pytest.raises(UnreadableObject):
         parse_record(body)
 
 

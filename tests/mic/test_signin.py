@@ -11,6 +11,7 @@ from urllib.parse import parse_qs
 
 import pytest
 
+from podidentity.adapters.entra.issuer import Reply, TokenEndpoint
 from podidentity.core.authorities import CLOUDS, PUBLIC, Cloud
 from podidentity.core.errors import TokenRefused, TokenSourceDown, TokenUnavailable
 from podidentity.core.resources import AccessToken, ClientId, Grant, ObjectRef
@@ -33,15 +34,12 @@ SCOPE = "https://management.azure.com/.default"
 SECRET = Configured(client_id=CLIENT, client_secret="s3cr3t", tenant=TENANT)
 
 
-@dataclass
-class Reply:
-    status: int
-    body: bytes
-    retry_after: str = ""
+def reply(status: int, body: bytes, retry_after: str = "") -> Reply:
+    return Reply(status=status, body=body, retry_after=retry_after)
 
 
 @dataclass
-class Entra:
+class Entra(TokenEndpoint):
     """Answers each form with the next reply; the last one stays."""
 
     replies: list[Reply | TokenUnavailable]
@@ -79,7 +77,7 @@ class Machine:
 def granted(name: str, seconds: int = 3600) -> Reply:
     token = jwt(appid=CLIENT, tid=TENANT, exp=int(NOW) + seconds, nbf=int(NOW), unique=name)
     body = {"access_token": token, "expires_in": seconds, "token_type": "Bearer"}
-    return Reply(200, json.dumps(body).encode())
+    return reply(200, json.dumps(body).encode())
 
 
 def refused(code: int = 7000215) -> Reply:
@@ -88,7 +86,7 @@ def refused(code: int = 7000215) -> Reply:
         "error_description": f"AADSTS{code}: Invalid client secret provided. Trace ID: x",
         "error_codes": [code],
     }
-    return Reply(401, json.dumps(body).encode())
+    return reply(401, json.dumps(body).encode())
 
 
 @dataclass

@@ -28,7 +28,7 @@ from podidentity.mic.calls import (
     Synced,
 )
 from podidentity.mic.objects import FINALIZER
-from podidentity.mic.watches import Watches
+from podidentity.mic.watches import ControllerWatches
 from podidentity.wire.kube import (
     AZURE_ASSIGNED_IDENTITIES,
     AZURE_IDENTITIES,
@@ -114,7 +114,7 @@ class Scene:
     def __init__(self) -> None:
         self.server = Server()
         self.told: list[Event] = []
-        self.watches = Watches(self.server, ImpatientClock(), namespace="kube-system")
+        self.watches = ControllerWatches(self.server, ImpatientClock(), namespace="kube-system")
         self.watches.follow(self.told.append)
 
     def news(self) -> list[Event]:

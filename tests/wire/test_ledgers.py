@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from podidentity.core.hosts import Host
-from podidentity.core.ledger import Entry, Ledger
+from podidentity.core.ledger import Ledger, LedgerEntry
 from podidentity.manifests import crds
 from podidentity.wire.ledgers import (
     NotALedger,
@@ -26,9 +26,9 @@ CLIENT = "11111111-2222-3333-4444-555555555555"
 def ledger() -> Ledger:
     return Ledger(
         host=HOST,
-        attached={f"{IDS}/A".lower(): Entry(f"{IDS}/A", 1_795_600_000.25, CLIENT)},
-        attaching={f"{IDS}/b".lower(): Entry(f"{IDS}/b", 1_795_600_001.0)},
-        detaching={f"{IDS}/c".lower(): Entry(f"{IDS}/c", 0.0)},
+        attached={f"{IDS}/A".lower(): LedgerEntry(f"{IDS}/A", 1_795_600_000.25, CLIENT)},
+        attaching={f"{IDS}/b".lower(): LedgerEntry(f"{IDS}/b", 1_795_600_001.0)},
+        detaching={f"{IDS}/c".lower(): LedgerEntry(f"{IDS}/c", 0.0)},
     )
 
 

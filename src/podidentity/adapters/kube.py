@@ -73,6 +73,14 @@ _CUT = (httpx2.ReadError, httpx2.WriteError, httpx2.RemoteProtocolError)
 """The connection ended before the answer did, as where a server restarts."""
 _PAUSE = 1.0
 """Seconds until something is read again of a server that failed: an etcd elects its leader."""
+
+
+def _may_pass(error: KubeError) -> bool:
+    """Whether the same question may be answered in a moment."""
+    failed = error.status >= httpx2.codes.INTERNAL_SERVER_ERROR
+    return failed or isinstance(error.__cause__, _CUT)
+
+
 OnFailure = Callable[[str, str], None]
 """Called for each failed request with its method (WATCH for a watch) and its path."""
 
@@ -260,13 +268,15 @@ class Kube:
             except KubeError as error:
                 # Many agents hear the same time: they come back spread over half of it again.
                 wait = error.retry_after * (1 + self._jitter() / 2)
-                if not wait and reads > 1 and error.status >= httpx2.codes.INTERNAL_SERVER_ERROR:
+                if not wait and reads > 1 and _may_pass(error):
                     reads -= 1
-                    wait = _PAUSE
-                if not wait or waited + wait > self._patience:
+                    # A new connection needs no pause.
+                    wait = 0.0 if error.unreachable else _PAUSE
+                elif not wait or waited + wait > self._patience:
                     raise
                 waited += wait
-            await self._sleep(wait)
+            if wait:
+                await self._sleep(wait)
 
     async def _sent(
         self,
@@ -277,16 +287,13 @@ class Kube:
         data: bytes | None,
         headers: Mapping[str, str],
     ) -> bytes:
-        for left in reversed(range(self._reads if method == "GET" else 1)):
-            try:
-                response = await self._client.request(
-                    method, path, params=params, content=data, headers=headers
-                )
-                break
-            except _FAILED as error:
-                self._failed(method, path)
-                if not left or not isinstance(error, _CUT):
-                    raise self._unreachable(error) from error
+        try:
+            response = await self._client.request(
+                method, path, params=params, content=data, headers=headers
+            )
+        except _FAILED as error:
+            self._failed(method, path)
+            raise self._unreachable(error) from error
         if not response.is_success:
             self._failed(method, path)
             raise _refusal(response, response.content)

@@ -20,7 +20,7 @@ TOKEN_SECONDS = 100.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Readiness:
+class AgentReadiness:
     """What an NMI says of itself and its node."""
 
     ready: bool
@@ -56,7 +56,7 @@ class Readiness:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class TokenAnswer:
     """What became of a request for a token."""
 
     status: int
@@ -68,7 +68,7 @@ class Answer:
     """Why there was none."""
 
 
-class Neighbours:
+class AgentPages:
     """Asks agents, and the metadata service, without any proxy."""
 
     def __init__(self, transport: httpx2.AsyncBaseTransport | None = None) -> None:
@@ -79,19 +79,21 @@ class Neighbours:
         """End all connections."""
         await self._client.aclose()
 
-    async def readiness(self, address: str, port: int) -> Readiness:
+    async def readiness(self, address: str, port: int) -> AgentReadiness:
         """Return what NMI at this address says; a failure is a problem among others."""
         host = f"[{address}]" if ":" in address else address
         try:
             response = await self._client.get(f"http://{host}:{port}/readyz", timeout=SECONDS)
-            return Readiness.of(response.content)
+            return AgentReadiness.of(response.content)
         except httpx2.HTTPError as error:
             why = str(error) or type(error).__name__
-            return Readiness(ready=False, problems=(f"{address}:{port} cannot be asked: {why}",))
+            return AgentReadiness(
+                ready=False, problems=(f"{address}:{port} cannot be asked: {why}",)
+            )
         except ValueError as error:
-            return Readiness(ready=False, problems=(f"{address}:{port}: {error}",))
+            return AgentReadiness(ready=False, problems=(f"{address}:{port}: {error}",))
 
-    async def token(self, resource: str) -> Answer:
+    async def token(self, resource: str) -> TokenAnswer:
         """Ask for a token for `resource`, as any pod would."""
         try:
             response = await self._client.get(
@@ -101,14 +103,14 @@ class Neighbours:
                 timeout=TOKEN_SECONDS,
             )
         except httpx2.HTTPError as error:
-            return Answer(status=0, text=str(error) or type(error).__name__)
+            return TokenAnswer(status=0, text=str(error) or type(error).__name__)
         try:
             said: dict[str, Any] = json.loads(response.content)
             if response.status_code == httpx2.codes.OK and said["access_token"]:
-                return Answer(
+                return TokenAnswer(
                     status=200, client=str(said["client_id"]), expires_in=int(said["expires_in"])
                 )
             text = str(said["error_description"])
         except (ValueError, KeyError, TypeError):
             text = "the answer is none of the metadata service"
-        return Answer(status=response.status_code, text=text)
+        return TokenAnswer(status=response.status_code, text=text)

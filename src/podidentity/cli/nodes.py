@@ -15,7 +15,7 @@ import click
 
 from podidentity.adapters.clock import SystemClock
 from podidentity.adapters.kube import Kube
-from podidentity.adapters.readiness import Neighbours, Readiness
+from podidentity.adapters.readiness import AgentPages, AgentReadiness
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
 from podidentity.cli.objects import Object, find_all
 from podidentity.cli.output import CommandError, data, examples, output_option, table
@@ -37,7 +37,7 @@ class NodeState:
     node: str
     address: str = ""
     """Its own, at which NMI is asked; "" where there is no NMI."""
-    said: Readiness
+    said: AgentReadiness
 
     @property
     def works(self) -> bool:
@@ -62,7 +62,7 @@ def states(nodes: Iterable[Object], pods: Iterable[Object]) -> list[NodeState]:
         if labels.get("kubernetes.io/os") == "linux" and labels.get("type") != "virtual-kubelet":
             name = each["metadata"]["name"]
             address = (agents.get(name, {}).get("status") or {}).get("hostIP", "")
-            said = Readiness(ready=False, problems=() if address else (NOBODY,))
+            said = AgentReadiness(ready=False, problems=() if address else (NOBODY,))
             found.append(NodeState(node=name, address=address, said=said))
     return sorted(found, key=lambda state: state.node)
 
@@ -113,7 +113,7 @@ def nodes(
     """
 
     async def look(kube: Kube) -> list[NodeState]:
-        asking = Neighbours()
+        asking = AgentPages()
         try:
             found = await _all(kube, agents, asking, probe_port, timeout)
             click.echo(_shown(found, output))
@@ -136,7 +136,7 @@ def nodes(
 
 
 async def _all(
-    kube: Kube, agents: str | None, asking: Neighbours, port: int, seconds: float
+    kube: Kube, agents: str | None, asking: AgentPages, port: int, seconds: float
 ) -> list[NodeState]:
     """Ask all nodes until each is ready, or the time is over; return what they said last."""
     namespace = await namespace_of_nmi(kube, agents)
@@ -150,7 +150,7 @@ async def _all(
         await asyncio.sleep(PAUSE)
 
 
-async def _round(found: Sequence[NodeState], asking: Neighbours, port: int) -> list[NodeState]:
+async def _round(found: Sequence[NodeState], asking: AgentPages, port: int) -> list[NodeState]:
     places = asyncio.Semaphore(AT_ONCE)
 
     async def ask(state: NodeState) -> NodeState:
@@ -162,7 +162,7 @@ async def _round(found: Sequence[NodeState], asking: Neighbours, port: int) -> l
     return list(await asyncio.gather(*map(ask, found)))
 
 
-async def _token(asking: Neighbours, resource: str) -> None:
+async def _token(asking: AgentPages, resource: str) -> None:
     """Ask for a token; raise CommandError if there is none."""
     answer = await asking.token(resource)
     if answer.status != 200:

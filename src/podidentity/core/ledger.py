@@ -30,7 +30,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class LedgerEntry:
     """An identity in a ledger."""
 
     spelling: str
@@ -46,10 +46,10 @@ class Ledger:
     """The ledger of one host; each map is by ARM id in lower case, and no id is in two of them."""
 
     host: Host
-    attached: Mapping[str, Entry] = field(default_factory=dict)
-    attaching: Mapping[str, Entry] = field(default_factory=dict)
+    attached: Mapping[str, LedgerEntry] = field(default_factory=dict)
+    attaching: Mapping[str, LedgerEntry] = field(default_factory=dict)
     """A change under way attaches them, or was under way when its MIC ended."""
-    detaching: Mapping[str, Entry] = field(default_factory=dict)
+    detaching: Mapping[str, LedgerEntry] = field(default_factory=dict)
     """A change under way detaches them, or was under way when its MIC ended."""
 
     @property
@@ -103,7 +103,7 @@ class Ledger:
         for wanted in plan.attach:
             folded = wanted.resource_id.folded
             if folded not in seen.user:
-                attaching[folded] = Entry(wanted.resource_id.spelling, now, wanted.client_id)
+                attaching[folded] = LedgerEntry(wanted.resource_id.spelling, now, wanted.client_id)
                 detaching.pop(folded, None)
         for folded in plan.detach:
             entry = attached.pop(folded) if folded in attached else detaching[folded]
@@ -179,7 +179,9 @@ def plan(
     return HostPlan(attach=tuple(attach), detach=tuple(detach[: most - len(attach)]), again=again)
 
 
-def immutable(entry: Entry, folded: str, seen: HostIdentities, protected: frozenset[str]) -> bool:
+def immutable(
+    entry: LedgerEntry, folded: str, seen: HostIdentities, protected: frozenset[str]
+) -> bool:
     """Whether the operator forbids to detach the identity.
 
     `protected` are client ids and ARM ids in lower case.

@@ -351,7 +351,7 @@ class TellEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class LogLine:
     """Write a line to the log, and count it by `topic`; has no result."""
 
     topic: str
@@ -376,7 +376,7 @@ Action = (
     | ReadRecord
     | WriteCondition
     | TellEvent
-    | Report
+    | LogLine
 )
 
 WRITES = (

@@ -35,7 +35,7 @@ _EFFECTIVE = Condition(
 )
 
 
-class Subject(NamedTuple):
+class ConditionOf(NamedTuple):
     """An object that has a condition."""
 
     about: About
@@ -124,25 +124,25 @@ class Conditions:
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
-        self._objects: dict[Subject, Object] = {}
-        self._stored: dict[Subject, Condition | None] = {}
-        self._bound: dict[ObjectRef, dict[Subject, None]] = {}
+        self._objects: dict[ConditionOf, Object] = {}
+        self._stored: dict[ConditionOf, Condition | None] = {}
+        self._bound: dict[ObjectRef, dict[ConditionOf, None]] = {}
         """Bindings by the identity that they name."""
-        self._by_id: dict[str, dict[Subject, None]] = {}
+        self._by_id: dict[str, dict[ConditionOf, None]] = {}
         """Identities by ARM id in lower case."""
         self._refusals: dict[str, dict[Host, Condition]] = {}
         self._proved: set[str] = set()
         """ARM ids that a host was seen to have."""
-        self._flights: dict[Subject, Condition] = {}
-        self._rest_until: dict[Subject, float] = {}
-        self.marked: dict[Subject, None] = {}
+        self._flights: dict[ConditionOf, Condition] = {}
+        self._rest_until: dict[ConditionOf, float] = {}
+        self.marked: dict[ConditionOf, None] = {}
         """Those to look at."""
 
     # What happens.
 
     def see(self, about: About, found: Object, stored: Condition | None) -> None:
         """Take an object that came or changed, with the condition that it has."""
-        subject = Subject(about, found.ref)
+        subject = ConditionOf(about, found.ref)
         if subject not in self._objects or self._objects[subject] != found:
             self._unindex(subject)
             self._objects[subject] = found
@@ -156,7 +156,7 @@ class Conditions:
 
     def lose(self, about: About, ref: ObjectRef) -> None:
         """Take that an object is gone."""
-        subject = Subject(about, ref)
+        subject = ConditionOf(about, ref)
         self._unindex(subject)
         self._objects.pop(subject, None)
         self._stored.pop(subject, None)
@@ -193,7 +193,7 @@ class Conditions:
 
     # The next call.
 
-    def next(self, subject: Subject, now: float) -> WriteCondition | float | None:
+    def next(self, subject: ConditionOf, now: float) -> WriteCondition | float | None:
         """Return the call that is due, or when one will be."""
         if subject not in self._objects or subject in self._flights:
             return None
@@ -206,7 +206,7 @@ class Conditions:
         self._flights[subject] = wanted
         return WriteCondition(subject.about, subject.ref, wanted)
 
-    def take(self, subject: Subject, result: Result, now: float) -> None:
+    def take(self, subject: ConditionOf, result: Result, now: float) -> None:
         """Take what came of the call about an object's condition."""
         written = self._flights.pop(subject, None)
         if isinstance(result, Failure):
@@ -216,7 +216,7 @@ class Conditions:
             self._stored[subject] = written
         self._mark(subject)
 
-    def _wanted(self, subject: Subject) -> Condition:
+    def _wanted(self, subject: ConditionOf) -> Condition:
         found = self._objects[subject]
         match subject.about:
             case About.IDENTITY:
@@ -229,7 +229,7 @@ class Conditions:
                 assert isinstance(found, AzurePodIdentityException | Malformed)  # noqa: S101 - too
                 return of_exception(found, self._rules)
 
-    def _is_doubtful(self, subject: Subject, wanted: Condition) -> bool:
+    def _is_doubtful(self, subject: ConditionOf, wanted: Condition) -> bool:
         """Whether an earlier MIC was refused, and nothing has shown yet that this is over."""
         stored, found = self._stored[subject], self._objects[subject]
         if stored is None or stored.reason not in _BY_AZURE or not wanted.holds:
@@ -243,7 +243,7 @@ class Conditions:
     def _of_binding(self, binding: AzureIdentityBinding | Malformed) -> Condition:
         if isinstance(binding, Malformed):
             return of_binding(binding, None, None)
-        subject = Subject(About.IDENTITY, ObjectRef(binding.ref.namespace, binding.identity))
+        subject = ConditionOf(About.IDENTITY, ObjectRef(binding.ref.namespace, binding.identity))
         identity = self._objects.get(subject)
         if not isinstance(identity, AzureIdentity | Malformed):
             return of_binding(binding, None, None)
@@ -257,12 +257,12 @@ class Conditions:
         first = min(refusals, key=lambda host: host.folded, default=None)
         return None if first is None else refusals[first]
 
-    def _mark(self, subject: Subject) -> None:
+    def _mark(self, subject: ConditionOf) -> None:
         self.marked[subject] = None
         if subject.about is About.IDENTITY:
             self.marked.update(self._bound.get(subject.ref, {}))
 
-    def _unindex(self, subject: Subject) -> None:
+    def _unindex(self, subject: ConditionOf) -> None:
         before = self._objects.get(subject)
         if isinstance(before, AzureIdentityBinding):
             target = ObjectRef(before.ref.namespace, before.identity)

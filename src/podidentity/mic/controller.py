@@ -50,6 +50,7 @@ from podidentity.mic.calls import (
     LedgerList,
     ListHosts,
     ListLedgers,
+    LogLine,
     NodeGone,
     NodeSeen,
     ObjectGone,
@@ -62,13 +63,12 @@ from podidentity.mic.calls import (
     ReadHost,
     RecordGone,
     RecordSeen,
-    Report,
     Result,
     Synced,
     TellEvent,
     WriteCondition,
 )
-from podidentity.mic.conditions import Conditions, Subject
+from podidentity.mic.conditions import ConditionOf, Conditions
 from podidentity.mic.gates import Gate
 from podidentity.mic.hosts import HostWork, Kind, Status
 from podidentity.mic.records import Records, Revisions
@@ -621,7 +621,7 @@ class Controller:
         """Whether the operator has paused changes of the host."""
         return self._pausing.everywhere or host in self._pausing.hosts
 
-    def report(self, report: Report) -> None:
+    def report(self, report: LogLine) -> None:
         """Write a line to the log."""
         self._numbers += 1
         self._calls.append(Call(self._numbers, report))
@@ -659,11 +659,11 @@ class Controller:
 
     def _take_condition(self, owner: _Owner, action: Action, result: Result) -> None:
         del action
-        assert isinstance(owner.key, Subject)  # noqa: S101 - of that kind
+        assert isinstance(owner.key, ConditionOf)  # noqa: S101 - of that kind
         self._conditions.take(owner.key, result, self._now)
 
     def _take_condition_time(self, owner: _Owner) -> None:
-        assert isinstance(owner.key, Subject)  # noqa: S101 - of that kind
+        assert isinstance(owner.key, ConditionOf)  # noqa: S101 - of that kind
         self._conditions.marked[owner.key] = None
 
     def _tell(self, ref: ObjectRef, kind: EventType, reason: str, note: str) -> None:
@@ -727,7 +727,7 @@ class Controller:
         if self._strange.get(event.name) != event.provider_id:
             self._strange[event.name] = event.provider_id
             self.report(
-                Report(
+                LogLine(
                     "not-azure",
                     f"Node {event.name} cannot have identities: {why}.",
                     "Identities of spec.type 3 (federated) need no machine of Azure's.",

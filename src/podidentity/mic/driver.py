@@ -25,7 +25,7 @@ from podidentity.mic.calls import (
     Failure,
     Fault,
     Leading,
-    Report,
+    LogLine,
     Result,
 )
 from podidentity.mic.neighbours import NotLeading
@@ -65,7 +65,7 @@ class Observer(Protocol):
     def ended(self, action: Action, result: Result, seconds: float, now: float) -> None:
         """Note its result; `now` is as in the calls."""
 
-    def report(self, report: Report) -> None:
+    def report(self, report: LogLine) -> None:
         """Write the controller's line."""
 
 
@@ -169,7 +169,7 @@ class Driver:
     def _start(self, calls: Sequence[Call]) -> None:
         self._rearmed.set()
         for call in calls:
-            if isinstance(call.action, Report):
+            if isinstance(call.action, LogLine):
                 self._observer.report(call.action)
                 continue
             self._observer.begun(call.action)

@@ -40,12 +40,12 @@ from podidentity.mic.calls import (
     Fault,
     InUse,
     ListUse,
+    LogLine,
     PatchHost,
     PollOperation,
     Progress,
     ReadHost,
     ReadLedger,
-    Report,
     Result,
     StoredLedger,
     WriteLedger,
@@ -88,7 +88,7 @@ class Status(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class RefusedIdentity:
     """Azure's refusal of one identity on one host."""
 
     until: float
@@ -124,7 +124,7 @@ class Surroundings(Protocol):
     def paused(self, host: Host) -> bool:
         """Whether the operator has paused changes of the host."""
 
-    def report(self, report: Report) -> None:
+    def report(self, report: LogLine) -> None:
         """Write a line to the log."""
 
 
@@ -188,7 +188,7 @@ class HostWork:
         """When `next` is to be called again, whatever happens."""
         self.changed: dict[str, None] = {}
         """Ids of which the status or the refusal changed; the controller takes them out."""
-        self.refused: dict[str, Refused] = {}
+        self.refused: dict[str, RefusedIdentity] = {}
         self.trouble: Failure | None = None
         """Why the host cannot be changed at all."""
 
@@ -264,7 +264,7 @@ class HostWork:
         lost = stored.malformed or (stored.ledger is None and not self._book.empty)
         if lost:
             self._around.report(
-                Report(
+                LogLine(
                     "ledger-lost",
                     f"The ledger of {self.host.name} is lost"
                     f"{f': {stored.malformed}' if stored.malformed else ''}. What MIC attached to "
@@ -695,7 +695,7 @@ class HostWork:
         for folded in bad or sent:
             tries = self.refused[folded].tries + 1 if folded in self.refused else 1
             until = now + min(5.0 * 2 ** (tries - 1), 600.0)
-            self.refused[folded] = Refused(until, tries, failure.message)
+            self.refused[folded] = RefusedIdentity(until, tries, failure.message)
             self.changed[folded] = None
 
     def _forgive(self, folded: str) -> None:

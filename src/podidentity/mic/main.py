@@ -34,7 +34,7 @@ from podidentity.mic.neighbours import Neighbours, NotLeading
 from podidentity.mic.pages import PageServer, probes, scrapes
 from podidentity.mic.policies import controller_settings
 from podidentity.mic.signin import Configured, SignIn, credential_of, read_cloud_config
-from podidentity.mic.watches import Watches
+from podidentity.mic.watches import ControllerWatches
 from podidentity.settings import MicSettings
 from podidentity.telemetry.metrics import Registry
 from podidentity.wire.azure_environment import STACK, parse_environment
@@ -61,7 +61,7 @@ async def run(settings: MicSettings) -> None:
 class Mic:
     """The controller's parts that its life is made of."""
 
-    def __init__(self, watches: Watches, driver: Driver, election: Election) -> None:
+    def __init__(self, watches: ControllerWatches, driver: Driver, election: Election) -> None:
         self._watches = watches
         self._driver = driver
         self._election = election
@@ -103,7 +103,7 @@ async def _assemble(settings: MicSettings, clock: Clock, stack: AsyncExitStack) 
         if not election.leading:
             raise NotLeading
 
-    watches = Watches(kube, clock, namespace=settings.own_namespace)
+    watches = ControllerWatches(kube, clock, namespace=settings.own_namespace)
     arm = await stack.enter_async_context(
         ArmCalls(sign_in, clock, cloud=cloud_of(settings), user_agent=_user_agent(settings))
     )

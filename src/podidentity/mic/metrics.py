@@ -21,11 +21,11 @@ from podidentity.mic.calls import (
     DeleteRecord,
     Failure,
     ListHosts,
+    LogLine,
     PatchHost,
     PollOperation,
     Progress,
     ReadHost,
-    Report,
     Result,
     StoredRecord,
     UpdateRecord,
@@ -197,7 +197,7 @@ class MicMetrics:
             self._record_counts[kind].value += 1
             self._record_seconds[kind].observe(seconds)
 
-    def report(self, report: Report) -> None:
+    def report(self, report: LogLine) -> None:
         """Write the controller's line, and count it."""
         self.reports.of(report.topic).value += 1
         where = f"{report.host}: " if report.host else ""

@@ -50,7 +50,7 @@ from podidentity.mic.calls import (
 from podidentity.mic.objects import (
     Live,
     Oddities,
-    Unreadable,
+    UnreadableObject,
     render_condition,
     render_record,
     render_told,
@@ -97,7 +97,7 @@ class NotLeading(Exception):
 
 
 class Objects(Protocol):
-    """The objects as they are now (`watches.Watches`)."""
+    """The objects as they are now (`watches.ControllerWatches`)."""
 
     def live(self, about: About, ref: ObjectRef) -> Live | None:
         """Return an AzureIdentity, a binding or an exception; None if it is gone."""
@@ -106,7 +106,7 @@ class Objects(Protocol):
         """Return what a record has that most have not."""
 
     def stored(self, raw: bytes) -> StoredRecord:
-        """Return the record in an answer; raise Unreadable."""
+        """Return the record in an answer; raise UnreadableObject."""
 
 
 class Neighbours:
@@ -170,7 +170,7 @@ class Neighbours:
             return arm_failure(error, writes=writes)
         except KubeError as error:
             return kube_failure(error, writes=writes)
-        except (Unreadable, NotKubernetes, InconclusiveReview, ValueError) as error:
+        except (UnreadableObject, NotKubernetes, InconclusiveReview, ValueError) as error:
             return Failure(kind=Fault.FAILED, message=str(error))
 
     # Azure

@@ -42,7 +42,7 @@ _ANY = msgspec.json.Decoder(dict[str, Any])
 _SORTED = msgspec.json.Encoder(order="deterministic")
 
 
-class Unreadable(ValueError):
+class UnreadableObject(ValueError):
     """The bytes are no object of the kind; the message says why."""
 
 
@@ -66,7 +66,7 @@ class Live:
 
 
 def parse_live(raw: Raw, about: About) -> Live:
-    """Return what is needed of an object beside its meaning; raise Unreadable."""
+    """Return what is needed of an object beside its meaning; raise UnreadableObject."""
     found = _decoded(raw, about.value)
     meta = found["metadata"]
     generation = meta.get("generation")
@@ -156,12 +156,12 @@ PLAIN = Oddities()
 
 
 def parse_record(raw: Raw) -> tuple[StoredRecord, Oddities]:
-    """Return the AzureAssignedIdentity in `raw`; raise Unreadable if it has no name."""
+    """Return the AzureAssignedIdentity in `raw`; raise UnreadableObject if it has no name."""
     found = _decoded(raw, ASSIGNED_KIND)
     meta = found["metadata"]
     ref = ObjectRef(str(meta.get("namespace", "")), str(meta.get("name", "")))
     if not ref.name:
-        raise Unreadable(f"not an {ASSIGNED_KIND}: it has no name")
+        raise UnreadableObject(f"not an {ASSIGNED_KIND}: it has no name")
     finalizers = [each for each in meta.get("finalizers") or () if isinstance(each, str)]
     stored = StoredRecord(
         ref=ref,
@@ -308,9 +308,9 @@ def _decoded(raw: Raw, kind: str) -> Json:
     try:
         found = _ANY.decode(raw)
     except BROKEN_JSON as error:
-        raise Unreadable(f"not an {kind}: {error}") from error
+        raise UnreadableObject(f"not an {kind}: {error}") from error
     if not isinstance(found.get("metadata"), dict):
-        raise Unreadable(f"not an {kind}: it has no metadata")
+        raise UnreadableObject(f"not an {kind}: it has no metadata")
     return found
 
 
@@ -319,5 +319,5 @@ def _time(seconds: float) -> str:
 
 
 def parse_config_map(raw: Raw) -> Mapping[str, Any]:
-    """Return a ConfigMap as JSON; raise Unreadable."""
+    """Return a ConfigMap as JSON; raise UnreadableObject."""
     return _decoded(raw, "ConfigMap")

@@ -23,6 +23,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
+from podidentity.adapters.entra.issuer import TokenEndpoint
 from podidentity.core.authorities import Cloud
 from podidentity.core.errors import TokenRefused, TokenUnavailable
 from podidentity.core.ports import Clock
@@ -166,29 +167,6 @@ def _read(path: str, what: str) -> str:
     return text
 
 
-class Endpoint(Protocol):
-    """Entra's token endpoints (`adapters.entra.issuer.TokenEndpoint`)."""
-
-    async def post(self, url: str, form: bytes) -> Answer:
-        """Return the answer to the form; raise TokenSourceDown."""
-
-
-class Answer(Protocol):
-    """The answer of a token endpoint."""
-
-    @property
-    def status(self) -> int:
-        """Of HTTP."""
-
-    @property
-    def body(self) -> bytes:
-        """With the token."""
-
-    @property
-    def retry_after(self) -> str:
-        """The header; "" without one."""
-
-
 class Issuer(Protocol):
     """IMDS (`adapters.imds.Imds`)."""
 
@@ -203,7 +181,7 @@ class SignIn:
         self,
         credential: Callable[[], Credential],
         *,
-        endpoint: Endpoint,
+        endpoint: TokenEndpoint,
         imds: Issuer,
         cloud: Cloud,
         clock: Clock,

@@ -74,7 +74,7 @@ Tell = Callable[[Event], None]
 _log = logging.getLogger("podidentity.watch")
 
 
-class Watches:
+class ControllerWatches:
     """Follows the cluster, and tells its follower each event."""
 
     def __init__(self, server: KubeApi, clock: Clock, *, namespace: str) -> None:
@@ -157,7 +157,7 @@ class Watches:
         return self._odd.get(ref, PLAIN)
 
     def stored(self, raw: bytes) -> StoredRecord:
-        """Return the record that the API server answered with; raise Unreadable."""
+        """Return the record that the API server answered with; raise UnreadableObject."""
         stored, odd = parse_record(raw)
         self._note(stored.ref, odd)
         return stored

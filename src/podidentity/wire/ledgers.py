@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from podidentity.core.hosts import Host, NotAnAzureNode
-from podidentity.core.ledger import Entry, Ledger
+from podidentity.core.ledger import Ledger, LedgerEntry
 from podidentity.core.resources import InvalidId, ResourceId
 from podidentity.wire import BROKEN_JSON
 
@@ -113,11 +113,11 @@ def render_ledger(ledger: Ledger, namespace: str, version: str = "") -> dict[str
     }
 
 
-def _entries(found: list[_Entry] | None) -> dict[str, Entry]:
+def _entries(found: list[_Entry] | None) -> dict[str, LedgerEntry]:
     entries = {}
     for each in found or ():
         identity = ResourceId.parse(each.id)
-        entries[identity.folded] = Entry(
+        entries[identity.folded] = LedgerEntry(
             spelling=identity.spelling,
             since=datetime.fromisoformat(each.since).timestamp() if each.since else 0.0,
             client_id=each.client_id.lower(),
@@ -125,7 +125,7 @@ def _entries(found: list[_Entry] | None) -> dict[str, Entry]:
     return entries
 
 
-def _rendered(entries: Mapping[str, Entry]) -> list[dict[str, str]]:
+def _rendered(entries: Mapping[str, LedgerEntry]) -> list[dict[str, str]]:
     made = []
     for _, entry in sorted(entries.items()):
         one = {"id": entry.spelling, "since": _time(entry.since)}

@@ -48,7 +48,7 @@ from podidentity.mic.calls import (
 )
 from podidentity.mic.election import Election
 from podidentity.mic.neighbours import Neighbours
-from podidentity.mic.watches import Watches
+from podidentity.mic.watches import ControllerWatches
 from tests.fakes import CLIENT
 from tests.sandbox.cluster.conftest import Served, pod
 from tests.sandbox.cluster.test_rights_of_nmi import CUSTOM, SHOP, SYSTEM, asked, of_roles
@@ -168,7 +168,7 @@ async def token_of_mic(place: Place) -> str:
 async def work(place: Place) -> None:
     """Do all that MIC does at the API server."""
     told: list[Event] = []
-    watches = Watches(place.kube, SystemClock(), namespace="kube-system")
+    watches = ControllerWatches(place.kube, SystemClock(), namespace="kube-system")
     watches.follow(told.append)
     watching = asyncio.create_task(watches.run())
     await place.until(lambda: watches.synced)
@@ -196,7 +196,7 @@ async def lead(place: Place) -> None:
     await asyncio.gather(leading, return_exceptions=True)
 
 
-async def write(place: Place, watches: Watches) -> None:
+async def write(place: Place, watches: ControllerWatches) -> None:
     """Do each call at the API server."""
     neighbours = Neighbours(
         cast(ArmCalls, None),
