@@ -275,6 +275,16 @@ for _ in range(300):
 """
 
 
+async def _are_back() -> None:
+    """Return when our rules are there: the kernel may tell the agent of the last flush later."""
+    async with asyncio.timeout(30):
+        while True:
+            with contextlib.suppress(RuntimeError):
+                await command("nft", "list table ip podid")
+                return
+            await asyncio.sleep(0.02)
+
+
 async def storm(*, copy: bool) -> dict[str, Any]:
     """Another process flushes all rules in a loop, as fast as it can."""
     imds, stream = Imds(), Stream()
@@ -287,7 +297,7 @@ async def storm(*, copy: bool) -> dict[str, Any]:
         await storming
         repairs = await agent.tell("repairs 1")
         await agent.tell("healthy")
-        await command("nft", "list table ip podid")
+        await _are_back()
         problems = await agent.tell("problems")
     return {
         "answers": answers,
