@@ -146,7 +146,7 @@ PARTS: Mapping[str, str] = {
     EXTENSIONS: "makes the exceptions of AKS's extensions, if their namespaces exist",
     OLD: "deletes NMI of version 0.1 before the new one starts",
     NO_TAINT: "takes back the rights of an earlier `--startup-taint`",
-    NO_POLICIES: "takes admission policies back: `--no-admission-policies`, `--compat-foreign-secrets`",
+    NO_POLICIES: "takes admission policies back, with `--no-admission-policies`",
     WAIT: "says when NMI is ready on each node, or why it is not: without `--no-wait`",
     PURGE: "deletes the custom resources: `--purge`",
     AZURE: "asks Azure which identities the node's machine has: `--azure`",

@@ -69,7 +69,9 @@ def admission_policies(*, foreign_secrets: bool = False) -> list[Manifest]:
     With `foreign_secrets` NMI reads secrets of other namespaces, and identities may name them.
     """
     found = _documents("admission-policies.yaml")
-    return [each for each in found if not foreign_secrets or each["metadata"]["name"] != OWN_SECRETS]
+    return [
+        each for each in found if not foreign_secrets or each["metadata"]["name"] != OWN_SECRETS
+    ]
 
 
 def nmi(
