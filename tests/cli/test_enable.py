@@ -209,7 +209,8 @@ def test_a_dry_run_prints_what_kubectl_takes_and_asks_no_cluster(
     ran = podidentity("enable", "--dry-run", "--image", "i:1")
     assert ran.code == 0
     *printed, last = yaml.safe_load_all(ran.out)
-    assert printed == [*manifests.crds(), *manifests.nmi(image="i:1", policy=True)]
+    policies = manifests.admission_policies()
+    assert printed == [*manifests.crds(), *policies, *manifests.nmi(image="i:1", policy=True)]
     assert last == manifests.aks_exceptions()[0]
     assert "&id" not in ran.out
     ran = podidentity("enable", "--dry-run", "--no-aks-exception")

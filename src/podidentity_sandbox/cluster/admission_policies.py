@@ -17,7 +17,7 @@ from podidentity_sandbox.cluster.authentication import User
 from podidentity_sandbox.cluster.kinds.policies import GROUP, compiled_expression
 from podidentity_sandbox.cluster.paths import RequestInfo
 from podidentity_sandbox.cluster.selectors import matches_labels
-from podidentity_sandbox.cluster.status import StatusError
+from podidentity_sandbox.cluster.status import Cause, StatusError
 from podidentity_sandbox.cluster.storage import Storage
 from podidentity_sandbox.cluster.tokens import DEFAULT_SECONDS
 
@@ -57,9 +57,10 @@ class AdmissionPolicies:
                 continue
             for message, reason in denials(policy.object["spec"], facts):
                 who = f"ValidatingAdmissionPolicy '{policy.name}' with binding '{binding.name}'"
-                error = status.forbidden(
-                    info.resource, info.group, info.name, f"{who} denied request: {message}"
-                )
+                said = f"{who} denied request: {message}"
+                # kubectl shows the causes alone of what is invalid.
+                causes = [Cause("", "", said)]
+                error = status.forbidden(info.resource, info.group, info.name, said, causes)
                 raise StatusError(
                     _CODES.get(reason, 422), reason, error.message, details=error.details
                 )
@@ -132,9 +133,9 @@ def _message(validation: Obj, facts: Obj) -> str:
     """Return what is said: the expression's message, if it is one line of a sensible length."""
     if written := validation.get("messageExpression"):
         found = compiled_expression(written).eval(data=facts)
-        text = found.value() if found.type() == cel.Type.STRING else ""
-        if text.strip() and "\n" not in text and len(text.encode()) <= _LONGEST_MESSAGE:
-            return str(text.strip())
+        text = str(found.value()).strip() if found.type() == cel.Type.STRING else ""
+        if text and "\n" not in text and len(text.encode()) <= _LONGEST_MESSAGE:
+            return text
     return validation.get("message") or f"failed expression: {validation['expression']}"
 
 
