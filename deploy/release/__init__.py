@@ -4,9 +4,9 @@
     wheels      the two distributions
     chart       the chart's package, as `helm package` makes one
     bills       what each wheel was tested with: CycloneDX
-    signing     a signature of the checksums, which cosign and OpenSSL verify
+    signing     the signature of the checksums, for cosign and for OpenSSL
     __main__    the command, `./scripts/release`
 
 The same commit gives the same bytes. What is not committed is no part of it: all is made in an
-export of the commit. Times are the commit's, and nothing of it is compressed by this machine's zlib.
+export of the commit. Times are the commit's, and nothing is compressed by this machine's zlib.
 """

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import hashlib
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
@@ -17,7 +16,7 @@ import click
 
 from deploy.release.bills import PRODUCT, SANDBOX, bill
 from deploy.release.chart import package
-from deploy.release.signing import key_of, signature
+from deploy.release.signing import bundle, key_of, signed
 from deploy.release.statement import NotReleasable, Section, agreed, plain, section
 from deploy.release.wheels import wheels
 
@@ -85,7 +84,11 @@ def release(
     made[NOTES] = notes(said, _git("rev-parse", "HEAD"), made)
     made[SUMS] = sums(made)
     if signing:
-        made[f"{SUMS}.sig"] = signature(signing, made[SUMS])
+        signature = signed(signing, made[SUMS])
+        made |= {
+            f"{SUMS}.sig": signature,
+            f"{SUMS}.sigstore.json": bundle(signing, signature, made[SUMS]),
+        }
     place.mkdir(parents=True, exist_ok=True)
     for name, data in made.items():
         (place / name).write_bytes(data)
@@ -127,15 +130,22 @@ def images(epoch: int, image_name: str | None) -> dict[str, bytes]:
     named = ("--name", image_name) if image_name else ()
     with TemporaryDirectory() as folder:
         subprocess.run(
-            [sys.executable, "-m", "deploy.image", "--output", folder, "--build", "release", *named],
+            [
+                sys.executable,
+                "-m",
+                "deploy.image",
+                "--output",
+                folder,
+                "--build",
+                "release",
+                *named,
+            ],
             cwd=ROOT,
             env={**os.environ, "SOURCE_DATE_EPOCH": str(epoch)},
             check=True,
             stdout=sys.stderr,
         )
-        return {
-            f"image-{path.name}": path.read_bytes() for path in sorted(Path(folder).iterdir())
-        }
+        return {f"image-{path.name}": path.read_bytes() for path in sorted(Path(folder).iterdir())}
 
 
 def notes(said: Section, commit: str, made: Mapping[str, bytes]) -> bytes:
@@ -147,20 +157,21 @@ def notes(said: Section, commit: str, made: Mapping[str, bytes]) -> bytes:
 
 ## Files
 
-Made of commit `{commit}`, which gives the same bytes to everybody: `./scripts/release {said.version}`.
+Made of commit `{commit}` by `./scripts/release {said.version}`, which gives the same bytes to all.
 
 | file | bytes |
 |---|---|
 {listed}
 
-With the public key of the releases, `release.pub`, the checksums are verified by
+With the public key of the releases, `release.pub`, cosign verifies the checksums, and they the files:
 
 ```sh
-cosign verify-blob --key release.pub --signature {SUMS}.sig --insecure-ignore-tlog=true {SUMS}
+cosign verify-blob --key release.pub --insecure-ignore-tlog=true --new-bundle-format \\
+  --bundle {SUMS}.sigstore.json {SUMS}
 sha256sum --check --ignore-missing {SUMS}
 ```
 
-or without cosign by `base64 -d {SUMS}.sig >sig; openssl dgst -sha256 -verify release.pub -signature sig {SUMS}`.
+or OpenSSL: `base64 -d {SUMS}.sig >sig; openssl dgst -sha256 -verify release.pub -signature sig {SUMS}`.
 """.encode()
 
 
@@ -182,9 +193,7 @@ def exported() -> Iterator[Path]:
 
 
 def _git(*words: str) -> str:
-    done = subprocess.run(
-        ["git", *words], cwd=ROOT, capture_output=True, text=True, check=False
-    )
+    done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         raise NotReleasable(f"This is no checkout of a commit: {done.stderr.strip()}")
     return done.stdout.rstrip()
@@ -192,10 +201,7 @@ def _git(*words: str) -> str:
 
 def main() -> None:
     """Run the command line."""
-    missing = [each for each in ("git", "tar") if shutil.which(each) is None]
     try:
-        if missing:
-            raise NotReleasable(f"Missing: {' '.join(missing)}.")
         release(standalone_mode=False)
     except NotReleasable as error:
         click.echo(f"release: {error}", err=True)
