@@ -85,10 +85,8 @@ def release(
     made[SUMS] = sums(made)
     if signing:
         signature = signed(signing, made[SUMS])
-        made |= {
-            f"{SUMS}.sig": signature,
-            f"{SUMS}.sigstore.json": bundle(signing, signature, made[SUMS]),
-        }
+        made[f"{SUMS}.sig"] = signature
+        made[f"{SUMS}.sigstore.json"] = bundle(signing, signature, made[SUMS])
     place.mkdir(parents=True, exist_ok=True)
     for name, data in made.items():
         (place / name).write_bytes(data)
@@ -163,15 +161,16 @@ Made of commit `{commit}` by `./scripts/release {said.version}`, which gives the
 |---|---|
 {listed}
 
-With the public key of the releases, `release.pub`, cosign verifies the checksums, and they the files:
+The public key of the releases, `release.pub`, verifies the checksums, and these the files: one of
 
 ```sh
-cosign verify-blob --key release.pub --insecure-ignore-tlog=true --new-bundle-format \\
-  --bundle {SUMS}.sigstore.json {SUMS}
-sha256sum --check --ignore-missing {SUMS}
+verify="cosign verify-blob --key release.pub --insecure-ignore-tlog=true"
+$verify --bundle {SUMS}.sigstore.json {SUMS}
+$verify --signature {SUMS}.sig {SUMS}
+base64 -d {SUMS}.sig >sig; openssl dgst -sha256 -verify release.pub -signature sig {SUMS}
 ```
 
-or OpenSSL: `base64 -d {SUMS}.sig >sig; openssl dgst -sha256 -verify release.pub -signature sig {SUMS}`.
+(cosign 3, cosign 2, OpenSSL). Then `sha256sum --check --ignore-missing {SUMS}`.
 """.encode()
 
 
