@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import itertools
+import json
 from base64 import b64encode
 from collections.abc import Callable, Iterator
 from dataclasses import replace
