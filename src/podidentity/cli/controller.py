@@ -112,10 +112,6 @@ async def take_away(kube: Kube, namespace: str) -> None:
     for manifest in reversed(manifests_of_mic(namespace=namespace, managed_identity=True)):
         if await remove(kube, manifest):
             click.echo(f"{called(manifest)} deleted")
-    click.echo(
-        "What MIC attached stays attached: its ledgers (AzureIdentityLedgers) say what that is, "
-        "and MIC goes on by them when it is back."
-    )
 
 
 async def until_ready(kube: Kube, namespace: str, say: Callable[[str], None]) -> None:

@@ -13,8 +13,8 @@ import click
 
 from podidentity import __version__
 from podidentity.adapters.kube import Kube
-from podidentity.cli import admission_policies, controller, local_redirect
-from podidentity.cli.agent_choices import Choices, chosen
+from podidentity.cli import admission_policies, attachments, controller, local_redirect
+from podidentity.cli.agent_choices import Choices, choices_of_nmi, chosen
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster, right_to
 from podidentity.cli.federation import permit_accounts
 from podidentity.cli.mic import deployments_of_mic
@@ -35,7 +35,7 @@ from podidentity.cli.objects import (
     remove,
 )
 from podidentity.cli.output import CommandError, documents, examples, output_option
-from podidentity.cli.parameters import Duration, Toleration, agents_option
+from podidentity.cli.parameters import Duration, Toleration, agents_option, cloud_options
 from podidentity.cli.rollout import (
     DAEMON_SET,
     NO_IMAGE,
@@ -51,6 +51,7 @@ from podidentity.cli.rollout import (
     until_ready,
 )
 from podidentity.cli.use_roles import give
+from podidentity.core.authorities import Cloud
 from podidentity.core.data_path import Backend
 from podidentity.core.decision import permission_names
 from podidentity.core.resources import AzureIdentity, AzureIdentityBinding
@@ -404,6 +405,7 @@ async def _mic(kube: Kube, wanted: _MicWanted, namespace: str) -> tuple[list[str
     if wanted.there is False:
         if deployments:
             await controller.take_away(kube, deployments[0]["metadata"]["namespace"])
+            await attachments.say_left(kube, forgotten=False)
         return [], []
     if not deployments and not wanted.there:
         return [], []
@@ -697,26 +699,65 @@ def _next_step(troubles: list[str], namespace: str) -> str:
 @click.option(
     "--timeout", type=Duration(), default="60s", show_default=True, help="How long to wait."
 )
+@click.option(
+    "--detach",
+    is_flag=True,
+    help="Detach from the machines what MIC attached, by its ledgers. Identities of podidentity add "
+    "are detached by podidentity delete.",
+)
+@cloud_options
 @agents_option
 @cluster_options
 def disable(
-    *, target: ClusterTarget, agents: str | None, keep_crds: bool, yes: bool, timeout: float
+    *,
+    target: ClusterTarget,
+    agents: str | None,
+    keep_crds: bool,
+    yes: bool,
+    timeout: float,
+    detach: bool,
+    cloud: Cloud | None,
 ) -> None:
     """Remove NMI, and MIC if it is there, from a cluster.
 
-    The nodes keep their rules, so pods get no token at all: the node's own identities stay closed
-    to them. A restart of the node removes the rules. A namespace that `enable` made is kept.
+    It may be run where NMI is gone already, and takes away what is left. The nodes keep their
+    rules, so pods get no token at all: the node's own identities stay closed to them. A restart of
+    the node removes the rules, and so does NMI itself with --on-exit=remove. A namespace that
+    `enable` made is kept.
     """
     if not keep_crds and not yes:
         click.confirm("Delete all AzureIdentities and bindings of all namespaces?", abort=True)
-    on_cluster(target, lambda kube: _disable(kube, agents, keep_crds, timeout))
+    leaving = _Leaving(
+        agents=agents, purge=not keep_crds, seconds=timeout, detach=detach, cloud=cloud
+    )
+    on_cluster(target, lambda kube: _disable(kube, leaving))
 
 
-async def _disable(kube: Kube, agents: str | None, keep_crds: bool, seconds: float) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Leaving:
+    """What somebody wants of `disable`."""
+
+    agents: str | None
+    purge: bool
+    seconds: float
+    detach: bool
+    cloud: Cloud | None
+    """None: NMI's."""
+
+
+async def _disable(kube: Kube, wanted: _Leaving) -> None:
     await _refuse_release(kube, "`helm uninstall` takes it away")
-    namespace = await namespace_of_nmi(kube, agents)
+    namespace = await namespace_of_nmi(kube, wanted.agents)
+    told = await nmi_of(kube, namespace)
+    removes = told is not None and chosen(told).removes_rules
     for each in await deployments_of_mic(kube):
         await controller.take_away(kube, each["metadata"]["namespace"])
+    if wanted.detach:
+        cloud = wanted.cloud or (await choices_of_nmi(kube, wanted.agents)).cloud
+        await attachments.detach(kube, cloud, wanted.seconds)
+    else:
+        await attachments.say_left(kube, forgotten=wanted.purge)
+    await attachments.take_finalizers_off(kube)
     await _without_startup_taint(kube)
     await local_redirect.take_away(kube, namespace)
     made = [*every_policy(), *nmi(namespace=namespace, as_node=True, policy=True)]
@@ -724,19 +765,27 @@ async def _disable(kube: Kube, agents: str | None, keep_crds: bool, seconds: flo
         if manifest["kind"] != "Namespace":
             await _removed(kube, manifest)
     await _without_exceptions(kube)
-    for crd in [] if keep_crds else reversed(crds()):
+    for crd in reversed(crds()) if wanted.purge else ():
         await _removed(kube, crd)
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(wanted.seconds):
             await until_gone(kube, namespace)
     except TimeoutError as error:
         raise CommandError(
-            f"Pods of NMI are still there after {seconds:.0f} s",
+            f"Pods of NMI are still there after {wanted.seconds:.0f} s",
             f"See kubectl get pods -n {namespace} -l app.kubernetes.io/component=nmi.",
         ) from error
-    click.echo(
-        "The nodes keep their rules: pods get no token until NMI is back or the node restarts."
-    )
+    click.echo(_RULES_REMOVED if removes else _RULES_KEPT)
+
+
+_RULES_KEPT = (
+    "The nodes keep their rules: pods get no token until NMI is back or the node restarts. To open "
+    "the nodes' identities to their pods again: podidentity enable --nmi-arg=--on-exit=remove, and "
+    "podidentity disable."
+)
+_RULES_REMOVED = (
+    "NMI took its rules with it (--on-exit=remove): the nodes' identities are open to their pods."
+)
 
 
 async def _without_exceptions(kube: Kube) -> None:

@@ -11,6 +11,7 @@ from podidentity.adapters.kube import Kube
 from podidentity.wire.kube import (
     AZURE_IDENTITIES,
     AZURE_IDENTITY_BINDINGS,
+    AZURE_IDENTITY_LEDGERS,
     AZURE_POD_IDENTITY_EXCEPTIONS,
     CONFIG_MAPS,
     SERVICE_ACCOUNTS,
@@ -57,6 +58,7 @@ _BY_KIND = {
     "CiliumClusterwideNetworkPolicy": CLUSTERWIDE_NETWORK_POLICIES,
     "AzureIdentity": AZURE_IDENTITIES,
     "AzureIdentityBinding": AZURE_IDENTITY_BINDINGS,
+    "AzureIdentityLedger": AZURE_IDENTITY_LEDGERS,
     "AzurePodIdentityException": AZURE_POD_IDENTITY_EXCEPTIONS,
 }
 
