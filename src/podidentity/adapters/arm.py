@@ -142,8 +142,7 @@ class Arm(_Endpoint):
     async def detach(
         self, host: Host, *identities: ResourceId, wait: bool = True, progress: Progress | None
     ) -> bool:
-        """Detach these from `host` at once; return whether that changed anything; raise ArmError.
-        """
+        """Detach these from `host`; return whether that changed anything; raise ArmError."""
         return await self._change(
             host, lambda current: arm.detach(current, *identities), progress, wait
         )

@@ -1,4 +1,4 @@
-"""What MIC leaves behind when it goes: identities on machines, and finalizers of the archived one's.
+"""What MIC leaves behind when it goes: identities on machines; the archived one's, finalizers.
 
 Its ledgers say what it attached itself. Whoever leaves is told of it, or has it detached, and the
 ledger goes when that is done: a run that fails half way can be repeated.
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import click
 
 from podidentity.cli import azure_access
-from podidentity.cli.azure_access import host_name, next_step, on_each, progress
+from podidentity.cli.azure_access import asking, host_name, on_each, progress
 from podidentity.cli.controller import archived_mics
 from podidentity.cli.mic import PODS_OF_MIC
 from podidentity.cli.objects import Object, called, find_all, remove
@@ -33,7 +33,7 @@ from podidentity.wire.kube import (
 from podidentity.wire.ledgers import NotALedger, parse_ledger
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from podidentity.adapters.arm import Arm
     from podidentity.adapters.kube import Kube
@@ -107,49 +107,58 @@ async def detach(kube: Kube, cloud: Cloud | None, seconds: float) -> None:
     if not found and not unread:
         click.echo("MIC has nothing attached.")
         return
-    await _until_mic_is_gone(kube, seconds)
+    for namespace in sorted({each.ledger["metadata"]["namespace"] for each in found}):
+        await _until_mic_is_gone(kube, namespace, seconds)
     async with azure_access.azure(cloud) as arm:
         await on_each([each.host for each in found], _detaching(kube, arm, found))
+    for line in unread:
+        click.echo(line, err=True)
     if unread:
         raise CommandError(
-            unread[0], "Detach by hand what MIC attached there, and delete the ledger."
+            "Not every ledger of MIC can be read",
+            "Detach by hand what MIC attached to those machines, and delete the ledgers.",
         )
 
 
-def _detaching(kube: Kube, arm: Arm, found: list[Attached]):  # noqa: ANN202 - see on_each
+def _detaching(kube: Kube, arm: Arm, found: list[Attached]) -> Callable[[Host], Awaitable[None]]:
+    """Return what detaches all of a host's ledger from it, and then deletes the ledger."""
     by_host = {each.host: each for each in found}
 
     async def detach_from(host: Host) -> None:
         each, where = by_host[host], host_name(host)
-        click.echo(f"detaching from {where}")
-        try:
-            await arm.detach(host, *each.identities, progress=progress(f"detaching from {where}"))
-        except ArmError as error:
-            if not error.gone:
-                about = each.identities[0]
-                raise CommandError(
-                    f"Cannot detach from {where}. Azure says {error}", next_step(error, about)
-                ) from error
-            click.echo(f"{where} is gone")
-        else:
-            click.echo(f"detached from {where}")
+        if each.identities:
+            await from_azure(each, where)
         await remove(kube, each.ledger)
         click.echo(f"{called(each.ledger)} deleted")
+
+    async def from_azure(each: Attached, where: str) -> None:
+        click.echo(f"detaching from {where}")
+        with asking(f"detach from {where}", each.identities[0]):
+            try:
+                await arm.detach(
+                    each.host, *each.identities, progress=progress(f"detaching from {where}")
+                )
+            except ArmError as error:
+                if not error.gone:
+                    raise
+                click.echo(f"{where} is gone")
+            else:
+                click.echo(f"detached from {where}")
 
     return detach_from
 
 
-async def _until_mic_is_gone(kube: Kube, seconds: float) -> None:
+async def _until_mic_is_gone(kube: Kube, namespace: str, seconds: float) -> None:
     def look(pods: Mapping[str, Object]) -> bool:
         return not any(map(is_ours, pods.values()))
 
     try:
         async with asyncio.timeout(seconds):
-            await until(kube, PODS.path(), {"labelSelector": PODS_OF_MIC}, look)
+            await until(kube, PODS.path(namespace), {"labelSelector": PODS_OF_MIC}, look)
     except TimeoutError as error:
         raise CommandError(
             f"Pods of MIC are still there after {seconds:.0f} s, and would attach it again",
-            f"See kubectl get pods -A -l {PODS_OF_MIC}, and run podidentity disable --detach again.",
+            f"See kubectl get pods -n {namespace} -l {PODS_OF_MIC}, and run it again.",
         ) from error
 
 

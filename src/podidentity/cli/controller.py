@@ -13,6 +13,7 @@ import click
 from podidentity.adapters.kube import Kube
 from podidentity.cli.mic import PODS_OF_MIC, deployments_of_mic, mic, settings_from
 from podidentity.cli.objects import (
+    CLUSTER_ROLES,
     DEPLOYMENTS,
     Object,
     apply,
@@ -27,6 +28,8 @@ from podidentity.settings import MicSettings
 from podidentity.wire.kube import AZURE_POD_IDENTITY_EXCEPTIONS, PODS
 
 DEPLOYMENT = "mic"
+ACCOUNT = "podidentity-mic"
+"""Its service account, and its roles."""
 _OLD_LABELS = ("app.kubernetes.io/component=mic", "component=mic")
 """Of the archived project's chart, and of its manifests.
 
@@ -105,6 +108,14 @@ async def put(kube: Kube, wanted: Sequence[Object]) -> None:
             "ours waits until it is deleted.",
             err=True,
         )
+
+
+async def places(kube: Kube, namespace: str) -> list[str]:
+    """Return the namespaces of MIC's objects; `namespace` where one was deleted with its MIC."""
+    found = [each["metadata"]["namespace"] for each in await deployments_of_mic(kube)]
+    if not found and await find(kube, CLUSTER_ROLES, "", ACCOUNT) is not None:
+        return [namespace]
+    return found
 
 
 async def take_away(kube: Kube, namespace: str) -> None:

@@ -14,7 +14,7 @@ import click
 from podidentity import __version__
 from podidentity.adapters.kube import Kube
 from podidentity.cli import admission_policies, attachments, controller, local_redirect
-from podidentity.cli.agent_choices import Choices, choices_of_nmi, chosen
+from podidentity.cli.agent_choices import Choices, chosen
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster, right_to
 from podidentity.cli.federation import permit_accounts
 from podidentity.cli.mic import deployments_of_mic
@@ -405,7 +405,10 @@ async def _mic(kube: Kube, wanted: _MicWanted, namespace: str) -> tuple[list[str
     if wanted.there is False:
         if deployments:
             await controller.take_away(kube, deployments[0]["metadata"]["namespace"])
-            await attachments.say_left(kube, forgotten=False)
+            click.echo(
+                "What MIC attached stays attached: its ledgers (AzureIdentityLedgers) say what "
+                "that is, and MIC goes on by them when it is back."
+            )
         return [], []
     if not deployments and not wanted.there:
         return [], []
@@ -702,8 +705,8 @@ def _next_step(troubles: list[str], namespace: str) -> str:
 @click.option(
     "--detach",
     is_flag=True,
-    help="Detach from the machines what MIC attached, by its ledgers. Identities of podidentity add "
-    "are detached by podidentity delete.",
+    help="Detach from the machines what MIC attached, by its ledgers. What podidentity add "
+    "attached podidentity delete detaches.",
 )
 @cloud_options
 @agents_option
@@ -748,13 +751,12 @@ class _Leaving:
 async def _disable(kube: Kube, wanted: _Leaving) -> None:
     await _refuse_release(kube, "`helm uninstall` takes it away")
     namespace = await namespace_of_nmi(kube, wanted.agents)
-    told = await nmi_of(kube, namespace)
-    removes = told is not None and chosen(told).removes_rules
-    for each in await deployments_of_mic(kube):
-        await controller.take_away(kube, each["metadata"]["namespace"])
+    there = [each for each in await nmis(kube) if each["metadata"]["namespace"] == namespace]
+    choices = chosen(there[0]) if there else Choices()
+    for place in await controller.places(kube, namespace):
+        await controller.take_away(kube, place)
     if wanted.detach:
-        cloud = wanted.cloud or (await choices_of_nmi(kube, wanted.agents)).cloud
-        await attachments.detach(kube, cloud, wanted.seconds)
+        await attachments.detach(kube, wanted.cloud or choices.cloud, wanted.seconds)
     else:
         await attachments.say_left(kube, forgotten=wanted.purge)
     await attachments.take_finalizers_off(kube)
@@ -775,7 +777,7 @@ async def _disable(kube: Kube, wanted: _Leaving) -> None:
             f"Pods of NMI are still there after {wanted.seconds:.0f} s",
             f"See kubectl get pods -n {namespace} -l app.kubernetes.io/component=nmi.",
         ) from error
-    click.echo(_RULES_REMOVED if removes else _RULES_KEPT)
+    click.echo(_RULES_REMOVED if choices.removes_rules else _RULES_KEPT)
 
 
 _RULES_KEPT = (

@@ -121,6 +121,7 @@ NO_TAINT, WAIT, PURGE, AZURE, SECRETS = "no-startup-taint", "wait", "purge", "az
 LRP, NO_LRP, AUTOMATIC = "lrp", "no-lrp", "aks-automatic"
 MIC, MIC_WAIT, NO_MIC, ARCHIVED_MIC = "mic", "wait-for-mic", "no-mic", "archived-mic"
 MIC_THERE, HOST, NO_POLICIES = "mic-there", "host", "no-admission-policies"
+DETACH_ALL, FINALIZERS = "detach-all", "old-finalizers"
 PARTS: Mapping[str, str] = {
     GRANT: "lets pods use the identity: without `--no-grant`",
     ATTACH: "attaches a managed identity to the nodes' machines: type 0, without `--no-attach`",
@@ -129,6 +130,8 @@ PARTS: Mapping[str, str] = {
     ACCOUNT_PART: "works with the service account of an identity: `--subject identity`",
     DETACH: "detaches what `add` attached, if no other AzureIdentity needs it",
     KEEP: "leaves it attached for another AzureIdentity, which gets the record of it",
+    DETACH_ALL: "detaches what MIC attached: `disable --detach`",
+    FINALIZERS: "takes the finalizer of AAD Pod Identity's MIC off its records, where that is gone",
     REVOKE: "takes back the permission that `add` granted",
     OWN_NAMESPACE: "labels NMI's own namespace, if it exists before `enable`: `--namespace`",
     AS_NODE: "lets NMI ask for tokens as its node: Kubernetes 1.36, or `--node-tokens`",
@@ -160,6 +163,7 @@ _IDENTITIES = f"azureidentities.{GROUP}"
 _BINDINGS = f"azureidentitybindings.{GROUP}"
 _EXCEPTIONS = f"azurepodidentityexceptions.{GROUP}"
 _ASSIGNED = f"azureassignedidentities.{GROUP}"
+_LEDGERS = f"azureidentityledgers.{GROUP}"
 _ROLES = ("clusterroles.rbac.authorization.k8s.io", "clusterrolebindings.rbac.authorization.k8s.io")
 _LOCAL_ROLES = ("roles.rbac.authorization.k8s.io", "rolebindings.rbac.authorization.k8s.io")
 _POLICIES = (
@@ -412,7 +416,10 @@ def _enable() -> Iterator[Right]:
 
 def _disable() -> Iterator[Right]:
     made = (_USUAL, _FOR_POLICY, _FOR_NODE_TOKENS)
-    yield from _to("list", _DAEMON_SETS, _DEPLOYMENTS)
+    yield from _to("list", _DAEMON_SETS, _DEPLOYMENTS, _LEDGERS, _ASSIGNED)
+    yield from _to("get", _ROLES[0], names=_names("ClusterRole", _OF_MIC))
+    yield from _to("delete", _LEDGERS, parts=[DETACH_ALL])
+    yield from _to("patch", _ASSIGNED, parts=[FINALIZERS])
     yield from _to_take_back()
     yield from _to_take_mic()
     yield from _to("delete", _DAEMON_SETS, at=_NMI, names=_names("DaemonSet", _USUAL))
@@ -540,7 +547,7 @@ def _machines(verbs: str, *parts: str) -> Iterator[AzureAction]:
 _IDENTITY = "Microsoft.ManagedIdentity/userAssignedIdentities"
 COMMANDS: Mapping[str, Needs] = {
     "enable": Needs(cluster=tuple(_enable())),
-    "disable": Needs(cluster=tuple(_disable())),
+    "disable": Needs(cluster=tuple(_disable()), azure=tuple(_machines("read write", DETACH_ALL))),
     "add": Needs(
         cluster=tuple(_add()),
         azure=(
