@@ -90,7 +90,7 @@ def test_disable_detaches_what_mic_attached_and_nothing_else(
     assert of_ours(ledgers) == set()
     assert "The nodes keep their rules" in said
     again = podidentity("disable", "--detach")
-    assert (again.code, "MIC has nothing attached." in again.out) == (0, True)
+    assert (again.code, "Nothing that MIC attached is attached any more." in again.out) == (0, True)
 
 
 def test_what_is_not_detached_is_named_with_the_command_and_that_works_later(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -33,7 +34,7 @@ from podidentity.wire.kube import (
 from podidentity.wire.ledgers import NotALedger, parse_ledger
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Iterable, Mapping
 
     from podidentity.adapters.arm import Arm
     from podidentity.adapters.kube import Kube
@@ -98,54 +99,44 @@ async def say_left(kube: Kube, *, forgotten: bool) -> None:
     )
 
 
-async def detach(kube: Kube, cloud: Cloud | None, seconds: float) -> None:
+async def detach(kube: Kube, cloud: Cloud | None, places: Iterable[str], seconds: float) -> None:
     """Detach what MIC attached, and delete its ledgers; raise CommandError.
 
-    It waits until no MIC is left, that would attach it again.
+    It waits until no MIC is left in these namespaces, that would attach more, or again.
     """
-    found, unread = await attached(kube)
-    if not found and not unread:
-        click.echo("MIC has nothing attached.")
-        return
-    for namespace in sorted({each.ledger["metadata"]["namespace"] for each in found}):
+    for namespace in places:
         await _until_mic_is_gone(kube, namespace, seconds)
-    async with azure_access.azure(cloud) as arm:
-        await on_each([each.host for each in found], _detaching(kube, arm, found))
+    found, unread = await attached(kube)
     for line in unread:
         click.echo(line, err=True)
+    if found:
+        async with azure_access.azure(cloud) as arm:
+            await on_each(found, partial(_detach, kube, arm))
     if unread:
         raise CommandError(
             "Not every ledger of MIC can be read",
             "Detach by hand what MIC attached to those machines, and delete the ledgers.",
         )
+    click.echo("Nothing that MIC attached is attached any more.")
 
 
-def _detaching(kube: Kube, arm: Arm, found: list[Attached]) -> Callable[[Host], Awaitable[None]]:
-    """Return what detaches all of a host's ledger from it, and then deletes the ledger."""
-    by_host = {each.host: each for each in found}
-
-    async def detach_from(host: Host) -> None:
-        each, where = by_host[host], host_name(host)
-        if each.identities:
-            await from_azure(each, where)
-        await remove(kube, each.ledger)
-        click.echo(f"{called(each.ledger)} deleted")
-
-    async def from_azure(each: Attached, where: str) -> None:
+async def _detach(kube: Kube, arm: Arm, from_it: Attached) -> None:
+    """Detach all of a ledger from its machine, and then delete the ledger."""
+    if from_it.identities:
+        where = host_name(from_it.host)
         click.echo(f"detaching from {where}")
-        with asking(f"detach from {where}", each.identities[0]):
+        with asking(f"detach from {where}", from_it.identities[0]):
+            said = progress(f"detaching from {where}")
             try:
-                await arm.detach(
-                    each.host, *each.identities, progress=progress(f"detaching from {where}")
-                )
+                await arm.detach(from_it.host, *from_it.identities, progress=said)
             except ArmError as error:
                 if not error.gone:
                     raise
                 click.echo(f"{where} is gone")
             else:
                 click.echo(f"detached from {where}")
-
-    return detach_from
+    await remove(kube, from_it.ledger)
+    click.echo(f"{called(from_it.ledger)} deleted")
 
 
 async def _until_mic_is_gone(kube: Kube, namespace: str, seconds: float) -> None:

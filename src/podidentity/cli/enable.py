@@ -753,10 +753,12 @@ async def _disable(kube: Kube, wanted: _Leaving) -> None:
     namespace = await namespace_of_nmi(kube, wanted.agents)
     there = [each for each in await nmis(kube) if each["metadata"]["namespace"] == namespace]
     choices = chosen(there[0]) if there else Choices()
-    for place in await controller.places(kube, namespace):
+    places = await controller.places(kube, namespace)
+    for place in places:
         await controller.take_away(kube, place)
     if wanted.detach:
-        await attachments.detach(kube, wanted.cloud or choices.cloud, wanted.seconds)
+        cloud = wanted.cloud or choices.cloud
+        await attachments.detach(kube, cloud, {*places, namespace}, wanted.seconds)
     else:
         await attachments.say_left(kube, forgotten=wanted.purge)
     await attachments.take_finalizers_off(kube)
