@@ -56,6 +56,7 @@ from podidentity.core.data_path import Backend
 from podidentity.core.decision import permission_names
 from podidentity.core.resources import AzureIdentity, AzureIdentityBinding
 from podidentity.manifests import (
+    EVERY_TYPE,
     IMAGE,
     NAMESPACE,
     OWN_NAMESPACE,
@@ -138,6 +139,14 @@ class Profile(StrEnum):
     "[default: from Kubernetes 1.36 on]",
 )
 @click.option(
+    "--identity-type",
+    "types",
+    type=click.Choice([str(each) for each in EVERY_TYPE]),
+    multiple=True,
+    help="A type of AzureIdentities that NMI is to serve, as those of add --type; may be repeated. "
+    "NMI has no right that others alone need: 1 and 2 secrets, 3 tokens. [default: all]",
+)
+@click.option(
     "--admission-policies/--no-admission-policies",
     "with_policies",
     default=None,
@@ -215,6 +224,7 @@ def enable(
     grants: bool,
     with_aks: bool,
     node_tokens: bool | None,
+    types: tuple[str, ...],
     with_policies: bool | None,
     audiences: tuple[str, ...],
     startup_taint: str | None,
@@ -247,6 +257,7 @@ def enable(
         startup_taint=startup_taint or "",
         tolerations=tolerations_of(Profile(profile), tolerations),
         redirect=redirect,
+        types=[int(each) for each in types] or EVERY_TYPE,
     )
     if mic_arg:
         controller.chosen_of(mic_arg)
@@ -341,11 +352,17 @@ def _without_cluster(wanted: _Wanted) -> list[Object]:
         namespace=namespace,
         as_node=bool(wanted.node_tokens),
         policy=True,
+        standard=_is_standard((*mode, *wanted.flags)),
     )
     policies = admission_policies.wanted(
         admission_policies.SINCE, asked=wanted.policies, foreign_secrets=wanted.foreign_secrets
     )
     return [*crds(), *policies, *manifests, *of_mic, *always]
+
+
+def _is_standard(flags: Sequence[str]) -> bool:
+    """Return whether NMI with these flags waits for a controller's records."""
+    return chosen(nmi(extra_args=flags)[-1]).rules.standard
 
 
 async def _enable_as(kube: Kube, wanted: _Wanted) -> None:
@@ -371,8 +388,10 @@ async def _enable_as(kube: Kube, wanted: _Wanted) -> None:
             "Close the window by the node unit or AKS's IMDS restriction instead.",
         )
     as_node = wanted.node_tokens
+    flags = (*counting, *for_mic, *wanted.flags)
     manifests = wanted.made(
-        extra_args=(*counting, *for_mic, *wanted.flags),
+        extra_args=flags,
+        standard=_is_standard(flags),
         namespace=namespace,
         as_node=minor >= NODE_TOKENS_SINCE if as_node is None else as_node,
         policy=minor >= admission_policies.SINCE,

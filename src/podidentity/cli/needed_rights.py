@@ -138,7 +138,8 @@ PARTS: Mapping[str, str] = {
     STARTUP_TAINT: "lets NMI take a taint off its node: `--startup-taint`",
     LRP: "makes or reads Cilium's policies: `--backend lrp`",
     NO_LRP: "takes back what an earlier `--backend lrp` made",
-    MIC: "puts MIC into the cluster, or changes it: `--mic`, or where it is",
+    MIC: "puts MIC into the cluster, or changes it, and NMI into standard mode: `--mic`, or where "
+    "it is",
     MIC_WAIT: "says when MIC is ready: without `--no-wait`, where MIC is",
     NO_MIC: "takes MIC away: `enable --no-mic`, `disable`",
     ARCHIVED_MIC: "lets the exception of AAD Pod Identity's MIC count: where that runs",
@@ -250,6 +251,7 @@ def _added(by: list[Manifest]) -> list[Manifest]:
 
 
 _USUAL, _FOR_POLICY, _FOR_NODE_TOKENS = nmi(), _added(nmi(policy=True)), _added(nmi(as_node=True))
+_OF_RECORDS = [nmi(standard=True)[1]]
 _FOR_TAINT = startup_taint_rights()
 _FOR_RESOURCES = admission_policies()
 _OF_MIC = mic(managed_identity=True)
@@ -332,6 +334,7 @@ def _to_have_mic() -> Iterator[Right]:
     names = _names("Deployment", _OF_MIC)
     yield from _to("list", _DEPLOYMENTS)
     yield from _to_place(_OF_MIC, MIC)
+    yield from (each for each in held_by(_OF_RECORDS, MIC) if each.resource == _ASSIGNED)
     for where, resource, only in _objects_of_mic():
         yield from _to_apply(resource, names=only, at=where, parts=[MIC])
     yield from _to("watch", _DEPLOYMENTS, at=_NMI, names=names, parts=[MIC_WAIT])
