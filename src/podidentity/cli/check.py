@@ -10,12 +10,12 @@ import shlex
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import click
 
 from podidentity.adapters.clock import SystemClock
 from podidentity.adapters.cluster import WatchedCluster
-from podidentity.adapters.kube import Kube
 from podidentity.cli import boot_window, controller, local_redirect
 from podidentity.cli.agent_choices import Choices, choices_of_nmi
 from podidentity.cli.chain import LinkState
@@ -91,6 +91,9 @@ from podidentity.wire.kube import (
 from podidentity.wire.manifests import parse_binding, parse_exception, parse_identity
 from podidentity.wire.pauses import PAUSES, Pauses, parse_pauses
 from podidentity.wire.pods import parse_pod
+
+if TYPE_CHECKING:
+    from podidentity.adapters.kube import Kube
 
 
 @click.command(

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from podidentity import __version__
-from podidentity.adapters.kube import Kube
 from podidentity.cli.output import CommandError
 from podidentity.wire.kube import KubeError
+
+if TYPE_CHECKING:
+    from podidentity.adapters.kube import Kube
 
 READS = 3
 """Times that a command reads something where the server fails or cuts the connection: an agent
@@ -43,6 +44,9 @@ def cluster_options(command: Callable[..., None]) -> Callable[..., None]:
 
 def on_cluster(target: ClusterTarget, work: Callable[[Kube], Awaitable[_T]]) -> _T:
     """Run `work` with a connection to `target` and return its result; raise CommandError."""
+    import asyncio  # with the HTTP client a tenth of a second, which help and usage must not take
+
+    from podidentity.adapters.kube import Kube
 
     async def connected() -> _T:
         kube = Kube.connect(

@@ -129,9 +129,7 @@ class LazyCommands(click.Group):
             return super().resolve_command(ctx, args)
         except click.NoSuchCommand as error:
             known = self.list_commands(ctx)
-            raise click.NoSuchCommand(
-                error.command_name, possibilities=known, ctx=ctx
-            ) from None
+            raise click.NoSuchCommand(error.command_name, possibilities=known, ctx=ctx) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of commands."""

@@ -90,7 +90,12 @@ def _with_az(plan: Plan) -> tuple[Mapping[str, str], Story]:
 @click.option("--rootless", is_flag=True, help="Use user namespaces even as root.")
 @click.option("--keep", is_flag=True, help="Leave the sandbox up, and say how to look around.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a step.")
-@click.option("--az", "with_az", is_flag=True, help="With the real az and kubectl, the walk-through's steps too.")
+@click.option(
+    "--az",
+    "with_az",
+    is_flag=True,
+    help="With the real az and kubectl: the whole walk-through.",
+)
 def demo(name: str, *, rootless: bool, keep: bool, as_json: bool, with_az: bool) -> None:
     """Bring a sandbox up, tell the whole story in it, and take it down.
 

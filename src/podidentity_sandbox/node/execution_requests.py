@@ -21,6 +21,7 @@ class PodNotHere(ExecFailed):
 def request_for(
     namespace: str, pod: str, container: str | None, command: Sequence[str], *, tty: bool
 ) -> bytes:
+    """Return the line that asks a node to run `command` in the pod."""
     request = {
         "op": "exec",
         "namespace": namespace,
@@ -33,6 +34,7 @@ def request_for(
 
 
 def connect(connection: socket.socket, plan: Plan, node: NodePlan) -> None:
+    """Connect to the socket of a node; raise ExecFailed."""
     try:
         connection.connect(str(plan.path / node.socket))
     except OSError as error:
@@ -52,10 +54,12 @@ def receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]]:
 
 
 def exit_code(raw: bytes) -> int:
+    """Return the exit status that the last line says; raise ExecFailed."""
     return int(last(raw).get("exit", 0))
 
 
 def last(raw: bytes) -> dict[str, Any]:
+    """Return the last of the lines that came; raise ExecFailed, also for an error that it says."""
     if not raw.strip():
         raise ExecFailed("the node went away")
     answer: dict[str, Any] = json.loads(raw.splitlines()[-1])

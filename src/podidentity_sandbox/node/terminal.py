@@ -1,4 +1,4 @@
-"""Run a command in a pod for a person: with the standard streams, and the terminal, of this process.
+"""Run a command in a pod for a person, with the streams and the terminal of this process.
 
 It loads no event loop, so that `podidentity sandbox exec` starts in no time.
 """

@@ -1,7 +1,7 @@
 """Orders to a running sandbox, over the Unix socket `world.sock` in its folder.
 
-A client (`orders`) sends one JSON object a line, `{"op": …, "part": …}`, and gets one back: what was asked
-for, or `{"error": …}`. The folder lets in its owner only.
+A client (`orders`) sends one JSON object a line, `{"op": …, "part": …}`, and gets one back: what
+was asked for, or `{"error": …}`. The folder lets in its owner only.
 
     status                 every part with its state, process number and memory
     pause, resume PART     it stops answering, and goes on: callers wait, nothing is lost
@@ -18,7 +18,6 @@ import signal
 import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from podidentity_sandbox.world.orders import Answer
 from podidentity_sandbox.world.parts import ChildProcesses, Part, State
