@@ -53,8 +53,8 @@ _COMMANDS = {
     ),
     "check": (
         "podidentity.cli.check:check",
-        "List everything that the rules refuse, with the change that would allow it, and NMI's"
-        " faults.",
+        "Say what is wrong in a cluster: of the objects that the rules read, of pods, NMI and"
+        " nodes.",
     ),
     "nodes": (
         "podidentity.cli.nodes:nodes",
