@@ -34,6 +34,7 @@ _COMMANDS = {
     "revoke": "podidentity.cli.grant:revoke",
     "explain": "podidentity.cli.explain:explain",
     "check": "podidentity.cli.check:check",
+    "migrate": "podidentity.cli.migrate:migrate",
     "nodes": "podidentity.cli.nodes:nodes",
     "rights": "podidentity.cli.rights:rights",
     "node-unit": "podidentity.cli.node_unit:node_unit",
