@@ -256,14 +256,14 @@ CASES: tuple[Case, ...] = (
     ),
     Case(
         command="check",
-        line="check",
+        line="check -o json",
         parts=("secrets", "account"),
         prepare=to_check,
         whole=told_all,
     ),
     Case(
         command="check",
-        line="check",
+        line="check -o json",
         parts=("node-tokens",),
         only=("node-tokens",),
         prepare=to_check_by_node,
@@ -672,7 +672,7 @@ CASES += (
     ),
     of_part("enable", "no-lrp", ENABLE, with_the_redirects_objects),
     of_part("disable", "no-lrp", "disable", with_the_redirects_objects),
-    of_part("check", "lrp", "check", with_redirect, whole=told_all),
+    of_part("check", "lrp", "check -o json", with_redirect, whole=told_all),
     of_part("enable", "aks-extensions", ENABLE, with_an_extension),
     of_part(
         "enable",
@@ -748,7 +748,7 @@ CASES += (
     of_part("enable", "no-mic", f"{ENABLE} --no-mic", with_mic),
     of_part("disable", "no-mic", "disable", with_mic),
     of_part("enable", "archived-mic", ENABLE, with_the_archived_mic),
-    of_part("check", "mic-there", "check", with_mic, whole=told_all),
+    of_part("check", "mic-there", "check -o json", with_mic, whole=told_all),
     Case(command="mic", line="mic pause", prepare=with_mic_not_paused, times=2),
     of_part("mic", "host", "mic pause --host aks-nodepool1-12345678-vmss000000", with_mic),
 )
