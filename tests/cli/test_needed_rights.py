@@ -408,6 +408,7 @@ def _nothing_of_other_files(shared_world: World) -> None:
 
 def taken_out(scene: Scene) -> None:
     """Have nothing of podidentity in the cluster, but its custom resources."""
+    take_out(scene, *manifests.admission_policies())
     for path in {path_of(each) for each in _OF_NMI}:
         deleted(scene.world, path, labelSelector="app.kubernetes.io/component in (nmi, probe)")
     named = "app.kubernetes.io/name=podidentity"
@@ -509,6 +510,11 @@ def with_an_account(scene: Scene) -> None:
 def with_the_taints_rights(scene: Scene) -> None:
     taken_out(scene)
     make(scene, *manifests.startup_taint_rights())
+
+
+def with_admission_policies(scene: Scene) -> None:
+    taken_out(scene)
+    make(scene, *manifests.admission_policies())
 
 
 def with_version_0_1(scene: Scene) -> None:
@@ -687,6 +693,12 @@ CASES += (
     of_part("enable", "first-grants", ENABLE, with_bound_identities),
     of_part("enable", "account", ENABLE, with_an_account, times=2),
     of_part("enable", "no-startup-taint", ENABLE, with_the_taints_rights),
+    of_part(
+        "enable",
+        "no-admission-policies",
+        f"{ENABLE} --no-admission-policies",
+        with_admission_policies,
+    ),
     of_part("enable", "version-0.1", ENABLE, with_version_0_1),
     of_part("enable", "wait", "enable --timeout 1s", taken_out, whole=not_ready),
     Case(
