@@ -103,7 +103,7 @@ async def take_unneeded(kube: Kube, ref: ObjectRef, gone: Object) -> None:
             click.echo(f"permission kept: another AzureIdentity of {ref.namespace} needs it, too")
             continue
         try:
-            await take(kube, name, Grantee(ref.namespace), (Giver.ADD, Giver.ENABLE))
+            await take(kube, name, Grantee(ref.namespace), (Giver.ADD, Giver.ENABLE, Giver.MIGRATE))
         except KubeError as error:
             if not error.forbidden:
                 raise
