@@ -251,6 +251,7 @@ def test_custom_resources_of_the_archived_project_are_taken_over_with_their_obje
     release: Release, there: list[Any], edited: bool
 ) -> None:
     world, names = release.world, [each["metadata"]["name"] for each in manifests.crds()]
+    helm = manager_of(world, release)
     without_definitions(world, names)
     for each in there:
         world.send("POST", CRDS, archived(each, edited=edited))
@@ -259,12 +260,9 @@ def test_custom_resources_of_the_archived_project_are_taken_over_with_their_obje
     with pytest.raises(HelmRefused, match="invalid ownership metadata"):
         release.put("install")
     assert release.flags() == []
-    whose = {"release-name": RELEASE, "release-namespace": "kube-system"}
-    mine = {f"meta.helm.sh/{key}": value for key, value in whose.items()}
-    for each in there:  # as --take-ownership does
-        path = f"{CRDS}/{each['metadata']['name']}"
-        world.send("PATCH", path, {"metadata": {"annotations": mine}})
-    release.put("upgrade" if release_is_there(release) else "install")
+    for each in there:
+        take_over(world, each, helm)
+    release.put("install")
     for crd in manifests.crds():
         found = world.get(f"{CRDS}/{crd['metadata']['name']}")
         schema = found["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
@@ -276,10 +274,30 @@ def test_custom_resources_of_the_archived_project_are_taken_over_with_their_obje
         assert kept["example.com/mine"] == "kept"
 
 
-def release_is_there(release: Release) -> bool:
-    with suppress(HelmRefused):
-        return bool(release.status)
-    return False
+def manager_of(world: World, release: Release) -> str:
+    """Return as which manager of fields Helm applies."""
+    release.put("install")
+    release.do("uninstall")
+    fields = world.get(f"{CRDS}/{OLD_KINDS[0]['metadata']['name']}")["metadata"]["managedFields"]
+    (found,) = {each["manager"] for each in fields if each["operation"] == "Apply"}
+    return str(found)
+
+
+def take_over(world: World, crd: Any, manager: str) -> None:
+    """Do what Helm does with --take-ownership and --force-conflicts; its library has neither."""
+    name = crd["metadata"]["name"]
+    whose = {"release-name": RELEASE, "release-namespace": "kube-system"}
+    mine = {f"meta.helm.sh/{key}": value for key, value in whose.items()}
+    annotations = {**crd["metadata"]["annotations"], **mine}
+    labels = {"app.kubernetes.io/managed-by": "Helm"}
+    metadata = {"name": name, "annotations": annotations, "labels": labels}
+    response = world.api.patch(
+        f"{CRDS}/{name}",
+        params={"fieldManager": manager, "force": "true"},
+        content=json.dumps({**crd, "metadata": metadata}),
+        headers={"Content-Type": "application/apply-patch+yaml"},
+    )
+    assert response.is_success, response.text
 
 
 def without_definitions(world: World, names: list[str]) -> None:
