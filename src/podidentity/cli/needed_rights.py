@@ -119,7 +119,7 @@ FIRST_GRANTS, EXTENSIONS, OLD = "first-grants", "aks-extensions", "version-0.1"
 NO_TAINT, WAIT, PURGE, AZURE, SECRETS = "no-startup-taint", "wait", "purge", "azure", "secrets"
 LRP, NO_LRP, AUTOMATIC = "lrp", "no-lrp", "aks-automatic"
 MIC, MIC_WAIT, NO_MIC, ARCHIVED_MIC = "mic", "wait-for-mic", "no-mic", "archived-mic"
-MIC_THERE, HOST = "mic-there", "host"
+MIC_THERE, NO_MIC_THERE, HOST = "mic-there", "no-mic-there", "host"
 PARTS: Mapping[str, str] = {
     GRANT: "lets pods use the identity: without `--no-grant`",
     ATTACH: "attaches a managed identity to the nodes' machines: type 0, without `--no-attach`",
@@ -139,6 +139,7 @@ PARTS: Mapping[str, str] = {
     NO_MIC: "takes MIC away: `enable --no-mic`, `disable`",
     ARCHIVED_MIC: "lets the exception of AAD Pod Identity's MIC count: where that runs",
     MIC_THERE: "looks at MIC, where it is",
+    NO_MIC_THERE: "looks for records that nobody keeps, where no MIC is",
     HOST: "pauses the machine of a node: `--host NODE`",
     AUTOMATIC: "keeps its record in NMI's namespace: `--profile aks-automatic`",
     FIRST_GRANTS: "grants the identities that are bound already: at the first `enable`",
@@ -504,6 +505,11 @@ def _check() -> Iterator[Right]:
     yield from _to("get", _DENIALS, names=_DENIAL, parts=[LRP], without=fails)
     yield from _to("get", "secrets", parts=[SECRETS], without=fails)
     yield from _to("get", "serviceaccounts", at=_ACCOUNTS, parts=[ACCOUNT_PART], without=fails)
+    names = _names("CustomResourceDefinition", crds())
+    yield from _to("get", _CRDS, names=names, without=fails)
+    yield from _to("create", "subjectaccessreviews.authorization.k8s.io", without=fails)
+    yield from _to("list", _ASSIGNED, parts=[NO_MIC_THERE], without=fails)
+    yield from _to("list", "namespaces", without=fails)
 
 
 def _check_pod() -> Iterator[Right]:
