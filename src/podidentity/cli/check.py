@@ -24,7 +24,6 @@ from podidentity.cli.enable import CRITICAL, NODE_TOKENS_SINCE
 from podidentity.cli.mic import deployments_of_mic
 from podidentity.cli.network_policies import Egress, egress_of, policies_of
 from podidentity.cli.objects import (
-    CLUSTER_ROLES,
     DAEMON_SETS,
     Object,
     find,
@@ -82,6 +81,7 @@ from podidentity.wire.kube import (
     AZURE_IDENTITIES,
     AZURE_IDENTITY_BINDINGS,
     AZURE_POD_IDENTITY_EXCEPTIONS,
+    CLUSTER_ROLES,
     CONFIG_MAPS,
     EVENTS,
     NODES,

@@ -103,7 +103,13 @@ async def _assemble(settings: MicSettings, clock: Clock, stack: AsyncExitStack) 
         if not election.leading:
             raise NotLeading
 
-    watches = ControllerWatches(kube, clock, namespace=settings.own_namespace)
+    decides = controller_settings(settings)
+    watches = ControllerWatches(
+        kube,
+        clock,
+        namespace=settings.own_namespace,
+        asks_permission=decides.asks_permission,
+    )
     arm = await stack.enter_async_context(
         ArmCalls(sign_in, clock, cloud=cloud_of(settings), user_agent=_user_agent(settings))
     )
@@ -118,7 +124,7 @@ async def _assemble(settings: MicSettings, clock: Clock, stack: AsyncExitStack) 
         rejected=sign_in.rejected,
     )
     driver = Driver(
-        Controller(controller_settings(settings)),
+        Controller(decides),
         neighbours,
         clock,
         metrics,

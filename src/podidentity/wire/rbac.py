@@ -115,10 +115,25 @@ def holders(name: str, roles: Iterable[Object], bindings: Iterable[Object]) -> l
         RoleHolder(grantee, each["metadata"]["name"])
         for each in bindings
         if each["roleRef"]["name"] in granting
-        for subject in each.get("subjects") or ()
-        for grantee in _grantee(subject)
+        for grantee in grantees(each)
     }
     return sorted(found, key=lambda granted: (granted.grantee, granted.binding))
+
+
+def granted(found: Object) -> tuple[tuple[str, ...], ...]:
+    """Return which identities a ClusterRole lets use: the names of each rule, () for any identity.
+
+    Two that are equal let use the same; an empty one lets use none.
+    """
+    rules = filter(_is_of_use, found.get("rules") or ())
+    return tuple(sorted(tuple(sorted(rule.get("resourceNames") or ())) for rule in rules))
+
+
+def grantees(found: Object) -> frozenset[Grantee]:
+    """Return the pods that a ClusterRoleBinding is about."""
+    return frozenset(
+        grantee for subject in found.get("subjects") or () for grantee in _grantee(subject)
+    )
 
 
 def _head(kind: str, name: str) -> dict[str, Any]:
@@ -146,11 +161,15 @@ def _grants(found: Object, name: str) -> bool:
 
 
 def _covers(rule: Object, name: str) -> bool:
+    names = rule.get("resourceNames")
+    return _is_of_use(rule) and (not names or name in names)
+
+
+def _is_of_use(rule: Object) -> bool:
     return (
         _has(rule.get("verbs"), VERB)
         and _has(rule.get("apiGroups"), GROUP)
         and _has(rule.get("resources"), RESOURCE)
-        and (not rule.get("resourceNames") or name in rule["resourceNames"])
     )
 
 
