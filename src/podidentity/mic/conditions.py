@@ -15,7 +15,7 @@ from podidentity.core.assignments import is_attachable
 from podidentity.core.decision import Rules, lacking, unusable_credential, without_effect
 from podidentity.core.hosts import Host
 from podidentity.core.permissions import Permission
-from podidentity.core.refusals import Reason, Refusal
+from podidentity.core.refusals import Refusal
 from podidentity.core.resources import (
     AzureIdentity,
     AzureIdentityBinding,
@@ -254,21 +254,20 @@ class Conditions:
                 return of_exception(found, self._rules)
 
     def _is_doubtful(self, subject: ConditionOf, wanted: Condition) -> bool:
-        """Whether an earlier MIC was refused, and nothing has shown yet that this is over."""
+        """Whether what holds may not: RBAC has not answered yet, or an earlier MIC was refused."""
         stored, found = self._stored[subject], self._objects[subject]
-        if stored is None or stored.holds or not wanted.holds:
+        if not wanted.holds:
             return False
         if isinstance(found, AzureIdentityBinding):
             named = ConditionOf(About.IDENTITY, ObjectRef(found.ref.namespace, found.identity))
             return self._is_doubtful(named, self._wanted(named))
-        if stored.reason == Reason.NOT_PERMITTED.value:
-            return not self._permissions.get(subject.ref, _PERMITTED).decided
-        return (
-            stored.reason in _BY_AZURE
-            and isinstance(found, AzureIdentity)
-            and found.resource_id is not None
-            and found.resource_id.folded not in self._proved
-        )
+        if not isinstance(found, AzureIdentity):
+            return False
+        if not self._permissions.get(found.ref, _PERMITTED).decided:
+            return True
+        was_refused = stored is not None and stored.reason in _BY_AZURE
+        folded = found.resource_id.folded if found.resource_id else None
+        return was_refused and folded is not None and folded not in self._proved
 
     def _of_binding(self, binding: AzureIdentityBinding | Malformed) -> Condition:
         if isinstance(binding, Malformed):

@@ -49,6 +49,7 @@ from podidentity.mic.calls import (
 from podidentity.mic.election import Election
 from podidentity.mic.neighbours import Neighbours
 from podidentity.mic.watches import ControllerWatches
+from podidentity.wire.rbac import Giver, Grantee, binding, role
 from tests.fakes import CLIENT
 from tests.sandbox.cluster.conftest import Served, pod
 from tests.sandbox.cluster.test_rights_of_nmi import CUSTOM, SHOP, SYSTEM, asked, of_roles
