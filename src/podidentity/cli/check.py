@@ -76,7 +76,16 @@ from podidentity.core.resources import (
     Pod,
 )
 from podidentity.manifests import NAMESPACE, NODE_AUDIENCES, POLICY_OF_NMI, asks_for_any
-from podidentity.wire.events import AGAIN, COMPONENT, PATH_PROVED, AgentReason, ProbeReason
+from podidentity.wire.events import (
+    AGAIN,
+    AGAIN_OF_MIC,
+    COMPONENT,
+    COMPONENT_OF_MIC,
+    PATH_PROVED,
+    AgentReason,
+    MicReason,
+    ProbeReason,
+)
 from podidentity.wire.kube import (
     AZURE_IDENTITIES,
     AZURE_IDENTITY_BINDINGS,
@@ -300,17 +309,25 @@ async def _of_mic(kube: Kube, choices: Choices) -> AsyncIterator[Finding]:
             )
         return
     for each in ours:
-        meta = each["metadata"]
-        where = ObjectRef(meta["namespace"], meta["name"])
-        if not each.get("status", {}).get("readyReplicas"):
-            lines = await controller.troubles(kube, where.namespace)
-            yield mic_not_ready(where, lines)
-        pauses = parse_pauses(await find(kube, CONFIG_MAPS, where.namespace, PAUSES))
-        if pauses.all or pauses.hosts:
-            yield mic_paused(where, pauses)
+        async for finding in _of_deployment(kube, each):
+            yield finding
     for found in await find_all(kube, AZURE_IDENTITIES):
         for finding in not_attached(found):
             yield finding
+
+
+async def _of_deployment(kube: Kube, deployment: Object) -> AsyncIterator[Finding]:
+    """Yield what keeps one MIC from its work; raise KubeError."""
+    where = _ref(deployment)
+    if not deployment.get("status", {}).get("readyReplicas"):
+        yield mic_not_ready(where, await controller.troubles(kube, where.namespace))
+    pauses = parse_pauses(await find(kube, CONFIG_MAPS, where.namespace, PAUSES))
+    if pauses.all or pauses.hosts:
+        yield mic_paused(where, pauses)
+    pods = await controller.pods(kube, where.namespace)
+    events = await find_all(kube, EVENTS, where.namespace, fieldSelector=_EVENTS_OF_MIC)
+    for finding in mic_warnings(pods, events, SystemClock().time()):
+        yield finding
 
 
 def mic_not_ready(where: ObjectRef, lines: Sequence[str]) -> Finding:
@@ -455,6 +472,8 @@ SWITCHES = {
 }
 """NMI's flag that brings the archived project's rule back, for the whole cluster."""
 _AGENTS_EVENTS = f"involvedObject.kind=Pod,source={COMPONENT}"
+_REASONS_OF_MIC = {each.value for each in MicReason}
+_EVENTS_OF_MIC = f"involvedObject.kind=Pod,source={COMPONENT_OF_MIC}"
 _MOST_NODES = 5
 """Named in one finding."""
 
@@ -838,6 +857,34 @@ def _lasts(event: Object, now: float) -> bool:
     """Whether an event is the agents', and still repeated."""
     ours = (event.get("source") or {}).get("component") == COMPONENT
     return ours and seen(event) > now - 2 * AGAIN
+
+
+def mic_warnings(pods: Sequence[Object], events: Sequence[Object], now: float) -> Iterator[Finding]:
+    """Yield what keeps MIC from its work in Azure, by the events on its pods.
+
+    `now` in seconds since 1970. Of each reason the newest event counts; one that is not repeated
+    any more is over, and so is one of a pod that has gone.
+    """
+    names = {each["metadata"]["name"]: _ref(each) for each in pods}
+    newest: dict[str, Object] = {}
+    for each in sorted(events, key=seen):
+        ours = (each.get("source") or {}).get("component") == COMPONENT_OF_MIC
+        if (
+            ours
+            and each["involvedObject"].get("name") in names
+            and each.get("reason") in _REASONS_OF_MIC
+        ):
+            newest[each["reason"]] = each
+    for reason, each in sorted(newest.items()):
+        if seen(each) > now - 2 * AGAIN_OF_MIC:
+            what, _, mend = str(each.get("message", "")).partition("; ")
+            yield Finding(
+                kind="Pod",
+                about=names[each["involvedObject"]["name"]],
+                reason=reason,
+                what=_sentence(what),
+                mend=_sentence(mend or "see MIC's log"),
+            )
 
 
 _WARNINGS = frozenset(each for each in AgentReason if each.is_warning)

@@ -16,7 +16,7 @@ which it may.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from heapq import heapify, heappop, heappush
@@ -54,6 +54,7 @@ from podidentity.mic.calls import (
     NodeGone,
     NodeSeen,
     ObjectGone,
+    Obstacle,
     PatchHost,
     Pausing,
     PermissionsChanged,
@@ -66,6 +67,7 @@ from podidentity.mic.calls import (
     Result,
     Synced,
     TellEvent,
+    Trouble,
     WriteCondition,
 )
 from podidentity.mic.conditions import ConditionOf, Conditions
@@ -267,6 +269,20 @@ class Controller:
     def leads(self) -> bool:
         """Whether this MIC may write, as it knew when it was told something last."""
         return self._now < self._until
+
+    def troubles(self, now: float) -> Iterator[Trouble]:
+        """Yield what keeps it from its work in Azure: subscriptions, and then hosts."""
+        silent = set()
+        for (subscription, kind), gate in sorted(self._gates.items(), key=lambda each: each[0]):
+            if gate.sick:
+                silent.add(subscription)
+                yield Trouble(Obstacle.SILENT, f"{kind}s of subscription {subscription}")
+            elif gate.closed(now):
+                what = f"{kind}s of subscription {subscription}"
+                yield Trouble(Obstacle.THROTTLED, what, gate.closed_until)
+        for host, work in sorted(self._works.items(), key=lambda each: each[0].folded):
+            if host.subscription not in silent and (why := work.ailment()):
+                yield Trouble(Obstacle.HOST, f"{host.name}: {why}")
 
     # What is to be done.
 
