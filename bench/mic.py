@@ -1,10 +1,11 @@
 """What the controller's own decisions cost, and how soon a crowd of pods has its identities.
 
-In the first part nothing is sent: a call is granted when it is made. So this is what MIC adds to
-the time of Azure and of the API server. The archived controller computes all pods anew at each
-event; here one event must cost the same whatever the size of the cluster, which is measured as a
-ratio. The second part is the whole system in a sandbox in calm weather, a change of a scale set
-taking 0.2 s.
+decisions   the controller alone; a call is granted when it is made, and nothing is sent: what
+            MIC adds to the time of Azure and of the API server. The archived controller
+            computes all pods anew at each event; here one event must cost the same whatever
+            the size of the cluster, which is measured as a ratio
+fake clock  the controller alone, where Azure takes its minutes and has its quota
+sandbox     the whole system in calm weather, a change of a scale set taking 0.2 s
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 from bench.bars import Bar, show, wants_json
+from bench.stage import rollouts
 from podidentity_sandbox.weather import CALM
 from podidentity_sandbox.world.api import Api
 from tests.acceptance.directory import pod
@@ -27,6 +29,18 @@ _FEW, _MANY, _ASSIGNED = 400, 20_000, 5_000
 
 
 def measure() -> Iterator[Bar]:
+    """Yield what each part measures."""
+    yield from _decisions()
+    yield from _rollouts()
+    with controlled("bench-mic", weather=CALM) as place:
+        for number in range(_IDENTITIES):
+            name = f"identity-{number}"
+            place.bind(name, place.identity(name))
+        took = _crowd(place)
+    yield Bar(f"{_CROWD} pods at once, {_IDENTITIES} identities: the last Assigned, s", took, 3)
+
+
+def _decisions() -> Iterator[Bar]:
     """Start a controller in a small and in a large cluster; yield what it took."""
     few, many = _run(_FEW, _FEW // 4), _run(_MANY, _ASSIGNED)
     print(
@@ -39,12 +53,24 @@ def measure() -> Iterator[Bar]:
     yield Bar("API writes in the life of a pod whose identity is there", many["calls"], 2.01)
     yield Bar(f"start, {_MANY} pods, {_ASSIGNED} assignments: settled, s", many["settled"], 10)
     yield Bar("its peak memory, MiB", many["peak"], 250)
-    with controlled("bench-mic", weather=CALM) as place:
-        for number in range(_IDENTITIES):
-            name = f"identity-{number}"
-            place.bind(name, place.identity(name))
-        took = _crowd(place)
-    yield Bar(f"{_CROWD} pods at once, {_IDENTITIES} identities: the last Assigned, s", took, 3)
+
+
+def _rollouts() -> Iterator[Bar]:
+    """Yield what a fake clock says: the same each time."""
+    alone, beside = rollouts.beside_a_slow_set()
+    yield Bar("fake clock: a pod beside a set of 40 s, by one alone", beside / alone, 1.01)
+    crowds = [rollouts.crowd(seed) for seed in range(5)]
+    for each in crowds:
+        print(f"2,000 pods in 2 s on 30 sets: {each}", file=sys.stderr)
+    yield Bar("fake clock: 2,000 pods, ARM 40 s: the last, s", max(c.others for c in crowds), 60)
+    yield Bar("fake clock: those on a set of 10 min, s", max(c.own for c in crowds), 660)
+    found = [rollouts.machines(together=together) for together in (1, 50)]
+    for machines in found:
+        print(f"500 virtual machines in 60 s, 10 changes a second: {machines}", file=sys.stderr)
+    yield Bar("fake clock: 500 new VMs in 60 s: the last, s", max(m.last for m in found), 90)
+    yield Bar("fake clock: changes before a Retry-After ended", sum(m.early for m in found), 1)
+    yield Bar("fake clock: 1,000 pods churning: changes an edge", rollouts.churn(), 1.01)
+    yield Bar("fake clock: reads for 100 sets of a group", rollouts.reconciled(), 2.01)
 
 
 def _crowd(place: Controlled) -> float:

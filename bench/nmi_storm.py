@@ -331,14 +331,15 @@ async def _settled(storm: Storm, unserved: Sequence[str], before: dict[str, int]
     """Look at what is left when all is calm."""
     for each in unserved[:5]:
         say(f"  {each}")
-    repairs = storm.repairs()
+    # Lines: their numbers tell of repairs just before, in the storm.
+    repairs = storm.repair_lines()
     process = await asyncio.create_subprocess_exec("nft", "flush", "ruleset")
     await process.wait()
     ends = perf_counter() + 30
-    while storm.repairs() == repairs and perf_counter() < ends:  # noqa: ASYNC110 - a log of others
+    while storm.repair_lines() == repairs and perf_counter() < ends:  # noqa: ASYNC110 - a log of others
         await asyncio.sleep(0.05)
     await asyncio.sleep(2)  # for a second agent that would repair them, too
-    repaired, now = storm.repairs() - repairs, _descriptors(storm)
+    repaired, now = storm.repair_lines() - repairs, _descriptors(storm)
     say(f"rules that were flushed afterwards were repaired {repaired} times")
     say(f"descriptors at the beginning: {_counted(before)}; at the end: {_counted(now)}")
     more = max(now[name] - before[name] for name in before)

@@ -262,6 +262,10 @@ class Storm:
         """Return how often rules, routes or address were put right."""
         return sum(1 + int(more or 0) for more in _LOG_REPAIRS.findall(self.log()))
 
+    def repair_lines(self) -> int:
+        """Return in how many lines of their logs agents say that they put something right."""
+        return len(_LOG_REPAIRS.findall(self.log()))
+
     # The blows.
 
     async def run(self, blows: Sequence[Blow]) -> None:

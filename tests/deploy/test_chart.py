@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import tarfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 import yaml
 
 from deploy import values
+from deploy.release.chart import package
 from deploy.values import CHART, ROOT
 from podidentity import __version__, manifests
 from podidentity.cli.agent_choices import Choices, chosen
@@ -49,6 +51,23 @@ def promtool() -> str:
     if found is None:
         pytest.skip("promtool is not installed: ./scripts/setup as root does it")
     return found
+
+
+def test_helm_takes_the_package_of_a_release_for_what_it_packs_itself(
+    helm: Helm, tmp_path: Path
+) -> None:
+    """`./scripts/release` packs it, because Helm's own have another time each."""
+    own = Path(helm.ask("package", path=str(CHART), destination=str(tmp_path)))
+    name, packed = package(CHART, 1)
+    assert own.name == name
+    ours = tmp_path / f"ours-{name}"
+    ours.write_bytes(packed)
+    with tarfile.open(own) as helms, tarfile.open(ours) as made:
+        assert {each.name for each in made} == {each.name for each in helms}
+    values = {"image": {"repository": IMAGE}}
+    assert helm.ask("render", chart=str(ours), values=values, name="a", namespace="b") == helm.ask(
+        "render", chart=str(CHART), values=values, name="a", namespace="b"
+    )
 
 
 # ---- The same objects as `podidentity enable` makes

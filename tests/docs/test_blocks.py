@@ -19,6 +19,7 @@ RUN = {
     "run=cluster",
     "run=image",
     "run=node",
+    "run=release",
     "run=runtime",
     "run=sandbox",
 }
@@ -39,9 +40,10 @@ def test_each_command_of_the_documents_is_run_by_a_test_or_says_what_it_needs(bl
     `run=runtime`: by tests/acceptance/runtime/test_by_hand.py.
     `run=sandbox`: by tests/sandbox/world/test_commands.py.
     `run=node`: by tests/kernel/test_interception.py.
+    `run=release`: by tests/deploy/test_release.py.
     `bench`: a benchmark, run by hand, because its figures are of a machine.
     """
-    assert block.mark in {*RUN, "bench", "needs=azure", "needs=az", "needs=node"}
+    assert block.mark in {*RUN, "bench", "needs=azure", "needs=az", "needs=key", "needs=node"}
 
 
 def test_most_commands_are_run() -> None:

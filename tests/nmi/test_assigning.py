@@ -118,6 +118,20 @@ async def test_a_long_wait_for_a_controller_leaves_the_time_that_its_work_needs_
     assert isinstance(await asking, Granted)
 
 
+async def test_what_imds_learns_late_is_asked_for_during_half_a_minute_after_assignment() -> None:
+    world = standard(pod(started=1.0), identity(), binding())
+    world.cluster.put(assigned())
+    world.clock.advance(9)
+    world.tokens.failures = [NotYetKnown("Identity not found", status=400, error="x")] * 99
+    asking = await world.asking()
+    world.clock.advance(20)
+    assert not await settled(asking)
+    world.clock.advance(1)
+    assert isinstance(error_of(await asking), NotYetKnown)
+    world.tokens.failures = [NotYetKnown("Identity not found", status=400, error="x")]
+    assert isinstance(error_of(await world.ask()), NotYetKnown), "at once, from then on"
+
+
 async def test_an_identity_that_is_unbound_while_a_controller_works_is_refused() -> None:
     world = standard(pod(started=1.0), identity(), binding(), hold=HoldTimes(change=0))
     asking = await world.asking()

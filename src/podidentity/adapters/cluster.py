@@ -135,6 +135,7 @@ class WatchedCluster:
         self.revision = 0
         """Grows with each change; a decision holds only for the same number."""
         self._pod_changed: dict[ObjectRef, float] = {}
+        self._pod_assigned: dict[ObjectRef, float] = {}
         # Only of namespaces with a pod on this node: the others need no time.
         self._namespace_changed: dict[str, float] = {}
         self._pods: Index[Pod] = Index(_keys_of_pod)
@@ -202,8 +203,13 @@ class WatchedCluster:
         """Return the time of the last change that concerns `pod`."""
         return max(
             self._pod_changed.get(pod.ref, -inf),
+            self._pod_assigned.get(pod.ref, -inf),
             self._namespace_changed.get(pod.ref.namespace, -inf),
         )
+
+    def assigned_at(self, pod: Pod) -> float:
+        """Return the time of the last change of a record of `pod`."""
+        return self._pod_assigned.get(pod.ref, -inf)
 
     def changed(self) -> Coroutine[Any, Any, None]:
         """Return at the next change after this call, even if it is awaited later."""
@@ -272,6 +278,7 @@ class WatchedCluster:
             return
         if before is None or before.uid != pod.uid:
             self._pod_changed[pod.ref] = self._first_seen(pod)
+            self._pod_assigned.pop(pod.ref, None)
         elif before.selector != pod.selector:
             self._pod_changed[pod.ref] = self._clock.monotonic()
         self._tell("Pod", pod.ref)
@@ -280,6 +287,7 @@ class WatchedCluster:
         """Remove a pod."""
         self._pods.remove(ref)
         self._pod_changed.pop(ref, None)
+        self._pod_assigned.pop(ref, None)
         if not self._pods.by_key((ref.namespace,)):
             self._namespace_changed.pop(ref.namespace, None)
         self._tell("Pod", ref)
@@ -318,7 +326,7 @@ class WatchedCluster:
     def _assignment_change(self, record: AzureAssignedIdentity) -> None:
         """Note a change for the record's pod: Azure may still be propagating the attachment."""
         if self._synced and self._pods.get(record.pod) is not None:
-            self._pod_changed[record.pod] = self._clock.monotonic()
+            self._pod_assigned[record.pod] = self._clock.monotonic()
 
     def _wake(self) -> None:
         self.revision += 1

@@ -55,6 +55,12 @@ class Cluster(Directory, Protocol):
         identity in its namespace; `-inf` if none happened since the agent started.
         """
 
+    def assigned_at(self, pod: Pod) -> float:
+        """Return the time of the last change of a controller's record of `pod`.
+
+        In `Clock.monotonic` seconds; `-inf` if none happened since the agent started.
+        """
+
     async def changed(self) -> None:
         """Return at the next change of a pod, a binding or an identity."""
 

@@ -637,6 +637,7 @@ class Controller:
     def leave(self, host: Host, kind: Kind) -> None:
         """Take that the host does not want to call Azure now, though it was admitted."""
         self._gates[host.subscription, kind].leave(_Owner("host", host))
+        self._watch_gate(host.subscription, kind)
 
     def paused(self, host: Host) -> bool:
         """Whether the operator has paused changes of the host."""

@@ -52,8 +52,12 @@ from podidentity.mic.calls import (
 )
 from podidentity.mic.conditions import of_failure
 
-GATHER, QUIET = 1.0, 0.25
-"""Seconds for which changes of a host are gathered at most, and after the last of them."""
+GATHER, QUIET = 2.5, 0.4
+"""Seconds for which changes of a host are gathered at most, and after the last of them.
+
+What comes a moment later waits for a whole change of a scale set, 40 to 60 s: so a rollout of many
+pods within two seconds is one change.
+"""
 FRESH = 5.0
 """Seconds for which a read, a list or a written ledger allows the change that follows it."""
 PATIENCE = 900.0
@@ -378,12 +382,13 @@ class HostWork:
             )
         if not self._gathered(now):
             return self._wait(self._round.gather_until)
-        if now > self._known.read_at + FRESH:
-            return self._read(now)
         if not self._round.admitted:
             self._round.admitted = self._around.admit(self.host, "write", now)
             if not self._round.admitted:
                 return None
+        # Behind the gate: who waits long for his turn is read when it has come, and keeps it.
+        if now > self._known.read_at + FRESH:
+            return self._read(now)
         if planned.detach and now > self._round.listed_at + FRESH:
             return ListUse()
         return self._write(now, seen, book, planned)
@@ -452,9 +457,7 @@ class HostWork:
     def _settle(self, now: float, book: Ledger, wanted: Mapping[str, Wanted]) -> Action | None:
         """Return the ledger's write if it says what is not so; else rest until something is due."""
         self._round.gather_from = None
-        if self._round.admitted:
-            self._round.admitted = False
-            self._around.leave(self.host, "write")
+        self._give_way()
         if book != self._book:
             return WriteLedger(book, self._version)
         if self._is_updating(now) and any(each not in self._known.proved for each in wanted):
@@ -478,6 +481,12 @@ class HostWork:
         if future := [each for each in times if each > now]:
             self._wait(min(future))
         return None
+
+    def _give_way(self) -> None:
+        """Leave the gate, if the host was admitted: others may go."""
+        if self._round.admitted:
+            self._round.admitted = False
+            self._around.leave(self.host, "write")
 
     def _read(self, now: float) -> Action | None:
         if self._known.awaits_list or not self._around.admit(self.host, "read", now):
@@ -543,6 +552,9 @@ class HostWork:
     def take(self, result: Result, now: float) -> None:
         """Take what came of the call under way."""
         action, self._flight = self._flight, None
+        if isinstance(result, Failure) and not isinstance(action, PatchHost):
+            # It may take long until this host can go on.
+            self._give_way()
         match action:
             case ReadHost():
                 self._take_read(result, now)

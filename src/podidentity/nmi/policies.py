@@ -8,7 +8,7 @@ from dataclasses import fields
 from podidentity.core.decision import Ambiguity, Authorization
 from podidentity.core.delegation import Delegation
 from podidentity.nmi.request.decision import DecisionPolicy
-from podidentity.nmi.request.hold import HoldTimes
+from podidentity.nmi.request.hold import SPREAD, HoldTimes
 from podidentity.nmi.request.pipeline import RoutePolicy
 from podidentity.nmi.rules import rules_of
 from podidentity.nmi.sync.prefetch import PrefetchPolicy
@@ -26,7 +26,10 @@ def policy_of(settings: NmiSettings) -> DecisionPolicy:
         authorization=Authorization(settings.authorization),
         rules=rules_of(settings),
         hold=HoldTimes(
-            change=settings.hold, unseen=settings.unseen_wait, begun=settings.begun_wait
+            change=settings.hold,
+            unseen=settings.unseen_wait,
+            begun=settings.begun_wait,
+            spread=SPREAD if settings.hold else 0.0,
         ),
         tenant_array=settings.compat.tenant_array,
     )

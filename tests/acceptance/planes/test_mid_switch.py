@@ -192,7 +192,8 @@ def test_while_the_other_node_switches_nothing_leaks_and_then_cilium_leads_its_p
     nonce = secrets.token_hex(8)
 
     async def ask_meanwhile() -> list[str]:
-        script = f"until test -e /over; do {once(nonce, 5)}; touch /begun; done"
+        # The last request begins after the switch; one that began in it may fail.
+        script = f"until test -e /over; do {once(nonce, 5)}; touch /begun; done; {once(nonce, 5)}"
         asking = asyncio.create_task(site.shell(MEETING, script))
         await site.shell(MEETING, "until test -e /begun; do sleep 0.02; done")
         await asyncio.to_thread(site.start_cilium, MEETING)

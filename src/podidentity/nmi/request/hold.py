@@ -32,6 +32,9 @@ _T = TypeVar("_T")
 MOST_OF_NAMESPACE = 256
 """Held requests of one namespace: whoever changes his objects all the time has each decided again
 and again."""
+SPREAD = 30.0
+"""Seconds after a controller has attached an identity: IMDS keeps what it knows of a machine for a
+while, https://github.com/Azure/aad-pod-identity/issues/606."""
 AT_ONCE = 4
 """Decisions of a held request that follow a change at once; an identity comes in as many."""
 PAUSE = 0.25
@@ -49,6 +52,7 @@ class HoldTimes:
     """For a controller, in standard mode, while no record says that it has begun."""
     begun: float = 100.0
     """For a controller that has: a scale set takes 40 to 60 s."""
+    spread: float = SPREAD
 
 
 class Hold:
@@ -102,6 +106,15 @@ class Hold:
         """
         since = min(self._cluster.changed_at(pod), begun)
         return since + self._times.change - self._clock.monotonic()
+
+    def until_known(self, pod: Pod, since: float) -> float:
+        """Return the seconds for which Azure may not know yet what was attached or federated.
+
+        `since` is when it first did not.
+        """
+        attached = min(self._cluster.assigned_at(pod), since)
+        spreads = attached + self._times.spread - self._clock.monotonic()
+        return max(self.after_change(pod, since), spreads)
 
     def _for_controller(self, pod: Pod, identity: ObjectRef) -> float:
         record = assignment(tuple(self._cluster.assigned(pod.ref)), pod, identity)

@@ -495,7 +495,7 @@ class RequestPipeline:
             if isinstance(outcome, NotYetKnown):
                 # What a controller has attached may have been waited for longer than that spreads.
                 unknown_since = now if unknown_since is None else unknown_since
-                left = decider.hold.after_change(subject.pod, unknown_since)
+                left = decider.hold.until_known(subject.pod, unknown_since)
                 if left <= 0:
                     return no_token(outcome, subject, allowed=allowed)
                 await self._pause(outcome, left)
