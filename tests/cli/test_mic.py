@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from podidentity import manifests
 from podidentity.cli import main
 from podidentity.cli.azure_access import ATTACHED_TO
-from podidentity.cli.check import mic_not_ready, mic_paused, mic_warnings, not_attached
+from podidentity.cli.checks.mic import mic_not_ready, mic_paused, mic_warnings, not_attached
 from podidentity.cli.controller import chosen_of, flags_of_nmi
 from podidentity.cli.programs import AgentPlan
 from podidentity.core.decision import Authorization

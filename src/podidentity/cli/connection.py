@@ -41,11 +41,16 @@ def cluster_options(command: Callable[..., None]) -> Callable[..., None]:
     return with_target
 
 
-def on_cluster(target: ClusterTarget, work: Callable[[Kube], Awaitable[_T]]) -> _T:
-    """Run `work` with a connection to `target` and return its result; raise CommandError."""
+def on_cluster(
+    target: ClusterTarget, work: Callable[[Kube], Awaitable[_T]], kind: type[Kube] = Kube
+) -> _T:
+    """Run `work` with a connection to `target` and return its result; raise CommandError.
+
+    `kind` is the client that it gets.
+    """
 
     async def connected() -> _T:
-        kube = Kube.connect(
+        kube = kind.connect(
             target.kubeconfig,
             context=target.context,
             user_agent=f"podidentity/{__version__}",

@@ -24,6 +24,7 @@ from podidentity.manifests import (
     POLICY_OF_NMI,
     TOKENS,
     Manifest,
+    admission_policies,
     aks_exceptions,
     crds,
     local_redirect,
@@ -119,7 +120,7 @@ FIRST_GRANTS, EXTENSIONS, OLD = "first-grants", "aks-extensions", "version-0.1"
 NO_TAINT, WAIT, PURGE, AZURE, SECRETS = "no-startup-taint", "wait", "purge", "azure", "secrets"
 LRP, NO_LRP, AUTOMATIC = "lrp", "no-lrp", "aks-automatic"
 MIC, MIC_WAIT, NO_MIC, ARCHIVED_MIC = "mic", "wait-for-mic", "no-mic", "archived-mic"
-MIC_THERE, HOST = "mic-there", "host"
+MIC_THERE, HOST, NO_POLICIES = "mic-there", "host", "no-admission-policies"
 PARTS: Mapping[str, str] = {
     GRANT: "lets pods use the identity: without `--no-grant`",
     ATTACH: "attaches a managed identity to the nodes' machines: type 0, without `--no-attach`",
@@ -145,6 +146,7 @@ PARTS: Mapping[str, str] = {
     EXTENSIONS: "makes the exceptions of AKS's extensions, if their namespaces exist",
     OLD: "deletes NMI of version 0.1 before the new one starts",
     NO_TAINT: "takes back the rights of an earlier `--startup-taint`",
+    NO_POLICIES: "takes admission policies back, with `--no-admission-policies`",
     WAIT: "says when NMI is ready on each node, or why it is not: without `--no-wait`",
     PURGE: "deletes the custom resources: `--purge`",
     AZURE: "asks Azure which identities the node's machine has: `--azure`",
@@ -245,6 +247,7 @@ def _added(by: list[Manifest]) -> list[Manifest]:
 
 _USUAL, _FOR_POLICY, _FOR_NODE_TOKENS = nmi(), _added(nmi(policy=True)), _added(nmi(as_node=True))
 _FOR_TAINT = startup_taint_rights()
+_FOR_RESOURCES = admission_policies()
 _OF_MIC = mic(managed_identity=True)
 
 
@@ -376,7 +379,9 @@ def _enable() -> Iterator[Right]:
     yield from _to_apply(_DAEMON_SETS, names=_names("DaemonSet", _USUAL), at=_NMI)
     yield from _to_apply("serviceaccounts", names=[ACCOUNT], at=_NMI)
     yield from _to_place(_USUAL)
-    yield from _to_place(_FOR_POLICY)
+    yield from _to_place([*_FOR_POLICY, *_FOR_RESOURCES])
+    names = _names("ValidatingAdmissionPolicy", _FOR_RESOURCES)
+    yield from _to("delete", *_POLICIES, names=names, parts=[NO_POLICIES])
     yield from _to("get", _POLICIES[1], names=[PROTECTED])
     yield from _to("get", "configmaps", names=[RECORD], at=_SYSTEM)
     yield from _to("create", "configmaps", at=_SYSTEM)
@@ -414,7 +419,8 @@ def _disable() -> Iterator[Right]:
     yield from _to("delete", "serviceaccounts", at=_NMI, names=[ACCOUNT])
     yield from _to("delete", _ROLES[0], names=_names("ClusterRole", *made))
     yield from _to("delete", _ROLES[1], names=_names("ClusterRoleBinding", *made))
-    yield from _to("delete", *_POLICIES, names=[POLICY_OF_NMI])
+    names = _names("ValidatingAdmissionPolicy", _FOR_POLICY, _FOR_RESOURCES)
+    yield from _to("delete", *_POLICIES, names=names)
     yield from _to("get", _EXCEPTIONS, names=_OF_AKS)
     yield from _to("delete", _EXCEPTIONS, names=_OF_AKS[:1], at=_SYSTEM)
     yield from _to("delete", _EXCEPTIONS, names=_OF_AKS[1:], parts=[EXTENSIONS])

@@ -818,7 +818,8 @@ def not_permitted(
         reason=Reason.NOT_PERMITTED,
         message=f"Service account {use.service_account} of pod {pod.ref} may not use the identity "
         f"{use.name} of AzureIdentity {identity.ref}.{instead}",
-        next_step=_how_to_grant(use),
+        next_step="An operator grants it: podidentity grant --namespace "
+        f"{use.service_account.namespace} --identity {use.name}.",
         about=identity.ref,
     )
 
@@ -828,14 +829,8 @@ def lacking(use: Use) -> Refusal:
     return Refusal(
         reason=Reason.NOT_PERMITTED,
         message=f"Service account {use.service_account} may not use the identity {use.name}.",
-        next_step=_how_to_grant(use),
-    )
-
-
-def _how_to_grant(use: Use) -> str:
-    namespace = use.service_account.namespace
-    return (
-        f"An operator grants it: podidentity grant --namespace {namespace} --identity {use.name}."
+        next_step="An operator grants it: podidentity grant --namespace "
+        f"{use.service_account.namespace} --identity {use.name}.",
     )
 
 
