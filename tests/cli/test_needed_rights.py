@@ -766,6 +766,40 @@ CASES += (
 )
 
 
+def with_archived_mic_and_an_identity(scene: Scene) -> None:
+    """Have what `migrate` reads, nothing of ours, and an identity that nobody may use."""
+    with_the_archived_mic(scene)
+    scene.bound()
+
+
+def migrated(scene: Scene) -> None:
+    """Have granted by `migrate apply`."""
+    with_archived_mic_and_an_identity(scene)
+    as_administrator(scene, "migrate", "apply", "--yes", "-n", scene.ns)
+
+
+def planned(ran: Ran) -> bool:
+    """Whether the plan is there, whatever it says."""
+    return not ran.err and "would be refused" in ran.out
+
+
+CASES += (
+    Case(
+        command="migrate",
+        line="migrate plan -n {ns}",
+        prepare=with_archived_mic_and_an_identity,
+        whole=planned,
+    ),
+    of_part(
+        "migrate",
+        "migrate-apply",
+        "migrate apply --yes -n {ns}",
+        with_archived_mic_and_an_identity,
+    ),
+    of_part("migrate", "migrate-rollback", "migrate rollback --yes", migrated),
+)
+
+
 @pytest.fixture(scope="module")
 def newer_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with running(tmp_path_factory.mktemp("newer"), kubernetes_minor=36) as world:

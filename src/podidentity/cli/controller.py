@@ -7,10 +7,10 @@ Where MIC runs, ours or that of AAD Pod Identity, it changes Azure's machines, a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import click
 
-from podidentity.adapters.kube import Kube
 from podidentity.cli.mic import PODS_OF_MIC, deployments_of_mic, mic, settings_from
 from podidentity.cli.objects import (
     DEPLOYMENTS,
@@ -25,6 +25,9 @@ from podidentity.cli.rollout import is_ours, troubles_of, until
 from podidentity.manifests import mic as manifests_of_mic
 from podidentity.settings import MicSettings
 from podidentity.wire.kube import AZURE_POD_IDENTITY_EXCEPTIONS, PODS
+
+if TYPE_CHECKING:
+    from podidentity.adapters.kube import Kube
 
 DEPLOYMENT = "mic"
 _OLD_LABELS = ("app.kubernetes.io/component=mic", "component=mic")

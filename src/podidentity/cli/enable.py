@@ -8,11 +8,11 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
+from typing import TYPE_CHECKING
 
 import click
 
 from podidentity import __version__
-from podidentity.adapters.kube import Kube
 from podidentity.cli import admission_policies, controller, local_redirect
 from podidentity.cli.agent_choices import Choices, chosen
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster, right_to
@@ -77,6 +77,9 @@ from podidentity.wire.kube import (
 from podidentity.wire.manifests import parse_binding, parse_identity
 from podidentity.wire.nodes import parse_taint_key
 from podidentity.wire.rbac import LABELS, Giver, Grantee
+
+if TYPE_CHECKING:
+    from podidentity.adapters.kube import Kube
 
 
 class Profile(StrEnum):

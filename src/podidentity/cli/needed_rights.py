@@ -121,6 +121,7 @@ NO_TAINT, WAIT, PURGE, AZURE, SECRETS = "no-startup-taint", "wait", "purge", "az
 LRP, NO_LRP, AUTOMATIC = "lrp", "no-lrp", "aks-automatic"
 MIC, MIC_WAIT, NO_MIC, ARCHIVED_MIC = "mic", "wait-for-mic", "no-mic", "archived-mic"
 MIC_THERE, HOST, NO_POLICIES = "mic-there", "host", "no-admission-policies"
+APPLY, ROLLBACK = "migrate-apply", "migrate-rollback"
 PARTS: Mapping[str, str] = {
     GRANT: "lets pods use the identity: without `--no-grant`",
     ATTACH: "attaches a managed identity to the nodes' machines: type 0, without `--no-attach`",
@@ -141,6 +142,8 @@ PARTS: Mapping[str, str] = {
     ARCHIVED_MIC: "lets the exception of AAD Pod Identity's MIC count: where that runs",
     MIC_THERE: "looks at MIC, where it is",
     HOST: "pauses the machine of a node: `--host NODE`",
+    APPLY: "grants what is missing: `migrate apply`",
+    ROLLBACK: "takes back what it granted: `migrate rollback`",
     AUTOMATIC: "keeps its record in NMI's namespace: `--profile aks-automatic`",
     FIRST_GRANTS: "grants the identities that are bound already: at the first `enable`",
     EXTENSIONS: "makes the exceptions of AKS's extensions, if their namespaces exist",
@@ -519,6 +522,14 @@ def _check_pod() -> Iterator[Right]:
     yield from _to("list watch", "events", at=_NMI)
 
 
+def _migrate() -> Iterator[Right]:
+    yield from _to("list", _IDENTITIES, _BINDINGS, _EXCEPTIONS, "pods")
+    yield from _to("list", *_ROLES, _DAEMON_SETS, _DEPLOYMENTS)
+    yield from _to("create", *_ROLES, parts=[APPLY])
+    yield from _to(VERB, _IDENTITIES, parts=[APPLY])
+    yield from _to("delete", *_ROLES, parts=[ROLLBACK])
+
+
 def _nodes() -> Iterator[Right]:
     yield from _to("list", "nodes", _DAEMON_SETS)
     yield from _to("list", "pods", at=_NMI)
@@ -560,6 +571,7 @@ COMMANDS: Mapping[str, Needs] = {
     "explain": Needs(cluster=tuple(_explain()), azure=tuple(_machines("read", AZURE))),
     "check": Needs(cluster=tuple(_check())),
     "check --pod": Needs(cluster=tuple(_check_pod())),
+    "migrate": Needs(cluster=tuple(_migrate())),
     "mic": Needs(cluster=tuple(_mic())),
     "nodes": Needs(cluster=tuple(_nodes())),
 }

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import re
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from podidentity.adapters.kube import Kube
 from podidentity.wire.kube import (
     AZURE_IDENTITIES,
     AZURE_IDENTITY_BINDINGS,
@@ -20,6 +19,9 @@ from podidentity.wire.kube import (
     Resource,
     parse_object_version,
 )
+
+if TYPE_CHECKING:
+    from podidentity.adapters.kube import Kube
 
 Object = dict[str, Any]
 """A Kubernetes object as JSON."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import click
 
-from podidentity.adapters.kube import Kube
 from podidentity.cli.objects import (
     Object,
     apply,
@@ -38,6 +38,9 @@ from podidentity.wire.rbac import (
     role,
     role_name,
 )
+
+if TYPE_CHECKING:
+    from podidentity.adapters.kube import Kube
 
 
 async def give(kube: Kube, names: Iterable[str], grantee: Grantee, giver: Giver) -> None:
@@ -103,7 +106,7 @@ async def take_unneeded(kube: Kube, ref: ObjectRef, gone: Object) -> None:
             click.echo(f"permission kept: another AzureIdentity of {ref.namespace} needs it, too")
             continue
         try:
-            await take(kube, name, Grantee(ref.namespace), (Giver.ADD, Giver.ENABLE))
+            await take(kube, name, Grantee(ref.namespace), (Giver.ADD, Giver.ENABLE, Giver.MIGRATE))
         except KubeError as error:
             if not error.forbidden:
                 raise

@@ -22,7 +22,8 @@ RBAC = "rbac.authorization.k8s.io"
 LABELS = {"app.kubernetes.io/managed-by": "podidentity"}
 """Labels of the objects that podidentity makes."""
 GIVEN_BY = "aadpodidentity.k8s.io/granted-by"
-"""Annotation of a ClusterRoleBinding: the command that made it. `delete` removes those of `add`."""
+"""Annotation of a ClusterRoleBinding, and of the ClusterRole that `migrate` made: the command that
+made it. `delete` removes those of `add`."""
 
 _ALL_ACCOUNTS = "system:serviceaccounts"
 _EVERYBODY = frozenset({_ALL_ACCOUNTS, "system:authenticated"})
@@ -39,6 +40,7 @@ class Giver(StrEnum):
     GRANT = "grant"
     ADD = "add"
     ENABLE = "enable"
+    MIGRATE = "migrate"
 
 
 @dataclass(frozen=True, slots=True, order=True)
