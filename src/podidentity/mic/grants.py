@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from podidentity.wire.rbac import Grantee, Object, granted, grantees
+from podidentity.wire.rbac import Grantee, Object, granted_names, grantees
 
 _DECODER = msgspec.json.Decoder()
 
@@ -24,7 +24,7 @@ class Grants:
     """
 
     def __init__(self) -> None:
-        self._roles: dict[str, tuple[tuple[str, ...], ...]] = {}
+        self._roles: dict[str, set[str]] = {}
         """What each lets use, of those that let use any identity."""
         self._bindings: dict[str, tuple[str, frozenset[Grantee]]] = {}
         """The role and the pods of each."""
@@ -32,8 +32,8 @@ class Grants:
     def put_role(self, raw: msgspec.Raw) -> set[str]:
         """Take a ClusterRole that came or changed; raise ValueError."""
         found: Object = _DECODER.decode(raw)
-        name, lets = str(found["metadata"]["name"]), granted(found)
-        if self._roles.get(name, ()) == lets:
+        name, lets = str(found["metadata"]["name"]), granted_names(found)
+        if self._roles.get(name, set()) == lets:
             return set()
         if lets:
             self._roles[name] = lets

@@ -112,7 +112,11 @@ def holders(name: str, roles: Iterable[Object], bindings: Iterable[Object]) -> l
 
     Wildcards count. Users and groups without pods do not.
     """
-    granting = {each["metadata"]["name"] for each in roles if _grants(each, name)}
+    granting = {
+        each["metadata"]["name"]
+        for each in roles
+        if not granted_names(each).isdisjoint({name, EVERY})
+    }
     found = {
         RoleHolder(grantee, each["metadata"]["name"])
         for each in bindings
@@ -120,15 +124,6 @@ def holders(name: str, roles: Iterable[Object], bindings: Iterable[Object]) -> l
         for grantee in grantees(each)
     }
     return sorted(found, key=lambda granted: (granted.grantee, granted.binding))
-
-
-def granted(found: Object) -> tuple[tuple[str, ...], ...]:
-    """Return which identities a ClusterRole lets use: the names of each rule, () for any identity.
-
-    Two that are equal let use the same; an empty one lets use none.
-    """
-    rules = filter(_is_of_use, found.get("rules") or ())
-    return tuple(sorted(tuple(sorted(rule.get("resourceNames") or ())) for rule in rules))
 
 
 def grantees(found: Object) -> frozenset[Grantee]:
@@ -158,16 +153,21 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _grants(found: Object, name: str) -> bool:
-    return any(_covers(rule, name) for rule in found.get("rules") or ())
+EVERY = ""
+"""Among granted names: all of them."""
 
 
-def _covers(rule: Object, name: str) -> bool:
-    names = rule.get("resourceNames")
-    return _is_of_use(rule) and (not names or name in names)
+def granted_names(role: Object) -> set[str]:
+    """Return the names that a role lets its holders use, EVERY for a rule without names."""
+    return {
+        name
+        for rule in role.get("rules") or ()
+        if _covers(rule)
+        for name in rule.get("resourceNames") or (EVERY,)
+    }
 
 
-def _is_of_use(rule: Object) -> bool:
+def _covers(rule: Object) -> bool:
     return (
         _has(rule.get("verbs"), VERB)
         and _has(rule.get("apiGroups"), GROUP)
