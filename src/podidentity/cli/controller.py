@@ -13,7 +13,6 @@ import click
 
 from podidentity.cli.mic import PODS_OF_MIC, deployments_of_mic, mic, settings_from
 from podidentity.cli.objects import (
-    CLUSTER_ROLES,
     DEPLOYMENTS,
     Object,
     apply,
@@ -25,7 +24,7 @@ from podidentity.cli.objects import (
 from podidentity.cli.rollout import is_ours, troubles_of, until
 from podidentity.manifests import mic as manifests_of_mic
 from podidentity.settings import MicSettings
-from podidentity.wire.kube import AZURE_POD_IDENTITY_EXCEPTIONS, PODS
+from podidentity.wire.kube import AZURE_POD_IDENTITY_EXCEPTIONS, CLUSTER_ROLES, PODS
 
 if TYPE_CHECKING:
     from podidentity.adapters.kube import Kube
