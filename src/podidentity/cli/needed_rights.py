@@ -519,6 +519,8 @@ def _check() -> Iterator[Right]:
     yield from _to("list", _DEPLOYMENTS, without=fails)
     yield from _to("get", "configmaps", at=_NMI, names=[PAUSES], parts=[MIC_THERE], without=fails)
     yield from _to("get", _POLICIES[0], names=[POLICY_OF_NMI], without=fails)
+    names = _names("ValidatingAdmissionPolicy", _FOR_RESOURCES)
+    yield from _to("get", _POLICIES[1], names=names, without=fails)
     yield from _to(
         "get", _ROLES[0], names=[NODE_AUDIENCES, ACCOUNT], parts=[AS_NODE], without=fails
     )
