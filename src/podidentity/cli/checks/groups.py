@@ -322,7 +322,7 @@ async def _admission(reading: Reading) -> AsyncIterator[Line]:
             f"policies {', '.join(lacking)} are not there; podidentity enable brings them."
         )
     else:
-        yield "The API server refuses AzureIdentities and bindings that NMI could not use."
+        yield "The API server refuses AzureIdentities and bindings that NMI cannot use."
 
 
 async def _definitions(reading: Reading) -> AsyncIterator[Finding]:
