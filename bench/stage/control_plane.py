@@ -50,7 +50,8 @@ exec "$@"
 )
 """The words before a command that is to run where Azure is the sandbox's."""
 SETS, NODES_OF_SET = 30, 20
-NAMESPACES, IDENTITIES = 50, 20
+IDENTITIES = 20
+"""In Azure, and as AzureIdentities with a binding in each namespace."""
 CUSTOM = "/apis/aadpodidentity.k8s.io/v1"
 RECORDS = f"{CUSTOM}/azureassignedidentities"
 LEASE = "/apis/coordination.k8s.io/v1/namespaces/default/leases/aad-pod-identity-mic"
@@ -149,6 +150,7 @@ class ControlPlane:
 
     plan: Plan
     session: aiohttp.ClientSession
+    namespaces: int
     mics: list[Mic] = field(default_factory=list)
     states: dict[str, str] = field(default_factory=dict)
     """Pods that have a record, and what it says."""
@@ -157,7 +159,7 @@ class ControlPlane:
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def up(cls) -> AsyncIterator[Self]:
+    async def up(cls, namespaces: int) -> AsyncIterator[Self]:
         """Bring everything up that is there before the first pod."""
         with served() as plan:
             headers = {"Authorization": f"Bearer {plan.admin_token}"}
@@ -173,7 +175,7 @@ class ControlPlane:
                 timeout=timeout,
                 read_bufsize=_LIMIT,
             ) as session:
-                self = cls(plan, session)
+                self = cls(plan, session, namespaces)
                 try:
                     await self._prepare()
                     yield self
@@ -201,7 +203,7 @@ class ControlPlane:
             body = {"metadata": {"name": f"node-{number}"}, "spec": spec}
             await self.request("POST", "/api/v1/nodes", body)
         await self._permit()
-        for place in range(NAMESPACES):
+        for place in range(self.namespaces):
             space = f"team-{place}"
             await self.request("POST", "/api/v1/namespaces", {"metadata": {"name": space}})
             binding = [
@@ -210,7 +212,7 @@ class ControlPlane:
             ]
             await asyncio.gather(*binding)
         accounts = "/api/v1/serviceaccounts?fieldSelector=metadata.name%3Ddefault"
-        while len((await self.request("GET", accounts))["items"]) < NAMESPACES:  # noqa: ASYNC110 - a server is asked
+        while len((await self.request("GET", accounts))["items"]) < self.namespaces:  # noqa: ASYNC110 - a server is asked
             await asyncio.sleep(0.1)
         self._tasks.append(asyncio.create_task(self._follow()))
 
@@ -285,7 +287,8 @@ class ControlPlane:
                 "containers": [{"name": "main", "image": "busybox"}],
             },
         }
-        await self.request("POST", f"/api/v1/namespaces/team-{number % NAMESPACES}/pods", body)
+        space = f"team-{number % self.namespaces}"
+        await self.request("POST", f"/api/v1/namespaces/{space}/pods", body)
 
     async def _follow(self) -> None:
         """Keep `states` equal to the records."""

@@ -37,6 +37,7 @@ from podidentity.mic.signin import Configured, SignIn, credential_of, read_cloud
 from podidentity.mic.watches import ControllerWatches
 from podidentity.settings import MicSettings
 from podidentity.telemetry.metrics import Registry
+from podidentity.telemetry.process import keep_small
 from podidentity.wire.azure_environment import STACK, parse_environment
 
 IMDS = ("169.254.169.254", 80)
@@ -61,10 +62,13 @@ async def run(settings: MicSettings) -> None:
 class Mic:
     """The controller's parts that its life is made of."""
 
-    def __init__(self, watches: ControllerWatches, driver: Driver, election: Election) -> None:
+    def __init__(
+        self, watches: ControllerWatches, driver: Driver, election: Election, clock: Clock
+    ) -> None:
         self._watches = watches
         self._driver = driver
         self._election = election
+        self._clock = clock
 
     async def live(self, stopped: asyncio.Event) -> None:
         """Watch, stand for election and work, until `stopped`; then hand over at once."""
@@ -73,6 +77,7 @@ class Mic:
                 group.create_task(each.run())
                 for each in (self._watches, self._driver, self._election)
             ]
+            tasks.append(group.create_task(keep_small(self._clock)))
             await stopped.wait()
             await self._election.release()
             for task in tasks:
@@ -157,7 +162,7 @@ async def _assemble(settings: MicSettings, clock: Clock, stack: AsyncExitStack) 
         served.append((settings.prometheus_port, scrapes(metrics.registry)))
     for port, pages in served:
         stack.callback((await PageServer(pages).serve(port)).close)
-    return Mic(watches, driver, election)
+    return Mic(watches, driver, election, clock)
 
 
 def _sign_in(settings: MicSettings, clock: Clock, stack: AsyncExitStack, me: str) -> SignIn:
