@@ -19,9 +19,10 @@ import json
 import uuid
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
+
+from podidentity_sandbox import __version__
 
 IMDS_ADDRESS = "169.254.169.254"
 AZURE_ADDRESS = "203.0.113.10"
@@ -235,16 +236,16 @@ class Plan:
         """Write plan.json, readable by its owner only: it holds secrets of the sandbox."""
         path = self.path / "plan.json"
         path.touch(mode=0o600)
-        made = {"version": version("podidentity-sandbox"), **asdict(self)}
+        made = {"version": __version__, **asdict(self)}
         path.write_text(json.dumps(made, indent=2) + "\n")
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read plan.json of the sandbox in `folder`; raise FileNotFoundError or OtherVersion."""
         raw: dict[str, Any] = json.loads((folder / "plan.json").read_text())
-        made, mine = raw.pop("version", "an earlier version"), version("podidentity-sandbox")
-        if made != mine:
-            raise OtherVersion(f"it was made by {made}, and this is {mine}")
+        made = raw.pop("version", "an earlier version")
+        if made != __version__:
+            raise OtherVersion(f"it was made by {made}, and this is {__version__}")
         try:
             raw["nodes"] = tuple(
                 NodePlan(**{**node, "network": Network(node["network"])}) for node in raw["nodes"]

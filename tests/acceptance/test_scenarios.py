@@ -170,3 +170,22 @@ def test_scenario_26_an_sdk_that_obeys_retry_after_has_its_token_in_the_end(
         return await asking
 
     assert loop.run(told()).startswith("eyJ")
+
+
+def test_scenario_28_an_identity_with_an_invalid_resource_id_is_refused_and_a_valid_one_taken(
+    scenario: Scenario,
+) -> None:
+    """The archived suite had Gatekeeper's policy for it; without ours both are taken, as then."""
+
+    def apply(name: str, resource_id: str) -> str:
+        spec = {"type": 0, "resourceID": resource_id, "clientID": scenario.made.client_id}
+        made = manifest(API, "AzureIdentity", name, "default", spec=spec)
+        return scenario.place.run("kubectl", "apply", "-f", "-", given=made)
+
+    right = scenario.made.identity_id
+    wrong = right.replace("userAssignedIdentities", "systemAssignedIdentities")
+    with pytest.raises(AssertionError, match=r"spec\.resourceID must match /subscriptions/"):
+        apply("wrong", wrong)
+    assert apply("right", right).endswith("created\n")
+    scenario.place.run("podidentity", "enable", "--no-wait", "--no-admission-policies")
+    assert apply("wrong", wrong).endswith("created\n")

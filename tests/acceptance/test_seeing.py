@@ -50,6 +50,7 @@ async def test_a_refused_pod_has_an_event_and_prometheus_a_number() -> None:
 
 async def test_the_commands_of_the_page_on_refusals_show_the_reason_and_how_nmi_is() -> None:
     explain, log, nmi = for_a_cluster("docs/how-to/why-was-my-pod-refused.md")
+    (all_of_it,) = for_a_cluster("docs/how-to/troubleshoot.md")
     async with one_node("refused") as place:
         place.run("podidentity", "enable")
         place.start_pod()
@@ -61,6 +62,9 @@ async def test_the_commands_of_the_page_on_refusals_show_the_reason_and_how_nmi_
         (line,) = typed(place, log, words).splitlines()
         assert "reason=NoBinding" in line
         said = typed(place, nmi, words)
+        together = typed(place, all_of_it, words)
+    for each in ("The rules refuse nothing.", "No token (NoBinding).", " 2/2 "):
+        assert each in together
     assert "The rules refuse nothing." in said
     assert " 2/2 " in said
     for container, known in (("serve", "reason=NoBinding"), ("net", "guarding node ")):

@@ -20,6 +20,8 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
+import podidentity_sandbox
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -146,3 +148,4 @@ def test_the_sandbox_wants_the_product_of_its_own_version() -> None:
     )
     assert sandbox["version"] == product["version"]
     assert f"podidentity=={product['version']}" in sandbox["dependencies"]
+    assert podidentity_sandbox.__version__ == sandbox["version"]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from podidentity.cli import main
-from podidentity.manifests import aks_exceptions, crds
+from podidentity.manifests import admission_policies, aks_exceptions, crds
 from podidentity_sandbox.weather import CALM, Weather
 from tests.cli.azure import Identity, made_identity, weather_of
 from tests.cli.world import CUSTOM, World, running
@@ -38,9 +38,18 @@ def bare(shared_world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[World
         if (namespace, name) in _SHIPPED:
             path = f"{CUSTOM}/namespaces/{namespace}/azurepodidentityexceptions/{name}"
             shared_world.send("DELETE", path)
+    for each in admission_policies():
+        path = f"{ADMISSION}/{PLURALS[each['kind']]}/{each['metadata']['name']}"
+        if shared_world.get(path):
+            shared_world.send("DELETE", path)
     end_nmi(shared_world)
 
 
+ADMISSION = "/apis/admissionregistration.k8s.io/v1"
+PLURALS = {
+    "ValidatingAdmissionPolicy": "validatingadmissionpolicies",
+    "ValidatingAdmissionPolicyBinding": "validatingadmissionpolicybindings",
+}
 _SHIPPED = {(each["metadata"]["namespace"], each["metadata"]["name"]) for each in aks_exceptions()}
 _DAEMON_SETS = "/apis/apps/v1/namespaces/kube-system/daemonsets"
 DAEMON_SET, PROBE_SET = (f"{_DAEMON_SETS}/{name}" for name in ("nmi", "podidentity-probe"))

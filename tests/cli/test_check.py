@@ -13,19 +13,11 @@ import pytest
 from podidentity import manifests
 from podidentity.adapters.clock import SystemClock
 from podidentity.cli import boot_window
-from podidentity.cli.check import (
-    OPEN_NODE,
-    Finding,
-    _shown,
-    agent_warnings,
-    closed_while_starting,
-    findings,
-    host_routed,
-    no_probe,
-    nodes_without,
-    two_agents,
-    weaknesses,
-)
+from podidentity.cli.checks import rules as of_rules
+from podidentity.cli.checks.agents import agent_warnings, no_probe, two_agents, weaknesses
+from podidentity.cli.checks.findings import CheckReason, Finding
+from podidentity.cli.checks.nodes import closed_while_starting, host_routed, nodes_without
+from podidentity.cli.checks.printing import shown
 from podidentity.cli.rollout import Rollout
 from podidentity.core.attestation import AttestationMode
 from podidentity.core.decision import STRICT, Rules
@@ -53,7 +45,11 @@ def found(*objects: Any, rules: Rules = STRICT, lacking: Sequence[str] = ()) -> 
     for each in objects:
         if isinstance(each, Malformed):
             known.put(each)
-    return findings(known, exceptions, rules, lambda *_: lacking)
+    matched = of_rules.matches(known, rules)
+    return [
+        *of_rules.refused(known, exceptions, rules, matched),
+        *of_rules.ungranted(known, rules, matched, lambda *_: lacking),
+    ]
 
 
 def principal(**entra: Any) -> Any:
@@ -302,7 +298,7 @@ def test_a_broken_data_path_is_found_until_it_is_whole_again() -> None:
 
 def test_a_broken_data_path_is_told_in_red() -> None:
     (finding,) = agent_warnings([agent_pod("nmi-0", "n")], [event("nmi-0", **BROKEN)], THEN)
-    assert "\x1b[31m" in _shown(finding)
+    assert "\x1b[31m" in shown(finding)
     assert finding.mend == "Turn it off."
 
 
@@ -331,7 +327,7 @@ def test_nodes_that_no_nmi_serves_are_named_with_what_is_open_there() -> None:
         node("aci", type="virtual-kubelet"),
     ]
     told = list(nodes_without(NMI, [agent_pod("nmi-0", "a")], nodes))
-    assert {each.reason for each in told} == {OPEN_NODE}
+    assert {each.reason for each in told} == {CheckReason.OPEN_NODE}
     texts = {each.about.name: each.what for each in told}
     assert set(texts) == {"aci", "b", "w"}
     assert texts["b"].startswith("b, n0, n1, n2, n3 and 2 more nodes: there is no pod of NMI.")
@@ -370,7 +366,7 @@ def test_a_node_whose_taint_keeps_nmi_away_is_told_with_the_taint_and_the_flag_t
     taint: dict[str, Any], shown: str | None
 ) -> None:
     (found,) = nodes_without(NAMED, [], [taint])
-    assert found.reason == OPEN_NODE
+    assert found.reason == CheckReason.OPEN_NODE
     if shown is None:
         assert "taint" not in f"{found.what} {found.mend}"
         return
@@ -385,7 +381,7 @@ def test_a_node_whose_taint_keeps_nmi_away_is_told_with_the_taint_and_the_flag_t
 
 def test_a_node_without_nmi_is_told_in_red() -> None:
     (open_node,) = nodes_without(NMI, [], [node("a")])
-    assert _shown(open_node).startswith("\x1b[31m\x1b[1mNode a (NoAgent)\x1b[0m\n")
+    assert shown(open_node).startswith("\x1b[31m\x1b[1mNode a (NoAgent)\x1b[0m\n")
 
 
 def test_nmi_in_two_namespaces_is_found_and_the_other_one_is_named() -> None:
@@ -406,7 +402,7 @@ def test_nodes_with_ebpf_host_routing_are_named_in_red_with_what_it_opens_there(
     (found,) = host_routed(nodes, {"b": "nftables"})
     assert (found.kind, found.about.name, found.reason) == ("Node", "b", "HostRouting")
     assert found.what.startswith("b: eBPF host routing is on")
-    assert _shown(found).startswith("\x1b[31m\x1b[1mNode b (HostRouting)\x1b[0m\n")
+    assert shown(found).startswith("\x1b[31m\x1b[1mNode b (HostRouting)\x1b[0m\n")
 
 
 def test_the_command_reads_what_agents_warn_of_and_says_where_nmi_is_not_ready(
@@ -435,7 +431,7 @@ def test_the_command_reads_what_agents_warn_of_and_says_where_nmi_is_not_ready(
         listed = json.loads(podidentity("check", "-o", "json").out)
         found = {each["reason"]: each for each in listed if each["namespace"] == "kube-system"}
         assert {"WeakerProof", "NotReady", "SourcesUnguarded"} <= found.keys()
-        open_nodes = [each["name"] for each in listed if each["reason"] == OPEN_NODE]
+        open_nodes = [each["name"] for each in listed if each["reason"] == CheckReason.OPEN_NODE]
         assert "win-0" in open_nodes
         assert "node-0" not in open_nodes
         assert "node-0: " in found["NotReady"]["message"]

@@ -14,7 +14,9 @@ import yaml
 
 from podidentity import manifests
 from podidentity.adapters.kube import Kube
+from podidentity.cli import admission_policies
 from podidentity.cli.agent_choices import chosen
+from podidentity.cli.output import CommandError
 from tests.cli.conftest import CRDS, DAEMON_SET, EXCEPTION, PODS, Ran, end_nmi, nmi_pods
 from tests.cli.world import CUSTOM, World
 
@@ -133,6 +135,50 @@ def test_disable_takes_nmi_away_and_keeps_the_custom_resources(
         assert bare.get(f"{CRDS}/{crd['metadata']['name']}") is not None
 
 
+POLICIES = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies"
+
+
+def policies(world: World) -> set[str]:
+    """Return the policies for custom resources that are there."""
+    ours = {each["metadata"]["name"] for each in manifests.admission_policies()}
+    return ours & {each["metadata"]["name"] for each in world.send("GET", POLICIES)["items"]}
+
+
+def test_the_api_server_refuses_what_nmi_could_not_use_unless_that_is_switched_off(
+    bare: World, podidentity: Run
+) -> None:
+    every = {each["metadata"]["name"] for each in manifests.admission_policies()}
+    assert podidentity("enable", "--no-wait").code == 0
+    assert policies(bare) == every
+    path = f"{CUSTOM}/namespaces/default/azureidentities"
+    wrong = {
+        "apiVersion": "aadpodidentity.k8s.io/v1",
+        "kind": "AzureIdentity",
+        "metadata": {"name": "wrong"},
+        "spec": {"clientID": "no GUID"},
+    }
+    answer = bare.api.post(path, json=wrong)
+    assert answer.status_code == 422
+    assert "spec.clientID must be a GUID, not 'no GUID'" in answer.json()["message"]
+    foreign = "--nmi-arg=--compat-foreign-secrets"
+    assert podidentity("enable", "--no-wait", foreign).code == 0
+    assert policies(bare) == every - {manifests.OWN_SECRETS}
+    assert podidentity("enable", "--no-wait", "--no-admission-policies").code == 0
+    assert policies(bare) == set()
+    assert bare.api.post(path, json=wrong).status_code == 201
+    bare.send("DELETE", f"{path}/wrong")
+    assert podidentity("enable", "--no-wait").code == 0
+    disabled(bare)
+    assert policies(bare) == set()
+
+
+def test_before_1_30_there_are_no_admission_policies_and_whoever_asks_for_them_is_told() -> None:
+    usual = admission_policies.wanted(29, asked=None, foreign_secrets=False)
+    assert usual == admission_policies.wanted(29, asked=False, foreign_secrets=False) == []
+    with pytest.raises(CommandError, match="needs Kubernetes"):
+        admission_policies.wanted(29, asked=True, foreign_secrets=False)
+
+
 @pytest.mark.usefixtures("bare")
 def test_disabling_what_is_not_enabled_is_no_failure(podidentity: Run) -> None:
     ran = podidentity("disable")
@@ -163,7 +209,8 @@ def test_a_dry_run_prints_what_kubectl_takes_and_asks_no_cluster(
     ran = podidentity("enable", "--dry-run", "--image", "i:1")
     assert ran.code == 0
     *printed, last = yaml.safe_load_all(ran.out)
-    assert printed == [*manifests.crds(), *manifests.nmi(image="i:1", policy=True)]
+    policies = manifests.admission_policies()
+    assert printed == [*manifests.crds(), *policies, *manifests.nmi(image="i:1", policy=True)]
     assert last == manifests.aks_exceptions()[0]
     assert "&id" not in ran.out
     ran = podidentity("enable", "--dry-run", "--no-aks-exception")

@@ -11,7 +11,8 @@ import pytest
 import yaml
 
 from podidentity import manifests
-from podidentity.cli.check import of_denial, without_tokens
+from podidentity.cli.checks.nodes import of_denial
+from podidentity.cli.checks.pods import without_tokens
 from podidentity.cli.local_redirect import backends, lines
 from podidentity.core.resources import ObjectRef, Pod
 from podidentity.wire.events import COMPONENT

@@ -15,12 +15,13 @@ from podidentity.core.errors import NotReady
 
 
 def commands(command: click.Command, *path: str) -> Iterator[tuple[str, ...]]:
-    """Yield the path of every command of ours, groups too."""
+    """Yield the path of every command of the product, groups too."""
     yield path
     if isinstance(command, click.Group):
         ctx = click.Context(command)
-        ours = main._COMMANDS if not path else command.list_commands(ctx)
-        for name in ours:
+        for name in command.list_commands(ctx):
+            if name in main._ELSEWHERE:
+                continue
             found = command.get_command(ctx, name)
             assert found is not None, name
             yield from commands(found, *path, name)
@@ -41,21 +42,9 @@ def test_its_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().out == f"podidentity {__version__}\n"
 
 
-def test_starting_it_costs_no_library_but_click() -> None:
-    script = (
-        "import sys; from podidentity.cli.main import podidentity, run; run(['--version']);"
-        "print(*sys.modules)"
-    )
-    ran = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
-    loaded = {name.partition(".")[0] for name in ran.stdout.split()}
-    assert "click" in loaded
-    heavy = {"azure", "httpx2", "lightkube", "msgspec", "yaml", "ssl", "asyncio"}
-    assert not loaded & heavy
-    assert "importlib.metadata" not in ran.stdout.split()
-
-
 def test_commands_load_no_part_of_nmi_before_they_run_it() -> None:
-    modules = {target.partition(":")[0] for target in main._COMMANDS.values()}
+    ours = (row for name, row in main._COMMANDS.items() if name not in main._ELSEWHERE)
+    modules = {target.partition(":")[0] for target, _ in ours}
     script = f"import sys, {', '.join(sorted(modules))}; print(*sys.modules)"
     ran = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
     loaded = set(ran.stdout.split())
@@ -110,29 +99,35 @@ def test_wrong_usage_exits_with_2(arguments: list[str], capsys: pytest.CaptureFi
     assert "Usage: podidentity" in capsys.readouterr().err
 
 
-def test_a_plug_in_that_cannot_be_loaded_says_why_and_disturbs_nothing(
+def test_a_wrong_command_is_answered_with_those_that_look_like_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main.run(["explian"]) == 2
+    assert "No such command 'explian'. Did you mean 'explain'?" in capsys.readouterr().err
+    assert main.run(["sandbox", "exce"]) == 2
+    assert "Did you mean 'exec'?" in capsys.readouterr().err
+
+
+def test_without_the_sandbox_it_is_not_listed_and_says_how_to_get_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(main, "_plugins", lambda: {"broken": "no_such_module:command"})
+    monkeypatch.setattr(main, "find_spec", lambda _: None)
     assert main.run(["--help"]) == 0
-    assert "cannot be loaded" in capsys.readouterr().out
-    assert main.run(["broken", "--any", "thing"]) == 1
+    assert "sandbox" not in capsys.readouterr().out
+    assert main.run(["sandbox", "--any", "thing"]) == 1
     err = capsys.readouterr().err
-    assert "No module named 'no_such_module'" in err
-    assert "pip install podidentity-broken" in err
+    assert "it is not installed" in err
+    assert "pip install podidentity-sandbox" in err
 
 
-def test_a_plug_in_cannot_take_the_place_of_a_command_of_ours(
+def test_a_sandbox_that_cannot_be_loaded_says_why_and_disturbs_nothing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(main, "_plugins", lambda: {"completion": "no_such_module:command"})
-    assert main.run(["completion", "bash"]) == 0
+    monkeypatch.setitem(main._COMMANDS, "sandbox", ("no_such_module:command", "A sandbox."))
     assert main.run(["--help"]) == 0
-    assert capsys.readouterr().out.count("  completion ") == 1
-
-
-def test_the_sandbox_is_found_by_its_entry_point() -> None:
-    assert main._plugins()["sandbox"] == "podidentity_sandbox.cli:sandbox"
+    assert "A sandbox." in capsys.readouterr().out
+    assert main.run(["sandbox", "--any", "thing"]) == 1
+    assert "No module named 'no_such_module'" in capsys.readouterr().err
 
 
 def test_kubectl_calls_it_by_its_own_name() -> None:

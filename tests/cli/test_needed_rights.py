@@ -256,15 +256,15 @@ CASES: tuple[Case, ...] = (
     ),
     Case(
         command="check",
-        line="check",
-        parts=("secrets", "account"),
+        line="check -o json",
+        parts=("secrets", "account", "no-mic-there"),
         prepare=to_check,
         whole=told_all,
     ),
     Case(
         command="check",
-        line="check",
-        parts=("node-tokens",),
+        line="check -o json",
+        parts=("node-tokens", "no-mic-there"),
         only=("node-tokens",),
         prepare=to_check_by_node,
         whole=told_all,
@@ -408,6 +408,7 @@ def _nothing_of_other_files(shared_world: World) -> None:
 
 def taken_out(scene: Scene) -> None:
     """Have nothing of podidentity in the cluster, but its custom resources."""
+    take_out(scene, *manifests.admission_policies())
     for path in {path_of(each) for each in _OF_NMI}:
         deleted(scene.world, path, labelSelector="app.kubernetes.io/component in (nmi, probe)")
     named = "app.kubernetes.io/name=podidentity"
@@ -509,6 +510,11 @@ def with_an_account(scene: Scene) -> None:
 def with_the_taints_rights(scene: Scene) -> None:
     taken_out(scene)
     make(scene, *manifests.startup_taint_rights())
+
+
+def with_admission_policies(scene: Scene) -> None:
+    taken_out(scene)
+    make(scene, *manifests.admission_policies())
 
 
 def with_version_0_1(scene: Scene) -> None:
@@ -672,7 +678,14 @@ CASES += (
     ),
     of_part("enable", "no-lrp", ENABLE, with_the_redirects_objects),
     of_part("disable", "no-lrp", "disable", with_the_redirects_objects),
-    of_part("check", "lrp", "check", with_redirect, whole=told_all),
+    Case(
+        command="check",
+        line="check -o json",
+        parts=("lrp", "no-mic-there"),
+        only=("lrp",),
+        prepare=with_redirect,
+        whole=told_all,
+    ),
     of_part("enable", "aks-extensions", ENABLE, with_an_extension),
     of_part(
         "enable",
@@ -687,6 +700,12 @@ CASES += (
     of_part("enable", "first-grants", ENABLE, with_bound_identities),
     of_part("enable", "account", ENABLE, with_an_account, times=2),
     of_part("enable", "no-startup-taint", ENABLE, with_the_taints_rights),
+    of_part(
+        "enable",
+        "no-admission-policies",
+        f"{ENABLE} --no-admission-policies",
+        with_admission_policies,
+    ),
     of_part("enable", "version-0.1", ENABLE, with_version_0_1),
     of_part("enable", "wait", "enable --timeout 1s", taken_out, whole=not_ready),
     Case(
@@ -748,9 +767,43 @@ CASES += (
     of_part("enable", "no-mic", f"{ENABLE} --no-mic", with_mic),
     of_part("disable", "no-mic", "disable", with_mic),
     of_part("enable", "archived-mic", ENABLE, with_the_archived_mic),
-    of_part("check", "mic-there", "check", with_mic, whole=told_all),
+    of_part("check", "mic-there", "check -o json", with_mic, whole=told_all),
     Case(command="mic", line="mic pause", prepare=with_mic_not_paused, times=2),
     of_part("mic", "host", "mic pause --host aks-nodepool1-12345678-vmss000000", with_mic),
+)
+
+
+def with_archived_mic_and_an_identity(scene: Scene) -> None:
+    """Have what `migrate` reads, nothing of ours, and an identity that nobody may use."""
+    with_the_archived_mic(scene)
+    scene.bound()
+
+
+def migrated(scene: Scene) -> None:
+    """Have granted by `migrate apply`."""
+    with_archived_mic_and_an_identity(scene)
+    as_administrator(scene, "migrate", "apply", "--yes", "-n", scene.ns)
+
+
+def planned(ran: Ran) -> bool:
+    """Whether the plan is there, whatever it says."""
+    return not ran.err and "would be refused" in ran.out
+
+
+CASES += (
+    Case(
+        command="migrate",
+        line="migrate plan -n {ns}",
+        prepare=with_archived_mic_and_an_identity,
+        whole=planned,
+    ),
+    of_part(
+        "migrate",
+        "migrate-apply",
+        "migrate apply --yes -n {ns}",
+        with_archived_mic_and_an_identity,
+    ),
+    of_part("migrate", "migrate-rollback", "migrate rollback --yes", migrated),
 )
 
 

@@ -9,9 +9,12 @@ import pytest
 from podidentity.adapters.cluster import WatchedCluster
 from podidentity.cli.agent_choices import Choices
 from podidentity.cli.chain import LinkState
-from podidentity.cli.check import not_provable, weaknesses
+from podidentity.cli.checks.agents import weaknesses
+from podidentity.cli.checks.pods import asking, not_provable
+from podidentity.cli.checks.rules import matches
 from podidentity.cli.proofs import proof_of, unproved
 from podidentity.core.attestation import AttestationMode, Trust
+from podidentity.core.decision import STRICT as STRICT_RULES
 from podidentity.core.refusals import Reason
 from podidentity.core.resources import ObjectRef, Phase, Pod
 from tests.fakes import FakeClock, binding, identity, pod
@@ -69,13 +72,16 @@ def test_check_names_all_pods_with_the_same_reason_once_and_only_those_that_ask(
         identities=[identity()],
         bindings=[binding()],
     )
-    found = {each.reason: each for each in not_provable(cluster, (), Choices())}
+    found = {
+        each.reason: each
+        for each in not_provable(asking(matches(cluster, STRICT_RULES)), Choices())
+    }
     assert set(found) == {Reason.MADE_BY_PROXY, Reason.RUNTIME_CLASS}
     made = found[Reason.MADE_BY_PROXY]
     assert (made.kind, made.about) == ("Pod", MESHED.ref)
     assert "as with 2 more pods: requests are refused." in made.what
     assert made.mend.startswith("Give NMI --trusted-proxies=istio-system/ztunnel")
-    assert list(not_provable(cluster, (), Choices(trust=CHOSEN))) == []
+    assert list(not_provable(asking(matches(cluster, STRICT_RULES)), Choices(trust=CHOSEN))) == []
 
 
 def test_a_class_that_is_believed_is_a_weakness_and_one_that_is_proved_is_none() -> None:

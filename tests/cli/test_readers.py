@@ -65,10 +65,11 @@ def reader(
 
 @pytest.mark.usefixtures("reader")
 def test_check_says_that_it_could_not_look_at_the_grants_and_fails(podidentity: Run) -> None:
-    ran = podidentity("check")
+    ran = podidentity("check", "-o", "json")
     assert ran.code == 1
-    assert f"could not check which identities are granted: {RIGHT}" in ran.err
-    assert "The rules refuse nothing." not in ran.out
+    (told,) = [each for each in json.loads(ran.out) if "are granted" in each["message"]]
+    assert (told["severity"], told["reason"]) == ("unknown", "NotRead")
+    assert told["message"] == f"Could not check which identities are granted: {RIGHT}."
 
 
 @pytest.mark.usefixtures("reader")
@@ -76,7 +77,8 @@ def test_check_needs_no_grants_where_nobody_asks_for_them(
     podidentity: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told(monkeypatch, Authorization.OFF)
-    assert podidentity("check").err == ""
+    listed = json.loads(podidentity("check", "-o", "json").out)
+    assert not [each for each in listed if "granted" in each["message"]]
 
 
 @pytest.mark.usefixtures("reader")
@@ -86,9 +88,9 @@ def test_check_says_that_it_could_not_look_at_the_agents_and_fails(
     told(monkeypatch, Authorization.OFF)
     path = "/apis/apps/v1/namespaces/kube-system/daemonsets"
     world.send("POST", path, manifests.nmi()[-1])
-    ran = podidentity("check")
+    ran = podidentity("check", "-o", "json")
     assert ran.code == 1
-    assert "could not check the state of NMI: you need the right to" in ran.err
+    assert "Could not check the state of NMI: you need the right to" in ran.out
 
 
 def test_check_reports_missing_grants_where_nmi_only_observes(

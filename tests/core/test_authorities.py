@@ -41,6 +41,7 @@ def test_a_tenant_is_a_guid_or_a_domain_name_in_lower_case(text: str, tenant: st
         "a.exa mple",
         "a.example\nb",
         "ä.example",
+        "\u212aontoso.example",  # the sign for kelvin: a k in lower case
         "a." * 130 + "example",
         "x" * 64 + ".example",
         GUID[:-1],
@@ -98,6 +99,7 @@ def test_an_authority_is_an_https_origin(text: str, url: str) -> None:
         "https://login.microsoftonline.com:",
         "https://login.microsoftonline.com:0",
         "https://login.microsoftonline.com:65536",
+        "https://\u212aontoso.example",
         "https://[::1]",
         "https://",
         "https:///x",

@@ -143,6 +143,7 @@ def test_chart_and_enable_make_the_same_objects(
     rendered = helm.render({"operationMode": "managed", **given}, namespace=namespace)
     enabled = [
         *manifests.crds(),
+        *manifests.admission_policies(),
         *manifests.nmi(image=IMAGE_OF_BOTH, namespace=namespace, policy=True, **options),
         *(each for each in manifests.aks_exceptions() if "aks-addon" in each["metadata"]["name"]),
     ]
@@ -201,8 +202,31 @@ def _unselected(found: Object) -> Object:
 
 
 def test_below_1_30_there_is_no_policy_and_no_start_up_taint(helm: Helm) -> None:
-    off = {"tokens": {"asNode": "false", "policy": "false"}, "operationMode": "managed"}
-    assert not helm.render(off).names("ValidatingAdmissionPolicy")
+    off = {
+        "tokens": {"asNode": "false", "policy": "false"},
+        "operationMode": "managed",
+        "admissionPolicies": False,
+    }
+    rendered = helm.render(off)
+    assert not rendered.names("ValidatingAdmissionPolicy")
+    assert "bindings that NMI cannot use (admissionPolicies)" in rendered.notes
+
+
+@pytest.mark.parametrize(
+    ("given", "there"),
+    [
+        ({}, True),
+        ({"compat": {"foreignSecrets": True}}, False),
+        ({"nmi": {"extraArgs": ["--compat-foreign-secrets"]}}, False),
+        ({"nmi": {"extraArgs": ["--compat-foreign-secrets=false"]}}, True),
+    ],
+)
+def test_where_nmi_reads_secrets_of_other_namespaces_no_policy_refuses_to_name_one(
+    helm: Helm, given: dict[str, Any], there: bool
+) -> None:
+    names = helm.render({"operationMode": "managed", **given}).names("ValidatingAdmissionPolicy")
+    assert (manifests.OWN_SECRETS in names) is there
+    assert "podidentity-azureidentities" in names
 
 
 # ---- Names, so that an upgrade of the archived release is one

@@ -40,7 +40,6 @@ def page_of(path: str) -> str:
     return words[1] if words[1:2] and words[1] in {"mic", "nmi", "rights", "sandbox"} else "cli"
 
 
-# The sandbox is a plug-in, found by its entry point; here it is named directly as well.
 ALL = {
     **dict(commands(podidentity, "podidentity")),
     **dict(commands(sandbox, "podidentity sandbox")),

@@ -10,12 +10,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from podidentity.adapters.arm import Arm
-from podidentity.adapters.kube import Kube
 from podidentity.cli import azure_access
 from podidentity.cli.add_request import AddRequest, add_request_of, identity_options
 from podidentity.cli.agent_choices import Choices, choices_of_nmi
@@ -34,6 +32,10 @@ from podidentity.core.resources import BINDING_LABEL, AzureIdentity, IdentityTyp
 from podidentity.wire.kube import AZURE_IDENTITIES, AZURE_IDENTITY_BINDINGS, KubeError
 from podidentity.wire.manifests import parse_identity, render_binding, render_identity
 from podidentity.wire.rbac import Giver
+
+if TYPE_CHECKING:
+    from podidentity.adapters.arm import Arm
+    from podidentity.adapters.kube import Kube
 
 
 @click.command(

@@ -8,11 +8,10 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from podidentity.adapters.kube import Kube
 from podidentity.cli.connection import right_to
 from podidentity.cli.nmi import nmi, settings_from
 from podidentity.cli.objects import Object
@@ -28,6 +27,9 @@ from podidentity.manifests import ACCOUNT, NAMESPACE
 from podidentity.nmi.rules import rules_of, trust_of
 from podidentity.wire.azure_environment import STACK
 from podidentity.wire.kube import KubeError
+
+if TYPE_CHECKING:
+    from podidentity.adapters.kube import Kube
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,18 +8,14 @@ such as that of the kubelet's own identity, are never in it.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import click
 
-from podidentity.adapters.arm import Arm
-from podidentity.adapters.azure_login import AzureLogin
-from podidentity.adapters.clock import SystemClock
-from podidentity.adapters.kube import Kube
 from podidentity.cli.connection import running_command
 from podidentity.cli.objects import Object, find_all
 from podidentity.cli.output import CommandError
@@ -30,6 +26,10 @@ from podidentity.wire.arm import ArmError
 from podidentity.wire.azure_environment import STACK
 from podidentity.wire.kube import NODES
 from podidentity.wire.manifests import parse_identity
+
+if TYPE_CHECKING:
+    from podidentity.adapters.arm import Arm
+    from podidentity.adapters.kube import Kube
 
 _SAY_EVERY = 10.0
 
@@ -52,6 +52,10 @@ def azure(cloud: Cloud | None) -> Arm:
             "The URL of this cloud's Azure Resource Manager is not known",
             f"Give --cloud={STACK} and --azure-environment-file, with resourceManagerEndpoint.",
         )
+    from podidentity.adapters.arm import Arm  # the HTTP client, which help must not load
+    from podidentity.adapters.azure_login import AzureLogin
+    from podidentity.adapters.clock import SystemClock
+
     return Arm(AzureLogin(authority=authority_of(cloud)), SystemClock(), cloud=cloud)
 
 
@@ -105,6 +109,8 @@ async def on_each(hosts: Sequence[Host], change: Callable[[Host], Awaitable[None
 
     A scale set takes a minute; ten of them, one after the other, would take ten.
     """
+    import asyncio
+
     results = await asyncio.gather(*map(change, hosts), return_exceptions=True)
     failures = [result for result in results if isinstance(result, BaseException)]
     for failure in failures[1:]:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from podidentity import __version__
-from podidentity.adapters.kube import Kube
 from podidentity.cli.output import CommandError
 from podidentity.wire.kube import KubeError
+
+if TYPE_CHECKING:
+    from podidentity.adapters.kube import Kube
 
 READS = 3
 """Times that a command reads something where the server fails or cuts the connection: an agent
@@ -41,11 +42,21 @@ def cluster_options(command: Callable[..., None]) -> Callable[..., None]:
     return with_target
 
 
-def on_cluster(target: ClusterTarget, work: Callable[[Kube], Awaitable[_T]]) -> _T:
-    """Run `work` with a connection to `target` and return its result; raise CommandError."""
+def on_cluster(
+    target: ClusterTarget,
+    work: Callable[[Kube], Awaitable[_T]],
+    kind: type[Kube] | None = None,
+) -> _T:
+    """Run `work` with a connection to `target` and return its result; raise CommandError.
+
+    `kind` is the client that it gets, if not the usual one.
+    """
+    import asyncio  # with the HTTP client a tenth of a second, which help and usage must not take
+
+    from podidentity.adapters.kube import Kube
 
     async def connected() -> _T:
-        kube = Kube.connect(
+        kube = (kind or Kube).connect(
             target.kubeconfig,
             context=target.context,
             user_agent=f"podidentity/{__version__}",

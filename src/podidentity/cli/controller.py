@@ -7,10 +7,10 @@ Where MIC runs, ours or that of AAD Pod Identity, it changes Azure's machines, a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import click
 
-from podidentity.adapters.kube import Kube
 from podidentity.cli.mic import PODS_OF_MIC, deployments_of_mic, mic, settings_from
 from podidentity.cli.objects import (
     DEPLOYMENTS,
@@ -25,6 +25,9 @@ from podidentity.cli.rollout import is_ours, troubles_of, until
 from podidentity.manifests import mic as manifests_of_mic
 from podidentity.settings import MicSettings
 from podidentity.wire.kube import AZURE_POD_IDENTITY_EXCEPTIONS, PODS
+
+if TYPE_CHECKING:
+    from podidentity.adapters.kube import Kube
 
 DEPLOYMENT = "mic"
 _OLD_LABELS = ("app.kubernetes.io/component=mic", "component=mic")
@@ -140,7 +143,12 @@ async def until_ready(kube: Kube, namespace: str, say: Callable[[str], None]) ->
     await until(kube, DEPLOYMENTS.path(namespace), only, look)
 
 
+async def pods(kube: Kube, namespace: str) -> list[Object]:
+    """Return the pods of MIC; raise KubeError."""
+    found = await find_all(kube, PODS, namespace, labelSelector=PODS_OF_MIC)
+    return list(filter(is_ours, found))
+
+
 async def troubles(kube: Kube, namespace: str) -> list[str]:
     """Return a line for each pod of MIC that is not ready, with the reason."""
-    pods = await find_all(kube, PODS, namespace, labelSelector=PODS_OF_MIC)
-    return await troubles_of(kube, list(filter(is_ours, pods)))
+    return await troubles_of(kube, await pods(kube, namespace))

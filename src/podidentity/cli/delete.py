@@ -8,10 +8,10 @@ can be repeated.
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import click
 
-from podidentity.adapters.kube import Kube
 from podidentity.cli import azure_access
 from podidentity.cli.add_request import binding_ref
 from podidentity.cli.agent_choices import choices_of_nmi
@@ -30,6 +30,9 @@ from podidentity.core.resources import AzureIdentity, ObjectRef, ResourceId
 from podidentity.wire.arm import ArmError
 from podidentity.wire.kube import AZURE_IDENTITIES, AZURE_IDENTITY_BINDINGS
 from podidentity.wire.manifests import parse_identity
+
+if TYPE_CHECKING:
+    from podidentity.adapters.kube import Kube
 
 
 @click.command(

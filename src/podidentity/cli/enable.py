@@ -8,19 +8,18 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
+from typing import TYPE_CHECKING
 
 import click
 
 from podidentity import __version__
-from podidentity.adapters.kube import Kube
-from podidentity.cli import controller, local_redirect
+from podidentity.cli import admission_policies, controller, local_redirect
 from podidentity.cli.agent_choices import Choices, chosen
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster, right_to
 from podidentity.cli.federation import permit_accounts
 from podidentity.cli.mic import deployments_of_mic
 from podidentity.cli.nmi import Parsed
 from podidentity.cli.objects import (
-    CLUSTER_ROLE_BINDINGS,
     DAEMON_SETS,
     NAMESPACES,
     POLICY_BINDINGS,
@@ -66,16 +65,21 @@ from podidentity.manifests import (
     nmi,
     startup_taint_rights,
 )
+from podidentity.manifests import admission_policies as every_policy
 from podidentity.manifests import local_redirect as manifests_of_redirect
 from podidentity.wire.kube import (
     AZURE_IDENTITIES,
     AZURE_IDENTITY_BINDINGS,
+    CLUSTER_ROLE_BINDINGS,
     CONFIG_MAPS,
     KubeError,
 )
 from podidentity.wire.manifests import parse_binding, parse_identity
 from podidentity.wire.nodes import parse_taint_key
 from podidentity.wire.rbac import LABELS, Giver, Grantee
+
+if TYPE_CHECKING:
+    from podidentity.adapters.kube import Kube
 
 
 class Profile(StrEnum):
@@ -134,6 +138,13 @@ class Profile(StrEnum):
     default=None,
     help="Have NMI ask for pods' tokens as its own node, without a right of its own. "
     "[default: from Kubernetes 1.36 on]",
+)
+@click.option(
+    "--admission-policies/--no-admission-policies",
+    "with_policies",
+    default=None,
+    help="Have the API server refuse AzureIdentities and bindings that NMI could not use, when "
+    "they are written. [default: from Kubernetes 1.30 on]",
 )
 @click.option(
     "--token-audience",
@@ -206,6 +217,7 @@ def enable(
     grants: bool,
     with_aks: bool,
     node_tokens: bool | None,
+    with_policies: bool | None,
     audiences: tuple[str, ...],
     startup_taint: str | None,
     backend: str,
@@ -254,6 +266,8 @@ def enable(
         automatic=automatic,
         exceptions=aks_exceptions() if with_aks and not automatic else [],
         node_tokens=node_tokens,
+        policies=with_policies,
+        foreign_secrets=choices.rules.foreign_secrets,
         startup_taint=bool(startup_taint),
         redirect=redirect,
         mic=_MicWanted(image=image, there=with_mic, flags=mic_arg),
@@ -293,6 +307,9 @@ class _Wanted:
     automatic: bool
     exceptions: list[Object]
     node_tokens: bool | None
+    policies: bool | None
+    """Those for custom resources; None: where the API server has them."""
+    foreign_secrets: bool
     startup_taint: bool
     redirect: LocalRedirect | None
     """Where Cilium leads requests; None if it leads none."""
@@ -327,7 +344,10 @@ def _without_cluster(wanted: _Wanted) -> list[Object]:
         as_node=bool(wanted.node_tokens),
         policy=True,
     )
-    return [*crds(), *manifests, *of_mic, *always]
+    policies = admission_policies.wanted(
+        admission_policies.SINCE, asked=wanted.policies, foreign_secrets=wanted.foreign_secrets
+    )
+    return [*crds(), *policies, *manifests, *of_mic, *always]
 
 
 async def _enable_as(kube: Kube, wanted: _Wanted) -> None:
@@ -343,7 +363,10 @@ async def _enable_as(kube: Kube, wanted: _Wanted) -> None:
     counting = exceptions_flag(there, namespace, archived)
     for_mic, of_mic = await _mic(kube, wanted.mic, namespace)
     minor = await minor_version(kube)
-    if wanted.startup_taint and minor < POLICIES_SINCE:
+    policies = admission_policies.wanted(
+        minor, asked=wanted.policies, foreign_secrets=wanted.foreign_secrets
+    )
+    if wanted.startup_taint and minor < admission_policies.SINCE:
         raise CommandError(
             "--startup-taint needs Kubernetes 1.30: without a ValidatingAdmissionPolicy NMI could "
             "change every node",
@@ -354,14 +377,18 @@ async def _enable_as(kube: Kube, wanted: _Wanted) -> None:
         extra_args=(*counting, *for_mic, *wanted.flags),
         namespace=namespace,
         as_node=minor >= NODE_TOKENS_SINCE if as_node is None else as_node,
-        policy=minor >= POLICIES_SINCE,
+        policy=minor >= admission_policies.SINCE,
     )
     await _take_back(kube, namespace, wanted)
+    if minor >= admission_policies.SINCE:
+        for each in await admission_policies.too_many(kube, policies):
+            await _removed(kube, each)
     await _enable(
         kube,
         namespace,
         manifests,
         there,
+        policies=policies,
         of_mic=of_mic,
         record=namespace if wanted.automatic else NAMESPACE,
         grants=wanted.grants,
@@ -418,10 +445,6 @@ NODE_TOKENS_SINCE = 36
 
 https://kubernetes.io/docs/reference/access-authn-authz/user-impersonation/#constrained-impersonation
 """
-
-
-POLICIES_SINCE = 30
-"""The minor version of Kubernetes that has ValidatingAdmissionPolicy."""
 
 
 PROTECTED = "aks-managed-protect-system-namespaces-binding"
@@ -563,6 +586,7 @@ async def _enable(
     manifests: list[Object],
     exceptions: list[Object],
     *,
+    policies: list[Object],
     of_mic: list[Object],
     record: str,
     grants: bool,
@@ -570,6 +594,8 @@ async def _enable(
     seconds: float,
 ) -> None:
     await _have_crds(kube, seconds)
+    for policy in policies:
+        click.echo(f"{called(policy)} {await apply(kube, policy)}")
     if manifests[0]["kind"] == "Namespace":
         own, *manifests = manifests
         click.echo(f"{called(own)} {await apply(kube, own)}")
@@ -696,7 +722,8 @@ async def _disable(kube: Kube, agents: str | None, keep_crds: bool, seconds: flo
         await controller.take_away(kube, each["metadata"]["namespace"])
     await _without_startup_taint(kube)
     await local_redirect.take_away(kube, namespace)
-    for manifest in reversed(nmi(namespace=namespace, as_node=True, policy=True)):
+    made = [*every_policy(), *nmi(namespace=namespace, as_node=True, policy=True)]
+    for manifest in reversed(made):
         if manifest["kind"] != "Namespace":
             await _removed(kube, manifest)
     await _without_exceptions(kube)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
+from typing import TYPE_CHECKING
 
 import click
 
-from podidentity.adapters.kube import Kube
 from podidentity.cli import azure_access
 from podidentity.cli.agent_choices import choices_of_nmi
 from podidentity.cli.chain import Explanation, Fact, LinkState, follow
@@ -28,6 +28,9 @@ from podidentity.core.resources import ObjectRef, Pod, TokenRequest
 from podidentity.kernel.rules import Redirect
 from podidentity.wire.kube import PODS
 from podidentity.wire.pods import parse_pod
+
+if TYPE_CHECKING:
+    from podidentity.adapters.kube import Kube
 
 _ANY = TokenRequest(resource="")
 """A request that names no identity."""

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import json
 import shlex
+from typing import TYPE_CHECKING
 
 import click
 
-from podidentity.adapters.kube import Kube
 from podidentity.cli.add_request import AddRequest
 from podidentity.cli.agent_choices import Choices
 from podidentity.cli.connection import right_to
@@ -23,6 +23,9 @@ from podidentity.core.resources import AssertionSubject, AzureIdentity, Federati
 from podidentity.manifests import account_tokens
 from podidentity.wire.kube import SERVICE_ACCOUNTS, KubeError
 from podidentity.wire.rbac import LABELS
+
+if TYPE_CHECKING:
+    from podidentity.adapters.kube import Kube
 
 _OF = "aadpodidentity.k8s.io/identity"
 """Annotation of a service account: the AzureIdentity that it stands for."""

@@ -7,15 +7,18 @@ server lets nobody grant a permission that he does not hold.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import click
 
-from podidentity.adapters.kube import Kube
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
 from podidentity.cli.output import documents, examples, output_option
 from podidentity.cli.parameters import Name, Permission
 from podidentity.cli.use_roles import Roles, give, take
 from podidentity.wire.rbac import Giver, Grantee, binding, role
+
+if TYPE_CHECKING:
+    from podidentity.adapters.kube import Kube
 
 _Command = Callable[..., None]
 

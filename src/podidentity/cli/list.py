@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import click
 
 from podidentity.adapters.clock import SystemClock
 from podidentity.adapters.cluster import WatchedCluster
-from podidentity.adapters.kube import Kube
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
 from podidentity.cli.output import FORMATS, data, examples, output_option, table
 from podidentity.cli.parameters import Name
@@ -19,6 +19,9 @@ from podidentity.core.resources import AzureIdentity, AzureIdentityBinding, Malf
 from podidentity.wire.kube import AZURE_IDENTITIES, AZURE_IDENTITY_BINDINGS, PODS
 from podidentity.wire.manifests import parse_binding, parse_identity, render_identity
 from podidentity.wire.pods import parse_pod
+
+if TYPE_CHECKING:
+    from podidentity.adapters.kube import Kube
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

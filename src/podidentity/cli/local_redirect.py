@@ -11,11 +11,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 import click
 
 from podidentity.adapters.clock import SystemClock
-from podidentity.adapters.kube import Kube
 from podidentity.cli.objects import (
     CLUSTERWIDE_NETWORK_POLICIES,
     CRDS,
@@ -36,6 +36,9 @@ from podidentity.core.resources import ObjectRef
 from podidentity.manifests import local_redirect
 from podidentity.wire.events import AGAIN, COMPONENT, AgentReason
 from podidentity.wire.kube import EVENTS, KubeError
+
+if TYPE_CHECKING:
+    from podidentity.adapters.kube import Kube
 
 AGENTS_EVENTS = f"involvedObject.kind=Pod,source={COMPONENT}"
 NOTHING = ""

@@ -1,9 +1,8 @@
 """The command `podidentity` and its subcommands, each imported when it runs.
 
-This module loads click and no other library (`tests/cli/test_main.py` checks that); NMI itself is
-started without it (`programs`). Other packages add commands by the entry-point group
-`podidentity.commands`; a command that cannot be imported says why when it runs, and the others
-still work.
+This module loads click and no other library (`tests/cli/test_startup.py` checks that); NMI itself
+is started without it (`programs`). The list of commands and their completion come of the table
+below, so that neither imports a command.
 """
 
 from __future__ import annotations
@@ -11,11 +10,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 import click
-from click.shell_completion import get_completion_class
+from click.shell_completion import CompletionItem, get_completion_class
 
 from podidentity import __version__
 from podidentity.cli.output import CommandError, examples, report
@@ -25,53 +25,135 @@ if TYPE_CHECKING:
     from podidentity.cli.programs import AgentPlan
 
 _COMMANDS = {
-    "enable": "podidentity.cli.enable:enable",
-    "disable": "podidentity.cli.enable:disable",
-    "add": "podidentity.cli.add:add",
-    "list": "podidentity.cli.list:list_identities",
-    "delete": "podidentity.cli.delete:delete",
-    "grant": "podidentity.cli.grant:grant",
-    "revoke": "podidentity.cli.grant:revoke",
-    "explain": "podidentity.cli.explain:explain",
-    "check": "podidentity.cli.check:check",
-    "nodes": "podidentity.cli.nodes:nodes",
-    "rights": "podidentity.cli.rights:rights",
-    "node-unit": "podidentity.cli.node_unit:node_unit",
-    "nmi": "podidentity.cli.nmi:nmi",
-    "net": "podidentity.cli.nmi:net",
-    "serve": "podidentity.cli.nmi:serve",
-    "mic": "podidentity.cli.mic:mic",
-    "completion": "podidentity.cli.main:completion",
-    "version": "podidentity.cli.version:version",
+    "enable": (
+        "podidentity.cli.enable:enable",
+        "Enable pod identity in a cluster: custom resources, and NMI on every node.",
+    ),
+    "disable": (
+        "podidentity.cli.enable:disable",
+        "Remove NMI, and MIC if it is there, from a cluster.",
+    ),
+    "add": ("podidentity.cli.add:add", "Let the pods of a namespace use an identity of Azure."),
+    "list": (
+        "podidentity.cli.list:list_identities",
+        "List the identities of a cluster, with their selectors and pods.",
+    ),
+    "delete": (
+        "podidentity.cli.delete:delete",
+        "Take an identity from the pods of a namespace.",
+    ),
+    "grant": ("podidentity.cli.grant:grant", "Let the pods of a namespace use an identity."),
+    "revoke": (
+        "podidentity.cli.grant:revoke",
+        "Revoke the permission of a namespace's pods to use an identity.",
+    ),
+    "explain": (
+        "podidentity.cli.explain:explain",
+        "Explain why something gets a token, or why not.",
+    ),
+    "check": (
+        "podidentity.cli.check:check",
+        "Say what is wrong in a cluster: of the objects that the rules read, of pods, NMI and"
+        " nodes.",
+    ),
+    "migrate": (
+        "podidentity.cli.migrate:migrate",
+        "Come from AAD Pod Identity: see what would be refused, and grant what is missing.",
+    ),
+    "nodes": (
+        "podidentity.cli.nodes:nodes",
+        "Say of each node whether pods' requests arrive at NMI.",
+    ),
+    "rights": (
+        "podidentity.cli.rights:rights",
+        "Print the rights that commands need, in the cluster and in Azure.",
+    ),
+    "node-unit": (
+        "podidentity.cli.node_unit:node_unit",
+        "Print a systemd unit that keeps pods from IMDS until NMI is up.",
+    ),
+    "nmi": (
+        "podidentity.cli.nmi:nmi",
+        "Run the node agent: the metadata service of this node's pods.",
+    ),
+    "net": (
+        "podidentity.cli.nmi:net",
+        "Run the privileged half of the node agent: set and guard the rules, prove callers.",
+    ),
+    "serve": (
+        "podidentity.cli.nmi:serve",
+        "Run the other half of the node agent: answer pods, decide, hold tokens.",
+    ),
+    "mic": (
+        "podidentity.cli.mic:mic",
+        "Run the controller: identities follow the pods that may use them.",
+    ),
+    "completion": ("podidentity.cli.main:completion", "Print the completion script for SHELL."),
+    "version": (
+        "podidentity.cli.version:version",
+        "Print the version, the commit and the build of this program.",
+    ),
+    "sandbox": (
+        "podidentity_sandbox.cli:sandbox",
+        "A cluster and an Azure on this machine, to try identities without a cloud.",
+    ),
 }
-PLUGINS = "podidentity.commands"
-_ELSEWHERE = frozenset({"sandbox"})
-"""Commands of other distributions of ours, which people type without having them."""
+"""Of each command its module and object, and the first sentence of its help."""
+_ELSEWHERE = {"sandbox": "podidentity_sandbox"}
+"""Commands of another distribution of ours, and its package. Their names stand here and in no entry
+point: to read those takes longer than all the rest of `--help`."""
 
 
 class LazyCommands(click.Group):
-    """A group that imports a subcommand's module only when it is needed."""
+    """A group that imports a subcommand's module only when it runs."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        """Return all names: our own in the order of their use, then those of plug-ins."""
-        return [*_COMMANDS, *sorted(set(_plugins()) - set(_COMMANDS))]
+        """Return the names of what is installed, in the order of their use."""
+        return [name for name in _COMMANDS if _is_here(name)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         """Return the command of that name, or None."""
-        if cmd_name in _COMMANDS:
-            return _imported(_COMMANDS[cmd_name])
-        plugin = _plugins().get(cmd_name)
-        if plugin is not None:
-            return _load(cmd_name, plugin)
-        if cmd_name in _ELSEWHERE:
+        if cmd_name not in _COMMANDS:
+            return None
+        if not _is_here(cmd_name):
             return _failing(cmd_name, "it is not installed")
-        return None
+        target, _ = _COMMANDS[cmd_name]
+        try:
+            return _imported(target)
+        except ImportError as error:
+            if cmd_name not in _ELSEWHERE:
+                raise
+            return _failing(cmd_name, str(error))
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that the arguments begin with; an error names similar ones."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.NoSuchCommand as error:
+            known = self.list_commands(ctx)
+            raise click.NoSuchCommand(error.command_name, possibilities=known, ctx=ctx) from None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of commands."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, _COMMANDS[name][1]) for name in self.list_commands(ctx)])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return the commands, and the group's options, that begin so."""
+        return [
+            *(
+                CompletionItem(name, help=_COMMANDS[name][1])
+                for name in self.list_commands(ctx)
+                if name.startswith(incomplete)
+            ),
+            *click.Command.shell_complete(self, ctx, incomplete),
+        ]
 
 
-def _plugins() -> dict[str, str]:
-    from importlib.metadata import entry_points  # 20 ms, and NMI needs no plug-in
-
-    return {found.name: found.value for found in entry_points(group=PLUGINS)}
+def _is_here(name: str) -> bool:
+    return name not in _ELSEWHERE or find_spec(_ELSEWHERE[name]) is not None
 
 
 def _imported(target: str) -> click.Command:
@@ -80,14 +162,6 @@ def _imported(target: str) -> click.Command:
     if not isinstance(command, click.Command):
         raise TypeError(f"{target} is no command")
     return command
-
-
-def _load(name: str, target: str) -> click.Command:
-    """Return the command of a plug-in, or a command that says why it cannot be imported."""
-    try:
-        return _imported(target)
-    except (ImportError, AttributeError, TypeError) as error:
-        return _failing(name, str(error))
 
 
 def _failing(name: str, reason: str) -> click.Command:
@@ -102,7 +176,6 @@ def _failing(name: str, reason: str) -> click.Command:
     return click.Command(
         name,
         callback=fail,
-        short_help=f"(cannot be loaded: {reason})",
         params=[click.Argument(["arguments"], nargs=-1, type=click.UNPROCESSED)],
         context_settings={"ignore_unknown_options": True},
         add_help_option=False,

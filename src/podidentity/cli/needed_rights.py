@@ -24,6 +24,7 @@ from podidentity.manifests import (
     POLICY_OF_NMI,
     TOKENS,
     Manifest,
+    admission_policies,
     aks_exceptions,
     crds,
     local_redirect,
@@ -119,7 +120,9 @@ FIRST_GRANTS, EXTENSIONS, OLD = "first-grants", "aks-extensions", "version-0.1"
 NO_TAINT, WAIT, PURGE, AZURE, SECRETS = "no-startup-taint", "wait", "purge", "azure", "secrets"
 LRP, NO_LRP, AUTOMATIC = "lrp", "no-lrp", "aks-automatic"
 MIC, MIC_WAIT, NO_MIC, ARCHIVED_MIC = "mic", "wait-for-mic", "no-mic", "archived-mic"
-MIC_THERE, HOST = "mic-there", "host"
+MIC_THERE, NO_MIC_THERE = "mic-there", "no-mic-there"
+HOST, NO_POLICIES = "host", "no-admission-policies"
+APPLY, ROLLBACK = "migrate-apply", "migrate-rollback"
 PARTS: Mapping[str, str] = {
     GRANT: "lets pods use the identity: without `--no-grant`",
     ATTACH: "attaches a managed identity to the nodes' machines: type 0, without `--no-attach`",
@@ -139,12 +142,16 @@ PARTS: Mapping[str, str] = {
     NO_MIC: "takes MIC away: `enable --no-mic`, `disable`",
     ARCHIVED_MIC: "lets the exception of AAD Pod Identity's MIC count: where that runs",
     MIC_THERE: "looks at MIC, where it is",
+    NO_MIC_THERE: "looks for records that nobody keeps, where no MIC is",
     HOST: "pauses the machine of a node: `--host NODE`",
+    APPLY: "grants what is missing: `migrate apply`",
+    ROLLBACK: "takes back what it granted: `migrate rollback`",
     AUTOMATIC: "keeps its record in NMI's namespace: `--profile aks-automatic`",
     FIRST_GRANTS: "grants the identities that are bound already: at the first `enable`",
     EXTENSIONS: "makes the exceptions of AKS's extensions, if their namespaces exist",
     OLD: "deletes NMI of version 0.1 before the new one starts",
     NO_TAINT: "takes back the rights of an earlier `--startup-taint`",
+    NO_POLICIES: "takes admission policies back, with `--no-admission-policies`",
     WAIT: "says when NMI is ready on each node, or why it is not: without `--no-wait`",
     PURGE: "deletes the custom resources: `--purge`",
     AZURE: "asks Azure which identities the node's machine has: `--azure`",
@@ -245,6 +252,7 @@ def _added(by: list[Manifest]) -> list[Manifest]:
 
 _USUAL, _FOR_POLICY, _FOR_NODE_TOKENS = nmi(), _added(nmi(policy=True)), _added(nmi(as_node=True))
 _FOR_TAINT = startup_taint_rights()
+_FOR_RESOURCES = admission_policies()
 _OF_MIC = mic(managed_identity=True)
 
 
@@ -376,7 +384,9 @@ def _enable() -> Iterator[Right]:
     yield from _to_apply(_DAEMON_SETS, names=_names("DaemonSet", _USUAL), at=_NMI)
     yield from _to_apply("serviceaccounts", names=[ACCOUNT], at=_NMI)
     yield from _to_place(_USUAL)
-    yield from _to_place(_FOR_POLICY)
+    yield from _to_place([*_FOR_POLICY, *_FOR_RESOURCES])
+    names = _names("ValidatingAdmissionPolicy", _FOR_RESOURCES)
+    yield from _to("delete", *_POLICIES, names=names, parts=[NO_POLICIES])
     yield from _to("get", _POLICIES[1], names=[PROTECTED])
     yield from _to("get", "configmaps", names=[RECORD], at=_SYSTEM)
     yield from _to("create", "configmaps", at=_SYSTEM)
@@ -414,7 +424,8 @@ def _disable() -> Iterator[Right]:
     yield from _to("delete", "serviceaccounts", at=_NMI, names=[ACCOUNT])
     yield from _to("delete", _ROLES[0], names=_names("ClusterRole", *made))
     yield from _to("delete", _ROLES[1], names=_names("ClusterRoleBinding", *made))
-    yield from _to("delete", *_POLICIES, names=[POLICY_OF_NMI])
+    names = _names("ValidatingAdmissionPolicy", _FOR_POLICY, _FOR_RESOURCES)
+    yield from _to("delete", *_POLICIES, names=names)
     yield from _to("get", _EXCEPTIONS, names=_OF_AKS)
     yield from _to("delete", _EXCEPTIONS, names=_OF_AKS[:1], at=_SYSTEM)
     yield from _to("delete", _EXCEPTIONS, names=_OF_AKS[1:], parts=[EXTENSIONS])
@@ -504,6 +515,11 @@ def _check() -> Iterator[Right]:
     yield from _to("get", _DENIALS, names=_DENIAL, parts=[LRP], without=fails)
     yield from _to("get", "secrets", parts=[SECRETS], without=fails)
     yield from _to("get", "serviceaccounts", at=_ACCOUNTS, parts=[ACCOUNT_PART], without=fails)
+    names = _names("CustomResourceDefinition", crds())
+    yield from _to("get", _CRDS, names=names, without=fails)
+    yield from _to("create", "subjectaccessreviews.authorization.k8s.io", without=fails)
+    yield from _to("list", _ASSIGNED, parts=[NO_MIC_THERE], without=fails)
+    yield from _to("list", "namespaces", without=fails)
 
 
 def _check_pod() -> Iterator[Right]:
@@ -511,6 +527,14 @@ def _check_pod() -> Iterator[Right]:
     yield from _to("list", _DAEMON_SETS)
     yield from _to("list patch", "pods", at=_NMI)
     yield from _to("list watch", "events", at=_NMI)
+
+
+def _migrate() -> Iterator[Right]:
+    yield from _to("list", _IDENTITIES, _BINDINGS, _EXCEPTIONS, "pods")
+    yield from _to("list", *_ROLES, _DAEMON_SETS, _DEPLOYMENTS)
+    yield from _to("create", *_ROLES, parts=[APPLY])
+    yield from _to(VERB, _IDENTITIES, parts=[APPLY])
+    yield from _to("delete", *_ROLES, parts=[ROLLBACK])
 
 
 def _nodes() -> Iterator[Right]:
@@ -554,6 +578,7 @@ COMMANDS: Mapping[str, Needs] = {
     "explain": Needs(cluster=tuple(_explain()), azure=tuple(_machines("read", AZURE))),
     "check": Needs(cluster=tuple(_check())),
     "check --pod": Needs(cluster=tuple(_check_pod())),
+    "migrate": Needs(cluster=tuple(_migrate())),
     "mic": Needs(cluster=tuple(_mic())),
     "nodes": Needs(cluster=tuple(_nodes())),
 }

@@ -13,13 +13,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
+from typing import TYPE_CHECKING
 
-from podidentity.adapters.kube import Kube
 from podidentity.cli.chain import Fact, LinkState
 from podidentity.cli.objects import Object, find_all
 from podidentity.kernel.rules import Redirect
 from podidentity.kernel.sock_diag import Endpoint
 from podidentity.wire.kube import KubeError, Resource
+
+if TYPE_CHECKING:
+    from podidentity.adapters.kube import Kube
 
 NETWORK_POLICIES = Resource("/apis/networking.k8s.io/v1", "networkpolicies")
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from podidentity.adapters.clock import SystemClock
-from podidentity.adapters.kube import Kube
 from podidentity.adapters.readiness import AgentPages, AgentReadiness
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
 from podidentity.cli.objects import Object, find_all
@@ -23,6 +22,9 @@ from podidentity.cli.parameters import Duration, agents_option
 from podidentity.cli.rollout import namespace_of_nmi, pods_of_nmi, ready
 from podidentity.core.data_path import Hop
 from podidentity.wire.kube import NODES
+
+if TYPE_CHECKING:
+    from podidentity.adapters.kube import Kube
 
 AT_ONCE = 32
 """Nodes that are asked at the same time."""

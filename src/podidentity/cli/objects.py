@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 import re
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from podidentity.adapters.kube import Kube
 from podidentity.wire.kube import (
     AZURE_IDENTITIES,
     AZURE_IDENTITY_BINDINGS,
     AZURE_POD_IDENTITY_EXCEPTIONS,
+    CLUSTER_ROLE_BINDINGS,
+    CLUSTER_ROLES,
     CONFIG_MAPS,
     SERVICE_ACCOUNTS,
     KubeError,
     Resource,
     parse_object_version,
 )
+
+if TYPE_CHECKING:
+    from podidentity.adapters.kube import Kube
 
 Object = dict[str, Any]
 """A Kubernetes object as JSON."""
@@ -34,8 +38,6 @@ POLICY_BINDINGS = Resource(
 )
 ROLES = Resource(RBAC, "roles")
 ROLE_BINDINGS = Resource(RBAC, "rolebindings")
-CLUSTER_ROLES = Resource(RBAC, "clusterroles")
-CLUSTER_ROLE_BINDINGS = Resource(RBAC, "clusterrolebindings")
 LOCAL_REDIRECT_POLICIES = Resource("/apis/cilium.io/v2", "ciliumlocalredirectpolicies")
 CLUSTERWIDE_NETWORK_POLICIES = Resource("/apis/cilium.io/v2", "ciliumclusterwidenetworkpolicies")
 

@@ -10,14 +10,17 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from secrets import token_hex
+from typing import TYPE_CHECKING
 
-from podidentity.adapters.kube import Kube
 from podidentity.cli.objects import Object, find
 from podidentity.cli.output import CommandError
 from podidentity.cli.rollout import namespace_of_nmi, pods_of_nmi, ready, until
 from podidentity.core.resources import PROBE_ANNOTATION, ObjectRef
 from podidentity.wire.events import ProbeReason, probe_answer_name
 from podidentity.wire.kube import EVENTS, PODS
+
+if TYPE_CHECKING:
+    from podidentity.adapters.kube import Kube
 
 SECONDS = 15.0
 """Longest wait for the answer; a probe takes 5 s at most."""

@@ -13,16 +13,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from secrets import token_bytes
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 import msgspec
 
-from podidentity.adapters.arm import Arm
 from podidentity.adapters.clock import SystemClock
 from podidentity.adapters.cluster import WatchedCluster
 from podidentity.adapters.entra.certificates import Certificates
-from podidentity.adapters.kube import Kube
 from podidentity.cli.azure_access import asking, host_name, recorded_hosts
 from podidentity.cli.chain import Credentials, Fact, LinkState, Node, Permissions, on_machine
 from podidentity.cli.connection import right_to
@@ -61,6 +59,10 @@ from podidentity.wire.manifests import (
 )
 from podidentity.wire.reviews import PATH, InconclusiveReview, parse_review, review
 from podidentity.wire.secrets import parse_secret
+
+if TYPE_CHECKING:
+    from podidentity.adapters.arm import Arm
+    from podidentity.adapters.kube import Kube
 
 _T = TypeVar("_T")
 

@@ -7,13 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from podidentity.adapters.kube import Kube
 from podidentity.cli.objects import CRDS, DAEMON_SETS, Object, find_all
 from podidentity.manifests import NAMESPACE
 from podidentity.wire.events import COMPONENT
 from podidentity.wire.kube import EVENTS, PODS, KubeError
+
+if TYPE_CHECKING:
+    from podidentity.adapters.kube import Kube
 
 DAEMON_SET = "nmi"
 """NMI's, as `enable` calls it; a Helm release calls it as the archived chart did."""

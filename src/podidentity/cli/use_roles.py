@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import click
 
-from podidentity.adapters.kube import Kube
 from podidentity.cli.objects import (
-    CLUSTER_ROLE_BINDINGS,
-    CLUSTER_ROLES,
     Object,
     apply,
     called,
@@ -21,9 +19,15 @@ from podidentity.cli.objects import (
 from podidentity.cli.output import CommandError
 from podidentity.core.decision import permission_names
 from podidentity.core.resources import AzureIdentity, ObjectRef
-from podidentity.wire.kube import AZURE_IDENTITIES, KubeError
+from podidentity.wire.kube import (
+    AZURE_IDENTITIES,
+    CLUSTER_ROLE_BINDINGS,
+    CLUSTER_ROLES,
+    KubeError,
+)
 from podidentity.wire.manifests import parse_identity
 from podidentity.wire.rbac import (
+    EVERY,
     GIVEN_BY,
     LABELS,
     RBAC,
@@ -31,10 +35,14 @@ from podidentity.wire.rbac import (
     Grantee,
     RoleHolder,
     binding,
+    granted_names,
     holders,
     role,
     role_name,
 )
+
+if TYPE_CHECKING:
+    from podidentity.adapters.kube import Kube
 
 
 async def give(kube: Kube, names: Iterable[str], grantee: Grantee, giver: Giver) -> None:
@@ -100,7 +108,7 @@ async def take_unneeded(kube: Kube, ref: ObjectRef, gone: Object) -> None:
             click.echo(f"permission kept: another AzureIdentity of {ref.namespace} needs it, too")
             continue
         try:
-            await take(kube, name, Grantee(ref.namespace), (Giver.ADD, Giver.ENABLE))
+            await take(kube, name, Grantee(ref.namespace), (Giver.ADD, Giver.ENABLE, Giver.MIGRATE))
         except KubeError as error:
             if not error.forbidden:
                 raise
@@ -117,8 +125,14 @@ class Roles:
     RIGHT = "the right to list clusterroles and clusterrolebindings"
 
     def __init__(self, roles: list[Object], bindings: list[Object]) -> None:
-        self._roles = roles
-        self._bindings = bindings
+        # A cluster has as many roles as identities: each question looks at few of them.
+        self._roles: dict[str, list[Object]] = {}
+        for found in roles:
+            for name in granted_names(found):
+                self._roles.setdefault(name, []).append(found)
+        self._bindings: dict[str, list[Object]] = {}
+        for each in bindings:
+            self._bindings.setdefault(each["roleRef"]["name"], []).append(each)
 
     @classmethod
     async def read(cls, kube: Kube) -> Roles | None:
@@ -139,7 +153,10 @@ class Roles:
 
     def holders(self, name: str) -> list[RoleHolder]:
         """Return the pods that hold this permission."""
-        return holders(name, self._roles, self._bindings)
+        roles = [*self._roles.get(name, ()), *self._roles.get(EVERY, ())]
+        of_roles = {each["metadata"]["name"] for each in roles}
+        bindings = [found for each in of_roles for found in self._bindings.get(each, ())]
+        return holders(name, roles, bindings)
 
     def grantees(self, names: Iterable[str]) -> set[Grantee]:
         """Return the pods that hold all these permissions."""

@@ -32,8 +32,11 @@ _USER_ASSIGNED = re.compile(
     re.IGNORECASE | re.ASCII,
 )
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
-_DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})+", re.ASCII)
-_AUTHORITY = re.compile(rf"https://({_LABEL}(?:\.{_LABEL})*(?::([0-9]{{1,5}}))?)/?", re.ASCII)
+# Read before it is folded: the sign for kelvin is a k in lower case.
+_DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})+", re.ASCII | re.IGNORECASE)
+_AUTHORITY = re.compile(
+    rf"https://({_LABEL}(?:\.{_LABEL})*(?::([0-9]{{1,5}}))?)/?", re.ASCII | re.IGNORECASE
+)
 LONGEST_AUDIENCE = 512
 _VISIBLE = re.compile(r"[^\s\x00-\x1f\x7f-\x9f]+")
 
@@ -150,7 +153,7 @@ class Tenant:
         # `adfs` is Azure Stack Hub's name for the one tenant of AD FS.
         if folded == "adfs" or GUID.fullmatch(folded):
             return cls(folded)
-        if len(folded) > 253 or not _DOMAIN.fullmatch(folded):
+        if len(folded) > 253 or not _DOMAIN.fullmatch(text.strip()):
             raise InvalidId(f"must be a GUID or a domain name, not {text[:80]!r}")
         return cls(folded)
 
@@ -177,12 +180,12 @@ class Authority:
         """
         if not isinstance(text, str):
             raise InvalidId(f"must be an https URL, not {type(text).__name__}")
-        found = _AUTHORITY.fullmatch(text.strip().lower())
+        found = _AUTHORITY.fullmatch(text.strip())
         if found is None:
             raise InvalidId(f"must be https://HOST/ and nothing more, not {text[:80]!r}")
         if int(found.group(2) or 443) not in range(1, 65536):
             raise InvalidId(f"must be https://HOST/ with a port from 1 to 65535, not {text[:80]!r}")
-        return cls(f"https://{found.group(1)}")
+        return cls(f"https://{found.group(1).lower()}")
 
     def __str__(self) -> str:
         return self.url

@@ -35,6 +35,8 @@ AUDIENCE = "api://AzureADTokenExchange"
 """Entra's, in the public cloud."""
 POLICY_OF_NMI = "podidentity-nmi-tokens"
 """The ValidatingAdmissionPolicy that bounds the tokens NMI asks for by its own right."""
+OWN_SECRETS = "podidentity-own-secrets"
+"""The ValidatingAdmissionPolicy by which an AzureIdentity names a secret of its namespace alone."""
 NODE_AUDIENCES = "podidentity-node-audiences"
 """The ClusterRole whose resources are audiences that nodes may ask for."""
 IDENTITIES = "podidentity-identities"
@@ -59,6 +61,17 @@ class LocalRedirect:
 def crds() -> list[Manifest]:
     """Return the CustomResourceDefinitions: four as before, and that of MIC's ledgers."""
     return _documents("crds.yaml")
+
+
+def admission_policies(*, foreign_secrets: bool = False) -> list[Manifest]:
+    """Return the policies by which the API server refuses what NMI could not use, each bound.
+
+    With `foreign_secrets` NMI reads secrets of other namespaces, and identities may name them.
+    """
+    found = _documents("admission-policies.yaml")
+    return [
+        each for each in found if not foreign_secrets or each["metadata"]["name"] != OWN_SECRETS
+    ]
 
 
 def nmi(

@@ -6,32 +6,58 @@ from importlib import import_module
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from podidentity_sandbox.world import SandboxError
 
 _COMMANDS = {
-    "up": "podidentity_sandbox.cli.worlds:up",
-    "status": "podidentity_sandbox.cli.worlds:status",
-    "shell": "podidentity_sandbox.cli.shells:shell",
-    "env": "podidentity_sandbox.cli.shells:env",
-    "principal": "podidentity_sandbox.cli.principals:principal",
-    "role": "podidentity_sandbox.cli.principals:role",
-    "apply": "podidentity_sandbox.cli.objects:apply",
-    "get": "podidentity_sandbox.cli.objects:get",
-    "delete": "podidentity_sandbox.cli.objects:delete",
-    "exec": "podidentity_sandbox.cli.pods:execute",
-    "logs": "podidentity_sandbox.cli.pods:logs",
-    "part": "podidentity_sandbox.cli.worlds:part",
-    "weather": "podidentity_sandbox.cli.weathers:weather",
-    "csi": "podidentity_sandbox.cli.csi:csi",
-    "demo": "podidentity_sandbox.cli.demo:demo",
-    "prepare": "podidentity_sandbox.cli.demo:prepare",
-    "down": "podidentity_sandbox.cli.worlds:down",
+    "up": ("lifecycle:up", "Bring a sandbox up; returns when all its nodes are Ready."),
+    "status": ("worlds:status", "Say whether a sandbox runs, what its parts do, and where it is."),
+    "shell": (
+        "shells:shell",
+        "Open a shell in which az and kubectl find the sandbox; leave it with `exit`.",
+    ),
+    "env": (
+        "shells:env",
+        "Print the environment in which a shell, az and kubectl find the sandbox.",
+    ),
+    "principal": (
+        "principals:principal",
+        "Make a service principal that has no rights, and print its environment.",
+    ),
+    "role": (
+        "principals:role",
+        "Make a custom role of Azure, and assign it at each scope where it is assignable.",
+    ),
+    "apply": ("objects:apply", "Create the objects of a manifest, or change those that are there."),
+    "get": ("objects:get", "Print objects of a kind: pods, nodes, azureidentities and so on."),
+    "delete": ("objects:delete", "Delete one object."),
+    "exec": ("pods:execute", "Run a program in a pod; its exit code is this command's."),
+    "logs": ("pods:logs", "Print the output of a pod, or of a part of the sandbox."),
+    "part": ("worlds:part", "Take a part away and bring it back: cluster, azure or a node."),
+    "weather": (
+        "weathers:weather",
+        "Show the weather of a running sandbox, or put another in force from now on.",
+    ),
+    "csi": ("csi:csi", "Install the Secrets Store CSI driver with the Azure Key Vault provider."),
+    "demo": (
+        "demo:demo",
+        "Bring a sandbox up, tell the whole story in it, and take it down.",
+    ),
+    "prepare": (
+        "demo:prepare",
+        "Make the Azure of the walk-through: a managed identity, and a vault it may read.",
+    ),
+    "down": ("lifecycle:down", "End a sandbox and remove all of it, also what a crash left."),
 }
+"""Of each command its module and object, and the first sentence of its help."""
 
 
 class Commands(click.Group):
-    """Imports a command when it is asked for, and words the sandbox's own errors."""
+    """Imports a command when it runs, and words the sandbox's own errors.
+
+    The list of commands and their completion come of the table: neither imports a command.
+    """
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         """Return the names in the order in which a person needs them."""
@@ -41,9 +67,36 @@ class Commands(click.Group):
         """Return the command of that name, or None."""
         if cmd_name not in _COMMANDS:
             return None
-        module, _, attribute = _COMMANDS[cmd_name].partition(":")
-        command: click.Command = getattr(import_module(module), attribute)
+        module, _, attribute = _COMMANDS[cmd_name][0].partition(":")
+        command: click.Command = getattr(import_module(f"{__name__}.{module}"), attribute)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that the arguments begin with; an error names similar ones."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.NoSuchCommand as error:
+            raise click.NoSuchCommand(
+                error.command_name, possibilities=_COMMANDS, ctx=ctx
+            ) from None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Write the list of commands."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in _COMMANDS.items()])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Return the commands, and the group's options, that begin so."""
+        return [
+            *(
+                CompletionItem(name, help=summary)
+                for name, (_, summary) in _COMMANDS.items()
+                if name.startswith(incomplete)
+            ),
+            *click.Command.shell_complete(self, ctx, incomplete),
+        ]
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's signature
         """Run the command; a SandboxError ends it with exit code 1 and its words on stderr."""
@@ -55,17 +108,20 @@ class Commands(click.Group):
 
 @click.group(
     cls=Commands,
+    epilog="\n".join(
+        [
+            "\b",
+            "Examples:",
+            "  podidentity sandbox up",
+            '  eval "$(podidentity sandbox env)"',
+            "  podidentity sandbox down",
+        ]
+    ),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 def sandbox() -> None:
-    r"""A cluster and an Azure on this machine, to try identities without a cloud.
+    """A cluster and an Azure on this machine, to try identities without a cloud.
 
     A Kubernetes API server, nodes and pods in network namespaces, and an Azure with Entra, Resource
     Manager, IMDS and Key Vault. Nothing of it touches a real cloud or this machine's network.
-
-    \b
-    Examples:
-      podidentity sandbox up
-      eval "$(podidentity sandbox env)"
-      podidentity sandbox down
     """

@@ -36,11 +36,11 @@ from podidentity_sandbox.plan import Network, Plan
 from podidentity_sandbox.world import SandboxError
 from podidentity_sandbox.world.environment import (
     BROUGHT_BY,
-    NAME_VARIABLE,
     find_azure_cli,
     not_here,
     search_path,
 )
+from podidentity_sandbox.world.folder import NAME_VARIABLE
 from podidentity_sandbox.world.lifecycle import bring_down, bring_up
 
 Story = Sequence[tuple[str, Sequence[Step]]]
@@ -85,15 +85,22 @@ def _with_az(plan: Plan) -> tuple[Mapping[str, str], Story]:
 
 @click.command(
     epilog="Example: podidentity sandbox demo --keep",
-    help=__doc__,
 )
 @click.option("--name", default="demo", show_default=True, help="Name of the sandbox to bring up.")
 @click.option("--rootless", is_flag=True, help="Use user namespaces even as root.")
 @click.option("--keep", is_flag=True, help="Leave the sandbox up, and say how to look around.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a step.")
-@click.option("--az", "with_az", is_flag=True, help="With the real az and kubectl, all 23 steps.")
+@click.option(
+    "--az",
+    "with_az",
+    is_flag=True,
+    help="With the real az and kubectl: the whole walk-through.",
+)
 def demo(name: str, *, rootless: bool, keep: bool, as_json: bool, with_az: bool) -> None:
-    """Tell the whole story."""
+    """Bring a sandbox up, tell the whole story in it, and take it down.
+
+    The exit status is 0 only if every step showed what it must. With --json each step is an object.
+    """
     began = time.monotonic()
     printer: Printer = SilentPrinter() if as_json else TerminalPrinter()
     progress = (lambda _line: None) if as_json else click.echo

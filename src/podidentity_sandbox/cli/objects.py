@@ -6,7 +6,6 @@ import json
 from typing import Any, TextIO
 
 import click
-import yaml
 
 from podidentity_sandbox.cli import options
 from podidentity_sandbox.world.api import Api, Object
@@ -88,6 +87,8 @@ def _split(kind: str, name: str | None) -> tuple[str, str | None]:
 def _document(answer: Object, output: str) -> str:
     if output == "json":
         return json.dumps(answer, indent=2)
+    import yaml  # a table needs none
+
     text: str = yaml.safe_dump(answer, sort_keys=False)
     return text.rstrip("\n")
 

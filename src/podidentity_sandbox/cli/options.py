@@ -8,8 +8,7 @@ from typing import Any
 import click
 
 from podidentity_sandbox.plan import Plan
-from podidentity_sandbox.world.environment import NAME_VARIABLE
-from podidentity_sandbox.world.folder import Folder
+from podidentity_sandbox.world.folder import NAME_VARIABLE, Folder
 from podidentity_sandbox.world.inspection import running_plan
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]

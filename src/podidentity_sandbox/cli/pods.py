@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 from urllib.parse import urlencode
@@ -10,7 +9,8 @@ from urllib.parse import urlencode
 import click
 
 from podidentity_sandbox.cli import options
-from podidentity_sandbox.node.client import ExecFailed, execute_attached
+from podidentity_sandbox.node.execution_requests import ExecFailed
+from podidentity_sandbox.node.terminal import execute_attached
 from podidentity_sandbox.plan import Plan
 from podidentity_sandbox.world import SandboxError
 from podidentity_sandbox.world.api import Api, Object
@@ -93,6 +93,8 @@ def logs(
 
 def _show_part(log: Path, *, follow: bool, tail: int | None) -> None:
     lines = "+1" if tail is None else str(tail)
+    import subprocess  # only here
+
     # tail(1) is told of new lines by the kernel; reading the file here would mean polling.
     command = ["tail", "-n", lines, *(["-f"] if follow else []), str(log)]
     subprocess.run(command, check=False, stdin=subprocess.DEVNULL)

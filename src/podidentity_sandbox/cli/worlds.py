@@ -1,222 +1,17 @@
-"""Commands on the sandbox as a whole: up, down, status, part."""
+"""Commands on a running sandbox as a whole: status, part."""
 
 from __future__ import annotations
 
 import json
-import re
-import time
-from pathlib import Path
 
 import click
 
-from podidentity_sandbox import weather
 from podidentity_sandbox.cli import options
-from podidentity_sandbox.cli.weathers import given as given_weather
-from podidentity_sandbox.node.cri.containerd import names_in
-from podidentity_sandbox.node.cri.options import RuntimeOptions
-from podidentity_sandbox.node.cri.pause import SHELL
-from podidentity_sandbox.plan import MINORS, Network, Plan, Pool, PoolKind
-from podidentity_sandbox.world.blueprint import MOST_NODES
-from podidentity_sandbox.world.control import ask
-from podidentity_sandbox.world.environment import built_images, runtime_tools
-from podidentity_sandbox.world.folder import Folder, base_folder
+from podidentity_sandbox.plan import Plan
+from podidentity_sandbox.world.folder import Folder
 from podidentity_sandbox.world.inspection import Status, memory_limits, proof
 from podidentity_sandbox.world.inspection import status as look
-from podidentity_sandbox.world.lifecycle import Outcome, bring_down, bring_up, names
-
-_POOL = re.compile(
-    r"(?P<kind>uniform|flexible|machines)=(?P<nodes>[1-9][0-9]*)"
-    r"(?:,(?P<group>[\w().-]{1,90})(?:,(?P<subscription>[\w-]{1,64}))?)?",
-    re.ASCII,
-)
-
-
-def _pools(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> tuple[Pool, ...]:
-    """Return the pools that the option names; raise click.BadParameter."""
-    pools: list[Pool] = []
-    for text in given:
-        found = _POOL.fullmatch(text)
-        if found is None:
-            raise click.BadParameter(f"{text!r} is not KIND=NODES[,GROUP[,SUBSCRIPTION]]")
-        pools.append(
-            Pool(
-                kind=PoolKind(found["kind"]),
-                nodes=int(found["nodes"]),
-                group=found["group"] or "",
-                subscription=found["subscription"] or "",
-            )
-        )
-    if sum(pool.nodes for pool in pools) > MOST_NODES:
-        raise click.BadParameter(f"a sandbox has at most {MOST_NODES} nodes")
-    return tuple(pools)
-
-
-@click.command(epilog="Example: podidentity sandbox up --nodes 3 --network bridge")
-@options.name
-@click.option(
-    "--nodes", type=click.IntRange(1, MOST_NODES), default=2, show_default=True, help="How many."
-)
-@click.option(
-    "--network",
-    type=click.Choice([each.value for each in Network]),
-    default=Network.ROUTED.value,
-    show_default=True,
-    help="How pods are joined to their node: each by a link and a route of its own, as Azure CNI"
-    " and Calico do it, or all by one bridge, as kubenet does.",
-)
-@click.option("--rootless", is_flag=True, help="Use a user namespace, even as root.")
-@click.option(
-    "--runtime",
-    type=click.Choice(["programs", "containerd"]),
-    default="programs",
-    show_default=True,
-    help="What runs pods: this machine's programs, or containerd with images.",
-)
-@click.option(
-    "--image",
-    "images",
-    multiple=True,
-    metavar="ARCHIVE",
-    type=click.Path(exists=True, dir_okay=False, resolve_path=True),
-    help="OCI archive for containerd; may be repeated.  [default: what ./scripts/image built]",
-)
-@click.option(
-    "--kubernetes",
-    type=click.Choice([f"1.{minor}" for minor in MINORS]),
-    default=f"1.{MINORS[0]}",
-    show_default=True,
-    help="Its API server's rules: 1.33 restricts nodes' tokens, 1.36 constrains impersonation.",
-)
-@click.option(
-    "--node-init-taints",
-    "init_taints",
-    default="",
-    metavar="KEY=VALUE:EFFECT,…",
-    help="Taints with which nodes join the cluster the first time, as `az aks create` has them.",
-)
-@click.option(
-    "--pool",
-    "pools",
-    multiple=True,
-    metavar="KIND=NODES[,GROUP[,SUBSCRIPTION]]",
-    callback=_pools,
-    help="A pool of nodes, instead of --nodes; may be repeated. Its machines are instances of a"
-    " `uniform` scale set, virtual machines of a `flexible` one, or `machines` alone; in the"
-    " cluster's group and subscription, or in others of these names.",
-)
-@click.option(
-    "--weather",
-    "sky",
-    default="calm",
-    show_default=True,
-    metavar="calm|real|storm|FILE",
-    help="How long changes of Azure and of the cluster take, and which requests fail.",
-)
-@click.option("--weather-seed", "seed", metavar="SEED", help="Decides what befalls which request.")
-@click.option("--json", "as_json", is_flag=True, help="Print what was made as JSON.")
-def up(
-    name: str,
-    *,
-    nodes: int,
-    network: str,
-    rootless: bool,
-    runtime: str,
-    images: tuple[str, ...],
-    kubernetes: str,
-    init_taints: str,
-    pools: tuple[Pool, ...],
-    sky: str,
-    seed: str | None,
-    as_json: bool,
-) -> None:
-    """Bring a sandbox up; returns when all its nodes are Ready."""
-    began = time.monotonic()
-    progress = (lambda _: None) if as_json else (lambda line: click.echo(f"  {line}", err=True))
-    given, joined = None, Network(network)
-    if runtime == "containerd":
-        if rootless:
-            raise click.UsageError("containerd needs root: its containers have users of their own")
-        given = RuntimeOptions(tools=str(runtime_tools()), images=images or built_images())
-    plan = bring_up(
-        name,
-        nodes=nodes,
-        rootless=rootless,
-        network=joined,
-        runtime=given,
-        kubernetes_minor=int(kubernetes.removeprefix("1.")),
-        init_taints=init_taints,
-        pools=pools,
-        weather=given_weather(sky, seed),
-        progress=progress,
-    )
-    seconds = time.monotonic() - began
-    if as_json:
-        click.echo(json.dumps({**_facts(plan), "seconds": round(seconds, 3)}))
-        return
-    option = "" if name == "default" else f" --name {name}"
-    known = (
-        [SHELL, *(name for archive in given.images for name in _names(archive))] if given else []
-    )
-    enable = "podidentity enable" + (f" --image {known[-1]}" if known[1:] else "")
-    following = (
-        (f"podidentity sandbox shell{option}", "a shell for kubectl, az and podidentity"),
-        (enable, "pod identity on every node"),
-        (f"podidentity sandbox down{option}", "take all of it away"),
-    )
-    click.echo(
-        f"Sandbox {name!r} is up after {seconds:.1f} s ({proof(plan)}).\n{_images(known)}\n\nNext:"
-    )
-    for command, why in following:
-        click.echo(f"  {command:<50} # {why}")
-
-
-def _images(known: list[str]) -> str:
-    if known:
-        return f"containerd runs the pods; its images are {', '.join(known)}."
-    return "This machine's programs stand in for every image; a pod without a command idles."
-
-
-def _names(archive: str) -> list[str]:
-    return sorted(names_in(Path(archive)))
-
-
-def _facts(plan: Plan) -> dict[str, object]:
-    return {
-        "name": plan.name,
-        "folder": plan.folder,
-        "rootless": plan.rootless,
-        "memory_limits": _memory(plan),
-        "kubeconfig": str(plan.kubeconfig),
-        "apiserver_port": plan.apiserver_port,
-        "azure_proxy_port": plan.azure_proxy_port,
-        "nodes": [node.name for node in plan.nodes],
-        "network": plan.nodes[0].network,
-        "weather": weather.as_json(weather.read(plan.path)),
-    }
-
-
-def _memory(plan: Plan) -> str | None:
-    """Return which cgroups enforce containers' limits of memory; None: nothing does."""
-    if not plan.memory_root:
-        return None
-    return "v2" if plan.memory_root == plan.cgroup_root else "v1"
-
-
-@click.command(epilog="Example: podidentity sandbox down --all")
-@options.name
-@click.option("--all", "everything", is_flag=True, help="Every sandbox of yours.")
-def down(name: str, *, everything: bool) -> None:
-    """End a sandbox and remove all of it, also what a crash left."""
-    said = {
-        Outcome.RUNNING: "is down",
-        Outcome.REMAINS: "had crashed; its remains are removed",
-        Outcome.NOTHING: "is not running; there was nothing to remove",
-    }
-    wanted = names(base_folder()) if everything else [name]
-    for each in wanted:
-        click.echo(f"Sandbox {each!r} {said[bring_down(each)]}.")
-    if not wanted:
-        click.echo("No sandbox is running.")
+from podidentity_sandbox.world.orders import ask
 
 
 @click.command(epilog="Example: podidentity sandbox status -o json")
@@ -227,12 +22,14 @@ def status(name: str, output: str) -> None:
     found = look(Folder.of(name))
     if output == "json":
         parts = {"supervisor": found.supervisor, "parts": found.parts}
-        click.echo(json.dumps({**_facts(found.plan), **parts}, indent=2))
+        click.echo(json.dumps({**facts(found.plan), **parts}, indent=2))
     else:
         click.echo("\n".join(_told(found)))
 
 
 def _told(found: Status) -> list[str]:
+    from podidentity_sandbox import weather
+
     plan = found.plan
     rows = [("PART", "STATE", "PID", "MEMORY")]
     for part in found.parts:
@@ -266,3 +63,28 @@ def part(name: str, order: str, part: str) -> None:
     plan = options.plan_of(name)
     done = ask(Folder(plan.name, plan.path.parent).control, {"op": order, "part": part})
     click.echo(f"{part} is {done['state']}")
+
+
+def facts(plan: Plan) -> dict[str, object]:
+    """Return what `up` and `status` say of a sandbox as data."""
+    from podidentity_sandbox import weather  # not for `part`, which tells none
+
+    return {
+        "name": plan.name,
+        "folder": plan.folder,
+        "rootless": plan.rootless,
+        "memory_limits": _memory(plan),
+        "kubeconfig": str(plan.kubeconfig),
+        "apiserver_port": plan.apiserver_port,
+        "azure_proxy_port": plan.azure_proxy_port,
+        "nodes": [node.name for node in plan.nodes],
+        "network": plan.nodes[0].network,
+        "weather": weather.as_json(weather.read(plan.path)),
+    }
+
+
+def _memory(plan: Plan) -> str | None:
+    """Return which cgroups enforce containers' limits of memory; None: nothing does."""
+    if not plan.memory_root:
+        return None
+    return "v2" if plan.memory_root == plan.cgroup_root else "v1"

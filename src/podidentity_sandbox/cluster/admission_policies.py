@@ -8,7 +8,7 @@ https://github.com/kubernetes/kubernetes/blob/v1.32.3/staging/src/k8s.io/apiserv
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from cel_expr_python import cel
 
@@ -17,12 +17,14 @@ from podidentity_sandbox.cluster.authentication import User
 from podidentity_sandbox.cluster.kinds.policies import GROUP, compiled_expression
 from podidentity_sandbox.cluster.paths import RequestInfo
 from podidentity_sandbox.cluster.selectors import matches_labels
-from podidentity_sandbox.cluster.status import StatusError
+from podidentity_sandbox.cluster.status import Cause, StatusError
 from podidentity_sandbox.cluster.storage import Storage
 from podidentity_sandbox.cluster.tokens import DEFAULT_SECONDS
 
 POLICIES = f"validatingadmissionpolicies.{GROUP}"
 BINDINGS = f"validatingadmissionpolicybindings.{GROUP}"
+_LONGEST_MESSAGE = 5 * 1024
+"""Bytes of a message that an expression makes."""
 _CODES = {"Forbidden": 403, "Invalid": 422, "Unauthorized": 401, "RequestEntityTooLarge": 413}
 
 
@@ -53,11 +55,12 @@ class AdmissionPolicies:
             policy = self._storage.get(POLICIES, "", binding.object["spec"]["policyName"])
             if policy is None or not _is_about(policy.object["spec"], operation, info, labels):
                 continue
-            for message, reason in _denials(policy.object["spec"], facts):
+            for message, reason in denials(policy.object["spec"], facts):
                 who = f"ValidatingAdmissionPolicy '{policy.name}' with binding '{binding.name}'"
-                error = status.forbidden(
-                    info.resource, info.group, info.name, f"{who} denied request: {message}"
-                )
+                said = f"{who} denied request: {message}"
+                # kubectl shows the causes alone of what is invalid.
+                causes = [Cause("", "", said)]
+                error = status.forbidden(info.resource, info.group, info.name, said, causes)
                 raise StatusError(
                     _CODES.get(reason, 422), reason, error.message, details=error.details
                 )
@@ -94,8 +97,11 @@ def _is_about(
     )
 
 
-def _denials(spec: Obj, facts: Obj) -> Iterator[tuple[str, str]]:
-    """Yield message and reason of each expression that does not hold."""
+def denials(spec: Obj, facts: Obj) -> Iterator[tuple[str, str]]:
+    """Yield message and reason of each expression of a policy that does not hold.
+
+    The facts are what expressions see: object, oldObject and request.
+    """
     strict = spec["failurePolicy"] == "Fail"
     for condition in spec.get("matchConditions") or []:
         holds = _value(condition["expression"], facts)
@@ -103,14 +109,34 @@ def _denials(spec: Obj, facts: Obj) -> Iterator[tuple[str, str]]:
             yield f"match condition {condition['name']} resulted in error: {holds}", "Invalid"
         if holds is not True:
             return
+    facts = facts | {"variables": _variables(spec.get("variables") or [], facts)}
     for each in spec["validations"]:
         expression, holds = each["expression"], _value(each["expression"], facts)
         if isinstance(holds, str):
             if strict:
                 yield f"expression '{expression}' resulted in error: {holds}", "Invalid"
         elif not holds:
-            message = each.get("message") or f"failed expression: {expression}"
-            yield message, each.get("reason") or "Invalid"
+            yield _message(each, facts), each.get("reason") or "Invalid"
+
+
+def _variables(named: Sequence[Obj], facts: Obj) -> Obj:
+    """Return their values; whoever uses one that cannot be evaluated cannot be evaluated either."""
+    values: Obj = {}
+    for each in named:
+        found = compiled_expression(each["expression"]).eval(data=facts | {"variables": values})
+        if found.type() != cel.Type.ERROR:
+            values[each["name"]] = found.plain_value()
+    return values
+
+
+def _message(validation: Obj, facts: Obj) -> str:
+    """Return what is said: the expression's message, if it is one line of a sensible length."""
+    if written := validation.get("messageExpression"):
+        found = compiled_expression(written).eval(data=facts)
+        text = str(found.value()).strip() if found.type() == cel.Type.STRING else ""
+        if text and "\n" not in text and len(text.encode()) <= _LONGEST_MESSAGE:
+            return text
+    return validation.get("message") or f"failed expression: {validation['expression']}"
 
 
 def _value(expression: str, facts: Obj) -> bool | str:

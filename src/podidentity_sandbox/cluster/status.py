@@ -108,10 +108,13 @@ def _details(name: str, group: str, kind: str, causes: Sequence[Cause] = ()) -> 
     if kind:
         details["kind"] = kind
     if causes:
-        details["causes"] = [
-            {"reason": c.reason, "message": c.message, "field": c.field} for c in causes
-        ]
+        details["causes"] = [_without_empty(cause) for cause in causes]
     return details
+
+
+def _without_empty(cause: Cause) -> dict[str, str]:
+    fields = {"reason": cause.reason, "message": cause.message, "field": cause.field}
+    return {name: text for name, text in fields.items() if text}
 
 
 def qualified(resource: str, group: str) -> str:

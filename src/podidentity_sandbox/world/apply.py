@@ -10,8 +10,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import yaml
-
 from podidentity_sandbox.world import SandboxError
 from podidentity_sandbox.world.api import MERGE_PATCH, Api, ApiError, Object, ready
 
@@ -111,6 +109,8 @@ class Kinds:
 
 def documents(text: str) -> Iterator[Object]:
     """Yield the objects of a YAML or JSON text, those of a List one by one; raise SandboxError."""
+    import yaml  # what only reads objects needs none
+
     try:
         found = [document for document in yaml.safe_load_all(text) if document is not None]
     except yaml.YAMLError as cause:

@@ -1,7 +1,7 @@
 """Orders to a running sandbox, over the Unix socket `world.sock` in its folder.
 
-A client sends one JSON object a line, `{"op": …, "part": …}`, and gets one back: what was asked
-for, or `{"error": …}`. The folder lets in its owner only.
+A client (`orders`) sends one JSON object a line, `{"op": …, "part": …}`, and gets one back: what
+was asked for, or `{"error": …}`. The folder lets in its owner only.
 
     status                 every part with its state, process number and memory
     pause, resume PART     it stops answering, and goes on: callers wait, nothing is lost
@@ -15,16 +15,13 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-import socket
 import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
-from podidentity_sandbox.world import SandboxError
+from podidentity_sandbox.world.orders import Answer
 from podidentity_sandbox.world.parts import ChildProcesses, Part, State
 
-Answer = dict[str, Any]
 _SIGNALS = {"pause": signal.SIGSTOP, "resume": signal.SIGCONT, "kill": signal.SIGKILL}
 
 
@@ -88,22 +85,6 @@ class Control:
         if operation == "kill":
             await part.ended()
         return _shown(part)
-
-
-def ask(path: Path, order: Mapping[str, str], seconds: float = 20) -> Answer:
-    """Send an order and return the answer; raise SandboxError for a refusal, OSError for none."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-        client.settimeout(seconds)
-        client.connect(str(path))
-        client.sendall(json.dumps(order).encode() + b"\n")
-        with client.makefile("rb") as answers:
-            line = answers.readline()
-    if not line:
-        raise ConnectionError("the sandbox went away")
-    answer: Answer = json.loads(line)
-    if "error" in answer:
-        raise SandboxError(answer["error"])
-    return answer
 
 
 def _shown(part: Part) -> Answer:

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from podidentity_sandbox.plan import IMDS_ADDRESS, Plan
 from podidentity_sandbox.world import SandboxError
+from podidentity_sandbox.world.folder import NAME_VARIABLE
 
-NAME_VARIABLE = "PODIDENTITY_SANDBOX"
 BROUGHT_BY = {
     "az": "run ./scripts/setup-az",
     "kubectl": "run ./scripts/setup, or install Debian's package kubectl",

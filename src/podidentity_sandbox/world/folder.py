@@ -10,7 +10,6 @@ from __future__ import annotations
 import fcntl
 import os
 import re
-import shutil
 import stat
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,6 +18,8 @@ from pathlib import Path
 from podidentity_sandbox.world import SandboxError
 
 NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,19}")
+NAME_VARIABLE = "PODIDENTITY_SANDBOX"
+"""Names the sandbox that commands mean, as --name does."""
 LOCK = "lock"
 
 
@@ -151,6 +152,8 @@ def _check(path: Path) -> None:
 
 def _remove(folder: Path) -> None:
     """Remove a folder and all in it, also what a pod closed to its owner (mode 000)."""
+    import shutil  # most commands remove nothing
+
     try:
         shutil.rmtree(folder)
     except PermissionError:

@@ -9,9 +9,8 @@ from typing import Any
 
 from podidentity_sandbox.plan import OtherVersion, Plan
 from podidentity_sandbox.world import SandboxError
-from podidentity_sandbox.world.control import ask
 from podidentity_sandbox.world.folder import Folder
-from podidentity_sandbox.world.lifecycle import children
+from podidentity_sandbox.world.orders import ask
 
 
 def proof(plan: Plan) -> str:
@@ -81,6 +80,19 @@ def status(folder: Folder) -> Status:
     for part in parts:
         part["pid"] = numbers.get(part["pid"])
     return Status(plan=plan, supervisor=supervisor, parts=parts)
+
+
+def children(parent: int) -> list[int]:
+    """Return the processes whose parent is `parent` (proc_pid_stat(5), fields 1 and 4)."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        with suppress(OSError):
+            stat = (entry / "stat").read_text()
+            if int(stat.rpartition(")")[2].split()[1]) == parent:
+                found.append(int(entry.name))
+    return found
 
 
 def _numbers_inside(supervisor: int) -> dict[int, int]:

@@ -32,10 +32,11 @@ from podidentity_sandbox.world import SandboxError, cgroups, requirements
 from podidentity_sandbox.world.api import Api, ready
 from podidentity_sandbox.world.authority import write_certificates
 from podidentity_sandbox.world.blueprint import draw_plan, write_kubeconfig
-from podidentity_sandbox.world.control import ask
 from podidentity_sandbox.world.environment import find_azure_cli
 from podidentity_sandbox.world.folder import Claim, Folder
+from podidentity_sandbox.world.inspection import children
 from podidentity_sandbox.world.network import listen_tcp
+from podidentity_sandbox.world.orders import ask
 from podidentity_sandbox.world.supervisor import REAL_PARTS, RUNTIME_NODE
 
 # ---- Down: ends a sandbox, running, hanging or dead
@@ -127,19 +128,6 @@ def _kill(outer: int) -> None:
     for child in children(outer) or [outer]:
         with suppress(ProcessLookupError):
             os.kill(child, signal.SIGKILL)
-
-
-def children(parent: int) -> list[int]:
-    """Return the processes whose parent is `parent` (proc_pid_stat(5), fields 1 and 4)."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        with suppress(OSError):
-            stat = (entry / "stat").read_text()
-            if int(stat.rpartition(")")[2].split()[1]) == parent:
-                found.append(int(entry.name))
-    return found
 
 
 def _ended(pidfd: int, seconds: float) -> bool:

@@ -140,7 +140,8 @@ class Node:
     def checked(self) -> list[str]:
         """Return what `check` says beside its findings, once NMI has told what closes the node."""
         self.place.run("bash", "-c", TOLD)
-        return self.place.run("sh", "-c", "podidentity check 2>&1 >/dev/null || true").splitlines()
+        said = "podidentity check -o json 2>&1 >/dev/null || true"
+        return self.place.run("sh", "-c", said).splitlines()
 
     def taints(self) -> list[str]:
         node = json.loads(self.place.run("kubectl", "get", "node", self.name, "-o", "json"))

@@ -135,7 +135,7 @@ def test_the_policies_are_stored_as_they_were_written(site: Site) -> None:
 
 
 def test_check_says_by_what_requests_come(site: Site) -> None:
-    script = "podidentity check 2>&1 >/dev/null || [ $? = 1 ]"
+    script = "podidentity check -o json 2>&1 >/dev/null || [ $? = 1 ]"
     told = site.place.run("sh", "-c", script)
     assert f"  on {site.place.plan.nodes[0].name}: by lrp\n" in told
 

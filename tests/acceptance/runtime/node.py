@@ -21,10 +21,10 @@ from podidentity_sandbox.node.cri.options import RuntimeOptions
 from podidentity_sandbox.plan import Network, NodePlan, Plan
 from podidentity_sandbox.weather import CALM
 from podidentity_sandbox.world.api import Api, ready
-from podidentity_sandbox.world.control import ask as order
 from podidentity_sandbox.world.folder import Folder
-from podidentity_sandbox.world.inspection import status
-from podidentity_sandbox.world.lifecycle import bring_down, bring_up, children
+from podidentity_sandbox.world.inspection import children, status
+from podidentity_sandbox.world.lifecycle import bring_down, bring_up
+from podidentity_sandbox.world.orders import ask as order
 from tests.acceptance.sandbox import Sandbox
 
 ROOT = Path(__file__).parents[3]

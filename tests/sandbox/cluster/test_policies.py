@@ -109,6 +109,43 @@ async def test_it_is_for_the_requests_that_its_conditions_name(
     assert (await asked(api)).status_code == code
 
 
+@pytest.mark.parametrize(
+    ("validation", "says"),
+    [
+        ({"expression": "variables.wanted == 'b'"}, "failed expression: variables.wanted == 'b'"),
+        ({"messageExpression": "'not ' + variables.asked"}, "not A"),
+        ({"messageExpression": "'  ' + variables.asked + '  '"}, "A"),
+        # What is no single line of text, or too long, is not said.
+        ({"messageExpression": "variables.asked + '\\n'"}, "A"),
+        ({"messageExpression": "'a\\nb'", "message": "so it is"}, "so it is"),
+        ({"messageExpression": "variables.broken", "message": "so it is"}, "so it is"),
+        ({"messageExpression": "[1].size()", "message": "so it is"}, "so it is"),
+        ({"messageExpression": "'   '", "message": "so it is"}, "so it is"),
+        ({"messageExpression": f"'{'x' * 5121}'", "message": "so it is"}, "so it is"),
+        # A variable counts where it is used.
+        ({"expression": "variables.broken"}, "expression 'variables.broken' resulted in error"),
+    ],
+)
+async def test_variables_have_names_and_a_message_may_be_made_of_them(
+    api: httpx2.AsyncClient, validation: dict[str, str], says: str
+) -> None:
+    variables = [
+        {"name": "broken", "expression": "object.spec.nothing"},
+        {"name": "wanted", "expression": "object.spec.audiences[0]"},
+        {"name": "asked", "expression": "variables.wanted.upperAscii()"},
+    ]
+    made = policy(variables=variables, validations=[{"expression": "false", **validation}])
+    await bound(api, made)
+    answer = await asked(api, audiences=["a"])
+    assert answer.status_code == 422
+    whole = answer.json()["message"]
+    assert f"denied request: {says}" in whole
+    # kubectl prints the causes alone.
+    (cause,) = answer.json()["details"]["causes"]
+    assert whole.endswith(cause.pop("message"))
+    assert cause == {}
+
+
 NODES = {
     "apiGroups": [""],
     "apiVersions": ["v1"],

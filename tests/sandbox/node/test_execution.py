@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from podidentity_sandbox.node.client import ExecFailed
+from podidentity_sandbox.node.execution_requests import ExecFailed
 from tests.sandbox.node.site import Site, container, pod, script, terminated
 from tests.sandbox.node.terminals import Terminal
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.net
 ATTACHED = """
 import sys
 from pathlib import Path
-from podidentity_sandbox.node.client import execute_attached
+from podidentity_sandbox.node.terminal import execute_attached
 from podidentity_sandbox.plan import Plan
 plan = Plan.load(Path(sys.argv[1]))
 sys.exit(execute_attached(plan, plan.nodes[0], "default", "pod", None, sys.argv[2:], tty=True))

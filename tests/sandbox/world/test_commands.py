@@ -27,7 +27,7 @@ Run = Callable[..., Result]
 def run(place: Place, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run a command line on sandboxes of stand-ins, in a folder of the test's own."""
     monkeypatch.setattr(folder, "base_folder", lambda: place.base)
-    monkeypatch.setattr("podidentity_sandbox.cli.worlds.base_folder", lambda: place.base)
+    monkeypatch.setattr("podidentity_sandbox.cli.lifecycle.base_folder", lambda: place.base)
     monkeypatch.setattr(lifecycle, "REAL_PARTS", PARTS)
     monkeypatch.setattr(lifecycle, "find_azure_cli", lambda: "")
     monkeypatch.delenv("PODIDENTITY_SANDBOX", raising=False)

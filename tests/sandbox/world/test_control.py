@@ -13,9 +13,9 @@ import pytest
 from podidentity_sandbox.plan import AZURE_ADDRESS, IMDS_ADDRESS, Plan
 from podidentity_sandbox.world import SandboxError
 from podidentity_sandbox.world.api import Api, ready
-from podidentity_sandbox.world.control import ask
 from podidentity_sandbox.world.inspection import status
 from podidentity_sandbox.world.lifecycle import down
+from podidentity_sandbox.world.orders import ask
 from tests.sandbox.world.places import Place, pid_of, traces
 
 pytestmark = pytest.mark.net

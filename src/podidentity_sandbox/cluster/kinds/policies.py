@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
 from cel_expr_python import cel
+from cel_expr_python.ext import ext_strings
 
 from podidentity_sandbox.cluster import Obj, status
 from podidentity_sandbox.cluster.registry import Strategy
@@ -29,13 +30,16 @@ _EXPRESSION = {"key": str, "operator": str, "values": [str]}
 _SELECTOR = {"matchLabels": {str: str}, "matchExpressions": [_EXPRESSION]}
 _CONSTRAINTS = {"matchPolicy": str, "resourceRules": [_RULE], "namespaceSelector": _SELECTOR}
 _CONDITION = {"name": str, "expression": str}
-_VALIDATION = {"expression": str, "message": str, "reason": str}
+_VALIDATION = {"expression": str, "message": str, "messageExpression": str, "reason": str}
 _POLICY = {
     "failurePolicy": str,
     "matchConstraints": _CONSTRAINTS,
     "matchConditions": [_CONDITION],
+    "variables": [_CONDITION],
     "validations": [_VALIDATION],
 }
+_FIELDS = {"matchConditions": _CONDITION, "variables": _CONDITION, "validations": _VALIDATION}
+"""Those of a policy that have expressions."""
 _BINDING = {"policyName": str, "validationActions": [str]}
 POLICY_SHAPE = {"spec": _POLICY}
 BINDING_SHAPE = {"spec": _BINDING}
@@ -72,7 +76,7 @@ class PolicyStrategy(Strategy):
             faults += [*_unknown(where, rule, _RULE), *_not_evaluated(where, rule)]
         if not spec.get("validations"):
             faults.append(status.required("spec.validations", "validations or auditAnnotations"))
-        for field, known in (("matchConditions", _CONDITION), ("validations", _VALIDATION)):
+        for field, known in _FIELDS.items():
             for number, each in enumerate(spec.get(field) or []):
                 where = f"spec.{field}[{number}]"
                 faults += [*_unknown(where, each, known), *_uncompiled(where, each)]
@@ -114,15 +118,23 @@ def _unknown(where: str, found: Obj, known: Obj) -> Iterator[Cause]:
 
 
 def _uncompiled(where: str, found: Obj) -> Iterator[Cause]:
-    expression = found.get("expression", "")
-    try:
-        compiled_expression(expression)
-    except RuntimeError as error:
-        yield status.invalid(f"{where}.expression", expression, f"compilation failed: {error}")
+    for field in ("expression", "messageExpression"):
+        text = found.get(field, "")
+        try:
+            compiled_expression(text) if text or field == "expression" else None
+        except RuntimeError as error:
+            yield status.invalid(f"{where}.{field}", text, f"compilation failed: {error}")
 
 
 @lru_cache(maxsize=256)
 def compiled_expression(expression: str) -> cel.Expression:
-    """Return the program; raises RuntimeError for what does not compile."""
-    names = ("object", "oldObject", "request")
-    return cel.NewEnv(variables=dict.fromkeys(names, cel.Type.DYN)).compile(expression)
+    """Return the program; raises RuntimeError for what does not compile.
+
+    Of the server's libraries it knows that of strings:
+    https://kubernetes.io/docs/reference/using-api/cel/
+    """
+    names = ("object", "oldObject", "request", "variables")
+    variables = dict.fromkeys(names, cel.Type.DYN)
+    return cel.NewEnv(variables=variables, extensions=[ext_strings.ExtStrings()]).compile(
+        expression
+    )

@@ -1,0 +1,640 @@
+"""The order in which a cluster is looked at: groups of checks, each a sentence that should hold.
+
+A check reads what it needs and has the pages beside this one judge it. Where the person may not
+read that, the check says so and counts as failed: what is not known is not well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, replace
+
+from podidentity import __version__
+from podidentity.adapters.clock import SystemClock
+from podidentity.cli import boot_window, controller, local_redirect
+from podidentity.cli.chain import LinkState
+from podidentity.cli.checks import (
+    agents,
+    labels,
+    leftovers,
+    mic,
+    nodes,
+    pods,
+    programs,
+    rules,
+    takers,
+    versions,
+)
+from podidentity.cli.checks.findings import Finding, Severity, not_read, ref_of
+from podidentity.cli.checks.reading import Reading
+from podidentity.cli.enable import NODE_TOKENS_SINCE
+from podidentity.cli.mic import deployments_of_mic
+from podidentity.cli.network_policies import NETWORK_POLICIES
+from podidentity.cli.objects import (
+    CRDS,
+    DAEMON_SETS,
+    NAMESPACES,
+    find,
+    find_all,
+    minor_version,
+)
+from podidentity.cli.pod_facts import credentials_of
+from podidentity.cli.rights import Single
+from podidentity.cli.rollout import (
+    PODS_OF_PROBE,
+    PROBE_SET,
+    is_archived_nmi,
+    nmis,
+    ready,
+    rollout,
+    troubles,
+)
+from podidentity.cli.token_bounds import read_bounds
+from podidentity.cli.use_roles import Roles
+from podidentity.core.data_path import Backend
+from podidentity.core.decision import Authorization, Use, permission_names
+from podidentity.core.resources import AzureIdentity, AzureIdentityBinding, ObjectRef
+from podidentity.manifests import NODE_AUDIENCES, POLICY_OF_NMI, asks_for_any, crds
+from podidentity.manifests import mic as mic_manifests
+from podidentity.manifests import nmi as nmi_manifests
+from podidentity.wire.kube import (
+    AZURE_ASSIGNED_IDENTITIES,
+    AZURE_IDENTITIES,
+    CLUSTER_ROLE_BINDINGS,
+    CLUSTER_ROLES,
+    CONFIG_MAPS,
+    EVENTS,
+    NODES,
+    KubeError,
+)
+from podidentity.wire.pauses import PAUSES, parse_pauses
+from podidentity.wire.rbac import Grantee
+from podidentity.wire.reviews import PATH as REVIEWS
+from podidentity.wire.reviews import parse_review
+
+Line = str
+"""What a check tells besides findings: a fact that is no fault."""
+Look = Callable[[Reading], AsyncIterator["Finding | Line"]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One sentence about a cluster."""
+
+    holds: str
+    """The sentence that is true where nothing is found."""
+    look: Look
+    right: str
+    """What could not be checked without which right, as a clause; {nmi} is NMI's namespace."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Checks of one part of a cluster."""
+
+    title: str
+    checks: tuple[Check, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What one check has found, and told."""
+
+    findings: tuple[Finding, ...] = ()
+    lines: tuple[Line, ...] = ()
+
+
+async def perform(check: Check, reading: Reading) -> Outcome:
+    """Return what a check finds; raise KubeError, but not for a right that is missing."""
+    findings: list[Finding] = []
+    lines: list[Line] = []
+    try:
+        async for each in check.look(reading):
+            if isinstance(each, Finding):
+                findings.append(each)
+            else:
+                lines.append(each)
+    except KubeError as error:
+        if not error.forbidden:
+            raise
+        choices = reading.choices
+        right = check.right.format(nmi=choices.namespace, account=choices.account)
+        findings.append(not_read(f"could not check {right}"))
+    return Outcome(findings=tuple(findings), lines=tuple(lines))
+
+
+# ---- Identities, bindings and exceptions
+
+
+async def _rules(reading: Reading) -> AsyncIterator[Finding]:
+    cluster, exceptions = await reading.cluster(), await reading.exceptions()
+    for each in rules.refused(cluster, exceptions, reading.choices.rules, await reading.matches()):
+        yield each
+
+
+async def _grants(reading: Reading) -> AsyncIterator[Finding]:
+    authorization = reading.choices.authorization
+    if authorization is Authorization.OFF:
+        return
+    cluster, matched = await reading.cluster(), await reading.matches()
+    roles = await Roles.read(reading.kube)
+    if roles is None:
+        yield not_read(f"could not check which identities are granted: you need {Roles.RIGHT}")
+        return
+
+    for each in rules.ungranted(cluster, reading.choices.rules, matched, _lacking(roles)):
+        yield rules.only_told(each) if authorization is Authorization.OBSERVE else each
+
+
+def _lacking(roles: Roles) -> rules.Lacking:
+    def lacking(namespace: str, identity: AzureIdentity) -> Sequence[str]:
+        return roles.lacking(namespace, permission_names(identity))
+
+    return functools.cache(lacking)
+
+
+async def _credentials(reading: Reading) -> AsyncIterator[Finding]:
+    usable = rules.usable_identities(await reading.cluster(), reading.choices.rules)
+    facts = await credentials_of(reading.kube, usable, reading.choices.identities_namespace)
+    for ref, fact in sorted(facts.items()):
+        if fact.state is LinkState.BROKEN:
+            yield rules.cannot_sign_in(ref, fact.text)
+        elif fact.state is LinkState.UNKNOWN:
+            yield not_read(f"could not check whether AzureIdentity {ref} can sign in: {fact.text}")
+
+
+async def _audiences(reading: Reading) -> AsyncIterator[Finding]:
+    bounds = await read_bounds(reading.kube, as_node=reading.choices.tokens_as_node)
+    for each in rules.usable_identities(await reading.cluster(), reading.choices.rules):
+        if audience := bounds.refused(each):
+            yield rules.unnamed_audience(each, audience)
+
+
+IDENTITIES = Group(
+    title="Identities and bindings",
+    checks=(
+        Check(
+            holds="the rules refuse no identity, binding or exception",
+            look=_rules,
+            right="the custom resources: you need the right to list them, and pods",
+        ),
+        Check(
+            holds="each bound identity is granted to its namespace",
+            look=_grants,
+            right=f"which identities are granted: you need {Roles.RIGHT}",
+        ),
+        Check(
+            holds="each credential in the cluster can be used",
+            look=_credentials,
+            right="credentials: you need the right to get secrets",
+        ),
+        Check(
+            holds="NMI may ask for tokens for each audience",
+            look=_audiences,
+            right="for which audiences NMI may ask: you need the right to get "
+            f"validatingadmissionpolicies {POLICY_OF_NMI} and clusterroles {NODE_AUDIENCES}",
+        ),
+    ),
+)
+
+
+# ---- Pods
+
+
+async def _labels(reading: Reading) -> AsyncIterator[Finding]:
+    bindings = [
+        each
+        for each in (await reading.cluster()).all_bindings()
+        if isinstance(each, AzureIdentityBinding)
+    ]
+    matched = await reading.matches()
+    for each in (
+        *labels.unmatched(matched, bindings),
+        *labels.misspelt(matched),
+        *labels.on_the_node(matched),
+    ):
+        yield each
+
+
+async def _permitted(reading: Reading) -> AsyncIterator[Finding]:
+    authorization = reading.choices.authorization
+    roles = None if authorization is Authorization.OFF else await Roles.read(reading.kube)
+    if roles is None:
+        return  # nobody asks for grants, or it is said above that they may not be read
+    held = roles
+
+    def may(use: Use) -> bool:
+        account = Grantee(*use.service_account)
+        return any(each.grantee.includes(account) for each in held.holders(use.name))
+
+    for each in labels.not_theirs(await reading.matches(), _lacking(held), may):
+        told = authorization is Authorization.OBSERVE
+        yield replace(each, severity=Severity.WARNING) if told else each
+
+
+async def _policies(reading: Reading) -> AsyncIterator[Finding]:
+    policies = await find_all(reading.kube, NETWORK_POLICIES)
+    for each in pods.closed_by_policies(await reading.asking(), policies, reading.choices):
+        yield each
+
+
+async def _proofs(reading: Reading) -> AsyncIterator[Finding]:
+    for each in pods.not_provable(await reading.asking(), reading.choices):
+        yield each
+
+
+async def _tokens(reading: Reading) -> AsyncIterator[Finding]:
+    found = await reading.agents()
+    if not found:
+        return  # that NMI is on no node is said elsewhere, and there is nobody who could tell more
+    serving = {each["spec"].get("nodeName") for each in found if ready(each)}
+    told = await reading.backends()
+    silent = {node for node, backend in told.items() if not backend and node not in serving}
+    for each in pods.without_tokens(await reading.asking(), silent):
+        yield each
+
+
+_STATE_OF_NMI = (
+    "the state of NMI: you need the right to get daemonsets and list pods and events in {nmi}"
+)
+PODS = Group(
+    title="Pods",
+    checks=(
+        Check(
+            holds="each pod's label leads to a binding",
+            look=_labels,
+            right="the labels of pods: you need the right to list pods",
+        ),
+        Check(
+            holds="each pod's service account may use what is bound to it",
+            look=_permitted,
+            right=f"what pods may use: you need {Roles.RIGHT}",
+        ),
+        Check(
+            holds="NetworkPolicies let pods with an identity out to IMDS",
+            look=_policies,
+            right="whether NetworkPolicies let pods out to IMDS: you need the right to list "
+            "networkpolicies",
+        ),
+        Check(
+            holds="each pod with an identity can be proved to be itself",
+            look=_proofs,
+            right="the proof of pods: you need the right to list pods",
+        ),
+        Check(
+            holds="requests of each pod with an identity come to NMI",
+            look=_tokens,
+            right=_STATE_OF_NMI,
+        ),
+    ),
+)
+
+
+# ---- Versions
+
+
+async def _versions(reading: Reading) -> AsyncIterator[Finding | Line]:
+    daemon_set = await reading.nmi()
+    workloads = [
+        *([{"kind": "DaemonSet", **daemon_set}] if daemon_set else []),
+        *({"kind": "Deployment", **each} for each in await deployments_of_mic(reading.kube)),
+    ]
+    yield versions.told(__version__, workloads)
+    for each in versions.differing(__version__, workloads):
+        yield each
+
+
+async def _definitions(reading: Reading) -> AsyncIterator[Finding]:
+    ours = crds()
+    found = {
+        name: await find(reading.kube, CRDS, "", name)
+        for name in (each["metadata"]["name"] for each in ours)
+    }
+    for each in versions.definitions(ours, found):
+        yield each
+
+
+VERSIONS = Group(
+    title="Versions",
+    checks=(
+        Check(
+            holds="the programs of the cluster are of this command's version",
+            look=_versions,
+            right="versions: you need the right to list daemonsets in {nmi}, and deployments",
+        ),
+        Check(
+            holds="the custom resources know each field",
+            look=_definitions,
+            right="the definitions: you need the right to get customresourcedefinitions",
+        ),
+    ),
+)
+
+
+# ---- NMI
+
+
+async def _rights_of_nmi(reading: Reading) -> AsyncIterator[Finding]:
+    daemon_set, choices = await reading.nmi(), reading.choices
+    if daemon_set is None:
+        return
+    manifests = nmi_manifests(
+        namespace=choices.namespace,
+        as_node=choices.tokens_as_node,
+        startup_taint=choices.startup_taint,
+    )
+    account = ObjectRef(choices.namespace, choices.account)
+    has = await _reviewed(reading, account, programs.rights_of(manifests, choices.namespace))
+    for each in programs.lacking("DaemonSet", ref_of(daemon_set), account, has):
+        yield each
+
+
+async def _rights_of_mic(reading: Reading) -> AsyncIterator[Finding]:
+    for each in await deployments_of_mic(reading.kube):
+        where = ref_of(each)
+        account = ObjectRef(
+            where.namespace, each["spec"]["template"]["spec"].get("serviceAccountName", "default")
+        )
+        wanted = programs.rights_of(mic_manifests(namespace=where.namespace), where.namespace)
+        has = await _reviewed(reading, account, wanted)
+        for finding in programs.lacking("Deployment", where, account, has):
+            yield finding
+
+
+async def _reviewed(
+    reading: Reading, account: ObjectRef, rights: Sequence[Single]
+) -> dict[Single, bool]:
+    """Return which rights an account has, as the API server decides; raise KubeError."""
+    places = asyncio.Semaphore(AT_ONCE)
+
+    async def ask(right: Single) -> bool:
+        async with places:
+            review = programs.review_for(account, right)
+            return parse_review(await reading.kube.create(REVIEWS, review))
+
+    return dict(zip(rights, await asyncio.gather(*map(ask, rights)), strict=True))
+
+
+AT_ONCE = 16
+"""Questions about rights that are asked at the same time."""
+_REVIEWS = "the rights of programs: you need the right to create subjectaccessreviews"
+
+
+async def _manifest(reading: Reading) -> AsyncIterator[Finding]:
+    daemon_set = await reading.nmi()
+    if daemon_set is not None:
+        for each in agents.weaknesses(
+            daemon_set, reading.choices.attestation, reading.choices.trust
+        ):
+            yield each
+
+
+async def _readiness(reading: Reading) -> AsyncIterator[Finding]:
+    daemon_set = await reading.nmi()
+    if daemon_set is not None and not (state := rollout(daemon_set)).done:
+        name = daemon_set["metadata"]["name"]
+        lines = await troubles(reading.kube, reading.choices.namespace, name=name)
+        yield agents.not_ready(daemon_set, state, lines)
+
+
+async def _warnings(reading: Reading) -> AsyncIterator[Finding]:
+    if await reading.nmi() is not None:
+        for each in agents.agent_warnings(
+            await reading.agents(), await reading.told(), reading.now
+        ):
+            yield each
+
+
+async def _probe(reading: Reading) -> AsyncIterator[Finding]:
+    namespace = reading.choices.namespace
+    if await reading.nmi() is None:
+        return
+    probe = await find(reading.kube, DAEMON_SETS, namespace, PROBE_SET)
+    if probe is not None and not rollout(probe).done:
+        lines = await troubles(reading.kube, namespace, PODS_OF_PROBE, PROBE_SET)
+        yield agents.no_probe(probe, rollout(probe), lines)
+
+
+async def _others(reading: Reading) -> AsyncIterator[Finding]:
+    everywhere = await nmis(reading.kube)
+    if any(ref_of(each).namespace == reading.choices.namespace for each in everywhere):
+        for each in agents.two_agents(reading.choices.namespace, everywhere):
+            yield each
+
+
+async def _bounds(reading: Reading) -> AsyncIterator[Finding]:
+    daemon_set = await reading.nmi()
+    if daemon_set is None or await minor_version(reading.kube) < NODE_TOKENS_SINCE:
+        return
+    role = await find(reading.kube, CLUSTER_ROLES, "", reading.choices.account)
+    if role is not None and any(map(asks_for_any, role.get("rules") or ())):
+        yield agents.tokens_of_any(daemon_set)
+
+
+NMI = Group(
+    title="NMI",
+    checks=(
+        Check(
+            holds="NMI gives up nothing by how it is installed",
+            look=_manifest,
+            right=_STATE_OF_NMI,
+        ),
+        Check(
+            holds="NMI is in one namespace alone",
+            look=_others,
+            right="that NMI is in one namespace alone: you need the right to list daemonsets",
+        ),
+        Check(holds="NMI is ready on each of its nodes", look=_readiness, right=_STATE_OF_NMI),
+        Check(holds="the probe pod runs on each of them", look=_probe, right=_STATE_OF_NMI),
+        Check(holds="NMI warns of nothing", look=_warnings, right=_STATE_OF_NMI),
+        Check(holds="NMI may do what it is there for", look=_rights_of_nmi, right=_REVIEWS),
+        Check(
+            holds="NMI may ask for no token but those of its node's pods",
+            look=_bounds,
+            right="what NMI may do: you need the right to get clusterroles {account}",
+        ),
+    ),
+)
+
+
+# ---- Nodes
+
+
+async def _served(reading: Reading) -> AsyncIterator[Finding]:
+    daemon_set = await reading.nmi()
+    if daemon_set is not None:
+        found = await find_all(reading.kube, NODES)
+        for each in nodes.nodes_without(daemon_set, await reading.agents(), found):
+            yield each
+
+
+async def _routing(reading: Reading) -> AsyncIterator[Finding]:
+    if await reading.nmi() is not None:
+        told = await reading.backends()
+        for each in nodes.host_routed(await find_all(reading.kube, NODES), told):
+            yield each
+
+
+async def _denial(reading: Reading) -> AsyncIterator[Finding]:
+    if reading.choices.backend is Backend.LRP:
+        denied = await local_redirect.denial_is_there(reading.kube)
+        for each in nodes.of_denial(await reading.backends(), denied=denied):
+            yield each
+
+
+async def _backends(reading: Reading) -> AsyncIterator[Line]:
+    for each in local_redirect.lines(await reading.backends()):
+        yield each
+
+
+async def _takers(reading: Reading) -> AsyncIterator[Finding]:
+    daemon_sets = await find_all(reading.kube, DAEMON_SETS)
+    for each in takers.takers(daemon_sets, reading.choices.redirect.metadata_ip):
+        yield each
+
+
+async def _starts(reading: Reading) -> AsyncIterator[Finding | Line]:
+    told = nodes.closed_while_starting(await reading.agents(), await reading.told(), reading.now)
+    for each in nodes.open_while_starting(told):
+        yield each
+    for line in boot_window.lines(reading.choices.startup_taint, told):
+        yield line
+
+
+_NODES_UNREAD = "that every node has NMI: you need the right to list nodes, and pods in {nmi}"
+NODES_GROUP = Group(
+    title="Nodes",
+    checks=(
+        Check(holds="every node has NMI", look=_served, right=_NODES_UNREAD),
+        Check(holds="packets pass NMI's rules on every node", look=_routing, right=_NODES_UNREAD),
+        Check(
+            holds="Cilium's policies let requests come to NMI, and close IMDS",
+            look=_denial,
+            right="whether a policy denies IMDS: you need the right to get "
+            f"ciliumclusterwidenetworkpolicies {local_redirect.DENIAL.name}",
+        ),
+        Check(
+            holds="NMI tells by what requests come to it",
+            look=_backends,
+            right=_STATE_OF_NMI,
+        ),
+        Check(holds="nodes are closed while they start", look=_starts, right=_STATE_OF_NMI),
+        Check(
+            holds="nobody else takes requests to the metadata address",
+            look=_takers,
+            right="who else takes requests: you need the right to list daemonsets",
+        ),
+    ),
+)
+
+
+# ---- MIC
+
+
+async def _controller(reading: Reading) -> AsyncIterator[Finding]:
+    ours = await deployments_of_mic(reading.kube)
+    if not ours:
+        standard = reading.choices.rules.standard
+        if standard and not await controller.archived_mics(reading.kube):
+            yield mic.no_controller(ObjectRef(reading.choices.namespace, controller.DEPLOYMENT))
+    for each in ours:
+        where = ref_of(each)
+        if not each.get("status", {}).get("readyReplicas"):
+            yield mic.mic_not_ready(where, await controller.troubles(reading.kube, where.namespace))
+        pauses = parse_pauses(await find(reading.kube, CONFIG_MAPS, where.namespace, PAUSES))
+        if pauses.all or pauses.hosts:
+            yield mic.mic_paused(where, pauses)
+
+
+async def _works_in_azure(reading: Reading) -> AsyncIterator[Finding]:
+    now = SystemClock().time()
+    for each in await deployments_of_mic(reading.kube):
+        namespace = each["metadata"]["namespace"]
+        pods_of_mic = await controller.pods(reading.kube, namespace)
+        only = {"fieldSelector": mic.EVENTS_OF_MIC}
+        told = await find_all(reading.kube, EVENTS, namespace, **only)
+        for finding in mic.mic_warnings(pods_of_mic, told, now):
+            yield finding
+
+
+async def _attached(reading: Reading) -> AsyncIterator[Finding]:
+    if await deployments_of_mic(reading.kube):
+        for found in await find_all(reading.kube, AZURE_IDENTITIES):
+            for each in mic.not_attached(found):
+                yield each
+
+
+_MIC_UNREAD = (
+    "MIC: you need the right to list deployments, and where it is to get configmaps in its "
+    "namespace"
+)
+MIC = Group(
+    title="MIC",
+    checks=(
+        Check(holds="MIC runs where NMI waits for it", look=_controller, right=_MIC_UNREAD),
+        Check(holds="MIC may do what it is there for", look=_rights_of_mic, right=_REVIEWS),
+        Check(
+            holds="Azure answers MIC, and lets it change each machine",
+            look=_works_in_azure,
+            right="what MIC says of Azure: you need the right to list pods and events in its "
+            "namespace",
+        ),
+        Check(holds="Azure lets MIC attach each identity", look=_attached, right=_MIC_UNREAD),
+    ),
+)
+
+# ---- What is left of others
+
+
+async def _archived(reading: Reading) -> AsyncIterator[Finding]:
+    daemon_sets = await find_all(reading.kube, DAEMON_SETS)
+    workloads = [
+        *({"kind": "DaemonSet", **each} for each in daemon_sets if is_archived_nmi(each)),
+        *({"kind": "Deployment", **each} for each in await controller.archived_mics(reading.kube)),
+    ]
+    for each in leftovers.archived(workloads):
+        yield each
+
+
+async def _records(reading: Reading) -> AsyncIterator[Finding]:
+    if await deployments_of_mic(reading.kube) or await controller.archived_mics(reading.kube):
+        return  # they are kept, and their finalizers taken off
+    records = await find_all(reading.kube, AZURE_ASSIGNED_IDENTITIES)
+    for each in (
+        *leftovers.unkept(records),
+        *leftovers.stuck("AzureAssignedIdentity", AZURE_ASSIGNED_IDENTITIES.plural, records),
+    ):
+        yield each
+
+
+async def _outlived(reading: Reading) -> AsyncIterator[Finding]:
+    bindings = await find_all(reading.kube, CLUSTER_ROLE_BINDINGS)
+    names = {each["metadata"]["name"] for each in await find_all(reading.kube, NAMESPACES)}
+    for each in leftovers.outlived(bindings, names):
+        yield each
+
+
+LEFTOVERS = Group(
+    title="What is left of others",
+    checks=(
+        Check(
+            holds="AAD Pod Identity has gone",
+            look=_archived,
+            right="what is left: you need the right to list daemonsets and deployments",
+        ),
+        Check(
+            holds="no record of an attachment is left alone",
+            look=_records,
+            right="records: you need the right to list azureassignedidentities and deployments",
+        ),
+        Check(
+            holds="no grant outlives its namespace",
+            look=_outlived,
+            right="grants: you need the right to list clusterrolebindings and namespaces",
+        ),
+    ),
+)
+
+GROUPS = (VERSIONS, IDENTITIES, PODS, NMI, NODES_GROUP, MIC, LEFTOVERS)

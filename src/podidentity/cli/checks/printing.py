@@ -1,0 +1,112 @@
+"""What a person sees of a check: lines that appear as they are done, at most 80 columns wide."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+
+import click
+
+from podidentity.cli.checks.findings import Finding, Severity
+from podidentity.cli.checks.groups import Check, Outcome
+
+COLUMNS = 80
+_MARKS = {
+    None: ("\u221a", "ok", "green"),
+    Severity.WARNING: ("\u203c", "!!", "yellow"),
+    Severity.UNKNOWN: ("?", "?", "yellow"),
+    Severity.ERROR: ("\u00d7", "xx", "red"),
+}
+"""For the worst of a check's findings: mark, mark in ASCII, and colour."""
+
+
+def head(title: str) -> str:
+    """Return the lines above a group."""
+    return f"{click.style(title, bold=True)}\n{'-' * len(title)}"
+
+
+def lines(check: Check, outcome: Outcome, encoding: str) -> Iterator[str]:
+    """Yield the lines of one check; `encoding` is that of where they go."""
+    mark = _mark(worst(outcome.findings), encoding)
+    yield f"{mark} {check.holds}"
+    for each in outcome.findings:
+        yield textwrap.indent(shown(each), "    ")
+    for line in outcome.lines:
+        yield _wrapped(line, "    ", more="      ")
+
+
+def worst(found: Iterable[Finding]) -> Severity | None:
+    """Return how bad the worst of them is; None for none."""
+    there = {each.severity for each in found}
+    return next(
+        (each for each in (Severity.ERROR, Severity.UNKNOWN, Severity.WARNING) if each in there),
+        None,
+    )
+
+
+def _mark(severity: Severity | None, encoding: str) -> str:
+    mark, plain, colour = _MARKS[severity]
+    try:
+        mark.encode(encoding)
+    except (UnicodeEncodeError, LookupError):
+        mark = plain
+    return click.style(mark, fg=colour)
+
+
+def shown(finding: Finding) -> str:
+    """Return a finding, its mend, and where more is said about it."""
+    about = finding.about if finding.about.namespace else finding.about.name
+    told = f"{finding.kind} {about} ({finding.reason})".replace("  ", " ")
+    paragraphs = [finding.what, finding.mend]
+    if finding.switch:
+        paragraphs.append(f"or start NMI, for the whole cluster, with {finding.switch}")
+    colour = _MARKS[finding.severity][2]
+    return "\n".join(
+        [
+            click.style(told, fg=colour, bold=True),
+            *(_wrapped(each, "  ") for each in paragraphs),
+            f"  see {finding.link}",
+        ]
+    )
+
+
+def _wrapped(text: str, indent: str, *, more: str = "") -> str:
+    """Return a paragraph; words, such as ids and flags, stay whole."""
+    return textwrap.fill(
+        text,
+        COLUMNS - 4,
+        initial_indent=indent,
+        subsequent_indent=more or indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def summary(found: Sequence[Finding]) -> str:
+    """Return the last line."""
+    numbers = dict.fromkeys(Severity, 0)
+    for finding in found:
+        numbers[finding.severity] += 1
+    words = {
+        Severity.ERROR: ("error", "errors"),
+        Severity.WARNING: ("warning", "warnings"),
+        Severity.UNKNOWN: ("thing that could not be checked", "things that could not be checked"),
+    }
+    parts = [f"{number} {words[each][number != 1]}" for each, number in numbers.items() if number]
+    return f"Found: {', '.join(parts)}." if parts else "Nothing is wrong."
+
+
+def plain(group: str, finding: Finding) -> dict[str, str]:
+    """Return a finding for a program."""
+    return {
+        "group": group,
+        "severity": finding.severity.value,
+        "kind": finding.kind,
+        "namespace": finding.about.namespace,
+        "name": finding.about.name,
+        "reason": str(finding.reason),
+        "message": finding.what,
+        "nextStep": finding.mend,
+        "switch": finding.switch,
+        "link": finding.link,
+    }

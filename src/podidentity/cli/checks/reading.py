@@ -1,0 +1,147 @@
+"""What `check` reads of a cluster: each object and list once, when a part of the check needs it.
+
+Several parts need the same lists, and one that a person may not read is refused to each of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from podidentity.adapters.clock import SystemClock
+from podidentity.adapters.cluster import WatchedCluster
+from podidentity.adapters.kube import Kube
+from podidentity.cli.agent_choices import Choices
+from podidentity.cli.checks.agents import OF_AGENTS
+from podidentity.cli.checks.pods import asking
+from podidentity.cli.checks.rules import matches
+from podidentity.cli.local_redirect import backends
+from podidentity.cli.objects import Object, find_all
+from podidentity.cli.rollout import nmi_of, pods_of_nmi
+from podidentity.core.decision import Match
+from podidentity.core.resources import AzurePodIdentityException, Malformed, Pod
+from podidentity.wire.kube import (
+    AZURE_IDENTITIES,
+    AZURE_IDENTITY_BINDINGS,
+    AZURE_POD_IDENTITY_EXCEPTIONS,
+    EVENTS,
+    PODS,
+    KubeError,
+    Page,
+)
+from podidentity.wire.manifests import parse_binding, parse_exception, parse_identity
+from podidentity.wire.pods import parse_pod
+
+_T = TypeVar("_T", bytes, Page)
+_Asked = tuple[str, tuple[tuple[str, str], ...]]
+
+
+class ReadOnce(Kube):
+    """A client that asks for each object and each list once, and repeats the answer afterwards."""
+
+    def __init__(self, *args: Any, **given: Any) -> None:  # noqa: ANN401 - those of Kube
+        """Know nothing yet."""
+        super().__init__(*args, **given)
+        self._read: dict[_Asked, bytes | KubeError] = {}
+        self._listed: dict[_Asked, Page | KubeError] = {}
+
+    async def get(self, path: str, params: Mapping[str, str] | None = None) -> bytes:
+        """Return the object at `path` as JSON; raise KubeError."""
+        asked = _asked(path, params)
+        if asked not in self._read:
+            try:
+                self._read[asked] = await super().get(path, params)
+            except KubeError as error:
+                self._read[asked] = error
+        return _told(self._read[asked])
+
+    async def list_all(self, path: str, params: Mapping[str, str] | None = None) -> Page:
+        """Return the whole list; raise KubeError."""
+        asked = _asked(path, params)
+        if asked not in self._listed:
+            try:
+                self._listed[asked] = await super().list_all(path, params)
+            except KubeError as error:
+                self._listed[asked] = error
+        return _told(self._listed[asked])
+
+
+def _asked(path: str, params: Mapping[str, str] | None) -> _Asked:
+    return path, tuple(sorted((params or {}).items()))
+
+
+def _told(answer: _T | KubeError) -> _T:
+    if isinstance(answer, KubeError):
+        raise answer
+    return answer
+
+
+@dataclass(slots=True)
+class Reading:
+    """A cluster as `check` reads it, with NMI's choices; all methods raise KubeError."""
+
+    kube: Kube
+    choices: Choices
+    _cluster: WatchedCluster | None = None
+    _exceptions: list[AzurePodIdentityException | Malformed] = field(default_factory=list)
+    _matches: list[Match] | None = None
+
+    async def cluster(self) -> WatchedCluster:
+        """Return the pods, identities, bindings and exceptions of all namespaces."""
+        if self._cluster is None:
+            lists = {
+                each: (await self.kube.list_all(each.path())).items
+                for each in (
+                    *(AZURE_POD_IDENTITY_EXCEPTIONS, PODS),
+                    *(AZURE_IDENTITIES, AZURE_IDENTITY_BINDINGS),
+                )
+            }
+            self._exceptions = [
+                parse_exception(each) for each in lists[AZURE_POD_IDENTITY_EXCEPTIONS]
+            ]
+            self._cluster = WatchedCluster.of(
+                SystemClock(),
+                pods=map(parse_pod, lists[PODS]),
+                identities=map(parse_identity, lists[AZURE_IDENTITIES]),
+                bindings=map(parse_binding, lists[AZURE_IDENTITY_BINDINGS]),
+                exceptions=self._exceptions,
+            )
+        return self._cluster
+
+    async def exceptions(self) -> list[AzurePodIdentityException | Malformed]:
+        """Return the exceptions of all namespaces."""
+        await self.cluster()
+        return self._exceptions
+
+    async def matches(self) -> list[Match]:
+        """Return for each pod which identities the rules let it use, or why none."""
+        if self._matches is None:
+            self._matches = matches(await self.cluster(), self.choices.rules)
+        return self._matches
+
+    async def asking(self) -> list[Pod]:
+        """Return the pods that have an identity, and ask for it over the network."""
+        return asking(await self.matches())
+
+    async def nmi(self) -> Object | None:
+        """Return NMI's DaemonSet."""
+        return await nmi_of(self.kube, self.choices.namespace)
+
+    async def agents(self) -> list[Object]:
+        """Return NMI's pods."""
+        return await pods_of_nmi(self.kube, self.choices.namespace)
+
+    async def told(self) -> list[Object]:
+        """Return the events that NMI's agents have written about their own pods."""
+        namespace = self.choices.namespace
+        return await find_all(self.kube, EVENTS, namespace, fieldSelector=OF_AGENTS)
+
+    async def backends(self) -> dict[str, str]:
+        """Return for each node with NMI what leads requests to it, "" where nothing is known."""
+        return backends(await self.agents(), await self.told(), self.now)
+
+    @property
+    def now(self) -> float:
+        """Seconds since 1970."""
+        return SystemClock().time()

@@ -1,0 +1,114 @@
+"""What a person sees of `check`: 80 columns, colour on a terminal alone, links that exist."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import click
+import pytest
+
+from podidentity.cli.checks.findings import PAGE, REASONS, CheckReason, Finding, Severity, not_read
+from podidentity.cli.checks.groups import GROUPS, Check, Outcome
+from podidentity.cli.checks.printing import COLUMNS, lines, plain, shown, summary
+from podidentity.core.resources import ObjectRef
+from tests.cli.conftest import Ran
+from tests.cli.world import World
+from tests.docs.blocks import ROOT
+
+CHECK = GROUPS[0].checks[0]
+
+
+def finding(severity: Severity = Severity.ERROR, **changes: Any) -> Finding:
+    given = {
+        "kind": "AzureIdentity",
+        "about": ObjectRef("shop", "orders"),
+        "reason": CheckReason.CREDENTIAL,
+        "what": "A sentence that is long enough to be wrapped, because nobody has a wider "
+        "terminal than eighty columns in a ticket. " * 2,
+        "mend": "Add --token-audience=https://a.example/an-audience-that-is-one-long-word "
+        "to the flags of podidentity enable, and run it again.",
+        "switch": "--compat-foreign-secrets",
+    }
+    return Finding(**{**given, **changes}, severity=severity)
+
+
+def of(*found: Finding, told: Sequence[str] = (), encoding: str = "utf-8") -> list[str]:
+    outcome = Outcome(findings=found, lines=tuple(told))
+    return "\n".join(lines(CHECK, outcome, encoding)).splitlines()
+
+
+def test_no_line_is_wider_than_80_columns_and_no_word_is_broken() -> None:
+    shown_lines = list(map(click.unstyle, of(finding(), told=["  a word" * 30])))
+    assert max(map(len, shown_lines)) <= COLUMNS
+    text = " ".join(" ".join(shown_lines).split())
+    assert "--token-audience=https://a.example/an-audience-that-is-one-long-word" in text
+    assert "eighty columns in a ticket." in text
+
+
+@pytest.mark.parametrize(
+    ("found", "mark", "plain_mark"),
+    [
+        ([], "√", "ok"),
+        ([finding(Severity.WARNING)], "‼", "!!"),
+        ([finding(Severity.WARNING), not_read("could not look")], "?", "?"),
+        ([finding(Severity.WARNING), not_read("could not look"), finding()], "\u00d7", "xx"),
+    ],
+    ids=["nothing", "a warning", "unread", "an error"],
+)
+def test_a_check_has_the_mark_of_its_worst_finding_in_ascii_where_nothing_else_can_be_shown(
+    found: list[Finding], mark: str, plain_mark: str
+) -> None:
+    assert click.unstyle(of(*found)[0]) == f"{mark} {CHECK.holds}"
+    assert click.unstyle(of(*found, encoding="ascii")[0]) == f"{plain_mark} {CHECK.holds}"
+
+
+def test_a_finding_is_shown_with_its_next_step_its_switch_and_its_entry() -> None:
+    assert click.unstyle(shown(finding(what="It is lost.", mend="Find it."))).splitlines() == [
+        "AzureIdentity shop/orders (Credential)",
+        "  It is lost.",
+        "  Find it.",
+        "  or start NMI, for the whole cluster, with --compat-foreign-secrets",
+        "  see docs/reference/check.md#credential",
+    ]
+
+
+def test_the_last_line_counts() -> None:
+    assert summary([]) == "Nothing is wrong."
+    found = [finding(), finding(), finding(Severity.WARNING), not_read("x")]
+    assert summary(found) == "Found: 2 errors, 1 warning, 1 thing that could not be checked."
+
+
+def test_a_program_gets_the_group_the_severity_and_the_link_too() -> None:
+    told = plain("Pods", finding(Severity.WARNING))
+    assert (told["group"], told["severity"]) == ("Pods", "warning")
+    assert told["link"] == "docs/reference/check.md#credential"
+
+
+def test_each_reason_has_its_entry_on_the_page_and_no_entry_is_of_no_reason() -> None:
+    entries = re.findall(r"^### (\S+)$", (ROOT / PAGE).read_text(), re.MULTILINE)
+    assert sorted(entries) == sorted(REASONS)
+    assert len({each.lower() for each in entries}) == len(entries), "anchors are lower case"
+
+
+def test_a_finding_of_which_no_page_knows_cannot_be_made() -> None:
+    with pytest.raises(ValueError, match="no page explains Whatever"):
+        finding(reason="Whatever")
+
+
+def test_each_check_says_what_could_not_be_checked_and_by_which_right() -> None:
+    checks: list[Check] = [each for group in GROUPS for each in group.checks]
+    assert all("you need the right to" in each.right for each in checks)
+    assert len({each.holds for each in checks}) == len(checks)
+
+
+def test_the_command_prints_groups_without_colour_where_its_output_is_no_terminal(
+    world: World, podidentity: Callable[..., Ran]
+) -> None:
+    ran = podidentity("check")
+    assert "\x1b" not in ran.out
+    titles = [each.title for each in GROUPS]
+    assert [line for line in ran.out.splitlines() if line in titles] == titles
+    assert max(map(len, ran.out.splitlines())) <= COLUMNS
+    assert world.get("/version") is not None
