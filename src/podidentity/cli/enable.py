@@ -50,7 +50,7 @@ from podidentity.cli.rollout import (
     until_gone,
     until_ready,
 )
-from podidentity.cli.use_roles import give
+from podidentity.cli.use_roles import adopt, give
 from podidentity.core.data_path import Backend
 from podidentity.core.decision import permission_names
 from podidentity.core.resources import AzureIdentity, AzureIdentityBinding
@@ -600,6 +600,7 @@ async def _enable(
         own, *manifests = manifests
         click.echo(f"{called(own)} {await apply(kube, own)}")
     await grant_what_is_there(kube, record, wanted=grants)
+    await adopt(kube)
     for exception in exceptions:
         click.echo(f"{called(exception)} {await create_once(kube, exception)}")
     choices = replace(chosen(manifests[-1]), namespace=namespace)
