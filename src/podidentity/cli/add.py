@@ -193,15 +193,15 @@ async def _prepare_grant(
     if not wanted.grant:
         return
     for name in permission_names(identity):
-        if not wanted.service_account:
-            await _refuse_to_widen(kube, name, wanted)
         if await make_role(kube, name, wanted.grantee) is ApplyResult.CREATED:
             done.made.append(role(name))
+        if not wanted.service_account:
+            await _refuse_to_widen(kube, name, wanted)
 
 
 async def _refuse_to_widen(kube: Kube, name: str, wanted: AddRequest) -> None:
     """Raise CommandError where some accounts of the namespace alone have the permission."""
-    alone = await narrower(kube, name, wanted.ref.namespace)
+    alone = await narrower(kube, name, wanted.grantee)
     if alone:
         accounts = ", ".join(f"{wanted.ref.namespace}/{each}" for each in alone)
         raise CommandError(

@@ -36,10 +36,12 @@ from podidentity.wire.rbac import (
     binding,
     ends_with,
     grantees_of,
+    grants,
     holders,
     is_ours,
     namespace_of,
     owner,
+    permissions_in,
     role,
     role_name,
 )
@@ -127,12 +129,14 @@ async def adopt(kube: Kube) -> None:
         click.echo(f"clusterrolebinding.{RBAC}/{name} {result}: ends with namespace {namespace}")
 
 
-async def narrower(kube: Kube, name: str, namespace: str) -> list[str]:
-    """Return the service accounts that have a permission by `add` or `grant` alone.
+async def narrower(kube: Kube, name: str, grantee: Grantee) -> list[str]:
+    """Return the service accounts of a namespace that alone have a permission of it.
 
-    [] where all of the namespace's have it, or nobody.
+    [] where all of them have it, or nobody.
     """
-    found = await find_all(kube, CLUSTER_ROLE_BINDINGS)
+    namespace = grantee.namespace
+    with _granting(name, grantee):
+        found = await find_all(kube, CLUSTER_ROLE_BINDINGS)
     held = [
         grantee
         for each in found
@@ -210,6 +214,17 @@ async def take_unneeded(kube: Kube, ref: ObjectRef, gone: Object) -> None:
             )
 
 
+async def take_all(kube: Kube) -> None:
+    """Remove every grant of ours, and the roles of them."""
+    of_ours = {"labelSelector": ",".join(f"{key}={value}" for key, value in LABELS.items())}
+    for each in await find_all(kube, CLUSTER_ROLE_BINDINGS, **of_ours):
+        if grants(each["roleRef"]):
+            await _remove(kube, "ClusterRoleBinding", each["metadata"]["name"])
+    for each in await find_all(kube, CLUSTER_ROLES, **of_ours):
+        if grants(each["metadata"]):
+            await _remove(kube, "ClusterRole", each["metadata"]["name"])
+
+
 class Roles:
     """The cluster's ClusterRoles and ClusterRoleBindings, read once."""
 
@@ -239,6 +254,16 @@ class Roles:
     def holders(self, name: str) -> list[RoleHolder]:
         """Return the pods that hold this permission."""
         return holders(name, self._roles, self._bindings)
+
+    def grants(self) -> list[tuple[str, Grantee, Object]]:
+        """Return each permission with whom it is given to, and the ClusterRoleBinding."""
+        names = permissions_in(self._roles)
+        return [
+            (name, grantee, each)
+            for each in self._bindings
+            for name in names.get(each["roleRef"]["name"], ())
+            for grantee in grantees_of(each)
+        ]
 
     def grantees(self, names: Iterable[str]) -> set[Grantee]:
         """Return the pods that hold all these permissions."""

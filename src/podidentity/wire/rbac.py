@@ -108,10 +108,15 @@ def ends_with(found: Object) -> str:
 
 def namespace_of(found: Object) -> str:
     """Return the one namespace whose pods a ClusterRoleBinding of ours is for; "" for others."""
-    if not is_ours(found) or not str(found["roleRef"]["name"]).startswith(_PREFIX):
+    if not is_ours(found) or not grants(found["roleRef"]):
         return ""
     found_in = {each.namespace for one in found.get("subjects") or () for each in _grantee(one)}
     return found_in.pop() if len(found_in) == 1 else ""
+
+
+def grants(named: Object) -> bool:
+    """Whether this is the name of a ClusterRole of ours that holds a permission."""
+    return str(named["name"]).startswith(_PREFIX)
 
 
 def is_ours(found: Object) -> bool:
