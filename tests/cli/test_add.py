@@ -160,7 +160,7 @@ def test_a_namespace_that_is_not_there_is_named(podidentity: Run) -> None:
     ran = add(podidentity, IDENTITY, "nowhere", "orders", *given)
     assert ran.code == 1
     assert "error: There is no namespace nowhere" in ran.err
-    assert "Create the namespace first." in ran.err
+    assert "Create the namespace first" in ran.err
 
 
 @pytest.mark.parametrize(

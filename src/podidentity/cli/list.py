@@ -195,11 +195,9 @@ def _end_of(grantee: Grantee, owner: str, namespaces: Mapping[str, str] | None) 
     known = None if namespaces is None else namespaces.get(grantee.namespace, "")
     if grantee.namespace and known == "":
         return "now: its namespace is gone" if owner else "never; there is no such namespace"
-    if owner:
-        return (
-            "now: its namespace is another" if known not in {None, owner} else "with its namespace"
-        )
-    return "never"
+    if not owner:
+        return "never"
+    return "with its namespace" if known in {None, owner} else "now: its namespace is another"
 
 
 @click.command(
