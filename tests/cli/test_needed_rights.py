@@ -891,6 +891,9 @@ def clear(world: World, begun: list[str]) -> None:
         for plural in ("azureidentities", "azureidentitybindings"):
             deleted(world, f"{CUSTOM}/namespaces/{ns}/{plural}")
         deleted(world, f"/api/v1/namespaces/{ns}/pods", gracePeriodSeconds="0")
+    # A grant that ends with nothing is a matter of each `enable`.
+    ours = ",".join(f"{key}={value}" for key, value in rbac.LABELS.items())
+    deleted(world, f"{RBAC}/clusterrolebindings", labelSelector=ours)
     accounts = f"/namespaces/{manifests.IDENTITIES}"
     deleted(world, f"/api/v1{accounts}/serviceaccounts")
     for plural in ("rolebindings", "roles"):

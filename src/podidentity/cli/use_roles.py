@@ -99,10 +99,13 @@ async def bind(
 
 
 async def _end_with(kube: Kube, found: Object, namespace: str, uid: str) -> ApplyResult:
-    """Have a ClusterRoleBinding end with its namespace; whom it is for stays as it is."""
-    metadata = {"name": found["metadata"]["name"], "ownerReferences": [owner(namespace, uid)]}
-    kind = {"apiVersion": f"{RBAC}/v1", "kind": "ClusterRoleBinding"}
-    return await apply(kube, {**kind, "metadata": metadata})
+    """Have a ClusterRoleBinding end with its namespace; whom it is for stays as it is.
+
+    Who changes owners alone need not hold what the binding grants, so `enable` may do it.
+    """
+    change = {"metadata": {"ownerReferences": [owner(namespace, uid)]}}
+    await kube.merge(CLUSTER_ROLE_BINDINGS.path("", found["metadata"]["name"]), change)
+    return ApplyResult.CONFIGURED
 
 
 async def adopt(kube: Kube) -> None:
