@@ -247,6 +247,13 @@ def to_leave_attached(scene: Scene) -> None:
     scene.world.send("PATCH", f"{where}/orders", {"metadata": {"annotations": record}})
 
 
+EXCEPTION, AGENT = "exception", "--namespace {ns} --name agent"
+
+
+def with_an_exception(scene: Scene) -> None:
+    scene.world.custom(scene.ns, "azurepodidentityexceptions", "agent", {"podLabels": {"a": "b"}})
+
+
 def with_an_older_grant(scene: Scene) -> None:
     scene.granted(ends=False)
 
@@ -318,6 +325,19 @@ CASES: tuple[Case, ...] = (
         command="nodes",
         line="nodes --timeout 1s",
         whole=lambda ran: "Pods are served on 0 of" in ran.err,
+    ),
+    *(
+        Case(command="exception", line=line, parts=(f"exception-{verb}",), **more)
+        for verb, line, more in (
+            ("add", f"{EXCEPTION} add {AGENT} --pod-labels a=b", {"whole": told_all}),
+            (
+                "update",
+                f"{EXCEPTION} update {AGENT} --pod-labels c=d",
+                {"prepare": with_an_exception, "whole": told_all},
+            ),
+            ("list", f"{EXCEPTION} list --namespace {{ns}}", {"prepare": with_an_exception}),
+            ("delete", f"{EXCEPTION} delete {AGENT}", {"prepare": with_an_exception}),
+        )
     ),
     Case(command="grant", line="grant -n {ns} --identity {client}", times=2),
     Case(command="revoke", line="revoke -n {ns} --identity {client}", prepare=Scene.granted),
@@ -888,7 +908,7 @@ def _in(right: Single, ns: str) -> Single:
 def clear(world: World, begun: list[str]) -> None:
     """Take away what a run would leave to the next one."""
     for ns in begun:
-        for plural in ("azureidentities", "azureidentitybindings"):
+        for plural in ("azureidentities", "azureidentitybindings", "azurepodidentityexceptions"):
             deleted(world, f"{CUSTOM}/namespaces/{ns}/{plural}")
         deleted(world, f"/api/v1/namespaces/{ns}/pods", gracePeriodSeconds="0")
     # A grant that ends with nothing is a matter of each `enable`.

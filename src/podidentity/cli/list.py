@@ -258,7 +258,10 @@ def _list_grants(target: ClusterTarget, namespace: str, output: str) -> None:
 async def _grants(kube: Kube, namespace: str) -> list[Grant]:
     roles = await Roles.read(kube)
     if roles is None:
-        raise CommandError(f"Who may use an identity is not known: you need {Roles.RIGHT}")
+        raise CommandError(
+            f"Who may use an identity is not known: you need {Roles.RIGHT}",
+            "podidentity rights list lists all that the command needs.",
+        )
     try:
         there = await find_all(kube, NAMESPACES)
         uids = {each["metadata"]["name"]: each["metadata"]["uid"] for each in there}

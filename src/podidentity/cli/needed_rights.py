@@ -121,6 +121,9 @@ NO_TAINT, WAIT, PURGE, AZURE, SECRETS = "no-startup-taint", "wait", "purge", "az
 LRP, NO_LRP, AUTOMATIC = "lrp", "no-lrp", "aks-automatic"
 MIC, MIC_WAIT, NO_MIC, ARCHIVED_MIC = "mic", "wait-for-mic", "no-mic", "archived-mic"
 MIC_THERE, HOST, NO_POLICIES = "mic-there", "host", "no-admission-policies"
+EXCEPT, CHANGE, EXCEPTED, NO_EXCEPTION = (
+    f"exception-{each}" for each in ("add", "update", "list", "delete")
+)
 OLDER, TAKE_BACK, GRANTS = "older-grants", "take-back", "grants"
 PARTS: Mapping[str, str] = {
     GRANT: "lets pods use the identity: without `--no-grant`",
@@ -143,6 +146,10 @@ PARTS: Mapping[str, str] = {
     MIC_THERE: "looks at MIC, where it is",
     HOST: "pauses the machine of a node: `--host NODE`",
     AUTOMATIC: "keeps its record in NMI's namespace: `--profile aks-automatic`",
+    EXCEPT: "`exception add`",
+    CHANGE: "`exception update`",
+    EXCEPTED: "`exception list`",
+    NO_EXCEPTION: "`exception delete`",
     OLDER: "has grants of earlier versions end with their namespaces",
     TAKE_BACK: "takes back what it made, where it fails",
     GRANTS: "lists who may use which identity: `--grants`",
@@ -493,6 +500,14 @@ def _list() -> Iterator[Right]:
     yield from _to("list", "namespaces", parts=[GRANTS], without=said)
 
 
+def _exception() -> Iterator[Right]:
+    yield from _to("get create", _EXCEPTIONS, at=_PODS, parts=[EXCEPT])
+    yield from _to("get patch", _EXCEPTIONS, at=_PODS, parts=[CHANGE])
+    yield from _to("list", _EXCEPTIONS, at=_PODS, parts=[EXCEPTED])
+    yield from _to("delete", _EXCEPTIONS, at=_PODS, parts=[NO_EXCEPTION])
+    yield from _choices_of_nmi(EXCEPT, CHANGE, EXCEPTED)
+
+
 def _revoke() -> Iterator[Right]:
     yield from _to("list delete", _ROLES[1])
     yield from _to("delete", _ROLES[0])
@@ -580,6 +595,7 @@ COMMANDS: Mapping[str, Needs] = {
     "delete": Needs(cluster=tuple(_delete()), azure=tuple(_machines("read write", DETACH))),
     "grant": Needs(cluster=tuple(_to_grant(bindings="get create patch"))),
     "revoke": Needs(cluster=tuple(_revoke())),
+    "exception": Needs(cluster=tuple(_exception())),
     "explain": Needs(cluster=tuple(_explain()), azure=tuple(_machines("read", AZURE))),
     "check": Needs(cluster=tuple(_check())),
     "check --pod": Needs(cluster=tuple(_check_pod())),
