@@ -302,14 +302,14 @@ CASES: tuple[Case, ...] = (
     Case(
         command="check",
         line="check -o json",
-        parts=("secrets", "account"),
+        parts=("secrets", "account", "no-mic-there"),
         prepare=to_check,
         whole=told_all,
     ),
     Case(
         command="check",
         line="check -o json",
-        parts=("node-tokens",),
+        parts=("node-tokens", "no-mic-there"),
         only=("node-tokens",),
         prepare=to_check_by_node,
         whole=told_all,
@@ -761,7 +761,14 @@ CASES += (
     ),
     of_part("enable", "no-lrp", ENABLE, with_the_redirects_objects),
     of_part("disable", "no-lrp", "disable", with_the_redirects_objects),
-    of_part("check", "lrp", "check -o json", with_redirect, whole=told_all),
+    Case(
+        command="check",
+        line="check -o json",
+        parts=("lrp", "no-mic-there"),
+        only=("lrp",),
+        prepare=with_redirect,
+        whole=told_all,
+    ),
     of_part("enable", "aks-extensions", ENABLE, with_an_extension),
     of_part(
         "enable",
@@ -847,6 +854,40 @@ CASES += (
     of_part("check", "mic-there", "check -o json", with_mic, whole=told_all),
     Case(command="mic", line="mic pause", prepare=with_mic_not_paused, times=2),
     of_part("mic", "host", "mic pause --host aks-nodepool1-12345678-vmss000000", with_mic),
+)
+
+
+def with_archived_mic_and_an_identity(scene: Scene) -> None:
+    """Have what `migrate` reads, nothing of ours, and an identity that nobody may use."""
+    with_the_archived_mic(scene)
+    scene.bound()
+
+
+def migrated(scene: Scene) -> None:
+    """Have granted by `migrate apply`."""
+    with_archived_mic_and_an_identity(scene)
+    as_administrator(scene, "migrate", "apply", "--yes", "-n", scene.ns)
+
+
+def planned(ran: Ran) -> bool:
+    """Whether the plan is there, whatever it says."""
+    return not ran.err and "would be refused" in ran.out
+
+
+CASES += (
+    Case(
+        command="migrate",
+        line="migrate plan -n {ns}",
+        prepare=with_archived_mic_and_an_identity,
+        whole=planned,
+    ),
+    of_part(
+        "migrate",
+        "migrate-apply",
+        "migrate apply --yes -n {ns}",
+        with_archived_mic_and_an_identity,
+    ),
+    of_part("migrate", "migrate-rollback", "migrate rollback --yes", migrated),
 )
 
 

@@ -60,6 +60,10 @@ _COMMANDS = {
         "Say what is wrong in a cluster: of the objects that the rules read, of pods, NMI and"
         " nodes.",
     ),
+    "migrate": (
+        "podidentity.cli.migrate:migrate",
+        "Come from AAD Pod Identity: see what would be refused, and grant what is missing.",
+    ),
     "nodes": (
         "podidentity.cli.nodes:nodes",
         "Say of each node whether pods' requests arrive at NMI.",

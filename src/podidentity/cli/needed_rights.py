@@ -120,7 +120,9 @@ FIRST_GRANTS, EXTENSIONS, OLD = "first-grants", "aks-extensions", "version-0.1"
 NO_TAINT, WAIT, PURGE, AZURE, SECRETS = "no-startup-taint", "wait", "purge", "azure", "secrets"
 LRP, NO_LRP, AUTOMATIC = "lrp", "no-lrp", "aks-automatic"
 MIC, MIC_WAIT, NO_MIC, ARCHIVED_MIC = "mic", "wait-for-mic", "no-mic", "archived-mic"
-MIC_THERE, HOST, NO_POLICIES = "mic-there", "host", "no-admission-policies"
+MIC_THERE, NO_MIC_THERE = "mic-there", "no-mic-there"
+HOST, NO_POLICIES = "host", "no-admission-policies"
+APPLY, ROLLBACK = "migrate-apply", "migrate-rollback"
 EXCEPT, CHANGE, EXCEPTED, NO_EXCEPTION = (
     f"exception-{each}" for each in ("add", "update", "list", "delete")
 )
@@ -144,7 +146,10 @@ PARTS: Mapping[str, str] = {
     NO_MIC: "takes MIC away: `enable --no-mic`, `disable`",
     ARCHIVED_MIC: "lets the exception of AAD Pod Identity's MIC count: where that runs",
     MIC_THERE: "looks at MIC, where it is",
+    NO_MIC_THERE: "looks for records that nobody keeps, where no MIC is",
     HOST: "pauses the machine of a node: `--host NODE`",
+    APPLY: "grants what is missing: `migrate apply`",
+    ROLLBACK: "takes back what it granted: `migrate rollback`",
     AUTOMATIC: "keeps its record in NMI's namespace: `--profile aks-automatic`",
     EXCEPT: "`exception add`",
     CHANGE: "`exception update`",
@@ -548,6 +553,11 @@ def _check() -> Iterator[Right]:
     yield from _to("get", _DENIALS, names=_DENIAL, parts=[LRP], without=fails)
     yield from _to("get", "secrets", parts=[SECRETS], without=fails)
     yield from _to("get", "serviceaccounts", at=_ACCOUNTS, parts=[ACCOUNT_PART], without=fails)
+    names = _names("CustomResourceDefinition", crds())
+    yield from _to("get", _CRDS, names=names, without=fails)
+    yield from _to("create", "subjectaccessreviews.authorization.k8s.io", without=fails)
+    yield from _to("list", _ASSIGNED, parts=[NO_MIC_THERE], without=fails)
+    yield from _to("list", "namespaces", without=fails)
 
 
 def _check_pod() -> Iterator[Right]:
@@ -555,6 +565,15 @@ def _check_pod() -> Iterator[Right]:
     yield from _to("list", _DAEMON_SETS)
     yield from _to("list patch", "pods", at=_NMI)
     yield from _to("list watch", "events", at=_NMI)
+
+
+def _migrate() -> Iterator[Right]:
+    yield from _to("list", _IDENTITIES, _BINDINGS, _EXCEPTIONS, "pods")
+    yield from _to("list", *_ROLES, _DAEMON_SETS, _DEPLOYMENTS)
+    yield from _to("get", "namespaces", parts=[APPLY])
+    yield from _to("create", *_ROLES, parts=[APPLY])
+    yield from _to(VERB, _IDENTITIES, parts=[APPLY])
+    yield from _to("delete", *_ROLES, parts=[ROLLBACK])
 
 
 def _nodes() -> Iterator[Right]:
@@ -599,6 +618,7 @@ COMMANDS: Mapping[str, Needs] = {
     "explain": Needs(cluster=tuple(_explain()), azure=tuple(_machines("read", AZURE))),
     "check": Needs(cluster=tuple(_check())),
     "check --pod": Needs(cluster=tuple(_check_pod())),
+    "migrate": Needs(cluster=tuple(_migrate())),
     "mic": Needs(cluster=tuple(_mic())),
     "nodes": Needs(cluster=tuple(_nodes())),
 }

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING
 import click
 
 from podidentity.cli.objects import (
-    CLUSTER_ROLE_BINDINGS,
-    CLUSTER_ROLES,
     NAMESPACES,
     ApplyResult,
     Object,
@@ -24,9 +22,15 @@ from podidentity.cli.objects import (
 from podidentity.cli.output import CommandError
 from podidentity.core.decision import permission_names
 from podidentity.core.resources import AzureIdentity, ObjectRef
-from podidentity.wire.kube import AZURE_IDENTITIES, KubeError
+from podidentity.wire.kube import (
+    AZURE_IDENTITIES,
+    CLUSTER_ROLE_BINDINGS,
+    CLUSTER_ROLES,
+    KubeError,
+)
 from podidentity.wire.manifests import parse_identity
 from podidentity.wire.rbac import (
+    EVERY,
     GIVEN_BY,
     LABELS,
     RBAC,
@@ -35,13 +39,13 @@ from podidentity.wire.rbac import (
     RoleHolder,
     binding,
     ends_with,
-    grantees_of,
+    granted_names,
+    grantees,
     grants,
     holders,
     is_ours,
     namespace_of,
     owner,
-    permissions_in,
     role,
     role_name,
 )
@@ -144,7 +148,7 @@ async def narrower(kube: Kube, name: str, grantee: Grantee) -> list[str]:
         grantee
         for each in found
         if each["roleRef"]["name"] == role_name(name)
-        for grantee in grantees_of(each)
+        for grantee in grantees(each)
         if grantee.namespace in {"", namespace}
     ]
     if any(not each.service_account for each in held):
@@ -206,7 +210,7 @@ async def take_unneeded(kube: Kube, ref: ObjectRef, gone: Object) -> None:
             click.echo(f"permission kept: another AzureIdentity of {ref.namespace} needs it, too")
             continue
         try:
-            await take(kube, name, Grantee(ref.namespace), (Giver.ADD, Giver.ENABLE))
+            await take(kube, name, Grantee(ref.namespace), (Giver.ADD, Giver.ENABLE, Giver.MIGRATE))
         except KubeError as error:
             if not error.forbidden:
                 raise
@@ -234,8 +238,14 @@ class Roles:
     RIGHT = "the right to list clusterroles and clusterrolebindings"
 
     def __init__(self, roles: list[Object], bindings: list[Object]) -> None:
-        self._roles = roles
-        self._bindings = bindings
+        # A cluster has as many roles as identities: each question looks at few of them.
+        self._roles: dict[str, list[Object]] = {}
+        for found in roles:
+            for name in granted_names(found):
+                self._roles.setdefault(name, []).append(found)
+        self._bindings: dict[str, list[Object]] = {}
+        for each in bindings:
+            self._bindings.setdefault(each["roleRef"]["name"], []).append(each)
 
     @classmethod
     async def read(cls, kube: Kube) -> Roles | None:
@@ -256,16 +266,19 @@ class Roles:
 
     def holders(self, name: str) -> list[RoleHolder]:
         """Return the pods that hold this permission."""
-        return holders(name, self._roles, self._bindings)
+        roles = [*self._roles.get(name, ()), *self._roles.get(EVERY, ())]
+        of_roles = {each["metadata"]["name"] for each in roles}
+        bindings = [found for each in of_roles for found in self._bindings.get(each, ())]
+        return holders(name, roles, bindings)
 
     def grants(self) -> list[tuple[str, Grantee, Object]]:
         """Return each permission with whom it is given to, and the ClusterRoleBinding."""
-        names = permissions_in(self._roles)
         return [
-            (name, grantee, each)
-            for each in self._bindings
-            for name in names.get(each["roleRef"]["name"], ())
-            for grantee in grantees_of(each)
+            (name or "*", grantee, each)
+            for name, roles in self._roles.items()
+            for found in roles
+            for each in self._bindings.get(found["metadata"]["name"], ())
+            for grantee in grantees(each)
         ]
 
     def grantees(self, names: Iterable[str]) -> set[Grantee]:

@@ -26,7 +26,8 @@ RBAC = "rbac.authorization.k8s.io"
 LABELS = {"app.kubernetes.io/managed-by": "podidentity"}
 """Labels of the objects that podidentity makes."""
 GIVEN_BY = "aadpodidentity.k8s.io/granted-by"
-"""Annotation of a ClusterRoleBinding: the command that made it. `delete` removes those of `add`."""
+"""Annotation of a ClusterRoleBinding, and of the ClusterRole that `migrate` made: the command that
+made it. `delete` removes those of `add`."""
 
 _ALL_ACCOUNTS = "system:serviceaccounts"
 _EVERYBODY = frozenset({_ALL_ACCOUNTS, "system:authenticated"})
@@ -43,6 +44,7 @@ class Giver(StrEnum):
     GRANT = "grant"
     ADD = "add"
     ENABLE = "enable"
+    MIGRATE = "migrate"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -110,7 +112,7 @@ def namespace_of(found: Object) -> str:
     """Return the one namespace whose pods a ClusterRoleBinding of ours is for; "" for others."""
     if not is_ours(found) or not grants(found["roleRef"]):
         return ""
-    found_in = {each.namespace for one in found.get("subjects") or () for each in _grantee(one)}
+    found_in = {each.namespace for each in grantees(found)}
     return found_in.pop() if len(found_in) == 1 else ""
 
 
@@ -148,31 +150,25 @@ def holders(name: str, roles: Iterable[Object], bindings: Iterable[Object]) -> l
 
     Wildcards count. Users and groups without pods do not.
     """
-    granting = {each["metadata"]["name"] for each in roles if _grants(each, name)}
+    granting = {
+        each["metadata"]["name"]
+        for each in roles
+        if not granted_names(each).isdisjoint({name, EVERY})
+    }
     found = {
         RoleHolder(grantee, each["metadata"]["name"])
         for each in bindings
         if each["roleRef"]["name"] in granting
-        for subject in each.get("subjects") or ()
-        for grantee in _grantee(subject)
+        for grantee in grantees(each)
     }
     return sorted(found, key=lambda granted: (granted.grantee, granted.binding))
 
 
-def permissions_in(roles: Iterable[Object]) -> dict[str, list[str]]:
-    """Return the permissions of each ClusterRole that has any, by its name; `*` for all."""
-    found: dict[str, list[str]] = {}
-    for each in roles:
-        for rule in each.get("rules") or ():
-            if _covers({**rule, "resourceNames": []}, ""):
-                names = rule.get("resourceNames") or ["*"]
-                found.setdefault(each["metadata"]["name"], []).extend(map(str, names))
-    return found
-
-
-def grantees_of(found: Object) -> list[Grantee]:
-    """Return the pods that a ClusterRoleBinding is for, in order."""
-    return sorted({each for one in found.get("subjects") or () for each in _grantee(one)})
+def grantees(found: Object) -> frozenset[Grantee]:
+    """Return the pods that a ClusterRoleBinding is about."""
+    return frozenset(
+        grantee for subject in found.get("subjects") or () for grantee in _grantee(subject)
+    )
 
 
 def _head(kind: str, name: str) -> dict[str, Any]:
@@ -195,16 +191,25 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _grants(found: Object, name: str) -> bool:
-    return any(_covers(rule, name) for rule in found.get("rules") or ())
+EVERY = ""
+"""Among granted names: all of them."""
 
 
-def _covers(rule: Object, name: str) -> bool:
+def granted_names(role: Object) -> set[str]:
+    """Return the names that a role lets its holders use, EVERY for a rule without names."""
+    return {
+        name
+        for rule in role.get("rules") or ()
+        if _covers(rule)
+        for name in rule.get("resourceNames") or (EVERY,)
+    }
+
+
+def _covers(rule: Object) -> bool:
     return (
         _has(rule.get("verbs"), VERB)
         and _has(rule.get("apiGroups"), GROUP)
         and _has(rule.get("resources"), RESOURCE)
-        and (not rule.get("resourceNames") or name in rule["resourceNames"])
     )
 
 

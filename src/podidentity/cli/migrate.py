@@ -1,0 +1,487 @@
+"""`podidentity migrate`: what a take-over from AAD Pod Identity would cost, and the grants for it.
+
+`plan` only looks. `apply` writes the permissions that are missing, each marked as its own, so that
+it may be interrupted and run again, and `rollback` takes back exactly these. Nothing else of the
+cluster is changed: a switch is the operator's to turn, an object its owner's to correct.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import click
+
+from podidentity.adapters.clock import SystemClock
+from podidentity.adapters.cluster import WatchedCluster
+from podidentity.adapters.kube import Kube
+from podidentity.cli import controller
+from podidentity.cli.agent_choices import choices_of_nmi
+from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
+from podidentity.cli.objects import (
+    DAEMON_SETS,
+    ApplyResult,
+    Object,
+    called,
+    create_once,
+    find_all,
+    remove,
+)
+from podidentity.cli.output import FORMATS, CommandError, data, examples, output_option
+from podidentity.cli.parameters import Name
+from podidentity.cli.rollout import is_archived_nmi, nmis
+from podidentity.cli.use_roles import Roles, grant_command, uid_of_namespace
+from podidentity.core.authorities import KNOWN_AUTHORITIES
+from podidentity.core.decision import Authorization, Rules, Use
+from podidentity.core.migration import Loss, Switch, archived_rules, losses
+from podidentity.core.resources import (
+    Authority,
+    AzureIdentity,
+    AzureIdentityBinding,
+    AzurePodIdentityException,
+)
+from podidentity.wire.kube import (
+    AZURE_IDENTITIES,
+    AZURE_IDENTITY_BINDINGS,
+    AZURE_POD_IDENTITY_EXCEPTIONS,
+    CLUSTER_ROLE_BINDINGS,
+    CLUSTER_ROLES,
+    PODS,
+    KubeError,
+)
+from podidentity.wire.manifests import parse_binding, parse_exception, parse_identity
+from podidentity.wire.pods import parse_pod
+from podidentity.wire.rbac import GIVEN_BY, LABELS, RBAC, Giver, Grantee, binding, role
+
+_MOST_NAMED = 5
+"""Pods, in the text of one loss."""
+_OURS = ",".join(f"{key}={value}" for key, value in LABELS.items())
+
+
+@click.group(
+    epilog=examples(
+        "podidentity migrate plan",
+        "podidentity migrate apply",
+        "podidentity migrate rollback",
+    )
+)
+def migrate() -> None:
+    """Come from AAD Pod Identity: see what would be refused, and grant what is missing."""
+
+
+_only = click.option(
+    "-n",
+    "--namespace",
+    "namespaces",
+    type=Name(),
+    multiple=True,
+    help="Only pods of this namespace; may be repeated. [default: all]",
+)
+_archived_namespaced = click.option(
+    "--archived-namespaced/--archived-crossing",
+    "namespaced",
+    default=None,
+    help="Whether AAD Pod Identity ran with --forceNamespaced. [default: as its NMI says; where "
+    "that is gone, it did not]",
+)
+
+
+@migrate.command(
+    epilog=examples(
+        "podidentity migrate plan",
+        "podidentity migrate plan -n shop",
+        "podidentity migrate plan -o json | jq -r '.refused[].grants[].command'",
+    )
+)
+@_only
+@_archived_namespaced
+@output_option(*FORMATS, default="table")
+@cluster_options
+@click.pass_context
+def plan(
+    ctx: click.Context,
+    /,
+    *,
+    target: ClusterTarget,
+    namespaces: tuple[str, ...],
+    namespaced: bool | None,
+    output: str,
+) -> None:
+    """List what works under AAD Pod Identity and would be refused here. Nothing is changed.
+
+    For each it names the pods, and what would keep them working: a permission, which `migrate
+    apply` grants, another object, or a switch of NMI, with what that switch opens. It judges by the
+    flags of our NMI where that is, else by its defaults. Exit code 1: something would be refused.
+    """
+    found = on_cluster(target, lambda kube: _plan(kube, namespaces, namespaced))
+    if output != "table":
+        click.echo(data(found.as_data(), output))
+    else:
+        click.echo("\n\n".join(found.lines()))
+    ctx.exit(1 if found.losses else 0)
+
+
+@migrate.command(
+    epilog=examples("podidentity migrate apply", "podidentity migrate apply -n shop --yes")
+)
+@_only
+@_archived_namespaced
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@cluster_options
+def apply(
+    *,
+    target: ClusterTarget,
+    namespaces: tuple[str, ...],
+    namespaced: bool | None,
+    yes: bool,
+) -> None:
+    """Grant each namespace the identities that `migrate plan` lists for it.
+
+    Whoever may make an AzureIdentity could have written any client id into it: read the plan before
+    you grant it. It may be interrupted and run again; what is there already stays as it is.
+    """
+
+    def confirmed(wanted: Sequence[tuple[str, Grantee]]) -> None:
+        for name, grantee in wanted:
+            click.echo(f"{grantee} may use {name}")
+        if not yes:
+            click.confirm(f"Grant these {len(wanted)} permissions?", abort=True)
+
+    async def work(kube: Kube) -> None:
+        found = await _plan(kube, namespaces, namespaced)
+        wanted = found.grants
+        if wanted:
+            confirmed(wanted)
+        for name, grantee in wanted:
+            await _grant(kube, name, grantee)
+        what = f"Granted {len(wanted)} permissions." if wanted else "No permission is missing."
+        click.echo(f"{what} podidentity migrate rollback takes back what migrate has granted.")
+        left = [each for each in found.losses if not each.granting_is_enough]
+        if left:
+            click.echo(
+                f"{len(left)} losses need more than a permission: podidentity migrate plan names "
+                "them.",
+                err=True,
+            )
+
+    on_cluster(target, work)
+
+
+@migrate.command(
+    epilog=examples("podidentity migrate rollback", "podidentity migrate rollback --yes")
+)
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@cluster_options
+def rollback(*, target: ClusterTarget, yes: bool) -> None:
+    """Take back what `migrate apply` has granted, and nothing else.
+
+    A permission that `podidentity grant` has granted since, too, stays. AAD Pod Identity needs no
+    permissions: its pods go on. It may be interrupted and run again.
+    """
+
+    async def work(kube: Kube) -> None:
+        everything = await find_all(kube, CLUSTER_ROLE_BINDINGS)
+        going = [each for each in everything if _is_ours(each)]
+        going_names = {each["metadata"]["name"] for each in going}
+        bound = {
+            each["roleRef"]["name"]
+            for each in everything
+            if each["metadata"]["name"] not in going_names
+        }
+        roles = [
+            each
+            for each in await find_all(kube, CLUSTER_ROLES, labelSelector=_OURS)
+            if _is_ours(each) and each["metadata"]["name"] not in bound
+        ]
+        if not yes and (going or roles):
+            click.confirm(f"Take {len(going)} permissions back?", abort=True)
+        for kind, found in (("ClusterRoleBinding", going), ("ClusterRole", roles)):
+            for each in found:
+                await _remove(kube, kind, each["metadata"]["name"])
+        click.echo(f"Took {len(going)} permissions back.")
+
+    on_cluster(target, work)
+
+
+# What there is, and what would be lost.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a take-over would cost."""
+
+    losses: tuple[Loss, ...]
+    after: Rules
+    """Ours."""
+    authorities: Mapping[Any, Authority]
+    """Those that AzureIdentities name, by their names."""
+
+    @property
+    def grants(self) -> list[tuple[str, Grantee]]:
+        """The permissions that are missing, each once."""
+        return sorted(
+            {(name, Grantee(each.namespace)) for each in self.losses for name in each.permissions},
+            key=lambda one: (one[1], one[0]),
+        )
+
+    def flags(self, some: Iterable[Loss]) -> list[str]:
+        """Return the flags of NMI with which the rules refuse none of these."""
+        some = list(some)
+        wanted = {switch for each in some for switch in each.switches}
+        return [self._flag(switch, some) for switch in Switch if switch in wanted]
+
+    def _flag(self, switch: Switch, some: Sequence[Loss]) -> str:
+        of = [each for each in some if switch in each.switches]
+        if switch is Switch.EXCEPTION_NAMESPACES:
+            names = {each.namespace for each in of} | (self.after.exception_namespaces or set())
+            return f"{switch}={','.join(sorted(names))}"
+        if switch is Switch.AUTHORITIES:
+            named = {self.authorities.get(each.refusal.about) for each in of} - {None}
+            more = named | (self.after.authorities - KNOWN_AUTHORITIES)
+            return f"{switch}={','.join(sorted(map(str, more)))}"
+        return switch.value
+
+    def lines(self) -> Iterator[str]:
+        """Yield the plan for people: a paragraph for each loss, and the sum."""
+        if not self.losses:
+            yield "Nothing that works under AAD Pod Identity would be refused."
+            return
+        for each in self.losses:
+            yield "\n".join(self._lines_of(each))
+        flags = self.flags(self.losses)
+        yield "\n".join(
+            [
+                f"{len(self.losses)} would be refused. podidentity migrate apply grants "
+                f"{len(self.grants)} permissions.",
+                *(
+                    [f"With all switches: podidentity enable {_as_arguments(flags)}"]
+                    if flags
+                    else []
+                ),
+            ]
+        )
+
+    def _lines_of(self, loss: Loss) -> Iterator[str]:
+        yield f"{loss.namespace}: {loss.refusal.about} ({loss.refusal.reason.value}), {_whom(loss)}"
+        yield f"  {loss.refusal.message}"
+        if not loss.granting_is_enough:
+            yield f"  {loss.refusal.next_step}"
+        for switch in loss.switches:
+            yield f"  or start NMI, for the whole cluster, with {self._flag(switch, [loss])}:"
+            yield f"    {switch.opens}"
+        for name in loss.permissions:
+            yield f"  to grant: {grant_command(name, Grantee(loss.namespace))}"
+
+    def as_data(self) -> dict[str, Any]:
+        """Return the plan for programs."""
+        return {
+            "refused": [
+                {
+                    "namespace": each.namespace,
+                    "about": str(each.refusal.about),
+                    "reason": each.refusal.reason.value,
+                    "message": each.refusal.message,
+                    "nextStep": each.refusal.next_step,
+                    "pods": [pod.name for pod in each.pods],
+                    "switches": [
+                        {"flag": self._flag(switch, [each]), "opens": switch.opens}
+                        for switch in each.switches
+                    ],
+                    "grants": [
+                        {
+                            "identity": name,
+                            "command": grant_command(name, Grantee(each.namespace)),
+                        }
+                        for name in each.permissions
+                    ],
+                }
+                for each in self.losses
+            ],
+            "flags": self.flags(self.losses),
+        }
+
+
+def _whom(loss: Loss) -> str:
+    if not loss.pods:
+        return "no pod at the moment"
+    more = len(loss.pods) - _MOST_NAMED
+    named = ", ".join(each.name for each in loss.pods[:_MOST_NAMED])
+    return f"pods {named}" + (f" and {more} more" if more > 0 else "")
+
+
+def _as_arguments(flags: Iterable[str]) -> str:
+    return " ".join(f"--nmi-arg={each}" for each in flags)
+
+
+async def _plan(kube: Kube, namespaces: Sequence[str], namespaced: bool | None) -> Plan:
+    identities = [
+        parse_identity(each) for each in (await kube.list_all(AZURE_IDENTITIES.path())).items
+    ]
+    bindings = [
+        parse_binding(each) for each in (await kube.list_all(AZURE_IDENTITY_BINDINGS.path())).items
+    ]
+    exceptions = [
+        parse_exception(each)
+        for each in (await kube.list_all(AZURE_POD_IDENTITY_EXCEPTIONS.path())).items
+    ]
+    pods = [parse_pod(each) for each in (await kube.list_all(PODS.path())).items]
+    cluster = WatchedCluster.of(
+        SystemClock(), pods=pods, identities=identities, bindings=bindings, exceptions=exceptions
+    )
+    authorities = {
+        each.ref: each.entra.authority
+        for each in identities
+        if isinstance(each, AzureIdentity) and each.entra and each.entra.authority
+    }
+    if namespaced is None:
+        namespaced = is_namespaced(await find_all(kube, DAEMON_SETS))
+    known = [each for each in exceptions if isinstance(each, AzurePodIdentityException)]
+    after, permitted = await _ours(kube, known)
+    found = losses(
+        pods,
+        [each for each in bindings if isinstance(each, AzureIdentityBinding)],
+        known,
+        cluster,
+        before=archived_rules(authorities.values(), namespaced=namespaced),
+        after=after,
+        permitted=permitted,
+    )
+    wanted = set(namespaces)
+    return Plan(
+        losses=tuple(each for each in found if not wanted or each.namespace in wanted),
+        after=after,
+        authorities=authorities,
+    )
+
+
+async def _ours(
+    kube: Kube, exceptions: Sequence[AzurePodIdentityException]
+) -> tuple[Rules, _Permitted]:
+    """Return our rules, and who may use what; raise CommandError."""
+    choices = await choices_of_nmi(kube)
+    rules = choices.rules
+    if rules.exception_namespaces is not None and not await nmis(kube):
+        # `enable` lets the exception of an archived MIC that still runs count by itself.
+        of_mic = {each["metadata"]["namespace"] for each in await controller.archived_mics(kube)}
+        counting = {
+            each.ref.namespace
+            for each in exceptions
+            if each.ref.name == controller.OLD_EXCEPTION and each.ref.namespace in of_mic
+        }
+        rules = replace(rules, exception_namespaces=rules.exception_namespaces | counting)
+    if choices.authorization is Authorization.OFF:
+        return rules, _Permitted(None)
+    roles = await Roles.read(kube)
+    if roles is None:
+        raise CommandError(
+            "It cannot be seen which identities are granted",
+            f"You need {Roles.RIGHT}: podidentity rights migrate lists all that the command needs.",
+        )
+    return rules, _Permitted(roles)
+
+
+class _Permitted:
+    """Who may use what, each identity looked up once; everybody everything without roles."""
+
+    def __init__(self, roles: Roles | None) -> None:
+        self._roles = roles
+        self._holders: dict[str, set[Grantee]] = {}
+
+    def __call__(self, use: Use) -> bool:
+        if self._roles is None:
+            return True
+        if use.name not in self._holders:
+            self._holders[use.name] = self._roles.grantees([use.name])
+        namespace, account = use.service_account
+        asked = Grantee(namespace, account)
+        return any(
+            each.includes(asked) if account else each.namespace in {"", namespace}
+            for each in self._holders[use.name]
+        )
+
+
+def is_namespaced(daemon_sets: Iterable[Object]) -> bool:
+    """Whether each archived NMI among these keeps pod, binding and identity in one namespace.
+
+    https://azure.github.io/aad-pod-identity/docs/configure/match_pods_in_namespace/
+    """
+    found = [each for each in daemon_sets if is_archived_nmi(each)]
+    return bool(found) and all(map(_is_namespaced, found))
+
+
+def _is_namespaced(daemon_set: Object) -> bool:
+    for container in daemon_set["spec"]["template"]["spec"]["containers"]:
+        for each in container.get("args") or ():
+            flag, _, value = each.lstrip("-").partition("=")
+            if flag == "forceNamespaced":
+                return value in {"", "1", "t", "T", "true", "TRUE", "True"}
+        for each in container.get("env") or ():
+            if each["name"] == "FORCENAMESPACED":
+                return bool(each.get("value") == "true")
+    return False
+
+
+# What `apply` writes, and `rollback` takes back.
+
+
+def _marked(manifest: Object) -> Object:
+    """Return an object with the mark by which `rollback` knows it."""
+    metadata = manifest["metadata"]
+    annotations = {**metadata.get("annotations", {}), GIVEN_BY: Giver.MIGRATE.value}
+    return {**manifest, "metadata": {**metadata, "annotations": annotations}}
+
+
+def _is_ours(found: Object) -> bool:
+    metadata = found["metadata"]
+    labelled = LABELS.items() <= (metadata.get("labels") or {}).items()
+    given_by = (metadata.get("annotations") or {}).get(GIVEN_BY)
+    return labelled and given_by == Giver.MIGRATE.value
+
+
+async def _grant(kube: Kube, name: str, grantee: Grantee) -> None:
+    """Create role and binding, where they are not there; raise CommandError.
+
+    The role comes first: after an interruption it permits nothing to anybody, and the next run
+    goes on from there.
+    """
+    made = _marked(role(name))
+    try:
+        uid = await uid_of_namespace(kube, grantee.namespace)
+        given = _marked(binding(name, grantee, Giver.MIGRATE, uid))
+        result = await create_once(kube, made)
+        click.echo(f"{called(made)} {result}")
+        if result is ApplyResult.UNCHANGED:
+            await _require_the_same(kube, made)
+        result = await create_once(kube, given)
+        click.echo(f"{called(given)} {result}")
+    except KubeError as error:
+        if not error.forbidden:
+            raise
+        raise CommandError(
+            error.message,
+            "What is granted so far stays, and migrate apply goes on from there. A cluster "
+            f"administrator grants this one: {grant_command(name, grantee)}.",
+        ) from error
+    if result is ApplyResult.UNCHANGED:
+        raise CommandError(
+            f"{called(given)} is there, and does not permit it to {grantee}",
+            "See who made it and what for, delete it, and run migrate apply again.",
+        )
+
+
+async def _require_the_same(kube: Kube, made: Object) -> None:
+    """Raise CommandError if a role of this name permits something else."""
+    only = f"metadata.name={made['metadata']['name']}"
+    for each in await find_all(kube, CLUSTER_ROLES, fieldSelector=only):
+        if each.get("rules") != made["rules"]:
+            raise CommandError(
+                f"{called(made)} is there, and permits something else",
+                "See who made it and what for, delete it, and run migrate apply again.",
+            )
+
+
+async def _remove(kube: Kube, kind: str, name: str) -> None:
+    manifest = {"apiVersion": f"{RBAC}/v1", "kind": kind, "metadata": {"name": name}}
+    there = await remove(kube, manifest)
+    click.echo(f"{called(manifest)} {'deleted' if there else 'not found'}")

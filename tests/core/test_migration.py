@@ -1,0 +1,253 @@
+"""What a take-over would cost: for any cluster, and then each loss with its way out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from podidentity.core.decision import STRICT, Rules, Use, match, permission_names
+from podidentity.core.migration import Loss, Switch, archived_rules, losses, turned
+from podidentity.core.refusals import Reason
+from podidentity.core.resources import (
+    Authority,
+    AzureIdentity,
+    AzureIdentityBinding,
+    AzurePodIdentityException,
+    Malformed,
+    ObjectRef,
+    Phase,
+    Pod,
+    WorkloadIdentity,
+)
+from tests.core.objects import binding, client_id, exception, identity, pod, principal
+from tests.core.worlds import EVIL, World, occurs, pods, worlds
+
+ARCHIVED = archived_rules([EVIL], namespaced=False)
+NAMESPACED = archived_rules([EVIL], namespaced=True)
+
+
+def lost(
+    world: World,
+    *asking: Pod,
+    before: Rules = ARCHIVED,
+    after: Rules = STRICT,
+    granted: bool = False,
+) -> list[Loss]:
+    return losses(
+        asking,
+        world.all_bindings,
+        world.all_exceptions,
+        world,
+        before=before,
+        after=after,
+        permitted=lambda _: granted,
+    )
+
+
+def of(world: World, asker: Pod) -> list[Loss]:
+    """Return the losses of this pod, where nothing is granted."""
+    return [each for each in lost(world, asker) if asker.ref in each.pods]
+
+
+@given(worlds(), pods())
+def test_with_its_switches_and_grants_a_pod_has_all_that_it_had(world: World, asker: Pod) -> None:
+    """The whole promise of the list: who does what it says loses nothing."""
+    if asker.ended or asker.host_network:
+        assert of(world, asker) == []
+        return
+    mine = of(world, asker)
+    every = sorted({switch for each in mine for switch in each.switches})
+    rules = turned(STRICT, every, ARCHIVED, asker.ref.namespace)
+    old, new = match(asker, world, ARCHIVED), match(asker, world, rules)
+    if old.exception is not None:
+        assert new.exception is not None
+        return
+    had = {each.identity.ref: each.identity for each in old.entitlements}
+    assert had.keys() <= {each.identity.ref for each in new.entitlements}
+    if not any(isinstance(each, WorkloadIdentity) for each in world.accounts):
+        named = {name for each in mine for name in each.permissions}
+        assert {name for each in had.values() for name in permission_names(each)} == named
+
+
+@given(worlds(), pods())
+def test_what_a_pod_has_under_our_rules_and_by_its_grants_is_not_listed(
+    world: World, asker: Pod
+) -> None:
+    new = match(asker, world, STRICT)
+    has = {each.identity.ref for each in new.entitlements}
+    for each in lost(world, asker, granted=True):
+        if asker.ref not in each.pods:
+            continue
+        if each.refusal.reason is Reason.EXCEPTION_IGNORED:
+            assert new.exception is None
+        else:
+            assert each.refusal.about not in has
+
+
+@given(worlds(), pods())
+def test_whoever_keeps_the_archived_rules_and_grants_loses_what_nobody_can_read_at_most(
+    world: World, asker: Pod
+) -> None:
+    for each in lost(world, asker, after=ARCHIVED, granted=True):
+        assert (each.refusal.reason, each.switches) == (Reason.MALFORMED_IDENTITY, ())
+
+
+@pytest.mark.parametrize("switch", Switch)
+def test_losses_that_each_switch_brings_back_occur(switch: Switch) -> None:
+    def needs_it(case: tuple[World, Pod]) -> bool:
+        return any(switch in each.switches for each in of(*case))
+
+    occurs(st.tuples(worlds(), pods()), needs_it)
+
+
+def test_losses_that_a_grant_brings_back_occur() -> None:
+    def needs_a_grant(case: tuple[World, Pod]) -> bool:
+        return any(each.granting_is_enough for each in of(*case))
+
+    occurs(st.tuples(worlds(), pods()), needs_a_grant)
+
+
+HERE = binding("blue", "b", "alpha", "app")
+THERE = binding("green", "b", "alpha", "app")
+FOREIGN = principal("blue", "alpha", secret=ObjectRef("green", "secret"))
+"""An identity whose secret is in another namespace."""
+
+
+def world(*objects: Any) -> World:
+    return World(
+        all_bindings=[each for each in objects if isinstance(each, AzureIdentityBinding)],
+        identities=[each for each in objects if isinstance(each, AzureIdentity | Malformed)],
+        all_exceptions=[each for each in objects if isinstance(each, AzurePodIdentityException)],
+    )
+
+
+@pytest.mark.parametrize(
+    ("objects", "asker", "reason", "switches", "permissions"),
+    [
+        ([identity("blue", "alpha"), HERE], pod(), Reason.NOT_PERMITTED, (), (1,)),
+        (
+            [identity("green", "alpha"), THERE],
+            pod(),
+            Reason.OTHER_NAMESPACE,
+            (Switch.CROSS_NAMESPACE,),
+            (1,),
+        ),
+        ([FOREIGN, HERE], pod(), Reason.FOREIGN_SECRET, (Switch.FOREIGN_SECRETS,), (1,)),
+        (
+            [principal("blue", "alpha", authority=EVIL), HERE],
+            pod(),
+            Reason.UNKNOWN_AUTHORITY,
+            (Switch.AUTHORITIES,),
+            (1,),
+        ),
+        (
+            [principal("green", "alpha", secret=ObjectRef("blue", "s")), THERE],
+            pod(),
+            Reason.OTHER_NAMESPACE,
+            (Switch.CROSS_NAMESPACE, Switch.FOREIGN_SECRETS),
+            (1,),
+        ),
+        (
+            [exception("blue", "e", {"tier": "web"})],
+            pod(selector=None, more={"tier": "web"}),
+            Reason.EXCEPTION_IGNORED,
+            (Switch.EXCEPTION_NAMESPACES,),
+            (),
+        ),
+        (
+            [exception("kube-system", "e", {"tier": "web", "team": "a"})],
+            pod("kube-system", selector=None, more={"tier": "WEB"}),
+            Reason.EXCEPTION_IGNORED,
+            (Switch.ANY_LABEL,),
+            (),
+        ),
+        (
+            [exception("blue", "e", {"tier": "web", "team": "a"})],
+            pod(selector=None, more={"tier": "web"}),
+            Reason.EXCEPTION_IGNORED,
+            (Switch.ANY_LABEL, Switch.EXCEPTION_NAMESPACES),
+            (),
+        ),
+        (
+            [Malformed(ref=ObjectRef("blue", "alpha"), kind="AzureIdentity", why="odd"), HERE],
+            pod(),
+            Reason.MALFORMED_IDENTITY,
+            (),
+            (),
+        ),
+    ],
+)
+def test_a_pod_that_would_be_refused_is_listed_with_what_would_keep_it_working(
+    objects: list[Any],
+    asker: Pod,
+    reason: Reason,
+    switches: tuple[Switch, ...],
+    permissions: tuple[int, ...],
+) -> None:
+    (found,) = [each for each in lost(world(*objects), asker) if each.pods]
+    assert (found.refusal.reason, found.switches) == (reason, switches)
+    assert found.permissions == tuple(str(client_id(each)) for each in permissions)
+    assert found.pods == (asker.ref,)
+    assert found.refusal.next_step.endswith(".")
+
+
+def test_in_namespaced_mode_nobody_had_what_is_elsewhere() -> None:
+    elsewhere = world(identity("green", "alpha"), THERE)
+    found = lost(elsewhere, pod(), before=NAMESPACED)
+    assert [(each.namespace, each.pods) for each in found] == [("green", ())]
+
+
+def test_pods_to_come_are_thought_of() -> None:
+    """The pods of a CronJob come at night, and an exception may wait for its own."""
+    bound = world(identity("blue", "alpha"), HERE, exception("blue", "e", {"tier": "web"}))
+    found = lost(bound)
+    assert [(each.namespace, each.pods, each.refusal.reason) for each in found] == [
+        ("blue", (), Reason.NOT_PERMITTED),
+        ("blue", (), Reason.EXCEPTION_IGNORED),
+    ]
+
+
+def test_pods_with_the_same_loss_are_one() -> None:
+    bound = world(identity("blue", "alpha"), HERE)
+    web, job = (replace(pod(), ref=ObjectRef("blue", name)) for name in ("web", "job"))
+    ended = replace(pod(), ref=ObjectRef("blue", "done"), phase=Phase.SUCCEEDED)
+    (found,) = lost(bound, web, job, ended)
+    assert found.pods == (job.ref, web.ref)
+
+
+def test_a_grant_to_one_account_is_enough_for_its_pods_and_no_others() -> None:
+    bound = world(identity("blue", "alpha"), HERE)
+    web = replace(pod(), ref=ObjectRef("blue", "web"), service_account="web")
+
+    def permitted(use: Use) -> bool:
+        return use.service_account.name in {"", "web"}
+
+    def found(*asking: Pod) -> list[Loss]:
+        return losses(
+            asking,
+            bound.all_bindings,
+            [],
+            bound,
+            before=ARCHIVED,
+            after=STRICT,
+            permitted=permitted,
+        )
+
+    assert found(web) == []
+    (loss,) = found(web, pod())
+    assert loss.pods == (pod().ref,)
+
+
+def test_each_switch_says_what_it_opens() -> None:
+    for switch in Switch:
+        assert switch.opens
+        assert not switch.opens.endswith(".")
+
+
+def test_the_archived_rules_know_every_authority_that_is_named() -> None:
+    other = Authority.parse("https://login.contoso.example")
+    assert {EVIL, other} <= archived_rules([EVIL, other], namespaced=True).authorities
