@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from podidentity.adapters.clock import SystemClock
 from podidentity.adapters.cluster import WatchedCluster
-from podidentity.adapters.kube import Kube
 from podidentity.cli import controller
 from podidentity.cli.agent_choices import choices_of_nmi
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
@@ -53,6 +52,9 @@ from podidentity.wire.kube import (
 from podidentity.wire.manifests import parse_binding, parse_exception, parse_identity
 from podidentity.wire.pods import parse_pod
 from podidentity.wire.rbac import GIVEN_BY, LABELS, RBAC, Giver, Grantee, binding, role
+
+if TYPE_CHECKING:
+    from podidentity.adapters.kube import Kube
 
 _MOST_NAMED = 5
 """Pods, in the text of one loss."""
