@@ -184,7 +184,7 @@ def test_a_purge_says_what_nobody_will_know_any_more(
     written(ledgers, orders)
     ran = podidentity("disable", "--purge", "--yes")
     assert f"stays attached to scale set {ledgers.plan.scale_set}: {orders.id}" in ran.err
-    assert "az vmss identity remove --ids HOST --identities ID" in ran.err
+    assert f"az vmss identity remove --resource-group {ledgers.plan.node_group} --name" in ran.err
 
 
 def test_with_nmis_own_namespace_goes_nmi_and_disable_takes_the_rest(

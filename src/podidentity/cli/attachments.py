@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import click
 
 from podidentity.cli import azure_access
-from podidentity.cli.azure_access import asking, host_name, on_each, progress
+from podidentity.cli.azure_access import asking, detach_command, host_name, on_each, progress
 from podidentity.cli.controller import archived_mics
 from podidentity.cli.mic import PODS_OF_MIC
 from podidentity.cli.objects import Object, called, find_all, remove
@@ -77,24 +77,19 @@ async def say_left(kube: Kube, *, forgotten: bool) -> None:
     """
     found, unread = await attached(kube)
     for each in found:
-        names = " ".join(map(str, each.identities))
-        if names:
-            click.echo(f"stays attached to {host_name(each.host)}: {names}", err=True)
+        for identity in map(str, each.identities):
+            click.echo(f"stays attached to {host_name(each.host)}: {identity}", err=True)
+            if forgotten:
+                click.echo(f"  {detach_command(each.host, identity)}", err=True)
     for line in unread:
         click.echo(line, err=True)
     if not any(each.identities for each in found):
         return
-    if forgotten:
-        kind = "vmss" if any(each.host.is_scale_set for each in found) else "vm"
-        click.echo(
-            "The ledgers that say so go with the custom resources: az "
-            f"{kind} identity remove --ids HOST --identities ID detaches one.",
-            err=True,
-        )
-        return
     click.echo(
-        "podidentity disable --detach detaches it, now or later; MIC goes on by its ledgers if it "
-        "comes back.",
+        "The ledgers that say so go with the custom resources."
+        if forgotten
+        else "podidentity disable --detach detaches it, now or later; MIC goes on by its ledgers if "
+        "it comes back.",
         err=True,
     )
 
