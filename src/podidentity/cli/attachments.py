@@ -88,8 +88,8 @@ async def say_left(kube: Kube, *, forgotten: bool) -> None:
     click.echo(
         "The ledgers that say so go with the custom resources."
         if forgotten
-        else "podidentity disable --detach detaches it, now or later; MIC goes on by its ledgers if "
-        "it comes back.",
+        else "podidentity disable --detach detaches it, now or later; MIC goes on by its ledgers "
+        "if it comes back.",
         err=True,
     )
 
