@@ -730,6 +730,21 @@ def test_a_machine_that_azure_does_not_know_is_read_again_less_and_less_often() 
     assert times(world, ReadHost) == pytest.approx([62.5], abs=1.0)
 
 
+def test_what_a_change_without_an_answer_attaches_late_is_detached_when_nobody_needs_it() -> None:
+    world = Course(*cluster(pod(2.0), gone(4.0), Step(30.0, "attach", (0, 0))))
+
+    def lost(_: PatchHost) -> Result:
+        del world.answers[PatchHost]
+        return Failure(kind=Fault.LOST)
+
+    world.answers[PatchHost] = lost
+    world.run_until(60.0)
+    assert len(world.of(PatchHost)) == 1
+    assert FOLDED[0] in world.arm[HOSTS[0]].machines
+    world.run_until(1500.0)
+    assert FOLDED[0] not in world.arm[HOSTS[0]].machines
+
+
 def test_where_a_machine_may_not_be_changed_what_it_has_already_is_ready() -> None:
     other = (
         Step(0.0, "identity", ("blue", "other", 1)),
