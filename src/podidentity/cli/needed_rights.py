@@ -120,7 +120,7 @@ FIRST_GRANTS, EXTENSIONS, OLD = "first-grants", "aks-extensions", "version-0.1"
 NO_TAINT, WAIT, PURGE, AZURE, SECRETS = "no-startup-taint", "wait", "purge", "azure", "secrets"
 LRP, NO_LRP, AUTOMATIC = "lrp", "no-lrp", "aks-automatic"
 MIC, MIC_WAIT, NO_MIC, ARCHIVED_MIC = "mic", "wait-for-mic", "no-mic", "archived-mic"
-MIC_THERE, NO_MIC_THERE = "mic-there", "no-mic-there"
+MIC_THERE, NO_MIC_THERE, BUNDLE = "mic-there", "no-mic-there", "bundle"
 HOST, NO_POLICIES = "host", "no-admission-policies"
 APPLY, ROLLBACK = "migrate-apply", "migrate-rollback"
 PARTS: Mapping[str, str] = {
@@ -142,6 +142,7 @@ PARTS: Mapping[str, str] = {
     NO_MIC: "takes MIC away: `enable --no-mic`, `disable`",
     ARCHIVED_MIC: "lets the exception of AAD Pod Identity's MIC count: where that runs",
     MIC_THERE: "looks at MIC, where it is",
+    BUNDLE: "writes an archive for a ticket: `--bundle`",
     NO_MIC_THERE: "looks for records that nobody keeps, where no MIC is",
     HOST: "pauses the machine of a node: `--host NODE`",
     APPLY: "grants what is missing: `migrate apply`",
@@ -518,8 +519,24 @@ def _check() -> Iterator[Right]:
     names = _names("CustomResourceDefinition", crds())
     yield from _to("get", _CRDS, names=names, without=fails)
     yield from _to("create", "subjectaccessreviews.authorization.k8s.io", without=fails)
-    yield from _to("list", _ASSIGNED, parts=[NO_MIC_THERE], without=fails)
+    yield from _to("list", _ASSIGNED, parts=[NO_MIC_THERE, BUNDLE], without=fails)
     yield from _to("list", "namespaces", without=fails)
+    yield from _to(
+        "get",
+        *("pods/log", "pods/proxy"),
+        at=_NMI,
+        parts=[BUNDLE],
+        without="names what is missing in the archive",
+    )
+
+
+def _check_pre() -> Iterator[Right]:
+    fails = "says what it could not check, and ends with status 1"
+    yield from _to("list", _DAEMON_SETS, _DEPLOYMENTS, "nodes", without=fails)
+    yield from _to("get", _POLICIES[1], names=[PROTECTED], without=fails)
+    yield from _to("get", "namespaces", names=[NMI_NAMESPACE], without=fails)
+    names = _names("CustomResourceDefinition", crds())
+    yield from _to("get", _CRDS, names=names, without=fails)
 
 
 def _check_pod() -> Iterator[Right]:
@@ -577,6 +594,7 @@ COMMANDS: Mapping[str, Needs] = {
     "revoke": Needs(cluster=tuple(_revoke())),
     "explain": Needs(cluster=tuple(_explain()), azure=tuple(_machines("read", AZURE))),
     "check": Needs(cluster=tuple(_check())),
+    "check --pre": Needs(cluster=tuple(_check_pre())),
     "check --pod": Needs(cluster=tuple(_check_pod())),
     "migrate": Needs(cluster=tuple(_migrate())),
     "mic": Needs(cluster=tuple(_mic())),

@@ -65,6 +65,13 @@ class CheckReason(StrEnum):
     OLD_DEFINITION = "OldDefinition"
     # Programs
     LACKS_RIGHTS = "LacksRights"
+    # Before an install
+    TOO_OLD = "ClusterTooOld"
+    CONFLICT = "Conflict"
+    PORT_TAKEN = "PortTaken"
+    AUTOMATIC = "AksAutomatic"
+    POD_SECURITY = "PodSecurity"
+    NOT_SERVED = "NotServed"
     # Nodes, and what is left of others
     OPEN_START = "OpenWhileStarting"
     TAKER = "OtherTaker"

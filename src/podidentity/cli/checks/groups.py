@@ -86,6 +86,8 @@ class Check:
     look: Look
     right: str
     """What could not be checked without which right, as a clause; {nmi} is NMI's namespace."""
+    reads_secrets: bool = False
+    """Whether it looks into Secrets, if only to see that they can be used."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,6 +189,7 @@ IDENTITIES = Group(
             holds="each credential in the cluster can be used",
             look=_credentials,
             right="credentials: you need the right to get secrets",
+            reads_secrets=True,
         ),
         Check(
             holds="NMI may ask for tokens for each audience",
