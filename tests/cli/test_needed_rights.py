@@ -263,14 +263,14 @@ CASES: tuple[Case, ...] = (
     Case(
         command="check",
         line="check -o json",
-        parts=("secrets", "account", "no-mic-there"),
+        parts=("secrets", "account", "no-mic-there", "issuer"),
         prepare=to_check,
         whole=told_all,
     ),
     Case(
         command="check",
         line="check -o json",
-        parts=("node-tokens", "no-mic-there"),
+        parts=("node-tokens", "no-mic-there", "issuer"),
         only=("node-tokens",),
         prepare=to_check_by_node,
         whole=told_all,
@@ -279,10 +279,18 @@ CASES: tuple[Case, ...] = (
     Case(
         command="check",
         line="check -o json --bundle {folder}/{ns}.tar.gz",
-        parts=("account", "no-mic-there", "bundle"),
+        parts=("account", "no-mic-there", "issuer", "bundle"),
         only=("bundle",),
         prepare=to_check,
         whole=bundled,
+    ),
+    Case(
+        command="check",
+        line="check -o json --probes",
+        parts=("secrets", "account", "no-mic-there", "issuer", "probes"),
+        only=("probes",),
+        prepare=to_check,
+        whole=told_all,
     ),
     Case(command="check --pre", line="check --pre -o json", whole=told_all),
     Case(

@@ -19,7 +19,7 @@ from podidentity.cli.agent_choices import Choices, choices_of_nmi
 from podidentity.cli.checks import bundle as archives
 from podidentity.cli.checks import printing
 from podidentity.cli.checks.findings import Finding, Severity, sentence
-from podidentity.cli.checks.groups import GROUPS, Group, perform
+from podidentity.cli.checks.groups import GROUPS, PROBES, Group, perform
 from podidentity.cli.checks.groups_before import BEFORE
 from podidentity.cli.checks.reading import Reading, ReadOnce
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
@@ -40,6 +40,7 @@ from podidentity.manifests import NAMESPACE
         "podidentity check --bundle ticket.tar.gz",
     )
 )
+@click.option("--probes", is_flag=True, help="Ask each NMI about its node, too.")
 @click.option("--pre", is_flag=True, help="Look at a cluster before NMI is in it.")
 @click.option(
     "--bundle",
@@ -63,6 +64,7 @@ def check(
     /,
     *,
     target: ClusterTarget,
+    probes: bool,
     pre: bool,
     bundle: Path | None,
     pod: ObjectRef | None,
@@ -78,13 +80,13 @@ def check(
     With `--bundle` no Secret is read, so it is not known whether credentials can be used.
     Exit code 1: something is wrong, or you may not read all of it. Warnings alone: 0.
     """
-    if (pre and (pod or bundle)) or (pod and bundle):
-        raise click.UsageError("Give one of --pre, --bundle and --pod.")
+    if (pre and (pod or bundle or probes)) or (pod and (bundle or probes)):
+        raise click.UsageError("Give one of --pre, --pod, and --bundle or --probes.")
     if pod is not None:
         _of_pod(ctx, target, pod, agents, output)
     if bundle is not None:
         archives.refuse_existing(bundle)
-    look = _before if pre else partial(_after, bundle=bundle)
+    look = _before if pre else partial(_after, bundle=bundle, probes=probes)
     found = on_cluster(target, lambda kube: look(kube, agents, output), kind=ReadOnce)
     if output == "table":
         click.echo(printing.summary([each for _, each in found]))
@@ -102,13 +104,16 @@ async def _before(kube: Kube, agents: str | None, output: str) -> _Found:
     return await _look(Reading(kube, choices), output, BEFORE)
 
 
-async def _after(kube: Kube, agents: str | None, output: str, *, bundle: Path | None) -> _Found:
+async def _after(
+    kube: Kube, agents: str | None, output: str, *, bundle: Path | None, probes: bool
+) -> _Found:
     """Return what is found in a cluster, and write an archive if one is wanted."""
     reading = Reading(kube, await choices_of_nmi(kube, agents))
     await reading.cluster()  # without the custom resources there is nothing to look at
+    groups = [*GROUPS, PROBES] if probes else list(GROUPS)
     if bundle is None:
-        return await _look(reading, output, GROUPS)
-    found = await _look(reading, output, list(map(_without_secrets, GROUPS)))
+        return await _look(reading, output, groups)
+    found = await _look(reading, output, list(map(_without_secrets, groups)))
     choices = reading.choices
     contents = await archives.collect(kube, choices.namespace, choices.probe_port)
     contents.data("findings.json", [printing.plain(group.title, each) for group, each in found])

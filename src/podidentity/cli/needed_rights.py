@@ -123,6 +123,7 @@ MIC, MIC_WAIT, NO_MIC, ARCHIVED_MIC = "mic", "wait-for-mic", "no-mic", "archived
 MIC_THERE, NO_MIC_THERE, BUNDLE = "mic-there", "no-mic-there", "bundle"
 HOST, NO_POLICIES = "host", "no-admission-policies"
 APPLY, ROLLBACK = "migrate-apply", "migrate-rollback"
+PROBES, ISSUER = "probes", "issuer"
 PARTS: Mapping[str, str] = {
     GRANT: "lets pods use the identity: without `--no-grant`",
     ATTACH: "attaches a managed identity to the nodes' machines: type 0, without `--no-attach`",
@@ -142,6 +143,8 @@ PARTS: Mapping[str, str] = {
     NO_MIC: "takes MIC away: `enable --no-mic`, `disable`",
     ARCHIVED_MIC: "lets the exception of AAD Pod Identity's MIC count: where that runs",
     MIC_THERE: "looks at MIC, where it is",
+    PROBES: "asks each NMI about its node: `--probes`",
+    ISSUER: "reads the issuer of the cluster's tokens: where identities are federated",
     BUNDLE: "writes an archive for a ticket: `--bundle`",
     NO_MIC_THERE: "looks for records that nobody keeps, where no MIC is",
     HOST: "pauses the machine of a node: `--host NODE`",
@@ -528,6 +531,8 @@ def _check() -> Iterator[Right]:
         parts=[BUNDLE],
         without="names what is missing in the archive",
     )
+    yield from _to("get", "pods/proxy", at=_NMI, parts=[PROBES], without=fails)
+    yield from _to("get", "/.well-known/openid-configuration", parts=[ISSUER], without=fails)
 
 
 def _check_pre() -> Iterator[Right]:

@@ -65,6 +65,11 @@ class CheckReason(StrEnum):
     OLD_DEFINITION = "OldDefinition"
     # Programs
     LACKS_RIGHTS = "LacksRights"
+    NODE_UNPROVED = "NodeUnproved"
+    # Federation
+    ISSUER_SILENT = "IssuerSilent"
+    ISSUER_UNREADABLE = "IssuerUnreadable"
+    ISSUER_DIFFERS = "IssuerDiffers"
     # Before an install
     TOO_OLD = "ClusterTooOld"
     CONFLICT = "Conflict"
