@@ -20,8 +20,6 @@ from podidentity.cli import controller
 from podidentity.cli.agent_choices import choices_of_nmi
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
 from podidentity.cli.objects import (
-    CLUSTER_ROLE_BINDINGS,
-    CLUSTER_ROLES,
     DAEMON_SETS,
     ApplyResult,
     Object,
@@ -47,6 +45,8 @@ from podidentity.wire.kube import (
     AZURE_IDENTITIES,
     AZURE_IDENTITY_BINDINGS,
     AZURE_POD_IDENTITY_EXCEPTIONS,
+    CLUSTER_ROLE_BINDINGS,
+    CLUSTER_ROLES,
     PODS,
     KubeError,
 )
