@@ -8,25 +8,28 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import click
 
 from podidentity.adapters.kube import Kube
+from podidentity.cli import azure_access
 from podidentity.cli.agent_choices import Choices, choices_of_nmi
 from podidentity.cli.checks import bundle as archives
 from podidentity.cli.checks import printing
 from podidentity.cli.checks.findings import Finding, Severity, sentence
 from podidentity.cli.checks.groups import GROUPS, PROBES, Group, perform
+from podidentity.cli.checks.groups_azure import of_azure
 from podidentity.cli.checks.groups_before import BEFORE
 from podidentity.cli.checks.reading import Reading, ReadOnce
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
 from podidentity.cli.output import FORMATS, data, examples, output_option
-from podidentity.cli.parameters import PodRef, agents_option
+from podidentity.cli.parameters import PodRef, agents_option, cloud_options
 from podidentity.cli.path_check import PodPath, path_of
 from podidentity.cli.version import facts
+from podidentity.core.authorities import Cloud
 from podidentity.core.resources import ObjectRef
 from podidentity.manifests import NAMESPACE
 
@@ -39,6 +42,12 @@ from podidentity.manifests import NAMESPACE
         "podidentity check --pre",
         "podidentity check --bundle ticket.tar.gz",
     )
+)
+@click.option(
+    "--azure",
+    "ask",
+    is_flag=True,
+    help="Ask Azure for the identities of machines and for federated credentials, too.",
 )
 @click.option("--probes", is_flag=True, help="Ask each NMI about its node, too.")
 @click.option("--pre", is_flag=True, help="Look at a cluster before NMI is in it.")
@@ -57,6 +66,7 @@ from podidentity.manifests import NAMESPACE
 )
 @agents_option
 @output_option(*FORMATS, default="table")
+@cloud_options
 @cluster_options
 @click.pass_context
 def check(
@@ -64,6 +74,8 @@ def check(
     /,
     *,
     target: ClusterTarget,
+    ask: bool,
+    cloud: Cloud | None,
     probes: bool,
     pre: bool,
     bundle: Path | None,
@@ -80,13 +92,15 @@ def check(
     With `--bundle` no Secret is read, so it is not known whether credentials can be used.
     Exit code 1: something is wrong, or you may not read all of it. Warnings alone: 0.
     """
-    if (pre and (pod or bundle or probes)) or (pod and (bundle or probes)):
-        raise click.UsageError("Give one of --pre, --pod, and --bundle or --probes.")
+    more = bundle or probes or ask
+    if (pre and (pod or more)) or (pod and more):
+        raise click.UsageError("Give one of --pre, --pod, and --azure, --bundle or --probes.")
     if pod is not None:
         _of_pod(ctx, target, pod, agents, output)
     if bundle is not None:
         archives.refuse_existing(bundle)
-    look = _before if pre else partial(_after, bundle=bundle, probes=probes)
+    wanted = _Wanted(bundle=bundle, probes=probes, azure=ask, cloud=cloud)
+    look = _before if pre else partial(_after, wanted)
     found = on_cluster(target, lambda kube: look(kube, agents, output), kind=ReadOnce)
     if output == "table":
         click.echo(printing.summary([each for _, each in found]))
@@ -104,16 +118,31 @@ async def _before(kube: Kube, agents: str | None, output: str) -> _Found:
     return await _look(Reading(kube, choices), output, BEFORE)
 
 
-async def _after(
-    kube: Kube, agents: str | None, output: str, *, bundle: Path | None, probes: bool
-) -> _Found:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wanted:
+    """What somebody wants besides the checks that are always made."""
+
+    bundle: Path | None
+    probes: bool
+    azure: bool
+    cloud: Cloud | None
+    """None: NMI's."""
+
+
+async def _after(wanted: _Wanted, kube: Kube, agents: str | None, output: str) -> _Found:
     """Return what is found in a cluster, and write an archive if one is wanted."""
     reading = Reading(kube, await choices_of_nmi(kube, agents))
     await reading.cluster()  # without the custom resources there is nothing to look at
-    groups = [*GROUPS, PROBES] if probes else list(GROUPS)
+    groups = [*GROUPS, PROBES] if wanted.probes else list(GROUPS)
+    bundle = wanted.bundle
+    if bundle is not None:
+        groups = list(map(_without_secrets, groups))
+    found = await _look(reading, output, groups)
+    if wanted.azure:
+        async with azure_access.azure(wanted.cloud or reading.choices.cloud) as arm:
+            found += await _look(reading, output, [of_azure(arm)])
     if bundle is None:
-        return await _look(reading, output, groups)
-    found = await _look(reading, output, list(map(_without_secrets, groups)))
+        return found
     choices = reading.choices
     contents = await archives.collect(kube, choices.namespace, choices.probe_port)
     contents.data("findings.json", [printing.plain(group.title, each) for group, each in found])

@@ -169,7 +169,7 @@ PARTS: Mapping[str, str] = {
     NO_POLICIES: "takes admission policies back, with `--no-admission-policies`",
     WAIT: "says when NMI is ready on each node, or why it is not: without `--no-wait`",
     PURGE: "deletes the custom resources: `--purge`",
-    AZURE: "asks Azure which identities the node's machine has: `--azure`",
+    AZURE: "asks Azure about machines, and `check` about federated credentials: `--azure`",
     SECRETS: "reads the secrets of identities of types 1 and 2",
 }
 """The parts of the commands' work, and when they do them."""
@@ -638,7 +638,17 @@ COMMANDS: Mapping[str, Needs] = {
     "revoke": Needs(cluster=tuple(_revoke())),
     "exception": Needs(cluster=tuple(_exception())),
     "explain": Needs(cluster=tuple(_explain()), azure=tuple(_machines("read", AZURE))),
-    "check": Needs(cluster=tuple(_check())),
+    "check": Needs(
+        cluster=tuple(_check()),
+        azure=(
+            AzureAction(
+                scope=AzureScope.IDENTITY,
+                action=f"{_IDENTITY}/federatedIdentityCredentials/read",
+                parts=(AZURE,),
+            ),
+            *_machines("read", AZURE),
+        ),
+    ),
     "check --pre": Needs(cluster=tuple(_check_pre())),
     "check --pod": Needs(cluster=tuple(_check_pod())),
     "migrate": Needs(cluster=tuple(_migrate())),
