@@ -388,9 +388,22 @@ class Controller:
         self._forget_flights()
         if self._settings.assign is not Assign.NONE:
             self._issue(_LEDGERS, ListLedgers())
-        self._marks.records.update(dict.fromkeys(self._desired.records))
-        self._marks.records.update(dict.fromkeys(self._records.names))
+        self._mark_records()
         self._conditions.mark_all()
+
+    def _mark_records(self) -> None:
+        """Look at the records that wait for no host; the others are told of when theirs is read.
+
+        To look at all twice would keep the first write of a new leader waiting.
+        """
+        needed = self._desired.records
+        marked = [ref for ref in self._records.names if ref not in needed]
+        marked += [
+            ref
+            for ref, need in needed.items()
+            if need.host is None or attachment(need.identity) is None
+        ]
+        self._marks.records.update(dict.fromkeys(marked))
 
     def _forget_flights(self) -> None:
         """Forget what is under way: its results will not come, or mean nothing any more."""

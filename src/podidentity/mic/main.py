@@ -38,6 +38,7 @@ from podidentity.mic.warnings import OwnWarnings
 from podidentity.mic.watches import ControllerWatches
 from podidentity.settings import MicSettings
 from podidentity.telemetry.metrics import Registry
+from podidentity.telemetry.process import keep_small
 from podidentity.wire.azure_environment import STACK, parse_environment
 
 IMDS = ("169.254.169.254", 80)
@@ -68,14 +69,17 @@ class Mic:
         driver: Driver,
         election: Election,
         warnings: OwnWarnings | None,
+        clock: Clock,
     ) -> None:
         self._election = election
+        self._clock = clock
         self._tasks = [each for each in (watches, driver, election, warnings) if each is not None]
 
     async def live(self, stopped: asyncio.Event) -> None:
         """Watch, stand for election and work, until `stopped`; then hand over at once."""
         async with asyncio.TaskGroup() as group:
             tasks = [group.create_task(each.run()) for each in self._tasks]
+            tasks.append(group.create_task(keep_small(self._clock)))
             await stopped.wait()
             await self._election.release()
             for task in tasks:
@@ -180,7 +184,7 @@ async def _assemble(settings: MicSettings, clock: Clock, stack: AsyncExitStack) 
             leading=lambda: election.leading,
             troubles=lambda: controller.troubles(driver.now()),
         )
-    return Mic(watches, driver, election, warnings)
+    return Mic(watches, driver, election, warnings, clock)
 
 
 def _sign_in(settings: MicSettings, clock: Clock, stack: AsyncExitStack, me: str) -> SignIn:
