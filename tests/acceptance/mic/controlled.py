@@ -213,10 +213,17 @@ class Controlled:
             seen.append(f"{name}: {log}")
         return "\n".join(seen)
 
+    def pods_of(self, component: str) -> list[dict[str, Any]]:
+        """Return all pods of MIC, or of NMI."""
+        selector = f"labelSelector=app.kubernetes.io/component={component}"
+        found: list[dict[str, Any]] = self.get(f"/api/v1/namespaces/kube-system/pods?{selector}")[
+            "items"
+        ]
+        return found
+
     def mics(self) -> list[dict[str, Any]]:
-        """Return MIC's pods."""
-        selector = "labelSelector=app.kubernetes.io/component=mic"
-        found = self.get(f"/api/v1/namespaces/kube-system/pods?{selector}")["items"]
+        """Return MIC's pods that are not being stopped."""
+        found = self.pods_of("mic")
         return [each for each in found if "deletionTimestamp" not in each["metadata"]]
 
     def leader(self) -> str:

@@ -321,5 +321,5 @@ def test_scenario_01_the_rules_are_on_every_node_and_close_it_when_pod_identity_
 
     assert closed() == [True, True]
     place.sandbox.run("podidentity", "disable")
+    place.until(lambda: not place.pods_of("mic") + place.pods_of("nmi"), "its pods stay")
     assert closed() == [True, True]
-    assert place.mics() == []
