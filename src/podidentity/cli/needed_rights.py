@@ -120,7 +120,7 @@ FIRST_GRANTS, EXTENSIONS, OLD = "first-grants", "aks-extensions", "version-0.1"
 NO_TAINT, WAIT, PURGE, AZURE, SECRETS = "no-startup-taint", "wait", "purge", "azure", "secrets"
 LRP, NO_LRP, AUTOMATIC = "lrp", "no-lrp", "aks-automatic"
 MIC, MIC_WAIT, NO_MIC, ARCHIVED_MIC = "mic", "wait-for-mic", "no-mic", "archived-mic"
-MIC_THERE, NO_MIC_THERE, EXCEPTED = "mic-there", "no-mic-there", "mic-exception"
+MIC_THERE, NO_MIC_THERE, MIC_EXCEPTION = "mic-there", "no-mic-there", "mic-exception"
 HOST, NO_POLICIES = "host", "no-admission-policies"
 APPLY, ROLLBACK = "migrate-apply", "migrate-rollback"
 EXCEPT, CHANGE, EXCEPTED, NO_EXCEPTION = (
@@ -142,7 +142,7 @@ PARTS: Mapping[str, str] = {
     LRP: "makes or reads Cilium's policies: `--backend lrp`",
     NO_LRP: "takes back what an earlier `--backend lrp` made",
     MIC: "puts MIC into the cluster, or changes it: `--mic`, or where it is",
-    EXCEPTED: "excepts MIC's pods, which sign in by their machine's identity: `--mic-arg` with "
+    MIC_EXCEPTION: "excepts MIC's pods, which sign in by their machine's identity: `--mic-arg` with "
     "`--use-managed-identity` or `--cloudconfig`",
     MIC_WAIT: "says when MIC is ready: without `--no-wait`, where MIC is",
     NO_MIC: "takes MIC away: `enable --no-mic`, `disable`",
@@ -357,7 +357,7 @@ def _to_have_mic() -> Iterator[Right]:
     yield from _to_place(_OF_MIC, MIC)
     for where, resource, only in _objects_of_mic():
         yield from _to_apply(resource, names=only, at=where, parts=[MIC])
-    yield from _to_apply(_EXCEPTIONS, names=_EXCEPTIONS_OF_MIC, at=_NMI, parts=[EXCEPTED])
+    yield from _to_apply(_EXCEPTIONS, names=_EXCEPTIONS_OF_MIC, at=_NMI, parts=[MIC_EXCEPTION])
     yield from _to("watch", _DEPLOYMENTS, at=_NMI, names=names, parts=[MIC_WAIT])
     yield from _to("get", _EXCEPTIONS, names=[OLD_EXCEPTION], parts=[ARCHIVED_MIC])
 
