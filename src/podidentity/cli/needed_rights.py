@@ -142,8 +142,8 @@ PARTS: Mapping[str, str] = {
     LRP: "makes or reads Cilium's policies: `--backend lrp`",
     NO_LRP: "takes back what an earlier `--backend lrp` made",
     MIC: "puts MIC into the cluster, or changes it: `--mic`, or where it is",
-    MIC_EXCEPTION: "excepts MIC's pods, which sign in by their machine's identity: `--mic-arg` with "
-    "`--use-managed-identity` or `--cloudconfig`",
+    MIC_EXCEPTION: "excepts MIC's pods, which sign in by their machine's identity: `--mic-arg` "
+    "with `--use-managed-identity` or `--cloudconfig`",
     MIC_WAIT: "says when MIC is ready: without `--no-wait`, where MIC is",
     NO_MIC: "takes MIC away: `enable --no-mic`, `disable`",
     ARCHIVED_MIC: "lets the exception of AAD Pod Identity's MIC count: where that runs",
