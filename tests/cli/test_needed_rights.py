@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -205,6 +206,11 @@ def to_check(scene: Scene) -> None:
     enabled(scene)
 
 
+def bundled(ran: Ran) -> bool:
+    """Whether an archive was written, and nothing was refused for it."""
+    return told_all(ran) and "Wrote " in ran.err and " cannot " not in ran.err
+
+
 def to_check_by_node(scene: Scene) -> None:
     scene.bound("orders", type=3, tenantID="contoso.com", federation={"audience": "api://other"})
     enabled(scene, as_node=True)
@@ -302,19 +308,36 @@ CASES: tuple[Case, ...] = (
     Case(
         command="check",
         line="check -o json",
-        parts=("secrets", "account", "no-mic-there"),
+        parts=("secrets", "account", "no-mic-there", "issuer"),
         prepare=to_check,
         whole=told_all,
     ),
     Case(
         command="check",
         line="check -o json",
-        parts=("node-tokens", "no-mic-there"),
+        parts=("node-tokens", "no-mic-there", "issuer"),
         only=("node-tokens",),
         prepare=to_check_by_node,
         whole=told_all,
         minor=36,
     ),
+    Case(
+        command="check",
+        line="check -o json --bundle {folder}/{ns}.tar.gz",
+        parts=("account", "no-mic-there", "issuer", "bundle"),
+        only=("bundle",),
+        prepare=to_check,
+        whole=bundled,
+    ),
+    Case(
+        command="check",
+        line="check -o json --probes",
+        parts=("secrets", "account", "no-mic-there", "issuer", "probes"),
+        only=("probes",),
+        prepare=to_check,
+        whole=told_all,
+    ),
+    Case(command="check --pre", line="check --pre -o json", whole=told_all),
     Case(
         command="check --pod",
         line="check --pod {ns}/a",
@@ -917,7 +940,7 @@ def place(world: World, request: pytest.FixtureRequest, case: Case) -> World:
 
 @pytest.fixture
 def run(
-    place: World, podidentity: Run, monkeypatch: pytest.MonkeyPatch
+    place: World, podidentity: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Iterator[Callable[[Case, list[Single]], Ran]]:
     """Run a case as a person with these rights alone, in a namespace of its own."""
     monkeypatch.setattr(path_check, "SECONDS", 0.3)
@@ -934,6 +957,7 @@ def run(
             "client": scene.client,
             "identity": IDENTITY,
             "managed": scene.managed,
+            "folder": str(tmp_path),
         }
         with holding(place, PERSON, [_in(each, scene.ns) for each in rights]):
             for _ in range(case.times):

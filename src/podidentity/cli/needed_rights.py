@@ -120,9 +120,11 @@ FIRST_GRANTS, EXTENSIONS, OLD = "first-grants", "aks-extensions", "version-0.1"
 NO_TAINT, WAIT, PURGE, AZURE, SECRETS = "no-startup-taint", "wait", "purge", "azure", "secrets"
 LRP, NO_LRP, AUTOMATIC = "lrp", "no-lrp", "aks-automatic"
 MIC, MIC_WAIT, NO_MIC, ARCHIVED_MIC = "mic", "wait-for-mic", "no-mic", "archived-mic"
-MIC_THERE, NO_MIC_THERE, MIC_EXCEPTION = "mic-there", "no-mic-there", "mic-exception"
+MIC_THERE, NO_MIC_THERE, BUNDLE = "mic-there", "no-mic-there", "bundle"
+MIC_EXCEPTION = "mic-exception"
 HOST, NO_POLICIES = "host", "no-admission-policies"
 APPLY, ROLLBACK = "migrate-apply", "migrate-rollback"
+PROBES, ISSUER = "probes", "issuer"
 EXCEPT, CHANGE, EXCEPTED, NO_EXCEPTION = (
     f"exception-{each}" for each in ("add", "update", "list", "delete")
 )
@@ -148,6 +150,9 @@ PARTS: Mapping[str, str] = {
     NO_MIC: "takes MIC away: `enable --no-mic`, `disable`",
     ARCHIVED_MIC: "lets the exception of AAD Pod Identity's MIC count: where that runs",
     MIC_THERE: "looks at MIC, where it is",
+    PROBES: "asks each NMI about its node: `--probes`",
+    ISSUER: "reads the issuer of the cluster's tokens: where identities are federated",
+    BUNDLE: "writes an archive for a ticket: `--bundle`",
     NO_MIC_THERE: "looks for records that nobody keeps, where no MIC is",
     HOST: "pauses the machine of a node: `--host NODE`",
     APPLY: "grants what is missing: `migrate apply`",
@@ -167,7 +172,7 @@ PARTS: Mapping[str, str] = {
     NO_POLICIES: "takes admission policies back, with `--no-admission-policies`",
     WAIT: "says when NMI is ready on each node, or why it is not: without `--no-wait`",
     PURGE: "deletes the custom resources: `--purge`",
-    AZURE: "asks Azure which identities the node's machine has: `--azure`",
+    AZURE: "asks Azure about machines, and `check` about federated credentials: `--azure`",
     SECRETS: "reads the secrets of identities of types 1 and 2",
 }
 """The parts of the commands' work, and when they do them."""
@@ -554,8 +559,26 @@ def _check() -> Iterator[Right]:
     names = _names("CustomResourceDefinition", crds())
     yield from _to("get", _CRDS, names=names, without=fails)
     yield from _to("create", "subjectaccessreviews.authorization.k8s.io", without=fails)
-    yield from _to("list", _ASSIGNED, parts=[NO_MIC_THERE], without=fails)
+    yield from _to("list", _ASSIGNED, parts=[NO_MIC_THERE, BUNDLE], without=fails)
     yield from _to("list", "namespaces", without=fails)
+    yield from _to(
+        "get",
+        *("pods/log", "pods/proxy"),
+        at=_NMI,
+        parts=[BUNDLE],
+        without="names what is missing in the archive",
+    )
+    yield from _to("get", "pods/proxy", at=_NMI, parts=[PROBES], without=fails)
+    yield from _to("get", "/.well-known/openid-configuration", parts=[ISSUER], without=fails)
+
+
+def _check_pre() -> Iterator[Right]:
+    fails = "says what it could not check, and ends with status 1"
+    yield from _to("list", _DAEMON_SETS, _DEPLOYMENTS, "nodes", without=fails)
+    yield from _to("get", _POLICIES[1], names=[PROTECTED], without=fails)
+    yield from _to("get", "namespaces", names=[NMI_NAMESPACE], without=fails)
+    names = _names("CustomResourceDefinition", crds())
+    yield from _to("get", _CRDS, names=names, without=fails)
 
 
 def _check_pod() -> Iterator[Right]:
@@ -614,7 +637,18 @@ COMMANDS: Mapping[str, Needs] = {
     "revoke": Needs(cluster=tuple(_revoke())),
     "exception": Needs(cluster=tuple(_exception())),
     "explain": Needs(cluster=tuple(_explain()), azure=tuple(_machines("read", AZURE))),
-    "check": Needs(cluster=tuple(_check())),
+    "check": Needs(
+        cluster=tuple(_check()),
+        azure=(
+            AzureAction(
+                scope=AzureScope.IDENTITY,
+                action=f"{_IDENTITY}/federatedIdentityCredentials/read",
+                parts=(AZURE,),
+            ),
+            *_machines("read", AZURE),
+        ),
+    ),
+    "check --pre": Needs(cluster=tuple(_check_pre())),
     "check --pod": Needs(cluster=tuple(_check_pod())),
     "migrate": Needs(cluster=tuple(_migrate())),
     "mic": Needs(cluster=tuple(_mic())),
