@@ -121,6 +121,7 @@ NO_TAINT, WAIT, PURGE, AZURE, SECRETS = "no-startup-taint", "wait", "purge", "az
 LRP, NO_LRP, AUTOMATIC = "lrp", "no-lrp", "aks-automatic"
 MIC, MIC_WAIT, NO_MIC, ARCHIVED_MIC = "mic", "wait-for-mic", "no-mic", "archived-mic"
 MIC_THERE, NO_MIC_THERE, BUNDLE = "mic-there", "no-mic-there", "bundle"
+MIC_EXCEPTION = "mic-exception"
 HOST, NO_POLICIES = "host", "no-admission-policies"
 DETACH_ALL, FINALIZERS = "detach-all", "old-finalizers"
 APPLY, ROLLBACK = "migrate-apply", "migrate-rollback"
@@ -147,6 +148,8 @@ PARTS: Mapping[str, str] = {
     NO_LRP: "takes back what an earlier `--backend lrp` made",
     MIC: "puts MIC into the cluster, or changes it, and NMI into standard mode: `--mic`, or where "
     "it is",
+    MIC_EXCEPTION: "excepts MIC's pods, which sign in by their machine's identity: `--mic-arg` "
+    "with `--use-managed-identity` or `--cloudconfig`",
     MIC_WAIT: "says when MIC is ready: without `--no-wait`, where MIC is",
     NO_MIC: "takes MIC away: `enable --no-mic`, `disable`",
     ARCHIVED_MIC: "lets the exception of AAD Pod Identity's MIC count: where that runs",
@@ -286,6 +289,7 @@ _REDIRECT = _names("DaemonSet", local_redirect())
 _LOCAL_REDIRECT = _names("CiliumLocalRedirectPolicy", local_redirect())
 _DENIAL = _names("CiliumClusterwideNetworkPolicy", local_redirect())
 _OF_TAINT = _names("ClusterRoleBinding", _FOR_TAINT)
+_EXCEPTIONS_OF_MIC = _names("AzurePodIdentityException", _OF_MIC)
 _OF_AKS = _names("AzurePodIdentityException", aks_exceptions())
 _NAMESPACES_OF_AKS = sorted({each["metadata"]["namespace"] for each in aks_exceptions()})
 
@@ -365,6 +369,7 @@ def _to_have_mic() -> Iterator[Right]:
     yield from (each for each in held_by(_OF_RECORDS, MIC) if each.resource == _ASSIGNED)
     for where, resource, only in _objects_of_mic():
         yield from _to_apply(resource, names=only, at=where, parts=[MIC])
+    yield from _to_apply(_EXCEPTIONS, names=_EXCEPTIONS_OF_MIC, at=_NMI, parts=[MIC_EXCEPTION])
     yield from _to("watch", _DEPLOYMENTS, at=_NMI, names=names, parts=[MIC_WAIT])
     yield from _to("get", _EXCEPTIONS, names=[OLD_EXCEPTION], parts=[ARCHIVED_MIC])
 
@@ -374,13 +379,7 @@ def _to_take_mic() -> Iterator[Right]:
         yield from _to("delete", resource, at=where, names=only, parts=[NO_MIC])
     for resource, kind in zip(_ROLES, ("ClusterRole", "ClusterRoleBinding"), strict=True):
         yield from _to("delete", resource, names=_names(kind, _OF_MIC), parts=[NO_MIC])
-    yield from _to(
-        "delete",
-        _EXCEPTIONS,
-        at=_NMI,
-        names=_names("AzurePodIdentityException", _OF_MIC),
-        parts=[NO_MIC],
-    )
+    yield from _to("delete", _EXCEPTIONS, at=_NMI, names=_EXCEPTIONS_OF_MIC, parts=[NO_MIC])
 
 
 def _objects_of_mic() -> Iterator[tuple[Where, str, list[str]]]:
