@@ -168,7 +168,7 @@ def test_the_api_server_refuses_what_nmi_could_not_use_unless_that_is_switched_o
     answer = bare.api.post(path, json=wrong)
     assert answer.status_code == 422
     assert "spec.clientID must be a GUID, not 'no GUID'" in answer.json()["message"]
-    assert "refuses AzureIdentities and bindings that NMI cannot use" in checked(podidentity)
+    assert "refuses AzureIdentities and bindings of no use to NMI" in checked(podidentity)
     foreign = "--nmi-arg=--compat-foreign-secrets"
     assert podidentity("enable", "--no-wait", foreign).code == 0
     assert policies(bare) == every - {manifests.OWN_SECRETS}

@@ -325,11 +325,11 @@ async def _admission(reading: Reading) -> AsyncIterator[Line]:
     ]
     if lacking:
         yield (
-            "The API server takes AzureIdentities and bindings that NMI cannot use: the admission "
+            "The API server takes AzureIdentities and bindings of no use to NMI: the admission "
             f"policies {', '.join(lacking)} are not there; podidentity enable brings them."
         )
     else:
-        yield "The API server refuses AzureIdentities and bindings that NMI cannot use."
+        yield "The API server refuses AzureIdentities and bindings of no use to NMI."
 
 
 async def _definitions(reading: Reading) -> AsyncIterator[Finding]:
