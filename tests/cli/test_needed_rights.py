@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,8 +26,12 @@ from podidentity.cli.azure_access import ATTACHED_TO
 from podidentity.cli.needed_rights import COMMANDS, PARTS, Right
 from podidentity.cli.rights import Places, Single, singles
 from podidentity.core.federation import account_name
+from podidentity.core.hosts import Host
+from podidentity.core.ledger import Ledger, LedgerEntry
 from podidentity.core.resources import ObjectRef
+from podidentity.mic.objects import FINALIZER
 from podidentity.wire import rbac
+from podidentity.wire.ledgers import render_ledger
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.world.blueprint import write_kubeconfig_of
 from tests.acceptance.planes.cilium import CRDS as CILIUM_CRDS
@@ -205,6 +210,11 @@ def to_check(scene: Scene) -> None:
     enabled(scene)
 
 
+def bundled(ran: Ran) -> bool:
+    """Whether an archive was written, and nothing was refused for it."""
+    return told_all(ran) and "Wrote " in ran.err and " cannot " not in ran.err
+
+
 def to_check_by_node(scene: Scene) -> None:
     scene.bound("orders", type=3, tenantID="contoso.com", federation={"audience": "api://other"})
     enabled(scene, as_node=True)
@@ -302,19 +312,36 @@ CASES: tuple[Case, ...] = (
     Case(
         command="check",
         line="check -o json",
-        parts=("secrets", "account", "no-mic-there"),
+        parts=("secrets", "account", "no-mic-there", "issuer"),
         prepare=to_check,
         whole=told_all,
     ),
     Case(
         command="check",
         line="check -o json",
-        parts=("node-tokens", "no-mic-there"),
+        parts=("node-tokens", "no-mic-there", "issuer"),
         only=("node-tokens",),
         prepare=to_check_by_node,
         whole=told_all,
         minor=36,
     ),
+    Case(
+        command="check",
+        line="check -o json --bundle {folder}/{ns}.tar.gz",
+        parts=("account", "no-mic-there", "issuer", "bundle"),
+        only=("bundle",),
+        prepare=to_check,
+        whole=bundled,
+    ),
+    Case(
+        command="check",
+        line="check -o json --probes",
+        parts=("secrets", "account", "no-mic-there", "issuer", "probes"),
+        only=("probes",),
+        prepare=to_check,
+        whole=told_all,
+    ),
+    Case(command="check --pre", line="check --pre -o json", whole=told_all),
     Case(
         command="check --pod",
         line="check --pod {ns}/a",
@@ -600,6 +627,25 @@ def with_admission_policies(scene: Scene) -> None:
     make(scene, *manifests.admission_policies())
 
 
+def with_a_ledger(scene: Scene) -> None:
+    """Have a ledger of MIC's, of a machine that is not there any more: Azure is an owner's here."""
+    taken_out(scene)
+    host = Host.parse(f"{scene.world.plan.scale_set_id}-gone")
+    ledger = Ledger(host=host, attached={IDENTITY.lower(): LedgerEntry(IDENTITY, 0.0)})
+    path = f"{CUSTOM}/namespaces/{manifests.NAMESPACE}/azureidentityledgers"
+    deleted(scene.world, path)
+    scene.world.send("POST", path, render_ledger(ledger, manifests.NAMESPACE))
+
+
+def with_an_old_record(scene: Scene) -> None:
+    """Have a record as MIC of AAD Pod Identity leaves it."""
+    taken_out(scene)
+    path = f"{CUSTOM}/namespaces/{scene.ns}/azureassignedidentities"
+    head = {"apiVersion": "aadpodidentity.k8s.io/v1", "kind": "AzureAssignedIdentity"}
+    metadata = {"name": "old", "finalizers": [FINALIZER]}
+    scene.world.send("POST", path, {**head, "metadata": metadata, "spec": {"pod": "p"}})
+
+
 def with_version_0_1(scene: Scene) -> None:
     taken_out(scene)
     old = manifests.nmi()[-1]
@@ -806,6 +852,8 @@ CASES += (
         shows=lambda right: right.verb == "watch",
     ),
     of_part("disable", "aks-extensions", "disable", with_exceptions),
+    of_part("disable", "detach-all", "disable --detach", with_a_ledger),
+    of_part("disable", "old-finalizers", "disable", with_an_old_record),
     of_part("disable", "no-startup-taint", "disable", with_the_taints_rights),
     of_part("enable", "older-grants", ENABLE, with_an_older_grant_and_no_nmi),
     of_part("disable", "purge", "disable --purge --yes", with_a_grant_and_no_nmi),
@@ -847,6 +895,14 @@ CASES += (
         only=("wait-for-mic",),
         prepare=without_mic,
         whole=lambda ran: "MIC is not ready after 1 s" in ran.err,
+    ),
+    Case(
+        command="enable",
+        line=f"{ENABLE} --mic --mic-arg=--use-managed-identity",
+        parts=("mic", "mic-exception"),
+        only=("mic-exception",),
+        prepare=without_mic,
+        times=2,
     ),
     of_part("enable", "no-mic", f"{ENABLE} --no-mic", with_mic),
     of_part("disable", "no-mic", "disable", with_mic),
@@ -909,7 +965,7 @@ def place(world: World, request: pytest.FixtureRequest, case: Case) -> World:
 
 @pytest.fixture
 def run(
-    place: World, podidentity: Run, monkeypatch: pytest.MonkeyPatch
+    place: World, podidentity: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Iterator[Callable[[Case, list[Single]], Ran]]:
     """Run a case as a person with these rights alone, in a namespace of its own."""
     monkeypatch.setattr(path_check, "SECONDS", 0.3)
@@ -926,6 +982,7 @@ def run(
             "client": scene.client,
             "identity": IDENTITY,
             "managed": scene.managed,
+            "folder": str(tmp_path),
         }
         with holding(place, PERSON, [_in(each, scene.ns) for each in rights]):
             for _ in range(case.times):
@@ -948,7 +1005,12 @@ def _in(right: Single, ns: str) -> Single:
 
 def clear(world: World, begun: list[str]) -> None:
     """Take away what a run would leave to the next one."""
+    deleted(world, f"{CUSTOM}/namespaces/{manifests.NAMESPACE}/azureidentityledgers")
     for ns in begun:
+        record = f"{CUSTOM}/namespaces/{ns}/azureassignedidentities/old"
+        if world.get(record) is not None:
+            world.send("PATCH", record, {"metadata": {"finalizers": None}})
+            deleted(world, record)
         for plural in ("azureidentities", "azureidentitybindings", "azurepodidentityexceptions"):
             deleted(world, f"{CUSTOM}/namespaces/{ns}/{plural}")
         deleted(world, f"/api/v1/namespaces/{ns}/pods", gracePeriodSeconds="0")

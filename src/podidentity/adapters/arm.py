@@ -123,6 +123,12 @@ class Arm(_Endpoint):
         response = await self._ask("GET", self._url(identity.spelling, arm.IDENTITY_API))
         return arm.parse_identity(response.content)
 
+    async def federated_credentials(self, identity: ResourceId) -> list[arm.FederatedCredential]:
+        """Return what the managed identity's Entra trusts; raise ArmError."""
+        place = f"{identity.spelling}/federatedIdentityCredentials"
+        response = await self._ask("GET", self._url(place, arm.IDENTITY_API))
+        return arm.parse_credentials(response.content)
+
     async def host(self, host: Host) -> HostIdentities:
         """Return the identities of `host`; raise ArmError."""
         response = await self._ask("GET", self._url(host.resource_id, arm.COMPUTE_API))
@@ -140,11 +146,11 @@ class Arm(_Endpoint):
         )
 
     async def detach(
-        self, host: Host, identity: ResourceId, *, wait: bool = True, progress: Progress | None
+        self, host: Host, *identities: ResourceId, wait: bool = True, progress: Progress | None
     ) -> bool:
-        """Detach `identity` from `host`; return whether that changed anything; raise ArmError."""
+        """Detach these from `host`; return whether that changed anything; raise ArmError."""
         return await self._change(
-            host, lambda current: arm.detach(current, identity), progress, wait
+            host, lambda current: arm.detach(current, *identities), progress, wait
         )
 
     async def _change(

@@ -8,20 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from podidentity import __version__
 from podidentity.adapters.clock import SystemClock
-from podidentity.cli import boot_window, controller, local_redirect
+from podidentity.adapters.published_issuer import DISCOVERY, read_issuer
+from podidentity.cli import admission_policies, boot_window, controller, local_redirect
 from podidentity.cli.chain import LinkState
 from podidentity.cli.checks import (
     agents,
+    federation,
     labels,
     leftovers,
     mic,
     nodes,
     pods,
+    probes,
     programs,
     rules,
     takers,
@@ -36,6 +40,7 @@ from podidentity.cli.objects import (
     CRDS,
     DAEMON_SETS,
     NAMESPACES,
+    POLICY_BINDINGS,
     find,
     find_all,
     minor_version,
@@ -88,6 +93,8 @@ class Check:
     look: Look
     right: str
     """What could not be checked without which right, as a clause; {nmi} is NMI's namespace."""
+    reads_secrets: bool = False
+    """Whether it looks into Secrets, if only to see that they can be used."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,6 +196,7 @@ IDENTITIES = Group(
             holds="each credential in the cluster can be used",
             look=_credentials,
             right="credentials: you need the right to get secrets",
+            reads_secrets=True,
         ),
         Check(
             holds="NMI may ask for tokens for each audience",
@@ -306,6 +314,24 @@ async def _versions(reading: Reading) -> AsyncIterator[Finding | Line]:
         yield each
 
 
+async def _admission(reading: Reading) -> AsyncIterator[Line]:
+    if await reading.nmi() is None or await minor_version(reading.kube) < admission_policies.SINCE:
+        return
+    foreign = reading.choices.rules.foreign_secrets
+    made = admission_policies.wanted(admission_policies.SINCE, asked=None, foreign_secrets=foreign)
+    names = sorted({each["metadata"]["name"] for each in made})
+    lacking = [
+        each for each in names if await find(reading.kube, POLICY_BINDINGS, "", each) is None
+    ]
+    if lacking:
+        yield (
+            "The API server takes AzureIdentities and bindings that NMI cannot use: the admission "
+            f"policies {', '.join(lacking)} are not there; podidentity enable brings them."
+        )
+    else:
+        yield "The API server refuses AzureIdentities and bindings that NMI cannot use."
+
+
 async def _definitions(reading: Reading) -> AsyncIterator[Finding]:
     ours = crds()
     found = {
@@ -329,6 +355,12 @@ VERSIONS = Group(
             look=_definitions,
             right="the definitions: you need the right to get customresourcedefinitions",
         ),
+        Check(
+            holds="it is known what the API server refuses of the custom resources",
+            look=_admission,
+            right="the admission policies: you need the right to get "
+            "validatingadmissionpolicybindings",
+        ),
     ),
 )
 
@@ -340,10 +372,14 @@ async def _rights_of_nmi(reading: Reading) -> AsyncIterator[Finding]:
     daemon_set, choices = await reading.nmi(), reading.choices
     if daemon_set is None:
         return
+    cluster = await reading.cluster()
     manifests = nmi_manifests(
         namespace=choices.namespace,
         as_node=choices.tokens_as_node,
         startup_taint=choices.startup_taint,
+        standard=choices.rules.standard,
+        # A right that no identity needs may be missing on purpose: `enable --identity-type`.
+        types={each.type for each in cluster.all_identities() if isinstance(each, AzureIdentity)},
     )
     account = ObjectRef(choices.namespace, choices.account)
     has = await _reviewed(reading, account, programs.rights_of(manifests, choices.namespace))
@@ -585,6 +621,55 @@ MIC = Group(
     ),
 )
 
+
+async def _probes(reading: Reading) -> AsyncIterator[Finding | Line]:
+    nodes_there, agents_there = await find_all(reading.kube, NODES), await reading.agents()
+    found = await probes.ask(reading.kube, nodes_there, agents_there, reading.choices.probe_port)
+    for each in probes.unserved(found):
+        yield each
+    for line in probes.lines(found):
+        yield line
+
+
+PROBES = Group(
+    title="What each NMI says",
+    checks=(
+        Check(
+            holds="a request from the probe pod arrives at NMI on every node",
+            look=_probes,
+            right="what each NMI says: you need the right to get pods/proxy in {nmi}, and to list "
+            "nodes",
+        ),
+    ),
+)
+"""Only where it is asked for: it needs a right that most people lack, and time on many nodes."""
+
+
+# ---- Federation
+
+
+async def _issuer(reading: Reading) -> AsyncIterator[Finding | Line]:
+    usable = rules.usable_identities(await reading.cluster(), reading.choices.rules)
+    if not any(map(federation.is_federated, usable)):
+        return
+    issuer = str(json.loads(await reading.kube.get(DISCOVERY)).get("issuer", ""))
+    yield f"Tokens of this cluster name {issuer} as their issuer."
+    for each in federation.issuer_faults(issuer, await read_issuer(issuer)):
+        yield each
+
+
+FEDERATION = Group(
+    title="Federation",
+    checks=(
+        Check(
+            holds="Entra can read the issuer of the cluster's tokens",
+            look=_issuer,
+            right=f"the issuer: you need the right to get {DISCOVERY}",
+        ),
+    ),
+)
+
+
 # ---- What is left of others
 
 
@@ -637,4 +722,4 @@ LEFTOVERS = Group(
     ),
 )
 
-GROUPS = (VERSIONS, IDENTITIES, PODS, NMI, NODES_GROUP, MIC, LEFTOVERS)
+GROUPS = (VERSIONS, IDENTITIES, PODS, FEDERATION, NMI, NODES_GROUP, MIC, LEFTOVERS)
