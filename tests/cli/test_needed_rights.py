@@ -257,14 +257,14 @@ CASES: tuple[Case, ...] = (
     Case(
         command="check",
         line="check -o json",
-        parts=("secrets", "account"),
+        parts=("secrets", "account", "no-mic-there"),
         prepare=to_check,
         whole=told_all,
     ),
     Case(
         command="check",
         line="check -o json",
-        parts=("node-tokens",),
+        parts=("node-tokens", "no-mic-there"),
         only=("node-tokens",),
         prepare=to_check_by_node,
         whole=told_all,
@@ -678,7 +678,14 @@ CASES += (
     ),
     of_part("enable", "no-lrp", ENABLE, with_the_redirects_objects),
     of_part("disable", "no-lrp", "disable", with_the_redirects_objects),
-    of_part("check", "lrp", "check -o json", with_redirect, whole=told_all),
+    Case(
+        command="check",
+        line="check -o json",
+        parts=("lrp", "no-mic-there"),
+        only=("lrp",),
+        prepare=with_redirect,
+        whole=told_all,
+    ),
     of_part("enable", "aks-extensions", ENABLE, with_an_extension),
     of_part(
         "enable",

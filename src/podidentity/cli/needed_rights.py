@@ -120,7 +120,8 @@ FIRST_GRANTS, EXTENSIONS, OLD = "first-grants", "aks-extensions", "version-0.1"
 NO_TAINT, WAIT, PURGE, AZURE, SECRETS = "no-startup-taint", "wait", "purge", "azure", "secrets"
 LRP, NO_LRP, AUTOMATIC = "lrp", "no-lrp", "aks-automatic"
 MIC, MIC_WAIT, NO_MIC, ARCHIVED_MIC = "mic", "wait-for-mic", "no-mic", "archived-mic"
-MIC_THERE, HOST, NO_POLICIES = "mic-there", "host", "no-admission-policies"
+MIC_THERE, NO_MIC_THERE = "mic-there", "no-mic-there"
+HOST, NO_POLICIES = "host", "no-admission-policies"
 APPLY, ROLLBACK = "migrate-apply", "migrate-rollback"
 PARTS: Mapping[str, str] = {
     GRANT: "lets pods use the identity: without `--no-grant`",
@@ -141,6 +142,7 @@ PARTS: Mapping[str, str] = {
     NO_MIC: "takes MIC away: `enable --no-mic`, `disable`",
     ARCHIVED_MIC: "lets the exception of AAD Pod Identity's MIC count: where that runs",
     MIC_THERE: "looks at MIC, where it is",
+    NO_MIC_THERE: "looks for records that nobody keeps, where no MIC is",
     HOST: "pauses the machine of a node: `--host NODE`",
     APPLY: "grants what is missing: `migrate apply`",
     ROLLBACK: "takes back what it granted: `migrate rollback`",
@@ -513,6 +515,11 @@ def _check() -> Iterator[Right]:
     yield from _to("get", _DENIALS, names=_DENIAL, parts=[LRP], without=fails)
     yield from _to("get", "secrets", parts=[SECRETS], without=fails)
     yield from _to("get", "serviceaccounts", at=_ACCOUNTS, parts=[ACCOUNT_PART], without=fails)
+    names = _names("CustomResourceDefinition", crds())
+    yield from _to("get", _CRDS, names=names, without=fails)
+    yield from _to("create", "subjectaccessreviews.authorization.k8s.io", without=fails)
+    yield from _to("list", _ASSIGNED, parts=[NO_MIC_THERE], without=fails)
+    yield from _to("list", "namespaces", without=fails)
 
 
 def _check_pod() -> Iterator[Right]:

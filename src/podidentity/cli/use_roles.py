@@ -24,6 +24,7 @@ from podidentity.core.resources import AzureIdentity, ObjectRef
 from podidentity.wire.kube import AZURE_IDENTITIES, KubeError
 from podidentity.wire.manifests import parse_identity
 from podidentity.wire.rbac import (
+    EVERY,
     GIVEN_BY,
     LABELS,
     RBAC,
@@ -31,6 +32,7 @@ from podidentity.wire.rbac import (
     Grantee,
     RoleHolder,
     binding,
+    granted_names,
     holders,
     role,
     role_name,
@@ -120,8 +122,14 @@ class Roles:
     RIGHT = "the right to list clusterroles and clusterrolebindings"
 
     def __init__(self, roles: list[Object], bindings: list[Object]) -> None:
-        self._roles = roles
-        self._bindings = bindings
+        # A cluster has as many roles as identities: each question looks at few of them.
+        self._roles: dict[str, list[Object]] = {}
+        for found in roles:
+            for name in granted_names(found):
+                self._roles.setdefault(name, []).append(found)
+        self._bindings: dict[str, list[Object]] = {}
+        for each in bindings:
+            self._bindings.setdefault(each["roleRef"]["name"], []).append(each)
 
     @classmethod
     async def read(cls, kube: Kube) -> Roles | None:
@@ -142,7 +150,10 @@ class Roles:
 
     def holders(self, name: str) -> list[RoleHolder]:
         """Return the pods that hold this permission."""
-        return holders(name, self._roles, self._bindings)
+        roles = [*self._roles.get(name, ()), *self._roles.get(EVERY, ())]
+        of_roles = {each["metadata"]["name"] for each in roles}
+        bindings = [found for each in of_roles for found in self._bindings.get(each, ())]
+        return holders(name, roles, bindings)
 
     def grantees(self, names: Iterable[str]) -> set[Grantee]:
         """Return the pods that hold all these permissions."""

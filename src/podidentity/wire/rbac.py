@@ -112,7 +112,11 @@ def holders(name: str, roles: Iterable[Object], bindings: Iterable[Object]) -> l
 
     Wildcards count. Users and groups without pods do not.
     """
-    granting = {each["metadata"]["name"] for each in roles if _grants(each, name)}
+    granting = {
+        each["metadata"]["name"]
+        for each in roles
+        if not granted_names(each).isdisjoint({name, EVERY})
+    }
     found = {
         RoleHolder(grantee, each["metadata"]["name"])
         for each in bindings
@@ -143,16 +147,25 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _grants(found: Object, name: str) -> bool:
-    return any(_covers(rule, name) for rule in found.get("rules") or ())
+EVERY = ""
+"""Among granted names: all of them."""
 
 
-def _covers(rule: Object, name: str) -> bool:
+def granted_names(role: Object) -> set[str]:
+    """Return the names that a role lets its holders use, EVERY for a rule without names."""
+    return {
+        name
+        for rule in role.get("rules") or ()
+        if _covers(rule)
+        for name in rule.get("resourceNames") or (EVERY,)
+    }
+
+
+def _covers(rule: Object) -> bool:
     return (
         _has(rule.get("verbs"), VERB)
         and _has(rule.get("apiGroups"), GROUP)
         and _has(rule.get("resources"), RESOURCE)
-        and (not rule.get("resourceNames") or name in rule["resourceNames"])
     )
 
 

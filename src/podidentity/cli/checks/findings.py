@@ -59,6 +59,19 @@ class CheckReason(StrEnum):
     NO_CONTROLLER = "NoController"
     CONTROLLER_NOT_READY = "ControllerNotReady"
     CONTROLLER_PAUSED = "ControllerPaused"
+    # Versions
+    VERSIONS = "VersionsDiffer"
+    NO_DEFINITION = "NoDefinition"
+    OLD_DEFINITION = "OldDefinition"
+    # Programs
+    LACKS_RIGHTS = "LacksRights"
+    # Nodes, and what is left of others
+    OPEN_START = "OpenWhileStarting"
+    TAKER = "OtherTaker"
+    ARCHIVED = "ArchivedRelease"
+    STUCK = "StuckDeletion"
+    UNKEPT = "UnkeptRecords"
+    OUTLIVED = "GrantOutlives"
     # What Azure answers MIC, by the condition of an AzureIdentity
     DENIED = "Denied"
     FORBIDDEN = "Forbidden"

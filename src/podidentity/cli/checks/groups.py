@@ -6,36 +6,71 @@ read that, the check says so and counts as failed: what is not known is not well
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 
+from podidentity import __version__
 from podidentity.cli import boot_window, controller, local_redirect
 from podidentity.cli.chain import LinkState
-from podidentity.cli.checks import agents, labels, mic, nodes, pods, rules
+from podidentity.cli.checks import (
+    agents,
+    labels,
+    leftovers,
+    mic,
+    nodes,
+    pods,
+    programs,
+    rules,
+    takers,
+    versions,
+)
 from podidentity.cli.checks.findings import Finding, Severity, not_read, ref_of
 from podidentity.cli.checks.reading import Reading
 from podidentity.cli.enable import NODE_TOKENS_SINCE
 from podidentity.cli.mic import deployments_of_mic
 from podidentity.cli.network_policies import NETWORK_POLICIES
 from podidentity.cli.objects import (
+    CLUSTER_ROLE_BINDINGS,
     CLUSTER_ROLES,
+    CRDS,
     DAEMON_SETS,
+    NAMESPACES,
     find,
     find_all,
     minor_version,
 )
 from podidentity.cli.pod_facts import credentials_of
-from podidentity.cli.rollout import PODS_OF_PROBE, PROBE_SET, nmis, ready, rollout, troubles
+from podidentity.cli.rights import Single
+from podidentity.cli.rollout import (
+    PODS_OF_PROBE,
+    PROBE_SET,
+    is_archived_nmi,
+    nmis,
+    ready,
+    rollout,
+    troubles,
+)
 from podidentity.cli.token_bounds import read_bounds
 from podidentity.cli.use_roles import Roles
 from podidentity.core.data_path import Backend
 from podidentity.core.decision import Authorization, Use, permission_names
 from podidentity.core.resources import AzureIdentity, AzureIdentityBinding, ObjectRef
-from podidentity.manifests import NODE_AUDIENCES, POLICY_OF_NMI, asks_for_any
-from podidentity.wire.kube import AZURE_IDENTITIES, CONFIG_MAPS, NODES, KubeError
+from podidentity.manifests import NODE_AUDIENCES, POLICY_OF_NMI, asks_for_any, crds
+from podidentity.manifests import mic as mic_manifests
+from podidentity.manifests import nmi as nmi_manifests
+from podidentity.wire.kube import (
+    AZURE_ASSIGNED_IDENTITIES,
+    AZURE_IDENTITIES,
+    CONFIG_MAPS,
+    NODES,
+    KubeError,
+)
 from podidentity.wire.pauses import PAUSES, parse_pauses
 from podidentity.wire.rbac import Grantee
+from podidentity.wire.reviews import PATH as REVIEWS
+from podidentity.wire.reviews import parse_review
 
 Line = str
 """What a check tells besides findings: a fact that is no fault."""
@@ -255,7 +290,94 @@ PODS = Group(
 )
 
 
+# ---- Versions
+
+
+async def _versions(reading: Reading) -> AsyncIterator[Finding | Line]:
+    daemon_set = await reading.nmi()
+    workloads = [
+        *([{"kind": "DaemonSet", **daemon_set}] if daemon_set else []),
+        *({"kind": "Deployment", **each} for each in await deployments_of_mic(reading.kube)),
+    ]
+    yield versions.told(__version__, workloads)
+    for each in versions.differing(__version__, workloads):
+        yield each
+
+
+async def _definitions(reading: Reading) -> AsyncIterator[Finding]:
+    ours = crds()
+    found = {
+        name: await find(reading.kube, CRDS, "", name)
+        for name in (each["metadata"]["name"] for each in ours)
+    }
+    for each in versions.definitions(ours, found):
+        yield each
+
+
+VERSIONS = Group(
+    title="Versions",
+    checks=(
+        Check(
+            holds="the programs of the cluster are of this command's version",
+            look=_versions,
+            right="versions: you need the right to list daemonsets in {nmi}, and deployments",
+        ),
+        Check(
+            holds="the custom resources know each field",
+            look=_definitions,
+            right="the definitions: you need the right to get customresourcedefinitions",
+        ),
+    ),
+)
+
+
 # ---- NMI
+
+
+async def _rights_of_nmi(reading: Reading) -> AsyncIterator[Finding]:
+    daemon_set, choices = await reading.nmi(), reading.choices
+    if daemon_set is None:
+        return
+    manifests = nmi_manifests(
+        namespace=choices.namespace,
+        as_node=choices.tokens_as_node,
+        startup_taint=choices.startup_taint,
+    )
+    account = ObjectRef(choices.namespace, choices.account)
+    has = await _reviewed(reading, account, programs.rights_of(manifests, choices.namespace))
+    for each in programs.lacking("DaemonSet", ref_of(daemon_set), account, has):
+        yield each
+
+
+async def _rights_of_mic(reading: Reading) -> AsyncIterator[Finding]:
+    for each in await deployments_of_mic(reading.kube):
+        where = ref_of(each)
+        account = ObjectRef(
+            where.namespace, each["spec"]["template"]["spec"].get("serviceAccountName", "default")
+        )
+        wanted = programs.rights_of(mic_manifests(namespace=where.namespace), where.namespace)
+        has = await _reviewed(reading, account, wanted)
+        for finding in programs.lacking("Deployment", where, account, has):
+            yield finding
+
+
+async def _reviewed(
+    reading: Reading, account: ObjectRef, rights: Sequence[Single]
+) -> dict[Single, bool]:
+    """Return which rights an account has, as the API server decides; raise KubeError."""
+    places = asyncio.Semaphore(AT_ONCE)
+
+    async def ask(right: Single) -> bool:
+        async with places:
+            review = programs.review_for(account, right)
+            return parse_review(await reading.kube.create(REVIEWS, review))
+
+    return dict(zip(rights, await asyncio.gather(*map(ask, rights)), strict=True))
+
+
+AT_ONCE = 16
+"""Questions about rights that are asked at the same time."""
+_REVIEWS = "the rights of programs: you need the right to create subjectaccessreviews"
 
 
 async def _manifest(reading: Reading) -> AsyncIterator[Finding]:
@@ -325,6 +447,7 @@ NMI = Group(
         Check(holds="NMI is ready on each of its nodes", look=_readiness, right=_STATE_OF_NMI),
         Check(holds="the probe pod runs on each of them", look=_probe, right=_STATE_OF_NMI),
         Check(holds="NMI warns of nothing", look=_warnings, right=_STATE_OF_NMI),
+        Check(holds="NMI may do what it is there for", look=_rights_of_nmi, right=_REVIEWS),
         Check(
             holds="NMI may ask for no token but those of its node's pods",
             look=_bounds,
@@ -364,10 +487,18 @@ async def _backends(reading: Reading) -> AsyncIterator[Line]:
         yield each
 
 
-async def _starts(reading: Reading) -> AsyncIterator[Line]:
-    told = nodes.closed_while_starting(await reading.agents(), await reading.told(), reading.now)
-    for each in boot_window.lines(reading.choices.startup_taint, told):
+async def _takers(reading: Reading) -> AsyncIterator[Finding]:
+    daemon_sets = await find_all(reading.kube, DAEMON_SETS)
+    for each in takers.takers(daemon_sets, reading.choices.redirect.metadata_ip):
         yield each
+
+
+async def _starts(reading: Reading) -> AsyncIterator[Finding | Line]:
+    told = nodes.closed_while_starting(await reading.agents(), await reading.told(), reading.now)
+    for each in nodes.open_while_starting(told):
+        yield each
+    for line in boot_window.lines(reading.choices.startup_taint, told):
+        yield line
 
 
 _NODES_UNREAD = "that every node has NMI: you need the right to list nodes, and pods in {nmi}"
@@ -387,7 +518,12 @@ NODES_GROUP = Group(
             look=_backends,
             right=_STATE_OF_NMI,
         ),
-        Check(holds="NMI tells what closes starting nodes", look=_starts, right=_STATE_OF_NMI),
+        Check(holds="nodes are closed while they start", look=_starts, right=_STATE_OF_NMI),
+        Check(
+            holds="nobody else takes requests to the metadata address",
+            look=_takers,
+            right="who else takes requests: you need the right to list daemonsets",
+        ),
     ),
 )
 
@@ -425,8 +561,61 @@ MIC = Group(
     title="MIC",
     checks=(
         Check(holds="MIC runs where NMI waits for it", look=_controller, right=_MIC_UNREAD),
+        Check(holds="MIC may do what it is there for", look=_rights_of_mic, right=_REVIEWS),
         Check(holds="Azure lets MIC attach each identity", look=_attached, right=_MIC_UNREAD),
     ),
 )
 
-GROUPS = (IDENTITIES, PODS, NMI, NODES_GROUP, MIC)
+# ---- What is left of others
+
+
+async def _archived(reading: Reading) -> AsyncIterator[Finding]:
+    daemon_sets = await find_all(reading.kube, DAEMON_SETS)
+    workloads = [
+        *({"kind": "DaemonSet", **each} for each in daemon_sets if is_archived_nmi(each)),
+        *({"kind": "Deployment", **each} for each in await controller.archived_mics(reading.kube)),
+    ]
+    for each in leftovers.archived(workloads):
+        yield each
+
+
+async def _records(reading: Reading) -> AsyncIterator[Finding]:
+    if await deployments_of_mic(reading.kube) or await controller.archived_mics(reading.kube):
+        return  # they are kept, and their finalizers taken off
+    records = await find_all(reading.kube, AZURE_ASSIGNED_IDENTITIES)
+    for each in (
+        *leftovers.unkept(records),
+        *leftovers.stuck("AzureAssignedIdentity", AZURE_ASSIGNED_IDENTITIES.plural, records),
+    ):
+        yield each
+
+
+async def _outlived(reading: Reading) -> AsyncIterator[Finding]:
+    bindings = await find_all(reading.kube, CLUSTER_ROLE_BINDINGS)
+    names = {each["metadata"]["name"] for each in await find_all(reading.kube, NAMESPACES)}
+    for each in leftovers.outlived(bindings, names):
+        yield each
+
+
+LEFTOVERS = Group(
+    title="What is left of others",
+    checks=(
+        Check(
+            holds="AAD Pod Identity has gone",
+            look=_archived,
+            right="what is left: you need the right to list daemonsets and deployments",
+        ),
+        Check(
+            holds="no record of an attachment is left alone",
+            look=_records,
+            right="records: you need the right to list azureassignedidentities and deployments",
+        ),
+        Check(
+            holds="no grant outlives its namespace",
+            look=_outlived,
+            right="grants: you need the right to list clusterrolebindings and namespaces",
+        ),
+    ),
+)
+
+GROUPS = (VERSIONS, IDENTITIES, PODS, NMI, NODES_GROUP, MIC, LEFTOVERS)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from podidentity.cli import local_redirect
 from podidentity.cli.checks.agents import lasts
-from podidentity.cli.checks.findings import CheckReason, Finding, named
+from podidentity.cli.checks.findings import CheckReason, Finding, Severity, named
 from podidentity.cli.enable import CRITICAL
 from podidentity.cli.objects import Object
 from podidentity.core.data_path import Backend
@@ -28,6 +28,24 @@ def closed_while_starting(
         if node and each.get("reason") == AgentReason.BOOT_CLOSED and lasts(each, now):
             found[node] = each.get("message", "")
     return found
+
+
+def open_while_starting(closed_by: Mapping[str, str]) -> Iterator[Finding]:
+    """Yield the nodes of which nothing is known that closes them until NMI is up, as one finding.
+
+    `closed_by` is what `closed_while_starting` returns.
+    """
+    names = sorted(node for node, what in closed_by.items() if not what)
+    if names:
+        yield Finding(
+            kind="Node",
+            about=ObjectRef("", names[0]),
+            reason=CheckReason.OPEN_START,
+            what=f"{named(names)}: after a restart pods reach every identity of the machine until "
+            "NMI is up. Nothing is known that closes them.",
+            mend="Close the window: docs/how-to/close-the-boot-window.md has three ways.",
+            severity=Severity.WARNING,
+        )
 
 
 def nodes_without(

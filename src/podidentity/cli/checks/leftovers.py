@@ -1,0 +1,113 @@
+"""What is left of something that has gone: AAD Pod Identity, AKS's add-on, a namespace, a MIC."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+
+from podidentity.cli.checks.findings import CheckReason, Finding, Severity, named, ref_of
+from podidentity.cli.objects import Object
+from podidentity.core.resources import ObjectRef
+from podidentity.wire.rbac import LABELS
+
+_OURS = "aadpodidentity.k8s.io"
+_GROUP = "system:serviceaccounts:"
+
+
+def archived(workloads: Sequence[Object]) -> Iterator[Finding]:
+    """Yield the DaemonSets and Deployments of AAD Pod Identity that are there still."""
+    for each in workloads:
+        by_aks = is_of_aks(each)
+        yield Finding(
+            kind=each["kind"],
+            about=ref_of(each),
+            reason=CheckReason.ARCHIVED,
+            what=f"AAD Pod Identity is here still{', as the add-on of AKS' * by_aks}: a node has "
+            "one NMI, and machines one MIC.",
+            mend="Run az aks update --disable-pod-identity, which takes its identities and "
+            "bindings away, too: podidentity add them first."
+            if by_aks
+            else "Take its place in the order of docs/reference/compatibility.md.",
+            severity=Severity.WARNING,
+        )
+
+
+def is_of_aks(workload: Object) -> bool:
+    """Whether AKS put something there, by the labels of what it manages.
+
+    https://learn.microsoft.com/azure/aks/use-labels
+    """
+    template = workload["spec"]["template"]["metadata"].get("labels") or {}
+    labels = {**template, **(workload["metadata"].get("labels") or {})}
+    return labels.get("kubernetes.azure.com/managedby") == "aks" or (
+        "addonmanager.kubernetes.io/mode" in labels
+    )
+
+
+def stuck(kind: str, plural: str, objects: Sequence[Object]) -> Iterator[Finding]:
+    """Yield the objects of our kinds that wait for somebody to take off a finalizer of ours."""
+    waiting = [
+        each
+        for each in objects
+        if each["metadata"].get("deletionTimestamp")
+        and any(_OURS in name for name in each["metadata"].get("finalizers") or ())
+    ]
+    if waiting:
+        refs = sorted(map(ref_of, waiting))
+        first = refs[0]
+        yield Finding(
+            kind=kind,
+            about=first,
+            reason=CheckReason.STUCK,
+            what=f"{named(list(map(str, refs)), 'objects')}: deleted, and kept by a finalizer that "
+            "nobody takes off, so that their namespace cannot go either.",
+            mend="Where no MIC will be any more: kubectl patch "
+            f"{plural} -n {first.namespace} {first.name} --type=merge -p "
+            '\'{"metadata":{"finalizers":null}}\'.',
+        )
+
+
+def unkept(records: Sequence[Object]) -> Iterator[Finding]:
+    """Yield that there are records of attachments, where no MIC keeps them."""
+    if records:
+        yield Finding(
+            kind="AzureAssignedIdentity",
+            about=min(map(ref_of, records)),
+            reason=CheckReason.UNKEPT,
+            what=f"{len(records)} records say that identities are attached to machines, and no MIC "
+            "is there to detach them: what is attached stays.",
+            mend="Run podidentity enable --mic, which takes them over; or detach them in Azure, "
+            "and delete the records.",
+            severity=Severity.WARNING,
+        )
+
+
+def outlived(bindings: Sequence[Object], namespaces: Collection[str]) -> Iterator[Finding]:
+    """Yield our grants to namespaces that are not there: whoever makes them anew has the grant."""
+    for each in bindings:
+        labels = each["metadata"].get("labels") or {}
+        if not LABELS.items() <= labels.items():
+            continue
+        gone = sorted(_spaces(each) - set(namespaces))
+        if gone:
+            name = each["metadata"]["name"]
+            yield Finding(
+                kind="ClusterRoleBinding",
+                about=ObjectRef("", name),
+                reason=CheckReason.OUTLIVED,
+                what=f"It grants an identity to namespace {', '.join(gone)}, which is not there: "
+                "whoever makes a namespace of that name may use it.",
+                mend=f"Run kubectl delete clusterrolebinding {name}.",
+                severity=Severity.WARNING,
+            )
+
+
+def _spaces(binding: Object) -> set[str]:
+    """Return the namespaces whose pods a binding names."""
+    found = set()
+    for each in binding.get("subjects") or ():
+        name = str(each.get("name", ""))
+        if each.get("kind") == "ServiceAccount":
+            found.add(str(each.get("namespace", "")))
+        elif each.get("kind") == "Group" and name.startswith(_GROUP):
+            found.add(name.removeprefix(_GROUP))
+    return found
