@@ -97,9 +97,12 @@ def manifest(client_id: str, namespace: str = "default") -> str:
     }
     template = {
         "metadata": {"labels": LABELS},
-        "spec": {"hostNetwork": True, "tolerations": [{"operator": "Exists"}]},
+        "spec": {
+            "hostNetwork": True,
+            "tolerations": [{"operator": "Exists"}],
+            "containers": [container],
+        },
     }
-    template["spec"]["containers"] = [container]
     return json.dumps(
         {
             "apiVersion": "apps/v1",

@@ -22,8 +22,12 @@ from podidentity_sandbox.demo.prepare import Prepared, prepare
 from podidentity_sandbox.weather import CALM
 from tests.acceptance import archived_nmi
 from tests.acceptance.sandbox import Sandbox, opened
+from tests.docs.blocks import ROOT, Block, blocks_of
 from tests.sandboxes import own
 
+HOW_TO = [*blocks_of(ROOT / "docs" / "how-to" / "take-over.md")]
+FORWARD = [each for each in HOW_TO if each.mark == "run=take-over"]
+BACK = [each for each in HOW_TO if each.mark == "run=take-over-back"]
 APPLY = ("podidentity", "sandbox", "apply", "--wait", "-f", "-")
 PODS = ("a", "b")
 """One on each node, which are two pools."""
@@ -44,14 +48,14 @@ def ask(connection):
 def client(keep):
     kept, by = None, ""
     while not os.path.exists(over):
-        connection, by = kept or http.client.HTTPConnection("169.254.169.254", timeout=20), by if kept else ""
+        if kept is None:
+            connection, by = http.client.HTTPConnection("169.254.169.254", timeout=20), ""
+        else:
+            connection = kept
         try:
             by, stays = ask(connection)
             stays = stays and keep
-        except OSError as error:
-            lost.append([by, repr(error)])
-            stays = False
-        except http.client.HTTPException as error:
+        except (OSError, http.client.HTTPException) as error:
             lost.append([by, repr(error)])
             stays = False
         kept = connection if stays else None
@@ -93,10 +97,9 @@ class Cluster:
         wait = ("rollout", "status", f"daemonset/{archived_nmi.NAME}", "--timeout=90s")
         await self.run("kubectl", *wait)
 
-    async def label(self, number: int) -> None:
-        """Let NMI onto the nodes of a pool."""
-        node = self.place.plan.nodes[number].name
-        await self.run("kubectl", "label", "node", node, "podidentity=yes")
+    async def follow(self, block: Block) -> None:
+        """Run the commands of the how-to as somebody types them."""
+        await self.run("bash", "-c", block.text)
 
     async def who(self, pod: str) -> str:
         """Return who answers a new connection of a pod."""
@@ -158,7 +161,8 @@ async def begin(found: Cluster) -> None:
         command = "echo 1 >/proc/sys/net/ipv4/conf/all/route_localnet"
         place.on_node("sh", "-c", command, number=number)
     objects = [json.dumps(each) for each in (*_identity(found.made), *_pods(place))]
-    await found.run("podidentity", "enable", "--dry-run", "--no-grants")
+    for node, pool in zip(place.plan.nodes, ("canary", "others"), strict=True):
+        await found.run("kubectl", "label", "--overwrite", "node", node.name, f"agentpool={pool}")
     await found.run("kubectl", "apply", "-f", "-", given=await _definitions(found))
     await found.run(*APPLY, given="\n---\n".join(objects))
     await found.archived()
@@ -205,23 +209,21 @@ def test_it_comes_pool_by_pool_without_a_foreign_token(
 
 
 async def take_over(found: Cluster) -> None:
+    grant, canary, others, everywhere, end = FORWARD
     planned = json.loads(await found.run("bash", "-c", "podidentity migrate plan -o json; :"))
     assert [(each["reason"], each["pods"]) for each in planned["refused"]] == [
         ("NotPermitted", ["a", "b"])
     ]
-    await found.run("podidentity", "migrate", "apply", "--yes")
+    await found.follow(grant)
     assert [await found.who(pod) for pod in PODS] == [archived_nmi.SERVER] * 2
     async with found.load("coming") as load:
-        await found.label(0)
-        enable = ("podidentity", "enable", "--no-grants", "--node-selector=podidentity=yes")
-        await found.run(*enable)
+        await found.follow(canary)
         assert [await found.who(pod) for pod in PODS] == ["ours", archived_nmi.SERVER]
         assert not_ours(await found.on_ports(0))
-        await found.label(1)
-        await found.run(*enable)
+        await found.follow(others)
         assert [await found.who(pod) for pod in PODS] == ["ours", "ours"]
-        gone = ("delete", "daemonset", archived_nmi.NAME, "--cascade=foreground", "--timeout=60s")
-        await found.run("kubectl", *gone)
+        await found.follow(everywhere)
+        await found.follow(end)
         for number in range(2):
             while not_ours(await found.on_ports(number)):
                 await asyncio.sleep(0.2)
@@ -241,15 +243,13 @@ def test_it_goes_back_to_the_archived_one_without_a_foreign_token(
 
 
 async def go_back(found: Cluster) -> None:
+    apart, leave = BACK
     async with found.load("going") as load:
-        elsewhere = ("on-exit=remove", "nmi-port=2580", "http-probe-port=8086")
-        flags = [f"--nmi-arg=--{each}" for each in (*elsewhere, "prometheus-port=9091")]
-        await found.run("podidentity", "enable", "--no-grants", *flags)
+        await found.follow(apart)
         await found.archived()
         assert [await found.who(pod) for pod in PODS] == ["ours", "ours"]
-        await found.run("podidentity", "disable")
+        await found.follow(leave)
         assert [await found.who(pod) for pod in PODS] == [archived_nmi.SERVER] * 2
-        await found.run("podidentity", "migrate", "rollback", "--yes")
     print(load)
     assert {each for each in load.answers if not each.endswith(" 200")} == set()
     assert {by for by, _ in load.lost} <= {"ours"}

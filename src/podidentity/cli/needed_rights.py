@@ -122,7 +122,7 @@ LRP, NO_LRP, AUTOMATIC = "lrp", "no-lrp", "aks-automatic"
 MIC, MIC_WAIT, NO_MIC, ARCHIVED_MIC = "mic", "wait-for-mic", "no-mic", "archived-mic"
 MIC_THERE, NO_MIC_THERE = "mic-there", "no-mic-there"
 HOST, NO_POLICIES = "host", "no-admission-policies"
-APPLY, ROLLBACK = "migrate-apply", "migrate-rollback"
+APPLY, ROLLBACK, ADOPT = "migrate-apply", "migrate-rollback", "migrate-adopt"
 PARTS: Mapping[str, str] = {
     GRANT: "lets pods use the identity: without `--no-grant`",
     ATTACH: "attaches a managed identity to the nodes' machines: type 0, without `--no-attach`",
@@ -146,6 +146,7 @@ PARTS: Mapping[str, str] = {
     HOST: "pauses the machine of a node: `--host NODE`",
     APPLY: "grants what is missing: `migrate apply`",
     ROLLBACK: "takes back what it granted: `migrate rollback`",
+    ADOPT: "writes MIC's ledgers by the archived MIC's records: `migrate adopt`",
     AUTOMATIC: "keeps its record in NMI's namespace: `--profile aks-automatic`",
     FIRST_GRANTS: "grants the identities that are bound already: at the first `enable`",
     EXTENSIONS: "makes the exceptions of AKS's extensions, if their namespaces exist",
@@ -165,6 +166,7 @@ _IDENTITIES = f"azureidentities.{GROUP}"
 _BINDINGS = f"azureidentitybindings.{GROUP}"
 _EXCEPTIONS = f"azurepodidentityexceptions.{GROUP}"
 _ASSIGNED = f"azureassignedidentities.{GROUP}"
+_LEDGERS = f"azureidentityledgers.{GROUP}"
 _ROLES = ("clusterroles.rbac.authorization.k8s.io", "clusterrolebindings.rbac.authorization.k8s.io")
 _LOCAL_ROLES = ("roles.rbac.authorization.k8s.io", "rolebindings.rbac.authorization.k8s.io")
 _POLICIES = (
@@ -535,6 +537,8 @@ def _migrate() -> Iterator[Right]:
     yield from _to("create", *_ROLES, parts=[APPLY])
     yield from _to(VERB, _IDENTITIES, parts=[APPLY])
     yield from _to("delete", *_ROLES, parts=[ROLLBACK])
+    yield from _to("list", _ASSIGNED, "nodes", parts=[ADOPT])
+    yield from _to("get create patch", _LEDGERS, at=_NMI, parts=[ADOPT])
 
 
 def _nodes() -> Iterator[Right]:
