@@ -91,11 +91,17 @@ async def run(plan: NetPlan, begun: Callable[[], None] = lambda: None) -> None:
             await guard.begin()
         connecting = Connecting(redirect.imds, clock)
         reporter = Reporter(guard, connecting, lock, inspector, server, clock, mode, lacking)
+
+        async def leave() -> None:
+            if lock.holds and plan.removes:
+                await guard.end()
+                guard.remove()
+
         await _until_told_to_stop(
-            server, guard.run, inspector.follow, lock.run, reporter.run, partial(keep_small, clock)
+            leave,
+            server,
+            *(guard.run, inspector.follow, lock.run, reporter.run, partial(keep_small, clock)),
         )
-        if lock.holds and plan.removes:
-            guard.remove()
     if not plan.removes:
         _log.info("stopped; the interception stays")
 
@@ -354,8 +360,11 @@ async def _end(task: asyncio.Task[None]) -> None:
 
 
 async def _until_told_to_stop(
-    server: NetServer, *tasks: Callable[[], Coroutine[Any, Any, None]]
+    leave: Callable[[], Coroutine[Any, Any, None]],
+    server: NetServer,
+    *tasks: Callable[[], Coroutine[Any, Any, None]],
 ) -> None:
+    """Run the tasks; when told to stop `leave`, and end when `serve` needs no answers any more."""
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -363,6 +372,7 @@ async def _until_told_to_stop(
     async with asyncio.TaskGroup() as group:
         running = [group.create_task(task()) for task in tasks]
         await told.wait()
+        await leave()
         # `serve` may have to prove a caller for requests that it has already.
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_SECONDS):
