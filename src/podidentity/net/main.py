@@ -91,14 +91,8 @@ async def run(plan: NetPlan, begun: Callable[[], None] = lambda: None) -> None:
             await guard.begin()
         connecting = Connecting(redirect.imds, clock)
         reporter = Reporter(guard, connecting, lock, inspector, server, clock, mode, lacking)
-
-        async def leave() -> None:
-            if lock.holds and plan.removes:
-                await guard.end()
-                guard.remove()
-
         await _until_told_to_stop(
-            leave,
+            partial(_leave, guard, lock, removes=plan.removes),
             server,
             *(guard.run, inspector.follow, lock.run, reporter.run, partial(keep_small, clock)),
         )
@@ -357,6 +351,13 @@ async def _end(task: asyncio.Task[None]) -> None:
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task
+
+
+async def _leave(guard: Guard, lock: RulesLock, *, removes: bool) -> None:
+    """Remove the rules where that was chosen, while `serve` has the connections that still come."""
+    if lock.holds and removes:
+        await guard.end()
+        guard.remove()
 
 
 async def _until_told_to_stop(
