@@ -5,6 +5,7 @@ decisions   the controller alone; a call is granted when it is made, and nothing
             computes all pods anew at each event; here one event must cost the same whatever
             the size of the cluster, which is measured as a ratio
 fake clock  the controller alone, where Azure takes its minutes and has its quota
+process     `podidentity mic` beside the sandbox's API server and Azure, without kubelets
 sandbox     the whole system in calm weather, a change of a scale set taking 0.2 s
 """
 
@@ -14,11 +15,12 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from bench.bars import Bar, show, wants_json
 from bench.stage import rollouts
+from bench.stage.control_plane import ENTER
 from podidentity_sandbox.weather import CALM
 from podidentity_sandbox.world.api import Api
 from tests.acceptance.directory import pod
@@ -32,6 +34,7 @@ def measure() -> Iterator[Bar]:
     """Yield what each part measures."""
     yield from _decisions()
     yield from _rollouts()
+    yield from _processes()
     with controlled("bench-mic", weather=CALM) as place:
         for number in range(_IDENTITIES):
             name = f"identity-{number}"
@@ -73,6 +76,24 @@ def _rollouts() -> Iterator[Bar]:
     yield Bar("fake clock: reads for 100 sets of a group", rollouts.reconciled(), 2.01)
 
 
+def _processes() -> Iterator[Bar]:
+    """Start whole controllers; yield what they take."""
+    few, many = (_ran([*ENTER, *_python("mic_processes", name)]) for name in ("few", "many"))
+    beside = few["beside"] / few["alone"]
+    yield Bar("process: a pod beside a set of 40 s, by one alone", beside, 1.5)
+    yield Bar(f"process: memory with {_CROWD} pods, MB", few["memory"], 71)
+    yield Bar(f"process: start, {_MANY} pods, {_ASSIGNED} assignments, s", many["settled"], 10)
+    yield Bar("process: its peak memory, MB", many["peak"], 250)
+    yield Bar(f"process: {_MANY} pods, made to record, p99, ms", many["p99"], 20)
+    made = many["by_control"]
+    yield Bar("process: that, p50, by two objects without a controller", made, 2)
+    flat = many["event"] / few["event"]
+    yield Bar(f"process: CPU of a pod among {_MANY}, by one among {_CROWD}", flat, 1.5)
+    yield Bar("process: CPU when nothing changes, %", many["idle"], 0.5)
+    yield Bar("process: leader killed, first write after the lease, s", many["killed"], 2)
+    yield Bar("process: leader updated, first write, s", many["updated"], 1)
+
+
 def _crowd(place: Controlled) -> float:
     """Make the pods; return the seconds from the first one to the last that is Assigned.
 
@@ -99,8 +120,15 @@ def _crowd(place: Controlled) -> float:
 
 
 def _run(pods: int, assigned: int) -> dict[str, float]:
-    program = [sys.executable, "-m", "bench.stage.mic", str(pods), str(assigned)]
-    done = subprocess.run(program, stdout=subprocess.PIPE, text=True, timeout=500, check=False)
+    return _ran(_python("mic", str(pods), str(assigned)))
+
+
+def _python(stage: str, *arguments: str) -> list[str]:
+    return [sys.executable, "-m", f"bench.stage.{stage}", *arguments]
+
+
+def _ran(program: Sequence[str]) -> dict[str, float]:
+    done = subprocess.run(program, stdout=subprocess.PIPE, text=True, timeout=1500, check=False)
     if done.returncode:
         sys.exit(f"the controller could not be measured: exit status {done.returncode}")
     return json.loads(done.stdout)  # type: ignore[no-any-return] # what main of it prints

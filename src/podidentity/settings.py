@@ -769,6 +769,23 @@ class MicSettings:
             text="MIC's own namespace, where its ledgers are. Required, as before.",
         ),
     )
+    own_pod: str = field(
+        default="",
+        metadata=flag(
+            "--own-pod",
+            envvar="MIC_POD_NAME",
+            text="MIC's own pod. The leader writes there as events what keeps it from working in "
+            "Azure, which `podidentity check` reads; without this setting it writes none.",
+        ),
+    )
+    own_pod_uid: str = field(
+        default="",
+        metadata=flag(
+            "--own-pod-uid",
+            envvar="MIC_POD_UID",
+            text="Its uid, by which `kubectl describe` finds these events.",
+        ),
+    )
 
     assign: Literal["pods", "all-hosts", "none"] = field(
         default="pods",

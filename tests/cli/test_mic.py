@@ -14,12 +14,13 @@ from click.testing import CliRunner
 from podidentity import manifests
 from podidentity.cli import main
 from podidentity.cli.azure_access import ATTACHED_TO
-from podidentity.cli.checks.mic import mic_not_ready, mic_paused, not_attached
+from podidentity.cli.checks.mic import mic_not_ready, mic_paused, mic_warnings, not_attached
 from podidentity.cli.controller import chosen_of, flags_of_nmi
 from podidentity.cli.programs import AgentPlan
 from podidentity.core.decision import Authorization
-from podidentity.core.resources import ClientId, ObjectRef
+from podidentity.core.resources import ClientId, ObjectRef, Pod
 from podidentity.settings import MicSettings
+from podidentity.wire.events import COMPONENT_OF_MIC, Happening, render_event
 from podidentity.wire.pauses import Pauses, parse_pauses
 from tests.cli.conftest import DAEMON_SET, Ran
 from tests.cli.ids import IDENTITY
@@ -209,6 +210,39 @@ def test_a_mic_that_is_paused_or_not_ready_is_found_with_the_next_step() -> None
     assert (paused.reason, "mic resume" in paused.mend) == ("ControllerPaused", True)
     unready = mic_not_ready(where, ["n1: ErrImagePull"])
     assert (unready.reason, "n1: ErrImagePull" in unready.what) == ("ControllerNotReady", True)
+
+
+NOW = 1_700_000_000.0
+MIC_PODS = [{"metadata": {"namespace": "kube-system", "name": "mic-0"}}]
+
+
+def event(reason: str, at: float, *, pod: str = "mic-0", what: str = "writes") -> dict[str, Any]:
+    own = Pod(ref=ObjectRef("kube-system", pod), uid="u", labels={})
+    note = f"Azure throttles MIC: {what}; MIC goes on by itself"
+    happening = Happening(about=own, reason=reason, note=note, first=at, last=at, count=1)
+    return dict(render_event(happening, pod, COMPONENT_OF_MIC))
+
+
+def test_what_keeps_mic_from_its_work_in_azure_is_found_by_its_newest_event() -> None:
+    events = [event("AzureThrottles", NOW - 20, what="reads"), event("AzureThrottles", NOW - 80)]
+    (found,) = mic_warnings(MIC_PODS, events, NOW)
+    assert (found.reason, found.about.name) == ("AzureThrottles", "mic-0")
+    assert found.what == "Azure throttles MIC: reads."
+    assert found.mend == "MIC goes on by itself."
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        event("AzureThrottles", NOW - 130),
+        event("AzureThrottles", NOW, pod="gone"),
+        event("BackOff", NOW),
+        {**event("AzureThrottles", NOW), "source": {"component": "somebody"}},
+    ],
+    ids=["over", "of a pod that has gone", "of another reason", "of somebody else"],
+)
+def test_other_events_are_no_trouble_of_mic(told: dict[str, Any]) -> None:
+    assert list(mic_warnings(MIC_PODS, [told], NOW)) == []
 
 
 # Where a MIC runs, nobody else changes machines

@@ -30,6 +30,7 @@ from deploy.release.signing import key_of
 from deploy.release.statement import NotReleasable, agreed, plain, section, versions
 from podidentity import __version__
 from tests.deploy.images import ROOT, copied_checkout
+from tests.docs.blocks import blocks_of
 
 SIGNATURES = {"SHA256SUMS.sig", "SHA256SUMS.sigstore.json"}
 AUTHOR = ("-c", "user.name=a", "-c", "user.email=a@example.com")
@@ -81,13 +82,23 @@ def written(path: Path, key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> 
     return path
 
 
+def documented() -> list[str]:
+    """Return the words behind `./scripts/release` in the page on releases."""
+    (block,) = (
+        each for each in blocks_of(ROOT / "docs/how-to/release.md") if each.mark == "run=release"
+    )
+    script, *words = block.text.split()
+    assert script == "./scripts/release"
+    return words
+
+
 @pytest.fixture(scope="module")
 def places(tmp_path_factory: pytest.TempPathFactory, key: Path) -> list[Path]:
     """Return two clean clones, with a release made in each."""
     made = []
     for name in ("one", "another"):
         checkout = clone(tmp_path_factory.mktemp(name))
-        ran = release(checkout, __version__, "--draft", "--no-image", "--key", str(key))
+        ran = release(checkout, *documented(), "--key", str(key))
         assert ran.returncode == 0, ran.stderr
         made.append(checkout)
     return made

@@ -203,7 +203,8 @@ def refusals() -> str:
         word = next((each.value for each in REFUSALS if each.name == reason), reason)
         status = next((row[0].value for each, row in REFUSALS.items() if each.name == reason), "")
         message, step = (written(given[each], scope) or ANY for each in ("message", "next_step"))
-        rows.append(f"| `{word}` | {status} | {code(message)} | {code(step)} |")
+        told = "as it says" if step == ANY else code(step)
+        rows.append(f"| `{word}` | {status} | {code(message)} | {told} |")
     return _table("| reason | status | what is wrong | next step |", rows)
 
 

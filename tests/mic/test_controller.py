@@ -15,6 +15,7 @@ from podidentity.mic.calls import (
     About,
     Accepted,
     Action,
+    AskPermission,
     BindingSeen,
     Call,
     Condition,
@@ -33,12 +34,14 @@ from podidentity.mic.calls import (
     NodeSeen,
     PatchHost,
     Pausing,
+    PermissionsChanged,
     PodSeen,
     ReadHost,
     Result,
     StoredLedger,
     StoredRecord,
     Synced,
+    TellEvent,
     UpdateRecord,
     WriteCondition,
     WriteLedger,
@@ -316,6 +319,129 @@ def test_a_missing_right_to_read_a_host_is_told_until_it_is_there() -> None:
     assert FOLDED[0] in world.arm[HOSTS[0]].machines
 
 
+# Permissions.
+
+
+def test_a_grant_that_is_told_is_acted_on_at_once() -> None:
+    revoked, granted = Step(1.0, "revoke", ("blue", 0)), Step(20.0, "grant", ("blue", 0))
+    world = Course(*cluster(revoked, pod(2.0), granted), foreign=((0, 0),))
+    world.at(20.0, lambda: world.mics[0].tell(PermissionsChanged("blue")))
+    world.run_until(19.9)
+    assert world.of(CreateRecord) == []
+    world.run_until(20.5)
+    [created] = world.of(CreateRecord)
+    assert created.record.state == "Assigned"
+
+
+@pytest.mark.parametrize("namespace", ["blue", None])
+def test_an_api_server_that_learns_of_a_grant_later_is_asked_again_soon(
+    namespace: str | None,
+) -> None:
+    world = Course(*cluster(Step(1.0, "revoke", ("blue", 0)), pod(2.0)), foreign=((0, 0),))
+    world.at(200.0, lambda: world.mics[0].tell(PermissionsChanged(namespace)))
+    world.at(200.5, world.do_grant, "blue", 0)
+    world.run_until(199.0)
+    before = len(world.of(AskPermission))
+    world.run_until(201.5)
+    assert len(world.of(CreateRecord)) == 1
+    world.run_until(300.0)
+    assert len(world.of(AskPermission)) - before == 3
+
+
+def test_a_missing_permission_is_told_with_the_next_step_until_it_is_granted() -> None:
+    world = Course(*cluster(Step(1.0, "revoke", ("blue", 0)), pod(2.0)))
+    world.run_until(10.0)
+    identity_, binding_ = ObjectRef("blue", "id"), ObjectRef("blue", "b")
+    told = world.conditions[About.IDENTITY, identity_]
+    assert told is not None
+    assert (told.holds, told.reason) == (False, "NotPermitted")
+    assert "Service account blue/default may not use" in told.message
+    assert f"podidentity grant --namespace blue --identity {CLIENTS[0]}" in told.message
+    bound = world.conditions[About.BINDING, binding_]
+    assert bound is not None
+    assert (bound.holds, bound.reason) == (False, "IdentityNotReady")
+    [event] = world.of(TellEvent)
+    assert (event.ref, event.type, event.reason) == (binding_, "Warning", "binding apply error")
+    assert "podidentity grant" in event.note
+    world.at(11.0, world.do_grant, "blue", 0)
+    world.run_until(300.0)
+    for key in ((About.IDENTITY, identity_), (About.BINDING, binding_)):
+        found = world.conditions[key]
+        assert found is not None
+        assert found.holds
+
+
+def test_an_identity_is_ready_as_long_as_one_of_its_pods_may_use_it() -> None:
+    controller = Controller(Settings(asks_permission=True))
+    for event in (
+        NodeSeen("n0", provider_id(0)),
+        IdentitySeen(identity=identity("blue", "id", resource_id=resource_id(0)), revision=""),
+        BindingSeen(binding=binding("blue", "b", "id", "app"), revision=""),
+        PodSeen(a_pod(ref=ObjectRef("blue", "web"), node="n0", service_account="web")),
+        PodSeen(a_pod(ref=ObjectRef("blue", "job"), node="n0", service_account="job")),
+    ):
+        controller.on_event(event, 0.0)
+    calls = [*controller.on_event(Synced(), 0.0), *controller.on_event(Leading(1e9), 0.0)]
+    asked = _questions(calls)
+    # The answer about the other one is awaited.
+    assert _conditions(controller.on_result(asked["job"], False, 1.0)) == {}
+    written = _conditions(controller.on_result(asked["web"], True, 1.0))
+    assert written[About.IDENTITY].holds
+
+
+def test_the_next_leader_writes_no_condition_before_it_has_asked_itself() -> None:
+    refused = Condition(holds=False, reason="NotPermitted", message="By an earlier MIC.")
+    follows = Condition(holds=False, reason="IdentityNotReady", message="It is not ready.")
+    controller = Controller(Settings(asks_permission=True))
+    found = identity("blue", "id", resource_id=resource_id(0))
+    bound = binding("blue", "b", "id", "app")
+    for event in (
+        NodeSeen("n0", provider_id(0)),
+        IdentitySeen(identity=found, revision="", condition=refused),
+        BindingSeen(binding=bound, revision="", condition=follows),
+        PodSeen(a_pod(node="n0")),
+    ):
+        controller.on_event(event, 0.0)
+    calls = [*controller.on_event(Synced(), 0.0), *controller.on_event(Leading(1e9), 0.0)]
+    assert _conditions(calls) == {}
+    written = _conditions(controller.on_result(_questions(calls)["default"], True, 1.0))
+    assert {about: each.holds for about, each in written.items()} == {
+        About.IDENTITY: True,
+        About.BINDING: True,
+    }
+
+
+def _questions(calls: list[Call]) -> dict[str, int]:
+    """Return the numbers of the questions, by the service account's name."""
+    return {
+        each.action.use.service_account.name: each.number
+        for each in calls
+        if isinstance(each.action, AskPermission)
+    }
+
+
+def _conditions(calls: list[Call]) -> dict[About, Condition]:
+    found = [call.action for call in calls]
+    return {each.about: each.condition for each in found if isinstance(each, WriteCondition)}
+
+
+def test_where_nothing_is_attached_conditions_say_who_may_not_use_an_identity() -> None:
+    steps = cluster(Step(1.0, "revoke", ("blue", 0)), pod(2.0))
+    world = Course(*steps, settings={"assign": Assign.NONE})
+    world.run_until(60.0)
+    told = world.conditions[About.IDENTITY, ObjectRef("blue", "id")]
+    assert told is not None
+    assert told.reason == "NotPermitted"
+    assert world.of(*RECORD_WRITES, PatchHost, ReadHost, ListLedgers) == []
+
+
+def test_a_grant_of_another_namespace_costs_no_question() -> None:
+    world = Course(*cluster(pod(2.0)))
+    world.at(20.0, lambda: world.mics[0].tell(PermissionsChanged("green")))
+    world.run_until(60.0)
+    assert len(world.of(AskPermission)) == 1
+
+
 def test_a_refused_identity_is_told_and_found_mended_without_an_event() -> None:
     world = Course(*cluster(pod(2.0), Step(1.0, "break", (0,)), Step(70.0, "mend", (0,))))
     world.run_until(60.0)
@@ -437,8 +563,8 @@ def test_everywhere_a_scale_set_without_nodes_keeps_what_its_next_node_needs() -
 def test_nowhere_only_conditions_are_written() -> None:
     world = Course(*cluster(pod(2.0)), settings={"assign": Assign.NONE})
     world.run_until(50.0)
-    assert {type(each) for _, each in world.calls} == {WriteCondition}
-    assert len(world.calls) == 2
+    assert {type(each) for _, each in world.calls} == {AskPermission, WriteCondition}
+    assert len(world.calls) == 3
 
 
 def test_a_standby_knows_all_and_writes_nothing() -> None:

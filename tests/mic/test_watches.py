@@ -21,6 +21,7 @@ from podidentity.mic.calls import (
     NodeSeen,
     ObjectGone,
     Pausing,
+    PermissionsChanged,
     PodGone,
     PodSeen,
     RecordGone,
@@ -34,6 +35,8 @@ from podidentity.wire.kube import (
     AZURE_IDENTITIES,
     AZURE_IDENTITY_BINDINGS,
     AZURE_POD_IDENTITY_EXCEPTIONS,
+    CLUSTER_ROLE_BINDINGS,
+    CLUSTER_ROLES,
     CONFIG_MAPS,
     NODES,
     PODS,
@@ -41,6 +44,7 @@ from podidentity.wire.kube import (
     Page,
 )
 from podidentity.wire.kube import Event as WatchEvent
+from podidentity.wire.rbac import Giver, Grantee, binding, role
 from tests.fakes import CLIENT, RESOURCE_ID, FakeKubeApi, ImpatientClock
 
 PROVIDER = (
@@ -111,10 +115,15 @@ async def settle() -> None:
 
 
 class Scene:
-    def __init__(self) -> None:
+    def __init__(self, *, asks_permission: bool = True) -> None:
         self.server = Server()
         self.told: list[Event] = []
-        self.watches = ControllerWatches(self.server, ImpatientClock(), namespace="kube-system")
+        self.watches = ControllerWatches(
+            self.server,
+            ImpatientClock(),
+            namespace="kube-system",
+            asks_permission=asks_permission,
+        )
         self.watches.follow(self.told.append)
 
     def news(self) -> list[Event]:
@@ -262,3 +271,25 @@ async def test_the_operators_pause_is_told_and_its_end() -> None:
         scene.server.send(PAUSED, "DELETED", config_map)
         await settle()
         assert scene.news() == [Pausing()]
+
+
+async def test_a_grant_that_comes_or_goes_is_told_with_its_namespace() -> None:
+    roles, bindings = CLUSTER_ROLES.path(), CLUSTER_ROLE_BINDINGS.path()
+    async with running() as scene:
+        scene.news()
+        scene.server.send(roles, "ADDED", role(CLIENT))
+        scene.server.send(bindings, "ADDED", binding(CLIENT, Grantee("shop"), Giver.GRANT))
+        await settle()
+        assert scene.news() == [PermissionsChanged("shop")]
+        scene.server.send(bindings, "ADDED", binding(CLIENT, Grantee(""), Giver.GRANT))
+        await settle()
+        scene.server.send(roles, "DELETED", role(CLIENT))
+        await settle()
+        assert PermissionsChanged() in scene.news()
+
+
+async def test_where_rbac_does_not_decide_it_is_not_watched() -> None:
+    scene = Scene(asks_permission=False)
+    assert not {"clusterroles", "clusterrolebindings"} & {
+        each.what for each in scene.watches.followed()
+    }

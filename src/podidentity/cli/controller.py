@@ -143,7 +143,12 @@ async def until_ready(kube: Kube, namespace: str, say: Callable[[str], None]) ->
     await until(kube, DEPLOYMENTS.path(namespace), only, look)
 
 
+async def pods(kube: Kube, namespace: str) -> list[Object]:
+    """Return the pods of MIC; raise KubeError."""
+    found = await find_all(kube, PODS, namespace, labelSelector=PODS_OF_MIC)
+    return list(filter(is_ours, found))
+
+
 async def troubles(kube: Kube, namespace: str) -> list[str]:
     """Return a line for each pod of MIC that is not ready, with the reason."""
-    pods = await find_all(kube, PODS, namespace, labelSelector=PODS_OF_MIC)
-    return await troubles_of(kube, list(filter(is_ours, pods)))
+    return await troubles_of(kube, await pods(kube, namespace))

@@ -20,7 +20,6 @@ from podidentity.cli.federation import permit_accounts
 from podidentity.cli.mic import deployments_of_mic
 from podidentity.cli.nmi import Parsed
 from podidentity.cli.objects import (
-    CLUSTER_ROLE_BINDINGS,
     DAEMON_SETS,
     NAMESPACES,
     POLICY_BINDINGS,
@@ -72,6 +71,7 @@ from podidentity.manifests import local_redirect as manifests_of_redirect
 from podidentity.wire.kube import (
     AZURE_IDENTITIES,
     AZURE_IDENTITY_BINDINGS,
+    CLUSTER_ROLE_BINDINGS,
     CONFIG_MAPS,
     KubeError,
 )

@@ -21,8 +21,6 @@ from podidentity.cli.adopt import adopt
 from podidentity.cli.agent_choices import choices_of_nmi
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
 from podidentity.cli.objects import (
-    CLUSTER_ROLE_BINDINGS,
-    CLUSTER_ROLES,
     DAEMON_SETS,
     ApplyResult,
     Object,
@@ -48,6 +46,8 @@ from podidentity.wire.kube import (
     AZURE_IDENTITIES,
     AZURE_IDENTITY_BINDINGS,
     AZURE_POD_IDENTITY_EXCEPTIONS,
+    CLUSTER_ROLE_BINDINGS,
+    CLUSTER_ROLES,
     PODS,
     KubeError,
 )

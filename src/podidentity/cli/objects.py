@@ -11,6 +11,8 @@ from podidentity.wire.kube import (
     AZURE_IDENTITIES,
     AZURE_IDENTITY_BINDINGS,
     AZURE_POD_IDENTITY_EXCEPTIONS,
+    CLUSTER_ROLE_BINDINGS,
+    CLUSTER_ROLES,
     CONFIG_MAPS,
     SERVICE_ACCOUNTS,
     KubeError,
@@ -36,8 +38,6 @@ POLICY_BINDINGS = Resource(
 )
 ROLES = Resource(RBAC, "roles")
 ROLE_BINDINGS = Resource(RBAC, "rolebindings")
-CLUSTER_ROLES = Resource(RBAC, "clusterroles")
-CLUSTER_ROLE_BINDINGS = Resource(RBAC, "clusterrolebindings")
 LOCAL_REDIRECT_POLICIES = Resource("/apis/cilium.io/v2", "ciliumlocalredirectpolicies")
 CLUSTERWIDE_NETWORK_POLICIES = Resource("/apis/cilium.io/v2", "ciliumclusterwidenetworkpolicies")
 

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from podidentity.cli.objects import CLUSTER_ROLES, POLICIES, Object, find
+from podidentity.cli.objects import POLICIES, Object, find
 from podidentity.core.authorities import EXCHANGE_AUDIENCES
 from podidentity.core.resources import AssertionSubject, AzureIdentity
 from podidentity.manifests import NODE_AUDIENCES, POLICY_OF_NMI, literal
+from podidentity.wire.kube import CLUSTER_ROLES
 
 if TYPE_CHECKING:
     from podidentity.adapters.kube import Kube

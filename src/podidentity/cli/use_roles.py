@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 import click
 
 from podidentity.cli.objects import (
-    CLUSTER_ROLE_BINDINGS,
-    CLUSTER_ROLES,
     Object,
     apply,
     called,
@@ -21,7 +19,12 @@ from podidentity.cli.objects import (
 from podidentity.cli.output import CommandError
 from podidentity.core.decision import permission_names
 from podidentity.core.resources import AzureIdentity, ObjectRef
-from podidentity.wire.kube import AZURE_IDENTITIES, KubeError
+from podidentity.wire.kube import (
+    AZURE_IDENTITIES,
+    CLUSTER_ROLE_BINDINGS,
+    CLUSTER_ROLES,
+    KubeError,
+)
 from podidentity.wire.manifests import parse_identity
 from podidentity.wire.rbac import (
     EVERY,

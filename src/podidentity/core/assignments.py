@@ -26,6 +26,7 @@ from typing import NamedTuple, TypeVar
 from podidentity.core.decision import STRICT, Entitlement, Rules, Use, match, uses_of
 from podidentity.core.hosts import Host
 from podidentity.core.ledger import Wanted
+from podidentity.core.permissions import Asked, Permission, Permissions
 from podidentity.core.resources import (
     BINDING_LABEL,
     AzureAssignedIdentity,
@@ -45,6 +46,8 @@ LONGEST_NAME = 253
 https://kubernetes.io/docs/concepts/overview/working-with-objects/names/
 """
 _KEPT = 230
+_OFFERED = "*"
+"""Begins the name of what stands for the future pods of a binding; no pod has such a name."""
 _CROSS_NAMESPACE = "default"
 """The namespace of records about identities that any namespace may use, as it was before."""
 
@@ -89,6 +92,8 @@ class Changes:
     hosts: dict[Host, None] = field(default_factory=dict)
     questions: dict[Use, None] = field(default_factory=dict)
     """Permissions that are not known, and were not asked for before."""
+    identities: dict[ObjectRef, None] = field(default_factory=dict)
+    """Those whose `permission` may be another one."""
 
 
 def attachment(identity: AzureIdentity) -> ResourceId | None:
@@ -120,14 +125,12 @@ class Assignments:
         self._identities: dict[ObjectRef, AzureIdentity | Malformed] = {}
         self._bindings: dict[ObjectRef, AzureIdentityBinding | Malformed] = {}
         self._exceptions: dict[str, dict[ObjectRef, AzurePodIdentityException]] = {}
-        self._permitted: dict[Use, bool] = {}
+        self._permissions = Permissions()
 
         # Indexes: from what changes to the pods that it concerns.
         self._pods_by_selector: dict[str, dict[str, dict[ObjectRef, None]]] = {}
         self._pods_by_namespace: dict[str, dict[ObjectRef, None]] = {}
         self._pods_by_node: dict[str, dict[ObjectRef, None]] = {}
-        self._pods_by_use: dict[Use, dict[ObjectRef, None]] = {}
-        self._uses: dict[ObjectRef, tuple[Use, ...]] = {}
         self._bindings_by_selector: dict[str, dict[str, dict[ObjectRef, AzureIdentityBinding]]] = {}
         self._bindings_by_identity: dict[ObjectRef, dict[ObjectRef, AzureIdentityBinding]] = {}
 
@@ -251,9 +254,7 @@ class Assignments:
 
     def answer(self, use: Use, *, allowed: bool) -> None:
         """Take the cluster's decision on a permission."""
-        if use in self._pods_by_use and self._permitted.get(use) is not allowed:
-            self._permitted[use] = allowed
-            self._touch(self._pods_by_use[use])
+        self._touch(self._permissions.answer(use, allowed=allowed))
 
     # What follows.
 
@@ -282,7 +283,11 @@ class Assignments:
     def name(self, need: Need) -> ObjectRef:
         """Return the name of the record that tells of `need`."""
         plain = _plain(need, self._rules)
-        names = self._names(plain, self._claims.get(plain, {}))
+        claims = self._claims.get(plain, {})
+        if len(claims) == 1 and len(plain.name) <= LONGEST_NAME:
+            # Nearly all: of a thousand records each is asked for when their host is read.
+            return plain
+        names = self._names(plain, claims)
         return next((ref for ref, each in names.items() if each.key == need.key), plain)
 
     def wanted(self, host: Host) -> dict[str, Wanted]:
@@ -339,7 +344,7 @@ class Assignments:
                 listed.see_node(pod.node, host)
                 listed.see_pod(pod)
         for use in listed.refresh().questions:
-            allowed = self._permitted.get(use)
+            allowed = self._permissions.known(use)
             if allowed is not None:
                 listed.answer(use, allowed=allowed)
         listed.refresh()
@@ -360,15 +365,19 @@ class Assignments:
 
     def asked(self, use: Use) -> bool:
         """Whether the permission still matters for any pod."""
-        return use in self._pods_by_use
+        return self._permissions.matters(use)
 
     def uses(self, namespace: str | None) -> list[Use]:
         """Return the permissions that matter, of the service accounts of a namespace or of all."""
-        return [
-            use
-            for use in self._pods_by_use
-            if namespace is None or use.service_account.namespace == namespace
-        ]
+        return self._permissions.uses(namespace)
+
+    def permission(self, identity: ObjectRef) -> Permission:
+        """Return whether the pods of its namespace that an identity is bound to may use it."""
+        return self._permissions.of(identity)
+
+    def bindings_to(self, identity: ObjectRef) -> Iterable[AzureIdentityBinding]:
+        """Return the bindings of an identity's namespace that name it."""
+        return self._bindings_by_identity.get(identity, {}).values()
 
     # The Directory.
 
@@ -408,19 +417,21 @@ class Assignments:
     def _decide(self, ref: ObjectRef) -> None:
         pod = self._pods.get(ref)
         found: list[Need] = []
-        uses: dict[Use, None] = {}
+        asked: dict[ObjectRef, tuple[Use, ...]] = {}
         if pod is not None and (pod.node or self._everywhere):
             bindings = self._bindings_by_selector.get(pod.selector)
             # Most pods of a large cluster have a label that no binding selects.
             if bindings and (self._rules.cross_namespace or ref.namespace in bindings):
                 for entitlement in match(pod, self, self._rules).entitlements:
-                    need = self._need(pod, entitlement, uses)
+                    need = self._need(pod, entitlement, asked)
                     if need is not None:
                         found.append(need)
-        self._keep_uses(ref, tuple(uses))
+        self._keep_asked(ref, tuple(asked.items()))
         self._keep_needs(ref, {each.identity.ref: each for each in found})
 
-    def _need(self, pod: Pod, entitlement: Entitlement, uses: dict[Use, None]) -> Need | None:
+    def _need(
+        self, pod: Pod, entitlement: Entitlement, asked: dict[ObjectRef, tuple[Use, ...]]
+    ) -> Need | None:
         identity, binding = entitlement.identity, entitlement.binding
         if binding is None or not is_attachable(identity):
             return None
@@ -431,7 +442,8 @@ class Assignments:
                 return None
         permitted: bool | None = True
         if self._asks:
-            permitted = self._permission(uses_of(pod, entitlement), uses)
+            needed = asked[identity.ref] = uses_of(pod, entitlement)
+            permitted = self._permissions.all(needed)
             if permitted is False:
                 return None
         return Need(
@@ -444,32 +456,15 @@ class Assignments:
             decided=permitted is not None,
         )
 
-    def _permission(self, needed: Sequence[Use], uses: dict[Use, None]) -> bool | None:
-        """Return whether all of `needed` are granted; None if one is not known."""
-        answers = [self._permitted.get(use) for use in needed]
-        uses.update(dict.fromkeys(needed))
-        if False in answers:
-            return False
-        return None if None in answers else True
-
-    def _keep_uses(self, ref: ObjectRef, uses: tuple[Use, ...]) -> None:
-        before = self._uses.get(ref, ())
-        if before == uses:
-            return
-        for use in uses:
-            if use not in self._pods_by_use:
-                self._changes.questions[use] = None
-            _index(self._pods_by_use, use, ref)
-        for use in before:
-            if use not in uses:
-                _unindex(self._pods_by_use, use, ref)
-                if use not in self._pods_by_use:
-                    self._permitted.pop(use, None)
-                    self._changes.questions.pop(use, None)
-        if uses:
-            self._uses[ref] = uses
-        else:
-            del self._uses[ref]
+    def _keep_asked(self, ref: ObjectRef, asked: Asked) -> None:
+        is_there = not ref.name.startswith(_OFFERED)
+        before, new = self._permissions.keep(ref, asked, is_there=is_there)
+        changes = self._changes
+        changes.identities.update((identity, None) for identity, _ in (*before, *asked))
+        changes.questions.update(dict.fromkeys(new))
+        for use in (use for _, needed in before for use in needed):
+            if not self._permissions.matters(use):
+                changes.questions.pop(use, None)
 
     def _keep_needs(self, ref: ObjectRef, needs: dict[ObjectRef, Need]) -> None:
         before = self._needs.get(ref, {})
@@ -609,9 +604,9 @@ def _same(one: Pod, other: Pod) -> bool:
 
 
 def _offered(binding: AzureIdentityBinding) -> Pod:
-    """Return the pod that stands for the future ones of a binding; no pod has such a name."""
+    """Return the pod that stands for the future ones of a binding."""
     return Pod(
-        ref=ObjectRef(binding.ref.namespace, f"*{binding.ref.name}"),
+        ref=ObjectRef(binding.ref.namespace, f"{_OFFERED}{binding.ref.name}"),
         uid="*",
         labels={BINDING_LABEL: binding.selector},
     )

@@ -824,6 +824,16 @@ def not_permitted(
     )
 
 
+def lacking(use: Use) -> Refusal:
+    """Return the refusal of all pods of a service account that lacks the permission."""
+    return Refusal(
+        reason=Reason.NOT_PERMITTED,
+        message=f"Service account {use.service_account} may not use the identity {use.name}.",
+        next_step="An operator grants it: podidentity grant --namespace "
+        f"{use.service_account.namespace} --identity {use.name}.",
+    )
+
+
 # What is granted.
 
 

@@ -399,6 +399,31 @@ class Call:
     action: Action
 
 
+# What people are told of.
+
+
+class Obstacle(StrEnum):
+    """What keeps MIC from its work in Azure."""
+
+    THROTTLED = "throttled"
+    """Azure refuses requests for a while."""
+    SILENT = "silent"
+    """Requests have no answer, one after the other."""
+    HOST = "host"
+    """A host may not be read or changed, or each change of it fails."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Something that keeps MIC from its work in Azure."""
+
+    obstacle: Obstacle
+    what: str
+    """`writes to subscription S`, or `HOST: why`."""
+    until: float = 0.0
+    """When requests may be sent again; 0 if nobody knows."""
+
+
 # Results.
 
 

@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from podidentity.core.assignments import is_attachable
-from podidentity.core.decision import Rules, unusable_credential, without_effect
+from podidentity.core.decision import Rules, lacking, unusable_credential, without_effect
 from podidentity.core.hosts import Host
+from podidentity.core.permissions import Permission
 from podidentity.core.refusals import Refusal
 from podidentity.core.resources import (
     AzureIdentity,
@@ -28,7 +29,12 @@ AGAIN = 30.0
 """Seconds until a condition that could not be written is written again."""
 
 _BY_AZURE = {"Denied", "Forbidden", "RefusedByAzure"}
-_USABLE = Condition(holds=True, reason="Usable", message="Pods that it is bound to may use it.")
+_PERMITTED = Permission()
+_USABLE = Condition(
+    holds=True,
+    reason="Usable",
+    message="It is there for the pods that it is bound to, where RBAC lets them use it.",
+)
 _BOUND = Condition(holds=True, reason="Usable", message="The AzureIdentity that it names is ready.")
 _EFFECTIVE = Condition(
     holds=True, reason="Effective", message="The node's own IMDS answers the pods that it names."
@@ -46,7 +52,10 @@ Object = AzureIdentity | AzureIdentityBinding | AzurePodIdentityException | Malf
 
 
 def of_identity(
-    identity: AzureIdentity | Malformed, rules: Rules, refused: Condition | None
+    identity: AzureIdentity | Malformed,
+    rules: Rules,
+    refused: Condition | None,
+    permission: Permission = _PERMITTED,
 ) -> Condition:
     """Return the condition of an identity; `refused` is what Azure says of it, if it refuses."""
     if isinstance(identity, Malformed):
@@ -61,6 +70,8 @@ def of_identity(
             message="spec.resourceID is missing: without the ARM id of the managed identity it "
             "cannot be attached to a node's machine.",
         )
+    if permission.lacking is not None:
+        return _refused(lacking(permission.lacking))
     return refused or _USABLE
 
 
@@ -131,6 +142,8 @@ class Conditions:
         self._by_id: dict[str, dict[ConditionOf, None]] = {}
         """Identities by ARM id in lower case."""
         self._refusals: dict[str, dict[Host, Condition]] = {}
+        self._permissions: dict[ObjectRef, Permission] = {}
+        """By identity, where its pods may not use it, or that is not known."""
         self._proved: set[str] = set()
         """ARM ids that a host was seen to have."""
         self._flights: dict[ConditionOf, Condition] = {}
@@ -179,6 +192,16 @@ class Conditions:
             self._mark(subject)
         return True
 
+    def permit(self, identity: ObjectRef, permission: Permission) -> bool:
+        """Take whether the pods of an identity may use it; return whether that is news."""
+        before = self._permissions.pop(identity, _PERMITTED)
+        if permission != _PERMITTED:
+            self._permissions[identity] = permission
+        if before == permission:
+            return False
+        self._mark(ConditionOf(About.IDENTITY, identity))
+        return True
+
     def prove(self, folded: str) -> None:
         """Take that a host has the identity: what was refused once is not any more."""
         if folded not in self._proved:
@@ -221,7 +244,8 @@ class Conditions:
         match subject.about:
             case About.IDENTITY:
                 assert isinstance(found, AzureIdentity | Malformed)  # noqa: S101 - as it was seen
-                return of_identity(found, self._rules, self._refusal(found))
+                permission = self._permissions.get(subject.ref, _PERMITTED)
+                return of_identity(found, self._rules, self._refusal(found), permission)
             case About.BINDING:
                 assert isinstance(found, AzureIdentityBinding | Malformed)  # noqa: S101 - as above
                 return self._of_binding(found)
@@ -230,15 +254,20 @@ class Conditions:
                 return of_exception(found, self._rules)
 
     def _is_doubtful(self, subject: ConditionOf, wanted: Condition) -> bool:
-        """Whether an earlier MIC was refused, and nothing has shown yet that this is over."""
+        """Whether what holds may not: RBAC has not answered yet, or an earlier MIC was refused."""
         stored, found = self._stored[subject], self._objects[subject]
-        if stored is None or stored.reason not in _BY_AZURE or not wanted.holds:
+        if not wanted.holds:
             return False
-        return (
-            isinstance(found, AzureIdentity)
-            and found.resource_id is not None
-            and found.resource_id.folded not in self._proved
-        )
+        if isinstance(found, AzureIdentityBinding):
+            named = ConditionOf(About.IDENTITY, ObjectRef(found.ref.namespace, found.identity))
+            return self._is_doubtful(named, self._wanted(named))
+        if not isinstance(found, AzureIdentity):
+            return False
+        if not self._permissions.get(found.ref, _PERMITTED).decided:
+            return True
+        was_refused = stored is not None and stored.reason in _BY_AZURE
+        folded = found.resource_id.folded if found.resource_id else None
+        return was_refused and folded is not None and folded not in self._proved
 
     def _of_binding(self, binding: AzureIdentityBinding | Malformed) -> Condition:
         if isinstance(binding, Malformed):

@@ -16,7 +16,7 @@ which it may.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from heapq import heapify, heappop, heappush
@@ -24,7 +24,7 @@ from math import inf
 from typing import Any, Literal, NamedTuple
 
 from podidentity.core.assignments import Assignments, Need, attachment
-from podidentity.core.decision import STRICT, Rules, Use
+from podidentity.core.decision import STRICT, Rules, Use, lacking
 from podidentity.core.hosts import Host, NotAnAzureNode
 from podidentity.core.ledger import Wanted
 from podidentity.core.resources import (
@@ -54,6 +54,7 @@ from podidentity.mic.calls import (
     NodeGone,
     NodeSeen,
     ObjectGone,
+    Obstacle,
     PatchHost,
     Pausing,
     PermissionsChanged,
@@ -66,11 +67,13 @@ from podidentity.mic.calls import (
     Result,
     Synced,
     TellEvent,
+    Trouble,
     WriteCondition,
 )
 from podidentity.mic.conditions import ConditionOf, Conditions
 from podidentity.mic.gates import Gate
 from podidentity.mic.hosts import HostWork, Kind, Status
+from podidentity.mic.questions import Questions
 from podidentity.mic.records import Records, Revisions
 
 
@@ -197,9 +200,10 @@ class Controller:
 
     def __init__(self, settings: Settings = Settings()) -> None:
         self._settings = settings
-        everywhere = settings.assign is Assign.ALL_HOSTS
         self._desired = Assignments(
-            settings.rules, everywhere=everywhere, asks=settings.asks_permission
+            settings.rules,
+            everywhere=settings.assign is Assign.ALL_HOSTS,
+            asks=settings.asks_permission,
         )
         self._records = Records(self._desired.record, self._status, self._revisions_of)
         self._conditions = Conditions(settings.rules)
@@ -209,7 +213,7 @@ class Controller:
         self._revisions: dict[tuple[About, ObjectRef], str] = {}
         self._told: dict[ObjectRef, float] = {}
         """When the last event about a binding was written."""
-        self._unanswered: dict[Use, int] = {}
+        self._questions = Questions(allowed=settings.allowed, denied=settings.denied)
         self._strange: dict[str, str] = {}
         """Provider IDs of nodes that are none of Azure's."""
 
@@ -266,6 +270,20 @@ class Controller:
         """Whether this MIC may write, as it knew when it was told something last."""
         return self._now < self._until
 
+    def troubles(self, now: float) -> Iterator[Trouble]:
+        """Yield what keeps it from its work in Azure: subscriptions, and then hosts."""
+        silent = set()
+        for (subscription, kind), gate in sorted(self._gates.items(), key=lambda each: each[0]):
+            if gate.sick:
+                silent.add(subscription)
+                yield Trouble(Obstacle.SILENT, f"{kind}s of subscription {subscription}")
+            elif gate.closed(now):
+                what = f"{kind}s of subscription {subscription}"
+                yield Trouble(Obstacle.THROTTLED, what, gate.closed_until)
+        for host, work in sorted(self._works.items(), key=lambda each: each[0].folded):
+            if host.subscription not in silent and (why := work.ailment()):
+                yield Trouble(Obstacle.HOST, f"{host.name}: {why}")
+
     # What is to be done.
 
     def _run(self) -> list[Call]:
@@ -284,8 +302,9 @@ class Controller:
             return
         changes = self._desired.refresh()
         self._marks.uses.update(changes.questions)
-        if self._settings.assign is Assign.PODS:
-            self._marks.records.update(changes.records)
+        for identity in changes.identities:
+            self._permit(identity)
+        self._marks.records.update(changes.records)
         if self._has_ledgers:
             for host in changes.hosts:
                 self._concern(host)
@@ -322,6 +341,8 @@ class Controller:
 
     def _look_at_records(self) -> None:
         marked, most = self._marks.records, self._settings.record_writes
+        if self._settings.assign is not Assign.PODS:
+            marked.clear()
         while marked and self._in_flight["record"] < most:
             ref = next(iter(marked))
             del marked[ref]
@@ -350,6 +371,8 @@ class Controller:
             del marked[use]
             if self._desired.asked(use):
                 self._issue(_Owner("use", use), AskPermission(use))
+            else:
+                self._questions.forget(use)
 
     def _issue(self, owner: _Owner, action: Action) -> None:
         self._numbers += 1
@@ -365,10 +388,22 @@ class Controller:
         self._forget_flights()
         if self._settings.assign is not Assign.NONE:
             self._issue(_LEDGERS, ListLedgers())
-        if self._settings.assign is Assign.PODS:
-            self._marks.records.update(dict.fromkeys(self._desired.records))
-            self._marks.records.update(dict.fromkeys(self._records.names))
+        self._mark_records()
         self._conditions.mark_all()
+
+    def _mark_records(self) -> None:
+        """Look at the records that wait for no host; the others are told of when theirs is read.
+
+        To look at all twice would keep the first write of a new leader waiting.
+        """
+        needed = self._desired.records
+        marked = [ref for ref in self._records.names if ref not in needed]
+        marked += [
+            ref
+            for ref, need in needed.items()
+            if need.host is None or attachment(need.identity) is None
+        ]
+        self._marks.records.update(dict.fromkeys(marked))
 
     def _forget_flights(self) -> None:
         """Forget what is under way: its results will not come, or mean nothing any more."""
@@ -458,8 +493,7 @@ class Controller:
         changed, work.changed = work.changed, {}
         for folded in changed:
             needs = list(self._desired.needed_by(work.host, folded))
-            if self._settings.assign is Assign.PODS:
-                self._marks.records.update((self._desired.name(need), None) for need in needs)
+            self._marks.records.update((self._desired.name(need), None) for need in needs)
             condition = work.refusal(folded)
             if work.status(folded) is Status.PROVED:
                 self._conditions.prove(folded)
@@ -686,20 +720,20 @@ class Controller:
         use = owner.key
         assert isinstance(use, Use)  # noqa: S101 - of that kind
         if isinstance(result, bool):
-            self._unanswered.pop(use, None)
             self._desired.answer(use, allowed=result)
-            # Questions that were asked together are not asked together again.
-            spread = 1 - (self._numbers % 97) / 970
-            again = (self._settings.allowed if result else self._settings.denied) * spread
-        else:
-            failures = self._unanswered.get(use, 0) + 1
-            self._unanswered[use] = failures
-            after = result.retry_after if isinstance(result, Failure) else 0.0
-            again = max(after, min(0.5 * 2**failures, 30.0))
         if self._desired.asked(use):
+            again = self._questions.again(use, result, self._numbers)
             self._timers.set(owner, self._now + again)
         else:
-            self._unanswered.pop(use, None)
+            self._questions.forget(use)
+
+    def _permit(self, identity: ObjectRef) -> None:
+        """Tell people whether the pods of an identity may use it."""
+        permission = self._desired.permission(identity)
+        if self._conditions.permit(identity, permission) and permission.lacking is not None:
+            message = str(lacking(permission.lacking))
+            for each in self._desired.bindings_to(identity):
+                self._tell(each.ref, "Warning", "binding apply error", message)
 
     def _take_use_time(self, owner: _Owner) -> None:
         assert isinstance(owner.key, Use)  # noqa: S101 - of that kind
@@ -708,8 +742,7 @@ class Controller:
     # The objects.
 
     def _take_pod(self, event: PodSeen) -> None:
-        if self._settings.assign is not Assign.NONE:
-            self._desired.see_pod(event.pod)
+        self._desired.see_pod(event.pod)
 
     def _take_pod_gone(self, event: PodGone) -> None:
         self._desired.lose_pod(event.ref, event.uid)
@@ -781,11 +814,11 @@ class Controller:
                 self._desired.lose_exception(event.ref)
 
     def _take_stored(self, event: RecordSeen) -> None:
-        if self._records.see(event.stored) and self._settings.assign is Assign.PODS:
+        if self._records.see(event.stored):
             self._marks.records[event.stored.ref] = None
 
     def _take_record_gone(self, event: RecordGone) -> None:
-        if self._records.lose(event.ref, event.uid) and self._settings.assign is Assign.PODS:
+        if self._records.lose(event.ref, event.uid):
             self._marks.records[event.ref] = None
 
     def _take_pausing(self, event: Pausing) -> None:
@@ -793,7 +826,9 @@ class Controller:
         self._marks.hosts.update(dict.fromkeys(self._works))
 
     def _take_permissions(self, event: PermissionsChanged) -> None:
-        self._marks.uses.update(dict.fromkeys(self._desired.uses(event.namespace)))
+        uses = self._desired.uses(event.namespace)
+        self._questions.doubt(uses)
+        self._marks.uses.update(dict.fromkeys(uses))
 
 
 _GATED: dict[type, Kind] = {ReadHost: "read", PatchHost: "write", PollOperation: "poll"}

@@ -53,6 +53,16 @@ class Gate:
         """Whether Azure has asked for no more calls for now."""
         return now < self._closed_until
 
+    @property
+    def sick(self) -> bool:
+        """Whether calls have no answer, one after the other."""
+        return self._failures >= _SICK
+
+    @property
+    def closed_until(self) -> float:
+        """When the next call may go at the earliest; -inf where Azure never refused one."""
+        return self._closed_until
+
     def admit(self, who: Hashable, now: float) -> bool:
         """Whether `who` may call now; otherwise it waits in the queue, once."""
         is_first = not self.waiting or next(iter(self.waiting)) == who
@@ -62,7 +72,7 @@ class Gate:
         self.waiting.pop(who, None)
         if self._rate < inf:
             self._next = max(self._next, now) + 1 / self._rate
-        if self._failures >= _SICK:
+        if self.sick:
             self._probe = who
         return True
 
@@ -103,6 +113,6 @@ class Gate:
     def failed(self, now: float) -> None:
         """Take that a call had no answer, or none that makes sense."""
         self._failures, self._probe = self._failures + 1, None
-        if self._failures >= _SICK:
+        if self.sick:
             pause = min(_LONGEST, 2.0 ** (self._failures - _SICK))
             self._closed_until = max(self._closed_until, now + pause)

@@ -77,6 +77,9 @@ _LONGEST_PAUSE, _LONGEST_FAILED = 60.0, 600.0
 _FORBIDDEN, _DENIED = 30.0, 3600.0
 """Seconds until a change is tried again that a missing right, or a deny assignment, forbids."""
 
+_AILING = 3
+"""Failures in a row after which people are told."""
+
 Kind = Literal["read", "write", "poll"]
 
 
@@ -247,6 +250,12 @@ class HostWork:
         if self.trouble is not None and self.status(folded) is not Status.PROVED:
             return of_failure(self.trouble, self.host)
         return None
+
+    def ailment(self) -> str:
+        """Return why the host is not as it should be, and MIC cannot help it; "" if it can."""
+        if self.trouble is not None:
+            return self.trouble.message or self.trouble.kind.value
+        return f"{self._failures} tries in a row have failed" if self._failures >= _AILING else ""
 
     def droppable(self, now: float) -> bool:
         """Whether nothing is to be remembered of the host."""

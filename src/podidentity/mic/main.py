@@ -25,7 +25,7 @@ from podidentity.adapters.imds import Imds
 from podidentity.adapters.kube import Kube
 from podidentity.core.authorities import CLOUDS, PUBLIC, Cloud
 from podidentity.core.ports import Clock
-from podidentity.core.resources import ObjectRef
+from podidentity.core.resources import ObjectRef, Pod
 from podidentity.mic.controller import Controller
 from podidentity.mic.driver import Driver
 from podidentity.mic.election import Election
@@ -34,9 +34,11 @@ from podidentity.mic.neighbours import Neighbours, NotLeading
 from podidentity.mic.pages import PageServer, probes, scrapes
 from podidentity.mic.policies import controller_settings
 from podidentity.mic.signin import Configured, SignIn, credential_of, read_cloud_config
+from podidentity.mic.warnings import OwnWarnings
 from podidentity.mic.watches import ControllerWatches
 from podidentity.settings import MicSettings
 from podidentity.telemetry.metrics import Registry
+from podidentity.telemetry.process import keep_small
 from podidentity.wire.azure_environment import STACK, parse_environment
 
 IMDS = ("169.254.169.254", 80)
@@ -61,18 +63,23 @@ async def run(settings: MicSettings) -> None:
 class Mic:
     """The controller's parts that its life is made of."""
 
-    def __init__(self, watches: ControllerWatches, driver: Driver, election: Election) -> None:
-        self._watches = watches
-        self._driver = driver
+    def __init__(
+        self,
+        watches: ControllerWatches,
+        driver: Driver,
+        election: Election,
+        warnings: OwnWarnings | None,
+        clock: Clock,
+    ) -> None:
         self._election = election
+        self._clock = clock
+        self._tasks = [each for each in (watches, driver, election, warnings) if each is not None]
 
     async def live(self, stopped: asyncio.Event) -> None:
         """Watch, stand for election and work, until `stopped`; then hand over at once."""
         async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(each.run())
-                for each in (self._watches, self._driver, self._election)
-            ]
+            tasks = [group.create_task(each.run()) for each in self._tasks]
+            tasks.append(group.create_task(keep_small(self._clock)))
             await stopped.wait()
             await self._election.release()
             for task in tasks:
@@ -103,7 +110,13 @@ async def _assemble(settings: MicSettings, clock: Clock, stack: AsyncExitStack) 
         if not election.leading:
             raise NotLeading
 
-    watches = ControllerWatches(kube, clock, namespace=settings.own_namespace)
+    decides = controller_settings(settings)
+    watches = ControllerWatches(
+        kube,
+        clock,
+        namespace=settings.own_namespace,
+        asks_permission=decides.asks_permission,
+    )
     arm = await stack.enter_async_context(
         ArmCalls(sign_in, clock, cloud=cloud_of(settings), user_agent=_user_agent(settings))
     )
@@ -117,8 +130,9 @@ async def _assemble(settings: MicSettings, clock: Clock, stack: AsyncExitStack) 
         may_write=may_write,
         rejected=sign_in.rejected,
     )
+    controller = Controller(decides)
     driver = Driver(
-        Controller(controller_settings(settings)),
+        controller,
         neighbours,
         clock,
         metrics,
@@ -157,7 +171,20 @@ async def _assemble(settings: MicSettings, clock: Clock, stack: AsyncExitStack) 
         served.append((settings.prometheus_port, scrapes(metrics.registry)))
     for port, pages in served:
         stack.callback((await PageServer(pages).serve(port)).close)
-    return Mic(watches, driver, election)
+    warnings = None
+    if settings.own_pod:
+        warnings = OwnWarnings(
+            kube,
+            clock,
+            Pod(
+                ref=ObjectRef(settings.own_namespace, settings.own_pod),
+                uid=settings.own_pod_uid,
+                labels={},
+            ),
+            leading=lambda: election.leading,
+            troubles=lambda: controller.troubles(driver.now()),
+        )
+    return Mic(watches, driver, election, warnings, clock)
 
 
 def _sign_in(settings: MicSettings, clock: Clock, stack: AsyncExitStack, me: str) -> SignIn:

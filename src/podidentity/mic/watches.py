@@ -1,7 +1,8 @@
 """What MIC watches at the API server, told to the controller as events.
 
     pods with the binding label · nodes · AzureIdentities · bindings · exceptions
-    AzureAssignedIdentities · the ConfigMap that pauses MIC
+    AzureAssignedIdentities · the ConfigMap that pauses MIC · where RBAC decides, its
+    ClusterRoles and ClusterRoleBindings
 
 An update that changes nothing of what the controller knows is not told. Of identities, bindings and
 exceptions the objects themselves are kept: records hold copies of them. All replicas watch, so that
@@ -38,6 +39,7 @@ from podidentity.mic.calls import (
     NodeSeen,
     ObjectGone,
     Pausing,
+    PermissionsChanged,
     PodGone,
     PodSeen,
     RecordGone,
@@ -45,6 +47,7 @@ from podidentity.mic.calls import (
     StoredRecord,
     Synced,
 )
+from podidentity.mic.grants import Grants
 from podidentity.mic.objects import (
     PLAIN,
     Live,
@@ -58,6 +61,8 @@ from podidentity.wire.kube import (
     AZURE_IDENTITIES,
     AZURE_IDENTITY_BINDINGS,
     AZURE_POD_IDENTITY_EXCEPTIONS,
+    CLUSTER_ROLE_BINDINGS,
+    CLUSTER_ROLES,
     CONFIG_MAPS,
     NODES,
     PODS,
@@ -77,8 +82,10 @@ _log = logging.getLogger("podidentity.watch")
 class ControllerWatches:
     """Follows the cluster, and tells its follower each event."""
 
-    def __init__(self, server: KubeApi, clock: Clock, *, namespace: str) -> None:
-        """`namespace` is MIC's own."""
+    def __init__(
+        self, server: KubeApi, clock: Clock, *, namespace: str, asks_permission: bool
+    ) -> None:
+        """`namespace` is MIC's own; `asks_permission`: whether RBAC decides."""
         self._tell: Tell = lambda _: None
         self._synced = False
         self._pods: dict[ObjectRef, str] = {}
@@ -86,6 +93,7 @@ class ControllerWatches:
         self._live: dict[About, dict[ObjectRef, Live]] = {about: {} for about in About}
         self._records: dict[ObjectRef, str] = {}
         self._odd: dict[ObjectRef, Oddities] = {}
+        self._grants = Grants()
         self.pauses = Pauses()
         labelled = {"labelSelector": BINDING_LABEL}
         named = {"fieldSelector": f"metadata.name={PAUSES}"}
@@ -101,6 +109,13 @@ class ControllerWatches:
                 CONFIG_MAPS, self._put_pauses, self._remove_pauses, namespace=namespace, **named
             ),
         ]
+        if asks_permission:
+            sources += [
+                self._source(CLUSTER_ROLES, self._put_role, self._remove_role),
+                self._source(
+                    CLUSTER_ROLE_BINDINGS, self._put_role_binding, self._remove_role_binding
+                ),
+            ]
         self._reflectors = [Reflector(server, source, clock=clock) for source in sources]
 
     def _source(
@@ -226,6 +241,25 @@ class ControllerWatches:
             self._odd.pop(ref, None)
         else:
             self._odd[ref] = odd
+
+    def _put_role(self, raw: msgspec.Raw) -> None:
+        self._permit(self._grants.put_role(raw))
+
+    def _remove_role(self, ref: ObjectRef) -> None:
+        self._permit(self._grants.remove_role(ref.name))
+
+    def _put_role_binding(self, raw: msgspec.Raw) -> None:
+        self._permit(self._grants.put_binding(raw))
+
+    def _remove_role_binding(self, ref: ObjectRef) -> None:
+        self._permit(self._grants.remove_binding(ref.name))
+
+    def _permit(self, namespaces: set[str]) -> None:
+        if "" in namespaces:
+            self._tell(PermissionsChanged())
+        else:
+            for each in sorted(namespaces):
+                self._tell(PermissionsChanged(each))
 
     def _put_pauses(self, raw: msgspec.Raw) -> None:
         self._pause(parse_pauses(parse_config_map(raw)))

@@ -51,6 +51,22 @@ class AgentReason(StrEnum):
         return self not in {AgentReason.BACKEND, AgentReason.BOOT_CLOSED}
 
 
+COMPONENT_OF_MIC = "podidentity-mic"
+AGAIN_OF_MIC = 60.0
+"""As `AGAIN`, of MIC's: Azure is soon well again."""
+
+
+class MicReason(StrEnum):
+    """What an event on MIC's own pod is about: what keeps MIC from its work in Azure."""
+
+    AZURE_THROTTLES = "AzureThrottles"
+    """Azure refuses requests to a subscription for a while: `Retry-After`."""
+    AZURE_SILENT = "AzureDoesNotAnswer"
+    """Requests to a subscription have no answer, one after the other."""
+    HOSTS_NOT_CHANGED = "HostsNotChanged"
+    """Machines may not be read or changed, or each change of them fails."""
+
+
 PATH_PROVED = "PathProved"
 """Reason of the event that ends `PATH_BROKEN`."""
 
@@ -100,8 +116,8 @@ def uid_of(about: Pod | NodeName) -> str:
     return about.uid if isinstance(about, Pod) else about.name
 
 
-def render_event(happening: Happening, node: str) -> Mapping[str, Any]:
-    """Return the body of a new event."""
+def render_event(happening: Happening, node: str, component: str = COMPONENT) -> Mapping[str, Any]:
+    """Return the body of a new event; `component` tells it, on that node or of that instance."""
     return {
         "apiVersion": "v1",
         "kind": "Event",
@@ -113,8 +129,8 @@ def render_event(happening: Happening, node: str) -> Mapping[str, Any]:
         },
         "type": happening.type,
         "reason": happening.reason,
-        "source": {"component": COMPONENT, "host": node},
-        "reportingComponent": COMPONENT,
+        "source": {"component": component, "host": node},
+        "reportingComponent": component,
         "reportingInstance": node,
         "firstTimestamp": _time(happening.first),
         **render_repetition(happening),

@@ -110,6 +110,8 @@ AZURE_IDENTITY_LEDGERS = Resource(_CUSTOM, "azureidentityledgers")
 CONFIG_MAPS = Resource("/api/v1", "configmaps")
 ENDPOINTS = Resource("/api/v1", "endpoints")
 LEASES = Resource("/apis/coordination.k8s.io/v1", "leases")
+CLUSTER_ROLES = Resource("/apis/rbac.authorization.k8s.io/v1", "clusterroles")
+CLUSTER_ROLE_BINDINGS = Resource("/apis/rbac.authorization.k8s.io/v1", "clusterrolebindings")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -121,10 +121,16 @@ def holders(name: str, roles: Iterable[Object], bindings: Iterable[Object]) -> l
         RoleHolder(grantee, each["metadata"]["name"])
         for each in bindings
         if each["roleRef"]["name"] in granting
-        for subject in each.get("subjects") or ()
-        for grantee in _grantee(subject)
+        for grantee in grantees(each)
     }
     return sorted(found, key=lambda granted: (granted.grantee, granted.binding))
+
+
+def grantees(found: Object) -> frozenset[Grantee]:
+    """Return the pods that a ClusterRoleBinding is about."""
+    return frozenset(
+        grantee for subject in found.get("subjects") or () for grantee in _grantee(subject)
+    )
 
 
 def _head(kind: str, name: str) -> dict[str, Any]:

@@ -46,7 +46,7 @@ class Step:
     """One command and the check of its output."""
 
     number: str
-    """The step of the walk-through."""
+    """The step of the published walk-through that it tells; "" or a word for others."""
     name: str
     command: str
     check: Check
@@ -153,7 +153,10 @@ class Printer(Protocol):
 
 
 class TerminalPrinter:
-    """Tells the story to a person."""
+    """Tells the story to a person, to whom its steps are 1, 2, 3."""
+
+    def __init__(self) -> None:
+        self._told = 0
 
     def chapter(self, title: str) -> None:
         """Begin a chapter."""
@@ -161,7 +164,8 @@ class TerminalPrinter:
 
     def begin(self, step: Step) -> None:
         """Show the command, before it is run."""
-        click.secho(f"\n  {step.number:>6}  {step.name}", fg="cyan")
+        self._told += 1
+        click.secho(f"\n  {self._told:>6}  {step.name}", fg="cyan")
         prompt = "pod#" if step.in_pod else "$"
         for line in step.command.splitlines():
             click.echo(f"          {click.style(prompt, dim=True)} {line}")
@@ -201,12 +205,12 @@ def _shortened(line: str, width: int = 140) -> str:
 def summary(results: Iterable[StepResult], seconds: float, plan: Plan, *, keep: bool) -> None:
     """Print the result of the story, and the next commands."""
     steps = list(results)
-    failed = [step for step in steps if not step.ok]
+    failed = [(number, step) for number, step in enumerate(steps, 1) if not step.ok]
     click.echo()
     if failed:
         click.secho(f"{len(failed)} of {len(steps)} steps went wrong:", fg="red", bold=True)
-        for step in failed:
-            click.echo(f"  {step.number} {step.name}: {step.detail}")
+        for number, step in failed:
+            click.echo(f"  {number} {step.name}: {step.detail}")
         click.echo(f"Logs of the parts: {plan.logs}" if keep else "Look closer with --keep.")
     else:
         click.secho(f"All {len(steps)} steps as expected, in {seconds:.1f} s.", fg="green")

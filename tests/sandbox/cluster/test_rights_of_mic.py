@@ -49,6 +49,7 @@ from podidentity.mic.calls import (
 from podidentity.mic.election import Election
 from podidentity.mic.neighbours import Neighbours
 from podidentity.mic.watches import ControllerWatches
+from podidentity.wire.rbac import Giver, Grantee, binding, role
 from tests.fakes import CLIENT
 from tests.sandbox.cluster.conftest import Served, pod
 from tests.sandbox.cluster.test_rights_of_nmi import CUSTOM, SHOP, SYSTEM, asked, of_roles
@@ -153,6 +154,8 @@ async def some(place: Place, name: str) -> None:
     metadata = {**bound["metadata"], "namespace": "shop", "labels": labels}
     await place.make(f"{SHOP}/pods", {**bound, "metadata": metadata})
     await place.make("/api/v1/nodes", {"metadata": {"name": f"node-{name}"}})
+    for each in (role(name), binding(name, Grantee("shop"), Giver.GRANT)):
+        await place.make(f"/apis/{each['apiVersion']}/{each['kind'].lower()}s", each)
 
 
 async def token_of_mic(place: Place) -> str:
@@ -168,7 +171,9 @@ async def token_of_mic(place: Place) -> str:
 async def work(place: Place) -> None:
     """Do all that MIC does at the API server."""
     told: list[Event] = []
-    watches = ControllerWatches(place.kube, SystemClock(), namespace="kube-system")
+    watches = ControllerWatches(
+        place.kube, SystemClock(), namespace="kube-system", asks_permission=True
+    )
     watches.follow(told.append)
     watching = asyncio.create_task(watches.run())
     await place.until(lambda: watches.synced)
@@ -176,7 +181,7 @@ async def work(place: Place) -> None:
     await some(place, "later")
     paused = {"metadata": {"name": "podidentity-mic-pauses"}, "data": {"all": "true"}}
     await place.make(f"{SYSTEM}/configmaps", paused)
-    await place.until(lambda: len(told) >= before + 6)
+    await place.until(lambda: len(told) >= before + 7)
     await lead(place)
     await write(place, watches)
     watching.cancel()

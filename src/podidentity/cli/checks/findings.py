@@ -14,7 +14,7 @@ from podidentity.cli.objects import Object
 from podidentity.core.refusals import Reason
 from podidentity.core.resources import ObjectRef
 from podidentity.manifests import NAMESPACE
-from podidentity.wire.events import AgentReason, ProbeReason
+from podidentity.wire.events import AgentReason, MicReason, ProbeReason
 
 PAGE = "docs/reference/check.md"
 MOST_NAMED = 5
@@ -90,6 +90,7 @@ REASONS: frozenset[str] = frozenset(
         *(each for each in Reason if each not in _OF_REQUESTS),
         *(each for each in AgentReason if each.is_warning),
         *(ProbeReason.LOST, ProbeReason.NOT_SENT),
+        *MicReason,
     }
 )
 """All reasons of findings: each has a heading of its name on PAGE, by test."""

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from podidentity import __version__
+from podidentity.adapters.clock import SystemClock
 from podidentity.cli import boot_window, controller, local_redirect
 from podidentity.cli.chain import LinkState
 from podidentity.cli.checks import (
@@ -32,8 +33,6 @@ from podidentity.cli.enable import NODE_TOKENS_SINCE
 from podidentity.cli.mic import deployments_of_mic
 from podidentity.cli.network_policies import NETWORK_POLICIES
 from podidentity.cli.objects import (
-    CLUSTER_ROLE_BINDINGS,
-    CLUSTER_ROLES,
     CRDS,
     DAEMON_SETS,
     NAMESPACES,
@@ -63,7 +62,10 @@ from podidentity.manifests import nmi as nmi_manifests
 from podidentity.wire.kube import (
     AZURE_ASSIGNED_IDENTITIES,
     AZURE_IDENTITIES,
+    CLUSTER_ROLE_BINDINGS,
+    CLUSTER_ROLES,
     CONFIG_MAPS,
+    EVENTS,
     NODES,
     KubeError,
 )
@@ -546,6 +548,17 @@ async def _controller(reading: Reading) -> AsyncIterator[Finding]:
             yield mic.mic_paused(where, pauses)
 
 
+async def _works_in_azure(reading: Reading) -> AsyncIterator[Finding]:
+    now = SystemClock().time()
+    for each in await deployments_of_mic(reading.kube):
+        namespace = each["metadata"]["namespace"]
+        pods_of_mic = await controller.pods(reading.kube, namespace)
+        only = {"fieldSelector": mic.EVENTS_OF_MIC}
+        told = await find_all(reading.kube, EVENTS, namespace, **only)
+        for finding in mic.mic_warnings(pods_of_mic, told, now):
+            yield finding
+
+
 async def _attached(reading: Reading) -> AsyncIterator[Finding]:
     if await deployments_of_mic(reading.kube):
         for found in await find_all(reading.kube, AZURE_IDENTITIES):
@@ -562,6 +575,12 @@ MIC = Group(
     checks=(
         Check(holds="MIC runs where NMI waits for it", look=_controller, right=_MIC_UNREAD),
         Check(holds="MIC may do what it is there for", look=_rights_of_mic, right=_REVIEWS),
+        Check(
+            holds="Azure answers MIC, and lets it change each machine",
+            look=_works_in_azure,
+            right="what MIC says of Azure: you need the right to list pods and events in its "
+            "namespace",
+        ),
         Check(holds="Azure lets MIC attach each identity", look=_attached, right=_MIC_UNREAD),
     ),
 )

@@ -13,8 +13,15 @@ from podidentity.cli.checks.findings import (
     sentence,
 )
 from podidentity.cli.objects import Object
+from podidentity.cli.rollout import seen
 from podidentity.core.resources import ObjectRef
+from podidentity.wire.events import AGAIN_OF_MIC, COMPONENT_OF_MIC, MicReason
 from podidentity.wire.pauses import Pauses
+
+EVENTS_OF_MIC = f"involvedObject.kind=Pod,source={COMPONENT_OF_MIC}"
+_REASONS = {each.value for each in MicReason}
+_SEVERITIES = {MicReason.AZURE_THROTTLES.value: Severity.WARNING}
+"""It passes by itself."""
 
 
 def no_controller(where: ObjectRef) -> Finding:
@@ -49,6 +56,31 @@ def mic_paused(where: ObjectRef, pauses: Pauses) -> Finding:
         mend="Run podidentity mic resume.",
         severity=Severity.WARNING,
     )
+
+
+def mic_warnings(pods: Sequence[Object], events: Sequence[Object], now: float) -> Iterator[Finding]:
+    """Yield what keeps MIC from its work in Azure, by the events on its pods.
+
+    `now` in seconds since 1970. Of each reason the newest event counts; one that is not repeated
+    any more is over, and so is one of a pod that has gone.
+    """
+    names = {each["metadata"]["name"]: ref_of(each) for each in pods}
+    newest: dict[str, Object] = {}
+    for each in sorted(events, key=seen):
+        ours = (each.get("source") or {}).get("component") == COMPONENT_OF_MIC
+        if ours and each["involvedObject"].get("name") in names and each.get("reason") in _REASONS:
+            newest[each["reason"]] = each
+    for reason, each in sorted(newest.items()):
+        if seen(each) > now - 2 * AGAIN_OF_MIC:
+            what, _, mend = str(each.get("message", "")).partition("; ")
+            yield Finding(
+                kind="Pod",
+                about=names[each["involvedObject"]["name"]],
+                reason=reason,
+                what=sentence(what),
+                mend=sentence(mend or "see MIC's log"),
+                severity=_SEVERITIES.get(reason, Severity.ERROR),
+            )
 
 
 _OF_AZURE = {CheckReason.DENIED, CheckReason.FORBIDDEN, CheckReason.REFUSED_BY_AZURE}
