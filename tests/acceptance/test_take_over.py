@@ -225,12 +225,11 @@ async def take_over(found: Cluster) -> None:
         await found.follow(everywhere)
         await found.follow(end)
         for number in range(2):
-            while not_ours(await found.on_ports(number)):
+            while not_ours(await found.on_ports(number)):  # noqa: ASYNC110 - of a node
                 await asyncio.sleep(0.2)
-    print(load)
-    assert {each for each in load.answers if not each.endswith(" 200")} == set()
-    assert {by for by, _ in load.lost} <= {archived_nmi.SERVER}
-    assert len(load.lost) <= 4
+    assert {each for each in load.answers if not each.endswith(" 200")} == set(), load
+    assert {by for by, _ in load.lost} <= {archived_nmi.SERVER}, load
+    assert len(load.lost) <= 4, "the connections that are kept"
     assert min(load.answers[f"{by} 200"] for by in ("ours", archived_nmi.SERVER)) > 200
     assert await found.leaked("coming") == 0
 
@@ -250,9 +249,8 @@ async def go_back(found: Cluster) -> None:
         assert [await found.who(pod) for pod in PODS] == ["ours", "ours"]
         await found.follow(leave)
         assert [await found.who(pod) for pod in PODS] == [archived_nmi.SERVER] * 2
-    print(load)
-    assert {each for each in load.answers if not each.endswith(" 200")} == set()
-    assert {by for by, _ in load.lost} <= {"ours"}
-    assert len(load.lost) <= 4
+    assert {each for each in load.answers if not each.endswith(" 200")} == set(), load
+    assert {by for by, _ in load.lost} <= {"ours"}, load
+    assert len(load.lost) <= 4, "the connections that are kept"
     assert min(load.answers[f"{by} 200"] for by in ("ours", archived_nmi.SERVER)) > 100
     assert await found.leaked("going") == 0
