@@ -114,7 +114,6 @@ OTHER = IDENTITY.replace("userAssignedIdentities/", "userAssignedIdentities/x")
         (changed("spec.azureIdentityRef", an_identity("elsewhere")), "no AzureIdentity elsewhere"),
         (a_record(node="gone"), "its node is no machine of Azure, or is gone"),
     ],
-    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_record_that_is_not_as_that_writes_it_does_not_count(
     found: dict[str, Any], why: str

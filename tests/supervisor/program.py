@@ -155,7 +155,6 @@ def main() -> int:
         agent=SETTINGS.get("agent", ""),
         handover_dir=Path(SETTINGS["handover"]) if SETTINGS.get("handover") else None,
         handover_users=frozenset(SETTINGS.get("handover_users", ())),
-        lingers=SETTINGS.get("lingers", 0.0),
         memory=SETTINGS.get("memory", 0),
     )
     try:

@@ -127,18 +127,6 @@ def test_told_to_stop_it_refuses_new_connections_and_ends(start: Start) -> None:
         ask(agent.port)
 
 
-def test_where_connections_still_come_when_it_is_told_to_stop_it_serves_on_for_a_while(
-    start: Start,
-) -> None:
-    agent = start("a", lingers=0.5)
-    agent.ready()
-    agent.tell(signal.SIGTERM)
-    began = time.monotonic()
-    assert ask(agent.port)[0] == "a"
-    assert agent.ends() == 0
-    assert time.monotonic() - began >= 0.4
-
-
 def test_a_probe_waits_for_readiness_and_says_what_is_missing(start: Start) -> None:
     agent = start("a", never=True, constants={"PROBE_SECONDS": 0.2})
     eventually((agent.runtime / "serve-probe.sock").exists)

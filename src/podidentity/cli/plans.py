@@ -29,8 +29,6 @@ from podidentity.supervisor.listeners import Address
 from podidentity.supervisor.main import Plan
 
 _TOKEN = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
-_LINGERS = 1.0
-"""Seconds in which `net` has taken the rules away: that takes it some milliseconds."""
 _EVERYWHERE = "0.0.0.0"  # noqa: S104 - the kubelet and Prometheus ask at the node's address
 
 
@@ -98,7 +96,6 @@ def _of_serve(settings: NmiSettings, redirect: Redirect) -> Plan:
         handover_dir=Path(settings.handover_dir, SERVE_FOLDER) if settings.handover_dir else None,
         # Under a manifest with one container this one may be root, and the next is not.
         handover_users=frozenset({SERVE_UID}),
-        lingers=_LINGERS if settings.on_exit == "remove" else 0.0,
         memory=settings.memory_limit,
     )
 

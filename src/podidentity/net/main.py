@@ -92,10 +92,10 @@ async def run(plan: NetPlan, begun: Callable[[], None] = lambda: None) -> None:
         connecting = Connecting(redirect.imds, clock)
         reporter = Reporter(guard, connecting, lock, inspector, server, clock, mode, lacking)
         await _until_told_to_stop(
-            partial(_leave, guard, lock, removes=plan.removes),
-            server,
-            *(guard.run, inspector.follow, lock.run, reporter.run, partial(keep_small, clock)),
+            server, guard.run, inspector.follow, lock.run, reporter.run, partial(keep_small, clock)
         )
+        if lock.holds and plan.removes:
+            guard.remove()
     if not plan.removes:
         _log.info("stopped; the interception stays")
 
@@ -353,19 +353,9 @@ async def _end(task: asyncio.Task[None]) -> None:
         await task
 
 
-async def _leave(guard: Guard, lock: RulesLock, *, removes: bool) -> None:
-    """Remove the rules where that was chosen, while `serve` has the connections that still come."""
-    if lock.holds and removes:
-        await guard.end()
-        guard.remove()
-
-
 async def _until_told_to_stop(
-    leave: Callable[[], Coroutine[Any, Any, None]],
-    server: NetServer,
-    *tasks: Callable[[], Coroutine[Any, Any, None]],
+    server: NetServer, *tasks: Callable[[], Coroutine[Any, Any, None]]
 ) -> None:
-    """Run the tasks; when told to stop `leave`, and end when `serve` needs no answers any more."""
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -373,7 +363,6 @@ async def _until_told_to_stop(
     async with asyncio.TaskGroup() as group:
         running = [group.create_task(task()) for task in tasks]
         await told.wait()
-        await leave()
         # `serve` may have to prove a caller for requests that it has already.
         with suppress(TimeoutError):
             async with asyncio.timeout(LAST_SECONDS):

@@ -79,9 +79,6 @@ class Plan:
     handover_dir: Path | None = None
     handover_users: frozenset[int] = frozenset()
     """Users of the agents before and after this one, beside root and the own user."""
-    lingers: float = 0.0
-    """Seconds for which it serves on when it is told to stop, and no other agent serves: until the
-    rules are gone by which connections come."""
     memory: int = 0
     """Memory limit of the container in bytes; 0: none. A worker gets three quarters of it."""
 
@@ -114,8 +111,6 @@ class _Due:
     """To check the worker's memory."""
     late: float = 0.0
     """To listen where another program did."""
-    stop: float = float("inf")
-    """To stop, having been told."""
 
 
 class Supervisor:
@@ -193,7 +188,7 @@ class Supervisor:
         return {key.fileobj for key in self._selector.get_map().values()}
 
     def _timeout(self, now: float) -> float:
-        due = [self._deadline, self._due.stop, *(probe.deadline for probe in self._probes.values())]
+        due = [self._deadline, *(probe.deadline for probe in self._probes.values())]
         due += [each.hangs_at() for each in self._workers()]
         if self._worker is None and self._begun and not self._gave():
             due.append(self._due.start)
@@ -210,8 +205,6 @@ class Supervisor:
             # This process did not run for a while, so the workers may not have run either.
             for each in self._workers():
                 each.excuse(now)
-        if now >= self._due.stop:
-            self._stop()
         if not self._begun and not self._stopping and now >= self._due.take:
             self._begin(now)
         if self._begun and not self._stopping and self._late():
@@ -583,11 +576,9 @@ class Supervisor:
             for each in self._workers():
                 each.signal(signal.SIGHUP)
         if signal.SIGTERM in numbers or signal.SIGINT in numbers:
-            alone = self._worker is not None and self._predecessor is None and not self._successor
-            self._due.stop = time.monotonic() + (self._plan.lingers if alone else 0.0)
+            self._stop()
 
     def _stop(self) -> None:
-        self._due.stop = float("inf")
         if self._stopping:
             return
         self._stopping = True
