@@ -45,7 +45,8 @@ async def test_pods_are_served_while_the_api_server_or_imds_is_away() -> None:
         azure.weather("imds=[]")
         assert (await place.ask(resource="https://storage.azure.com"))[0] == 200, "healed"
 
-        # A malformed identity is explained, and touches nobody else.
+        # A malformed identity, of before admission policies, is explained and touches nobody else.
+        place.run("podidentity", "enable", "--no-admission-policies")
         place.run("podidentity", "sandbox", "apply", "--wait", "-f", "-", given=MALFORMED)
         listed = json.loads(place.run("podidentity", "list", "-A", "-o", "json"))
         states = {each["name"]: each for each in listed["identities"]}
