@@ -179,10 +179,10 @@ class FakePermissions:
         self.failure: NotReady | None = None
         self.revision = 0
 
-    def known(self, use: Use) -> bool | None:
+    def known(self, use: Use, since: float) -> bool | None:  # noqa: ARG002 - the port's
         return self.allowed.get(use)
 
-    async def ask(self, use: Use) -> bool:
+    async def ask(self, use: Use, since: float) -> bool:  # noqa: ARG002 - the port's
         self.asked.append(use)
         if self.failure is not None:
             raise self.failure

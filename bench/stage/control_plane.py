@@ -211,10 +211,18 @@ class ControlPlane:
                 for number, identity in enumerate(made)
             ]
             await asyncio.gather(*binding)
-        accounts = "/api/v1/serviceaccounts?fieldSelector=metadata.name%3Ddefault"
-        while len((await self.request("GET", accounts))["items"]) < self.namespaces:  # noqa: ASYNC110 - a server is asked
+        while await self._accounts() < self.namespaces:  # noqa: ASYNC110 - a server is asked
             await asyncio.sleep(0.1)
         self._tasks.append(asyncio.create_task(self._follow()))
+
+    async def _accounts(self) -> int:
+        """Return how many namespaces of ours have their default account, without which no pod is.
+
+        A controller of the API server makes it a moment after the namespace.
+        """
+        path = "/api/v1/serviceaccounts?fieldSelector=metadata.name%3Ddefault"
+        found = (await self.request("GET", path))["items"]
+        return sum(each["metadata"]["namespace"].startswith("team-") for each in found)
 
     async def _permit(self) -> None:
         """Permit everybody everything: what is asked is asked all the same."""

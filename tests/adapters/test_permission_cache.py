@@ -24,6 +24,8 @@ from tests.fakes import CLIENT, FakeClock, FakeKubeApi
 USE = Use(ObjectRef("shop", "web"), CLIENT)
 YES, NO = {"allowed": True}, {"allowed": False}
 NIGHT = 12 * 3600.0
+LONG_AGO = 0.0
+"""Before all that is asked: pods that were always there."""
 
 
 class Server(FakeKubeApi):
@@ -94,46 +96,46 @@ async def test_without_an_answer_the_last_decision_stands_and_none_is_guessed(
     clock: FakeClock,
     fault: Exception | bytes | Mapping[str, Any],
 ) -> None:
-    await permissions.ask(USE)
+    await permissions.ask(USE, LONG_AGO)
     server.says = fault
     with pytest.raises(NotReady):
-        await permissions.ask(Use(USE.service_account, "other"))
+        await permissions.ask(Use(USE.service_account, "other"), LONG_AGO)
     clock.advance(NIGHT / 2)
-    assert await permissions.ask(USE) is True
-    assert permissions.known(USE) is True, "nobody waits for what does not come"
+    assert await permissions.ask(USE, LONG_AGO) is True
+    assert permissions.known(USE, LONG_AGO) is True, "nobody waits for what does not come"
     clock.advance(NIGHT / 2)
     with pytest.raises(NotReady):
-        await permissions.ask(USE)
-    assert permissions.known(USE) is None
+        await permissions.ask(USE, LONG_AGO)
+    assert permissions.known(USE, LONG_AGO) is None
 
 
 async def test_while_nobody_can_be_asked_one_tries_every_few_seconds_and_no_longer_than_allowed(
     permissions: RbacPermissions, server: Server, clock: FakeClock
 ) -> None:
-    await permissions.ask(USE)
+    await permissions.ask(USE, LONG_AGO)
     server.says = ABSENT
     clock.advance(ALLOWED)
-    assert await permissions.ask(USE) is True
+    assert await permissions.ask(USE, LONG_AGO) is True
     for seconds, asked in ((DENIED - 1, 2), (1, 3), (DENIED, 4)):
         clock.advance(seconds)
-        assert permissions.known(USE) is True
+        assert permissions.known(USE, LONG_AGO) is True
         await flown(permissions)
         assert len(server.asked) == asked
     clock.advance(ALLOWED)
-    assert permissions.known(USE) is None
+    assert permissions.known(USE, LONG_AGO) is None
     clock.advance(NIGHT - clock.monotonic() - 1)
-    assert await permissions.ask(USE) is True
+    assert await permissions.ask(USE, LONG_AGO) is True
     clock.advance(1)
-    assert permissions.known(USE) is None
+    assert permissions.known(USE, LONG_AGO) is None
 
 
 async def test_a_refusal_is_not_asked_for_again_while_it_counts(
     permissions: RbacPermissions, server: Server, clock: FakeClock
 ) -> None:
     server.says = NO
-    await permissions.ask(USE)
+    await permissions.ask(USE, LONG_AGO)
     clock.advance(DENIED - 1)
-    assert permissions.known(USE) is False
+    assert permissions.known(USE, LONG_AGO) is False
     await flown(permissions)
     assert len(server.asked) == 1
 
@@ -142,38 +144,38 @@ async def test_a_refusal_that_nobody_can_renew_counts_as_long_as_a_new_one(
     permissions: RbacPermissions, server: Server, clock: FakeClock
 ) -> None:
     server.says = NO
-    await permissions.ask(USE)
+    await permissions.ask(USE, LONG_AGO)
     server.says = ABSENT
     clock.advance(DENIED)
-    await permissions.ask(USE)
+    await permissions.ask(USE, LONG_AGO)
     clock.advance(DENIED - 1)
-    assert permissions.known(USE) is False
+    assert permissions.known(USE, LONG_AGO) is False
     clock.advance(1)
-    assert permissions.known(USE) is None
+    assert permissions.known(USE, LONG_AGO) is None
 
 
 async def test_a_refusal_stands_too_while_nobody_can_be_asked(
     permissions: RbacPermissions, server: Server, clock: FakeClock
 ) -> None:
     server.says = NO
-    await permissions.ask(USE)
+    await permissions.ask(USE, LONG_AGO)
     server.says = ABSENT
     clock.advance(DENIED)
-    assert await permissions.ask(USE) is False
+    assert await permissions.ask(USE, LONG_AGO) is False
     server.says = YES
     clock.advance(DENIED)
-    assert await permissions.ask(USE) is True
+    assert await permissions.ask(USE, LONG_AGO) is True
 
 
 async def test_a_server_that_hangs_holds_a_request_for_seconds_only(
     permissions: RbacPermissions, server: Server, clock: FakeClock
 ) -> None:
-    await permissions.ask(USE)
+    await permissions.ask(USE, LONG_AGO)
     clock.advance(ALLOWED)
     server.open.clear()
     asking = asyncio.gather(
-        permissions.ask(USE),
-        permissions.ask(Use(USE.service_account, "other")),
+        permissions.ask(USE, LONG_AGO),
+        permissions.ask(Use(USE.service_account, "other"), LONG_AGO),
         return_exceptions=True,
     )
     for _ in range(3):  # the loop's turns until both have begun to wait
@@ -191,11 +193,11 @@ async def test_an_agent_that_may_not_ask_says_which_rule_is_missing(
     server.says = KubeError("subjectaccessreviews is forbidden", status=403)
     for _ in range(3):
         with pytest.raises(NotReady, match="create on subjectaccessreviews"):
-            await permissions.ask(USE)
+            await permissions.ask(USE, LONG_AGO)
     assert ["its role lacks" in line.getMessage() for line in caplog.records] == [True]
     assert permissions.problems()
     server.says = YES
-    assert await permissions.ask(USE) is True
+    assert await permissions.ask(USE, LONG_AGO) is True
     assert not permissions.problems()
 
 
@@ -204,7 +206,7 @@ async def test_that_nobody_can_be_asked_is_no_fault_of_the_agents_rights(
 ) -> None:
     for says, problems in ((KubeError("no", status=403), 1), (ABSENT, 0), (YES, 0)):
         server.says = says
-        await asyncio.gather(permissions.ask(USE), return_exceptions=True)
+        await asyncio.gather(permissions.ask(USE, LONG_AGO), return_exceptions=True)
         assert len(permissions.problems()) == problems
 
 
@@ -214,7 +216,7 @@ async def test_trouble_and_its_end_are_told_once_each_time(
     caplog.set_level("INFO", "podidentity.permissions")
     for says in (YES, ABSENT, ABSENT, YES, YES, ABSENT):
         server.says = says
-        await permissions.ask(USE)
+        await permissions.ask(USE, LONG_AGO)
     told = [line.getMessage() for line in caplog.records]
     down = "The API server cannot be asked: refused.; earlier decisions stand"
     assert told == [down, "the API server answers SubjectAccessReviews again", down]
@@ -223,11 +225,11 @@ async def test_trouble_and_its_end_are_told_once_each_time(
 async def test_all_decisions_are_told_with_their_ages(
     permissions: RbacPermissions, server: Server, clock: FakeClock
 ) -> None:
-    await permissions.ask(USE)
+    await permissions.ask(USE, LONG_AGO)
     clock.advance(5)
     server.says = NO
     other = Use(USE.service_account, "other")
-    await permissions.ask(other)
+    await permissions.ask(other, LONG_AGO)
     clock.advance(2)
     assert permissions.decisions() == [(USE, True, 7.0), (other, False, 2.0)]
 
@@ -235,8 +237,8 @@ async def test_all_decisions_are_told_with_their_ages(
 async def test_the_question_is_cluster_wide_and_names_all_groups_of_the_account(
     permissions: RbacPermissions, server: Server
 ) -> None:
-    assert permissions.known(USE) is None
-    assert await permissions.ask(USE) is True
+    assert permissions.known(USE, LONG_AGO) is None
+    assert await permissions.ask(USE, LONG_AGO) is True
     assert server.asked == [
         {
             "user": "system:serviceaccount:shop:web",
@@ -253,14 +255,14 @@ async def test_the_question_is_cluster_wide_and_names_all_groups_of_the_account(
             },
         }
     ]
-    assert permissions.known(USE) is True
+    assert permissions.known(USE, LONG_AGO) is True
 
 
 async def test_however_many_wait_one_question_is_asked(
     permissions: RbacPermissions, server: Server
 ) -> None:
     server.open.clear()
-    waiting = [asyncio.create_task(permissions.ask(USE)) for _ in range(20)]
+    waiting = [asyncio.create_task(permissions.ask(USE, LONG_AGO)) for _ in range(20)]
     await asyncio.sleep(0)
     waiting.pop().cancel()
     server.open.set()
@@ -277,34 +279,34 @@ async def test_a_decision_counts_for_its_time_and_no_longer(
     seconds: float,
 ) -> None:
     server.says = says
-    assert await permissions.ask(USE) is says["allowed"]
+    assert await permissions.ask(USE, LONG_AGO) is says["allowed"]
     clock.advance(seconds - 0.1)
-    assert permissions.known(USE) is says["allowed"]
+    assert permissions.known(USE, LONG_AGO) is says["allowed"]
     await flown(permissions)
     clock.advance(ALLOWED)
-    assert permissions.known(USE) is None
+    assert permissions.known(USE, LONG_AGO) is None
 
 
 async def test_a_permission_in_use_is_renewed_before_anybody_waits(
     permissions: RbacPermissions, server: Server, clock: FakeClock
 ) -> None:
-    await permissions.ask(USE)
+    await permissions.ask(USE, LONG_AGO)
     for _ in range(10):
         clock.advance(ALLOWED / 2)
-        assert permissions.known(USE) is True
+        assert permissions.known(USE, LONG_AGO) is True
         await flown(permissions)
     assert len(server.asked) == 11
     clock.advance(ALLOWED)
-    assert permissions.known(USE) is None, "nobody used it meanwhile"
+    assert permissions.known(USE, LONG_AGO) is None, "nobody used it meanwhile"
     assert len(server.asked) == 11
 
 
 async def test_renewals_spread_over_a_quarter_of_the_time(server: Server, clock: FakeClock) -> None:
     permissions = RbacPermissions(server, clock, jitter=lambda: 1.0)
-    await permissions.ask(USE)
+    await permissions.ask(USE, LONG_AGO)
     for seconds, asked in ((0.75 * ALLOWED - 1, 1), (1, 2)):
         clock.advance(seconds)
-        assert permissions.known(USE) is True
+        assert permissions.known(USE, LONG_AGO) is True
         await flown(permissions)
         assert len(server.asked) == asked
 
@@ -312,13 +314,13 @@ async def test_renewals_spread_over_a_quarter_of_the_time(server: Server, clock:
 async def test_what_is_taken_back_is_refused_after_the_next_question(
     permissions: RbacPermissions, server: Server, clock: FakeClock
 ) -> None:
-    await permissions.ask(USE)
+    await permissions.ask(USE, LONG_AGO)
     revision = permissions.revision
     server.says = NO
     clock.advance(ALLOWED / 2)
-    assert permissions.known(USE) is True
+    assert permissions.known(USE, LONG_AGO) is True
     await flown(permissions)
-    assert permissions.known(USE) is False
+    assert permissions.known(USE, LONG_AGO) is False
     assert permissions.revision > revision
 
 
@@ -336,7 +338,7 @@ async def test_what_the_server_decides_is_taken_as_it_is(
     permissions: RbacPermissions, server: Server, status: Mapping[str, Any], allowed: bool
 ) -> None:
     server.says = status
-    assert await permissions.ask(USE) is allowed
+    assert await permissions.ask(USE, LONG_AGO) is allowed
 
 
 async def test_what_was_asked_longest_ago_is_forgotten_first(
@@ -346,8 +348,8 @@ async def test_what_was_asked_longest_ago_is_forgotten_first(
     permissions = RbacPermissions(server, clock)
     uses = [Use(USE.service_account, name) for name in "abc"]
     for use in uses:
-        await permissions.ask(use)
-    assert [permissions.known(use) for use in uses] == [None, True, True]
+        await permissions.ask(use, LONG_AGO)
+    assert [permissions.known(use, LONG_AGO) for use in uses] == [None, True, True]
 
 
 async def test_a_start_asks_few_questions_at_once(
@@ -355,7 +357,7 @@ async def test_a_start_asks_few_questions_at_once(
 ) -> None:
     server.open.clear()
     uses = [Use(USE.service_account, str(number)) for number in range(100)]
-    asking = [asyncio.create_task(permissions.ask(use)) for use in uses]
+    asking = [asyncio.create_task(permissions.ask(use, LONG_AGO)) for use in uses]
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert 0 < len(server.asked) < 10
@@ -366,7 +368,7 @@ async def test_a_start_asks_few_questions_at_once(
 async def test_who_waits_for_a_question_that_is_asked_already_asks_none(
     permissions: RbacPermissions,
 ) -> None:
-    asking = (permissions.ask(USE) for _ in range(QUESTIONS_AT_ONCE + 1))
+    asking = (permissions.ask(USE, LONG_AGO) for _ in range(QUESTIONS_AT_ONCE + 1))
     assert all(await asyncio.gather(*asking))
 
 
@@ -374,7 +376,7 @@ async def test_closing_ends_the_questions_under_way(
     permissions: RbacPermissions, server: Server
 ) -> None:
     server.open.clear()
-    asking = asyncio.create_task(permissions.ask(USE))
+    asking = asyncio.create_task(permissions.ask(USE, LONG_AGO))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     await permissions.close()
@@ -393,16 +395,20 @@ async def test_a_namespace_that_asks_for_thousands_leaves_the_api_server_to_othe
     permissions: RbacPermissions, server: Server, clock: FakeClock
 ) -> None:
     """His identities cost nothing, and each of them was one question in five seconds."""
-    await permissions.ask(USE)
+    await permissions.ask(USE, LONG_AGO)
     server.says = NO
-    many = [permissions.ask(tenants(number)) for number in range(QUESTIONS_AT_ONCE + 3000)]
+    many = [
+        permissions.ask(tenants(number), LONG_AGO) for number in range(QUESTIONS_AT_ONCE + 3000)
+    ]
     answers = await asyncio.gather(*many, return_exceptions=True)
     assert answers.count(False) == QUESTIONS_AT_ONCE
     assert all(isinstance(each, NotReady) for each in answers[QUESTIONS_AT_ONCE:])
     assert len(server.asked) == 1 + QUESTIONS_AT_ONCE
-    assert await permissions.ask(Use(ObjectRef("bank", "web"), CLIENT)) is False
+    assert await permissions.ask(Use(ObjectRef("bank", "web"), CLIENT), LONG_AGO) is False
     clock.advance(DENIED + 1)
-    answers = await asyncio.gather(*(permissions.ask(tenants(number)) for number in range(200)))
+    answers = await asyncio.gather(
+        *(permissions.ask(tenants(number), LONG_AGO) for number in range(200))
+    )
     assert not any(answers), "a refusal that is no longer fresh stands meanwhile"
     assert len(server.asked) <= 2 + QUESTIONS_AT_ONCE + QUESTIONS_PER_SECOND * (DENIED + 1)
 
@@ -412,10 +418,67 @@ async def test_a_permission_in_use_is_asked_for_however_much_its_namespace_asks(
 ) -> None:
     """Else he could keep one that was revoked, by asking for others."""
     mine = tenants(0)
-    assert await permissions.ask(mine)
+    assert await permissions.ask(mine, LONG_AGO)
     server.says = NO
-    many = [permissions.ask(tenants(number)) for number in range(1, 3 * QUESTIONS_AT_ONCE)]
+    many = [
+        permissions.ask(tenants(number), LONG_AGO) for number in range(1, 3 * QUESTIONS_AT_ONCE)
+    ]
     await asyncio.gather(*many, return_exceptions=True)
     clock.advance(ALLOWED)
-    await asyncio.gather(*map(permissions.ask, map(tenants, range(1, 300))), return_exceptions=True)
-    assert await permissions.ask(mine) is False
+    others = [permissions.ask(tenants(number), LONG_AGO) for number in range(1, 300)]
+    await asyncio.gather(*others, return_exceptions=True)
+    assert await permissions.ask(mine, LONG_AGO) is False
+
+
+# Names come again: of a namespace, and of all that is in it.
+
+
+async def test_a_permission_counts_only_for_pods_that_were_there_when_it_was_asked_for(
+    permissions: RbacPermissions, server: Server, clock: FakeClock
+) -> None:
+    await permissions.ask(USE, LONG_AGO)
+    clock.advance(1)
+    here = clock.monotonic()
+    server.says = NO  # the namespace was made anew, and its grant went with the first
+    assert permissions.known(USE, LONG_AGO) is True
+    assert permissions.known(USE, here) is None
+    assert await permissions.ask(USE, here) is False
+    assert len(server.asked) == 2
+    assert permissions.known(USE, here) is False, "now it is asked for"
+
+
+async def test_a_question_that_was_on_its_way_before_a_pod_came_is_asked_again_for_it(
+    permissions: RbacPermissions, server: Server, clock: FakeClock
+) -> None:
+    server.open.clear()
+    old = asyncio.create_task(permissions.ask(USE, LONG_AGO))
+    await clock.somebody_sleeps()
+    clock.advance(1)
+    new = asyncio.create_task(permissions.ask(USE, clock.monotonic()))
+    await asyncio.sleep(0)
+    server.open.set()
+    assert await old is True
+    server.says = NO
+    assert await new is False
+    assert len(server.asked) == 2
+
+
+async def test_in_an_outage_a_permission_from_before_a_pod_is_none_of_its(
+    permissions: RbacPermissions, server: Server, clock: FakeClock
+) -> None:
+    await permissions.ask(USE, LONG_AGO)
+    clock.advance(1)
+    server.says = ABSENT
+    assert await permissions.ask(USE, LONG_AGO) is True
+    with pytest.raises(NotReady, match="whether a new pod may use the identity"):
+        await permissions.ask(USE, clock.monotonic())
+
+
+async def test_in_an_outage_a_refusal_from_before_a_pod_stands(
+    permissions: RbacPermissions, server: Server, clock: FakeClock
+) -> None:
+    server.says = NO
+    await permissions.ask(USE, LONG_AGO)
+    clock.advance(1)
+    server.says = ABSENT
+    assert await permissions.ask(USE, clock.monotonic()) is False

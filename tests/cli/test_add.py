@@ -31,11 +31,11 @@ def test_add_makes_identity_and_binding_and_attaches(
     assert ran.out.splitlines() == [
         f"identity {orders.name} has the client id {orders.client_id}",
         f"clusterrole.{role} created",
-        f"clusterrolebinding.{role}:{ns} created",
         "azureidentity.aadpodidentity.k8s.io/orders created",
         f"attaching to scale set {world.plan.scale_set}",
         f"attached to scale set {world.plan.scale_set}",
         "azureidentitybinding.aadpodidentity.k8s.io/orders-binding created",
+        f"clusterrolebinding.{role}:{ns} created",
         f"Pods of namespace {ns} labelled {BINDING_LABEL}=orders may use it.",
     ]
     found = identity(world, ns)
@@ -159,8 +159,8 @@ def test_a_namespace_that_is_not_there_is_named(podidentity: Run) -> None:
     given = ("--client-id", CLIENT, "--no-attach")
     ran = add(podidentity, IDENTITY, "nowhere", "orders", *given)
     assert ran.code == 1
-    assert 'namespaces "nowhere" not found' in ran.err
-    assert "Create the namespace first." in ran.err
+    assert "error: There is no namespace nowhere" in ran.err
+    assert "Create the namespace first" in ran.err
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from podidentity import manifests
 from podidentity.adapters.kube import Kube
 from podidentity.cli import admission_policies
 from podidentity.cli.agent_choices import chosen
+from podidentity.cli.azure_access import ATTACHED_TO
 from podidentity.cli.output import CommandError
 from tests.cli.conftest import (
     CRDS,
@@ -27,6 +28,7 @@ from tests.cli.conftest import (
     end_nmi,
     nmi_pods,
 )
+from tests.cli.ids import CLIENT, IDENTITY
 from tests.cli.world import CUSTOM, World
 
 Run = Callable[..., Ran]
@@ -186,6 +188,25 @@ def test_before_1_30_there_are_no_admission_policies_and_whoever_asks_for_them_i
     assert usual == admission_policies.wanted(29, asked=False, foreign_secrets=False) == []
     with pytest.raises(CommandError, match="needs Kubernetes"):
         admission_policies.wanted(29, asked=True, foreign_secrets=False)
+
+
+def test_purging_removes_grants_and_names_what_stays_attached(
+    bare: World, ns: str, podidentity: Run
+) -> None:
+    assert podidentity("enable", "--no-wait").code == 0
+    add = ("add", "-n", ns, "--name", "orders", "--identity-resource-id", IDENTITY)
+    assert podidentity(*add, "--client-id", CLIENT, "--no-attach").code == 0
+    path = f"{CUSTOM}/namespaces/{ns}/azureidentities/orders"
+    record = {ATTACHED_TO: json.dumps([bare.plan.scale_set_id])}
+    bare.send("PATCH", path, {"metadata": {"annotations": record}})
+    ran = podidentity("disable", "--purge", "--yes", "--timeout", "1s")
+    assert f"{IDENTITY} stays attached to scale set {bare.plan.scale_set}" in ran.err
+    where = f"--resource-group {bare.plan.node_group} --name {bare.plan.scale_set}"
+    assert f"  az vmss identity remove {where} --identities {IDENTITY}\n" in ran.err
+    assert f"podidentity-use-{CLIENT}:{ns} deleted" in ran.out
+    assert f"clusterrole.rbac.authorization.k8s.io/podidentity-use-{CLIENT} deleted" in ran.out
+    assert "configmap/podidentity-grants deleted" in ran.out
+    assert podidentity("enable", "--no-wait").code == 0  # others need the custom resources
 
 
 @pytest.mark.usefixtures("bare")

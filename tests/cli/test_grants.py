@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
+from podidentity.cli.connection import ClusterTarget, on_cluster
+from podidentity.cli.use_roles import adopt
+from podidentity.wire.rbac import GIVEN_BY, Giver, Grantee, binding, role
 from tests.cli.conftest import Ran
 from tests.cli.ids import IDENTITY
 from tests.cli.world import World
@@ -181,6 +185,103 @@ def test_what_a_person_granted_is_not_taken_back_by_delete(
     delete(podidentity, ns)
     assert may(world, ns, "web", client)
     podidentity("revoke", "-n", ns, "--identity", client)
+
+
+def test_there_is_no_grant_for_a_namespace_that_is_not_there(
+    world: World, client: str, podidentity: Run
+) -> None:
+    for ran in (
+        podidentity("grant", "-n", "nowhere", "--identity", client),
+        add(podidentity, "nowhere", client),
+    ):
+        assert ran.code == 1
+        assert "There is no namespace nowhere" in ran.err
+        assert "Create the namespace first" in ran.err
+    assert bindings(world, client) == []
+    assert world.get(f"{RBAC}/clusterroles/podidentity-use-{client}") is None
+
+
+@pytest.mark.parametrize("command", ["grant", "add"])
+def test_a_grant_ends_with_its_namespace_and_one_of_that_name_is_another(
+    world: World, ns: str, client: str, podidentity: Run, command: str
+) -> None:
+    if command == "add":
+        assert add(podidentity, ns, client).code == 0
+    else:
+        assert podidentity("grant", "-n", ns, "--identity", client).code == 0
+    uid = world.get(f"/api/v1/namespaces/{ns}")["metadata"]["uid"]
+    (made,) = bindings(world, client)
+    owner = {"apiVersion": "v1", "kind": "Namespace", "name": ns, "uid": uid}
+    assert made["metadata"]["ownerReferences"] == [owner]
+    world.send("DELETE", f"/api/v1/namespaces/{ns}")
+    while bindings(world, client):
+        time.sleep(0.01)
+    world.namespace(ns)
+    assert not may(world, ns, "web", client)
+
+
+def older(world: World, ns: str, client: str) -> None:
+    """Have a grant of an earlier version, which ends with nothing."""
+    world.send("POST", f"{RBAC}/clusterroles", role(client))
+    world.send("POST", f"{RBAC}/clusterrolebindings", binding(client, Grantee(ns), Giver.GRANT))
+
+
+@pytest.mark.parametrize("command", ["enable", "add", "grant"])
+def test_a_grant_of_an_earlier_version_is_made_to_end_with_its_namespace(
+    world: World, ns: str, client: str, podidentity: Run, command: str
+) -> None:
+    older(world, ns, client)
+    if command == "enable":
+        on_cluster(ClusterTarget(str(world.plan.kubeconfig), None), adopt)
+    elif command == "add":
+        assert add(podidentity, ns, client).code == 0
+    else:
+        assert podidentity("grant", "-n", ns, "--identity", client).code == 0
+    (found,) = bindings(world, client)
+    assert [each["name"] for each in found["metadata"]["ownerReferences"]] == [ns]
+    assert found["metadata"]["annotations"][GIVEN_BY] == "grant"
+
+
+def test_enable_names_a_grant_for_a_namespace_that_is_not_there(
+    world: World, client: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    older(world, "nowhere", client)
+    on_cluster(ClusterTarget(str(world.plan.kubeconfig), None), adopt)
+    name = f"podidentity-use-{client}:nowhere"
+    err = capsys.readouterr().err
+    assert f"{name} is for namespace nowhere, which is not there" in err
+    assert f"kubectl delete clusterrolebinding {name}" in err
+    world.send("DELETE", f"{RBAC}/clusterrolebindings/{name}")
+
+
+def test_add_does_not_widen_a_grant_without_a_word(
+    world: World, ns: str, client: str, podidentity: Run
+) -> None:
+    assert add(podidentity, ns, client, "orders", "--service-account", "web").code == 0
+    ran = add(podidentity, ns, client)
+    assert ran.code == 1
+    assert f"only those of service account {ns}/web may use this identity" in ran.err
+    assert f"podidentity grant --namespace {ns} --identity {client}" in ran.err
+    assert not may(world, ns, "default", client)
+    assert podidentity("grant", "-n", ns, "--identity", client).code == 0
+    assert add(podidentity, ns, client).code == 0
+    podidentity("revoke", "-n", ns, "--identity", client)
+
+
+def test_all_grants_are_listed_with_what_they_end_with(
+    world: World, ns: str, client: str, podidentity: Run
+) -> None:
+    add(podidentity, ns, client, "orders", "--service-account", "web")
+    ran = podidentity("list", "--grants", "-n", ns)
+    assert (ran.code, ran.err) == (0, "")
+    head, row = ran.out.splitlines()
+    assert head.split() == ["IDENTITY", "GRANTED", "TO", "BY", "ENDS"]
+    assert row.split("   ") == [client, f"service account {ns}/web", "add", "with its namespace"]
+    older(world, "nowhere", str(uuid.uuid4()))
+    (found,) = json.loads(podidentity("list", "--grants", "-n", "nowhere", "-o", "json").out)
+    assert (found["madeBy"], found["ends"]) == ("grant", "never; there is no such namespace")
+    world.send("DELETE", f"{RBAC}/clusterrolebindings/{found['clusterRoleBinding']}")
+    assert podidentity("list", "--grants", "-n", "nowhere").out == "Nobody may use an identity.\n"
 
 
 def test_a_name_longer_than_names_may_be_is_shortened_and_stays_its_own(

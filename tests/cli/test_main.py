@@ -102,8 +102,8 @@ def test_wrong_usage_exits_with_2(arguments: list[str], capsys: pytest.CaptureFi
 def test_a_wrong_command_is_answered_with_those_that_look_like_it(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert main.run(["explian"]) == 2
-    assert "No such command 'explian'. Did you mean 'explain'?" in capsys.readouterr().err
+    assert main.run(["chekc"]) == 2
+    assert "No such command 'chekc'. Did you mean 'check'?" in capsys.readouterr().err
     assert main.run(["sandbox", "exce"]) == 2
     assert "Did you mean 'exec'?" in capsys.readouterr().err
 
@@ -157,4 +157,4 @@ def test_completion_offers_the_commands() -> None:
             "COMP_CWORD": "1",
         },
     )
-    assert ran.stdout.split() == ["plain,enable", "plain,explain"]
+    assert ran.stdout.split() == ["plain,enable", "plain,exception", "plain,explain"]

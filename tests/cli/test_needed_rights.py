@@ -85,9 +85,11 @@ class Scene:
         binding = {"azureIdentity": name, "selector": "orders"}
         self.world.custom(self.ns, "azureidentitybindings", f"{name}-binding", binding)
 
-    def granted(self, giver: rbac.Giver = rbac.Giver.ADD) -> None:
+    def granted(self, giver: rbac.Giver = rbac.Giver.ADD, *, ends: bool = True) -> None:
+        """Have a grant, which `ends` with its namespace, or is of an earlier version."""
         self.world.send("POST", f"{RBAC}/clusterroles", rbac.role(self.client))
-        given = rbac.binding(self.client, rbac.Grantee(self.ns), giver)
+        uid = self.world.get(f"/api/v1/namespaces/{self.ns}")["metadata"]["uid"] if ends else ""
+        given = rbac.binding(self.client, rbac.Grantee(self.ns), giver, uid)
         self.world.send("POST", f"{RBAC}/clusterrolebindings", given)
 
     def service_account(self) -> str:
@@ -249,8 +251,51 @@ def to_leave_attached(scene: Scene) -> None:
     scene.world.send("PATCH", f"{where}/orders", {"metadata": {"annotations": record}})
 
 
+EXCEPTION, AGENT = "exception", "--namespace {ns} --name agent"
+
+
+def with_an_exception(scene: Scene) -> None:
+    scene.world.custom(scene.ns, "azurepodidentityexceptions", "agent", {"podLabels": {"a": "b"}})
+
+
+def with_an_older_grant(scene: Scene) -> None:
+    scene.granted(ends=False)
+
+
+def where_no_grant_is_made(scene: Scene) -> None:
+    """Have a policy that refuses the grant of this namespace, the last step of `add`."""
+    rules = [
+        {
+            "apiGroups": ["rbac.authorization.k8s.io"],
+            "apiVersions": ["*"],
+            "operations": ["CREATE"],
+            "resources": ["clusterrolebindings"],
+        }
+    ]
+    validations = [{"expression": f"!object.metadata.name.endsWith(':{scene.ns}')"}]
+    spec = {"matchConstraints": {"resourceRules": rules}, "validations": validations}
+    for kind, made in (
+        ("ValidatingAdmissionPolicy", spec),
+        (
+            "ValidatingAdmissionPolicyBinding",
+            {"policyName": scene.ns, "validationActions": ["Deny"]},
+        ),
+    ):
+        body = {"kind": kind, "metadata": {"name": scene.ns}, "spec": made}
+        plural = f"{kind[:-1]}ies" if kind.endswith("y") else f"{kind}s"
+        scene.world.send("POST", f"{ADMISSION}/{plural.lower()}", body)
+
+
 CASES: tuple[Case, ...] = (
     Case(command="list", line="list -n {ns}"),
+    Case(
+        command="list",
+        line="list -n {ns} --grants",
+        parts=("grants",),
+        only=("grants",),
+        prepare=Scene.granted,
+        whole=lambda ran: done(ran) and "with its namespace" in ran.out,
+    ),
     Case(
         command="explain",
         line="explain pod {ns}/a",
@@ -285,6 +330,19 @@ CASES: tuple[Case, ...] = (
         line="nodes --timeout 1s",
         whole=lambda ran: "Pods are served on 0 of" in ran.err,
     ),
+    *(
+        Case(command="exception", line=line, parts=(f"exception-{verb}",), **more)
+        for verb, line, more in (
+            ("add", f"{EXCEPTION} add {AGENT} --pod-labels a=b", {"whole": told_all}),
+            (
+                "update",
+                f"{EXCEPTION} update {AGENT} --pod-labels c=d",
+                {"prepare": with_an_exception, "whole": told_all},
+            ),
+            ("list", f"{EXCEPTION} list --namespace {{ns}}", {"prepare": with_an_exception}),
+            ("delete", f"{EXCEPTION} delete {AGENT}", {"prepare": with_an_exception}),
+        )
+    ),
     Case(command="grant", line="grant -n {ns} --identity {client}", times=2),
     Case(command="revoke", line="revoke -n {ns} --identity {client}", prepare=Scene.granted),
     Case(
@@ -297,6 +355,21 @@ CASES: tuple[Case, ...] = (
         command="add",
         line=f"{ADD} --identity-resource-id {{identity}} --no-attach --no-grant",
         times=2,
+    ),
+    Case(
+        command="add",
+        line=f"{ADD} --identity-resource-id {{identity}} --no-attach",
+        parts=("grant", "older-grants"),
+        only=("older-grants",),
+        prepare=with_an_older_grant,
+    ),
+    Case(
+        command="add",
+        line=f"{ADD} --identity-resource-id {{identity}} --no-attach",
+        parts=("grant", "take-back"),
+        only=("take-back",),
+        prepare=where_no_grant_is_made,
+        whole=lambda ran: "could not" not in ran.err and ran.err.count("taken back") == 3,
     ),
     Case(command="add", line=FEDERATED, parts=("grant", "federated"), only=("federated",), times=2),
     Case(
@@ -504,6 +577,16 @@ def with_bound_identities(scene: Scene) -> None:
     taken_out(scene)
     for name in ("orders", "again"):
         scene.bound(name, type=0)
+
+
+def with_an_older_grant_and_no_nmi(scene: Scene) -> None:
+    taken_out(scene)
+    scene.granted(ends=False)
+
+
+def with_a_grant_and_no_nmi(scene: Scene) -> None:
+    taken_out(scene)
+    scene.granted()
 
 
 def with_an_account(scene: Scene) -> None:
@@ -728,7 +811,8 @@ CASES += (
     ),
     of_part("disable", "aks-extensions", "disable", with_exceptions),
     of_part("disable", "no-startup-taint", "disable", with_the_taints_rights),
-    of_part("disable", "purge", "disable --purge --yes", taken_out),
+    of_part("enable", "older-grants", ENABLE, with_an_older_grant_and_no_nmi),
+    of_part("disable", "purge", "disable --purge --yes", with_a_grant_and_no_nmi),
 )
 
 
@@ -914,9 +998,12 @@ def _in(right: Single, ns: str) -> Single:
 def clear(world: World, begun: list[str]) -> None:
     """Take away what a run would leave to the next one."""
     for ns in begun:
-        for plural in ("azureidentities", "azureidentitybindings"):
+        for plural in ("azureidentities", "azureidentitybindings", "azurepodidentityexceptions"):
             deleted(world, f"{CUSTOM}/namespaces/{ns}/{plural}")
         deleted(world, f"/api/v1/namespaces/{ns}/pods", gracePeriodSeconds="0")
+    # A grant that ends with nothing is a matter of each `enable`.
+    ours = ",".join(f"{key}={value}" for key, value in rbac.LABELS.items())
+    deleted(world, f"{RBAC}/clusterrolebindings", labelSelector=ours)
     accounts = f"/namespaces/{manifests.IDENTITIES}"
     deleted(world, f"/api/v1{accounts}/serviceaccounts")
     for plural in ("rolebindings", "roles"):

@@ -84,6 +84,7 @@ class World:
         kinds = {
             "azureidentities": "AzureIdentity",
             "azureidentitybindings": "AzureIdentityBinding",
+            "azurepodidentityexceptions": "AzurePodIdentityException",
         }
         body = {
             "apiVersion": "aadpodidentity.k8s.io/v1",

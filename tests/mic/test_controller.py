@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -37,6 +38,7 @@ from podidentity.mic.calls import (
     PermissionsChanged,
     PodSeen,
     ReadHost,
+    ReadRecord,
     Result,
     StoredLedger,
     StoredRecord,
@@ -192,14 +194,15 @@ def test_three_hosts_of_a_group_are_read_by_one_list() -> None:
     assert len(world.of(PatchHost)) == 3
 
 
-def test_a_group_that_may_not_be_listed_is_read_host_by_host() -> None:
+@pytest.mark.parametrize("kind", [Fault.FORBIDDEN, Fault.NOT_FOUND])
+def test_a_group_that_may_not_be_listed_is_read_host_by_host(kind: Fault) -> None:
     steps = [
         Step(0.0, "node", ("n3", 3)),
         Step(0.0, "node", ("n4", 4)),
         *(pod(0.0, f"web-{number}", f"n{number}") for number in (0, 3, 4)),
     ]
     world = Course(*cluster(*steps), hosts=5)
-    world.answers[ListHosts] = lambda _: Failure(kind=Fault.FORBIDDEN)
+    world.answers[ListHosts] = lambda _: Failure(kind=kind)
     world.run_until(300.0)
     assert len(world.of(ListHosts)) == 1
     assert len(world.of(PatchHost)) == 3
@@ -636,3 +639,161 @@ def test_a_node_of_no_azure_machine_is_told() -> None:
 
 def test_hosts_compare_without_case() -> None:
     assert Host.parse(HOSTS[0].resource_id.upper()) == HOSTS[0]
+
+
+# What is asked again, and when.
+
+
+def times(world: Course, kind: type) -> list[float]:
+    return [at for at, each in world.calls if isinstance(each, kind)]
+
+
+def gaps(world: Course, kind: type) -> list[float]:
+    return [later - earlier for earlier, later in pairwise(times(world, kind))]
+
+
+def test_the_ledgers_are_asked_for_again_when_the_api_server_asks_for_it_and_later_each_time() -> (
+    None
+):
+    world = Course(*cluster(pod(2.0)))
+    world.answers[ListLedgers] = lambda _: Failure(kind=Fault.THROTTLED, retry_after=45.0)
+    world.run_until(100.0)
+    assert min(gaps(world, ListLedgers)) >= 45.0
+    world.answers[ListLedgers] = lambda _: Failure(kind=Fault.UNREACHABLE)
+    world.calls.clear()
+    world.run_until(700.0)
+    assert max(gaps(world, ListLedgers)) == pytest.approx(30.0, abs=0.1)
+    assert world.of(PatchHost) == []
+    fresh = Course(*cluster(pod(2.0)))
+    fresh.answers[ListLedgers] = lambda _: Failure(kind=Fault.UNREACHABLE)
+    fresh.run_until(60.0)
+    assert gaps(fresh, ListLedgers)[:4] == pytest.approx([1.0, 2.0, 4.0, 8.0], abs=0.1)
+
+
+def test_a_list_that_azure_throttles_waits_for_its_time() -> None:
+    steps = [
+        Step(0.0, "node", ("n3", 3)),
+        Step(0.0, "node", ("n4", 4)),
+        *(pod(0.0, f"web-{number}", f"n{number}") for number in (0, 3, 4)),
+    ]
+    world = Course(*cluster(*steps), hosts=5)
+    world.answers[ListHosts] = lambda _: Failure(kind=Fault.THROTTLED, retry_after=50.0)
+    world.run_until(170.0)
+    assert min(gaps(world, ListHosts)) >= 50.0
+
+
+def test_a_permission_that_nobody_answers_for_is_asked_for_later_each_time() -> None:
+    world = Course(*cluster(pod(2.0)))
+    world.answers[AskPermission] = lambda _: Failure(kind=Fault.UNREACHABLE)
+    world.run_until(30.0)
+    assert gaps(world, AskPermission)[:4] == pytest.approx([1.0, 2.0, 4.0, 8.0], abs=0.1)
+
+
+def test_what_is_permitted_is_asked_for_again_within_half_an_hour() -> None:
+    world = Course(*cluster(pod(2.0)), foreign=((0, 0),))
+    world.run_until(2000.0)
+    assert all(0.9 * 1800 <= each <= 1800 for each in gaps(world, AskPermission))
+    assert len(times(world, AskPermission)) == 2
+
+
+def test_no_more_questions_are_under_way_than_the_operator_allows() -> None:
+    apps = [
+        step
+        for number in range(4)
+        for step in (
+            Step(0.0, "identity", ("blue", f"id{number}", number)),
+            Step(0.0, "binding", ("blue", f"b{number}", f"id{number}", f"app{number}")),
+            Step(2.0, "pod", ("blue", f"web-{number}", f"app{number}", "n0")),
+        )
+    ]
+    world = Course(Step(0.0, "node", ("n0", 0)), *apps, settings={"questions": 1})
+    world.run_until(30.0)
+    asked = times(world, AskPermission)
+    assert len(asked) == len({*asked}) == 4
+
+
+def test_an_identity_that_azure_refuses_is_tried_again_each_ten_minutes_at_last() -> None:
+    world = Course(*cluster(pod(2.0), Step(1.0, "break", (0,))))
+    world.run_until(5000.0)
+    waited = gaps(world, PatchHost)
+    assert waited[0] == pytest.approx(5.0, abs=0.9)
+    assert waited[-1] == pytest.approx(600.0, abs=0.9)
+
+
+def test_a_machine_that_azure_does_not_know_is_read_again_less_and_less_often() -> None:
+    world = Course(*cluster(pod(2.0)))
+    world.answers[ReadHost] = lambda _: Failure(kind=Fault.NOT_FOUND)
+    world.run_until(2.5)
+    world.calls.clear()
+    # Reconciling reads it as well, each three minutes.
+    world.run_until(170.0)
+    assert times(world, ReadHost) == pytest.approx([62.5], abs=1.0)
+
+
+def test_what_a_change_without_an_answer_attaches_late_is_detached_when_nobody_needs_it() -> None:
+    world = Course(*cluster(pod(2.0), gone(4.0), Step(30.0, "attach", (0, 0))))
+
+    def lost(_: PatchHost) -> Result:
+        del world.answers[PatchHost]
+        return Failure(kind=Fault.LOST)
+
+    world.answers[PatchHost] = lost
+    world.run_until(60.0)
+    assert len(world.of(PatchHost)) == 1
+    assert FOLDED[0] in world.arm[HOSTS[0]].machines
+    world.run_until(1500.0)
+    assert FOLDED[0] not in world.arm[HOSTS[0]].machines
+
+
+def test_where_a_machine_may_not_be_changed_what_it_has_already_is_ready() -> None:
+    other = (
+        Step(0.0, "identity", ("blue", "other", 1)),
+        Step(0.0, "binding", ("blue", "b1", "other", "app1")),
+        Step(3.0, "pod", ("blue", "web-1", "app1", "n0")),
+    )
+    world = Course(*cluster(pod(2.0), *other), foreign=((0, 0),))
+    world.answers[PatchHost] = lambda _: Failure(kind=Fault.DENIED, message="locked")
+    world.run_until(60.0)
+    assert world.conditions[About.IDENTITY, ObjectRef("blue", "id")].holds
+    assert world.conditions[About.IDENTITY, ObjectRef("blue", "other")].reason == "Denied"
+
+
+# Records.
+
+
+def test_a_record_that_changed_meanwhile_is_read_at_once_and_others_later_each_time() -> None:
+    world = Course(*cluster(pod(2.0)), foreign=((0, 0),))
+    world.answers[CreateRecord] = lambda _: Failure(kind=Fault.CONFLICT)
+    world.run_until(4.0)
+    assert times(world, ReadRecord)[0] - times(world, CreateRecord)[0] < 0.05
+    world = Course(*cluster(pod(2.0)), foreign=((0, 0),))
+    world.answers[CreateRecord] = lambda _: Failure(kind=Fault.UNREACHABLE)
+    world.run_until(10.0)
+    assert gaps(world, CreateRecord)[:4] == pytest.approx([0.2, 0.4, 0.8, 1.6], abs=0.05)
+
+
+def test_a_copy_that_the_api_server_stores_in_part_is_written_once() -> None:
+    """Its definition may be older than ours, and prune what it does not know."""
+    world = Course(*cluster(pod(2.0)), foreign=((0, 0),))
+
+    def pruned(action: CreateRecord) -> Result:
+        record = replace(action.record, identity_revision="pruned")
+        return World._do(world, world.mics[0], replace(action, record=record))
+
+    world.answers[CreateRecord] = pruned
+    world.run_until(200.0)
+    assert len(world.of(CreateRecord)) == 1
+    assert world.of(UpdateRecord) == []
+
+
+def test_a_binding_that_changes_is_copied_into_its_records() -> None:
+    world = Course(*cluster(pod(2.0)), foreign=((0, 0),))
+    world.run_until(10.0)
+    name = ObjectRef("blue", "b")
+    heavier = replace(world.objects["binding"][name].value, weight=5)
+    for _ in range(2):
+        there = world.conditions[About.BINDING, name]
+        world.mics[0].tell(BindingSeen(binding=heavier, revision="heavier", condition=there))
+        world.run_until(world.now + 10.0)
+    [updated] = world.of(UpdateRecord)
+    assert updated.record.binding_revision == "heavier"

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
+import pytest
 
 from podidentity.core.resources import ObjectRef
-from podidentity.mic.election import TRUSTED, Election
+from podidentity.mic.election import RENEWED, TRUSTED, Election
 from podidentity.wire.kube import ENDPOINTS, LEASES, Event, KubeError, Page
 from podidentity.wire.leases import OLD_LOCK
 from tests.fakes import FakeClock
@@ -299,6 +301,64 @@ async def test_a_lease_that_another_one_took_is_his() -> None:
         await settle()
         assert (one.election.leading, one.said) == (False, ["led", "lost"])
     assert server.holder == "other"
+
+
+async def test_a_lease_that_somebody_deleted_is_nobodys_until_it_is_made_anew() -> None:
+    server, clock = Server(), FakeClock()
+    one = Candidate(server, clock, "one")
+    async with running(one):
+        await pass_time(clock, 1)
+        del server.objects[LEASE]
+        await pass_time(clock, SECONDS * RENEWED)
+        assert (one.said, one.election.problems()) == (["led", "lost"], ())
+        await pass_time(clock, SECONDS * RENEWED)
+        assert (one.said, server.holder) == (["led", "lost", "led"], "one")
+
+
+async def test_a_lease_that_another_one_took_is_his_though_no_watch_told_it() -> None:
+    server, clock = Server(), FakeClock()
+    one = Candidate(server, clock, "one")
+    async with running(one):
+        await pass_time(clock, 1)
+        server.objects[LEASE]["spec"]["holderIdentity"] = "other"
+        server.objects[LEASE]["metadata"]["resourceVersion"] = "900"
+        await pass_time(clock, SECONDS * RENEWED)
+        assert (one.election.leading, one.said) == (False, ["led", "lost"])
+        assert "other leads" in one.election.waits_for
+
+
+async def test_an_answer_that_takes_a_second_counts() -> None:
+    server, clock = Server(), FakeClock()
+    server.before = lambda _method, _path: clock.sleep(1.0)
+    one = Candidate(server, clock, "one")
+    async with running(one):
+        await pass_time(clock, 4 * SECONDS)
+        assert (one.election.leading, one.said) == (True, ["led"])
+        assert one.election.problems() == ()
+
+
+async def test_a_server_that_does_not_answer_is_a_problem_and_nobody_is_said_to_lead(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    server, clock = Server(), FakeClock()
+    one = Candidate(server, clock, "one")
+    async with running(one):
+        await settle()
+        server.before = lambda _method, _path: asyncio.Event().wait()
+        await pass_time(clock, SECONDS)
+        (problem,) = one.election.problems()
+        assert "does not answer" in problem
+        assert one.election.waits_for == "the Lease is not taken yet"
+        assert "could not be renewed in time" in caplog.text
+
+
+async def test_a_planned_stop_is_no_warning(caplog: pytest.LogCaptureFixture) -> None:
+    server, clock = Server(), FakeClock()
+    one = Candidate(server, clock, "one")
+    async with running(one):
+        await settle()
+        await one.election.release()
+    assert [each for each in caplog.records if each.levelno >= logging.WARNING] == []
 
 
 async def test_a_lease_that_somebody_annotated_is_still_its_holders() -> None:

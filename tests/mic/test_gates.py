@@ -84,6 +84,15 @@ def test_a_sick_subscription_is_asked_by_one_call_at_a_time() -> None:
     assert all(gate.admit(who, 3.0) for who in ("c", "d", "e"))
 
 
+def test_a_subscription_that_throttles_is_well_what_failed_before_does_not_count() -> None:
+    gate = Gate()
+    for answer in (gate.failed, gate.failed, lambda now: gate.throttled(now, 1.0), gate.failed):
+        answer(0.0)
+    gate.failed(0.0)
+    assert gate.admit("a", 1.0)
+    assert gate.opens() < inf
+
+
 def test_a_probe_that_is_not_sent_makes_room_for_another() -> None:
     gate = Gate()
     for _ in range(3):

@@ -260,11 +260,15 @@ async def test_the_progress_of_each_kind_of_operation_is_asked_for() -> None:
         ({"status": "Canceled"}, Fault.PREEMPTED),
         ({"status": "Failed", "error": {"code": "OperationPreempted"}}, Fault.PREEMPTED),
         ({"status": "Failed", "error": {"code": "Conflict"}}, Fault.CONFLICT),
+        ({"status": "Failed", "error": {"code": "OperationNotAllowed"}}, Fault.CONFLICT),
         ({"status": "Failed", "error": {"code": "InternalExecutionError"}}, Fault.FAILED),
         ({"status": "Failed"}, Fault.FAILED),
         ({}, Fault.FAILED),
     ],
-    ids=["cancelled", "preempted", "a conflict", "an error", "no reason", "no operation"],
+    ids=[
+        *("cancelled", "preempted", "a conflict", "another is under way", "an error"),
+        *("no reason", "no operation"),
+    ],
 )
 async def test_an_operation_that_fails_is_told_by_its_kind(
     operation: dict[str, Any], kind: Fault
@@ -471,9 +475,12 @@ async def test_a_record_is_created_with_its_status_in_one_request() -> None:
         assert json.loads(asked.body)["status"]["status"] == "Assigned"
 
 
-async def test_a_record_of_an_identity_that_is_gone_is_not_made() -> None:
+@pytest.mark.parametrize("gone", [IDENTITY.ref, BINDING.ref])
+async def test_a_record_of_an_identity_or_a_binding_that_is_gone_is_not_made(
+    gone: ObjectRef,
+) -> None:
     async with place(hangs) as scene:
-        scene.objects.known.clear()
+        del scene.objects.known[gone]
         for action in (CreateRecord(RECORD, 0), UpdateRecord(REF, RECORD, "u", "9", 0)):
             assert (await scene.failure(action)).kind is Fault.CONFLICT
         assert scene.script.asked == []
@@ -503,6 +510,31 @@ async def test_a_record_that_is_not_there_is_none() -> None:
     async with place(status(404, "NotFound"), answers(stored())) as scene:
         assert await scene.do(ReadRecord(REF)) is None
         assert isinstance(await scene.do(ReadRecord(REF)), StoredRecord)
+
+
+@pytest.mark.parametrize(
+    ("about", "plural"),
+    [
+        (About.IDENTITY, "azureidentities"),
+        (About.BINDING, "azureidentitybindings"),
+        (About.EXCEPTION, "azurepodidentityexceptions"),
+    ],
+)
+async def test_the_condition_of_each_kind_goes_to_its_own_resource(
+    about: About, plural: str
+) -> None:
+    condition = Condition(holds=True, reason="r", message="m")
+    async with place(answers({})) as scene:
+        assert await scene.do(WriteCondition(about, IDENTITY.ref, condition)) is None
+        (written,) = scene.script.asked
+        assert written.path.endswith(f"/namespaces/shop/{plural}/orders/status")
+
+
+@pytest.mark.parametrize("code", [500, 503, 599])
+async def test_a_read_that_a_server_fails_says_nothing_of_what_it_asked_for(code: int) -> None:
+    async with place(refuses(code, "InternalServerError"), status(code, "InternalError")) as scene:
+        assert (await scene.failure(ReadHost(HOST))).kind is Fault.UNREACHABLE
+        assert (await scene.failure(ReadLedger(HOST))).kind is Fault.UNREACHABLE
 
 
 async def test_a_condition_is_written_to_the_status_alone_and_an_event_beside_the_object() -> None:

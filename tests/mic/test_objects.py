@@ -8,7 +8,6 @@ import pytest
 from podidentity.core.resources import Assignment, ObjectRef
 from podidentity.mic.calls import About, Condition, Record, TellEvent
 from podidentity.mic.objects import (
-    FINALIZER,
     PLAIN,
     Live,
     Oddities,
@@ -157,11 +156,15 @@ def test_a_condition_leaves_those_of_others_and_tells_since_when() -> None:
     assert len(mine["message"]) == 32_768
 
 
-def test_an_exceptions_condition_is_named_effective() -> None:
-    found = live(binding(), About.EXCEPTION)
+@pytest.mark.parametrize(
+    ("about", "name"),
+    [(About.IDENTITY, "Ready"), (About.BINDING, "Ready"), (About.EXCEPTION, "Effective")],
+)
+def test_each_kind_has_its_condition(about: About, name: str) -> None:
+    found = live(binding(), about)
     condition = Condition(holds=True, reason="r", message="m")
-    (mine,) = render_condition(found, About.EXCEPTION, condition, NOW)["status"]["conditions"]
-    assert mine["type"] == "Effective"
+    (mine,) = render_condition(found, about, condition, NOW)["status"]["conditions"]
+    assert mine["type"] == name
 
 
 # Records
@@ -196,6 +199,7 @@ def test_a_record_of_an_old_release_is_assigned_though_it_says_nothing() -> None
         {"spec": None},
         {"spec": []},
         {"spec": {"pod": 1}},
+        *({"spec": {**stored()["spec"], name: 1}} for name in ("pod", "podNamespace", "nodename")),
         {"status": {"status": "Rubbish"}},
         {"status": {"status": ["Assigned"]}},
     ],
@@ -213,7 +217,10 @@ def test_what_has_no_name_is_no_record(body: bytes) -> None:
 
 def test_the_archived_controllers_finalizer_is_seen_and_goes_others_stay() -> None:
     meta = {
-        "finalizers": [FINALIZER, "example.com/keep"],
+        "finalizers": [
+            "azureassignedidentity.finalizers.aadpodidentity.k8s.io",
+            "example.com/keep",
+        ],
         "deletionTimestamp": "2026-01-01T00:00:00Z",
     }
     found, odd = parse_record(json.dumps(stored(metadata=meta)).encode())
@@ -228,6 +235,7 @@ def test_the_archived_controllers_finalizer_is_seen_and_goes_others_stay() -> No
 def test_an_update_replaces_what_a_record_says_as_a_whole() -> None:
     copies = live(identity()), live(binding(), About.BINDING)
     patch = render_update(("r-1", "77"), record(), copies, PLAIN)
+    assert {each["op"] for each in patch[1:]} == {"add"}
     changed = {each["path"]: each["value"] for each in patch}
     assert changed["/status"]["status"] == "Assigned"
     assert changed["/spec"] == stored()["spec"]

@@ -132,6 +132,11 @@ def test_a_managed_identity_comes_before_a_secret_and_that_before_federation(
     assert (federated.method, federated.text) == (Method.FEDERATION, "assertion")
 
 
+def test_without_a_tenant_there_is_no_credential() -> None:
+    with pytest.raises(NoCredential, match="tenant"):
+        credential_of(Configured(client_id=CLIENT, client_secret="s3cr3t"))
+
+
 def test_without_a_client_id_the_managed_identity_is_the_machines_own() -> None:
     assert credential_of(Configured(managed=True)) == Credential(method=Method.MANAGED_IDENTITY)
 

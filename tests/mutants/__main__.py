@@ -40,12 +40,21 @@ from tests.mutants.running import (
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src"
 EQUIVALENT = Path(__file__).with_name("equivalent.toml")
-UNITS = ("tests/core", "tests/wire", "tests/adapters", "tests/nmi", "tests/cli")
-LONG = ("tests/nmi/test_fuzz.py", "tests/nmi/test_odd_ends.py")
-"""Hours of hostile bytes in minutes, against the listener: too long for each mutant."""
+UNITS = ("tests/core", "tests/wire", "tests/adapters", "tests/nmi", "tests/mic", "tests/cli")
+LONG = (
+    "tests/nmi/test_fuzz.py",
+    "tests/nmi/test_odd_ends.py",
+    "tests/mic/test_exhaustive.py",
+)
+"""Hours of hostile bytes in minutes, against the listener, and every fault of a small world: too
+long for each mutant."""
 
-# The rules, the formats, and the pages of nmi and adapters that decide who gets what.
+# The rules, the formats, and the pages of nmi, mic and adapters that decide who gets what.
 NMI = ("caller", "decision", "errors", "hold", "host_token")
+MIC = (
+    *("conditions", "controller", "driver", "election", "gates", "hosts", "neighbours", "objects"),
+    *("policies", "records", "signin"),
+)
 ADAPTERS = ("imds", "node_identity", "path_permissions", "permission_cache", "token_cache")
 PAGES = (
     "core/*.py",
@@ -54,6 +63,7 @@ PAGES = (
     "nmi/policies.py",
     "nmi/rules.py",
     "nmi/sync/prefetch.py",
+    *(f"mic/{name}.py" for name in MIC),
     *(f"adapters/{name}.py" for name in ADAPTERS),
     "adapters/entra/client_credentials.py",
     "adapters/entra/issuer.py",

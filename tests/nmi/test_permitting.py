@@ -98,12 +98,12 @@ class Slow:
         self.answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self.revision = 0
 
-    def known(self, use: Use) -> bool | None:
-        del use
+    def known(self, use: Use, since: float) -> bool | None:
+        del use, since
         return None
 
-    async def ask(self, use: Use) -> bool:
-        del use
+    async def ask(self, use: Use, since: float) -> bool:
+        del use, since
         self.asked.set()
         return await self.answer
 

@@ -135,6 +135,7 @@ class WatchedCluster:
         self.revision = 0
         """Grows with each change; a decision holds only for the same number."""
         self._pod_changed: dict[ObjectRef, float] = {}
+        self._pod_seen: dict[ObjectRef, float] = {}
         self._pod_assigned: dict[ObjectRef, float] = {}
         # Only of namespaces with a pod on this node: the others need no time.
         self._namespace_changed: dict[str, float] = {}
@@ -207,6 +208,14 @@ class WatchedCluster:
             self._namespace_changed.get(pod.ref.namespace, -inf),
         )
 
+    def seen_at(self, pod: Pod) -> float:
+        """Return when the pod of this uid was put first, in monotonic seconds; `inf`: it is gone.
+
+        That is not its start: a decision of before may be about another namespace of that name.
+        """
+        now = self._pods.get(pod.ref)
+        return self._pod_seen[pod.ref] if now is not None and now.uid == pod.uid else inf
+
     def assigned_at(self, pod: Pod) -> float:
         """Return the time of the last change of a record of `pod`."""
         return self._pod_assigned.get(pod.ref, -inf)
@@ -277,6 +286,7 @@ class WatchedCluster:
         if not self._pods.put(pod):
             return
         if before is None or before.uid != pod.uid:
+            self._pod_seen[pod.ref] = self._clock.monotonic()
             self._pod_changed[pod.ref] = self._first_seen(pod)
             self._pod_assigned.pop(pod.ref, None)
         elif before.selector != pod.selector:
@@ -286,6 +296,7 @@ class WatchedCluster:
     def remove_pod(self, ref: ObjectRef) -> None:
         """Remove a pod."""
         self._pods.remove(ref)
+        self._pod_seen.pop(ref, None)
         self._pod_changed.pop(ref, None)
         self._pod_assigned.pop(ref, None)
         if not self._pods.by_key((ref.namespace,)):

@@ -5,7 +5,13 @@
             denied:   5 s         └─ of that time on        ─┘
 
 A permission in use is renewed in the background, so only its first request waits. A revoked
-permission counts for a minute at most, a new one after five seconds at most. While the API server
+permission counts for a minute at most, a new one after five seconds at most.
+
+Names come again: a namespace that is deleted and made anew is another, and its grant has ended with
+the first (`wire.rbac`). All its pods are new, so a decision counts for those pods alone that were
+there when it was asked for (`since`), and each new pod's first request asks anew.
+
+While the API server
 is away the last decision stands, for `OUTLIVES` at most: a pod keeps its token for up to a day
 anyway, and an outage of the control plane must not stop workloads. Without a decision, `ask` raises
 NotReady.
@@ -49,7 +55,7 @@ _log = logging.getLogger("podidentity.permissions")
 class _Decision:
     allowed: bool
     asked: float
-    """When it was made; this and the other times are in monotonic seconds."""
+    """When it was asked for; this and the other times are in monotonic seconds."""
     renew_at: float
     """From this time on it is renewed in the background."""
     fresh_until: float
@@ -80,10 +86,10 @@ class RbacPermissions:
         self.revision = 0
         """Grows when a decision turns into its opposite, not with time."""
 
-    def known(self, use: Use) -> bool | None:
+    def known(self, use: Use, since: float) -> bool | None:
         """Return the decision if it is fresh, without waiting."""
         decision = self._decisions.get(use)
-        if decision is None:
+        if decision is None or decision.asked < since:
             return None
         now = self._clock.monotonic()
         if now >= decision.fresh_until:
@@ -92,8 +98,21 @@ class RbacPermissions:
             self._flight(use)
         return decision.allowed
 
-    async def ask(self, use: Use) -> bool:
+    async def ask(self, use: Use, since: float) -> bool:
         """Return the decision; all waiting requests share one question; raise NotReady."""
+        on_its_way = use in self._flights
+        answer = await self._asked(use)
+        if on_its_way and self._is_older(use, since):
+            answer = await self._asked(use)
+        if answer and self._is_older(use, since):
+            raise NotReady("the API server cannot be asked whether a new pod may use the identity")
+        return answer
+
+    def _is_older(self, use: Use, since: float) -> bool:
+        decision = self._decisions.get(use)
+        return decision is not None and decision.asked < since
+
+    async def _asked(self, use: Use) -> bool:
         if self._too_many(use):
             if use in self._decisions:
                 return False
@@ -152,14 +171,15 @@ class RbacPermissions:
     async def _decide(self, use: Use) -> bool:
         try:
             async with self._at_once:
+                asked = self._clock.monotonic()
                 allowed = parse_review(await self._server.create(PATH, review(use)))
         except (KubeError, InconclusiveReview) as error:
             return self._last(use, self._failed(error))
         self._recovered()
-        self._keep(use, allowed)
+        self._keep(use, allowed, asked)
         return allowed
 
-    def _keep(self, use: Use, allowed: bool) -> None:
+    def _keep(self, use: Use, allowed: bool, asked: float) -> None:
         now = self._clock.monotonic()
         # Half of its time and up to a quarter more, so that renewals spread.
         renew_at = now + ALLOWED * (0.5 + self._jitter() / 4) if allowed else now + DENIED
@@ -168,7 +188,7 @@ class RbacPermissions:
             self.revision += 1
         fresh_until = now + (ALLOWED if allowed else DENIED)
         self._decisions[use] = _Decision(
-            allowed, asked=now, renew_at=renew_at, fresh_until=fresh_until
+            allowed, asked=asked, renew_at=renew_at, fresh_until=fresh_until
         )
         self._decisions.move_to_end(use)
         while len(self._decisions) > CAPACITY:

@@ -1,15 +1,17 @@
 """`podidentity add`: let the pods of a namespace use a managed identity.
 
-The order of the steps makes a run that fails half way harmless, and repeatable: the permission, so
-that a person without the right to grant it learns that first; the AzureIdentity, with the record of
-the hosts to attach; then Azure; last the binding, which entitles pods. So no pod is entitled before
-it can get a token.
+The order of the steps makes a run that fails half way harmless, and repeatable: the role, which
+nobody has yet, so that a person without the right to grant it learns that first; the AzureIdentity,
+with the record of the hosts to attach; then Azure; the binding, which entitles pods; last the
+permission. So no pod may use what is not there, or half there. What a run made that fails is taken
+back, unless machines were changed: then the commands are said that undo it.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from asyncio import CancelledError
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -21,17 +23,32 @@ from podidentity.cli.azure_access import asking, host_name, hosts_of, on_each, p
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
 from podidentity.cli.controller import who_attaches
 from podidentity.cli.federation import make_account, trust_command
-from podidentity.cli.objects import Object, apply, called, find, find_all
+from podidentity.cli.objects import (
+    ApplyResult,
+    Object,
+    apply,
+    called,
+    find,
+    find_all,
+    remove,
+)
 from podidentity.cli.output import CommandError, examples
 from podidentity.cli.parameters import cloud_options
-from podidentity.cli.use_roles import give, grant_command
+from podidentity.cli.use_roles import (
+    bind,
+    grant_command,
+    make_role,
+    narrower,
+    uid_of_namespace,
+)
 from podidentity.core.authorities import Cloud
 from podidentity.core.decision import permission_names
+from podidentity.core.federation import has_an_account
 from podidentity.core.hosts import Host
 from podidentity.core.resources import BINDING_LABEL, AzureIdentity, IdentityType, ResourceId
 from podidentity.wire.kube import AZURE_IDENTITIES, AZURE_IDENTITY_BINDINGS, KubeError
 from podidentity.wire.manifests import parse_identity, render_binding, render_identity
-from podidentity.wire.rbac import Giver
+from podidentity.wire.rbac import Giver, role
 
 if TYPE_CHECKING:
     from podidentity.adapters.arm import Arm
@@ -77,22 +94,54 @@ def add(*, target: ClusterTarget, cloud: Cloud | None, **given: Any) -> None:  #
 async def _add(kube: Kube, wanted: AddRequest, cloud: Cloud | None) -> tuple[AzureIdentity, str]:
     """Return the identity, and the command that must still be run in Azure; "" if there is none.
 
-    Where it fails half way, it prints the commands that undo what is done.
+    Where it fails half way, it takes back what it made, or says what undoes it.
     """
-    undo: list[str] = []
+    done = _Done()
     try:
-        return await _steps(kube, wanted, cloud, undo)
+        return await _steps(kube, wanted, cloud, done)
     except (CommandError, KubeError):
-        if undo:
-            head = "add did not finish. Run it again, or undo what it has done with"
-            click.echo("\n  ".join([head, *undo]), err=True)
+        if not done.lasting:
+            await _take_back(kube, done)
+        _say_how_to_undo(wanted, done)
+        raise
+    except CancelledError:
+        _say_how_to_undo(wanted, done)
         raise
 
 
+@dataclass(slots=True)
+class _Done:
+    """What a run has done so far."""
+
+    made: list[Object] = field(default_factory=list)
+    """The objects that were not there before, in order."""
+    lasting: bool = False
+    """Whether there is more than these: machines, or a service account of the identity."""
+
+
+async def _take_back(kube: Kube, done: _Done) -> None:
+    """Remove the objects that a failed run made, the last one first; what stays stays in `done`."""
+    while done.made:
+        try:
+            await remove(kube, done.made[-1])
+        except KubeError as error:
+            click.echo(f"{called(done.made[-1])} could not be taken back: {error}", err=True)
+            return
+        click.echo(f"{called(done.made.pop())} taken back", err=True)
+
+
+def _say_how_to_undo(wanted: AddRequest, done: _Done) -> None:
+    if done.made or done.lasting:
+        undo = f"podidentity delete --namespace {wanted.ref.namespace} --name {wanted.ref.name}"
+        head = "add did not finish. Run it again, or undo what it has done with"
+        click.echo(f"{head}\n  {undo}", err=True)
+
+
 async def _steps(
-    kube: Kube, wanted: AddRequest, cloud: Cloud | None, undo: list[str]
+    kube: Kube, wanted: AddRequest, cloud: Cloud | None, done: _Done
 ) -> tuple[AzureIdentity, str]:
-    """Do the work of `add`; `undo` gets the commands that undo what is done so far."""
+    """Do the work of `add`; `done` gets what is done so far."""
+    namespace = await uid_of_namespace(kube, wanted.ref.namespace) if wanted.grant else ""
     await _unclaimed(kube, wanted)
     choices = await _choices(kube, wanted, cloud)
     attaches = await who_attaches(kube) if wanted.on_machines and wanted.attach else ""
@@ -102,14 +151,19 @@ async def _steps(
     if wanted.on_machines and wanted.attach:
         async with azure_access.azure(choices.cloud) as arm:
             identity = await _known(arm, wanted)
-            await _grant(kube, wanted, identity, undo)
-            await _attach(kube, arm, render_identity(identity), wanted, undo)
+            await _prepare_grant(kube, wanted, identity, done)
+            await _attach(kube, arm, render_identity(identity), wanted, done)
     else:
         identity = await _identified(wanted, choices.cloud)
-        await _grant(kube, wanted, identity, undo)
-        await make_account(kube, identity, choices)
-        await _apply_identity(kube, render_identity(identity), wanted, undo)
-    await _apply(kube, render_binding(wanted.binding))
+        await _prepare_grant(kube, wanted, identity, done)
+        await _apply(kube, render_identity(identity), done)
+        if has_an_account(identity):
+            done.lasting = True
+            await make_account(kube, identity, choices)
+    await _apply(kube, render_binding(wanted.binding), done)
+    if wanted.grant:
+        for name in permission_names(identity):
+            await bind(kube, name, wanted.grantee, Giver.ADD, namespace)
     return identity, await trust_command(kube, wanted, identity, choices)
 
 
@@ -132,11 +186,30 @@ async def _identified(wanted: AddRequest, cloud: Cloud | None) -> AzureIdentity:
         return await _known(arm, wanted)
 
 
-async def _grant(kube: Kube, wanted: AddRequest, identity: AzureIdentity, undo: list[str]) -> None:
-    if wanted.grant:
-        names, where = permission_names(identity), f"--namespace {wanted.ref.namespace}"
-        await give(kube, names, wanted.grantee, Giver.ADD)
-        undo[:] = [f"podidentity revoke {where} --identity {name}" for name in names]
+async def _prepare_grant(
+    kube: Kube, wanted: AddRequest, identity: AzureIdentity, done: _Done
+) -> None:
+    """Have the roles that are granted at the end; raise CommandError where none may be."""
+    if not wanted.grant:
+        return
+    for name in permission_names(identity):
+        if await make_role(kube, name, wanted.grantee) is ApplyResult.CREATED:
+            done.made.append(role(name))
+        if not wanted.service_account:
+            await _refuse_to_widen(kube, name, wanted)
+
+
+async def _refuse_to_widen(kube: Kube, name: str, wanted: AddRequest) -> None:
+    """Raise CommandError where some accounts of the namespace alone have the permission."""
+    alone = await narrower(kube, name, wanted.grantee)
+    if alone:
+        accounts = ", ".join(f"{wanted.ref.namespace}/{each}" for each in alone)
+        raise CommandError(
+            f"Of the pods of namespace {wanted.ref.namespace} only those of service account "
+            f"{accounts} may use this identity, and add would let all of them",
+            f"Say --service-account {alone[0]} again; or let all use it, and run add again: "
+            f"{grant_command(name, wanted.grantee)}.",
+        )
 
 
 async def _unclaimed(kube: Kube, wanted: AddRequest) -> None:
@@ -191,9 +264,7 @@ def _resource_id(wanted: AddRequest) -> ResourceId:
     return wanted.resource_id
 
 
-async def _attach(
-    kube: Kube, arm: Arm, manifest: Object, wanted: AddRequest, undo: list[str]
-) -> None:
+async def _attach(kube: Kube, arm: Arm, manifest: Object, wanted: AddRequest, done: _Done) -> None:
     """Apply `manifest` with the record of its future hosts, then attach the identity to them."""
     identity, wait = _resource_id(wanted), wanted.wait
     hosts = await hosts_of(kube)
@@ -214,7 +285,8 @@ async def _attach(
             unsettled.append(host)
     if ours or lacking:
         azure_access.record_hosts(manifest, ours | set(lacking))
-    await _apply_identity(kube, manifest, wanted, undo)
+    await _apply(kube, manifest, done)
+    done.lasting = bool(lacking or unsettled)
 
     async def attach(host: Host) -> None:
         where = host_name(host)
@@ -226,12 +298,8 @@ async def _attach(
     await on_each([*lacking, *unsettled], attach)
 
 
-async def _apply_identity(
-    kube: Kube, manifest: Object, wanted: AddRequest, undo: list[str]
-) -> None:
-    await _apply(kube, manifest)
-    undo[:] = [f"podidentity delete --namespace {wanted.ref.namespace} --name {wanted.ref.name}"]
-
-
-async def _apply(kube: Kube, manifest: Object) -> None:
-    click.echo(f"{called(manifest)} {await apply(kube, manifest)}")
+async def _apply(kube: Kube, manifest: Object, done: _Done) -> None:
+    result = await apply(kube, manifest)
+    if result is ApplyResult.CREATED:
+        done.made.append(manifest)
+    click.echo(f"{called(manifest)} {result}")

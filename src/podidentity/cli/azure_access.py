@@ -69,6 +69,13 @@ def host_name(host: Host) -> str:
     return f"{'scale set' if host.is_scale_set else 'virtual machine'} {host.name}"
 
 
+def detach_command(host: Host, identity: str) -> str:
+    """Return the command of az that takes an identity from a host."""
+    kind = "vmss" if host.is_scale_set else "vm"
+    where = f"--resource-group {host.group} --name {host.name}"
+    return f"az {kind} identity remove {where} --identities {identity}"
+
+
 async def hosts_of(kube: Kube) -> list[Host]:
     """Return the scale sets and virtual machines of the cluster's nodes.
 

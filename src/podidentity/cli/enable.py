@@ -15,6 +15,7 @@ import click
 from podidentity import __version__
 from podidentity.cli import admission_policies, controller, local_redirect
 from podidentity.cli.agent_choices import Choices, chosen
+from podidentity.cli.azure_access import detach_command, host_name, recorded_hosts
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster, right_to
 from podidentity.cli.federation import permit_accounts
 from podidentity.cli.mic import deployments_of_mic
@@ -50,7 +51,7 @@ from podidentity.cli.rollout import (
     until_gone,
     until_ready,
 )
-from podidentity.cli.use_roles import give
+from podidentity.cli.use_roles import adopt, give, take_all
 from podidentity.core.data_path import Backend
 from podidentity.core.decision import permission_names
 from podidentity.core.resources import AzureIdentity, AzureIdentityBinding
@@ -624,6 +625,7 @@ async def _enable(
         own, *manifests = manifests
         click.echo(f"{called(own)} {await apply(kube, own)}")
     await grant_what_is_there(kube, record, wanted=grants)
+    await adopt(kube)
     for exception in exceptions:
         click.echo(f"{called(exception)} {await create_once(kube, exception)}")
     choices = replace(chosen(manifests[-1]), namespace=namespace)
@@ -751,8 +753,8 @@ async def _disable(kube: Kube, agents: str | None, keep_crds: bool, seconds: flo
         if manifest["kind"] != "Namespace":
             await _removed(kube, manifest)
     await _without_exceptions(kube)
-    for crd in [] if keep_crds else reversed(crds()):
-        await _removed(kube, crd)
+    if not keep_crds:
+        await _purge(kube)
     try:
         async with asyncio.timeout(seconds):
             await until_gone(kube, namespace)
@@ -764,6 +766,28 @@ async def _disable(kube: Kube, agents: str | None, keep_crds: bool, seconds: flo
     click.echo(
         "The nodes keep their rules: pods get no token until NMI is back or the node restarts."
     )
+
+
+async def _purge(kube: Kube) -> None:
+    """Remove the custom resources, all grants and the record of them; say what stays in Azure."""
+    try:
+        identities = await find_all(kube, AZURE_IDENTITIES)
+    except KubeError as error:
+        if not error.not_found:
+            raise
+        identities = []
+    for each in identities:
+        for host in recorded_hosts(each):
+            identity = each.get("spec", {}).get("resourceID", "")
+            click.echo(
+                f"warning: {identity} stays attached to {host_name(host)}: without rules each pod "
+                f"there gets its tokens of IMDS. Detach it:\n  {detach_command(host, identity)}",
+                err=True,
+            )
+    for crd in reversed(crds()):
+        await _removed(kube, crd)
+    await take_all(kube)
+    await _removed(kube, _record(NAMESPACE, []))
 
 
 async def _without_exceptions(kube: Kube) -> None:

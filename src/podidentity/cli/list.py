@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,15 +10,17 @@ import click
 
 from podidentity.adapters.clock import SystemClock
 from podidentity.adapters.cluster import WatchedCluster
-from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
-from podidentity.cli.output import FORMATS, data, examples, output_option, table
+from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster, right_to
+from podidentity.cli.objects import NAMESPACES, find_all
+from podidentity.cli.output import FORMATS, CommandError, data, examples, output_option, table
 from podidentity.cli.parameters import Name
-from podidentity.cli.use_roles import Roles
+from podidentity.cli.use_roles import Roles, giver_of
 from podidentity.core.decision import permission_names
 from podidentity.core.resources import AzureIdentity, AzureIdentityBinding, Malformed
-from podidentity.wire.kube import AZURE_IDENTITIES, AZURE_IDENTITY_BINDINGS, PODS
+from podidentity.wire.kube import AZURE_IDENTITIES, AZURE_IDENTITY_BINDINGS, PODS, KubeError
 from podidentity.wire.manifests import parse_binding, parse_identity, render_identity
 from podidentity.wire.pods import parse_pod
+from podidentity.wire.rbac import Grantee, ends_with
 
 if TYPE_CHECKING:
     from podidentity.adapters.kube import Kube
@@ -138,23 +140,95 @@ def _permitted(roles: Roles | None, found: AzureIdentity | Malformed) -> tuple[s
     return tuple(sorted({each.service_account or "*" for each in own}))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """Who may use what, by one ClusterRoleBinding."""
+
+    name: str
+    """The permission: a client id, an ARM id, `system-assigned`, or `*` for all."""
+    grantee: Grantee
+    binding: str
+    made_by: str
+    """The command of podidentity; "" where somebody else made it."""
+    ends: str
+    """`with its namespace`, `never` (until it is revoked), or why it should not be there."""
+
+    def row(self) -> tuple[str, ...]:
+        """Return its row of the table."""
+        return self.name, str(self.grantee), self.made_by or "others", self.ends
+
+    def as_data(self) -> dict[str, object]:
+        """Return it for programs."""
+        return {
+            "identity": self.name,
+            "namespace": self.grantee.namespace,
+            "serviceAccount": self.grantee.service_account,
+            "clusterRoleBinding": self.binding,
+            "madeBy": self.made_by,
+            "ends": self.ends,
+        }
+
+
+GRANTS_HEAD = ("IDENTITY", "GRANTED TO", "BY", "ENDS")
+
+
+def grants_of(roles: Roles, namespaces: Mapping[str, str] | None, only: str) -> list[Grant]:
+    """Return all grants in order; `namespaces` are the uids by name, None if they are not known.
+
+    `only` is a namespace, or "" for all.
+    """
+    found = [
+        Grant(
+            name=name,
+            grantee=grantee,
+            binding=binding["metadata"]["name"],
+            made_by=giver_of(binding),
+            ends=_end_of(grantee, ends_with(binding), namespaces),
+        )
+        for name, grantee, binding in roles.grants()
+        if only in {"", grantee.namespace} or not grantee.namespace
+    ]
+    return sorted(found, key=lambda each: (each.grantee, each.name, each.binding))
+
+
+def _end_of(grantee: Grantee, owner: str, namespaces: Mapping[str, str] | None) -> str:
+    known = None if namespaces is None else namespaces.get(grantee.namespace, "")
+    if grantee.namespace and known == "":
+        return "now: its namespace is gone" if owner else "never; there is no such namespace"
+    if not owner:
+        return "never"
+    return "with its namespace" if known in {None, owner} else "now: its namespace is another"
+
+
 @click.command(
     name="list",
     epilog=examples(
         "podidentity list",
         "podidentity list --namespace shop -o json | jq '.identities[].clientID'",
+        "podidentity list --grants",
     ),
 )
 @click.option("-n", "--namespace", type=Name(), help="Only this namespace.")
 @click.option("-A", "--all-namespaces", is_flag=True, help="All namespaces (the default).")
+@click.option(
+    "--grants", is_flag=True, help="Who may use which identity, and with what that ends, instead."
+)
 @output_option(*FORMATS, default="table")
 @cluster_options
 def list_identities(
-    *, target: ClusterTarget, namespace: str | None, all_namespaces: bool, output: str
+    *,
+    target: ClusterTarget,
+    namespace: str | None,
+    all_namespaces: bool,
+    grants: bool,
+    output: str,
 ) -> None:
     """List the identities of a cluster, with their selectors and pods."""
     if namespace and all_namespaces:
         raise click.UsageError("--namespace and --all-namespaces exclude each other.")
+    if grants:
+        _list_grants(target, namespace or "", output)
+        return
     entries, problems, complete = on_cluster(target, lambda kube: _inventory(kube, namespace or ""))
     if not complete:
         click.echo(f"could not see who is permitted: you need {Roles.RIGHT}", err=True)
@@ -169,6 +243,35 @@ def list_identities(
         click.echo(f"There is no AzureIdentity in {where}.")
     for problem in problems:
         click.echo(problem)
+
+
+def _list_grants(target: ClusterTarget, namespace: str, output: str) -> None:
+    found = on_cluster(target, lambda kube: _grants(kube, namespace))
+    if output != "table":
+        click.echo(data([each.as_data() for each in found], output))
+    elif found:
+        click.echo(table(GRANTS_HEAD, [each.row() for each in found]))
+    else:
+        click.echo("Nobody may use an identity.")
+
+
+async def _grants(kube: Kube, namespace: str) -> list[Grant]:
+    roles = await Roles.read(kube)
+    if roles is None:
+        raise CommandError(
+            f"Who may use an identity is not known: you need {Roles.RIGHT}",
+            "podidentity rights list lists all that the command needs.",
+        )
+    try:
+        there = await find_all(kube, NAMESPACES)
+        uids = {each["metadata"]["name"]: each["metadata"]["uid"] for each in there}
+    except KubeError as error:
+        if not error.forbidden:
+            raise
+        need = right_to("list", "namespaces")
+        click.echo(f"could not see which namespaces are there: {need}", err=True)
+        return grants_of(roles, None, namespace)
+    return grants_of(roles, uids, namespace)
 
 
 async def _inventory(kube: Kube, namespace: str) -> tuple[list[Entry], list[str], bool]:

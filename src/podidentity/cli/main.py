@@ -47,6 +47,10 @@ _COMMANDS = {
         "podidentity.cli.grant:revoke",
         "Revoke the permission of a namespace's pods to use an identity.",
     ),
+    "exception": (
+        "podidentity.cli.exceptions:exception",
+        "Let pods use the node's own identities, as without podidentity.",
+    ),
     "explain": (
         "podidentity.cli.explain:explain",
         "Explain why something gets a token, or why not.",

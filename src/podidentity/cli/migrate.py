@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from podidentity.adapters.clock import SystemClock
 from podidentity.adapters.cluster import WatchedCluster
-from podidentity.adapters.kube import Kube
 from podidentity.cli import controller
 from podidentity.cli.adopt import adopt
 from podidentity.cli.agent_choices import choices_of_nmi
@@ -32,7 +31,7 @@ from podidentity.cli.objects import (
 from podidentity.cli.output import FORMATS, CommandError, data, examples, output_option
 from podidentity.cli.parameters import Name
 from podidentity.cli.rollout import is_archived_nmi, nmis
-from podidentity.cli.use_roles import Roles, grant_command
+from podidentity.cli.use_roles import Roles, grant_command, uid_of_namespace
 from podidentity.core.authorities import KNOWN_AUTHORITIES
 from podidentity.core.decision import Authorization, Rules, Use
 from podidentity.core.migration import Loss, Switch, archived_rules, losses
@@ -54,6 +53,9 @@ from podidentity.wire.kube import (
 from podidentity.wire.manifests import parse_binding, parse_exception, parse_identity
 from podidentity.wire.pods import parse_pod
 from podidentity.wire.rbac import GIVEN_BY, LABELS, RBAC, Giver, Grantee, binding, role
+
+if TYPE_CHECKING:
+    from podidentity.adapters.kube import Kube
 
 _MOST_NAMED = 5
 """Pods, in the text of one loss."""
@@ -450,8 +452,10 @@ async def _grant(kube: Kube, name: str, grantee: Grantee) -> None:
     The role comes first: after an interruption it permits nothing to anybody, and the next run
     goes on from there.
     """
-    made, given = _marked(role(name)), _marked(binding(name, grantee, Giver.MIGRATE))
+    made = _marked(role(name))
     try:
+        uid = await uid_of_namespace(kube, grantee.namespace)
+        given = _marked(binding(name, grantee, Giver.MIGRATE, uid))
         result = await create_once(kube, made)
         click.echo(f"{called(made)} {result}")
         if result is ApplyResult.UNCHANGED:

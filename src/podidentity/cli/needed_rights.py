@@ -123,6 +123,10 @@ MIC, MIC_WAIT, NO_MIC, ARCHIVED_MIC = "mic", "wait-for-mic", "no-mic", "archived
 MIC_THERE, NO_MIC_THERE = "mic-there", "no-mic-there"
 HOST, NO_POLICIES = "host", "no-admission-policies"
 APPLY, ROLLBACK, ADOPT = "migrate-apply", "migrate-rollback", "migrate-adopt"
+EXCEPT, CHANGE, EXCEPTED, NO_EXCEPTION = (
+    f"exception-{each}" for each in ("add", "update", "list", "delete")
+)
+OLDER, TAKE_BACK, GRANTS = "older-grants", "take-back", "grants"
 PARTS: Mapping[str, str] = {
     GRANT: "lets pods use the identity: without `--no-grant`",
     ATTACH: "attaches a managed identity to the nodes' machines: type 0, without `--no-attach`",
@@ -148,6 +152,13 @@ PARTS: Mapping[str, str] = {
     ROLLBACK: "takes back what it granted: `migrate rollback`",
     ADOPT: "writes MIC's ledgers by the archived MIC's records: `migrate adopt`",
     AUTOMATIC: "keeps its record in NMI's namespace: `--profile aks-automatic`",
+    EXCEPT: "`exception add`",
+    CHANGE: "`exception update`",
+    EXCEPTED: "`exception list`",
+    NO_EXCEPTION: "`exception delete`",
+    OLDER: "has grants of earlier versions end with their namespaces",
+    TAKE_BACK: "takes back what it made, where it fails",
+    GRANTS: "lists who may use which identity: `--grants`",
     FIRST_GRANTS: "grants the identities that are bound already: at the first `enable`",
     EXTENSIONS: "makes the exceptions of AKS's extensions, if their namespaces exist",
     OLD: "deletes NMI of version 0.1 before the new one starts",
@@ -292,9 +303,17 @@ def _to_grant(*parts: str, bindings: str = "get create") -> Iterator[Right]:
 
     `bindings` are the verbs on ClusterRoleBindings: `podidentity grant` alone changes one.
     """
+    yield from _to("get", "namespaces", parts=parts)
     yield from _to_apply(_ROLES[0], parts=parts)
     yield from _to(bindings, _ROLES[1], parts=parts)
     yield from _to(VERB, f"{RESOURCE}.{GROUP}", parts=parts)
+
+
+def _to_adopt() -> Iterator[Right]:
+    """Yield what it takes to have grants of earlier versions end with their namespaces."""
+    yield from _to("list", _ROLES[1])
+    yield from _to("get", "namespaces", parts=[OLDER])
+    yield from _to("patch", _ROLES[1], parts=[OLDER])
 
 
 def _choices_of_nmi(*parts: str) -> Iterator[Right]:
@@ -399,6 +418,7 @@ def _enable() -> Iterator[Right]:
     yield from _to_place(_FOR_NODE_TOKENS, AS_NODE)
     yield from _to_place(_FOR_TAINT, STARTUP_TAINT)
     yield from _to_grant(FIRST_GRANTS)
+    yield from _to_adopt()
     yield from _to_apply(*_LOCAL_ROLES, at=_ACCOUNTS, parts=[ACCOUNT_PART])
     yield from _to("delete", _DAEMON_SETS, at=_NMI, names=["nmi"], parts=[OLD])
     yield from _to_take_back()
@@ -434,11 +454,19 @@ def _disable() -> Iterator[Right]:
     yield from _to("list watch", "pods", at=_NMI)
     names = _names("CustomResourceDefinition", crds())
     yield from _to("delete", _CRDS, names=names, parts=[PURGE])
+    yield from _to("list", _IDENTITIES, parts=[PURGE])
+    yield from _to("list delete", *_ROLES, parts=[PURGE])
+    yield from _to("delete", "configmaps", names=[RECORD], at=_SYSTEM, parts=[PURGE])
 
 
 def _add() -> Iterator[Right]:
     yield from _to_apply(_IDENTITIES, _BINDINGS, at=_PODS)
     yield from _to_grant(GRANT)
+    yield from _to("list", _ROLES[1], parts=[GRANT])
+    yield from _to("patch", _ROLES[1], parts=[OLDER])
+    said = "says what it could not take back, and the command that does"
+    yield from _to("delete", _IDENTITIES, _BINDINGS, at=_PODS, parts=[TAKE_BACK], without=said)
+    yield from _to("delete", _ROLES[0], parts=[TAKE_BACK], without=said)
     yield from _to("list", "nodes", _IDENTITIES, _DEPLOYMENTS, parts=[ATTACH])
     yield from _choices_of_nmi(ATTACH, LOOK_UP, FEDERATED)
     yield from _to(
@@ -475,6 +503,16 @@ def _delete() -> Iterator[Right]:
 def _list() -> Iterator[Right]:
     yield from _to("list", _IDENTITIES, _BINDINGS, "pods", at=_PODS)
     yield from _to("list", *_ROLES, without="shows `?` for who is permitted")
+    said = "does not say which grants are for namespaces that are gone"
+    yield from _to("list", "namespaces", parts=[GRANTS], without=said)
+
+
+def _exception() -> Iterator[Right]:
+    yield from _to("get create", _EXCEPTIONS, at=_PODS, parts=[EXCEPT])
+    yield from _to("get patch", _EXCEPTIONS, at=_PODS, parts=[CHANGE])
+    yield from _to("list", _EXCEPTIONS, at=_PODS, parts=[EXCEPTED])
+    yield from _to("delete", _EXCEPTIONS, at=_PODS, parts=[NO_EXCEPTION])
+    yield from _choices_of_nmi(EXCEPT, CHANGE, EXCEPTED)
 
 
 def _revoke() -> Iterator[Right]:
@@ -534,6 +572,7 @@ def _check_pod() -> Iterator[Right]:
 def _migrate() -> Iterator[Right]:
     yield from _to("list", _IDENTITIES, _BINDINGS, _EXCEPTIONS, "pods")
     yield from _to("list", *_ROLES, _DAEMON_SETS, _DEPLOYMENTS)
+    yield from _to("get", "namespaces", parts=[APPLY])
     yield from _to("create", *_ROLES, parts=[APPLY])
     yield from _to(VERB, _IDENTITIES, parts=[APPLY])
     yield from _to("delete", *_ROLES, parts=[ROLLBACK])
@@ -579,6 +618,7 @@ COMMANDS: Mapping[str, Needs] = {
     "delete": Needs(cluster=tuple(_delete()), azure=tuple(_machines("read write", DETACH))),
     "grant": Needs(cluster=tuple(_to_grant(bindings="get create patch"))),
     "revoke": Needs(cluster=tuple(_revoke())),
+    "exception": Needs(cluster=tuple(_exception())),
     "explain": Needs(cluster=tuple(_explain()), azure=tuple(_machines("read", AZURE))),
     "check": Needs(cluster=tuple(_check())),
     "check --pod": Needs(cluster=tuple(_check_pod())),

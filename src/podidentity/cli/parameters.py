@@ -25,6 +25,10 @@ from podidentity.wire.azure_environment import STACK, parse_environment
 
 _LONGEST_LABEL = 63
 _LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?", re.ASCII)
+_LABEL_AND_VALUE = re.compile(
+    rf"(?P<prefix>[a-z0-9.-]+/|)(?P<key>{_LABEL.pattern})=(?P<value>(?:{_LABEL.pattern})|)",
+    re.ASCII,
+)
 _EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
 _TAINT = re.compile(
     rf"(?P<key>(?:[a-z0-9.-]+/)?{_LABEL.pattern})(?:=(?P<value>(?:{_LABEL.pattern})?))?"
@@ -111,6 +115,39 @@ class Permission(click.ParamType[str]):
             return ResourceId.parse(text).folded if "/" in text else str(ClientId.parse(text))
         except InvalidId as error:
             self.fail(str(error), param, ctx)
+
+
+class ClientOrResourceId(click.ParamType[ClientId | ResourceId]):
+    """A client id, or the ARM id of a user-assigned managed identity."""
+
+    name = "client id|resource id"
+
+    def convert(
+        self, value: str, param: click.Parameter | None, ctx: click.Context | None
+    ) -> ClientId | ResourceId:
+        """Return the id."""
+        try:
+            return ResourceId.parse(value) if "/" in value else ClientId.parse(value)
+        except InvalidId as error:
+            self.fail(str(error), param, ctx)
+
+
+class Label(click.ParamType[tuple[str, str]]):
+    """`KEY=VALUE`, as a pod has it.
+
+    https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/
+    """
+
+    name = "key=value"
+
+    def convert(
+        self, value: str, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
+        """Return key and value."""
+        found = _LABEL_AND_VALUE.fullmatch(value)
+        if found is None or max(map(len, found.group("key", "value"))) > _LONGEST_LABEL:
+            self.fail(f"{value!r} is no label: KEY=VALUE, as in a pod's metadata", param, ctx)
+        return f"{found['prefix']}{found['key']}", found["value"]
 
 
 class Selector(click.ParamType[str]):

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import click
 
 from podidentity.cli.objects import (
+    NAMESPACES,
+    ApplyResult,
     Object,
     apply,
     called,
@@ -35,8 +38,14 @@ from podidentity.wire.rbac import (
     Grantee,
     RoleHolder,
     binding,
+    ends_with,
     granted_names,
+    grantees,
+    grants,
     holders,
+    is_ours,
+    namespace_of,
+    owner,
     role,
     role_name,
 )
@@ -45,29 +54,120 @@ if TYPE_CHECKING:
     from podidentity.adapters.kube import Kube
 
 
-async def give(kube: Kube, names: Iterable[str], grantee: Grantee, giver: Giver) -> None:
-    """Grant these permissions to `grantee`, and print each object; raise CommandError.
+async def give(kube: Kube, names: Sequence[str], grantee: Grantee, giver: Giver) -> None:
+    """Grant these permissions to `grantee`, and print each object; raise CommandError."""
+    namespace = await uid_of_namespace(kube, grantee.namespace)
+    for name in names:
+        await make_role(kube, name, grantee)
+        await bind(kube, name, grantee, giver, namespace)
+
+
+async def uid_of_namespace(kube: Kube, name: str) -> str:
+    """Return the uid of the namespace, with which its grants end; raise CommandError."""
+    found = await find(kube, NAMESPACES, "", name)
+    if found is None:
+        raise CommandError(
+            f"There is no namespace {name}, and whoever made it later would have the identity",
+            "Create the namespace first, or correct --namespace.",
+        )
+    return str(found["metadata"]["uid"])
+
+
+async def make_role(kube: Kube, name: str, grantee: Grantee) -> ApplyResult:
+    """Have the ClusterRole of the permission `name`, which nobody has by that."""
+    with _granting(name, grantee):
+        result = await apply(kube, role(name))
+    click.echo(f"{called(role(name))} {result}")
+    return result
+
+
+async def bind(
+    kube: Kube, name: str, grantee: Grantee, giver: Giver, namespace: str
+) -> ApplyResult:
+    """Give the ClusterRole of the permission `name` to `grantee`, until the Namespace ends.
 
     A binding that `podidentity grant` made keeps its mark: no other command removes it.
     """
-    for name in names:
-        wanted = binding(name, grantee, giver)
-        made = ""
-        try:
-            click.echo(f"{called(role(name))} {await apply(kube, role(name))}")
-            made = f"{called(role(name))} exists, but nobody has it yet. "
-            there = await find(kube, CLUSTER_ROLE_BINDINGS, "", wanted["metadata"]["name"])
-            if there is not None and giver is not Giver.GRANT:
-                click.echo(f"{called(wanted)} unchanged")
-            else:
-                click.echo(f"{called(wanted)} {await apply(kube, wanted)}")
-        except KubeError as error:
-            if not error.forbidden:
-                raise
-            raise CommandError(
-                error.message,
-                f"{made}A cluster administrator grants it: {grant_command(name, grantee)}.",
-            ) from error
+    wanted = binding(name, grantee, giver, namespace)
+    made = f"{called(role(name))} exists, but nobody has it yet. "
+    with _granting(name, grantee, made):
+        there = await find(kube, CLUSTER_ROLE_BINDINGS, "", wanted["metadata"]["name"])
+        if there is None or giver is Giver.GRANT:
+            result = await apply(kube, wanted)
+        elif ends_with(there) == namespace:
+            result = ApplyResult.UNCHANGED
+        else:
+            result = await _end_with(kube, there, grantee.namespace, namespace)
+    click.echo(f"{called(wanted)} {result}")
+    return result
+
+
+async def _end_with(kube: Kube, found: Object, namespace: str, uid: str) -> ApplyResult:
+    """Have a ClusterRoleBinding end with its namespace; whom it is for stays as it is.
+
+    Who changes owners alone need not hold what the binding grants, so `enable` may do it.
+    """
+    change = {"metadata": {"ownerReferences": [owner(namespace, uid)]}}
+    await kube.merge(CLUSTER_ROLE_BINDINGS.path("", found["metadata"]["name"]), change)
+    return ApplyResult.CONFIGURED
+
+
+async def adopt(kube: Kube) -> None:
+    """Have grants of earlier versions, which end with nothing, end with their namespaces.
+
+    Those for a namespace that is not there are named: whoever makes it has the identity.
+    """
+    label = ",".join(f"{key}={value}" for key, value in LABELS.items())
+    for each in await find_all(kube, CLUSTER_ROLE_BINDINGS, labelSelector=label):
+        namespace = namespace_of(each)
+        if not namespace or ends_with(each):
+            continue
+        name = each["metadata"]["name"]
+        there = await find(kube, NAMESPACES, "", namespace)
+        if there is None:
+            click.echo(
+                f"warning: ClusterRoleBinding {name} is for namespace {namespace}, which is not "
+                "there: whoever makes it may use the identity. "
+                f"Remove it: kubectl delete clusterrolebinding {name}",
+                err=True,
+            )
+            continue
+        result = await _end_with(kube, each, namespace, there["metadata"]["uid"])
+        click.echo(f"clusterrolebinding.{RBAC}/{name} {result}: ends with namespace {namespace}")
+
+
+async def narrower(kube: Kube, name: str, grantee: Grantee) -> list[str]:
+    """Return the service accounts of a namespace that alone have a permission of it.
+
+    [] where all of them have it, or nobody.
+    """
+    namespace = grantee.namespace
+    with _granting(name, grantee):
+        found = await find_all(kube, CLUSTER_ROLE_BINDINGS)
+    held = [
+        grantee
+        for each in found
+        if each["roleRef"]["name"] == role_name(name)
+        for grantee in grantees(each)
+        if grantee.namespace in {"", namespace}
+    ]
+    if any(not each.service_account for each in held):
+        return []
+    return sorted({each.service_account for each in held})
+
+
+@contextmanager
+def _granting(name: str, grantee: Grantee, made: str = "") -> Iterator[None]:
+    """Turn a refusal of the block into a CommandError with an administrator's command."""
+    try:
+        yield
+    except KubeError as error:
+        if not error.forbidden:
+            raise
+        raise CommandError(
+            error.message,
+            f"{made}A cluster administrator grants it: {grant_command(name, grantee)}.",
+        ) from error
 
 
 def grant_command(name: str, grantee: Grantee) -> str:
@@ -84,7 +184,9 @@ async def take(
     # Bindings of other people count too: while one exists, the role stays.
     bindings = await find_all(kube, CLUSTER_ROLE_BINDINGS)
     of_role = [each for each in bindings if each["roleRef"]["name"] == role_name(name)]
-    going = [each for each in of_role if _giver(each) in given_by and _all_in(each, name, grantee)]
+    going = [
+        each for each in of_role if giver_of(each) in given_by and _all_in(each, name, grantee)
+    ]
     for each in going:
         await _remove(kube, "ClusterRoleBinding", each["metadata"]["name"])
     if of_role and len(going) == len(of_role):
@@ -117,6 +219,17 @@ async def take_unneeded(kube: Kube, ref: ObjectRef, gone: Object) -> None:
                 f"a permission may be left; an administrator can run {command}. {error.message}",
                 err=True,
             )
+
+
+async def take_all(kube: Kube) -> None:
+    """Remove every grant of ours, and the roles of them."""
+    of_ours = {"labelSelector": ",".join(f"{key}={value}" for key, value in LABELS.items())}
+    for each in await find_all(kube, CLUSTER_ROLE_BINDINGS, **of_ours):
+        if grants(each["roleRef"]):
+            await _remove(kube, "ClusterRoleBinding", each["metadata"]["name"])
+    for each in await find_all(kube, CLUSTER_ROLES, **of_ours):
+        if grants(each["metadata"]):
+            await _remove(kube, "ClusterRole", each["metadata"]["name"])
 
 
 class Roles:
@@ -158,6 +271,16 @@ class Roles:
         bindings = [found for each in of_roles for found in self._bindings.get(each, ())]
         return holders(name, roles, bindings)
 
+    def grants(self) -> list[tuple[str, Grantee, Object]]:
+        """Return each permission with whom it is given to, and the ClusterRoleBinding."""
+        return [
+            (name or "*", grantee, each)
+            for name, roles in self._roles.items()
+            for found in roles
+            for each in self._bindings.get(found["metadata"]["name"], ())
+            for grantee in grantees(each)
+        ]
+
     def grantees(self, names: Iterable[str]) -> set[Grantee]:
         """Return the pods that hold all these permissions."""
         by_name = [{granted.grantee for granted in self.holders(name)} for name in names]
@@ -177,10 +300,9 @@ def _names(identity: Object) -> tuple[str, ...]:
     return permission_names(parsed) if isinstance(parsed, AzureIdentity) else ()
 
 
-def _giver(found: Object) -> str:
+def giver_of(found: Object) -> str:
     """Return the command of ours that made a binding; "" for bindings of others."""
-    labels = found["metadata"].get("labels") or {}
-    if not LABELS.items() <= labels.items():
+    if not is_ours(found):
         return ""
     annotations = found["metadata"].get("annotations") or {}
     return str(annotations.get(GIVEN_BY, Giver.GRANT))

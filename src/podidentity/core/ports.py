@@ -55,6 +55,12 @@ class Cluster(Directory, Protocol):
         identity in its namespace; `-inf` if none happened since the agent started.
         """
 
+    def seen_at(self, pod: Pod) -> float:
+        """Return when the agent saw the pod of this uid first, in `Clock.monotonic` seconds.
+
+        `inf` for a pod that is not there.
+        """
+
     def assigned_at(self, pod: Pod) -> float:
         """Return the time of the last change of a controller's record of `pod`.
 
@@ -72,13 +78,17 @@ class Permissions(Protocol):
     def revision(self) -> int:
         """A number that grows when a decision turns into its opposite; not with time."""
 
-    def known(self, use: Use) -> bool | None:
-        """Return the decision if it is known and fresh, without a question."""
+    def known(self, use: Use, since: float) -> bool | None:
+        """Return the decision if it is known and fresh, without a question.
 
-    async def ask(self, use: Use) -> bool:
+        A permission that was asked for before `since`, in `Clock.monotonic` seconds, is not known:
+        it was another's of the same name.
+        """
+
+    async def ask(self, use: Use, since: float) -> bool:
         """Return the decision; all waiting requests share one question; raise NotReady.
 
-        During an outage of the API server an older decision stands.
+        During an outage of the API server an older decision stands, but none from before `since`.
         """
 
 

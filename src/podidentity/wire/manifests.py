@@ -146,6 +146,14 @@ def parse_exception(raw: Raw) -> AzurePodIdentityException | Malformed:
     return _parse(raw, EXCEPTION_KIND, _exception)
 
 
+def render_exception(exception: AzurePodIdentityException) -> dict[str, Any]:
+    """Return the object to send to the API server."""
+    spec: _Fields = {"podLabels": dict(exception.pod_labels)}
+    if exception.identities:
+        spec["azureIdentities"] = [str(each) for each in exception.identities]
+    return _rendered(EXCEPTION_KIND, exception.ref, spec)
+
+
 def parse_assigned(raw: Raw) -> AzureAssignedIdentity | Malformed:
     """Return the AzureAssignedIdentity in `raw`, or why it cannot be used."""
     return _parse(raw, ASSIGNED_KIND, _assigned)

@@ -4,6 +4,10 @@ There is one ClusterRole for each identity and one ClusterRoleBinding for each g
 do not count, because the owner of a namespace can make them. The API server lets nobody grant a
 permission that he does not hold, so a tenant cannot make these ClusterRoleBindings for himself.
 
+A ClusterRoleBinding is owned by the Namespace that it is for, so that the cluster deletes it with
+that one: whoever makes a namespace of the same name later is another.
+https://kubernetes.io/docs/concepts/architecture/garbage-collection/#owners-dependents
+
 https://kubernetes.io/docs/reference/access-authn-authz/rbac/#privilege-escalation-prevention-and-bootstrapping
 """
 
@@ -80,12 +84,46 @@ def role(name: str) -> dict[str, Any]:
     return {**_head("ClusterRole", role_name(name)), "rules": [rule]}
 
 
-def binding(name: str, grantee: Grantee, giver: Giver) -> dict[str, Any]:
-    """Return the ClusterRoleBinding that gives the permission `name`."""
+def binding(name: str, grantee: Grantee, giver: Giver, namespace: str = "") -> dict[str, Any]:
+    """Return the ClusterRoleBinding that gives the permission `name`.
+
+    It ends with the Namespace of the uid `namespace`; with none where that is "".
+    """
     made = _head("ClusterRoleBinding", binding_name(name, grantee))
     made["metadata"]["annotations"] = {GIVEN_BY: giver.value}
+    if namespace:
+        made["metadata"]["ownerReferences"] = [owner(grantee.namespace, namespace)]
     reference = {"apiGroup": RBAC, "kind": "ClusterRole", "name": role_name(name)}
     return {**made, "roleRef": reference, "subjects": [_subject(grantee)]}
+
+
+def owner(namespace: str, uid: str) -> dict[str, str]:
+    """Return the reference to the Namespace with which a ClusterRoleBinding ends."""
+    return {"apiVersion": "v1", "kind": "Namespace", "name": namespace, "uid": uid}
+
+
+def ends_with(found: Object) -> str:
+    """Return the uid of the Namespace with which a ClusterRoleBinding ends; "" for none."""
+    owners = found["metadata"].get("ownerReferences") or ()
+    return next((str(each["uid"]) for each in owners if each.get("kind") == "Namespace"), "")
+
+
+def namespace_of(found: Object) -> str:
+    """Return the one namespace whose pods a ClusterRoleBinding of ours is for; "" for others."""
+    if not is_ours(found) or not grants(found["roleRef"]):
+        return ""
+    found_in = {each.namespace for each in grantees(found)}
+    return found_in.pop() if len(found_in) == 1 else ""
+
+
+def grants(named: Object) -> bool:
+    """Whether this is the name of a ClusterRole of ours that holds a permission."""
+    return str(named["name"]).startswith(_PREFIX)
+
+
+def is_ours(found: Object) -> bool:
+    """Whether podidentity made an object."""
+    return LABELS.items() <= (found["metadata"].get("labels") or {}).items()
 
 
 def role_name(name: str) -> str:

@@ -230,7 +230,7 @@ async def ask_for_permissions(place: Place) -> None:
     """Ask whether a pod may use an identity, and whether somebody may read the metrics."""
     permissions = RbacPermissions(place.kube, SystemClock())
     with suppress(NotReady):
-        await permissions.ask(Use(ObjectRef("shop", "default"), CLIENT))
+        await permissions.ask(Use(ObjectRef("shop", "default"), CLIENT), 0)
     metrics = PathPermissions(place.kube, SystemClock(), path="/metrics")
     await metrics.access(f"Bearer {place.token}".encode(), "10.244.0.9")
 

@@ -248,7 +248,7 @@ class Decider:
                 return found
             subject, identity = Subject(found.pod, subject.evidence), found.identity
             if isinstance(found, Undecided):
-                answer = await self._ask(found.question)
+                answer = await self._ask(found.question, self._cluster.seen_at(pod))
                 if isinstance(answer, PodIdentityError):
                     return no_token(answer, subject, identity=identity)
                 answers[found.question] = answer
@@ -271,10 +271,13 @@ class Decider:
         self, pod: Pod, request: TokenRequest, ambiguity: Ambiguity, answers: dict[Use, bool]
     ) -> tuple[Match, Decision]:
         """Return the decision by what is known now; `answers` were just given by the cluster."""
-        known = self._permissions.known if self._permissions else answers.get
-        permitted = (
-            (lambda use: answers[use] if use in answers else known(use)) if answers else known
-        )
+        permissions, since = self._permissions, self._cluster.seen_at(pod)
+
+        def permitted(use: Use) -> bool | None:
+            if use in answers or permissions is None:
+                return answers.get(use)
+            return permissions.known(use, since)
+
         matched = self._match(pod)
         found = decide(
             matched, request, permitted, ambiguity=ambiguity, authorization=self._authorization
@@ -298,12 +301,12 @@ class Decider:
         limit = self.policy.hold.change
         return bool(await wait_until_found(lambda: cluster.synced, cluster, self._clock, limit))
 
-    async def _ask(self, use: Use) -> bool | NotReady:
+    async def _ask(self, use: Use, since: float) -> bool | NotReady:
         """Return the cluster's decision, or why it must be known and cannot be."""
         if self._permissions is None:
             return True
         try:
-            return await self._permissions.ask(use)
+            return await self._permissions.ask(use, since)
         except NotReady as error:
             return True if self._authorization is Authorization.OBSERVE else error
 

@@ -166,9 +166,10 @@ class Prefetcher:
         permissions = self._permissions
         if permissions is None or self._policy.authorization is not Authorization.RBAC:
             return True
+        since = self._cluster.seen_at(pod)
         for use in uses_of(pod, entitlement):
-            known = permissions.known(use)
-            if not (await permissions.ask(use) if known is None else known):
+            known = permissions.known(use, since)
+            if not (await permissions.ask(use, since) if known is None else known):
                 return False
         return True
 

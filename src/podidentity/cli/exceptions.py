@@ -1,0 +1,271 @@
+"""`podidentity exception`: pods that the node's own IMDS answers; `az aks` has the same verbs.
+
+An exception gives its pods every identity of the node, so each command says whether it has an
+effect where it is: that is NMI's to decide (`--exception-namespaces`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import click
+
+from podidentity.cli.agent_choices import choices_of_nmi
+from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
+from podidentity.cli.objects import Object, apply, called, find, remove
+from podidentity.cli.output import FORMATS, CommandError, data, examples, output_option, table
+from podidentity.cli.parameters import ClientOrResourceId, Label, Name
+from podidentity.core.decision import Rules, without_effect
+from podidentity.core.resources import (
+    AzurePodIdentityException,
+    ClientId,
+    Malformed,
+    ObjectRef,
+    ResourceId,
+)
+from podidentity.wire.kube import AZURE_POD_IDENTITY_EXCEPTIONS
+from podidentity.wire.manifests import parse_exception, render_exception
+
+if TYPE_CHECKING:
+    from podidentity.adapters.kube import Kube
+
+_Command = Callable[..., None]
+
+_namespace = click.option("-n", "--namespace", type=Name(), required=True, help="Of its pods.")
+_name = click.option("--name", type=Name(), required=True, help="Name of the exception.")
+
+
+def _whom(command: _Command) -> _Command:
+    """Add the options for the pods and their identities to `command`."""
+    for option in (
+        click.option(
+            "--identity",
+            "identities",
+            type=ClientOrResourceId(),
+            multiple=True,
+            help="Client id or ARM id that they may ask for; may be repeated.  [default: all]",
+        ),
+        click.option(
+            "--pod-labels",
+            "labels",
+            type=Label(),
+            multiple=True,
+            required=True,
+            help="Label that the pods have, one of all that they must; may be repeated.",
+        ),
+        _name,
+        _namespace,
+    ):
+        command = option(command)
+    return command
+
+
+@click.group(
+    name="exception",
+    epilog=examples(
+        "podidentity exception add --namespace agents --name agent --pod-labels app=agent",
+        "podidentity exception list",
+    ),
+)
+def exception() -> None:
+    """Let pods use the node's own identities, as without podidentity."""
+
+
+@exception.command(
+    epilog=examples(
+        "podidentity exception add --namespace agents --name agent --pod-labels app=agent",
+        "podidentity exception add --namespace agents --name agent --pod-labels app=agent \\",
+        "    --pod-labels tier=node --identity 11111111-2222-3333-4444-555555555555",
+    )
+)
+@_whom
+@cluster_options
+def add(
+    *,
+    target: ClusterTarget,
+    namespace: str,
+    name: str,
+    labels: Sequence[tuple[str, str]],
+    identities: Sequence[ClientId | ResourceId],
+) -> None:
+    """Except the pods of a namespace that have all these labels.
+
+    One that is there with these labels stays as it is; with others the command fails.
+    """
+    wanted = _wanted(ObjectRef(namespace, name), labels, identities)
+    on_cluster(target, lambda kube: _add(kube, wanted))
+
+
+@exception.command(
+    epilog=examples(
+        "podidentity exception update --namespace agents --name agent --pod-labels app=other"
+    )
+)
+@_whom
+@cluster_options
+def update(
+    *,
+    target: ClusterTarget,
+    namespace: str,
+    name: str,
+    labels: Sequence[tuple[str, str]],
+    identities: Sequence[ClientId | ResourceId],
+) -> None:
+    """Give an exception other labels and identities, in place of all that it has."""
+    wanted = _wanted(ObjectRef(namespace, name), labels, identities)
+    on_cluster(target, lambda kube: _update(kube, wanted))
+
+
+@exception.command(
+    name="list",
+    epilog=examples(
+        "podidentity exception list",
+        "podidentity exception list --namespace agents -o json | jq '.[].podLabels'",
+    ),
+)
+@click.option("-n", "--namespace", type=Name(), help="Only this namespace.")
+@output_option(*FORMATS, default="table")
+@cluster_options
+def list_exceptions(*, target: ClusterTarget, namespace: str | None, output: str) -> None:
+    """List the exceptions of a cluster, and say which have an effect."""
+    entries = on_cluster(target, lambda kube: _read(kube, namespace or ""))
+    if output != "table":
+        click.echo(data([each.as_data() for each in entries], output))
+    elif entries:
+        click.echo(table(HEAD, [each.row() for each in entries]))
+    else:
+        where = f"namespace {namespace}" if namespace else "this cluster"
+        click.echo(f"There is no AzurePodIdentityException in {where}.")
+    for entry in entries if output == "table" else ():
+        if entry.why:
+            click.echo(f"{entry.found.ref}: {entry.why}")
+
+
+@exception.command(epilog=examples("podidentity exception delete --namespace agents --name agent"))
+@_namespace
+@_name
+@cluster_options
+def delete(*, target: ClusterTarget, namespace: str, name: str) -> None:
+    """Take an exception away: its pods get what is bound to them, as others. None is no failure."""
+    manifest = render_exception(
+        AzurePodIdentityException(ref=ObjectRef(namespace, name), pod_labels={})
+    )
+    there = on_cluster(target, lambda kube: remove(kube, manifest))
+    click.echo(f"{called(manifest)} {'deleted' if there else 'not found'}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """An exception of the cluster, and why it has no effect; "" where it has."""
+
+    found: AzurePodIdentityException | Malformed
+    why: str
+
+    def row(self) -> tuple[str, ...]:
+        """Return its row of the table."""
+        found = self.found
+        labels, identities = ("-", "-")
+        if isinstance(found, AzurePodIdentityException):
+            labels = _shown(found) or "-"
+            identities = ",".join(map(str, found.identities)) or "all"
+        state = "without effect" if self.why else "in effect"
+        return found.ref.namespace, found.ref.name, labels, identities, state
+
+    def as_data(self) -> dict[str, object]:
+        """Return it for programs."""
+        found = self.found
+        known = render_exception(found)["spec"] if not isinstance(found, Malformed) else {}
+        why = {"why": self.why} if self.why else {}
+        ref = {"namespace": found.ref.namespace, "name": found.ref.name}
+        return {**ref, **known, "inEffect": not self.why, **why}
+
+
+HEAD = ("NAMESPACE", "NAME", "POD LABELS", "IDENTITIES", "STATE")
+
+
+def entry_of(found: AzurePodIdentityException | Malformed, rules: Rules) -> Entry:
+    """Return an exception with its effect by NMI's `rules`."""
+    if isinstance(found, Malformed):
+        return Entry(found=found, why=f"it cannot be used: {found.why}.")
+    if not found.pod_labels:
+        return Entry(found=found, why="It names no label, so it is for no pod.")
+    refusal = without_effect(found, rules)
+    return Entry(found=found, why=f"{refusal.message} {refusal.next_step}" if refusal else "")
+
+
+def _wanted(
+    ref: ObjectRef,
+    labels: Sequence[tuple[str, str]],
+    identities: Sequence[ClientId | ResourceId],
+) -> AzurePodIdentityException:
+    twice = {key for key, value in labels for other, of in labels if key == other and value != of}
+    if twice:
+        raise click.UsageError(f"a pod has one value of each label, not two of {min(twice)!r}")
+    return AzurePodIdentityException(
+        ref=ref, pod_labels=dict(labels), identities=tuple(dict.fromkeys(identities))
+    )
+
+
+async def _add(kube: Kube, wanted: AzurePodIdentityException) -> None:
+    there = await find(kube, AZURE_POD_IDENTITY_EXCEPTIONS, *wanted.ref)
+    if there is not None and not _same(there, wanted):
+        raise CommandError(
+            f"AzurePodIdentityException {wanted.ref} exists, for other pods or identities",
+            "Choose another --name, or run podidentity exception update.",
+        )
+    manifest = render_exception(wanted)
+    result = "unchanged" if there is not None else await apply(kube, manifest)
+    click.echo(f"{called(manifest)} {result}")
+    await _say_effect(kube, wanted)
+
+
+async def _update(kube: Kube, wanted: AzurePodIdentityException) -> None:
+    there = await find(kube, AZURE_POD_IDENTITY_EXCEPTIONS, *wanted.ref)
+    if there is None:
+        raise CommandError(
+            f"There is no AzurePodIdentityException {wanted.ref}",
+            "podidentity exception list shows all; podidentity exception add makes one.",
+        )
+    manifest = render_exception(wanted)
+    # A merge keeps what it does not name: labels that go are named as null.
+    before = there.get("spec", {}).get("podLabels") or {}
+    gone = dict.fromkeys(key for key in before if key not in wanted.pod_labels)
+    spec = manifest["spec"]
+    change = {**spec, "podLabels": {**spec["podLabels"], **gone}}
+    if not wanted.identities:
+        change["azureIdentities"] = None
+    await kube.merge(AZURE_POD_IDENTITY_EXCEPTIONS.path(*wanted.ref), {"spec": change})
+    click.echo(f"{called(manifest)} {'unchanged' if _same(there, wanted) else 'configured'}")
+    await _say_effect(kube, wanted)
+
+
+async def _say_effect(kube: Kube, wanted: AzurePodIdentityException) -> None:
+    choices = await choices_of_nmi(kube)
+    entry = entry_of(wanted, choices.rules)
+    if entry.why:
+        click.echo(f"warning: {entry.why}", err=True)
+        return
+    whose = " or ".join(map(str, wanted.identities)) or "every identity of their node"
+    click.echo(f"Pods of namespace {wanted.ref.namespace} with {_shown(wanted)} get {whose}.")
+
+
+async def _read(kube: Kube, namespace: str) -> list[Entry]:
+    page = await kube.list_all(AZURE_POD_IDENTITY_EXCEPTIONS.path(namespace))
+    choices = await choices_of_nmi(kube)
+    entries = [entry_of(parse_exception(each), choices.rules) for each in page.items]
+    return sorted(entries, key=lambda each: each.found.ref)
+
+
+def _same(there: Object, wanted: AzurePodIdentityException) -> bool:
+    found = parse_exception(json.dumps(there).encode())
+    return isinstance(found, AzurePodIdentityException) and (
+        dict(found.pod_labels) == dict(wanted.pod_labels)
+        and set(found.identities) == set(wanted.identities)
+    )
+
+
+def _shown(found: AzurePodIdentityException) -> str:
+    return ",".join(f"{key}={value}" for key, value in sorted(found.pod_labels.items()))

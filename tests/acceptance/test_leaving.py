@@ -1,0 +1,31 @@
+"""Leaving as docs/how-to/leave.md says: what is gone, what stays, and nothing is open."""
+
+from __future__ import annotations
+
+from podidentity_sandbox.azure.client import AzureOperator
+from podidentity_sandbox.weather import CALM
+from tests.acceptance.sandbox import ASK, one_node
+from tests.acceptance.test_leaks import leaked
+from tests.acceptance.test_seeing import for_a_cluster, typed
+
+
+async def test_who_leaves_as_the_page_says_leaves_nothing_attached_granted_or_open() -> None:
+    (commands,) = for_a_cluster("docs/how-to/leave.md")
+    async with one_node("leaving", weather=CALM) as place, AzureOperator(place.plan) as azure:
+        await place.bind()
+        place.start_pod()
+        assert (await place.ask())[0] == 200
+        said = typed(place, commands, {"shop": "default", "orders": "bound"})
+        assert "detached" in said
+        objects = (
+            "daemonsets,clusterroles,clusterrolebindings,azureidentities,azureidentitybindings"
+        )
+        left = place.run("kubectl", "get", objects, "-A", "-o", "name")
+        ours = {each for each in left.split() if "nmi" in each or "podidentity" in each}
+        assert {each.rpartition("/")[2] for each in ours} == {"podidentity-commands"}  # deployer's
+        assert "azureidentities" in place.run("kubectl", "get", "crds", "-o", "name")
+        # The rules stay: nobody answers, and what is asked does not reach the real IMDS.
+        ask = ASK.format(seconds=5, nonce="after", resource="https://vault.azure.net")
+        assert (await place.shell(ask)).exit == 7
+        assert await leaked(azure, "after") == 0
+        assert "podid" in place.on_node("nft", "list", "tables")
