@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import threading
 
 import pytest
 from azure.core.credentials import AccessToken
 from azure.core.exceptions import ClientAuthenticationError
 
+from podidentity.adapters import azure_login
 from podidentity.adapters.azure_login import AzureLogin
 from podidentity.wire.arm import ArmError
 
@@ -38,6 +40,43 @@ async def test_a_refused_login_is_one_line_with_the_ways_to_sign_in() -> None:
     assert message.startswith("AADSTS7000215: Invalid client secret. Trace: 1 Run az")
     assert "\n" not in message
     assert "AZURE_CLIENT_SECRET" in message
+
+
+class Deaf:
+    """A credential whose neighbour never answers."""
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+        self.answer = threading.Event()
+
+    def get_token(self, *_: str, **__: object) -> AccessToken:
+        self.asked.set()
+        self.answer.wait()
+        return AccessToken("late", 0)
+
+
+async def test_a_sign_in_that_nobody_answers_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(azure_login, "SIGN_IN_SECONDS", 0.01)
+    deaf = Deaf()
+    with pytest.raises(ArmError, match=r"Nobody signs you in within 0.01 s.*az login"):
+        await AzureLogin(deaf).token(SCOPE)
+    deaf.answer.set()
+
+
+def test_a_program_ends_though_a_sign_in_goes_on() -> None:
+    """As at Ctrl-C: the loop ends, and waits for no thread."""
+    deaf = Deaf()
+
+    async def interrupted() -> None:
+        asking = asyncio.create_task(AzureLogin(deaf).token(SCOPE))
+        await asyncio.to_thread(deaf.asked.wait)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+
+    asyncio.run(interrupted())
+    assert not deaf.answer.is_set()
+    deaf.answer.set()
 
 
 async def test_without_azure_identity_it_says_what_to_install(

@@ -57,6 +57,28 @@ async def test_requests_carry_who_asks_and_what_is_meant(tmp_path: Path) -> None
         assert "User-Agent: test/1" in each.head
 
 
+@pytest.mark.parametrize(
+    ("status", "body", "passed"),
+    [
+        (200, {"ready": True}, True),
+        (503, {"ready": False, "kind": "x"}, True),
+        (503, {"kind": "Status", "message": "error trying to reach service"}, False),
+        (403, {"kind": "Status", "reason": "Forbidden", "message": "no"}, False),
+    ],
+)
+async def test_what_a_pod_answers_behind_the_server_is_passed_on_and_the_servers_own_is_an_error(
+    status: int, body: Any, passed: bool
+) -> None:
+    transport = httpx2.MockTransport(lambda _: httpx2.Response(status, json=body))
+    kube = Kube(httpx2.AsyncClient(base_url="https://api", transport=transport), reads=3)
+    if passed:
+        assert json.loads(await kube.passed_on("/p/proxy/readyz")) == body
+    else:
+        with pytest.raises(KubeError, match=str(status)):
+            await kube.passed_on("/p/proxy/readyz")
+    await kube.close()
+
+
 async def test_a_list_in_parts_is_read_whole(tmp_path: Path) -> None:
     first = {"metadata": {"resourceVersion": "9", "continue": "more"}, "items": [1, 2]}
     second = {"metadata": {"resourceVersion": "9"}, "items": [3]}

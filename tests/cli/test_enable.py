@@ -232,6 +232,25 @@ def test_without_pod_identity_it_says_how_to_enable_it(
     )
 
 
+@pytest.mark.parametrize("more", [[], ["--dry-run"]])
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [
+        ("--debug-prot=8087", "No such option '--debug-prot'. Did you mean"),
+        ("--nmi-port=70000", "70000 is no port"),
+        ("--hold=soon", "soon"),
+    ],
+)
+def test_a_flag_with_which_nmi_would_not_start_is_refused_before_anything_is_asked(
+    podidentity: Run, monkeypatch: pytest.MonkeyPatch, flag: str, said: str, more: list[str]
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", "/no/such/file")
+    ran = podidentity("enable", f"--nmi-arg={flag}", *more)
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.startswith("error: NMI would not start with these flags: ")
+    assert said in ran.err
+
+
 def test_a_dry_run_prints_what_kubectl_takes_and_asks_no_cluster(
     podidentity: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

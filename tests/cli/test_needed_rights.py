@@ -13,6 +13,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -209,6 +210,11 @@ def to_check(scene: Scene) -> None:
     enabled(scene)
 
 
+def bundled(ran: Ran) -> bool:
+    """Whether an archive was written, and nothing was refused for it."""
+    return told_all(ran) and "Wrote " in ran.err and " cannot " not in ran.err
+
+
 def to_check_by_node(scene: Scene) -> None:
     scene.bound("orders", type=3, tenantID="contoso.com", federation={"audience": "api://other"})
     enabled(scene, as_node=True)
@@ -306,19 +312,36 @@ CASES: tuple[Case, ...] = (
     Case(
         command="check",
         line="check -o json",
-        parts=("secrets", "account", "no-mic-there"),
+        parts=("secrets", "account", "no-mic-there", "issuer"),
         prepare=to_check,
         whole=told_all,
     ),
     Case(
         command="check",
         line="check -o json",
-        parts=("node-tokens", "no-mic-there"),
+        parts=("node-tokens", "no-mic-there", "issuer"),
         only=("node-tokens",),
         prepare=to_check_by_node,
         whole=told_all,
         minor=36,
     ),
+    Case(
+        command="check",
+        line="check -o json --bundle {folder}/{ns}.tar.gz",
+        parts=("account", "no-mic-there", "issuer", "bundle"),
+        only=("bundle",),
+        prepare=to_check,
+        whole=bundled,
+    ),
+    Case(
+        command="check",
+        line="check -o json --probes",
+        parts=("secrets", "account", "no-mic-there", "issuer", "probes"),
+        only=("probes",),
+        prepare=to_check,
+        whole=told_all,
+    ),
+    Case(command="check --pre", line="check --pre -o json", whole=told_all),
     Case(
         command="check --pod",
         line="check --pod {ns}/a",
@@ -852,6 +875,14 @@ CASES += (
         prepare=without_mic,
         whole=lambda ran: "MIC is not ready after 1 s" in ran.err,
     ),
+    Case(
+        command="enable",
+        line=f"{ENABLE} --mic --mic-arg=--use-managed-identity",
+        parts=("mic", "mic-exception"),
+        only=("mic-exception",),
+        prepare=without_mic,
+        times=2,
+    ),
     of_part("enable", "no-mic", f"{ENABLE} --no-mic", with_mic),
     of_part("disable", "no-mic", "disable", with_mic),
     of_part("enable", "archived-mic", ENABLE, with_the_archived_mic),
@@ -958,7 +989,7 @@ def place(world: World, request: pytest.FixtureRequest, case: Case) -> World:
 
 @pytest.fixture
 def run(
-    place: World, podidentity: Run, monkeypatch: pytest.MonkeyPatch
+    place: World, podidentity: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Iterator[Callable[[Case, list[Single]], Ran]]:
     """Run a case as a person with these rights alone, in a namespace of its own."""
     monkeypatch.setattr(path_check, "SECONDS", 0.3)
@@ -975,6 +1006,7 @@ def run(
             "client": scene.client,
             "identity": IDENTITY,
             "managed": scene.managed,
+            "folder": str(tmp_path),
         }
         with holding(place, PERSON, [_in(each, scene.ns) for each in rights]):
             for _ in range(case.times):

@@ -123,6 +123,12 @@ class Arm(_Endpoint):
         response = await self._ask("GET", self._url(identity.spelling, arm.IDENTITY_API))
         return arm.parse_identity(response.content)
 
+    async def federated_credentials(self, identity: ResourceId) -> list[arm.FederatedCredential]:
+        """Return what the managed identity's Entra trusts; raise ArmError."""
+        place = f"{identity.spelling}/federatedIdentityCredentials"
+        response = await self._ask("GET", self._url(place, arm.IDENTITY_API))
+        return arm.parse_credentials(response.content)
+
     async def host(self, host: Host) -> HostIdentities:
         """Return the identities of `host`; raise ArmError."""
         response = await self._ask("GET", self._url(host.resource_id, arm.COMPUTE_API))

@@ -1,12 +1,17 @@
 """The Azure sign-in of the person at the shell, by azure-identity as in every Azure tool.
 
 Only commands use it. NMI takes its tokens from IMDS and Entra and never loads azure-identity.
+
+azure-identity waits for minutes where nobody answers, and cannot be cancelled. So it is asked in a
+thread that nobody waits for: not longer than `SIGN_IN_SECONDS`, and not after Ctrl-C.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from podidentity.wire.arm import ArmError
@@ -14,6 +19,8 @@ from podidentity.wire.arm import ArmError
 if TYPE_CHECKING:
     from azure.core.credentials import TokenCredential
 
+SIGN_IN_SECONDS = 60.0
+"""A sign-in by az takes some seconds, by Entra less."""
 SIGN_IN = (
     "Run az login, or set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, or run this "
     "on a machine with a managed identity."
@@ -36,7 +43,36 @@ class AzureLogin:
 
     async def token(self, scope: str) -> str:
         """Return an access token for `scope`; raise ArmError with the way to sign in."""
-        return await asyncio.to_thread(self._token, scope)
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[str] = loop.create_future()
+
+        def settle(token: str | None, error: Exception | None) -> None:
+            if answer.done():
+                return  # nobody waits any more
+            if error is not None:
+                answer.set_exception(error)
+            else:
+                answer.set_result(str(token))
+
+        def ask() -> None:
+            token, failed = None, None
+            try:
+                token = self._token(scope)
+            except Exception as error:  # noqa: BLE001 - it is raised where the token is awaited
+                failed = error
+            with suppress(RuntimeError):  # the loop has ended meanwhile
+                loop.call_soon_threadsafe(settle, token, failed)
+
+        threading.Thread(target=ask, name="sign-in", daemon=True).start()
+        try:
+            async with asyncio.timeout(SIGN_IN_SECONDS):
+                return await answer
+        except TimeoutError as error:
+            raise ArmError(
+                "SignIn",
+                f"Nobody signs you in within {SIGN_IN_SECONDS:g} s: look at the network, at "
+                f"HTTPS_PROXY, and at Azure's status. {SIGN_IN}",
+            ) from error
 
     def _token(self, scope: str) -> str:
         if self._credential is None:

@@ -38,6 +38,7 @@ from podidentity.wire.kube import (
     KubeError,
     NotKubernetes,
     Page,
+    is_status,
     parse_error,
     parse_event,
     parse_list,
@@ -169,6 +170,22 @@ class Kube:
     async def get(self, path: str, params: Mapping[str, str] | None = None) -> bytes:
         """Return the object at `path` as JSON; raise KubeError."""
         return await self._send("GET", path, params=params)
+
+    async def passed_on(self, path: str) -> bytes:
+        """Return what a pod answers behind the API server's proxy, of whatever status.
+
+        Raises KubeError where the API server answers in the pod's place: it may not be asked, or
+        cannot reach the pod.
+        """
+        try:
+            response = await self._client.get(path, headers=self._headers)
+        except _FAILED as error:
+            self._failed("GET", path)
+            raise self._unreachable(error) from error
+        if response.is_error and is_status(response.content):
+            self._failed("GET", path)
+            raise _refusal(response, response.content)
+        return response.content
 
     async def list(self, path: str, params: Mapping[str, str] | None = None) -> Page:
         """Return one page (`params`: limit, continue, selectors); raise KubeError."""

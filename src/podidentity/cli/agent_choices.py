@@ -6,7 +6,7 @@ Variables and files of this machine do not count: they are not those of NMI.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ import click
 from podidentity.cli.connection import right_to
 from podidentity.cli.nmi import nmi, settings_from
 from podidentity.cli.objects import Object
+from podidentity.cli.output import CommandError
 from podidentity.cli.redirects import redirect_of
 from podidentity.cli.rollout import namespace_of_nmi, nmi_of
 from podidentity.core.attestation import STRICT_TRUST, AttestationMode, Trust
@@ -24,6 +25,7 @@ from podidentity.core.decision import STRICT, Authorization, Rules
 from podidentity.core.federation import IDENTITIES_NAMESPACE
 from podidentity.kernel.rules import Redirect
 from podidentity.manifests import ACCOUNT, NAMESPACE
+from podidentity.manifests import nmi as nmi_manifests
 from podidentity.nmi.rules import rules_of, trust_of
 from podidentity.wire.azure_environment import STACK
 from podidentity.wire.kube import KubeError
@@ -102,6 +104,22 @@ def chosen(daemon_set: Object) -> Choices:
         choices = _defaults(error.format_message())
     account = daemon_set["spec"]["template"]["spec"].get("serviceAccountName", ACCOUNT)
     return replace(choices, account=account)
+
+
+def choices_of_flags(flags: Sequence[str]) -> Choices:
+    """Return the choices that these flags of NMI make; raise CommandError for wrong ones.
+
+    NMI would end with the same words on each node, after it was put there.
+    """
+    (container, *_) = nmi_manifests(extra_args=flags)[-1]["spec"]["template"]["spec"]["containers"]
+    try:
+        _parsed(container["args"][1:], {})
+    except click.ClickException as error:
+        raise CommandError(
+            f"NMI would not start with these flags: {error.format_message()}",
+            "Correct --nmi-arg, or PODIDENTITY_NMI_ARGS. docs/reference/nmi.md has all flags.",
+        ) from error
+    return chosen(nmi_manifests(extra_args=flags)[-1])
 
 
 def _defaults(why: str) -> Choices:

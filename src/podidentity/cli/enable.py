@@ -14,7 +14,7 @@ import click
 
 from podidentity import __version__
 from podidentity.cli import admission_policies, controller, local_redirect
-from podidentity.cli.agent_choices import Choices, chosen
+from podidentity.cli.agent_choices import Choices, choices_of_flags, chosen
 from podidentity.cli.azure_access import detach_command, host_name, recorded_hosts
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster, right_to
 from podidentity.cli.federation import permit_accounts
@@ -252,7 +252,7 @@ def enable(
     if nmi_args:
         click.echo(f"flags of NMI: {nmi_args}", err=True)
     flags = (*shlex.split(nmi_args), *nmi_arg)
-    choices = chosen(nmi(extra_args=flags)[-1])
+    choices = choices_of_flags(flags)
     redirect = _redirect(choices) if backend == Backend.LRP else None
     made = partial(
         nmi,

@@ -113,6 +113,7 @@ def _counts(parts: tuple[str, ...], wanted: set[str]) -> bool:
     return not parts or not wanted.isdisjoint(parts)
 
 
+ADOPT = "migrate-adopt"
 GRANT, ATTACH, LOOK_UP, FEDERATED = "grant", "attach", "look-up", "federated"
 ACCOUNT_PART, DETACH, KEEP, REVOKE = "account", "detach", "keep-attached", "revoke"
 OWN_NAMESPACE, AS_NODE, STARTUP_TAINT = "own-namespace", "node-tokens", "startup-taint"
@@ -120,9 +121,11 @@ FIRST_GRANTS, EXTENSIONS, OLD = "first-grants", "aks-extensions", "version-0.1"
 NO_TAINT, WAIT, PURGE, AZURE, SECRETS = "no-startup-taint", "wait", "purge", "azure", "secrets"
 LRP, NO_LRP, AUTOMATIC = "lrp", "no-lrp", "aks-automatic"
 MIC, MIC_WAIT, NO_MIC, ARCHIVED_MIC = "mic", "wait-for-mic", "no-mic", "archived-mic"
-MIC_THERE, NO_MIC_THERE = "mic-there", "no-mic-there"
+MIC_THERE, NO_MIC_THERE, BUNDLE = "mic-there", "no-mic-there", "bundle"
+MIC_EXCEPTION = "mic-exception"
 HOST, NO_POLICIES = "host", "no-admission-policies"
-APPLY, ROLLBACK, ADOPT = "migrate-apply", "migrate-rollback", "migrate-adopt"
+APPLY, ROLLBACK = "migrate-apply", "migrate-rollback"
+PROBES, ISSUER = "probes", "issuer"
 EXCEPT, CHANGE, EXCEPTED, NO_EXCEPTION = (
     f"exception-{each}" for each in ("add", "update", "list", "delete")
 )
@@ -142,10 +145,15 @@ PARTS: Mapping[str, str] = {
     LRP: "makes or reads Cilium's policies: `--backend lrp`",
     NO_LRP: "takes back what an earlier `--backend lrp` made",
     MIC: "puts MIC into the cluster, or changes it: `--mic`, or where it is",
+    MIC_EXCEPTION: "excepts MIC's pods, which sign in by their machine's identity: `--mic-arg` "
+    "with `--use-managed-identity` or `--cloudconfig`",
     MIC_WAIT: "says when MIC is ready: without `--no-wait`, where MIC is",
     NO_MIC: "takes MIC away: `enable --no-mic`, `disable`",
     ARCHIVED_MIC: "lets the exception of AAD Pod Identity's MIC count: where that runs",
     MIC_THERE: "looks at MIC, where it is",
+    PROBES: "asks each NMI about its node: `--probes`",
+    ISSUER: "reads the issuer of the cluster's tokens: where identities are federated",
+    BUNDLE: "writes an archive for a ticket: `--bundle`",
     NO_MIC_THERE: "looks for records that nobody keeps, where no MIC is",
     HOST: "pauses the machine of a node: `--host NODE`",
     APPLY: "grants what is missing: `migrate apply`",
@@ -166,7 +174,7 @@ PARTS: Mapping[str, str] = {
     NO_POLICIES: "takes admission policies back, with `--no-admission-policies`",
     WAIT: "says when NMI is ready on each node, or why it is not: without `--no-wait`",
     PURGE: "deletes the custom resources: `--purge`",
-    AZURE: "asks Azure which identities the node's machine has: `--azure`",
+    AZURE: "asks Azure about machines, and `check` about federated credentials: `--azure`",
     SECRETS: "reads the secrets of identities of types 1 and 2",
 }
 """The parts of the commands' work, and when they do them."""
@@ -278,6 +286,7 @@ _REDIRECT = _names("DaemonSet", local_redirect())
 _LOCAL_REDIRECT = _names("CiliumLocalRedirectPolicy", local_redirect())
 _DENIAL = _names("CiliumClusterwideNetworkPolicy", local_redirect())
 _OF_TAINT = _names("ClusterRoleBinding", _FOR_TAINT)
+_EXCEPTIONS_OF_MIC = _names("AzurePodIdentityException", _OF_MIC)
 _OF_AKS = _names("AzurePodIdentityException", aks_exceptions())
 _NAMESPACES_OF_AKS = sorted({each["metadata"]["namespace"] for each in aks_exceptions()})
 
@@ -356,6 +365,7 @@ def _to_have_mic() -> Iterator[Right]:
     yield from _to_place(_OF_MIC, MIC)
     for where, resource, only in _objects_of_mic():
         yield from _to_apply(resource, names=only, at=where, parts=[MIC])
+    yield from _to_apply(_EXCEPTIONS, names=_EXCEPTIONS_OF_MIC, at=_NMI, parts=[MIC_EXCEPTION])
     yield from _to("watch", _DEPLOYMENTS, at=_NMI, names=names, parts=[MIC_WAIT])
     yield from _to("get", _EXCEPTIONS, names=[OLD_EXCEPTION], parts=[ARCHIVED_MIC])
 
@@ -365,13 +375,7 @@ def _to_take_mic() -> Iterator[Right]:
         yield from _to("delete", resource, at=where, names=only, parts=[NO_MIC])
     for resource, kind in zip(_ROLES, ("ClusterRole", "ClusterRoleBinding"), strict=True):
         yield from _to("delete", resource, names=_names(kind, _OF_MIC), parts=[NO_MIC])
-    yield from _to(
-        "delete",
-        _EXCEPTIONS,
-        at=_NMI,
-        names=_names("AzurePodIdentityException", _OF_MIC),
-        parts=[NO_MIC],
-    )
+    yield from _to("delete", _EXCEPTIONS, at=_NMI, names=_EXCEPTIONS_OF_MIC, parts=[NO_MIC])
 
 
 def _objects_of_mic() -> Iterator[tuple[Where, str, list[str]]]:
@@ -558,8 +562,26 @@ def _check() -> Iterator[Right]:
     names = _names("CustomResourceDefinition", crds())
     yield from _to("get", _CRDS, names=names, without=fails)
     yield from _to("create", "subjectaccessreviews.authorization.k8s.io", without=fails)
-    yield from _to("list", _ASSIGNED, parts=[NO_MIC_THERE], without=fails)
+    yield from _to("list", _ASSIGNED, parts=[NO_MIC_THERE, BUNDLE], without=fails)
     yield from _to("list", "namespaces", without=fails)
+    yield from _to(
+        "get",
+        *("pods/log", "pods/proxy"),
+        at=_NMI,
+        parts=[BUNDLE],
+        without="names what is missing in the archive",
+    )
+    yield from _to("get", "pods/proxy", at=_NMI, parts=[PROBES], without=fails)
+    yield from _to("get", "/.well-known/openid-configuration", parts=[ISSUER], without=fails)
+
+
+def _check_pre() -> Iterator[Right]:
+    fails = "says what it could not check, and ends with status 1"
+    yield from _to("list", _DAEMON_SETS, _DEPLOYMENTS, "nodes", without=fails)
+    yield from _to("get", _POLICIES[1], names=[PROTECTED], without=fails)
+    yield from _to("get", "namespaces", names=[NMI_NAMESPACE], without=fails)
+    names = _names("CustomResourceDefinition", crds())
+    yield from _to("get", _CRDS, names=names, without=fails)
 
 
 def _check_pod() -> Iterator[Right]:
@@ -620,7 +642,18 @@ COMMANDS: Mapping[str, Needs] = {
     "revoke": Needs(cluster=tuple(_revoke())),
     "exception": Needs(cluster=tuple(_exception())),
     "explain": Needs(cluster=tuple(_explain()), azure=tuple(_machines("read", AZURE))),
-    "check": Needs(cluster=tuple(_check())),
+    "check": Needs(
+        cluster=tuple(_check()),
+        azure=(
+            AzureAction(
+                scope=AzureScope.IDENTITY,
+                action=f"{_IDENTITY}/federatedIdentityCredentials/read",
+                parts=(AZURE,),
+            ),
+            *_machines("read", AZURE),
+        ),
+    ),
+    "check --pre": Needs(cluster=tuple(_check_pre())),
     "check --pod": Needs(cluster=tuple(_check_pod())),
     "migrate": Needs(cluster=tuple(_migrate())),
     "mic": Needs(cluster=tuple(_mic())),

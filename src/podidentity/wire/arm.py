@@ -78,6 +78,16 @@ class ManagedIdentity:
     object_id: ObjectId
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FederatedCredential:
+    """What of a token of another issuer an identity's Entra trusts; compared byte for byte."""
+
+    name: str
+    issuer: str
+    subject: str
+    audiences: tuple[str, ...]
+
+
 def attach(current: HostIdentities, identity: ResourceId) -> dict[str, Any] | None:
     """Return the PATCH body that attaches `identity`; None if it is attached already.
 
@@ -122,6 +132,21 @@ class _IdentityProperties(msgspec.Struct, rename="camel"):
 class _Identity(msgspec.Struct):
     id: str
     properties: _IdentityProperties
+
+
+class _CredentialProperties(msgspec.Struct):
+    issuer: str
+    subject: str
+    audiences: list[str]
+
+
+class _Credential(msgspec.Struct):
+    name: str
+    properties: _CredentialProperties
+
+
+class _CredentialList(msgspec.Struct):
+    value: list[_Credential]
 
 
 class _Ids(msgspec.Struct, rename="camel"):
@@ -182,6 +207,23 @@ def parse_identity(body: bytes) -> ManagedIdentity:
         )
     except InvalidId as error:
         raise ArmError("BadAnswer", f"Azure sent an identity whose id {error}") from error
+
+
+def parse_credentials(body: bytes) -> list[FederatedCredential]:
+    """Return the federated credentials in a list, which is one page: they are few; raise ArmError.
+
+    https://learn.microsoft.com/rest/api/managedidentity/federated-identity-credentials/list
+    """
+    found = _decoded(body, _CredentialList, "a list of federated credentials")
+    return [
+        FederatedCredential(
+            name=each.name,
+            issuer=each.properties.issuer,
+            subject=each.properties.subject,
+            audiences=tuple(each.properties.audiences),
+        )
+        for each in found.value
+    ]
 
 
 def parse_host(body: bytes, host: Host | None = None) -> HostIdentities:

@@ -196,6 +196,7 @@ class _Object(msgspec.Struct):
 
 
 class _Status(msgspec.Struct):
+    kind: str = ""
     message: str = ""
     reason: str = ""
     code: int = 0
@@ -282,6 +283,14 @@ LONGEST_RETRY_AFTER = 300
 """Seconds: a server that wants to be left alone for longer is asked after that time."""
 _LATER = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 """Answers of a server that has not looked at the request, and so may be asked again."""
+
+
+def is_status(body: bytes) -> bool:
+    """Whether an answer is the API server's own, and not that of a pod behind it."""
+    try:
+        return _STATUS.decode(body).kind == "Status"
+    except BROKEN_JSON:
+        return False
 
 
 def parse_error(body: bytes | msgspec.Raw, code: int, retry_after: str = "") -> KubeError:

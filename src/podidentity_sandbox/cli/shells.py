@@ -14,18 +14,24 @@ import click
 from podidentity_sandbox.cli import options
 from podidentity_sandbox.plan import Plan
 from podidentity_sandbox.world import SandboxError
-from podidentity_sandbox.world.environment import environment, not_here, sign_in
+from podidentity_sandbox.world.environment import VARIABLES, environment, not_here, sign_in
 
 
 @click.command(epilog='Example: eval "$(podidentity sandbox env)"')
 @options.name
 @click.option("--shell", type=click.Choice(["sh", "json"]), default="sh", show_default=True)
-def env(name: str, shell: str) -> None:
+@click.option(
+    "--unset", is_flag=True, help="Print what takes these variables out of a shell; none need run."
+)
+def env(name: str, shell: str, *, unset: bool) -> None:
     """Print the environment in which a shell, az and kubectl find the sandbox.
 
     The first time that az is there it is signed in as the sandbox's operator; the sign-in lies in
     the sandbox's folder, and your own az and kubectl are left alone.
     """
+    if unset:
+        click.echo(json.dumps(VARIABLES) if shell == "json" else f"unset {' '.join(VARIABLES)}")
+        return
     variables = prepared(options.plan_of(name))
     if shell == "json":
         click.echo(json.dumps(variables, indent=2))

@@ -37,6 +37,15 @@ enable = no
 """
 
 
+VARIABLES = (
+    *("KUBECONFIG", "KUBECACHEDIR", "KUBERC", "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"),
+    *("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS"),
+    *("AZURE_TENANT_ID", "AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET", "AZURE_SUBSCRIPTION_ID"),
+    *("AZURE_CONFIG_DIR", "AZURE_EXTENSION_DIR", "PODIDENTITY_NMI_ARGS", NAME_VARIABLE),
+)
+"""What `environment` sets, PATH apart: to a sandbox that is down it leads nowhere."""
+
+
 def not_here(program: str) -> str:
     """Return the message for a program that the machine lacks."""
     return f"{program} is not here: {BROUGHT_BY.get(program, 'PATH leads to no such program')}"

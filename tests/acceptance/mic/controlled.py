@@ -40,6 +40,7 @@ class Managed:
     name: str
     resource_id: str
     client_id: str
+    principal_id: str = ""
 
 
 @dataclass
@@ -67,7 +68,7 @@ class Controlled:
         found = await self.azure.create_identity(GROUP, name)
         self._readers.append(found["principalId"])
         await self.azure.create_vault(GROUP, VAULT, readers=self._readers)
-        return Managed(name, found["id"], found["clientId"].lower())
+        return Managed(name, found["id"], found["clientId"].lower(), found["principalId"])
 
     def on_host(self) -> dict[str, Any]:
         """Return the scale set's identities as Azure has them: id in lower case → its block."""
@@ -127,6 +128,10 @@ class Controlled:
         url = f"{api}/namespaces/{namespace}/{path}"
         return Api(self.sandbox.plan).request(method, url, body, content_type=MERGE_PATCH)
 
+    def create(self, path: str, body: Any) -> Any:
+        """Create an object at a path of the API server."""
+        return Api(self.sandbox.plan).request("POST", path, body)
+
     def get(self, path: str) -> Any:
         """Return what is at a path of the API server."""
         return Api(self.sandbox.plan).request("GET", path)
@@ -167,6 +172,14 @@ class Controlled:
             and (not namespace or each["spec"]["podNamespace"] == namespace)
         ]
 
+    def condition(self, path: str, namespace: str = "default") -> dict[str, Any]:
+        """Return the condition that MIC writes of `RESOURCE/NAME`; {} while it has none."""
+        found = self.request("GET", path, namespace=namespace).get("status", {})
+        told = [
+            each for each in found.get("conditions", ()) if each["type"] in {"Ready", "Effective"}
+        ]
+        return dict(told[0]) if told else {}
+
     def states(self, pod: str = "", namespace: str = "") -> list[str]:
         return sorted(each["status"]["status"] for each in self.records(pod, namespace))
 
@@ -200,10 +213,17 @@ class Controlled:
             seen.append(f"{name}: {log}")
         return "\n".join(seen)
 
+    def pods_of(self, component: str) -> list[dict[str, Any]]:
+        """Return all pods of MIC, or of NMI."""
+        selector = f"labelSelector=app.kubernetes.io/component={component}"
+        found: list[dict[str, Any]] = self.get(f"/api/v1/namespaces/kube-system/pods?{selector}")[
+            "items"
+        ]
+        return found
+
     def mics(self) -> list[dict[str, Any]]:
-        """Return MIC's pods."""
-        selector = "labelSelector=app.kubernetes.io/component=mic"
-        found = self.get(f"/api/v1/namespaces/kube-system/pods?{selector}")["items"]
+        """Return MIC's pods that are not being stopped."""
+        found = self.pods_of("mic")
         return [each for each in found if "deletionTimestamp" not in each["metadata"]]
 
     def leader(self) -> str:
@@ -261,51 +281,77 @@ class Controlled:
         return ran.stdout.decode() + ran.stderr.decode()
 
 
-async def _give_roles(azure: AzureOperator, sandbox: Sandbox, principal: str) -> None:
-    """Let MIC change the node's machines and assign the identities of the group."""
+async def give_roles(azure: AzureOperator, sandbox: Sandbox, principal: str) -> list[str]:
+    """Let MIC change the node's machines and assign the identities of the group.
+
+    Returns the ids of the role assignments.
+    """
     machines = sandbox.plan.scale_set_id.partition("/providers/")[0]
     wanted = {
         "Managed Identity Operator": f"{azure.subscription}/resourceGroups/{GROUP}",
         "Virtual Machine Contributor": machines,
     }
+    made = []
     for name, scope in wanted.items():
         (role,) = (each for each in ROLES if each.name == name)
         path = f"{scope}/providers/Microsoft.Authorization/roleAssignments"
         body = {"properties": {"roleDefinitionId": role.id, "principalId": principal}}
-        await azure.arm("PUT", f"{path}/{stable_guid(scope, principal)}", body)
+        made.append(f"{path}/{stable_guid(scope, principal)}")
+        await azure.arm("PUT", made[-1], body)
+    return made
+
+
+@contextmanager
+def prepared(name: str, *, nodes: int = 1, weather: Weather = WEATHER) -> Iterator[Controlled]:
+    """Bring a sandbox up in which MIC may sign in as an application; it does not run yet."""
+    with opened(own(name), nodes=nodes, weather=weather) as (sandbox, azure, loop):
+        made = loop.run(prepare(sandbox.plan))
+        app = loop.run(azure.make_app("mic"))
+        loop.run(give_roles(azure, sandbox, app.principal_id))
+        yield Controlled(sandbox, azure, loop, made, app)
 
 
 @contextmanager
 def controlled(
     name: str, *flags: str, nodes: int = 2, weather: Weather = WEATHER
 ) -> Iterator[Controlled]:
-    """Bring a sandbox up in which MIC runs with these flags.
+    """Bring a sandbox up in which MIC runs with these flags, signed in by federation.
 
     The identity `kept` is one that MIC must never detach (`--immutable-user-msis`).
     """
-    with opened(own(name), nodes=nodes, weather=weather) as (sandbox, azure, loop):
-        made = loop.run(prepare(sandbox.plan))
-        app = loop.run(azure.make_app("mic"))
+    with prepared(name, nodes=nodes, weather=weather) as found:
+        azure, app = found.azure, found.app
         subject = f"system:serviceaccount:{manifests.NAMESPACE}:podidentity-mic"
-        loop.run(azure.add_federated_credential(app, "mic", issuer=ISSUER, subject=subject))
-        loop.run(_give_roles(azure, sandbox, app.principal_id))
+        found.loop.run(azure.add_federated_credential(app, "mic", issuer=ISSUER, subject=subject))
         sign_in = (
             f"--azure-client-id={app.client_id}",
-            f"--azure-tenant-id={sandbox.plan.tenant_id}",
+            f"--azure-tenant-id={found.sandbox.plan.tenant_id}",
         )
-        found = Controlled(sandbox, azure, loop, made, app)
         immutable = f"--immutable-user-msis={found.identity('kept').client_id}"
-        install(sandbox, *sign_in, immutable, *flags)
+        install(found.sandbox, *sign_in, immutable, *flags)
         yield found
 
 
-def install(sandbox: Sandbox, *flags: str) -> None:
-    """Enable pod identity with MIC."""
-    sandbox.run("podidentity", "enable", "--mic", *(f"--mic-arg={flag}" for flag in flags))
+def install(sandbox: Sandbox, *flags: str, nmi: Sequence[str] = ()) -> None:
+    """Enable pod identity with MIC; `nmi` are flags of NMI."""
+    sandbox.run(
+        *("podidentity", "enable", "--mic"),
+        *(f"--mic-arg={flag}" for flag in flags),
+        *(f"--nmi-arg={flag}" for flag in nmi),
+    )
 
 
 def names(objects: Sequence[dict[str, Any]]) -> list[str]:
     return sorted(each["metadata"]["name"] for each in objects)
 
 
-__all__ = ["Controlled", "Managed", "controlled", "manifest", "names"]
+__all__ = [
+    "Controlled",
+    "Managed",
+    "controlled",
+    "give_roles",
+    "install",
+    "manifest",
+    "names",
+    "prepared",
+]

@@ -2,8 +2,8 @@
 
 Where ours differs on purpose the difference is asserted: a record is gone at once with its pod, and
 what MIC attached is detached after the grace. Its suite:
-https://github.com/Azure/aad-pod-identity/tree/master/test/e2e. Scenarios 1, 22, 24 and 26 are NMI's
-alone: tests/acceptance/test_scenarios.py.
+https://github.com/Azure/aad-pod-identity/tree/master/test/e2e. Others are in test_other_ways.py;
+22, 24, 26 and 28 are not MIC's: tests/acceptance/test_scenarios.py.
 """
 
 from __future__ import annotations
@@ -305,3 +305,21 @@ def test_scenarios_19_and_27_leaders_that_die_lose_no_assignment_and_the_next_re
     place.until(lambda: place.has(orders), "it stays away")
     place.assigned("app", namespace="default")
     place.works("app", client_id=orders.client_id)
+
+
+def test_scenario_01_the_rules_are_on_every_node_and_close_it_when_pod_identity_is_gone(
+    place: Controlled,
+) -> None:
+    """The archived one took its rules away; `--on-exit=remove` does: test_other_ways.py."""
+
+    def closed() -> list[bool]:
+        numbers = range(len(place.sandbox.plan.nodes))
+        return [
+            "table ip podid\n" in place.sandbox.on_node("nft", "list", "tables", number=number)
+            for number in numbers
+        ]
+
+    assert closed() == [True, True]
+    place.sandbox.run("podidentity", "disable")
+    place.until(lambda: not place.pods_of("mic") + place.pods_of("nmi"), "its pods stay")
+    assert closed() == [True, True]

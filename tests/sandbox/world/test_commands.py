@@ -201,6 +201,16 @@ def test_env_leads_every_tool_to_the_sandbox_and_nowhere_else(run: Run, place: P
     assert {found[name] for name in bundles} == {str(plan.ca_bundle)}
     assert found["AZURE_CONFIG_DIR"].startswith(plan.folder)
     assert found["PODIDENTITY_SANDBOX"] == "default"
+    unset = json.loads(run("env", "--unset", "--shell", "json").stdout)
+    assert sorted([*unset, "PATH"]) == sorted(found)
+
+
+def test_a_shell_forgets_a_sandbox_that_is_down(run: Run) -> None:
+    lines = run("env", "--unset").stdout
+    script = f"export HTTPS_PROXY=http://127.0.0.1:9 KUBECONFIG=/x\n{lines}\nenv"
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
+    assert "HTTPS_PROXY" not in done.stdout
+    assert "KUBECONFIG" not in done.stdout
 
 
 def test_the_environment_variable_names_the_sandbox(run: Run) -> None:

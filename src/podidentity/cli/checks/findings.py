@@ -65,6 +65,23 @@ class CheckReason(StrEnum):
     OLD_DEFINITION = "OldDefinition"
     # Programs
     LACKS_RIGHTS = "LacksRights"
+    NODE_UNPROVED = "NodeUnproved"
+    # Federation
+    ISSUER_SILENT = "IssuerSilent"
+    ISSUER_UNREADABLE = "IssuerUnreadable"
+    ISSUER_DIFFERS = "IssuerDiffers"
+    CREDENTIAL_DIFFERS = "CredentialDiffers"
+    NO_CREDENTIAL = "NoFederatedCredential"
+    CREDENTIALS_FULL = "CredentialsFull"
+    # Machines
+    NOT_ATTACHED = "NotAttached"
+    # Before an install
+    TOO_OLD = "ClusterTooOld"
+    CONFLICT = "Conflict"
+    PORT_TAKEN = "PortTaken"
+    AUTOMATIC = "AksAutomatic"
+    POD_SECURITY = "PodSecurity"
+    NOT_SERVED = "NotServed"
     # Nodes, and what is left of others
     OPEN_START = "OpenWhileStarting"
     TAKER = "OtherTaker"
@@ -122,14 +139,14 @@ class Finding:
         return f"{PAGE}#{self.reason.lower()}"
 
 
-def not_read(what: str) -> Finding:
+def not_read(what: str, mend: str = "") -> Finding:
     """Return that a part of the check was not possible; `what` names the right that is missing."""
     return Finding(
         kind="Check",
         about=ObjectRef("", ""),
         reason=CheckReason.NOT_READ,
         what=sentence(what),
-        mend="podidentity rights check lists all that the command needs.",
+        mend=mend or "podidentity rights check lists all that the command needs.",
         severity=Severity.UNKNOWN,
     )
 

@@ -8,20 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from podidentity import __version__
 from podidentity.adapters.clock import SystemClock
+from podidentity.adapters.published_issuer import DISCOVERY, read_issuer
 from podidentity.cli import boot_window, controller, local_redirect
 from podidentity.cli.chain import LinkState
 from podidentity.cli.checks import (
     agents,
+    federation,
     labels,
     leftovers,
     mic,
     nodes,
     pods,
+    probes,
     programs,
     rules,
     takers,
@@ -88,6 +92,8 @@ class Check:
     look: Look
     right: str
     """What could not be checked without which right, as a clause; {nmi} is NMI's namespace."""
+    reads_secrets: bool = False
+    """Whether it looks into Secrets, if only to see that they can be used."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,6 +195,7 @@ IDENTITIES = Group(
             holds="each credential in the cluster can be used",
             look=_credentials,
             right="credentials: you need the right to get secrets",
+            reads_secrets=True,
         ),
         Check(
             holds="NMI may ask for tokens for each audience",
@@ -585,6 +592,55 @@ MIC = Group(
     ),
 )
 
+
+async def _probes(reading: Reading) -> AsyncIterator[Finding | Line]:
+    nodes_there, agents_there = await find_all(reading.kube, NODES), await reading.agents()
+    found = await probes.ask(reading.kube, nodes_there, agents_there, reading.choices.probe_port)
+    for each in probes.unserved(found):
+        yield each
+    for line in probes.lines(found):
+        yield line
+
+
+PROBES = Group(
+    title="What each NMI says",
+    checks=(
+        Check(
+            holds="a request from the probe pod arrives at NMI on every node",
+            look=_probes,
+            right="what each NMI says: you need the right to get pods/proxy in {nmi}, and to list "
+            "nodes",
+        ),
+    ),
+)
+"""Only where it is asked for: it needs a right that most people lack, and time on many nodes."""
+
+
+# ---- Federation
+
+
+async def _issuer(reading: Reading) -> AsyncIterator[Finding | Line]:
+    usable = rules.usable_identities(await reading.cluster(), reading.choices.rules)
+    if not any(map(federation.is_federated, usable)):
+        return
+    issuer = str(json.loads(await reading.kube.get(DISCOVERY)).get("issuer", ""))
+    yield f"Tokens of this cluster name {issuer} as their issuer."
+    for each in federation.issuer_faults(issuer, await read_issuer(issuer)):
+        yield each
+
+
+FEDERATION = Group(
+    title="Federation",
+    checks=(
+        Check(
+            holds="Entra can read the issuer of the cluster's tokens",
+            look=_issuer,
+            right=f"the issuer: you need the right to get {DISCOVERY}",
+        ),
+    ),
+)
+
+
 # ---- What is left of others
 
 
@@ -637,4 +693,4 @@ LEFTOVERS = Group(
     ),
 )
 
-GROUPS = (VERSIONS, IDENTITIES, PODS, NMI, NODES_GROUP, MIC, LEFTOVERS)
+GROUPS = (VERSIONS, IDENTITIES, PODS, FEDERATION, NMI, NODES_GROUP, MIC, LEFTOVERS)

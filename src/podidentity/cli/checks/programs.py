@@ -35,6 +35,15 @@ def review_of(right: Single) -> dict[str, Any]:
     return {"resourceAttributes": {name: text for name, text in attributes.items() if text}}
 
 
+def own_review(right: Single) -> dict[str, Any]:
+    """Return the SelfSubjectAccessReview that asks whether the asker has a right."""
+    return {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectAccessReview",
+        "spec": review_of(right),
+    }
+
+
 def review_for(account: ObjectRef, right: Single) -> dict[str, Any]:
     """Return the SubjectAccessReview that asks whether a service account has a right."""
     return {

@@ -1,0 +1,192 @@
+"""The order in which a cluster is looked at before NMI is in it (`--pre`)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from podidentity.cli import controller
+from podidentity.cli.checks import before, leftovers, programs, takers, versions
+from podidentity.cli.checks.findings import Finding
+from podidentity.cli.checks.groups import AT_ONCE, Check, Group, Line
+from podidentity.cli.checks.nodes import host_routed
+from podidentity.cli.checks.reading import Reading
+from podidentity.cli.enable import PROTECTED
+from podidentity.cli.needed_rights import COMMANDS
+from podidentity.cli.objects import (
+    CRDS,
+    DAEMON_SETS,
+    NAMESPACES,
+    POLICY_BINDINGS,
+    find,
+    find_all,
+    minor_version,
+)
+from podidentity.cli.rights import Places, Single, singles
+from podidentity.manifests import crds
+from podidentity.wire.kube import NODES, KubeError
+from podidentity.wire.reviews import parse_review
+
+REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+
+
+# ---- The cluster, and who installs
+
+
+async def _version(reading: Reading) -> AsyncIterator[Finding | Line]:
+    for each in before.version(await minor_version(reading.kube)):
+        yield each
+
+
+async def _rights(reading: Reading) -> AsyncIterator[Finding]:
+    rows = COMMANDS["enable"].of(()).cluster
+    wanted = singles(rows, Places(nmi=reading.choices.namespace))
+    places = asyncio.Semaphore(AT_ONCE)
+
+    async def ask(right: Single) -> bool:
+        async with places:
+            body = programs.own_review(right)
+            return parse_review(await reading.kube.create(REVIEWS, body))
+
+    has = dict(zip(wanted, await asyncio.gather(*map(ask, wanted)), strict=True))
+    for each in before.caller_lacks(has):
+        yield each
+
+
+async def _automatic(reading: Reading) -> AsyncIterator[Finding]:
+    try:
+        found = await find(reading.kube, POLICY_BINDINGS, "", PROTECTED)
+    except KubeError as error:
+        if not error.not_found:
+            raise
+        return  # the API server is older than such policies
+    if reading.choices.namespace == "kube-system":
+        for each in before.automatic(found):
+            yield each
+
+
+async def _namespace(reading: Reading) -> AsyncIterator[Finding | Line]:
+    name = reading.choices.namespace
+    for each in before.pod_security(name, await find(reading.kube, NAMESPACES, "", name)):
+        yield each
+
+
+# ---- What is there already
+
+
+async def _definitions(reading: Reading) -> AsyncIterator[Finding | Line]:
+    ours = crds()
+    found = {
+        name: await find(reading.kube, CRDS, "", name)
+        for name in (each["metadata"]["name"] for each in ours)
+    }
+    there = [each for each in ours if found[each["metadata"]["name"]] is not None]
+    yield f"{len(there)} of {len(ours)} custom resources are there; enable makes the others."
+    for each in versions.definitions(there, found):
+        yield each
+
+
+async def _conflicts(reading: Reading) -> AsyncIterator[Finding]:
+    for each in before.conflicts(await find_all(reading.kube, DAEMON_SETS)):
+        yield each
+
+
+async def _controllers(reading: Reading) -> AsyncIterator[Finding]:
+    mics = await controller.archived_mics(reading.kube)
+    for each in leftovers.archived([{"kind": "Deployment", **found} for found in mics]):
+        yield each
+
+
+async def _ports(reading: Reading) -> AsyncIterator[Finding]:
+    for each in before.ports_taken(await find_all(reading.kube, DAEMON_SETS)):
+        yield each
+
+
+async def _takers(reading: Reading) -> AsyncIterator[Finding]:
+    address = reading.choices.redirect.metadata_ip
+    for each in takers.takers(await find_all(reading.kube, DAEMON_SETS), address):
+        yield each
+
+
+# ---- Nodes
+
+
+async def _served(reading: Reading) -> AsyncIterator[Finding | Line]:
+    nodes = await find_all(reading.kube, NODES)
+    for each in before.unreachable(nodes):
+        yield each
+    for line in before.kinds(nodes):
+        yield line
+
+
+async def _routing(reading: Reading) -> AsyncIterator[Finding]:
+    for each in host_routed(await find_all(reading.kube, NODES), {}):
+        yield each
+
+
+_DAEMON_SETS = "what is there: you need the right to list daemonsets"
+BEFORE = (
+    Group(
+        title="Cluster",
+        checks=(
+            Check(
+                holds="the API server serves what the manifests have",
+                look=_version,
+                right="the version: you need the right to get /version",
+            ),
+            Check(
+                holds="you may do all that enable does",
+                look=_rights,
+                right="your rights: you need the right to create selfsubjectaccessreviews",
+            ),
+            Check(
+                holds="AKS lets NMI into its namespace",
+                look=_automatic,
+                right="whether this is AKS Automatic: you need the right to get "
+                f"validatingadmissionpolicybindings {PROTECTED}",
+            ),
+            Check(
+                holds="Pod Security lets NMI into its namespace",
+                look=_namespace,
+                right="Pod Security: you need the right to get namespaces {nmi}",
+            ),
+        ),
+    ),
+    Group(
+        title="What is there already",
+        checks=(
+            Check(
+                holds="the custom resources that are there know each field",
+                look=_definitions,
+                right="the definitions: you need the right to get customresourcedefinitions",
+            ),
+            Check(holds="nothing stands in NMI's place", look=_conflicts, right=_DAEMON_SETS),
+            Check(
+                holds="MIC of AAD Pod Identity is not there",
+                look=_controllers,
+                right="MIC: you need the right to list deployments",
+            ),
+            Check(holds="NMI's ports of the nodes are free", look=_ports, right=_DAEMON_SETS),
+            Check(
+                holds="nobody else takes requests to the metadata address",
+                look=_takers,
+                right=_DAEMON_SETS,
+            ),
+        ),
+    ),
+    Group(
+        title="Nodes",
+        checks=(
+            Check(
+                holds="NMI can be on every node",
+                look=_served,
+                right="the nodes: you need the right to list nodes",
+            ),
+            Check(
+                holds="packets would pass NMI's rules on every node",
+                look=_routing,
+                right="the nodes: you need the right to list nodes",
+            ),
+        ),
+    ),
+)

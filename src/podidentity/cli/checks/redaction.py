@@ -1,0 +1,101 @@
+"""Takes secrets out of what is given to others: tokens, passwords, keys, in texts and in objects.
+
+Nothing of ours writes a secret to a log or an object; but an archive for a ticket has what others
+wrote there, too. So texts are searched for the forms that tokens and keys have, wherever they are,
+and objects lose what is known to carry copies: values of variables, and annotations of kubectl.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+GONE = "[redacted]"
+_NAME = (
+    r"(?:[\w.-]*(?:secret|passw(?:or)?d|token|credential|assertion|api[_-]?key|account[_-]?key"
+    r"|signature)[\w.-]*|sig)"
+)
+_FORMS = (
+    # JSON Web Tokens, whole or cut: https://datatracker.ietf.org/doc/html/rfc7519
+    re.compile(r"\beyJ[\w-]{8,}(?:\.[\w-]*){0,2}"),
+    re.compile(r"(?i)\bbearer\s+[\w.~+/=-]{8,}"),
+    re.compile(r"(?i)\bbasic\s+[a-z0-9+/=]{12,}"),
+    # Private keys, whole or cut; certificates are public.
+    re.compile(
+        r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL
+    ),
+    # Client secrets that Entra makes.
+    re.compile(r"(?<![\w.~-])[\w.~-]{3}[78]Q~[\w.~-]{31,34}"),
+    # Keys of storage accounts and the like: 64 bytes in Base64.
+    re.compile(r"(?<![\w+/])[A-Za-z0-9+/]{86}=="),
+    # Passwords in URLs.
+    re.compile(r"(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"),
+)
+_NAMED = re.compile(
+    rf"""(?ix)
+    (?P<name> (?<![\w.-]) {_NAME} (?![\w.-]) )
+    (?P<between> [\\"']* \s* [=:] \s* )
+    (?P<value> \\+"(?:(?!\\+").)* | "(?:[^"\\]|\\.)*" | '[^']*' | [^\s,;&"'\\\[\]{{}}]+ )
+    """
+)
+"""A name of a secret, and its value: JSON, JSON in a string, forms, flags, and fields of a log."""
+_FLAG = re.compile(rf"(?i)--{_NAME}")
+_AND_VALUE = re.compile(rf"(?i)(--{_NAME}\s+)[^\s\"'\\-][^\s\"'\\]*")
+_TOLD = re.compile(r"(?i)[\"']?(?:true|false|null|none|\[redacted\])[\"']?")
+_NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
+_COUNTS = re.compile(r"(?i)seconds|expir|count|size|port|total")
+_ANNOTATIONS = {"kubectl.kubernetes.io/last-applied-configuration"}
+
+
+def redacted(text: str) -> str:
+    """Return a text without anything that has the form, or the name, of a secret."""
+    for form in _FORMS:
+        text = form.sub(GONE, text)
+    return _AND_VALUE.sub(rf"\1{GONE}", _NAMED.sub(_named, text))
+
+
+def _named(found: re.Match[str]) -> str:
+    value = found["value"]
+    if _TOLD.fullmatch(value) or (_NUMBER.fullmatch(value) and _COUNTS.search(found["name"])):
+        return found[0]
+    quote = value[0] if value[0] in "\"'" else ""
+    opened = value[: value.index('"') + 1] if value[0] == "\\" else quote
+    return f"{found['name']}{found['between']}{opened}{GONE}{quote}"
+
+
+def redacted_object(value: object) -> object:
+    """Return data without the values of variables, copies of other objects, and secrets."""
+    if isinstance(value, Mapping):
+        return {
+            str(name): _member(str(name), each)
+            for name, each in value.items()
+            if name != "managedFields"
+        }
+    if isinstance(value, list | tuple):
+        return [redacted_object(each) for each in value]
+    return redacted(value) if isinstance(value, str) else value
+
+
+def _member(name: str, value: object) -> object:
+    if name in _ANNOTATIONS or name in {"data", "stringData", "binaryData"}:
+        return GONE
+    if name == "env" and isinstance(value, list):
+        return [_variable(each) for each in value]
+    if name in {"args", "command"} and isinstance(value, list):
+        return list(_arguments(value))
+    return redacted_object(value)
+
+
+def _variable(entry: object) -> object:
+    """Return a variable of a container without its value, unless that is taken from a field."""
+    if isinstance(entry, Mapping) and "value" in entry:
+        return {"name": redacted_object(entry.get("name")), "value": GONE}
+    return redacted_object(entry)
+
+
+def _arguments(words: Sequence[object]) -> Iterator[object]:
+    """Yield the words of a command line; the one behind a flag of a secret is one."""
+    hidden = False
+    for each in words:
+        yield GONE if hidden else redacted_object(each)
+        hidden = isinstance(each, str) and bool(_FLAG.fullmatch(each))

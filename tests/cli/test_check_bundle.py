@@ -1,0 +1,236 @@
+"""`check --bundle`: what a ticket needs is in the archive, and no secret, whatever was written."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import io
+import json
+import os
+import tarfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from podidentity.cli.checks import bundle
+from podidentity.cli.checks.reading import ReadOnce
+from podidentity.cli.checks.redaction import GONE, redacted, redacted_object
+from podidentity.cli.output import CommandError
+from tests.cli.conftest import Ran
+from tests.cli.world import World
+
+JWT = "eyJhbGciOiJSUzI1NiIsImtpZCI6IjEifQ.eyJzdWIiOiJwb2QiLCJhdWQiOiJ4In0.c2lnbmF0dXJl-_abc"
+PLANTED = {
+    "a token": (f"asked with {JWT}, and got", JWT),
+    "a token that is cut": (f"log: {JWT[:60]}", JWT[:60]),
+    "a bearer": ("Authorization: Bearer opaque.value-1234~5", "opaque.value-1234~5"),
+    "basic": ("Authorization: Basic dXNlcjpwYXNzd29yZA==", "dXNlcjpwYXNzd29yZA=="),
+    "an answer": ('{"access_token": "opaque-access-token-1"}', "opaque-access-token-1"),
+    "a body in a string": (r'"{\"refresh_token\":\"opaque-refresh-1\"}"', "opaque-refresh-1"),
+    "a form": ("client_id=a&client_secret=hunter2-hunter2&x=1", "hunter2-hunter2"),
+    "a client secret of Entra": ("secret abc8Q~" + "Az9_" * 8 + " is old", "abc8Q~" + "Az9_" * 8),
+    "an assertion": ("client_assertion: opaque-assertion-9", "opaque-assertion-9"),
+    "a flag": ("--client-secret=in-a-flag-77 --x", "in-a-flag-77"),
+    "a flag of two words": ("--password in-two-words-78", "in-two-words-78"),
+    "a key of storage": ("key " + "aB3/" * 21 + "aB==", "aB3/" * 21 + "aB=="),
+    "a signed URL": ("https://a.blob/x?sv=1&sig=SGVsbG8lM0Q%3D&se=2", "SGVsbG8lM0Q%3D"),
+    "a password in a URL": ("https://ada:lovelace99@registry.example/x", "lovelace99"),
+    "a private key": (
+        "-----BEGIN RSA PRIVATE KEY-----\nMIIEpAIBAAKCAQ\n-----END RSA PRIVATE KEY-----",
+        "MIIEpAIBAAKCAQ",
+    ),
+    "a private key that is cut": ("-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBg", "MIIEvQIBADANBg"),
+}
+HARMLESS = (
+    "level=info msg=granted pod=shop/orders-0 clientID=11111111-2222-3333-4444-555555555555 "
+    "resource=/subscriptions/s/resourceGroups/g/providers/Microsoft.ManagedIdentity/x status=200"
+)
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_a_text_loses_what_has_the_form_or_the_name_of_a_secret(name: str) -> None:
+    text, secret = PLANTED[name]
+    assert secret in text
+    for around in (text, f"before {text} after", json.dumps({"message": text}), repr(text)):
+        assert secret not in redacted(around)
+        assert GONE in redacted(around)
+
+
+def test_a_text_without_secrets_stays_as_it_is() -> None:
+    assert redacted(HARMLESS) == HARMLESS
+    data = '{"automountServiceAccountToken": false, "tokenExpirationSeconds": 3600}'
+    assert redacted(data) == data
+
+
+def test_objects_lose_values_of_variables_copies_and_the_data_of_secrets() -> None:
+    given = {
+        "metadata": {
+            "name": "nmi",
+            "managedFields": [{"manager": "managed-secret"}],
+            "annotations": {
+                "kubectl.kubernetes.io/last-applied-configuration": "copied-secret",
+                "mine": "kept",
+            },
+        },
+        "data": {"clientSecret": "ZGF0YS1zZWNyZXQ="},
+        "env": [
+            {"name": "ANY", "value": "variable-secret"},
+            {"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}},
+        ],
+    }
+    text = json.dumps(redacted_object(given))
+    for secret in ("managed-secret", "copied-secret", "ZGF0YS1", "variable-secret"):
+        assert secret not in text
+    assert '"mine": "kept"' in text
+    assert "spec.nodeName" in text
+
+
+# ---- An archive of a cluster in whose every answer secrets are planted
+
+EVERYTHING = "\n".join(text for text, _ in PLANTED.values())
+LABELS = {"app.kubernetes.io/name": "podidentity", "app.kubernetes.io/component": "nmi"}
+
+
+def planted(kind: str, name: str) -> dict[str, Any]:
+    """Return an object that has secrets wherever somebody may write."""
+    containers = [{"name": "serve", "args": [EVERYTHING], "env": [{"name": "X", "value": "env-1"}]}]
+    return {
+        "kind": kind,
+        "metadata": {
+            "name": name,
+            "namespace": "kube-system",
+            "labels": LABELS,
+            "annotations": {
+                "any": EVERYTHING,
+                "kubectl.kubernetes.io/last-applied-configuration": '{"x":"copied-1"}',
+            },
+        },
+        "spec": {"containers": containers, "free": EVERYTHING, "template": {}},
+        "status": {"conditions": [{"type": "Ready", "status": "False", "message": EVERYTHING}]},
+        "message": EVERYTHING,
+        "data": {"x": "data-1"},
+    }
+
+
+class Planted:
+    """An API server that tells secrets with each answer, and remembers what it was asked."""
+
+    def __init__(self, refused: str = "") -> None:
+        self.asked: list[str] = []
+        self._refused = refused
+
+    def answer(self, request: httpx2.Request) -> httpx2.Response:
+        path = request.url.path
+        self.asked.append(path)
+        if self._refused and self._refused in path:
+            status = {"kind": "Status", "reason": "Forbidden", "message": f"{path}: {EVERYTHING}"}
+            return httpx2.Response(403, json={**status, "code": 403})
+        if path.endswith(("/log", "/readyz")):
+            return httpx2.Response(200, text=f"{HARMLESS}\n{EVERYTHING}\n")
+        name = path.rpartition("/")[2]
+        if name.count("."):
+            return httpx2.Response(200, json=planted("CustomResourceDefinition", name))
+        items = [planted("Any", f"{name}-0")]
+        return httpx2.Response(200, json={"kind": "List", "metadata": {}, "items": items})
+
+    def contents(self) -> bundle.Contents:
+        async def collected() -> bundle.Contents:
+            client = httpx2.AsyncClient(
+                base_url="https://api", transport=httpx2.MockTransport(self.answer)
+            )
+            kube = ReadOnce(client)
+            try:
+                return await bundle.collect(kube, "kube-system", 8085)
+            finally:
+                await kube.close()
+
+        return asyncio.run(collected())
+
+
+def files(archive: bytes) -> Mapping[str, str]:
+    with tarfile.open(fileobj=io.BytesIO(archive)) as opened:
+        return {
+            each.name.removeprefix("podidentity-check/"): opened.extractfile(each).read().decode()  # type: ignore[union-attr]
+            for each in opened.getmembers()
+        }
+
+
+SECRETS = [*(secret for _, secret in PLANTED.values()), "env-1", "copied-1", "data-1"]
+
+
+@pytest.mark.parametrize("refused", ["", "/log", "/pods", "azureidentities", "/readyz"])
+def test_no_secret_that_is_planted_in_any_answer_is_in_the_archive(refused: str) -> None:
+    server = Planted(refused)
+    found = files(bundle.packed(server.contents()))
+    for name, text in found.items():
+        assert [each for each in SECRETS if each in text] == [], name
+    assert not [path for path in server.asked if "secret" in path], "they are not read at all"
+    if not refused:
+        assert {
+            *("objects/azureidentities.json", "objects/azureidentitybindings.json"),
+            *("objects/azurepodidentityexceptions.json", "objects/azureassignedidentities.json"),
+            *("objects/nodes.json", "objects/events.json", "objects/pods.json"),
+            *("objects/daemonsets.json", "objects/deployments.json", "missing.txt"),
+            *("objects/customresourcedefinitions.json",),
+            *("logs/pods-0-serve.log", "pages/pods-0-readyz.json"),
+        } == set(found)
+        assert HARMLESS in found["logs/pods-0-serve.log"]
+        assert found["missing.txt"] == ""
+    else:
+        assert found["missing.txt"]
+
+
+def test_the_same_contents_are_the_same_archive() -> None:
+    contents = Planted().contents()
+    assert bundle.packed(contents) == bundle.packed(contents)
+
+
+# ---- The file
+
+
+def test_a_full_disk_leaves_nothing_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(CommandError, match=r"No space left on device\. Nothing of it is left"):
+        bundle.write(tmp_path / "a.tar.gz", b"x")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_archive_is_its_owners_alone_and_replaces_nothing(tmp_path: Path) -> None:
+    bundle.write(tmp_path / "a.tar.gz", b"x")
+    assert (tmp_path / "a.tar.gz").stat().st_mode & 0o777 == 0o600
+    with pytest.raises(CommandError, match="exists already, and was not changed"):
+        bundle.write(tmp_path / "a.tar.gz", b"y")
+    assert (tmp_path / "a.tar.gz").read_bytes() == b"x"
+    with pytest.raises(CommandError, match="cannot be written: No such file"):
+        bundle.write(tmp_path / "absent/a.tar.gz", b"y")
+
+
+def test_the_command_writes_an_archive_with_its_own_findings_and_versions(
+    world: World, ns: str, podidentity: Callable[..., Ran], tmp_path: Path
+) -> None:
+    secret = {"clientPassword": {"name": "keys", "namespace": ns}}
+    entra = {"type": 1, "clientID": "11111111-2222-3333-4444-555555555555", "tenantID": "t.example"}
+    world.custom(ns, "azureidentities", "orders", {**entra, **secret})
+    bound = {"azureIdentity": "orders", "selector": "orders"}
+    world.custom(ns, "azureidentitybindings", "orders", bound)
+    path = tmp_path / "ticket.tar.gz"
+    ran = podidentity("check", "--bundle", str(path))
+    assert f"Wrote {path}" in ran.err
+    found = files(path.read_bytes())
+    told = json.loads(found["findings.json"])
+    assert "NotPermitted" in {each["reason"] for each in told if each["name"] == "orders"}
+    assert "Credential" not in {each["reason"] for each in told}, "no secret is read for it"
+    assert json.loads(found["versions.json"])["version"]
+    identities = json.loads(found["objects/azureidentities.json"])
+    assert ns in {each["metadata"]["namespace"] for each in identities}
+    again = podidentity("check", "--bundle", str(path))
+    assert (again.code, again.out) == (1, "")
+    assert "exists already" in again.err

@@ -1,0 +1,101 @@
+"""`check --probes`: what each NMI says of its node, asked through the API server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+import httpx2
+import pytest
+
+from podidentity.adapters.kube import Kube
+from podidentity.cli.checks.probes import SILENT, ask, lines, unserved
+from podidentity.cli.nodes import NOBODY, NodeState
+from podidentity.wire.kube import KubeError
+from tests.cli.conftest import Ran
+from tests.cli.world import World
+
+PATH = {"plane": "bridged", "backend": "nftables", "hop": "proved"}
+READY = {"ready": True, "attestation": "kernel", "path": PATH, "checks": {"watch": "ok"}}
+NOT_READY = {**READY, "ready": False, "checks": {"watch": ["it is not read yet"]}}
+BROKEN = {**READY, "path": {**PATH, "hop": "imds"}}
+REFUSED = {"kind": "Status", "code": 503, "message": "error trying to reach service"}
+
+
+def node(name: str) -> Any:
+    return {"metadata": {"name": name, "labels": {"kubernetes.io/os": "linux"}}}
+
+
+def pod(name: str) -> Any:
+    metadata = {"name": f"nmi-{name}", "namespace": "kube-system"}
+    return {"metadata": metadata, "spec": {"nodeName": name}, "status": {"hostIP": "10.0.0.1"}}
+
+
+def asked(answers: dict[str, tuple[int, Any]], *alone: str) -> list[NodeState]:
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        name = request.url.path.partition("/pods/nmi-")[2]
+        status, body = answers[name.removesuffix(":8085/proxy/readyz")]
+        return httpx2.Response(status, json=body)
+
+    async def all_said() -> list[NodeState]:
+        transport = httpx2.MockTransport(answer)
+        kube = Kube(httpx2.AsyncClient(base_url="https://api", transport=transport))
+        nodes = [node(each) for each in (*answers, *alone)]
+        try:
+            return await ask(kube, nodes, list(map(pod, answers)), 8085)
+        finally:
+            await kube.close()
+
+    return asyncio.run(all_said())
+
+
+def test_nodes_that_say_the_same_are_a_line_and_no_finding() -> None:
+    found = asked({"b": (200, READY), "a": (200, READY)})
+    assert list(lines(found)) == [
+        "a, b: plane bridged, backend nftables, proof kernel, probe proved"
+    ]
+    assert list(unserved(found)) == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        ((503, NOT_READY), "watch: it is not read yet"),
+        ((200, BROKEN), "its probe ends at imds"),
+        ((503, REFUSED), SILENT),
+        ((200, {"ok": True}), "it answers, but not as NMI does"),
+    ],
+    ids=["not ready", "broken", "silent", "another"],
+)
+def test_a_node_whose_nmi_does_not_say_that_requests_arrive_is_an_error(
+    answer: tuple[int, Any], text: str
+) -> None:
+    (found,) = unserved(asked({"a": answer, "b": (200, READY)}))
+    assert (found.about.name, found.reason) == ("a", "NodeUnproved")
+    assert found.what.startswith("a: ")
+    assert text in found.what
+
+
+def test_a_node_without_nmi_is_asked_nothing_and_told() -> None:
+    (found,) = unserved(asked({"a": (200, READY)}, "alone"))
+    assert found.what == f"alone: {NOBODY}."
+
+
+def test_a_person_who_may_ask_no_pod_is_refused() -> None:
+    forbidden = {"kind": "Status", "reason": "Forbidden", "message": "pods/proxy"}
+    with pytest.raises(KubeError, match="pods/proxy"):
+        asked({"a": (403, forbidden)})
+
+
+def test_the_command_asks_the_nodes_where_it_is_told_to(
+    bare: World, podidentity: Callable[..., Ran]
+) -> None:
+    assert podidentity("enable", "--no-wait").code == 0
+    ran = podidentity("check", "--probes", "-o", "json")
+    found = [each for each in json.loads(ran.out) if each["reason"] == "NodeUnproved"]
+    assert found, "no kubelet of this world answers"
+    assert bare.plan.nodes[0].name in ran.err
+    silent = podidentity("check", "-o", "json")
+    assert "NodeUnproved" not in silent.out
