@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import click
 import pytest
@@ -12,6 +15,8 @@ from podidentity import __version__
 from podidentity.cli import main
 from podidentity.cli.output import CommandError
 from podidentity.core.errors import NotReady
+
+ROOT = Path(__file__).parents[2]
 
 
 def commands(command: click.Command, *path: str) -> Iterator[tuple[str, ...]]:
@@ -137,6 +142,43 @@ def test_kubectl_calls_it_by_its_own_name() -> None:
         [sys.executable, "-c", script, "--help"], check=True, capture_output=True, text=True
     )
     assert "Usage: kubectl podidentity" in ran.stdout
+
+
+@pytest.fixture
+def kubectl(tmp_path: Path) -> Callable[..., str]:
+    """Run the real kubectl, which finds our two programs as an installation has them."""
+    for name, function in (
+        ("kubectl-podidentity", "podidentity.__main__:main"),
+        ("kubectl_complete-podidentity", "podidentity.cli.main:complete_for_kubectl"),
+    ):
+        module, _, attribute = function.partition(":")
+        program = tmp_path / name
+        program.write_text(f"#!{sys.executable}\nfrom {module} import {attribute}\n{attribute}()\n")
+        program.chmod(0o755)
+    known = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "KUBECONFIG": "/nowhere"}
+
+    def run(*arguments: str) -> str:
+        done = subprocess.run(
+            ["kubectl", *arguments], check=True, capture_output=True, text=True, env=known
+        )
+        return done.stdout
+
+    return run
+
+
+def test_kubectl_itself_runs_and_completes_it(kubectl: Callable[..., str]) -> None:
+    assert kubectl("podidentity", "--version") == f"podidentity {__version__}\n"
+    assert "Usage: kubectl podidentity explain" in kubectl("podidentity", "explain", "--help")
+    offered = kubectl("__complete", "podidentity", "e").splitlines()
+    assert [each.partition("\t")[0] for each in offered] == ["enable", "exception", "explain", ":4"]
+    (flag, _) = kubectl("__complete", "podidentity", "list", "--gr").splitlines()
+    assert flag.startswith("--grants\tWho may use which identity")
+
+
+def test_its_programs_for_kubectl_are_those_that_are_installed() -> None:
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert scripts["kubectl-podidentity"] == "podidentity.__main__:main"
+    assert scripts["kubectl_complete-podidentity"] == "podidentity.cli.main:complete_for_kubectl"
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

@@ -15,7 +15,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 import click
-from click.shell_completion import CompletionItem, get_completion_class
+from click.shell_completion import CompletionItem, ShellComplete, get_completion_class
 
 from podidentity import __version__
 from podidentity.cli.output import CommandError, examples, report
@@ -215,6 +215,21 @@ def completion(ctx: click.Context, shell: str) -> None:
     assert made is not None  # noqa: S101 - click has one for each choice
     root = ctx.find_root().command
     click.echo(made(root, {}, "podidentity", "_PODIDENTITY_COMPLETE").source())
+
+
+def complete_for_kubectl() -> None:
+    """Print what the arguments of this process may go on with, as kubectl asks its plug-ins.
+
+    A line for each word, with its help behind a tab; then that no file is meant:
+    https://github.com/kubernetes/kubernetes/pull/105867 and
+    https://github.com/spf13/cobra/blob/main/site/content/completions/_index.md.
+    """
+    *before, begun = sys.argv[1:] or [""]
+    made = ShellComplete(podidentity, {}, "kubectl podidentity", "")
+    for each in made.get_completions(before, begun):
+        if each.type == "plain":
+            click.echo(f"{each.value}\t{each.help or ''}".rstrip())
+    click.echo(":4")
 
 
 def run(arguments: Sequence[str], prog_name: str = "podidentity") -> int:
