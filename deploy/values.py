@@ -51,7 +51,7 @@ class Value:
     sentence: str
     types: tuple[str, ...] = ()
     one_of: tuple[str, ...] = ()
-    items: tuple[str, ...] = ()
+    items: tuple[str | int, ...] = ()
     parts: tuple[Value, ...] = ()
     """Its own values, each with a sentence; () where its keys are the user's or Kubernetes'."""
 
@@ -94,7 +94,9 @@ def _parts(node: yaml.Node | None, lines: list[str], above: tuple[str, ...]) -> 
                 sentence=sentence,
                 types=tuple(hints.get("type", "").replace(",", " ").split()),
                 one_of=tuple(_words(hints.get("one of", ""))),
-                items=tuple(_words(hints.get("items", ""))),
+                items=tuple(
+                    int(word) if word.isdigit() else word for word in _words(hints.get("items", ""))
+                ),
                 parts=parts,
             )
         )

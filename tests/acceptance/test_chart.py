@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -21,6 +19,7 @@ from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.demo.prepare import GROUP, Prepared, prepare
 from podidentity_sandbox.weather import CALM
 from tests.acceptance.sandbox import Sandbox, opened
+from tests.acceptance.test_update import Load, Node
 from tests.deploy.helm import IMAGE, RELEASE, Helm, HelmRefused
 from tests.sandboxes import own
 
@@ -104,25 +103,6 @@ ASKED = (
 )
 
 
-@contextmanager
-def _asking(release: Release, found: list[str]) -> Iterator[None]:
-    """Have the pod ask all the while, one request after the other; collect the statuses."""
-    program = f"while [ ! -e /over ]; do {ASKED} -o /dev/null -w '%{{http_code}}\\n'; done"
-    task = threading.Thread(target=lambda: found.extend(_shell(release.place, program).split()))
-    task.start()
-    try:
-        yield
-    finally:
-        _shell(release.place, "touch /over")
-        task.join()
-
-
-def _shell(place: Sandbox, command: str) -> str:
-    """Run a command in the pod, beside what others do there."""
-    ran = asyncio.run(place.shell(command, seconds=2 * SECONDS))
-    return ran.stdout.decode()
-
-
 def test_one_install_on_a_bare_cluster_brings_everything_and_a_pod_its_token(
     release: Release,
 ) -> None:
@@ -157,20 +137,28 @@ def test_enable_changes_nothing_of_the_release(release: Release) -> None:
     assert after["metadata"]["resourceVersion"] == before["metadata"]["resourceVersion"]
 
 
-def test_an_upgrade_takes_the_custom_resources_over_and_no_request_of_a_pod_fails(
+def test_an_upgrade_takes_the_custom_resources_over_and_no_request_fails_and_none_leaks(
     release: Release,
 ) -> None:
     before = release.get("azureidentity", "bound", "-n", "default")["metadata"]["uid"]
-    found: list[str] = []
-    with _asking(release, found):
-        release.put(
-            "upgrade",
-            azureIdentities=release.identities,
-            test={"identity": "bound"},
-            nmi={"logVerbosity": 4},
-        )
-    assert len(found) > 5
-    assert set(found) == {"200"}
+    node = Node(release.place, release.azure)
+
+    async def upgraded() -> Load:
+        async with node.load("of-the-chart", clients=6) as load:
+            await asyncio.to_thread(
+                release.put,
+                "upgrade",
+                azureIdentities=release.identities,
+                test={"identity": "bound"},
+                nmi={"logVerbosity": 4},
+            )
+        return load
+
+    load = release.loop.run(upgraded())
+    assert load.failures == []
+    assert set(load.answers) == {"200"}
+    assert load.answers["200"] > 300
+    assert release.loop.run(node.leaked("of-the-chart")) == 0
     manifest = release.do("status")["manifest"]
     assert "kind: AzureIdentity\n" in manifest
     assert f"name: {EXCEPTION}\n" in manifest
@@ -262,3 +250,27 @@ def test_in_standard_mode_mic_attaches_what_a_pod_needs_and_the_pod_waits_for_it
     assert release.place.on_node("cat", f"{UNITS}/podidentity-boot.service") == boot_unit()
     wanted = release.place.on_node("ls", f"{UNITS}/kubelet.service.requires").split()
     assert wanted == ["podidentity-boot.service"]
+
+
+def test_what_stays_after_the_release_goes_by_one_command(release: Release) -> None:
+    """What MIC attached; and the rules of the node, where NMI was told to take them with it."""
+    release.put("upgrade", nmi={"extraArgs": ["--on-exit=remove"]})
+    assert "podid" in release.place.on_node("nft", "list", "tables")
+    release.do("uninstall", wait="watcher", timeout=SECONDS)
+    assert "podid" not in release.place.on_node("nft", "list", "tables")
+    assert "2579" not in release.place.on_node("ip", "rule", "list")
+    said = release.loop.run(release.place.shell(f"{ASKED} -o /dev/null -w '%{{http_code}}'"))
+    assert said.stdout.decode() in {"200", "400"}, "a pod reaches the metadata service again"
+    left = release.get("azureidentityledgers", "--all-namespaces")["items"]
+    (attached,) = (each["id"] for one in left for each in one["spec"]["attached"])
+    assert attached.endswith("/by-mic")
+    release.place.run("podidentity", "disable", "--detach")
+    assert release.get("azureidentityledgers", "--all-namespaces")["items"] == []
+    found = release.loop.run(release.azure.arm("GET", release.place.plan.scale_set_id))
+    on_host = {each.lower() for each in found["identity"]["userAssignedIdentities"]}
+    assert attached.lower() not in on_host
+    assert on_host, "what others attached stays"
+    assert release.names("validatingadmissionpolicies") == set()
+    for kind in ("clusterroles", "clusterrolebindings", "serviceaccounts"):
+        left = {each.rpartition("/")[2] for each in release.names(kind)}
+        assert not any(each.startswith(("aad-pod-identity", "podidentity-nmi")) for each in left)

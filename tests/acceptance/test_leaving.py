@@ -1,4 +1,4 @@
-"""Leaving as docs/how-to/leave.md says: what is gone, what stays, and nothing is open."""
+"""Leaving as docs/how-to/uninstall.md says: what is gone, what stays, and nothing is open."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.acceptance.test_seeing import for_a_cluster, typed
 
 
 async def test_who_leaves_as_the_page_says_leaves_nothing_attached_granted_or_open() -> None:
-    (commands,) = for_a_cluster("docs/how-to/leave.md")
+    (commands,) = for_a_cluster("docs/how-to/uninstall.md")
     async with one_node("leaving", weather=CALM) as place, AzureOperator(place.plan) as azure:
         await place.bind()
         place.start_pod()

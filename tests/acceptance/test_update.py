@@ -53,7 +53,7 @@ def client(keep):
             connection.close()
         time.sleep(0.02)
 open("/begun-" + sys.argv[1], "w").close()
-threads = [threading.Thread(target=client, args=[n % 2 == 0]) for n in range(4)]
+threads = [threading.Thread(target=client, args=[n % 2 == 0]) for n in range(int(sys.argv[2]))]
 [thread.start() for thread in threads]
 [thread.join() for thread in threads]
 print(json.dumps({"answers": found, "failures": failures[:20]}))
@@ -77,9 +77,9 @@ class Node:
     azure: AzureOperator
 
     @asynccontextmanager
-    async def load(self, nonce: str) -> AsyncIterator[Load]:
-        """Ask from before the block until after it."""
-        command = f"python3 -c {shlex.quote(CLIENTS)} {nonce}"
+    async def load(self, nonce: str, clients: int = 4) -> AsyncIterator[Load]:
+        """Ask from before the block until after it; each client some forty times a second."""
+        command = f"python3 -c {shlex.quote(CLIENTS)} {nonce} {clients}"
         asking = asyncio.create_task(self.place.shell(command, seconds=300))
         load = Load()
         await self.place.shell(f"until test -e /begun-{nonce}; do sleep 0.02; done")

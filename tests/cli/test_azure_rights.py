@@ -17,6 +17,9 @@ from typing import Any, TypeVar
 import pytest
 
 from podidentity.cli.needed_rights import COMMANDS, AzureScope
+from podidentity.core.hosts import Host
+from podidentity.core.ledger import Ledger, LedgerEntry
+from podidentity.wire.ledgers import render_ledger
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.plan import Plan, Pool, PoolKind
 from podidentity_sandbox.world.principals import give_role
@@ -45,6 +48,8 @@ class Case:
     parts: tuple[str, ...]
     attached: bool = False
     """Whether `add` has attached the identity before, as an administrator of Azure."""
+    ledger: bool = False
+    """Whether MIC has attached it before, by its ledger."""
     kind: str = "virtualMachineScaleSets"
     """The nodes' machines: these, or `virtualMachines`."""
 
@@ -71,6 +76,7 @@ CASES: tuple[Case, ...] = (
     ),
     Case("delete", f"delete {NAMED}", ("detach",), attached=True),
     Case("explain", "explain pod {ns}/a --azure", ("azure",), attached=True),
+    Case("disable", "disable --detach", ("detach-all",), attached=True, ledger=True),
 )
 CASES += (Case("check", "check -o json --azure", ("azure",), attached=True),)
 CASES += tuple(
@@ -164,6 +170,8 @@ def run(
             ran = podidentity(*ADD.line.format(**words).split())
             assert ran.code == 0, ran.err
             world.pod(ns, "a", {"aadpodidbinding": "orders"})
+        if case.ledger:
+            write_ledger(place)
         if case.command == "check":
             trusted(world, ns, person)
         give(place, actions)
@@ -173,11 +181,23 @@ def run(
             return podidentity(*case.line.format(**words).split())
 
     yield as_person
+    world.api.delete(LEDGERS)
     podidentity("delete", "--namespace", ns, "--name", "orders")
     world.send("DELETE", f"/api/v1/namespaces/{ns}/pods", gracePeriodSeconds="0")
     for plural in ("azureidentities", "azureidentitybindings"):
         world.send("DELETE", f"{CUSTOM}/namespaces/{ns}/{plural}")
     as_owner(world.plan, lambda azure: detached(azure, place.machine, person.identity["id"]))
+
+
+LEDGERS = "/apis/aadpodidentity.k8s.io/v1/namespaces/kube-system/azureidentityledgers"
+
+
+def write_ledger(place: Place) -> None:
+    """Have MIC's ledger say that MIC attached the identity."""
+    entry = LedgerEntry(place.person.identity["id"], 0.0)
+    ledger = Ledger(host=Host.parse(place.machine), attached={entry.spelling.lower(): entry})
+    place.world.api.delete(LEDGERS)
+    place.world.send("POST", LEDGERS, render_ledger(ledger, "kube-system"))
 
 
 async def detached(azure: AzureOperator, machine: str, identity: str) -> None:

@@ -160,6 +160,12 @@ def policies(world: World) -> set[str]:
     return ours & {each["metadata"]["name"] for each in world.send("GET", POLICIES)["items"]}
 
 
+def checked(podidentity: Run) -> str:
+    """Return what `check` says, in one line."""
+    ran = podidentity("check")
+    return " ".join((ran.out + ran.err).split())
+
+
 def test_the_api_server_refuses_what_nmi_could_not_use_unless_that_is_switched_off(
     bare: World, podidentity: Run
 ) -> None:
@@ -176,16 +182,45 @@ def test_the_api_server_refuses_what_nmi_could_not_use_unless_that_is_switched_o
     answer = bare.api.post(path, json=wrong)
     assert answer.status_code == 422
     assert "spec.clientID must be a GUID, not 'no GUID'" in answer.json()["message"]
+    assert "refuses AzureIdentities and bindings that NMI cannot use" in checked(podidentity)
     foreign = "--nmi-arg=--compat-foreign-secrets"
     assert podidentity("enable", "--no-wait", foreign).code == 0
     assert policies(bare) == every - {manifests.OWN_SECRETS}
     assert podidentity("enable", "--no-wait", "--no-admission-policies").code == 0
     assert policies(bare) == set()
     assert bare.api.post(path, json=wrong).status_code == 201
+    assert f"{', '.join(sorted(every))} are not there" in checked(podidentity)
     bare.send("DELETE", f"{path}/wrong")
     assert podidentity("enable", "--no-wait").code == 0
     disabled(bare)
     assert policies(bare) == set()
+
+
+def test_nmi_has_no_right_that_its_identities_do_not_need_until_one_needs_it(
+    world: World, podidentity: Run, ns: str
+) -> None:
+    role = "/apis/rbac.authorization.k8s.io/v1/clusterroles/podidentity-nmi"
+
+    def resources() -> set[str]:
+        return {each for rule in world.get(role)["rules"] for each in rule["resources"]}
+
+    assert podidentity("enable", "--no-wait", "--identity-type=0").code == 0
+    of_types, of_records = {"secrets", "serviceaccounts/token"}, {"azureassignedidentities"}
+    assert not resources() & (of_types | of_records)
+    assert "LacksRights" not in podidentity("check", "-o", "json").out
+    secret = {"type": 1, "tenantID": "contoso.com", "clientPassword": {"name": "mail"}}
+    world.custom(ns, "azureidentities", "mail", {"clientID": str(uuid.uuid4()), **secret})
+    lacks = [
+        str(each)
+        for each in json.loads(podidentity("check", "-o", "json").out)
+        if each["reason"] == "LacksRights"
+    ]
+    assert len(lacks) == 1
+    assert "secrets" in lacks[0]
+    standard = "--nmi-arg=--operation-mode=standard"
+    assert podidentity("enable", "--no-wait", standard, "--identity-type=1").code == 0
+    assert resources() & (of_types | of_records) == {"secrets", "azureassignedidentities"}
+    assert "LacksRights" not in podidentity("check", "-o", "json").out
 
 
 def test_before_1_30_there_are_no_admission_policies_and_whoever_asks_for_them_is_told() -> None:

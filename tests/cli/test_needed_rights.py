@@ -26,8 +26,12 @@ from podidentity.cli.azure_access import ATTACHED_TO
 from podidentity.cli.needed_rights import COMMANDS, PARTS, Right
 from podidentity.cli.rights import Places, Single, singles
 from podidentity.core.federation import account_name
+from podidentity.core.hosts import Host
+from podidentity.core.ledger import Ledger, LedgerEntry
 from podidentity.core.resources import ObjectRef
+from podidentity.mic.objects import FINALIZER
 from podidentity.wire import rbac
+from podidentity.wire.ledgers import render_ledger
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.world.blueprint import write_kubeconfig_of
 from tests.acceptance.planes.cilium import CRDS as CILIUM_CRDS
@@ -623,6 +627,25 @@ def with_admission_policies(scene: Scene) -> None:
     make(scene, *manifests.admission_policies())
 
 
+def with_a_ledger(scene: Scene) -> None:
+    """Have a ledger of MIC's, of a machine that is not there any more: Azure is an owner's here."""
+    taken_out(scene)
+    host = Host.parse(f"{scene.world.plan.scale_set_id}-gone")
+    ledger = Ledger(host=host, attached={IDENTITY.lower(): LedgerEntry(IDENTITY, 0.0)})
+    path = f"{CUSTOM}/namespaces/{manifests.NAMESPACE}/azureidentityledgers"
+    deleted(scene.world, path)
+    scene.world.send("POST", path, render_ledger(ledger, manifests.NAMESPACE))
+
+
+def with_an_old_record(scene: Scene) -> None:
+    """Have a record as MIC of AAD Pod Identity leaves it."""
+    taken_out(scene)
+    path = f"{CUSTOM}/namespaces/{scene.ns}/azureassignedidentities"
+    head = {"apiVersion": "aadpodidentity.k8s.io/v1", "kind": "AzureAssignedIdentity"}
+    metadata = {"name": "old", "finalizers": [FINALIZER]}
+    scene.world.send("POST", path, {**head, "metadata": metadata, "spec": {"pod": "p"}})
+
+
 def with_version_0_1(scene: Scene) -> None:
     taken_out(scene)
     old = manifests.nmi()[-1]
@@ -829,6 +852,8 @@ CASES += (
         shows=lambda right: right.verb == "watch",
     ),
     of_part("disable", "aks-extensions", "disable", with_exceptions),
+    of_part("disable", "detach-all", "disable --detach", with_a_ledger),
+    of_part("disable", "old-finalizers", "disable", with_an_old_record),
     of_part("disable", "no-startup-taint", "disable", with_the_taints_rights),
     of_part("enable", "older-grants", ENABLE, with_an_older_grant_and_no_nmi),
     of_part("disable", "purge", "disable --purge --yes", with_a_grant_and_no_nmi),
@@ -980,7 +1005,12 @@ def _in(right: Single, ns: str) -> Single:
 
 def clear(world: World, begun: list[str]) -> None:
     """Take away what a run would leave to the next one."""
+    deleted(world, f"{CUSTOM}/namespaces/{manifests.NAMESPACE}/azureidentityledgers")
     for ns in begun:
+        record = f"{CUSTOM}/namespaces/{ns}/azureassignedidentities/old"
+        if world.get(record) is not None:
+            world.send("PATCH", record, {"metadata": {"finalizers": None}})
+            deleted(world, record)
         for plural in ("azureidentities", "azureidentitybindings", "azurepodidentityexceptions"):
             deleted(world, f"{CUSTOM}/namespaces/{ns}/{plural}")
         deleted(world, f"/api/v1/namespaces/{ns}/pods", gracePeriodSeconds="0")

@@ -51,12 +51,22 @@ class Helm:
         self._process.communicate()
         assert self._process.returncode == 0
 
-    def ask(self, what: str, **options: Any) -> Any:
-        """Return what Helm returns; raise HelmRefused."""
+    def begin(self, what: str, **options: Any) -> None:
+        """Have Helm begin something, for nobody who waits for its answer."""
         assert self._process.stdin
-        assert self._process.stdout
         self._process.stdin.write(json.dumps([what, options]) + "\n")
         self._process.stdin.flush()
+
+    def kill(self) -> None:
+        """End Helm in the middle of what it does, as a pipeline that is cancelled; and start it."""
+        self._process.kill()
+        self._process.communicate()
+        self.__enter__()
+
+    def ask(self, what: str, **options: Any) -> Any:
+        """Return what Helm returns; raise HelmRefused."""
+        self.begin(what, **options)
+        assert self._process.stdout
         answer = json.loads(self._process.stdout.readline())
         if "error" in answer:
             raise HelmRefused(answer["error"])

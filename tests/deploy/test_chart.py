@@ -130,11 +130,23 @@ IMAGE_OF_BOTH = f"{IMAGE}:{__version__}"
             {"as_node": True, "startup_taint": "contoso.example/starting"},
         ),
         (
+            {"rbac": {"identityTypes": [0, 2]}, "nmi": {"extraArgs": ["--hold=1"]}},
+            {"types": [0, 2], "as_node": True, "extra_args": ["--hold=1"]},
+        ),
+        ({"rbac": {"identityTypes": [3]}}, {"types": [3], "as_node": True}),
+        (
+            {"nmi": {"extraArgs": ["--operation-mode=standard"]}},
+            {"as_node": True, "standard": True, "extra_args": ["--operation-mode=standard"]},
+        ),
+        (
             {"backend": "lrp", "lrp": {"deny": True}},
             {"as_node": True, "redirect": manifests.LocalRedirect()},
         ),
     ],
-    ids=["plain", "as itself", "audiences", "start-up taint", "cilium"],
+    ids=[
+        *["plain", "as itself", "audiences", "start-up taint", "no federation", "federation"],
+        *["standard", "cilium"],
+    ],
 )
 @pytest.mark.parametrize("namespace", ["kube-system", "identity"])
 def test_chart_and_enable_make_the_same_objects(

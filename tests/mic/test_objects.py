@@ -32,6 +32,7 @@ def identity(**more: Any) -> dict[str, Any]:
         "resourceVersion": "41",
         "generation": 3,
         "managedFields": [{"manager": "kubectl"}],
+        "finalizers": ["example.com/keep"],
         "annotations": {"kubectl.kubernetes.io/last-applied-configuration": "{}", "a": "b"},
         **more.pop("metadata", {}),
     }
@@ -267,3 +268,4 @@ def test_an_event_is_about_the_kind_that_kubectl_describes() -> None:
     assert body["source"]["component"] == "aadpodidentity.k8s.io"
     assert (body["reason"], len(body["message"])) == ("binding applied", 1024)
     assert body["metadata"]["name"].startswith("b.")
+    assert body["metadata"]["namespace"] == "shop"

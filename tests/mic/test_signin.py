@@ -177,6 +177,17 @@ def test_the_file_of_the_cloud_provider_counts_before_the_variables(tmp_path: Pa
     assert (str(found.client_id), found.text, str(found.tenant)) == (CLIENT, "f", TENANT)
 
 
+@pytest.mark.parametrize(("by_file", "by_flag"), [(True, False), (False, True), (False, False)])
+def test_file_or_flag_may_say_that_the_machines_identity_signs_in(
+    tmp_path: Path, *, by_file: bool, by_flag: bool
+) -> None:
+    file = tmp_path / "azure.json"
+    told = {"tenantId": TENANT, "aadClientId": CLIENT, "aadClientSecret": "f"}
+    file.write_text(json.dumps({**told, "useManagedIdentityExtension": by_file}))
+    found = credential_of(Configured(cloud_config=str(file), managed=by_flag))
+    assert (found.method is Method.MANAGED_IDENTITY) is (by_file or by_flag)
+
+
 def test_a_credential_shows_no_secret() -> None:
     for shown in (repr(SECRET), repr(credential_of(SECRET)), str(credential_of(SECRET))):
         assert "s3cr3t" not in shown

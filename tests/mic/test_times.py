@@ -74,6 +74,18 @@ def test_a_pod_alone_does_not_wait_for_others() -> None:
     assert world.when("p") < 10 + ARM + QUIET + ARM + POLL + ARM + 10 * API
 
 
+def test_of_pods_that_come_one_by_one_the_last_ones_pause_is_waited_for_and_no_longer() -> None:
+    world = TimedWorld(5, takes=lambda _: 0.0)
+    world.node("n", of_set(0))
+    world.run(until=10)
+    for number in range(5):
+        world.at(10 + 0.3 * number, world.pod, f"p{number}", "n", number)
+    world.run(until=40)
+    assert world.calls[PatchHost] == 1
+    last = 10 + 0.3 * 4
+    assert world.when("p4") < last + QUIET + ARM + POLL + ARM + 10 * API
+
+
 def test_pods_that_come_again_within_the_grace_cost_one_attachment_an_edge() -> None:
     """Identities are neither detached nor attached again while their pods are replaced."""
     world = TimedWorld(5, grace=300.0)

@@ -106,7 +106,11 @@ kinds yet, it comes after their definitions: Helm reads all that is no hook befo
 whose it is, and so a later upgrade takes it into the release.
 */}}
 {{- define "podidentity.afterDefinitions" -}}
-{{- if not (.Capabilities.APIVersions.Has "aadpodidentity.k8s.io/v1") -}}
+{{- $lacking := false -}}
+{{- range list "AzureIdentity" "AzureIdentityBinding" "AzurePodIdentityException" -}}
+{{- if not ($.Capabilities.APIVersions.Has (printf "aadpodidentity.k8s.io/v1/%s" .)) }}{{ $lacking = true }}{{ end -}}
+{{- end -}}
+{{- if $lacking -}}
 helm.sh/hook: post-install,post-upgrade,post-rollback
 meta.helm.sh/release-name: {{ .Release.Name }}
 meta.helm.sh/release-namespace: {{ .Release.Namespace }}

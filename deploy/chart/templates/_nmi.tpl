@@ -29,7 +29,7 @@
 {{- $nmi := .Values.nmi -}}
 {{- $flags := list -}}
 {{- if eq .Values.operationMode "standard" }}{{ $flags = append $flags "--operation-mode=standard" }}{{ end -}}
-{{- if include "podidentity.since" (dict "root" . "value" .Values.tokens.asNode "version" "1.36") }}{{ $flags = append $flags "--tokens-as=node" }}{{ end -}}
+{{- if include "podidentity.asNode" . }}{{ $flags = append $flags "--tokens-as=node" }}{{ end -}}
 {{- with .Values.aks.extensions -}}
 {{- $flags = append $flags (printf "--exception-namespaces=%s" (concat . (list "kube-system" $.Release.Namespace) | uniq | sortAlpha | join ",")) -}}
 {{- end -}}
@@ -71,4 +71,23 @@
 {{- if and $word (ne $word (last $pair | toString)) }}{{ $flags = append $flags (printf "%s=%s" $flag $word) }}{{ end -}}
 {{- end -}}
 {{- concat $flags ($nmi.extraArgs | default list) | toYaml -}}
+{{- end }}
+
+{{/* "true" or "": whether NMI waits for a controller's records. */}}
+{{- define "podidentity.standard" -}}
+{{- $mode := "" -}}
+{{- range include "podidentity.nmiFlags" . | fromYamlArray -}}
+{{- if hasPrefix "--operation-mode=" . }}{{ $mode = trimPrefix "--operation-mode=" . }}{{ end -}}
+{{- end -}}
+{{- if eq $mode "standard" }}true{{ end -}}
+{{- end }}
+
+{{/* "true" or "": whether NMI asks for tokens of service accounts, for federated identities. */}}
+{{- define "podidentity.asks" -}}
+{{- range .Values.rbac.identityTypes }}{{ if eq (toString .) "3" }}true{{ end }}{{ end -}}
+{{- end }}
+
+{{/* "true" or "": whether it does so as its node. */}}
+{{- define "podidentity.asNode" -}}
+{{- if and (include "podidentity.asks" .) (include "podidentity.since" (dict "root" . "value" .Values.tokens.asNode "version" "1.36")) }}true{{ end -}}
 {{- end }}

@@ -146,11 +146,11 @@ class Arm(_Endpoint):
         )
 
     async def detach(
-        self, host: Host, identity: ResourceId, *, wait: bool = True, progress: Progress | None
+        self, host: Host, *identities: ResourceId, wait: bool = True, progress: Progress | None
     ) -> bool:
-        """Detach `identity` from `host`; return whether that changed anything; raise ArmError."""
+        """Detach these from `host`; return whether that changed anything; raise ArmError."""
         return await self._change(
-            host, lambda current: arm.detach(current, identity), progress, wait
+            host, lambda current: arm.detach(current, *identities), progress, wait
         )
 
     async def _change(

@@ -54,6 +54,8 @@ class Choices:
     startup_taint: str = ""
     backend: Backend = Backend.NFTABLES
     probe_port: int = 8085
+    removes_rules: bool = False
+    """Whether NMI takes its rules with it when it stops."""
     doubt: str = ""
     """A sentence about flags that could not be read and their assumed values; else ""."""
 
@@ -149,6 +151,7 @@ def _parsed(flags: list[str], variables: Mapping[str, str]) -> Choices:
         startup_taint=settings.startup_taint,
         backend=settings.backend,
         probe_port=settings.probe_port,
+        removes_rules=settings.on_exit == "remove",
     )
     if not stack:
         return choices

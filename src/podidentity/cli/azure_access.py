@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from podidentity.adapters.arm import Arm
     from podidentity.adapters.kube import Kube
 
+_T = TypeVar("_T")
 _SAY_EVERY = 10.0
 
 # An action that Azure refuses → the built-in role that grants it, and where.
@@ -111,7 +112,7 @@ def progress(what: str) -> Callable[[float], None]:
     return say
 
 
-async def on_each(hosts: Sequence[Host], change: Callable[[Host], Awaitable[None]]) -> None:
+async def on_each(hosts: Sequence[_T], change: Callable[[_T], Awaitable[None]]) -> None:
     """Change all hosts at once, each to its end; then raise the first failure, if any.
 
     A scale set takes a minute; ten of them, one after the other, would take ten.

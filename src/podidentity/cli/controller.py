@@ -24,12 +24,14 @@ from podidentity.cli.objects import (
 from podidentity.cli.rollout import is_ours, troubles_of, until
 from podidentity.manifests import mic as manifests_of_mic
 from podidentity.settings import MicSettings
-from podidentity.wire.kube import AZURE_POD_IDENTITY_EXCEPTIONS, PODS
+from podidentity.wire.kube import AZURE_POD_IDENTITY_EXCEPTIONS, CLUSTER_ROLES, PODS
 
 if TYPE_CHECKING:
     from podidentity.adapters.kube import Kube
 
 DEPLOYMENT = "mic"
+ACCOUNT = "podidentity-mic"
+"""Its service account, and its roles."""
 _OLD_LABELS = ("app.kubernetes.io/component=mic", "component=mic")
 """Of the archived project's chart, and of its manifests.
 
@@ -110,15 +112,19 @@ async def put(kube: Kube, wanted: Sequence[Object]) -> None:
         )
 
 
+async def places(kube: Kube, namespace: str) -> list[str]:
+    """Return the namespaces of MIC's objects; `namespace` where one was deleted with its MIC."""
+    found = [each["metadata"]["namespace"] for each in await deployments_of_mic(kube)]
+    if not found and await find(kube, CLUSTER_ROLES, "", ACCOUNT) is not None:
+        return [namespace]
+    return found
+
+
 async def take_away(kube: Kube, namespace: str) -> None:
     """Delete MIC's objects; its ledgers and records stay."""
     for manifest in reversed(manifests_of_mic(namespace=namespace, managed_identity=True)):
         if await remove(kube, manifest):
             click.echo(f"{called(manifest)} deleted")
-    click.echo(
-        "What MIC attached stays attached: its ledgers (AzureIdentityLedgers) say what that is, "
-        "and MIC goes on by them when it is back."
-    )
 
 
 async def until_ready(kube: Kube, namespace: str, say: Callable[[str], None]) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from podidentity import __version__
-from podidentity.cli import admission_policies, controller, local_redirect
+from podidentity.cli import admission_policies, attachments, controller, local_redirect
 from podidentity.cli.agent_choices import Choices, choices_of_flags, chosen
 from podidentity.cli.azure_access import detach_command, host_name, recorded_hosts
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster, right_to
@@ -35,7 +35,7 @@ from podidentity.cli.objects import (
     remove,
 )
 from podidentity.cli.output import CommandError, documents, examples, output_option
-from podidentity.cli.parameters import Duration, Toleration, agents_option
+from podidentity.cli.parameters import Duration, Toleration, agents_option, cloud_options
 from podidentity.cli.rollout import (
     DAEMON_SET,
     NO_IMAGE,
@@ -51,10 +51,12 @@ from podidentity.cli.rollout import (
     until_ready,
 )
 from podidentity.cli.use_roles import adopt, give, take_all
+from podidentity.core.authorities import Cloud
 from podidentity.core.data_path import Backend
 from podidentity.core.decision import permission_names
 from podidentity.core.resources import AzureIdentity, AzureIdentityBinding
 from podidentity.manifests import (
+    EVERY_TYPE,
     IMAGE,
     NAMESPACE,
     OWN_NAMESPACE,
@@ -141,6 +143,14 @@ class Profile(StrEnum):
     "[default: from Kubernetes 1.36 on]",
 )
 @click.option(
+    "--identity-type",
+    "types",
+    type=click.Choice([str(each) for each in EVERY_TYPE]),
+    multiple=True,
+    help="A type of AzureIdentities that NMI is to serve, as those of add --type; may be repeated. "
+    "NMI has no right that others alone need: 1 and 2 secrets, 3 tokens. [default: all]",
+)
+@click.option(
     "--admission-policies/--no-admission-policies",
     "with_policies",
     default=None,
@@ -218,6 +228,7 @@ def enable(
     grants: bool,
     with_aks: bool,
     node_tokens: bool | None,
+    types: tuple[str, ...],
     with_policies: bool | None,
     audiences: tuple[str, ...],
     startup_taint: str | None,
@@ -250,6 +261,7 @@ def enable(
         startup_taint=startup_taint or "",
         tolerations=tolerations_of(Profile(profile), tolerations),
         redirect=redirect,
+        types=[int(each) for each in types] or EVERY_TYPE,
     )
     if mic_arg:
         controller.chosen_of(mic_arg)
@@ -344,11 +356,17 @@ def _without_cluster(wanted: _Wanted) -> list[Object]:
         namespace=namespace,
         as_node=bool(wanted.node_tokens),
         policy=True,
+        standard=_is_standard((*mode, *wanted.flags)),
     )
     policies = admission_policies.wanted(
         admission_policies.SINCE, asked=wanted.policies, foreign_secrets=wanted.foreign_secrets
     )
     return [*crds(), *policies, *manifests, *of_mic, *always]
+
+
+def _is_standard(flags: Sequence[str]) -> bool:
+    """Return whether NMI with these flags waits for a controller's records."""
+    return chosen(nmi(extra_args=flags)[-1]).rules.standard
 
 
 async def _enable_as(kube: Kube, wanted: _Wanted) -> None:
@@ -374,8 +392,10 @@ async def _enable_as(kube: Kube, wanted: _Wanted) -> None:
             "Close the window by the node unit or AKS's IMDS restriction instead.",
         )
     as_node = wanted.node_tokens
+    flags = (*counting, *for_mic, *wanted.flags)
     manifests = wanted.made(
-        extra_args=(*counting, *for_mic, *wanted.flags),
+        extra_args=flags,
+        standard=_is_standard(flags),
         namespace=namespace,
         as_node=minor >= NODE_TOKENS_SINCE if as_node is None else as_node,
         policy=minor >= admission_policies.SINCE,
@@ -408,6 +428,10 @@ async def _mic(kube: Kube, wanted: _MicWanted, namespace: str) -> tuple[list[str
     if wanted.there is False:
         if deployments:
             await controller.take_away(kube, deployments[0]["metadata"]["namespace"])
+            click.echo(
+                "What MIC attached stays attached: its ledgers (AzureIdentityLedgers) say what "
+                "that is, and MIC goes on by them when it is back."
+            )
         return [], []
     if not deployments and not wanted.there:
         return [], []
@@ -722,26 +746,66 @@ def _next_step(troubles: list[str], namespace: str) -> str:
 @click.option(
     "--timeout", type=Duration(), default="60s", show_default=True, help="How long to wait."
 )
+@click.option(
+    "--detach",
+    is_flag=True,
+    help="Detach from the machines what MIC attached, by its ledgers. What podidentity add "
+    "attached podidentity delete detaches.",
+)
+@cloud_options
 @agents_option
 @cluster_options
 def disable(
-    *, target: ClusterTarget, agents: str | None, keep_crds: bool, yes: bool, timeout: float
+    *,
+    target: ClusterTarget,
+    agents: str | None,
+    keep_crds: bool,
+    yes: bool,
+    timeout: float,
+    detach: bool,
+    cloud: Cloud | None,
 ) -> None:
     """Remove NMI, and MIC if it is there, from a cluster.
 
-    The nodes keep their rules, so pods get no token at all: the node's own identities stay closed
-    to them. A restart of the node removes the rules. A namespace that `enable` made is kept.
+    It may be run where NMI is gone already, and takes away what is left. The nodes keep their
+    rules, so pods get no token at all: the node's own identities stay closed to them. A restart of
+    the node removes the rules, and so does NMI itself with --on-exit=remove. A namespace that
+    `enable` made is kept.
     """
     if not keep_crds and not yes:
         click.confirm("Delete all AzureIdentities and bindings of all namespaces?", abort=True)
-    on_cluster(target, lambda kube: _disable(kube, agents, keep_crds, timeout))
+    leaving = _Leaving(
+        agents=agents, purge=not keep_crds, seconds=timeout, detach=detach, cloud=cloud
+    )
+    on_cluster(target, lambda kube: _disable(kube, leaving))
 
 
-async def _disable(kube: Kube, agents: str | None, keep_crds: bool, seconds: float) -> None:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Leaving:
+    """What somebody wants of `disable`."""
+
+    agents: str | None
+    purge: bool
+    seconds: float
+    detach: bool
+    cloud: Cloud | None
+    """None: NMI's."""
+
+
+async def _disable(kube: Kube, wanted: _Leaving) -> None:
     await _refuse_release(kube, "`helm uninstall` takes it away")
-    namespace = await namespace_of_nmi(kube, agents)
-    for each in await deployments_of_mic(kube):
-        await controller.take_away(kube, each["metadata"]["namespace"])
+    namespace = await namespace_of_nmi(kube, wanted.agents)
+    there = [each for each in await nmis(kube) if each["metadata"]["namespace"] == namespace]
+    choices = chosen(there[0]) if there else Choices()
+    places = await controller.places(kube, namespace)
+    for place in places:
+        await controller.take_away(kube, place)
+    if wanted.detach:
+        cloud = wanted.cloud or choices.cloud
+        await attachments.detach(kube, cloud, {*places, namespace}, wanted.seconds)
+    else:
+        await attachments.say_left(kube, forgotten=wanted.purge)
+    await attachments.take_finalizers_off(kube)
     await _without_startup_taint(kube)
     await local_redirect.take_away(kube, namespace)
     made = [*every_policy(), *nmi(namespace=namespace, as_node=True, policy=True)]
@@ -749,19 +813,27 @@ async def _disable(kube: Kube, agents: str | None, keep_crds: bool, seconds: flo
         if manifest["kind"] != "Namespace":
             await _removed(kube, manifest)
     await _without_exceptions(kube)
-    if not keep_crds:
+    if wanted.purge:
         await _purge(kube)
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(wanted.seconds):
             await until_gone(kube, namespace)
     except TimeoutError as error:
         raise CommandError(
-            f"Pods of NMI are still there after {seconds:.0f} s",
+            f"Pods of NMI are still there after {wanted.seconds:.0f} s",
             f"See kubectl get pods -n {namespace} -l app.kubernetes.io/component=nmi.",
         ) from error
-    click.echo(
-        "The nodes keep their rules: pods get no token until NMI is back or the node restarts."
-    )
+    click.echo(_RULES_REMOVED if choices.removes_rules else _RULES_KEPT)
+
+
+_RULES_KEPT = (
+    "The nodes keep their rules: pods get no token until NMI is back or the node restarts. To open "
+    "the nodes' identities to their pods again: podidentity enable --nmi-arg=--on-exit=remove, and "
+    "podidentity disable."
+)
+_RULES_REMOVED = (
+    "NMI took its rules with it (--on-exit=remove): the nodes' identities are open to their pods."
+)
 
 
 async def _purge(kube: Kube) -> None:

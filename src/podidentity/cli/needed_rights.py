@@ -123,6 +123,7 @@ MIC, MIC_WAIT, NO_MIC, ARCHIVED_MIC = "mic", "wait-for-mic", "no-mic", "archived
 MIC_THERE, NO_MIC_THERE, BUNDLE = "mic-there", "no-mic-there", "bundle"
 MIC_EXCEPTION = "mic-exception"
 HOST, NO_POLICIES = "host", "no-admission-policies"
+DETACH_ALL, FINALIZERS = "detach-all", "old-finalizers"
 APPLY, ROLLBACK = "migrate-apply", "migrate-rollback"
 PROBES, ISSUER = "probes", "issuer"
 EXCEPT, CHANGE, EXCEPTED, NO_EXCEPTION = (
@@ -137,13 +138,16 @@ PARTS: Mapping[str, str] = {
     ACCOUNT_PART: "works with the service account of an identity: `--subject identity`",
     DETACH: "detaches what `add` attached, if no other AzureIdentity needs it",
     KEEP: "leaves it attached for another AzureIdentity, which gets the record of it",
+    DETACH_ALL: "detaches what MIC attached: `disable --detach`",
+    FINALIZERS: "takes the finalizer of AAD Pod Identity's MIC off its records, where that is gone",
     REVOKE: "takes back the permission that `add` granted",
     OWN_NAMESPACE: "labels NMI's own namespace, if it exists before `enable`: `--namespace`",
     AS_NODE: "lets NMI ask for tokens as its node: Kubernetes 1.36, or `--node-tokens`",
     STARTUP_TAINT: "lets NMI take a taint off its node: `--startup-taint`",
     LRP: "makes or reads Cilium's policies: `--backend lrp`",
     NO_LRP: "takes back what an earlier `--backend lrp` made",
-    MIC: "puts MIC into the cluster, or changes it: `--mic`, or where it is",
+    MIC: "puts MIC into the cluster, or changes it, and NMI into standard mode: `--mic`, or where "
+    "it is",
     MIC_EXCEPTION: "excepts MIC's pods, which sign in by their machine's identity: `--mic-arg` "
     "with `--use-managed-identity` or `--cloudconfig`",
     MIC_WAIT: "says when MIC is ready: without `--no-wait`, where MIC is",
@@ -183,6 +187,7 @@ _IDENTITIES = f"azureidentities.{GROUP}"
 _BINDINGS = f"azureidentitybindings.{GROUP}"
 _EXCEPTIONS = f"azurepodidentityexceptions.{GROUP}"
 _ASSIGNED = f"azureassignedidentities.{GROUP}"
+_LEDGERS = f"azureidentityledgers.{GROUP}"
 _ROLES = ("clusterroles.rbac.authorization.k8s.io", "clusterrolebindings.rbac.authorization.k8s.io")
 _LOCAL_ROLES = ("roles.rbac.authorization.k8s.io", "rolebindings.rbac.authorization.k8s.io")
 _POLICIES = (
@@ -269,6 +274,7 @@ def _added(by: list[Manifest]) -> list[Manifest]:
 
 
 _USUAL, _FOR_POLICY, _FOR_NODE_TOKENS = nmi(), _added(nmi(policy=True)), _added(nmi(as_node=True))
+_OF_RECORDS = [nmi(standard=True)[1]]
 _FOR_TAINT = startup_taint_rights()
 _FOR_RESOURCES = admission_policies()
 _OF_MIC = mic(managed_identity=True)
@@ -360,6 +366,7 @@ def _to_have_mic() -> Iterator[Right]:
     names = _names("Deployment", _OF_MIC)
     yield from _to("list", _DEPLOYMENTS)
     yield from _to_place(_OF_MIC, MIC)
+    yield from (each for each in held_by(_OF_RECORDS, MIC) if each.resource == _ASSIGNED)
     for where, resource, only in _objects_of_mic():
         yield from _to_apply(resource, names=only, at=where, parts=[MIC])
     yield from _to_apply(_EXCEPTIONS, names=_EXCEPTIONS_OF_MIC, at=_NMI, parts=[MIC_EXCEPTION])
@@ -440,7 +447,10 @@ def _enable() -> Iterator[Right]:
 
 def _disable() -> Iterator[Right]:
     made = (_USUAL, _FOR_POLICY, _FOR_NODE_TOKENS)
-    yield from _to("list", _DAEMON_SETS, _DEPLOYMENTS)
+    yield from _to("list", _DAEMON_SETS, _DEPLOYMENTS, _LEDGERS, _ASSIGNED)
+    yield from _to("get", _ROLES[0], names=_names("ClusterRole", _OF_MIC))
+    yield from _to("delete", _LEDGERS, parts=[DETACH_ALL])
+    yield from _to("patch", _ASSIGNED, parts=[FINALIZERS])
     yield from _to_take_back()
     yield from _to_take_mic()
     yield from _to("delete", _DAEMON_SETS, at=_NMI, names=_names("DaemonSet", _USUAL))
@@ -550,6 +560,8 @@ def _check() -> Iterator[Right]:
     yield from _to("list", _DEPLOYMENTS, without=fails)
     yield from _to("get", "configmaps", at=_NMI, names=[PAUSES], parts=[MIC_THERE], without=fails)
     yield from _to("get", _POLICIES[0], names=[POLICY_OF_NMI], without=fails)
+    names = _names("ValidatingAdmissionPolicy", _FOR_RESOURCES)
+    yield from _to("get", _POLICIES[1], names=names, without=fails)
     yield from _to(
         "get", _ROLES[0], names=[NODE_AUDIENCES, ACCOUNT], parts=[AS_NODE], without=fails
     )
@@ -618,7 +630,7 @@ def _machines(verbs: str, *parts: str) -> Iterator[AzureAction]:
 _IDENTITY = "Microsoft.ManagedIdentity/userAssignedIdentities"
 COMMANDS: Mapping[str, Needs] = {
     "enable": Needs(cluster=tuple(_enable())),
-    "disable": Needs(cluster=tuple(_disable())),
+    "disable": Needs(cluster=tuple(_disable()), azure=tuple(_machines("read write", DETACH_ALL))),
     "add": Needs(
         cluster=tuple(_add()),
         azure=(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from podidentity.wire.kube import (
     AZURE_IDENTITIES,
     AZURE_IDENTITY_BINDINGS,
+    AZURE_IDENTITY_LEDGERS,
     AZURE_POD_IDENTITY_EXCEPTIONS,
     CLUSTER_ROLE_BINDINGS,
     CLUSTER_ROLES,
@@ -59,6 +60,7 @@ _BY_KIND = {
     "CiliumClusterwideNetworkPolicy": CLUSTERWIDE_NETWORK_POLICIES,
     "AzureIdentity": AZURE_IDENTITIES,
     "AzureIdentityBinding": AZURE_IDENTITY_BINDINGS,
+    "AzureIdentityLedger": AZURE_IDENTITY_LEDGERS,
     "AzurePodIdentityException": AZURE_POD_IDENTITY_EXCEPTIONS,
 }
 

@@ -7,7 +7,7 @@ imports nothing of the product.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -43,6 +43,10 @@ IDENTITIES = "podidentity-identities"
 """The namespace of service accounts that stand for identities."""
 STARTUP_TAINT = "aadpodidentity.k8s.io/agent-not-ready"
 """Key of the taint with which nodes start, until NMI is ready there, unless another is chosen."""
+
+SERVICE_PRINCIPAL, CERTIFICATE, FEDERATED = 1, 2, 3
+"""Types of an AzureIdentity that NMI needs rights of their own for."""
+EVERY_TYPE = (0, SERVICE_PRINCIPAL, CERTIFICATE, FEDERATED)
 
 Manifest = dict[str, Any]
 
@@ -86,6 +90,8 @@ def nmi(
     startup_taint: str = "",
     tolerations: Sequence[Manifest] = (),
     redirect: LocalRedirect | None = None,
+    standard: bool = False,
+    types: Collection[int] = EVERY_TYPE,
 ) -> list[Manifest]:
     """Return what NMI needs, in the order to create it; the DaemonSet `nmi` is the last.
 
@@ -95,13 +101,19 @@ def nmi(
     own right. `audiences` are those of tokens, besides Entra's; `identities` is the namespace of
     accounts without pods. `startup_taint` is the key of the taint that NMI takes off its node. With
     `tolerations` its pods tolerate those taints alone, and the start-up taint. With `redirect`
-    Cilium leads pods' requests to NMI, too; its policy of denial is not among the manifests.
+    Cilium leads pods' requests to NMI, too; its policy of denial is not among the manifests. NMI
+    gets only the rights that it needs in its mode, `standard` or managed, for AzureIdentities of
+    these `types`.
     """
     manifests = _documents("nmi.yaml")
+    asks = FEDERATED in types
+    as_node, policy = as_node and asks, policy and asks
+    for manifest in manifests:
+        if "rules" in manifest:
+            manifest["rules"] = _needed(
+                manifest["rules"], records=standard, tokens=asks and not as_node, types=types
+            )
     if as_node:
-        for manifest in manifests:
-            if manifest["kind"] == "ClusterRole":
-                manifest["rules"] = [rule for rule in manifest["rules"] if not asks_for_any(rule)]
         manifests[-1:-1] = _node_tokens(audiences)
         extra_args = ["--tokens-as=node", *extra_args]
     if policy:
@@ -146,6 +158,19 @@ def mic(
     if managed_identity or cloud_config:
         manifests.insert(-1, mic_exception(namespace))
     return manifests
+
+
+def _needed(
+    rules: Sequence[Manifest], *, records: bool, tokens: bool, types: Collection[int]
+) -> list[Manifest]:
+    """Return the rules without what NMI does not need."""
+    unused = set() if records else {"azureassignedidentities"}
+    unused |= set() if tokens else {TOKENS}
+    unused |= set() if {SERVICE_PRINCIPAL, CERTIFICATE} & set(types) else {"secrets"}
+    for rule in rules:
+        if "resources" in rule:
+            rule["resources"] = [each for each in rule["resources"] if each not in unused]
+    return [rule for rule in rules if rule.get("resources", True)]
 
 
 def _mount(pod: Manifest, path: str) -> None:

@@ -100,11 +100,10 @@ def attach(current: HostIdentities, identity: ResourceId) -> dict[str, Any] | No
     return render_change(HostChange.of(current, attach=[identity]))
 
 
-def detach(current: HostIdentities, identity: ResourceId) -> dict[str, Any] | None:
-    """Return the PATCH body that detaches `identity`; None if it is not attached."""
-    if not current.has(identity):
-        return None
-    return render_change(HostChange.of(current, detach=[identity.folded]))
+def detach(current: HostIdentities, *identities: ResourceId) -> dict[str, Any] | None:
+    """Return the PATCH body that detaches these; None if none of them is attached."""
+    there = [each.folded for each in identities if current.has(each)]
+    return render_change(HostChange.of(current, detach=there)) if there else None
 
 
 def render_change(change: HostChange) -> dict[str, Any]:

@@ -7,7 +7,7 @@ without one of them exactly what needs it is.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -66,11 +66,15 @@ def of_roles(made: Sequence[Any]) -> list[Single]:
     return singles(held_by(made), Places())
 
 
-def of_nmi() -> list[Any]:
-    """Return NMI's own manifests, with the start-up taint's: not the role for Prometheus."""
+def of_nmi(**options: Any) -> list[Any]:
+    """Return NMI's own manifests, with the start-up taint's: not the role for Prometheus.
+
+    Standard mode has all rights of managed mode, and those on records.
+    """
+    options = {"standard": True, **options}
     return [
         each
-        for each in manifests.nmi(policy=True, startup_taint=TAINT)
+        for each in manifests.nmi(policy=True, startup_taint=TAINT, **options)
         if each["metadata"]["name"] != "podidentity-metrics-reader"
     ]
 
@@ -90,6 +94,8 @@ class Place:
     kube: Kube
     pod: Pod
     token: str
+    sent: set[tuple[str, str]] = field(default_factory=set)
+    """The verb and the resource of each request of NMI's."""
     refused: set[tuple[str, str]] = field(default_factory=set)
     """The verb and the resource of each request that was refused."""
 
@@ -141,8 +147,14 @@ async def opened(
         ref = ObjectRef("shop", "app")
         place.pod = Pod(ref=ref, uid=made["metadata"]["uid"], service_account="default")
         place.token = await token_of_nmi(place)
-        failed = place.refused
-        place.kube = Kube(served.client(place.token), lambda *what: failed.add(asked(*what)))
+        failed, client = place.refused, served.client(place.token)
+
+        async def note(request: httpx2.Request) -> None:
+            method = "WATCH" if request.url.params.get("watch") else request.method
+            place.sent.add(asked(method, request.url.path))
+
+        client.event_hooks["request"].append(note)
+        place.kube = Kube(client, lambda *what: failed.add(asked(*what)))
         yield place
         await place.kube.close()
 
@@ -182,33 +194,39 @@ async def token_of_nmi(place: Place) -> str:
     return str(asked_for["status"]["token"])
 
 
-async def work(place: Place) -> None:
-    """Do all that NMI does at the API server."""
-    await watch(place)
-    await read_a_secret(place)
+async def work(
+    place: Place, *, records: bool = True, types: Collection[int] = manifests.EVERY_TYPE
+) -> None:
+    """Do all that NMI does at the API server, in its mode and for these types of identities."""
+    await watch(place, records=records)
+    if {manifests.SERVICE_PRINCIPAL, manifests.CERTIFICATE} & set(types):
+        await read_a_secret(place)
     await ask_for_permissions(place)
     await take_a_taint_off(place)
     await tell_events(place)
+    if manifests.FEDERATED not in types:
+        return
     with suppress(TokenUnavailable):
         assertions = Assertions(place.kube, FakeTokenSource(), SystemClock())
         await assertions.of_account(ObjectRef("shop", "default"), AUDIENCES[0], place.pod)
 
 
-async def watch(place: Place) -> None:
+async def watch(place: Place, *, records: bool) -> None:
     """Follow all that NMI follows: something of each kind comes later."""
+    watched = {kind: path for kind, path in WATCHED.items() if records or "Assigned" not in kind}
     cluster, heard = WatchedCluster(SystemClock()), set[str]()
     cluster.follow(lambda kind, ref: heard.add(kind) if ref.name == "later" else None)
-    scope = Scope(node="node-0", records=True, labelled=False)
+    scope = Scope(node="node-0", records=records, labelled=False)
     watching = asyncio.create_task(Watches(place.kube, cluster, SystemClock(), scope=scope).run())
     await place.until(lambda: cluster.synced)
-    for kind, path in WATCHED.items():
+    for kind, path in watched.items():
         body = {"apiVersion": CUSTOM, "kind": kind, "metadata": {"name": "later"}}
         await place.make(path, {**body, "spec": SPECS[kind]})
     annotated = {"azure.workload.identity/client-id": CLIENT}
     account = {"metadata": {"name": "later", "annotations": annotated}}
     await place.make(f"{SHOP}/serviceaccounts", account)
     await place.make(f"{SHOP}/pods", of_shop("later"))
-    await place.until(lambda: heard >= {*WATCHED, "ServiceAccount", "Pod"})
+    await place.until(lambda: heard >= {*watched, "ServiceAccount", "Pod"})
     watching.cancel()
 
 
@@ -268,6 +286,29 @@ async def test_nmi_needs_each_right_of_its_manifest(served: Served, right: Singl
     async with opened(served, of_nmi(), right) as place:
         await work(place)
         assert place.refused == {(right.verb, right.resource)}
+
+
+# ---- By mode, and by the types of identities: nothing unused
+
+
+@pytest.mark.parametrize("standard", [False, True], ids=["managed", "standard"])
+@pytest.mark.parametrize(
+    "types", [(0,), (1,), (2,), (3,), (0, 3), manifests.EVERY_TYPE], ids=lambda types: f"{types}"
+)
+async def test_in_each_mode_nmi_has_the_rights_that_it_uses_and_no_others(
+    served: Served, standard: bool, types: tuple[int, ...]
+) -> None:
+    given = of_nmi(standard=standard, types=types)
+    async with opened(served, given, None) as place:
+        await work(place, records=standard, types=types)
+        assert place.refused == set()
+        assert place.sent == {(each.verb, each.resource) for each in of_roles(given)}
+
+
+@pytest.mark.parametrize("option", [{"as_node": True}, {"policy": True}])
+def test_without_federated_identities_nothing_is_made_for_their_tokens(option: Any) -> None:
+    made = manifests.nmi(types=(0, 1, 2), **option)
+    assert made == manifests.nmi(types=(0, 1, 2))
 
 
 # ---- From 1.36 on: as its node

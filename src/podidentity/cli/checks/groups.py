@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from podidentity import __version__
 from podidentity.adapters.clock import SystemClock
 from podidentity.adapters.published_issuer import DISCOVERY, read_issuer
-from podidentity.cli import boot_window, controller, local_redirect
+from podidentity.cli import admission_policies, boot_window, controller, local_redirect
 from podidentity.cli.chain import LinkState
 from podidentity.cli.checks import (
     agents,
@@ -40,6 +40,7 @@ from podidentity.cli.objects import (
     CRDS,
     DAEMON_SETS,
     NAMESPACES,
+    POLICY_BINDINGS,
     find,
     find_all,
     minor_version,
@@ -313,6 +314,24 @@ async def _versions(reading: Reading) -> AsyncIterator[Finding | Line]:
         yield each
 
 
+async def _admission(reading: Reading) -> AsyncIterator[Line]:
+    if await reading.nmi() is None or await minor_version(reading.kube) < admission_policies.SINCE:
+        return
+    foreign = reading.choices.rules.foreign_secrets
+    made = admission_policies.wanted(admission_policies.SINCE, asked=None, foreign_secrets=foreign)
+    names = sorted({each["metadata"]["name"] for each in made})
+    lacking = [
+        each for each in names if await find(reading.kube, POLICY_BINDINGS, "", each) is None
+    ]
+    if lacking:
+        yield (
+            "The API server takes AzureIdentities and bindings that NMI cannot use: the admission "
+            f"policies {', '.join(lacking)} are not there; podidentity enable brings them."
+        )
+    else:
+        yield "The API server refuses AzureIdentities and bindings that NMI cannot use."
+
+
 async def _definitions(reading: Reading) -> AsyncIterator[Finding]:
     ours = crds()
     found = {
@@ -336,6 +355,12 @@ VERSIONS = Group(
             look=_definitions,
             right="the definitions: you need the right to get customresourcedefinitions",
         ),
+        Check(
+            holds="it is known what the API server refuses of the custom resources",
+            look=_admission,
+            right="the admission policies: you need the right to get "
+            "validatingadmissionpolicybindings",
+        ),
     ),
 )
 
@@ -347,10 +372,14 @@ async def _rights_of_nmi(reading: Reading) -> AsyncIterator[Finding]:
     daemon_set, choices = await reading.nmi(), reading.choices
     if daemon_set is None:
         return
+    cluster = await reading.cluster()
     manifests = nmi_manifests(
         namespace=choices.namespace,
         as_node=choices.tokens_as_node,
         startup_taint=choices.startup_taint,
+        standard=choices.rules.standard,
+        # A right that no identity needs may be missing on purpose: `enable --identity-type`.
+        types={each.type for each in cluster.all_identities() if isinstance(each, AzureIdentity)},
     )
     account = ObjectRef(choices.namespace, choices.account)
     has = await _reviewed(reading, account, programs.rights_of(manifests, choices.namespace))

@@ -1,0 +1,183 @@
+"""What MIC leaves behind when it goes: identities on machines; the archived one's, finalizers.
+
+Its ledgers say what it attached itself. Whoever leaves is told of it, or has it detached, and the
+ledger goes when that is done: a run that fails half way can be repeated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import click
+
+from podidentity.cli import azure_access
+from podidentity.cli.azure_access import asking, detach_command, host_name, on_each, progress
+from podidentity.cli.controller import archived_mics
+from podidentity.cli.mic import PODS_OF_MIC
+from podidentity.cli.objects import Object, called, find_all, remove
+from podidentity.cli.output import CommandError
+from podidentity.cli.rollout import is_ours, until
+from podidentity.core.resources import ObjectRef, ResourceId
+from podidentity.mic.objects import FINALIZER
+from podidentity.wire.arm import ArmError
+from podidentity.wire.kube import (
+    AZURE_ASSIGNED_IDENTITIES,
+    AZURE_IDENTITY_LEDGERS,
+    PODS,
+    KubeError,
+    Resource,
+)
+from podidentity.wire.ledgers import NotALedger, parse_ledger
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from podidentity.adapters.arm import Arm
+    from podidentity.adapters.kube import Kube
+    from podidentity.core.authorities import Cloud
+    from podidentity.core.hosts import Host
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """What a ledger says."""
+
+    ledger: Object
+    host: Host
+    identities: tuple[ResourceId, ...]
+    """Those too that a change under way attaches or detaches."""
+
+
+async def attached(kube: Kube) -> tuple[list[Attached], list[str]]:
+    """Return what MIC attached, and a line for each ledger that cannot be read; raise KubeError."""
+    found, unread = [], []
+    for each in await _all(kube, AZURE_IDENTITY_LEDGERS):
+        try:
+            ledger = parse_ledger(json.dumps(each).encode())
+        except NotALedger as error:
+            unread.append(
+                f"AzureIdentityLedger {_ref(each)} cannot be read, and what MIC attached to its "
+                f"machine is not known: {error}"
+            )
+            continue
+        parts = (ledger.attached, ledger.attaching, ledger.detaching)
+        ids = [ResourceId.parse(entry.spelling) for part in parts for entry in part.values()]
+        found.append(Attached(each, ledger.host, tuple(ids)))
+    return found, unread
+
+
+async def say_left(kube: Kube, *, forgotten: bool) -> None:
+    """Print what stays attached, and the command that detaches it.
+
+    `forgotten`: the ledgers go as well, and nobody will know it any more.
+    """
+    found, unread = await attached(kube)
+    for each in found:
+        for identity in map(str, each.identities):
+            click.echo(f"stays attached to {host_name(each.host)}: {identity}", err=True)
+            if forgotten:
+                click.echo(f"  {detach_command(each.host, identity)}", err=True)
+    for line in unread:
+        click.echo(line, err=True)
+    if not any(each.identities for each in found):
+        return
+    click.echo(
+        "The ledgers that say so go with the custom resources."
+        if forgotten
+        else "podidentity disable --detach detaches it, now or later; MIC goes on by its ledgers "
+        "if it comes back.",
+        err=True,
+    )
+
+
+async def detach(kube: Kube, cloud: Cloud | None, places: Iterable[str], seconds: float) -> None:
+    """Detach what MIC attached, and delete its ledgers; raise CommandError.
+
+    It waits until no MIC is left in these namespaces, that would attach more, or again.
+    """
+    for namespace in places:
+        await _until_mic_is_gone(kube, namespace, seconds)
+    found, unread = await attached(kube)
+    for line in unread:
+        click.echo(line, err=True)
+    if found:
+        async with azure_access.azure(cloud) as arm:
+            await on_each(found, partial(_detach, kube, arm))
+    if unread:
+        raise CommandError(
+            "Not every ledger of MIC can be read",
+            "Detach by hand what MIC attached to those machines, and delete the ledgers.",
+        )
+    click.echo("Nothing that MIC attached is attached any more.")
+
+
+async def _detach(kube: Kube, arm: Arm, from_it: Attached) -> None:
+    """Detach all of a ledger from its machine, and then delete the ledger."""
+    if from_it.identities:
+        where = host_name(from_it.host)
+        click.echo(f"detaching from {where}")
+        with asking(f"detach from {where}", from_it.identities[0]):
+            said = progress(f"detaching from {where}")
+            try:
+                await arm.detach(from_it.host, *from_it.identities, progress=said)
+            except ArmError as error:
+                if not error.gone:
+                    raise
+                click.echo(f"{where} is gone")
+            else:
+                click.echo(f"detached from {where}")
+    await remove(kube, from_it.ledger)
+    click.echo(f"{called(from_it.ledger)} deleted")
+
+
+async def _until_mic_is_gone(kube: Kube, namespace: str, seconds: float) -> None:
+    def look(pods: Mapping[str, Object]) -> bool:
+        return not any(map(is_ours, pods.values()))
+
+    try:
+        async with asyncio.timeout(seconds):
+            await until(kube, PODS.path(namespace), {"labelSelector": PODS_OF_MIC}, look)
+    except TimeoutError as error:
+        raise CommandError(
+            f"Pods of MIC are still there after {seconds:.0f} s, and would attach it again",
+            f"See kubectl get pods -n {namespace} -l {PODS_OF_MIC}, and run it again.",
+        ) from error
+
+
+async def take_finalizers_off(kube: Kube) -> None:
+    """Take the archived MIC's finalizer off its records, where nobody is left to do that.
+
+    A record with it would never go, nor its namespace, nor the custom resources.
+    """
+    kept = [
+        each
+        for each in await _all(kube, AZURE_ASSIGNED_IDENTITIES)
+        if FINALIZER in (each["metadata"].get("finalizers") or ())
+    ]
+    if not kept or await archived_mics(kube):
+        return
+    for each in kept:
+        meta = each["metadata"]
+        others = [one for one in meta["finalizers"] if one != FINALIZER]
+        change = {"metadata": {"finalizers": others, "resourceVersion": meta["resourceVersion"]}}
+        path = AZURE_ASSIGNED_IDENTITIES.path(meta["namespace"], meta["name"])
+        await kube.merge(path, change)
+    click.echo(f"Took the finalizer of AAD Pod Identity's MIC off {len(kept)} records.")
+
+
+async def _all(kube: Kube, resource: Resource) -> list[Object]:
+    """Return all objects of a kind; [] where the cluster does not know it."""
+    try:
+        return await find_all(kube, resource)
+    except KubeError as error:
+        if not error.not_found:
+            raise
+        return []
+
+
+def _ref(found: Object) -> ObjectRef:
+    return ObjectRef(found["metadata"]["namespace"], found["metadata"]["name"])

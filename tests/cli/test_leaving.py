@@ -1,0 +1,228 @@
+"""Whoever leaves, by whatever way: what stays is said, and one command ends it."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from podidentity import manifests
+from podidentity.core.hosts import Host
+from podidentity.core.ledger import Ledger, LedgerEntry
+from podidentity.mic.objects import FINALIZER
+from podidentity.wire.ledgers import ledger_name, render_ledger
+from tests.cli.azure import Identity
+from tests.cli.conftest import CRDS, PODS, Ran, end_nmi
+from tests.cli.test_enable import running, until
+from tests.cli.test_needed_rights import path_of
+from tests.cli.world import CUSTOM, World
+
+Run = Callable[..., Ran]
+SYSTEM = f"{CUSTOM}/namespaces/kube-system"
+LEDGERS = f"{SYSTEM}/azureidentityledgers"
+RBAC = "/apis/rbac.authorization.k8s.io/v1"
+ADMISSION = "/apis/admissionregistration.k8s.io/v1"
+OWN = "identity-of-leaving"
+CLUSTERWIDE = [
+    f"{RBAC}/clusterroles",
+    f"{RBAC}/clusterrolebindings",
+    f"{ADMISSION}/validatingadmissionpolicies",
+    f"{ADMISSION}/validatingadmissionpolicybindings",
+]
+
+
+def of_ours(world: World) -> set[str]:
+    """Return what is left of NMI and MIC outside of namespaces, but the custom resources."""
+    ours = {"labelSelector": "app.kubernetes.io/name=podidentity"}
+    return {
+        each["metadata"]["name"]
+        for path in CLUSTERWIDE
+        for each in world.send("GET", path, **ours)["items"]
+        if not each["metadata"]["name"].startswith("podidentity-use-")
+    }
+
+
+def disabled(world: World, *flags: str) -> str:
+    """Disable all, ending its pods as their kubelets do; return what is said after that."""
+    with running("disable", *flags) as process:
+        until(process, "deployment.apps/mic deleted")
+        ours = "app.kubernetes.io/component=mic"
+        for pod in world.send("GET", PODS, labelSelector=ours)["items"]:
+            world.send("DELETE", f"{PODS}/{pod['metadata']['name']}", gracePeriodSeconds="0")
+        said = until(process, "serviceaccount/podidentity-nmi deleted")
+        end_nmi(world)
+        assert process.stdout is not None
+        said.append(process.stdout.read())
+        assert process.wait(timeout=10) == 0
+        return "\n".join(said)
+
+
+def written(world: World, *identities: Identity, host: str = "") -> str:
+    """Write MIC's ledger, by which it attached these; return its path."""
+    entries = {each.id.lower(): LedgerEntry(each.id, 0.0) for each in identities}
+    ledger = Ledger(host=Host.parse(host or world.plan.scale_set_id), attached=entries)
+    world.send("POST", LEDGERS, render_ledger(ledger, "kube-system"))
+    return f"{LEDGERS}/{ledger_name(ledger.host)}"
+
+
+@pytest.fixture
+def ledgers(world: World) -> Iterator[World]:
+    yield world
+    if world.get(LEDGERS) is not None:
+        world.send("DELETE", LEDGERS)
+
+
+def test_disable_detaches_what_mic_attached_and_nothing_else(
+    ledgers: World, orders: Identity, podidentity: Run
+) -> None:
+    assert podidentity("enable", "--no-wait", "--mic").code == 0
+    before = orders.attached()
+    orders.attach()
+    path = written(ledgers, orders)
+    said = disabled(ledgers, "--detach")
+    assert not before
+    assert not orders.attached()
+    assert ledgers.get(path) is None
+    assert of_ours(ledgers) == set()
+    assert "The nodes keep their rules" in said
+    again = podidentity("disable", "--detach")
+    assert (again.code, "Nothing that MIC attached is attached any more." in again.out) == (0, True)
+
+
+def test_what_is_not_detached_is_named_with_the_command_and_that_works_later(
+    ledgers: World, orders: Identity, podidentity: Run
+) -> None:
+    orders.attach()
+    path = written(ledgers, orders)
+    ran = podidentity("disable")
+    assert f"stays attached to scale set {ledgers.plan.scale_set}: {orders.id}" in ran.err
+    assert "podidentity disable --detach detaches it" in ran.err
+    assert ledgers.get(path) is not None
+    later = podidentity("disable", "--detach")
+    assert f"detached from scale set {ledgers.plan.scale_set}" in later.out
+    assert not orders.attached()
+
+
+def test_a_machine_that_azure_does_not_let_change_keeps_its_ledger(
+    ledgers: World, orders: Identity, podidentity: Run
+) -> None:
+    orders.attach()
+    path = written(ledgers, orders)
+    orders.weather("arm=[{effect: denied, kind: PATCH *}]")
+    ran = podidentity("disable", "--detach")
+    assert (ran.code, "Cannot detach from scale set" in ran.err) == (1, True)
+    assert ledgers.get(path) is not None
+    orders.weather()
+    assert podidentity("disable", "--detach").code == 0
+    assert not orders.attached()
+
+
+def test_a_machine_that_is_gone_needs_no_detaching(
+    ledgers: World, orders: Identity, podidentity: Run
+) -> None:
+    path = written(ledgers, orders, host=f"{ledgers.plan.scale_set_id}-gone")
+    ran = podidentity("disable", "--detach")
+    assert (ran.code, "-gone is gone" in ran.out) == (0, True)
+    assert ledgers.get(path) is None
+
+
+def test_a_ledger_that_nobody_can_read_is_named_and_stays(ledgers: World, podidentity: Run) -> None:
+    head = {"apiVersion": "aadpodidentity.k8s.io/v1", "kind": "AzureIdentityLedger"}
+    ledgers.send("POST", LEDGERS, {**head, "metadata": {"name": "l"}, "spec": {"host": "no host"}})
+    for line in ("disable", "disable --detach"):
+        ran = podidentity(*line.split())
+        assert "AzureIdentityLedger kube-system/l cannot be read" in ran.err
+    assert ran.code == 1
+    assert ledgers.get(f"{LEDGERS}/l") is not None
+
+
+def record(world: World, name: str, *finalizers: str) -> str:
+    """Make a record as the archived MIC does; return its path."""
+    place = f"{CUSTOM}/namespaces/default/azureassignedidentities"
+    body = {
+        "apiVersion": "aadpodidentity.k8s.io/v1",
+        "kind": "AzureAssignedIdentity",
+        "metadata": {"name": name, "finalizers": list(finalizers)},
+        "spec": {"pod": "p", "podNamespace": "default", "nodename": "n"},
+    }
+    world.send("POST", place, body)
+    return f"{place}/{name}"
+
+
+def test_records_of_the_archived_mic_do_not_stay_for_ever(world: World, podidentity: Run) -> None:
+    paths = record(world, "old", FINALIZER), record(world, "both", "example.com/mine", FINALIZER)
+    ran = podidentity("disable")
+    assert "Took the finalizer of AAD Pod Identity's MIC off 2 records." in ran.out
+    assert world.get(paths[1])["metadata"]["finalizers"] == ["example.com/mine"]
+    world.send("PATCH", paths[1], {"metadata": {"finalizers": []}})
+    for path in paths:
+        world.send("DELETE", path)
+        assert world.get(path) is None
+
+
+def test_a_purge_takes_everything_though_old_records_have_a_finalizer(
+    ledgers: World, orders: Identity, podidentity: Run
+) -> None:
+    assert podidentity("enable", "--no-wait", "--mic").code == 0
+    record(ledgers, "old", FINALIZER)
+    written(ledgers, orders)
+    with_purge = disabled(ledgers, "--purge", "--yes")
+    assert "azureassignedidentities.aadpodidentity.k8s.io deleted" in with_purge
+    ends = time.monotonic() + 30
+    while any(ledgers.get(f"{CRDS}/{each['metadata']['name']}") for each in manifests.crds()):
+        assert time.monotonic() < ends
+        time.sleep(0.01)
+
+
+def test_a_purge_says_what_nobody_will_know_any_more(
+    ledgers: World, orders: Identity, podidentity: Run
+) -> None:
+    written(ledgers, orders)
+    ran = podidentity("disable", "--purge", "--yes")
+    assert f"stays attached to scale set {ledgers.plan.scale_set}: {orders.id}" in ran.err
+    assert f"az vmss identity remove --resource-group {ledgers.plan.node_group} --name" in ran.err
+
+
+def test_with_nmis_own_namespace_goes_nmi_and_disable_takes_the_rest(
+    world: World, podidentity: Run
+) -> None:
+    assert podidentity("enable", "--no-wait", "--namespace", OWN, "--mic").code == 0
+    world.send("DELETE", f"/api/v1/namespaces/{OWN}")
+    ends = time.monotonic() + 30
+    while world.get(f"/api/v1/namespaces/{OWN}") is not None:
+        assert time.monotonic() < ends, "the namespace does not go"
+        end_nmi(world, f"/api/v1/namespaces/{OWN}/pods")
+        time.sleep(0.01)
+    assert {manifests.ACCOUNT, "podidentity-mic", manifests.OWN_SECRETS} <= of_ours(world)
+    ran = podidentity("disable", "--namespace", OWN)
+    assert ran.code == 0, ran.err
+    assert of_ours(world) == set()
+
+
+def named(each: Any) -> str:
+    return f"{path_of(each)}/{each['metadata']['name']}"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_deleted_without_any_order_nothing_is_left_and_nothing_hangs(
+    world: World, podidentity: Run, seed: int
+) -> None:
+    """As Argo CD and `kubectl delete -f` do it, which run no hook of ours."""
+    assert podidentity("enable", "--no-wait", "--mic", "--node-tokens").code == 0
+    record(world, "ours")
+    printed = podidentity("enable", "--dry-run", "--mic", "--node-tokens").out
+    objects = list(yaml.safe_load_all(printed))
+    random.Random(seed).shuffle(objects)  # noqa: S311 - an order, no secret
+    for each in objects:
+        answer = world.api.delete(named(each))
+        assert answer.status_code in {200, 202, 404}, answer.text
+    ends = time.monotonic() + 30
+    while any(world.get(named(each)) for each in objects):
+        assert time.monotonic() < ends
+        end_nmi(world)
+        time.sleep(0.01)
+    assert of_ours(world) == set()
