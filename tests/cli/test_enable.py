@@ -98,6 +98,20 @@ def test_enable_may_be_repeated(bare: World, podidentity: Run) -> None:
         assert container["args"][-2:] == ["--hold=0", "--host-token=root"]
 
 
+def test_flags_that_an_earlier_enable_was_told_do_not_go_without_a_word(
+    bare: World, podidentity: Run
+) -> None:
+    flags = ("--nmi-arg=--hold=0", "--nmi-arg=--ambiguous=reject")
+    assert podidentity("enable", "--no-wait", *flags).err == ""
+    assert podidentity("enable", "--no-wait", *flags).err == ""
+    ran = podidentity("enable", "--no-wait", "--nmi-arg=--hold=0")
+    assert ran.code == 0
+    assert "warning: NMI runs with --ambiguous=reject, which this enable was not told" in ran.err
+    assert "--nmi-arg" in ran.err
+    args = bare.get(DAEMON_SET)["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert "--ambiguous=reject" not in args
+
+
 def test_flags_that_a_cluster_always_needs_come_from_the_environment_and_the_others_win(
     bare: World, podidentity: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -662,6 +662,7 @@ async def _enable(
     await permit_accounts(kube, choices)
     for manifest in manifests:
         if (manifest["kind"], manifest["metadata"]["name"]) == ("DaemonSet", DAEMON_SET):
+            await _say_what_goes(kube, manifest)
             await _stop_an_agent_that_cannot_hand_over(kube, manifest)
         is_policy = manifest["kind"] == "CiliumLocalRedirectPolicy"
         put = local_redirect.apply_policy if is_policy else apply
@@ -671,6 +672,25 @@ async def _enable(
         await _mic_ready(kube, of_mic[-1]["metadata"]["namespace"], seconds)
     if wait:
         await _ready(kube, namespace, seconds)
+
+
+async def _say_what_goes(kube: Kube, wanted: Object) -> None:
+    """Name the flags with which NMI runs, and that it loses: an earlier `enable` was told them."""
+    there = await find(kube, DAEMON_SETS, wanted["metadata"]["namespace"], DAEMON_SET)
+    if there is None:
+        return
+    lost = sorted(_flags_of(there) - _flags_of(wanted))
+    if lost:
+        click.echo(
+            f"warning: NMI runs with {shlex.join(lost)}, which this enable was not told: it takes "
+            "them away. To keep them, give them again: --nmi-arg, or PODIDENTITY_NMI_ARGS.",
+            err=True,
+        )
+
+
+def _flags_of(daemon_set: Object) -> set[str]:
+    containers = daemon_set["spec"]["template"]["spec"]["containers"]
+    return {flag for each in containers for flag in each.get("args") or () if flag[:2] == "--"}
 
 
 async def _mic_ready(kube: Kube, namespace: str, seconds: float) -> None:
