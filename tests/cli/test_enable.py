@@ -18,7 +18,16 @@ from podidentity.cli import admission_policies
 from podidentity.cli.agent_choices import chosen
 from podidentity.cli.azure_access import ATTACHED_TO
 from podidentity.cli.output import CommandError
-from tests.cli.conftest import CRDS, DAEMON_SET, EXCEPTION, PODS, Ran, end_nmi, nmi_pods
+from tests.cli.conftest import (
+    CRDS,
+    DAEMON_SET,
+    EXCEPTION,
+    PODS,
+    PROBE_SET,
+    Ran,
+    end_nmi,
+    nmi_pods,
+)
 from tests.cli.ids import CLIENT, IDENTITY
 from tests.cli.world import CUSTOM, World
 
@@ -87,6 +96,20 @@ def test_enable_may_be_repeated(bare: World, podidentity: Run) -> None:
     podidentity("enable", "--no-wait", "--nmi-arg=--hold=0", "--nmi-arg", "--host-token=root")
     for container in bare.get(DAEMON_SET)["spec"]["template"]["spec"]["containers"]:
         assert container["args"][-2:] == ["--hold=0", "--host-token=root"]
+
+
+def test_flags_that_an_earlier_enable_was_told_do_not_go_without_a_word(
+    bare: World, podidentity: Run
+) -> None:
+    flags = ("--nmi-arg=--hold=0", "--nmi-arg=--ambiguous=reject")
+    assert podidentity("enable", "--no-wait", *flags).err == ""
+    assert podidentity("enable", "--no-wait", *flags).err == ""
+    ran = podidentity("enable", "--no-wait", "--nmi-arg=--hold=0")
+    assert ran.code == 0
+    assert "warning: NMI runs with --ambiguous=reject, which this enable was not told" in ran.err
+    assert "--nmi-arg" in ran.err
+    args = bare.get(DAEMON_SET)["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert "--ambiguous=reject" not in args
 
 
 def test_flags_that_a_cluster_always_needs_come_from_the_environment_and_the_others_win(
@@ -441,19 +464,9 @@ OF_CHART = {
 OF_MANIFEST = {"component": "nmi", "tier": "node"}
 
 
-@pytest.mark.parametrize(
-    ("namespace", "name", "labels"),
-    [
-        ("default", "aad-pod-identity-nmi", OF_CHART),
-        ("kube-system", "nmi", OF_MANIFEST),
-    ],
-    ids=["chart", "manifest"],
-)
-def test_beside_nmi_of_aad_pod_identity_nothing_is_made_and_the_order_is_said(
-    bare: World, podidentity: Run, namespace: str, name: str, labels: dict[str, str]
-) -> None:
-    path = f"/apis/apps/v1/namespaces/{namespace}/daemonsets"
-    archived = {
+def archived(namespace: str, name: str, labels: dict[str, str]) -> dict[str, Any]:
+    """Return NMI of AAD Pod Identity."""
+    return {
         "apiVersion": "apps/v1",
         "kind": "DaemonSet",
         "metadata": {"name": name, "namespace": namespace},
@@ -465,22 +478,71 @@ def test_beside_nmi_of_aad_pod_identity_nothing_is_made_and_the_order_is_said(
             },
         },
     }
-    bare.send("POST", path, archived)
+
+
+def test_beside_nmi_of_aad_pod_identity_ours_comes_and_how_that_goes_is_said(
+    bare: World, podidentity: Run
+) -> None:
+    path = "/apis/apps/v1/namespaces/default/daemonsets"
+    bare.send("POST", path, archived("default", "aad-pod-identity-nmi", OF_CHART))
+    ran = podidentity("enable", "--no-wait")
+    bare.send("DELETE", f"{path}/aad-pod-identity-nmi")
+    assert ran.code == 0
+    assert bare.get(DAEMON_SET) is not None
+    assert "kubectl delete daemonset -n default aad-pod-identity-nmi\n" in ran.err
+    assert podidentity("enable", "--no-wait").err == ""
+
+
+def test_where_nmi_of_aad_pod_identity_has_our_name_nothing_is_made_and_the_order_is_said(
+    bare: World, podidentity: Run
+) -> None:
+    path = "/apis/apps/v1/namespaces/kube-system/daemonsets"
+    bare.send("POST", path, archived("kube-system", "nmi", OF_MANIFEST))
     ran = podidentity("enable", "--no-wait")
     there = bare.get(DAEMON_SET)
-    bare.send("DELETE", f"{path}/{name}")
+    bare.send("DELETE", f"{path}/nmi")
     assert (ran.code, ran.out) == (1, "")
-    assert f"error: DaemonSet {namespace}/{name} is NMI of AAD Pod Identity, and" in ran.err
-    pods = ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
+    pods = ",".join(f"{key}={value}" for key, value in sorted(OF_MANIFEST.items()))
     order = [
-        f"kubectl delete daemonset -n {namespace} {name} --cascade=orphan",
-        "podidentity enable --no-wait",
-        f"kubectl delete pods -n {namespace} -l {pods}",
+        "kubectl delete daemonset -n kube-system nmi --cascade=orphan",
         "podidentity enable",
+        f"kubectl delete pods -n kube-system -l {pods}",
     ]
-    assert f"{'; '.join(order)}.\n" in ran.err
-    assert there is None or there["spec"]["selector"]["matchLabels"] == labels
+    assert f"{'; '.join(order)}. Or" in ran.err
+    assert there["spec"]["selector"]["matchLabels"] == OF_MANIFEST
     assert podidentity("enable", "--no-wait").code == 0
+
+
+def selectors(world: World) -> list[dict[str, str]]:
+    """Return the labels of nodes on which NMI and its probe are."""
+    found = (world.get(path) for path in (DAEMON_SET, PROBE_SET))
+    return [each["spec"]["template"]["spec"]["nodeSelector"] for each in found]
+
+
+def test_nmi_can_be_kept_to_some_nodes_and_let_onto_all_again(
+    bare: World, podidentity: Run
+) -> None:
+    """A take-over goes by node pools."""
+    linux = {"kubernetes.io/os": "linux"}
+    assert podidentity("enable", "--no-wait", "--node-selector", "pool-").code == 0
+    assert selectors(bare) == [linux, linux]
+    podidentity("enable", "--no-wait", "--node-selector", "pool=a")
+    assert selectors(bare) == [{**linux, "pool": "a"}] * 2
+    podidentity("enable", "--no-wait")
+    assert selectors(bare) == [{**linux, "pool": "a"}] * 2, "it is kept until it is taken back"
+    podidentity("enable", "--no-wait", "--node-selector", "pool-", "--node-selector", "x.io/y=")
+    assert selectors(bare) == [{**linux, "x.io/y": ""}] * 2
+    podidentity("enable", "--no-wait", "--node-selector", "x.io/y-")
+    assert selectors(bare) == [linux, linux]
+    dry = podidentity("enable", "--dry-run", "--node-selector", "pool-").out
+    assert "pool" not in dry
+
+
+@pytest.mark.parametrize("wrong", ["pool", "=a", "pool=a b", "-"])
+def test_what_is_no_label_is_said(podidentity: Run, wrong: str) -> None:
+    ran = podidentity("enable", "--dry-run", "--node-selector", wrong)
+    assert ran.code == 2
+    assert "is no label: KEY=VALUE, or KEY- without it" in ran.err
 
 
 def test_nmi_may_have_a_namespace_of_its_own_and_every_command_finds_it(

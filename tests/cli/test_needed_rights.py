@@ -39,6 +39,7 @@ from tests.cli import test_azure_rights as azure_rights
 from tests.cli.conftest import CRDS, PODS, Ran, end_nmi, have_custom_resources, nmi_pods
 from tests.cli.ids import IDENTITY
 from tests.cli.operators import holding
+from tests.cli.test_adopt import LEDGERS, a_record, an_identity
 from tests.cli.test_local_redirect import CILIUM, DENIAL, POLICY, tell
 from tests.cli.world import CUSTOM, World, running
 
@@ -925,6 +926,36 @@ def migrated(scene: Scene) -> None:
     as_administrator(scene, "migrate", "apply", "--yes", "-n", scene.ns)
 
 
+def with_records_of_the_archived_mic(scene: Scene) -> None:
+    """Have what the archived MIC has attached, and written down, before it was deleted."""
+    without_mic(scene)
+    scene.world.send(
+        "POST",
+        f"{CUSTOM}/namespaces/{scene.ns}/azureidentities",
+        an_identity(scene.ns),
+    )
+    node = scene.world.plan.nodes[0].name
+    scene.world.send("POST", RECORDS, a_record(scene.ns, node))
+
+
+def with_an_older_ledger(scene: Scene) -> None:
+    """Have a ledger in which that is not yet."""
+    with_records_of_the_archived_mic(scene)
+    host = Host.of_node(scene.world.plan.nodes[0].provider_id)
+    scene.world.send("POST", LEDGERS, render_ledger(Ledger(host=host), "kube-system"))
+
+
+def without_records(world: World) -> None:
+    for each in (world.get(RECORDS) or {"items": []})["items"]:
+        path = f"{RECORDS}/{each['metadata']['name']}"
+        world.send("PATCH", path, {"metadata": {"finalizers": None}})
+        deleted(world, path)
+    deleted(world, LEDGERS)
+
+
+RECORDS = f"{CUSTOM}/namespaces/default/azureassignedidentities"
+
+
 def planned(ran: Ran) -> bool:
     """Whether the plan is there, whatever it says."""
     return not ran.err and "would be refused" in ran.out
@@ -944,6 +975,21 @@ CASES += (
         with_archived_mic_and_an_identity,
     ),
     of_part("migrate", "migrate-rollback", "migrate rollback --yes", migrated),
+    of_part(
+        "migrate",
+        "migrate-adopt",
+        "migrate adopt --yes",
+        with_records_of_the_archived_mic,
+        shows=lambda right: right.verb != "patch",
+    ),
+    of_part(
+        "migrate",
+        "migrate-adopt",
+        "migrate adopt --yes",
+        with_an_older_ledger,
+        of="ledger",
+        shows=lambda right: right.verb == "patch",
+    ),
 )
 
 
@@ -1026,6 +1072,7 @@ def clear(world: World, begun: list[str]) -> None:
         deleted(world, f"{path_of(each)}/{each['metadata']['name']}")
     deleted(world, "/apis/apps/v1/namespaces/default/deployments")
     without_cilium(world)
+    without_records(world)
     deleted(world, f"{CRDS}/{UNSERVED}")
     end_nmi(world)
 

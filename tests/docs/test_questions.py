@@ -19,7 +19,7 @@ ANSWERS = {
     "Does it work on my cluster?": "Windows nodes",
     "What must I change in my pods?": "podidentity add",
     "How do I install it?": "podidentity enable --image",
-    "I run AAD Pod Identity. How do I move?": "--cascade=orphan",
+    "I run AAD Pod Identity. How do I move?": "podidentity migrate plan",
     "What may it do in my cluster and in Azure?": "ClusterRole podidentity-nmi",
     "What does it protect, and from whom?": "asks IMDS directly",
     "My pod gets no token. Why?": "NoBinding",

@@ -21,6 +21,7 @@ from podidentity.nmi.server.messages import Request, Response
 from podidentity.supervisor import control
 from podidentity.supervisor.control import LARGEST, Readiness, Report
 from podidentity.supervisor.listeners import listening_socket
+from podidentity.supervisor.worker import Inherited
 from tests.nmi.talking import Talk
 
 ASK = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -50,13 +51,13 @@ class Worker:
         )
         self.supervisor = ours
         self.control = theirs
-        self.orders = Orders(theirs)
         self.net = FakeNet()
         self.problems: list[str] = []
         self.asked: asyncio.Queue[asyncio.Future[None]] = asyncio.Queue()
         self.slow = asyncio.Event()
         self.begun = asyncio.Event()
         self.listening = listening_socket("127.0.0.1", 0)
+        self.orders = Orders(Inherited({"pods": self.listening}, theirs, {"host": "taken"}))
         self.port: int = self.listening.getsockname()[1]
         pods = Listener(self._handle)
         self.agent = Agent(
@@ -112,9 +113,7 @@ class Worker:
 @pytest.fixture
 async def worker() -> AsyncIterator[Worker]:
     made = Worker()
-    made.task = asyncio.create_task(
-        live(made.agent, made.orders, {"pods": made.listening}, SystemClock())
-    )
+    made.task = asyncio.create_task(live(made.agent, made.orders, SystemClock()))
     try:
         yield made
     finally:
@@ -124,7 +123,7 @@ async def worker() -> AsyncIterator[Worker]:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.remove_signal_handler(number)
         loop.remove_reader(made.control)
-        for each in (made.supervisor, made.control, made.listening):
+        for each in (made.supervisor, made.control, *made.orders.listeners.values()):
             each.close()
 
 
@@ -189,3 +188,30 @@ async def test_reports_that_nobody_reads_hold_nothing_up(worker: Worker) -> None
         worker.orders.report(worker.agent.readiness())
     async with worker.talk() as talk:
         assert (await talk.ask(ASK)).status == 200
+
+
+@pytest.mark.parametrize("accepting", [True, False], ids=["while it accepts", "before it does"])
+async def test_a_socket_that_comes_later_is_accepted_from_too(
+    worker: Worker, *, accepting: bool
+) -> None:
+    """Another program has ended that kept the address."""
+    if accepting:
+        worker.supervisor.send(control.ACCEPT)
+        await worker.report(Readiness.READY)
+    with listening_socket("127.0.0.1", 0) as late:
+        socket.send_fds(worker.supervisor, [control.LISTEN + b"host"], [late.fileno()])
+        worker.port = late.getsockname()[1]
+    if not accepting:
+        worker.supervisor.send(control.ACCEPT)
+    async with worker.talk() as talk:
+        await talk.say(ASK)
+        async with asyncio.timeout(5):
+            assert (await talk.hear()).body == b"answered"
+    assert worker.orders.missing == {}
+
+
+async def test_a_word_about_a_socket_without_one_changes_nothing(worker: Worker) -> None:
+    worker.supervisor.send(control.LISTEN + b"host")
+    worker.supervisor.send(control.ACCEPT)
+    await worker.report(Readiness.READY)
+    assert worker.orders.missing == {"host": "taken"}

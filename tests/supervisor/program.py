@@ -71,8 +71,10 @@ class Toy:
             await asyncio.sleep(0.05)
 
     def told(self) -> None:
-        word = self.given.control.recv(100)
-        if word == control.ACCEPT:
+        word, descriptors, _, _ = socket.recv_fds(self.given.control, 100, 1)
+        if word.startswith(control.LISTEN):
+            self.accept_from(socket.socket(fileno=descriptors[0]))
+        elif word == control.ACCEPT:
             self.accept()
         elif word == control.DRAIN:
             self.draining.set()
@@ -80,10 +82,13 @@ class Toy:
             os._exit(3)
 
     def accept(self) -> None:
-        listening = self.given.listeners["pods"]
-        asyncio.get_running_loop().add_reader(listening, self.accepted, listening)
+        for each in self.given.listeners.values():
+            self.accept_from(each)
         if not SETTINGS.get("never settled"):
             self.readiness = Readiness.READY
+
+    def accept_from(self, listening: socket.socket) -> None:
+        asyncio.get_running_loop().add_reader(listening, self.accepted, listening)
 
     def accepted(self, listening: socket.socket) -> None:
         # Counted at once: asyncio's own server knows it some turns of its loop later.
@@ -134,7 +139,7 @@ def work(given: Inherited) -> int:
 
 
 def main() -> int:
-    SETTINGS.update(json.loads(sys.argv[1]))
+    SETTINGS.update({"late": [], **json.loads(sys.argv[1])})
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
     for name, value in SETTINGS.get("constants", {}).items():
         owner = getattr(supervising, name.partition(".")[0]) if "." in name else supervising
@@ -142,7 +147,10 @@ def main() -> int:
     if "uid" in SETTINGS:
         give_up(SETTINGS["uid"])
     plan = Plan(
-        addresses=[Address("pods", "127.0.0.1", SETTINGS["port"])],
+        addresses=[
+            Address("pods", "127.0.0.1", SETTINGS["port"]),
+            *(Address(f"late-{each}", "127.0.0.1", each, late=True) for each in SETTINGS["late"]),
+        ],
         runtime_dir=Path(SETTINGS["runtime"]),
         agent=SETTINGS.get("agent", ""),
         handover_dir=Path(SETTINGS["handover"]) if SETTINGS.get("handover") else None,

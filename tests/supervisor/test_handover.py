@@ -411,3 +411,78 @@ def test_who_connects_and_asks_for_something_else_gets_no_socket(
             packet, fds, _, _ = socket.recv_fds(asking, 512, 16)
             assert (packet, fds) == (b"", [])
     assert ask(agent.port)[0] == "old"
+
+
+# Where another program has an address that pods are served without
+
+
+@pytest.fixture
+def taken() -> Iterator[socket.socket]:
+    """An address that another program has."""
+    with socket.create_server(("127.0.0.1", 0)) as made:
+        yield made
+
+
+def test_pods_are_served_while_another_has_an_address_and_it_is_had_as_soon_as_that_ends(
+    start: Start, folder: Path, taken: socket.socket
+) -> None:
+    late = taken.getsockname()[1]
+    agent = start("new", handover=str(folder), late=[late], constants={"RETRY_SECONDS": 0.1})
+    agent.ready()
+    assert ask(agent.port)[0] == "new"
+    agent.says(f"another program has 127.0.0.1:{late} (late-{late}): pods are served")
+    _, worker = ask(agent.port)
+    client = Client(agent.port)
+    taken.close()
+    agent.says(f"127.0.0.1:{late} (late-{late}) is free")
+    assert ask(late) == ("new", worker), "the same worker goes on"
+    assert client.ask()[1:] == (worker, False), "and its connections, too"
+    client.close()
+    os.kill(worker, signal.SIGKILL)
+    assert ask(late)[0] == "new", "its successor has the socket, too"
+
+
+def test_a_late_address_is_handed_over_like_the_others(
+    start: Start, folder: Path, taken: socket.socket
+) -> None:
+    late = taken.getsockname()[1]
+    settings = {"handover": str(folder), "late": [late], "constants": {"RETRY_SECONDS": 0.1}}
+    old = start("old", **settings)
+    old.ready()
+    new = start("new", **settings)
+    new.ready()
+    old.tell(signal.SIGTERM)
+    assert old.ends() == 0
+    taken.close()
+    new.says("is free")
+    assert ask(late)[0] == "new"
+    newer = start("newer", **settings)
+    newer.ready()
+    new.tell(signal.SIGTERM)
+    assert new.ends() == 0
+    assert ask(late)[0] == "newer"
+    assert "another program has" not in newer.log
+
+
+def test_an_agent_whose_successor_serves_takes_no_address_from_it(
+    start: Start, folder: Path, taken: socket.socket
+) -> None:
+    late = taken.getsockname()[1]
+    settings = {"handover": str(folder), "late": [late], "constants": {"RETRY_SECONDS": 0.1}}
+    old = start("old", **settings)
+    old.ready()
+    new = start("new", **settings)
+    new.ready()
+    old.says("serves")
+    taken.close()
+    new.says("is free")
+    assert ask(late)[0] == "new"
+    assert "is free" not in old.log
+
+
+def test_what_may_not_come_later_is_waited_for(
+    start: Start, folder: Path, taken: socket.socket
+) -> None:
+    agent = start("a", handover=str(folder), port=taken.getsockname()[1])
+    agent.says("Address already in use")
+    assert "not ready" in agent.probe() or not agent.probe()

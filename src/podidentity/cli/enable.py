@@ -33,9 +33,16 @@ from podidentity.cli.objects import (
     is_unchanged,
     minor_version,
     remove,
+    without_none,
 )
 from podidentity.cli.output import CommandError, documents, examples, output_option
-from podidentity.cli.parameters import Duration, Toleration, agents_option, cloud_options
+from podidentity.cli.parameters import (
+    Duration,
+    NodeLabel,
+    Toleration,
+    agents_option,
+    cloud_options,
+)
 from podidentity.cli.rollout import (
     DAEMON_SET,
     NO_IMAGE,
@@ -98,6 +105,7 @@ class Profile(StrEnum):
         "podidentity enable --context staging --image registry.example.com/podidentity:0.2.0",
         "podidentity enable --namespace identity --nmi-arg=--host-token=root",
         "podidentity enable --startup-taint",
+        "podidentity enable --node-selector agentpool=canary",
         "podidentity enable --backend=lrp",
         "podidentity enable --mic --mic-arg=--cloudconfig=/etc/kubernetes/azure.json",
         "podidentity enable --profile aks-automatic --toleration=team=blue:NoSchedule",
@@ -199,6 +207,15 @@ class Profile(StrEnum):
     "be repeated. The profile standard tolerates every taint.",
 )
 @click.option(
+    "--node-selector",
+    "node_labels",
+    type=NodeLabel(),
+    multiple=True,
+    metavar="KEY=VALUE|KEY-",
+    help="Have NMI only on nodes with this label, or with KEY- on others, too; may be repeated. "
+    "[default: as it is; at first each Linux node]",
+)
+@click.option(
     "--mic/--no-mic",
     "with_mic",
     default=None,
@@ -235,6 +252,7 @@ def enable(
     backend: str,
     profile: str,
     tolerations: tuple[Object, ...],
+    node_labels: tuple[tuple[str, str | None], ...],
     with_mic: bool | None,
     mic_arg: tuple[str, ...],
     wait: bool,
@@ -260,6 +278,7 @@ def enable(
         identities=choices.identities_namespace,
         startup_taint=startup_taint or "",
         tolerations=tolerations_of(Profile(profile), tolerations),
+        node_labels=dict(node_labels),
         redirect=redirect,
         types=[int(each) for each in types] or EVERY_TYPE,
     )
@@ -289,7 +308,7 @@ def enable(
         seconds=timeout,
     )
     if dry_run:
-        click.echo(documents(_without_cluster(wanted), output))
+        click.echo(documents(list(map(without_none, _without_cluster(wanted))), output))
     else:
         on_cluster(target, lambda kube: _enable_as(kube, wanted))
 
@@ -373,10 +392,10 @@ async def _enable_as(kube: Kube, wanted: _Wanted) -> None:
     await _refuse_release(kube, "`helm upgrade` changes it")
     if not wanted.automatic:
         await _refuse_automatic(kube)
-    await _refuse_archived_nmi(kube)
     if wanted.redirect:
         await local_redirect.require_policies(kube)
     namespace = await _one_place(kube, wanted.agents, wanted.usual)
+    await _refuse_archived_of_our_name(kube, namespace)
     there = [each for each in wanted.exceptions if await _has_its_namespace(kube, each)]
     archived = await controller.namespaces_of_archived_exceptions(kube)
     counting = exceptions_flag(there, namespace, archived)
@@ -420,6 +439,7 @@ async def _enable_as(kube: Kube, wanted: _Wanted) -> None:
         deny = manifests_of_redirect(wanted.redirect, namespace)[-1]
         seconds = TOLD_SECONDS if wanted.wait else 0.0
         await local_redirect.deny_where_possible(kube, deny, namespace, seconds)
+    await _tell_of_archived_nmi(kube)
 
 
 async def _mic(kube: Kube, wanted: _MicWanted, namespace: str) -> tuple[list[str], list[Object]]:
@@ -514,23 +534,33 @@ async def _refuse_automatic(kube: Kube) -> None:
         )
 
 
-async def _refuse_archived_nmi(kube: Kube) -> None:
-    """Raise CommandError, before anything is made, where NMI of AAD Pod Identity is.
+async def _refuse_archived_of_our_name(kube: Kube, namespace: str) -> None:
+    """Raise CommandError, before anything is made, where NMI of AAD Pod Identity has our name.
 
-    Ours closes IMDS at once, and has the port only when the other one ends. So the other's
-    DaemonSet goes first, without its pods: as these end they open IMDS to all pods.
+    So its manifests call it, and AKS's add-on. Its pods may stay beside ours, its DaemonSet not.
     """
-    found = await find_all(kube, DAEMON_SETS)
-    for each in filter(is_archived_nmi, found):
+    found = await find(kube, DAEMON_SETS, namespace, DAEMON_SET)
+    if found is None or not is_archived_nmi(found):
+        return
+    labels = found["spec"]["selector"]["matchLabels"]
+    pods = ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
+    raise CommandError(
+        f"DaemonSet {namespace}/{DAEMON_SET} is NMI of AAD Pod Identity, and has the name of ours",
+        "Its pods serve until ours do, in this order: kubectl delete daemonset -n "
+        f"{namespace} {DAEMON_SET} --cascade=orphan; podidentity enable; kubectl delete pods -n "
+        f"{namespace} -l {pods}. Or choose another --namespace.",
+    )
+
+
+async def _tell_of_archived_nmi(kube: Kube) -> None:
+    """Say which NMI of AAD Pod Identity is there still: ours has the requests where both are."""
+    for each in filter(is_archived_nmi, await find_all(kube, DAEMON_SETS)):
         name, namespace = each["metadata"]["name"], each["metadata"]["namespace"]
-        labels = each["spec"]["selector"]["matchLabels"]
-        pods = ",".join(f"{key}={value}" for key, value in sorted(labels.items()))
-        raise CommandError(
-            f"DaemonSet {namespace}/{name} is NMI of AAD Pod Identity, and a node has one NMI: "
-            "they want the same port, and pods would get no token",
-            "Take its place in this order, so that no pod reaches the nodes' identities meanwhile: "
-            f"kubectl delete daemonset -n {namespace} {name} --cascade=orphan; podidentity enable "
-            f"--no-wait; kubectl delete pods -n {namespace} -l {pods}; podidentity enable.",
+        click.echo(
+            f"DaemonSet {namespace}/{name} is NMI of AAD Pod Identity. Where ours is ready it gets "
+            "no new request; it serves nodes without ours, and keeps ports. When ours is on every "
+            f"node: kubectl delete daemonset -n {namespace} {name}",
+            err=True,
         )
 
 
@@ -632,6 +662,7 @@ async def _enable(
     await permit_accounts(kube, choices)
     for manifest in manifests:
         if (manifest["kind"], manifest["metadata"]["name"]) == ("DaemonSet", DAEMON_SET):
+            await _say_what_goes(kube, manifest)
             await _stop_an_agent_that_cannot_hand_over(kube, manifest)
         is_policy = manifest["kind"] == "CiliumLocalRedirectPolicy"
         put = local_redirect.apply_policy if is_policy else apply
@@ -641,6 +672,25 @@ async def _enable(
         await _mic_ready(kube, of_mic[-1]["metadata"]["namespace"], seconds)
     if wait:
         await _ready(kube, namespace, seconds)
+
+
+async def _say_what_goes(kube: Kube, wanted: Object) -> None:
+    """Name the flags with which NMI runs, and that it loses: an earlier `enable` was told them."""
+    there = await find(kube, DAEMON_SETS, wanted["metadata"]["namespace"], DAEMON_SET)
+    if there is None:
+        return
+    lost = sorted(_flags_of(there) - _flags_of(wanted))
+    if lost:
+        click.echo(
+            f"warning: NMI runs with {shlex.join(lost)}, which this enable was not told: it takes "
+            "them away. To keep them, give them again: --nmi-arg, or PODIDENTITY_NMI_ARGS.",
+            err=True,
+        )
+
+
+def _flags_of(daemon_set: Object) -> set[str]:
+    containers = daemon_set["spec"]["template"]["spec"]["containers"]
+    return {flag for each in containers for flag in each.get("args") or () if flag[:2] == "--"}
 
 
 async def _mic_ready(kube: Kube, namespace: str, seconds: float) -> None:

@@ -16,6 +16,7 @@ import click
 from podidentity.adapters.clock import SystemClock
 from podidentity.adapters.cluster import WatchedCluster
 from podidentity.cli import controller
+from podidentity.cli.adopt import adopt
 from podidentity.cli.agent_choices import choices_of_nmi
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
 from podidentity.cli.objects import (
@@ -66,6 +67,7 @@ _OURS = ",".join(f"{key}={value}" for key, value in LABELS.items())
         "podidentity migrate plan",
         "podidentity migrate apply",
         "podidentity migrate rollback",
+        "podidentity migrate adopt",
     )
 )
 def migrate() -> None:
@@ -204,6 +206,9 @@ def rollback(*, target: ClusterTarget, yes: bool) -> None:
         click.echo(f"Took {len(going)} permissions back.")
 
     on_cluster(target, work)
+
+
+migrate.add_command(adopt)
 
 
 # What there is, and what would be lost.

@@ -113,6 +113,7 @@ def _counts(parts: tuple[str, ...], wanted: set[str]) -> bool:
     return not parts or not wanted.isdisjoint(parts)
 
 
+ADOPT = "migrate-adopt"
 GRANT, ATTACH, LOOK_UP, FEDERATED = "grant", "attach", "look-up", "federated"
 ACCOUNT_PART, DETACH, KEEP, REVOKE = "account", "detach", "keep-attached", "revoke"
 OWN_NAMESPACE, AS_NODE, STARTUP_TAINT = "own-namespace", "node-tokens", "startup-taint"
@@ -161,6 +162,7 @@ PARTS: Mapping[str, str] = {
     HOST: "pauses the machine of a node: `--host NODE`",
     APPLY: "grants what is missing: `migrate apply`",
     ROLLBACK: "takes back what it granted: `migrate rollback`",
+    ADOPT: "writes MIC's ledgers by the archived MIC's records: `migrate adopt`",
     AUTOMATIC: "keeps its record in NMI's namespace: `--profile aks-automatic`",
     EXCEPT: "`exception add`",
     CHANGE: "`exception update`",
@@ -607,6 +609,8 @@ def _migrate() -> Iterator[Right]:
     yield from _to("create", *_ROLES, parts=[APPLY])
     yield from _to(VERB, _IDENTITIES, parts=[APPLY])
     yield from _to("delete", *_ROLES, parts=[ROLLBACK])
+    yield from _to("list", _ASSIGNED, "nodes", parts=[ADOPT])
+    yield from _to("get create patch", _LEDGERS, at=_NMI, parts=[ADOPT])
 
 
 def _nodes() -> Iterator[Right]:

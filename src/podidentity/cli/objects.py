@@ -83,7 +83,7 @@ def called(manifest: Object) -> str:
 async def apply(kube: Kube, manifest: Object) -> ApplyResult:
     """Create the object, or merge `manifest` into it; raise KubeError.
 
-    Fields that the manifest does not name stay unchanged.
+    Fields that the manifest does not name stay unchanged; those that are None are taken out.
     """
     try:
         before = parse_object_version(await kube.get(_path(manifest)))
@@ -91,11 +91,21 @@ async def apply(kube: Kube, manifest: Object) -> ApplyResult:
         if not error.not_found:
             raise
         namespace = manifest["metadata"].get("namespace", "")
-        await kube.create(_BY_KIND[manifest["kind"]].path(namespace), manifest)
+        whole = without_none(manifest)
+        await kube.create(_BY_KIND[manifest["kind"]].path(namespace), whole)
         return ApplyResult.CREATED
     after = parse_object_version(await kube.merge(_path(manifest), manifest))
     same = after.resource_version == before.resource_version
     return ApplyResult.UNCHANGED if same else ApplyResult.CONFIGURED
+
+
+def without_none(manifest: Object) -> Object:
+    """Return the manifest without the fields that are None: those of an object that is new."""
+    return {
+        key: without_none(value) if isinstance(value, dict) else value
+        for key, value in manifest.items()
+        if value is not None
+    }
 
 
 async def create_once(kube: Kube, manifest: Object) -> ApplyResult:

@@ -35,6 +35,10 @@ _TAINT = re.compile(
     rf"(?::(?P<effect>{'|'.join(_EFFECTS)}))?",
     re.ASCII,
 )
+_NODE_LABEL = re.compile(
+    rf"(?P<key>(?:[a-z0-9.-]+/)?{_LABEL.pattern})(?:=(?P<value>(?:{_LABEL.pattern})?)|(?P<gone>-))",
+    re.ASCII,
+)
 
 
 class Duration(click.ParamType[float]):
@@ -206,6 +210,23 @@ class Toleration(click.ParamType[dict[str, str]]):
         key, of, effect = found["key"], found["value"], found["effect"]
         how = {"operator": "Exists"} if of is None else {"value": of}
         return {"key": key, **how, **({"effect": effect} if effect else {})}
+
+
+class NodeLabel(click.ParamType[tuple[str, str | None]]):
+    """`KEY=VALUE`: a label that nodes must have; `KEY-`: they need not have it any more.
+
+    https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/
+    """
+
+    name = "label"
+
+    def convert(
+        self, value: str, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str | None]:
+        """Return key and value; the value None takes the key out."""
+        if found := _NODE_LABEL.fullmatch(value):
+            return found["key"], None if found["gone"] else found["value"]
+        return self.fail(f"{value!r} is no label: KEY=VALUE, or KEY- without it", param, ctx)
 
 
 agents_option = click.option(

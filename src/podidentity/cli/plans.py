@@ -107,17 +107,25 @@ def addresses(settings: NmiSettings, redirect: Redirect) -> list[Address]:
         # Cilium redirects at the third.
         *(
             # `net` puts the address of the first on a link.
-            Address(name, host, redirect.listen_port, freebind=name == "pods")
+            Address(
+                name,
+                host,
+                redirect.listen_port,
+                freebind=name == "pods",
+                late=name == "host",
+            )
             for name, host in zip(("pods", "host", "node"), redirect.listen_addresses, strict=False)
         ),
-        Address("probes", _EVERYWHERE, settings.probe_port),
+        Address("probes", _EVERYWHERE, settings.probe_port, late=True),
     ]
     if settings.prometheus_port:
-        found.append(Address("metrics", _EVERYWHERE, settings.prometheus_port))
+        found.append(Address("metrics", _EVERYWHERE, settings.prometheus_port, late=True))
     if settings.metrics_secure_port:
-        found.append(Address("secure-metrics", _EVERYWHERE, settings.metrics_secure_port))
+        found.append(
+            Address("secure-metrics", _EVERYWHERE, settings.metrics_secure_port, late=True)
+        )
     if settings.debug_port:
-        found.append(Address("debug", "127.0.0.1", settings.debug_port))
+        found.append(Address("debug", "127.0.0.1", settings.debug_port, late=True))
     return found
 
 

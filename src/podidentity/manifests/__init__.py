@@ -7,9 +7,10 @@ imports nothing of the product.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -89,6 +90,7 @@ def nmi(
     identities: str = IDENTITIES,
     startup_taint: str = "",
     tolerations: Sequence[Manifest] = (),
+    node_labels: Mapping[str, str | None] = MappingProxyType({}),
     redirect: LocalRedirect | None = None,
     standard: bool = False,
     types: Collection[int] = EVERY_TYPE,
@@ -100,7 +102,8 @@ def nmi(
     ask for pods' tokens, but that to ask as its own node. A `policy` bounds what it asks for by its
     own right. `audiences` are those of tokens, besides Entra's; `identities` is the namespace of
     accounts without pods. `startup_taint` is the key of the taint that NMI takes off its node. With
-    `tolerations` its pods tolerate those taints alone, and the start-up taint. With `redirect`
+    `tolerations` its pods tolerate those taints alone, and the start-up taint. They are on nodes
+    with the `node_labels` alone; None takes a key out where the manifest is merged. With `redirect`
     Cilium leads pods' requests to NMI, too; its policy of denial is not among the manifests. NMI
     gets only the rights that it needs in its mode, `standard` or managed, for AzureIdentities of
     these `types`.
@@ -127,7 +130,9 @@ def nmi(
         extra_args = ["--backend=lrp", *extra_args]
     *others, agent = (each for each in manifests if each["kind"] == "DaemonSet")
     for daemon_set, args in (*((each, ()) for each in others), (agent, extra_args)):
-        _complete(daemon_set["spec"]["template"]["spec"], image, args, tolerations)
+        pod = daemon_set["spec"]["template"]["spec"]
+        _complete(pod, image, args, tolerations)
+        pod["nodeSelector"] |= node_labels
     _place(manifests, namespace)
     return manifests if namespace == NAMESPACE else [own_namespace(namespace), *manifests]
 

@@ -24,6 +24,8 @@ from podidentity.nmi.reporting.endpoints import Check
 from podidentity.nmi.server.listener import Listener
 from podidentity.supervisor import control
 from podidentity.supervisor.control import BEAT_SECONDS, UNREADY_BEAT_SECONDS, Readiness, Report
+from podidentity.supervisor.listeners import from_descriptors
+from podidentity.supervisor.worker import Inherited
 
 GRACE = 1.0
 """Seconds that requests under way have at the end."""
@@ -37,8 +39,13 @@ _log = logging.getLogger("podidentity.nmi")
 class Orders:
     """What the supervisor wants, and its end of the line for reports."""
 
-    def __init__(self, connection: socket.socket) -> None:
-        self._connection = connection
+    def __init__(self, given: Inherited) -> None:
+        self._connection = connection = given.control
+        self.listeners = dict(given.listeners)
+        self.missing = dict(given.missing)
+        """Addresses that other programs have, by the names of their sockets."""
+        self.also: Callable[[Mapping[str, socket.socket]], None] | None = None
+        """Accepts the connections of a socket that comes later."""
         self._accept = asyncio.Event()
         self._end = asyncio.Event()
         self._stop = asyncio.Event()
@@ -70,12 +77,17 @@ class Orders:
             self._connection.send(report.encode())
 
     def _told(self) -> None:
+        sockets: list[socket.socket | None] = []
         try:
-            word = self._connection.recv(100)
+            word, descriptors, _, _ = socket.recv_fds(self._connection, 100, 1)
+            sockets = from_descriptors(descriptors)
         except BlockingIOError:
             return
         except OSError:
             word = b""
+        if word.startswith(control.LISTEN) and sockets and sockets[0] is not None:
+            self._listen(word.removeprefix(control.LISTEN).decode(), sockets[0])
+            return
         if word == control.ACCEPT:
             self._accept.set()
         elif word == control.DRAIN:
@@ -85,6 +97,13 @@ class Orders:
             # The supervisor has ended, and with it the container: nobody restarts this worker.
             asyncio.get_running_loop().remove_reader(self._connection)
             self._stopped()
+
+    def _listen(self, name: str, made: socket.socket) -> None:
+        """Take a socket that the supervisor could open at last."""
+        self.listeners[name] = made
+        self.missing.pop(name, None)
+        if self.also is not None:
+            self.also({name: made})
 
     def _stopped(self) -> None:
         for each in (self._accept, self._end, self._stop):
@@ -105,10 +124,14 @@ class Agent:
 
     def accept(self, sockets: Mapping[str, socket.socket]) -> None:
         """Accept connections."""
-        for name, each in sockets.items():
-            self.pages.get(name, self.pods).accept_from(each)
+        self.accept_also(sockets)
         self.net.accept(accepting=True)
         _log.info("serving node %s, port %s", self.node, self.pods.port)
+
+    def accept_also(self, sockets: Mapping[str, socket.socket]) -> None:
+        """Accept connections of these sockets, too."""
+        for name, each in sockets.items():
+            self.pages.get(name, self.pods).accept_from(each)
 
     async def finish(self, orders: Orders) -> None:
         """Accept no more; end connections behind their next answer, all of them when told to."""
@@ -134,17 +157,17 @@ class Agent:
         return Report(readiness, msgspec.json.encode(problems).decode())
 
 
-async def live(
-    agent: Agent, orders: Orders, listeners: Mapping[str, socket.socket], clock: Clock
-) -> None:
+async def live(agent: Agent, orders: Orders, clock: Clock) -> None:
     """Run the agent from the first order to the last."""
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(task()) for task in agent.tasks]
         tasks.append(group.create_task(_report(agent, orders, clock)))
         await orders.accept_or_end()
         if orders.accepting:
-            agent.accept(listeners)
+            agent.accept(orders.listeners)
+            orders.also = agent.accept_also
         await orders.end()
+        orders.also = None
         # Requests under way may wait for a secret or a watch: those are ended after them.
         await agent.finish(orders)
         for task in tasks:

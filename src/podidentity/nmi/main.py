@@ -79,17 +79,26 @@ async def run(settings: NmiSettings, log: Writer, given: Inherited) -> None:
     """
     warn_of(settings.compat)
     clock = SystemClock()
-    orders = Orders(given.control)
+    orders = Orders(given)
     async with AsyncExitStack() as stack:
-        agent = _assemble(settings, clock, stack, log)
+        agent = _assemble(settings, clock, stack, log, orders.missing)
         # What is here now stays: the collector need not look at it again, 8 ms each time.
         gc.collect()
         gc.freeze()
-        await live(agent, orders, given.listeners, clock)
+        await live(agent, orders, clock)
 
 
-def _assemble(settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: Writer) -> Agent:
-    """Build what answers requests; `stack` ends it."""
+def _assemble(
+    settings: NmiSettings,
+    clock: Clock,
+    stack: AsyncExitStack,
+    log: Writer,
+    missing: Mapping[str, str],
+) -> Agent:
+    """Build what answers requests; `stack` ends it.
+
+    `missing` are the addresses that other programs have, for as long as they do.
+    """
     cluster = WatchedCluster(clock)
     net = NetClient(
         Path(settings.runtime_dir, NET_SOCKET),
@@ -166,7 +175,7 @@ def _assemble(settings: NmiSettings, clock: Clock, stack: AsyncExitStack, log: W
         **({"node-tokens": identity.problems} if identity else {}),
     }
     taint = _startup_taint(settings, kube, clock, checks=checks)
-    warnings = _warnings(net, path, seen, taint)
+    warnings = _warnings(net, path, seen, taint, missing)
     own = partial(cluster.pod, ObjectRef(settings.own_namespace, settings.own_pod))
     _tell_of_path(path, events, settings.node, own)
     parts = Parts(
@@ -279,7 +288,11 @@ def _startup_taint(
 
 
 def _warnings(
-    net: NetClient, path: PathWatch, seen: Observation, taint: StartupTaint | None
+    net: NetClient,
+    path: PathWatch,
+    seen: Observation,
+    taint: StartupTaint | None,
+    missing: Mapping[str, str],
 ) -> Callable[[], Sequence[AgentWarning]]:
     """Return what finds the warnings that only the node can tell."""
     rights = _too_much_right()
@@ -292,12 +305,23 @@ def _warnings(
             AgentReason.AUDIT_NOT_WRITTEN: audit.warnings() if audit else (),
             AgentReason.SOURCES_UNGUARDED: state.sources if state else (),
             AgentReason.PATH_UNPROVED: path.warnings(),
-            AgentReason.NODE_LACKS: state.warnings if state else (),
+            AgentReason.NODE_LACKS: [*(state.warnings if state else ()), *_taken(missing)],
             AgentReason.STARTUP_TAINT: taint.warnings() if taint else (),
         }
         return [AgentWarning(reason, text) for reason, texts in found.items() for text in texts]
 
     return look
+
+
+def _taken(missing: Mapping[str, str]) -> list[str]:
+    """Return what another program, such as the archived NMI, keeps from this one."""
+    if not missing:
+        return []
+    named = ", ".join(f"{address} ({name})" for name, address in missing.items())
+    return [
+        f"another program has {named}, and pods are served without; end it, such as an NMI of AAD "
+        "Pod Identity: NMI listens there within a second"
+    ]
 
 
 def _boot_closed(net: NetClient) -> Sequence[AgentWarning]:

@@ -19,6 +19,8 @@ LARGEST = 64 * 1024
 
 ACCEPT = b"accept"
 """To the worker: accept connections."""
+LISTEN = b"listen "
+"""To the worker, with the name of a socket that comes along: accept its connections, too."""
 DRAIN = b"drain"
 """To the worker: accept no more connections, answer those that are open, and end."""
 

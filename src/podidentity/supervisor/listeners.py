@@ -25,6 +25,11 @@ _IP_FREEBIND = 15
 class ListenError(Exception):
     """We cannot listen at an address; the text has the cause and the next step."""
 
+    def __init__(self, cause: str, *, taken: bool = False) -> None:
+        super().__init__(cause)
+        self.taken = taken
+        """Whether another program has the address."""
+
 
 @dataclass(frozen=True, slots=True)
 class Address:
@@ -36,6 +41,9 @@ class Address:
     port: int
     freebind: bool = False
     """Whether to listen before `net` adds the address to a link."""
+    late: bool = False
+    """Whether pods are served without it, as long as another program has it: an NMI whose place
+    this one takes keeps its ports until it has ended."""
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"
@@ -59,19 +67,28 @@ def listening_socket(host: str, port: int, *, freebind: bool = False) -> socket.
         made.listen(BACKLOG)
     except OSError as error:
         made.close()
-        raise ListenError(_why_deaf(host, port, error)) from error
+        taken = error.errno == errno.EADDRINUSE
+        raise ListenError(_why_deaf(host, port, error), taken=taken) from error
     return made
 
 
 def open_missing(
-    addresses: Iterable[Address], found: Mapping[str, socket.socket]
+    addresses: Iterable[Address], found: Mapping[str, socket.socket], *, patient: bool = False
 ) -> dict[str, socket.socket]:
-    """Return a socket for each address, those of `found` among them; raise ListenError."""
+    """Return a socket for each address, those of `found` among them; raise ListenError.
+
+    `patient`: leave out the late ones that another program has.
+    """
     made: dict[str, socket.socket] = {}
     try:
         for each in addresses:
-            if each.name not in found:
+            if each.name in found:
+                continue
+            try:
                 made[each.name] = listening_socket(each.host, each.port, freebind=each.freebind)
+            except ListenError as error:
+                if not (patient and each.late and error.taken):
+                    raise
     except ListenError:
         close_all(made)
         raise
@@ -141,6 +158,6 @@ def _why_deaf(host: str, port: int, error: OSError) -> str:
         return cause
     return (
         f"{cause}. Another program of this node has the port, such as an NMI of aad-pod-identity "
-        f"or of podidentity 0.1: `ss -ltnp 'sport = :{port}'` on the node names it. Until it ends, "
-        "pods get no token"
+        f"or of podidentity 0.1: `ss -ltnp 'sport = :{port}'` on the node names it. Until it ends "
+        "nobody is served there"
     )

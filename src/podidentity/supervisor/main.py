@@ -24,7 +24,14 @@ from podidentity.supervisor import control, handover, privileges
 from podidentity.supervisor.control import Readiness
 from podidentity.supervisor.descendants import check_outsider, children
 from podidentity.supervisor.handover import HandoverFolder, Predecessor, Stage, Successor
-from podidentity.supervisor.listeners import Address, ListenError, close_all, open_missing, restore
+from podidentity.supervisor.listeners import (
+    Address,
+    ListenError,
+    close_all,
+    listening_socket,
+    open_missing,
+    restore,
+)
 from podidentity.supervisor.worker import CANNOT_BEGIN, Worker, WorkerMain
 
 PROBE_SOCKET = "serve-probe.sock"
@@ -102,6 +109,8 @@ class _Due:
     """To listen for the next agent."""
     memory: float = 0.0
     """To check the worker's memory."""
+    late: float = 0.0
+    """To listen where another program did."""
 
 
 class Supervisor:
@@ -198,6 +207,8 @@ class Supervisor:
                 each.excuse(now)
         if not self._begun and not self._stopping and now >= self._due.take:
             self._begin(now)
+        if self._begun and not self._stopping and self._late():
+            self._listen_late(now)
         self._look_at_workers(now)
         self._end_strays()
         self._look_at_handover(now)
@@ -216,7 +227,8 @@ class Supervisor:
             return
         found = predecessor.listeners if predecessor is not None else {}
         try:
-            self._sockets = open_missing(self._plan.addresses, found)
+            patient = self._folder is not None
+            self._sockets = open_missing(self._plan.addresses, found, patient=patient)
         except ListenError as error:
             close_all(found)
             if predecessor is not None:
@@ -232,6 +244,32 @@ class Supervisor:
             _log.info("taking over from the agent before this one")
         self._begun = True
         self._note = ""
+        for each in self._late():
+            _log.warning(
+                "another program has %s (%s): pods are served, and nobody there; tried again each "
+                "%g s",
+                each,
+                each.name,
+                RETRY_SECONDS,
+            )
+
+    def _late(self) -> list[Address]:
+        """Return the addresses that another program had when this one began, and has still."""
+        return [each for each in self._plan.addresses if each.name not in self._sockets]
+
+    def _listen_late(self, now: float) -> None:
+        """Listen where another program has ended; no successor knows such a socket."""
+        settled = self._predecessor is None or self._predecessor.settled
+        if not settled or self._successor is not None or now < self._due.late:
+            return
+        self._due.late = now + RETRY_SECONDS
+        for each in self._late():
+            with suppress(ListenError):
+                made = listening_socket(each.host, each.port, freebind=each.freebind)
+                self._sockets[each.name] = made
+                _log.info("%s (%s) is free: this agent listens there", each, each.name)
+                if self._worker is not None and not self._worker.give(each.name, made):
+                    self._kill(self._worker, f"takes no socket of {each}")
 
     def _wait_for_listeners(self, why: str, now: float) -> None:
         if why != self._note:
@@ -285,6 +323,7 @@ class Supervisor:
             now=now,
             memory=self._plan.memory,
             close=self._close_in_worker,
+            missing={each.name: str(each) for each in self._late()},
         )
         self._worker = worker
         self._watch(worker.control, lambda: self._heard(worker))

@@ -15,11 +15,11 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
-from podidentity.supervisor.control import LARGEST, Readiness, Report
+from podidentity.supervisor.control import LARGEST, LISTEN, Readiness, Report
 from podidentity.supervisor.privileges import confine
 
 HUNG_SECONDS = 4.0
@@ -42,6 +42,8 @@ class Inherited:
     listeners: Mapping[str, socket.socket]
     control: socket.socket
     """Packets from and to the supervisor; see `control`."""
+    missing: Mapping[str, str] = field(default_factory=dict)
+    """Addresses that other programs have, by the names of their sockets: those come later."""
 
 
 WorkerMain = Callable[[Inherited], int]
@@ -68,10 +70,12 @@ class Worker:
         now: float,
         memory: int,
         close: Callable[[], None],
+        missing: Mapping[str, str] | None = None,
     ) -> Worker:
         """Fork a worker; `memory` limits its data, in bytes (0: no limit).
 
-        The worker calls `close`, which closes the files of the supervisor.
+        `missing` are the addresses at which nobody listens yet. The worker calls `close`, which
+        closes the files of the supervisor.
         """
         ours, theirs = socket.socketpair(
             socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK
@@ -82,7 +86,7 @@ class Worker:
         pid = os.fork()
         if not pid:
             ours.close()
-            _become(main, Inherited(listeners, theirs), memory, close)
+            _become(main, Inherited(listeners, theirs, dict(missing or {})), memory, close)
         theirs.close()
         return cls(pid, ours, now)
 
@@ -95,6 +99,14 @@ class Worker:
         """Send a message of `control`, unless the worker hangs or has ended."""
         with suppress(OSError):
             self.control.send(word)
+
+    def give(self, name: str, listening: socket.socket) -> bool:
+        """Give it one more socket to accept from; return whether it could be sent."""
+        try:
+            socket.send_fds(self.control, [LISTEN + name.encode()], [listening.fileno()])
+        except OSError:
+            return False
+        return True
 
     def listen(self, now: float) -> bool:
         """Read its reports; return False if it has closed its end of the control socket."""

@@ -1,0 +1,235 @@
+"""`podidentity migrate adopt`: MIC takes as its own what the archived MIC has attached.
+
+MIC detaches only what its ledgers say that it attached itself. What the archived MIC attached is in
+none, and stays on the machines for good. Its records say what that was, as long as they carry its
+finalizer: ours takes that off when it begins. So this comes before, while neither of them works.
+
+Whoever may write records could have identities of others detached by that. Therefore a record
+counts only if all of it is as the archived MIC writes it, and as the objects of today say. What an
+operator had attached before the archived MIC needed it, its records do not tell: a person looks.
+
+https://azure.github.io/aad-pod-identity/docs/concepts/azureassignedidentity/
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from podidentity.adapters.clock import SystemClock
+from podidentity.cli import controller
+from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
+from podidentity.cli.mic import deployments_of_mic
+from podidentity.cli.objects import Object, find, find_all
+from podidentity.cli.output import CommandError, examples
+from podidentity.cli.parameters import Name
+from podidentity.core.assignments import attachment
+from podidentity.core.hosts import Host, NotAnAzureNode
+from podidentity.core.ledger import Ledger, LedgerEntry
+from podidentity.core.resources import (
+    Assignment,
+    AzureAssignedIdentity,
+    AzureIdentity,
+    Malformed,
+    ObjectRef,
+    ResourceId,
+)
+from podidentity.manifests import NAMESPACE
+from podidentity.mic.objects import FINALIZER, NODE_LABEL
+from podidentity.wire.kube import (
+    AZURE_ASSIGNED_IDENTITIES,
+    AZURE_IDENTITIES,
+    AZURE_IDENTITY_LEDGERS,
+    NODES,
+)
+from podidentity.wire.ledgers import NotALedger, ledger_name, parse_ledger, render_ledger
+from podidentity.wire.manifests import parse_assigned, parse_identity
+
+if TYPE_CHECKING:
+    from podidentity.adapters.kube import Kube
+
+
+@click.command(
+    epilog=examples("podidentity migrate adopt", "podidentity migrate adopt --namespace identity")
+)
+@click.option(
+    "--namespace",
+    type=Name(),
+    default=NAMESPACE,
+    show_default=True,
+    help="Namespace of MIC, in which its ledgers are.",
+)
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
+@cluster_options
+def adopt(*, target: ClusterTarget, namespace: str, yes: bool) -> None:
+    """Let MIC detach what the archived MIC has attached, when no pod needs it any more.
+
+    Only what a record of the archived MIC says counts, while the record is as that writes it. The
+    records do not tell what was attached before: an operator's identity among them would be
+    detached, too, so read the list. It must be done while no MIC works, before ours begins. It may
+    be interrupted and run again.
+    """
+
+    async def work(kube: Kube) -> None:
+        await _require_nobody(kube)
+        claims = await _claims(kube)
+        for each in claims:
+            click.echo(str(each))
+        wanted = [each for each in claims if not each.why]
+        if not wanted:
+            click.echo("No record says what the archived MIC has attached.")
+            return
+        if not yes:
+            click.confirm("May MIC detach these, when no pod needs them?", abort=True)
+        for ledger, version in await _ledgers(kube, namespace, wanted):
+            await _write(kube, namespace, ledger, version)
+
+    on_cluster(target, work)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claim:
+    """What a record says of an identity on a host, or why it does not count."""
+
+    record: ObjectRef
+    why: str = ""
+    """Why it does not count, as a clause; "" if it does."""
+    host: Host | None = None
+    identity: ResourceId | None = None
+    client_id: str = ""
+
+    def __str__(self) -> str:
+        if self.host is None or self.identity is None:
+            return f"AzureAssignedIdentity {self.record} does not count: {self.why}"
+        return f"{self.identity} on {self.host.name}, by AzureAssignedIdentity {self.record}"
+
+
+class DoesNotCount(ValueError):
+    """Why a record does not say what the archived MIC has attached, as a clause."""
+
+
+def claim_of(
+    found: Object,
+    identities: Mapping[ObjectRef, AzureIdentity],
+    nodes: Mapping[str, str],
+) -> Claim:
+    """Return what a record says; `nodes` are provider IDs by names."""
+    meta = found["metadata"]
+    ref = ObjectRef(str(meta.get("namespace", "")), str(meta.get("name", "")))
+    try:
+        record = _as_written(found, ref)
+        identity, wanted = _as_today(found, record.identity, identities)
+        host = Host.of_node(nodes.get(record.node, ""))
+    except NotAnAzureNode:
+        return Claim(record=ref, why="its node is no machine of Azure, or is gone")
+    except DoesNotCount as error:
+        return Claim(record=ref, why=str(error))
+    client = str(identity.client_id or "")
+    return Claim(record=ref, host=host, identity=wanted, client_id=client)
+
+
+def _as_written(found: Object, ref: ObjectRef) -> AzureAssignedIdentity:
+    """Return the record in an object that is as the archived MIC writes it; raise DoesNotCount."""
+    meta = found["metadata"]
+    if FINALIZER not in (meta.get("finalizers") or ()):
+        raise DoesNotCount("it has no finalizer of the archived MIC")
+    record = parse_assigned(json.dumps(found).encode())
+    if isinstance(record, Malformed):
+        raise DoesNotCount(record.why)
+    if record.state is not Assignment.ASSIGNED:
+        raise DoesNotCount(f"it says {record.state.value}")
+    name = f"{record.pod.name}-{record.pod.namespace}-{record.identity.name}"
+    if ref.name != name or (meta.get("labels") or {}).get(NODE_LABEL) != record.node:
+        raise DoesNotCount("its name or its label is not as the archived MIC writes it")
+    return record
+
+
+def _as_today(
+    found: Object, ref: ObjectRef, identities: Mapping[ObjectRef, AzureIdentity]
+) -> tuple[AzureIdentity, ResourceId]:
+    """Return the identity of a record if it is still the one of its copy; raise DoesNotCount."""
+    identity = identities.get(ref)
+    wanted = attachment(identity) if identity else None
+    if identity is None or wanted is None:
+        raise DoesNotCount(f"there is no AzureIdentity {ref} with a resource id")
+    spec = found["spec"]
+    copy = spec.get("azureIdentityRef") or spec.get("azureidentityref")
+    before = parse_identity(json.dumps(copy).encode())
+    if not isinstance(before, AzureIdentity) or before.resource_id != wanted:
+        raise DoesNotCount(f"AzureIdentity {ref} names another identity today")
+    return identity, wanted
+
+
+async def _require_nobody(kube: Kube) -> None:
+    """Raise CommandError while a MIC works: it writes the ledgers, or detaches by itself."""
+    for each in (*await deployments_of_mic(kube), *await controller.archived_mics(kube)):
+        if each["spec"].get("replicas", 1) or each.get("status", {}).get("replicas"):
+            meta = each["metadata"]
+            where = f"-n {meta['namespace']} deployment/{meta['name']}"
+            raise CommandError(
+                f"MIC works: Deployment {meta['namespace']}/{meta['name']}",
+                f"Stop it first: kubectl scale {where} --replicas=0.",
+            )
+
+
+async def _claims(kube: Kube) -> list[Claim]:
+    identities = {
+        each.ref: each
+        for each in map(parse_identity, (await kube.list_all(AZURE_IDENTITIES.path())).items)
+        if isinstance(each, AzureIdentity)
+    }
+    nodes = {
+        each["metadata"]["name"]: str((each.get("spec") or {}).get("providerID", ""))
+        for each in await find_all(kube, NODES)
+    }
+    records = await find_all(kube, AZURE_ASSIGNED_IDENTITIES)
+    return [claim_of(each, identities, nodes) for each in records]
+
+
+async def _ledgers(kube: Kube, namespace: str, claims: Sequence[Claim]) -> list[tuple[Ledger, str]]:
+    """Return each host's ledger with these in it, and the version of the one that is there."""
+    now = SystemClock().time()
+    made = []
+    for host in dict.fromkeys(each.host for each in claims if each.host):
+        there = await find(kube, AZURE_IDENTITY_LEDGERS, namespace, ledger_name(host))
+        ledger, version = Ledger(host=host), ""
+        if there is not None:
+            version = str(there["metadata"]["resourceVersion"])
+            try:
+                ledger = parse_ledger(json.dumps(there).encode())
+            except NotALedger as error:
+                raise CommandError(
+                    f"AzureIdentityLedger {namespace}/{ledger_name(host)} cannot be read: {error}",
+                    "Delete it: then nothing is detached by it.",
+                ) from error
+        after = adopting(ledger, (each for each in claims if each.host == host), now)
+        if after != ledger:
+            made.append((after, version))
+    return made
+
+
+def adopting(ledger: Ledger, claims: Iterable[Claim], now: float) -> Ledger:
+    """Return the ledger with what these claim; what it speaks of already stays as it is."""
+    attached = dict(ledger.attached)
+    for each in claims:
+        if each.identity is not None:
+            folded = each.identity.folded
+            if folded not in {*attached, *ledger.attaching, *ledger.detaching}:
+                attached[folded] = LedgerEntry(each.identity.spelling, now, each.client_id)
+    return replace(ledger, attached=attached)
+
+
+async def _write(kube: Kube, namespace: str, ledger: Ledger, version: str) -> None:
+    body: Any = render_ledger(ledger, namespace, version)
+    name = body["metadata"]["name"]
+    if version:
+        await kube.merge(AZURE_IDENTITY_LEDGERS.path(namespace, name), body)
+    else:
+        await kube.create(AZURE_IDENTITY_LEDGERS.path(namespace), body)
+    click.echo(
+        f"azureidentityledger.aadpodidentity.k8s.io/{name} has {len(ledger.attached)} identities"
+    )

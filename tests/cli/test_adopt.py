@@ -1,0 +1,229 @@
+"""What the archived MIC has attached becomes ours, as far as its own records say so."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from podidentity import manifests
+from podidentity.cli import main
+from podidentity.cli.adopt import Claim, adopting, claim_of
+from podidentity.core.hosts import Host
+from podidentity.core.ledger import Ledger, LedgerEntry
+from podidentity.core.resources import AzureIdentity, ResourceId
+from podidentity.mic.objects import FINALIZER
+from podidentity.wire.ledgers import ledger_name, parse_ledger
+from podidentity.wire.manifests import parse_identity
+from tests.cli.conftest import Ran
+from tests.cli.ids import CLIENT, IDENTITY
+from tests.cli.world import CUSTOM, World
+
+Run = Callable[..., Ran]
+SET = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Compute/virtualMachineScaleSets/pool"
+NODES = {"n1": f"azure://{SET}/virtualMachines/0"}
+LEDGERS = f"{CUSTOM}/namespaces/kube-system/azureidentityledgers"
+DEPLOYMENTS = "/apis/apps/v1/namespaces/default/deployments"
+
+
+def an_identity(namespace: str = "shop", resource: str = IDENTITY) -> dict[str, Any]:
+    return {
+        "apiVersion": "aadpodidentity.k8s.io/v1",
+        "kind": "AzureIdentity",
+        "metadata": {"name": "orders", "namespace": namespace},
+        "spec": {"type": 0, "resourceID": resource, "clientID": CLIENT},
+    }
+
+
+def a_record(namespace: str = "shop", node: str = "n1") -> dict[str, Any]:
+    """Return an AzureAssignedIdentity as the archived MIC writes it."""
+    binding = {
+        "apiVersion": "aadpodidentity.k8s.io/v1",
+        "kind": "AzureIdentityBinding",
+        "metadata": {"name": "orders", "namespace": namespace},
+        "spec": {"azureIdentity": "orders", "selector": "orders"},
+    }
+    return {
+        "apiVersion": "aadpodidentity.k8s.io/v1",
+        "kind": "AzureAssignedIdentity",
+        "metadata": {
+            "name": f"web-{namespace}-orders",
+            "namespace": "default",
+            "labels": {"nodename": node},
+            "finalizers": [FINALIZER],
+        },
+        "spec": {
+            "azureIdentityRef": an_identity(namespace),
+            "azureBindingRef": binding,
+            "pod": "web",
+            "podNamespace": namespace,
+            "nodename": node,
+            "replicas": 1,
+        },
+        "status": {"status": "Assigned", "availableReplicas": 1},
+    }
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    """Return a record with one field changed, or taken out by None."""
+    found = a_record()
+    *where, last = path.split(".")
+    at = found
+    for each in where:
+        at = at[each]
+    if value is None:
+        del at[last]
+    else:
+        at[last] = value
+    return found
+
+
+def claimed(found: dict[str, Any], *identities: dict[str, Any]) -> Claim:
+    parsed = [parse_identity(json.dumps(each).encode()) for each in identities or (an_identity(),)]
+    known = {each.ref: each for each in parsed if isinstance(each, AzureIdentity)}
+    return claim_of(found, known, NODES)
+
+
+@pytest.mark.parametrize("state", ["Assigned", ""], ids=["today's", "of old releases"])
+def test_a_record_of_the_archived_mic_says_what_it_has_attached(state: str) -> None:
+    found = claimed(changed("status.status", state))
+    assert found.why == ""
+    assert found.host == Host.parse(SET)
+    assert found.identity == ResourceId.parse(IDENTITY)
+    assert found.client_id == CLIENT
+
+
+OTHER = IDENTITY.replace("userAssignedIdentities/", "userAssignedIdentities/x")
+
+
+@pytest.mark.parametrize(
+    ("found", "why"),
+    [
+        (changed("metadata.finalizers", None), "no finalizer of the archived MIC"),
+        (changed("metadata.finalizers", ["another.example/x"]), "no finalizer"),
+        (changed("status.status", "Created"), "it says Created"),
+        (changed("status.status", "Unassigned"), "it says Unassigned"),
+        (changed("metadata.name", "web"), "its name or its label"),
+        (changed("metadata.labels", {"nodename": "n2"}), "its name or its label"),
+        (changed("metadata.labels", None), "its name or its label"),
+        (changed("spec.pod", None), "spec.pod"),
+        (changed("spec.azureIdentityRef", an_identity(resource=OTHER)), "names another identity"),
+        (changed("spec.azureIdentityRef", an_identity("elsewhere")), "no AzureIdentity elsewhere"),
+        (a_record(node="gone"), "its node is no machine of Azure, or is gone"),
+    ],
+)
+def test_a_record_that_is_not_as_that_writes_it_does_not_count(
+    found: dict[str, Any], why: str
+) -> None:
+    """Else whoever may write records could have an identity of others detached."""
+    claim = claimed(found)
+    assert why in claim.why
+    assert (claim.host, claim.identity) == (None, None)
+    assert f"does not count: {claim.why}" in str(claim)
+
+
+def test_an_identity_that_was_changed_since_does_not_count() -> None:
+    assert "names another identity today" in claimed(a_record(), an_identity(resource=OTHER)).why
+    principal = an_identity()
+    principal["spec"] = {"type": 1, "clientID": CLIENT, "tenantID": "contoso.com"}
+    principal["spec"]["clientPassword"] = {"name": "s"}
+    assert "with a resource id" in claimed(a_record(), principal).why
+
+
+def test_what_a_ledger_speaks_of_already_stays_as_it_is() -> None:
+    claim = claimed(a_record())
+    identity = ResourceId.parse(IDENTITY)
+    entry = LedgerEntry(identity.spelling, 1.0)
+    for part in ("attached", "attaching", "detaching"):
+        before = Ledger(host=Host.parse(SET), **{part: {identity.folded: entry}})
+        assert adopting(before, [claim], 2.0) == before
+    empty = Ledger(host=Host.parse(SET))
+    after = adopting(empty, [claim, claim], 2.0)
+    assert after.attached == {identity.folded: LedgerEntry(identity.spelling, 2.0, CLIENT)}
+
+
+@pytest.fixture
+def attached(world: World, ns: str) -> Iterator[str]:
+    """A cluster whose archived MIC has attached an identity to the machines, and has ended."""
+    node = world.plan.nodes[0].name
+    world.send("POST", f"{CUSTOM}/namespaces/{ns}/azureidentities", an_identity(ns))
+    path = f"{CUSTOM}/namespaces/default/azureassignedidentities"
+    world.send("POST", path, a_record(ns, node))
+    yield ns
+    name = f"{path}/web-{ns}-orders"
+    world.send("PATCH", name, {"metadata": {"finalizers": None}})
+    world.send("DELETE", name)
+    for each in world.send("GET", LEDGERS)["items"]:
+        world.send("DELETE", f"{LEDGERS}/{each['metadata']['name']}")
+
+
+def ledger(world: World) -> Ledger:
+    path = f"{LEDGERS}/{ledger_name(Host.of_node(world.plan.nodes[0].provider_id))}"
+    return parse_ledger(json.dumps(world.send("GET", path)).encode())
+
+
+def test_it_writes_the_ledger_of_the_host_and_may_be_run_again(
+    world: World, attached: str, podidentity: Run
+) -> None:
+    ran = podidentity("migrate", "adopt", "--yes")
+    assert (ran.code, ran.err) == (0, "")
+    assert f"by AzureAssignedIdentity default/web-{attached}-orders" in ran.out
+    assert set(ledger(world).attached) == {IDENTITY.lower()}
+    before = world.send("GET", LEDGERS)["items"]
+    assert podidentity("migrate", "adopt", "--yes").code == 0
+    assert world.send("GET", LEDGERS)["items"] == before
+
+
+def test_nothing_is_written_unless_somebody_says_yes(world: World, attached: str) -> None:
+    shell = CliRunner(env=dict(world.environment))
+    ran = shell.invoke(main.podidentity, ["migrate", "adopt"], input="n\n")
+    assert f"web-{attached}-orders" in ran.output
+    assert ran.exit_code != 0
+    assert world.send("GET", LEDGERS)["items"] == []
+
+
+@pytest.mark.parametrize("whose", ["archived", "ours"])
+def test_while_a_mic_works_nothing_is_written(
+    world: World, attached: str, podidentity: Run, whose: str
+) -> None:
+    assert attached
+    made = manifests.mic()[-1]
+    made["metadata"] |= {"name": "mic", "namespace": "default"}
+    if whose == "archived":
+        labels = {"component": "mic", "k8s-app": "aad-pod-id"}
+        made["metadata"]["labels"] = labels
+        made["spec"]["selector"]["matchLabels"] = labels
+        made["spec"]["template"]["metadata"]["labels"] = labels
+    world.send("POST", DEPLOYMENTS, made)
+    try:
+        ran = podidentity("migrate", "adopt", "--yes")
+        assert ran.code == 1
+        assert "kubectl scale -n default deployment/mic --replicas=0" in ran.err
+        world.send("PATCH", f"{DEPLOYMENTS}/mic", {"spec": {"replicas": 0}})
+        world.send("PATCH", f"{DEPLOYMENTS}/mic/status", {"status": {"replicas": 0}})
+        assert podidentity("migrate", "adopt", "--yes").code == 0
+    finally:
+        world.send("DELETE", f"{DEPLOYMENTS}/mic")
+
+
+def test_a_ledger_that_cannot_be_read_is_said(
+    world: World, attached: str, podidentity: Run
+) -> None:
+    assert attached
+    podidentity("migrate", "adopt", "--yes")
+    (found,) = world.send("GET", LEDGERS)["items"]
+    path = f"{LEDGERS}/{found['metadata']['name']}"
+    twice = found["spec"]["attached"]
+    world.send("PATCH", path, {"spec": {"attaching": twice}})
+    ran = podidentity("migrate", "adopt", "--yes")
+    assert ran.code == 1
+    assert "cannot be read: it has an identity twice. Delete it" in ran.err
+
+
+def test_where_no_record_counts_that_is_said(world: World, podidentity: Run) -> None:
+    assert world
+    ran = podidentity("migrate", "adopt")
+    assert (ran.code, ran.out) == (0, "No record says what the archived MIC has attached.\n")
