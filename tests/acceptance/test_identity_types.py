@@ -115,9 +115,9 @@ def test_a_wrong_secret_under_somebodys_client_id_gets_nothing_and_spoils_nothin
         "tenantID": here.azure.tenants.home.id,
     }
     # Even allowed to use it, as a neighbour of the same team may be.
+    here.apply('{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "evil"}}')
     here.grant("evil", victim.client_id)
     here.apply(
-        '{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "evil"}}',
         secret("guess", "evil", clientSecret=b"a-guess"),
         *bound("guess", "evil", clientPassword={"name": "guess"}, **spec),
         pod("thief", "evil"),
@@ -133,10 +133,10 @@ def test_a_managed_identity_is_no_credential_of_whoever_names_it(
     here: Directory, loop: asyncio.Runner
 ) -> None:
     mine = loop.run(here.app("mine"))
+    here.apply('{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "evil"}}')
     here.grant("evil", mine.client_id)
     spec: dict[str, Any] = {"type": 3, "tenantID": here.azure.tenants.home.id}
     here.apply(
-        '{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "evil"}}',
         *bound("mine", "evil", clientID=mine.client_id, federation={"via": here.managed}, **spec),
         pod("borrower", "evil"),
     )

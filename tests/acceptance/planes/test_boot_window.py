@@ -12,6 +12,7 @@ import os
 import re
 import secrets
 import shlex
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -150,6 +151,8 @@ class Node:
 
 CLOSED = Asked({"000"}, {"000"}, 0)
 SERVED = Asked({"200"}, {"400"}, 0)
+REFUSED = Asked({"403"}, {"400"}, 0)
+AT_LAST = Asked({"403", "200"}, {"400"}, 0)
 
 
 # ---- New nodes: a taint with which they start
@@ -198,7 +201,11 @@ def test_a_new_node_with_the_taint_takes_pods_when_nmi_is_ready_and_nothing_leak
     new.bind(*documented())
     new.pods_run()
     assert new.taints() == []
-    assert new.ask() == SERVED
+    # They asked while `add` ran, which grants last: a refusal may count for five seconds more.
+    ends = time.monotonic() + 10
+    while (asked := new.ask()) != SERVED:
+        assert asked in (REFUSED, AT_LAST), asked
+        assert time.monotonic() < ends
     assert new.leaked(RESTLESS) == before
 
 
