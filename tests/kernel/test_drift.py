@@ -107,8 +107,8 @@ def test_a_repair_that_is_read_back_otherwise_ten_times_is_told_and_tried_once_a
 def test_of_two_agents_that_undo_each_others_rules_each_says_so_and_tries_once_a_second() -> None:
     seen = run("disputed", rootless=True)
     (said,) = seen["problems"]
-    # Which of them, is a matter of the moment.
-    assert said.startswith("set, and not as it was set: ")
+    # Whose hand was last, and whether it was while ours was read back, is a matter of the moment.
+    assert said.startswith(("set, and not as it was set: ", "each repair is undone again, by "))
     assert ": changed to " in said
     before, after = seen["repairs"]
     assert before <= 51
