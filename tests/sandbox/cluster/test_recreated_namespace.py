@@ -113,4 +113,5 @@ async def test_nothing_is_allowed_in_a_namespace_that_was_made_anew(served: Serv
         assert isinstance(refused.error, Refused)
         assert refused.error.refusal.reason is Reason.NOT_PERMITTED
         watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
         await permissions.close()
