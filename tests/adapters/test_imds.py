@@ -265,8 +265,10 @@ class Metered:
         self.refused = 0
         self.served: list[Any] = []
 
-    async def ask(self, quota: Quota, who: Any = None, *, flow: Flow = WEB) -> None:
-        async with quota.turn(flow, 10.0):
+    async def ask(
+        self, quota: Quota, who: Any = None, *, flow: Flow = WEB, seconds: float = 10.0
+    ) -> None:
+        async with quota.turn(flow, seconds):
             now = self.clock.monotonic()
             crowded = len(self.last) == RATE and now - self.last[0] < 1.0
             self.refused += crowded or self.busy >= AT_ONCE
@@ -384,7 +386,12 @@ async def test_a_pod_and_a_namespace_have_a_bound_of_what_waits(pods: int) -> No
     clock = FakeClock()
     imds, quota = Metered(clock), Quota(RATE, clock)
     flows = [Flow("tenant", f"p{number}") for number in range(pods)]
-    asking = [asyncio.create_task(imds.ask(quota, flow=flow)) for flow in flows for _ in range(50)]
+    # The seconds are real ones: so many that none runs out on a crowded machine.
+    asking = [
+        asyncio.create_task(imds.ask(quota, flow=flow, seconds=1000.0))
+        for flow in flows
+        for _ in range(50)
+    ]
     await clock.somebody_sleeps()
     refused = [each for each in asking if each.done() and each.exception() is not None]
     assert len(asking) - len(refused) - len(imds.served) <= min(
