@@ -142,6 +142,35 @@ async def fetching(held: World) -> asyncio.Task[Any]:
     return asking
 
 
+async def test_a_request_that_waited_for_a_binding_waits_for_its_grant_which_comes_last() -> None:
+    held = World(pod(started=1.0), identity(), binding())
+    held.permissions.default = False
+    held.cluster.remove("AzureIdentityBinding", binding().ref)
+    asking = await held.asking()
+    held.cluster.put(binding())
+    await held.clock.somebody_slept(0.5, 1)
+    assert not asking.done()
+    held.permissions.allowed[USE] = True
+    held.clock.advance(0.5)
+    assert isinstance(await asking, Granted)
+
+
+async def test_a_request_that_waited_for_a_binding_that_nobody_grants_is_refused_in_the_end() -> (
+    None
+):
+    held = World(pod(started=1.0), identity(), binding())
+    held.permissions.default = False
+    held.cluster.remove("AzureIdentityBinding", binding().ref)
+    asking = await held.asking()
+    held.cluster.put(binding())
+    for _ in range(8 * 4):
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert not asking.done()
+        held.clock.advance(0.25)
+    assert reason(await asking) is Reason.NOT_PERMITTED
+
+
 async def test_a_token_that_was_fetched_for_a_binding_that_went_is_given_to_nobody() -> None:
     held = World(pod(started=1.0), identity(), binding())
     asking = await fetching(held)

@@ -10,6 +10,7 @@ How a token request ends is a value, the Outcome: answer, log and metrics are ma
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import inf
 from typing import NamedTuple
 
 from podidentity.core.attestation import Verdict
@@ -36,7 +37,7 @@ from podidentity.core.errors import (
     UnknownCaller,
 )
 from podidentity.core.ports import Clock, Cluster, Permissions
-from podidentity.core.refusals import Refusal
+from podidentity.core.refusals import Reason, Refusal
 from podidentity.core.resources import (
     AccessToken,
     AzureIdentity,
@@ -62,6 +63,10 @@ class TokenQuery(NamedTuple):
     request: TokenRequest
     asked_for: ObjectRef | None = None
     """The pod that the client names, at the route of the CSI driver's provider; a claim."""
+
+
+_GRANT_PAUSE = 0.5
+"""Seconds until the permission of a request that waited for a binding is asked for again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,7 +228,9 @@ class Decider:
 
     def current(self, pod: Pod) -> tuple[Match, Decision]:
         """Return the decision on a request of `pod` that names no identity, as of now."""
-        return self._decide(pod, TokenRequest(resource=""), self.policy.ambiguity, {})
+        return self._decide(
+            pod, TokenRequest(resource=""), self.policy.ambiguity, {}, self._cluster.seen_at(pod)
+        )
 
     async def decide(
         self, subject: Subject, request: TokenRequest, ambiguity: Ambiguity, *, begun: float
@@ -236,42 +243,59 @@ class Decider:
             unread = NotReady("the agent has not read the cluster's bindings yet")
             return no_token(unread, subject)
         answers: dict[Use, bool] = {}
-        identity, waits = None, 0
+        identity, waits, since = None, 0, -inf
         while True:
             revision = self._cluster.revision
             pod = self._as_watched(subject.pod)
             if pod is None:
                 ended = UnknownCaller("the pod has ended")
                 return no_token(ended, subject, identity=identity)
-            matched, found = self._decide(pod, request, ambiguity, answers)
+            since = max(since, self._cluster.seen_at(pod))
+            matched, found = self._decide(pod, request, ambiguity, answers, since)
             if isinstance(found, Allowed):
                 return found
             subject, identity = Subject(found.pod, subject.evidence), found.identity
             if isinstance(found, Undecided):
-                answer = await self._ask(found.question, self._cluster.seen_at(pod))
+                answer = await self._ask(found.question, since)
                 if isinstance(answer, PodIdentityError):
                     return no_token(answer, subject, identity=identity)
                 answers[found.question] = answer
                 continue
-            left = self.hold.left(matched, found.refusal, begun)
+            left = self._left(matched, found.refusal, begun, waits)
             if left <= 0 or not await self.hold.wait(pod, left, revision=revision, waits=waits):
                 return _rejected(subject, found)
             waits += 1
             answers.clear()
+            since = self._clock.monotonic()
+
+    def _left(self, matched: Match, refusal: Refusal, begun: float, waits: int) -> float:
+        """Return for how many seconds the request may be held; <= 0: no longer."""
+        if waits and refusal.reason is Reason.NOT_PERMITTED:
+            # What is bound came while it was held, and its grant comes last.
+            return min(self.hold.after_change(matched.pod, begun), _GRANT_PAUSE)
+        return self.hold.left(matched, refusal, begun)
 
     def still_allows(self, allowed: Allowed, request: TokenRequest, ambiguity: Ambiguity) -> bool:
         """Return whether what was allowed before a wait would be allowed now, after it."""
         pod = self._as_watched(allowed.pod)
         if pod is None:
             return False
-        _, found = self._decide(pod, request, ambiguity, {})
+        _, found = self._decide(pod, request, ambiguity, {}, self._cluster.seen_at(pod))
         return isinstance(found, Allowed) and found.identity == allowed.identity
 
     def _decide(
-        self, pod: Pod, request: TokenRequest, ambiguity: Ambiguity, answers: dict[Use, bool]
+        self,
+        pod: Pod,
+        request: TokenRequest,
+        ambiguity: Ambiguity,
+        answers: dict[Use, bool],
+        since: float,
     ) -> tuple[Match, Decision]:
-        """Return the decision by what is known now; `answers` were just given by the cluster."""
-        permissions, since = self._permissions, self._cluster.seen_at(pod)
+        """Return the decision by what is known now; `answers` were just given by the cluster.
+
+        Of permissions those count that were asked for after `since`.
+        """
+        permissions = self._permissions
 
         def permitted(use: Use) -> bool | None:
             if use in answers or permissions is None:
