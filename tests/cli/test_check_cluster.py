@@ -140,7 +140,7 @@ def test_a_review_asks_for_one_right(right: Single, attributes: dict[str, str]) 
     assert spec["user"] == "system:serviceaccount:kube-system:nmi"
 
 
-# ---- What is left of others
+# ---- Leftovers of others
 
 
 def archived_nmi(name: str = "nmi", **labels: str) -> Any:

@@ -10,7 +10,7 @@ import pytest
 
 from podidentity.adapters.clock import SystemClock
 from podidentity.adapters.published_issuer import LIMIT, PublishedIssuer, read_issuer
-from podidentity.cli.checks.federation import Trust, issuer_faults, untrusted, wanted
+from podidentity.cli.checks.federation import TrustedSubject, issuer_faults, untrusted, wanted
 from podidentity.cli.checks.findings import Severity
 from podidentity.cli.checks.machines import needed, unattached
 from podidentity.cli.checks.rules import matches
@@ -34,7 +34,7 @@ AUDIENCE = "api://AzureADTokenExchange"
 MANAGED = ResourceId.parse(IDENTITY)
 ORDERS = ObjectRef("shop", "orders")
 SUBJECT = "system:serviceaccount:shop:default"
-NEEDED = Trust(issuer=ISSUER, subject=SUBJECT, audience=AUDIENCE)
+NEEDED = TrustedSubject(issuer=ISSUER, subject=SUBJECT, audience=AUDIENCE)
 DOCUMENT = {"issuer": ISSUER, "jwks_uri": "https://issuer.example/keys"}
 KEYS = {"keys": [{"kid": "1"}]}
 
@@ -88,7 +88,7 @@ def test_an_issuer_that_entra_cannot_read_is_found_with_the_reason(
 # ---- Federated credentials
 
 
-def judged(*there: Trust, number: int = 1) -> list[Any]:
+def judged(*there: TrustedSubject, number: int = 1) -> list[Any]:
     return list(untrusted(ORDERS, MANAGED, [NEEDED], there, number))
 
 
@@ -109,7 +109,7 @@ def test_a_credential_of_these_very_bytes_is_well() -> None:
 def test_a_credential_that_differs_by_a_slash_or_a_letter_is_told_byte_for_byte(
     changes: dict[str, str], text: str
 ) -> None:
-    near = Trust(**{"issuer": ISSUER, "subject": SUBJECT, "audience": AUDIENCE, **changes})
+    near = TrustedSubject(**{"issuer": ISSUER, "subject": SUBJECT, "audience": AUDIENCE, **changes})
     (found,) = judged(near)
     assert (found.reason, found.about) == ("CredentialDiffers", ORDERS)
     assert text in found.what
@@ -117,7 +117,9 @@ def test_a_credential_that_differs_by_a_slash_or_a_letter_is_told_byte_for_byte(
 
 
 def test_a_subject_that_no_credential_trusts_is_found_with_the_command() -> None:
-    other = Trust(issuer=ISSUER, subject="system:serviceaccount:bank:web", audience=AUDIENCE)
+    other = TrustedSubject(
+        issuer=ISSUER, subject="system:serviceaccount:bank:web", audience=AUDIENCE
+    )
     (found,) = judged(other)
     assert found.reason == "NoFederatedCredential"
     assert f"--subject {SUBJECT} --audiences {AUDIENCE}" in found.mend
@@ -144,7 +146,7 @@ def test_what_entra_must_trust_are_the_accounts_of_the_pods_or_that_of_the_ident
         pod("d", addresses=("10.0.0.4",), service_account="x", labels={}),
     ]
 
-    def of(found: Any) -> list[Trust]:
+    def of(found: Any) -> list[TrustedSubject]:
         known = cluster(SystemClock(), found, binding(), *pods)
         return wanted(found, ISSUER, AUDIENCE, matches(known, STRICT), "accounts")
 

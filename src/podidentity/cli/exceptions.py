@@ -158,7 +158,7 @@ def delete(*, target: ClusterTarget, namespace: str, name: str) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class ListedException:
     """An exception of the cluster, and why it has no effect; "" where it has."""
 
     found: AzurePodIdentityException | Malformed
@@ -186,14 +186,16 @@ class Entry:
 HEAD = ("NAMESPACE", "NAME", "POD LABELS", "IDENTITIES", "STATE")
 
 
-def entry_of(found: AzurePodIdentityException | Malformed, rules: Rules) -> Entry:
+def entry_of(found: AzurePodIdentityException | Malformed, rules: Rules) -> ListedException:
     """Return an exception with its effect by NMI's `rules`."""
     if isinstance(found, Malformed):
-        return Entry(found=found, why=f"it cannot be used: {found.why}.")
+        return ListedException(found=found, why=f"it cannot be used: {found.why}.")
     if not found.pod_labels:
-        return Entry(found=found, why="It names no label, so it is for no pod.")
+        return ListedException(found=found, why="It names no label, so it is for no pod.")
     refusal = without_effect(found, rules)
-    return Entry(found=found, why=f"{refusal.message} {refusal.next_step}" if refusal else "")
+    return ListedException(
+        found=found, why=f"{refusal.message} {refusal.next_step}" if refusal else ""
+    )
 
 
 def _wanted(
@@ -252,7 +254,7 @@ async def _say_effect(kube: Kube, wanted: AzurePodIdentityException) -> None:
     click.echo(f"Pods of namespace {wanted.ref.namespace} with {_shown(wanted)} get {whose}.")
 
 
-async def _read(kube: Kube, namespace: str) -> list[Entry]:
+async def _read(kube: Kube, namespace: str) -> list[ListedException]:
     page = await kube.list_all(AZURE_POD_IDENTITY_EXCEPTIONS.path(namespace))
     choices = await choices_of_nmi(kube)
     entries = [entry_of(parse_exception(each), choices.rules) for each in page.items]

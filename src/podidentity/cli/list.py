@@ -141,7 +141,7 @@ def _permitted(roles: Roles | None, found: AzureIdentity | Malformed) -> tuple[s
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Grant:
+class ListedGrant:
     """Who may use what, by one ClusterRoleBinding."""
 
     name: str
@@ -172,13 +172,13 @@ class Grant:
 GRANTS_HEAD = ("IDENTITY", "GRANTED TO", "BY", "ENDS")
 
 
-def grants_of(roles: Roles, namespaces: Mapping[str, str] | None, only: str) -> list[Grant]:
+def grants_of(roles: Roles, namespaces: Mapping[str, str] | None, only: str) -> list[ListedGrant]:
     """Return all grants in order; `namespaces` are the uids by name, None if they are not known.
 
     `only` is a namespace, or "" for all.
     """
     found = [
-        Grant(
+        ListedGrant(
             name=name,
             grantee=grantee,
             binding=binding["metadata"]["name"],
@@ -255,7 +255,7 @@ def _list_grants(target: ClusterTarget, namespace: str, output: str) -> None:
         click.echo("Nobody may use an identity.")
 
 
-async def _grants(kube: Kube, namespace: str) -> list[Grant]:
+async def _grants(kube: Kube, namespace: str) -> list[ListedGrant]:
     roles = await Roles.read(kube)
     if roles is None:
         raise CommandError(

@@ -215,7 +215,7 @@ migrate.add_command(adopt)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class TakeOverPlan:
     """What a take-over would cost."""
 
     losses: tuple[Loss, ...]
@@ -321,7 +321,7 @@ def _as_arguments(flags: Iterable[str]) -> str:
     return " ".join(f"--nmi-arg={each}" for each in flags)
 
 
-async def _plan(kube: Kube, namespaces: Sequence[str], namespaced: bool | None) -> Plan:
+async def _plan(kube: Kube, namespaces: Sequence[str], namespaced: bool | None) -> TakeOverPlan:
     identities = [
         parse_identity(each) for each in (await kube.list_all(AZURE_IDENTITIES.path())).items
     ]
@@ -355,7 +355,7 @@ async def _plan(kube: Kube, namespaces: Sequence[str], namespaced: bool | None) 
         permitted=permitted,
     )
     wanted = set(namespaces)
-    return Plan(
+    return TakeOverPlan(
         losses=tuple(each for each in found if not wanted or each.namespace in wanted),
         after=after,
         authorities=authorities,

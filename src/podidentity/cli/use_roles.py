@@ -67,7 +67,7 @@ async def uid_of_namespace(kube: Kube, name: str) -> str:
     found = await find(kube, NAMESPACES, "", name)
     if found is None:
         raise CommandError(
-            f"There is no namespace {name}, and whoever made it later would have the identity",
+            f"There is no namespace {name}: a later one of that name would have the identity",
             "Create the namespace first, or correct --namespace.",
         )
     return str(found["metadata"]["uid"])

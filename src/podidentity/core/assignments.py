@@ -26,7 +26,7 @@ from typing import NamedTuple, TypeVar
 from podidentity.core.decision import STRICT, Entitlement, Rules, Use, match, uses_of
 from podidentity.core.hosts import Host
 from podidentity.core.ledger import Wanted
-from podidentity.core.permissions import Asked, Permission, Permissions
+from podidentity.core.permissions import Asked, IdentityPermission, NeededPermissions
 from podidentity.core.resources import (
     BINDING_LABEL,
     AzureAssignedIdentity,
@@ -125,7 +125,7 @@ class Assignments:
         self._identities: dict[ObjectRef, AzureIdentity | Malformed] = {}
         self._bindings: dict[ObjectRef, AzureIdentityBinding | Malformed] = {}
         self._exceptions: dict[str, dict[ObjectRef, AzurePodIdentityException]] = {}
-        self._permissions = Permissions()
+        self._permissions = NeededPermissions()
 
         # Indexes: from what changes to the pods that it concerns.
         self._pods_by_selector: dict[str, dict[str, dict[ObjectRef, None]]] = {}
@@ -371,7 +371,7 @@ class Assignments:
         """Return the permissions that matter, of the service accounts of a namespace or of all."""
         return self._permissions.uses(namespace)
 
-    def permission(self, identity: ObjectRef) -> Permission:
+    def permission(self, identity: ObjectRef) -> IdentityPermission:
         """Return whether the pods of its namespace that an identity is bound to may use it."""
         return self._permissions.of(identity)
 

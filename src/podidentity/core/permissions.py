@@ -16,7 +16,7 @@ Asked = tuple[tuple[ObjectRef, tuple[Use, ...]], ...]
 """The identities of a pod, each with all permissions that it needs."""
 
 
-class Permission(NamedTuple):
+class IdentityPermission(NamedTuple):
     """Whether the pods that an identity is bound to may use it."""
 
     lacking: Use | None = None
@@ -25,7 +25,7 @@ class Permission(NamedTuple):
     """Whether the cluster has answered."""
 
 
-class Permissions:
+class NeededPermissions:
     """The permissions that matter."""
 
     def __init__(self) -> None:
@@ -54,15 +54,15 @@ class Permissions:
             return False
         return None if None in answers else True
 
-    def of(self, identity: ObjectRef) -> Permission:
+    def of(self, identity: ObjectRef) -> IdentityPermission:
         """Return whether the pods of its namespace that an identity is bound to may use it."""
         answers = {needed: self.all(needed) for needed in self._needed.get(identity, ())}
         if not answers or True in answers.values():
-            return Permission()
+            return IdentityPermission()
         if None in answers.values():
-            return Permission(decided=False)
+            return IdentityPermission(decided=False)
         refused = (use for needed in answers for use in needed if self._answers.get(use) is False)
-        return Permission(min(refused, key=str))
+        return IdentityPermission(min(refused, key=str))
 
     def matters(self, use: Use) -> bool:
         """Whether any pod needs it."""

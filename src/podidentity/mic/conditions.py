@@ -14,7 +14,7 @@ from typing import NamedTuple
 from podidentity.core.assignments import is_attachable
 from podidentity.core.decision import Rules, lacking, unusable_credential, without_effect
 from podidentity.core.hosts import Host
-from podidentity.core.permissions import Permission
+from podidentity.core.permissions import IdentityPermission
 from podidentity.core.refusals import Refusal
 from podidentity.core.resources import (
     AzureIdentity,
@@ -29,7 +29,7 @@ AGAIN = 30.0
 """Seconds until a condition that could not be written is written again."""
 
 _BY_AZURE = {"Denied", "Forbidden", "RefusedByAzure"}
-_PERMITTED = Permission()
+_PERMITTED = IdentityPermission()
 _USABLE = Condition(
     holds=True,
     reason="Usable",
@@ -55,7 +55,7 @@ def of_identity(
     identity: AzureIdentity | Malformed,
     rules: Rules,
     refused: Condition | None,
-    permission: Permission = _PERMITTED,
+    permission: IdentityPermission = _PERMITTED,
 ) -> Condition:
     """Return the condition of an identity; `refused` is what Azure says of it, if it refuses."""
     if isinstance(identity, Malformed):
@@ -142,7 +142,7 @@ class Conditions:
         self._by_id: dict[str, dict[ConditionOf, None]] = {}
         """Identities by ARM id in lower case."""
         self._refusals: dict[str, dict[Host, Condition]] = {}
-        self._permissions: dict[ObjectRef, Permission] = {}
+        self._permissions: dict[ObjectRef, IdentityPermission] = {}
         """By identity, where its pods may not use it, or that is not known."""
         self._proved: set[str] = set()
         """ARM ids that a host was seen to have."""
@@ -192,7 +192,7 @@ class Conditions:
             self._mark(subject)
         return True
 
-    def permit(self, identity: ObjectRef, permission: Permission) -> bool:
+    def permit(self, identity: ObjectRef, permission: IdentityPermission) -> bool:
         """Take whether the pods of an identity may use it; return whether that is news."""
         before = self._permissions.pop(identity, _PERMITTED)
         if permission != _PERMITTED:

@@ -73,7 +73,7 @@ from podidentity.mic.calls import (
 from podidentity.mic.conditions import ConditionOf, Conditions
 from podidentity.mic.gates import Gate
 from podidentity.mic.hosts import HostWork, Kind, Status
-from podidentity.mic.questions import Questions
+from podidentity.mic.questions import PermissionQuestions
 from podidentity.mic.records import Records, Revisions
 
 
@@ -213,7 +213,7 @@ class Controller:
         self._revisions: dict[tuple[About, ObjectRef], str] = {}
         self._told: dict[ObjectRef, float] = {}
         """When the last event about a binding was written."""
-        self._questions = Questions(allowed=settings.allowed, denied=settings.denied)
+        self._questions = PermissionQuestions(allowed=settings.allowed, denied=settings.denied)
         self._strange: dict[str, str] = {}
         """Provider IDs of nodes that are none of Azure's."""
 

@@ -19,7 +19,7 @@ _LONGEST = 30.0
 """Seconds between two tries of a question that has no answer."""
 
 
-class Questions:
+class PermissionQuestions:
     """The permissions that are asked for. Times are in seconds."""
 
     def __init__(self, *, allowed: float, denied: float) -> None:

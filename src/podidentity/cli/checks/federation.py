@@ -66,7 +66,7 @@ def issuer_faults(issuer: str, published: PublishedIssuer) -> Iterator[Finding]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trust:
+class TrustedSubject:
     """A federated credential: what of a token Entra trusts."""
 
     issuer: str
@@ -80,7 +80,7 @@ def wanted(
     audience: str,
     matched: Sequence[Match],
     accounts: str,
-) -> list[Trust]:
+) -> list[TrustedSubject]:
     """Return what Entra must trust for all pods that may use an identity.
 
     `accounts` is the namespace of service accounts that stand for identities.
@@ -95,14 +95,16 @@ def wanted(
             for match in matched
             if any(each.identity.ref == identity.ref for each in match.entitlements)
         }
-    return [Trust(issuer=issuer, subject=each, audience=audience) for each in sorted(subjects)]
+    return [
+        TrustedSubject(issuer=issuer, subject=each, audience=audience) for each in sorted(subjects)
+    ]
 
 
 def untrusted(
     identity: ObjectRef,
     managed: ResourceId,
-    needed: Sequence[Trust],
-    there: Sequence[Trust],
+    needed: Sequence[TrustedSubject],
+    there: Sequence[TrustedSubject],
     number: int,
 ) -> Iterator[Finding]:
     """Yield what Entra will not trust, with the credential that was probably meant for it.
@@ -144,14 +146,14 @@ def untrusted(
         )
 
 
-def _folded(trust: Trust) -> tuple[str, str, str]:
+def _folded(trust: TrustedSubject) -> tuple[str, str, str]:
     """Return a credential without what people overlook: case, and a slash at the end."""
     parts = (trust.issuer, trust.subject, trust.audience)
     issuer, subject, audience = (each.strip().rstrip("/").lower() for each in parts)
     return issuer, subject, audience
 
 
-def _difference(near: Trust, wanted: Trust) -> str:
+def _difference(near: TrustedSubject, wanted: TrustedSubject) -> str:
     pairs = {
         "issuer": (near.issuer, wanted.issuer),
         "subject": (near.subject, wanted.subject),
@@ -161,7 +163,7 @@ def _difference(near: Trust, wanted: Trust) -> str:
     return named(parts, "fields")
 
 
-def _command(identity: ObjectRef, managed: ResourceId, trust: Trust) -> str:
+def _command(identity: ObjectRef, managed: ResourceId, trust: TrustedSubject) -> str:
     return shlex.join(
         [
             *("az", "identity", "federated-credential", "create"),

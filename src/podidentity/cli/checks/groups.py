@@ -670,7 +670,7 @@ FEDERATION = Group(
 )
 
 
-# ---- What is left of others
+# ---- Leftovers of others
 
 
 async def _archived(reading: Reading) -> AsyncIterator[Finding]:
@@ -702,7 +702,7 @@ async def _outlived(reading: Reading) -> AsyncIterator[Finding]:
 
 
 LEFTOVERS = Group(
-    title="What is left of others",
+    title="Leftovers of others",
     checks=(
         Check(
             holds="AAD Pod Identity has gone",

@@ -84,7 +84,7 @@ async def _trusted(arm: Arm, reading: Reading) -> AsyncIterator[Finding]:
             reading.choices.identities_namespace,
         )
         trusts = [
-            federation.Trust(issuer=each.issuer, subject=each.subject, audience=audience)
+            federation.TrustedSubject(issuer=each.issuer, subject=each.subject, audience=audience)
             for each in there
             for audience in each.audiences
         ]

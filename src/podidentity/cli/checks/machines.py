@@ -14,33 +14,33 @@ from podidentity.core.resources import ObjectRef, ResourceId
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Need:
+class WantedIdentity:
     """An AzureIdentity that pods of a host use, and the managed identity that it names."""
 
     identity: ObjectRef
     managed: ResourceId
 
 
-Needed = Mapping[Host, Mapping[Need, Sequence[ObjectRef]]]
+Needed = Mapping[Host, Mapping[WantedIdentity, Sequence[ObjectRef]]]
 """What each host must have, with the pods for whom."""
 
 
 def needed(matched: Sequence[Match], hosts: Mapping[str, Host]) -> Needed:
     """Return which identities the hosts of the nodes need; `hosts` are those of nodes by name."""
-    found: dict[Host, dict[Need, list[ObjectRef]]] = {}
+    found: dict[Host, dict[WantedIdentity, list[ObjectRef]]] = {}
     for match in matched:
         host = hosts.get(match.pod.node)
         if host is None:
             continue  # no machine of Azure's, and that is no fault of an identity
         for each in filter(on_machine, match.entitlements):
             if each.identity.resource_id is not None:
-                need = Need(each.identity.ref, each.identity.resource_id)
+                need = WantedIdentity(each.identity.ref, each.identity.resource_id)
                 found.setdefault(host, {}).setdefault(need, []).append(match.pod.ref)
     return found
 
 
 def unattached(
-    host: Host, wanted: Mapping[Need, Sequence[ObjectRef]], has: HostIdentities
+    host: Host, wanted: Mapping[WantedIdentity, Sequence[ObjectRef]], has: HostIdentities
 ) -> Iterator[Finding]:
     """Yield the identities that a host lacks."""
     for need, pods in sorted(wanted.items(), key=lambda each: each[0].identity):
