@@ -6,7 +6,8 @@ import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from podidentity.cli.rights import Single, bindings, roles
+from podidentity.cli.cluster_rights import Single
+from podidentity.cli.rights import bindings, roles
 from tests.cli.world import World
 
 _GROUP = "rbac.authorization.k8s.io"

@@ -11,7 +11,7 @@ import pytest
 from podidentity import manifests
 from podidentity.cli.checks import before
 from podidentity.cli.checks.findings import Finding, Severity
-from podidentity.cli.rights import Single
+from podidentity.cli.cluster_rights import Single
 from podidentity_sandbox.world.blueprint import write_kubeconfig_of
 from tests.cli.conftest import CRDS, Ran
 from tests.cli.operators import holding

@@ -16,7 +16,7 @@ from podidentity.cli.checks.nodes import open_while_starting
 from podidentity.cli.checks.programs import lacking, review_for, rights_of
 from podidentity.cli.checks.takers import takers
 from podidentity.cli.checks.versions import definitions, differing, told, version_of
-from podidentity.cli.rights import Single
+from podidentity.cli.cluster_rights import Single
 from podidentity.core.resources import ObjectRef
 from podidentity.wire import rbac
 from tests.cli.conftest import CRDS, Ran

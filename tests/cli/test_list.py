@@ -2,10 +2,15 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
+from podidentity.adapters.cluster import Index
+from podidentity.cli.list import inventory
 from podidentity.core.resources import BINDING_LABEL
 from tests.cli.azure import Identity
 from tests.cli.binding import Run, add
 from tests.cli.world import World
+from tests.fakes import FakeClock, binding, cluster, identity, pod
 
 
 def test_list_shows_identities_with_who_may_use_them(
@@ -60,3 +65,23 @@ def test_an_empty_list_is_a_sentence(ns: str, podidentity: Run) -> None:
     assert (ran.code, ran.out) == (0, f"There is no AzureIdentity in namespace {ns}.\n")
     data = json.loads(podidentity("list", "--namespace", ns, "-o", "json").out)
     assert data == {"identities": [], "problems": []}
+
+
+def test_all_pods_are_put_in_order_once_however_many_identities_there_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    many = [identity(f"i-{number}") for number in range(50)]
+    bound = [binding(f"b-{number}", identity=f"i-{number}") for number in range(50)]
+    pods = [pod(f"p-{number}", addresses=(f"10.0.0.{number}",)) for number in range(3)]
+    found = cluster(FakeClock(), *many, *bound, *pods)
+    whole, sorts = Index.sorted, 0
+
+    def counted(index: Index[object]) -> object:
+        nonlocal sorts
+        sorts += 1
+        return whole(index)
+
+    monkeypatch.setattr(Index, "sorted", counted)
+    entries, problems = inventory(found, roles=None)
+    assert [each.pods for each in entries] == [("p-0", "p-1", "p-2")] * 50
+    assert (sorts, problems) == (3, []), "pods, bindings and identities, each once"

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from podidentity import manifests
-from podidentity.cli.needed_rights import COMMANDS, PARTS, Where, held_by
+from podidentity.cli.cluster_rights import Where, held_by
+from podidentity.cli.needed_rights import COMMANDS, PARTS
 from podidentity.cli.rights import FAILS, rows_of
 from tests.docs.blocks import ROOT
 

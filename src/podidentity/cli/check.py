@@ -22,7 +22,6 @@ from podidentity.cli.checks import printing
 from podidentity.cli.checks.findings import Finding, Severity, sentence
 from podidentity.cli.checks.groups import GROUPS, PROBES, Group, perform
 from podidentity.cli.checks.groups_azure import of_azure
-from podidentity.cli.checks.groups_before import BEFORE
 from podidentity.cli.checks.reading import Reading, ReadOnce
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
 from podidentity.cli.output import FORMATS, data, examples, output_option
@@ -114,6 +113,9 @@ _Found = list[tuple[Group, Finding]]
 
 async def _before(kube: Kube, agents: str | None, output: str) -> _Found:
     """Return what is found in a cluster before NMI is in it."""
+    # Its table of all commands' rights is made at the import, which takes 40 ms.
+    from podidentity.cli.checks.groups_before import BEFORE
+
     choices = Choices(namespace=agents or NAMESPACE)
     return await _look(Reading(kube, choices), output, BEFORE)
 

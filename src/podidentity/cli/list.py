@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING
 
 import click
@@ -16,7 +17,12 @@ from podidentity.cli.output import FORMATS, CommandError, data, examples, output
 from podidentity.cli.parameters import Name
 from podidentity.cli.use_roles import Roles, giver_of
 from podidentity.core.decision import permission_names
-from podidentity.core.resources import AzureIdentity, AzureIdentityBinding, Malformed
+from podidentity.core.resources import (
+    AzureIdentity,
+    AzureIdentityBinding,
+    Malformed,
+    ObjectRef,
+)
 from podidentity.wire.kube import AZURE_IDENTITIES, AZURE_IDENTITY_BINDINGS, PODS, KubeError
 from podidentity.wire.manifests import parse_binding, parse_identity, render_identity
 from podidentity.wire.pods import parse_pod
@@ -90,7 +96,19 @@ def inventory(cluster: WatchedCluster, roles: Roles | None) -> tuple[list[Entry]
     """
     bindings = cluster.all_bindings()
     usable = [each for each in bindings if isinstance(each, AzureIdentityBinding)]
-    entries = [_entry(cluster, roles, found, usable) for found in cluster.all_identities()]
+    # By what an identity looks them up: a cluster has thousands of each.
+    selectors: dict[ObjectRef, set[str]] = {}
+    for each in usable:
+        named = each.ref._replace(name=each.identity)
+        selectors.setdefault(named, set()).add(each.selector)
+    pods: dict[tuple[str, str], list[str]] = {}
+    for pod in cluster.pods():
+        if not pod.ended:
+            pods.setdefault((pod.ref.namespace, pod.selector), []).append(pod.ref.name)
+    entries = [
+        _entry(roles, found, selectors.get(found.ref, set()), pods)
+        for found in cluster.all_identities()
+    ]
     names = {entry.found.ref for entry in entries}
     problems = [
         f"AzureIdentityBinding {each.ref} cannot be used: {each.why}."
@@ -107,26 +125,17 @@ def inventory(cluster: WatchedCluster, roles: Roles | None) -> tuple[list[Entry]
 
 
 def _entry(
-    cluster: WatchedCluster,
     roles: Roles | None,
     found: AzureIdentity | Malformed,
-    bindings: Sequence[AzureIdentityBinding],
+    selectors: Set[str],
+    pods: Mapping[tuple[str, str], Sequence[str]],
 ) -> Entry:
-    namespace, name = found.ref
-    selectors = {
-        binding.selector
-        for binding in bindings
-        if (binding.ref.namespace, binding.identity) == (namespace, name)
-    }
-    pods = [
-        pod.ref.name
-        for pod in cluster.pods()
-        if pod.ref.namespace == namespace and pod.selector in selectors and not pod.ended
-    ]
+    """Return an identity's entry; `pods` are names by namespace and selector."""
+    bound = (pods.get((found.ref.namespace, each), ()) for each in selectors)
     return Entry(
         found=found,
         selectors=tuple(sorted(selectors)),
-        pods=tuple(pods),
+        pods=tuple(sorted(chain.from_iterable(bound))),
         permitted=_permitted(roles, found),
     )
 
@@ -275,14 +284,20 @@ async def _grants(kube: Kube, namespace: str) -> list[ListedGrant]:
 
 
 async def _inventory(kube: Kube, namespace: str) -> tuple[list[Entry], list[str], bool]:
-    cluster, roles = await _read(kube, namespace), await Roles.read(kube)
+    import asyncio  # which help must not load
+
+    cluster, roles = await asyncio.gather(_read(kube, namespace), Roles.read(kube))
     return *inventory(cluster, roles), roles is not None
 
 
 async def _read(kube: Kube, namespace: str) -> WatchedCluster:
-    identities = await kube.list_all(AZURE_IDENTITIES.path(namespace))
-    bindings = await kube.list_all(AZURE_IDENTITY_BINDINGS.path(namespace))
-    pods = await kube.list_all(PODS.path(namespace))
+    import asyncio
+
+    identities, bindings, pods = await asyncio.gather(
+        kube.list_all(AZURE_IDENTITIES.path(namespace)),
+        kube.list_all(AZURE_IDENTITY_BINDINGS.path(namespace)),
+        kube.list_all(PODS.path(namespace)),
+    )
     return WatchedCluster.of(
         SystemClock(),
         pods=map(parse_pod, pods.items),

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
+from podidentity.cli.cluster_rights import NMI_NAMESPACE, Right, Where, held_by
 from podidentity.cli.controller import OLD_EXCEPTION
 from podidentity.cli.enable import NAME as RECORD
 from podidentity.cli.enable import PROTECTED
@@ -33,37 +34,6 @@ from podidentity.manifests import (
     startup_taint_rights,
 )
 from podidentity.wire.pauses import PAUSES
-
-
-class Where(StrEnum):
-    """The part of the cluster in which a right is needed."""
-
-    CLUSTER = "cluster"
-    PODS = "pods' namespace"
-    """That of the pods which a command is about, by its `--namespace` or argument."""
-    NMI = "NMI's namespace"
-    SYSTEM = "kube-system"
-    """For what is there wherever NMI is."""
-    ACCOUNTS = "accounts' namespace"
-    """Of the service accounts that stand for identities: `podidentity-identities`."""
-    LEASE = "default"
-    """Of MIC's Lease, wherever MIC is."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Right:
-    """Verbs of one resource, as a rule of a role has them."""
-
-    where: Where = Where.CLUSTER
-    resource: str
-    """`RESOURCE.GROUP`; of the core group `RESOURCE`; or a path, with its slash."""
-    verbs: tuple[str, ...]
-    names: tuple[str, ...] = ()
-    """Of the only objects that it is needed for; () for all."""
-    parts: tuple[str, ...] = ()
-    """The parts of the command's work that need it, of PARTS; () for what it always does."""
-    without: str = ""
-    """What the command does without it; "" if it fails."""
 
 
 class AzureScope(StrEnum):
@@ -202,8 +172,6 @@ _DEPLOYMENTS = "deployments.apps"
 _BUDGETS = "poddisruptionbudgets.policy"
 _LOCAL_REDIRECTS = "ciliumlocalredirectpolicies.cilium.io"
 _DENIALS = "ciliumclusterwidenetworkpolicies.cilium.io"
-NMI_NAMESPACE = "NMI"
-"""A name that stands for that of NMI's namespace."""
 _CLUSTER, _PODS, _NMI, _SYSTEM, _ACCOUNTS, _LEASE = Where
 
 
@@ -245,28 +213,6 @@ def _to_apply(
 # ---- What NMI itself holds: a person needs the same rights to run `enable`
 #
 # https://kubernetes.io/docs/reference/access-authn-authz/rbac/#privilege-escalation-prevention-and-bootstrapping
-
-
-def held_by(manifests: Iterable[Manifest], *parts: str) -> Iterator[Right]:
-    """Yield the rights that the roles among these manifests give."""
-    for where, rule in ((_place(each), rule) for each in manifests for rule in _rules(each)):
-        names, verbs = tuple(rule.get("resourceNames", ())), tuple(rule["verbs"])
-        groups = {f".{group}" if group else "" for group in rule.get("apiGroups", ())}
-        named = [f"{each}{group}" for each in rule.get("resources", ()) for group in groups]
-        for resource in (*named, *rule.get("nonResourceURLs", ())):
-            yield Right(where=where, resource=resource, verbs=verbs, names=names, parts=parts)
-
-
-def _rules(manifest: Manifest) -> Iterable[Manifest]:
-    rules: Iterable[Manifest] = manifest.get("rules", ())
-    return rules
-
-
-def _place(manifest: Manifest) -> Where:
-    """Return where a role counts."""
-    if manifest["kind"] != "Role":
-        return Where.CLUSTER
-    return _LEASE if manifest["metadata"]["namespace"] == _LEASE.value else _NMI
 
 
 def _added(by: list[Manifest]) -> list[Manifest]:

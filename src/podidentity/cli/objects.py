@@ -7,6 +7,8 @@ import re
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from podidentity.wire.kube import (
     AZURE_IDENTITIES,
     AZURE_IDENTITY_BINDINGS,
@@ -160,7 +162,7 @@ async def find_all(
 ) -> list[Object]:
     """Return all objects of a namespace, or of the cluster; raise KubeError."""
     page = await kube.list_all(resource.path(namespace), params)
-    return [json.loads(bytes(item)) for item in page.items]
+    return [msgspec.json.decode(item) for item in page.items]
 
 
 async def minor_version(kube: Kube) -> int:

@@ -8,94 +8,21 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 import click
 
-from podidentity.cli.needed_rights import (
-    COMMANDS,
-    NMI_NAMESPACE,
-    PARTS,
-    AzureScope,
-    Needs,
-    Right,
-    Where,
-)
+from podidentity.cli.cluster_rights import Places, Single, Where, singles
+from podidentity.cli.needed_rights import COMMANDS, PARTS, AzureScope, Needs
 from podidentity.cli.objects import Object
 from podidentity.cli.output import FORMATS, CommandError, documents, examples, output_option
 from podidentity.cli.output import table as as_table
 from podidentity.cli.parameters import Name, Permission
-from podidentity.core.decision import GROUP, RESOURCE, VERB
 from podidentity.manifests import IDENTITIES, NAMESPACE, own_namespace
 from podidentity.wire.rbac import LABELS, RBAC
 
 FAILS = "fails"
 """What most commands do without a right."""
 HEAD = ("COMMAND", "WHERE", "RESOURCE", "VERBS", "ONLY", "FOR", "WITHOUT IT")
-
-
-@dataclass(frozen=True, slots=True, order=True)
-class Single:
-    """One verb of one resource: the smallest right that can be given or taken away."""
-
-    namespace: str
-    """"" in the whole cluster."""
-    resource: str
-    """As in `Right`."""
-    verb: str
-    name: str = ""
-    """"" for all objects."""
-
-    def includes(self, other: Single) -> bool:
-        """Whether this right covers the other one."""
-        return (
-            (self.resource, self.verb) == (other.resource, other.verb)
-            and self.namespace in {"", other.namespace}
-            and self.name in {"", other.name}
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Places:
-    """The namespaces that a cluster has for what the commands touch."""
-
-    pods: tuple[str, ...] = ()
-    """Those of pods; () for all."""
-    nmi: str = NAMESPACE
-    accounts: str = IDENTITIES
-    identities: tuple[str, ...] = field(default=())
-    """The only identities that may be granted, as `podidentity grant` names them; () for all."""
-
-    def of(self, where: Where) -> tuple[str, ...]:
-        """Return the namespaces of this part of the cluster; `""` is the whole of it."""
-        return {
-            Where.CLUSTER: ("",),
-            Where.PODS: self.pods or ("",),
-            Where.NMI: (self.nmi,),
-            Where.SYSTEM: (NAMESPACE,),
-            Where.ACCOUNTS: (self.accounts,),
-            Where.LEASE: (Where.LEASE.value,),
-        }[where]
-
-    def names(self, right: Right) -> tuple[str, ...]:
-        """Return the names of the only objects of a right; `""` is all of them."""
-        if (right.resource, right.verbs) == (f"{RESOURCE}.{GROUP}", (VERB,)):
-            return self.identities or ("",)
-        return tuple(self.nmi if each == NMI_NAMESPACE else each for each in right.names) or ("",)
-
-
-def singles(rights: Iterable[Right], places: Places) -> list[Single]:
-    """Return the single rights, in order, without those that others of them include."""
-    found = {
-        Single(namespace, right.resource, verb, name)
-        for right in rights
-        for namespace in places.of(right.where)
-        for verb in right.verbs
-        for name in places.names(right)
-    }
-    return sorted(
-        one for one in found if not any(each != one and each.includes(one) for each in found)
-    )
 
 
 def roles(of: Iterable[Single], name: str) -> list[Object]:

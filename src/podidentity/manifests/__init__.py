@@ -6,6 +6,7 @@ imports nothing of the product.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -365,9 +366,16 @@ _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def _documents(name: str) -> list[Manifest]:
+    # YAML's anchors share values; whoever changes one must not change the others.
+    documents: list[Manifest] = json.loads(_as_json(name))
+    return documents
+
+
+@functools.cache
+def _as_json(name: str) -> str:
+    """Return a file's objects: a command needs some files ten times, and YAML is slow to read."""
     text = files(__name__).joinpath(name).read_text(encoding="utf-8")
     documents: list[Manifest] = []
     for document in yaml.load_all(text, Loader=_LOADER):
         documents.extend(document["items"] if document["kind"] == "List" else [document])
-    # YAML's anchors share values; whoever changes one must not change the others.
-    return [json.loads(json.dumps(document)) for document in documents]
+    return json.dumps(documents)

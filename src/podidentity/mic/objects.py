@@ -19,10 +19,8 @@ import msgspec
 from podidentity.core.resources import Assignment, ObjectRef
 from podidentity.mic.calls import About, Condition, Record, StoredRecord, TellEvent
 from podidentity.wire import BROKEN_JSON
-from podidentity.wire.manifests import API_VERSION, ASSIGNED_KIND
+from podidentity.wire.manifests import API_VERSION, ASSIGNED_KIND, FINALIZER
 
-FINALIZER = "azureassignedidentity.finalizers.aadpodidentity.k8s.io"
-"""Of the archived controller; ours sets none."""
 COMPONENT = "aadpodidentity.k8s.io"
 """Source of the events, as before."""
 NODE_LABEL = "nodename"

@@ -49,6 +49,8 @@ IDENTITY_KIND = "AzureIdentity"
 BINDING_KIND = "AzureIdentityBinding"
 EXCEPTION_KIND = "AzurePodIdentityException"
 ASSIGNED_KIND = "AzureAssignedIdentity"
+FINALIZER = "azureassignedidentity.finalizers.aadpodidentity.k8s.io"
+"""Of the archived controller, on its AzureAssignedIdentities; ours sets none."""
 SERVICE_ACCOUNT_KIND = "ServiceAccount"
 
 _LONGEST_NAME, _LONGEST_LABEL = 253, 63

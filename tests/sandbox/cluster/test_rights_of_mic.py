@@ -19,7 +19,8 @@ from podidentity import manifests
 from podidentity.adapters.arm import ArmCalls
 from podidentity.adapters.clock import SystemClock
 from podidentity.adapters.kube import Kube
-from podidentity.cli.rights import Single, roles
+from podidentity.cli.cluster_rights import Single
+from podidentity.cli.rights import roles
 from podidentity.core.decision import Use
 from podidentity.core.hosts import Host
 from podidentity.core.ledger import Ledger

@@ -25,8 +25,8 @@ from podidentity.adapters.node_identity import NodeIdentity
 from podidentity.adapters.path_permissions import PathPermissions
 from podidentity.adapters.permission_cache import RbacPermissions
 from podidentity.adapters.startup_taint import StartupTaint
-from podidentity.cli.needed_rights import held_by
-from podidentity.cli.rights import Places, Single, roles, singles
+from podidentity.cli.cluster_rights import Places, Single, held_by, singles
+from podidentity.cli.rights import roles
 from podidentity.core.decision import Use
 from podidentity.core.errors import NotReady, TokenUnavailable
 from podidentity.core.resources import ObjectRef, Pod

@@ -33,6 +33,7 @@ from podidentity.cli.checks import (
 )
 from podidentity.cli.checks.findings import Finding, Severity, not_read, ref_of
 from podidentity.cli.checks.reading import Reading
+from podidentity.cli.cluster_rights import Single
 from podidentity.cli.enable import NODE_TOKENS_SINCE
 from podidentity.cli.mic import deployments_of_mic
 from podidentity.cli.network_policies import NETWORK_POLICIES
@@ -46,7 +47,6 @@ from podidentity.cli.objects import (
     minor_version,
 )
 from podidentity.cli.pod_facts import credentials_of
-from podidentity.cli.rights import Single
 from podidentity.cli.rollout import (
     PODS_OF_PROBE,
     PROBE_SET,

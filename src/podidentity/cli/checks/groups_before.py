@@ -11,6 +11,7 @@ from podidentity.cli.checks.findings import Finding
 from podidentity.cli.checks.groups import AT_ONCE, Check, Group, Line
 from podidentity.cli.checks.nodes import host_routed
 from podidentity.cli.checks.reading import Reading
+from podidentity.cli.cluster_rights import Places, Single, singles
 from podidentity.cli.enable import PROTECTED
 from podidentity.cli.needed_rights import COMMANDS
 from podidentity.cli.objects import (
@@ -22,7 +23,6 @@ from podidentity.cli.objects import (
     find_all,
     minor_version,
 )
-from podidentity.cli.rights import Places, Single, singles
 from podidentity.manifests import crds
 from podidentity.wire.kube import NODES, KubeError
 from podidentity.wire.reviews import parse_review

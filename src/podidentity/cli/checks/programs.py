@@ -12,9 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from podidentity.cli.checks.findings import CheckReason, Finding, named
-from podidentity.cli.needed_rights import held_by
+from podidentity.cli.cluster_rights import Places, Single, held_by, singles
 from podidentity.cli.objects import Object
-from podidentity.cli.rights import Places, Single, singles
 from podidentity.core.resources import ObjectRef
 
 

@@ -5,9 +5,12 @@ Several parts need the same lists, and one that a person may not read is refused
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
+
+import msgspec
 
 from podidentity.adapters.clock import SystemClock
 from podidentity.adapters.cluster import WatchedCluster
@@ -29,11 +32,13 @@ from podidentity.wire.kube import (
     PODS,
     KubeError,
     Page,
+    Resource,
 )
 from podidentity.wire.manifests import parse_binding, parse_exception, parse_identity
 from podidentity.wire.pods import parse_pod
 
 _T = TypeVar("_T", bytes, Page)
+_Parsed = TypeVar("_Parsed")
 _Asked = tuple[str, tuple[tuple[str, str], ...]]
 
 
@@ -90,24 +95,26 @@ class Reading:
     async def cluster(self) -> WatchedCluster:
         """Return the pods, identities, bindings and exceptions of all namespaces."""
         if self._cluster is None:
-            lists = {
-                each: (await self.kube.list_all(each.path())).items
-                for each in (
-                    *(AZURE_POD_IDENTITY_EXCEPTIONS, PODS),
-                    *(AZURE_IDENTITIES, AZURE_IDENTITY_BINDINGS),
-                )
-            }
-            self._exceptions = [
-                parse_exception(each) for each in lists[AZURE_POD_IDENTITY_EXCEPTIONS]
-            ]
+            exceptions, pods, identities, bindings = await asyncio.gather(
+                self._parsed(AZURE_POD_IDENTITY_EXCEPTIONS, parse_exception),
+                self._parsed(PODS, parse_pod),
+                self._parsed(AZURE_IDENTITIES, parse_identity),
+                self._parsed(AZURE_IDENTITY_BINDINGS, parse_binding),
+            )
+            self._exceptions = exceptions
             self._cluster = WatchedCluster.of(
                 SystemClock(),
-                pods=map(parse_pod, lists[PODS]),
-                identities=map(parse_identity, lists[AZURE_IDENTITIES]),
-                bindings=map(parse_binding, lists[AZURE_IDENTITY_BINDINGS]),
-                exceptions=self._exceptions,
+                pods=pods,
+                identities=identities,
+                bindings=bindings,
+                exceptions=exceptions,
             )
         return self._cluster
+
+    async def _parsed(
+        self, resource: Resource, parse: Callable[[msgspec.Raw], _Parsed]
+    ) -> list[_Parsed]:
+        return [parse(each) for each in (await self.kube.list_all(resource.path())).items]
 
     async def exceptions(self) -> list[AzurePodIdentityException | Malformed]:
         """Return the exceptions of all namespaces."""
