@@ -19,6 +19,7 @@ import pytest
 from podidentity.cli.needed_rights import COMMANDS, AzureScope
 from podidentity.core.hosts import Host
 from podidentity.core.ledger import Ledger, LedgerEntry
+from podidentity.manifests import mic
 from podidentity.wire.ledgers import render_ledger
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.plan import Plan, Pool, PoolKind
@@ -50,6 +51,8 @@ class Case:
     """Whether `add` has attached the identity before, as an administrator of Azure."""
     ledger: bool = False
     """Whether MIC has attached it before, by its ledger."""
+    mic: bool = False
+    """Whether MIC is there, and signs in by that identity, with the roles that it needs."""
     kind: str = "virtualMachineScaleSets"
     """The nodes' machines: these, or `virtualMachines`."""
 
@@ -58,7 +61,11 @@ class Case:
         """Return what it needs where the nodes are of this kind."""
         needed = COMMANDS[self.command].of(self.parts).azure
         found = [(each.scope, each.action) for each in needed]
-        return [one for one in found if one[0] is AzureScope.IDENTITY or f"/{self.kind}/" in one[1]]
+        return [
+            one
+            for one in found
+            if not one[1].startswith("Microsoft.Compute/") or f"/{self.kind}/" in one[1]
+        ]
 
     def __str__(self) -> str:
         single = "" if self.kind == "virtualMachineScaleSets" else ",machines"
@@ -82,6 +89,7 @@ CASES += (Case("check", "check -o json --azure", ("azure",), attached=True),)
 CASES += tuple(
     replace(each, kind="virtualMachines") for each in CASES if each.parts != ("look-up",)
 )
+OF_MIC = Case("check", "check -o json --azure", ("azure", "mic-roles"), attached=True, mic=True)
 
 
 def as_owner(plan: Plan, work: Callable[[AzureOperator], Awaitable[T]]) -> T:
@@ -174,6 +182,8 @@ def run(
             write_ledger(place)
         if case.command == "check":
             trusted(world, ns, person)
+        if case.mic:
+            put_mic(place)
         give(place, actions)
         with monkeypatch.context() as shell:
             shell.setenv("AZURE_CLIENT_ID", person.client_id)
@@ -182,11 +192,51 @@ def run(
 
     yield as_person
     world.api.delete(LEDGERS)
+    world.api.delete(MIC)
+    world.api.delete(f"{PODS_OF_MIC}/mic-0", params={"gracePeriodSeconds": "0"})
     podidentity("delete", "--namespace", ns, "--name", "orders")
     world.send("DELETE", f"/api/v1/namespaces/{ns}/pods", gracePeriodSeconds="0")
     for plural in ("azureidentities", "azureidentitybindings"):
         world.send("DELETE", f"{CUSTOM}/namespaces/{ns}/{plural}")
     as_owner(world.plan, lambda azure: detached(azure, place.machine, person.identity["id"]))
+
+
+MIC = "/apis/apps/v1/namespaces/kube-system/deployments/mic"
+PODS_OF_MIC = "/api/v1/namespaces/kube-system/pods"
+OPERATOR = "f1a07417-d97a-45cb-824c-7a7467783830"
+"""Managed Identity Operator."""
+CONTRIBUTOR = "9980e02c-c2be-4d73-94e8-173b1dc7cf3c"
+"""Virtual Machine Contributor."""
+
+
+def put_mic(place: Place) -> None:
+    """Put MIC into the cluster, which signs in by the identity; it has the roles that it needs."""
+    world, identity = place.world, place.person.identity
+    flags = ["--use-managed-identity", f"--managed-identity-client-id={identity['clientId']}"]
+    deployment = mic(extra_args=flags)[-1]
+    world.send("POST", MIC.rpartition("/")[0], deployment)
+    world.pod("kube-system", "mic-0", deployment["spec"]["template"]["metadata"]["labels"])
+    roles_of_mic(place, "PUT")
+
+
+def roles_of_mic(place: Place, method: str) -> None:
+    """Give MIC its roles, or take them (DELETE)."""
+    subscription, identity = (
+        f"/subscriptions/{place.world.plan.subscription_id}",
+        place.person.identity,
+    )
+
+    async def change(azure: AzureOperator) -> None:
+        for role, scope in ((OPERATOR, identity["id"]), (CONTRIBUTOR, place.machine)):
+            name = uuid.uuid5(uuid.NAMESPACE_URL, f"{scope}{role}")
+            path = f"{scope}/{AUTHORIZATION}/roleAssignments/{name}"
+            properties = {
+                "roleDefinitionId": f"{subscription}/{AUTHORIZATION}/roleDefinitions/{role}",
+                "principalId": identity["principalId"],
+            }
+            await azure.arm(method, path, {"properties": properties} if method == "PUT" else None)
+
+    as_owner(place.world.plan, change)
 
 
 LEDGERS = "/apis/aadpodidentity.k8s.io/v1/namespaces/kube-system/azureidentityledgers"
@@ -223,7 +273,7 @@ def whole(ran: Ran) -> bool:
     return "error:" not in ran.err and "Azure says" not in ran.out
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", [*CASES, OF_MIC], ids=str)
 def test_a_command_runs_with_the_actions_that_are_printed(case: Case, run: Any) -> None:
     ran = run(case, case.actions)
     assert whole(ran), (ran.out, ran.err)
@@ -231,8 +281,13 @@ def test_a_command_runs_with_the_actions_that_are_printed(case: Case, run: Any) 
 
 @pytest.mark.parametrize(
     ("case", "lacking"),
-    [(case, one) for case in CASES for one in case.actions],
-    ids=lambda value: value[1].partition("/")[2] if isinstance(value, tuple) else str(value),
+    [
+        *((case, one) for case in CASES for one in case.actions),
+        *((OF_MIC, one) for one in OF_MIC.actions if "Authorization" in one[1]),
+    ],
+    ids=lambda value: (
+        f"{value[0]}:{value[1].partition('/')[2]}" if isinstance(value, tuple) else str(value)
+    ),
 )
 def test_a_command_names_the_action_that_it_lacks(
     case: Case, lacking: tuple[AzureScope, str], run: Any
@@ -260,6 +315,24 @@ def test_an_add_that_azure_refuses_half_way_prints_the_command_that_undoes_it(
     )
     assert podidentity(*undo.split()[1:]).code == 0
     assert place.world.get(f"{objects}/azureidentities/orders") is None
+
+
+@pytest.mark.parametrize("case", [OF_MIC], ids=str)
+def test_each_role_that_mic_lacks_is_named_with_the_command_that_gives_it(
+    case: Case, run: Any, place: Place, podidentity: Run
+) -> None:
+    def lacks(ran: Ran) -> dict[str, str]:
+        found = [each for each in json.loads(ran.out) if each["reason"] == "LacksRole"]
+        return {each["nextStep"].rpartition("--scope ")[2]: each["nextStep"] for each in found}
+
+    assert lacks(run(case, case.actions)) == {}
+    roles_of_mic(place, "DELETE")
+    said = lacks(podidentity(*case.line.split()))
+    mine, machine = said[f"{place.person.identity['id']}."], said[f"{place.machine}."]
+    create = "Run az role assignment create --role"
+    assert mine.startswith(f"{create} 'Managed Identity Operator' --assignee-object-id")
+    assert machine.startswith(f"{create} 'Virtual Machine Contributor' --assignee-object-id")
+    assert f" {place.person.identity['principalId']} " in mine
 
 
 def test_the_printed_role_is_one_that_azure_takes(world: World, podidentity: Run) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import shlex
 from typing import Any
 
 import httpx2
@@ -19,6 +21,7 @@ from podidentity.core.federation import account_name
 from podidentity.core.hosts import Host, HostIdentities
 from podidentity.core.resources import (
     AssertionSubject,
+    ClientId,
     Entra,
     Federation,
     IdentityType,
@@ -27,7 +30,7 @@ from podidentity.core.resources import (
     Tenant,
 )
 from tests.cli.ids import IDENTITY
-from tests.fakes import binding, cluster, identity, pod
+from tests.fakes import CLIENT, binding, cluster, identity, pod
 
 ISSUER = "https://issuer.example/cluster/"
 AUDIENCE = "api://AzureADTokenExchange"
@@ -123,6 +126,20 @@ def test_a_subject_that_no_credential_trusts_is_found_with_the_command() -> None
     (found,) = judged(other)
     assert found.reason == "NoFederatedCredential"
     assert f"--subject {SUBJECT} --audiences {AUDIENCE}" in found.mend
+
+
+def test_of_an_application_the_command_is_that_for_applications() -> None:
+    (found,) = untrusted(ORDERS, ClientId.parse(CLIENT), [NEEDED], [], 0)
+    assert f"No federated credential of application {CLIENT} trusts {SUBJECT}" in found.what
+    command = shlex.split(found.mend.removeprefix("Run ").removesuffix("."))
+    assert command[:4] == ["az", "ad", "app", "federated-credential"]
+    assert command[5:7] == ["--id", CLIENT]
+    assert json.loads(command[-1]) == {
+        "name": "shop-orders",
+        "issuer": ISSUER,
+        "subject": SUBJECT,
+        "audiences": [AUDIENCE],
+    }
 
 
 @pytest.mark.parametrize(("number", "reasons"), [(19, []), (20, ["CredentialsFull"])])

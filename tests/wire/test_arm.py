@@ -8,7 +8,7 @@ import pytest
 from podidentity.core.hosts import HostIdentities
 from podidentity.core.resources import ResourceId
 from podidentity.wire import arm
-from podidentity.wire.arm import ArmError
+from podidentity.wire.arm import ArmError, Permission
 
 ID = (
     "/subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/Group.(1)/providers/"
@@ -200,3 +200,36 @@ def test_throttling_is_no_conflict_though_compute_gives_it_the_same_code() -> No
     body = b'{"code": "OperationNotAllowed", "message": "too many requests"}'
     assert not arm.parse_error(body, 429).conflict
     assert arm.parse_error(body, 409).conflict
+
+
+OF_OPERATOR = Permission(
+    actions=(
+        "Microsoft.ManagedIdentity/userAssignedIdentities/*/read",
+        "Microsoft.ManagedIdentity/userAssignedIdentities/*/assign/action",
+    )
+)
+OF_CONTRIBUTOR = Permission(actions=("*",), not_actions=("Microsoft.Authorization/*/Write",))
+
+
+@pytest.mark.parametrize(
+    ("permission", "action", "allowed"),
+    [
+        (OF_OPERATOR, "Microsoft.ManagedIdentity/userAssignedIdentities/assign/action", True),
+        (OF_OPERATOR, "microsoft.managedidentity/userassignedidentities/READ", True),
+        (OF_OPERATOR, "Microsoft.ManagedIdentity/userAssignedIdentities/write", False),
+        (OF_OPERATOR, "Microsoft.Compute/virtualMachines/read", False),
+        (OF_CONTRIBUTOR, "Microsoft.Compute/virtualMachines/write", True),
+        (OF_CONTRIBUTOR, "Microsoft.Authorization/roleAssignments/write", False),
+        (OF_CONTRIBUTOR, "Microsoft.Authorization/roleAssignments/read", True),
+        (
+            Permission(actions=("Microsoft.Compute/virtual.achines/read",)),
+            "Microsoft.Compute/virtualMachines/read",
+            False,
+        ),
+        (Permission(actions=()), "Microsoft.Compute/virtualMachines/read", False),
+    ],
+)
+def test_a_role_allows_what_its_actions_match_and_its_exceptions_do_not(
+    permission: Permission, action: str, allowed: bool
+) -> None:
+    assert permission.allows(action) is allowed

@@ -103,8 +103,10 @@ class _Endpoint:
         except ValueError:
             return _PAUSE
 
-    def _url(self, resource_id: str, version: str) -> httpx2.URL:
-        return self._endpoint.copy_with(path=resource_id, query=f"api-version={version}".encode())
+    def _url(self, resource_id: str, version: str, *, only: str = "") -> httpx2.URL:
+        """Return the URL of a resource, or of a list of those for which `only` holds."""
+        query = {"api-version": version, **({"$filter": only} if only else {})}
+        return self._endpoint.copy_with(path=resource_id, params=query)
 
     def _own(self, target: str) -> httpx2.URL:
         """Return the URL of an operation; raise ArmError unless ARM owns it: it gets the token."""
@@ -133,6 +135,37 @@ class Arm(_Endpoint):
         """Return the identities of `host`; raise ArmError."""
         response = await self._ask("GET", self._url(host.resource_id, arm.COMPUTE_API))
         return arm.parse_host(response.content)
+
+    async def principals(self, host: Host) -> Mapping[str, str]:
+        """Return the object ids of the identities of `host`, by client id; raise ArmError.
+
+        "" stands for its system-assigned identity.
+        """
+        response = await self._ask("GET", self._url(host.resource_id, arm.COMPUTE_API))
+        return arm.parse_principals(response.content)
+
+    async def roles(self, scope: str, principal: str) -> list[str]:
+        """Return the ids of the roles that a principal has at a scope; raise ArmError.
+
+        Whether it has them there or above, by itself or by a group.
+        """
+        place = f"{scope}/providers/Microsoft.Authorization/roleAssignments"
+        only = f"atScope() and assignedTo('{principal}')"
+        url = self._url(place, arm.AUTHORIZATION_API, only=only)
+        found: list[str] = []
+        for _ in range(_MOST_PAGES):
+            page, following = arm.parse_assignments((await self._ask("GET", url)).content)
+            found += page
+            if not following:
+                break
+            url = self._own(following)
+        return found
+
+    async def role(self, scope: str, role: str) -> tuple[arm.Permission, ...]:
+        """Return what a role of that id grants, as it is seen at a scope; raise ArmError."""
+        place = f"{scope}/providers/Microsoft.Authorization/roleDefinitions/{role}"
+        response = await self._ask("GET", self._url(place, arm.AUTHORIZATION_API))
+        return arm.parse_role(response.content)
 
     async def attach(
         self, host: Host, identity: ResourceId, *, wait: bool = True, progress: Progress | None

@@ -97,8 +97,8 @@ def chosen(daemon_set: Object) -> Choices:
     if container is None:
         name = daemon_set["metadata"]["name"]
         return _defaults(f"DaemonSet {namespace}/{name} has no container serve or nmi")
-    variables = _variables(container, namespace)
-    arguments = [_expanded(each, variables) for each in container.get("args") or []]
+    variables = variables_of(container, namespace)
+    arguments = [expanded(each, variables) for each in container.get("args") or []]
     flags = arguments[1:] if arguments[:1] in (["serve"], ["nmi"]) else arguments
     try:
         choices = _parsed(flags, variables)
@@ -132,7 +132,7 @@ def _defaults(why: str) -> Choices:
 
 def _parsed(flags: list[str], variables: Mapping[str, str]) -> Choices:
     """Return the choices; raise ClickException."""
-    command, known = _without_surroundings(variables)
+    command, known = of_its_own(nmi, variables)
     with command.make_context("nmi", flags, default_map=known) as context:
         given = dict(context.params)
         stack = given["cloud"].strip().lower() == STACK.lower()
@@ -159,14 +159,16 @@ def _parsed(flags: list[str], variables: Mapping[str, str]) -> Choices:
     return replace(choices, cloud=None, doubt=doubt)
 
 
-def _without_surroundings(variables: Mapping[str, str]) -> tuple[click.Command, dict[str, Any]]:
-    """Return a copy of NMI's command that ignores this shell's variables, and NMI's variables."""
-    command = copy.copy(nmi)
+def of_its_own(
+    program: click.Command, variables: Mapping[str, str]
+) -> tuple[click.Command, dict[str, Any]]:
+    """Return a copy of a program's command without this shell's variables, and its own ones."""
+    command = copy.copy(program)
     command.add_help_option = False
-    command.params = [copy.copy(each) for each in nmi.params if not each.is_eager]
+    command.params = [copy.copy(each) for each in program.params if not each.is_eager]
     known = {
         each.name: variables[each.envvar]
-        for each in nmi.params
+        for each in program.params
         if each.name and isinstance(each.envvar, str) and variables.get(each.envvar)
     }
     for each in command.params:
@@ -174,19 +176,19 @@ def _without_surroundings(variables: Mapping[str, str]) -> tuple[click.Command, 
     return command, known
 
 
-def _variables(container: Object, namespace: str) -> dict[str, str]:
-    """Return the container's variables whose values the DaemonSet itself contains."""
+def variables_of(container: Object, namespace: str) -> dict[str, str]:
+    """Return a container's variables whose values its pod's template itself contains."""
     found: dict[str, str] = {}
     for each in container.get("env") or []:
         field = ((each.get("valueFrom") or {}).get("fieldRef") or {}).get("fieldPath")
         if field == "metadata.namespace":
             found[each["name"]] = namespace
         elif "value" in each:
-            found[each["name"]] = _expanded(each["value"], found)
+            found[each["name"]] = expanded(each["value"], found)
     return found
 
 
-def _expanded(text: str, variables: Mapping[str, str]) -> str:
+def expanded(text: str, variables: Mapping[str, str]) -> str:
     """Replace `$(NAME)` as a kubelet does; unknown names stay unchanged.
 
     https://kubernetes.io/docs/tasks/inject-data-application/define-environment-variable-container/

@@ -29,6 +29,7 @@ from podidentity.wire.manifests import parse_identity
 
 if TYPE_CHECKING:
     from podidentity.adapters.arm import Arm
+    from podidentity.adapters.graph import Graph
     from podidentity.adapters.kube import Kube
 
 _T = TypeVar("_T")
@@ -58,6 +59,16 @@ def azure(cloud: Cloud | None) -> Arm:
     from podidentity.adapters.clock import SystemClock
 
     return Arm(AzureLogin(authority=authority_of(cloud)), SystemClock(), cloud=cloud)
+
+
+def graph(cloud: Cloud | None) -> Graph | None:
+    """Return a connection to Microsoft Graph as the person at the shell; None if there is none."""
+    if cloud is None or not cloud.graph:
+        return None
+    from podidentity.adapters.azure_login import AzureLogin
+    from podidentity.adapters.graph import Graph
+
+    return Graph(AzureLogin(authority=authority_of(cloud)), url=cloud.graph)
 
 
 def authority_of(cloud: Cloud) -> str | None:
@@ -136,7 +147,7 @@ def asking(what: str, about: ResourceId) -> Iterator[None]:
         raise CommandError(f"Cannot {what}. Azure says {error}", next_step(error, about)) from error
 
 
-def next_step(error: ArmError, about: ResourceId) -> str:
+def next_step(error: ArmError, about: ResourceId | str) -> str:
     """Return what a person can do about `error`; "" if its own message says it."""
     code = error.code.lower()
     if code in {"authorizationfailed", "linkedauthorizationfailed"}:
@@ -161,7 +172,7 @@ def _actions() -> str:
     return f" (podidentity rights {command} lists the actions that it needs)" if command else ""
 
 
-def _role(message: str, about: ResourceId) -> str:
+def _role(message: str, about: ResourceId | str) -> str:
     refused = _ACTION.findall(message)
     # In a linked refusal the second action is the missing one.
     action = (refused[-1][0] or refused[-1][1]).lower() if refused else ""

@@ -13,7 +13,7 @@ from enum import StrEnum
 
 from podidentity.core.decision import Basis, Decision, Denied, Entitlement, Match, Use, uses_of
 from podidentity.core.refusals import Reason, Refusal
-from podidentity.core.resources import BINDING_LABEL, IdentityType, ObjectRef
+from podidentity.core.resources import BINDING_LABEL, AzureIdentity, IdentityType, ObjectRef
 
 
 class LinkState(StrEnum):
@@ -148,7 +148,11 @@ def _obstacle(own: Sequence[ChainLink | None], last: Sequence[ChainLink]) -> Cha
 
 def on_machine(entitlement: Entitlement) -> bool:
     """Whether the identity must be attached to the node's machine."""
-    identity = entitlement.identity
+    return is_assigned(entitlement.identity)
+
+
+def is_assigned(identity: AzureIdentity) -> bool:
+    """Whether it is a managed identity that is assigned to machines."""
     return identity.type is IdentityType.USER_ASSIGNED and not identity.system_assigned
 
 

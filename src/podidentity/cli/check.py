@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -46,7 +47,7 @@ from podidentity.manifests import NAMESPACE
     "--azure",
     "ask",
     is_flag=True,
-    help="Ask Azure for the identities of machines and for federated credentials, too.",
+    help="Ask Azure for identities of machines, federated credentials and MIC's roles, too.",
 )
 @click.option("--probes", is_flag=True, help="Ask each NMI about its node, too.")
 @click.option("--pre", is_flag=True, help="Look at a cluster before NMI is in it.")
@@ -141,8 +142,13 @@ async def _after(wanted: _Wanted, kube: Kube, agents: str | None, output: str) -
         groups = list(map(_without_secrets, groups))
     found = await _look(reading, output, groups)
     if wanted.azure:
-        async with azure_access.azure(wanted.cloud or reading.choices.cloud) as arm:
-            found += await _look(reading, output, [of_azure(arm)])
+        cloud = wanted.cloud or reading.choices.cloud
+        async with AsyncExitStack() as stack:
+            arm = await stack.enter_async_context(azure_access.azure(cloud))
+            graph = azure_access.graph(cloud)
+            if graph is not None:
+                await stack.enter_async_context(graph)
+            found += await _look(reading, output, [of_azure(arm, graph)])
     if bundle is None:
         return found
     choices = reading.choices

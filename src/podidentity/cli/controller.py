@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from podidentity.cli.agent_choices import expanded, of_its_own, variables_of
 from podidentity.cli.mic import PODS_OF_MIC, deployments_of_mic, mic, settings_from
 from podidentity.cli.objects import (
     DEPLOYMENTS,
@@ -76,9 +77,24 @@ def chosen_of(flags: Sequence[str]) -> MicSettings:
         return settings_from(context.params)
 
 
+def settings_of(deployment: Object) -> MicSettings:
+    """Return the settings of a MIC in the cluster; raise click.UsageError.
+
+    Variables whose values are in Secrets are not known, and those of this shell do not count.
+    """
+    namespace = deployment["metadata"]["namespace"]
+    (container, *_) = deployment["spec"]["template"]["spec"]["containers"]
+    variables = variables_of(container, namespace)
+    command, known = of_its_own(mic, variables)
+    flags = [expanded(each, variables) for each in flags_of(deployment)]
+    known = {"own_namespace": namespace, **known}
+    with command.make_context("mic", flags, default_map=known) as context:
+        return settings_from(context.params)
+
+
 def flags_of(deployment: Object) -> list[str]:
     """Return the flags with which MIC runs."""
-    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    (container, *_) = deployment["spec"]["template"]["spec"]["containers"]
     return [each for each in container.get("args", ()) if each != "mic"]
 
 

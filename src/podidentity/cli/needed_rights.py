@@ -96,7 +96,7 @@ MIC_EXCEPTION = "mic-exception"
 HOST, NO_POLICIES = "host", "no-admission-policies"
 DETACH_ALL, FINALIZERS = "detach-all", "old-finalizers"
 APPLY, ROLLBACK = "migrate-apply", "migrate-rollback"
-PROBES, ISSUER = "probes", "issuer"
+PROBES, ISSUER, MIC_ROLES = "probes", "issuer", "mic-roles"
 EXCEPT, CHANGE, EXCEPTED, NO_EXCEPTION = (
     f"exception-{each}" for each in ("add", "update", "list", "delete")
 )
@@ -125,6 +125,7 @@ PARTS: Mapping[str, str] = {
     NO_MIC: "takes MIC away: `enable --no-mic`, `disable`",
     ARCHIVED_MIC: "lets the exception of AAD Pod Identity's MIC count: where that runs",
     MIC_THERE: "looks at MIC, where it is",
+    MIC_ROLES: "asks Azure for the roles of MIC, where it is: `check --azure`",
     PROBES: "asks each NMI about its node: `--probes`",
     ISSUER: "reads the issuer of the cluster's tokens: where identities are federated",
     BUNDLE: "writes an archive for a ticket: `--bundle`",
@@ -577,6 +578,14 @@ def _machines(verbs: str, *parts: str) -> Iterator[AzureAction]:
             yield AzureAction(scope=AzureScope.MACHINES, action=action, parts=parts)
 
 
+def _authorization(*parts: str) -> Iterator[AzureAction]:
+    """Yield what it takes to see which roles somebody has at a resource, and what they allow."""
+    for scope in AzureScope:
+        for each in ("roleAssignments", "roleDefinitions"):
+            action = f"Microsoft.Authorization/{each}/read"
+            yield AzureAction(scope=scope, action=action, parts=parts)
+
+
 _IDENTITY = "Microsoft.ManagedIdentity/userAssignedIdentities"
 COMMANDS: Mapping[str, Needs] = {
     "enable": Needs(cluster=tuple(_enable())),
@@ -608,6 +617,7 @@ COMMANDS: Mapping[str, Needs] = {
                 parts=(AZURE,),
             ),
             *_machines("read", AZURE),
+            *_authorization(MIC_ROLES),
         ),
     ),
     "check --pre": Needs(cluster=tuple(_check_pre())),

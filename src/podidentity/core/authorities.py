@@ -26,9 +26,13 @@ class Cloud:
     """URL of its Azure Resource Manager; "" if it is unknown."""
     resource_manager_audience: str = ""
     """Audience of a token for the resource manager."""
+    graph: str = ""
+    """URL of its Microsoft Graph, and audience of a token for it; "" if it has none.
+    https://learn.microsoft.com/graph/deployments
+    """
 
 
-def _cloud(name: str, host: str, manager: str, suffix: str = "") -> Cloud:
+def _cloud(name: str, host: str, manager: str, suffix: str = "", graph: str = "") -> Cloud:
     # The audiences are the endpoints:
     # https://github.com/Azure/azure-sdk-for-python/blob/main/sdk/core/azure-mgmt-core/azure/mgmt/core/tools.py
     return Cloud(
@@ -37,18 +41,29 @@ def _cloud(name: str, host: str, manager: str, suffix: str = "") -> Cloud:
         exchange_audience=f"api://AzureADTokenExchange{suffix}",
         resource_manager=f"https://{manager}",
         resource_manager_audience=f"https://{manager}",
+        graph=f"https://{graph}" if graph else "",
     )
 
 
-PUBLIC = _cloud("AzurePublicCloud", "login.microsoftonline.com", "management.azure.com")
+PUBLIC = _cloud(
+    "AzurePublicCloud",
+    "login.microsoftonline.com",
+    "management.azure.com",
+    graph="graph.microsoft.com",
+)
 _US = _cloud(
     "AzureUSGovernmentCloud",
     "login.microsoftonline.us",
     "management.usgovcloudapi.net",
     suffix="USGov",
+    graph="graph.microsoft.us",
 )
 _CHINA = _cloud(
-    "AzureChinaCloud", "login.chinacloudapi.cn", "management.chinacloudapi.cn", suffix="China"
+    "AzureChinaCloud",
+    "login.chinacloudapi.cn",
+    "management.chinacloudapi.cn",
+    suffix="China",
+    graph="microsoftgraph.chinacloudapi.cn",
 )
 _GERMANY = _cloud("AzureGermanCloud", "login.microsoftonline.de", "management.microsoftazure.de")
 CLOUDS = {

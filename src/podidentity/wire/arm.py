@@ -10,7 +10,7 @@ https://learn.microsoft.com/azure/azure-resource-manager/management/async-operat
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -22,6 +22,7 @@ from podidentity.wire import BROKEN_JSON
 
 IDENTITY_API = "2024-11-30"
 COMPUTE_API = "2024-07-01"
+AUTHORIZATION_API = "2022-04-01"
 BEING_DELETED = "BeingDeleted"
 """Our code for a host that Azure is deleting: it would refuse every change of it."""
 
@@ -88,6 +89,34 @@ class FederatedCredential:
     audiences: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Permission:
+    """A part of a role: actions that it grants, but for those that it takes out; with wildcards.
+
+    https://learn.microsoft.com/azure/role-based-access-control/role-definitions
+    """
+
+    actions: tuple[str, ...]
+    not_actions: tuple[str, ...] = ()
+
+    def allows(self, action: str) -> bool:
+        """Whether it grants an action, such as `Microsoft.Compute/virtualMachines/write`."""
+        return _any(self.actions, action) and not _any(self.not_actions, action)
+
+
+def _any(patterns: Iterable[str], action: str) -> bool:
+    return any(re.fullmatch(_expression(each), action, re.IGNORECASE) for each in patterns)
+
+
+def _expression(pattern: str) -> str:
+    """Return an action with wildcards as a regular expression.
+
+    A `/*/` may be a single slash, too: Managed Identity Operator has
+    `Microsoft.ManagedIdentity/userAssignedIdentities/*/assign/action`, and assigns identities.
+    """
+    return re.escape(pattern).replace(r"/\*/", "/(?:.*/)?").replace(r"\*", ".*")
+
+
 def attach(current: HostIdentities, identity: ResourceId) -> dict[str, Any] | None:
     """Return the PATCH body that attaches `identity`; None if it is attached already.
 
@@ -151,10 +180,12 @@ class _CredentialList(msgspec.Struct):
 class _Ids(msgspec.Struct, rename="camel"):
     # The instances of some scale sets name none.
     client_id: str | None = None
+    principal_id: str | None = None
 
 
 class _Block(msgspec.Struct, rename="camel"):
     type: str | None = None
+    principal_id: str | None = None
     user_assigned_identities: dict[str, _Ids | None] | None = None
 
 
@@ -173,6 +204,47 @@ class _Host(msgspec.Struct):
 class _HostList(msgspec.Struct, rename="camel"):
     value: list[_Host]
     next_link: str | None = None
+
+
+class _AssignmentProperties(msgspec.Struct, rename="camel"):
+    role_definition_id: str
+
+
+class _Assignment(msgspec.Struct):
+    properties: _AssignmentProperties
+
+
+class _AssignmentList(msgspec.Struct, rename="camel"):
+    value: list[_Assignment]
+    next_link: str | None = None
+
+
+class _Permission(msgspec.Struct, rename="camel"):
+    actions: list[str] = []
+    not_actions: list[str] = []
+
+
+class _RoleProperties(msgspec.Struct):
+    permissions: list[_Permission]
+
+
+class _Role(msgspec.Struct):
+    properties: _RoleProperties
+
+
+class _Principal(msgspec.Struct):
+    id: str
+
+
+class _GraphCredential(msgspec.Struct):
+    name: str
+    issuer: str
+    subject: str
+    audiences: list[str]
+
+
+class _GraphCredentialList(msgspec.Struct):
+    value: list[_GraphCredential]
 
 
 class _Fault(msgspec.Struct):
@@ -223,6 +295,67 @@ def parse_credentials(body: bytes) -> list[FederatedCredential]:
         )
         for each in found.value
     ]
+
+
+def parse_credentials_of_application(body: bytes) -> list[FederatedCredential]:
+    """Return the federated credentials of an application, as Graph lists them; raise ArmError.
+
+    https://learn.microsoft.com/graph/api/application-list-federatedidentitycredentials
+    """
+    found = _decoded(body, _GraphCredentialList, "a list of federated credentials")
+    return [
+        FederatedCredential(
+            name=each.name,
+            issuer=each.issuer,
+            subject=each.subject,
+            audiences=tuple(each.audiences),
+        )
+        for each in found.value
+    ]
+
+
+def parse_principal(body: bytes) -> str:
+    """Return the object id of a service principal, as Graph shows it; raise ArmError.
+
+    https://learn.microsoft.com/graph/api/serviceprincipal-get
+    """
+    return _decoded(body, _Principal, "a service principal").id
+
+
+def parse_assignments(body: bytes) -> tuple[list[str], str]:
+    """Return the ids (GUIDs) of the roles of one page of role assignments, and the next page's URL.
+
+    Raises ArmError. https://learn.microsoft.com/rest/api/authorization/role-assignments/list-for-scope
+    """
+    found = _decoded(body, _AssignmentList, "a list of role assignments")
+    roles = [each.properties.role_definition_id.rpartition("/")[2] for each in found.value]
+    return roles, found.next_link or ""
+
+
+def parse_role(body: bytes) -> tuple[Permission, ...]:
+    """Return what a role grants; raise ArmError.
+
+    https://learn.microsoft.com/rest/api/authorization/role-definitions/get
+    """
+    found = _decoded(body, _Role, "a role")
+    return tuple(
+        Permission(actions=tuple(each.actions), not_actions=tuple(each.not_actions))
+        for each in found.properties.permissions
+    )
+
+
+def parse_principals(body: bytes) -> Mapping[str, str]:
+    """Return the object ids of a host's identities by client id, in lower case; raise ArmError.
+
+    "" stands for its system-assigned identity.
+    """
+    block = _decoded(body, _Host, "a virtual machine or scale set").identity or _Block()
+    found = {
+        ids.client_id.lower(): ids.principal_id
+        for ids in (block.user_assigned_identities or {}).values()
+        if ids is not None and ids.client_id and ids.principal_id
+    }
+    return {**found, **({"": block.principal_id} if block.principal_id else {})}
 
 
 def parse_host(body: bytes, host: Host | None = None) -> HostIdentities:

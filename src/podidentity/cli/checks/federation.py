@@ -8,15 +8,16 @@ https://learn.microsoft.com/entra/workload-id/workload-identity-federation-consi
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from podidentity.adapters.published_issuer import DISCOVERY, PublishedIssuer
 from podidentity.cli.checks.findings import CheckReason, Finding, Severity, named, sentence
 from podidentity.core.decision import Match
 from podidentity.core.federation import account_name, has_an_account
-from podidentity.core.resources import AzureIdentity, ObjectRef, ResourceId
+from podidentity.core.resources import AzureIdentity, ClientId, ObjectRef, ResourceId
 
 MOST_CREDENTIALS = 20
 """Federated credentials that one identity may have."""
@@ -100,9 +101,18 @@ def wanted(
     ]
 
 
+Trusting = ResourceId | ClientId
+"""Whose federated credentials they are: a managed identity's, or an application's."""
+
+
+def called(trusting: Trusting) -> str:
+    """Return it for people."""
+    return trusting.name if isinstance(trusting, ResourceId) else f"application {trusting}"
+
+
 def untrusted(
     identity: ObjectRef,
-    managed: ResourceId,
+    trusting: Trusting,
     needed: Sequence[TrustedSubject],
     there: Sequence[TrustedSubject],
     number: int,
@@ -120,25 +130,25 @@ def untrusted(
                 kind="AzureIdentity",
                 about=identity,
                 reason=CheckReason.CREDENTIAL_DIFFERS,
-                what=f"A federated credential of {managed.name} differs in "
+                what=f"A federated credential of {called(trusting)} differs in "
                 f"{_difference(near, each)}: Entra compares byte for byte.",
-                mend=f"Correct it: {_command(identity, managed, each)}.",
+                mend=f"Correct it: {_command(identity, trusting, each)}.",
             )
         else:
             yield Finding(
                 kind="AzureIdentity",
                 about=identity,
                 reason=CheckReason.NO_CREDENTIAL,
-                what=f"No federated credential of {managed.name} trusts {each.subject} of issuer "
-                f"{each.issuer} for audience {each.audience}.",
-                mend=f"Run {_command(identity, managed, each)}.",
+                what=f"No federated credential of {called(trusting)} trusts {each.subject} of "
+                f"issuer {each.issuer} for audience {each.audience}.",
+                mend=f"Run {_command(identity, trusting, each)}.",
             )
     if number >= MOST_CREDENTIALS:
         yield Finding(
             kind="AzureIdentity",
             about=identity,
             reason=CheckReason.CREDENTIALS_FULL,
-            what=f"{managed.name} has {number} federated credentials, and may have "
+            what=f"{called(trusting)} has {number} federated credentials, and may have "
             f"{MOST_CREDENTIALS}: no other subject or cluster can be added.",
             mend="Let one service account stand for the identity (podidentity add --subject "
             "identity), or take another identity.",
@@ -163,13 +173,19 @@ def _difference(near: TrustedSubject, wanted: TrustedSubject) -> str:
     return named(parts, "fields")
 
 
-def _command(identity: ObjectRef, managed: ResourceId, trust: TrustedSubject) -> str:
+def _command(identity: ObjectRef, trusting: Trusting, trust: TrustedSubject) -> str:
+    name = f"{identity.namespace}-{identity.name}"[:120]
+    if not isinstance(trusting, ResourceId):
+        credential = {"name": name, **asdict(trust)}
+        credential["audiences"] = [credential.pop("audience")]
+        made = shlex.join(["--id", str(trusting), "--parameters", json.dumps(credential)])
+        return f"az ad app federated-credential create {made}"
     return shlex.join(
         [
             *("az", "identity", "federated-credential", "create"),
-            *("--name", f"{identity.namespace}-{identity.name}"[:120]),
-            *("--identity-name", managed.name, "--resource-group", managed.group),
-            *("--subscription", managed.subscription, "--issuer", trust.issuer),
+            *("--name", name),
+            *("--identity-name", trusting.name, "--resource-group", trusting.group),
+            *("--subscription", trusting.subscription, "--issuer", trust.issuer),
             *("--subject", trust.subject, "--audiences", trust.audience),
         ]
     )

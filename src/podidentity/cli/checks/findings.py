@@ -75,6 +75,7 @@ class CheckReason(StrEnum):
     CREDENTIALS_FULL = "CredentialsFull"
     # Machines
     NOT_ATTACHED = "NotAttached"
+    LACKS_ROLE = "LacksRole"
     # Before an install
     TOO_OLD = "ClusterTooOld"
     CONFLICT = "Conflict"

@@ -1,28 +1,40 @@
-"""What only Azure knows (`--azure`): attached identities, and what Entra trusts."""
+"""What only Azure knows (`--azure`): attached identities, what Entra trusts, and MIC's roles."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import partial
 
+import click
+
 from podidentity.adapters.arm import Arm
+from podidentity.adapters.graph import Graph
 from podidentity.adapters.published_issuer import DISCOVERY
+from podidentity.cli import controller
 from podidentity.cli.azure_access import host_name, next_step
-from podidentity.cli.checks import federation, machines, rules
-from podidentity.cli.checks.findings import Finding, not_read
+from podidentity.cli.checks import azure_roles, federation, machines, rules
+from podidentity.cli.checks.azure_roles import MicPrincipal, NeededRole
+from podidentity.cli.checks.findings import Finding, not_read, ref_of
 from podidentity.cli.checks.groups import Check, Group
 from podidentity.cli.checks.reading import Reading
+from podidentity.cli.mic import deployments_of_mic
 from podidentity.cli.objects import Object, find_all
 from podidentity.core.authorities import PUBLIC
 from podidentity.core.hosts import Host, NotAnAzureNode
-from podidentity.core.resources import ResourceId
-from podidentity.wire.arm import ArmError
+from podidentity.core.resources import ClientId, InvalidId, ObjectRef, ResourceId
+from podidentity.wire.arm import ArmError, Permission
 from podidentity.wire.kube import NODES
 
+_ROLES_OF_MIC = "the roles of MIC"
+_BY_HAND = (
+    "Look yourself: az role assignment list --all --assignee CLIENT-ID. docs/reference/mic.md has "
+    "the roles that it needs."
+)
 
-def of_azure(arm: Arm) -> Group:
-    """Return the checks that ask Azure, as the person at the shell."""
+
+def of_azure(arm: Arm, graph: Graph | None) -> Group:
+    """Return the checks that ask Azure as the person at the shell; `graph`: None without one."""
     return Group(
         title="Azure",
         checks=(
@@ -33,8 +45,14 @@ def of_azure(arm: Arm) -> Group:
             ),
             Check(
                 holds="Entra trusts the tokens of each federated identity",
-                look=partial(_trusted, arm),
+                look=partial(_trusted, arm, graph),
                 right=f"the issuer: you need the right to get {DISCOVERY}",
+            ),
+            Check(
+                holds="MIC has the roles to attach what is bound",
+                look=partial(_roles, arm, graph),
+                right=f"{_ROLES_OF_MIC}: you need the right to list deployments and nodes, and "
+                "pods where MIC is",
             ),
         ),
     )
@@ -64,17 +82,33 @@ def _hosts(nodes: list[Object]) -> dict[str, Host]:
     return found
 
 
-async def _trusted(arm: Arm, reading: Reading) -> AsyncIterator[Finding]:
+# ---- Federated credentials
+
+
+async def _trusted(arm: Arm, graph: Graph | None, reading: Reading) -> AsyncIterator[Finding]:
     cloud = reading.choices.cloud or PUBLIC
     for identity in rules.usable_identities(await reading.cluster(), reading.choices.rules):
-        managed = identity.resource_id
-        if managed is None or not federation.is_federated(identity):
-            continue  # an application's credentials are in Graph, which is not asked
+        trusting = identity.resource_id or identity.client_id
+        if trusting is None or not federation.is_federated(identity):
+            continue
         issuer = str(json.loads(await reading.kube.get(DISCOVERY)).get("issuer", ""))
+        what = f"the federated credentials of {federation.called(trusting)}"
         try:
-            there = await arm.federated_credentials(managed)
+            if isinstance(trusting, ResourceId):
+                there = await arm.federated_credentials(trusting)
+            else:
+                there = await _asked(graph).federated_credentials(trusting)
         except ArmError as error:
-            yield _refused(f"the federated credentials of {managed.name}", error, managed)
+            yield (
+                _refused(what, error, trusting)
+                if isinstance(trusting, ResourceId)
+                else not_read(
+                    f"could not read {what}. Graph says {error}",
+                    f"Where it is an application, run az ad app federated-credential list --id "
+                    f"{trusting}, and compare issuer ({issuer}), subject and audience byte for "
+                    "byte; where it is a managed identity, name it in spec.resourceID.",
+                )
+            )
             continue
         needed = federation.wanted(
             identity,
@@ -88,9 +122,122 @@ async def _trusted(arm: Arm, reading: Reading) -> AsyncIterator[Finding]:
             for each in there
             for audience in each.audiences
         ]
-        for finding in federation.untrusted(identity.ref, managed, needed, trusts, len(there)):
+        for finding in federation.untrusted(identity.ref, trusting, needed, trusts, len(there)):
             yield finding
+
+
+def _asked(graph: Graph | None) -> Graph:
+    if graph is None:
+        raise ArmError("NoGraph", "this cloud has no Microsoft Graph that is known")
+    return graph
 
 
 def _refused(what: str, error: ArmError, about: ResourceId) -> Finding:
     return not_read(f"could not read {what}. Azure says {error}", next_step(error, about))
+
+
+# ---- MIC's roles
+
+
+async def _roles(arm: Arm, graph: Graph | None, reading: Reading) -> AsyncIterator[Finding]:
+    deployments = await deployments_of_mic(reading.kube)
+    if not deployments:
+        return
+    usable = rules.usable_identities(await reading.cluster(), reading.choices.rules)
+    hosts = _hosts(await find_all(reading.kube, NODES))
+    needs = azure_roles.needed(usable, hosts.values())
+    for deployment in deployments if needs else ():
+        try:
+            principals = await _principals(arm, graph, reading, deployment, hosts)
+        except _NotKnown as error:
+            yield not_read(f"could not check {_ROLES_OF_MIC}: {error}", _BY_HAND)
+            continue
+        for principal in principals:
+            async for each in _lacking(_RolesOf(arm), ref_of(deployment), principal, needs):
+                yield each
+
+
+async def _lacking(
+    roles: _RolesOf, mic: ObjectRef, principal: MicPrincipal, needs: Sequence[NeededRole]
+) -> AsyncIterator[Finding]:
+    for need in needs:
+        try:
+            held = await roles.held(need.scope, principal.object_id)
+        except ArmError as error:
+            yield not_read(
+                f"could not read {_ROLES_OF_MIC} at {need.called}. Azure says {error}",
+                f"{next_step(error, need.scope)} {_BY_HAND}".strip(),
+            )
+            continue
+        for each in azure_roles.lacking(mic, principal, need, held):
+            yield each
+
+
+class _NotKnown(Exception):
+    """Why it is not known as whom MIC signs in; the message is a clause."""
+
+
+async def _principals(
+    arm: Arm, graph: Graph | None, reading: Reading, deployment: Object, hosts: Mapping[str, Host]
+) -> Sequence[MicPrincipal]:
+    """Return as whom MIC signs in, on each machine that it is on; raise _NotKnown."""
+    try:
+        settings = controller.settings_of(deployment)
+    except click.ClickException as error:
+        why = error.format_message().rstrip(".")
+        raise _NotKnown(f"its flags cannot be read: {why}") from error
+    if settings.assign == "none":
+        return ()
+    if settings.cloud_config:
+        raise _NotKnown(f"{settings.cloud_config} of its nodes says as whom MIC signs in")
+    if settings.managed_identity:
+        pods = await controller.pods(reading.kube, deployment["metadata"]["namespace"])
+        names = {each["spec"].get("nodeName", "") for each in pods}
+        places = sorted({hosts[each] for each in names & hosts.keys()}, key=str)
+        if not places:
+            raise _NotKnown("it is on no machine of Azure's")
+        found = [await _of_machine(arm, each, settings.managed_client_id) for each in places]
+        return tuple(dict.fromkeys(found))
+    return (await _of_application(graph, settings.client_id),)
+
+
+async def _of_application(graph: Graph | None, client_id: str) -> MicPrincipal:
+    """Return the application as which MIC signs in; raise _NotKnown."""
+    try:
+        client = ClientId.parse(client_id)
+    except InvalidId:
+        raise _NotKnown("a Secret has its client id, and is not read") from None
+    try:
+        found = await _asked(graph).principal(client)
+    except ArmError as error:
+        raise _NotKnown(f"application {client} is not found. Graph says {error}") from error
+    return MicPrincipal(object_id=found, called=f"application {client}")
+
+
+async def _of_machine(arm: Arm, host: Host, client: str) -> MicPrincipal:
+    """Return the managed identity of a machine by which MIC signs in there; raise _NotKnown."""
+    called = f"managed identity {client}" if client else f"the own identity of {host_name(host)}"
+    try:
+        found = (await arm.principals(host)).get(client.strip().lower())
+    except ArmError as error:
+        raise _NotKnown(f"{called} is not known. Azure says {error}") from error
+    if found is None:
+        raise _NotKnown(f"{host_name(host)}, on which it is, has no {called}")
+    return MicPrincipal(object_id=found, called=called)
+
+
+class _RolesOf:
+    """What principals may do where, each role read once."""
+
+    def __init__(self, arm: Arm) -> None:
+        self._arm = arm
+        self._known: dict[str, tuple[Permission, ...]] = {}
+
+    async def held(self, scope: str, principal: str) -> list[Permission]:
+        """Return the permissions of a principal at a scope; raise ArmError."""
+        held: list[Permission] = []
+        for role in await self._arm.roles(scope, principal):
+            if role not in self._known:
+                self._known[role] = await self._arm.role(scope, role)
+            held += self._known[role]
+        return held

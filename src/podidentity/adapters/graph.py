@@ -1,0 +1,68 @@
+"""Microsoft Graph, for `check --azure`: applications and their principals, which are read only.
+
+Whoever asks needs a right of the directory to read applications, which no role of Azure gives.
+
+https://learn.microsoft.com/graph/use-the-api
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, Self
+
+import httpx2
+
+from podidentity.core.resources import ClientId
+from podidentity.wire import arm
+from podidentity.wire.arm import ArmError, FederatedCredential
+
+
+class Login(Protocol):
+    """The signed-in user."""
+
+    async def token(self, scope: str) -> str:
+        """Return an access token for `scope`; raise ArmError."""
+
+
+class Graph:
+    """Graph of one cloud, as one user: one request a question. An async context manager."""
+
+    def __init__(
+        self, login: Login, *, url: str, transport: httpx2.AsyncBaseTransport | None = None
+    ) -> None:
+        """`url`: where it is, and the audience of its tokens."""
+        self._login = login
+        self._scope = f"{url}/.default"
+        self._client = httpx2.AsyncClient(
+            base_url=url,
+            timeout=httpx2.Timeout(60, connect=10),
+            trust_env=True,
+            transport=transport,
+        )
+
+    async def __aenter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close all connections."""
+        await self._client.aclose()
+
+    async def principal(self, client: ClientId) -> str:
+        """Return the object id of an application's service principal; raise ArmError."""
+        return arm.parse_principal(await self._get(f"/v1.0/servicePrincipals(appId='{client}')"))
+
+    async def federated_credentials(self, client: ClientId) -> list[FederatedCredential]:
+        """Return what Entra trusts for an application; raise ArmError."""
+        place = f"/v1.0/applications(appId='{client}')/federatedIdentityCredentials"
+        return arm.parse_credentials_of_application(await self._get(place))
+
+    async def _get(self, path: str) -> bytes:
+        headers = {"Authorization": f"Bearer {await self._login.token(self._scope)}"}
+        try:
+            answer = await self._client.get(path, headers=headers)
+        except (httpx2.HTTPError, OSError) as error:
+            what = str(error) or type(error).__name__
+            raise ArmError("Unreachable", f"Graph cannot be asked: {what}") from error
+        if not answer.is_success:
+            raise arm.parse_error(answer.content, answer.status_code)
+        return answer.content
