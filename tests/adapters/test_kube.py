@@ -11,7 +11,7 @@ import httpx2
 import pytest
 
 from podidentity.adapters import kube as finding
-from podidentity.adapters.kube import Kube
+from podidentity.adapters.kube import Kube, together
 from podidentity.wire.kube import Event, KubeError
 from tests.adapters.scripted import Conversation, Turn, answers, cuts, hangs, scripted
 
@@ -426,3 +426,25 @@ async def test_a_read_that_is_always_cut_is_given_up(reads: int) -> None:
             await kube.get("/a")
     assert caught.value.unreachable
     assert len(server.asked) == reads
+
+
+async def test_of_questions_side_by_side_the_first_failure_counts_when_none_is_open() -> None:
+    open_yet = asyncio.Event()
+    done = []
+
+    async def refused() -> int:
+        raise KubeError("may not list a")
+
+    async def slow() -> str:
+        await open_yet.wait()
+        done.append("b")
+        return "b"
+
+    async def other() -> str:
+        open_yet.set()
+        raise KubeError("may not list c")
+
+    with pytest.raises(KubeError, match="may not list a"):
+        await together(refused(), slow(), other())
+    assert done == ["b"]
+    assert await together(asyncio.sleep(0, 1), asyncio.sleep(0, "x")) == (1, "x")

@@ -23,7 +23,7 @@ from collections.abc import (
 )
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar, overload
 
 import httpx2
 import msgspec
@@ -43,6 +43,11 @@ from podidentity.wire.kube import (
     parse_event,
     parse_list,
 )
+
+_A = TypeVar("_A")
+_B = TypeVar("_B")
+_C = TypeVar("_C")
+_D = TypeVar("_D")
 
 PATIENCE = 30.0
 """Seconds that a request waits in all for an API server that asks to be asked later (429, 503)."""
@@ -321,6 +326,30 @@ class Kube:
         if isinstance(error, (LookupError, ValueError)):
             what = "the credential plug-in of the kubeconfig has given no token"
         return KubeError(f"The API server at {self.server} cannot be asked: {what}.")
+
+
+@overload
+async def together(a: Awaitable[_A], b: Awaitable[_B], /) -> tuple[_A, _B]: ...
+@overload
+async def together(
+    a: Awaitable[_A], b: Awaitable[_B], c: Awaitable[_C], /
+) -> tuple[_A, _B, _C]: ...
+@overload
+async def together(
+    a: Awaitable[_A], b: Awaitable[_B], c: Awaitable[_C], d: Awaitable[_D], /
+) -> tuple[_A, _B, _C, _D]: ...
+@overload
+async def together(*questions: Awaitable[_A]) -> tuple[_A, ...]: ...
+async def together(*questions: Awaitable[Any]) -> tuple[Any, ...]:
+    """Ask side by side; return all answers, or raise the first failure when no question is open.
+
+    One that is open yet when its client is closed would leave its connection behind.
+    """
+    answers = await asyncio.gather(*questions, return_exceptions=True)
+    for each in answers:
+        if isinstance(each, BaseException):
+            raise each
+    return tuple(answers)
 
 
 def _refusal(response: httpx2.Response, body: bytes) -> KubeError:

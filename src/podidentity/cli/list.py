@@ -284,16 +284,16 @@ async def _grants(kube: Kube, namespace: str) -> list[ListedGrant]:
 
 
 async def _inventory(kube: Kube, namespace: str) -> tuple[list[Entry], list[str], bool]:
-    import asyncio  # which help must not load
+    from podidentity.adapters.kube import together  # the HTTP client, which help must not load
 
-    cluster, roles = await asyncio.gather(_read(kube, namespace), Roles.read(kube))
+    cluster, roles = await together(_read(kube, namespace), Roles.read(kube))
     return *inventory(cluster, roles), roles is not None
 
 
 async def _read(kube: Kube, namespace: str) -> WatchedCluster:
-    import asyncio
+    from podidentity.adapters.kube import together
 
-    identities, bindings, pods = await asyncio.gather(
+    identities, bindings, pods = await together(
         kube.list_all(AZURE_IDENTITIES.path(namespace)),
         kube.list_all(AZURE_IDENTITY_BINDINGS.path(namespace)),
         kube.list_all(PODS.path(namespace)),

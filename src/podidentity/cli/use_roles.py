@@ -250,11 +250,11 @@ class Roles:
     @classmethod
     async def read(cls, kube: Kube) -> Roles | None:
         """Return the roles, or None if the person may not read them."""
-        import asyncio  # which help must not load
+        from podidentity.adapters.kube import together  # the HTTP client, which help must not load
 
         try:
             return cls(
-                *await asyncio.gather(
+                *await together(
                     find_all(kube, CLUSTER_ROLES), find_all(kube, CLUSTER_ROLE_BINDINGS)
                 )
             )

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from podidentity import __version__
 from podidentity.adapters.clock import SystemClock
+from podidentity.adapters.kube import together
 from podidentity.adapters.published_issuer import DISCOVERY, read_issuer
 from podidentity.cli import admission_policies, boot_window, controller, local_redirect
 from podidentity.cli.chain import LinkState
@@ -410,7 +411,7 @@ async def _reviewed(
             review = programs.review_for(account, right)
             return parse_review(await reading.kube.create(REVIEWS, review))
 
-    return dict(zip(rights, await asyncio.gather(*map(ask, rights)), strict=True))
+    return dict(zip(rights, await together(*map(ask, rights)), strict=True))
 
 
 AT_ONCE = 16

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 
+from podidentity.adapters.kube import together
 from podidentity.cli import controller
 from podidentity.cli.checks import before, leftovers, programs, takers, versions
 from podidentity.cli.checks.findings import Finding
@@ -48,7 +49,7 @@ async def _rights(reading: Reading) -> AsyncIterator[Finding]:
             body = programs.own_review(right)
             return parse_review(await reading.kube.create(REVIEWS, body))
 
-    has = dict(zip(wanted, await asyncio.gather(*map(ask, wanted)), strict=True))
+    has = dict(zip(wanted, await together(*map(ask, wanted)), strict=True))
     for each in before.caller_lacks(has):
         yield each
 

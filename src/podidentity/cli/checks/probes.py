@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from podidentity.adapters.kube import Kube
+from podidentity.adapters.kube import Kube, together
 from podidentity.adapters.readiness import AgentReadiness
 from podidentity.cli.checks.findings import CheckReason, Finding, named
 from podidentity.cli.nodes import AT_ONCE, NodeState, states
@@ -38,7 +38,7 @@ async def ask(
         async with places:
             return replace(state, said=await _said(kube, pod, port))
 
-    return list(await asyncio.gather(*map(one, states(nodes, pods))))
+    return list(await together(*map(one, states(nodes, pods))))
 
 
 async def _said(kube: Kube, pod: Object, port: int) -> AgentReadiness:

@@ -5,7 +5,6 @@ Several parts need the same lists, and one that a person may not read is refused
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -14,7 +13,7 @@ import msgspec
 
 from podidentity.adapters.clock import SystemClock
 from podidentity.adapters.cluster import WatchedCluster
-from podidentity.adapters.kube import Kube
+from podidentity.adapters.kube import Kube, together
 from podidentity.cli.agent_choices import Choices
 from podidentity.cli.checks.agents import OF_AGENTS
 from podidentity.cli.checks.pods import asking
@@ -95,7 +94,7 @@ class Reading:
     async def cluster(self) -> WatchedCluster:
         """Return the pods, identities, bindings and exceptions of all namespaces."""
         if self._cluster is None:
-            exceptions, pods, identities, bindings = await asyncio.gather(
+            exceptions, pods, identities, bindings = await together(
                 self._parsed(AZURE_POD_IDENTITY_EXCEPTIONS, parse_exception),
                 self._parsed(PODS, parse_pod),
                 self._parsed(AZURE_IDENTITIES, parse_identity),
