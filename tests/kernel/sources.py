@@ -48,6 +48,9 @@ from tests.kernel.topology import (
 _NODE = "/proc/self/ns/net"
 _UNUSED = "10.244.0.99"
 _SECONDS = 1.2
+"""What an attack has against the guard."""
+_UNTIL_IT_WORKS = 30.0
+"""What it has without the guard, where it works, on however slow a machine."""
 _BROADCAST = b"\xff" * 6
 _LLDP, _PAUSE = bytes.fromhex("0180c200000e"), bytes.fromhex("0180c2000003")
 _ARP, _IPV4, _IPV6 = 0x0806, 0x0800, 0x86DD
@@ -89,15 +92,17 @@ class Attacker(Wire):
                 return found
             found = found or (kind in kinds and frame.startswith(to))
 
-    def take_over(self, port: int) -> bytes:
+    def take_over(self, port: int, seconds: float) -> bytes:
         """Send a request into another's open connection; return the answer, b"" for none.
 
-        A SYN with its addresses makes the node tell both sequence numbers (RFC 5961, 4.2).
+        A SYN with its addresses makes the node tell both sequence numbers (RFC 5961, 4.2), at most
+        twice a second for one connection.
         """
-        for _ in range(3):
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
             self.request_arp(GATEWAY)
             self.send_tcp(self.gateway, IMDS, port, (random.randrange(1 << 31), 0), SYN)  # noqa: S311 - no secret
-            for segment in self.segments(IMDS[0], _SECONDS / 3, port=port):
+            for segment in self.segments(IMDS[0], 0.6, port=port):
                 if segment.data:
                     return segment.data
                 if segment.flags == ACK:
@@ -117,10 +122,9 @@ def attacker(pod: str, address: str) -> Attacker:
 async def theft(*, guarded: bool) -> dict[str, Any]:
     """Pod p1 has a conversation in the name of p2 or of nobody, each way of it that we know."""
     imds = Imds()
-    found: dict[str, Any] = {}
+    seconds = _SECONDS if guarded else _UNTIL_IT_WORKS
     async with imds.serving(), Agent.running(source_guard=guarded) as agent:
-        if guarded:
-            found["sources"] = await agent.tell("sources")
+        found = {"sources": await agent.tell("sources")} if guarded else {}
         gateway, victims = await _mac(""), await _mac("p2")
 
         async def steal(what: str, address: str, **more: Any) -> None:
@@ -129,7 +133,7 @@ async def theft(*, guarded: bool) -> dict[str, Any]:
             wire.gateway = gateway
             for name, value in more.items():
                 setattr(wire, name, value)
-            found[what] = await asyncio.to_thread(_converse, wire)
+            found[what] = await asyncio.to_thread(_converse, wire, seconds)
 
         await steal("ARP", PODS["p2"])
         await steal("its MAC address, too", PODS["p2"], mac=victims)
@@ -141,21 +145,21 @@ async def theft(*, guarded: bool) -> dict[str, Any]:
         await victim.get("/before")
         wire = attacker("p1", PODS["p2"])
         wire.gateway = gateway
-        answer = await asyncio.to_thread(wire.take_over, victim.port)
+        answer = await asyncio.to_thread(wire.take_over, victim.port, seconds)
         found["an open connection"] = _answerer(answer)
         victim.close()
         await _put_right()
-        found["a second address"] = await _second_address()
+        found["a second address"] = await _second_address(seconds)
         await _put_right()
         found["victim"] = (await ask("p2", "/after"))["verdict"]
         found["attacker"] = (await ask("p1", "/own"))["verdict"]
     return found | {"leaked": len(imds.seen)}
 
 
-def _converse(wire: Attacker) -> str:
+def _converse(wire: Attacker, seconds: float = _SECONDS) -> str:
     """Return who answers, and to which address."""
     try:
-        return _answerer(wire.converse(IMDS, Gateway(GATEWAY, wire.gateway), _GET, _SECONDS))
+        return _answerer(wire.converse(IMDS, Gateway(GATEWAY, wire.gateway), _GET, seconds))
     except TimeoutError:
         return "nobody"
 
@@ -167,26 +171,26 @@ def _answerer(answer: bytes) -> str:
     return f"{found['who']}, to {found.get('peer')}"
 
 
-async def _second_address() -> str:
+async def _second_address(seconds: float) -> str:
     """Pod p1 adds p2's address to its interface, tells everybody, and asks from it."""
     await _ip("p1", f"addr add {PODS['p2']}/32 dev eth0")
     wire = attacker("p1", PODS["p2"])
     wire.arp(_REQUEST, wire.mac, PODS["p2"], PODS["p2"], source=wire.mac)
     wire.request_arp(GATEWAY)
     try:
-        return _answerer(await _ask_from("p1", PODS["p2"]))
+        return _answerer(await _ask_from("p1", PODS["p2"], seconds))
     finally:
         await _ip("p1", f"addr del {PODS['p2']}/32 dev eth0")
 
 
-async def _ask_from(netns: str, address: str) -> bytes:
+async def _ask_from(netns: str, address: str, seconds: float = _SECONDS) -> bytes:
     """Ask IMDS from one of the addresses of a namespace; b"" for no answer."""
     loop = asyncio.get_running_loop()
     client = inside(netns, socket.socket)
     client.setblocking(False)
     with contextlib.closing(client), contextlib.suppress(OSError, TimeoutError):
         client.bind((address, 0))
-        async with asyncio.timeout(_SECONDS):
+        async with asyncio.timeout(seconds):
             await loop.sock_connect(client, IMDS)
             await loop.sock_sendall(client, _GET)
             return await loop.sock_recv(client, 4096)
