@@ -574,9 +574,7 @@ async def rivals(*, pods: int) -> list[Any]:
             await other.tell("sources")
         await command("nft", "delete", "table", "bridge", "podid_source")
         # Each answers after what it was told of before; a quarrel would go on all the time.
-        for _ in range(50):
-            told = [await one.tell("sources"), await other.tell("sources")]
-    return told
+        return [[await one.tell("sources"), await other.tell("sources")] for _ in range(50)]
 
 
 async def twins(*, guarded: bool, own_links: bool) -> list[list[str]]:
