@@ -1,7 +1,7 @@
 """Does the controller's calls at Azure and at the API server: one request each, and one result.
 
-Nothing is tried again here and nothing waits: when and what to ask again the controller decides,
-which knows all that is under way. So whatever is wrong becomes a Failure of one of few kinds.
+Nothing is tried again here and nothing waits: the controller knows all that is under way, and
+decides what to ask again and when. So every error becomes a Failure of one of few kinds.
 """
 
 from __future__ import annotations
