@@ -488,4 +488,4 @@ async def test_the_operator_sets_up_all_kinds_of_credentials(
     for owner in (app, identity["id"]):
         await operator.add_federated_credential(owner, "k8s", issuer="https://i", subject="s")
     with pytest.raises(AzureError, match="must have 1 to 600 characters"):
-        await operator.add_federated_credential(app, "k8s", issuer="", subject="s")
+        await operator.add_federated_credential(app, "other", issuer="", subject="s")
