@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
 import os
 import signal
 import socket
@@ -42,8 +41,6 @@ from podidentity.telemetry.process import keep_small
 from podidentity.wire.azure_environment import STACK, parse_environment
 
 IMDS = ("169.254.169.254", 80)
-
-_log = logging.getLogger("podidentity.mic")
 
 
 async def run(settings: MicSettings) -> None:

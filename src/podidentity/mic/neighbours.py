@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import httpx2
 
@@ -88,8 +88,6 @@ _PLURALS = {
     About.BINDING: AZURE_IDENTITY_BINDINGS,
     About.EXCEPTION: AZURE_POD_IDENTITY_EXCEPTIONS,
 }
-
-_A = TypeVar("_A")
 
 
 class NotLeading(Exception):

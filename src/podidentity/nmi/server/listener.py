@@ -19,10 +19,10 @@ import logging
 import socket
 import ssl
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from enum import IntEnum, auto
-from typing import Generic, Protocol, Self, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from podidentity.core.rate_limits import RateLimiter
 from podidentity.nmi.server.connection import (
@@ -33,7 +33,6 @@ from podidentity.nmi.server.connection import (
     SocketTransport,
 )
 from podidentity.nmi.server.messages import Caller, Handler, Limits, Memo, Response, render
-from podidentity.supervisor.listeners import listening_socket
 from podidentity.telemetry.log_limiter import LogLimiter
 from podidentity.wire.imds import render_error
 
@@ -344,29 +343,6 @@ class Listener:
         self._draining = False
         self._empty = asyncio.Event()
         self._empty.set()
-
-    @classmethod
-    async def start(
-        cls,
-        handler: Handler,
-        host: str = "",
-        port: int = 0,
-        limits: Limits | None = None,
-        *,
-        sockets: Sequence[socket.socket] = (),
-        memo: Memo | None = None,
-        local: IsLocal = is_local,
-        tls: ssl.SSLContext | None = None,
-    ) -> Self:
-        """Accept from `sockets`, which listen already, or listen on `host`:`port` (0: any).
-
-        The listener closes the sockets when it ends; another process that has them, too, goes on.
-        Raises ListenError.
-        """
-        listener = cls(handler, limits, memo=memo, local=local, tls=tls)
-        for each in sockets or [listening_socket(host, port)]:
-            listener.accept_from(each)
-        return listener
 
     def accept_from(self, listening: socket.socket) -> None:
         """Accept the connections of a socket that listens, beside those of the others."""
