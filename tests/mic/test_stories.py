@@ -16,7 +16,9 @@ _OMITTED = "…"
 
 def printed(name: str) -> list[str]:
     """Return the lines of a story as the page has them."""
-    (block,) = re.findall(rf"^```text story={name}\n(.*?)^```$", PAGE.read_text(), re.M | re.S)
+    (block,) = re.findall(
+        rf"^```text story={name}\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL
+    )
     return block.splitlines()
 
 
