@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -16,10 +15,9 @@ _OMITTED = "…"
 
 def printed(name: str) -> list[str]:
     """Return the lines of a story as the page has them."""
-    (block,) = re.findall(
-        rf"^```text story={name}\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL
-    )
-    return block.splitlines()
+    begin = f"```text story={name}\n"
+    (_, after) = PAGE.read_text().split(begin)
+    return after.partition("```")[0].splitlines()
 
 
 @pytest.mark.parametrize("name", STORIES)
