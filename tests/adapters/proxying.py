@@ -95,8 +95,11 @@ async def proxy(to: Server, answer: str = "200 Connection established") -> Async
             await asyncio.Event().wait()
         writer.write(f"HTTP/1.1 {answer}\r\n\r\n".encode())
         if answer.startswith("200"):
-            there = await asyncio.open_connection("127.0.0.1", to.port)
-            await asyncio.gather(copy(reader, there[1]), copy(there[0], writer))
+            far, back = await asyncio.open_connection("127.0.0.1", to.port)
+            try:
+                await asyncio.gather(copy(reader, back), copy(far, writer))
+            finally:
+                back.close()
 
     async with listening(serve) as found.port:
         yield found

@@ -86,22 +86,21 @@ async def test_entra_arm_and_issuers_are_asked_by_the_proxy_which_sees_names_and
     assert not any(word in caplog.text for word in ("pass@word", "pass%40word", login, "s3cret"))
 
 
-@pytest.mark.parametrize("spared", ["*", ENTRA, ".microsoftonline.com:443"])
+@pytest.mark.parametrize("spared", ["*", ENTRA, ".microsoftonline.com:{port}"])
 async def test_what_no_proxy_names_is_asked_directly(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, spared: str
 ) -> None:
     async with azure(tmp_path, ENTRA) as (server, trusted), proxy(server) as by:
-        # The name leads to that server without a proxy, too.
+        # The name leads to loopback, whoever asks.
         lookup = socket.getaddrinfo
-
-        def loopback(host: str, port: int, *rest: object, **more: object) -> object:
-            there = server.port if host == ENTRA else port
-            return lookup("127.0.0.1", there, *rest, **more)  # type: ignore[arg-type]
-
-        monkeypatch.setattr(socket, "getaddrinfo", loopback)
+        monkeypatch.setattr(
+            socket, "getaddrinfo", lambda _, *rest, **more: lookup("127.0.0.1", *rest, **more)
+        )
+        spared = spared.format(port=server.port)
         async with way(monkeypatch, trusted, f"http://127.0.0.1:{by.port}", spared) as transport:
             endpoint = TokenEndpoint(user_agent="ours/1", transport=transport)
-            assert (await endpoint.post(TOKEN, FORM)).status == 200
+            url = f"https://{ENTRA}:{server.port}/t/oauth2/v2.0/token"
+            assert (await endpoint.post(url, FORM)).status == 200
     assert len(server.heads) == 1
     assert not by.heads
 

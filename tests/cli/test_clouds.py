@@ -234,6 +234,9 @@ def azure_login_error() -> Exception:
 
 def _nobody() -> Callable[[], Any]:
     class Nobody:
+        def __init__(self, **_: Any) -> None:
+            pass
+
         def get_token(self, *_: str, **__: Any) -> None:
             raise azure_login_error()
 

@@ -307,7 +307,7 @@ async def test_many_calls_at_once_ask_for_one_token() -> None:
 
 
 async def test_a_token_is_there_ahead_of_the_first_call_and_is_renewed_ahead_of_its_end() -> None:
-    scene = Scene(SECRET, Entra([granted("first"), granted("second")]))
+    scene = Scene(SECRET, Entra([granted("first"), granted("second", 7200)]))
     standby = asyncio.create_task(scene.sign_in.run())
     await scene.clock.somebody_slept(LOOK, 1)
     ((_, fields),) = scene.entra.asked
