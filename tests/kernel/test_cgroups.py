@@ -151,7 +151,12 @@ def test_names_of_cgroups_are_remembered_and_no_more_of_them_than_a_bound(
         ids.append(id_of(container / str(number)))
     read: list[str] = []
     readlink = os.readlink
-    monkeypatch.setattr(os, "readlink", lambda path: read.append(path) or readlink(path))
+
+    def counted(path: str) -> str:
+        read.append(path)
+        return readlink(path)
+
+    monkeypatch.setattr(os, "readlink", counted)
     for each in (ids[0], ids[1], ids[0], ids[2], ids[1]):
         assert known.pod(each) == UID
     assert len(read) == 3
