@@ -55,15 +55,20 @@ def cause(text: str, struck: Iterable[Struck], since: float = 0) -> Struck | Non
     """
     named, others = [], []
     for each in struck:
-        if any(word in text for word in WORDS[each.service].get(each.effect, ())):
+        if names(text, each):
             name = each.about.rstrip("/").rpartition("/")[2].lower()
-            if name and _names(text, name):
+            if name and _is_about(text, name):
                 named.append(each)
             elif each.at >= since:
                 others.append(each)
     return max(named or others, key=lambda each: each.at, default=None)
 
 
-def _names(text: str, name: str) -> bool:
+def names(text: str, struck: Struck) -> bool:
+    """Whether a text says what befell, in the words of the service."""
+    return any(word in text for word in WORDS[struck.service].get(struck.effect, ()))
+
+
+def _is_about(text: str, name: str) -> bool:
     """Whether a text names an object, and none whose name is longer."""
     return re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", text.lower()) is not None

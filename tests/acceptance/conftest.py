@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from podidentity_sandbox import weather
-from tests.acceptance.causes import cause
+from tests.acceptance.causes import cause, names
 from tests.acceptance.sandbox import SAID, STORM, STRUCK, TIMEOUT, UP
 
 _HERE = Path(__file__).parent
@@ -44,7 +44,9 @@ def pytest_runtest_makereport(
         said = "\n".join([str(call.excinfo and call.excinfo.value), *SAID])
         if STORM and (found := cause(said, struck, _BEGAN[0])):
             report.outcome = "skipped"
-            report.wasxfail = f"the storm: {' '.join(str(found).split())}"
+            named = next(line for line in said.splitlines() if names(line, found))
+            what = " ".join(str(found).split())
+            report.wasxfail = f"the storm: {what}, named in: {named.strip()[:_LONGEST]}"
     return report
 
 
@@ -57,6 +59,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         STRUCK.clear()
 
 
+_LONGEST = 300
 _BEGAN = [0.0]
 """When the test that runs began, in seconds since the epoch."""
 _FILE: dict[str, Path] = {}
