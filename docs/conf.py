@@ -34,3 +34,5 @@ html_theme = "furo"
 html_title = "podidentity"
 html_copy_source = False
 html_show_sourcelink = False
+html_static_path = ["_static"]
+html_css_files = ["site.css"]

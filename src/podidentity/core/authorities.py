@@ -31,6 +31,11 @@ class Cloud:
     https://learn.microsoft.com/graph/deployments
     """
 
+    @property
+    def manager_scope(self) -> str:
+        """Scope by which such a token is asked for."""
+        return f"{self.resource_manager_audience}/.default"
+
 
 def _cloud(name: str, host: str, manager: str, suffix: str = "", graph: str = "") -> Cloud:
     # The audiences are the endpoints:
