@@ -183,6 +183,27 @@ def test_no_secret_that_is_planted_in_any_answer_is_in_the_archive(refused: str)
         assert found["missing.txt"]
 
 
+class WithMic(Planted):
+    """One with a pod of MIC beside NMI's."""
+
+    def answer(self, request: httpx2.Request) -> httpx2.Response:
+        if "component%3Dmic" not in str(request.url) or not request.url.path.endswith("/pods"):
+            return super().answer(request)
+        pod = planted("Pod", "mic-0")
+        probe = {"httpGet": {"path": "/readyz", "port": 8080}}
+        pod["spec"]["containers"][0]["readinessProbe"] = probe
+        return httpx2.Response(200, json={"kind": "List", "metadata": {}, "items": [pod]})
+
+
+def test_the_page_of_mic_is_asked_for_at_its_own_port_and_without_secrets_too() -> None:
+    server = WithMic()
+    found = files(bundle.packed(server.contents()))
+    assert [each for each in SECRETS if each in found["pages/mic-0-readyz.json"]] == []
+    pods = "/api/v1/namespaces/kube-system/pods"
+    asked = {each for each in server.asked if each.endswith("/proxy/readyz")}
+    assert asked == {f"{pods}/pods-0:8085/proxy/readyz", f"{pods}/mic-0:8080/proxy/readyz"}
+
+
 def test_the_same_contents_are_the_same_archive() -> None:
     contents = Planted().contents()
     assert bundle.packed(contents) == bundle.packed(contents)

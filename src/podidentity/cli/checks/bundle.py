@@ -144,10 +144,17 @@ async def _of_pod(kube: Kube, pod: Object, found: Contents, probe_port: int) -> 
             found.missing.append(f"{name}: {error.message}")
     name = f"pages/{meta['name']}-{PAGE}.json"
     try:
-        said = await kube.passed_on(f"{path}:{probe_port}/proxy/{PAGE}")
+        said = await kube.passed_on(f"{path}:{_port(pod, probe_port)}/proxy/{PAGE}")
         found.text(name, said.decode(errors="replace"))
     except KubeError as error:
         found.missing.append(f"{name}: {error.message}")
+
+
+def _port(pod: Object, of_nmi: int) -> int:
+    """Return the port of a pod's pages: that of MIC's probe; NMI's probe asks by no port."""
+    probes = [each.get("readinessProbe") or {} for each in pod["spec"]["containers"]]
+    ports = [each.get("httpGet", {}).get("port") for each in probes]
+    return next((each for each in ports if isinstance(each, int)), of_nmi)
 
 
 def packed(contents: Contents) -> bytes:
