@@ -97,6 +97,7 @@ def _of_serve(settings: NmiSettings, redirect: Redirect) -> Plan:
         # Under a manifest with one container this one may be root, and the next is not.
         handover_users=frozenset({SERVE_UID}),
         memory=settings.memory_limit,
+        removes=settings.on_exit == "remove",
     )
 
 
