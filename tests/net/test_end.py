@@ -130,6 +130,19 @@ async def test_they_stay(tmp_path: Path, lock: FakeLock, *, removes: bool) -> No
         assert not stopped.guard.released.is_set()
 
 
+async def test_what_serve_says_removes_nothing_before_net_is_told_to_stop(tmp_path: Path) -> None:
+    async with net(tmp_path) as running:
+        serve = running.client()
+        await serve.greet()
+        await serve.say(wire.Leaving())
+        await answered(serve)
+        found = Ending(running, serve, FakeLock(), removes=True)
+        assert not found.guard.released.is_set()
+        async with asyncio.timeout(5):
+            await found.guard.released.wait()
+        assert await found.serve_ends()
+
+
 async def test_of_a_serve_that_was_started_again_nothing_is_known(tmp_path: Path) -> None:
     """It was told to stop alone; the next one may leave to a successor."""
     async with net(tmp_path) as running:
