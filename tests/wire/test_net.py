@@ -38,7 +38,7 @@ GOLDEN = [
         wire.State(interception=("table ip podid is gone",), repairs=2, proof="kernel"),
         b'{"type":"state","interception":["table ip podid is gone"],"attestation":[],'
         b'"sources":[],"warnings":[],"closed_by":[],"repairs":2,"repaired":"","proof":"kernel",'
-        b'"guards":true,"changes":0}',
+        b'"guards":true,"changes":0,"removed":false}',
     ),
     (
         wire.Probe(8, "10.244.0.9", "u2"),
