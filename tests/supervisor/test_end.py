@@ -43,6 +43,18 @@ def test_it_accepts_until_the_rules_are_gone_and_answers_kept_connections_once_m
         ask(agent.port)
 
 
+def test_connections_that_stay_idle_do_not_hold_it_up_for_long(start: Start) -> None:
+    agent = start("a", removes=True, constants={"LAST_ANSWERS_SECONDS": 0.2})
+    agent.ready()
+    idle = Client(agent.port)
+    idle.ask()
+    agent.tell(signal.SIGTERM)
+    eventually(lambda: leaves(agent))
+    (agent.runtime / "over").touch()
+    assert agent.ends() == 0
+    idle.close()
+
+
 def test_rules_that_nobody_removes_are_not_waited_for_for_ever(start: Start) -> None:
     agent = start("a", removes=True, constants={"REMOVAL_SECONDS": 0.2})
     agent.ready()

@@ -50,13 +50,15 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.25, 5.0
 STOP_SECONDS = 5.0
 """Seconds between SIGTERM and SIGKILL to a worker without a hand-over."""
 DRAIN_SECONDS = 85.0
-"""The same where nobody is led here any more: more than the 75 s for which a connection may be
-idle."""
+"""The same after a hand-over: more than the 75 s for which a connection may be idle."""
 REMOVAL_SECONDS = 20.0
 """Longest wait for `net` to remove its rules. It takes milliseconds, on a busy node longer; after
 it connections are refused until they are gone."""
 ON_THE_WAY_SECONDS = 1.0
 """Seconds of accepting after the rules are gone, for connections that were led here just before."""
+LAST_ANSWERS_SECONDS = 20.0
+"""Seconds of answering after that. It is less than after a hand-over: who has this agent taken away
+waits for its end, and an idle connection that closes costs its client no request."""
 RETRY_SECONDS = 1.0
 """Seconds between two attempts to take over from a busy agent."""
 TAKEN_BACK_SECONDS = 10.0
@@ -121,7 +123,7 @@ class _Due:
     late: float = 0.0
     """To listen where another program did."""
     close: float = float("inf")
-    """To accept no more, because this agent ends."""
+    """To accept no more, because this agent ends; then to answer no more."""
 
 
 class Supervisor:
@@ -626,14 +628,14 @@ class Supervisor:
         return leaves and worker is not None and worker.report.readiness is Readiness.OVER
 
     def _accept_no_more(self, now: float) -> None:
-        """End what was accepted until now, as `net` has removed its rules, or does not."""
-        over = self._is_over()
-        self._due.close = float("inf")
-        if not over:
+        """Have kept connections answered once more if the rules are gone; end them otherwise."""
+        if self._is_over():
+            close_all(self._sockets)
+            self._retire()
+            self._due.close = now + LAST_ANSWERS_SECONDS
+        else:
+            self._due.close = float("inf")
             self._end_workers(now)
-            return
-        close_all(self._sockets)
-        self._retire()
 
     def _end_workers(self, now: float) -> None:
         """Refuse connections, and have the requests under way finished."""
