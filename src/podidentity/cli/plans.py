@@ -116,6 +116,7 @@ def addresses(settings: NmiSettings, redirect: Redirect) -> list[Address]:
                 late=name == "host",
             )
             for name, host in zip(("pods", "host", "node"), redirect.listen_addresses, strict=False)
+            if not (name == "host" and settings.host_token == "off")  # noqa: S105 - a choice
         ),
         Address("probes", _EVERYWHERE, settings.probe_port, late=True),
     ]
