@@ -389,19 +389,22 @@ def test_a_take_over_that_is_cut_off_goes_back_and_can_be_begun_again(old: Taken
     old.is_kept()
 
 
-def test_with_the_values_of_the_archived_release_reused_an_image_is_all_that_it_takes(
+def test_with_the_archived_defaults_in_the_place_of_ours_the_flag_is_named_that_keeps_both(
     old: TakenOver,
 ) -> None:
-    """As the chart says it where an image is missing: all defaults of old come along."""
-    old.adopt()
+    """Which Helm's library does not have: that flag takes what `get_values` returns."""
     release = old.release
-    with pytest.raises(HelmRefused, match=r"--reuse-values --set image\.repository="):
-        release.do("upgrade", chart=str(CHART), reuse_values=True)
+    old.adopt()
     image = {"image": {"repository": IMAGE}}
-    release.do("upgrade", chart=str(CHART), values=image, reuse_values=True)
-    strategy = release.world.get(f"{SETS}/{NMI}")["spec"]["updateStrategy"]
-    assert strategy["rollingUpdate"]["maxUnavailable"] == 1
-    old.is_kept()
+    with pytest.raises(HelmRefused, match="with --reset-then-reuse-values"):
+        release.do("upgrade", chart=str(CHART), values=image, reuse_values=True)
+    old.is_back()
+    given = release.do("get_values")
+    assert given == old.values
+    with pytest.raises(HelmRefused, match=r"--reset-then-reuse-values --set image\.repository="):
+        release.do("upgrade", chart=str(CHART), values=given)
+    release.do("upgrade", chart=str(CHART), values={**given, **image})
+    assert "--prometheus-port=9090" in release.flags()
 
 
 # ---- What `podidentity enable` made becomes a release
@@ -415,7 +418,9 @@ def enabled_by_0_1(world: World) -> None:
     subject = {"kind": "ServiceAccount", "name": name["name"], "namespace": "kube-system"}
     rule = {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]}
     container = {"name": "nmi", "image": "podidentity", "args": ["nmi", "--node=$(NODE_NAME)"]}
-    spec = {"serviceAccountName": name["name"], "hostNetwork": True, "containers": [container]}
+    # Of no node here: nothing of these would end its pods.
+    selector = {"nodeSelector": {"kubernetes.io/os": "another"}}
+    spec = {"serviceAccountName": name["name"], "containers": [container], **selector}
     template = {"metadata": {"labels": labels}, "spec": spec}
     made = {"selector": {"matchLabels": labels}, "template": template}
     accounts = "/api/v1/namespaces/kube-system/serviceaccounts"
