@@ -56,9 +56,10 @@ REMOVAL_SECONDS = 20.0
 it connections are refused until they are gone."""
 ON_THE_WAY_SECONDS = 1.0
 """Seconds of accepting after the rules are gone, for connections that were led here just before."""
-LAST_ANSWERS_SECONDS = 20.0
-"""Seconds of answering after that. It is less than after a hand-over: who has this agent taken away
-waits for its end, and an idle connection that closes costs its client no request."""
+LAST_ANSWERS_SECONDS = 10.0
+"""Seconds of answering after that: more than a request is held for its binding (--hold). It is less
+than after a hand-over, because what comes after this agent may wait for its end, and an idle
+connection that closes costs its client no request."""
 RETRY_SECONDS = 1.0
 """Seconds between two attempts to take over from a busy agent."""
 TAKEN_BACK_SECONDS = 10.0
