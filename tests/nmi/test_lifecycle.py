@@ -31,8 +31,10 @@ class FakeNet:
     """Remembers whether `net` was told that connections are accepted."""
 
     sources_guarded = True
+    removed = False
 
     def __init__(self) -> None:
+        self.leaving = asyncio.Event()
         self.told: list[bool] = []
         self.left = asyncio.Event()
 
@@ -40,6 +42,9 @@ class FakeNet:
         self.told.append(accepting)
         if not accepting:
             self.left.set()
+
+    def leave(self) -> None:
+        self.leaving.set()
 
 
 class Worker:
@@ -173,6 +178,21 @@ async def test_told_to_drain_it_answers_a_kept_connection_once_more_and_then_end
         assert (last.status, last.header("Connection")) == (200, ["close"])
         await worker.ended()
     assert worker.net.told == [True, False]
+
+
+async def test_told_that_the_rules_go_it_accepts_and_says_when_they_are_gone(
+    worker: Worker,
+) -> None:
+    worker.supervisor.send(control.ACCEPT)
+    await worker.report(Readiness.READY)
+    worker.supervisor.send(control.LEAVE)
+    await worker.net.leaving.wait()
+    async with worker.talk() as talk:
+        assert (await talk.ask(ASK)).header("Connection") == []
+    worker.net.removed = True
+    await worker.report(Readiness.OVER)
+    async with worker.talk() as talk:
+        assert (await talk.ask(ASK)).status == 200
 
 
 async def test_without_its_supervisor_it_ends(worker: Worker) -> None:
