@@ -36,7 +36,16 @@ from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.world.blueprint import write_kubeconfig_of
 from tests.acceptance.planes.cilium import CRDS as CILIUM_CRDS
 from tests.cli import test_azure_rights as azure_rights
-from tests.cli.conftest import CRDS, PODS, Ran, end_nmi, have_custom_resources, nmi_pods
+from tests.cli.conftest import (
+    CRDS,
+    PODS,
+    Ran,
+    end,
+    end_nmi,
+    have_custom_resources,
+    nmi_pods,
+    no_admission_policies,
+)
 from tests.cli.ids import IDENTITY
 from tests.cli.operators import holding
 from tests.cli.test_adopt import LEDGERS, a_record, an_identity
@@ -165,6 +174,10 @@ class Case:
             rows = tuple(each for each in rows if set(each.parts) & set(self.only))
         mine = set(singles(rows, places(self.nmi)))
         return [each for each in self.rights if each in mine and self.shows(each)]
+
+    def is_about(self, word: str) -> bool:
+        """Return whether the command, or a part of its work, has this word in its name."""
+        return any(word in each for each in (self.command, *self.parts))
 
     def __str__(self) -> str:
         about = ",".join(filter(None, [*(self.only or self.parts), self.of]))
@@ -480,17 +493,16 @@ def make(scene: Scene, *objects: Any) -> None:
 
 def take_out(scene: Scene, *objects: Any) -> None:
     for each in objects:
-        deleted(scene.world, f"{path_of(each)}/{each['metadata']['name']}")
+        scene.world.delete(f"{path_of(each)}/{each['metadata']['name']}")
 
 
-def deleted(world: World, path: str, **params: str) -> bool:
-    """Delete an object, or all of a kind; return whether there was one."""
-    answer = world.api.delete(path, params=params)
-    assert answer.status_code in {200, 404}, answer.text
-    return answer.status_code == 200
-
-
-_OF_NMI = manifests.nmi(policy=True, as_node=True, startup_taint=manifests.STARTUP_TAINT)
+_PATHS_OF_NMI = {
+    path_of(each)
+    for each in manifests.nmi(policy=True, as_node=True, startup_taint=manifests.STARTUP_TAINT)
+}
+_MIC = [
+    f"{path_of(each)}/{each['metadata']['name']}" for each in manifests.mic(managed_identity=True)
+]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -509,19 +521,19 @@ def _nothing_of_other_files(shared_world: World) -> None:
 
 def taken_out(scene: Scene) -> None:
     """Have nothing of podidentity in the cluster, but its custom resources."""
-    take_out(scene, *manifests.admission_policies())
-    for path in {path_of(each) for each in _OF_NMI}:
-        deleted(scene.world, path, labelSelector="app.kubernetes.io/component in (nmi, probe)")
+    no_admission_policies(scene.world)
+    for path in _PATHS_OF_NMI:
+        scene.world.delete(path, labelSelector="app.kubernetes.io/component in (nmi, probe)")
     named = "app.kubernetes.io/name=podidentity"
     take_out(scene, *scene.world.send("GET", EXCEPTIONS, labelSelector=named)["items"])
-    deleted(scene.world, "/api/v1/namespaces/kube-system/configmaps/podidentity-grants")
+    scene.world.delete("/api/v1/namespaces/kube-system/configmaps/podidentity-grants")
     end_nmi(scene.world)
 
 
 def end_namespace(world: World, name: str) -> None:
     """Delete a namespace; return when it is gone."""
     path = f"/api/v1/namespaces/{name}"
-    if deleted(world, path):
+    if world.delete(path):
         end_nmi(world, f"{path}/pods")
         while world.get(path) is not None:
             time.sleep(0.01)
@@ -634,7 +646,7 @@ def with_a_ledger(scene: Scene) -> None:
     host = Host.parse(f"{scene.world.plan.scale_set_id}-gone")
     ledger = Ledger(host=host, attached={IDENTITY.lower(): LedgerEntry(IDENTITY, 0.0)})
     path = f"{CUSTOM}/namespaces/{manifests.NAMESPACE}/azureidentityledgers"
-    deleted(scene.world, path)
+    scene.world.delete(path)
     scene.world.send("POST", path, render_ledger(ledger, manifests.NAMESPACE))
 
 
@@ -645,6 +657,13 @@ def with_an_old_record(scene: Scene) -> None:
     head = {"apiVersion": "aadpodidentity.k8s.io/v1", "kind": "AzureAssignedIdentity"}
     metadata = {"name": "old", "finalizers": [FINALIZER]}
     scene.world.send("POST", path, {**head, "metadata": metadata, "spec": {"pod": "p"}})
+
+
+def without_an_old_record(world: World, ns: str) -> None:
+    record = f"{CUSTOM}/namespaces/{ns}/azureassignedidentities/old"
+    if world.get(record) is not None:
+        world.send("PATCH", record, {"metadata": {"finalizers": None}})
+        world.delete(record)
 
 
 def with_version_0_1(scene: Scene) -> None:
@@ -680,14 +699,14 @@ def without_cilium(world: World) -> None:
     """Take Cilium's kinds away, with all of them and the pods that it leads to."""
     for each in CILIUMS:
         path = f"{CRDS}/{each['metadata']['name']}"
-        if not deleted(world, path):
+        if not world.delete(path):
             continue
         while world.get(path) is not None:
             time.sleep(0.01)
-    deleted(world, f"{path_of(manifests.local_redirect()[0])}/podidentity-redirect")
+    world.delete(f"{path_of(manifests.local_redirect()[0])}/podidentity-redirect")
     ours = "app.kubernetes.io/component=redirect"
     for pod in world.send("GET", PODS, labelSelector=ours)["items"]:
-        deleted(world, f"{PODS}/{pod['metadata']['name']}", gracePeriodSeconds="0")
+        world.delete(f"{PODS}/{pod['metadata']['name']}", gracePeriodSeconds="0")
 
 
 def as_administrator(scene: Scene, *words: str) -> None:
@@ -723,7 +742,7 @@ def with_another_redirect(scene: Scene) -> None:
     with_redirect(scene)
     other = manifests.local_redirect()[1]
     other["spec"]["redirectBackend"]["toPorts"][0]["port"] = "2580"
-    deleted(scene.world, POLICY)
+    scene.world.delete(POLICY)
     make(scene, other)
 
 
@@ -863,7 +882,8 @@ CASES += (
 
 def without_mic(scene: Scene) -> None:
     taken_out(scene)
-    take_out(scene, *manifests.mic(managed_identity=True))
+    for path in _MIC:
+        scene.world.delete(path)
 
 
 def with_mic(scene: Scene) -> None:
@@ -873,7 +893,7 @@ def with_mic(scene: Scene) -> None:
 
 def with_mic_not_paused(scene: Scene) -> None:
     with_mic(scene)
-    deleted(scene.world, "/api/v1/namespaces/kube-system/configmaps/podidentity-mic-pauses")
+    scene.world.delete("/api/v1/namespaces/kube-system/configmaps/podidentity-mic-pauses")
 
 
 def with_the_archived_mic(scene: Scene) -> None:
@@ -949,8 +969,8 @@ def without_records(world: World) -> None:
     for each in (world.get(RECORDS) or {"items": []})["items"]:
         path = f"{RECORDS}/{each['metadata']['name']}"
         world.send("PATCH", path, {"metadata": {"finalizers": None}})
-        deleted(world, path)
-    deleted(world, LEDGERS)
+        world.delete(path)
+    world.delete(LEDGERS)
 
 
 RECORDS = f"{CUSTOM}/namespaces/default/azureassignedidentities"
@@ -1011,15 +1031,15 @@ def place(world: World, request: pytest.FixtureRequest, case: Case) -> World:
 
 @pytest.fixture
 def run(
-    place: World, podidentity: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Iterator[Callable[[Case, list[Single]], Ran]]:
-    """Run a case as a person with these rights alone, in a namespace of its own."""
+    place: World, case: Case, podidentity: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[Callable[[list[Single]], Ran]]:
+    """Run the case as a person with these rights alone, in a namespace of its own."""
     monkeypatch.setattr(path_check, "SECONDS", 0.3)
     monkeypatch.setattr(enable, "TOLD_SECONDS", 0.3)
     monkeypatch.setenv("KUBECONFIG", str(write_kubeconfig_of(place.plan, PERSON)))
     begun: list[str] = []
 
-    def as_person(case: Case, rights: list[Single]) -> Ran:
+    def as_person(rights: list[Single]) -> Ran:
         scene = Scene(place, place.namespace(f"n-{uuid.uuid4().hex[:8]}"))
         begun.append(scene.ns)
         case.prepare(scene)
@@ -1038,7 +1058,7 @@ def run(
         return ran
 
     yield as_person
-    clear(place, begun)
+    clear(place, case, begun)
     there = {each["metadata"]["name"] for each in place.send("GET", "/api/v1/namespaces")["items"]}
     for each in sorted({OWN, *EXTENSIONS} & there):
         end_namespace(place, each)
@@ -1049,32 +1069,37 @@ def _in(right: Single, ns: str) -> Single:
     return Single(namespace, right.resource, right.verb, right.name)
 
 
-def clear(world: World, begun: list[str]) -> None:
-    """Take away what a run would leave to the next one."""
-    deleted(world, f"{CUSTOM}/namespaces/{manifests.NAMESPACE}/azureidentityledgers")
+def clear(world: World, case: Case, begun: list[str]) -> None:
+    """Take away what a run of this case would leave to the next one."""
+    world.delete(f"{CUSTOM}/namespaces/{manifests.NAMESPACE}/azureidentityledgers")
     for ns in begun:
-        record = f"{CUSTOM}/namespaces/{ns}/azureassignedidentities/old"
-        if world.get(record) is not None:
-            world.send("PATCH", record, {"metadata": {"finalizers": None}})
-            deleted(world, record)
-        for plural in ("azureidentities", "azureidentitybindings", "azurepodidentityexceptions"):
-            deleted(world, f"{CUSTOM}/namespaces/{ns}/{plural}")
-        deleted(world, f"/api/v1/namespaces/{ns}/pods", gracePeriodSeconds="0")
+        if case.is_about("old-finalizers"):
+            without_an_old_record(world, ns)
+        world.delete(f"{CUSTOM}/namespaces/{ns}/azurepodidentityexceptions")
+        end(world, ns)
     # A grant that ends with nothing is a matter of each `enable`.
     ours = ",".join(f"{key}={value}" for key, value in rbac.LABELS.items())
-    deleted(world, f"{RBAC}/clusterrolebindings", labelSelector=ours)
+    world.delete(f"{RBAC}/clusterrolebindings", labelSelector=ours)
     accounts = f"/namespaces/{manifests.IDENTITIES}"
-    deleted(world, f"/api/v1{accounts}/serviceaccounts")
+    world.delete(f"/api/v1{accounts}/serviceaccounts")
     for plural in ("rolebindings", "roles"):
-        deleted(world, f"{RBAC}{accounts}/{plural}")
-    deleted(world, "/apis/apps/v1/namespaces/kube-system/daemonsets")
-    for each in manifests.mic(managed_identity=True):
-        deleted(world, f"{path_of(each)}/{each['metadata']['name']}")
-    deleted(world, "/apis/apps/v1/namespaces/default/deployments")
-    without_cilium(world)
-    without_records(world)
-    deleted(world, f"{CRDS}/{UNSERVED}")
+        world.delete(f"{RBAC}{accounts}/{plural}")
+    world.delete("/apis/apps/v1/namespaces/kube-system/daemonsets")
+    world.delete("/apis/apps/v1/namespaces/default/deployments")
+    clear_what_few_make(world, case)
     end_nmi(world)
+
+
+def clear_what_few_make(world: World, case: Case) -> None:
+    if case.is_about("mic"):
+        for path in _MIC:
+            world.delete(path)
+    if case.is_about("lrp"):
+        without_cilium(world)
+    if case.is_about("migrate"):
+        without_records(world)
+    if case.of == "served":
+        world.delete(f"{CRDS}/{UNSERVED}")
 
 
 def each_right() -> Iterator[Any]:
@@ -1093,13 +1118,13 @@ def each_right() -> Iterator[Any]:
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_command_runs_with_the_rights_that_are_printed(case: Case, run: Any) -> None:
-    ran = run(case, case.rights)
+    ran = run(case.rights)
     assert case.whole(ran), (ran.out, ran.err)
 
 
 @pytest.mark.parametrize(("case", "right"), list(each_right()))
 def test_a_command_names_the_right_that_it_lacks(case: Case, right: Single, run: Any) -> None:
-    ran = run(case, [each for each in case.rights if each != right])
+    ran = run([each for each in case.rights if each != right])
     assert not case.whole(ran), (ran.out, ran.err)
     assert names(ran, right), (ran.out, ran.err)
     row = row_of(case, right)
