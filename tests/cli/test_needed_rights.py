@@ -29,9 +29,9 @@ from podidentity.core.federation import account_name
 from podidentity.core.hosts import Host
 from podidentity.core.ledger import Ledger, LedgerEntry
 from podidentity.core.resources import ObjectRef
-from podidentity.mic.objects import FINALIZER
 from podidentity.wire import rbac
 from podidentity.wire.ledgers import render_ledger
+from podidentity.wire.manifests import FINALIZER
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.world.blueprint import write_kubeconfig_of
 from tests.acceptance.planes.cilium import CRDS as CILIUM_CRDS
