@@ -2,6 +2,9 @@
 
 A case is a command in one situation: it runs with its rights, and then again without each single
 one, which it must name. A right without which it says less is named where that is said.
+
+`enable`, which ends where it is refused, and has the most rights, begins without all of them: it
+names one at a time, is given it, and goes on.
 """
 
 from __future__ import annotations
@@ -1032,17 +1035,21 @@ def place(world: World, request: pytest.FixtureRequest, case: Case) -> World:
 @pytest.fixture
 def run(
     place: World, case: Case, podidentity: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Iterator[Callable[[list[Single]], Ran]]:
-    """Run the case as a person with these rights alone, in a namespace of its own."""
+) -> Iterator[Callable[..., Ran]]:
+    """Run the case as a person with these rights alone, in a namespace of its own.
+
+    `again`: in that of the run before, with what that has made.
+    """
     monkeypatch.setattr(path_check, "SECONDS", 0.3)
     monkeypatch.setattr(enable, "TOLD_SECONDS", 0.3)
     monkeypatch.setenv("KUBECONFIG", str(write_kubeconfig_of(place.plan, PERSON)))
-    begun: list[str] = []
+    begun: list[Scene] = []
 
-    def as_person(rights: list[Single]) -> Ran:
-        scene = Scene(place, place.namespace(f"n-{uuid.uuid4().hex[:8]}"))
-        begun.append(scene.ns)
-        case.prepare(scene)
+    def as_person(rights: list[Single], *, again: bool = False) -> Ran:
+        if not again:
+            begun.append(Scene(place, place.namespace(f"n-{uuid.uuid4().hex[:8]}")))
+            case.prepare(begun[-1])
+        scene = begun[-1]
         words = {
             "ns": scene.ns,
             "client": scene.client,
@@ -1058,7 +1065,7 @@ def run(
         return ran
 
     yield as_person
-    clear(place, case, begun)
+    clear(place, case, [each.ns for each in begun])
     there = {each["metadata"]["name"] for each in place.send("GET", "/api/v1/namespaces")["items"]}
     for each in sorted({OWN, *EXTENSIONS} & there):
         end_namespace(place, each)
@@ -1102,9 +1109,17 @@ def clear_what_few_make(world: World, case: Case) -> None:
         world.delete(f"{CRDS}/{UNSERVED}")
 
 
+BY_STEPS = [
+    each
+    for each in CASES
+    if each.command == "enable" and not any(part.startswith("no-") for part in each.parts)
+]
+"""Not what is taken away: once it is half gone, `enable` does not see it any more."""
+
+
 def each_right() -> Iterator[Any]:
     for case in CASES:
-        for right in case.shown:
+        for right in [] if case in BY_STEPS else case.shown:
             where = {"": "", PODS_NAMESPACE: " in pods'"}.get(
                 right.namespace, f" in {right.namespace}"
             )
@@ -1116,7 +1131,7 @@ def each_right() -> Iterator[Any]:
             )
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", [each for each in CASES if each not in BY_STEPS], ids=str)
 def test_a_command_runs_with_the_rights_that_are_printed(case: Case, run: Any) -> None:
     ran = run(case.rights)
     assert case.whole(ran), (ran.out, ran.err)
@@ -1124,9 +1139,33 @@ def test_a_command_runs_with_the_rights_that_are_printed(case: Case, run: Any) -
 
 @pytest.mark.parametrize(("case", "right"), list(each_right()))
 def test_a_command_names_the_right_that_it_lacks(case: Case, right: Single, run: Any) -> None:
-    ran = run([each for each in case.rights if each != right])
-    assert not case.whole(ran), (ran.out, ran.err)
-    assert names(ran, right), (ran.out, ran.err)
+    refuses(case, right, run([each for each in case.rights if each != right]))
+
+
+@pytest.mark.parametrize("case", BY_STEPS, ids=str)
+def test_enable_names_each_right_that_it_lacks_and_runs_with_those_that_are_printed(
+    case: Case, run: Any
+) -> None:
+    lacks = list(case.shown)
+    ran = run([each for each in case.rights if each not in lacks])
+    while lacks:
+        named = next((each for each in lacks if names(ran, each) and tells_of(ran, each)), lacks[0])
+        refuses(case, named, ran)
+        assert tells_of(ran, named)
+        lacks.remove(named)
+        ran = run([each for each in case.rights if each not in lacks], again=True)
+    assert case.whole(ran), (ran.out, ran.err)
+
+
+def tells_of(ran: Ran, right: Single) -> bool:
+    """Whether the right's object is named, where it is of one alone: a watch is of a kind's."""
+    return right.verb == "watch" or right.name in ran.err
+
+
+def refuses(case: Case, right: Single, ran: Ran) -> None:
+    """Fail unless a command did less than it is there for, and said which right is missing."""
+    assert not case.whole(ran), (right, ran.out, ran.err)
+    assert names(ran, right), (right, ran.out, ran.err)
     row = row_of(case, right)
     if not row.without:
         assert ran.code == 1
