@@ -51,7 +51,8 @@ from podidentity.mic.calls import (
     WriteCondition,
     WriteLedger,
 )
-from podidentity.mic.controller import Assign, Controller, Settings
+from podidentity.mic.controller import LOOKS, Assign, Controller, Settings
+from podidentity.mic.records import Records
 from tests.core.objects import binding, exception, identity, principal, resource_id
 from tests.core.objects import pod as a_pod
 from tests.mic.simulator import (
@@ -557,6 +558,44 @@ def test_everywhere_each_host_gets_what_is_bound_and_there_are_no_records() -> N
     assert world.of(*RECORD_WRITES) == []
 
 
+def test_everywhere_a_second_pool_and_single_machines_get_it_with_their_first_node() -> None:
+    """Node auto-provisioning makes a virtual machine for each node."""
+    steps = (
+        Step(50.0, "node", ("pool", 1)),
+        Step(50.5, "node", ("single-a", 2)),
+        Step(50.7, "node", ("single-b", 5)),
+        Step(90.0, "node", ("pool-next", 1)),
+    )
+    world = Course(*cluster(*steps), hosts=6, settings={"assign": Assign.ALL_HOSTS})
+    world.run_until(49.0)
+    first = HOSTS[0]
+    assert [host for host, there in world.arm.items() if there.machines] == [first]
+    world.run_until(400.0)
+    with_nodes = [first, HOSTS[1], HOSTS[2], HOSTS[5]]
+    assert [host for host, there in world.arm.items() if FOLDED[0] in there.machines] == with_nodes
+    assert Counter(each.host for each in world.of(PatchHost)) == dict.fromkeys(with_nodes, 1)
+    last = max(at for at, each in world.calls if isinstance(each, PatchHost))
+    assert last < 50.7 + 1.5
+
+
+def test_everywhere_a_single_machine_that_goes_with_its_node_is_asked_for_no_more() -> None:
+    steps = (
+        Step(0.0, "node", ("single-a", 2)),
+        Step(100.0, "delete_node", ("single-a",)),
+        Step(101.0, "node", ("single-b", 5)),
+    )
+    world = Course(*cluster(*steps), hosts=6, settings={"assign": Assign.ALL_HOSTS})
+    # The machine goes first, as where a spot machine is evicted.
+    world.at(99.0, setattr, world.arm[HOSTS[2]], "there", False)
+    world.run_until(3000.0)
+    assert FOLDED[0] in world.arm[HOSTS[5]].machines
+    about = [(at, each) for at, each in world.calls if "vm2" in str(each)]
+    assert [at for at, each in about if isinstance(each, PatchHost) and at > 50.0] == []
+    # Its ledger goes, and it is asked for no more.
+    assert HOSTS[2] not in world.ledgers
+    assert max(at for at, _ in about) < 100.0 + 300.0 + 200.0
+
+
 def test_everywhere_a_scale_set_without_nodes_keeps_what_its_next_node_needs() -> None:
     steps = (Step(50.0, "delete_node", ("n0",)), Step(50.0, "delete_node", ("n2",)))
     nodes = (Step(0.0, "node", ("n2", 2)),)
@@ -589,6 +628,44 @@ def test_a_standby_knows_all_and_writes_nothing() -> None:
     late = controller.on_event(NodeSeen("n1", provider_id(0)), 11.0)
     assert late == []
     assert controller.on_result(first[0].number, Failure(kind=Fault.LOST), 12.0) == []
+
+
+def test_a_new_leader_writes_what_is_missing_before_it_looks_at_all_that_is_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    crowd = [pod(2.0, f"web-{number}", f"n{number % 3}") for number in range(3 * LOOKS)]
+    late = (Step(100.0, "kill"), pod(110.0, "late", "n2"))
+    world = Course(*cluster(*crowd, *late, hosts=3), hosts=3)
+    world.at(0.6, world.start_mic)
+    looked: list[ObjectRef] = []
+    look = Records.next
+
+    def noted(records: Records, ref: ObjectRef, now: float) -> Action | None:
+        looked.append(ref)
+        return look(records, ref, now)
+
+    world.run_until(120.0)
+    monkeypatch.setattr(Records, "next", noted)
+    world.run_until(200.0)
+    of_late = ObjectRef("blue", "late-blue-id")
+    (created,) = (each for each in world.of(CreateRecord) if each.record.ref == of_late)
+    assert created.record.state is Assignment.ASSIGNED
+    # Once when it leads, and once when the hosts are read.
+    first = looked[: 2 * LOOKS]
+    last = max((n for n, ref in enumerate(first) if ref == of_late), default=len(looked))
+    assert last <= LOOKS
+    assert len(set(looked)) == 3 * LOOKS + 1
+    assert len(looked) < 4 * LOOKS
+
+
+def test_a_standby_does_not_collect_what_came_and_went() -> None:
+    steps = [step for at in range(2, 40) for step in (pod(at, f"web-{at}"), gone(at + 5.0))]
+    world = Course(*cluster(*steps))
+    world.at(0.6, world.start_mic)
+    world.run_until(60.0)
+    leader, standby = (each.controller for each in world.mics)
+    assert (leader.leads, standby.leads) == (True, False)
+    assert standby._marks.waiting == 0
 
 
 # What people are told.

@@ -9,6 +9,7 @@ such as that of the kubelet's own identity, are never in it.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -26,8 +27,11 @@ from podidentity.wire.arm import ArmError
 from podidentity.wire.azure_environment import STACK
 from podidentity.wire.kube import NODES
 from podidentity.wire.manifests import parse_identity
+from podidentity.wire.proxies import parse_proxies
 
 if TYPE_CHECKING:
+    import httpx2
+
     from podidentity.adapters.arm import Arm
     from podidentity.adapters.kube import Kube
 
@@ -57,7 +61,18 @@ def azure(cloud: Cloud | None) -> Arm:
     from podidentity.adapters.azure_login import AzureLogin
     from podidentity.adapters.clock import SystemClock
 
-    return Arm(AzureLogin(authority=authority_of(cloud)), SystemClock(), cloud=cloud)
+    # azure-identity has variables of its own for that; the one that all else obeys will do.
+    other = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
+    trusted = None if other else os.environ.get("SSL_CERT_FILE")
+    login = AzureLogin(authority=authority_of(cloud), trusted=trusted)
+    return Arm(login, SystemClock(), cloud=cloud, transport=by_https())
+
+
+def by_https() -> httpx2.AsyncBaseTransport:
+    """Return a way to Azure, and to issuers: directly or by the environment's proxy."""
+    from podidentity.adapters.azure_transport import AzureTransport
+
+    return AzureTransport(parse_proxies(os.environ))
 
 
 def authority_of(cloud: Cloud) -> str | None:
@@ -125,6 +140,24 @@ async def on_each(hosts: Sequence[_T], change: Callable[[_T], Awaitable[None]]) 
         click.echo(f"error: {failure}", err=True)
     if failures:
         raise failures[0]
+
+
+async def detach_from(arm: Arm, host: Host, *identities: ResourceId) -> None:
+    """Detach identities from a machine and say how it goes; one that is gone has none.
+
+    Raises CommandError.
+    """
+    where, names = host_name(host), ", ".join(each.name for each in identities)
+    click.echo(f"detaching from {where}")
+    with asking(f"detach {names} from {where}", identities[0]):
+        try:
+            await arm.detach(host, *identities, progress=progress(f"detaching from {where}"))
+        except ArmError as error:
+            if not error.gone:
+                raise
+            click.echo(f"{where} is gone")
+        else:
+            click.echo(f"detached from {where}")
 
 
 @contextmanager

@@ -105,6 +105,7 @@ class Profile(StrEnum):
         "podidentity enable --context staging --image registry.example.com/podidentity:0.2.0",
         "podidentity enable --namespace identity --nmi-arg=--host-token=root",
         "podidentity enable --startup-taint",
+        "podidentity enable --proxy-secret podidentity-proxy",
         "podidentity enable --node-selector agentpool=canary",
         "podidentity enable --backend=lrp",
         "podidentity enable --mic --mic-arg=--cloudconfig=/etc/kubernetes/azure.json",
@@ -182,6 +183,13 @@ class Profile(StrEnum):
     f"Without KEY: {STARTUP_TAINT}.",
 )
 @click.option(
+    "--proxy-secret",
+    default="",
+    metavar="NAME",
+    help="Secret in NMI's namespace with HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE, ca-bundle.crt, or "
+    "some of them: by that proxy NMI and MIC ask Azure. AKS's HTTP proxy needs none.",
+)
+@click.option(
     "--backend",
     type=click.Choice([each.value for each in Backend]),
     default=Backend.NFTABLES.value,
@@ -249,6 +257,7 @@ def enable(
     with_policies: bool | None,
     audiences: tuple[str, ...],
     startup_taint: str | None,
+    proxy_secret: str,
     backend: str,
     profile: str,
     tolerations: tuple[Object, ...],
@@ -280,6 +289,7 @@ def enable(
         tolerations=tolerations_of(Profile(profile), tolerations),
         node_labels=dict(node_labels),
         redirect=redirect,
+        proxy_secret=proxy_secret,
         types=[int(each) for each in types] or EVERY_TYPE,
     )
     if mic_arg:
@@ -302,7 +312,7 @@ def enable(
         foreign_secrets=choices.rules.foreign_secrets,
         startup_taint=bool(startup_taint),
         redirect=redirect,
-        mic=_MicWanted(image=image, there=with_mic, flags=mic_arg),
+        mic=_MicWanted(image=image, there=with_mic, flags=mic_arg, proxy_secret=proxy_secret),
         grants=grants,
         wait=wait,
         seconds=timeout,
@@ -321,10 +331,11 @@ class _MicWanted:
     there: bool | None
     """None: as it is."""
     flags: tuple[str, ...]
+    proxy_secret: str
 
     def manifests(self, flags: Sequence[str], namespace: str) -> list[Object]:
         """Return MIC's manifests, with these flags."""
-        return controller.manifests(self.image, flags, namespace)
+        return controller.manifests(self.image, flags, namespace, self.proxy_secret)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
