@@ -516,4 +516,4 @@ def test_check_says_on_stderr_what_closes_nodes_while_they_start(
     names = ", ".join(sorted(each.name for each in bare.plan.nodes))
     assert f"restarts of {names}: nothing known closes them" in ran.err
     json.loads(ran.out)
-    assert podidentity("enable", "--no-wait").code == 0, "the right goes again"
+    assert podidentity("enable", "--no-wait", "--forget=all").code == 0, "the right goes again"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -210,6 +210,13 @@ class Toleration(click.ParamType[dict[str, str]]):
         key, of, effect = found["key"], found["value"], found["effect"]
         how = {"operator": "Exists"} if of is None else {"value": of}
         return {"key": key, **how, **({"effect": effect} if effect else {})}
+
+
+def shown_toleration(toleration: Mapping[str, str]) -> str:
+    """Return a toleration as people write its taint."""
+    value = "" if toleration.get("operator") == "Exists" else f"={toleration.get('value', '')}"
+    effect = toleration.get("effect", "")
+    return f"{toleration['key']}{value}{f':{effect}' if effect else ''}"
 
 
 class NodeLabel(click.ParamType[tuple[str, str | None]]):
