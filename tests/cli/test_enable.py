@@ -347,7 +347,7 @@ def test_add_ons_of_aks_are_excepted_before_nmi_runs_unless_that_is_not_wanted(
     made = lines.index(
         "azurepodidentityexception.aadpodidentity.k8s.io/aks-addon-exception created"
     )
-    assert made < lines.index("daemonset.apps/nmi unchanged")
+    assert made < lines.index("daemonset.apps/nmi configured"), "with what it was told"
     assert bare.get(EXCEPTION)["spec"] == manifests.aks_exceptions()[0]["spec"]
     disabled(bare)
     assert bare.get(EXCEPTION) is None
