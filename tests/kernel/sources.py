@@ -122,11 +122,9 @@ def attacker(pod: str, address: str) -> Attacker:
 async def theft(*, guarded: bool) -> dict[str, Any]:
     """Pod p1 has a conversation in the name of p2 or of nobody, each way of it that we know."""
     imds = Imds()
-    found: dict[str, Any] = {}
     seconds = _SECONDS if guarded else _UNTIL_IT_WORKS
     async with imds.serving(), Agent.running(source_guard=guarded) as agent:
-        if guarded:
-            found["sources"] = await agent.tell("sources")
+        found = {"sources": await agent.tell("sources")} if guarded else {}
         gateway, victims = await _mac(""), await _mac("p2")
 
         async def steal(what: str, address: str, **more: Any) -> None:
@@ -158,7 +156,7 @@ async def theft(*, guarded: bool) -> dict[str, Any]:
     return found | {"leaked": len(imds.seen)}
 
 
-def _converse(wire: Attacker, seconds: float) -> str:
+def _converse(wire: Attacker, seconds: float = _SECONDS) -> str:
     """Return who answers, and to which address."""
     try:
         return _answerer(wire.converse(IMDS, Gateway(GATEWAY, wire.gateway), _GET, seconds))
@@ -576,9 +574,7 @@ async def rivals(*, pods: int) -> list[Any]:
             await other.tell("sources")
         await command("nft", "delete", "table", "bridge", "podid_source")
         # Each answers after what it was told of before; a quarrel would go on all the time.
-        for _ in range(50):
-            told = [await one.tell("sources"), await other.tell("sources")]
-    return told
+        return [[await one.tell("sources"), await other.tell("sources")] for _ in range(50)]
 
 
 async def twins(*, guarded: bool, own_links: bool) -> list[list[str]]:
