@@ -354,6 +354,7 @@ CASES: tuple[Case, ...] = (
         line="nodes --timeout 1s",
         whole=lambda ran: "Pods are served on 0 of" in ran.err,
     ),
+    Case(command="version", line="version"),
     *(
         Case(command="exception", line=line, parts=(f"exception-{verb}",), **more)
         for verb, line, more in (

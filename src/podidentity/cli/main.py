@@ -95,7 +95,7 @@ _COMMANDS = {
     "completion": ("podidentity.cli.main:completion", "Print the completion script for SHELL."),
     "version": (
         "podidentity.cli.version:version",
-        "Print the version, the commit and the build of this program.",
+        "Print the version, commit and build of this program, and of NMI and MIC in the cluster.",
     ),
     "sandbox": (
         "podidentity_sandbox.cli:sandbox",
