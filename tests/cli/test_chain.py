@@ -173,7 +173,7 @@ PRINCIPAL = AzureIdentity(
         (
             explained(POD, GOOD, BAD_BINDING),
             "binding",
-            "MalformedBinding",
+            "NoBinding",
             "spec.selector is missing",
         ),
         (explained(POD, BINDING), "identity", "NoIdentity", "does not exist in namespace shop"),

@@ -359,8 +359,9 @@ def unusable(
 
 def malformed(found: Malformed) -> Refusal:
     """Return the refusal for an object that cannot be used."""
+    is_binding = found.kind == "AzureIdentityBinding"
     return Refusal(
-        reason=Reason.MALFORMED_IDENTITY,
+        reason=Reason.MALFORMED_BINDING if is_binding else Reason.MALFORMED_IDENTITY,
         message=f"{found.kind} {found.ref} cannot be used: {found.why}.",
         next_step=f"Correct {found.kind} {found.ref}.",
         about=found.ref,
@@ -471,21 +472,19 @@ def _no_tenant(account: ObjectRef) -> Refusal:
 def _no_binding(pod: Pod, directory: Directory) -> Refusal:
     namespace, selector = pod.ref.namespace, pod.selector
     told = f"No AzureIdentityBinding in namespace {namespace} has the selector {selector!r}."
-    malformed_ones = directory.malformed_bindings(namespace)
-    if malformed_ones:
-        first = malformed_ones[0]
-        return Refusal(
-            reason=Reason.MALFORMED_BINDING,
-            message=f"{told} AzureIdentityBinding {first.ref} cannot be used: {first.why}.",
-            next_step=f"Correct AzureIdentityBinding {first.ref}.",
-            about=first.ref,
-        )
+    broken = directory.malformed_bindings(namespace)
+    if mine := [each for each in broken if each.selector == selector]:
+        return replace(malformed(mine[0]), message=f"{told} {malformed(mine[0]).message}")
+    # One that says no selector may have been meant for this pod. Nobody knows, so it is not the
+    # reason, and no business of the pod.
+    doubtful = [malformed(each) for each in broken if not each.selector]
+    hint = f" {doubtful[0].message}" if doubtful else ""
     elsewhere = [name for name in directory.namespaces_with(selector) if name != namespace]
     if elsewhere:
         return Refusal(
             reason=Reason.OTHER_NAMESPACE,
             message=f"{told} Namespace {_some(elsewhere)} has one, but the application and its "
-            "AzureIdentity must be in the same namespace.",
+            f"AzureIdentity must be in the same namespace.{hint}",
             next_step=f"Create the AzureIdentity and its binding in namespace {namespace}, or run "
             f"the pod in {elsewhere[0]}.",
             about=pod.ref,
@@ -493,10 +492,11 @@ def _no_binding(pod: Pod, directory: Directory) -> Refusal:
         )
     return Refusal(
         reason=Reason.NO_BINDING,
-        message=told,
+        message=f"{told}{hint}",
         next_step=f"Create one (podidentity add --namespace {namespace} --binding-selector "
         f"{selector} …), or correct the pod's label {BINDING_LABEL}.",
         about=pod.ref,
+        told=told,
     )
 
 
