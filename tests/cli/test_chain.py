@@ -174,7 +174,7 @@ PRINCIPAL = AzureIdentity(
             explained(POD, GOOD, BAD_BINDING),
             "binding",
             "NoBinding",
-            "spec.selector is missing",
+            "spec.selector",
         ),
         (explained(POD, BINDING), "identity", "NoIdentity", "does not exist in namespace shop"),
         (

@@ -103,6 +103,12 @@ def test_a_cluster_as_it_should_be_has_nothing_to_find() -> None:
             "",
             "Correct AzureIdentity shop/orders",
         ),
+        (
+            [Malformed(ref=ObjectRef("shop", "b"), kind="AzureIdentityBinding", why="it is odd")],
+            "MalformedBinding",
+            "",
+            "Correct AzureIdentityBinding shop/b",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) and " " not in value else "",
 )

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from podidentity.cli.azure_access import timeout_option
 from podidentity.cli.parameters import ClientIdType, Name, ResourceIdType, Selector, TenantType
 from podidentity.core.resources import (
     BINDING_LABEL,
@@ -43,6 +44,8 @@ class AddRequest:
     grant: bool = True
     attach: bool = True
     wait: bool = True
+    seconds: float | None = None
+    """How long to wait for a machine; None: as long as any takes."""
 
     @property
     def identity(self) -> AzureIdentity:
@@ -93,6 +96,7 @@ _OPTIONS = (
     ),
     click.option("--attach/--no-attach", default=True, help="Attach it to the nodes' machines."),
     click.option("--wait/--no-wait", default=True, help="Wait until Azure has attached it."),
+    timeout_option,
     click.option("--service-account", type=Name(), help="Grant it only to pods with this account."),
     click.option(
         "--grant/--no-grant", default=True, help="Grant the pods the permission to use it."
@@ -150,6 +154,7 @@ def add_request_of(given: Mapping[str, Any]) -> AddRequest:
         grant=given["grant"],
         attach=given["attach"],
         wait=given["wait"],
+        seconds=given["timeout"],
     )
 
 
