@@ -300,10 +300,12 @@ def test_while_others_flush_all_rules_our_own_copy_goes_on_filtering(*, rootless
 
 
 def test_two_agents_of_one_node_do_not_undo_each_others_rules() -> None:
-    (bound, repairs, problems), other = run("source_rivals", rootless=True, pods=10)
-    assert (bound, problems) == (3, [])
-    assert [other[0], other[2]] == [3, []]
-    assert repairs + other[1] < 10, "a quarrel would make one of each of 100 looks"
+    told = run("source_rivals", rootless=True, pods=10)
+    one, other = told[-1]
+    assert (one[0], one[2]) == (other[0], other[2]) == (3, [])
+    repairs = [mine[1] + others[1] for mine, others in told]
+    assert repairs[25] == repairs[-1], "a quarrel would go on"
+    assert repairs[-1] <= 2 * (10 + 1), "for pods that came and went, and for the table"
 
 
 def test_switched_off_for_bridges_pods_may_have_virtual_addresses_and_that_is_said(
