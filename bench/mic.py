@@ -78,7 +78,7 @@ def _rollouts() -> Iterator[Bar]:
 
 def _processes() -> Iterator[Bar]:
     """Start whole controllers; yield what they take."""
-    few, many = (_ran([*ENTER, *_python("mic_processes", name)]) for name in ("few", "many"))
+    few, many = (ran([*ENTER, *python("mic_processes", name)]) for name in ("few", "many"))
     beside = few["beside"] / few["alone"]
     yield Bar("process: a pod beside a set of 40 s, by one alone", beside, 1.5)
     yield Bar(f"process: memory with {_CROWD} pods, MB", few["memory"], 71)
@@ -90,8 +90,13 @@ def _processes() -> Iterator[Bar]:
     flat = many["event"] / few["event"]
     yield Bar(f"process: CPU of a pod among {_MANY}, by one among {_CROWD}", flat, 1.5)
     yield Bar("process: CPU when nothing changes, %", many["idle"], 0.5)
-    yield Bar("process: leader killed, first write after the lease, s", many["killed"], 2)
-    yield Bar("process: leader updated, first write, s", many["updated"], 1)
+    yield from leaders(many)
+
+
+def leaders(found: dict[str, float]) -> Iterator[Bar]:
+    """Yield how soon another leader writes."""
+    yield Bar("process: leader killed, first write after the lease, s", found["killed"], 2)
+    yield Bar("process: leader updated, first write, s", found["updated"], 1)
 
 
 def _crowd(place: Controlled) -> float:
@@ -120,14 +125,16 @@ def _crowd(place: Controlled) -> float:
 
 
 def _run(pods: int, assigned: int) -> dict[str, float]:
-    return _ran(_python("mic", str(pods), str(assigned)))
+    return ran(python("mic", str(pods), str(assigned)))
 
 
-def _python(stage: str, *arguments: str) -> list[str]:
+def python(stage: str, *arguments: str) -> list[str]:
+    """Return the words that start a stage."""
     return [sys.executable, "-m", f"bench.stage.{stage}", *arguments]
 
 
-def _ran(program: Sequence[str]) -> dict[str, float]:
+def ran(program: Sequence[str]) -> dict[str, float]:
+    """Return what a stage prints."""
     done = subprocess.run(program, stdout=subprocess.PIPE, text=True, timeout=1500, check=False)
     if done.returncode:
         sys.exit(f"the controller could not be measured: exit status {done.returncode}")

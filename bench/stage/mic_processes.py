@@ -4,7 +4,9 @@
     many    20,000 pods with the binding label, 5,000 of them with an identity, in 50 namespaces
             with 20 identities each
 
-One of the two a run; `bench.mic` starts it in `control_plane.ENTER`. It prints one object.
+    change  the change of the leader alone, in the large cluster
+
+One of the three a run; `bench.mic` starts it in `control_plane.ENTER`. It prints one object.
 """
 
 from __future__ import annotations
@@ -61,6 +63,13 @@ async def many() -> Found:
         found |= await _restarted(plane)
         found |= await _succeeded(plane)
         return found
+
+
+async def change() -> Found:
+    """Measure how soon another one leads, in a large cluster."""
+    async with ControlPlane.up(namespaces=50) as plane:
+        await _begun(plane, MANY, ASSIGNED)
+        return await _succeeded(plane)
 
 
 async def _begun(plane: ControlPlane, pods: int, assigned: int) -> Mic:
@@ -175,4 +184,4 @@ async def _succeeded(plane: ControlPlane) -> Found:
 
 
 if __name__ == "__main__":
-    print(json.dumps(asyncio.run({"few": few, "many": many}[sys.argv[1]]())))
+    print(json.dumps(asyncio.run({"few": few, "many": many, "change": change}[sys.argv[1]]())))

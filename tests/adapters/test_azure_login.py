@@ -87,8 +87,9 @@ async def test_without_azure_identity_it_says_what_to_install(
         await AzureLogin().token(SCOPE)
 
 
-async def no_identity(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Answer as the metadata service of a machine without identities."""
+async def no_identity(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Answer as the metadata service of a machine without identities, which is asked directly."""
+    assert (await reader.readline()).startswith(b"GET /")
     body = b'{"error":"invalid_request","error_description":"Identity not found"}'
     writer.write(b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\n")
     writer.write(b"Connection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
@@ -106,11 +107,31 @@ async def test_nobody_signed_in_is_told_how_to_sign_in(
     async with await asyncio.start_server(no_identity, "127.0.0.1") as server:
         port = server.sockets[0].getsockname()[1]
         monkeypatch.setenv("AZURE_POD_IDENTITY_AUTHORITY_HOST", f"http://127.0.0.1:{port}")
-        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        # Nobody listens there.
+        monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        monkeypatch.delenv("no_proxy", raising=False)
         with pytest.raises(ArmError) as caught:
             await AzureLogin().token(SCOPE)
     message = caught.value.message
-    for said in ("EnvironmentCredential", "Azure CLI not found", "Run az login"):
+    for said in ("EnvironmentCredential", "Azure CLI not found", "Identity not found", "az login"):
         assert said in message
     assert "\n" not in message
     assert not caplog.records
+
+
+async def test_a_proxy_that_is_down_is_an_error_without_its_password(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("AZURE_TENANT_ID", "AZURE_CLIENT_ID"):
+        monkeypatch.setenv(name, "5f0c1a2b-3c4d-4e5f-8a9b-0c1d2e3f4a5b")
+    monkeypatch.setenv("AZURE_CLIENT_SECRET", "s3cret")
+    monkeypatch.setenv("PATH", "/nonexistent")
+    # Nobody listens there, either.
+    monkeypatch.setenv("AZURE_POD_IDENTITY_AUTHORITY_HOST", "http://127.0.0.1:1")
+    monkeypatch.setenv("HTTPS_PROXY", "http://me:pass%40word@127.0.0.1:1")
+    monkeypatch.setenv("https_proxy", "http://me:pass%40word@127.0.0.1:1")
+    monkeypatch.setattr(azure_login, "RETRIES", 0)
+    with pytest.raises(ArmError, match="Unable to connect to proxy") as caught:
+        await AzureLogin().token(SCOPE)
+    assert not any(word in repr(caught.value) for word in ("pass@word", "pass%40word", "s3cret"))

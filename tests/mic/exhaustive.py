@@ -94,6 +94,61 @@ class Watched(World):
             self.calls.append(call.action)  # type: ignore[attr-defined]
 
 
+class Seen:
+    """The states of small worlds: what the API server, Azure and each MIC have, without times."""
+
+    def __init__(self) -> None:
+        self.states: set[int] = set()
+        self.calls = 0
+
+    def __str__(self) -> str:
+        return f"{len(self.states)} different states after {self.calls} calls"
+
+    def note(self, world: World) -> None:
+        """Count the state of a world."""
+        self.calls += 1
+        self.states.add(hash((_objects(world), _azure(world), _processes(world))))
+
+
+def _objects(world: World) -> tuple[object, ...]:
+    ledgers = (
+        (host.name, *map(frozenset, (book.attached, book.attaching, book.detaching)))
+        for host, (book, _) in world.ledgers.items()
+    )
+    records = ((ref, entry.value[0].state) for ref, entry in world.objects["record"].items())
+    pods = ((ref, entry.value.node) for ref, entry in world.objects["pod"].items())
+    return (*map(frozenset, (ledgers, records, pods)),)
+
+
+def _azure(world: World) -> tuple[object, ...]:
+    return tuple(
+        (frozenset(there.listed), there.machines, there.state, bool(there.operation))
+        for there in world.arm.values()
+    )
+
+
+def _processes(world: World) -> tuple[object, ...]:
+    return tuple(
+        (mic.number, mic.leads, mic.paused_until > world.now) for mic in world.mics if mic.alive
+    )
+
+
+class Counted(World):
+    """A world of which the states are counted, after each call."""
+
+    def __init__(self, scenario: Scenario, seen: Seen) -> None:
+        super().__init__(scenario)
+        self._states = seen
+
+    def _execute(self, mic: Mic, call: object) -> None:
+        super()._execute(mic, call)  # type: ignore[arg-type]
+        self._states.note(self)
+
+
+def _play(scenario: Scenario, seen: Seen | None) -> None:
+    (World(scenario) if seen is None else Counted(scenario, seen)).run()
+
+
 def watched(scenario: Scenario) -> list[Action]:
     """Return the calls of a scenario in order; raise Violation."""
     world = Watched(scenario)
@@ -131,7 +186,7 @@ _LAST = 90
 """Calls after which only reads follow, by which hosts are looked at again and again."""
 
 
-def singly(world: Scenario) -> int:
+def singly(world: Scenario, seen: Seen | None = None) -> int:
     """Play a world with any one fault; return how many there are; raise Violation."""
     faults = [
         (number, kind)
@@ -139,18 +194,18 @@ def singly(world: Scenario) -> int:
         for kind in KINDS.get(type(action), ())
     ]
     for fault in faults:
-        World(replace(world, faults=dict([fault]))).run()
+        _play(replace(world, faults=dict([fault])), seen)
     return len(faults)
 
 
-def explored(firsts: Iterable[Placed], *, deep: bool = False) -> int:
+def explored(firsts: Iterable[Placed], *, deep: bool = False, seen: Seen | None = None) -> int:
     """Play all pairs of faults with these first ones; return their number; raise Violation."""
     pairs = 0
     for first in firsts:
         for second in second_faults(first, deep=deep):
             pairs += 1
             try:
-                World(replace(SMALL, faults=dict([first, second]))).run()
+                _play(replace(SMALL, faults=dict([first, second])), seen)
             except AssertionError as error:
                 raise AssertionError(f"{first}, {second}: {error}") from error
     return pairs

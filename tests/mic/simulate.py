@@ -9,9 +9,10 @@ from time import process_time
 import pytest
 
 from tests.mic.bugs import BUGS
-from tests.mic.exhaustive import explored, first_faults
+from tests.mic.exhaustive import SMALL, THREE_PODS, Seen, explored, first_faults, singly
 from tests.mic.scenarios import SEEDS, fails, replayed, scenario
 from tests.mic.simulator import Violation, World
+from tests.mic.stories import STORIES, told
 
 
 def seeds(first: int, count: int) -> int:
@@ -35,11 +36,23 @@ def seeds(first: int, count: int) -> int:
 
 def exhaustive() -> int:
     """Play the small world with any two faults."""
-    begun = process_time()
+    begun, seen = process_time(), Seen()
     firsts = list(first_faults())
-    pairs = explored(firsts)
-    print(f"{len(firsts)} first faults, {pairs} pairs, {process_time() - begun:.1f} s of CPU")
+    pairs = explored(firsts, seen=seen)
+    print(f"two pods: {len(firsts)} first faults, {pairs} pairs; {seen}, {_since(begun)}")
     return 0
+
+
+def single() -> int:
+    """Play the small worlds, that of three pods too, with any one fault."""
+    for name, world in (("two pods", SMALL), ("three pods", THREE_PODS)):
+        begun, seen = process_time(), Seen()
+        print(f"{name}: {singly(world, seen=seen)} faults; {seen}, {_since(begun)}", flush=True)
+    return 0
+
+
+def _since(begun: float) -> str:
+    return f"{process_time() - begun:.1f} s of CPU"
 
 
 def bugs() -> int:
@@ -60,8 +73,15 @@ def main() -> int:
     parser.add_argument("--from", dest="first", type=int, default=0, help="the first seed")
     parser.add_argument("--seeds", type=int, default=3000, help="how many seeds (3000)")
     parser.add_argument("--exhaustive", action="store_true", help="any two faults in a small world")
+    parser.add_argument("--single", action="store_true", help="any one fault, with three pods too")
+    parser.add_argument("--story", choices=STORIES, help="tell what becomes of such a leader")
     parser.add_argument("--bugs", action="store_true", help="which seed finds each bug")
     chosen = parser.parse_args()
+    if chosen.story:
+        print(*told(chosen.story), sep="\n")
+        return 0
+    if chosen.single:
+        return single()
     if chosen.exhaustive:
         return exhaustive()
     return bugs() if chosen.bugs else seeds(chosen.first, chosen.seeds)

@@ -557,6 +557,44 @@ def test_everywhere_each_host_gets_what_is_bound_and_there_are_no_records() -> N
     assert world.of(*RECORD_WRITES) == []
 
 
+def test_everywhere_a_second_pool_and_single_machines_get_it_with_their_first_node() -> None:
+    """Node auto-provisioning makes a virtual machine for each node."""
+    steps = (
+        Step(50.0, "node", ("pool", 1)),
+        Step(50.5, "node", ("single-a", 2)),
+        Step(50.7, "node", ("single-b", 5)),
+        Step(90.0, "node", ("pool-next", 1)),
+    )
+    world = Course(*cluster(*steps), hosts=6, settings={"assign": Assign.ALL_HOSTS})
+    world.run_until(49.0)
+    first = HOSTS[0]
+    assert [host for host, there in world.arm.items() if there.machines] == [first]
+    world.run_until(400.0)
+    with_nodes = [first, HOSTS[1], HOSTS[2], HOSTS[5]]
+    assert [host for host, there in world.arm.items() if FOLDED[0] in there.machines] == with_nodes
+    assert Counter(each.host for each in world.of(PatchHost)) == dict.fromkeys(with_nodes, 1)
+    last = max(at for at, each in world.calls if isinstance(each, PatchHost))
+    assert last < 50.7 + 1.5
+
+
+def test_everywhere_a_single_machine_that_goes_with_its_node_is_asked_for_no_more() -> None:
+    steps = (
+        Step(0.0, "node", ("single-a", 2)),
+        Step(100.0, "delete_node", ("single-a",)),
+        Step(101.0, "node", ("single-b", 5)),
+    )
+    world = Course(*cluster(*steps), hosts=6, settings={"assign": Assign.ALL_HOSTS})
+    # The machine goes first, as where a spot machine is evicted.
+    world.at(99.0, setattr, world.arm[HOSTS[2]], "there", False)
+    world.run_until(3000.0)
+    assert FOLDED[0] in world.arm[HOSTS[5]].machines
+    about = [(at, each) for at, each in world.calls if "vm2" in str(each)]
+    assert [at for at, each in about if isinstance(each, PatchHost) and at > 50.0] == []
+    # Its ledger goes, and it is asked for no more.
+    assert HOSTS[2] not in world.ledgers
+    assert max(at for at, _ in about) < 100.0 + 300.0 + 200.0
+
+
 def test_everywhere_a_scale_set_without_nodes_keeps_what_its_next_node_needs() -> None:
     steps = (Step(50.0, "delete_node", ("n0",)), Step(50.0, "delete_node", ("n2",)))
     nodes = (Step(0.0, "node", ("n2", 2)),)

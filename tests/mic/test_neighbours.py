@@ -12,6 +12,7 @@ import httpx2
 import pytest
 
 from podidentity.adapters.arm import ArmCalls
+from podidentity.adapters.azure_transport import AzureTransport
 from podidentity.adapters.kube import Kube
 from podidentity.core.authorities import PUBLIC
 from podidentity.core.decision import Use
@@ -174,7 +175,9 @@ async def place(*turns: Turn, seconds: float = 5) -> AsyncIterator[Scene]:
         client = httpx2.AsyncClient(base_url=script.url, trust_env=False, timeout=10)
         kube = Kube(client, patience=0)
         try:
-            async with ArmCalls(Login(), FakeClock(), cloud=cloud) as arm:
+            async with ArmCalls(
+                Login(), FakeClock(), cloud=cloud, transport=AzureTransport()
+            ) as arm:
                 yield Scene(script, arm, kube, seconds)
         finally:
             await kube.close()
@@ -384,7 +387,7 @@ async def test_where_nobody_listens_nothing_is_lost() -> None:
     async with place(answers(host())) as scene:
         scene.script.turns = []
         nowhere = replace(PUBLIC, resource_manager="http://127.0.0.1:1")
-        async with ArmCalls(Login(), FakeClock(), cloud=nowhere) as arm:
+        async with ArmCalls(Login(), FakeClock(), cloud=nowhere, transport=AzureTransport()) as arm:
             with pytest.raises(ArmError) as told:
                 await arm.change(HOST, CHANGE)
         assert arm_failure(told.value, writes=True).kind is Fault.UNREACHABLE

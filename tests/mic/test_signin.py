@@ -18,6 +18,7 @@ from podidentity.core.resources import AccessToken, ClientId, Grant, ObjectRef
 from podidentity.mic.signin import (
     AGAIN,
     AHEAD,
+    LOOK,
     Configured,
     Credential,
     Method,
@@ -303,3 +304,31 @@ async def test_many_calls_at_once_ask_for_one_token() -> None:
     scene = Scene(SECRET, Entra([granted("a")]))
     tokens: list[Any] = await asyncio.gather(*(scene.sign_in.token(SCOPE) for _ in range(20)))
     assert (len(set(tokens)), len(scene.entra.asked)) == (1, 1)
+
+
+async def test_a_token_is_there_ahead_of_the_first_call_and_is_renewed_ahead_of_its_end() -> None:
+    scene = Scene(SECRET, Entra([granted("first"), granted("second", 7200)]))
+    standby = asyncio.create_task(scene.sign_in.run())
+    await scene.clock.somebody_slept(LOOK, 1)
+    ((_, fields),) = scene.entra.asked
+    assert fields["scope"] == SCOPE
+    looks = int((3600 - AHEAD) / LOOK)
+    for look in range(looks):
+        assert len(scene.entra.asked) == 1
+        scene.clock.advance(LOOK)
+        await scene.clock.somebody_slept(LOOK, look + 2)
+    assert len(scene.entra.asked) == 2
+    await scene.sign_in.token(SCOPE)
+    assert len(scene.entra.asked) == 2
+    standby.cancel()
+
+
+async def test_a_standby_that_cannot_sign_in_says_so_and_tries_again() -> None:
+    scene = Scene(SECRET, Entra([refused(), granted("first")]))
+    standby = asyncio.create_task(scene.sign_in.run())
+    await scene.clock.somebody_slept(LOOK, 1)
+    assert "AADSTS7000215" in scene.sign_in.problems()[0]
+    scene.clock.advance(LOOK)
+    await scene.clock.somebody_slept(LOOK, 2)
+    assert not scene.sign_in.problems()
+    standby.cancel()

@@ -54,18 +54,18 @@ class _Endpoint:
         login: Login,
         clock: Clock,
         *,
+        transport: httpx2.AsyncBaseTransport,
         cloud: Cloud = PUBLIC,
-        transport: httpx2.AsyncBaseTransport | None = None,
         user_agent: str = "",
     ) -> None:
+        """`transport` is the way there (`azure_transport.AzureTransport`)."""
         self._login = login
         self._clock = clock
         self._endpoint = httpx2.URL(cloud.resource_manager)
-        self._scope = f"{cloud.resource_manager_audience}/.default"
-        # It obeys HTTPS_PROXY and SSL_CERT_FILE, as every Azure tool.
+        self._scope = cloud.manager_scope
         self._client = httpx2.AsyncClient(
             timeout=httpx2.Timeout(60, connect=10),
-            trust_env=True,
+            trust_env=False,
             transport=transport,
             headers={"User-Agent": user_agent} if user_agent else None,
         )

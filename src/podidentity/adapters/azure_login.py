@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 SIGN_IN_SECONDS = 60.0
 """A sign-in by az takes some seconds, by Entra less."""
+RETRIES = 3
+"""Entra is asked again so often where it cannot be reached: 6 s in all, and then it is said why."""
 SIGN_IN = (
     "Run az login, or set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, or run this "
     "on a machine with a managed identity."
@@ -35,11 +37,20 @@ class AzureLogin:
     """
 
     def __init__(
-        self, credential: TokenCredential | None = None, *, authority: str | None = None
+        self,
+        credential: TokenCredential | None = None,
+        *,
+        authority: str | None = None,
+        trusted: str | None = None,
     ) -> None:
-        """`authority` None: that of AZURE_AUTHORITY_HOST, else the public cloud; az has its own."""
+        """`authority` None: that of AZURE_AUTHORITY_HOST, else the public cloud; az has its own.
+
+        `trusted` is a file with the certificates of the authorities that Entra's may be of; None:
+        as azure-identity decides.
+        """
         self._credential = credential
         self._authority = authority
+        self._trusted = trusted
 
     async def token(self, scope: str) -> str:
         """Return an access token for `scope`; raise ArmError with the way to sign in."""
@@ -76,16 +87,21 @@ class AzureLogin:
 
     def _token(self, scope: str) -> str:
         if self._credential is None:
-            self._credential = _chain(self._authority)
-        from azure.core.exceptions import ClientAuthenticationError  # 0.3 s, for `add` only
+            self._credential = _chain(self._authority, self._trusted)
+        from azure.core.exceptions import (  # 0.3 s, for `add` only
+            AzureError,
+            ClientAuthenticationError,
+        )
 
         try:
             return self._credential.get_token(scope).token
         except ClientAuthenticationError as error:
-            raise ArmError("SignIn", _worded(str(error)), status=401) from error
+            raise ArmError("SignIn", f"{_line(str(error))} {SIGN_IN}", status=401) from error
+        except AzureError as error:
+            raise ArmError("Unreachable", f"nobody signs you in: {_line(str(error))}") from error
 
 
-def _chain(authority: str | None) -> TokenCredential:
+def _chain(authority: str | None, trusted: str | None) -> TokenCredential:
     try:
         import azure.identity as azure  # see `_token`; and it is an extra
     except ImportError as error:
@@ -94,15 +110,19 @@ def _chain(authority: str | None) -> TokenCredential:
         ) from error
     # It also logs each error that it raises.
     logging.getLogger("azure.identity").setLevel(logging.CRITICAL)
+    given = {"authority": authority, "connection_verify": trusted}
     return azure.ChainedTokenCredential(
-        azure.EnvironmentCredential(**({"authority": authority} if authority else {})),
+        azure.EnvironmentCredential(
+            retry_total=RETRIES, **{name: each for name, each in given.items() if each}
+        ),
         azure.AzureCliCredential(),
-        azure.ManagedIdentityCredential(),
+        # The metadata service is asked over HTTP, and no proxy sees the token that it answers.
+        azure.ManagedIdentityCredential(proxies={"http": ""}),
     )
 
 
-def _worded(text: str) -> str:
+def _line(text: str) -> str:
     """Return the message in one line, without its links to aka.ms."""
     lines = [line.strip() for line in text.splitlines()]
     kept = [line for line in lines if line and "aka.ms" not in line]
-    return f"{' '.join(kept)[:1000]} {SIGN_IN}"
+    return " ".join(kept)[:1000]

@@ -9,6 +9,7 @@ such as that of the kubelet's own identity, are never in it.
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,8 +28,11 @@ from podidentity.wire.arm import ArmError
 from podidentity.wire.azure_environment import STACK
 from podidentity.wire.kube import NODES
 from podidentity.wire.manifests import parse_identity
+from podidentity.wire.proxies import parse_proxies
 
 if TYPE_CHECKING:
+    import httpx2
+
     from podidentity.adapters.arm import Arm
     from podidentity.adapters.kube import Kube
 
@@ -59,7 +63,11 @@ def azure(cloud: Cloud | None, longest: float | None = None) -> Arm:
     from podidentity.adapters.azure_login import AzureLogin
     from podidentity.adapters.clock import SystemClock
 
-    made = Arm(AzureLogin(authority=authority_of(cloud)), SystemClock(), cloud=cloud)
+    # azure-identity has variables of its own for that; the one that all else obeys will do.
+    other = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
+    trusted = None if other else os.environ.get("SSL_CERT_FILE")
+    login = AzureLogin(authority=authority_of(cloud), trusted=trusted)
+    made = Arm(login, SystemClock(), cloud=cloud, transport=by_https())
     if longest is not None:
         made.longest = longest
     return made
@@ -73,6 +81,13 @@ timeout_option = click.option(
     help="How long to wait for a change of a machine. Azure goes on with it, and so does the "
     "command when it is run again.",
 )
+
+
+def by_https() -> httpx2.AsyncBaseTransport:
+    """Return a way to Azure, and to issuers: directly or by the environment's proxy."""
+    from podidentity.adapters.azure_transport import AzureTransport
+
+    return AzureTransport(parse_proxies(os.environ))
 
 
 def authority_of(cloud: Cloud) -> str | None:

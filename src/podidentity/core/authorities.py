@@ -27,6 +27,11 @@ class Cloud:
     resource_manager_audience: str = ""
     """Audience of a token for the resource manager."""
 
+    @property
+    def manager_scope(self) -> str:
+        """Scope by which such a token is asked for."""
+        return f"{self.resource_manager_audience}/.default"
+
 
 def _cloud(name: str, host: str, manager: str, suffix: str = "") -> Cloud:
     # The audiences are the endpoints:

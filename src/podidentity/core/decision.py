@@ -359,11 +359,20 @@ def unusable(
 
 def malformed(found: Malformed) -> Refusal:
     """Return the refusal for an object that cannot be used."""
-    is_binding = found.kind == "AzureIdentityBinding"
     return Refusal(
-        reason=Reason.MALFORMED_BINDING if is_binding else Reason.MALFORMED_IDENTITY,
+        reason=Reason.MALFORMED_IDENTITY,
         message=f"{found.kind} {found.ref} cannot be used: {found.why}.",
         next_step=f"Correct {found.kind} {found.ref}.",
+        about=found.ref,
+    )
+
+
+def malformed_binding(found: Malformed, told: str = "") -> Refusal:
+    """Return the refusal for a binding that cannot be used; `told` comes before."""
+    return Refusal(
+        reason=Reason.MALFORMED_BINDING,
+        message=f"{told}AzureIdentityBinding {found.ref} cannot be used: {found.why}.",
+        next_step=f"Correct AzureIdentityBinding {found.ref}.",
         about=found.ref,
     )
 
@@ -474,17 +483,17 @@ def _no_binding(pod: Pod, directory: Directory) -> Refusal:
     told = f"No AzureIdentityBinding in namespace {namespace} has the selector {selector!r}."
     broken = directory.malformed_bindings(namespace)
     if mine := [each for each in broken if each.selector == selector]:
-        return replace(malformed(mine[0]), message=f"{told} {malformed(mine[0]).message}")
+        return malformed_binding(mine[0], f"{told} ")
     # One that says no selector may have been meant for this pod. Nobody knows, so it is not the
     # reason, and no business of the pod.
-    doubtful = [malformed(each) for each in broken if not each.selector]
-    hint = f" {doubtful[0].message}" if doubtful else ""
+    doubtful = [malformed_binding(each).message for each in broken if not each.selector]
+    more = "".join(f" {each}" for each in doubtful[:1])
     elsewhere = [name for name in directory.namespaces_with(selector) if name != namespace]
     if elsewhere:
         return Refusal(
             reason=Reason.OTHER_NAMESPACE,
             message=f"{told} Namespace {_some(elsewhere)} has one, but the application and its "
-            f"AzureIdentity must be in the same namespace.{hint}",
+            f"AzureIdentity must be in the same namespace.{more}",
             next_step=f"Create the AzureIdentity and its binding in namespace {namespace}, or run "
             f"the pod in {elsewhere[0]}.",
             about=pod.ref,
@@ -492,7 +501,7 @@ def _no_binding(pod: Pod, directory: Directory) -> Refusal:
         )
     return Refusal(
         reason=Reason.NO_BINDING,
-        message=f"{told}{hint}",
+        message=f"{told}{more}",
         next_step=f"Create one (podidentity add --namespace {namespace} --binding-selector "
         f"{selector} …), or correct the pod's label {BINDING_LABEL}.",
         about=pod.ref,

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from podidentity import __version__
 from podidentity.adapters.arm import ArmCalls
+from podidentity.adapters.azure_transport import AzureTransport
 from podidentity.adapters.clock import SystemClock
 from podidentity.adapters.entra.issuer import TokenEndpoint
 from podidentity.adapters.imds import Imds
@@ -26,7 +27,7 @@ from podidentity.adapters.kube import Kube
 from podidentity.core.authorities import CLOUDS, PUBLIC, Cloud
 from podidentity.core.ports import Clock
 from podidentity.core.resources import ObjectRef, Pod
-from podidentity.mic.controller import Controller
+from podidentity.mic.controller import Assign, Controller
 from podidentity.mic.driver import Driver
 from podidentity.mic.election import Election
 from podidentity.mic.metrics import MicMetrics, add_state
@@ -40,6 +41,7 @@ from podidentity.settings import MicSettings
 from podidentity.telemetry.metrics import Registry
 from podidentity.telemetry.process import keep_small
 from podidentity.wire.azure_environment import STACK, parse_environment
+from podidentity.wire.proxies import parse_proxies
 
 IMDS = ("169.254.169.254", 80)
 
@@ -65,15 +67,13 @@ class Mic:
 
     def __init__(
         self,
-        watches: ControllerWatches,
-        driver: Driver,
         election: Election,
-        warnings: OwnWarnings | None,
         clock: Clock,
+        *others: ControllerWatches | Driver | OwnWarnings | SignIn,
     ) -> None:
         self._election = election
         self._clock = clock
-        self._tasks = [each for each in (watches, driver, election, warnings) if each is not None]
+        self._tasks = [election, *others]
 
     async def live(self, stopped: asyncio.Event) -> None:
         """Watch, stand for election and work, until `stopped`; then hand over at once."""
@@ -97,7 +97,8 @@ async def _assemble(settings: MicSettings, clock: Clock, stack: AsyncExitStack) 
         patience=0,
     )
     stack.push_async_callback(kube.close)
-    sign_in = _sign_in(settings, clock, stack, me)
+    transport = AzureTransport(parse_proxies(os.environ), connections=100)
+    sign_in = _sign_in(settings, clock, stack, me, transport)
     election = Election(
         kube,
         clock,
@@ -118,7 +119,13 @@ async def _assemble(settings: MicSettings, clock: Clock, stack: AsyncExitStack) 
         asks_permission=decides.asks_permission,
     )
     arm = await stack.enter_async_context(
-        ArmCalls(sign_in, clock, cloud=cloud_of(settings), user_agent=_user_agent(settings))
+        ArmCalls(
+            sign_in,
+            clock,
+            cloud=cloud_of(settings),
+            transport=transport,
+            user_agent=_user_agent(settings),
+        )
     )
     neighbours = Neighbours(
         arm,
@@ -171,25 +178,31 @@ async def _assemble(settings: MicSettings, clock: Clock, stack: AsyncExitStack) 
         served.append((settings.prometheus_port, scrapes(metrics.registry)))
     for port, pages in served:
         stack.callback((await PageServer(pages).serve(port)).close)
-    warnings = None
-    if settings.own_pod:
-        warnings = OwnWarnings(
-            kube,
-            clock,
-            Pod(
-                ref=ObjectRef(settings.own_namespace, settings.own_pod),
-                uid=settings.own_pod_uid,
-                labels={},
-            ),
-            leading=lambda: election.leading,
-            troubles=lambda: controller.troubles(driver.now()),
-        )
-    return Mic(watches, driver, election, warnings, clock)
+    warnings = OwnWarnings(
+        kube,
+        clock,
+        Pod(
+            ref=ObjectRef(settings.own_namespace, settings.own_pod),
+            uid=settings.own_pod_uid,
+            labels={},
+        ),
+        leading=lambda: election.leading,
+        troubles=lambda: controller.troubles(driver.now()),
+    )
+    tells = [warnings] if settings.own_pod else []
+    signs_in = [] if decides.assign is Assign.NONE else [sign_in]
+    return Mic(election, clock, watches, driver, *tells, *signs_in)
 
 
-def _sign_in(settings: MicSettings, clock: Clock, stack: AsyncExitStack, me: str) -> SignIn:
+def _sign_in(
+    settings: MicSettings,
+    clock: Clock,
+    stack: AsyncExitStack,
+    me: str,
+    transport: AzureTransport,
+) -> SignIn:
     user_agent = _user_agent(settings)
-    endpoint = TokenEndpoint(user_agent=user_agent)
+    endpoint = TokenEndpoint(user_agent=user_agent, transport=transport)
     stack.push_async_callback(endpoint.close)
     imds = Imds.connect(*IMDS, clock=clock, user_agent=user_agent)
     stack.push_async_callback(imds.close)

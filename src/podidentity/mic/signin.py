@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -46,6 +47,8 @@ AHEAD = 600.0
 """Seconds before its end that a token is replaced: ARM's long operations are polled with it."""
 AGAIN = 5.0
 """Seconds for which a refusal counts, so that a wrong secret is not tried at each call."""
+LOOK = 60.0
+"""Seconds between two looks whether a token is there that lasts."""
 _DEFAULT = "/.default"
 
 _log = logging.getLogger("podidentity.mic")
@@ -214,6 +217,16 @@ class SignIn:
                 return await self._of(credential, scope)
             except NoCredential as error:
                 raise self._failed(ArmError("SignIn", str(error), status=401)) from error
+
+    async def run(self) -> None:
+        """Have a token at any time, until cancelled: a new leader's first call need not wait.
+
+        Nothing but the sign-in itself is asked for. What is wrong is logged, and a problem.
+        """
+        while True:
+            with suppress(ArmError):
+                await self.token(self._cloud.manager_scope)
+            await self._clock.sleep(LOOK)
 
     def rejected(self) -> None:
         """Forget the token: ARM did not take it."""

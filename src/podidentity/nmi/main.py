@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 
 from podidentity import __version__
+from podidentity.adapters.azure_transport import AzureTransport
 from podidentity.adapters.clock import SystemClock
 from podidentity.adapters.cluster import WatchedCluster
 from podidentity.adapters.entra.certificates import Certificates
@@ -68,6 +69,7 @@ from podidentity.supervisor.worker import Inherited
 from podidentity.telemetry.lines import Writer
 from podidentity.telemetry.process import keep_small
 from podidentity.wire.events import PATH_PROVED, AgentReason, NodeName
+from podidentity.wire.proxies import parse_proxies
 
 _log = logging.getLogger("podidentity.nmi")
 
@@ -254,7 +256,8 @@ def _issuers(
     secrets: WatchedSecrets,
 ) -> Mapping[IdentityType, TokenIssuer]:
     """Return who issues tokens for each type of identity: IMDS, or Entra by a credential."""
-    endpoint = TokenEndpoint(user_agent=_user_agent(settings))
+    transport = AzureTransport(parse_proxies(os.environ))
+    endpoint = TokenEndpoint(user_agent=_user_agent(settings), transport=transport)
     stack.push_async_callback(endpoint.close)
     credentials: dict[IdentityType, CredentialSource] = {
         IdentityType.SERVICE_PRINCIPAL: SecretCredentials(secrets),

@@ -10,6 +10,7 @@ from urllib.parse import parse_qs
 
 import pytest
 
+from podidentity.adapters.azure_transport import AzureTransport
 from podidentity.adapters.entra.certificates import Certificates
 from podidentity.adapters.entra.client_credentials import (
     Assertions,
@@ -60,7 +61,7 @@ class Posted(TokenEndpoint):
     """Answers as the test says, else with a token of the client that asks."""
 
     def __init__(self) -> None:
-        super().__init__(user_agent="ours/1")
+        super().__init__(user_agent="ours/1", transport=AzureTransport())
         self.asked: list[tuple[str, dict[str, str]]] = []
         self.answers: list[tuple[int, dict[str, Any]]] = []
 
@@ -281,7 +282,7 @@ FORM = b"client_secret=s3cret"
 
 @asynccontextmanager
 async def opened(seconds: float = 60) -> AsyncIterator[TokenEndpoint]:
-    endpoint = TokenEndpoint(user_agent="ours/1", seconds=seconds)
+    endpoint = TokenEndpoint(user_agent="ours/1", transport=AzureTransport(), seconds=seconds)
     try:
         yield endpoint
     finally:
@@ -367,11 +368,10 @@ async def test_the_machines_authorities_are_read_at_first_use_only() -> None:
         asked += 1
         return ssl.create_default_context()
 
-    endpoint = TokenEndpoint(user_agent="ours/1", trust=trust)
+    endpoint = TokenEndpoint(user_agent="ours/1", transport=AzureTransport(trust=trust))
     assert asked == 0
     async with scripted(answers({})) as server:
         for _ in range(2):
             await endpoint.post(server.url, FORM)
     assert asked == 1
     await endpoint.close()
-    await TokenEndpoint(user_agent="ours/1").close()

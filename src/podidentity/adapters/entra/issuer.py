@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -28,7 +27,6 @@ SECONDS = 9.0
 """Timeout of a whole answer: a pod's client waits little longer."""
 
 _TIMEOUT = httpx2.Timeout(SECONDS, connect=5)
-_LIMITS = httpx2.Limits(max_connections=20, max_keepalive_connections=4, keepalive_expiry=60)
 
 
 class EntraIssuer:
@@ -134,19 +132,22 @@ class TokenEndpoint:
         self,
         *,
         user_agent: str,
-        trust: Callable[[], ssl.SSLContext] = ssl.create_default_context,
+        transport: httpx2.AsyncBaseTransport,
         seconds: float = SECONDS,
     ) -> None:
-        """`trust` is called at first use: the machine's root certificates take 1 MB of memory."""
-        self._headers = {"Accept": "application/json", "User-Agent": user_agent}
-        self._trust = trust
+        """`transport` is the way there (`azure_transport.AzureTransport`)."""
         self._seconds = seconds
-        self._made: httpx2.AsyncClient | None = None
+        self._client = httpx2.AsyncClient(
+            headers={"Accept": "application/json", "User-Agent": user_agent},
+            timeout=_TIMEOUT,
+            trust_env=False,
+            transport=transport,
+            follow_redirects=False,
+        )
 
     async def close(self) -> None:
         """Close all connections."""
-        if self._made is not None:
-            await self._made.aclose()
+        await self._client.aclose()
 
     async def post(self, url: str, form: bytes) -> Reply:
         """Return the answer to the form; raise TokenSourceDown."""
@@ -180,16 +181,3 @@ class TokenEndpoint:
                 body=bytes(body),
                 retry_after=response.headers.get("Retry-After", ""),
             )
-
-    @property
-    def _client(self) -> httpx2.AsyncClient:
-        if self._made is None:
-            self._made = httpx2.AsyncClient(
-                headers=self._headers,
-                verify=self._trust(),
-                limits=_LIMITS,
-                timeout=_TIMEOUT,
-                trust_env=False,
-                follow_redirects=False,
-            )
-        return self._made

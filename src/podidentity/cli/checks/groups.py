@@ -16,6 +16,7 @@ from podidentity import __version__
 from podidentity.adapters.clock import SystemClock
 from podidentity.adapters.published_issuer import DISCOVERY, read_issuer
 from podidentity.cli import admission_policies, boot_window, controller, local_redirect
+from podidentity.cli.azure_access import by_https
 from podidentity.cli.chain import LinkState
 from podidentity.cli.checks import (
     agents,
@@ -654,7 +655,7 @@ async def _issuer(reading: Reading) -> AsyncIterator[Finding | Line]:
         return
     issuer = str(json.loads(await reading.kube.get(DISCOVERY)).get("issuer", ""))
     yield f"Tokens of this cluster name {issuer} as their issuer."
-    for each in federation.issuer_faults(issuer, await read_issuer(issuer)):
+    for each in federation.issuer_faults(issuer, await read_issuer(issuer, by_https())):
         yield each
 
 

@@ -1,0 +1,194 @@
+"""The way to Azure, by a real proxy and real TLS on loopback: what arrives, and what is said."""
+
+from __future__ import annotations
+
+import base64
+import logging
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from podidentity.adapters.arm import Arm
+from podidentity.adapters.azure_transport import AzureTransport
+from podidentity.adapters.entra.issuer import TokenEndpoint
+from podidentity.adapters.published_issuer import read_issuer
+from podidentity.core.errors import TokenSourceDown
+from podidentity.core.hosts import Host
+from podidentity.wire.arm import ArmError
+from podidentity.wire.proxies import parse_proxies
+from tests.adapters.proxying import Server, azure, proxy
+from tests.fakes import FakeClock
+
+ENTRA, MANAGER = "login.microsoftonline.com", "management.azure.com"
+TOKEN = f"https://{ENTRA}/t/oauth2/v2.0/token"
+HOST = Host.parse(
+    "/subscriptions/1b0f8a2e-3c4d-4e5f-8a9b-0c1d2e3f4a5b/resourceGroups/nodes/providers/"
+    "Microsoft.Compute/virtualMachineScaleSets/pool"
+)
+FORM = b"client_secret=s3cret"
+
+
+class Login:
+    async def token(self, scope: str) -> str:
+        del scope
+        return "secret-token"
+
+
+@asynccontextmanager
+async def way(
+    monkeypatch: pytest.MonkeyPatch, trusted: Path | None, value: str, no_proxy: str = ""
+) -> AsyncIterator[AzureTransport]:
+    """Yield a way by the proxy that HTTPS_PROXY has; the authority is that of SSL_CERT_FILE."""
+    if trusted:
+        monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
+    transport = AzureTransport(parse_proxies({"HTTPS_PROXY": value, "NO_PROXY": no_proxy}))
+    try:
+        yield transport
+    finally:
+        await transport.aclose()
+
+
+async def refused(transport: AzureTransport, seconds: float = 60) -> str:
+    """Return what is said where a token cannot be asked for."""
+    with pytest.raises(TokenSourceDown) as caught:
+        await TokenEndpoint(user_agent="ours/1", transport=transport, seconds=seconds).post(
+            TOKEN, FORM
+        )
+    return str(caught.value)
+
+
+async def test_entra_arm_and_issuers_are_asked_by_the_proxy_which_sees_names_and_no_secret(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    names = (ENTRA, MANAGER, "issuer.example.com")
+    async with azure(tmp_path, *names) as (server, trusted), proxy(server) as by:
+        value = f"http://me:pass%40word@127.0.0.1:{by.port}"
+        async with way(monkeypatch, trusted, value) as transport:
+            endpoint = TokenEndpoint(user_agent="ours/1", transport=transport)
+            assert (await endpoint.post(TOKEN, FORM)).status == 200
+            await Arm(Login(), FakeClock(), transport=transport).host(HOST)
+            await read_issuer("https://issuer.example.com", transport)
+    asked = [head.split("\r\n")[0] for head in by.heads]
+    assert asked == [f"CONNECT {name}:443 HTTP/1.1" for name in names]
+    login = base64.b64encode(b"me:pass@word").decode()
+    assert all(f"Proxy-Authorization: Basic {login}" in head for head in by.heads)
+    # Behind TLS is all of it, and nothing of the proxy's login.
+    assert b"s3cret" in server.seen
+    assert any("Bearer secret-token" in head for head in server.heads)
+    assert "Proxy-Authorization" not in "".join(server.heads)
+    for secret in (b"s3cret", b"secret-token", b"/oauth2/"):
+        assert secret not in bytes(by.seen)
+    assert not any(word in caplog.text for word in ("pass@word", "pass%40word", login, "s3cret"))
+
+
+@pytest.mark.parametrize("spared", ["*", ENTRA, ".microsoftonline.com:{port}"])
+async def test_what_no_proxy_names_is_asked_directly(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, spared: str
+) -> None:
+    async with azure(tmp_path, ENTRA) as (server, trusted), proxy(server) as by:
+        # The name leads to loopback, whoever asks.
+        lookup = socket.getaddrinfo
+        monkeypatch.setattr(
+            socket, "getaddrinfo", lambda _, *rest, **more: lookup("127.0.0.1", *rest, **more)
+        )
+        spared = spared.format(port=server.port)
+        async with way(monkeypatch, trusted, f"http://127.0.0.1:{by.port}", spared) as transport:
+            endpoint = TokenEndpoint(user_agent="ours/1", transport=transport)
+            url = f"https://{ENTRA}:{server.port}/t/oauth2/v2.0/token"
+            assert (await endpoint.post(url, FORM)).status == 200
+    assert len(server.heads) == 1
+    assert not by.heads
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (
+            "407 Proxy Authentication Required",
+            "answers 407 (Proxy Authentication Required): it wants a user and a password: give "
+            "them as http://USER:PASSWORD@HOST:PORT",
+        ),
+        ("403 Forbidden by policy 7", "answers 403 (Forbidden by policy 7): have it let this name"),
+        ("502 Bad Gateway", "answers 502 (Bad Gateway): it may not reach the name itself"),
+        (f"503 {'x' * 500}", f"answers 503 ({'x' * 100}): "),
+    ],
+    ids=["407", "403", "502", "many words"],
+)
+async def test_a_proxy_that_refuses_is_named_with_its_answer_and_the_next_step(
+    monkeypatch: pytest.MonkeyPatch, answer: str, why: str
+) -> None:
+    async with proxy(Server(), answer) as by:
+        value = f"http://me:s3cret@127.0.0.1:{by.port}"
+        async with way(monkeypatch, None, value) as transport:
+            said = await refused(transport)
+            with pytest.raises(ArmError) as caught:
+                await Arm(Login(), FakeClock(), transport=transport).host(HOST)
+    begins = f"cannot be asked: the proxy 127.0.0.1:{by.port} of HTTPS_PROXY {why}"
+    assert said.startswith(f"{ENTRA} {begins}")
+    assert caught.value.message.startswith(f"{MANAGER} {begins}")
+    # The request itself was never sent: a change may be tried again.
+    assert isinstance(caught.value.__cause__, httpx2.ProxyError)
+    assert "s3cret" not in f"{said} {caught.value!r} {caught.value.__cause__!r}"
+
+
+async def test_a_proxy_that_is_down_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    async with way(monkeypatch, None, f"http://me:s3cret@127.0.0.1:{port}") as transport:
+        said = await refused(transport)
+    assert f"the proxy 127.0.0.1:{port} of HTTPS_PROXY cannot be reached: All connection" in said
+    assert "s3cret" not in said
+
+
+async def test_a_proxy_that_says_nothing_costs_no_more_than_the_time_of_an_answer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with (
+        proxy(Server(), "") as by,
+        way(monkeypatch, None, f"http://127.0.0.1:{by.port}") as transport,
+        httpx2.AsyncClient(transport=transport, timeout=0.2) as client,
+    ):
+        assert "did not answer within 0.2 s" in await refused(transport, seconds=0.2)
+        with pytest.raises(httpx2.ReadTimeout, match=f"by the proxy 127.0.0.1:{by.port}"):
+            await client.get(TOKEN)
+
+
+async def test_a_malformed_proxy_is_told_at_each_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with way(monkeypatch, None, "socks5://me:s3cret@127.0.0.1:1080") as transport:
+        said = await refused(transport)
+    assert "HTTPS_PROXY has socks5, which is not supported" in said
+    assert "s3cret" not in said
+
+
+async def test_an_authority_of_ones_own_is_asked_for_where_a_proxy_opens_tls(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    async with azure(tmp_path, ENTRA) as (server, trusted), proxy(server) as by:
+        value = f"http://127.0.0.1:{by.port}"
+        async with way(monkeypatch, None, value) as transport:
+            said = await refused(transport)
+        assert f"{ENTRA} cannot be asked: its certificate is not trusted: " in said
+        assert "must be in the file that SSL_CERT_FILE names" in said
+        assert not server.heads
+        async with way(monkeypatch, trusted, value) as transport:
+            endpoint = TokenEndpoint(user_agent="ours/1", transport=transport)
+            assert (await endpoint.post(TOKEN, FORM)).status == 200
+
+
+@pytest.mark.parametrize("content", [None, "no certificate"], ids=["missing", "malformed"])
+async def test_a_file_of_authorities_that_cannot_be_read_is_told_and_nothing_is_trusted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str | None
+) -> None:
+    file = tmp_path / "bundle.pem"
+    if content is not None:
+        file.write_text(content)
+    async with way(monkeypatch, file, "") as transport:
+        said = await refused(transport)
+    assert "the certificates that it may have cannot be read" in said
+    assert "SSL_CERT_FILE" in said
