@@ -367,14 +367,9 @@ def malformed(found: Malformed) -> Refusal:
     )
 
 
-def malformed_binding(found: Malformed, told: str = "") -> Refusal:
-    """Return the refusal for a binding that cannot be used; `told` comes before."""
-    return Refusal(
-        reason=Reason.MALFORMED_BINDING,
-        message=f"{told}AzureIdentityBinding {found.ref} cannot be used: {found.why}.",
-        next_step=f"Correct AzureIdentityBinding {found.ref}.",
-        about=found.ref,
-    )
+def malformed_binding(found: Malformed) -> Refusal:
+    """Return the refusal for a binding that cannot be used."""
+    return replace(malformed(found), reason=Reason.MALFORMED_BINDING)
 
 
 def unusable_credential(identity: AzureIdentity, rules: Rules) -> Refusal | None:
@@ -482,30 +477,40 @@ def _no_binding(pod: Pod, directory: Directory) -> Refusal:
     namespace, selector = pod.ref.namespace, pod.selector
     told = f"No AzureIdentityBinding in namespace {namespace} has the selector {selector!r}."
     broken = directory.malformed_bindings(namespace)
-    if mine := [each for each in broken if each.selector == selector]:
-        return malformed_binding(mine[0], f"{told} ")
+    for each in broken:
+        if each.selector == selector:
+            return Refusal(
+                reason=Reason.MALFORMED_BINDING,
+                message=f"{told} AzureIdentityBinding {each.ref} cannot be used: {each.why}.",
+                next_step=f"Correct AzureIdentityBinding {each.ref}.",
+                about=each.ref,
+            )
+    found = _no_binding_at_all(pod, directory)
     # One that says no selector may have been meant for this pod. Nobody knows, so it is not the
     # reason, and no business of the pod.
-    doubtful = [malformed_binding(each).message for each in broken if not each.selector]
-    more = "".join(f" {each}" for each in doubtful[:1])
+    doubtful = [malformed(each).message for each in broken if not each.selector]
+    return replace(found, message=" ".join([found.message, *doubtful[:1]]), told=told)
+
+
+def _no_binding_at_all(pod: Pod, directory: Directory) -> Refusal:
+    namespace, selector = pod.ref.namespace, pod.selector
+    told = f"No AzureIdentityBinding in namespace {namespace} has the selector {selector!r}."
     elsewhere = [name for name in directory.namespaces_with(selector) if name != namespace]
     if elsewhere:
         return Refusal(
             reason=Reason.OTHER_NAMESPACE,
             message=f"{told} Namespace {_some(elsewhere)} has one, but the application and its "
-            f"AzureIdentity must be in the same namespace.{more}",
+            "AzureIdentity must be in the same namespace.",
             next_step=f"Create the AzureIdentity and its binding in namespace {namespace}, or run "
             f"the pod in {elsewhere[0]}.",
             about=pod.ref,
-            told=told,
         )
     return Refusal(
         reason=Reason.NO_BINDING,
-        message=f"{told}{more}",
+        message=told,
         next_step=f"Create one (podidentity add --namespace {namespace} --binding-selector "
         f"{selector} …), or correct the pod's label {BINDING_LABEL}.",
         about=pod.ref,
-        told=told,
     )
 
 
