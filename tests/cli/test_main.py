@@ -223,4 +223,4 @@ def test_a_command_that_is_interrupted_says_that_it_goes_on_when_it_is_run_again
     monkeypatch.setattr("asyncio.run", interrupted)
     assert main.run(words) == 130
     said = f"{words[0]} did not finish. Run it again: it goes on.\n" if goes_on else ""
-    assert capsys.readouterr().err == f"{said}interrupted\n"
+    assert capsys.readouterr().err == f"{said}\ninterrupted\n"
