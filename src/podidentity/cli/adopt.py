@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from podidentity.adapters.clock import SystemClock
-from podidentity.cli import controller
+from podidentity.cli import completing, controller
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
 from podidentity.cli.mic import deployments_of_mic
 from podidentity.cli.objects import Object, find, find_all
@@ -59,6 +59,7 @@ if TYPE_CHECKING:
 @click.option(
     "--namespace",
     type=Name(),
+    shell_complete=completing.namespaces,
     default=NAMESPACE,
     show_default=True,
     help="Namespace of MIC, in which its ledgers are.",

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from podidentity.cli import completing
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
 from podidentity.cli.output import FORMATS, data, examples, output_option
 from podidentity.cli.parameters import PodRef, agents_option, cloud_options
@@ -45,6 +46,7 @@ from podidentity.core.resources import ObjectRef
     "--pod",
     "pod",
     type=PodRef(),
+    shell_complete=completing.pods,
     metavar="NAMESPACE/NAME",
     help="Only check where requests from this pod's network arrive, by one that NMI sends itself.",
 )

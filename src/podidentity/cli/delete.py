@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from podidentity.cli import azure_access
+from podidentity.cli import azure_access, completing
 from podidentity.cli.add_request import binding_ref
 from podidentity.cli.agent_choices import choices_of_nmi
 from podidentity.cli.azure_access import asking, host_name, on_each, progress, timeout_option
@@ -41,8 +41,21 @@ if TYPE_CHECKING:
         "podidentity delete --namespace shop --name orders --keep-attached",
     )
 )
-@click.option("-n", "--namespace", type=Name(), required=True, help="Namespace of the identity.")
-@click.option("--name", type=Name(), required=True, help="Name of the AzureIdentity.")
+@click.option(
+    "-n",
+    "--namespace",
+    type=Name(),
+    required=True,
+    shell_complete=completing.namespaces,
+    help="Namespace of the identity.",
+)
+@click.option(
+    "--name",
+    type=Name(),
+    required=True,
+    shell_complete=completing.identities,
+    help="Name of the AzureIdentity.",
+)
 @click.option("--keep-attached", is_flag=True, help="Leave it on the nodes' machines.")
 @timeout_option
 @cloud_options

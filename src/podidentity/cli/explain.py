@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from podidentity.cli import azure_access
+from podidentity.cli import azure_access, completing
 from podidentity.cli.agent_choices import choices_of_nmi
 from podidentity.cli.chain import Explanation, Fact, LinkState, follow
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster, right_to
@@ -48,7 +48,7 @@ def explain() -> None:
         "podidentity explain pod shop/orders-0 -o json | jq -r .reason",
     )
 )
-@click.argument("ref", metavar="NAMESPACE/NAME", type=PodRef())
+@click.argument("ref", metavar="NAMESPACE/NAME", type=PodRef(), shell_complete=completing.pods)
 @click.option(
     "--azure", "ask", is_flag=True, help="Ask Azure for the identities of the node's machine."
 )

@@ -15,7 +15,7 @@ import click
 
 from podidentity.adapters.clock import SystemClock
 from podidentity.adapters.cluster import WatchedCluster
-from podidentity.cli import controller
+from podidentity.cli import completing, controller
 from podidentity.cli.adopt import adopt
 from podidentity.cli.agent_choices import choices_of_nmi
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
@@ -80,6 +80,7 @@ _only = click.option(
     "namespaces",
     type=Name(),
     multiple=True,
+    shell_complete=completing.namespaces,
     help="Only pods of this namespace; may be repeated. [default: all]",
 )
 _archived_namespaced = click.option(

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from podidentity.cli import completing
 from podidentity.core.authorities import CLOUDS, Cloud
 from podidentity.core.resources import (
     OBJECT_NAME,
@@ -241,6 +242,7 @@ agents_option = click.option(
     "agents",
     type=Name(),
     metavar="NAME",
+    shell_complete=completing.namespaces,
     help="Namespace of NMI. [default: where it is]",
 )
 
