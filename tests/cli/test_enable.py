@@ -620,17 +620,15 @@ def disabled(bare: World) -> str:
         return said
 
 
-def test_purging_asks_first(bare: World, podidentity: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("click.confirm", refuse)
+def test_purging_asks_first_and_a_no_is_an_answer(
+    bare: World, podidentity: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("click.confirm", lambda _: False)
     before = len(bare.send("GET", CRDS)["items"])
     ran = podidentity("disable", "--purge")
-    assert ran.code == 130
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err == "error: Nothing was changed. Without --purge they are kept.\n"
     assert len(bare.send("GET", CRDS)["items"]) == before
-
-
-def refuse(*_: object, abort: bool) -> None:
-    assert abort
-    raise KeyboardInterrupt
 
 
 def test_an_agent_that_cannot_hand_over_is_stopped_first_and_that_is_said(

@@ -37,7 +37,7 @@ from podidentity.cli.objects import (
     remove,
     without_none,
 )
-from podidentity.cli.output import CommandError, documents, examples, output_option
+from podidentity.cli.output import CommandError, ask_first, documents, examples, output_option
 from podidentity.cli.parameters import (
     Duration,
     NodeLabel,
@@ -858,7 +858,10 @@ def disable(
     `enable` made is kept.
     """
     if not keep_crds and not yes:
-        click.confirm("Delete all AzureIdentities and bindings of all namespaces?", abort=True)
+        ask_first(
+            "Delete all AzureIdentities and bindings of all namespaces?",
+            "Without --purge they are kept.",
+        )
     leaving = _Leaving(
         agents=agents, purge=not keep_crds, seconds=timeout, detach=detach, cloud=cloud
     )

@@ -259,7 +259,7 @@ class PodRef(click.ParamType[ObjectRef]):
         try:
             return ObjectRef.parse(value)
         except InvalidId as error:
-            self.fail(str(error), param, ctx)
+            self.fail(f"{error}, such as default/web", param, ctx)
 
 
 def cloud_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -15,12 +15,9 @@ from typing import TYPE_CHECKING
 import click
 
 from podidentity.build import UNKNOWN, build
-from podidentity.cli.agent_choices import chosen
 from podidentity.cli.checks.findings import named
 from podidentity.cli.checks.versions import version_of_image
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
-from podidentity.cli.controller import pods as pods_of_mic
-from podidentity.cli.mic import deployments_of_mic
 from podidentity.cli.objects import Object
 from podidentity.cli.output import CommandError, data, examples, output_option, table
 from podidentity.cli.rollout import nmis, pods_of_nmi, ready
@@ -147,6 +144,11 @@ def facts() -> dict[str, str]:
 
 async def programs(kube: Kube) -> list[RunningProgram]:
     """Return NMI and MIC in each of their pods; raise KubeError."""
+    # With all their flags: help and --client need none of them.
+    from podidentity.cli.agent_choices import chosen
+    from podidentity.cli.controller import pods as pods_of_mic
+    from podidentity.cli.mic import deployments_of_mic
+
     found: list[RunningProgram] = []
     for agent in await nmis(kube):
         pods = await pods_of_nmi(kube, agent["metadata"]["namespace"])
