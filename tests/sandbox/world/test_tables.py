@@ -9,7 +9,7 @@ import pytest
 from podidentity_sandbox.cli.objects import _table
 from podidentity_sandbox.world.apply import Kind
 
-NODES = Kind("v1", "Node", "nodes", "node", namespaced=False)
+NODES = Kind(api_version="v1", kind="Node", plural="nodes", singular="node", namespaced=False)
 
 
 def node(ready: str | None, **spec: Any) -> dict[str, Any]:
