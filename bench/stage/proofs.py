@@ -6,12 +6,16 @@ It is process 1 of namespaces of its own (`bench.proof`).
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import json
 import os
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from itertools import cycle
 from pathlib import Path
 
 from podidentity import __version__
@@ -29,24 +33,33 @@ from tests.kernel.topology import IMDS, build, inside
 _FOLDER = Path("/run/net")
 _NETNS = Path("/run/netns")
 _PODS = 110
+_ROUNDS, _TOGETHER = 8, 200
+"""Rounds of connections that are all there before the first one is proved."""
 _QUESTION = 100
 """Bytes of a question with its envelope, roughly."""
 _REDIRECT = Redirect()
 
+Peer = tuple[str, int]
+"""The pod's end of a connection."""
+Ask = Callable[[Peer], Awaitable[None]]
+
 
 def main(network: str, cgroups: Path, connections: int) -> None:
-    """Print the microseconds of each proof, as JSON."""
+    """Print what was measured, in microseconds by what it is, as JSON."""
     build(network)
     _more_pods()
     _FOLDER.mkdir()
-    if not os.fork():
+    # They end with this process, which is the first of its namespace.
+    net = os.fork()
+    if not net:
         _net(cgroups)
         os._exit(0)
+    hops = Hops()
     # A socket belongs to the cgroup of the process that made it.
     (cgroups / "kubepods" / "burstable" / f"pod{uid('p1')}" / "main" / "cgroup.procs").write_text(
         "0"
     )
-    print(json.dumps(asyncio.run(_measure(cgroups, connections))))
+    print(json.dumps(asyncio.run(_measure(cgroups, connections, net, hops))))
 
 
 def _more_pods() -> None:
@@ -74,7 +87,7 @@ def _net(cgroups: Path) -> None:
     asyncio.run(run(plan))
 
 
-async def _measure(cgroups: Path, connections: int) -> dict[str, list[float]]:
+async def _measure(cgroups: Path, connections: int, net: int, hops: Hops) -> dict[str, list[float]]:
     inspector = ConnectionInspector(
         netns_dirs=[_NETNS],
         cgroups=PodCgroups(cgroups),
@@ -86,49 +99,143 @@ async def _measure(cgroups: Path, connections: int) -> dict[str, list[float]]:
     running = asyncio.create_task(client.run())
     while client.problems() or client.interception_problems() or not client.sources_guarded:
         await client.changed()
-    took: dict[str, list[float]] = {"through net": [], "in one process": []}
     candidates = [pod("p1")]
-    with socket.create_server((_REDIRECT.target, _REDIRECT.listen_port)) as listening:
-        for number in range(connections):
-            with inside("p1", socket.socket) as asking:
-                asking.connect(IMDS)
-                accepted, (address, port) = listening.accept()
-                with accepted:
-                    began = time.perf_counter()
-                    if number % 2:
-                        proof = await client.prove(address, port, candidates)
-                    else:
-                        facts = inspector.facts(address, port)
-                        proof = judge(facts, candidates, AttestationMode.KERNEL)
-                    ended = time.perf_counter()
-            _must_prove(proof)
-            took["through net" if number % 2 else "in one process"].append((ended - began) * 1e6)
+
+    async def through_net(peer: Peer) -> None:
+        _must_prove(await client.prove(*peer, candidates))
+
+    async def in_one_process(peer: Peer) -> None:
+        _must_prove(judge(inspector.facts(*peer), candidates, AttestationMode.KERNEL))
+
+    hops.begin()
+    asked: dict[str, Ask] = {
+        "through net": through_net,
+        "in one process": in_one_process,
+        "hop of loops": hops.between_loops,
+        "bare hop": hops.between_processes,
+    }
+    took = await _alone(asked, connections)
+    took |= await _in_a_row(asked)
+    took |= await _at_once(through_net, in_one_process, net)
     running.cancel()
     inspector.close()
-    return took | {"bare hop": _bare_hops(connections // 2)}
+    return took
 
 
-def _bare_hops(times: int) -> list[float]:
-    """Return the microseconds that a packet of a question's size takes to another process and back.
+async def _alone(asked: Mapping[str, Ask], connections: int) -> dict[str, list[float]]:
+    """Return what each took right after a pod had connected: both processes had been asleep."""
+    took: dict[str, list[float]] = {f"alone, {name}": [] for name in asked}
+    for _, (name, ask) in zip(range(connections), cycle(asked.items()), strict=False):
+        with _connected(1) as [peer]:
+            took[f"alone, {name}"].append(await _timed(ask, peer))
+    return took
 
-    It is the control: nothing that asks another process is faster on this machine.
+
+async def _in_a_row(asked: Mapping[str, Ask]) -> dict[str, list[float]]:
+    """Return what each took on connections that were there already, one after the other."""
+    took: dict[str, list[float]] = {f"in a row, {name}": [] for name in asked}
+    for _ in range(_ROUNDS):
+        for name, ask in asked.items():
+            with _connected(_TOGETHER) as peers:
+                took[f"in a row, {name}"] += [await _timed(ask, peer) for peer in peers]
+    return took
+
+
+async def _at_once(through_net: Ask, in_one_process: Ask, net: int) -> dict[str, list[float]]:
+    """Return the processor time of a proof, in both processes, of many asked for at once."""
+    took: dict[str, list[float]] = {}
+    for _ in range(_ROUNDS):
+        for name, ask in (("through net", through_net), ("in one process", in_one_process)):
+            with _connected(_TOGETHER) as peers:
+                began = time.process_time() + _processor_time(net)
+                await asyncio.gather(*map(ask, peers))
+                spent = time.process_time() + _processor_time(net) - began
+            took.setdefault(f"at once, {name}", []).append(spent / _TOGETHER * 1e6)
+    return took
+
+
+async def _timed(ask: Ask, peer: Peer) -> float:
+    began = time.perf_counter()
+    await ask(peer)
+    return (time.perf_counter() - began) * 1e6
+
+
+@contextmanager
+def _connected(count: int) -> Iterator[list[Peer]]:
+    """Have so many connections of a pod accepted; yield the pod's end of each."""
+    with ExitStack() as stack:
+        at = (_REDIRECT.target, _REDIRECT.listen_port)
+        listening = stack.enter_context(socket.create_server(at, backlog=count))
+        peers: list[Peer] = []
+        for _ in range(count):
+            asking = stack.enter_context(inside("p1", socket.socket))
+            asking.connect(IMDS)
+            accepted, peer = listening.accept()
+            stack.enter_context(accepted)
+            peers.append(peer)
+        yield peers
+
+
+def _processor_time(process: int) -> float:
+    """Return the seconds of processor time that a process has had (clock_getcpuclockid(3))."""
+    clock = ctypes.c_int()
+    if ctypes.CDLL(None).clock_getcpuclockid(process, ctypes.byref(clock)):
+        sys.exit("the processor time of net cannot be read")
+    return time.clock_gettime(clock.value)
+
+
+class Hops:
+    """A packet of a question's size to another process and back: the control.
+
+    Nothing that asks another process is faster on this machine. Between event loops, as `net` and
+    `serve` are, and between processes that do nothing but wait for the packet.
     """
+
+    def __init__(self) -> None:
+        self._of_loops, self._bare = _echo(_echo_in_loop), _echo(_echo_barely)
+        self._of_loops.setblocking(False)
+        self._back: asyncio.Future[bytes]
+
+    def begin(self) -> None:
+        """Listen in the event loop that runs."""
+        asyncio.get_running_loop().add_reader(self._of_loops, self._read)
+
+    async def between_loops(self, _: Peer) -> None:
+        """Wait in the event loop for what the other one sends back."""
+        self._back = asyncio.get_running_loop().create_future()
+        self._of_loops.send(bytes(_QUESTION))
+        await self._back
+
+    async def between_processes(self, _: Peer) -> None:
+        """Wait for it without an event loop on either side."""
+        self._bare.send(bytes(_QUESTION))
+        self._bare.recv(_QUESTION)
+
+    def _read(self) -> None:
+        self._back.set_result(self._of_loops.recv(_QUESTION))
+
+
+def _echo(answer: Callable[[socket.socket], None]) -> socket.socket:
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     if not os.fork():
-        near.close()
-        while packet := far.recv(_QUESTION):
-            far.send(packet)
+        answer(far)
         os._exit(0)
     far.close()
-    took = []
-    with near:
-        for _ in range(times):
-            began = time.perf_counter()
-            near.send(bytes(_QUESTION))
-            near.recv(_QUESTION)
-            took.append((time.perf_counter() - began) * 1e6)
-    os.wait()
-    return took
+    return near
+
+
+def _echo_in_loop(far: socket.socket) -> None:
+    async def echo() -> None:
+        loop = asyncio.get_running_loop()
+        loop.add_reader(far, lambda: far.send(far.recv(_QUESTION)))
+        await loop.create_future()
+
+    asyncio.run(echo())
+
+
+def _echo_barely(far: socket.socket) -> None:
+    while True:
+        far.send(far.recv(_QUESTION))
 
 
 def _must_prove(proof: Proof) -> None:

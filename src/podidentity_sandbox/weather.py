@@ -12,6 +12,7 @@ import json
 import math
 import socket
 import struct
+import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,7 +30,7 @@ RULES = 1
 FILE = "weather.json"
 """Name of the file in the sandbox's folder."""
 JOURNAL = "weather.log"
-"""Name of the file beside it: what the weather did, in lines of service, kind, number, effect."""
+"""Name of the file beside it: what the weather did, each in a line (`Struck`)."""
 
 # ---- The words of a weather: times, chances, and the faults of each service
 
@@ -531,6 +532,45 @@ def read(folder: Path) -> Weather:
     return _of_file(path) if path.exists() else CALM
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Struck:
+    """One line of the journal: what befell a request, or a change of a scale set."""
+
+    service: str
+    kind: str
+    number: int
+    """Of its kind since the weather was set."""
+    effect: str
+    """An `Effect`, or the code of a failed operation."""
+    at: float
+    """In seconds since the epoch."""
+    about: str
+    """The path of what was asked for; "" at IMDS and Entra, which have one for all."""
+
+    def __str__(self) -> str:
+        words = (self.service, self.kind, self.number, self.effect, f"{self.at:.3f}", self.about)
+        return "\t".join(map(str, words))
+
+
+def journal(folder: Path) -> list[Struck]:
+    """Return what the weather did in the sandbox of `folder`, oldest first."""
+    path = folder / JOURNAL
+    found = []
+    for line in path.read_text().splitlines() if path.exists() else ():
+        service, kind, number, effect, at, about = line.split("\t")
+        found.append(
+            Struck(
+                service=service,
+                kind=kind,
+                number=int(number),
+                effect=effect,
+                at=float(at),
+                about=about,
+            )
+        )
+    return found
+
+
 class WeatherInForce:
     """The weather of the moment, for one process, and the numbers of what it decided on."""
 
@@ -565,28 +605,42 @@ class WeatherInForce:
         weather = self.now
         return weather.seconds(time, self._next(time, key), key)
 
-    def blow(self, service: str, kind: str, *, writes: bool = False) -> Blow | None:
-        """Return what befalls the next request of that kind to a service."""
+    def blow(
+        self, service: str, kind: str, *, writes: bool = False, about: str = ""
+    ) -> Blow | None:
+        """Return what befalls the next request of that kind to a service.
+
+        `about` is what the request asks for: it decides nothing, and stands in the journal.
+        """
         weather = self.now
         number, of_all = self._next(service, kind), self._next("all", service)
         blow = weather.blow(service, kind, number, of_all, writes=writes)
         if blow is not None:
-            self._note(service, kind, number, blow.effect)
+            self._note(service, kind, number, blow.effect, about)
         return blow
 
-    def outcome(self) -> Outcome:
-        """Return how the next change of a scale set goes."""
+    def outcome(self, about: str = "") -> Outcome:
+        """Return how the next change of a scale set goes; `about` is its id, for the journal."""
         weather = self.now
         number = self._next("outcome")
         outcome = weather.outcome(number)
         if outcome.error is not None:
-            self._note("arm", "operation", number, outcome.error[0])
+            self._note("arm", "operation", number, outcome.error[0], about)
         return outcome
 
-    def _note(self, *words: object) -> None:
-        if self._path is not None:
-            with self._path.with_name(JOURNAL).open("a") as journal:
-                journal.write("\t".join(map(str, words)) + "\n")
+    def _note(self, service: str, kind: str, number: int, effect: str, about: str) -> None:
+        if self._path is None:
+            return
+        struck = Struck(
+            service=service,
+            kind=" ".join(kind.split()),
+            number=number,
+            effect=effect,
+            at=time.time(),
+            about=" ".join(about.split()),
+        )
+        with self._path.with_name(JOURNAL).open("a") as file:
+            file.write(f"{struck}\n")
 
     def _next(self, *words: str) -> int:
         self._counts[words] += 1

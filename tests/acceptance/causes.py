@@ -6,10 +6,10 @@ service that was struck, which each program in between must have passed on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from pathlib import Path
+import re
+from collections.abc import Iterable, Mapping
 
-from podidentity_sandbox.weather import JOURNAL
+from podidentity_sandbox.weather import Struck
 
 _BROKEN = ("cannot be asked", "onnection reset", "isconnected", "EOF")
 WORDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
@@ -46,16 +46,29 @@ WORDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 """By service and effect: how who was refused says so."""
 
 
-def journal(folder: Path) -> list[str]:
-    """Return what the weather did to the sandbox of a folder, line by line."""
-    path = folder / JOURNAL
-    return path.read_text().splitlines() if path.exists() else []
+def cause(text: str, struck: Iterable[Struck], since: float = 0) -> Struck | None:
+    """Return what the weather did that the text names; None if it names nothing.
+
+    What struck before `since` (seconds since the epoch) is a cause only if the text names the
+    object, too: a condition on it may have stayed. Of several it is the last, and before others one
+    whose object is named.
+    """
+    named, others = [], []
+    for each in struck:
+        if names(text, each):
+            name = each.about.rstrip("/").rpartition("/")[2].lower()
+            if name and _is_about(text, name):
+                named.append(each)
+            elif each.at >= since:
+                others.append(each)
+    return max(named or others, key=lambda each: each.at, default=None)
 
 
-def cause(text: str, lines: list[str]) -> str:
-    """Return the line of a journal that the text names; "" if it names none."""
-    for line in lines:
-        service, _, _, effect = line.split("\t")
-        if any(word in text for word in WORDS[service].get(effect, ())):
-            return line
-    return ""
+def names(text: str, struck: Struck) -> bool:
+    """Whether a text says what befell, in the words of the service."""
+    return any(word in text for word in WORDS[struck.service].get(struck.effect, ()))
+
+
+def _is_about(text: str, name: str) -> bool:
+    """Whether a text names an object, and none whose name is longer."""
+    return re.search(rf"(?<![\w-]){re.escape(name)}(?![\w-])", text.lower()) is not None

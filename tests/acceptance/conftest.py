@@ -1,7 +1,8 @@
 """What all acceptance tests share: the weather is told when one fails, and it takes its time.
 
 In a storm (`./scripts/test --storm`) a failure that names what the weather did is expected: it
-shows as xfailed, with the line of the journal. Any other one is a fault.
+shows as xfailed, with the line of the journal: what struck since the test began, or the very object
+that the refusal names. Any other one is a fault.
 
 To replay a failure, say its weather and seed in PODIDENTITY_TEST_WEATHER (a name or a file) and
 PODIDENTITY_TEST_WEATHER_SEED.
@@ -9,13 +10,14 @@ PODIDENTITY_TEST_WEATHER_SEED.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 
 from podidentity_sandbox import weather
-from tests.acceptance.causes import cause, journal
+from tests.acceptance.causes import cause, names
 from tests.acceptance.sandbox import SAID, STORM, STRUCK, TIMEOUT, UP
 
 _HERE = Path(__file__).parent
@@ -38,21 +40,27 @@ def pytest_runtest_makereport(
     if report.failed:
         told = [f"{name}: {weather.read(folder)}" for name, folder in UP.items()]
         report.sections.append(("weather", "\n".join(told)))
-        struck = [*STRUCK, *(line for folder in UP.values() for line in journal(folder))]
+        struck = [*STRUCK, *(each for at in UP.values() for each in weather.journal(at))]
         said = "\n".join([str(call.excinfo and call.excinfo.value), *SAID])
-        if STORM and (found := cause(said, struck)):
+        if STORM and (found := cause(said, struck, _BEGAN[0])):
             report.outcome = "skipped"
-            report.wasxfail = f"the storm: {' '.join(found.split())}"
+            named = next(line for line in said.splitlines() if names(line, found))
+            what = " ".join(str(found).split())
+            report.wasxfail = f"the storm: {what}, named in: {named.strip()[:_LONGEST]}"
     return report
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Forget what was said in the test before, and what befell the sandboxes of another file."""
     SAID.clear()
+    _BEGAN[0] = time.time()
     if item.path != _FILE.setdefault("of", item.path):
         _FILE["of"] = item.path
         STRUCK.clear()
 
 
+_LONGEST = 300
+_BEGAN = [0.0]
+"""When the test that runs began, in seconds since the epoch."""
 _FILE: dict[str, Path] = {}
 """The file of the test that runs."""

@@ -17,12 +17,12 @@ from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.demo.prepare import prepare
 from podidentity_sandbox.node.client import ExecResult, execute
 from podidentity_sandbox.plan import MINORS, Network, Plan
-from podidentity_sandbox.weather import CALM, Weather, named, read, seed_of, write
+from podidentity_sandbox.weather import CALM, Struck, Weather, journal, named, read, seed_of, write
 from podidentity_sandbox.world.environment import environment
 from podidentity_sandbox.world.folder import Folder
 from podidentity_sandbox.world.inspection import status
 from podidentity_sandbox.world.lifecycle import bring_down, bring_up
-from tests.acceptance.causes import cause, journal
+from tests.acceptance.causes import cause
 from tests.acceptance.deployer import folder_of_deployer
 from tests.sandboxes import own
 
@@ -37,7 +37,7 @@ takes up to a minute, and on a busy machine each command several seconds."""
 STORM = bool(WEATHER.faults)
 UP: dict[str, Path] = {}
 """The folders of the sandboxes that are up, by their names: a failure tells their weather."""
-STRUCK: list[str] = []
+STRUCK: list[Struck] = []
 """What the weather did to those of the file's tests that went down."""
 SAID: deque[str] = deque(maxlen=1)
 """What a command or a pod was told last."""
@@ -73,11 +73,16 @@ class Sandbox:
         if command[0] != "kubectl" and command[:2] != ("podidentity", "sandbox"):
             surroundings["PATH"] = f"{self._deployer}:{surroundings['PATH']}"
         for left in reversed(range(TRIES if STORM else 1)):
+            began = time.time()
             done = subprocess.run(
                 command, input=given, check=False, capture_output=True, text=True, env=surroundings
             )
             SAID.append(done.stdout + done.stderr)
-            if not done.returncode or not left or not cause(SAID[0], journal(self.plan.path)):
+            if (
+                not done.returncode
+                or not left
+                or not cause(SAID[0], journal(self.plan.path), began)
+            ):
                 break
         assert done.returncode == 0, SAID[0]
         return done.stdout

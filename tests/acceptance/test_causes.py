@@ -4,33 +4,52 @@ from __future__ import annotations
 
 import pytest
 
-from podidentity_sandbox.weather import CHANCES, NAMED
+from podidentity_sandbox.weather import CHANCES, NAMED, Struck
 from tests.acceptance.causes import WORDS, cause
 
-JOURNAL = [
-    "apiserver\tsystem:admin get nodes\t3\t500",
-    "arm\tPATCH virtualMachineScaleSets\t1\tlocked",
-]
+SETS = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Compute/virtualMachineScaleSets"
+
+
+def struck(service: str, effect: str, at: float, about: str = "") -> Struck:
+    """Return a line of a journal."""
+    return Struck(service=service, kind="any", number=1, effect=effect, at=at, about=about)
+
+
+ETCD = struck("apiserver", "500", 10, "/api/v1/nodes")
+LOCKED = struck("arm", "locked", 20, f"{SETS}/pool")
+FAILED = struck("arm", "InternalExecutionError", 30, f"{SETS}/pool")
+OTHER = struck("arm", "InternalExecutionError", 40, f"{SETS}/pool-1")
+JOURNAL = [ETCD, LOCKED, FAILED, OTHER]
+INTERNAL = "Azure says InternalExecutionError"
 
 
 @pytest.mark.parametrize(
-    ("said", "line"),
+    ("said", "since", "found"),
     [
-        ("Azure says ScopeLocked: The scope", JOURNAL[1]),
-        ("Error from server: etcdserver: request timed out", JOURNAL[0]),
-        ("Azure says InternalServerError: of which the journal knows nothing", ""),
-        ("assert 503 == 200", ""),
+        ("Azure says ScopeLocked: The scope", 0, LOCKED),
+        ("Error from server: etcdserver: request timed out", 0, ETCD),
+        ("Azure says InternalServerError: of which the journal knows nothing", 0, None),
+        ("assert 503 == 200", 0, None),
+        (f"{INTERNAL} of scale set pool.", 0, FAILED),
+        (f"{INTERNAL} of scale set Pool-1", 0, OTHER),
+        (INTERNAL, 0, OTHER),
+        # Before the test began: only what the refusal names.
+        ("Azure says ScopeLocked: The scope", 25, None),
+        (f"{INTERNAL} of {SETS}/pool.", 50, FAILED),
+        (f"{INTERNAL} of {SETS}/pool-2", 50, None),
     ],
 )
-def test_a_refusal_has_a_cause_if_it_names_what_the_weather_did(said: str, line: str) -> None:
-    assert cause(said, JOURNAL) == line
+def test_a_refusal_has_the_cause_that_it_names_of_this_test_or_of_this_object(
+    said: str, since: float, found: Struck | None
+) -> None:
+    assert cause(said, JOURNAL, since) == found
 
 
 def test_whatever_a_storm_does_has_words() -> None:
     storm = NAMED["storm"]
-    struck: dict[str, set[str]] = {
+    effects: dict[str, set[str]] = {
         name: {fault.effect.value for fault in faults} for name, faults in storm.faults.items()
     }
-    struck["arm"] |= {error[0] for n in range(99) if (error := storm.outcome(n).error)}
-    assert {name: set(words) for name, words in WORDS.items()} == struck
+    effects["arm"] |= {error[0] for n in range(99) if (error := storm.outcome(n).error)}
+    assert {name: set(words) for name, words in WORDS.items()} == effects
     assert set(storm.chances) == set(CHANCES), "both kinds of failed operations"

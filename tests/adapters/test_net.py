@@ -106,9 +106,31 @@ async def test_questions_of_the_same_moment_share_a_message(
             answer(self, questions)
 
         monkeypatch.setattr(type(served), "_answer", counted)
-        await asyncio.gather(*(asking.prove(ADDRESS, port, []) for port in range(10)))
+        for _ in range(2):
+            await asyncio.gather(*(asking.prove(ADDRESS, port, []) for port in range(10)))
         await asking.prove(ADDRESS, PORT, [])
-        assert together == [10, 1]
+        assert together == [1, 9, 10, 1], "the first did not know that others would come"
+
+
+async def test_a_question_that_comes_alone_is_sent_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with net(tmp_path) as running, client(tmp_path) as asking:
+        await until(asking, lambda: reached(asking))
+        sent: list[wire.FromServe] = []
+        send = NetClient._send
+
+        def noted(self: NetClient, message: wire.FromServe) -> None:
+            sent.append(message)
+            send(self, message)
+
+        monkeypatch.setattr(NetClient, "_send", noted)
+        for number in range(3):
+            judged: asyncio.Future[Proof] = asyncio.get_running_loop().create_future()
+            assert asking.ask(ADDRESS, PORT, [], judged.set_result)
+            assert len(sent) == number + 1, "in the same turn of the event loop"
+            assert (await judged).pod_uid == "uid-1"
+        assert len(running.inspector.asked) == 3
 
 
 async def asked(asking: NetClient, candidates: list[Pod]) -> Proof:

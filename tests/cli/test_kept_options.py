@@ -44,6 +44,7 @@ def there(told: Told, *, image: str = manifests.IMAGE, **more: Any) -> dict[str,
         ["--admission-policies", "--no-node-tokens"],
         ["--token-audience=api://a", "--token-audience=api://b"],
         ["--startup-taint=example.com/wait"],
+        ["--proxy-secret=by-proxy"],
         [
             "--profile=aks-automatic",
             *("--toleration=a", "--toleration=b=c", "--toleration=d:NoExecute"),
@@ -118,6 +119,7 @@ def test_one_option_is_forgotten_and_the_others_are_not(option: str) -> None:
     told = now(
         *("--image=i:1", "--nmi-arg=--hold=1", "--identity-type=0", "--no-admission-policies"),
         *("--node-tokens", "--token-audience=a", "--startup-taint", "--backend=lrp"),
+        "--proxy-secret=by-proxy",
         *("--profile=aks-automatic", "--toleration=a", "--no-aks-exception"),
     )
     left = told.without([option]).words(enable)

@@ -488,3 +488,24 @@ def test_an_update_starts_the_new_pod_beside_the_old_one_and_so_no_port_is_decla
     assert all("ports" not in container for container in pod["containers"])
     # More than a kept connection may be idle: it is answered once more, by the old pod.
     assert pod["terminationGracePeriodSeconds"] > DRAIN_SECONDS > Limits().idle_seconds
+
+
+@pytest.mark.parametrize("make", [manifests.nmi, manifests.mic], ids=["nmi", "mic"])
+def test_a_proxys_secret_reaches_what_asks_azure_and_nothing_else(make: Any) -> None:
+    pod = make(proxy_secret="corporate")[-1]["spec"]["template"]["spec"]
+    found = {
+        container["name"]: [
+            each["name"]
+            for each in container["env"]
+            if each.get("valueFrom", {}).get("secretKeyRef", {}).get("name") == "corporate"
+        ]
+        for container in pod["containers"]
+    }
+    proxied = {"serve", "mic"} & set(found)
+    assert {name for name, variables in found.items() if variables} == proxied
+    (variables,) = (found[name] for name in proxied)
+    assert variables == ["HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE"]
+    # The password is in no file: of the Secret only the certificates are.
+    (volume,) = (each["secret"] for each in pod["volumes"] if each["name"] == "proxy")
+    assert [each["key"] for each in volume["items"]] == ["ca-bundle.crt"]
+    assert "corporate" not in json.dumps(make()[-1])

@@ -108,6 +108,7 @@ def of_release(rendered: Rendered) -> list[Object]:
     ]
 
 
+ADMIN_SECRET = "aadpodidentity-admin-secret"
 IMAGE_OF_BOTH = f"{IMAGE}:{__version__}"
 
 
@@ -142,10 +143,14 @@ IMAGE_OF_BOTH = f"{IMAGE}:{__version__}"
             {"backend": "lrp", "lrp": {"deny": True}},
             {"as_node": True, "redirect": manifests.LocalRedirect()},
         ),
+        (
+            {"proxy": {"secretName": "corporate"}},
+            {"as_node": True, "proxy_secret": "corporate"},
+        ),
     ],
     ids=[
         *["plain", "as itself", "audiences", "start-up taint", "no federation", "federation"],
-        *["standard", "cilium"],
+        *["standard", "cilium", "proxy"],
     ],
 )
 @pytest.mark.parametrize("namespace", ["kube-system", "identity"])
@@ -179,10 +184,12 @@ def _sorted_flags(found: Object) -> Object:
     return found
 
 
-def test_chart_and_enable_make_the_same_mic(helm: Helm) -> None:
-    rendered = helm.render({"mic": {**FEDERATED, "affinity": {"podAntiAffinity": None}}})
+@pytest.mark.parametrize("secret", ["", "corporate"], ids=["plain", "proxy"])
+def test_chart_and_enable_make_the_same_mic(helm: Helm, secret: str) -> None:
+    values = {"mic": {**FEDERATED, "affinity": {"podAntiAffinity": None}}}
+    rendered = helm.render({**values, "proxy": {"secretName": secret}})
     flags = [f"--azure-client-id={CLIENT}", "--azure-tenant-id=contoso.com"]
-    wanted = by_name(manifests.mic(image=IMAGE_OF_BOTH, extra_args=flags))
+    wanted = by_name(manifests.mic(image=IMAGE_OF_BOTH, extra_args=flags, proxy_secret=secret))
     made = {
         name: found
         for name, found in by_name(of_release(rendered)).items()
@@ -208,7 +215,9 @@ def _unselected(found: Object) -> Object:
             constraint.pop("labelSelector")
         (container,) = pod["containers"]
         container["env"] = [
-            each for each in container["env"] if "secretKeyRef" not in each.get("valueFrom", {})
+            each
+            for each in container["env"]
+            if each.get("valueFrom", {}).get("secretKeyRef", {}).get("name") != ADMIN_SECRET
         ]
     return found
 
@@ -641,6 +650,10 @@ def test_a_network_policy_lets_mic_out_and_only_scrapers_in(helm: Helm) -> None:
     selected = rendered.named("Deployment", MIC)["spec"]["selector"]["matchLabels"]
     assert policy["spec"]["podSelector"]["matchLabels"] == selected
     assert policy["spec"]["ingress"] == [{"ports": [{"protocol": "TCP", "port": 8888}]}]
+    given = {"networkPolicy": {"enabled": True}, "proxy": {"port": "3128"}}
+    proxied = helm.render(given).named("NetworkPolicy", MIC)
+    ports = [each["port"] for each in proxied["spec"]["egress"][0]["ports"]]
+    assert ports == [53, 53, 443, 6443, 3128]
     assert helm.invalid([policy]) == []
 
 

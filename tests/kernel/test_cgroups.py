@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+import errno
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from podidentity.kernel import cgroups
 from podidentity.kernel.cgroups import PodCgroups, doubt_of, pod_of
+from tests.kernel.topology import pod_cgroups
+from tests.root import needs_root
 
 UID = "11111111-2222-3333-4444-555555555555"
 OTHER = "99999999-2222-3333-4444-555555555555"
@@ -88,3 +94,72 @@ def test_a_tree_that_comes_later_is_found_later(tmp_path: Path) -> None:
     (tmp_path / "cgroup" / "cgroup.controllers").touch()
     assert "no cgroup v2 at" not in cgroups.check()
     cgroups.close()
+
+
+@pytest.fixture
+def container() -> Iterator[Path]:
+    """Make the cgroup of a pod's container, which a test may remove."""
+    with pod_cgroups([UID]) as root:
+        yield root / "kubepods" / "burstable" / f"pod{UID}" / "main"
+
+
+def id_of(cgroup: Path) -> int:
+    """Return the id that the kernel reports with a socket: the number of the inode."""
+    return cgroup.stat().st_ino
+
+
+@pytest.fixture
+def known(container: Path) -> Iterator[PodCgroups]:
+    """Look cgroups up in the tree of `container`."""
+    found = PodCgroups(container.parents[3])
+    assert not found.check()
+    yield found
+    found.close()
+
+
+@needs_root
+def test_a_removed_cgroup_is_nobodys_at_once_though_its_name_was_known(
+    container: Path, known: PodCgroups
+) -> None:
+    former = id_of(container)
+    assert [known.pod(former), known.pod(former)] == [UID, UID]
+    container.rmdir()
+    with pytest.raises(OSError, match="cannot look up") as gone:
+        known.pod(former)
+    assert gone.value.errno == errno.ESTALE
+    container.mkdir()  # the next container of the same name
+    assert id_of(container) != former
+    assert known.pod(id_of(container)) == UID
+    with pytest.raises(OSError, match="cannot look up"):
+        known.pod(former)
+
+
+@needs_root
+def test_a_cgroup_that_could_be_given_another_name_would_be_another_pods(container: Path) -> None:
+    with pytest.raises(PermissionError):
+        container.rename(container.with_name("other"))
+
+
+@needs_root
+def test_names_of_cgroups_are_remembered_and_no_more_of_them_than_a_bound(
+    container: Path, known: PodCgroups, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cgroups, "_MOST_NAMES", 3)
+    ids = []
+    for number in range(4):
+        (container / str(number)).mkdir()
+        ids.append(id_of(container / str(number)))
+    read: list[str] = []
+    readlink = os.readlink
+
+    def counted(path: str) -> str:
+        read.append(path)
+        return readlink(path)
+
+    monkeypatch.setattr(os, "readlink", counted)
+    for each in (ids[0], ids[1], ids[0], ids[2], ids[1]):
+        assert known.pod(each) == UID
+    assert len(read) == 3
+    known.pod(ids[3])
+    known.pod(ids[0])
+    assert len(read) == 5, "what was remembered has made room"

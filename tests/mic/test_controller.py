@@ -51,7 +51,8 @@ from podidentity.mic.calls import (
     WriteCondition,
     WriteLedger,
 )
-from podidentity.mic.controller import Assign, Controller, Settings
+from podidentity.mic.controller import LOOKS, Assign, Controller, Settings
+from podidentity.mic.records import Records
 from tests.core.objects import binding, exception, identity, principal, resource_id
 from tests.core.objects import pod as a_pod
 from tests.mic.simulator import (
@@ -627,6 +628,44 @@ def test_a_standby_knows_all_and_writes_nothing() -> None:
     late = controller.on_event(NodeSeen("n1", provider_id(0)), 11.0)
     assert late == []
     assert controller.on_result(first[0].number, Failure(kind=Fault.LOST), 12.0) == []
+
+
+def test_a_new_leader_writes_what_is_missing_before_it_looks_at_all_that_is_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    crowd = [pod(2.0, f"web-{number}", f"n{number % 3}") for number in range(3 * LOOKS)]
+    late = (Step(100.0, "kill"), pod(110.0, "late", "n2"))
+    world = Course(*cluster(*crowd, *late, hosts=3), hosts=3)
+    world.at(0.6, world.start_mic)
+    looked: list[ObjectRef] = []
+    look = Records.next
+
+    def noted(records: Records, ref: ObjectRef, now: float) -> Action | None:
+        looked.append(ref)
+        return look(records, ref, now)
+
+    world.run_until(120.0)
+    monkeypatch.setattr(Records, "next", noted)
+    world.run_until(200.0)
+    of_late = ObjectRef("blue", "late-blue-id")
+    (created,) = (each for each in world.of(CreateRecord) if each.record.ref == of_late)
+    assert created.record.state is Assignment.ASSIGNED
+    # Once when it leads, and once when the hosts are read.
+    first = looked[: 2 * LOOKS]
+    last = max((n for n, ref in enumerate(first) if ref == of_late), default=len(looked))
+    assert last <= LOOKS
+    assert len(set(looked)) == 3 * LOOKS + 1
+    assert len(looked) < 4 * LOOKS
+
+
+def test_a_standby_does_not_collect_what_came_and_went() -> None:
+    steps = [step for at in range(2, 40) for step in (pod(at, f"web-{at}"), gone(at + 5.0))]
+    world = Course(*cluster(*steps))
+    world.at(0.6, world.start_mic)
+    world.run_until(60.0)
+    leader, standby = (each.controller for each in world.mics)
+    assert (leader.leads, standby.leads) == (True, False)
+    assert standby._marks.waiting == 0
 
 
 # What people are told.

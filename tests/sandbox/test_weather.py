@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -133,13 +134,20 @@ def test_what_the_weather_did_stands_in_its_journal(tmp_path: Path) -> None:
     faults = ["imds=[{effect: 429, first: 1}]", "scale-sets=1", "failing=1"]
     weather.write(tmp_path, weather.changed(CALM, faults))
     present = WeatherInForce(tmp_path)
+    began = time.time()
     for _ in range(2):
-        present.blow("imds", "node-0")
-    present.outcome()
-    assert (tmp_path / weather.JOURNAL).read_text().splitlines() == [
-        "imds\tnode-0\t1\t429",
-        "arm\toperation\t1\tInternalExecutionError",
+        present.blow("imds", "node-0", about="a\ttab")
+    present.outcome("/a/scale/set")
+    told = weather.journal(tmp_path)
+    assert [(each.service, each.kind, each.number, each.effect, each.about) for each in told] == [
+        ("imds", "node-0", 1, "429", "a tab"),
+        ("arm", "operation", 1, "InternalExecutionError", "/a/scale/set"),
     ]
+    assert all(began - 1 <= each.at <= time.time() + 1 for each in told)
+
+
+def test_a_sandbox_that_nothing_befell_has_an_empty_journal(tmp_path: Path) -> None:
+    assert not weather.journal(tmp_path)
 
 
 def test_a_file_begins_with_a_weather_and_changes_words_of_it(tmp_path: Path) -> None:

@@ -116,3 +116,23 @@ meta.helm.sh/release-name: {{ .Release.Name }}
 meta.helm.sh/release-namespace: {{ .Release.Namespace }}
 {{- end -}}
 {{- end }}
+
+{{/* What asks Azure in a pod asks by the proxy of a Secret, as `podidentity enable --proxy-secret` has it. */}}
+{{- define "podidentity.byProxy" -}}
+{{- $pod := .pod -}}
+{{- with .root.Values.proxy.secretName -}}
+{{- $secret := . -}}
+{{- $bundle := list (dict "key" "ca-bundle.crt" "path" "ca-bundle.crt") -}}
+{{- $_ := set $pod "volumes" (append $pod.volumes (dict "name" "proxy" "secret" (dict "secretName" $secret "optional" true "items" $bundle))) -}}
+{{- range $pod.containers -}}
+{{- if has .name (list "serve" "mic") -}}
+{{- $env := .env -}}
+{{- range list "HTTPS_PROXY" "NO_PROXY" "SSL_CERT_FILE" -}}
+{{- $env = append $env (dict "name" . "valueFrom" (dict "secretKeyRef" (dict "name" $secret "key" . "optional" true))) -}}
+{{- end -}}
+{{- $_ := set . "env" $env -}}
+{{- $_ := set . "volumeMounts" (append .volumeMounts (dict "name" "proxy" "mountPath" "/var/run/secrets/podidentity-proxy" "readOnly" true)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end }}

@@ -105,5 +105,6 @@
 {{- if $files -}}{{- /* Those files are root's. */ -}}
 {{- $_ := set $pod "securityContext" (mergeOverwrite $pod.securityContext (dict "runAsUser" 0 "runAsGroup" 0 "runAsNonRoot" false)) -}}
 {{- end -}}
+{{- include "podidentity.byProxy" (dict "root" $root "pod" $pod) -}}
 {{- toYaml $deployment -}}
 {{- end }}

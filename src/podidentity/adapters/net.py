@@ -86,6 +86,8 @@ class NetClient:
         """When each question was asked, oldest first, and what takes its answer."""
         self._unsent: list[wire.Question] = []
         """Asked in this turn of the event loop, and sent together at its end."""
+        self._busy = False
+        """Whether the last question that was not sent at once had others beside it."""
         self._room = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
         self._ended = asyncio.Event()
@@ -266,18 +268,24 @@ class NetClient:
         own: str = "",
         clients: bool = False,
     ) -> None:
-        """Send a question at the end of this turn of the event loop; `take` its answer later.
+        """Send a question, now or at the end of this turn of the loop; `take` its answer later.
 
-        Who asked may have gone by then: its place is free again when the answer has come.
+        One that comes alone is sent at once; where several came at a time of late, it waits for the
+        others of this turn. Who asked may have gone when the answer comes, which frees its place.
         """
         loop = asyncio.get_running_loop()
         self._number += 1
+        question = wire.Question(self._number, address, port, local, own, clients)
+        alone = not self._waiting
         self._waiting[self._number] = (loop.time(), take)
         if self._timer is None:
             self._timer = loop.call_later(ANSWER_SECONDS, self._late)
+        if alone and not self._busy:
+            self._send(wire.Questions((question,)))
+            return
+        self._busy = not alone
         if not self._unsent:
             loop.call_soon(self._send_questions)
-        question = wire.Question(self._number, address, port, local, own, clients)
         self._unsent.append(question)
 
     def _answered(self, number: int, facts: ConnectionFacts | None) -> None:
@@ -353,22 +361,25 @@ class NetClient:
         return True
 
     def _read(self) -> None:
-        while (connection := self._connection) is not None and not self._ended.is_set():
-            try:
-                packet = connection.recv(wire.LARGEST)
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError:
-                packet = b""
-            if not packet:
-                self._end(f"net has ended its connection at {self._path}")
-                return
-            try:
-                message = wire.parse_from_net(packet)
-            except BROKEN_JSON as error:
-                self._end(f"net sent no message: {error}")
-            else:
-                self._take(message)
+        """Read one message; the event loop comes again for the next."""
+        connection = self._connection
+        if connection is None or self._ended.is_set():
+            return
+        try:
+            packet = connection.recv(wire.LARGEST)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            packet = b""
+        if not packet:
+            self._end(f"net has ended its connection at {self._path}")
+            return
+        try:
+            message = wire.parse_from_net(packet)
+        except BROKEN_JSON as error:
+            self._end(f"net sent no message: {error}")
+        else:
+            self._take(message)
 
     def _take(self, message: wire.FromNet) -> None:
         if isinstance(message, wire.FactsAnswers):

@@ -87,7 +87,9 @@ def flags_of_nmi(settings: MicSettings) -> list[str]:
     return ["--operation-mode=standard"] if settings.assign == "pods" else []
 
 
-def manifests(image: str, flags: Sequence[str], namespace: str) -> list[Object]:
+def manifests(
+    image: str, flags: Sequence[str], namespace: str, proxy_secret: str = ""
+) -> list[Object]:
     """Return MIC's manifests; raise click.UsageError for flags that it would not take."""
     chosen = chosen_of(flags)
     return manifests_of_mic(
@@ -96,6 +98,7 @@ def manifests(image: str, flags: Sequence[str], namespace: str) -> list[Object]:
         namespace=namespace,
         managed_identity=chosen.managed_identity,
         cloud_config=chosen.cloud_config,
+        proxy_secret=proxy_secret,
     )
 
 

@@ -107,6 +107,7 @@ class Profile(StrEnum):
         "podidentity enable --context staging --image registry.example.com/podidentity:0.2.0",
         "podidentity enable --namespace identity --nmi-arg=--host-token=root",
         "podidentity enable --startup-taint",
+        "podidentity enable --proxy-secret podidentity-proxy",
         "podidentity enable --node-selector agentpool=canary",
         "podidentity enable --backend=lrp",
         "podidentity enable --mic --mic-arg=--cloudconfig=/etc/kubernetes/azure.json",
@@ -184,6 +185,13 @@ class Profile(StrEnum):
     metavar="[KEY]",
     help="Let NMI take the taint KEY, with which nodes start, off its own node when it is ready. "
     f"Without KEY: {STARTUP_TAINT}.",
+)
+@click.option(
+    "--proxy-secret",
+    default="",
+    metavar="NAME",
+    help="Secret in NMI's namespace with HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE, ca-bundle.crt, or "
+    "some of them: by that proxy NMI and MIC ask Azure. AKS's HTTP proxy needs none.",
 )
 @click.option(
     "--backend",
@@ -314,6 +322,7 @@ def _wanted(
     automatic = profile is Profile.AKS_AUTOMATIC
     redirect = _redirect(choices) if options.get("backend") == Backend.LRP else None
     image, startup_taint = options.get("image", IMAGE), options.get("startup_taint", "")
+    proxy_secret = options.get("proxy_secret", "")
     made = partial(
         nmi,
         image=image,
@@ -324,6 +333,7 @@ def _wanted(
         tolerations=tolerations_of(profile, options.get("tolerations", ())),
         node_labels=node_labels,
         redirect=redirect,
+        proxy_secret=proxy_secret,
         types=[int(each) for each in options.get("types", ())] or EVERY_TYPE,
     )
     if automatic and agents == NAMESPACE:
@@ -343,7 +353,7 @@ def _wanted(
         foreign_secrets=choices.rules.foreign_secrets,
         startup_taint=bool(startup_taint),
         redirect=redirect,
-        mic=replace(mic, image=image),
+        mic=replace(mic, image=image, proxy_secret=proxy_secret),
         grants=grants,
         wait=wait,
         seconds=seconds,
@@ -358,10 +368,11 @@ class _MicWanted:
     there: bool | None
     """None: as it is."""
     flags: tuple[str, ...]
+    proxy_secret: str = ""
 
     def manifests(self, flags: Sequence[str], namespace: str) -> list[Object]:
         """Return MIC's manifests, with these flags."""
-        return controller.manifests(self.image, flags, namespace)
+        return controller.manifests(self.image, flags, namespace, self.proxy_secret)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,6 +33,7 @@ _RECORDED = {
     "node_tokens": "node-tokens",
     "audiences": "token-audience",
     "startup_taint": "startup-taint",
+    "proxy_secret": "proxy-secret",
     "backend": "backend",
     "profile": "profile",
     "tolerations": "toleration",

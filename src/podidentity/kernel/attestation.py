@@ -178,8 +178,8 @@ class ConnectionInspector:
         self._networks.refresh()
         holders = self._holders(address)
         found = self._facts(client, self._listener_at(own), holders, self._failure())
-        seen = any(each.state is SocketState.OPEN for each in found.sightings)
-        if seen and not clients:
+        states = [each.state for each in found.sightings]
+        if SocketState.OPEN in states and not clients:
             return found
         if clients and found.accepted:
             sightings = map(self._with_clients, found.sightings, holders)
@@ -272,7 +272,7 @@ class ConnectionInspector:
             if ours is None or ours.state not in _STILL_OURS:
                 return ConnectionFacts(accepted=False)
             sightings = tuple([self._at(each, client, listener, ours) for each in networks])
-            if not any(each.doubt for each in sightings):
+            if not [each for each in sightings if each.doubt]:
                 break
         return ConnectionFacts(accepted=True, sightings=sightings, failure=failure)
 

@@ -1,8 +1,10 @@
 """Finds the pod of the cgroup id that the kernel reports with a socket.
 
 The id is a file handle of the cgroup's directory, so the kernel can open it and tell its path
-(open_by_handle_at(2), which needs CAP_DAC_READ_SEARCH in the initial user namespace). There is no
-search and no cache: no answer is stale, and every lookup costs the same.
+(open_by_handle_at(2), which needs CAP_DAC_READ_SEARCH in the initial user namespace). It is opened
+each time, so that a cgroup which is removed is noticed at once. Only its name is remembered: in the
+v2 tree a directory cannot be renamed, and its id belongs to no other until the next boot (kernfs
+counts ids up, in 64 bits).
 """
 
 from __future__ import annotations
@@ -20,6 +22,9 @@ from podidentity.kernel.sock_diag import Endpoint, SockDiag
 _FILEID_KERNFS = 0xFE  # linux/exportfs.h
 _HANDLE = struct.Struct("=IiQ")  # struct file_handle: bytes of the id, type, id
 _ID_BYTES = 8
+_OPENED = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+_MOST_NAMES = 1024
+"""Cgroups whose pods are remembered, some for each pod of a node. A pod may create more."""
 
 # kubepods/burstable/pod<uid>/<container> with the cgroupfs driver,
 # kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod<uid>.slice/… with systemd's,
@@ -89,6 +94,7 @@ class PodCgroups:
         self._root = root
         self._mount = ""
         self._fd = -1
+        self._pods: dict[int, str] = {}
         self.problem = "not checked yet"
         """Why cgroups cannot be looked up, with the next step; "" if they can."""
 
@@ -105,7 +111,16 @@ class PodCgroups:
         """Return the pod of a cgroup as `pod_of` does; raise OSError, ESTALE for a removed one."""
         if self.problem:
             raise OSError(errno.EOPNOTSUPP, self.problem)
-        return pod_of(self._path(cgroup))
+        opened = self._open(cgroup)
+        try:
+            pod = self._pods.get(cgroup)
+            if pod is None:
+                if len(self._pods) >= _MOST_NAMES:
+                    self._pods.clear()
+                pod = self._pods[cgroup] = pod_of(_path(opened))
+        finally:
+            os.close(opened)
+        return pod
 
     def close(self) -> None:
         """Close the tree."""
@@ -130,22 +145,28 @@ class PodCgroups:
         # The root of a hierarchy has no type (https://docs.kernel.org/admin-guide/cgroup-v2.html).
         is_part = (mount / "cgroup.type").exists()
         shows_pods = any(mount.glob("*kubepods*")) or any(mount.glob("*.slice/*kubepods.slice"))
-        return doubt_of(self._path(own), self._mount, is_part=is_part, shows_pods=shows_pods)
+        opened = self._open(own)
+        try:
+            path = _path(opened)
+        finally:
+            os.close(opened)
+        return doubt_of(path, self._mount, is_part=is_part, shows_pods=shows_pods)
 
-    def _path(self, cgroup: int) -> str:
+    def _open(self, cgroup: int) -> int:
+        """Return a descriptor of the cgroup; raise OSError, ESTALE if it is removed."""
         handle = _HANDLE.pack(_ID_BYTES, _FILEID_KERNFS, cgroup)
-        flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
-        fd = _libc.open_by_handle_at(self._fd, handle, flags)
+        fd: int = _libc.open_by_handle_at(self._fd, handle, _OPENED)
         if fd < 0:
             code = ctypes.get_errno()
             why = os.strerror(code)
             if code == errno.EPERM:
                 why += f": give the process CAP_DAC_READ_SEARCH, as root of the node, {_OTHERWISE}"
             raise OSError(code, f"cannot look up cgroup {cgroup}: {why}")
-        try:
-            return os.readlink(f"/proc/self/fd/{fd}")  # noqa: PTH115 - no Path for a hot path
-        finally:
-            os.close(fd)
+        return fd
+
+
+def _path(opened: int) -> str:
+    return os.readlink(f"/proc/self/fd/{opened}")  # noqa: PTH115 - no Path takes a descriptor
 
 
 def _tree_of_v2(root: Path) -> Path | None:

@@ -32,8 +32,9 @@ _BYTECODE, _REMOTE_END = 1, 8  # INET_DIAG_REQ_BYTECODE, INET_DIAG_BC_D_COND
 _WHOLE_ADDRESS = 32
 _DUMPED = 32 * 1024
 """Size of the kernel's datagrams of a dump."""
-# inet_diag_msg: family, state, timer, retransmits, the same sockid, expires, queues, user, inode
-_ANSWER = struct.Struct("=BBBB48sIIIII")
+# inet_diag_msg: family, state, timer, retransmits, the same sockid, expires, queues, user, inode;
+# of these the state, the user and the inode.
+_ANSWER = struct.Struct("=xB62xII")
 _INFO, _CGROUP_ID = 2, 21  # INET_DIAG_INFO, INET_DIAG_CGROUP_ID (kernel 5.7)
 _WITH_INFO = 1 << (_INFO - 1)
 _U64 = struct.Struct("=Q")
@@ -227,7 +228,7 @@ def decode_answer(message: netlink.Message) -> TcpSocket:
     """Return the socket in an answer; raise netlink.MalformedMessage for anything else."""
     if message.kind != _SOCK_DIAG_BY_FAMILY or len(message.payload) < _ANSWER.size:
         raise netlink.MalformedMessage(f"message {message.kind} describes no socket")
-    _family, state, *_, user, inode = _ANSWER.unpack_from(message.payload)
+    state, user, inode = _ANSWER.unpack_from(message.payload)
     found = netlink.attributes(message.payload, _ANSWER.size)
     cgroup, info = found.get(_CGROUP_ID), found.get(_INFO, b"")
     return TcpSocket(

@@ -93,6 +93,7 @@ def nmi(
     tolerations: Sequence[Manifest] = (),
     node_labels: Mapping[str, str | None] = MappingProxyType({}),
     redirect: LocalRedirect | None = None,
+    proxy_secret: str = "",
     standard: bool = False,
     types: Collection[int] = EVERY_TYPE,
 ) -> list[Manifest]:
@@ -108,8 +109,9 @@ def nmi(
     that NMI takes off its node. With `tolerations` its pods tolerate those taints alone, and the
     start-up taint. They are on nodes with the `node_labels` alone; None takes a key out where the
     manifest is merged. With `redirect` Cilium leads pods' requests to NMI, too; its policy of
-    denial is not among the manifests. NMI gets only the rights that it needs in its mode,
-    `standard` or managed, for AzureIdentities of these `types`.
+    denial is not among the manifests. A `proxy_secret` says by which HTTP proxy Azure is asked
+    (`by_proxy`). NMI gets only the rights that it needs in its mode, `standard` or managed, for
+    AzureIdentities of these `types`.
     """
     manifests = _documents("nmi.yaml")
     asks = FEDERATED in types
@@ -137,6 +139,7 @@ def nmi(
         pod = daemon_set["spec"]["template"]["spec"]
         _complete(pod, image, args, tolerations)
         pod["nodeSelector"] |= node_labels
+    by_proxy(agent["spec"]["template"]["spec"], proxy_secret)
     _place(manifests, namespace)
     return manifests if namespace == NAMESPACE else [own_namespace(namespace), *manifests]
 
@@ -192,18 +195,21 @@ def mic(
     namespace: str = NAMESPACE,
     managed_identity: bool = False,
     cloud_config: str = "",
+    proxy_secret: str = "",
 ) -> list[Manifest]:
     """Return what MIC needs, in the order to create it; the Deployment `mic` is the last.
 
     `extra_args` are flags of `podidentity mic`. With `managed_identity` its pods are excepted from
     NMI in `namespace`, so that they get a token of their machine's identity. `cloud_config` is the
     path of the cloud provider's file on the nodes, which root alone may read; it may name one, too.
+    A `proxy_secret` says by which HTTP proxy Azure is asked (`by_proxy`).
     """
     manifests = _documents("mic.yaml")
     for each in manifests:
         if each["kind"] == "Deployment":
             _complete(each["spec"]["template"]["spec"], image, extra_args, ())
             _mount(each["spec"]["template"]["spec"], cloud_config)
+            by_proxy(each["spec"]["template"]["spec"], proxy_secret)
         for place in (each["metadata"], *each.get("subjects", ())):
             # The Lease is in `default` wherever MIC is: there the archived one has its lock.
             if place.get("namespace") == NAMESPACE:
@@ -235,6 +241,29 @@ def _mount(pod: Manifest, path: str) -> None:
     mount = {"name": "cloud-config", "mountPath": path, "readOnly": True}
     container["volumeMounts"].append(mount)
     pod["securityContext"] |= {"runAsUser": 0, "runAsGroup": 0, "runAsNonRoot": False}
+
+
+PROXY_FILES = "/var/run/secrets/podidentity-proxy"
+"""Where a proxy's Secret has `ca-bundle.crt`; its own SSL_CERT_FILE names that file."""
+_PROXIED = ("HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE")
+
+
+def by_proxy(pod: Manifest, secret: str) -> None:
+    """Have what asks Azure in a pod ask by the proxy of a Secret of its namespace; "": not so.
+
+    The Secret has the variables, each of which may be missing, and perhaps `ca-bundle.crt`.
+    """
+    if not secret:
+        return
+    bundle = [{"key": "ca-bundle.crt", "path": "ca-bundle.crt"}]
+    source = {"secretName": secret, "optional": True, "items": bundle}
+    pod["volumes"].append({"name": "proxy", "secret": source})
+    (container,) = (each for each in pod["containers"] if each["name"] in {"serve", "mic"})
+    for name in _PROXIED:
+        found = {"secretKeyRef": {"name": secret, "key": name, "optional": True}}
+        container["env"].append({"name": name, "valueFrom": found})
+    mount = {"name": "proxy", "mountPath": PROXY_FILES, "readOnly": True}
+    container["volumeMounts"].append(mount)
 
 
 def mic_exception(namespace: str = NAMESPACE) -> Manifest:

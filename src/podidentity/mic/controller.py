@@ -115,6 +115,9 @@ LISTED_FROM = 3
 """Hosts of a resource group from which on they are read by a list."""
 EVENT_AGAIN = 60.0
 """Seconds between two events about a binding, at least."""
+LOOKS = 200
+"""Records that are looked at in one go. With thousands, as where a leader begins, what the first
+ones call for goes out before the last ones are looked at, and who else waits has a turn."""
 _MOST_TOLD = 2_000
 """Bindings with an event from which on those of more than a minute ago are forgotten."""
 
@@ -134,7 +137,7 @@ class _Owner(NamedTuple):
     key: Hashable = None
 
 
-_LEDGERS, _RECONCILE = _Owner("ledgers"), _Owner("reconcile")
+_LEDGERS, _RECONCILE, _MORE = _Owner("ledgers"), _Owner("reconcile"), _Owner("more")
 
 
 EventType = Literal["Normal", "Warning"]
@@ -192,7 +195,14 @@ class _Marks:
 
     hosts: dict[Host, None] = field(default_factory=dict)
     records: dict[ObjectRef, None] = field(default_factory=dict)
+    told: dict[ObjectRef, None] = field(default_factory=dict)
+    """Records that say Assigned already, of a host that was read: they come last."""
     uses: dict[Use, None] = field(default_factory=dict)
+
+    @property
+    def waiting(self) -> int:
+        """How many records are to be looked at."""
+        return len(self.records) + len(self.told)
 
 
 class Controller:
@@ -294,6 +304,10 @@ class Controller:
                 self._look_at_hosts()
                 self._look_at_records()
                 self._look_at_conditions()
+                self._come_again()
+        if not self.leads:
+            # All is looked at when this MIC leads; until then they would only become more.
+            self._marks.records.clear()
         calls, self._calls = self._calls, []
         return calls
 
@@ -320,8 +334,8 @@ class Controller:
         self._marks.hosts[host] = None
 
     def _look_at_hosts(self) -> None:
-        hosts = self._marks.hosts
-        while hosts:
+        hosts, most = self._marks.hosts, self._marks.waiting + LOOKS
+        while hosts and self._marks.waiting < most:
             host = next(iter(hosts))
             del hosts[host]
             self._look_at_host(host)
@@ -340,10 +354,13 @@ class Controller:
             self._drop_work(host)
 
     def _look_at_records(self) -> None:
-        marked, most = self._marks.records, self._settings.record_writes
+        marks, most = self._marks, self._settings.record_writes
         if self._settings.assign is not Assign.PODS:
-            marked.clear()
-        while marked and self._in_flight["record"] < most:
+            marks.records.clear()
+            marks.told.clear()
+        left = LOOKS
+        while (marked := marks.records or marks.told) and self._in_flight["record"] < most and left:
+            left -= 1
             ref = next(iter(marked))
             del marked[ref]
             action = self._records.next(ref, self._now)
@@ -351,6 +368,15 @@ class Controller:
             self._timers.set(owner, self._records.due)
             if action is not None:
                 self._issue(owner, action)
+
+    def _come_again(self) -> None:
+        """Have the rest looked at as soon as others have had their turn."""
+        full = self._in_flight["record"] >= self._settings.record_writes
+        more = self._marks.hosts or (self._marks.waiting and not full)
+        self._timers.set(_MORE, self._now if more else None)
+
+    def _take_more(self, owner: _Owner) -> None:
+        """Do nothing: whatever is marked is looked at in any case."""
 
     def _look_at_conditions(self) -> None:
         marked, most = self._conditions.marked, self._settings.condition_writes
@@ -392,16 +418,17 @@ class Controller:
         self._conditions.mark_all()
 
     def _mark_records(self) -> None:
-        """Look at the records that wait for no host; the others are told of when theirs is read.
+        """Look at the records that are missing, that are left over, or that wait for no host.
 
-        To look at all twice would keep the first write of a new leader waiting.
+        The others are told of when their host is read: to look at all twice would keep the first
+        write of a new leader waiting.
         """
-        needed = self._desired.records
-        marked = [ref for ref in self._records.names if ref not in needed]
+        needed, stored = self._desired.records, self._records.names
+        marked = [ref for ref in stored if ref not in needed]
         marked += [
             ref
             for ref, need in needed.items()
-            if need.host is None or attachment(need.identity) is None
+            if ref not in stored or need.host is None or attachment(need.identity) is None
         ]
         self._marks.records.update(dict.fromkeys(marked))
 
@@ -493,7 +520,9 @@ class Controller:
         changed, work.changed = work.changed, {}
         for folded in changed:
             needs = list(self._desired.needed_by(work.host, folded))
-            self._marks.records.update((self._desired.name(need), None) for need in needs)
+            for ref in map(self._desired.name, needs):
+                said = self._records.says_assigned(ref)
+                (self._marks.told if said else self._marks.records)[ref] = None
             condition = work.refusal(folded)
             if work.status(folded) is Status.PROVED:
                 self._conditions.prove(folded)
@@ -555,11 +584,17 @@ class Controller:
         if isinstance(result, Failure) and result.kind in {Fault.FORBIDDEN, Fault.NOT_FOUND}:
             self._unlistable.add(group)
         shown = result.hosts if isinstance(result, HostList) else {}
-        for host, work in self._works.items():
-            if _Group(host.subscription, host.group, host.is_scale_set) == group:
-                work.show(shown.get(host), self._now)
-                self._spread(work)
-                self._marks.hosts[host] = None
+        listed = [
+            host
+            for host in self._works
+            if _Group(host.subscription, host.group, host.is_scale_set) == group
+        ]
+        # First those on which a pod waits for its record.
+        stored = self._records.names
+        waited_for = {need.host for ref, need in self._desired.records.items() if ref not in stored}
+        for host in sorted(listed, key=lambda each: each not in waited_for):
+            self._works[host].show(shown.get(host), self._now)
+            self._marks.hosts[host] = None
 
     # Gates.
 
@@ -861,6 +896,7 @@ _TAKERS: dict[str, Callable[[Controller, _Owner, Action, Result], None]] = {
 _TIMERS: dict[str, Callable[[Controller, _Owner], None]] = {
     "ledgers": Controller._relist_ledgers,
     "reconcile": Controller._survey,
+    "more": Controller._take_more,
     "host": Controller._take_host_time,
     "record": Controller._take_record_time,
     "condition": Controller._take_condition_time,

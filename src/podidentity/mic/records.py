@@ -8,7 +8,7 @@ a record is kept, and before it is deleted, so that none outlives MIC.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, KeysView
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -92,9 +92,15 @@ class Records:
         return True
 
     @property
-    def names(self) -> list[ObjectRef]:
+    def names(self) -> KeysView[ObjectRef]:
         """The names of all stored records."""
-        return list(self._stored)
+        return self._stored.keys()
+
+    def says_assigned(self, ref: ObjectRef) -> bool:
+        """Whether the record of this name is there, and says Assigned."""
+        stored = self._stored.get(ref)
+        record = None if stored is None else stored.record
+        return record is not None and record.state is Assignment.ASSIGNED
 
     def forget_flights(self) -> None:
         """Take that the results of calls under way will not come: another leads."""

@@ -32,8 +32,6 @@ HELLO_SECONDS = 5.0
 """Timeout for the first message of a client."""
 RATE, BURST = 10_000, 2_000
 """Questions of one client in a second; a worker handles a third as many new connections."""
-AT_ONCE = 4
-"""Messages read from one client before the event loop goes on to others."""
 SEND_BUFFER = 512 * 1024
 """Limit of unread answers, in bytes."""
 
@@ -204,25 +202,25 @@ class _Client:
             self._server.left(self)
 
     def _read(self) -> None:
-        for _ in range(AT_ONCE):
-            try:
-                packet = self._connection.recv(wire.LARGEST + 1)
-            except (BlockingIOError, InterruptedError):
-                return
-            except OSError:
-                packet = b""
-            if not packet:
-                self.close()
-                return
-            try:
-                message = wire.parse_from_serve(packet)
-            except wire.Unreadable as error:
-                self._refuse(str(error))
-                return
-            self._take(message)
-            asked = len(message.questions) if isinstance(message, wire.Questions) else 1
-            if self._connection.fileno() < 0 or self._paused(asked):
-                return
+        """Read one message; the event loop comes again for the next, after those of others."""
+        try:
+            packet = self._connection.recv(wire.LARGEST + 1)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            packet = b""
+        if not packet:
+            self.close()
+            return
+        try:
+            message = wire.parse_from_serve(packet)
+        except wire.Unreadable as error:
+            self._refuse(str(error))
+            return
+        self._take(message)
+        asked = len(message.questions) if isinstance(message, wire.Questions) else 1
+        if self._connection.fileno() >= 0:
+            self._pause_after(asked)
 
     def _take(self, message: wire.FromServe) -> None:
         if isinstance(message, wire.Hello):
@@ -283,18 +281,17 @@ class _Client:
             question.address, question.port, question.own, clients=question.clients
         )
 
-    def _paused(self, count: int) -> bool:
-        """Count questions; if there were too many, stop reading for a while and return True."""
-        wait = 0.0
+    def _pause_after(self, count: int) -> None:
+        """Count questions; if there were too many, stop reading for a while."""
+        wait, now = 0.0, self._loop.time()
         for _ in range(count):
-            wait = self._questions.take(self._loop.time())
+            wait = self._questions.take(now)
         if not wait:
-            return False
+            return
         self._server.say("process %s asks more than %s times a second: it waits", self._pid, RATE)
         self._loop.remove_reader(self._connection)
         self._timer.cancel()
         self._timer = self._loop.call_later(max(wait, 0.01), self._resume)
-        return True
 
     def _resume(self) -> None:
         self._loop.add_reader(self._connection, self._read)

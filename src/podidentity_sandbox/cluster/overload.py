@@ -47,7 +47,7 @@ async def befall(
     await asyncio.sleep(weather.seconds("answers", "apiserver"))
     who = "principal" if _PRINCIPAL.fullmatch(user.name) else user.name
     kind = f"{who} {info.verb} {info.resource or info.path}"
-    blow = weather.blow("apiserver", kind)
+    blow = weather.blow("apiserver", kind, about=info.path)
     if blow is None or await blow.passes():
         return None
     match blow.effect:

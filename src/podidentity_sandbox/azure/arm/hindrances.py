@@ -40,7 +40,9 @@ def hindered(call: ArmCall, action: str, answer: Callable[[ArmCall], Reply]) -> 
     """
     method = call.request.method
     kind = f"{method} {call.request.path.rstrip('/').split('/')[-2]}"
-    blow = call.world.weather.blow("arm", kind, writes=method not in _READS)
+    blow = call.world.weather.blow(
+        "arm", kind, writes=method not in _READS, about=call.request.path
+    )
     if blow is None:
         return answer(call)
     match blow.effect:

@@ -261,7 +261,7 @@ def _patched(call: ArmCall, machines: Machines) -> Reply:
     if "identity" not in body:
         return Reply.json(_json(call, machines))
     changed = with_identity(call.world, call.caller, machines, body["identity"])
-    outcome = call.world.weather.outcome()
+    outcome = call.world.weather.outcome(machines.id)
     changed = replace(
         changed, settled_at=call.now + outcome.seconds, failed=outcome.error is not None
     )
