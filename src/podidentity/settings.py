@@ -144,6 +144,39 @@ NET_FOLDER, SERVE_FOLDER = "net", "serve"
 """Names of the folders in `handover_dir`: that of `net` is closed to `serve`."""
 
 
+# ---- Flags that NMI and MIC have alike
+
+_KUBECONFIG = flag(
+    "--kubeconfig",
+    envvar="KUBECONFIG",
+    text="Kubeconfig file. Default: the pod's service account.",
+)
+_FORCE_NAMESPACED = flag(
+    "--forceNamespaced",
+    kind="switch",
+    envvar="FORCENAMESPACED",
+    text="No effect: pod, binding and identity always share a namespace, unless "
+    "`--compat-cross-namespace`.",
+)
+_OUTLIVES = flag(
+    "--authorization-outlives",
+    parse=parse_duration,
+    metavar="DURATION",
+    shown="12h",
+    text="How long the last decision of RBAC counts while the API server is away.",
+)
+_ENVIRONMENT_FILE = flag(
+    "--azure-environment-file",
+    envvar="AZURE_ENVIRONMENT_FILEPATH",
+    text="JSON file that describes an Azure Stack Hub, for `--cloud=AzureStackCloud`.",
+)
+_LOG_FORMAT = flag(
+    "--log-format", choices=("text", "json"), text="Log lines for people or for programs."
+)
+_VERBOSITY = flag("-v", "--v", parse=_parse_level, text="Verbosity; from 4 on more is logged.")
+_USER_AGENT = flag("--custom-user-agent", text="Appended to the User-Agent.")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Compat:
     """Flags that bring rules of the archived project back.
@@ -208,14 +241,7 @@ class NmiSettings:
     """Settings of the node agent; defaults as those of the archived project where it had them."""
 
     node: str = field(metadata=flag("--node", text="Name of this node in Kubernetes. Required."))
-    kubeconfig: str | None = field(
-        default=None,
-        metadata=flag(
-            "--kubeconfig",
-            envvar="KUBECONFIG",
-            text="Kubeconfig file. Default: the pod's service account.",
-        ),
-    )
+    kubeconfig: str | None = field(default=None, metadata=_KUBECONFIG)
 
     listen_address: str = field(
         default="127.0.0.1",
@@ -277,16 +303,7 @@ class NmiSettings:
             "for the record.",
         ),
     )
-    force_namespaced: bool = field(
-        default=False,
-        metadata=flag(
-            "--forceNamespaced",
-            kind="switch",
-            envvar="FORCENAMESPACED",
-            text="No effect: pod, binding and identity always share a namespace, unless "
-            "`--compat-cross-namespace`.",
-        ),
-    )
+    force_namespaced: bool = field(default=False, metadata=_FORCE_NAMESPACED)
     only_own_records: bool = field(
         default=True,
         metadata=flag(
@@ -411,16 +428,7 @@ class NmiSettings:
             "use any identity.",
         ),
     )
-    authorization_outlives: float = field(
-        default=12 * 3600.0,
-        metadata=flag(
-            "--authorization-outlives",
-            parse=parse_duration,
-            metavar="DURATION",
-            shown="12h",
-            text="How long the last decision of RBAC counts while the API server is away.",
-        ),
-    )
+    authorization_outlives: float = field(default=12 * 3600.0, metadata=_OUTLIVES)
     attestation: AttestationMode = field(
         default=AttestationMode.KERNEL,
         metadata=flag(
@@ -574,14 +582,7 @@ class NmiSettings:
         ),
     )
     """The command line has its name; `cli.nmi.settings_from` makes it a Cloud."""
-    environment_file: str = field(
-        default="",
-        metadata=flag(
-            "--azure-environment-file",
-            envvar="AZURE_ENVIRONMENT_FILEPATH",
-            text="JSON file that describes an Azure Stack Hub, for `--cloud=AzureStackCloud`.",
-        ),
-    )
+    environment_file: str = field(default="", metadata=_ENVIRONMENT_FILE)
     more_authorities: frozenset[Authority] = field(
         default=frozenset(),
         metadata=flag(
@@ -637,12 +638,7 @@ class NmiSettings:
         ),
     )
 
-    log_format: Literal["text", "json"] = field(
-        default="text",
-        metadata=flag(
-            "--log-format", choices=("text", "json"), text="Log lines for people or for programs."
-        ),
-    )
+    log_format: Literal["text", "json"] = field(default="text", metadata=_LOG_FORMAT)
     audit_log: str = field(
         default="",
         metadata=flag(
@@ -697,13 +693,8 @@ class NmiSettings:
             text="Port of `/debug`, on loopback only: the agent's state, without secrets; 0: none.",
         ),
     )
-    verbosity: int = field(
-        default=0,
-        metadata=flag("-v", "--v", parse=_parse_level, text="Verbosity; from 4 on more is logged."),
-    )
-    custom_user_agent: str = field(
-        default="", metadata=flag("--custom-user-agent", text="Appended to the User-Agent.")
-    )
+    verbosity: int = field(default=0, metadata=_VERBOSITY)
+    custom_user_agent: str = field(default="", metadata=_USER_AGENT)
 
     def __post_init__(self) -> None:
         if not self.node:
@@ -753,14 +744,7 @@ class NmiSettings:
 class MicSettings:
     """Settings of the controller; defaults as those of the archived project where it had them."""
 
-    kubeconfig: str | None = field(
-        default=None,
-        metadata=flag(
-            "--kubeconfig",
-            envvar="KUBECONFIG",
-            text="Kubeconfig file. Default: the pod's service account.",
-        ),
-    )
+    kubeconfig: str | None = field(default=None, metadata=_KUBECONFIG)
     own_namespace: str = field(
         default="",
         metadata=flag(
@@ -849,16 +833,7 @@ class MicSettings:
             "pod; `observe` and `off`: it is.",
         ),
     )
-    authorization_outlives: float = field(
-        default=12 * 3600.0,
-        metadata=flag(
-            "--authorization-outlives",
-            parse=parse_duration,
-            metavar="DURATION",
-            shown="12h",
-            text="How long the last decision of RBAC counts while the API server is away.",
-        ),
-    )
+    authorization_outlives: float = field(default=12 * 3600.0, metadata=_OUTLIVES)
     exceptions_in: frozenset[str] = field(
         default=frozenset(),
         metadata=flag(
@@ -870,16 +845,7 @@ class MicSettings:
             "whether they have effect.",
         ),
     )
-    force_namespaced: bool = field(
-        default=False,
-        metadata=flag(
-            "--forceNamespaced",
-            kind="switch",
-            envvar="FORCENAMESPACED",
-            text="No effect: pod, binding and identity always share a namespace, unless "
-            "`--compat-cross-namespace`.",
-        ),
-    )
+    force_namespaced: bool = field(default=False, metadata=_FORCE_NAMESPACED)
     cross_namespace: bool = field(
         default=False,
         metadata=flag(
@@ -942,14 +908,7 @@ class MicSettings:
             "with `--azure-environment-file`. That of `--cloudconfig` counts before it.",
         ),
     )
-    environment_file: str = field(
-        default="",
-        metadata=flag(
-            "--azure-environment-file",
-            envvar="AZURE_ENVIRONMENT_FILEPATH",
-            text="JSON file that describes an Azure Stack Hub, for `--cloud=AzureStackCloud`.",
-        ),
-    )
+    environment_file: str = field(default="", metadata=_ENVIRONMENT_FILE)
     token_file: str = field(
         default="",
         metadata=flag(
@@ -1007,19 +966,9 @@ class MicSettings:
             text="Port of `/metrics`, on all addresses; 0: none.",
         ),
     )
-    log_format: Literal["text", "json"] = field(
-        default="text",
-        metadata=flag(
-            "--log-format", choices=("text", "json"), text="Log lines for people or for programs."
-        ),
-    )
-    verbosity: int = field(
-        default=0,
-        metadata=flag("-v", "--v", parse=_parse_level, text="Verbosity; from 4 on more is logged."),
-    )
-    custom_user_agent: str = field(
-        default="", metadata=flag("--custom-user-agent", text="Appended to the User-Agent.")
-    )
+    log_format: Literal["text", "json"] = field(default="text", metadata=_LOG_FORMAT)
+    verbosity: int = field(default=0, metadata=_VERBOSITY)
+    custom_user_agent: str = field(default="", metadata=_USER_AGENT)
 
     def __post_init__(self) -> None:
         if not OBJECT_NAME.fullmatch(self.own_namespace):

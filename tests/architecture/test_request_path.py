@@ -41,7 +41,7 @@ from tests.adapters.scripted import answers, scripted
 from tests.adapters.test_imds import TOKEN as IMDS_TOKEN
 from tests.adapters.test_permission_cache import Server
 from tests.fakes import VAULT, binding, cluster, identity, pod
-from tests.nmi.talking import talking
+from tests.nmi.talking import started_listener, talking
 
 MOST_WARM, MOST_COLD = 5, 20
 OURS = Path(podidentity.__file__).parent
@@ -140,7 +140,7 @@ async def agent(folder: Path) -> AsyncIterator[Listener]:
             clock=clock,
             policy=RoutePolicy(allow=AllowList(METADATA_ALLOWED)),
         )
-        listener = await Listener.start(pipeline, "127.0.0.1", 0, memo=pipeline)
+        listener = started_listener(pipeline, memo=pipeline)
         try:
             yield listener
         finally:

@@ -114,7 +114,7 @@ def test_a_machine_that_azure_does_not_let_change_keeps_its_ledger(
     path = written(ledgers, orders)
     orders.weather("arm=[{effect: denied, kind: PATCH *}]")
     ran = podidentity("disable", "--detach")
-    assert (ran.code, "Cannot detach from scale set" in ran.err) == (1, True)
+    assert (ran.code, f"Cannot detach {orders.name} from scale set" in ran.err) == (1, True)
     assert ledgers.get(path) is not None
     orders.weather()
     assert podidentity("disable", "--detach").code == 0

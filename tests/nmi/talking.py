@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+import socket
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
 from podidentity.nmi.server.listener import IsLocal, Listener, is_local
 from podidentity.nmi.server.messages import Handler, Limits
+from podidentity.supervisor.listeners import listening_socket
 
 
 @dataclass
@@ -77,12 +79,31 @@ async def until(holds: Callable[[], bool]) -> None:
         await asyncio.sleep(0.001)
 
 
+def started_listener(
+    handler: Handler,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    limits: Limits | None = None,
+    *,
+    sockets: Sequence[socket.socket] = (),
+    **more: Any,
+) -> Listener:
+    """Serve a handler on sockets that listen already, or on `host`:`port` (0: any).
+
+    The listener closes the sockets when it ends. Raises ListenError.
+    """
+    listener = Listener(handler, limits, **more)
+    for each in sockets or [listening_socket(host, port)]:
+        listener.accept_from(each)
+    return listener
+
+
 @asynccontextmanager
 async def listening(
     handler: Handler, *, local: IsLocal = is_local, **limits: Any
 ) -> AsyncIterator[Listener]:
     """Serve a handler on loopback, whose connections are the node's own unless `local` says no."""
-    listener = await Listener.start(handler, "127.0.0.1", 0, Limits(**limits), local=local)
+    listener = started_listener(handler, limits=Limits(**limits), local=local)
     try:
         yield listener
     finally:

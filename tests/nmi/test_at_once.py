@@ -24,7 +24,7 @@ from podidentity.nmi.server.messages import (
     render,
 )
 from tests.nmi.echoing import GET, Echo
-from tests.nmi.talking import talking, until
+from tests.nmi.talking import started_listener, talking, until
 
 AT_ONCE = b"GET /at-once HTTP/1.1\r\nHost: x\r\n\r\n"
 LAST = AT_ONCE[:-2] + b"Connection: close\r\n\r\n"
@@ -75,7 +75,7 @@ async def serving(
     echo: Echo, memo: Remembering | None = None, **limits: Any
 ) -> AsyncIterator[Listener]:
     memo = memo or Remembering()
-    listener = await Listener.start(echo, "127.0.0.1", 0, Limits(**limits), memo=memo)
+    listener = started_listener(echo, limits=Limits(**limits), memo=memo)
     try:
         yield listener
     finally:

@@ -16,11 +16,10 @@ from podidentity.core.errors import NotReady
 from podidentity.core.resources import ClientId, ObjectRef, TokenRequest
 from podidentity.nmi.request.decision import Granted, Outcome
 from podidentity.nmi.request.host_token import HostCallers
-from podidentity.nmi.server.listener import Listener
 from podidentity.nmi.server.messages import Caller
 from tests.fakes import CLIENT, OTHER_CLIENT, VAULT, binding, identity, pod
 from tests.nmi.agents import Agent, agent
-from tests.nmi.talking import Reply, talking
+from tests.nmi.talking import Reply, started_listener, talking
 from tests.nmi.worlds import World, error_of
 
 # Recorded from the provider's own Go code, https://github.com/Azure/
@@ -168,7 +167,7 @@ async def test_the_kernel_is_asked_about_the_address_of_ours_that_was_connected_
     """Another process may connect from the provider's port to another one."""
     async with agent(*WORLD) as nmi:
         known(nmi)
-        other = await Listener.start(nmi.pipeline, "127.0.0.3", 0)
+        other = started_listener(nmi.pipeline, "127.0.0.3", 0)
         try:
             reader, writer = await asyncio.open_connection("127.0.0.3", other.port)
             writer.write(REQUEST)

@@ -10,19 +10,19 @@ import pytest
 
 from podidentity.nmi.reporting.endpoints import Probes
 from podidentity.nmi.server.connection import SocketTransport
-from podidentity.nmi.server.listener import FOR_LOOKS, Listener
+from podidentity.nmi.server.listener import FOR_LOOKS
 from podidentity.nmi.server.messages import Limits
 from podidentity.supervisor.listeners import ListenError, listening_socket
 from tests.fakes import FakeClock
 from tests.nmi.echoing import GET, Echo
-from tests.nmi.talking import Talk, listening, talking
+from tests.nmi.talking import Talk, listening, started_listener, talking
 
 
 async def test_a_port_that_is_taken_is_named_with_the_way_to_find_who_has_it() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(ListenError) as refusal:
-            await Listener.start(Probes({}, FakeClock()), "127.0.0.1", port)
+            started_listener(Probes({}, FakeClock()), "127.0.0.1", port)
     said = str(refusal.value)
     assert said.startswith(f"cannot listen on 127.0.0.1:{port}: Address already in use. ")
     assert f"`ss -ltnp 'sport = :{port}'`" in said
@@ -30,7 +30,7 @@ async def test_a_port_that_is_taken_is_named_with_the_way_to_find_who_has_it() -
 
 async def test_an_address_that_the_node_does_not_have_is_named() -> None:
     with pytest.raises(ListenError, match=r"^cannot listen on 192\.0\.2\.1:0: Cannot assign"):
-        await Listener.start(Probes({}, FakeClock()), "192.0.2.1", 0)
+        started_listener(Probes({}, FakeClock()), "192.0.2.1", 0)
 
 
 async def test_an_address_that_will_be_there_later_can_be_listened_on() -> None:
@@ -41,7 +41,7 @@ async def test_an_address_that_will_be_there_later_can_be_listened_on() -> None:
 async def test_one_listener_serves_several_sockets_that_listened_before() -> None:
     sockets = [listening_socket("127.0.0.1", 0), listening_socket("127.0.0.2", 0)]
     ends = [each.getsockname() for each in sockets]
-    listener = await Listener.start(Echo(), sockets=sockets)
+    listener = started_listener(Echo(), sockets=sockets)
     for address, port in ends:
         reader, writer = await asyncio.open_connection(address, port)
         writer.write(GET)
@@ -53,12 +53,12 @@ async def test_one_listener_serves_several_sockets_that_listened_before() -> Non
 
 async def test_connections_wait_in_a_socket_that_another_keeps_while_nobody_accepts() -> None:
     kept = listening_socket("127.0.0.1", 0)
-    first = await Listener.start(Echo(), sockets=[kept.dup()])
+    first = started_listener(Echo(), sockets=[kept.dup()])
     await first.close(0.0)
     with socket.create_connection(kept.getsockname()) as client:
         client.sendall(GET)
         client.setblocking(False)
-        second = await Listener.start(Echo(), sockets=[kept.dup()])
+        second = started_listener(Echo(), sockets=[kept.dup()])
         received = await asyncio.get_running_loop().sock_recv(client, 100)
         assert received.startswith(b"HTTP/1.1 200 OK\r\n")
         await second.close(0.0)
@@ -164,7 +164,7 @@ async def test_a_process_without_descriptors_pauses_and_goes_on(
             return super().accept()
 
     found = listening_socket("127.0.0.1", 0)
-    listener = await Listener.start(Echo(), sockets=[Exhausted(fileno=found.detach())])
+    listener = started_listener(Echo(), sockets=[Exhausted(fileno=found.detach())])
     async with talking(listener) as talk:
         assert (await talk.ask(GET)).status == 200
     assert "Too many open files" in caplog.text
@@ -177,7 +177,7 @@ async def test_the_kubelet_is_answered_while_pods_hold_all_places_of_the_probe_p
 
     probes = Probes({}, FakeClock())
     probe = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
-    listener = await Listener.start(probes, "127.0.0.1", 0, FOR_LOOKS, local=from_kubelet)
+    listener = started_listener(probes, limits=FOR_LOOKS, local=from_kubelet)
     pods = []
     for number in range(20 * FOR_LOOKS.per_address):
         address = f"127.0.1.{number // FOR_LOOKS.per_address}"
@@ -197,7 +197,7 @@ async def test_the_kubelet_is_answered_while_pods_hold_all_places_of_the_probe_p
 
 async def test_thousands_of_connections_from_one_address_leave_the_others_their_places() -> None:
     limits = Limits()
-    listener = await Listener.start(
+    listener = started_listener(
         Echo(), "127.0.0.1", 0, limits, local=lambda remote, _: remote == "127.0.0.9"
     )
     hogs = [await asyncio.open_connection("127.0.0.1", listener.port) for _ in range(1000)]

@@ -20,7 +20,7 @@ from podidentity.nmi.server.messages import Limits, Request, Response
 from tests.fakes import FakeAttestor, pod
 from tests.nmi.hostile import PLAIN, asking
 from tests.nmi.pipelines import World
-from tests.nmi.talking import until
+from tests.nmi.talking import started_listener, until
 
 CONNECTIONS, AT_ONCE = 400, 40
 LIMITS = Limits(
@@ -116,7 +116,7 @@ async def test_however_connections_end_nothing_of_them_stays() -> None:
         await asyncio.sleep(random.choice(PAUSES))
         return await world.pipeline(request)
 
-    listener = await Listener.start(
+    listener = started_listener(
         slow, "127.0.0.1", 0, LIMITS, memo=world.pipeline, local=lambda *_: False
     )
     places = asyncio.Semaphore(AT_ONCE)

@@ -12,6 +12,7 @@ from podidentity.adapters.server_certificate import ServerCertificate
 from podidentity.nmi.server.listener import FOR_LOOKS, HANDSHAKES_AT_ONCE, Listener
 from podidentity.nmi.server.messages import Request, Response
 from tests.fakes import FakeClock
+from tests.nmi.talking import started_listener
 
 PAGE = b"x" * 3_000_000
 GET = b"GET /metrics HTTP/1.1\r\nHost: n\r\n\r\n"
@@ -26,7 +27,7 @@ async def listener() -> AsyncIterator[Listener]:
     clock, certificate = FakeClock(), ServerCertificate("n1")
     running = asyncio.create_task(certificate.run(clock))
     await clock.somebody_sleeps()
-    made = await Listener.start(page, "127.0.0.1", 0, FOR_LOOKS, tls=certificate.context)
+    made = started_listener(page, limits=FOR_LOOKS, tls=certificate.context)
     yield made
     await made.close(0.0)
     running.cancel()

@@ -17,9 +17,10 @@ https://github.com/kubernetes/client-go/blob/master/tools/cache/reflector.go
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
@@ -210,3 +211,33 @@ def _is_older(version: str, than: str) -> bool:
     https://github.com/kubernetes/enhancements/tree/master/keps/sig-api-machinery/5504-comparable-resource-version
     """
     return version.isdecimal() and than.isdecimal() and int(version) < int(than)
+
+
+class Reflectors:
+    """All lists that a program follows."""
+
+    def __init__(self, server: KubeApi, sources: Sequence[Source], clock: Clock) -> None:
+        self._reflectors = [Reflector(server, source, clock=clock) for source in sources]
+
+    async def run(self) -> None:
+        """Watch until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for reflector in self._reflectors:
+                group.create_task(reflector.run())
+
+    def problems(self) -> Sequence[str]:
+        """Return the lists that were never read; a later outage of the API server is no problem."""
+        return [
+            f"{reflector.what} not read yet{f': {reflector.trouble}' if reflector.trouble else ''}"
+            for reflector in self._reflectors
+            if not reflector.synced
+        ]
+
+    def followed(self) -> list[Reflector]:
+        """Return all reflectors."""
+        return list(self._reflectors)
+
+    @property
+    def all_read(self) -> bool:
+        """Whether each list was read once."""
+        return all(reflector.synced for reflector in self._reflectors)

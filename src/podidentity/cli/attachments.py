@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import click
 
 from podidentity.cli import azure_access
-from podidentity.cli.azure_access import asking, detach_command, host_name, on_each, progress
+from podidentity.cli.azure_access import detach_command, detach_from, host_name, on_each
 from podidentity.cli.controller import archived_mics
 from podidentity.cli.mic import PODS_OF_MIC
 from podidentity.cli.objects import Object, called, find_all, remove
@@ -23,7 +23,6 @@ from podidentity.cli.output import CommandError
 from podidentity.cli.rollout import is_ours, until
 from podidentity.core.resources import ObjectRef, ResourceId
 from podidentity.mic.objects import FINALIZER
-from podidentity.wire.arm import ArmError
 from podidentity.wire.kube import (
     AZURE_ASSIGNED_IDENTITIES,
     AZURE_IDENTITY_LEDGERS,
@@ -118,18 +117,7 @@ async def detach(kube: Kube, cloud: Cloud | None, places: Iterable[str], seconds
 async def _detach(kube: Kube, arm: Arm, from_it: Attached) -> None:
     """Detach all of a ledger from its machine, and then delete the ledger."""
     if from_it.identities:
-        where = host_name(from_it.host)
-        click.echo(f"detaching from {where}")
-        with asking(f"detach from {where}", from_it.identities[0]):
-            said = progress(f"detaching from {where}")
-            try:
-                await arm.detach(from_it.host, *from_it.identities, progress=said)
-            except ArmError as error:
-                if not error.gone:
-                    raise
-                click.echo(f"{where} is gone")
-            else:
-                click.echo(f"detached from {where}")
+        await detach_from(arm, from_it.host, *from_it.identities)
     await remove(kube, from_it.ledger)
     click.echo(f"{called(from_it.ledger)} deleted")
 

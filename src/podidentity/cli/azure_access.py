@@ -157,6 +157,24 @@ async def on_each(hosts: Sequence[_T], change: Callable[[_T], Awaitable[None]]) 
         raise failures[0]
 
 
+async def detach_from(arm: Arm, host: Host, *identities: ResourceId) -> None:
+    """Detach identities from a machine and say how it goes; one that is gone has none.
+
+    Raises CommandError.
+    """
+    where, names = host_name(host), ", ".join(each.name for each in identities)
+    click.echo(f"detaching from {where}")
+    with asking(f"detach {names} from {where}", identities[0]):
+        try:
+            await arm.detach(host, *identities, progress=progress(f"detaching from {where}"))
+        except ArmError as error:
+            if not error.gone:
+                raise
+            click.echo(f"{where} is gone")
+        else:
+            click.echo(f"detached from {where}")
+
+
 @contextmanager
 def asking(what: str, about: ResourceId) -> Iterator[None]:
     """Turn an ArmError of the block into a CommandError: `Cannot WHAT. Azure says …`."""

@@ -15,7 +15,7 @@ import click
 from podidentity.cli import azure_access, completing
 from podidentity.cli.add_request import binding_ref
 from podidentity.cli.agent_choices import choices_of_nmi
-from podidentity.cli.azure_access import asking, host_name, on_each, progress, timeout_option
+from podidentity.cli.azure_access import detach_from, host_name, on_each, timeout_option
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
 from podidentity.cli.controller import who_attaches
 from podidentity.cli.federation import remove_account
@@ -25,9 +25,7 @@ from podidentity.cli.parameters import Name, cloud_options
 from podidentity.cli.use_roles import take_unneeded
 from podidentity.core.authorities import Cloud
 from podidentity.core.federation import has_an_account
-from podidentity.core.hosts import Host
-from podidentity.core.resources import AzureIdentity, ObjectRef, ResourceId
-from podidentity.wire.arm import ArmError
+from podidentity.core.resources import AzureIdentity, ObjectRef
 from podidentity.wire.kube import AZURE_IDENTITIES, AZURE_IDENTITY_BINDINGS
 from podidentity.wire.manifests import parse_identity
 
@@ -145,28 +143,9 @@ async def _detach(
         )
         return
     cloud = cloud or (await choices_of_nmi(kube)).cloud
-    await _detach_from(hosts, parsed.resource_id, cloud, seconds)
-
-
-async def _detach_from(
-    hosts: list[Host], identity: ResourceId, cloud: Cloud | None, seconds: float
-) -> None:
+    identity_id = parsed.resource_id
     async with azure_access.azure(cloud, seconds) as arm:
-
-        async def detach(host: Host) -> None:
-            where = host_name(host)
-            click.echo(f"detaching from {where}")
-            with asking(f"detach {identity.name} from {where}", identity):
-                try:
-                    await arm.detach(host, identity, progress=progress(f"detaching from {where}"))
-                except ArmError as error:
-                    if not error.gone:
-                        raise
-                    click.echo(f"{where} is gone")
-                else:
-                    click.echo(f"detached from {where}")
-
-        await on_each(hosts, detach)
+        await on_each(hosts, lambda host: detach_from(arm, host, identity_id))
 
 
 def _ref(found: Object) -> ObjectRef:

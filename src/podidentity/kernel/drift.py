@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from podidentity.kernel import netlink
@@ -48,14 +49,8 @@ def pending(notices: socket.socket, table: str) -> Notice:
     """Read the pending notifications, at most 256 datagrams, and summarize them for `table`."""
     named = table.encode() + b"\0"
     touched, cause = False, ""
-    for _ in range(_MOST_AT_ONCE):
-        try:
-            datagram = notices.recv(_DATAGRAM)
-        except BlockingIOError:
-            break
-        except OSError as error:
-            if error.errno != errno.ENOBUFS:
-                raise
+    for datagram in _read(notices):
+        if datagram is None:
             touched = True
             continue
         # kube-proxy changes thousands of rules at once, so this searches bytes and decodes nothing.
@@ -72,20 +67,27 @@ def routing_touched(notices: socket.socket, imds: str) -> bool:
     Each pod has a route of its own: of routes only those to IMDS count, and default routes.
     """
     address, touched = socket.inet_aton(imds), False
-    for _ in range(_MOST_AT_ONCE):
-        try:
-            datagram = notices.recv(_DATAGRAM)
-        except BlockingIOError:
-            break
-        except OSError as error:
-            if error.errno != errno.ENOBUFS:
-                raise
+    for datagram in _read(notices):
+        if datagram is None:
             touched = True
             continue
         for each in netlink.decode(datagram):
             of_pods = each.kind in _ROUTES and each.payload[1] != 0 and address not in each.payload
             touched = touched or not of_pods
     return touched
+
+
+def _read(notices: socket.socket) -> Iterator[bytes | None]:
+    """Yield the pending datagrams, at most 256; None where the kernel had no room for some."""
+    for _ in range(_MOST_AT_ONCE):
+        try:
+            yield notices.recv(_DATAGRAM)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:
+                raise
+            yield None
 
 
 def committer(datagram: bytes) -> str:

@@ -211,7 +211,7 @@ def mic(
             _mount(each["spec"]["template"]["spec"], cloud_config)
             by_proxy(each["spec"]["template"]["spec"], proxy_secret)
         for place in (each["metadata"], *each.get("subjects", ())):
-            # The Lease is in `default` wherever MIC is: there the archived one has its lock.
+            # The Lease stays in `default`: there the archived MIC has its lock.
             if place.get("namespace") == NAMESPACE:
                 place["namespace"] = namespace
     if managed_identity or cloud_config:
@@ -446,5 +446,5 @@ def _documents(name: str) -> list[Manifest]:
     documents: list[Manifest] = []
     for document in yaml.load_all(text, Loader=_LOADER):
         documents.extend(document["items"] if document["kind"] == "List" else [document])
-    # YAML's anchors share values; whoever changes one must not change the others.
+    # YAML's anchors share values: a change of one must not change the others.
     return [json.loads(json.dumps(document)) for document in documents]

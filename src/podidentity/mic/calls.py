@@ -3,7 +3,7 @@
 The program feeds the controller with events (what it watches) and results (what came of a call),
 and does the calls that the controller returns. Every call has exactly one result, unless the
 leadership was lost meanwhile. A result is what the call asked for, or a `Failure`: one value with
-its kind, whoever refused.
+its kind, the same for Azure and for the API server.
 
 Times are seconds since 1970 that never go back: the program adds what has passed on the monotonic
 clock to the time at which it started.

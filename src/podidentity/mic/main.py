@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
 import os
 import signal
 import socket
@@ -44,8 +43,6 @@ from podidentity.wire.azure_environment import STACK, parse_environment
 from podidentity.wire.proxies import parse_proxies
 
 IMDS = ("169.254.169.254", 80)
-
-_log = logging.getLogger("podidentity.mic")
 
 
 async def run(settings: MicSettings) -> None:

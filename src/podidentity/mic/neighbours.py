@@ -1,14 +1,14 @@
 """Does the controller's calls at Azure and at the API server: one request each, and one result.
 
-Nothing is tried again here and nothing waits: when and what to ask again the controller decides,
-which knows all that is under way. So whatever is wrong becomes a Failure of one of few kinds.
+Nothing is tried again here and nothing waits: the controller knows all that is under way, and
+decides what to ask again and when. So every error becomes a Failure of one of few kinds.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 import httpx2
 
@@ -88,8 +88,6 @@ _PLURALS = {
     About.BINDING: AZURE_IDENTITY_BINDINGS,
     About.EXCEPTION: AZURE_POD_IDENTITY_EXCEPTIONS,
 }
-
-_A = TypeVar("_A")
 
 
 class NotLeading(Exception):

@@ -11,7 +11,6 @@ answered once and closed, and what is there names no tenant.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from http import HTTPStatus
@@ -26,7 +25,6 @@ SECONDS = 5.0
 AT_ONCE = 32
 """Connections."""
 
-_log = logging.getLogger("podidentity.http")
 
 Page = tuple[HTTPStatus, str, bytes]
 """Status, content type and body."""

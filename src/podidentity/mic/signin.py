@@ -298,7 +298,7 @@ class SignIn:
 
 
 def _worded(credential: Credential, error: TokenUnavailable) -> ArmError:
-    """Return the error for whoever operates MIC: cause and next step."""
+    """Return the error for the operator of MIC: cause and next step."""
     if not isinstance(error, TokenRefused):
         return ArmError("SignIn", f"by {credential}: {error}", status=503)
     steps = {

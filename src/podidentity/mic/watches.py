@@ -11,14 +11,13 @@ the next leader begins with what it needs.
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 
 import msgspec
 
-from podidentity.adapters.reflector import Reflector, Source
+from podidentity.adapters.reflector import Reflectors, Source
 from podidentity.core.hosts import Host, NotAnAzureNode
 from podidentity.core.ports import Clock
 from podidentity.core.resources import (
@@ -79,7 +78,7 @@ Tell = Callable[[Event], None]
 _log = logging.getLogger("podidentity.watch")
 
 
-class ControllerWatches:
+class ControllerWatches(Reflectors):
     """Follows the cluster, and tells its follower each event."""
 
     def __init__(
@@ -116,7 +115,7 @@ class ControllerWatches:
                     CLUSTER_ROLE_BINDINGS, self._put_role_binding, self._remove_role_binding
                 ),
             ]
-        self._reflectors = [Reflector(server, source, clock=clock) for source in sources]
+        super().__init__(server, sources, clock)
 
     def _source(
         self,
@@ -140,28 +139,10 @@ class ControllerWatches:
         """Have `tell` get each event; before `run`."""
         self._tell = tell
 
-    async def run(self) -> None:
-        """Watch until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            for reflector in self._reflectors:
-                group.create_task(reflector.run())
-
     @property
     def synced(self) -> bool:
         """Whether every list was read once."""
         return self._synced
-
-    def problems(self) -> Sequence[str]:
-        """Return the lists that were never read; a later outage of the API server is no problem."""
-        return [
-            f"{reflector.what} not read yet{f': {reflector.trouble}' if reflector.trouble else ''}"
-            for reflector in self._reflectors
-            if not reflector.synced
-        ]
-
-    def followed(self) -> list[Reflector]:
-        """Return all reflectors."""
-        return list(self._reflectors)
 
     def live(self, about: About, ref: ObjectRef) -> Live | None:
         """Return an AzureIdentity, a binding or an exception as it is now; None if it is gone."""
@@ -180,7 +161,7 @@ class ControllerWatches:
     # Callbacks
 
     def _listed(self) -> None:
-        if not self._synced and all(each.synced for each in self._reflectors):
+        if not self._synced and self.all_read:
             self._synced = True
             _log.info("the cluster has been read: %s pods need identities", len(self._pods))
             self._tell(Synced())

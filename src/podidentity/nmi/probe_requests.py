@@ -1,9 +1,9 @@
 """Answers `podidentity check --pod`: whether one pod's requests arrive here.
 
 The question is an annotation on NMI's own pod, and the answer an event about it: no port is opened,
-and whoever may ask may change pods in NMI's namespace, which no tenant may. The probe is sent as
-that from the probe pod, from the pod's own network, and by `net` itself. It shows a path and no
-caller: no token comes of it.
+and only those can ask who may change pods in NMI's namespace, which no tenant may. The probe is
+sent as that from the probe pod, from the pod's own network, and by `net` itself. It shows a path
+and no caller: no token comes of it.
 """
 
 from __future__ import annotations

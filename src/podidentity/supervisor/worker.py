@@ -6,7 +6,6 @@ A fork needs less memory and time than a new program: it shares all that this pr
 from __future__ import annotations
 
 import gc
-import logging
 import os
 import resource
 import signal
@@ -31,8 +30,6 @@ CANNOT_BEGIN = 1
 
 _REPORTS_AT_ONCE = 16
 _PAGE = os.sysconf("SC_PAGE_SIZE")
-
-_log = logging.getLogger("podidentity.supervisor")
 
 
 @dataclass(frozen=True, slots=True)

@@ -474,7 +474,7 @@ class Writer:
                 (whole if begun == len(data) else failed).append(each)
             if begun < len(data):
                 if begun or each is None:
-                    # A line that has begun is ended later, whoever waited for it.
+                    # A line that has begun is ended later, even if nobody waits for it any more.
                     self._rest = data[begun:]
                 elif isinstance(each, str):
                     self._batch.append(each)

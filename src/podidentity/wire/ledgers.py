@@ -87,7 +87,7 @@ def parse_ledger(raw: bytes | msgspec.Raw) -> Ledger:
 def host_of(raw: bytes | msgspec.Raw) -> Host | None:
     """Return the host that a ledger is about, also of one that cannot be read; None: it says none.
 
-    The name must be that host's: else whoever writes one could hide another's.
+    The name must be that host's: else the writer of one ledger could hide another's.
     """
     try:
         return Host.parse(_LOOSE.decode(raw).spec.host)

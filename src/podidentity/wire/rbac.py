@@ -5,7 +5,7 @@ do not count, because the owner of a namespace can make them. The API server let
 permission that he does not hold, so a tenant cannot make these ClusterRoleBindings for himself.
 
 A ClusterRoleBinding is owned by the Namespace that it is for, so that the cluster deletes it with
-that one: whoever makes a namespace of the same name later is another.
+that one, and a later namespace of the same name has no grant.
 https://kubernetes.io/docs/concepts/architecture/garbage-collection/#owners-dependents
 
 https://kubernetes.io/docs/reference/access-authn-authz/rbac/#privilege-escalation-prevention-and-bootstrapping

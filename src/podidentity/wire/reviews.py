@@ -19,7 +19,6 @@ RULE = "create on subjectaccessreviews.authorization.k8s.io"
 """The permission that the agent needs to ask, as its error messages name it."""
 
 TOKEN_PATH = "/apis/authentication.k8s.io/v1/tokenreviews"  # noqa: S105 - a path
-TOKEN_RULE = "create on tokenreviews.authentication.k8s.io"  # noqa: S105 - a permission
 
 SELF_PATH = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
 

@@ -79,8 +79,8 @@ class Connection:
         await self._session.close()
         await self._control.close()
 
-    async def _order(self, method: str, path: str, body: object = None) -> None:
-        async with self._control.request(method, path, json=body) as response:
+    async def _order(self, method: str, path: str) -> None:
+        async with self._control.request(method, path) as response:
             if response.status != 204:
                 raise AzureError(response.status, "Control", await response.text())
 
@@ -157,7 +157,7 @@ def _refusal(status: int, body: Json) -> AzureError:
 
 
 class ControlClient(Connection):
-    """Journals, the weather, and the life of tokens."""
+    """Journals, the weather, and the keys of Entra."""
 
     async def imds_requests(self) -> list[dict[str, Any]]:
         """Return every request that reached IMDS since the journal was cleared.
@@ -198,10 +198,6 @@ class ControlClient(Connection):
     async def withdraw_old_keys(self) -> None:
         """Let Entra publish only the keys that it signs with: what others signed is worthless."""
         await self._order("DELETE", "/entra/keys")
-
-    async def token_lifetime(self, seconds: int) -> None:
-        """Set how long an application's token lives."""
-        await self._order("PUT", "/entra/lifetime", {"seconds": seconds})
 
 
 # ---- App registrations and federated credentials, as the operator makes them: one call each.
@@ -271,10 +267,6 @@ class Registrations(Connection):
         made = await self._on(app, "POST", "/addPassword", {"passwordCredential": asked})
         return AppSecret(key_id=made["keyId"], value=made["secretText"])
 
-    async def remove_secret(self, app: App, key_id: str) -> None:
-        """Take a secret away from an app."""
-        await self._on(app, "POST", "/removePassword", {"keyId": key_id})
-
     async def add_certificate(self, app: App, pem: bytes) -> None:
         """Register a certificate, PEM, of an app; those that it has stay."""
         der = x509.load_pem_x509_certificate(pem).public_bytes(serialization.Encoding.DER)
@@ -282,10 +274,6 @@ class Registrations(Connection):
         new = {"type": "AsymmetricX509Cert", "usage": "Verify"}
         new["key"] = base64.b64encode(der).decode()
         await self._on(app, "PATCH", "", {"keyCredentials": [*have, new]})
-
-    async def remove_certificates(self, app: App) -> None:
-        """Take all certificates away from an app."""
-        await self._on(app, "PATCH", "", {"keyCredentials": []})
 
     async def add_federated_credential(
         self, owner: App | str, name: str, *, issuer: str, subject: str, audience: str = EXCHANGE
@@ -301,13 +289,6 @@ class Registrations(Connection):
             await self._on(owner, "POST", f"/{_CREDENTIALS}", {"name": name, **wanted})
         else:
             await self._of_identity("PUT", owner, name, {"properties": wanted})
-
-    async def delete_federated_credential(self, owner: App | str, name: str) -> None:
-        """Delete a credential of an app, or of an identity by its resource id."""
-        if isinstance(owner, App):
-            await self._on(owner, "DELETE", f"/{_CREDENTIALS}/{name}")
-        else:
-            await self._of_identity("DELETE", owner, name)
 
     async def graph(
         self, method: str, path: str, body: object = None, *, tenant: Tenant | None = None

@@ -8,7 +8,6 @@ Plain HTTP on a Unix socket in the sandbox's folder, which only its owner can op
     DELETE /entra/requests     forget them
     POST   /entra/keys         sign with new keys from now on; the old ones stay published
     DELETE /entra/keys         withdraw the old ones
-    PUT    /entra/lifetime     {"seconds": 3600}  that an application's token lives
 
 How late it is and what fails is the weather's to say (podidentity_sandbox.weather).
 """
@@ -18,7 +17,7 @@ from __future__ import annotations
 from podidentity_sandbox.azure.entra.service import Entra
 from podidentity_sandbox.azure.imds.service import Imds
 from podidentity_sandbox.azure.journal import Journal, NotSaved
-from podidentity_sandbox.azure.messages import BadBody, Reply, Request
+from podidentity_sandbox.azure.messages import Reply, Request
 from podidentity_sandbox.azure.state import World
 from podidentity_sandbox.azure.tokens import Issuers
 
@@ -48,8 +47,6 @@ class ControlApi:
             if request.method == "DELETE":
                 watched.journal.clear()
                 return Reply(status=204)
-        if (request.method, request.path) == ("PUT", "/entra/lifetime"):
-            return self._set_lifetime(request)
         return Reply.json({"error": f"no {request.method} {request.path} here"}, status=404)
 
     def _change_keys(self, method: str) -> Reply:
@@ -62,14 +59,4 @@ class ControlApi:
             self._journal.save()
         except NotSaved as error:
             return Reply.json({"error": str(error)}, status=500)
-        return Reply(status=204)
-
-    def _set_lifetime(self, request: Request) -> Reply:
-        try:
-            value = request.json_object().get("seconds")
-        except BadBody as error:
-            return Reply.json({"error": str(error)}, status=400)
-        if not isinstance(value, int) or value < 0:
-            return Reply.json({"error": "seconds must be a whole number, 0 or more"}, status=400)
-        self._world.token_lifetime = value
         return Reply(status=204)

@@ -68,12 +68,10 @@ async def azure(
     listeners: Listeners,
     *,
     clock: Callable[[], float] = time.time,
-    apiserver: str = f"https://{APISERVER_ADDRESS}",
 ) -> AsyncIterator[World]:
-    """Serve the Azure of `plan` while the context is open; `clock` is seconds since 1970.
-
-    `apiserver` is the URL by which AKS reaches its cluster, and Entra the keys of its issuer.
-    """
+    """Serve the Azure of `plan` while the context is open; `clock` is seconds since 1970."""
+    # AKS reaches its cluster there, and Entra the keys of its issuer.
+    apiserver = f"https://{APISERVER_ADDRESS}"
     world = World(plan, clock, WeatherInForce(plan.path))
     journal = Journal(plan.path / FILE, world)
     issuers = Issuers(world.tenants, journal.restore())

@@ -251,44 +251,6 @@ class RoleAssignment:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DenyAssignment:
-    """What nobody but Azure's own service may do at a scope and below, whatever roles they have."""
-
-    id: str
-    name: str
-    scope: str
-    spared: str
-    """Object id of that service's principal."""
-
-    def denies(self, object_id: str, action: str, scope: str) -> bool:
-        """Return whether it denies the principal an action there: every one but reading."""
-        inside = f"{scope.lower()}/".startswith(f"{self.scope.lower()}/")
-        return inside and object_id != self.spared and not action.lower().endswith("/read")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lock:
-    """A lock of a scope, and of all below it, that holds for everybody."""
-
-    id: str
-    name: str
-    scope: str
-    level: str
-    """ReadOnly or CanNotDelete."""
-    notes: str = ""
-
-    def hinders(self, method: str, scope: str) -> bool:
-        """Return whether a request of that method at `scope` is not to be done.
-
-        What holds something locked is not deleted either.
-        """
-        mine, its = f"{self.scope.lower()}/", f"{scope.lower()}/"
-        if method == "DELETE":
-            return its.startswith(mine) or mine.startswith(its)
-        return self.level == "ReadOnly" and its.startswith(mine)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
     """A long-running operation of ARM: it is done when its time has come."""
 
@@ -338,7 +300,6 @@ class World:
         self.principals: dict[str, Principal] = {}
         """By object id."""
         self.operations: dict[str, Operation] = {}
-        self.token_lifetime = 3600
         """Seconds that an application's token lives."""
         self.written: set[str] = set()
         """Ids, in lower case, below which a write is under way."""

@@ -27,6 +27,8 @@ CLOCK_SKEW = 300
 """Seconds by which Entra dates `iat` and `nbf` back."""
 MANAGED_LIFETIME = 86_400
 """Seconds that the token of a managed identity lives, however it was got."""
+APPLICATION_LIFETIME = 3600
+"""Seconds that an application's token lives."""
 
 
 class SignedInBy(StrEnum):

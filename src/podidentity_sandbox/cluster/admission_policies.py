@@ -120,7 +120,7 @@ def denials(spec: Obj, facts: Obj) -> Iterator[tuple[str, str]]:
 
 
 def _variables(named: Sequence[Obj], facts: Obj) -> Obj:
-    """Return their values; whoever uses one that cannot be evaluated cannot be evaluated either."""
+    """Return their values; an expression that uses one without a value cannot be evaluated."""
     values: Obj = {}
     for each in named:
         found = compiled_expression(each["expression"]).eval(data=facts | {"variables": values})

@@ -26,7 +26,6 @@ from podidentity_sandbox.cluster.tokens import load_key
 from podidentity_sandbox.plan import Plan
 from podidentity_sandbox.weather import WeatherInForce
 
-log = logging.getLogger(__name__)
 STOP_SECONDS = 1.0
 """How long open requests may take once the server is to stop; watches end at once."""
 

@@ -1,6 +1,6 @@
-"""The forms in which clients ask for objects: whole, as rows of a table, or metadata alone.
+"""The forms in which clients ask for objects: whole, or as rows of a table.
 
-It says so in its Accept header, in the order of its wishes:
+A client says so in its Accept header, in the order of its wishes:
 https://kubernetes.io/docs/reference/using-api/api-concepts/#alternate-representations-of-resources
 """
 
@@ -13,8 +13,8 @@ from typing import Protocol
 from podidentity_sandbox.cluster import status
 from podidentity_sandbox.cluster.list_watch import Page
 from podidentity_sandbox.cluster.registry import ResourceType
-from podidentity_sandbox.cluster.storage import Record, encode
-from podidentity_sandbox.cluster.tables.rendering import Tables, partial
+from podidentity_sandbox.cluster.storage import Record
+from podidentity_sandbox.cluster.tables.rendering import Tables
 
 JSON = "application/json"
 SERVED = (JSON,)
@@ -54,31 +54,6 @@ class Whole:
         """Return the object of each event."""
         del kind
         return lambda record: record.raw
-
-
-class Metadata:
-    """Metadata alone: PartialObjectMetadata."""
-
-    def one(self, kind: ResourceType, record: Record) -> bytes:
-        """Return the object's metadata."""
-        del kind
-        return encode(partial(record))
-
-    def page(self, kind: ResourceType, page: Page) -> bytes:
-        """Return a PartialObjectMetadataList."""
-        del kind
-        return encode(
-            {
-                "kind": "PartialObjectMetadataList",
-                "apiVersion": f"{_META}/v1",
-                "metadata": page.metadata(),
-                "items": [partial(record) for record in page.records],
-            }
-        )
-
-    def events(self, kind: ResourceType) -> Shown:
-        """Return the metadata of each event's object."""
-        return lambda record: self.one(kind, record)
 
 
 class Tabular:
@@ -121,10 +96,6 @@ def choose(accept: str, query: Mapping[str, str], now: Callable[[], datetime]) -
                 return Whole()
             case "Table", group, ("v1" | "v1beta1") as version if group == _META:
                 return Tabular(version, _include(query), now)
-            case (("PartialObjectMetadata" | "PartialObjectMetadataList"), group, "v1") if (
-                group == _META
-            ):
-                return Metadata()
     raise status.not_acceptable(SERVED)
 
 

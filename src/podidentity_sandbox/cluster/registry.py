@@ -58,11 +58,12 @@ class ResourceType:
 
     group: str
     """"" is the core group."""
-    version: str
-    plural: str
-    singular: str
     kind: str
-    namespaced: bool
+    plural: str
+    singular: str = ""
+    """"": the kind in lower case."""
+    version: str = "v1"
+    namespaced: bool = True
     list_kind: str = ""
     short_names: tuple[str, ...] = ()
     categories: tuple[str, ...] = ()
@@ -85,6 +86,10 @@ class ResourceType:
     """Only of built-in kinds: the JSON types of the fields that are read here."""
     columns: Sequence[Obj] = ()
     """Only of custom resources: additionalPrinterColumns of its definition."""
+
+    def __post_init__(self) -> None:
+        """Fill in the singular."""
+        object.__setattr__(self, "singular", self.singular or self.kind.lower())
 
     @property
     def key(self) -> str:

@@ -24,7 +24,6 @@ def _type(group: str, kind: str) -> ResourceType:
         group=group,
         version="v1",
         plural=f"{kind.lower()}s",
-        singular=kind.lower(),
         kind=kind,
         namespaced=kind.startswith("Local"),
         verbs=("create",),

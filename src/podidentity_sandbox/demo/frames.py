@@ -54,7 +54,7 @@ def parse_segment(packet: bytes) -> Segment | None:
 
 
 class Gateway(NamedTuple):
-    """The next hop. Whoever forges learns its MAC address in his own name, which nobody hinders."""
+    """The next hop. The forger asks for its MAC address in its own name, which nobody hinders."""
 
     address: str
     mac: bytes

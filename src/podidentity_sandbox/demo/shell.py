@@ -65,7 +65,7 @@ class Shell:
 
     @classmethod
     async def open_at_terminal(cls, argv: Sequence[str], environment: Mapping[str, str]) -> Self:
-        """Start `argv`, which gives a shell to whoever sits at a terminal, as `kubectl exec -it`.
+        """Start `argv`, which gives a shell to a person at a terminal, as `kubectl exec -it`.
 
         Echo and prompts are for eyes; they are turned off.
         """

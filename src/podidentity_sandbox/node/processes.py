@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
 import socket
 import sys
@@ -120,9 +119,3 @@ class LauncherClient:
             message["process"] = self._processes[pid] = Process(pid, partial(self._signal, pid))
         if self._reply is not None and not self._reply.done():
             self._reply.set_result(message)
-
-
-def close_all(fds: Sequence[int]) -> None:
-    """Close these descriptors."""
-    for fd in fds:
-        os.close(fd)

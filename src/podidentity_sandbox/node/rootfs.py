@@ -64,7 +64,7 @@ class Isolation:
     hidden: tuple[str, ...] = ()
     """Folders of the machine that it must not see: the sandbox's own, which holds secrets."""
     kept: tuple[str, ...] = ()
-    """Folders that it needs wherever they are: the interpreter's and the programs' own."""
+    """Folders that it needs at their own paths: the interpreter's and the programs'."""
     read_only_root: bool = False
     system_writable: bool = False
     """Whether /proc/sys and /sys may be written: `privileged`."""

@@ -1,4 +1,4 @@
-"""What a PATCH makes of the identities of a scale set, as a table."""
+"""What a PATCH makes of the identities of a scale set, as a table; and how a scale set goes."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 from podidentity_sandbox.azure.arm.call import ArmError
 from podidentity_sandbox.azure.arm.scalesets import patched, rendered
 from podidentity_sandbox.azure.state import IdentityBlock, Principal, UserAssignedIdentity
+from tests.sandbox.azure.direct import ASK, TOKEN, Direct, ask
 
 PREFIX = "/subscriptions/s/resourcegroups/g/providers/Microsoft.ManagedIdentity"
 
@@ -111,3 +112,37 @@ def test_compute_writes_ids_in_a_case_of_its_own_and_says_nothing_where_there_is
             }
         },
     }
+
+
+# ---- Machines that are being deleted.
+
+
+async def test_a_node_has_its_identities_until_its_machines_are_gone(direct: Direct) -> None:
+    mine = direct.identity("mine")
+    direct.attach(mine)
+    direct.weather("scale-sets=30")
+    assert direct.arm("DELETE", direct.plan.scale_set_id)[0] == 202
+    asked = f"{TOKEN}?{ASK}&client_id={mine.client_id}"
+    assert (await ask(direct, asked))[0].status == 200
+    direct.clock.now += 30
+    reply, answer = await ask(direct, asked)
+    assert (reply.status, answer["error_description"]) == (400, "Identity not found")
+
+
+def test_a_scale_set_is_deleting_until_it_is_gone_and_takes_no_change(direct: Direct) -> None:
+    scale_set = direct.plan.scale_set_id
+    direct.weather("scale-sets=30")
+    status, _, headers = direct.arm("DELETE", scale_set)
+    where = headers["Azure-AsyncOperation"].removeprefix("https://management.azure.com")
+    assert (status, direct.made("GET", where)["status"]) == (202, "InProgress")
+    found = direct.made("GET", scale_set)
+    assert found["properties"]["provisioningState"] == "Deleting"
+    status, answer, _ = direct.arm("PATCH", scale_set, {"identity": {"type": "SystemAssigned"}})
+    assert (status, answer["error"]["code"]) == (409, "OperationNotAllowed")
+    assert "since it is marked for deletion" in answer["error"]["message"]
+    direct.clock.now += 30
+    assert direct.made("GET", where)["status"] == "Succeeded"
+    kinds = scale_set.rpartition("/")[0]
+    assert direct.made("GET", kinds)["value"] == []
+    assert direct.arm("GET", scale_set)[1]["error"]["code"] == "ResourceNotFound"
+    assert direct.arm("DELETE", scale_set)[0] == 204

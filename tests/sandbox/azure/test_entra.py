@@ -483,14 +483,9 @@ async def test_the_operator_sets_up_all_kinds_of_credentials(
     await operator.add_certificate(app, certificate.public_bytes(serialization.Encoding.PEM))
     expired = await operator.add_secret(app, ends=datetime.now(UTC) - timedelta(days=1))
     assert "AADSTS7000222" in (await token(cloud, (app, expired)))[1]
-    await operator.remove_secret(app, expired.key_id)
-    await operator.remove_certificates(app)
     await operator.create_group("demo")
     identity = await operator.create_identity("demo", "mine")
     for owner in (app, identity["id"]):
         await operator.add_federated_credential(owner, "k8s", issuer="https://i", subject="s")
-        await operator.delete_federated_credential(owner, "k8s")
     with pytest.raises(AzureError, match="must have 1 to 600 characters"):
-        await operator.add_federated_credential(app, "k8s", issuer="", subject="s")
-    await operator.token_lifetime(60)
-    assert cloud.world.token_lifetime == 60
+        await operator.add_federated_credential(app, "other", issuer="", subject="s")

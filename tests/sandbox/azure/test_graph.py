@@ -138,16 +138,6 @@ def test_a_secret_is_shown_once_and_in_no_repr(direct: Direct) -> None:
     assert secret not in repr(direct.world.application(mine.client_id))
 
 
-def test_a_removed_secret_is_a_wrong_one(direct: Direct) -> None:
-    mine = register(direct)
-    secret = mine.add_secret()
-    (shown,) = mine.graph("GET")[1]["passwordCredentials"]
-    body = {"keyId": shown["keyId"]}
-    assert mine.graph("POST", "/removePassword", body)[0] == 204
-    assert mine.graph("POST", "/removePassword", body)[0] == 400
-    assert mine.sign_in(client_secret=secret)[1]["error_codes"] == [7000215]
-
-
 @pytest.mark.parametrize(("starts", "ends"), [(-2.0, -1.0), (1.0, 2.0)])
 def test_a_secret_out_of_its_time_has_an_error_of_its_own(
     direct: Direct, starts: float, ends: float

@@ -1,4 +1,4 @@
-"""Key Vault: its tokens and access policies, and secrets with their versions and deletion."""
+"""Key Vault: its tokens, access policies and roles, and secrets with their versions."""
 
 from __future__ import annotations
 
@@ -139,7 +139,6 @@ def test_whom_no_policy_names_is_forbidden_in_the_real_words(
     ("asked", "status", "code"),
     [
         (f"PUT {PATH}?api-version=7.4", 403, "Forbidden"),
-        (f"DELETE {PATH}?api-version=7.4", 403, "Forbidden"),
         ("GET /secrets/other?api-version=7.4", 404, "SecretNotFound"),
         (f"GET {PATH}/0123?api-version=7.4", 404, "SecretNotFound"),
         (f"GET {PATH}?", 400, "BadParameter"),
@@ -156,11 +155,6 @@ def test_a_reader_is_refused_what_is_not_there_or_not_his(
     assert (reply.status, body["error"]["code"]) == (status, code)
 
 
-def test_a_deleted_secret_is_gone(direct: Direct, reader: UserAssignedIdentity) -> None:
-    assert call(direct, "DELETE", PATH)[0].status == 200
-    assert call(direct, "GET", PATH, token=as_reader(direct, reader))[0].status == 404
-
-
 def test_a_policy_for_keys_says_nothing_of_secrets(
     direct: Direct, reader: UserAssignedIdentity
 ) -> None:
@@ -171,7 +165,7 @@ def test_a_policy_for_keys_says_nothing_of_secrets(
     assert call(direct, "GET", PATH, token=as_reader(direct, reader))[0].status == 403
 
 
-# ---- Secrets in a vault: versions, what is said of them, lists, and how they are deleted.
+# ---- Secrets in a vault: their versions, and what is said of them.
 #
 # Shapes: https://learn.microsoft.com/rest/api/keyvault/secrets; the source of each error's words
 # stands beside it.
@@ -240,20 +234,7 @@ def test_a_secret_keeps_what_was_said_of_it(client: Client, direct: Direct) -> N
     assert (made["contentType"], made["tags"], made["value"]) == ("text/plain", {"a": "b"}, "v")
 
 
-def test_lists_hold_no_values(client: Client) -> None:
-    for name, value in (("b", "1"), ("A", "2"), ("b", "3")):
-        client.made("PUT", f"/secrets/{name}", {"value": value})
-    listed = client.made("GET", "/secrets")
-    assert [each["id"] for each in listed["value"]] == [f"{URI}/secrets/A", f"{URI}/secrets/b"]
-    assert listed["nextLink"] is None
-    versions = client.made("GET", "/secrets/b/versions")["value"]
-    newest = client.made("GET", "/secrets/b")["id"]
-    assert len(versions) == 2
-    assert newest in [each["id"] for each in versions]
-    assert "value" not in json.dumps([listed["value"], versions])
-
-
-def test_a_disabled_secret_cannot_be_read_but_listed(client: Client) -> None:
+def test_a_disabled_secret_cannot_be_read(client: Client) -> None:
     client.made("PUT", "/secrets/demo", {"value": "1", "attributes": {"enabled": False}})
     status, answer = client.call("GET", "/secrets/demo")
     # https://github.com/Azure/azure-sdk-for-js/issues/24756
@@ -265,7 +246,6 @@ def test_a_disabled_secret_cannot_be_read_but_listed(client: Client) -> None:
             "innererror": {"code": "SecretDisabled"},
         },
     )
-    assert client.made("GET", "/secrets")["value"][0]["attributes"]["enabled"] is False
 
 
 def test_an_expired_secret_is_read_all_the_same(client: Client) -> None:
@@ -276,27 +256,11 @@ def test_an_expired_secret_is_read_all_the_same(client: Client) -> None:
     assert client.made("GET", "/secrets/demo")["value"] == "1"
 
 
-def test_a_deleted_secret_keeps_its_name(client: Client, direct: Direct) -> None:
-    made = client.made("PUT", "/secrets/demo", {"value": "1"})
-    gone = client.made("DELETE", "/secrets/demo")
-    assert gone["recoveryId"] == f"{URI}/deletedsecrets/demo"
-    assert gone["deletedDate"] == int(direct.clock.now)
-    assert gone["scheduledPurgeDate"] == gone["deletedDate"] + 90 * 86_400
-    assert (gone["id"], "value" in gone) == (made["id"], False)
-    assert client.made("GET", "/secrets")["value"] == []
-    # https://github.com/Azure/azure-rest-api-specs/issues/9222
-    assert client.refused("PUT", "/secrets/demo", {"value": "2"}) == (
-        409,
-        "Conflict",
-        "Secret demo is currently in a deleted but recoverable state, and its name cannot be"
-        " reused; in this state, the secret can only be recovered or purged.",
-    )
-
-
 @pytest.mark.parametrize(
     ("asked", "body", "expected"),
     [
-        ("DELETE /secrets/demo", None, (404, "SecretNotFound", "A secret with (name/id) demo was")),
+        ("GET /secrets/demo", None, (404, "SecretNotFound", "A secret with (name/id) demo was")),
+        ("GET /secrets", None, (404, "NotFound", "The sandbox's vaults set and read secrets")),
         ("PUT /secrets/demo", {}, (400, "BadParameter", "Property value is required")),
         (
             "PUT /secrets/demo",
@@ -304,7 +268,7 @@ def test_a_deleted_secret_keeps_its_name(client: Client, direct: Direct) -> None
             (400, "BadParameter", "Property enabled has invalid value"),
         ),
         ("PUT /secrets/a_b", {"value": "1"}, (400, "BadParameter", "The request URI contains an")),
-        ("GET /keys/demo", None, (404, "NotFound", "The sandbox serves secrets only.")),
+        ("GET /keys/demo", None, (404, "NotFound", "The sandbox's vaults set and read secrets")),
     ],
 )
 def test_nonsense_is_refused(
@@ -316,13 +280,7 @@ def test_nonsense_is_refused(
     assert message.startswith(expected[2])
 
 
-OPERATIONS = {
-    "GET /secrets": "list",
-    "GET /secrets/demo": "get",
-    "GET /secrets/demo/versions": "list",
-    "PUT /secrets/demo": "set",
-    "DELETE /secrets/demo": "delete",
-}
+OPERATIONS = {"GET /secrets/demo": "get", "PUT /secrets/demo": "set"}
 
 
 @pytest.mark.parametrize("asked", OPERATIONS)
@@ -379,11 +337,11 @@ def test_where_roles_decide_a_policy_and_the_ownership_of_all_are_worth_nothing(
 @pytest.mark.parametrize(
     ("role", "may"),
     [
-        ("Key Vault Secrets User", {"get", "list"}),
-        ("Key Vault Reader", {"list"}),
+        ("Key Vault Secrets User", {"get"}),
+        ("Key Vault Reader", set()),
         ("Key Vault Contributor", set()),
-        ("Key Vault Secrets Officer", {"get", "list", "set"}),
-        ("Key Vault Administrator", {"get", "list", "set"}),
+        ("Key Vault Secrets Officer", {"get", "set"}),
+        ("Key Vault Administrator", {"get", "set"}),
     ],
 )
 def test_a_role_at_the_vault_lets_its_holder_do_what_its_data_actions_say(
@@ -397,7 +355,6 @@ def test_a_role_at_the_vault_lets_its_holder_do_what_its_data_actions_say(
     token = as_reader(direct, by_roles)
     done = {
         "get": call(direct, "GET", PATH, token=token),
-        "list": call(direct, "GET", "/secrets", token=token),
         "set": call(direct, "PUT", PATH, {"value": "x"}, token=token),
     }
     assert {what for what, (reply, _) in done.items() if reply.status == 200} == may
@@ -415,7 +372,6 @@ def test_a_role_at_one_secret_opens_that_secret_alone(
     token = as_reader(direct, by_roles)
     assert call(direct, "GET", PATH, token=token)[1]["value"] == "demo"
     assert call(direct, "GET", "/secrets/other", token=token)[0].status == 403
-    assert call(direct, "GET", "/secrets", token=token)[0].status == 403
 
 
 @pytest.mark.parametrize("version", ["7.0", "7.4", "2025-07-01"])

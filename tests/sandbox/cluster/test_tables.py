@@ -127,23 +127,6 @@ async def test_a_watch_of_tables_has_its_headers_once(api: httpx2.AsyncClient) -
     assert second["object"]["rows"][0]["cells"][0] == "b"
 
 
-async def test_metadata_alone_is_served(api: httpx2.AsyncClient) -> None:
-    await api.post(PODS, json=pod("a"))
-    form = "application/json;as={};v=v1;g=meta.k8s.io"
-    headers = {"Accept": form.format("PartialObjectMetadataList")}
-    listed = (await api.get(PODS, headers=headers)).json()
-    assert listed["kind"] == "PartialObjectMetadataList"
-    assert "spec" not in listed["items"][0]
-    headers = {"Accept": form.format("PartialObjectMetadata")}
-    one = (await api.get(f"{PODS}/a", headers=headers)).json()
-    assert (one["kind"], one["metadata"]["name"]) == ("PartialObjectMetadata", "a")
-    async with watching(api, PODS, timeoutSeconds=10) as events:
-        assert (await anext(events))["object"]["kind"] == "Pod"
-    api.headers["Accept"] = headers["Accept"]
-    async with watching(api, PODS, timeoutSeconds=10) as events:
-        assert (await anext(events))["object"]["kind"] == "PartialObjectMetadata"
-
-
 @pytest.mark.parametrize(
     "accept", ["application/xml", "application/json;as=Tree;v=v1;g=meta.k8s.io"]
 )

@@ -47,8 +47,8 @@ from podidentity.telemetry.metrics import CONTENT_TYPE, Registry, parts
 from podidentity.wire.kube import KubeApi
 
 WITHOUT_PATH = "exclude=path"
-"""Asks `/readyz` whether requests could be answered that come: whoever leads them here, as Cilium
-does, must know that first. The API server has the same query for its own checks."""
+"""Asks `/readyz` whether requests could be answered that come: Cilium, which leads them here, must
+know that first. The API server has the same query for its own checks."""
 KEPT = 1.0
 """Seconds that an answer is given again: the ports are open to pods."""
 _PLAIN = "text/plain; charset=utf-8"

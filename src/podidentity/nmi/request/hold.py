@@ -30,8 +30,7 @@ _MAY_COME = frozenset(
 _T = TypeVar("_T")
 
 MOST_OF_NAMESPACE = 256
-"""Held requests of one namespace: whoever changes his objects all the time has each decided again
-and again."""
+"""Held requests of one namespace: each is decided again whenever an object of it changes."""
 SPREAD = 30.0
 """Seconds after a controller has attached an identity: IMDS keeps what it knows of a machine for a
 while, https://github.com/Azure/aad-pod-identity/issues/606."""

@@ -393,7 +393,7 @@ class SocketTransport(asyncio.Transport):
 
     def _end(self, error: OSError | None) -> None:
         self._socket.close()
-        # In a turn of its own: whoever closes it is in the midst of something.
+        # In a turn of its own: its caller is in the midst of something.
         self._loop.call_soon(self._connection.connection_lost, error)
 
 
@@ -912,7 +912,7 @@ class Connection(asyncio.BufferedProtocol):
         self._parser = None
         self._context.pool.hold(self, 0)
         self._sender.send(render(Response(status, body), stays=False))
-        # Whoever has sent too much sends no more: to read that would be most of the work with him.
+        # No more is read of a client that sent too much: that would be most of the work with it.
         self._sender.close(linger=True, reads=not full)
 
     # Limits.

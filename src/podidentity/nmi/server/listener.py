@@ -7,10 +7,9 @@ is refused in the next moment.
 Places are shared fairly: each holder pays for what it holds. A holder is a pod, an address that is
 not proved yet, or the node itself. Addresses that are not proved share one small pool, because a
 pod on a bridge can speak with many of them. Where there is no place left, the holder with most
-connections loses the one that has been idle longest; so a newcomer gets a place from whoever has
-more than it. The same holds for the memory of requests. And so does it for the time of the event
-loop: a few requests are begun in each turn, and of more than that the holders begin one each in
-turns.
+connections loses the one that has been idle longest; so a newcomer gets a place from a holder that
+has more than it. The same holds for the memory of requests, and for the time of the event loop: a
+few requests are begun in each turn, and of more than that the holders begin one each in turns.
 """
 
 from __future__ import annotations
@@ -20,10 +19,10 @@ import logging
 import socket
 import ssl
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from enum import IntEnum, auto
-from typing import Generic, Protocol, Self, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from podidentity.core.rate_limits import RateLimiter
 from podidentity.nmi.server.connection import (
@@ -34,7 +33,6 @@ from podidentity.nmi.server.connection import (
     SocketTransport,
 )
 from podidentity.nmi.server.messages import Caller, Handler, Limits, Memo, Response, render
-from podidentity.supervisor.listeners import listening_socket
 from podidentity.telemetry.log_limiter import LogLimiter
 from podidentity.wire.imds import render_error
 
@@ -49,7 +47,7 @@ BEGUN_AT_ONCE = 4
 """Requests that are begun in one turn of the event loop; each costs it some 0.3 ms."""
 READ_AT_ONCE = 4
 """Connections of an address, not proved, that are read where they are accepted; others take turns:
-else whoever opens hundreds has everybody behind him in the backlog wait until all are read."""
+else a client that opens hundreds has those behind it in the backlog wait until all are read."""
 _SUMMARY = 1.0
 """Seconds between two looks at what was left unsaid: a flood must not pay for it each time."""
 HANDSHAKE_SECONDS = 5.0
@@ -238,8 +236,8 @@ class ConnectionPool(Generic[_C]):
     def may_begin(self, connection: _C) -> bool:
         """Return whether a request may be begun now; else `begin_now` is called in a later turn.
 
-        Without this whoever has hundreds of requests under way has hundreds decided in one turn,
-        and everybody else waits for its end.
+        Without this, all of the hundreds of requests that one pod has under way are decided in one
+        turn, and everybody else waits for its end.
         """
         holder = self._of.get(connection)
         if holder is None:
@@ -345,29 +343,6 @@ class Listener:
         self._draining = False
         self._empty = asyncio.Event()
         self._empty.set()
-
-    @classmethod
-    async def start(
-        cls,
-        handler: Handler,
-        host: str = "",
-        port: int = 0,
-        limits: Limits | None = None,
-        *,
-        sockets: Sequence[socket.socket] = (),
-        memo: Memo | None = None,
-        local: IsLocal = is_local,
-        tls: ssl.SSLContext | None = None,
-    ) -> Self:
-        """Accept from `sockets`, which listen already, or listen on `host`:`port` (0: any).
-
-        The listener closes the sockets when it ends; another process that has them, too, goes on.
-        Raises ListenError.
-        """
-        listener = cls(handler, limits, memo=memo, local=local, tls=tls)
-        for each in sockets or [listening_socket(host, port)]:
-            listener.accept_from(each)
-        return listener
 
     def accept_from(self, listening: socket.socket) -> None:
         """Accept the connections of a socket that listens, beside those of the others."""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import msgspec
 
 from podidentity.adapters.cluster import Custom, WatchedCluster
-from podidentity.adapters.reflector import Reflector, Source
+from podidentity.adapters.reflector import Reflectors, Source
 from podidentity.core.ports import Clock
 from podidentity.core.resources import Malformed, ObjectRef
 from podidentity.wire.kube import (
@@ -72,7 +71,7 @@ _KINDS = (
 _RECORDS = _Kind(name=ASSIGNED_KIND, resource=AZURE_ASSIGNED_IDENTITIES, parse=parse_assigned)
 
 
-class Watches:
+class Watches(Reflectors):
     """Keeps `cluster` equal to the objects of the API server."""
 
     def __init__(
@@ -99,7 +98,7 @@ class Watches:
         if scope.records:
             labelled = {"labelSelector": f"nodename={scope.node}"} if scope.labelled else {}
             sources.append(self._source(_RECORDS, labelled))
-        self._reflectors = [Reflector(server, source, clock=clock) for source in sources]
+        super().__init__(server, sources, clock)
 
     def _source(self, kind: _Kind, params: Mapping[str, str] | None = None) -> Source:
         return Source(
@@ -111,26 +110,8 @@ class Watches:
             listed=self._listed,
         )
 
-    async def run(self) -> None:
-        """Watch until cancelled."""
-        async with asyncio.TaskGroup() as group:
-            for reflector in self._reflectors:
-                group.create_task(reflector.run())
-
-    def problems(self) -> Sequence[str]:
-        """Return the lists that were never read; a later outage of the API server is no problem."""
-        return [
-            f"{reflector.what} not read yet{f': {reflector.trouble}' if reflector.trouble else ''}"
-            for reflector in self._reflectors
-            if not reflector.synced
-        ]
-
-    def followed(self) -> list[Reflector]:
-        """Return all reflectors."""
-        return list(self._reflectors)
-
     def _listed(self) -> None:
-        if not self._cluster.synced and all(reflector.synced for reflector in self._reflectors):
+        if not self._cluster.synced and self.all_read:
             self._cluster.mark_synced()
             _log.info("the cluster has been read: requests can be decided")
 

@@ -2,8 +2,8 @@
 
 https://learn.microsoft.com/rest/api/aks/managed-clusters. A change answers 200 with the state
 Updating and the place to ask after it; while one is under way, another is refused. A PUT carries
-the whole document back; here it changes tags, the pod identity add-on and whether the node group is
-locked down, and nothing else of the one cluster.
+the whole document back; here it changes tags and the pod identity add-on, and nothing else of the
+one cluster.
 """
 
 from __future__ import annotations
@@ -21,19 +21,15 @@ from podidentity_sandbox.azure.aks import profile
 from podidentity_sandbox.azure.aks.profile import KIND, ManagedCluster
 from podidentity_sandbox.azure.arm import operations
 from podidentity_sandbox.azure.arm.call import ArmCall, ArmError, tags_of
-from podidentity_sandbox.azure.arm.denials import lockdown
 from podidentity_sandbox.azure.arm.subscription import POD_IDENTITY, registered
 from podidentity_sandbox.azure.messages import Reply
-from podidentity_sandbox.azure.state import DenyAssignment, UserAssignedIdentity, World
+from podidentity_sandbox.azure.state import UserAssignedIdentity, World
 from podidentity_sandbox.plan import NodePlan, Plan
 
 # ---- The document
 
 KUBERNETES = "1.32.3"
-_LOCKDOWN = "nodeResourceGroupProfile"
-_CHANGED_ELSEWHERE = tuple(
-    f"properties.{name}" for name in ("podIdentityProfile", "provisioningState", _LOCKDOWN)
-)
+_CHANGED_ELSEWHERE = ("properties.podIdentityProfile", "properties.provisioningState")
 
 
 def rendered(world: World, cluster: ManagedCluster) -> dict[str, Any]:
@@ -79,15 +75,7 @@ def _properties(world: World, cluster: ManagedCluster) -> dict[str, Any]:
     }
     if cluster.add_on:
         answer["podIdentityProfile"] = profile.rendered(cluster.add_on)
-    if world.find(DenyAssignment, _denial(world, cluster).id):
-        answer[_LOCKDOWN] = {"restrictionLevel": "ReadOnly"}
     return answer
-
-
-def _denial(world: World, cluster: ManagedCluster) -> DenyAssignment:
-    """Return what keeps everybody but the cluster itself from changing its node group."""
-    group = f"{world.subscription}/resourceGroups/{world.plan.node_group}"
-    return lockdown(world, group, spared=cluster.principal.object_id)
 
 
 def pool_documents(plan: Plan) -> list[dict[str, Any]]:
@@ -195,16 +183,14 @@ def put_cluster(call: ArmCall) -> Reply:
     """Order a change of tags and of the pod identity add-on."""
     body = call.body()
     cluster = _to_change(call)
-    properties = body.get("properties") or {}
     _check_unchanged(call, cluster, body)
     changed = replace(cluster, state="Updating")
     if body.get("tags") is not None:
         changed = replace(changed, tags=tags_of(body))
-    sent = properties.get("podIdentityProfile")
+    sent = (body.get("properties") or {}).get("podIdentityProfile")
     if sent is not None:
         changed = replace(changed, add_on=profile.wanted(sent, cluster.add_on))
     _check_feature(call, changed)
-    _lock_down(call, cluster, properties.get(_LOCKDOWN))
     call.world.put(changed)
     operation = operations.start(call, delay=math.inf, subject=cluster.id)
     call.world.orders.put_nowait(operation.id)
@@ -233,15 +219,6 @@ def admin_credential(call: ArmCall) -> Reply:
 def list_pools(call: ArmCall) -> Reply:
     """List the pools of nodes of a cluster."""
     return Reply.json({"value": _pools(call)})
-
-
-def get_pool(call: ArmCall) -> Reply:
-    """Return a pool of nodes."""
-    for pool in _pools(call):
-        if pool["name"] == call.params["pool"].lower():
-            return Reply.json(pool)
-    message = f"Could not find agent pool {call.params['pool']}."
-    raise ArmError(404, "NotFound", message)
 
 
 def _to_change(call: ArmCall) -> ManagedCluster:
@@ -273,21 +250,6 @@ def _check_feature(call: ArmCall, cluster: ManagedCluster) -> None:
     asks = cluster.add_on and cluster.add_on.enabled
     if asks and not registered(call.world, POD_IDENTITY, call.now):
         raise profile.feature_missing()
-
-
-def _lock_down(call: ArmCall, cluster: ManagedCluster, sent: object) -> None:
-    """Make the deny assignment of the node group, or take it away, as was asked for."""
-    if sent is None:
-        return
-    level = sent.get("restrictionLevel") if isinstance(sent, dict) else None
-    if level not in ("ReadOnly", "Unrestricted"):
-        message = f"The value '{level}' of 'nodeResourceGroupProfile.restrictionLevel' is invalid."
-        raise ArmError(400, "InvalidParameter", message)
-    denial = _denial(call.world, cluster)
-    if level == "ReadOnly":
-        call.world.put(denial)
-    else:
-        call.world.remove(denial.id)
 
 
 def _credential(call: ArmCall, role: str, proof: Mapping[str, str]) -> Reply:

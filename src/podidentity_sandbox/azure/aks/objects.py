@@ -4,8 +4,8 @@ As AKS's documentation has it: the exception `aks-addon-exception` for add-ons' 
 kube-system, and for each pod identity an AzureIdentity with a binding, whose selector is its name
 unless another was asked for. https://learn.microsoft.com/azure/aks/use-azure-ad-pod-identity
 
-And what podidentity's documentation has: whoever gives a namespace an identity grants its service
-accounts the verb `use` on it (docs/reference/cli.md). The old add-on's NMI asked for no such thing.
+And as podidentity's documentation has it: with an identity, the service accounts of a namespace are
+granted the verb `use` on it (docs/reference/cli.md). The old add-on's NMI asked for no such thing.
 """
 
 from __future__ import annotations

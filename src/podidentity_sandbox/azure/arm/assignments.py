@@ -36,12 +36,6 @@ def list_definitions(call: ArmCall) -> Reply:
     return Reply.json({"value": listed})
 
 
-def get_definition(call: ArmCall) -> Reply:
-    """Return a role."""
-    role = role_of(call.params["name"])
-    return Reply.json(_custom(call, _own(call)) if role is None else _definition(call, role))
-
-
 def put_definition(call: ArmCall) -> Reply:
     """Make or change a custom role.
 
@@ -58,23 +52,6 @@ def put_definition(call: ArmCall) -> Reply:
     return Reply.json(_custom(call, asked), status=201)
 
 
-def delete_definition(call: ArmCall) -> Reply:
-    """Take a custom role away."""
-    found = call.world.find(RoleDefinition, _definition_id(call, call.params["name"].lower()))
-    if found is None:
-        return Reply(status=204)
-    if any(each.role_id == found.role.id for each in call.world.all(RoleAssignment)):
-        message = "There are existing role assignments that reference the role."
-        raise ArmError(400, "RoleDefinitionHasAssignments", message)
-    call.world.remove(found.id)
-    return Reply.json(_custom(call, found))
-
-
-def get_assignment(call: ArmCall) -> Reply:
-    """Return a role assignment."""
-    return Reply.json(_json(call, _existing(call)))
-
-
 def list_assignments(call: ArmCall) -> Reply:
     """List the assignments that hold at the scope and, without `atScope()`, those below it."""
     asked = call.request.parameter("$filter")
@@ -86,7 +63,7 @@ def list_assignments(call: ArmCall) -> Reply:
     here = f"{call.params['scope'].lower()}/"
     found = [
         assignment
-        for assignment in call.around(RoleAssignment)
+        for assignment in call.assignments()
         if (not who or assignment.principal_id == who)
         and (not only_here or here.startswith(f"{assignment.scope.lower()}/"))
     ]
@@ -190,14 +167,6 @@ def _asked_role(call: ArmCall) -> RoleDefinition:
     return RoleDefinition(id=_definition_id(call, name), role=role, scopes=where)
 
 
-def _own(call: ArmCall) -> RoleDefinition:
-    found = call.world.find(RoleDefinition, _definition_id(call, call.params["name"].lower()))
-    if found is None:
-        message = f"The specified role definition with ID '{call.params['name']}' does not exist."
-        raise ArmError(404, "RoleDefinitionDoesNotExist", message)
-    return found
-
-
 def _scope(call: ArmCall) -> str:
     return call.params["scope"]
 
@@ -208,14 +177,6 @@ def _same_grant(one: RoleAssignment, other: RoleAssignment) -> bool:
         other.principal_id,
         other.scope.lower(),
     )
-
-
-def _existing(call: ArmCall) -> RoleAssignment:
-    assignment = call.world.find(RoleAssignment, call.id)
-    if assignment is None:
-        message = f"The role assignment '{call.params['name']}' is not found."
-        raise ArmError(404, "RoleAssignmentNotFound", message)
-    return assignment
 
 
 def _bad_filter(text: str) -> ArmError:

@@ -7,15 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from podidentity_sandbox.azure.arm.roles import Role
 from podidentity_sandbox.azure.messages import NO_HEADERS, BadBody, Reply, Request
-from podidentity_sandbox.azure.state import DenyAssignment, Group, Lock, R, RoleAssignment, World
+from podidentity_sandbox.azure.state import Group, R, RoleAssignment, World
 from podidentity_sandbox.azure.verification import Caller
-
-S = TypeVar("S", RoleAssignment, DenyAssignment, Lock)
-"""What holds at a scope and below it."""
 
 
 class ArmError(Exception):
@@ -101,10 +98,10 @@ class ArmCall:
         found = self.world.all(resource, below)
         return [one for one in found if allows(self.world, mine, read, one.id)]
 
-    def around(self, kind: type[S]) -> list[S]:
-        """Return the objects of a kind that hold at the path's scope or at a scope below it."""
+    def assignments(self) -> list[RoleAssignment]:
+        """Return the role assignments that hold at the path's scope or at a scope below it."""
         here = self.params["scope"]
-        found = self.world.all(kind)
+        found = self.world.all(RoleAssignment)
         return [one for one in found if _inside(here, one.scope) or _inside(one.scope, here)]
 
     def require(self, action: str, scope: str) -> None:
@@ -118,20 +115,6 @@ class ArmCall:
                 f" authorization to perform action '{action}' over scope '{scope}' or the scope is"
                 " invalid. If access was recently granted, please refresh your credentials.",
             )
-        for denial in self.world.all(DenyAssignment):
-            if denial.denies(mine, action, scope):
-                raise self.denied(denial, action)
-
-    def denied(self, denial: DenyAssignment, action: str) -> ArmError:
-        """Return the refusal of an action that a role grants and `denial` takes away."""
-        return ArmError(
-            403,
-            "DenyAssignmentAuthorizationFailed",
-            f"The client '{self.caller.app_id}' with object id '{self.caller.object_id}' has"
-            f" permission to perform action '{action}' on scope '{self.id}'; however, the access is"
-            f" denied because of the deny assignment with name '{denial.name}' and Id"
-            f" '{denial.id.rpartition('/')[2]}' at scope '{denial.scope}'.",
-        )
 
 
 Handler = Callable[[ArmCall], Reply]

@@ -2,8 +2,9 @@
 
 Words: https://github.com/MicrosoftDocs/azure-docs/issues/105248 (SubscriptionRequestsThrottled),
 https://learn.microsoft.com/troubleshoot/azure/virtual-machines/troubleshooting-throttling-errors
-(of compute, whose answer has no envelope), reports of ScopeLocked, and AKS's own lock of the node
-group (https://aka.ms/aks/nrg_lockdown). Those of 500 and 503 are from memory.
+(of compute, whose answer has no envelope), reports of ScopeLocked, and the deny assignment by which
+AKS locks a node group down (https://learn.microsoft.com/azure/aks/node-resource-group-lockdown).
+Those of 500 and 503 are from memory.
 """
 
 from __future__ import annotations
@@ -14,14 +15,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from podidentity_sandbox.azure.arm import locks
 from podidentity_sandbox.azure.arm.call import ArmCall, ArmError
-from podidentity_sandbox.azure.arm.denials import lockdown
 from podidentity_sandbox.azure.faults import answered
 from podidentity_sandbox.azure.messages import Reply
+from podidentity_sandbox.plan import stable_guid
 from podidentity_sandbox.weather import Blow, Effect
 
 _READS = {"GET", "HEAD"}
+_LOCKDOWN = (
+    "node resource group deny assignment created by Azure Kubernetes Services for nrg-lockdown,"
+    " see: https://aka.ms/aks/nrg_lockdown"
+)
 _WORDS = {
     500: ("InternalServerError", "Encountered internal server error."),
     503: ("ServiceUnavailable", "The service is temporarily unavailable. Please retry later."),
@@ -52,9 +56,9 @@ def hindered(call: ArmCall, action: str, answer: Callable[[ArmCall], Reply]) -> 
             reply = answer(call)
             return replace(reply, after=reply.after + blow.seconds)
         case Effect.LOCKED:
-            raise locks.locked(call, [_scope(call)])
+            raise _locked(call)
         case Effect.DENIED:
-            raise call.denied(lockdown(call.world, _scope(call)), action)
+            raise _denied(call, action)
     return answered(blow, partial(_refusal, call, blow))
 
 
@@ -82,6 +86,30 @@ def _refusal(call: ArmCall, blow: Blow, status: int) -> Reply:
         f" Please try again after '{math.ceil(blow.seconds)}' seconds."
     )
     return ArmError(429, "SubscriptionRequestsThrottled", message).reply()
+
+
+def _locked(call: ArmCall) -> ArmError:
+    what = "delete" if call.request.method == "DELETE" else "write"
+    return ArmError(
+        409,
+        "ScopeLocked",
+        f"The scope '{call.id}' cannot perform {what} operation because following scope(s) are"
+        f" locked: '{_scope(call)}'. Please remove the lock and try again.",
+    )
+
+
+def _denied(call: ArmCall, action: str) -> ArmError:
+    """Return the refusal of an action that a role grants and a deny assignment takes away."""
+    scope = _scope(call)
+    return ArmError(
+        403,
+        "DenyAssignmentAuthorizationFailed",
+        f"The client '{call.caller.app_id}' with object id '{call.caller.object_id}' has"
+        f" permission to perform action '{action}' on scope '{call.id}'; however, the access is"
+        f" denied because of the deny assignment with name '{_LOCKDOWN}' and Id"
+        f" '{stable_guid(call.world.plan.name, f'lockdown of {scope.lower()}')}' at scope"
+        f" '{scope}'.",
+    )
 
 
 def _scope(call: ArmCall) -> str:

@@ -12,9 +12,7 @@ from podidentity_sandbox.azure.aks import clusters
 from podidentity_sandbox.azure.aks.profile import KIND as CLUSTERS
 from podidentity_sandbox.azure.arm import (
     assignments,
-    denials,
     identities,
-    locks,
     operations,
     scalesets,
     storage,
@@ -95,7 +93,6 @@ def _clusters() -> tuple[Route, ...]:
         _on_one(CLUSTERS, "listClusterUserCredential", clusters.user_credential),
         _on_one(CLUSTERS, "listClusterAdminCredential", clusters.admin_credential),
         _route("GET", pools, f"{CLUSTERS}/agentPools/read", clusters.list_pools),
-        _route("GET", f"{pools}/(?P<pool>[^/]+)", f"{CLUSTERS}/agentPools/read", clusters.get_pool),
         _route(
             "GET",
             f"{provider}/locations/[^/]+/operations{_NAME}",
@@ -182,18 +179,11 @@ ROUTES = (
         "Microsoft.Authorization/roleDefinitions/read",
         assignments.list_definitions,
     ),
-    *(
-        _route(
-            method,
-            f"{_AUTHORIZATION}/roledefinitions{_NAME}",
-            f"Microsoft.Authorization/roleDefinitions/{action}",
-            handler,
-        )
-        for method, action, handler in (
-            ("GET", "read", assignments.get_definition),
-            ("PUT", "write", assignments.put_definition),
-            ("DELETE", "delete", assignments.delete_definition),
-        )
+    _route(
+        "PUT",
+        f"{_AUTHORIZATION}/roledefinitions{_NAME}",
+        "Microsoft.Authorization/roleDefinitions/write",
+        assignments.put_definition,
     ),
     _route(
         "GET", f"{_AUTHORIZATION}/roleassignments", f"{_ROLES}/read", assignments.list_assignments
@@ -201,21 +191,8 @@ ROUTES = (
     *(
         _route(method, f"{_AUTHORIZATION}/roleassignments{_NAME}", f"{_ROLES}/{action}", handler)
         for method, action, handler in (
-            ("GET", "read", assignments.get_assignment),
             ("PUT", "write", assignments.put_assignment),
             ("DELETE", "delete", assignments.delete_assignment),
-        )
-    ),
-    _route(
-        "GET", f"{_AUTHORIZATION}/denyassignments", f"{denials.KIND}/read", denials.list_denials
-    ),
-    _route("GET", f"{_AUTHORIZATION}/locks", f"{locks.KIND}/read", locks.list_locks),
-    *(
-        _route(method, f"{_AUTHORIZATION}/locks{_NAME}", f"{locks.KIND}/{action}", handler)
-        for method, action, handler in (
-            ("GET", "read", locks.get_lock),
-            ("PUT", "write", locks.put_lock),
-            ("DELETE", "delete", locks.delete_lock),
         )
     ),
     _route(

@@ -1,9 +1,9 @@
-"""The front of ARM: token, quota, version, route, permission, lock; then the handler.
+"""The front of ARM: token, quota, version, route, permission; then the handler.
 
-Resource Manager throttles, authorizes and looks at locks before a request reaches the service whose
-resource it is: https://learn.microsoft.com/azure/azure-resource-manager/management/request-limits-and-throttling,
+Resource Manager throttles and authorizes before a request reaches the service whose resource it is:
+https://learn.microsoft.com/azure/azure-resource-manager/management/request-limits-and-throttling,
 https://learn.microsoft.com/azure/role-based-access-control/overview#how-azure-rbac-determines-if-a-user-has-access-to-a-resource.
-So who has no role learns nothing of what exists, and a lock refuses also what does not exist.
+So a caller without a role learns nothing of what exists.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import uuid
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from podidentity_sandbox.azure.arm import locks
 from podidentity_sandbox.azure.arm.call import ArmCall, ArmError
 from podidentity_sandbox.azure.arm.hindrances import hindered
 from podidentity_sandbox.azure.arm.quota import Quota
@@ -63,7 +62,6 @@ class Arm:
         self._check_subscription(params.get("subscription"))
         if route.action:
             call.require(route.action, params.get("scope", call.id))
-        locks.check(call)
         return hindered(call, route.action, route.handler)
 
     def _location(self, request: Request) -> str:

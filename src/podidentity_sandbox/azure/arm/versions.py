@@ -8,8 +8,7 @@ row is from a public source, and none is here because a client of ours sends it:
   https://github.com/Azure/azure-sdk-for-python/issues/32029 (2023); later ones are the folders of
   https://github.com/Azure/azure-rest-api-specs/tree/main/specification/compute/resource-manager/Microsoft.Compute/Compute/stable
 - identities, vaults, storage, authorization: the folders of
-  https://github.com/Azure/bicep-types-az/tree/main/generated, and of azure-rest-api-specs for types
-  that no template can make (deny assignments)
+  https://github.com/Azure/bicep-types-az/tree/main/generated
 - clusters: the tags of aks/readme.md of azure-rest-api-specs up to 2024-01-01, then folders beside
   it that were looked at one by one: of the ones between some may be missing
 - what ARM serves itself: https://github.com/crossplane-contrib/provider-upjet-azure/issues/630
@@ -86,8 +85,6 @@ _TYPES = {
     "Microsoft.Authorization/roleDefinitions": (
         "2015-07-01 2018-01-01-preview 2022-04-01 2022-05-01-preview"
     ),
-    "Microsoft.Authorization/denyAssignments": "2018-07-01-preview 2022-04-01 2024-07-01-preview",
-    "Microsoft.Authorization/locks": "2015-01-01 2016-09-01 2017-04-01 2020-05-01",
     "Microsoft.Features/features": "2015-12-01 2021-07-01 2025-03-01",
 }
 _OWN = (

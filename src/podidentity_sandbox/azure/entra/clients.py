@@ -1,6 +1,6 @@
 """Clients that sign in: the principal of a client id in a tenant, with its credentials.
 
-An application is found by its registration, wherever it is at home; a user-assigned identity has
+An application is found by its registration, in any tenant; a user-assigned identity has
 federated credentials and nothing else.
 """
 

@@ -26,7 +26,13 @@ from podidentity_sandbox.azure.faults import strike
 from podidentity_sandbox.azure.messages import Reply, Request, RequestLog
 from podidentity_sandbox.azure.state import World
 from podidentity_sandbox.azure.tenants import PUBLIC, Cloud, Tenant, Tenants, cloud_of
-from podidentity_sandbox.azure.tokens import MANAGED_LIFETIME, Grant, Issuers, SignedInBy
+from podidentity_sandbox.azure.tokens import (
+    APPLICATION_LIFETIME,
+    MANAGED_LIFETIME,
+    Grant,
+    Issuers,
+    SignedInBy,
+)
 
 
 def instances(tenants: Tenants, cloud: Cloud) -> dict[str, object]:
@@ -200,7 +206,7 @@ class Entra:
             signed_in_by=signed_in_by,
             managed_identity=client.managed_identity,
         )
-        lifetime = MANAGED_LIFETIME if client.managed_identity else self._world.token_lifetime
+        lifetime = MANAGED_LIFETIME if client.managed_identity else APPLICATION_LIFETIME
         now = self._world.clock()
         token = self._issuers.of(ask.tenant).mint(grant, now=now, lifetime=lifetime)
         if ask.v2:

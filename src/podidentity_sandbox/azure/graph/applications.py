@@ -115,16 +115,6 @@ def add_password(call: GraphCall, name: str) -> Reply:
     return Reply.json({**_shown_secret(made), "secretText": made.value})
 
 
-def remove_password(call: GraphCall, name: str) -> Reply:
-    """Remove a secret by its key id."""
-    application, key_id = existing(call, name), call.body().get("keyId")
-    kept = tuple(one for one in application.secrets if one.key_id != key_id)
-    if len(kept) == len(application.secrets):
-        raise bad("No password credential found with keyId.")
-    call.world.put(replace(application, secrets=kept))
-    return Reply(status=204)
-
-
 def existing(call: GraphCall, name: str) -> Application:
     """Return the application of an object id, or of `appId='…'`; raise GraphError."""
     match = re.fullmatch(r"appId='([^']*)'", name)
@@ -225,11 +215,6 @@ def list_credentials(call: GraphCall, name: str) -> Reply:
     return call.collection(CHILD, [_json(one) for one in found])
 
 
-def get_credential(call: GraphCall, name: str, which: str) -> Reply:
-    """Return a credential, found by its id or its name."""
-    return Reply.json(_json(_find(call, existing(call, name), which)))
-
-
 def make_credential(call: GraphCall, name: str) -> Reply:
     """Make a credential."""
     application, body = existing(call, name), call.body()
@@ -241,41 +226,12 @@ def make_credential(call: GraphCall, name: str) -> Reply:
             f"FederatedIdentityCredential with name {body.get('name')} already exists.",
         )
     own_id = f"{application.id}/{CHILD}/{uuid.uuid4()}"
-    return Reply.json(_json(_put(call, application, own_id, body)), status=201)
-
-
-def change_credential(call: GraphCall, name: str, which: str) -> Reply:
-    """Change anything of a credential but its name."""
-    application, body = existing(call, name), call.body()
-    old = _find(call, application, which)
-    if body.get("name", old.name) != old.name:
-        raise bad("The name of a federated identity credential cannot be changed.")
-    before = {key: value for key, value in _json(old).items() if key != "id"}
-    _put(call, application, old.id, {**before, **body})
-    return Reply(status=204)
-
-
-def delete_credential(call: GraphCall, name: str, which: str) -> Reply:
-    """Delete a credential."""
-    call.world.remove(_find(call, existing(call, name), which).id)
-    return Reply(status=204)
-
-
-def _put(
-    call: GraphCall, application: Application, own_id: str, body: dict[str, Any]
-) -> FederatedCredential:
     try:
         want = federated.wanted(body.get("name"), body)
-        return federated.put(call.world, application.id, own_id, want, of="Application")
+        made = federated.put(call.world, application.id, own_id, want, of="Application")
     except federated.BadCredential as error:
         raise bad(str(error)) from error
-
-
-def _find(call: GraphCall, application: Application, which: str) -> FederatedCredential:
-    for one in call.world.all(FederatedCredential, application.id):
-        if which.lower() in {one.name.lower(), one.id.rpartition("/")[2]}:
-            return one
-    raise unknown(which)
+    return Reply.json(_json(made), status=201)
 
 
 def _json(one: FederatedCredential) -> dict[str, Any]:

@@ -66,15 +66,6 @@ def make_principal(call: GraphCall) -> Reply:
     return Reply.json(shown(call, made), status=201)
 
 
-def delete_principal(call: GraphCall, name: str) -> Reply:
-    """Take an application out of the caller's tenant."""
-    one = _existing(call, name)
-    if call.world.application(one.app_id) is None:
-        raise bad("A managed identity is deleted with its resource.")
-    del call.world.principals[one.object_id]
-    return Reply(status=204)
-
-
 def by_ids(call: GraphCall) -> Reply:
     """Return those of some object ids that there are."""
     ids = call.body().get("ids")

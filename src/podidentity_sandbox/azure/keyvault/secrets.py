@@ -1,8 +1,4 @@
-"""Secrets of a vault: their versions, their JSON, their operations, and the refusals.
-
-Not found in any document, and therefore a guess: the versions of a secret that does not exist are
-an empty list.
-"""
+"""Secrets of a vault: their versions, their JSON, how they are set and read, and the refusals."""
 
 from __future__ import annotations
 
@@ -57,21 +53,6 @@ def no_such_secret(name: str, version: str = "") -> VaultError:
     )
 
 
-def name_of_deleted_secret(name: str) -> VaultError:
-    """Return the error of setting a secret that was deleted and not purged.
-
-    https://github.com/Azure/azure-rest-api-specs/issues/9222, the inner code:
-    https://github.com/external-secrets/external-secrets/issues/3519
-    """
-    return VaultError(
-        409,
-        "Conflict",
-        f"Secret {name} is currently in a deleted but recoverable state, and its name cannot be"
-        " reused; in this state, the secret can only be recovered or purged.",
-        inner="ObjectIsDeletedButRecoverable",
-    )
-
-
 def disabled_secret() -> VaultError:
     """Return the error of reading a disabled secret.
 
@@ -108,8 +89,6 @@ class Secret:
     name: str
     """As it was first written; found in any case."""
     versions: tuple[Version, ...]
-    deleted: int | None = None
-    """When it was; its name stays taken, since nobody here recovers or purges it."""
 
 
 def secret_id(vault: Vault, name: str) -> str:
@@ -118,7 +97,7 @@ def secret_id(vault: Vault, name: str) -> str:
 
 
 def secret_of(world: World, vault: Vault, name: str) -> Secret | None:
-    """Return the secret of that name, deleted or not, or None."""
+    """Return the secret of that name, or None."""
     return world.find(Secret, secret_id(vault, name))
 
 
@@ -128,12 +107,10 @@ T = TypeVar("T")
 
 RETENTION = 90
 """Days that a deleted secret can be recovered."""
-_DAY = 86_400
 
 
-def secret_item(vault: Vault, secret: Secret, one: Version, *, versioned: bool) -> dict[str, Any]:
-    """Return a version without its value; `versioned` says whether its id names the version."""
-    version = f"/{one.version}" if versioned else ""
+def rendered(vault: Vault, secret: Secret, one: Version) -> dict[str, Any]:
+    """Return a version with its value."""
     times = {"nbf": one.not_before, "exp": one.expires}
     attributes = {
         "enabled": one.enabled,
@@ -145,25 +122,11 @@ def secret_item(vault: Vault, secret: Secret, one: Version, *, versioned: bool) 
     }
     more = {"contentType": one.content_type, "tags": one.tags}
     return {
-        "id": f"{uri(vault)}/secrets/{secret.name}{version}",
+        "value": one.value,
+        "id": f"https://{vault.name.lower()}.vault.azure.net/secrets/{secret.name}/{one.version}",
         "attributes": attributes,
         **{name: value for name, value in more.items() if value is not None},
     }
-
-
-def deleted_item(vault: Vault, secret: Secret, deleted: int) -> dict[str, Any]:
-    """Return a deleted secret without its value."""
-    return {
-        "recoveryId": f"{uri(vault)}/deletedsecrets/{secret.name}",
-        "deletedDate": deleted,
-        "scheduledPurgeDate": deleted + RETENTION * _DAY,
-        **secret_item(vault, secret, secret.versions[-1], versioned=True),
-    }
-
-
-def uri(vault: Vault) -> str:
-    """Return the address of a vault."""
-    return f"https://{vault.name.lower()}.vault.azure.net"
 
 
 def settings_of(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -199,8 +162,8 @@ class VaultCall:
     vault: Vault
     request: Request
     name: str
-    """"" where the path names no secret."""
     version: str
+    """"" for the newest."""
 
     @property
     def now(self) -> int:
@@ -217,7 +180,7 @@ class VaultCall:
     def secret(self) -> Secret:
         """Return the secret of the path; raise VaultError."""
         found = secret_of(self.world, self.vault, self.name)
-        if found is None or found.deleted is not None:
+        if found is None:
             raise no_such_secret(self.name, self.version)
         return found
 
@@ -227,8 +190,6 @@ def put(call: VaultCall) -> Reply:
     body, old = call.body(), secret_of(call.world, call.vault, call.name)
     if not isinstance(body.get("value"), str):
         raise bad_parameter("Property value is required")
-    if old is not None and old.deleted is not None:
-        raise name_of_deleted_secret(old.name)
     new = Version(
         version=uuid.uuid4().hex,
         value=body["value"],
@@ -239,7 +200,7 @@ def put(call: VaultCall) -> Reply:
     first = Secret(id=secret_id(call.vault, call.name), name=call.name, versions=())
     secret = replace(old or first, versions=(*(old or first).versions, new))
     call.world.put(secret)
-    return Reply.json(_bundle(call, secret, new))
+    return Reply.json(rendered(call.vault, secret, new))
 
 
 def get(call: VaultCall) -> Reply:
@@ -251,35 +212,7 @@ def get(call: VaultCall) -> Reply:
     one = _version(call, secret)
     if not one.enabled:
         raise disabled_secret()
-    return Reply.json(_bundle(call, secret, one))
-
-
-def delete(call: VaultCall) -> Reply:
-    """Delete a secret; its name stays taken."""
-    secret = call.secret()
-    call.world.put(replace(secret, deleted=call.now))
-    return Reply.json(deleted_item(call.vault, secret, call.now))
-
-
-def list_secrets(call: VaultCall) -> Reply:
-    """List the secrets, in one page."""
-    alive = [each for each in _all(call) if each.deleted is None]
-    items = [secret_item(call.vault, each, each.versions[-1], versioned=False) for each in alive]
-    return _list(items)
-
-
-def list_versions(call: VaultCall) -> Reply:
-    """List the versions of a secret, in one page."""
-    try:
-        secret = call.secret()
-    except VaultError:
-        return _list([])
-    versions = sorted(secret.versions, key=lambda one: one.version)
-    return _list([secret_item(call.vault, secret, one, versioned=True) for one in versions])
-
-
-def _all(call: VaultCall) -> list[Secret]:
-    return sorted(call.world.all(Secret, call.vault.id), key=lambda each: each.name.lower())
+    return Reply.json(rendered(call.vault, secret, one))
 
 
 def _version(call: VaultCall, secret: Secret) -> Version:
@@ -287,11 +220,3 @@ def _version(call: VaultCall, secret: Secret) -> Version:
     if not found:
         raise no_such_secret(call.name, call.version)
     return found[-1]
-
-
-def _bundle(call: VaultCall, secret: Secret, one: Version) -> Mapping[str, Any]:
-    return {"value": one.value, **secret_item(call.vault, secret, one, versioned=True)}
-
-
-def _list(items: list[dict[str, Any]]) -> Reply:
-    return Reply.json({"value": items, "nextLink": None})

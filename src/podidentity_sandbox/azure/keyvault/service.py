@@ -40,17 +40,12 @@ def _row(
     return VaultOperation(method, re.compile(f"{path}/?"), permission, action, do)
 
 
-_ALL = "/secrets"
-_ONE = f"{_ALL}/(?P<name>[^/]*)"
+_ONE = "/secrets/(?P<name>[^/]*)"
 _VERSION = f"{_ONE}(?:/(?P<version>[^/]*))?"
-_METADATA = "readMetadata/action"
 # https://learn.microsoft.com/azure/role-based-access-control/permissions/security#microsoftkeyvault
 OPERATIONS = (
-    _row("GET", _ALL, "list", _METADATA, secrets.list_secrets),
-    _row("GET", f"{_ONE}/versions", "list", _METADATA, secrets.list_versions),
     _row("GET", _VERSION, "get", "getSecret/action", secrets.get),
     _row("PUT", _ONE, "set", "setSecret/action", secrets.put),
-    _row("DELETE", _ONE, "delete", "delete", secrets.delete),
 )
 _NAME = re.compile(r"[0-9a-zA-Z-]{1,127}")
 
@@ -61,11 +56,11 @@ def operation_of(request: Request) -> tuple[VaultOperation, str, str]:
         match = row.path.fullmatch(request.path)
         if match and row.method == request.method:
             names = match.groupdict()
-            name = names.get("name")
-            if name is not None and not _NAME.fullmatch(name):
+            name = names["name"]
+            if not _NAME.fullmatch(name):
                 raise bad_parameter(f"The request URI contains an invalid name: {name}")
-            return row, name or "", names.get("version") or ""
-    raise VaultError(404, "NotFound", "The sandbox serves secrets only.")
+            return row, name, names.get("version") or ""
+    raise VaultError(404, "NotFound", "The sandbox's vaults set and read secrets, and no more.")
 
 
 # ---- The front
@@ -179,7 +174,7 @@ def _check_policy(vault: Vault, caller: Caller, permission: str) -> None:
 
 
 def _check_role(world: World, vault: Vault, caller: Caller, action: str, name: str) -> None:
-    scope = f"{vault.id}/secrets/{name}" if name else vault.id
+    scope = f"{vault.id}/secrets/{name}"
     whole = f"Microsoft.KeyVault/vaults/secrets/{action}"
     if any(role.allows_data(whole) for role in roles_at(world, caller.object_id, scope)):
         return

@@ -119,7 +119,6 @@ class NamespaceStrategy(Strategy):
 
     def prepare_create(self, new: Obj) -> None:
         """Make it Active, held by the namespace controller."""
-        self.default(new)
         new["spec"] = {"finalizers": ["kubernetes"]}
         new["status"] = {"phase": "Active"}
 
@@ -223,15 +222,6 @@ class DriverStrategy(Strategy):
             spec.setdefault(field, value)
         if not spec.get("volumeLifecycleModes"):
             spec["volumeLifecycleModes"] = ["Persistent"]
-
-    def prepare_create(self, new: Obj) -> None:
-        """Do the same."""
-        self.default(new)
-
-    def prepare_update(self, new: Obj, old: Obj) -> None:
-        """Do the same."""
-        del old
-        self.default(new)
 
     def validate(self, new: Obj, old: Obj | None) -> Sequence[Cause]:
         """Check the modes."""

@@ -52,14 +52,6 @@ class NetworkPolicyStrategy(Strategy):
         if not spec.get("policyTypes"):
             spec["policyTypes"] = ["Ingress", *(["Egress"] if spec.get("egress") else [])]
 
-    def prepare_create(self, new: Obj) -> None:
-        """Fill in the defaults."""
-        self.default(new)
-
-    def prepare_update(self, new: Obj, old: Obj) -> None:  # noqa: ARG002 - every kind's
-        """Fill in the defaults."""
-        self.default(new)
-
     def validate(self, new: Obj, old: Obj | None) -> Sequence[Cause]:  # noqa: ARG002 - the same
         """Check types, peers and ports."""
         spec = new["spec"]

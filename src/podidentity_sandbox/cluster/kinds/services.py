@@ -72,13 +72,11 @@ class ServiceStrategy(Strategy):
 
     def prepare_create(self, new: Obj) -> None:
         """Give it a status: no load balancer ever comes."""
-        self.default(new)
         new["status"] = {"loadBalancer": {}}
 
     def prepare_update(self, new: Obj, old: Obj) -> None:
-        """Fill in the defaults; addresses that the client leaves out stay."""
-        spec, before = new.setdefault("spec", {}), old["spec"]
-        self.default(new)
+        """Keep the addresses that the client leaves out."""
+        spec, before = new["spec"], old["spec"]
         for field in ("clusterIP", "clusterIPs"):
             if not spec.get(field) and field in before:
                 spec[field] = before[field]

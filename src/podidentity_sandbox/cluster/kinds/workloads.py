@@ -158,15 +158,6 @@ class ReplicaSetStrategy(Strategy):
         template.setdefault("metadata", {})
         pods.default_spec(template.setdefault("spec", {}))
 
-    def prepare_create(self, new: Obj) -> None:
-        """Fill in the defaults."""
-        self.default(new)
-
-    def prepare_update(self, new: Obj, old: Obj) -> None:
-        """Do the same."""
-        del old
-        self.default(new)
-
     def validate(self, new: Obj, old: Obj | None) -> Sequence[Cause]:
         """Check selector, template and number."""
         spec = new["spec"]
