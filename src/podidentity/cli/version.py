@@ -17,7 +17,7 @@ import click
 from podidentity.build import UNKNOWN, build
 from podidentity.cli.checks.findings import named
 from podidentity.cli.checks.versions import version_of_image
-from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
+from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster, right_to
 from podidentity.cli.objects import Object
 from podidentity.cli.output import CommandError, data, examples, output_option, table
 from podidentity.cli.rollout import nmis, pods_of_nmi, ready
@@ -178,6 +178,11 @@ async def _says(kube: Kube, pods: Sequence[Object], port: int) -> Mapping[str, s
         path = PODS.path(pod["metadata"]["namespace"], pod["metadata"]["name"])
         try:
             return AgentReadiness.of(await kube.passed_on(f"{path}:{port}/proxy/readyz")).build
-        except (KubeError, ValueError):
+        except ValueError:
+            return {}
+        except KubeError as error:
+            if error.forbidden:
+                needed = right_to("get", "pods/proxy", pod["metadata"]["namespace"])
+                click.echo(f"NMI's commit is not known: {needed}", err=True)
             return {}
     return {}
