@@ -99,7 +99,8 @@ class Node:
     async def update(self, *flags: str) -> None:
         """Replace the agent by one with other flags; return when it is ready."""
         given = [f"--nmi-arg={flag}" for flag in flags]
-        await asyncio.to_thread(self.place.run, "podidentity", "enable", *given)
+        plain = ("podidentity", "enable", "--forget=nmi-arg")
+        await asyncio.to_thread(self.place.run, *plain, *given)
 
     def kubectl(self, *command: str) -> str:
         return self.place.run("kubectl", "-n", "kube-system", *command)

@@ -722,7 +722,11 @@ def as_administrator(scene: Scene, *words: str) -> None:
 def with_silent_agents(scene: Scene) -> None:
     """Have NMI ready on both nodes; it has not told what leads requests to it."""
     with_cilium(scene)
-    as_administrator(scene, "enable", "--no-wait", "--backend=lrp")
+    with_ready_agents(scene, "--backend=lrp")
+
+
+def with_ready_agents(scene: Scene, *flags: str) -> None:
+    as_administrator(scene, "enable", "--no-wait", *flags)
     while len(nmi_pods(scene.world)) < len(scene.world.plan.nodes):
         time.sleep(0.01)
     status = {"conditions": [{"type": "Ready", "status": "True"}]}
@@ -769,6 +773,7 @@ def of_part(
 
 
 CASES += (
+    Case(command="version", line="version", prepare=with_ready_agents, whole=told_all),
     Case(
         command="enable",
         line=ENABLE,

@@ -423,7 +423,7 @@ def _first(paths: list[Path], context: str | None) -> SingleConfig:
             mark = getattr(error, "problem_mark", None)
             tried.append(f"{path} is not YAML (line {mark.line + 1 if mark else '?'})")
         except (ConfigError, OSError, UnicodeDecodeError) as error:
-            tried.append(f"{path}: {error}")
+            tried.append(str(error) if str(path) in str(error) else f"{path}: {error}")
         except (LookupError, TypeError, AttributeError, msgspec.ValidationError) as error:
             tried.append(f"{path} is no kubeconfig ({type(error).__name__}: {error})")
     raise KubeError(

@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from podidentity.adapters.clock import SystemClock
-from podidentity.cli import controller
+from podidentity.cli import completing, controller
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
 from podidentity.cli.mic import deployments_of_mic
 from podidentity.cli.objects import Object, find, find_all
-from podidentity.cli.output import CommandError, examples
+from podidentity.cli.output import CommandError, ask_first, examples
 from podidentity.cli.parameters import Name
 from podidentity.core.assignments import attachment
 from podidentity.core.hosts import Host, NotAnAzureNode
@@ -58,6 +58,7 @@ if TYPE_CHECKING:
 @click.option(
     "--namespace",
     type=Name(),
+    shell_complete=completing.namespaces,
     default=NAMESPACE,
     show_default=True,
     help="Namespace of MIC, in which its ledgers are.",
@@ -83,7 +84,7 @@ def adopt(*, target: ClusterTarget, namespace: str, yes: bool) -> None:
             click.echo("No record says what the archived MIC has attached.")
             return
         if not yes:
-            click.confirm("May MIC detach these, when no pod needs them?", abort=True)
+            ask_first("May MIC detach these, when no pod needs them?")
         for ledger, version in await _ledgers(kube, namespace, wanted):
             await _write(kube, namespace, ledger, version)
 

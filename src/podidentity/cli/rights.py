@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 import click
 
+from podidentity.cli import completing
 from podidentity.cli.needed_rights import (
     COMMANDS,
     NMI_NAMESPACE,
@@ -196,6 +197,7 @@ _AT: Mapping[AzureScope, str] = {
     "namespaces",
     type=Name(),
     multiple=True,
+    shell_complete=completing.namespaces,
     help="Namespace of pods, the only one that the commands are for; may be repeated.",
 )
 @click.option(

@@ -403,7 +403,10 @@ def _parse(raw: Raw, kind: str, build: Callable[[_Custom], _T]) -> _T | Malforme
     try:
         return build(_Custom(ref, meta.annotations or {}, _spec(found.spec), status))
     except _Unusable as error:
-        return Malformed(ref=ref, kind=kind, why=str(error))
+        spec = found.spec if kind == BINDING_KIND and isinstance(found.spec, dict) else {}
+        selector = _field(spec, "selector")
+        selector = selector if isinstance(selector, str) else ""
+        return Malformed(ref=ref, kind=kind, why=str(error), selector=selector)
 
 
 def _rendered(kind: str, ref: ObjectRef, spec: _Fields) -> _Fields:
