@@ -43,6 +43,7 @@ from podidentity.wire.kube import (
     parse_event,
     parse_list,
 )
+from podidentity.wire.proxies import NotAProxy, parse_proxy
 
 PATIENCE = 30.0
 """Seconds that a request waits in all for an API server that asks to be asked later (429, 503)."""
@@ -125,9 +126,9 @@ class Kube:
 
         `kubeconfig` is a path, or several joined by `:` as in KUBECONFIG: the first file with the
         context is used. None: the pod's service account, else `~/.kube/config`. `trust_env`: obey
-        HTTPS_PROXY and NO_PROXY, as tools of people do. The agent does not; it notices a dead
-        connection within 35 s. `patience`: seconds that a request waits in all for an API server
-        that asks to be asked later; 0: the caller decides.
+        the context's proxy-url, else HTTPS_PROXY and NO_PROXY, as kubectl does. The agent does not;
+        it notices a dead connection within 35 s. `patience`: seconds that a request waits in all
+        for an API server that asks to be asked later; 0: the caller decides.
         """
         found = load_credentials(kubeconfig, context, trust_env=trust_env)
         headers = {"User-Agent": user_agent, "Accept": "application/json"}
@@ -144,6 +145,7 @@ class Kube:
                 headers=headers,
                 timeout=_REQUEST,
                 trust_env=trust_env,
+                proxy=found.proxy if trust_env else None,
                 transport=transport,
             ),
             failed,
@@ -353,6 +355,7 @@ class _Credentials:
     server: str
     verify: ssl.SSLContext = field(repr=False)
     auth: httpx2.Auth | None = field(repr=False)
+    proxy: httpx2.Proxy | None = field(repr=False)
 
 
 def load_credentials(
@@ -372,7 +375,29 @@ def load_credentials(
         raise KubeError(
             f"The credentials of context {config.context_name!r} cannot be used: {error}."
         ) from error
-    return _Credentials(server=config.cluster.server, verify=verify, auth=auth)
+    return _Credentials(
+        server=config.cluster.server, verify=verify, auth=auth, proxy=_proxy(config)
+    )
+
+
+def _proxy(config: SingleConfig) -> httpx2.Proxy | None:
+    """Return the proxy that the kubeconfig names for its API server; raise KubeError.
+
+    lightkube does not read `proxy-url`.
+    https://kubernetes.io/docs/reference/config-api/kubeconfig.v1/#Cluster
+    """
+    if config.fname is None:
+        return None
+    clusters = yaml.safe_load(Path(config.fname).read_text()).get("clusters") or ()
+    named = [each["cluster"] for each in clusters if each["name"] == config.context.cluster]
+    url = str((named[0].get("proxy-url") or "") if named else "")
+    if not url:
+        return None
+    try:
+        found = parse_proxy(url, f"The proxy-url of context {config.context_name!r}")
+    except NotAProxy as error:
+        raise KubeError(f"{error}.") from None
+    return httpx2.Proxy(found.url, auth=found.login)
 
 
 def _load(kubeconfig: str | None, context: str | None) -> SingleConfig:
