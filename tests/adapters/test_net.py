@@ -54,7 +54,7 @@ async def client(
 
 async def until(asking: NetClient, holds: Any) -> None:
     """Return when `holds()`, which is looked at after each change."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not holds():
             await asking.changed()
 

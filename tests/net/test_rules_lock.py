@@ -25,7 +25,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def eventually(holds: Callable[[], bool]) -> None:
     """Return once it holds."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not holds():  # noqa: ASYNC110 - a lock of the kernel has no event
             await asyncio.sleep(0.005)
 

@@ -96,7 +96,7 @@ class Worker:
     async def report(self, readiness: Readiness) -> str:
         """Return the detail of the next report of this readiness."""
         loop = asyncio.get_running_loop()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while True:
                 found = Report.parse(await loop.sock_recv(self.supervisor, LARGEST))
                 if found.readiness is readiness:
@@ -111,7 +111,7 @@ class Worker:
             await talk.leave()
 
     async def ended(self) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await self.task
 
 
@@ -225,7 +225,7 @@ async def test_a_socket_that_comes_later_is_accepted_from_too(
         worker.supervisor.send(control.ACCEPT)
     async with worker.talk() as talk:
         await talk.say(ASK)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             assert (await talk.hear()).body == b"answered"
     assert worker.orders.missing == {}
 
