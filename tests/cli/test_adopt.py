@@ -15,9 +15,8 @@ from podidentity.cli.adopt import Claim, adopting, claim_of
 from podidentity.core.hosts import Host
 from podidentity.core.ledger import Ledger, LedgerEntry
 from podidentity.core.resources import AzureIdentity, ResourceId
-from podidentity.mic.objects import FINALIZER
 from podidentity.wire.ledgers import ledger_name, parse_ledger
-from podidentity.wire.manifests import parse_identity
+from podidentity.wire.manifests import FINALIZER, parse_identity
 from tests.cli.conftest import Ran
 from tests.cli.ids import CLIENT, IDENTITY
 from tests.cli.world import CUSTOM, World

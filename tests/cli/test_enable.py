@@ -78,7 +78,7 @@ def test_enable_brings_everything_and_waits_for_every_node(bare: World) -> None:
         until(process, "NMI is ready on 1 of 2 nodes")
         become(bare, second, ready=True)
         until(process, "NMI is ready on 2 of 2 nodes")
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
 
 
 def test_enable_may_be_repeated(bare: World, podidentity: Run) -> None:

@@ -13,8 +13,8 @@ import yaml
 from podidentity import manifests
 from podidentity.core.hosts import Host
 from podidentity.core.ledger import Ledger, LedgerEntry
-from podidentity.mic.objects import FINALIZER
 from podidentity.wire.ledgers import ledger_name, render_ledger
+from podidentity.wire.manifests import FINALIZER
 from tests.cli.azure import Identity
 from tests.cli.conftest import CRDS, PODS, Ran, end_nmi
 from tests.cli.test_enable import running, until

@@ -33,6 +33,9 @@ def identity(**more: Any) -> dict[str, Any]:
         "generation": 3,
         "managedFields": [{"manager": "kubectl"}],
         "finalizers": ["example.com/keep"],
+        "ownerReferences": [{"name": "team"}],
+        "generateName": "or",
+        "deletionTimestamp": "2026-01-01T00:00:00Z",
         "annotations": {"kubectl.kubernetes.io/last-applied-configuration": "{}", "a": "b"},
         **more.pop("metadata", {}),
     }
@@ -201,6 +204,11 @@ def test_a_record_of_an_old_release_is_assigned_though_it_says_nothing() -> None
         {"spec": []},
         {"spec": {"pod": 1}},
         *({"spec": {**stored()["spec"], name: 1}} for name in ("pod", "podNamespace", "nodename")),
+        *(
+            {"spec": {**stored()["spec"], name: copy}}
+            for name in ("azureIdentityRef", "azureBindingRef")
+            for copy in (None, 1, {"metadata": 1})
+        ),
         {"status": {"status": "Rubbish"}},
         {"status": {"status": ["Assigned"]}},
     ],
@@ -258,14 +266,26 @@ def test_an_event_is_about_the_kind_that_kubectl_describes() -> None:
         About.BINDING, ObjectRef("shop", "b"), "Normal", "binding applied", "x" * 2000
     )
     body = render_told(event, live(binding(), About.BINDING), NOW, "mic-1")
-    assert body["involvedObject"] == {
-        "apiVersion": API,
-        "kind": "AzureIdentityBinding",
-        "namespace": "shop",
-        "name": "b",
-        "uid": "u-2",
+    name = body["metadata"].pop("name")
+    assert name.startswith("b.")
+    assert body == {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"namespace": "shop"},
+        "involvedObject": {
+            "apiVersion": API,
+            "kind": "AzureIdentityBinding",
+            "namespace": "shop",
+            "name": "b",
+            "uid": "u-2",
+        },
+        "type": "Normal",
+        "reason": "binding applied",
+        "message": "x" * 1024,
+        "source": {"component": "aadpodidentity.k8s.io", "host": "mic-1"},
+        "reportingComponent": "aadpodidentity.k8s.io",
+        "reportingInstance": "mic-1",
+        "firstTimestamp": "2026-11-25T09:46:40Z",
+        "lastTimestamp": "2026-11-25T09:46:40Z",
+        "count": 1,
     }
-    assert body["source"]["component"] == "aadpodidentity.k8s.io"
-    assert (body["reason"], len(body["message"])) == ("binding applied", 1024)
-    assert body["metadata"]["name"].startswith("b.")
-    assert body["metadata"]["namespace"] == "shop"

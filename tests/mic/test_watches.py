@@ -28,7 +28,6 @@ from podidentity.mic.calls import (
     RecordSeen,
     Synced,
 )
-from podidentity.mic.objects import FINALIZER
 from podidentity.mic.watches import ControllerWatches
 from podidentity.wire.kube import (
     AZURE_ASSIGNED_IDENTITIES,
@@ -44,6 +43,7 @@ from podidentity.wire.kube import (
     Page,
 )
 from podidentity.wire.kube import Event as WatchEvent
+from podidentity.wire.manifests import FINALIZER
 from podidentity.wire.rbac import Giver, Grantee, binding, role
 from tests.fakes import CLIENT, RESOURCE_ID, FakeKubeApi, ImpatientClock
 

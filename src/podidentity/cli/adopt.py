@@ -39,7 +39,6 @@ from podidentity.core.resources import (
     ResourceId,
 )
 from podidentity.manifests import NAMESPACE
-from podidentity.mic.objects import FINALIZER, NODE_LABEL
 from podidentity.wire.kube import (
     AZURE_ASSIGNED_IDENTITIES,
     AZURE_IDENTITIES,
@@ -47,7 +46,7 @@ from podidentity.wire.kube import (
     NODES,
 )
 from podidentity.wire.ledgers import NotALedger, ledger_name, parse_ledger, render_ledger
-from podidentity.wire.manifests import parse_assigned, parse_identity
+from podidentity.wire.manifests import FINALIZER, NODE_LABEL, parse_assigned, parse_identity
 
 if TYPE_CHECKING:
     from podidentity.adapters.kube import Kube

@@ -22,7 +22,6 @@ from podidentity.cli.objects import Object, called, find_all, remove
 from podidentity.cli.output import CommandError
 from podidentity.cli.rollout import is_ours, until
 from podidentity.core.resources import ObjectRef, ResourceId
-from podidentity.mic.objects import FINALIZER
 from podidentity.wire.kube import (
     AZURE_ASSIGNED_IDENTITIES,
     AZURE_IDENTITY_LEDGERS,
@@ -31,6 +30,7 @@ from podidentity.wire.kube import (
     Resource,
 )
 from podidentity.wire.ledgers import NotALedger, parse_ledger
+from podidentity.wire.manifests import FINALIZER
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

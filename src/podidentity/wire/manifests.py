@@ -49,6 +49,10 @@ IDENTITY_KIND = "AzureIdentity"
 BINDING_KIND = "AzureIdentityBinding"
 EXCEPTION_KIND = "AzurePodIdentityException"
 ASSIGNED_KIND = "AzureAssignedIdentity"
+FINALIZER = "azureassignedidentity.finalizers.aadpodidentity.k8s.io"
+"""Of the archived controller; ours sets none."""
+NODE_LABEL = "nodename"
+"""Of a record: the node of its pod."""
 SERVICE_ACCOUNT_KIND = "ServiceAccount"
 
 _LONGEST_NAME, _LONGEST_LABEL = 253, 63
