@@ -170,6 +170,12 @@ class Kube:
         """Close all connections."""
         await self._client.aclose()
 
+    async def after(self, error: KubeError) -> None:
+        """Return when what failed so may be tried again; raise the error if it would fail again."""
+        if not (_may_pass(error) or error.throttled):
+            raise error
+        await self._sleep(error.retry_after * (1 + self._jitter() / 2) or _PAUSE)
+
     async def get(self, path: str, params: Mapping[str, str] | None = None) -> bytes:
         """Return the object at `path` as JSON; raise KubeError."""
         return await self._send("GET", path, params=params)
