@@ -6,6 +6,7 @@ prints, many more of them.
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +23,11 @@ settings.register_profile(
 settings.load_profile(os.environ.get("PODIDENTITY_PROPERTIES", "repeatable"))
 
 pytest_plugins = ["tests.skips"]
+
+
+def pytest_collection_finish() -> None:
+    """Let the collector of garbage pass by ten thousand tests, which stay until the end."""
+    gc.freeze()
 
 
 @pytest.fixture

@@ -20,6 +20,8 @@ from deploy.image.own_python import started, this_architecture
 from deploy.image.packages import Missing, newest_file
 from deploy.image.recipe import Built
 
+VERSION = ("version", "--client", "-o", "json")
+
 
 def unpack(layers: Sequence[bytes], folder: Path) -> None:
     """Unpack layers, each a tar, into a folder; owners become whoever runs this."""
@@ -38,7 +40,15 @@ def try_out(built: Built, cache: Path) -> dict[str, str]:
         if architecture != this_architecture():
             command = [str(emulator(architecture, cache)), *command]
         ran = subprocess.run(
-            [*command, "-I", f"{root}/usr/local/bin/podidentity", "version", "-o", "json"],
+            [
+                *command,
+                "-I",
+                f"{root}/usr/local/bin/podidentity",
+                "version",
+                "--client",
+                "-o",
+                "json",
+            ],
             capture_output=True,
             text=True,
             check=False,

@@ -6,6 +6,8 @@ started without the command line: it reads their flags in a process that ends (`
 
 from __future__ import annotations
 
+import atexit
+import gc
 import sys
 
 _PROGRAMS = {"nmi", "net", "serve", "mic"}
@@ -13,6 +15,8 @@ _PROGRAMS = {"nmi", "net", "serve", "mic"}
 
 def main() -> None:
     """Run the command line of this process, also for `kubectl podidentity`."""
+    # To look for garbage among all modules once more takes a fifth of a command's time.
+    atexit.register(gc.freeze)
     if _PROGRAMS.intersection(sys.argv[1:2]):
         from podidentity.cli import programs
 

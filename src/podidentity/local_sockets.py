@@ -1,8 +1,8 @@
 """Unix sockets between our own processes: `net`, `serve`, and those of an agent's successor.
 
 Messages are packets (SOCK_SEQPACKET): one send is one message, so there are no lengths to parse,
-and a message that is too long is seen as such. Who is at the other end is asked of the kernel
-(SO_PEERCRED, unix(7)), never of the peer.
+and a message that is too long is seen as such. The kernel, never the peer, says who is at the other
+end (SO_PEERCRED, unix(7)).
 """
 
 from __future__ import annotations

@@ -486,14 +486,14 @@ class NmiSettings:
             "passes the rules, and the agent warns of that.",
         ),
     )
-    host_token: Literal["pod", "root"] = field(
+    host_token: Literal["pod", "root", "off"] = field(
         default="pod",
         metadata=flag(
             "--host-token",
-            choices=("pod", "root"),
+            choices=("pod", "root", "off"),
             text="Callers that may request tokens of other pods at `/host/token`. `pod`: pods of "
             "`--host-token-callers`; `root`: also root processes of the node, for nodes without "
-            "cgroups of pods.",
+            "cgroups of pods; `off`: nobody, and 127.0.0.1 is left to another program.",
         ),
     )
     host_token_callers: tuple[ObjectRef, ...] = field(

@@ -50,18 +50,30 @@ def cause(text: str, struck: Iterable[Struck], since: float = 0) -> Struck | Non
     """Return what the weather did that the text names; None if it names nothing.
 
     What struck before `since` (seconds since the epoch) is a cause only if the text names the
-    object, too: a condition on it may have stayed. Of several it is the last, and before others one
-    whose object is named.
+    object, too: a condition on it may have stayed. Of several it is one whose object is named, then
+    one with more words of the same line (who asked, how, for what), then the last.
     """
-    named, others = [], []
+    found = []
     for each in struck:
-        if names(text, each):
-            name = each.about.rstrip("/").rpartition("/")[2].lower()
-            if name and _is_about(text, name):
-                named.append(each)
-            elif each.at >= since:
-                others.append(each)
-    return max(named or others, key=lambda each: each.at, default=None)
+        lines = [line for line in text.splitlines() if names(line, each) and _asked(line, each)]
+        if not lines:
+            continue
+        name = each.about.rstrip("/").rpartition("/")[2].lower()
+        about = bool(name) and _is_about(text, name)
+        if about or each.at >= since:
+            alike = max(len(_words(line) & _words(each.kind)) for line in lines)
+            found.append((about, alike, each.at, each))
+    return max(found, key=lambda each: each[:3])[-1] if found else None
+
+
+def _asked(line: str, struck: Struck) -> bool:
+    """Whether a line may come of what was struck: commands of people are no service account's."""
+    said_by_command = line.lstrip().lower().startswith("error")
+    return not (said_by_command and struck.kind.startswith("system:serviceaccount:"))
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"[a-z]{3,}", text.lower()))
 
 
 def names(text: str, struck: Struck) -> bool:

@@ -89,7 +89,8 @@ class Sandbox:
 
     async def bind(self, *flags: str) -> None:
         """Enable pod identity with these flags of NMI, and add an identity."""
-        await self.bind_by("podidentity", "enable", *[f"--nmi-arg={flag}" for flag in flags])
+        given = [f"--nmi-arg={flag}" for flag in flags]
+        await self.bind_by("podidentity", "enable", "--forget=nmi-arg", *given)
 
     async def bind_by(self, *command: str) -> str:
         """Enable pod identity by this command, add an identity, and return its id."""

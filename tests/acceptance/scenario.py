@@ -51,7 +51,8 @@ class Scenario:
 
     def enable(self, *flags: str) -> None:
         """Restart NMI with these flags after its usual ones; return when it is ready."""
-        self.place.run("podidentity", "enable", *[f"--nmi-arg={flag}" for flag in flags])
+        given = [f"--nmi-arg={flag}" for flag in flags]
+        self.place.run("podidentity", "enable", "--forget=nmi-arg", *given)
 
     async def give_node_its_own(self) -> None:
         """Give the node's machine an identity of its own beside those of its pods."""

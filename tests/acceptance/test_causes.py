@@ -10,16 +10,21 @@ from tests.acceptance.causes import WORDS, cause
 SETS = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Compute/virtualMachineScaleSets"
 
 
-def struck(service: str, effect: str, at: float, about: str = "") -> Struck:
+def struck(service: str, effect: str, at: float, about: str = "", kind: str = "any") -> Struck:
     """Return a line of a journal."""
-    return Struck(service=service, kind="any", number=1, effect=effect, at=at, about=about)
+    return Struck(service=service, kind=kind, number=1, effect=effect, at=at, about=about)
 
 
 ETCD = struck("apiserver", "500", 10, "/api/v1/nodes")
 LOCKED = struck("arm", "locked", 20, f"{SETS}/pool")
 FAILED = struck("arm", "InternalExecutionError", 30, f"{SETS}/pool")
 OTHER = struck("arm", "InternalExecutionError", 40, f"{SETS}/pool-1")
-JOURNAL = [ETCD, LOCKED, FAILED, OTHER]
+MIC = "system:serviceaccount:kube-system:podidentity-mic"
+WATCH = struck("apiserver", "429", 50, "/api/v1/pods", f"{MIC} watch pods")
+LEASE = struck("apiserver", "429", 60, "/apis/leases/x", f"{MIC} get leases")
+COMMAND = struck("apiserver", "429", 40, "/apis/things", "principal patch things")
+JOURNAL = [ETCD, LOCKED, FAILED, OTHER, WATCH, LEASE, COMMAND]
+MANY = "The API server refused (429): Too many requests"
 INTERNAL = "Azure says InternalExecutionError"
 
 
@@ -33,6 +38,11 @@ INTERNAL = "Azure says InternalExecutionError"
         (f"{INTERNAL} of scale set pool.", 0, FAILED),
         (f"{INTERNAL} of scale set Pool-1", 0, OTHER),
         (INTERNAL, 0, OTHER),
+        (f"WARNING cannot watch pods, and try on: {MANY}", 0, WATCH),
+        (f"WARNING {MANY}", 0, LEASE),
+        # A command is nobody's service account.
+        (f"error: {MANY}", 0, COMMAND),
+        (f"error: {MANY}", 45, None),
         # Before the test began: only what the refusal names.
         ("Azure says ScopeLocked: The scope", 25, None),
         (f"{INTERNAL} of {SETS}/pool.", 50, FAILED),

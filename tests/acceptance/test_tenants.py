@@ -178,7 +178,8 @@ def test_a_forged_record_of_the_controller_opens_nothing(tenants: TwoTenants) ->
 @pytest.mark.parametrize("name", ["another", "kubelets"])
 def test_without_the_permission_these_tries_would_succeed(tenants: TwoTenants, name: str) -> None:
     """So it is the permission that refused them above."""
-    tenants.place.run("podidentity", "enable", "--nmi-arg=--authorization=off")
+    anybody = "--nmi-arg=--authorization=off"
+    tenants.place.run("podidentity", "enable", "--forget=nmi-arg", anybody)
     status, body = tenants.ask(f"try-{name}")
     theirs = {"another": tenants.orders, "kubelets": tenants.kubelet}[name]
     assert (status, appid(body)) == (200, theirs.client_id)

@@ -23,8 +23,9 @@ import pytest
 import podidentity
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.weather import CALM
-from tests.acceptance.sandbox import Sandbox, one_node
+from tests.acceptance.sandbox import Sandbox, one_node, opened
 from tests.docs.blocks import ROOT, blocks_of
+from tests.sandboxes import own
 
 AGENTS = ("-l", "app.kubernetes.io/component=nmi")
 CLIENTS = """
@@ -98,7 +99,8 @@ class Node:
     async def update(self, *flags: str) -> None:
         """Replace the agent by one with other flags; return when it is ready."""
         given = [f"--nmi-arg={flag}" for flag in flags]
-        await asyncio.to_thread(self.place.run, "podidentity", "enable", *given)
+        plain = ("podidentity", "enable", "--forget=nmi-arg")
+        await asyncio.to_thread(self.place.run, *plain, *given)
 
     def kubectl(self, *command: str) -> str:
         return self.place.run("kubectl", "-n", "kube-system", *command)
@@ -120,21 +122,42 @@ class Node:
 async def node(name: str) -> AsyncIterator[Node]:
     # Calm: Azure is asked before the subject, which is how the agent's programs follow each other.
     async with one_node(name, weather=CALM) as place, AzureOperator(place.plan) as azure:
-        await place.bind()
-        place.start_pod()
-        assert (await place.ask())[0] == 200
+        await served(place)
         yield Node(place, azure)
 
 
-async def test_updates_one_after_the_other_lose_no_request_and_leak_none() -> None:
-    async with node("updates") as found:
-        async with found.load("of-the-updates") as load:
-            for number in range(3):
-                await found.update(f"--hold={number + 1}")
-        assert load.failures == []
-        assert set(load.answers) == {"200"}
-        assert load.answers["200"] > 500
-        assert await found.leaked("of-the-updates") == 0
+async def served(place: Sandbox) -> None:
+    await place.bind()
+    place.start_pod()
+    assert (await place.ask())[0] == 200
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Sandbox]:
+    """The node of the tests that leave it served as it was."""
+    with opened(own("update"), weather=CALM) as (place, _, loop):
+        loop.run(served(place))
+        yield place
+
+
+@pytest.fixture
+async def found(shared: Sandbox) -> AsyncIterator[Node]:
+    async with AzureOperator(shared.plan) as azure:
+        found = Node(shared, azure)
+        async with asyncio.timeout(90):
+            while len(found.kubectl("get", "pods", "-o", "name", *AGENTS).split()) > 1:  # noqa: ASYNC110 - of the API server
+                await asyncio.sleep(0.2)
+        yield found
+
+
+async def test_updates_one_after_the_other_lose_no_request_and_leak_none(found: Node) -> None:
+    async with found.load("of-the-updates") as load:
+        for flags in (["--hold=1"], ["--hold=2"], []):  # the last brings back what was there
+            await found.update(*flags)
+    assert load.failures == []
+    assert set(load.answers) == {"200"}
+    assert load.answers["200"] > 500
+    assert await found.leaked("of-the-updates") == 0
 
 
 @pytest.fixture
@@ -152,24 +175,23 @@ def of_version_9() -> Iterator[Path]:
 
 
 async def test_an_update_to_another_version_and_the_way_back_lose_no_request(
-    of_version_9: Path,
+    found: Node, of_version_9: Path
 ) -> None:
-    async with node("versions") as found:
-        async with found.load("of-the-versions") as load:
-            for version, setting in (
-                ("9.0", f"PYTHONPATH={of_version_9}"),
-                (podidentity.__version__, "PYTHONPATH-"),
-            ):
-                before = found.kubectl("get", "pods", "-o", "name", *AGENTS).split()
-                log = asyncio.to_thread(found.kubectl, "logs", "-f", *before, "-c", "serve")
-                told = asyncio.create_task(log)
-                await asyncio.to_thread(found.kubectl, "set", "env", "daemonset/nmi", setting)
-                wait = ("rollout", "status", "daemonset/nmi", "--timeout=60s")
-                await asyncio.to_thread(found.kubectl, *wait)
-                assert f"version {version} serves" in await told
-        assert load.failures == []
-        assert set(load.answers) == {"200"}
-        assert await found.leaked("of-the-versions") == 0
+    async with found.load("of-the-versions") as load:
+        for version, setting in (
+            ("9.0", f"PYTHONPATH={of_version_9}"),
+            (podidentity.__version__, "PYTHONPATH-"),
+        ):
+            before = found.kubectl("get", "pods", "-o", "name", *AGENTS).split()
+            log = asyncio.to_thread(found.kubectl, "logs", "-f", *before, "-c", "serve")
+            told = asyncio.create_task(log)
+            await asyncio.to_thread(found.kubectl, "set", "env", "daemonset/nmi", setting)
+            wait = ("rollout", "status", "daemonset/nmi", "--timeout=60s")
+            await asyncio.to_thread(found.kubectl, *wait)
+            assert f"version {version} serves" in await told
+    assert load.failures == []
+    assert set(load.answers) == {"200"}
+    assert await found.leaked("of-the-versions") == 0
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="pods have cgroups only as root")
@@ -243,50 +265,51 @@ async def test_a_new_version_that_does_not_work_stops_at_the_first_node() -> Non
         assert (await found.place.ask())[0] == 200
 
 
-async def test_a_worker_that_is_killed_costs_what_it_had_in_its_hands_and_no_more() -> None:
-    async with node("killed") as found:
-        async with found.load("of-the-killed") as load:
-            supervised = len(found.place.processes("serve"))
-            for _ in range(3):
-                await asyncio.sleep(2)
-                # The newest is the worker, once there is a new one: it has answered by then.
-                while len(found.place.processes("serve")) < supervised:  # noqa: ASYNC110 - of /proc
-                    await asyncio.sleep(0.1)
-                await found.place.ask()
-                os.kill(found.place.processes("serve")[-1], signal.SIGKILL)
-        # Four clients: at most what each had under way, each time.
-        assert len(load.failures) <= 3 * 4
-        assert set(load.answers) == {"200"}
-        assert found.restarts() == {"serve": 0, "net": 0}
-        assert await found.leaked("of-the-killed") == 0
+async def test_a_worker_that_is_killed_costs_what_it_had_in_its_hands_and_no_more(
+    found: Node,
+) -> None:
+    async with found.load("of-the-killed") as load:
+        supervised = len(found.place.processes("serve"))
+        for _ in range(3):
+            await asyncio.sleep(2)
+            # The newest is the worker, once there is a new one: it has answered by then.
+            while len(found.place.processes("serve")) < supervised:  # noqa: ASYNC110 - of /proc
+                await asyncio.sleep(0.1)
+            await found.place.ask()
+            os.kill(found.place.processes("serve")[-1], signal.SIGKILL)
+    # Four clients: at most what each had under way, each time.
+    assert len(load.failures) <= 3 * 4
+    assert set(load.answers) == {"200"}
+    assert found.restarts() == {"serve": 0, "net": 0}
+    assert await found.leaked("of-the-killed") == 0
 
 
-async def test_a_worker_that_hangs_is_replaced_and_a_request_waits_for_the_next() -> None:
-    async with node("hung") as found:
-        hung = found.place.processes("serve")[-1]
-        os.kill(hung, signal.SIGSTOP)
-        assert (await found.place.ask())[0] == 200
-        assert hung not in found.place.processes("serve")
-        assert found.restarts()["serve"] == 0
+async def test_a_worker_that_hangs_is_replaced_and_a_request_waits_for_the_next(
+    found: Node,
+) -> None:
+    hung = found.place.processes("serve")[-1]
+    os.kill(hung, signal.SIGSTOP)
+    assert (await found.place.ask())[0] == 200
+    assert hung not in found.place.processes("serve")
+    assert found.restarts()["serve"] == 0
 
 
-async def test_without_net_serve_says_so_and_goes_on_when_it_is_back() -> None:
-    async with node("netless") as found:
-        (net,) = found.place.processes("net")
-        os.kill(net, signal.SIGSTOP)
-        status, body, _ = await found.place.ask()
-        assert status == 503
-        assert "cannot be proved" in body["error_description"]
-        os.kill(net, signal.SIGKILL)
-        await found.place.nmi_ready()
-        status = 0
-        for _ in range(50):
-            status, _, _ = await found.place.ask()
-            if status == 200:
-                break
-            await asyncio.sleep(0.1)
-        assert status == 200
-        assert found.restarts() == {"serve": 0, "net": 1}
+async def test_without_net_serve_says_so_and_goes_on_when_it_is_back(found: Node) -> None:
+    (net,) = found.place.processes("net")
+    os.kill(net, signal.SIGSTOP)
+    status, body, _ = await found.place.ask()
+    assert status == 503
+    assert "cannot be proved" in body["error_description"]
+    os.kill(net, signal.SIGKILL)
+    await found.place.nmi_ready()
+    status = 0
+    for _ in range(50):
+        status, _, _ = await found.place.ask()
+        if status == 200:
+            break
+        await asyncio.sleep(0.1)
+    assert status == 200
+    assert found.restarts() == {"serve": 0, "net": 1}
 
 
 OF_0_1 = """

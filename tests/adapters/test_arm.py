@@ -282,6 +282,15 @@ async def test_an_operation_that_never_ends_is_given_up(scene: Scene) -> None:
         await scene.attach()
 
 
+async def test_whoever_waits_for_less_is_told_so_and_azure_goes_on(scene: Scene) -> None:
+    scene.weather("scale-sets=60")
+    scene.arm.longest = 25
+    with pytest.raises(ArmError, match=r"Timeout: Azure is not done after 30 s"):
+        await scene.attach()
+    await scene.attach()
+    assert scene.attached() == scene.both
+
+
 async def test_an_operation_that_fails_again_and_again_raises_azures_reason(scene: Scene) -> None:
     scene.weather("failing=1")
     with pytest.raises(ArmError, match=r"InternalExecutionError: An internal execution error"):

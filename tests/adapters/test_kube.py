@@ -13,6 +13,7 @@ import pytest
 from podidentity.adapters import kube as finding
 from podidentity.adapters.kube import Kube, together
 from podidentity.wire.kube import Event, KubeError
+from tests.adapters.proxying import azure, proxy
 from tests.adapters.scripted import Conversation, Turn, answers, cuts, hangs, scripted
 
 SECRET = "a-very-secret-token"
@@ -448,3 +449,42 @@ async def test_of_questions_side_by_side_the_first_failure_counts_when_none_is_o
         await together(refused(), slow(), other())
     assert done == ["b"]
     assert await together(asyncio.sleep(0, 1), asyncio.sleep(0, "x")) == (1, "x")
+
+
+def proxied(folder: Path, url: str, **more: object) -> str:
+    """Write a kubeconfig whose cluster has these fields as well; return its path."""
+    path = write(folder, url)
+    found = json.loads(Path(path).read_text())
+    found["clusters"][0]["cluster"] |= more
+    Path(path).write_text(json.dumps(found))
+    return path
+
+
+async def test_a_command_asks_by_the_kubeconfigs_proxy_whatever_the_environment_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.delenv("no_proxy", raising=False)
+    async with azure(tmp_path, "api.example.com") as (server, trusted), proxy(server) as by:
+        more = {
+            "proxy-url": f"http://127.0.0.1:{by.port}",
+            "certificate-authority": str(trusted),
+        }
+        path = proxied(tmp_path, "https://api.example.com:6443", **more)
+        kube = Kube.connect(path, user_agent="test/1")
+        assert await kube.get("/version") == b"{}"
+        await kube.close()
+    assert [head.split(" ")[1] for head in by.heads] == ["api.example.com:6443"]
+    assert SECRET.encode() not in bytes(by.seen)
+
+
+@pytest.mark.parametrize(
+    "url", ["socks5://me:s3cret@127.0.0.1:1080", "http://me:s3cret@[", "http://me:s3cret@"]
+)
+def test_a_malformed_proxy_of_a_kubeconfig_is_told_without_its_password(
+    tmp_path: Path, url: object
+) -> None:
+    more = {"proxy-url": url}
+    said = failure(proxied(tmp_path, "https://api.example.com:6443", **more))
+    assert said.startswith("The proxy-url of context 'here' ")
+    assert "s3cret" not in said

@@ -54,7 +54,7 @@ async def client(
 
 async def until(asking: NetClient, holds: Any) -> None:
     """Return when `holds()`, which is looked at after each change."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not holds():
             await asking.changed()
 
@@ -281,8 +281,8 @@ async def test_another_version_of_net_is_no_net_and_both_are_named(tmp_path: Pat
         await until(asking, lambda: "refuses" in asking.problems()[0])
         (why,) = asking.problems()
         assert why == (
-            "net refuses this serve: net is version 0.3.0 (protocol 3), serve is version 0.2.0 "
-            "(protocol 3): both containers need the same image"
+            "net refuses this serve: net is version 0.3.0 (protocol 4), serve is version 0.2.0 "
+            "(protocol 4): both containers need the same image"
         )
         assert (await asking.prove(ADDRESS, PORT, [])).verdict is Verdict.UNKNOWN
 
@@ -299,6 +299,24 @@ async def test_what_net_says_of_itself_is_known_and_told(tmp_path: Path) -> None
         running.server.tell(wire.State(interception=("gone",), repairs=3))
         await until(asking, lambda: asking.state and asking.state.repairs == 3)
         assert asking.state == wire.State(interception=("gone",), repairs=3)
+
+
+async def test_net_is_told_that_no_agent_follows_and_tells_that_the_rules_are_gone(
+    tmp_path: Path,
+) -> None:
+    async with client(tmp_path) as asking:
+        for before in (True, False):
+            async with net(tmp_path) as running:
+                await until(asking, lambda: reached(asking))
+                if before:
+                    asking.leave()
+                await asking.prove(ADDRESS, PORT, [])
+                await running.server.none_follows()
+                assert running.server._clients
+                assert not asking.removed
+                running.server.tell(wire.State(removed=True))
+                await until(asking, lambda: asking.removed)
+            await until(asking, lambda: not asking.removed)
 
 
 async def test_each_net_is_told_whether_connections_are_accepted(tmp_path: Path) -> None:

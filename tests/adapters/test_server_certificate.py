@@ -11,10 +11,8 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from podidentity.adapters.server_certificate import (
-    ServerCertificate,
-    self_signed,
-)
+from podidentity.adapters.self_signed_certificate import self_signed
+from podidentity.adapters.server_certificate import ServerCertificate
 from tests.fakes import FakeClock
 
 

@@ -98,7 +98,7 @@ async def proving(folder: Path, uid: str) -> AsyncIterator[NetClient]:
     asking = NetClient(path, SystemClock(), version="1", mode=AttestationMode.KERNEL, uids=ours)
     running = asyncio.create_task(asking.run())
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while asking.state is None:
                 await asking.changed()
         yield asking

@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import tomllib
+from collections.abc import Iterator
 from functools import cache
 from itertools import chain
 from pathlib import Path
@@ -55,6 +56,39 @@ MAY_READ_ENVIRONMENT = {
 def test_only_a_composition_root_of_the_product_reads_the_environment(path: Path) -> None:
     if path.is_relative_to(ROOT / "src/podidentity") and shown(path) not in MAY_READ_ENVIRONMENT:
         assert not re.search(r"\bos\.(environ|getenv)\b|\benviron\b", path.read_text())
+
+
+def _calls(path: Path, *names: str) -> Iterator[ast.Call]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in names:
+            yield node
+
+
+PRODUCT = [path for path in SOURCES if path.is_relative_to(ROOT / "src/podidentity")]
+
+
+def test_each_http_client_of_the_product_says_whether_the_environments_proxy_counts() -> None:
+    """httpx2 goes by it unasked; the metadata service and the agents must not be asked so."""
+    clients = [
+        (shown(path), {each.arg for each in call.keywords})
+        for path in PRODUCT
+        for call in _calls(path, "AsyncClient", "AsyncHTTPTransport")
+    ]
+    assert len(clients) >= 6
+    assert [path for path, given in clients if "trust_env" not in given] == []
+
+
+def test_each_program_asks_azure_by_the_proxy_of_its_environment() -> None:
+    made = {
+        shown(path): ast.unparse(call.args[0])
+        for path in PRODUCT
+        for call in _calls(path, "AzureTransport")
+    }
+    programs = ("cli/azure_access", "mic/main", "nmi/main")
+    wanted = dict.fromkeys(
+        (f"src/podidentity/{name}.py" for name in programs), "parse_proxies(os.environ)"
+    )
+    assert made == wanted
 
 
 def test_every_dependency_has_its_line_of_reason() -> None:

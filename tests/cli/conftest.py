@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from podidentity.cli import main
-from podidentity.manifests import admission_policies, aks_exceptions, crds
+from podidentity.manifests import aks_exceptions, crds
 from podidentity_sandbox.weather import CALM, Weather
 from tests.cli.azure import Identity, made_identity, weather_of
 from tests.cli.world import CUSTOM, World, running
@@ -29,8 +29,7 @@ def bare(shared_world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[World
         monkeypatch.setenv(name, value)
     yield shared_world
     for path in (DAEMON_SET, PROBE_SET):
-        if shared_world.get(path):
-            shared_world.send("DELETE", path)
+        shared_world.delete(path)
     for each in (shared_world.get(f"{CUSTOM}/azurepodidentityexceptions") or {"items": []})[
         "items"
     ]:
@@ -38,10 +37,7 @@ def bare(shared_world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[World
         if (namespace, name) in _SHIPPED:
             path = f"{CUSTOM}/namespaces/{namespace}/azurepodidentityexceptions/{name}"
             shared_world.send("DELETE", path)
-    for each in admission_policies():
-        path = f"{ADMISSION}/{PLURALS[each['kind']]}/{each['metadata']['name']}"
-        if shared_world.get(path):
-            shared_world.send("DELETE", path)
+    no_admission_policies(shared_world)
     end_nmi(shared_world)
 
 
@@ -50,12 +46,22 @@ PLURALS = {
     "ValidatingAdmissionPolicy": "validatingadmissionpolicies",
     "ValidatingAdmissionPolicyBinding": "validatingadmissionpolicybindings",
 }
+
+
+def no_admission_policies(world: World) -> None:
+    """Delete those that `enable` brings for everybody: NMI's own bear the name of their part."""
+    for plural in PLURALS.values():
+        selector = "app.kubernetes.io/name=podidentity,!app.kubernetes.io/component"
+        world.delete(f"{ADMISSION}/{plural}", labelSelector=selector)
+
+
 _SHIPPED = {(each["metadata"]["namespace"], each["metadata"]["name"]) for each in aks_exceptions()}
 _DAEMON_SETS = "/apis/apps/v1/namespaces/kube-system/daemonsets"
 DAEMON_SET, PROBE_SET = (f"{_DAEMON_SETS}/{name}" for name in ("nmi", "podidentity-probe"))
 EXCEPTION = f"{CUSTOM}/namespaces/kube-system/azurepodidentityexceptions/aks-addon-exception"
 PODS = "/api/v1/namespaces/kube-system/pods"
-_OURS, _PROBES = (f"app.kubernetes.io/component={name}" for name in ("nmi", "probe"))
+_OURS = "app.kubernetes.io/component=nmi"
+_OURS_AND_PROBES = "app.kubernetes.io/component in (nmi, probe)"
 
 
 def nmi_pods(world: World, path: str = PODS) -> list[Any]:
@@ -66,8 +72,7 @@ def nmi_pods(world: World, path: str = PODS) -> list[Any]:
 
 def end_nmi(world: World, path: str = PODS) -> None:
     """End the pods of NMI, as their kubelets would: a deleted pod stays until then."""
-    probes = world.send("GET", path, labelSelector=_PROBES)["items"]
-    for pod in (*nmi_pods(world, path), *probes):
+    for pod in world.send("GET", path, labelSelector=_OURS_AND_PROBES)["items"]:
         world.send("DELETE", f"{path}/{pod['metadata']['name']}", gracePeriodSeconds="0")
 
 
@@ -78,11 +83,15 @@ def world(bare: World) -> World:
     return bare
 
 
+KINDS = {each["spec"]["names"]["plural"] for each in crds()}
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 
 
 def have_custom_resources(world: World) -> None:
     """Make the custom resources that are not there yet."""
+    served = {each["name"] for each in (world.get(CUSTOM) or {"resources": []})["resources"]}
+    if served >= KINDS:
+        return
     for crd in crds():
         if world.get(f"{CRDS}/{crd['metadata']['name']}") is None:
             world.send("POST", CRDS, crd)
@@ -113,8 +122,15 @@ def podidentity(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
 def ns(world: World) -> Iterator[str]:
     name = world.namespace(f"n-{uuid.uuid4().hex[:8]}")
     yield name
+    end(world, name)
+
+
+def end(world: World, namespace: str) -> None:
+    """Delete a namespace, and at once what other tests would see: lists of all stay short."""
     for plural in ("azureidentities", "azureidentitybindings"):
-        world.send("DELETE", f"{CUSTOM}/namespaces/{name}/{plural}")
+        world.delete(f"{CUSTOM}/namespaces/{namespace}/{plural}")
+    world.delete(f"/api/v1/namespaces/{namespace}/pods", gracePeriodSeconds="0")
+    world.delete(f"/api/v1/namespaces/{namespace}")
 
 
 @pytest.fixture

@@ -1,18 +1,22 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import shlex
 import uuid
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from podidentity.adapters.kube import Kube
 from podidentity.cli import add as add_command
 from podidentity.cli import azure_access
 from podidentity.cli import delete as delete_command
+from podidentity.cli.add_request import AddRequest
 from podidentity.cli.agent_choices import Choices
+from podidentity.cli.output import CommandError
 from podidentity.core.authorities import CLOUDS
-from podidentity.core.resources import BINDING_LABEL
+from podidentity.core.resources import BINDING_LABEL, ObjectRef
 from podidentity_sandbox.azure.client import AzureError
 from tests.cli.azure import Identity
 from tests.cli.binding import Run, add, binding, identity, record
@@ -350,3 +354,21 @@ def test_options_that_do_not_fit_together_are_wrong_usage(
     ran = add_in(podidentity, "shop", *flags)
     assert ran.code == 2
     assert said in " ".join(ran.err.split())
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError(), CommandError("Azure is not done")])
+async def test_a_run_that_is_interrupted_after_it_changed_machines_says_how_to_go_on_and_back(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: BaseException
+) -> None:
+    async def steps(_: object, __: object, ___: object, done: Any) -> None:
+        done.lasting = True
+        raise error
+
+    monkeypatch.setattr("podidentity.cli.add._steps", steps)
+    wanted = AddRequest(ref=ObjectRef("shop", "orders"), selector="orders")
+    with pytest.raises(type(error)):
+        await add_command._add(cast("Kube", None), wanted, None)
+    assert capsys.readouterr().err == (
+        "add did not finish. Run it again, or undo what it has done with\n"
+        "  podidentity delete --namespace shop --name orders\n"
+    )

@@ -173,8 +173,8 @@ PRINCIPAL = AzureIdentity(
         (
             explained(POD, GOOD, BAD_BINDING),
             "binding",
-            "MalformedBinding",
-            "spec.selector is missing",
+            "NoBinding",
+            "spec.selector",
         ),
         (explained(POD, BINDING), "identity", "NoIdentity", "does not exist in namespace shop"),
         (

@@ -103,6 +103,12 @@ def test_a_cluster_as_it_should_be_has_nothing_to_find() -> None:
             "",
             "Correct AzureIdentity shop/orders",
         ),
+        (
+            [Malformed(ref=ObjectRef("shop", "b"), kind="AzureIdentityBinding", why="it is odd")],
+            "MalformedBinding",
+            "",
+            "Correct AzureIdentityBinding shop/b",
+        ),
     ],
     ids=lambda value: value if isinstance(value, str) and " " not in value else "",
 )
@@ -516,4 +522,4 @@ def test_check_says_on_stderr_what_closes_nodes_while_they_start(
     names = ", ".join(sorted(each.name for each in bare.plan.nodes))
     assert f"restarts of {names}: nothing known closes them" in ran.err
     json.loads(ran.out)
-    assert podidentity("enable", "--no-wait").code == 0, "the right goes again"
+    assert podidentity("enable", "--no-wait", "--forget=all").code == 0, "the right goes again"

@@ -53,7 +53,7 @@ class Clouds:
         self._asked.clear()
         return found
 
-    def client(self, cloud: Cloud | None) -> Arm:
+    def client(self, cloud: Cloud | None, _: float | None = None) -> Arm:
         """Return a client of the cloud's resource manager, as the commands have it."""
         if cloud is None or not cloud.resource_manager:
             return self._azure(cloud)

@@ -199,14 +199,16 @@ def test_a_policy_that_would_deny_everything_is_not_made(
     assert with_cilium.get(DENIAL) is None
 
 
-def test_enabled_without_it_all_of_it_goes_and_the_denial_first(
+def test_where_it_is_taken_back_all_of_it_goes_and_the_denial_first(
     with_cilium: World, podidentity: Run
 ) -> None:
     podidentity("enable", "--no-wait", "--backend=lrp")
     for pod in nmi_pods(with_cilium):
         tell(with_cilium, pod, "lrp")
     podidentity("enable", "--no-wait", "--backend=lrp")
-    out = podidentity("enable", "--no-wait").out
+    assert podidentity("enable", "--no-wait").code == 0
+    assert with_cilium.get(REDIRECT) is not None, "enabled again it stays"
+    out = podidentity("enable", "--no-wait", "--forget=backend").out
     gone = [line.split(".")[0] for line in out.splitlines() if line.endswith(" deleted")]
     assert gone == ["ciliumclusterwidenetworkpolicy", "ciliumlocalredirectpolicy", "daemonset"]
     assert [with_cilium.get(each) for each in (DENIAL, POLICY, REDIRECT)] == [None] * 3

@@ -62,12 +62,20 @@ def attached(world: World, identity: str) -> list[bool]:
 def deleting(world: World, machine: str) -> None:
     """Let somebody delete a machine, which takes long."""
 
+    async def under_way(azure: AzureOperator) -> bool:
+        found = await azure.arm("GET", machine)
+        return bool(found["properties"]["provisioningState"] == "Deleting")
+
     async def delete(azure: AzureOperator) -> None:
         azure.weather("scale-sets=100000")
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(azure.arm("DELETE", machine), 1)
+        waiting = asyncio.create_task(azure.arm("DELETE", machine))
+        async with asyncio.timeout(60):
+            while not await under_way(azure):  # noqa: ASYNC110 - of Azure
+                await asyncio.sleep(0.02)
+        waiting.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await waiting
         azure.weather("scale-sets=0")
-        assert (await azure.arm("GET", machine))["properties"]["provisioningState"] == "Deleting"
 
     operator(world, delete)
 

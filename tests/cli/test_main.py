@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 
 import click
@@ -200,3 +200,27 @@ def test_completion_offers_the_commands() -> None:
         },
     )
     assert ran.stdout.split() == ["plain,enable", "plain,exception", "plain,explain"]
+
+
+@pytest.mark.parametrize(
+    ("words", "goes_on"),
+    [
+        (["delete", "-n", "shop", "--name", "orders"], True),
+        (["enable"], True),
+        (["list"], False),
+    ],
+)
+def test_a_command_that_is_interrupted_says_that_it_goes_on_when_it_is_run_again(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    goes_on: bool,
+) -> None:
+    def interrupted(work: Coroutine[object, object, None]) -> None:
+        work.close()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("asyncio.run", interrupted)
+    assert main.run(words) == 130
+    said = f"{words[0]} did not finish. Run it again: it goes on.\n" if goes_on else ""
+    assert capsys.readouterr().err == f"{said}\ninterrupted\n"

@@ -317,7 +317,8 @@ def test_enable_with_mic_brings_mic_and_has_nmi_wait_for_it(podidentity: Run) ->
     (mic,) = (each for each in found if each["kind"] == "Deployment")
     (container,) = mic["spec"]["template"]["spec"]["containers"]
     assert container["args"] == ["mic", "--detach-grace=0s"]
-    assert flags_of_serve(found)[-1] == "--operation-mode=standard"
+    assert "--operation-mode=standard" in flags_of_serve(found)
+    assert "--operation-mode=managed" not in flags_of_serve(found)
 
 
 def test_with_a_managed_identity_mics_pods_are_excepted(podidentity: Run) -> None:

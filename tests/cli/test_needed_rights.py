@@ -2,6 +2,9 @@
 
 A case is a command in one situation: it runs with its rights, and then again without each single
 one, which it must name. A right without which it says less is named where that is said.
+
+`enable`, which ends where it is refused, and has the most rights, begins without all of them: it
+names one at a time, is given it, and goes on.
 """
 
 from __future__ import annotations
@@ -36,7 +39,16 @@ from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.world.blueprint import write_kubeconfig_of
 from tests.acceptance.planes.cilium import CRDS as CILIUM_CRDS
 from tests.cli import test_azure_rights as azure_rights
-from tests.cli.conftest import CRDS, PODS, Ran, end_nmi, have_custom_resources, nmi_pods
+from tests.cli.conftest import (
+    CRDS,
+    PODS,
+    Ran,
+    end,
+    end_nmi,
+    have_custom_resources,
+    nmi_pods,
+    no_admission_policies,
+)
 from tests.cli.ids import IDENTITY
 from tests.cli.operators import holding
 from tests.cli.test_adopt import LEDGERS, a_record, an_identity
@@ -165,6 +177,10 @@ class Case:
             rows = tuple(each for each in rows if set(each.parts) & set(self.only))
         mine = set(singles(rows, places(self.nmi)))
         return [each for each in self.rights if each in mine and self.shows(each)]
+
+    def is_about(self, word: str) -> bool:
+        """Return whether the command, or a part of its work, has this word in its name."""
+        return any(word in each for each in (self.command, *self.parts))
 
     def __str__(self) -> str:
         about = ",".join(filter(None, [*(self.only or self.parts), self.of]))
@@ -480,17 +496,16 @@ def make(scene: Scene, *objects: Any) -> None:
 
 def take_out(scene: Scene, *objects: Any) -> None:
     for each in objects:
-        deleted(scene.world, f"{path_of(each)}/{each['metadata']['name']}")
+        scene.world.delete(f"{path_of(each)}/{each['metadata']['name']}")
 
 
-def deleted(world: World, path: str, **params: str) -> bool:
-    """Delete an object, or all of a kind; return whether there was one."""
-    answer = world.api.delete(path, params=params)
-    assert answer.status_code in {200, 404}, answer.text
-    return answer.status_code == 200
-
-
-_OF_NMI = manifests.nmi(policy=True, as_node=True, startup_taint=manifests.STARTUP_TAINT)
+_PATHS_OF_NMI = {
+    path_of(each)
+    for each in manifests.nmi(policy=True, as_node=True, startup_taint=manifests.STARTUP_TAINT)
+}
+_MIC = [
+    f"{path_of(each)}/{each['metadata']['name']}" for each in manifests.mic(managed_identity=True)
+]
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -509,19 +524,19 @@ def _nothing_of_other_files(shared_world: World) -> None:
 
 def taken_out(scene: Scene) -> None:
     """Have nothing of podidentity in the cluster, but its custom resources."""
-    take_out(scene, *manifests.admission_policies())
-    for path in {path_of(each) for each in _OF_NMI}:
-        deleted(scene.world, path, labelSelector="app.kubernetes.io/component in (nmi, probe)")
+    no_admission_policies(scene.world)
+    for path in _PATHS_OF_NMI:
+        scene.world.delete(path, labelSelector="app.kubernetes.io/component in (nmi, probe)")
     named = "app.kubernetes.io/name=podidentity"
     take_out(scene, *scene.world.send("GET", EXCEPTIONS, labelSelector=named)["items"])
-    deleted(scene.world, "/api/v1/namespaces/kube-system/configmaps/podidentity-grants")
+    scene.world.delete("/api/v1/namespaces/kube-system/configmaps/podidentity-grants")
     end_nmi(scene.world)
 
 
 def end_namespace(world: World, name: str) -> None:
     """Delete a namespace; return when it is gone."""
     path = f"/api/v1/namespaces/{name}"
-    if deleted(world, path):
+    if world.delete(path):
         end_nmi(world, f"{path}/pods")
         while world.get(path) is not None:
             time.sleep(0.01)
@@ -634,7 +649,7 @@ def with_a_ledger(scene: Scene) -> None:
     host = Host.parse(f"{scene.world.plan.scale_set_id}-gone")
     ledger = Ledger(host=host, attached={IDENTITY.lower(): LedgerEntry(IDENTITY, 0.0)})
     path = f"{CUSTOM}/namespaces/{manifests.NAMESPACE}/azureidentityledgers"
-    deleted(scene.world, path)
+    scene.world.delete(path)
     scene.world.send("POST", path, render_ledger(ledger, manifests.NAMESPACE))
 
 
@@ -645,6 +660,13 @@ def with_an_old_record(scene: Scene) -> None:
     head = {"apiVersion": "aadpodidentity.k8s.io/v1", "kind": "AzureAssignedIdentity"}
     metadata = {"name": "old", "finalizers": [FINALIZER]}
     scene.world.send("POST", path, {**head, "metadata": metadata, "spec": {"pod": "p"}})
+
+
+def without_an_old_record(world: World, ns: str) -> None:
+    record = f"{CUSTOM}/namespaces/{ns}/azureassignedidentities/old"
+    if world.get(record) is not None:
+        world.send("PATCH", record, {"metadata": {"finalizers": None}})
+        world.delete(record)
 
 
 def with_version_0_1(scene: Scene) -> None:
@@ -680,14 +702,14 @@ def without_cilium(world: World) -> None:
     """Take Cilium's kinds away, with all of them and the pods that it leads to."""
     for each in CILIUMS:
         path = f"{CRDS}/{each['metadata']['name']}"
-        if not deleted(world, path):
+        if not world.delete(path):
             continue
         while world.get(path) is not None:
             time.sleep(0.01)
-    deleted(world, f"{path_of(manifests.local_redirect()[0])}/podidentity-redirect")
+    world.delete(f"{path_of(manifests.local_redirect()[0])}/podidentity-redirect")
     ours = "app.kubernetes.io/component=redirect"
     for pod in world.send("GET", PODS, labelSelector=ours)["items"]:
-        deleted(world, f"{PODS}/{pod['metadata']['name']}", gracePeriodSeconds="0")
+        world.delete(f"{PODS}/{pod['metadata']['name']}", gracePeriodSeconds="0")
 
 
 def as_administrator(scene: Scene, *words: str) -> None:
@@ -700,7 +722,11 @@ def as_administrator(scene: Scene, *words: str) -> None:
 def with_silent_agents(scene: Scene) -> None:
     """Have NMI ready on both nodes; it has not told what leads requests to it."""
     with_cilium(scene)
-    as_administrator(scene, "enable", "--no-wait", "--backend=lrp")
+    with_ready_agents(scene, "--backend=lrp")
+
+
+def with_ready_agents(scene: Scene, *flags: str) -> None:
+    as_administrator(scene, "enable", "--no-wait", *flags)
     while len(nmi_pods(scene.world)) < len(scene.world.plan.nodes):
         time.sleep(0.01)
     status = {"conditions": [{"type": "Ready", "status": "True"}]}
@@ -723,7 +749,7 @@ def with_another_redirect(scene: Scene) -> None:
     with_redirect(scene)
     other = manifests.local_redirect()[1]
     other["spec"]["redirectBackend"]["toPorts"][0]["port"] = "2580"
-    deleted(scene.world, POLICY)
+    scene.world.delete(POLICY)
     make(scene, other)
 
 
@@ -747,6 +773,7 @@ def of_part(
 
 
 CASES += (
+    Case(command="version", line="version", prepare=with_ready_agents, whole=told_all),
     Case(
         command="enable",
         line=ENABLE,
@@ -863,7 +890,8 @@ CASES += (
 
 def without_mic(scene: Scene) -> None:
     taken_out(scene)
-    take_out(scene, *manifests.mic(managed_identity=True))
+    for path in _MIC:
+        scene.world.delete(path)
 
 
 def with_mic(scene: Scene) -> None:
@@ -873,7 +901,7 @@ def with_mic(scene: Scene) -> None:
 
 def with_mic_not_paused(scene: Scene) -> None:
     with_mic(scene)
-    deleted(scene.world, "/api/v1/namespaces/kube-system/configmaps/podidentity-mic-pauses")
+    scene.world.delete("/api/v1/namespaces/kube-system/configmaps/podidentity-mic-pauses")
 
 
 def with_the_archived_mic(scene: Scene) -> None:
@@ -949,8 +977,8 @@ def without_records(world: World) -> None:
     for each in (world.get(RECORDS) or {"items": []})["items"]:
         path = f"{RECORDS}/{each['metadata']['name']}"
         world.send("PATCH", path, {"metadata": {"finalizers": None}})
-        deleted(world, path)
-    deleted(world, LEDGERS)
+        world.delete(path)
+    world.delete(LEDGERS)
 
 
 RECORDS = f"{CUSTOM}/namespaces/default/azureassignedidentities"
@@ -1011,18 +1039,22 @@ def place(world: World, request: pytest.FixtureRequest, case: Case) -> World:
 
 @pytest.fixture
 def run(
-    place: World, podidentity: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Iterator[Callable[[Case, list[Single]], Ran]]:
-    """Run a case as a person with these rights alone, in a namespace of its own."""
+    place: World, case: Case, podidentity: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[Callable[..., Ran]]:
+    """Run the case as a person with these rights alone, in a namespace of its own.
+
+    `again`: in that of the run before, with what that has made.
+    """
     monkeypatch.setattr(path_check, "SECONDS", 0.3)
     monkeypatch.setattr(enable, "TOLD_SECONDS", 0.3)
     monkeypatch.setenv("KUBECONFIG", str(write_kubeconfig_of(place.plan, PERSON)))
-    begun: list[str] = []
+    begun: list[Scene] = []
 
-    def as_person(case: Case, rights: list[Single]) -> Ran:
-        scene = Scene(place, place.namespace(f"n-{uuid.uuid4().hex[:8]}"))
-        begun.append(scene.ns)
-        case.prepare(scene)
+    def as_person(rights: list[Single], *, again: bool = False) -> Ran:
+        if not again:
+            begun.append(Scene(place, place.namespace(f"n-{uuid.uuid4().hex[:8]}")))
+            case.prepare(begun[-1])
+        scene = begun[-1]
         words = {
             "ns": scene.ns,
             "client": scene.client,
@@ -1038,7 +1070,7 @@ def run(
         return ran
 
     yield as_person
-    clear(place, begun)
+    clear(place, case, [each.ns for each in begun])
     there = {each["metadata"]["name"] for each in place.send("GET", "/api/v1/namespaces")["items"]}
     for each in sorted({OWN, *EXTENSIONS} & there):
         end_namespace(place, each)
@@ -1049,37 +1081,50 @@ def _in(right: Single, ns: str) -> Single:
     return Single(namespace, right.resource, right.verb, right.name)
 
 
-def clear(world: World, begun: list[str]) -> None:
-    """Take away what a run would leave to the next one."""
-    deleted(world, f"{CUSTOM}/namespaces/{manifests.NAMESPACE}/azureidentityledgers")
+def clear(world: World, case: Case, begun: list[str]) -> None:
+    """Take away what a run of this case would leave to the next one."""
+    world.delete(f"{CUSTOM}/namespaces/{manifests.NAMESPACE}/azureidentityledgers")
     for ns in begun:
-        record = f"{CUSTOM}/namespaces/{ns}/azureassignedidentities/old"
-        if world.get(record) is not None:
-            world.send("PATCH", record, {"metadata": {"finalizers": None}})
-            deleted(world, record)
-        for plural in ("azureidentities", "azureidentitybindings", "azurepodidentityexceptions"):
-            deleted(world, f"{CUSTOM}/namespaces/{ns}/{plural}")
-        deleted(world, f"/api/v1/namespaces/{ns}/pods", gracePeriodSeconds="0")
+        if case.is_about("old-finalizers"):
+            without_an_old_record(world, ns)
+        world.delete(f"{CUSTOM}/namespaces/{ns}/azurepodidentityexceptions")
+        end(world, ns)
     # A grant that ends with nothing is a matter of each `enable`.
     ours = ",".join(f"{key}={value}" for key, value in rbac.LABELS.items())
-    deleted(world, f"{RBAC}/clusterrolebindings", labelSelector=ours)
+    world.delete(f"{RBAC}/clusterrolebindings", labelSelector=ours)
     accounts = f"/namespaces/{manifests.IDENTITIES}"
-    deleted(world, f"/api/v1{accounts}/serviceaccounts")
+    world.delete(f"/api/v1{accounts}/serviceaccounts")
     for plural in ("rolebindings", "roles"):
-        deleted(world, f"{RBAC}{accounts}/{plural}")
-    deleted(world, "/apis/apps/v1/namespaces/kube-system/daemonsets")
-    for each in manifests.mic(managed_identity=True):
-        deleted(world, f"{path_of(each)}/{each['metadata']['name']}")
-    deleted(world, "/apis/apps/v1/namespaces/default/deployments")
-    without_cilium(world)
-    without_records(world)
-    deleted(world, f"{CRDS}/{UNSERVED}")
+        world.delete(f"{RBAC}{accounts}/{plural}")
+    world.delete("/apis/apps/v1/namespaces/kube-system/daemonsets")
+    world.delete("/apis/apps/v1/namespaces/default/deployments")
+    clear_what_few_make(world, case)
     end_nmi(world)
+
+
+def clear_what_few_make(world: World, case: Case) -> None:
+    if case.is_about("mic"):
+        for path in _MIC:
+            world.delete(path)
+    if case.is_about("lrp"):
+        without_cilium(world)
+    if case.is_about("migrate"):
+        without_records(world)
+    if case.of == "served":
+        world.delete(f"{CRDS}/{UNSERVED}")
+
+
+BY_STEPS = [
+    each
+    for each in CASES
+    if each.command == "enable" and not any(part.startswith("no-") for part in each.parts)
+]
+"""Not what is taken away: once it is half gone, `enable` does not see it any more."""
 
 
 def each_right() -> Iterator[Any]:
     for case in CASES:
-        for right in case.shown:
+        for right in [] if case in BY_STEPS else case.shown:
             where = {"": "", PODS_NAMESPACE: " in pods'"}.get(
                 right.namespace, f" in {right.namespace}"
             )
@@ -1091,17 +1136,41 @@ def each_right() -> Iterator[Any]:
             )
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", [each for each in CASES if each not in BY_STEPS], ids=str)
 def test_a_command_runs_with_the_rights_that_are_printed(case: Case, run: Any) -> None:
-    ran = run(case, case.rights)
+    ran = run(case.rights)
     assert case.whole(ran), (ran.out, ran.err)
 
 
 @pytest.mark.parametrize(("case", "right"), list(each_right()))
 def test_a_command_names_the_right_that_it_lacks(case: Case, right: Single, run: Any) -> None:
-    ran = run(case, [each for each in case.rights if each != right])
-    assert not case.whole(ran), (ran.out, ran.err)
-    assert names(ran, right), (ran.out, ran.err)
+    refuses(case, right, run([each for each in case.rights if each != right]))
+
+
+@pytest.mark.parametrize("case", BY_STEPS, ids=str)
+def test_enable_names_each_right_that_it_lacks_and_runs_with_those_that_are_printed(
+    case: Case, run: Any
+) -> None:
+    lacks = list(case.shown)
+    ran = run([each for each in case.rights if each not in lacks])
+    while lacks:
+        named = next((each for each in lacks if names(ran, each) and tells_of(ran, each)), lacks[0])
+        refuses(case, named, ran)
+        assert tells_of(ran, named)
+        lacks.remove(named)
+        ran = run([each for each in case.rights if each not in lacks], again=True)
+    assert case.whole(ran), (ran.out, ran.err)
+
+
+def tells_of(ran: Ran, right: Single) -> bool:
+    """Whether the right's object is named, where it is of one alone: a watch is of a kind's."""
+    return right.verb == "watch" or right.name in ran.err
+
+
+def refuses(case: Case, right: Single, ran: Ran) -> None:
+    """Fail unless a command did less than it is there for, and said which right is missing."""
+    assert not case.whole(ran), (right, ran.out, ran.err)
+    assert names(ran, right), (right, ran.out, ran.err)
     row = row_of(case, right)
     if not row.without:
         assert ran.code == 1

@@ -2,12 +2,60 @@ from __future__ import annotations
 
 import json
 
+import click
+import pytest
+from click.testing import CliRunner
+
 from podidentity.cli import output
 
 
 def test_a_table_has_columns_as_wide_as_their_cells() -> None:
     lines = output.table(("A", "LONG"), [("wide cell", "x"), ("y", "")]).splitlines()
     assert lines == ["A           LONG", "wide cell   x", "y"]
+
+
+RESOURCE = "/subscriptions/s/resourceGroups/g/providers/P/userAssignedIdentities/orders"
+
+
+def test_on_a_terminal_the_last_column_is_wrapped_at_words_and_within_ids() -> None:
+    rows = [("pod", "ok", "one two three four five six"), ("identity", "no", f"at {RESOURCE}")]
+    assert output.table(("LINK", "", "WHAT"), rows, width=40).splitlines() == [
+        "LINK            WHAT",
+        "pod        ok   one two three four five",
+        "                six",
+        "identity   no   at /subscriptions/s/",
+        "                resourceGroups/g/",
+        "                providers/P/",
+        "                userAssignedIdentities/",
+        "                orders",
+    ]
+    whole = output.table(("LINK", "", "WHAT"), rows).splitlines()
+    assert len(whole) == 3
+    assert whole == output.table(("LINK", "", "WHAT"), rows, width=30).splitlines(), "too narrow"
+
+
+def test_colours_make_no_column_wider() -> None:
+    made = output.table(("A", "B"), [("no", "x")], paint=lambda cell: click.style(cell, fg="red"))
+    assert click.unstyle(made) == "A    B\nno   x"
+    assert "\x1b[31mno\x1b[0m   x" in made
+
+
+def test_what_is_no_terminal_has_no_width(capsys: pytest.CaptureFixture[str]) -> None:
+    assert output.terminal_width() == 0
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(("answer", "agreed"), [("y\n", True), ("n\n", False), ("\n", False)])
+def test_a_no_is_an_answer_and_no_interruption(answer: str, agreed: bool) -> None:
+    @click.command()
+    def command() -> None:
+        output.ask_first("All of it?", "Leave it.")
+        click.echo("done")
+
+    ran = CliRunner().invoke(command, input=answer)
+    assert (ran.exit_code, "done" in ran.output) == ((0, True) if agreed else (1, False))
+    if not agreed:
+        assert "Nothing was changed. Leave it." in ran.output
 
 
 def test_documents_are_what_kubectl_takes() -> None:

@@ -4,6 +4,7 @@ import os
 import pickle
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,19 @@ def test_every_process_of_the_agent_gets_what_the_flags_say(program: str) -> Non
     serve = unpickled(plan.serve)
     assert isinstance(serve, Plan)
     assert net.handover_folder == serve.handover_dir == Path("/run/there/serve")
+    assert serve.removes
+
+
+@pytest.mark.parametrize(
+    ("flags", "listens"), [((), {"127.0.0.1", "169.254.25.79"}), (("off",), {"169.254.25.79"})]
+)
+def test_where_nobody_may_ask_for_pods_loopback_is_left_to_others(
+    flags: Sequence[str], listens: set[str]
+) -> None:
+    plan = main.read(["serve", "--node=n1", *(f"--host-token={each}" for each in flags)])
+    assert isinstance(plan, AgentPlan)
+    found = {each.host for each in unpickled(plan.serve).addresses if each.port == 2579}
+    assert found == listens
 
 
 _NOBODY_READS = """

@@ -12,8 +12,8 @@ import pytest
 import yaml
 
 from podidentity import manifests
-from podidentity.cli import check
 from podidentity.cli.agent_choices import Choices
+from podidentity.cli.checks import looking
 from podidentity.cli.use_roles import Roles
 from podidentity.core.decision import Authorization
 from tests.cli.conftest import Ran
@@ -111,7 +111,7 @@ def told(monkeypatch: pytest.MonkeyPatch, authorization: Authorization) -> None:
     async def choices(*_: object) -> Choices:
         return Choices(authorization=authorization)
 
-    monkeypatch.setattr(check, "choices_of_nmi", choices)
+    monkeypatch.setattr(looking, "choices_of_nmi", choices)
 
 
 @pytest.mark.usefixtures("reader")

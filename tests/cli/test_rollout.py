@@ -1,12 +1,19 @@
-"""When NMI is rolled out, and why a pod of it is not ready."""
+"""When NMI is rolled out, why a pod of it is not ready, and what a failing API server changes."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
+import httpx2
 import pytest
 
-from podidentity.cli.rollout import last_warnings, ready, rollout, trouble
+from podidentity.adapters.kube import Kube
+from podidentity.cli.objects import ApplyResult, apply
+from podidentity.cli.rollout import last_warnings, ready, rollout, trouble, until
+from podidentity.wire.kube import KubeError
+from tests.adapters.scripted import Turn, answers, cuts, scripted
 
 
 def daemon_set(**status: int) -> dict[str, Any]:
@@ -107,3 +114,90 @@ def test_of_each_container_the_last_warning_counts_whichever_event_was_the_first
     assert last_warnings(events) == ["no volume", "connection refused", "give it CAP_NET_ADMIN"]
     assert last_warnings([warning("twice", 1), warning("twice", 2, "serve")]) == ["twice"]
     assert last_warnings([{**warning("no time", 0), "lastTimestamp": None}]) == ["no time"]
+
+
+@asynccontextmanager
+async def impatient(url: str) -> AsyncIterator[tuple[Kube, list[float]]]:
+    """A client that does not sleep, and the seconds that it would have."""
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    async with httpx2.AsyncClient(base_url=url, trust_env=False) as client:
+        yield Kube(client, sleep=sleep, jitter=lambda: 0.0), slept
+
+
+def listed(name: str) -> Turn:
+    return answers({"metadata": {"resourceVersion": "1"}, "items": [{"metadata": {"name": name}}]})
+
+
+@pytest.mark.parametrize(
+    ("failure", "pause"),
+    [
+        (answers(b"Too many requests", 429, "Retry-After: 2\r\n"), 2),
+        (answers(b"{}", 500), 1),
+        (cuts, 1),
+    ],
+    ids=["429", "500", "cut"],
+)
+async def test_whoever_waits_for_a_change_goes_on_where_a_watch_fails_for_a_moment(
+    failure: Turn, pause: float
+) -> None:
+    async with (
+        scripted(listed("a"), failure, listed("a"), failure, listed("b")) as server,
+        impatient(server.url) as (kube, slept),
+    ):
+        await until(kube, "/things", {}, lambda found: "b" in found)
+    assert slept == [pause, pause]
+    assert ["watch=1" in each.query for each in server.asked] == [False, True, False, True, False]
+
+
+async def test_whoever_may_not_watch_is_told_so_at_once() -> None:
+    async with (
+        scripted(listed("a"), answers(b"{}", 403)) as server,
+        impatient(server.url) as (kube, slept),
+    ):
+        with pytest.raises(KubeError, match="403"):
+            await until(kube, "/things", {}, lambda _: False)
+    assert not slept
+
+
+ROLE = {
+    "apiVersion": "rbac.authorization.k8s.io/v1",
+    "kind": "ClusterRole",
+    "metadata": {"name": "a"},
+}
+STORED = answers({"metadata": {"name": "a", "resourceVersion": "7"}})
+NOWHERE = answers(b"{}", 404)
+
+
+@pytest.mark.parametrize(
+    ("turns", "result", "methods"),
+    [
+        # The change was lost, or only its answer.
+        ([NOWHERE, cuts, NOWHERE, STORED], ApplyResult.CREATED, "GET POST GET POST"),
+        ([NOWHERE, cuts, STORED, STORED], ApplyResult.UNCHANGED, "GET POST GET PATCH"),
+        ([STORED, answers(b"{}", 500), STORED, STORED], ApplyResult.UNCHANGED, "GET PATCH " * 2),
+    ],
+)
+async def test_an_object_is_looked_at_and_applied_again_where_the_server_fails(
+    turns: list[Turn], result: ApplyResult, methods: str
+) -> None:
+    async with scripted(*turns) as server, impatient(server.url) as (kube, slept):
+        assert await apply(kube, ROLE) is result
+    assert [each.method for each in server.asked] == methods.split()
+    assert slept == [1]
+
+
+@pytest.mark.parametrize(
+    ("failure", "times"),
+    [(answers(b"{}", 500), 3), (answers(b"{}", 403), 1), (answers(b"{}", 429), 1)],
+    ids=["500", "403", "429"],
+)
+async def test_an_object_that_cannot_be_applied_is_given_up(failure: Turn, times: int) -> None:
+    turns = [NOWHERE, failure] * times
+    async with scripted(*turns) as server, impatient(server.url) as (kube, _):
+        with pytest.raises(KubeError):
+            await apply(kube, ROLE)
+    assert [each.method for each in server.asked] == ["GET", "POST"] * times

@@ -26,8 +26,8 @@ NETWORK = {"aiohttp", "azure", "cryptography", "httpx2", "lightkube"}
 SANDBOX = {*NETWORK, "asyncio", "importlib.metadata", "logging", "msgspec", "yaml"}
 """What the sandbox's daily commands do without: their client is the standard library's."""
 
-OTHERS = {"nmi", "net", "serve", "mic", "check", "nodes", "sandbox"}
-"""The first four read their flags in a child; two have clients of their own; one has commands."""
+OTHERS = {"nmi", "net", "serve", "mic", "sandbox"}
+"""The first four read their flags in a child; one has commands."""
 
 _SHOW = "import atexit, sys; atexit.register(lambda: print(*sys.modules, file=sys.stderr))"
 

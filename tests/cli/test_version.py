@@ -2,23 +2,31 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import podidentity
-from podidentity.cli import main, version
+from podidentity import build
+from podidentity.adapters.kube import Kube
+from podidentity.cli import main
+from podidentity.cli.version import RunningProgram, alike, differing, program_of, rows
+from tests.cli.conftest import DAEMON_SET, PODS, Ran, nmi_pods
+from tests.cli.world import World
+
+Run = Callable[..., Ran]
 
 
 @pytest.fixture
 def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the record of a build, of a package that the command takes for its own."""
-    monkeypatch.setattr(version, "files", lambda _: tmp_path)
-    return tmp_path / version.RECORD
+    monkeypatch.setattr(build, "RECORD", tmp_path / "build.json")
+    return tmp_path / "build.json"
 
 
 def said(capsys: pytest.CaptureFixture[str], *flags: str) -> str:
-    assert main.run(["version", *flags]) == 0
+    assert main.run(["version", "--client", *flags]) == 0
     return capsys.readouterr().out
 
 
@@ -48,3 +56,108 @@ def test_a_person_reads_it_in_columns(recorded: Path, capsys: pytest.CaptureFixt
 def test_a_checkout_guesses_neither(capsys: pytest.CaptureFixture[str]) -> None:
     found = json.loads(said(capsys, "-o", "json"))
     assert (found["commit"], found["build"]) == ("unknown", "unknown")
+
+
+def running(program: str = "nmi", node: str = "a", **more: str) -> RunningProgram:
+    made = {"version": "0.2.0", "commit": "0123abc", "image": "r/podidentity:0.2.0", **more}
+    return RunningProgram(program=program, pod=f"kube-system/{program}-{node}", node=node, **made)
+
+
+def test_nodes_of_the_same_build_are_a_row_and_another_build_is_another() -> None:
+    old = {"version": "0.1.0", "commit": "unknown", "image": "r/podidentity:0.1.0"}
+    found = [running(node="c"), running(node="b", **old), running(), running("mic", "b")]
+    assert rows(found) == [
+        ("mic", "0.2.0", "0123abc", "r/podidentity:0.2.0", "b"),
+        ("nmi", "0.1.0", "unknown", "r/podidentity:0.1.0", "b"),
+        ("nmi", "0.2.0", "0123abc", "r/podidentity:0.2.0", "a, c"),
+    ]
+    another = running(node="d", digest="sha256:1")
+    assert len(alike([*found, another])) == 4, "a tag may have been moved"
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        ([], ""),
+        ([running(), running("mic", "b")], ""),
+        ([running(version="unknown")], ""),
+        (
+            [running(version="0.1.0"), running(node="b"), running("mic", "b")],
+            "Versions differ: 0.2.0 this command; 0.1.0 nmi on a; 0.2.0 mic on b, nmi on b. "
+            "podidentity check says more.",
+        ),
+    ],
+)
+def test_versions_that_differ_are_named_with_their_nodes(
+    found: list[RunningProgram], words: str
+) -> None:
+    assert differing("0.2.0", found) == words
+
+
+@pytest.mark.parametrize(
+    ("images", "version"),
+    [
+        (["r/podidentity:0.2.0", "r/podidentity:0.2.0"], "0.2.0"),
+        (["r/podidentity:0.2.0", "r/podidentity:0.1.0"], "0.2.0 and 0.1.0"),
+        (["r/podidentity:latest"], "unknown"),
+        (["r/podidentity@sha256:0"], "unknown"),
+    ],
+)
+def test_the_tag_of_the_image_tells_a_version_before_anybody_is_asked(
+    images: list[str], version: str
+) -> None:
+    pod = {
+        "metadata": {"namespace": "n", "name": "p"},
+        "spec": {"nodeName": "a", "containers": [{"image": each} for each in images]},
+        "status": {"containerStatuses": [{"imageID": "sha256:1"}]},
+    }
+    found = program_of("nmi", pod)
+    assert (found.version, found.pod, found.digest) == (version, "n/p", "sha256:1")
+
+
+def test_both_sides_are_shown_and_a_pod_of_nmi_says_its_own_commit(
+    bare: World, podidentity: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ran = podidentity("version")
+    assert (ran.code, ran.out.splitlines()[-1]) == (0, "Neither NMI nor MIC is in the cluster.")
+    assert podidentity("enable", "--no-wait", "--image=r/podidentity:0.1.0").code == 0
+    pods = nmi_pods(bare)
+    for pod in pods:
+        status = {"conditions": [{"type": "Ready", "status": "True"}]}
+        bare.send("PATCH", f"{PODS}/{pod['metadata']['name']}/status", {"status": status})
+    asked: list[str] = []
+
+    async def passed_on(_: Kube, path: str) -> bytes:
+        asked.append(path)
+        way = {"hop": "proved", "plane": "veth", "backend": "nftables"}
+        told = {"ready": True, "checks": {}, "attestation": "kernel", "path": way}
+        return json.dumps({**told, "build": {"version": "0.1.7", "commit": "fedcba9"}}).encode()
+
+    monkeypatch.setattr(Kube, "passed_on", passed_on)
+    ran = podidentity("version", "-o", "json")
+    found = json.loads(ran.out)
+    assert found["version"] == podidentity_version()
+    assert [
+        (each["program"], each["version"], each["commit"], each["node"])
+        for each in found["cluster"]["programs"]
+    ] == [("nmi", "0.1.7", "fedcba9", pod["spec"]["nodeName"]) for pod in pods]
+    assert len(asked) == 1, "those of one image are of one build"
+    assert "warning: Versions differ: " in ran.err
+    assert bare.get(DAEMON_SET)["spec"]["template"]["spec"]["containers"][0]["image"] in ran.out
+
+
+def podidentity_version() -> str:
+    return podidentity.__version__
+
+
+@pytest.mark.parametrize("output", ["table", "json"])
+def test_where_no_cluster_can_be_asked_it_says_what_it_is_itself_and_fails(
+    podidentity: Run, monkeypatch: pytest.MonkeyPatch, output: str
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", "/no/such/file")
+    ran = podidentity("version", "-o", output)
+    assert (ran.code, podidentity_version() in ran.out) == (1, True)
+    assert ran.err.startswith("error: ")
+    assert "podidentity version --client" in ran.err
+    if output == "json":
+        assert json.loads(ran.out)["cluster"]["error"]

@@ -66,6 +66,12 @@ class World:
         assert response.is_success, response.text
         return response.json()
 
+    def delete(self, path: str, **params: str) -> bool:
+        """Delete an object, or all of a kind; return whether there was one."""
+        response = self.api.delete(path, params=params)
+        assert response.status_code in {200, 404}, response.text
+        return response.status_code == 200
+
     def namespace(self, name: str) -> str:
         self.send("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
         return name

@@ -210,11 +210,12 @@ def test_each_way_to_an_identity_occurs(basis: Basis) -> None:
 
 @pytest.mark.parametrize("reason", [each for each in Reason if each not in NOT_OF_MATCHING])
 def test_every_reason_of_matching_occurs_by_the_strict_rules(reason: Reason) -> None:
-    def refuses(pair: tuple[World, Pod]) -> bool:
-        world, asker = pair
+    def refuses(pair: tuple[Pod, World]) -> bool:
+        asker, world = pair
         return any(each.reason is reason for each in match(asker, world, STRICT).refusals)
 
-    occurs(st.tuples(worlds(), pods()), refuses)
+    # In this order the rarest of them, an exception that is ignored, comes a dozen times as soon.
+    occurs(st.tuples(pods(), worlds()), refuses)
 
 
 def bound(made: AzureIdentity) -> World:

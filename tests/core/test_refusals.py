@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from podidentity.core.decision import match
@@ -13,6 +15,9 @@ from tests.core.worlds import World
 BOUND = World(
     [binding("blue", "b", "alpha", "app")],
     [identity("blue", "alpha"), identity("green", "alpha", 2)],
+)
+BAD_BINDING = Malformed(
+    ref=ObjectRef("blue", "b"), kind="AzureIdentityBinding", why="spec.azureIdentity is empty"
 )
 NO_LABEL = (
     "Pod blue/pod has no label aadpodidbinding, and its service account default is not annotated "
@@ -98,22 +103,41 @@ REFUSALS: list[tuple[str, World, Pod, Reason, str, str]] = [
         "AzureIdentity blue/alpha cannot be used: spec.clientID must be a GUID, not 'x'.",
     ),
     (
-        "a binding is malformed",
-        World(
-            bad_bindings=[
-                Malformed(
-                    ref=ObjectRef("blue", "b"),
-                    kind="AzureIdentityBinding",
-                    why="spec.selector is empty",
-                )
-            ]
-        ),
+        "its binding is malformed",
+        World(bad_bindings=[BAD_BINDING, replace(BAD_BINDING, selector="app")]),
         pod(),
         Reason.MALFORMED_BINDING,
         "No AzureIdentityBinding in namespace blue has the selector 'app'. AzureIdentityBinding "
-        "blue/b cannot be used: spec.selector is empty.",
+        "blue/b cannot be used: spec.azureIdentity is empty.",
         "No AzureIdentityBinding in namespace blue has the selector 'app'. AzureIdentityBinding "
-        "blue/b cannot be used: spec.selector is empty.",
+        "blue/b cannot be used: spec.azureIdentity is empty.",
+    ),
+    (
+        "the binding of others is malformed",
+        World(bad_bindings=[replace(BAD_BINDING, selector="other")]),
+        pod(),
+        Reason.NO_BINDING,
+        "No AzureIdentityBinding in namespace blue has the selector 'app'.",
+        "No AzureIdentityBinding in namespace blue has the selector 'app'.",
+    ),
+    (
+        "a binding is malformed that does not say whose it is",
+        World(bad_bindings=[BAD_BINDING]),
+        pod(),
+        Reason.NO_BINDING,
+        "No AzureIdentityBinding in namespace blue has the selector 'app'. AzureIdentityBinding "
+        "blue/b cannot be used: spec.azureIdentity is empty.",
+        "No AzureIdentityBinding in namespace blue has the selector 'app'.",
+    ),
+    (
+        "such a one, and a binding in another namespace",
+        World([binding("green", "b", "alpha", "app")], bad_bindings=[BAD_BINDING]),
+        pod(),
+        Reason.OTHER_NAMESPACE,
+        "No AzureIdentityBinding in namespace blue has the selector 'app'. Namespace green has "
+        "one, but the application and its AzureIdentity must be in the same namespace. "
+        "AzureIdentityBinding blue/b cannot be used: spec.azureIdentity is empty.",
+        "No AzureIdentityBinding in namespace blue has the selector 'app'.",
     ),
     (
         "the node's network",

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,10 +19,17 @@ import yaml
 from deploy.values import CHART
 from podidentity import manifests
 from tests.cli.world import CUSTOM, World, running
+from tests.deploy import archived
 from tests.deploy.helm import IMAGE, RELEASE, Helm, HelmRefused
 
 OLD = sorted((Path(__file__).parent / "old_values").glob("*.yaml"))
 AUTOMATIC = Path(__file__).parents[1] / "cli/aks_automatic.yaml"
+NMI = "aad-pod-identity-nmi"
+CLIENT = "9d0b1f0f-4f8c-4c83-8be3-4b2f0d0a2c11"
+RESOURCE = (
+    "/subscriptions/0ea21a33-8bd0-45ed-94a1-1bc87f2b1a5f/resourceGroups/rg/providers"
+    "/Microsoft.ManagedIdentity/userAssignedIdentities/orders"
+)
 SETS = "/apis/apps/v1/namespaces/kube-system/daemonsets"
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
@@ -70,38 +80,6 @@ def test_an_old_values_file_installs_unchanged(helm: Helm, world: World, path: P
     )
 
 
-def test_an_upgrade_of_the_archived_release_is_one_and_so_is_the_rollback(
-    helm: Helm, world: World
-) -> None:
-    def ask(action: str, **options: Any) -> None:
-        helm.ask(
-            "on_cluster",
-            action=action,
-            kubeconfig=str(world.plan.kubeconfig),
-            namespace="kube-system",
-            name=RELEASE,
-            **options,
-        )
-
-    def image() -> str:
-        spec = world.get(f"{SETS}/aad-pod-identity-nmi")["spec"]["template"]["spec"]
-        return str(spec["containers"][0]["image"])
-
-    ask("install", chart=str(Path(__file__).parent / "archived_chart"))
-    uid = world.get(f"{SETS}/aad-pod-identity-nmi")["metadata"]["uid"]
-    values = yaml.safe_load((OLD[0].parent / "defaults-4.1.18.yaml").read_text())
-    values["image"]["repository"] = IMAGE
-    ask("upgrade", chart=str(CHART), values=values)
-    assert image().startswith(IMAGE)
-    assert world.get(f"{SETS}/aad-pod-identity-nmi")["metadata"]["uid"] == uid
-    assert world.get(f"{SETS}/podidentity-probe") is not None
-    ask("rollback")
-    assert image() == "registry.example.com/nmi:v1.8.17"
-    assert world.get(f"{SETS}/podidentity-probe") is None
-    assert world.get(f"{CRDS}/azureidentities.aadpodidentity.k8s.io") is not None
-    ask("uninstall")
-
-
 # ---- Half an install, an interrupted upgrade, others' custom resources
 
 
@@ -148,11 +126,15 @@ class Release:
 
     def flags(self) -> list[str]:
         """Return NMI's flags in the cluster; [] without NMI."""
-        found = self.world.get(f"{SETS}/aad-pod-identity-nmi")
+        found = self.world.get(f"{SETS}/{NMI}")
         if found is None:
             return []
         arguments: list[str] = found["spec"]["template"]["spec"]["containers"][0]["args"]
         return arguments
+
+    @property
+    def manifest(self) -> str:
+        return str(self.do("status")["manifest"])
 
     @property
     def status(self) -> str:
@@ -220,31 +202,9 @@ def test_an_upgrade_that_is_interrupted_is_rolled_back_or_goes_on(release: Relea
     assert release.flags() == [*before, "--hold=3"]
 
 
-def archived(crd: Any, *, edited: bool) -> Any:
-    """Return a definition as the archived chart left it: no release's, and without what we add."""
-    found = json.loads(json.dumps(crd))
-    found["metadata"]["labels"] = {"app.kubernetes.io/managed-by": "Helm"}
-    version = found["spec"]["versions"][0]
-    version.pop("subresources", None)
-    fields = version["schema"]["openAPIV3Schema"]["properties"]
-    for added in ("objectID", "federation", "azureIdentities"):
-        fields["spec"]["properties"].pop(added, None)
-    fields["status"]["properties"].pop("conditions", None)
-    if edited:
-        found["metadata"]["annotations"]["example.com/mine"] = "kept"
-        version["additionalPrinterColumns"] = [
-            {"name": "Mine", "type": "string", "jsonPath": ".spec.clientID"}
-        ]
-        fields["spec"]["description"] = "ours"
-    return found
-
-
-OLD_KINDS = [each for each in manifests.crds() if "ledgers" not in each["metadata"]["name"]]
-
-
 @pytest.mark.parametrize(
     ("there", "edited"),
-    [(OLD_KINDS, False), (OLD_KINDS[1:3], False), (OLD_KINDS, True)],
+    [(archived.KINDS, False), (archived.KINDS[1:3], False), (archived.KINDS, True)],
     ids=["archived", "some of them", "edited"],
 )
 def test_custom_resources_of_the_archived_project_are_taken_over_with_their_objects(
@@ -254,7 +214,7 @@ def test_custom_resources_of_the_archived_project_are_taken_over_with_their_obje
     helm = manager_of(world, release)
     without_definitions(world, names)
     for each in there:
-        world.send("POST", CRDS, archived(each, edited=edited))
+        world.send("POST", CRDS, archived.definition(each, edited=edited))
     spec = {"azureIdentity": "orders", "selector": "orders"}
     world.custom("billing", "azureidentitybindings", "orders", spec)
     with pytest.raises(HelmRefused, match="invalid ownership metadata"):
@@ -278,7 +238,9 @@ def manager_of(world: World, release: Release) -> str:
     """Return as which manager of fields Helm applies."""
     release.put("install")
     release.do("uninstall")
-    fields = world.get(f"{CRDS}/{OLD_KINDS[0]['metadata']['name']}")["metadata"]["managedFields"]
+    fields = world.get(f"{CRDS}/{archived.KINDS[0]['metadata']['name']}")["metadata"][
+        "managedFields"
+    ]
     (found,) = {each["manager"] for each in fields if each["operation"] == "Apply"}
     return str(found)
 
@@ -307,6 +269,203 @@ def without_definitions(world: World, names: list[str]) -> None:
     while any(world.get(f"{CRDS}/{name}") for name in names):
         assert time.monotonic() < ends
         time.sleep(0.01)
+
+
+# ---- The archived release becomes ours, and comes back
+
+
+@dataclass
+class TakenOver:
+    """A release of the archived chart, with objects that its users made."""
+
+    release: Release
+    values: dict[str, Any]
+    manager: str
+    before: dict[archived.Named, Any]
+    """What the archived release made, as it was."""
+    kept: dict[archived.Named, Any]
+    """Custom resources and their definitions, none of which may go."""
+
+    def ours(self, **more: Any) -> dict[str, Any]:
+        """Return the old values, with our image."""
+        return {**self.values, "image": {"repository": IMAGE}, **more}
+
+    def adopt(self) -> None:
+        for each in archived.KINDS:
+            take_over(self.release.world, each, self.manager)
+
+    def is_back(self) -> None:
+        """See that all is as it was, and nothing that was kept was made anew."""
+        found = archived.live(self.release.world, self.release.manifest)
+        assert archived.said(found) == archived.said(self.before)
+        self.is_kept()
+
+    def is_kept(self) -> None:
+        manifest = yaml.safe_dump_all(self.kept.values())
+        found = archived.live(self.release.world, manifest)
+        assert uids(found) == uids(self.kept)
+        named = ("AzureIdentity", "billing", "orders")
+        assert found[named]["spec"] == self.kept[named]["spec"]
+
+
+def uids(objects: dict[archived.Named, Any]) -> dict[archived.Named, str]:
+    return {named: each["metadata"]["uid"] for named, each in objects.items()}
+
+
+KEPT = {"AzureIdentity", "AzureIdentityBinding", "AzurePodIdentityException"}
+
+
+@pytest.fixture
+def old(release: Release, tmp_path: Path) -> TakenOver:
+    """The release, with values as a platform has them and an identity that somebody else made."""
+    world = release.world
+    manager = manager_of(world, release)
+    without_definitions(world, [each["metadata"]["name"] for each in manifests.crds()])
+    values = yaml.safe_load((OLD[0].parent / "a-platform-for-tenants.yaml").read_text())
+    release.do("install", chart=str(archived.chart(tmp_path)), values=values)
+    identity = {"type": 0, "clientID": CLIENT, "resourceID": RESOURCE}
+    world.custom("billing", "azureidentities", "orders", identity)
+    before = archived.live(world, release.manifest)
+    kept = {named: each for named, each in before.items() if named[0] in KEPT}
+    kept["AzureIdentity", "billing", "orders"] = world.get(
+        f"{CUSTOM}/namespaces/billing/azureidentities/orders"
+    )
+    for each in archived.KINDS:
+        name = each["metadata"]["name"]
+        kept[each["kind"], "", name] = world.get(f"{CRDS}/{name}")
+    assert len(kept) == 4 + 4 + 2 + 1
+    return TakenOver(release, values, manager, before, kept)
+
+
+@pytest.mark.parametrize("helm_3", [True, False], ids=["made by Helm 3", "made by Helm 4"])
+def test_the_archived_release_is_taken_over_with_its_values_and_comes_back_whole(
+    old: TakenOver, *, helm_3: bool
+) -> None:
+    release, world = old.release, old.release.world
+    if helm_3:
+        archived.recorded_by_helm_3(world, "kube-system", RELEASE)
+    with pytest.raises(HelmRefused, match="invalid ownership metadata"):
+        release.do("upgrade", chart=str(CHART), values=old.ours())
+    assert release.status == "deployed"
+    old.is_back()
+    old.adopt()
+    release.do("upgrade", chart=str(CHART), values=old.ours())
+    manifest = release.manifest
+    found = archived.live(world, manifest)
+    assert {
+        each["metadata"]["labels"].get("app.kubernetes.io/part-of") for each in found.values()
+    } == {"podidentity"}
+    assert len(found) == len([each for each in yaml.safe_load_all(manifest) if each])
+    assert uids(found).items() >= uids(old.before).items(), "nothing was made anew"
+    pod = found["DaemonSet", "kube-system", NMI]["spec"]["template"]["spec"]
+    assert [each["name"] for each in pod["containers"]] == ["serve", "net"]
+    assert "iptableslock" not in {each["name"] for each in pod["volumes"]}
+    old.is_kept()
+    # As the page on the take-over has it.
+    removing = {"nmi": {"extraArgs": ["--on-exit=remove"]}}
+    release.do("upgrade", chart=str(CHART), values=removing, reuse_values=True)
+    assert {"--on-exit=remove", "--prometheus-port=9090"} <= {*release.flags()}
+    release.do("rollback", version=1)
+    old.is_back()
+    left = archived.live(world, manifest).keys() - old.before.keys()
+    assert {named[0] for named in left} == {"CustomResourceDefinition"}
+
+
+def test_a_take_over_that_is_cut_off_goes_back_and_can_be_begun_again(old: TakenOver) -> None:
+    release = old.release
+    old.adopt()
+    wanted = release.options(chart=str(CHART), values=old.ours(), wait="watcher", timeout=300)
+    release.helm.begin("on_cluster", action="upgrade", **wanted)
+    ends = time.monotonic() + 60
+    while "--prometheus-port=9090" not in release.flags():
+        assert time.monotonic() < ends, "Helm changes nothing"
+        time.sleep(0.02)
+    release.helm.kill()
+    assert release.status == "pending-upgrade"
+    release.do("rollback", version=1)
+    old.is_back()
+    release.do("upgrade", chart=str(CHART), values=old.ours())
+    assert release.status == "deployed"
+    old.is_kept()
+
+
+def test_with_the_archived_defaults_in_the_place_of_ours_the_flag_is_named_that_keeps_both(
+    old: TakenOver,
+) -> None:
+    """Which Helm's library does not have: that flag takes what `get_values` returns."""
+    release = old.release
+    old.adopt()
+    image = {"image": {"repository": IMAGE}}
+    with pytest.raises(HelmRefused, match="with --reset-then-reuse-values"):
+        release.do("upgrade", chart=str(CHART), values=image, reuse_values=True)
+    old.is_back()
+    given = release.do("get_values")
+    assert given == old.values
+    with pytest.raises(HelmRefused, match=r"--reset-then-reuse-values --set image\.repository="):
+        release.do("upgrade", chart=str(CHART), values=given)
+    release.do("upgrade", chart=str(CHART), values={**given, **image})
+    assert "--prometheus-port=9090" in release.flags()
+
+
+# ---- What `podidentity enable` made becomes a release
+
+
+def enabled_by_0_1(world: World) -> None:
+    """Have what `enable` of 0.1 made: NMI of one container, its rights, and the four kinds."""
+    labels = {"app.kubernetes.io/name": "podidentity", "app.kubernetes.io/component": "nmi"}
+    name = {"name": "podidentity-nmi", "labels": labels}
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name["name"]}
+    subject = {"kind": "ServiceAccount", "name": name["name"], "namespace": "kube-system"}
+    rule = {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]}
+    container = {"name": "nmi", "image": "podidentity", "args": ["nmi", "--node=$(NODE_NAME)"]}
+    # Of no node here: nothing of these would end its pods.
+    selector = {"nodeSelector": {"kubernetes.io/os": "another"}}
+    spec = {"serviceAccountName": name["name"], "containers": [container], **selector}
+    template = {"metadata": {"labels": labels}, "spec": spec}
+    made = {"selector": {"matchLabels": labels}, "template": template}
+    accounts = "/api/v1/namespaces/kube-system/serviceaccounts"
+    world.send("POST", accounts, {"metadata": name})
+    world.send("POST", f"{RBAC}/clusterroles", {"metadata": name, "rules": [rule]})
+    binding = {"metadata": name, "roleRef": role, "subjects": [subject]}
+    world.send("POST", f"{RBAC}/clusterrolebindings", binding)
+    world.send("POST", SETS, {"metadata": {"name": "nmi", "labels": labels}, "spec": made})
+    for each in archived.KINDS:
+        found = archived.definition(each)
+        del found["metadata"]["labels"]
+        world.send("POST", CRDS, found)
+
+
+def test_from_0_1_the_refusal_names_the_command_and_then_the_chart_takes_over_what_stays(
+    release: Release,
+) -> None:
+    world = release.world
+    manager = manager_of(world, release)
+    without_definitions(world, [each["metadata"]["name"] for each in manifests.crds()])
+    enabled_by_0_1(world)
+    spec = {"azureIdentity": "orders", "selector": "orders"}
+    world.custom("billing", "azureidentitybindings", "orders", spec)
+    with pytest.raises(HelmRefused, match="podidentity disable --namespace kube-system"):
+        release.put("install")
+    assert release.flags() == []
+    # No kubelet here ends those of other releases, for which `disable` waits.
+    world.send("DELETE", "/api/v1/namespaces/kube-system/pods", gracePeriodSeconds="0")
+    ran = subprocess.run(
+        [sys.executable, "-m", "podidentity", "disable", "--namespace", "kube-system"],
+        env={**os.environ, **world.environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "daemonset.apps/nmi deleted" in ran.stdout
+    for path in (f"{RBAC}/clusterroles", f"{RBAC}/clusterrolebindings"):
+        assert world.get(f"{path}/podidentity-nmi") is None
+    with pytest.raises(HelmRefused, match="invalid ownership metadata"):
+        release.put("install")
+    for each in archived.KINDS:
+        take_over(world, each, manager)
+    release.put("install")
+    assert release.flags() != []
+    assert world.get(f"{CUSTOM}/namespaces/billing/azureidentitybindings/orders")["spec"] == spec
 
 
 @pytest.fixture

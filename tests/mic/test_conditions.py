@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from podidentity.core.decision import STRICT
+from podidentity.core.decision import STRICT, Use
 from podidentity.core.hosts import Host
+from podidentity.core.permissions import IdentityPermission
 from podidentity.core.resources import Malformed, ObjectRef
-from podidentity.mic.calls import About, Condition, WriteCondition
+from podidentity.mic.calls import About, Condition, Failure, Fault, WriteCondition
 from podidentity.mic.conditions import (
     ConditionOf,
     Conditions,
@@ -94,3 +95,84 @@ def test_a_refusal_on_one_host_is_told_and_ends_there() -> None:
     assert not found.refuse(FOLDED, HOST, denied)
     assert found.next(IDENTITY, 0.0) == WriteCondition(*IDENTITY, denied)
     assert found.refuse(FOLDED, HOST, None)
+
+
+def test_an_identity_without_its_condition_is_none_to_a_binding() -> None:
+    bound = binding("blue", "b", "id", "app")
+    assert of_binding(bound, identity("blue", "id"), None).reason == "NoIdentity"
+
+
+def test_a_condition_that_is_being_written_is_not_written_once_more() -> None:
+    found = Conditions(STRICT)
+    found.see(About.IDENTITY, identity("blue", "id"), None)
+    assert isinstance(found.next(IDENTITY, 0.0), WriteCondition)
+    assert found.next(IDENTITY, 0.0) is None
+    found.take(IDENTITY, None, 0.0)
+    assert found.next(IDENTITY, 0.0) is None
+
+
+def test_a_condition_that_could_not_be_written_is_written_again_later() -> None:
+    found = Conditions(STRICT)
+    found.see(About.IDENTITY, identity("blue", "id"), None)
+    found.next(IDENTITY, 0.0)
+    found.take(IDENTITY, Failure(kind=Fault.FAILED), 100.0)
+    assert found.next(IDENTITY, 129.0) == 130.0
+    assert isinstance(found.next(IDENTITY, 130.0), WriteCondition)
+    found.take(IDENTITY, Failure(kind=Fault.THROTTLED, retry_after=60), 130.0)
+    assert found.next(IDENTITY, 189.0) == 190.0
+    found.lose(About.IDENTITY, IDENTITY.ref)
+    found.see(About.IDENTITY, identity("blue", "id"), None)
+    assert isinstance(found.next(IDENTITY, 131.0), WriteCondition)
+
+
+def test_what_is_lacking_is_news_once_and_written_and_what_is_not_known_yet_is_neither() -> None:
+    found = Conditions(STRICT)
+    found.see(About.IDENTITY, identity("blue", "id"), None)
+    use = Use(ObjectRef("blue", "app"), "id")
+    assert found.permit(IDENTITY.ref, IdentityPermission(decided=False))
+    assert found.next(IDENTITY, 0.0) is None
+    found.marked.clear()
+    lacking = IdentityPermission(lacking=use)
+    assert found.permit(IDENTITY.ref, lacking)
+    assert [*found.marked] == [IDENTITY]
+    assert not found.permit(IDENTITY.ref, lacking)
+    call: Any = found.next(IDENTITY, 0.0)
+    assert call.condition.message.startswith("Service account blue/app may not use the identity id")
+    found.take(IDENTITY, None, 0.0)
+    assert found.permit(IDENTITY.ref, IdentityPermission())
+    assert found.next(IDENTITY, 0.0) == WriteCondition(*IDENTITY, READY)
+
+
+def test_a_malformed_identity_and_its_binding_are_told() -> None:
+    found = Conditions(STRICT)
+    broken = Malformed(kind="AzureIdentity", ref=IDENTITY.ref, why="no type")
+    found.see(About.IDENTITY, broken, None)
+    found.see(About.BINDING, binding("blue", "b", "id", "app"), None)
+    own: Any = found.next(IDENTITY, 0.0)
+    assert (own.condition.reason, own.condition.message) == (
+        "Malformed",
+        "It cannot be used: no type.",
+    )
+    of_it: Any = found.next(BINDING, 0.0)
+    assert of_it.condition.message == ("AzureIdentity id is not ready: It cannot be used: no type.")
+
+
+def test_what_a_host_had_and_then_refused_is_in_doubt_until_one_has_it_again() -> None:
+    found = conditions("Denied")
+    found.prove(FOLDED)
+    denied = Condition(holds=False, reason="Denied", message="m")
+    assert found.refuse(FOLDED, HOST, denied)
+    found.refuse(FOLDED, HOST, None)
+    assert found.next(IDENTITY, 0.0) is None
+    found.prove(FOLDED)
+    assert isinstance(found.next(IDENTITY, 0.0), WriteCondition)
+
+
+def test_of_several_hosts_that_refuse_the_first_by_name_is_told() -> None:
+    found = Conditions(STRICT)
+    found.see(About.IDENTITY, identity("blue", "id"), READY)
+    for name in ("z", "a", "m"):
+        host = Host.parse(f"{HOST.resource_id.removesuffix('v')}{name}")
+        found.refuse(FOLDED, host, Condition(holds=False, reason="Denied", message=name))
+    call: Any = found.next(IDENTITY, 0.0)
+    assert call.condition.message == "a"

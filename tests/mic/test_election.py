@@ -17,7 +17,7 @@ import msgspec
 import pytest
 
 from podidentity.core.resources import ObjectRef
-from podidentity.mic.election import RENEWED, TRUSTED, Election
+from podidentity.mic.election import RELEASE_SECONDS, RENEWED, TRUSTED, Election
 from podidentity.wire.kube import ENDPOINTS, LEASES, Event, KubeError, Page
 from podidentity.wire.leases import OLD_LOCK
 from tests.fakes import FakeClock
@@ -206,6 +206,60 @@ async def test_a_planned_stop_hands_over_without_time_passing() -> None:
         assert one.said == ["led", "lost"]
         await settle()
         assert [each.election.leading for each in (one, two)] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("error", "after"),
+    [
+        (KubeError("cut"), 0.25),
+        (KubeError("etcd", status=500), 0.25),
+        (KubeError("too many", status=429, retry_after=1), 1.0),
+    ],
+    ids=["cut", "500", "429"],
+)
+@pytest.mark.parametrize("lost", [False, True], ids=["not made", "answer lost"])
+async def test_a_planned_stop_hands_over_though_the_server_fails_for_a_moment(
+    error: KubeError, after: float, *, lost: bool
+) -> None:
+    server, clock = Server(), FakeClock()
+    one, two = Candidate(server, clock, "one"), Candidate(server, clock, "two")
+    async with running(one, two):
+        await pass_time(clock, 5)
+        failures = [error]
+        merge = server.merge
+
+        async def failing(path: str, body: Mapping[str, Any]) -> bytes:
+            if not failures:
+                return await merge(path, body)
+            if lost:
+                await merge(path, body)
+            raise failures.pop()
+
+        server.merge = failing  # type: ignore[method-assign]
+        stopping = asyncio.create_task(one.election.release())
+        await pass_time(clock, after)
+        assert stopping.done()
+        await stopping
+        await settle()
+        assert [each.election.leading for each in (one, two)] == [False, True]
+
+
+async def test_a_planned_stop_waits_no_longer_for_a_server_that_always_fails() -> None:
+    server, clock = Server(), FakeClock()
+    one = Candidate(server, clock, "one")
+    async with running(one):
+        await settle()
+
+        def fail(method: str, path: str) -> None:
+            raise KubeError(f"{method} {path}", status=500)
+
+        server.before = fail
+        stopping = asyncio.create_task(one.election.release())
+        await pass_time(clock, RELEASE_SECONDS - 0.25)
+        assert not stopping.done()
+        await pass_time(clock, 0.25)
+        assert stopping.done()
+        await stopping
 
 
 async def test_a_leader_that_dies_is_replaced_when_its_lease_was_seen_unchanged_for_its_time() -> (

@@ -6,12 +6,13 @@ from typing import Any
 import pytest
 
 from podidentity.core.resources import Assignment, ObjectRef
-from podidentity.mic.calls import About, Condition, Record, TellEvent
+from podidentity.mic.calls import About, Condition, Record, StoredRecord, TellEvent
 from podidentity.mic.objects import (
     PLAIN,
     Live,
     Oddities,
     UnreadableObject,
+    parse_config_map,
     parse_live,
     parse_record,
     render_condition,
@@ -33,6 +34,9 @@ def identity(**more: Any) -> dict[str, Any]:
         "generation": 3,
         "managedFields": [{"manager": "kubectl"}],
         "finalizers": ["example.com/keep"],
+        "ownerReferences": [{"name": "team"}],
+        "generateName": "or",
+        "deletionTimestamp": "2026-01-01T00:00:00Z",
         "annotations": {"kubectl.kubernetes.io/last-applied-configuration": "{}", "a": "b"},
         **more.pop("metadata", {}),
     }
@@ -115,6 +119,19 @@ def test_a_copy_in_a_record_has_the_revision_of_its_original() -> None:
     assert found.record == record()
 
 
+def test_an_object_that_says_nothing_is_one_without_a_spec() -> None:
+    bare = live({"metadata": {}})
+    assert (bare.ref, bare.uid, bare.generation) == (ObjectRef("", ""), "", 0)
+    assert (bare.condition, bare.conditions) == (None, ())
+    assert json.loads(bare.copy)["spec"] == {}
+    assert bare.revision == live({"metadata": {}, "spec": {}}).revision
+
+
+def test_what_is_no_config_map_is_named() -> None:
+    with pytest.raises(UnreadableObject, match="not an ConfigMap: it has no metadata"):
+        parse_config_map(b"{}")
+
+
 # Conditions
 
 
@@ -136,6 +153,15 @@ def test_the_condition_of_an_older_generation_is_none() -> None:
     )
     assert live(identity(status=conditions(2))).condition is None
     assert live(identity(status="rubbish")).condition is None
+
+
+def test_a_condition_of_another_type_is_none_and_what_is_no_condition_is_left_out() -> None:
+    other = {"type": "Other", "status": "True", "observedGeneration": 3}
+    assert live(identity(status={"conditions": [other]})).condition is None
+    bare = {"type": "Ready", "observedGeneration": 3}
+    found = live(identity(status={"conditions": [1, bare]}))
+    assert found.condition == Condition(holds=False, reason="", message="")
+    assert found.conditions == (bare,)
 
 
 def test_a_condition_leaves_those_of_others_and_tells_since_when() -> None:
@@ -173,6 +199,8 @@ def test_each_kind_has_its_condition(about: About, name: str) -> None:
 
 def test_a_record_has_its_state_and_whole_copies_in_the_one_post() -> None:
     body = stored()
+    assert body.keys() == {"apiVersion", "kind", "metadata", "spec", "status"}
+    assert (body["apiVersion"], body["kind"]) == (API, "AzureAssignedIdentity")
     assert body["status"] == {"status": "Assigned", "availableReplicas": 1}
     assert body["metadata"]["labels"] == {"nodename": "n1"}
     assert "finalizers" not in body["metadata"]
@@ -201,6 +229,11 @@ def test_a_record_of_an_old_release_is_assigned_though_it_says_nothing() -> None
         {"spec": []},
         {"spec": {"pod": 1}},
         *({"spec": {**stored()["spec"], name: 1}} for name in ("pod", "podNamespace", "nodename")),
+        *(
+            {"spec": {**stored()["spec"], name: copy}}
+            for name in ("azureIdentityRef", "azureBindingRef")
+            for copy in (None, 1, {"metadata": 1})
+        ),
         {"status": {"status": "Rubbish"}},
         {"status": {"status": ["Assigned"]}},
     ],
@@ -208,6 +241,19 @@ def test_a_record_of_an_old_release_is_assigned_though_it_says_nothing() -> None
 def test_a_record_that_cannot_be_read_is_still_a_record(changes: dict[str, Any]) -> None:
     found, _ = parse_record(json.dumps(stored(**changes)).encode())
     assert (found.record, found.uid, found.version) == (None, "r-1", "77")
+
+
+def test_a_record_that_says_little_is_read_as_far_as_it_goes() -> None:
+    found, odd = parse_record(b'{"metadata":{"name":"r","labels":{},"finalizers":[1,"x"]}}')
+    assert found == StoredRecord(ref=ObjectRef("", "r"), uid="", version="", record=None)
+    assert odd == Oddities(finalizers=("x",))
+    spec: dict[str, Any] = {
+        "azureIdentityRef": {"metadata": {}},
+        "azureBindingRef": {"metadata": {}},
+    }
+    found, _ = parse_record(json.dumps(stored(spec={**stored()["spec"], **spec})).encode())
+    assert found.record is not None
+    assert found.record.identity == found.record.binding == ObjectRef("", "")
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b'{"metadata":1}', b'{"metadata":{}}'])
@@ -238,9 +284,28 @@ def test_an_update_replaces_what_a_record_says_as_a_whole() -> None:
     patch = render_update(("r-1", "77"), record(), copies, PLAIN)
     assert {each["op"] for each in patch[1:]} == {"add"}
     changed = {each["path"]: each["value"] for each in patch}
+    assert (changed["/metadata/resourceVersion"], changed["/metadata/finalizers"]) == ("77", [])
     assert changed["/status"]["status"] == "Assigned"
     assert changed["/spec"] == stored()["spec"]
     assert changed["/metadata/labels/nodename"] == "n1"
+
+
+@pytest.mark.parametrize("with_record", [True, False])
+def test_an_update_without_a_record_or_its_copies_changes_finalizers_alone(
+    *, with_record: bool
+) -> None:
+    copies = live(identity()), live(binding(), About.BINDING)
+    patch = render_update(
+        ("r-1", "77"),
+        record() if with_record else None,
+        None if with_record else copies,
+        PLAIN,
+    )
+    assert [each["path"].rpartition("/")[2] for each in patch] == [
+        "uid",
+        "resourceVersion",
+        "finalizers",
+    ]
 
 
 def test_a_record_without_labels_gets_its_own() -> None:
@@ -258,14 +323,26 @@ def test_an_event_is_about_the_kind_that_kubectl_describes() -> None:
         About.BINDING, ObjectRef("shop", "b"), "Normal", "binding applied", "x" * 2000
     )
     body = render_told(event, live(binding(), About.BINDING), NOW, "mic-1")
-    assert body["involvedObject"] == {
-        "apiVersion": API,
-        "kind": "AzureIdentityBinding",
-        "namespace": "shop",
-        "name": "b",
-        "uid": "u-2",
+    name = body["metadata"].pop("name")
+    assert name.startswith("b.")
+    assert body == {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"namespace": "shop"},
+        "involvedObject": {
+            "apiVersion": API,
+            "kind": "AzureIdentityBinding",
+            "namespace": "shop",
+            "name": "b",
+            "uid": "u-2",
+        },
+        "type": "Normal",
+        "reason": "binding applied",
+        "message": "x" * 1024,
+        "source": {"component": "aadpodidentity.k8s.io", "host": "mic-1"},
+        "reportingComponent": "aadpodidentity.k8s.io",
+        "reportingInstance": "mic-1",
+        "firstTimestamp": "2026-11-25T09:46:40Z",
+        "lastTimestamp": "2026-11-25T09:46:40Z",
+        "count": 1,
     }
-    assert body["source"]["component"] == "aadpodidentity.k8s.io"
-    assert (body["reason"], len(body["message"])) == ("binding applied", 1024)
-    assert body["metadata"]["name"].startswith("b.")
-    assert body["metadata"]["namespace"] == "shop"

@@ -42,6 +42,10 @@ class FakeGuard:
     def close(self) -> None:
         self.events.append("closed")
 
+    def remove(self) -> tuple[str, ...]:
+        self.events.append("removed")
+        return ()
+
 
 async def guarding() -> tuple[FakeGuard, Guard, asyncio.Task[None]]:
     fake: Any = FakeGuard()
@@ -179,3 +183,51 @@ async def test_rules_that_go_to_another_agent_are_guarded_no_more() -> None:
     running.cancel()
     await asyncio.wait({running})
     assert fake.events == [*ALL, *ALL]
+
+
+async def test_when_it_leads_nobody_here_any_more_sources_are_guarded_to_the_end() -> None:
+    """Connections that are open are proved until `serve` has ended."""
+    fake, guard, running = await guarding()
+    await guard.release()
+    assert fake.events == ["installed", "refreshed", "removed"]
+    assert guard.removed
+    running.cancel()
+    await asyncio.wait({running})
+    assert fake.events[3:] == ["ended", "closed"]
+
+
+@pytest.mark.parametrize("installs", [True, False], ids=["guarding", "trying again"])
+async def test_rules_that_were_removed_are_not_set_again(*, installs: bool) -> None:
+    fake: Any = FakeGuard()
+    clock = FakeClock()
+    if not installs:
+        fake.install = refuse
+    guard = Guard(fake, clock)
+    running = asyncio.create_task(guard.run())
+    await guard.begin()
+    while installs and not fake.events:  # noqa: ASYNC110 - it is set in a thread
+        await asyncio.sleep(0.001)
+    if not installs:
+        await clock.somebody_sleeps()
+    await guard.release()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert fake.events[-1] == "removed"
+    running.cancel()
+    await asyncio.wait({running})
+
+
+def refuse() -> None:
+    raise InterceptionError("cannot: why")
+
+
+async def test_rules_that_cannot_be_removed_are_said_and_count_as_set(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    fake, guard, running = await guarding()
+    fake.remove = refuse  # type: ignore[assignment]
+    await guard.release()
+    assert not guard.removed
+    assert "cannot: why" in caplog.text
+    running.cancel()
+    await asyncio.wait({running})

@@ -25,7 +25,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def eventually(holds: Callable[[], bool]) -> None:
     """Return once it holds."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not holds():  # noqa: ASYNC110 - a lock of the kernel has no event
             await asyncio.sleep(0.005)
 
@@ -157,6 +157,29 @@ async def test_a_holder_that_does_not_answer_keeps_them_and_that_is_said(
         assert first.guards
         assert not second.guards
         assert "does not leave the rules to this one" in second.lock.problem
+
+
+async def test_an_agent_that_ends_knows_whether_the_one_before_takes_the_rules_back(
+    tmp_path: Path,
+) -> None:
+    async with agents(tmp_path / "net") as (first, second):
+        assert not first.lock.goes_back
+        second.lock.accepting(True)
+        await second.until(guards=True)
+        assert second.lock.goes_back
+        first.lock.take_no_more()
+        await eventually(lambda: not second.lock.goes_back)
+
+
+async def test_an_agent_that_was_told_to_stop_takes_no_rules_back(tmp_path: Path) -> None:
+    """Else the rules that the next one removes at its end were set again, for nobody."""
+    async with agents(tmp_path / "net", 3) as (first, second, third):
+        second.lock.accepting(True)
+        await second.until(guards=True)
+        first.lock.take_no_more()
+        await second.die()
+        await third.until(guards=True)
+        assert first.changes == [True, False]
 
 
 async def test_of_three_one_guards_at_any_time(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ async def test_a_pipe_that_nobody_reads_gives_no_token_and_is_said(
         reader = threading.Thread(target=_drain, args=(reads,), daemon=True)
         reader.start()
     os.close(writes)
-    reader.join(5)
+    reader.join(60)
     os.close(reads)
 
 

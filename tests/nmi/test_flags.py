@@ -86,6 +86,7 @@ def test_defaults_of_the_command_are_those_of_the_settings(started: list[NmiSett
         ("--kubeconfig=/k", {"kubeconfig": "/k"}),
         ("--metadata-allow=/metadata/attested", {"metadata_allow": ("/metadata/attested",)}),
         ("--host-token=root", {"host_token": "root"}),
+        ("--host-token=off", {"host_token": "off"}),
         ("--host-token-callers=a/b", {"host_token_callers": (ObjectRef("a", "b"),)}),
         ("--trusted-proxies=a/b", {"trusted_proxies": (ObjectRef("a", "b"),)}),
         (

@@ -31,8 +31,10 @@ class FakeNet:
     """Remembers whether `net` was told that connections are accepted."""
 
     sources_guarded = True
+    removed = False
 
     def __init__(self) -> None:
+        self.leaving = asyncio.Event()
         self.told: list[bool] = []
         self.left = asyncio.Event()
 
@@ -40,6 +42,9 @@ class FakeNet:
         self.told.append(accepting)
         if not accepting:
             self.left.set()
+
+    def leave(self) -> None:
+        self.leaving.set()
 
 
 class Worker:
@@ -91,7 +96,7 @@ class Worker:
     async def report(self, readiness: Readiness) -> str:
         """Return the detail of the next report of this readiness."""
         loop = asyncio.get_running_loop()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while True:
                 found = Report.parse(await loop.sock_recv(self.supervisor, LARGEST))
                 if found.readiness is readiness:
@@ -106,7 +111,7 @@ class Worker:
             await talk.leave()
 
     async def ended(self) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await self.task
 
 
@@ -175,6 +180,21 @@ async def test_told_to_drain_it_answers_a_kept_connection_once_more_and_then_end
     assert worker.net.told == [True, False]
 
 
+async def test_told_that_the_rules_go_it_accepts_and_says_when_they_are_gone(
+    worker: Worker,
+) -> None:
+    worker.supervisor.send(control.ACCEPT)
+    await worker.report(Readiness.READY)
+    worker.supervisor.send(control.LEAVE)
+    await worker.net.leaving.wait()
+    async with worker.talk() as talk:
+        assert (await talk.ask(ASK)).header("Connection") == []
+    worker.net.removed = True
+    await worker.report(Readiness.OVER)
+    async with worker.talk() as talk:
+        assert (await talk.ask(ASK)).status == 200
+
+
 async def test_without_its_supervisor_it_ends(worker: Worker) -> None:
     worker.supervisor.send(control.ACCEPT)
     await worker.report(Readiness.READY)
@@ -205,7 +225,7 @@ async def test_a_socket_that_comes_later_is_accepted_from_too(
         worker.supervisor.send(control.ACCEPT)
     async with worker.talk() as talk:
         await talk.say(ASK)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             assert (await talk.hear()).body == b"answered"
     assert worker.orders.missing == {}
 

@@ -419,6 +419,6 @@ async def test_an_evicted_connection_is_gone_at_once_whatever_its_client_does(
             # Sent in this turn of the event loop, in which nobody reads it.
             talk.writer.write(GET[:10])
         connection.evict()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await listener.empty()
             assert await talk.closed() == b""

@@ -98,6 +98,8 @@ def test_who_asks_in_a_pods_name_is_who_was_chosen() -> None:
     mine = ObjectRef("csi", "mine")
     settings = NmiSettings(node="n1", host_token="root", host_token_callers=(mine,))
     assert delegation_of(settings) == Delegation(callers=(mine,), root=True)
+    nobody = NmiSettings(node="n1", host_token="off", host_token_callers=(mine,))
+    assert delegation_of(nobody) == Delegation(callers=())
 
 
 def test_the_open_paths_and_the_form_of_errors_are_as_they_were_chosen() -> None:

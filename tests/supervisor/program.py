@@ -4,7 +4,8 @@
 
 The worker answers each line of a connection with its name and pid. Lines that begin with `!` are
 orders: `!exit N`, `!hang`, `!grow`, `!unready`, and the attacks of `taken`. It drains as the agent
-does: what is open is answered once more, then closed.
+does: what is open is answered once more, then closed. That the rules are to go it notes by a file
+`leaving`, and that they are gone a test says by a file `over`, both in the folder `runtime`.
 """
 
 from __future__ import annotations
@@ -65,8 +66,11 @@ class Toy:
         await asyncio.wait(self.open)
 
     async def beat(self) -> None:
+        over = f"{SETTINGS['runtime']}/over"
         while True:
             ready = Readiness.UNREADY if SETTINGS.get("never") else self.readiness
+            if os.access(over, os.F_OK):
+                ready = Readiness.OVER
             self.given.control.send(Report(ready, SETTINGS["name"]).encode())
             await asyncio.sleep(0.05)
 
@@ -76,6 +80,8 @@ class Toy:
             self.accept_from(socket.socket(fileno=descriptors[0]))
         elif word == control.ACCEPT:
             self.accept()
+        elif word == control.LEAVE:
+            Path(SETTINGS["runtime"], "leaving").touch()
         elif word == control.DRAIN:
             self.draining.set()
         elif not word:
@@ -156,6 +162,7 @@ def main() -> int:
         handover_dir=Path(SETTINGS["handover"]) if SETTINGS.get("handover") else None,
         handover_users=frozenset(SETTINGS.get("handover_users", ())),
         memory=SETTINGS.get("memory", 0),
+        removes=SETTINGS.get("removes", False),
     )
     try:
         return Supervisor(plan, work).run()

@@ -88,7 +88,7 @@ def hold_probes(path: str) -> int:
 def take_over(path: str) -> int:
     """Ask for the listeners as a new agent does; return how many sockets came."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as asking:
-        asking.settimeout(5)
+        asking.settimeout(60)
         asking.connect(path)
         try:
             asking.send(b"take 1 9.9")

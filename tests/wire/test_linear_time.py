@@ -133,7 +133,8 @@ def test_a_pattern_reads_16_kilobytes_of_its_own_alphabet_at_once(name: str) -> 
 
 def test_patterns_are_found_and_a_cubic_one_would_be_noticed() -> None:
     assert len(patterns()) > 8
-    assert slowest(re.compile(r"identity.*oauth2.*token"), 12288) > MOST_SECONDS
+    part = SIZE // 4
+    assert slowest(re.compile(r"identity.*oauth2.*token"), part) * (SIZE / part) ** 3 > MOST_SECONDS
 
 
 def test_a_long_path_of_the_words_of_the_token_path_is_classified_at_once() -> None:

@@ -443,6 +443,23 @@ def test_what_cannot_be_used_says_why(parse: Parse, spec: Any, why: str) -> None
     assert (found.kind, found.ref, found.why[: len(why)]) == (KINDS[parse], REF, why)
 
 
+@pytest.mark.parametrize(
+    ("spec", "selector"),
+    [
+        ({"selector": "app"}, "app"),
+        ({"Selector": "app"}, "app"),
+        ({"azureIdentity": "a"}, ""),
+        ({"azureIdentity": "a", "selector": ""}, ""),
+        ({"azureIdentity": "a", "selector": 3}, ""),
+        ([], ""),
+    ],
+)
+def test_a_binding_that_cannot_be_used_says_for_which_pods_it_is(spec: Any, selector: str) -> None:
+    found = parse_binding(raw(spec))
+    assert isinstance(found, Malformed)
+    assert found.selector == selector
+
+
 @pytest.mark.parametrize("state", ["assigned", "Deleted", 3, {}, ["Assigned"], ENORMOUS])
 def test_a_record_in_an_unknown_state_says_nothing(state: Any) -> None:
     found = parse_assigned(raw(RECORD, {"status": state}))

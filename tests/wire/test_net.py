@@ -27,6 +27,7 @@ GOLDEN = [
         b'"local":false,"own":"","clients":false}]}',
     ),
     (wire.Accepting(accepting=True), b'{"type":"accepting","accepting":true}'),
+    (wire.Leaving(), b'{"type":"leaving"}'),
     (
         wire.FactsAnswers((wire.FactsAnswer(7, FACTS),)),
         b'{"type":"answers","answers":[{"id":7,"facts":{"accepted":true,"sightings":['
@@ -37,7 +38,7 @@ GOLDEN = [
         wire.State(interception=("table ip podid is gone",), repairs=2, proof="kernel"),
         b'{"type":"state","interception":["table ip podid is gone"],"attestation":[],'
         b'"sources":[],"warnings":[],"closed_by":[],"repairs":2,"repaired":"","proof":"kernel",'
-        b'"guards":true,"changes":0}',
+        b'"guards":true,"changes":0,"removed":false}',
     ),
     (
         wire.Probe(8, "10.244.0.9", "u2"),
@@ -55,7 +56,15 @@ GOLDEN = [
         b'{"type":"probed","id":8,"result":{"hop":"proved","detail":"","plane":"bridge","backend":null}}',
     ),
 ]
-FROM_SERVE = (wire.Hello, wire.Questions, wire.Accepting, wire.Probe, wire.Expecting, wire.Arrived)
+FROM_SERVE = (
+    wire.Hello,
+    wire.Questions,
+    wire.Accepting,
+    wire.Leaving,
+    wire.Probe,
+    wire.Expecting,
+    wire.Arrived,
+)
 FROM_NET = (
     wire.Hello,
     wire.Rejection,
@@ -67,7 +76,7 @@ FROM_NET = (
 
 
 @pytest.mark.parametrize(("message", "packet"), GOLDEN, ids=lambda each: type(each).__name__)
-def test_a_message_is_these_bytes_of_protocol_3(
+def test_a_message_is_these_bytes_of_protocol_4(
     message: wire.FromServe | wire.FromNet, packet: bytes
 ) -> None:
     assert wire.encode(message) == packet
@@ -111,7 +120,7 @@ def test_an_answer_to_a_question_may_not_say_more_either() -> None:
 )
 def test_no_message_can_be_changed(message: wire.FromServe | wire.FromNet) -> None:
     with pytest.raises(AttributeError):
-        setattr(message, message.__struct_fields__[0], None)
+        setattr(message, next(iter(message.__struct_fields__), "type"), None)
 
 
 def test_another_versions_hello_is_read_though_it_says_more() -> None:
@@ -161,7 +170,8 @@ def test_any_bytes_are_a_message_or_unreadable(packet: bytes) -> None:
 
 
 def test_serve_has_no_word_that_could_weaken_net() -> None:
-    # Each word here was weighed: questions, when `serve` accepts connections, and of a probe that
+    # Each word here was weighed: questions, when `serve` accepts connections, that it ends, which
+    # counts only for a `net` that was told to stop and to remove its rules, and of a probe that
     # `net` sends, for which it has no choice of its contents or of where it goes.
     assert set(wire.FromServe.__args__) == set(FROM_SERVE)
 

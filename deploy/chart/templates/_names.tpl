@@ -37,6 +37,19 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
 {{- end }}
 
+{{/* Fails where the values are another chart's, defaults and all: what misses would be said as a nil pointer. */}}
+{{- define "podidentity.requireDefaults" -}}
+{{- range list "tokens" "compat" "startupTaint" "nodeUnit" "networkPolicy" "aks" "test" }}
+{{- if not (hasKey $.Values .) -}}
+{{- fail (printf `
+
+value %s is missing: these are the defaults of another chart or version, in place of this one's. That is what --reuse-values does. Give Helm the same command with --reset-then-reuse-values (3.14), or with --values and your file.
+
+` .) -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
 {{/* The image of all programs; fails where there is none. */}}
 {{- define "podidentity.image" -}}
 {{- $repository := .Values.image.repository -}}
@@ -48,7 +61,7 @@ image.repository %s. Build the image, push it where the nodes may pull it, and n
 
     ./scripts/image
     skopeo copy --all oci-archive:dist/image/podidentity-%s.tar docker://REGISTRY/podidentity:%s
-    helm upgrade --install %s deploy/chart --namespace %s --reuse-values --set image.repository=REGISTRY/podidentity
+    helm upgrade --install %s deploy/chart --namespace %s --reset-then-reuse-values --set image.repository=REGISTRY/podidentity
 
 ` (empty $repository | ternary "is not set" (printf "%s is the archived project's, whose programs do not know the arguments of this chart" $repository)) .Chart.AppVersion $tag .Release.Name .Release.Namespace) -}}
 {{- end -}}

@@ -14,6 +14,26 @@
 {{- if and (eq .Values.nmi.updateStrategy.type "RollingUpdate") (not (has $unavailable (list "0" "0%"))) }}true{{ end -}}
 {{- end }}
 
+{{/* Fails where NMI of `podidentity enable` is in the cluster, and that of this release is not yet: a node has one NMI. Helm finds nothing where it only renders. */}}
+{{- define "podidentity.onlyOne" -}}
+{{- $mine := lookup "apps/v1" "DaemonSet" .Release.Namespace (include "podidentity.nmi" .) -}}
+{{- if ne (dig "metadata" "labels" "app.kubernetes.io/part-of" "" $mine) "podidentity" -}}
+{{- range (lookup "apps/v1" "DaemonSet" "" "").items -}}
+{{- $labels := .metadata.labels | default dict -}}
+{{- if and (eq (dig "app.kubernetes.io/name" "" $labels) "podidentity") (eq (dig "app.kubernetes.io/component" "" $labels) "nmi") -}}
+{{- fail (printf `
+
+NMI of podidentity enable is in this cluster (DaemonSet %s/%s), and a node has one NMI. Take it away, and give Helm the same command again; the rules of the nodes stay meanwhile, and pods get no token:
+
+    podidentity disable --namespace %s
+    helm upgrade --install %s deploy/chart --namespace %s --take-ownership --force-conflicts …
+
+` .metadata.namespace .metadata.name .metadata.namespace $.Release.Name $.Release.Namespace) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
 {{/* Another folder of network namespaces: the volume, where it is mounted, and the flag. */}}
 {{- define "podidentity.netnsDir" -}}
 {{- $path := .path -}}

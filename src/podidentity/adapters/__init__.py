@@ -7,6 +7,7 @@ imds, entra                the issuers of tokens: the node's metadata service, a
 token_cache                the token cache
 net                        the client of `net`: facts about connections
 server_certificate         the certificate of the agent's TLS port
+self_signed_certificate    the program that makes one
 arm, azure_login           Azure Resource Manager and the person's sign-in, for the commands
 clock                      the system clock
 """

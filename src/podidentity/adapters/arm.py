@@ -23,7 +23,7 @@ from podidentity.wire import arm
 from podidentity.wire.arm import ArmError, ManagedIdentity
 
 LONGEST_OPERATION = 900.0
-"""Timeout of an operation, in seconds."""
+"""Timeout of an operation, in seconds, unless somebody names another."""
 
 _LONGEST_PAUSE = 120.0
 _PAUSE = 5.0
@@ -119,6 +119,9 @@ class _Endpoint:
 
 class Arm(_Endpoint):
     """Azure Resource Manager for commands: it waits and tries again. An async context manager."""
+
+    longest = LONGEST_OPERATION
+    """Seconds after which it waits for no operation any more; Azure goes on with it."""
 
     async def identity(self, identity: ResourceId) -> ManagedIdentity:
         """Return the managed identity of that id; raise ArmError."""
@@ -224,7 +227,7 @@ class Arm(_Endpoint):
         current = await self.host(host)
         while wait and current.state == "updating":
             elapsed = self._clock.monotonic() - started
-            if elapsed > LONGEST_OPERATION:
+            if elapsed > self.longest:
                 raise ArmError("Timeout", f"Azure is not done after {elapsed:.0f} s")
             await self._clock.sleep(_PAUSE)
             if progress is not None:
@@ -243,7 +246,7 @@ class Arm(_Endpoint):
         answer = accepted
         while target:
             elapsed = self._clock.monotonic() - started
-            if elapsed > LONGEST_OPERATION:
+            if elapsed > self.longest:
                 raise ArmError("Timeout", f"Azure is not done after {elapsed:.0f} s")
             await self._clock.sleep(min(self._pause(answer), _LONGEST_PAUSE))
             answer = await self._ask("GET", self._own(target))

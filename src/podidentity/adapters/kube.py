@@ -33,6 +33,7 @@ from lightkube.config.kubeconfig import KubeConfig, SingleConfig
 from lightkube.config.models import User
 from lightkube.core.exceptions import ConfigError
 
+from podidentity.client_connections import ClientConnections
 from podidentity.wire.kube import (
     Event,
     KubeError,
@@ -43,6 +44,7 @@ from podidentity.wire.kube import (
     parse_event,
     parse_list,
 )
+from podidentity.wire.proxies import NotAProxy, parse_proxy
 
 _A = TypeVar("_A")
 _B = TypeVar("_B")
@@ -107,6 +109,8 @@ class Kube:
     ) -> None:
         """`reads`: how often something is read where the server fails; a change is made once."""
         self._client = client
+        # Whole URLs: to join one to the client's own base costs httpx2 three times as much.
+        self._base = str(client.base_url).rstrip("/")
         self._failed = failed
         self._patience = patience
         self._reads = reads
@@ -130,17 +134,15 @@ class Kube:
 
         `kubeconfig` is a path, or several joined by `:` as in KUBECONFIG: the first file with the
         context is used. None: the pod's service account, else `~/.kube/config`. `trust_env`: obey
-        HTTPS_PROXY and NO_PROXY, as tools of people do. The agent does not; it notices a dead
-        connection within 35 s. `patience`: seconds that a request waits in all for an API server
-        that asks to be asked later; 0: the caller decides.
+        the context's proxy-url, else HTTPS_PROXY and NO_PROXY, as kubectl does. The agent does not;
+        it notices a dead connection within 35 s. `patience`: seconds that a request waits in all
+        for an API server that asks to be asked later; 0: the caller decides.
         """
         found = load_credentials(kubeconfig, context, trust_env=trust_env)
         headers = {"User-Agent": user_agent, "Accept": "application/json"}
         transport = None
         if not trust_env:
-            transport = httpx2.AsyncHTTPTransport(
-                verify=found.verify, trust_env=False, socket_options=_KEEPALIVE
-            )
+            transport = ClientConnections(found.server, found.verify, _KEEPALIVE)
         return cls(
             httpx2.AsyncClient(
                 base_url=found.server,
@@ -149,6 +151,7 @@ class Kube:
                 headers=headers,
                 timeout=_REQUEST,
                 trust_env=trust_env,
+                proxy=found.proxy if trust_env else None,
                 transport=transport,
             ),
             failed,
@@ -159,7 +162,7 @@ class Kube:
     @property
     def server(self) -> str:
         """The API server's URL."""
-        return str(self._client.base_url).rstrip("/")
+        return self._base
 
     def acting_as(self, user: str) -> Kube:
         """Return a client of the same connections that acts as `user`; close this one alone.
@@ -172,6 +175,12 @@ class Kube:
         """Close all connections."""
         await self._client.aclose()
 
+    async def after(self, error: KubeError) -> None:
+        """Return when what failed so may be tried again; raise the error if it would fail again."""
+        if not (_may_pass(error) or error.throttled):
+            raise error
+        await self._sleep(error.retry_after * (1 + self._jitter() / 2) or _PAUSE)
+
     async def get(self, path: str, params: Mapping[str, str] | None = None) -> bytes:
         """Return the object at `path` as JSON; raise KubeError."""
         return await self._send("GET", path, params=params)
@@ -183,7 +192,7 @@ class Kube:
         cannot reach the pod.
         """
         try:
-            response = await self._client.get(path, headers=self._headers)
+            response = await self._client.get(self._base + path, headers=self._headers)
         except _FAILED as error:
             self._failed("GET", path)
             raise self._unreachable(error) from error
@@ -258,7 +267,7 @@ class Kube:
         timeout = httpx2.Timeout(30, connect=5, read=seconds * _OVERDUE)
         try:
             async with self._client.stream(
-                "GET", path, params=asked, headers=plain, timeout=timeout
+                "GET", self._base + path, params=asked, headers=plain, timeout=timeout
             ) as response:
                 if response.is_error:
                     self._failed("WATCH", path)
@@ -311,7 +320,7 @@ class Kube:
     ) -> bytes:
         try:
             response = await self._client.request(
-                method, path, params=params, content=data, headers=headers
+                method, self._base + path, params=params, content=data, headers=headers
             )
         except _FAILED as error:
             self._failed(method, path)
@@ -382,6 +391,7 @@ class _Credentials:
     server: str
     verify: ssl.SSLContext = field(repr=False)
     auth: httpx2.Auth | None = field(repr=False)
+    proxy: httpx2.Proxy | None = field(repr=False)
 
 
 def load_credentials(
@@ -401,7 +411,29 @@ def load_credentials(
         raise KubeError(
             f"The credentials of context {config.context_name!r} cannot be used: {error}."
         ) from error
-    return _Credentials(server=config.cluster.server, verify=verify, auth=auth)
+    return _Credentials(
+        server=config.cluster.server, verify=verify, auth=auth, proxy=_proxy(config)
+    )
+
+
+def _proxy(config: SingleConfig) -> httpx2.Proxy | None:
+    """Return the proxy that the kubeconfig names for its API server; raise KubeError.
+
+    lightkube does not read `proxy-url`.
+    https://kubernetes.io/docs/reference/config-api/kubeconfig.v1/#Cluster
+    """
+    if config.fname is None:
+        return None
+    clusters = yaml.safe_load(Path(config.fname).read_text()).get("clusters") or ()
+    named = [each["cluster"] for each in clusters if each["name"] == config.context.cluster]
+    url = str((named[0].get("proxy-url") or "") if named else "")
+    if not url:
+        return None
+    try:
+        found = parse_proxy(url, f"The proxy-url of context {config.context_name!r}")
+    except NotAProxy as error:
+        raise KubeError(f"{error}.") from None
+    return httpx2.Proxy(found.url, auth=found.login)
 
 
 def _load(kubeconfig: str | None, context: str | None) -> SingleConfig:
@@ -426,7 +458,7 @@ def _first(paths: list[Path], context: str | None) -> SingleConfig:
             mark = getattr(error, "problem_mark", None)
             tried.append(f"{path} is not YAML (line {mark.line + 1 if mark else '?'})")
         except (ConfigError, OSError, UnicodeDecodeError) as error:
-            tried.append(f"{path}: {error}")
+            tried.append(str(error) if str(path) in str(error) else f"{path}: {error}")
         except (LookupError, TypeError, AttributeError, msgspec.ValidationError) as error:
             tried.append(f"{path} is no kubeconfig ({type(error).__name__}: {error})")
     raise KubeError(

@@ -79,6 +79,7 @@ class NetClient:
         self._connection: socket.socket | None = None
         self._greeted = False
         self._accepting = False
+        self._leaving = False
         self._sources_guarded = False
         self._failure = f"net has not been reached at {path} yet"
         self._number = 0
@@ -146,6 +147,17 @@ class NetClient:
         self._tell()
         if self._greeted:
             self._send(wire.Accepting(accepting))
+
+    def leave(self) -> None:
+        """Tell `net`, now and after each reconnect, that this agent ends and no other follows."""
+        self._leaving = True
+        if self._greeted:
+            self._send(wire.Leaving())
+
+    @property
+    def removed(self) -> bool:
+        """Whether `net` has removed its rules, so that no new connection is led here."""
+        return self.state is not None and self.state.removed
 
     async def changed(self) -> None:
         """Return at the next change of `state` or `problems`."""
@@ -405,6 +417,8 @@ class NetClient:
         self._fail("")
         if self._accepting:
             self._send(wire.Accepting(accepting=True))
+        if self._leaving:
+            self._send(wire.Leaving())
 
     def _send(self, message: wire.FromServe) -> None:
         assert self._connection is not None  # noqa: S101 - who sends is connected

@@ -11,16 +11,13 @@ import logging
 import os
 import ssl
 import sys
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from podidentity.core.ports import Clock
 
-DAYS = 3650
-"""Validity of a self-signed certificate; each start of the agent makes a new one."""
 _LOOK_AGAIN = 10.0
 """Seconds between two checks whether the files have changed."""
-_COMMAND = (sys.executable, "-I", "-m", "podidentity.adapters.server_certificate")
+_COMMAND = (sys.executable, "-I", "-m", "podidentity.adapters.self_signed_certificate")
 
 
 _log = logging.getLogger("podidentity.tls")
@@ -114,37 +111,3 @@ def _load(context: ssl.SSLContext, certificate: Path, key: Path) -> None:
         context.load_cert_chain(certificate, key, password=lambda: b"")
     except (OSError, ssl.SSLError) as error:
         raise CertificateError(f"{certificate} and {key} cannot be used: {error}") from error
-
-
-def self_signed(name: str) -> bytes:
-    """Return a key and a certificate for the DNS name `name`, as PEM."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives.asymmetric import ec
-    from cryptography.hazmat.primitives.hashes import SHA256
-    from cryptography.hazmat.primitives.serialization import (
-        Encoding,
-        NoEncryption,
-        PrivateFormat,
-    )
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "podidentity-nmi")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(days=DAYS))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .sign(key, SHA256())
-    )
-    plain = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    return plain + certificate.public_bytes(Encoding.PEM)
-
-
-if __name__ == "__main__":
-    sys.stdout.buffer.write(self_signed(sys.argv[1]))

@@ -1,8 +1,8 @@
 """Takes the start-up taint off this node when NMI is ready on it.
 
 A node that joins the cluster has no rules of ours yet, and its pods would reach the real IMDS. So
-nodes start with a taint (`NoSchedule`) that NMI tolerates and tenants' pods do not. Who takes it
-off is this agent, on its own node alone: `manifests/startup-taint.yaml` lets it do nothing else.
+nodes start with a taint (`NoSchedule`) that NMI tolerates and tenants' pods do not. This agent
+takes it off, on its own node alone: `manifests/startup-taint.yaml` lets it do nothing else.
 """
 
 from __future__ import annotations

@@ -149,7 +149,7 @@ async def _steps(
         click.echo(f"{attaches} attaches it to the machines of the pods that need it")
         wanted = replace(wanted, attach=False)
     if wanted.on_machines and wanted.attach:
-        async with azure_access.azure(choices.cloud) as arm:
+        async with azure_access.azure(choices.cloud, wanted.seconds) as arm:
             identity = await _known(arm, wanted)
             await _prepare_grant(kube, wanted, identity, done)
             await _attach(kube, arm, render_identity(identity), wanted, done)

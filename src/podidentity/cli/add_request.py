@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from podidentity.cli import completing
+from podidentity.cli.azure_access import timeout_option
 from podidentity.cli.parameters import ClientIdType, Name, ResourceIdType, Selector, TenantType
 from podidentity.core.resources import (
     BINDING_LABEL,
@@ -43,6 +45,8 @@ class AddRequest:
     grant: bool = True
     attach: bool = True
     wait: bool = True
+    seconds: float | None = None
+    """How long to wait for a machine; None: as long as any takes."""
 
     @property
     def identity(self) -> AzureIdentity:
@@ -80,8 +84,21 @@ def binding_ref(identity: ObjectRef) -> ObjectRef:
 
 
 _OPTIONS = (
-    click.option("-n", "--namespace", type=Name(), required=True, help="Namespace of the pods."),
-    click.option("--name", type=Name(), required=True, help="Name of the AzureIdentity."),
+    click.option(
+        "-n",
+        "--namespace",
+        type=Name(),
+        required=True,
+        shell_complete=completing.namespaces,
+        help="Namespace of the pods.",
+    ),
+    click.option(
+        "--name",
+        type=Name(),
+        required=True,
+        shell_complete=completing.identities,
+        help="Name of the AzureIdentity.",
+    ),
     click.option(
         "--identity-resource-id", type=ResourceIdType(), help="ARM id of the managed identity."
     ),
@@ -89,11 +106,18 @@ _OPTIONS = (
     click.option(
         "--binding-selector",
         type=Selector(),
+        shell_complete=completing.selectors,
         help=f"Value of the pods' label {BINDING_LABEL}. [default: NAME]",
     ),
     click.option("--attach/--no-attach", default=True, help="Attach it to the nodes' machines."),
     click.option("--wait/--no-wait", default=True, help="Wait until Azure has attached it."),
-    click.option("--service-account", type=Name(), help="Grant it only to pods with this account."),
+    timeout_option,
+    click.option(
+        "--service-account",
+        type=Name(),
+        shell_complete=completing.service_accounts,
+        help="Grant it only to pods with this account.",
+    ),
     click.option(
         "--grant/--no-grant", default=True, help="Grant the pods the permission to use it."
     ),
@@ -150,6 +174,7 @@ def add_request_of(given: Mapping[str, Any]) -> AddRequest:
         grant=given["grant"],
         attach=given["attach"],
         wait=given["wait"],
+        seconds=given["timeout"],
     )
 
 

@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from podidentity.adapters.clock import SystemClock
-from podidentity.cli import controller
+from podidentity.cli import completing, controller
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
 from podidentity.cli.mic import deployments_of_mic
 from podidentity.cli.objects import Object, find, find_all
-from podidentity.cli.output import CommandError, examples
+from podidentity.cli.output import CommandError, ask_first, examples
 from podidentity.cli.parameters import Name
 from podidentity.core.assignments import attachment
 from podidentity.core.hosts import Host, NotAnAzureNode
@@ -39,7 +39,6 @@ from podidentity.core.resources import (
     ResourceId,
 )
 from podidentity.manifests import NAMESPACE
-from podidentity.mic.objects import NODE_LABEL
 from podidentity.wire.kube import (
     AZURE_ASSIGNED_IDENTITIES,
     AZURE_IDENTITIES,
@@ -47,7 +46,7 @@ from podidentity.wire.kube import (
     NODES,
 )
 from podidentity.wire.ledgers import NotALedger, ledger_name, parse_ledger, render_ledger
-from podidentity.wire.manifests import FINALIZER, parse_assigned, parse_identity
+from podidentity.wire.manifests import FINALIZER, NODE_LABEL, parse_assigned, parse_identity
 
 if TYPE_CHECKING:
     from podidentity.adapters.kube import Kube
@@ -59,6 +58,7 @@ if TYPE_CHECKING:
 @click.option(
     "--namespace",
     type=Name(),
+    shell_complete=completing.namespaces,
     default=NAMESPACE,
     show_default=True,
     help="Namespace of MIC, in which its ledgers are.",
@@ -84,7 +84,7 @@ def adopt(*, target: ClusterTarget, namespace: str, yes: bool) -> None:
             click.echo("No record says what the archived MIC has attached.")
             return
         if not yes:
-            click.confirm("May MIC detach these, when no pod needs them?", abort=True)
+            ask_first("May MIC detach these, when no pod needs them?")
         for ledger, version in await _ledgers(kube, namespace, wanted):
             await _write(kube, namespace, ledger, version)
 

@@ -20,6 +20,7 @@ import click
 from podidentity.cli.connection import running_command
 from podidentity.cli.objects import Object, find_all
 from podidentity.cli.output import CommandError
+from podidentity.cli.parameters import Duration
 from podidentity.core.authorities import PUBLIC, Cloud
 from podidentity.core.hosts import Host, NotAnAzureNode
 from podidentity.core.resources import AzureIdentity, ResourceId
@@ -48,9 +49,10 @@ _ROLES = (
 _ACTION = re.compile(r"perform action '([^']+)' on the linked scope|perform action '([^']+)'")
 
 
-def azure(cloud: Cloud | None) -> Arm:
+def azure(cloud: Cloud | None, longest: float | None = None) -> Arm:
     """Return a connection to Azure as the person at the shell; raise CommandError.
 
+    It waits for an operation `longest` seconds, or as long as any takes.
     `cloud` is None if NMI runs in an Azure Stack Hub, which only a file on its nodes describes.
     """
     if cloud is None or not cloud.resource_manager:
@@ -66,7 +68,20 @@ def azure(cloud: Cloud | None) -> Arm:
     other = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
     trusted = None if other else os.environ.get("SSL_CERT_FILE")
     login = AzureLogin(authority=authority_of(cloud), trusted=trusted)
-    return Arm(login, SystemClock(), cloud=cloud, transport=by_https())
+    made = Arm(login, SystemClock(), cloud=cloud, transport=by_https())
+    if longest is not None:
+        made.longest = longest
+    return made
+
+
+timeout_option = click.option(
+    "--timeout",
+    type=Duration(),
+    default="15m",
+    show_default=True,
+    help="How long to wait for a change of a machine. Azure goes on with it, and so does the "
+    "command when it is run again.",
+)
 
 
 def by_https() -> httpx2.AsyncBaseTransport:
@@ -194,6 +209,8 @@ def next_step(error: ArmError, about: ResourceId | str) -> str:
         return f"Does the identity exist? az identity show --ids {about}"
     if "throttl" in code or error.status == 429:
         return "Azure is throttling: run the command again in some minutes."
+    if code == "timeout":
+        return "Azure goes on with it: run the command again, and it goes on, too."
     if code == "unreachable":
         return "Check the network, HTTPS_PROXY and SSL_CERT_FILE."
     return ""

@@ -82,13 +82,13 @@ class Single:
     name: str = ""
     """"" for all objects."""
 
-    def includes(self, other: Single) -> bool:
-        """Whether this right covers the other one."""
-        return (
-            (self.resource, self.verb) == (other.resource, other.verb)
-            and self.namespace in {"", other.namespace}
-            and self.name in {"", other.name}
-        )
+    def wider(self) -> set[Single]:
+        """Return the other rights that would cover this one."""
+        return {
+            Single(namespace, self.resource, self.verb, name)
+            for namespace in ("", self.namespace)
+            for name in ("", self.name)
+        } - {self}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +129,4 @@ def singles(rights: Iterable[Right], places: Places) -> list[Single]:
         for verb in right.verbs
         for name in places.names(right)
     }
-    return sorted(
-        one for one in found if not any(each != one and each.includes(one) for each in found)
-    )
+    return sorted(one for one in found if found.isdisjoint(one.wider()))

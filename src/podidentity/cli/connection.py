@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 READS = 3
 """Times that a command reads something where the server fails or cuts the connection: an agent
 tries again by itself, a person would have to begin anew."""
+GOES_ON = {"enable", "disable", "delete", "grant", "revoke"}
+"""Commands that change several things, and may be run again wherever they were interrupted. `add`
+says what undoes it, and `migrate` what it has done."""
 _T = TypeVar("_T")
 
 
@@ -69,6 +72,10 @@ def on_cluster(
 
     try:
         return asyncio.run(connected())
+    except KeyboardInterrupt:
+        if (command := running_command()) in GOES_ON:
+            click.echo(f"{command} did not finish. Run it again: it goes on.", err=True)
+        raise
     except KubeError as error:
         raise worded(error) from error
 

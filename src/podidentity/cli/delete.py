@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from podidentity.cli import azure_access
+from podidentity.cli import azure_access, completing
 from podidentity.cli.add_request import binding_ref
 from podidentity.cli.agent_choices import choices_of_nmi
-from podidentity.cli.azure_access import detach_from, host_name, on_each
+from podidentity.cli.azure_access import detach_from, host_name, on_each, timeout_option
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
 from podidentity.cli.controller import who_attaches
 from podidentity.cli.federation import remove_account
@@ -39,13 +39,33 @@ if TYPE_CHECKING:
         "podidentity delete --namespace shop --name orders --keep-attached",
     )
 )
-@click.option("-n", "--namespace", type=Name(), required=True, help="Namespace of the identity.")
-@click.option("--name", type=Name(), required=True, help="Name of the AzureIdentity.")
+@click.option(
+    "-n",
+    "--namespace",
+    type=Name(),
+    required=True,
+    shell_complete=completing.namespaces,
+    help="Namespace of the identity.",
+)
+@click.option(
+    "--name",
+    type=Name(),
+    required=True,
+    shell_complete=completing.identities,
+    help="Name of the AzureIdentity.",
+)
 @click.option("--keep-attached", is_flag=True, help="Leave it on the nodes' machines.")
+@timeout_option
 @cloud_options
 @cluster_options
 def delete(
-    *, target: ClusterTarget, namespace: str, name: str, keep_attached: bool, cloud: Cloud | None
+    *,
+    target: ClusterTarget,
+    namespace: str,
+    name: str,
+    keep_attached: bool,
+    timeout: float,
+    cloud: Cloud | None,
 ) -> None:
     """Take an identity from the pods of a namespace.
 
@@ -54,10 +74,12 @@ def delete(
     to, unless another AzureIdentity needs them. Missing objects are no failure.
     """
     ref = ObjectRef(namespace, name)
-    on_cluster(target, lambda kube: _delete(kube, ref, keep_attached, cloud))
+    on_cluster(target, lambda kube: _delete(kube, ref, keep_attached, cloud, timeout))
 
 
-async def _delete(kube: Kube, ref: ObjectRef, keep_attached: bool, cloud: Cloud | None) -> None:
+async def _delete(
+    kube: Kube, ref: ObjectRef, keep_attached: bool, cloud: Cloud | None, seconds: float
+) -> None:
     await _delete_binding(kube, ref)
     identity = await find(kube, AZURE_IDENTITIES, *ref)
     if identity is None:
@@ -65,7 +87,7 @@ async def _delete(kube: Kube, ref: ObjectRef, keep_attached: bool, cloud: Cloud 
         return
     await take_unneeded(kube, ref, identity)
     if not keep_attached:
-        await _detach(kube, ref, identity, cloud)
+        await _detach(kube, ref, identity, cloud, seconds)
     parsed = parse_identity(json.dumps(identity).encode())
     if isinstance(parsed, AzureIdentity) and has_an_account(parsed):
         choices = await choices_of_nmi(kube)
@@ -93,7 +115,9 @@ async def _say_left(kube: Kube, ref: ObjectRef) -> None:
             click.echo(f"{called(binding)} still names it and has no effect", err=True)
 
 
-async def _detach(kube: Kube, ref: ObjectRef, identity: Object, cloud: Cloud | None) -> None:
+async def _detach(
+    kube: Kube, ref: ObjectRef, identity: Object, cloud: Cloud | None, seconds: float
+) -> None:
     """Detach the recorded hosts, or move the record to another AzureIdentity that needs them."""
     hosts = azure_access.recorded_hosts(identity)
     parsed = parse_identity(json.dumps(identity).encode())
@@ -120,7 +144,7 @@ async def _detach(kube: Kube, ref: ObjectRef, identity: Object, cloud: Cloud | N
         return
     cloud = cloud or (await choices_of_nmi(kube)).cloud
     identity_id = parsed.resource_id
-    async with azure_access.azure(cloud) as arm:
+    async with azure_access.azure(cloud, seconds) as arm:
         await on_each(hosts, lambda host: detach_from(arm, host, identity_id))
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -16,8 +16,10 @@ from podidentity import __version__
 from podidentity.cli import admission_policies, attachments, controller, local_redirect
 from podidentity.cli.agent_choices import Choices, choices_of_flags, chosen
 from podidentity.cli.azure_access import detach_command, host_name, recorded_hosts
+from podidentity.cli.checks.versions import version_of
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster, right_to
 from podidentity.cli.federation import permit_accounts
+from podidentity.cli.kept_options import EVERYTHING, FORGETTABLE, RECORD, Told, kept_of, told_now
 from podidentity.cli.mic import deployments_of_mic
 from podidentity.cli.nmi import Parsed
 from podidentity.cli.objects import (
@@ -35,7 +37,7 @@ from podidentity.cli.objects import (
     remove,
     without_none,
 )
-from podidentity.cli.output import CommandError, documents, examples, output_option
+from podidentity.cli.output import CommandError, ask_first, documents, examples, output_option
 from podidentity.cli.parameters import (
     Duration,
     NodeLabel,
@@ -110,6 +112,8 @@ class Profile(StrEnum):
         "podidentity enable --backend=lrp",
         "podidentity enable --mic --mic-arg=--cloudconfig=/etc/kubernetes/azure.json",
         "podidentity enable --profile aks-automatic --toleration=team=blue:NoSchedule",
+        "podidentity enable --nmi-arg=--hold=0 --nmi-arg=--ambiguous-  # another flag, one no more",
+        "podidentity enable --forget backend             # its default again, all else as it was",
         "podidentity enable --dry-run | kubectl apply -f -",
     )
 )
@@ -124,7 +128,7 @@ class Profile(StrEnum):
     "--nmi-arg",
     multiple=True,
     metavar="FLAG",
-    help="A flag for NMI; may be repeated.",
+    help="A flag for NMI; may be repeated. Its others stay; --nmi-arg=--FLAG- takes one back.",
 )
 @click.option(
     "--nmi-args",
@@ -236,6 +240,14 @@ class Profile(StrEnum):
     metavar="FLAG",
     help="A flag for MIC; may be repeated. [default: those that it has]",
 )
+@click.option(
+    "--forget",
+    type=click.Choice(FORGETTABLE),
+    multiple=True,
+    metavar="OPTION",
+    help="Take back what an earlier enable was told of this option; may be repeated: "
+    f"{', '.join(FORGETTABLE)}.",
+)
 @click.option("--wait/--no-wait", default=True, help="Wait until NMI is ready on every node.")
 @click.option(
     "--timeout", type=Duration(), default="120s", show_default=True, help="How long to wait."
@@ -243,95 +255,120 @@ class Profile(StrEnum):
 @click.option("--dry-run", is_flag=True, help="Print the objects, and apply nothing.")
 @output_option("yaml", "json", default="yaml")
 @cluster_options
+@click.pass_context
 def enable(
+    ctx: click.Context,
+    /,
     *,
     target: ClusterTarget,
     agents: str | None,
-    image: str,
     nmi_arg: tuple[str, ...],
     nmi_args: str,
     grants: bool,
-    with_aks: bool,
-    node_tokens: bool | None,
-    types: tuple[str, ...],
-    with_policies: bool | None,
-    audiences: tuple[str, ...],
-    startup_taint: str | None,
-    proxy_secret: str,
-    backend: str,
-    profile: str,
-    tolerations: tuple[Object, ...],
     node_labels: tuple[tuple[str, str | None], ...],
     with_mic: bool | None,
     mic_arg: tuple[str, ...],
+    forget: tuple[str, ...],
     wait: bool,
     timeout: float,
     dry_run: bool,
     output: str,
+    **_kept: Any,  # noqa: ANN401 - click's; `told_now` reads those that were given
 ) -> None:
     """Enable pod identity in a cluster: custom resources, and NMI on every node.
 
-    It may be run again at any time: it creates missing objects and updates old ones. As soon as NMI
-    runs on a node, its pods get tokens only of identities that are bound to them and granted to
+    It may be run again at any time: it creates missing objects and updates old ones, and keeps what
+    an earlier run was told. An option counts for itself alone; --forget takes one back. As soon as
+    NMI runs on a node, its pods get tokens only of identities that are bound to them and granted to
     their namespace.
     """
     if nmi_args:
         click.echo(f"flags of NMI: {nmi_args}", err=True)
-    flags = (*shlex.split(nmi_args), *nmi_arg)
-    choices = choices_of_flags(flags)
-    redirect = _redirect(choices) if backend == Backend.LRP else None
-    made = partial(
-        nmi,
-        image=image,
-        audiences=audiences,
-        identities=choices.identities_namespace,
-        startup_taint=startup_taint or "",
-        tolerations=tolerations_of(Profile(profile), tolerations),
-        node_labels=dict(node_labels),
-        redirect=redirect,
-        proxy_secret=proxy_secret,
-        types=[int(each) for each in types] or EVERY_TYPE,
-    )
+    now = told_now(ctx, (*shlex.split(nmi_args), *nmi_arg))
     if mic_arg:
         controller.chosen_of(mic_arg)
         with_mic = True if with_mic is None else with_mic
-    automatic = Profile(profile) is Profile.AKS_AUTOMATIC
+    wanted = partial(
+        _wanted,
+        agents=agents,
+        node_labels=dict(node_labels),
+        mic=_MicWanted(there=with_mic, flags=mic_arg),
+        grants=grants,
+        wait=wait,
+        seconds=timeout,
+    )
+    # What is wrong by itself is said before anybody asks a cluster.
+    alone = wanted(Told().and_now(now))
+    if dry_run:
+        click.echo(documents(list(map(without_none, _without_cluster(alone))), output))
+    else:
+        on_cluster(target, lambda kube: _enable_as(kube, now, forget, wanted))
+
+
+def _wanted(
+    told: Told,
+    *,
+    agents: str | None,
+    node_labels: Mapping[str, str | None],
+    mic: _MicWanted,
+    grants: bool,
+    wait: bool,
+    seconds: float,
+) -> _Wanted:
+    """Return what is wanted of `enable` by all that it was told; raise CommandError."""
+    choices = choices_of_flags(told.flags)
+    options = told.options
+    profile = Profile(options.get("profile", Profile.STANDARD))
+    automatic = profile is Profile.AKS_AUTOMATIC
+    redirect = _redirect(choices) if options.get("backend") == Backend.LRP else None
+    image, startup_taint = options.get("image", IMAGE), options.get("startup_taint", "")
+    proxy_secret = options.get("proxy_secret", "")
+    made = partial(
+        nmi,
+        image=image,
+        extra_args=told.flags,
+        audiences=options.get("audiences", ()),
+        identities=choices.identities_namespace,
+        startup_taint=startup_taint,
+        tolerations=tolerations_of(profile, options.get("tolerations", ())),
+        node_labels=node_labels,
+        redirect=redirect,
+        proxy_secret=proxy_secret,
+        types=[int(each) for each in options.get("types", ())] or EVERY_TYPE,
+    )
     if automatic and agents == NAMESPACE:
         raise CommandError(
             f"AKS Automatic keeps {NAMESPACE} to itself",
             f"Choose another --namespace, or none: NMI is in {OWN_NAMESPACE} then.",
         )
-    wanted = _Wanted(
+    return _Wanted(
         made=made,
-        flags=flags,
+        flags=told.flags,
+        record=shlex.join(told.record(enable)),
         agents=agents,
         automatic=automatic,
-        exceptions=aks_exceptions() if with_aks and not automatic else [],
-        node_tokens=node_tokens,
-        policies=with_policies,
+        exceptions=[] if automatic or not options.get("with_aks", True) else aks_exceptions(),
+        node_tokens=options.get("node_tokens"),
+        policies=options.get("with_policies"),
         foreign_secrets=choices.rules.foreign_secrets,
         startup_taint=bool(startup_taint),
         redirect=redirect,
-        mic=_MicWanted(image=image, there=with_mic, flags=mic_arg, proxy_secret=proxy_secret),
+        mic=replace(mic, image=image, proxy_secret=proxy_secret),
         grants=grants,
         wait=wait,
-        seconds=timeout,
+        seconds=seconds,
     )
-    if dry_run:
-        click.echo(documents(list(map(without_none, _without_cluster(wanted))), output))
-    else:
-        on_cluster(target, lambda kube: _enable_as(kube, wanted))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _MicWanted:
     """What somebody wants of MIC."""
 
-    image: str
+    image: str = IMAGE
     there: bool | None
     """None: as it is."""
     flags: tuple[str, ...]
-    proxy_secret: str
+    proxy_secret: str = ""
 
     def manifests(self, flags: Sequence[str], namespace: str) -> list[Object]:
         """Return MIC's manifests, with these flags."""
@@ -345,6 +382,8 @@ class _Wanted:
     made: Callable[..., list[Object]]
     """Returns the manifests, given what only the cluster tells."""
     flags: tuple[str, ...]
+    record: str
+    """What the next `enable` is to know of it."""
     agents: str | None
     """Namespace of NMI; None: where it is, or the usual one."""
     automatic: bool
@@ -366,6 +405,13 @@ class _Wanted:
         """The namespace of NMI, if none is named."""
         return OWN_NAMESPACE if self.automatic else NAMESPACE
 
+    def manifests(self, **known: Any) -> list[Object]:  # noqa: ANN401 - those of `manifests.nmi`
+        """Return NMI's manifests, given what the cluster tells."""
+        manifests = self.made(**known)
+        if self.record:
+            manifests[-1]["metadata"]["annotations"] = {RECORD: self.record}
+        return manifests
+
 
 def _without_cluster(wanted: _Wanted) -> list[Object]:
     """Return all objects, as far as they are known without the cluster.
@@ -381,8 +427,8 @@ def _without_cluster(wanted: _Wanted) -> list[Object]:
     if wanted.mic.there:
         mode = controller.flags_of_nmi(controller.chosen_of(wanted.mic.flags))
         of_mic = wanted.mic.manifests(wanted.mic.flags, namespace)
-    manifests = wanted.made(
-        extra_args=(*mode, *wanted.flags),
+    manifests = wanted.manifests(
+        derived_args=mode,
         namespace=namespace,
         as_node=bool(wanted.node_tokens),
         policy=True,
@@ -399,8 +445,11 @@ def _is_standard(flags: Sequence[str]) -> bool:
     return chosen(nmi(extra_args=flags)[-1]).rules.standard
 
 
-async def _enable_as(kube: Kube, wanted: _Wanted) -> None:
+async def _enable_as(
+    kube: Kube, now: Told, forget: Sequence[str], wanted_of: Callable[[Told], _Wanted]
+) -> None:
     await _refuse_release(kube, "`helm upgrade` changes it")
+    wanted = wanted_of(await _told(kube, now, forget))
     if not wanted.automatic:
         await _refuse_automatic(kube)
     if wanted.redirect:
@@ -422,14 +471,15 @@ async def _enable_as(kube: Kube, wanted: _Wanted) -> None:
             "Close the window by the node unit or AKS's IMDS restriction instead.",
         )
     as_node = wanted.node_tokens
-    flags = (*counting, *for_mic, *wanted.flags)
-    manifests = wanted.made(
-        extra_args=flags,
-        standard=_is_standard(flags),
+    derived = (*counting, *for_mic)
+    manifests = wanted.manifests(
+        derived_args=derived,
+        standard=_is_standard((*derived, *wanted.flags)),
         namespace=namespace,
         as_node=minor >= NODE_TOKENS_SINCE if as_node is None else as_node,
         policy=minor >= admission_policies.SINCE,
     )
+    manifests[-1]["metadata"].setdefault("annotations", {RECORD: None})
     await _take_back(kube, namespace, wanted)
     if minor >= admission_policies.SINCE:
         for each in await admission_policies.too_many(kube, policies):
@@ -451,6 +501,31 @@ async def _enable_as(kube: Kube, wanted: _Wanted) -> None:
         seconds = TOLD_SECONDS if wanted.wait else 0.0
         await local_redirect.deny_where_possible(kube, deny, namespace, seconds)
     await _tell_of_archived_nmi(kube)
+
+
+async def _told(kube: Kube, now: Told, forget: Sequence[str]) -> Told:
+    """Return what counts of what enable was told before, with what it is told now; say the first.
+
+    Raises CommandError if nobody can read what it was told.
+    """
+    there = await nmi_of(kube, await namespace_of_nmi(kube))
+    if EVERYTHING in forget:
+        return Told().and_now(now)
+    before = kept_of(there, enable)
+    kept = before.without(forget).left_by(now)
+    if words := kept.words(enable):
+        click.echo(
+            f"keeps {shlex.join(words)}: an earlier enable was told so. To take one back: --forget",
+            err=True,
+        )
+    version = version_of(there) if there and "image" in kept.options else ""
+    if version not in {"", __version__}:
+        click.echo(
+            f"warning: the image that it keeps is of version {version}, and this command of "
+            f"{__version__}: name the new one by --image.",
+            err=True,
+        )
+    return kept.and_now(now)
 
 
 async def _mic(kube: Kube, wanted: _MicWanted, namespace: str) -> tuple[list[str], list[Object]]:
@@ -673,7 +748,6 @@ async def _enable(
     await permit_accounts(kube, choices)
     for manifest in manifests:
         if (manifest["kind"], manifest["metadata"]["name"]) == ("DaemonSet", DAEMON_SET):
-            await _say_what_goes(kube, manifest)
             await _stop_an_agent_that_cannot_hand_over(kube, manifest)
         is_policy = manifest["kind"] == "CiliumLocalRedirectPolicy"
         put = local_redirect.apply_policy if is_policy else apply
@@ -683,25 +757,6 @@ async def _enable(
         await _mic_ready(kube, of_mic[-1]["metadata"]["namespace"], seconds)
     if wait:
         await _ready(kube, namespace, seconds)
-
-
-async def _say_what_goes(kube: Kube, wanted: Object) -> None:
-    """Name the flags with which NMI runs, and that it loses: an earlier `enable` was told them."""
-    there = await find(kube, DAEMON_SETS, wanted["metadata"]["namespace"], DAEMON_SET)
-    if there is None:
-        return
-    lost = sorted(_flags_of(there) - _flags_of(wanted))
-    if lost:
-        click.echo(
-            f"warning: NMI runs with {shlex.join(lost)}, which this enable was not told: it takes "
-            "them away. To keep them, give them again: --nmi-arg, or PODIDENTITY_NMI_ARGS.",
-            err=True,
-        )
-
-
-def _flags_of(daemon_set: Object) -> set[str]:
-    containers = daemon_set["spec"]["template"]["spec"]["containers"]
-    return {flag for each in containers for flag in each.get("args") or () if flag[:2] == "--"}
 
 
 async def _mic_ready(kube: Kube, namespace: str, seconds: float) -> None:
@@ -814,7 +869,10 @@ def disable(
     `enable` made is kept.
     """
     if not keep_crds and not yes:
-        click.confirm("Delete all AzureIdentities and bindings of all namespaces?", abort=True)
+        ask_first(
+            "Delete all AzureIdentities and bindings of all namespaces?",
+            "Without --purge they are kept.",
+        )
     leaving = _Leaving(
         agents=agents, purge=not keep_crds, seconds=timeout, detach=detach, cloud=cloud
     )

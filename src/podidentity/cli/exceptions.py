@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from podidentity.cli import completing
 from podidentity.cli.agent_choices import choices_of_nmi
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
 from podidentity.cli.objects import Object, apply, called, find, remove
@@ -34,8 +35,21 @@ if TYPE_CHECKING:
 
 _Command = Callable[..., None]
 
-_namespace = click.option("-n", "--namespace", type=Name(), required=True, help="Of its pods.")
-_name = click.option("--name", type=Name(), required=True, help="Name of the exception.")
+_namespace = click.option(
+    "-n",
+    "--namespace",
+    type=Name(),
+    required=True,
+    shell_complete=completing.namespaces,
+    help="Of its pods.",
+)
+_name = click.option(
+    "--name",
+    type=Name(),
+    required=True,
+    shell_complete=completing.exceptions,
+    help="Name of the exception.",
+)
 
 
 def _whom(command: _Command) -> _Command:
@@ -126,7 +140,13 @@ def update(
         "podidentity exception list --namespace agents -o json | jq '.[].podLabels'",
     ),
 )
-@click.option("-n", "--namespace", type=Name(), help="Only this namespace.")
+@click.option(
+    "-n",
+    "--namespace",
+    type=Name(),
+    shell_complete=completing.namespaces,
+    help="Only this namespace.",
+)
 @output_option(*FORMATS, default="table")
 @cluster_options
 def list_exceptions(*, target: ClusterTarget, namespace: str | None, output: str) -> None:

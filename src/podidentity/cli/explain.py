@@ -12,13 +12,21 @@ from typing import TYPE_CHECKING
 
 import click
 
-from podidentity.cli import azure_access
+from podidentity.cli import azure_access, completing
 from podidentity.cli.agent_choices import choices_of_nmi
 from podidentity.cli.chain import Explanation, Fact, LinkState, follow
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster, right_to
 from podidentity.cli.network_policies import egress_of, policies_of
 from podidentity.cli.objects import find
-from podidentity.cli.output import FORMATS, CommandError, data, examples, output_option, table
+from podidentity.cli.output import (
+    FORMATS,
+    CommandError,
+    data,
+    examples,
+    output_option,
+    table,
+    terminal_width,
+)
 from podidentity.cli.parameters import PodRef, agents_option, cloud_options
 from podidentity.cli.pod_facts import credentials_of, node_of, objects_of, permissions_of
 from podidentity.cli.proofs import proof_of
@@ -48,7 +56,7 @@ def explain() -> None:
         "podidentity explain pod shop/orders-0 -o json | jq -r .reason",
     )
 )
-@click.argument("ref", metavar="NAMESPACE/NAME", type=PodRef())
+@click.argument("ref", metavar="NAMESPACE/NAME", type=PodRef(), shell_complete=completing.pods)
 @click.option(
     "--azure", "ask", is_flag=True, help="Ask Azure for the identities of the node's machine."
 )
@@ -73,7 +81,8 @@ def pod(
     Exit code 0: the pod can get a token; 1: it cannot, and the output shows the broken link.
     """
     explanation = on_cluster(target, lambda kube: _explain(kube, ref, ask, cloud, agents))
-    click.echo(shown(explanation) if output == "table" else data(as_data(explanation), output))
+    told = shown(explanation, terminal_width()) if output == "table" else None
+    click.echo(told or data(as_data(explanation), output))
     ctx.exit(0 if explanation.entitled else 1)
 
 
@@ -98,10 +107,18 @@ def as_data(explanation: Explanation) -> dict[str, object]:
     }
 
 
-def shown(explanation: Explanation) -> str:
-    """Return `explanation` for people."""
+_COLOURS = {LinkState.HOLDS: "green", LinkState.BROKEN: "red", LinkState.UNKNOWN: "yellow"}
+
+
+def _painted(cell: str) -> str:
+    colours = {str(state): colour for state, colour in _COLOURS.items()}
+    return click.style(cell, fg=colours[cell], bold=True) if cell in colours else cell
+
+
+def shown(explanation: Explanation, width: int = 0) -> str:
+    """Return `explanation` for people, with lines of at most `width` columns; 0: of any length."""
     rows = [(link.name, link.state, link.text) for link in explanation.links]
-    chain = table(("LINK", "", "WHAT"), rows)
+    chain = table(("LINK", "", "WHAT"), rows, width=width, paint=_painted)
     refusal, obstacle = explanation.refusal, explanation.obstacle
     if refusal:
         return f"{chain}\n\nNo token ({refusal.reason}). {refusal.next_step}"

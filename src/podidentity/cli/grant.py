@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from podidentity.cli import completing
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
 from podidentity.cli.output import documents, examples, output_option
 from podidentity.cli.parameters import Name, Permission
@@ -29,13 +30,24 @@ def _whom(command: _Command) -> _Command:
         click.option(
             "--identity",
             type=Permission(),
+            shell_complete=completing.client_ids,
             required=True,
             help="Client id; system-assigned; or the ARM id of a managed identity that is the "
             "credential of another one (federation.via).",
         ),
-        click.option("--service-account", type=Name(), help="Only pods with this account."),
         click.option(
-            "-n", "--namespace", type=Name(), required=True, help="Namespace of the pods."
+            "--service-account",
+            type=Name(),
+            shell_complete=completing.service_accounts,
+            help="Only pods with this account.",
+        ),
+        click.option(
+            "-n",
+            "--namespace",
+            type=Name(),
+            required=True,
+            shell_complete=completing.namespaces,
+            help="Namespace of the pods.",
         ),
     ):
         command = option(command)

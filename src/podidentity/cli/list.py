@@ -11,6 +11,7 @@ import click
 
 from podidentity.adapters.clock import SystemClock
 from podidentity.adapters.cluster import WatchedCluster
+from podidentity.cli import completing
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster, right_to
 from podidentity.cli.objects import NAMESPACES, find_all
 from podidentity.cli.output import FORMATS, CommandError, data, examples, output_option, table
@@ -217,7 +218,13 @@ def _end_of(grantee: Grantee, owner: str, namespaces: Mapping[str, str] | None) 
         "podidentity list --grants",
     ),
 )
-@click.option("-n", "--namespace", type=Name(), help="Only this namespace.")
+@click.option(
+    "-n",
+    "--namespace",
+    type=Name(),
+    shell_complete=completing.namespaces,
+    help="Only this namespace.",
+)
 @click.option("-A", "--all-namespaces", is_flag=True, help="All namespaces (the default).")
 @click.option(
     "--grants", is_flag=True, help="Who may use which identity, and with what that ends, instead."

@@ -18,6 +18,7 @@ import click
 from click.shell_completion import CompletionItem, ShellComplete, get_completion_class
 
 from podidentity import __version__
+from podidentity.cli import completing
 from podidentity.cli.output import CommandError, examples, report
 from podidentity.core.errors import PodIdentityError
 
@@ -95,7 +96,7 @@ _COMMANDS = {
     "completion": ("podidentity.cli.main:completion", "Print the completion script for SHELL."),
     "version": (
         "podidentity.cli.version:version",
-        "Print the version, the commit and the build of this program.",
+        "Print the version, commit and build of this program, and of NMI and MIC in the cluster.",
     ),
     "sandbox": (
         "podidentity_sandbox.cli:sandbox",
@@ -230,6 +231,7 @@ def complete_for_kubectl() -> None:
         if each.type == "plain":
             click.echo(f"{each.value}\t{each.help or ''}".rstrip())
     click.echo(":4")
+    completing.leave()
 
 
 def run(arguments: Sequence[str], prog_name: str = "podidentity") -> int:
@@ -260,4 +262,7 @@ def main() -> None:
     """Run the command line of this process, also for `kubectl podidentity`."""
     called = PurePath(sys.argv[0]).name
     plugin = called == "kubectl-podidentity"
-    sys.exit(run(sys.argv[1:], "kubectl podidentity" if plugin else "podidentity"))
+    try:
+        sys.exit(run(sys.argv[1:], "kubectl podidentity" if plugin else "podidentity"))
+    finally:
+        completing.leave()

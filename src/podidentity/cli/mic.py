@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from podidentity.cli import completing
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
 from podidentity.cli.nmi import options_of
 from podidentity.cli.objects import DEPLOYMENTS, Object, apply, find, find_all
@@ -78,6 +79,7 @@ _namespace = click.option(
     "--namespace",
     type=Name(),
     metavar="NAME",
+    shell_complete=completing.namespaces,
     help="Namespace of MIC. [default: where it is]",
 )
 _host = click.option(

@@ -15,7 +15,7 @@ import click
 
 from podidentity.adapters.clock import SystemClock
 from podidentity.adapters.cluster import WatchedCluster
-from podidentity.cli import controller
+from podidentity.cli import completing, controller
 from podidentity.cli.adopt import adopt
 from podidentity.cli.agent_choices import choices_of_nmi
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
@@ -28,7 +28,7 @@ from podidentity.cli.objects import (
     find_all,
     remove,
 )
-from podidentity.cli.output import FORMATS, CommandError, data, examples, output_option
+from podidentity.cli.output import FORMATS, CommandError, ask_first, data, examples, output_option
 from podidentity.cli.parameters import Name
 from podidentity.cli.rollout import is_archived_nmi, nmis
 from podidentity.cli.use_roles import Roles, grant_command, uid_of_namespace
@@ -80,6 +80,7 @@ _only = click.option(
     "namespaces",
     type=Name(),
     multiple=True,
+    shell_complete=completing.namespaces,
     help="Only pods of this namespace; may be repeated. [default: all]",
 )
 _archived_namespaced = click.option(
@@ -150,7 +151,7 @@ def apply(
         for name, grantee in wanted:
             click.echo(f"{grantee} may use {name}")
         if not yes:
-            click.confirm(f"Grant these {len(wanted)} permissions?", abort=True)
+            ask_first(f"Grant these {len(wanted)} permissions?")
 
     async def work(kube: Kube) -> None:
         found = await _plan(kube, namespaces, namespaced)
@@ -199,7 +200,7 @@ def rollback(*, target: ClusterTarget, yes: bool) -> None:
             if _is_ours(each) and each["metadata"]["name"] not in bound
         ]
         if not yes and (going or roles):
-            click.confirm(f"Take {len(going)} permissions back?", abort=True)
+            ask_first(f"Take {len(going)} permissions back?")
         for kind, found in (("ClusterRoleBinding", going), ("ClusterRole", roles)):
             for each in found:
                 await _remove(kube, kind, each["metadata"]["name"])

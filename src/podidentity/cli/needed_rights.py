@@ -565,6 +565,17 @@ def _nodes() -> Iterator[Right]:
     yield from _to("list", "pods", at=_NMI)
 
 
+def _version() -> Iterator[Right]:
+    yield from _to("list", _DAEMON_SETS, _DEPLOYMENTS)
+    yield from _to("list", "pods", at=_NMI)
+    yield from _to(
+        "get",
+        "pods/proxy",
+        at=_NMI,
+        without="the commit of NMI is unknown, and so is a version that its image does not say",
+    )
+
+
 def _mic() -> Iterator[Right]:
     yield from _to("list", _DEPLOYMENTS)
     yield from _to_apply("configmaps", names=[PAUSES], at=_NMI)
@@ -625,5 +636,6 @@ COMMANDS: Mapping[str, Needs] = {
     "migrate": Needs(cluster=tuple(_migrate())),
     "mic": Needs(cluster=tuple(_mic())),
     "nodes": Needs(cluster=tuple(_nodes())),
+    "version": Needs(cluster=tuple(_version())),
 }
 """The commands that need a right; the others need none."""

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from podidentity.adapters.clock import SystemClock
-from podidentity.adapters.readiness import AgentPages, AgentReadiness
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
 from podidentity.cli.objects import Object, find_all
 from podidentity.cli.output import CommandError, data, examples, output_option, table
@@ -25,6 +24,7 @@ from podidentity.wire.kube import NODES
 
 if TYPE_CHECKING:
     from podidentity.adapters.kube import Kube
+    from podidentity.adapters.readiness import AgentPages, AgentReadiness
 
 AT_ONCE = 32
 """Nodes that are asked at the same time."""
@@ -55,6 +55,8 @@ def states(nodes: Iterable[Object], pods: Iterable[Object]) -> list[NodeState]:
 
     A node that NMI is not on is one whose NMI says so.
     """
+    from podidentity.adapters.readiness import AgentReadiness
+
     agents: dict[str, Object] = {}
     for pod in sorted(pods, key=ready):
         agents[pod["spec"].get("nodeName", "")] = pod
@@ -113,6 +115,7 @@ def nodes(
     how it proves callers, and where the last request from its probe pod ended. Run it in a pod of
     the cluster: NMI is asked at the addresses of its nodes. Exit status 1 if a node is not ready.
     """
+    from podidentity.adapters.readiness import AgentPages  # help must not wait for an HTTP client
 
     async def look(kube: Kube) -> list[NodeState]:
         asking = AgentPages()

@@ -67,6 +67,10 @@ _BY_KIND = {
 }
 
 
+_TRIES = 3
+"""Times that an object is applied where the server fails."""
+
+
 class ApplyResult(StrEnum):
     """The effect of `apply`."""
 
@@ -85,8 +89,20 @@ def called(manifest: Object) -> str:
 async def apply(kube: Kube, manifest: Object) -> ApplyResult:
     """Create the object, or merge `manifest` into it; raise KubeError.
 
-    Fields that the manifest does not name stay unchanged; those that are None are taken out.
+    Fields that the manifest does not name stay unchanged; those that are None are taken out. Where
+    the server fails it looks again what is there: whether the change was made is not known then.
     """
+    for _ in range(_TRIES - 1):
+        try:
+            return await _applied(kube, manifest)
+        except KubeError as error:
+            if error.throttled:  # that was waited for
+                raise
+            await kube.after(error)
+    return await _applied(kube, manifest)
+
+
+async def _applied(kube: Kube, manifest: Object) -> ApplyResult:
     try:
         before = parse_object_version(await kube.get(_path(manifest)))
     except KubeError as error:

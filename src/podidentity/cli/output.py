@@ -7,6 +7,10 @@ foresees (a file that cannot be read, a broken network), `report` finds the word
 from __future__ import annotations
 
 import json
+import re
+import shutil
+import sys
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -78,14 +82,50 @@ def documents(values: Sequence[Any], output: str) -> str:
     return "\n---\n".join(data(value, output) for value in values)
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return rows in columns, as kubectl prints them."""
+_GAP = "   "
+_LEAST = 20
+"""Columns below which a cell is not wrapped: it would be a column of words."""
+_PART = re.compile(r"(\s+|(?<=/)(?=[^/\s]))")
+"""Where a line may end: at spaces, and within the id of a resource."""
+
+
+def table(
+    head: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    width: int = 0,
+    paint: Callable[[str], str] = str,
+) -> str:
+    """Return rows in columns, as kubectl prints them.
+
+    The last column is wrapped so that lines have at most `width` columns; 0: they are as long as
+    they are. `paint` colours a cell of the others, of which it gets the text.
+    """
     lines = [tuple(head), *map(tuple, rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    return "\n".join(
-        "   ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head) - 1)]
+    indent = sum(each + len(_GAP) for each in widths)
+    wrapper = textwrap.TextWrapper(width - indent, break_long_words=False, break_on_hyphens=False)
+    wrapper.wordsep_simple_re = _PART
+    printed = []
+    for *cells, last in lines:
+        padded = [
+            paint(cell) + " " * (size - len(cell)) for cell, size in zip(cells, widths, strict=True)
+        ]
+        parts = wrapper.wrap(last) if width - indent >= _LEAST else [last]
+        printed.append(_GAP.join([*padded, parts[0] if parts else ""]).rstrip())
+        printed += [" " * indent + part for part in parts[1:]]
+    return "\n".join(printed)
+
+
+def terminal_width() -> int:
+    """Return the columns of the terminal that stdout is; 0 if it is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+
+
+def ask_first(question: str, otherwise: str = "") -> None:
+    """Raise CommandError, with the next step `otherwise`, unless a person says yes."""
+    if not click.confirm(question):
+        raise CommandError("Nothing was changed", otherwise)
 
 
 def examples(*lines: str) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
+from podidentity.cli import completing
 from podidentity.core.authorities import CLOUDS, Cloud
 from podidentity.core.resources import (
     OBJECT_NAME,
@@ -212,6 +213,13 @@ class Toleration(click.ParamType[dict[str, str]]):
         return {"key": key, **how, **({"effect": effect} if effect else {})}
 
 
+def shown_toleration(toleration: Mapping[str, str]) -> str:
+    """Return a toleration as people write its taint."""
+    value = "" if toleration.get("operator") == "Exists" else f"={toleration.get('value', '')}"
+    effect = toleration.get("effect", "")
+    return f"{toleration['key']}{value}{f':{effect}' if effect else ''}"
+
+
 class NodeLabel(click.ParamType[tuple[str, str | None]]):
     """`KEY=VALUE`: a label that nodes must have; `KEY-`: they need not have it any more.
 
@@ -234,6 +242,7 @@ agents_option = click.option(
     "agents",
     type=Name(),
     metavar="NAME",
+    shell_complete=completing.namespaces,
     help="Namespace of NMI. [default: where it is]",
 )
 
@@ -250,7 +259,7 @@ class PodRef(click.ParamType[ObjectRef]):
         try:
             return ObjectRef.parse(value)
         except InvalidId as error:
-            self.fail(str(error), param, ctx)
+            self.fail(f"{error}, such as default/web", param, ctx)
 
 
 def cloud_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -97,6 +97,7 @@ def _of_serve(settings: NmiSettings, redirect: Redirect) -> Plan:
         # Under a manifest with one container this one may be root, and the next is not.
         handover_users=frozenset({SERVE_UID}),
         memory=settings.memory_limit,
+        removes=settings.on_exit == "remove",
     )
 
 
@@ -115,6 +116,7 @@ def addresses(settings: NmiSettings, redirect: Redirect) -> list[Address]:
                 late=name == "host",
             )
             for name, host in zip(("pods", "host", "node"), redirect.listen_addresses, strict=False)
+            if not (name == "host" and settings.host_token == "off")  # noqa: S105 - a choice
         ),
         Address("probes", _EVERYWHERE, settings.probe_port, late=True),
     ]

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import click
 
+from podidentity.cli import completing
 from podidentity.cli.cluster_rights import Places, Single, Where, singles
 from podidentity.cli.needed_rights import COMMANDS, PARTS, AzureScope, Needs
 from podidentity.cli.objects import Object
@@ -125,6 +126,7 @@ _AT: Mapping[AzureScope, str] = {
     "namespaces",
     type=Name(),
     multiple=True,
+    shell_complete=completing.namespaces,
     help="Namespace of pods, the only one that the commands are for; may be repeated.",
 )
 @click.option(

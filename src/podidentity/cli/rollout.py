@@ -212,7 +212,10 @@ async def until(
     params: Mapping[str, str],
     look: Callable[[Mapping[str, Object]], bool],
 ) -> None:
-    """Return when `look`, called after each change with the objects by name, returns True."""
+    """Return when `look`, called after each change with the objects by name, returns True.
+
+    A watch that fails is begun again where the server may answer in a moment; raise KubeError.
+    """
     while True:
         page = await kube.list_all(path, params)
         objects = {found["metadata"]["name"]: found for found in map(_parsed, page.items)}
@@ -227,7 +230,7 @@ async def until(
                         return
         except KubeError as error:
             if not error.gone:
-                raise
+                await kube.after(error)
 
 
 def _parsed(raw: bytes | memoryview | Any) -> Object:  # noqa: ANN401 - msgspec.Raw is bytes-like

@@ -1,44 +1,188 @@
-"""`podidentity version`: which release this is, of which commit, from which build.
+"""`podidentity version`: which builds this command, NMI and MIC are.
 
-The recipe of the image writes the commit and the build beside the package. Where it did not, as in
-a checkout, both are unknown: nothing is guessed from what lies around.
+The version of a program in the cluster is that which it says itself, or the tag of its image; the
+commit only it knows. One of the pods that have the same image is asked, through the API server.
 """
 
 from __future__ import annotations
 
-import json
 import platform
-from importlib.resources import files
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import groupby
+from typing import TYPE_CHECKING
 
 import click
 
-from podidentity import __version__
-from podidentity.cli.output import data, examples, output_option, table
+from podidentity.build import UNKNOWN, build
+from podidentity.cli.checks.findings import named
+from podidentity.cli.checks.versions import version_of_image
+from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster, right_to
+from podidentity.cli.objects import Object
+from podidentity.cli.output import CommandError, data, examples, output_option, table
+from podidentity.cli.rollout import nmis, pods_of_nmi, ready
+from podidentity.wire.kube import PODS, KubeError
 
-RECORD = "build.json"
-"""Beside the package's modules: {"commit": …, "build": …}."""
+if TYPE_CHECKING:
+    from podidentity.adapters.kube import Kube
 
 
-@click.command(epilog=examples("podidentity version", "podidentity version -o json"))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunningProgram:
+    """NMI or MIC in one pod."""
+
+    program: str
+    pod: str
+    """NAMESPACE/NAME"""
+    node: str
+    version: str = UNKNOWN
+    commit: str = UNKNOWN
+    image: str
+    digest: str = ""
+    """Of the image that runs, as its node names it; "" if it does not say."""
+
+    @property
+    def build(self) -> tuple[str, str, str, str, str]:
+        """What pods of the same build have in common."""
+        return (self.program, self.version, self.commit, self.image, self.digest)
+
+
+def program_of(program: str, pod: Object) -> RunningProgram:
+    """Return what a pod's object tells of its program."""
+    meta = pod["metadata"]
+    images = list(dict.fromkeys(each.get("image", "") for each in pod["spec"]["containers"]))
+    statuses = pod.get("status", {}).get("containerStatuses") or [{}]
+    return RunningProgram(
+        program=program,
+        pod=f"{meta['namespace']}/{meta['name']}",
+        node=pod["spec"].get("nodeName", ""),
+        version=" and ".join(version_of_image(each) or UNKNOWN for each in images),
+        image=" and ".join(images),
+        digest=statuses[0].get("imageID", ""),
+    )
+
+
+def alike(found: Iterable[RunningProgram]) -> list[list[RunningProgram]]:
+    """Return the programs of the same build together."""
+    ordered = sorted(found, key=lambda each: (each.build, each.node, each.pod))
+    return [list(each) for _, each in groupby(ordered, key=lambda each: each.build)]
+
+
+def rows(found: Iterable[RunningProgram]) -> list[tuple[str, ...]]:
+    """Return a row for each build, with the nodes that have it."""
+    return [
+        (each[0].program, each[0].version, each[0].commit, each[0].image, _places(each))
+        for each in alike(found)
+    ]
+
+
+def differing(own: str, found: Iterable[RunningProgram]) -> str:
+    """Return a sentence about versions that differ; "" if none does, or none is known."""
+    versions: dict[str, list[str]] = {}
+    for each in alike(found):
+        if each[0].version != UNKNOWN:
+            versions.setdefault(each[0].version, []).append(f"{each[0].program} on {_places(each)}")
+    if not set(versions) - {own}:
+        return ""
+    told = [f"{version} {', '.join(where)}" for version, where in sorted(versions.items())]
+    return f"Versions differ: {own} this command; {'; '.join(told)}. podidentity check says more."
+
+
+def _places(programs: Sequence[RunningProgram]) -> str:
+    return named([each.node or "no node" for each in programs])
+
+
+@click.command(
+    epilog=examples(
+        "podidentity version",
+        "podidentity version --client",
+        "podidentity version -o json | jq -r '.cluster.programs[].version'",
+    )
+)
+@click.option("--client", is_flag=True, help="Ask no cluster.")
 @output_option("table", "json", "yaml", default="table")
-def version(*, output: str) -> None:
-    """Print the version, the commit and the build of this program."""
-    found = facts()
+@cluster_options
+@click.pass_context
+def version(ctx: click.Context, /, *, target: ClusterTarget, client: bool, output: str) -> None:
+    """Print the version, commit and build of this program, and of NMI and MIC in the cluster.
+
+    Exit code 1 if the cluster cannot be asked; what is known of this program is printed first.
+    """
+    own = facts()
+    if client:
+        click.echo(_own(own) if output == "table" else data(own, output))
+        return
     if output == "table":
-        head, *rows = found.items()
-        click.echo(table(("podidentity", head[1]), rows))
+        click.echo(_own(own))
+    try:
+        found = on_cluster(target, programs)
+    except CommandError as error:
+        if output != "table":
+            click.echo(data({**own, "cluster": {"error": error.message}}, output))
+        without = "Without a cluster: podidentity version --client."
+        click.echo(f"error: {error.message} {without}", err=True)
+        ctx.exit(1)
+    if output == "table":
+        head = ("PROGRAM", "VERSION", "COMMIT", "IMAGE", "NODES")
+        told = table(head, rows(found)) if found else "Neither NMI nor MIC is in the cluster."
+        click.echo(f"\n{told}")
     else:
-        click.echo(data(found, output))
+        click.echo(data({**own, "cluster": {"programs": list(map(asdict, found))}}, output))
+    if words := differing(own["version"], found):
+        click.echo(f"warning: {words}", err=True)
+
+
+def _own(found: Mapping[str, str]) -> str:
+    head, *rest = found.items()
+    return table(("podidentity", head[1]), rest)
 
 
 def facts() -> dict[str, str]:
     """Return version, commit, build, and the Python and machine that run it."""
-    record = files("podidentity").joinpath(RECORD)
-    made = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
-    return {
-        "version": __version__,
-        "commit": made.get("commit", "unknown"),
-        "build": made.get("build", "unknown"),
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-    }
+    return {**build(), "python": platform.python_version(), "machine": platform.machine()}
+
+
+async def programs(kube: Kube) -> list[RunningProgram]:
+    """Return NMI and MIC in each of their pods; raise KubeError."""
+    # With all their flags: help and --client need none of them.
+    from podidentity.cli.agent_choices import chosen
+    from podidentity.cli.controller import pods as pods_of_mic
+    from podidentity.cli.mic import deployments_of_mic
+
+    found: list[RunningProgram] = []
+    for agent in await nmis(kube):
+        pods = await pods_of_nmi(kube, agent["metadata"]["namespace"])
+        found += await _asked(kube, pods, chosen(agent).probe_port)
+    for each in await deployments_of_mic(kube):
+        pods = await pods_of_mic(kube, each["metadata"]["namespace"])
+        found += [program_of("mic", pod) for pod in pods]
+    return sorted(found, key=lambda each: (each.program, each.node, each.pod))
+
+
+async def _asked(kube: Kube, pods: Sequence[Object], port: int) -> list[RunningProgram]:
+    """Return NMI's pods, with what one of each build says of itself."""
+    by_name = {f"{pod['metadata']['namespace']}/{pod['metadata']['name']}": pod for pod in pods}
+    found: list[RunningProgram] = []
+    for each in alike(program_of("nmi", pod) for pod in pods):
+        says = await _says(kube, [by_name[one.pod] for one in each], port)
+        known = {name: says[name] for name in ("version", "commit") if says.get(name)}
+        found += [replace(one, **known) for one in each]
+    return found
+
+
+async def _says(kube: Kube, pods: Sequence[Object], port: int) -> Mapping[str, str]:
+    """Return what a ready one of these pods says of its build; {} if none may be asked."""
+    from podidentity.adapters.readiness import AgentReadiness
+
+    for pod in filter(ready, pods):
+        path = PODS.path(pod["metadata"]["namespace"], pod["metadata"]["name"])
+        try:
+            return AgentReadiness.of(await kube.passed_on(f"{path}:{port}/proxy/readyz")).build
+        except ValueError:
+            return {}
+        except KubeError as error:
+            if error.forbidden:
+                needed = right_to("get", "pods/proxy", pod["metadata"]["namespace"])
+                click.echo(f"NMI's commit is not known: {needed}", err=True)
+            return {}
+    return {}

@@ -8,7 +8,7 @@ there, the answer is an error and never a token.
 
 No pod of a tenant can make a probe succeed or fail. Only the probe itself carries its nonce; only
 `net` can use its address and port; and `serve` takes a request for a probe only if it comes from
-there. Nor can a `serve` in a stranger's hands call a broken path whole: it learns the nonce by the
+there. A `serve` in a stranger's hands cannot call a broken path whole: it learns the nonce by the
 path or not at all.
 """
 

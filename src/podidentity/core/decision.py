@@ -367,6 +367,11 @@ def malformed(found: Malformed) -> Refusal:
     )
 
 
+def malformed_binding(found: Malformed) -> Refusal:
+    """Return the refusal for a binding that cannot be used."""
+    return replace(malformed(found), reason=Reason.MALFORMED_BINDING)
+
+
 def unusable_credential(identity: AzureIdentity, rules: Rules) -> Refusal | None:
     """Return why the authority or the secret of `identity` cannot be used; None if they can."""
     entra = identity.entra
@@ -471,15 +476,25 @@ def _no_tenant(account: ObjectRef) -> Refusal:
 def _no_binding(pod: Pod, directory: Directory) -> Refusal:
     namespace, selector = pod.ref.namespace, pod.selector
     told = f"No AzureIdentityBinding in namespace {namespace} has the selector {selector!r}."
-    malformed_ones = directory.malformed_bindings(namespace)
-    if malformed_ones:
-        first = malformed_ones[0]
-        return Refusal(
-            reason=Reason.MALFORMED_BINDING,
-            message=f"{told} AzureIdentityBinding {first.ref} cannot be used: {first.why}.",
-            next_step=f"Correct AzureIdentityBinding {first.ref}.",
-            about=first.ref,
-        )
+    broken = directory.malformed_bindings(namespace)
+    for each in broken:
+        if each.selector == selector:
+            return Refusal(
+                reason=Reason.MALFORMED_BINDING,
+                message=f"{told} AzureIdentityBinding {each.ref} cannot be used: {each.why}.",
+                next_step=f"Correct AzureIdentityBinding {each.ref}.",
+                about=each.ref,
+            )
+    found = _no_binding_at_all(pod, directory)
+    # One that says no selector may have been meant for this pod. Nobody knows, so it is not the
+    # reason, and no business of the pod.
+    doubtful = [malformed(each).message for each in broken if not each.selector]
+    return replace(found, message=" ".join([found.message, *doubtful[:1]]), told=told)
+
+
+def _no_binding_at_all(pod: Pod, directory: Directory) -> Refusal:
+    namespace, selector = pod.ref.namespace, pod.selector
+    told = f"No AzureIdentityBinding in namespace {namespace} has the selector {selector!r}."
     elsewhere = [name for name in directory.namespaces_with(selector) if name != namespace]
     if elsewhere:
         return Refusal(
@@ -489,7 +504,6 @@ def _no_binding(pod: Pod, directory: Directory) -> Refusal:
             next_step=f"Create the AzureIdentity and its binding in namespace {namespace}, or run "
             f"the pod in {elsewhere[0]}.",
             about=pod.ref,
-            told=told,
         )
     return Refusal(
         reason=Reason.NO_BINDING,

@@ -351,6 +351,8 @@ class Malformed:
     kind: str
     why: str
     """A clause such as `spec.clientID must be a GUID, not 'x'`."""
+    selector: str = ""
+    """Of a binding: that of the pods which it is for; "" if it says none."""
 
 
 class Phase(StrEnum):

@@ -84,6 +84,7 @@ def nmi(
     *,
     image: str = IMAGE,
     extra_args: Sequence[str] = (),
+    derived_args: Sequence[str] = (),
     namespace: str = NAMESPACE,
     as_node: bool = False,
     policy: bool = False,
@@ -100,16 +101,18 @@ def nmi(
     """Return what NMI needs, in the order to create it; the DaemonSet `nmi` is the last.
 
     `extra_args` are flags of `podidentity nmi`, for both containers. They follow those of the file,
-    and so win. A `namespace` of its own is the first manifest. With `as_node` NMI has no right to
-    ask for pods' tokens, but that to ask as its own node. A `policy` bounds what it asks for by its
-    own right. `audiences` are those of tokens, besides Entra's; `identities` is the namespace of
-    accounts without pods. `startup_taint` is the key of the taint that NMI takes off its node. With
-    `tolerations` its pods tolerate those taints alone, and the start-up taint. They are on nodes
-    with the `node_labels` alone; None takes a key out where the manifest is merged. With `redirect`
-    Cilium leads pods' requests to NMI, too; its policy of denial is not among the manifests. A
-    `proxy_secret` says by which HTTP proxy Azure is asked (`by_proxy`). NMI
-    gets only the rights that it needs in its mode, `standard` or managed, for AzureIdentities of
-    these `types`.
+    and so win. `derived_args` are flags that nobody chose, because they follow from what is in the
+    cluster: they stand before those of the file, or in the place of one, as do those that follow
+    from the other arguments (`told_args`). A `namespace` of its own is the first manifest. With
+    `as_node` NMI has no right to ask for pods' tokens, but that to ask as its own node. A `policy`
+    bounds what it asks for by its own right. `audiences` are those of tokens, besides Entra's;
+    `identities` is the namespace of accounts without pods. `startup_taint` is the key of the taint
+    that NMI takes off its node. With `tolerations` its pods tolerate those taints alone, and the
+    start-up taint. They are on nodes with the `node_labels` alone; None takes a key out where the
+    manifest is merged. With `redirect` Cilium leads pods' requests to NMI, too; its policy of
+    denial is not among the manifests. A `proxy_secret` says by which HTTP proxy Azure is asked
+    (`by_proxy`). NMI gets only the rights that it needs in its mode, `standard` or managed, for
+    AzureIdentities of these `types`.
     """
     manifests = _documents("nmi.yaml")
     asks = FEDERATED in types
@@ -121,16 +124,17 @@ def nmi(
             )
     if as_node:
         manifests[-1:-1] = _node_tokens(audiences)
-        extra_args = ["--tokens-as=node", *extra_args]
+        derived_args = ["--tokens-as=node", *derived_args]
     if policy:
         manifests[-1:-1] = _token_policy(namespace, identities, audiences)
     if startup_taint:
         manifests[-1:-1] = startup_taint_rights(startup_taint, namespace)
-        extra_args = [f"--startup-taint={startup_taint}", *extra_args]
+        derived_args = [f"--startup-taint={startup_taint}", *derived_args]
         tolerations = _and_startup_taint(tolerations, startup_taint)
     if redirect:
         manifests[-1:-1] = local_redirect(redirect, namespace)[:-1]
-        extra_args = ["--backend=lrp", *extra_args]
+        derived_args = ["--backend=lrp", *derived_args]
+    _derive(manifests[-1]["spec"]["template"]["spec"], derived_args)
     *others, agent = (each for each in manifests if each["kind"] == "DaemonSet")
     for daemon_set, args in (*((each, ()) for each in others), (agent, extra_args)):
         pod = daemon_set["spec"]["template"]["spec"]
@@ -139,6 +143,50 @@ def nmi(
     by_proxy(agent["spec"]["template"]["spec"], proxy_secret)
     _place(manifests, namespace)
     return manifests if namespace == NAMESPACE else [own_namespace(namespace), *manifests]
+
+
+def _derive(pod: Manifest, flags: Sequence[str]) -> None:
+    """Give NMI's containers these flags: each in the place of one of its name, or the first."""
+    for container in pod["containers"]:
+        program, *args = container["args"]
+        names = [name_of_flag(each) for each in args]
+        new = []
+        for flag in flags:
+            if name_of_flag(flag) in names:
+                args[names.index(name_of_flag(flag))] = flag
+            else:
+                new.append(flag)
+        container["args"] = [program, *new, *args]
+
+
+def name_of_flag(flag: str) -> str:
+    """Return `--hold` of `--hold=0`."""
+    return flag.partition("=")[0]
+
+
+def told_args(daemon_set: Manifest) -> list[str]:
+    """Return the `extra_args` that an NMI was given, by where they stand in its DaemonSet.
+
+    Of another version, whose own flags are others, it is what remains when each flag of ours is
+    taken out once.
+    """
+    # Up to 0.1 there was one container, called as in the archived project.
+    args = _args(daemon_set).get("serve") or _args(daemon_set).get("nmi") or []
+    ours = _args(_documents("nmi.yaml")[-1])
+    names, own = ([name_of_flag(each) for each in found] for found in (args, ours["serve"][1:]))
+    for start in range(1, len(args)):
+        if names[start : start + len(own)] == own:
+            return args[start + len(own) :]
+    left = args[1:]
+    for name in {name_of_flag(each) for found in ours.values() for each in found[1:]}:
+        place = next((at for at, each in enumerate(left) if name_of_flag(each) == name), len(left))
+        del left[place : place + 1]
+    return left
+
+
+def _args(daemon_set: Manifest) -> dict[str, list[str]]:
+    containers = daemon_set["spec"]["template"]["spec"]["containers"]
+    return {each["name"]: list(each.get("args") or ()) for each in containers}
 
 
 def mic(
@@ -394,17 +442,17 @@ def own_namespace(namespace: str) -> Manifest:
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
-def _documents(name: str) -> list[Manifest]:
-    # YAML's anchors share values; whoever changes one must not change the others.
-    documents: list[Manifest] = json.loads(_as_json(name))
-    return documents
-
-
 @functools.cache
-def _as_json(name: str) -> str:
-    """Return a file's objects: a command needs some files ten times, and YAML is slow to read."""
+def _read(name: str) -> str:
+    """Return a file's documents as JSON, which is read ten times as fast again."""
     text = files(__name__).joinpath(name).read_text(encoding="utf-8")
     documents: list[Manifest] = []
     for document in yaml.load_all(text, Loader=_LOADER):
         documents.extend(document["items"] if document["kind"] == "List" else [document])
     return json.dumps(documents)
+
+
+def _documents(name: str) -> list[Manifest]:
+    """Return a file's documents, of which the caller may change what he wants."""
+    documents: list[Manifest] = json.loads(_read(name))
+    return documents

@@ -308,6 +308,7 @@ class Controller:
         if not self.leads:
             # All is looked at when this MIC leads; until then they would only become more.
             self._marks.records.clear()
+            self._marks.told.clear()
         calls, self._calls = self._calls, []
         return calls
 

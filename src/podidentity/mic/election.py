@@ -20,9 +20,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import TypeVar
+from http import HTTPStatus
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -49,6 +50,8 @@ SPREAD = 0.2
 """Part of a candidate's pause by which candidates differ."""
 RELEASE_SECONDS = 2.0
 """A planned stop waits so long for the API server: the next leader would wait for the Lease."""
+RELEASE_PAUSE = 0.1
+"""Seconds until it tries again where the server failed and named no time."""
 
 _T = TypeVar("_T")
 _log = logging.getLogger("podidentity.mic")
@@ -162,9 +165,26 @@ class Election:
         body = render_patch(lock.version, released(lock, self._clock.time()))
         # Nobody is hurt where that fails: the others wait for the end of the Lease.
         with suppress(KubeError, TimeoutError):
-            await self._within(RELEASE_SECONDS, self._server.merge(self._path, body))
+            await self._within(RELEASE_SECONDS, self._give_up(body))
 
     # Inside
+
+    async def _give_up(self, body: Mapping[str, Any]) -> None:
+        """Write the released Lease, and again where the server fails; raise KubeError.
+
+        The version in `body` keeps a second one from harm where the answer of the first was lost.
+        """
+        while True:
+            try:
+                await self._server.merge(self._path, body)
+            except KubeError as error:
+                failed = error.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+                if not (failed or error.throttled or error.unreachable):
+                    raise
+                pause = max(RELEASE_PAUSE, float(error.retry_after))
+            else:
+                return
+            await self._clock.sleep(pause)
 
     @property
     def _path(self) -> str:

@@ -19,11 +19,10 @@ import msgspec
 from podidentity.core.resources import Assignment, ObjectRef
 from podidentity.mic.calls import About, Condition, Record, StoredRecord, TellEvent
 from podidentity.wire import BROKEN_JSON
-from podidentity.wire.manifests import API_VERSION, ASSIGNED_KIND, FINALIZER
+from podidentity.wire.manifests import API_VERSION, ASSIGNED_KIND, FINALIZER, NODE_LABEL
 
 COMPONENT = "aadpodidentity.k8s.io"
 """Source of the events, as before."""
-NODE_LABEL = "nodename"
 BEHAVIOR = "aadpodidentity.k8s.io/Behavior"
 TYPES = {About.IDENTITY: "Ready", About.BINDING: "Ready", About.EXCEPTION: "Effective"}
 _DROPPED = ("managedFields", "ownerReferences", "finalizers", "deletionTimestamp", "generateName")

@@ -10,7 +10,7 @@ import gc
 import logging
 import os
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -46,7 +46,7 @@ STANDBY_CHECK_SECONDS = 0.1
 RETRY_SECONDS = 1.0
 """Between two attempts to set rules that could not be set."""
 LAST_SECONDS = 85.0
-"""Longest time that `serve` may need to end."""
+"""Longest time that `serve` may need to end, and less than its pod has."""
 
 _NEEDED = {
     AttestationMode.ADDRESS: ("NET_ADMIN",),
@@ -91,13 +91,35 @@ async def run(plan: NetPlan, begun: Callable[[], None] = lambda: None) -> None:
             await guard.begin()
         connecting = Connecting(redirect.imds, clock)
         reporter = Reporter(guard, connecting, lock, inspector, server, clock, mode, lacking)
-        await _until_told_to_stop(
-            server, guard.run, inspector.follow, lock.run, reporter.run, partial(keep_small, clock)
-        )
-        if lock.holds and plan.removes:
+        end = partial(end_in_order, server, guard, lock, reporter.tell, removes=plan.removes)
+        if await _until_told_to_stop(
+            end, guard.run, inspector.follow, lock.run, reporter.run, partial(keep_small, clock)
+        ):
             guard.remove()
-    if not plan.removes:
-        _log.info("stopped; the interception stays")
+        else:
+            _log.info("stopped; the interception stays")
+
+
+async def end_in_order(
+    server: NetServer, guard: Guard, lock: RulesLock, tell: Callable[[], None], *, removes: bool
+) -> bool:
+    """Return when `serve` has ended, or its time is over, and whether the rules are to go then.
+
+    With `removes` those that lead pods here go before: until `tell` has told it that they are gone
+    `serve` answers, so that no request meets a closed port. None go where another agent has them,
+    or takes them back from this one.
+    """
+    lock.take_no_more()
+    with suppress(TimeoutError):
+        async with asyncio.timeout(LAST_SECONDS):
+            if removes:
+                await server.none_follows()
+                if lock.holds and not lock.goes_back:
+                    await guard.release()
+                    tell()
+            # `serve` may have to prove a caller for requests that it has already.
+            await server.no_clients()
+    return removes and lock.holds and not lock.goes_back
 
 
 def lacking_capabilities(held: int, mode: AttestationMode) -> str:
@@ -174,6 +196,9 @@ class Guard:
         self.sources: Callable[[], SourceGuard] | None = None
         """Creates the source guard; None if callers are not proved."""
         self._source_guard: SourceGuard | None = None
+        self._repairing: asyncio.Task[None] | None = None
+        self.removed = False
+        """Whether the rules that lead pods here were removed."""
         self._last_known: tuple[str, ...] = (NOT_GUARDED_YET,)
         """What was wrong with the sources when they were guarded last."""
         self._clock = clock
@@ -208,6 +233,7 @@ class Guard:
         self._ended.clear()
         self._unwanted.clear()
         self._wanted.set()
+        self.removed = False
 
     async def end(self) -> None:
         """Stop repairing the rules, which stay."""
@@ -229,14 +255,35 @@ class Guard:
                 self._close_sources()
             self._ended.set()
 
+    async def release(self) -> None:
+        """Remove the rules that lead pods here, and repair them no more.
+
+        Sources are guarded until `run` ends: connections that are open need it to be proved. After
+        an error, which is logged, the rules are as they were.
+        """
+        self._wanted.clear()
+        if self._repairing is None:
+            await self.end()
+        else:
+            await _end(self._repairing)
+        try:
+            await asyncio.to_thread(self._remove_interception)
+        except InterceptionError as error:
+            _log.error("%s", error)
+
     def remove(self) -> None:
         """Remove all rules, after `run` has ended."""
         if self.sources is not None:
             sources = self.sources()
             sources.remove()
             sources.close()
+        if not self.removed:
+            self._remove_interception()
+
+    def _remove_interception(self) -> None:
         for left in self.interception.remove():
             _log.warning("left to do: %s", left)
+        self.removed = True
         _log.warning("the interception is removed: pods reach the real metadata service")
 
     def interception_problems(self) -> tuple[str, ...]:
@@ -286,11 +333,14 @@ class Guard:
             if not self._failure:
                 break
             await self._clock.sleep(RETRY_SECONDS)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self.interception.guard())
-            self.guard_sources()
-            if self._source_guard is not None:
-                group.create_task(self._source_guard.run())
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._repairing = group.create_task(self.interception.guard())
+                self.guard_sources()
+                if self._source_guard is not None:
+                    group.create_task(self._source_guard.run())
+        finally:
+            self._repairing = None
 
     def _close_sources(self) -> None:
         if self._source_guard is not None:
@@ -316,8 +366,12 @@ class Reporter:
     async def run(self) -> None:
         """Report changes of the state each second, until cancelled."""
         while True:
-            self.server.tell(self._state())
+            self.tell()
             await self.clock.sleep(CHECK_SECONDS if self.lock.holds else STANDBY_CHECK_SECONDS)
+
+    def tell(self) -> None:
+        """Report the state now."""
+        self.server.tell(self._state())
 
     def _state(self) -> State:
         holds = self.lock.holds
@@ -343,6 +397,7 @@ class Reporter:
             proof=self.mode,
             guards=holds,
             changes=self.guard.changes,
+            removed=self.guard.removed,
         )
 
 
@@ -354,8 +409,9 @@ async def _end(task: asyncio.Task[None]) -> None:
 
 
 async def _until_told_to_stop(
-    server: NetServer, *tasks: Callable[[], Coroutine[Any, Any, None]]
-) -> None:
+    end: Callable[[], Awaitable[bool]], *tasks: Callable[[], Coroutine[Any, Any, None]]
+) -> bool:
+    """Run tasks until told to stop, and `end` while they still run; return its result."""
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -363,9 +419,7 @@ async def _until_told_to_stop(
     async with asyncio.TaskGroup() as group:
         running = [group.create_task(task()) for task in tasks]
         await told.wait()
-        # `serve` may have to prove a caller for requests that it has already.
-        with suppress(TimeoutError):
-            async with asyncio.timeout(LAST_SECONDS):
-                await server.no_clients()
+        found = await end()
         for task in running:
             task.cancel()
+    return found

@@ -67,6 +67,7 @@ class RulesLock:
         self._giver: socket.socket | None = None
         """Connection to the agent that gave us the lock, if it still lives."""
         self._accepting = False
+        self._ends = False
         self._idle_since = 0.0
         self._changed = asyncio.Event()
         self.holds = False
@@ -95,6 +96,17 @@ class RulesLock:
         self._accepting = accepting
         self._idle_since = self._clock.monotonic()
         self._changed.set()
+
+    @property
+    def goes_back(self) -> bool:
+        """Whether the agent that gave the lock lives, and takes it back when this one ends."""
+        return self._giver is not None and not _has_ended(self._giver)
+
+    def take_no_more(self) -> None:
+        """Take no lock that this agent does not have: it was told to stop."""
+        self._ends = True
+        if not self.holds and self._taker is not None:
+            self._forget(self._taker)
 
     async def run(self) -> None:
         """Take the lock, give it and take it back, until cancelled."""
@@ -128,7 +140,7 @@ class RulesLock:
         if self.holds:
             self._publish()
             await self._give_back_if_idle()
-        elif self._taker is None:
+        elif self._taker is None and not self._ends:
             await self._take()
 
     async def _take(self) -> None:
@@ -203,8 +215,11 @@ class RulesLock:
             asyncio.get_running_loop().create_task(self._give(connection))
             return
         # The connection has ended: that agent died, gave up, or gave the lock to another.
-        asyncio.get_running_loop().remove_reader(connection)
-        connection.close()
+        self._forget(connection)
+
+    def _forget(self, taker: socket.socket) -> None:
+        asyncio.get_running_loop().remove_reader(taker)
+        taker.close()
         self._taker = None
         self._changed.set()
 

@@ -78,6 +78,8 @@ class NetServer:
         self._listening: socket.socket | None = None
         self._none_left = asyncio.Event()
         self._none_left.set()
+        self._none_follows = asyncio.Event()
+        self._none_follows.set()
 
     def start(self, listening: socket.socket) -> None:
         """Accept clients at a listening Unix socket; `close` closes it."""
@@ -98,6 +100,10 @@ class NetServer:
         """Return when no client is connected."""
         await self._none_left.wait()
 
+    async def none_follows(self) -> None:
+        """Return when a client says that it ends and no agent follows, or when there is none."""
+        await self._none_follows.wait()
+
     def close(self) -> None:
         """Close all sockets."""
         if self._listening is not None:
@@ -116,9 +122,17 @@ class NetServer:
         self._clients.discard(client)
         if not self._clients:
             self._none_left.set()
+        self.leaving_changed()
         if client.accepting:
             client.accepting = False
             self.accepting_changed()
+
+    def leaving_changed(self) -> None:
+        """Look again whether an agent follows, as far as clients know."""
+        if not self._clients or any(client.leaving for client in self._clients):
+            self._none_follows.set()
+        else:
+            self._none_follows.clear()
 
     def accepting_changed(self) -> None:
         """Report whether any client accepts connections."""
@@ -147,6 +161,7 @@ class NetServer:
             return
         self._none_left.clear()
         self._clients.add(_Client(connection, peer.pid, self))
+        self.leaving_changed()
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +184,7 @@ class _Client:
     """One connection of `serve`."""
 
     def __init__(self, connection: socket.socket, pid: int, server: NetServer) -> None:
-        self.greeted = self.accepting = False
+        self.greeted = self.accepting = self.leaving = False
         self._probe: _RunningProbe | None = None
         self._connection = connection
         self._pid = pid
@@ -235,6 +250,13 @@ class _Client:
             # One that comes too late, or of no probe, says nothing.
             if self._probe is not None and self._probe.id == message.id:
                 self._probe.hear(message)
+        else:
+            self._note(message)
+
+    def _note(self, message: wire.Accepting | wire.Leaving) -> None:
+        if isinstance(message, wire.Leaving):
+            self.leaving = True
+            self._server.leaving_changed()
         elif message.accepting != self.accepting:
             self.accepting = message.accepting
             self._server.accepting_changed()

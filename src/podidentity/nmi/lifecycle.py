@@ -1,8 +1,9 @@
 """A worker's life: it accepts connections when the supervisor says so, reports, and ends in order.
 
 What comes before it accepts waits in the backlog of the supervisor's sockets. It ends in one of two
-ways: where another agent serves already it drains, which takes as long as a connection may be
-idle; told to stop, it finishes the requests that are under way.
+ways: where nobody is led here any more, because another agent serves or the rules are gone, it
+drains, which takes as long as a connection may be idle; told to stop, it finishes the requests that
+are under way.
 """
 
 from __future__ import annotations
@@ -46,6 +47,8 @@ class Orders:
         """Addresses that other programs have, by the names of their sockets."""
         self.also: Callable[[Mapping[str, socket.socket]], None] | None = None
         """Accepts the connections of a socket that comes later."""
+        self.leave: Callable[[], None] | None = None
+        """Has the rules removed that lead connections here."""
         self._accept = asyncio.Event()
         self._end = asyncio.Event()
         self._stop = asyncio.Event()
@@ -90,6 +93,8 @@ class Orders:
             return
         if word == control.ACCEPT:
             self._accept.set()
+        elif word == control.LEAVE and self.leave is not None:
+            self.leave()
         elif word == control.DRAIN:
             self._accept.set()
             self._end.set()
@@ -148,7 +153,9 @@ class Agent:
     def readiness(self) -> Report:
         """Return how far it is, and what is missing."""
         problems = {name: list(check()) for name, check in self.checks.items()}
-        if not any(problems.values()):
+        if self.net.removed:
+            readiness = Readiness.OVER
+        elif not any(problems.values()):
             readiness = Readiness.READY
         elif not any(found for name, found in problems.items() if name != "listener"):
             readiness = Readiness.PREPARED
@@ -166,6 +173,7 @@ async def live(agent: Agent, orders: Orders, clock: Clock) -> None:
         if orders.accepting:
             agent.accept(orders.listeners)
             orders.also = agent.accept_also
+            orders.leave = agent.net.leave
         await orders.end()
         orders.also = None
         # Requests under way may wait for a secret or a watch: those are ended after them.

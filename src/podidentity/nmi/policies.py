@@ -52,8 +52,9 @@ def scope_of(settings: NmiSettings) -> Scope:
 
 def delegation_of(settings: NmiSettings) -> Delegation:
     """Return who may ask in a pod's name."""
-    root = settings.host_token == "root"  # noqa: S105 - a choice
-    return Delegation(callers=settings.host_token_callers, root=root)
+    choice = settings.host_token
+    callers = () if choice == "off" else settings.host_token_callers
+    return Delegation(callers=callers, root=choice == "root")
 
 
 def route_policy_of(settings: NmiSettings) -> RoutePolicy:

@@ -21,6 +21,9 @@ ACCEPT = b"accept"
 """To the worker: accept connections."""
 LISTEN = b"listen "
 """To the worker, with the name of a socket that comes along: accept its connections, too."""
+LEAVE = b"leave"
+"""To the worker: this agent ends, and no other follows. Accept on until `net` has removed its
+rules, and report that as `Readiness.OVER`."""
 DRAIN = b"drain"
 """To the worker: accept no more connections, answer those that are open, and end."""
 
@@ -32,6 +35,8 @@ class Readiness(StrEnum):
     PREPARED = "prepared"
     """Ready to accept connections, which the agent before still does."""
     READY = "ready"
+    OVER = "over"
+    """`net` has removed its rules: no new connection is led here."""
 
 
 @dataclass(frozen=True, slots=True)

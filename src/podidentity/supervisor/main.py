@@ -1,8 +1,9 @@
 """The supervisor of `serve`: one loop that keeps the listening sockets and a worker.
 
 A worker that ends, hangs or grows too large is replaced at once, or after a short pause if workers
-end again and again. At SIGTERM the worker finishes its open requests. After a hand-over this agent
-stays until it is told to stop, ready to serve again.
+end again and again. At SIGTERM the worker finishes its open requests; where `net` takes its rules
+with it (`--on-exit=remove`) it accepts until they are gone: who comes then is led elsewhere. After
+a hand-over this agent stays until it is told to stop, ready to serve again.
 """
 
 from __future__ import annotations
@@ -50,6 +51,15 @@ STOP_SECONDS = 5.0
 """Seconds between SIGTERM and SIGKILL to a worker without a hand-over."""
 DRAIN_SECONDS = 85.0
 """The same after a hand-over: more than the 75 s for which a connection may be idle."""
+REMOVAL_SECONDS = 20.0
+"""Longest wait for `net` to remove its rules. It takes milliseconds, on a busy node longer; after
+it connections are refused until they are gone."""
+ON_THE_WAY_SECONDS = 1.0
+"""Seconds of accepting after the rules are gone, for connections that were led here just before."""
+LAST_ANSWERS_SECONDS = 10.0
+"""Seconds of answering after that: more than a request is held for its binding (--hold). It is less
+than after a hand-over, because what comes after this agent may wait for its end, and an idle
+connection that closes costs its client no request."""
 RETRY_SECONDS = 1.0
 """Seconds between two attempts to take over from a busy agent."""
 TAKEN_BACK_SECONDS = 10.0
@@ -81,6 +91,8 @@ class Plan:
     """Users of the agents before and after this one, beside root and the own user."""
     memory: int = 0
     """Memory limit of the container in bytes; 0: none. A worker gets three quarters of it."""
+    removes: bool = False
+    """Whether `net` removes its rules when it is told to stop."""
 
     @property
     def worker_memory(self) -> int:
@@ -111,6 +123,8 @@ class _Due:
     """To check the worker's memory."""
     late: float = 0.0
     """To listen where another program did."""
+    close: float = float("inf")
+    """To accept no more, because this agent ends; then to answer no more."""
 
 
 class Supervisor:
@@ -188,7 +202,11 @@ class Supervisor:
         return {key.fileobj for key in self._selector.get_map().values()}
 
     def _timeout(self, now: float) -> float:
-        due = [self._deadline, *(probe.deadline for probe in self._probes.values())]
+        due = [
+            self._deadline,
+            self._due.close,
+            *(probe.deadline for probe in self._probes.values()),
+        ]
         due += [each.hangs_at() for each in self._workers()]
         if self._worker is None and self._begun and not self._gave():
             due.append(self._due.start)
@@ -209,6 +227,8 @@ class Supervisor:
             self._begin(now)
         if self._begun and not self._stopping and self._late():
             self._listen_late(now)
+        if now >= self._due.close:
+            self._accept_no_more(now)
         self._look_at_workers(now)
         self._end_strays()
         self._look_at_handover(now)
@@ -331,8 +351,11 @@ class Supervisor:
             worker.tell(control.ACCEPT)
 
     def _heard(self, worker: Worker) -> None:
-        if not worker.listen(time.monotonic()):
+        now = time.monotonic()
+        if not worker.listen(now):
             self._unwatch(worker.control)
+        if worker is self._worker and self._is_over():
+            self._due.close = min(self._due.close, now + ON_THE_WAY_SECONDS)
 
     def _retire(self) -> None:
         """Tell the worker to accept no more, to finish its open requests, and to end."""
@@ -589,12 +612,38 @@ class Supervisor:
             self._give(successor)
         if self._predecessor is not None and self._gave():
             self._predecessor.say(b"bye")
-        leaves_another = self._gave() or self._leave_to_predecessor()
+        if self._gave() or self._leave_to_predecessor():
+            self._deadline = now + DRAIN_SECONDS
+            close_all(self._sockets)
+        elif self._plan.removes and self._worker is not None and self._predecessor is None:
+            self._deadline = now + DRAIN_SECONDS
+            self._due.close = now + REMOVAL_SECONDS
+            self._worker.tell(control.LEAVE)
+        else:
+            self._end_workers(now)
+
+    def _is_over(self) -> bool:
+        """Whether this agent ends, and nobody is led to it any more."""
+        worker = self._worker
+        leaves = self._due.close < float("inf")
+        return leaves and worker is not None and worker.report.readiness is Readiness.OVER
+
+    def _accept_no_more(self, now: float) -> None:
+        """Have kept connections answered once more if the rules are gone; end them otherwise."""
+        if self._is_over():
+            close_all(self._sockets)
+            self._retire()
+            self._due.close = now + LAST_ANSWERS_SECONDS
+        else:
+            self._due.close = float("inf")
+            self._end_workers(now)
+
+    def _end_workers(self, now: float) -> None:
+        """Refuse connections, and have the requests under way finished."""
+        self._deadline = now + STOP_SECONDS
         close_all(self._sockets)
-        self._deadline = now + (DRAIN_SECONDS if leaves_another else STOP_SECONDS)
-        if not leaves_another:
-            for each in self._workers():
-                each.signal(signal.SIGTERM)
+        for each in self._workers():
+            each.signal(signal.SIGTERM)
 
     def _leave_to_predecessor(self) -> bool:
         """Let the agent before serve again at once, if it is still there; return whether it is."""

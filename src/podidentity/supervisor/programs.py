@@ -138,11 +138,12 @@ def _ended(process: _Process) -> int | None:
 
 
 def _stop(server: _Process, guard: _Process) -> int:
-    """End `serve` first, because it needs `net` to the end; return the exit code."""
+    """End both, which agree on who goes first, as in two containers; return the exit code."""
+    for each in (server, guard):
+        _send(each, signal.SIGTERM)
     for each in (server, guard):
         if not each.pid:
             continue
-        _send(each, signal.SIGTERM)
         if not _ends_within(each, _STOP_SECONDS):
             _send(each, signal.SIGKILL)
             os.waitpid(each.pid, 0)

@@ -50,7 +50,9 @@ BINDING_KIND = "AzureIdentityBinding"
 EXCEPTION_KIND = "AzurePodIdentityException"
 ASSIGNED_KIND = "AzureAssignedIdentity"
 FINALIZER = "azureassignedidentity.finalizers.aadpodidentity.k8s.io"
-"""Of the archived controller, on its AzureAssignedIdentities; ours sets none."""
+"""Of the archived controller; ours sets none."""
+NODE_LABEL = "nodename"
+"""Of a record: the node of its pod."""
 SERVICE_ACCOUNT_KIND = "ServiceAccount"
 
 _LONGEST_NAME, _LONGEST_LABEL = 253, 63
@@ -401,7 +403,10 @@ def _parse(raw: Raw, kind: str, build: Callable[[_Custom], _T]) -> _T | Malforme
     try:
         return build(_Custom(ref, meta.annotations or {}, _spec(found.spec), status))
     except _Unusable as error:
-        return Malformed(ref=ref, kind=kind, why=str(error))
+        spec = found.spec if kind == BINDING_KIND and isinstance(found.spec, dict) else {}
+        selector = _field(spec, "selector")
+        selector = selector if isinstance(selector, str) else ""
+        return Malformed(ref=ref, kind=kind, why=str(error), selector=selector)
 
 
 def _rendered(kind: str, ref: ObjectRef, spec: _Fields) -> _Fields:

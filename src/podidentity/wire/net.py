@@ -2,17 +2,19 @@
 
 One message is one packet, a JSON object with its kind in `type`, at most `LARGEST` bytes long.
 `serve` asks about connections, says when it accepts them, and asks whether a pod's requests arrive
-at it; no message changes anything on the node. The first message of each side names its version,
+at it; no message changes anything on the node. Whether rules go when `net` is told to stop, its own
+flags say; `serve` says when it is ready for that. The first message of each side names its version,
 and its form never changes, so that processes of different versions can say so.
 
-    serve  {"type":"hello","protocol":1,"version":"0.2.0"}
-    net    {"type":"hello","protocol":1,"version":"0.2.0"}      or {"type":"refusal","reason":"…"}
+    serve  {"type":"hello","protocol":4,"version":"0.2.0"}
+    net    {"type":"hello","protocol":4,"version":"0.2.0"}      or {"type":"refusal","reason":"…"}
     net    {"type":"state",…}                                   now, and after each change
     serve  {"type":"questions","questions":[
              {"id":7,"address":"10.244.0.2","port":40000,"local":false,"own":"",
               "clients":false}]}
     net    {"type":"answers","answers":[{"id":7,"facts":{…}}]}
     serve  {"type":"accepting","accepting":true}
+    serve  {"type":"leaving"}                                   it ends, and no agent follows
 
 A probe of the data path (`core.data_path`) has five messages. Its request is fixed. `net` sends it
 from the network namespace that has the address, after it has named the port to `serve`, and judges:
@@ -39,7 +41,7 @@ from podidentity.core.attestation import ConnectionFacts
 from podidentity.core.data_path import ProbeResult
 from podidentity.wire import BROKEN_JSON
 
-PROTOCOL = 3
+PROTOCOL = 4
 """Version of this protocol; both sides must have the same."""
 LARGEST = 32 * 1024
 """Longest message, in bytes."""
@@ -96,6 +98,13 @@ class Accepting(msgspec.Struct, frozen=True, tag="accepting", forbid_unknown_fie
     """Whether this agent accepts redirected connections now, or the one before it."""
 
     accepting: bool
+
+
+class Leaving(msgspec.Struct, frozen=True, tag="leaving", forbid_unknown_fields=True):
+    """This `serve` was told to stop, no other agent follows, and it answers until `State.removed`.
+
+    A `net` that was told to stop, too, and is to remove its rules, does so now.
+    """
 
 
 class Probe(msgspec.Struct, frozen=True, tag="probe", forbid_unknown_fields=True):
@@ -176,9 +185,11 @@ class State(msgspec.Struct, frozen=True, kw_only=True, tag="state", forbid_unkno
     """Whether this `net` repairs the rules; if not, the `net` of the agent before it does."""
     changes: int = 0
     """Grows with each repair of rules, and each change of the node's links."""
+    removed: bool = False
+    """Whether the rules are removed, so that no new connection is led here."""
 
 
-FromServe = Hello | Questions | Accepting | Probe | Expecting | Arrived
+FromServe = Hello | Questions | Accepting | Leaving | Probe | Expecting | Arrived
 FromNet = Hello | Rejection | FactsAnswers | Probing | Probed | State
 
 _FROM_SERVE: msgspec.json.Decoder[FromServe] = msgspec.json.Decoder(FromServe)

@@ -90,7 +90,7 @@ def parse_proxies(environment: Mapping[str, str]) -> Proxies:
     proxy = _either(environment, HTTPS_PROXY)
     spared = [_entry(each) for each in re.split(r"[,\s]+", _either(environment, NO_PROXY).lower())]
     return Proxies(
-        https=_proxy(proxy) if proxy else None,
+        https=_perhaps(proxy),
         spared=tuple(each for each in spared if each is not None),
     )
 
@@ -99,21 +99,22 @@ def _either(environment: Mapping[str, str], name: str) -> str:
     return (environment.get(name, "") or environment.get(name.lower(), "")).strip()
 
 
-def _proxy(text: str) -> Proxy | NotAProxy:
+def parse_proxy(text: str, named: str = HTTPS_PROXY) -> Proxy:
+    """Return the proxy of a URL, or of a host and port; raise NotAProxy, which says whose it is."""
     url = text if "://" in text else f"http://{text}"
     try:
         parts = urlsplit(url)
         scheme, host, port = parts.scheme.lower(), parts.hostname or "", parts.port
     except ValueError:
-        return NotAProxy(f"{HTTPS_PROXY} is no URL: {_WANTED}")
+        raise NotAProxy(f"{named} is no URL: {_WANTED}") from None
     if "@" in f"{parts.path}{parts.query}{parts.fragment}":
         # What looks like host and port is the beginning of a password.
-        return NotAProxy(f"{HTTPS_PROXY} has a user or password that is not quoted: {_WANTED}")
+        raise NotAProxy(f"{named} has a user or password that is not quoted: {_WANTED}")
     if scheme not in _PORTS:
         shown = scheme if scheme in {"socks4", "socks5", "socks5h"} else "another scheme"
-        return NotAProxy(f"{HTTPS_PROXY} has {shown}, which is not supported: {_WANTED}")
+        raise NotAProxy(f"{named} has {shown}, which is not supported: {_WANTED}")
     if not re.fullmatch(r"[a-z0-9._:-]+", host):
-        return NotAProxy(f"{HTTPS_PROXY} names no host: {_WANTED}")
+        raise NotAProxy(f"{named} names no host: {_WANTED}")
     login = (unquote(parts.username or ""), unquote(parts.password or ""))
     return Proxy(
         host=host,
@@ -121,6 +122,13 @@ def _proxy(text: str) -> Proxy | NotAProxy:
         by_tls=scheme == "https",
         login=login if any(login) else None,
     )
+
+
+def _perhaps(text: str) -> Proxy | NotAProxy | None:
+    try:
+        return parse_proxy(text) if text else None
+    except NotAProxy as error:
+        return error
 
 
 def _entry(text: str) -> _Covers | None:

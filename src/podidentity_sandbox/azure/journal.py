@@ -70,6 +70,8 @@ class Journal:
         self._file = fresh.open("wb", buffering=0)
         self.save()
         fresh.replace(self._path)
+        for ring in rings.values():
+            ring.keep = self.save
 
     def save(self) -> None:
         """Write what has changed since the last time; else undo it and raise NotSaved."""
@@ -106,7 +108,7 @@ class Journal:
         saved = self._saved.get(_KEYS, {})
         keys: dict[str, Any] = {}
         for name, ring in self._rings.items():
-            pems = tuple(key.pem for key in ring.keys)
+            pems = ring.pems
             keys[name] = saved[name] if saved.get(name) == pems else pems
         return {**self._world.kept(), _KEYS: keys}
 

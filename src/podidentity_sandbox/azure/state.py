@@ -166,7 +166,7 @@ class Machines:
     settled_at: float = 0.0
     """Seconds since 1970 at which the last change reaches the machines, or fails."""
     failed: bool = False
-    """Whether it fails: the machines keep what they had, whatever was asked for."""
+    """Whether it fails; the machines then keep what they had."""
     gone_at: float = math.inf
     """Seconds since 1970 at which a deletion that is under way is done."""
 

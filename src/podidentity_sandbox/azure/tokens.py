@@ -11,7 +11,7 @@ import base64
 import hashlib
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, cast
@@ -107,8 +107,30 @@ class KeyRing:
     """
 
     def __init__(self, keys: Sequence[Key] = ()) -> None:
-        """`keys`: the newest first; by default a new one."""
-        self.keys = list(keys) or [Key()]
+        """`keys`: the newest first; by default a new one, made when it is asked for.
+
+        It takes a twentieth of a second, and most worlds ask one cloud alone.
+        """
+        self._keys = list(keys)
+        self.keep: Callable[[], None] = lambda: None
+        """Called with a first key, before anybody sees it: an error makes it no key."""
+
+    @property
+    def keys(self) -> list[Key]:
+        """The keys, the newest first."""
+        if not self._keys:
+            self._keys = [Key()]
+            try:
+                self.keep()
+            except BaseException:
+                self._keys = []
+                raise
+        return self._keys
+
+    @property
+    def pems(self) -> tuple[bytes, ...]:
+        """The private keys that are made."""
+        return tuple(key.pem for key in self._keys)
 
     def roll(self) -> None:
         """Sign with a new key from now on."""

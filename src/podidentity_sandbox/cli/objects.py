@@ -94,14 +94,15 @@ def _document(answer: Object, output: str) -> str:
 
 
 def _table(kind: Kind, items: list[Object]) -> list[str]:
-    is_pod = kind.kind == "Pod"
-    header = (["NAMESPACE"] if kind.namespaced else []) + ["NAME"]
-    rows = [header + (["READY", "STATUS", "RESTARTS", "IP", "NODE"] if is_pod else ["CREATED"])]
+    columns, cells = {
+        "Pod": (["READY", "STATUS", "RESTARTS", "IP", "NODE"], _of_pod),
+        "Node": (["STATUS", "CREATED"], _of_node),
+    }.get(kind.kind, (["CREATED"], _of_any))
+    rows = [[*(["NAMESPACE"] if kind.namespaced else []), "NAME", *columns]]
     for item in items:
         meta = item["metadata"]
         row = [meta["namespace"]] if kind.namespaced else []
-        rest = _of_pod(item) if is_pod else [meta["creationTimestamp"]]
-        rows.append([*row, meta["name"], *rest])
+        rows.append([*row, meta["name"], *cells(item)])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     if not items:
         return []
@@ -109,6 +110,18 @@ def _table(kind: Kind, items: list[Object]) -> list[str]:
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in rows
     ]
+
+
+def _of_any(item: Object) -> list[str]:
+    return [item["metadata"]["creationTimestamp"]]
+
+
+def _of_node(node: Object) -> list[str]:
+    conditions = node.get("status", {}).get("conditions") or []
+    ready = any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
+    state = ["Ready" if ready else "NotReady"]
+    state += ["SchedulingDisabled"] if node.get("spec", {}).get("unschedulable") else []
+    return [",".join(state), *_of_any(node)]
 
 
 def _of_pod(pod: Object) -> list[str]:

@@ -1,8 +1,8 @@
 """Nobody grants what he does not hold: the rule on roles and bindings beside RBAC's own rules.
 
-Who writes a role must hold all that is in it, or the verb `escalate` on it; who writes a binding
-all that its role grants, or the verb `bind` on that role. In whose namespace the object is, there
-he must hold it; for cluster-wide objects in the whole cluster.
+The writer of a role must hold all that is in it, or the verb `escalate` on it; the writer of a
+binding all that its role grants, or the verb `bind` on that role. He must hold it in the namespace
+of the object; for cluster-wide objects in the whole cluster.
 
 https://kubernetes.io/docs/reference/access-authn-authz/rbac/#privilege-escalation-prevention-and-bootstrapping
 Words and comparison:

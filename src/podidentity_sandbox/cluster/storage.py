@@ -149,7 +149,8 @@ class Storage:
     def all(self, key: str, namespace: str = "") -> list[Record]:
         """Return the objects of a type, of one namespace or of all, in the order of names."""
         records = self.shelf(key).records
-        return [records[at] for at in sorted(records) if not namespace or at[0] == namespace]
+        wanted = [at for at in records if at[0] == namespace] if namespace else records
+        return [records[at] for at in sorted(wanted)]
 
     def snapshot(self, key: str, revision: int) -> dict[Address, Record]:
         """Return the objects of a type as they were at `revision`; raise 410 when forgotten."""

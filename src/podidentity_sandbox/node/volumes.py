@@ -2,7 +2,7 @@
 
 A pod may write only what belongs to the node: its /run, and the network settings of its
 namespace. Everything else behind a hostPath is the machine of the person who runs the sandbox, so
-it is read-only whatever the spec says; what is not there, and a kubelet would make, is made in a
+it is always read-only; what is not there, and a kubelet would make, is made in a
 place of the node's own.
 """
 

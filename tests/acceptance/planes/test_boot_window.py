@@ -209,11 +209,11 @@ def test_a_new_node_with_the_taint_takes_pods_when_nmi_is_ready_and_nothing_leak
     assert new.leaked(RESTLESS) == before
 
 
-def test_enabled_without_it_nmi_has_no_right_on_nodes_any_more(new: Node) -> None:
+def test_where_it_is_taken_back_nmi_has_no_right_on_nodes_any_more(new: Node) -> None:
     account = "--as=system:serviceaccount:kube-system:podidentity-nmi"
     may = ("kubectl", "auth", "can-i", "patch", "nodes", account)
     assert new.place.run(*may).strip() == "yes"
-    new.place.run("podidentity", "enable")
+    new.place.run("podidentity", "enable", "--forget=startup-taint")
     assert new.place.run("sh", "-c", f"{' '.join(may)} || true").strip() == "no"
 
 

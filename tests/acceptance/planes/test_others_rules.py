@@ -40,7 +40,7 @@ pytestmark = [
     pytest.mark.parametrize("site", Network, indirect=True),
 ]
 
-UNHINDERED, UNDER_LOAD = 10, 200
+UNHINDERED, UNDER_LOAD = 10, 80
 """Requests for a token while nothing of ours is there, and while rules are reloaded."""
 CROWD = 40
 PROBE = ("-l", "app.kubernetes.io/component=probe")

@@ -72,7 +72,7 @@ class Site:
     def enable(self, *flags: str) -> None:
         """Have NMI run with these flags, if it does not yet."""
         if flags != self.flags:
-            self.place.run("podidentity", "enable", *flags)
+            self.place.run("podidentity", "enable", "--forget=nmi-arg", *flags)
             self.flags = flags
 
     def pods(self, *pods: str) -> None:

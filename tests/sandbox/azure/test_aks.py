@@ -101,7 +101,7 @@ async def test_it_has_ended_only_when_nmi_is_ready_on_every_node(aks: Managed) -
     assert aks.direct.made("GET", where)["status"] == "InProgress"
     body = made[0].thaw() | {"status": {"phase": "Running", "conditions": ready}}
     cluster.resources.update(pods, made[0], body, subresource="status")
-    await asyncio.wait_for(work, 10)
+    await asyncio.wait_for(work, 60)
     assert aks.direct.made("GET", where)["status"] == "Succeeded"
 
 

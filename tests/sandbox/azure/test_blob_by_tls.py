@@ -73,7 +73,7 @@ async def token(cloud: Azure, resource: str) -> str:
 
 async def resolved(cloud: Azure) -> str:
     query = dns.message.make_query(NAME, "A")
-    reply = await dns.asyncquery.udp(query, "127.0.0.1", port=cloud.dns_port, timeout=5)
+    reply = await dns.asyncquery.udp(query, "127.0.0.1", port=cloud.dns_port, timeout=60)
     return dns.rcode.to_text(reply.rcode())
 
 

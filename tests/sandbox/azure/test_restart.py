@@ -12,6 +12,7 @@ import pytest
 from podidentity_sandbox.azure.client import AzureError, AzureOperator
 from podidentity_sandbox.azure.journal import FILE
 from podidentity_sandbox.azure.state import Operation
+from podidentity_sandbox.azure.tokens import KeyRing
 from tests.sandbox.azure.conftest import running
 from tests.sandbox.azure.direct import Direct
 
@@ -36,6 +37,26 @@ async def test_a_restarted_azure_has_what_it_had_and_tokens_from_before_hold(fol
         assert found["properties"]["clientId"] == made["clientId"]
         assert (await after.arm("GET", account))["name"] == "shopdata"
         await after.put_secret("shop-kv", "demo", "hush again")
+
+
+def test_a_cloud_has_no_key_before_one_is_asked_for_and_then_keeps_it_first() -> None:
+    ring, kept = KeyRing(), list[tuple[bytes, ...]]()
+    ring.keep = lambda: kept.append(ring.pems)
+    assert ring.pems == ()
+    [key] = ring.keys
+    assert ring.keys == [key]
+    assert kept == [(key.pem,)]
+
+
+def test_a_first_key_that_cannot_be_kept_is_none() -> None:
+    def full() -> None:
+        raise OSError("no space left")
+
+    ring = KeyRing()
+    ring.keep = full
+    with pytest.raises(OSError, match="no space"):
+        assert ring.keys
+    assert ring.pems == ()
 
 
 async def test_what_was_deleted_does_not_come_back(folder: Path) -> None:

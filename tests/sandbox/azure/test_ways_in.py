@@ -17,7 +17,7 @@ from tests.sandbox.azure.conftest import Azure
 
 async def resolve(cloud: Azure, name: str, kind: str = "A") -> tuple[str, list[str]]:
     query = dns.message.make_query(name, kind)
-    reply = await dns.asyncquery.udp(query, "127.0.0.1", port=cloud.dns_port, timeout=5)
+    reply = await dns.asyncquery.udp(query, "127.0.0.1", port=cloud.dns_port, timeout=60)
     found = [str(record) for records in reply.answer for record in records]
     return dns.rcode.to_text(reply.rcode()), found
 

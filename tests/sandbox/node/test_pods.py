@@ -217,17 +217,19 @@ def test_a_program_runs_as_the_user_of_its_spec_where_there_are_users(
 # ---- A full node
 
 
-def test_a_node_holds_110_pods_and_lets_them_go(site: Site) -> None:
+def test_a_node_holds_110_pods_and_lets_them_go(rooted: Site) -> None:
+    """The many are one kind of network's here: ten seconds of a processor are theirs."""
+    site, patience = rooted, 5 * PATIENCE
     names = [f"pod-{number}" for number in range(110)]
     for name in names:
         site.create(pod(name))
-    assert not site.api.wait_for(PODS, names, ready, PATIENCE)
+    assert not site.api.wait_for(PODS, names, ready, patience)
     items = site.api.request("GET", PODS)["items"]
     assert len({item["status"]["podIP"] for item in items}) == 110
     version = site.api.request("GET", PODS)["metadata"]["resourceVersion"]
     site.api.request("DELETE", PODS)
     left = set(names)
-    for kind, item in site.api.watch(PODS, version, PATIENCE):
+    for kind, item in site.api.watch(PODS, version, patience):
         left -= {item["metadata"]["name"]} if kind == "DELETED" else set()
         if not left:
             break

@@ -32,7 +32,7 @@ def order(plan: Plan, operation: str, part: str) -> str:
 
 
 def nodes_ready(plan: Plan) -> bool:
-    return not Api(plan).wait_for("/api/v1/nodes", [n.name for n in plan.nodes], ready, 5)
+    return not Api(plan).wait_for("/api/v1/nodes", [n.name for n in plan.nodes], ready, 60)
 
 
 def test_a_killed_part_is_seen_and_the_others_stay(plan: Plan, place: Place) -> None:

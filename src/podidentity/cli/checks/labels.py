@@ -36,7 +36,7 @@ def unmatched(
     alike: dict[tuple[str, str], list[ObjectRef]] = {}
     for match in matched:
         reason = match.refusals[0].reason if match.refusals and not match.bindings else None
-        if reason in {Reason.NO_BINDING, Reason.MALFORMED_BINDING}:
+        if reason is Reason.NO_BINDING:
             alike.setdefault((match.pod.ref.namespace, match.pod.selector), []).append(
                 match.pod.ref
             )

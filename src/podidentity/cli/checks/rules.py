@@ -20,6 +20,7 @@ from podidentity.core.decision import (
     exception_of,
     ineffective_exception,
     malformed,
+    malformed_binding,
     match,
     not_permitted,
     unusable,
@@ -91,7 +92,8 @@ def _in_order(found: Sequence[Finding]) -> list[Finding]:
 def _malformed(values: Sequence[object]) -> Iterator[Finding]:
     for each in values:
         if isinstance(each, Malformed):
-            yield _refused(each.kind, replace(malformed(each), about=each.ref))
+            is_binding = each.kind == "AzureIdentityBinding"
+            yield _refused(each.kind, malformed_binding(each) if is_binding else malformed(each))
 
 
 def _bound(cluster: WatchedCluster, rules: Rules) -> Iterator[Finding]:

@@ -20,7 +20,12 @@ _TAG = re.compile(r":v?([0-9]+\.[0-9]+(?:\.[0-9]+)?(?:[-.][0-9A-Za-z.-]+)?)(?:@|
 def version_of(workload: Object) -> str:
     """Return the version of a DaemonSet's or Deployment's image; "" if it says none."""
     containers = workload["spec"]["template"]["spec"]["containers"]
-    found = _TAG.search(containers[0].get("image", ""))
+    return version_of_image(containers[0].get("image", ""))
+
+
+def version_of_image(image: str) -> str:
+    """Return the version in an image's tag; "" if it says none."""
+    found = _TAG.search(image)
     return found[1] if found else ""
 
 

@@ -17,12 +17,14 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import msgspec
 
 from podidentity.adapters.path_permissions import Access, PathPermissions
 from podidentity.adapters.server_certificate import ServerCertificate
+from podidentity.build import build
 from podidentity.core.ports import Clock
 from podidentity.nmi.path_watch import PathWatch
 from podidentity.nmi.reporting.debug import Debug, Decided, Watched
@@ -66,15 +68,17 @@ class Probes:
         attestation: str = "kernel",
         warnings: Check = tuple,
         path: Callable[[], Mapping[str, str]] = dict,
+        build: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         """`attestation` is what proves callers; `warnings` does not make the agent unready.
 
-        `path` is what is known of the way from pods to the agent.
+        `path` is what is known of the way from pods to the agent, `build` which build it is.
         """
         self._checks = checks
         self._attestation = attestation
         self._warnings = warnings
         self._path = path
+        self._build = {"build": dict(build)} if build else {}
         self._clock = clock
         self._known: dict[bool, tuple[float, Response]] = {}
         """What was found last, without the path and with it."""
@@ -108,6 +112,7 @@ class Probes:
                 "attestation": self._attestation,
                 "path": self._path(),
                 "warnings": list(self._warnings()),
+                **self._build,
             }
         )
         return Response(HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE, body)
@@ -242,6 +247,7 @@ def endpoints(
         attestation=settings.attestation,
         warnings=parts.warnings,
         path=lambda: _path(parts.path),
+        build=build(),
     )
     made = Endpoints({"probes": Listener(probes, FOR_LOOKS)}, [])
     if settings.prometheus_port:

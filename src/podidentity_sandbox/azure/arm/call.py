@@ -85,7 +85,7 @@ class ArmCall:
     def listed(self, resource: type[R], kind: str) -> list[R]:
         """Return the resources of the path's group or subscription that the caller may read.
 
-        Who has a role at some resource only is shown just that; who has none at all is refused.
+        A caller with a role at one resource alone is shown just that one; without any, refused.
         """
         below = self.group().id if "group" in self.params else self.subscription
         mine, read = self.caller.object_id, f"{kind}/read"

@@ -48,7 +48,7 @@ class Arm:
         return replace(reply, headers={**headers, **reply.headers})
 
     def _answer(self, request: Request, headers: dict[str, str]) -> Reply:
-        """Return the answer, and add to the `headers` that it has whatever it is."""
+        """Return the answer, and add to `headers` those that a refusal has as well."""
         version = request.parameter("api-version")
         if not version:
             message = "The api-version query parameter (?api-version=) is required for all requests"

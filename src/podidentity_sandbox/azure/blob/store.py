@@ -68,7 +68,7 @@ class BlobContainer:
 
 
 class StampSource:
-    """Stamps changes: never twice the same, whatever the clock says."""
+    """Stamps changes: never twice the same, even if the clock stands still or goes back."""
 
     def __init__(self) -> None:
         self._last = 0

@@ -1,4 +1,6 @@
-"""Services: records only. They get an address as on a cluster, and nothing listens on it.
+"""Services: records only. They get an address inside the cluster, and nothing listens on it.
+
+There is no other type than ClusterIP: nothing here has an address outside.
 
 https://kubernetes.io/docs/concepts/services-networking/service/
 Faults are those of ValidateService in pkg/apis/core/validation/validation.go.
@@ -21,7 +23,6 @@ SHAPE = {
         "selector": {"*": str},
         "clusterIP": str,
         "clusterIPs": [str],
-        "externalName": str,
         "sessionAffinity": str,
         "ports": [
             {
@@ -29,7 +30,6 @@ SHAPE = {
                 "port": int,
                 "protocol": str,
                 "targetPort": INT_OR_STRING,
-                "nodePort": int,
             }
         ],
     },
@@ -45,9 +45,7 @@ ENDPOINTS_SHAPE = {
 }
 ADDRESSES = ipaddress.ip_network("10.0.0.0/16")
 """AKS's default service CIDR."""
-_NODE_PORTS = range(30000, 32768)
-_TYPES = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")
-_OPEN = ("NodePort", "LoadBalancer")
+_TYPES = ("ClusterIP",)
 
 
 class ServiceStrategy(Strategy):
@@ -56,34 +54,25 @@ class ServiceStrategy(Strategy):
     def default(self, new: Obj) -> None:
         """Fill in the defaults."""
         spec = new.setdefault("spec", {})
-        kind = spec.setdefault("type", "ClusterIP")
+        spec.setdefault("type", "ClusterIP")
         spec.setdefault("sessionAffinity", "None")
         for port in spec.get("ports", []):
             port.setdefault("protocol", "TCP")
             port.setdefault("targetPort", port.get("port"))
-        if kind != "ExternalName":
-            spec.setdefault("internalTrafficPolicy", "Cluster")
-            spec.setdefault("ipFamilies", ["IPv4"])
-            spec.setdefault("ipFamilyPolicy", "SingleStack")
-        if kind in _OPEN:
-            spec.setdefault("externalTrafficPolicy", "Cluster")
-        if kind == "LoadBalancer":
-            spec.setdefault("allocateLoadBalancerNodePorts", True)
+        spec.setdefault("internalTrafficPolicy", "Cluster")
+        spec.setdefault("ipFamilies", ["IPv4"])
+        spec.setdefault("ipFamilyPolicy", "SingleStack")
 
     def prepare_create(self, new: Obj) -> None:
-        """Give it a status: no load balancer ever comes."""
+        """Give it a status, which nothing ever fills."""
         new["status"] = {"loadBalancer": {}}
 
     def prepare_update(self, new: Obj, old: Obj) -> None:
-        """Keep the addresses that the client leaves out."""
+        """Keep the address that the client leaves out."""
         spec, before = new["spec"], old["spec"]
         for field in ("clusterIP", "clusterIPs"):
             if not spec.get(field) and field in before:
                 spec[field] = before[field]
-        known = {p["port"]: p["nodePort"] for p in before.get("ports", []) if "nodePort" in p}
-        for port in spec.get("ports", []) if spec["type"] in _OPEN else ():
-            if port.get("port") in known:
-                port.setdefault("nodePort", known[port["port"]])
 
     def validate(self, new: Obj, old: Obj | None) -> Sequence[Cause]:
         """Check type, ports and address."""
@@ -91,8 +80,6 @@ class ServiceStrategy(Strategy):
         faults = list(_port_faults(spec))
         if spec["type"] not in _TYPES:
             faults.append(status.unsupported("spec.type", spec["type"], _TYPES))
-        if spec["type"] == "ExternalName" and not spec.get("externalName"):
-            faults.append(status.required("spec.externalName"))
         if old is not None and old["spec"].get("clusterIP") not in (None, spec.get("clusterIP")):
             address = [spec.get("clusterIP")]
             detail = "may not change once set"
@@ -102,7 +89,7 @@ class ServiceStrategy(Strategy):
 
 def _port_faults(spec: Obj) -> Iterator[Cause]:
     ports = spec.get("ports", [])
-    if not ports and spec["type"] != "ExternalName" and spec.get("clusterIP") != "None":
+    if not ports and spec.get("clusterIP") != "None":
         yield status.required("spec.ports")
     seen: set[tuple[int, str]] = set()
     for index, port in enumerate(ports):
@@ -121,18 +108,17 @@ def _port_faults(spec: Obj) -> Iterator[Cause]:
 
 
 class ServiceAddresses:
-    """Gives each new Service an address that no other has, and ports of the nodes."""
+    """Gives each new Service an address that no other has."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
 
     def allocate(self, kind: ResourceType, obj: Obj) -> None:
-        """Fill in the fields that a new Service lacks; raise 422 for a taken or invalid address."""
-        if kind.key != "services" or obj["spec"]["type"] == "ExternalName":
+        """Fill in the address of a new Service; raise 422 for one that is taken."""
+        if kind.key != "services":
             return
         spec = obj["spec"]
-        others = [service.object["spec"] for service in self._storage.all("services")]
-        taken = {other.get("clusterIP") for other in others}
+        taken = {one.object["spec"].get("clusterIP") for one in self._storage.all("services")}
         if not spec.get("clusterIP"):
             hosts = (str(host) for host in ADDRESSES.hosts())
             spec["clusterIP"] = next(host for host in hosts if host not in taken)
@@ -143,8 +129,3 @@ class ServiceAddresses:
             fault = status.invalid("spec.clusterIPs", [spec["clusterIP"]], detail)
             raise status.invalid_object("Service", "", obj["metadata"]["name"], [fault])
         spec["clusterIPs"] = [spec["clusterIP"]]
-        if spec["type"] in _OPEN:
-            used = {port.get("nodePort") for other in others for port in other.get("ports", [])}
-            free = iter(number for number in _NODE_PORTS if number not in used)
-            for port in spec.get("ports", []):
-                port.setdefault("nodePort", next(free))

@@ -205,33 +205,16 @@ DAEMON_SET = (
 )
 
 
-def _external(obj: Obj, _: datetime) -> str:
-    spec = obj.get("spec", {})
-    own = list(spec.get("externalIPs", ()))
-    match spec.get("type"):
-        case "ExternalName":
-            return str(spec.get("externalName", ""))
-        case "LoadBalancer":
-            found = field_of(obj, "status.loadBalancer.ingress")
-            ingress = found if isinstance(found, list) else []
-            given = {each.get("ip") or each.get("hostname") or "" for each in ingress} - {""}
-            return ",".join([*sorted(given), *own]) or "<pending>"
-    return ",".join(own) or NONE
-
-
 def _ports(obj: Obj, _: datetime) -> str:
-    parts = []
-    for port in obj.get("spec", {}).get("ports", ()):
-        node = f":{port['nodePort']}" if port.get("nodePort") else ""
-        parts.append(f"{port.get('port')}{node}/{port.get('protocol', 'TCP')}")
-    return ",".join(parts) or NONE
+    ports = obj.get("spec", {}).get("ports", ())
+    return ",".join(f"{each.get('port')}/{each.get('protocol', 'TCP')}" for each in ports) or NONE
 
 
 SERVICE = (
     NAME,
     text("Type", "spec.type"),
     text("Cluster-IP", "spec.clusterIP", absent=NONE),
-    Column(name="External-IP", cell=_external),
+    Column(name="External-IP", cell=lambda *_: NONE),
     Column(name="Port(s)", cell=_ports),
     AGE,
     Column(name="Selector", wide=True, cell=lambda obj, _: joined(field_of(obj, "spec.selector"))),

@@ -1,0 +1,136 @@
+"""Looks at a whole cluster, group by group of checks, and prints what they find as it is found."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import click
+
+from podidentity.adapters.kube import Kube
+from podidentity.cli import azure_access
+from podidentity.cli.agent_choices import Choices, choices_of_nmi
+from podidentity.cli.checks import bundle as archives
+from podidentity.cli.checks import printing
+from podidentity.cli.checks.findings import Finding, Severity, sentence
+from podidentity.cli.checks.groups import GROUPS, PROBES, Group, perform
+from podidentity.cli.checks.groups_azure import of_azure
+from podidentity.cli.checks.reading import Reading
+from podidentity.cli.connection import ClusterTarget, on_cluster
+from podidentity.cli.output import data
+from podidentity.cli.path_check import PodPath, path_of
+from podidentity.cli.version import facts
+from podidentity.core.authorities import Cloud
+from podidentity.core.resources import ObjectRef
+from podidentity.manifests import NAMESPACE
+
+Found = list[tuple[Group, Finding]]
+"""What is wrong, and which group of checks has found it."""
+
+
+async def before(kube: Kube, agents: str | None, output: str) -> Found:
+    """Return what is found in a cluster before NMI is in it."""
+    choices = Choices(namespace=agents or NAMESPACE)
+    # Its table of all commands' rights is made at the import, which takes 40 ms.
+    from podidentity.cli.checks.groups_before import BEFORE
+
+    return await _look(Reading(kube, choices), output, BEFORE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What somebody wants besides the checks that are always made."""
+
+    bundle: Path | None
+    probes: bool
+    azure: bool
+    cloud: Cloud | None
+    """None: NMI's."""
+
+
+async def after(wanted: Wanted, kube: Kube, agents: str | None, output: str) -> Found:
+    """Return what is found in a cluster, and write an archive if one is wanted."""
+    reading = Reading(kube, await choices_of_nmi(kube, agents))
+    await reading.cluster()  # without the custom resources there is nothing to look at
+    groups = [*GROUPS, PROBES] if wanted.probes else list(GROUPS)
+    bundle = wanted.bundle
+    if bundle is not None:
+        groups = list(map(_without_secrets, groups))
+    found = await _look(reading, output, groups)
+    if wanted.azure:
+        cloud = wanted.cloud or reading.choices.cloud
+        async with AsyncExitStack() as stack:
+            arm = await stack.enter_async_context(azure_access.azure(cloud))
+            graph = azure_access.graph(cloud)
+            if graph is not None:
+                await stack.enter_async_context(graph)
+            found += await _look(reading, output, [of_azure(arm, graph)])
+    if bundle is None:
+        return found
+    choices = reading.choices
+    contents = await archives.collect(kube, choices.namespace, choices.probe_port)
+    contents.data("findings.json", [printing.plain(group.title, each) for group, each in found])
+    contents.data("versions.json", facts())
+    archives.write(bundle, archives.packed(contents))
+    click.echo(f"Wrote {bundle}: {len(contents.files)} files, without secrets.", err=True)
+    for each in contents.missing:
+        click.echo(f"not in it: {each}", err=True)
+    return found
+
+
+def _without_secrets(group: Group) -> Group:
+    return replace(group, checks=tuple(each for each in group.checks if not each.reads_secrets))
+
+
+async def _look(reading: Reading, output: str, groups: Sequence[Group]) -> Found:
+    """Return what all checks find, and print each as it is done if that is for people.
+
+    What is no fault stands among the lines for people; beside data it is on stderr.
+    """
+    found: Found = []
+    for group in groups:
+        if output == "table":
+            click.echo(printing.head(group.title))
+        for each in group.checks:
+            outcome = await perform(each, reading)
+            found += [(group, finding) for finding in outcome.findings]
+            if output == "table":
+                for line in printing.lines(each, outcome, sys.stdout.encoding):
+                    click.echo(line)
+            else:
+                for line in outcome.lines:
+                    click.echo(line, err=True)
+        if output == "table":
+            click.echo()
+    return found
+
+
+def of_pod(
+    target: ClusterTarget, pod: ObjectRef, agents: str | None, output: str
+) -> tuple[str, bool]:
+    """Return where requests from a pod's network arrive, in a format, and whether it is at NMI."""
+    path = on_cluster(target, lambda kube: path_of(kube, pod, agents))
+    told = [] if path.arrived else [lost(path)]
+    arrived = f"Pod {pod} on node {path.node}: {path.text}."
+    people = arrived if path.arrived else printing.shown(told[0])
+    found = [printing.plain("Pods", each) for each in told]
+    return (people if output == "table" else data(found, output)), path.arrived
+
+
+def is_wrong(finding: Finding) -> bool:
+    """Whether a finding is more than a warning; what may not be read is, too."""
+    return finding.severity is not Severity.WARNING
+
+
+def lost(path: PodPath) -> Finding:
+    """Return the finding about a pod whose request did not arrive, or could not be sent."""
+    return Finding(
+        kind="Pod",
+        about=path.pod,
+        reason=path.reason,
+        what=f"On {path.node}: {path.text}.",
+        mend=sentence(path.next_step or "see NMI's log there, container net"),
+    )
