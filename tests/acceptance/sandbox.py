@@ -149,12 +149,14 @@ class Sandbox:
             try:
                 argv = (entry / "cmdline").read_bytes().split(b"\0")
                 cgroup = (entry / "cgroup").read_text()
+                # In ticks since the machine began, proc_pid_stat(5): pids begin anew at some time.
+                started = int((entry / "stat").read_text().rpartition(")")[2].split()[19])
             except OSError:
                 continue  # it has ended meanwhile
             if program.encode() in argv and f"/{Path(self.plan.cgroup_root).name}/" in cgroup:
-                found.append(int(entry.name))
+                found.append((started, int(entry.name)))
         assert found, f"{program} does not run"
-        return sorted(found)
+        return [pid for _, pid in sorted(found)]
 
     async def nmi_ready(self) -> None:
         """Return when the DaemonSet is complete; it is watched."""
