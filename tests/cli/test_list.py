@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -76,7 +77,7 @@ def test_all_pods_are_put_in_order_once_however_many_identities_there_are(
     found = cluster(FakeClock(), *many, *bound, *pods)
     whole, sorts = Index.sorted, 0
 
-    def counted(index: Index[object]) -> object:
+    def counted(index: Index[Any]) -> Any:
         nonlocal sorts
         sorts += 1
         return whole(index)
