@@ -1147,6 +1147,7 @@ def test_a_command_names_the_right_that_it_lacks(case: Case, right: Single, run:
     refuses(case, right, run([each for each in case.rights if each != right]))
 
 
+@pytest.mark.timeout(900)  # two of them are sixty commands, of minutes where all is busy
 @pytest.mark.parametrize("case", BY_STEPS, ids=str)
 def test_enable_names_each_right_that_it_lacks_and_runs_with_those_that_are_printed(
     case: Case, run: Any
