@@ -24,6 +24,7 @@ from tests.deploy.helm import IMAGE, RELEASE, Helm, HelmRefused
 from tests.sandboxes import own
 
 SECONDS = 300
+NMI = "app.kubernetes.io/component=nmi"
 """Longest wait of Helm for pods: CI's machine may be busy."""
 EXCEPTION = "aks-addon-exception"
 UNITS = "/run/podidentity"
@@ -257,6 +258,9 @@ def test_what_stays_after_the_release_goes_by_one_command(release: Release) -> N
     release.put("upgrade", nmi={"extraArgs": ["--on-exit=remove"]})
     assert "podid" in release.place.on_node("nft", "list", "tables")
     release.do("uninstall", wait="watcher", timeout=SECONDS)
+    # Helm waits for the DaemonSet. Its pods answer until nobody is connected any more.
+    gone = ("--for=delete", "pods", "--all-namespaces", "-l", NMI, f"--timeout={SECONDS}s")
+    release.place.run("kubectl", "wait", *gone)
     assert "podid" not in release.place.on_node("nft", "list", "tables")
     assert "2579" not in release.place.on_node("ip", "rule", "list")
     said = release.loop.run(release.place.shell(f"{ASKED} -o /dev/null -w '%{{http_code}}'"))

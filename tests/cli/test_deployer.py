@@ -49,8 +49,10 @@ def test_the_deployer_of_the_acceptance_tests_has_no_right_but_the_printed_ones(
         assigned(world.plan, subject["name"])
     )
     assert (in_group, in_nodes) == ("aad-pod-identity-demo", world.plan.node_group)
-    assert {each.split("/")[1] for each in of_identity} == {"userAssignedIdentities"}
+    roles = {"roleAssignments", "roleDefinitions"}
+    assert {each.split("/")[1] for each in of_identity} == {"userAssignedIdentities", *roles}
     assert {each.split("/")[1] for each in of_machines} == {
         "virtualMachineScaleSets",
         "virtualMachines",
+        *roles,
     }

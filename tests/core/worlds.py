@@ -177,7 +177,12 @@ def worlds(draw: st.DrawFn) -> World:
         if draw(st.booleans()):
             bad = ObjectRef(namespace, "bad")
             world.bad_bindings.append(
-                Malformed(ref=bad, kind="AzureIdentityBinding", why="it is bad")
+                Malformed(
+                    ref=bad,
+                    kind="AzureIdentityBinding",
+                    why="it is bad",
+                    selector=draw(st.sampled_from(("", *SELECTORS))),
+                )
             )
         world.all_exceptions += [
             exception(namespace, f"e{number}", labels, _LISTED[number])

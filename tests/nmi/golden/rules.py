@@ -89,7 +89,10 @@ SITUATIONS: dict[str, Situation] = {
         Reason.MALFORMED_BINDING,
         LONG_AGO,
         Malformed(
-            ref=ObjectRef("shop", "b"), kind="AzureIdentityBinding", why="spec.selector is missing"
+            ref=ObjectRef("shop", "b"),
+            kind="AzureIdentityBinding",
+            why="spec.azureIdentity is missing",
+            selector="orders",
         ),
     ),
     "a malformed identity": _refused(

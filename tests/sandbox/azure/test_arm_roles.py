@@ -145,6 +145,11 @@ def test_a_custom_role_grants_what_it_names_and_nothing_else(
     assert direct.arm("GET", mine.id, principal=who)[0] == 200
     status, answer, _ = direct.arm("DELETE", mine.id, principal=who)
     assert (status, answer["error"]["code"]) == (403, "AuthorizationFailed")
+    refused = direct.arm("DELETE", f"{base}/{role}")[1]["error"]["code"]
+    assert refused == "RoleDefinitionHasAssignments"
+    direct.made("DELETE", path)
+    assert [direct.arm("DELETE", f"{base}/{role}")[0] for _ in range(2)] == [200, 204]
+    assert direct.arm("GET", f"{base}/{role}")[0] == 404
 
 
 def test_a_custom_role_is_assigned_within_its_scopes_alone(

@@ -57,6 +57,7 @@ from tests.sandbox.cluster.test_rights_of_nmi import CUSTOM, SHOP, SYSTEM, asked
 
 ACCOUNT = "podidentity-mic"
 LOCK = ObjectRef("default", "aad-pod-identity-mic")
+LEASES = "leases.coordination.k8s.io"
 OURS = f"/apis/{CUSTOM}/namespaces/shop"
 HOST = Host.parse(
     "/subscriptions/s/resourceGroups/g/providers/Microsoft.Compute/virtualMachineScaleSets/pool"
@@ -79,6 +80,8 @@ class Place:
 
     admin: httpx2.AsyncClient
     kube: Kube
+    answered: set[tuple[str, str]] = field(default_factory=set)
+    """Verbs and resources that MIC was answered about."""
     refused: set[tuple[str, str]] = field(default_factory=set)
 
     async def make(self, path: str, body: Any) -> Any:
@@ -86,10 +89,14 @@ class Place:
         assert answer.status_code == 201, answer.text
         return answer.json()
 
-    async def until(self, holds: Any) -> None:
-        """Return when something holds, or MIC was refused anything."""
-        async with asyncio.timeout(30):
-            while not (holds() or self.refused):  # noqa: ASYNC110 - nothing tells of both
+    async def until(self, holds: Any, *resources: str) -> None:
+        """Return when something holds, or MIC was refused anything, or anything of these."""
+
+        def refused() -> bool:
+            return any(not resources or each in resources for _, each in self.refused)
+
+        async with asyncio.timeout(60):
+            while not (holds() or refused()):  # noqa: ASYNC110 - nothing tells of both
                 await asyncio.sleep(0.01)
 
 
@@ -127,6 +134,7 @@ async def opened(served: Served, without: Single | None) -> AsyncIterator[Place]
         client = served.client(await token_of_mic(place))
 
         async def note(response: httpx2.Response) -> None:
+            place.answered.add(wanted(response.request))
             if response.status_code == httpx2.codes.FORBIDDEN:
                 place.refused.add(wanted(response.request))
 
@@ -195,9 +203,12 @@ async def lead(place: Place) -> None:
     renewals: list[float] = []
     election.follow(renewals.append, lambda: None)
     leading = asyncio.create_task(election.run())
-    await place.until(lambda: len(renewals) > 1)
-    # The watch of the Lease is opened beside it.
-    await asyncio.sleep(0.1)
+
+    def followed() -> bool:
+        return len(renewals) > 1 and ("watch", LEASES) in place.answered
+
+    # Also where something else was refused: a task that ends while it connects leaves that open.
+    await place.until(followed, LEASES, "endpoints")
     leading.cancel()
     await asyncio.gather(leading, return_exceptions=True)
 

@@ -36,6 +36,12 @@ def list_definitions(call: ArmCall) -> Reply:
     return Reply.json({"value": listed})
 
 
+def get_definition(call: ArmCall) -> Reply:
+    """Return a role."""
+    role = role_of(call.params["name"])
+    return Reply.json(_custom(call, _own(call)) if role is None else _definition(call, role))
+
+
 def put_definition(call: ArmCall) -> Reply:
     """Make or change a custom role.
 
@@ -50,6 +56,18 @@ def put_definition(call: ArmCall) -> Reply:
             raise ArmError(409, "RoleDefinitionWithSameNameExists", message)
     call.world.put(asked)
     return Reply.json(_custom(call, asked), status=201)
+
+
+def delete_definition(call: ArmCall) -> Reply:
+    """Take a custom role away."""
+    found = call.world.find(RoleDefinition, _definition_id(call, call.params["name"].lower()))
+    if found is None:
+        return Reply(status=204)
+    if any(each.role_id == found.role.id for each in call.world.all(RoleAssignment)):
+        message = "There are existing role assignments that reference the role."
+        raise ArmError(400, "RoleDefinitionHasAssignments", message)
+    call.world.remove(found.id)
+    return Reply.json(_custom(call, found))
 
 
 def list_assignments(call: ArmCall) -> Reply:
@@ -165,6 +183,14 @@ def _asked_role(call: ArmCall) -> RoleDefinition:
     )
     where = tuple(map(str, scopes))
     return RoleDefinition(id=_definition_id(call, name), role=role, scopes=where)
+
+
+def _own(call: ArmCall) -> RoleDefinition:
+    found = call.world.find(RoleDefinition, _definition_id(call, call.params["name"].lower()))
+    if found is None:
+        message = f"The specified role definition with ID '{call.params['name']}' does not exist."
+        raise ArmError(404, "RoleDefinitionDoesNotExist", message)
+    return found
 
 
 def _scope(call: ArmCall) -> str:

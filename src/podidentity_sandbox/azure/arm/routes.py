@@ -179,11 +179,18 @@ ROUTES = (
         "Microsoft.Authorization/roleDefinitions/read",
         assignments.list_definitions,
     ),
-    _route(
-        "PUT",
-        f"{_AUTHORIZATION}/roledefinitions{_NAME}",
-        "Microsoft.Authorization/roleDefinitions/write",
-        assignments.put_definition,
+    *(
+        _route(
+            method,
+            f"{_AUTHORIZATION}/roledefinitions{_NAME}",
+            f"Microsoft.Authorization/roleDefinitions/{action}",
+            handler,
+        )
+        for method, action, handler in (
+            ("GET", "read", assignments.get_definition),
+            ("PUT", "write", assignments.put_definition),
+            ("DELETE", "delete", assignments.delete_definition),
+        )
     ),
     _route(
         "GET", f"{_AUTHORIZATION}/roleassignments", f"{_ROLES}/read", assignments.list_assignments
