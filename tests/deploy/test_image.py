@@ -299,7 +299,7 @@ def test_the_command_of_both_architectures_was_run(archive: Archive) -> None:
 
 
 def test_it_names_its_commit_and_its_build(run: Run, image: Opened) -> None:
-    found = json.loads(run("podidentity", "version", "-o", "json"))
+    found = json.loads(run("podidentity", "version", "--client", "-o", "json"))
     assert found["commit"] == image.config["config"]["Labels"]["org.opencontainers.image.revision"]
     assert found["build"] == "of a test"
 
