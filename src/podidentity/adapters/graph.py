@@ -1,6 +1,6 @@
 """Microsoft Graph, for `check --azure`: applications and their principals, which are read only.
 
-Whoever asks needs a right of the directory to read applications, which no role of Azure gives.
+It takes a right of the directory to read applications, which no role of Azure gives.
 
 https://learn.microsoft.com/graph/use-the-api
 """
@@ -26,16 +26,14 @@ class Login(Protocol):
 class Graph:
     """Graph of one cloud, as one user: one request a question. An async context manager."""
 
-    def __init__(
-        self, login: Login, *, url: str, transport: httpx2.AsyncBaseTransport | None = None
-    ) -> None:
-        """`url`: where it is, and the audience of its tokens."""
+    def __init__(self, login: Login, *, url: str, transport: httpx2.AsyncBaseTransport) -> None:
+        """`url`: where it is, and the audience of its tokens; `transport`: the way there."""
         self._login = login
         self._scope = f"{url}/.default"
         self._client = httpx2.AsyncClient(
             base_url=url,
             timeout=httpx2.Timeout(60, connect=10),
-            trust_env=True,
+            trust_env=False,
             transport=transport,
         )
 

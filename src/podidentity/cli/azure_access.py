@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     import httpx2
 
     from podidentity.adapters.arm import Arm
+    from podidentity.adapters.azure_login import AzureLogin
     from podidentity.adapters.graph import Graph
     from podidentity.adapters.kube import Kube
 
@@ -52,8 +53,8 @@ _ACTION = re.compile(r"perform action '([^']+)' on the linked scope|perform acti
 def azure(cloud: Cloud | None, longest: float | None = None) -> Arm:
     """Return a connection to Azure as the person at the shell; raise CommandError.
 
-    It waits for an operation `longest` seconds, or as long as any takes.
-    `cloud` is None if NMI runs in an Azure Stack Hub, which only a file on its nodes describes.
+    It waits for an operation `longest` seconds, or as long as any takes. `cloud` is
+    None if NMI runs in an Azure Stack Hub, which only a file on its nodes describes.
     """
     if cloud is None or not cloud.resource_manager:
         raise CommandError(
@@ -61,14 +62,9 @@ def azure(cloud: Cloud | None, longest: float | None = None) -> Arm:
             f"Give --cloud={STACK} and --azure-environment-file, with resourceManagerEndpoint.",
         )
     from podidentity.adapters.arm import Arm  # the HTTP client, which help must not load
-    from podidentity.adapters.azure_login import AzureLogin
     from podidentity.adapters.clock import SystemClock
 
-    # azure-identity has variables of its own for that; the one that all else obeys will do.
-    other = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
-    trusted = None if other else os.environ.get("SSL_CERT_FILE")
-    login = AzureLogin(authority=authority_of(cloud), trusted=trusted)
-    made = Arm(login, SystemClock(), cloud=cloud, transport=by_https())
+    made = Arm(_login(cloud), SystemClock(), cloud=cloud, transport=by_https())
     if longest is not None:
         made.longest = longest
     return made
@@ -95,10 +91,18 @@ def graph(cloud: Cloud | None) -> Graph | None:
     """Return a connection to Microsoft Graph as the person at the shell; None if there is none."""
     if cloud is None or not cloud.graph:
         return None
-    from podidentity.adapters.azure_login import AzureLogin
     from podidentity.adapters.graph import Graph
 
-    return Graph(AzureLogin(authority=authority_of(cloud)), url=cloud.graph)
+    return Graph(_login(cloud), url=cloud.graph, transport=by_https())
+
+
+def _login(cloud: Cloud) -> AzureLogin:
+    from podidentity.adapters.azure_login import AzureLogin
+
+    # azure-identity has variables of its own for that; the one that all else obeys will do.
+    other = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
+    trusted = None if other else os.environ.get("SSL_CERT_FILE")
+    return AzureLogin(authority=authority_of(cloud), trusted=trusted)
 
 
 def authority_of(cloud: Cloud) -> str | None:
