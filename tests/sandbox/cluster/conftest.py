@@ -20,6 +20,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from podidentity.client_connections import ClientConnections
 from podidentity_sandbox.cluster.cluster import Cluster
 from podidentity_sandbox.cluster.main import make_cluster, serve
 from podidentity_sandbox.plan import NodePlan, Plan
@@ -37,10 +38,16 @@ class Served:
     url: str
     tls: ssl.SSLContext
 
-    def client(self, token: str = ADMIN) -> httpx2.AsyncClient:
+    def client(self, token: str = ADMIN, *, of_program: bool = False) -> httpx2.AsyncClient:
+        """Return a client, which is connected as NMI and MIC are if it is `of_program`."""
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         return httpx2.AsyncClient(
-            base_url=self.url, headers=headers, verify=self.tls, trust_env=False, timeout=20
+            base_url=self.url,
+            headers=headers,
+            verify=self.tls,
+            trust_env=False,
+            timeout=20,
+            transport=ClientConnections(self.url, self.tls) if of_program else None,
         )
 
 

@@ -131,7 +131,7 @@ async def opened(served: Served, without: Single | None) -> AsyncIterator[Place]
         for each in manifests.mic():
             await put(place, each, without)
         await some(place, "one")
-        client = served.client(await token_of_mic(place))
+        client = served.client(await token_of_mic(place), of_program=True)
 
         async def note(response: httpx2.Response) -> None:
             place.answered.add(wanted(response.request))
@@ -207,7 +207,7 @@ async def lead(place: Place) -> None:
     def followed() -> bool:
         return len(renewals) > 1 and ("watch", LEASES) in place.answered
 
-    # Also where something else was refused: a task that ends while it connects leaves that open.
+    # Also where something else was refused.
     await place.until(followed, LEASES, "endpoints")
     leading.cancel()
     await asyncio.gather(leading, return_exceptions=True)

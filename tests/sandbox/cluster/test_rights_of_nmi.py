@@ -147,7 +147,7 @@ async def opened(
         ref = ObjectRef("shop", "app")
         place.pod = Pod(ref=ref, uid=made["metadata"]["uid"], service_account="default")
         place.token = await token_of_nmi(place)
-        failed, client = place.refused, served.client(place.token)
+        failed, client = place.refused, served.client(place.token, of_program=True)
 
         async def note(request: httpx2.Request) -> None:
             method = "WATCH" if request.url.params.get("watch") else request.method
