@@ -210,6 +210,9 @@ class Scenario:
 
         The node's IMDS has just looked at its identities, and goes on without the new one.
         """
+        # Before, because `add` grants last: who asks between binding and grant is refused for good.
+        granted = ("--namespace", "default", "--identity", self.runs.identities["late"]["clientId"])
+        await asyncio.to_thread(self.place.run, "podidentity", "grant", *granted)
         asking = asyncio.create_task(self.runs.outcomes("late", "late"))
         await self._refused("late")
         self.directory.azure.weather(f"identities={IMDS_CACHE}")
