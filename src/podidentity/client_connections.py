@@ -28,8 +28,6 @@ IDLE = 5.0
 """Seconds after which a connection that nobody uses is closed: before the server does that."""
 _MOST_KEPT = 1 << 18
 """Bytes of an answer that nobody has taken yet from which on no more are read."""
-_HAPPY_EYEBALLS = 0.25
-"""Seconds until the next address is tried too (RFC 8305)."""
 _FINAL = 200
 _FRAMES = (b"content-length", b"transfer-encoding")
 
@@ -118,12 +116,13 @@ class ClientConnections(httpx2.AsyncBaseTransport):
         _, host, port = self._origin
         try:
             async with asyncio.timeout(seconds):
+                # One address after the other: asyncio's race of several (happy_eyeballs_delay)
+                # leaves the winner open where it is cancelled at that moment.
                 _, connection = await asyncio.get_running_loop().create_connection(
                     partial(_Connection, self._lost),
                     host,
                     port or (80 if self._tls is None else 443),
                     ssl=self._tls,
-                    happy_eyeballs_delay=_HAPPY_EYEBALLS,
                 )
         except TimeoutError as error:
             raise httpx2.ConnectTimeout("") from error

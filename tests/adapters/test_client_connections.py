@@ -41,6 +41,14 @@ async def one_asked(server: Script) -> None:
         await asyncio.sleep(0)
 
 
+def sockets_to(server: Script) -> list[str]:
+    """Return the local addresses of the connections to the server that are open."""
+    port = f":{httpx2.URL(server.url).port:04X}"
+    lines = [each.split() for each in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    established = "01"
+    return [each[1] for each in lines if each[2].endswith(port) and each[3] == established]
+
+
 def ports(server: Script) -> list[int]:
     """Return the client's port of each request: the same one is the same connection."""
     return [each.writer.get_extra_info("peername")[1] for each in server.asked]
@@ -92,6 +100,20 @@ async def test_who_waits_too_long_for_a_connection_has_sent_nothing() -> None:
         first.cancel()
         await asyncio.wait([first])
         assert [each.path for each in server.asked] == ["/a"]
+
+
+@pytest.mark.parametrize("turns", range(12))
+async def test_a_request_that_is_given_up_while_it_connects_leaves_nothing_open(turns: int) -> None:
+    """Whichever turn of the event loop that is in; the last ones have sent it already."""
+    async with scripted(hangs) as server, connected(server, most=1) as (client, _):
+        asking = asyncio.create_task(client.get("/a"))
+        for _turn in range(turns):
+            await asyncio.sleep(0)
+        asking.cancel()
+        await asyncio.wait([asking])
+        for _turn in range(3):  # a transport is closed in the next one
+            await asyncio.sleep(0)
+        assert sockets_to(server) == []
 
 
 async def test_a_request_that_is_given_up_closes_its_connection_and_leaves_its_place() -> None:

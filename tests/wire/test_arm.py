@@ -8,7 +8,7 @@ import pytest
 from podidentity.core.hosts import HostIdentities
 from podidentity.core.resources import ResourceId
 from podidentity.wire import arm
-from podidentity.wire.arm import ArmError, Permission
+from podidentity.wire.arm import ArmError, RolePermission
 
 ID = (
     "/subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/Group.(1)/providers/"
@@ -202,13 +202,13 @@ def test_throttling_is_no_conflict_though_compute_gives_it_the_same_code() -> No
     assert arm.parse_error(body, 409).conflict
 
 
-OF_OPERATOR = Permission(
+OF_OPERATOR = RolePermission(
     actions=(
         "Microsoft.ManagedIdentity/userAssignedIdentities/*/read",
         "Microsoft.ManagedIdentity/userAssignedIdentities/*/assign/action",
     )
 )
-OF_CONTRIBUTOR = Permission(actions=("*",), not_actions=("Microsoft.Authorization/*/Write",))
+OF_CONTRIBUTOR = RolePermission(actions=("*",), not_actions=("Microsoft.Authorization/*/Write",))
 
 
 @pytest.mark.parametrize(
@@ -222,14 +222,14 @@ OF_CONTRIBUTOR = Permission(actions=("*",), not_actions=("Microsoft.Authorizatio
         (OF_CONTRIBUTOR, "Microsoft.Authorization/roleAssignments/write", False),
         (OF_CONTRIBUTOR, "Microsoft.Authorization/roleAssignments/read", True),
         (
-            Permission(actions=("Microsoft.Compute/virtual.achines/read",)),
+            RolePermission(actions=("Microsoft.Compute/virtual.achines/read",)),
             "Microsoft.Compute/virtualMachines/read",
             False,
         ),
-        (Permission(actions=()), "Microsoft.Compute/virtualMachines/read", False),
+        (RolePermission(actions=()), "Microsoft.Compute/virtualMachines/read", False),
     ],
 )
 def test_a_role_allows_what_its_actions_match_and_its_exceptions_do_not(
-    permission: Permission, action: str, allowed: bool
+    permission: RolePermission, action: str, allowed: bool
 ) -> None:
     assert permission.allows(action) is allowed

@@ -11,13 +11,13 @@ import logging
 from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
 from types import MappingProxyType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import httpx2
 
 from podidentity.core.authorities import PUBLIC, Cloud
 from podidentity.core.hosts import Host, HostChange, HostIdentities
-from podidentity.core.ports import Clock
+from podidentity.core.ports import Clock, Login
 from podidentity.core.resources import ResourceId
 from podidentity.wire import arm
 from podidentity.wire.arm import ArmError, ManagedIdentity
@@ -37,13 +37,6 @@ _log = logging.getLogger(__name__)
 
 Progress = Callable[[float], None]
 """Called with the seconds since an operation began, after each poll that finds it running."""
-
-
-class Login(Protocol):
-    """The signed-in user."""
-
-    async def token(self, scope: str) -> str:
-        """Return an access token for `scope`; raise ArmError."""
 
 
 class _Endpoint:
@@ -164,7 +157,7 @@ class Arm(_Endpoint):
             url = self._own(following)
         return found
 
-    async def role(self, scope: str, role: str) -> tuple[arm.Permission, ...]:
+    async def role(self, scope: str, role: str) -> tuple[arm.RolePermission, ...]:
         """Return what a role of that id grants, as it is seen at a scope; raise ArmError."""
         place = f"{scope}/providers/Microsoft.Authorization/roleDefinitions/{role}"
         response = await self._ask("GET", self._url(place, arm.AUTHORIZATION_API))

@@ -7,20 +7,14 @@ https://learn.microsoft.com/graph/use-the-api
 
 from __future__ import annotations
 
-from typing import Protocol, Self
+from typing import Self
 
 import httpx2
 
+from podidentity.core.ports import Login
 from podidentity.core.resources import ClientId
 from podidentity.wire import arm
 from podidentity.wire.arm import ArmError, FederatedCredential
-
-
-class Login(Protocol):
-    """The signed-in user."""
-
-    async def token(self, scope: str) -> str:
-        """Return an access token for `scope`; raise ArmError."""
 
 
 class Graph:

@@ -91,7 +91,7 @@ def check(
         ctx.exit(0 if arrived else 1)
     if bundle is not None:
         archives.refuse_existing(bundle)
-    wanted = looking.Wanted(bundle=bundle, probes=probes, azure=ask, cloud=cloud)
+    wanted = looking.MoreChecks(bundle=bundle, probes=probes, azure=ask, cloud=cloud)
     found = on_cluster(
         target,
         lambda kube: (

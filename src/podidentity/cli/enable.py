@@ -297,7 +297,7 @@ def enable(
         wait=wait,
         seconds=timeout,
     )
-    # What is wrong by itself is said before anybody asks a cluster.
+    # Faults of the options themselves are told before the cluster is asked.
     alone = wanted(Told().and_now(now))
     if dry_run:
         click.echo(documents(list(map(without_none, _without_cluster(alone))), output))
@@ -315,7 +315,7 @@ def _wanted(
     wait: bool,
     seconds: float,
 ) -> _Wanted:
-    """Return what is wanted of `enable` by all that it was told; raise CommandError."""
+    """Return the settings of all options, given now or kept; raise CommandError."""
     choices = choices_of_flags(told.flags)
     options = told.options
     profile = Profile(options.get("profile", Profile.STANDARD))

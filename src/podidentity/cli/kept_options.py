@@ -73,7 +73,7 @@ class Told:
         return Told(options=options, flags=tuple(word for words in kept for word in words))
 
     def and_now(self, now: Told) -> Told:
-        """Return all of it, and what `enable` is told `now`: a later flag of NMI wins."""
+        """Return these options with those given `now`; of NMI's flags the later one wins."""
         return Told(options={**self.options, **now.options}, flags=(*self.flags, *now.given_flags))
 
     @property

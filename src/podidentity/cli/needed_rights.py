@@ -590,7 +590,7 @@ def _machines(verbs: str, *parts: str) -> Iterator[AzureAction]:
 
 
 def _authorization(*parts: str) -> Iterator[AzureAction]:
-    """Yield what it takes to see which roles somebody has at a resource, and what they allow."""
+    """Yield the actions that read role assignments and role definitions of a resource."""
     for scope in AzureScope:
         for each in ("roleAssignments", "roleDefinitions"):
             action = f"Microsoft.Authorization/{each}/read"

@@ -98,8 +98,8 @@ def table(
 ) -> str:
     """Return rows in columns, as kubectl prints them.
 
-    The last column is wrapped so that lines have at most `width` columns; 0: they are as long as
-    they are. `paint` colours a cell of the others, of which it gets the text.
+    The last column is wrapped so that lines have at most `width` columns; 0: no line is wrapped.
+    `paint` gets the text of each cell of the other columns, and returns it coloured.
     """
     lines = [tuple(head), *map(tuple, rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head) - 1)]

@@ -106,7 +106,7 @@ def _places(programs: Sequence[RunningProgram]) -> str:
 def version(ctx: click.Context, /, *, target: ClusterTarget, client: bool, output: str) -> None:
     """Print the version, commit and build of this program, and of NMI and MIC in the cluster.
 
-    Exit code 1 if the cluster cannot be asked; what is known of this program is printed first.
+    Exit code 1 if the cluster cannot be asked; the version of this program is printed first.
     """
     own = facts()
     if client:

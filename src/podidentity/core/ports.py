@@ -121,6 +121,13 @@ class TokenIssuer(Protocol):
         """Return a new token for the audience `resource`; raise a TokenUnavailable."""
 
 
+class Login(Protocol):
+    """Somebody who is signed in to Azure: a person at a shell, or MIC."""
+
+    async def token(self, scope: str) -> str:
+        """Return an access token for `scope`; raise wire.arm.ArmError with the next step."""
+
+
 class TokenSource(Protocol):
     """The token cache, as the services see it."""
 

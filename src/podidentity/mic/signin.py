@@ -178,7 +178,7 @@ class Issuer(Protocol):
 
 
 class SignIn:
-    """MIC's tokens for Azure Resource Manager; an adapters.arm.Login."""
+    """MIC's tokens for Azure Resource Manager; a core.ports.Login."""
 
     def __init__(
         self,

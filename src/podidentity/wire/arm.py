@@ -90,7 +90,7 @@ class FederatedCredential:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Permission:
+class RolePermission:
     """A part of a role: actions that it grants, but for those that it takes out; with wildcards.
 
     https://learn.microsoft.com/azure/role-based-access-control/role-definitions
@@ -332,14 +332,14 @@ def parse_assignments(body: bytes) -> tuple[list[str], str]:
     return roles, found.next_link or ""
 
 
-def parse_role(body: bytes) -> tuple[Permission, ...]:
+def parse_role(body: bytes) -> tuple[RolePermission, ...]:
     """Return what a role grants; raise ArmError.
 
     https://learn.microsoft.com/rest/api/authorization/role-definitions/get
     """
     found = _decoded(body, _Role, "a role")
     return tuple(
-        Permission(actions=tuple(each.actions), not_actions=tuple(each.not_actions))
+        RolePermission(actions=tuple(each.actions), not_actions=tuple(each.not_actions))
         for each in found.properties.permissions
     )
 

@@ -261,10 +261,6 @@ async def write(place: Place, watches: ControllerWatches) -> None:
 
 RIGHTS: Sequence[Single] = of_roles(manifests.mic())
 
-# On a busy machine a connection stays open where a task of MIC is cancelled while it connects.
-# Which library leaves it is not known; Python closes it, and would say so in a later test.
-pytestmark = pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
-
 
 async def test_nothing_that_mic_does_is_refused(served: Served) -> None:
     async with opened(served, None) as place:

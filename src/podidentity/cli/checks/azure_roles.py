@@ -18,7 +18,7 @@ from podidentity.cli.chain import is_assigned
 from podidentity.cli.checks.findings import CheckReason, Finding
 from podidentity.core.hosts import Host
 from podidentity.core.resources import AzureIdentity, ObjectRef, ResourceId
-from podidentity.wire.arm import Permission
+from podidentity.wire.arm import RolePermission
 
 _MACHINES = "Microsoft.Compute/{kind}/{verb}"
 
@@ -78,7 +78,7 @@ def _machine(host: Host) -> NeededRole:
 
 
 def lacking(
-    mic: ObjectRef, principal: MicPrincipal, need: NeededRole, held: Sequence[Permission]
+    mic: ObjectRef, principal: MicPrincipal, need: NeededRole, held: Sequence[RolePermission]
 ) -> Iterator[Finding]:
     """Yield which of the actions the permissions that MIC has at the resource do not grant."""
     missing = [each for each in need.actions if not any(one.allows(each) for one in held)]

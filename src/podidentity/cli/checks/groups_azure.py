@@ -23,7 +23,7 @@ from podidentity.cli.objects import Object, find_all
 from podidentity.core.authorities import PUBLIC
 from podidentity.core.hosts import Host, NotAnAzureNode
 from podidentity.core.resources import ClientId, InvalidId, ObjectRef, ResourceId
-from podidentity.wire.arm import ArmError, Permission
+from podidentity.wire.arm import ArmError, RolePermission
 from podidentity.wire.kube import NODES
 
 _ROLES_OF_MIC = "the roles of MIC"
@@ -231,11 +231,11 @@ class _RolesOf:
 
     def __init__(self, arm: Arm) -> None:
         self._arm = arm
-        self._known: dict[str, tuple[Permission, ...]] = {}
+        self._known: dict[str, tuple[RolePermission, ...]] = {}
 
-    async def held(self, scope: str, principal: str) -> list[Permission]:
+    async def held(self, scope: str, principal: str) -> list[RolePermission]:
         """Return the permissions of a principal at a scope; raise ArmError."""
-        held: list[Permission] = []
+        held: list[RolePermission] = []
         for role in await self._arm.roles(scope, principal):
             if role not in self._known:
                 self._known[role] = await self._arm.role(scope, role)

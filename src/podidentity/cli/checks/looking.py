@@ -41,7 +41,7 @@ async def before(kube: Kube, agents: str | None, output: str) -> Found:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class MoreChecks:
     """What somebody wants besides the checks that are always made."""
 
     bundle: Path | None
@@ -51,7 +51,7 @@ class Wanted:
     """None: NMI's."""
 
 
-async def after(wanted: Wanted, kube: Kube, agents: str | None, output: str) -> Found:
+async def after(wanted: MoreChecks, kube: Kube, agents: str | None, output: str) -> Found:
     """Return what is found in a cluster, and write an archive if one is wanted."""
     reading = Reading(kube, await choices_of_nmi(kube, agents))
     await reading.cluster()  # without the custom resources there is nothing to look at
