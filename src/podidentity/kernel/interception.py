@@ -127,7 +127,7 @@ class Interception:
         self._do(self._close_imds, "cannot close IMDS to pods")
 
     def has_listener(self) -> bool:
-        """Whether a program listens where connections are redirected to; True if that is unknown."""
+        """Whether a program listens where connections are led; True if that is unknown."""
         try:
             return sock_diag.has_listener(self._redirect.listener)
         except OSError:
