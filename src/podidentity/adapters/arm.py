@@ -26,7 +26,7 @@ LONGEST_OPERATION = 900.0
 """Timeout of an operation, in seconds, unless somebody names another."""
 
 LONGEST_RETRY_AFTER = 3600.0
-"""Seconds: Azure's limits are of an hour at most, and who was told ten years would wait for ever."""
+"""Seconds: no limit of Azure is longer than an hour, and MIC would wait for years."""
 _LONGEST_PAUSE = 120.0
 _PAUSE = 5.0
 _TRIES = 4
