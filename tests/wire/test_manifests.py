@@ -219,7 +219,8 @@ def test_an_identity_says_by_an_annotation_that_it_is_for_its_namespace(
         ),
         (
             FEDERATED | {"federation": {"audience": 3}},
-            "spec.federation.audience must be at most 600 characters of ASCII",
+            "spec.federation.audience must be at most 600 characters of ASCII "
+            "without spaces, not 3",
         ),
     ],
 )
