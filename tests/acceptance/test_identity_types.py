@@ -227,8 +227,8 @@ def test_behind_a_proxy_entra_alone_is_asked_by_it_and_nothing_is_without_it(
     here: Directory, loop: asyncio.Runner
 ) -> None:
     here.apply(PROXY)
-    found = json.loads(here.place.run("kubectl", "get", "pod", "proxy", "-o", "json"))
-    proxy = f"{found['status']['podIP']}:{PROXY_PORT}"
+    seen = json.loads(here.place.run("kubectl", "get", "pod", "proxy", "-o", "json"))
+    proxy = f"{seen['status']['podIP']}:{PROXY_PORT}"
     url = f"http://{PROXY_LOGIN.replace('@', '%40', 1)}@{proxy}".encode()
     # Nobody is spared by NO_PROXY.
     here.apply(secret("podidentity-proxy", "kube-system", HTTPS_PROXY=url))
@@ -248,8 +248,10 @@ def test_behind_a_proxy_entra_alone_is_asked_by_it_and_nothing_is_without_it(
     status, body = loop.run(here.token(here.client_ids["by-pod"], resource=other))
     assert status == 503, body
     assert f"the proxy {proxy} of HTTPS_PROXY cannot be reached" in body["error_description"]
-    managed = loop.run(here.azure.arm("GET", here.managed))["properties"]["clientId"]
-    assert loop.run(here.token(managed, resource=other))[0] == 200, "IMDS is asked directly"
+    here.apply(pod("managed", label="managed"))
+    own = loop.run(here.azure.arm("GET", here.managed))["properties"]["clientId"]
+    status, body = loop.run(here.token(own, pod="managed"))
+    assert status == 200, ("IMDS is asked directly", body)
     told = here.place.run("kubectl", "logs", "-n", "kube-system", "daemonset/nmi", "-c", "serve")
     assert "login.microsoftonline.com" in told
     assert not any(secret in told + str(body) for secret in ("pass@word", "pass%40word"))
