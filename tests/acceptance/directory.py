@@ -70,9 +70,7 @@ class Directory:
     """Resource id of the identity that is on the node."""
 
     def apply(self, *objects: str) -> None:
-        self.place.run(
-            *("podidentity", "sandbox", "apply", "--wait", "-f", "-"), given="\n---\n".join(objects)
-        )
+        self.place.apply(*objects)
 
     def grant(self, namespace: str, identity: str) -> None:
         """Grant it, and return when the API server counts it: real ones take a moment."""

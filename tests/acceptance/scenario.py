@@ -68,8 +68,7 @@ class Scenario:
         self.place.run(*command, "--identity-resource-id", resource_id)
 
     def apply(self, *objects: str) -> None:
-        command = ("podidentity", "sandbox", "apply", "--wait", "-f", "-")
-        self.place.run(*command, given="\n---\n".join(objects))
+        self.place.apply(*objects)
 
     def delete(self, *what: str) -> None:
         self.place.run("kubectl", "delete", *what)

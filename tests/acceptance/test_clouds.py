@@ -30,8 +30,7 @@ class Town:
         self.place, self.azure, self.loop = place, azure, loop
 
     def apply(self, *objects: str) -> None:
-        given = "\n---\n".join(objects)
-        self.place.run("podidentity", "sandbox", "apply", "--wait", "-f", "-", given=given)
+        self.place.apply(*objects)
 
     def add(self, name: str, *flags: str) -> None:
         self.place.run("podidentity", "add", "--namespace", "default", "--name", name, *flags)

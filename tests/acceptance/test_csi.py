@@ -116,9 +116,6 @@ class Driven(Sandbox):
     def api(self) -> Api:
         return Api(self.plan)
 
-    def apply(self, manifest: str, *options: str) -> str:
-        return self.run("podidentity", "sandbox", "apply", *options, "-f", "-", given=manifest)
-
     def provider(self) -> str:
         """Return the name of the provider's pod."""
         pods = self.api.request("GET", "/api/v1/namespaces/kube-system/pods")["items"]
@@ -158,8 +155,8 @@ def driven() -> Iterator[Driven]:
         loop.run(found.bind())
         found.run("podidentity", "sandbox", "csi", "--rotation-poll-interval", "1s")
         found.apply(CLASS.format(vault=VAULT, tenant=found.plan.tenant_id, secret=SECRET))
-        found.apply(MOUNTING.format(name="mounts", label="bound"), "--wait")
-        found.apply(STRANGER, "--wait", "-n", "kube-system")
+        found.apply(MOUNTING.format(name="mounts", label="bound"))
+        found.apply(STRANGER, namespace="kube-system")
         yield found
 
 
@@ -179,7 +176,7 @@ async def test_a_new_version_in_the_vault_is_in_the_file(driven: Driven) -> None
 
 
 async def test_a_pod_that_is_not_bound_is_told_so_by_an_event(driven: Driven) -> None:
-    driven.apply(MOUNTING.format(name="unbound", label="nothing"))
+    driven.apply(MOUNTING.format(name="unbound", label="nothing"), seconds=None)
     message = await driven.event("unbound", "FailedMount")
     assert message.startswith(
         'MountVolume.SetUp failed for volume "store" : rpc error: code = Unknown desc = failed to '
@@ -250,6 +247,6 @@ async def test_an_application_of_entra_reads_the_vault_before_its_pod_runs(
     own_class = CLASS.format(vault=vault, tenant=driven.plan.tenant_id, secret=SECRET)
     driven.apply(own_class.replace("name: store", f"name: {vault}"))
     mounting = MOUNTING.format(name=vault, label=kind)
-    given = ("--wait", "--timeout=150")  # Entra takes its time to know a credential
-    driven.apply(mounting.replace("Class: store", f"Class: {vault}"), *given)
+    # Entra takes its time to know a credential.
+    driven.apply(mounting.replace("Class: store", f"Class: {vault}"), seconds=150)
     assert await driven.inside(vault, f"cat {FILE}") == f"read by {kind}"

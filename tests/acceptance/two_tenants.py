@@ -41,8 +41,7 @@ class TwoTenants:
     kubelet: Identity = field(init=False)
 
     def apply(self, *objects: str) -> None:
-        given = "\n---\n".join(objects)
-        self.place.run("podidentity", "sandbox", "apply", "--wait", "-f", "-", given=given)
+        self.place.apply(*objects)
 
     def ask(self, pod: str, namespace: str = "tenant", **query: str) -> tuple[int, dict[str, Any]]:
         more = "".join(f"&{name}={value}" for name, value in query.items())

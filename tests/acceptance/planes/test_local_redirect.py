@@ -142,7 +142,7 @@ def test_check_says_by_what_requests_come(site: Site) -> None:
 
 def test_a_pod_that_connects_to_nmi_itself_gets_its_own_tokens_and_nobody_elses(site: Site) -> None:
     assert site.ask(to=f"{site.node}:2579") == (SERVED, 0)
-    site.place.run("podidentity", "sandbox", "apply", "--wait", "-f", "-", given=THIEF)
+    site.place.apply(THIEF)
     for to in (f"{site.node}:2579", "169.254.169.254"):
         assert site.ask("thief", to=to) == (["400"] * TIMES, 0), "it has no identity"
     victim = json.loads(site.place.run("kubectl", "get", "pod", "app", "-o", "json"))

@@ -26,6 +26,7 @@ from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.node.client import execute
 from podidentity_sandbox.plan import Network
 from podidentity_sandbox.weather import CALM
+from podidentity_sandbox.world.api import Api
 from tests.acceptance.directory import manifest, pod
 from tests.acceptance.planes.vm import Guest, machine
 from tests.acceptance.sandbox import ASK, Sandbox, opened
@@ -76,13 +77,10 @@ class Site:
             self.flags = flags
 
     def pods(self, *pods: str) -> None:
-        given = "\n---\n".join(pods)
-        self.place.run("podidentity", "sandbox", "apply", "--wait", "-f", "-", given=given)
+        self.place.apply(*pods)
 
     def get(self, name: str, namespace: str = "default") -> dict[str, Any]:
-        get = ("podidentity", "sandbox", "get", "pod", name, "-n", namespace, "-o", "json")
-        found: dict[str, Any] = json.loads(self.place.run(*get))
-        return found
+        return Api(self.place.plan).request("GET", f"/api/v1/namespaces/{namespace}/pods/{name}")
 
     def address(self, name: str, namespace: str = "default") -> str:
         return str(self.get(name, namespace)["status"]["podIP"])
