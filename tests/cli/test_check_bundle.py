@@ -261,7 +261,7 @@ class Forged(Planted):
             httpx2.Response(
                 500, json={"kind": "Status", "message": f"\x1b[2J\nBearer {JWT}", "code": 500}
             ),
-            "?[2J?[redacted]",
+            "?[2J?Bearer [redacted]",
         ),
     ],
     ids=["401", "403", "404", "429", "503", "302", "endless", "what a terminal obeys"],
