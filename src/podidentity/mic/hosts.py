@@ -370,7 +370,10 @@ class HostWork:
         self, now: float, seen: HostIdentities, wanted: Mapping[str, Wanted]
     ) -> Action | None:
         """Return the next call on the way to what is wanted."""
-        book = self._book.resolved(seen, now, ended=self._ended, landed=self._landed)
+        # By the time of the read: what came since then is not in it.
+        book = self._book.resolved(
+            seen, self._known.read_at, ended=self._ended, landed=self._landed
+        )
         planned = self._plan(now, seen, book, wanted)
         barred = now < self._barred_until or self._around.paused(self.host)
         if planned.empty or barred:
@@ -471,11 +474,11 @@ class HostWork:
         ]
         times += [why.until for each, why in self.refused.items() if each in wanted]
         unresolved = (*book.attaching.values(), *book.detaching.values())
-        if unresolved:
-            end = min(each.since for each in unresolved) + LONGEST_CHANGE
-            if now >= end:
+        ends = [each.since + LONGEST_CHANGE for each in unresolved]
+        if ends := [each for each in ends if each > self._known.read_at]:
+            if now >= min(ends):
                 return self._read(now)
-            times.append(end)
+            times.append(min(ends))
         if self._known.idle_since is not None:
             times.append(self._known.idle_since + IDLE)
         if future := [each for each in times if each > now]:
