@@ -585,6 +585,26 @@ def test_an_identity_that_was_refused_and_is_there_after_all_is_forgiven() -> No
     assert course.news() == {1}
 
 
+def test_a_refusal_to_detach_ends_when_it_is_detached() -> None:
+    course = Course(ledger=book([1]), there=seen(1))
+    course.next()
+    for at in (GRACE, GRACE + QUIET + 5):
+        course.next(at)
+        course.step(seen(1), at + QUIET)
+        course.step(NOTHING_USED)
+        if at == GRACE:
+            course.written()
+            course.fail(Fault.BAD_IDENTITIES, bad=(IDS[1],))
+            assert course.news() == {1}
+            assert course.work.refusal(IDS[1]) is not None
+            course.written()
+            assert course.due() == course.now + 5
+    course.written()
+    assert isinstance(course.step(Accepted()), PatchHost)
+    assert course.news() == {1}
+    assert course.work.refusal(IDS[1]) is None
+
+
 @pytest.mark.parametrize(
     ("kind", "again"), [(Fault.DENIED, [3600, 3600]), (Fault.FORBIDDEN, [30, 60, 90])]
 )
@@ -724,6 +744,7 @@ def test_a_change_is_waited_for_until_it_takes_too_long() -> None:
     assert course.busy()
     course.step(Progress(done=False), course.due())
     assert not course.busy()
+    assert course.next() == ReadHost(HOST)
 
 
 def test_a_change_whose_answer_was_lost_stays_noted_until_it_cannot_come_any_more() -> None:
@@ -977,6 +998,26 @@ def test_a_host_without_nodes_is_forgotten_unless_something_is_to_be_remembered(
     course = Course(ledger=ledger, there=seen(1))
     course.around.want, course.around.nodes = {*wanted}, nodes
     assert course.work.droppable(0.0) is droppable
+
+
+@pytest.mark.parametrize("ledger", [None, book()])
+def test_a_host_that_is_gone_is_forgotten_though_it_is_wanted_but_not_its_ledger(
+    ledger: Ledger | None,
+) -> None:
+    course = Course(1, ledger=ledger)
+    course.fail(Fault.NOT_FOUND)
+    assert not course.work.droppable(0.0)
+    course.around.nodes = False
+    assert course.work.droppable(0.0) is (ledger is None)
+
+
+def test_a_host_without_a_ledger_is_forgotten_though_it_was_to_be_read() -> None:
+    course = Course(1, there=seen())
+    course.around.want.clear()
+    course.work.look_again()
+    assert not course.work.droppable(0.0)
+    course.around.nodes = False
+    assert course.work.droppable(0.0)
 
 
 def test_a_host_that_is_busy_or_has_an_unread_ledger_is_not_forgotten() -> None:

@@ -472,7 +472,7 @@ class HostWork:
             max(since + self._grace, self._held.get(each, -inf))
             for each, since in self._unused.items()
         ]
-        times += [why.until for each, why in self.refused.items() if each in wanted]
+        times += [why.until for why in self.refused.values()]
         unresolved = (*book.attaching.values(), *book.detaching.values())
         ends = [each.since + LONGEST_CHANGE for each in unresolved]
         if ends := [each for each in ends if each > self._known.read_at]:
