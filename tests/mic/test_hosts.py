@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -104,8 +105,8 @@ class Around:
         self.asked.append(kind)
         return self.admits
 
-    def closed(self, _: Host, __: Kind, ___: float) -> bool:
-        return self.shut
+    def closed(self, _: Host, kind: Kind, __: float) -> bool:
+        return self.shut and kind == "write"
 
     def leave(self, _: Host, kind: Kind) -> None:
         self.left.append(kind)
@@ -210,12 +211,23 @@ def test_an_identity_is_attached_call_by_call_and_the_ledger_is_written_before_a
     assert course.due() == QUIET + 10
     assert course.status() is Status.ABSENT
     course.step(Progress(done=True), QUIET + 10)
-    assert course.status() is Status.PROVED
+    assert [course.status(each) for each in (1, 2)] == [Status.PROVED] * 2
     assert not course.busy()
     assert course.next() == WriteLedger(book([1], since=QUIET), "7")
     course.take(StoredLedger(book([1], since=QUIET), "8"))
     assert course.due() is None
     assert course.around.asked == ["read", "write", "poll", "poll"]
+
+
+def test_a_poll_waits_for_its_turn() -> None:
+    course = Course(1, there=seen())
+    course.sent()
+    course.take(Accepted("op"))
+    course.around.admits = False
+    assert course.next(course.now + 1) is None
+    assert course.around.asked[-1] == "poll"
+    course.around.admits = True
+    assert course.next() == PollOperation(HOST, "op")
 
 
 def test_a_change_that_is_done_at_once_is_not_polled() -> None:
@@ -285,6 +297,7 @@ def test_what_comes_while_a_change_is_under_way_goes_behind_it_without_gathering
     assert course.step(seen(1)) == ReadHost(HOST)
     assert course.written().attaching.keys() == {IDS[2]}
     assert course.next().change == attach(2)
+    assert course.around.asked.count("write") == 2
 
 
 def test_a_change_names_what_the_ledger_that_is_written_speaks_of() -> None:
@@ -308,7 +321,8 @@ def test_who_is_not_admitted_waits_for_its_turn_and_is_read_again_when_that_came
     assert isinstance(course.next(FRESH), WriteLedger)
 
 
-def test_a_read_a_ledger_and_a_list_allow_the_change_for_five_seconds() -> None:
+@pytest.mark.parametrize(("late", "then"), [(0.0, PatchHost), (0.1, WriteLedger)])
+def test_a_read_and_a_ledger_allow_the_change_for_five_seconds(late: float, then: type) -> None:
     course = Course(1, there=seen())
     course.gathered()
     course.around.admits = False
@@ -316,12 +330,15 @@ def test_a_read_a_ledger_and_a_list_allow_the_change_for_five_seconds() -> None:
     course.around.admits = True
     assert course.step(seen(), FRESH + 0.1) == ReadHost(HOST)
     course.written()
-    fenced = course.now
     course.around.shut = True
     assert course.next() is None
     course.around.shut = False
-    assert course.step(seen(), fenced + FRESH + 0.1) == ReadHost(HOST)
-    assert isinstance(course.next(), WriteLedger)
+    call = course.next(course.now + FRESH + late)
+    if late:
+        assert call == ReadHost(HOST)
+        course.take(seen())
+        call = course.next()
+    assert isinstance(call, then)
 
 
 def test_where_azure_refused_another_meanwhile_the_turn_is_given_back_and_asked_for_anew() -> None:
@@ -344,8 +361,12 @@ def test_a_turn_is_given_back_when_nothing_is_to_be_done_any_more() -> None:
     course.next()
     course.around.want.clear()
     course.take(StoredLedger(book(attaching=[1]), "2"))
-    course.next()
+    assert course.written() == book()
     assert course.around.left == ["write"]
+    course.around.want.add(2)
+    course.gathered()
+    course.next()
+    assert course.around.asked.count("write") == 2
 
 
 @pytest.mark.parametrize("paused", [True, False])
@@ -390,20 +411,19 @@ def test_what_the_list_shows_in_use_is_held_for_a_while() -> None:
     assert course.written().detaching.keys() == {IDS[1]}
 
 
-def test_a_list_allows_a_detach_for_five_seconds() -> None:
-    course = Course(ledger=book([1, 2]), there=seen(1, 2))
+@pytest.mark.parametrize(("late", "then"), [(0.0, WriteLedger), (0.1, ListUse)])
+def test_a_list_allows_a_detach_for_five_seconds(late: float, then: type) -> None:
+    course = Course(ledger=book([1]), there=seen(1))
     course.next()
     course.next(GRACE)
-    course.step(seen(1, 2), GRACE + QUIET)
+    course.step(seen(1), GRACE + QUIET)
     course.step(NOTHING_USED)
-    listed = course.now
-    course.around.pausing = True
-    course.next()
-    course.around.pausing = False
-    course.work.look_again()
-    course.step(seen(1, 2), listed + FRESH)
-    course.next()
-    assert course.step(seen(1, 2), listed + FRESH + QUIET) is not None
+    call = course.next(course.now + FRESH + late)
+    if late:
+        assert call == ReadHost(HOST)
+        course.take(seen(1))
+        call = course.next()
+    assert isinstance(call, then)
 
 
 def test_what_is_needed_again_has_its_whole_grace_when_it_is_not_any_more() -> None:
@@ -509,12 +529,28 @@ def test_a_host_that_another_changes_is_looked_at_each_five_seconds_for_its_pati
     assert course.due() == PATIENCE + QUIET
 
 
-def test_what_another_change_may_bring_is_waited_for() -> None:
-    course = Course(1, there=seen(1, state="updating"))
+@pytest.mark.parametrize("more", [[], [2]], ids=["alone", "beside one that is proved"])
+def test_what_another_change_may_bring_is_waited_for(more: list[int]) -> None:
+    course = Course(1, *more, there=seen(*more))
+    course.work.look_again()
+    course.step(seen(1, *more, state="updating"))
     assert course.due() == 5
-    assert course.step(seen(1), 5.0) == ReadHost(HOST)
+    assert course.step(seen(1, *more), 5.0) == ReadHost(HOST)
     assert course.status() is Status.PROVED
     assert course.due() is None
+
+
+def test_after_our_own_change_another_has_the_patience_anew() -> None:
+    course = Course(1, there=seen(state="updating"))
+    course.next(PATIENCE)
+    course.step(seen(state="updating"), PATIENCE + QUIET)
+    course.written()
+    assert isinstance(course.step(Accepted()), PatchHost)
+    course.written()
+    course.around.want.add(2)
+    course.work.look_again()
+    course.step(seen(1, state="updating"))
+    assert course.due() == course.now + 5
 
 
 def test_a_host_that_settled_and_is_changed_again_has_its_patience_anew() -> None:
@@ -555,6 +591,14 @@ def test_an_identity_that_azure_refuses_is_left_out_and_the_others_go_on() -> No
     assert course.next().change == attach(2)
 
 
+def test_what_azure_refuses_when_the_change_is_under_way_is_left_out_as_well() -> None:
+    course = Course(1, there=seen())
+    course.sent()
+    course.take(Accepted("op"))
+    course.fail(Fault.BAD_IDENTITIES, course.due(), bad=(IDS[1],))
+    assert {*course.work.refused} == {IDS[1]}
+
+
 def test_what_azure_refuses_is_tried_again_later_each_time() -> None:
     course, until = Course(1, there=seen()), []
     for _ in range(9):
@@ -573,6 +617,22 @@ def test_where_azure_does_not_say_which_it_refuses_halves_find_out() -> None:
     assert course.next().change == attach(1)
     course.take(Failure(kind=Fault.BAD_IDENTITIES))
     assert {*course.work.refused} == {IDS[1]}
+
+
+def test_after_each_success_a_change_may_name_twice_as_many() -> None:
+    course, sizes = Course(*range(1, 9), there=seen()), list[int]()
+    for _ in range(3):
+        refused(course)
+    while len(sizes) < 3:
+        call = course.next()
+        if isinstance(call, PatchHost):
+            sizes.append(len(call.change.attach))
+            course.take(Accepted())
+        elif isinstance(call, WriteLedger):
+            course.take(StoredLedger(call.ledger, "3"))
+        else:
+            course.take(seen(*range(1, 1 + sum(sizes))))
+    assert sizes == [1, 2, 4]
 
 
 def test_an_identity_that_was_refused_and_is_there_after_all_is_forgiven() -> None:
@@ -650,6 +710,17 @@ def test_a_change_that_succeeds_ends_what_was_wrong_with_the_host() -> None:
     course.step(Accepted())
     assert (course.work.refusal(IDS[1]), course.work.ailment()) == (None, "")
     assert course.news() == {1}
+
+
+def test_a_read_ends_what_was_wrong_with_reading_alone() -> None:
+    course = Course(1)
+    course.fail(Fault.FORBIDDEN, message="not read")
+    course.step(seen(), 1.0)
+    course.sent()
+    course.take(Failure(kind=Fault.DENIED, message="locked"))
+    course.work.look_again()
+    course.step(seen())
+    assert course.work.ailment() == "locked"
 
 
 # Failures.
@@ -740,9 +811,10 @@ def test_a_change_is_waited_for_until_it_takes_too_long() -> None:
     course = Course(1, there=seen())
     course.sent()
     course.take(Accepted("op"))
-    course.step(Progress(done=False), course.now + LONGEST_OPERATION - 1)
+    begun = course.now
+    course.step(Progress(done=False, after=1.0), begun + LONGEST_OPERATION - 1)
     assert course.busy()
-    course.step(Progress(done=False), course.due())
+    course.step(Progress(done=False), begun + LONGEST_OPERATION)
     assert not course.busy()
     assert course.next() == ReadHost(HOST)
 
@@ -758,6 +830,18 @@ def test_a_change_whose_answer_was_lost_stays_noted_until_it_cannot_come_any_mor
     assert course.written() == book()
 
 
+def test_a_change_that_succeeded_ends_those_of_which_nothing_was_heard() -> None:
+    course = Course(1, there=seen())
+    course.sent()
+    course.take(Failure(kind=Fault.LOST))
+    course.around.want = {2}
+    course.step(seen(), course.now + 1)
+    assert course.written().attaching.keys() == {IDS[1], IDS[2]}
+    assert isinstance(course.step(Accepted()), PatchHost)
+    assert course.written().attached.keys() == {IDS[2]}
+    assert course.due() is None
+
+
 def test_what_came_late_of_a_change_whose_answer_was_lost_is_ours() -> None:
     course = Course(1, there=seen())
     course.sent()
@@ -769,12 +853,15 @@ def test_what_came_late_of_a_change_whose_answer_was_lost_is_ours() -> None:
 
 
 def test_a_host_that_is_not_changed_is_not_read_on_and_on_for_what_stays_in_doubt() -> None:
-    course = Course(ledger=book(attaching=[3], detaching=[1]))
+    later = book(detaching=[1], since=99.0).detaching
+    course = Course(ledger=replace(book(attaching=[3]), detaching=later))
     course.around.pausing = True
     course.step(seen(2, state="failed"), LONGEST_CHANGE - 1)
     assert course.due() == LONGEST_CHANGE
     course.step(seen(2, state="failed"), LONGEST_CHANGE)
-    course.written()
+    assert course.written().detaching == later
+    assert course.due() == LONGEST_CHANGE + 99
+    course.step(seen(2, state="failed"), LONGEST_CHANGE + 99)
     assert course.next() is None
 
 
@@ -794,6 +881,17 @@ def test_what_another_attached_while_ours_was_refused_is_the_others() -> None:
     assert course.written() == book()
 
 
+def test_what_was_ours_once_is_anothers_when_it_came_while_ours_was_refused() -> None:
+    course = Course(1, ledger=book(attaching=[1]), there=seen(1))
+    assert course.written() == book([1])
+    course.work.look_again()
+    course.step(seen())
+    assert course.sent() == attach(1)
+    course.take(Failure(kind=Fault.CONFLICT))
+    course.step(seen(1), course.now + 1)
+    assert course.written() == book()
+
+
 @pytest.mark.parametrize("kind", [Fault.UNREACHABLE, Fault.FAILED])
 def test_a_read_that_failed_is_made_again_later_each_time(kind: Fault) -> None:
     course = Course(ledger=book())
@@ -803,15 +901,22 @@ def test_a_read_that_failed_is_made_again_later_each_time(kind: Fault) -> None:
         course.now += pause
 
 
+def test_a_first_read_that_failed_is_made_again_before_records_tell_that_they_wait() -> None:
+    course = Course(1)
+    course.fail(Fault.UNREACHABLE)
+    assert course.due() == 1
+
+
 def test_a_read_that_azure_throttles_is_made_when_the_gate_opens() -> None:
     course = Course(1)
     course.fail(Fault.THROTTLED)
     assert course.next() == ReadHost(HOST)
 
 
-def test_a_host_that_may_not_be_read_says_so_until_it_is() -> None:
+@pytest.mark.parametrize("kind", [Fault.FORBIDDEN, Fault.DENIED])
+def test_a_host_that_may_not_be_read_says_so_until_it_is(kind: Fault) -> None:
     course = Course(1)
-    course.fail(Fault.FORBIDDEN, message="no")
+    course.fail(kind, message="no")
     assert course.work.ailment() == "no"
     assert course.news() == {1}
     course.step(seen(), 1.0)
@@ -838,7 +943,8 @@ def test_a_ledger_that_could_not_be_written_is_read_again_and_then_the_host(aske
     assert isinstance(course.fail(Fault.CONFLICT, retry_after=asked), WriteLedger)
     assert course.due() == course.now + max(1.0, asked)
     course.now += max(1.0, asked)
-    assert course.step(StoredLedger(book(), "9")) == ReadLedger(HOST)
+    assert course.fail(Fault.UNREACHABLE) == ReadLedger(HOST)
+    assert course.step(StoredLedger(book(), "9"), course.now + 2) == ReadLedger(HOST)
     assert course.step(seen()) == ReadHost(HOST)
     call = course.next(course.now + QUIET)
     assert isinstance(call, WriteLedger)
@@ -893,8 +999,9 @@ def test_a_list_that_shows_the_host_is_a_read_of_it() -> None:
     assert course.around.asked == []
 
 
-def test_a_host_that_a_list_does_not_show_is_read_alone() -> None:
-    course = Course(1)
+@pytest.mark.parametrize("there", [None, seen(1)], ids=["new", "known"])
+def test_a_host_that_a_list_does_not_show_is_read_alone(there: HostIdentities | None) -> None:
+    course = Course(1, there=there)
     course.work.expect()
     course.work.show(None, 1.0)
     assert course.next() == ReadHost(HOST)
@@ -950,7 +1057,8 @@ def test_a_host_that_is_gone_is_looked_for_as_long_as_nodes_name_it() -> None:
         assert course.due() == course.now + pause
         course.fail(Fault.NOT_FOUND, course.now + pause)
     course.around.want.clear()
-    assert course.due() is None
+    assert course.next(course.now + 600) is None
+    assert course.work.due is None
 
 
 def test_the_ledger_of_a_host_that_is_gone_is_deleted_when_no_node_names_it() -> None:
@@ -964,6 +1072,13 @@ def test_the_ledger_of_a_host_that_is_gone_is_deleted_when_no_node_names_it() ->
     assert course.work.droppable(course.now)
 
 
+def test_a_host_that_is_gone_and_has_no_nodes_is_not_looked_for() -> None:
+    course = Course(1)
+    course.fail(Fault.NOT_FOUND)
+    course.around.nodes = False
+    assert course.next(60.0) is None
+
+
 def test_a_host_that_came_back_is_changed_again() -> None:
     course = Course(1)
     course.fail(Fault.NOT_FOUND)
@@ -975,6 +1090,8 @@ def test_a_host_of_which_nothing_is_wanted_is_forgotten_after_a_while() -> None:
     course = Course(ledger=book(), there=seen())
     assert course.due() == IDLE
     assert [course.work.droppable(at) for at in (IDLE - 1, IDLE)] == [False, True]
+    assert course.next(IDLE) is None
+    assert course.work.due is None
     course.around.want.add(1)
     course.work.touch(1.0)
     assert not course.work.droppable(IDLE)
@@ -1018,9 +1135,12 @@ def test_a_host_without_a_ledger_is_forgotten_though_it_was_to_be_read() -> None
     assert not course.work.droppable(0.0)
     course.around.nodes = False
     assert course.work.droppable(0.0)
+    assert course.next() == ReadHost(HOST)
+    assert not course.work.droppable(0.0)
 
 
 def test_a_host_that_is_busy_or_has_an_unread_ledger_is_not_forgotten() -> None:
+    assert not Course().work.droppable(0.0)
     course = Course(ledger=book())
     course.around.nodes = False
     assert not course.work.droppable(0.0)

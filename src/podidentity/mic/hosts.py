@@ -577,7 +577,7 @@ class HostWork:
         elif isinstance(result, Failure) and result.kind is Fault.NOT_FOUND:
             self._failures = self._failures + 1 if self._known.gone else 0
             self._known.gone, self._known.unread, self._known.read_at = True, False, now
-            self._known.seen = self._known.seen or HostIdentities()
+            self._known.seen = HostIdentities()
         elif isinstance(result, Failure) and result.kind is not Fault.THROTTLED:
             if result.kind in {Fault.FORBIDDEN, Fault.DENIED}:
                 self._known.unreadable = True
@@ -648,7 +648,7 @@ class HostWork:
             each.resource_id.folded: each.resource_id.spelling for each in self._round.sent.attach
         }
         sent = {each.resource_id.folded for each in self._round.sent.attach}
-        self._known.seen = replace(seen, user=user, state="succeeded", etag="")
+        self._known.seen = replace(seen, user=user, state="succeeded")
         self._known.read_at = -inf
         self._known.proved = (self._known.proved | sent) & user.keys()
         self._known.updating_since = None
