@@ -14,16 +14,16 @@ from typing import Any
 from podidentity_sandbox.azure.client import App, AzureOperator
 from podidentity_sandbox.cluster.tokens import ISSUER
 from podidentity_sandbox.demo.prepare import GROUP, SECRET, VAULT, prepare
-from tests.acceptance.sandbox import Sandbox
+from tests.acceptance.sandbox import PATIENCE, Sandbox
 from tests.principals import certificate_of, pem_of, pfx_of, rsa_key
 
 URL = (
     "http://169.254.169.254/metadata/identity/oauth2/token"
     "?api-version=2018-02-01&resource={resource}&client_id={client_id}"
 )
-ASK = "curl -s -m 15 -w '\\n%{{http_code}}' -H Metadata:true '{url}'"
+ASK = "curl -s -m 60 -w '\\n%{{http_code}}' -H Metadata:true '{url}'"
 READ = (
-    f"curl -s -m 15 -H 'Authorization: Bearer {{token}}' "
+    f"curl -s -m 60 -H 'Authorization: Bearer {{token}}' "
     f"'https://{VAULT}.vault.azure.net/secrets/{SECRET}?api-version=7.4'"
 )
 PASSWORD = b"pass-word"
@@ -124,7 +124,7 @@ class Directory:
 
     async def until_known(self, *names: str) -> None:
         """Return when no one refuses these: Entra knows a credential later, the cluster a right."""
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(PATIENCE):
             for name in names:
                 pod = "annotated" if name == "annotated" else "app"
                 while await self._refused(name, pod):  # noqa: ASYNC110 - nobody tells

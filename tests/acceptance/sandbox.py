@@ -48,6 +48,11 @@ ASK = (
     " 'http://169.254.169.254/metadata/identity/oauth2/token"
     "?api-version=2018-02-01&resource={resource}'"
 )
+PATIENCE = 300
+"""Seconds of what must come to pass: only a test that fails uses them up."""
+ANSWERED, CLOSED = 60, 1
+"""Seconds that a request has where an answer must come, and where none may: what it came to is told
+by IMDS, too."""
 POD = """
 apiVersion: v1
 kind: Pod
@@ -105,7 +110,12 @@ class Sandbox:
         self.run("podidentity", "sandbox", "apply", "--wait", "-f", "-", given=POD)
 
     async def shell(
-        self, command: str, seconds: float = 60, *, pod: str = "app", namespace: str = "default"
+        self,
+        command: str,
+        seconds: float = PATIENCE,
+        *,
+        pod: str = "app",
+        namespace: str = "default",
     ) -> ExecResult:
         """Run a shell command in a pod."""
         ran = await execute(self.plan, namespace, pod, ["sh", "-c", command], timeout=seconds)
@@ -113,7 +123,11 @@ class Sandbox:
         return ran
 
     async def ask(
-        self, *, nonce: str = "n", resource: str = "https://vault.azure.net", seconds: int = 15
+        self,
+        *,
+        nonce: str = "n",
+        resource: str = "https://vault.azure.net",
+        seconds: int = ANSWERED,
     ) -> tuple[int, dict[str, Any], float]:
         """Ask for a token in the pod; return status, body and seconds taken."""
         began = time.monotonic()

@@ -14,7 +14,7 @@ from tests.acceptance.sandbox import Sandbox
 API = "aadpodidentity.k8s.io/v1"
 TOKEN = "/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://vault.azure.net"
 READ = (
-    f"curl -s -m 15 -H 'Authorization: Bearer {{token}}' "
+    f"curl -s -m 60 -H 'Authorization: Bearer {{token}}' "
     f"'https://{VAULT}.vault.azure.net/secrets/{SECRET}?api-version=7.4'"
 )
 CURL = "curl -s -i -m 110 {header} 'http://169.254.169.254{path}'"

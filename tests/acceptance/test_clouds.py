@@ -18,7 +18,7 @@ from tests.sandboxes import own
 
 NAME = own("clouds")
 ASK = (
-    "curl -s -G -m 15 -w '\\n%{http_code}' -H Metadata:true"
+    "curl -s -G -m 60 -w '\\n%{http_code}' -H Metadata:true"
     " http://169.254.169.254/metadata/identity/oauth2/token -d api-version=2018-02-01"
 )
 

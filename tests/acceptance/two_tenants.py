@@ -15,7 +15,7 @@ from tests.jwts import claims
 
 API = "aadpodidentity.k8s.io/v1"
 URL = "http://169.254.169.254/metadata/identity/oauth2/token?api-version=2018-02-01&resource={}"
-ASK = "curl -s -m 15 -w '\\n%{{http_code}}' -H Metadata:true '{url}'"
+ASK = "curl -s -m 60 -w '\\n%{{http_code}}' -H Metadata:true '{url}'"
 VAULT = "https://vault.azure.net"
 MINE = "mine"
 

@@ -212,7 +212,7 @@ def test_one_pod_leaves_the_instance_documents_to_others(harness: Harness) -> No
         crowd = asyncio.create_task(harness.attack("plain", "crowd", "instance", 180, 8))
         await asyncio.sleep(3)
         one = (
-            "curl -s -m 10 -o /dev/null -w '%{http_code}\\n' -H Metadata:true"
+            "curl -s -m 60 -o /dev/null -w '%{http_code}\\n' -H Metadata:true"
             " 'http://169.254.169.254/metadata/instance?api-version=2021-02-01' || true; sleep 0.3"
         )
         said = await harness.sh("web", f"for i in $(seq 6); do {one}; done", "shop")

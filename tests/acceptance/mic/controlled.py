@@ -29,8 +29,9 @@ TOKEN = "http://169.254.169.254/metadata/identity/oauth2/token?api-version=2018-
 VAULTS = "https://vault.azure.net"
 CUSTOM = "/apis/aadpodidentity.k8s.io/v1"
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/default/leases"
-SECONDS = 180.0
-"""A scale set takes up to a minute to change, and MIC may have two changes to make."""
+SECONDS = 300.0
+"""A scale set takes up to a minute to change, and MIC may have two changes to make; the machine of
+the tests is busy."""
 
 
 @dataclass
@@ -267,17 +268,17 @@ class Controlled:
         read = f"https://{VAULT}.vault.azure.net/secrets/{SECRET}?api-version=7.4"
         token = body["access_token"]
         said = self.inside(
-            pod, f"curl -s -m 15 -H 'Authorization: Bearer {token}' '{read}'", namespace
+            pod, f"curl -s -m 60 -H 'Authorization: Bearer {token}' '{read}'", namespace
         )
         assert json.loads(said).get("value") == SECRET_VALUE, said
 
     def running(self, pod: str, namespace: str = "default") -> None:
-        wait = ("kubectl", "wait", "--for=condition=Ready", "--timeout=120s")
+        wait = ("kubectl", "wait", "--for=condition=Ready", f"--timeout={SECONDS:g}s")
         self.sandbox.run(*wait, "-n", namespace, f"pod/{pod}")
 
     def inside(self, pod: str, command: str, namespace: str = "default") -> str:
         shell = ["sh", "-c", command]
-        ran = self.loop.run(execute(self.sandbox.plan, namespace, pod, shell, timeout=150))
+        ran = self.loop.run(execute(self.sandbox.plan, namespace, pod, shell, timeout=SECONDS))
         return ran.stdout.decode() + ran.stderr.decode()
 
 

@@ -189,7 +189,7 @@ def test_an_identity_or_binding_that_is_deleted_takes_the_record_and_the_token(
     place.running(f"without-{what}")
     place.delete(f"{what}/brief")
     place.until(lambda: not place.records(f"without-{what}"), "its record stays")
-    status, body = place.ask(f"without-{what}", "default", 15)
+    status, body = place.ask(f"without-{what}")
     assert status in {400, 404}, body
 
 

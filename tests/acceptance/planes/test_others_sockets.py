@@ -28,7 +28,7 @@ from podidentity_sandbox.plan import Network
 from podidentity_sandbox.weather import CALM
 from tests.acceptance.directory import manifest, pod
 from tests.acceptance.planes.vm import Guest, machine
-from tests.acceptance.sandbox import ASK, Sandbox, opened
+from tests.acceptance.sandbox import ANSWERED, ASK, PATIENCE, Sandbox, opened
 from tests.docs.blocks import ROOT
 from tests.sandboxes import own
 
@@ -104,7 +104,7 @@ class Site:
 
     def sh(self, name: str, namespace: str, script: str) -> str:
         """Run a shell script in a pod; return what it printed."""
-        run = execute(self.place.plan, namespace, name, ["sh", "-c", script], timeout=110)
+        run = execute(self.place.plan, namespace, name, ["sh", "-c", script], timeout=PATIENCE)
         return self.loop.run(run).stdout.decode()
 
     def ask(
@@ -115,10 +115,11 @@ class Site:
         guest: Guest | None = None,
         source: str = "",
         times: int = TIMES,
+        seconds: int = ANSWERED,
     ) -> Answers:
         """Ask for a token so often in a pod, or in its guest, or from an address that it took."""
         nonce = secrets.token_hex(8)
-        asking = ASK.format(seconds=5, nonce=nonce, resource="https://vault.azure.net")
+        asking = ASK.format(seconds=seconds, nonce=nonce, resource="https://vault.azure.net")
         bound = f" --interface {source}" if source else ""
         script = f"for i in $(seq {times}); do {asking} -o /dev/null{bound} || true; done"
         before = len(self.log())
@@ -258,7 +259,7 @@ def test_behind_a_trusted_proxy_a_pod_that_takes_an_address_gets_nothing(site: S
     with site.ztunnel("app"), site.ztunnel("thief", "tenant"):
         itself = site.ask("thief", "tenant")
         with site.taken(address):
-            stolen = site.ask("thief", "tenant", source=address, times=2)
+            stolen = site.ask("thief", "tenant", source=address, times=2, seconds=5)
             contested = site.ask()
         again = site.ask()
     assert itself == Answers([400] * TIMES, 0, frozenset({"NoLabel"}))
@@ -281,7 +282,7 @@ def test_a_pod_that_takes_the_address_of_one_with_a_kernel_of_its_own_gets_nothi
     address = site.address("machine")
     with machine(site.process("machine")) as guest:
         with site.taken(address):
-            stolen = site.ask("thief", "tenant", source=address, times=2)
+            stolen = site.ask("thief", "tenant", source=address, times=2, seconds=5)
             contested = site.ask(guest=guest)
         forged = site.forge(address)
         again = site.ask(guest=guest)
