@@ -243,6 +243,22 @@ class Controlled:
         path = f"/api/v1/namespaces/kube-system/pods/{mic}?gracePeriodSeconds={seconds}"
         Api(self.sandbox.plan).request("DELETE", path)
 
+    def followers(self, leader: str) -> list[str]:
+        """Stop a leader; return who holds the Lease after it, to the next one: "" is nobody."""
+        lease = self.get(f"{LEASES}/aad-pod-identity-mic")
+        version = lease["metadata"]["resourceVersion"]
+        self.stop(leader)
+        held: list[str] = []
+        while not any(held):
+            for _, each in Api(self.sandbox.plan).watch(LEASES, version, SECONDS):
+                version = each["metadata"]["resourceVersion"]
+                holder = each["spec"].get("holderIdentity", "")
+                if each["metadata"]["name"] == lease["metadata"]["name"] and holder != leader:
+                    held.append(holder)
+                if any(held):
+                    break
+        return held
+
     def leads_another(self, than: str) -> bool:
         return self.leader() not in {"", than}
 

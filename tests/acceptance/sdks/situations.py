@@ -17,7 +17,7 @@ from podidentity_sandbox.node.client import execute
 from podidentity_sandbox.plan import Plan
 from podidentity_sandbox.weather import CALM
 from tests.acceptance.directory import Directory, bound, manifest, register
-from tests.acceptance.sandbox import Sandbox, one_node
+from tests.acceptance.sandbox import PATIENCE, Sandbox, one_node
 
 # ---- The SDKs: their programs, and the outcome of each
 
@@ -110,7 +110,7 @@ class Runs:
         tasks = json.dumps([self.task(sdk, row) for row in rows])
         program = (HERE / "programs" / sdk.program).read_bytes()
         command = [*sdk.command, tasks]
-        done = await execute(self.plan, namespace, pod, command, stdin=program, timeout=120)
+        done = await execute(self.plan, namespace, pod, command, stdin=program, timeout=PATIENCE)
         assert done.exit == 0, f"{name}: {done.stderr.decode()}"
         # The ids of this sandbox stand for themselves in the expectations.
         said = done.stdout.decode()
