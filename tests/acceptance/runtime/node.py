@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -261,6 +262,15 @@ class Node:
         identity = status["containerID"].removeprefix("containerd://")
         (found,) = self.cgroups.glob(f"*kubepods*/**/*{identity}*/cgroup.procs")
         return str(found.parent.relative_to(self.cgroups))
+
+    def processor(self, pod: str, namespace: str = SERVED) -> float:
+        """Return the seconds of a processor that a pod's containers have used."""
+        used = 0
+        for status in self.get(pod, namespace)["status"]["containerStatuses"]:
+            identity = status["containerID"].removeprefix("containerd://")
+            (found,) = self.cgroups.glob(f"*kubepods*/**/*{identity}*/cpu.stat")
+            used += int(re.findall(r"^usage_usec (\d+)$", found.read_text(), re.MULTILINE)[0])
+        return used / 1e6
 
     def network(self, pod: str) -> str:
         """Return a file of a pod's network namespace."""
