@@ -266,8 +266,8 @@ class Node:
     def processor(self, pod: str, namespace: str = SERVED) -> float:
         """Return the seconds of a processor that a pod's containers have used."""
         used = 0
-        for status in self.get(pod, namespace)["status"]["containerStatuses"]:
-            identity = status["containerID"].removeprefix("containerd://")
+        for each in self.get(pod, namespace)["status"]["containerStatuses"]:
+            identity = each["containerID"].removeprefix("containerd://")
             (found,) = self.cgroups.glob(f"*kubepods*/**/*{identity}*/cpu.stat")
             used += int(re.findall(r"^usage_usec (\d+)$", found.read_text(), re.MULTILINE)[0])
         return used / 1e6
