@@ -218,8 +218,7 @@ async def _via(found: Directory) -> list[str]:
         issuer=azure.tenants.home.issuer_v2,
         subject=identity["properties"]["principalId"],
     )
-    add = ("podidentity", "add", "--namespace", "default", "--name", "managed")
-    found.place.run(*add, "--identity-resource-id", managed)
+    found.place.add("default", "managed", "--identity-resource-id", managed)
     found.grant("default", managed)
     return bound(
         "via",

@@ -13,11 +13,16 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
+from podidentity.core.decision import Use, permission_names
+from podidentity.core.resources import AzureIdentity, ObjectRef
+from podidentity.wire.manifests import parse_identity
+from podidentity.wire.reviews import review
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.demo.prepare import prepare
 from podidentity_sandbox.node.client import ExecResult, execute
 from podidentity_sandbox.plan import MINORS, Network, Plan
 from podidentity_sandbox.weather import CALM, Struck, Weather, journal, named, read, seed_of, write
+from podidentity_sandbox.world.api import Api
 from podidentity_sandbox.world.environment import environment
 from podidentity_sandbox.world.folder import Folder
 from podidentity_sandbox.world.inspection import status
@@ -42,6 +47,7 @@ STRUCK: list[Struck] = []
 SAID: deque[str] = deque(maxlen=1)
 """What a command or a pod was told last."""
 TRIES = 5
+REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
 
 ASK = (
     "curl -s -m {seconds} -w '\\n%{{http_code}}' -H Metadata:true -H 'X-Nonce: {nonce}'"
@@ -101,9 +107,24 @@ class Sandbox:
         """Enable pod identity by this command, add an identity, and return its id."""
         made = await prepare(self.plan)
         self.run(*command)
-        add = ("podidentity", "add", "--namespace", "default", "--name", "bound")
-        self.run(*add, "--identity-resource-id", made.identity_id)
+        self.add("default", "bound", "--identity-resource-id", made.identity_id)
         return made.identity_id
+
+    def add(self, namespace: str, name: str, *words: str) -> None:
+        """Add an identity; return when the API server counts what `add` grants.
+
+        Real ones take a moment, and NMI remembers a refusal for some seconds.
+        """
+        self.run("podidentity", "add", "--namespace", namespace, "--name", name, *words)
+        api = Api(self.plan)
+        path = f"/apis/aadpodidentity.k8s.io/v1/namespaces/{namespace}/azureidentities/{name}"
+        found = parse_identity(json.dumps(api.request("GET", path)).encode())
+        assert isinstance(found, AzureIdentity), found
+        account = ObjectRef(namespace, "default")
+        for each in permission_names(found):
+            asked = review(Use(account, each))
+            while not api.request("POST", REVIEWS, asked)["status"]["allowed"]:
+                time.sleep(0.05)
 
     def start_pod(self) -> None:
         """Start the pod and wait until it is ready."""

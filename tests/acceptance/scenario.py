@@ -64,8 +64,7 @@ class Scenario:
         if namespace != "default":
             made = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
             self.apply(json.dumps(made))
-        command = ("podidentity", "add", "--namespace", namespace, "--name", name)
-        self.place.run(*command, "--identity-resource-id", resource_id)
+        self.place.add(namespace, name, "--identity-resource-id", resource_id)
 
     def apply(self, *objects: str) -> None:
         command = ("podidentity", "sandbox", "apply", "--wait", "-f", "-")

@@ -34,7 +34,7 @@ class Town:
         self.place.run("podidentity", "sandbox", "apply", "--wait", "-f", "-", given=given)
 
     def add(self, name: str, *flags: str) -> None:
-        self.place.run("podidentity", "add", "--namespace", "default", "--name", name, *flags)
+        self.place.add("default", name, *flags)
 
     def ask(self, name: str, **query: str) -> tuple[int, dict[str, Any]]:
         """Ask in the pod; return the status, and the token's claims or the error."""

@@ -246,7 +246,7 @@ async def test_an_application_of_entra_reads_the_vault_before_its_pod_runs(
         await azure.create_vault(GROUP, vault, readers=[app.principal_id])
         await azure.put_secret(vault, SECRET, f"read by {kind}")
     ids = ("--client-id", app.client_id, "--tenant-id", driven.plan.tenant_id)
-    driven.run("podidentity", "add", "--namespace", "default", "--name", kind, *ids, *known)
+    driven.add("default", kind, *ids, *known)
     own_class = CLASS.format(vault=vault, tenant=driven.plan.tenant_id, secret=SECRET)
     driven.apply(own_class.replace("name: store", f"name: {vault}"))
     mounting = MOUNTING.format(name=vault, label=kind)

@@ -75,8 +75,8 @@ async def settle(tenants: TwoTenants) -> TwoTenants:
         ("shop", "orders", tenants.orders),
         ("tenant", MINE, tenants.mine),
     ):
-        add = ("podidentity", "add", "--namespace", namespace, "--name", name)
-        await asyncio.to_thread(tenants.place.run, *add, "--identity-resource-id", identity.id)
+        which = ("--identity-resource-id", identity.id)
+        await asyncio.to_thread(tenants.place.add, namespace, name, *which)
     await asyncio.to_thread(tenants.apply, pod("web", "shop", "orders"), pod("own", "tenant", MINE))
     return tenants
 

@@ -328,8 +328,7 @@ def opened(name: str, archive: Path, kind: Mapping[str, Any]) -> Iterator[Node]:
             node.on_node(f"ctr -n k8s.io images tag {theirs} {name}")
         node.api.request("POST", "/api/v1/namespaces", _namespace())
         node.enable()
-        bind = ("podidentity", "add", "--namespace", SERVED, "--name", "demo")
-        node.place.run(*bind, "--identity-resource-id", made.identity_id)
+        node.place.add(SERVED, "demo", "--identity-resource-id", made.identity_id)
         yield node
     finally:
         bring_down(plan.name)

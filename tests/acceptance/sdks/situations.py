@@ -249,8 +249,7 @@ JSON = ("-o", "json")
 
 def add(place: Sandbox, name: str, resource_id: str) -> None:
     """Let the pods labelled `name` use an identity."""
-    command = ("podidentity", "add", "--namespace", "default", "--name", name)
-    place.run(*command, "--identity-resource-id", resource_id)
+    place.add("default", name, "--identity-resource-id", resource_id)
 
 
 async def prepared(place: Sandbox, azure: AzureOperator) -> Scenario:
