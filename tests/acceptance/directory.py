@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from base64 import b64encode
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -77,11 +76,7 @@ class Directory:
     def grant(self, namespace: str, identity: str) -> None:
         """Grant it, and return when the API server counts it: real ones take a moment."""
         self.place.run(*("podidentity", "grant", "--namespace", namespace, "--identity", identity))
-        use = f"use azureidentities.aadpodidentity.k8s.io/{identity.lower()}"
-        groups = f"--as-group=system:serviceaccounts:{namespace}"
-        ask = f"kubectl auth can-i {use} --as=system:serviceaccount:{namespace}:default {groups}"
-        while self.place.run("sh", "-c", f"{ask} || true").strip() != "yes":
-            time.sleep(0.1)
+        self.place.until_granted(namespace, identity)
 
     async def inside(self, pod: str, command: str, namespace: str = "default") -> str:
         ran = await self.place.shell(command, pod=pod, namespace=namespace)

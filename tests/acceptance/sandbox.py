@@ -116,14 +116,16 @@ class Sandbox:
         Real ones take a moment, and NMI remembers a refusal for some seconds.
         """
         self.run("podidentity", "add", "--namespace", namespace, "--name", name, *words)
-        api = Api(self.plan)
         path = f"/apis/aadpodidentity.k8s.io/v1/namespaces/{namespace}/azureidentities/{name}"
-        found = parse_identity(json.dumps(api.request("GET", path)).encode())
+        found = parse_identity(json.dumps(Api(self.plan).request("GET", path)).encode())
         assert isinstance(found, AzureIdentity), found
-        account = ObjectRef(namespace, "default")
-        for each in permission_names(found):
-            asked = review(Use(account, each))
-            while not api.request("POST", REVIEWS, asked)["status"]["allowed"]:
+        self.until_granted(namespace, *permission_names(found))
+
+    def until_granted(self, namespace: str, *names: str, account: str = "default") -> None:
+        """Return when the API server counts what was granted to a service account."""
+        for each in names:
+            asked = review(Use(ObjectRef(namespace, account), each.lower()))
+            while not Api(self.plan).request("POST", REVIEWS, asked)["status"]["allowed"]:
                 time.sleep(0.05)
 
     def start_pod(self) -> None:

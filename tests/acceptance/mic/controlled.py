@@ -154,6 +154,7 @@ class Controlled:
     def grant(self, identity: Managed, namespace: str = "default") -> None:
         command = ("podidentity", "grant", "--namespace", namespace)
         self.sandbox.run(*command, "--identity", identity.client_id)
+        self.sandbox.until_granted(namespace, identity.client_id)
 
     def pod(
         self, name: str, label: str, namespace: str = "default", node: int | None = None

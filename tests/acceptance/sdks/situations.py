@@ -211,8 +211,8 @@ class Scenario:
         The node's IMDS has just looked at its identities, and goes on without the new one.
         """
         # Before, because `add` grants last: who asks between binding and grant is refused for good.
-        granted = ("--namespace", "default", "--identity", self.runs.identities["late"]["clientId"])
-        await asyncio.to_thread(self.place.run, "podidentity", "grant", *granted)
+        granted = self.runs.identities["late"]["clientId"]
+        await asyncio.to_thread(self.directory.grant, "default", granted)
         asking = asyncio.create_task(self.runs.outcomes("late", "late"))
         await self._refused("late")
         self.directory.azure.weather(f"identities={IMDS_CACHE}")
