@@ -171,7 +171,6 @@ def test_a_killed_kubelet_takes_its_pods_with_it_and_a_new_one_starts_them(
     assert after != before
 
 
-@pytest.mark.timeout(400)
 def test_a_killed_node_is_not_ready_and_tainted_once_its_grace_is_over(place: Place) -> None:
     plan = up(dataclasses.replace(place.options("default"), parts=REAL_PARTS))
     node = plan.nodes[0].name
