@@ -181,7 +181,7 @@ def test_a_killed_node_is_not_ready_and_tainted_once_its_grace_is_over(place: Pl
 
     assert sandbox(place, "part", "kill", node).stdout == f"{node} is ended\n"
     path = "/api/v1/nodes"
-    assert not Api(plan).wait_for(path, [node], lambda n: state(n) == ("Unknown", 2), GRACE * 2)
+    assert not Api(plan).wait_for(path, [node], lambda n: state(n) == ("Unknown", 2), GRACE * 5)
 
 
 def started_after(pod: Object, earlier: Object) -> bool:
