@@ -168,7 +168,7 @@ class Scene:
 
 
 @asynccontextmanager
-async def place(*turns: Turn, seconds: float = 5) -> AsyncIterator[Scene]:
+async def place(*turns: Turn, seconds: float = 60) -> AsyncIterator[Scene]:
     """Both neighbours are one server, which answers by these turns."""
     async with scripted(*turns) as script:
         cloud = replace(PUBLIC, resource_manager=script.url, resource_manager_audience="https://a")
