@@ -26,12 +26,6 @@ from tests.acceptance.sandbox import ANSWERED, ASK, PATIENCE, Sandbox, one_node
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="pods have cgroups only as root")
 
 
-def on_node(place: Sandbox, *command: str) -> str:
-    """Run a program in the node's network, and return its output."""
-    entered = ("nsenter", "-t", str(place.nmi()), "-n", *command)
-    return subprocess.run(entered, check=True, capture_output=True, text=True).stdout
-
-
 def readiness(place: Sandbox) -> dict[str, object]:
     """Return what `/readyz` of the node says, once somebody listens there."""
     ask = "until curl -s http://127.0.0.1:8085/readyz; do sleep 0.1; done"
