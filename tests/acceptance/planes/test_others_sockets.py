@@ -14,6 +14,7 @@ import re
 import secrets
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -147,6 +148,13 @@ class Site:
         script = "podidentity check -o json || [ $? = 1 ]"
         return {each["reason"]: each for each in json.loads(self.place.run("sh", "-c", script))}
 
+    def until_checked(self, reason: str) -> dict[str, str]:
+        """Return what `check` finds for this reason, once NMI has told it by an event."""
+        ends = time.monotonic() + PATIENCE
+        while reason not in (found := self.checked()):
+            assert time.monotonic() < ends, found
+        return found[reason]
+
     def explained(self, name: str) -> dict[str, str]:
         """Return the state and text of the link `proof` that `explain` shows."""
         script = f"podidentity explain pod default/{name} -o json || [ $? = 1 ]"
@@ -229,7 +237,7 @@ def test_by_default_what_a_meshs_proxy_makes_is_refused_with_that_reason(site: S
     assert found == Answers(REFUSED, 0, frozenset({"MadeByProxy"}))
     words = f"made by a proxy {MESH}/ztunnel in the pod's network namespace"
     assert words in "\n".join(site.log())
-    assert f"--trusted-proxies={MESH}/ztunnel" in site.checked()["MadeByProxy"]["nextStep"]
+    assert f"--trusted-proxies={MESH}/ztunnel" in site.until_checked("MadeByProxy")["nextStep"]
     assert site.explained("app")["state"] == "no"
 
 
@@ -239,7 +247,7 @@ def test_by_default_a_pod_with_a_kernel_of_its_own_is_refused_with_that_reason(s
     assert found == Answers(REFUSED, 0, frozenset({"RuntimeClass"}))
     flag = f"--attestation-by-runtime-class={CLASS}=namespace"
     assert flag in "\n".join(site.log())
-    assert flag in site.checked()["RuntimeClass"]["nextStep"]
+    assert flag in site.until_checked("RuntimeClass")["nextStep"]
     assert site.explained("machine")["state"] == "no"
 
 
