@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from podidentity_sandbox.node.client import execute
-from tests.acceptance.sandbox import Sandbox, one_node
+from tests.acceptance.sandbox import PATIENCE, Sandbox, one_node
 
 READERS = """
 apiVersion: rbac.authorization.k8s.io/v1
@@ -72,7 +72,7 @@ async def test_a_pod_learns_of_other_tenants_only_with_the_permission(tmp_path: 
             asked = await execute(place.plan, "default", "reader", read)
             return (asked.stderr + asked.stdout).decode()
 
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             while not (found := await whole()).endswith("200"):
                 assert found.endswith("403"), found
                 await asyncio.sleep(1)  # the API server counts a new binding a little later
