@@ -88,7 +88,12 @@ _PAUSE = 1.0
 def _may_pass(error: KubeError) -> bool:
     """Whether the same question may be answered in a moment."""
     failed = error.status >= httpx2.codes.INTERNAL_SERVER_ERROR
-    return failed or isinstance(error.__cause__, _CUT)
+    return failed or was_cut(error)
+
+
+def was_cut(error: KubeError) -> bool:
+    """Whether the connection ended before the answer did."""
+    return isinstance(error.__cause__, _CUT)
 
 
 OnFailure = Callable[[str, str], None]
