@@ -54,8 +54,9 @@ def cause(text: str, struck: Iterable[Struck], since: float = 0) -> Struck | Non
     """Return what the weather did that the text names; None if it names nothing.
 
     What struck before `since` (seconds since the epoch) is a cause only if the text names the
-    object, too: a condition on it may have stayed. Who was throttled says so until its Retry-After. Of several it is one whose object is named, then
-    one with more words of the same line (who asked, how, for what), then the last.
+    object, too: a condition on it may have stayed. Who was throttled says so until its Retry-After.
+    Of several it is one whose object is named, then one with more words of the same line (who
+    asked, how, for what), then the last.
     """
     found = []
     for each in struck:
