@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from podidentity_sandbox.demo.prepare import prepare
 from podidentity_sandbox.node.client import ExecResult, execute
 from podidentity_sandbox.plan import MINORS, Network, Plan
 from podidentity_sandbox.weather import CALM, Struck, Weather, journal, named, read, seed_of, write
+from podidentity_sandbox.world.api import Api
 from podidentity_sandbox.world.environment import environment
 from podidentity_sandbox.world.folder import Folder
 from podidentity_sandbox.world.inspection import status
@@ -100,7 +102,23 @@ class Sandbox:
         self.run(*command)
         add = ("podidentity", "add", "--namespace", "default", "--name", "bound")
         self.run(*add, "--identity-resource-id", made.identity_id)
+        await self._granted("default", made.client_id)
         return made.identity_id
+
+    async def _granted(self, namespace: str, identity: str) -> None:
+        """Return when the API server counts a grant: real ones take a moment."""
+        accounts = f"system:serviceaccounts:{namespace}"
+        use = {"verb": "use", "group": "aadpodidentity.k8s.io", "resource": "azureidentities"}
+        spec = {
+            "user": f"system:serviceaccount:{namespace}:default",
+            "groups": [accounts],
+            "resourceAttributes": {**use, "name": identity.lower()},
+        }
+        path = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+        ask = partial(Api(self.plan).request, "POST", path, {"spec": spec})
+        async with asyncio.timeout(60):
+            while not ask()["status"]["allowed"]:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.1)
 
     def start_pod(self) -> None:
         """Start the pod and wait until it is ready."""
