@@ -133,6 +133,7 @@ def test_a_status_is_an_error_that_says_its_kind(code: int, reason: str, holds: 
         (500, "7", 0),
         (429, "", 0),
         (429, "999", 300),
+        (429, "9" * 5000, 300),
         (429, "-1", 0),
         (429, "\u0667", 0),
         (429, "Wed, 25 Nov 2026 12:00:00 GMT", 0),

@@ -11,10 +11,10 @@ import click
 
 from podidentity import __version__
 from podidentity.cli.output import CommandError
-from podidentity.wire.kube import KubeError
 
 if TYPE_CHECKING:
     from podidentity.adapters.kube import Kube
+    from podidentity.wire.kube import KubeError
 
 READS = 3
 """Times that a command reads something where the server fails or cuts the connection: an agent
@@ -59,6 +59,7 @@ def on_cluster(
     import asyncio  # with the HTTP client a tenth of a second, which help and usage must not take
 
     from podidentity.adapters.kube import Kube
+    from podidentity.wire.kube import KubeError
 
     async def connected() -> _T:
         kube = (kind or Kube).connect(
