@@ -421,13 +421,24 @@ async def test_a_change_is_not_asked_for_again_where_it_may_have_been_made(turn:
 
 
 @pytest.mark.parametrize("turn", [cuts, answers(b"{}", 500)], ids=["cut", "500"])
-async def test_what_is_asked_by_post_and_changes_nothing_is_asked_again(turn: Turn) -> None:
+async def test_a_question_that_changes_nothing_is_asked_again_by_an_agent_too(turn: Turn) -> None:
     async with (
         scripted(turn, answers(b"{}")) as server,
-        sleepless(server.url, reads=3) as (kube, _),
+        sleepless(server.url) as (kube, _),
     ):
         assert await kube.ask("/a", {}) == b"{}"
     assert [each.method for each in server.asked] == ["POST", "POST"]
+
+
+@pytest.mark.parametrize(("reads", "asked"), [(1, 2), (3, 3)])
+async def test_a_question_that_gets_no_answer_is_given_up(reads: int, asked: int) -> None:
+    async with (
+        scripted(answers(b"{}", 500)) as server,
+        sleepless(server.url, reads) as (kube, _),
+    ):
+        with pytest.raises(KubeError):
+            await kube.ask("/a", {})
+    assert len(server.asked) == asked
 
 
 @pytest.mark.parametrize("reads", [1, 3])

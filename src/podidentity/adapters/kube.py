@@ -82,6 +82,8 @@ _KEEPALIVE = [
 _FAILED = (httpx2.HTTPError, OSError, ConfigError, LookupError, ValueError)
 _CUT = (httpx2.ReadError, httpx2.WriteError, httpx2.RemoteProtocolError)
 """The connection ended before the answer did, as where a server restarts."""
+_ASKED = 2
+"""Times that a question is asked."""
 _PAUSE = 1.0
 """Seconds until something is read again of a server that failed: an etcd elects its leader."""
 
@@ -89,7 +91,12 @@ _PAUSE = 1.0
 def _may_pass(error: KubeError) -> bool:
     """Whether the same question may be answered in a moment."""
     failed = error.status >= httpx2.codes.INTERNAL_SERVER_ERROR
-    return failed or isinstance(error.__cause__, _CUT)
+    return failed or was_cut(error)
+
+
+def was_cut(error: KubeError) -> bool:
+    """Whether the connection ended before the answer did."""
+    return isinstance(error.__cause__, _CUT)
 
 
 class PassedOn(NamedTuple):
@@ -252,9 +259,10 @@ class Kube:
     async def ask(self, path: str, question: Mapping[str, Any]) -> bytes:
         """Return the answer to a question that is posted, such as who may do what.
 
-        It changes nothing, and so it is asked again as something is read. Raises KubeError.
+        It changes nothing, and somebody waits for it: so it is asked again, at least once, where
+        the server fails or cuts the connection. Raises KubeError.
         """
-        return await self._send("POST", path, body=question, changes=False)
+        return await self._send("POST", path, body=question, reads=max(_ASKED, self._reads))
 
     async def merge(self, path: str, body: Mapping[str, Any]) -> bytes:
         """Merge `body` (RFC 7386) into the object at `path`; return it; raise KubeError."""
@@ -322,11 +330,11 @@ class Kube:
         params: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
         content: str = "application/json",
-        changes: bool = True,
+        reads: int = 0,
     ) -> bytes:
         headers = {**self._headers, **({"Content-Type": content} if body is not None else {})}
         data = json.dumps(body).encode() if body is not None else None
-        waited, reads = 0.0, self._reads if method == "GET" or not changes else 1
+        waited, reads = 0.0, reads or (self._reads if method == "GET" else 1)
         while True:
             try:
                 return await self._sent(method, path, params=params, data=data, headers=headers)

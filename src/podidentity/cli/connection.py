@@ -91,6 +91,10 @@ def worded(error: KubeError) -> CommandError:
         )
     if error.not_found and "namespaces" in error.message:
         return CommandError(error.message, "Create the namespace first.")
+    from podidentity.adapters.kube import was_cut  # it has been asked: the client is loaded
+
+    if was_cut(error):
+        return CommandError(error.message, "The connection was cut: run the command again.")
     if error.unreachable:
         known = "--kubeconfig" in error.message
         return CommandError(error.message, "" if known else "Check --kubeconfig and --context.")
