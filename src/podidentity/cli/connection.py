@@ -22,6 +22,8 @@ tries again by itself, a person would have to begin anew."""
 GOES_ON = {"enable", "disable", "delete", "grant", "revoke"}
 """Commands that change several things, and may be run again wherever they were interrupted. `add`
 says what undoes it, and `migrate` what it has done."""
+_FAILED = 500
+"""The API server's own failures, from this status on: a leader of etcd that is gone, above all."""
 _T = TypeVar("_T")
 
 
@@ -112,7 +114,7 @@ def _refused(error: KubeError) -> CommandError:
         return CommandError(
             error.message, f"Ask the cluster's administrator for it{_all_needed()}."
         )
-    if error.conflict:
+    if error.conflict or error.status >= _FAILED:
         return CommandError(error.message, "Run the command again.")
     return CommandError(error.message)
 
