@@ -13,6 +13,10 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
+from podidentity.core.decision import Use, permission_names
+from podidentity.core.resources import AzureIdentity, ObjectRef
+from podidentity.wire.manifests import parse_identity
+from podidentity.wire.reviews import review
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.demo.prepare import prepare
 from podidentity_sandbox.node.client import ExecResult, execute
@@ -45,12 +49,18 @@ STRUCK: list[Struck] = []
 SAID: deque[str] = deque(maxlen=1)
 """What a command or a pod was told last."""
 TRIES = 5
+REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
 
 ASK = (
     "curl -s -m {seconds} -w '\\n%{{http_code}}' -H Metadata:true -H 'X-Nonce: {nonce}'"
     " 'http://169.254.169.254/metadata/identity/oauth2/token"
     "?api-version=2018-02-01&resource={resource}'"
 )
+PATIENCE = 300
+"""Seconds of what must come to pass: only a test that fails uses them up."""
+ANSWERED, CLOSED = 60, 1
+"""Seconds that a request has where an answer must come, and where none may: what it came to is told
+by IMDS, too."""
 POD = """
 apiVersion: v1
 kind: Pod
@@ -125,16 +135,38 @@ class Sandbox:
         """Enable pod identity by this command, add an identity, and return its id."""
         made = await prepare(self.plan)
         self.run(*command)
-        add = ("podidentity", "add", "--namespace", "default", "--name", "bound")
-        self.run(*add, "--identity-resource-id", made.identity_id)
+        self.add("default", "bound", "--identity-resource-id", made.identity_id)
         return made.identity_id
+
+    def add(self, namespace: str, name: str, *words: str) -> None:
+        """Add an identity; return when the API server counts what `add` grants.
+
+        Real ones take a moment, and NMI remembers a refusal for some seconds.
+        """
+        self.run("podidentity", "add", "--namespace", namespace, "--name", name, *words)
+        path = f"/apis/aadpodidentity.k8s.io/v1/namespaces/{namespace}/azureidentities/{name}"
+        found = parse_identity(json.dumps(Api(self.plan).request("GET", path)).encode())
+        assert isinstance(found, AzureIdentity), found
+        self.until_granted(namespace, *permission_names(found))
+
+    def until_granted(self, namespace: str, *names: str, account: str = "default") -> None:
+        """Return when the API server counts what was granted to a service account."""
+        for each in names:
+            asked = review(Use(ObjectRef(namespace, account), each.lower()))
+            while not Api(self.plan).request("POST", REVIEWS, asked)["status"]["allowed"]:
+                time.sleep(0.05)
 
     def start_pod(self) -> None:
         """Start the pod and wait until it is ready."""
         self.apply(POD)
 
     async def shell(
-        self, command: str, seconds: float = 60, *, pod: str = "app", namespace: str = "default"
+        self,
+        command: str,
+        seconds: float = PATIENCE,
+        *,
+        pod: str = "app",
+        namespace: str = "default",
     ) -> ExecResult:
         """Run a shell command in a pod."""
         ran = await execute(self.plan, namespace, pod, ["sh", "-c", command], timeout=seconds)
@@ -142,7 +174,11 @@ class Sandbox:
         return ran
 
     async def ask(
-        self, *, nonce: str = "n", resource: str = "https://vault.azure.net", seconds: int = 15
+        self,
+        *,
+        nonce: str = "n",
+        resource: str = "https://vault.azure.net",
+        seconds: int = ANSWERED,
     ) -> tuple[int, dict[str, Any], float]:
         """Ask for a token in the pod; return status, body and seconds taken."""
         began = time.monotonic()

@@ -60,7 +60,7 @@ spec:
   containers: [{name: main, image: idle}]
 """
 ASK = (
-    "curl -s -m 15 -w '\\n%{{http_code}}' -H 'podns: default' -H 'podname: {pod}'"
+    "curl -s -m 60 -w '\\n%{{http_code}}' -H 'podns: default' -H 'podname: {pod}'"
     " 'http://localhost:2579/host/token/?resource=https://vault.azure.net'"
 )
 
@@ -68,7 +68,7 @@ _REQUEST = """
 import json, socket, struct, sys, time
 def ask(source, to, port, words):
     s = socket.socket()
-    s.settimeout(15)
+    s.settimeout(60)
     # Of several sockets with one source port, each has another destination: ip(7).
     s.setsockopt(socket.SOL_IP, 24, 1)  # IP_BIND_ADDRESS_NO_PORT
     s.setsockopt(socket.SOL_IP, 51, struct.pack("=I", port << 16 | port))  # IP_LOCAL_PORT_RANGE
@@ -93,7 +93,7 @@ print(json.dumps(said))
 SHARER = (
     _REQUEST
     + """
-for _ in range(200):
+for _ in range(1200):
     try:
         held = socket.create_connection(meeting)
         break
@@ -243,10 +243,10 @@ async def test_an_application_of_entra_reads_the_vault_before_its_pod_runs(
         await azure.create_vault(GROUP, vault, readers=[app.principal_id])
         await azure.put_secret(vault, SECRET, f"read by {kind}")
     ids = ("--client-id", app.client_id, "--tenant-id", driven.plan.tenant_id)
-    driven.run("podidentity", "add", "--namespace", "default", "--name", kind, *ids, *known)
+    driven.add("default", kind, *ids, *known)
     own_class = CLASS.format(vault=vault, tenant=driven.plan.tenant_id, secret=SECRET)
     driven.apply(own_class.replace("name: store", f"name: {vault}"))
     mounting = MOUNTING.format(name=vault, label=kind)
     # Entra takes its time to know a credential.
-    driven.apply(mounting.replace("Class: store", f"Class: {vault}"), seconds=150)
+    driven.apply(mounting.replace("Class: store", f"Class: {vault}"), seconds=300)
     assert await driven.inside(vault, f"cat {FILE}") == f"read by {kind}"

@@ -1005,3 +1005,19 @@ def test_what_fails_a_thousand_times_ends_nobody(refused: type, kind: Fault) -> 
     while len(world.of(refused)) < 1100:
         world.moments = 0
         world.run_until(world.now + 10_000.0)
+
+
+def test_a_namespace_with_thousands_of_records_takes_turns_with_others() -> None:
+    many = [Step(2.0, "pod", ("blue", f"web-{number}", "app", "n0")) for number in range(400)]
+    world = Course(
+        *cluster(*many),
+        Step(0.0, "identity", ("red", "id", 0)),
+        Step(0.0, "binding", ("red", "b", "id", "app")),
+        Step(2.5, "pod", ("red", "one", "app", "n0")),
+        settings={"record_writes": 2},
+        foreign=((0, 0),),
+    )
+    world.run_until(20.0)
+    order = [each.record.ref.namespace for each in world.of(CreateRecord)]
+    assert len(order) == 401
+    assert order.index("red") < 100

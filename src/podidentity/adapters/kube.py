@@ -23,7 +23,8 @@ from collections.abc import (
 )
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self, TypeVar, overload
+from types import MappingProxyType
+from typing import Any, NamedTuple, Self, TypeVar, overload
 
 import httpx2
 import msgspec
@@ -90,6 +91,16 @@ def _may_pass(error: KubeError) -> bool:
     failed = error.status >= httpx2.codes.INTERNAL_SERVER_ERROR
     return failed or isinstance(error.__cause__, _CUT)
 
+
+class PassedOn(NamedTuple):
+    """What a pod answered behind the API server's proxy."""
+
+    status: int
+    body: bytes
+
+
+LARGEST_PAGE = 32 << 20
+"""Bytes of a pod's answer: who has taken a pod's place may send without end."""
 
 OnFailure = Callable[[str, str], None]
 """Called for each failed request with its method (WATCH for a watch) and its path."""
@@ -193,15 +204,28 @@ class Kube:
         Raises KubeError where the API server answers in the pod's place: it may not be asked, or
         cannot reach the pod.
         """
+        return (await self.asked_of_pod(path)).body
+
+    async def asked_of_pod(
+        self, path: str, headers: Mapping[str, str] = MappingProxyType({})
+    ) -> PassedOn:
+        """Return a pod's answer with its status, asked with these headers, too; as `passed_on`."""
         try:
-            response = await self._client.get(self._base + path, headers=self._headers)
+            async with self._client.stream(
+                "GET", self._base + path, headers={**self._headers, **headers}
+            ) as response:
+                body = b""
+                async for part in response.aiter_bytes():
+                    body += part
+                    if len(body) > LARGEST_PAGE:
+                        raise KubeError(f"It sent more than {LARGEST_PAGE >> 20} MiB.")
         except _FAILED as error:
             self._failed("GET", path)
             raise self._unreachable(error) from error
-        if response.is_error and is_status(response.content):
+        if response.is_error and is_status(body):
             self._failed("GET", path)
-            raise _refusal(response, response.content)
-        return response.content
+            raise _refusal(response, body)
+        return PassedOn(response.status_code, body)
 
     async def list(self, path: str, params: Mapping[str, str] | None = None) -> Page:
         """Return one page (`params`: limit, continue, selectors); raise KubeError."""
