@@ -656,8 +656,8 @@ class NmiSettings:
         metadata=flag(
             "--metrics-secure-port",
             kind="number",
-            text="TLS port of the complete `/metrics` on all addresses, for callers that RBAC lets "
-            "`get` that path; 9447 in the manifest; 0: none.",
+            text="TLS port of the complete `/metrics` and of `/debug` on all addresses, for "
+            "callers that RBAC lets `get` that path; 9447 in the manifest; 0: none.",
         ),
     )
     metrics_cert_file: str = field(
@@ -678,7 +678,8 @@ class NmiSettings:
         metadata=flag(
             "--debug-port",
             kind="number",
-            text="Port of `/debug`, on loopback only: the agent's state, without secrets; 0: none.",
+            text="Port of `/debug` on loopback, for whoever is on the node: the agent's state, "
+            "without secrets; 0: none.",
         ),
     )
     verbosity: int = field(default=0, metadata=_VERBOSITY)

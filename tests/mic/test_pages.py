@@ -122,7 +122,7 @@ async def test_who_comes_when_each_place_is_anothers_takes_the_oldest() -> None:
 
 
 async def test_who_sends_nothing_is_left_and_who_opens_many_gets_none() -> None:
-    async with serving(State(), seconds=0.2) as port:
+    async with serving(State(), seconds=1.0) as port:
         silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(AT_ONCE + 5)]
         for reader, writer in silent:
             assert await reader.read() == b""

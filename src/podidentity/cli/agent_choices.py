@@ -53,6 +53,8 @@ class Choices:
     startup_taint: str = ""
     backend: Backend = Backend.NFTABLES
     probe_port: int = 8085
+    secure_port: int = 0
+    """Of all metrics, and of what NMI knows; 0: none."""
     removes_rules: bool = False
     """Whether NMI takes its rules with it when it stops."""
     doubt: str = ""
@@ -150,6 +152,7 @@ def _parsed(flags: list[str], variables: Mapping[str, str]) -> Choices:
         startup_taint=settings.startup_taint,
         backend=settings.backend,
         probe_port=settings.probe_port,
+        secure_port=settings.metrics_secure_port,
         removes_rules=settings.on_exit == "remove",
     )
     if not stack:

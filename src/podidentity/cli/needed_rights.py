@@ -70,6 +70,7 @@ from podidentity.cli.rollout import PROBE_SET
 from podidentity.core.decision import GROUP, RESOURCE, VERB
 from podidentity.manifests import (
     ACCOUNT,
+    DEBUG_READER,
     NODE_AUDIENCES,
     POLICY_OF_NMI,
     TOKENS,
@@ -329,7 +330,7 @@ def _enable() -> Iterator[Right]:
     yield from _to("list watch", _CRDS)
     yield from _to("list", _DAEMON_SETS)
     yield from _to_apply(_DAEMON_SETS, names=_names("DaemonSet", _USUAL), at=_NMI)
-    yield from _to_apply("serviceaccounts", names=[ACCOUNT], at=_NMI)
+    yield from _to_apply("serviceaccounts", names=_names("ServiceAccount", _USUAL), at=_NMI)
     yield from _to_place(_USUAL)
     yield from _to_place([*_FOR_POLICY, *_FOR_RESOURCES])
     names = _names("ValidatingAdmissionPolicy", _FOR_RESOURCES)
@@ -372,7 +373,7 @@ def _disable() -> Iterator[Right]:
     yield from _to_take_back()
     yield from _to_take_mic()
     yield from _to("delete", _DAEMON_SETS, at=_NMI, names=_names("DaemonSet", _USUAL))
-    yield from _to("delete", "serviceaccounts", at=_NMI, names=[ACCOUNT])
+    yield from _to("delete", "serviceaccounts", at=_NMI, names=_names("ServiceAccount", _USUAL))
     yield from _to("delete", _ROLES[0], names=_names("ClusterRole", *made))
     yield from _to("delete", _ROLES[1], names=_names("ClusterRoleBinding", *made))
     names = _names("ValidatingAdmissionPolicy", _FOR_POLICY, _FOR_RESOURCES)
@@ -467,6 +468,9 @@ def _explain() -> Iterator[Right]:
     yield from _to("list", "pods", at=_NMI, without=unknown)
 
 
+_MISSING = "names what is missing in the archive"
+
+
 def _check() -> Iterator[Right]:
     yield from _to("list", _IDENTITIES, _BINDINGS, _EXCEPTIONS, "pods")
     fails = "says what it could not check, and ends with status 1"
@@ -496,7 +500,10 @@ def _check() -> Iterator[Right]:
         *("pods/log", "pods/proxy"),
         at=_NMI,
         parts=[BUNDLE],
-        without="names what is missing in the archive",
+        without=_MISSING,
+    )
+    yield from _to(
+        "create", TOKENS, at=_NMI, names=[DEBUG_READER], parts=[BUNDLE], without=_MISSING
     )
     yield from _to("get", "pods/proxy", at=_NMI, parts=[PROBES], without=fails)
     yield from _to("get", "/.well-known/openid-configuration", parts=[ISSUER], without=fails)

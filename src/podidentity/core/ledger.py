@@ -72,7 +72,7 @@ class Ledger:
         ended: bool,
         landed: frozenset[str] | None = None,
     ) -> Self:
-        """Return the ledger after a read of the host.
+        """Return the ledger after a read of the host, which was made at the time `now`.
 
         `ended`: all changes that it speaks of have ended. Otherwise one may still come, for
         `LONGEST_CHANGE` seconds: what it was to attach, and to detach, stays noted. `landed` are

@@ -29,6 +29,8 @@ OWN_NAMESPACE = "podidentity"
 
 ACCOUNT = "podidentity-nmi"
 """NMI's service account."""
+DEBUG_READER = "podidentity-debug-reader"
+"""The service account, and its ClusterRole, that may read `/debug` of NMI and nothing else."""
 TOKENS = "serviceaccounts/token"
 AUDIENCE = "api://AzureADTokenExchange"
 """Entra's, in the public cloud."""

@@ -376,7 +376,10 @@ class HostWork:
         self, now: float, seen: HostIdentities, wanted: Mapping[str, Wanted]
     ) -> Action | None:
         """Return the next call on the way to what is wanted."""
-        book = self._book.resolved(seen, now, ended=self._ended, landed=self._landed)
+        # By the time of the read: what came since then is not in it.
+        book = self._book.resolved(
+            seen, self._known.read_at, ended=self._ended, landed=self._landed
+        )
         planned = self._plan(now, seen, book, wanted)
         barred = now < self._barred_until or self._around.paused(self.host)
         if planned.empty or barred:
@@ -477,13 +480,13 @@ class HostWork:
             max(since + self._grace, self._held.get(each, -inf))
             for each, since in self._unused.items()
         ]
-        times += [why.until for each, why in self.refused.items() if each in wanted]
+        times += [why.until for why in self.refused.values()]
         unresolved = (*book.attaching.values(), *book.detaching.values())
-        if unresolved:
-            end = min(each.since for each in unresolved) + LONGEST_CHANGE
-            if now >= end:
+        ends = [each.since + LONGEST_CHANGE for each in unresolved]
+        if ends := [each for each in ends if each > self._known.read_at]:
+            if now >= min(ends):
                 return self._read(now)
-            times.append(end)
+            times.append(min(ends))
         if self._known.idle_since is not None:
             times.append(self._known.idle_since + IDLE)
         if future := [each for each in times if each > now]:
@@ -582,7 +585,7 @@ class HostWork:
         elif isinstance(result, Failure) and result.kind is Fault.NOT_FOUND:
             self._failures = self._failures + 1 if self._known.gone else 0
             self._known.gone, self._known.unread, self._known.read_at = True, False, now
-            self._known.seen = self._known.seen or HostIdentities()
+            self._known.seen = HostIdentities()
         elif isinstance(result, Failure) and result.kind is not Fault.THROTTLED:
             if result.kind in {Fault.FORBIDDEN, Fault.DENIED}:
                 self._known.unreadable = True
@@ -653,7 +656,7 @@ class HostWork:
             each.resource_id.folded: each.resource_id.spelling for each in self._round.sent.attach
         }
         sent = {each.resource_id.folded for each in self._round.sent.attach}
-        self._known.seen = replace(seen, user=user, state="succeeded", etag="")
+        self._known.seen = replace(seen, user=user, state="succeeded")
         self._known.read_at = -inf
         self._known.proved = (self._known.proved | sent) & user.keys()
         self._known.updating_since = None

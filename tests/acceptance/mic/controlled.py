@@ -30,8 +30,9 @@ VAULTS = "https://vault.azure.net"
 CUSTOM = "/apis/aadpodidentity.k8s.io/v1"
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/default/leases"
 _PASSING = ("OperationPreempted", "InternalExecutionError")
-SECONDS = 180.0
-"""A scale set takes up to a minute to change, and MIC may have two changes to make."""
+SECONDS = 300.0
+"""A scale set takes up to a minute to change, and MIC may have two changes to make; the machine of
+the tests is busy."""
 
 
 @dataclass
@@ -158,6 +159,7 @@ class Controlled:
     def grant(self, identity: Managed, namespace: str = "default") -> None:
         command = ("podidentity", "grant", "--namespace", namespace)
         self.sandbox.run(*command, "--identity", identity.client_id)
+        self.sandbox.until_granted(namespace, identity.client_id)
 
     def pod(
         self, name: str, label: str, namespace: str = "default", node: int | None = None
@@ -247,6 +249,22 @@ class Controlled:
         path = f"/api/v1/namespaces/kube-system/pods/{mic}?gracePeriodSeconds={seconds}"
         Api(self.sandbox.plan).request("DELETE", path)
 
+    def followers(self, leader: str) -> list[str]:
+        """Stop a leader; return who holds the Lease after it, to the next one: "" is nobody."""
+        lease = self.get(f"{LEASES}/aad-pod-identity-mic")
+        version = lease["metadata"]["resourceVersion"]
+        self.stop(leader)
+        held: list[str] = []
+        while not any(held):
+            for _, each in Api(self.sandbox.plan).watch(LEASES, version, SECONDS):
+                version = each["metadata"]["resourceVersion"]
+                holder = each["spec"].get("holderIdentity", "")
+                if each["metadata"]["name"] == lease["metadata"]["name"] and holder != leader:
+                    held.append(holder)
+                if any(held):
+                    break
+        return held
+
     def leads_another(self, than: str) -> bool:
         return self.leader() not in {"", than}
 
@@ -272,17 +290,17 @@ class Controlled:
         read = f"https://{VAULT}.vault.azure.net/secrets/{SECRET}?api-version=7.4"
         token = body["access_token"]
         said = self.inside(
-            pod, f"curl -s -m 15 -H 'Authorization: Bearer {token}' '{read}'", namespace
+            pod, f"curl -s -m 60 -H 'Authorization: Bearer {token}' '{read}'", namespace
         )
         assert json.loads(said).get("value") == SECRET_VALUE, said
 
     def running(self, pod: str, namespace: str = "default") -> None:
-        wait = ("kubectl", "wait", "--for=condition=Ready", "--timeout=120s")
+        wait = ("kubectl", "wait", "--for=condition=Ready", f"--timeout={SECONDS:g}s")
         self.sandbox.run(*wait, "-n", namespace, f"pod/{pod}")
 
     def inside(self, pod: str, command: str, namespace: str = "default") -> str:
         shell = ["sh", "-c", command]
-        ran = self.loop.run(execute(self.sandbox.plan, namespace, pod, shell, timeout=150))
+        ran = self.loop.run(execute(self.sandbox.plan, namespace, pod, shell, timeout=SECONDS))
         return ran.stdout.decode() + ran.stderr.decode()
 
 
