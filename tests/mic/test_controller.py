@@ -1021,3 +1021,42 @@ def test_a_namespace_with_thousands_of_records_takes_turns_with_others() -> None
     order = [each.record.ref.namespace for each in world.of(CreateRecord)]
     assert len(order) == 401
     assert order.index("red") < 100
+
+
+class Checked(Course):
+    """A world in which identity 0 is attached for its own client id alone."""
+
+    def _do(self, mic: Mic, action: Action) -> Result:
+        if isinstance(action, PatchHost):
+            for identity, clients in action.change.clients:
+                if str(CLIENTS[0]) not in clients:
+                    self.calls.append((self.now, action))
+                    bad = (identity.lower(),)
+                    return Failure(kind=Fault.BAD_IDENTITIES, message="another's", bad=bad)
+        return super()._do(mic, action)
+
+    def assigned(self) -> list[ObjectRef]:
+        """Return the pods of which a record says that they have their identity."""
+        records = [each.record for each in self.of(CreateRecord, UpdateRecord)]
+        return [each.pod for each in records if each and each.state is Assignment.ASSIGNED]
+
+
+def test_an_identity_that_was_refused_for_one_client_id_is_attached_for_another() -> None:
+    """Else a tenant who writes another's ARM id has it left out for its owner, too."""
+    wrong = replace(
+        identity("blue", "id", resource_id=IDS[0], object_id=None), client_id=CLIENTS[1]
+    )
+    world = Checked(
+        Step(0.0, "node", ("n0", 0)),
+        Step(0.0, "binding", ("blue", "b", "id", "app")),
+        pod(2.0),
+        Step(0.0, "identity", ("red", "id", 0)),
+        Step(0.0, "binding", ("red", "b", "id", "app")),
+        Step(200.0, "pod", ("red", "one", "app", "n0")),
+    )
+    world.put("identity", wrong.ref, wrong)
+    world.run_until(199.0)
+    assert len(world.of(PatchHost)) > 2
+    assert world.assigned() == []
+    world.run_until(210.0)
+    assert ObjectRef("red", "one") in world.assigned()
