@@ -14,7 +14,7 @@ from tests.acceptance.sandbox import Sandbox
 API = "aadpodidentity.k8s.io/v1"
 TOKEN = "/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://vault.azure.net"
 READ = (
-    f"curl -s -m 15 -H 'Authorization: Bearer {{token}}' "
+    f"curl -s -m 60 -H 'Authorization: Bearer {{token}}' "
     f"'https://{VAULT}.vault.azure.net/secrets/{SECRET}?api-version=7.4'"
 )
 CURL = "curl -s -i -m 110 {header} 'http://169.254.169.254{path}'"
@@ -64,12 +64,10 @@ class Scenario:
         if namespace != "default":
             made = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
             self.apply(json.dumps(made))
-        command = ("podidentity", "add", "--namespace", namespace, "--name", name)
-        self.place.run(*command, "--identity-resource-id", resource_id)
+        self.place.add(namespace, name, "--identity-resource-id", resource_id)
 
     def apply(self, *objects: str) -> None:
-        command = ("podidentity", "sandbox", "apply", "--wait", "-f", "-")
-        self.place.run(*command, given="\n---\n".join(objects))
+        self.place.apply(*objects)
 
     def delete(self, *what: str) -> None:
         self.place.run("kubectl", "delete", *what)

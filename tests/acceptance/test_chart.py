@@ -99,7 +99,7 @@ async def _attached(azure: AzureOperator, place: Sandbox) -> Prepared:
 
 
 ASKED = (
-    "curl -s -m 5 -H Metadata:true 'http://169.254.169.254/metadata/identity/oauth2/token"
+    "curl -s -m 60 -H Metadata:true 'http://169.254.169.254/metadata/identity/oauth2/token"
     "?api-version=2018-02-01&resource=https://vault.azure.net'"
 )
 

@@ -18,7 +18,7 @@ from tests.sandboxes import own
 
 NAME = own("clouds")
 ASK = (
-    "curl -s -G -m 15 -w '\\n%{http_code}' -H Metadata:true"
+    "curl -s -G -m 60 -w '\\n%{http_code}' -H Metadata:true"
     " http://169.254.169.254/metadata/identity/oauth2/token -d api-version=2018-02-01"
 )
 
@@ -30,11 +30,10 @@ class Town:
         self.place, self.azure, self.loop = place, azure, loop
 
     def apply(self, *objects: str) -> None:
-        given = "\n---\n".join(objects)
-        self.place.run("podidentity", "sandbox", "apply", "--wait", "-f", "-", given=given)
+        self.place.apply(*objects)
 
     def add(self, name: str, *flags: str) -> None:
-        self.place.run("podidentity", "add", "--namespace", "default", "--name", name, *flags)
+        self.place.add("default", name, *flags)
 
     def ask(self, name: str, **query: str) -> tuple[int, dict[str, Any]]:
         """Ask in the pod; return the status, and the token's claims or the error."""

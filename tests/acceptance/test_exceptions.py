@@ -10,7 +10,6 @@ from tests.acceptance.scenario import API
 
 KIND = "AzurePodIdentityException"
 LABELS = {"tier": "exempt"}
-APPLY = ("podidentity", "sandbox", "apply", "--wait", "-f", "-")
 
 
 def found_by_check(place: Sandbox) -> dict[str, dict[str, str]]:
@@ -27,9 +26,9 @@ async def test_check_names_the_exceptions_without_effect_and_no_node_writes_on_t
             spec = {"containers": [{"name": "main", "image": "idle"}]}
             meta = {"labels": LABELS}
             made = manifest("v1", "Pod", "exempt", namespace, metadata=meta, spec=spec)
-            place.run(*APPLY, given=made)
-            place.run(*APPLY, given=manifest(API, KIND, "e", namespace, spec={"podLabels": LABELS}))
-        place.run(*APPLY, given=manifest(API, KIND, "bad", spec={"azureIdentities": ["mine"]}))
+            place.apply(made)
+            place.apply(manifest(API, KIND, "e", namespace, spec={"podLabels": LABELS}))
+        place.apply(manifest(API, KIND, "bad", spec={"azureIdentities": ["mine"]}))
         found = found_by_check(place)
         assert set(found) == {"default/e", "default/bad"}
         assert found["default/e"]["reason"] == "ExceptionIgnored"

@@ -21,20 +21,15 @@ import pytest
 import podidentity
 from podidentity_sandbox.plan import Network
 from podidentity_sandbox.weather import CALM
-from tests.acceptance.sandbox import ASK, Sandbox, one_node
+from tests.acceptance.sandbox import ANSWERED, ASK, PATIENCE, Sandbox, one_node
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="pods have cgroups only as root")
 
 
-def on_node(place: Sandbox, *command: str) -> str:
-    """Run a program in the node's network, and return its output."""
-    entered = ("nsenter", "-t", str(place.nmi()), "-n", *command)
-    return subprocess.run(entered, check=True, capture_output=True, text=True).stdout
-
-
 def readiness(place: Sandbox) -> dict[str, object]:
-    """Return what `/readyz` of the node says."""
-    said = on_node(place, "curl", "-s", "http://127.0.0.1:8085/readyz")
+    """Return what `/readyz` of the node says, once somebody listens there."""
+    ask = "until curl -s http://127.0.0.1:8085/readyz; do sleep 0.1; done"
+    said = place.on_node("timeout", str(PATIENCE), "sh", "-c", ask)
     found: dict[str, object] = json.loads(said)
     return found
 
@@ -48,7 +43,7 @@ def found_by_check(place: Sandbox) -> dict[str, dict[str, str]]:
 
 async def until_found(place: Sandbox, reason: str, text: str = "") -> dict[str, str]:
     """Return what `check` finds for this reason, once it says this: warnings must last 10 s."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while True:
             found = await asyncio.to_thread(found_by_check, place)
             if reason in found and text in found[reason]["message"]:
@@ -144,7 +139,7 @@ async def test_on_a_kernel_without_rules_for_bridges_pods_are_served_once_a_conn
             for container in agents["spec"]["template"]["spec"]["containers"]:
                 container["env"].append({"name": "PYTHONPATH", "value": str(tree)})
             place.run(*command, "create", "-f", "-", given=json.dumps(agents))
-            place.run(*command, "rollout", "status", "daemonset/nmi", "--timeout=60s")
+            place.run(*command, "rollout", "status", "daemonset/nmi", f"--timeout={PATIENCE}s")
             said = await headers(place)
             assert said.startswith("HTTP/1.1 200")
             assert "connection: close" in said.lower()
@@ -167,7 +162,7 @@ def tree_without_bridges() -> Iterator[Path]:
 
 async def headers(place: Sandbox) -> str:
     """Return the head of the answer to a pod's request, on a connection that it would keep."""
-    asking = ASK.format(seconds=15, nonce="n", resource="https://vault.azure.net")
+    asking = ASK.format(seconds=ANSWERED, nonce="n", resource="https://vault.azure.net")
     ran = await place.shell(f"{asking} -D - -o /dev/null")
     return ran.stdout.decode()
 

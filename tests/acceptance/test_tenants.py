@@ -124,6 +124,7 @@ def test_no_object_of_a_tenant_opens_what_is_not_his(tenants: TwoTenants, name: 
 def test_a_permission_of_one_service_account_is_none_of_another(tenants: TwoTenants) -> None:
     grant = ("podidentity", "grant", "--namespace", "tenant", "--service-account", "trusted")
     tenants.place.run(*grant, "--identity", tenants.kubelet.client_id)
+    tenants.place.until_granted("tenant", tenants.kubelet.client_id, account="trusted")
     tenants.apply(
         manifest("v1", "ServiceAccount", "trusted", "tenant"),
         *_named("shared", clientID=tenants.kubelet.client_id),

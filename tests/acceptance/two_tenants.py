@@ -15,7 +15,7 @@ from tests.jwts import claims
 
 API = "aadpodidentity.k8s.io/v1"
 URL = "http://169.254.169.254/metadata/identity/oauth2/token?api-version=2018-02-01&resource={}"
-ASK = "curl -s -m 15 -w '\\n%{{http_code}}' -H Metadata:true '{url}'"
+ASK = "curl -s -m 60 -w '\\n%{{http_code}}' -H Metadata:true '{url}'"
 VAULT = "https://vault.azure.net"
 MINE = "mine"
 
@@ -41,8 +41,7 @@ class TwoTenants:
     kubelet: Identity = field(init=False)
 
     def apply(self, *objects: str) -> None:
-        given = "\n---\n".join(objects)
-        self.place.run("podidentity", "sandbox", "apply", "--wait", "-f", "-", given=given)
+        self.place.apply(*objects)
 
     def ask(self, pod: str, namespace: str = "tenant", **query: str) -> tuple[int, dict[str, Any]]:
         more = "".join(f"&{name}={value}" for name, value in query.items())
@@ -75,8 +74,8 @@ async def settle(tenants: TwoTenants) -> TwoTenants:
         ("shop", "orders", tenants.orders),
         ("tenant", MINE, tenants.mine),
     ):
-        add = ("podidentity", "add", "--namespace", namespace, "--name", name)
-        await asyncio.to_thread(tenants.place.run, *add, "--identity-resource-id", identity.id)
+        which = ("--identity-resource-id", identity.id)
+        await asyncio.to_thread(tenants.place.add, namespace, name, *which)
     await asyncio.to_thread(tenants.apply, pod("web", "shop", "orders"), pod("own", "tenant", MINE))
     return tenants
 

@@ -218,7 +218,7 @@ TOO_LARGE = {
     "reason": "Timeout",
     "message": "Timeout: Too large resource version: 900, current: 5",
 }
-_HEARD = 5.0
+_HEARD = 60.0
 """Seconds after which a test fails, because the reflector does not react."""
 
 

@@ -168,7 +168,7 @@ def running(
             headers={"Authorization": f"Bearer {plan.admin_token}"},
             verify=ssl.create_default_context(cafile=str(plan.ca_certificate)),
             trust_env=False,
-            timeout=20,
+            timeout=60,
         )
         world = World(plan, stack.enter_context(client))
         for node in plan.nodes:

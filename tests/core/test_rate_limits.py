@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podidentity.core.rate_limits import FairQueue, Flow, RateLimiter, SlidingWindow, TokenBucket
+from podidentity.core.rate_limits import (
+    FairQueue,
+    FairSet,
+    Flow,
+    RateLimiter,
+    SlidingWindow,
+    TokenBucket,
+)
 
 GAPS = st.lists(st.floats(0, 2), min_size=30, max_size=60)
 
@@ -259,3 +266,34 @@ def test_what_is_ahead_is_counted_to_the_turn_where_all_others_come_first() -> N
     turns = [queue.pop() for _ in range(len(queue))]
     # In shop: mine has three, busy has four turns meanwhile and one its only one; tenant has nine.
     assert said == turns.index("last") == 8 + 9
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 9))))
+def test_in_a_fair_set_each_waits_once_and_namespaces_take_turns(
+    added: list[tuple[str, int]],
+) -> None:
+    waiting = FairSet[tuple[str, int]](lambda one: one[0])
+    waiting.update(added)
+    unique = list(dict.fromkeys(added))
+    assert len(waiting) == len(unique)
+    taken = [waiting.take() for _ in unique]
+    assert len(waiting) == 0
+    for namespace in "abc":
+        assert [each for each in taken if each[0] == namespace] == [
+            each for each in unique if each[0] == namespace
+        ]
+    # While a namespace has something to wait, no other has two turns before it.
+    for start, (namespace, _) in enumerate(taken):
+        rest = [each for each, _ in taken[start + 1 :]]
+        if namespace in rest:
+            between = rest[: rest.index(namespace)]
+            assert len(set(between)) == len(between)
+
+
+def test_nobody_waits_in_a_fair_set_that_was_cleared() -> None:
+    waiting = FairSet[str](lambda _: "")
+    waiting.add("a")
+    waiting.clear()
+    assert len(waiting) == 0
+    with pytest.raises(KeyError):
+        waiting.take()

@@ -986,3 +986,38 @@ def test_a_record_that_cannot_be_written_is_tried_again_at_last_so_often(
     world.answers[CreateRecord] = lambda _: Failure(kind=kind)
     world.run_until(1500.0)
     assert max(gaps(world, CreateRecord)) == pytest.approx(most, abs=0.1)
+
+
+# What fails for ever.
+
+
+@pytest.mark.parametrize(
+    ("refused", "kind"),
+    [
+        (CreateRecord, Fault.FAILED),  # as by a quota of the tenant's own namespace
+        (ListLedgers, Fault.FAILED),
+        (ReadHost, Fault.UNREACHABLE),
+    ],
+)
+def test_what_fails_a_thousand_times_ends_nobody(refused: type, kind: Fault) -> None:
+    world = Course(*cluster(pod(2.0)))
+    world.answers[refused] = lambda _: Failure(kind=kind, message="no")
+    while len(world.of(refused)) < 1100:
+        world.moments = 0
+        world.run_until(world.now + 10_000.0)
+
+
+def test_a_namespace_with_thousands_of_records_takes_turns_with_others() -> None:
+    many = [Step(2.0, "pod", ("blue", f"web-{number}", "app", "n0")) for number in range(400)]
+    world = Course(
+        *cluster(*many),
+        Step(0.0, "identity", ("red", "id", 0)),
+        Step(0.0, "binding", ("red", "b", "id", "app")),
+        Step(2.5, "pod", ("red", "one", "app", "n0")),
+        settings={"record_writes": 2},
+        foreign=((0, 0),),
+    )
+    world.run_until(20.0)
+    order = [each.record.ref.namespace for each in world.of(CreateRecord)]
+    assert len(order) == 401
+    assert order.index("red") < 100

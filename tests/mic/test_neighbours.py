@@ -168,11 +168,11 @@ class Scene:
 
 
 @asynccontextmanager
-async def place(*turns: Turn, seconds: float = 5) -> AsyncIterator[Scene]:
+async def place(*turns: Turn, seconds: float = 60) -> AsyncIterator[Scene]:
     """Both neighbours are one server, which answers by these turns."""
     async with scripted(*turns) as script:
         cloud = replace(PUBLIC, resource_manager=script.url, resource_manager_audience="https://a")
-        client = httpx2.AsyncClient(base_url=script.url, trust_env=False, timeout=10)
+        client = httpx2.AsyncClient(base_url=script.url, trust_env=False, timeout=60)
         kube = Kube(client, patience=0)
         try:
             async with ArmCalls(

@@ -23,7 +23,8 @@ from collections.abc import (
 )
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self, TypeVar, overload
+from types import MappingProxyType
+from typing import Any, NamedTuple, Self, TypeVar, overload
 
 import httpx2
 import msgspec
@@ -58,6 +59,8 @@ WATCH_SECONDS = 300
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 DEFAULT_KUBECONFIG = Path("~/.kube/config")
+# libyaml's is ten times as fast; an installation of PyYAML may be without it.
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 _PAGE = "500"
 _LONGEST_LINE = 16 << 20
@@ -88,6 +91,16 @@ def _may_pass(error: KubeError) -> bool:
     failed = error.status >= httpx2.codes.INTERNAL_SERVER_ERROR
     return failed or isinstance(error.__cause__, _CUT)
 
+
+class PassedOn(NamedTuple):
+    """What a pod answered behind the API server's proxy."""
+
+    status: int
+    body: bytes
+
+
+LARGEST_PAGE = 32 << 20
+"""Bytes of a pod's answer: who has taken a pod's place may send without end."""
 
 OnFailure = Callable[[str, str], None]
 """Called for each failed request with its method (WATCH for a watch) and its path."""
@@ -191,15 +204,28 @@ class Kube:
         Raises KubeError where the API server answers in the pod's place: it may not be asked, or
         cannot reach the pod.
         """
+        return (await self.asked_of_pod(path)).body
+
+    async def asked_of_pod(
+        self, path: str, headers: Mapping[str, str] = MappingProxyType({})
+    ) -> PassedOn:
+        """Return a pod's answer with its status, asked with these headers, too; as `passed_on`."""
         try:
-            response = await self._client.get(self._base + path, headers=self._headers)
+            async with self._client.stream(
+                "GET", self._base + path, headers={**self._headers, **headers}
+            ) as response:
+                body = b""
+                async for part in response.aiter_bytes():
+                    body += part
+                    if len(body) > LARGEST_PAGE:
+                        raise KubeError(f"It sent more than {LARGEST_PAGE >> 20} MiB.")
         except _FAILED as error:
             self._failed("GET", path)
             raise self._unreachable(error) from error
-        if response.is_error and is_status(response.content):
+        if response.is_error and is_status(body):
             self._failed("GET", path)
-            raise _refusal(response, response.content)
-        return response.content
+            raise _refusal(response, body)
+        return PassedOn(response.status_code, body)
 
     async def list(self, path: str, params: Mapping[str, str] | None = None) -> Page:
         """Return one page (`params`: limit, continue, selectors); raise KubeError."""
@@ -222,6 +248,13 @@ class Kube:
     async def create(self, path: str, body: Mapping[str, Any]) -> bytes:
         """Create `body` in the collection at `path`; return it as stored; raise KubeError."""
         return await self._send("POST", path, body=body)
+
+    async def ask(self, path: str, question: Mapping[str, Any]) -> bytes:
+        """Return the answer to a question that is posted, such as who may do what.
+
+        It changes nothing, and so it is asked again as something is read. Raises KubeError.
+        """
+        return await self._send("POST", path, body=question, changes=False)
 
     async def merge(self, path: str, body: Mapping[str, Any]) -> bytes:
         """Merge `body` (RFC 7386) into the object at `path`; return it; raise KubeError."""
@@ -289,10 +322,11 @@ class Kube:
         params: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
         content: str = "application/json",
+        changes: bool = True,
     ) -> bytes:
         headers = {**self._headers, **({"Content-Type": content} if body is not None else {})}
         data = json.dumps(body).encode() if body is not None else None
-        waited, reads = 0.0, self._reads if method == "GET" else 1
+        waited, reads = 0.0, self._reads if method == "GET" or not changes else 1
         while True:
             try:
                 return await self._sent(method, path, params=params, data=data, headers=headers)
@@ -401,7 +435,7 @@ def load_credentials(
 
     `kubeconfig` as for `Kube.connect`.
     """
-    config = _load(kubeconfig, context)
+    config, proxy_url = _load(kubeconfig, context)
     try:
         verify = verify_cluster(
             config.cluster, config.user or User(), config.abs_file, trust_env=trust_env
@@ -411,32 +445,23 @@ def load_credentials(
         raise KubeError(
             f"The credentials of context {config.context_name!r} cannot be used: {error}."
         ) from error
-    return _Credentials(
-        server=config.cluster.server, verify=verify, auth=auth, proxy=_proxy(config)
-    )
+    proxy = _proxy(proxy_url, config.context_name)
+    return _Credentials(server=config.cluster.server, verify=verify, auth=auth, proxy=proxy)
 
 
-def _proxy(config: SingleConfig) -> httpx2.Proxy | None:
-    """Return the proxy that the kubeconfig names for its API server; raise KubeError.
-
-    lightkube does not read `proxy-url`.
-    https://kubernetes.io/docs/reference/config-api/kubeconfig.v1/#Cluster
-    """
-    if config.fname is None:
-        return None
-    clusters = yaml.safe_load(Path(config.fname).read_text()).get("clusters") or ()
-    named = [each["cluster"] for each in clusters if each["name"] == config.context.cluster]
-    url = str((named[0].get("proxy-url") or "") if named else "")
+def _proxy(url: str, context: str) -> httpx2.Proxy | None:
+    """Return the proxy that a kubeconfig names for its API server; raise KubeError."""
     if not url:
         return None
     try:
-        found = parse_proxy(url, f"The proxy-url of context {config.context_name!r}")
+        found = parse_proxy(url, f"The proxy-url of context {context!r}")
     except NotAProxy as error:
         raise KubeError(f"{error}.") from None
     return httpx2.Proxy(found.url, auth=found.login)
 
 
-def _load(kubeconfig: str | None, context: str | None) -> SingleConfig:
+def _load(kubeconfig: str | None, context: str | None) -> tuple[SingleConfig, str]:
+    """Return a context, and the URL of the proxy to its API server; "" without one."""
     if kubeconfig:
         return _first([Path(part) for part in kubeconfig.split(":") if part], context)
     if (SERVICE_ACCOUNT / "token").is_file():
@@ -444,16 +469,16 @@ def _load(kubeconfig: str | None, context: str | None) -> SingleConfig:
             config = KubeConfig.from_service_account(SERVICE_ACCOUNT).get()
         except (ConfigError, LookupError) as error:
             raise KubeError(f"The service account in {SERVICE_ACCOUNT} lacks {error}.") from error
-        return _present(config)
+        return _present(config), ""
     return _first([DEFAULT_KUBECONFIG], context)
 
 
-def _first(paths: list[Path], context: str | None) -> SingleConfig:
-    """Return the context from the first file with it."""
+def _first(paths: list[Path], context: str | None) -> tuple[SingleConfig, str]:
+    """Return the context from the first file with it, and its proxy."""
     tried = []
     for path in paths:
         try:
-            return _present(KubeConfig.from_file(path).get(context))
+            return _in_file(path, context)
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
             tried.append(f"{path} is not YAML (line {mark.line + 1 if mark else '?'})")
@@ -465,6 +490,20 @@ def _first(paths: list[Path], context: str | None) -> SingleConfig:
         f"No Kubernetes cluster is configured: {'; '.join(tried)}. "
         "Give --kubeconfig or set KUBECONFIG."
     )
+
+
+def _in_file(path: Path, context: str | None) -> tuple[SingleConfig, str]:
+    """Return the context of a file, and its proxy, which lightkube does not read.
+
+    https://kubernetes.io/docs/reference/config-api/kubeconfig.v1/#Cluster
+    """
+    file = path.expanduser()
+    if not file.is_file():
+        raise ConfigError(f"Configuration file {path} not found")
+    read = yaml.load(file.read_text(), Loader=_LOADER)  # noqa: S506 - a safe one
+    config = _present(KubeConfig.from_dict(read, fname=file).get(context))
+    clusters = (each for each in read["clusters"] if each["name"] == config.context.cluster)
+    return config, str(next(clusters)["cluster"].get("proxy-url") or "")
 
 
 def _present(config: SingleConfig | None) -> SingleConfig:

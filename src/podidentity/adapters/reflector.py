@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from podidentity.core.ports import Clock
+from podidentity.core.rate_limits import RateLimiter
 from podidentity.core.resources import ObjectRef
 from podidentity.wire.kube import Event, KubeApi, KubeError, NotKubernetes, parse_object_version
 
@@ -38,10 +39,38 @@ SHORT_WATCH = 1.0
 MOST_FAILURES = 3
 """Failures in a row after which the reflector lists again."""
 
+LINES_AT_ONCE, LINES_PER_SECOND = 20, 1 / 60
+"""Of the log, about the objects of one namespace."""
 _DIGITS = 40
 """Of a version that is compared; those of etcd have at most twenty."""
 
 _log = logging.getLogger("podidentity.watch")
+
+
+class ObjectLog:
+    """The log of what is wrong with single objects: a few lines for each namespace.
+
+    A tenant may change an object all the time, and would drive all else out of the logs of all
+    nodes.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._lines = RateLimiter(LINES_PER_SECOND, LINES_AT_ONCE)
+        self._silenced: set[str] = set()
+
+    def warning(self, namespace: str, message: str, *args: object) -> None:
+        """Log what is wrong with an object of the namespace, if that has lines left."""
+        if not self._lines.take(namespace, self._clock.monotonic()):
+            self._silenced.discard(namespace)
+            _log.warning(message, *args)
+        elif namespace not in self._silenced:
+            self._silenced.add(namespace)
+            _log.warning(
+                "namespace %s has more objects that cannot be used, of which little is said here; "
+                "podidentity check names them",
+                namespace or "''",
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +106,7 @@ class Reflector:
         self._source = source
         self._clock = clock
         self._jitter = jitter
+        self._objects = ObjectLog(clock)
         self._known: set[ObjectRef] = set()
         self._version = ""
         self._failures = 0
@@ -171,7 +201,8 @@ class Reflector:
         try:
             self._source.put(raw)
         except ValueError as error:
-            _log.warning("%s: %s cannot be read and is ignored: %s", self._source.what, ref, error)
+            told = "%s: %s cannot be read and is ignored: %s"
+            self._objects.warning(ref.namespace, told, self._source.what, ref, error)
             self._forget(ref)
         except Exception:  # noqa: BLE001 - a defect costs one object, not the agents of all nodes
             _log.exception("%s: %s is ignored; please report this", self._source.what, ref)
@@ -198,8 +229,8 @@ class Reflector:
             _log.warning("cannot watch %s, and try on: %s", self._source.what, why)
         self.trouble = why
         self._source.failed()
-        delay = min(LONGEST_DELAY, FIRST_DELAY * 2**self._failures)
-        self._failures = min(self._failures + 1, 16)
+        delay = min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(self._failures, 16))
+        self._failures += 1
         self._failures_of_version += not throttled
         if self._failures_of_version >= MOST_FAILURES:
             self._version = ""

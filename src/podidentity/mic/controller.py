@@ -27,6 +27,7 @@ from podidentity.core.assignments import Assignments, Need, attachment
 from podidentity.core.decision import STRICT, Rules, Use, lacking
 from podidentity.core.hosts import Host, NotAnAzureNode
 from podidentity.core.ledger import Wanted
+from podidentity.core.rate_limits import FairSet
 from podidentity.core.resources import (
     AzureIdentityBinding,
     AzurePodIdentityException,
@@ -191,18 +192,26 @@ class Timers:
 
 @dataclass(slots=True)
 class _Marks:
-    """What is to be looked at, in order."""
+    """What is to be looked at, in order; of records and permissions namespaces take turns."""
 
     hosts: dict[Host, None] = field(default_factory=dict)
-    records: dict[ObjectRef, None] = field(default_factory=dict)
-    told: dict[ObjectRef, None] = field(default_factory=dict)
+    records: FairSet[ObjectRef] = field(default_factory=lambda: FairSet(_namespace_of))
+    told: FairSet[ObjectRef] = field(default_factory=lambda: FairSet(_namespace_of))
     """Records that say Assigned already, of a host that was read: they come last."""
-    uses: dict[Use, None] = field(default_factory=dict)
+    uses: FairSet[Use] = field(default_factory=lambda: FairSet(_namespace_of_account))
 
     @property
     def waiting(self) -> int:
         """How many records are to be looked at."""
         return len(self.records) + len(self.told)
+
+
+def _namespace_of(record: ObjectRef) -> str:
+    return record.namespace
+
+
+def _namespace_of_account(use: Use) -> str:
+    return use.service_account.namespace
 
 
 class Controller:
@@ -362,8 +371,7 @@ class Controller:
         left = LOOKS
         while (marked := marks.records or marks.told) and self._in_flight["record"] < most and left:
             left -= 1
-            ref = next(iter(marked))
-            del marked[ref]
+            ref = marked.take()
             action = self._records.next(ref, self._now)
             owner = _Owner("record", ref)
             self._timers.set(owner, self._records.due)
@@ -394,8 +402,7 @@ class Controller:
     def _look_at_uses(self) -> None:
         marked, most = self._marks.uses, self._settings.questions
         while marked and self._in_flight["use"] < most:
-            use = next(iter(marked))
-            del marked[use]
+            use = marked.take()
             if self._desired.asked(use):
                 self._issue(_Owner("use", use), AskPermission(use))
             else:
@@ -431,7 +438,7 @@ class Controller:
             for ref, need in needed.items()
             if ref not in stored or need.host is None or attachment(need.identity) is None
         ]
-        self._marks.records.update(dict.fromkeys(marked))
+        self._marks.records.update(marked)
 
     def _forget_flights(self) -> None:
         """Forget what is under way: its results will not come, or mean nothing any more."""
@@ -440,7 +447,7 @@ class Controller:
         self._in_flight = dict.fromkeys(self._in_flight, 0)
         for use in questions:
             assert isinstance(use, Use)  # noqa: S101 - of that kind
-            self._marks.uses[use] = None
+            self._marks.uses.add(use)
         self._records.forget_flights()
         for host in list(self._works):
             self._drop_work(host)
@@ -473,7 +480,8 @@ class Controller:
         if not isinstance(result, LedgerList):
             self._listings += 1
             after = result.retry_after if isinstance(result, Failure) else 0.0
-            self._timers.set(owner, self._now + max(after, min(0.5 * 2**self._listings, 30.0)))
+            pause = min(0.5 * 2.0 ** min(self._listings, 20), 30.0)
+            self._timers.set(owner, self._now + max(after, pause))
             return
         self._listings = 0
         if self._has_ledgers:
@@ -523,7 +531,7 @@ class Controller:
             needs = list(self._desired.needed_by(work.host, folded))
             for ref in map(self._desired.name, needs):
                 said = self._records.says_assigned(ref)
-                (self._marks.told if said else self._marks.records)[ref] = None
+                (self._marks.told if said else self._marks.records).add(ref)
             condition = work.refusal(folded)
             if work.status(folded) is Status.PROVED:
                 self._conditions.prove(folded)
@@ -716,7 +724,7 @@ class Controller:
         ref = owner.key
         assert isinstance(ref, ObjectRef)  # noqa: S101 - of that kind
         assigned = self._records.take(ref, result, self._now)
-        self._marks.records[ref] = None
+        self._marks.records.add(ref)
         if assigned is not None:
             note = (
                 f"Binding {assigned.binding.name} applied on node {assigned.node} for pod "
@@ -726,7 +734,7 @@ class Controller:
 
     def _take_record_time(self, owner: _Owner) -> None:
         assert isinstance(owner.key, ObjectRef)  # noqa: S101 - of that kind
-        self._marks.records[owner.key] = None
+        self._marks.records.add(owner.key)
 
     def _take_condition(self, owner: _Owner, action: Action, result: Result) -> None:
         del action
@@ -773,7 +781,7 @@ class Controller:
 
     def _take_use_time(self, owner: _Owner) -> None:
         assert isinstance(owner.key, Use)  # noqa: S101 - of that kind
-        self._marks.uses[owner.key] = None
+        self._marks.uses.add(owner.key)
 
     # The objects.
 
@@ -828,7 +836,7 @@ class Controller:
     def _mark_copies(self, identity: ObjectRef) -> None:
         """Look at the records that carry a copy of what changed."""
         for need in self._desired.needs_of(identity):
-            self._marks.records[self._desired.name(need)] = None
+            self._marks.records.add(self._desired.name(need))
 
     def _take_exception(self, event: ExceptionSeen) -> None:
         exception = event.exception
@@ -851,11 +859,11 @@ class Controller:
 
     def _take_stored(self, event: RecordSeen) -> None:
         if self._records.see(event.stored):
-            self._marks.records[event.stored.ref] = None
+            self._marks.records.add(event.stored.ref)
 
     def _take_record_gone(self, event: RecordGone) -> None:
         if self._records.lose(event.ref, event.uid):
-            self._marks.records[event.ref] = None
+            self._marks.records.add(event.ref)
 
     def _take_pausing(self, event: Pausing) -> None:
         self._pausing = event
@@ -864,7 +872,7 @@ class Controller:
     def _take_permissions(self, event: PermissionsChanged) -> None:
         uses = self._desired.uses(event.namespace)
         self._questions.doubt(uses)
-        self._marks.uses.update(dict.fromkeys(uses))
+        self._marks.uses.update(uses)
 
 
 _GATED: dict[type, Kind] = {ReadHost: "read", PatchHost: "write", PollOperation: "poll"}

@@ -29,8 +29,10 @@ TOKEN = "http://169.254.169.254/metadata/identity/oauth2/token?api-version=2018-
 VAULTS = "https://vault.azure.net"
 CUSTOM = "/apis/aadpodidentity.k8s.io/v1"
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/default/leases"
-SECONDS = 180.0
-"""A scale set takes up to a minute to change, and MIC may have two changes to make."""
+_PASSING = ("OperationPreempted", "InternalExecutionError")
+SECONDS = 300.0
+"""A scale set takes up to a minute to change, and MIC may have two changes to make; the machine of
+the tests is busy."""
 
 
 @dataclass
@@ -98,14 +100,18 @@ class Controlled:
         self.until(lambda: self._patched(user), "the machine is always being changed")
 
     def _patched(self, user: dict[str, Any]) -> bool:
-        """Change the machine; return False where Azure is about to change it for another one."""
+        """Change the machine; return False where Azure is about to change it for another one.
+
+        The weather may let it fail, too, as it lets MIC's changes.
+        """
         kind = str(self.machine().get("type", "None"))
         system = "SystemAssigned, " if "SystemAssigned" in kind else ""
         body = {"identity": {"type": f"{system}UserAssigned", "userAssignedIdentities": user}}
         try:
             self.loop.run(self.azure.arm("PATCH", self.sandbox.plan.scale_set_id, body))
         except AzureError as error:
-            if error.status != http.HTTPStatus.CONFLICT and "Preempted" not in str(error):
+            passes = error.status == http.HTTPStatus.CONFLICT
+            if not passes and not any(each in str(error) for each in _PASSING):
                 raise
             return False
         return True
@@ -153,6 +159,7 @@ class Controlled:
     def grant(self, identity: Managed, namespace: str = "default") -> None:
         command = ("podidentity", "grant", "--namespace", namespace)
         self.sandbox.run(*command, "--identity", identity.client_id)
+        self.sandbox.until_granted(namespace, identity.client_id)
 
     def pod(
         self, name: str, label: str, namespace: str = "default", node: int | None = None
@@ -242,6 +249,22 @@ class Controlled:
         path = f"/api/v1/namespaces/kube-system/pods/{mic}?gracePeriodSeconds={seconds}"
         Api(self.sandbox.plan).request("DELETE", path)
 
+    def followers(self, leader: str) -> list[str]:
+        """Stop a leader; return who holds the Lease after it, to the next one: "" is nobody."""
+        lease = self.get(f"{LEASES}/aad-pod-identity-mic")
+        version = lease["metadata"]["resourceVersion"]
+        self.stop(leader)
+        held: list[str] = []
+        while not any(held):
+            for _, each in Api(self.sandbox.plan).watch(LEASES, version, SECONDS):
+                version = each["metadata"]["resourceVersion"]
+                holder = each["spec"].get("holderIdentity", "")
+                if each["metadata"]["name"] == lease["metadata"]["name"] and holder != leader:
+                    held.append(holder)
+                if any(held):
+                    break
+        return held
+
     def leads_another(self, than: str) -> bool:
         return self.leader() not in {"", than}
 
@@ -267,17 +290,17 @@ class Controlled:
         read = f"https://{VAULT}.vault.azure.net/secrets/{SECRET}?api-version=7.4"
         token = body["access_token"]
         said = self.inside(
-            pod, f"curl -s -m 15 -H 'Authorization: Bearer {token}' '{read}'", namespace
+            pod, f"curl -s -m 60 -H 'Authorization: Bearer {token}' '{read}'", namespace
         )
         assert json.loads(said).get("value") == SECRET_VALUE, said
 
     def running(self, pod: str, namespace: str = "default") -> None:
-        wait = ("kubectl", "wait", "--for=condition=Ready", "--timeout=120s")
+        wait = ("kubectl", "wait", "--for=condition=Ready", f"--timeout={SECONDS:g}s")
         self.sandbox.run(*wait, "-n", namespace, f"pod/{pod}")
 
     def inside(self, pod: str, command: str, namespace: str = "default") -> str:
         shell = ["sh", "-c", command]
-        ran = self.loop.run(execute(self.sandbox.plan, namespace, pod, shell, timeout=150))
+        ran = self.loop.run(execute(self.sandbox.plan, namespace, pod, shell, timeout=SECONDS))
         return ran.stdout.decode() + ran.stderr.decode()
 
 

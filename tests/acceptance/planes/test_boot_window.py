@@ -24,7 +24,7 @@ from podidentity_sandbox.node.client import execute
 from podidentity_sandbox.plan import Network
 from podidentity_sandbox.weather import CALM
 from tests.acceptance.planes.test_others_rules import OURS_GONE
-from tests.acceptance.sandbox import ASK, Sandbox, opened
+from tests.acceptance.sandbox import ANSWERED, ASK, CLOSED, PATIENCE, Sandbox, opened
 from tests.docs.blocks import ROOT, blocks_of
 from tests.sandboxes import own
 
@@ -34,7 +34,7 @@ TIMES = 5
 VAULT = "https://vault.azure.net"
 RESTLESS = "restless"
 """The nonce of what the pods ask by themselves."""
-_ONCE = ASK.format(seconds=1, nonce=RESTLESS, resource=VAULT)
+_ONCE = ASK.format(seconds=CLOSED, nonce=RESTLESS, resource=VAULT)
 POD = """
 apiVersion: v1
 kind: Pod
@@ -47,7 +47,7 @@ spec:
 """
 TOLD = """
 exec 3< <(exec kubectl -n kube-system get events --watch --field-selector reason=BootClosed -o name)
-read -t 60 -u 3
+read -t 300 -u 3
 kill $!
 """
 """Waits for an event: NMI tells what has held for some seconds."""
@@ -93,7 +93,7 @@ class Node:
 
     def pods_run(self) -> None:
         names = [f"pod/{name}" for name in PODS]
-        self.place.run("kubectl", "wait", "--for=condition=Ready", "--timeout=60s", *names)
+        self.place.run("kubectl", "wait", "--for=condition=Ready", f"--timeout={PATIENCE}s", *names)
 
     def restart(self) -> int:
         """Switch the machine off and on; return what had leaked of its pods' own by then."""
@@ -111,7 +111,7 @@ class Node:
 
     def itself(self) -> list[str]:
         """Return the statuses that a process of the node and a pod of its network get from IMDS."""
-        once = self.once("node", seconds=5)
+        once = self.once("node", seconds=ANSWERED)
         return [self.place.on_node("sh", "-c", once).strip(), self.inside("host", once).strip()]
 
     def leaked(self, nonce: str) -> int:
@@ -119,10 +119,10 @@ class Node:
         seen = self.loop.run(self.azure.imds_requests())
         return sum(each["headers"].get("x-nonce") == nonce for each in seen)
 
-    def ask(self) -> Asked:
+    def ask(self, seconds: int = ANSWERED) -> Asked:
         """Have both pods ask for the bound identity by its id."""
         nonce = secrets.token_hex(8)
-        once = self.once(nonce, seconds=1)
+        once = self.once(nonce, seconds=seconds)
         command = f"for i in $(seq {TIMES}); do {once}; done"
         found = {name: set(self.inside(name, command).split()) for name in PODS}
         return Asked(found["app"], found["stranger"], self.leaked(nonce))
@@ -135,7 +135,8 @@ class Node:
     def inside(self, pod: str, command: str) -> str:
         """Return what a shell command in a pod printed."""
         plan = self.place.plan
-        ran = self.loop.run(execute(plan, "default", pod, ["sh", "-c", command], timeout=60))
+        shell = ["sh", "-c", command]
+        ran = self.loop.run(execute(plan, "default", pod, shell, timeout=PATIENCE))
         return ran.stdout.decode()
 
     def checked(self) -> list[str]:
@@ -149,7 +150,7 @@ class Node:
         return [each["key"] for each in node["spec"].get("taints", [])]
 
 
-CLOSED = Asked({"000"}, {"000"}, 0)
+SHUT = Asked({"000"}, {"000"}, 0)
 SERVED = Asked({"200"}, {"400"}, 0)
 REFUSED = Asked({"403"}, {"400"}, 0)
 AT_LAST = Asked({"403", "200"}, {"400"}, 0)
@@ -238,12 +239,12 @@ def restarted(request: pytest.FixtureRequest) -> Iterator[Node]:
         node = Node(*found)
         node.bind("podidentity", "enable")
         node.make_pods()
-        node.place.run("podidentity", "sandbox", "apply", "--wait", "-f", "-", given=HOST)
+        node.place.apply(HOST)
         node.pods_run()
         assert node.ask() == SERVED
         assert node.leaked(RESTLESS) == 0
         node.place.run("podidentity", "disable")
-        assert node.ask() == CLOSED, "the rules stay until the node restarts"
+        assert node.ask(CLOSED) == SHUT, "the rules stay until the node restarts"
         yield node
 
 
@@ -256,7 +257,7 @@ def test_a_node_that_restarts_is_open_until_nmi_is_up(restarted: Node) -> None:
 def test_with_the_node_unit_it_is_closed_to_pods_and_open_to_itself(restarted: Node) -> None:
     restarted.install(restarted.place.run("podidentity", "node-unit"))
     before = restarted.restart()
-    assert restarted.ask() == CLOSED
+    assert restarted.ask(CLOSED) == SHUT
     assert restarted.itself() == ["200", "200"]
     assert restarted.leaked(RESTLESS) == before
 
@@ -273,5 +274,5 @@ def test_nmi_serves_above_the_unit_also_after_a_restart_and_where_its_rules_go_t
     assert restarted.ask() == SERVED
     restarted.place.run("podidentity", "disable")
     restarted.place.on_node("sh", "-ec", OURS_GONE)
-    assert restarted.ask() == CLOSED
+    assert restarted.ask(CLOSED) == SHUT
     assert restarted.leaked(RESTLESS) == before

@@ -24,7 +24,7 @@ from podidentity_sandbox.weather import CALM
 from tests.acceptance.planes.host_routing import KINDS
 from tests.acceptance.planes.links import host_routing, link_of
 from tests.acceptance.planes.test_others_rules import restriction
-from tests.acceptance.sandbox import ASK, Sandbox, opened
+from tests.acceptance.sandbox import ANSWERED, ASK, CLOSED, PATIENCE, Sandbox, opened
 from tests.sandboxes import own
 
 pytestmark = [
@@ -46,10 +46,10 @@ class Site:
     without_ours: dict[str, tuple[list[str], int]]
     """What a pod got beside AKS's restriction, by the program at its link."""
 
-    def ask(self) -> tuple[list[str], int]:
+    def ask(self, seconds: int = ANSWERED) -> tuple[list[str], int]:
         """Ask some times in the pod; return the statuses and how many requests reached IMDS."""
         nonce = secrets.token_hex(8)
-        once = ASK.format(seconds=1, nonce=nonce, resource="https://vault.azure.net")
+        once = ASK.format(seconds=seconds, nonce=nonce, resource="https://vault.azure.net")
         shell = self.place.shell(f"for i in $(seq {TIMES}); do {once} -o /dev/null; done")
         statuses = self.loop.run(shell).stdout.decode().split()
         requests = self.loop.run(self.azure.imds_requests())
@@ -57,7 +57,7 @@ class Site:
 
     def until(self, holds: Callable[[Any], bool]) -> Any:
         """Return what `/readyz` says when that holds."""
-        ends = time.monotonic() + 60
+        ends = time.monotonic() + PATIENCE
         while True:
             found = json.loads(self.place.on_node("curl", "-s", "http://127.0.0.1:8085/readyz"))
             if holds(found):
@@ -81,7 +81,7 @@ def site(request: pytest.FixtureRequest) -> Iterator[Site]:
         site = Site(place, azure, loop, {})
         restricted = restriction("filter", place.plan.nodes[0].address, there=True)
         place.on_node("sh", "-ec", restricted)
-        site.without_ours["none"] = site.ask()
+        site.without_ours["none"] = site.ask(CLOSED)
         for kind in KINDS:
             with site.program(kind):
                 site.without_ours[kind] = site.ask()
@@ -99,8 +99,8 @@ def test_what_ciliums_programs_send_past_netfilter_meets_a_route_that_closes_imd
     site: Site, kind: str
 ) -> None:
     with site.program(kind):
-        assert site.ask() == (REFUSED, 0)
-        status = "curl -s -m 5 -o /dev/null -w %{http_code} -H Metadata:true"
+        assert site.ask(CLOSED) == (REFUSED, 0)
+        status = "curl -s -m 60 -o /dev/null -w %{http_code} -H Metadata:true"
         said = site.place.on_node(*status.split(), "http://169.254.169.254/metadata/instance")
         assert said != "000", "the node itself reaches IMDS"
     assert site.ask() == (SERVED, 0)

@@ -22,7 +22,7 @@ from podidentity_sandbox.plan import Network
 from podidentity_sandbox.weather import CALM
 from tests.acceptance.planes.cilium import CRDS, Agent, Decision, cilium
 from tests.acceptance.planes.test_others_rules import OURS_GONE
-from tests.acceptance.sandbox import ASK, Sandbox, opened
+from tests.acceptance.sandbox import ANSWERED, ASK, CLOSED, PATIENCE, Sandbox, opened
 from tests.sandboxes import own
 
 WAYS = {"packets": "single", "sockets": "looked-up"}
@@ -31,7 +31,6 @@ WAYS = {"packets": "single", "sockets": "looked-up"}
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="programs in the kernel: root"),
     pytest.mark.parametrize("site", WAYS, indirect=True),
-    pytest.mark.timeout(400),
 ]
 
 TIMES = 5
@@ -63,16 +62,26 @@ class Site:
         return self.place.plan.nodes[0].address
 
     def ask(
-        self, pod: str = "app", to: str = "169.254.169.254", more: str = ""
+        self,
+        pod: str = "app",
+        to: str = "169.254.169.254",
+        more: str = "",
+        seconds: int = ANSWERED,
     ) -> tuple[list[str], int]:
         """Ask some times in a pod; return the statuses and how many requests reached IMDS."""
         nonce = secrets.token_hex(8)
-        once = ASK.format(seconds=1, nonce=nonce, resource=VAULT).replace("169.254.169.254", to)
+        once = ASK.format(seconds=seconds, nonce=nonce, resource=VAULT).replace(
+            "169.254.169.254", to
+        )
         script = f"for i in $(seq {TIMES}); do {once} {more} -o /dev/null; done"
-        shell = execute(self.place.plan, "default", pod, ["sh", "-c", script], timeout=60)
+        shell = execute(self.place.plan, "default", pod, ["sh", "-c", script], timeout=PATIENCE)
         statuses = self.loop.run(shell).stdout.decode().split()
         requests = self.loop.run(self.azure.imds_requests())
         return statuses, sum(each["headers"].get("x-nonce") == nonce for each in requests)
+
+    def now(self) -> tuple[list[str], int]:
+        """Ask while it may still be closed."""
+        return self.ask(seconds=5)
 
     def readiness(self, query: str = "") -> Any:
         found = self.place.on_node("curl", "-s", f"http://127.0.0.1:8085/readyz{query}")
@@ -80,7 +89,7 @@ class Site:
 
     def until(self, look: Callable[[], Any], holds: Callable[[Any], bool]) -> Any:
         """Look until that holds, and return what was found."""
-        ends = time.monotonic() + 60
+        ends = time.monotonic() + PATIENCE
         while not holds(found := look()):
             assert time.monotonic() < ends, found
             time.sleep(0.1)
@@ -108,7 +117,7 @@ def site(request: pytest.FixtureRequest) -> Iterator[Site]:
         place.start_pod()
         with cilium(place, way, WAYS[way]) as agent:
             made = Site(place, azure, loop, agent, ([], 0))
-            before = made.until(made.ask, lambda found: found[1] == TIMES)
+            before = made.until(made.now, lambda found: found[1] == TIMES)
             loop.run(place.bind_by("podidentity", "enable", "--backend=lrp"))
             yield Site(place, azure, loop, agent, before)
 
@@ -142,7 +151,7 @@ def test_check_says_by_what_requests_come(site: Site) -> None:
 
 def test_a_pod_that_connects_to_nmi_itself_gets_its_own_tokens_and_nobody_elses(site: Site) -> None:
     assert site.ask(to=f"{site.node}:2579") == (SERVED, 0)
-    site.place.run("podidentity", "sandbox", "apply", "--wait", "-f", "-", given=THIEF)
+    site.place.apply(THIEF)
     for to in (f"{site.node}:2579", "169.254.169.254"):
         assert site.ask("thief", to=to) == (["400"] * TIMES, 0), "it has no identity"
     victim = json.loads(site.place.run("kubectl", "get", "pod", "app", "-o", "json"))
@@ -155,7 +164,7 @@ def test_a_pod_that_connects_to_nmi_itself_gets_its_own_tokens_and_nobody_elses(
     )
     assert site.loop.run(take).exit == 0
     for to in (f"{site.node}:2579", "169.254.169.254"):
-        statuses, leaked = site.ask("thief", to=to, more=f"--interface {address}")
+        statuses, leaked = site.ask("thief", to=to, more=f"--interface {address}", seconds=CLOSED)
         assert ("200" in statuses, leaked) == (False, 0)
     assert site.ask() == (SERVED, 0), "nor is the owner locked out"
 
@@ -163,7 +172,7 @@ def test_a_pod_that_connects_to_nmi_itself_gets_its_own_tokens_and_nobody_elses(
 def test_the_node_itself_and_pods_in_its_network_get_nothing_there_and_reach_imds(
     site: Site,
 ) -> None:
-    once = ASK.format(seconds=4, nonce="of-the-node", resource=VAULT)
+    once = ASK.format(seconds=ANSWERED, nonce="of-the-node", resource=VAULT)
     for to, reached in ((f"{site.node}:2579", 0), ("169.254.169.254", 1)):
         said = site.place.on_node("sh", "-c", once.replace("169.254.169.254", to))
         assert said.rsplit("\n", 1)[-1] in {"400", "403", "404", "503"}, said
@@ -174,11 +183,11 @@ def test_the_node_itself_and_pods_in_its_network_get_nothing_there_and_reach_imd
 
 def test_while_nmi_does_not_answer_nothing_leaks_and_cilium_redirects_nobody(site: Site) -> None:
     with site.stopped():
-        assert site.ask() == (REFUSED, 0)
+        assert site.ask(seconds=CLOSED) == (REFUSED, 0)
         site.until(lambda: site.agent.decision.backend, lambda found: found is None)
-        assert site.ask() == (REFUSED, 0)
+        assert site.ask(seconds=CLOSED) == (REFUSED, 0)
     site.until(lambda: site.agent.decision.backend, lambda found: found is not None)
-    site.until(site.ask, lambda found: found == (SERVED, 0))
+    site.until(site.now, lambda found: found == (SERVED, 0))
 
 
 def test_with_nmi_gone_policy_and_routing_rules_each_close_alone_and_without_both_it_is_open(
@@ -186,19 +195,19 @@ def test_with_nmi_gone_policy_and_routing_rules_each_close_alone_and_without_bot
 ) -> None:
     site.place.run("kubectl", "delete", "daemonset", "nmi", "-n", "kube-system")
     site.until(lambda: site.agent.decision.backend, lambda found: found is None)
-    assert site.ask() == (REFUSED, 0)
+    assert site.ask(seconds=CLOSED) == (REFUSED, 0)
     site.place.run("kubectl", "delete", "ccnp", "podidentity-imds")
     site.until(lambda: site.agent.decision.denied, lambda found: not found)
-    assert site.ask() == (REFUSED, 0), "by the routing rules alone"
+    assert site.ask(seconds=CLOSED) == (REFUSED, 0), "by the routing rules alone"
     site.place.on_node("sh", "-ec", OURS_GONE)
     assert site.ask()[1] == TIMES, "by nothing"
     # enable makes the policy only where it knows that it cuts nobody off; here is nobody yet.
     deny = local_redirect()[-1]
     site.place.run("kubectl", "apply", "-f", "-", given=json.dumps(deny))
     site.until(lambda: site.agent.decision.denied, bool)
-    assert site.ask() == (REFUSED, 0), "by the policy alone"
+    assert site.ask(seconds=CLOSED) == (REFUSED, 0), "by the policy alone"
     site.place.run("podidentity", "enable", "--backend=lrp")
-    site.until(site.ask, lambda found: found == (SERVED, 0))
+    site.until(site.now, lambda found: found == (SERVED, 0))
 
 
 def test_disable_takes_the_policies_away_and_nothing_leaks(site: Site) -> None:
@@ -206,4 +215,4 @@ def test_disable_takes_the_policies_away_and_nothing_leaks(site: Site) -> None:
     for kind in ("ciliumlocalredirectpolicy", "ciliumclusterwidenetworkpolicy"):
         assert f"{kind}.cilium.io/podidentity-imds deleted\n" in said
     assert site.agent.decision == Decision()
-    assert site.ask() == (REFUSED, 0)
+    assert site.ask(seconds=CLOSED) == (REFUSED, 0)

@@ -23,13 +23,10 @@ from podidentity_sandbox.node.client import execute
 from podidentity_sandbox.weather import CALM
 from tests.acceptance.planes.cilium import CRDS, cilium
 from tests.acceptance.planes.test_others_rules import OURS_GONE
-from tests.acceptance.sandbox import ASK, Sandbox, opened
+from tests.acceptance.sandbox import ANSWERED, ASK, CLOSED, PATIENCE, Sandbox, opened
 from tests.sandboxes import own
 
-pytestmark = [
-    pytest.mark.skipif(os.geteuid() != 0, reason="programs in the kernel: root"),
-    pytest.mark.timeout(400),
-]
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="programs in the kernel: root")
 
 TIMES = 5
 SERVED, REFUSED = ["200"] * TIMES, ["000"] * TIMES
@@ -63,7 +60,7 @@ class Site:
     async def shell(self, number: int, script: str) -> list[str]:
         """Run this in the pod of a node; return the words that it printed."""
         command = ["sh", "-c", script]
-        ran = await execute(self.place.plan, "default", f"on-{number}", command, timeout=100)
+        ran = await execute(self.place.plan, "default", f"on-{number}", command, timeout=PATIENCE)
         return ran.stdout.decode().split()
 
     async def leaked(self, nonce: str) -> int:
@@ -77,14 +74,11 @@ class Site:
         return await self.shell(number, script), await self.leaked(nonce)
 
     def ask(self, *closed: int) -> list[tuple[list[str], int]]:
-        """Ask some times in the pod of each node; return statuses, and how many leaked.
-
-        On nodes that are said to be closed each request waits for a second only.
-        """
+        """Ask some times in the pod of each node; return statuses, and how many leaked."""
 
         async def both() -> list[tuple[list[str], int]]:
-            asked = (self.asked(number, 1 if number in closed else 10) for number in BOTH)
-            return await asyncio.gather(*asked)
+            seconds = [CLOSED if number in closed else ANSWERED for number in BOTH]
+            return await asyncio.gather(*map(self.asked, BOTH, seconds))
 
         return self.loop.run(both())
 
@@ -125,7 +119,7 @@ def once(nonce: str, seconds: int) -> str:
 
 def until(look: Callable[[], Any], holds: Callable[[Any], bool]) -> Any:
     """Look until that holds, and return what was found."""
-    ends = time.monotonic() + 90
+    ends = time.monotonic() + PATIENCE
     while not holds(found := look()):
         assert time.monotonic() < ends, found
         time.sleep(0.1)
@@ -143,7 +137,7 @@ def site() -> Iterator[Site]:
         place.run("kubectl", "apply", "-f", str(CRDS))
         for number in BOTH:
             pod = POD.format(number=number, node=site.node(number))
-            place.run("podidentity", "sandbox", "apply", "--wait", "-f", "-", given=pod)
+            place.apply(pod)
         site.start_cilium(PASSING)
         yield site
 
@@ -193,7 +187,8 @@ def test_while_the_other_node_switches_nothing_leaks_and_then_cilium_leads_its_p
 
     async def ask_meanwhile() -> list[str]:
         # The last request begins after the switch; one that began in it may fail.
-        script = f"until test -e /over; do {once(nonce, 5)}; touch /begun; done; {once(nonce, 5)}"
+        whole, any_other = once(nonce, ANSWERED), once(nonce, 5)
+        script = f"{whole}; touch /begun; until test -e /over; do {any_other}; done; {whole}"
         asking = asyncio.create_task(site.shell(MEETING, script))
         await site.shell(MEETING, "until test -e /begun; do sleep 0.02; done")
         await asyncio.to_thread(site.start_cilium, MEETING)

@@ -14,6 +14,7 @@ import re
 import secrets
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,9 +27,10 @@ from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.node.client import execute
 from podidentity_sandbox.plan import Network
 from podidentity_sandbox.weather import CALM
+from podidentity_sandbox.world.api import Api
 from tests.acceptance.directory import manifest, pod
 from tests.acceptance.planes.vm import Guest, machine
-from tests.acceptance.sandbox import ASK, Sandbox, opened
+from tests.acceptance.sandbox import ANSWERED, ASK, PATIENCE, Sandbox, opened
 from tests.docs.blocks import ROOT
 from tests.sandboxes import own
 
@@ -76,13 +78,10 @@ class Site:
             self.flags = flags
 
     def pods(self, *pods: str) -> None:
-        given = "\n---\n".join(pods)
-        self.place.run("podidentity", "sandbox", "apply", "--wait", "-f", "-", given=given)
+        self.place.apply(*pods)
 
     def get(self, name: str, namespace: str = "default") -> dict[str, Any]:
-        get = ("podidentity", "sandbox", "get", "pod", name, "-n", namespace, "-o", "json")
-        found: dict[str, Any] = json.loads(self.place.run(*get))
-        return found
+        return Api(self.place.plan).request("GET", f"/api/v1/namespaces/{namespace}/pods/{name}")
 
     def address(self, name: str, namespace: str = "default") -> str:
         return str(self.get(name, namespace)["status"]["podIP"])
@@ -104,7 +103,7 @@ class Site:
 
     def sh(self, name: str, namespace: str, script: str) -> str:
         """Run a shell script in a pod; return what it printed."""
-        run = execute(self.place.plan, namespace, name, ["sh", "-c", script], timeout=110)
+        run = execute(self.place.plan, namespace, name, ["sh", "-c", script], timeout=PATIENCE)
         return self.loop.run(run).stdout.decode()
 
     def ask(
@@ -115,10 +114,11 @@ class Site:
         guest: Guest | None = None,
         source: str = "",
         times: int = TIMES,
+        seconds: int = ANSWERED,
     ) -> Answers:
         """Ask for a token so often in a pod, or in its guest, or from an address that it took."""
         nonce = secrets.token_hex(8)
-        asking = ASK.format(seconds=5, nonce=nonce, resource="https://vault.azure.net")
+        asking = ASK.format(seconds=seconds, nonce=nonce, resource="https://vault.azure.net")
         bound = f" --interface {source}" if source else ""
         script = f"for i in $(seq {times}); do {asking} -o /dev/null{bound} || true; done"
         before = len(self.log())
@@ -145,6 +145,13 @@ class Site:
         """Return what `podidentity check` finds, by its reason."""
         script = "podidentity check -o json || [ $? = 1 ]"
         return {each["reason"]: each for each in json.loads(self.place.run("sh", "-c", script))}
+
+    def until_checked(self, reason: str) -> dict[str, str]:
+        """Return what `check` finds for this reason, once NMI has told it by an event."""
+        ends = time.monotonic() + PATIENCE
+        while reason not in (found := self.checked()):
+            assert time.monotonic() < ends, found
+        return found[reason]
 
     def explained(self, name: str) -> dict[str, str]:
         """Return the state and text of the link `proof` that `explain` shows."""
@@ -228,7 +235,7 @@ def test_by_default_what_a_meshs_proxy_makes_is_refused_with_that_reason(site: S
     assert found == Answers(REFUSED, 0, frozenset({"MadeByProxy"}))
     words = f"made by a proxy {MESH}/ztunnel in the pod's network namespace"
     assert words in "\n".join(site.log())
-    assert f"--trusted-proxies={MESH}/ztunnel" in site.checked()["MadeByProxy"]["nextStep"]
+    assert f"--trusted-proxies={MESH}/ztunnel" in site.until_checked("MadeByProxy")["nextStep"]
     assert site.explained("app")["state"] == "no"
 
 
@@ -238,7 +245,7 @@ def test_by_default_a_pod_with_a_kernel_of_its_own_is_refused_with_that_reason(s
     assert found == Answers(REFUSED, 0, frozenset({"RuntimeClass"}))
     flag = f"--attestation-by-runtime-class={CLASS}=namespace"
     assert flag in "\n".join(site.log())
-    assert flag in site.checked()["RuntimeClass"]["nextStep"]
+    assert flag in site.until_checked("RuntimeClass")["nextStep"]
     assert site.explained("machine")["state"] == "no"
 
 
@@ -258,7 +265,7 @@ def test_behind_a_trusted_proxy_a_pod_that_takes_an_address_gets_nothing(site: S
     with site.ztunnel("app"), site.ztunnel("thief", "tenant"):
         itself = site.ask("thief", "tenant")
         with site.taken(address):
-            stolen = site.ask("thief", "tenant", source=address, times=2)
+            stolen = site.ask("thief", "tenant", source=address, times=2, seconds=5)
             contested = site.ask()
         again = site.ask()
     assert itself == Answers([400] * TIMES, 0, frozenset({"NoLabel"}))
@@ -281,7 +288,7 @@ def test_a_pod_that_takes_the_address_of_one_with_a_kernel_of_its_own_gets_nothi
     address = site.address("machine")
     with machine(site.process("machine")) as guest:
         with site.taken(address):
-            stolen = site.ask("thief", "tenant", source=address, times=2)
+            stolen = site.ask("thief", "tenant", source=address, times=2, seconds=5)
             contested = site.ask(guest=guest)
         forged = site.forge(address)
         again = site.ask(guest=guest)

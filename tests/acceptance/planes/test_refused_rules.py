@@ -20,7 +20,7 @@ from podidentity_sandbox.world.folder import Folder
 from podidentity_sandbox.world.lifecycle import bring_down
 from tests.acceptance.planes import refused_rules
 from tests.acceptance.planes.refused_rules import LOOKED_AT, Refuser
-from tests.acceptance.sandbox import ASK, Sandbox
+from tests.acceptance.sandbox import ANSWERED, ASK, CLOSED, PATIENCE, Sandbox
 from tests.sandboxes import own
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a filter for all of a sandbox: root")
@@ -50,15 +50,15 @@ class Site:
 
     def until(self, look: Callable[[], Any], holds: Callable[[Any], bool]) -> Any:
         """Look until that holds, and return what was found."""
-        ends = time.monotonic() + 60
+        ends = time.monotonic() + PATIENCE
         while not holds(found := look()):
             assert time.monotonic() < ends, found
             time.sleep(0.1)
         return found
 
-    def ask(self, nonce: str) -> tuple[list[str], int]:
+    def ask(self, nonce: str, seconds: int = ANSWERED) -> tuple[list[str], int]:
         """Ask some times in the pod; return the statuses and how many requests leaked."""
-        once = ASK.format(seconds=1, nonce=nonce, resource="https://vault.azure.net")
+        once = ASK.format(seconds=seconds, nonce=nonce, resource="https://vault.azure.net")
         shell = self.place.shell(f"for i in $(seq {TIMES}); do {once} -o /dev/null; done")
         statuses = self.loop.run(shell).stdout.decode().split()
         requests = self.loop.run(self.azure.imds_requests())
@@ -96,7 +96,7 @@ def test_an_agent_whose_rules_are_refused_says_what_it_is_and_nothing_leaks(site
     found = site.readiness()
     log = site.place.run("kubectl", "logs", "-n", "kube-system", "daemonset/nmi", "-c", "net")
     metrics = site.place.on_node("curl", "-s", "http://127.0.0.1:9090/metrics")
-    assert site.ask("refused") == (REFUSED, 0)
+    assert site.ask("refused", CLOSED) == (REFUSED, 0)
     assert site.refuser.refused > 0
     assert not found["ready"]
     for text in (str(found), log, checked["NotReady"]["message"]):

@@ -71,7 +71,7 @@ async def after(wanted: MoreChecks, kube: Kube, agents: str | None, output: str)
     if bundle is None:
         return found
     choices = reading.choices
-    contents = await archives.collect(kube, choices.namespace, choices.probe_port)
+    contents = await archives.collect(kube, choices)
     contents.data("findings.json", [printing.plain(group.title, each) for group, each in found])
     contents.data("versions.json", facts())
     archives.write(bundle, archives.packed(contents))
