@@ -177,8 +177,6 @@ class State(msgspec.Struct, frozen=True, kw_only=True, tag="state", forbid_unkno
     """What else closes IMDS to pods, and so while no NMI runs on the node."""
     repairs: int = 0
     """Number of repairs of the rules."""
-    repaired: _Text = ""
-    """The last repair, and the program that had changed the rules."""
     proof: _Text = ""
     """The value of `--attestation` here."""
     guards: bool = True
