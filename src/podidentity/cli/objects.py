@@ -177,7 +177,8 @@ def in_order_of_removal(manifests: Iterable[Object]) -> list[Object]:
             return 0
         return 1 if manifest["kind"] == "ClusterRoleBinding" else 2
 
-    return sorted(reversed(list(manifests)), key=turn)
+    last_first = list(manifests)[::-1]
+    return sorted(last_first, key=turn)
 
 
 async def place_of(kube: Kube, account: str) -> str:
