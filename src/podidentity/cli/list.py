@@ -95,10 +95,10 @@ class Entry:
 
 
 def _cell(names: Sequence[str], *, wide: bool) -> str:
-    """Return names in a cell; unless it is wide the first, and how many more, as kubectl does."""
+    """Return names in a cell; unless it is wide the first, and how many more."""
     if wide or len(names) <= 1:
         return ",".join(names) or "-"
-    return f"{names[0]} + {len(names) - 1} more..."
+    return f"{names[0]},+{len(names) - 1}"
 
 
 HEAD = ("NAMESPACE", "NAME", "SELECTOR", "PODS", "PERMITTED", "STATE")
