@@ -235,6 +235,12 @@ async def test_after_the_history_went_back_a_reflector_lists_again(tmp_path: Pat
         assert "resourceVersion=5" in server.asked[3].query
 
 
+async def test_a_version_of_thousands_of_digits_ends_no_reflector(tmp_path: Path) -> None:
+    turns = (listing("9" * 5000, thing("a")), watching(("ADDED", thing("b", "6"))))
+    async with reflected(tmp_path, *turns) as (told, _, _server), asyncio.timeout(_HEARD):
+        await told.until({"a": None, "b": None}, lists=1)
+
+
 @pytest.mark.parametrize(
     ("status", "reason"),
     [(500, "InternalError"), (504, "Timeout"), (403, "Forbidden"), (400, "BadRequest"), (0, "")],

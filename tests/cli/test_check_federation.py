@@ -58,6 +58,11 @@ def answered(document: Any = DOCUMENT, keys: Any = KEYS, status: int = 200) -> P
     )
 
 
+def nested(depth: int) -> PublishedIssuer:
+    where = "/cluster/.well-known/openid-configuration"
+    return published({where: httpx2.Response(200, content=b"[" * depth)})
+
+
 def test_an_issuer_that_publishes_its_keys_is_well() -> None:
     found = answered()
     assert found == PublishedIssuer(issuer=ISSUER, keys=1)
@@ -75,8 +80,13 @@ def test_an_issuer_that_publishes_its_keys_is_well() -> None:
         (lambda: answered(keys={"keys": []}), "IssuerUnreadable", "it publishes no keys"),
         (lambda: answered({**DOCUMENT, "x": "y" * LIMIT}), "IssuerUnreadable", "is larger than"),
         (lambda: answered({**DOCUMENT, "issuer": ISSUER[:-1]}), "IssuerDiffers", "cluster'"),
+        (lambda: nested(100_000), "IssuerUnreadable", "is no JSON"),
+        (lambda: answered({"jwks_uri": "https://[::x/"}), "IssuerUnreadable", "is no URL"),
     ],
-    ids=["silent", "http", "403", "no object", "no keys' place", "no keys", "too large", "slash"],
+    ids=[
+        *("silent", "http", "403", "no object", "no keys' place", "no keys", "too large", "slash"),
+        *("nested without end", "keys at no URL"),
+    ],
 )
 def test_an_issuer_that_entra_cannot_read_is_found_with_the_reason(
     found: Any, reason: str, text: str

@@ -91,6 +91,7 @@ class World:
             "azureidentities": "AzureIdentity",
             "azureidentitybindings": "AzureIdentityBinding",
             "azurepodidentityexceptions": "AzurePodIdentityException",
+            "azureassignedidentities": "AzureAssignedIdentity",
         }
         body = {
             "apiVersion": "aadpodidentity.k8s.io/v1",

@@ -11,7 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from podidentity.adapters.arm import ArmCalls
+from podidentity.adapters.arm import LONGEST_RETRY_AFTER, ArmCalls
 from podidentity.adapters.azure_transport import AzureTransport
 from podidentity.adapters.kube import Kube
 from podidentity.core.authorities import PUBLIC
@@ -281,11 +281,20 @@ async def test_an_operation_that_fails_is_told_by_its_kind(
         assert (await scene.failure(poll)).kind is kind
 
 
-async def test_an_operation_elsewhere_does_not_get_the_token() -> None:
+@pytest.mark.parametrize("place_of_it", ["https://example.com/operations/1", "https://[::x/"])
+async def test_an_operation_elsewhere_does_not_get_the_token(place_of_it: str) -> None:
     async with place(answers({"status": "Succeeded"})) as scene:
-        poll = PollOperation(HOST, "Azure-AsyncOperation https://example.com/operations/1")
+        poll = PollOperation(HOST, f"Azure-AsyncOperation {place_of_it}")
         assert (await scene.failure(poll)).kind is Fault.FAILED
         assert scene.script.asked == []
+
+
+@pytest.mark.parametrize("when", ["9" * 5000, "-1", "Mon, 1 Jan 2024 00:00:00 +" + "9" * 20])
+async def test_a_time_that_is_none_is_no_reason_to_fail(when: str) -> None:
+    async with place(answers(host(), more=f"Retry-After: {when}\r\n")) as scene:
+        accepted = await scene.do(PATCH)
+        assert isinstance(accepted, Accepted)
+        assert accepted.after <= LONGEST_RETRY_AFTER
 
 
 REFUSED = (
@@ -651,3 +660,21 @@ async def test_what_is_in_use_is_listed_by_quorum_bindings_first() -> None:
         assert second.path.endswith("azureidentities")
         assert "labelSelector=aadpodidbinding+in+%28s%29" in third.query
         assert not any("resourceVersion" in each.query for each in scene.script.asked)
+
+
+@pytest.mark.parametrize("selector", ["t),app in (t", "t,t)", "two words", "-t", "t=t", "é"])
+async def test_a_binding_that_no_pod_can_match_changes_nothing_about_which_pods_are_listed(
+    selector: str,
+) -> None:
+    """Else a tenant hides the pods of others from MIC, or has Azure's changes wait for ever."""
+    bindings = [
+        {
+            "metadata": {"namespace": "shop", "uid": "u", "name": name},
+            "spec": {"azureIdentity": "o", "selector": each},
+        }
+        for name, each in (("a", "s"), ("b", selector))
+    ]
+    lists = [{"metadata": {}, "items": each} for each in (bindings, [], [])]
+    async with place(*map(answers, lists)) as scene:
+        assert isinstance(await scene.do(ListUse()), InUse)
+        assert "labelSelector=aadpodidbinding+in+%28s%29&" in scene.script.asked[-1].query

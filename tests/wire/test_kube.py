@@ -175,6 +175,7 @@ def test_what_was_asked_for_is_said_as_kubectl_is_asked_whether_one_may(
         (500, "7", 0),
         (429, "", 0),
         (429, "999", 300),
+        (429, "9" * 5000, 300),
         (429, "-1", 0),
         (429, "\u0667", 0),
         (429, "Wed, 25 Nov 2026 12:00:00 GMT", 0),

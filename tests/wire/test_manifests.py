@@ -397,6 +397,16 @@ def test_the_old_spellings_of_bindings_exceptions_and_records_are_read() -> None
         (parse_binding, {"azureIdentity": "orders"}, "spec.selector is missing"),
         (parse_binding, {"azureIdentity": "o", "selector": ""}, "spec.selector is empty"),
         (parse_binding, {"azureIdentity": "o", "selector": 1}, "spec.selector must be a string"),
+        (
+            parse_binding,
+            {"azureIdentity": "o", "selector": "a),app in (b"},
+            "spec.selector must be a value that a label can have, not 'a),app in (b'",
+        ),
+        (
+            parse_binding,
+            {"azureIdentity": "\x1b[2Jo", "selector": "a"},
+            "spec.azureIdentity must be a name of Kubernetes, not '\\x1b[2Jo'",
+        ),
         (parse_binding, {"azureIdentity": [], "selector": "a"}, "spec.azureIdentity must be a"),
         (
             parse_binding,

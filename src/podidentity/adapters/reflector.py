@@ -38,6 +38,9 @@ SHORT_WATCH = 1.0
 MOST_FAILURES = 3
 """Failures in a row after which the reflector lists again."""
 
+_DIGITS = 40
+"""Of a version that is compared; those of etcd have at most twenty."""
+
 _log = logging.getLogger("podidentity.watch")
 
 
@@ -158,7 +161,7 @@ class Reflector:
         elif event.type == "DELETED":
             self._forget(meta.ref)
         self._heard = self._clock.monotonic()
-        if _is_older(meta.resource_version, self._version):
+        if is_older(meta.resource_version, self._version):
             raise NotKubernetes(
                 f"version {meta.resource_version} follows {self._version}: the history went back"
             )
@@ -204,13 +207,19 @@ class Reflector:
         await self._clock.sleep(max(delay * spread, at_least * (0.5 + spread)))
 
 
-def _is_older(version: str, than: str) -> bool:
+def is_older(version: str, than: str) -> bool:
     """Whether `version` comes before `than`; False if the two cannot be compared.
 
     From Kubernetes 1.35 on versions are decimal numbers that can be compared; etcd's always were.
     https://github.com/kubernetes/enhancements/tree/master/keps/sig-api-machinery/5504-comparable-resource-version
     """
-    return version.isdecimal() and than.isdecimal() and int(version) < int(than)
+    comparable = _is_number(version) and _is_number(than)
+    return comparable and int(version) < int(than)
+
+
+def _is_number(version: str) -> bool:
+    # Those of etcd have 64 bits, and Python reads no number of thousands of digits.
+    return version.isdecimal() and len(version) <= _DIGITS
 
 
 class Reflectors:

@@ -290,6 +290,7 @@ def parse_object_version(raw: bytes | msgspec.Raw) -> ObjectVersion:
 
 LONGEST_RETRY_AFTER = 300
 """Seconds: a server that wants to be left alone for longer is asked after that time."""
+_DIGITS = 9
 _LATER = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 """Answers of a server that has not looked at the request, and so may be asked again."""
 
@@ -341,7 +342,6 @@ def parse_error(
     except BROKEN_JSON:
         found = _Status(message=" ".join(bytes(body).decode(errors="replace").split())[:200])
     status = found.code or code
-    wait = int(retry_after) if retry_after.isascii() and retry_after.isdigit() else 0
     said = found.message or "no message"
     return KubeError(
         f"The API server refused to {asked} ({' '.join(f'{status} {found.reason}'.split())}): "
@@ -349,5 +349,14 @@ def parse_error(
         said=said,
         status=status,
         reason=found.reason,
-        retry_after=min(wait, LONGEST_RETRY_AFTER) if status in _LATER else 0,
+        retry_after=_seconds(retry_after) if status in _LATER else 0,
     )
+
+
+def _seconds(retry_after: str) -> int:
+    """Return the seconds that a header names, 0 for anything else."""
+    if not (retry_after.isascii() and retry_after.isdigit()):
+        return 0
+    # Python reads no number of thousands of digits.
+    few = len(retry_after) <= _DIGITS
+    return min(int(retry_after), LONGEST_RETRY_AFTER) if few else LONGEST_RETRY_AFTER

@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from podidentity.core.resources import (
+    OBJECT_NAME,
     SYSTEM_ASSIGNED,
     AssertionSubject,
     Assignment,
@@ -66,7 +67,7 @@ _MOST_OF_EXCEPTION = 100
 _BEHAVIOR = "aadpodidentity.k8s.io/Behavior"
 _CLIENT_ID = "azure.workload.identity/client-id"
 _TENANT_ID = "azure.workload.identity/tenant-id"
-_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?", re.ASCII)
+_LABEL_VALUE = re.compile(r"[A-Za-z0-9]([\w.-]*[A-Za-z0-9])?", re.ASCII)
 
 Raw = bytes | msgspec.Raw
 _Fields = dict[str, Any]
@@ -276,14 +277,16 @@ def _secret(ref: ObjectRef, spec: _Fields) -> ObjectRef:
     name, namespace = _field(value, "name"), _field(value, "namespace") or ref.namespace
     if name is None or name == "":
         raise _Unusable("spec.clientPassword.name is missing")
-    return ObjectRef(_named("namespace", namespace), _named("name", name))
+    return ObjectRef(
+        _named("clientPassword.namespace", namespace), _named("clientPassword.name", name)
+    )
 
 
 def _named(which: str, value: object) -> str:
     """Return a valid Kubernetes name: it becomes part of a path and of a selector."""
-    if isinstance(value, str) and len(value) <= _LONGEST_NAME and _NAME.fullmatch(value):
+    if isinstance(value, str) and len(value) <= _LONGEST_NAME and OBJECT_NAME.fullmatch(value):
         return value
-    raise _wrong(f"clientPassword.{which}", "a name of Kubernetes", value)
+    raise _wrong(which, "a name of Kubernetes", value)
 
 
 def _federation(spec: _Fields) -> Federation:
@@ -308,10 +311,17 @@ def _binding(found: _Custom) -> AzureIdentityBinding:
         raise _wrong("weight", "an integer", weight)
     return AzureIdentityBinding(
         ref=found.ref,
-        identity=_text(spec, "azureIdentity"),
-        selector=_text(spec, "selector", _LONGEST_LABEL),
+        identity=_named("azureIdentity", _text(spec, "azureIdentity")),
+        selector=_label_value("selector", _text(spec, "selector", _LONGEST_LABEL)),
         weight=weight,
     )
+
+
+def _label_value(which: str, value: str) -> str:
+    """Return a value that a label can have: MIC asks for pods by the selectors of all bindings."""
+    if _LABEL_VALUE.fullmatch(value):
+        return value
+    raise _wrong(which, "a value that a label can have", value)
 
 
 def _exception(found: _Custom) -> AzurePodIdentityException:
