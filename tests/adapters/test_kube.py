@@ -428,6 +428,16 @@ async def test_a_change_is_not_asked_for_again_where_it_may_have_been_made(turn:
     assert (len(server.asked), slept) == (1, [])
 
 
+@pytest.mark.parametrize("turn", [cuts, answers(b"{}", 500)], ids=["cut", "500"])
+async def test_what_is_asked_by_post_and_changes_nothing_is_asked_again(turn: Turn) -> None:
+    async with (
+        scripted(turn, answers(b"{}")) as server,
+        sleepless(server.url, reads=3) as (kube, _),
+    ):
+        assert await kube.ask("/a", {}) == b"{}"
+    assert [each.method for each in server.asked] == ["POST", "POST"]
+
+
 @pytest.mark.parametrize("reads", [1, 3])
 async def test_a_read_that_is_always_cut_is_given_up(reads: int) -> None:
     async with scripted(cuts) as server, sleepless(server.url, reads) as (kube, _):

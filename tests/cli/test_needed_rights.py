@@ -27,7 +27,8 @@ from podidentity import manifests
 from podidentity.cli import enable, main, path_check
 from podidentity.cli.azure_access import ATTACHED_TO
 from podidentity.cli.cluster_rights import Places, Right, Single, singles
-from podidentity.cli.needed_rights import COMMANDS, PARTS
+from podidentity.cli.needed_rights import COMMANDS
+from podidentity.cli.parts import NEEDING, PARTS
 from podidentity.core.federation import account_name
 from podidentity.core.hosts import Host
 from podidentity.core.ledger import Ledger, LedgerEntry
@@ -1203,6 +1204,10 @@ def _as_granted(text: str, right: Single, plural: str) -> bool:
     """Whether the API server refused to let somebody grant what he does not hold."""
     lacking = [line for line in text.splitlines() if f'Resources:["{plural}"]' in line]
     return "not currently held" in text and any(f'"{right.verb}"' in each for each in lacking)
+
+
+def test_roles_can_be_asked_for_of_each_command_that_needs_a_right() -> None:
+    assert tuple(COMMANDS) == NEEDING
 
 
 def test_every_part_of_every_command_is_shown() -> None:

@@ -44,6 +44,10 @@ def test_some_of_the_worlds_above_are_crowded() -> None:
     assert times[-1] == 9.0
 
 
+def test_what_is_allowed_in_a_span_is_the_rate_of_a_second() -> None:
+    assert SlidingWindow(20, 40.0).rate == 0.5
+
+
 def test_a_request_that_leaves_some_to_others_waits_sooner() -> None:
     window = SlidingWindow(4, 1.0)
     for now in (0.0, 0.1, 0.2):
@@ -64,6 +68,7 @@ def test_a_bucket_gives_its_burst_and_then_its_rate() -> None:
     bucket = TokenBucket(2.0, 10.0, now=0.0)
     assert [bucket.take(0.0) for _ in range(11)] == [0.0] * 10 + [0.5]
     assert [bucket.take(0.5), bucket.take(0.5)] == [0.0, 0.5]
+    assert bucket.take(0.75) == 0.25
 
 
 def test_a_bucket_that_rested_is_as_good_as_new_and_no_better() -> None:
@@ -75,10 +80,23 @@ def test_a_bucket_that_rested_is_as_good_as_new_and_no_better() -> None:
 
 
 def test_pods_that_come_and_go_leave_no_bucket_behind() -> None:
-    limiter = RateLimiter(2.0, 10.0)
+    limiter, most = RateLimiter(2.0, 10.0), 0
     for number in range(5000):
         limiter.take(f"p{number}", float(number))
-    assert len(limiter) <= 256
+        most = max(most, len(limiter))
+    assert most == 256
+
+
+def test_beside_those_with_a_budget_spent_as_many_others_are_remembered_and_no_more() -> None:
+    limiter, most = RateLimiter(10.0, 100.0), 0
+    for number in range(300):
+        for _ in range(100):
+            limiter.take(f"spent{number}", 0.0)
+    for number in range(3000):
+        # A tenth of a second later it is full again: a hundred others are not.
+        limiter.take(f"p{number}", 1 + number / 1000)
+        most = max(most, len(limiter))
+    assert most <= 2 * (300 + 101)
 
 
 def test_many_pods_with_a_budget_spent_are_remembered_all_the_same() -> None:

@@ -1021,3 +1021,22 @@ def test_a_record_that_cannot_be_written_is_tried_again_at_last_so_often(
     world.answers[CreateRecord] = lambda _: Failure(kind=kind)
     world.run_until(1500.0)
     assert max(gaps(world, CreateRecord)) == pytest.approx(most, abs=0.1)
+
+
+# What fails for ever.
+
+
+@pytest.mark.parametrize(
+    ("refused", "kind"),
+    [
+        (CreateRecord, Fault.FAILED),  # as by a quota of the tenant's own namespace
+        (ListLedgers, Fault.FAILED),
+        (ReadHost, Fault.UNREACHABLE),
+    ],
+)
+def test_what_fails_a_thousand_times_ends_nobody(refused: type, kind: Fault) -> None:
+    world = Course(*cluster(pod(2.0)))
+    world.answers[refused] = lambda _: Failure(kind=kind, message="no")
+    while len(world.of(refused)) < 1100:
+        world.moments = 0
+        world.run_until(world.now + 10_000.0)

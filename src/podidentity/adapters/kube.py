@@ -225,6 +225,13 @@ class Kube:
         """Create `body` in the collection at `path`; return it as stored; raise KubeError."""
         return await self._send("POST", path, body=body)
 
+    async def ask(self, path: str, question: Mapping[str, Any]) -> bytes:
+        """Return the answer to a question that is posted, such as who may do what.
+
+        It changes nothing, and so it is asked again as something is read. Raises KubeError.
+        """
+        return await self._send("POST", path, body=question, changes=False)
+
     async def merge(self, path: str, body: Mapping[str, Any]) -> bytes:
         """Merge `body` (RFC 7386) into the object at `path`; return it; raise KubeError."""
         return await self._send("PATCH", path, body=body, content="application/merge-patch+json")
@@ -291,10 +298,11 @@ class Kube:
         params: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
         content: str = "application/json",
+        changes: bool = True,
     ) -> bytes:
         headers = {**self._headers, **({"Content-Type": content} if body is not None else {})}
         data = json.dumps(body).encode() if body is not None else None
-        waited, reads = 0.0, self._reads if method == "GET" else 1
+        waited, reads = 0.0, self._reads if method == "GET" or not changes else 1
         while True:
             try:
                 return await self._sent(method, path, params=params, data=data, headers=headers)

@@ -198,8 +198,8 @@ class Reflector:
             _log.warning("cannot watch %s, and try on: %s", self._source.what, why)
         self.trouble = why
         self._source.failed()
-        delay = min(LONGEST_DELAY, FIRST_DELAY * 2**self._failures)
-        self._failures = min(self._failures + 1, 16)
+        delay = min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(self._failures, 16))
+        self._failures += 1
         self._failures_of_version += not throttled
         if self._failures_of_version >= MOST_FAILURES:
             self._version = ""

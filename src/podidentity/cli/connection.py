@@ -11,10 +11,10 @@ import click
 
 from podidentity import __version__
 from podidentity.cli.output import CommandError
-from podidentity.wire.kube import KubeError
 
 if TYPE_CHECKING:
     from podidentity.adapters.kube import Kube
+    from podidentity.wire.kube import KubeError
 
 READS = 3
 """Times that a command reads something where the server fails or cuts the connection: an agent
@@ -22,6 +22,8 @@ tries again by itself, a person would have to begin anew."""
 GOES_ON = {"enable", "disable", "delete", "grant", "revoke"}
 """Commands that change several things, and may be run again wherever they were interrupted. `add`
 says what undoes it, and `migrate` what it has done."""
+_FAILED = 500
+"""The API server's own failures, from this status on: a leader of etcd that is gone, above all."""
 _T = TypeVar("_T")
 
 
@@ -57,6 +59,7 @@ def on_cluster(
     import asyncio  # with the HTTP client a tenth of a second, which help and usage must not take
 
     from podidentity.adapters.kube import Kube
+    from podidentity.wire.kube import KubeError
 
     async def connected() -> _T:
         kube = (kind or Kube).connect(
@@ -111,7 +114,7 @@ def _refused(error: KubeError) -> CommandError:
         return CommandError(
             error.message, f"Ask the cluster's administrator for it{_all_needed()}."
         )
-    if error.conflict:
+    if error.conflict or error.status >= _FAILED:
         return CommandError(error.message, "Run the command again.")
     return CommandError(error.message)
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import click
 
 from podidentity.cli.agent_choices import expanded, of_its_own, variables_of
-from podidentity.cli.mic import PODS_OF_MIC, deployments_of_mic, mic, settings_from
+from podidentity.cli.commands.mic import mic, settings_from
+from podidentity.cli.mic import PODS_OF_MIC, deployments_of_mic
 from podidentity.cli.objects import (
     DEPLOYMENTS,
     Object,

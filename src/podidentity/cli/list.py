@@ -11,18 +11,9 @@ import click
 
 from podidentity.adapters.clock import SystemClock
 from podidentity.adapters.cluster import WatchedCluster
-from podidentity.cli import completing
-from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster, right_to
+from podidentity.cli.connection import ClusterTarget, on_cluster, right_to
 from podidentity.cli.objects import NAMESPACES, find_all
-from podidentity.cli.output import (
-    CommandError,
-    data,
-    examples,
-    output_option,
-    table,
-    terminal_width,
-)
-from podidentity.cli.parameters import Name
+from podidentity.cli.output import CommandError, data, table, terminal_width
 from podidentity.cli.use_roles import Roles, giver_of
 from podidentity.core.decision import permission_names
 from podidentity.core.resources import (
@@ -228,28 +219,6 @@ def _end_of(grantee: Grantee, owner: str, namespaces: Mapping[str, str] | None) 
 _TABLES = ("table", "wide")
 
 
-@click.command(
-    name="list",
-    epilog=examples(
-        "podidentity list",
-        "podidentity list -o wide            # client ids, and all names of a cell",
-        "podidentity list --namespace shop -o json | jq '.identities[].clientID'",
-        "podidentity list --grants",
-    ),
-)
-@click.option(
-    "-n",
-    "--namespace",
-    type=Name(),
-    shell_complete=completing.namespaces,
-    help="Only this namespace.",
-)
-@click.option("-A", "--all-namespaces", is_flag=True, help="All namespaces (the default).")
-@click.option(
-    "--grants", is_flag=True, help="Who may use which identity, and with what that ends, instead."
-)
-@output_option("table", "wide", "json", "yaml", default="table")
-@cluster_options
 def list_identities(
     *,
     target: ClusterTarget,
@@ -258,7 +227,7 @@ def list_identities(
     grants: bool,
     output: str,
 ) -> None:
-    """List the identities of a cluster, with their selectors and pods."""
+    """Print the identities, or who may use them; raise CommandError."""
     if namespace and all_namespaces:
         raise click.UsageError("--namespace and --all-namespaces exclude each other.")
     if grants:

@@ -483,7 +483,8 @@ class Controller:
         if not isinstance(result, LedgerList):
             self._listings += 1
             after = result.retry_after if isinstance(result, Failure) else 0.0
-            self._timers.set(owner, self._now + max(after, min(0.5 * 2**self._listings, 30.0)))
+            pause = min(0.5 * 2.0 ** min(self._listings, 20), 30.0)
+            self._timers.set(owner, self._now + max(after, pause))
             return
         self._listings = 0
         if self._has_ledgers:

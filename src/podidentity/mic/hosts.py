@@ -506,7 +506,7 @@ class HostWork:
             if self._version:
                 return WriteLedger(Ledger(host=self.host), self._version, gone=True)
             return None
-        again = self._known.read_at + min(60.0 * 2**self._failures, 600.0)
+        again = self._known.read_at + min(60.0 * 2.0 ** min(self._failures, 20), 600.0)
         if now >= again and wanted:
             return self._read(now)
         return self._wait(again) if wanted else None
@@ -715,7 +715,7 @@ class HostWork:
             return
         for folded in bad or sent:
             tries = self.refused[folded].tries + 1 if folded in self.refused else 1
-            until = now + min(5.0 * 2 ** (tries - 1), 600.0)
+            until = now + min(5.0 * 2.0 ** min(tries - 1, 20), 600.0)
             self.refused[folded] = RefusedIdentity(until, tries, failure.message)
             self.changed[folded] = None
 

@@ -29,6 +29,7 @@ TOKEN = "http://169.254.169.254/metadata/identity/oauth2/token?api-version=2018-
 VAULTS = "https://vault.azure.net"
 CUSTOM = "/apis/aadpodidentity.k8s.io/v1"
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/default/leases"
+_PASSING = ("OperationPreempted", "InternalExecutionError")
 SECONDS = 180.0
 """A scale set takes up to a minute to change, and MIC may have two changes to make."""
 
@@ -98,14 +99,18 @@ class Controlled:
         self.until(lambda: self._patched(user), "the machine is always being changed")
 
     def _patched(self, user: dict[str, Any]) -> bool:
-        """Change the machine; return False where Azure is about to change it for another one."""
+        """Change the machine; return False where Azure is about to change it for another one.
+
+        The weather may let it fail, too, as it lets MIC's changes.
+        """
         kind = str(self.machine().get("type", "None"))
         system = "SystemAssigned, " if "SystemAssigned" in kind else ""
         body = {"identity": {"type": f"{system}UserAssigned", "userAssignedIdentities": user}}
         try:
             self.loop.run(self.azure.arm("PATCH", self.sandbox.plan.scale_set_id, body))
         except AzureError as error:
-            if error.status != http.HTTPStatus.CONFLICT and "Preempted" not in str(error):
+            passes = error.status == http.HTTPStatus.CONFLICT
+            if not passes and not any(each in str(error) for each in _PASSING):
                 raise
             return False
         return True

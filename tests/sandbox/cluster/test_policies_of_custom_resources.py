@@ -78,7 +78,7 @@ NAMES = st.sampled_from(
     ["mail", "a.b-c", "shop", "A", "a_b", "-a", "a" * 253, "a" * 254, "", "a/b"]
 )
 SUBJECTS = st.sampled_from(["pod", "identity", "node", ""])
-AUDIENCES = st.sampled_from(["", "api://a", "a" * 600, "a" * 601])
+AUDIENCES = st.sampled_from(["", "api://a", "~!", "a b", "é", "a\n", "a" * 600, "a" * 601])
 
 
 def objects(fields: Mapping[str, Any]) -> st.SearchStrategy[dict[str, Any]]:

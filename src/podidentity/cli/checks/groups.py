@@ -356,7 +356,7 @@ async def _reviewed(
     async def ask(right: Single) -> bool:
         async with places:
             review = programs.review_for(account, right)
-            return parse_review(await reading.kube.create(REVIEWS, review))
+            return parse_review(await reading.kube.ask(REVIEWS, review))
 
     return dict(zip(rights, await together(*map(ask, rights)), strict=True))
 

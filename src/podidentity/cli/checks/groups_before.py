@@ -47,7 +47,7 @@ async def _rights(reading: Reading) -> AsyncIterator[Finding]:
     async def ask(right: Single) -> bool:
         async with places:
             body = programs.own_review(right)
-            return parse_review(await reading.kube.create(REVIEWS, body))
+            return parse_review(await reading.kube.ask(REVIEWS, body))
 
     has = dict(zip(wanted, await together(*map(ask, wanted)), strict=True))
     for each in before.caller_lacks(has):
