@@ -36,6 +36,7 @@ from lightkube.core.exceptions import ConfigError
 
 from podidentity.client_connections import ClientConnections
 from podidentity.wire.kube import (
+    WATCH,
     Event,
     KubeError,
     NotKubernetes,
@@ -44,6 +45,7 @@ from podidentity.wire.kube import (
     parse_error,
     parse_event,
     parse_list,
+    request_in_words,
 )
 from podidentity.wire.proxies import NotAProxy, parse_proxy
 
@@ -231,7 +233,7 @@ class Kube:
             raise self._unreachable(error) from error
         if response.is_error and is_status(body):
             self._failed("GET", path)
-            raise _refusal(response, body)
+            raise _refusal("GET", path, response, body)
         return PassedOn(response.status_code, body)
 
     async def list(self, path: str, params: Mapping[str, str] | None = None) -> Page:
@@ -311,15 +313,15 @@ class Kube:
                 "GET", self._base + path, params=asked, headers=plain, timeout=timeout
             ) as response:
                 if response.is_error:
-                    self._failed("WATCH", path)
-                    raise _refusal(response, await response.aread())
+                    self._failed(WATCH, path)
+                    raise _refusal(WATCH, path, response, await response.aread())
                 opened()
                 async for line in _lines(response):
-                    yield _event(line)
+                    yield _event(path, line)
         except NotKubernetes as error:
             raise KubeError(f"{self.server} sent {error}.") from error
         except _FAILED as error:
-            self._failed("WATCH", path)
+            self._failed(WATCH, path)
             raise self._unreachable(error) from error
 
     async def _send(
@@ -369,7 +371,7 @@ class Kube:
             raise self._unreachable(error) from error
         if not response.is_success:
             self._failed(method, path)
-            raise _refusal(response, response.content)
+            raise _refusal(method, path, response, response.content)
         return response.content
 
     def _unreachable(self, error: Exception) -> KubeError:
@@ -403,14 +405,16 @@ async def together(*questions: Awaitable[Any]) -> tuple[Any, ...]:
     return tuple(answers)
 
 
-def _refusal(response: httpx2.Response, body: bytes) -> KubeError:
-    return parse_error(body, response.status_code, response.headers.get("Retry-After", ""))
+def _refusal(method: str, path: str, response: httpx2.Response, body: bytes) -> KubeError:
+    asked, wait = request_in_words(method, path), response.headers.get("Retry-After", "")
+    return parse_error(body, response.status_code, wait, asked=asked)
 
 
-def _event(line: bytes) -> Event:
+def _event(path: str, line: bytes) -> Event:
     event = parse_event(line)
     if event.type == "ERROR":
-        raise parse_error(event.object, httpx2.codes.INTERNAL_SERVER_ERROR)
+        asked = request_in_words(WATCH, path)
+        raise parse_error(event.object, httpx2.codes.INTERNAL_SERVER_ERROR, asked=asked)
     return event
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -167,6 +167,34 @@ async def remove(kube: Kube, manifest: Object) -> bool:
             raise
         return False
     return True
+
+
+def in_order_of_removal(manifests: Iterable[Object]) -> list[Object]:
+    """Return the objects in an order in which a removal that was interrupted can go on.
+
+    What is in namespaces goes first, and of that what was made last, which runs. While some of it
+    is there a ClusterRoleBinding names the namespace (`place_of`). A right goes before the policy
+    that bounds it, and a ClusterRole, by which others look whether something is left, behind its
+    binding.
+    """
+
+    def turn(manifest: Object) -> int:
+        if "namespace" in manifest["metadata"]:
+            return 0
+        return 1 if manifest["kind"] == "ClusterRoleBinding" else 2
+
+    last_first = list(manifests)[::-1]
+    return sorted(last_first, key=turn)
+
+
+async def place_of(kube: Kube, account: str) -> str:
+    """Return the namespace of a service account of ours, by the ClusterRoleBinding of its name.
+
+    "" where there is none; raise KubeError.
+    """
+    found = await find(kube, CLUSTER_ROLE_BINDINGS, "", account) or {}
+    places = [each.get("namespace", "") for each in found.get("subjects") or ()]
+    return str(places[0]) if places else ""
 
 
 async def find(kube: Kube, resource: Resource, namespace: str, name: str) -> Object | None:
