@@ -434,7 +434,7 @@ def test_check_names_an_audience_that_nmi_may_not_ask_for_and_the_flag_that_mend
 ) -> None:
     podidentity = asked(minor)
     assert podidentity("enable", "--no-wait").code == 0
-    namespace, audience = bare.namespace(f"audiences-{minor}-{subject}"), "urn:it's mine"
+    namespace, audience = bare.namespace(f"audiences-{minor}-{subject}"), "urn:it's-mine"
     made = {"type": 3, "clientID": str(uuid.uuid4()), "tenantID": str(uuid.uuid4())}
     federation = {"subject": subject, "audience": audience}
     bare.custom(namespace, "azureidentities", "own", {**made, "federation": federation})
