@@ -53,7 +53,7 @@ class Choices:
     startup_taint: str = ""
     backend: Backend = Backend.NFTABLES
     probe_port: int = 8085
-    secure_port: int = 0
+    secure_port: int = 9447
     """Of all metrics, and of what NMI knows; 0: none."""
     removes_rules: bool = False
     """Whether NMI takes its rules with it when it stops."""
