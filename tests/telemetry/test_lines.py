@@ -16,6 +16,9 @@ import pytest
 
 from podidentity.telemetry.lines import Destination, File, Stream, Writer
 
+PATIENCE = 60.0
+"""Seconds that a line has to be written: only a test that fails uses them up."""
+
 
 class Fickle:
     """Fails as long as it is told to."""
@@ -50,7 +53,7 @@ def writing(destination: Destination, **options: object) -> Iterator[Writer]:
     try:
         yield writer
     finally:
-        writer.close()
+        writer.close(PATIENCE)
 
 
 FULL = OSError(errno.ENOSPC, "No space left on device")
@@ -76,7 +79,7 @@ def test_after_a_flush_everything_is_written() -> None:
     kept = Fickle()
     with writing(kept) as writer:
         writer.write("a\n")
-        writer.flush()
+        writer.flush(PATIENCE)
         assert b"".join(kept.data) == b"a\n"
 
 
@@ -85,12 +88,12 @@ def test_what_cannot_be_written_is_kept_tried_again_and_told_once() -> None:
     kept = Fickle(FULL)
     with writing(kept, tell=told.append) as writer:
         writer.write("a\n")
-        writer.flush()
+        writer.flush(PATIENCE)
         writer.write("b\n")
-        writer.flush()
+        writer.flush(PATIENCE)
         assert writer.failure == "No space left on device"
         kept.failures.clear()
-        writer.flush()
+        writer.flush(PATIENCE)
         assert b"".join(kept.data) == b"a\nb\n"
         assert writer.failure == ""
     assert told == ["No space left on device", ""]
@@ -101,7 +104,7 @@ def test_without_room_the_newest_lines_are_lost_and_counted() -> None:
     kept = Fickle(FULL)
     with writing(kept, room=3) as writer:
         writer.write("0\n")
-        writer.flush()
+        writer.flush(PATIENCE)
         for number in range(1, 10):
             writer.write(f"{number}\n")
         assert writer.lost == 7
@@ -136,10 +139,10 @@ def test_a_file_that_was_moved_away_is_begun_anew(tmp_path: Path) -> None:
     path, moved = tmp_path / "audit", tmp_path / "audit.1"
     with writing(File(path)) as writer:
         writer.write("a\n")
-        writer.flush()
+        writer.flush(PATIENCE)
         path.rename(moved)
         writer.write("b\n")
-        writer.flush()
+        writer.flush(PATIENCE)
         path.unlink()
         writer.write("c\n")
         writer.reopen()
@@ -149,7 +152,7 @@ def test_a_file_that_was_moved_away_is_begun_anew(tmp_path: Path) -> None:
 def test_a_folder_that_is_missing_is_known_at_once_and_waited_for(tmp_path: Path) -> None:
     folder = tmp_path / "later"
     with writing(File(folder / "audit")) as writer:
-        writer.flush()
+        writer.flush(PATIENCE)
         assert writer.failure == "No such file or directory"
         folder.mkdir()
         writer.write("a\n")
@@ -165,10 +168,10 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (10_050, 20_000))
 writer = Writer(File(Path(sys.argv[1])), name="audit", retry=3600)
 for _ in range(150):
     writer.write("x" * 99 + "\\n")
-    writer.flush()
+    writer.flush(60)
 print(writer.failure)
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-writer.close()
+writer.close(60)
 """
 
 
@@ -186,7 +189,7 @@ def test_where_there_is_no_more_room_whole_lines_stand_and_the_rest_comes_later(
 def test_a_full_disk_is_said_in_its_words() -> None:
     with writing(Stream(os.open("/dev/full", os.O_WRONLY))) as writer:
         writer.write("a\n")
-        writer.flush()
+        writer.flush(PATIENCE)
         assert writer.failure == "No space left on device"
 
 
@@ -212,7 +215,7 @@ async def test_a_committed_line_is_written_when_its_future_is_done() -> None:
 async def test_lines_that_are_committed_while_others_are_written_are_one_group() -> None:
     kept = Fickle()
     with writing(kept) as writer:
-        writer.flush()
+        writer.flush(PATIENCE)
         kept.open.clear()
         first = writer.commit("0\n")
         others = [writer.commit(f"{number}\n") for number in range(1, 100)]
@@ -229,7 +232,7 @@ async def test_a_committed_line_that_could_not_be_written_is_not_written_later()
         failures = await asyncio.gather(*[writer.commit("never\n") for _ in range(3)])
         assert failures == ["No space left on device"] * 3
         kept.failures.clear()
-        writer.flush()
+        writer.flush(PATIENCE)
         assert await writer.commit("again\n") == ""
     assert b"".join(kept.data) == b"log\nagain\n"
 
@@ -237,7 +240,7 @@ async def test_a_committed_line_that_could_not_be_written_is_not_written_later()
 async def test_a_committed_line_whose_waiter_has_left_is_not_written() -> None:
     kept = Fickle()
     with writing(kept) as writer:
-        writer.flush()
+        writer.flush(PATIENCE)
         kept.open.clear()
         first = writer.commit("0\n")
         left = writer.commit("left\n")
@@ -264,14 +267,14 @@ class Short(Fickle):
 async def test_of_a_group_the_lines_written_whole_are_told_so_and_a_half_one_is_ended() -> None:
     kept = Short(FULL)
     with writing(kept) as writer:
-        writer.flush()
+        writer.flush(PATIENCE)
         kept.open.clear()
         told = await asyncio.gather(*[writer.commit(f"{number}{number}\n") for number in range(4)])
         assert told[:2] == ["", ""]
         assert told[2:] == ["No space left on device"] * 2
         kept.failures.clear()
         kept.open.set()
-        writer.flush()
+        writer.flush(PATIENCE)
     assert b"".join(kept.data) == b"00\n11\n22\n", "the third has begun, the fourth has not"
 
 
@@ -299,10 +302,10 @@ async def test_a_write_that_does_not_return_is_a_failure() -> None:
     """As a pipe that nobody reads."""
     kept = Fickle()
     with writing(kept, stalled=0.0) as writer:
-        writer.flush()
+        writer.flush(PATIENCE)
         kept.open.clear()
         waiting = writer.commit("x\n")
-        assert await asyncio.to_thread(kept.begun.wait, 5)
+        assert await asyncio.to_thread(kept.begun.wait, PATIENCE)
         assert writer.failure == "a write does not return"
         assert await writer.commit("y\n") == "a write does not return"
         kept.open.set()
@@ -315,5 +318,5 @@ def test_a_file_that_can_take_nothing_is_known_before_the_first_line(
     place: str, tmp_path: Path
 ) -> None:
     with writing(File(tmp_path / place)) as writer:
-        writer.flush()
+        writer.flush(PATIENCE)
         assert writer.failure

@@ -34,7 +34,7 @@ class Kept:
         pass
 
     def getvalue(self) -> str:
-        self.writer.flush()
+        self.writer.flush(60)
         return self.data.decode()
 
 
@@ -53,7 +53,7 @@ def write() -> Iterator[Write]:
         return kept
 
     yield begin
-    kept.writer.close()
+    kept.writer.close(60)
     root.handlers[:] = handlers
     root.setLevel(level)
 
