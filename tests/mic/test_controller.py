@@ -969,6 +969,41 @@ def test_no_more_conditions_are_written_at_once_than_the_operator_allows() -> No
     assert len(written) == len({*written}) == 4
 
 
+def test_of_a_thousand_events_five_are_under_way_at_once_and_each_is_written() -> None:
+    """As where an identity to which a thousand bindings lead is permitted no more."""
+    controller = Controller(Settings())
+    bindings = [binding("blue", f"b-{number}", "app", "app") for number in range(1000)]
+    events: list[Any] = [BindingSeen(binding=each, revision="") for each in bindings]
+    events += [
+        NodeSeen("n0", provider_id(0)),
+        IdentitySeen(identity=principal("blue", "app"), revision=""),
+        PodSeen(a_pod("blue", node="n0")),
+        Leading(1e9),
+    ]
+    for event in events:
+        controller.on_event(event, 0.0)
+    under_way = controller.on_event(Synced(), 0.0)
+    told: list[ObjectRef] = []
+    while under_way:
+        assert len([each for each in under_way if isinstance(each.action, TellEvent)]) <= 5
+        call = under_way.pop(0)
+        if isinstance(call.action, TellEvent):
+            told.append(call.action.ref)
+        under_way += controller.on_result(call.number, _answer_of_refusal(call.action), 0.0)
+    assert sorted(told) == sorted(each.ref for each in bindings)
+
+
+def _answer_of_refusal(action: Action) -> Result:
+    """Return what a cluster answers in which nobody may use anything."""
+    match action:
+        case AskPermission():
+            return False
+        case ListLedgers():
+            return LedgerList({})
+        case _:
+            return None
+
+
 def test_a_read_that_fails_is_tried_again_later_each_time() -> None:
     world = Course(*cluster(pod(2.0)))
     world.answers[ReadHost] = lambda _: Failure(kind=Fault.UNREACHABLE)

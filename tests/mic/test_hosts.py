@@ -645,20 +645,27 @@ def test_an_identity_that_was_refused_and_is_there_after_all_is_forgiven() -> No
     assert course.news() == {1}
 
 
-def test_a_refusal_to_detach_ends_when_it_is_detached() -> None:
-    course = Course(ledger=book([1]), there=seen(1))
-    course.next()
-    for at in (GRACE, GRACE + QUIET + 5):
-        course.next(at)
-        course.step(seen(1), at + QUIET)
+def test_a_detach_that_azure_refuses_is_tried_again_later_each_time_until_it_is_done() -> None:
+    course, pauses = Course(ledger=book([1]), there=seen(1)), []
+    assert course.due() == GRACE
+    for _ in range(4):
+        assert course.work.due is not None
+        course.next(course.work.due)
+        course.step(seen(1), course.work.due)
         course.step(NOTHING_USED)
-        if at == GRACE:
-            course.written()
-            course.fail(Fault.BAD_IDENTITIES, bad=(IDS[1],))
-            assert course.news() == {1}
-            assert course.work.refusal(IDS[1]) is not None
-            course.written()
-            assert course.due() == course.now + 5
+        course.written()
+        course.news()
+        course.fail(Fault.BAD_IDENTITIES, bad=(IDS[1],))
+        assert course.news() == {1}
+        assert course.work.refusal(IDS[1]) is not None
+        course.written()
+        due = course.due()
+        assert due is not None
+        pauses.append(due - course.now)
+    assert pauses == [pytest.approx(each) for each in (5, 10, 20, 40)]
+    course.next(due)
+    course.step(seen(1), course.work.due)
+    course.step(NOTHING_USED)
     course.written()
     assert isinstance(course.step(Accepted()), PatchHost)
     assert course.news() == {1}
@@ -916,10 +923,12 @@ def test_a_read_that_azure_throttles_is_made_when_the_gate_opens() -> None:
 @pytest.mark.parametrize("kind", [Fault.FORBIDDEN, Fault.DENIED])
 def test_a_host_that_may_not_be_read_says_so_until_it_is(kind: Fault) -> None:
     course = Course(1)
-    course.fail(kind, message="no")
+    course.fail(kind)
+    assert course.work.ailment() == kind.value
+    course.fail(kind, 1.0, message="no")
     assert course.work.ailment() == "no"
     assert course.news() == {1}
-    course.step(seen(), 1.0)
+    course.step(seen(), 4.0)
     assert course.work.ailment() == ""
     assert course.news() == {1}
 

@@ -605,8 +605,11 @@ class HostWork:
             self._known.updating_since = None
         elif self._known.updating_since is None:
             self._known.updating_since = now
-        for folded in [each for each in self.refused if each in self._known.proved]:
-            self._forgive(folded)
+        if here := [each for each in self.refused if each in self._known.proved]:
+            # Of what is not wanted the detach was refused: that it is there mends nothing.
+            wanted = self._around.wanted(self.host)
+            for folded in (each for each in here if each in wanted):
+                self._forgive(folded)
 
     def _take_patch(self, result: Result, now: float) -> None:
         self._round.admitted = False

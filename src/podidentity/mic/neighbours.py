@@ -313,7 +313,7 @@ class Neighbours:
             return self._objects.stored(await self._kube.patch(path, patch))
         except KubeError as error:
             # Another uid fails the patch's test, which is not a conflict to the API server.
-            if error.status == _INVALID and "test" in error.message:
+            if error.status == _INVALID and "test" in error.said:
                 return Failure(kind=Fault.CONFLICT, message=error.message, code=error.reason)
             raise
 
