@@ -236,7 +236,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
         patch,
         hosts,
         "RefusedIdentity",
-        lambda made: lambda _until, tries, message: made(inf, tries, message),
+        lambda made: lambda _until, *more: made(inf, *more),
     )
 
 
