@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http
 import json
 import os
 import subprocess
@@ -17,7 +18,7 @@ from podidentity.core.decision import Use, permission_names
 from podidentity.core.resources import AzureIdentity, ObjectRef
 from podidentity.wire.manifests import parse_identity
 from podidentity.wire.reviews import review
-from podidentity_sandbox.azure.client import AzureOperator
+from podidentity_sandbox.azure.client import AzureError, AzureOperator
 from podidentity_sandbox.demo.prepare import prepare
 from podidentity_sandbox.node.client import ExecResult, execute
 from podidentity_sandbox.plan import MINORS, Network, Plan
@@ -50,6 +51,7 @@ SAID: deque[str] = deque(maxlen=1)
 """What a command or a pod was told last."""
 TRIES = 5
 REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+_GIVEN_UP = ("OperationPreempted", "InternalExecutionError")
 
 ASK = (
     "curl -s -m {seconds} -w '\\n%{{http_code}}' -H Metadata:true -H 'X-Nonce: {nonce}'"
@@ -226,6 +228,19 @@ class Sandbox:
     async def nmi_ready(self) -> None:
         """Return when the DaemonSet is complete; it is watched."""
         await asyncio.to_thread(self.run, "podidentity", "enable")
+
+
+async def change_machines(azure: AzureOperator, path: str, body: Any) -> Any:
+    """Change a scale set as an operator does: again where Azure gives it up or lets it fail."""
+    async with asyncio.timeout(TIMEOUT / 3):
+        while True:
+            try:
+                return await azure.arm("PATCH", path, body)
+            except AzureError as error:
+                passes = error.status == http.HTTPStatus.CONFLICT
+                if not passes and not any(each in str(error) for each in _GIVEN_UP):
+                    raise
+            await asyncio.sleep(1)
 
 
 @asynccontextmanager

@@ -9,7 +9,7 @@ from typing import Any
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.demo.prepare import GROUP, SECRET, VAULT, Prepared, prepare
 from tests.acceptance.directory import manifest
-from tests.acceptance.sandbox import Sandbox
+from tests.acceptance.sandbox import Sandbox, change_machines
 
 API = "aadpodidentity.k8s.io/v1"
 TOKEN = "/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://vault.azure.net"
@@ -57,7 +57,7 @@ class Scenario:
     async def give_node_its_own(self) -> None:
         """Give the node's machine an identity of its own beside those of its pods."""
         kind = {"identity": {"type": "SystemAssigned, UserAssigned"}}
-        await self.azure.arm("PATCH", self.place.plan.scale_set_id, kind)
+        await change_machines(self.azure, self.place.plan.scale_set_id, kind)
 
     def bind(self, namespace: str, name: str, resource_id: str) -> None:
         """Let pods of a namespace with this label use an identity, which comes to the node."""

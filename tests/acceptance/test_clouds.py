@@ -12,7 +12,7 @@ import pytest
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.azure.tenants import Tenant
 from tests.acceptance.directory import pod, secret
-from tests.acceptance.sandbox import Sandbox, opened
+from tests.acceptance.sandbox import Sandbox, change_machines, opened
 from tests.jwts import claims
 from tests.sandboxes import own
 
@@ -95,7 +95,7 @@ def test_another_tenant_of_an_identity_is_asked_for_by_authority(town: Town) -> 
 def test_the_machines_own_identity_is_had_by_whom_it_is_added_for(town: Town) -> None:
     scale_set = town.place.plan.scale_set_id
     both = {"identity": {"type": "SystemAssigned, UserAssigned"}}
-    machine = town.loop.run(town.azure.arm("PATCH", scale_set, both))["identity"]
+    machine = town.loop.run(change_machines(town.azure, scale_set, both))["identity"]
     town.add("machine", "--system-assigned")
     town.apply(pod("machine", label="machine"))
     status, found = town.ask("machine", resource="https://vault.azure.net")

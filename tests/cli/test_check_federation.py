@@ -210,3 +210,13 @@ def test_an_identity_that_the_machine_of_its_pods_lacks_is_found_once() -> None:
         "is not attached to scale set pool, on which it is wanted by shop/a, shop/b" in found.what
     )
     assert list(unattached(SET, wanted_there, has)) == []
+
+
+def test_what_an_issuer_names_writes_nothing_to_the_terminal() -> None:
+    where = "/cluster/.well-known/openid-configuration"
+    odd = {"jwks_uri": "https://issuer.example/keys?\x9b2J\u202e"}
+    found = published(
+        {where: httpx2.Response(200, json=odd), "/keys": httpx2.Response(404, json={})}
+    )
+    assert "answers 404" in found.problem
+    assert found.problem.isprintable()

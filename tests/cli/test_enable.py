@@ -678,9 +678,9 @@ def test_where_it_is_taken_back_the_right_goes_before_its_policy(
     gone = [line.split(".")[0] for line in out.splitlines() if line.endswith(" deleted")]
     assert gone == [
         "clusterrolebinding",
-        "clusterrole",
         "validatingadmissionpolicybinding",
         "validatingadmissionpolicy",
+        "clusterrole",
     ]
     assert "take it out of the configuration of their pools" in out
     assert bare.get(TAINT_ROLE) is None

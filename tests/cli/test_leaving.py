@@ -16,7 +16,7 @@ from podidentity.core.ledger import Ledger, LedgerEntry
 from podidentity.wire.ledgers import ledger_name, render_ledger
 from podidentity.wire.manifests import FINALIZER
 from tests.cli.azure import Identity
-from tests.cli.conftest import CRDS, PODS, Ran, end_nmi
+from tests.cli.conftest import CRDS, PODS, Ran, end_nmi, one_object_at_a_time, runs_refused
 from tests.cli.test_enable import running, until
 from tests.cli.test_needed_rights import path_of
 from tests.cli.world import CUSTOM, World
@@ -225,4 +225,41 @@ def test_deleted_without_any_order_nothing_is_left_and_nothing_hangs(
         assert time.monotonic() < ends
         end_nmi(world)
         time.sleep(0.01)
+    assert of_ours(world) == set()
+
+
+TAKEN_BACK = {
+    "MIC": (manifests.mic(managed_identity=True), "--no-mic"),
+    "MIC without its Deployment": (manifests.mic(managed_identity=True)[:-1], "--grants"),
+    "the right to take a taint off": (manifests.startup_taint_rights(), "--forget=startup-taint"),
+    "admission policies": (manifests.admission_policies(), "--no-admission-policies"),
+}
+
+
+@pytest.mark.parametrize(("objects", "flag"), TAKEN_BACK.values(), ids=TAKEN_BACK)
+def test_wherever_enable_is_refused_while_it_takes_something_back_it_goes_on_when_run_again(
+    world: World,
+    podidentity: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    objects: list[dict[str, Any]],
+    flag: str,
+) -> None:
+    for each in objects:
+        world.send("POST", path_of(each), each)
+    one_object_at_a_time(monkeypatch)
+    assert runs_refused(podidentity, "enable", "--no-wait", flag) == len(objects) - 1
+    assert [named(each) for each in objects if world.get(named(each))] == []
+
+
+def test_wherever_disable_is_refused_it_goes_on_when_run_again(
+    world: World, podidentity: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everything = ("--mic", "--node-tokens", "--startup-taint", "--namespace", OWN)
+    assert podidentity("enable", "--no-wait", *everything).code == 0
+    one_object_at_a_time(monkeypatch)
+    while podidentity("disable").code:
+        end_nmi(world, f"/api/v1/namespaces/{OWN}/pods")
+    place = f"/apis/apps/v1/namespaces/{OWN}/daemonsets"
+    assert world.get(place)["items"] == []
+    assert world.get(f"/api/v1/namespaces/{OWN}/serviceaccounts/{manifests.ACCOUNT}") is None
     assert of_ours(world) == set()

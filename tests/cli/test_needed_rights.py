@@ -1115,12 +1115,8 @@ def clear_what_few_make(world: World, case: Case) -> None:
         world.delete(f"{CRDS}/{UNSERVED}")
 
 
-BY_STEPS = [
-    each
-    for each in CASES
-    if each.command == "enable" and not any(part.startswith("no-") for part in each.parts)
-]
-"""Not what is taken away: once it is half gone, `enable` does not see it any more."""
+BY_STEPS = [each for each in CASES if each.command in {"enable", "disable"}]
+"""Those that go on where they were refused."""
 
 
 def each_right() -> Iterator[Any]:
@@ -1150,7 +1146,7 @@ def test_a_command_names_the_right_that_it_lacks(case: Case, right: Single, run:
 
 @pytest.mark.timeout(900)  # two of them are sixty commands, of minutes where all is busy
 @pytest.mark.parametrize("case", BY_STEPS, ids=str)
-def test_enable_names_each_right_that_it_lacks_and_runs_with_those_that_are_printed(
+def test_what_goes_on_names_each_right_that_it_lacks_and_runs_with_those_that_are_printed(
     case: Case, run: Any
 ) -> None:
     lacks = list(case.shown)

@@ -63,7 +63,7 @@ from tests.adapters.scripted import (
     hangs,
     scripted,
 )
-from tests.fakes import CLIENT, RESOURCE_ID, FakeClock
+from tests.fakes import CLIENT, OTHER_CLIENT, RESOURCE_ID, FakeClock
 
 HOST = Host.parse(
     "/subscriptions/s/resourceGroups/g/providers/Microsoft.Compute/virtualMachineScaleSets/pool"
@@ -279,6 +279,47 @@ async def test_an_operation_that_fails_is_told_by_its_kind(
     async with place(answers(operation)) as scene:
         poll = PollOperation(HOST, "Azure-AsyncOperation /operations/1")
         assert (await scene.failure(poll)).kind is kind
+
+
+CLAIMED = replace(CHANGE, clients=((ID, frozenset({CLIENT})),))
+
+
+def managed(client: str) -> Turn:
+    return answers({"id": ID, "properties": {"clientId": client, "principalId": OTHER_CLIENT}})
+
+
+async def test_an_identity_is_attached_where_its_client_id_is_the_permitted_one() -> None:
+    async with place(managed(CLIENT.upper()), answers(host())) as scene:
+        for _ in range(2):
+            assert isinstance(await scene.do(PatchHost(HOST, CLAIMED, "")), Accepted)
+        assert [each.method for each in scene.script.asked] == ["GET", "PATCH", "PATCH"]
+
+
+@pytest.mark.parametrize(
+    ("turn", "says"),
+    [
+        (managed(OTHER_CLIENT), "has another client id than spec.clientID"),
+        (refuses(404, "ResourceNotFound"), "ResourceNotFound"),
+        (refuses(403, "AuthorizationFailed"), "AuthorizationFailed"),
+    ],
+    ids=["another's", "not there", "may not be read"],
+)
+async def test_an_arm_id_beside_anothers_client_id_attaches_nothing(turn: Turn, says: str) -> None:
+    """Else whoever may use one identity has MIC attach any other to a machine."""
+    async with place(turn) as scene:
+        for _ in range(2):
+            failure = await scene.failure(PatchHost(HOST, CLAIMED, ""))
+            assert (failure.kind, failure.bad) == (Fault.BAD_IDENTITIES, (ID.lower(),))
+            assert says in f"{failure.code}: {failure.message}"
+            assert OTHER_CLIENT not in failure.message
+        assert [each.method for each in scene.script.asked] == ["GET", "GET"]
+
+
+async def test_while_nobody_knows_whose_client_id_it_is_nothing_is_attached() -> None:
+    async with place(refuses(429, "TooManyRequests", more="Retry-After: 7\r\n")) as scene:
+        failure = await scene.failure(PatchHost(HOST, CLAIMED, ""))
+        assert (failure.kind, failure.retry_after) == (Fault.THROTTLED, 7.0)
+        assert [each.method for each in scene.script.asked] == ["GET"]
 
 
 @pytest.mark.parametrize("place_of_it", ["https://example.com/operations/1", "https://[::x/"])

@@ -299,6 +299,11 @@ class ArmCalls(_Endpoint):
         answer = await self._once("GET", self._url(host.resource_id, arm.COMPUTE_API))
         return arm.parse_host(answer.content, host)
 
+    async def client_of(self, identity: str) -> str:
+        """Return the client id of the managed identity with that ARM id, in lower case."""
+        answer = await self._once("GET", self._url(identity, arm.IDENTITY_API))
+        return str(arm.parse_identity(answer.content).client_id)
+
     async def hosts(
         self, subscription: str, group: str, *, scale_sets: bool
     ) -> Mapping[Host, HostIdentities]:

@@ -36,6 +36,7 @@ from lightkube.core.exceptions import ConfigError
 
 from podidentity.client_connections import ClientConnections
 from podidentity.wire.kube import (
+    WATCH,
     Event,
     KubeError,
     NotKubernetes,
@@ -44,6 +45,7 @@ from podidentity.wire.kube import (
     parse_error,
     parse_event,
     parse_list,
+    request_in_words,
 )
 from podidentity.wire.proxies import NotAProxy, parse_proxy
 
@@ -82,6 +84,8 @@ _KEEPALIVE = [
 _FAILED = (httpx2.HTTPError, OSError, ConfigError, LookupError, ValueError)
 _CUT = (httpx2.ReadError, httpx2.WriteError, httpx2.RemoteProtocolError)
 """The connection ended before the answer did, as where a server restarts."""
+_ASKED = 2
+"""Times that a question is asked."""
 _PAUSE = 1.0
 """Seconds until something is read again of a server that failed: an etcd elects its leader."""
 
@@ -89,7 +93,12 @@ _PAUSE = 1.0
 def _may_pass(error: KubeError) -> bool:
     """Whether the same question may be answered in a moment."""
     failed = error.status >= httpx2.codes.INTERNAL_SERVER_ERROR
-    return failed or isinstance(error.__cause__, _CUT)
+    return failed or was_cut(error)
+
+
+def was_cut(error: KubeError) -> bool:
+    """Whether the connection ended before the answer did."""
+    return isinstance(error.__cause__, _CUT)
 
 
 class PassedOn(NamedTuple):
@@ -224,7 +233,7 @@ class Kube:
             raise self._unreachable(error) from error
         if response.is_error and is_status(body):
             self._failed("GET", path)
-            raise _refusal(response, body)
+            raise _refusal("GET", path, response, body)
         return PassedOn(response.status_code, body)
 
     async def list(self, path: str, params: Mapping[str, str] | None = None) -> Page:
@@ -252,9 +261,10 @@ class Kube:
     async def ask(self, path: str, question: Mapping[str, Any]) -> bytes:
         """Return the answer to a question that is posted, such as who may do what.
 
-        It changes nothing, and so it is asked again as something is read. Raises KubeError.
+        It changes nothing, and somebody waits for it: so it is asked again, at least once, where
+        the server fails or cuts the connection. Raises KubeError.
         """
-        return await self._send("POST", path, body=question, changes=False)
+        return await self._send("POST", path, body=question, reads=max(_ASKED, self._reads))
 
     async def merge(self, path: str, body: Mapping[str, Any]) -> bytes:
         """Merge `body` (RFC 7386) into the object at `path`; return it; raise KubeError."""
@@ -303,15 +313,15 @@ class Kube:
                 "GET", self._base + path, params=asked, headers=plain, timeout=timeout
             ) as response:
                 if response.is_error:
-                    self._failed("WATCH", path)
-                    raise _refusal(response, await response.aread())
+                    self._failed(WATCH, path)
+                    raise _refusal(WATCH, path, response, await response.aread())
                 opened()
                 async for line in _lines(response):
-                    yield _event(line)
+                    yield _event(path, line)
         except NotKubernetes as error:
             raise KubeError(f"{self.server} sent {error}.") from error
         except _FAILED as error:
-            self._failed("WATCH", path)
+            self._failed(WATCH, path)
             raise self._unreachable(error) from error
 
     async def _send(
@@ -322,11 +332,11 @@ class Kube:
         params: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
         content: str = "application/json",
-        changes: bool = True,
+        reads: int = 0,
     ) -> bytes:
         headers = {**self._headers, **({"Content-Type": content} if body is not None else {})}
         data = json.dumps(body).encode() if body is not None else None
-        waited, reads = 0.0, self._reads if method == "GET" or not changes else 1
+        waited, reads = 0.0, reads or (self._reads if method == "GET" else 1)
         while True:
             try:
                 return await self._sent(method, path, params=params, data=data, headers=headers)
@@ -361,7 +371,7 @@ class Kube:
             raise self._unreachable(error) from error
         if not response.is_success:
             self._failed(method, path)
-            raise _refusal(response, response.content)
+            raise _refusal(method, path, response, response.content)
         return response.content
 
     def _unreachable(self, error: Exception) -> KubeError:
@@ -395,14 +405,16 @@ async def together(*questions: Awaitable[Any]) -> tuple[Any, ...]:
     return tuple(answers)
 
 
-def _refusal(response: httpx2.Response, body: bytes) -> KubeError:
-    return parse_error(body, response.status_code, response.headers.get("Retry-After", ""))
+def _refusal(method: str, path: str, response: httpx2.Response, body: bytes) -> KubeError:
+    asked, wait = request_in_words(method, path), response.headers.get("Retry-After", "")
+    return parse_error(body, response.status_code, wait, asked=asked)
 
 
-def _event(line: bytes) -> Event:
+def _event(path: str, line: bytes) -> Event:
     event = parse_event(line)
     if event.type == "ERROR":
-        raise parse_error(event.object, httpx2.codes.INTERNAL_SERVER_ERROR)
+        asked = request_in_words(WATCH, path)
+        raise parse_error(event.object, httpx2.codes.INTERNAL_SERVER_ERROR, asked=asked)
     return event
 
 

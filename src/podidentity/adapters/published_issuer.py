@@ -65,6 +65,7 @@ async def _document(client: httpx2.AsyncClient, url: str) -> dict[str, Any]:
         place = httpx2.URL(url)
     except httpx2.InvalidURL as error:
         raise _Wrong(f"{url[:_SHOWN]!r} is no URL") from error
+    url = str(place)  # with what a terminal obeys quoted: another server has named it
     async with client.stream("GET", place) as response:
         if response.status_code != httpx2.codes.OK:
             raise _Wrong(f"{url} answers {response.status_code}")

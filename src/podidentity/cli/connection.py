@@ -89,10 +89,14 @@ def worded(error: KubeError) -> CommandError:
         return CommandError(
             "Pod identity is not enabled in this cluster", "Run podidentity enable."
         )
-    if error.not_found and "namespaces" in error.message:
+    if error.not_found and "namespaces" in error.said:
         return CommandError(error.message, "Create the namespace first.")
+    from podidentity.adapters.kube import was_cut  # it has been asked: the client is loaded
+
+    if was_cut(error):
+        return CommandError(error.message, "The connection was cut: run the command again.")
     if error.unreachable:
-        known = "--kubeconfig" in error.message
+        known = "--kubeconfig" in error.said
         return CommandError(error.message, "" if known else "Check --kubeconfig and --context.")
     if error.throttled or error.retry_after:
         return CommandError(error.message, "The API server is overloaded: try again later.")
@@ -104,7 +108,7 @@ def _refused(error: KubeError) -> CommandError:
         return CommandError(
             error.message, "Sign in to the cluster again, or choose another --context."
         )
-    if error.forbidden and "denied request" in error.message:
+    if error.forbidden and "denied request" in error.said:
         return CommandError(
             error.message,
             "A policy of the cluster refuses it, and no right is missing: of AKS's see "
@@ -142,4 +146,4 @@ def running_command() -> str:
 def _no_such_type(error: KubeError) -> bool:
     """Whether the API server does not know the resource type at all."""
     words = ("page not found", "could not find the requested resource")
-    return any(word in error.message for word in words)
+    return any(word in error.said for word in words)

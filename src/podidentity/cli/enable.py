@@ -31,8 +31,10 @@ from podidentity.cli.objects import (
     create_once,
     find,
     find_all,
+    in_order_of_removal,
     is_unchanged,
     minor_version,
+    place_of,
     remove,
     without_none,
 )
@@ -57,6 +59,7 @@ from podidentity.core.data_path import Backend
 from podidentity.core.decision import permission_names
 from podidentity.core.resources import AzureIdentity, AzureIdentityBinding
 from podidentity.manifests import (
+    ACCOUNT,
     EVERY_TYPE,
     IMAGE,
     NAMESPACE,
@@ -73,7 +76,7 @@ from podidentity.manifests import local_redirect as manifests_of_redirect
 from podidentity.wire.kube import (
     AZURE_IDENTITIES,
     AZURE_IDENTITY_BINDINGS,
-    CLUSTER_ROLE_BINDINGS,
+    CLUSTER_ROLES,
     CONFIG_MAPS,
     KubeError,
 )
@@ -353,15 +356,16 @@ async def _told(kube: Kube, now: Told, forget: Sequence[str]) -> Told:
 async def _mic(kube: Kube, wanted: _MicWanted, namespace: str) -> tuple[list[str], list[Object]]:
     """Return NMI's flags because of MIC, and MIC's manifests; take MIC away if it is not wanted."""
     deployments = await deployments_of_mic(kube)
-    if wanted.there is False:
-        if deployments:
-            await controller.take_away(kube, deployments[0]["metadata"]["namespace"])
+    if wanted.there is False or not (wanted.there or deployments):
+        # Of a removal that did not end there may be something without a Deployment.
+        places = await controller.places(kube, namespace)
+        for place in places:
+            await controller.take_away(kube, place)
+        if places:
             click.echo(
                 "What MIC attached stays attached: its ledgers (AzureIdentityLedgers) say what "
                 "that is, and MIC goes on by them when it is back."
             )
-        return [], []
-    if not deployments and not wanted.there:
         return [], []
     flags = list(wanted.flags)
     if deployments and not flags:
@@ -597,12 +601,13 @@ async def _mic_ready(kube: Kube, namespace: str, seconds: float) -> None:
 async def _without_startup_taint(kube: Kube) -> None:
     """Take back the right of an earlier `enable --startup-taint`, if there was one.
 
-    The right goes before the policy that bounds it.
+    The right goes before the policy that bounds it; last the role, which alone gives nobody a
+    right, and by which a removal that did not end is found.
     """
     *policy, role, binding = startup_taint_rights()
-    if await find(kube, CLUSTER_ROLE_BINDINGS, "", binding["metadata"]["name"]) is None:
+    if await find(kube, CLUSTER_ROLES, "", role["metadata"]["name"]) is None:
         return
-    for manifest in (binding, role, *reversed(policy)):
+    for manifest in (binding, *reversed(policy), role):
         await _removed(kube, manifest)
     click.echo(
         "NMI takes no taint off new nodes any more: take it out of the configuration of their "
@@ -690,8 +695,11 @@ class _Leaving:
 
 async def _disable(kube: Kube, wanted: _Leaving) -> None:
     await _refuse_release(kube, "`helm uninstall` takes it away")
-    namespace = await namespace_of_nmi(kube, wanted.agents)
-    there = [each for each in await nmis(kube) if each["metadata"]["namespace"] == namespace]
+    there = await nmis(kube)
+    # Without NMI: of a removal that did not end there may be something in its namespace.
+    left = "" if there else await place_of(kube, ACCOUNT)
+    namespace = await namespace_of_nmi(kube, wanted.agents or left)
+    there = [each for each in there if each["metadata"]["namespace"] == namespace]
     choices = chosen(there[0]) if there else Choices()
     places = await controller.places(kube, namespace)
     for place in places:
@@ -705,7 +713,7 @@ async def _disable(kube: Kube, wanted: _Leaving) -> None:
     await _without_startup_taint(kube)
     await local_redirect.take_away(kube, namespace)
     made = [*every_policy(), *nmi(namespace=namespace, as_node=True, policy=True)]
-    for manifest in reversed(made):
+    for manifest in in_order_of_removal(made):
         if manifest["kind"] != "Namespace":
             await _removed(kube, manifest)
     await _without_exceptions(kube)

@@ -276,7 +276,7 @@ def _to_take_back() -> Iterator[Right]:
     yield from _to("delete", _DAEMON_SETS, at=_NMI, names=_REDIRECT, parts=[NO_LRP])
     yield from _to("delete", _LOCAL_REDIRECTS, at=_NMI, names=_LOCAL_REDIRECT, parts=[NO_LRP])
     yield from _to("delete", _DENIALS, names=_DENIAL, parts=[NO_LRP])
-    yield from _to("get", _ROLES[1], names=_OF_TAINT)
+    yield from _to("get", _ROLES[0], names=_OF_TAINT)
     yield from _to("delete", *_ROLES, *_POLICIES, names=_OF_TAINT, parts=[NO_TAINT])
 
 
@@ -294,6 +294,9 @@ def _to_have_mic() -> Iterator[Right]:
 
 
 def _to_take_mic() -> Iterator[Right]:
+    """Yield what it takes to look whether there is anything of MIC, and to take it away."""
+    for resource, kind in zip(_ROLES, ("ClusterRole", "ClusterRoleBinding"), strict=True):
+        yield from _to("get", resource, names=_names(kind, _OF_MIC))
     for where, resource, only in _objects_of_mic():
         yield from _to("delete", resource, at=where, names=only, parts=[NO_MIC])
     for resource, kind in zip(_ROLES, ("ClusterRole", "ClusterRoleBinding"), strict=True):
@@ -367,7 +370,7 @@ def _enable() -> Iterator[Right]:
 def _disable() -> Iterator[Right]:
     made = (_USUAL, _FOR_POLICY, _FOR_NODE_TOKENS)
     yield from _to("list", _DAEMON_SETS, _DEPLOYMENTS, _LEDGERS, _ASSIGNED)
-    yield from _to("get", _ROLES[0], names=_names("ClusterRole", _OF_MIC))
+    yield from _to("get", _ROLES[1], names=[ACCOUNT])
     yield from _to("delete", _LEDGERS, parts=[DETACH_ALL])
     yield from _to("patch", _ASSIGNED, parts=[FINALIZERS])
     yield from _to_take_back()

@@ -27,6 +27,8 @@ class Wanted:
     resource_id: ResourceId
     client_id: str
     """In lower case; "" if it is not known."""
+    clients: frozenset[str] = frozenset()
+    """Client ids for which the permission was given, in lower case; empty where none is needed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +136,12 @@ class HostPlan:
     def change(self, seen: HostIdentities) -> HostChange:
         """Return the change of the host `seen`."""
         attach = [each.resource_id for each in self.attach]
-        change = HostChange.of(seen, attach=attach, detach=self.detach)
+        change = replace(
+            HostChange.of(seen, attach=attach, detach=self.detach),
+            clients=tuple(
+                (each.resource_id.spelling, each.clients) for each in self.attach if each.clients
+            ),
+        )
         if change.attach or change.detach or not seen.user:
             return change
         # Azure applies the whole again, whatever a change names.

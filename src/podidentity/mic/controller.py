@@ -105,6 +105,7 @@ class Settings:
     """Client ids and ARM ids in lower case that are never detached."""
     record_writes: int = 50
     condition_writes: int = 5
+    event_writes: int = 5
     questions: int = 20
     """Calls of each kind that may be under way at once."""
     allowed: float = 1800.0
@@ -231,7 +232,9 @@ class Controller:
         self._unlistable: set[_Group] = set()
         self._revisions: dict[tuple[About, ObjectRef], str] = {}
         self._told: dict[ObjectRef, float] = {}
-        """When the last event about a binding was written."""
+        """When the last event about a binding was made."""
+        self._events: dict[ObjectRef, TellEvent] = {}
+        """Those that are not written yet, by binding: each call has a connection."""
         self._questions = PermissionQuestions(allowed=settings.allowed, denied=settings.denied)
         self._strange: dict[str, str] = {}
         """Provider IDs of nodes that are none of Azure's."""
@@ -239,7 +242,7 @@ class Controller:
         self._marks = _Marks()
         self._timers = Timers()
         self._flights: dict[int, tuple[_Owner, Action]] = {}
-        self._in_flight = dict.fromkeys(("record", "condition", "use"), 0)
+        self._in_flight = dict.fromkeys(("record", "condition", "event", "use"), 0)
         self._numbers = 0
         self._calls: list[Call] = []
         self._now = -inf
@@ -313,11 +316,13 @@ class Controller:
                 self._look_at_hosts()
                 self._look_at_records()
                 self._look_at_conditions()
+                self._look_at_events()
                 self._come_again()
         if not self.leads:
             # All is looked at when this MIC leads; until then they would only become more.
             self._marks.records.clear()
             self._marks.told.clear()
+            self._events.clear()
         calls, self._calls = self._calls, []
         return calls
 
@@ -398,6 +403,11 @@ class Controller:
                 self._issue(owner, found)
             else:
                 self._timers.set(owner, found)
+
+    def _look_at_events(self) -> None:
+        while self._events and self._in_flight["event"] < self._settings.event_writes:
+            event = self._events.pop(next(iter(self._events)))
+            self._issue(_Owner("event"), event)
 
     def _look_at_uses(self) -> None:
         marked, most = self._marks.uses, self._settings.questions
@@ -746,7 +756,7 @@ class Controller:
         self._conditions.marked[owner.key] = None
 
     def _tell(self, ref: ObjectRef, kind: EventType, reason: str, note: str) -> None:
-        """Write an event about a binding, unless there was one within the minute."""
+        """Have an event about a binding written, unless there was one within the minute."""
         last = self._told.get(ref, -inf)
         if self.leads and self._now >= last + EVENT_AGAIN:
             if len(self._told) > _MOST_TOLD:
@@ -754,7 +764,7 @@ class Controller:
                     each: at for each, at in self._told.items() if self._now < at + EVENT_AGAIN
                 }
             self._told[ref] = self._now
-            self._issue(_Owner("event"), TellEvent(About.BINDING, ref, kind, reason, note))
+            self._events[ref] = TellEvent(About.BINDING, ref, kind, reason, note)
 
     def _take_event_result(self, owner: _Owner, action: Action, result: Result) -> None:
         """Leave an event that could not be written: another will come."""

@@ -102,6 +102,12 @@ class RefusedIdentity:
     """When it is tried again."""
     tries: int
     message: str
+    clients: frozenset[str] = frozenset()
+    """The client ids by which it was wanted: by others it may be attached at once."""
+
+    def holds(self, now: float, wanted: Wanted | None) -> bool:
+        """Whether it is left out."""
+        return now < self.until and (wanted is None or wanted.clients == self.clients)
 
 
 class Surroundings(Protocol):
@@ -433,7 +439,9 @@ class HostWork:
             seen,
             wanted,
             proved=self._known.proved,
-            refused=frozenset(each for each, why in self.refused.items() if now < why.until),
+            refused=frozenset(
+                each for each, why in self.refused.items() if why.holds(now, wanted.get(each))
+            ),
             unneeded=self._unneeded(now, seen, book, wanted),
             most=self._round.most,
         )
@@ -714,6 +722,7 @@ class HostWork:
             *(each.resource_id.folded for each in self._round.sent.attach),
             *self._round.sent.detach,
         ]
+        clients = {each.resource_id.folded: each.clients for each in self._round.sent.attach}
         bad = [each for each in sent if each in failure.bad]
         if not bad and len(sent) > 1:
             # It does not say which: halves find out.
@@ -722,7 +731,9 @@ class HostWork:
         for folded in bad or sent:
             tries = self.refused[folded].tries + 1 if folded in self.refused else 1
             until = now + min(5.0 * 2.0 ** min(tries - 1, 20), 600.0)
-            self.refused[folded] = RefusedIdentity(until, tries, failure.message)
+            self.refused[folded] = RefusedIdentity(
+                until, tries, failure.message, clients.get(folded, frozenset())
+            )
             self.changed[folded] = None
 
     def _forgive(self, folded: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import http
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +12,7 @@ from typing import Any
 
 from podidentity import manifests
 from podidentity_sandbox.azure.arm.roles import ROLES
-from podidentity_sandbox.azure.client import App, AzureError, AzureOperator
+from podidentity_sandbox.azure.client import App, AzureOperator
 from podidentity_sandbox.cluster.tokens import ISSUER
 from podidentity_sandbox.demo.prepare import GROUP, SECRET, SECRET_VALUE, VAULT, Prepared, prepare
 from podidentity_sandbox.node.client import execute
@@ -22,14 +21,13 @@ from podidentity_sandbox.weather import Weather
 from podidentity_sandbox.world.api import MERGE_PATCH, Api
 from podidentity_sandbox.world.apply import Applier
 from tests.acceptance.directory import bound, manifest, pod
-from tests.acceptance.sandbox import WEATHER, Sandbox, opened
+from tests.acceptance.sandbox import WEATHER, Sandbox, change_machines, opened
 from tests.sandboxes import own
 
 TOKEN = "http://169.254.169.254/metadata/identity/oauth2/token?api-version=2018-02-01"
 VAULTS = "https://vault.azure.net"
 CUSTOM = "/apis/aadpodidentity.k8s.io/v1"
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/default/leases"
-_PASSING = ("OperationPreempted", "InternalExecutionError")
 SECONDS = 300.0
 """A scale set takes up to a minute to change, and MIC may have two changes to make; the machine of
 the tests is busy."""
@@ -97,24 +95,10 @@ class Controlled:
         self._patch({identity.resource_id: None})
 
     def _patch(self, user: dict[str, Any]) -> None:
-        self.until(lambda: self._patched(user), "the machine is always being changed")
-
-    def _patched(self, user: dict[str, Any]) -> bool:
-        """Change the machine; return False where Azure is about to change it for another one.
-
-        The weather may let it fail, too, as it lets MIC's changes.
-        """
         kind = str(self.machine().get("type", "None"))
         system = "SystemAssigned, " if "SystemAssigned" in kind else ""
         body = {"identity": {"type": f"{system}UserAssigned", "userAssignedIdentities": user}}
-        try:
-            self.loop.run(self.azure.arm("PATCH", self.sandbox.plan.scale_set_id, body))
-        except AzureError as error:
-            passes = error.status == http.HTTPStatus.CONFLICT
-            if not passes and not any(each in str(error) for each in _PASSING):
-                raise
-            return False
-        return True
+        self.loop.run(change_machines(self.azure, self.sandbox.plan.scale_set_id, body))
 
     # The cluster
 

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 from podidentity.adapters.kube import together
 from podidentity.cli import controller
 from podidentity.cli.checks import before, leftovers, programs, takers, versions
+from podidentity.cli.checks.check import AT_ONCE, Check, Group, Line
 from podidentity.cli.checks.findings import Finding
-from podidentity.cli.checks.groups import AT_ONCE, Check, Group, Line
 from podidentity.cli.checks.nodes import host_routed
 from podidentity.cli.checks.reading import Reading
 from podidentity.cli.cluster_rights import Places, Single, singles

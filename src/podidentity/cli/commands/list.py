@@ -8,7 +8,7 @@ import click
 
 from podidentity.cli import completing
 from podidentity.cli.connection import cluster_options
-from podidentity.cli.output import FORMATS, examples, output_option
+from podidentity.cli.output import examples, output_option
 from podidentity.cli.parameters import Name
 
 
@@ -16,6 +16,7 @@ from podidentity.cli.parameters import Name
     name="list",
     epilog=examples(
         "podidentity list",
+        "podidentity list -o wide            # client ids, and all names of a cell",
         "podidentity list --namespace shop -o json | jq '.identities[].clientID'",
         "podidentity list --grants",
     ),
@@ -31,7 +32,7 @@ from podidentity.cli.parameters import Name
 @click.option(
     "--grants", is_flag=True, help="Who may use which identity, and with what that ends, instead."
 )
-@output_option(*FORMATS, default="table")
+@output_option("table", "wide", "json", "yaml", default="table")
 @cluster_options
 def list_identities(**given: Any) -> None:
     """List the identities of a cluster, with their selectors and pods."""
