@@ -299,14 +299,22 @@ def test_of_two_records_with_one_name_the_second_gets_a_hashed_one() -> None:
 
 def test_a_name_that_kubernetes_would_refuse_is_hashed() -> None:
     state = told()
-    names = ["p" * 243, "p" * 244, "p" * 242]
+    names = ["p" * 243, "p" * 244, "p" * 242, "p" * 241]
     for name in names:
         state.see_pod(named(name))
     state.refresh()
-    assert len(state.records) == 3
+    assert len(state.records) == 4
     assert all(len(ref.name) <= 253 for ref in state.records)
     plain = {need.pod.name for ref, need in state.records.items() if ref.name.endswith("-orders")}
     assert plain == {name for name in names if len(name) + len("-blue-orders") <= 253}
+
+
+def test_a_hashed_name_stays_from_one_version_of_mic_to_the_next() -> None:
+    state = told()
+    state.see_pod(named("p" * 244))
+    state.refresh()
+    [name] = state.records
+    assert name == ObjectRef("blue", f"{'p' * 230}-1ca4d35afe1c6a342a47")
 
 
 # On every host.

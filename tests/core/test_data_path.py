@@ -59,6 +59,7 @@ def test_an_answer_that_is_not_ours_is_no_proof_whatever_arrived(reply: Answerer
 
 def test_a_path_is_not_whole_before_its_first_proof() -> None:
     assert "nothing proves" in DataPath().problem(0.0)
+    assert (DataPath().warning(0.0), DataPath().settled) == ("", False)
     assert path(Hop.PROVED).problem(1.0) == ""
 
 
@@ -66,6 +67,7 @@ def test_one_answer_of_imds_itself_breaks_it() -> None:
     known = path(Hop.PROVED, Hop.IMDS)
     assert "IMDS itself" in known.problem(2.0)
     assert known.hop(2.0) is Hop.IMDS
+    assert (known.warning(2.0), known.settled) == ("", False)
 
 
 @pytest.mark.parametrize("hop", [Hop.NO_ANSWER, Hop.ANOTHER, Hop.UNSEEN])
@@ -94,7 +96,9 @@ def test_without_a_probe_pod_a_proof_holds_for_a_minute_with_a_warning() -> None
     assert known.problem(1 + PROOF_SECONDS) == ""
     assert known.hop(1 + PROOF_SECONDS) is Hop.PROVED
     assert "no request can be sent from the pod" in known.warning(1 + PROOF_SECONDS)
+    assert f"arrived at NMI {PROOF_SECONDS:.0f} s ago" in known.warning(1 + PROOF_SECONDS)
     later = 1.1 + PROOF_SECONDS
+    assert known.warning(later) == ""
     assert "no request can be sent from the pod" in known.problem(later)
     assert known.hop(later) is Hop.NOT_SENT
 

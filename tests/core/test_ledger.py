@@ -247,6 +247,23 @@ def test_what_is_listed_is_sent_again_where_a_detach_failed_of_what_is_not_liste
     assert found.again is again
 
 
+@pytest.mark.parametrize(
+    ("change", "names"),
+    [
+        (HostPlan(attach=(*wanted(3).values(),)), ([3], [])),
+        (HostPlan(detach=(IDS[1],)), ([], [1])),
+        (HostPlan(again=True), ([1], [])),
+    ],
+    ids=["attach", "detach", "again"],
+)
+def test_a_change_names_what_its_plan_does_and_one_that_is_there_where_it_does_nothing(
+    change: HostPlan, names: tuple[list[int], list[int]]
+) -> None:
+    found = change.change(seen(1, 2))
+    folded = [each.lower() for each in found.attach], [each.lower() for each in found.detach]
+    assert folded == tuple([IDS[number] for number in part] for part in names)
+
+
 @pytest.mark.parametrize("part", ["attached", "attaching", "detaching"])
 def test_a_ledger_is_empty_that_has_nothing_in_any_part(part: str) -> None:
     book = ledger(**{part: [1]})  # type: ignore[arg-type]

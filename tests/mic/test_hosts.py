@@ -95,7 +95,8 @@ class Around:
     def undecided(self, _: Host) -> frozenset[str]:
         return self.open
 
-    def in_use(self, _: Host, __: InUse) -> frozenset[str]:
+    def in_use(self, host: Host, listed: InUse) -> frozenset[str]:
+        assert (host, listed) == (HOST, NOTHING_USED)
         return self.used
 
     def has_nodes(self, _: Host) -> bool:
@@ -298,6 +299,16 @@ def test_what_comes_while_a_change_is_under_way_goes_behind_it_without_gathering
     assert course.written().attaching.keys() == {IDS[2]}
     assert course.next().change == attach(2)
     assert course.around.asked.count("write") == 2
+
+
+def test_after_a_change_the_host_is_read_before_the_next_one() -> None:
+    course = Course(1, there=seen())
+    course.sent()
+    course.take(Accepted())
+    course.written()
+    course.around.want.add(2)
+    course.gathered()
+    assert course.next() == ReadHost(HOST)
 
 
 def test_a_change_names_what_the_ledger_that_is_written_speaks_of() -> None:
@@ -673,7 +684,7 @@ def test_a_detach_that_azure_refuses_is_tried_again_later_each_time_until_it_is_
 
 
 @pytest.mark.parametrize(
-    ("kind", "again"), [(Fault.DENIED, [3600, 3600]), (Fault.FORBIDDEN, [30, 60, 90])]
+    ("kind", "again"), [(Fault.DENIED, [3600, 3600]), (Fault.FORBIDDEN, [*range(30, 301, 30), 300])]
 )
 def test_a_host_that_may_not_be_changed_says_so_and_is_tried_again_later(
     kind: Fault, again: list[float]
@@ -780,6 +791,17 @@ def test_failures_in_a_row_are_rested_after_longer_and_told_from_the_third_on(
     assert ailing[:3] == ["", "", "3 tries in a row have failed"]
 
 
+def test_after_a_success_failures_are_counted_anew() -> None:
+    course = Course(1, there=seen())
+    course.sent()
+    course.take(Failure(kind=Fault.UNREACHABLE))
+    assert isinstance(course.step(Accepted(), course.now + 1), PatchHost)
+    course.written()
+    course.work.look_again()
+    course.fail(Fault.UNREACHABLE)
+    assert course.due() == course.now + 1
+
+
 @pytest.mark.parametrize("kind", [Fault.THROTTLED, Fault.UNREACHABLE, Fault.LOST])
 def test_a_poll_that_had_no_answer_is_made_again(kind: Fault) -> None:
     course = Course(1, there=seen())
@@ -823,6 +845,7 @@ def test_a_change_is_waited_for_until_it_takes_too_long() -> None:
     assert course.busy()
     course.step(Progress(done=False), begun + LONGEST_OPERATION)
     assert not course.busy()
+    course.around.want.clear()
     assert course.next() == ReadHost(HOST)
 
 
