@@ -7,7 +7,6 @@ what the operator's word admits, and what others make of that.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import re
@@ -22,13 +21,12 @@ from typing import Any
 
 import pytest
 
-from podidentity_sandbox.azure.client import AzureOperator
-from podidentity_sandbox.node.client import execute
 from podidentity_sandbox.plan import Network
 from podidentity_sandbox.weather import CALM
 from tests.acceptance.directory import manifest, pod
+from tests.acceptance.planes.site import Site, once
 from tests.acceptance.planes.vm import Guest, machine
-from tests.acceptance.sandbox import ASK, Sandbox, opened
+from tests.acceptance.sandbox import opened
 from tests.docs.blocks import ROOT
 from tests.sandboxes import own
 
@@ -61,12 +59,9 @@ SERVED = Answers([200] * TIMES, 0, frozenset())
 
 
 @dataclass
-class Site:
+class MixedSite(Site):
     """A node with a pod that has an identity, one of a runtime class that has, and a thief."""
 
-    place: Sandbox
-    azure: AzureOperator
-    loop: asyncio.Runner
     flags: tuple[str, ...] = ()
 
     def enable(self, *flags: str) -> None:
@@ -102,12 +97,7 @@ class Site:
         """Return the first process of the pod's container."""
         return int((self.cgroup(name, namespace) / "cgroup.procs").read_text().split()[0])
 
-    def sh(self, name: str, namespace: str, script: str) -> str:
-        """Run a shell script in a pod; return what it printed."""
-        run = execute(self.place.plan, namespace, name, ["sh", "-c", script], timeout=110)
-        return self.loop.run(run).stdout.decode()
-
-    def ask(
+    def answers(
         self,
         name: str = "app",
         namespace: str = "default",
@@ -118,22 +108,20 @@ class Site:
     ) -> Answers:
         """Ask for a token so often in a pod, or in its guest, or from an address that it took."""
         nonce = secrets.token_hex(8)
-        asking = ASK.format(seconds=5, nonce=nonce, resource="https://vault.azure.net")
         bound = f" --interface {source}" if source else ""
-        script = f"for i in $(seq {times}); do {asking} -o /dev/null{bound} || true; done"
+        script = f"for i in $(seq {times}); do {once(nonce, seconds=5)}{bound} || true; done"
         before = len(self.log())
-        said = guest.run("sh", "-c", script) if guest else self.sh(name, namespace, script)
-        leaked = self.loop.run(self.azure.imds_requests())
-        nonces = [each["headers"].get("x-nonce") for each in leaked]
+        said = guest.run("sh", "-c", script) if guest else self.shell(script, name, namespace)
+        leaked = self.leaked(nonce)
         # Lines without a status tell how many were not written before.
         said_why = re.findall(r" status=\d+ .*reason=(\w+)", "\n".join(self.log()[before:]))
         statuses = [*map(int, said.split())]
-        return Answers(statuses, nonces.count(nonce), frozenset(said_why))
+        return Answers(statuses, leaked, frozenset(said_why))
 
     def forge(self, address: str) -> int:
         """Have the thief ask in another's name by frames of its own; return the status."""
         forger = "python3 -m podidentity_sandbox.demo.forger --trick arp --seconds 4"
-        said = self.sh("thief", "tenant", f"{forger} --claim {address} 2>/dev/null || true")
+        said = self.shell(f"{forger} --claim {address} 2>/dev/null || true", "thief", "tenant")
         return int(json.loads(said)["status"]) if said else NO_ANSWER
 
     def log(self) -> list[str]:
@@ -143,8 +131,7 @@ class Site:
 
     def checked(self) -> dict[str, dict[str, str]]:
         """Return what `podidentity check` finds, by its reason."""
-        script = "podidentity check -o json || [ $? = 1 ]"
-        return {each["reason"]: each for each in json.loads(self.place.run("sh", "-c", script))}
+        return {each["reason"]: each for each in self.place.check()}
 
     def explained(self, name: str) -> dict[str, str]:
         """Return the state and text of the link `proof` that `explain` shows."""
@@ -175,11 +162,11 @@ class Site:
     @contextmanager
     def taken(self, address: str) -> Iterator[None]:
         """Have the thief hold an address beside its own; it may change its network."""
-        self.sh("thief", "tenant", f"ip address add {address}/32 dev eth0")
+        self.shell(f"ip address add {address}/32 dev eth0", "thief", "tenant")
         try:
             yield
         finally:
-            self.sh("thief", "tenant", f"ip address del {address}/32 dev eth0")
+            self.shell(f"ip address del {address}/32 dev eth0", "thief", "tenant")
 
 
 def thief() -> str:
@@ -204,27 +191,27 @@ def of_class(name: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def site(request: pytest.FixtureRequest) -> Iterator[Site]:
+def site(request: pytest.FixtureRequest) -> Iterator[MixedSite]:
     network: Network = request.param
     # Calm: the subject is the way of packets on the node, which no delay of Azure changes.
     with opened(own(f"sockets-{network}"), network, weather=CALM) as (place, azure, loop):
         loop.run(place.bind())
-        site = Site(place, azure, loop)
+        site = MixedSite(place, azure, loop)
         spaces = [manifest("v1", "Namespace", name) for name in (MESH, "tenant")]
         account = manifest("v1", "ServiceAccount", "ztunnel", MESH)
         site.pods(*spaces, account)
         proxy = pod("ztunnel-x", MESH, "", "ztunnel")
         pods = (pod("app"), pod("plain"), believed("believed"), of_class("machine"))
         site.pods(*pods, proxy, thief())
-        assert site.ask() == SERVED
+        assert site.answers() == SERVED
         # As istio-cni says of a pod that it has set up; it changes nothing for NMI.
         place.run("kubectl", "annotate", "pod", "app", "ambient.istio.io/redirection=enabled")
         yield site
 
 
-def test_by_default_what_a_meshs_proxy_makes_is_refused_with_that_reason(site: Site) -> None:
+def test_by_default_what_a_meshs_proxy_makes_is_refused_with_that_reason(site: MixedSite) -> None:
     with site.ztunnel("app"):
-        found = site.ask()
+        found = site.answers()
     assert found == Answers(REFUSED, 0, frozenset({"MadeByProxy"}))
     words = f"made by a proxy {MESH}/ztunnel in the pod's network namespace"
     assert words in "\n".join(site.log())
@@ -232,9 +219,11 @@ def test_by_default_what_a_meshs_proxy_makes_is_refused_with_that_reason(site: S
     assert site.explained("app")["state"] == "no"
 
 
-def test_by_default_a_pod_with_a_kernel_of_its_own_is_refused_with_that_reason(site: Site) -> None:
+def test_by_default_a_pod_with_a_kernel_of_its_own_is_refused_with_that_reason(
+    site: MixedSite,
+) -> None:
     with machine(site.process("machine")) as guest:
-        found = site.ask(guest=guest)
+        found = site.answers(guest=guest)
     assert found == Answers(REFUSED, 0, frozenset({"RuntimeClass"}))
     flag = f"--attestation-by-runtime-class={CLASS}=namespace"
     assert flag in "\n".join(site.log())
@@ -242,56 +231,58 @@ def test_by_default_a_pod_with_a_kernel_of_its_own_is_refused_with_that_reason(s
     assert site.explained("machine")["state"] == "no"
 
 
-def test_with_the_operators_word_both_get_tokens(site: Site) -> None:
+def test_with_the_operators_word_both_get_tokens(site: MixedSite) -> None:
     site.enable(*CHOSEN)
     with site.ztunnel("app"):
-        assert site.ask() == SERVED
+        assert site.answers() == SERVED
     with machine(site.process("machine")) as guest:
-        assert site.ask(guest=guest) == SERVED
+        assert site.answers(guest=guest) == SERVED
     assert {"MadeByProxy", "RuntimeClass"}.isdisjoint(site.checked())
     assert [site.explained(name)["state"] for name in ("app", "machine")] == ["ok", "ok"]
 
 
-def test_behind_a_trusted_proxy_a_pod_that_takes_an_address_gets_nothing(site: Site) -> None:
+def test_behind_a_trusted_proxy_a_pod_that_takes_an_address_gets_nothing(site: MixedSite) -> None:
     site.enable(*CHOSEN)
     address = site.address("app")
     with site.ztunnel("app"), site.ztunnel("thief", "tenant"):
-        itself = site.ask("thief", "tenant")
+        itself = site.answers("thief", "tenant")
         with site.taken(address):
-            stolen = site.ask("thief", "tenant", source=address, times=2)
-            contested = site.ask()
-        again = site.ask()
+            stolen = site.answers("thief", "tenant", source=address, times=2)
+            contested = site.answers()
+        again = site.answers()
     assert itself == Answers([400] * TIMES, 0, frozenset({"NoLabel"}))
     assert (200 in stolen.statuses, stolen.leaked) == (False, 0)
     assert contested == Answers(REFUSED, 0, frozenset({"AddressContested"}))
     assert again == SERVED
 
 
-def test_no_pod_has_the_proof_of_a_runtime_class_that_is_not_its_own(site: Site) -> None:
+def test_no_pod_has_the_proof_of_a_runtime_class_that_is_not_its_own(site: MixedSite) -> None:
     site.enable(*CHOSEN)
     with machine(site.process("plain")) as guest:
-        assert site.ask(guest=guest) == Answers(REFUSED, 0, frozenset({"UnprovenCaller"}))
+        assert site.answers(guest=guest) == Answers(REFUSED, 0, frozenset({"UnprovenCaller"}))
 
 
 def test_a_pod_that_takes_the_address_of_one_with_a_kernel_of_its_own_gets_nothing(
-    site: Site,
+    site: MixedSite,
 ) -> None:
     """By a second address, which has a socket; and by frames of its own, which have none."""
     site.enable(*CHOSEN)
     address = site.address("machine")
     with machine(site.process("machine")) as guest:
         with site.taken(address):
-            stolen = site.ask("thief", "tenant", source=address, times=2)
-            contested = site.ask(guest=guest)
+            stolen = site.answers("thief", "tenant", source=address, times=2)
+            contested = site.answers(guest=guest)
         forged = site.forge(address)
-        again = site.ask(guest=guest)
+        again = site.answers(guest=guest)
     assert (200 in stolen.statuses, stolen.leaked) == (False, 0)
     assert contested == Answers(REFUSED, 0, frozenset({"AddressContested"}))
     assert forged == NO_ANSWER
     assert again == SERVED
 
 
-def test_where_others_can_send_with_its_address_a_runtime_class_proves_nothing(site: Site) -> None:
+def test_where_others_can_send_with_its_address_a_runtime_class_proves_nothing(
+    site: MixedSite,
+) -> None:
     """The flag lets them on bridges; routed links are guarded whatever it says.
 
     That frames do so is seen by a pod whose address is believed.
@@ -299,7 +290,7 @@ def test_where_others_can_send_with_its_address_a_runtime_class_proves_nothing(s
     site.enable(*CHOSEN, "--nmi-arg=--source-guard=off")
     bridge = site.place.plan.nodes[0].network is Network.BRIDGE
     with machine(site.process("machine")) as guest:
-        found = site.ask(guest=guest)
+        found = site.answers(guest=guest)
     assert found == (Answers([503] * TIMES, 0, frozenset({"NotReady"})) if bridge else SERVED)
     assert site.forge(site.address("believed")) == (200 if bridge else NO_ANSWER)
     assert site.forge(site.address("machine")) == (503 if bridge else NO_ANSWER)
