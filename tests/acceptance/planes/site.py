@@ -1,0 +1,60 @@
+"""A sandbox whose packets take other ways: what its pods get, and what reaches the real IMDS."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from podidentity_sandbox.azure.client import AzureOperator
+from tests.acceptance.sandbox import ASK, Sandbox, leaked
+
+TIMES = 5
+SERVED, REFUSED = ["200"] * TIMES, ["000"] * TIMES
+IMDS = "169.254.169.254"
+VAULT = "https://vault.azure.net"
+
+
+def once(nonce: str, *, to: str = IMDS, resource: str = VAULT, seconds: int = 1) -> str:
+    """Return the command that asks once, and prints the status."""
+    asking = ASK.format(seconds=seconds, nonce=nonce, resource=resource).replace(IMDS, to)
+    return f"{asking} -o /dev/null"
+
+
+@dataclass
+class Site:
+    """A sandbox with a pod `app`, its Azure, and the loop by which both are asked."""
+
+    place: Sandbox
+    azure: AzureOperator
+    loop: asyncio.Runner
+
+    def leaked(self, nonce: str) -> int:
+        """Return how many requests with this nonce the real IMDS has seen."""
+        return self.loop.run(leaked(self.azure, nonce))
+
+    def shell(self, script: str, pod: str = "app", namespace: str = "default") -> str:
+        """Run a shell script in a pod; return what it printed."""
+        run = self.place.shell(script, seconds=110, pod=pod, namespace=namespace)
+        return self.loop.run(run).stdout.decode()
+
+    def ask(self, pod: str = "app", command: Callable[[str], str] = once) -> tuple[list[str], int]:
+        """Ask some times in a pod; return the statuses, and how many requests reached IMDS.
+
+        `command` returns, for a nonce, what asks once and prints the status.
+        """
+        nonce = secrets.token_hex(8)
+        said = self.shell(f"for i in $(seq {TIMES}); do {command(nonce)}; done", pod)
+        return said.split(), self.leaked(nonce)
+
+
+def until(look: Callable[[], Any], holds: Callable[[Any], bool], seconds: float = 90) -> Any:
+    """Look until that holds, and return what was found."""
+    ends = time.monotonic() + seconds
+    while not holds(found := look()):
+        assert time.monotonic() < ends, found
+        time.sleep(0.1)
+    return found
