@@ -16,7 +16,7 @@ import click
 from podidentity.cli import completing
 from podidentity.cli.agent_choices import choices_of_nmi
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
-from podidentity.cli.objects import Object, apply, called, find, remove
+from podidentity.cli.objects import Object, apply, called, find, removal
 from podidentity.cli.output import FORMATS, CommandError, data, examples, output_option, table
 from podidentity.cli.parameters import ClientOrResourceId, Label, Name
 from podidentity.core.decision import Rules, without_effect
@@ -173,8 +173,7 @@ def delete(*, target: ClusterTarget, namespace: str, name: str) -> None:
     manifest = render_exception(
         AzurePodIdentityException(ref=ObjectRef(namespace, name), pod_labels={})
     )
-    there = on_cluster(target, lambda kube: remove(kube, manifest))
-    click.echo(f"{called(manifest)} {'deleted' if there else 'not found'}")
+    click.echo(on_cluster(target, lambda kube: removal(kube, manifest)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

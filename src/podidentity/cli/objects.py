@@ -162,6 +162,11 @@ async def remove(kube: Kube, manifest: Object) -> bool:
     return True
 
 
+async def removal(kube: Kube, manifest: Object) -> str:
+    """Delete the object; return what kubectl would say of it; raise KubeError."""
+    return f"{called(manifest)} {'deleted' if await remove(kube, manifest) else 'not found'}"
+
+
 async def find(kube: Kube, resource: Resource, namespace: str, name: str) -> Object | None:
     """Return the object of that name, or None; raise KubeError, also for an unknown type."""
     try:
