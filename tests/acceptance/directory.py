@@ -69,11 +69,6 @@ class Directory:
     managed: str = ""
     """Resource id of the identity that is on the node."""
 
-    def apply(self, *objects: str) -> None:
-        self.place.run(
-            *("podidentity", "sandbox", "apply", "--wait", "-f", "-"), given="\n---\n".join(objects)
-        )
-
     def grant(self, namespace: str, identity: str) -> None:
         """Grant it, and return when the API server counts it: real ones take a moment."""
         self.place.run(*("podidentity", "grant", "--namespace", namespace, "--identity", identity))
@@ -173,10 +168,10 @@ async def register(
         )
     objects += await _federated(found)
     await azure.create_vault(GROUP, VAULT, readers=[*found.readers])
-    found.apply(*objects)
+    found.place.apply(*objects)
     for client_id in found.client_ids.values():
         found.grant("default", client_id)
-    found.apply(pod("app"), pod("annotated", label="", account="annotated"))
+    found.place.apply(pod("app"), pod("annotated", label="", account="annotated"))
     federated = ("by-pod", "by-identity", "via", "annotated")
     await found.until_known(*(name for name in federated if name not in unserved))
     return found

@@ -103,7 +103,12 @@ class Sandbox:
 
     def start_pod(self) -> None:
         """Start the pod and wait until it is ready."""
-        self.run("podidentity", "sandbox", "apply", "--wait", "-f", "-", given=POD)
+        self.apply(POD)
+
+    def apply(self, *manifests: str) -> None:
+        """Create or change these objects, and wait until pods among them are ready."""
+        apply = ("podidentity", "sandbox", "apply", "--wait", "-f", "-")
+        self.run(*apply, given="\n---\n".join(manifests))
 
     async def shell(
         self, command: str, seconds: float = 60, *, pod: str = "app", namespace: str = "default"

@@ -63,13 +63,9 @@ class Scenario:
         """Let pods of a namespace with this label use an identity, which comes to the node."""
         if namespace != "default":
             made = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
-            self.apply(json.dumps(made))
+            self.place.apply(json.dumps(made))
         command = ("podidentity", "add", "--namespace", namespace, "--name", name)
         self.place.run(*command, "--identity-resource-id", resource_id)
-
-    def apply(self, *objects: str) -> None:
-        command = ("podidentity", "sandbox", "apply", "--wait", "-f", "-")
-        self.place.run(*command, given="\n---\n".join(objects))
 
     def delete(self, *what: str) -> None:
         self.place.run("kubectl", "delete", *what)

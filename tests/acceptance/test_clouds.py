@@ -29,10 +29,6 @@ class Town:
     def __init__(self, place: Sandbox, azure: AzureOperator, loop: asyncio.Runner) -> None:
         self.place, self.azure, self.loop = place, azure, loop
 
-    def apply(self, *objects: str) -> None:
-        given = "\n---\n".join(objects)
-        self.place.run("podidentity", "sandbox", "apply", "--wait", "-f", "-", given=given)
-
     def add(self, name: str, *flags: str) -> None:
         self.place.run("podidentity", "add", "--namespace", "default", "--name", name, *flags)
 
@@ -48,12 +44,12 @@ class Town:
         """Make an application with a secret, and a pod that is bound to it; return its id."""
         app = self.loop.run(self.azure.make_app(name, tenant=tenant, multi_tenant=True))
         made = self.loop.run(self.azure.add_secret(app))
-        self.apply(secret(name, clientSecret=made.value.encode()))
+        self.place.apply(secret(name, clientSecret=made.value.encode()))
         known = ("--client-id", app.client_id, "--tenant-id", tenant.id, "--secret", name)
         self.add(name, *known)
         patch = json.dumps({"spec": spec})
         self.place.run("kubectl", "patch", "azureidentity", name, "--type=merge", "-p", patch)
-        self.apply(pod(name, label=name))
+        self.place.apply(pod(name, label=name))
         return app.client_id
 
 
@@ -98,7 +94,7 @@ def test_the_machines_own_identity_is_had_by_whom_it_is_added_for(town: Town) ->
     both = {"identity": {"type": "SystemAssigned, UserAssigned"}}
     machine = town.loop.run(town.azure.arm("PATCH", scale_set, both))["identity"]
     town.add("machine", "--system-assigned")
-    town.apply(pod("machine", label="machine"))
+    town.place.apply(pod("machine", label="machine"))
     status, found = town.ask("machine", resource="https://vault.azure.net")
     assert status == 200, found
     assert found["oid"] == machine["principalId"]

@@ -116,7 +116,7 @@ class Driven(Sandbox):
     def api(self) -> Api:
         return Api(self.plan)
 
-    def apply(self, manifest: str, *options: str) -> str:
+    def apply_with(self, manifest: str, *options: str) -> str:
         return self.run("podidentity", "sandbox", "apply", *options, "-f", "-", given=manifest)
 
     def provider(self) -> str:
@@ -157,9 +157,9 @@ def driven() -> Iterator[Driven]:
         found = Driven(place.plan)
         loop.run(found.bind())
         found.run("podidentity", "sandbox", "csi", "--rotation-poll-interval", "1s")
-        found.apply(CLASS.format(vault=VAULT, tenant=found.plan.tenant_id, secret=SECRET))
-        found.apply(MOUNTING.format(name="mounts", label="bound"), "--wait")
-        found.apply(STRANGER, "--wait", "-n", "kube-system")
+        found.apply_with(CLASS.format(vault=VAULT, tenant=found.plan.tenant_id, secret=SECRET))
+        found.apply_with(MOUNTING.format(name="mounts", label="bound"), "--wait")
+        found.apply_with(STRANGER, "--wait", "-n", "kube-system")
         yield found
 
 
@@ -179,7 +179,7 @@ async def test_a_new_version_in_the_vault_is_in_the_file(driven: Driven) -> None
 
 
 async def test_a_pod_that_is_not_bound_is_told_so_by_an_event(driven: Driven) -> None:
-    driven.apply(MOUNTING.format(name="unbound", label="nothing"))
+    driven.apply_with(MOUNTING.format(name="unbound", label="nothing"))
     message = await driven.event("unbound", "FailedMount")
     assert message.startswith(
         'MountVolume.SetUp failed for volume "store" : rpc error: code = Unknown desc = failed to '
@@ -237,7 +237,7 @@ async def test_an_application_of_entra_reads_the_vault_before_its_pod_runs(
         app = await azure.make_app(kind)
         if kind == "secret":
             made = await azure.add_secret(app)
-            driven.apply(secret(kind, clientSecret=made.value.encode()))
+            driven.apply_with(secret(kind, clientSecret=made.value.encode()))
             known = ("--secret", kind)
         else:
             account = "system:serviceaccount:default:default"
@@ -248,8 +248,8 @@ async def test_an_application_of_entra_reads_the_vault_before_its_pod_runs(
     ids = ("--client-id", app.client_id, "--tenant-id", driven.plan.tenant_id)
     driven.run("podidentity", "add", "--namespace", "default", "--name", kind, *ids, *known)
     own_class = CLASS.format(vault=vault, tenant=driven.plan.tenant_id, secret=SECRET)
-    driven.apply(own_class.replace("name: store", f"name: {vault}"))
+    driven.apply_with(own_class.replace("name: store", f"name: {vault}"))
     mounting = MOUNTING.format(name=vault, label=kind)
     given = ("--wait", "--timeout=150")  # Entra takes its time to know a credential
-    driven.apply(mounting.replace("Class: store", f"Class: {vault}"), *given)
+    driven.apply_with(mounting.replace("Class: store", f"Class: {vault}"), *given)
     assert await driven.inside(vault, f"cat {FILE}") == f"read by {kind}"

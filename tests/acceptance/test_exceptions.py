@@ -10,7 +10,6 @@ from tests.acceptance.scenario import API
 
 KIND = "AzurePodIdentityException"
 LABELS = {"tier": "exempt"}
-APPLY = ("podidentity", "sandbox", "apply", "--wait", "-f", "-")
 
 
 async def test_check_names_the_exceptions_without_effect_and_no_node_writes_on_them() -> None:
@@ -20,9 +19,9 @@ async def test_check_names_the_exceptions_without_effect_and_no_node_writes_on_t
             spec = {"containers": [{"name": "main", "image": "idle"}]}
             meta = {"labels": LABELS}
             made = manifest("v1", "Pod", "exempt", namespace, metadata=meta, spec=spec)
-            place.run(*APPLY, given=made)
-            place.run(*APPLY, given=manifest(API, KIND, "e", namespace, spec={"podLabels": LABELS}))
-        place.run(*APPLY, given=manifest(API, KIND, "bad", spec={"azureIdentities": ["mine"]}))
+            place.apply(made)
+            place.apply(manifest(API, KIND, "e", namespace, spec={"podLabels": LABELS}))
+        place.apply(manifest(API, KIND, "bad", spec={"azureIdentities": ["mine"]}))
         listed = [each for each in place.check() if each["kind"] == KIND]
         found = {f"{each['namespace']}/{each['name']}": each for each in listed}
         assert set(found) == {"default/e", "default/bad"}

@@ -91,16 +91,16 @@ def test_a_secret_that_is_rotated_takes_effect_at_once(
     loop.run(here.azure.clear_entra_requests())
     assert loop.run(here.token(app.client_id))[0] == 200
     assert loop.run(here.entra_calls(app.client_id)) == []
-    here.apply(secret("by-secret", clientSecret=new.value.encode()))
+    here.place.apply(secret("by-secret", clientSecret=new.value.encode()))
     assert loop.run(here.token(app.client_id))[0] == 200
     (asked,) = loop.run(here.entra_calls(app.client_id))
     assert (asked["credential"], asked["status"]) == ("secret", 200)
-    here.apply(secret("by-secret", clientSecret=b"wr-ong"))
+    here.place.apply(secret("by-secret", clientSecret=b"wr-ong"))
     status, body = loop.run(here.token(app.client_id))
     assert (status, body["error"]) == (401, "invalid_client")
     assert "AADSTS7000215" in body["error_description"]
     assert "wr-ong" not in body["error_description"]
-    here.apply(secret("by-secret", clientSecret=new.value.encode()))
+    here.place.apply(secret("by-secret", clientSecret=new.value.encode()))
     assert loop.run(here.token(app.client_id))[0] == 200
 
 
@@ -115,9 +115,9 @@ def test_a_wrong_secret_under_somebodys_client_id_gets_nothing_and_spoils_nothin
         "tenantID": here.azure.tenants.home.id,
     }
     # Even allowed to use it, as a neighbour of the same team may be.
-    here.apply('{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "evil"}}')
+    here.place.apply('{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "evil"}}')
     here.grant("evil", victim.client_id)
-    here.apply(
+    here.place.apply(
         secret("guess", "evil", clientSecret=b"a-guess"),
         *bound("guess", "evil", clientPassword={"name": "guess"}, **spec),
         pod("thief", "evil"),
@@ -133,10 +133,10 @@ def test_a_managed_identity_is_no_credential_of_whoever_names_it(
     here: Directory, loop: asyncio.Runner
 ) -> None:
     mine = loop.run(here.app("mine"))
-    here.apply('{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "evil"}}')
+    here.place.apply('{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "evil"}}')
     here.grant("evil", mine.client_id)
     spec: dict[str, Any] = {"type": 3, "tenantID": here.azure.tenants.home.id}
-    here.apply(
+    here.place.apply(
         *bound("mine", "evil", clientID=mine.client_id, federation={"via": here.managed}, **spec),
         pod("borrower", "evil"),
     )
@@ -181,13 +181,13 @@ def test_a_secret_without_its_key_is_told_to_the_pod_without_a_value(
     here: Directory, loop: asyncio.Runner
 ) -> None:
     client_id = here.client_ids["by-pem"]
-    here.apply(secret("keyless", a=b"x", b=b"y"))
+    here.place.apply(secret("keyless", a=b"x", b=b"y"))
     spec: dict[str, Any] = {
         "type": 1,
         "clientID": client_id,
         "tenantID": here.azure.tenants.home.id,
     }
-    here.apply(
+    here.place.apply(
         *bound("keyless", label="keyless", clientPassword={"name": "keyless"}, **spec),
         pod("keyless", label="keyless"),
     )

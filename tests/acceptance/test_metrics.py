@@ -52,7 +52,7 @@ async def test_a_pod_learns_of_other_tenants_only_with_the_permission() -> None:
         assert (await said(SECURE)).endswith("401")
         assert (await said(f"{SECURE} -H 'Authorization: Bearer {'x' * 40}'")).endswith("401")
         assert (await said(f"{SECURE} {BEARER}")).endswith("403")
-        place.run("podidentity", "sandbox", "apply", "--wait", "-f", "-", given=READERS)
+        place.apply(READERS)
         read = ["sh", "-c", f"{SECURE} {BEARER}"]
 
         async def whole() -> str:

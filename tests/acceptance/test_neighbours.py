@@ -47,7 +47,7 @@ async def test_pods_are_served_while_the_api_server_or_imds_is_away() -> None:
 
         # A malformed identity, of before admission policies, is explained and touches nobody else.
         place.run("podidentity", "enable", "--no-admission-policies")
-        place.run("podidentity", "sandbox", "apply", "--wait", "-f", "-", given=MALFORMED)
+        place.apply(MALFORMED)
         listed = json.loads(place.run("podidentity", "list", "-A", "-o", "json"))
         states = {each["name"]: each for each in listed["identities"]}
         assert "spec.clientID must be a GUID" in json.dumps(states["broken"])

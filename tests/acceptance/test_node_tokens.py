@@ -57,6 +57,6 @@ def test_an_identity_with_a_subject_of_its_own_is_served_by_a_right_for_its_acco
 ) -> None:
     account = own_account("default", "by-identity")
     rights = account_tokens(account, accounts="podidentity-identities")
-    here.apply(*map(json.dumps, rights))
+    here.place.apply(*map(json.dumps, rights))
     loop.run(here.until_known("by-identity"))
     assert loop.run(here.read(here.client_ids["by-identity"])) == SECRET_VALUE

@@ -28,7 +28,6 @@ from tests.sandboxes import own
 HOW_TO = [*blocks_of(ROOT / "docs" / "how-to" / "take-over.md")]
 FORWARD = [each for each in HOW_TO if each.mark == "run=take-over"]
 BACK = [each for each in HOW_TO if each.mark == "run=take-over-back"]
-APPLY = ("podidentity", "sandbox", "apply", "--wait", "-f", "-")
 PODS = ("a", "b")
 """One on each node, which are two pools."""
 ASKED = ("8085/healthz", "8085/readyz", "9090/metrics", "2579/metadata/instance")
@@ -161,7 +160,7 @@ async def begin(found: Cluster) -> None:
     for node, pool in zip(place.plan.nodes, ("canary", "others"), strict=True):
         await found.run("kubectl", "label", "--overwrite", "node", node.name, f"agentpool={pool}")
     await found.run("kubectl", "apply", "-f", "-", given=await _definitions(found))
-    await found.run(*APPLY, given="\n---\n".join(objects))
+    await asyncio.to_thread(found.place.apply, *objects)
     await found.archived()
 
 

@@ -197,8 +197,7 @@ async def test_of_two_nmi_on_a_node_one_stands_back_and_serves_again_when_the_ot
     async with node("two") as found:
         (first,) = found.kubectl("get", "pods", "-o", "name", *AGENTS).split()
         async with found.load("of-the-two") as load:
-            apply = ("podidentity", "sandbox", "apply", "--wait", "-f", "-")
-            await asyncio.to_thread(found.place.run, *apply, given=_second(found, of_version_9))
+            await asyncio.to_thread(found.place.apply, _second(found, of_version_9))
             await found.until_logged(first, "version 9.0 serves")
             checked = await asyncio.to_thread(found.place.check)
             (two,) = [each for each in checked if each["reason"] == "TwoAgents"]

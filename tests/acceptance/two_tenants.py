@@ -40,10 +40,6 @@ class TwoTenants:
     mine: Identity = field(init=False)
     kubelet: Identity = field(init=False)
 
-    def apply(self, *objects: str) -> None:
-        given = "\n---\n".join(objects)
-        self.place.run("podidentity", "sandbox", "apply", "--wait", "-f", "-", given=given)
-
     def ask(self, pod: str, namespace: str = "tenant", **query: str) -> tuple[int, dict[str, Any]]:
         more = "".join(f"&{name}={value}" for name, value in query.items())
         command = ASK.format(url=URL.format(VAULT) + more)
@@ -70,14 +66,16 @@ async def settle(tenants: TwoTenants) -> TwoTenants:
         Identity(id, each["clientId"], each["principalId"]) for id, each in blocks.items()
     ]
     spaces = [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": n}} for n in SPACES]
-    await asyncio.to_thread(tenants.apply, *map(json.dumps, spaces))
+    await asyncio.to_thread(tenants.place.apply, *map(json.dumps, spaces))
     for namespace, name, identity in (
         ("shop", "orders", tenants.orders),
         ("tenant", MINE, tenants.mine),
     ):
         add = ("podidentity", "add", "--namespace", namespace, "--name", name)
         await asyncio.to_thread(tenants.place.run, *add, "--identity-resource-id", identity.id)
-    await asyncio.to_thread(tenants.apply, pod("web", "shop", "orders"), pod("own", "tenant", MINE))
+    await asyncio.to_thread(
+        tenants.place.apply, pod("web", "shop", "orders"), pod("own", "tenant", MINE)
+    )
     return tenants
 
 

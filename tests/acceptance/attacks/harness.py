@@ -122,7 +122,7 @@ class Harness:
         return held
 
     async def apply(self, *objects: str) -> None:
-        await asyncio.to_thread(self.tenants.apply, *objects)
+        await asyncio.to_thread(self.tenants.place.apply, *objects)
 
 
 _RUN = 'exec python3 -c "$0" "$@"'

@@ -36,7 +36,7 @@ def harness(request: pytest.FixtureRequest) -> Iterator[Harness]:
     with opened(own(f"attack-{network}"), network, weather=CALM) as (place, azure, loop):
         place.run("podidentity", "enable")
         tenants = loop.run(settle(TwoTenants(place, azure, loop)))
-        tenants.apply(pod("raw", "tenant", ""), pod("plain", "tenant", ""))
+        tenants.place.apply(pod("raw", "tenant", ""), pod("plain", "tenant", ""))
         yield Harness(tenants)
 
 

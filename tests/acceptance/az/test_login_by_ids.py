@@ -50,8 +50,7 @@ def here() -> Iterator[Here]:
     with opened(NAME, weather=CALM) as (place, azure, loop):
         loop.run(place.bind())
         place.start_pod()
-        apply = ("podidentity", "sandbox", "apply", "--wait", "-f", "-")
-        place.run(*apply, given=pod("stranger", label=""))
+        place.apply(pod("stranger", label=""))
         found = Here(place, loop, loop.run(prepare(place.plan)))
         made = loop.run(azure.arm("GET", found.ids["resource"]))
         found.ids["object"] = made["properties"]["principalId"]

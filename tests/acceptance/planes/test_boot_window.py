@@ -219,7 +219,7 @@ def restarted(request: pytest.FixtureRequest) -> Iterator[Node]:
         node = Node(*found)
         node.bind("podidentity", "enable")
         node.make_pods()
-        node.place.run("podidentity", "sandbox", "apply", "--wait", "-f", "-", given=HOST)
+        node.place.apply(HOST)
         node.pods_run()
         assert node.ask_in_both() == SERVED
         assert node.leaked(RESTLESS) == 0

@@ -112,7 +112,7 @@ def test_a_pod_that_connects_to_nmi_itself_gets_its_own_tokens_and_nobody_elses(
     site: CiliumSite,
 ) -> None:
     assert site.ask_at(f"{site.node}:2579") == (SERVED, 0)
-    site.place.run("podidentity", "sandbox", "apply", "--wait", "-f", "-", given=THIEF)
+    site.place.apply(THIEF)
     for to in (f"{site.node}:2579", IMDS):
         assert site.ask_at(to, "thief") == (["400"] * TIMES, 0), "it has no identity"
     victim = json.loads(site.place.run("kubectl", "get", "pod", "app", "-o", "json"))

@@ -112,7 +112,7 @@ def site() -> Iterator[Pool]:
         place.run("kubectl", "apply", "-f", str(CRDS))
         for number in BOTH:
             pod = POD.format(number=number, node=site.node(number))
-            place.run("podidentity", "sandbox", "apply", "--wait", "-f", "-", given=pod)
+            place.apply(pod)
         site.start_cilium(PASSING)
         yield site
 

@@ -225,7 +225,7 @@ def site(request: pytest.FixtureRequest) -> Iterator[CrowdedSite]:
     # Calm: the subject is the way of packets on the node, which no delay of Azure changes.
     with opened(own(f"planes-{network}"), network, weather=CALM) as (place, azure, loop):
         place.start_pod()
-        place.run("podidentity", "sandbox", "apply", "--wait", "-f", "-", given=SERVER)
+        place.apply(SERVER)
         server = json.loads(
             place.run("podidentity", "sandbox", "get", "pod", "server", "-o", "json")
         )

@@ -70,10 +70,6 @@ class MixedSite(Site):
             self.place.run("podidentity", "enable", "--forget=nmi-arg", *flags)
             self.flags = flags
 
-    def pods(self, *pods: str) -> None:
-        given = "\n---\n".join(pods)
-        self.place.run("podidentity", "sandbox", "apply", "--wait", "-f", "-", given=given)
-
     def get(self, name: str, namespace: str = "default") -> dict[str, Any]:
         get = ("podidentity", "sandbox", "get", "pod", name, "-n", namespace, "-o", "json")
         found: dict[str, Any] = json.loads(self.place.run(*get))
@@ -199,10 +195,10 @@ def site(request: pytest.FixtureRequest) -> Iterator[MixedSite]:
         site = MixedSite(place, azure, loop)
         spaces = [manifest("v1", "Namespace", name) for name in (MESH, "tenant")]
         account = manifest("v1", "ServiceAccount", "ztunnel", MESH)
-        site.pods(*spaces, account)
+        place.apply(*spaces, account)
         proxy = pod("ztunnel-x", MESH, "", "ztunnel")
         pods = (pod("app"), pod("plain"), believed("believed"), of_class("machine"))
-        site.pods(*pods, proxy, thief())
+        place.apply(*pods, proxy, thief())
         assert site.answers() == SERVED
         # As istio-cni says of a pod that it has set up; it changes nothing for NMI.
         place.run("kubectl", "annotate", "pod", "app", "ambient.istio.io/redirection=enabled")

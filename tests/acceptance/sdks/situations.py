@@ -199,7 +199,9 @@ class Scenario:
             "clientID": app.client_id,
             "tenantID": azure.tenants.home.id,
         }
-        await asyncio.to_thread(directory.apply, *bound("spreading", label="spreading", **spec))
+        await asyncio.to_thread(
+            directory.place.apply, *bound("spreading", label="spreading", **spec)
+        )
         found = await asking
         first, *_, last = await self._entra_said("spreading")
         assert (first >= 400, last) == (True, 200)
@@ -296,7 +298,7 @@ def _bind(directory: Directory, made: dict[str, dict[str, str]]) -> None:
     denied = {"clientID": made["denied"]["clientId"], "resourceID": made["denied"]["id"]}
     directory.grant("default", made["spreading"]["clientId"])
     directory.grant("default", "system-assigned")
-    directory.apply(
+    directory.place.apply(
         *bound("system", label="system", type=0, resourceID="system-assigned"),
         *bound("denied", type=0, **denied),
         manifest(
