@@ -225,7 +225,7 @@ async def take_over(found: Cluster) -> None:
                 while not_ours(await found.on_ports(number)):  # noqa: ASYNC110 - of a node
                     await asyncio.sleep(0.2)
     assert {each for each in load.answers if not each.endswith(" 200")} == set(), load
-    assert {by for by, _ in load.lost} <= {archived_nmi.SERVER}, load
+    assert {by for by, _ in load.lost} <= {archived_nmi.SERVER}, json.dumps(load.lost)
     assert len(load.lost) <= 4, "the connections that are kept"
     assert min(load.answers[f"{by} 200"] for by in ("ours", archived_nmi.SERVER)) > 200
     assert await leaked(found.azure, "coming") == 0

@@ -182,6 +182,41 @@ async def privileges(
     return json.loads(await command(*join, "setpriv", f"--bounding-set={allowed}", *program))
 
 
+async def unserved() -> dict[str, Any]:
+    """Rules come to a node on which another NMI redirects pods, and before anybody listens."""
+    found: dict[str, Any] = {}
+    imds = Imds()
+    interception = Interception(Redirect(), WallClock())
+    async with imds.serving():
+        interception.close_imds()
+        found["listens"] = [interception.has_listener()]
+        found["closed"] = await ask("p1", "/closed", seconds=0.5)
+        await command("nft", _OTHER_REDIRECTION)
+        other = await serve(
+            socket.create_server((GATEWAY, 2579)), lambda _peer, _path: {"who": "other"}
+        )
+        found["other"] = await ask("p1", "/other")
+        ours = await serve(
+            socket.create_server((LINK_LOCAL, 2579)), lambda _peer, _path: {"who": "ours"}
+        )
+        found["listens"].append(interception.has_listener())
+        interception.install()
+        found["ours"] = await ask("p1", "/ours")
+        other.close()
+        ours.close()
+    return found | {"reached imds": imds.seen}
+
+
+_OTHER_REDIRECTION = f"""
+table ip other {{
+  chain leading {{
+    type nat hook prerouting priority dstnat;
+    ip daddr 169.254.169.254 tcp dport 80 dnat to {GATEWAY}:2579
+  }}
+}}
+"""
+
+
 async def elsewhere() -> dict[str, Any]:
     """The address that we redirect to is another's; then it is not."""
     found: dict[str, Any] = {}
@@ -270,6 +305,7 @@ SCENARIOS: dict[str, Callable[..., Awaitable[Any]]] = {
     "loopback": loopback,
     "privileges": privileges,
     "target": target,
+    "unserved": unserved,
     "elsewhere": elsewhere,
     "upgrade": upgrade,
     "by_hand": by_hand,

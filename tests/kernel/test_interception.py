@@ -182,6 +182,17 @@ def test_only_what_was_redirected_reaches_the_address_and_it_leads_nowhere_else(
     assert seen["with nothing behind it"] == {"who": "elsewhere"}
 
 
+def test_before_anybody_listens_imds_is_closed_and_another_redirection_serves_on(
+    *, rootless: bool
+) -> None:
+    seen = run("unserved", rootless=rootless)
+    assert seen["closed"] == {"who": "nobody", "why": "TimeoutError"}, "sent again, not refused"
+    assert seen["other"] == {"who": "other"}
+    assert seen["listens"] == [False, True]
+    assert seen["ours"] == {"who": "ours"}
+    assert seen["reached imds"] == []
+
+
 def test_an_address_that_another_interface_has_is_named_until_it_is_free() -> None:
     seen = run("elsewhere", rootless=True)
     said = (

@@ -9,7 +9,13 @@ import pytest
 
 from podidentity.core.attestation import AttestationMode
 from podidentity.kernel.interception import InterceptionError
-from podidentity.net.main import RETRY_SECONDS, Guard, lacking_capabilities
+from podidentity.net.main import (
+    LISTENER_SECONDS,
+    LOOK_SECONDS,
+    RETRY_SECONDS,
+    Guard,
+    lacking_capabilities,
+)
 from tests.fakes import FakeClock
 
 
@@ -19,6 +25,14 @@ class FakeGuard:
     def __init__(self) -> None:
         self.events: list[str] = []
         self.begun = asyncio.Event()
+        self.listens = True
+        self.listener = "169.254.25.79:2579"
+
+    def has_listener(self) -> bool:
+        return self.listens
+
+    def close_imds(self) -> None:
+        self.events.append("imds closed")
 
     def install(self) -> None:
         self.events.append("installed")
@@ -79,6 +93,60 @@ async def test_rules_that_cannot_be_set_are_told_and_tried_again() -> None:
     assert guard.interception_problems() == ()
     running.cancel()
     await asyncio.wait({running})
+
+
+def test_a_net_that_is_started_beside_a_serve_that_listens_sets_all_rules_at_once() -> None:
+    fake: Any = FakeGuard()
+    Guard(fake, FakeClock()).start()
+    assert fake.events == ["installed"]
+
+
+async def test_until_serve_listens_imds_is_closed_and_nobody_is_led_to_a_closed_port() -> None:
+    fake: Any = FakeGuard()
+    fake.listens = False
+    clock = FakeClock()
+    guard = Guard(fake, clock)
+    guard.start()
+    running = asyncio.create_task(guard.run())
+    await guard.begin()
+    for looks in range(1, 4):
+        await clock.somebody_slept(LOOK_SECONDS, looks)
+        assert fake.events == ["imds closed"] * (looks + 1), "again, in case somebody opened it"
+        fake.listens = looks == 3
+        clock.advance(LOOK_SECONDS)
+    while fake.events[-1] != "installed":  # noqa: ASYNC110 - it is set in a thread
+        await asyncio.sleep(0.001)
+    assert fake.events == ["imds closed"] * 4 + ["installed"]
+    running.cancel()
+    await asyncio.wait({running})
+
+
+async def test_where_serve_does_not_come_the_rules_are_set_and_watched_after_a_while(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    fake: Any = FakeGuard()
+    fake.listens = False
+    clock = FakeClock()
+    guard = Guard(fake, clock)
+    guard.sources = lambda: fake
+    running = asyncio.create_task(guard.run())
+    await guard.begin()
+    await clock.somebody_sleeps()
+    clock.advance(LISTENER_SECONDS)
+    await fake.begun.wait()
+    assert fake.events == ["imds closed", "installed", "refreshed"]
+    assert "nobody listens at 169.254.25.79:2579: pods are redirected, and refused" in caplog.text
+    running.cancel()
+    await asyncio.wait({running})
+
+
+async def test_an_imds_that_cannot_be_closed_is_told_at_once() -> None:
+    fake: Any = FakeGuard()
+    fake.listens = False
+    fake.close_imds = refuse
+    guard = Guard(fake, FakeClock())
+    guard.start()
+    assert guard.interception_problems() == ("cannot: why",)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Redirects the pods' IMDS traffic to NMI, and repairs the rules whenever others change them.
 
-The agent installs the rules first of all and leaves them when it stops: without them a pod reaches
+The agent closes IMDS first of all and leaves the rules when it stops: without them a pod reaches
 the real IMDS, and with it every identity of the node. Notifications of the kernel report each
 change, and one transaction repairs it. Connections that are redirected already stay so when the
 rules are removed: conntrack is not touched.
@@ -35,7 +35,7 @@ from pathlib import Path
 from socket import socket
 from typing import TYPE_CHECKING
 
-from podidentity.kernel import drift, rules
+from podidentity.kernel import drift, rules, sock_diag
 from podidentity.kernel.closing_rules import closing
 from podidentity.kernel.nftables import Nftables, NftablesError, RulesRefused
 from podidentity.kernel.routing import Routing
@@ -117,6 +117,22 @@ class Interception:
         self.closed_by: tuple[str, ...] = ()
         """What else closes IMDS to pods, when it was last looked at."""
 
+    @property
+    def listener(self) -> sock_diag.Endpoint:
+        """Where connections are redirected to."""
+        return self._redirect.listener
+
+    def close_imds(self) -> None:
+        """Close the way to the real IMDS and redirect nothing yet; safe to repeat."""
+        self._do(self._close_imds, "cannot close IMDS to pods")
+
+    def has_listener(self) -> bool:
+        """Whether a program listens where connections are led; True if that is unknown."""
+        try:
+            return sock_diag.has_listener(self._redirect.listener)
+        except OSError:
+            return True
+
     def install(self) -> None:
         """Close the way to the real IMDS, then redirect, in one transaction; safe to repeat.
 
@@ -192,6 +208,11 @@ class Interception:
             raise InterceptionError(f"{failed}: {error}") from error
 
     # In our thread:
+
+    def _close_imds(self) -> list[str]:
+        with _explained():
+            self._routing.repair()
+        return []
 
     def _install(self) -> list[str]:
         """Set all rules; return a description of each that does not read back as it was set.

@@ -77,6 +77,9 @@ class Endpoint(NamedTuple):
         return f"{self.address}:{self.port}"
 
 
+_NOBODY = Endpoint("0.0.0.0", 0)  # noqa: S104 - the remote end of no connection
+
+
 class TcpInfo(NamedTuple):
     """Part of the counters in `struct tcp_info`; times are milliseconds before the question."""
 
@@ -184,6 +187,16 @@ class SockDiag:
     def close(self) -> None:
         """Close the netlink socket."""
         self._socket.close()
+
+
+def has_listener(local: Endpoint) -> bool:
+    """Whether a socket of this network namespace accepts connections to `local`; raise OSError."""
+    diag = SockDiag()
+    try:
+        found = diag.find(local, _NOBODY)
+    finally:
+        diag.close()
+    return found is not None and found.state == TcpState.LISTEN
 
 
 def encode_request(

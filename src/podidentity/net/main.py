@@ -1,6 +1,8 @@
-"""Assembles the program `net`: first the rules, then the socket for `serve`.
+"""Assembles the program `net`: it closes IMDS, opens the socket for `serve`, and redirects pods.
 
-The rules come first of all: without them each pod of the node reaches the real metadata service.
+IMDS is closed first of all: else each pod of the node reaches the real metadata service. Pods are
+redirected as soon as `serve` listens. What they send until then is dropped, so that it is sent
+again, or answered by the NMI whose place this one takes; a closed port would be an answer.
 """
 
 from __future__ import annotations
@@ -45,6 +47,11 @@ STANDBY_CHECK_SECONDS = 0.1
 """The same while another agent has the rules lock: a hand-over waits for the result."""
 RETRY_SECONDS = 1.0
 """Between two attempts to set rules that could not be set."""
+LISTENER_SECONDS = 30.0
+"""Longest time that the redirection waits for `serve` to listen. After it the rules are there, and
+watched, whether anybody listens or not."""
+LOOK_SECONDS = 0.05
+"""Between two looks whether it listens."""
 LAST_SECONDS = 85.0
 """Longest time that `serve` may need to end, and less than its pod has."""
 
@@ -74,7 +81,7 @@ async def run(plan: NetPlan, begun: Callable[[], None] = lambda: None) -> None:
         stack.callback(guard.interception.close)
         lock = RulesLock(_lock_folder(plan), clock, install=guard.begin, leave=guard.end)
         if lock.begin():
-            guard.install()
+            guard.start()
         inspector = _inspector(plan, stack)
         if mode is not AttestationMode.ADDRESS:
             guard.sources = lambda: SourceGuard(
@@ -207,10 +214,21 @@ class Guard:
         self._wanted, self._unwanted, self._ended = (asyncio.Event() for _ in range(3))
         self._ended.set()
 
+    def start(self) -> None:
+        """Close IMDS, and set the other rules if somebody listens where they lead; else `run` does.
+
+        After an error the reason is in `interception_problems`.
+        """
+        served = self.interception.has_listener()
+        self._try(self.interception.install if served else self.interception.close_imds)
+
     def install(self) -> None:
         """Set the rules. After an error the reason is in `interception_problems`."""
+        self._try(self.interception.install)
+
+    def _try(self, change: Callable[[], None]) -> None:
         try:
-            self.interception.install()
+            change()
         except InterceptionError as error:
             if str(error) != self._failure:
                 _log.error("%s", error)
@@ -328,6 +346,7 @@ class Guard:
         return (*self.interception.warnings(), *more)
 
     async def _guard(self) -> None:
+        await self._listener()
         while True:
             await asyncio.to_thread(self.install)
             if not self._failure:
@@ -341,6 +360,21 @@ class Guard:
                     group.create_task(self._source_guard.run())
         finally:
             self._repairing = None
+
+    async def _listener(self) -> None:
+        """Return when somebody listens where the rules lead, or late; IMDS is closed until then."""
+        begun = self._clock.monotonic()
+        where = self.interception.listener
+        said = False
+        while not self.interception.has_listener():
+            if not said:
+                _log.info("pods are redirected when serve listens at %s; IMDS is closed", where)
+                said = True
+            if self._clock.monotonic() >= begun + LISTENER_SECONDS:
+                _log.warning("nobody listens at %s: pods are redirected, and refused", where)
+                return
+            await asyncio.to_thread(self._try, self.interception.close_imds)
+            await self._clock.sleep(LOOK_SECONDS)
 
     def _close_sources(self) -> None:
         if self._source_guard is not None:
