@@ -247,7 +247,7 @@ class AzureOperator:
         await self._on(app, "PATCH", "", {"keyCredentials": [*have, new]})
 
     async def add_federated_credential(
-        self, owner: App | str, name: str, *, issuer: str, subject: str, audience: str = EXCHANGE
+        self, owner: App | str, name: str, *, issuer: str, subject: str
     ) -> None:
         """Let tokens of `issuer` for `subject` sign in an app, or an identity by its resource id.
 
@@ -255,7 +255,7 @@ class AzureOperator:
         `system:serviceaccount:NAMESPACE:NAME`. A credential of an identity is replaced by one of
         the same name. Raises AzureError.
         """
-        wanted = {"issuer": issuer, "subject": subject, "audiences": [audience]}
+        wanted = {"issuer": issuer, "subject": subject, "audiences": [EXCHANGE]}
         if isinstance(owner, App):
             await self._on(owner, "POST", f"/{_CREDENTIALS}", {"name": name, **wanted})
         else:
