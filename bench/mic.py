@@ -24,7 +24,7 @@ from bench.stage.control_plane import ENTER
 from podidentity_sandbox.weather import CALM
 from podidentity_sandbox.world.api import Api
 from tests.acceptance.directory import pod
-from tests.acceptance.mic.controlled import Controlled, controlled
+from tests.acceptance.mic.controlled import CUSTOM, SECONDS, Controlled, controlled
 
 _CROWD, _IDENTITIES = 200, 20
 _FEW, _MANY, _ASSIGNED = 400, 20_000, 5_000
@@ -115,13 +115,22 @@ def _crowd(place: Controlled) -> float:
         body["spec"]["nodeName"] = f"hollow-{number % 2}"
         api.request("POST", "/api/v1/namespaces/default/pods", body)
 
+    assigned: set[str] = set()
     began = time.monotonic()
     with ThreadPoolExecutor(20) as threads:
-        list(threads.map(make, range(_CROWD)))
-    made = time.monotonic() - began
-    place.until(lambda: place.states() == ["Assigned"] * _CROWD, "not all pods are Assigned")
-    print(f"{_CROWD} pods were made in {made:.1f} s", file=sys.stderr)
-    return time.monotonic() - began
+        making = [threads.submit(make, number) for number in range(_CROWD)]
+        # Polled, the lists would be half of what the API server does.
+        for _, record in api.follow(f"{CUSTOM}/azureassignedidentities", SECONDS):
+            if record["status"]["status"] == "Assigned":
+                assigned.add(record["spec"]["pod"])
+            if len(assigned) == _CROWD:
+                break
+    took = time.monotonic() - began
+    for each in making:
+        each.result()
+    if len(assigned) < _CROWD:
+        sys.exit(f"{len(assigned)} of {_CROWD} pods were Assigned in {took:.0f} s")
+    return took
 
 
 def _run(pods: int, assigned: int) -> dict[str, float]:

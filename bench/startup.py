@@ -23,6 +23,7 @@ _COMPLETING = {
     "COMP_WORDS": "podidentity e",
     "COMP_CWORD": "1",
 }
+_COMPLETING_OPTIONS = {**_COMPLETING, "COMP_WORDS": "podidentity enable --no", "COMP_CWORD": "2"}
 _NO_CLUSTER = ("--kubeconfig", "/nowhere/kubeconfig")
 # What is started, its environment, and its bar: 100 ms where Python itself takes 11 ms, or twice
 # that for a command of a cluster.
@@ -30,7 +31,13 @@ _STARTS: Sequence[tuple[str, Sequence[str], dict[str, str], float]] = (
     ("--version", ["--version"], {}, 9),
     ("--help", ["--help"], {}, 9),
     ("completion of commands", [], _COMPLETING, 9),
-    ("explain --help", ["explain", "--help"], {}, 18),
+    ("explain --help", ["explain", "--help"], {}, 9),
+    ("enable --help", ["enable", "--help"], {}, 9),
+    ("add --help", ["add", "--help"], {}, 9),
+    ("nodes --help", ["nodes", "--help"], {}, 9),
+    ("rights --help", ["rights", "--help"], {}, 9),
+    ("nmi --help", ["nmi", "--help"], {}, 12),
+    ("completion of options", [], _COMPLETING_OPTIONS, 9),
     (
         "sandbox exec, no such sandbox",
         ["sandbox", "exec", "--name", "nowhere", "p", "true"],

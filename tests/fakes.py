@@ -219,6 +219,9 @@ class FakeKubeApi:
     async def create(self, path: str, body: Mapping[str, Any]) -> bytes:
         raise AssertionError(f"nobody expects an object at {path}: {body}")
 
+    async def ask(self, path: str, question: Mapping[str, Any]) -> bytes:
+        raise AssertionError(f"nobody expects a question at {path}: {question}")
+
     async def merge(self, path: str, body: Mapping[str, Any]) -> bytes:
         raise AssertionError(f"nobody expects a change of {path}: {body}")
 

@@ -28,6 +28,8 @@ IDLE = 5.0
 """Seconds after which a connection that nobody uses is closed: before the server does that."""
 _MOST_KEPT = 1 << 18
 """Bytes of an answer that nobody has taken yet from which on no more are read."""
+_MOST_BARE = 1 << 17
+"""Bytes without a body among them, such as headers, that a server may send on end."""
 _FINAL = 200
 _FRAMES = (b"content-length", b"transfer-encoding")
 
@@ -213,6 +215,8 @@ class _Connection(asyncio.Protocol):
         """Whether the answer has come whole."""
         self._asked = self._framed = self._stays = False
         self._size = 0
+        self._bare = 0
+        """Bytes since the last ones of the body, or since the request."""
 
     # What its user does.
 
@@ -241,20 +245,25 @@ class _Connection(asyncio.Protocol):
     def take(self) -> list[bytes]:
         """Return what has come of the body."""
         parts, self._parts = self._parts, []
-        if self._size > _MOST_KEPT:
-            self._transport.resume_reading()
-        self._size = 0
+        self._read_on()
         return parts
 
     def reset(self) -> bool:
         """Whether it may be used for another request; forget the answer."""
         stays = self.done and self._stays and not self._transport.is_closing()
+        self._read_on()
         self._begin()
         return stays
 
     def abort(self) -> None:
         """Close it at once."""
         self._transport.abort()
+
+    def _read_on(self) -> None:
+        """Read again where too much was kept: it is taken, or nobody wants it."""
+        if self._size > _MOST_KEPT:
+            self._transport.resume_reading()
+        self._size = 0
 
     # What asyncio tells.
 
@@ -268,12 +277,15 @@ class _Connection(asyncio.Protocol):
         if not self._asked:
             self.abort()
             return
+        self._bare += len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
             self._fail(httpx2.RemoteProtocolError(str(error)))
         except httptools.HttpParserUpgrade:
             self._fail(httpx2.RemoteProtocolError("the server speaks another protocol from now on"))
+        if self._bare > _MOST_BARE and not self.done:
+            self._fail(httpx2.RemoteProtocolError("the server's headers do not end"))
         self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -319,6 +331,7 @@ class _Connection(asyncio.Protocol):
 
     def on_body(self, body: bytes) -> None:
         self._parts.append(body)
+        self._bare = 0
         self._size += len(body)
         if self._size > _MOST_KEPT:
             self._transport.pause_reading()

@@ -8,7 +8,6 @@ Values that depend on several flags are properties.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, Literal
@@ -19,6 +18,7 @@ from podidentity.core.data_path import Backend
 from podidentity.core.decision import Ambiguity, Authorization
 from podidentity.core.delegation import PROVIDERS
 from podidentity.core.federation import IDENTITIES_NAMESPACE
+from podidentity.core.flag_values import parse_duration, parse_taint_key
 from podidentity.core.resources import (
     OBJECT_NAME,
     Authority,
@@ -28,7 +28,6 @@ from podidentity.core.resources import (
     Tenant,
     parse_audience,
 )
-from podidentity.wire.nodes import parse_taint_key
 
 SERVE_UID = 64_912
 """User and group of `serve`. No image and no package uses it: Debian and Fedora assign ids below
@@ -39,9 +38,6 @@ METADATA_ALLOWED = ("/metadata/versions", "/metadata/instance")
 
 EVERYWHERE = "*"
 """In `--exception-namespaces`: all of them."""
-
-_UNITS = {"": 1, "ms": 0.001, "s": 1, "m": 60, "h": 3600}
-_DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|[smh]|$)")
 
 Kind = Literal["text", "switch", "number", "seconds"]
 """Syntax of a value; `switch` is a boolean of pflag."""
@@ -68,14 +64,6 @@ class Flag:
 def flag(*names: str, text: str, **more: Any) -> Mapping[str, Flag]:  # noqa: ANN401 - Flag's own
     """Return the metadata of a field that has this flag; `more` are fields of `Flag`."""
     return {"flag": Flag(names=names, text=text, **more)}
-
-
-def parse_duration(text: str) -> float:
-    """Return the seconds of `90`, `120s`, `2m`, `500ms` or `1h30m`; raise ValueError."""
-    parts = _DURATION.findall(text)
-    if not parts or "".join(number + unit for number, unit in parts) != text:
-        raise ValueError(f"{text!r} is not a duration such as 90s or 2m")
-    return float(sum(float(number) * _UNITS[unit] for number, unit in parts))
 
 
 def _parse_authorities(text: str) -> frozenset[Authority]:
@@ -668,8 +656,8 @@ class NmiSettings:
         metadata=flag(
             "--metrics-secure-port",
             kind="number",
-            text="TLS port of the complete `/metrics` on all addresses, for callers that RBAC lets "
-            "`get` that path; 9447 in the manifest; 0: none.",
+            text="TLS port of the complete `/metrics` and of `/debug` on all addresses, for "
+            "callers that RBAC lets `get` that path; 9447 in the manifest; 0: none.",
         ),
     )
     metrics_cert_file: str = field(
@@ -690,7 +678,8 @@ class NmiSettings:
         metadata=flag(
             "--debug-port",
             kind="number",
-            text="Port of `/debug`, on loopback only: the agent's state, without secrets; 0: none.",
+            text="Port of `/debug` on loopback, for whoever is on the node: the agent's state, "
+            "without secrets; 0: none.",
         ),
     )
     verbosity: int = field(default=0, metadata=_VERBOSITY)

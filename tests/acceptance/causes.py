@@ -38,7 +38,7 @@ WORDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     },
     "apiserver": {
         "429": ("Too many requests", "too many requests"),
-        "500": ("etcdserver: request timed out",),
+        "500": ("etcdserver: request timed out", "API server cannot be asked"),
         "503": ("unable to handle the request",),
         "reset": _BROKEN,
     },
@@ -46,12 +46,17 @@ WORDS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
 """By service and effect: how who was refused says so."""
 
 
+_THROTTLED = 10.0
+"""The longest Retry-After of a storm, in seconds."""
+
+
 def cause(text: str, struck: Iterable[Struck], since: float = 0) -> Struck | None:
     """Return what the weather did that the text names; None if it names nothing.
 
     What struck before `since` (seconds since the epoch) is a cause only if the text names the
-    object, too: a condition on it may have stayed. Of several it is one whose object is named, then
-    one with more words of the same line (who asked, how, for what), then the last.
+    object, too: a condition on it may have stayed. Who was throttled says so until its Retry-After.
+    Of several it is one whose object is named, then one with more words of the same line (who
+    asked, how, for what), then the last.
     """
     found = []
     for each in struck:
@@ -60,7 +65,7 @@ def cause(text: str, struck: Iterable[Struck], since: float = 0) -> Struck | Non
             continue
         name = each.about.rstrip("/").rpartition("/")[2].lower()
         about = bool(name) and _is_about(text, name)
-        if about or each.at >= since:
+        if about or each.at + (_THROTTLED if each.effect == "429" else 0) >= since:
             alike = max(len(_words(line) & _words(each.kind)) for line in lines)
             found.append((about, alike, each.at, each))
     return max(found, key=lambda each: each[:3])[-1] if found else None

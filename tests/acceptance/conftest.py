@@ -42,7 +42,9 @@ def pytest_runtest_makereport(
         report.sections.append(("weather", "\n".join(told)))
         struck = [*STRUCK, *(each for at in UP.values() for each in weather.journal(at))]
         said = "\n".join([str(call.excinfo and call.excinfo.value), *SAID])
-        if STORM and (found := cause(said, struck, _BEGAN[0])):
+        # What a fixture of the file ended with is shown for each of its tests.
+        since = _FILE_BEGAN[0] if report.when == "setup" else _BEGAN[0]
+        if STORM and (found := cause(said, struck, since)):
             report.outcome = "skipped"
             named = next(line for line in said.splitlines() if names(line, found))
             what = " ".join(str(found).split())
@@ -56,11 +58,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     _BEGAN[0] = time.time()
     if item.path != _FILE.setdefault("of", item.path):
         _FILE["of"] = item.path
+        _FILE_BEGAN[0] = _BEGAN[0]
         STRUCK.clear()
 
 
 _LONGEST = 300
 _BEGAN = [0.0]
 """When the test that runs began, in seconds since the epoch."""
+_FILE_BEGAN = [0.0]
+"""When the first test of its file began."""
 _FILE: dict[str, Path] = {}
 """The file of the test that runs."""

@@ -16,7 +16,7 @@ from typing import Any
 
 from click.testing import CliRunner
 
-from podidentity.cli.rights import rights
+from podidentity.cli.commands.rights import rights
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.demo.prepare import GROUP
 from podidentity_sandbox.plan import Plan

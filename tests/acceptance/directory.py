@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from base64 import b64encode
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -14,16 +13,16 @@ from typing import Any
 from podidentity_sandbox.azure.client import App, AzureOperator
 from podidentity_sandbox.cluster.tokens import ISSUER
 from podidentity_sandbox.demo.prepare import GROUP, SECRET, VAULT, prepare
-from tests.acceptance.sandbox import Sandbox
+from tests.acceptance.sandbox import PATIENCE, Sandbox
 from tests.principals import certificate_of, pem_of, pfx_of, rsa_key
 
 URL = (
     "http://169.254.169.254/metadata/identity/oauth2/token"
     "?api-version=2018-02-01&resource={resource}&client_id={client_id}"
 )
-ASK = "curl -s -m 15 -w '\\n%{{http_code}}' -H Metadata:true '{url}'"
+ASK = "curl -s -m 60 -w '\\n%{{http_code}}' -H Metadata:true '{url}'"
 READ = (
-    f"curl -s -m 15 -H 'Authorization: Bearer {{token}}' "
+    f"curl -s -m 60 -H 'Authorization: Bearer {{token}}' "
     f"'https://{VAULT}.vault.azure.net/secrets/{SECRET}?api-version=7.4'"
 )
 PASSWORD = b"pass-word"
@@ -69,14 +68,13 @@ class Directory:
     managed: str = ""
     """Resource id of the identity that is on the node."""
 
+    def apply(self, *objects: str) -> None:
+        self.place.apply(*objects)
+
     def grant(self, namespace: str, identity: str) -> None:
         """Grant it, and return when the API server counts it: real ones take a moment."""
         self.place.run(*("podidentity", "grant", "--namespace", namespace, "--identity", identity))
-        use = f"use azureidentities.aadpodidentity.k8s.io/{identity.lower()}"
-        groups = f"--as-group=system:serviceaccounts:{namespace}"
-        ask = f"kubectl auth can-i {use} --as=system:serviceaccount:{namespace}:default {groups}"
-        while self.place.run("sh", "-c", f"{ask} || true").strip() != "yes":
-            time.sleep(0.1)
+        self.place.until_granted(namespace, identity)
 
     async def inside(self, pod: str, command: str, namespace: str = "default") -> str:
         ran = await self.place.shell(command, pod=pod, namespace=namespace)
@@ -119,7 +117,7 @@ class Directory:
 
     async def until_known(self, *names: str) -> None:
         """Return when no one refuses these: Entra knows a credential later, the cluster a right."""
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(PATIENCE):
             for name in names:
                 pod = "annotated" if name == "annotated" else "app"
                 while await self._refused(name, pod):  # noqa: ASYNC110 - nobody tells
@@ -168,10 +166,10 @@ async def register(
         )
     objects += await _federated(found)
     await azure.create_vault(GROUP, VAULT, readers=[*found.readers])
-    found.place.apply(*objects)
+    found.apply(*objects)
     for client_id in found.client_ids.values():
         found.grant("default", client_id)
-    found.place.apply(pod("app"), pod("annotated", label="", account="annotated"))
+    found.apply(pod("app"), pod("annotated", label="", account="annotated"))
     federated = ("by-pod", "by-identity", "via", "annotated")
     await found.until_known(*(name for name in federated if name not in unserved))
     return found
@@ -213,8 +211,7 @@ async def _via(found: Directory) -> list[str]:
         issuer=azure.tenants.home.issuer_v2,
         subject=identity["properties"]["principalId"],
     )
-    add = ("podidentity", "add", "--namespace", "default", "--name", "managed")
-    found.place.run(*add, "--identity-resource-id", managed)
+    found.place.add("default", "managed", "--identity-resource-id", managed)
     found.grant("default", managed)
     return bound(
         "via",

@@ -9,12 +9,12 @@ from typing import Any
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.demo.prepare import GROUP, SECRET, VAULT, Prepared, prepare
 from tests.acceptance.directory import manifest
-from tests.acceptance.sandbox import Sandbox
+from tests.acceptance.sandbox import Sandbox, change_machines
 
 API = "aadpodidentity.k8s.io/v1"
 TOKEN = "/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://vault.azure.net"
 READ = (
-    f"curl -s -m 15 -H 'Authorization: Bearer {{token}}' "
+    f"curl -s -m 60 -H 'Authorization: Bearer {{token}}' "
     f"'https://{VAULT}.vault.azure.net/secrets/{SECRET}?api-version=7.4'"
 )
 CURL = "curl -s -i -m 110 {header} 'http://169.254.169.254{path}'"
@@ -57,15 +57,17 @@ class Scenario:
     async def give_node_its_own(self) -> None:
         """Give the node's machine an identity of its own beside those of its pods."""
         kind = {"identity": {"type": "SystemAssigned, UserAssigned"}}
-        await self.azure.arm("PATCH", self.place.plan.scale_set_id, kind)
+        await change_machines(self.azure, self.place.plan.scale_set_id, kind)
 
     def bind(self, namespace: str, name: str, resource_id: str) -> None:
         """Let pods of a namespace with this label use an identity, which comes to the node."""
         if namespace != "default":
             made = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}
-            self.place.apply(json.dumps(made))
-        command = ("podidentity", "add", "--namespace", namespace, "--name", name)
-        self.place.run(*command, "--identity-resource-id", resource_id)
+            self.apply(json.dumps(made))
+        self.place.add(namespace, name, "--identity-resource-id", resource_id)
+
+    def apply(self, *objects: str) -> None:
+        self.place.apply(*objects)
 
     def delete(self, *what: str) -> None:
         self.place.run("kubectl", "delete", *what)

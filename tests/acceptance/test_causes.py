@@ -42,7 +42,9 @@ INTERNAL = "Azure says InternalExecutionError"
         (f"WARNING {MANY}", 0, LEASE),
         # A command is nobody's service account.
         (f"error: {MANY}", 0, COMMAND),
-        (f"error: {MANY}", 45, None),
+        (f"error: {MANY}", 51, None),
+        # A throttle is remembered.
+        (f"error: {MANY}", 49, COMMAND),
         # Before the test began: only what the refusal names.
         ("Azure says ScopeLocked: The scope", 25, None),
         (f"{INTERNAL} of {SETS}/pool.", 50, FAILED),

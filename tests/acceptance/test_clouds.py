@@ -12,13 +12,13 @@ import pytest
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.azure.tenants import Tenant
 from tests.acceptance.directory import pod, secret
-from tests.acceptance.sandbox import Sandbox, opened
+from tests.acceptance.sandbox import Sandbox, change_machines, opened
 from tests.jwts import claims
 from tests.sandboxes import own
 
 NAME = own("clouds")
 ASK = (
-    "curl -s -G -m 15 -w '\\n%{http_code}' -H Metadata:true"
+    "curl -s -G -m 60 -w '\\n%{http_code}' -H Metadata:true"
     " http://169.254.169.254/metadata/identity/oauth2/token -d api-version=2018-02-01"
 )
 
@@ -29,8 +29,11 @@ class Town:
     def __init__(self, place: Sandbox, azure: AzureOperator, loop: asyncio.Runner) -> None:
         self.place, self.azure, self.loop = place, azure, loop
 
+    def apply(self, *objects: str) -> None:
+        self.place.apply(*objects)
+
     def add(self, name: str, *flags: str) -> None:
-        self.place.run("podidentity", "add", "--namespace", "default", "--name", name, *flags)
+        self.place.add("default", name, *flags)
 
     def ask(self, name: str, **query: str) -> tuple[int, dict[str, Any]]:
         """Ask in the pod; return the status, and the token's claims or the error."""
@@ -44,12 +47,12 @@ class Town:
         """Make an application with a secret, and a pod that is bound to it; return its id."""
         app = self.loop.run(self.azure.make_app(name, tenant=tenant, multi_tenant=True))
         made = self.loop.run(self.azure.add_secret(app))
-        self.place.apply(secret(name, clientSecret=made.value.encode()))
+        self.apply(secret(name, clientSecret=made.value.encode()))
         known = ("--client-id", app.client_id, "--tenant-id", tenant.id, "--secret", name)
         self.add(name, *known)
         patch = json.dumps({"spec": spec})
         self.place.run("kubectl", "patch", "azureidentity", name, "--type=merge", "-p", patch)
-        self.place.apply(pod(name, label=name))
+        self.apply(pod(name, label=name))
         return app.client_id
 
 
@@ -92,9 +95,9 @@ def test_another_tenant_of_an_identity_is_asked_for_by_authority(town: Town) -> 
 def test_the_machines_own_identity_is_had_by_whom_it_is_added_for(town: Town) -> None:
     scale_set = town.place.plan.scale_set_id
     both = {"identity": {"type": "SystemAssigned, UserAssigned"}}
-    machine = town.loop.run(town.azure.arm("PATCH", scale_set, both))["identity"]
+    machine = town.loop.run(change_machines(town.azure, scale_set, both))["identity"]
     town.add("machine", "--system-assigned")
-    town.place.apply(pod("machine", label="machine"))
+    town.apply(pod("machine", label="machine"))
     status, found = town.ask("machine", resource="https://vault.azure.net")
     assert status == 200, found
     assert found["oid"] == machine["principalId"]

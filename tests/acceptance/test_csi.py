@@ -60,7 +60,7 @@ spec:
   containers: [{name: main, image: idle}]
 """
 ASK = (
-    "curl -s -m 15 -w '\\n%{{http_code}}' -H 'podns: default' -H 'podname: {pod}'"
+    "curl -s -m 60 -w '\\n%{{http_code}}' -H 'podns: default' -H 'podname: {pod}'"
     " 'http://localhost:2579/host/token/?resource=https://vault.azure.net'"
 )
 
@@ -68,7 +68,7 @@ _REQUEST = """
 import json, socket, struct, sys, time
 def ask(source, to, port, words):
     s = socket.socket()
-    s.settimeout(15)
+    s.settimeout(60)
     # Of several sockets with one source port, each has another destination: ip(7).
     s.setsockopt(socket.SOL_IP, 24, 1)  # IP_BIND_ADDRESS_NO_PORT
     s.setsockopt(socket.SOL_IP, 51, struct.pack("=I", port << 16 | port))  # IP_LOCAL_PORT_RANGE
@@ -93,7 +93,7 @@ print(json.dumps(said))
 SHARER = (
     _REQUEST
     + """
-for _ in range(200):
+for _ in range(1200):
     try:
         held = socket.create_connection(meeting)
         break
@@ -115,9 +115,6 @@ class Driven(Sandbox):
     @property
     def api(self) -> Api:
         return Api(self.plan)
-
-    def apply_with(self, manifest: str, *options: str) -> str:
-        return self.run("podidentity", "sandbox", "apply", *options, "-f", "-", given=manifest)
 
     def provider(self) -> str:
         """Return the name of the provider's pod."""
@@ -157,9 +154,9 @@ def driven() -> Iterator[Driven]:
         found = Driven(place.plan)
         loop.run(found.bind())
         found.run("podidentity", "sandbox", "csi", "--rotation-poll-interval", "1s")
-        found.apply_with(CLASS.format(vault=VAULT, tenant=found.plan.tenant_id, secret=SECRET))
-        found.apply_with(MOUNTING.format(name="mounts", label="bound"), "--wait")
-        found.apply_with(STRANGER, "--wait", "-n", "kube-system")
+        found.apply(CLASS.format(vault=VAULT, tenant=found.plan.tenant_id, secret=SECRET))
+        found.apply(MOUNTING.format(name="mounts", label="bound"))
+        found.apply(STRANGER, namespace="kube-system")
         yield found
 
 
@@ -179,7 +176,7 @@ async def test_a_new_version_in_the_vault_is_in_the_file(driven: Driven) -> None
 
 
 async def test_a_pod_that_is_not_bound_is_told_so_by_an_event(driven: Driven) -> None:
-    driven.apply_with(MOUNTING.format(name="unbound", label="nothing"))
+    driven.apply(MOUNTING.format(name="unbound", label="nothing"), seconds=None)
     message = await driven.event("unbound", "FailedMount")
     assert message.startswith(
         'MountVolume.SetUp failed for volume "store" : rpc error: code = Unknown desc = failed to '
@@ -237,7 +234,7 @@ async def test_an_application_of_entra_reads_the_vault_before_its_pod_runs(
         app = await azure.make_app(kind)
         if kind == "secret":
             made = await azure.add_secret(app)
-            driven.apply_with(secret(kind, clientSecret=made.value.encode()))
+            driven.apply(secret(kind, clientSecret=made.value.encode()))
             known = ("--secret", kind)
         else:
             account = "system:serviceaccount:default:default"
@@ -246,10 +243,10 @@ async def test_an_application_of_entra_reads_the_vault_before_its_pod_runs(
         await azure.create_vault(GROUP, vault, readers=[app.principal_id])
         await azure.put_secret(vault, SECRET, f"read by {kind}")
     ids = ("--client-id", app.client_id, "--tenant-id", driven.plan.tenant_id)
-    driven.run("podidentity", "add", "--namespace", "default", "--name", kind, *ids, *known)
+    driven.add("default", kind, *ids, *known)
     own_class = CLASS.format(vault=vault, tenant=driven.plan.tenant_id, secret=SECRET)
-    driven.apply_with(own_class.replace("name: store", f"name: {vault}"))
+    driven.apply(own_class.replace("name: store", f"name: {vault}"))
     mounting = MOUNTING.format(name=vault, label=kind)
-    given = ("--wait", "--timeout=150")  # Entra takes its time to know a credential
-    driven.apply_with(mounting.replace("Class: store", f"Class: {vault}"), *given)
+    # Entra takes its time to know a credential.
+    driven.apply(mounting.replace("Class: store", f"Class: {vault}"), seconds=300)
     assert await driven.inside(vault, f"cat {FILE}") == f"read by {kind}"

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.demo.prepare import SECRET_VALUE
-from tests.acceptance.directory import Directory, bound, pod, register, secret
+from tests.acceptance.directory import Directory, bound, manifest, pod, register, secret
 from tests.acceptance.sandbox import Sandbox, opened
 from tests.jwts import claims
 from tests.sandboxes import own
@@ -21,6 +23,28 @@ NAME = own("types")
 SDK = (
     "from azure.identity import ManagedIdentityCredential as C;"
     "print(C(client_id='{client_id}').get_token('https://vault.azure.net/.default').token)"
+)
+
+PROXY_PORT, PROXY_LOGIN = 3128, "me:pass@word"
+PROGRAM = Path(__file__).with_name("forwarding.py")
+PROXY = manifest(
+    "v1",
+    "Pod",
+    "proxy",
+    spec={
+        "containers": [
+            {
+                "name": "main",
+                "image": "idle",
+                "command": ["sh", "-c", '"$@" & echo $! >/tmp/pid; sleep infinity', "sh"],
+                "args": [
+                    *(sys.executable, "-c", PROGRAM.read_text()),
+                    *(str(PROXY_PORT), PROXY_LOGIN),
+                ],
+                "readinessProbe": {"tcpSocket": {"port": PROXY_PORT}, "periodSeconds": 1},
+            }
+        ]
+    },
 )
 
 
@@ -87,20 +111,21 @@ def test_a_secret_that_is_rotated_takes_effect_at_once(
     here: Directory, loop: asyncio.Runner
 ) -> None:
     app = here.apps["by-secret"]
+    assert loop.run(here.token(app.client_id))[0] == 200
     new = loop.run(here.azure.add_secret(app))
     loop.run(here.azure.clear_entra_requests())
     assert loop.run(here.token(app.client_id))[0] == 200
     assert loop.run(here.entra_calls(app.client_id)) == []
-    here.place.apply(secret("by-secret", clientSecret=new.value.encode()))
+    here.apply(secret("by-secret", clientSecret=new.value.encode()))
     assert loop.run(here.token(app.client_id))[0] == 200
     (asked,) = loop.run(here.entra_calls(app.client_id))
     assert (asked["credential"], asked["status"]) == ("secret", 200)
-    here.place.apply(secret("by-secret", clientSecret=b"wr-ong"))
+    here.apply(secret("by-secret", clientSecret=b"wr-ong"))
     status, body = loop.run(here.token(app.client_id))
     assert (status, body["error"]) == (401, "invalid_client")
     assert "AADSTS7000215" in body["error_description"]
     assert "wr-ong" not in body["error_description"]
-    here.place.apply(secret("by-secret", clientSecret=new.value.encode()))
+    here.apply(secret("by-secret", clientSecret=new.value.encode()))
     assert loop.run(here.token(app.client_id))[0] == 200
 
 
@@ -115,9 +140,9 @@ def test_a_wrong_secret_under_somebodys_client_id_gets_nothing_and_spoils_nothin
         "tenantID": here.azure.tenants.home.id,
     }
     # Even allowed to use it, as a neighbour of the same team may be.
-    here.place.apply('{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "evil"}}')
+    here.apply('{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "evil"}}')
     here.grant("evil", victim.client_id)
-    here.place.apply(
+    here.apply(
         secret("guess", "evil", clientSecret=b"a-guess"),
         *bound("guess", "evil", clientPassword={"name": "guess"}, **spec),
         pod("thief", "evil"),
@@ -133,10 +158,10 @@ def test_a_managed_identity_is_no_credential_of_whoever_names_it(
     here: Directory, loop: asyncio.Runner
 ) -> None:
     mine = loop.run(here.app("mine"))
-    here.place.apply('{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "evil"}}')
+    here.apply('{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "evil"}}')
     here.grant("evil", mine.client_id)
     spec: dict[str, Any] = {"type": 3, "tenantID": here.azure.tenants.home.id}
-    here.place.apply(
+    here.apply(
         *bound("mine", "evil", clientID=mine.client_id, federation={"via": here.managed}, **spec),
         pod("borrower", "evil"),
     )
@@ -181,13 +206,13 @@ def test_a_secret_without_its_key_is_told_to_the_pod_without_a_value(
     here: Directory, loop: asyncio.Runner
 ) -> None:
     client_id = here.client_ids["by-pem"]
-    here.place.apply(secret("keyless", a=b"x", b=b"y"))
+    here.apply(secret("keyless", a=b"x", b=b"y"))
     spec: dict[str, Any] = {
         "type": 1,
         "clientID": client_id,
         "tenantID": here.azure.tenants.home.id,
     }
-    here.place.apply(
+    here.apply(
         *bound("keyless", label="keyless", clientPassword={"name": "keyless"}, **spec),
         pod("keyless", label="keyless"),
     )
@@ -196,3 +221,37 @@ def test_a_secret_without_its_key_is_told_to_the_pod_without_a_value(
         401,
         "Secret keyless cannot be used: it has no key clientSecret, only: a, b.",
     )
+
+
+def test_behind_a_proxy_entra_alone_is_asked_by_it_and_nothing_is_without_it(
+    here: Directory, loop: asyncio.Runner
+) -> None:
+    here.apply(PROXY)
+    seen = json.loads(here.place.run("kubectl", "get", "pod", "proxy", "-o", "json"))
+    proxy = f"{seen['status']['podIP']}:{PROXY_PORT}"
+    url = f"http://{PROXY_LOGIN.replace('@', '%40', 1)}@{proxy}".encode()
+    # Nobody is spared by NO_PROXY.
+    here.apply(secret("podidentity-proxy", "kube-system", HTTPS_PROXY=url))
+    here.place.run("podidentity", "enable", "--proxy-secret", "podidentity-proxy")
+    loop.run(here.azure.clear_imds_requests())
+    loop.run(here.azure.clear_entra_requests())
+    # The new NMI has no token, and has asked for no permission.
+    for name in ("by-secret", "by-pfx", "by-pod", "by-identity", "via"):
+        assert loop.run(here.token(here.client_ids[name]))[0] == 200, name
+        assert loop.run(here.entra_calls(here.client_ids[name])), name
+    assert loop.run(here.azure.imds_requests())
+    asked = set(here.place.run("kubectl", "logs", "proxy").splitlines())
+    assert asked == {"CONNECT login.microsoftonline.com:443 HTTP/1.1"}
+
+    loop.run(here.inside("proxy", "kill $(cat /tmp/pid)"))
+    other = "https://storage.azure.com"
+    status, body = loop.run(here.token(here.client_ids["by-pod"], resource=other))
+    assert status == 503, body
+    assert f"the proxy {proxy} of HTTPS_PROXY cannot be reached" in body["error_description"]
+    here.apply(pod("managed", label="managed"))
+    own = loop.run(here.azure.arm("GET", here.managed))["properties"]["clientId"]
+    status, body = loop.run(here.token(own, pod="managed"))
+    assert status == 200, ("IMDS is asked directly", body)
+    told = here.place.run("kubectl", "logs", "-n", "kube-system", "daemonset/nmi", "-c", "serve")
+    assert "login.microsoftonline.com" in told
+    assert not any(secret in told + str(body) for secret in ("pass@word", "pass%40word"))

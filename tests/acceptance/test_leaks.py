@@ -14,7 +14,7 @@ import pytest
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.plan import Network
 from podidentity_sandbox.weather import CALM
-from tests.acceptance.sandbox import ASK, Sandbox, leaked, one_node
+from tests.acceptance.sandbox import ANSWERED, ASK, Sandbox, one_node
 
 REQUESTS = 300
 BY_ONE = 10
@@ -22,14 +22,20 @@ BY_ONE = 10
 SLOW = "https://of-a-slow-answer.example"
 
 
-def one(nonce: str, resource: str = "https://vault.azure.net", seconds: int = 1) -> str:
-    return ASK.format(seconds=seconds, nonce=nonce, resource=resource) + " -o /dev/null"
+async def leaked(azure: AzureOperator, nonce: str) -> int:
+    """Return how many requests with that nonce IMDS has seen."""
+    seen = [entry["headers"].get("x-nonce", "") for entry in await azure.imds_requests()]
+    return sum(each == nonce for each in seen)
+
+
+def one(nonce: str, resource: str) -> str:
+    return ASK.format(seconds=ANSWERED, nonce=nonce, resource=resource) + " -o /dev/null"
 
 
 def several(nonce: str, requests: int) -> str:
     """Return the command that asks so often, one after the other, on a connection for each."""
     vault = "https://vault.azure.net"
-    ask, _, url = ASK.format(seconds=1, nonce=nonce, resource=vault).rpartition(" '")
+    ask, _, url = ASK.format(seconds=ANSWERED, nonce=nonce, resource=vault).rpartition(" '")
     url = url.removesuffix("'")
     told = (
         f"""for n in $(seq {requests}); do printf 'url = "{url}"\\noutput = /dev/null\\n'; done"""
@@ -39,7 +45,7 @@ def several(nonce: str, requests: int) -> str:
 
 async def stream(place: Sandbox, nonce: str, requests: int) -> list[str]:
     """Ask so many times from the pod; return the statuses."""
-    return (await place.shell(several(nonce, requests), seconds=100)).stdout.decode().split()
+    return (await place.shell(several(nonce, requests))).stdout.decode().split()
 
 
 @asynccontextmanager
@@ -50,7 +56,7 @@ async def streaming(place: Sandbox, nonce: str) -> AsyncIterator[list[str]]:
         f" do {several(nonce, BY_ONE)}; i=$((i + {BY_ONE})); touch /begun; done"
     )
     statuses: list[str] = []
-    asking = asyncio.create_task(place.shell(loop, seconds=100))
+    asking = asyncio.create_task(place.shell(loop))
     await place.shell("until test -e /begun; do sleep 0.02; done")
     yield statuses
     await place.shell("touch /over")
@@ -68,7 +74,7 @@ async def in_nmis_hands(
 ) -> AsyncIterator[list[str]]:
     """Let NMI wait for IMDS on a pod's behalf meanwhile; the request's status comes at the end."""
     azure.weather("imds=[{effect: hang}]")
-    asking = asyncio.create_task(place.shell(one(nonce, SLOW, 60), seconds=100))
+    asking = asyncio.create_task(place.shell(one(nonce, SLOW)))
     while not await _reached(azure, SLOW):  # noqa: ASYNC110 - nothing tells of it
         await asyncio.sleep(0.02)
     status: list[str] = []

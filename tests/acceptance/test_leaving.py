@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.weather import CALM
-from tests.acceptance.sandbox import ASK, leaked, one_node
+from tests.acceptance.sandbox import ANSWERED, ASK, one_node
+from tests.acceptance.test_leaks import leaked
 from tests.acceptance.test_seeing import for_a_cluster, typed
 
 
@@ -24,7 +25,7 @@ async def test_who_leaves_as_the_page_says_leaves_nothing_attached_granted_or_op
         assert {each.rpartition("/")[2] for each in ours} == {"podidentity-commands"}  # deployer's
         assert "azureidentities" in place.run("kubectl", "get", "crds", "-o", "name")
         # The rules stay: nobody answers, and what is asked does not reach the real IMDS.
-        ask = ASK.format(seconds=5, nonce="after", resource="https://vault.azure.net")
+        ask = ASK.format(seconds=ANSWERED, nonce="after", resource="https://vault.azure.net")
         assert (await place.shell(ask)).exit == 7
         assert await leaked(azure, "after") == 0
         assert "podid" in place.on_node("nft", "list", "tables")

@@ -1,11 +1,18 @@
-"""A pod reads no more of the metrics than every pod may; with the permission it reads all."""
+"""A pod reads no more of NMI's pages than every pod may; with the permission it reads all metrics.
+
+What NMI knows (`/debug`) it never reads; an operator does, through the API server.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import json
+import tarfile
+from pathlib import Path
+from typing import Any
 
 from podidentity_sandbox.node.client import execute
-from tests.acceptance.sandbox import one_node
+from tests.acceptance.sandbox import PATIENCE, Sandbox, one_node
 
 READERS = """
 apiVersion: rbac.authorization.k8s.io/v1
@@ -31,7 +38,10 @@ SECURE = f"curl -skS https://{NODE}:9447/metrics -w '%{{http_code}}'"
 BEARER = f'-H "Authorization: Bearer {TOKEN}"'
 
 
-async def test_a_pod_learns_of_other_tenants_only_with_the_permission() -> None:
+DEBUG = f"curl -skS https://{NODE}:9447/debug -w '%{{http_code}}'"
+
+
+async def test_a_pod_learns_of_other_tenants_only_with_the_permission(tmp_path: Path) -> None:
     async with one_node("metrics") as place:
         await place.bind()
         place.start_pod()
@@ -52,6 +62,9 @@ async def test_a_pod_learns_of_other_tenants_only_with_the_permission() -> None:
         assert (await said(SECURE)).endswith("401")
         assert (await said(f"{SECURE} -H 'Authorization: Bearer {'x' * 40}'")).endswith("401")
         assert (await said(f"{SECURE} {BEARER}")).endswith("403")
+        for header in (BEARER, BEARER.replace("Authorization", "Podidentity-Authorization")):
+            assert await said(f"{DEBUG} {header}") == "A token of the cluster is needed.\n401"
+        an_operator_reads_what_nmi_knows(place, tmp_path / "ticket.tar.gz")
         place.apply(READERS)
         read = ["sh", "-c", f"{SECURE} {BEARER}"]
 
@@ -59,8 +72,30 @@ async def test_a_pod_learns_of_other_tenants_only_with_the_permission() -> None:
             asked = await execute(place.plan, "default", "reader", read)
             return (asked.stderr + asked.stdout).decode()
 
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             while not (found := await whole()).endswith("200"):
                 assert found.endswith("403"), found
                 await asyncio.sleep(1)  # the API server counts a new binding a little later
         assert 'namespace="default",resource="https://vault.azure.net"' in found
+
+
+def an_operator_reads_what_nmi_knows(place: Sandbox, archive: Path) -> None:
+    """Ask for it as the deployer does, through the API server; `check` has findings besides."""
+    place.run("sh", "-c", f"podidentity check --bundle {archive} || test $? = 1")
+    known = of_agent(archive)
+    assert "default/app" in [each["pod"] for each in known["pods"] if each["decision"]["given"]]
+    assert [each["audience"] for each in known["tokens"]] == ["https://vault.azure.net"]
+
+
+def of_agent(archive: Path) -> dict[str, Any]:
+    """Return what NMI knows, of an archive for a ticket; nothing may be missing in that."""
+    with tarfile.open(archive) as opened:
+        texts = {
+            each.name.rpartition("/")[2]: opened.extractfile(each).read().decode()  # type: ignore[union-attr]
+            for each in opened.getmembers()
+        }
+    assert texts["missing.txt"] == ""
+    assert not [name for name, text in texts.items() if "eyJ" in text]
+    (page,) = (text for name, text in texts.items() if name.endswith("-debug.json"))
+    found: dict[str, Any] = json.loads(page)
+    return found

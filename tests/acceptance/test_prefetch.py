@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from podidentity_sandbox.azure.client import AzureOperator
-from tests.acceptance.sandbox import Sandbox, one_node
+from tests.acceptance.sandbox import PATIENCE, Sandbox, one_node
 
 ASK = (
     *("curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "-H", "Metadata:true"),
@@ -17,14 +17,14 @@ ASK = (
 async def until_imds_knows(place: Sandbox, identity: str) -> None:
     """Return when the node's IMDS has an identity that is attached: it looks now and then."""
     *command, url = ASK
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while place.on_node(*command, f"{url}{identity}") != "200":  # noqa: ASYNC110 - IMDS tells nobody
             await asyncio.sleep(1)
 
 
 async def until_fetched(azure: AzureOperator, resource: str) -> None:
     """Return when IMDS has given a token for the resource."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while not any(  # noqa: ASYNC110 - a journal
             each["status"] == 200 and resource in each["target"]
             for each in await azure.imds_requests()

@@ -21,20 +21,29 @@ import pytest
 import podidentity
 from podidentity_sandbox.plan import Network
 from podidentity_sandbox.weather import CALM
-from tests.acceptance.sandbox import ASK, Sandbox, one_node
+from tests.acceptance.sandbox import ANSWERED, ASK, PATIENCE, Sandbox, one_node
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="pods have cgroups only as root")
 
 
+def readiness(place: Sandbox) -> dict[str, object]:
+    """Return what `/readyz` of the node says, once somebody listens there."""
+    ask = "until curl -s http://127.0.0.1:8085/readyz; do sleep 0.1; done"
+    said = place.on_node("timeout", str(PATIENCE), "sh", "-c", ask)
+    found: dict[str, object] = json.loads(said)
+    return found
+
+
 def found_by_check(place: Sandbox) -> dict[str, dict[str, str]]:
     """Return what `podidentity check` finds of NMI itself, by its reason."""
-    found = [each for each in place.check() if each["namespace"] == "kube-system"]
-    return {each["reason"]: each for each in found}
+    # `check` ends with 1 where it found something.
+    listed = json.loads(place.run("sh", "-c", "podidentity check -o json || [ $? = 1 ]"))
+    return {each["reason"]: each for each in listed if each["namespace"] == "kube-system"}
 
 
 async def until_found(place: Sandbox, reason: str, text: str = "") -> dict[str, str]:
     """Return what `check` finds for this reason, once it says this: warnings must last 10 s."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while True:
             found = await asyncio.to_thread(found_by_check, place)
             if reason in found and text in found[reason]["message"]:
@@ -99,7 +108,7 @@ async def test_a_node_that_cannot_guard_sources_is_named_by_check_with_the_mend(
             node = place.plan.nodes[0].name
             assert said["message"].startswith(f"On {node}: {open_to}")
             assert mend in said["nextStep"]
-            assert open_to in json.dumps(place.readiness()["warnings"])
+            assert open_to in json.dumps(readiness(place)["warnings"])
 
 
 _WITHOUT_BRIDGES = """
@@ -130,13 +139,13 @@ async def test_on_a_kernel_without_rules_for_bridges_pods_are_served_once_a_conn
             for container in agents["spec"]["template"]["spec"]["containers"]:
                 container["env"].append({"name": "PYTHONPATH", "value": str(tree)})
             place.run(*command, "create", "-f", "-", given=json.dumps(agents))
-            place.run(*command, "rollout", "status", "daemonset/nmi", "--timeout=60s")
+            place.run(*command, "rollout", "status", "daemonset/nmi", f"--timeout={PATIENCE}s")
             said = await headers(place)
             assert said.startswith("HTTP/1.1 200")
             assert "connection: close" in said.lower()
             found = await until_found(place, "SourcesUnguarded", "Operation not supported")
             assert "load nf_tables' bridge family" in found["nextStep"].lower()
-            assert place.readiness()["ready"] is True
+            assert readiness(place)["ready"] is True
 
 
 @contextmanager
@@ -153,7 +162,7 @@ def tree_without_bridges() -> Iterator[Path]:
 
 async def headers(place: Sandbox) -> str:
     """Return the head of the answer to a pod's request, on a connection that it would keep."""
-    asking = ASK.format(seconds=15, nonce="n", resource="https://vault.azure.net")
+    asking = ASK.format(seconds=ANSWERED, nonce="n", resource="https://vault.azure.net")
     ran = await place.shell(f"{asking} -D - -o /dev/null")
     return ran.stdout.decode()
 
@@ -165,13 +174,13 @@ async def test_an_agent_that_cannot_prove_by_cgroup_is_not_ready_and_serves_nobo
     async with one_node(f"nocg-{network}", network, weather=CALM) as place:
         await place.bind()
         place.start_pod()
-        assert place.readiness()["attestation"] == "kernel"
+        assert readiness(place)["attestation"] == "kernel"
         # An update to it would stop at the first node, and the agent before go on serving.
         await asyncio.to_thread(place.run, "podidentity", "disable")
         elsewhere = "--nmi-arg=--cgroup-root=/proc"
         with pytest.raises(AssertionError, match="not ready"):
             await asyncio.to_thread(place.run, "podidentity", "enable", elsewhere, "--timeout=10s")
-        found = place.readiness()
+        found = readiness(place)
         assert found["ready"] is False
         assert "no cgroup v2 at /proc" in json.dumps(found)
         await until_found(place, "NotReady", "no cgroup v2 at /proc")
@@ -179,7 +188,7 @@ async def test_an_agent_that_cannot_prove_by_cgroup_is_not_ready_and_serves_nobo
 
         weaker = "--nmi-arg=--attestation=namespace"
         await asyncio.to_thread(place.run, "podidentity", "enable", elsewhere, weaker)
-        found = place.readiness()
+        found = readiness(place)
         assert (found["ready"], found["attestation"]) == (True, "namespace")
         assert "nodes with cgroup v2 can have --attestation=kernel" in json.dumps(found["warnings"])
         assert list(found_by_check(place)) == ["WeakerProof"]

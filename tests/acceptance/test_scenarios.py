@@ -57,7 +57,7 @@ def scenario(sandbox: Open) -> Scenario:
     found.bind("default", "orders", found.made.identity_id)
     found.bind("bank", "second", found.other_id)
     loop.run(found.give_node_its_own())
-    found.place.apply(pod("app", label="orders"))
+    found.apply(pod("app", label="orders"))
     return found
 
 
@@ -70,8 +70,8 @@ def test_scenario_02_an_assigned_identity_works_by_client_id_and_by_resource_id(
 ) -> None:
     async def told() -> None:
         waiting = asyncio.create_task(scenario.ask(by("client_id", scenario.made.client_id)))
-        await asyncio.to_thread(scenario.place.apply, scenario.record("app", "orders", "Created"))
-        await asyncio.to_thread(scenario.place.apply, scenario.record("app", "orders", "Assigned"))
+        await asyncio.to_thread(scenario.apply, scenario.record("app", "orders", "Created"))
+        await asyncio.to_thread(scenario.apply, scenario.record("app", "orders", "Assigned"))
         assert (await waiting).status == 200
         by_resource = await scenario.ask(by("msi_res_id", scenario.made.identity_id))
         assert await scenario.read(by_resource.json["access_token"]) == SECRET_VALUE
@@ -103,7 +103,7 @@ def test_scenario_22_an_excepted_pod_gets_tokens_of_the_nodes_identities_directl
     scenario: Scenario, loop: asyncio.Runner, namespace: str, flags: tuple[str, ...]
 ) -> None:
     scenario.enable(*flags)
-    scenario.place.apply(
+    scenario.apply(
         manifest(API, "AzurePodIdentityException", "e", namespace, spec={"podLabels": EXCEPTED}),
         manifest(
             "v1",
@@ -130,7 +130,7 @@ def test_scenario_23_an_init_container_has_a_token_before_the_pod_runs(
 ) -> None:
     scenario.enable()
     ask = f"curl -sf -H Metadata:true 'http://169.254.169.254{TOKEN}' > /kept/token"
-    scenario.place.apply(scenario.with_init("eager", ask))
+    scenario.apply(scenario.with_init("eager", ask))
     assert '"access_token":"' in loop.run(scenario.inside("eager", "cat /kept/token"))
     assert loop.run(scenario.ask(pod="eager")).status == 200
 
@@ -156,7 +156,7 @@ def test_scenario_26_an_sdk_that_obeys_retry_after_has_its_token_in_the_end(
     flags = ("--set-retry-after-header", "--retry-attempts-for-created=1")
     more = ("--retry-attempts-for-assigned=1", "--find-identity-retry-interval=1")
     scenario.enable("--operation-mode=standard", *flags, *more)
-    scenario.place.apply(pod("late", label="orders"))
+    scenario.apply(pod("late", label="orders"))
     refused = loop.run(scenario.ask(pod="late"))
     assert (refused.status, refused.headers["retry-after"]) == (503, "20")
 
@@ -165,7 +165,7 @@ def test_scenario_26_an_sdk_that_obeys_retry_after_has_its_token_in_the_end(
         asking = asyncio.create_task(scenario.inside("late", f"{sys.executable} -c '{SDK}'"))
         # Who reads a FIFO waits for who writes it: the SDK's first answer, then its second.
         assert await scenario.inside("late", "head -n1 /tmp/statuses") == "503\n"
-        await asyncio.to_thread(scenario.place.apply, scenario.record("late", "orders", "Assigned"))
+        await asyncio.to_thread(scenario.apply, scenario.record("late", "orders", "Assigned"))
         assert await scenario.inside("late", "head -n1 /tmp/statuses") == "200\n"
         return await asking
 

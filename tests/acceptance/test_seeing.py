@@ -10,7 +10,7 @@ from tests.docs.blocks import ROOT, blocks_of
 FIRST = """
 exec 3< <(exec kubectl get events --watch {selector} --output name)
 watching=$!
-read -r -t 30 -u 3 line
+read -r -t 300 -u 3 line
 kill $watching
 echo "$line"
 """

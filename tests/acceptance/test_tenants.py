@@ -106,7 +106,7 @@ def _named(name: str, **spec: Any) -> list[str]:
 def test_no_object_of_a_tenant_opens_what_is_not_his(tenants: TwoTenants, name: str) -> None:
     write, expected, words = TRIES[name]
     objects, query = write(tenants)
-    tenants.place.apply(*objects, pod(f"try-{name}", "tenant", name))
+    tenants.apply(*objects, pod(f"try-{name}", "tenant", name))
     tenants.loop.run(tenants.azure.clear_imds_requests())
     status, body = tenants.ask(f"try-{name}", **query)
     assert status == expected, body
@@ -124,7 +124,8 @@ def test_no_object_of_a_tenant_opens_what_is_not_his(tenants: TwoTenants, name: 
 def test_a_permission_of_one_service_account_is_none_of_another(tenants: TwoTenants) -> None:
     grant = ("podidentity", "grant", "--namespace", "tenant", "--service-account", "trusted")
     tenants.place.run(*grant, "--identity", tenants.kubelet.client_id)
-    tenants.place.apply(
+    tenants.place.until_granted("tenant", tenants.kubelet.client_id, account="trusted")
+    tenants.apply(
         manifest("v1", "ServiceAccount", "trusted", "tenant"),
         *_named("shared", clientID=tenants.kubelet.client_id),
         pod("trusted", "tenant", "shared", "trusted"),
@@ -158,7 +159,7 @@ def test_a_forged_record_of_the_controller_opens_nothing(tenants: TwoTenants) ->
     labels = {"labels": {"nodename": tenants.place.plan.nodes[0].name}}
     # What the record is a copy of names the tenant's own identity, then his neighbour's.
     for client_id, expected in ((tenants.mine.client_id, 200), (tenants.orders.client_id, 403)):
-        tenants.place.apply(
+        tenants.apply(
             *_named("forged", clientID=client_id),
             manifest(
                 *(API, "AzureAssignedIdentity", "forged", "tenant"),

@@ -31,7 +31,7 @@ UP = 'export PATH="$PWD/.venv/bin:$PATH"\npodidentity sandbox up\npodidentity sa
 DOWN = "podidentity sandbox down\n"
 # Runs the kubectl of a version, and notes that it did.
 KUBECTL = '#!/bin/sh\necho "$1" >>"{notes}"\nexec "{real}" "$@"\n'
-SECONDS = 500
+SECONDS = 850
 """Of the two together; one alone has a minute or less where the machine is not busy."""
 
 pytestmark = pytest.mark.timeout(SECONDS + 50)

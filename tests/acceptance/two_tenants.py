@@ -15,7 +15,7 @@ from tests.jwts import claims
 
 API = "aadpodidentity.k8s.io/v1"
 URL = "http://169.254.169.254/metadata/identity/oauth2/token?api-version=2018-02-01&resource={}"
-ASK = "curl -s -m 15 -w '\\n%{{http_code}}' -H Metadata:true '{url}'"
+ASK = "curl -s -m 60 -w '\\n%{{http_code}}' -H Metadata:true '{url}'"
 VAULT = "https://vault.azure.net"
 MINE = "mine"
 
@@ -39,6 +39,9 @@ class TwoTenants:
     orders: Identity = field(init=False)
     mine: Identity = field(init=False)
     kubelet: Identity = field(init=False)
+
+    def apply(self, *objects: str) -> None:
+        self.place.apply(*objects)
 
     def ask(self, pod: str, namespace: str = "tenant", **query: str) -> tuple[int, dict[str, Any]]:
         more = "".join(f"&{name}={value}" for name, value in query.items())
@@ -66,16 +69,14 @@ async def settle(tenants: TwoTenants) -> TwoTenants:
         Identity(id, each["clientId"], each["principalId"]) for id, each in blocks.items()
     ]
     spaces = [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": n}} for n in SPACES]
-    await asyncio.to_thread(tenants.place.apply, *map(json.dumps, spaces))
+    await asyncio.to_thread(tenants.apply, *map(json.dumps, spaces))
     for namespace, name, identity in (
         ("shop", "orders", tenants.orders),
         ("tenant", MINE, tenants.mine),
     ):
-        add = ("podidentity", "add", "--namespace", namespace, "--name", name)
-        await asyncio.to_thread(tenants.place.run, *add, "--identity-resource-id", identity.id)
-    await asyncio.to_thread(
-        tenants.place.apply, pod("web", "shop", "orders"), pod("own", "tenant", MINE)
-    )
+        which = ("--identity-resource-id", identity.id)
+        await asyncio.to_thread(tenants.place.add, namespace, name, *which)
+    await asyncio.to_thread(tenants.apply, pod("web", "shop", "orders"), pod("own", "tenant", MINE))
     return tenants
 
 

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from podidentity_sandbox.world.authority import Authority
 
-_Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 @dataclass
@@ -27,7 +27,7 @@ class Server:
 
 
 @asynccontextmanager
-async def listening(handler: _Handler, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
+async def listening(handler: Handler, tls: ssl.SSLContext | None = None) -> AsyncIterator[int]:
     """Serve while the block runs; yield the port."""
     tasks: set[asyncio.Task[None]] = set()
 
@@ -78,8 +78,11 @@ async def azure(folder: Path, *names: str) -> AsyncIterator[tuple[Server, Path]]
 
 
 @asynccontextmanager
-async def proxy(to: Server, answer: str = "200 Connection established") -> AsyncIterator[Server]:
-    """Be a proxy that answers each CONNECT so; "" for never."""
+async def proxy(
+    to: Server, answer: str = "200 Connection established", first: Sequence[Handler] = ()
+) -> AsyncIterator[Server]:
+    """Be a proxy that answers each CONNECT so; "" for never. The first ones have these turns."""
+    turns = list(first)
     found = Server()
 
     async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -89,6 +92,9 @@ async def proxy(to: Server, answer: str = "200 Connection established") -> Async
         writer.close()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if turns:
+            await turns.pop(0)(reader, writer)
+            return
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         found.heads.append(head)
         if not answer:

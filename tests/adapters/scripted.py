@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -131,6 +133,14 @@ async def hangs(conversation: Conversation) -> None:
     """Say nothing, for ever."""
     del conversation
     await asyncio.Event().wait()
+
+
+async def resets(conversation: Conversation) -> None:
+    """Break the connection off without an orderly end (RST), as a load balancer does."""
+    once = struct.pack("ii", 1, 0)
+    sock = conversation.writer.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, once)
+    conversation.cut()
 
 
 async def cuts(conversation: Conversation) -> None:

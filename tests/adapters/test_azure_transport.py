@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import gc
 import logging
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -20,7 +22,7 @@ from podidentity.core.errors import TokenSourceDown
 from podidentity.core.hosts import Host
 from podidentity.wire.arm import ArmError
 from podidentity.wire.proxies import parse_proxies
-from tests.adapters.proxying import Server, azure, proxy
+from tests.adapters.proxying import Handler, Server, azure, listening, proxy
 from tests.fakes import FakeClock
 
 ENTRA, MANAGER = "login.microsoftonline.com", "management.azure.com"
@@ -30,6 +32,11 @@ HOST = Host.parse(
     "Microsoft.Compute/virtualMachineScaleSets/pool"
 )
 FORM = b"client_secret=s3cret"
+
+
+ESTABLISHED = b"HTTP/1.1 200 Connection established\r\n\r\n"
+PATIENT = 60.0
+"""Seconds that only a failing run waits."""
 
 
 class Login:
@@ -151,10 +158,11 @@ async def test_a_proxy_that_says_nothing_costs_no_more_than_the_time_of_an_answe
     async with (
         proxy(Server(), "") as by,
         way(monkeypatch, None, f"http://127.0.0.1:{by.port}") as transport,
-        httpx2.AsyncClient(transport=transport, timeout=httpx2.Timeout(60, read=0.2)) as client,
+        httpx2.AsyncClient(transport=transport, timeout=httpx2.Timeout(60, connect=0.2)) as client,
     ):
         assert "did not answer within 0.2 s" in await refused(transport, seconds=0.2)
-        with pytest.raises(httpx2.ReadTimeout, match=f"by the proxy 127.0.0.1:{by.port}"):
+        late = f"the proxy 127.0.0.1:{by.port} of HTTPS_PROXY cannot be reached: no answer in time"
+        with pytest.raises(httpx2.ConnectTimeout, match=late):
             await client.get(TOKEN)
 
 
@@ -192,3 +200,91 @@ async def test_a_file_of_authorities_that_cannot_be_read_is_told_and_nothing_is_
         said = await refused(transport)
     assert "the certificates that it may have cannot be read" in said
     assert "SSL_CERT_FILE" in said
+
+
+@pytest.fixture
+def uncollected() -> Iterator[None]:
+    """Nothing is closed by the collector of garbage."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
+async def cuts(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Be a proxy that reaches the name, and loses it at once."""
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(ESTABLISHED)
+
+
+async def babbles(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Be a proxy behind which nobody speaks TLS."""
+    await cuts(reader, writer)
+    await reader.readexactly(5)  # the head of a record of TLS
+    writer.write(b"SSH-2.0-OpenSSH_9.2p1\r\n")
+    await reader.read()
+
+
+async def hangs(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Be a proxy behind which nobody speaks."""
+    await cuts(reader, writer)
+    await reader.read()
+
+
+@pytest.mark.usefixtures("uncollected")
+@pytest.mark.parametrize("serve", [cuts, babbles, hangs])
+async def test_however_tls_fails_behind_a_proxy_later_requests_have_their_place(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, serve: Handler
+) -> None:
+    """Else a proxy that was ill for a while had the agent ask nobody until it started anew."""
+    ended = asyncio.Queue[None]()
+
+    async def fails(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await serve(reader, writer)
+        ended.put_nowait(None)
+
+    async with (
+        azure(tmp_path, ENTRA) as (server, trusted),
+        proxy(server, first=[fails, fails]) as by,
+    ):
+        monkeypatch.setenv("SSL_CERT_FILE", str(trusted))
+        proxies = parse_proxies({"HTTPS_PROXY": f"http://127.0.0.1:{by.port}"})
+        transport = AzureTransport(proxies, connections=1)
+        connect = 0.1 if serve is hangs else PATIENT
+        soon, limits = (
+            httpx2.Timeout(PATIENT, connect=each, pool=0) for each in (connect, PATIENT)
+        )
+        async with httpx2.AsyncClient(transport=transport, timeout=limits) as client:
+            for _ in range(2):
+                with pytest.raises((httpx2.ConnectError, httpx2.ConnectTimeout)) as caught:
+                    await client.get(TOKEN, timeout=soon)
+                assert f"the proxy 127.0.0.1:{by.port} of HTTPS_PROXY" in str(caught.value)
+                async with asyncio.timeout(PATIENT):
+                    await ended.get()  # the connection is closed
+            assert (await client.get(TOKEN)).status_code == 200
+
+
+@pytest.mark.usefixtures("uncollected")
+@pytest.mark.parametrize("by_proxy", [False, True], ids=["directly", "by a proxy"])
+async def test_a_request_that_is_given_up_while_tls_is_agreed_on_leaves_nothing_open(
+    by_proxy: bool,
+) -> None:
+    greeted, closed = asyncio.Event(), asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if by_proxy:
+            await cuts(reader, writer)
+        await reader.readexactly(5)  # the head of a record of TLS
+        greeted.set()
+        await reader.read()
+        closed.set()
+
+    async with listening(serve) as port, asyncio.timeout(PATIENT):
+        here = f"http://127.0.0.1:{port}" if by_proxy else ""
+        transport = AzureTransport(parse_proxies({"HTTPS_PROXY": here}), connections=1)
+        async with httpx2.AsyncClient(transport=transport, timeout=PATIENT) as client:
+            url = TOKEN if by_proxy else f"https://127.0.0.1:{port}/"
+            asking = asyncio.create_task(client.get(url))
+            await greeted.wait()
+            asking.cancel()
+            await asyncio.wait([asking])
+            await closed.wait()

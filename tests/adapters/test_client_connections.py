@@ -428,6 +428,48 @@ async def test_no_more_is_read_while_nobody_takes_what_has_come() -> None:
         assert wire.reading
 
 
+async def test_an_answer_that_nobody_took_whole_leaves_no_deaf_connection() -> None:
+    async with asked() as (connection, wire):
+        connection.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 300000\r\n\r\n")
+        connection.data_received(b"x" * 300_000)
+        assert connection.done
+        assert connection.reset()
+        assert wire.reading
+
+
+_LINE = b"x: " + b"y" * 60_000 + b"\r\n"
+
+
+@pytest.mark.parametrize(
+    ("begun", "more"),
+    [
+        pytest.param(_HEAD, _LINE, id="headers"),
+        pytest.param(_HEAD + b"x: ", b"y" * 60_000, id="a header"),
+        pytest.param(b"", _HEAD.replace(b"200", b"103") + _LINE + b"\r\n", id="answers before it"),
+        pytest.param(_CHUNKED + b"2\r\nok\r\n0\r\n", _LINE, id="trailers"),
+        pytest.param(_CHUNKED + b"2;x=", b"y" * 60_000, id="a chunk's extension"),
+    ],
+)
+async def test_what_is_no_body_does_not_come_without_end(begun: bytes, more: bytes) -> None:
+    async with asked() as (connection, wire):
+        connection.data_received(begun)
+        for _ in range(10):
+            if not wire.closing:
+                connection.data_received(more)
+        assert wire.closing
+        with pytest.raises(httpx2.RemoteProtocolError):
+            await connection.news(None)
+
+
+async def test_chunks_may_come_without_end() -> None:
+    async with asked() as (connection, wire):
+        connection.data_received(_CHUNKED)
+        for _ in range(100):
+            connection.data_received(b"1\r\nx\r\n" * 10_000)
+            assert len(b"".join(connection.take())) == 10_000
+        assert not wire.closing
+
+
 async def test_what_came_before_a_connection_broke_is_there_and_then_the_error() -> None:
     async with asked() as (connection, _):
         connection.data_received(

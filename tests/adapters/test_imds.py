@@ -26,7 +26,16 @@ from podidentity.adapters.imds import (
 from podidentity.core.errors import TokenRefused, TokenSourceDown, TokenThrottled
 from podidentity.core.rate_limits import Flow
 from podidentity.core.resources import AccessToken, ClientId, Grant, ObjectId, ObjectRef, ResourceId
-from tests.adapters.scripted import Conversation, Script, Turn, answers, cuts, hangs, scripted
+from tests.adapters.scripted import (
+    Conversation,
+    Script,
+    Turn,
+    answers,
+    cuts,
+    hangs,
+    resets,
+    scripted,
+)
 from tests.fakes import (
     CLIENT,
     NOW,
@@ -205,8 +214,9 @@ async def test_what_decides_which_token_it_is_differs_wherever_the_answer_may_di
         assert imds.credential(grant(renamed)) == await imds.ready(grant())
 
 
-async def test_a_kept_connection_that_imds_closes_costs_no_request() -> None:
-    async with asked(answers(TOKEN), cuts, answers(TOKEN)) as (imds, server):
+@pytest.mark.parametrize("ends", [cuts, resets])
+async def test_a_kept_connection_that_imds_closes_costs_no_request(ends: Turn) -> None:
+    async with asked(answers(TOKEN), ends, answers(TOKEN)) as (imds, server):
         await imds.issue(grant(), VAULT)
         await imds.issue(grant(), VAULT)
     assert len(server.asked) == 3

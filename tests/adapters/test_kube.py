@@ -115,7 +115,7 @@ async def test_a_watch_yields_events_however_they_are_cut(tmp_path: Path) -> Non
 
 
 async def collect(kube: Kube, version: str, seconds: float = 300) -> list[Event]:
-    watch = kube.watch("/a", resource_version=version, seconds=seconds)
+    watch = kube.watch("/api/v1/pods", resource_version=version, seconds=seconds)
     async with aclosing(watch):
         return [event async for event in watch]
 
@@ -144,21 +144,29 @@ async def test_an_error_event_is_an_error(tmp_path: Path) -> None:
         with pytest.raises(KubeError) as caught:
             await collect(kube, "5")
     assert caught.value.gone
+    assert caught.value.message == "The API server refused to watch pods (410 Expired): too old"
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 410, 500])
-async def test_a_refusal_keeps_status_reason_and_message(tmp_path: Path, status: int) -> None:
+async def test_a_refusal_keeps_status_reason_and_message_and_says_what_was_asked_for(
+    tmp_path: Path, status: int
+) -> None:
     body = {"kind": "Status", "code": status, "reason": "Because", "message": "so"}
     async with (
         scripted(answers(body, status)) as server,
         connected(tmp_path, server.url) as kube,
     ):
-        with pytest.raises(KubeError) as caught:
-            await kube.get("/a")
-        with pytest.raises(KubeError):
-            await collect(kube, "5")
-    assert (caught.value.status, caught.value.reason) == (status, "Because")
-    assert "so" in str(caught.value)
+        for asked, words in (
+            (kube.get("/api/v1/nodes/n"), "get nodes n"),
+            (kube.delete("/api/v1/nodes/n"), "delete nodes n"),
+            (kube.passed_on("/api/v1/namespaces/a/pods/p/proxy/x"), "get pods/proxy p"),
+            (collect(kube, "5"), "watch pods"),
+        ):
+            with pytest.raises(KubeError) as caught:
+                await asked
+            assert (caught.value.status, caught.value.reason) == (status, "Because")
+            assert str(caught.value).startswith(f"The API server refused to {words}")
+            assert str(caught.value).endswith(": so")
 
 
 @pytest.mark.parametrize(
@@ -418,6 +426,27 @@ async def test_a_change_is_not_asked_for_again_where_it_may_have_been_made(turn:
         with pytest.raises(KubeError):
             await kube.create("/a", {})
     assert (len(server.asked), slept) == (1, [])
+
+
+@pytest.mark.parametrize("turn", [cuts, answers(b"{}", 500)], ids=["cut", "500"])
+async def test_a_question_that_changes_nothing_is_asked_again_by_an_agent_too(turn: Turn) -> None:
+    async with (
+        scripted(turn, answers(b"{}")) as server,
+        sleepless(server.url) as (kube, _),
+    ):
+        assert await kube.ask("/a", {}) == b"{}"
+    assert [each.method for each in server.asked] == ["POST", "POST"]
+
+
+@pytest.mark.parametrize(("reads", "asked"), [(1, 2), (3, 3)])
+async def test_a_question_that_gets_no_answer_is_given_up(reads: int, asked: int) -> None:
+    async with (
+        scripted(answers(b"{}", 500)) as server,
+        sleepless(server.url, reads) as (kube, _),
+    ):
+        with pytest.raises(KubeError):
+            await kube.ask("/a", {})
+    assert len(server.asked) == asked
 
 
 @pytest.mark.parametrize("reads", [1, 3])

@@ -35,6 +35,7 @@ class Reviews(FakeKubeApi):
     def __init__(self) -> None:
         self.asked: list[tuple[str, Mapping[str, Any]]] = []
         self.allowed = {"prometheus"}
+        self.audiences = ["https://kubernetes.default.svc"]
         self.failure: KubeError | None = None
         self.open = asyncio.Event()
         self.open.set()
@@ -49,6 +50,7 @@ class Reviews(FakeKubeApi):
             user = {"username": name, "uid": "u", "groups": ["g"], "extra": {"k": ["v"]}}
             known = name in {"prometheus", "stranger"}
             status = {"authenticated": known, "user": user if known else {}}
+            status["audiences"] = self.audiences
         else:
             status = {"allowed": body["spec"]["user"] in self.allowed}
         return json.dumps({"status": status}).encode()
@@ -213,3 +215,23 @@ async def test_invented_tokens_fill_no_memory_and_drive_no_permission_out(world:
 async def test_no_token_is_in_memory_after_its_question(world: World) -> None:
     await world.access()
     assert b"prometheus" not in repr(vars(world.permissions)).encode()
+
+
+async def test_with_an_audience_a_token_for_the_api_server_or_another_is_unknown(
+    world: World,
+) -> None:
+    only = PathPermissions(world.server, world.clock, path="/debug", audience="for-us")
+    assert await only.access(PROMETHEUS, SCRAPER) is Access.UNKNOWN_TOKEN
+    assert [spec.get("audiences") for _, spec in world.server.asked] == [["for-us"]]
+    world.server.audiences = ["for-us"]
+    world.clock.advance(DENIED)
+    assert await only.access(PROMETHEUS, SCRAPER) is Access.ALLOWED
+    assert world.server.asked[-1][1]["nonResourceAttributes"] == {"path": "/debug", "verb": "get"}
+
+
+async def test_a_permission_that_outlives_nothing_ends_with_the_api_server(world: World) -> None:
+    only = PathPermissions(world.server, world.clock, path="/debug", outlives=0)
+    assert await only.access(PROMETHEUS, SCRAPER) is Access.ALLOWED
+    world.server.failure = KubeError("away")
+    world.clock.advance(ALLOWED)
+    assert await only.access(PROMETHEUS, SCRAPER) is Access.UNDECIDED

@@ -37,9 +37,9 @@ class Server(FakeKubeApi):
         self.open = asyncio.Event()
         self.open.set()
 
-    async def create(self, path: str, body: Mapping[str, Any]) -> bytes:
+    async def ask(self, path: str, question: Mapping[str, Any]) -> bytes:
         assert path == "/apis/authorization.k8s.io/v1/subjectaccessreviews"
-        self.asked.append(body["spec"])
+        self.asked.append(question["spec"])
         await self.open.wait()
         if isinstance(self.says, Exception):
             raise self.says

@@ -121,3 +121,20 @@ def test_no_tracked_file_names_a_package_index_or_a_home_folder() -> None:
     )
     texts = (p for p in tracked() if p.suffix not in {".png", ".svg", ".gz"})
     assert [shown(path) for path in texts if forbidden.search(path.read_text())] == []
+
+
+def unbounded_powers(path: Path) -> Iterator[str]:
+    """Yield the powers of two whose exponent may be any number."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        match node:
+            case ast.BinOp(left=ast.Constant(value=2), op=ast.Pow(), right=exponent):
+                match exponent:
+                    case ast.Constant() | ast.Call(func=ast.Name(id="min")):
+                        pass
+                    case _:
+                        yield f"{shown(path)}:{node.lineno}"
+
+
+def test_a_pause_that_doubles_ends_nobody_after_a_thousand_failures() -> None:
+    """2.0 ** 1024 is an error, and no number: the exponent needs a bound of its own."""
+    assert list(chain.from_iterable(map(unbounded_powers, SOURCES))) == []

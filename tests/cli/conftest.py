@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from podidentity.adapters.kube import Kube
 from podidentity.cli import main
 from podidentity.manifests import aks_exceptions, crds
+from podidentity.wire.kube import KubeError
 from podidentity_sandbox.weather import CALM, Weather
 from tests.cli.azure import Identity, made_identity, weather_of
 from tests.cli.world import CUSTOM, World, running
@@ -150,3 +152,27 @@ def orders(world: World, sky: Callable[[Weather], None]) -> Identity:
     found = made_identity(world)
     found.weather()
     return found
+
+
+def one_object_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each command delete one object, and refuse it the next: so each ends half-way."""
+    real = Kube.delete
+    had_theirs: list[Kube] = []
+
+    async def delete(kube: Kube, path: str, **only: str) -> bytes:
+        if kube in had_theirs:
+            raise KubeError("refused", status=500 if len(had_theirs) % 2 else 403)
+        answer = await real(kube, path, **only)
+        had_theirs.append(kube)
+        return answer
+
+    monkeypatch.setattr(Kube, "delete", delete)
+
+
+def runs_refused(podidentity: Callable[..., Ran], *line: str) -> int:
+    """Run a command again until it is not refused; return how often it was."""
+    refusals = 0
+    while (ran := podidentity(*line)).code:
+        assert "refused" in ran.err, ran.err
+        refusals += 1
+    return refusals

@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from podidentity.cli.needed_rights import COMMANDS, AzureScope
+from podidentity.cli.needed_rights import COMMANDS
+from podidentity.cli.parts import AzureScope
 from podidentity.core.hosts import Host
 from podidentity.core.ledger import Ledger, LedgerEntry
 from podidentity.manifests import mic

@@ -15,6 +15,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from podidentity.cli.agent_choices import Choices
 from podidentity.cli.checks import bundle
 from podidentity.cli.checks.reading import ReadOnce
 from podidentity.cli.checks.redaction import GONE, redacted, redacted_object
@@ -108,7 +109,12 @@ def planted(kind: str, name: str) -> dict[str, Any]:
                 "kubectl.kubernetes.io/last-applied-configuration": '{"x":"copied-1"}',
             },
         },
-        "spec": {"containers": containers, "free": EVERYTHING, "template": {}},
+        "spec": {
+            "containers": containers,
+            "nodeName": "node-7",
+            "free": EVERYTHING,
+            "template": {},
+        },
         "status": {"conditions": [{"type": "Ready", "status": "False", "message": EVERYTHING}]},
         "message": EVERYTHING,
         "data": {"x": "data-1"},
@@ -120,6 +126,10 @@ class Planted:
 
     def __init__(self, refused: str = "") -> None:
         self.asked: list[str] = []
+        self.given: list[Any] = []
+        """What it was asked for tokens."""
+        self.shown: dict[str, str] = {}
+        """The tokens that were passed on to pods, by path."""
         self._refused = refused
 
     def answer(self, request: httpx2.Request) -> httpx2.Response:
@@ -128,22 +138,29 @@ class Planted:
         if self._refused and self._refused in path:
             status = {"kind": "Status", "reason": "Forbidden", "message": f"{path}: {EVERYTHING}"}
             return httpx2.Response(403, json={**status, "code": 403})
-        if path.endswith(("/log", "/readyz")):
+        if path.endswith("/token"):
+            self.given.append((path, json.loads(request.content)["spec"]))
+            status = {"token": JWT, "expirationTimestamp": "2030-01-01T00:00:00Z"}
+            return httpx2.Response(201, json={"status": status})
+        if token := request.headers.get("podidentity-authorization"):
+            self.shown[path] = token
+        if path.endswith(("/log", "/readyz", "/debug")):
             return httpx2.Response(200, text=f"{HARMLESS}\n{EVERYTHING}\n")
         name = path.rpartition("/")[2]
         if name.count("."):
             return httpx2.Response(200, json=planted("CustomResourceDefinition", name))
-        items = [planted("Any", f"{name}-0")]
+        of_mic = name == "pods" and "component%3Dmic" in str(request.url)
+        items = [] if of_mic else [planted("Any", f"{name}-0")]
         return httpx2.Response(200, json={"kind": "List", "metadata": {}, "items": items})
 
-    def contents(self) -> bundle.Contents:
+    def contents(self, secure_port: int = 9447) -> bundle.Contents:
         async def collected() -> bundle.Contents:
             client = httpx2.AsyncClient(
                 base_url="https://api", transport=httpx2.MockTransport(self.answer)
             )
             kube = ReadOnce(client)
             try:
-                return await bundle.collect(kube, "kube-system", 8085)
+                return await bundle.collect(kube, Choices(secure_port=secure_port))
             finally:
                 await kube.close()
 
@@ -161,7 +178,9 @@ def files(archive: bytes) -> Mapping[str, str]:
 SECRETS = [*(secret for _, secret in PLANTED.values()), "env-1", "copied-1", "data-1"]
 
 
-@pytest.mark.parametrize("refused", ["", "/log", "/pods", "azureidentities", "/readyz"])
+@pytest.mark.parametrize(
+    "refused", ["", "/log", "/pods", "azureidentities", "/readyz", "/token", "/debug"]
+)
 def test_no_secret_that_is_planted_in_any_answer_is_in_the_archive(refused: str) -> None:
     server = Planted(refused)
     found = files(bundle.packed(server.contents()))
@@ -175,7 +194,7 @@ def test_no_secret_that_is_planted_in_any_answer_is_in_the_archive(refused: str)
             *("objects/nodes.json", "objects/events.json", "objects/pods.json"),
             *("objects/daemonsets.json", "objects/deployments.json", "missing.txt"),
             *("objects/customresourcedefinitions.json",),
-            *("logs/pods-0-serve.log", "pages/pods-0-readyz.json"),
+            *("logs/pods-0-serve.log", "pages/pods-0-readyz.json", "pages/pods-0-debug.json"),
         } == set(found)
         assert HARMLESS in found["logs/pods-0-serve.log"]
         assert found["missing.txt"] == ""
@@ -190,6 +209,7 @@ class WithMic(Planted):
         if "component%3Dmic" not in str(request.url) or not request.url.path.endswith("/pods"):
             return super().answer(request)
         pod = planted("Pod", "mic-0")
+        pod["metadata"]["labels"] = {**LABELS, "app.kubernetes.io/component": "mic"}
         probe = {"httpGet": {"path": "/readyz", "port": 8080}}
         pod["spec"]["containers"][0]["readinessProbe"] = probe
         return httpx2.Response(200, json={"kind": "List", "metadata": {}, "items": [pod]})
@@ -202,6 +222,64 @@ def test_the_page_of_mic_is_asked_for_at_its_own_port_and_without_secrets_too() 
     pods = "/api/v1/namespaces/kube-system/pods"
     asked = {each for each in server.asked if each.endswith("/proxy/readyz")}
     assert asked == {f"{pods}/pods-0:8085/proxy/readyz", f"{pods}/mic-0:8080/proxy/readyz"}
+    assert list(server.shown) == [f"{pods}/https:pods-0:9447/proxy/debug"], "of NMI alone"
+
+
+def test_what_nmi_knows_is_asked_for_with_a_token_for_that_node_and_nothing_else() -> None:
+    server = Planted()
+    server.contents()
+    account = "/api/v1/namespaces/kube-system/serviceaccounts/podidentity-debug-reader/token"
+    asked = {"audiences": ["podidentity-nmi/debug/node-7"], "expirationSeconds": 600}
+    assert server.given == [(account, asked)]
+    path = "/api/v1/namespaces/kube-system/pods/https:pods-0:9447/proxy/debug"
+    assert server.shown == {path: f"Bearer {JWT}"}
+
+
+class Forged(Planted):
+    """One behind which somebody else answers at NMI's port."""
+
+    def __init__(self, answer: httpx2.Response) -> None:
+        super().__init__()
+        self._forged = answer
+
+    def answer(self, request: httpx2.Request) -> httpx2.Response:
+        found = super().answer(request)
+        return self._forged if request.url.path.endswith("/debug") else found
+
+
+@pytest.mark.parametrize(
+    ("answer", "why"),
+    [
+        (httpx2.Response(401), "NMI does not take the token that the API server made for it"),
+        (httpx2.Response(403), "may not get /debug: run podidentity enable"),
+        (httpx2.Response(404), "is of a version without /debug there: run podidentity enable"),
+        (httpx2.Response(429), "NMI was asked with too many tokens; try again in a moment"),
+        (httpx2.Response(503), "NMI cannot ask the API server whose the token is"),
+        (httpx2.Response(302), "NMI answered 302"),
+        (httpx2.Response(200, content=b"x" * (33 << 20)), "It sent more than 32 MiB."),
+        (
+            httpx2.Response(
+                500, json={"kind": "Status", "message": f"\x1b[2J\nBearer {JWT}", "code": 500}
+            ),
+            "?[2J?Bearer [redacted]",
+        ),
+    ],
+    ids=["401", "403", "404", "429", "503", "302", "endless", "what a terminal obeys"],
+)
+def test_what_nmi_does_not_say_is_named_as_missing(answer: httpx2.Response, why: str) -> None:
+    contents = Forged(answer).contents()
+    assert "pages/pods-0-debug.json" not in contents.files
+    (missing,) = contents.missing
+    assert missing.startswith("pages/pods-0-debug.json: ")
+    assert missing.endswith(why)
+
+
+def test_an_nmi_without_a_port_for_it_is_asked_nothing() -> None:
+    server = Planted()
+    contents = server.contents(secure_port=0)
+    assert server.given == []
+    (missing,) = contents.missing
+    assert missing.endswith("it has no --metrics-secure-port")
 
 
 def test_the_same_contents_are_the_same_archive() -> None:

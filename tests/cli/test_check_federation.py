@@ -58,6 +58,11 @@ def answered(document: Any = DOCUMENT, keys: Any = KEYS, status: int = 200) -> P
     )
 
 
+def nested(depth: int) -> PublishedIssuer:
+    where = "/cluster/.well-known/openid-configuration"
+    return published({where: httpx2.Response(200, content=b"[" * depth)})
+
+
 def test_an_issuer_that_publishes_its_keys_is_well() -> None:
     found = answered()
     assert found == PublishedIssuer(issuer=ISSUER, keys=1)
@@ -75,8 +80,13 @@ def test_an_issuer_that_publishes_its_keys_is_well() -> None:
         (lambda: answered(keys={"keys": []}), "IssuerUnreadable", "it publishes no keys"),
         (lambda: answered({**DOCUMENT, "x": "y" * LIMIT}), "IssuerUnreadable", "is larger than"),
         (lambda: answered({**DOCUMENT, "issuer": ISSUER[:-1]}), "IssuerDiffers", "cluster'"),
+        (lambda: nested(100_000), "IssuerUnreadable", "is no JSON"),
+        (lambda: answered({"jwks_uri": "https://[::x/"}), "IssuerUnreadable", "is no URL"),
     ],
-    ids=["silent", "http", "403", "no object", "no keys' place", "no keys", "too large", "slash"],
+    ids=[
+        *("silent", "http", "403", "no object", "no keys' place", "no keys", "too large", "slash"),
+        *("nested without end", "keys at no URL"),
+    ],
 )
 def test_an_issuer_that_entra_cannot_read_is_found_with_the_reason(
     found: Any, reason: str, text: str
@@ -200,3 +210,13 @@ def test_an_identity_that_the_machine_of_its_pods_lacks_is_found_once() -> None:
         "is not attached to scale set pool, on which it is wanted by shop/a, shop/b" in found.what
     )
     assert list(unattached(SET, wanted_there, has)) == []
+
+
+def test_what_an_issuer_names_writes_nothing_to_the_terminal() -> None:
+    where = "/cluster/.well-known/openid-configuration"
+    odd = {"jwks_uri": "https://issuer.example/keys?\x9b2J\u202e"}
+    found = published(
+        {where: httpx2.Response(200, json=odd), "/keys": httpx2.Response(404, json={})}
+    )
+    assert "answers 404" in found.problem
+    assert found.problem.isprintable()

@@ -9,8 +9,9 @@ from typing import Any
 import click
 import pytest
 
+from podidentity.cli.checks.check import Check, Outcome
 from podidentity.cli.checks.findings import PAGE, REASONS, CheckReason, Finding, Severity, not_read
-from podidentity.cli.checks.groups import GROUPS, Check, Outcome
+from podidentity.cli.checks.groups import GROUPS
 from podidentity.cli.checks.printing import COLUMNS, lines, plain, shown, summary
 from podidentity.core.resources import ObjectRef
 from tests.cli.conftest import Ran

@@ -57,6 +57,16 @@ def test_in_real_weather_a_command_ends_when_the_machines_have_the_identity(
     assert attached(world) == before
 
 
+def test_who_may_do_what_is_asked_again_where_the_api_server_fails_once(
+    podidentity: Run, sky: Callable[[Weather], None]
+) -> None:
+    """`check` asks a hundred such questions: in a storm it never came to an end."""
+    before = podidentity("check", "--pre", "-o", "json")
+    failing = "{effect: 500, first: 1, kind: '* create selfsubjectaccessreviews*'}"
+    sky(changed(CALM, [f"apiserver=[{failing}]"]))
+    assert podidentity("check", "--pre", "-o", "json") == before
+
+
 def test_a_storm_is_weathered_or_named_and_leaves_nothing_half_done(
     world: World, podidentity: Run, sky: Callable[[Weather], None]
 ) -> None:

@@ -8,10 +8,8 @@ import click
 import pytest
 
 from podidentity import manifests
-from podidentity.cli.enable import enable
+from podidentity.cli.commands.enable import EVERYTHING, FORGETTABLE, enable
 from podidentity.cli.kept_options import (
-    EVERYTHING,
-    FORGETTABLE,
     RECORD,
     Told,
     kept_of,

@@ -16,7 +16,7 @@ from podidentity.core.ledger import Ledger, LedgerEntry
 from podidentity.wire.ledgers import ledger_name, render_ledger
 from podidentity.wire.manifests import FINALIZER
 from tests.cli.azure import Identity
-from tests.cli.conftest import CRDS, PODS, Ran, end_nmi
+from tests.cli.conftest import CRDS, PODS, Ran, end_nmi, one_object_at_a_time, runs_refused
 from tests.cli.test_enable import running, until
 from tests.cli.test_needed_rights import path_of
 from tests.cli.world import CUSTOM, World
@@ -57,7 +57,7 @@ def disabled(world: World, *flags: str) -> str:
         end_nmi(world)
         assert process.stdout is not None
         said.append(process.stdout.read())
-        assert process.wait(timeout=10) == 0
+        assert process.wait(timeout=60) == 0
         return "\n".join(said)
 
 
@@ -172,7 +172,7 @@ def test_a_purge_takes_everything_though_old_records_have_a_finalizer(
     written(ledgers, orders)
     with_purge = disabled(ledgers, "--purge", "--yes")
     assert "azureassignedidentities.aadpodidentity.k8s.io deleted" in with_purge
-    ends = time.monotonic() + 30
+    ends = time.monotonic() + 60
     while any(ledgers.get(f"{CRDS}/{each['metadata']['name']}") for each in manifests.crds()):
         assert time.monotonic() < ends
         time.sleep(0.01)
@@ -192,7 +192,7 @@ def test_with_nmis_own_namespace_goes_nmi_and_disable_takes_the_rest(
 ) -> None:
     assert podidentity("enable", "--no-wait", "--namespace", OWN, "--mic").code == 0
     world.send("DELETE", f"/api/v1/namespaces/{OWN}")
-    ends = time.monotonic() + 30
+    ends = time.monotonic() + 60
     while world.get(f"/api/v1/namespaces/{OWN}") is not None:
         assert time.monotonic() < ends, "the namespace does not go"
         end_nmi(world, f"/api/v1/namespaces/{OWN}/pods")
@@ -220,9 +220,46 @@ def test_deleted_without_any_order_nothing_is_left_and_nothing_hangs(
     for each in objects:
         answer = world.api.delete(named(each))
         assert answer.status_code in {200, 202, 404}, answer.text
-    ends = time.monotonic() + 30
+    ends = time.monotonic() + 60
     while any(world.get(named(each)) for each in objects):
         assert time.monotonic() < ends
         end_nmi(world)
         time.sleep(0.01)
+    assert of_ours(world) == set()
+
+
+TAKEN_BACK = {
+    "MIC": (manifests.mic(managed_identity=True), "--no-mic"),
+    "MIC without its Deployment": (manifests.mic(managed_identity=True)[:-1], "--grants"),
+    "the right to take a taint off": (manifests.startup_taint_rights(), "--forget=startup-taint"),
+    "admission policies": (manifests.admission_policies(), "--no-admission-policies"),
+}
+
+
+@pytest.mark.parametrize(("objects", "flag"), TAKEN_BACK.values(), ids=TAKEN_BACK)
+def test_wherever_enable_is_refused_while_it_takes_something_back_it_goes_on_when_run_again(
+    world: World,
+    podidentity: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    objects: list[dict[str, Any]],
+    flag: str,
+) -> None:
+    for each in objects:
+        world.send("POST", path_of(each), each)
+    one_object_at_a_time(monkeypatch)
+    assert runs_refused(podidentity, "enable", "--no-wait", flag) == len(objects) - 1
+    assert [named(each) for each in objects if world.get(named(each))] == []
+
+
+def test_wherever_disable_is_refused_it_goes_on_when_run_again(
+    world: World, podidentity: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    everything = ("--mic", "--node-tokens", "--startup-taint", "--namespace", OWN)
+    assert podidentity("enable", "--no-wait", *everything).code == 0
+    one_object_at_a_time(monkeypatch)
+    while podidentity("disable").code:
+        end_nmi(world, f"/api/v1/namespaces/{OWN}/pods")
+    place = f"/apis/apps/v1/namespaces/{OWN}/daemonsets"
+    assert world.get(place)["items"] == []
+    assert world.get(f"/api/v1/namespaces/{OWN}/serviceaccounts/{manifests.ACCOUNT}") is None
     assert of_ours(world) == set()

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from podidentity.adapters.cluster import Index
-from podidentity.cli.list import inventory
+from podidentity.cli.list import HEAD, WIDE_HEAD, Entry, inventory
+from podidentity.cli.output import table
 from podidentity.core.resources import BINDING_LABEL
 from tests.cli.azure import Identity
 from tests.cli.binding import Run, add
@@ -28,19 +29,16 @@ def test_list_shows_identities_with_who_may_use_them(
     ran = podidentity("list", "--namespace", ns)
     assert ran.code == 0
     lines = [line.split() for line in ran.out.splitlines()]
-    assert lines[0] == [
-        "NAMESPACE",
-        "NAME",
-        "CLIENT",
-        "ID",
-        "SELECTOR",
-        "PODS",
-        "PERMITTED",
-        "STATE",
+    assert lines[0] == ["NAMESPACE", "NAME", "SELECTOR", "PODS", "PERMITTED", "STATE"]
+    assert lines[1][:5] == [ns, "broken", "-", "0", "?"]
+    assert lines[2] == [ns, "free", "-", "0", "all", "no", "binding"]
+    assert lines[3] == [ns, "orders", "orders", "2", "all", "bound"]
+    wide = [
+        line.split() for line in podidentity("list", "-n", ns, "-o", "wide").out.splitlines()[:4]
     ]
-    assert lines[1][:6] == [ns, "broken", "-", "-", "0", "?"]
-    assert lines[2] == [ns, "free", orders.client_id, "-", "0", "all", "no", "binding"]
-    assert lines[3] == [ns, "orders", orders.client_id, "orders", "2", "all", "bound"]
+    assert wide[0] == [*lines[0][:-1], "CLIENT", "ID", "STATE"]
+    assert wide[1][:6] == [ns, "broken", "-", "0", "?", "-"]
+    assert wide[3] == [*lines[3][:-1], orders.client_id, "bound"]
     assert f"AzureIdentityBinding {ns}/empty cannot be used: spec.selector is empty." in ran.out
     assert f"AzureIdentityBinding {ns}/dangling names AzureIdentity 'no'" in ran.out
     data = json.loads(podidentity("list", "--namespace", ns, "-o", "json").out)
@@ -59,6 +57,23 @@ def test_list_shows_identities_with_who_may_use_them(
         "state": "bound",
     }
     assert len(data["problems"]) == 2
+
+
+def test_on_80_columns_a_line_holds_what_is_short_and_wide_all_of_it() -> None:
+    accounts = ("orders", "orders-canary", "reports")
+    entries = [
+        Entry(found=identity(name), selectors=selectors, pods=("p",) * 120, permitted=permitted)
+        for name, selectors, permitted in (
+            ("orders", ("orders",), accounts),
+            ("reports", accounts, ("*",)),
+            ("mail", (), None),
+            ("queue", ("queue",), ()),
+        )
+    ]
+    lines = table(HEAD, [each.row(wide=False) for each in entries], width=80).splitlines()
+    assert max(map(len, lines)) <= 80, lines
+    wide = table(WIDE_HEAD, [each.row(wide=True) for each in entries])
+    assert ",".join(accounts) in wide
 
 
 def test_an_empty_list_is_a_sentence(ns: str, podidentity: Run) -> None:

@@ -17,7 +17,7 @@ from podidentity.cli.local_redirect import backends, lines
 from podidentity.core.resources import ObjectRef, Pod
 from podidentity.wire.events import COMPONENT
 from tests.acceptance.planes.cilium import CRDS, Decision, decide
-from tests.cli.conftest import DAEMON_SET, PODS, Ran, nmi_pods
+from tests.cli.conftest import DAEMON_SET, PODS, Ran, nmi_pods, one_object_at_a_time, runs_refused
 from tests.cli.world import World
 
 Run = Callable[..., Ran]
@@ -213,6 +213,17 @@ def test_where_it_is_taken_back_all_of_it_goes_and_the_denial_first(
     assert gone == ["ciliumclusterwidenetworkpolicy", "ciliumlocalredirectpolicy", "daemonset"]
     assert [with_cilium.get(each) for each in (DENIAL, POLICY, REDIRECT)] == [None] * 3
     assert "--backend" not in json.dumps(with_cilium.get(DAEMON_SET)["spec"])
+
+
+def test_wherever_it_is_refused_to_take_it_back_the_next_run_goes_on(
+    with_cilium: World, podidentity: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = (REDIRECT, POLICY, DENIAL)
+    for path, manifest in zip(paths, manifests.local_redirect(), strict=True):
+        with_cilium.send("POST", path.rpartition("/")[0], manifest)
+    one_object_at_a_time(monkeypatch)
+    assert runs_refused(podidentity, "enable", "--no-wait") == len(paths) - 1
+    assert [with_cilium.get(each) for each in paths] == [None] * 3
 
 
 def test_a_policy_that_somebody_has_changed_is_made_anew(

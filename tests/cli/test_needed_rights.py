@@ -27,7 +27,8 @@ from podidentity import manifests
 from podidentity.cli import enable, main, path_check
 from podidentity.cli.azure_access import ATTACHED_TO
 from podidentity.cli.cluster_rights import Places, Right, Single, singles
-from podidentity.cli.needed_rights import COMMANDS, PARTS
+from podidentity.cli.needed_rights import COMMANDS
+from podidentity.cli.parts import NEEDING, PARTS
 from podidentity.core.federation import account_name
 from podidentity.core.hosts import Host
 from podidentity.core.ledger import Ledger, LedgerEntry
@@ -680,7 +681,7 @@ def with_version_0_1(scene: Scene) -> None:
 
 def not_ready(ran: Ran) -> bool:
     """Whether enable waited to its end, and could say why NMI is not ready."""
-    return "NMI is not ready on every node after 1 s." in ran.err and "right to" not in ran.err
+    return "NMI is not ready on every node after 3 s." in ran.err and "right to" not in ran.err
 
 
 # ---- Cilium leads requests to NMI
@@ -792,9 +793,9 @@ CASES += (
     ),
     Case(
         command="enable",
-        line=f"{ENABLE} --timeout 1s",
+        line=f"{ENABLE} --timeout 3s",
         prepare=with_a_definition_that_is_not_served,
-        whole=lambda ran: "The custom resources are not served after 1 s" in ran.err,
+        whole=lambda ran: "The custom resources are not served after 3 s" in ran.err,
         of="served",
         shows=lambda right: right.resource == DEFINITIONS and right.verb == "watch",
     ),
@@ -865,7 +866,7 @@ CASES += (
         with_admission_policies,
     ),
     of_part("enable", "version-0.1", ENABLE, with_version_0_1),
-    of_part("enable", "wait", "enable --timeout 1s", taken_out, whole=not_ready),
+    of_part("enable", "wait", "enable --timeout 3s", taken_out, whole=not_ready),
     Case(
         command="disable",
         line="disable",
@@ -874,9 +875,9 @@ CASES += (
     ),
     Case(
         command="disable",
-        line="disable --timeout 1s",
+        line="disable --timeout 3s",
         prepare=with_a_pod_that_stays,
-        whole=lambda ran: "Pods of NMI are still there after 1 s" in ran.err,
+        whole=lambda ran: "Pods of NMI are still there after 3 s" in ran.err,
         of="gone",
         shows=lambda right: right.verb == "watch",
     ),
@@ -920,11 +921,11 @@ CASES += (
     of_part("enable", "mic", f"{ENABLE} --mic", without_mic, times=2),
     Case(
         command="enable",
-        line="enable --mic --timeout 1s",
+        line="enable --mic --timeout 3s",
         parts=("mic", "wait-for-mic"),
         only=("wait-for-mic",),
         prepare=without_mic,
-        whole=lambda ran: "MIC is not ready after 1 s" in ran.err,
+        whole=lambda ran: "MIC is not ready after 3 s" in ran.err,
     ),
     Case(
         command="enable",
@@ -1046,8 +1047,8 @@ def run(
 
     `again`: in that of the run before, with what that has made.
     """
-    monkeypatch.setattr(path_check, "SECONDS", 0.3)
-    monkeypatch.setattr(enable, "TOLD_SECONDS", 0.3)
+    monkeypatch.setattr(path_check, "SECONDS", 3.0)
+    monkeypatch.setattr(enable, "TOLD_SECONDS", 3.0)
     monkeypatch.setenv("KUBECONFIG", str(write_kubeconfig_of(place.plan, PERSON)))
     begun: list[Scene] = []
 
@@ -1115,12 +1116,8 @@ def clear_what_few_make(world: World, case: Case) -> None:
         world.delete(f"{CRDS}/{UNSERVED}")
 
 
-BY_STEPS = [
-    each
-    for each in CASES
-    if each.command == "enable" and not any(part.startswith("no-") for part in each.parts)
-]
-"""Not what is taken away: once it is half gone, `enable` does not see it any more."""
+BY_STEPS = [each for each in CASES if each.command in {"enable", "disable"}]
+"""Those that go on where they were refused."""
 
 
 def each_right() -> Iterator[Any]:
@@ -1150,7 +1147,7 @@ def test_a_command_names_the_right_that_it_lacks(case: Case, right: Single, run:
 
 @pytest.mark.timeout(900)  # two of them are sixty commands, of minutes where all is busy
 @pytest.mark.parametrize("case", BY_STEPS, ids=str)
-def test_enable_names_each_right_that_it_lacks_and_runs_with_those_that_are_printed(
+def test_what_goes_on_names_each_right_that_it_lacks_and_runs_with_those_that_are_printed(
     case: Case, run: Any
 ) -> None:
     lacks = list(case.shown)
@@ -1208,6 +1205,10 @@ def _as_granted(text: str, right: Single, plural: str) -> bool:
     """Whether the API server refused to let somebody grant what he does not hold."""
     lacking = [line for line in text.splitlines() if f'Resources:["{plural}"]' in line]
     return "not currently held" in text and any(f'"{right.verb}"' in each for each in lacking)
+
+
+def test_roles_can_be_asked_for_of_each_command_that_needs_a_right() -> None:
+    assert tuple(COMMANDS) == NEEDING
 
 
 def test_every_part_of_every_command_is_shown() -> None:

@@ -10,7 +10,8 @@ import httpx2
 import pytest
 
 from podidentity.adapters.kube import Kube
-from podidentity.cli.objects import ApplyResult, apply
+from podidentity.cli.connection import worded
+from podidentity.cli.objects import ApplyResult, apply, remove
 from podidentity.cli.rollout import last_warnings, ready, rollout, trouble, until
 from podidentity.wire.kube import KubeError
 from tests.adapters.scripted import Turn, answers, cuts, scripted
@@ -188,6 +189,24 @@ async def test_an_object_is_looked_at_and_applied_again_where_the_server_fails(
         assert await apply(kube, ROLE) is result
     assert [each.method for each in server.asked] == methods.split()
     assert slept == [1]
+
+
+@pytest.mark.parametrize("failure", [cuts, answers(b"{}", 500)], ids=["cut", "500"])
+@pytest.mark.parametrize(("then", "found"), [(STORED, True), (NOWHERE, False)])
+async def test_an_object_is_deleted_again_where_the_server_fails(
+    failure: Turn, then: Turn, found: bool
+) -> None:
+    async with scripted(failure, then) as server, impatient(server.url) as (kube, slept):
+        assert await remove(kube, ROLE) is found
+    assert [each.method for each in server.asked] == ["DELETE", "DELETE"]
+    assert slept == [1]
+
+
+async def test_whose_connection_was_cut_is_told_to_run_the_command_again() -> None:
+    async with scripted(cuts) as server, impatient(server.url) as (kube, _):
+        with pytest.raises(KubeError) as caught:
+            await kube.create("/things", {})
+    assert "run the command again" in str(worded(caught.value))
 
 
 @pytest.mark.parametrize(

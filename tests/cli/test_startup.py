@@ -28,6 +28,7 @@ SANDBOX = {*NETWORK, "asyncio", "importlib.metadata", "logging", "msgspec", "yam
 
 OTHERS = {"nmi", "net", "serve", "mic", "sandbox"}
 """The first four read their flags in a child; one has commands."""
+GROUPS = (("exception", "add"), ("explain", "pod"), ("migrate", "plan"))
 
 _SHOW = "import atexit, sys; atexit.register(lambda: print(*sys.modules, file=sys.stderr))"
 
@@ -58,8 +59,23 @@ def test_completion_of_commands_loads_no_library_but_click() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in main._COMMANDS if name not in OTHERS])
-def test_help_of_a_command_loads_nothing_that_speaks_with_a_server(name: str) -> None:
-    assert not NETWORK & loaded(name, "--help")
+def test_help_of_a_command_loads_no_library_but_click(name: str) -> None:
+    assert not HEAVY & loaded(name, "--help")
+
+
+@pytest.mark.parametrize("words", GROUPS, ids=" ".join)
+def test_help_of_a_command_of_a_group_loads_no_library_but_click(words: tuple[str, ...]) -> None:
+    assert not HEAVY & loaded(*words, "--help")
+
+
+def test_completion_of_options_loads_no_library_but_click() -> None:
+    line = {"COMP_WORDS": "podidentity enable --no", "COMP_CWORD": "2"}
+    assert not HEAVY & loaded(_PODIDENTITY_COMPLETE="bash_complete", **line)
+
+
+@pytest.mark.parametrize("name", ["up", "down"])
+def test_help_of_a_command_that_makes_a_sandbox_loads_nothing_that_makes_it(name: str) -> None:
+    assert not (NETWORK | {"asyncio", "http"}) & loaded("sandbox", name, "--help")
 
 
 @pytest.mark.parametrize("name", ["exec", "get", "apply", "delete", "logs", "env", "part"])

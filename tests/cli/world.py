@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
+import select
 import socket
 import ssl
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import httpx2
 
@@ -23,12 +28,47 @@ from podidentity_sandbox.world.blueprint import draw_plan, write_kubeconfig
 CUSTOM = "/apis/aadpodidentity.k8s.io/v1"
 
 
+class Server:
+    """The API server as its administrator has it, on one connection of the standard library's.
+
+    A request takes a third of what it takes httpx2's client, and there are ten thousands of them.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        tls = ssl.create_default_context(cafile=str(plan.ca_certificate))
+        self._connection = http.client.HTTPSConnection(
+            "127.0.0.1", plan.apiserver_port, timeout=20, context=tls
+        )
+        self._token = plan.admin_token
+        self._one = threading.Lock()
+
+    def ask(
+        self, method: str, path: str, params: Mapping[str, str], body: object, kind: str
+    ) -> tuple[int, str]:
+        """Return the status and the body of an answer."""
+        query = f"?{urlencode(params)}" if params else ""
+        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": kind}
+        sent = None if body is None else json.dumps(body)
+        with self._one:
+            known = self._connection.sock
+            if known is not None and select.select([known], [], [], 0)[0]:
+                self._connection.close()  # so has the server, to which nothing was sent meanwhile
+            self._connection.request(method, f"{path}{query}", sent, headers)
+            with self._connection.getresponse() as answer:
+                return answer.status, answer.read().decode()
+
+    def close(self) -> None:
+        """End the connection."""
+        self._connection.close()
+
+
 @dataclass(frozen=True)
 class World:
     """Where the two servers are, and the administrator's and operator's hands."""
 
     plan: Plan
     api: httpx2.Client
+    server: Server
 
     @property
     def environment(self) -> Mapping[str, str]:
@@ -48,29 +88,23 @@ class World:
     def send(self, method: str, path: str, body: object = None, **params: str) -> Any:
         """Ask the API server as its administrator; a failure fails the test."""
         kind = "application/merge-patch+json" if method == "PATCH" else "application/json"
-        response = self.api.request(
-            method,
-            path,
-            params=params,
-            content=None if body is None else json.dumps(body),
-            headers={"Content-Type": kind},
-        )
-        assert response.is_success, (response.status_code, response.text)
-        return response.json()
+        status, text = self.server.ask(method, path, params, body, kind)
+        assert status // 100 == 2, (status, text)
+        return json.loads(text)
 
     def get(self, path: str) -> Any:
         """Return the object at `path`, or None."""
-        response = self.api.get(path)
-        if response.status_code == 404:
+        status, text = self.server.ask("GET", path, {}, None, "application/json")
+        if status == 404:
             return None
-        assert response.is_success, response.text
-        return response.json()
+        assert status // 100 == 2, text
+        return json.loads(text)
 
     def delete(self, path: str, **params: str) -> bool:
         """Delete an object, or all of a kind; return whether there was one."""
-        response = self.api.delete(path, params=params)
-        assert response.status_code in {200, 404}, response.text
-        return response.status_code == 200
+        status, text = self.server.ask("DELETE", path, params, None, "application/json")
+        assert status in {200, 404}, text
+        return status == 200
 
     def namespace(self, name: str) -> str:
         self.send("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
@@ -91,6 +125,7 @@ class World:
             "azureidentities": "AzureIdentity",
             "azureidentitybindings": "AzureIdentityBinding",
             "azurepodidentityexceptions": "AzurePodIdentityException",
+            "azureassignedidentities": "AzureAssignedIdentity",
         }
         body = {
             "apiVersion": "aadpodidentity.k8s.io/v1",
@@ -167,9 +202,9 @@ def running(
             headers={"Authorization": f"Bearer {plan.admin_token}"},
             verify=ssl.create_default_context(cafile=str(plan.ca_certificate)),
             trust_env=False,
-            timeout=20,
+            timeout=60,
         )
-        world = World(plan, stack.enter_context(client))
+        world = World(plan, stack.enter_context(client), stack.enter_context(closing(Server(plan))))
         for node in plan.nodes:
             labels = {"kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64"}
             metadata = {"name": node.name, "labels": labels}

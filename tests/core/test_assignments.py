@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from podidentity.core.assignments import Assignments, Changes, Key, Need
 from podidentity.core.decision import Rules, Use
 from podidentity.core.hosts import Host
+from podidentity.core.ledger import Wanted
 from podidentity.core.resources import (
     BINDING_LABEL,
     AzureIdentity,
@@ -22,6 +23,7 @@ from podidentity.core.resources import (
 )
 from tests.core.objects import (
     binding,
+    client_id,
     exception,
     identity,
     pod,
@@ -335,6 +337,72 @@ def test_everywhere_a_permission_of_one_service_account_counts_with_its_pod() ->
     assert ids(state, SETS[1]) == [ID]
 
 
+# What is asked of it.
+
+
+def test_what_a_host_should_have_says_whose_it_is() -> None:
+    state = told()
+    state.see_pod(named("web"))
+    state.refresh()
+    assert state.wanted(SETS[0]) == {ID: Wanted(resource_id(1), str(client_id(1)))}
+    state.see_identity(identity("blue", "orders", client_id=None))
+    state.refresh()
+    assert state.wanted(SETS[0]) == {ID: Wanted(resource_id(1), "")}
+
+
+def test_it_is_outdated_from_an_event_until_it_is_refreshed() -> None:
+    state = told()
+    assert not state.outdated
+    events: list[Callable[[], None]] = [
+        lambda: state.see_pod(named("web")),
+        lambda: state.see_node("n2", SETS[1]),
+        lambda: state.lose_node("n2"),
+    ]
+    found = []
+    for event in events:
+        event()
+        found.append(state.outdated)
+        state.refresh()
+        found.append(state.outdated)
+    assert found == [True, False] * 3
+
+
+@pytest.mark.parametrize("name", ["web", "w" * 246, "w" * 247, "w" * 250])
+def test_each_need_is_found_by_its_record_its_identity_and_its_host(name: str) -> None:
+    state, orders = told(), ObjectRef("blue", "orders")
+    # Both records have one plain name.
+    state.see_identity(identity("blue", "blue-orders", 2))
+    state.see_binding(binding("blue", "c", "blue-orders", "app"))
+    for each in (name, f"{name}-blue"):
+        state.see_pod(named(each))
+    state.refresh()
+    needs = dict(state.records)
+    assert len(needs) == 4
+    assert {state.name(need): need for need in needs.values()} == needs
+    of_orders = {ref for ref, need in needs.items() if need.identity.ref == orders}
+    assert {state.name(need) for need in state.needs_of(orders)} == of_orders
+    assert {state.name(need) for need in state.needed_by(SETS[0], ID)} == of_orders
+    assert state.needs_of(ObjectRef("blue", "none")) == []
+    assert [*state.needed_by(SETS[1], ID)] == []
+
+
+def test_a_binding_without_a_need_is_none_of_an_identity() -> None:
+    state = told()
+    state.see_pod(named("web", node=""))
+    state.refresh()
+    assert state.needs_of(ObjectRef("blue", "orders")) == []
+
+
+def test_a_host_has_nodes_until_the_last_is_gone() -> None:
+    state = told()
+    state.see_node("n2", SETS[0])
+    found = []
+    for node in ("n1", "n2"):
+        found.append(state.has_nodes(SETS[0]))
+        state.lose_node(node)
+    assert (found, state.has_nodes(SETS[0])) == ([True, True], False)
+
+
 # Before a detach.
 
 
@@ -494,11 +562,13 @@ class Told:
             self.last[kind, name] = value
             _apply(self.state, kind, name, value, self.pods)
 
-    def refresh(self) -> None:
-        for ref in self.state.refresh().records:
+    def refresh(self) -> Changes:
+        changes = self.state.refresh()
+        for ref in changes.records:
             self.seen[ref] = self.state.record(ref)
         # An answer that no pod waits for any more is forgotten.
         self.answers = {use: said for use, said in self.answers.items() if self.state.asked(use)}
+        return changes
 
     def fresh(self, rules: Rules, *, asks: bool, everywhere: bool) -> Assignments:
         """Return a state that is told only what there is in the end."""
@@ -528,8 +598,75 @@ def _played(
     return told.state, told.fresh(rules, asks=asks, everywhere=everywhere)
 
 
+FULL = [
+    *(
+        step
+        for namespace in NAMESPACES
+        for step in (
+            *(
+                ("identity", f"{namespace}/{name}", identity(namespace, name, number))
+                for number, name in enumerate(("x", "x-blue-x"), start=1)
+            ),
+            ("binding", f"{namespace}/a", binding(namespace, "a", "x", "app")),
+            ("binding", f"{namespace}/b", binding(namespace, "b", "x-blue-x", "app")),
+            *(
+                ("pod", f"{namespace}/{name}", named(name, namespace=namespace, uid="0", node=node))
+                for name, node in (("web", "n1"), ("web-blue-x", "n2"), ("job", "n1"))
+            ),
+        )
+    ),
+    ("node", "n1", SETS[0]),
+    ("node", "n2", SETS[1]),
+]
+"""A world in which each pod needs two identities."""
+ANSWERS = [step for step in STEPS if step[0] == "answer" and step[2]]
+
+
+def _by_host(state: Assignments) -> dict[Host, object]:
+    return {host: (state.wanted(host), state.undecided(host)) for host in SETS}
+
+
+@pytest.mark.parametrize(
+    ("rules", "asks", "everywhere"),
+    [
+        (RULES[0], True, False),
+        (RULES[1], True, False),
+        (RULES[0], True, True),
+        (RULES[1], False, True),
+    ],
+    ids=["by pod", "by pod, loose", "everywhere", "everywhere, loose, unasked"],
+)
+def test_after_any_event_in_a_full_world_and_its_end_the_state_is_as_if_read_at_once(
+    rules: Rules, asks: bool, everywhere: bool
+) -> None:
+    told = Told(Assignments(rules, asks=asks, everywhere=everywhere))
+    state, last = told.state, {(kind, name): value for kind, name, value in FULL}
+
+    def tell(*steps: tuple[str, str, Any]) -> None:
+        before = _by_host(state)
+        for step in steps:
+            told.tell(*step)
+        changed = told.refresh().hosts
+        after = _by_host(state)
+        assert not state.outdated
+        assert {host for host in SETS if before[host] != after[host]} <= {*changed}
+        found = {ref: need for ref, need in told.seen.items() if need is not None}
+        assert found == dict(state.records)
+
+    tell(*FULL)
+    tell(*ANSWERS)
+    full = _facts(state)
+    assert everywhere or len(state.records) >= 12
+    for kind, name, value in STEPS:
+        tell((kind, name, value))
+        assert _facts(state) == _facts(told.fresh(rules, asks=asks, everywhere=everywhere))
+        tell((kind, name, value if kind == "answer" else last.get((kind, name))))
+        tell(*ANSWERS)
+        assert _facts(state) == full, (kind, name, value)
+
+
 @given(_series())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_after_any_series_of_events_the_state_is_as_if_read_at_once(case: Any) -> None:
     state, fresh = _played(*case)
     assert _facts(state) == _facts(fresh)

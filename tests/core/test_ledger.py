@@ -223,6 +223,46 @@ def test_after_a_change_that_failed_what_it_detached_may_be_on_the_machines_stil
     assert book.resolved(seen(2), 11.0, ended=True) == ledger()
 
 
+def test_what_is_attached_again_is_not_noted_as_being_detached_any_more() -> None:
+    change = HostPlan(attach=tuple(wanted(1).values()))
+    written = ledger(detaching=[1]).intending(change, seen(2, state="failed"), 5.0)
+    assert written == ledger(attaching=[1], since=5.0)
+
+
+@pytest.mark.parametrize(
+    ("book", "there", "again"),
+    [
+        (ledger(detaching=[1]), seen(2, state="failed"), True),
+        (ledger(detaching=[1]), seen(1, state="failed"), False),
+        (ledger(), seen(2, state="failed"), False),
+        (ledger(detaching=[1]), seen(2), False),
+    ],
+    ids=["it failed, and is not listed", "listed", "nothing to detach", "it succeeded"],
+)
+def test_what_is_listed_is_sent_again_where_a_detach_failed_of_what_is_not_listed(
+    book: Ledger, there: HostIdentities, again: bool
+) -> None:
+    nothing = frozenset[str]()
+    found = plan(book, there, {}, proved=nothing, refused=nothing, unneeded=nothing)
+    assert found.again is again
+
+
+@pytest.mark.parametrize("part", ["attached", "attaching", "detaching"])
+def test_a_ledger_is_empty_that_has_nothing_in_any_part(part: str) -> None:
+    book = ledger(**{part: [1]})  # type: ignore[arg-type]
+    assert (ledger().empty, book.empty) == (True, False)
+    assert book.unresolved is (part != "attached")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [HostPlan(attach=(*wanted(1).values(),)), HostPlan(detach=(IDS[1],)), HostPlan(again=True)],
+    ids=["attach", "detach", "again"],
+)
+def test_a_plan_is_empty_that_attaches_detaches_and_repeats_nothing(change: HostPlan) -> None:
+    assert (HostPlan().empty, change.empty) == (True, False)
+
+
 @pytest.mark.parametrize(
     ("protected", "expected"),
     [(str(client_id(1)), True), (IDS[1], True), (str(client_id(2)), False)],

@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podidentity.core.rate_limits import FairQueue, Flow, RateLimiter, SlidingWindow, TokenBucket
+from podidentity.core.rate_limits import (
+    FairQueue,
+    FairSet,
+    Flow,
+    RateLimiter,
+    SlidingWindow,
+    TokenBucket,
+)
 
 GAPS = st.lists(st.floats(0, 2), min_size=30, max_size=60)
 
@@ -44,6 +51,10 @@ def test_some_of_the_worlds_above_are_crowded() -> None:
     assert times[-1] == 9.0
 
 
+def test_what_is_allowed_in_a_span_is_the_rate_of_a_second() -> None:
+    assert SlidingWindow(20, 40.0).rate == 0.5
+
+
 def test_a_request_that_leaves_some_to_others_waits_sooner() -> None:
     window = SlidingWindow(4, 1.0)
     for now in (0.0, 0.1, 0.2):
@@ -64,6 +75,7 @@ def test_a_bucket_gives_its_burst_and_then_its_rate() -> None:
     bucket = TokenBucket(2.0, 10.0, now=0.0)
     assert [bucket.take(0.0) for _ in range(11)] == [0.0] * 10 + [0.5]
     assert [bucket.take(0.5), bucket.take(0.5)] == [0.0, 0.5]
+    assert bucket.take(0.75) == 0.25
 
 
 def test_a_bucket_that_rested_is_as_good_as_new_and_no_better() -> None:
@@ -75,10 +87,23 @@ def test_a_bucket_that_rested_is_as_good_as_new_and_no_better() -> None:
 
 
 def test_pods_that_come_and_go_leave_no_bucket_behind() -> None:
-    limiter = RateLimiter(2.0, 10.0)
+    limiter, most = RateLimiter(2.0, 10.0), 0
     for number in range(5000):
         limiter.take(f"p{number}", float(number))
-    assert len(limiter) <= 256
+        most = max(most, len(limiter))
+    assert most == 256
+
+
+def test_beside_those_with_a_budget_spent_as_many_others_are_remembered_and_no_more() -> None:
+    limiter, most = RateLimiter(10.0, 100.0), 0
+    for number in range(300):
+        for _ in range(100):
+            limiter.take(f"spent{number}", 0.0)
+    for number in range(3000):
+        # A tenth of a second later it is full again: a hundred others are not.
+        limiter.take(f"p{number}", 1 + number / 1000)
+        most = max(most, len(limiter))
+    assert most <= 2 * (300 + 101)
 
 
 def test_many_pods_with_a_budget_spent_are_remembered_all_the_same() -> None:
@@ -241,3 +266,34 @@ def test_what_is_ahead_is_counted_to_the_turn_where_all_others_come_first() -> N
     turns = [queue.pop() for _ in range(len(queue))]
     # In shop: mine has three, busy has four turns meanwhile and one its only one; tenant has nine.
     assert said == turns.index("last") == 8 + 9
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 9))))
+def test_in_a_fair_set_each_waits_once_and_namespaces_take_turns(
+    added: list[tuple[str, int]],
+) -> None:
+    waiting = FairSet[tuple[str, int]](lambda one: one[0])
+    waiting.update(added)
+    unique = list(dict.fromkeys(added))
+    assert len(waiting) == len(unique)
+    taken = [waiting.take() for _ in unique]
+    assert len(waiting) == 0
+    for namespace in "abc":
+        assert [each for each in taken if each[0] == namespace] == [
+            each for each in unique if each[0] == namespace
+        ]
+    # While a namespace has something to wait, no other has two turns before it.
+    for start, (namespace, _) in enumerate(taken):
+        rest = [each for each, _ in taken[start + 1 :]]
+        if namespace in rest:
+            between = rest[: rest.index(namespace)]
+            assert len(set(between)) == len(between)
+
+
+def test_nobody_waits_in_a_fair_set_that_was_cleared() -> None:
+    waiting = FairSet[str](lambda _: "")
+    waiting.add("a")
+    waiting.clear()
+    assert len(waiting) == 0
+    with pytest.raises(KeyError):
+        waiting.take()

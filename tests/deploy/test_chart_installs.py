@@ -265,7 +265,7 @@ def take_over(world: World, crd: Any, manager: str) -> None:
 def without_definitions(world: World, names: list[str]) -> None:
     for name in names:
         world.api.delete(f"{CRDS}/{name}")
-    ends = time.monotonic() + 30
+    ends = time.monotonic() + 60
     while any(world.get(f"{CRDS}/{name}") for name in names):
         assert time.monotonic() < ends
         time.sleep(0.01)

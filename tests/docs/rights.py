@@ -9,7 +9,8 @@ from collections.abc import Iterable
 
 from podidentity import manifests
 from podidentity.cli.cluster_rights import Where, held_by
-from podidentity.cli.needed_rights import COMMANDS, PARTS
+from podidentity.cli.needed_rights import COMMANDS
+from podidentity.cli.parts import PARTS
 from podidentity.cli.rights import FAILS, rows_of
 from tests.docs.blocks import ROOT
 

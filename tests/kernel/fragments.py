@@ -70,6 +70,7 @@ def main() -> None:
     options.add_argument("--source", default="10.244.0.211", metavar="ADDRESS")
     options.add_argument("--seconds", type=float, default=2)
     options.add_argument("--first", action="store_true", help="end with the first answer")
+    options.add_argument("--least", type=int, default=0, help="go on for a minute to so many")
     options.add_argument("--flood", action="store_true", help="wait for no answer")
     asked = options.parse_args()
     address, _, port = asked.to.partition(":")
@@ -81,9 +82,13 @@ def main() -> None:
         return
     answered: Counter[str] = Counter()
     end = time.monotonic() + asked.seconds
-    while (left := end - time.monotonic()) > 0 and not (asked.first and answered):
+    last = end + 60 * bool(asked.least)
+    while time.monotonic() < (last if answered.total() < asked.least else end):
+        if asked.first and answered:
+            break
         try:
-            via = Gateway(GATEWAY, wire.resolve(GATEWAY, end))
+            via = Gateway(GATEWAY, wire.resolve(GATEWAY, last))
+            left = last - time.monotonic()
             came = wire.converse((address, int(port)), via, b"GET /raw HTTP/1.1\r\n\r\n", left)
         except TimeoutError:
             break

@@ -43,6 +43,7 @@ from tests.kernel.topology import (
     ask,
     build,
     command,
+    connected,
     inside,
     serve,
 )
@@ -66,7 +67,7 @@ async def interception(*, bridge_netfilter: int) -> dict[str, Any]:
             found["pods"] = [await ask(pod, f"/{pod}") for pod in ("p1", "p2", "p3")]
             found["node"] = await ask(NODE, "/node")
             await agent.tell("deafen")
-            found["deaf"] = await ask("p1", "/deaf")
+            found["deaf"] = await ask("p1", "/deaf", patience=3)
         found["killed"] = await ask("p1", "/killed")
         found["nft"] = await command("nft", "-s", "-t", "list", "table", "ip", "podid")
         found["ip rule"] = await command("ip", "-d", "rule")
@@ -161,12 +162,9 @@ async def target() -> dict[str, Any]:
 
 async def _connect(netns: str, to: tuple[str, int]) -> str:
     """Connect from a pod, or from the namespace at a path."""
-    client = inside(netns, socket.socket)
-    client.setblocking(False)
-    with client:
+    with inside(netns, socket.socket) as client:
         try:
-            async with asyncio.timeout(1):
-                await asyncio.get_running_loop().sock_connect(client, to)
+            await connected(client, to, 1)
         except TimeoutError:
             return "dropped"
     return "connected"

@@ -22,7 +22,7 @@ from podidentity.kernel.rules import LINK_LOCAL, Redirect
 from tests.kernel.agent import WallClock
 from tests.kernel.drifting import Stream
 from tests.kernel.sources import ROUTED
-from tests.kernel.topology import IMDS, Agent, Client, ask, command, inside
+from tests.kernel.topology import IMDS, Agent, Client, ask, command, connected, inside
 
 BACKLOG = 4096
 """As that of NMI's listener."""
@@ -180,10 +180,8 @@ async def _drop_shares() -> None:
 
 async def _connects(pod: str) -> str:
     with inside(pod, socket.socket) as client:
-        client.setblocking(False)
         try:
-            async with asyncio.timeout(0.7):
-                await asyncio.get_running_loop().sock_connect(client, IMDS)
+            await connected(client, IMDS, 0.7)
         except (TimeoutError, ConnectionError) as error:
             return type(error).__name__
     return "connected"

@@ -32,6 +32,7 @@ from podidentity_sandbox.demo.frames import ACK, PSH, SYN, Gateway, Wire, checks
 from tests.fakes import FakeClock
 from tests.kernel.agent import WallClock
 from tests.kernel.topology import (
+    ANSWERED,
     GATEWAY,
     IMDS,
     PODS,
@@ -41,6 +42,7 @@ from tests.kernel.topology import (
     add_pod,
     ask,
     command,
+    connected,
     inside,
     remove_pod,
 )
@@ -84,7 +86,7 @@ class Attacker(Wire):
     def receives(self, last: int, kinds: set[int], to: bytes) -> bool:
         """Whether a frame of these types, sent `to`, comes before one of type `last` does."""
         found = False
-        self._socket.settimeout(_SECONDS)
+        self._socket.settimeout(_UNTIL_IT_WORKS)
         while True:
             frame = self._socket.recv(1 << 16)
             (kind,) = struct.unpack_from("!H", frame, 12)
@@ -187,11 +189,10 @@ async def _ask_from(netns: str, address: str, seconds: float = _SECONDS) -> byte
     """Ask IMDS from one of the addresses of a namespace; b"" for no answer."""
     loop = asyncio.get_running_loop()
     client = inside(netns, socket.socket)
-    client.setblocking(False)
     with contextlib.closing(client), contextlib.suppress(OSError, TimeoutError):
         client.bind((address, 0))
-        async with asyncio.timeout(seconds):
-            await loop.sock_connect(client, IMDS)
+        await connected(client, IMDS, seconds)
+        async with asyncio.timeout(ANSWERED):
             await loop.sock_sendall(client, _GET)
             return await loop.sock_recv(client, 4096)
     return b""
@@ -461,7 +462,7 @@ async def _tables_of() -> list[str]:
 def _probe() -> str:
     """Ask, as p1, by the rules of RFC 5227, whether somebody has p2's address."""
     wire = attacker("p1", "0.0.0.0")  # noqa: S104 - the sender of a probe
-    mac = wire.resolve(PODS["p2"], time.monotonic() + _SECONDS)
+    mac = wire.resolve(PODS["p2"], time.monotonic() + _UNTIL_IT_WORKS)
     return "conflict" if mac else "none"
 
 
@@ -800,14 +801,11 @@ async def _ip(pod: str, *commands: str) -> None:
 async def _reaches(netns: str, address: str, source: str = "") -> bool:
     """Whether a packet to a host, with this source, is answered at once: that nobody listens."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    client = inside(netns or _NODE, lambda: socket.socket(family))
-    client.setblocking(False)
-    with contextlib.closing(client):
+    with inside(netns or _NODE, lambda: socket.socket(family)) as client:
         if source:
             client.bind((source, 0))
         try:
-            async with asyncio.timeout(_SECONDS):
-                await asyncio.get_running_loop().sock_connect(client, (address, 9))
+            await connected(client, (address, 9), _SECONDS)
         except ConnectionRefusedError:
             return True
         except OSError:

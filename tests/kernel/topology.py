@@ -16,8 +16,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -206,23 +208,46 @@ async def serve(
     return await asyncio.start_server(talk, sock=listening)
 
 
+ANSWERED = 60.0
+"""Seconds after which a program does not answer any more: only a failing test waits so long."""
+
+
+async def connected(client: socket.socket, to: tuple[str, int], seconds: float) -> None:
+    """Connect; raise TimeoutError where nothing has come back in time, or what came instead.
+
+    The kernel is asked at the end once more: that this process stood still meanwhile is no answer.
+    """
+    client.setblocking(False)
+    code = client.connect_ex(to)
+    if code == errno.EINPROGRESS:
+        poll = select.poll()
+        poll.register(client, select.POLLOUT)
+        if not (poll.poll(0) or await asyncio.to_thread(poll.poll, seconds * 1000)):
+            raise TimeoutError
+        code = client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if code:
+        raise OSError(code, os.strerror(code))
+
+
 @dataclass
 class Client:
     """A connection from a pod to IMDS, which may be kept."""
 
     pod: str
     seconds: float = 3
+    """That it waits for a connection, which the kernel makes at once or drops."""
+    patience: float = ANSWERED
+    """Seconds that it waits for the answer of a program."""
     _socket: socket.socket | None = None
 
     async def get(self, path: str) -> dict[str, Any]:
         """Return the answer, or `{"who": "nobody", "why": …}`."""
         loop = asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(self.seconds):
-                if self._socket is None:
-                    self._socket = inside(self.pod, socket.socket)
-                    self._socket.setblocking(False)
-                    await loop.sock_connect(self._socket, IMDS)
+            if self._socket is None:
+                self._socket = inside(self.pod, socket.socket)
+                await connected(self._socket, IMDS, self.seconds)
+            async with asyncio.timeout(self.patience):
                 await loop.sock_sendall(self._socket, f"GET {path} HTTP/1.1\r\n\r\n".encode())
                 got = await loop.sock_recv(self._socket, 4096)
         except (OSError, TimeoutError) as error:
@@ -244,9 +269,11 @@ class Client:
             self._socket = None
 
 
-async def ask(pod: str, path: str, seconds: float = 3) -> dict[str, Any]:
+async def ask(
+    pod: str, path: str, seconds: float = 3, patience: float = ANSWERED
+) -> dict[str, Any]:
     """Ask once, over a connection of its own."""
-    client = Client(pod, seconds)
+    client = Client(pod, seconds, patience)
     try:
         return await client.get(path)
     finally:

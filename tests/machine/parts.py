@@ -41,7 +41,7 @@ _LIBRARIES = "usr/local/lib/python3.13/dist-packages"
 IN_THE_MACHINE = {
     *("pytest", "pytest-timeout", "iniconfig", "packaging", "pluggy", "pygments"),
     *("hypothesis", "sortedcontainers", "anyio", "idna", "typing-extensions"),
-    *("msgspec", "httptools", "click"),
+    *("msgspec", "httptools", "click", "pyyaml"),
 }
 """Pinned libraries that tests of the kernel load: with all of them it would start later."""
 

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
+from importlib.metadata import packages_distributions
 from io import BytesIO
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import pytest
 from deploy.image.packages import Gone, Missing
 from deploy.image.pins import Deb
 from tests.machine import emulated, initramfs, parts, pins, selection
-from tests.machine.__main__ import chosen, oldest, summary
+from tests.machine.__main__ import TESTS, chosen, oldest, summary
 from tests.machine.emulated import NoReport, Report, read
 
 REPORT = """<!-- modules: nf_tables veth -->
@@ -141,6 +142,35 @@ def test_each_part_of_the_machine_is_pinned_and_no_archive_is_named() -> None:
     for kernel in pins.KERNELS:
         (deb,) = found[kernel]
         assert deb.version.startswith(f"{kernel}.")
+
+
+_IMPORTING = """
+import importlib, sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in sys.argv[1].split():
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Absent())
+for each in sys.argv[2:]:
+    importlib.import_module(each)
+"""
+
+
+def test_the_machine_has_each_library_that_tests_of_the_kernel_import() -> None:
+    """CI runs some of these tests there: that the others can be read is seen here."""
+    ours = {"podidentity", "podidentity-sandbox"}
+    absent = {
+        module
+        for module, packages in packages_distributions().items()
+        if not {each.lower().replace("_", "-") for each in packages} & (parts.IN_THE_MACHINE | ours)
+    }
+    assert "httpx2" in absent
+    files = [*(parts.PRODUCT / "tests").glob("conftest.py")]
+    files += [each for place in TESTS for each in (parts.PRODUCT / place).glob("*.py")]
+    modules = [".".join(each.relative_to(parts.PRODUCT).with_suffix("").parts) for each in files]
+    command = [sys.executable, "-c", _IMPORTING, " ".join(absent), *modules]
+    ran = subprocess.run(command, cwd=parts.PRODUCT, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
 
 
 def test_a_package_that_is_gone_is_said_with_what_renews_the_pins(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from podidentity.mic.conditions import (
     of_exception,
     of_identity,
 )
-from tests.core.objects import binding, exception, identity, resource_id
+from tests.core.objects import binding, exception, identity, principal, resource_id
 
 FOLDED = resource_id(1).folded
 HOST = Host.parse("/subscriptions/s/resourceGroups/g/providers/Microsoft.Compute/virtualMachines/v")
@@ -35,9 +35,14 @@ def test_each_state_of_an_object_has_its_reason() -> None:
         "usable": READY,
         "no ARM id": of_identity(replace(usable, resource_id=None), STRICT, None),
         "malformed": of_identity(broken, STRICT, None),
-        "bound": of_binding(bound, usable, READY),
-        "no identity": of_binding(bound, None, None),
-        "not ready": of_binding(bound, broken, of_identity(broken, STRICT, None)),
+        "another's secret": of_identity(
+            principal("blue", "id", secret=ObjectRef("red", "s")), STRICT, None
+        ),
+        "bound": of_binding(bound, READY),
+        "no identity": of_binding(bound, None),
+        "not ready": of_binding(bound, of_identity(broken, STRICT, None)),
+        "malformed binding": of_binding(broken, None),
+        "malformed exception": of_exception(broken, STRICT),
         "no labels": of_exception(exception("kube-system", "e", {}), STRICT),
         "effective": of_exception(exception("kube-system", "e", {"app": "x"}), STRICT),
     }
@@ -45,9 +50,12 @@ def test_each_state_of_an_object_has_its_reason() -> None:
         "usable": (True, "Usable"),
         "no ARM id": (False, "NoResourceID"),
         "malformed": (False, "Malformed"),
+        "another's secret": (False, "ForeignSecret"),
         "bound": (True, "Usable"),
         "no identity": (False, "NoIdentity"),
         "not ready": (False, "IdentityNotReady"),
+        "malformed binding": (False, "Malformed"),
+        "malformed exception": (False, "Malformed"),
         "no labels": (False, "NoLabels"),
         "effective": (True, "Effective"),
     }
@@ -78,7 +86,7 @@ def test_of_two_bindings_of_an_identity_the_one_that_is_left_is_told_of_its_end(
     found.see(About.IDENTITY, identity("blue", "id"), READY)
     for name in ("a", "b"):
         bound = binding("blue", name, "id", "app")
-        found.see(About.BINDING, bound, of_binding(bound, identity("blue", "id"), READY))
+        found.see(About.BINDING, bound, of_binding(bound, READY))
     found.lose(About.BINDING, ObjectRef("blue", "a"))
     found.marked.clear()
     found.lose(About.IDENTITY, ObjectRef("blue", "id"))
@@ -95,11 +103,6 @@ def test_a_refusal_on_one_host_is_told_and_ends_there() -> None:
     assert not found.refuse(FOLDED, HOST, denied)
     assert found.next(IDENTITY, 0.0) == WriteCondition(*IDENTITY, denied)
     assert found.refuse(FOLDED, HOST, None)
-
-
-def test_an_identity_without_its_condition_is_none_to_a_binding() -> None:
-    bound = binding("blue", "b", "id", "app")
-    assert of_binding(bound, identity("blue", "id"), None).reason == "NoIdentity"
 
 
 def test_a_condition_that_is_being_written_is_not_written_once_more() -> None:
@@ -176,3 +179,95 @@ def test_of_several_hosts_that_refuse_the_first_by_name_is_told() -> None:
         found.refuse(FOLDED, host, Condition(holds=False, reason="Denied", message=name))
     call: Any = found.next(IDENTITY, 0.0)
     assert call.condition.message == "a"
+
+
+# What is looked at, and when.
+
+
+def wanted(found: Conditions, subject: ConditionOf) -> str:
+    call = found.next(subject, 0.0)
+    assert isinstance(call, WriteCondition)
+    return call.condition.reason
+
+
+def seen() -> Conditions:
+    """Return those of an identity and its binding, which are new and were looked at."""
+    found = Conditions(STRICT)
+    found.see(About.IDENTITY, identity("blue", "id"), None)
+    found.see(About.BINDING, binding("blue", "b", "id", "app"), None)
+    found.marked.clear()
+    return found
+
+
+def test_an_object_that_was_edited_has_the_condition_of_what_it_is_now() -> None:
+    found = seen()
+    bare = replace(identity("blue", "id"), resource_id=None)
+    for edited, reason in ((bare, "NoResourceID"), (identity("blue", "id"), "Usable")):
+        found.see(About.IDENTITY, edited, None)
+        assert {*found.marked} == {IDENTITY, BINDING}
+        assert wanted(found, IDENTITY) == reason
+        found.take(IDENTITY, Failure(kind=Fault.FAILED), -99.0)
+    broken = Malformed(kind="AzureIdentityBinding", ref=BINDING.ref, why="no selector")
+    found.see(About.BINDING, broken, None)
+    assert wanted(found, BINDING) == "Malformed"
+
+
+def test_what_concerns_an_identity_concerns_the_objects_that_name_it_now() -> None:
+    found, other = seen(), resource_id(2).folded
+    denied = Condition(holds=False, reason="Denied", message="m")
+    found.see(About.IDENTITY, identity("blue", "id", 2), None)
+    found.see(About.BINDING, binding("blue", "b", "another", "app"), None)
+    looked = {}
+    for about in (FOLDED, other):
+        found.marked.clear()
+        found.refuse(about, HOST, denied)
+        looked[about] = [*found.marked]
+    assert looked == {FOLDED: [], other: [IDENTITY]}
+    found.marked.clear()
+    found.lose(About.IDENTITY, ObjectRef("blue", "another"))
+    assert BINDING in found.marked
+
+
+def test_nothing_concerns_what_is_gone() -> None:
+    found = seen()
+    found.lose(About.BINDING, BINDING.ref)
+    found.lose(About.IDENTITY, IDENTITY.ref)
+    found.marked.clear()
+    found.refuse(FOLDED, HOST, Condition(holds=False, reason="Denied", message="m"))
+    found.lose(About.IDENTITY, IDENTITY.ref)
+    assert [*found.marked] == [IDENTITY]
+    assert found.next(IDENTITY, 0.0) is None
+
+
+def test_of_two_objects_of_an_identity_the_one_that_is_left_is_told_of_a_refusal() -> None:
+    found = seen()
+    found.see(About.IDENTITY, identity("blue", "other"), None)
+    found.lose(About.IDENTITY, ObjectRef("blue", "other"))
+    found.marked.clear()
+    found.refuse(FOLDED, HOST, Condition(holds=False, reason="Denied", message="m"))
+    assert IDENTITY in found.marked
+
+
+def test_a_new_leader_looks_at_all_and_writes_what_was_under_way() -> None:
+    found = seen()
+    assert wanted(found, IDENTITY) == "Usable"
+    found.mark_all()
+    assert {*found.marked} == {IDENTITY, BINDING}
+    assert wanted(found, IDENTITY) == "Usable"
+
+
+def test_what_changed_while_its_condition_was_written_is_written_behind_it() -> None:
+    found = seen()
+    assert wanted(found, IDENTITY) == "Usable"
+    found.see(About.IDENTITY, replace(identity("blue", "id"), resource_id=None), None)
+    found.marked.clear()
+    found.take(IDENTITY, None, 0.0)
+    assert IDENTITY in found.marked
+    assert wanted(found, IDENTITY) == "NoResourceID"
+
+
+def test_what_is_attached_to_no_host_any_more_is_in_no_doubt() -> None:
+    found, denied = conditions("Denied"), Condition(holds=False, reason="Denied", message="m")
+    assert found.next(IDENTITY, 0.0) is None
+    found.see(About.IDENTITY, principal("blue", "id"), denied)
+    assert wanted(found, IDENTITY) == "Usable"

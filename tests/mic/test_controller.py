@@ -969,6 +969,41 @@ def test_no_more_conditions_are_written_at_once_than_the_operator_allows() -> No
     assert len(written) == len({*written}) == 4
 
 
+def test_of_a_thousand_events_five_are_under_way_at_once_and_each_is_written() -> None:
+    """As where an identity to which a thousand bindings lead is permitted no more."""
+    controller = Controller(Settings())
+    bindings = [binding("blue", f"b-{number}", "app", "app") for number in range(1000)]
+    events: list[Any] = [BindingSeen(binding=each, revision="") for each in bindings]
+    events += [
+        NodeSeen("n0", provider_id(0)),
+        IdentitySeen(identity=principal("blue", "app"), revision=""),
+        PodSeen(a_pod("blue", node="n0")),
+        Leading(1e9),
+    ]
+    for event in events:
+        controller.on_event(event, 0.0)
+    under_way = controller.on_event(Synced(), 0.0)
+    told: list[ObjectRef] = []
+    while under_way:
+        assert len([each for each in under_way if isinstance(each.action, TellEvent)]) <= 5
+        call = under_way.pop(0)
+        if isinstance(call.action, TellEvent):
+            told.append(call.action.ref)
+        under_way += controller.on_result(call.number, _answer_of_refusal(call.action), 0.0)
+    assert sorted(told) == sorted(each.ref for each in bindings)
+
+
+def _answer_of_refusal(action: Action) -> Result:
+    """Return what a cluster answers in which nobody may use anything."""
+    match action:
+        case AskPermission():
+            return False
+        case ListLedgers():
+            return LedgerList({})
+        case _:
+            return None
+
+
 def test_a_read_that_fails_is_tried_again_later_each_time() -> None:
     world = Course(*cluster(pod(2.0)))
     world.answers[ReadHost] = lambda _: Failure(kind=Fault.UNREACHABLE)
@@ -986,3 +1021,77 @@ def test_a_record_that_cannot_be_written_is_tried_again_at_last_so_often(
     world.answers[CreateRecord] = lambda _: Failure(kind=kind)
     world.run_until(1500.0)
     assert max(gaps(world, CreateRecord)) == pytest.approx(most, abs=0.1)
+
+
+# What fails for ever.
+
+
+@pytest.mark.parametrize(
+    ("refused", "kind"),
+    [
+        (CreateRecord, Fault.FAILED),  # as by a quota of the tenant's own namespace
+        (ListLedgers, Fault.FAILED),
+        (ReadHost, Fault.UNREACHABLE),
+    ],
+)
+def test_what_fails_a_thousand_times_ends_nobody(refused: type, kind: Fault) -> None:
+    world = Course(*cluster(pod(2.0)))
+    world.answers[refused] = lambda _: Failure(kind=kind, message="no")
+    while len(world.of(refused)) < 1100:
+        world.moments = 0
+        world.run_until(world.now + 10_000.0)
+
+
+def test_a_namespace_with_thousands_of_records_takes_turns_with_others() -> None:
+    many = [Step(2.0, "pod", ("blue", f"web-{number}", "app", "n0")) for number in range(400)]
+    world = Course(
+        *cluster(*many),
+        Step(0.0, "identity", ("red", "id", 0)),
+        Step(0.0, "binding", ("red", "b", "id", "app")),
+        Step(2.5, "pod", ("red", "one", "app", "n0")),
+        settings={"record_writes": 2},
+        foreign=((0, 0),),
+    )
+    world.run_until(20.0)
+    order = [each.record.ref.namespace for each in world.of(CreateRecord)]
+    assert len(order) == 401
+    assert order.index("red") < 100
+
+
+class Checked(Course):
+    """A world in which identity 0 is attached for its own client id alone."""
+
+    def _do(self, mic: Mic, action: Action) -> Result:
+        if isinstance(action, PatchHost):
+            for identity, clients in action.change.clients:
+                if str(CLIENTS[0]) not in clients:
+                    self.calls.append((self.now, action))
+                    bad = (identity.lower(),)
+                    return Failure(kind=Fault.BAD_IDENTITIES, message="another's", bad=bad)
+        return super()._do(mic, action)
+
+    def assigned(self) -> list[ObjectRef]:
+        """Return the pods of which a record says that they have their identity."""
+        records = [each.record for each in self.of(CreateRecord, UpdateRecord)]
+        return [each.pod for each in records if each and each.state is Assignment.ASSIGNED]
+
+
+def test_an_identity_that_was_refused_for_one_client_id_is_attached_for_another() -> None:
+    """Else a tenant who writes another's ARM id has it left out for its owner, too."""
+    wrong = replace(
+        identity("blue", "id", resource_id=IDS[0], object_id=None), client_id=CLIENTS[1]
+    )
+    world = Checked(
+        Step(0.0, "node", ("n0", 0)),
+        Step(0.0, "binding", ("blue", "b", "id", "app")),
+        pod(2.0),
+        Step(0.0, "identity", ("red", "id", 0)),
+        Step(0.0, "binding", ("red", "b", "id", "app")),
+        Step(200.0, "pod", ("red", "one", "app", "n0")),
+    )
+    world.put("identity", wrong.ref, wrong)
+    world.run_until(199.0)
+    assert len(world.of(PatchHost)) > 2
+    assert world.assigned() == []
+    world.run_until(210.0)
+    assert ObjectRef("red", "one") in world.assigned()

@@ -61,6 +61,9 @@ class Server:
             raise KubeError("not found", status=404, reason="NotFound")
         return json.dumps(self.objects[path]).encode()
 
+    async def ask(self, path: str, question: Mapping[str, Any]) -> bytes:
+        raise AssertionError(f"nobody expects a question at {path}: {question}")
+
     async def create(self, path: str, body: Mapping[str, Any]) -> bytes:
         await self._asked("POST", path)
         whole = f"{path}/{body['metadata']['name']}"

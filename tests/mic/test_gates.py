@@ -109,3 +109,93 @@ def test_a_new_leader_keeps_what_azure_asked_for() -> None:
     gate.forget()
     assert not gate.waiting
     assert gate.closed(9.0)
+
+
+# The rate.
+
+
+def limited(*successes: float, refused: float) -> Gate:
+    """Return a gate that Azure closed for a second, after calls that ended at these times."""
+    gate = Gate()
+    for now in successes:
+        gate.succeeded(now)
+    gate.throttled(refused, 1.0)
+    return gate
+
+
+def gap(gate: Gate, now: float) -> float:
+    """Return the seconds between a call, which goes now, and the next."""
+    assert gate.admit("x", now)
+    return gate.opens() - now
+
+
+@pytest.mark.parametrize(
+    ("successes", "rate"),
+    [
+        ([0.0] * 20, 7.0),
+        ([0.0, 2.0] * 10, 7.0),
+        ([0.0] * 100 + [10.0] * 20, 7.0),
+        ([0.0] * 2, 1.0),
+        ([], 1.0),
+    ],
+    ids=["at once", "in two seconds", "before that does not count", "slow", "none"],
+)
+def test_the_rate_begins_at_seven_tenths_of_what_passed_in_two_seconds_but_at_one_a_second(
+    successes: list[float], rate: float
+) -> None:
+    gate = limited(*sorted(successes), refused=10.0)
+    assert gap(gate, 11.0) == pytest.approx(1 / rate)
+
+
+def test_each_refusal_of_calls_that_were_sent_behind_the_last_slows_to_seven_tenths() -> None:
+    gate, now, gaps = limited(*[0.0] * 20, refused=0.0), 1.0, []
+    for _ in range(8):
+        gaps.append(gap(gate, now))
+        gate.throttled(now, 1.0)
+        now += 1.0
+    rates = [7, 4.9, 3.43, 2.401, 1.6807, 1.17649, 1, 1]
+    assert gaps == [pytest.approx(1 / rate) for rate in rates]
+
+
+def test_as_many_successes_as_a_second_has_make_it_one_call_a_second_faster() -> None:
+    gate = limited(*[0.0] * 20, refused=0.0)
+    gate.succeeded(1.0)
+    assert gap(gate, 1.0) == pytest.approx(1 / (7 + 1 / 7))
+
+
+def test_from_two_hundred_calls_a_second_on_there_is_no_limit() -> None:
+    gate, now = limited(refused=0.0), 1.0
+    for _ in range(40_000):
+        assert gate.admit("x", now)
+        if gate.opens() <= now:
+            break
+        now = gate.opens()
+        gate.succeeded(now)
+    assert all(gate.admit(number, now) for number in range(1000))
+    # One call a second more each second: 200 seconds.
+    assert now == pytest.approx(200, rel=0.05)
+
+
+def test_a_clock_that_is_set_back_holds_up_nobody_where_azure_refused_nothing() -> None:
+    gate = Gate()
+    assert gate.admit("a", 4000.0)
+    assert gate.admit("b", 400.0)
+
+
+# A sick subscription.
+
+
+def test_failures_with_a_success_between_them_do_not_make_a_subscription_sick() -> None:
+    gate = Gate()
+    for answer in (gate.failed, gate.failed, gate.succeeded, gate.failed, gate.failed):
+        answer(0.0)
+    assert not gate.sick
+
+
+def test_a_new_leader_does_not_wait_for_the_probe_of_the_one_before() -> None:
+    gate = Gate()
+    for _ in range(3):
+        gate.failed(0.0)
+    assert gate.admit("a", 1.0)
+    gate.forget()
+    assert gate.admit("b", 1.0)

@@ -92,3 +92,15 @@ def test_a_binding_of_people_concerns_no_pod(grants: Grants) -> None:
     del made["subjects"]
     assert grants.put_binding(raw(made)) == {"shop"}
     assert grants.put_binding(raw(made)) == set()
+
+
+def test_a_binding_to_a_role_that_lets_use_nothing_any_more_concerns_nobody(grants: Grants) -> None:
+    assert grants.put_role(raw(NOBODYS)) == {"shop"}
+    assert grants.put_role(raw(NOBODYS)) == set()
+    assert grants.put_binding(bound(WEB)) == set()
+
+
+def test_a_role_concerns_no_pods_of_another_role() -> None:
+    grants = Grants()
+    grants.put_binding(bound(SHOP))
+    assert grants.put_role(raw(role(OTHER_CLIENT))) == set()

@@ -11,7 +11,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from podidentity.adapters.arm import ArmCalls
+from podidentity.adapters.arm import LONGEST_RETRY_AFTER, ArmCalls
 from podidentity.adapters.azure_transport import AzureTransport
 from podidentity.adapters.kube import Kube
 from podidentity.core.authorities import PUBLIC
@@ -63,7 +63,7 @@ from tests.adapters.scripted import (
     hangs,
     scripted,
 )
-from tests.fakes import CLIENT, RESOURCE_ID, FakeClock
+from tests.fakes import CLIENT, OTHER_CLIENT, RESOURCE_ID, FakeClock
 
 HOST = Host.parse(
     "/subscriptions/s/resourceGroups/g/providers/Microsoft.Compute/virtualMachineScaleSets/pool"
@@ -168,11 +168,11 @@ class Scene:
 
 
 @asynccontextmanager
-async def place(*turns: Turn, seconds: float = 5) -> AsyncIterator[Scene]:
+async def place(*turns: Turn, seconds: float = 60) -> AsyncIterator[Scene]:
     """Both neighbours are one server, which answers by these turns."""
     async with scripted(*turns) as script:
         cloud = replace(PUBLIC, resource_manager=script.url, resource_manager_audience="https://a")
-        client = httpx2.AsyncClient(base_url=script.url, trust_env=False, timeout=10)
+        client = httpx2.AsyncClient(base_url=script.url, trust_env=False, timeout=60)
         kube = Kube(client, patience=0)
         try:
             async with ArmCalls(
@@ -281,11 +281,61 @@ async def test_an_operation_that_fails_is_told_by_its_kind(
         assert (await scene.failure(poll)).kind is kind
 
 
-async def test_an_operation_elsewhere_does_not_get_the_token() -> None:
+CLAIMED = replace(CHANGE, clients=((ID, frozenset({CLIENT})),))
+
+
+def managed(client: str) -> Turn:
+    return answers({"id": ID, "properties": {"clientId": client, "principalId": OTHER_CLIENT}})
+
+
+async def test_an_identity_is_attached_where_its_client_id_is_the_permitted_one() -> None:
+    async with place(managed(CLIENT.upper()), answers(host())) as scene:
+        for _ in range(2):
+            assert isinstance(await scene.do(PatchHost(HOST, CLAIMED, "")), Accepted)
+        assert [each.method for each in scene.script.asked] == ["GET", "PATCH", "PATCH"]
+
+
+@pytest.mark.parametrize(
+    ("turn", "says"),
+    [
+        (managed(OTHER_CLIENT), "has another client id than spec.clientID"),
+        (refuses(404, "ResourceNotFound"), "ResourceNotFound"),
+        (refuses(403, "AuthorizationFailed"), "AuthorizationFailed"),
+    ],
+    ids=["another's", "not there", "may not be read"],
+)
+async def test_an_arm_id_beside_anothers_client_id_attaches_nothing(turn: Turn, says: str) -> None:
+    """Else whoever may use one identity has MIC attach any other to a machine."""
+    async with place(turn) as scene:
+        for _ in range(2):
+            failure = await scene.failure(PatchHost(HOST, CLAIMED, ""))
+            assert (failure.kind, failure.bad) == (Fault.BAD_IDENTITIES, (ID.lower(),))
+            assert says in f"{failure.code}: {failure.message}"
+            assert OTHER_CLIENT not in failure.message
+        assert [each.method for each in scene.script.asked] == ["GET", "GET"]
+
+
+async def test_while_nobody_knows_whose_client_id_it_is_nothing_is_attached() -> None:
+    async with place(refuses(429, "TooManyRequests", more="Retry-After: 7\r\n")) as scene:
+        failure = await scene.failure(PatchHost(HOST, CLAIMED, ""))
+        assert (failure.kind, failure.retry_after) == (Fault.THROTTLED, 7.0)
+        assert [each.method for each in scene.script.asked] == ["GET"]
+
+
+@pytest.mark.parametrize("place_of_it", ["https://example.com/operations/1", "https://[::x/"])
+async def test_an_operation_elsewhere_does_not_get_the_token(place_of_it: str) -> None:
     async with place(answers({"status": "Succeeded"})) as scene:
-        poll = PollOperation(HOST, "Azure-AsyncOperation https://example.com/operations/1")
+        poll = PollOperation(HOST, f"Azure-AsyncOperation {place_of_it}")
         assert (await scene.failure(poll)).kind is Fault.FAILED
         assert scene.script.asked == []
+
+
+@pytest.mark.parametrize("when", ["9" * 5000, "-1", "Mon, 1 Jan 2024 00:00:00 +" + "9" * 20])
+async def test_a_time_that_is_none_is_no_reason_to_fail(when: str) -> None:
+    async with place(answers(host(), more=f"Retry-After: {when}\r\n")) as scene:
+        accepted = await scene.do(PATCH)
+        assert isinstance(accepted, Accepted)
+        assert accepted.after <= LONGEST_RETRY_AFTER
 
 
 REFUSED = (
@@ -651,3 +701,21 @@ async def test_what_is_in_use_is_listed_by_quorum_bindings_first() -> None:
         assert second.path.endswith("azureidentities")
         assert "labelSelector=aadpodidbinding+in+%28s%29" in third.query
         assert not any("resourceVersion" in each.query for each in scene.script.asked)
+
+
+@pytest.mark.parametrize("selector", ["t),app in (t", "t,t)", "two words", "-t", "t=t", "é"])
+async def test_a_binding_that_no_pod_can_match_changes_nothing_about_which_pods_are_listed(
+    selector: str,
+) -> None:
+    """Else a tenant hides the pods of others from MIC, or has Azure's changes wait for ever."""
+    bindings = [
+        {
+            "metadata": {"namespace": "shop", "uid": "u", "name": name},
+            "spec": {"azureIdentity": "o", "selector": each},
+        }
+        for name, each in (("a", "s"), ("b", selector))
+    ]
+    lists = [{"metadata": {}, "items": each} for each in (bindings, [], [])]
+    async with place(*map(answers, lists)) as scene:
+        assert isinstance(await scene.do(ListUse()), InUse)
+        assert "labelSelector=aadpodidbinding+in+%28s%29&" in scene.script.asked[-1].query

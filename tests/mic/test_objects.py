@@ -114,6 +114,42 @@ def test_the_order_of_fields_is_no_difference() -> None:
     assert live(turned).revision == live(identity()).revision
 
 
+HUGE = "x" * 300_000
+BEHAVIOR = {"aadpodidentity.k8s.io/Behavior": "namespaced"}
+
+
+@pytest.mark.parametrize(
+    "huge",
+    [
+        pytest.param({"annotations": {**BEHAVIOR, "a": HUGE}}, id="an annotation"),
+        pytest.param(
+            {"annotations": BEHAVIOR, "labels": {f"a-{each}": "b" for each in range(20_000)}},
+            id="labels",
+        ),
+        pytest.param({"annotations": BEHAVIOR, "spec": {"adResourceID": HUGE}}, id="a field"),
+        pytest.param(
+            {"annotations": BEHAVIOR, "spec": {f"a-{each}": "b" for each in range(20_000)}},
+            id="fields that nobody knows",
+        ),
+        pytest.param({"annotations": BEHAVIOR, "spec": {"ClientID": HUGE}}, id="an old field"),
+    ],
+)
+def test_a_huge_object_is_copied_into_no_record(huge: dict[str, Any]) -> None:
+    """Each pod has a record, and a tenant many pods: a megabyte would be gigabytes in etcd."""
+    whole = identity(metadata=huge)
+    whole["spec"] |= huge.pop("spec", {})
+    small = live(whole)
+    assert len(small.copy) < 16 << 10
+    copy = json.loads(small.copy)
+    assert copy["spec"] == identity()["spec"]
+    assert copy["metadata"]["annotations"] == BEHAVIOR
+    assert copy["metadata"]["uid"] == "u-1"
+    written = render_record(record(), small, live(binding(), About.BINDING))
+    read = parse_record(json.dumps(written).encode())[0].record
+    assert read is not None
+    assert read.identity_revision == small.revision
+
+
 def test_a_copy_in_a_record_has_the_revision_of_its_original() -> None:
     found, _ = parse_record(json.dumps(stored()).encode())
     assert found.record == record()
@@ -228,11 +264,15 @@ def test_a_record_of_an_old_release_is_assigned_though_it_says_nothing() -> None
         {"spec": None},
         {"spec": []},
         {"spec": {"pod": 1}},
-        *({"spec": {**stored()["spec"], name: 1}} for name in ("pod", "podNamespace", "nodename")),
+        *(
+            {"spec": {**stored()["spec"], name: odd}}
+            for name in ("pod", "podNamespace", "nodename")
+            for odd in (1, "x" * 254)
+        ),
         *(
             {"spec": {**stored()["spec"], name: copy}}
             for name in ("azureIdentityRef", "azureBindingRef")
-            for copy in (None, 1, {"metadata": 1})
+            for copy in (None, 1, {"metadata": 1}, {"metadata": {"name": "x" * 254}})
         ),
         {"status": {"status": "Rubbish"}},
         {"status": {"status": ["Assigned"]}},

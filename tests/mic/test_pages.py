@@ -96,8 +96,33 @@ async def test_strange_requests_are_answered_and_harm_nothing(text: bytes, statu
         assert (await get(port, "/healthz"))[0] == 200
 
 
+async def test_who_holds_all_places_loses_one_to_each_who_comes() -> None:
+    """Else a pod keeps the kubelet's probe from MIC, and the kubelet restarts it."""
+    async with serving(State(), seconds=60.0) as port:
+        silent = [
+            await asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.2", 0))
+            for _ in range(3 * AT_ONCE)
+        ]
+        for _ in range(3):
+            assert (await get(port, "/healthz"))[0] == 200
+        for _, writer in silent:
+            writer.close()
+
+
+async def test_who_comes_when_each_place_is_anothers_takes_the_oldest() -> None:
+    async with serving(State(), seconds=60.0) as port:
+        silent = [
+            await asyncio.open_connection("127.0.0.1", port, local_addr=(f"127.0.1.{each}", 0))
+            for each in range(1, AT_ONCE + 1)
+        ]
+        assert (await get(port, "/healthz"))[0] == 200
+        assert await silent[0][0].read() == b""
+        for _, writer in silent:
+            writer.close()
+
+
 async def test_who_sends_nothing_is_left_and_who_opens_many_gets_none() -> None:
-    async with serving(State(), seconds=0.2) as port:
+    async with serving(State(), seconds=1.0) as port:
         silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(AT_ONCE + 5)]
         for reader, writer in silent:
             assert await reader.read() == b""

@@ -12,6 +12,7 @@ from podidentity.mic.controller import Assign
 from podidentity.mic.main import cloud_of
 from podidentity.mic.policies import controller_settings
 from podidentity.settings import MicSettings
+from tests.core.objects import client_id
 from tests.fakes import CLIENT, OTHER_CLIENT
 
 STACK = {
@@ -43,13 +44,32 @@ def test_without_rbac_it_is_not_asked_and_that_is_said(
     assert f"--authorization={choice}" in caplog.text
 
 
-def test_what_the_cloud_provider_uses_itself_is_never_detached(tmp_path: Path) -> None:
-    file = tmp_path / "azure.json"
-    file.write_text(json.dumps({"userAssignedIdentityID": CLIENT.upper()}))
+def test_that_identities_of_other_namespaces_count_is_said(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    controller_settings(settings())
+    assert caplog.text == ""
+    assert controller_settings(settings(cross_namespace=True)).rules.cross_namespace
+    assert "--compat-cross-namespace" in caplog.text
+
+
+def test_one_record_at_least_is_written_at_once() -> None:
+    found = [controller_settings(settings(writes_at_once=each)) for each in (0, 1, 2)]
+    assert [each.record_writes for each in found] == [1, 1, 2]
+
+
+def test_what_the_cloud_provider_and_mic_use_themselves_is_never_detached(tmp_path: Path) -> None:
+    file, mine = tmp_path / "azure.json", str(client_id(7))
+    file.write_text(json.dumps({"userAssignedIdentityID": f" {CLIENT.upper()}"}))
     found = controller_settings(
-        settings(cloud_config=str(file), immutable=frozenset({ClientId(OTHER_CLIENT)}))
+        settings(
+            cloud_config=str(file),
+            managed_client_id=f" {client_id(7)} ".upper(),
+            immutable=frozenset({ClientId(OTHER_CLIENT)}),
+        )
     )
-    assert found.protected == {CLIENT, OTHER_CLIENT}
+    assert found.protected == {CLIENT, OTHER_CLIENT, mine}
+    assert controller_settings(settings()).protected == frozenset()
 
 
 def test_the_cloud_is_that_of_the_file_then_of_the_flag_then_the_public_one(tmp_path: Path) -> None:

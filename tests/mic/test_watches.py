@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
+import pytest
 
 from podidentity.core.resources import Malformed, ObjectRef
 from podidentity.mic.calls import (
@@ -285,3 +286,15 @@ async def test_where_rbac_does_not_decide_it_is_not_watched() -> None:
     assert not {"clusterroles", "clusterrolebindings"} & {
         each.what for each in scene.watches.followed()
     }
+
+
+async def test_a_namespace_whose_objects_change_all_the_time_fills_no_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with running() as scene:
+        for number in range(500):
+            odd = thing("orders", spec={"clientID": f"x-{number}"})
+            scene.server.send(AZURE_IDENTITIES.path(), "MODIFIED", odd)
+        await settle()
+        assert len(scene.news()) > 500
+    assert 20 < len(caplog.records) < 50

@@ -23,6 +23,7 @@ from typing import Any
 
 import click
 
+from tests.mutants.exchanging import Exchanging, Task, run_exchanging
 from tests.mutants.measuring import Kept, Reach, measure
 from tests.mutants.mutations import Mutation, mutated, mutations
 from tests.mutants.running import (
@@ -52,10 +53,13 @@ long for each mutant."""
 # The rules, the formats, and the pages of nmi, mic and adapters that decide who gets what.
 NMI = ("caller", "decision", "errors", "hold", "host_token")
 MIC = (
-    *("conditions", "controller", "driver", "election", "gates", "hosts", "neighbours", "objects"),
-    *("policies", "records", "signin"),
+    *("conditions", "controller", "driver", "election", "gates", "grants", "hosts", "neighbours"),
+    *("objects", "policies", "questions", "records", "signin"),
 )
-ADAPTERS = ("imds", "node_identity", "path_permissions", "permission_cache", "token_cache")
+ADAPTERS = (
+    *("azure_transport", "imds", "node_identity", "path_permissions", "permission_cache"),
+    "token_cache",
+)
 PAGES = (
     "core/*.py",
     "wire/*.py",
@@ -67,6 +71,8 @@ PAGES = (
     *(f"adapters/{name}.py" for name in ADAPTERS),
     "adapters/entra/client_credentials.py",
     "adapters/entra/issuer.py",
+    "client_connections.py",
+    "cli/kept_options.py",
 )
 BATCH = 12
 """Files of tests that are measured in one process."""
@@ -135,9 +141,15 @@ def equivalents() -> dict[str, str]:
     }
 
 
-def unit_tests() -> list[str]:
+def unit_tests(folders: Sequence[str] = UNITS) -> list[str]:
     """Return the files of unit tests."""
-    found = [path for folder in UNITS for path in (ROOT / folder).glob("**/test_*.py")]
+    found = [
+        path
+        for each in folders
+        for path in (
+            (ROOT / each).glob("**/test_*.py") if (ROOT / each).is_dir() else [ROOT / each]
+        )
+    ]
     return sorted({str(path.relative_to(ROOT)) for path in found} - {*LONG})
 
 
@@ -187,25 +199,19 @@ Files = dict[str, Sequence[str] | None]
 """Files of tests → the node ids to run there; None: all."""
 
 
-def reaching(mutant: Mutant, reaches: Mapping[str, Reach], most: float) -> list[Files]:
-    """Return the tests to run, in two stages: those of the module's own file, then the others."""
+def reaching(mutant: Mutant, reaches: Mapping[str, Reach], most: float) -> Files:
+    """Return the tests to run, in this order: those of the module's own file, then the others."""
     ids = _ids(mutant, reaches)
     own = [name for name in ids if name.endswith(f"/test_{Path(mutant.file).stem}.py")]
     worth = {name: reaches[name].seconds / len(ids[name]) for name in ids}
     others = sorted({*ids} - {*own}, key=lambda name: worth[name])
-    if not own:
-        own, others = others[:1], others[1:]
-    stages: list[Files] = []
-    left = most
-    for names in (own, others):
-        stage: Files = {}
-        for name in names:
-            if left > 0:
-                whole = reaches[name].seconds < CHEAP and not reaches[name].failing
-                stage[name] = None if whole else ids[name]
-                left -= reaches[name].seconds
-        stages.append(stage)
-    return [each for each in stages if each]
+    files: Files = {}
+    for name in (*own, *others):
+        if most > 0:
+            whole = reaches[name].seconds < CHEAP and not reaches[name].failing
+            files[name] = None if whole else ids[name]
+            most -= reaches[name].seconds
+    return files
 
 
 def _ids(mutant: Mutant, reaches: Mapping[str, Reach]) -> dict[str, Sequence[str]]:
@@ -228,11 +234,11 @@ def _ids(mutant: Mutant, reaches: Mapping[str, Reach]) -> dict[str, Sequence[str
 # ---- What becomes of them
 
 
-def judge(mutant: Mutant, outcome: Outcome) -> Verdict | None:
-    """Return the verdict of one stage; None: its tests passed."""
+def judge(mutant: Mutant, outcome: Outcome) -> Verdict:
+    """Return the verdict."""
     by = [line for line in outcome.said.splitlines() if line.startswith("KILLED BY ")]
     if outcome.code in {0, 5}:
-        return None
+        return Verdict(mutant, "survived", "", outcome.seconds)
     said = by[0].removeprefix("KILLED BY ") if by else ""
     if outcome.code < 0:
         said = said or "fuel"
@@ -246,33 +252,66 @@ def run(
 ) -> Iterator[Verdict]:
     """Yield what becomes of each, as it is known."""
     plans = {each: reaching(each, reaches, most) for each in mutants}
-    spent = Counter[Mutant]()
     with tempfile.TemporaryDirectory() as folder:
+        for each in mutants:
+            if not plans[each]:
+                yield Verdict(each, "survived", "no test reaches it", 0.0)
+        left = list[Mutant]()
+        for file in dict.fromkeys(each.file for each in mutants):
+            of_file = [each for each in mutants if each.file == file and plans[each]]
+            for mutant, outcome in exchanged(of_file, plans, reaches, workers, Path(folder)):
+                if outcome is None:
+                    left.append(mutant)
+                else:
+                    yield judge(mutant, outcome)
+        waiting = (
+            (each, functools.partial(_alone, each, plans[each], reaches, Path(folder)))
+            for each in left
+        )
+        for mutant, outcome in side_by_side(waiting, workers):
+            yield judge(mutant, outcome)
 
-        def start(mutant: Mutant, files: dict[str, Any]) -> Forked:
-            path = ROOT / mutant.file
-            tree = mutated(source_of(mutant.file), mutant.mutation.number)
-            fuel = FUEL_MORE + FUEL_TIMES * sum(reaches[name].seconds for name in files)
-            work = functools.partial(run_mutant, mutant.module, path, tree, files)
-            return Forked.of(work, Path(folder, f"{id(mutant)}"), fuel)
 
-        ended = dict[Mutant, Verdict]()
-        for stage in range(2):
-            waiting = (
-                (each, functools.partial(start, each, plan[stage]))
-                for each, plan in plans.items()
-                if each not in ended and len(plan) > stage
-            )
-            for mutant, outcome in side_by_side(waiting, workers):
-                spent[mutant] += outcome.seconds  # type: ignore[assignment]
-                verdict = judge(mutant, outcome)
-                if verdict is not None:
-                    ended[mutant] = verdict
-                    yield verdict
-        for mutant in mutants:
-            if mutant not in ended:
-                by = "" if plans[mutant] else "no test reaches it"
-                yield Verdict(mutant, "survived", by, spent[mutant])
+def _fuel(files: Files, reaches: Mapping[str, Reach]) -> float:
+    return FUEL_MORE + FUEL_TIMES * sum(reaches[name].seconds for name in files)
+
+
+def _alone(mutant: Mutant, files: Files, reaches: Mapping[str, Reach], folder: Path) -> Forked:
+    """Start the tests of a mutant in a process that has loaded nothing of ours."""
+    path = ROOT / mutant.file
+    tree = mutated(source_of(mutant.file), mutant.mutation.number)
+    work = functools.partial(run_mutant, mutant.module, path, tree, files)
+    return Forked.of(work, folder / f"{id(mutant)}", _fuel(files, reaches))
+
+
+def exchanged(
+    mutants: Sequence[Mutant],
+    plans: Mapping[Mutant, Files],
+    reaches: Mapping[str, Reach],
+    workers: int,
+    folder: Path,
+) -> Iterator[tuple[Mutant, Outcome | None]]:
+    """Yield what becomes of the mutants of one file; None: its tests need a process of its own."""
+    if not mutants:
+        return
+    by_number = {each.mutation.number: each for each in mutants}
+    tasks = [
+        Task(number, plans[each], _fuel(plans[each], reaches)) for number, each in by_number.items()
+    ]
+    said, to = os.pipe()
+    path = ROOT / mutants[0].file
+    plugin = Exchanging(path, source_of(mutants[0].file), tasks, folder, workers, to)
+    files = sorted({name for task in tasks for name in task.files})
+    output = folder / "exchanging"
+    forked = Forked.of(functools.partial(run_exchanging, plugin, files), output, fuel=3600)
+    os.close(to)
+    with os.fdopen(said) as lines:
+        for line in lines:
+            number, outcome = json.loads(line)
+            yield by_number.pop(number), None if outcome is None else Outcome(*outcome)
+    os.waitpid(forked.pid, 0)
+    if by_number:
+        raise click.ClickException(f"{path}: {output.read_text(errors='replace')[-3000:]}")
 
 
 def table(verdicts: Sequence[Verdict]) -> str:
@@ -324,6 +363,9 @@ def _load_libraries(files: Sequence[str]) -> None:
 @click.option("--sample", default=100, show_default=True, help="How many mutants; 0: all.")
 @click.option("--seed", default=1, show_default=True, help="Which ones; the same seed, the same.")
 @click.option("--page", "pages", multiple=True, help="As core/decision.py or wire/*.py.")
+@click.option(
+    "--tests", "folders", multiple=True, default=UNITS, help="As tests/mic, or a file there."
+)
 @click.option("--match", default="", help="Only mutants whose name has this in it.")
 @click.option(
     "--json", "to", type=click.Path(path_type=Path), help="Write the verdicts there, too."
@@ -336,6 +378,7 @@ def main(
     sample: int,
     seed: int,
     pages: tuple[str, ...],
+    folders: tuple[str, ...],
     match: str,
     to: Path | None,
     listing: bool,
@@ -356,6 +399,7 @@ def main(
       ./scripts/mutants --sample 300 --seed 1 --json mutants.json
       ./scripts/mutants --page core/decision.py --sample 0
       ./scripts/mutants --match has_an_account --sample 0
+      ./scripts/mutants --page mic/gates.py --sample 0 --tests tests/mic
     """  # noqa: D301 - click's own mark
     known = equivalents()
     everything = all_mutants(pages or PAGES)
@@ -371,7 +415,7 @@ def main(
     verdicts = [
         Verdict(each, "equivalent", known[each.name], 0) for each in mutants if each.name in known
     ]
-    files = unit_tests()
+    files = unit_tests(folders)
     _load_libraries(files)
     paths = [path for page in PAGES for path in sorted((SOURCE / "podidentity").glob(page))]
     reaches = measured(files, paths, workers)

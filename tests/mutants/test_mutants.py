@@ -87,6 +87,9 @@ def waits(event, known):
     return known or event.wait()
 def unread(a):
     return a > 0
+def doubled(a):
+    return a + a
+TWICE = [doubled(1)]
 """
 TESTS = """
 import threading, toy
@@ -96,27 +99,42 @@ def test_waits():
     assert toy.waits(threading.Event(), True)
 def test_unread():
     toy.unread(1)
+def test_doubled():
+    assert toy.doubled(3) == 6
 """
 RUN = """
-import json, sys
+import functools, json, os, sys
 from pathlib import Path
 from tests.mutants import running
 from tests.mutants.__main__ import Mutant, judge
+from tests.mutants.exchanging import Exchanging, Task, run_exchanging
 from tests.mutants.mutations import mutated, mutations
 running.LOOKS = 20
 folder = Path(sys.argv[1])
 sys.path.insert(0, str(folder))
-path, found = folder / "toy.py", {}
-def start(each):
-    tree = mutated(path.read_text(), each.number)
-    tests = {"test_toy.py": None}
-    work = lambda: running.run_mutant("toy", path, tree, tests)
-    return running.Forked.of(work, folder / "said", 2)
-for each in mutations(path.read_text()):
-    ((_, outcome),) = running.side_by_side(iter([(each, lambda: start(each))]), 1)
-    verdict = judge(Mutant("src/podidentity/toy.py", each), outcome)
-    found[each.change] = verdict.by if verdict else None
-print(json.dumps(found))
+path, tests, fuel = folder / "toy.py", {"test_toy.py": None}, 2
+source = path.read_text()
+found = {each.number: each for each in mutations(source)}
+def said(number, outcome):
+    verdict = judge(Mutant("src/podidentity/toy.py", found[number]), outcome)
+    return verdict.by or verdict.outcome
+alone = {}
+for number in found:
+    work = functools.partial(
+        running.run_mutant, "toy", path, mutated(source, number), tests
+    )
+    start = functools.partial(running.Forked.of, work, folder / "said", fuel)
+    ((_, outcome),) = running.side_by_side(iter([(number, start)]), 1)
+    alone[found[number].change] = said(number, outcome)
+lines, to = os.pipe()
+tasks = [Task(number, tests, fuel) for number in found]
+plugin = Exchanging(path, source, tasks, folder, 1, to)
+running.Forked.of(functools.partial(run_exchanging, plugin, [*tests]), folder / "all", 60)
+os.close(to)
+together = {}
+for number, outcome in map(json.loads, os.fdopen(lines)):
+    together[found[number].change] = outcome and said(number, running.Outcome(*outcome))
+print(json.dumps([alone, together]))
 """
 
 
@@ -132,13 +150,18 @@ def test_a_mutant_is_killed_by_a_test_or_its_fuel_or_it_survives(tmp_path: Path)
         text=True,
         check=True,
     )
-    assert json.loads(ran.stdout) == {
+    alone, together = json.loads(ran.stdout)
+    assert alone == {
         "max(found, values.pop()) → min(found, values.pop())": "test_toy.py::test_largest",
         "while values: found = max(found, values.pop()) → while not values: found = max(found, "
         "values.pop())": "test_toy.py::test_largest",
         "known or event.wait() → known and event.wait()": "fuel",  # it waits for ever
         "known or event.wait() → event.wait()": "fuel",
-        "known or event.wait() → known": None,
-        "a > 0 → a >= 0": None,
-        "0 → 1": None,
+        "known or event.wait() → known": "survived",
+        "a > 0 → a >= 0": "survived",
+        "0 → 1": "survived",
+        "a + a → a - a": "test_toy.py::test_doubled",
+        "1 → 2": "survived",
     }
+    # What runs while its module is loaded is left to a process of its own.
+    assert together == alone | {"a + a → a - a": None, "1 → 2": None}

@@ -60,7 +60,7 @@ class Ending:
     async def serve_ends(self) -> bool:
         """Have `serve` end; return whether the rules are to go now."""
         self.serve.socket.close()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             return await self.task
 
 
@@ -138,7 +138,7 @@ async def test_what_serve_says_removes_nothing_before_net_is_told_to_stop(tmp_pa
         await answered(serve)
         found = Ending(running, serve, FakeLock(), removes=True)
         assert not found.guard.released.is_set()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await found.guard.released.wait()
         assert await found.serve_ends()
 
@@ -153,7 +153,7 @@ async def test_of_a_serve_that_was_started_again_nothing_is_known(tmp_path: Path
         second = running.client()
         await second.greet()
         first.socket.close()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while len(running.server._clients) > 1:  # noqa: ASYNC110 - it has no event for that
                 await asyncio.sleep(0)
         found = Ending(running, second, FakeLock(), removes=True)

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="the folder must be ro
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rules_lock, "LOOK_SECONDS", 0.01)
-    monkeypatch.setattr(rules_lock, "ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr(rules_lock, "ANSWER_SECONDS", 60.0)
 
 
 async def eventually(holds: Callable[[], bool]) -> None:

@@ -292,7 +292,7 @@ async def test_a_client_that_leaves_while_its_proof_is_waited_for_is_told_of_by_
 async def test_a_proof_that_never_comes_holds_no_connection_for_ever(echo: Echo) -> None:
     memo = Remembering()
     memo.proves = True
-    async with serving(echo, memo, head_seconds=0.03) as listener, talking(listener) as talk:
+    async with serving(echo, memo, head_seconds=0.5) as listener, talking(listener) as talk:
         await talk.say(AT_ONCE)
         reply = await talk.hear()
         assert (reply.status, reply.header("Connection")) == (503, ["close"])

@@ -8,8 +8,9 @@ import pytest
 from podidentity.adapters.token_cache import TokenCache
 from podidentity.core.decision import Ambiguity, Authorization, Use
 from podidentity.core.resources import ClientId, IdentityType, ObjectRef, Origin
-from podidentity.nmi.reporting.debug import Debug, permissions_shown, tokens_shown
+from podidentity.nmi.reporting.debug import Debug, OnLoopback, permissions_shown, tokens_shown
 from podidentity.nmi.request.decision import Decider, DecisionPolicy
+from podidentity.nmi.server.messages import Handler
 from tests.fakes import (
     CLIENT,
     OTHER_CLIENT,
@@ -31,6 +32,12 @@ USE = Use(ObjectRef("shop", "default"), CLIENT)
 
 def debug(
     *objects: Any, known: bool | None = True, how: DecisionPolicy = POLICY, **parts: Any
+) -> OnLoopback:
+    return OnLoopback(page(*objects, known=known, how=how, **parts))
+
+
+def page(
+    *objects: Any, known: bool | None = True, how: DecisionPolicy = POLICY, **parts: Any
 ) -> Debug:
     clock = FakeClock()
     watched, permissions = cluster(clock, *objects), FakePermissions()
@@ -40,7 +47,7 @@ def debug(
     return Debug(watched, decider.current, parts)
 
 
-async def ask(handler: Debug, target: str = "/debug", host: str = "127.0.0.1:8087") -> Reply:
+async def ask(handler: Handler, target: str = "/debug", host: str = "127.0.0.1:8087") -> Reply:
     async with listening(handler) as listener, talking(listener) as talk:
         return await talk.ask(f"GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
 
@@ -157,7 +164,7 @@ async def test_nothing_else_is_there(target: str) -> None:
     assert (await ask(debug(), target)).status == 404
 
 
-def test_what_is_shown_is_json_whatever_a_pod_is_named() -> None:
+async def test_what_is_shown_is_json_whatever_a_pod_is_named() -> None:
     odd = pod(ref=ObjectRef("shop", 'x"}\n'))
-    shown = debug(odd)._all()
+    shown = await page(odd)._all()
     assert json.loads(shown.body)["pods"][0]["pod"] == 'shop/x"}\n'

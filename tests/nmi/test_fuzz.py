@@ -14,7 +14,7 @@ ROOM = 32 << 20
 """Bytes; what the fakes remember of the requests is in it."""
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 async def test_no_hostile_request_gets_a_token_or_leads_to_a_credential_of_the_node() -> None:
     findings = await attack(REQUESTS, seed=1)
     assert findings.tokens == 0

@@ -171,6 +171,38 @@ async def test_a_request_that_waited_for_a_binding_that_nobody_grants_is_refused
     assert reason(await asking) is Reason.NOT_PERMITTED
 
 
+def just_bound() -> World:
+    """Return a world in which a binding came a second ago, and nobody may use the identity."""
+    found = World(pod(started=1.0), identity(), binding())
+    found.permissions.default = False
+    found.cluster.remove("AzureIdentityBinding", binding().ref)
+    found.clock.advance(60.0)
+    found.cluster.put(binding())
+    found.clock.advance(1.0)
+    return found
+
+
+async def test_a_request_between_a_binding_and_its_grant_waits_for_the_grant() -> None:
+    world = just_bound()
+    asking = await world.asking()
+    world.permissions.allowed[USE] = True
+    world.clock.advance(0.5)
+    assert isinstance(await asking, Granted)
+
+
+async def test_two_seconds_behind_a_binding_no_grant_is_awaited_any_more() -> None:
+    world = just_bound()
+    asking = await world.asking()
+    world.clock.advance(0.5)
+    await world.clock.somebody_slept(0.5, 2)
+    assert not asking.done()
+    world.clock.advance(0.5)
+    assert reason(await asking) is Reason.NOT_PERMITTED
+    slept = list(world.clock.slept)
+    assert reason(await world.ask()) is Reason.NOT_PERMITTED
+    assert world.clock.slept == slept, "and at once from then on"
+
+
 async def test_a_token_that_was_fetched_for_a_binding_that_went_is_given_to_nobody() -> None:
     held = World(pod(started=1.0), identity(), binding())
     asking = await fetching(held)

@@ -179,11 +179,11 @@ async def test_a_client_that_reads_again_has_all_the_time_for_its_next_answer() 
         await open_.wait()
         return Response(200, b"late")
 
-    async with listening(answers, write_seconds=0.2) as listener, talking(listener) as talk:
+    async with listening(answers, write_seconds=1.0) as listener, talking(listener) as talk:
         await talk.say(GET.replace(b"/a", b"/large") + GET)
         assert len((await talk.hear()).body) == 3_000_000
         await begun.wait()
-        async with listening(Echo(), head_seconds=0.3) as other, talking(other) as clock:
+        async with listening(Echo(), head_seconds=1.5) as other, talking(other) as clock:
             await clock.closed()
         open_.set()
         assert (await talk.hear()).body == b"late"

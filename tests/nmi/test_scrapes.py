@@ -14,7 +14,7 @@ from podidentity.adapters.path_permissions import Access
 from podidentity.core.attestation import AttestationMode, Verdict
 from podidentity.core.data_path import Backend, Hop
 from podidentity.core.errors import UnprovenCaller
-from podidentity.nmi.reporting.endpoints import KEPT, Scrapes
+from podidentity.nmi.reporting.endpoints import KEPT, Reviewed, Scrapes
 from podidentity.nmi.reporting.metrics import (
     NmiMetrics,
     add_attestation,
@@ -269,7 +269,7 @@ class Reviewing:
 async def test_the_whole_is_for_callers_with_the_permission(says: Access, status: int) -> None:
     registry, reviewer = (await lived()).metrics.registry, Reviewing()
     reviewer.says = says
-    scrapes = Scrapes(registry, FakeClock(), public=False, reviewer=reviewer)
+    scrapes = Reviewed(Scrapes(registry, FakeClock(), public=False), reviewer, role="readers")
     asked = request()
     asked.fields = [(b"AUTHORIZATION", b"Bearer x")]
     answer = await scrapes(asked)
@@ -279,7 +279,8 @@ async def test_the_whole_is_for_callers_with_the_permission(says: Access, status
 
 async def test_of_two_tokens_in_one_request_none_counts() -> None:
     reviewer = Reviewing()
-    scrapes = Scrapes(Registry(), FakeClock(), public=False, reviewer=reviewer)
+    page = Scrapes(Registry(), FakeClock(), public=False)
+    scrapes = Reviewed(page, reviewer, role="readers")
     asked = request()
     asked.fields = [(b"Authorization", b"Bearer x"), (b"authorization", b"Bearer y")]
     await scrapes(asked)

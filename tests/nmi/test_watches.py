@@ -168,6 +168,27 @@ async def test_an_object_that_cannot_be_used_is_said_once_and_touches_no_other(
     ]
 
 
+async def test_a_namespace_whose_objects_change_all_the_time_fills_no_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Else a tenant drives the lines about others out of the logs of all nodes."""
+    caplog.set_level(logging.WARNING)
+    others = {"metadata": meta("bad") | {"namespace": "bank"}, "spec": {}}
+    async with watched() as setting:
+        await setting.until(lambda: setting.cluster.synced)
+        for number in range(500):
+            spec = {"clientID": f"x-{number}"}
+            setting.server.say(IDENTITIES, "MODIFIED", {"metadata": meta("bad"), "spec": spec})
+            unread = {"metadata": {**meta("odd"), "annotations": number}}
+            setting.server.say(IDENTITIES, "MODIFIED", unread)
+        setting.server.say(IDENTITIES, "ADDED", others)
+        await setting.until(lambda: setting.cluster.identity(ObjectRef("bank", "bad")) is not None)
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) < 50
+    assert "AzureIdentity bank/bad cannot be used: spec.clientID is missing" in said
+    assert any("namespace shop" in each for each in said)
+
+
 async def test_the_controllers_records_are_watched_in_standard_mode_only() -> None:
     async with watched() as setting:
         await setting.until(lambda: setting.cluster.synced)

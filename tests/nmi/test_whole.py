@@ -55,7 +55,7 @@ def run(folder: Path, user: list[str], *flags: str) -> dict[str, str]:
         capture_output=True,
         text=True,
         check=True,
-        timeout=30,
+        timeout=100,
     )
     return dict(line.split(": ", 1) for line in shown.stdout.splitlines() if ": " in line)
 

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
+PATIENCE = 60.0
+"""Seconds of what must come to pass: only a test that fails uses them up."""
 
 
 def free_port() -> int:
@@ -24,9 +26,9 @@ def free_port() -> int:
         return port
 
 
-def eventually(holds: Callable[[], Any], seconds: float = 10.0) -> Any:
+def eventually(holds: Callable[[], Any]) -> Any:
     """Return the first true value of `holds()`."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + PATIENCE
     while not (found := holds()):
         assert time.monotonic() < end, "it never came to be so"
         time.sleep(0.01)
@@ -74,7 +76,7 @@ class Agent:
         ):
             # As the probe in the manifest: it waits for a place in the backlog.
             asking.connect(str(self.runtime / "serve-probe.sock"))
-            asking.settimeout(10)
+            asking.settimeout(PATIENCE)
             asking.send(word.encode())
             return asking.recv(1 << 16).decode()
         return ""
@@ -83,13 +85,13 @@ class Agent:
         """Return when it says that it is ready."""
         eventually((self.runtime / "serve-probe.sock").exists)
         # A test may have it answer at once, before its worker could begin.
-        eventually(lambda: self.probe().startswith("ok"), 20.0)
+        eventually(lambda: self.probe().startswith("ok"))
 
     def tell(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
     def ends(self) -> int:
-        code = self.process.wait(20)
+        code = self.process.wait(PATIENCE)
         self._reader.join()
         return code
 
@@ -106,7 +108,7 @@ class Client:
     """A connection to a worker."""
 
     def __init__(self, port: int) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=20)
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
         self._file = self.socket.makefile("rw")
 
     def ask(self, line: str = "hello") -> tuple[str, int, bool]:

@@ -100,12 +100,12 @@ def take_over(path: str) -> int:
 
 def take_over_as_orphan(path: str, locked: str) -> None:
     """Do so from a process whose parents have ended."""
-    _orphan(lambda: time.sleep(30 * bool(take_over(path))), locked)
+    _orphan(lambda: time.sleep(1000 * bool(take_over(path))), locked)
 
 
 def leave_behind(locked: str, generations: str) -> None:
     """Leave a process that outlives this one."""
-    _orphan(lambda: time.sleep(30), locked, int(generations))
+    _orphan(lambda: time.sleep(1000), locked, int(generations))
 
 
 def _orphan(act: Callable[[], object], locked: str, generations: int = 1) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from podidentity.supervisor.privileges import may_become
-from tests.supervisor.agents import ROOT, eventually
+from tests.supervisor.agents import PATIENCE, ROOT, eventually
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 
@@ -99,14 +99,14 @@ def test_a_program_that_ends_is_started_again_and_the_other_goes_on(
 @pytest.mark.parametrize("codes", [(1,), (0, 1)], ids=["net", "serve"])
 def test_a_program_that_cannot_begin_ends_the_command(folder: Path, codes: tuple[int, ...]) -> None:
     with both(folder, *codes) as running:
-        assert running.wait(20) == 1
+        assert running.wait(PATIENCE) == 1
 
 
 def test_told_to_stop_it_ends_both(folder: Path) -> None:
     with both(folder) as running:
         pids = [seen(folder, name)["pid"] for name in ("net", "serve")]
         running.terminate()
-        assert running.wait(20) == 0
+        assert running.wait(PATIENCE) == 0
     assert not any(map(alive, pids))
 
 
@@ -114,7 +114,7 @@ def test_killed_it_leaves_nobody_behind(folder: Path) -> None:
     with both(folder) as running:
         pids = [seen(folder, name)["pid"] for name in ("net", "serve")]
         running.kill()
-        running.wait(20)
+        running.wait(PATIENCE)
     eventually(lambda: not any(map(alive, pids)))
 
 

@@ -81,7 +81,7 @@ def test_a_worker_that_grows_too_large_is_replaced_before_its_container_is(start
 
 
 def test_a_crash_loop_is_slowed_down_and_said(start: Start) -> None:
-    agent = start("a")
+    agent = start("a", constants={"SHORT_LIFE": 600.0})
     agent.ready()
     began = time.monotonic()
     for _ in range(4):

@@ -18,12 +18,14 @@ from podidentity.wire.kube import (
     PODS,
     SECRETS,
     SERVICE_ACCOUNTS,
+    WATCH,
     KubeError,
     NotKubernetes,
     parse_error,
     parse_event,
     parse_list,
     parse_object_version,
+    request_in_words,
     shallow,
 )
 
@@ -119,10 +121,50 @@ def test_an_object_that_is_nested_without_end_spoils_no_list_and_no_watch() -> N
 )
 def test_a_status_is_an_error_that_says_its_kind(code: int, reason: str, holds: str) -> None:
     body = json.dumps({"kind": "Status", "code": code, "reason": reason, "message": "because"})
-    error = parse_error(body.encode(), code)
+    error = parse_error(body.encode(), code, asked="list pods")
     assert getattr(error, holds)
-    assert (error.status, error.reason) == (code, reason)
-    assert str(error) == f"The API server refused ({code} {reason}): because"
+    assert (error.status, error.reason, error.said) == (code, reason, "because")
+    assert str(error) == f"The API server refused to list pods ({code} {reason}): because"
+
+
+ROLES = "/apis/rbac.authorization.k8s.io/v1/clusterroles"
+CUSTOM = "/apis/aadpodidentity.k8s.io/v1"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "words"),
+    [
+        ("GET", "/api/v1/pods", "list pods"),
+        ("GET", "/api/v1/nodes/n-1", "get nodes n-1"),
+        ("GET", "/api/v1/namespaces", "list namespaces"),
+        ("PATCH", "/api/v1/namespaces/shop", "patch namespaces shop"),
+        ("GET", "/api/v1/namespaces/shop/pods", "list pods in namespace shop"),
+        (WATCH, "/api/v1/namespaces/shop/pods", "watch pods in namespace shop"),
+        ("DELETE", f"{ROLES}/a%3Ab", "delete clusterroles.rbac.authorization.k8s.io a:b"),
+        ("POST", ROLES, "create clusterroles.rbac.authorization.k8s.io"),
+        (
+            "PATCH",
+            f"{CUSTOM}/namespaces/shop/azureidentities/orders/status",
+            "patch azureidentities.aadpodidentity.k8s.io/status orders in namespace shop",
+        ),
+        (
+            "POST",
+            "/api/v1/namespaces/shop/serviceaccounts/orders/token",
+            "create serviceaccounts/token orders in namespace shop",
+        ),
+        (
+            "GET",
+            "/api/v1/namespaces/a/pods/https:nmi-x:8080/proxy/debug/pods",
+            "get pods/proxy https:nmi-x:8080 in namespace a",
+        ),
+        ("GET", "/version", "get /version"),
+        ("GET", CUSTOM, f"get {CUSTOM}"),
+    ],
+)
+def test_what_was_asked_for_is_said_as_kubectl_is_asked_whether_one_may(
+    method: str, path: str, words: str
+) -> None:
+    assert request_in_words(method, path) == words
 
 
 @pytest.mark.parametrize(
@@ -133,6 +175,7 @@ def test_a_status_is_an_error_that_says_its_kind(code: int, reason: str, holds: 
         (500, "7", 0),
         (429, "", 0),
         (429, "999", 300),
+        (429, "9" * 5000, 300),
         (429, "-1", 0),
         (429, "\u0667", 0),
         (429, "Wed, 25 Nov 2026 12:00:00 GMT", 0),
@@ -141,15 +184,15 @@ def test_a_status_is_an_error_that_says_its_kind(code: int, reason: str, holds: 
 def test_a_server_that_is_overloaded_says_for_how_long(
     code: int, header: str, seconds: int
 ) -> None:
-    error = parse_error(b"", code, header)
+    error = parse_error(b"", code, header, asked="list pods")
     assert (error.retry_after, error.throttled) == (seconds, code == 429)
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>\nbad\tgateway</html>", b"[]", b"\xff"])
 def test_an_answer_that_is_no_status_is_an_error_in_one_line(body: bytes) -> None:
-    error = parse_error(body, 502)
+    error = parse_error(body, 502, asked="list pods")
     assert (error.status, error.reason) == (502, "")
-    assert str(error).startswith("The API server refused (502): ")
+    assert str(error).startswith("The API server refused to list pods (502): ")
     assert str(error).isprintable() or "\ufffd" in str(error)
 
 

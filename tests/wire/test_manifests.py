@@ -219,7 +219,8 @@ def test_an_identity_says_by_an_annotation_that_it_is_for_its_namespace(
         ),
         (
             FEDERATED | {"federation": {"audience": 3}},
-            "spec.federation.audience must be a string of at most 600 characters, not 3",
+            "spec.federation.audience must be at most 600 characters of ASCII "
+            "without spaces, not 3",
         ),
     ],
 )
@@ -397,6 +398,16 @@ def test_the_old_spellings_of_bindings_exceptions_and_records_are_read() -> None
         (parse_binding, {"azureIdentity": "orders"}, "spec.selector is missing"),
         (parse_binding, {"azureIdentity": "o", "selector": ""}, "spec.selector is empty"),
         (parse_binding, {"azureIdentity": "o", "selector": 1}, "spec.selector must be a string"),
+        (
+            parse_binding,
+            {"azureIdentity": "o", "selector": "a),app in (b"},
+            "spec.selector must be a value that a label can have, not 'a),app in (b'",
+        ),
+        (
+            parse_binding,
+            {"azureIdentity": "\x1b[2Jo", "selector": "a"},
+            "spec.azureIdentity must be a name of Kubernetes, not '\\x1b[2Jo'",
+        ),
         (parse_binding, {"azureIdentity": [], "selector": "a"}, "spec.azureIdentity must be a"),
         (
             parse_binding,
@@ -566,6 +577,7 @@ def test_a_rendered_binding_is_what_was_read() -> None:
     ("parse", "spec"),
     [
         (parse_binding, {"azureIdentity": "orders", "selector": "a" * 64}),
+        (parse_binding, {"azureIdentity": "orders", "selector": ENORMOUS}),
         (parse_binding, {"azureIdentity": ENORMOUS, "selector": "app"}),
         (parse_exception, {"podLabels": {"app": ENORMOUS}}),
         (parse_exception, {"podLabels": {ENORMOUS: "app"}}),
@@ -582,6 +594,42 @@ def test_what_no_object_can_be_named_fills_no_memory(parse: Parse, spec: Any) ->
     found = parse(raw(spec))
     assert isinstance(found, Malformed)
     assert len(found.why) < 200
+    assert len(found.selector) < 64
+
+
+TYPED = "\x1b]0;owned\x07"
+"""What a terminal obeys."""
+
+
+TEXTS: dict[str, tuple[Parse, Callable[[str], Any]]] = {
+    "an audience": (parse_identity, lambda odd: FEDERATED | {"federation": {"audience": odd}}),
+    "an identity's name": (parse_binding, lambda odd: {"azureIdentity": odd, "selector": "a"}),
+    "a selector": (parse_binding, lambda odd: {"azureIdentity": "o", "selector": odd}),
+    "a label's key": (parse_exception, lambda odd: {"podLabels": {odd: "a"}}),
+    "a label's value": (parse_exception, lambda odd: {"podLabels": {"a": odd}}),
+    "an id": (parse_exception, lambda odd: {"azureIdentities": [odd]}),
+    "a pod's name": (parse_assigned, lambda odd: RECORD | {"pod": odd}),
+    "a pod's namespace": (parse_assigned, lambda odd: RECORD | {"podNamespace": odd}),
+    "a node's name": (parse_assigned, lambda odd: RECORD | {"nodename": odd}),
+    "a record's identity": (
+        parse_assigned,
+        lambda odd: RECORD | {"azureIdentityRef": {"metadata": {"name": odd}}},
+    ),
+    "its namespace": (
+        parse_assigned,
+        lambda odd: RECORD | {"azureIdentityRef": {"metadata": {"name": "o", "namespace": odd}}},
+    ),
+}
+
+
+@pytest.mark.parametrize("odd", [TYPED, "\x9b2J", "x\ny", "\u202egnp"])
+@pytest.mark.parametrize("what", TEXTS)
+def test_no_text_of_a_tenant_writes_to_the_terminal_of_who_lists_it(what: str, odd: str) -> None:
+    parse, spec = TEXTS[what]
+    found = parse(raw(spec(odd)))
+    assert isinstance(found, Malformed)
+    assert found.why.isprintable()
+    assert found.selector.isprintable()
 
 
 BOUND = {"azureIdentity": "orders", "selector": "app"}

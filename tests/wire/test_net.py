@@ -37,7 +37,7 @@ GOLDEN = [
     (
         wire.State(interception=("table ip podid is gone",), repairs=2, proof="kernel"),
         b'{"type":"state","interception":["table ip podid is gone"],"attestation":[],'
-        b'"sources":[],"warnings":[],"closed_by":[],"repairs":2,"repaired":"","proof":"kernel",'
+        b'"sources":[],"warnings":[],"closed_by":[],"repairs":2,"proof":"kernel",'
         b'"guards":true,"changes":0,"removed":false}',
     ),
     (
@@ -76,7 +76,7 @@ FROM_NET = (
 
 
 @pytest.mark.parametrize(("message", "packet"), GOLDEN, ids=lambda each: type(each).__name__)
-def test_a_message_is_these_bytes_of_protocol_4(
+def test_a_message_is_these_bytes_of_protocol_5(
     message: wire.FromServe | wire.FromNet, packet: bytes
 ) -> None:
     assert wire.encode(message) == packet

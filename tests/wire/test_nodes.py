@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from podidentity.wire.nodes import NotANode, parse_taint_key, parse_taints
+from podidentity.wire.nodes import NotANode, parse_taints
 
 OURS = {"key": "a.example/b", "effect": "NoSchedule"}
 OTHERS = {"key": "gpu", "value": "yes", "effect": "NoExecute", "timeAdded": "2026-01-01T00:00:00Z"}
@@ -39,26 +39,3 @@ def test_a_node_may_have_no_such_taint(spec: dict[str, Any]) -> None:
 def test_what_is_no_node_is_refused(raw: bytes) -> None:
     with pytest.raises(NotANode):
         parse_taints(raw)
-
-
-@pytest.mark.parametrize(
-    "key",
-    [
-        *("a", "A.b_c-d", "example.com/a", "startup-taint.cluster-autoscaler.kubernetes.io/x"),
-        f"{'x' * 253}/{'X' * 63}",
-    ],
-)
-def test_a_key_is_a_qualified_name(key: str) -> None:
-    assert parse_taint_key(key) == key
-
-
-@pytest.mark.parametrize(
-    "key",
-    [
-        *("", "/", "a/", "/a", "a/b/c", "-a", "a-", "a b", "A.com/x", "a'", 'a"', "a=b", "a\n"),
-        *("x" * 64, f"{'x' * 254}/a", "a..b/c"),
-    ],
-)
-def test_nothing_else_is_a_key(key: str) -> None:
-    with pytest.raises(ValueError, match="is no key of a taint"):
-        parse_taint_key(key)

@@ -105,6 +105,38 @@ def test_a_pod_that_has_not_started_is_as_old_as_its_object() -> None:
     assert parse_pod(json.dumps({"metadata": meta}).encode()).started == 1795608000.0
 
 
+MANY = 20_000
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"metadata": {"labels": {f"a-{each:05}": "x" * 40 for each in range(MANY)}}},
+        {"metadata": {"annotations": {"aadpodidentity.k8s.io/attestation": "x" * 200_000}}},
+        {"metadata": {"annotations": {"aadpodidentity.k8s.io/probe": "x" * 200_000}}},
+        {"spec": {"volumes": [{"csi": {"driver": f"d-{each}"}} for each in range(MANY)]}},
+    ],
+    ids=["labels", "a waiver", "a question", "volumes"],
+)
+def test_of_a_pod_of_a_megabyte_a_few_kilobytes_are_kept(fields: dict[str, Any]) -> None:
+    """Each agent keeps those of its node, and a tenant may make hundreds for one node."""
+    meta = {**META, **fields.get("metadata", {})}
+    found = parse_pod(json.dumps({**fields, "metadata": meta}).encode())
+    assert len(repr(found)) < 20_000
+
+
+def test_of_many_labels_and_volumes_those_that_mean_something_are_kept() -> None:
+    labels = {f"a-{each:05}": "x" for each in range(MANY)} | {"aadpodidbinding": "app", "z": "x"}
+    volumes = [{"csi": {"driver": f"d-{each}"}} for each in range(MANY)]
+    volumes.append({"csi": {"driver": "secrets-store.csi.k8s.io"}})
+    whole = {"metadata": {**META, "labels": labels}, "spec": {"volumes": volumes}}
+    found = parse_pod(json.dumps(whole).encode())
+    assert found.selector == "app"
+    assert {"a-00000", "a-00098"} <= found.labels.keys()
+    assert "z" not in found.labels
+    assert "secrets-store.csi.k8s.io" in found.csi_drivers
+
+
 def test_a_probe_is_asked_for_by_an_annotation() -> None:
     meta = {**META, "annotations": {"aadpodidentity.k8s.io/probe": "7"}}
     assert parse_pod(json.dumps({"metadata": meta}).encode()).probe == "7"

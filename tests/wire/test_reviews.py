@@ -96,6 +96,7 @@ def test_a_token_is_asked_about_in_the_body_alone() -> None:
         "kind": "TokenReview",
         "spec": {"token": "t"},
     }
+    assert token_review("t", "for-us")["spec"] == {"token": "t", "audiences": ["for-us"]}
 
 
 @pytest.mark.parametrize(
@@ -146,3 +147,13 @@ def test_a_path_is_asked_about_as_the_whole_user_and_to_get_it() -> None:
             "nonResourceAttributes": {"path": "/metrics", "verb": "get"},
         },
     }
+
+
+@pytest.mark.parametrize(
+    ("named", "known"),
+    [(["for-us"], True), (["others", "for-us"], True), (["others"], False), ([], False)],
+)
+def test_a_token_is_for_us_only_if_the_answer_says_so(named: list[str], *, known: bool) -> None:
+    body = status(authenticated=True, user=WRITTEN, audiences=named)
+    assert (parse_token_review(body, "for-us") is not None) is known
+    assert parse_token_review(body) is not None

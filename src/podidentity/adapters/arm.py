@@ -25,6 +25,8 @@ from podidentity.wire.arm import ArmError, ManagedIdentity
 LONGEST_OPERATION = 900.0
 """Timeout of an operation, in seconds, unless somebody names another."""
 
+LONGEST_RETRY_AFTER = 3600.0
+"""Seconds: no limit of Azure is longer than an hour, and MIC would wait for years."""
 _LONGEST_PAUSE = 120.0
 _PAUSE = 5.0
 _TRIES = 4
@@ -89,12 +91,14 @@ class _Endpoint:
     def _pause(self, response: httpx2.Response) -> float:
         """Return Azure's Retry-After in seconds; Azure sends seconds or a date."""
         text = response.headers.get("Retry-After", "")
-        if text.isdecimal():
-            return float(text)
         try:
-            return max(0.0, parsedate_to_datetime(text).timestamp() - self._clock.time())
-        except ValueError:
+            if text.isdecimal():
+                told = float(text)
+            else:
+                told = max(0.0, parsedate_to_datetime(text).timestamp() - self._clock.time())
+        except (ValueError, OverflowError):
             return _PAUSE
+        return min(told, LONGEST_RETRY_AFTER)
 
     def _url(self, resource_id: str, version: str, *, only: str = "") -> httpx2.URL:
         """Return the URL of a resource, or of a list of those for which `only` holds."""
@@ -103,7 +107,12 @@ class _Endpoint:
 
     def _own(self, target: str) -> httpx2.URL:
         """Return the URL of an operation; raise ArmError unless ARM owns it: it gets the token."""
-        url = self._endpoint.join(target)
+        try:
+            url = self._endpoint.join(target)
+        except httpx2.InvalidURL:
+            raise ArmError(
+                "BadAnswer", "Azure sent the address of an operation that is no URL"
+            ) from None
         host = self._endpoint.host
         if url.scheme != self._endpoint.scheme or not f".{url.host}".endswith(f".{host}"):
             raise ArmError("BadAnswer", f"Azure sent the address of an operation at {url.host}")
@@ -289,6 +298,11 @@ class ArmCalls(_Endpoint):
         """Return the identities of `host`."""
         answer = await self._once("GET", self._url(host.resource_id, arm.COMPUTE_API))
         return arm.parse_host(answer.content, host)
+
+    async def client_of(self, identity: str) -> str:
+        """Return the client id of the managed identity with that ARM id, in lower case."""
+        answer = await self._once("GET", self._url(identity, arm.IDENTITY_API))
+        return str(arm.parse_identity(answer.content).client_id)
 
     async def hosts(
         self, subscription: str, group: str, *, scale_sets: bool

@@ -205,8 +205,12 @@ class WatchedCluster:
         return max(
             self._pod_changed.get(pod.ref, -inf),
             self._pod_assigned.get(pod.ref, -inf),
-            self._namespace_changed.get(pod.ref.namespace, -inf),
+            self.bound_at(pod),
         )
+
+    def bound_at(self, pod: Pod) -> float:
+        """Return the time of the last change of a binding or identity in the pod's namespace."""
+        return self._namespace_changed.get(pod.ref.namespace, -inf)
 
     def seen_at(self, pod: Pod) -> float:
         """Return when the pod of this uid was put first, in monotonic seconds; `inf`: it is gone.

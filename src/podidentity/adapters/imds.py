@@ -154,7 +154,7 @@ class Imds:
             async with asyncio.timeout(left):
                 try:
                     return await self._once(target, accept, quota, flow, left)
-                except httpx2.RemoteProtocolError:
+                except (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError):
                     # IMDS closed a pooled connection just as we used it: no answer was lost.
                     return await self._once(target, accept, quota, flow, left)
                 except httpx2.ConnectError:

@@ -23,7 +23,8 @@ from collections.abc import (
 )
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self, TypeVar, overload
+from types import MappingProxyType
+from typing import Any, NamedTuple, Self, TypeVar, overload
 
 import httpx2
 import msgspec
@@ -35,6 +36,7 @@ from lightkube.core.exceptions import ConfigError
 
 from podidentity.client_connections import ClientConnections
 from podidentity.wire.kube import (
+    WATCH,
     Event,
     KubeError,
     NotKubernetes,
@@ -43,6 +45,7 @@ from podidentity.wire.kube import (
     parse_error,
     parse_event,
     parse_list,
+    request_in_words,
 )
 from podidentity.wire.proxies import NotAProxy, parse_proxy
 
@@ -58,6 +61,8 @@ WATCH_SECONDS = 300
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 DEFAULT_KUBECONFIG = Path("~/.kube/config")
+# libyaml's is ten times as fast; an installation of PyYAML may be without it.
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 _PAGE = "500"
 _LONGEST_LINE = 16 << 20
@@ -79,6 +84,8 @@ _KEEPALIVE = [
 _FAILED = (httpx2.HTTPError, OSError, ConfigError, LookupError, ValueError)
 _CUT = (httpx2.ReadError, httpx2.WriteError, httpx2.RemoteProtocolError)
 """The connection ended before the answer did, as where a server restarts."""
+_ASKED = 2
+"""Times that a question is asked."""
 _PAUSE = 1.0
 """Seconds until something is read again of a server that failed: an etcd elects its leader."""
 
@@ -86,8 +93,23 @@ _PAUSE = 1.0
 def _may_pass(error: KubeError) -> bool:
     """Whether the same question may be answered in a moment."""
     failed = error.status >= httpx2.codes.INTERNAL_SERVER_ERROR
-    return failed or isinstance(error.__cause__, _CUT)
+    return failed or was_cut(error)
 
+
+def was_cut(error: KubeError) -> bool:
+    """Whether the connection ended before the answer did."""
+    return isinstance(error.__cause__, _CUT)
+
+
+class PassedOn(NamedTuple):
+    """What a pod answered behind the API server's proxy."""
+
+    status: int
+    body: bytes
+
+
+LARGEST_PAGE = 32 << 20
+"""Bytes of a pod's answer: who has taken a pod's place may send without end."""
 
 OnFailure = Callable[[str, str], None]
 """Called for each failed request with its method (WATCH for a watch) and its path."""
@@ -191,15 +213,28 @@ class Kube:
         Raises KubeError where the API server answers in the pod's place: it may not be asked, or
         cannot reach the pod.
         """
+        return (await self.asked_of_pod(path)).body
+
+    async def asked_of_pod(
+        self, path: str, headers: Mapping[str, str] = MappingProxyType({})
+    ) -> PassedOn:
+        """Return a pod's answer with its status, asked with these headers, too; as `passed_on`."""
         try:
-            response = await self._client.get(self._base + path, headers=self._headers)
+            async with self._client.stream(
+                "GET", self._base + path, headers={**self._headers, **headers}
+            ) as response:
+                body = b""
+                async for part in response.aiter_bytes():
+                    body += part
+                    if len(body) > LARGEST_PAGE:
+                        raise KubeError(f"It sent more than {LARGEST_PAGE >> 20} MiB.")
         except _FAILED as error:
             self._failed("GET", path)
             raise self._unreachable(error) from error
-        if response.is_error and is_status(response.content):
+        if response.is_error and is_status(body):
             self._failed("GET", path)
-            raise _refusal(response, response.content)
-        return response.content
+            raise _refusal("GET", path, response, body)
+        return PassedOn(response.status_code, body)
 
     async def list(self, path: str, params: Mapping[str, str] | None = None) -> Page:
         """Return one page (`params`: limit, continue, selectors); raise KubeError."""
@@ -222,6 +257,14 @@ class Kube:
     async def create(self, path: str, body: Mapping[str, Any]) -> bytes:
         """Create `body` in the collection at `path`; return it as stored; raise KubeError."""
         return await self._send("POST", path, body=body)
+
+    async def ask(self, path: str, question: Mapping[str, Any]) -> bytes:
+        """Return the answer to a question that is posted, such as who may do what.
+
+        It changes nothing, and somebody waits for it: so it is asked again, at least once, where
+        the server fails or cuts the connection. Raises KubeError.
+        """
+        return await self._send("POST", path, body=question, reads=max(_ASKED, self._reads))
 
     async def merge(self, path: str, body: Mapping[str, Any]) -> bytes:
         """Merge `body` (RFC 7386) into the object at `path`; return it; raise KubeError."""
@@ -270,15 +313,15 @@ class Kube:
                 "GET", self._base + path, params=asked, headers=plain, timeout=timeout
             ) as response:
                 if response.is_error:
-                    self._failed("WATCH", path)
-                    raise _refusal(response, await response.aread())
+                    self._failed(WATCH, path)
+                    raise _refusal(WATCH, path, response, await response.aread())
                 opened()
                 async for line in _lines(response):
-                    yield _event(line)
+                    yield _event(path, line)
         except NotKubernetes as error:
             raise KubeError(f"{self.server} sent {error}.") from error
         except _FAILED as error:
-            self._failed("WATCH", path)
+            self._failed(WATCH, path)
             raise self._unreachable(error) from error
 
     async def _send(
@@ -289,10 +332,11 @@ class Kube:
         params: Mapping[str, str] | None = None,
         body: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
         content: str = "application/json",
+        reads: int = 0,
     ) -> bytes:
         headers = {**self._headers, **({"Content-Type": content} if body is not None else {})}
         data = json.dumps(body).encode() if body is not None else None
-        waited, reads = 0.0, self._reads if method == "GET" else 1
+        waited, reads = 0.0, reads or (self._reads if method == "GET" else 1)
         while True:
             try:
                 return await self._sent(method, path, params=params, data=data, headers=headers)
@@ -327,7 +371,7 @@ class Kube:
             raise self._unreachable(error) from error
         if not response.is_success:
             self._failed(method, path)
-            raise _refusal(response, response.content)
+            raise _refusal(method, path, response, response.content)
         return response.content
 
     def _unreachable(self, error: Exception) -> KubeError:
@@ -361,14 +405,16 @@ async def together(*questions: Awaitable[Any]) -> tuple[Any, ...]:
     return tuple(answers)
 
 
-def _refusal(response: httpx2.Response, body: bytes) -> KubeError:
-    return parse_error(body, response.status_code, response.headers.get("Retry-After", ""))
+def _refusal(method: str, path: str, response: httpx2.Response, body: bytes) -> KubeError:
+    asked, wait = request_in_words(method, path), response.headers.get("Retry-After", "")
+    return parse_error(body, response.status_code, wait, asked=asked)
 
 
-def _event(line: bytes) -> Event:
+def _event(path: str, line: bytes) -> Event:
     event = parse_event(line)
     if event.type == "ERROR":
-        raise parse_error(event.object, httpx2.codes.INTERNAL_SERVER_ERROR)
+        asked = request_in_words(WATCH, path)
+        raise parse_error(event.object, httpx2.codes.INTERNAL_SERVER_ERROR, asked=asked)
     return event
 
 
@@ -401,7 +447,7 @@ def load_credentials(
 
     `kubeconfig` as for `Kube.connect`.
     """
-    config = _load(kubeconfig, context)
+    config, proxy_url = _load(kubeconfig, context)
     try:
         verify = verify_cluster(
             config.cluster, config.user or User(), config.abs_file, trust_env=trust_env
@@ -411,32 +457,23 @@ def load_credentials(
         raise KubeError(
             f"The credentials of context {config.context_name!r} cannot be used: {error}."
         ) from error
-    return _Credentials(
-        server=config.cluster.server, verify=verify, auth=auth, proxy=_proxy(config)
-    )
+    proxy = _proxy(proxy_url, config.context_name)
+    return _Credentials(server=config.cluster.server, verify=verify, auth=auth, proxy=proxy)
 
 
-def _proxy(config: SingleConfig) -> httpx2.Proxy | None:
-    """Return the proxy that the kubeconfig names for its API server; raise KubeError.
-
-    lightkube does not read `proxy-url`.
-    https://kubernetes.io/docs/reference/config-api/kubeconfig.v1/#Cluster
-    """
-    if config.fname is None:
-        return None
-    clusters = yaml.safe_load(Path(config.fname).read_text()).get("clusters") or ()
-    named = [each["cluster"] for each in clusters if each["name"] == config.context.cluster]
-    url = str((named[0].get("proxy-url") or "") if named else "")
+def _proxy(url: str, context: str) -> httpx2.Proxy | None:
+    """Return the proxy that a kubeconfig names for its API server; raise KubeError."""
     if not url:
         return None
     try:
-        found = parse_proxy(url, f"The proxy-url of context {config.context_name!r}")
+        found = parse_proxy(url, f"The proxy-url of context {context!r}")
     except NotAProxy as error:
         raise KubeError(f"{error}.") from None
     return httpx2.Proxy(found.url, auth=found.login)
 
 
-def _load(kubeconfig: str | None, context: str | None) -> SingleConfig:
+def _load(kubeconfig: str | None, context: str | None) -> tuple[SingleConfig, str]:
+    """Return a context, and the URL of the proxy to its API server; "" without one."""
     if kubeconfig:
         return _first([Path(part) for part in kubeconfig.split(":") if part], context)
     if (SERVICE_ACCOUNT / "token").is_file():
@@ -444,16 +481,16 @@ def _load(kubeconfig: str | None, context: str | None) -> SingleConfig:
             config = KubeConfig.from_service_account(SERVICE_ACCOUNT).get()
         except (ConfigError, LookupError) as error:
             raise KubeError(f"The service account in {SERVICE_ACCOUNT} lacks {error}.") from error
-        return _present(config)
+        return _present(config), ""
     return _first([DEFAULT_KUBECONFIG], context)
 
 
-def _first(paths: list[Path], context: str | None) -> SingleConfig:
-    """Return the context from the first file with it."""
+def _first(paths: list[Path], context: str | None) -> tuple[SingleConfig, str]:
+    """Return the context from the first file with it, and its proxy."""
     tried = []
     for path in paths:
         try:
-            return _present(KubeConfig.from_file(path).get(context))
+            return _in_file(path, context)
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
             tried.append(f"{path} is not YAML (line {mark.line + 1 if mark else '?'})")
@@ -465,6 +502,20 @@ def _first(paths: list[Path], context: str | None) -> SingleConfig:
         f"No Kubernetes cluster is configured: {'; '.join(tried)}. "
         "Give --kubeconfig or set KUBECONFIG."
     )
+
+
+def _in_file(path: Path, context: str | None) -> tuple[SingleConfig, str]:
+    """Return the context of a file, and its proxy, which lightkube does not read.
+
+    https://kubernetes.io/docs/reference/config-api/kubeconfig.v1/#Cluster
+    """
+    file = path.expanduser()
+    if not file.is_file():
+        raise ConfigError(f"Configuration file {path} not found")
+    read = yaml.load(file.read_text(), Loader=_LOADER)  # noqa: S506 - a safe one
+    config = _present(KubeConfig.from_dict(read, fname=file).get(context))
+    clusters = (each for each in read["clusters"] if each["name"] == config.context.cluster)
+    return config, str(next(clusters)["cluster"].get("proxy-url") or "")
 
 
 def _present(config: SingleConfig | None) -> SingleConfig:

@@ -35,7 +35,7 @@ ALLOWED = 60.0
 DENIED = 10.0
 """Seconds that a refusal is cached."""
 OUTLIVES = 900.0
-"""Seconds that a permission counts while the API server cannot be reached."""
+"""Seconds that a permission counts while the API server cannot be reached, if none are given."""
 CAPACITY = 64
 """Entries of the cache: Prometheus has one token, and a few people have others."""
 AT_ONCE = 4
@@ -67,10 +67,24 @@ class _Answer(NamedTuple):
 class PathPermissions:
     """The permission to read one path, cached for each token."""
 
-    def __init__(self, server: KubeApi, clock: Clock, *, path: str) -> None:
+    def __init__(
+        self,
+        server: KubeApi,
+        clock: Clock,
+        *,
+        path: str,
+        audience: str = "",
+        outlives: float = OUTLIVES,
+    ) -> None:
+        """Tokens must be for `audience`; for "" those for the API server count.
+
+        `outlives` are the seconds that a permission counts while the API server is away.
+        """
         self._server = server
         self._clock = clock
         self._path = path
+        self._audience = audience
+        self._outlives = outlives
         self._answers: OrderedDict[bytes, _Answer] = OrderedDict()
         self._flights: dict[bytes, asyncio.Task[Access]] = {}
         self._limiter = RateLimiter(QUESTIONS_PER_SECOND, QUESTIONS_BURST)
@@ -112,7 +126,7 @@ class PathPermissions:
         except (KubeError, InconclusiveReview):
             last = self._answers.get(name)
             allowed = last is not None and last.access is Access.ALLOWED
-            if allowed and last and self._clock.monotonic() - last.at < OUTLIVES:
+            if allowed and last and self._clock.monotonic() - last.at < self._outlives:
                 return Access.ALLOWED
             return Access.UNDECIDED
         self._answers[name] = _Answer(access, self._clock.monotonic())
@@ -130,7 +144,8 @@ class PathPermissions:
         self._answers.pop(refusal if refusal is not None else next(iter(self._answers)))
 
     async def _asked(self, token: str) -> Access:
-        user = parse_token_review(await self._server.create(TOKEN_PATH, token_review(token)))
+        asked = token_review(token, self._audience)
+        user = parse_token_review(await self._server.create(TOKEN_PATH, asked), self._audience)
         if user is None:
             return Access.UNKNOWN_TOKEN
         body = await self._server.create(PATH, path_review(user, self._path))

@@ -172,7 +172,7 @@ class RbacPermissions:
         try:
             async with self._at_once:
                 asked = self._clock.monotonic()
-                allowed = parse_review(await self._server.create(PATH, review(use)))
+                allowed = parse_review(await self._server.ask(PATH, review(use)))
         except (KubeError, InconclusiveReview) as error:
             return self._last(use, self._failed(error))
         self._recovered()

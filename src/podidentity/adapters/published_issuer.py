@@ -17,6 +17,8 @@ SECONDS = 5.0
 """Longest wait for an answer."""
 LIMIT = 256 * 1024
 """Bytes of a document that are read."""
+_SHOWN = 200
+"""Characters of what is no URL."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +61,12 @@ async def _document(client: httpx2.AsyncClient, url: str) -> dict[str, Any]:
     if not url.startswith("https://"):
         raise _Wrong(f"{url or 'the place of its keys'} is not at https")
     body = b""
-    async with client.stream("GET", url) as response:
+    try:
+        place = httpx2.URL(url)
+    except httpx2.InvalidURL as error:
+        raise _Wrong(f"{url[:_SHOWN]!r} is no URL") from error
+    url = str(place)  # with what a terminal obeys quoted: another server has named it
+    async with client.stream("GET", place) as response:
         if response.status_code != httpx2.codes.OK:
             raise _Wrong(f"{url} answers {response.status_code}")
         async for part in response.aiter_bytes():
@@ -68,7 +75,7 @@ async def _document(client: httpx2.AsyncClient, url: str) -> dict[str, Any]:
                 raise _Wrong(f"{url} is larger than {LIMIT} bytes")
     try:
         found = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _Wrong(f"{url} is no JSON") from error
     if not isinstance(found, dict):
         raise _Wrong(f"{url} is no object")

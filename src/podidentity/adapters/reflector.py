@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from podidentity.core.ports import Clock
+from podidentity.core.rate_limits import RateLimiter
 from podidentity.core.resources import ObjectRef
 from podidentity.wire.kube import Event, KubeApi, KubeError, NotKubernetes, parse_object_version
 
@@ -38,7 +39,38 @@ SHORT_WATCH = 1.0
 MOST_FAILURES = 3
 """Failures in a row after which the reflector lists again."""
 
+LINES_AT_ONCE, LINES_PER_SECOND = 20, 1 / 60
+"""Of the log, about the objects of one namespace."""
+_DIGITS = 40
+"""Of a version that is compared; those of etcd have at most twenty."""
+
 _log = logging.getLogger("podidentity.watch")
+
+
+class ObjectLog:
+    """The log of what is wrong with single objects: a few lines for each namespace.
+
+    A tenant may change an object all the time, and would drive all else out of the logs of all
+    nodes.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._lines = RateLimiter(LINES_PER_SECOND, LINES_AT_ONCE)
+        self._silenced: set[str] = set()
+
+    def warning(self, namespace: str, message: str, *args: object) -> None:
+        """Log what is wrong with an object of the namespace, if that has lines left."""
+        if not self._lines.take(namespace, self._clock.monotonic()):
+            self._silenced.discard(namespace)
+            _log.warning(message, *args)
+        elif namespace not in self._silenced:
+            self._silenced.add(namespace)
+            _log.warning(
+                "namespace %s has more objects that cannot be used, of which little is said here; "
+                "podidentity check names them",
+                namespace or "''",
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +106,7 @@ class Reflector:
         self._source = source
         self._clock = clock
         self._jitter = jitter
+        self._objects = ObjectLog(clock)
         self._known: set[ObjectRef] = set()
         self._version = ""
         self._failures = 0
@@ -158,7 +191,7 @@ class Reflector:
         elif event.type == "DELETED":
             self._forget(meta.ref)
         self._heard = self._clock.monotonic()
-        if _is_older(meta.resource_version, self._version):
+        if is_older(meta.resource_version, self._version):
             raise NotKubernetes(
                 f"version {meta.resource_version} follows {self._version}: the history went back"
             )
@@ -168,7 +201,8 @@ class Reflector:
         try:
             self._source.put(raw)
         except ValueError as error:
-            _log.warning("%s: %s cannot be read and is ignored: %s", self._source.what, ref, error)
+            told = "%s: %s cannot be read and is ignored: %s"
+            self._objects.warning(ref.namespace, told, self._source.what, ref, error)
             self._forget(ref)
         except Exception:  # noqa: BLE001 - a defect costs one object, not the agents of all nodes
             _log.exception("%s: %s is ignored; please report this", self._source.what, ref)
@@ -195,8 +229,8 @@ class Reflector:
             _log.warning("cannot watch %s, and try on: %s", self._source.what, why)
         self.trouble = why
         self._source.failed()
-        delay = min(LONGEST_DELAY, FIRST_DELAY * 2**self._failures)
-        self._failures = min(self._failures + 1, 16)
+        delay = min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(self._failures, 16))
+        self._failures += 1
         self._failures_of_version += not throttled
         if self._failures_of_version >= MOST_FAILURES:
             self._version = ""
@@ -204,13 +238,19 @@ class Reflector:
         await self._clock.sleep(max(delay * spread, at_least * (0.5 + spread)))
 
 
-def _is_older(version: str, than: str) -> bool:
+def is_older(version: str, than: str) -> bool:
     """Whether `version` comes before `than`; False if the two cannot be compared.
 
     From Kubernetes 1.35 on versions are decimal numbers that can be compared; etcd's always were.
     https://github.com/kubernetes/enhancements/tree/master/keps/sig-api-machinery/5504-comparable-resource-version
     """
-    return version.isdecimal() and than.isdecimal() and int(version) < int(than)
+    comparable = _is_number(version) and _is_number(than)
+    return comparable and int(version) < int(than)
+
+
+def _is_number(version: str) -> bool:
+    # Those of etcd have 64 bits, and Python reads no number of thousands of digits.
+    return version.isdecimal() and len(version) <= _DIGITS
 
 
 class Reflectors:

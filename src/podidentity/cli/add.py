@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from podidentity.cli import azure_access
-from podidentity.cli.add_request import AddRequest, add_request_of, identity_options
+from podidentity.cli.add_request import AddRequest, add_request_of
 from podidentity.cli.agent_choices import Choices, choices_of_nmi
 from podidentity.cli.azure_access import asking, host_name, hosts_of, on_each, progress
-from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
+from podidentity.cli.connection import ClusterTarget, on_cluster
 from podidentity.cli.controller import who_attaches
 from podidentity.cli.federation import make_account, trust_command
 from podidentity.cli.objects import (
@@ -32,8 +32,7 @@ from podidentity.cli.objects import (
     find_all,
     remove,
 )
-from podidentity.cli.output import CommandError, examples
-from podidentity.cli.parameters import cloud_options
+from podidentity.cli.output import CommandError
 from podidentity.cli.use_roles import (
     bind,
     grant_command,
@@ -55,29 +54,8 @@ if TYPE_CHECKING:
     from podidentity.adapters.kube import Kube
 
 
-@click.command(
-    epilog=examples(
-        "podidentity add --namespace shop --name orders \\",
-        '    --identity-resource-id "$(az identity show -g shop -n orders --query id -o tsv)"',
-        "podidentity add --namespace shop --name orders --no-attach --client-id GUID \\",
-        "    --identity-resource-id ID        # does not contact Azure",
-        "podidentity add --namespace shop --name mail --client-id GUID --tenant-id contoso.com \\",
-        "    --secret mail                    # a secret; with --type 2 a certificate",
-        "podidentity add --namespace shop --name orders --federated --subject identity \\",
-        "    --tenant-id GUID --identity-resource-id ID",
-    )
-)
-@identity_options
-@cloud_options
-@cluster_options
 def add(*, target: ClusterTarget, cloud: Cloud | None, **given: Any) -> None:  # noqa: ANN401 - parsed by click
-    """Let the pods of a namespace use an identity of Azure.
-
-    Grants the namespace, or one service account, the permission to use it; creates AzureIdentity
-    NAME and AzureIdentityBinding NAME-binding; and attaches a managed identity to the scale sets
-    and virtual machines of the cluster's nodes. For a federated identity it prints the command that
-    makes Entra trust the cluster. It may be run again at any time.
-    """
+    """Let the pods of a namespace use an identity of Azure; raise CommandError."""
     wanted = add_request_of(given)
     identity, trust = on_cluster(target, lambda kube: _add(kube, wanted, cloud))
     if trust:

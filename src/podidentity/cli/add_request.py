@@ -8,11 +8,8 @@ from typing import Any
 
 import click
 
-from podidentity.cli import completing
-from podidentity.cli.azure_access import timeout_option
-from podidentity.cli.parameters import ClientIdType, Name, ResourceIdType, Selector, TenantType
+from podidentity.cli.parameters import Selector
 from podidentity.core.resources import (
-    BINDING_LABEL,
     AssertionSubject,
     AzureIdentity,
     AzureIdentityBinding,
@@ -81,79 +78,6 @@ class AddRequest:
 def binding_ref(identity: ObjectRef) -> ObjectRef:
     """Return the name of the binding that `add` creates, the same as in AKS's add-on."""
     return ObjectRef(identity.namespace, f"{identity.name}-binding")
-
-
-_OPTIONS = (
-    click.option(
-        "-n",
-        "--namespace",
-        type=Name(),
-        required=True,
-        shell_complete=completing.namespaces,
-        help="Namespace of the pods.",
-    ),
-    click.option(
-        "--name",
-        type=Name(),
-        required=True,
-        shell_complete=completing.identities,
-        help="Name of the AzureIdentity.",
-    ),
-    click.option(
-        "--identity-resource-id", type=ResourceIdType(), help="ARM id of the managed identity."
-    ),
-    click.option("--client-id", type=ClientIdType(), help="Client id. [default: Azure is asked]"),
-    click.option(
-        "--binding-selector",
-        type=Selector(),
-        shell_complete=completing.selectors,
-        help=f"Value of the pods' label {BINDING_LABEL}. [default: NAME]",
-    ),
-    click.option("--attach/--no-attach", default=True, help="Attach it to the nodes' machines."),
-    click.option("--wait/--no-wait", default=True, help="Wait until Azure has attached it."),
-    timeout_option,
-    click.option(
-        "--service-account",
-        type=Name(),
-        shell_complete=completing.service_accounts,
-        help="Grant it only to pods with this account.",
-    ),
-    click.option(
-        "--grant/--no-grant", default=True, help="Grant the pods the permission to use it."
-    ),
-    click.option("--system-assigned", is_flag=True, help="The nodes' own identity."),
-    click.option(
-        "--type",
-        "number",
-        type=click.Choice(["0", "1", "2", "3"]),
-        help="0: managed identity; 1: application with a secret; 2: with a certificate; 3: "
-        "federated. [default: what the other options say]",
-    ),
-    click.option("--tenant-id", type=TenantType(), help="Tenant, for types 1, 2 and 3."),
-    click.option(
-        "--secret",
-        type=Name(),
-        help="Secret of the namespace with the credential of types 1 and 2.",
-    ),
-    click.option("--federated", is_flag=True, help="The same as --type 3."),
-    click.option(
-        "--subject",
-        type=click.Choice([each.value for each in AssertionSubject]),
-        help="Subject of type 3: the pod's service account, or one that stands for the identity.",
-    ),
-    click.option(
-        "--via",
-        type=ResourceIdType(),
-        help="Managed identity whose token is the assertion of type 3.",
-    ),
-)
-
-
-def identity_options(command: _Command) -> _Command:
-    """Add the options to `command`; `add_request_of` takes their values."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
 
 
 def add_request_of(given: Mapping[str, Any]) -> AddRequest:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from podidentity.cli.objects import POLICY_BINDINGS, Object, find
+from podidentity.cli.objects import POLICIES, Object, find
 from podidentity.cli.output import CommandError
 from podidentity.manifests import admission_policies
 
@@ -40,8 +40,8 @@ async def too_many(kube: Kube, kept: list[Object]) -> list[Object]:
     there = {
         _name(each)
         for each in others
-        if each["kind"].endswith("Binding")
-        and await find(kube, POLICY_BINDINGS, "", _name(each)) is not None
+        if each["kind"] == "ValidatingAdmissionPolicy"
+        and await find(kube, POLICIES, "", _name(each)) is not None
     }
     return [each for each in others if _name(each) in there]
 

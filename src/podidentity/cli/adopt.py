@@ -21,12 +21,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from podidentity.adapters.clock import SystemClock
-from podidentity.cli import completing, controller
-from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
+from podidentity.cli import controller
+from podidentity.cli.connection import ClusterTarget, on_cluster
 from podidentity.cli.mic import deployments_of_mic
 from podidentity.cli.objects import Object, find, find_all
-from podidentity.cli.output import CommandError, ask_first, examples
-from podidentity.cli.parameters import Name
+from podidentity.cli.output import CommandError, ask_first
 from podidentity.core.assignments import attachment
 from podidentity.core.hosts import Host, NotAnAzureNode
 from podidentity.core.ledger import Ledger, LedgerEntry
@@ -38,7 +37,6 @@ from podidentity.core.resources import (
     ObjectRef,
     ResourceId,
 )
-from podidentity.manifests import NAMESPACE
 from podidentity.wire.kube import (
     AZURE_ASSIGNED_IDENTITIES,
     AZURE_IDENTITIES,
@@ -52,27 +50,8 @@ if TYPE_CHECKING:
     from podidentity.adapters.kube import Kube
 
 
-@click.command(
-    epilog=examples("podidentity migrate adopt", "podidentity migrate adopt --namespace identity")
-)
-@click.option(
-    "--namespace",
-    type=Name(),
-    shell_complete=completing.namespaces,
-    default=NAMESPACE,
-    show_default=True,
-    help="Namespace of MIC, in which its ledgers are.",
-)
-@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
-@cluster_options
 def adopt(*, target: ClusterTarget, namespace: str, yes: bool) -> None:
-    """Let MIC detach what the archived MIC has attached, when no pod needs it any more.
-
-    Only what a record of the archived MIC says counts, while the record is as that writes it. The
-    records do not tell what was attached before: an operator's identity among them would be
-    detached, too, so read the list. It must be done while no MIC works, before ours begins. It may
-    be interrupted and run again.
-    """
+    """Let MIC detach what the archived MIC has attached; raise CommandError."""
 
     async def work(kube: Kube) -> None:
         await _require_nobody(kube)

@@ -19,7 +19,7 @@ from podidentity.cli.output import CommandError
 from podidentity.cli.redirects import redirect_of
 from podidentity.cli.rollout import namespace_of_nmi, nmi_of
 from podidentity.core.attestation import STRICT_TRUST, AttestationMode, Trust
-from podidentity.core.authorities import PUBLIC, Cloud
+from podidentity.core.authorities import PUBLIC, STACK, Cloud
 from podidentity.core.data_path import Backend
 from podidentity.core.decision import STRICT, Authorization, Rules
 from podidentity.core.federation import IDENTITIES_NAMESPACE
@@ -27,7 +27,6 @@ from podidentity.kernel.rules import Redirect
 from podidentity.manifests import ACCOUNT, NAMESPACE
 from podidentity.manifests import nmi as nmi_manifests
 from podidentity.nmi.rules import rules_of, trust_of
-from podidentity.wire.azure_environment import STACK
 from podidentity.wire.kube import KubeError
 
 if TYPE_CHECKING:
@@ -54,6 +53,8 @@ class Choices:
     startup_taint: str = ""
     backend: Backend = Backend.NFTABLES
     probe_port: int = 8085
+    secure_port: int = 0
+    """Of all metrics, and of what NMI knows; 0: none."""
     removes_rules: bool = False
     """Whether NMI takes its rules with it when it stops."""
     doubt: str = ""
@@ -151,6 +152,7 @@ def _parsed(flags: list[str], variables: Mapping[str, str]) -> Choices:
         startup_taint=settings.startup_taint,
         backend=settings.backend,
         probe_port=settings.probe_port,
+        secure_port=settings.metrics_secure_port,
         removes_rules=settings.on_exit == "remove",
     )
     if not stack:

@@ -20,12 +20,10 @@ import click
 from podidentity.cli.connection import running_command
 from podidentity.cli.objects import Object, find_all
 from podidentity.cli.output import CommandError
-from podidentity.cli.parameters import Duration
-from podidentity.core.authorities import PUBLIC, Cloud
+from podidentity.core.authorities import PUBLIC, STACK, Cloud
 from podidentity.core.hosts import Host, NotAnAzureNode
 from podidentity.core.resources import AzureIdentity, ResourceId
 from podidentity.wire.arm import ArmError
-from podidentity.wire.azure_environment import STACK
 from podidentity.wire.kube import NODES
 from podidentity.wire.manifests import parse_identity
 from podidentity.wire.proxies import parse_proxies
@@ -68,16 +66,6 @@ def azure(cloud: Cloud | None, longest: float | None = None) -> Arm:
     if longest is not None:
         made.longest = longest
     return made
-
-
-timeout_option = click.option(
-    "--timeout",
-    type=Duration(),
-    default="15m",
-    show_default=True,
-    help="How long to wait for a change of a machine. Azure goes on with it, and so does the "
-    "command when it is run again.",
-)
 
 
 def by_https() -> httpx2.AsyncBaseTransport:

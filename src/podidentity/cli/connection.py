@@ -11,10 +11,10 @@ import click
 
 from podidentity import __version__
 from podidentity.cli.output import CommandError
-from podidentity.wire.kube import KubeError
 
 if TYPE_CHECKING:
     from podidentity.adapters.kube import Kube
+    from podidentity.wire.kube import KubeError
 
 READS = 3
 """Times that a command reads something where the server fails or cuts the connection: an agent
@@ -22,6 +22,8 @@ tries again by itself, a person would have to begin anew."""
 GOES_ON = {"enable", "disable", "delete", "grant", "revoke"}
 """Commands that change several things, and may be run again wherever they were interrupted. `add`
 says what undoes it, and `migrate` what it has done."""
+_FAILED = 500
+"""The API server's own failures, from this status on: a leader of etcd that is gone, above all."""
 _T = TypeVar("_T")
 
 
@@ -57,6 +59,7 @@ def on_cluster(
     import asyncio  # with the HTTP client a tenth of a second, which help and usage must not take
 
     from podidentity.adapters.kube import Kube
+    from podidentity.wire.kube import KubeError
 
     async def connected() -> _T:
         kube = (kind or Kube).connect(
@@ -86,10 +89,14 @@ def worded(error: KubeError) -> CommandError:
         return CommandError(
             "Pod identity is not enabled in this cluster", "Run podidentity enable."
         )
-    if error.not_found and "namespaces" in error.message:
+    if error.not_found and "namespaces" in error.said:
         return CommandError(error.message, "Create the namespace first.")
+    from podidentity.adapters.kube import was_cut  # it has been asked: the client is loaded
+
+    if was_cut(error):
+        return CommandError(error.message, "The connection was cut: run the command again.")
     if error.unreachable:
-        known = "--kubeconfig" in error.message
+        known = "--kubeconfig" in error.said
         return CommandError(error.message, "" if known else "Check --kubeconfig and --context.")
     if error.throttled or error.retry_after:
         return CommandError(error.message, "The API server is overloaded: try again later.")
@@ -101,7 +108,7 @@ def _refused(error: KubeError) -> CommandError:
         return CommandError(
             error.message, "Sign in to the cluster again, or choose another --context."
         )
-    if error.forbidden and "denied request" in error.message:
+    if error.forbidden and "denied request" in error.said:
         return CommandError(
             error.message,
             "A policy of the cluster refuses it, and no right is missing: of AKS's see "
@@ -111,7 +118,7 @@ def _refused(error: KubeError) -> CommandError:
         return CommandError(
             error.message, f"Ask the cluster's administrator for it{_all_needed()}."
         )
-    if error.conflict:
+    if error.conflict or error.status >= _FAILED:
         return CommandError(error.message, "Run the command again.")
     return CommandError(error.message)
 
@@ -139,4 +146,4 @@ def running_command() -> str:
 def _no_such_type(error: KubeError) -> bool:
     """Whether the API server does not know the resource type at all."""
     words = ("page not found", "could not find the requested resource")
-    return any(word in error.message for word in words)
+    return any(word in error.said for word in words)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import click
 
 from podidentity.cli.agent_choices import expanded, of_its_own, variables_of
-from podidentity.cli.mic import PODS_OF_MIC, deployments_of_mic, mic, settings_from
+from podidentity.cli.commands.mic import mic, settings_from
+from podidentity.cli.mic import PODS_OF_MIC, deployments_of_mic
 from podidentity.cli.objects import (
     DEPLOYMENTS,
     Object,
@@ -20,6 +21,8 @@ from podidentity.cli.objects import (
     called,
     find,
     find_all,
+    in_order_of_removal,
+    place_of,
     remove,
 )
 from podidentity.cli.rollout import is_ours, troubles_of, until
@@ -132,16 +135,22 @@ async def put(kube: Kube, wanted: Sequence[Object]) -> None:
 
 
 async def places(kube: Kube, namespace: str) -> list[str]:
-    """Return the namespaces of MIC's objects; `namespace` where one was deleted with its MIC."""
-    found = [each["metadata"]["namespace"] for each in await deployments_of_mic(kube)]
-    if not found and await find(kube, CLUSTER_ROLES, "", ACCOUNT) is not None:
-        return [namespace]
-    return found
+    """Return the namespaces of what there is of MIC; [] if there is nothing.
+
+    Where its Deployment is gone, with its namespace or in a removal that did not end, what is left
+    is found by its cluster-wide roles; `namespace` where these alone are.
+    """
+    if found := [each["metadata"]["namespace"] for each in await deployments_of_mic(kube)]:
+        return found
+    if place := await place_of(kube, ACCOUNT):
+        return [place]
+    return [namespace] if await find(kube, CLUSTER_ROLES, "", ACCOUNT) is not None else []
 
 
 async def take_away(kube: Kube, namespace: str) -> None:
-    """Delete MIC's objects; its ledgers and records stay."""
-    for manifest in reversed(manifests_of_mic(namespace=namespace, managed_identity=True)):
+    """Delete MIC's objects, last of all what `places` finds; its ledgers and records stay."""
+    manifests = manifests_of_mic(namespace=namespace, managed_identity=True)
+    for manifest in in_order_of_removal(manifests):
         if await remove(kube, manifest):
             click.echo(f"{called(manifest)} deleted")
 

@@ -12,16 +12,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from podidentity.cli import azure_access, completing
+from podidentity.cli import azure_access
 from podidentity.cli.add_request import binding_ref
 from podidentity.cli.agent_choices import choices_of_nmi
-from podidentity.cli.azure_access import detach_from, host_name, on_each, timeout_option
-from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
+from podidentity.cli.azure_access import detach_from, host_name, on_each
+from podidentity.cli.connection import ClusterTarget, on_cluster
 from podidentity.cli.controller import who_attaches
 from podidentity.cli.federation import remove_account
 from podidentity.cli.objects import Object, apply, called, find, find_all, remove
-from podidentity.cli.output import examples
-from podidentity.cli.parameters import Name, cloud_options
 from podidentity.cli.use_roles import take_unneeded
 from podidentity.core.authorities import Cloud
 from podidentity.core.federation import has_an_account
@@ -33,31 +31,6 @@ if TYPE_CHECKING:
     from podidentity.adapters.kube import Kube
 
 
-@click.command(
-    epilog=examples(
-        "podidentity delete --namespace shop --name orders",
-        "podidentity delete --namespace shop --name orders --keep-attached",
-    )
-)
-@click.option(
-    "-n",
-    "--namespace",
-    type=Name(),
-    required=True,
-    shell_complete=completing.namespaces,
-    help="Namespace of the identity.",
-)
-@click.option(
-    "--name",
-    type=Name(),
-    required=True,
-    shell_complete=completing.identities,
-    help="Name of the AzureIdentity.",
-)
-@click.option("--keep-attached", is_flag=True, help="Leave it on the nodes' machines.")
-@timeout_option
-@cloud_options
-@cluster_options
 def delete(
     *,
     target: ClusterTarget,
@@ -67,12 +40,7 @@ def delete(
     timeout: float,
     cloud: Cloud | None,
 ) -> None:
-    """Take an identity from the pods of a namespace.
-
-    Deletes AzureIdentityBinding NAME-binding and AzureIdentity NAME. Revokes the permission that
-    `podidentity add` granted, and detaches the identity from the machines that `add` attached it
-    to, unless another AzureIdentity needs them. Missing objects are no failure.
-    """
+    """Take an identity from the pods of a namespace; raise CommandError."""
     ref = ObjectRef(namespace, name)
     on_cluster(target, lambda kube: _delete(kube, ref, keep_attached, cloud, timeout))
 

@@ -6,7 +6,6 @@ import asyncio
 import shlex
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +16,11 @@ from podidentity.cli import admission_policies, attachments, controller, local_r
 from podidentity.cli.agent_choices import Choices, choices_of_flags, chosen
 from podidentity.cli.azure_access import detach_command, host_name, recorded_hosts
 from podidentity.cli.checks.versions import version_of
-from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster, right_to
+from podidentity.cli.commands import enable as command_line
+from podidentity.cli.connection import ClusterTarget, on_cluster, right_to
 from podidentity.cli.federation import permit_accounts
-from podidentity.cli.kept_options import EVERYTHING, FORGETTABLE, RECORD, Told, kept_of, told_now
+from podidentity.cli.kept_options import RECORD, Told, kept_of, told_now
 from podidentity.cli.mic import deployments_of_mic
-from podidentity.cli.nmi import Parsed
 from podidentity.cli.objects import (
     DAEMON_SETS,
     NAMESPACES,
@@ -32,20 +31,15 @@ from podidentity.cli.objects import (
     create_once,
     find,
     find_all,
+    in_order_of_removal,
     is_unchanged,
     minor_version,
+    place_of,
     removal,
     remove,
     without_none,
 )
-from podidentity.cli.output import CommandError, ask_first, documents, examples, output_option
-from podidentity.cli.parameters import (
-    Duration,
-    NodeLabel,
-    Toleration,
-    agents_option,
-    cloud_options,
-)
+from podidentity.cli.output import CommandError, ask_first, documents
 from podidentity.cli.rollout import (
     DAEMON_SET,
     NO_IMAGE,
@@ -66,11 +60,11 @@ from podidentity.core.data_path import Backend
 from podidentity.core.decision import permission_names
 from podidentity.core.resources import AzureIdentity, AzureIdentityBinding
 from podidentity.manifests import (
+    ACCOUNT,
     EVERY_TYPE,
     IMAGE,
     NAMESPACE,
     OWN_NAMESPACE,
-    STARTUP_TAINT,
     LocalRedirect,
     aks_exceptions,
     automatic_tolerations,
@@ -83,180 +77,17 @@ from podidentity.manifests import local_redirect as manifests_of_redirect
 from podidentity.wire.kube import (
     AZURE_IDENTITIES,
     AZURE_IDENTITY_BINDINGS,
-    CLUSTER_ROLE_BINDINGS,
+    CLUSTER_ROLES,
     CONFIG_MAPS,
     KubeError,
 )
 from podidentity.wire.manifests import parse_binding, parse_identity
-from podidentity.wire.nodes import parse_taint_key
 from podidentity.wire.rbac import LABELS, Giver, Grantee
 
 if TYPE_CHECKING:
     from podidentity.adapters.kube import Kube
 
 
-class Profile(StrEnum):
-    """The kind of cluster that NMI is for."""
-
-    STANDARD = "standard"
-    AKS_AUTOMATIC = "aks-automatic"
-
-
-@click.command(
-    epilog=examples(
-        "podidentity enable",
-        "podidentity enable --context staging --image registry.example.com/podidentity:0.2.0",
-        "podidentity enable --namespace identity --nmi-arg=--host-token=root",
-        "podidentity enable --startup-taint",
-        "podidentity enable --proxy-secret podidentity-proxy",
-        "podidentity enable --node-selector agentpool=canary",
-        "podidentity enable --backend=lrp",
-        "podidentity enable --mic --mic-arg=--cloudconfig=/etc/kubernetes/azure.json",
-        "podidentity enable --profile aks-automatic --toleration=team=blue:NoSchedule",
-        "podidentity enable --nmi-arg=--hold=0 --nmi-arg=--ambiguous-  # another flag, one no more",
-        "podidentity enable --forget backend             # its default again, all else as it was",
-        "podidentity enable --dry-run | kubectl apply -f -",
-    )
-)
-@agents_option
-@click.option(
-    "--image",
-    default=IMAGE,
-    show_default=True,
-    help="Image of NMI. ./scripts/image builds one, of the name that is the default here.",
-)
-@click.option(
-    "--nmi-arg",
-    multiple=True,
-    metavar="FLAG",
-    help="A flag for NMI; may be repeated. Its others stay; --nmi-arg=--FLAG- takes one back.",
-)
-@click.option(
-    "--nmi-args",
-    envvar="PODIDENTITY_NMI_ARGS",
-    default="",
-    metavar="FLAGS",
-    show_envvar=True,
-    help="Flags for NMI that this cluster always needs; those of --nmi-arg override them.",
-)
-@click.option(
-    "--grants/--no-grants",
-    default=True,
-    help="The first time, grant each namespace the identities that are bound in it already.",
-)
-@click.option(
-    "--aks-exception/--no-aks-exception",
-    "with_aks",
-    default=True,
-    help="Let add-ons and extensions of AKS keep the node's identity.",
-)
-@click.option(
-    "--node-tokens/--no-node-tokens",
-    default=None,
-    help="Have NMI ask for pods' tokens as its own node, without a right of its own. "
-    "[default: from Kubernetes 1.36 on]",
-)
-@click.option(
-    "--identity-type",
-    "types",
-    type=click.Choice([str(each) for each in EVERY_TYPE]),
-    multiple=True,
-    help="A type of AzureIdentities that NMI is to serve, as those of add --type; may be repeated. "
-    "NMI has no right that others alone need: 1 and 2 secrets, 3 tokens. [default: all]",
-)
-@click.option(
-    "--admission-policies/--no-admission-policies",
-    "with_policies",
-    default=None,
-    help="Have the API server refuse AzureIdentities and bindings that NMI could not use, when "
-    "they are written. [default: from Kubernetes 1.30 on]",
-)
-@click.option(
-    "--token-audience",
-    "audiences",
-    multiple=True,
-    metavar="AUDIENCE",
-    help="Audience of tokens of service accounts besides Entra's; may be repeated.",
-)
-@click.option(
-    "--startup-taint",
-    is_flag=False,
-    flag_value=STARTUP_TAINT,
-    type=Parsed(parse_taint_key),
-    metavar="[KEY]",
-    help="Let NMI take the taint KEY, with which nodes start, off its own node when it is ready. "
-    f"Without KEY: {STARTUP_TAINT}.",
-)
-@click.option(
-    "--proxy-secret",
-    default="",
-    metavar="NAME",
-    help="Secret in NMI's namespace with HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE, ca-bundle.crt, or "
-    "some of them: by that proxy NMI and MIC ask Azure. AKS's HTTP proxy needs none.",
-)
-@click.option(
-    "--backend",
-    type=click.Choice([each.value for each in Backend]),
-    default=Backend.NFTABLES.value,
-    show_default=True,
-    help="What leads pods' requests to NMI: rules of the node, or, for nodes where packets pass "
-    "those (eBPF host routing), a local redirect policy of Cilium as well.",
-)
-@click.option(
-    "--profile",
-    type=click.Choice([each.value for each in Profile]),
-    default=Profile.STANDARD.value,
-    show_default=True,
-    help="Kind of cluster. AKS Automatic keeps kube-system to itself, and refuses pods that "
-    "tolerate every taint.",
-)
-@click.option(
-    "--toleration",
-    "tolerations",
-    type=Toleration(),
-    multiple=True,
-    metavar="KEY[=VALUE][:EFFECT]",
-    help="A taint of nodes on which NMI must run, besides those of the profile aks-automatic; may "
-    "be repeated. The profile standard tolerates every taint.",
-)
-@click.option(
-    "--node-selector",
-    "node_labels",
-    type=NodeLabel(),
-    multiple=True,
-    metavar="KEY=VALUE|KEY-",
-    help="Have NMI only on nodes with this label, or with KEY- on others, too; may be repeated. "
-    "[default: as it is; at first each Linux node]",
-)
-@click.option(
-    "--mic/--no-mic",
-    "with_mic",
-    default=None,
-    help="Have MIC attach identities to the machines of the pods that need them. [default: as it "
-    "is; without MIC, podidentity add attaches]",
-)
-@click.option(
-    "--mic-arg",
-    multiple=True,
-    metavar="FLAG",
-    help="A flag for MIC; may be repeated. [default: those that it has]",
-)
-@click.option(
-    "--forget",
-    type=click.Choice(FORGETTABLE),
-    multiple=True,
-    metavar="OPTION",
-    help="Take back what an earlier enable was told of this option; may be repeated: "
-    f"{', '.join(FORGETTABLE)}.",
-)
-@click.option("--wait/--no-wait", default=True, help="Wait until NMI is ready on every node.")
-@click.option(
-    "--timeout", type=Duration(), default="120s", show_default=True, help="How long to wait."
-)
-@click.option("--dry-run", is_flag=True, help="Print the objects, and apply nothing.")
-@output_option("yaml", "json", default="yaml")
-@cluster_options
-@click.pass_context
 def enable(
     ctx: click.Context,
     /,
@@ -276,13 +107,7 @@ def enable(
     output: str,
     **_kept: Any,  # noqa: ANN401 - click's; `told_now` reads those that were given
 ) -> None:
-    """Enable pod identity in a cluster: custom resources, and NMI on every node.
-
-    It may be run again at any time: it creates missing objects and updates old ones, and keeps what
-    an earlier run was told. An option counts for itself alone; --forget takes one back. As soon as
-    NMI runs on a node, its pods get tokens only of identities that are bound to them and granted to
-    their namespace.
-    """
+    """Put NMI and what it needs into a cluster, or print it; raise CommandError."""
     if nmi_args:
         click.echo(f"flags of NMI: {nmi_args}", err=True)
     now = told_now(ctx, (*shlex.split(nmi_args), *nmi_arg))
@@ -319,8 +144,8 @@ def _wanted(
     """Return the settings of all options, given now or kept; raise CommandError."""
     choices = choices_of_flags(told.flags)
     options = told.options
-    profile = Profile(options.get("profile", Profile.STANDARD))
-    automatic = profile is Profile.AKS_AUTOMATIC
+    profile = command_line.Profile(options.get("profile", command_line.Profile.STANDARD))
+    automatic = profile is command_line.Profile.AKS_AUTOMATIC
     redirect = _redirect(choices) if options.get("backend") == Backend.LRP else None
     image, startup_taint = options.get("image", IMAGE), options.get("startup_taint", "")
     proxy_secret = options.get("proxy_secret", "")
@@ -345,7 +170,7 @@ def _wanted(
     return _Wanted(
         made=made,
         flags=told.flags,
-        record=shlex.join(told.record(enable)),
+        record=shlex.join(told.record(command_line.enable)),
         agents=agents,
         automatic=automatic,
         exceptions=[] if automatic or not options.get("with_aks", True) else aks_exceptions(),
@@ -510,11 +335,11 @@ async def _told(kube: Kube, now: Told, forget: Sequence[str]) -> Told:
     Raises CommandError if nobody can read what it was told.
     """
     there = await nmi_of(kube, await namespace_of_nmi(kube))
-    if EVERYTHING in forget:
+    if command_line.EVERYTHING in forget:
         return Told().and_now(now)
-    before = kept_of(there, enable)
+    before = kept_of(there, command_line.enable)
     kept = before.without(forget).left_by(now)
-    if words := kept.words(enable):
+    if words := kept.words(command_line.enable):
         click.echo(
             f"keeps {shlex.join(words)}: an earlier enable was told so. To take one back: --forget",
             err=True,
@@ -532,15 +357,16 @@ async def _told(kube: Kube, now: Told, forget: Sequence[str]) -> Told:
 async def _mic(kube: Kube, wanted: _MicWanted, namespace: str) -> tuple[list[str], list[Object]]:
     """Return NMI's flags because of MIC, and MIC's manifests; take MIC away if it is not wanted."""
     deployments = await deployments_of_mic(kube)
-    if wanted.there is False:
-        if deployments:
-            await controller.take_away(kube, deployments[0]["metadata"]["namespace"])
+    if wanted.there is False or not (wanted.there or deployments):
+        # Of a removal that did not end there may be something without a Deployment.
+        places = await controller.places(kube, namespace)
+        for place in places:
+            await controller.take_away(kube, place)
+        if places:
             click.echo(
                 "What MIC attached stays attached: its ledgers (AzureIdentityLedgers) say what "
                 "that is, and MIC goes on by them when it is back."
             )
-        return [], []
-    if not deployments and not wanted.there:
         return [], []
     flags = list(wanted.flags)
     if deployments and not flags:
@@ -651,12 +477,12 @@ async def _tell_of_archived_nmi(kube: Kube) -> None:
         )
 
 
-def tolerations_of(profile: Profile, more: Sequence[Object]) -> list[Object]:
+def tolerations_of(profile: command_line.Profile, more: Sequence[Object]) -> list[Object]:
     """Return what NMI's pods tolerate in a profile, [] if that is every taint; raise CommandError.
 
     `more` are those that somebody asks for.
     """
-    if profile is Profile.STANDARD:
+    if profile is command_line.Profile.STANDARD:
         if more:
             raise CommandError(
                 "NMI tolerates every taint", "Leave --toleration out, or choose another --profile."
@@ -776,12 +602,13 @@ async def _mic_ready(kube: Kube, namespace: str, seconds: float) -> None:
 async def _without_startup_taint(kube: Kube) -> None:
     """Take back the right of an earlier `enable --startup-taint`, if there was one.
 
-    The right goes before the policy that bounds it.
+    The right goes before the policy that bounds it; last the role, which alone gives nobody a
+    right, and by which a removal that did not end is found.
     """
     *policy, role, binding = startup_taint_rights()
-    if await find(kube, CLUSTER_ROLE_BINDINGS, "", binding["metadata"]["name"]) is None:
+    if await find(kube, CLUSTER_ROLES, "", role["metadata"]["name"]) is None:
         return
-    for manifest in (binding, role, *reversed(policy)):
+    for manifest in (binding, *reversed(policy), role):
         click.echo(await removal(kube, manifest))
     click.echo(
         "NMI takes no taint off new nodes any more: take it out of the configuration of their "
@@ -833,25 +660,6 @@ def _next_step(troubles: list[str], namespace: str) -> str:
     return f"See kubectl logs -n {namespace} daemonset/nmi, and run enable again."
 
 
-@click.command(epilog=examples("podidentity disable", "podidentity disable --purge --yes"))
-@click.option(
-    "--keep-crds/--purge",
-    default=True,
-    help="Keep the custom resources (default), or delete them with all identities and bindings.",
-)
-@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
-@click.option(
-    "--timeout", type=Duration(), default="60s", show_default=True, help="How long to wait."
-)
-@click.option(
-    "--detach",
-    is_flag=True,
-    help="Detach from the machines what MIC attached, by its ledgers. What podidentity add "
-    "attached podidentity delete detaches.",
-)
-@cloud_options
-@agents_option
-@cluster_options
 def disable(
     *,
     target: ClusterTarget,
@@ -862,13 +670,7 @@ def disable(
     detach: bool,
     cloud: Cloud | None,
 ) -> None:
-    """Remove NMI, and MIC if it is there, from a cluster.
-
-    It may be run where NMI is gone already, and takes away what is left. The nodes keep their
-    rules, so pods get no token at all: the node's own identities stay closed to them. A restart of
-    the node removes the rules, and so does NMI itself with --on-exit=remove. A namespace that
-    `enable` made is kept.
-    """
+    """Take NMI and MIC out of a cluster; raise CommandError."""
     if not keep_crds and not yes:
         ask_first(
             "Delete all AzureIdentities and bindings of all namespaces?",
@@ -894,8 +696,11 @@ class _Leaving:
 
 async def _disable(kube: Kube, wanted: _Leaving) -> None:
     await _refuse_release(kube, "`helm uninstall` takes it away")
-    namespace = await namespace_of_nmi(kube, wanted.agents)
-    there = [each for each in await nmis(kube) if each["metadata"]["namespace"] == namespace]
+    there = await nmis(kube)
+    # Without NMI: of a removal that did not end there may be something in its namespace.
+    left = "" if there else await place_of(kube, ACCOUNT)
+    namespace = await namespace_of_nmi(kube, wanted.agents or left)
+    there = [each for each in there if each["metadata"]["namespace"] == namespace]
     choices = chosen(there[0]) if there else Choices()
     places = await controller.places(kube, namespace)
     for place in places:
@@ -909,7 +714,7 @@ async def _disable(kube: Kube, wanted: _Leaving) -> None:
     await _without_startup_taint(kube)
     await local_redirect.take_away(kube, namespace)
     made = [*every_policy(), *nmi(namespace=namespace, as_node=True, policy=True)]
-    for manifest in reversed(made):
+    for manifest in in_order_of_removal(made):
         if manifest["kind"] != "Namespace":
             click.echo(await removal(kube, manifest))
     await _without_exceptions(kube)

@@ -7,18 +7,16 @@ effect where it is: that is NMI's to decide (`--exception-namespaces`).
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
 
-from podidentity.cli import completing
 from podidentity.cli.agent_choices import choices_of_nmi
-from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
+from podidentity.cli.connection import ClusterTarget, on_cluster
 from podidentity.cli.objects import Object, apply, called, find, removal
-from podidentity.cli.output import FORMATS, CommandError, data, examples, output_option, table
-from podidentity.cli.parameters import ClientOrResourceId, Label, Name
+from podidentity.cli.output import CommandError, data, table
 from podidentity.core.decision import Rules, without_effect
 from podidentity.core.resources import (
     AzurePodIdentityException,
@@ -33,70 +31,7 @@ from podidentity.wire.manifests import parse_exception, render_exception
 if TYPE_CHECKING:
     from podidentity.adapters.kube import Kube
 
-_Command = Callable[..., None]
 
-_namespace = click.option(
-    "-n",
-    "--namespace",
-    type=Name(),
-    required=True,
-    shell_complete=completing.namespaces,
-    help="Of its pods.",
-)
-_name = click.option(
-    "--name",
-    type=Name(),
-    required=True,
-    shell_complete=completing.exceptions,
-    help="Name of the exception.",
-)
-
-
-def _whom(command: _Command) -> _Command:
-    """Add the options for the pods and their identities to `command`."""
-    for option in (
-        click.option(
-            "--identity",
-            "identities",
-            type=ClientOrResourceId(),
-            multiple=True,
-            help="Client id or ARM id that they may ask for; may be repeated.  [default: all]",
-        ),
-        click.option(
-            "--pod-labels",
-            "labels",
-            type=Label(),
-            multiple=True,
-            required=True,
-            help="Label that the pods have, one of all that they must; may be repeated.",
-        ),
-        _name,
-        _namespace,
-    ):
-        command = option(command)
-    return command
-
-
-@click.group(
-    name="exception",
-    epilog=examples(
-        "podidentity exception add --namespace agents --name agent --pod-labels app=agent",
-        "podidentity exception list",
-    ),
-)
-def exception() -> None:
-    """Let pods use the node's own identities, as without podidentity."""
-
-
-@exception.command(
-    epilog=examples(
-        "podidentity exception add --namespace agents --name agent --pod-labels app=agent",
-        "podidentity exception add --namespace agents --name agent --pod-labels app=agent \\",
-        "    --pod-labels tier=node --identity 11111111-2222-3333-4444-555555555555",
-    )
-)
-@_whom
-@cluster_options
 def add(
     *,
     target: ClusterTarget,
@@ -105,21 +40,11 @@ def add(
     labels: Sequence[tuple[str, str]],
     identities: Sequence[ClientId | ResourceId],
 ) -> None:
-    """Except the pods of a namespace that have all these labels.
-
-    One that is there with these labels stays as it is; with others the command fails.
-    """
+    """Make an exception, or leave it as it is; raise CommandError."""
     wanted = _wanted(ObjectRef(namespace, name), labels, identities)
     on_cluster(target, lambda kube: _add(kube, wanted))
 
 
-@exception.command(
-    epilog=examples(
-        "podidentity exception update --namespace agents --name agent --pod-labels app=other"
-    )
-)
-@_whom
-@cluster_options
 def update(
     *,
     target: ClusterTarget,
@@ -128,29 +53,13 @@ def update(
     labels: Sequence[tuple[str, str]],
     identities: Sequence[ClientId | ResourceId],
 ) -> None:
-    """Give an exception other labels and identities, in place of all that it has."""
+    """Give an exception other labels and identities; raise CommandError."""
     wanted = _wanted(ObjectRef(namespace, name), labels, identities)
     on_cluster(target, lambda kube: _update(kube, wanted))
 
 
-@exception.command(
-    name="list",
-    epilog=examples(
-        "podidentity exception list",
-        "podidentity exception list --namespace agents -o json | jq '.[].podLabels'",
-    ),
-)
-@click.option(
-    "-n",
-    "--namespace",
-    type=Name(),
-    shell_complete=completing.namespaces,
-    help="Only this namespace.",
-)
-@output_option(*FORMATS, default="table")
-@cluster_options
 def list_exceptions(*, target: ClusterTarget, namespace: str | None, output: str) -> None:
-    """List the exceptions of a cluster, and say which have an effect."""
+    """Print the exceptions, and which have an effect; raise CommandError."""
     entries = on_cluster(target, lambda kube: _read(kube, namespace or ""))
     if output != "table":
         click.echo(data([each.as_data() for each in entries], output))
@@ -164,12 +73,8 @@ def list_exceptions(*, target: ClusterTarget, namespace: str | None, output: str
             click.echo(f"{entry.found.ref}: {entry.why}")
 
 
-@exception.command(epilog=examples("podidentity exception delete --namespace agents --name agent"))
-@_namespace
-@_name
-@cluster_options
 def delete(*, target: ClusterTarget, namespace: str, name: str) -> None:
-    """Take an exception away: its pods get what is bound to them, as others. None is no failure."""
+    """Take an exception away; none is no failure. Raise CommandError."""
     manifest = render_exception(
         AzurePodIdentityException(ref=ObjectRef(namespace, name), pod_labels={})
     )

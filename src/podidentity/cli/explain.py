@@ -12,22 +12,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from podidentity.cli import azure_access, completing
+from podidentity.cli import azure_access
 from podidentity.cli.agent_choices import choices_of_nmi
 from podidentity.cli.chain import Explanation, Fact, LinkState, follow
-from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster, right_to
+from podidentity.cli.connection import ClusterTarget, on_cluster, right_to
 from podidentity.cli.network_policies import egress_of, policies_of
 from podidentity.cli.objects import find
 from podidentity.cli.output import (
-    FORMATS,
     CommandError,
     data,
-    examples,
-    output_option,
     table,
     terminal_width,
 )
-from podidentity.cli.parameters import PodRef, agents_option, cloud_options
 from podidentity.cli.pod_facts import credentials_of, node_of, objects_of, permissions_of
 from podidentity.cli.proofs import proof_of
 from podidentity.core.authorities import Cloud
@@ -44,27 +40,6 @@ _ANY = TokenRequest(resource="")
 """A request that names no identity."""
 
 
-@click.group(epilog=examples("podidentity explain pod shop/orders-0"))
-def explain() -> None:
-    """Explain why something gets a token, or why not."""
-
-
-@explain.command(
-    epilog=examples(
-        "podidentity explain pod shop/orders-0",
-        "podidentity explain pod shop/orders-0 --azure",
-        "podidentity explain pod shop/orders-0 -o json | jq -r .reason",
-    )
-)
-@click.argument("ref", metavar="NAMESPACE/NAME", type=PodRef(), shell_complete=completing.pods)
-@click.option(
-    "--azure", "ask", is_flag=True, help="Ask Azure for the identities of the node's machine."
-)
-@agents_option
-@output_option(*FORMATS, default="table")
-@cloud_options
-@cluster_options
-@click.pass_context
 def pod(
     ctx: click.Context,
     /,
@@ -76,10 +51,7 @@ def pod(
     cloud: Cloud | None,
     output: str,
 ) -> None:
-    """Follow a pod's chain: label → binding → identity → permission → machine or secret → NMI.
-
-    Exit code 0: the pod can get a token; 1: it cannot, and the output shows the broken link.
-    """
+    """Print a pod's chain, and exit with 1 where it is broken; raise CommandError."""
     explanation = on_cluster(target, lambda kube: _explain(kube, ref, ask, cloud, agents))
     told = shown(explanation, terminal_width()) if output == "table" else None
     click.echo(told or data(as_data(explanation), output))

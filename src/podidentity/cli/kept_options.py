@@ -17,6 +17,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from podidentity.cli.commands.enable import EVERYTHING, FLAGS, IMAGE, RECORDED
 from podidentity.cli.nmi import nmi
 from podidentity.cli.objects import Object
 from podidentity.cli.output import CommandError
@@ -26,23 +27,6 @@ from podidentity.settings import OLD_FLAGS
 
 RECORD = "aadpodidentity.k8s.io/enabled-with"
 """Annotation of NMI's DaemonSet: the options, but image and flags of NMI."""
-IMAGE, FLAGS = "image", "nmi-arg"
-_RECORDED = {
-    "types": "identity-type",
-    "with_policies": "admission-policies",
-    "node_tokens": "node-tokens",
-    "audiences": "token-audience",
-    "startup_taint": "startup-taint",
-    "proxy_secret": "proxy-secret",
-    "backend": "backend",
-    "profile": "profile",
-    "tolerations": "toleration",
-    "with_aks": "aks-exception",
-}
-"""Parameters of `enable`, and their options."""
-EVERYTHING = "all"
-FORGETTABLE = (EVERYTHING, IMAGE, FLAGS, *_RECORDED.values())
-"""What `enable --forget` takes."""
 _DEFAULT_IMAGE = re.compile(r"(localhost/)?podidentity:[0-9]+\.[0-9]+\.[0-9]+")
 """Of any version: `enable` was told none, and brings that of its own version."""
 
@@ -59,7 +43,7 @@ class Told:
     def without(self, options: Iterable[str]) -> Told:
         """Return it without these options, in the words of FORGETTABLE."""
         gone = set(options)
-        names = {IMAGE: IMAGE, **_RECORDED}
+        names = {IMAGE: IMAGE, **RECORDED}
         if EVERYTHING in gone:
             return Told()
         left = {each: value for each, value in self.options.items() if names[each] not in gone}
@@ -92,7 +76,7 @@ class Told:
         return [
             word
             for each in command.params
-            if each.name in _RECORDED and each.name in self.options
+            if each.name in RECORDED and each.name in self.options
             for word in _words(each, self.options[each.name])
         ]
 
@@ -107,7 +91,7 @@ def told_now(context: click.Context, flags: Sequence[str]) -> Told:
             )
     given = {
         name: context.params[name]
-        for name in (IMAGE, *_RECORDED)
+        for name in (IMAGE, *RECORDED)
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
     }
     return Told(options=given, flags=tuple(flags))
@@ -142,7 +126,7 @@ def kept_of(daemon_set: Object | None, command: click.Command) -> Told:
 
 def _parsed(command: click.Command, words: list[str]) -> dict[str, Any]:
     reading = copy.copy(command)
-    reading.params = [each for each in command.params if each.name in _RECORDED]
+    reading.params = [each for each in command.params if each.name in RECORDED]
     reading.add_help_option = False
     with reading.make_context("enable", words) as context:
         return {

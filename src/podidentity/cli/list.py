@@ -11,11 +11,9 @@ import click
 
 from podidentity.adapters.clock import SystemClock
 from podidentity.adapters.cluster import WatchedCluster
-from podidentity.cli import completing
-from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster, right_to
+from podidentity.cli.connection import ClusterTarget, on_cluster, right_to
 from podidentity.cli.objects import NAMESPACES, find_all
-from podidentity.cli.output import FORMATS, CommandError, data, examples, output_option, table
-from podidentity.cli.parameters import Name
+from podidentity.cli.output import CommandError, data, table, terminal_width
 from podidentity.cli.use_roles import Roles, giver_of
 from podidentity.core.decision import permission_names
 from podidentity.core.resources import (
@@ -53,23 +51,23 @@ class Entry:
             return "no binding"
         return "bound, not permitted" if self.permitted == () else "bound"
 
-    def row(self) -> tuple[str, ...]:
-        """Return its row of the table."""
+    def row(self, *, wide: bool) -> tuple[str, ...]:
+        """Return its row of the table, or of the wide one."""
         known = self.found if isinstance(self.found, AzureIdentity) else None
+        client_id = str(known.client_id or "-") if known else "-"
         return (
-            self.found.ref.namespace,
-            self.found.ref.name,
-            str(known.client_id or "-") if known else "-",
-            ",".join(self.selectors) or "-",
+            *self.found.ref,
+            _cell(self.selectors, wide=wide),
             str(len(self.pods)),
-            self._permitted(),
+            self._permitted(wide=wide),
+            *([client_id] if wide else []),
             self.state,
         )
 
-    def _permitted(self) -> str:
+    def _permitted(self, *, wide: bool) -> str:
         if self.permitted is None:
             return "?"
-        return "all" if "*" in self.permitted else ",".join(self.permitted) or "-"
+        return "all" if "*" in self.permitted else _cell(self.permitted, wide=wide)
 
     def as_data(self) -> dict[str, object]:
         """Return it for programs, without unknown ids."""
@@ -87,7 +85,15 @@ class Entry:
         }
 
 
-HEAD = ("NAMESPACE", "NAME", "CLIENT ID", "SELECTOR", "PODS", "PERMITTED", "STATE")
+def _cell(names: Sequence[str], *, wide: bool) -> str:
+    """Return names in a cell; unless it is wide the first, and how many more."""
+    if wide or len(names) <= 1:
+        return ",".join(names) or "-"
+    return f"{names[0]},+{len(names) - 1}"
+
+
+HEAD = ("NAMESPACE", "NAME", "SELECTOR", "PODS", "PERMITTED", "STATE")
+WIDE_HEAD = (*HEAD[:-1], "CLIENT ID", HEAD[-1])
 
 
 def inventory(cluster: WatchedCluster, roles: Roles | None) -> tuple[list[Entry], list[str]]:
@@ -210,27 +216,9 @@ def _end_of(grantee: Grantee, owner: str, namespaces: Mapping[str, str] | None) 
     return "with its namespace" if known in {None, owner} else "now: its namespace is another"
 
 
-@click.command(
-    name="list",
-    epilog=examples(
-        "podidentity list",
-        "podidentity list --namespace shop -o json | jq '.identities[].clientID'",
-        "podidentity list --grants",
-    ),
-)
-@click.option(
-    "-n",
-    "--namespace",
-    type=Name(),
-    shell_complete=completing.namespaces,
-    help="Only this namespace.",
-)
-@click.option("-A", "--all-namespaces", is_flag=True, help="All namespaces (the default).")
-@click.option(
-    "--grants", is_flag=True, help="Who may use which identity, and with what that ends, instead."
-)
-@output_option(*FORMATS, default="table")
-@cluster_options
+_TABLES = ("table", "wide")
+
+
 def list_identities(
     *,
     target: ClusterTarget,
@@ -239,7 +227,7 @@ def list_identities(
     grants: bool,
     output: str,
 ) -> None:
-    """List the identities of a cluster, with their selectors and pods."""
+    """Print the identities, or who may use them; raise CommandError."""
     if namespace and all_namespaces:
         raise click.UsageError("--namespace and --all-namespaces exclude each other.")
     if grants:
@@ -248,12 +236,15 @@ def list_identities(
     entries, problems, complete = on_cluster(target, lambda kube: _inventory(kube, namespace or ""))
     if not complete:
         click.echo(f"could not see who is permitted: you need {Roles.RIGHT}", err=True)
-    if output != "table":
+    if output not in _TABLES:
         shown = {"identities": [entry.as_data() for entry in entries], "problems": problems}
         click.echo(data(shown, output))
         return
     if entries:
-        click.echo(table(HEAD, [entry.row() for entry in entries]))
+        wide = output == "wide"
+        rows = [entry.row(wide=wide) for entry in entries]
+        width = 0 if wide else terminal_width()
+        click.echo(table(WIDE_HEAD if wide else HEAD, rows, width=width))
     else:
         where = f"namespace {namespace}" if namespace else "this cluster"
         click.echo(f"There is no AzureIdentity in {where}.")
@@ -263,7 +254,7 @@ def list_identities(
 
 def _list_grants(target: ClusterTarget, namespace: str, output: str) -> None:
     found = on_cluster(target, lambda kube: _grants(kube, namespace))
-    if output != "table":
+    if output not in _TABLES:
         click.echo(data([each.as_data() for each in found], output))
     elif found:
         click.echo(table(GRANTS_HEAD, [each.row() for each in found]))

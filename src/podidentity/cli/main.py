@@ -27,54 +27,60 @@ if TYPE_CHECKING:
 
 _COMMANDS = {
     "enable": (
-        "podidentity.cli.enable:enable",
+        "podidentity.cli.commands.enable:enable",
         "Enable pod identity in a cluster: custom resources, and NMI on every node.",
     ),
     "disable": (
-        "podidentity.cli.enable:disable",
+        "podidentity.cli.commands.enable:disable",
         "Remove NMI, and MIC if it is there, from a cluster.",
     ),
-    "add": ("podidentity.cli.add:add", "Let the pods of a namespace use an identity of Azure."),
+    "add": (
+        "podidentity.cli.commands.add:add",
+        "Let the pods of a namespace use an identity of Azure.",
+    ),
     "list": (
-        "podidentity.cli.list:list_identities",
+        "podidentity.cli.commands.list:list_identities",
         "List the identities of a cluster, with their selectors and pods.",
     ),
     "delete": (
-        "podidentity.cli.delete:delete",
+        "podidentity.cli.commands.delete:delete",
         "Take an identity from the pods of a namespace.",
     ),
-    "grant": ("podidentity.cli.grant:grant", "Let the pods of a namespace use an identity."),
+    "grant": (
+        "podidentity.cli.commands.grant:grant",
+        "Let the pods of a namespace use an identity.",
+    ),
     "revoke": (
-        "podidentity.cli.grant:revoke",
+        "podidentity.cli.commands.grant:revoke",
         "Revoke the permission of a namespace's pods to use an identity.",
     ),
     "exception": (
-        "podidentity.cli.exceptions:exception",
+        "podidentity.cli.commands.exceptions:exception",
         "Let pods use the node's own identities, as without podidentity.",
     ),
     "explain": (
-        "podidentity.cli.explain:explain",
+        "podidentity.cli.commands.explain:explain",
         "Explain why something gets a token, or why not.",
     ),
     "check": (
-        "podidentity.cli.check:check",
+        "podidentity.cli.commands.check:check",
         "Say what is wrong in a cluster: of the objects that the rules read, of pods, NMI and"
         " nodes.",
     ),
     "migrate": (
-        "podidentity.cli.migrate:migrate",
+        "podidentity.cli.commands.migrate:migrate",
         "Come from AAD Pod Identity: see what would be refused, and grant what is missing.",
     ),
     "nodes": (
-        "podidentity.cli.nodes:nodes",
+        "podidentity.cli.commands.nodes:nodes",
         "Say of each node whether pods' requests arrive at NMI.",
     ),
     "rights": (
-        "podidentity.cli.rights:rights",
+        "podidentity.cli.commands.rights:rights",
         "Print the rights that commands need, in the cluster and in Azure.",
     ),
     "node-unit": (
-        "podidentity.cli.node_unit:node_unit",
+        "podidentity.cli.commands.node_unit:node_unit",
         "Print a systemd unit that keeps pods from IMDS until NMI is up.",
     ),
     "nmi": (
@@ -90,12 +96,12 @@ _COMMANDS = {
         "Run the other half of the node agent: answer pods, decide, hold tokens.",
     ),
     "mic": (
-        "podidentity.cli.mic:mic",
+        "podidentity.cli.commands.mic:mic",
         "Run the controller: identities follow the pods that may use them.",
     ),
     "completion": ("podidentity.cli.main:completion", "Print the completion script for SHELL."),
     "version": (
-        "podidentity.cli.version:version",
+        "podidentity.cli.commands.version:version",
         "Print the version, commit and build of this program, and of NMI and MIC in the cluster.",
     ),
     "sandbox": (

@@ -15,10 +15,9 @@ import click
 
 from podidentity.adapters.clock import SystemClock
 from podidentity.adapters.cluster import WatchedCluster
-from podidentity.cli import completing, controller
-from podidentity.cli.adopt import adopt
+from podidentity.cli import controller
 from podidentity.cli.agent_choices import choices_of_nmi
-from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
+from podidentity.cli.connection import ClusterTarget, on_cluster
 from podidentity.cli.objects import (
     DAEMON_SETS,
     ApplyResult,
@@ -27,8 +26,7 @@ from podidentity.cli.objects import (
     create_once,
     find_all,
 )
-from podidentity.cli.output import FORMATS, CommandError, ask_first, data, examples, output_option
-from podidentity.cli.parameters import Name
+from podidentity.cli.output import CommandError, ask_first, data
 from podidentity.cli.rollout import is_archived_nmi, nmis
 from podidentity.cli.use_roles import Roles, grant_command, remove_role, uid_of_namespace
 from podidentity.core.authorities import KNOWN_AUTHORITIES
@@ -61,48 +59,6 @@ _MOST_NAMED = 5
 _OURS = ",".join(f"{key}={value}" for key, value in LABELS.items())
 
 
-@click.group(
-    epilog=examples(
-        "podidentity migrate plan",
-        "podidentity migrate apply",
-        "podidentity migrate rollback",
-        "podidentity migrate adopt",
-    )
-)
-def migrate() -> None:
-    """Come from AAD Pod Identity: see what would be refused, and grant what is missing."""
-
-
-_only = click.option(
-    "-n",
-    "--namespace",
-    "namespaces",
-    type=Name(),
-    multiple=True,
-    shell_complete=completing.namespaces,
-    help="Only pods of this namespace; may be repeated. [default: all]",
-)
-_archived_namespaced = click.option(
-    "--archived-namespaced/--archived-crossing",
-    "namespaced",
-    default=None,
-    help="Whether AAD Pod Identity ran with --forceNamespaced. [default: as its NMI says; where "
-    "that is gone, it did not]",
-)
-
-
-@migrate.command(
-    epilog=examples(
-        "podidentity migrate plan",
-        "podidentity migrate plan -n shop",
-        "podidentity migrate plan -o json | jq -r '.refused[].grants[].command'",
-    )
-)
-@_only
-@_archived_namespaced
-@output_option(*FORMATS, default="table")
-@cluster_options
-@click.pass_context
 def plan(
     ctx: click.Context,
     /,
@@ -112,12 +68,7 @@ def plan(
     namespaced: bool | None,
     output: str,
 ) -> None:
-    """List what works under AAD Pod Identity and would be refused here. Nothing is changed.
-
-    For each it names the pods, and what would keep them working: a permission, which `migrate
-    apply` grants, another object, or a switch of NMI, with what that switch opens. It judges by the
-    flags of our NMI where that is, else by its defaults. Exit code 1: something would be refused.
-    """
+    """Print what would be refused, and exit with 1 for that; raise CommandError."""
     found = on_cluster(target, lambda kube: _plan(kube, namespaces, namespaced))
     if output != "table":
         click.echo(data(found.as_data(), output))
@@ -126,13 +77,6 @@ def plan(
     ctx.exit(1 if found.losses else 0)
 
 
-@migrate.command(
-    epilog=examples("podidentity migrate apply", "podidentity migrate apply -n shop --yes")
-)
-@_only
-@_archived_namespaced
-@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
-@cluster_options
 def apply(
     *,
     target: ClusterTarget,
@@ -140,11 +84,7 @@ def apply(
     namespaced: bool | None,
     yes: bool,
 ) -> None:
-    """Grant each namespace the identities that `migrate plan` lists for it.
-
-    Whoever may make an AzureIdentity could have written any client id into it: read the plan before
-    you grant it. It may be interrupted and run again; what is there already stays as it is.
-    """
+    """Grant what is missing; raise CommandError."""
 
     def confirmed(wanted: Sequence[tuple[str, Grantee]]) -> None:
         for name, grantee in wanted:
@@ -172,17 +112,8 @@ def apply(
     on_cluster(target, work)
 
 
-@migrate.command(
-    epilog=examples("podidentity migrate rollback", "podidentity migrate rollback --yes")
-)
-@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
-@cluster_options
 def rollback(*, target: ClusterTarget, yes: bool) -> None:
-    """Take back what `migrate apply` has granted, and nothing else.
-
-    A permission that `podidentity grant` has granted since, too, stays. AAD Pod Identity needs no
-    permissions: its pods go on. It may be interrupted and run again.
-    """
+    """Take back what `apply` has granted; raise CommandError."""
 
     async def work(kube: Kube) -> None:
         everything = await find_all(kube, CLUSTER_ROLE_BINDINGS)
@@ -206,9 +137,6 @@ def rollback(*, target: ClusterTarget, yes: bool) -> None:
         click.echo(f"Took {len(going)} permissions back.")
 
     on_cluster(target, work)
-
-
-migrate.add_command(adopt)
 
 
 # What there is, and what would be lost.

@@ -11,16 +11,66 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 
 from podidentity.cli.cluster_rights import NMI_NAMESPACE, Right, Where, held_by
 from podidentity.cli.controller import OLD_EXCEPTION
 from podidentity.cli.enable import NAME as RECORD
 from podidentity.cli.enable import PROTECTED
+from podidentity.cli.parts import (
+    ACCOUNT_PART,
+    ADOPT,
+    APPLY,
+    ARCHIVED_MIC,
+    AS_NODE,
+    ATTACH,
+    AUTOMATIC,
+    AZURE,
+    BUNDLE,
+    CHANGE,
+    DETACH,
+    DETACH_ALL,
+    EXCEPT,
+    EXCEPTED,
+    EXTENSIONS,
+    FEDERATED,
+    FINALIZERS,
+    FIRST_GRANTS,
+    GRANT,
+    GRANTS,
+    HOST,
+    ISSUER,
+    KEEP,
+    LOOK_UP,
+    LRP,
+    MIC,
+    MIC_EXCEPTION,
+    MIC_ROLES,
+    MIC_THERE,
+    MIC_WAIT,
+    NO_EXCEPTION,
+    NO_LRP,
+    NO_MIC,
+    NO_MIC_THERE,
+    NO_POLICIES,
+    NO_TAINT,
+    OLD,
+    OLDER,
+    OWN_NAMESPACE,
+    PROBES,
+    PURGE,
+    REVOKE,
+    ROLLBACK,
+    SECRETS,
+    STARTUP_TAINT,
+    TAKE_BACK,
+    WAIT,
+    AzureScope,
+)
 from podidentity.cli.rollout import PROBE_SET
 from podidentity.core.decision import GROUP, RESOURCE, VERB
 from podidentity.manifests import (
     ACCOUNT,
+    DEBUG_READER,
     NODE_AUDIENCES,
     POLICY_OF_NMI,
     TOKENS,
@@ -34,15 +84,6 @@ from podidentity.manifests import (
     startup_taint_rights,
 )
 from podidentity.wire.pauses import PAUSES
-
-
-class AzureScope(StrEnum):
-    """The resources of Azure at which an action is needed."""
-
-    IDENTITY = "identity"
-    """The managed identity."""
-    MACHINES = "machines"
-    """The scale sets and virtual machines of the nodes: each, or their resource group."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,77 +123,6 @@ class Needs:
 def _counts(parts: tuple[str, ...], wanted: set[str]) -> bool:
     return not parts or not wanted.isdisjoint(parts)
 
-
-ADOPT = "migrate-adopt"
-GRANT, ATTACH, LOOK_UP, FEDERATED = "grant", "attach", "look-up", "federated"
-ACCOUNT_PART, DETACH, KEEP, REVOKE = "account", "detach", "keep-attached", "revoke"
-OWN_NAMESPACE, AS_NODE, STARTUP_TAINT = "own-namespace", "node-tokens", "startup-taint"
-FIRST_GRANTS, EXTENSIONS, OLD = "first-grants", "aks-extensions", "version-0.1"
-NO_TAINT, WAIT, PURGE, AZURE, SECRETS = "no-startup-taint", "wait", "purge", "azure", "secrets"
-LRP, NO_LRP, AUTOMATIC = "lrp", "no-lrp", "aks-automatic"
-MIC, MIC_WAIT, NO_MIC, ARCHIVED_MIC = "mic", "wait-for-mic", "no-mic", "archived-mic"
-MIC_THERE, NO_MIC_THERE, BUNDLE = "mic-there", "no-mic-there", "bundle"
-MIC_EXCEPTION = "mic-exception"
-HOST, NO_POLICIES = "host", "no-admission-policies"
-DETACH_ALL, FINALIZERS = "detach-all", "old-finalizers"
-APPLY, ROLLBACK = "migrate-apply", "migrate-rollback"
-PROBES, ISSUER, MIC_ROLES = "probes", "issuer", "mic-roles"
-EXCEPT, CHANGE, EXCEPTED, NO_EXCEPTION = (
-    f"exception-{each}" for each in ("add", "update", "list", "delete")
-)
-OLDER, TAKE_BACK, GRANTS = "older-grants", "take-back", "grants"
-PARTS: Mapping[str, str] = {
-    GRANT: "lets pods use the identity: without `--no-grant`",
-    ATTACH: "attaches a managed identity to the nodes' machines: type 0, without `--no-attach`",
-    LOOK_UP: "asks Azure for the client id: `--identity-resource-id` without `--client-id`",
-    FEDERATED: "prints the command by which Entra trusts the cluster: `--federated`",
-    ACCOUNT_PART: "works with the service account of an identity: `--subject identity`",
-    DETACH: "detaches what `add` attached, if no other AzureIdentity needs it",
-    KEEP: "leaves it attached for another AzureIdentity, which gets the record of it",
-    DETACH_ALL: "detaches what MIC attached: `disable --detach`",
-    FINALIZERS: "takes the finalizer of AAD Pod Identity's MIC off its records, where that is gone",
-    REVOKE: "takes back the permission that `add` granted",
-    OWN_NAMESPACE: "labels NMI's own namespace, if it exists before `enable`: `--namespace`",
-    AS_NODE: "lets NMI ask for tokens as its node: Kubernetes 1.36, or `--node-tokens`",
-    STARTUP_TAINT: "lets NMI take a taint off its node: `--startup-taint`",
-    LRP: "makes or reads Cilium's policies: `--backend lrp`",
-    NO_LRP: "takes back what an earlier `--backend lrp` made",
-    MIC: "puts MIC into the cluster, or changes it, and NMI into standard mode: `--mic`, or where "
-    "it is",
-    MIC_EXCEPTION: "excepts MIC's pods, which sign in by their machine's identity: `--mic-arg` "
-    "with `--use-managed-identity` or `--cloudconfig`",
-    MIC_WAIT: "says when MIC is ready: without `--no-wait`, where MIC is",
-    NO_MIC: "takes MIC away: `enable --no-mic`, `disable`",
-    ARCHIVED_MIC: "lets the exception of AAD Pod Identity's MIC count: where that runs",
-    MIC_THERE: "looks at MIC, where it is",
-    MIC_ROLES: "asks Azure for the roles of MIC, where it is: `check --azure`",
-    PROBES: "asks each NMI about its node: `--probes`",
-    ISSUER: "reads the issuer of the cluster's tokens: where identities are federated",
-    BUNDLE: "writes an archive for a ticket: `--bundle`",
-    NO_MIC_THERE: "looks for records that nobody keeps, where no MIC is",
-    HOST: "pauses the machine of a node: `--host NODE`",
-    APPLY: "grants what is missing: `migrate apply`",
-    ROLLBACK: "takes back what it granted: `migrate rollback`",
-    ADOPT: "writes MIC's ledgers by the archived MIC's records: `migrate adopt`",
-    AUTOMATIC: "keeps its record in NMI's namespace: `--profile aks-automatic`",
-    EXCEPT: "`exception add`",
-    CHANGE: "`exception update`",
-    EXCEPTED: "`exception list`",
-    NO_EXCEPTION: "`exception delete`",
-    OLDER: "has grants of earlier versions end with their namespaces",
-    TAKE_BACK: "takes back what it made, where it fails",
-    GRANTS: "lists who may use which identity: `--grants`",
-    FIRST_GRANTS: "grants the identities that are bound already: at the first `enable`",
-    EXTENSIONS: "makes the exceptions of AKS's extensions, if their namespaces exist",
-    OLD: "deletes NMI of version 0.1 before the new one starts",
-    NO_TAINT: "takes back the rights of an earlier `--startup-taint`",
-    NO_POLICIES: "takes admission policies back, with `--no-admission-policies`",
-    WAIT: "says when NMI is ready on each node, or why it is not: without `--no-wait`",
-    PURGE: "deletes the custom resources: `--purge`",
-    AZURE: "asks Azure about machines, and `check` about federated credentials: `--azure`",
-    SECRETS: "reads the secrets of identities of types 1 and 2",
-}
-"""The parts of the commands' work, and when they do them."""
 
 # ---- Resources
 
@@ -306,7 +276,7 @@ def _to_take_back() -> Iterator[Right]:
     yield from _to("delete", _DAEMON_SETS, at=_NMI, names=_REDIRECT, parts=[NO_LRP])
     yield from _to("delete", _LOCAL_REDIRECTS, at=_NMI, names=_LOCAL_REDIRECT, parts=[NO_LRP])
     yield from _to("delete", _DENIALS, names=_DENIAL, parts=[NO_LRP])
-    yield from _to("get", _ROLES[1], names=_OF_TAINT)
+    yield from _to("get", _ROLES[0], names=_OF_TAINT)
     yield from _to("delete", *_ROLES, *_POLICIES, names=_OF_TAINT, parts=[NO_TAINT])
 
 
@@ -324,6 +294,9 @@ def _to_have_mic() -> Iterator[Right]:
 
 
 def _to_take_mic() -> Iterator[Right]:
+    """Yield what it takes to look whether there is anything of MIC, and to take it away."""
+    for resource, kind in zip(_ROLES, ("ClusterRole", "ClusterRoleBinding"), strict=True):
+        yield from _to("get", resource, names=_names(kind, _OF_MIC))
     for where, resource, only in _objects_of_mic():
         yield from _to("delete", resource, at=where, names=only, parts=[NO_MIC])
     for resource, kind in zip(_ROLES, ("ClusterRole", "ClusterRoleBinding"), strict=True):
@@ -360,7 +333,7 @@ def _enable() -> Iterator[Right]:
     yield from _to("list watch", _CRDS)
     yield from _to("list", _DAEMON_SETS)
     yield from _to_apply(_DAEMON_SETS, names=_names("DaemonSet", _USUAL), at=_NMI)
-    yield from _to_apply("serviceaccounts", names=[ACCOUNT], at=_NMI)
+    yield from _to_apply("serviceaccounts", names=_names("ServiceAccount", _USUAL), at=_NMI)
     yield from _to_place(_USUAL)
     yield from _to_place([*_FOR_POLICY, *_FOR_RESOURCES])
     names = _names("ValidatingAdmissionPolicy", _FOR_RESOURCES)
@@ -397,13 +370,13 @@ def _enable() -> Iterator[Right]:
 def _disable() -> Iterator[Right]:
     made = (_USUAL, _FOR_POLICY, _FOR_NODE_TOKENS)
     yield from _to("list", _DAEMON_SETS, _DEPLOYMENTS, _LEDGERS, _ASSIGNED)
-    yield from _to("get", _ROLES[0], names=_names("ClusterRole", _OF_MIC))
+    yield from _to("get", _ROLES[1], names=[ACCOUNT])
     yield from _to("delete", _LEDGERS, parts=[DETACH_ALL])
     yield from _to("patch", _ASSIGNED, parts=[FINALIZERS])
     yield from _to_take_back()
     yield from _to_take_mic()
     yield from _to("delete", _DAEMON_SETS, at=_NMI, names=_names("DaemonSet", _USUAL))
-    yield from _to("delete", "serviceaccounts", at=_NMI, names=[ACCOUNT])
+    yield from _to("delete", "serviceaccounts", at=_NMI, names=_names("ServiceAccount", _USUAL))
     yield from _to("delete", _ROLES[0], names=_names("ClusterRole", *made))
     yield from _to("delete", _ROLES[1], names=_names("ClusterRoleBinding", *made))
     names = _names("ValidatingAdmissionPolicy", _FOR_POLICY, _FOR_RESOURCES)
@@ -498,6 +471,9 @@ def _explain() -> Iterator[Right]:
     yield from _to("list", "pods", at=_NMI, without=unknown)
 
 
+_MISSING = "names what is missing in the archive"
+
+
 def _check() -> Iterator[Right]:
     yield from _to("list", _IDENTITIES, _BINDINGS, _EXCEPTIONS, "pods")
     fails = "says what it could not check, and ends with status 1"
@@ -527,7 +503,10 @@ def _check() -> Iterator[Right]:
         *("pods/log", "pods/proxy"),
         at=_NMI,
         parts=[BUNDLE],
-        without="names what is missing in the archive",
+        without=_MISSING,
+    )
+    yield from _to(
+        "create", TOKENS, at=_NMI, names=[DEBUG_READER], parts=[BUNDLE], without=_MISSING
     )
     yield from _to("get", "pods/proxy", at=_NMI, parts=[PROBES], without=fails)
     yield from _to("get", "/.well-known/openid-configuration", parts=[ISSUER], without=fails)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from podidentity.cli.output import examples
-from podidentity.cli.parameters import cloud_of
+from podidentity.cli.parameters import Parsed, cloud_of
 from podidentity.core.authorities import Cloud
 from podidentity.settings import (
     OLD_FLAGS,
@@ -30,32 +30,6 @@ if TYPE_CHECKING:
     from podidentity.cli.programs import AgentPlan
 
 _LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
-
-
-class Parsed(click.ParamType[Any]):
-    """A parameter of click for a setting's `parse`; its ValueError is a usage error."""
-
-    name = "text"
-
-    def __init__(self, parse: Callable[[str], Any], choices: tuple[str, ...] = ()) -> None:
-        self._parse = parse
-        self._choices = click.Choice(choices, case_sensitive=False) if choices else None
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> Any:  # noqa: ANN401 - as `parse` makes it
-        """Return the parsed value; a default needs no parsing."""
-        if not isinstance(value, str):
-            return value
-        chosen = self._choices.convert(value, param, ctx) if self._choices else value
-        try:
-            return self._parse(chosen)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str | None:
-        """Return the choices in click's form."""
-        return self._choices.get_metavar(param, ctx) if self._choices else None
 
 
 def options_of(

@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from podidentity.adapters.clock import SystemClock
-from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
+from podidentity.cli.connection import ClusterTarget, on_cluster
 from podidentity.cli.objects import Object, find_all
-from podidentity.cli.output import CommandError, data, examples, output_option, table
-from podidentity.cli.parameters import Duration, agents_option
+from podidentity.cli.output import CommandError, data, table
 from podidentity.cli.rollout import namespace_of_nmi, pods_of_nmi, ready
 from podidentity.core.data_path import Hop
 from podidentity.wire.kube import NODES
@@ -71,35 +70,6 @@ def states(nodes: Iterable[Object], pods: Iterable[Object]) -> list[NodeState]:
     return sorted(found, key=lambda state: state.node)
 
 
-@click.command(
-    epilog=examples(
-        "helm test aad-pod-identity --namespace kube-system --logs",
-        "podidentity nodes --namespace kube-system --token=https://vault.azure.net",
-    )
-)
-@agents_option
-@click.option(
-    "--probe-port",
-    type=click.IntRange(1, 65535),
-    default=8085,
-    show_default=True,
-    help="NMI's --http-probe-port.",
-)
-@click.option(
-    "--token",
-    "resource",
-    metavar="AUDIENCE",
-    help="Ask for a token, too, as any pod does. It is not printed.",
-)
-@click.option(
-    "--timeout",
-    type=Duration(),
-    default="60s",
-    show_default=True,
-    help="How long to wait until all nodes are ready.",
-)
-@output_option("table", "json", "yaml", default="table")
-@cluster_options
 def nodes(
     *,
     target: ClusterTarget,
@@ -109,12 +79,7 @@ def nodes(
     timeout: float,
     output: str,
 ) -> None:
-    """Say of each node whether pods' requests arrive at NMI.
-
-    Each NMI is asked how its pods are connected (plane), what leads their requests to it (backend),
-    how it proves callers, and where the last request from its probe pod ended. Run it in a pod of
-    the cluster: NMI is asked at the addresses of its nodes. Exit status 1 if a node is not ready.
-    """
+    """Print what each NMI says of its node; raise CommandError if one is not ready."""
     from podidentity.adapters.readiness import AgentPages  # help must not wait for an HTTP client
 
     async def look(kube: Kube) -> list[NodeState]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Awaitable, Callable, Iterable
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -68,7 +69,8 @@ _BY_KIND = {
 
 
 _TRIES = 3
-"""Times that an object is applied where the server fails."""
+"""Times that an object is applied, or deleted, where the server fails."""
+_T = TypeVar("_T")
 
 
 class ApplyResult(StrEnum):
@@ -92,14 +94,19 @@ async def apply(kube: Kube, manifest: Object) -> ApplyResult:
     Fields that the manifest does not name stay unchanged; those that are None are taken out. Where
     the server fails it looks again what is there: whether the change was made is not known then.
     """
+    return await _insisting(kube, lambda: _applied(kube, manifest))
+
+
+async def _insisting(kube: Kube, change: Callable[[], Awaitable[_T]]) -> _T:
+    """Make a change that may be made twice, again where the server fails; raise KubeError."""
     for _ in range(_TRIES - 1):
         try:
-            return await _applied(kube, manifest)
+            return await change()
         except KubeError as error:
             if error.throttled:  # that was waited for
                 raise
             await kube.after(error)
-    return await _applied(kube, manifest)
+    return await change()
 
 
 async def _applied(kube: Kube, manifest: Object) -> ApplyResult:
@@ -152,9 +159,9 @@ async def is_unchanged(kube: Kube, manifest: Object) -> bool | None:
 
 
 async def remove(kube: Kube, manifest: Object) -> bool:
-    """Delete the object; return whether it existed; raise KubeError."""
+    """Delete the object; return whether it was found; raise KubeError."""
     try:
-        await kube.delete(_path(manifest))
+        await _insisting(kube, lambda: kube.delete(_path(manifest)))
     except KubeError as error:
         if not error.not_found:
             raise
@@ -165,6 +172,34 @@ async def remove(kube: Kube, manifest: Object) -> bool:
 async def removal(kube: Kube, manifest: Object) -> str:
     """Delete the object; return what kubectl would say of it; raise KubeError."""
     return f"{called(manifest)} {'deleted' if await remove(kube, manifest) else 'not found'}"
+
+
+def in_order_of_removal(manifests: Iterable[Object]) -> list[Object]:
+    """Return the objects in an order in which a removal that was interrupted can go on.
+
+    What is in namespaces goes first, and of that what was made last, which runs. While some of it
+    is there a ClusterRoleBinding names the namespace (`place_of`). A right goes before the policy
+    that bounds it, and a ClusterRole, by which others look whether something is left, behind its
+    binding.
+    """
+
+    def turn(manifest: Object) -> int:
+        if "namespace" in manifest["metadata"]:
+            return 0
+        return 1 if manifest["kind"] == "ClusterRoleBinding" else 2
+
+    last_first = list(manifests)[::-1]
+    return sorted(last_first, key=turn)
+
+
+async def place_of(kube: Kube, account: str) -> str:
+    """Return the namespace of a service account of ours, by the ClusterRoleBinding of its name.
+
+    "" where there is none; raise KubeError.
+    """
+    found = await find(kube, CLUSTER_ROLE_BINDINGS, "", account) or {}
+    places = [each.get("namespace", "") for each in found.get("subjects") or ()]
+    return str(places[0]) if places else ""
 
 
 async def find(kube: Kube, resource: Resource, namespace: str, name: str) -> Object | None:

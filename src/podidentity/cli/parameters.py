@@ -11,7 +11,8 @@ from typing import Any
 import click
 
 from podidentity.cli import completing
-from podidentity.core.authorities import CLOUDS, Cloud
+from podidentity.core.authorities import CLOUDS, STACK, Cloud
+from podidentity.core.flag_values import parse_duration
 from podidentity.core.resources import (
     OBJECT_NAME,
     SYSTEM_ASSIGNED,
@@ -21,8 +22,6 @@ from podidentity.core.resources import (
     ResourceId,
     Tenant,
 )
-from podidentity.settings import parse_duration
-from podidentity.wire.azure_environment import STACK, parse_environment
 
 _LONGEST_LABEL = 63
 _LABEL = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?", re.ASCII)
@@ -55,6 +54,32 @@ class Duration(click.ParamType[float]):
             return value if isinstance(value, float) else parse_duration(str(value))
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+class Parsed(click.ParamType[Any]):
+    """What `parse` makes of a text; its ValueError is a usage error."""
+
+    name = "text"
+
+    def __init__(self, parse: Callable[[str], Any], choices: tuple[str, ...] = ()) -> None:
+        self._parse = parse
+        self._choices = click.Choice(choices, case_sensitive=False) if choices else None
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Any:  # noqa: ANN401 - as `parse` makes it
+        """Return the parsed value; a default needs no parsing."""
+        if not isinstance(value, str):
+            return value
+        chosen = self._choices.convert(value, param, ctx) if self._choices else value
+        try:
+            return self._parse(chosen)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str | None:
+        """Return the choices in click's form."""
+        return self._choices.get_metavar(param, ctx) if self._choices else None
 
 
 class ResourceIdType(click.ParamType[ResourceId]):
@@ -247,6 +272,16 @@ agents_option = click.option(
 )
 
 
+timeout_option = click.option(
+    "--timeout",
+    type=Duration(),
+    default="15m",
+    show_default=True,
+    help="How long to wait for a change of a machine. Azure goes on with it, and so does the "
+    "command when it is run again.",
+)
+
+
 class PodRef(click.ParamType[ObjectRef]):
     """`NAMESPACE/NAME` of a pod, or of another object."""
 
@@ -298,6 +333,8 @@ def cloud_of(name: str, environment_file: str) -> Cloud:
         raise click.UsageError(
             f"--cloud={STACK} needs --azure-environment-file (AZURE_ENVIRONMENT_FILEPATH)."
         )
+    from podidentity.wire.azure_environment import parse_environment
+
     try:
         return parse_environment(Path(environment_file).read_bytes())
     except (OSError, ValueError) as error:

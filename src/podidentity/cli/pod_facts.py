@@ -138,7 +138,7 @@ async def _permission(kube: Kube, use: Use, authorization: Authorization) -> Fac
     if authorization is Authorization.OFF:
         return Fact(LinkState.UNKNOWN, f"not checked for {who}: NMI has --authorization=off")
     try:
-        allowed = parse_review(await kube.create(PATH, review(use)))
+        allowed = parse_review(await kube.ask(PATH, review(use)))
     except InconclusiveReview as error:
         return Fact(LinkState.UNKNOWN, str(error))
     except KubeError as error:

@@ -17,9 +17,9 @@ import click
 from podidentity.build import UNKNOWN, build
 from podidentity.cli.checks.findings import named
 from podidentity.cli.checks.versions import version_of_image
-from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster, right_to
+from podidentity.cli.connection import ClusterTarget, on_cluster, right_to
 from podidentity.cli.objects import Object
-from podidentity.cli.output import CommandError, data, examples, output_option, table
+from podidentity.cli.output import CommandError, data, table
 from podidentity.cli.rollout import nmis, pods_of_nmi, ready
 from podidentity.wire.kube import PODS, KubeError
 
@@ -92,22 +92,8 @@ def _places(programs: Sequence[RunningProgram]) -> str:
     return named([each.node or "no node" for each in programs])
 
 
-@click.command(
-    epilog=examples(
-        "podidentity version",
-        "podidentity version --client",
-        "podidentity version -o json | jq -r '.cluster.programs[].version'",
-    )
-)
-@click.option("--client", is_flag=True, help="Ask no cluster.")
-@output_option("table", "json", "yaml", default="table")
-@cluster_options
-@click.pass_context
 def version(ctx: click.Context, /, *, target: ClusterTarget, client: bool, output: str) -> None:
-    """Print the version, commit and build of this program, and of NMI and MIC in the cluster.
-
-    Exit code 1 if the cluster cannot be asked; the version of this program is printed first.
-    """
+    """Print the versions, and exit with 1 if the cluster cannot be asked."""
     own = facts()
     if client:
         click.echo(_own(own) if output == "table" else data(own, output))

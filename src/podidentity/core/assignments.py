@@ -295,10 +295,11 @@ class Assignments:
         found = self._on_hosts.get(None if self._everywhere else host, {})
         wanted = {}
         for folded, needs in found.items():
-            need = next((each for each in needs.values() if each.decided), None)
-            if need is not None and need.identity.resource_id is not None:
-                client = str(need.identity.client_id or "")
-                wanted[folded] = Wanted(need.identity.resource_id, client)
+            decided = [each.identity for each in needs.values() if each.decided]
+            if decided and decided[0].resource_id is not None:
+                client = str(decided[0].client_id or "")
+                clients = {str(each.client_id) for each in decided} if self._asks else ()
+                wanted[folded] = Wanted(decided[0].resource_id, client, frozenset(clients))
         return wanted
 
     def undecided(self, host: Host) -> frozenset[str]:

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 
 from podidentity.core.resources import Authority
 
+STACK = "AzureStackCloud"
+"""What Azure calls a cloud that a file describes, such as an Azure Stack Hub."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cloud:

@@ -124,6 +124,8 @@ class HostChange:
     """Whether the host has a system-assigned identity, which stays."""
     user: bool = False
     """Whether any user-assigned identity is left afterwards."""
+    clients: tuple[tuple[str, frozenset[str]], ...] = field(default=(), compare=False)
+    """Ids to attach that must have one of these client ids: a tenant may write any ARM id."""
 
     @classmethod
     def of(

@@ -27,6 +27,8 @@ class Wanted:
     resource_id: ResourceId
     client_id: str
     """In lower case; "" if it is not known."""
+    clients: frozenset[str] = frozenset()
+    """Client ids for which the permission was given, in lower case; empty where none is needed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ class Ledger:
         ended: bool,
         landed: frozenset[str] | None = None,
     ) -> Self:
-        """Return the ledger after a read of the host.
+        """Return the ledger after a read of the host, which was made at the time `now`.
 
         `ended`: all changes that it speaks of have ended. Otherwise one may still come, for
         `LONGEST_CHANGE` seconds: what it was to attach, and to detach, stays noted. `landed` are
@@ -134,7 +136,12 @@ class HostPlan:
     def change(self, seen: HostIdentities) -> HostChange:
         """Return the change of the host `seen`."""
         attach = [each.resource_id for each in self.attach]
-        change = HostChange.of(seen, attach=attach, detach=self.detach)
+        change = replace(
+            HostChange.of(seen, attach=attach, detach=self.detach),
+            clients=tuple(
+                (each.resource_id.spelling, each.clients) for each in self.attach if each.clients
+            ),
+        )
         if change.attach or change.detach or not seen.user:
             return change
         # Azure applies the whole again, whatever a change names.

@@ -55,6 +55,12 @@ class Cluster(Directory, Protocol):
         identity in its namespace; `-inf` if none happened since the agent started.
         """
 
+    def bound_at(self, pod: Pod) -> float:
+        """Return the time of the last change of a binding or identity in the pod's namespace.
+
+        In `Clock.monotonic` seconds; `-inf` if none happened since the agent started.
+        """
+
     def seen_at(self, pod: Pod) -> float:
         """Return when the agent saw the pod of this uid first, in `Clock.monotonic` seconds.
 

@@ -1,4 +1,4 @@
-"""Rate limiters and a fair queue, as values that never wait themselves.
+"""Rate limiters, a fair queue and a fair set, as values that never wait themselves.
 
 Times are `Clock.monotonic` seconds: a change of the wall clock must not affect a limit.
 """
@@ -6,7 +6,7 @@ Times are `Clock.monotonic` seconds: a change of the wall clock must not affect 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from math import inf
 from typing import Generic, NamedTuple, TypeVar
 
@@ -185,3 +185,43 @@ class FairQueue(Generic[_T]):
             del self._namespaces[namespace][pod]
         if not self._sizes[namespace]:
             del self._namespaces[namespace], self._sizes[namespace]
+
+
+class FairSet(Generic[_T]):
+    """What waits, each once; namespaces take turns, and each has the order in which it came."""
+
+    def __init__(self, namespace: Callable[[_T], str]) -> None:
+        """`namespace` returns whose one is."""
+        self._namespace = namespace
+        # The first namespace is next; after its turn it is the last.
+        self._waiting: OrderedDict[str, dict[_T, None]] = OrderedDict()
+        self._size = 0
+
+    def __len__(self) -> int:
+        return self._size
+
+    def add(self, one: _T) -> None:
+        """Have one wait; it keeps its place if it does already."""
+        own = self._waiting.setdefault(self._namespace(one), {})
+        self._size += one not in own
+        own[one] = None
+
+    def update(self, several: Iterable[_T]) -> None:
+        """Have several wait."""
+        for one in several:
+            self.add(one)
+
+    def take(self) -> _T:
+        """Remove and return the next one; raise KeyError if none waits."""
+        namespace, own = self._waiting.popitem(last=False)
+        one = next(iter(own))
+        del own[one]
+        self._size -= 1
+        if own:
+            self._waiting[namespace] = own
+        return one
+
+    def clear(self) -> None:
+        """Remove all."""
+        self._waiting.clear()
+        self._size = 0

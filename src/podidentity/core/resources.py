@@ -24,8 +24,8 @@ GUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}
 OBJECT_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?", re.ASCII)
 """Of a Kubernetes object or namespace."""
 # Names of a subscription, a resource group or an identity. They become parts of URLs and queries:
-# no slash, white space, quote or control character.
-_SEGMENT = r"[\w.()-]{1,128}"
+# no slash, white space, quote or control character, and no dots that lead to another path.
+_SEGMENT = r"(?!\.\.?(?:/|$))[\w.()-]{1,128}"
 _USER_ASSIGNED = re.compile(
     rf"/subscriptions/({_SEGMENT})/resourcegroups/({_SEGMENT})"
     rf"/providers/microsoft\.managedidentity/userassignedidentities/({_SEGMENT})",

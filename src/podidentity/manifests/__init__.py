@@ -10,11 +10,8 @@ import functools
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from types import MappingProxyType
 from typing import Any
-
-import yaml
 
 from podidentity import __version__
 
@@ -32,6 +29,8 @@ OWN_NAMESPACE = "podidentity"
 
 ACCOUNT = "podidentity-nmi"
 """NMI's service account."""
+DEBUG_READER = "podidentity-debug-reader"
+"""The service account, and its ClusterRole, that may read `/debug` of NMI and nothing else."""
 TOKENS = "serviceaccounts/token"
 AUDIENCE = "api://AzureADTokenExchange"
 """Entra's, in the public cloud."""
@@ -408,7 +407,7 @@ KUBELET_UNIT = "kubelet.service"
 
 def boot_unit(kubelet: str = KUBELET_UNIT) -> str:
     """Return the systemd unit that closes IMDS to pods before the unit of a kubelet starts."""
-    text = files(__name__).joinpath("podidentity-boot.service").read_text(encoding="utf-8")
+    text = _text("podidentity-boot.service")
     return text.replace(f"={KUBELET_UNIT}", f"={kubelet}")
 
 
@@ -438,18 +437,23 @@ def own_namespace(namespace: str) -> Manifest:
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
 
 
-# libyaml's is ten times as fast; an installation of PyYAML may be without it.
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-
 @functools.cache
 def _read(name: str) -> str:
     """Return a file's documents as JSON, which is read ten times as fast again."""
-    text = files(__name__).joinpath(name).read_text(encoding="utf-8")
+    import yaml  # `--help` names an image and a namespace, and reads no file
+
+    # libyaml's is ten times as fast; an installation of PyYAML may be without it.
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     documents: list[Manifest] = []
-    for document in yaml.load_all(text, Loader=_LOADER):
+    for document in yaml.load_all(_text(name), Loader=loader):
         documents.extend(document["items"] if document["kind"] == "List" else [document])
     return json.dumps(documents)
+
+
+def _text(name: str) -> str:
+    from importlib.resources import files
+
+    return files(__name__).joinpath(name).read_text(encoding="utf-8")
 
 
 def _documents(name: str) -> list[Manifest]:

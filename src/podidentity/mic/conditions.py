@@ -75,15 +75,11 @@ def of_identity(
     return refused or _USABLE
 
 
-def of_binding(
-    binding: AzureIdentityBinding | Malformed,
-    identity: AzureIdentity | Malformed | None,
-    condition: Condition | None,
-) -> Condition:
-    """Return the condition of a binding, from the identity that it names and its condition."""
+def of_binding(binding: AzureIdentityBinding | Malformed, condition: Condition | None) -> Condition:
+    """Return the condition of a binding, from that of the identity that it names, if any."""
     if isinstance(binding, Malformed):
         return _malformed(binding)
-    if identity is None or condition is None:
+    if condition is None:
         return Condition(
             holds=False,
             reason="NoIdentity",
@@ -271,12 +267,9 @@ class Conditions:
 
     def _of_binding(self, binding: AzureIdentityBinding | Malformed) -> Condition:
         if isinstance(binding, Malformed):
-            return of_binding(binding, None, None)
+            return of_binding(binding, None)
         subject = ConditionOf(About.IDENTITY, ObjectRef(binding.ref.namespace, binding.identity))
-        identity = self._objects.get(subject)
-        if not isinstance(identity, AzureIdentity | Malformed):
-            return of_binding(binding, None, None)
-        return of_binding(binding, identity, self._wanted(subject))
+        return of_binding(binding, self._wanted(subject) if subject in self._objects else None)
 
     def _refusal(self, identity: AzureIdentity | Malformed) -> Condition | None:
         """Return the refusal of the first host by name, so that it is the same each time."""

@@ -27,6 +27,7 @@ from podidentity.core.assignments import Assignments, Need, attachment
 from podidentity.core.decision import STRICT, Rules, Use, lacking
 from podidentity.core.hosts import Host, NotAnAzureNode
 from podidentity.core.ledger import Wanted
+from podidentity.core.rate_limits import FairSet
 from podidentity.core.resources import (
     AzureIdentityBinding,
     AzurePodIdentityException,
@@ -104,6 +105,7 @@ class Settings:
     """Client ids and ARM ids in lower case that are never detached."""
     record_writes: int = 50
     condition_writes: int = 5
+    event_writes: int = 5
     questions: int = 20
     """Calls of each kind that may be under way at once."""
     allowed: float = 1800.0
@@ -191,18 +193,26 @@ class Timers:
 
 @dataclass(slots=True)
 class _Marks:
-    """What is to be looked at, in order."""
+    """What is to be looked at, in order; of records and permissions namespaces take turns."""
 
     hosts: dict[Host, None] = field(default_factory=dict)
-    records: dict[ObjectRef, None] = field(default_factory=dict)
-    told: dict[ObjectRef, None] = field(default_factory=dict)
+    records: FairSet[ObjectRef] = field(default_factory=lambda: FairSet(_namespace_of))
+    told: FairSet[ObjectRef] = field(default_factory=lambda: FairSet(_namespace_of))
     """Records that say Assigned already, of a host that was read: they come last."""
-    uses: dict[Use, None] = field(default_factory=dict)
+    uses: FairSet[Use] = field(default_factory=lambda: FairSet(_namespace_of_account))
 
     @property
     def waiting(self) -> int:
         """How many records are to be looked at."""
         return len(self.records) + len(self.told)
+
+
+def _namespace_of(record: ObjectRef) -> str:
+    return record.namespace
+
+
+def _namespace_of_account(use: Use) -> str:
+    return use.service_account.namespace
 
 
 class Controller:
@@ -222,7 +232,9 @@ class Controller:
         self._unlistable: set[_Group] = set()
         self._revisions: dict[tuple[About, ObjectRef], str] = {}
         self._told: dict[ObjectRef, float] = {}
-        """When the last event about a binding was written."""
+        """When the last event about a binding was made."""
+        self._events: dict[ObjectRef, TellEvent] = {}
+        """Those that are not written yet, by binding: each call has a connection."""
         self._questions = PermissionQuestions(allowed=settings.allowed, denied=settings.denied)
         self._strange: dict[str, str] = {}
         """Provider IDs of nodes that are none of Azure's."""
@@ -230,7 +242,7 @@ class Controller:
         self._marks = _Marks()
         self._timers = Timers()
         self._flights: dict[int, tuple[_Owner, Action]] = {}
-        self._in_flight = dict.fromkeys(("record", "condition", "use"), 0)
+        self._in_flight = dict.fromkeys(("record", "condition", "event", "use"), 0)
         self._numbers = 0
         self._calls: list[Call] = []
         self._now = -inf
@@ -304,11 +316,13 @@ class Controller:
                 self._look_at_hosts()
                 self._look_at_records()
                 self._look_at_conditions()
+                self._look_at_events()
                 self._come_again()
         if not self.leads:
             # All is looked at when this MIC leads; until then they would only become more.
             self._marks.records.clear()
             self._marks.told.clear()
+            self._events.clear()
         calls, self._calls = self._calls, []
         return calls
 
@@ -362,8 +376,7 @@ class Controller:
         left = LOOKS
         while (marked := marks.records or marks.told) and self._in_flight["record"] < most and left:
             left -= 1
-            ref = next(iter(marked))
-            del marked[ref]
+            ref = marked.take()
             action = self._records.next(ref, self._now)
             owner = _Owner("record", ref)
             self._timers.set(owner, self._records.due)
@@ -391,11 +404,15 @@ class Controller:
             else:
                 self._timers.set(owner, found)
 
+    def _look_at_events(self) -> None:
+        while self._events and self._in_flight["event"] < self._settings.event_writes:
+            event = self._events.pop(next(iter(self._events)))
+            self._issue(_Owner("event"), event)
+
     def _look_at_uses(self) -> None:
         marked, most = self._marks.uses, self._settings.questions
         while marked and self._in_flight["use"] < most:
-            use = next(iter(marked))
-            del marked[use]
+            use = marked.take()
             if self._desired.asked(use):
                 self._issue(_Owner("use", use), AskPermission(use))
             else:
@@ -431,7 +448,7 @@ class Controller:
             for ref, need in needed.items()
             if ref not in stored or need.host is None or attachment(need.identity) is None
         ]
-        self._marks.records.update(dict.fromkeys(marked))
+        self._marks.records.update(marked)
 
     def _forget_flights(self) -> None:
         """Forget what is under way: its results will not come, or mean nothing any more."""
@@ -440,7 +457,7 @@ class Controller:
         self._in_flight = dict.fromkeys(self._in_flight, 0)
         for use in questions:
             assert isinstance(use, Use)  # noqa: S101 - of that kind
-            self._marks.uses[use] = None
+            self._marks.uses.add(use)
         self._records.forget_flights()
         for host in list(self._works):
             self._drop_work(host)
@@ -473,7 +490,8 @@ class Controller:
         if not isinstance(result, LedgerList):
             self._listings += 1
             after = result.retry_after if isinstance(result, Failure) else 0.0
-            self._timers.set(owner, self._now + max(after, min(0.5 * 2**self._listings, 30.0)))
+            pause = min(0.5 * 2.0 ** min(self._listings, 20), 30.0)
+            self._timers.set(owner, self._now + max(after, pause))
             return
         self._listings = 0
         if self._has_ledgers:
@@ -523,7 +541,7 @@ class Controller:
             needs = list(self._desired.needed_by(work.host, folded))
             for ref in map(self._desired.name, needs):
                 said = self._records.says_assigned(ref)
-                (self._marks.told if said else self._marks.records)[ref] = None
+                (self._marks.told if said else self._marks.records).add(ref)
             condition = work.refusal(folded)
             if work.status(folded) is Status.PROVED:
                 self._conditions.prove(folded)
@@ -716,7 +734,7 @@ class Controller:
         ref = owner.key
         assert isinstance(ref, ObjectRef)  # noqa: S101 - of that kind
         assigned = self._records.take(ref, result, self._now)
-        self._marks.records[ref] = None
+        self._marks.records.add(ref)
         if assigned is not None:
             note = (
                 f"Binding {assigned.binding.name} applied on node {assigned.node} for pod "
@@ -726,7 +744,7 @@ class Controller:
 
     def _take_record_time(self, owner: _Owner) -> None:
         assert isinstance(owner.key, ObjectRef)  # noqa: S101 - of that kind
-        self._marks.records[owner.key] = None
+        self._marks.records.add(owner.key)
 
     def _take_condition(self, owner: _Owner, action: Action, result: Result) -> None:
         del action
@@ -738,7 +756,7 @@ class Controller:
         self._conditions.marked[owner.key] = None
 
     def _tell(self, ref: ObjectRef, kind: EventType, reason: str, note: str) -> None:
-        """Write an event about a binding, unless there was one within the minute."""
+        """Have an event about a binding written, unless there was one within the minute."""
         last = self._told.get(ref, -inf)
         if self.leads and self._now >= last + EVENT_AGAIN:
             if len(self._told) > _MOST_TOLD:
@@ -746,7 +764,7 @@ class Controller:
                     each: at for each, at in self._told.items() if self._now < at + EVENT_AGAIN
                 }
             self._told[ref] = self._now
-            self._issue(_Owner("event"), TellEvent(About.BINDING, ref, kind, reason, note))
+            self._events[ref] = TellEvent(About.BINDING, ref, kind, reason, note)
 
     def _take_event_result(self, owner: _Owner, action: Action, result: Result) -> None:
         """Leave an event that could not be written: another will come."""
@@ -773,7 +791,7 @@ class Controller:
 
     def _take_use_time(self, owner: _Owner) -> None:
         assert isinstance(owner.key, Use)  # noqa: S101 - of that kind
-        self._marks.uses[owner.key] = None
+        self._marks.uses.add(owner.key)
 
     # The objects.
 
@@ -828,7 +846,7 @@ class Controller:
     def _mark_copies(self, identity: ObjectRef) -> None:
         """Look at the records that carry a copy of what changed."""
         for need in self._desired.needs_of(identity):
-            self._marks.records[self._desired.name(need)] = None
+            self._marks.records.add(self._desired.name(need))
 
     def _take_exception(self, event: ExceptionSeen) -> None:
         exception = event.exception
@@ -851,11 +869,11 @@ class Controller:
 
     def _take_stored(self, event: RecordSeen) -> None:
         if self._records.see(event.stored):
-            self._marks.records[event.stored.ref] = None
+            self._marks.records.add(event.stored.ref)
 
     def _take_record_gone(self, event: RecordGone) -> None:
         if self._records.lose(event.ref, event.uid):
-            self._marks.records[event.ref] = None
+            self._marks.records.add(event.ref)
 
     def _take_pausing(self, event: Pausing) -> None:
         self._pausing = event
@@ -864,7 +882,7 @@ class Controller:
     def _take_permissions(self, event: PermissionsChanged) -> None:
         uses = self._desired.uses(event.namespace)
         self._questions.doubt(uses)
-        self._marks.uses.update(dict.fromkeys(uses))
+        self._marks.uses.update(uses)
 
 
 _GATED: dict[type, Kind] = {ReadHost: "read", PatchHost: "write", PollOperation: "poll"}

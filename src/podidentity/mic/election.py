@@ -27,7 +27,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from podidentity.adapters.reflector import Reflector, Source
+from podidentity.adapters.reflector import Reflector, Source, is_older
 from podidentity.core.ports import Clock
 from podidentity.core.resources import ObjectRef
 from podidentity.wire.kube import ENDPOINTS, LEASES, KubeApi, KubeError
@@ -71,8 +71,7 @@ class _Seen:
 
     def is_newer_than(self, version: str) -> bool:
         """Whether that version is older: a watch may tell later what a write has told already."""
-        mine = self.lock.version
-        return mine.isdecimal() and version.isdecimal() and int(version) < int(mine)
+        return is_older(version, self.lock.version)
 
     def held_until(self, default: int) -> float:
         """Return until when its holder may still be at work; 0 for nobody's."""

@@ -114,5 +114,5 @@ class Gate:
         """Take that a call had no answer, or none that makes sense."""
         self._failures, self._probe = self._failures + 1, None
         if self.sick:
-            pause = min(_LONGEST, 2.0 ** (self._failures - _SICK))
+            pause = min(_LONGEST, 2.0 ** min(self._failures - _SICK, 20))
             self._closed_until = max(self._closed_until, now + pause)

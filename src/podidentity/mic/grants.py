@@ -15,6 +15,7 @@ import msgspec
 from podidentity.wire.rbac import Grantee, Object, granted_names, grantees
 
 _DECODER = msgspec.json.Decoder()
+_NO_BINDING: tuple[str, frozenset[Grantee]] = ("", frozenset())
 
 
 class Grants:
@@ -49,15 +50,15 @@ class Grants:
         """Take a ClusterRoleBinding that came or changed; raise ValueError."""
         found: Object = _DECODER.decode(raw)
         name, pods = str(found["metadata"]["name"]), grantees(found)
-        before = self._bindings.pop(name, ("", frozenset()))
+        before = self._bindings.pop(name, _NO_BINDING)
         if pods:
             self._bindings[name] = str(found["roleRef"]["name"]), pods
-        after = self._bindings.get(name, ("", frozenset()))
+        after = self._bindings.get(name, _NO_BINDING)
         return set() if before == after else {*self._of(before), *self._of(after)}
 
     def remove_binding(self, name: str) -> set[str]:
         """Take that a ClusterRoleBinding is gone."""
-        return set(self._of(self._bindings.pop(name, ("", frozenset()))))
+        return set(self._of(self._bindings.pop(name, _NO_BINDING)))
 
     def _bound(self, role: str) -> set[str]:
         """Return the namespaces of all bindings to a role."""

@@ -102,6 +102,12 @@ class RefusedIdentity:
     """When it is tried again."""
     tries: int
     message: str
+    clients: frozenset[str] = frozenset()
+    """The client ids by which it was wanted: by others it may be attached at once."""
+
+    def holds(self, now: float, wanted: Wanted | None) -> bool:
+        """Whether it is left out."""
+        return now < self.until and (wanted is None or wanted.clients == self.clients)
 
 
 class Surroundings(Protocol):
@@ -370,7 +376,10 @@ class HostWork:
         self, now: float, seen: HostIdentities, wanted: Mapping[str, Wanted]
     ) -> Action | None:
         """Return the next call on the way to what is wanted."""
-        book = self._book.resolved(seen, now, ended=self._ended, landed=self._landed)
+        # By the time of the read: what came since then is not in it.
+        book = self._book.resolved(
+            seen, self._known.read_at, ended=self._ended, landed=self._landed
+        )
         planned = self._plan(now, seen, book, wanted)
         barred = now < self._barred_until or self._around.paused(self.host)
         if planned.empty or barred:
@@ -430,7 +439,9 @@ class HostWork:
             seen,
             wanted,
             proved=self._known.proved,
-            refused=frozenset(each for each, why in self.refused.items() if now < why.until),
+            refused=frozenset(
+                each for each, why in self.refused.items() if why.holds(now, wanted.get(each))
+            ),
             unneeded=self._unneeded(now, seen, book, wanted),
             most=self._round.most,
         )
@@ -469,13 +480,13 @@ class HostWork:
             max(since + self._grace, self._held.get(each, -inf))
             for each, since in self._unused.items()
         ]
-        times += [why.until for each, why in self.refused.items() if each in wanted]
+        times += [why.until for why in self.refused.values()]
         unresolved = (*book.attaching.values(), *book.detaching.values())
-        if unresolved:
-            end = min(each.since for each in unresolved) + LONGEST_CHANGE
-            if now >= end:
+        ends = [each.since + LONGEST_CHANGE for each in unresolved]
+        if ends := [each for each in ends if each > self._known.read_at]:
+            if now >= min(ends):
                 return self._read(now)
-            times.append(end)
+            times.append(min(ends))
         if self._known.idle_since is not None:
             times.append(self._known.idle_since + IDLE)
         if future := [each for each in times if each > now]:
@@ -506,7 +517,7 @@ class HostWork:
             if self._version:
                 return WriteLedger(Ledger(host=self.host), self._version, gone=True)
             return None
-        again = self._known.read_at + min(60.0 * 2**self._failures, 600.0)
+        again = self._known.read_at + min(60.0 * 2.0 ** min(self._failures, 20), 600.0)
         if now >= again and wanted:
             return self._read(now)
         return self._wait(again) if wanted else None
@@ -574,7 +585,7 @@ class HostWork:
         elif isinstance(result, Failure) and result.kind is Fault.NOT_FOUND:
             self._failures = self._failures + 1 if self._known.gone else 0
             self._known.gone, self._known.unread, self._known.read_at = True, False, now
-            self._known.seen = self._known.seen or HostIdentities()
+            self._known.seen = HostIdentities()
         elif isinstance(result, Failure) and result.kind is not Fault.THROTTLED:
             if result.kind in {Fault.FORBIDDEN, Fault.DENIED}:
                 self._known.unreadable = True
@@ -594,8 +605,11 @@ class HostWork:
             self._known.updating_since = None
         elif self._known.updating_since is None:
             self._known.updating_since = now
-        for folded in [each for each in self.refused if each in self._known.proved]:
-            self._forgive(folded)
+        if here := [each for each in self.refused if each in self._known.proved]:
+            # Of what is not wanted the detach was refused: that it is there mends nothing.
+            wanted = self._around.wanted(self.host)
+            for folded in (each for each in here if each in wanted):
+                self._forgive(folded)
 
     def _take_patch(self, result: Result, now: float) -> None:
         self._round.admitted = False
@@ -645,7 +659,7 @@ class HostWork:
             each.resource_id.folded: each.resource_id.spelling for each in self._round.sent.attach
         }
         sent = {each.resource_id.folded for each in self._round.sent.attach}
-        self._known.seen = replace(seen, user=user, state="succeeded", etag="")
+        self._known.seen = replace(seen, user=user, state="succeeded")
         self._known.read_at = -inf
         self._known.proved = (self._known.proved | sent) & user.keys()
         self._known.updating_since = None
@@ -708,6 +722,7 @@ class HostWork:
             *(each.resource_id.folded for each in self._round.sent.attach),
             *self._round.sent.detach,
         ]
+        clients = {each.resource_id.folded: each.clients for each in self._round.sent.attach}
         bad = [each for each in sent if each in failure.bad]
         if not bad and len(sent) > 1:
             # It does not say which: halves find out.
@@ -715,8 +730,10 @@ class HostWork:
             return
         for folded in bad or sent:
             tries = self.refused[folded].tries + 1 if folded in self.refused else 1
-            until = now + min(5.0 * 2 ** (tries - 1), 600.0)
-            self.refused[folded] = RefusedIdentity(until, tries, failure.message)
+            until = now + min(5.0 * 2.0 ** min(tries - 1, 20), 600.0)
+            self.refused[folded] = RefusedIdentity(
+                until, tries, failure.message, clients.get(folded, frozenset())
+            )
             self.changed[folded] = None
 
     def _forgive(self, folded: str) -> None:

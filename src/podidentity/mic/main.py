@@ -23,7 +23,7 @@ from podidentity.adapters.clock import SystemClock
 from podidentity.adapters.entra.issuer import TokenEndpoint
 from podidentity.adapters.imds import Imds
 from podidentity.adapters.kube import Kube
-from podidentity.core.authorities import CLOUDS, PUBLIC, Cloud
+from podidentity.core.authorities import CLOUDS, PUBLIC, STACK, Cloud
 from podidentity.core.ports import Clock
 from podidentity.core.resources import ObjectRef, Pod
 from podidentity.mic.controller import Assign, Controller
@@ -39,7 +39,7 @@ from podidentity.mic.watches import ControllerWatches
 from podidentity.settings import MicSettings
 from podidentity.telemetry.metrics import Registry
 from podidentity.telemetry.process import keep_small
-from podidentity.wire.azure_environment import STACK, parse_environment
+from podidentity.wire.azure_environment import parse_environment
 from podidentity.wire.proxies import parse_proxies
 
 IMDS = ("169.254.169.254", 80)

@@ -79,6 +79,9 @@ SECONDS = 60.0
 """A call that takes longer has failed; nobody knows whether a change was made."""
 _MOST_SELECTORS = 50
 """Of bindings in one label selector; with more of them all labelled pods are listed."""
+_CLIENT_SECONDS, _MOST_CLIENTS = 600.0, 10_000
+_NOT_PROVED = {403, 404}
+"""Statuses of an identity that may not be read, or is not there."""
 _NOT_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError)
 _INVALID = 422
 _AMBIGUOUS = {502, 504}
@@ -136,6 +139,8 @@ class Neighbours:
         self._may_write = may_write
         self._rejected = rejected
         self._seconds = seconds
+        self._clients: dict[str, tuple[str, float]] = {}
+        """Of identities that were attached by the right one, and until when that is known."""
         self._steps: Mapping[type, Callable[[Any], Awaitable[Result]]] = {
             ReadHost: self._read_host,
             ListHosts: self._list_hosts,
@@ -183,10 +188,40 @@ class Neighbours:
         return HostList(found)
 
     async def _patch_host(self, action: PatchHost) -> Result:
+        bad: dict[str, ArmError] = {}
+        for identity, clients in action.change.clients:
+            try:
+                await self._prove(identity, clients)
+            except ArmError as error:
+                if error.status not in _NOT_PROVED:
+                    raise
+                bad[identity.lower()] = error
+        if bad:
+            first = next(iter(bad.values()))
+            return Failure(
+                kind=Fault.BAD_IDENTITIES, message=first.message, code=first.code, bad=tuple(bad)
+            )
         operation, after = await self._arm.change(
             action.host, action.change, action.etag, may_send=self._may_write
         )
         return Accepted(operation, after)
+
+    async def _prove(self, identity: str, clients: frozenset[str]) -> None:
+        """Raise ArmError unless the identity with this ARM id has one of the client ids."""
+        now, (client, until) = self._clock.monotonic(), self._clients.get(identity, ("", 0.0))
+        if now < until and client in clients:
+            return
+        client = await self._arm.client_of(identity)
+        if client not in clients:
+            raise ArmError(
+                "OtherClientId",
+                f"the identity with the ARM id {identity} has another client id than "
+                "spec.clientID, for which the permission was given: correct spec.resourceID",
+                status=httpx2.codes.NOT_FOUND,
+            )
+        if len(self._clients) >= _MOST_CLIENTS:
+            self._clients.clear()
+        self._clients[identity] = (client, now + _CLIENT_SECONDS)
 
     async def _poll(self, action: PollOperation) -> Result:
         done, after = await self._arm.progress(action.host, action.operation)
@@ -278,7 +313,7 @@ class Neighbours:
             return self._objects.stored(await self._kube.patch(path, patch))
         except KubeError as error:
             # Another uid fails the patch's test, which is not a conflict to the API server.
-            if error.status == _INVALID and "test" in error.message:
+            if error.status == _INVALID and "test" in error.said:
                 return Failure(kind=Fault.CONFLICT, message=error.message, code=error.reason)
             raise
 

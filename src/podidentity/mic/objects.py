@@ -25,6 +25,20 @@ COMPONENT = "aadpodidentity.k8s.io"
 """Source of the events, as before."""
 BEHAVIOR = "aadpodidentity.k8s.io/Behavior"
 TYPES = {About.IDENTITY: "Ready", About.BINDING: "Ready", About.EXCEPTION: "Effective"}
+_LONGEST_NAME = 253
+"""Characters of a name of Kubernetes: MIC keeps those of all records."""
+_LONGEST_COPY = 16 << 10
+"""Bytes: of a longer one what is known is copied. Each pod has a record, and a tenant many pods."""
+_LONGEST_FIELD = 2048
+"""Bytes of a field in it; no field that means something has as many."""
+_KNOWN = frozenset(
+    {
+        *("type", "clientID", "resourceID", "objectID", "tenantID", "auxiliaryTenantIDs"),
+        *("clientPassword", "federation", "adEndpoint", "adResourceID", "replicas"),
+        *("azureIdentity", "selector", "weight", "podLabels", "azureIdentities"),
+    }
+)
+_KNOWN_OF_META = ("name", "namespace", "uid", "resourceVersion", "generation", "creationTimestamp")
 _DROPPED = ("managedFields", "ownerReferences", "finalizers", "deletionTimestamp", "generateName")
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 LONGEST_MESSAGE = 32768
@@ -70,12 +84,17 @@ def parse_live(raw: Raw, about: About) -> Live:
     listed = status.get("conditions") if isinstance(status, dict) else None
     listed = listed if isinstance(listed, list) else []
     conditions = tuple(each for each in listed if isinstance(each, dict))
+    copied = _copied(found, about)
+    copy = msgspec.json.encode(copied)
+    if len(copy) > _LONGEST_COPY:
+        copied = _short(copied)
+        copy = msgspec.json.encode(copied)
     return Live(
         ref=ObjectRef(str(meta.get("namespace", "")), str(meta.get("name", ""))),
         uid=str(meta.get("uid", "")),
         generation=generation,
-        revision=_revision(found),
-        copy=msgspec.json.encode(_copied(found, about)),
+        revision=_revision(copied),
+        copy=copy,
         condition=_condition(conditions, TYPES[about], generation),
         conditions=conditions,
     )
@@ -90,6 +109,23 @@ def _copied(found: Json, about: About) -> Json:
     # An embedded object must say its kind: the API server refuses it otherwise.
     head = {"apiVersion": API_VERSION, "kind": about.value, "metadata": meta}
     return {**head, "spec": found.get("spec") or {}}
+
+
+def _short(copied: Json) -> Json:
+    """Return a copy without what nobody knows, and without what is too long to mean anything."""
+    whole, spec = copied["metadata"], copied["spec"]
+    meta = {name: whole[name] for name in _KNOWN_OF_META if name in whole}
+    annotations = whole.get("annotations")
+    if isinstance(annotations, dict) and BEHAVIOR in annotations:
+        meta["annotations"] = {BEHAVIOR: annotations[BEHAVIOR]}
+    fields = spec.items() if isinstance(spec, dict) else ()
+    known = {name: each for name, each in fields if f"{name[:1].lower()}{name[1:]}" in _KNOWN}
+    return {**copied, "metadata": _without_long(meta), "spec": _without_long(known)}
+
+
+def _without_long(fields: Json) -> Json:
+    sizes = {name: len(msgspec.json.encode(each)) for name, each in fields.items()}
+    return {name: each for name, each in fields.items() if sizes[name] <= _LONGEST_FIELD}
 
 
 def _revision(found: Json) -> str:
@@ -188,11 +224,14 @@ def _record(ref: ObjectRef, found: Json) -> Record | None:
     pod, namespace, node = texts
     if not (isinstance(pod, str) and isinstance(namespace, str) and isinstance(node, str)):
         return None
+    names = (_named(identity), _named(binding))
+    if any(len(each) > _LONGEST_NAME for each in (pod, namespace, node, *names[0], *names[1])):
+        return None
     return Record(
         ref=ref,
         pod=ObjectRef(namespace, pod),
-        identity=_named(identity),
-        binding=_named(binding),
+        identity=names[0],
+        binding=names[1],
         node=node,
         state=Assignment(told),
         identity_revision=_revision(identity),

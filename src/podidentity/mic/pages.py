@@ -5,12 +5,14 @@ while another one does. `/readyz` is true as soon as this replica could lead, an
 missing or waited for.
 
 Every pod of the cluster reaches these ports. A request is a line and some headers; a connection is
-answered once and closed, and what is there names no tenant.
+answered once and closed, and what is there names no tenant. Where all places are taken, whoever
+holds most loses its oldest: a pod must not keep the kubelet's probe away, which restarts MIC.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from http import HTTPStatus
@@ -79,25 +81,35 @@ class PageServer:
     def __init__(self, pages: Pages, *, seconds: float = SECONDS) -> None:
         self._pages = pages
         self._seconds = seconds
-        self._open = 0
+        self._open: dict[asyncio.StreamWriter, str] = {}
+        """The address of each connection, the oldest first."""
 
     async def serve(self, port: int, host: str = "0.0.0.0") -> asyncio.Server:  # noqa: S104 - the kubelet asks at the pod's address
         """Listen; raise OSError. Close the server that is returned."""
         return await asyncio.start_server(self._accept, host, port, limit=LONGEST_REQUEST)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._open += 1
+        self._take(writer)
         try:
-            if self._open <= AT_ONCE:
-                async with asyncio.timeout(self._seconds):
-                    await self._answer(reader, writer)
+            async with asyncio.timeout(self._seconds):
+                await self._answer(reader, writer)
         except (OSError, TimeoutError, ValueError, asyncio.IncompleteReadError):
             pass  # It has gone, is too slow, or sends no HTTP.
         finally:
-            self._open -= 1
+            self._open.pop(writer, None)
             writer.close()
             with suppress(OSError):
                 await writer.wait_closed()
+
+    def _take(self, writer: asyncio.StreamWriter) -> None:
+        """Give a connection a place, if need be another's."""
+        self._open[writer] = str((writer.get_extra_info("peername") or [""])[0])
+        if len(self._open) <= AT_ONCE:
+            return
+        [(most, _)] = Counter(self._open.values()).most_common(1)
+        oldest = next(each for each, address in self._open.items() if address == most)
+        del self._open[oldest]
+        oldest.transport.abort()
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:

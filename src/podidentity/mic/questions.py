@@ -52,7 +52,7 @@ class PermissionQuestions:
         failures = self._failures.get(use, 0) + 1
         self._failures[use] = failures
         after = result.retry_after if isinstance(result, Failure) else 0.0
-        return max(after, min(2.0 ** (failures - 1), _LONGEST))
+        return max(after, min(2.0 ** min(failures - 1, 20), _LONGEST))
 
     def _until_sure(self, use: Use) -> float:
         asked = self._unsure.pop(use, len(SURE))

@@ -18,7 +18,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
@@ -221,12 +220,17 @@ class SignIn:
     async def run(self) -> None:
         """Have a token at any time, until cancelled: a new leader's first call need not wait.
 
-        Nothing but the sign-in itself is asked for. What is wrong is logged, and a problem.
+        Nothing but the sign-in itself is asked for. What is wrong is logged, and a problem; it is
+        tried again after 5, 10 and then 20 s, because Entra knows a new credential only later.
         """
+        failed = 0
         while True:
-            with suppress(ArmError):
+            try:
                 await self.token(self._cloud.manager_scope)
-            await self._clock.sleep(LOOK)
+                failed = 0
+            except ArmError:
+                failed += 1
+            await self._clock.sleep(AGAIN * 2 ** min(failed - 1, 2) if failed else LOOK)
 
     def rejected(self) -> None:
         """Forget the token: ARM did not take it."""

@@ -17,7 +17,7 @@ from functools import partial
 
 import msgspec
 
-from podidentity.adapters.reflector import Reflectors, Source
+from podidentity.adapters.reflector import ObjectLog, Reflectors, Source
 from podidentity.core.hosts import Host, NotAnAzureNode
 from podidentity.core.ports import Clock
 from podidentity.core.resources import (
@@ -87,6 +87,7 @@ class ControllerWatches(Reflectors):
         """`namespace` is MIC's own; `asks_permission`: whether RBAC decides."""
         self._tell: Tell = lambda _: None
         self._synced = False
+        self._objects = ObjectLog(clock)
         self._pods: dict[ObjectRef, str] = {}
         self._nodes: dict[str, str] = {}
         self._live: dict[About, dict[ObjectRef, Live]] = {about: {} for about in About}
@@ -195,8 +196,13 @@ class ControllerWatches(Reflectors):
         before = self._live[about].get(live.ref)
         self._live[about][live.ref] = live
         if before is None or before.revision != live.revision:
-            _warn(found)
+            self._warn(found)
         self._tell(_seen(found, live))
+
+    def _warn(self, found: _Parsed) -> None:
+        if isinstance(found, Malformed):
+            told = "%s %s cannot be used: %s"
+            self._objects.warning(found.ref.namespace, told, found.kind, found.ref, found.why)
 
     def _remove(self, about: About, ref: ObjectRef) -> None:
         if self._live[about].pop(ref, None) is not None:
@@ -273,11 +279,6 @@ def _seen(found: _Parsed, live: Live) -> Event:
     if kind == About.BINDING:
         return BindingSeen(binding=found, revision=revision, condition=condition)  # type: ignore[arg-type] # by its kind
     return ExceptionSeen(exception=found, condition=condition)  # type: ignore[arg-type] # by its kind
-
-
-def _warn(found: _Parsed) -> None:
-    if isinstance(found, Malformed):
-        _log.warning("%s %s cannot be used: %s", found.kind, found.ref, found.why)
 
 
 _RESOURCES = {

@@ -405,7 +405,7 @@ class Supervisor:
         self._crashes = self._crashes + 1 if lived < SHORT_LIFE else 0
         pause = 0.0
         if self._crashes > 1:
-            pause = min(FIRST_PAUSE * 2.0 ** (self._crashes - 2), LONGEST_PAUSE)
+            pause = min(FIRST_PAUSE * 2.0 ** min(self._crashes - 2, 20), LONGEST_PAUSE)
         self._due.start = now + pause
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         when = f"in {pause:g} s" if pause else "at once"

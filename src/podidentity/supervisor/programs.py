@@ -131,7 +131,7 @@ def _ended(process: _Process) -> int | None:
     process.crashes = process.crashes + 1 if now - process.began < SHORT_LIFE else 0
     pause = 0.0
     if process.crashes > 1:
-        pause = min(FIRST_PAUSE * 2.0 ** (process.crashes - 2), LONGEST_PAUSE)
+        pause = min(FIRST_PAUSE * 2.0 ** min(process.crashes - 2, 20), LONGEST_PAUSE)
     process.next_start = now + pause
     _log.error("%s ended with code %s", process.name, code)
     return code

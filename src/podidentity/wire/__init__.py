@@ -6,6 +6,7 @@ Each module knows one format and no other (`entra` reads the answers that IMDS p
     manifests, pods, secrets    its objects
     rbac, reviews               roles and bindings; SubjectAccessReview and TokenReview
     service_account_tokens      TokenRequest
+    debug_access                who may read `/debug` of an NMI through the API server
     events                      events about pods
     imds                        pods' requests to IMDS and our answers, ours to it and its own
     host_token                  token requests of the CSI driver, and our answers

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import msgspec
 
-from podidentity.core.authorities import PUBLIC, Cloud
+from podidentity.core.authorities import PUBLIC, STACK, Cloud
 from podidentity.core.resources import Authority, InvalidId
 from podidentity.wire import BROKEN_JSON
-
-STACK = "AzureStackCloud"
 
 
 class _Environment(msgspec.Struct, rename="camel"):

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from sys import intern
 from typing import Any, Protocol, TypeVar
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import msgspec
 
@@ -31,19 +31,28 @@ class NotKubernetes(ValueError):
 class KubeError(Exception):
     """The API server refused, or could not be reached.
 
-    `status` is the HTTP status, 0 without an answer; `reason` is the server's machine-readable word
-    (`NotFound`, `AlreadyExists`, `Expired`), "" if it gave none. `retry_after` are the seconds that
-    an overloaded server wants to be left alone, 0 if it named none.
+    `message` is for people: what was asked for, and what the server said. `said` is the latter
+    alone. `status` is the HTTP status, 0 without an answer; `reason` is the server's
+    machine-readable word (`NotFound`, `AlreadyExists`, `Expired`), "" if it gave none.
+    `retry_after` are the seconds that an overloaded server wants to be left alone, 0 if it named
+    none.
     """
 
     def __init__(
-        self, message: str, *, status: int = 0, reason: str = "", retry_after: int = 0
+        self,
+        message: str,
+        *,
+        status: int = 0,
+        reason: str = "",
+        retry_after: int = 0,
+        said: str | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
         self.status = status
         self.reason = reason
         self.retry_after = retry_after
+        self.said = message if said is None else said
 
     @property
     def unreachable(self) -> bool:
@@ -165,6 +174,9 @@ class KubeApi(Protocol):
     async def create(self, path: str, body: Mapping[str, Any]) -> bytes:
         """Create `body` in the collection at `path`; return the stored object."""
 
+    async def ask(self, path: str, question: Mapping[str, Any]) -> bytes:
+        """Return the answer to a question that is posted, and changes nothing."""
+
     async def merge(self, path: str, body: Mapping[str, Any]) -> bytes:
         """Merge `body` (RFC 7386) into the object at `path`; return the stored object."""
 
@@ -281,6 +293,7 @@ def parse_object_version(raw: bytes | msgspec.Raw) -> ObjectVersion:
 
 LONGEST_RETRY_AFTER = 300
 """Seconds: a server that wants to be left alone for longer is asked after that time."""
+_DIGITS = 9
 _LATER = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 """Answers of a server that has not looked at the request, and so may be asked again."""
 
@@ -293,21 +306,60 @@ def is_status(body: bytes) -> bool:
         return False
 
 
-def parse_error(body: bytes | msgspec.Raw, code: int, retry_after: str = "") -> KubeError:
+WATCH = "WATCH"
+"""In place of a watch's method, which is GET as that of a list."""
+_VERBS = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete", WATCH: "watch"}
+_PATH = re.compile(
+    r"/(?:api/v1|apis/(?P<group>[^/]+)/[^/]+)(?:/namespaces/(?P<namespace>[^/]+)(?=/))?"
+    r"/(?P<plural>[^/]+)(?:/(?P<name>[^/]+)(?:/(?P<part>[^/]+).*)?)?"
+)
+
+
+def request_in_words(method: str, path: str) -> str:
+    """Return what a request asks for, as `kubectl auth can-i` is asked for it.
+
+    Such as `delete clusterroles.rbac.authorization.k8s.io podidentity-mic`, `list pods`,
+    `create serviceaccounts/token orders in namespace shop`, or `get /version`.
+    """
+    found = _PATH.fullmatch(path)
+    if found is None:
+        return f"{_VERBS.get(method, 'get')} {path}"
+    group, namespace, plural, name, part = map(unquote, found.groups(""))
+    verb = _VERBS.get(method, "get" if name else "list")
+    words = [verb, plural + (f".{group}" if group else "") + (f"/{part}" if part else "")]
+    words += [name] if name else []
+    words += [f"in namespace {namespace}"] if namespace else []
+    return " ".join(words)
+
+
+def parse_error(
+    body: bytes | msgspec.Raw, code: int, retry_after: str = "", *, asked: str
+) -> KubeError:
     """Return the error in an answer with HTTP status `code` and this header Retry-After.
 
-    A proxy or gateway between client and server may send any text: it is cut to one line.
+    `asked` is what was asked for (`request_in_words`). A proxy or gateway between client and server
+    may send any text: it is cut to one line.
     """
     try:
         found = _STATUS.decode(body)
     except BROKEN_JSON:
         found = _Status(message=" ".join(bytes(body).decode(errors="replace").split())[:200])
     status = found.code or code
-    wait = int(retry_after) if retry_after.isascii() and retry_after.isdigit() else 0
+    said = found.message or "no message"
     return KubeError(
-        f"The API server refused ({' '.join(f'{status} {found.reason}'.split())}): "
-        f"{found.message or 'no message'}",
+        f"The API server refused to {asked} ({' '.join(f'{status} {found.reason}'.split())}): "
+        f"{said}",
+        said=said,
         status=status,
         reason=found.reason,
-        retry_after=min(wait, LONGEST_RETRY_AFTER) if status in _LATER else 0,
+        retry_after=_seconds(retry_after) if status in _LATER else 0,
     )
+
+
+def _seconds(retry_after: str) -> int:
+    """Return the seconds that a header names, 0 for anything else."""
+    if not (retry_after.isascii() and retry_after.isdigit()):
+        return 0
+    # Python reads no number of thousands of digits.
+    few = len(retry_after) <= _DIGITS
+    return min(int(retry_after), LONGEST_RETRY_AFTER) if few else LONGEST_RETRY_AFTER

@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from podidentity.core.resources import (
+    OBJECT_NAME,
     SYSTEM_ASSIGNED,
     AssertionSubject,
     Assignment,
@@ -66,7 +67,9 @@ _MOST_OF_EXCEPTION = 100
 _BEHAVIOR = "aadpodidentity.k8s.io/Behavior"
 _CLIENT_ID = "azure.workload.identity/client-id"
 _TENANT_ID = "azure.workload.identity/tenant-id"
-_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?", re.ASCII)
+_AUDIENCE = re.compile(r"[!-~]{0,600}")
+_LABEL_KEY = re.compile(r"[A-Za-z0-9]([\w./-]*[A-Za-z0-9])?", re.ASCII)
+_LABEL_VALUE = re.compile(r"[A-Za-z0-9]([\w.-]*[A-Za-z0-9])?", re.ASCII)
 
 Raw = bytes | msgspec.Raw
 _Fields = dict[str, Any]
@@ -276,14 +279,24 @@ def _secret(ref: ObjectRef, spec: _Fields) -> ObjectRef:
     name, namespace = _field(value, "name"), _field(value, "namespace") or ref.namespace
     if name is None or name == "":
         raise _Unusable("spec.clientPassword.name is missing")
-    return ObjectRef(_named("namespace", namespace), _named("name", name))
+    return ObjectRef(
+        _named("clientPassword.namespace", namespace), _named("clientPassword.name", name)
+    )
 
 
 def _named(which: str, value: object) -> str:
     """Return a valid Kubernetes name: it becomes part of a path and of a selector."""
-    if isinstance(value, str) and len(value) <= _LONGEST_NAME and _NAME.fullmatch(value):
-        return value
-    raise _wrong(f"clientPassword.{which}", "a name of Kubernetes", value)
+    if _is_name(value):
+        return str(value)
+    raise _wrong(which, "a name of Kubernetes", value)
+
+
+def _is_name(value: object) -> bool:
+    return (
+        isinstance(value, str)
+        and len(value) <= _LONGEST_NAME
+        and OBJECT_NAME.fullmatch(value) is not None
+    )
 
 
 def _federation(spec: _Fields) -> Federation:
@@ -295,8 +308,10 @@ def _federation(spec: _Fields) -> Federation:
     subject, audience = value.get("subject") or AssertionSubject.POD, value.get("audience") or ""
     if not isinstance(subject, str) or subject not in set(AssertionSubject):
         raise _wrong("federation.subject", "pod or identity", subject)
-    if not isinstance(audience, str) or len(audience) > 600:
-        raise _wrong("federation.audience", "a string of at most 600 characters", audience)
+    if not isinstance(audience, str) or not _AUDIENCE.fullmatch(audience):
+        raise _wrong(
+            "federation.audience", "at most 600 characters of ASCII without spaces", audience
+        )
     via = _optional(value, "via", ResourceId.parse, "spec.federation")
     return Federation(subject=AssertionSubject(subject), audience=audience, via=via)
 
@@ -308,10 +323,21 @@ def _binding(found: _Custom) -> AzureIdentityBinding:
         raise _wrong("weight", "an integer", weight)
     return AzureIdentityBinding(
         ref=found.ref,
-        identity=_text(spec, "azureIdentity"),
-        selector=_text(spec, "selector", _LONGEST_LABEL),
+        identity=_name(spec, "azureIdentity"),
+        selector=_label_value("selector", _text(spec, "selector", _LONGEST_LABEL)),
         weight=weight,
     )
+
+
+def _label_value(which: str, value: str) -> str:
+    """Return a value that a label can have: MIC asks for pods by the selectors of all bindings."""
+    if _is_label_value(value):
+        return value
+    raise _wrong(which, "a value that a label can have", value)
+
+
+def _is_label_value(value: str) -> bool:
+    return len(value) <= _LONGEST_LABEL and _LABEL_VALUE.fullmatch(value) is not None
 
 
 def _exception(found: _Custom) -> AzurePodIdentityException:
@@ -330,7 +356,8 @@ def _exception(found: _Custom) -> AzurePodIdentityException:
 def _is_no_label(label: tuple[str, str]) -> bool:
     key, value = label
     # A key may have the name of a domain and a slash before its own.
-    return len(key) > _LONGEST_NAME + 1 + _LONGEST_LABEL or len(value) > _LONGEST_LABEL
+    long = len(key) > _LONGEST_NAME + 1 + _LONGEST_LABEL or len(value) > _LONGEST_LABEL
+    return long or not _LABEL_KEY.fullmatch(key) or (value != "" and not _is_label_value(value))
 
 
 def _identities(spec: _Fields) -> tuple[ClientId | ResourceId, ...]:
@@ -362,9 +389,9 @@ def _assigned(found: _Custom) -> AzureAssignedIdentity:
         )
     return AzureAssignedIdentity(
         ref=found.ref,
-        pod=ObjectRef(_text(spec, "podNamespace"), _text(spec, "pod")),
+        pod=ObjectRef(_name(spec, "podNamespace"), _name(spec, "pod")),
         identity=identity,
-        node=_text(spec, "nodename"),
+        node=_name(spec, "nodename"),
         state=Assignment(state),
     )
 
@@ -382,8 +409,8 @@ def _reference(spec: _Fields, name: str) -> ObjectRef:
 
 
 def _short(reference: str, value: object) -> str:
-    if isinstance(value, str) and len(value) <= _LONGEST_NAME:
-        return value
+    if value == "" or _is_name(value):
+        return str(value)
     raise _wrong(f"{reference}.metadata", "a name and a namespace of Kubernetes", value)
 
 
@@ -405,7 +432,7 @@ def _parse(raw: Raw, kind: str, build: Callable[[_Custom], _T]) -> _T | Malforme
     except _Unusable as error:
         spec = found.spec if kind == BINDING_KIND and isinstance(found.spec, dict) else {}
         selector = _field(spec, "selector")
-        selector = selector if isinstance(selector, str) else ""
+        selector = selector if isinstance(selector, str) and _is_label_value(selector) else ""
         return Malformed(ref=ref, kind=kind, why=str(error), selector=selector)
 
 
@@ -451,6 +478,11 @@ def _text(spec: _Fields, name: str, longest: int = _LONGEST_NAME) -> str:
     if len(value) > longest:
         raise _wrong(name, f"a string of at most {longest} characters", value)
     return value
+
+
+def _name(spec: _Fields, name: str) -> str:
+    """Return a field that must be the name of an object of Kubernetes."""
+    return _named(name, _text(spec, name))
 
 
 def _wrong(name: str, must: str, value: object) -> _Unusable:

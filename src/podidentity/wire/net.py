@@ -6,8 +6,8 @@ at it; no message changes anything on the node. Whether rules go when `net` is t
 flags say; `serve` says when it is ready for that. The first message of each side names its version,
 and its form never changes, so that processes of different versions can say so.
 
-    serve  {"type":"hello","protocol":4,"version":"0.2.0"}
-    net    {"type":"hello","protocol":4,"version":"0.2.0"}      or {"type":"refusal","reason":"…"}
+    serve  {"type":"hello","protocol":5,"version":"0.2.0"}
+    net    {"type":"hello","protocol":5,"version":"0.2.0"}      or {"type":"refusal","reason":"…"}
     net    {"type":"state",…}                                   now, and after each change
     serve  {"type":"questions","questions":[
              {"id":7,"address":"10.244.0.2","port":40000,"local":false,"own":"",
@@ -41,7 +41,7 @@ from podidentity.core.attestation import ConnectionFacts
 from podidentity.core.data_path import ProbeResult
 from podidentity.wire import BROKEN_JSON
 
-PROTOCOL = 4
+PROTOCOL = 5
 """Version of this protocol; both sides must have the same."""
 LARGEST = 32 * 1024
 """Longest message, in bytes."""
@@ -177,8 +177,6 @@ class State(msgspec.Struct, frozen=True, kw_only=True, tag="state", forbid_unkno
     """What else closes IMDS to pods, and so while no NMI runs on the node."""
     repairs: int = 0
     """Number of repairs of the rules."""
-    repaired: _Text = ""
-    """The last repair, and the program that had changed the rules."""
     proof: _Text = ""
     """The value of `--attestation` here."""
     guards: bool = True

@@ -5,17 +5,12 @@ Shapes: https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/no
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from podidentity.wire import BROKEN_JSON
-
-_LONGEST_PREFIX, _LONGEST_NAME = 253, 63
-_PREFIX = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
-_NAME = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
 
 
 class NotANode(ValueError):
@@ -83,22 +78,3 @@ def parse_taints(raw: bytes) -> NodeTaints:
     except BROKEN_JSON as error:
         raise NotANode(f"the API server sent no Node: {error}") from error
     return NodeTaints(version=node.metadata.resource_version, taints=tuple(node.spec.taints or ()))
-
-
-def parse_taint_key(text: str) -> str:
-    """Return the key, a qualified name of Kubernetes; raise ValueError.
-
-    https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#syntax-and-character-set
-    """
-    prefix, slash, name = text.rpartition("/")
-    good = (
-        len(name) <= _LONGEST_NAME
-        and _NAME.fullmatch(name)
-        and (not slash or (len(prefix) <= _LONGEST_PREFIX and _PREFIX.fullmatch(prefix)))
-    )
-    if not good:
-        raise ValueError(
-            f"{text!r} is no key of a taint: it must be a name of at most 63 letters, digits, "
-            "'-', '_' and '.', with or without a domain and a slash before it"
-        )
-    return text

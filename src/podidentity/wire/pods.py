@@ -14,8 +14,10 @@ from datetime import datetime
 
 import msgspec
 
+from podidentity.core.delegation import CSI_DRIVER
 from podidentity.core.resources import (
     ATTESTATION_ANNOTATION,
+    BINDING_LABEL,
     PROBE_ANNOTATION,
     ObjectRef,
     Phase,
@@ -27,6 +29,10 @@ _CONFIG_HASH, _CONFIG_MIRROR = "kubernetes.io/config.hash", "kubernetes.io/confi
 _AMBIENT = "ambient.istio.io/redirection"
 """Istio's own, written when it has set a pod up (https://istio.io/latest/docs/reference/config/
 annotations/). It is what people are told by, and nothing is decided by it."""
+MOST = 100
+"""Labels, and drivers of volumes, of a pod that are kept; an exception names at most as many."""
+_LONGEST = 400
+"""Characters of an annotation that are kept: the longest that means something has 334."""
 _MD5 = re.compile(r"[0-9a-f]{32}", re.ASCII)
 
 
@@ -85,18 +91,34 @@ def parse_pod(raw: bytes | msgspec.Raw) -> Pod:
         uid=meta.uid,
         node=pod.spec.node_name,
         service_account=pod.spec.service_account_name or "default",
-        labels=meta.labels or {},
+        labels=_labels(meta.labels or {}),
         addresses=_addresses(status),
         host_network=pod.spec.host_network,
         phase=_phase(status.phase),
         started=begun.timestamp() if begun else 0.0,
-        attestation=annotations.get(ATTESTATION_ANNOTATION, ""),
-        probe=annotations.get(PROBE_ANNOTATION, ""),
-        csi_drivers=frozenset(v.csi.driver for v in pod.spec.volumes or () if v.csi),
+        attestation=annotations.get(ATTESTATION_ANNOTATION, "")[:_LONGEST],
+        probe=annotations.get(PROBE_ANNOTATION, "")[:_LONGEST],
+        csi_drivers=_drivers(pod.spec),
         config_hash=_config_hash(annotations),
         runtime_class=pod.spec.runtime_class_name or "",
         in_ambient_mesh=annotations.get(_AMBIENT) == "enabled",
     )
+
+
+def _labels(labels: dict[str, str]) -> dict[str, str]:
+    """Return the first labels, by name, and the binding label: no pod that is meant has more.
+
+    A tenant may give a pod twenty thousand, and each agent keeps the pods of its node.
+    """
+    if len(labels) <= MOST:
+        return labels
+    kept = {key: labels[key] for key in sorted(labels)[: MOST - 1]}
+    return kept | {key: labels[key] for key in (BINDING_LABEL,) if key in labels}
+
+
+def _drivers(spec: _Spec) -> frozenset[str]:
+    found = frozenset(volume.csi.driver for volume in spec.volumes or () if volume.csi)
+    return found if len(found) <= MOST else found & {CSI_DRIVER}
 
 
 def _config_hash(annotations: Mapping[str, str]) -> str:

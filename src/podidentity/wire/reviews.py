@@ -47,6 +47,7 @@ class _User(msgspec.Struct):
 class _TokenStatus(msgspec.Struct):
     authenticated: bool = False
     user: _User = msgspec.field(default_factory=_User)
+    audiences: list[str] = []
     error: str = ""
 
 
@@ -125,12 +126,16 @@ def parse_review(body: bytes) -> bool:
     return False
 
 
-def token_review(token: str) -> dict[str, Any]:
-    """Return the TokenReview that asks for the user of `token`."""
+def token_review(token: str, audience: str = "") -> dict[str, Any]:
+    """Return the TokenReview that asks for the user of `token`.
+
+    The token must be for `audience`; for "" it must be for the API server.
+    """
+    asked = {"audiences": [audience]} if audience else {}
     return {
         "apiVersion": "authentication.k8s.io/v1",
         "kind": "TokenReview",
-        "spec": {"token": token},
+        "spec": {"token": token, **asked},
     }
 
 
@@ -150,14 +155,20 @@ def parse_self_review(body: bytes) -> User:
     return _user(user)
 
 
-def parse_token_review(body: bytes) -> User | None:
-    """Return the token's user; None if the cluster does not know it; raise InconclusiveReview."""
+def parse_token_review(body: bytes, audience: str = "") -> User | None:
+    """Return the token's user; None if the cluster does not know it; raise InconclusiveReview.
+
+    None, too, if the answer does not say that the token is for `audience`: an authenticator that
+    knows no audiences takes tokens for the API server, and names none.
+    """
     try:
         status = _TOKEN_REVIEW.decode(body).status
     except BROKEN_JSON:
         # The decoder's message is not quoted: the answer may repeat the token.
         raise InconclusiveReview("the API server answered no TokenReview") from None
     if not status.authenticated or not status.user.username:
+        return None
+    if audience and audience not in status.audiences:
         return None
     return _user(status.user)
 

@@ -44,9 +44,11 @@ def token_path(account: ObjectRef) -> str:
     return f"/api/v1/namespaces/{account.namespace}/serviceaccounts/{account.name}/token"
 
 
-def render_token_request(audience: str, pod: Pod | None) -> dict[str, Any]:
+def render_token_request(
+    audience: str, pod: Pod | None, *, seconds: int = SECONDS
+) -> dict[str, Any]:
     """Return the TokenRequest; with a pod, the token is valid only while the pod exists."""
-    spec: dict[str, Any] = {"audiences": [audience], "expirationSeconds": SECONDS}
+    spec: dict[str, Any] = {"audiences": [audience], "expirationSeconds": seconds}
     if pod is not None:
         spec["boundObjectRef"] = {
             "apiVersion": "v1",

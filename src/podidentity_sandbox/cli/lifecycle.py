@@ -1,4 +1,7 @@
-"""Commands that bring a sandbox up and take it down."""
+"""Commands that bring a sandbox up and take it down.
+
+What they need of cryptography and HTTP is imported when they run: help is not to wait for it.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,6 @@ from pathlib import Path
 import click
 
 from podidentity_sandbox.cli import options
-from podidentity_sandbox.cli.weathers import given as given_weather
 from podidentity_sandbox.cli.worlds import facts
 from podidentity_sandbox.node.cri.containerd import names_in
 from podidentity_sandbox.node.cri.options import RuntimeOptions
@@ -20,7 +22,6 @@ from podidentity_sandbox.world.blueprint import MOST_NODES
 from podidentity_sandbox.world.environment import built_images, runtime_tools
 from podidentity_sandbox.world.folder import base_folder
 from podidentity_sandbox.world.inspection import proof
-from podidentity_sandbox.world.lifecycle import Outcome, bring_down, bring_up, names
 
 _POOL = re.compile(
     r"(?P<kind>uniform|flexible|machines)=(?P<nodes>[1-9][0-9]*)"
@@ -128,6 +129,9 @@ def up(
     as_json: bool,
 ) -> None:
     """Bring a sandbox up; returns when all its nodes are Ready."""
+    from podidentity_sandbox.cli.weathers import given as given_weather
+    from podidentity_sandbox.world.lifecycle import bring_up
+
     began = time.monotonic()
     progress = (lambda _: None) if as_json else (lambda line: click.echo(f"  {line}", err=True))
     given, joined = None, Network(network)
@@ -183,6 +187,8 @@ def _names(archive: str) -> list[str]:
 @click.option("--all", "everything", is_flag=True, help="Every sandbox of yours.")
 def down(name: str, *, everything: bool) -> None:
     """End a sandbox and remove all of it, also what a crash left."""
+    from podidentity_sandbox.world.lifecycle import Outcome, bring_down, names
+
     said = {
         Outcome.RUNNING: "is down",
         Outcome.REMAINS: "had crashed; its remains are removed",

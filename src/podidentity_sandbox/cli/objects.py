@@ -17,7 +17,7 @@ from podidentity_sandbox.world.apply import Applier, Kind, Kinds, documents, why
 @options.namespace
 @click.option("-f", "--filename", type=click.File(), required=True, help="A file, or - for stdin.")
 @click.option("--wait", is_flag=True, help="Wait until the applied pods are Ready.")
-@click.option("--timeout", default=60.0, show_default=True, help="Seconds to wait.")
+@click.option("--timeout", default=180.0, show_default=True, help="Seconds to wait.")
 def apply(name: str, namespace: str, filename: TextIO, *, wait: bool, timeout: float) -> None:
     """Create the objects of a manifest, or change those that are there."""
     applier = Applier(Api(options.plan_of(name)), namespace)

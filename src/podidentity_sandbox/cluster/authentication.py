@@ -127,6 +127,12 @@ class Authenticator:
         claims = self._issuer.claims(token, audiences)
         return None if claims is None else self._account(claims)
 
+    def common(self, token: str, audiences: Sequence[str]) -> list[str]:
+        """Return those of the audiences that a token which holds is for."""
+        claims = self._issuer.claims(token, audiences)
+        own = self.audiences if claims is None else claims["aud"]
+        return [each for each in audiences if each in own]
+
     def _account(self, claims: dict[str, Any]) -> User | None:
         """Return the service account of verified claims, if all that they are bound to lives."""
         private = claims["kubernetes.io"]

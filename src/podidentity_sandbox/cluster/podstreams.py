@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from typing import NoReturn
 from urllib.parse import urlencode
 
 import aiohttp
 from aiohttp import WSMsgType, web
+from multidict import CIMultiDict
 
 from podidentity_sandbox.cluster import Obj, status
 from podidentity_sandbox.cluster.paths import RequestInfo, truth
@@ -75,20 +77,20 @@ class PodStreams:
     ) -> web.StreamResponse:
         """Pass a request on to a port of a pod, by its node: no pod can be reached from here.
 
-        https://kubernetes.io/docs/tasks/access-application-cluster/access-cluster-services/
+        The path is required, the host stays that of this server, and a certificate is not verified.
+        https://github.com/kubernetes/kubernetes/blob/v1.32.3/staging/src/k8s.io/apimachinery/pkg/util/proxy/upgradeaware.go
         """
         address, node = field_of(pod.object, "status.podIP"), pod.object["spec"].get("nodeName")
         scheme, port = _place(info.name, pod)
-        if not address or not node:
+        if not address or not node or not _is_proxied_to(str(address)):
             raise status.bad_request("address not allowed")
-        path = request.rel_url.raw_path.partition("/proxy")[2] or "/"
+        path = request.rel_url.raw_path.partition("/proxy")[2]
         query = f"?{request.rel_url.raw_query_string}" if request.rel_url.raw_query_string else ""
-        url = f"{scheme}://{address}:{port}{path}{query}"
-        headers = {
-            name: value
-            for name, value in request.headers.items()
-            if name.lower() not in _OUR_HEADERS
-        }
+        if not path and request.method in ("GET", "HEAD"):
+            there = {"Location": f"{request.rel_url.raw_path}/{query}"}
+            return web.Response(status=301, headers=there)
+        url = f"{scheme}://{address}:{port}{path or '/'}{query}"
+        headers = _passed_on(request)
         async with self._session(node) as session:
             try:
                 async with session.request(
@@ -101,9 +103,14 @@ class PodStreams:
                     if found.status == 502:
                         why = f"error trying to reach service: {raw.decode()}"
                         raise StatusError(503, "ServiceUnavailable", why)
-                    kind = found.headers.get("Content-Type", "application/octet-stream")
                     return web.Response(
-                        status=found.status, body=raw, headers={"Content-Type": kind}
+                        status=found.status,
+                        body=raw,
+                        headers=CIMultiDict(
+                            (name, value)
+                            for name, value in found.headers.items()
+                            if name.lower() not in _OUR_HEADERS
+                        ),
                     )
             except aiohttp.ClientConnectorError:
                 self._away(node, "error trying to reach service")
@@ -194,7 +201,42 @@ async def _exchange(ours: web.WebSocketResponse, theirs: aiohttp.ClientWebSocket
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-_OUR_HEADERS = {"authorization", "connection", "content-length", "host", "accept-encoding"}
+_OUR_HEADERS = frozenset(
+    {
+        # The server's own: who asks, and in whose name. It takes them off once it knows.
+        # https://github.com/kubernetes/kubernetes/blob/v1.32.3/staging/src/k8s.io/apiserver/pkg/endpoints/filters/authentication.go
+        *("authorization", "impersonate-user", "impersonate-group", "impersonate-uid"),
+        *("x-remote-user", "x-remote-group", "x-remote-uid"),
+        # Of one connection: https://pkg.go.dev/net/http/httputil#ReverseProxy
+        *("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te"),
+        *("trailer", "transfer-encoding", "upgrade", "proxy-connection"),
+        *("content-length", "accept-encoding"),
+    }
+)
+_OUR_PREFIXES = ("impersonate-extra-", "x-remote-extra-")
+
+
+def _passed_on(request: web.Request) -> CIMultiDict[str]:
+    """Return the headers that a pod gets: those of the client but for the server's own."""
+    headers = CIMultiDict(
+        (name, value)
+        for name, value in request.headers.items()
+        if name.lower() not in _OUR_HEADERS and not name.lower().startswith(_OUR_PREFIXES)
+    )
+    before = ", ".join(headers.popall("X-Forwarded-For", []))
+    headers["X-Forwarded-For"] = f"{before}, {request.remote}" if before else str(request.remote)
+    headers["X-Forwarded-Uri"] = request.rel_url.raw_path
+    return headers
+
+
+def _is_proxied_to(address: str) -> bool:
+    """Whether the server asks pods at such an address.
+
+    https://github.com/kubernetes/kubernetes/blob/v1.32.3/pkg/proxy/util/utils.go
+    """
+    found = ip_address(address)
+    inner = found.is_loopback or found.is_link_local or found.is_multicast
+    return not (inner or found.is_unspecified)
 
 
 def _place(name: str, pod: Record) -> tuple[str, str]:

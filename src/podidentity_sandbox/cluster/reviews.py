@@ -113,8 +113,8 @@ class Reviews:
         user = self._authenticator.token(spec["token"], audiences)
         if user is None:
             return {**body, "status": {"error": "the token is not valid"}}
-        state = {"authenticated": True, "user": _who(user), "audiences": list(audiences)}
-        return {**body, "status": state}
+        common = self._authenticator.common(spec["token"], audiences)
+        return {**body, "status": {"authenticated": True, "user": _who(user), "audiences": common}}
 
     def who(self, user: User, _: RequestInfo, body: Obj) -> Obj:
         """Answer who asks."""

@@ -26,7 +26,7 @@ def step(
     *,
     in_pod: bool = False,
     opens_pod: bool = False,
-    seconds: float = 30,
+    seconds: float = 120,
 ) -> Callable[[str], Step]:
     """Return what makes a step of its command."""
 
@@ -125,7 +125,7 @@ def rights(plan: Plan) -> list[Step]:
 def enable() -> list[Step]:
     """Switch pod identity on."""
     return [
-        step("2", "Enable pod identity", check.succeeded, seconds=60)("podidentity enable"),
+        step("2", "Enable pod identity", check.succeeded, seconds=180)("podidentity enable"),
         step("3", "One NMI pod runs on each node", check.one_nmi_a_node)(
             "podidentity sandbox get pods -n kube-system | grep -i nmi"
         ),
@@ -162,7 +162,7 @@ def bind(plan: Plan) -> list[Step]:
             f"  labels: {{name: {NAMESPACE}, environment: demo, itSystemCode: demo,"
             " responsible: demo}\nEOF"
         ),
-        step("9", "Give the namespace the identity", check.identity_added, seconds=60)(
+        step("9", "Give the namespace the identity", check.identity_added, seconds=180)(
             f"podidentity add --namespace {NAMESPACE} --name {POD_IDENTITY}"
             " --identity-resource-id $IDENTITY_ID"
         ),
@@ -198,7 +198,7 @@ def inside() -> list[Step]:
 def mounted(plan: Plan) -> list[Step]:
     """The secret as a file: the CSI driver reads the vault with the pod's identity."""
     return [
-        step("17", "The driver and its Azure provider", check.succeeded, seconds=60)(
+        step("17", "The driver and its Azure provider", check.succeeded, seconds=180)(
             "podidentity sandbox csi"
         ),
         step("17", "What to read from which vault, and a pod that mounts it", check.created)(
@@ -281,9 +281,9 @@ def stopped() -> list[Step]:
     """NMI goes away, and comes back."""
     ask = f"{ASK} -w '%{{http_code}} from curl %{{exitcode}}'"
     return [
-        step("22", "Stop NMI on all nodes", check.succeeded, seconds=60)("podidentity disable"),
+        step("22", "Stop NMI on all nodes", check.succeeded, seconds=180)("podidentity disable"),
         step("22", "No token from anybody: the rules stay", check.fails_closed, in_pod=True)(ask),
-        step("22", "Start it again", check.succeeded, seconds=60)("podidentity enable"),
+        step("22", "Start it again", check.succeeded, seconds=180)("podidentity enable"),
         step("22", "… and the pod has its token", check.token_again, in_pod=True)(
             f"{ASK} | jq -r .token_type"
         ),

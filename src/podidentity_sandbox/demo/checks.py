@@ -90,13 +90,17 @@ async def one_nmi_a_node(context: StoryContext, ran: Ran) -> str:
     return f"{len(running)} of {len(context.plan.nodes)} nodes"
 
 
+_AT_ONCE = 5.0
+"""Seconds, on a machine of any load; what is waited for, an answer takes longer (--hold)."""
+
+
 async def identity_not_found(_context: StoryContext, ran: Ran) -> str:
     """400 in the words of IMDS, at once."""
     exited(ran)
     body, (status, seconds) = _answer(ran)
     must(status == "400", f"status {status}, not 400")
     must(body.get("error_description") == "Identity not found", f"answered {body}")
-    must(float(seconds) < 1, f"took {seconds} s: it must not wait")
+    must(float(seconds) < _AT_ONCE, f"took {seconds} s: it must not wait")
     return f"400 Identity not found, in {float(seconds) * 1000:.0f} ms"
 
 

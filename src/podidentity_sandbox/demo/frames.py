@@ -15,6 +15,8 @@ from typing import NamedTuple
 
 ETHERTYPE_ARP, ETHERTYPE_IP = 0x0806, 0x0800
 BROADCAST = b"\xff" * 6
+_AFTER_THE_END = 1000
+"""Frames that are read after the time for them: a flood ends all the same."""
 FIN, SYN, RST, PSH, ACK, SYN_ACK = 0x01, 0x02, 0x04, 0x08, 0x10, 0x12
 
 
@@ -139,13 +141,18 @@ class Wire:
                 yield found
 
     def frames(self, seconds: float) -> Iterator[tuple[int, bytes]]:
-        """Yield type and content of what arrives in that time, whomever it is for."""
-        end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
+        """Yield type and content of what arrives in that time, whomever it is for.
+
+        So it does with what waits when the time is over: this process may have stood still.
+        """
+        end, late = time.monotonic() + seconds, 0
+        while late < _AFTER_THE_END:
+            left = max(end - time.monotonic(), 0.0)
+            late += not left
             self._socket.settimeout(left)
             try:
                 frame, origin = self._socket.recvfrom(65535)
-            except TimeoutError:
+            except (TimeoutError, BlockingIOError):
                 return
             if origin[2] != socket.PACKET_OUTGOING:
                 yield struct.unpack("!H", frame[12:14])[0], frame[14:]

@@ -56,7 +56,7 @@ class Step:
     """Whether it opens that shell."""
     at_terminal: bool = False
     """Whether it does so at a terminal, as `-it` wants."""
-    seconds: float = 30
+    seconds: float = 120
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,7 @@ from typing import Any
 
 import aiohttp
 from aiohttp import web
+from multidict import CIMultiDict
 from yarl import URL
 
 from podidentity_sandbox.node import logs, streams
@@ -36,6 +37,10 @@ _RUNTIME = (
 """Words of kubelet, containerd and runc, one around the other."""
 _STOP_SECONDS = 0.1
 _PROXY_SECONDS = 30.0
+_OF_THE_CONNECTION = frozenset(
+    {"connection", "keep-alive", "transfer-encoding", "content-length", "content-encoding"}
+)
+"""Headers of a pod's answer that are not passed on: it is read, and decoded, here."""
 
 
 class KubeletServer:
@@ -101,19 +106,26 @@ class KubeletServer:
 
     async def _proxy(self, request: web.Request) -> web.StreamResponse:
         """Ask a pod for what the API server was asked for; 502 where it does not answer."""
-        headers = {name: value for name, value in request.headers.items() if name != "Host"}
         try:
             async with self._asking.request(
                 request.method,
                 URL(request.query["url"], encoded=True),
-                headers=headers,
+                headers=request.headers,
                 data=await request.read(),
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(total=_PROXY_SECONDS),
+                # The API server does not verify the certificates of pods.
+                # https://github.com/kubernetes/kubernetes/blob/v1.32.3/cmd/kube-apiserver/app/server.go
+                ssl=False,
             ) as found:
-                kind = found.headers.get("Content-Type", "application/octet-stream")
                 return web.Response(
-                    status=found.status, body=await found.read(), headers={"Content-Type": kind}
+                    status=found.status,
+                    body=await found.read(),
+                    headers=CIMultiDict(
+                        (name, value)
+                        for name, value in found.headers.items()
+                        if name.lower() not in _OF_THE_CONNECTION
+                    ),
                 )
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise web.HTTPBadGateway(text=str(error) or type(error).__name__) from None

@@ -44,7 +44,7 @@ class Api:
         body: Object | None = None,
         *,
         content_type: str = "application/json",
-        seconds: float = 10,
+        seconds: float = 60,
     ) -> Object:
         """Send a request and return the object that comes back; raise ApiError."""
         with _closing(self._send(method, path, body, content_type, seconds)) as response:

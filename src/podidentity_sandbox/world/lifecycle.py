@@ -139,7 +139,7 @@ def _ended(pidfd: int, seconds: float) -> bool:
 
 # ---- Up: makes the folder and the plan, starts the supervisor, and waits until all is ready
 
-_PATIENCE = 60.0
+_PATIENCE = 180.0
 """Seconds for all parts to serve and all nodes to be Ready; a slow machine needs ten."""
 
 _SPACE = "2 MB"

@@ -16,7 +16,7 @@ from podidentity_sandbox.world import SandboxError
 Answer = dict[str, Any]
 
 
-def ask(path: Path, order: Mapping[str, str], seconds: float = 20) -> Answer:
+def ask(path: Path, order: Mapping[str, str], seconds: float = 120) -> Answer:
     """Send an order and return the answer; raise SandboxError for a refusal, OSError for none."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         client.settimeout(seconds)

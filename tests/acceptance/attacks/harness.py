@@ -16,7 +16,7 @@ from typing import Any
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.node.client import execute
 from podidentity_sandbox.plan import Plan
-from tests.acceptance.sandbox import Sandbox
+from tests.acceptance.sandbox import PATIENCE, Sandbox
 from tests.acceptance.two_tenants import URL, TwoTenants
 
 PROGRAMS = Path(__file__).parent / "programs"
@@ -43,7 +43,9 @@ class Harness:
     def azure(self) -> AzureOperator:
         return self.tenants.azure
 
-    async def sh(self, pod: str, text: str, namespace: str, *words: str, seconds: int = 90) -> str:
+    async def sh(
+        self, pod: str, text: str, namespace: str, *words: str, seconds: int = PATIENCE
+    ) -> str:
         """Run a shell script in a pod; return what it printed."""
         command = ["sh", "-c", text, *words]
         ran = await execute(self.plan, namespace, pod, command, timeout=seconds)
@@ -73,7 +75,7 @@ class Harness:
         `fresh`: one that is in no cache, as often as a pod's budget allows.
         """
         url = URL.format("https://vault.azure.net") + ("&bypass_cache=true" if fresh else "")
-        one = "curl -s -m 20 -o /dev/null -w '%{http_code} %{time_total}\\n'"
+        one = "curl -s -m 60 -o /dev/null -w '%{http_code} %{time_total}\\n'"
         one += f" -H Metadata:true '{url}' || true{'; sleep 0.6' if fresh else ''}"
         said = await self.sh(pod, f"for i in $(seq {tries}); do {one}; done", namespace)
         return [(int(line.split()[0]), float(line.split()[1])) for line in said.splitlines()]
@@ -122,7 +124,7 @@ class Harness:
         return held
 
     async def apply(self, *objects: str) -> None:
-        await asyncio.to_thread(self.tenants.place.apply, *objects)
+        await asyncio.to_thread(self.tenants.apply, *objects)
 
 
 _RUN = 'exec python3 -c "$0" "$@"'

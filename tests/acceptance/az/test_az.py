@@ -28,7 +28,7 @@ SHORT = {
     "V": "-g aks-nodes-west-experimental -n aks-nodepool1-12345678-vmss",
 }
 
-pytestmark = [pytest.mark.net, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.net
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from podidentity_sandbox.demo.prepare import Prepared, prepare
 from podidentity_sandbox.node.client import ExecResult, execute
 from podidentity_sandbox.weather import CALM
 from tests.acceptance.directory import pod
-from tests.acceptance.sandbox import Sandbox, opened
+from tests.acceptance.sandbox import PATIENCE, Sandbox, opened
 from tests.sandboxes import own
 
 AZ = Path(__file__).parents[3] / ".venvs/az/tools/az"
@@ -27,7 +27,7 @@ TOKEN = f"{AZ} account get-access-token --resource https://vault.azure.net --que
 NAME = own("az-ids")
 STRANGER = "00000000-0000-0000-0000-000000000001"
 
-pytestmark = [pytest.mark.net, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.net
 
 
 class Here:
@@ -40,7 +40,7 @@ class Here:
     def az(self, flags: str = "", name: str = "app") -> ExecResult:
         """Sign out, sign in and ask for a vault's token."""
         told = f"export HOME=$(mktemp -d); {LOGIN.format(flags=flags)} && {TOKEN} -o tsv"
-        ran = execute(self.place.plan, "default", name, ["sh", "-c", told], timeout=100)
+        ran = execute(self.place.plan, "default", name, ["sh", "-c", told], timeout=PATIENCE)
         return self.loop.run(ran)
 
 

@@ -17,7 +17,7 @@ from tests.acceptance.sandbox import one_node
 
 AZ = Path(__file__).parents[3] / ".venvs/az/tools/az"
 
-pytestmark = [pytest.mark.net, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.net
 
 
 async def test_az_signs_in_by_the_annotations_of_its_service_account() -> None:

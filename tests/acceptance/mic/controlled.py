@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import http
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,7 +12,7 @@ from typing import Any
 
 from podidentity import manifests
 from podidentity_sandbox.azure.arm.roles import ROLES
-from podidentity_sandbox.azure.client import App, AzureError, AzureOperator
+from podidentity_sandbox.azure.client import App, AzureOperator
 from podidentity_sandbox.cluster.tokens import ISSUER
 from podidentity_sandbox.demo.prepare import GROUP, SECRET, SECRET_VALUE, VAULT, Prepared, prepare
 from podidentity_sandbox.node.client import execute
@@ -22,15 +21,16 @@ from podidentity_sandbox.weather import Weather
 from podidentity_sandbox.world.api import MERGE_PATCH, Api
 from podidentity_sandbox.world.apply import Applier
 from tests.acceptance.directory import bound, manifest, pod
-from tests.acceptance.sandbox import WEATHER, Sandbox, opened
+from tests.acceptance.sandbox import WEATHER, Sandbox, change_machines, opened
 from tests.sandboxes import own
 
 TOKEN = "http://169.254.169.254/metadata/identity/oauth2/token?api-version=2018-02-01"
 VAULTS = "https://vault.azure.net"
 CUSTOM = "/apis/aadpodidentity.k8s.io/v1"
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/default/leases"
-SECONDS = 180.0
-"""A scale set takes up to a minute to change, and MIC may have two changes to make."""
+SECONDS = 300.0
+"""A scale set takes up to a minute to change, and MIC may have two changes to make; the machine of
+the tests is busy."""
 
 
 @dataclass
@@ -95,20 +95,10 @@ class Controlled:
         self._patch({identity.resource_id: None})
 
     def _patch(self, user: dict[str, Any]) -> None:
-        self.until(lambda: self._patched(user), "the machine is always being changed")
-
-    def _patched(self, user: dict[str, Any]) -> bool:
-        """Change the machine; return False where Azure is about to change it for another one."""
         kind = str(self.machine().get("type", "None"))
         system = "SystemAssigned, " if "SystemAssigned" in kind else ""
         body = {"identity": {"type": f"{system}UserAssigned", "userAssignedIdentities": user}}
-        try:
-            self.loop.run(self.azure.arm("PATCH", self.sandbox.plan.scale_set_id, body))
-        except AzureError as error:
-            if error.status != http.HTTPStatus.CONFLICT and "Preempted" not in str(error):
-                raise
-            return False
-        return True
+        self.loop.run(change_machines(self.azure, self.sandbox.plan.scale_set_id, body))
 
     # The cluster
 
@@ -153,6 +143,7 @@ class Controlled:
     def grant(self, identity: Managed, namespace: str = "default") -> None:
         command = ("podidentity", "grant", "--namespace", namespace)
         self.sandbox.run(*command, "--identity", identity.client_id)
+        self.sandbox.until_granted(namespace, identity.client_id)
 
     def pod(
         self, name: str, label: str, namespace: str = "default", node: int | None = None
@@ -233,12 +224,30 @@ class Controlled:
 
     def checked(self) -> set[str]:
         """Return the reasons of what `podidentity check` finds."""
-        return {each["reason"] for each in self.sandbox.check()}
+        command = "podidentity check -o json || true"
+        found = json.loads(self.sandbox.run("sh", "-c", command))
+        return {each["reason"] for each in found}
 
     def stop(self, mic: str, seconds: int = 15) -> None:
         """Delete a pod of MIC; without `seconds` it has no time to hand over."""
         path = f"/api/v1/namespaces/kube-system/pods/{mic}?gracePeriodSeconds={seconds}"
         Api(self.sandbox.plan).request("DELETE", path)
+
+    def followers(self, leader: str) -> list[str]:
+        """Stop a leader; return who holds the Lease after it, to the next one: "" is nobody."""
+        lease = self.get(f"{LEASES}/aad-pod-identity-mic")
+        version = lease["metadata"]["resourceVersion"]
+        self.stop(leader)
+        held: list[str] = []
+        while not any(held):
+            for _, each in Api(self.sandbox.plan).watch(LEASES, version, SECONDS):
+                version = each["metadata"]["resourceVersion"]
+                holder = each["spec"].get("holderIdentity", "")
+                if each["metadata"]["name"] == lease["metadata"]["name"] and holder != leader:
+                    held.append(holder)
+                if any(held):
+                    break
+        return held
 
     def leads_another(self, than: str) -> bool:
         return self.leader() not in {"", than}
@@ -265,17 +274,17 @@ class Controlled:
         read = f"https://{VAULT}.vault.azure.net/secrets/{SECRET}?api-version=7.4"
         token = body["access_token"]
         said = self.inside(
-            pod, f"curl -s -m 15 -H 'Authorization: Bearer {token}' '{read}'", namespace
+            pod, f"curl -s -m 60 -H 'Authorization: Bearer {token}' '{read}'", namespace
         )
         assert json.loads(said).get("value") == SECRET_VALUE, said
 
     def running(self, pod: str, namespace: str = "default") -> None:
-        wait = ("kubectl", "wait", "--for=condition=Ready", "--timeout=120s")
+        wait = ("kubectl", "wait", "--for=condition=Ready", f"--timeout={SECONDS:g}s")
         self.sandbox.run(*wait, "-n", namespace, f"pod/{pod}")
 
     def inside(self, pod: str, command: str, namespace: str = "default") -> str:
         shell = ["sh", "-c", command]
-        ran = self.loop.run(execute(self.sandbox.plan, namespace, pod, shell, timeout=150))
+        ran = self.loop.run(execute(self.sandbox.plan, namespace, pod, shell, timeout=SECONDS))
         return ran.stdout.decode() + ran.stderr.decode()
 
 

@@ -10,25 +10,26 @@ import asyncio
 import json
 import os
 import secrets
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
+from podidentity_sandbox.azure.client import AzureOperator
+from podidentity_sandbox.node.client import execute
 from podidentity_sandbox.weather import CALM
 from tests.acceptance.planes.cilium import CRDS, cilium
-from tests.acceptance.planes.site import REFUSED, SERVED, TIMES, Site, once, until
 from tests.acceptance.planes.test_others_rules import OURS_GONE
-from tests.acceptance.sandbox import leaked, opened
+from tests.acceptance.sandbox import ANSWERED, ASK, CLOSED, PATIENCE, Sandbox, opened
 from tests.sandboxes import own
 
-pytestmark = [
-    pytest.mark.skipif(os.geteuid() != 0, reason="programs in the kernel: root"),
-    pytest.mark.timeout(400),
-]
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="programs in the kernel: root")
 
+TIMES = 5
+SERVED, REFUSED = ["200"] * TIMES, ["000"] * TIMES
 PASSING, MEETING = 0, 1
 """Numbers of the nodes: where packets pass netfilter, and where they meet its rules at first."""
 BOTH = (PASSING, MEETING)
@@ -46,33 +47,38 @@ spec: {{nodeName: {node}, containers: [{{name: main, image: idle}}]}}
 """
 
 
-@dataclass
-class Pool(Site):
-    """Two nodes, with a pod `on-NUMBER` on each."""
-
+@dataclass(frozen=True)
+class Site:
+    place: Sandbox
+    azure: AzureOperator
+    loop: asyncio.Runner
     stack: ExitStack
 
     def node(self, number: int) -> str:
         return self.place.plan.nodes[number].name
 
-    async def in_pod(self, number: int, script: str) -> list[str]:
+    async def shell(self, number: int, script: str) -> list[str]:
         """Run this in the pod of a node; return the words that it printed."""
-        ran = await self.place.shell(script, seconds=100, pod=f"on-{number}")
+        command = ["sh", "-c", script]
+        ran = await execute(self.place.plan, "default", f"on-{number}", command, timeout=PATIENCE)
         return ran.stdout.decode().split()
 
-    def ask_both(self, *closed: int) -> list[tuple[list[str], int]]:
-        """Ask some times in the pod of each node; return statuses, and how many leaked.
+    async def leaked(self, nonce: str) -> int:
+        """Return how many requests with this nonce reached IMDS."""
+        requests = await self.azure.imds_requests()
+        return sum(each["headers"].get("x-nonce") == nonce for each in requests)
 
-        On nodes that are said to be closed each request waits for a second only.
-        """
+    async def asked(self, number: int, seconds: int) -> tuple[list[str], int]:
+        nonce = secrets.token_hex(8)
+        script = f"for i in $(seq {TIMES}); do {once(nonce, seconds)}; done"
+        return await self.shell(number, script), await self.leaked(nonce)
 
-        async def one(number: int) -> tuple[list[str], int]:
-            nonce, seconds = secrets.token_hex(8), 1 if number in closed else 10
-            asking = f"for i in $(seq {TIMES}); do {once(nonce, seconds=seconds)}; done"
-            return await self.in_pod(number, asking), await leaked(self.azure, nonce)
+    def ask(self, *closed: int) -> list[tuple[list[str], int]]:
+        """Ask some times in the pod of each node; return statuses, and how many leaked."""
 
         async def both() -> list[tuple[list[str], int]]:
-            return await asyncio.gather(*map(one, BOTH))
+            seconds = [CLOSED if number in closed else ANSWERED for number in BOTH]
+            return await asyncio.gather(*map(self.asked, BOTH, seconds))
 
         return self.loop.run(both())
 
@@ -81,10 +87,15 @@ class Pool(Site):
         self.place.run("kubectl", "label", "node", self.node(number), f"{LABEL}=true")
         self.stack.enter_context(cilium(self.place, "packets", "single", number))
 
+    def readiness(self, number: int) -> Any:
+        """Return what `/readyz` says there; nothing before NMI listens."""
+        look = "curl -s http://127.0.0.1:8085/readyz || echo {}"
+        return json.loads(self.place.on_node("sh", "-c", look, number=number))
+
     def until_led(self, number: int, by: str) -> None:
         """Wait until NMI of a node is ready, with requests that come to it this way."""
         until(
-            lambda: self.place.readiness(number),
+            lambda: self.readiness(number),
             lambda found: found.get("ready") and found["path"]["backend"] == by,
         )
 
@@ -101,14 +112,28 @@ class Pool(Site):
         return self.place.run("kubectl", "get", "ccnp", "-o", "name")
 
 
+def once(nonce: str, seconds: int) -> str:
+    asking = ASK.format(seconds=seconds, nonce=nonce, resource="https://vault.azure.net")
+    return f"{asking} -o /dev/null"
+
+
+def until(look: Callable[[], Any], holds: Callable[[Any], bool]) -> Any:
+    """Look until that holds, and return what was found."""
+    ends = time.monotonic() + PATIENCE
+    while not holds(found := look()):
+        assert time.monotonic() < ends, found
+        time.sleep(0.1)
+    return found
+
+
 @pytest.fixture(scope="module")
-def site() -> Iterator[Pool]:
+def site() -> Iterator[Site]:
     # Calm: the subject is the way of packets on the node, which no delay of Azure changes.
     with (
         opened(own("mid-switch"), nodes=2, weather=CALM) as (place, azure, loop),
         ExitStack() as stack,
     ):
-        site = Pool(place, azure, loop, stack)
+        site = Site(place, azure, loop, stack)
         place.run("kubectl", "apply", "-f", str(CRDS))
         for number in BOTH:
             pod = POD.format(number=number, node=site.node(number))
@@ -117,21 +142,21 @@ def site() -> Iterator[Pool]:
         yield site
 
 
-def test_without_ours_pods_of_both_nodes_reach_the_real_imds(site: Pool) -> None:
-    assert site.ask_both() == [(SERVED, TIMES)] * 2
+def test_without_ours_pods_of_both_nodes_reach_the_real_imds(site: Site) -> None:
+    assert site.ask() == [(SERVED, TIMES)] * 2
 
 
 def test_when_the_switch_begins_pods_of_that_node_get_nothing_and_those_of_the_other_tokens(
-    site: Pool,
+    site: Site,
 ) -> None:
     site.loop.run(site.place.bind_by("podidentity", "enable", "--no-wait"))
     site.until_led(MEETING, "nftables")
     found = until(
-        lambda: site.place.readiness(PASSING),
+        lambda: site.readiness(PASSING),
         lambda found: found.get("path", {}).get("hop") == "no-answer",
     )
     assert not found["ready"]
-    assert site.ask_both(PASSING) == [(REFUSED, 0), (SERVED, 0)]
+    assert site.ask(PASSING) == [(REFUSED, 0), (SERVED, 0)]
     findings, said = site.check()
     assert findings["HostRouting"]["name"] == site.node(PASSING)
     assert findings["NoTokens"]["name"] == f"on-{PASSING}"
@@ -141,14 +166,14 @@ def test_when_the_switch_begins_pods_of_that_node_get_nothing_and_those_of_the_o
 
 
 def test_with_backend_lrp_pods_of_both_get_tokens_and_no_policy_cuts_the_other_off(
-    site: Pool,
+    site: Site,
 ) -> None:
     said = site.enable()
     assert f"is not made: on {site.node(MEETING)} pods' requests come by the node's rules" in said
     assert not site.clusterwide()
     site.until_led(PASSING, "lrp")
     site.until_led(MEETING, "nftables")
-    assert site.ask_both() == [(SERVED, 0)] * 2
+    assert site.ask() == [(SERVED, 0)] * 2
     findings, said = site.check()
     assert not findings.keys() & {"HostRouting", "NoTokens", "NotReady", "CutsOff", "FailsOpen"}
     assert f"  on {site.node(PASSING)}: by lrp\n" in said
@@ -156,39 +181,39 @@ def test_with_backend_lrp_pods_of_both_get_tokens_and_no_policy_cuts_the_other_o
 
 
 def test_while_the_other_node_switches_nothing_leaks_and_then_cilium_leads_its_pods(
-    site: Pool,
+    site: Site,
 ) -> None:
     nonce = secrets.token_hex(8)
-    asking = once(nonce, seconds=5)
 
     async def ask_meanwhile() -> list[str]:
         # The last request begins after the switch; one that began in it may fail.
-        script = f"until test -e /over; do {asking}; touch /begun; done; {asking}"
-        asked = asyncio.create_task(site.in_pod(MEETING, script))
-        await site.in_pod(MEETING, "until test -e /begun; do sleep 0.02; done")
+        whole, any_other = once(nonce, ANSWERED), once(nonce, 5)
+        script = f"{whole}; touch /begun; until test -e /over; do {any_other}; done; {whole}"
+        asking = asyncio.create_task(site.shell(MEETING, script))
+        await site.shell(MEETING, "until test -e /begun; do sleep 0.02; done")
         await asyncio.to_thread(site.start_cilium, MEETING)
         await asyncio.to_thread(site.until_led, MEETING, "lrp")
-        await site.in_pod(MEETING, "touch /over")
-        return await asked
+        await site.shell(MEETING, "touch /over")
+        return await asking
 
     statuses = site.loop.run(ask_meanwhile())
     assert set(statuses) <= {"200", "000"}
     assert (statuses[0], statuses[-1]) == ("200", "200"), "before and after it"
-    assert site.leaked(nonce) == 0
-    assert site.ask_both() == [(SERVED, 0)] * 2
+    assert site.loop.run(site.leaked(nonce)) == 0
+    assert site.ask() == [(SERVED, 0)] * 2
 
 
-def test_when_the_switch_is_over_check_asks_for_the_policy_and_enable_makes_it(site: Pool) -> None:
+def test_when_the_switch_is_over_check_asks_for_the_policy_and_enable_makes_it(site: Site) -> None:
     _, said = until(site.check, lambda found: "FailsOpen" in found[0])
     assert f"  on {', '.join(map(site.node, BOTH))}: by lrp\n" in said
     site.enable()
     assert "podidentity-imds" in site.clusterwide()
-    assert site.ask_both() == [(SERVED, 0)] * 2
+    assert site.ask() == [(SERVED, 0)] * 2
 
 
-def test_after_disable_both_are_closed_and_without_our_rules_both_are_open(site: Pool) -> None:
+def test_after_disable_both_are_closed_and_without_our_rules_both_are_open(site: Site) -> None:
     site.place.run("podidentity", "disable")
-    assert site.ask_both(*BOTH) == [(REFUSED, 0)] * 2
+    assert site.ask(*BOTH) == [(REFUSED, 0)] * 2
     for number in BOTH:
         site.place.on_node("sh", "-ec", OURS_GONE, number=number)
-    assert [leaked for _, leaked in site.ask_both()] == [TIMES] * 2, "a leak must be seen"
+    assert [leaked for _, leaked in site.ask()] == [TIMES] * 2, "a leak must be seen"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from podidentity_sandbox.node.execution_requests import ExecFailed
 from podidentity_sandbox.world.api import ready
-from tests.acceptance.runtime.node import SYSTEM, Node, Object, copied
+from tests.acceptance.runtime.node import SECONDS, SYSTEM, Node, Object, copied
 
 Change = Callable[[Object, Object], None]
 """Changes the pod's spec, and that of its container `net`."""
@@ -39,7 +39,7 @@ def agent(node: Node, template: Object) -> Iterator[str]:
 
 def until_said(node: Node, agent: str, words: str, *, give_nothing_to: str = "") -> None:
     """Wait until an agent says these words: by its log, an event, or when it is asked again."""
-    end = time.monotonic() + 40
+    end = time.monotonic() + SECONDS
     while True:
         if give_nothing_to:
             assert node.ask(give_nothing_to).status != 200, "a token by a weaker proof"

@@ -10,7 +10,7 @@ import pytest
 
 from podidentity_sandbox.node.cri.pause import SHELL
 from podidentity_sandbox.plan import Network
-from tests.acceptance.runtime.node import ASK, ROOT, SERVED, SYSTEM, Answer, Node
+from tests.acceptance.runtime.node import ASK, ROOT, SECONDS, SERVED, SYSTEM, Answer, Node
 
 THREE = "0000000000201004"
 """NET_ADMIN, SYS_ADMIN and DAC_READ_SEARCH."""
@@ -131,7 +131,7 @@ def test_a_static_pod_is_known_by_the_hash_in_its_cgroup(node: Node) -> None:
     }
     node.on_node(f"echo '{json.dumps(manifest)}' >/run/kubelet/manifests/static.yaml")
     name = f"static-{node.own.name}"
-    end = time.monotonic() + 60
+    end = time.monotonic() + SECONDS
     while name not in str(node.api.request("GET", f"/api/v1/namespaces/{SERVED}/pods")):
         assert time.monotonic() < end, "the kubelet makes no mirror"
         time.sleep(0.1)
@@ -195,7 +195,7 @@ def test_what_net_holds_of_a_pods_network_goes_with_the_pod(node: Node) -> None:
     assert now()[0] == before[0] + len(names)
     assert {node.ask(name).status for name in names} == {200}
     node.delete(*names)
-    end = time.monotonic() + 60
+    end = time.monotonic() + SECONDS
     while now() != before and time.monotonic() < end:
         time.sleep(0.1)
     files, shown, descriptors = now()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from podidentity_sandbox.world.api import ready
-from tests.acceptance.runtime.node import IMAGE, NEXT, SYSTEM, Node
+from tests.acceptance.runtime.node import IMAGE, NEXT, SECONDS, SYSTEM, Node
 
 # Opens a connection for each request, so many a second, whatever becomes of those before; nothing
 # is asked twice. Prints how many answers of each status there were, and what failed. Ends when its
@@ -26,7 +26,7 @@ request = (
     b" HTTP/1.1\\r\\nHost: 169.254.169.254\\r\\nMetadata: true\\r\\nConnection: close\\r\\n\\r\\n"
 )
 watched, answers, failures = selectors.DefaultSelector(), {}, []
-began, asked, patience = time.monotonic(), 0, 20
+began, asked, patience = time.monotonic(), 0, 60
 def fail(what, key):
     now, (opened, said) = time.monotonic(), key.data
     state = "asked" if key.events == selectors.EVENT_READ else "connecting"
@@ -74,9 +74,9 @@ _GOES_ON = "/dev/shm/asking"  # noqa: S108 - in the pod
 _PAUSE = 0.05
 
 
-def until(holds: Callable[[], bool], seconds: float = 20) -> None:
+def until(holds: Callable[[], bool]) -> None:
     """Wait until it holds."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + SECONDS
     while not holds():
         assert time.monotonic() < end, "it does not come to pass"
         time.sleep(_PAUSE)
@@ -91,7 +91,7 @@ class Load:
         command = ("python3", "-ISc", RATE, f"{rate:g}", f"{seconds:g}", _GOES_ON)
 
         def run() -> None:
-            self._result = json.loads(node.inside(pod, *command, seconds=seconds + 40))
+            self._result = json.loads(node.inside(pod, *command, seconds=seconds + SECONDS))
 
         self._thread = threading.Thread(target=run)
         self._thread.start()
@@ -115,7 +115,7 @@ class Load:
 def test_an_update_of_the_agent_costs_no_request(node: Node) -> None:
     node.ready(node.start("asking"))
     before = node.agent()
-    loads = [Load(node, pod, 60, 60) for pod in ("app", "asking")]
+    loads = [Load(node, pod, 20, 600) for pod in ("app", "asking")]
     node.enable(NEXT if node.image() == IMAGE else IMAGE)
     assert node.agent() != before
     for load in loads:
@@ -201,7 +201,7 @@ def memory(pid: int) -> tuple[int, int]:
 
 def test_a_container_runtime_that_starts_again_disturbs_nobody(node: Node) -> None:
     before, held = node.restarts(), node.agent()
-    load = Load(node, "app", 60, 60)
+    load = Load(node, "app", 20, 600)
     node.on_node("kill -9 $(cat /run/containerd/containerd.pid)")
     assert node.ask("app").status == 200
     node.ready(node.start("after-restart"))

@@ -17,7 +17,7 @@ from podidentity_sandbox.node.client import execute
 from podidentity_sandbox.plan import Plan
 from podidentity_sandbox.weather import CALM
 from tests.acceptance.directory import Directory, bound, manifest, register
-from tests.acceptance.sandbox import Sandbox, one_node
+from tests.acceptance.sandbox import PATIENCE, Sandbox, one_node
 
 # ---- The SDKs: their programs, and the outcome of each
 
@@ -110,7 +110,7 @@ class Runs:
         tasks = json.dumps([self.task(sdk, row) for row in rows])
         program = (HERE / "programs" / sdk.program).read_bytes()
         command = [*sdk.command, tasks]
-        done = await execute(self.plan, namespace, pod, command, stdin=program, timeout=120)
+        done = await execute(self.plan, namespace, pod, command, stdin=program, timeout=PATIENCE)
         assert done.exit == 0, f"{name}: {done.stderr.decode()}"
         # The ids of this sandbox stand for themselves in the expectations.
         said = done.stdout.decode()
@@ -199,9 +199,7 @@ class Scenario:
             "clientID": app.client_id,
             "tenantID": azure.tenants.home.id,
         }
-        await asyncio.to_thread(
-            directory.place.apply, *bound("spreading", label="spreading", **spec)
-        )
+        await asyncio.to_thread(directory.apply, *bound("spreading", label="spreading", **spec))
         found = await asking
         first, *_, last = await self._entra_said("spreading")
         assert (first >= 400, last) == (True, 200)
@@ -213,8 +211,8 @@ class Scenario:
         The node's IMDS has just looked at its identities, and goes on without the new one.
         """
         # Before, because `add` grants last: who asks between binding and grant is refused for good.
-        granted = ("--namespace", "default", "--identity", self.runs.identities["late"]["clientId"])
-        await asyncio.to_thread(self.place.run, "podidentity", "grant", *granted)
+        granted = self.runs.identities["late"]["clientId"]
+        await asyncio.to_thread(self.directory.grant, "default", granted)
         asking = asyncio.create_task(self.runs.outcomes("late", "late"))
         await self._refused("late")
         self.directory.azure.weather(f"identities={IMDS_CACHE}")
@@ -251,8 +249,7 @@ JSON = ("-o", "json")
 
 def add(place: Sandbox, name: str, resource_id: str) -> None:
     """Let the pods labelled `name` use an identity."""
-    command = ("podidentity", "add", "--namespace", "default", "--name", name)
-    place.run(*command, "--identity-resource-id", resource_id)
+    place.add("default", name, "--identity-resource-id", resource_id)
 
 
 async def prepared(place: Sandbox, azure: AzureOperator) -> Scenario:
@@ -298,7 +295,7 @@ def _bind(directory: Directory, made: dict[str, dict[str, str]]) -> None:
     denied = {"clientID": made["denied"]["clientId"], "resourceID": made["denied"]["id"]}
     directory.grant("default", made["spreading"]["clientId"])
     directory.grant("default", "system-assigned")
-    directory.place.apply(
+    directory.apply(
         *bound("system", label="system", type=0, resourceID="system-assigned"),
         *bound("denied", type=0, **denied),
         manifest(

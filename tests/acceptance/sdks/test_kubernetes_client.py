@@ -20,7 +20,7 @@ from podidentity_sandbox.weather import CALM
 from podidentity_sandbox.world.lifecycle import bring_down, bring_up
 from tests.sandboxes import own
 
-pytestmark = [pytest.mark.net, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.net
 NAME = own("kube-client")
 ROOT = Path(__file__).parents[3]
 PROGRAMS = Path(__file__).with_name("programs") / "kube"
@@ -46,7 +46,7 @@ def outcomes() -> Mapping[str, str]:
             capture_output=True,
             text=True,
             check=False,
-            timeout=200,
+            timeout=800,
         )
     finally:
         bring_down(NAME)

@@ -11,7 +11,6 @@ import pytest
 from tests.acceptance.sdks.situations import EXPECTED, ROOT, SDKS, Outcomes, every_outcome
 
 # The SDKs are run once, by whichever test comes first.
-pytestmark = pytest.mark.timeout(400)
 ROWS = [
     (sdk, situation, row) for sdk in SDKS for situation in EXPECTED for row in EXPECTED[situation]
 ]

@@ -23,7 +23,7 @@ NEVER = {f"verify_{name}": False for name in ("exp", "nbf", "iat", "aud")}
 
 def written(text: str) -> Certificates:
     """Return certificates that are opened by this Python program."""
-    return Certificates((sys.executable, "-c", text), seconds=20)
+    return Certificates((sys.executable, "-c", text), seconds=100)
 
 
 async def proof(of: Secret, client: Any = HERE) -> str:

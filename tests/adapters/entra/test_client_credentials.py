@@ -25,8 +25,8 @@ class Minting(FakeKubeApi):
         self.asked: list[tuple[str, Mapping[str, Any]]] = []
         self.failure: KubeError | None = None
 
-    async def create(self, path: str, body: Mapping[str, Any]) -> bytes:
-        self.asked.append((path, body))
+    async def ask(self, path: str, question: Mapping[str, Any]) -> bytes:
+        self.asked.append((path, question))
         if self.failure is not None:
             raise self.failure
         ends = datetime.fromtimestamp(self.clock.time() + 3600, UTC).isoformat()
@@ -134,8 +134,8 @@ async def test_what_the_api_server_refuses_is_told(
 
 async def test_an_answer_without_a_token_is_none() -> None:
     class Empty(FakeKubeApi):
-        async def create(self, path: str, body: Mapping[str, Any]) -> bytes:
-            del path, body
+        async def ask(self, path: str, question: Mapping[str, Any]) -> bytes:
+            del path, question
             return b"{}"
 
     assertions = Assertions(Empty(), FakeTokenSource(), FakeClock())

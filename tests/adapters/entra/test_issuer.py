@@ -38,7 +38,7 @@ from podidentity.core.resources import (
 from podidentity.wire.entra import LONGEST_ANSWER, StaleAssertion
 from podidentity.wire.kube import KubeError
 from tests.adapters.entra.test_client_credentials import Minting
-from tests.adapters.scripted import Turn, answers, cuts, hangs, scripted
+from tests.adapters.scripted import Turn, answers, cuts, hangs, resets, scripted
 from tests.fakes import CLIENT, NOW, RESOURCE_ID, VAULT, FakeClock, FakeTokenSource, pod
 from tests.jwts import jwt
 from tests.principals import (
@@ -326,8 +326,9 @@ async def test_no_proxy_of_the_environment_is_used(monkeypatch: pytest.MonkeyPat
     assert (reply.status, reply.retry_after) == (200, "")
 
 
-async def test_a_kept_connection_that_is_closed_costs_no_request() -> None:
-    async with scripted(answers({}), cuts, answers({})) as server, opened() as entra:
+@pytest.mark.parametrize("ends", [cuts, resets])
+async def test_a_kept_connection_that_is_closed_costs_no_request(ends: Turn) -> None:
+    async with scripted(answers({}), ends, answers({})) as server, opened() as entra:
         await entra.post(server.url, FORM)
         await entra.post(server.url, FORM)
     assert len(server.asked) == 3

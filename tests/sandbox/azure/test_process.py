@@ -44,7 +44,7 @@ def test_the_program_serves_inherited_sockets_until_sigterm_and_cleans_up(folder
         assert refusal.value.status == 400
         refusal.value.close()
         program.send_signal(signal.SIGTERM)
-        _, log = program.communicate(timeout=10)
+        _, log = program.communicate(timeout=60)
     assert program.returncode == 0
     assert b"imds 127.0.0.1 GET 127.0.0.1/metadata/versions 400" in log
     assert not (folder / "azure.sock").exists()

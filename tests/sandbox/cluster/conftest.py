@@ -46,7 +46,7 @@ class Served:
             headers=headers,
             verify=self.tls,
             trust_env=False,
-            timeout=20,
+            timeout=60,
             transport=ClientConnections(self.url, self.tls) if of_program else None,
         )
 

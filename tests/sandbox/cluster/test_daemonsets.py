@@ -263,7 +263,7 @@ async def test_min_ready_seconds_need_no_further_change(world: Settled) -> None:
     assert state(world)["numberAvailable"] == 0
     changed = asyncio.Event()
     world.cluster.storage.observers.append(lambda _: changed.set())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await changed.wait()
     assert state(world)["numberAvailable"] == 1
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from podidentity.cli.rollout import ready, trouble
 from podidentity_sandbox.cluster import Obj
 from podidentity_sandbox.cluster.controllers.nodes import GRACE, UNREACHABLE, tolerated_for
 from tests.sandbox.cluster.conftest import pod
@@ -78,6 +79,22 @@ def test_a_dead_node_is_not_ready_tainted_and_gets_no_pods(world: Settled) -> No
     world.patch("nodes", "a", {"status": READY}, "status")
     assert (state(world), keys(world)) == ("True", [])
     assert world.pods()["new"] == "a"
+
+
+def test_the_commands_call_the_agent_of_a_dead_node_not_ready(world: Settled) -> None:
+    """Its pod tolerates all, and so stays; `explain` and `check` go by its condition."""
+    world.node("a")
+    alive(world, "a", "1")
+    world.create("pods", pod("nmi", tolerations=[{"operator": "Exists"}]))
+    world.run("nmi")
+    living = world.get("pods", "nmi")
+    assert living is not None
+    assert ready(living.object)
+    seconds(world, GRACE + 1)
+    left = world.get("pods", "nmi")
+    assert left is not None
+    assert not left.deleted
+    assert (ready(left.object), trouble(left.object)) == (False, "not Ready")
 
 
 def test_a_pod_is_deleted_when_it_bears_a_dead_node_no_longer(world: Settled) -> None:

@@ -113,7 +113,7 @@ async def test_a_custom_resource_lives_like_any_other(kube: Any, crd: dict[str, 
     await kube.create(CustomResourceDefinition.from_dict(crd))
     await asyncio.wait_for(
         kube.wait(CustomResourceDefinition, "widgets.example.com", for_conditions=["Established"]),
-        5,
+        60,
     )
     widget: Any = create_namespaced_resource("example.com", "v1", "Widget", "widgets")
     made = await kube.create(

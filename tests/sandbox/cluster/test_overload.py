@@ -113,7 +113,7 @@ async def test_the_sandboxs_own_client_hears_of_all_though_watches_end(
     wanted = {"one", "two", "three"}
 
     def heard() -> set[str]:
-        names = (each["metadata"]["name"] for _, each in own.follow(MAPS, 20))
+        names = (each["metadata"]["name"] for _, each in own.follow(MAPS, 60))
         return {next(name for name in names if name in wanted) for _ in wanted}
 
     hearing = asyncio.create_task(asyncio.to_thread(heard))

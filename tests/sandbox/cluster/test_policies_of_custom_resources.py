@@ -53,7 +53,14 @@ def near(draw: st.DrawFn, texts: st.SearchStrategy[str]) -> str:
 
 GUIDS = near(st.uuids().map(str))
 ARM_IDS = near(
-    st.sampled_from([RESOURCE_ID, RESOURCE_ID + "/x", RESOURCE_ID.replace("Managed", "")])
+    st.sampled_from(
+        [
+            RESOURCE_ID,
+            RESOURCE_ID + "/x",
+            RESOURCE_ID.replace("Managed", ""),
+            *(f"{RESOURCE_ID.rpartition('/')[0]}/{name}" for name in (".", "..", "...", "..x")),
+        ]
+    )
 )
 LONG = ["a." * 123 + "example", "a." * 124 + "example", "x" * 63 + ".example", "x" * 64 + ".b"]
 TENANTS = near(
@@ -71,7 +78,7 @@ NAMES = st.sampled_from(
     ["mail", "a.b-c", "shop", "A", "a_b", "-a", "a" * 253, "a" * 254, "", "a/b"]
 )
 SUBJECTS = st.sampled_from(["pod", "identity", "node", ""])
-AUDIENCES = st.sampled_from(["", "api://a", "a" * 600, "a" * 601])
+AUDIENCES = st.sampled_from(["", "api://a", "~!", "a b", "é", "a\n", "a" * 600, "a" * 601])
 
 
 def objects(fields: Mapping[str, Any]) -> st.SearchStrategy[dict[str, Any]]:
@@ -120,13 +127,32 @@ FIELDS = {
     "replicas": st.none() | st.integers(0, 3),
 }
 IDENTITIES = st.builds(lambda good, odd: {**good, **odd}, GOOD, objects(FIELDS))
-TEXTS = st.sampled_from(["a", "A_b", "x" * 63, "x" * 64, "x" * 253, "x" * 254, "é" * 63, " "])
-BINDINGS = objects(
-    {
-        **either("azureIdentity", TEXTS),
-        **either("selector", TEXTS),
-        "weight": st.none() | st.integers(-(2**63), 2**63 - 1),
-    },
+TEXTS = st.sampled_from(
+    [
+        "a",
+        "a.b-c",
+        "A_b",
+        "x" * 63,
+        "x" * 64,
+        "x" * 253,
+        "x" * 254,
+        "é" * 63,
+        " ",
+        "a),b in (c",
+        "a\n",
+    ]
+)
+BOUND = st.sampled_from([{"azureIdentity": "a", "selector": "A_b"}, {"AzureIdentity": "a"}, {}])
+BINDINGS = st.builds(
+    lambda good, odd: {**good, **odd},
+    BOUND,
+    objects(
+        {
+            **either("azureIdentity", TEXTS),
+            **either("selector", TEXTS),
+            "weight": st.none() | st.integers(-(2**63), 2**63 - 1),
+        },
+    ),
 )
 
 
@@ -165,6 +191,8 @@ def test_what_nmi_takes_as_an_identity_its_policy_takes_and_nothing_else(spec: A
 
 @given(BINDINGS)
 @example({"azureIdentity": "orders", "selector": "orders"})
+@example({"azureIdentity": "Orders", "selector": "orders"})
+@example({"azureIdentity": "orders", "selector": "a),b in (c"})
 @example({"AzureIdentity": "orders", "Selector": "orders", "weight": 3})
 def test_what_nmi_takes_as_a_binding_its_policy_takes_and_nothing_else(spec: Any) -> None:
     agree("podidentity-azureidentitybindings", spec)

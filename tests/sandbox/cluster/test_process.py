@@ -51,7 +51,7 @@ class Server:
         self.wait()
 
     def wait(self) -> int:
-        self.process.communicate(timeout=10)
+        self.process.communicate(timeout=60)
         return self.process.returncode
 
 

@@ -64,7 +64,7 @@ SPECS: dict[str, Any] = {
 
 
 def of_nmi(**options: Any) -> list[Any]:
-    """Return NMI's own manifests, with the start-up taint's: not the role for Prometheus.
+    """Return NMI's own manifests, with the start-up taint's: not those of readers of its pages.
 
     Standard mode has all rights of managed mode, and those on records.
     """
@@ -72,7 +72,7 @@ def of_nmi(**options: Any) -> list[Any]:
     return [
         each
         for each in manifests.nmi(policy=True, startup_taint=TAINT, **options)
-        if each["metadata"]["name"] != "podidentity-metrics-reader"
+        if not each["metadata"]["name"].endswith("-reader")
     ]
 
 

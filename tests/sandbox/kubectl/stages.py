@@ -40,7 +40,7 @@ VERSIONS = ("1.32", "1.37")
 
 # ---- What chapters run in: a cluster alone, or a sandbox with a node.
 
-LIMIT = 60.0
+LIMIT = 180.0
 """Seconds that one command may take."""
 
 

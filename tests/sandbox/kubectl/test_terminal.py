@@ -38,7 +38,7 @@ class Person:
             capture_output=True,
             text=True,
             check=True,
-            timeout=60,
+            timeout=180,
         )
         return done.stdout
 
@@ -56,7 +56,7 @@ def person(request: pytest.FixtureRequest, kubeconfig: Path) -> Iterator[Person]
     """A person, and a pod `shell` that idles."""
     someone = Person(request.param, kubeconfig)
     someone.does("run", "shell", "--image=busybox", "--grace-period=0")
-    someone.does("wait", "--for=condition=Ready", "pod/shell", "--timeout=30s")
+    someone.does("wait", "--for=condition=Ready", "pod/shell", "--timeout=120s")
     yield someone
     someone.does("delete", "pod", "--all", "--now")
 

@@ -175,7 +175,7 @@ class Site:
         if self.plan.rootless:
             enter += ["--user", "--preserve-credentials"]
         ran = subprocess.run(
-            [*enter, "sh", "-c", text], capture_output=True, text=True, check=True, timeout=20
+            [*enter, "sh", "-c", text], capture_output=True, text=True, check=True, timeout=60
         )
         return ran.stdout.strip()
 

@@ -44,6 +44,6 @@ class Terminal:
         os.write(self.master, text)
 
     def close(self) -> int:
-        code = self.process.wait(timeout=10)
+        code = self.process.wait(timeout=60)
         os.close(self.master)
         return code

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from podidentity_sandbox.node.execution_requests import ExecFailed
-from tests.sandbox.node.site import Site, container, pod, script, terminated
+from tests.sandbox.node.site import Site, container, eventually, pod, script, terminated
 from tests.sandbox.node.terminals import Terminal
 
 pytestmark = pytest.mark.net
@@ -51,10 +51,7 @@ def test_a_caller_that_goes_away_ends_the_program_and_its_children(site: Site) -
     site.run(pod("pod"))
     with pytest.raises(TimeoutError):
         site.execute("pod", "sh", "-c", "sleep 998; true", timeout=0.5)
-    for _ in range(100):
-        if site.sh("pod", "ps ax -o args | grep -q '^[s]leep 998'").exit == 1:
-            return
-    raise AssertionError("it still runs")
+    eventually(lambda: site.sh("pod", "ps ax -o args | grep -q '^[s]leep 998'").exit == 1)
 
 
 def test_signals_have_their_defaults_in_an_executed_program(site: Site) -> None:

@@ -64,7 +64,7 @@ def converse(site: Site, path: str, talk: Talk | None = None, protocol: str = V5
             await closed
         return heard
 
-    return asyncio.run(asyncio.wait_for(run(), 20))
+    return asyncio.run(asyncio.wait_for(run(), 60))
 
 
 def execution(*command: str, **options: str) -> str:

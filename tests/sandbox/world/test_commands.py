@@ -64,7 +64,7 @@ def test_up_as_data_is_one_object(run: Run, place: Place) -> None:
     made = json.loads(result.stdout)
     assert made["kubeconfig"] == str(place.base / "default" / "kubeconfig")
     assert len(made["nodes"]) == 1
-    assert 0 < made["seconds"] < 60
+    assert made["seconds"] > 0
 
 
 def test_status_tells_parts_and_what_the_mode_means(run: Run) -> None:

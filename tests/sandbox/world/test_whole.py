@@ -140,7 +140,7 @@ def test_pods_on_different_nodes_reach_each_other(world: tuple[Place, Plan]) -> 
     )
     assert sandbox(place, "apply", "--wait", "-f", "-", stdin=pods).returncode == 0
     other = json.loads(sandbox(place, "get", "pod", "on-1", "-o", "json").stdout)["status"]["podIP"]
-    script = f"import socket; socket.create_connection(({other!r}, 9), 5)"
+    script = f"import socket; socket.create_connection(({other!r}, 9), 60)"
     said = sandbox(place, "exec", "on-0", "--", "python3", "-c", script)
     assert "ConnectionRefusedError" in said.stderr  # an answer of the other pod's own kernel
 
@@ -163,7 +163,7 @@ def test_a_killed_kubelet_takes_its_pods_with_it_and_a_new_one_starts_them(
         "/api/v1/namespaces/shop/pods",
         ["there"],
         lambda pod: pod["status"].get("podIP") and ready(pod) and started_after(pod, found),
-        20,
+        100,
     )
     assert restarted == {}
     after = sandbox(place, *inode).stdout.strip()
@@ -171,7 +171,6 @@ def test_a_killed_kubelet_takes_its_pods_with_it_and_a_new_one_starts_them(
     assert after != before
 
 
-@pytest.mark.timeout(400)
 def test_a_killed_node_is_not_ready_and_tainted_once_its_grace_is_over(place: Place) -> None:
     plan = up(dataclasses.replace(place.options("default"), parts=REAL_PARTS))
     node = plan.nodes[0].name
@@ -182,7 +181,7 @@ def test_a_killed_node_is_not_ready_and_tainted_once_its_grace_is_over(place: Pl
 
     assert sandbox(place, "part", "kill", node).stdout == f"{node} is ended\n"
     path = "/api/v1/nodes"
-    assert not Api(plan).wait_for(path, [node], lambda n: state(n) == ("Unknown", 2), GRACE * 2)
+    assert not Api(plan).wait_for(path, [node], lambda n: state(n) == ("Unknown", 2), GRACE * 5)
 
 
 def started_after(pod: Object, earlier: Object) -> bool:

@@ -225,7 +225,7 @@ class Assertions:
         request = render_token_request(audience, pod)
         server = self._server if pod is None else self._of_pods
         try:
-            return parse_token_request(await server.create(token_path(account), request))
+            return parse_token_request(await server.ask(token_path(account), request))
         except KubeError as error:
             raise _refusal(account, error, of_caller=pod is not None) from error
         except ValueError as error:

@@ -156,7 +156,7 @@ class TokenEndpoint:
             async with asyncio.timeout(self._seconds):
                 try:
                     return await self._once(url, form)
-                except httpx2.RemoteProtocolError:
+                except (httpx2.RemoteProtocolError, httpx2.ReadError, httpx2.WriteError):
                     # The server closed a pooled connection just as we used it: no answer was lost.
                     return await self._once(url, form)
         except TimeoutError as error:

@@ -20,6 +20,7 @@ from podidentity.core.hosts import Host
 from podidentity.core.resources import AzureIdentity, ObjectRef, ResourceId
 from podidentity.wire.arm import RolePermission
 
+_IDENTITIES = "Microsoft.ManagedIdentity/userAssignedIdentities"
 _MACHINES = "Microsoft.Compute/{kind}/{verb}"
 
 
@@ -62,7 +63,7 @@ def _identity(managed: ResourceId) -> NeededRole:
     return NeededRole(
         scope=managed.spelling,
         called=f"managed identity {managed.name}",
-        actions=("Microsoft.ManagedIdentity/userAssignedIdentities/assign/action",),
+        actions=(f"{_IDENTITIES}/read", f"{_IDENTITIES}/assign/action"),
         role="Managed Identity Operator",
     )
 

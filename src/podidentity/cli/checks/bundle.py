@@ -2,7 +2,7 @@
 
 It has what a colleague asks for first: versions, findings, the objects of our kinds, of NMI and of
 MIC, their events, logs, and the pages that NMI has of its node. Secrets are not read at all. What
-is read goes through `redaction`: logs and annotations are written by others, too.
+is read goes through `redaction`: logs, annotations and pages may be written by others, too.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from podidentity.adapters.kube import Kube
+from podidentity.cli.agent_choices import Choices
 from podidentity.cli.checks.redaction import redacted, redacted_object
 from podidentity.cli.mic import PODS_OF_MIC, deployments_of_mic
+from podidentity.cli.nmi_debug import NotTold, read_debug
 from podidentity.cli.objects import CRDS, Object, find, find_all
 from podidentity.cli.output import CommandError
 from podidentity.cli.rollout import is_ours, nmis, pods_of_nmi, ready
@@ -42,7 +44,9 @@ MOST_AGENTS = 20
 """Whose logs and pages are read: those that are not ready first."""
 _LINES = "5000"
 PAGE = "readyz"
-"""What NMI says of its node. Its `/debug` is on the node's loopback alone."""
+"""What NMI and MIC say of themselves to everybody."""
+DEBUG = "debug"
+"""What NMI alone says, to who may read it: what it knows of the pods of its node."""
 OURS = (
     AZURE_IDENTITIES,
     AZURE_IDENTITY_BINDINGS,
@@ -59,6 +63,11 @@ class Contents:
     missing: list[str] = field(default_factory=list)
     """What could not be read, and why."""
 
+    def lacks(self, name: str, why: str) -> None:
+        """Take what could not be read; a pod may have written why, for a terminal to obey."""
+        told = redacted(f"{name}: {why}")
+        self.missing.append("".join(each if each.isprintable() else "?" for each in told))
+
     def text(self, name: str, text: str) -> None:
         """Take a text."""
         self.files[name] = redacted(text).encode()
@@ -69,19 +78,19 @@ class Contents:
         self.files[name] = redacted(shown).encode()
 
 
-async def collect(kube: Kube, namespace: str, probe_port: int) -> Contents:
-    """Return what the cluster has for a ticket; `namespace` is NMI's. Raise KubeError.
+async def collect(kube: Kube, choices: Choices) -> Contents:
+    """Return what the cluster has for a ticket; the `choices` are NMI's. Raise KubeError.
 
     What the person may not read, and what does not answer, is named in its place.
     """
     found = Contents()
-    async for name, value in _objects(kube, namespace, found):
+    async for name, value in _objects(kube, choices.namespace, found):
         found.data(f"objects/{name}.json", value)
-    agents = await _agents(kube, namespace, found)
+    agents = await _agents(kube, choices.namespace, found)
     for pod in agents[:MOST_AGENTS]:
-        await _of_pod(kube, pod, found, probe_port)
+        await _of_pod(kube, pod, found, choices)
     if len(agents) > MOST_AGENTS:
-        found.missing.append(f"logs of {len(agents) - MOST_AGENTS} more pods: too many")
+        found.lacks(f"logs of {len(agents) - MOST_AGENTS} more pods", "too many")
     return found
 
 
@@ -94,7 +103,7 @@ async def _objects(
         try:
             return await find_all(kube, resource, where, **only)
         except KubeError as error:
-            found.missing.append(f"{resource.plural}: {error.message}")
+            found.lacks(resource.plural, error.message)
             return []
 
     for resource in OURS:
@@ -109,7 +118,7 @@ async def _objects(
         try:
             yield name, await look
         except KubeError as error:
-            found.missing.append(f"{name}: {error.message}")
+            found.lacks(name, error.message)
 
 
 async def _definitions(kube: Kube) -> list[Object]:
@@ -125,14 +134,14 @@ async def _agents(kube: Kube, namespace: str, found: Contents) -> list[Object]:
         pods = await pods_of_nmi(kube, namespace)
         pods += filter(is_ours, await find_all(kube, PODS, namespace, labelSelector=PODS_OF_MIC))
     except KubeError as error:
-        found.missing.append(f"pods in {namespace}: {error.message}")
+        found.lacks(f"pods in {namespace}", error.message)
         return []
     found.data("objects/pods.json", pods)
     return sorted(pods, key=lambda each: (ready(each), each["metadata"]["name"]))
 
 
-async def _of_pod(kube: Kube, pod: Object, found: Contents, probe_port: int) -> None:
-    """Take the logs of a pod, and the pages that it has at its probe port."""
+async def _of_pod(kube: Kube, pod: Object, found: Contents, choices: Choices) -> None:
+    """Take the logs of a pod, and its pages."""
     meta = pod["metadata"]
     path = PODS.path(meta["namespace"], meta["name"])
     for container in pod["spec"]["containers"]:
@@ -141,13 +150,22 @@ async def _of_pod(kube: Kube, pod: Object, found: Contents, probe_port: int) -> 
         try:
             found.text(name, (await kube.get(f"{path}/log", only)).decode(errors="replace"))
         except KubeError as error:
-            found.missing.append(f"{name}: {error.message}")
+            found.lacks(name, error.message)
     name = f"pages/{meta['name']}-{PAGE}.json"
     try:
-        said = await kube.passed_on(f"{path}:{_port(pod, probe_port)}/proxy/{PAGE}")
+        said = await kube.passed_on(f"{path}:{_port(pod, choices.probe_port)}/proxy/{PAGE}")
         found.text(name, said.decode(errors="replace"))
     except KubeError as error:
-        found.missing.append(f"{name}: {error.message}")
+        found.lacks(name, error.message)
+    if meta["labels"]["app.kubernetes.io/component"] == "nmi":
+        name = f"pages/{meta['name']}-{DEBUG}.json"
+        try:
+            said = await read_debug(kube, pod, choices.secure_port)
+            found.text(name, said.decode(errors="replace"))
+        except KubeError as error:
+            found.lacks(name, error.message)
+        except NotTold as error:
+            found.lacks(name, str(error))
 
 
 def _port(pod: Object, of_nmi: int) -> int:
@@ -160,7 +178,7 @@ def _port(pod: Object, of_nmi: int) -> int:
 def packed(contents: Contents) -> bytes:
     """Return the archive: a tar, compressed by gzip, whose files have no times and no owners."""
     raw = io.BytesIO()
-    missing = redacted("".join(f"{each}\n" for each in contents.missing))
+    missing = "".join(f"{each}\n" for each in contents.missing)
     files = {**contents.files, "missing.txt": missing.encode()}
     with (
         gzip.GzipFile(fileobj=raw, mode="wb", mtime=0) as compressed,

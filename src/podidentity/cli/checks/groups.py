@@ -1,7 +1,6 @@
-"""The order in which a cluster is looked at: groups of checks, each a sentence that should hold.
+"""The order in which a cluster with NMI is looked at: all its checks, in groups.
 
-A check reads what it needs and has the pages beside this one judge it. Where the person may not
-read that, the check says so and counts as failed: what is not known is not well.
+A check here reads what it needs, and has the pages beside this one judge it.
 """
 
 from __future__ import annotations
@@ -9,8 +8,8 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 
 from podidentity import __version__
 from podidentity.adapters.clock import SystemClock
@@ -33,6 +32,7 @@ from podidentity.cli.checks import (
     takers,
     versions,
 )
+from podidentity.cli.checks.check import AT_ONCE, Check, Group, Line
 from podidentity.cli.checks.findings import Finding, Severity, not_read, ref_of
 from podidentity.cli.checks.reading import Reading
 from podidentity.cli.cluster_rights import Single
@@ -74,65 +74,11 @@ from podidentity.wire.kube import (
     CONFIG_MAPS,
     EVENTS,
     NODES,
-    KubeError,
 )
 from podidentity.wire.pauses import PAUSES, parse_pauses
 from podidentity.wire.rbac import Grantee
 from podidentity.wire.reviews import PATH as REVIEWS
 from podidentity.wire.reviews import parse_review
-
-Line = str
-"""What a check tells besides findings: a fact that is no fault."""
-Look = Callable[[Reading], AsyncIterator["Finding | Line"]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
-    """One sentence about a cluster."""
-
-    holds: str
-    """The sentence that is true where nothing is found."""
-    look: Look
-    right: str
-    """What could not be checked without which right, as a clause; {nmi} is NMI's namespace."""
-    reads_secrets: bool = False
-    """Whether it looks into Secrets, if only to see that they can be used."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
-    """Checks of one part of a cluster."""
-
-    title: str
-    checks: tuple[Check, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """What one check has found, and told."""
-
-    findings: tuple[Finding, ...] = ()
-    lines: tuple[Line, ...] = ()
-
-
-async def perform(check: Check, reading: Reading) -> Outcome:
-    """Return what a check finds; raise KubeError, but not for a right that is missing."""
-    findings: list[Finding] = []
-    lines: list[Line] = []
-    try:
-        async for each in check.look(reading):
-            if isinstance(each, Finding):
-                findings.append(each)
-            else:
-                lines.append(each)
-    except KubeError as error:
-        if not error.forbidden:
-            raise
-        choices = reading.choices
-        right = check.right.format(nmi=choices.namespace, account=choices.account)
-        findings.append(not_read(f"could not check {right}"))
-    return Outcome(findings=tuple(findings), lines=tuple(lines))
-
 
 # ---- Identities, bindings and exceptions
 
@@ -410,13 +356,11 @@ async def _reviewed(
     async def ask(right: Single) -> bool:
         async with places:
             review = programs.review_for(account, right)
-            return parse_review(await reading.kube.create(REVIEWS, review))
+            return parse_review(await reading.kube.ask(REVIEWS, review))
 
     return dict(zip(rights, await together(*map(ask, rights)), strict=True))
 
 
-AT_ONCE = 16
-"""Questions about rights that are asked at the same time."""
 _REVIEWS = "the rights of programs: you need the right to create subjectaccessreviews"
 
 

@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator
 from podidentity.adapters.kube import together
 from podidentity.cli import controller
 from podidentity.cli.checks import before, leftovers, programs, takers, versions
+from podidentity.cli.checks.check import AT_ONCE, Check, Group, Line
 from podidentity.cli.checks.findings import Finding
-from podidentity.cli.checks.groups import AT_ONCE, Check, Group, Line
 from podidentity.cli.checks.nodes import host_routed
 from podidentity.cli.checks.reading import Reading
 from podidentity.cli.cluster_rights import Places, Single, singles
@@ -47,7 +47,7 @@ async def _rights(reading: Reading) -> AsyncIterator[Finding]:
     async def ask(right: Single) -> bool:
         async with places:
             body = programs.own_review(right)
-            return parse_review(await reading.kube.create(REVIEWS, body))
+            return parse_review(await reading.kube.ask(REVIEWS, body))
 
     has = dict(zip(wanted, await together(*map(ask, wanted)), strict=True))
     for each in before.caller_lacks(has):

@@ -15,8 +15,9 @@ from podidentity.cli import azure_access
 from podidentity.cli.agent_choices import Choices, choices_of_nmi
 from podidentity.cli.checks import bundle as archives
 from podidentity.cli.checks import printing
+from podidentity.cli.checks.check import Group, perform
 from podidentity.cli.checks.findings import Finding, Severity, sentence
-from podidentity.cli.checks.groups import GROUPS, PROBES, Group, perform
+from podidentity.cli.checks.groups import GROUPS, PROBES
 from podidentity.cli.checks.groups_azure import of_azure
 from podidentity.cli.checks.reading import Reading
 from podidentity.cli.connection import ClusterTarget, on_cluster
@@ -71,7 +72,7 @@ async def after(wanted: MoreChecks, kube: Kube, agents: str | None, output: str)
     if bundle is None:
         return found
     choices = reading.choices
-    contents = await archives.collect(kube, choices.namespace, choices.probe_port)
+    contents = await archives.collect(kube, choices)
     contents.data("findings.json", [printing.plain(group.title, each) for group, each in found])
     contents.data("versions.json", facts())
     archives.write(bundle, archives.packed(contents))

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import click
 
+from podidentity.cli.checks.check import Check, Outcome
 from podidentity.cli.checks.findings import Finding, Severity
-from podidentity.cli.checks.groups import Check, Outcome
 
 COLUMNS = 80
 _MARKS = {

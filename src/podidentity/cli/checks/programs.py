@@ -15,6 +15,7 @@ from podidentity.cli.checks.findings import CheckReason, Finding, named
 from podidentity.cli.cluster_rights import Places, Single, held_by, singles
 from podidentity.cli.objects import Object
 from podidentity.core.resources import ObjectRef
+from podidentity.manifests import DEBUG_READER
 
 
 def review_of(right: Single) -> dict[str, Any]:
@@ -61,15 +62,18 @@ def review_for(account: ObjectRef, right: Single) -> dict[str, Any]:
 
 
 def rights_of(manifests: Sequence[Object], namespace: str) -> list[Single]:
-    """Return the rights that these manifests give to service accounts among them.
+    """Return the rights that these manifests give to the service account of their program.
 
-    Roles for people, such as that of readers of metrics, are none of a program's.
+    Roles for people, such as those of readers of metrics and of `/debug`, are none of a program's.
     """
     given = {
         (each["roleRef"]["kind"], each["roleRef"]["name"])
         for each in manifests
         if each["kind"].endswith("RoleBinding")
-        and any(subject["kind"] == "ServiceAccount" for subject in each["subjects"])
+        and any(
+            subject["kind"] == "ServiceAccount" and subject["name"] != DEBUG_READER
+            for subject in each["subjects"]
+        )
     }
     roles = [each for each in manifests if (each["kind"], each["metadata"]["name"]) in given]
     return singles(held_by(roles), Places(nmi=namespace))

@@ -1,4 +1,7 @@
-"""What the agent knows, as JSON, for people on the node: no token, no secret, and only on loopback.
+"""What the agent knows, as JSON, for people: no token, no secret.
+
+On the node it is on loopback (`OnLoopback`), if that was chosen. Elsewhere it is on the TLS port,
+for callers with a token for it (`endpoints`, `wire.debug_access`).
 
 `/debug` shows everything; `/debug?pod=NAMESPACE/NAME` shows one pod: what entitles it, and what a
 request that names no identity would get, as this agent decides by what it has watched and asked.
@@ -6,6 +9,7 @@ request that names no identity would get, as this agent decides by what it has w
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from http import HTTPStatus
 from ipaddress import ip_address
@@ -18,7 +22,7 @@ from podidentity.core.decision import Allowed, Decision, Denied, Match, Undecide
 from podidentity.core.ports import Cluster
 from podidentity.core.refusals import Refusal
 from podidentity.core.resources import AccessToken, AzureIdentity, Grant, ObjectRef, Pod
-from podidentity.nmi.server.messages import Request, Response
+from podidentity.nmi.server.messages import Handler, Request, Response
 
 Part = Callable[[], object]
 """Returns something for JSON: what one part of the agent knows."""
@@ -45,8 +49,26 @@ class KeptToken(Protocol):
         """The token itself."""
 
 
+_AT_ONCE = 8
+"""Pods that are decided about in one turn of the event loop: less than a millisecond."""
+
+
+class OnLoopback:
+    """The handler of the listener on loopback: asked by loopback's own names alone."""
+
+    def __init__(self, page: Handler) -> None:
+        self._page = page
+
+    async def __call__(self, request: Request) -> Response:
+        """Answer who asks for loopback."""
+        if _is_for_loopback(request.headers.get("host", [])):
+            return await self._page(request)
+        # A page in a browser on the node could be made to ask by a name of its own.
+        return _response(HTTPStatus.FORBIDDEN, {"error": "ask by the address 127.0.0.1"})
+
+
 class Debug:
-    """The handler of the debug listener."""
+    """The page itself."""
 
     def __init__(self, cluster: Watched, decided: Decided, parts: Mapping[str, Part]) -> None:
         self._cluster = cluster
@@ -58,17 +80,19 @@ class Debug:
         path, _, query = request.target.partition("?")
         if path != "/debug" or request.method != "GET":
             return _response(HTTPStatus.NOT_FOUND, {"error": "only GET /debug is here"})
-        if not _is_for_loopback(request.headers.get("host", [])):
-            # A page in a browser on the node could be made to ask by a name of its own.
-            return _response(HTTPStatus.FORBIDDEN, {"error": "ask by the address 127.0.0.1"})
         named = parse_qs(query).get("pod")
-        return self._of_pod(named[0]) if named else self._all()
+        return self._of_pod(named[0]) if named else await self._all()
 
-    def _all(self) -> Response:
+    async def _all(self) -> Response:
+        decided = []
+        for number, pod in enumerate(self._cluster.pods()):
+            decided.append(self._decided(pod))
+            if number % _AT_ONCE == 0:
+                await asyncio.sleep(0)
         known = {
             "synced": self._cluster.synced,
             "revision": self._cluster.revision,
-            "pods": [self._decided(pod) for pod in self._cluster.pods()],
+            "pods": decided,
             **{name: part() for name, part in self._parts.items()},
         }
         return _response(HTTPStatus.OK, known)

@@ -6,7 +6,11 @@
 Every pod reaches these ports, so what is there names no tenant: labels of metrics that would are
 empty, and their series are added up. The whole is on a TLS port, for callers that the cluster lets
 `get` the path `/metrics`. An answer is given again for a second, and a scrape is made in small
-parts between which the event loop serves others. `/debug` is on loopback, and off by default.
+parts between which the event loop serves others.
+
+`/debug` is on that TLS port, too, for callers that may `get` that path, with a token for the agent
+of this node alone. It comes in a header of its own, which the API server's proxy to pods passes on
+(`wire.debug_access`). For people on the node it is on loopback, and off there by default.
 """
 
 from __future__ import annotations
@@ -27,7 +31,7 @@ from podidentity.adapters.server_certificate import ServerCertificate
 from podidentity.build import build
 from podidentity.core.ports import Clock
 from podidentity.nmi.path_watch import PathWatch
-from podidentity.nmi.reporting.debug import Debug, Decided, Watched
+from podidentity.nmi.reporting.debug import Debug, Decided, OnLoopback, Watched
 from podidentity.nmi.reporting.metrics import (
     Net,
     Watch,
@@ -41,9 +45,10 @@ from podidentity.nmi.reporting.metrics import (
 )
 from podidentity.nmi.reporting.observing import Observation
 from podidentity.nmi.server.listener import FOR_LOOKS, Listener
-from podidentity.nmi.server.messages import Request, Response
+from podidentity.nmi.server.messages import Handler, Request, Response
 from podidentity.settings import NmiSettings
 from podidentity.telemetry.metrics import CONTENT_TYPE, Registry, parts
+from podidentity.wire import debug_access
 from podidentity.wire.kube import KubeApi
 
 WITHOUT_PATH = "exclude=path"
@@ -52,6 +57,7 @@ know that first. The API server has the same query for its own checks."""
 KEPT = 1.0
 """Seconds that an answer is given again: the ports are open to pods."""
 _PLAIN = "text/plain; charset=utf-8"
+_NOT_FOUND = Response(HTTPStatus.NOT_FOUND, b"404 page not found\n", _PLAIN)
 
 Check = Callable[[], Sequence[str]]
 """Returns what is wrong; empty where all is well."""
@@ -91,7 +97,7 @@ class Probes:
             return Response(HTTPStatus.OK, b"Active", _PLAIN)
         if path == "/readyz":
             return self._readiness(without_path=query == WITHOUT_PATH)
-        return Response(HTTPStatus.NOT_FOUND, b"404 page not found\n", _PLAIN)
+        return _NOT_FOUND
 
     def _readiness(self, *, without_path: bool) -> Response:
         now = self._clock.monotonic()
@@ -129,11 +135,6 @@ _REFUSED = {
         _PLAIN,
         (("WWW-Authenticate", "Bearer"),),
     ),
-    Access.DENIED: Response(
-        HTTPStatus.FORBIDDEN,
-        b"RBAC does not let you get /metrics: see ClusterRole podidentity-metrics-reader.\n",
-        _PLAIN,
-    ),
     Access.TOO_OFTEN: Response(
         HTTPStatus.TOO_MANY_REQUESTS, b"Too many tokens.\n", _PLAIN, (("Retry-After", "1"),)
     ),
@@ -144,41 +145,64 @@ _REFUSED = {
 
 
 class Reviewer(Protocol):
-    """Says who may read the metrics."""
+    """Says who may read a page."""
 
     async def access(self, authorization: bytes, address: str) -> Access:
         """Return what the value of a header `Authorization` is good for."""
 
 
+class Reviewed:
+    """A page for callers that the cluster lets read it."""
+
+    def __init__(
+        self, page: Handler, reviewer: Reviewer, *, role: str, field: str = "Authorization"
+    ) -> None:
+        """`role` is the ClusterRole that permits it; `field` the header with the token.
+
+        Of two such headers none counts.
+        """
+        self._page = page
+        self._reviewer = reviewer
+        self._field = field.lower().encode()
+        why = f"RBAC does not let you read this page: see ClusterRole {role}.\n"
+        denied = Response(HTTPStatus.FORBIDDEN, why.encode(), _PLAIN)
+        self._refused = {**_REFUSED, Access.DENIED: denied}
+
+    async def __call__(self, request: Request) -> Response:
+        """Answer who may read the page."""
+        given = [value for name, value in request.fields if name.lower() == self._field]
+        header = given[0] if len(given) == 1 else b""
+        access = await self._reviewer.access(header, request.caller.address)
+        return await self._page(request) if access is Access.ALLOWED else self._refused[access]
+
+
+class ByPath:
+    """Several pages on one listener."""
+
+    def __init__(self, pages: Mapping[str, Handler]) -> None:
+        self._pages = pages
+
+    async def __call__(self, request: Request) -> Response:
+        """Have the page of the path answer."""
+        page = self._pages.get(request.target.partition("?")[0])
+        return await page(request) if page else _NOT_FOUND
+
+
 class Scrapes:
     """The handler of a listener for metrics."""
 
-    def __init__(
-        self,
-        registry: Registry,
-        clock: Clock,
-        *,
-        public: bool,
-        reviewer: Reviewer | None = None,
-    ) -> None:
-        """`public`: without what names a tenant. `reviewer` None: every caller is answered."""
+    def __init__(self, registry: Registry, clock: Clock, *, public: bool) -> None:
+        """`public`: without what names a tenant."""
         self._registry = registry
         self._clock = clock
         self._public = public
-        self._reviewer = reviewer
         self._kept: tuple[float, Response] | None = None
         self._rendering: asyncio.Task[Response] | None = None
 
     async def __call__(self, request: Request) -> Response:
         """Answer a scrape."""
         if request.target.partition("?")[0] != PATH:
-            return Response(HTTPStatus.NOT_FOUND, b"404 page not found\n", _PLAIN)
-        if self._reviewer is not None:
-            given = [value for name, value in request.fields if name.lower() == b"authorization"]
-            header = given[0] if len(given) == 1 else b""
-            access = await self._reviewer.access(header, request.caller.address)
-            if access is not Access.ALLOWED:
-                return _REFUSED[access]
+            return _NOT_FOUND
         return await self._answer()
 
     async def _answer(self) -> Response:
@@ -253,21 +277,40 @@ def endpoints(
     if settings.prometheus_port:
         scrapes = Scrapes(registry, clock, public=not settings.compat.open_metrics)
         made.listeners["metrics"] = Listener(scrapes, FOR_LOOKS)
+    known = {
+        "attestation": lambda: settings.attestation,
+        "interception": parts.net.interception_problems,
+        "watches": lambda: list(map(_watch, parts.watches())),
+        **seen.known,
+    }
+    debug = Debug(parts.cluster, parts.decided, known)
     if settings.metrics_secure_port:
         certificate = ServerCertificate(settings.node, files=_files(settings))
-        permissions = PathPermissions(parts.kube, clock, path=PATH)
-        stack.push_async_callback(permissions.close)
-        scrapes = Scrapes(registry, clock, public=False, reviewer=permissions)
-        made.listeners["secure-metrics"] = Listener(scrapes, FOR_LOOKS, tls=certificate.context)
+        scrapers = PathPermissions(parts.kube, clock, path=PATH)
+        # Who asks comes through the API server: where that is away, nobody need be remembered.
+        readers = PathPermissions(
+            parts.kube,
+            clock,
+            path=debug_access.PATH,
+            audience=debug_access.audience_of(settings.node),
+            outlives=0,
+        )
+        pages = {
+            PATH: Reviewed(
+                Scrapes(registry, clock, public=False), scrapers, role="podidentity-metrics-reader"
+            ),
+            debug_access.PATH: Reviewed(
+                debug, readers, role="podidentity-debug-reader", field=debug_access.FIELD
+            ),
+        }
+        for each in (scrapers, readers):
+            stack.push_async_callback(each.close)
+        made.listeners["secure-metrics"] = Listener(
+            ByPath(pages), FOR_LOOKS, tls=certificate.context
+        )
         made.tasks.append(lambda: certificate.run(clock))
     if settings.debug_port:
-        known = {
-            "attestation": lambda: settings.attestation,
-            "interception": parts.net.interception_problems,
-            "watches": lambda: list(map(_watch, parts.watches())),
-            **seen.known,
-        }
-        made.listeners["debug"] = Listener(Debug(parts.cluster, parts.decided, known), FOR_LOOKS)
+        made.listeners["debug"] = Listener(OnLoopback(debug), FOR_LOOKS)
     return made
 
 

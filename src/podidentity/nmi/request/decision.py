@@ -244,6 +244,8 @@ class Decider:
             return no_token(unread, subject)
         answers: dict[Use, bool] = {}
         identity, waits, since = None, 0, -inf
+        bound = False
+        """Whether what is bound came while the request was held."""
         while True:
             revision = self._cluster.revision
             pod = self._as_watched(subject.pod)
@@ -261,18 +263,20 @@ class Decider:
                     return no_token(answer, subject, identity=identity)
                 answers[found.question] = answer
                 continue
-            left = self._left(matched, found.refusal, begun, waits)
+            left = self._left(matched, found.refusal, begun, bound=bound)
             if left <= 0 or not await self.hold.wait(pod, left, revision=revision, waits=waits):
                 return _rejected(subject, found)
             waits += 1
+            bound = bound or found.refusal.reason is not Reason.NOT_PERMITTED
             answers.clear()
             since = self._clock.monotonic()
 
-    def _left(self, matched: Match, refusal: Refusal, begun: float, waits: int) -> float:
+    def _left(self, matched: Match, refusal: Refusal, begun: float, *, bound: bool) -> float:
         """Return for how many seconds the request may be held; <= 0: no longer."""
-        if waits and refusal.reason is Reason.NOT_PERMITTED:
-            # What is bound came while it was held, and its grant comes last.
-            return min(self.hold.after_change(matched.pod, begun), _GRANT_PAUSE)
+        if refusal.reason is Reason.NOT_PERMITTED:
+            # What is bound came while it was held, or just before, and its grant comes last.
+            may_come = self.hold.after_change if bound else self.hold.until_granted
+            return min(may_come(matched.pod, begun), _GRANT_PAUSE)
         return self.hold.left(matched, refusal, begun)
 
     def still_allows(self, allowed: Allowed, request: TokenRequest, ambiguity: Ambiguity) -> bool:

@@ -38,6 +38,9 @@ AT_ONCE = 4
 """Decisions of a held request that follow a change at once; an identity comes in as many."""
 PAUSE = 0.25
 """Seconds between two later ones."""
+GRANT_COMES = 2.0
+"""Seconds behind a binding in which its grant comes: `podidentity add` makes it last, some requests
+to the API server later, so that nobody may use what is half there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +108,14 @@ class Hold:
         """
         since = min(self._cluster.changed_at(pod), begun)
         return since + self._times.change - self._clock.monotonic()
+
+    def until_granted(self, pod: Pod, begun: float) -> float:
+        """Return the seconds for which the grant of what was just bound may still come.
+
+        As by `after_change`, further changes after `begun` do not prolong it.
+        """
+        since = min(self._cluster.bound_at(pod), begun)
+        return since + min(GRANT_COMES, self._times.change) - self._clock.monotonic()
 
     def until_known(self, pod: Pod, since: float) -> float:
         """Return the seconds for which Azure may not know yet what was attached or federated.

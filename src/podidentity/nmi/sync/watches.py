@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import msgspec
 
 from podidentity.adapters.cluster import Custom, WatchedCluster
-from podidentity.adapters.reflector import Reflectors, Source
+from podidentity.adapters.reflector import ObjectLog, Reflectors, Source
 from podidentity.core.ports import Clock
 from podidentity.core.resources import Malformed, ObjectRef
 from podidentity.wire.kube import (
@@ -84,6 +84,7 @@ class Watches(Reflectors):
     ) -> None:
         self._cluster = cluster
         self._told: dict[tuple[str, ObjectRef], Malformed] = {}
+        self._objects = ObjectLog(clock)
         sources = [
             Source(
                 what=f"pods of node {scope.node}",
@@ -134,4 +135,5 @@ class Watches(Reflectors):
         """Log each unusable object once."""
         if self._told.get((found.kind, found.ref)) != found:
             self._told[found.kind, found.ref] = found
-            _log.warning("%s %s cannot be used: %s", found.kind, found.ref, found.why)
+            told = "%s %s cannot be used: %s"
+            self._objects.warning(found.ref.namespace, told, found.kind, found.ref, found.why)

@@ -58,7 +58,7 @@ def a_watch_from_a_forgotten_version_is_410_and_one_from_a_new_list_goes_on(ns):
     metadata = {"name": "b"}
     body = {"apiVersion": "/".join(GROUP), "kind": "AzureIdentityBinding", "metadata": metadata}
     api.create_namespaced_custom_object(*place, {**body, "spec": {"selector": "s"}})
-    events = watch.Watch().stream(call, *place, resource_version=version, timeout_seconds=20)
+    events = watch.Watch().stream(call, *place, resource_version=version, timeout_seconds=100)
     event = next(iter(events))
     assert (event["type"], event["object"]["metadata"]["name"]) == ("ADDED", "b")
 
@@ -77,7 +77,7 @@ def a_program_runs_in_a_pod_with_its_streams_and_exit_code(ns):
         _preload_content=False,
     )
     held.write_stdin("a line\n")
-    held.run_forever(timeout=20)
+    held.run_forever(timeout=100)
     assert (held.read_stdout(), held.read_stderr()) == ("out\ngot a line\n", "err\n")
     assert held.returncode == 7
     held.close()

@@ -35,7 +35,7 @@ def pod(name, *command):
 
 def until(call, holds, **options):
     """Return the first object of a watch that is as `holds` says."""
-    for event in watch.Watch().stream(call, timeout_seconds=20, **options):
+    for event in watch.Watch().stream(call, timeout_seconds=100, **options):
         if event["type"] != "DELETED" and holds(event["object"]):
             return event["object"]
     raise AssertionError("it never came")
@@ -76,5 +76,7 @@ def gone(call, **options):
     listed = call(**options)
     if listed.items:
         version = listed.metadata.resource_version
-        events = watch.Watch().stream(call, resource_version=version, timeout_seconds=20, **options)
+        events = watch.Watch().stream(
+            call, resource_version=version, timeout_seconds=100, **options
+        )
         assert any(event["type"] == "DELETED" for event in events)

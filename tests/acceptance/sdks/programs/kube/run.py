@@ -14,7 +14,7 @@ import objects
 from hands import CORE
 from kubernetes import config
 
-LIMIT = 30
+LIMIT = 120
 """Seconds for a sentence; none takes five."""
 
 

@@ -6,8 +6,8 @@ import re
 
 import click
 
-from podidentity.cli.nmi import Parsed
 from podidentity.cli.output import examples
+from podidentity.cli.parameters import Parsed
 from podidentity.manifests import KUBELET_UNIT, boot_unit
 
 _UNIT = re.compile(r"[A-Za-z0-9:_.@-]+\.service")

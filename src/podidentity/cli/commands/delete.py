@@ -1,0 +1,49 @@
+"""The options of `podidentity delete`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from podidentity.cli import completing
+from podidentity.cli.connection import cluster_options
+from podidentity.cli.output import examples
+from podidentity.cli.parameters import Name, cloud_options, timeout_option
+
+
+@click.command(
+    epilog=examples(
+        "podidentity delete --namespace shop --name orders",
+        "podidentity delete --namespace shop --name orders --keep-attached",
+    )
+)
+@click.option(
+    "-n",
+    "--namespace",
+    type=Name(),
+    required=True,
+    shell_complete=completing.namespaces,
+    help="Namespace of the identity.",
+)
+@click.option(
+    "--name",
+    type=Name(),
+    required=True,
+    shell_complete=completing.identities,
+    help="Name of the AzureIdentity.",
+)
+@click.option("--keep-attached", is_flag=True, help="Leave it on the nodes' machines.")
+@timeout_option
+@cloud_options
+@cluster_options
+def delete(**given: Any) -> None:
+    """Take an identity from the pods of a namespace.
+
+    Deletes AzureIdentityBinding NAME-binding and AzureIdentity NAME. Revokes the permission that
+    `podidentity add` granted, and detaches the identity from the machines that `add` attached it
+    to, unless another AzureIdentity needs them. Missing objects are no failure.
+    """
+    from podidentity.cli.delete import delete as run
+
+    run(**given)

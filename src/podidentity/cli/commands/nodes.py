@@ -1,0 +1,52 @@
+"""The options of `podidentity nodes`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from podidentity.cli.connection import cluster_options
+from podidentity.cli.output import examples, output_option
+from podidentity.cli.parameters import Duration, agents_option
+
+
+@click.command(
+    epilog=examples(
+        "helm test aad-pod-identity --namespace kube-system --logs",
+        "podidentity nodes --namespace kube-system --token=https://vault.azure.net",
+    )
+)
+@agents_option
+@click.option(
+    "--probe-port",
+    type=click.IntRange(1, 65535),
+    default=8085,
+    show_default=True,
+    help="NMI's --http-probe-port.",
+)
+@click.option(
+    "--token",
+    "resource",
+    metavar="AUDIENCE",
+    help="Ask for a token, too, as any pod does. It is not printed.",
+)
+@click.option(
+    "--timeout",
+    type=Duration(),
+    default="60s",
+    show_default=True,
+    help="How long to wait until all nodes are ready.",
+)
+@output_option("table", "json", "yaml", default="table")
+@cluster_options
+def nodes(**given: Any) -> None:
+    """Say of each node whether pods' requests arrive at NMI.
+
+    Each NMI is asked how its pods are connected (plane), what leads their requests to it (backend),
+    how it proves callers, and where the last request from its probe pod ended. Run it in a pod of
+    the cluster: NMI is asked at the addresses of its nodes. Exit status 1 if a node is not ready.
+    """
+    from podidentity.cli.nodes import nodes as run
+
+    run(**given)
