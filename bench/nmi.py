@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
-from bench.bars import Bar, show, wants_json
+from bench.bars import Bar
 from bench.stage.agent import EARLIER, earlier_source, nginx
-from bench.stage.ground import enter
 from bench.stage.load import PODS, Load, load, require_programs
-from bench.stage.scene import Scene, say, scene
+from bench.stage.scene import Scene, say, scene, show_in_namespaces
 
 NODE_PODS, MANY_PODS = 110, 1000
 IDENTITIES, CROWD = 20, 2000
@@ -133,13 +131,6 @@ def _ratio(measured: Sequence[float], control: Sequence[float]) -> float:
     return median(one / other for one, other in zip(measured, control, strict=True))
 
 
-def main() -> int:
-    """Measure in namespaces of our own, and print the table."""
-    as_json = wants_json()
-    require_programs()
-    enter("bench.nmi")
-    return show(asyncio.run(measure()), as_json=as_json)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    require_programs()
+    show_in_namespaces("bench.nmi", measure)

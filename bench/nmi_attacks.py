@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from statistics import median, quantiles
 from time import perf_counter
 
-from bench.bars import Bar, show, wants_json
+from bench.bars import Bar
 from bench.stage.agent import ROOT, Agent
 from bench.stage.asking import Asker, connect_all, must_be_token
-from bench.stage.ground import BenchPod, enter, in_pod
+from bench.stage.ground import BenchPod, in_pod
 from bench.stage.load import require_programs
-from bench.stage.scene import Scene, say, scene
+from bench.stage.scene import Scene, say, scene, show_in_namespaces
 
 NODE_PODS, IDENTITIES, CROWD = 110, 20, 2000
 ROUNDS, SECONDS = 3, 8
@@ -143,13 +143,6 @@ async def _peak(agent: Agent, end: float) -> float:
     return most
 
 
-def main() -> int:
-    """Measure in namespaces of our own, and print the table."""
-    as_json = wants_json()
-    require_programs()
-    enter("bench.nmi_attacks")
-    return show(asyncio.run(measure()), as_json=as_json)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    require_programs()
+    show_in_namespaces("bench.nmi_attacks", measure)

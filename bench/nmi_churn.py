@@ -9,12 +9,12 @@ import json
 import sys
 from dataclasses import dataclass
 
-from bench.bars import Bar, show, wants_json
+from bench.bars import Bar
 from bench.stage.asking import Asker, connect_all
 from bench.stage.cluster import GROUP, NAMESPACE
-from bench.stage.ground import BenchPod, enter, remove_pods
+from bench.stage.ground import BenchPod, remove_pods
 from bench.stage.load import PODS, load, require_programs
-from bench.stage.scene import Scene, say, scene
+from bench.stage.scene import Scene, say, scene, show_in_namespaces
 from podidentity_sandbox.azure.client import App, AzureOperator
 
 REQUESTS = 1_000_000
@@ -139,13 +139,6 @@ def _claims(token: str) -> dict[str, str]:
     return claims
 
 
-def main() -> int:
-    """Measure in namespaces of our own, and print the table."""
-    as_json = wants_json()
-    require_programs()
-    enter("bench.nmi_churn")
-    return show(asyncio.run(measure()), as_json=as_json)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    require_programs()
+    show_in_namespaces("bench.nmi_churn", measure)

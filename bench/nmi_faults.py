@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import sys
 from pathlib import Path
 
-from bench.bars import Bar, show, wants_json
+from bench.bars import Bar
 from bench.stage.agent import READY, Agent
-from bench.stage.ground import enter
 from bench.stage.hands import Hands, seize, send
-from bench.stage.scene import Scene, say, scene
+from bench.stage.scene import Scene, say, scene, show_in_namespaces
 from bench.stage.traffic import Traffic, steady
 from podidentity_sandbox.azure.client import AzureOperator
 
@@ -101,12 +99,5 @@ def _say(what: str, traffic: Traffic, leaked: int) -> None:
     )
 
 
-def main() -> int:
-    """Measure in namespaces of our own, and print the table."""
-    as_json = wants_json()
-    enter("bench.nmi_faults")
-    return show(asyncio.run(measure()), as_json=as_json)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    show_in_namespaces("bench.nmi_faults", measure)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import sys
 from pathlib import Path
 
-from bench.bars import Bar, show, wants_json
+from bench.bars import Bar
 from bench.nmi import CROWD, IDENTITIES, NODE_PODS
 from bench.stage.agent import Agent
-from bench.stage.ground import enter
 from bench.stage.load import PODS, load, require_programs
-from bench.stage.scene import Scene, say, scene
+from bench.stage.scene import Scene, say, scene, show_in_namespaces
 
 AGENTS = 3
 SECONDS = 10
@@ -56,13 +53,6 @@ def _shown(pid: int) -> str:
     return f"{taken['Pss:']:.1f} ({own:.1f} its own)"
 
 
-def main() -> int:
-    """Measure in namespaces of our own, and print the table."""
-    as_json = wants_json()
-    require_programs()
-    enter("bench.nmi_memory")
-    return show(asyncio.run(measure()), as_json=as_json)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    require_programs()
+    show_in_namespaces("bench.nmi_memory", measure)

@@ -9,10 +9,10 @@ import subprocess
 import sys
 from time import perf_counter
 
-from bench.bars import Bar, show, wants_json
+from bench.bars import Bar
 from bench.stage.asking import AUDIENCE, Asker, ask_once, connect_all, must_be_token
-from bench.stage.ground import BenchPod, enter
-from bench.stage.scene import METRICS_PORT, Scene, say, scene
+from bench.stage.ground import BenchPod
+from bench.stage.scene import METRICS_PORT, Scene, say, scene, show_in_namespaces
 from podidentity.kernel.source_rules import TABLE
 from podidentity_sandbox.azure.client import AzureOperator
 
@@ -151,12 +151,5 @@ async def _fetched() -> float:
     return float(found[2]) if found else 0.0
 
 
-def main() -> int:
-    """Measure in namespaces of our own, and print the table."""
-    as_json = wants_json()
-    enter("bench.nmi_sources")
-    return show(asyncio.run(measure()), as_json=as_json)
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    show_in_namespaces("bench.nmi_sources", measure)

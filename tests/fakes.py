@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Any
@@ -206,12 +206,15 @@ class FakeKubeApi:
         resource_version: str,
         opened: Callable[[], None],
     ) -> AsyncGenerator[Event, None]:
-        del params, resource_version, opened
-        for event in self.watched(path):
+        del resource_version
+        events = self.watched(path, params or {})
+        opened()
+        async for event in events:
             yield event
 
-    def watched(self, path: str) -> Iterable[Event]:
-        raise AssertionError(f"nobody expects a watch of {path}")
+    def watched(self, path: str, params: Mapping[str, str]) -> AsyncIterator[Event]:
+        """Yield the events of a watch, from its beginning."""
+        raise AssertionError(f"nobody expects a watch of {path} by {params}")
 
     async def create(self, path: str, body: Mapping[str, Any]) -> bytes:
         raise AssertionError(f"nobody expects an object at {path}: {body}")
@@ -256,9 +259,12 @@ class FakeAttestor:
         own: str = "",
     ) -> bool:
         self.arrived_at.append(own)
+        return self.answer(judged, lambda: self.proof(address, port, candidates))
+
+    def answer(self, judged: Callable[[Proof], None], proof: Callable[[], Proof]) -> bool:
+        """Say at the next turn of the loop what `proof` returns, if it can be asked so."""
         if self.asks:
-            loop = asyncio.get_running_loop()
-            loop.call_soon(lambda: judged(self.proof(address, port, candidates)))
+            asyncio.get_running_loop().call_soon(lambda: judged(proof()))
         return self.asks
 
     def proof(self, address: str, port: int, candidates: Sequence[Pod]) -> Proof:

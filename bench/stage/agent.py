@@ -182,9 +182,9 @@ class Agent(Server):
                 found.append(name)
         return found
 
-    def await_ready(self, line: str = READY) -> None:
-        """Return when it has logged `line`; end the program if it never does."""
-        while not self.has_logged(line):
+    def await_ready(self) -> None:
+        """Return when it has logged that it is ready; end the program if it never does."""
+        while not self.has_logged(READY):
             time.sleep(0.002)
         # Among a thousand pods `net` may be the later one; meanwhile requests get a 503.
         while "net cannot be reached" in self.log.read_text() and not self.has_logged(_REACHED):

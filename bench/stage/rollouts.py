@@ -116,10 +116,10 @@ def churn(pods: int = 1000, sets: int = 10, identities: int = 10) -> float:
     return changes.total() / len(begins)
 
 
-def reconciled(sets: int = 100) -> int:
-    """Return the reads of Azure with which as many scale sets of a group are reconciled."""
+def reconciled() -> int:
+    """Return the reads of Azure with which a hundred scale sets of a group are reconciled."""
     world = TimedWorld(1)
-    for number in range(sets):
+    for number in range(100):
         world.node(f"n{number}", of_set(number))
         world.pod(f"p{number}", f"n{number}")
     world.run(until=120)

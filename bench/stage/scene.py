@@ -7,13 +7,15 @@ import contextlib
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+from bench.bars import Bar, show, wants_json
 from bench.stage.agent import Agent, on_other_core
 from bench.stage.cluster import BenchCluster, Identity
-from bench.stage.ground import BenchPod, Cgroups, add_pods, build
+from bench.stage.ground import BenchPod, Cgroups, add_pods, build, enter
 from bench.stage.parts import parts
 from podidentity_sandbox.plan import Plan
 
@@ -132,3 +134,10 @@ async def scene(*, crowd: int = 0) -> AsyncIterator[Scene]:
                     say(f"making {crowd} identities that are no concern of the node")
                     await cluster.crowd(crowd)
                 yield Scene(folder=folder, plan=plan, cgroups=cgroups, cluster=cluster)
+
+
+def show_in_namespaces(module: str, measure: Callable[[], Coroutine[Any, Any, list[Bar]]]) -> None:
+    """Measure in namespaces of our own, print the table, and end with its exit status."""
+    as_json = wants_json()
+    enter(module)
+    sys.exit(show(asyncio.run(measure()), as_json=as_json))

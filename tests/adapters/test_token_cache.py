@@ -535,13 +535,13 @@ async def test_an_expired_token_is_never_given_whatever_its_issuer_says_of_an_ou
                 await world.fetch()
 
 
-async def asked_in(world: World, seconds: int, *, bypass: bool = False) -> list[int]:
+async def asked_in(world: World, seconds: int) -> list[int]:
     """Return at which seconds the source was asked by a pod that asks ten times in each."""
     times = []
     for tenth in range(10 * seconds):
         before = len(world.source.asked)
         with pytest.raises(TokenUnavailable):
-            await world.fetch(bypass=bypass)
+            await world.fetch()
         if len(world.source.asked) > before:
             times.append(tenth // 10)
         world.clock.advance(0.1)

@@ -10,9 +10,9 @@ import asyncio
 import json
 import re
 import uuid
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
@@ -23,13 +23,13 @@ from podidentity.core.ledger import Ledger, LedgerEntry
 from podidentity.manifests import mic
 from podidentity.wire.ledgers import render_ledger
 from podidentity_sandbox.azure.client import AzureOperator
-from podidentity_sandbox.plan import Plan, Pool, PoolKind
+from podidentity_sandbox.plan import Pool, PoolKind
 from podidentity_sandbox.world.principals import give_role
+from tests.cli.azure import operator
 from tests.cli.conftest import Ran, have_custom_resources
 from tests.cli.world import CUSTOM, World, running
 
 Run = Callable[..., Ran]
-T = TypeVar("T")
 AUTHORIZATION = "providers/Microsoft.Authorization"
 
 
@@ -93,14 +93,6 @@ CASES += tuple(
 OF_MIC = Case("check", "check -o json --azure", ("azure", "mic-roles"), attached=True, mic=True)
 
 
-def as_owner(plan: Plan, work: Callable[[AzureOperator], Awaitable[T]]) -> T:
-    async def connected() -> T:
-        async with AzureOperator(plan) as azure:
-            return await work(azure)
-
-    return asyncio.run(connected())
-
-
 @dataclass(frozen=True)
 class Place:
     """A world, and the person in it."""
@@ -138,7 +130,7 @@ def made_in(world: World) -> Person:
         identity = await azure.create_identity("shop", f"orders-{uuid.uuid4().hex[:6]}")
         return Person(app.client_id, secret, app.principal_id, identity)
 
-    return as_owner(world.plan, made)
+    return operator(world, made)
 
 
 def give(place: Place, actions: list[tuple[AzureScope, str]]) -> None:
@@ -199,7 +191,7 @@ def run(
     world.send("DELETE", f"/api/v1/namespaces/{ns}/pods", gracePeriodSeconds="0")
     for plural in ("azureidentities", "azureidentitybindings"):
         world.send("DELETE", f"{CUSTOM}/namespaces/{ns}/{plural}")
-    as_owner(world.plan, lambda azure: detached(azure, place.machine, person.identity["id"]))
+    operator(world, lambda azure: detached(azure, place.machine, person.identity["id"]))
 
 
 MIC = "/apis/apps/v1/namespaces/kube-system/deployments/mic"
@@ -237,7 +229,7 @@ def roles_of_mic(place: Place, method: str) -> None:
             }
             await azure.arm(method, path, {"properties": properties} if method == "PUT" else None)
 
-    as_owner(place.world.plan, change)
+    operator(place.world, change)
 
 
 LEDGERS = "/apis/aadpodidentity.k8s.io/v1/namespaces/kube-system/azureidentityledgers"
@@ -352,7 +344,7 @@ def test_the_printed_role_is_one_that_azure_takes(world: World, podidentity: Run
         await azure.arm("PUT", path, {"properties": properties})
         await azure.arm("DELETE", path)
 
-    as_owner(world.plan, put)
+    operator(world, put)
     assert set(made["Actions"]) == {
         f"Microsoft.Compute/{kind}/{verb}"
         for kind in ("virtualMachineScaleSets", "virtualMachines")

@@ -182,7 +182,7 @@ def test_an_object_that_waits_for_its_finalizer_is_found_with_the_command_that_t
             }
         },
     ]
-    (found,) = stuck("AzureAssignedIdentity", "azureassignedidentities", waiting)
+    (found,) = stuck(waiting)
     assert (found.reason, str(found.about)) == ("StuckDeletion", "shop/b")
     assert "kubectl patch azureassignedidentities -n shop b --type=merge -p" in found.mend
 

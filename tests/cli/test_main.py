@@ -4,12 +4,11 @@ import os
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 
 import click
 import pytest
-from click.testing import CliRunner
 
 from podidentity import __version__
 from podidentity.cli import main
@@ -17,29 +16,6 @@ from podidentity.cli.output import CommandError
 from podidentity.core.errors import NotReady
 
 ROOT = Path(__file__).parents[2]
-
-
-def commands(command: click.Command, *path: str) -> Iterator[tuple[str, ...]]:
-    """Yield the path of every command of the product, groups too."""
-    yield path
-    if isinstance(command, click.Group):
-        ctx = click.Context(command)
-        for name in command.list_commands(ctx):
-            if name in main._ELSEWHERE:
-                continue
-            found = command.get_command(ctx, name)
-            assert found is not None, name
-            yield from commands(found, *path, name)
-
-
-def test_every_command_has_help_with_an_example() -> None:
-    paths = list(commands(main.podidentity))
-    assert ("explain", "pod") in paths
-    for path in paths:
-        result = CliRunner().invoke(main.podidentity, [*path, "--help"])
-        assert result.exit_code == 0, path
-        _, _, shown = result.output.partition("Example")
-        assert " ".join(["podidentity", *path]) in shown, path
 
 
 def test_its_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:

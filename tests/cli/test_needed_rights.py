@@ -40,6 +40,7 @@ from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.world.blueprint import write_kubeconfig_of
 from tests.acceptance.planes.cilium import CRDS as CILIUM_CRDS
 from tests.cli import test_azure_rights as azure_rights
+from tests.cli.azure import operator
 from tests.cli.conftest import (
     CRDS,
     PODS,
@@ -256,7 +257,7 @@ def in_azure(scene: Scene) -> None:
         await azure.create_group("shop")
         await azure.create_identity("shop", "managed")
 
-    azure_rights.as_owner(scene.world.plan, make)
+    operator(scene.world, make)
 
 
 def to_detach(scene: Scene) -> None:

@@ -446,7 +446,7 @@ async def switched_off() -> dict[str, Any]:
                     await _ip("p1", f"addr add {_UNUSED}/32 dev lo")
                 await _put_right()
                 problems = (await agent.tell("sources"))[2]
-                reaches = await _reaches_from("p1", _UNUSED, PODS["p2"])
+                reaches = await _reaches("p1", PODS["p2"], _UNUSED)
                 found[what] = [reaches, problems, (await ask("p2", "/"))["who"], await _tables_of()]
     return found | {"leaked": len(imds.seen)}
 
@@ -457,19 +457,6 @@ async def _tables_of() -> list[str]:
     tables = [each["table"] for each in listed if "table" in each]
     ours = [each for each in tables if each["name"].startswith("podid_source")]
     return sorted(f"{each['family']} {each['name'].partition('-')[0]}" for each in ours)
-
-
-async def _reaches_from(netns: str, source: str, address: str) -> bool:
-    """Whether a host answers a packet with this source."""
-    with inside(netns, socket.socket) as client:
-        client.bind((source, 0))
-        try:
-            await connected(client, (address, 9), _SECONDS)
-        except ConnectionRefusedError:
-            return True
-        except OSError:
-            return False
-    return False
 
 
 def _probe() -> str:
@@ -811,10 +798,12 @@ async def _ip(pod: str, *commands: str) -> None:
         await command("ip", *each.split(), netns=pod)
 
 
-async def _reaches(netns: str, address: str) -> bool:
-    """Whether a packet to a host is answered at once: that nobody listens there."""
+async def _reaches(netns: str, address: str, source: str = "") -> bool:
+    """Whether a packet to a host, with this source, is answered at once: that nobody listens."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with inside(netns or _NODE, lambda: socket.socket(family)) as client:
+        if source:
+            client.bind((source, 0))
         try:
             await connected(client, (address, 9), _SECONDS)
         except ConnectionRefusedError:

@@ -37,13 +37,13 @@ def write(archive: BinaryIO, members: Iterable[tuple[str, Path]]) -> None:
     _entry(archive, _END, 0, b"")
 
 
-def tree(folder: Path, below: str = "") -> Iterable[tuple[str, Path]]:
-    """Return what is in a folder, as `write` takes it, at `below` in the machine."""
+def tree(folder: Path) -> Iterable[tuple[str, Path]]:
+    """Return what is in a folder, as `write` takes it."""
     for place, folders, files in os.walk(folder):
         here = Path(place)
         for each in sorted([*folders, *files]):
             path = here / each
-            yield str(Path(below, path.relative_to(folder))), path
+            yield str(path.relative_to(folder)), path
 
 
 def _entry(archive: BinaryIO, name: str, mode: int, data: bytes) -> None:

@@ -1308,9 +1308,9 @@ FAULTS = (
 )
 
 
-def played(scenario: Scenario, make: Callable[[Settings], Controller] = Controller) -> World:
+def played(scenario: Scenario) -> World:
     """Return the world after the scenario; raise Violation."""
-    world = World(scenario, make)
+    world = World(scenario)
     world.run()
     return world
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -69,16 +69,8 @@ class Server(FakeKubeApi):
         items = tuple(msgspec.Raw(json.dumps(each).encode()) for each in self.lists.get(path, ()))
         return Page(items=items, resource_version=str(self.version))
 
-    async def watch(
-        self,
-        path: str,
-        params: Mapping[str, str] | None = None,
-        *,
-        resource_version: str,
-        opened: Callable[[], None],
-    ) -> AsyncGenerator[WatchEvent, None]:
-        del params, resource_version
-        opened()
+    async def watched(self, path: str, params: Mapping[str, str]) -> AsyncIterator[WatchEvent]:
+        del params
         queue = self.queues.setdefault(path, asyncio.Queue())
         while True:
             found = await queue.get()

@@ -78,9 +78,9 @@ class World:
         """Return what the memo answers at once when the request has been parsed."""
         return _bytes(self.pipeline.by_request(request, _nobody_waits))
 
-    async def remembered_later(self, request: Request | None = None) -> bytes | None:
+    async def remembered_later(self) -> bytes | None:
         """Return what the memo answers once the connection has been asked about."""
-        request = request or self.request()
+        request = self.request()
         answered: asyncio.Future[KnownAnswer | None] = asyncio.get_running_loop().create_future()
         found = self.pipeline.by_bytes(request.caller, request.raw, answered.set_result)
         assert found is LATER

@@ -7,13 +7,12 @@ that differ from them by little, ahead of their answers, cut anywhere, while a p
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from random import Random
 
 import pytest
 
 from podidentity.core.attestation import Proof, Verdict
-from podidentity.core.resources import Pod
 from podidentity.nmi.server.listener import Listener
 from podidentity.nmi.server.messages import Caller, Request, Response
 from tests.fakes import ADDRESS, OTHER_CLIENT, FakeAttestor
@@ -87,28 +86,20 @@ class SlowAttestor(FakeAttestor):
         super().__init__()
         self._random = Random(seed)  # noqa: S311 - as above
 
-    def ask(
-        self,
-        address: str,
-        port: int,
-        candidates: Sequence[Pod],
-        judged: Callable[[Proof], None],
-        own: str = "",
-    ) -> bool:
-        self.arrived_at.append(own)
+    def answer(self, judged: Callable[[Proof], None], proof: Callable[[], Proof]) -> bool:
         loop, random = asyncio.get_running_loop(), self._random
 
-        def answer(turns: int) -> None:
+        def after(turns: int) -> None:
             if turns:
-                loop.call_soon(answer, turns - 1)
+                loop.call_soon(after, turns - 1)
             elif random.random() < 0.1:
                 judged(Proof(verdict=Verdict.UNKNOWN, detail="net went away"))
             else:
-                judged(self.proof(address, port, candidates))
+                judged(proof())
 
         if random.random() < 0.1:
             return False
-        loop.call_soon(answer, random.randrange(5))
+        loop.call_soon(after, random.randrange(5))
         return True
 
 

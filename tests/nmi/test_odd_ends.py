@@ -6,14 +6,13 @@ import asyncio
 import gc
 import socket
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from podidentity.core.attestation import Proof
-from podidentity.core.resources import Pod
 from podidentity.nmi.server.connection import Connection
 from podidentity.nmi.server.listener import Listener
 from podidentity.nmi.server.messages import Limits, Request, Response
@@ -56,17 +55,8 @@ class LateAttestor(FakeAttestor):
         super().__init__()
         self._random = random
 
-    def ask(
-        self,
-        address: str,
-        port: int,
-        candidates: Sequence[Pod],
-        judged: Callable[[Proof], None],
-        own: str = "",
-    ) -> bool:
-        self.arrived_at.append(own)
-        proof = self.proof(address, port, candidates)
-        asyncio.get_running_loop().call_later(self._random.choice(PAUSES), judged, proof)
+    def answer(self, judged: Callable[[Proof], None], proof: Callable[[], Proof]) -> bool:
+        asyncio.get_running_loop().call_later(self._random.choice(PAUSES), judged, proof())
         return True
 
 

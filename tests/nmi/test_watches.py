@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -70,16 +70,8 @@ class FakeServer(FakeKubeApi):
         body = {"metadata": {"resourceVersion": "1"}, "items": self.held[path]}
         return parse_list(json.dumps(body).encode())
 
-    async def watch(
-        self,
-        path: str,
-        params: Mapping[str, str] | None = None,
-        *,
-        resource_version: str,
-        opened: Callable[[], None],
-    ) -> AsyncGenerator[Event, None]:
-        del params, resource_version
-        opened()
+    async def watched(self, path: str, params: Mapping[str, str]) -> AsyncIterator[Event]:
+        del params
         while True:
             yield parse_event(json.dumps(await self.events[path].get()).encode())
 

@@ -230,8 +230,8 @@ def refusal(status: int, body: object, retry_after: str = "") -> TokenUnavailabl
     return caught.value
 
 
-def entra(code: int, error: str = "invalid_client", text: str = "no.") -> dict[str, Any]:
-    description = f"AADSTS{code}: {text}{TRACE}"
+def entra(code: int, error: str = "invalid_client") -> dict[str, Any]:
+    description = f"AADSTS{code}: no.{TRACE}"
     return {"error": error, "error_description": description, "error_codes": [code]}
 
 

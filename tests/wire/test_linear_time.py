@@ -99,7 +99,7 @@ def texts(pattern: re.Pattern[Any], size: int) -> Iterator[str]:
         yield "".join((word * (share // len(word) + 1))[:share] for word in words[:count])
 
 
-def seconds(work: Callable[[], object], enough: float = MOST_SECONDS) -> float:
+def seconds(work: Callable[[], object]) -> float:
     """Return the CPU seconds of `work`: the least of three tries, if the first takes too long.
 
     A virtual machine's processor may be taken from it meanwhile, and that is counted, too.
@@ -109,19 +109,19 @@ def seconds(work: Callable[[], object], enough: float = MOST_SECONDS) -> float:
         begun = time.thread_time()
         work()
         least = min(least, time.thread_time() - begun)
-        if least < enough:
+        if least < MOST_SECONDS:
             break
     return least
 
 
-def slowest(pattern: re.Pattern[Any], size: int = SIZE, enough: float = MOST_SECONDS) -> float:
-    """Return the CPU seconds of the worst text for the pattern, or of the first beyond `enough`."""
+def slowest(pattern: re.Pattern[Any], size: int = SIZE) -> float:
+    """Return the CPU seconds of the worst text for it, or of the first that takes too long."""
     worst = 0.0
     for text in texts(pattern, size):
         read = text if isinstance(pattern.pattern, str) else text.encode("latin-1")
         for use in (pattern.search, pattern.fullmatch):
-            worst = max(worst, seconds(partial(use, read), enough))
-            if worst > enough:
+            worst = max(worst, seconds(partial(use, read)))
+            if worst > MOST_SECONDS:
                 return worst
     return worst
 

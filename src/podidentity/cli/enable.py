@@ -35,6 +35,7 @@ from podidentity.cli.objects import (
     is_unchanged,
     minor_version,
     place_of,
+    removal,
     remove,
     without_none,
 )
@@ -308,7 +309,7 @@ async def _enable_as(
     await _take_back(kube, namespace, wanted)
     if minor >= admission_policies.SINCE:
         for each in await admission_policies.too_many(kube, policies):
-            await _removed(kube, each)
+            click.echo(await removal(kube, each))
     await _enable(
         kube,
         namespace,
@@ -608,7 +609,7 @@ async def _without_startup_taint(kube: Kube) -> None:
     if await find(kube, CLUSTER_ROLES, "", role["metadata"]["name"]) is None:
         return
     for manifest in (binding, *reversed(policy), role):
-        await _removed(kube, manifest)
+        click.echo(await removal(kube, manifest))
     click.echo(
         "NMI takes no taint off new nodes any more: take it out of the configuration of their "
         "pools, too."
@@ -715,7 +716,7 @@ async def _disable(kube: Kube, wanted: _Leaving) -> None:
     made = [*every_policy(), *nmi(namespace=namespace, as_node=True, policy=True)]
     for manifest in in_order_of_removal(made):
         if manifest["kind"] != "Namespace":
-            await _removed(kube, manifest)
+            click.echo(await removal(kube, manifest))
     await _without_exceptions(kube)
     if wanted.purge:
         await _purge(kube)
@@ -757,9 +758,9 @@ async def _purge(kube: Kube) -> None:
                 err=True,
             )
     for crd in reversed(crds()):
-        await _removed(kube, crd)
+        click.echo(await removal(kube, crd))
     await take_all(kube)
-    await _removed(kube, _record(NAMESPACE, []))
+    click.echo(await removal(kube, _record(NAMESPACE, [])))
 
 
 async def _without_exceptions(kube: Kube) -> None:
@@ -768,12 +769,7 @@ async def _without_exceptions(kube: Kube) -> None:
         if unchanged is False:
             click.echo(f"{called(exception)} kept: it was changed since enable created it")
         elif unchanged or exception["metadata"]["namespace"] == NAMESPACE:
-            await _removed(kube, exception)
-
-
-async def _removed(kube: Kube, manifest: Object) -> None:
-    there = await remove(kube, manifest)
-    click.echo(f"{called(manifest)} {'deleted' if there else 'not found'}")
+            click.echo(await removal(kube, exception))
 
 
 NAME = "podidentity-grants"

@@ -15,7 +15,7 @@ import click
 
 from podidentity.cli.agent_choices import choices_of_nmi
 from podidentity.cli.connection import ClusterTarget, on_cluster
-from podidentity.cli.objects import Object, apply, called, find, remove
+from podidentity.cli.objects import Object, apply, called, find, removal
 from podidentity.cli.output import CommandError, data, table
 from podidentity.core.decision import Rules, without_effect
 from podidentity.core.resources import (
@@ -78,8 +78,7 @@ def delete(*, target: ClusterTarget, namespace: str, name: str) -> None:
     manifest = render_exception(
         AzurePodIdentityException(ref=ObjectRef(namespace, name), pod_labels={})
     )
-    there = on_cluster(target, lambda kube: remove(kube, manifest))
-    click.echo(f"{called(manifest)} {'deleted' if there else 'not found'}")
+    click.echo(on_cluster(target, lambda kube: removal(kube, manifest)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,6 +27,7 @@ from podidentity.cli.objects import (
     create_once,
     find,
     find_all,
+    removal,
     remove,
 )
 from podidentity.cli.output import CommandError
@@ -92,8 +93,7 @@ async def take_away(kube: Kube, namespace: str) -> None:
     if await find(kube, DAEMON_SETS, namespace, manifests[0]["metadata"]["name"]) is None:
         return
     for manifest in reversed(manifests):
-        there = await remove(kube, manifest)
-        click.echo(f"{called(manifest)} {'deleted' if there else 'not found'}")
+        click.echo(await removal(kube, manifest))
 
 
 async def deny_where_possible(kube: Kube, deny: Object, namespace: str, seconds: float) -> None:

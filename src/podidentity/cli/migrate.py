@@ -25,11 +25,10 @@ from podidentity.cli.objects import (
     called,
     create_once,
     find_all,
-    remove,
 )
 from podidentity.cli.output import CommandError, ask_first, data
 from podidentity.cli.rollout import is_archived_nmi, nmis
-from podidentity.cli.use_roles import Roles, grant_command, uid_of_namespace
+from podidentity.cli.use_roles import Roles, grant_command, remove_role, uid_of_namespace
 from podidentity.core.authorities import KNOWN_AUTHORITIES
 from podidentity.core.decision import Authorization, Rules, Use
 from podidentity.core.migration import Loss, Switch, archived_rules, losses
@@ -50,7 +49,7 @@ from podidentity.wire.kube import (
 )
 from podidentity.wire.manifests import parse_binding, parse_exception, parse_identity
 from podidentity.wire.pods import parse_pod
-from podidentity.wire.rbac import GIVEN_BY, LABELS, RBAC, Giver, Grantee, binding, role
+from podidentity.wire.rbac import GIVEN_BY, LABELS, Giver, Grantee, binding, role
 
 if TYPE_CHECKING:
     from podidentity.adapters.kube import Kube
@@ -134,7 +133,7 @@ def rollback(*, target: ClusterTarget, yes: bool) -> None:
             ask_first(f"Take {len(going)} permissions back?")
         for kind, found in (("ClusterRoleBinding", going), ("ClusterRole", roles)):
             for each in found:
-                await _remove(kube, kind, each["metadata"]["name"])
+                await remove_role(kube, kind, each["metadata"]["name"])
         click.echo(f"Took {len(going)} permissions back.")
 
     on_cluster(target, work)
@@ -415,9 +414,3 @@ async def _require_the_same(kube: Kube, made: Object) -> None:
                 f"{called(made)} is there, and permits something else",
                 "See who made it and what for, delete it, and run migrate apply again.",
             )
-
-
-async def _remove(kube: Kube, kind: str, name: str) -> None:
-    manifest = {"apiVersion": f"{RBAC}/v1", "kind": kind, "metadata": {"name": name}}
-    there = await remove(kube, manifest)
-    click.echo(f"{called(manifest)} {'deleted' if there else 'not found'}")

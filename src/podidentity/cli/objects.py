@@ -169,6 +169,11 @@ async def remove(kube: Kube, manifest: Object) -> bool:
     return True
 
 
+async def removal(kube: Kube, manifest: Object) -> str:
+    """Delete the object; return what kubectl would say of it; raise KubeError."""
+    return f"{called(manifest)} {'deleted' if await remove(kube, manifest) else 'not found'}"
+
+
 def in_order_of_removal(manifests: Iterable[Object]) -> list[Object]:
     """Return the objects in an order in which a removal that was interrupted can go on.
 

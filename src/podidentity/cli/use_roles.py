@@ -17,7 +17,7 @@ from podidentity.cli.objects import (
     called,
     find,
     find_all,
-    remove,
+    removal,
 )
 from podidentity.cli.output import CommandError
 from podidentity.core.decision import permission_names
@@ -188,9 +188,9 @@ async def take(
         each for each in of_role if giver_of(each) in given_by and _all_in(each, name, grantee)
     ]
     for each in going:
-        await _remove(kube, "ClusterRoleBinding", each["metadata"]["name"])
+        await remove_role(kube, "ClusterRoleBinding", each["metadata"]["name"])
     if of_role and len(going) == len(of_role):
-        await _remove(kube, "ClusterRole", role_name(name))
+        await remove_role(kube, "ClusterRole", role_name(name))
     return len(going)
 
 
@@ -226,10 +226,10 @@ async def take_all(kube: Kube) -> None:
     of_ours = {"labelSelector": ",".join(f"{key}={value}" for key, value in LABELS.items())}
     for each in await find_all(kube, CLUSTER_ROLE_BINDINGS, **of_ours):
         if grants(each["roleRef"]):
-            await _remove(kube, "ClusterRoleBinding", each["metadata"]["name"])
+            await remove_role(kube, "ClusterRoleBinding", each["metadata"]["name"])
     for each in await find_all(kube, CLUSTER_ROLES, **of_ours):
         if grants(each["metadata"]):
-            await _remove(kube, "ClusterRole", each["metadata"]["name"])
+            await remove_role(kube, "ClusterRole", each["metadata"]["name"])
 
 
 class Roles:
@@ -319,7 +319,7 @@ def _all_in(found: Object, name: str, grantee: Grantee) -> bool:
     return bool(granted) and all(grantee.includes(each.grantee) for each in granted)
 
 
-async def _remove(kube: Kube, kind: str, name: str) -> None:
+async def remove_role(kube: Kube, kind: str, name: str) -> None:
+    """Delete a ClusterRole or a ClusterRoleBinding, and say so; raise KubeError."""
     manifest = {"apiVersion": f"{RBAC}/v1", "kind": kind, "metadata": {"name": name}}
-    there = await remove(kube, manifest)
-    click.echo(f"{called(manifest)} {'deleted' if there else 'not found'}")
+    click.echo(await removal(kube, manifest))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -72,6 +73,27 @@ class Nftables:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+# ---- Commands and expressions as JSON, libnftables-json(5)
+
+
+def transaction(commands: Iterable[Mapping[str, Any]]) -> str:
+    """Return commands as `Nftables.run` takes them."""
+    return json.dumps({"nftables": list(commands)})
+
+
+def field(protocol: str, name: str) -> dict[str, Any]:
+    """Return a field of a packet, such as `saddr` of `ip`."""
+    return {"payload": {"protocol": protocol, "field": name}}
+
+
+def match(left: Mapping[str, Any], right: object, operator: str = "==") -> dict[str, Any]:
+    """Return the condition that a field, or something else of the packet, has this value."""
+    return {"match": {"op": operator, "left": left, "right": right}}
+
+
+# ---- The library
 
 
 def _require_low_descriptor() -> None:

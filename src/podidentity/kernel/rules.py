@@ -52,6 +52,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import Any
 
+from podidentity.kernel.nftables import field, match, transaction
 from podidentity.kernel.sock_diag import Endpoint
 
 TABLE = "podid"
@@ -163,10 +164,10 @@ class RedirectTable:
     def wanted(self) -> list[dict[str, Any]]:
         """Return table, chains and rules in libnftables' JSON (libnftables-json(5))."""
         imds = [
-            _match(_field("ip", "daddr"), self.redirect.metadata_ip),
-            _match(_field("tcp", "dport"), self.redirect.metadata_port),
+            match(field("ip", "daddr"), self.redirect.metadata_ip),
+            match(field("tcp", "dport"), self.redirect.metadata_port),
         ]
-        from_a_wire = _match({"meta": {"key": "iifname"}}, "lo", operator="!=")
+        from_a_wire = match({"meta": {"key": "iifname"}}, "lo", operator="!=")
         local = [_LOOPBACK, self.redirect.target] if self.redirect.owns_target else [_LOOPBACK]
         target = {"addr": self.redirect.target, "port": self.redirect.listen_port}
         flags = {"flags": ["owner"]} if self.owned else {}
@@ -177,7 +178,7 @@ class RedirectTable:
             self._chain("guard_imds", "filter", _AFTER_REDIRECTIONS),
             *(
                 self._rule(
-                    "guard_local", from_a_wire, _match(_field("ip", "daddr"), each), {"drop": None}
+                    "guard_local", from_a_wire, match(field("ip", "daddr"), each), {"drop": None}
                 )
                 for each in local
             ),
@@ -189,19 +190,16 @@ class RedirectTable:
 
     def replacement(self) -> str:
         """Return the transaction that replaces the table of this name."""
-        return _commands(
-            {"add": self.wanted()[0]},
-            {"delete": {"table": self._reference}},
-            *({"add": each} for each in self.wanted()),
-        )
+        fresh = [{"add": self.wanted()[0]}, {"delete": {"table": self._reference}}]
+        return transaction([*fresh, *({"add": each} for each in self.wanted())])
 
     def deletion(self) -> str:
         """Return the transaction that deletes the table, if there is one."""
-        return _commands({"add": self.wanted()[0]}, {"delete": {"table": self._reference}})
+        return transaction([{"add": self.wanted()[0]}, {"delete": {"table": self._reference}}])
 
     def listing(self) -> str:
         """Return the command that lists the table."""
-        return _commands({"list": {"table": self._reference}})
+        return transaction([{"list": {"table": self._reference}}])
 
     def differences(self, listed: Mapping[str, Any]) -> list[str]:
         """Return a description of each difference between the kernel's listing and our table.
@@ -222,10 +220,10 @@ class RedirectTable:
     def _shares(self, imds: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         """Yield the sets, chains and rules of the shares, and the jumps to them."""
         yield from (self._jump_chain(each) for each in ("share", "share_of_port"))
-        bridge = _match({"meta": {"key": "iifkind"}}, "bridge")
+        bridge = match({"meta": {"key": "iifkind"}}, "bridge")
         yield self._bare_rule("share", bridge, {"goto": {"target": "share_of_port"}})
-        yield from self._share("share", "source", "ipv4_addr", _field("ip", "saddr"))
-        yield from self._share("share_of_port", "port", "ether_addr", _field("ether", "saddr"))
+        yield from self._share("share", "source", "ipv4_addr", field("ip", "saddr"))
+        yield from self._share("share_of_port", "port", "ether_addr", field("ether", "saddr"))
         for each in (imds, *self._unguarded()):
             yield self._bare_rule("intercept", *each, {"jump": {"target": "share"}})
 
@@ -241,7 +239,7 @@ class RedirectTable:
         yield self._rule(chain, {"set": in_set}, {"drop": None})
         count = {"ct count": {"val": MOST_CONNECTIONS, "inv": True}}
         in_set = {"op": "add", "elem": key, "set": f"@{shares}", "stmt": [count]}
-        tcp = _match({"meta": {"key": "l4proto"}}, _TCP)
+        tcp = match({"meta": {"key": "l4proto"}}, _TCP)
         yield self._rule(chain, tcp, {"set": in_set}, {"reject": {"type": "tcp reset"}})
 
     def _closed_outside(self) -> Iterator[dict[str, Any]]:
@@ -250,22 +248,22 @@ class RedirectTable:
         if redirect.node_address and self.uplink:
             yield self._rule(
                 "guard_local",
-                _match({"meta": {"key": "iifname"}}, self.uplink),
-                _match(_field("ip", "daddr"), redirect.node_address),
-                _match(_field("tcp", "dport"), redirect.listen_port),
+                match({"meta": {"key": "iifname"}}, self.uplink),
+                match(field("ip", "daddr"), redirect.node_address),
+                match(field("tcp", "dport"), redirect.listen_port),
                 {"drop": None},
             )
 
     def _unguarded(self) -> Iterator[list[dict[str, Any]]]:
         """Yield matches for connections that reach us without a redirection of ours."""
         redirect = self.redirect
-        port = _match(_field("tcp", "dport"), redirect.listen_port)
+        port = match(field("tcp", "dport"), redirect.listen_port)
         if IPv4Address(redirect.listen_address).is_unspecified:
-            yield [_match({"fib": {"result": "type", "flags": ["daddr"]}}, "local"), port]
+            yield [match({"fib": {"result": "type", "flags": ["daddr"]}}, "local"), port]
             return
         own = (redirect.target,) if not redirect.owns_target else ()
         for each in dict.fromkeys((*own, *filter(None, (redirect.node_address,)))):
-            yield [_match(_field("ip", "daddr"), each), port]
+            yield [match(field("ip", "daddr"), each), port]
 
     def _chain(self, name: str, kind: str, priority: int) -> dict[str, Any]:
         where = {"type": kind, "hook": "prerouting", "prio": priority, "policy": "accept"}
@@ -322,15 +320,3 @@ def _bare(body: Mapping[str, Any]) -> dict[str, Any]:
     if "expr" in bare:
         bare["expr"] = [{"counter": None} if "counter" in each else each for each in bare["expr"]]
     return bare
-
-
-def _field(protocol: str, name: str) -> dict[str, Any]:
-    return {"payload": {"protocol": protocol, "field": name}}
-
-
-def _match(left: dict[str, Any], right: object, operator: str = "==") -> dict[str, Any]:
-    return {"match": {"op": operator, "left": left, "right": right}}
-
-
-def _commands(*commands: dict[str, Any]) -> str:
-    return json.dumps({"nftables": commands})

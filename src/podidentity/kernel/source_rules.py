@@ -58,6 +58,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from podidentity.kernel.nftables import field, match, transaction
 from podidentity.kernel.rules import Redirect
 
 TABLE = "podid_source"
@@ -110,25 +111,25 @@ class Table:
 
     def listing(self) -> str:
         """Return the command that lists the table."""
-        return _commands([{"list": self._reference()}])
+        return transaction([{"list": self._reference()}])
 
     def deletion(self) -> str:
         """Return the transaction that deletes the table, if there is one."""
         commands: _Commands = [{"add": self.items[0]}, {"delete": self._reference()}]
-        return _commands(commands)
+        return transaction(commands)
 
     def replacement(self, elements: Elements) -> str:
         """Return the transaction that replaces the table of this name."""
         fresh: _Commands = [{"add": self.items[0]}, {"delete": self._reference()}]
         items = [{"add": each} for each in self.items]
-        return _commands([*fresh, *items, *self._elements("add", elements.by_set())])
+        return transaction([*fresh, *items, *self._elements("add", elements.by_set())])
 
     def change(self, old: Elements, new: Elements) -> str:
         """Return the transaction that changes `old` to `new`, only where they differ."""
         before, after = old.by_set(), new.by_set()
         gone = {name: before[name] - after[name] for name in before}
         come = {name: after[name] - before[name] for name in after}
-        return _commands([*self._elements("delete", gone), *self._elements("add", come)])
+        return transaction([*self._elements("delete", gone), *self._elements("add", come)])
 
     def difference(
         self, elements: Elements, listed: Mapping[str, Any], links: Mapping[str, int]
@@ -170,10 +171,10 @@ def bridge_table(redirect: Redirect, name: str = TABLE, *, owned: bool = False) 
     """
     make = _Maker("bridge", name, owned=owned)
     index, vlan = {"meta": {"key": "iif"}}, ("8021q", "8021ad")
-    mac, kind = _field("ether", "saddr"), _field("ether", "type")
-    arp_mac, arp_address = _field("arp", "saddr ether"), _field("arp", "saddr ip")
-    address = _field("ip", "saddr")
-    probe = [_is(_field("arp", "operation"), "request"), _is(arp_address, "0.0.0.0")]  # noqa: S104 - no listener
+    mac, kind = field("ether", "saddr"), field("ether", "type")
+    arp_mac, arp_address = field("arp", "saddr ether"), field("arp", "saddr ip")
+    address = field("ip", "saddr")
+    probe = [match(field("arp", "operation"), "request"), match(arp_address, "0.0.0.0")]  # noqa: S104 - no listener
     return make.table(
         *(make.chain(name) for name in ("bound", "bound_arp", "unknown")),
         make.chain("arriving", type="filter", hook="prerouting", prio=_BEFORE_LEARNING),
@@ -184,19 +185,19 @@ def bridge_table(redirect: Redirect, name: str = TABLE, *, owned: bool = False) 
         {"set": make.set("taken_addresses", "ipv4_addr")},
         make.rule("arriving", {"vmap": {"key": index, "data": "@ports"}}),
         make.rule("arriving", {"goto": {"target": "unknown"}}),
-        *(make.drop("bound", _is(kind, each)) for each in vlan),
-        make.drop("bound", _is(_both(index, mac), "@macs", "!=")),
-        make.rule("bound", _is(kind, "arp"), {"goto": {"target": "bound_arp"}}),
-        make.drop("bound", _is(_both(index, address), "@addresses", "!=")),
-        make.drop("bound_arp", _is(_both(index, arp_mac), "@macs", "!=")),
-        make.rule("bound_arp", _is(_both(index, arp_address), "@addresses"), {"accept": None}),
+        *(make.drop("bound", match(kind, each)) for each in vlan),
+        make.drop("bound", match(_both(index, mac), "@macs", "!=")),
+        make.rule("bound", match(kind, "arp"), {"goto": {"target": "bound_arp"}}),
+        make.drop("bound", match(_both(index, address), "@addresses", "!=")),
+        make.drop("bound_arp", match(_both(index, arp_mac), "@macs", "!=")),
+        make.rule("bound_arp", match(_both(index, arp_address), "@addresses"), {"accept": None}),
         make.rule("bound_arp", *probe, {"accept": None}),
         make.drop("bound_arp"),
-        *(make.drop("unknown", _is(kind, each)) for each in vlan),
-        make.drop("unknown", _is(mac, "@taken_macs")),
-        make.drop("unknown", _is(arp_mac, "@taken_macs")),
-        make.drop("unknown", _is(arp_address, "@taken_addresses")),
-        make.drop("unknown", _is(address, "@taken_addresses")),
+        *(make.drop("unknown", match(kind, each)) for each in vlan),
+        make.drop("unknown", match(mac, "@taken_macs")),
+        make.drop("unknown", match(arp_mac, "@taken_macs")),
+        make.drop("unknown", match(arp_address, "@taken_addresses")),
+        make.drop("unknown", match(address, "@taken_addresses")),
         *(make.drop("unknown", *each) for each in _to_us(redirect)),
     )
 
@@ -204,7 +205,7 @@ def bridge_table(redirect: Redirect, name: str = TABLE, *, owned: bool = False) 
 def reverse_path_table(redirect: Redirect) -> Table:
     """Return the table of the IPv4 family."""
     make = _Maker("ip", TABLE)
-    no_way_back = _is({"fib": {"result": "oif", "flags": ["saddr", "iif"]}}, right=False)
+    no_way_back = match({"fib": {"result": "oif", "flags": ["saddr", "iif"]}}, right=False)
     return make.table(
         make.chain("reverse_path", type="filter", hook="prerouting", prio=_RAW),
         *(make.drop("reverse_path", *each, no_way_back) for each in _to_us(redirect)),
@@ -214,11 +215,11 @@ def reverse_path_table(redirect: Redirect) -> Table:
 def _to_us(redirect: Redirect) -> Iterator[list[dict[str, Any]]]:
     """Yield matches for what asks IMDS, or us."""
     for each in closed(redirect):
-        yield [_is(_field("ip", "daddr"), each)]
+        yield [match(field("ip", "daddr"), each)]
     if redirect.node_address:
         yield [
-            _is(_field("ip", "daddr"), redirect.node_address),
-            _is(_field("tcp", "dport"), redirect.listen_port),
+            match(field("ip", "daddr"), redirect.node_address),
+            match(field("tcp", "dport"), redirect.listen_port),
         ]
 
 
@@ -334,17 +335,5 @@ class _Maker:
         return self.rule(chain, *conditions, {"counter": None}, {"drop": None})
 
 
-def _field(protocol: str, name: str) -> dict[str, Any]:
-    return {"payload": {"protocol": protocol, "field": name}}
-
-
 def _both(*parts: Mapping[str, Any]) -> dict[str, Any]:
     return {"concat": list(parts)}
-
-
-def _is(left: Mapping[str, Any], right: object, operator: str = "==") -> dict[str, Any]:
-    return {"match": {"op": operator, "left": left, "right": right}}
-
-
-def _commands(commands: _Commands) -> str:
-    return json.dumps({"nftables": list(commands)})

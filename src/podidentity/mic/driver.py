@@ -33,7 +33,7 @@ from podidentity.mic.neighbours import NotLeading
 _log = logging.getLogger("podidentity.mic")
 
 
-class Decides(Protocol):
+class StateMachine(Protocol):
     """The controller (`mic.controller.Controller`)."""
 
     def on_event(self, event: Event, now: float) -> Sequence[Call]:
@@ -49,7 +49,7 @@ class Decides(Protocol):
         """Return when `on_time` is to be called; None if nothing is awaited."""
 
 
-class Does(Protocol):
+class Executor(Protocol):
     """Does calls (`mic.neighbours.Neighbours`)."""
 
     async def do(self, action: Action, *, writes: bool) -> Result:
@@ -74,8 +74,8 @@ class Driver:
 
     def __init__(
         self,
-        controller: Decides,
-        neighbours: Does,
+        controller: StateMachine,
+        neighbours: Executor,
         clock: Clock,
         observer: Observer,
         *,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from hashlib import blake2b
 from typing import Any
 from zlib import crc32
@@ -19,6 +18,7 @@ import msgspec
 from podidentity.core.resources import Assignment, ObjectRef
 from podidentity.mic.calls import About, Condition, Record, StoredRecord, TellEvent
 from podidentity.wire import BROKEN_JSON
+from podidentity.wire.events import CustomResource, Happening, render_event, stamp
 from podidentity.wire.manifests import API_VERSION, ASSIGNED_KIND, FINALIZER, NODE_LABEL
 
 COMPONENT = "aadpodidentity.k8s.io"
@@ -43,8 +43,6 @@ _DROPPED = ("managedFields", "ownerReferences", "finalizers", "deletionTimestamp
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 LONGEST_MESSAGE = 32768
 """Characters of a condition's message that an API server accepts."""
-LONGEST_NOTE = 1024
-"""Of an event's."""
 
 Raw = bytes | msgspec.Raw
 Json = dict[str, Any]
@@ -154,7 +152,7 @@ def render_condition(live: Live, about: About, condition: Condition, now: float)
     """Return the merge patch of an object's status; conditions of others stay."""
     kind = TYPES[about]
     status = "True" if condition.holds else "False"
-    since = _time(now)
+    since = stamp(now)
     others = []
     for each in live.conditions:
         if each.get("type") != kind:
@@ -313,31 +311,19 @@ def _status(record: Record) -> Json:
 def render_told(event: TellEvent, live: Live, now: float, host: str) -> Json:
     """Return the event, found by `kubectl describe` of the object that it is about."""
     mark = crc32(f"{live.uid}/{event.reason}/{event.note}".encode())
-    stamp = _time(now)
-    return {
-        "apiVersion": "v1",
-        "kind": "Event",
-        "metadata": {
-            "name": f"{event.ref.name[:220]}.{int(now * 1e6):x}{mark:08x}",
-            "namespace": event.ref.namespace,
-        },
-        "involvedObject": {
-            "apiVersion": API_VERSION,
-            "kind": event.about.value,
-            "namespace": event.ref.namespace,
-            "name": event.ref.name,
-            "uid": live.uid,
-        },
-        "type": event.type,
-        "reason": event.reason,
-        "message": event.note[:LONGEST_NOTE],
-        "source": {"component": COMPONENT, "host": host},
-        "reportingComponent": COMPONENT,
-        "reportingInstance": host,
-        "firstTimestamp": stamp,
-        "lastTimestamp": stamp,
-        "count": 1,
-    }
+    happening = Happening(
+        about=CustomResource(API_VERSION, event.about.value, event.ref, live.uid),
+        reason=event.reason,
+        type=event.type,
+        note=event.note,
+        first=now,
+        last=now,
+        count=1,
+    )
+    # A reason is told more than once, each time as an event of its own.
+    name = f"{event.ref.name[:220]}.{int(now * 1e6):x}{mark:08x}"
+    metadata = {"name": name, "namespace": event.ref.namespace}
+    return {**render_event(happening, host, COMPONENT), "metadata": metadata}
 
 
 def _decoded(raw: Raw, kind: str) -> Json:
@@ -348,10 +334,6 @@ def _decoded(raw: Raw, kind: str) -> Json:
     if not isinstance(found.get("metadata"), dict):
         raise UnreadableObject(f"not an {kind}: it has no metadata")
     return found
-
-
-def _time(seconds: float) -> str:
-    return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def parse_config_map(raw: Raw) -> Mapping[str, Any]:

@@ -8,10 +8,9 @@ its own, at most one a minute and reason.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from math import inf
-from typing import Any, Protocol
 
 from podidentity.core.ports import Clock
 from podidentity.core.resources import Pod
@@ -23,7 +22,7 @@ from podidentity.wire.events import (
     MicReason,
     render_event,
 )
-from podidentity.wire.kube import EVENTS, KubeError
+from podidentity.wire.kube import EVENTS, KubeApi, KubeError
 
 LASTING = 10.0
 """Seconds after which a trouble counts as lasting."""
@@ -56,13 +55,6 @@ _TEXTS = {
 _log = logging.getLogger("podidentity.events")
 
 
-class Server(Protocol):
-    """The API server."""
-
-    async def create(self, path: str, body: Mapping[str, Any]) -> bytes:
-        """Create an object; raise KubeError."""
-
-
 def told(troubles: Iterable[Trouble]) -> dict[MicReason, str]:
     """Return the text of each reason: what it is and, after a semicolon, what to do about it."""
     found: dict[MicReason, list[str]] = {}
@@ -89,7 +81,7 @@ class OwnWarnings:
 
     def __init__(
         self,
-        server: Server,
+        server: KubeApi,
         clock: Clock,
         own: Pod,
         *,

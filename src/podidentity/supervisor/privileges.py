@@ -31,11 +31,11 @@ SIGNALS_ARE_SCOPED = 6
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-def capabilities(kind: str = "CapEff", pid: str = "self") -> int:
-    """Return a set of capabilities of a process as bits; see proc(5) for the kinds."""
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+def capabilities() -> int:
+    """Return this process's effective capabilities as bits, proc(5)."""
+    for line in Path("/proc/self/status").read_text().splitlines():
         name, _, value = line.partition(":")
-        if name == kind:
+        if name == "CapEff":
             return int(value, 16)
     return 0
 

@@ -91,7 +91,12 @@ class Family(Generic[_S]):
     """A metric: one series for each combination of its labels' values."""
 
     def __init__(
-        self, head: Head, make: Callable[[], _S], *, open_labels: Iterable[str] = (), room: int
+        self,
+        head: Head,
+        make: Callable[[], _S],
+        *,
+        open_labels: Iterable[str] = (),
+        room: int = 500,
     ) -> None:
         self.head = head
         self._make: Callable[[], _S] = make
@@ -167,14 +172,10 @@ class Registry:
         labels: Labels = (),
         *,
         open_labels: Labels = (),
-        private_labels: Labels = (),
         room: int = 500,
     ) -> Family[Counter]:
-        """Make a counter.
-
-        The values of `open_labels` come from outside; those of `private_labels` name a tenant.
-        """
-        head = Head(name, "counter", text, labels, private_labels)
+        """Make a counter; the values of `open_labels` come from outside."""
+        head = Head(name, "counter", text, labels)
         return self._add(Family(head, Counter, open_labels=open_labels, room=room))
 
     def histogram(
@@ -186,12 +187,14 @@ class Registry:
         bounds: Sequence[float],
         open_labels: Labels = (),
         private_labels: Labels = (),
-        room: int = 500,
     ) -> Family[Histogram]:
-        """Make a histogram with these upper bounds, ascending."""
+        """Make a histogram with these upper bounds, ascending.
+
+        The values of `open_labels` come from outside; those of `private_labels` name a tenant.
+        """
         head = Head(name, "histogram", text, labels, private_labels)
         make = partial(Histogram, tuple(bounds))
-        return self._add(Family(head, make, open_labels=open_labels, room=room))
+        return self._add(Family(head, make, open_labels=open_labels))
 
     def gauge(
         self, name: str, text: str, callback: Callable[[], Samples], labels: Labels = ()

@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import Any, Literal, NamedTuple
 from zlib import crc32
 
-from podidentity.core.resources import Pod
+from podidentity.core.resources import ObjectRef, Pod
 
 COMPONENT = "podidentity-nmi"
 LONGEST_NOTE = 1024
@@ -85,11 +85,23 @@ class NodeName(NamedTuple):
     name: str
 
 
+class CustomResource(NamedTuple):
+    """An object of one of our kinds as what an event is about."""
+
+    api_version: str
+    kind: str
+    ref: ObjectRef
+    uid: str
+
+
+About = Pod | NodeName | CustomResource
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Happening:
-    """Something that happened to a pod or a node, with the number of its repetitions."""
+    """Something that happened to an object, with the number of its repetitions."""
 
-    about: Pod | NodeName
+    about: About
     reason: str
     type: Literal["Warning", "Normal"] = "Warning"
     note: str
@@ -101,19 +113,19 @@ class Happening:
     @property
     def namespace(self) -> str:
         """Where its event is: the pod's, and of a node `default`."""
-        return self.about.ref.namespace if isinstance(self.about, Pod) else "default"
+        return "default" if isinstance(self.about, NodeName) else self.about.ref.namespace
 
     @property
     def name(self) -> str:
         """The name of its event: it begins with the name of what it is about, and is unique."""
         mark = crc32(f"{uid_of(self.about)}/{self.reason}".encode())
-        name = self.about.ref.name if isinstance(self.about, Pod) else self.about.name
+        name = self.about.name if isinstance(self.about, NodeName) else self.about.ref.name
         return f"{name[:220]}.{int(self.first * 1e6):x}{mark:08x}"
 
 
-def uid_of(about: Pod | NodeName) -> str:
+def uid_of(about: About) -> str:
     """Return by what `kubectl describe` finds events; of a node that is its name."""
-    return about.uid if isinstance(about, Pod) else about.name
+    return about.name if isinstance(about, NodeName) else about.uid
 
 
 def render_event(happening: Happening, node: str, component: str = COMPONENT) -> Mapping[str, Any]:
@@ -122,17 +134,13 @@ def render_event(happening: Happening, node: str, component: str = COMPONENT) ->
         "apiVersion": "v1",
         "kind": "Event",
         "metadata": {"name": happening.name, "namespace": happening.namespace},
-        "involvedObject": {
-            "apiVersion": "v1",
-            **_named(happening.about),
-            "uid": uid_of(happening.about),
-        },
+        "involvedObject": {**_named(happening.about), "uid": uid_of(happening.about)},
         "type": happening.type,
         "reason": happening.reason,
         "source": {"component": component, "host": node},
         "reportingComponent": component,
         "reportingInstance": node,
-        "firstTimestamp": _time(happening.first),
+        "firstTimestamp": stamp(happening.first),
         **render_repetition(happening),
     }
 
@@ -148,20 +156,24 @@ def render_probe_answer(number: str, happening: Happening, node: str) -> Mapping
     return {**render_event(happening, node), "metadata": name}
 
 
-def _named(about: Pod | NodeName) -> Mapping[str, str]:
+def _named(about: About) -> Mapping[str, str]:
+    if isinstance(about, NodeName):
+        return {"apiVersion": "v1", "kind": "Node", "name": about.name}
+    place = {"namespace": about.ref.namespace, "name": about.ref.name}
     if isinstance(about, Pod):
-        return {"kind": "Pod", "namespace": about.ref.namespace, "name": about.ref.name}
-    return {"kind": "Node", "name": about.name}
+        return {"apiVersion": "v1", "kind": "Pod", **place}
+    return {"apiVersion": about.api_version, "kind": about.kind, **place}
 
 
 def render_repetition(happening: Happening) -> Mapping[str, Any]:
     """Return the fields of an event that change with each repetition."""
     return {
         "count": happening.count,
-        "lastTimestamp": _time(happening.last),
+        "lastTimestamp": stamp(happening.last),
         "message": happening.note[:LONGEST_NOTE],
     }
 
 
-def _time(seconds: float) -> str:
+def stamp(seconds: float) -> str:
+    """Return a time, in seconds since 1970, as the API server writes times."""
     return datetime.fromtimestamp(int(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -27,15 +27,13 @@ from podidentity_sandbox.azure.seed import operator_object_id
 from podidentity_sandbox.azure.tenants import EXCHANGE, Tenant, tenants_of
 from podidentity_sandbox.plan import Plan, stable_guid
 
-# ---- Connections, by the proxy, as any client makes them
-#
-# With the operator's own tokens, one for each resource and tenant; and the control socket.
-
 ARM = "https://management.azure.com"
+VAULT = "https://vault.azure.net"
 STORAGE = "https://storage.azure.com"
 _TRIES, _PAUSE = 5, 0.5
 _BLOB_VERSION = {"x-ms-version": "2021-12-02"}
-
+_SKU = {"name": "Standard_LRS"}
+_CREDENTIALS = "federatedIdentityCredentials"
 
 Json: TypeAlias = Any
 """The value of json.loads: callers know which fields are there."""
@@ -57,152 +55,6 @@ class Answer:
     status: int
     headers: Mapping[str, str]
     body: Json
-
-
-class Connection:
-    """An open way to Azure. An async context manager."""
-
-    def __init__(self, plan: Plan) -> None:
-        self._plan = plan
-        self._proxy = f"http://127.0.0.1:{plan.azure_proxy_port}"
-        self._trust = ssl.create_default_context(cafile=str(plan.ca_certificate))
-        self.tenants = tenants_of(plan)
-        self._tokens: dict[tuple[str, str], str] = {}
-
-    async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession()
-        connector = aiohttp.UnixConnector(path=str(self._plan.path / SOCKET))
-        self._control = aiohttp.ClientSession("http://azure.sandbox", connector=connector)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._session.close()
-        await self._control.close()
-
-    async def _order(self, method: str, path: str) -> None:
-        async with self._control.request(method, path) as response:
-            if response.status != 204:
-                raise AzureError(response.status, "Control", await response.text())
-
-    async def _call(
-        self,
-        method: str,
-        url: str,
-        body: object = None,
-        *,
-        resource: str,
-        tenant: Tenant | None = None,
-    ) -> Answer:
-        where = tenant or self.tenants.home
-        key = (where.id, resource)
-        if key not in self._tokens:
-            self._tokens[key] = await self._token(where, resource)
-        version = _BLOB_VERSION if resource == STORAGE else {}
-        headers = {"Authorization": f"Bearer {self._tokens[key]}", **version}
-        return await self._request(method, url, headers=headers, json=body)
-
-    async def _token(self, tenant: Tenant, resource: str) -> str:
-        form = {
-            "grant_type": "client_credentials",
-            "client_id": self._plan.operator_id,
-            "client_secret": self._plan.operator_secret,
-            "scope": f"{resource}/.default",
-        }
-        url = f"https://{tenant.cloud.logins[0]}/{tenant.id}/oauth2/v2.0/token"
-        answer = await self._request("POST", url, data=form)
-        return str(answer.body["access_token"])
-
-    async def _request(self, method: str, url: str, **more: Json) -> Answer:
-        for left in reversed(range(_TRIES)):
-            try:
-                return await self._sent(method, url, **more)
-            except (AzureError, aiohttp.ClientConnectionError) as error:
-                if not left or not _passes(error):
-                    raise
-            await asyncio.sleep(_PAUSE)
-        raise AssertionError
-
-    async def _sent(self, method: str, url: str, **more: Json) -> Answer:
-        # `await` inside the context: the body is read before the connection goes back.
-        async with self._session.request(
-            method, url, proxy=self._proxy, ssl=self._trust, **more
-        ) as response:
-            xml = response.content_type == "application/xml"
-            text = await response.text()
-            body = text if xml else json.loads(text) if text else None
-            if response.status >= 400:
-                raise _refusal(response.status, body)
-            return Answer(status=response.status, headers=response.headers, body=body)
-
-
-def _passes(error: Exception) -> bool:
-    """Whether the weather may have refused, so that the same request is worth another try."""
-    if not isinstance(error, AzureError):
-        return True
-    hindered = error.code in {"ScopeLocked", "DenyAssignmentAuthorizationFailed"}
-    return hindered or error.status in {429, 500, 502, 503}
-
-
-def _refusal(status: int, body: Json) -> AzureError:
-    error = body.get("error") if isinstance(body, dict) else None
-    if isinstance(error, dict):
-        return AzureError(status, str(error.get("code")), str(error.get("message")))
-    if isinstance(body, str):
-        return AzureError(status, "Blob", body)
-    description = body.get("error_description", "") if isinstance(body, dict) else ""
-    return AzureError(status, str(error), description)
-
-
-# ---- The control socket as methods: settings for tests that Azure does not offer
-
-
-class ControlClient(Connection):
-    """Journals, the weather, and the keys of Entra."""
-
-    async def imds_requests(self) -> list[dict[str, Any]]:
-        """Return every request that reached IMDS since the journal was cleared.
-
-        Each has time, node, source, method, target, headers (names in lower case) and status.
-        """
-        async with self._control.get("/imds/requests") as response:
-            entries: list[dict[str, Any]] = await response.json()
-            return entries
-
-    async def clear_imds_requests(self) -> None:
-        """Forget the requests that reached IMDS."""
-        await self._order("DELETE", "/imds/requests")
-
-    def weather(self, *settings: str) -> None:
-        """Change the weather: `roles=120`, `imds=[{effect: hang}]`; it holds from now on."""
-        weather.write(self._plan.path, weather.changed(weather.read(self._plan.path), settings))
-
-    async def entra_requests(self) -> list[dict[str, Any]]:
-        """Return every request for a token that reached Entra since the journal was cleared.
-
-        Each has time, source, host, tenant, grant_type, client_id, credential (secret, assertion or
-        ""), scope, status and code (of AADSTS; 0 where there is none). The operator's are there,
-        too.
-        """
-        async with self._control.get("/entra/requests") as response:
-            entries: list[dict[str, Any]] = await response.json()
-            return entries
-
-    async def clear_entra_requests(self) -> None:
-        """Forget the requests that reached Entra."""
-        await self._order("DELETE", "/entra/requests")
-
-    async def roll_keys(self) -> None:
-        """Let Entra sign with new keys; what the old ones signed holds as long as it would."""
-        await self._order("POST", "/entra/keys")
-
-    async def withdraw_old_keys(self) -> None:
-        """Let Entra publish only the keys that it signs with: what others signed is worthless."""
-        await self._order("DELETE", "/entra/keys")
-
-
-# ---- App registrations and federated credentials, as the operator makes them: one call each.
-
-_CREDENTIALS = "federatedIdentityCredentials"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,103 +79,27 @@ class AppSecret:
     value: str = field(repr=False)
 
 
-class Registrations(Connection):
-    """The operator's calls in the directories of the sandbox's tenants."""
-
-    async def make_app(
-        self, name: str, *, tenant: Tenant | None = None, multi_tenant: bool = False
-    ) -> App:
-        """Register an application, with its service principal; at home unless `tenant` says else.
-
-        `tenants` has them all: home, partner, government, china.
-        """
-        where = tenant or self.tenants.home
-        audience = "AzureADMultipleOrgs" if multi_tenant else "AzureADMyOrg"
-        wanted = {"displayName": name, "signInAudience": audience}
-        made = await self.graph("POST", "applications", wanted, tenant=where)
-        principal = await self.graph(
-            "POST", "servicePrincipals", {"appId": made["appId"]}, tenant=where
-        )
-        return App(
-            name=name,
-            client_id=made["appId"],
-            object_id=made["id"],
-            principal_id=principal["id"],
-            tenant=where,
-        )
-
-    async def provision(self, app: App, tenant: Tenant) -> str:
-        """Make the service principal of an app in another tenant; return its object id there."""
-        body = {"appId": app.client_id}
-        return str((await self.graph("POST", "servicePrincipals", body, tenant=tenant))["id"])
-
-    async def add_secret(
-        self, app: App, *, starts: datetime | None = None, ends: datetime | None = None
-    ) -> AppSecret:
-        """Give an app one more secret; by default it holds from now on for two years."""
-        asked = {"displayName": app.name}
-        asked |= {"startDateTime": _stamp(starts)} if starts else {}
-        asked |= {"endDateTime": _stamp(ends)} if ends else {}
-        made = await self._on(app, "POST", "/addPassword", {"passwordCredential": asked})
-        return AppSecret(key_id=made["keyId"], value=made["secretText"])
-
-    async def add_certificate(self, app: App, pem: bytes) -> None:
-        """Register a certificate, PEM, of an app; those that it has stay."""
-        der = x509.load_pem_x509_certificate(pem).public_bytes(serialization.Encoding.DER)
-        have = (await self._on(app, "GET", ""))["keyCredentials"]
-        new = {"type": "AsymmetricX509Cert", "usage": "Verify"}
-        new["key"] = base64.b64encode(der).decode()
-        await self._on(app, "PATCH", "", {"keyCredentials": [*have, new]})
-
-    async def add_federated_credential(
-        self, owner: App | str, name: str, *, issuer: str, subject: str, audience: str = EXCHANGE
-    ) -> None:
-        """Let tokens of `issuer` for `subject` sign in an app, or an identity by its resource id.
-
-        Of the sandbox's cluster the issuer is `cluster.tokens.ISSUER`, a subject
-        `system:serviceaccount:NAMESPACE:NAME`. A credential of an identity is replaced by one of
-        the same name. Raises AzureError.
-        """
-        wanted = {"issuer": issuer, "subject": subject, "audiences": [audience]}
-        if isinstance(owner, App):
-            await self._on(owner, "POST", f"/{_CREDENTIALS}", {"name": name, **wanted})
-        else:
-            await self._of_identity("PUT", owner, name, {"properties": wanted})
-
-    async def graph(
-        self, method: str, path: str, body: object = None, *, tenant: Tenant | None = None
-    ) -> Json:
-        """Call Graph in a tenant; `path` is below /v1.0/. Raises AzureError."""
-        where = tenant or self.tenants.home
-        host = f"https://{where.cloud.graph}"
-        url = f"{host}/v1.0/{path}"
-        return (await self._call(method, url, body, resource=host, tenant=where)).body
-
-    async def _on(self, app: App, method: str, below: str, body: object = None) -> Json:
-        path = f"applications/{app.object_id}{below}"
-        return await self.graph(method, path, body, tenant=app.tenant)
-
-    async def _of_identity(
-        self, method: str, identity_id: str, name: str, body: object = None
-    ) -> None:
-        url = f"{ARM}{identity_id}/{_CREDENTIALS}/{name}?api-version=2024-11-30"
-        await self._call(method, url, body, resource=f"{ARM}/")
-
-
-def _stamp(at: datetime) -> str:
-    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-# ---- The operator
-
-__all__ = ["ARM", "VAULT", "Answer", "AzureError", "AzureOperator"]
-
-VAULT = "https://vault.azure.net"
-_SKU = {"name": "Standard_LRS"}
-
-
-class AzureOperator(Registrations, ControlClient):
+class AzureOperator:
     """The owner of the sandbox's subscription. An async context manager."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._proxy = f"http://127.0.0.1:{plan.azure_proxy_port}"
+        self._trust = ssl.create_default_context(cafile=str(plan.ca_certificate))
+        self.tenants = tenants_of(plan)
+        self._tokens: dict[tuple[str, str], str] = {}
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession()
+        connector = aiohttp.UnixConnector(path=str(self._plan.path / SOCKET))
+        self._control = aiohttp.ClientSession("http://azure.sandbox", connector=connector)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._session.close()
+        await self._control.close()
+
+    # Resources and what they hold
 
     @property
     def subscription(self) -> str:
@@ -422,3 +198,199 @@ class AzureOperator(Registrations, ControlClient):
         """Set a secret of a vault."""
         url = f"https://{vault}.vault.azure.net/secrets/{name}?api-version=7.4"
         await self._call("PUT", url, {"value": value}, resource=VAULT)
+
+    # App registrations and federated credentials
+
+    async def make_app(
+        self, name: str, *, tenant: Tenant | None = None, multi_tenant: bool = False
+    ) -> App:
+        """Register an application, with its service principal; at home unless `tenant` says else.
+
+        `tenants` has them all: home, partner, government, china.
+        """
+        where = tenant or self.tenants.home
+        audience = "AzureADMultipleOrgs" if multi_tenant else "AzureADMyOrg"
+        wanted = {"displayName": name, "signInAudience": audience}
+        made = await self.graph("POST", "applications", wanted, tenant=where)
+        principal = await self.graph(
+            "POST", "servicePrincipals", {"appId": made["appId"]}, tenant=where
+        )
+        return App(
+            name=name,
+            client_id=made["appId"],
+            object_id=made["id"],
+            principal_id=principal["id"],
+            tenant=where,
+        )
+
+    async def provision(self, app: App, tenant: Tenant) -> str:
+        """Make the service principal of an app in another tenant; return its object id there."""
+        body = {"appId": app.client_id}
+        return str((await self.graph("POST", "servicePrincipals", body, tenant=tenant))["id"])
+
+    async def add_secret(
+        self, app: App, *, starts: datetime | None = None, ends: datetime | None = None
+    ) -> AppSecret:
+        """Give an app one more secret; by default it holds from now on for two years."""
+        asked = {"displayName": app.name}
+        asked |= {"startDateTime": _stamp(starts)} if starts else {}
+        asked |= {"endDateTime": _stamp(ends)} if ends else {}
+        made = await self._on(app, "POST", "/addPassword", {"passwordCredential": asked})
+        return AppSecret(key_id=made["keyId"], value=made["secretText"])
+
+    async def add_certificate(self, app: App, pem: bytes) -> None:
+        """Register a certificate, PEM, of an app; those that it has stay."""
+        der = x509.load_pem_x509_certificate(pem).public_bytes(serialization.Encoding.DER)
+        have = (await self._on(app, "GET", ""))["keyCredentials"]
+        new = {"type": "AsymmetricX509Cert", "usage": "Verify"}
+        new["key"] = base64.b64encode(der).decode()
+        await self._on(app, "PATCH", "", {"keyCredentials": [*have, new]})
+
+    async def add_federated_credential(
+        self, owner: App | str, name: str, *, issuer: str, subject: str
+    ) -> None:
+        """Let tokens of `issuer` for `subject` sign in an app, or an identity by its resource id.
+
+        Of the sandbox's cluster the issuer is `cluster.tokens.ISSUER`, a subject
+        `system:serviceaccount:NAMESPACE:NAME`. A credential of an identity is replaced by one of
+        the same name. Raises AzureError.
+        """
+        wanted = {"issuer": issuer, "subject": subject, "audiences": [EXCHANGE]}
+        if isinstance(owner, App):
+            await self._on(owner, "POST", f"/{_CREDENTIALS}", {"name": name, **wanted})
+        else:
+            await self.arm("PUT", f"{owner}/{_CREDENTIALS}/{name}", {"properties": wanted})
+
+    async def graph(
+        self, method: str, path: str, body: object = None, *, tenant: Tenant | None = None
+    ) -> Json:
+        """Call Graph in a tenant; `path` is below /v1.0/. Raises AzureError."""
+        where = tenant or self.tenants.home
+        host = f"https://{where.cloud.graph}"
+        url = f"{host}/v1.0/{path}"
+        return (await self._call(method, url, body, resource=host, tenant=where)).body
+
+    async def _on(self, app: App, method: str, below: str, body: object = None) -> Json:
+        path = f"applications/{app.object_id}{below}"
+        return await self.graph(method, path, body, tenant=app.tenant)
+
+    # The control socket: what Azure does not offer
+
+    async def imds_requests(self) -> list[dict[str, Any]]:
+        """Return every request that reached IMDS since the journal was cleared.
+
+        Each has time, node, source, method, target, headers (names in lower case) and status.
+        """
+        async with self._control.get("/imds/requests") as response:
+            entries: list[dict[str, Any]] = await response.json()
+            return entries
+
+    async def clear_imds_requests(self) -> None:
+        """Forget the requests that reached IMDS."""
+        await self._order("DELETE", "/imds/requests")
+
+    def weather(self, *settings: str) -> None:
+        """Change the weather: `roles=120`, `imds=[{effect: hang}]`; it holds from now on."""
+        weather.write(self._plan.path, weather.changed(weather.read(self._plan.path), settings))
+
+    async def entra_requests(self) -> list[dict[str, Any]]:
+        """Return every request for a token that reached Entra since the journal was cleared.
+
+        Each has time, source, host, tenant, grant_type, client_id, credential (secret, assertion or
+        ""), scope, status and code (of AADSTS; 0 where there is none). The operator's are there,
+        too.
+        """
+        async with self._control.get("/entra/requests") as response:
+            entries: list[dict[str, Any]] = await response.json()
+            return entries
+
+    async def clear_entra_requests(self) -> None:
+        """Forget the requests that reached Entra."""
+        await self._order("DELETE", "/entra/requests")
+
+    async def roll_keys(self) -> None:
+        """Let Entra sign with new keys; what the old ones signed holds as long as it would."""
+        await self._order("POST", "/entra/keys")
+
+    async def withdraw_old_keys(self) -> None:
+        """Let Entra publish only the keys that it signs with: what others signed is worthless."""
+        await self._order("DELETE", "/entra/keys")
+
+    # Requests, with the operator's own tokens: one for each resource and tenant
+
+    async def _order(self, method: str, path: str) -> None:
+        async with self._control.request(method, path) as response:
+            if response.status != 204:
+                raise AzureError(response.status, "Control", await response.text())
+
+    async def _call(
+        self,
+        method: str,
+        url: str,
+        body: object = None,
+        *,
+        resource: str,
+        tenant: Tenant | None = None,
+    ) -> Answer:
+        where = tenant or self.tenants.home
+        key = (where.id, resource)
+        if key not in self._tokens:
+            self._tokens[key] = await self._token(where, resource)
+        version = _BLOB_VERSION if resource == STORAGE else {}
+        headers = {"Authorization": f"Bearer {self._tokens[key]}", **version}
+        return await self._request(method, url, headers=headers, json=body)
+
+    async def _token(self, tenant: Tenant, resource: str) -> str:
+        form = {
+            "grant_type": "client_credentials",
+            "client_id": self._plan.operator_id,
+            "client_secret": self._plan.operator_secret,
+            "scope": f"{resource}/.default",
+        }
+        url = f"https://{tenant.cloud.logins[0]}/{tenant.id}/oauth2/v2.0/token"
+        answer = await self._request("POST", url, data=form)
+        return str(answer.body["access_token"])
+
+    async def _request(self, method: str, url: str, **more: Json) -> Answer:
+        for left in reversed(range(_TRIES)):
+            try:
+                return await self._sent(method, url, **more)
+            except (AzureError, aiohttp.ClientConnectionError) as error:
+                if not left or not _passes(error):
+                    raise
+            await asyncio.sleep(_PAUSE)
+        raise AssertionError
+
+    async def _sent(self, method: str, url: str, **more: Json) -> Answer:
+        # `await` inside the context: the body is read before the connection goes back.
+        async with self._session.request(
+            method, url, proxy=self._proxy, ssl=self._trust, **more
+        ) as response:
+            xml = response.content_type == "application/xml"
+            text = await response.text()
+            body = text if xml else json.loads(text) if text else None
+            if response.status >= 400:
+                raise _refusal(response.status, body)
+            return Answer(status=response.status, headers=response.headers, body=body)
+
+
+def _stamp(at: datetime) -> str:
+    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _passes(error: Exception) -> bool:
+    """Whether the weather may have refused, so that the same request is worth another try."""
+    if not isinstance(error, AzureError):
+        return True
+    hindered = error.code in {"ScopeLocked", "DenyAssignmentAuthorizationFailed"}
+    return hindered or error.status in {429, 500, 502, 503}
+
+
+def _refusal(status: int, body: Json) -> AzureError:
+    error = body.get("error") if isinstance(body, dict) else None
+    if isinstance(error, dict):
+        return AzureError(status, str(error.get("code")), str(error.get("message")))
+    if isinstance(body, str):
+        return AzureError(status, "Blob", body)
+    description = body.get("error_description", "") if isinstance(body, dict) else ""
+    return AzureError(status, str(error), description)

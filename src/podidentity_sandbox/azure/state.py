@@ -300,7 +300,6 @@ class World:
         self.principals: dict[str, Principal] = {}
         """By object id."""
         self.operations: dict[str, Operation] = {}
-        """Seconds that an application's token lives."""
         self.written: set[str] = set()
         """Ids, in lower case, below which a write is under way."""
         self.features: dict[str, float] = {}

@@ -14,13 +14,13 @@ from podidentity_sandbox.demo.shell import Ran
 from podidentity_sandbox.demo.story import StoryContext, Unexpected, exited, expecting, inside, must
 
 
-async def succeeded(_stage: StoryContext, ran: Ran) -> str:
+async def succeeded(_context: StoryContext, ran: Ran) -> str:
     """The command ended well."""
     exited(ran)
     return (ran.output.strip().splitlines() or ["done"])[-1]
 
 
-async def created(_stage: StoryContext, ran: Ran) -> str:
+async def created(_context: StoryContext, ran: Ran) -> str:
     """Every object was created."""
     exited(ran)
     must("created" in ran.output, f"nothing was created: {ran.output[:200]}")
@@ -59,7 +59,7 @@ async def leaks(context: StoryContext, ran: Ran) -> str:
     return f"a token of {token['appid']}, the node's identity: this is the hole"
 
 
-async def names_a_right(_stage: StoryContext, ran: Ran) -> str:
+async def names_a_right(_context: StoryContext, ran: Ran) -> str:
     """It fails, and says which right is missing."""
     exited(ran, 1)
     found = re.search(r'cannot \w+ resource "\S+"', ran.output)
@@ -67,7 +67,7 @@ async def names_a_right(_stage: StoryContext, ran: Ran) -> str:
     return f"it {found[0]}" if found else ""
 
 
-async def roles_assigned(_stage: StoryContext, ran: Ran) -> str:
+async def roles_assigned(_context: StoryContext, ran: Ran) -> str:
     """One role at the identity, one at the nodes."""
     exited(ran)
     lines = ran.output.splitlines()
@@ -94,7 +94,7 @@ _AT_ONCE = 5.0
 """Seconds, on a machine of any load; what is waited for, an answer takes longer (--hold)."""
 
 
-async def identity_not_found(_stage: StoryContext, ran: Ran) -> str:
+async def identity_not_found(_context: StoryContext, ran: Ran) -> str:
     """400 in the words of IMDS, at once."""
     exited(ran)
     body, (status, seconds) = _answer(ran)
@@ -148,14 +148,14 @@ async def token_of_the_identity(context: StoryContext, ran: Ran) -> str:
     return f"a JWT of {claims['appid']} for {claims['aud']}, valid {hours:.1f} h (not shown)"
 
 
-async def secret(_stage: StoryContext, ran: Ran) -> str:
+async def secret(_context: StoryContext, ran: Ran) -> str:
     """The secret of the story."""
     exited(ran)
     must(ran.output == SECRET_VALUE, f"the vault answered {ran.output[:200]!r}")
     return "the secret, read without any secret in the pod"
 
 
-async def vault_refuses(_stage: StoryContext, ran: Ran) -> str:
+async def vault_refuses(_context: StoryContext, ran: Ran) -> str:
     """403 by the vault itself."""
     body, (status,) = _answer(ran)
     must(status == "403", f"status {status}, not 403: {body}")
@@ -163,7 +163,7 @@ async def vault_refuses(_stage: StoryContext, ran: Ran) -> str:
         return f"403 {body['error']['code']} by the vault: the token is not a master key"
 
 
-async def log_names_everything(_stage: StoryContext, ran: Ran) -> str:
+async def log_names_everything(_context: StoryContext, ran: Ran) -> str:
     """One line has pod, namespace, identity, resource, status and time taken."""
     exited(ran)
     wanted = (
@@ -180,7 +180,7 @@ async def log_names_everything(_stage: StoryContext, ran: Ran) -> str:
     return "pod, namespace, identity, resource, status 200 and the time taken; no token"
 
 
-async def refused_elsewhere(_stage: StoryContext, ran: Ran) -> str:
+async def refused_elsewhere(_context: StoryContext, ran: Ran) -> str:
     """No token, and no word of the namespace that has the binding."""
     body, (status,) = _answer(ran)
     must(status == "404", f"status {status}, not 404: {body}")
@@ -192,7 +192,7 @@ async def refused_elsewhere(_stage: StoryContext, ran: Ran) -> str:
     return f"404: {body['error_description']}"
 
 
-async def explained(_stage: StoryContext, ran: Ran) -> str:
+async def explained(_context: StoryContext, ran: Ran) -> str:
     """The reason in words."""
     exited(ran, 1)
     why = "must be in the same namespace"
@@ -200,7 +200,7 @@ async def explained(_stage: StoryContext, ran: Ran) -> str:
     return "the application and its AzureIdentity must be in the same namespace"
 
 
-async def forged(_stage: StoryContext, ran: Ran) -> str:
+async def forged(_context: StoryContext, ran: Ran) -> str:
     """No conversation came about: what the forger sends goes no further than its port."""
     exited(ran, 1)
     last = ran.output.strip().splitlines()[-1]
@@ -208,7 +208,7 @@ async def forged(_stage: StoryContext, ran: Ran) -> str:
     return "no answer: its frames go no further than its port of the bridge"
 
 
-async def not_permitted(_stage: StoryContext, ran: Ran) -> str:
+async def not_permitted(_context: StoryContext, ran: Ran) -> str:
     """403, with the reason."""
     body, (status,) = _answer(ran)
     must(status == "403", f"status {status}, not 403: {body}")
@@ -218,7 +218,7 @@ async def not_permitted(_stage: StoryContext, ran: Ran) -> str:
     return f"403 {body['error']}: nobody granted it to namespace tenant"
 
 
-async def only_one_is_permitted(_stage: StoryContext, ran: Ran) -> str:
+async def only_one_is_permitted(_context: StoryContext, ran: Ran) -> str:
     """The same identity: granted to the one namespace, not to the other."""
     exited(ran)
     with expecting("not a list of identities"):
@@ -242,7 +242,7 @@ async def fails_closed(context: StoryContext, ran: Ran) -> str:
     return "connection refused; IMDS never saw the request"
 
 
-async def token_again(_stage: StoryContext, ran: Ran) -> str:
+async def token_again(_context: StoryContext, ran: Ran) -> str:
     """It works again."""
     exited(ran)
     must(ran.output == "Bearer", f"answered {ran.output[:200]!r}")
@@ -264,7 +264,7 @@ def _document(ran: Ran) -> Any:  # noqa: ANN401 - any JSON
         return json.JSONDecoder().raw_decode(ran.output, start.start())[0]
 
 
-async def registered(_stage: StoryContext, ran: Ran) -> str:
+async def registered(_context: StoryContext, ran: Ran) -> str:
     """The feature is on its way at least."""
     with expecting("not a feature"):
         state = _document(ran)["properties"]["state"]
@@ -272,7 +272,7 @@ async def registered(_stage: StoryContext, ran: Ran) -> str:
     return str(state)
 
 
-async def enabled(_stage: StoryContext, ran: Ran) -> str:
+async def enabled(_context: StoryContext, ran: Ran) -> str:
     """The cluster's profile says so."""
     with expecting("not a cluster with the add-on"):
         cluster = _document(ran)
@@ -281,7 +281,7 @@ async def enabled(_stage: StoryContext, ran: Ran) -> str:
     return "podIdentityProfile.enabled is true"
 
 
-async def made(_stage: StoryContext, ran: Ran) -> str:
+async def made(_context: StoryContext, ran: Ran) -> str:
     """A resource, completely made."""
     with expecting("not a resource"):
         found = _document(ran)
@@ -290,7 +290,7 @@ async def made(_stage: StoryContext, ran: Ran) -> str:
         return f"{found['name']} made"
 
 
-async def vault_made(_stage: StoryContext, ran: Ran) -> str:
+async def vault_made(_context: StoryContext, ran: Ran) -> str:
     """A vault with access policies, the operator's first."""
     with expecting("not a vault"):
         found = _document(ran)["properties"]
@@ -299,7 +299,7 @@ async def vault_made(_stage: StoryContext, ran: Ran) -> str:
         return str(found["vaultUri"])
 
 
-async def secret_kept(_stage: StoryContext, ran: Ran) -> str:
+async def secret_kept(_context: StoryContext, ran: Ran) -> str:
     """The secret, with its version."""
     with expecting("not a secret"):
         found = _document(ran)
@@ -317,7 +317,7 @@ async def identity_made(context: StoryContext, ran: Ran) -> str:
         return f"client id {found['clientId']}"
 
 
-async def account_made(_stage: StoryContext, ran: Ran) -> str:
+async def account_made(_context: StoryContext, ran: Ran) -> str:
     """A storage account as it was asked for."""
     with expecting("not a storage account"):
         found = _document(ran)
@@ -328,14 +328,14 @@ async def account_made(_stage: StoryContext, ran: Ran) -> str:
         return str(found["primaryEndpoints"]["blob"])
 
 
-async def container_made(_stage: StoryContext, ran: Ran) -> str:
+async def container_made(_context: StoryContext, ran: Ran) -> str:
     """A container that was not there."""
     with expecting("not the answer of container create"):
         must(_document(ran)["created"] is True, "created is not true")
     return "created"
 
 
-async def made_before(_stage: StoryContext, ran: Ran) -> str:
+async def made_before(_context: StoryContext, ran: Ran) -> str:
     """Everything may be said again, but a vault is made once; the container was there."""
     exited(ran)
     wanted = ("Succeeded", "already exists", SECRET_VALUE, f"{POD_IDENTITY}-identity", "false")
@@ -422,7 +422,7 @@ async def cluster_may_use_it(context: StoryContext, ran: Ran) -> str:
     return "Managed Identity Operator, to the cluster's identity"
 
 
-async def running(_stage: StoryContext, ran: Ran) -> str:
+async def running(_context: StoryContext, ran: Ran) -> str:
     """The pod runs."""
     exited(ran)
     must(re.search(r"\b1/1\s+Running\b", ran.output), f"not running: {ran.output[-200:]}")
@@ -438,26 +438,26 @@ async def signed_in_as_the_identity(context: StoryContext, ran: Ran) -> str:
     return f"{found['name']}, as a managed identity"
 
 
-async def uploaded(_stage: StoryContext, ran: Ran) -> str:
+async def uploaded(_context: StoryContext, ran: Ran) -> str:
     """The blob has an etag."""
     with expecting("no etag"):
         return f"etag {_document(ran)['etag']}"
 
 
-async def in_the_container(_stage: StoryContext, ran: Ran) -> str:
+async def in_the_container(_context: StoryContext, ran: Ran) -> str:
     """The blob is listed."""
     exited(ran)
     must("identity-demo.txt" in ran.output.splitlines(), f"lists {ran.output[:200]!r}")
     return "identity-demo.txt"
 
 
-async def log_says_why(_stage: StoryContext, ran: Ran) -> str:
+async def log_says_why(_context: StoryContext, ran: Ran) -> str:
     """The refused request, with the reason in words."""
     must("must be in the same namespace" in ran.output, f"no reason: {ran.output[-300:]}")
     return "the application and its AzureIdentity must be in the same namespace"
 
 
-async def pod_identity_deleted(_stage: StoryContext, ran: Ran) -> str:
+async def pod_identity_deleted(_context: StoryContext, ran: Ran) -> str:
     """The cluster lists none any more."""
     with expecting("not a cluster"):
         profile = _document(ran)["podIdentityProfile"]
@@ -466,14 +466,14 @@ async def pod_identity_deleted(_stage: StoryContext, ran: Ran) -> str:
     return "listed no more"
 
 
-async def objects_gone(_stage: StoryContext, ran: Ran) -> str:
+async def objects_gone(_context: StoryContext, ran: Ran) -> str:
     """Neither AzureIdentity nor binding."""
     exited(ran)
     must("No resources found" in ran.output, f"still there: {ran.output[:200]}")
     return "gone"
 
 
-async def refused_again(_stage: StoryContext, ran: Ran) -> str:
+async def refused_again(_context: StoryContext, ran: Ran) -> str:
     """No token for the pod that had one."""
     exited(ran)
     must("access_token" not in ran.output, "a token was handed out")

@@ -140,7 +140,7 @@ _OUTPUT_LINES = 8
 
 
 class Printer(Protocol):
-    """Shows the story while it is result."""
+    """Shows the story while it is told."""
 
     def chapter(self, title: str) -> None:
         """Begin a chapter."""

@@ -48,7 +48,7 @@ def socket_of(driver: str) -> Path:
 
 
 def attributes_of(
-    volume: Mapping[str, Any], driver: Mapping[str, Any], pod: Mapping[str, Any], tokens: str = ""
+    volume: Mapping[str, Any], driver: Mapping[str, Any], pod: Mapping[str, Any]
 ) -> dict[str, str]:
     """Return the attributes of a pod's `csi` volume as its driver gets them.
 
@@ -56,7 +56,6 @@ def attributes_of(
         volume: the `csi` part of the pod's volume.
         driver: the CSIDriver object.
         pod: the Pod object.
-        tokens: the JSON text of the tokens that the driver has requested, "" for none.
     """
     result = dict(volume.get("volumeAttributes") or {})
     metadata = pod["metadata"]
@@ -68,8 +67,6 @@ def attributes_of(
             f"{_PREFIX}serviceAccount.name": pod["spec"].get("serviceAccountName") or "default",
             f"{_PREFIX}ephemeral": "true",
         }
-    if tokens:
-        result[f"{_PREFIX}serviceAccount.tokens"] = tokens
     return result
 
 

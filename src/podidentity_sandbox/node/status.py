@@ -67,11 +67,11 @@ def stamp(moment: datetime) -> str:
     return moment.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def restart_delay(restarts: int, *, first: float = 10.0) -> float:
+def restart_delay(restarts: int) -> float:
     """Return seconds to wait before restart number `restarts` (1: at once; then 10, 20, 40…)."""
     if restarts <= 1:
         return 0.0
-    return min(LONGEST_BACKOFF, first * math.pow(2, min(restarts - 2, 10)))
+    return min(LONGEST_BACKOFF, 10.0 * math.pow(2, min(restarts - 2, 10)))
 
 
 def restarts_after(policy: str, code: int) -> bool:

@@ -92,6 +92,8 @@ async def test_a_managed_identity_reads_the_vault_that_grants_it_and_no_other(
     await operator.arm("PATCH", cloud.plan.scale_set_id, body)
     answers = await run(cloud, READ_SECRET, identity["clientId"], "open-kv", "closed-kv")
     assert answers == ["s3cret", [403, "Forbidden"]]
+    seen = await operator.imds_requests()
+    assert {(each["node"], each["status"]) for each in seen} == {("node-0", 200)}
 
 
 async def test_a_service_principal_signs_in_and_sets_a_secret(

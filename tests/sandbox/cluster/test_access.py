@@ -18,8 +18,8 @@ PODS = "/api/v1/namespaces/default/pods"
 MERGE = {"Content-Type": "application/merge-patch+json"}
 
 
-async def account_token(api: httpx2.AsyncClient, name: str = "default") -> str:
-    path = f"/api/v1/namespaces/default/serviceaccounts/{name}/token"
+async def account_token(api: httpx2.AsyncClient) -> str:
+    path = "/api/v1/namespaces/default/serviceaccounts/default/token"
     answer = await api.post(path, json={"spec": {}})
     assert answer.status_code == 201
     return str(answer.json()["status"]["token"])

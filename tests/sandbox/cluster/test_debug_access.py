@@ -21,7 +21,8 @@ from podidentity.nmi.server.messages import Caller, Request, Response
 from podidentity.wire.debug_access import FIELD, PATH, SECONDS, audience_of
 from tests.fakes import FakeClock
 from tests.sandbox.cluster.conftest import Served
-from tests.sandbox.cluster.test_rights_of_nmi import SYSTEM, Place, of_nmi, opened
+from tests.sandbox.cluster.rights import SYSTEM, Program
+from tests.sandbox.cluster.test_rights_of_nmi import of_nmi, opened
 
 READER = manifests.DEBUG_READER
 TENANT = "/api/v1/namespaces/shop/serviceaccounts/default/token"
@@ -35,7 +36,7 @@ async def page(_: Request) -> Response:
 class Agents:
     """NMI of two nodes, and who asks them."""
 
-    place: Place
+    nmi: Program
     served: Served
     clock: FakeClock
 
@@ -44,7 +45,7 @@ class Agents:
 
     def _page(self, node: str) -> Reviewed:
         readers = PathPermissions(
-            self.place.kube, self.clock, path=PATH, audience=audience_of(node), outlives=0
+            self.nmi.kube, self.clock, path=PATH, audience=audience_of(node), outlives=0
         )
         return Reviewed(page, readers, role=READER, field=FIELD)
 
@@ -54,7 +55,7 @@ class Agents:
         """Return a token that the administrator makes, of the reader unless `path` says whose."""
         spec = {"audiences": [audience] if audience else [], "expirationSeconds": seconds}
         path = path or f"{SYSTEM}/serviceaccounts/{READER}/token"
-        made = await self.place.make(path, {"spec": spec})
+        made = await self.nmi.make(path, {"spec": spec})
         return str(made["status"]["token"])
 
     async def ask(self, token: str, node: str = "node-0", field: str = FIELD) -> int:
@@ -67,10 +68,10 @@ class Agents:
 async def agents(served: Served) -> AsyncIterator[Agents]:
     everything = [each for each in manifests.nmi() if each["kind"] != "DaemonSet"]
     readers = [each for each in everything if each["metadata"]["name"] == READER]
-    async with opened(served, [*of_nmi(), *readers], None) as place:
+    async with opened(served, [*of_nmi(), *readers], None) as (nmi, _):
         account: Any = next(each for each in readers if each["kind"] == "ServiceAccount")
-        await place.make(f"{SYSTEM}/serviceaccounts", account)
-        yield Agents(place, served, FakeClock())
+        await nmi.make(f"{SYSTEM}/serviceaccounts", account)
+        yield Agents(nmi, served, FakeClock())
 
 
 @pytest.fixture
@@ -92,7 +93,7 @@ async def test_its_token_is_taken_by_nobody_else(two: Agents) -> None:
     async with two.served.client(token) as client:
         assert (await client.get("/api/v1/pods")).status_code == 401
         assert (await client.get("/metrics")).status_code == 401
-    scrapers = PathPermissions(two.place.kube, two.clock, path="/metrics")
+    scrapers = PathPermissions(two.nmi.kube, two.clock, path="/metrics")
     metrics = Reviewed(page, scrapers, role="readers")
     asked = Request(Caller("10.240.0.1", 1), method="GET", raw_target=b"/metrics")
     asked.fields = [(b"Authorization", f"Bearer {token}".encode())]
@@ -101,7 +102,7 @@ async def test_its_token_is_taken_by_nobody_else(two: Agents) -> None:
 
 async def test_who_has_a_token_for_the_api_server_alone_is_unknown(two: Agents) -> None:
     """An administrator's too: nobody need send such a token to a pod."""
-    for token in ("admin-token", two.place.token, await two.token(""), await two.token("", TENANT)):
+    for token in ("admin-token", two.nmi.token, await two.token(""), await two.token("", TENANT)):
         assert await two.ask(token) == 401
         two.clock.advance(1)
 
@@ -126,7 +127,7 @@ async def test_a_token_ends_with_its_time_and_with_its_account(two: Agents) -> N
     two.served.cluster.issuer.now = now
     two.clock.advance(DENIED)
     assert await two.ask(token) == 200
-    await two.place.admin.delete(f"{SYSTEM}/serviceaccounts/{READER}")
+    await two.nmi.admin.delete(f"{SYSTEM}/serviceaccounts/{READER}")
     two.clock.advance(ALLOWED)
     assert await two.ask(token) == 401
 
@@ -136,7 +137,7 @@ async def test_nobody_makes_a_token_of_the_reader_without_the_right_to(two: Agen
     path = f"{SYSTEM}/serviceaccounts/{READER}/token"
     spec = {"spec": {"audiences": [audience_of("node-1")]}}
     tenant = await two.token("", TENANT)
-    for token in (two.place.token, tenant):
+    for token in (two.nmi.token, tenant):
         async with two.served.client(token) as client:
             refused: httpx2.Response = await client.post(path, json=spec)
             assert refused.status_code in (403, 422), refused.text

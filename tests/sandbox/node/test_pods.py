@@ -106,11 +106,6 @@ def test_a_pod_has_a_token_of_its_own_service_account(site: Site) -> None:
     assert site.says("caller", f"cat {folder}/namespace") == "default"
 
 
-def test_a_pod_that_wants_no_token_has_none(site: Site) -> None:
-    site.run(pod("tokenless", automountServiceAccountToken=False))
-    assert site.says("tokenless", "ls /var/run/secrets 2>/dev/null || echo none") == "none"
-
-
 def test_a_volume_that_is_not_served_is_said_and_keeps_the_pod_from_starting(site: Site) -> None:
     site.create(pod("mapped", volumes=[{"name": "v", "configMap": {"name": "m"}}]))
     assert 'volume "v"' in site.event("mapped", "FailedMount")

@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import shlex
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -36,24 +35,6 @@ def run(place: Place, monkeypatch: pytest.MonkeyPatch) -> Run:
         return CliRunner().invoke(sandbox, list(words), **settings)
 
     return invoke
-
-
-def leaves(command: click.Command, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    if not isinstance(command, click.Group):
-        yield path
-        return
-    context = click.Context(command)
-    for name in command.list_commands(context):
-        found = command.get_command(context, name)
-        assert found is not None, f"{name} cannot be loaded"
-        yield from leaves(found, (*path, name))
-
-
-@pytest.mark.parametrize("words", list(leaves(sandbox)), ids=" ".join)
-def test_each_command_has_help_with_an_example(words: tuple[str, ...]) -> None:
-    result = CliRunner().invoke(sandbox, [*words, "--help"])
-    assert result.exit_code == 0
-    assert f"podidentity sandbox {' '.join(words)}" in result.output
 
 
 def test_up_says_what_it_did_and_what_to_do_next(run: Run) -> None:

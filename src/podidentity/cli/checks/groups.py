@@ -633,10 +633,7 @@ async def _records(reading: Reading) -> AsyncIterator[Finding]:
     if await deployments_of_mic(reading.kube) or await controller.archived_mics(reading.kube):
         return  # they are kept, and their finalizers taken off
     records = await find_all(reading.kube, AZURE_ASSIGNED_IDENTITIES)
-    for each in (
-        *leftovers.unkept(records),
-        *leftovers.stuck("AzureAssignedIdentity", AZURE_ASSIGNED_IDENTITIES.plural, records),
-    ):
+    for each in (*leftovers.unkept(records), *leftovers.stuck(records)):
         yield each
 
 

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from podidentity.cli.checks.findings import CheckReason, Finding, Severity, named, ref_of
 from podidentity.cli.objects import Object
 from podidentity.core.resources import ObjectRef
+from podidentity.wire.kube import AZURE_ASSIGNED_IDENTITIES
 from podidentity.wire.rbac import LABELS
 
 _OURS = "aadpodidentity.k8s.io"
@@ -43,11 +44,11 @@ def is_of_aks(workload: Object) -> bool:
     )
 
 
-def stuck(kind: str, plural: str, objects: Sequence[Object]) -> Iterator[Finding]:
-    """Yield the objects of our kinds that wait for somebody to take off a finalizer of ours."""
+def stuck(records: Sequence[Object]) -> Iterator[Finding]:
+    """Yield the records of attachments that wait for somebody to take off a finalizer of ours."""
     waiting = [
         each
-        for each in objects
+        for each in records
         if each["metadata"].get("deletionTimestamp")
         and any(_OURS in name for name in each["metadata"].get("finalizers") or ())
     ]
@@ -55,13 +56,13 @@ def stuck(kind: str, plural: str, objects: Sequence[Object]) -> Iterator[Finding
         refs = sorted(map(ref_of, waiting))
         first = refs[0]
         yield Finding(
-            kind=kind,
+            kind="AzureAssignedIdentity",
             about=first,
             reason=CheckReason.STUCK,
             what=f"{named(list(map(str, refs)), 'objects')}: deleted, and kept by a finalizer that "
             "nobody takes off, so that their namespace cannot go either.",
             mend="Where no MIC will be any more: kubectl patch "
-            f"{plural} -n {first.namespace} {first.name} --type=merge -p "
+            f"{AZURE_ASSIGNED_IDENTITIES.plural} -n {first.namespace} {first.name} --type=merge -p "
             '\'{"metadata":{"finalizers":null}}\'.',
         )
 

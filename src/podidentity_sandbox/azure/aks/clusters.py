@@ -170,7 +170,7 @@ def _base64(path: Path) -> str:
 
 def get_cluster(call: ArmCall) -> Reply:
     """Return a cluster."""
-    return Reply.json(rendered(call.world, _existing(call)))
+    return Reply.json(rendered(call.world, call.existing(ManagedCluster, KIND)))
 
 
 def list_clusters(call: ArmCall) -> Reply:
@@ -253,12 +253,12 @@ def _check_feature(call: ArmCall, cluster: ManagedCluster) -> None:
 
 
 def _credential(call: ArmCall, role: str, proof: Mapping[str, str]) -> Reply:
-    value = kubeconfig(call.world.plan, _existing(call), role, proof)
+    value = kubeconfig(call.world.plan, call.existing(ManagedCluster, KIND), role, proof)
     return Reply.json({"kubeconfigs": [{"name": role, "value": value}]})
 
 
 def _pools(call: ArmCall) -> list[dict[str, Any]]:
-    cluster, kind = _existing(call), f"{KIND}/agentPools"
+    cluster, kind = call.existing(ManagedCluster, KIND), f"{KIND}/agentPools"
     return [
         {
             "id": f"{cluster.id}/agentPools/{pool['name']}",
@@ -268,11 +268,3 @@ def _pools(call: ArmCall) -> list[dict[str, Any]]:
         }
         for pool in pool_documents(call.world.plan)
     ]
-
-
-def _existing(call: ArmCall) -> ManagedCluster:
-    call.group()
-    cluster = call.world.find(ManagedCluster, call.id)
-    if cluster is None:
-        raise call.missing(KIND)
-    return cluster

@@ -82,6 +82,22 @@ class ArmCall:
             " https://aka.ms/ARMResourceNotFoundFix",
         )
 
+    def existing(self, resource: type[R], kind: str) -> R:
+        """Return the resource of the path; raise ArmError where it or its group is not there."""
+        self.group()
+        found = self.world.find(resource, self.id)
+        if found is None:
+            raise self.missing(kind)
+        return found
+
+    def removed(self, resource: type[R]) -> Reply:
+        """Delete the resource of the path, with all below it, and answer; raise ArmError."""
+        self.group()
+        if self.world.find(resource, self.id) is None:
+            return Reply(status=204)
+        self.world.remove(self.id)
+        return Reply(status=200)
+
     def listed(self, resource: type[R], kind: str) -> list[R]:
         """Return the resources of the path's group or subscription that the caller may read.
 

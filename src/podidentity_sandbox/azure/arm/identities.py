@@ -22,7 +22,7 @@ _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_-]{2,127}")
 
 def get_identity(call: ArmCall) -> Reply:
     """Return an identity."""
-    return Reply.json(_json(call, _existing(call)))
+    return Reply.json(_json(call, call.existing(UserAssignedIdentity, KIND)))
 
 
 def list_identities(call: ArmCall) -> Reply:
@@ -57,19 +57,7 @@ def put_identity(call: ArmCall) -> Reply:
 
 def delete_identity(call: ArmCall) -> Reply:
     """Delete an identity; scale sets that name it keep the name, and get no token for it."""
-    call.group()
-    if call.world.find(UserAssignedIdentity, call.id) is None:
-        return Reply(status=204)
-    call.world.remove(call.id)
-    return Reply(status=200)
-
-
-def _existing(call: ArmCall) -> UserAssignedIdentity:
-    call.group()
-    identity = call.world.find(UserAssignedIdentity, call.id)
-    if identity is None:
-        raise call.missing(KIND)
-    return identity
+    return call.removed(UserAssignedIdentity)
 
 
 def _json(call: ArmCall, identity: UserAssignedIdentity) -> dict[str, Any]:

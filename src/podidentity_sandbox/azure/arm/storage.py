@@ -93,7 +93,7 @@ _NAME = re.compile("[a-z0-9]{3,24}")
 
 def get_account(call: ArmCall) -> Reply:
     """Return a storage account, without its keys."""
-    return Reply.json(_json(_existing(call)))
+    return Reply.json(_json(call.existing(StorageAccount, KIND)))
 
 
 def list_accounts(call: ArmCall) -> Reply:
@@ -136,11 +136,7 @@ def put_account(call: ArmCall) -> Reply:
 
 def delete_account(call: ArmCall) -> Reply:
     """Delete an account with all that is in it."""
-    call.group()
-    if call.world.find(StorageAccount, call.id) is None:
-        return Reply(status=204)
-    call.world.remove(call.id)
-    return Reply(status=200)
+    return call.removed(StorageAccount)
 
 
 def get_result(call: ArmCall) -> Reply:
@@ -150,7 +146,7 @@ def get_result(call: ArmCall) -> Reply:
 
 def list_keys(call: ArmCall) -> Reply:
     """Return the keys; one is enough to do everything with the data."""
-    named = zip(("key1", "key2"), _existing(call).keys, strict=True)
+    named = zip(("key1", "key2"), call.existing(StorageAccount, KIND).keys, strict=True)
     return Reply.json(
         {"keys": [{"keyName": name, "value": key, "permissions": "FULL"} for name, key in named]}
     )
@@ -187,14 +183,6 @@ def _free(call: ArmCall, name: str) -> None:
     # Every other account here is of this subscription.
     message = f"The account {name} is already in another resource group in this subscription."
     raise ArmError(409, "StorageAccountInAnotherResourceGroup", message)
-
-
-def _existing(call: ArmCall) -> StorageAccount:
-    call.group()
-    account = call.world.find(StorageAccount, call.id)
-    if account is None:
-        raise call.missing(KIND)
-    return account
 
 
 def _made(call: ArmCall, operation: Operation) -> object:

@@ -35,11 +35,7 @@ _NAME = re.compile(r"(?!.*--)[a-zA-Z][a-zA-Z0-9-]{1,22}[a-zA-Z0-9]")
 
 def get_vault(call: ArmCall) -> Reply:
     """Return a vault."""
-    call.group()
-    vault = call.world.find(Vault, call.id)
-    if vault is None:
-        raise call.missing(KIND)
-    return Reply.json(_json(call, vault))
+    return Reply.json(_json(call, call.existing(Vault, KIND)))
 
 
 def list_vaults(call: ArmCall) -> Reply:

@@ -108,14 +108,13 @@ def invalid_header(name: str, value: str) -> BlobError:
     )
 
 
-def invalid_query(name: str, value: str, reason: str = "") -> BlobError:
+def invalid_query(name: str, value: str) -> BlobError:
     """Return the error of a query parameter whose value makes no sense, or is not served."""
-    more = {"QueryParameterName": name, "QueryParameterValue": value}
     return BlobError(
         400,
         "InvalidQueryParameterValue",
         "Value for one of the query parameters specified in the request URI is invalid.",
-        more={**more, "Reason": reason} if reason else more,
+        more={"QueryParameterName": name, "QueryParameterValue": value},
     )
 
 

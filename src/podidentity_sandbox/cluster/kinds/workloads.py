@@ -56,10 +56,7 @@ class DaemonSetStrategy(Strategy):
     def validate(self, new: Obj, old: Obj | None) -> Sequence[Cause]:
         """Check selector and template."""
         spec = new["spec"]
-        faults = _selector_faults(spec.get("selector"), spec["template"])
-        if old is not None and spec.get("selector") != old["spec"]["selector"]:
-            selector = spec.get("selector")
-            faults.append(status.invalid("spec.selector", selector, "field is immutable"))
+        faults = [*_selector_faults(new, old, "daemonset")]
         faults += pods.spec_faults(spec["template"]["spec"], "spec.template.spec")
         policy = spec["template"]["spec"]["restartPolicy"]
         if policy != "Always":
@@ -105,17 +102,20 @@ def _number(limit: int | str) -> int:
     return int(digits) if digits.isdecimal() else 0
 
 
-def _selector_faults(selector: Obj | None, template: Obj) -> list[Cause]:
+def _selector_faults(new: Obj, old: Obj | None, noun: str) -> Iterator[Cause]:
+    spec = new["spec"]
+    selector = spec.get("selector")
+    labels = spec["template"].get("metadata", {}).get("labels", {})
     if selector is None:
-        return [status.required("spec.selector")]
-    if not selector.get("matchLabels") and not selector.get("matchExpressions"):
-        detail = "empty selector is invalid for daemonset"
-        return [status.invalid("spec.selector", selector, detail)]
-    labels = template.get("metadata", {}).get("labels", {})
-    if not matches_labels(selector, labels):
+        yield status.required("spec.selector")
+    elif not selector.get("matchLabels") and not selector.get("matchExpressions"):
+        detail = f"empty selector is invalid for {noun}"
+        yield status.invalid("spec.selector", selector, detail)
+    elif not matches_labels(selector, labels):
         detail = "`selector` does not match template `labels`"
-        return [status.invalid("spec.template.metadata.labels", labels, detail)]
-    return []
+        yield status.invalid("spec.template.metadata.labels", labels, detail)
+    if old is not None and selector != old["spec"]["selector"]:
+        yield status.invalid("spec.selector", selector, "field is immutable")
 
 
 # ---- Deployments and ReplicaSets: the rules of the objects; their controllers make the pods.
@@ -161,10 +161,8 @@ class ReplicaSetStrategy(Strategy):
     def validate(self, new: Obj, old: Obj | None) -> Sequence[Cause]:
         """Check selector, template and number."""
         spec = new["spec"]
-        faults = list(_set_selector_faults(spec, "replica set" if "strategy" not in spec else ""))
-        if old is not None and spec.get("selector") != old["spec"]["selector"]:
-            detail = "field is immutable"
-            faults.append(status.invalid("spec.selector", spec.get("selector"), detail))
+        noun = "deployment" if "strategy" in spec else "replica set"
+        faults = [*_selector_faults(new, old, noun)]
         for field in ("replicas", "minReadySeconds"):
             faults += not_negative(f"spec.{field}", spec.get(field, 0))
         faults += pods.spec_faults(spec["template"]["spec"], "spec.template.spec")
@@ -193,21 +191,6 @@ class DeploymentStrategy(ReplicaSetStrategy):
     def validate(self, new: Obj, old: Obj | None) -> Sequence[Cause]:
         """Check the strategy, too."""
         return [*super().validate(new, old), *_strategy_faults(new["spec"])]
-
-
-def _set_selector_faults(spec: Obj, noun: str) -> Iterator[Cause]:
-    selector = spec.get("selector")
-    if selector is None:
-        yield status.required("spec.selector")
-        return
-    if not selector.get("matchLabels") and not selector.get("matchExpressions"):
-        detail = f"empty selector is invalid for {noun or 'deployment'}"
-        yield status.invalid("spec.selector", selector, detail)
-        return
-    labels = spec["template"]["metadata"].get("labels", {})
-    if not matches_labels(selector, labels):
-        detail = "`selector` does not match template `labels`"
-        yield status.invalid("spec.template.metadata.labels", labels, detail)
 
 
 def _strategy_faults(spec: Obj) -> Iterator[Cause]:
