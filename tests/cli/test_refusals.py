@@ -99,6 +99,7 @@ def town(shared_world: World) -> Iterator[Town]:
     for name in NAMESPACES:
         for plural in CUSTOM_KINDS:
             shared_world.send("DELETE", f"{CUSTOM}/namespaces/{name}/{plural}")
+        shared_world.send("DELETE", PODS.format(name))
 
 
 @pytest.fixture
