@@ -35,6 +35,7 @@ table ip seen {
 async def answers(*, guarded: bool) -> dict[str, Any]:
     """Return what of each attack came to the node's TCP, and what of its answers to p1 and p2."""
     _believe_each_source()
+    on_bridge = Path("/sys/class/net/cbr0").exists()
     imds, found = Imds(), {}
     async with imds.serving(), Agent.running(source_guard=guarded) as agent:
         if guarded:
@@ -59,7 +60,9 @@ async def answers(*, guarded: bool) -> dict[str, Any]:
                 "at p1": at_p1,
                 "at p2": await at_p2,
             }
-        found["a conversation"] = {"at p1": await _overheard(victim, 2 if guarded else 30)}
+        found["a conversation"] = {
+            "at p1": await _overheard(victim, 30 if on_bridge and not guarded else 2)
+        }
         victim.close()
     return found | {"leaked": len(imds.seen)}
 
