@@ -260,6 +260,7 @@ def test_a_change_names_what_its_plan_does_and_one_that_is_there_where_it_does_n
     change: HostPlan, names: tuple[list[int], list[int]]
 ) -> None:
     found = change.change(seen(1, 2))
+    assert found.clients == ()
     folded = [each.lower() for each in found.attach], [each.lower() for each in found.detach]
     assert folded == tuple([IDS[number] for number in part] for part in names)
 

@@ -271,3 +271,10 @@ def test_what_is_attached_to_no_host_any_more_is_in_no_doubt() -> None:
     assert found.next(IDENTITY, 0.0) is None
     found.see(About.IDENTITY, principal("blue", "id"), denied)
     assert wanted(found, IDENTITY) == "Usable"
+
+
+def test_an_exception_has_its_own_condition() -> None:
+    found = Conditions(STRICT)
+    one = exception("kube-system", "e", {"app": "x"})
+    found.see(About.EXCEPTION, one, None)
+    assert wanted(found, ConditionOf(About.EXCEPTION, one.ref)) == "Effective"

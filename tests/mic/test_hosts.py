@@ -407,6 +407,10 @@ def test_what_is_ours_is_detached_after_its_grace_and_a_list_of_what_is_in_use()
     assert course.written() == book()
 
 
+def test_what_a_leader_before_was_detaching_is_detached_after_its_grace() -> None:
+    assert Course(ledger=book(detaching=[1]), there=seen(1)).due() == GRACE
+
+
 def test_what_the_list_shows_in_use_is_held_for_a_while() -> None:
     course = Course(ledger=book([1]), there=seen(1))
     course.next()
@@ -446,6 +450,16 @@ def test_what_is_needed_again_has_its_whole_grace_when_it_is_not_any_more() -> N
     course.work.touch(200.0)
     course.now = 200.0
     assert course.due() == 200 + GRACE
+
+
+def test_a_grace_is_no_longer_for_what_other_pods_need() -> None:
+    course = Course(ledger=book([1]), there=seen(1, 2))
+    assert course.due() == GRACE
+    course.around.want.add(2)
+    course.work.touch(100.0)
+    assert course.news() == {2}
+    assert course.next(100.0) is None
+    assert course.work.due == GRACE
 
 
 def test_what_may_be_needed_is_not_detached() -> None:
@@ -1007,6 +1021,12 @@ def test_a_ledger_that_is_lost_is_told_and_what_it_named_is_not_ours_any_more(
     assert course.due() == (IDLE if lost else GRACE)
 
 
+def test_a_first_ledger_that_cannot_be_read_is_told() -> None:
+    course = Course()
+    course.work.adopt(StoredLedger(None, "5", malformed="no JSON"))
+    assert ["no JSON" in each.message for each in course.around.lines] == [True]
+
+
 def test_that_there_was_no_ledger_is_not_told() -> None:
     course = Course()
     course.work.adopt(StoredLedger(None, ""))
@@ -1039,13 +1059,19 @@ def test_a_host_that_a_list_does_not_show_is_read_alone(there: HostIdentities | 
     assert course.next() == ReadHost(HOST)
 
 
-def test_a_list_that_began_before_a_call_of_the_host_says_nothing_of_it() -> None:
+@pytest.mark.parametrize("answered", [False, True])
+def test_a_list_that_began_before_a_call_of_the_host_says_nothing_of_it(answered: bool) -> None:
     course = Course(1, there=seen())
     course.work.expect()
+    course.work.expect_ledger()
     course.gathered()
     course.next()
+    if answered:
+        course.take(StoredLedger(book(attaching=[1]), "2"))
     course.work.show(seen(1), 1.0)
+    course.work.compare(StoredLedger(book([1]), "1"))
     assert course.status() is Status.ABSENT
+    assert isinstance(course.next(), PatchHost) is answered
 
 
 def test_a_list_that_begins_while_the_host_is_busy_says_nothing_of_it() -> None:
@@ -1162,8 +1188,11 @@ def test_a_host_that_is_gone_is_forgotten_though_it_is_wanted_but_not_its_ledger
 
 def test_a_host_without_a_ledger_is_forgotten_though_it_was_to_be_read() -> None:
     course = Course(1, there=seen())
+    course.around.nodes = False
+    assert not course.work.droppable(0.0)
     course.around.want.clear()
     course.work.look_again()
+    course.around.nodes = True
     assert not course.work.droppable(0.0)
     course.around.nodes = False
     assert course.work.droppable(0.0)
