@@ -35,7 +35,8 @@ table ip seen {
 async def answers(*, guarded: bool) -> dict[str, Any]:
     """Return what of each attack came to the node's TCP, and what of its answers to p1 and p2."""
     _believe_each_source()
-    on_bridge = Path("/sys/class/net/cbr0").exists()
+    # On a bridge, where nobody guards it, he hears something sooner or later.
+    listens = 30 if _on_a_bridge() and not guarded else 2
     imds, found = Imds(), {}
     async with imds.serving(), Agent.running(source_guard=guarded) as agent:
         if guarded:
@@ -60,11 +61,13 @@ async def answers(*, guarded: bool) -> dict[str, Any]:
                 "at p1": at_p1,
                 "at p2": await at_p2,
             }
-        found["a conversation"] = {
-            "at p1": await _overheard(victim, 30 if on_bridge and not guarded else 2)
-        }
+        found["a conversation"] = {"at p1": await _overheard(victim, listens)}
         victim.close()
     return found | {"leaked": len(imds.seen)}
+
+
+def _on_a_bridge() -> bool:
+    return Path("/sys/class/net/cbr0").exists()
 
 
 def _believe_each_source() -> None:
