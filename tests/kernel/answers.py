@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -67,7 +68,7 @@ async def answers(*, guarded: bool) -> dict[str, Any]:
 
 
 def _on_a_bridge() -> bool:
-    return Path("/sys/class/net/cbr0").exists()
+    return any(name == "cbr0" for _, name in socket.if_nameindex())
 
 
 def _believe_each_source() -> None:
