@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ table ip seen {
 async def answers(*, guarded: bool) -> dict[str, Any]:
     """Return what of each attack came to the node's TCP, and what of its answers to p1 and p2."""
     _believe_each_source()
+    # On a bridge, where nobody guards it, he hears something sooner or later.
+    listens = 30 if _on_a_bridge() and not guarded else 2
     imds, found = Imds(), {}
     async with imds.serving(), Agent.running(source_guard=guarded) as agent:
         if guarded:
@@ -59,9 +62,13 @@ async def answers(*, guarded: bool) -> dict[str, Any]:
                 "at p1": at_p1,
                 "at p2": await at_p2,
             }
-        found["a conversation"] = {"at p1": await _overheard(victim, 2 if guarded else 30)}
+        found["a conversation"] = {"at p1": await _overheard(victim, listens)}
         victim.close()
     return found | {"leaked": len(imds.seen)}
+
+
+def _on_a_bridge() -> bool:
+    return any(name == "cbr0" for _, name in socket.if_nameindex())
 
 
 def _believe_each_source() -> None:

@@ -19,7 +19,7 @@ from podidentity.kernel.routing import Routing
 from podidentity.kernel.rules import LINK_LOCAL, Redirect, RedirectTable
 from tests.fakes import FakeClock
 from tests.kernel.agent import WallClock, Watched
-from tests.kernel.topology import PODS, Agent, Imds, ask, command
+from tests.kernel.topology import ANSWERED, PODS, Agent, Imds, ask, command
 
 REMOVALS = (["nft", "flush", "ruleset"], ["nft", "delete", "table", "ip", "podid"])
 _WORKERS = 12
@@ -29,6 +29,8 @@ _WORKERS = 12
 class Stream:
     """New connections from all pods, one after the other by each of a few workers."""
 
+    patience: float = ANSWERED
+    """Seconds that each waits for its answer."""
     answered: Counter[str] = field(default_factory=Counter)
     """How many were answered by `agent`, `imds` or `nobody`."""
     _progress: asyncio.Event = field(default_factory=asyncio.Event)
@@ -56,14 +58,15 @@ class Stream:
 
     async def _work(self, pod: str) -> None:
         for number in itertools.count():
-            answer = await ask(pod, f"/{pod}/{number}")
+            answer = await ask(pod, f"/{pod}/{number}", patience=self.patience)
             self.answered[answer["who"]] += 1
             self._progress.set()
 
 
 async def drift(*, removals: int, between: int, copy: bool = True) -> dict[str, Any]:
     """Another process takes the rules away, time and again, `between` connections apart."""
-    imds, stream = Imds(), Stream()
+    # Without the copy a connection may lose its rules, and waits for nothing.
+    imds, stream = Imds(), Stream(patience=ANSWERED if copy else 3)
     loop = asyncio.get_running_loop()
     repairs = 0
     async with imds.serving(), Agent.running(copy=copy) as agent, stream.flowing():
