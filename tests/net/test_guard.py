@@ -106,17 +106,19 @@ async def test_until_serve_listens_imds_is_closed_and_nobody_is_led_to_a_closed_
     fake.listens = False
     clock = FakeClock()
     guard = Guard(fake, clock)
+    guard.sources = lambda: fake
     guard.start()
     running = asyncio.create_task(guard.run())
     await guard.begin()
     for looks in range(1, 4):
         await clock.somebody_slept(LOOK_SECONDS, looks)
         assert fake.events == ["imds closed"] * (looks + 1), "again, in case somebody opened it"
+        assert guard.waiting
         fake.listens = looks == 3
         clock.advance(LOOK_SECONDS)
-    while fake.events[-1] != "installed":  # noqa: ASYNC110 - it is set in a thread
-        await asyncio.sleep(0.001)
-    assert fake.events == ["imds closed"] * 4 + ["installed"]
+    await fake.begun.wait()
+    assert fake.events == ["imds closed"] * 4 + ["installed", "refreshed"]
+    assert not guard.waiting, "which is told at once"
     running.cancel()
     await asyncio.wait({running})
 

@@ -43,8 +43,9 @@ if TYPE_CHECKING:
 CHECK_SECONDS = 1.0
 """Between two checks of the state that is reported to `serve`; repairs do not wait for them."""
 
-STANDBY_CHECK_SECONDS = 0.1
-"""The same while another agent has the rules lock: a hand-over waits for the result."""
+SHORT_CHECK_SECONDS = 0.1
+"""The same while another agent has the rules lock, or the rules are not set yet: a hand-over, or
+the readiness of this agent, waits for the result."""
 RETRY_SECONDS = 1.0
 """Between two attempts to set rules that could not be set."""
 LISTENER_SECONDS = 30.0
@@ -206,6 +207,8 @@ class Guard:
         self._repairing: asyncio.Task[None] | None = None
         self.removed = False
         """Whether the rules that lead pods here were removed."""
+        self.waiting = False
+        """Whether they are not set yet, because nobody listened when this agent began."""
         self._last_known: tuple[str, ...] = (NOT_GUARDED_YET,)
         """What was wrong with the sources when they were guarded last."""
         self._clock = clock
@@ -219,8 +222,8 @@ class Guard:
 
         After an error the reason is in `interception_problems`.
         """
-        served = self.interception.has_listener()
-        self._try(self.interception.install if served else self.interception.close_imds)
+        self.waiting = not self.interception.has_listener()
+        self._try(self.interception.close_imds if self.waiting else self.interception.install)
 
     def install(self) -> None:
         """Set the rules. After an error the reason is in `interception_problems`."""
@@ -352,6 +355,7 @@ class Guard:
             if not self._failure:
                 break
             await self._clock.sleep(RETRY_SECONDS)
+        self.waiting = False
         try:
             async with asyncio.TaskGroup() as group:
                 self._repairing = group.create_task(self.interception.guard())
@@ -401,7 +405,8 @@ class Reporter:
         """Report changes of the state each second, until cancelled."""
         while True:
             self.tell()
-            await self.clock.sleep(CHECK_SECONDS if self.lock.holds else STANDBY_CHECK_SECONDS)
+            settled = self.lock.holds and not self.guard.waiting
+            await self.clock.sleep(CHECK_SECONDS if settled else SHORT_CHECK_SECONDS)
 
     def tell(self) -> None:
         """Report the state now."""
