@@ -26,7 +26,9 @@ done
 echo "began: $line"
 if [ "${line#error:}" = "$line" ]; then
     # Pods are redirected as soon as it listens.
-    until curl -s http://127.0.0.1:8085/readyz | grep -q '"interception": *"ok"'; do sleep 0.05; done
+    until curl -s http://127.0.0.1:8085/readyz | grep -q '"interception": *"ok"'; do
+        sleep 0.05
+    done
     echo "ready: $(curl -s http://127.0.0.1:8085/readyz)"
     echo "tables: $(nft list tables | paste -sd,)"
     kill -TERM $agent
