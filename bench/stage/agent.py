@@ -34,7 +34,7 @@ _SERVE_RIGHTS = ("--inh-caps=-all", "--bounding-set=-all", "--no-new-privs")
 _NET_RIGHTS = ("--bounding-set=-all,+net_admin,+sys_admin,+dac_read_search",)
 READY = "requests can be decided"
 _REACHED = "net is reached"
-_START_SECONDS = 20.0
+_START_SECONDS = 120.0
 ROOT = Path(__file__).parents[2]
 
 _NGINX_PORT = 8181
