@@ -508,6 +508,7 @@ _PATHS_OF_NMI = {
 _MIC = [
     f"{path_of(each)}/{each['metadata']['name']}" for each in manifests.mic(managed_identity=True)
 ]
+_PAUSES = "/api/v1/namespaces/kube-system/configmaps/podidentity-mic-pauses"
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -903,7 +904,7 @@ def with_mic(scene: Scene) -> None:
 
 def with_mic_not_paused(scene: Scene) -> None:
     with_mic(scene)
-    scene.world.delete("/api/v1/namespaces/kube-system/configmaps/podidentity-mic-pauses")
+    scene.world.delete(_PAUSES)
 
 
 def with_the_archived_mic(scene: Scene) -> None:
@@ -1106,7 +1107,7 @@ def clear(world: World, case: Case, begun: list[str]) -> None:
 
 def clear_what_few_make(world: World, case: Case) -> None:
     if case.is_about("mic"):
-        for path in _MIC:
+        for path in (*_MIC, _PAUSES):
             world.delete(path)
     if case.is_about("lrp"):
         without_cilium(world)
