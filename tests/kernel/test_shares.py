@@ -6,6 +6,7 @@ from podidentity.kernel.rules import MOST_CONNECTIONS
 from podidentity.nmi.server.messages import Limits
 from podidentity.supervisor.listeners import BACKLOG
 from tests.kernel import shares
+from tests.kernel.conftest import needs_owned_tables
 from tests.kernel.topology import run
 
 pytestmark = pytest.mark.net
@@ -52,6 +53,7 @@ def test_the_share_is_more_than_the_agent_keeps_of_a_pod_and_twelve_fill_no_back
     assert shares.BACKLOG == BACKLOG
 
 
+@needs_owned_tables
 def test_where_there_are_no_shares_the_pods_are_served_and_that_is_said() -> None:
     seen = run("unshared", rootless=True)
     assert seen["nothing"]["warnings"] == []

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.kernel.conftest import needs_owned_tables
+from tests.kernel.conftest import OWNED_TABLES, needs_owned_tables
 from tests.kernel.topology import PODS, run
 from tests.root import WAYS
 
@@ -312,7 +312,7 @@ def test_switched_off_for_bridges_pods_may_have_virtual_addresses_and_that_is_sa
     *, rootless: bool
 ) -> None:
     seen = run("switched_off", rootless=rootless)
-    both = ["bridge podid_source", "bridge podid_source", "ip podid_source"]
+    both = [*["bridge podid_source"] * (1 + OWNED_TABLES), "ip podid_source"]
     assert seen.pop("on") == [False, [], "agent", both]
     reaches, (problem,), served, tables = seen.pop("off")
     assert (reaches, served, tables) == (True, "agent", ["ip podid_source"])
