@@ -7,7 +7,7 @@ import contextlib
 import socket
 import struct
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +17,16 @@ from podidentity.kernel.cgroups import PodCgroups
 from podidentity.kernel.rules import Redirect
 from podidentity.kernel.sock_diag import Endpoint
 from tests.kernel.agent import uid
-from tests.kernel.topology import command, inside
+from tests.kernel.topology import ANSWERED, command, inside
 
 _LISTENER = ("127.0.0.1", 2579)
 _REDIRECTED = (Redirect().target, 2579)
 _CLIENT = f"import socket, sys; s = socket.create_connection({_LISTENER}); sys.stdin.read()"
 # A port may have a connection to each of our addresses, of another process each.
 _SHARER = f"""
-import socket, struct, sys
-port = int(sys.argv[1])
+import socket, sys
 s = socket.socket()
 s.setsockopt(socket.SOL_IP, 24, 1)  # IP_BIND_ADDRESS_NO_PORT
-s.setsockopt(socket.SOL_IP, 51, struct.pack("=I", port << 16 | port))  # IP_LOCAL_PORT_RANGE
 s.bind(("127.0.0.1", 0))
 s.connect({_REDIRECTED})
 sys.stdin.read()
@@ -84,21 +82,33 @@ async def local(*, cgroups: str = "") -> dict[str, Any]:  # noqa: PLR0915 - one 
 async def _sharing(peer: tuple[str, int], *join: str) -> AsyncIterator[tuple[str, int]]:
     """Start a process that connects from there, too, to where pods are redirected to."""
     await command("ip", "address", "add", f"{_REDIRECTED[0]}/32", "dev", "lo")
-    with socket.create_server(_REDIRECTED) as listening:
-        words = (str(peer[1]),)
-        async with _process(listening, *join, program=_SHARER, words=words) as other:
+    with socket.create_server(_REDIRECTED) as listening, _from_one_port(peer[1]):
+        async with _process(listening, *join, program=_SHARER) as other:
             assert other == peer
             yield other
 
 
+@contextlib.contextmanager
+def _from_one_port(port: int) -> Iterator[None]:
+    """Have connections of this network come from this port: one may share it with another's."""
+    ports = Path("/proc/sys/net/ipv4/ip_local_port_range")
+    before = ports.read_text()
+    ports.write_text(f"{port} {port}")
+    try:
+        yield
+    finally:
+        ports.write_text(before)
+
+
 @contextlib.asynccontextmanager
 async def _process(
-    listening: socket.socket, *join: str, program: str = _CLIENT, words: Sequence[str] = ()
+    listening: socket.socket, *join: str, program: str = _CLIENT
 ) -> AsyncIterator[tuple[str, int]]:
     """Start a process that connects; yield where it comes from."""
     process = await asyncio.create_subprocess_exec(
-        *join, sys.executable, "-c", program, *words, stdin=asyncio.subprocess.PIPE
+        *join, sys.executable, "-c", program, stdin=asyncio.subprocess.PIPE
     )
+    listening.settimeout(ANSWERED)
     accepted, peer = await asyncio.to_thread(listening.accept)
     with accepted:
         yield peer
