@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -56,6 +57,7 @@ from podidentity.mic.objects import PLAIN, Live, Oddities, parse_live, parse_rec
 from podidentity.wire.arm import ArmError
 from podidentity.wire.ledgers import ledger_name, render_ledger
 from tests.adapters.scripted import (
+    Conversation,
     Script,
     Turn,
     answers,
@@ -313,6 +315,25 @@ async def test_an_arm_id_beside_anothers_client_id_attaches_nothing(turn: Turn, 
             assert says in f"{failure.code}: {failure.message}"
             assert OTHER_CLIENT not in failure.message
         assert [each.method for each in scene.script.asked] == ["GET", "GET"]
+
+
+async def test_the_client_ids_of_many_identities_are_read_ten_at_a_time() -> None:
+    """150 of them, one after the other, would take longer than a call may."""
+    ids = [f"{ID}{number}" for number in range(20)]
+    claims = tuple((each, frozenset({CLIENT})) for each in ids)
+    ten = asyncio.Barrier(10)
+
+    async def answer(request: Conversation) -> None:
+        if request.method == "GET":
+            async with ten:
+                await managed(CLIENT)(request)
+        else:
+            await answers(host())(request)
+
+    async with place(answer) as scene:
+        change = HostChange(attach=tuple(ids), user=True, clients=claims)
+        assert isinstance(await scene.do(PatchHost(HOST, change, "")), Accepted)
+        assert (len(scene.script.asked), scene.script.most_open) == (21, 10)
 
 
 async def test_while_nobody_knows_whose_client_id_it_is_nothing_is_attached() -> None:

@@ -7,7 +7,8 @@ decides what to ask again and when. So every error becomes a Failure of one of f
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from itertools import starmap
 from typing import Any, Protocol
 
 import httpx2
@@ -80,6 +81,8 @@ SECONDS = 60.0
 _MOST_SELECTORS = 50
 """Of bindings in one label selector; with more of them all labelled pods are listed."""
 _CLIENT_SECONDS, _MOST_CLIENTS = 600.0, 10_000
+_PROOFS_AT_ONCE = 10
+"""A change has up to 150 identities, and all of them have the time of one call."""
 _NOT_PROVED = {403, 404}
 """Statuses of an identity that may not be read, or is not there."""
 _NOT_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError)
@@ -188,14 +191,7 @@ class Neighbours:
         return HostList(found)
 
     async def _patch_host(self, action: PatchHost) -> Result:
-        bad: dict[str, ArmError] = {}
-        for identity, clients in action.change.clients:
-            try:
-                await self._prove(identity, clients)
-            except ArmError as error:
-                if error.status not in _NOT_PROVED:
-                    raise
-                bad[identity.lower()] = error
+        bad = await self._unproved(action.change.clients)
         if bad:
             first = next(iter(bad.values()))
             return Failure(
@@ -205,6 +201,24 @@ class Neighbours:
             action.host, action.change, action.etag, may_send=self._may_write
         )
         return Accepted(operation, after)
+
+    async def _unproved(self, claimed: Iterable[tuple[str, frozenset[str]]]) -> dict[str, ArmError]:
+        """Return why each that is not proved is not, by its id in lower case; raise ArmError."""
+        places = asyncio.Semaphore(_PROOFS_AT_ONCE)
+
+        async def prove(identity: str, clients: frozenset[str]) -> None:
+            async with places:
+                await self._prove(identity, clients)
+
+        claims = dict(claimed)
+        found = await asyncio.gather(*starmap(prove, claims.items()), return_exceptions=True)
+        bad = {}
+        for identity, error in zip(claims, found, strict=True):
+            if isinstance(error, ArmError) and error.status in _NOT_PROVED:
+                bad[identity.lower()] = error
+            elif error is not None:
+                raise error
+        return bad
 
     async def _prove(self, identity: str, clients: frozenset[str]) -> None:
         """Raise ArmError unless the identity with this ARM id has one of the client ids."""
