@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import pytest
 
+from podidentity import local_sockets
 from podidentity.adapters.clock import SystemClock
 from podidentity.net import rules_lock
 from podidentity.net.rules_lock import RulesLock, prepare
@@ -173,13 +176,47 @@ async def test_an_agent_that_ends_knows_whether_the_one_before_takes_the_rules_b
 
 async def test_an_agent_that_was_told_to_stop_takes_no_rules_back(tmp_path: Path) -> None:
     """Else the rules that the next one removes at its end were set again, for nobody."""
-    async with agents(tmp_path / "net", 3) as (first, second, third):
+    async with agents(tmp_path / "net") as (first, second):
         second.lock.accepting(True)
         await second.until(guards=True)
         first.lock.take_no_more()
+        third = Agent(tmp_path / "net")
+        third.start()
         await second.die()
         await third.until(guards=True)
         assert first.changes == [True, False]
+        await third.die()
+
+
+async def test_who_is_given_the_rules_and_finds_another_faster_leaves_no_connection_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one before would wait for its end."""
+    connections = []
+
+    def connect(path: Path, *, uids: frozenset[int]) -> socket.socket:
+        connections.append(local_sockets.connect(path, uids=uids))
+        return connections[-1]
+
+    monkeypatch.setattr(rules_lock, "connect", connect)
+    async with agents(tmp_path / "net", 3) as (first, second, third):
+        real, faster = fcntl.flock, asyncio.Event()
+
+        def flock(descriptor: int, operation: int) -> None:
+            given = len(first.changes) > 1
+            if given and (first.lock.holds or third.lock.holds):
+                faster.set()
+            late = given and not faster.is_set() and operation & fcntl.LOCK_EX
+            if late and descriptor == second.lock._file:
+                raise BlockingIOError
+            real(descriptor, operation)
+
+        monkeypatch.setattr(fcntl, "flock", flock)
+        second.lock.accepting(True)
+        await second.until(guards=True)
+        assert faster.is_set()
+        assert len(connections) > 1
+        assert sum(each.fileno() >= 0 for each in connections) <= 1
 
 
 async def test_of_three_one_guards_at_any_time(tmp_path: Path) -> None:

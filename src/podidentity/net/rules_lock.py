@@ -153,6 +153,8 @@ class RulesLock:
                 self.problem = f"the agent before does not leave the rules to this one: {error}"
                 return
             if not self._lock():
+                self._giver.close()
+                self._giver = None
                 self.problem = "another agent was faster in taking over the rules"
                 return
         self.problem = ""
