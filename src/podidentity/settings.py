@@ -678,7 +678,7 @@ class NmiSettings:
         metadata=flag(
             "--debug-port",
             kind="number",
-            text="Port of `/debug` on loopback, for whoever is on the node: the agent's state, "
+            text="Port of `/debug` on loopback, for programs of the node: the agent's state, "
             "without secrets; 0: none.",
         ),
     )

@@ -13,6 +13,7 @@ from podidentity.core.rate_limits import (
     RateLimiter,
     SlidingWindow,
     TokenBucket,
+    backoff,
 )
 
 GAPS = st.lists(st.floats(0, 2), min_size=30, max_size=60)
@@ -297,3 +298,8 @@ def test_nobody_waits_in_a_fair_set_that_was_cleared() -> None:
     assert len(waiting) == 0
     with pytest.raises(KeyError):
         waiting.take()
+
+
+def test_each_failure_doubles_the_rest_and_a_thousand_of_them_end_nobody() -> None:
+    assert [backoff(0.5, failures, 5.0) for failures in range(1, 7)] == [0.5, 1, 2, 4, 5, 5]
+    assert backoff(0.5, 5000, 5.0) == 5.0

@@ -64,7 +64,7 @@ def around(patch: pytest.MonkeyPatch, owner: Any, name: str, make: Callable[[Any
 
 @bug("M6", "What failed is not tried again by itself", 3)
 def _(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(hosts, "_pause", lambda *_: inf)
+    patch.setattr(hosts, "backoff", lambda *_: inf)
 
 
 @bug("M8", "Two records may have the same name", 17)

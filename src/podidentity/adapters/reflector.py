@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from podidentity.core.ports import Clock
-from podidentity.core.rate_limits import RateLimiter
+from podidentity.core.rate_limits import RateLimiter, backoff
 from podidentity.core.resources import ObjectRef
 from podidentity.wire.kube import Event, KubeApi, KubeError, NotKubernetes, parse_object_version
 
@@ -229,8 +229,8 @@ class Reflector:
             _log.warning("cannot watch %s, and try on: %s", self._source.what, why)
         self.trouble = why
         self._source.failed()
-        delay = min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(self._failures, 16))
         self._failures += 1
+        delay = backoff(FIRST_DELAY, self._failures, LONGEST_DELAY)
         self._failures_of_version += not throttled
         if self._failures_of_version >= MOST_FAILURES:
             self._version = ""

@@ -35,7 +35,7 @@ from podidentity.core.errors import (
     TokenUnavailable,
 )
 from podidentity.core.ports import Clock, TokenIssuer
-from podidentity.core.rate_limits import RateLimiter
+from podidentity.core.rate_limits import RateLimiter, backoff
 from podidentity.core.resources import (
     AccessToken,
     AzureIdentity,
@@ -352,17 +352,13 @@ def negative_ttl(error: TokenUnavailable, before: int) -> float:
         return min(float(error.retry_after), _SLOWEST_RETRY)
     if isinstance(error, NotYetKnown):
         # A new attachment or credential spreads within seconds, and requests are held meanwhile.
-        return _growing(0.5, before, most=2.0)
+        return backoff(0.5, before + 1, 2.0)
     if isinstance(error, TokenRefused):
         # A 400 concerns the request itself: MSAL caches it for a minute. An operator corrects the
         # causes of the others in Azure, and watches the pod meanwhile.
         return 60.0 if error.status == 400 else 10.0
     # An outage: try each second at first, then every ten seconds.
-    return _growing(1.0, before, most=10.0)
-
-
-def _growing(first: float, before: int, *, most: float) -> float:
-    return min(most, first * 2.0 ** min(before, 16))
+    return backoff(1.0, before + 1, 10.0)
 
 
 # Entries.

@@ -36,11 +36,11 @@ class NotTold(Exception):
     """NMI does not say what it knows; the message is the reason."""
 
 
-async def read_debug(kube: Kube, pod: Object, port: int, query: str = "") -> bytes:
+async def read_debug(kube: Kube, pod: Object, port: int) -> bytes:
     """Return what NMI of this pod says; raise KubeError, and NotTold where it says nothing.
 
-    `port` is that of `--metrics-secure-port`. Whoever has the port of that node may have written
-    the answer: it is to be shown, and decides nothing.
+    `port` is that of `--metrics-secure-port`. Another program at that port of the node may have
+    written the answer: it is to be shown, and decides nothing.
     """
     if not port:
         raise NotTold(_NONE)
@@ -56,7 +56,7 @@ async def read_debug(kube: Kube, pod: Object, port: int, query: str = "") -> byt
     except ValueError as error:
         raise NotTold(str(error)) from error
     path = PODS.path(meta["namespace"], f"https:{meta['name']}:{port}")
-    said = await kube.asked_of_pod(f"{path}/proxy{PATH}{query}", {FIELD: f"Bearer {token.text}"})
+    said = await kube.asked_of_pod(f"{path}/proxy{PATH}", {FIELD: f"Bearer {token.text}"})
     if said.status != HTTPStatus.OK:
         raise NotTold(_WHY.get(said.status, f"NMI answered {said.status}"))
     return said.body

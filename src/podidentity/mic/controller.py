@@ -27,7 +27,7 @@ from podidentity.core.assignments import Assignments, Need, attachment
 from podidentity.core.decision import STRICT, Rules, Use, lacking
 from podidentity.core.hosts import Host, NotAnAzureNode
 from podidentity.core.ledger import Wanted
-from podidentity.core.rate_limits import FairSet
+from podidentity.core.rate_limits import FairSet, backoff
 from podidentity.core.resources import (
     AzureIdentityBinding,
     AzurePodIdentityException,
@@ -490,7 +490,7 @@ class Controller:
         if not isinstance(result, LedgerList):
             self._listings += 1
             after = result.retry_after if isinstance(result, Failure) else 0.0
-            pause = min(0.5 * 2.0 ** min(self._listings, 20), 30.0)
+            pause = backoff(1.0, self._listings, 30.0)
             self._timers.set(owner, self._now + max(after, pause))
             return
         self._listings = 0

@@ -12,6 +12,8 @@ from __future__ import annotations
 from collections.abc import Hashable
 from math import inf
 
+from podidentity.core.rate_limits import backoff
+
 _LEAST = 1.0
 """Calls a second, at least, after a refusal."""
 _SLOWER, _FASTER = 0.7, 1.0
@@ -114,5 +116,5 @@ class Gate:
         """Take that a call had no answer, or none that makes sense."""
         self._failures, self._probe = self._failures + 1, None
         if self.sick:
-            pause = min(_LONGEST, 2.0 ** min(self._failures - _SICK, 20))
+            pause = backoff(1.0, self._failures - _SICK + 1, _LONGEST)
             self._closed_until = max(self._closed_until, now + pause)

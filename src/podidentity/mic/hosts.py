@@ -32,6 +32,7 @@ from podidentity.core.ledger import (
     immutable,
     plan,
 )
+from podidentity.core.rate_limits import backoff
 from podidentity.mic.calls import (
     Accepted,
     Action,
@@ -517,7 +518,7 @@ class HostWork:
             if self._version:
                 return WriteLedger(Ledger(host=self.host), self._version, gone=True)
             return None
-        again = self._known.read_at + min(60.0 * 2.0 ** min(self._failures, 20), 600.0)
+        again = self._known.read_at + backoff(60.0, self._failures + 1, 600.0)
         if now >= again and wanted:
             return self._read(now)
         return self._wait(again) if wanted else None
@@ -637,7 +638,7 @@ class HostWork:
             self._round.poll_at = now + min(result.after or _AGAIN, _LONGEST_POLL)
         elif isinstance(result, Failure) and result.kind in _POLL_AGAIN:
             self._failures += 1
-            self._round.poll_at = now + _pause(self._failures)
+            self._round.poll_at = now + backoff(1.0, self._failures, _LONGEST_PAUSE)
         else:
             self._round.operation = ""
             self._known.unread = True
@@ -730,7 +731,7 @@ class HostWork:
             return
         for folded in bad or sent:
             tries = self.refused[folded].tries + 1 if folded in self.refused else 1
-            until = now + min(5.0 * 2.0 ** min(tries - 1, 20), 600.0)
+            until = now + backoff(5.0, tries, 600.0)
             self.refused[folded] = RefusedIdentity(
                 until, tries, failure.message, clients.get(folded, frozenset())
             )
@@ -750,7 +751,7 @@ class HostWork:
     def _rest(self, now: float, least: float = 0.0, most: float = _LONGEST_PAUSE) -> None:
         """Rest for a while, longer after each failure."""
         self._failures += 1
-        self._rest_until = now + max(least, _pause(self._failures, most))
+        self._rest_until = now + max(least, backoff(1.0, self._failures, most))
 
     def _note_statuses(self, wanted: Iterable[str]) -> None:
         """Note of which wanted identities the status is another one now."""
@@ -765,8 +766,3 @@ def _is_lost(result: Result) -> bool:
 
 
 _POLL_AGAIN = {Fault.THROTTLED, Fault.UNREACHABLE, Fault.LOST}
-
-
-def _pause(failures: int, most: float = _LONGEST_PAUSE) -> float:
-    """Return the seconds to rest after so many failures in a row."""
-    return min(2.0 ** min(failures - 1, 20), most)

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from math import inf
 
 from podidentity.core.decision import Use
+from podidentity.core.rate_limits import backoff
 from podidentity.mic.calls import Failure, Result
 
 SURE = (1.0, 4.0)
@@ -52,7 +53,7 @@ class PermissionQuestions:
         failures = self._failures.get(use, 0) + 1
         self._failures[use] = failures
         after = result.retry_after if isinstance(result, Failure) else 0.0
-        return max(after, min(2.0 ** min(failures - 1, 20), _LONGEST))
+        return max(after, backoff(1.0, failures, _LONGEST))
 
     def _until_sure(self, use: Use) -> float:
         asked = self._unsure.pop(use, len(SURE))

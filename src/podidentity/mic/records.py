@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from podidentity.core.assignments import Need, attachment
+from podidentity.core.rate_limits import backoff
 from podidentity.core.resources import Assignment, ObjectRef
 from podidentity.mic.calls import (
     Action,
@@ -260,7 +261,7 @@ class Records:
         failures = 1 if before is None else before.failures + 1
         unread = failure.kind in _READ_AGAIN or (before is not None and before.unread)
         permanent = failure.kind in {Fault.INVALID, Fault.FORBIDDEN}
-        pause = min(0.1 * 2.0 ** min(failures, 20), _LONGEST_INVALID if permanent else _LONGEST)
+        pause = backoff(0.2, failures, _LONGEST_INVALID if permanent else _LONGEST)
         if failure.kind is Fault.CONFLICT and failures == 1:
             pause = 0.0
         self._troubles[ref] = _Trouble(failures, now + max(pause, failure.retry_after), unread)

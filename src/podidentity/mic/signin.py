@@ -27,6 +27,7 @@ from podidentity.adapters.entra.issuer import TokenEndpoint
 from podidentity.core.authorities import Cloud
 from podidentity.core.errors import TokenRefused, TokenUnavailable
 from podidentity.core.ports import Clock
+from podidentity.core.rate_limits import backoff
 from podidentity.core.resources import (
     AccessToken,
     AzureIdentity,
@@ -44,8 +45,9 @@ from podidentity.wire.entra import Client, ClientCredential, parse_answer, rende
 
 AHEAD = 600.0
 """Seconds before its end that a token is replaced: ARM's long operations are polled with it."""
-AGAIN = 5.0
-"""Seconds for which a refusal counts, so that a wrong secret is not tried at each call."""
+AGAIN, LONGEST_AGAIN = 5.0, 20.0
+"""Seconds for which a refusal counts, so that a wrong secret is not tried at each call, and between
+two tries of its own: twice as many after each, and at most the second."""
 LOOK = 60.0
 """Seconds between two looks whether a token is there that lasts."""
 _DEFAULT = "/.default"
@@ -230,7 +232,7 @@ class SignIn:
                 failed = 0
             except ArmError:
                 failed += 1
-            await self._clock.sleep(AGAIN * 2 ** min(failed - 1, 2) if failed else LOOK)
+            await self._clock.sleep(backoff(AGAIN, failed, LONGEST_AGAIN) if failed else LOOK)
 
     def rejected(self) -> None:
         """Forget the token: ARM did not take it."""

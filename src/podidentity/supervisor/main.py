@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from podidentity import __version__
+from podidentity.core.rate_limits import backoff
 from podidentity.local_sockets import Untrusted, listen, peer_of
 from podidentity.supervisor import control, handover, privileges
 from podidentity.supervisor.control import Readiness
@@ -405,7 +406,7 @@ class Supervisor:
         self._crashes = self._crashes + 1 if lived < SHORT_LIFE else 0
         pause = 0.0
         if self._crashes > 1:
-            pause = min(FIRST_PAUSE * 2.0 ** min(self._crashes - 2, 20), LONGEST_PAUSE)
+            pause = backoff(FIRST_PAUSE, self._crashes - 1, LONGEST_PAUSE)
         self._due.start = now + pause
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         when = f"in {pause:g} s" if pause else "at once"

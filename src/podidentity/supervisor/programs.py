@@ -17,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import NoReturn
 
+from podidentity.core.rate_limits import backoff
 from podidentity.supervisor.main import DRAIN_SECONDS, FIRST_PAUSE, LONGEST_PAUSE, SHORT_LIFE
 from podidentity.supervisor.worker import CANNOT_BEGIN
 
@@ -131,7 +132,7 @@ def _ended(process: _Process) -> int | None:
     process.crashes = process.crashes + 1 if now - process.began < SHORT_LIFE else 0
     pause = 0.0
     if process.crashes > 1:
-        pause = min(FIRST_PAUSE * 2.0 ** min(process.crashes - 2, 20), LONGEST_PAUSE)
+        pause = backoff(FIRST_PAUSE, process.crashes - 1, LONGEST_PAUSE)
     process.next_start = now + pause
     _log.error("%s ended with code %s", process.name, code)
     return code

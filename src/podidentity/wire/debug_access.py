@@ -1,7 +1,7 @@
 """How a person's command reads `/debug` of one NMI through the API server's proxy to its pod.
 
 That proxy takes the `Authorization` of a request for itself and passes no part of it on, nor who
-asks. It passes other headers on, to whoever has the pod's address and port, by TLS whose
+asks. It passes other headers on, to any program at the pod's address and port, by TLS whose
 certificate it does not verify. So nothing goes by it that is worth stealing: the command asks for
 a token of a service account that may get `/debug` and nothing else, for NMI of this one node.
 

@@ -79,8 +79,8 @@ def plan(ctx: click.Context, /, **given: Any) -> None:
 def apply(**given: Any) -> None:
     """Grant each namespace the identities that `migrate plan` lists for it.
 
-    Whoever may make an AzureIdentity could have written any client id into it: read the plan before
-    you grant it. It may be interrupted and run again; what is there already stays as it is.
+    A person who may make an AzureIdentity may have written any client id into it: read the plan
+    before you grant it. It may be interrupted and run again; what is there already stays as it is.
     """
     from podidentity.cli.migrate import apply as run
 
