@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from podidentity.backoff import backoff
 from podidentity.core.rate_limits import (
     FairQueue,
     FairSet,
@@ -13,7 +14,6 @@ from podidentity.core.rate_limits import (
     RateLimiter,
     SlidingWindow,
     TokenBucket,
-    backoff,
 )
 
 GAPS = st.lists(st.floats(0, 2), min_size=30, max_size=60)

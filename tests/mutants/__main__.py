@@ -61,6 +61,7 @@ ADAPTERS = (
     "token_cache",
 )
 PAGES = (
+    "backoff.py",
     "core/*.py",
     "wire/*.py",
     *(f"nmi/request/{name}.py" for name in NMI),

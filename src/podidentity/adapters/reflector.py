@@ -26,8 +26,9 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from podidentity.backoff import backoff
 from podidentity.core.ports import Clock
-from podidentity.core.rate_limits import RateLimiter, backoff
+from podidentity.core.rate_limits import RateLimiter
 from podidentity.core.resources import ObjectRef
 from podidentity.wire.kube import Event, KubeApi, KubeError, NotKubernetes, parse_object_version
 

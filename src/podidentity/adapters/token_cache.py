@@ -27,6 +27,7 @@ from dataclasses import dataclass, field
 from math import ceil, inf
 from typing import Any, TypeVar
 
+from podidentity.backoff import backoff
 from podidentity.core.errors import (
     NotYetKnown,
     TokenRefused,
@@ -35,7 +36,7 @@ from podidentity.core.errors import (
     TokenUnavailable,
 )
 from podidentity.core.ports import Clock, TokenIssuer
-from podidentity.core.rate_limits import RateLimiter, backoff
+from podidentity.core.rate_limits import RateLimiter
 from podidentity.core.resources import (
     AccessToken,
     AzureIdentity,

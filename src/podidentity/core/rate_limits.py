@@ -1,4 +1,4 @@
-"""Rate limiters, back-off, a fair queue and a fair set, as values that never wait themselves.
+"""Rate limiters, a fair queue and a fair set, as values that never wait themselves.
 
 Times are `Clock.monotonic` seconds: a change of the wall clock must not affect a limit.
 """
@@ -14,14 +14,6 @@ _T = TypeVar("_T")
 
 _SWEEP_AT = 256
 """Number of buckets at which a limiter first drops the full ones."""
-
-
-def backoff(first: float, failures: int, longest: float) -> float:
-    """Return the seconds to rest after so many failures in a row: twice as many after each.
-
-    The exponent has a bound of its own: Python raises OverflowError for 2.0 ** 1024.
-    """
-    return min(first * 2.0 ** min(failures - 1, 30), longest)
 
 
 class SlidingWindow:

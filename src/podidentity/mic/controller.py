@@ -23,11 +23,12 @@ from heapq import heapify, heappop, heappush
 from math import inf
 from typing import Any, Literal, NamedTuple
 
+from podidentity.backoff import backoff
 from podidentity.core.assignments import Assignments, Need, attachment
 from podidentity.core.decision import STRICT, Rules, Use, lacking
 from podidentity.core.hosts import Host, NotAnAzureNode
 from podidentity.core.ledger import Wanted
-from podidentity.core.rate_limits import FairSet, backoff
+from podidentity.core.rate_limits import FairSet
 from podidentity.core.resources import (
     AzureIdentityBinding,
     AzurePodIdentityException,

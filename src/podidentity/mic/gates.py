@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from math import inf
 
-from podidentity.core.rate_limits import backoff
+from podidentity.backoff import backoff
 
 _LEAST = 1.0
 """Calls a second, at least, after a refusal."""

@@ -22,6 +22,7 @@ from enum import Enum
 from math import inf
 from typing import Literal, Protocol
 
+from podidentity.backoff import backoff
 from podidentity.core.hosts import Host, HostIdentities
 from podidentity.core.ledger import (
     LONGEST_CHANGE,
@@ -32,7 +33,6 @@ from podidentity.core.ledger import (
     immutable,
     plan,
 )
-from podidentity.core.rate_limits import backoff
 from podidentity.mic.calls import (
     Accepted,
     Action,

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from math import inf
 
+from podidentity.backoff import backoff
 from podidentity.core.decision import Use
-from podidentity.core.rate_limits import backoff
 from podidentity.mic.calls import Failure, Result
 
 SURE = (1.0, 4.0)

@@ -12,8 +12,8 @@ from collections.abc import Callable, KeysView
 from dataclasses import replace
 from typing import NamedTuple
 
+from podidentity.backoff import backoff
 from podidentity.core.assignments import Need, attachment
-from podidentity.core.rate_limits import backoff
 from podidentity.core.resources import Assignment, ObjectRef
 from podidentity.mic.calls import (
     Action,

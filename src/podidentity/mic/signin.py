@@ -24,10 +24,10 @@ from pathlib import Path
 from typing import Protocol
 
 from podidentity.adapters.entra.issuer import TokenEndpoint
+from podidentity.backoff import backoff
 from podidentity.core.authorities import Cloud
 from podidentity.core.errors import TokenRefused, TokenUnavailable
 from podidentity.core.ports import Clock
-from podidentity.core.rate_limits import backoff
 from podidentity.core.resources import (
     AccessToken,
     AzureIdentity,

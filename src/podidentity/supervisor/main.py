@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from podidentity import __version__
-from podidentity.core.rate_limits import backoff
+from podidentity.backoff import backoff
 from podidentity.local_sockets import Untrusted, listen, peer_of
 from podidentity.supervisor import control, handover, privileges
 from podidentity.supervisor.control import Readiness

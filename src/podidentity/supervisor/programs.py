@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import NoReturn
 
-from podidentity.core.rate_limits import backoff
+from podidentity.backoff import backoff
 from podidentity.supervisor.main import DRAIN_SECONDS, FIRST_PAUSE, LONGEST_PAUSE, SHORT_LIFE
 from podidentity.supervisor.worker import CANNOT_BEGIN
 
