@@ -187,9 +187,7 @@ async def _second_address(seconds: float) -> str:
         await _ip("p1", f"addr del {PODS['p2']}/32 dev eth0")
 
 
-async def _ask_from(
-    netns: str, address: str, seconds: float = _SECONDS, *, port: int = 0
-) -> bytes:
+async def _ask_from(netns: str, address: str, seconds: float = _SECONDS, *, port: int = 0) -> bytes:
     """Ask IMDS from one of the addresses of a namespace; b"" for no answer."""
     loop = asyncio.get_running_loop()
     client = inside(netns, socket.socket)
@@ -543,9 +541,7 @@ def _speak_as_imds(netns: str, to: str, port: int) -> None:
     segment = segment[:16] + struct.pack("!H", right) + segment[18:]
     # The kernel fills in the packet's length, number and checksum (raw(7)).
     head = struct.pack("!BBHHHBBH", 0x45, 0, 0, 0, 0, 64, socket.IPPROTO_TCP, 0) + ends
-    raw = inside(
-        netns, lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
-    )
+    raw = inside(netns, lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW))
     with raw:
         raw.sendto(head + segment, (to, 0))
 
