@@ -54,7 +54,7 @@ async def test_a_bound_pod_gets_the_token_of_its_identity() -> None:
         (Verdict.FORGED, "", UnprovenCaller),
         (Verdict.FORGED, "uid-orders-0", UnprovenCaller),
         (Verdict.FORGED, "uid-of-another", UnprovenCaller),
-        (Verdict.GONE, "", UnprovenCaller),
+        (Verdict.GONE, "", NotReady),
         (Verdict.UNKNOWN, "", NotReady),
     ],
 )

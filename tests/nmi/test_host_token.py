@@ -138,7 +138,7 @@ async def test_a_pod_without_an_identity_has_none_here_either(
         (Verdict.PROVEN, "uid-stranger", 403),
         (Verdict.PROVEN, "", 403),
         (Verdict.FORGED, PROVIDER.uid, 403),
-        (Verdict.GONE, PROVIDER.uid, 403),
+        (Verdict.GONE, PROVIDER.uid, 503),
         (Verdict.UNKNOWN, PROVIDER.uid, 503),
     ],
 )

@@ -105,7 +105,6 @@ async def test_the_pods_owner_is_told_of_a_refusal_only_what_the_pod_may_know() 
         (refused(NotReady("not read yet"), None), "failed", False),
         (refused(UnknownCaller("no pod"), None), "refused", False),
         (unproven(Verdict.FORGED), "refused", True),
-        (unproven(Verdict.GONE), "refused", False),
     ],
     ids=lambda value: type(value.error).__name__ if hasattr(value, "error") else str(value),
 )

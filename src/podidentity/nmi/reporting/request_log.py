@@ -318,9 +318,7 @@ def _note_for_owner(outcome: Rejected | Failed) -> str:
     if isinstance(error, Refused):
         # What is worded for the pod names nothing that it may not know.
         return error.refusal.told or str(error.refusal)
-    if isinstance(error, UnprovenCaller):
-        return str(error) if outcome.evidence.verdict is not Verdict.GONE else ""
-    return str(error) if isinstance(error, TokenRefused) else ""
+    return str(error) if isinstance(error, (UnprovenCaller, TokenRefused)) else ""
 
 
 def _token_line(query: TokenQuery, outcome: Outcome, status: int) -> Said:

@@ -194,7 +194,8 @@ def unproven(proof: Proof) -> PodIdentityError | None:
     if proof.verdict is Verdict.UNKNOWN:
         return NotReady("the connection cannot be proved to be the pod's for a moment")
     if proof.verdict is Verdict.GONE:
-        return UnprovenCaller("the client has closed the connection")
+        # Who reads this has not, whatever the kernel said a moment ago: it may ask again.
+        return NotReady("the client has closed the connection")
     if proof.verdict is not Verdict.PROVEN:
         return UnprovenCaller("the connection is not that of the pod whose address it has")
     return None
