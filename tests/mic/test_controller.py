@@ -66,6 +66,7 @@ from tests.mic.simulator import (
     Step,
     World,
     provider_id,
+    revision,
 )
 
 RECORD_WRITES = (CreateRecord, UpdateRecord, DeleteRecord)
@@ -928,17 +929,29 @@ def test_a_copy_that_the_api_server_stores_in_part_is_written_once() -> None:
     assert world.of(UpdateRecord) == []
 
 
-def test_a_binding_that_changes_is_copied_into_its_records() -> None:
+@pytest.mark.parametrize("weight", [0, 5])
+def test_a_binding_that_changes_is_copied_into_its_records_whatever_we_read_of_it(
+    weight: int,
+) -> None:
     world = Course(*cluster(pod(2.0)), foreign=((0, 0),))
     world.run_until(10.0)
     name = ObjectRef("blue", "b")
-    heavier = replace(world.objects["binding"][name].value, weight=5)
+    changed = replace(world.objects["binding"][name].value, weight=weight)
     for _ in range(2):
         there = world.conditions[About.BINDING, name]
-        world.mics[0].tell(BindingSeen(binding=heavier, revision="heavier", condition=there))
+        world.mics[0].tell(BindingSeen(binding=changed, revision="changed", condition=there))
         world.run_until(world.now + 10.0)
     [updated] = world.of(UpdateRecord)
-    assert updated.record.binding_revision == "heavier"
+    assert updated.record.binding_revision == "changed"
+
+
+def test_an_identity_that_is_spelled_anew_is_copied_into_its_records() -> None:
+    anew = Step(10.0, "identity", ("blue", "id", 0, True))
+    world = Course(*cluster(pod(2.0), anew), foreign=((0, 0),))
+    world.run_until(20.0)
+    [updated] = world.of(UpdateRecord)
+    spelled = world.objects["identity"][ObjectRef("blue", "id")].value
+    assert updated.record.identity_revision == revision(spelled)
 
 
 def test_a_record_that_somebody_deletes_is_made_again() -> None:
