@@ -12,7 +12,7 @@ import pytest
 from podidentity.core.assignments import Assignments
 from podidentity.core.hosts import Host, HostIdentities
 from podidentity.core.ledger import Ledger, LedgerEntry
-from podidentity.core.resources import Assignment, Malformed, ObjectRef
+from podidentity.core.resources import BINDING_LABEL, Assignment, Malformed, ObjectRef
 from podidentity.mic.calls import (
     About,
     Accepted,
@@ -52,7 +52,7 @@ from podidentity.mic.calls import (
     WriteCondition,
     WriteLedger,
 )
-from podidentity.mic.controller import LOOKS, Assign, Controller, Settings
+from podidentity.mic.controller import LOOKS, Assign, Controller, Settings, Timers, _Owner
 from podidentity.mic.records import Records
 from tests.core.objects import binding, exception, identity, principal, resource_id
 from tests.core.objects import pod as a_pod
@@ -66,6 +66,7 @@ from tests.mic.simulator import (
     Step,
     World,
     provider_id,
+    revision,
 )
 
 RECORD_WRITES = (CreateRecord, UpdateRecord, DeleteRecord)
@@ -626,8 +627,9 @@ def test_a_standby_knows_all_and_writes_nothing() -> None:
     first = controller.on_event(Leading(10.0), 1.0)
     assert [type(each.action) for each in first] == [ListLedgers, WriteCondition]
     # After the lease has ended nothing goes out, whoever calls.
-    late = controller.on_event(NodeSeen("n1", provider_id(0)), 11.0)
+    late = controller.on_event(NodeSeen("n1", provider_id(0)), 10.0)
     assert late == []
+    assert not controller.leads
     assert controller.on_result(first[0].number, Failure(kind=Fault.LOST), 12.0) == []
 
 
@@ -862,6 +864,43 @@ def test_where_a_machine_may_not_be_changed_what_it_has_already_is_ready() -> No
     assert world.conditions[About.IDENTITY, ObjectRef("blue", "other")].reason == "Denied"
 
 
+# Time.
+
+
+def test_a_timer_that_is_set_again_and_again_counts_once_and_none_is_lost() -> None:
+    timers = Timers()
+    owners = [_Owner("host", number) for number in range(10)]
+    for turn in range(100):
+        for number, owner in enumerate(owners):
+            timers.set(owner, (number * 7 + turn) % 10)
+    assert len(timers._heap) <= 64 + 4 * len(owners)
+    last = {(number * 7 + 99) % 10: owner for number, owner in enumerate(owners)}
+    assert timers.first() == 0
+    assert timers.passed(4) == [last[time] for time in range(5)]
+    timers.set(last[5], None)
+    assert timers.passed(9) == [last[time] for time in range(6, 10)]
+    assert timers.first() is None
+
+
+def test_more_records_than_one_look_takes_are_looked_at_as_soon_as_others_had_their_turn() -> None:
+    many = [a_pod(ref=ObjectRef("blue", f"web-{number}"), node="n0") for number in range(LOOKS)]
+    controller = Controller(Settings(asks_permission=False, record_writes=2 * LOOKS))
+    found = principal("blue", "id")
+    standby(
+        controller,
+        IdentitySeen(identity=found, revision=""),
+        BindingSeen(binding=binding("blue", "b", "id", "app"), revision=""),
+        *map(PodSeen, many),
+        PodSeen(a_pod(ref=ObjectRef("blue", "last"), node="n0")),
+    )
+    assert controller.due() == 1.0
+    [late] = [each.action for each in controller.on_time(1.0)]
+    assert isinstance(late, CreateRecord)
+    assert late.record.pod == ObjectRef("blue", "last")
+    due = controller.due()
+    assert due is None or due > 1.0
+
+
 # Records.
 
 
@@ -890,17 +929,53 @@ def test_a_copy_that_the_api_server_stores_in_part_is_written_once() -> None:
     assert world.of(UpdateRecord) == []
 
 
-def test_a_binding_that_changes_is_copied_into_its_records() -> None:
+@pytest.mark.parametrize("weight", [0, 5])
+def test_a_binding_that_changes_is_copied_into_its_records_whatever_we_read_of_it(
+    weight: int,
+) -> None:
     world = Course(*cluster(pod(2.0)), foreign=((0, 0),))
     world.run_until(10.0)
     name = ObjectRef("blue", "b")
-    heavier = replace(world.objects["binding"][name].value, weight=5)
+    changed = replace(world.objects["binding"][name].value, weight=weight)
     for _ in range(2):
         there = world.conditions[About.BINDING, name]
-        world.mics[0].tell(BindingSeen(binding=heavier, revision="heavier", condition=there))
+        world.mics[0].tell(BindingSeen(binding=changed, revision="changed", condition=there))
         world.run_until(world.now + 10.0)
     [updated] = world.of(UpdateRecord)
-    assert updated.record.binding_revision == "heavier"
+    assert updated.record.binding_revision == "changed"
+
+
+def test_an_identity_that_is_spelled_anew_is_copied_into_its_records() -> None:
+    anew = Step(10.0, "identity", ("blue", "id", 0, True))
+    world = Course(*cluster(pod(2.0), anew), foreign=((0, 0),))
+    world.run_until(20.0)
+    [updated] = world.of(UpdateRecord)
+    spelled = world.objects["identity"][ObjectRef("blue", "id")].value
+    assert updated.record.identity_revision == revision(spelled)
+
+
+def test_a_record_that_somebody_deletes_is_made_again() -> None:
+    world = Course(*cluster(pod(2.0)), foreign=((0, 0),))
+    world.run_until(10.0)
+    world.drop("record", ObjectRef("blue", "web-blue-id"))
+    world.run_until(11.0)
+    assert [each.record.state for each in world.of(CreateRecord)] == ["Assigned", "Assigned"]
+
+
+def test_an_exception_takes_the_identities_of_its_pods_until_it_cannot_be_read_any_more() -> None:
+    controller = Controller(Settings(asks_permission=False))
+    excepted = exception("kube-system", "e", {BINDING_LABEL: "app"})
+    malformed = Malformed(kind="AzurePodIdentityException", ref=excepted.ref, why="no labels")
+    did = standby(
+        controller,
+        IdentitySeen(identity=principal("kube-system", "id"), revision=""),
+        BindingSeen(binding=binding("kube-system", "b", "id", "app"), revision=""),
+        PodSeen(a_pod("kube-system", node="n0")),
+        ExceptionSeen(exception=excepted),
+    )
+    assert not [each for each in did if isinstance(each, CreateRecord)]
+    calls = controller.on_event(ExceptionSeen(exception=malformed), 2.0)
+    assert [each for each in calls if isinstance(each.action, CreateRecord)]
 
 
 # What the next leader finds, and what is told.

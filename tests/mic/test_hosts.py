@@ -37,6 +37,7 @@ from podidentity.mic.hosts import (
     QUIET,
     HostWork,
     Kind,
+    RefusedIdentity,
     Status,
 )
 from tests.core.objects import client_id, resource_id
@@ -848,6 +849,114 @@ def test_what_a_change_was_to_attach_stays_noted_where_it_may_still_come(
         assert course.written() == book()
     else:
         assert course.due() == QUIET + LONGEST_CHANGE
+
+
+@pytest.mark.parametrize("kind", [Fault.DENIED, Fault.FORBIDDEN])
+def test_a_change_of_which_the_end_may_not_be_read_is_looked_for_on_the_host(kind: Fault) -> None:
+    course = Course(1, there=seen())
+    course.sent()
+    course.take(Accepted("op"))
+    course.fail(kind, course.due())
+    assert course.step(seen(1)) == ReadHost(HOST)
+    assert course.work.status(IDS[1]) is Status.PROVED
+
+
+def test_nothing_else_is_due_while_a_call_is_under_way() -> None:
+    course = Course(1)
+    assert course.next() == ReadHost(HOST)
+    assert course.next() is None
+    course.take(seen(1))
+    assert course.status() is Status.PROVED
+
+
+def test_a_list_that_began_before_the_host_was_known_counts_for_nothing() -> None:
+    course = Course(1)
+    course.work.show(seen(1), 0.0)
+    assert course.status() is Status.UNKNOWN
+    course.work.compare(StoredLedger(book([1]), "9"))
+    course.around.nodes = False
+    course.around.want.clear()
+    assert course.work.droppable(0.0)
+
+
+def test_what_comes_within_two_seconds_is_one_change_and_nothing_waits_for_three() -> None:
+    course = Course(1, there=seen())
+    begun = course.now
+    course.next()
+    for tick in range(1, 12):
+        course.work.touch(begun + tick * 0.3)
+    due = course.due()
+    assert due is not None
+    assert 2.0 < due - begun < 3.0
+
+
+def test_a_refusal_holds_for_the_client_ids_by_which_the_identity_was_wanted() -> None:
+    refused = RefusedIdentity(10.0, 1, "", frozenset({"a"}))
+    wanted = {each: Wanted(resource_id(1), "", frozenset({each})) for each in "ab"}
+    assert refused.holds(9.0, None)
+    assert refused.holds(9.0, wanted["a"])
+    assert not refused.holds(9.0, wanted["b"])
+    assert not refused.holds(10.0, wanted["a"])
+
+
+def test_a_change_proves_what_it_named_and_the_host_has_not_failed_any_more() -> None:
+    course = Course(1, there=seen(2, state="failed"))
+    course.sent()
+    course.take(Accepted())
+    assert [course.status(each) for each in (1, 2)] == [Status.PROVED, Status.LISTED]
+    course.written()
+    course.around.want.add(2)
+    course.work.touch(course.now)
+    # Nothing is sent again because of the failure before.
+    assert course.due() is None
+
+
+def test_while_another_changes_the_host_only_what_waits_for_that_is_looked_for() -> None:
+    course = Course(1, there=seen(1))
+    course.work.look_again()
+    course.step(seen(1, 2, state="updating"))
+    assert course.status() is Status.PROVED
+    assert course.due() is None
+    course.around.want.add(2)
+    assert course.due() == course.now + 5.0
+
+
+def test_a_change_detaches_only_what_its_ledger_names() -> None:
+    course = Course(2, there=seen(1, 2), ledger=book([1, 2]))
+    course.due()
+    course.around.want.clear()
+    assert course.next(2.0) is None
+    course.now = GRACE
+    course.gathered()
+    course.step(seen(1, 2))
+    course.step(NOTHING_USED)
+    assert course.written().detaching.keys() == {IDS[1]}
+    # By now the grace of the other one has ended, too.
+    call = course.next(GRACE + 2.5)
+    assert isinstance(call, PatchHost)
+    assert call.change.detach == (resource_id(1).spelling,)
+
+
+def test_what_another_has_detached_has_no_grace_any_more() -> None:
+    course = Course(there=seen(1), ledger=book([1]))
+    assert course.due() == GRACE
+    course.work.look_again()
+    course.step(seen(), 10.0)
+    assert course.written() == book()
+    assert course.due() == 10.0 + IDLE
+
+
+def test_a_host_of_which_a_ledger_comes_to_light_is_not_idle() -> None:
+    course = Course(ledger=book(), there=seen())
+    assert course.due() == IDLE
+    course.work.adopt(StoredLedger(book([1]), "2"))
+    course.step(seen(1), 100.0)
+    course.next()
+    course.work.look_again()
+    course.step(seen(), 200.0)
+    assert course.written() == book()
+    course.next()
+    assert [course.work.droppable(200 + at) for at in (IDLE - 1, IDLE)] == [False, True]
 
 
 def test_a_change_is_waited_for_until_it_takes_too_long() -> None:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from enum import Enum
+from enum import Enum, auto
 from math import inf
 from typing import Literal, Protocol
 
@@ -87,11 +87,11 @@ Kind = Literal["read", "write", "poll"]
 class Status(Enum):
     """What is known of an identity on a host."""
 
-    PROVED = "proved"
-    LISTED = "listed"
+    PROVED = auto()
+    LISTED = auto()
     """The host lists it, but a change of it is under way or has failed."""
-    ABSENT = "absent"
-    UNKNOWN = "unknown"
+    ABSENT = auto()
+    UNKNOWN = auto()
     """The host is not read yet."""
 
 
@@ -564,7 +564,7 @@ class HostWork:
     def take(self, result: Result, now: float) -> None:
         """Take what came of the call under way."""
         action, self._flight = self._flight, None
-        if isinstance(result, Failure) and not isinstance(action, PatchHost):
+        if isinstance(result, Failure):
             # It may take long until this host can go on.
             self._give_way()
         match action:
