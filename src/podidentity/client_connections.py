@@ -250,7 +250,7 @@ class _Connection(asyncio.Protocol):
 
     def reset(self) -> bool:
         """Whether it may be used for another request; forget the answer."""
-        stays = self.done and self._stays and not self._transport.is_closing()
+        stays = self._stays and not self._transport.is_closing()
         self._read_on()
         self._begin()
         return stays
@@ -303,9 +303,8 @@ class _Connection(asyncio.Protocol):
         self._wake()
 
     def _fail(self, error: httpx2.TransportError) -> None:
-        if not self.done and self._error is None:
+        if self._error is None:
             self._error = error
-        self._stays = False
         self.abort()
 
     def _wake(self) -> None:

@@ -79,9 +79,15 @@ async def azure(folder: Path, *names: str) -> AsyncIterator[tuple[Server, Path]]
 
 @asynccontextmanager
 async def proxy(
-    to: Server, answer: str = "200 Connection established", first: Sequence[Handler] = ()
+    to: Server,
+    answer: str = "200 Connection established",
+    first: Sequence[Handler] = (),
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Server]:
-    """Be a proxy that answers each CONNECT so; "" for never. The first ones have these turns."""
+    """Be a proxy that answers each CONNECT so; "" for never. The first ones have these turns.
+
+    With `tls` it is spoken to by TLS itself.
+    """
     turns = list(first)
     found = Server()
 
@@ -99,7 +105,7 @@ async def proxy(
         found.heads.append(head)
         if not answer:
             await asyncio.Event().wait()
-        writer.write(f"HTTP/1.1 {answer}\r\n\r\n".encode())
+        writer.write(f"HTTP/1.1 {answer}\r\n\r\n".encode("latin-1"))
         if answer.startswith("200"):
             far, back = await asyncio.open_connection("127.0.0.1", to.port)
             try:
@@ -107,5 +113,5 @@ async def proxy(
             finally:
                 back.close()
 
-    async with listening(serve) as found.port:
+    async with listening(serve, tls) as found.port:
         yield found

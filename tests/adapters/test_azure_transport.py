@@ -7,6 +7,7 @@ import base64
 import gc
 import logging
 import socket
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ from podidentity.core.errors import TokenSourceDown
 from podidentity.core.hosts import Host
 from podidentity.wire.arm import ArmError
 from podidentity.wire.proxies import parse_proxies
+from podidentity_sandbox.world.authority import Authority
 from tests.adapters.proxying import Handler, Server, azure, listening, proxy
 from tests.fakes import FakeClock
 
@@ -93,6 +95,83 @@ async def test_entra_arm_and_issuers_are_asked_by_the_proxy_which_sees_names_and
     assert not any(word in caplog.text for word in ("pass@word", "pass%40word", login, "s3cret"))
 
 
+async def test_a_proxy_may_be_spoken_to_by_tls_if_its_own_certificate_is_trusted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    async with azure(tmp_path, "127.0.0.1", ENTRA) as (server, trusted):
+        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        tls.load_cert_chain(tmp_path / "tls.crt", tmp_path / "tls.key")
+        async with proxy(server, tls=tls) as by:
+            value = f"https://me:s3cret@127.0.0.1:{by.port}"
+            async with way(monkeypatch, trusted, value) as transport:
+                endpoint = TokenEndpoint(user_agent="ours/1", transport=transport)
+                assert (await endpoint.post(TOKEN, FORM)).status == 200
+            assert [head.split("\r\n")[0] for head in by.heads] == [f"CONNECT {ENTRA}:443 HTTP/1.1"]
+            # It has the certificate for its address, and is asked by another name for that.
+            value = f"https://me:s3cret@localhost:{by.port}"
+            async with way(monkeypatch, trusted, value) as transport:
+                said = await refused(transport)
+    whose = (
+        f"{ENTRA} cannot be asked: the certificate of the proxy localhost:{by.port} of HTTPS_PROXY"
+    )
+    assert said.startswith(f"{whose} is not trusted: Hostname mismatch")
+    assert "s3cret" not in said
+
+
+@pytest.mark.parametrize(
+    ("url", "target"),
+    [
+        ("https://[2001:db8::7]/token", "[2001:db8::7]:443"),
+        ("https://[2001:db8::7]:8443/token", "[2001:db8::7]:8443"),
+        ("https://203.0.113.10/token", "203.0.113.10:443"),
+    ],
+)
+async def test_a_proxy_is_told_an_address_as_a_url_has_it(
+    monkeypatch: pytest.MonkeyPatch, url: str, target: str
+) -> None:
+    async with (
+        proxy(Server(), "403 Forbidden") as by,
+        way(monkeypatch, None, f"http://127.0.0.1:{by.port}") as transport,
+        httpx2.AsyncClient(transport=transport) as client,
+    ):
+        with pytest.raises(httpx2.ProxyError):
+            await client.get(url)
+    (head,) = by.heads
+    assert head.split("\r\n")[:2] == [f"CONNECT {target} HTTP/1.1", f"Host: {target}"]
+
+
+@pytest.mark.parametrize(("most", "stay"), [(2, 1), (10, 2)])
+async def test_a_fifth_of_the_connections_stay_when_all_are_answered(
+    tmp_path: Path, most: int, stay: int
+) -> None:
+    authority = Authority.new("staying")
+    authority.issue(["127.0.0.1"], tmp_path / "tls.crt", tmp_path / "tls.key")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(tmp_path / "tls.crt", tmp_path / "tls.key")
+    together, ended = asyncio.Barrier(most), asyncio.Queue[None]()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await together.wait()
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+        await reader.read()
+        ended.put_nowait(None)
+
+    def trust() -> ssl.SSLContext:
+        return ssl.create_default_context(cadata=authority.pem)
+
+    transport = AzureTransport(trust=trust, connections=most)
+    async with (
+        listening(answer, context) as port,
+        httpx2.AsyncClient(transport=transport, timeout=PATIENT) as client,
+        asyncio.timeout(PATIENT),
+    ):
+        await asyncio.gather(*(client.get(f"https://127.0.0.1:{port}/") for _ in range(most)))
+        for _ in range(most - stay):
+            await ended.get()
+        assert ended.empty()
+
+
 @pytest.mark.parametrize("spared", ["*", ENTRA, ".microsoftonline.com:{port}"])
 async def test_what_no_proxy_names_is_asked_directly(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, spared: str
@@ -123,8 +202,10 @@ async def test_what_no_proxy_names_is_asked_directly(
         ("403 Forbidden by policy 7", "answers 403 (Forbidden by policy 7): have it let this name"),
         ("502 Bad Gateway", "answers 502 (Bad Gateway): it may not reach the name itself"),
         (f"503 {'x' * 500}", f"answers 503 ({'x' * 100}): "),
+        (f"503 {'x' * 99} and more", f"answers 503 ({'x' * 99}): "),
+        ("403 Gesch\xfctzt\x1b[31m", "answers 403 (Geschtzt[31m): have it"),
     ],
-    ids=["407", "403", "502", "many words"],
+    ids=["407", "403", "502", "many words", "cut behind a word", "for a terminal"],
 )
 async def test_a_proxy_that_refuses_is_named_with_its_answer_and_the_next_step(
     monkeypatch: pytest.MonkeyPatch, answer: str, why: str
@@ -150,6 +231,26 @@ async def test_a_proxy_that_is_down_is_named(monkeypatch: pytest.MonkeyPatch) ->
         said = await refused(transport)
     assert f"the proxy 127.0.0.1:{port} of HTTPS_PROXY cannot be reached: All connection" in said
     assert "s3cret" not in said
+
+
+async def test_without_a_proxy_an_error_tells_of_none() -> None:
+    async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        del writer
+        await reader.read()
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        down = taken.getsockname()[1]
+    async with (
+        listening(silent) as port,
+        httpx2.AsyncClient(
+            transport=AzureTransport(), timeout=httpx2.Timeout(PATIENT, connect=0.1)
+        ) as client,
+    ):
+        with pytest.raises(httpx2.ConnectError) as refusal:
+            await client.get(f"https://127.0.0.1:{down}/", timeout=PATIENT)
+        with pytest.raises(httpx2.ConnectTimeout) as late:
+            await client.get(f"https://127.0.0.1:{port}/")
+    assert "proxy" not in f"{refusal.value} {late.value}"
 
 
 async def test_a_proxy_that_says_nothing_costs_no_more_than_the_time_of_an_answer(
@@ -189,17 +290,30 @@ async def test_an_authority_of_ones_own_is_asked_for_where_a_proxy_opens_tls(
             assert (await endpoint.post(TOKEN, FORM)).status == 200
 
 
-@pytest.mark.parametrize("content", [None, "no certificate"], ids=["missing", "malformed"])
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [(None, "No such file or directory"), ("no certificate", "NO_CERTIFICATE_OR_CRL_FOUND")],
+    ids=["missing", "malformed"],
+)
 async def test_a_file_of_authorities_that_cannot_be_read_is_told_and_nothing_is_trusted(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str | None
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str | None, why: str
 ) -> None:
     file = tmp_path / "bundle.pem"
     if content is not None:
         file.write_text(content)
     async with way(monkeypatch, file, "") as transport:
         said = await refused(transport)
-    assert "the certificates that it may have cannot be read" in said
+    assert "the certificates that it may have cannot be read: " in said
+    assert why in said
     assert "SSL_CERT_FILE" in said
+
+
+async def test_authorities_that_fail_without_a_word_are_told_by_the_kind_of_error() -> None:
+    def trust() -> ssl.SSLContext:
+        raise BlockingIOError
+
+    said = await refused(AzureTransport(trust=trust))
+    assert "the certificates that it may have cannot be read: BlockingIOError; " in said
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podidentity.client_connections import ClientConnections, _Connection
+from podidentity.client_connections import ClientConnections, _Connection, _rendered
 from tests.adapters.scripted import Conversation, Script, Turn, answers, cuts, hangs, scripted
 
 PATIENT = 60.0
@@ -66,6 +66,11 @@ def raw(data: bytes, *, end: bool = False) -> Turn:
 
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+EARLY = (
+    b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nContent-Length: 9\r\nLink: x\r\n\r\n"
+)
+_HEAD = b"HTTP/1.1 200 OK\r\n"
+_CHUNKED = _HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
 async def test_requests_after_each_other_share_a_connection() -> None:
@@ -95,7 +100,7 @@ async def test_who_waits_too_long_for_a_connection_has_sent_nothing() -> None:
     async with scripted(hangs) as server, connected(server, most=1) as (client, _):
         first = asyncio.create_task(client.get("/a"))
         await one_asked(server)
-        with pytest.raises(httpx2.PoolTimeout):
+        with pytest.raises(httpx2.PoolTimeout, match=r"^$"):
             await client.get("/b", timeout=httpx2.Timeout(PATIENT, pool=0.01))
         first.cancel()
         await asyncio.wait([first])
@@ -136,6 +141,9 @@ async def test_a_request_that_is_given_up_closes_its_connection_and_leaves_its_p
         pytest.param(raw(OK, end=True), id="the server closed it"),
         pytest.param(raw(OK + OK), id="more came than was asked for"),
         pytest.param(raw(b"HTTP/1.1 200 OK\r\n\r\nok", end=True), id="that ends the answer"),
+        pytest.param(
+            raw(EARLY + b"HTTP/1.1 200 OK\r\n\r\nok", end=True), id="so it does behind an early one"
+        ),
         pytest.param(raw(OK.replace(b"/1.1", b"/1.0")), id="HTTP/1.0"),
     ],
 )
@@ -165,20 +173,19 @@ async def test_a_connection_that_nobody_uses_is_closed_and_those_in_use_stay() -
 
     unused = asyncio.Event()
     async with (
-        scripted(answers(b"ok"), watch) as server,
+        scripted(watch, answers(b"ok")) as server,
         connected(server, idle=0.01) as (client, connections),
+        client.stream("GET", "/a") as response,
+        aclosing(response.aiter_bytes()) as parts,
     ):
-        await client.get("/a")
-        async with client.stream("GET", "/b") as response, aclosing(response.aiter_bytes()) as it:
-            assert await anext(it) == b"one"
-            while len(connections._all) > 1:  # noqa: ASYNC110 - sockets tell no event
-                await asyncio.sleep(0.01)
-            unused.set()
-            assert [each async for each in it] == [b"two"]
-
-
-_HEAD = b"HTTP/1.1 200 OK\r\n"
-_CHUNKED = _HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+        assert await anext(parts) == b"one"
+        await client.get("/b")
+        assert len(set(ports(server))) == 2
+        while len(connections._all) > 1:  # noqa: ASYNC110 - sockets tell no event
+            await asyncio.sleep(0.01)
+        assert connections._idle == []
+        unused.set()
+        assert [each async for each in parts] == [b"two"]
 
 
 @pytest.mark.parametrize(
@@ -188,6 +195,10 @@ _CHUNKED = _HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
         pytest.param(raw(b"", end=True), id="nothing"),
         pytest.param(raw(_HEAD, end=True), id="half a head"),
         pytest.param(raw(_HEAD + b"Content-Length: 9\r\n\r\nok", end=True), id="half a body"),
+        pytest.param(
+            raw(_HEAD + b"Content-Length: 9\r\nX: 1\r\n\r\nok", end=True),
+            id="half, its length told",
+        ),
         pytest.param(raw(_CHUNKED + b"2\r\nok\r\n", end=True), id="no last chunk"),
         pytest.param(raw(_CHUNKED + b"2\r\nnot ok"), id="a chunk that is longer"),
         pytest.param(raw(b"SSH-2.0\r\n"), id="not HTTP"),
@@ -210,13 +221,20 @@ async def test_half_an_answer_is_an_error_and_the_next_request_has_a_new_connect
 
 
 async def test_what_a_server_says_before_its_answer_is_none() -> None:
-    early = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"
-    async with scripted(raw(early + OK)) as server, connected(server) as (client, _):
+    async with scripted(raw(EARLY + OK)) as server, connected(server) as (client, _):
         for _ in range(2):
             response = await client.get("/a")
             assert (response.status_code, response.content) == (200, b"ok")
-            assert "Link" not in response.headers
+            assert response.headers.raw == [(b"Content-Length", b"2")]
     assert len(set(ports(server))) == 1
+
+
+def test_a_request_is_sent_in_these_bytes() -> None:
+    url = "http://127.0.0.1:80/api/v1/pods?limit=5"
+    request = httpx2.Request("PUT", url, headers={"X-One": "1"}, content=b"{}")
+    own = ("http", "127.0.0.1", None)
+    head = b"PUT /api/v1/pods?limit=5 HTTP/1.1\r\nHost: 127.0.0.1\r\nX-One: 1\r\n"
+    assert _rendered(request, own) == head + b"Content-Length: 2\r\n\r\n{}"
 
 
 async def test_a_header_of_two_lines_is_not_sent() -> None:
@@ -244,6 +262,28 @@ async def test_a_body_that_is_made_as_it_is_sent_is_refused() -> None:
     assert not server.asked
 
 
+@pytest.mark.parametrize(
+    ("url", "port"),
+    [("http://a.example", 80), ("https://a.example", 443), ("https://a.example:6443", 6443)],
+)
+async def test_a_server_without_a_port_has_that_of_its_scheme(
+    monkeypatch: pytest.MonkeyPatch, url: str, port: int
+) -> None:
+    asked = []
+
+    async def connect(made: object, *place: object, **more: object) -> None:
+        del made, more
+        asked.append(place)
+        raise OSError("it is down")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", connect)
+    connections = ClientConnections(url, ssl.create_default_context())
+    async with httpx2.AsyncClient(transport=connections, timeout=PATIENT) as client:
+        with pytest.raises(httpx2.ConnectError, match="it is down"):
+            await client.get(f"{url}/a")
+    assert asked == [("a.example", port)]
+
+
 async def test_options_are_set_on_each_socket() -> None:
     option = (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     async with (
@@ -255,11 +295,79 @@ async def test_options_are_set_on_each_socket() -> None:
         assert one.socket.getsockopt(*option[:2])
 
 
+async def test_who_waits_too_long_for_an_answer_is_told_so_and_its_connection_closed() -> None:
+    async with scripted(hangs, answers(b"ok")) as server, connected(server) as (client, _):
+        with pytest.raises(httpx2.ReadTimeout, match=r"^$"):
+            await client.get("/a", timeout=httpx2.Timeout(PATIENT, read=0.01))
+        assert (await client.get("/b")).content == b"ok"
+    assert len(set(ports(server))) == 2
+
+
+async def test_who_has_no_limit_waits_for_the_answer() -> None:
+    async def turn(conversation: Conversation) -> None:
+        await asyncio.sleep(0)
+        await conversation.answer(b"ok")
+
+    async with scripted(turn) as server, connected(server) as (client, _):
+        assert (await client.get("/a", timeout=None)).content == b"ok"
+
+
+async def test_an_answer_that_is_left_twice_gives_one_place_back() -> None:
+    async def begins(conversation: Conversation) -> None:
+        await conversation.begin()
+        await conversation.left.wait()
+
+    async with (
+        scripted(begins, hangs) as server,
+        connected(server, most=1) as (client, connections),
+    ):
+        request = httpx2.Request("GET", f"{server.url}/a")
+        answer = await connections.handle_async_request(request)
+        assert isinstance(answer.stream, httpx2.AsyncByteStream)
+        for _ in range(2):
+            await answer.stream.aclose()
+        under_way = asyncio.create_task(client.get("/b"))
+        while len(server.asked) < 2:  # noqa: ASYNC110 - it tells no event
+            await asyncio.sleep(0)
+        with pytest.raises(httpx2.PoolTimeout):
+            await client.get("/c", timeout=httpx2.Timeout(PATIENT, pool=0.01))
+        under_way.cancel()
+        await asyncio.wait([under_way])
+
+
+async def test_an_answer_in_several_parts_that_are_there_at_once_is_one() -> None:
+    sent = _CHUNKED + b"2\r\non\r\n3\r\ne a\r\n0\r\n\r\n"
+    async with scripted(raw(sent)) as server, connected(server) as (client, _):
+        assert (await client.get("/a")).content == b"one a"
+
+
+async def test_of_two_connections_that_nobody_uses_the_one_used_later_is_closed_later() -> None:
+    async def turn(conversation: Conversation) -> None:
+        if server.open == 2:
+            together.set()
+        await together.wait()
+        await conversation.answer(b"ok")
+
+    hour = 3600.0
+    together = asyncio.Event()
+    async with scripted(turn) as server, connected(server, idle=hour) as (client, connections):
+        await asyncio.gather(client.get("/a"), client.get("/b"))
+        (first, since), (other, _) = connections._idle
+        connections._idle = [(first, since - hour), (other, since - hour + 0.5)]
+        connections._close_old()
+        assert (first.fresh(), other.fresh()) == (False, True)
+        assert connections._sweep is not None
+        assert connections._sweep.when() == pytest.approx(since + 0.5, abs=0.01)
+        while connections._all:  # noqa: ASYNC110 - sockets tell no event
+            await asyncio.sleep(0.01)
+
+
 async def test_closing_ends_what_is_under_way() -> None:
     async with scripted(hangs) as server, connected(server) as (client, connections):
         task = asyncio.create_task(client.get("/a"))
         await one_asked(server)
         await connections.aclose()
+        assert sockets_to(server) == []
         with pytest.raises(httpx2.TransportError):
             await task
 
@@ -340,7 +448,7 @@ async def test_a_server_that_says_nothing_at_the_handshake_is_not_waited_for_lon
         connections = ClientConnections(url, ssl.create_default_context())
         limits = httpx2.Timeout(PATIENT, connect=0.05)
         async with httpx2.AsyncClient(transport=connections, timeout=limits) as client:
-            with pytest.raises(httpx2.ConnectTimeout):
+            with pytest.raises(httpx2.ConnectTimeout, match=r"^$"):
                 await client.get(url)
 
 
@@ -426,6 +534,8 @@ async def test_no_more_is_read_while_nobody_takes_what_has_come() -> None:
             assert wire.reading is reading
         assert len(b"".join(connection.take())) == 400_000
         assert wire.reading
+        connection.data_received(b"x" * 200_000)
+        assert wire.reading
 
 
 async def test_an_answer_that_nobody_took_whole_leaves_no_deaf_connection() -> None:
@@ -459,6 +569,20 @@ async def test_what_is_no_body_does_not_come_without_end(begun: bytes, more: byt
         assert wire.closing
         with pytest.raises(httpx2.RemoteProtocolError):
             await connection.news(None)
+
+
+async def test_who_speaks_unasked_is_heard_no_more() -> None:
+    async with asked() as (connection, wire):
+        connection.data_received(OK)
+        assert connection.reset()
+        connection.data_received(b"more")
+        assert wire.closing
+
+
+async def test_a_long_head_that_ends_is_as_good_as_a_short_one() -> None:
+    async with asked() as (connection, _):
+        connection.data_received(_HEAD + _LINE * 3 + b"Content-Length: 0\r\n\r\n")
+        assert (connection.done, connection.reset()) == (True, True)
 
 
 async def test_chunks_may_come_without_end() -> None:

@@ -69,6 +69,12 @@ def test_an_enable_that_is_told_nothing_keeps_it_and_says_the_same_words(words: 
         (["--hold", "0", "--ambiguous=reject"], ["--hold=1"], ["--ambiguous=reject", "--hold=1"]),
         (["--hold=0"], ["--hold=1", "--hold=2"], ["--hold=1", "--hold=2"]),
         (["--compat-text-errors"], ["--hold=1"], ["--compat-text-errors", "--hold=1"]),
+        (["--hold=0", "-v=5"], ["--hold=1"], ["-v=5", "--hold=1"]),
+        (["-v", "5", "--hold=0"], ["--v=6"], ["--hold=0", "--v=6"]),
+        (["-v=5"], ["--v-"], []),
+        (["--audit-log", "-", "--hold=0"], ["--audit-log=a"], ["--hold=0", "--audit-log=a"]),
+        (["5", "-v=5"], [], ["5", "-v=5"]),
+        ([], ["--hold=1-", "hold-"], ["--hold=1-", "hold-"]),
     ],
 )
 def test_a_flag_of_nmi_counts_for_itself_alone(
@@ -77,6 +83,34 @@ def test_a_flag_of_nmi_counts_for_itself_alone(
     told = Told(flags=tuple(words))
     kept = Told(flags=tuple(before)).left_by(told)
     assert list(kept.and_now(told).flags) == after
+
+
+def test_of_an_option_of_enable_the_later_value_counts_and_the_others_stay() -> None:
+    before, told = (
+        now("--backend=lrp", "--node-tokens"),
+        now("--backend=nftables", "--proxy-secret=p"),
+    )
+    left = before.left_by(told)
+    assert left.options == {"node_tokens": True}
+    together = {"node_tokens": True, "backend": "nftables", "proxy_secret": "p"}
+    assert left.and_now(told).options == together
+    assert before.and_now(told).options == together
+
+
+def test_what_is_not_there_was_told_nothing() -> None:
+    assert kept_of(None, enable) == Told()
+    bare = there(Told())
+    del bare["metadata"]["annotations"]
+    assert kept_of(bare, enable) == Told()
+    del bare["spec"]["template"]["spec"]["containers"][0]["image"]
+    assert kept_of(bare, enable) == Told()
+
+
+def test_the_record_is_an_annotation_by_this_name_and_has_what_the_objects_do_not_tell() -> None:
+    assert now("--image=i:1", "--nmi-arg=--hold=1").record(enable) == []
+    made = there(Told())
+    made["metadata"]["annotations"] = {"aadpodidentity.k8s.io/enabled-with": "--backend=lrp"}
+    assert kept_of(made, enable).options == {"backend": "lrp"}
 
 
 def test_what_follows_from_the_cluster_is_nothing_that_enable_was_told() -> None:
@@ -128,7 +162,9 @@ def test_one_option_is_forgotten_and_the_others_are_not(option: str) -> None:
     assert told.without([EVERYTHING]) == Told()
 
 
-@pytest.mark.parametrize("text", ["--no-such-option", "--profile=none", "--help", "'"])
+@pytest.mark.parametrize(
+    "text", ["--no-such-option", "--profile=none", "--help", "--image=i:1", "'"]
+)
 def test_a_record_that_cannot_be_read_is_said_with_the_way_out(text: str) -> None:
     made = there(Told())
     made["metadata"]["annotations"] = {RECORD: text}

@@ -77,6 +77,8 @@ def test_what_no_proxy_spares_and_what_is_this_machines_own_is_asked_directly(
         (f"{ENTRA}:https", ENTRA, None),
         ("[fd12::1", "fd12::1", None),
         ("*.*", ENTRA, None),
+        ("10.240.0.4:8443", "10.240.0.4", None),
+        (":443", "", None),
     ],
 )
 def test_all_else_goes_by_the_proxy(no_proxy: str, host: str, port: int | None) -> None:
@@ -133,6 +135,22 @@ def test_a_malformed_proxy_is_an_error_of_the_requests_to_it_that_shows_no_passw
     with pytest.raises(NotAProxy, match=r"HTTPS_PROXY.*it must be an HTTP proxy's URL") as caught:
         found.of("https", ENTRA, None)
     assert "s3cret" not in f"{caught.value} {caught.value!r} {caught.value.__cause__!r} {found!r}"
+
+
+@pytest.mark.parametrize(
+    ("scheme", "shown"),
+    [
+        ("socks4", "socks4"),
+        ("SOCKS5", "socks5"),
+        ("socks5h", "socks5h"),
+        ("s3cret", "another scheme"),
+    ],
+)
+def test_a_kind_of_proxy_that_is_not_supported_is_named_where_it_cannot_be_a_secret(
+    scheme: str, shown: str
+) -> None:
+    with pytest.raises(NotAProxy, match=f"HTTPS_PROXY has {shown}, which is not supported"):
+        parse_proxies({"HTTPS_PROXY": f"{scheme}://proxy:1080"}).of("https", ENTRA, None)
 
 
 def test_a_variable_in_capitals_comes_first_and_an_empty_one_says_nothing() -> None:

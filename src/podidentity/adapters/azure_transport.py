@@ -151,7 +151,7 @@ async def _tunnel(
     stream: httpcore2.AsyncNetworkStream, proxy: Proxy, target: str, seconds: float | None
 ) -> None:
     """Have the proxy lead a connection to HOST:PORT."""
-    headers = [("Host", target), ("Accept", "*/*")]
+    headers = [("Host", target)]
     if proxy.login:
         login = base64.b64encode(":".join(proxy.login).encode()).decode()
         headers.append(("Proxy-Authorization", f"Basic {login}"))
@@ -169,7 +169,7 @@ async def _tunnel(
     ) as error:
         raise _unreached(proxy, error) from error
     if answer.status // 100 != 2:
-        reason = answer.extensions.get("reason_phrase", b"").decode("ascii", "ignore")
+        reason = answer.extensions["reason_phrase"].decode("ascii", "ignore")
         raise httpcore2.ProxyError(_answered(proxy, answer.status, reason))
 
 
@@ -220,9 +220,15 @@ def _worded(proxy: Proxy | None) -> Iterator[None]:
     try:
         yield
     except (httpx2.ConnectError, httpx2.ProxyError) as error:
-        if (untrusted := _untrusted(error)) is not None:
-            raise httpx2.ConnectError(untrusted) from error
-        if proxy is None or isinstance(error, httpx2.ProxyError):
+        by_proxy = isinstance(error, httpx2.ProxyError)
+        if (why := _untrusted(error)) is not None:
+            whose = (
+                f"the certificate of the proxy {proxy} of HTTPS_PROXY"
+                if by_proxy
+                else "its certificate"
+            )
+            raise type(error)(f"{whose} is not trusted: {why}; {_AUTHORITIES}") from error
+        if proxy is None or by_proxy:
             raise
         what = str(error) or "the connection ended"
         raise httpx2.ConnectError(
@@ -258,10 +264,8 @@ def _answered(proxy: Proxy, status: int, reason: str) -> str:
 
 
 def _untrusted(error: BaseException) -> str | None:
-    """Return the text for a certificate that is not trusted; None for another error."""
+    """Return why a certificate is not trusted; None for another error."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, ssl.SSLCertVerificationError):
         cause = cause.__cause__ or cause.__context__
-    if cause is None:
-        return None
-    return f"its certificate is not trusted: {cause.verify_message}; {_AUTHORITIES}"
+    return None if cause is None else str(cause.verify_message)

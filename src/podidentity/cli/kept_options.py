@@ -29,6 +29,8 @@ RECORD = "aadpodidentity.k8s.io/enabled-with"
 """Annotation of NMI's DaemonSet: the options, but image and flags of NMI."""
 _DEFAULT_IMAGE = re.compile(r"(localhost/)?podidentity:[0-9]+\.[0-9]+\.[0-9]+")
 """Of any version: `enable` was told none, and brings that of its own version."""
+_FLAG = re.compile(r"--|-[a-z]")
+"""How a word begins that is a flag: NMI has `-v`, too. A `-` alone is a value."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,7 +150,7 @@ def _grouped(flags: Sequence[str]) -> list[list[str]]:
     """Return each flag with the words that follow it: its value, where that is one of its own."""
     groups: list[list[str]] = []
     for each in flags:
-        if each.startswith("--") or not groups:
+        if _FLAG.match(each) or not groups:
             groups.append([])
         groups[-1].append(each)
     return groups

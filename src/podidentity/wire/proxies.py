@@ -36,7 +36,7 @@ class Proxy:
 
     host: str
     port: int
-    by_tls: bool = False
+    by_tls: bool
     """Whether the proxy itself is spoken to by TLS."""
     login: tuple[str, str] | None = field(default=None, repr=False)
     """User and password."""
@@ -104,7 +104,7 @@ def parse_proxy(text: str, named: str = HTTPS_PROXY) -> Proxy:
     url = text if "://" in text else f"http://{text}"
     try:
         parts = urlsplit(url)
-        scheme, host, port = parts.scheme.lower(), parts.hostname or "", parts.port
+        scheme, host, port = parts.scheme, parts.hostname or "", parts.port
     except ValueError:
         raise NotAProxy(f"{named} is no URL: {_WANTED}") from None
     if "@" in f"{parts.path}{parts.query}{parts.fragment}":

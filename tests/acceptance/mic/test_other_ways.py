@@ -13,9 +13,7 @@ archived suite: https://github.com/Azure/aad-pod-identity/tree/master/test/e2e.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,17 +21,15 @@ from typing import Any
 import pytest
 
 from podidentity_sandbox.weather import CALM
-from podidentity_sandbox.world.api import Api
-from tests.acceptance.directory import bound, manifest, pod, secret
+from tests.acceptance.directory import bound, manifest, secret
 from tests.acceptance.mic.controlled import (
-    SECONDS,
     Controlled,
     Managed,
     give_roles,
     install,
     prepared,
 )
-from tests.acceptance.sandbox import TIMEOUT
+from tests.acceptance.mic.load import Load
 
 API = "aadpodidentity.k8s.io/v1"
 FINALIZER = "azureassignedidentity.finalizers.aadpodidentity.k8s.io"
@@ -44,16 +40,11 @@ KINDS = {
     "AzurePodIdentityException": "azurepodidentityexceptions",
 }
 ADMIN_SECRET = "aadpodidentity-admin-secret"
-PODS = int(os.environ.get("PODIDENTITY_TEST_PODS", "200"))
-"""Of the scenario of load; the archived suite's has 2,000, on 30 nodes, in 100 namespaces."""
-REAL = int(os.environ.get("PODIDENTITY_TEST_NODES", "0"))
-"""Nodes of that scenario with a kubelet and an NMI, where its pods run; 0: it has 30 without."""
-NODES, NAMESPACES = REAL or 30, 20 if PODS < 2_000 else 100
 
 
 @pytest.fixture(scope="module")
 def place() -> Iterator[Controlled]:
-    with prepared("mic-ways", nodes=max(REAL, 1), weather=CALM) as found:
+    with prepared("mic-ways", weather=CALM) as found:
         yield found
 
 
@@ -210,66 +201,19 @@ def test_scenario_11_as_before_of_the_same_names_in_two_namespaces_the_first_cou
     as_before.works("twin", client_id=first.client_id)
 
 
-@pytest.mark.timeout(TIMEOUT + SECONDS * (PODS // 200))
 def test_scenario_30_many_pods_of_many_namespaces_on_many_nodes_are_assigned(
     as_before: Controlled,
 ) -> None:
-    api = Api(as_before.sandbox.plan)
-    shared = [as_before.identity(name) for name in ("shared", "first", "second", "old")]
-    _let_everybody_use(as_before, shared)
-    named = [each.name for each in as_before.sandbox.plan.nodes]
-    for number in range(0 if REAL else NODES):
+    nodes = [f"hollow-{number}" for number in range(30)]
+    for number, name in enumerate(nodes):
         provider = f"azure://{as_before.sandbox.plan.scale_set_id}/virtualMachines/{100 + number}"
-        node = {"metadata": {"name": f"hollow-{number}"}, "spec": {"providerID": provider}}
+        node = {"metadata": {"name": name}, "spec": {"providerID": provider}}
         as_before.create("/api/v1/nodes", node)
-    places = named if REAL else [f"hollow-{number}" for number in range(NODES)]
-    for number in range(NAMESPACES):
-        identity = shared[number % len(shared)]
-        spec = {"type": 0, "resourceID": identity.resource_id, "clientID": identity.client_id}
-        space = f"load-{number}"
-        as_before.create("/api/v1/namespaces", {"metadata": {"name": space}})
-        as_before.apply(*bound("load", space, label=space, **spec))
-
-    def make(number: int) -> None:
-        space = f"load-{number % NAMESPACES}"
-        body = json.loads(pod(f"load-{number}", space, space))
-        body["spec"]["nodeName"] = places[number % NODES]
-        api.request("POST", f"/api/v1/namespaces/{space}/pods", body)
-
-    with ThreadPoolExecutor(8) as threads:
-        list(threads.map(make, range(PODS)))
-
-    def states() -> list[str]:
-        found = as_before.records()
-        return [
-            each["status"]["status"] for each in found if each["spec"]["pod"].startswith("load-")
-        ]
-
-    seconds = SECONDS * max(1, PODS // 200)
-    as_before.until(lambda: states() == ["Assigned"] * PODS, "not all are Assigned", seconds)
-    for number in range(REAL):
-        as_before.works(f"load-{number}", f"load-{number % NAMESPACES}")
-
-
-def _let_everybody_use(place: Controlled, identities: list[Managed]) -> None:
-    """Grant identities to all pods of the cluster."""
-    group = "rbac.authorization.k8s.io"
-    rule = {
-        "apiGroups": ["aadpodidentity.k8s.io"],
-        "resources": ["azureidentities"],
-        "resourceNames": [each.client_id for each in identities],
-        "verbs": ["use"],
-    }
-    place.create(f"/apis/{group}/v1/clusterroles", {"metadata": {"name": "load"}, "rules": [rule]})
-    everybody = {"apiGroup": group, "kind": "Group", "name": "system:serviceaccounts"}
-    place.create(
-        f"/apis/{group}/v1/clusterrolebindings",
-        {
-            "metadata": {"name": "load"},
-            "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": "load"},
-            "subjects": [everybody],
-        },
-    )
+    shared = [as_before.identity(name) for name in ("shared", "first", "second", "old")]
+    load = Load(place=as_before, pods=200, namespaces=20, nodes=nodes, identities=shared)
+    load.bind()
+    load.make()
+    as_before.until(lambda: load.states() == ["Assigned"] * 200, "not all are Assigned")
 
 
 # Every host
