@@ -11,9 +11,8 @@ import yaml
 from aiohttp import web
 
 from podidentity_sandbox.cluster import Json, Obj, shapes, status
+from podidentity_sandbox.cluster.fields import builtin
 from podidentity_sandbox.cluster.protobuf.decoder import PROTOBUF, Malformed, decode
-from podidentity_sandbox.cluster.reviews import ATTRIBUTES
-from podidentity_sandbox.cluster.shapes import compiled
 
 
 # libyaml's is ten times as fast; an installation of PyYAML may be without it.
@@ -86,26 +85,6 @@ YAML = "application/yaml"
 READ = (JSON, YAML, PROTOBUF)
 
 
-_QUESTION = compiled(
-    {
-        "deleteOptions": {"gracePeriodSeconds": int, "preconditions": {"uid": str}},
-        "spec": {
-            "audiences": [str],
-            "expirationSeconds": int,
-            "boundObjectRef": {"kind": str, "apiVersion": str, "name": str, "uid": str},
-            "token": str,
-            "namespace": str,
-            "user": str,
-            "uid": str,
-            "groups": [str],
-            "resourceAttributes": dict.fromkeys(ATTRIBUTES, str),
-            "nonResourceAttributes": {"path": str, "verb": str},
-        },
-    }
-)
-"""The fields of all review requests that are answered here."""
-
-
 def parse(content_type: str, raw: bytes) -> Json:
     """Return a body of one of READ; raise 400 where it cannot be read, 415 for other types."""
     if content_type not in READ:
@@ -141,13 +120,11 @@ def doubled(content_type: str, raw: bytes) -> list[str]:
     return in_yaml(raw) if content_type == YAML else in_json(raw)
 
 
-def question(body: Json) -> Obj:
+def question(group: str, kind: str, body: Json) -> Obj:
     """Return the body of a question, such as a TokenRequest; raise 400."""
-    clean = shapes.without_nulls(body)
-    misfit = shapes.misfit(_QUESTION, clean)
-    if misfit:
-        raise status.bad_request(f"the question cannot be read: {misfit}")
-    asked: Obj = clean
+    asked: Obj = shapes.without_nulls(body)
+    if misfit := shapes.misfit(builtin.schema(group, "v1", kind), asked):
+        raise status.undecodable(kind, "v1", misfit)
     return asked
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 
@@ -47,8 +47,15 @@ from podidentity_sandbox.cluster.write_options import understood
 from podidentity_sandbox.plan import Plan
 from podidentity_sandbox.weather import WeatherInForce
 
-Action = Callable[[User, RequestInfo, Obj], Obj]
-"""Answers a POST that stores nothing."""
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """A POST that stores nothing."""
+
+    group: str
+    """The API group of its body."""
+    kind: str
+    answer: Callable[[User, RequestInfo, Obj], Obj]
 
 
 AUDIENCES_RESTRICTED_SINCE = 33
@@ -108,15 +115,21 @@ class Cluster:
                 Garbage(manager, self._collect_later),
             ),
         )
-        self._actions: dict[tuple[str, str, str], Action] = {
-            ("", "serviceaccounts", "token"): self._token,
-            ("", "pods", "eviction"): self._evict,
-            (AUTHENTICATION, "tokenreviews", ""): reviews.token,
-            (AUTHENTICATION, "selfsubjectreviews", ""): reviews.who,
-            (AUTHORIZATION, "subjectaccessreviews", ""): reviews.subject,
-            (AUTHORIZATION, "localsubjectaccessreviews", ""): reviews.subject,
-            (AUTHORIZATION, "selfsubjectaccessreviews", ""): reviews.oneself,
-            (AUTHORIZATION, "selfsubjectrulesreviews", ""): reviews.rules,
+        by_review = {
+            (AUTHENTICATION, "TokenReview"): reviews.token,
+            (AUTHENTICATION, "SelfSubjectReview"): reviews.who,
+            (AUTHORIZATION, "SubjectAccessReview"): reviews.subject,
+            (AUTHORIZATION, "LocalSubjectAccessReview"): reviews.subject,
+            (AUTHORIZATION, "SelfSubjectAccessReview"): reviews.oneself,
+            (AUTHORIZATION, "SelfSubjectRulesReview"): reviews.rules,
+        }
+        self._actions = {
+            ("", "serviceaccounts", "token"): Action(AUTHENTICATION, "TokenRequest", self._token),
+            ("", "pods", "eviction"): Action("policy", "Eviction", self._evict),
+            **{
+                (group, f"{kind.lower()}s", ""): Action(group, kind, answer)
+                for (group, kind), answer in by_review.items()
+            },
         }
         if journal is not None:
             journal.restore(self.storage)

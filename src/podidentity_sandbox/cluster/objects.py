@@ -10,37 +10,14 @@ from functools import partial
 from typing import Any
 
 from podidentity_sandbox.cluster import Obj, names, schema, shapes, status
-from podidentity_sandbox.cluster.fields import fields_of
+from podidentity_sandbox.cluster.fields import builtin, fields_of
 from podidentity_sandbox.cluster.registry import ResourceType
 from podidentity_sandbox.cluster.status import Cause
 from podidentity_sandbox.cluster.storage import Address, Record
 
-_FIELDS = {
-    "name": str,
-    "generateName": str,
-    "namespace": str,
-    "uid": str,
-    "resourceVersion": str,
-    "generation": int,
-    "creationTimestamp": str,
-    "deletionTimestamp": str,
-    "deletionGracePeriodSeconds": int,
-    "labels": {"*": str},
-    "annotations": {"*": str},
-    "ownerReferences": [
-        {
-            "apiVersion": str,
-            "kind": str,
-            "name": str,
-            "uid": str,
-            "controller": bool,
-            "blockOwnerDeletion": bool,
-        }
-    ],
-    "finalizers": [str],
-    "managedFields": [{}],
-}
-_SHAPE = shapes.compiled({"metadata": _FIELDS})
+_METADATA = {"properties": {"metadata": builtin.metadata()}}
+_FIELDS = builtin.metadata()["properties"].keys() - {"selfLink"}
+"""Those that are kept; no server fills in a selfLink any more."""
 ANNOTATIONS_LIMIT = 256 * 1024
 """Bytes of all annotations of an object together."""
 OF_SERVER = (
@@ -64,7 +41,7 @@ Undecodable = Callable[[str], status.StatusError]
 
 def check_shape(kind: ResourceType, obj: object, refuse: Undecodable | None = None) -> Obj:
     """Return `obj` as an object of this type with metadata; raise 400 as the real decoder does."""
-    refuse = refuse or partial(undecodable, kind)
+    refuse = refuse or partial(status.undecodable, kind.kind, kind.version)
     if not isinstance(obj, dict):
         raise refuse("json: cannot unmarshal the body into a Go struct")
     obj.setdefault("apiVersion", kind.api_version)
@@ -79,8 +56,7 @@ def check_shape(kind: ResourceType, obj: object, refuse: Undecodable | None = No
     metadata = obj.get("metadata") or {}
     if isinstance(metadata, dict):
         metadata = _known(metadata)
-    misfit = shapes.misfit(_SHAPE, {"metadata": metadata}, fields_of(kind))
-    if misfit:
+    if misfit := shapes.misfit(fields_of(kind), {"metadata": metadata}):
         raise refuse(misfit)
     rest = {k: v for k, v in obj.items() if k not in ("kind", "apiVersion", "metadata")}
     return {"kind": kind.kind, "apiVersion": kind.api_version, "metadata": metadata, **rest}
@@ -95,13 +71,6 @@ def _known(metadata: Obj) -> Obj:
         for key, value in clean.items()
         if value not in ({}, [], "") or key == "managedFields"  # [] forgets the managers
     }
-
-
-def undecodable(kind: ResourceType, why: str) -> status.StatusError:
-    """Return the refusal of a body that does not decode as this type."""
-    return status.bad_request(
-        f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}: {why}'
-    )
 
 
 def begin(metadata: Obj, now: datetime, *, generation: bool) -> None:
@@ -218,7 +187,7 @@ def _coerce_embedded(kind: ResourceType, obj: Obj, refuse: Undecodable) -> Itera
         if "metadata" not in resource:
             continue
         metadata = resource["metadata"] or {}
-        if why := shapes.misfit(_SHAPE, {"metadata": metadata}):
+        if why := shapes.misfit(_METADATA, {"metadata": metadata}):
             raise refuse(str(status.invalid(f"{path}.metadata", metadata, why)))
         yield from (f"{path}.metadata.{name}" for name in metadata if name not in _FIELDS)
         resource["metadata"] = _known(metadata)
@@ -336,14 +305,15 @@ class Write:
 
 def decode(kind: ResourceType, body: object, write: Write) -> Obj:
     """Return the object that a body is, as its type reads it; raise 400, or 422 for a patch."""
-    refuse = write.undecodable or partial(undecodable, kind)
+    refuse = write.undecodable or partial(status.undecodable, kind.kind, kind.version)
     unknown = _unknown(kind, body)
     obj = check_shape(kind, body, refuse)
-    if kind.shape is not None:
+    if not kind.custom:
         head = {name: obj.pop(name) for name in ("kind", "apiVersion", "metadata")}
-        obj = {**head, **shapes.without_nulls(obj)}
-        if misfit := shapes.misfit(kind.shape, obj, fields_of(kind)):
+        rest = shapes.without_nulls(obj)
+        if misfit := shapes.misfit(fields_of(kind), rest):
             raise refuse(misfit)
+        obj = {**head, **rest}
     dropped = [f'unknown field "{path}"' for path in _coerce_embedded(kind, obj, refuse)]
     found = [*write.strict, *unknown, *dropped]
     if found and write.validation == "Strict":

@@ -82,8 +82,6 @@ class ResourceType:
     strategy: Strategy = field(default_factory=Strategy)
     schema: Schema | None = None
     """Only of custom resources: prunes, defaults and validates."""
-    shape: Schema | None = None
-    """Only of built-in kinds: the JSON types of the fields that are read here."""
     columns: Sequence[Obj] = ()
     """Only of custom resources: additionalPrinterColumns of its definition."""
 

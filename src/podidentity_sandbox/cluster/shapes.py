@@ -1,39 +1,22 @@
-"""JSON types of the fields of built-in kinds: enough that no hook ever meets a string for a list.
+"""What Go's decoder refuses: fields that are not of the type that their kind gives them.
 
-A real server decodes a built-in object into a Go struct and refuses what does not fit. These
-shapes name the fields that this server or its kubelets read; other fields pass as they are.
+A real server decodes a built-in object, a question or options into a Go struct, and refuses what
+does not fit; so no hook here ever meets a string for a list.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
 
-from podidentity_sandbox.cluster import Json, schema
-from podidentity_sandbox.cluster.schema import Schema
+from podidentity_sandbox.cluster import Json
+from podidentity_sandbox.cluster.schema import Schema, json_type
 
-Shape = Any
-"""`str`, `int`, `float`, `bool`, INT_OR_STRING, `[shape]`, `{"field": shape}`, `{"*": shape}`."""
-INT_OR_STRING = "int-or-string"
 GO_TYPE = "x-go-type"
 """Names the Go struct that an object is decoded into."""
-
-_NAMES = {str: "string", int: "integer", float: "number", bool: "boolean"}
+QUANTITY: Schema = {"x-kubernetes-int-or-string": True, "format": "quantity"}
+"""An amount, such as 2, 0.5 or "500m"."""
 _GO = {"string": "string", "number": "float64", "boolean": "bool"}
 _JSON = {"integer": "number", "boolean": "bool"}
-
-
-def compiled(shape: Shape) -> Schema:
-    """Return the schema that checks a shape."""
-    if isinstance(shape, list):
-        return {"type": "array", "items": compiled(shape[0])}
-    if shape == INT_OR_STRING:
-        return {"type": "string", "x-kubernetes-int-or-string": True}
-    if not isinstance(shape, dict):
-        return {"type": _NAMES[shape]}
-    if "*" in shape:
-        return {"type": "object", "additionalProperties": compiled(shape["*"])}
-    fields = {name: compiled(field) for name, field in shape.items()}
-    return {"type": "object", "properties": fields}
 
 
 def without_nulls(value: Json) -> Json:
@@ -45,42 +28,46 @@ def without_nulls(value: Json) -> Json:
     return value
 
 
-def misfit(shape: Schema, value: Json, fields: Schema | None = None) -> str:
-    """Return the Go decoder's words for the first field of the wrong type; "" if all fit.
-
-    `fields` are those of the whole type, with the names of its structs.
-    """
-    for fault in schema.validate(shape, value, root=False):
-        found = fault.message.rsplit('"', 2)[-2]
-        struct, path, wanted = _place(fields or shape, fault.field)
-        return (
-            f"json: cannot unmarshal {_JSON.get(found, found)} into Go struct field "
-            f"{struct}.{path} of type {wanted}"
-        )
-    return ""
+def misfit(fields: Schema, value: Json) -> str:
+    """Return the decoder's words for the first field of the wrong type; "" if all fit."""
+    return next(_misfits(fields, value, "", ""), "")
 
 
-def _place(fields: Schema, path: str) -> tuple[str, str, str]:
-    """Return struct, field and Go type of a place, which may be an item of a list or a map."""
-    struct, at, names = "", fields, []
-    for step in filter(None, path.replace("[", ".[").split(".")):
-        if step.startswith("["):
-            at = at.get("items", {})
-        elif step in at.get("properties", {}):
-            struct, at = at.get(GO_TYPE, ""), at["properties"][step]
-            names.append(step)
-        else:
-            extra = at.get("additionalProperties")
-            at = extra if isinstance(extra, dict) else {"type": "string"}
-    return struct, ".".join(names), _go_type(at)
+def _misfits(fields: Schema, value: Json, struct: str, path: str) -> Iterator[str]:
+    """Yield the words for each misfit at or below `path`, which is a field of that struct."""
+    found = json_type(value)
+    if not _fits(fields, found):
+        place = f"struct field {struct}.{path}" if path else "value"
+        said = f"json: cannot unmarshal {_JSON.get(found, found)} into Go {place}"
+        yield f"{said} of type {_go_type(fields)}"
+    elif isinstance(value, list):
+        for item in value:
+            yield from _misfits(fields.get("items", {}), item, struct, path)
+    elif isinstance(value, dict):
+        named, rest = fields.get("properties", {}), fields.get("additionalProperties")
+        for key, item in value.items():
+            if key in named:
+                below = f"{path}.{key}" if path else key
+                yield from _misfits(named[key], item, fields.get(GO_TYPE, ""), below)
+            elif isinstance(rest, dict):
+                yield from _misfits(rest, item, struct, path)
+
+
+def _fits(fields: Schema, found: str) -> bool:
+    wanted = fields.get("type")
+    if fields.get("x-kubernetes-int-or-string"):
+        return found in ("integer", "string") or (found == "number" and "format" in fields)
+    return wanted is None or found == wanted or (wanted, found) == ("number", "integer")
 
 
 def _go_type(fields: Schema) -> str:
+    if fields.get("x-kubernetes-int-or-string"):
+        return str(fields.get("format", "string"))
     kind = fields.get("type", "")
     if kind == "array":
         return "[]" + _go_type(fields.get("items", {}))
     if kind == "object" and GO_TYPE in fields:
         return f"v1.{fields[GO_TYPE]}"
-    if kind == "object" and "additionalProperties" in fields:
-        return "map[string]string"
+    if isinstance(values := fields.get("additionalProperties"), dict):
+        return "map[string]" + _go_type(values)
     return str(fields.get("format", "int64")) if kind == "integer" else _GO.get(kind, "struct")

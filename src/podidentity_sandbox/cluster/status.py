@@ -188,6 +188,11 @@ def bad_request(message: str) -> StatusError:
     return StatusError(400, "BadRequest", message)
 
 
+def undecodable(kind: str, version: str, why: str) -> StatusError:
+    """Return the refusal of a body that does not decode as that kind, in the decoder's words."""
+    return bad_request(f'{kind} in version "{version}" cannot be handled as a {kind}: {why}')
+
+
 def method_not_supported(resource: str, group: str, action: str) -> StatusError:
     """The type does not know this verb."""
     message = f'{action} is not supported on resources of kind "{qualified(resource, group)}"'

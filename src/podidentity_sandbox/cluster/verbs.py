@@ -26,6 +26,7 @@ from podidentity_sandbox.cluster.authentication import User, refusal
 from podidentity_sandbox.cluster.authorization import node_of
 from podidentity_sandbox.cluster.cluster import Cluster, clock
 from podidentity_sandbox.cluster.escalation import Escalation
+from podidentity_sandbox.cluster.fields import builtin
 from podidentity_sandbox.cluster.objects import Write
 from podidentity_sandbox.cluster.patch import patches
 from podidentity_sandbox.cluster.paths import RequestInfo, truth
@@ -33,7 +34,6 @@ from podidentity_sandbox.cluster.podstreams import PodStreams
 from podidentity_sandbox.cluster.presentation import Presentation
 from podidentity_sandbox.cluster.registry import ResourceType
 from podidentity_sandbox.cluster.resources import SUBRESOURCES, Resources
-from podidentity_sandbox.cluster.shapes import compiled
 from podidentity_sandbox.cluster.storage import Record, encode
 from podidentity_sandbox.cluster.write_options import options_of_query, read_delete_options
 
@@ -109,7 +109,7 @@ def _sayable(warnings: Sequence[str]) -> Iterator[str]:
 # https://kubernetes.io/docs/reference/kubernetes-api/autoscaling-resources/scale-v1/
 
 SCALE_GROUP = "autoscaling"
-_SCALE_SHAPE = compiled({"metadata": {"resourceVersion": str}, "spec": {"replicas": int}})
+_SCALE = builtin.schema(SCALE_GROUP, "v1", "Scale")
 
 
 async def serve_scale(call: ResourceRequest, resources: Resources) -> Answer:
@@ -155,10 +155,8 @@ def scale_of(record: Record) -> Obj:
 def _read_scale(record: Record, body: Json) -> tuple[int, str]:
     """Return the number and the resource version that a Scale asks for."""
     clean = shapes.without_nulls(body)
-    misfit = shapes.misfit(_SCALE_SHAPE, clean)
-    if misfit or not isinstance(clean, dict):
-        why = misfit or "json: cannot unmarshal the body into a Go struct"
-        raise status.bad_request(f'Scale in version "v1" cannot be handled as a Scale: {why}')
+    if misfit := shapes.misfit(_SCALE, clean):
+        raise status.undecodable("Scale", "v1", misfit)
     wanted = clean.get("spec", {}).get("replicas", 0)
     if wanted < 0:
         detail = "must be greater than or equal to 0"
@@ -332,8 +330,8 @@ class Verbs:
         call = ResourceRequest(request, info, kind, user)
         action = self._cluster.action(info)
         if action is not None:
-            body = bodies.question(await bodies.read(request))
-            return json_answer(encode(action(user, info, body)), 201)
+            body = bodies.question(action.group, action.kind, await bodies.read(request))
+            return json_answer(encode(action.answer(user, info, body)), 201)
         if kind.key == "pods" and info.subresource in podstreams.SUBRESOURCES:
             return await self._streams.serve(request, info, self._record(call))
         if info.subresource == "scale" and "scale" in kind.subresources:

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from aiohttp import web
 
 from podidentity_sandbox.cluster import Obj, bodies, shapes, status
+from podidentity_sandbox.cluster.fields import builtin
 from podidentity_sandbox.cluster.objects import Write
 from podidentity_sandbox.cluster.paths import truth
 from podidentity_sandbox.cluster.resources import Deletion
@@ -82,18 +83,7 @@ def dry_run_fault(values: Sequence[str]) -> Sequence[Cause]:
 
 POLICIES = ("Foreground", "Background", "Orphan")
 _KIND = "DeleteOptions"
-_SHAPE = {
-    **shapes.compiled(
-        {
-            "gracePeriodSeconds": int,
-            "propagationPolicy": str,
-            "orphanDependents": bool,
-            "dryRun": [str],
-            "preconditions": {"uid": str, "resourceVersion": str},
-        }
-    ),
-    shapes.GO_TYPE: _KIND,
-}
+_FIELDS = builtin.schema("meta", "v1", _KIND)
 
 
 async def read_delete_options(request: web.Request) -> Deletion:
@@ -107,7 +97,7 @@ async def read_delete_options(request: web.Request) -> Deletion:
     options = shapes.without_nulls(body)
     if not isinstance(options, dict):
         raise status.bad_request("couldn't get version/kind; json parse error: no object")
-    if misfit := shapes.misfit(_SHAPE, options):
+    if misfit := shapes.misfit(_FIELDS, options):
         raise StatusError(500, "", misfit)
     return understood(options)
 

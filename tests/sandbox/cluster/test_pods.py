@@ -53,13 +53,45 @@ async def test_a_pod_that_cannot_run_is_invalid(
     assert answer.json()["message"] == f'Pod "a" is invalid: {says}'
 
 
-async def test_a_variable_that_is_no_text_does_not_decode(api: httpx2.AsyncClient) -> None:
-    body = pod(containers=[{"name": "c", "image": "x", "env": [{"name": "PORT", "value": 80}]}])
-    answer = await api.post(PODS, json=body)
-    assert answer.json()["message"] == (
-        'Pod in version "v1" cannot be handled as a Pod: json: cannot unmarshal number into '
-        "Go struct field EnvVar.spec.containers.env.value of type string"
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        (
+            {"containers": [{"name": "c", "image": "x", "env": [{"name": "PORT", "value": 80}]}]},
+            "number into Go struct field EnvVar.spec.containers.env.value of type string",
+        ),
+        (
+            {"containers": [{"name": "c", "image": "x", "resources": {"limits": {"cpu": [1]}}}]},
+            "array into Go struct field ResourceRequirements.spec.containers.resources.limits of "
+            "type quantity",
+        ),
+        ({"hostPID": "yes"}, "string into Go struct field PodSpec.spec.hostPID of type bool"),
+        (
+            {"nodeSelector": {"disk": 1}},
+            "number into Go struct field PodSpec.spec.nodeSelector of type string",
+        ),
+        (
+            {"dnsConfig": {"options": {"name": "ndots"}}},
+            "object into Go struct field PodDNSConfig.spec.dnsConfig.options of type "
+            "[]v1.PodDNSConfigOption",
+        ),
+        ({"tolerations": "all"}, "string into Go struct field PodSpec.spec.tolerations of type []"),
+    ],
+)
+async def test_a_field_of_another_type_than_its_own_does_not_decode(
+    api: httpx2.AsyncClient, spec: dict[str, Any], says: str
+) -> None:
+    answer = await api.post(PODS, json=pod(**spec))
+    assert answer.status_code == 400
+    assert answer.json()["message"].startswith(
+        'Pod in version "v1" cannot be handled as a Pod: json: cannot unmarshal ' + says
     )
+
+
+async def test_an_amount_is_a_number_or_a_text(api: httpx2.AsyncClient) -> None:
+    limits = {"cpu": 0.5, "memory": "64Mi"}
+    container = {"name": "c", "image": "x", "resources": {"limits": limits}}
+    assert (await api.post(PODS, json=pod(containers=[container]))).status_code == 201
 
 
 async def test_a_pod_s_spec_is_fixed_once_it_is_made(api: httpx2.AsyncClient) -> None:

@@ -46,9 +46,25 @@ def _route(method: str, path: str, action: str, handler: Handler) -> Route:
     return Route(method, re.compile(path, re.IGNORECASE), action, handler)
 
 
-def _of_kind(method: str, kind: str, action: str, handler: Handler) -> Route:
-    path = f"{_GROUP}/providers/{re.escape(kind)}{_NAME}"
-    return _route(method, path, f"{kind}/{action}", handler)
+_VERBS = {"GET": "read", "PUT": "write", "PATCH": "write", "DELETE": "delete"}
+
+
+def _one(path: str, kind: str, **handlers: Handler) -> tuple[Route, ...]:
+    """Return the routes to one resource of that kind, by their methods."""
+    return tuple(_route(m, path, f"{kind}/{_VERBS[m]}", do) for m, do in handlers.items())
+
+
+def _kind(kind: str, *, every: Handler, **handlers: Handler) -> tuple[Route, ...]:
+    """Return the routes to a resource in a group, and to its kind's lists.
+
+    The handler of the lists shows what its caller may read: they need no permission.
+    """
+    provider = f"/providers/{re.escape(kind)}"
+    return (
+        *_one(f"{_GROUP}{provider}{_NAME}", kind, **handlers),
+        _route("GET", f"{_GROUP}{provider}", "", every),
+        _route("GET", f"{_SUBSCRIPTION}{provider}", "", every),
+    )
 
 
 def _on_one(kind: str, action: str, handler: Handler) -> Route:
@@ -56,110 +72,100 @@ def _on_one(kind: str, action: str, handler: Handler) -> Route:
     return _route("POST", path, f"{kind}/{action}/action", handler)
 
 
-def _lists(kind: str, handler: Handler) -> tuple[Route, Route]:
-    in_group = f"{_GROUP}/providers/{re.escape(kind)}"
-    in_all = f"{_SUBSCRIPTION}/providers/{re.escape(kind)}"
-    # Each handler shows what its caller may read: the list itself needs no permission.
-    return _route("GET", in_group, "", handler), _route("GET", in_all, "", handler)
-
-
+_FEATURE = "Microsoft.Features/providers/features"
+_NAMESPACE = f"{_SUBSCRIPTION}/providers/(?P<namespace>[^/]+)"
+_ONE_FEATURE = (
+    rf"{_SUBSCRIPTION}/providers/microsoft\.features/providers/(?P<namespace>[^/]+)/features{_NAME}"
+)
+_POOLS = rf"(?P<resource>{_GROUP}/providers/{re.escape(CLUSTERS)}{_NAME})/agentpools"
+_CREDENTIALS = f"{_GROUP}/providers/{re.escape(identities.KIND)}{_NAME}/{identities.CREDENTIALS}"
 _ROLES = "Microsoft.Authorization/roleAssignments"
+_DEFINITIONS = "Microsoft.Authorization/roleDefinitions"
 
 
-def _features() -> tuple[Route, ...]:
-    namespace = "/(?P<namespace>[^/]+)"
-    one = rf"{_SUBSCRIPTION}/providers/microsoft\.features/providers{namespace}/features{_NAME}"
-    kind = "Microsoft.Features/providers/features"
-    return (
-        _route("GET", one, f"{kind}/read", subscription.get_feature),
-        _route("POST", f"{one}/register", f"{kind}/register/action", subscription.register),
-        _route("GET", f"{_SUBSCRIPTION}/providers{namespace}", "", subscription.get_provider),
-        _route(
-            "POST",
-            f"{_SUBSCRIPTION}/providers{namespace}/register",
-            "Microsoft.Resources/subscriptions/providers/register/action",
-            subscription.get_provider,
-        ),
-    )
-
-
-def _clusters() -> tuple[Route, ...]:
-    pools = rf"(?P<resource>{_GROUP}/providers/{re.escape(CLUSTERS)}{_NAME})/agentpools"
-    provider = rf"{_SUBSCRIPTION}/providers/microsoft\.containerservice"
-    return (
-        _of_kind("GET", CLUSTERS, "read", clusters.get_cluster),
-        _of_kind("PUT", CLUSTERS, "write", clusters.put_cluster),
-        *_lists(CLUSTERS, clusters.list_clusters),
-        _on_one(CLUSTERS, "listClusterUserCredential", clusters.user_credential),
-        _on_one(CLUSTERS, "listClusterAdminCredential", clusters.admin_credential),
-        _route("GET", pools, f"{CLUSTERS}/agentPools/read", clusters.list_pools),
-        _route(
-            "GET",
-            f"{provider}/locations/[^/]+/operations{_NAME}",
-            "",
-            operations.get_operation,
-        ),
-    )
-
-
-def _credentials() -> tuple[Route, ...]:
-    every = f"{_GROUP}/providers/{re.escape(identities.KIND)}{_NAME}/{identities.CREDENTIALS}"
-    return (
-        _route("GET", every, f"{identities.CREDENTIAL_KIND}/read", identities.list_credentials),
-        *(
-            _route(
-                method,
-                f"{every}/(?P<credential>[^/]+)",
-                f"{identities.CREDENTIAL_KIND}/{action}",
-                handler,
-            )
-            for method, action, handler in (
-                ("GET", "read", identities.get_credential),
-                ("PUT", "write", identities.put_credential),
-                ("DELETE", "delete", identities.delete_credential),
-            )
-        ),
-    )
+def _in_locations(provider: str, what: str, handler: Handler) -> Route:
+    path = rf"{_SUBSCRIPTION}/providers/microsoft\.{provider}/locations/[^/]+/{what}{_NAME}"
+    return _route("GET", path, "", handler)
 
 
 ROUTES = (
     _route("GET", "/subscriptions", "", subscription.list_subscriptions),
-    _route(
-        "GET",
-        _SUBSCRIPTION,
-        "Microsoft.Resources/subscriptions/read",
-        subscription.get_subscription,
-    ),
+    *_one(_SUBSCRIPTION, "Microsoft.Resources/subscriptions", GET=subscription.get_subscription),
     _route("GET", _GROUPS, "", subscription.list_groups),
-    _route("GET", _GROUP, f"{subscription.KIND}/read", subscription.get_group),
     _route("HEAD", _GROUP, f"{subscription.KIND}/read", subscription.head_group),
-    _route("PUT", _GROUP, f"{subscription.KIND}/write", subscription.put_group),
-    _route("DELETE", _GROUP, f"{subscription.KIND}/delete", subscription.delete_group),
+    *_one(
+        _GROUP,
+        subscription.KIND,
+        GET=subscription.get_group,
+        PUT=subscription.put_group,
+        DELETE=subscription.delete_group,
+    ),
     _route("GET", f"{_GROUP}/resources", "", subscription.list_resources),
     _route("GET", f"{_SUBSCRIPTION}/resources", "", subscription.list_resources),
-    *_features(),
-    *_clusters(),
-    _of_kind("GET", identities.KIND, "read", identities.get_identity),
-    _of_kind("PUT", identities.KIND, "write", identities.put_identity),
-    _of_kind("DELETE", identities.KIND, "delete", identities.delete_identity),
-    *_lists(identities.KIND, identities.list_identities),
-    *_credentials(),
-    _of_kind("GET", scalesets.KIND, "read", scalesets.get_scale_set),
-    _of_kind("PATCH", scalesets.KIND, "write", scalesets.patch_scale_set),
-    _of_kind("DELETE", scalesets.KIND, "delete", scalesets.delete_scale_set),
-    *_lists(scalesets.KIND, scalesets.list_scale_sets),
-    _of_kind("GET", scalesets.VM_KIND, "read", scalesets.get_machine),
-    _of_kind("PATCH", scalesets.VM_KIND, "write", scalesets.patch_machine),
-    _of_kind("DELETE", scalesets.VM_KIND, "delete", scalesets.delete_machine),
-    *_lists(scalesets.VM_KIND, scalesets.list_machines),
-    _of_kind("GET", vaults.KIND, "read", vaults.get_vault),
-    _of_kind("PUT", vaults.KIND, "write", vaults.put_vault),
-    _of_kind("DELETE", vaults.KIND, "delete", vaults.delete_vault),
-    *_lists(vaults.KIND, vaults.list_vaults),
-    _of_kind("GET", storage.KIND, "read", storage.get_account),
-    _of_kind("PUT", storage.KIND, "write", storage.put_account),
-    _of_kind("DELETE", storage.KIND, "delete", storage.delete_account),
-    *_lists(storage.KIND, storage.list_accounts),
+    *_one(_ONE_FEATURE, _FEATURE, GET=subscription.get_feature),
+    _route(
+        "POST", f"{_ONE_FEATURE}/register", f"{_FEATURE}/register/action", subscription.register
+    ),
+    _route("GET", _NAMESPACE, "", subscription.get_provider),
+    _route(
+        "POST",
+        f"{_NAMESPACE}/register",
+        "Microsoft.Resources/subscriptions/providers/register/action",
+        subscription.get_provider,
+    ),
+    *_kind(
+        CLUSTERS,
+        every=clusters.list_clusters,
+        GET=clusters.get_cluster,
+        PUT=clusters.put_cluster,
+    ),
+    _on_one(CLUSTERS, "listClusterUserCredential", clusters.user_credential),
+    _on_one(CLUSTERS, "listClusterAdminCredential", clusters.admin_credential),
+    *_one(_POOLS, f"{CLUSTERS}/agentPools", GET=clusters.list_pools),
+    _in_locations("containerservice", "operations", operations.get_operation),
+    *_kind(
+        identities.KIND,
+        every=identities.list_identities,
+        GET=identities.get_identity,
+        PUT=identities.put_identity,
+        DELETE=identities.delete_identity,
+    ),
+    *_one(_CREDENTIALS, identities.CREDENTIAL_KIND, GET=identities.list_credentials),
+    *_one(
+        f"{_CREDENTIALS}/(?P<credential>[^/]+)",
+        identities.CREDENTIAL_KIND,
+        GET=identities.get_credential,
+        PUT=identities.put_credential,
+        DELETE=identities.delete_credential,
+    ),
+    *_kind(
+        scalesets.KIND,
+        every=scalesets.list_scale_sets,
+        GET=scalesets.get_scale_set,
+        PATCH=scalesets.patch_scale_set,
+        DELETE=scalesets.delete_scale_set,
+    ),
+    *_kind(
+        scalesets.VM_KIND,
+        every=scalesets.list_machines,
+        GET=scalesets.get_machine,
+        PATCH=scalesets.patch_machine,
+        DELETE=scalesets.delete_machine,
+    ),
+    *_kind(
+        vaults.KIND,
+        every=vaults.list_vaults,
+        GET=vaults.get_vault,
+        PUT=vaults.put_vault,
+        DELETE=vaults.delete_vault,
+    ),
+    *_kind(
+        storage.KIND,
+        every=storage.list_accounts,
+        GET=storage.get_account,
+        PUT=storage.put_account,
+        DELETE=storage.delete_account,
+    ),
     _on_one(storage.KIND, "listKeys", storage.list_keys),
     _route(
         "POST",
@@ -167,46 +173,22 @@ ROUTES = (
         "Microsoft.Storage/checknameavailability/read",
         storage.check_name,
     ),
-    _route(
-        "GET",
-        rf"{_SUBSCRIPTION}/providers/microsoft\.storage/locations/[^/]+/asyncoperations{_NAME}",
-        "",
-        storage.get_result,
+    _in_locations("storage", "asyncoperations", storage.get_result),
+    *_one(f"{_AUTHORIZATION}/roledefinitions", _DEFINITIONS, GET=assignments.list_definitions),
+    *_one(
+        f"{_AUTHORIZATION}/roledefinitions{_NAME}",
+        _DEFINITIONS,
+        GET=assignments.get_definition,
+        PUT=assignments.put_definition,
+        DELETE=assignments.delete_definition,
     ),
-    _route(
-        "GET",
-        f"{_AUTHORIZATION}/roledefinitions",
-        "Microsoft.Authorization/roleDefinitions/read",
-        assignments.list_definitions,
+    *_one(f"{_AUTHORIZATION}/roleassignments", _ROLES, GET=assignments.list_assignments),
+    *_one(
+        f"{_AUTHORIZATION}/roleassignments{_NAME}",
+        _ROLES,
+        PUT=assignments.put_assignment,
+        DELETE=assignments.delete_assignment,
     ),
-    *(
-        _route(
-            method,
-            f"{_AUTHORIZATION}/roledefinitions{_NAME}",
-            f"Microsoft.Authorization/roleDefinitions/{action}",
-            handler,
-        )
-        for method, action, handler in (
-            ("GET", "read", assignments.get_definition),
-            ("PUT", "write", assignments.put_definition),
-            ("DELETE", "delete", assignments.delete_definition),
-        )
-    ),
-    _route(
-        "GET", f"{_AUTHORIZATION}/roleassignments", f"{_ROLES}/read", assignments.list_assignments
-    ),
-    *(
-        _route(method, f"{_AUTHORIZATION}/roleassignments{_NAME}", f"{_ROLES}/{action}", handler)
-        for method, action, handler in (
-            ("PUT", "write", assignments.put_assignment),
-            ("DELETE", "delete", assignments.delete_assignment),
-        )
-    ),
-    _route(
-        "GET",
-        rf"{_SUBSCRIPTION}/providers/microsoft\.compute/locations/[^/]+/operations{_NAME}",
-        "",
-        operations.get_operation,
-    ),
+    _in_locations("compute", "operations", operations.get_operation),
     _route("GET", f"{_SUBSCRIPTION}/operationresults{_NAME}", "", operations.get_empty_result),
 )

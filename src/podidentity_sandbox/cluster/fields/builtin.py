@@ -5,7 +5,7 @@ from __future__ import annotations
 from podidentity_sandbox.cluster import Obj, models
 from podidentity_sandbox.cluster.models import Model, ModelField
 from podidentity_sandbox.cluster.schema import Schema
-from podidentity_sandbox.cluster.shapes import GO_TYPE
+from podidentity_sandbox.cluster.shapes import GO_TYPE, QUANTITY
 
 # ---- Merging of lists and maps of the built-in types: the tags of their Go structs, as tables
 #
@@ -83,43 +83,27 @@ ATOMIC = frozenset(
 )
 """Structs and maps with one owner for all that is in them (`+structType`, `+mapType=atomic`)."""
 
+_UNPATCHED = frozenset(
+    {
+        "CustomResourceDefinitionStatus.conditions",
+        "ResourceRequirements.claims",
+        "ResourceStatus.resources",
+    }
+)
+_RETAINED = frozenset(
+    {"PodSpec.resourceClaims", "PodSpec.volumes", "PodStatus.resourceClaimStatuses"}
+)
 PATCHED: dict[str, tuple[str, str]] = {
-    "Container.env": ("merge", "name"),
-    "Container.ports": ("merge", "containerPort"),
-    "Container.volumeDevices": ("merge", "devicePath"),
-    "Container.volumeMounts": ("merge", "mountPath"),
-    "ContainerStatus.allocatedResourcesStatus": ("merge", "name"),
-    "ContainerStatus.volumeMounts": ("merge", "mountPath"),
-    "DaemonSetStatus.conditions": ("merge", "type"),
+    # Where the types have both tags, they merge by the same key, or by the first of several.
+    **{
+        path: ("merge,retainKeys" if path in _RETAINED else "merge", keys[0])
+        for path, keys in LIST_KEYS.items()
+        if path not in _UNPATCHED
+    },
     "DeploymentSpec.strategy": ("retainKeys", ""),
-    "DeploymentStatus.conditions": ("merge", "type"),
-    "EphemeralContainer.env": ("merge", "name"),
-    "EphemeralContainer.ports": ("merge", "containerPort"),
-    "EphemeralContainer.volumeDevices": ("merge", "devicePath"),
-    "EphemeralContainer.volumeMounts": ("merge", "mountPath"),
-    "NamespaceStatus.conditions": ("merge", "type"),
     "NodeSpec.podCIDRs": ("merge", ""),
-    "NodeStatus.addresses": ("merge", "type"),
-    "NodeStatus.conditions": ("merge", "type"),
     "ObjectMeta.finalizers": ("merge", ""),
-    "ObjectMeta.ownerReferences": ("merge", "uid"),
-    "PodSpec.containers": ("merge", "name"),
-    "PodSpec.ephemeralContainers": ("merge", "name"),
-    "PodSpec.hostAliases": ("merge", "ip"),
-    "PodSpec.imagePullSecrets": ("merge", "name"),
-    "PodSpec.initContainers": ("merge", "name"),
-    "PodSpec.resourceClaims": ("merge,retainKeys", "name"),
-    "PodSpec.schedulingGates": ("merge", "name"),
-    "PodSpec.topologySpreadConstraints": ("merge", "topologyKey"),
-    "PodSpec.volumes": ("merge,retainKeys", "name"),
-    "PodStatus.conditions": ("merge", "type"),
     "PodStatus.hostIPs": ("merge", "ip"),
-    "PodStatus.podIPs": ("merge", "ip"),
-    "PodStatus.resourceClaimStatuses": ("merge,retainKeys", "name"),
-    "ReplicaSetStatus.conditions": ("merge", "type"),
-    "ServiceAccount.secrets": ("merge", "name"),
-    "ServiceSpec.ports": ("merge", "port"),
-    "ServiceStatus.conditions": ("merge", "type"),
 }
 """`patchStrategy` and `patchMergeKey` of strategic merge patches; "" where there is no key."""
 
@@ -174,6 +158,7 @@ INT64 = frozenset(
         "expirationSeconds",
         "fsGroup",
         "generation",
+        "gracePeriodSeconds",
         "observedGeneration",
         "runAsGroup",
         "runAsUser",
@@ -182,6 +167,24 @@ INT64 = frozenset(
     }
 )
 """Whole numbers of 64 bits, by the names of their fields; the others have 32."""
+
+_SCHEMAS = ("definitions", "dependencies", "patternProperties", "properties")
+VALUES: dict[str, Schema | bool] = {
+    "UserInfo.extra": {"type": "array", "items": {"type": "string"}},
+    "SubjectAccessReviewSpec.extra": {"type": "array", "items": {"type": "string"}},
+    "NodeStatus.allocatable": QUANTITY,
+    "NodeStatus.capacity": QUANTITY,
+    "PodSpec.overhead": QUANTITY,
+    "PodStatus.allocatedResources": QUANTITY,
+    "ContainerStatus.allocatedResources": QUANTITY,
+    "ResourceRequirements.limits": QUANTITY,
+    "ResourceRequirements.requests": QUANTITY,
+    "VolumeResourceRequirements.limits": QUANTITY,
+    "VolumeResourceRequirements.requests": QUANTITY,
+    # `crds` checks schemas one by one.
+    **{f"JSONSchemaProps.{name}": True for name in _SCHEMAS},
+}
+"""The values of maps that are not of texts."""
 
 
 # ---- The fields
@@ -195,9 +198,8 @@ _SCALARS: dict[str, Schema] = {
     "bool": {"type": "boolean"},
     "Time": {"type": "string", "format": "date-time"},
     "MicroTime": {"type": "string", "format": "date-time"},
-    "Quantity": {"x-kubernetes-int-or-string": True},
+    "Quantity": QUANTITY,
     "IntOrString": {"x-kubernetes-int-or-string": True},
-    "dict": {"type": "object", "additionalProperties": True},
 }
 _ANYTHING: Schema = {"x-kubernetes-preserve-unknown-fields": True}
 """Fields without a type."""
@@ -239,12 +241,15 @@ def _of_model(model: Model) -> Schema:
     if model.name in ATOMIC:
         new["x-kubernetes-map-type"] = "atomic"
     for field in model.fields:
-        properties[field.key] = _annotated(f"{model.name}.{field.key}", _of_type(field))
+        path = f"{model.name}.{field.key}"
+        properties[field.key] = _annotated(path, _of_type(path, field))
     return new
 
 
-def _of_type(field: ModelField) -> Schema:
-    """Return the schema of a field's type."""
+def _of_type(path: str, field: ModelField) -> Schema:
+    """Return the schema of the type of a field at `path`, such as PodSpec.nodeSelector."""
+    if field.scalar == "dict":
+        return {"type": "object", "additionalProperties": VALUES.get(path, _SCALARS["str"])}
     found = _of_model(field.model) if field.model else _SCALARS.get(field.scalar, _ANYTHING)
     return {"type": "array", "items": found} if field.many else found
 

@@ -10,21 +10,6 @@ from podidentity_sandbox.cluster.registry import Strategy
 from podidentity_sandbox.cluster.status import Cause
 
 GROUP = "rbac.authorization.k8s.io"
-ROLE_SHAPE = {
-    "rules": [
-        {
-            "verbs": [str],
-            "apiGroups": [str],
-            "resources": [str],
-            "resourceNames": [str],
-            "nonResourceURLs": [str],
-        }
-    ],
-}
-BINDING_SHAPE = {
-    "subjects": [{"kind": str, "apiGroup": str, "name": str, "namespace": str}],
-    "roleRef": {"kind": str, "apiGroup": str, "name": str},
-}
 
 
 class RoleStrategy(Strategy):

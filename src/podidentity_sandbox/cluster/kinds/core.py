@@ -95,14 +95,6 @@ class ConfigMapStrategy(Strategy):
 NAME_LABEL = "kubernetes.io/metadata.name"
 IMMORTAL = ("default", "kube-system", "kube-public")
 """Namespaces that are never deleted, as the plugin NamespaceLifecycle has it."""
-EVENT_SHAPE = {
-    "involvedObject": {"kind": str, "namespace": str, "name": str, "uid": str, "apiVersion": str},
-    "source": {"component": str, "host": str},
-    "reason": str,
-    "message": str,
-    "type": str,
-    "count": int,
-}
 SELECTABLE_OF_EVENTS = {
     f"involvedObject.{field}": f"involvedObject.{field}"
     for field in ("kind", "namespace", "name", "uid", "apiVersion", "resourceVersion", "fieldPath")
@@ -189,18 +181,6 @@ class EventStrategy(Strategy):
 #
 # https://kubernetes.io/docs/reference/kubernetes-api/config-and-storage-resources/csi-driver-v1/
 
-CSI_DRIVER_SHAPE = {
-    "spec": {
-        "attachRequired": bool,
-        "podInfoOnMount": bool,
-        "volumeLifecycleModes": [str],
-        "fsGroupPolicy": str,
-        "storageCapacity": bool,
-        "requiresRepublish": bool,
-        "seLinuxMount": bool,
-        "tokenRequests": [{"audience": str, "expirationSeconds": int}],
-    },
-}
 _LIFECYCLE_MODES = ("Ephemeral", "Persistent")
 _DEFAULTS = {
     "attachRequired": True,

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from podidentity_sandbox.cluster import Json, Obj, names, shapes, status
+from podidentity_sandbox.cluster.fields import builtin
 from podidentity_sandbox.cluster.patterns import compiled
 from podidentity_sandbox.cluster.registry import ResourceType, Strategy
 from podidentity_sandbox.cluster.schema import Schema
@@ -22,35 +23,7 @@ from podidentity_sandbox.cluster.tables import custom
 
 _FREE = ("x-kubernetes-int-or-string", "x-kubernetes-preserve-unknown-fields")
 _TYPES = ("array", "boolean", "integer", "number", "object", "string")
-_NODE = shapes.compiled(
-    {
-        "type": str,
-        "format": str,
-        "pattern": str,
-        "nullable": bool,
-        "required": [str],
-        "properties": {"*": {}},
-        "items": {},
-        "minimum": float,
-        "maximum": float,
-        "exclusiveMinimum": bool,
-        "exclusiveMaximum": bool,
-        "multipleOf": float,
-        "minLength": int,
-        "maxLength": int,
-        "minItems": int,
-        "maxItems": int,
-        "maxProperties": int,
-        "uniqueItems": bool,
-        "allOf": [{}],
-        "anyOf": [{}],
-        "oneOf": [{}],
-        "not": {},
-        "x-kubernetes-int-or-string": bool,
-        "x-kubernetes-preserve-unknown-fields": bool,
-        "x-kubernetes-embedded-resource": bool,
-    }
-)
+_NODE = builtin.schema("apiextensions.k8s.io", "v1", "JSONSchemaProps")
 
 
 def structural_faults(schema: Schema, where: str, *, logical: bool = False) -> Iterator[Cause]:
@@ -90,6 +63,8 @@ def _value_faults(schema: Schema, where: str) -> Iterator[Cause]:
         yield status.invalid(f"{where}.enum", schema["enum"], "must be an array")
     if schema.get("multipleOf", 1) <= 0:
         yield status.invalid(f"{where}.multipleOf", schema["multipleOf"], "must be positive")
+    if not isinstance(schema.get("items", {}), dict):
+        yield status.invalid(f"{where}.items", schema["items"], "must be a schema")
     extra = schema.get("additionalProperties")
     if not isinstance(extra, bool | dict | None):
         yield status.invalid(
@@ -123,39 +98,6 @@ _APPROVAL_WANTED = (
     f'protected groups must have approval annotation "{APPROVAL}", '
     "see https://github.com/kubernetes/enhancements/pull/1111"
 )
-SHAPE = {
-    "spec": {
-        "group": str,
-        "scope": str,
-        "names": {
-            "plural": str,
-            "singular": str,
-            "kind": str,
-            "listKind": str,
-            "shortNames": [str],
-            "categories": [str],
-        },
-        "versions": [
-            {
-                "name": str,
-                "served": bool,
-                "storage": bool,
-                "schema": {"openAPIV3Schema": {}},
-                "subresources": {"status": {}},
-                "additionalPrinterColumns": [
-                    {
-                        "name": str,
-                        "type": str,
-                        "format": str,
-                        "description": str,
-                        "priority": int,
-                        "jsonPath": str,
-                    }
-                ],
-            }
-        ],
-    }
-}
 
 
 class DefinitionStrategy(Strategy):

@@ -10,20 +10,10 @@ import re
 from collections.abc import Sequence
 
 from podidentity_sandbox.cluster import Obj, status
-from podidentity_sandbox.cluster.kinds.networks import SELECTOR
 from podidentity_sandbox.cluster.registry import Strategy
-from podidentity_sandbox.cluster.shapes import INT_OR_STRING
 from podidentity_sandbox.cluster.status import Cause
 
 GROUP = "policy"
-SHAPE = {
-    "spec": {
-        "minAvailable": INT_OR_STRING,
-        "maxUnavailable": INT_OR_STRING,
-        "selector": SELECTOR,
-        "unhealthyPodEvictionPolicy": str,
-    }
-}
 _BOUNDS = ("minAvailable", "maxUnavailable")
 _PERCENT = re.compile("[0-9]+%")
 _POLICIES = ("AlwaysAllow", "IfHealthyBudget")

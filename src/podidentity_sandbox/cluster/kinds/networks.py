@@ -12,27 +12,8 @@ from collections.abc import Iterator, Sequence
 
 from podidentity_sandbox.cluster import Obj, status
 from podidentity_sandbox.cluster.registry import Strategy
-from podidentity_sandbox.cluster.shapes import INT_OR_STRING
 from podidentity_sandbox.cluster.status import Cause
 
-SELECTOR = {
-    "matchLabels": {"*": str},
-    "matchExpressions": [{"key": str, "operator": str, "values": [str]}],
-}
-_PEER = {
-    "podSelector": SELECTOR,
-    "namespaceSelector": SELECTOR,
-    "ipBlock": {"cidr": str, "except": [str]},
-}
-_PORT = {"protocol": str, "port": INT_OR_STRING, "endPort": int}
-SHAPE = {
-    "spec": {
-        "podSelector": SELECTOR,
-        "policyTypes": [str],
-        "ingress": [{"from": [_PEER], "ports": [_PORT]}],
-        "egress": [{"to": [_PEER], "ports": [_PORT]}],
-    }
-}
 _TYPES = ("Egress", "Ingress")
 _PROTOCOLS = ("SCTP", "TCP", "UDP")
 _WAYS = (("ingress", "from"), ("egress", "to"))

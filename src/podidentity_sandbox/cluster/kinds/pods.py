@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from podidentity_sandbox.cluster import Obj, names, status
-from podidentity_sandbox.cluster.kinds.volumes import VOLUME, mount_faults, volume_faults
+from podidentity_sandbox.cluster.kinds.volumes import mount_faults, volume_faults
 from podidentity_sandbox.cluster.registry import Strategy
 from podidentity_sandbox.cluster.status import Cause
 from podidentity_sandbox.cluster.storage import field_of
@@ -51,69 +51,6 @@ def _containers(spec: Obj) -> list[Obj]:
 
 # ---- Pods
 
-CONTAINER = {
-    "name": str,
-    "image": str,
-    "command": [str],
-    "args": [str],
-    "workingDir": str,
-    "env": [
-        {
-            "name": str,
-            "value": str,
-            "valueFrom": {
-                "fieldRef": {"fieldPath": str},
-                "secretKeyRef": {"name": str, "key": str},
-                "configMapKeyRef": {"name": str, "key": str},
-            },
-        }
-    ],
-    "envFrom": [{"secretRef": {"name": str}, "configMapRef": {"name": str}}],
-    "ports": [{"containerPort": int, "hostPort": int, "name": str, "protocol": str}],
-    "volumeMounts": [{"name": str, "mountPath": str, "readOnly": bool, "mountPropagation": str}],
-    "securityContext": {
-        "runAsUser": int,
-        "privileged": bool,
-        "readOnlyRootFilesystem": bool,
-        "capabilities": {"add": [str], "drop": [str]},
-    },
-    "resources": {},
-    "readinessProbe": {"httpGet": {"path": str}, "periodSeconds": int},
-    "livenessProbe": {"httpGet": {"path": str}, "periodSeconds": int},
-}
-RULES = [{"key": str, "operator": str, "values": [str]}]
-TERM = {"matchExpressions": RULES, "matchFields": RULES}
-SPEC = {
-    "containers": [CONTAINER],
-    "initContainers": [CONTAINER],
-    "volumes": [VOLUME],
-    "nodeName": str,
-    "nodeSelector": {"*": str},
-    "serviceAccountName": str,
-    "automountServiceAccountToken": bool,
-    "restartPolicy": str,
-    "terminationGracePeriodSeconds": int,
-    "hostNetwork": bool,
-    "dnsPolicy": str,
-    "tolerations": [{"key": str, "operator": str, "value": str, "effect": str}],
-    "securityContext": {"runAsUser": int},
-    "affinity": {
-        "nodeAffinity": {
-            "requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [TERM]}
-        }
-    },
-}
-SHAPE = {
-    "spec": SPEC,
-    "status": {
-        "phase": str,
-        "podIP": str,
-        "hostIP": str,
-        "podIPs": [{"ip": str}],
-        "conditions": [{"type": str, "status": str, "reason": str}],
-        "containerStatuses": [{"name": str, "ready": bool, "restartCount": int}],
-    },
-}
 SELECTABLE = {
     path: path
     for path in (

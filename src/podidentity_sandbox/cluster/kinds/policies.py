@@ -19,30 +19,14 @@ from podidentity_sandbox.cluster.registry import Strategy
 from podidentity_sandbox.cluster.status import Cause
 
 GROUP = "admissionregistration.k8s.io"
-_RULE = {
-    "apiGroups": [str],
-    "apiVersions": [str],
-    "operations": [str],
-    "resources": [str],
-    "scope": str,
-}
-_EXPRESSION = {"key": str, "operator": str, "values": [str]}
-_SELECTOR = {"matchLabels": {str: str}, "matchExpressions": [_EXPRESSION]}
-_CONSTRAINTS = {"matchPolicy": str, "resourceRules": [_RULE], "namespaceSelector": _SELECTOR}
-_CONDITION = {"name": str, "expression": str}
-_VALIDATION = {"expression": str, "message": str, "messageExpression": str, "reason": str}
-_POLICY = {
-    "failurePolicy": str,
-    "matchConstraints": _CONSTRAINTS,
-    "matchConditions": [_CONDITION],
-    "variables": [_CONDITION],
-    "validations": [_VALIDATION],
-}
+_RULE = frozenset({"apiGroups", "apiVersions", "operations", "resources", "scope"})
+_CONSTRAINTS = frozenset({"matchPolicy", "resourceRules", "namespaceSelector"})
+_CONDITION = frozenset({"name", "expression"})
+_VALIDATION = frozenset({"expression", "message", "messageExpression", "reason"})
 _FIELDS = {"matchConditions": _CONDITION, "variables": _CONDITION, "validations": _VALIDATION}
 """Those of a policy that have expressions."""
-_BINDING = {"policyName": str, "validationActions": [str]}
-POLICY_SHAPE = {"spec": _POLICY}
-BINDING_SHAPE = {"spec": _BINDING}
+_POLICY = frozenset({"failurePolicy", "matchConstraints", *_FIELDS})
+_BINDING = frozenset({"policyName", "validationActions"})
 _OPERATIONS = ("CREATE", "UPDATE", "DELETE")
 _TOKENS = "serviceaccounts/token"
 """The one subresource that is judged."""
@@ -111,9 +95,9 @@ def _not_evaluated(where: str, rule: Obj) -> Iterator[Cause]:
             yield status.invalid(f"{where}.resources", resource, detail)
 
 
-def _unknown(where: str, found: Obj, known: Obj) -> Iterator[Cause]:
+def _unknown(where: str, found: Obj, known: frozenset[str]) -> Iterator[Cause]:
     """Yield the fields that are not evaluated."""
-    for field in found.keys() - known.keys():
+    for field in found.keys() - known:
         yield status.invalid(f"{where}.{field}", "", "the sandbox does not evaluate it")
 
 

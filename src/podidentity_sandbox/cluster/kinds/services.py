@@ -13,36 +13,9 @@ from collections.abc import Iterator, Sequence
 
 from podidentity_sandbox.cluster import Obj, status
 from podidentity_sandbox.cluster.registry import ResourceType, Strategy
-from podidentity_sandbox.cluster.shapes import INT_OR_STRING
 from podidentity_sandbox.cluster.status import Cause
 from podidentity_sandbox.cluster.storage import Storage
 
-SHAPE = {
-    "spec": {
-        "type": str,
-        "selector": {"*": str},
-        "clusterIP": str,
-        "clusterIPs": [str],
-        "sessionAffinity": str,
-        "ports": [
-            {
-                "name": str,
-                "port": int,
-                "protocol": str,
-                "targetPort": INT_OR_STRING,
-            }
-        ],
-    },
-}
-ENDPOINTS_SHAPE = {
-    "subsets": [
-        {
-            "addresses": [{"ip": str, "hostname": str, "nodeName": str}],
-            "notReadyAddresses": [{"ip": str, "hostname": str, "nodeName": str}],
-            "ports": [{"name": str, "port": int, "protocol": str}],
-        }
-    ]
-}
 ADDRESSES = ipaddress.ip_network("10.0.0.0/16")
 """AKS's default service CIDR."""
 _TYPES = ("ClusterIP",)

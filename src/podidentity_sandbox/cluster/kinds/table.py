@@ -14,9 +14,6 @@ from podidentity_sandbox.cluster.kinds import (
     workloads,
 )
 from podidentity_sandbox.cluster.registry import ResourceType
-from podidentity_sandbox.cluster.shapes import compiled
-
-_TEXTS = {"*": str}
 
 BUILT_IN = (
     ResourceType(
@@ -29,7 +26,6 @@ BUILT_IN = (
         selectable={"status.phase": "status.phase"},
         name_rule="label",
         strategy=core.NamespaceStrategy(),
-        shape=compiled({"spec": {"finalizers": [str]}, "status": {"phase": str}}),
     ),
     ResourceType(
         group="",
@@ -40,17 +36,6 @@ BUILT_IN = (
         subresources=("status",),
         status_at_creation=True,
         selectable={"spec.unschedulable": "spec.unschedulable"},
-        shape=compiled(
-            {
-                "spec": {
-                    "podCIDR": str,
-                    "providerID": str,
-                    "unschedulable": bool,
-                    "taints": [{"key": str, "value": str, "effect": str}],
-                },
-                "status": {"conditions": [{"type": str, "status": str}], "addresses": [{}]},
-            }
-        ),
     ),
     ResourceType(
         group="",
@@ -61,7 +46,6 @@ BUILT_IN = (
         subresources=("attach", "eviction", "exec", "log", "proxy", "status"),
         selectable=pods.SELECTABLE,
         strategy=pods.PodStrategy(),
-        shape=compiled(pods.SHAPE),
     ),
     ResourceType(
         group="",
@@ -70,7 +54,6 @@ BUILT_IN = (
         short_names=("ev",),
         selectable=core.SELECTABLE_OF_EVENTS,
         strategy=core.EventStrategy(),
-        shape=compiled(core.EVENT_SHAPE),
     ),
     ResourceType(
         group="",
@@ -78,7 +61,6 @@ BUILT_IN = (
         kind="Secret",
         selectable={"type": "type"},
         strategy=core.SecretStrategy(),
-        shape=compiled({"data": _TEXTS, "stringData": _TEXTS, "type": str, "immutable": bool}),
     ),
     ResourceType(
         group="",
@@ -86,7 +68,6 @@ BUILT_IN = (
         kind="ConfigMap",
         short_names=("cm",),
         strategy=core.ConfigMapStrategy(),
-        shape=compiled({"data": _TEXTS, "binaryData": _TEXTS, "immutable": bool}),
     ),
     ResourceType(
         group="",
@@ -94,7 +75,6 @@ BUILT_IN = (
         kind="ServiceAccount",
         short_names=("sa",),
         subresources=("token",),
-        shape=compiled({"automountServiceAccountToken": bool}),
     ),
     ResourceType(
         group="",
@@ -106,14 +86,12 @@ BUILT_IN = (
         selectable={"spec.clusterIP": "spec.clusterIP", "spec.type": "spec.type"},
         name_rule="service",
         strategy=services.ServiceStrategy(),
-        shape=compiled(services.SHAPE),
     ),
     ResourceType(
         group="",
         plural="endpoints",
         kind="Endpoints",
         short_names=("ep",),
-        shape=compiled(services.ENDPOINTS_SHAPE),
     ),
     ResourceType(
         group="apps",
@@ -124,7 +102,6 @@ BUILT_IN = (
         subresources=("scale", "status"),
         generation=True,
         strategy=workloads.DeploymentStrategy(),
-        shape=compiled(workloads.DEPLOYMENT_SHAPE),
     ),
     ResourceType(
         group="apps",
@@ -136,7 +113,6 @@ BUILT_IN = (
         generation=True,
         selectable={"status.replicas": "status.replicas"},
         strategy=workloads.ReplicaSetStrategy(),
-        shape=compiled(workloads.REPLICA_SET_SHAPE),
     ),
     ResourceType(
         group="apps",
@@ -147,7 +123,6 @@ BUILT_IN = (
         subresources=("status",),
         generation=True,
         strategy=workloads.DaemonSetStrategy(),
-        shape=compiled(workloads.DAEMON_SET_SHAPE),
     ),
     ResourceType(
         group="networking.k8s.io",
@@ -156,7 +131,6 @@ BUILT_IN = (
         short_names=("netpol",),
         generation=True,
         strategy=networks.NetworkPolicyStrategy(),
-        shape=compiled(networks.SHAPE),
     ),
     ResourceType(
         group=disruptions.GROUP,
@@ -166,14 +140,12 @@ BUILT_IN = (
         subresources=("status",),
         generation=True,
         strategy=disruptions.BudgetStrategy(),
-        shape=compiled(disruptions.SHAPE),
     ),
     ResourceType(
         group="coordination.k8s.io",
         plural="leases",
         kind="Lease",
         unconditional_update=False,
-        shape=compiled({"spec": {"holderIdentity": str, "leaseDurationSeconds": int}}),
     ),
     ResourceType(
         group="storage.k8s.io",
@@ -182,7 +154,6 @@ BUILT_IN = (
         namespaced=False,
         generation=False,
         strategy=core.DriverStrategy(),
-        shape=compiled(core.CSI_DRIVER_SHAPE),
     ),
     *(
         ResourceType(
@@ -192,7 +163,6 @@ BUILT_IN = (
             namespaced=not kind.startswith("Cluster"),
             name_rule="path",
             strategy=access.RoleStrategy(),
-            shape=compiled(access.ROLE_SHAPE),
         )
         for kind in ("Role", "ClusterRole")
     ),
@@ -204,7 +174,6 @@ BUILT_IN = (
             namespaced=not kind.startswith("Cluster"),
             name_rule="path",
             strategy=access.BindingStrategy(),
-            shape=compiled(access.BINDING_SHAPE),
         )
         for kind in ("RoleBinding", "ClusterRoleBinding")
     ),
@@ -215,7 +184,6 @@ BUILT_IN = (
         namespaced=False,
         generation=True,
         strategy=policies.PolicyStrategy(),
-        shape=compiled(policies.POLICY_SHAPE),
     ),
     ResourceType(
         group=policies.GROUP,
@@ -224,7 +192,6 @@ BUILT_IN = (
         namespaced=False,
         generation=True,
         strategy=policies.BindingStrategy(),
-        shape=compiled(policies.BINDING_SHAPE),
     ),
     ResourceType(
         group=crds.GROUP,
@@ -237,6 +204,5 @@ BUILT_IN = (
         generation=True,
         unconditional_update=False,
         strategy=crds.DefinitionStrategy(),
-        shape=compiled(crds.SHAPE),
     ),
 )

@@ -13,31 +13,6 @@ from podidentity_sandbox.cluster.status import Cause
 # validateVolumeSource:
 # https://github.com/kubernetes/kubernetes/blob/v1.32.3/pkg/apis/core/validation/validation.go
 
-_KEYS = [{"key": str, "path": str, "mode": int}]
-_FIELDS = [
-    {
-        "path": str,
-        "mode": int,
-        "fieldRef": {"fieldPath": str},
-        "resourceFieldRef": {"containerName": str, "resource": str},
-    }
-]
-SHAPES = {
-    "secret": {"secretName": str, "items": _KEYS, "defaultMode": int},
-    "configMap": {"name": str, "items": _KEYS, "defaultMode": int},
-    "downwardAPI": {"items": _FIELDS, "defaultMode": int},
-    "projected": {
-        "defaultMode": int,
-        "sources": [
-            {
-                "secret": {"name": str, "items": _KEYS},
-                "configMap": {"name": str, "items": _KEYS},
-                "downwardAPI": {"items": _FIELDS},
-                "serviceAccountToken": {"audience": str, "expirationSeconds": int, "path": str},
-            }
-        ],
-    },
-}
 _NAMED = ("containerName", "resource")
 _MOST = 0o777
 
@@ -119,12 +94,6 @@ HOST_PATH_TYPES = (
     *("", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate"),
     *("File", "FileOrCreate", "Socket"),
 )
-VOLUME = {
-    "name": str,
-    "hostPath": {"path": str, "type": str},
-    "csi": {"driver": str, "nodePublishSecretRef": {"name": str}},
-    **SHAPES,
-}
 
 
 def volume_faults(volumes: list[Obj], path: str) -> Iterator[Cause]:

@@ -4,34 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from podidentity_sandbox.cluster import Obj, status
 from podidentity_sandbox.cluster.kinds import pods
 from podidentity_sandbox.cluster.registry import Strategy
 from podidentity_sandbox.cluster.selectors import matches_labels
-from podidentity_sandbox.cluster.shapes import INT_OR_STRING
 from podidentity_sandbox.cluster.status import Cause
 
 # ---- DaemonSets
-
-SELECTOR = {"matchLabels": {"*": str}, "matchExpressions": pods.RULES}
-TEMPLATE = {
-    "metadata": {"labels": {"*": str}, "annotations": {"*": str}},
-    "spec": pods.SPEC,
-}
-DAEMON_SET_SHAPE: dict[str, Any] = {
-    "spec": {
-        "selector": SELECTOR,
-        "template": TEMPLATE,
-        "updateStrategy": {
-            "type": str,
-            "rollingUpdate": {"maxSurge": INT_OR_STRING, "maxUnavailable": INT_OR_STRING},
-        },
-        "minReadySeconds": int,
-    },
-}
-
 
 PERCENT = (
     "a valid percent string must be a numeric string followed by an ending '%' "
@@ -122,27 +102,6 @@ def _selector_faults(new: Obj, old: Obj | None, noun: str) -> Iterator[Cause]:
 #
 # Defaults and faults are those of pkg/apis/apps/v1/defaults.go and pkg/apis/apps/validation.
 
-REPLICA_SET_SHAPE: dict[str, Any] = {
-    "spec": {
-        "replicas": int,
-        "selector": SELECTOR,
-        "template": TEMPLATE,
-        "minReadySeconds": int,
-    },
-    "status": {"replicas": int},
-}
-DEPLOYMENT_SHAPE: dict[str, Any] = {
-    "spec": {
-        **REPLICA_SET_SHAPE["spec"],
-        "strategy": {
-            "type": str,
-            "rollingUpdate": {"maxSurge": INT_OR_STRING, "maxUnavailable": INT_OR_STRING},
-        },
-        "revisionHistoryLimit": int,
-        "progressDeadlineSeconds": int,
-        "paused": bool,
-    },
-}
 _WHERE = "spec.strategy"
 _PERCENT = re.compile("[0-9]{1,9}%", re.ASCII)
 
