@@ -518,13 +518,14 @@ class NmiSettings:
             "--startup-taint` gives. Default: none.",
         ),
     )
-    on_exit: Literal["keep", "remove"] = field(
+    on_exit: Literal["keep", "remove", "close"] = field(
         default="keep",
         metadata=flag(
             "--on-exit",
-            choices=("keep", "remove"),
+            choices=("keep", "remove", "close"),
             text="Whether the rules stay on the node after the agent has ended. Without them pods "
-            "reach every identity of the node.",
+            "reach every identity of the node. With `close` those go that lead pods to the agent, "
+            "and those stay that close IMDS: another NMI [can follow](#the-end-of-nmi).",
         ),
     )
     runtime_dir: str = field(

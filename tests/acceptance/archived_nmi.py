@@ -79,16 +79,22 @@ os._exit(0)
 """
 
 
+COMMAND = ["python3", "-c", _PROGRAM.replace("SERVER", SERVER)]
+"""The program; it takes no notice of arguments."""
+
+
+def variables(client_id: str) -> dict[str, str]:
+    """Return its variables; all pods get tokens of `client_id`."""
+    return {"CLIENT_ID": client_id, "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+
+
 def manifest(client_id: str, namespace: str = "default") -> str:
     """Return its DaemonSet, as the archived chart names it; all pods get tokens of `client_id`."""
     container = {
         "name": "nmi",
         "image": "any",
-        "command": ["python3", "-c", _PROGRAM.replace("SERVER", SERVER)],
-        "env": [
-            {"name": "CLIENT_ID", "value": client_id},
-            {"name": "PATH", "value": "/usr/sbin:/usr/bin:/sbin:/bin"},
-        ],
+        "command": COMMAND,
+        "env": [{"name": name, "value": text} for name, text in variables(client_id).items()],
         "securityContext": {
             "runAsUser": 0,
             "capabilities": {"drop": ["ALL"], "add": ["DAC_READ_SEARCH", "NET_ADMIN", "NET_RAW"]},

@@ -18,8 +18,8 @@ from podidentity.manifests import boot_unit
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.demo.prepare import GROUP, Prepared, prepare
 from podidentity_sandbox.weather import CALM
+from tests.acceptance.asking import OURS, Load, leaked, load
 from tests.acceptance.sandbox import Sandbox, opened
-from tests.acceptance.test_update import Load, Node
 from tests.deploy.helm import IMAGE, RELEASE, Helm, HelmRefused
 from tests.sandboxes import own
 
@@ -142,10 +142,10 @@ def test_an_upgrade_takes_the_custom_resources_over_and_no_request_fails_and_non
     release: Release,
 ) -> None:
     before = release.get("azureidentity", "bound", "-n", "default")["metadata"]["uid"]
-    node = Node(release.place, release.azure)
 
     async def upgraded() -> Load:
-        async with node.load("of-the-chart", clients=6) as load:
+        place, client = release.place, release.client
+        async with load(place, "of-the-chart", clients=6, rate=200, client_id=client) as asked:
             await asyncio.to_thread(
                 release.put,
                 "upgrade",
@@ -153,13 +153,12 @@ def test_an_upgrade_takes_the_custom_resources_over_and_no_request_fails_and_non
                 test={"identity": "bound"},
                 nmi={"logVerbosity": 4},
             )
-        return load
+        return asked
 
-    load = release.loop.run(upgraded())
-    assert load.failures == []
-    assert set(load.answers) == {"200"}
-    assert load.answers["200"] > 300
-    assert release.loop.run(node.leaked("of-the-chart")) == 0
+    asked = release.loop.run(upgraded())
+    assert asked.failures == []
+    assert asked.answers[OURS] > 300
+    assert release.loop.run(leaked(release.azure, "of-the-chart")) == 0
     manifest = release.do("status")["manifest"]
     assert "kind: AzureIdentity\n" in manifest
     assert f"name: {EXCEPTION}\n" in manifest

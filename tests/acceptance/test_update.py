@@ -1,21 +1,16 @@
-"""The two programs on a node: each may die, hang or be replaced, and pods' requests go on.
-
-The clients here never try again: one opens a connection for each request, one keeps its own as
-HTTP/1.1 allows, until an answer says `Connection: close`.
-"""
+"""The two programs on a node: each may die, hang or be replaced, and pods' requests go on."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import os
-import shlex
 import shutil
 import signal
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,51 +19,12 @@ import pytest
 import podidentity
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.weather import CALM
-from tests.acceptance.sandbox import PATIENCE, TIMEOUT, Sandbox, one_node, opened
+from tests.acceptance.asking import OURS, Load, leaked, load
+from tests.acceptance.sandbox import PATIENCE, Sandbox, one_node, opened
 from tests.docs.blocks import ROOT, blocks_of
 from tests.sandboxes import own
 
 AGENTS = ("-l", "app.kubernetes.io/component=nmi")
-CLIENTS = """
-import collections, http.client, json, os, sys, threading, time
-PATH = "/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://vault.azure.net"
-found, failures, over = collections.Counter(), [], "/over-" + sys.argv[1]
-def ask(connection):
-    connection.request("GET", PATH, headers={"Metadata": "true", "X-Nonce": sys.argv[1]})
-    answer = connection.getresponse()
-    body = answer.read()
-    found[answer.status] += 1
-    if answer.status != 200:
-        failures.append(f"{answer.status} {body[:200]}")
-    return answer.getheader("Connection", "") != "close"
-def client(keep):
-    kept = None
-    while not os.path.exists(over):
-        connection = kept or http.client.HTTPConnection("169.254.169.254", timeout=60)
-        try:
-            stays = ask(connection) and keep
-        except OSError as error:
-            failures.append(repr(error))
-            stays = False
-        kept = connection if stays else None
-        if not stays:
-            connection.close()
-        time.sleep(0.02)
-open("/begun-" + sys.argv[1], "w").close()
-threads = [threading.Thread(target=client, args=[n % 2 == 0]) for n in range(int(sys.argv[2]))]
-[thread.start() for thread in threads]
-[thread.join() for thread in threads]
-print(json.dumps({"answers": found, "failures": failures[:20]}))
-"""
-
-
-@dataclass
-class Load:
-    """What clients got until they ended."""
-
-    answers: dict[str, int] = field(default_factory=dict)
-    """How many answers of each status."""
-    failures: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -78,24 +34,13 @@ class Node:
     place: Sandbox
     azure: AzureOperator
 
-    @asynccontextmanager
-    async def load(self, nonce: str, clients: int = 4) -> AsyncIterator[Load]:
-        """Ask from before the block until after it; each client some forty times a second."""
-        command = f"python3 -c {shlex.quote(CLIENTS)} {nonce} {clients}"
-        asking = asyncio.create_task(self.place.shell(command, seconds=TIMEOUT))
-        load = Load()
-        await self.place.shell(f"until test -e /begun-{nonce}; do sleep 0.02; done")
-        try:
-            yield load
-        finally:
-            await self.place.shell(f"touch /over-{nonce}")
-            ran = await asking
-        found = json.loads(ran.stdout or ran.stderr)
-        load.answers, load.failures = found["answers"], found["failures"]
+    def load(self, nonce: str) -> AbstractAsyncContextManager[Load]:
+        """Have the pod ask from before the block until after it."""
+        return load(self.place, nonce)
 
     async def leaked(self, nonce: str) -> int:
         """Return how many requests with this nonce the real IMDS has seen."""
-        return sum(nonce in json.dumps(each) for each in await self.azure.imds_requests())
+        return await leaked(self.azure, nonce)
 
     async def update(self, *flags: str) -> None:
         """Replace the agent by one with other flags; return when it is ready."""
@@ -159,12 +104,12 @@ async def found(shared: Sandbox) -> AsyncIterator[Node]:
 
 
 async def test_updates_one_after_the_other_lose_no_request_and_leak_none(found: Node) -> None:
-    async with found.load("of-the-updates") as load:
+    async with found.load("of-the-updates") as asked:
         for flags in (["--hold=1"], ["--hold=2"], []):  # the last brings back what was there
             await found.update(*flags)
-    assert load.failures == []
-    assert set(load.answers) == {"200"}
-    assert load.answers["200"] > 500
+    assert asked.failures == []
+    assert set(asked.answers) == {OURS}
+    assert asked.answers[OURS] > 300
     assert await found.leaked("of-the-updates") == 0
 
 
@@ -185,7 +130,7 @@ def of_version_9() -> Iterator[Path]:
 async def test_an_update_to_another_version_and_the_way_back_lose_no_request(
     found: Node, of_version_9: Path
 ) -> None:
-    async with found.load("of-the-versions") as load:
+    async with found.load("of-the-versions") as asked:
         for version, setting in (
             ("9.0", f"PYTHONPATH={of_version_9}"),
             (podidentity.__version__, "PYTHONPATH-"),
@@ -197,8 +142,8 @@ async def test_an_update_to_another_version_and_the_way_back_lose_no_request(
             wait = ("rollout", "status", "daemonset/nmi", f"--timeout={PATIENCE}s")
             await asyncio.to_thread(found.kubectl, *wait)
             assert f"version {version} serves" in await told
-    assert load.failures == []
-    assert set(load.answers) == {"200"}
+    assert asked.failures == []
+    assert set(asked.answers) == {OURS}
     assert await found.leaked("of-the-versions") == 0
 
 
@@ -208,7 +153,7 @@ async def test_of_two_nmi_on_a_node_one_stands_back_and_serves_again_when_the_ot
 ) -> None:
     async with node("two") as found:
         (first,) = found.kubectl("get", "pods", "-o", "name", *AGENTS).split()
-        async with found.load("of-the-two") as load:
+        async with found.load("of-the-two") as asked:
             await asyncio.to_thread(found.place.apply, _second(found, of_version_9))
             await found.until_logged(first, "version 9.0 serves")
             checked = asyncio.to_thread(
@@ -219,8 +164,8 @@ async def test_of_two_nmi_on_a_node_one_stands_back_and_serves_again_when_the_ot
             delete = ("kubectl", "delete", "daemonset/nmi", "-n", "other", "--cascade=foreground")
             await asyncio.to_thread(found.place.run, *delete)
             await found.until_logged(first, "version 9.0 has ended: this agent serves again")
-        assert load.failures == []
-        assert set(load.answers) == {"200"}
+        assert asked.failures == []
+        assert set(asked.answers) == {OURS}
         assert await found.leaked("of-the-two") == 0
         # It is the same pod, and the rules are its own again.
         assert found.kubectl("get", "pods", "-o", "name", *AGENTS).split() == [first]
@@ -251,12 +196,12 @@ def _second(found: Node, tree: Path) -> str:
 async def test_a_new_version_that_does_not_work_stops_at_the_first_node() -> None:
     async with node("broken") as found:
         before = found.kubectl("get", "pods", "-o", "name", *AGENTS).split()
-        async with found.load("of-the-broken") as load:
+        async with found.load("of-the-broken") as asked:
             broken = ("podidentity", "enable", "--nmi-arg=--cgroup-root=/proc", "--timeout=8s")
             with pytest.raises(AssertionError, match="NMI is not ready on every node"):
                 await asyncio.to_thread(found.place.run, *broken)
-        assert load.failures == []
-        assert set(load.answers) == {"200"}
+        assert asked.failures == []
+        assert set(asked.answers) == {OURS}
         # The pod before is still there and ready, the new one waits, once its containers run.
         async with asyncio.timeout(PATIENCE):
             while not all((pods := found.containers()).values()):  # noqa: ASYNC110 - of the API server
@@ -272,7 +217,7 @@ async def test_a_new_version_that_does_not_work_stops_at_the_first_node() -> Non
 async def test_a_worker_that_is_killed_costs_what_it_had_in_its_hands_and_no_more(
     found: Node,
 ) -> None:
-    async with found.load("of-the-killed") as load:
+    async with found.load("of-the-killed") as asked:
         supervised = len(found.place.processes("serve"))
         for _ in range(3):
             await asyncio.sleep(2)
@@ -282,8 +227,8 @@ async def test_a_worker_that_is_killed_costs_what_it_had_in_its_hands_and_no_mor
             await found.place.ask()
             os.kill(found.place.processes("serve")[-1], signal.SIGKILL)
     # Four clients: at most what each had under way, each time.
-    assert len(load.failures) <= 3 * 4
-    assert set(load.answers) == {"200"}
+    assert len(asked.failures) <= 3 * 4
+    assert set(asked.answers) == {OURS}
     assert found.restarts() == {"serve": 0, "net": 0}
     assert await found.leaked("of-the-killed") == 0
 

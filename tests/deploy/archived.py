@@ -58,6 +58,19 @@ def chart(folder: Path) -> Path:
     return made
 
 
+def runs(made: Path, command: list[str], env: dict[str, str]) -> None:
+    """Have NMI of the chart at `made` run this, with these variables besides."""
+    path = made / "templates/objects.yaml"
+    before = "        - name: nmi\n"
+    container = f"{before}          command: {json.dumps(command)}\n"
+    text = path.read_text().replace(before, container)
+    names = "          env:\n            - {name: HOST_IP,"
+    assert text.count(container) == text.count(names) == 1
+    more = [f"            - {json.dumps({'name': name, 'value': env[name]})}\n" for name in env]
+    first, _, last = names.partition("\n")
+    path.write_text(text.replace(names, "".join([first, "\n", *more, last])))
+
+
 def recorded_by_helm_3(world: World, namespace: str, release: str) -> None:
     """Have the record of the first revision say what Helm 3 left: it did not apply on the server.
 

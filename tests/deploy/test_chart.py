@@ -600,6 +600,35 @@ def test_the_admin_secret_has_the_archived_name_and_keys_and_a_change_starts_mic
     assert len(sums) == 2
 
 
+@pytest.mark.parametrize("managed", [False, True], ids=["an application", "a managed identity"])
+def test_mic_reads_a_secret_that_somebody_else_keeps_and_none_is_made(
+    helm: Helm, *, managed: bool
+) -> None:
+    """As External Secrets or a sealed one: what signs in to Azure stands in no values file."""
+    given = {"existingSecret": "mic-of-azure", "useMSI": managed}
+    rendered = helm.render({"adminsecret": given})
+    assert rendered.names("Secret") == set()
+    pod = pod_of_mic(rendered)
+    (container,) = pod["containers"]
+    read_from = {
+        each["name"]: each["valueFrom"]["secretKeyRef"]["name"]
+        for each in container["env"]
+        if "secretKeyRef" in each.get("valueFrom", {})
+    }
+    assert set(read_from.values()) == {"mic-of-azure"}
+    assert ("USE_MSI" in read_from) is managed
+    assert "CLIENT_SECRET" in read_from
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert "cloud-config" not in {each["name"] for each in pod["volumes"]}
+    assert ("mic" in rendered.names("AzurePodIdentityException")) is managed
+
+
+def test_a_secret_of_others_and_one_of_the_values_are_refused_together(helm: Helm) -> None:
+    both = {"existingSecret": "mic-of-azure", "clientSecret": "s"}
+    with pytest.raises(HelmRefused, match=r"adminsecret\.existingSecret and .*clientSecret"):
+        helm.render({"adminsecret": both})
+
+
 def test_mics_flags_are_those_of_the_values_and_its_rights_follow_its_lock(helm: Helm) -> None:
     given = {
         "mic": {
@@ -650,6 +679,8 @@ def test_a_network_policy_lets_mic_out_and_only_scrapers_in(helm: Helm) -> None:
     selected = rendered.named("Deployment", MIC)["spec"]["selector"]["matchLabels"]
     assert policy["spec"]["podSelector"]["matchLabels"] == selected
     assert policy["spec"]["ingress"] == [{"ports": [{"protocol": "TCP", "port": 8888}]}]
+    given = {"networkPolicy": {"enabled": True}, "mic": {"prometheusPort": "0"}}
+    assert helm.render(given).named("NetworkPolicy", MIC)["spec"]["ingress"] == []
     given = {"networkPolicy": {"enabled": True}, "proxy": {"port": "3128"}}
     proxied = helm.render(given).named("NetworkPolicy", MIC)
     ports = [each["port"] for each in proxied["spec"]["egress"][0]["ports"]]
@@ -924,6 +955,58 @@ def test_the_test_may_look_and_change_nothing_and_all_of_it_goes_with_it(helm: H
     assert pod["spec"]["securityContext"]["runAsNonRoot"] is True
     off = helm.render({"operationMode": "managed", "test": {"enabled": False}})
     assert "aad-pod-identity-test" not in off.names("Pod") | off.names("ServiceAccount")
+
+
+def test_the_test_comes_to_nodes_where_nmi_does(helm: Helm) -> None:
+    """On a cluster all of whose nodes have taints it would wait for ever for one without."""
+    dedicated = [{"key": "dedicated", "operator": "Exists"}]
+    tolerations = {"nmi": {"tolerations": dedicated}}
+    given = {"operationMode": "managed", **tolerations}
+    pod = helm.render(given).named("Pod", "aad-pod-identity-test")["spec"]
+    assert pod["tolerations"] == dedicated
+    given["test"] = {"tolerations": [], "nodeSelector": {"agentpool": "system"}}
+    pod = helm.render(given).named("Pod", "aad-pod-identity-test")["spec"]
+    assert pod["nodeSelector"] == {"kubernetes.io/os": "linux", "agentpool": "system"}
+
+
+# ---- Argo CD, Flux, and `helm template`
+
+
+def test_what_it_renders_is_the_same_each_time(helm: Helm) -> None:
+    """No random value, no certificate, no time: else Argo CD would have a change each time."""
+    given = {
+        "azureIdentities": read(OLD[0].parent / "readme-identities.yaml")["azureIdentities"],
+        "adminsecret": {"clientID": CLIENT, "clientSecret": "s"},
+        **{name: {"enabled": True} for name in ("serviceMonitor", "prometheusRule", "dashboards")},
+        **{name: {"enabled": True} for name in ("networkPolicy", "nodeUnit", "startupTaint")},
+    }
+    assert helm.render(given).objects == helm.render(given).objects
+
+
+def test_only_the_test_and_what_needs_definitions_are_hooks_and_each_object_is_there_once(
+    helm: Helm,
+) -> None:
+    given = {"nodeUnit": {"enabled": True}, "backend": "lrp", "networkPolicy": {"enabled": True}}
+    objects = helm.render(given).objects
+    hooks = {
+        (each["metadata"]["annotations"]["helm.sh/hook"], each["kind"])
+        for each in objects
+        if "helm.sh/hook" in each["metadata"].get("annotations", {})
+    }
+    assert {kind for hook, kind in hooks if hook != "test"} == {"AzurePodIdentityException"}
+    places = [
+        (each["kind"], each["metadata"].get("namespace"), each["metadata"]["name"])
+        for each in objects
+    ]
+    assert len(places) == len(set(places))
+
+
+@pytest.mark.parametrize(("types", "said"), [([0, 1, 3], True), ([0, 3], False)])
+def test_the_notes_say_that_nmi_may_read_all_secrets_and_what_takes_that_away(
+    helm: Helm, types: list[int], *, said: bool
+) -> None:
+    given = {"operationMode": "managed", "rbac": {"identityTypes": types}}
+    assert ("rbac.identityTypes: [0, 3]" in helm.render(given).notes) is said
 
 
 # ---- Watching

@@ -200,6 +200,16 @@ async def unserved() -> dict[str, Any]:
         found["listens"].append(interception.has_listener())
         interception.install()
         found["ours"] = await ask("p1", "/ours")
+        kept = Client("p2")
+        await kept.get("/kept")
+        interception.release(closed=True)
+        found["given back"] = await ask("p1", "/given-back")
+        # Now no rule of anybody but ours needs the kernel to follow connections.
+        await command("nft", "delete table ip other")
+        found["kept"] = await kept.get("/kept-after")
+        found["left"] = [await ask("p1", "/left", seconds=0.5)]
+        interception.remove(closed=True)
+        found["left"].append(await ask("p1", "/removed", seconds=0.5))
         other.close()
         ours.close()
     return found | {"reached imds": imds.seen}

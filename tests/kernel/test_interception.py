@@ -190,9 +190,12 @@ def test_only_what_was_redirected_reaches_the_address_and_it_leads_nowhere_else(
 def test_before_anybody_listens_imds_is_closed_and_another_redirection_serves_on(
     *, rootless: bool
 ) -> None:
+    """And so it is when ours go that lead pods here, if that was chosen; open connections go on."""
     seen = run("unserved", rootless=rootless)
+    assert seen["left"] == [seen["closed"]] * 2
+    assert seen["kept"] == {"who": "ours"}
     assert seen["closed"] == {"who": "nobody", "why": "TimeoutError"}, "sent again, not refused"
-    assert seen["other"] == {"who": "other"}
+    assert seen["other"] == seen["given back"] == {"who": "other"}
     assert seen["listens"] == [False, True]
     assert seen["ours"] == {"who": "ours"}
     assert seen["reached imds"] == []

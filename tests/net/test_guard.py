@@ -56,8 +56,11 @@ class FakeGuard:
     def close(self) -> None:
         self.events.append("closed")
 
-    def remove(self) -> tuple[str, ...]:
-        self.events.append("removed")
+    def release(self, *, closed: bool = False) -> None:
+        self.events.append("released, and closed" if closed else "released")
+
+    def remove(self, *, closed: bool = False) -> tuple[str, ...]:
+        self.events.append("removed, and closed" if closed else "removed")
         return ()
 
 
@@ -259,11 +262,22 @@ async def test_when_it_leads_nobody_here_any_more_sources_are_guarded_to_the_end
     """Connections that are open are proved until `serve` has ended."""
     fake, guard, running = await guarding()
     await guard.release()
-    assert fake.events == ["installed", "refreshed", "removed"]
+    assert fake.events == ["installed", "refreshed", "released"]
     assert guard.removed
     running.cancel()
     await asyncio.wait({running})
     assert fake.events[3:] == ["ended", "closed"]
+
+
+async def test_where_that_was_chosen_imds_is_closed_when_nobody_is_led_here_any_more(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    fake: Any = FakeGuard()
+    guard = Guard(fake, FakeClock(), closes=True)
+    await guard.release()
+    guard.remove()
+    assert fake.events == ["released, and closed", "removed, and closed"]
+    assert caplog.text.count("until another NMI leads them to itself") == 1
 
 
 @pytest.mark.parametrize("installs", [True, False], ids=["guarding", "trying again"])
@@ -282,12 +296,12 @@ async def test_rules_that_were_removed_are_not_set_again(*, installs: bool) -> N
     await guard.release()
     for _ in range(10):
         await asyncio.sleep(0)
-    assert fake.events[-1] == "removed"
+    assert fake.events[-1] == "released"
     running.cancel()
     await asyncio.wait({running})
 
 
-def refuse() -> None:
+def refuse(**_: bool) -> None:
     raise InterceptionError("cannot: why")
 
 
@@ -295,7 +309,7 @@ async def test_rules_that_cannot_be_removed_are_said_and_count_as_set(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     fake, guard, running = await guarding()
-    fake.remove = refuse  # type: ignore[assignment]
+    fake.release = refuse  # type: ignore[method-assign]
     await guard.release()
     assert not guard.removed
     assert "cannot: why" in caplog.text

@@ -78,6 +78,7 @@ def test_defaults_of_the_command_are_those_of_the_settings(started: list[NmiSett
         ("--authorization-outlives=2h", {"authorization_outlives": 7200.0}),
         ("--hold=0", {"hold": 0.0}),
         ("--on-exit=remove", {"on_exit": "remove"}),
+        ("--on-exit=close", {"on_exit": "close"}),
         ("--log-format=json", {"log_format": "json"}),
         ("--netns-dir=/n", {"netns_dirs": ("/n",)}),
         ("--source-guard=off", {"source_guard": "off"}),

@@ -3,7 +3,7 @@
 {{- $secret := .Values.adminsecret | default dict -}}
 {{- if .Values.mic.federation.clientID -}}federation
 {{- else if include "podidentity.on" $secret.useMSI -}}managed identity
-{{- else if $secret.clientID -}}secret
+{{- else if or $secret.clientID $secret.existingSecret -}}secret
 {{- else -}}file
 {{- end -}}
 {{- end }}
@@ -52,6 +52,7 @@
 {{- $mic := $root.Values.mic -}}
 {{- $name := include "podidentity.mic" $root -}}
 {{- $by := include "podidentity.micSignsInBy" $root -}}
+{{- $kept := ($root.Values.adminsecret | default dict).existingSecret | default "" -}}
 {{- $selector := include "podidentity.selector" (dict "root" $root "component" "mic") | fromYaml -}}
 {{- $deployment := .deployment -}}
 {{- $template := $deployment.spec.template -}}
@@ -62,7 +63,7 @@
 {{- $_ := set $deployment.spec "selector" (dict "matchLabels" $selector) -}}
 {{- $_ := set $template.metadata "labels" (mergeOverwrite (deepCopy ($mic.podLabels | default dict)) $selector (dict "app.kubernetes.io/part-of" "podidentity")) -}}
 {{- $annotations := deepCopy ($mic.podAnnotations | default dict) -}}
-{{- if has $by (list "secret" "managed identity") -}}
+{{- if and (has $by (list "secret" "managed identity")) (not $kept) -}}
 {{- $_ := set $annotations "checksum/config" (toJson $root.Values.adminsecret | sha256sum) -}}
 {{- end -}}
 {{- with $annotations }}{{ $_ := set $template.metadata "annotations" . }}{{ end -}}
@@ -86,12 +87,12 @@
 {{- $key := dig "valueFrom" "secretKeyRef" dict . -}}
 {{- if not $key -}}{{- $env = append $env . -}}
 {{- else if has $by (list "secret" "managed identity") -}}
-{{- $_ := set $key "name" $name -}}{{- $env = append $env . -}}
+{{- $_ := set $key "name" ($kept | default $name) -}}{{- $env = append $env . -}}
 {{- end -}}
 {{- end -}}
 {{- if eq $by "managed identity" -}}
 {{- range $variable, $key := dict "USE_MSI" "UseMSI" "USER_ASSIGNED_MSI_CLIENT_ID" "UserAssignedMSIClientID" -}}
-{{- $env = append $env (dict "name" $variable "valueFrom" (dict "secretKeyRef" (dict "name" $name "key" $key "optional" true))) -}}
+{{- $env = append $env (dict "name" $variable "valueFrom" (dict "secretKeyRef" (dict "name" ($kept | default $name) "key" $key "optional" true))) -}}
 {{- end -}}
 {{- end -}}
 {{- $_ := set $container "env" $env -}}

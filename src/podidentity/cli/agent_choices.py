@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -55,8 +55,8 @@ class Choices:
     probe_port: int = 8085
     secure_port: int = 9447
     """Of all metrics, and of what NMI knows; 0: none."""
-    removes_rules: bool = False
-    """Whether NMI takes its rules with it when it stops."""
+    on_exit: Literal["keep", "remove", "close"] = "keep"
+    """What becomes of NMI's rules when it stops."""
     doubt: str = ""
     """A sentence about flags that could not be read and their assumed values; else ""."""
 
@@ -153,7 +153,7 @@ def _parsed(flags: list[str], variables: Mapping[str, str]) -> Choices:
         backend=settings.backend,
         probe_port=settings.probe_port,
         secure_port=settings.metrics_secure_port,
-        removes_rules=settings.on_exit == "remove",
+        on_exit=settings.on_exit,
     )
     if not stack:
         return choices

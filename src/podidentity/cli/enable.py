@@ -728,17 +728,22 @@ async def _disable(kube: Kube, wanted: _Leaving) -> None:
             f"Pods of NMI are still there after {wanted.seconds:.0f} s",
             f"See kubectl get pods -n {namespace} -l app.kubernetes.io/component=nmi.",
         ) from error
-    click.echo(_RULES_REMOVED if choices.removes_rules else _RULES_KEPT)
+    click.echo(_RULES_AFTER[choices.on_exit])
 
 
-_RULES_KEPT = (
+_KEPT = (
     "The nodes keep their rules: pods get no token until NMI is back or the node restarts. To open "
     "the nodes' identities to their pods again: podidentity enable --nmi-arg=--on-exit=remove, and "
     "podidentity disable."
 )
-_RULES_REMOVED = (
-    "NMI took its rules with it (--on-exit=remove): the nodes' identities are open to their pods."
-)
+_RULES_AFTER = {
+    "keep": _KEPT,
+    "remove": "NMI took its rules with it (--on-exit=remove): the nodes' identities are open to "
+    "their pods.",
+    "close": "The nodes are closed (--on-exit=close): pods get no token until another NMI leads "
+    "them to itself. Routing rules that stay do it; they go when the node restarts, or by hand: "
+    "docs/reference/nmi.md, The rules on the node.",
+}
 
 
 async def _purge(kube: Kube) -> None:

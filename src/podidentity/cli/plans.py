@@ -84,7 +84,8 @@ def _of_net(settings: NmiSettings, redirect: Redirect) -> NetPlan:
         serve_user=SERVE_UID,
         lock_folder=handover / NET_FOLDER if handover else None,
         handover_folder=handover / SERVE_FOLDER if handover else None,
-        removes=settings.on_exit == "remove",
+        removes=settings.on_exit != "keep",
+        closes=settings.on_exit == "close",
     )
 
 
@@ -97,7 +98,7 @@ def _of_serve(settings: NmiSettings, redirect: Redirect) -> Plan:
         # Under a manifest with one container this one may be root, and the next is not.
         handover_users=frozenset({SERVE_UID}),
         memory=settings.memory_limit,
-        removes=settings.on_exit == "remove",
+        removes=settings.on_exit != "keep",
     )
 
 

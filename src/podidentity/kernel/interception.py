@@ -31,6 +31,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from socket import socket
 from typing import TYPE_CHECKING
@@ -142,12 +143,21 @@ class Interception:
         self._problems = tuple(self._do(self._install, "cannot intercept pods' IMDS traffic"))
         self._complain()
 
-    def remove(self) -> tuple[str, ...]:
+    def release(self, *, closed: bool = False) -> None:
+        """Lead no more connections here; those that are open go on. End `guard` first.
+
+        Pods reach the real IMDS afterwards. With `closed` the routing rules stay: pods reach nobody
+        until the rules of another redirect them, which come before routing.
+        """
+        self._do(partial(self._release, closed=closed), "cannot remove the interception")
+        self._problems = (_NOT_INSTALLED,)
+
+    def remove(self, *, closed: bool = False) -> tuple[str, ...]:
         """Remove our rules and nothing else; return what is left to do. End `guard` first.
 
-        Pods reach the real IMDS afterwards.
+        `closed` is as of `release`.
         """
-        self._do(self._remove, "cannot remove the interception")
+        self._do(partial(self._remove, closed=closed), "cannot remove the interception")
         self._problems = (_NOT_INSTALLED,)
         if not self._redirect.owns_target:
             return ()
@@ -277,11 +287,26 @@ class Interception:
         imds = self._redirect.imds
         self.closed_by = closing(self._nft, imds.address, imds.port)
 
-    def _remove(self) -> list[str]:
+    def _release(self, *, closed: bool) -> list[str]:
         with _explained():
+            if closed:
+                self._routing.repair()
+            with self._tables_may_be_refused():
+                self._nft.run(self._table.release())
+                if self._copy:
+                    self._nft.run(self._copy.deletion())
+            if not closed:
+                self._routing.remove()
+        return []
+
+    def _remove(self, *, closed: bool) -> list[str]:
+        with _explained():
+            if closed:
+                self._routing.repair()
             for table in filter(None, (self._copy, self._table)):
                 self._nft.run(table.deletion())
-            self._routing.remove()
+            if not closed:
+                self._routing.remove()
         return []
 
     def _repair(self) -> tuple[list[str], list[str]]:

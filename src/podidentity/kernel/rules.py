@@ -172,23 +172,14 @@ class RedirectTable:
             match(field("ip", "daddr"), self.redirect.metadata_ip),
             match(field("tcp", "dport"), self.redirect.metadata_port),
         ]
-        from_a_wire = match({"meta": {"key": "iifname"}}, "lo", operator="!=")
-        local = [_LOOPBACK, self.redirect.target] if self.redirect.owns_target else [_LOOPBACK]
         target = {"addr": self.redirect.target, "port": self.redirect.listen_port}
         flags = {"flags": ["owner"]} if self.owned else {}
         return [
             {"table": {**self._reference, **flags}},
-            self._chain("guard_local", "filter", _RAW),
+            *self._local(),
             self._chain("intercept", "nat", _BEFORE_KUBE_PROXY),
             self._chain("guard_imds", "filter", _AFTER_REDIRECTIONS),
             self._chain("from_imds", "filter", _FILTER, hook="forward"),
-            *(
-                self._rule(
-                    "guard_local", from_a_wire, match(field("ip", "daddr"), each), {"drop": None}
-                )
-                for each in local
-            ),
-            *self._closed_outside(),
             *(self._shares(imds) if self.shares else ()),
             self._rule("intercept", *imds, {"dnat": target}),
             self._rule("guard_imds", *imds, {"reject": {"type": "tcp reset"}}),
@@ -201,6 +192,23 @@ class RedirectTable:
         """Return the transaction that replaces the table of this name."""
         fresh = [{"add": self.wanted()[0]}, {"delete": {"table": self._reference}}]
         return transaction([*fresh, *({"add": each} for each in self.wanted())])
+
+    def release(self) -> str:
+        """Return the transaction after which the table redirects nothing more.
+
+        Connections that it has redirected go on. For them a NAT chain stays, with a rule that
+        names `ct`: the kernel follows connections and translates their addresses only while a rule
+        needs it.
+        """
+        fresh = [{"add": self.wanted()[0]}, {"delete": {"table": self._reference}}]
+        established = match({"ct": {"key": "state"}}, "established", operator="in")
+        kept = [
+            {"table": self._reference},
+            self._chain("intercept", "nat", _BEFORE_KUBE_PROXY),
+            self._rule("intercept", established, {"accept": None}),
+            *self._local(),
+        ]
+        return transaction([*fresh, *({"add": each} for each in kept)])
 
     def deletion(self) -> str:
         """Return the transaction that deletes the table, if there is one."""
@@ -250,6 +258,15 @@ class RedirectTable:
         in_set = {"op": "add", "elem": key, "set": f"@{shares}", "stmt": [count]}
         tcp = match({"meta": {"key": "l4proto"}}, _TCP)
         yield self._rule(chain, tcp, {"set": in_set}, {"reject": {"type": "tcp reset"}})
+
+    def _local(self) -> Iterator[dict[str, Any]]:
+        """Yield what closes the node's addresses to what was not redirected."""
+        yield self._chain("guard_local", "filter", _RAW)
+        from_a_wire = match({"meta": {"key": "iifname"}}, "lo", operator="!=")
+        for each in (_LOOPBACK, *([self.redirect.target] if self.redirect.owns_target else [])):
+            to_it = match(field("ip", "daddr"), each)
+            yield self._rule("guard_local", from_a_wire, to_it, {"drop": None})
+        yield from self._closed_outside()
 
     def _closed_outside(self) -> Iterator[dict[str, Any]]:
         """Yield the rule that closes the node's own address to what is no pod of this node."""

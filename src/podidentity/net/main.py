@@ -78,7 +78,7 @@ async def run(plan: NetPlan, begun: Callable[[], None] = lambda: None) -> None:
     if lacking:
         _log.error("%s", lacking)
     async with AsyncExitStack() as stack:
-        guard = Guard(Interception(redirect, clock), clock)
+        guard = Guard(Interception(redirect, clock), clock, closes=plan.closes)
         stack.callback(guard.interception.close)
         lock = RulesLock(_lock_folder(plan), clock, install=guard.begin, leave=guard.end)
         if lock.begin():
@@ -199,8 +199,10 @@ def _lock_folder(plan: NetPlan) -> Path | None:
 class Guard:
     """Sets and repairs the rules of the node while this agent has the rules lock."""
 
-    def __init__(self, interception: Interception, clock: Clock) -> None:
+    def __init__(self, interception: Interception, clock: Clock, *, closes: bool = False) -> None:
+        """With `closes` the rules that close IMDS stay when the others are removed."""
         self.interception = interception
+        self._closes = closes
         self.sources: Callable[[], SourceGuard] | None = None
         """Creates the source guard; None if callers are not proved."""
         self._source_guard: SourceGuard | None = None
@@ -288,9 +290,11 @@ class Guard:
         else:
             await _end(self._repairing)
         try:
-            await asyncio.to_thread(self._remove_interception)
+            await asyncio.to_thread(self.interception.release, closed=self._closes)
         except InterceptionError as error:
             _log.error("%s", error)
+        else:
+            self._say_removed()
 
     def remove(self) -> None:
         """Remove all rules, after `run` has ended."""
@@ -298,14 +302,19 @@ class Guard:
             sources = self.sources()
             sources.remove()
             sources.close()
-        if not self.removed:
-            self._remove_interception()
-
-    def _remove_interception(self) -> None:
-        for left in self.interception.remove():
+        for left in self.interception.remove(closed=self._closes):
             _log.warning("left to do: %s", left)
+        if not self.removed:
+            self._say_removed()
+
+    def _say_removed(self) -> None:
         self.removed = True
-        _log.warning("the interception is removed: pods reach the real metadata service")
+        now = (
+            "pods reach nobody until another NMI leads them to itself"
+            if self._closes
+            else "pods reach the real metadata service"
+        )
+        _log.warning("the interception is removed: %s", now)
 
     def interception_problems(self) -> tuple[str, ...]:
         """Return the reasons why pods' traffic is not redirected."""

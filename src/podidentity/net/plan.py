@@ -29,4 +29,6 @@ class NetPlan:
     handover_folder: Path | None
     """Where those of `serve` do."""
     removes: bool
-    """Whether its rules go when it ends."""
+    """Whether the rules that lead pods here go when it ends."""
+    closes: bool = False
+    """Whether those that close IMDS stay then."""

@@ -18,7 +18,6 @@ from dataclasses import dataclass, replace
 from http import HTTPStatus
 from typing import Protocol
 
-from podidentity.core.attestation import Verdict
 from podidentity.core.errors import (
     NotReady,
     PodIdentityError,

@@ -1,0 +1,121 @@
+"""Pods that ask for a token again and again, without retry, while what serves them changes.
+
+Half of a pod's clients open a connection for each request; the others keep theirs as HTTP/1.1
+allows, until an answer says `Connection: close`. All ask at a pace, whatever the answers take; who
+is late goes on at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shlex
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from podidentity_sandbox.azure.client import AzureOperator
+from tests.acceptance.sandbox import TIMEOUT, Sandbox
+
+OURS = "ours"
+"""Who answers without a header `Server`."""
+_CLIENTS = """
+import collections, http.client, json, os, sys, threading, time
+nonce, clients, rate, client_id = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), sys.argv[4:]
+PATH = "/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://vault.azure.net"
+found, wrong, lost, over = collections.Counter(), [], [], "/over-" + nonce
+slowest = [0.0]
+def ask(connection):
+    began = time.monotonic()
+    connection.request("GET", PATH, headers={"Metadata": "true", "X-Nonce": nonce})
+    answer = connection.getresponse()
+    by, body = answer.getheader("Server", "OURS"), answer.read()
+    slowest[0] = max(slowest[0], time.monotonic() - began)
+    if answer.status != 200:
+        wrong.append(f"{by} {answer.status} {body[:200]}")
+    elif client_id and json.loads(body)["client_id"].lower() not in client_id:
+        wrong.append(f"{by}: a token of {json.loads(body)['client_id']}")
+    else:
+        found[by] += 1
+    return by, answer.getheader("Connection", "") != "close"
+def client(number):
+    kept, due = None, time.monotonic() + number / rate
+    while not os.path.exists(over):
+        time.sleep(max(0, due - time.monotonic()))
+        due = max(due + clients / rate, time.monotonic())
+        connection, by = kept or (http.client.HTTPConnection("169.254.169.254", timeout=60), "")
+        try:
+            by, stays = ask(connection)
+            stays = stays and number % 2 == 0
+        except (OSError, http.client.HTTPException) as error:
+            lost.append([by, repr(error)])
+            stays = False
+        kept = (connection, by) if stays else None
+        if not stays:
+            connection.close()
+open("/begun-" + nonce, "w").close()
+threads = [threading.Thread(target=client, args=[number]) for number in range(clients)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+print(json.dumps({"answers": found, "wrong": wrong[:20], "lost": lost, "slowest": slowest[0]}))
+""".replace("OURS", OURS)
+
+
+@dataclass
+class Load:
+    """What the pods got until they ended."""
+
+    answers: Counter[str] = field(default_factory=Counter)
+    """How many tokens as they must be, by each NMI."""
+    wrong: list[str] = field(default_factory=list)
+    """Other answers: by whom, and what; the first twenty of each pod."""
+    lost: list[list[str]] = field(default_factory=list)
+    """Of each request without an answer: who had answered on its connection before, and the error;
+    "" of a new connection."""
+    slowest: float = 0.0
+    """Seconds."""
+
+    @property
+    def failures(self) -> list[str]:
+        """What was no token."""
+        return [*self.wrong, *(": ".join(each) for each in self.lost)]
+
+
+@asynccontextmanager
+async def load(
+    place: Sandbox,
+    nonce: str,
+    *,
+    pods: Sequence[str] = ("app",),
+    clients: int = 4,
+    rate: float = 100,
+    client_id: str = "",
+) -> AsyncIterator[Load]:
+    """Ask from before the block until after it, in each pod so many times a second.
+
+    A token of another client id is a wrong answer, if one is given.
+    """
+    words = shlex.join([nonce, str(clients), str(rate), *filter(None, [client_id.lower()])])
+    command = f"python3 -c {shlex.quote(_CLIENTS)} {words}"
+    asking = [asyncio.create_task(place.shell(command, TIMEOUT, pod=pod)) for pod in pods]
+    for pod in pods:
+        await place.shell(f"until test -e /begun-{nonce}; do sleep 0.02; done", pod=pod)
+    made = Load()
+    try:
+        yield made
+    finally:
+        for pod in pods:
+            await place.shell(f"touch /over-{nonce}", pod=pod)
+        ran = await asyncio.gather(*asking)
+    for each in ran:
+        found = json.loads(each.stdout or each.stderr)
+        made.answers.update(found["answers"])
+        made.wrong += found["wrong"]
+        made.lost += found["lost"]
+        made.slowest = max(made.slowest, found["slowest"])
+
+
+async def leaked(azure: AzureOperator, nonce: str) -> int:
+    """Return how many requests with this nonce the real IMDS has seen."""
+    return sum(nonce in json.dumps(each) for each in await azure.imds_requests())
