@@ -80,6 +80,50 @@ async def test_what_a_pod_answers_behind_the_server_is_passed_on_and_the_servers
     await kube.close()
 
 
+def answering(**answer: Any) -> Kube:
+    """Return a client of an API server that always answers so."""
+    transport = httpx2.MockTransport(lambda _: httpx2.Response(200, **answer))
+    return Kube(httpx2.AsyncClient(base_url="https://api", transport=transport), reads=3)
+
+
+@pytest.mark.parametrize(
+    ("bound", "size", "says"),
+    [("MOST_PAGES", 3, "3 pages of 0 MiB"), ("LARGEST_LIST", 5 << 20, "5 pages of 5 MiB")],
+)
+async def test_a_list_that_does_not_end_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, bound: str, size: int, says: str
+) -> None:
+    monkeypatch.setattr(finding, bound, size)
+    item = "x" * (1 << 20) if bound == "LARGEST_LIST" else "x"
+    kube = answering(json={"metadata": {"resourceVersion": "9", "continue": "on"}, "items": [item]})
+    with pytest.raises(KubeError) as raised:
+        await kube.list_all("/api/v1/pods")
+    await kube.close()
+    assert raised.value.message == f"The answer of https://api to list pods does not end: {says}."
+
+
+async def test_an_answer_that_does_not_end_is_read_no_further(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(finding, "LARGEST_ANSWER", 2 << 20)
+    sent = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal sent
+        while True:
+            sent += 1
+            yield b" " * (1 << 20)
+
+    kube = answering(content=endless())
+    with pytest.raises(KubeError) as raised:
+        await kube.list_all("/api/v1/namespaces/shop/pods")
+    await kube.close()
+    assert raised.value.message == (
+        "The API server at https://api sent more than 2 MiB for list pods in namespace shop."
+    )
+    assert sent == 3, "and it is not asked again"
+
+
 async def test_a_list_in_parts_is_read_whole(tmp_path: Path) -> None:
     first = {"metadata": {"resourceVersion": "9", "continue": "more"}, "items": [1, 2]}
     second = {"metadata": {"resourceVersion": "9"}, "items": [3]}

@@ -34,6 +34,7 @@ from lightkube.config.kubeconfig import KubeConfig, SingleConfig
 from lightkube.config.models import User
 from lightkube.core.exceptions import ConfigError
 
+from podidentity.bounded_answers import TooLong, body_of
 from podidentity.client_connections import ClientConnections
 from podidentity.wire.kube import (
     WATCH,
@@ -110,6 +111,14 @@ class PassedOn(NamedTuple):
 
 LARGEST_PAGE = 32 << 20
 """Bytes of a pod's answer: who has taken a pod's place may send without end."""
+
+LARGEST_ANSWER = 256 << 20
+"""Bytes of one answer of the API server: a page of a list whose objects have half a megabyte each,
+where a pod of a large cluster has some ten kilobytes."""
+LARGEST_LIST = 1 << 30
+"""Bytes of all pages of a list: 100,000 such pods."""
+MOST_PAGES = 1000
+"""Of a list: half a million objects."""
 
 OnFailure = Callable[[str, str], None]
 """Called for each failed request with its method (WATCH for a watch) and its path."""
@@ -223,11 +232,9 @@ class Kube:
             async with self._client.stream(
                 "GET", self._base + path, headers={**self._headers, **headers}
             ) as response:
-                body = b""
-                async for part in response.aiter_bytes():
-                    body += part
-                    if len(body) > LARGEST_PAGE:
-                        raise KubeError(f"It sent more than {LARGEST_PAGE >> 20} MiB.")
+                body = await body_of(response, LARGEST_PAGE)
+        except TooLong as error:
+            raise KubeError(f"It sent more than {LARGEST_PAGE >> 20} MiB.") from error
         except _FAILED as error:
             self._failed("GET", path)
             raise self._unreachable(error) from error
@@ -248,10 +255,14 @@ class Kube:
         """Return the whole list, read in pages of one resource version; raise KubeError."""
         asked = {**(params or {}), "limit": _PAGE}
         page = await self.list(path, asked)
-        items = list(page.items)
+        items, pages, size = list(page.items), 1, sum(map(len, page.items))
         while page.more:
+            if pages == MOST_PAGES or size > LARGEST_LIST:
+                asked, had = request_in_words("GET", path), f"{pages} pages of {size >> 20} MiB"
+                raise KubeError(f"The answer of {self.server} to {asked} does not end: {had}.")
             page = await self.list(path, {**asked, "continue": page.more})
             items.extend(page.items)
+            pages, size = pages + 1, size + sum(map(len, page.items))
         return Page(items=tuple(items), resource_version=page.resource_version)
 
     async def create(self, path: str, body: Mapping[str, Any]) -> bytes:
@@ -363,16 +374,20 @@ class Kube:
         headers: Mapping[str, str],
     ) -> bytes:
         try:
-            response = await self._client.request(
+            async with self._client.stream(
                 method, self._base + path, params=params, content=data, headers=headers
-            )
+            ) as response:
+                content = await body_of(response, LARGEST_ANSWER)
+        except TooLong as error:
+            much = f"more than {LARGEST_ANSWER >> 20} MiB for {request_in_words(method, path)}"
+            raise KubeError(f"The API server at {self.server} sent {much}.") from error
         except _FAILED as error:
             self._failed(method, path)
             raise self._unreachable(error) from error
         if not response.is_success:
             self._failed(method, path)
-            raise _refusal(method, path, response, response.content)
-        return response.content
+            raise _refusal(method, path, response, content)
+        return content
 
     def _unreachable(self, error: Exception) -> KubeError:
         what = str(error) or type(error).__name__
