@@ -258,8 +258,8 @@ class Kube:
         items, pages, size = list(page.items), 1, sum(map(len, page.items))
         while page.more:
             if pages == MOST_PAGES or size > LARGEST_LIST:
-                asked, had = request_in_words("GET", path), f"{pages} pages of {size >> 20} MiB"
-                raise KubeError(f"The answer of {self.server} to {asked} does not end: {had}.")
+                what, had = request_in_words("GET", path), f"{pages} pages of {size >> 20} MiB"
+                raise KubeError(f"The answer of {self.server} to {what} does not end: {had}.")
             page = await self.list(path, {**asked, "continue": page.more})
             items.extend(page.items)
             pages, size = pages + 1, size + sum(map(len, page.items))
