@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -80,48 +81,50 @@ async def test_what_a_pod_answers_behind_the_server_is_passed_on_and_the_servers
     await kube.close()
 
 
-def answering(**answer: Any) -> Kube:
-    """Return a client of an API server that always answers so."""
-    transport = httpx2.MockTransport(lambda _: httpx2.Response(200, **answer))
-    return Kube(httpx2.AsyncClient(base_url="https://api", transport=transport), reads=3)
-
-
 @pytest.mark.parametrize(
-    ("bound", "size", "says"),
-    [("MOST_PAGES", 3, "3 pages of 0 MiB"), ("LARGEST_LIST", 5 << 20, "5 pages of 5 MiB")],
+    ("bound", "most", "item", "says"),
+    [
+        ("MOST_OBJECTS", 1500, "x", "1500 objects asked for"),
+        ("LARGEST_LIST", 5 << 20, "x" * (1 << 20), "5 MiB"),
+    ],
+    ids=["objects", "bytes"],
 )
 async def test_a_list_that_does_not_end_is_given_up(
-    monkeypatch: pytest.MonkeyPatch, bound: str, size: int, says: str
+    monkeypatch: pytest.MonkeyPatch, bound: str, most: int, item: str, says: str
 ) -> None:
-    monkeypatch.setattr(finding, bound, size)
-    item = "x" * (1 << 20) if bound == "LARGEST_LIST" else "x"
-    kube = answering(json={"metadata": {"resourceVersion": "9", "continue": "on"}, "items": [item]})
+    monkeypatch.setattr(finding, bound, most)
+    parts = count()
+
+    def answer(_: httpx2.Request) -> httpx2.Response:
+        metadata = {"resourceVersion": "9", "continue": f"on-{next(parts)}"}
+        return httpx2.Response(200, json={"metadata": metadata, "items": [item]})
+
+    client = httpx2.AsyncClient(base_url="https://api", transport=httpx2.MockTransport(answer))
+    kube = Kube(client, reads=3)
     with pytest.raises(KubeError) as raised:
         await kube.list_all("/api/v1/pods")
     await kube.close()
-    assert raised.value.message == f"The answer of https://api to list pods does not end: {says}."
+    assert raised.value.message == f"https://api sent a list without an end to list pods: {says}."
 
 
-async def test_an_answer_that_does_not_end_is_read_no_further(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(finding, "LARGEST_ANSWER", 2 << 20)
+async def test_an_answer_that_does_not_end_is_read_no_further_and_not_asked_for_again() -> None:
     sent = 0
 
     async def endless() -> AsyncIterator[bytes]:
         nonlocal sent
         while True:
             sent += 1
-            yield b" " * (1 << 20)
+            yield b" " * (16 << 20)
 
-    kube = answering(content=endless())
+    transport = httpx2.MockTransport(lambda _: httpx2.Response(200, content=endless()))
+    kube = Kube(httpx2.AsyncClient(base_url="https://api", transport=transport), reads=3)
     with pytest.raises(KubeError) as raised:
-        await kube.list_all("/api/v1/namespaces/shop/pods")
+        await kube.get("/api/v1/namespaces/shop/pods/a")
     await kube.close()
     assert raised.value.message == (
-        "The API server at https://api sent more than 2 MiB for list pods in namespace shop."
+        "The API server at https://api sent more than 32 MiB for get pods a in namespace shop."
     )
-    assert sent == 3, "and it is not asked again"
+    assert sent == 3
 
 
 async def test_a_list_in_parts_is_read_whole(tmp_path: Path) -> None:
@@ -136,6 +139,69 @@ async def test_a_list_in_parts_is_read_whole(tmp_path: Path) -> None:
     assert page.resource_version == "9"
     assert "continue=more" in server.asked[1].query
     assert all("fieldSelector=x%3Dy" in each.query for each in server.asked)
+
+
+_LARGE = 1 << 20
+
+
+def of_large_objects(count: int, asked: list[tuple[int, int]]) -> httpx2.MockTransport:
+    """Answer a list of so many objects of a megabyte, of which each part is asked for."""
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        limit = int(request.url.params["limit"])
+        first = int(request.url.params.get("continue", "0"))
+        last = min(first + limit, count)
+        asked.append((first, limit))
+
+        async def body() -> AsyncIterator[bytes]:
+            more = str(last) if last < count else ""
+            yield b'{"metadata":{"continue":"%s"},"items":[' % more.encode()
+            for number in range(first, last):
+                yield b'"%s"' % bytes(_LARGE).replace(b"\0", b"x")
+                yield b"," if number + 1 < last else b"]}"
+
+        return httpx2.Response(200, content=body())
+
+    return httpx2.MockTransport(answer)
+
+
+async def test_of_large_objects_fewer_are_asked_for_so_that_a_page_fits_into_memory() -> None:
+    asked: list[tuple[int, int]] = []
+    transport = of_large_objects(40, asked)
+    kube = Kube(httpx2.AsyncClient(base_url="https://api", transport=transport))
+    sizes = [sum(map(len, map(bytes, page.items))) async for page in kube.pages("/a")]
+    await kube.close()
+    assert sum(sizes) == 40 * (_LARGE + len('""'))
+    assert max(sizes) < 16 * _LARGE
+    assert asked[:4] == [(0, 500), (0, 62), (0, 7), (7, 7)]
+
+
+async def test_a_list_that_names_the_same_part_again_and_again_is_none(tmp_path: Path) -> None:
+    part = {"metadata": {"resourceVersion": "9", "continue": "more"}, "items": [1]}
+    async with scripted(answers(part)) as server, connected(tmp_path, server.url) as kube:
+        with pytest.raises(KubeError, match="a list without an end"):
+            await kube.list_all("/a")
+        assert len(server.asked) == 2
+
+
+async def test_one_object_that_is_larger_than_any_can_be_is_an_error() -> None:
+    async def body() -> AsyncIterator[bytes]:
+        while True:
+            yield bytes(_LARGE)
+
+    asked = 0
+
+    def answer(_: httpx2.Request) -> httpx2.Response:
+        nonlocal asked
+        asked += 1
+        return httpx2.Response(200, content=body())
+
+    client = httpx2.AsyncClient(base_url="https://api", transport=httpx2.MockTransport(answer))
+    kube = Kube(client, reads=3)
+    with pytest.raises(KubeError, match="more than 16 MiB"):
+        await kube.list_all("/a")
+    await kube.close()
+    assert asked == 4, "for 500 objects, and at last for one"
 
 
 async def test_a_watch_yields_events_however_they_are_cut(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -65,7 +66,7 @@ DEFAULT_KUBECONFIG = Path("~/.kube/config")
 # libyaml's is ten times as fast; an installation of PyYAML may be without it.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-_PAGE = "500"
+_PAGE = 500
 _LONGEST_LINE = 16 << 20
 _REQUEST = httpx2.Timeout(30, connect=5)
 # The server ends a watch itself; if it does not, the connection is dead.
@@ -109,16 +110,24 @@ class PassedOn(NamedTuple):
     body: bytes
 
 
-LARGEST_PAGE = 32 << 20
-"""Bytes of a pod's answer: who has taken a pod's place may send without end."""
+LARGEST_ANSWER = 32 << 20
+"""Bytes of what is no list: who has taken a pod's, or the server's, place may send without end."""
+_LARGEST_PART = 16 << 20
+"""Bytes of a part of a list. A list has objects of tenants, each of which may be of 1.5 MB
+(https://etcd.io/docs/latest/dev-guide/limit/), and an agent has memory for a few hundred pods."""
+_FEWER = 8
+"""So many times fewer objects are asked for after a part was larger."""
 
-LARGEST_ANSWER = 256 << 20
-"""Bytes of one answer of the API server: a page of a list whose objects have half a megabyte each,
-where a pod of a large cluster has some ten kilobytes."""
+
 LARGEST_LIST = 1 << 30
-"""Bytes of all pages of a list: 100,000 such pods."""
-MOST_PAGES = 1000
-"""Of a list: half a million objects."""
+"""Bytes of a list that is kept whole: 100,000 pods of ten kilobytes."""
+MOST_OBJECTS = 500_000
+"""Of a list: more than a cluster has."""
+
+
+class TooLarge(KubeError):
+    """An answer has more bytes than there is memory for."""
+
 
 OnFailure = Callable[[str, str], None]
 """Called for each failed request with its method (WATCH for a watch) and its path."""
@@ -232,9 +241,9 @@ class Kube:
             async with self._client.stream(
                 "GET", self._base + path, headers={**self._headers, **headers}
             ) as response:
-                body = await body_of(response, LARGEST_PAGE)
+                body = await body_of(response, LARGEST_ANSWER)
         except TooLong as error:
-            raise KubeError(f"It sent more than {LARGEST_PAGE >> 20} MiB.") from error
+            raise KubeError(f"It sent more than {LARGEST_ANSWER >> 20} MiB.") from error
         except _FAILED as error:
             self._failed("GET", path)
             raise self._unreachable(error) from error
@@ -244,8 +253,11 @@ class Kube:
         return PassedOn(response.status_code, body)
 
     async def list(self, path: str, params: Mapping[str, str] | None = None) -> Page:
-        """Return one page (`params`: limit, continue, selectors); raise KubeError."""
-        body = await self._send("GET", path, params=params)
+        """Return one page (`params`: limit, continue, selectors); raise KubeError.
+
+        Raises TooLarge if it has more than 16 MiB.
+        """
+        body = await self._send("GET", path, params=params, most=_LARGEST_PART)
         try:
             return parse_list(body)
         except NotKubernetes as error:
@@ -253,17 +265,44 @@ class Kube:
 
     async def list_all(self, path: str, params: Mapping[str, str] | None = None) -> Page:
         """Return the whole list, read in pages of one resource version; raise KubeError."""
-        asked = {**(params or {}), "limit": _PAGE}
-        page = await self.list(path, asked)
-        items, pages, size = list(page.items), 1, sum(map(len, page.items))
-        while page.more:
-            if pages == MOST_PAGES or size > LARGEST_LIST:
-                what, had = request_in_words("GET", path), f"{pages} pages of {size >> 20} MiB"
-                raise KubeError(f"The answer of {self.server} to {what} does not end: {had}.")
-            page = await self.list(path, {**asked, "continue": page.more})
-            items.extend(page.items)
-            pages, size = pages + 1, size + sum(map(len, page.items))
-        return Page(items=tuple(items), resource_version=page.resource_version)
+        items: list[msgspec.Raw] = []
+        size, version = 0, ""
+        async with aclosing(self.pages(path, params)) as pages:
+            async for page in pages:
+                items.extend(page.items)
+                size, version = size + sum(map(len, page.items)), page.resource_version
+                if size > LARGEST_LIST:
+                    raise self._endless(path, f"{size >> 20} MiB")
+        return Page(items=tuple(items), resource_version=version)
+
+    async def pages(
+        self, path: str, params: Mapping[str, str] | None = None
+    ) -> AsyncGenerator[Page, None]:
+        """Yield the whole list in pages of one resource version; raise KubeError.
+
+        Of objects that are large there are fewer in a page, so that each takes some memory at most.
+        """
+        limit, more, left = _PAGE, "", MOST_OBJECTS
+        while True:
+            asked = {**(params or {}), "limit": str(limit), **({"continue": more} if more else {})}
+            try:
+                page = await self.list(path, asked)
+            except TooLarge:
+                if limit == 1:
+                    raise
+                limit = max(1, limit // _FEWER)
+                continue
+            yield page
+            if not page.more:
+                return
+            left -= limit
+            if page.more == more or left <= 0:
+                raise self._endless(path, f"{MOST_OBJECTS - left} objects asked for")
+            more = page.more
+
+    def _endless(self, path: str, had: str) -> KubeError:
+        what = request_in_words("GET", path)
+        return KubeError(f"{self.server} sent a list without an end to {what}: {had}.")
 
     async def create(self, path: str, body: Mapping[str, Any]) -> bytes:
         """Create `body` in the collection at `path`; return it as stored; raise KubeError."""
@@ -344,13 +383,18 @@ class Kube:
         body: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
         content: str = "application/json",
         reads: int = 0,
+        most: int = LARGEST_ANSWER,
     ) -> bytes:
         headers = {**self._headers, **({"Content-Type": content} if body is not None else {})}
         data = json.dumps(body).encode() if body is not None else None
         waited, reads = 0.0, reads or (self._reads if method == "GET" else 1)
         while True:
             try:
-                return await self._sent(method, path, params=params, data=data, headers=headers)
+                return await self._sent(
+                    method, path, params=params, data=data, headers=headers, most=most
+                )
+            except TooLarge:
+                raise
             except KubeError as error:
                 # Many agents hear the same time: they come back spread over half of it again.
                 wait = error.retry_after * (1 + self._jitter() / 2)
@@ -372,22 +416,24 @@ class Kube:
         params: Mapping[str, str] | None,
         data: bytes | None,
         headers: Mapping[str, str],
+        most: int,
     ) -> bytes:
+        """Return the answer to one request, of `most` bytes."""
         try:
             async with self._client.stream(
                 method, self._base + path, params=params, content=data, headers=headers
             ) as response:
-                content = await body_of(response, LARGEST_ANSWER)
+                body = await body_of(response, most)
         except TooLong as error:
-            much = f"more than {LARGEST_ANSWER >> 20} MiB for {request_in_words(method, path)}"
-            raise KubeError(f"The API server at {self.server} sent {much}.") from error
+            much = f"more than {most >> 20} MiB for {request_in_words(method, path)}"
+            raise TooLarge(f"The API server at {self.server} sent {much}.") from error
         except _FAILED as error:
             self._failed(method, path)
             raise self._unreachable(error) from error
         if not response.is_success:
             self._failed(method, path)
-            raise _refusal(method, path, response, content)
-        return content
+            raise _refusal(method, path, response, body)
+        return body
 
     def _unreachable(self, error: Exception) -> KubeError:
         what = str(error) or type(error).__name__
