@@ -18,16 +18,19 @@ from typing import Any
 import httpx2
 import pytest
 
+from podidentity.adapters import arm as finding
 from podidentity.adapters.arm import Arm
+from podidentity.adapters.clock import SystemClock
 from podidentity.core.hosts import Host
 from podidentity.core.resources import ResourceId
-from podidentity.wire.arm import ArmError
+from podidentity.wire.arm import LONGEST_ANSWER, ArmError
 from podidentity_sandbox import weather
 from podidentity_sandbox.azure.aks.profile import ManagedCluster
 from podidentity_sandbox.azure.client import App, AzureOperator
 from podidentity_sandbox.azure.journal import FILE
 from podidentity_sandbox.azure.state import IdentityBlock, ScaleSet, UserAssignedIdentity
 from podidentity_sandbox.weather import CALM, changed
+from tests.cli.ids import IDENTITY
 from tests.sandbox.azure.conftest import Azure, folder, running
 from tests.sandbox.azure.plans import Clock
 
@@ -465,3 +468,40 @@ async def test_a_lock_is_told_and_not_tried_again(scene: Scene) -> None:
         await scene.attach()
     assert len(scene.way.patches()) == 1
     assert scene.attached() == {scene.kubelet}
+
+
+# An Azure that sends without end, or whatever stands in its place
+
+
+class AnySignIn:
+    async def token(self, scope: str) -> str:
+        return f"for {scope}"
+
+
+def answering(**answer: Any) -> Arm:
+    """Return the client of an Azure that always answers so."""
+    transport = httpx2.MockTransport(lambda _: httpx2.Response(200, **answer))
+    return Arm(AnySignIn(), SystemClock(), transport=transport)
+
+
+async def test_an_answer_that_does_not_end_is_read_no_further_and_not_asked_for_again() -> None:
+    sent = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal sent
+        while True:
+            sent += 1
+            yield b" " * LONGEST_ANSWER
+
+    async with answering(content=endless()) as arm:
+        with pytest.raises(ArmError) as raised:
+            await arm.identity(ResourceId.parse(IDENTITY))
+    assert str(raised.value) == "BadAnswer: management.azure.com sent more than 32 MiB"
+    assert (sent, raised.value.sent) == (2, True)
+
+
+async def test_a_list_that_does_not_end_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(finding, "_MOST_PAGES", 3)
+    async with answering(json={"value": [], "nextLink": "/more"}) as arm:
+        with pytest.raises(ArmError, match="list of the roles at /subscriptions/1 does not end"):
+            await arm.roles("/subscriptions/1", "somebody")

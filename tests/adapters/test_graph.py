@@ -9,7 +9,7 @@ import pytest
 
 from podidentity.adapters.graph import Graph
 from podidentity.core.resources import ClientId
-from podidentity.wire.arm import ArmError, FederatedCredential
+from podidentity.wire.arm import LONGEST_ANSWER, ArmError, FederatedCredential
 
 CLIENT = ClientId.parse("11111111-2222-3333-4444-555555555555")
 CREDENTIAL = {"id": "1", "name": "a", "issuer": "https://i/", "subject": "s", "audiences": ["x"]}
@@ -74,3 +74,11 @@ def test_what_graph_refuses_or_garbles_is_an_error_with_its_code(
     with pytest.raises(ArmError) as raised:
         asyncio.run(ask())
     assert raised.value.code == code
+
+
+async def test_an_answer_that_does_not_end_is_read_no_further() -> None:
+    answer = httpx2.Response(200, content=b"x" * (LONGEST_ANSWER + 1))
+    async with asked(answer, []) as graph:
+        with pytest.raises(ArmError) as raised:
+            await graph.principal(CLIENT)
+    assert str(raised.value) == "BadAnswer: Graph sent more than 32 MiB"

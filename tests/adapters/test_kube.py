@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,52 @@ async def test_what_a_pod_answers_behind_the_server_is_passed_on_and_the_servers
         with pytest.raises(KubeError, match=str(status)):
             await kube.passed_on("/p/proxy/readyz")
     await kube.close()
+
+
+@pytest.mark.parametrize(
+    ("bound", "most", "item", "says"),
+    [
+        ("MOST_OBJECTS", 1500, "x", "1500 objects asked for"),
+        ("LARGEST_LIST", 5 << 20, "x" * (1 << 20), "5 MiB"),
+    ],
+    ids=["objects", "bytes"],
+)
+async def test_a_list_that_does_not_end_is_given_up(
+    monkeypatch: pytest.MonkeyPatch, bound: str, most: int, item: str, says: str
+) -> None:
+    monkeypatch.setattr(finding, bound, most)
+    parts = count()
+
+    def answer(_: httpx2.Request) -> httpx2.Response:
+        metadata = {"resourceVersion": "9", "continue": f"on-{next(parts)}"}
+        return httpx2.Response(200, json={"metadata": metadata, "items": [item]})
+
+    client = httpx2.AsyncClient(base_url="https://api", transport=httpx2.MockTransport(answer))
+    kube = Kube(client, reads=3)
+    with pytest.raises(KubeError) as raised:
+        await kube.list_all("/api/v1/pods")
+    await kube.close()
+    assert raised.value.message == f"https://api sent a list without an end to list pods: {says}."
+
+
+async def test_an_answer_that_does_not_end_is_read_no_further_and_not_asked_for_again() -> None:
+    sent = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal sent
+        while True:
+            sent += 1
+            yield b" " * (16 << 20)
+
+    transport = httpx2.MockTransport(lambda _: httpx2.Response(200, content=endless()))
+    kube = Kube(httpx2.AsyncClient(base_url="https://api", transport=transport), reads=3)
+    with pytest.raises(KubeError) as raised:
+        await kube.get("/api/v1/namespaces/shop/pods/a")
+    await kube.close()
+    assert raised.value.message == (
+        "The API server at https://api sent more than 32 MiB for get pods a in namespace shop."
+    )
+    assert sent == 3
 
 
 async def test_a_list_in_parts_is_read_whole(tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ import pytest
 import yaml
 
 from podidentity.cli.connection import ClusterTarget, on_cluster
+from podidentity.cli.list import GRANTS_HEAD, GrantEnd, ListedGrant
+from podidentity.cli.output import table
 from podidentity.cli.use_roles import adopt
 from podidentity.wire.rbac import GIVEN_BY, Giver, Grantee, binding, role
 from tests.cli.conftest import Ran
@@ -275,13 +277,48 @@ def test_all_grants_are_listed_with_what_they_end_with(
     ran = podidentity("list", "--grants", "-n", ns)
     assert (ran.code, ran.err) == (0, "")
     head, row = ran.out.splitlines()
-    assert head.split() == ["IDENTITY", "GRANTED", "TO", "BY", "ENDS"]
-    assert row.split("   ") == [client, f"service account {ns}/web", "add", "with its namespace"]
+    assert head.split() == ["GRANTED", "TO", "ENDS", "WITH", "IDENTITY"]
+    assert row.split("   ") == [f"{ns}/web", "namespace", client]
+    wide = podidentity("list", "--grants", "-n", ns, "-o", "wide").out.splitlines()
+    assert wide[0].split() == ["GRANTED", "TO", "BY", "ENDS", "CLUSTERROLEBINDING", "IDENTITY"]
+    who, by, ends, binding, identity = wide[1].split("   ")
+    assert (who, by, ends) == (f"service account {ns}/web", "add", "with its namespace")
+    assert (binding, identity) == (f"podidentity-use-{client}:{ns}:web", client)
     older(world, "nowhere", str(uuid.uuid4()))
     (found,) = json.loads(podidentity("list", "--grants", "-n", "nowhere", "-o", "json").out)
     assert (found["madeBy"], found["ends"]) == ("grant", "never; there is no such namespace")
+    lines = podidentity("list", "--grants", "-n", "nowhere").out.splitlines()
+    assert lines[1].split() == ["nowhere", "nothing", found["identity"]]
+    assert lines[2].startswith(f"ClusterRoleBinding {found['clusterRoleBinding']} is for namespace")
     world.send("DELETE", f"{RBAC}/clusterrolebindings/{found['clusterRoleBinding']}")
     assert podidentity("list", "--grants", "-n", "nowhere").out == "Nobody may use an identity.\n"
+
+
+def test_on_80_columns_a_line_holds_a_grant_and_the_id_of_a_resource_is_wrapped() -> None:
+    listed = [
+        ListedGrant(
+            name=name,
+            grantee=grantee,
+            binding=f"podidentity-use-{name}",
+            made_by="",
+            ends=ends,
+        )
+        for (name, grantee), ends in zip(
+            [
+                (str(uuid.uuid4()), Grantee("my-application", "orders-worker")),
+                (str(uuid.uuid4()), Grantee("")),
+                (IDENTITY.lower(), Grantee("shop")),
+                ("system-assigned", Grantee("shop")),
+                ("*", Grantee("shop")),
+            ],
+            GrantEnd,
+            strict=True,
+        )
+    ]
+    lines = table(GRANTS_HEAD, [each.row(wide=False) for each in listed], width=80).splitlines()
+    assert max(map(len, lines)) <= 80, lines
+    assert len(lines) > len(listed) + 1, "an ARM id has more than a line"
+    assert [each.problem for each in listed if each.problem] == [listed[2].problem]
 
 
 def test_a_name_longer_than_names_may_be_is_shortened_and_stays_its_own(

@@ -319,7 +319,7 @@ CASES: tuple[Case, ...] = (
         parts=("grants",),
         only=("grants",),
         prepare=Scene.granted,
-        whole=lambda ran: done(ran) and "with its namespace" in ran.out,
+        whole=lambda ran: done(ran) and told_all(ran) and "namespace" in ran.out,
     ),
     Case(
         command="explain",

@@ -2,20 +2,29 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 import podidentity
-from podidentity import build
+from podidentity import build, manifests
 from podidentity.adapters.kube import Kube
 from podidentity.cli import main
-from podidentity.cli.version import RunningProgram, alike, differing, program_of, rows
+from podidentity.cli.version import (
+    RunningProgram,
+    alike,
+    build_in,
+    differing,
+    program_of,
+    rows,
+)
+from podidentity.wire.kube import KubeError
 from tests.cli.conftest import DAEMON_SET, PODS, Ran, nmi_pods
 from tests.cli.world import World
 
 Run = Callable[..., Ran]
+DEPLOYMENTS = "/apis/apps/v1/namespaces/kube-system/deployments"
 
 
 @pytest.fixture
@@ -115,6 +124,74 @@ def test_the_tag_of_the_image_tells_a_version_before_anybody_is_asked(
     assert (found.version, found.pod, found.digest) == (version, "n/p", "sha256:1")
 
 
+@pytest.fixture
+def mic(bare: World) -> Iterator[World]:
+    """The world with MIC in two pods, which are ready."""
+    deployment = manifests.mic(image="r/podidentity:0.1.0", extra_args=["--v=1"])[-1]
+    template = deployment["spec"]["template"]
+    template["spec"]["containers"][0]["readinessProbe"]["httpGet"]["port"] = 8081
+    deployment["spec"]["replicas"] = 0
+    bare.send("POST", DEPLOYMENTS, deployment)
+    for number, node in enumerate(bare.plan.nodes[:2]):
+        meta = {"name": f"mic-{number}", **template["metadata"]}
+        spec = {**template["spec"], "serviceAccountName": "default", "nodeName": node.name}
+        bare.send("POST", PODS, {"metadata": meta, "spec": spec})
+        said_ready(bare, meta["name"])
+    yield bare
+    for number in range(len(bare.plan.nodes[:2])):
+        bare.send("DELETE", f"{PODS}/mic-{number}", gracePeriodSeconds="0")
+    bare.send("DELETE", f"{DEPLOYMENTS}/mic")
+
+
+def said_ready(world: World, pod: str) -> None:
+    status = {"conditions": [{"type": "Ready", "status": "True"}]}
+    world.send("PATCH", f"{PODS}/{pod}/status", {"status": status})
+
+
+def answers(monkeypatch: pytest.MonkeyPatch, told: bytes) -> list[str]:
+    """Have each pod answer so behind the API server; return the paths that are asked."""
+    asked: list[str] = []
+
+    async def passed_on(_: Kube, path: str) -> bytes:
+        asked.append(path)
+        return told
+
+    monkeypatch.setattr(Kube, "passed_on", passed_on)
+    return asked
+
+
+def test_a_pod_of_mic_says_its_own_commit_at_the_port_of_its_probe(
+    mic: World, podidentity: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = answers(monkeypatch, b'{"ready": true, "build": {"version": "0.1.9", "commit": "c0"}}')
+    ran = podidentity("version", "-o", "json")
+    assert [
+        (each["program"], each["version"], each["commit"], each["node"])
+        for each in json.loads(ran.out)["cluster"]["programs"]
+    ] == [("mic", "0.1.9", "c0", node.name) for node in mic.plan.nodes[:2]]
+    assert asked == [f"{PODS}/mic-0:8081/proxy/readyz"], "those of one image are of one build"
+
+
+@pytest.mark.usefixtures("mic")
+def test_who_may_not_ask_a_pod_is_told_the_right_and_sees_all_else(
+    podidentity: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refused(_: Kube, path: str) -> bytes:
+        raise KubeError(f"no: {path}", status=403)
+
+    monkeypatch.setattr(Kube, "passed_on", refused)
+    ran = podidentity("version", "-o", "json")
+    assert (ran.code, "MIC's commit is not known" in ran.err) == (0, True)
+    assert "you need the right to get pods/proxy in kube-system" in ran.err
+    found = json.loads(ran.out)["cluster"]["programs"][0]
+    assert (found["version"], found["commit"]) == ("0.1.0", "unknown")
+
+
+@pytest.mark.parametrize("said", [b"", b"[]", b"{}", b'{"build": 1}', b'{"build": ["v"]}'])
+def test_what_names_no_build_is_of_an_unknown_one(said: bytes) -> None:
+    assert build_in(said) == {}
+
+
 def test_both_sides_are_shown_and_a_pod_of_nmi_says_its_own_commit(
     bare: World, podidentity: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,17 +200,8 @@ def test_both_sides_are_shown_and_a_pod_of_nmi_says_its_own_commit(
     assert podidentity("enable", "--no-wait", "--image=r/podidentity:0.1.0").code == 0
     pods = nmi_pods(bare)
     for pod in pods:
-        status = {"conditions": [{"type": "Ready", "status": "True"}]}
-        bare.send("PATCH", f"{PODS}/{pod['metadata']['name']}/status", {"status": status})
-    asked: list[str] = []
-
-    async def passed_on(_: Kube, path: str) -> bytes:
-        asked.append(path)
-        way = {"hop": "proved", "plane": "veth", "backend": "nftables"}
-        told = {"ready": True, "checks": {}, "attestation": "kernel", "path": way}
-        return json.dumps({**told, "build": {"version": "0.1.7", "commit": "fedcba9"}}).encode()
-
-    monkeypatch.setattr(Kube, "passed_on", passed_on)
+        said_ready(bare, pod["metadata"]["name"])
+    asked = answers(monkeypatch, b'{"build": {"version": "0.1.7", "commit": "fedcba9"}}')
     ran = podidentity("version", "-o", "json")
     found = json.loads(ran.out)
     assert found["version"] == podidentity_version()

@@ -11,10 +11,11 @@ import logging
 from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import httpx2
 
+from podidentity.bounded_answers import TooLong, body_of
 from podidentity.core.authorities import PUBLIC, Cloud
 from podidentity.core.hosts import Host, HostChange, HostIdentities
 from podidentity.core.ports import Clock, Login
@@ -32,8 +33,6 @@ _PAUSE = 5.0
 _TRIES = 4
 _FAILED = {500, 502, 503, 504}
 _MOST_PAGES = 1000
-_LARGEST_ANSWER = 32 << 20
-"""Bytes; a page of a list of machines has some hundred kilobytes."""
 _NOT_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError)
 _BROKEN = (httpx2.ReadError, httpx2.WriteError, httpx2.RemoteProtocolError)
 
@@ -41,6 +40,19 @@ _log = logging.getLogger(__name__)
 
 Progress = Callable[[float], None]
 """Called with the seconds since an operation began, after each poll that finds it running."""
+
+
+class _Answer(NamedTuple):
+    """What came back, whole."""
+
+    status_code: int
+    headers: httpx2.Headers
+    content: bytes
+
+    @property
+    def is_success(self) -> bool:
+        """Whether it says so."""
+        return httpx2.codes.is_success(self.status_code)
 
 
 class _Endpoint:
@@ -83,24 +95,21 @@ class _Endpoint:
         *,
         more: Mapping[str, str] = MappingProxyType({}),
         may_send: Callable[[], None] = lambda: None,
-    ) -> httpx2.Response:
+    ) -> _Answer:
         token = await self._login.token(self._scope)
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json", **more}
         content = None if body is None else json.dumps(body).encode()
         may_send()
         asking = self._client.stream(method, url, headers=headers, content=content)
         async with asking as response:
-            answer = bytearray()
-            async for part in response.aiter_bytes():
-                answer += part
-                if len(answer) > _LARGEST_ANSWER:
-                    most = f"{_LARGEST_ANSWER >> 20} MiB"
-                    raise ArmError("BadAnswer", f"{url.host} sent more than {most}", sent=True)
-        plain = httpx2.Headers(response.headers)
-        plain.pop("Content-Encoding", None)
-        return httpx2.Response(response.status_code, headers=plain, content=bytes(answer))
+            try:
+                read = await body_of(response, arm.LONGEST_ANSWER)
+            except TooLong as error:
+                much = f"more than {arm.LONGEST_ANSWER >> 20} MiB"
+                raise ArmError("BadAnswer", f"{url.host} sent {much}", sent=True) from error
+            return _Answer(response.status_code, response.headers, read)
 
-    def _pause(self, response: httpx2.Response) -> float:
+    def _pause(self, response: _Answer) -> float:
         """Return Azure's Retry-After in seconds; Azure sends seconds or a date."""
         text = response.headers.get("Retry-After", "")
         try:
@@ -174,9 +183,9 @@ class Arm(_Endpoint):
             page, following = arm.parse_assignments((await self._ask("GET", url)).content)
             found += page
             if not following:
-                break
+                return found
             url = self._own(following)
-        return found
+        raise ArmError("BadAnswer", f"Azure's list of the roles at {scope} does not end")
 
     async def role(self, scope: str, role: str) -> tuple[arm.RolePermission, ...]:
         """Return what a role of that id grants, as it is seen at a scope; raise ArmError."""
@@ -251,7 +260,7 @@ class Arm(_Endpoint):
             raise ArmError(arm.BEING_DELETED, "Azure is deleting it")
         return current
 
-    async def _finish(self, accepted: httpx2.Response, progress: Progress | None) -> None:
+    async def _finish(self, accepted: _Answer, progress: Progress | None) -> None:
         """Return when the accepted operation has succeeded; raise ArmError."""
         started = self._clock.monotonic()
         headers = accepted.headers
@@ -271,7 +280,7 @@ class Arm(_Endpoint):
 
     async def _ask(
         self, method: str, url: httpx2.URL, body: Mapping[str, Any] | None = None
-    ) -> httpx2.Response:
+    ) -> _Answer:
         """Send one request; retry it if Azure asks for a short pause, or fails.
 
         Each request may be sent twice: a PATCH names the identities to add and those to remove.
@@ -380,7 +389,7 @@ class ArmCalls(_Endpoint):
         *,
         more: Mapping[str, str] = MappingProxyType({}),
         may_send: Callable[[], None] = lambda: None,
-    ) -> httpx2.Response:
+    ) -> _Answer:
         try:
             answer = await self._send(method, url, body, more=more, may_send=may_send)
         except (httpx2.HTTPError, OSError) as error:
@@ -394,6 +403,6 @@ class ArmCalls(_Endpoint):
             return answer
         raise arm.parse_error(answer.content, answer.status_code, self._told(answer))
 
-    def _told(self, response: httpx2.Response) -> float:
+    def _told(self, response: _Answer) -> float:
         """Return Azure's Retry-After in seconds, 0 without one."""
         return self._pause(response) if "Retry-After" in response.headers else 0.0

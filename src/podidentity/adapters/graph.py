@@ -11,10 +11,11 @@ from typing import Self
 
 import httpx2
 
+from podidentity.bounded_answers import TooLong, body_of
 from podidentity.core.ports import Login
 from podidentity.core.resources import ClientId
 from podidentity.wire import arm
-from podidentity.wire.arm import ArmError, FederatedCredential
+from podidentity.wire.arm import LONGEST_ANSWER, ArmError, FederatedCredential
 
 
 class Graph:
@@ -51,10 +52,15 @@ class Graph:
     async def _get(self, path: str) -> bytes:
         headers = {"Authorization": f"Bearer {await self._login.token(self._scope)}"}
         try:
-            answer = await self._client.get(path, headers=headers)
+            async with self._client.stream("GET", path, headers=headers) as answer:
+                body = await body_of(answer, LONGEST_ANSWER)
+        except TooLong as error:
+            raise ArmError(
+                "BadAnswer", f"Graph sent more than {LONGEST_ANSWER >> 20} MiB"
+            ) from error
         except (httpx2.HTTPError, OSError) as error:
             what = str(error) or type(error).__name__
             raise ArmError("Unreachable", f"Graph cannot be asked: {what}") from error
         if not answer.is_success:
-            raise arm.parse_error(answer.content, answer.status_code)
-        return answer.content
+            raise arm.parse_error(body, answer.status_code)
+        return body

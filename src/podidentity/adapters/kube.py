@@ -21,6 +21,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -34,6 +35,7 @@ from lightkube.config.kubeconfig import KubeConfig, SingleConfig
 from lightkube.config.models import User
 from lightkube.core.exceptions import ConfigError
 
+from podidentity.bounded_answers import TooLong, body_of
 from podidentity.client_connections import ClientConnections
 from podidentity.wire.kube import (
     WATCH,
@@ -108,8 +110,8 @@ class PassedOn(NamedTuple):
     body: bytes
 
 
-LARGEST_PAGE = 32 << 20
-"""Bytes of a pod's answer: who has taken a pod's place may send without end."""
+LARGEST_ANSWER = 32 << 20
+"""Bytes of what is no list: who has taken a pod's, or the server's, place may send without end."""
 _LARGEST_PART = 16 << 20
 """Bytes of a part of a list. A list has objects of tenants, each of which may be of 1.5 MB
 (https://etcd.io/docs/latest/dev-guide/limit/), and an agent has memory for a few hundred pods."""
@@ -117,11 +119,14 @@ _FEWER = 8
 """So many times fewer objects are asked for after a part was larger."""
 
 
+LARGEST_LIST = 1 << 30
+"""Bytes of a list that is kept whole: 100,000 pods of ten kilobytes."""
+MOST_OBJECTS = 500_000
+"""Of a list: more than a cluster has."""
+
+
 class TooLarge(KubeError):
     """An answer has more bytes than there is memory for."""
-
-    def __init__(self, most: int) -> None:
-        super().__init__(f"It sent more than {most >> 20} MiB.")
 
 
 OnFailure = Callable[[str, str], None]
@@ -236,7 +241,9 @@ class Kube:
             async with self._client.stream(
                 "GET", self._base + path, headers={**self._headers, **headers}
             ) as response:
-                body = await _at_most(LARGEST_PAGE, response)
+                body = await body_of(response, LARGEST_ANSWER)
+        except TooLong as error:
+            raise KubeError(f"It sent more than {LARGEST_ANSWER >> 20} MiB.") from error
         except _FAILED as error:
             self._failed("GET", path)
             raise self._unreachable(error) from error
@@ -259,10 +266,13 @@ class Kube:
     async def list_all(self, path: str, params: Mapping[str, str] | None = None) -> Page:
         """Return the whole list, read in pages of one resource version; raise KubeError."""
         items: list[msgspec.Raw] = []
-        version = ""
-        async for page in self.pages(path, params):
-            items.extend(page.items)
-            version = page.resource_version
+        size, version = 0, ""
+        async with aclosing(self.pages(path, params)) as pages:
+            async for page in pages:
+                items.extend(page.items)
+                size, version = size + sum(map(len, page.items)), page.resource_version
+                if size > LARGEST_LIST:
+                    raise self._endless(path, f"{size >> 20} MiB")
         return Page(items=tuple(items), resource_version=version)
 
     async def pages(
@@ -272,7 +282,7 @@ class Kube:
 
         Of objects that are large there are fewer in a page, so that each takes some memory at most.
         """
-        limit, more = _PAGE, ""
+        limit, more, left = _PAGE, "", MOST_OBJECTS
         while True:
             asked = {**(params or {}), "limit": str(limit), **({"continue": more} if more else {})}
             try:
@@ -285,9 +295,14 @@ class Kube:
             yield page
             if not page.more:
                 return
-            if page.more == more:
-                raise KubeError(f"{self.server} sent a list without an end.")
+            left -= limit
+            if page.more == more or left <= 0:
+                raise self._endless(path, f"{MOST_OBJECTS - left} objects asked for")
             more = page.more
+
+    def _endless(self, path: str, had: str) -> KubeError:
+        what = request_in_words("GET", path)
+        return KubeError(f"{self.server} sent a list without an end to {what}: {had}.")
 
     async def create(self, path: str, body: Mapping[str, Any]) -> bytes:
         """Create `body` in the collection at `path`; return it as stored; raise KubeError."""
@@ -368,7 +383,7 @@ class Kube:
         body: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
         content: str = "application/json",
         reads: int = 0,
-        most: int = 0,
+        most: int = LARGEST_ANSWER,
     ) -> bytes:
         headers = {**self._headers, **({"Content-Type": content} if body is not None else {})}
         data = json.dumps(body).encode() if body is not None else None
@@ -403,13 +418,15 @@ class Kube:
         headers: Mapping[str, str],
         most: int,
     ) -> bytes:
-        """Return the answer to one request; `most`: its bytes, 0 where they are not counted."""
-        request = self._client.build_request(
-            method, self._base + path, params=params, content=data, headers=headers
-        )
+        """Return the answer to one request, of `most` bytes."""
         try:
-            response = await self._client.send(request, stream=bool(most))
-            body = await _at_most(most, response) if most else response.content
+            async with self._client.stream(
+                method, self._base + path, params=params, content=data, headers=headers
+            ) as response:
+                body = await body_of(response, most)
+        except TooLong as error:
+            much = f"more than {most >> 20} MiB for {request_in_words(method, path)}"
+            raise TooLarge(f"The API server at {self.server} sent {much}.") from error
         except _FAILED as error:
             self._failed(method, path)
             raise self._unreachable(error) from error
@@ -447,19 +464,6 @@ async def together(*questions: Awaitable[Any]) -> tuple[Any, ...]:
         if isinstance(each, BaseException):
             raise each
     return tuple(answers)
-
-
-async def _at_most(most: int, response: httpx2.Response) -> bytes:
-    """Read an answer; raise TooLarge if it has more bytes."""
-    body = bytearray()
-    try:
-        async for part in response.aiter_bytes():
-            body += part
-            if len(body) > most:
-                raise TooLarge(most)
-    finally:
-        await response.aclose()
-    return bytes(body)
 
 
 def _refusal(method: str, path: str, response: httpx2.Response, body: bytes) -> KubeError:

@@ -7,8 +7,7 @@ than to the check that there is one.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Self
 
 import httpx2
@@ -31,8 +30,6 @@ class AgentReadiness:
     hop: str = ""
     """Where the last request from its probe pod ended; "" if it did not answer."""
     problems: tuple[str, ...] = ()
-    build: Mapping[str, str] = field(default_factory=dict)
-    """Its version, commit and build; empty before 0.2."""
 
     @classmethod
     def of(cls, body: bytes) -> Self:
@@ -53,7 +50,6 @@ class AgentReadiness:
                     if found != "ok"
                     for problem in found
                 ),
-                build={name: str(value) for name, value in said.get("build", {}).items()},
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError("it answers, but not as NMI does") from error

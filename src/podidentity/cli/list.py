@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
+from enum import StrEnum
 from itertools import chain
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from podidentity.adapters.cluster import WatchedCluster
 from podidentity.cli.connection import ClusterTarget, on_cluster, right_to
 from podidentity.cli.objects import NAMESPACES, find_all
 from podidentity.cli.output import CommandError, data, table, terminal_width
-from podidentity.cli.use_roles import Roles, giver_of
+from podidentity.cli.use_roles import Roles, for_no_namespace, giver_of
 from podidentity.core.decision import permission_names
 from podidentity.core.resources import (
     AzureIdentity,
@@ -156,6 +157,26 @@ def _permitted(roles: Roles | None, found: AzureIdentity | Malformed) -> tuple[s
     return tuple(sorted({each.service_account or "*" for each in own}))
 
 
+class GrantEnd(StrEnum):
+    """What ends a grant."""
+
+    NAMESPACE = "with its namespace"
+    REVOKED = "never"
+    """Until somebody takes it back."""
+    NO_NAMESPACE = "never; there is no such namespace"
+    GONE = "now: its namespace is gone"
+    ANOTHER = "now: its namespace is another"
+
+
+_ENDS_WITH = {
+    GrantEnd.NAMESPACE: "namespace",
+    GrantEnd.REVOKED: "nothing",
+    GrantEnd.NO_NAMESPACE: "nothing",
+    GrantEnd.GONE: "now",
+    GrantEnd.ANOTHER: "now",
+}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ListedGrant:
     """Who may use what, by one ClusterRoleBinding."""
@@ -166,12 +187,24 @@ class ListedGrant:
     binding: str
     made_by: str
     """The command of podidentity; "" where somebody else made it."""
-    ends: str
-    """`with its namespace`, `never` (until it is revoked), or why it should not be there."""
+    ends: GrantEnd
 
-    def row(self) -> tuple[str, ...]:
-        """Return its row of the table."""
-        return self.name, str(self.grantee), self.made_by or "others", self.ends
+    def row(self, *, wide: bool) -> tuple[str, ...]:
+        """Return its row of the table, or of the wide one."""
+        if wide:
+            return (
+                *(str(self.grantee), self.made_by or "others", str(self.ends)),
+                *(self.binding, self.name),
+            )
+        who = "/".join(filter(None, (self.grantee.namespace, self.grantee.service_account)))
+        return who or "all namespaces", _ENDS_WITH[self.ends], self.name
+
+    @property
+    def problem(self) -> str:
+        """A sentence about a grant that should not be there; else ""."""
+        if self.ends is not GrantEnd.NO_NAMESPACE:
+            return ""
+        return for_no_namespace(self.binding, self.grantee.namespace)
 
     def as_data(self) -> dict[str, object]:
         """Return it for programs."""
@@ -181,11 +214,12 @@ class ListedGrant:
             "serviceAccount": self.grantee.service_account,
             "clusterRoleBinding": self.binding,
             "madeBy": self.made_by,
-            "ends": self.ends,
+            "ends": self.ends.value,
         }
 
 
-GRANTS_HEAD = ("IDENTITY", "GRANTED TO", "BY", "ENDS")
+GRANTS_HEAD = ("GRANTED TO", "ENDS WITH", "IDENTITY")
+WIDE_GRANTS_HEAD = ("GRANTED TO", "BY", "ENDS", "CLUSTERROLEBINDING", "IDENTITY")
 
 
 def grants_of(roles: Roles, namespaces: Mapping[str, str] | None, only: str) -> list[ListedGrant]:
@@ -207,13 +241,13 @@ def grants_of(roles: Roles, namespaces: Mapping[str, str] | None, only: str) -> 
     return sorted(found, key=lambda each: (each.grantee, each.name, each.binding))
 
 
-def _end_of(grantee: Grantee, owner: str, namespaces: Mapping[str, str] | None) -> str:
+def _end_of(grantee: Grantee, owner: str, namespaces: Mapping[str, str] | None) -> GrantEnd:
     known = None if namespaces is None else namespaces.get(grantee.namespace, "")
     if grantee.namespace and known == "":
-        return "now: its namespace is gone" if owner else "never; there is no such namespace"
+        return GrantEnd.GONE if owner else GrantEnd.NO_NAMESPACE
     if not owner:
-        return "never"
-    return "with its namespace" if known in {None, owner} else "now: its namespace is another"
+        return GrantEnd.REVOKED
+    return GrantEnd.NAMESPACE if known in {None, owner} else GrantEnd.ANOTHER
 
 
 _TABLES = ("table", "wide")
@@ -256,10 +290,16 @@ def _list_grants(target: ClusterTarget, namespace: str, output: str) -> None:
     found = on_cluster(target, lambda kube: _grants(kube, namespace))
     if output not in _TABLES:
         click.echo(data([each.as_data() for each in found], output))
-    elif found:
-        click.echo(table(GRANTS_HEAD, [each.row() for each in found]))
+        return
+    if found:
+        wide = output == "wide"
+        rows = [each.row(wide=wide) for each in found]
+        width = 0 if wide else terminal_width()
+        click.echo(table(WIDE_GRANTS_HEAD if wide else GRANTS_HEAD, rows, width=width))
     else:
         click.echo("Nobody may use an identity.")
+    for problem in filter(None, (each.problem for each in found)):
+        click.echo(problem)
 
 
 async def _grants(kube: Kube, namespace: str) -> list[ListedGrant]:

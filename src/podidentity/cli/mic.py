@@ -18,6 +18,8 @@ from podidentity.wire.pauses import PAUSES, Pauses, parse_pauses, render_pauses
 if TYPE_CHECKING:
     from podidentity.adapters.kube import Kube
 
+_PROBE_PORT = 8080
+"""By MIC's default, where its pod says none."""
 PODS_OF_MIC = "app.kubernetes.io/component=mic"
 """Of MIC's pods and Deployments; those of AAD Pod Identity are among them, and not ours."""
 
@@ -77,6 +79,13 @@ async def namespace_of_mic(kube: Kube, wanted: str | None = None) -> str:
         )
     places = {each["metadata"]["namespace"] for each in found}
     return NAMESPACE if NAMESPACE in places else min(places)
+
+
+def probe_port_of(pod: Object) -> int:
+    """Return the port of the pages of MIC in this pod: that at which its kubelet asks."""
+    probes = [each.get("readinessProbe") or {} for each in pod["spec"]["containers"]]
+    ports = [each.get("httpGet", {}).get("port") for each in probes]
+    return next((each for each in ports if isinstance(each, int)), _PROBE_PORT)
 
 
 async def deployments_of_mic(kube: Kube) -> list[Object]:

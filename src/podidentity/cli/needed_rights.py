@@ -551,7 +551,7 @@ def _version() -> Iterator[Right]:
         "get",
         "pods/proxy",
         at=_NMI,
-        without="the commit of NMI is unknown, and so is a version that its image does not say",
+        without="commits of NMI and MIC are unknown, and so are versions that no image says",
     )
 
 

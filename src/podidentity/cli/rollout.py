@@ -141,6 +141,9 @@ def ready(pod: Object) -> bool:
     return not gone and _condition(pod, "Ready").get("status") == "True"
 
 
+NODE_SILENT = "its node does not answer the control plane"
+
+
 def trouble(pod: Object) -> str:
     """Return why `pod` is not ready, in its kubelet's words."""
     status = pod.get("status", {})
@@ -154,8 +157,18 @@ def trouble(pod: Object) -> str:
     for kind in ("PodScheduled", "Ready"):
         condition = _condition(pod, kind)
         if condition.get("status") == "False":
-            return _said(condition, f"not {kind}")
+            return _said(condition, NODE_SILENT if _of_its_node(pod) else f"not {kind}")
     return f"phase {status.get('phase', 'unknown')}"
+
+
+def _of_its_node(pod: Object) -> bool:
+    """Whether a pod is not ready though its kubelet's last word was that all containers are.
+
+    So the node controller leaves the pods of a node whose kubelet is silent.
+    https://kubernetes.io/docs/concepts/architecture/nodes/#heartbeats
+    """
+    told = pod.get("status", {}).get("containerStatuses", [])
+    return bool(told) and all(container.get("ready") for container in told)
 
 
 def _said(state: Mapping[str, Any], otherwise: str) -> str:

@@ -125,15 +125,18 @@ async def adopt(kube: Kube) -> None:
         name = each["metadata"]["name"]
         there = await find(kube, NAMESPACES, "", namespace)
         if there is None:
-            click.echo(
-                f"warning: ClusterRoleBinding {name} is for namespace {namespace}, which is not "
-                "there: whoever makes it may use the identity. "
-                f"Remove it: kubectl delete clusterrolebinding {name}",
-                err=True,
-            )
+            click.echo(f"warning: {for_no_namespace(name, namespace)}", err=True)
             continue
         result = await _end_with(kube, each, namespace, there["metadata"]["uid"])
         click.echo(f"clusterrolebinding.{RBAC}/{name} {result}: ends with namespace {namespace}")
+
+
+def for_no_namespace(binding: str, namespace: str) -> str:
+    """Return a sentence about a ClusterRoleBinding for a namespace that is not there."""
+    return (
+        f"ClusterRoleBinding {binding} is for namespace {namespace}, which is not there: whoever "
+        f"makes it may use the identity. Remove it: kubectl delete clusterrolebinding {binding}"
+    )
 
 
 async def narrower(kube: Kube, name: str, grantee: Grantee) -> list[str]:

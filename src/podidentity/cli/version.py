@@ -1,11 +1,13 @@
 """`podidentity version`: which builds this command, NMI and MIC are.
 
 The version of a program in the cluster is that which it says itself, or the tag of its image; the
-commit only it knows. One of the pods that have the same image is asked, through the API server.
+commit only it knows. One of the pods that have the same image is asked for it at `/readyz`, which
+NMI and MIC have for their kubelets: through the API server, by the right to `get` pods/proxy.
 """
 
 from __future__ import annotations
 
+import json
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -133,42 +135,58 @@ async def programs(kube: Kube) -> list[RunningProgram]:
     # With all their flags: help and --client need none of them.
     from podidentity.cli.agent_choices import chosen
     from podidentity.cli.controller import pods as pods_of_mic
-    from podidentity.cli.mic import deployments_of_mic
+    from podidentity.cli.mic import deployments_of_mic, probe_port_of
 
     found: list[RunningProgram] = []
     for agent in await nmis(kube):
         pods = await pods_of_nmi(kube, agent["metadata"]["namespace"])
-        found += await _asked(kube, pods, chosen(agent).probe_port)
+        port = chosen(agent).probe_port
+        found += await _asked(kube, "nmi", [(pod, port) for pod in pods])
     for each in await deployments_of_mic(kube):
         pods = await pods_of_mic(kube, each["metadata"]["namespace"])
-        found += [program_of("mic", pod) for pod in pods]
+        found += await _asked(kube, "mic", [(pod, probe_port_of(pod)) for pod in pods])
     return sorted(found, key=lambda each: (each.program, each.node, each.pod))
 
 
-async def _asked(kube: Kube, pods: Sequence[Object], port: int) -> list[RunningProgram]:
-    """Return NMI's pods, with what one of each build says of itself."""
-    by_name = {f"{pod['metadata']['namespace']}/{pod['metadata']['name']}": pod for pod in pods}
+async def _asked(
+    kube: Kube, program: str, pods: Sequence[tuple[Object, int]]
+) -> list[RunningProgram]:
+    """Return a program in its pods, with what one of each build says of itself.
+
+    `pods` are given with the port of their probes.
+    """
+    by_name = {
+        f"{pod['metadata']['namespace']}/{pod['metadata']['name']}": (pod, port)
+        for pod, port in pods
+    }
     found: list[RunningProgram] = []
-    for each in alike(program_of("nmi", pod) for pod in pods):
-        says = await _says(kube, [by_name[one.pod] for one in each], port)
+    for each in alike(program_of(program, pod) for pod, _ in pods):
+        says = await _says(kube, program, [by_name[one.pod] for one in each])
         known = {name: says[name] for name in ("version", "commit") if says.get(name)}
         found += [replace(one, **known) for one in each]
     return found
 
 
-async def _says(kube: Kube, pods: Sequence[Object], port: int) -> Mapping[str, str]:
+async def _says(kube: Kube, program: str, pods: Sequence[tuple[Object, int]]) -> Mapping[str, str]:
     """Return what a ready one of these pods says of its build; {} if none may be asked."""
-    from podidentity.adapters.readiness import AgentReadiness
-
-    for pod in filter(ready, pods):
+    for pod, port in pods:
+        if not ready(pod):
+            continue
         path = PODS.path(pod["metadata"]["namespace"], pod["metadata"]["name"])
         try:
-            return AgentReadiness.of(await kube.passed_on(f"{path}:{port}/proxy/readyz")).build
-        except ValueError:
-            return {}
+            return build_in(await kube.passed_on(f"{path}:{port}/proxy/readyz"))
         except KubeError as error:
             if error.forbidden:
                 needed = right_to("get", "pods/proxy", pod["metadata"]["namespace"])
-                click.echo(f"NMI's commit is not known: {needed}", err=True)
+                click.echo(f"{program.upper()}'s commit is not known: {needed}", err=True)
             return {}
     return {}
+
+
+def build_in(readiness: bytes) -> dict[str, str]:
+    """Return the version, commit and build that `/readyz` names; {} of NMI before 0.2."""
+    try:
+        found = json.loads(readiness).get("build", {})
+        return {name: str(value) for name, value in found.items()}
+    except (ValueError, AttributeError):
+        return {}

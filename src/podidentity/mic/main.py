@@ -23,6 +23,7 @@ from podidentity.adapters.clock import SystemClock
 from podidentity.adapters.entra.issuer import TokenEndpoint
 from podidentity.adapters.imds import Imds
 from podidentity.adapters.kube import Kube
+from podidentity.build import build
 from podidentity.core.authorities import CLOUDS, PUBLIC, STACK, Cloud
 from podidentity.core.ports import Clock
 from podidentity.core.resources import ObjectRef, Pod
@@ -159,6 +160,8 @@ async def _assemble(settings: MicSettings, clock: Clock, stack: AsyncExitStack) 
         "azure": sign_in.problems,
     }
 
+    made = build()
+
     def said() -> dict[str, object]:
         return {
             "leader": election.leader,
@@ -166,6 +169,7 @@ async def _assemble(settings: MicSettings, clock: Clock, stack: AsyncExitStack) 
             "paused": str(watches.pauses),
             "azure": metrics.troubles(),
             "under_way": driver.under_way,
+            "build": made,
         }
 
     served = [

@@ -23,6 +23,8 @@ from podidentity.wire import BROKEN_JSON
 IDENTITY_API = "2024-11-30"
 COMPUTE_API = "2024-07-01"
 AUTHORIZATION_API = "2022-04-01"
+LONGEST_ANSWER = 32 << 20
+"""Bytes of a page of a list; a scale set has some ten thousand."""
 BEING_DELETED = "BeingDeleted"
 """Our code for a host that Azure is deleting: it would refuse every change of it."""
 

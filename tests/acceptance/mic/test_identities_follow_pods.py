@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from podidentity.build import build
 from podidentity_sandbox.demo.prepare import GROUP
 from tests.acceptance.directory import bound, secret
 from tests.acceptance.mic.controlled import Controlled, Managed, controlled
@@ -244,7 +245,8 @@ def test_scenario_25_exactly_one_mic_says_active_and_all_are_ready(place: Contro
     names = [each["metadata"]["name"] for each in place.mics()]
     assert sorted(_page(place, each, "/healthz") for each in names) == ["Active", "Not Active"]
     for each in names:
-        assert json.loads(_page(place, each, "/readyz"))["ready"]
+        said = json.loads(_page(place, each, "/readyz"))
+        assert (said["ready"], said["build"]) == (True, build())
 
 
 def _page(place: Controlled, pod: str, path: str) -> str:

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import httpx2
 
 from podidentity.adapters.entra.client_credentials import CredentialSource
+from podidentity.bounded_answers import TooLong, body_of
 from podidentity.core.authorities import Cloud
 from podidentity.core.errors import TokenSourceDown
 from podidentity.core.ports import Clock
@@ -169,15 +170,13 @@ class TokenEndpoint:
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
         sent = self._client.stream("POST", url, content=form, headers=headers)
         async with sent as response:
-            body = bytearray()
-            async for chunk in response.aiter_bytes():
-                body += chunk
-                if len(body) > LONGEST_ANSWER:
-                    raise TokenSourceDown(
-                        f"{urlsplit(url).netloc} sent more than {LONGEST_ANSWER} bytes"
-                    )
+            try:
+                body = await body_of(response, LONGEST_ANSWER)
+            except TooLong as error:
+                host = urlsplit(url).netloc
+                raise TokenSourceDown(f"{host} sent more than {LONGEST_ANSWER} bytes") from error
             return Reply(
                 status=response.status_code,
-                body=bytes(body),
+                body=body,
                 retry_after=response.headers.get("Retry-After", ""),
             )

@@ -20,7 +20,7 @@ from pathlib import Path
 from podidentity.adapters.kube import Kube
 from podidentity.cli.agent_choices import Choices
 from podidentity.cli.checks.redaction import redacted, redacted_object
-from podidentity.cli.mic import PODS_OF_MIC, deployments_of_mic
+from podidentity.cli.mic import PODS_OF_MIC, deployments_of_mic, probe_port_of
 from podidentity.cli.nmi_debug import NotTold, read_debug
 from podidentity.cli.objects import CRDS, Object, find, find_all
 from podidentity.cli.output import CommandError
@@ -152,12 +152,14 @@ async def _of_pod(kube: Kube, pod: Object, found: Contents, choices: Choices) ->
         except KubeError as error:
             found.lacks(name, error.message)
     name = f"pages/{meta['name']}-{PAGE}.json"
+    of_nmi = meta["labels"]["app.kubernetes.io/component"] == "nmi"
+    port = choices.probe_port if of_nmi else probe_port_of(pod)
     try:
-        said = await kube.passed_on(f"{path}:{_port(pod, choices.probe_port)}/proxy/{PAGE}")
+        said = await kube.passed_on(f"{path}:{port}/proxy/{PAGE}")
         found.text(name, said.decode(errors="replace"))
     except KubeError as error:
         found.lacks(name, error.message)
-    if meta["labels"]["app.kubernetes.io/component"] == "nmi":
+    if of_nmi:
         name = f"pages/{meta['name']}-{DEBUG}.json"
         try:
             said = await read_debug(kube, pod, choices.secure_port)
@@ -166,13 +168,6 @@ async def _of_pod(kube: Kube, pod: Object, found: Contents, choices: Choices) ->
             found.lacks(name, error.message)
         except NotTold as error:
             found.lacks(name, str(error))
-
-
-def _port(pod: Object, of_nmi: int) -> int:
-    """Return the port of a pod's pages: that of MIC's probe; NMI's probe asks by no port."""
-    probes = [each.get("readinessProbe") or {} for each in pod["spec"]["containers"]]
-    ports = [each.get("httpGet", {}).get("port") for each in probes]
-    return next((each for each in ports if isinstance(each, int)), of_nmi)
 
 
 def packed(contents: Contents) -> bytes:
