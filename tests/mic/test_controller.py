@@ -864,7 +864,32 @@ def test_where_a_machine_may_not_be_changed_what_it_has_already_is_ready() -> No
     assert world.conditions[About.IDENTITY, ObjectRef("blue", "other")].reason == "Denied"
 
 
+def test_a_binding_says_that_its_identity_has_gone() -> None:
+    world = Course(*cluster(pod(2.0), Step(10.0, "delete_identity", ("blue", "id"))))
+    world.run_until(30.0)
+    assert world.conditions[About.BINDING, ObjectRef("blue", "b")].reason == "NoIdentity"
+
+
+def test_what_azure_refuses_of_a_host_is_told_until_the_host_has_gone_and_another_has_it() -> None:
+    later = (Step(40.0, "delete_node", ("n0",)), Step(60.0, "mend", (0,)), pod(60.0, node="n1"))
+    world = Course(*cluster(pod(2.0), *later, hosts=2), hosts=2)
+    world.broken.add(FOLDED[0])
+    world.run_until(30.0)
+    refused = world.conditions[About.IDENTITY, ObjectRef("blue", "id")]
+    assert refused.reason == "RefusedByAzure"
+    [told] = world.of(TellEvent)
+    assert (told.type, told.ref) == ("Warning", ObjectRef("blue", "b"))
+    world.run_until(100.0)
+    assert world.conditions[About.IDENTITY, ObjectRef("blue", "id")].holds
+
+
 # Time.
+
+
+def test_who_leads_before_all_is_told_begins_when_it_is() -> None:
+    controller = Controller()
+    assert controller.on_event(Leading(1e9), 0.0) == []
+    assert [each.action for each in controller.on_event(Synced(), 1.0)] == [ListLedgers()]
 
 
 def test_a_timer_that_is_set_again_and_again_counts_once_and_none_is_lost() -> None:
