@@ -883,7 +883,50 @@ def test_what_azure_refuses_of_a_host_is_told_until_the_host_has_gone_and_anothe
     assert world.conditions[About.IDENTITY, ObjectRef("blue", "id")].holds
 
 
+def test_a_condition_that_could_not_be_written_is_written_later() -> None:
+    world = Course(*cluster())
+    world.answers[WriteCondition] = lambda _: Failure(kind=Fault.UNREACHABLE)
+    world.run_until(20.0)
+    refused = len(world.of(WriteCondition))
+    del world.answers[WriteCondition]
+    world.run_until(60.0)
+    assert len(world.of(WriteCondition)) == 2 * refused
+    assert world.conditions[About.IDENTITY, ObjectRef("blue", "id")].holds
+
+
 # Time.
+
+
+def test_a_ledger_that_another_has_written_meanwhile_is_found() -> None:
+    world = Course(*cluster(pod(2.0)), hosts=2, grace=5.0)
+    world.run_until(20.0)
+    there = world.arm[HOSTS[1]]
+    there.listed, there.ours = {FOLDED[1]: IDS[1].spelling}, {FOLDED[1]: "mic"}
+    there.machines = frozenset(there.listed)
+    book = Ledger(host=HOSTS[1], attached={FOLDED[1]: LedgerEntry(IDS[1].spelling, 0.0)})
+    world.ledgers[HOSTS[1]] = (book, 1_000_000)
+    world.run_until(400.0)
+    assert there.listed == {}
+
+
+def test_who_leads_again_begins_anew() -> None:
+    controller = Controller(Settings(asks_permission=False, record_writes=1))
+    events = (
+        IdentitySeen(identity=principal("blue", "id"), revision=""),
+        IdentitySeen(identity=identity("blue", "vm", resource_id=resource_id(0)), revision=""),
+        BindingSeen(binding=binding("blue", "b", "id", "app"), revision=""),
+        BindingSeen(binding=binding("blue", "c", "vm", "app"), revision=""),
+        PodSeen(a_pod("blue", node="n0")),
+    )
+    standby(controller, *events)
+    for now in (2.0, 4.0):
+        controller.on_event(Deposed(), now)
+        begun = controller.on_event(Leading(1e9), now)
+        # A write is under way where there is one place, or its record is read: it may be done.
+        assert {type(each.action) for each in begun} & {CreateRecord, ReadRecord}
+        [listing] = [each for each in begun if each.action == ListLedgers()]
+        follows = controller.on_result(listing.number, LedgerList({}), now + 1.0)
+        assert ReadHost(HOSTS[0]) in [each.action for each in follows]
 
 
 def test_who_leads_before_all_is_told_begins_when_it_is() -> None:
