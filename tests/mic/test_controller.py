@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
+from random import Random
 from typing import Any
 
 import pytest
@@ -616,6 +617,7 @@ def test_nowhere_only_conditions_are_written() -> None:
 
 def test_a_standby_knows_all_and_writes_nothing() -> None:
     controller = Controller()
+    assert not controller.leads
     calls: list[Call] = []
     calls += controller.on_event(NodeSeen("n0", provider_id(0)), 0.0)
     calls += controller.on_event(
@@ -936,17 +938,19 @@ def test_who_leads_before_all_is_told_begins_when_it_is() -> None:
 
 
 def test_a_timer_that_is_set_again_and_again_counts_once_and_none_is_lost() -> None:
-    timers = Timers()
-    owners = [_Owner("host", number) for number in range(10)]
-    for turn in range(100):
-        for number, owner in enumerate(owners):
-            timers.set(owner, (number * 7 + turn) % 10)
+    timers, chance = Timers(), Random(1)
+    owners = [_Owner("host", number) for number in range(30)]
+    last = dict.fromkeys(owners, 0.0)
+    for _ in range(3000):
+        owner = chance.choice(owners)
+        last[owner] = chance.random()
+        timers.set(owner, last[owner])
     assert len(timers._heap) <= 64 + 4 * len(owners)
-    last = {(number * 7 + 99) % 10: owner for number, owner in enumerate(owners)}
-    assert timers.first() == 0
-    assert timers.passed(4) == [last[time] for time in range(5)]
-    timers.set(last[5], None)
-    assert timers.passed(9) == [last[time] for time in range(6, 10)]
+    due = sorted(owners, key=last.__getitem__)
+    assert timers.first() == last[due[0]]
+    assert timers.passed(last[due[9]]) == due[:10]
+    timers.set(due[10], None)
+    assert timers.passed(1.0) == due[11:]
     assert timers.first() is None
 
 
