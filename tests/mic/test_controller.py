@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
+from random import Random
 from typing import Any
 
 import pytest
@@ -616,6 +617,7 @@ def test_nowhere_only_conditions_are_written() -> None:
 
 def test_a_standby_knows_all_and_writes_nothing() -> None:
     controller = Controller()
+    assert not controller.leads
     calls: list[Call] = []
     calls += controller.on_event(NodeSeen("n0", provider_id(0)), 0.0)
     calls += controller.on_event(
@@ -864,21 +866,91 @@ def test_where_a_machine_may_not_be_changed_what_it_has_already_is_ready() -> No
     assert world.conditions[About.IDENTITY, ObjectRef("blue", "other")].reason == "Denied"
 
 
+def test_a_binding_says_that_its_identity_has_gone() -> None:
+    world = Course(*cluster(pod(2.0), Step(10.0, "delete_identity", ("blue", "id"))))
+    world.run_until(30.0)
+    assert world.conditions[About.BINDING, ObjectRef("blue", "b")].reason == "NoIdentity"
+
+
+def test_what_azure_refuses_of_a_host_is_told_until_the_host_has_gone_and_another_has_it() -> None:
+    later = (Step(40.0, "delete_node", ("n0",)), Step(60.0, "mend", (0,)), pod(60.0, node="n1"))
+    world = Course(*cluster(pod(2.0), *later, hosts=2), hosts=2)
+    world.broken.add(FOLDED[0])
+    world.run_until(30.0)
+    refused = world.conditions[About.IDENTITY, ObjectRef("blue", "id")]
+    assert refused.reason == "RefusedByAzure"
+    [told] = world.of(TellEvent)
+    assert (told.type, told.ref) == ("Warning", ObjectRef("blue", "b"))
+    world.run_until(100.0)
+    assert world.conditions[About.IDENTITY, ObjectRef("blue", "id")].holds
+
+
+def test_a_condition_that_could_not_be_written_is_written_later() -> None:
+    world = Course(*cluster())
+    world.answers[WriteCondition] = lambda _: Failure(kind=Fault.UNREACHABLE)
+    world.run_until(20.0)
+    refused = len(world.of(WriteCondition))
+    del world.answers[WriteCondition]
+    world.run_until(60.0)
+    assert len(world.of(WriteCondition)) == 2 * refused
+    assert world.conditions[About.IDENTITY, ObjectRef("blue", "id")].holds
+
+
 # Time.
 
 
+def test_a_ledger_that_another_has_written_meanwhile_is_found() -> None:
+    world = Course(*cluster(pod(2.0)), hosts=2, grace=5.0)
+    world.run_until(20.0)
+    there = world.arm[HOSTS[1]]
+    there.listed, there.ours = {FOLDED[1]: IDS[1].spelling}, {FOLDED[1]: "mic"}
+    there.machines = frozenset(there.listed)
+    book = Ledger(host=HOSTS[1], attached={FOLDED[1]: LedgerEntry(IDS[1].spelling, 0.0)})
+    world.ledgers[HOSTS[1]] = (book, 1_000_000)
+    world.run_until(400.0)
+    assert there.listed == {}
+
+
+def test_who_leads_again_begins_anew() -> None:
+    controller = Controller(Settings(asks_permission=False, record_writes=1))
+    events = (
+        IdentitySeen(identity=principal("blue", "id"), revision=""),
+        IdentitySeen(identity=identity("blue", "vm", resource_id=resource_id(0)), revision=""),
+        BindingSeen(binding=binding("blue", "b", "id", "app"), revision=""),
+        BindingSeen(binding=binding("blue", "c", "vm", "app"), revision=""),
+        PodSeen(a_pod("blue", node="n0")),
+    )
+    standby(controller, *events)
+    for now in (2.0, 4.0):
+        controller.on_event(Deposed(), now)
+        begun = controller.on_event(Leading(1e9), now)
+        # A write is under way where there is one place, or its record is read: it may be done.
+        assert {type(each.action) for each in begun} & {CreateRecord, ReadRecord}
+        [listing] = [each for each in begun if each.action == ListLedgers()]
+        follows = controller.on_result(listing.number, LedgerList({}), now + 1.0)
+        assert ReadHost(HOSTS[0]) in [each.action for each in follows]
+
+
+def test_who_leads_before_all_is_told_begins_when_it_is() -> None:
+    controller = Controller()
+    assert controller.on_event(Leading(1e9), 0.0) == []
+    assert [each.action for each in controller.on_event(Synced(), 1.0)] == [ListLedgers()]
+
+
 def test_a_timer_that_is_set_again_and_again_counts_once_and_none_is_lost() -> None:
-    timers = Timers()
-    owners = [_Owner("host", number) for number in range(10)]
-    for turn in range(100):
-        for number, owner in enumerate(owners):
-            timers.set(owner, (number * 7 + turn) % 10)
+    timers, chance = Timers(), Random(1)
+    owners = [_Owner("host", number) for number in range(30)]
+    last = dict.fromkeys(owners, 0.0)
+    for _ in range(3000):
+        owner = chance.choice(owners)
+        last[owner] = chance.random()
+        timers.set(owner, last[owner])
     assert len(timers._heap) <= 64 + 4 * len(owners)
-    last = {(number * 7 + 99) % 10: owner for number, owner in enumerate(owners)}
-    assert timers.first() == 0
-    assert timers.passed(4) == [last[time] for time in range(5)]
-    timers.set(last[5], None)
-    assert timers.passed(9) == [last[time] for time in range(6, 10)]
+    due = sorted(owners, key=last.__getitem__)
+    assert timers.first() == last[due[0]]
+    assert timers.passed(last[due[9]]) == due[:10]
+    timers.set(due[10], None)
+    assert timers.passed(1.0) == due[11:]
     assert timers.first() is None
 
 
