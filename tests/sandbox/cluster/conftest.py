@@ -27,6 +27,8 @@ from podidentity_sandbox.plan import NodePlan, Plan
 from tests.sandbox.cluster.settled import Settled
 
 ADMIN = "admin-token"
+TOKEN = "/api/v1/namespaces/default/serviceaccounts/default/token"
+"""Where tokens of the account `default` are asked for."""
 
 
 @dataclass
@@ -166,6 +168,13 @@ async def api(served: Served) -> AsyncIterator[httpx2.AsyncClient]:
         yield client
 
 
+@pytest.fixture
+async def kubelet(served: Served) -> AsyncIterator[httpx2.AsyncClient]:
+    """The client of the first node's kubelet."""
+    async with served.client(served.plan.nodes[0].token) as client:
+        yield client
+
+
 def pod(name: str = "a", **spec: Any) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
@@ -173,6 +182,12 @@ def pod(name: str = "a", **spec: Any) -> dict[str, Any]:
         "metadata": {"name": name, "labels": {"app": name}},
         "spec": {"containers": [{"name": "c", "image": "busybox"}], **spec},
     }
+
+
+def bound_to(pod: dict[str, Any], **spec: Any) -> dict[str, Any]:
+    """Return a TokenRequest for a token that ends with the pod of this metadata."""
+    reference = {"apiVersion": "v1", "kind": "Pod", "name": pod["name"], "uid": pod["uid"]}
+    return {"spec": {"boundObjectRef": reference, **spec}}
 
 
 async def lines(response: httpx2.Response) -> AsyncIterator[dict[str, Any]]:
