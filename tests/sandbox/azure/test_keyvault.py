@@ -250,7 +250,8 @@ def test_an_expired_secret_is_read_all_the_same(owned: Direct) -> None:
 def test_nonsense_is_refused(
     owned: Direct, asked: str, body: object, expected: tuple[int, str, str]
 ) -> None:
-    reply, answer = call(owned, *asked.split(" "), body)
+    method, path = asked.split(" ")
+    reply, answer = call(owned, method, path, body)
     assert (reply.status, answer["error"]["code"]) == expected[:2]
     assert answer["error"]["message"].startswith(expected[2])
 

@@ -9,21 +9,17 @@ import socket
 import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from podidentity.client_connections import ClientConnections
 from podidentity_sandbox.cluster.cluster import Cluster
 from podidentity_sandbox.cluster.main import make_cluster, serve
 from podidentity_sandbox.plan import NodePlan, Plan
+from podidentity_sandbox.world.authority import write_certificates
 from tests.sandbox.cluster.settled import Settled
 
 ADMIN = "admin-token"
@@ -53,37 +49,6 @@ class Served:
         )
 
 
-def certificate(folder: Path) -> None:
-    """Write ca.crt, and apiserver.crt with its key, for 127.0.0.1."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "kubernetes")])
-    now = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(minutes=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False
-        )
-        .sign(key, hashes.SHA256())
-    )
-    pem = made.public_bytes(serialization.Encoding.PEM)
-    (folder / "ca.crt").write_bytes(pem)
-    (folder / "apiserver.crt").write_bytes(pem)
-    (folder / "apiserver.key").write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-
-
 def node_plan(index: int) -> NodePlan:
     return NodePlan(
         name=f"node-{index}",
@@ -97,8 +62,7 @@ def node_plan(index: int) -> NodePlan:
 
 
 def saved_plan(folder: Path, *nodes: NodePlan, rootless: bool = False, **more: Any) -> Plan:
-    """Write the plan of a sandbox into its folder, with the API server's certificate."""
-    certificate(folder)
+    """Write the plan of a sandbox into its folder, with its certificates."""
     plan = Plan(
         name="test",
         folder=str(folder),
@@ -112,6 +76,7 @@ def saved_plan(folder: Path, *nodes: NodePlan, rootless: bool = False, **more: A
         nodes=nodes,
         **more,
     )
+    write_certificates(plan)
     plan.save()
     return plan
 
