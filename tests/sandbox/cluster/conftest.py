@@ -48,6 +48,18 @@ class Served:
             transport=ClientConnections(self.url, self.tls) if of_program else None,
         )
 
+    def kubeconfig(self, **user: Any) -> dict[str, Any]:
+        """Return the kubeconfig of a user with these credentials."""
+        cluster = {"server": self.url, "certificate-authority": str(self.plan.ca_certificate)}
+        return {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "here",
+            "clusters": [{"name": "c", "cluster": cluster}],
+            "contexts": [{"name": "here", "context": {"cluster": "c", "user": "u"}}],
+            "users": [{"name": "u", "user": user}],
+        }
+
 
 def node_plan(index: int) -> NodePlan:
     return NodePlan(
