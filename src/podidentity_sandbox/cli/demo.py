@@ -24,7 +24,6 @@ from podidentity_sandbox.demo.prepare import prepare as prepare_azure
 from podidentity_sandbox.demo.shell import Shell
 from podidentity_sandbox.demo.story import (
     Printer,
-    SilentPrinter,
     Step,
     StepResult,
     StoryContext,
@@ -102,7 +101,7 @@ def demo(name: str, *, rootless: bool, keep: bool, as_json: bool, with_az: bool)
     The exit status is 0 only if every step showed what it must. With --json each step is an object.
     """
     began = time.monotonic()
-    printer: Printer = SilentPrinter() if as_json else TerminalPrinter()
+    printer = Printer() if as_json else TerminalPrinter()
     progress = (lambda _line: None) if as_json else click.echo
     if with_az:
         _must_have_programs()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 import logging
 import os
 import ssl
@@ -11,8 +10,7 @@ import uuid
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-import aiohttp
-
+from podidentity_sandbox.apiserver import ApiRefusal, ApiServer, ApiUnreachable
 from podidentity_sandbox.csi.parameters import MountFailed
 
 _log = logging.getLogger(__name__)
@@ -39,26 +37,25 @@ class ClusterClient(Protocol):
         """Put an event on a pod; one that cannot be put is let go."""
 
 
-class ApiServer:
+class OfAccount(ApiServer):
     """The API server, by the pod's service account."""
 
-    def __init__(self, session: aiohttp.ClientSession) -> None:
+    def __init__(self) -> None:
         host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ["KUBERNETES_SERVICE_PORT"]
-        self._base = f"https://{host}:{port}"
-        self._trust = ssl.create_default_context(cafile=str(_ACCOUNT / "ca.crt"))
-        self._session = session
+        trust = ssl.create_default_context(cafile=str(_ACCOUNT / "ca.crt"))
+        # The token is read each time: the kubelet renews it.
+        token = (_ACCOUNT / "token").read_text
+        super().__init__(f"https://{host}:{port}", trust, token, agent="secrets-store-csi/sandbox")
 
     async def secret_provider_class(self, namespace: str, name: str) -> dict[str, Any]:
         """Return the object; raise MountFailed in the words of controller-runtime's client."""
         try:
-            status, found = await self._ask("GET", _CLASSES.format(namespace, name))
-        except (aiohttp.ClientError, TimeoutError) as error:
-            status, found = 0, {"message": str(error)}
-        if status == 200:
-            return found
-        why = found.get("message", "")
-        if status == 404:
-            why = f'SecretProviderClass.secrets-store.csi.x-k8s.io "{name}" not found'
+            return await self.request("GET", _CLASSES.format(namespace, name))
+        except ApiRefusal as error:
+            gone = f'SecretProviderClass.secrets-store.csi.x-k8s.io "{name}" not found'
+            why = gone if error.status == 404 else error.message
+        except ApiUnreachable as error:
+            why = str(error)
         raise MountFailed(f"failed to get secretproviderclass {namespace}/{name}, error: {why}")
 
     async def tell(self, pod: PodRef, kind: str, reason: str, message: str) -> None:
@@ -85,24 +82,6 @@ class ApiServer:
             "count": 1,
         }
         try:
-            status, _ = await self._ask("POST", f"/api/v1/namespaces/{pod.namespace}/events", event)
-        except (aiohttp.ClientError, TimeoutError) as error:
+            await self.request("POST", f"/api/v1/namespaces/{pod.namespace}/events", event)
+        except (ApiRefusal, ApiUnreachable) as error:
             _log.warning("an event was lost: %s", error)
-        else:
-            if status >= 400:
-                _log.warning("an event was refused with status %d", status)
-
-    async def _ask(
-        self, method: str, path: str, body: object | None = None
-    ) -> tuple[int, dict[str, Any]]:
-        # Read each time: the kubelet renews it.
-        token = (_ACCOUNT / "token").read_text()
-        async with self._session.request(
-            method,
-            self._base + path,
-            data=None if body is None else json.dumps(body),
-            headers={"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
-            ssl=self._trust,
-        ) as response:
-            found: dict[str, Any] = await response.json()
-            return response.status, found

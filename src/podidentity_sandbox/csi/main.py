@@ -12,7 +12,7 @@ from pathlib import Path
 
 import aiohttp
 
-from podidentity_sandbox.csi.cluster import ApiServer
+from podidentity_sandbox.csi.cluster import OfAccount
 from podidentity_sandbox.csi.driver import Driver
 from podidentity_sandbox.csi.nmi import Nmi
 from podidentity_sandbox.csi.provider import SecretsProvider, VaultClient
@@ -37,8 +37,9 @@ async def run(interval: float, health_port: int) -> None:
     assert task is not None  # noqa: S101 - a coroutine runs in a task
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=30)) as session:
-        driver = Driver(ApiServer(session), SecretsProvider(Nmi(), VaultClient(session)))
+    timeout = aiohttp.ClientTimeout(total=30)
+    async with OfAccount() as cluster, aiohttp.ClientSession(timeout=timeout) as session:
+        driver = Driver(cluster, SecretsProvider(Nmi(), VaultClient(session)))
         serving = await Server(driver).open(SOCKET)
         health = await asyncio.start_server(healthy, "0.0.0.0", health_port)  # noqa: S104 - the kubelet asks at the node's address
         logging.getLogger(__name__).info("serving %s, rotating each %g s", NAME, interval)

@@ -12,7 +12,6 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import click
 
@@ -139,8 +138,8 @@ def exited(ran: Ran, status: int = 0) -> None:
 _OUTPUT_LINES = 8
 
 
-class Printer(Protocol):
-    """Shows the story while it is told."""
+class Printer:
+    """Shows the story while it is told: nothing of it, where `--json` prints it at the end."""
 
     def chapter(self, title: str) -> None:
         """Begin a chapter."""
@@ -152,7 +151,7 @@ class Printer(Protocol):
         """Show what came back and the mark."""
 
 
-class TerminalPrinter:
+class TerminalPrinter(Printer):
     """Tells the story to a person, to whom its steps are 1, 2, 3."""
 
     def __init__(self) -> None:
@@ -182,19 +181,6 @@ class TerminalPrinter:
         click.echo(
             f"        {mark} {result.detail}  {click.style(f'{result.seconds:.2f} s', dim=True)}"
         )
-
-
-class SilentPrinter:
-    """Tells nothing while the story runs: `--json` prints it at the end."""
-
-    def chapter(self, title: str) -> None:
-        """Say nothing."""
-
-    def begin(self, step: Step) -> None:
-        """Say nothing."""
-
-    def end(self, result: StepResult) -> None:
-        """Say nothing."""
 
 
 def _shortened(line: str, width: int = 140) -> str:

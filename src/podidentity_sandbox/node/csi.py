@@ -31,7 +31,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from podidentity_sandbox.node.api import ApiRefusal
+from podidentity_sandbox.apiserver import ApiRefusal
 from podidentity_sandbox.node.services import Services
 from podidentity_sandbox.node.spec import PodSpec, VolumeRefused
 

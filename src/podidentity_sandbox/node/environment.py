@@ -9,7 +9,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from podidentity_sandbox.node.api import ApiClient, ApiRefusal
+from podidentity_sandbox.apiserver import ApiRefusal
+from podidentity_sandbox.node.api import ApiClient
 from podidentity_sandbox.node.contents import RESOURCES, decoded
 from podidentity_sandbox.node.spec import (
     ContainerRefused,

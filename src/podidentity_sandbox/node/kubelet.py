@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from podidentity_sandbox.node.api import MERGE_PATCH, ApiClient, ApiRefusal, ApiUnreachable
+from podidentity_sandbox.apiserver import MERGE_PATCH, ApiRefusal, ApiUnreachable
+from podidentity_sandbox.node.api import ApiClient
 from podidentity_sandbox.node.clock import Clock
 from podidentity_sandbox.node.pods import Pod
 from podidentity_sandbox.node.services import Services

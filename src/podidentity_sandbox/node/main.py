@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 
 import podidentity_sandbox
-from podidentity_sandbox.node.api import ApiClient, ApiRefusal
+from podidentity_sandbox.apiserver import ApiRefusal
+from podidentity_sandbox.node.api import ApiClient
 from podidentity_sandbox.node.cgroups import PodCgroups
 from podidentity_sandbox.node.clock import Clock
 from podidentity_sandbox.node.containers import ProgramContainer
@@ -67,7 +68,7 @@ async def compose(folder: Path, name: str, ready_fd: int, *, containerd: bool) -
     node, clock = plan.node(name), Clock()
     if containerd and not RuntimeOptions.load(folder).tells_address:
         node = replace(node, address="")
-    api = ApiClient.connect(plan, node, clock)
+    api = ApiClient(plan, node, clock)
     probing = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(ssl=False, force_close=True),
         headers={"User-Agent": "kube-probe/1.32"},

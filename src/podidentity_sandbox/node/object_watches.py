@@ -10,7 +10,8 @@ import logging
 from collections.abc import Coroutine, Mapping
 from typing import Any
 
-from podidentity_sandbox.node.api import ApiClient, ApiRefusal, ApiUnreachable
+from podidentity_sandbox.apiserver import ApiRefusal, ApiUnreachable
+from podidentity_sandbox.node.api import ApiClient
 from podidentity_sandbox.node.clock import Clock
 
 _log = logging.getLogger(__name__)

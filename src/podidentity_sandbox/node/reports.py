@@ -7,7 +7,8 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from podidentity_sandbox.node.api import MERGE_PATCH, ApiClient, ApiRefusal, ApiUnreachable
+from podidentity_sandbox.apiserver import MERGE_PATCH, ApiRefusal, ApiUnreachable
+from podidentity_sandbox.node.api import ApiClient
 from podidentity_sandbox.node.clock import Clock
 from podidentity_sandbox.node.spec import PodSpec
 from podidentity_sandbox.node.status import stamp

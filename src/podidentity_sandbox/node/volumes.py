@@ -20,7 +20,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from podidentity_sandbox.node.api import ApiRefusal
+from podidentity_sandbox.apiserver import ApiRefusal
 from podidentity_sandbox.node.contents import (
     KINDS,
     ContentSources,

@@ -17,8 +17,9 @@ from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.azure.main import Listeners, azure
 from podidentity_sandbox.azure.state import World
 from podidentity_sandbox.plan import Plan
+from podidentity_sandbox.world.authority import write_certificates
 from tests.sandbox.azure.direct import Direct
-from tests.sandbox.azure.plans import Clock, certify, make_plan
+from tests.sandbox.azure.plans import Clock, make_plan
 
 
 def listeners() -> Listeners:
@@ -64,10 +65,10 @@ def folder() -> Iterator[Path]:
 
 @contextlib.asynccontextmanager
 async def running(folder: Path) -> AsyncIterator[Azure]:
-    certify(folder)
     sockets, clock = listeners(), Clock()
     port = sockets.proxy.getsockname()[1]
     plan = replace(make_plan(folder), azure_proxy_port=port)
+    write_certificates(plan)
     https, imds, dns = (s.getsockname()[1] for s in (sockets.https, sockets.imds, sockets.dns))
     async with azure(plan, sockets, clock=clock) as world:
         yield Azure(

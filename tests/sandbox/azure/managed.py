@@ -13,9 +13,10 @@ from podidentity_sandbox.azure.aks.provider import AksProvider
 from podidentity_sandbox.azure.arm.subscription import POD_IDENTITY
 from podidentity_sandbox.cluster.cluster import Cluster
 from podidentity_sandbox.cluster.main import make_cluster, serve
+from podidentity_sandbox.world.authority import write_certificates
 from tests.sandbox.azure.direct import Direct
 from tests.sandbox.azure.plans import Clock
-from tests.sandbox.cluster.conftest import certificate, listener
+from tests.sandbox.cluster.conftest import listener
 
 GROUP = "aadpodidentity.k8s.io"
 RBAC = "rbac.authorization.k8s.io"
@@ -99,8 +100,9 @@ class Managed:
 @contextlib.asynccontextmanager
 async def managed_cluster(folder: Path) -> AsyncIterator[Managed]:
     """Serve a cluster without nodes, and AKS for it."""
-    certificate(folder)
-    Direct(folder).plan.save()
+    plan = Direct(folder).plan
+    write_certificates(plan)
+    plan.save()
     cluster, sock = make_cluster(folder), listener()
     runner = await serve(cluster, folder, [sock])
     controllers = asyncio.create_task(cluster.loop.run())

@@ -22,7 +22,6 @@ from podidentity_sandbox.azure.state import ScaleSet, UserAssignedIdentity
 from podidentity_sandbox.cluster.discovery import VERSION
 from tests.sandbox.azure.direct import Direct
 from tests.sandbox.azure.managed import Managed, managed_cluster
-from tests.sandbox.azure.plans import certify
 
 OPERATOR = "Managed Identity Operator"
 
@@ -347,7 +346,7 @@ def test_no_other_cluster_is_made(direct: Direct) -> None:
 
 @pytest.mark.parametrize("role", ["User", "Admin"])
 def test_a_kubeconfig_leads_to_the_api_server(direct: Direct, role: str) -> None:
-    certify(direct.plan.path)
+    direct.plan.ca_certificate.write_text("the authority")
     for each in direct.plan.administrator_files:
         each.write_text(f"the administrator's {each.suffix}")
     answer = direct.made("POST", f"{path(direct)}/listCluster{role}Credential")

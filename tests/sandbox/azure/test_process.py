@@ -13,16 +13,18 @@ from pathlib import Path
 
 import pytest
 
+from podidentity_sandbox.world.authority import write_certificates
 from tests.sandbox.azure.conftest import listeners
-from tests.sandbox.azure.plans import certify, make_plan
+from tests.sandbox.azure.plans import make_plan
 
 
 def test_the_program_serves_inherited_sockets_until_sigterm_and_cleans_up(folder: Path) -> None:
     sockets = listeners()
     port = sockets.proxy.getsockname()[1]
     imds = f"http://127.0.0.1:{sockets.imds.getsockname()[1]}/metadata/versions"
-    certify(folder)
-    replace(make_plan(folder), azure_proxy_port=port).save()
+    plan = replace(make_plan(folder), azure_proxy_port=port)
+    write_certificates(plan)
+    plan.save()
     read, write = os.pipe()
     fds = {
         "--https-fd": sockets.https.fileno(),

@@ -9,24 +9,22 @@ import socket
 import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from podidentity.client_connections import ClientConnections
 from podidentity_sandbox.cluster.cluster import Cluster
 from podidentity_sandbox.cluster.main import make_cluster, serve
 from podidentity_sandbox.plan import NodePlan, Plan
+from podidentity_sandbox.world.authority import write_certificates
 from tests.sandbox.cluster.settled import Settled
 
 ADMIN = "admin-token"
+TOKEN = "/api/v1/namespaces/default/serviceaccounts/default/token"
+"""Where tokens of the account `default` are asked for."""
 
 
 @dataclass
@@ -50,36 +48,17 @@ class Served:
             transport=ClientConnections(self.url, self.tls) if of_program else None,
         )
 
-
-def certificate(folder: Path) -> None:
-    """Write ca.crt, and apiserver.crt with its key, for 127.0.0.1."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "kubernetes")])
-    now = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(minutes=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False
-        )
-        .sign(key, hashes.SHA256())
-    )
-    pem = made.public_bytes(serialization.Encoding.PEM)
-    (folder / "ca.crt").write_bytes(pem)
-    (folder / "apiserver.crt").write_bytes(pem)
-    (folder / "apiserver.key").write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
+    def kubeconfig(self, **user: Any) -> dict[str, Any]:
+        """Return the kubeconfig of a user with these credentials."""
+        cluster = {"server": self.url, "certificate-authority": str(self.plan.ca_certificate)}
+        return {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "here",
+            "clusters": [{"name": "c", "cluster": cluster}],
+            "contexts": [{"name": "here", "context": {"cluster": "c", "user": "u"}}],
+            "users": [{"name": "u", "user": user}],
+        }
 
 
 def node_plan(index: int) -> NodePlan:
@@ -95,8 +74,7 @@ def node_plan(index: int) -> NodePlan:
 
 
 def saved_plan(folder: Path, *nodes: NodePlan, rootless: bool = False, **more: Any) -> Plan:
-    """Write the plan of a sandbox into its folder, with the API server's certificate."""
-    certificate(folder)
+    """Write the plan of a sandbox into its folder, with its certificates."""
     plan = Plan(
         name="test",
         folder=str(folder),
@@ -110,6 +88,7 @@ def saved_plan(folder: Path, *nodes: NodePlan, rootless: bool = False, **more: A
         nodes=nodes,
         **more,
     )
+    write_certificates(plan)
     plan.save()
     return plan
 
@@ -166,6 +145,13 @@ async def api(served: Served) -> AsyncIterator[httpx2.AsyncClient]:
         yield client
 
 
+@pytest.fixture
+async def kubelet(served: Served) -> AsyncIterator[httpx2.AsyncClient]:
+    """The client of the first node's kubelet."""
+    async with served.client(served.plan.nodes[0].token) as client:
+        yield client
+
+
 def pod(name: str = "a", **spec: Any) -> dict[str, Any]:
     return {
         "apiVersion": "v1",
@@ -173,6 +159,12 @@ def pod(name: str = "a", **spec: Any) -> dict[str, Any]:
         "metadata": {"name": name, "labels": {"app": name}},
         "spec": {"containers": [{"name": "c", "image": "busybox"}], **spec},
     }
+
+
+def bound_to(pod: dict[str, Any], **spec: Any) -> dict[str, Any]:
+    """Return a TokenRequest for a token that ends with the pod of this metadata."""
+    reference = {"apiVersion": "v1", "kind": "Pod", "name": pod["name"], "uid": pod["uid"]}
+    return {"spec": {"boundObjectRef": reference, **spec}}
 
 
 async def lines(response: httpx2.Response) -> AsyncIterator[dict[str, Any]]:

@@ -14,7 +14,7 @@ from podidentity import manifests
 from podidentity.adapters.kube import Kube
 from podidentity.cli.cluster_rights import Places, Single, held_by, singles
 from podidentity.cli.rights import roles
-from tests.sandbox.cluster.conftest import Served, pod
+from tests.sandbox.cluster.conftest import Served, bound_to, pod
 
 SYSTEM, SHOP = "/api/v1/namespaces/kube-system", "/api/v1/namespaces/shop"
 CUSTOM = "aadpodidentity.k8s.io/v1"
@@ -82,9 +82,8 @@ async def program(
         await made.make("/api/v1/nodes", {"metadata": {"name": "node-0"}})
         for path, name in ((SYSTEM, account), (SHOP, "default")):
             await admin.post(f"{path}/serviceaccounts", json={"metadata": {"name": name}})
-        for each in given:
-            await _put(made, each, without)
-        made.token = await _token(made, account)
+        await give(admin, [_but_for(each, without) for each in given])
+        made.token = await token_of(admin, account)
         client = served.client(made.token, of_program=True)
 
         async def note(response: httpx2.Response) -> None:
@@ -120,29 +119,34 @@ def _asked(request: httpx2.Request) -> tuple[str, str]:
     return verbs.get(request.method, reading), f"{resource}{group}"
 
 
-async def _put(made: Program, manifest: Any, without: Single | None) -> None:
-    """Make a role, a binding or a policy; everything else is left out."""
-    plural = _ABOUT_RIGHTS.get(manifest["kind"])
-    if plural is None:
-        return
-    if without and "rules" in manifest:
-        left = [each for each in of_roles([manifest]) if not _is_same(each, without)]
-        rules = [rule for each in roles(left, "x") for rule in each["rules"]]
-        manifest = {**manifest, "rules": rules}
-    namespace = manifest["metadata"].get("namespace")
-    where = f"/namespaces/{namespace}" if namespace else ""
-    await made.make(f"/apis/{manifest['apiVersion']}{where}/{plural}", manifest)
+def _but_for(manifest: Any, without: Single | None) -> Any:
+    """Return a manifest without one of the rights that it gives."""
+    if not without or "rules" not in manifest:
+        return manifest
+    left = [each for each in of_roles([manifest]) if not _is_same(each, without)]
+    return {**manifest, "rules": [rule for each in roles(left, "x") for rule in each["rules"]]}
 
 
 def _is_same(one: Single, other: Single) -> bool:
     return (one.resource, one.verb, one.name) == (other.resource, other.verb, other.name)
 
 
-async def _token(made: Program, account: str) -> str:
-    """Return a token of the account that is bound to a pod."""
-    mine = await made.make(f"{SYSTEM}/pods", in_namespace("kube-system", "program-0", account))
-    uid = mine["metadata"]["uid"]
-    reference = {"apiVersion": "v1", "kind": "Pod", "name": "program-0", "uid": uid}
+async def give(admin: httpx2.AsyncClient, manifests: Sequence[Any]) -> None:
+    """Make the roles, bindings and policies among these manifests, and nothing else."""
+    for each in manifests:
+        if plural := _ABOUT_RIGHTS.get(each["kind"]):
+            namespace = each["metadata"].get("namespace")
+            where = f"/namespaces/{namespace}" if namespace else ""
+            path = f"/apis/{each['apiVersion']}{where}/{plural}"
+            answer = await admin.post(path, json=each)
+            assert answer.status_code == 201, answer.text
+
+
+async def token_of(admin: httpx2.AsyncClient, account: str) -> str:
+    """Return a token of an account of kube-system that is bound to a pod on the node."""
+    program = in_namespace("kube-system", "program-0", account)
+    mine = (await admin.post(f"{SYSTEM}/pods", json=program)).json()["metadata"]
     path = f"{SYSTEM}/serviceaccounts/{account}/token"
-    found = await made.make(path, {"spec": {"boundObjectRef": reference}})
-    return str(found["status"]["token"])
+    found = await admin.post(path, json=bound_to(mine))
+    assert found.status_code == 201, found.text
+    return str(found.json()["status"]["token"])

@@ -11,30 +11,60 @@ import pytest
 
 from podidentity_sandbox.cluster import authorization
 from podidentity_sandbox.cluster.authentication import person_of
-from tests.sandbox.cluster.conftest import ADMIN, Served, pod
+from tests.sandbox.cluster.conftest import ADMIN, TOKEN, Served, bound_to, pod
 
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 PODS = "/api/v1/namespaces/default/pods"
 MERGE = {"Content-Type": "application/merge-patch+json"}
 
 
+ME = {"kind": "ServiceAccount", "name": "default", "namespace": "default"}
+
+
 async def account_token(api: httpx2.AsyncClient) -> str:
-    path = "/api/v1/namespaces/default/serviceaccounts/default/token"
-    answer = await api.post(path, json={"spec": {}})
-    assert answer.status_code == 201
-    return str(answer.json()["status"]["token"])
+    return str((await made(api, TOKEN, {"spec": {}}))["status"]["token"])
+
+
+async def made(client: httpx2.AsyncClient, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    answer = await client.post(path, json=body)
+    assert answer.status_code == 201, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+def role(name: str, *rules: dict[str, Any]) -> dict[str, Any]:
+    return {"metadata": {"name": name}, "rules": list(rules)}
+
+
+def binding(
+    name: str, role: str, kind: str = "ClusterRole", subject: dict[str, str] | None = None
+) -> dict[str, Any]:
+    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": role}
+    return {"metadata": {"name": name}, "roleRef": reference, "subjects": [subject or ME]}
 
 
 async def grant(api: httpx2.AsyncClient, subject: dict[str, str], *rules: dict[str, Any]) -> None:
     """Give rules cluster-wide."""
-    role = {"metadata": {"name": "r"}, "rules": list(rules)}
-    assert (await api.post(f"{RBAC}/clusterroles", json=role)).status_code == 201
-    binding = {
-        "metadata": {"name": "b"},
-        "roleRef": {"kind": "ClusterRole", "name": "r"},
-        "subjects": [subject],
+    await made(api, f"{RBAC}/clusterroles", role("r", *rules))
+    await made(api, f"{RBAC}/clusterrolebindings", binding("b", "r", subject=subject))
+
+
+def group(name: str) -> dict[str, str]:
+    return {"kind": "Group", "name": name}
+
+
+async def may_use(api: httpx2.AsyncClient, name: str, **spec: Any) -> bool:
+    """Return whether a review says that somebody may use the identity of that name."""
+    attributes = {
+        "group": "aadpodidentity.k8s.io",
+        "resource": "azureidentities",
+        "verb": "use",
+        "name": name,
+        "namespace": spec.pop("namespace", ""),
     }
-    assert (await api.post(f"{RBAC}/clusterrolebindings", json=binding)).status_code == 201
+    path = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+    answer = await api.post(path, json={"spec": {**spec, "resourceAttributes": attributes}})
+    return bool(answer.json()["status"]["allowed"])
 
 
 @pytest.mark.parametrize(
@@ -74,9 +104,7 @@ async def test_a_service_account_may_nothing_until_a_role_says_so(
             'pods is forbidden: User "system:serviceaccount:default:default" cannot list '
             'resource "pods" in API group "" in the namespace "default"'
         )
-        subject = {"kind": "ServiceAccount", "name": "default", "namespace": "default"}
-        rule = {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list"]}
-        await grant(api, subject, rule)
+        await grant(api, ME, {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list"]})
         assert (await client.get("/api/v1/pods")).status_code == 200
         assert (await client.delete(f"{PODS}/a")).status_code == 403
         everywhere = await client.get("/api/v1/secrets")
@@ -90,12 +118,8 @@ async def test_a_service_account_may_nothing_until_a_role_says_so(
 async def test_a_role_binding_holds_in_its_namespace_only(
     api: httpx2.AsyncClient, served: Served
 ) -> None:
-    binding = {
-        "metadata": {"name": "b"},
-        "roleRef": {"kind": "ClusterRole", "name": "view"},
-        "subjects": [{"kind": "Group", "name": "system:serviceaccounts:default"}],
-    }
-    await api.post(f"{RBAC}/namespaces/default/rolebindings", json=binding)
+    bound = binding("b", "view", subject=group("system:serviceaccounts:default"))
+    await api.post(f"{RBAC}/namespaces/default/rolebindings", json=bound)
     async with served.client(await account_token(api)) as client:
         assert (await client.get(PODS)).status_code == 200
         assert (await client.get("/api/v1/namespaces/kube-system/pods")).status_code == 403
@@ -106,12 +130,8 @@ async def test_a_role_binding_holds_in_its_namespace_only(
 async def test_a_binding_to_a_role_that_is_not_there_grants_nothing_and_is_told(
     api: httpx2.AsyncClient, served: Served
 ) -> None:
-    binding = {
-        "metadata": {"name": "b"},
-        "roleRef": {"kind": "ClusterRole", "name": "lost"},
-        "subjects": [{"kind": "Group", "name": "system:authenticated"}],
-    }
-    await api.post(f"{RBAC}/clusterrolebindings", json=binding)
+    bound = binding("b", "lost", subject=group("system:authenticated"))
+    await api.post(f"{RBAC}/clusterrolebindings", json=bound)
     async with served.client(await account_token(api)) as client:
         message = (await client.get(PODS)).json()["message"]
     assert message.endswith(': RBAC: clusterrole.rbac.authorization.k8s.io "lost" not found')
@@ -120,14 +140,13 @@ async def test_a_binding_to_a_role_that_is_not_there_grants_nothing_and_is_told(
 async def test_a_role_s_names_limit_it_also_for_lists_by_name(
     api: httpx2.AsyncClient, served: Served
 ) -> None:
-    subject = {"kind": "Group", "name": "system:serviceaccounts"}
     rule = {
         "apiGroups": [""],
         "resources": ["configmaps"],
         "verbs": ["get", "list"],
         "resourceNames": ["kube-root-ca.crt"],
     }
-    await grant(api, subject, rule)
+    await grant(api, group("system:serviceaccounts"), rule)
     maps = "/api/v1/namespaces/default/configmaps"
     by_name = {"fieldSelector": "metadata.name=kube-root-ca.crt"}
     async with served.client(await account_token(api)) as client:
@@ -151,30 +170,11 @@ async def test_a_path_that_is_no_resource_needs_a_grant_too(
 async def test_a_review_answers_what_the_server_would_decide(
     api: httpx2.AsyncClient, served: Served
 ) -> None:
-    subject = {"kind": "Group", "name": "system:serviceaccounts:shop"}
-    rule = {
-        "apiGroups": ["aadpodidentity.k8s.io"],
-        "resources": ["azureidentities"],
-        "verbs": ["use"],
-        "resourceNames": ["client-1"],
-    }
-    await grant(api, subject, rule)
-
-    async def allowed(name: str, *groups: str) -> bool:
-        attributes = {
-            "group": "aadpodidentity.k8s.io",
-            "resource": "azureidentities",
-            "verb": "use",
-            "name": name,
-        }
-        user = {"user": "system:serviceaccount:shop:web", "groups": list(groups)}
-        body = {"spec": {**user, "resourceAttributes": attributes}}
-        path = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
-        return bool((await api.post(path, json=body)).json()["status"]["allowed"])
-
-    assert await allowed("client-1", "system:serviceaccounts:shop")
-    assert not await allowed("client-2", "system:serviceaccounts:shop")
-    assert not await allowed("client-1", "system:serviceaccounts:other")
+    await grant(api, group("system:serviceaccounts:shop"), USE)
+    who = {"user": "system:serviceaccount:shop:web"}
+    assert await may_use(api, "client-1", **who, groups=["system:serviceaccounts:shop"])
+    assert not await may_use(api, "client-2", **who, groups=["system:serviceaccounts:shop"])
+    assert not await may_use(api, "client-1", **who, groups=["system:serviceaccounts:other"])
     async with served.client(await account_token(api)) as client:
         own = {"spec": {"resourceAttributes": {"resource": "pods", "verb": "list"}}}
         path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
@@ -235,47 +235,17 @@ ROLES = {
     "resources": ["clusterroles", "clusterrolebindings", "roles", "rolebindings"],
     "verbs": ["create", "update", "patch", "get"],
 }
-ME = [{"kind": "ServiceAccount", "name": "default", "namespace": "default"}]
-
-
-def role(name: str, *rules: dict[str, Any]) -> dict[str, Any]:
-    return {"metadata": {"name": name}, "rules": list(rules)}
-
-
-def binding(name: str, role: str, kind: str = "ClusterRole") -> dict[str, Any]:
-    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": role}
-    return {"metadata": {"name": name}, "roleRef": reference, "subjects": ME}
 
 
 @pytest.fixture
 async def tenant(api: httpx2.AsyncClient, served: Served) -> AsyncIterator[httpx2.AsyncClient]:
     """Everything in namespace default, and the right to write roles anywhere."""
-    path = "/api/v1/namespaces/default/serviceaccounts/default/token"
-    token = (await api.post(path, json={"spec": {}})).json()["status"]["token"]
     await made(api, f"{RBAC}/clusterroles", role("roles", ROLES))
     await made(api, f"{RBAC}/clusterrolebindings", binding("roles", "roles"))
     await made(api, f"{HERE}/rolebindings", binding("owner", "cluster-admin"))
     await made(api, f"{RBAC}/clusterroles", role("use", USE))
-    async with served.client(token) as client:
+    async with served.client(await account_token(api)) as client:
         yield client
-
-
-async def made(client: httpx2.AsyncClient, path: str, body: dict[str, Any]) -> None:
-    answer = await client.post(path, json=body)
-    assert answer.status_code == 201, answer.text
-
-
-async def holds(api: httpx2.AsyncClient, namespace: str = "") -> bool:
-    attributes = {
-        "group": "aadpodidentity.k8s.io",
-        "resource": "azureidentities",
-        "verb": "use",
-        "name": "client-1",
-        "namespace": namespace,
-    }
-    spec = {"user": "system:serviceaccount:default:default", "resourceAttributes": attributes}
-    path = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
-    return bool((await api.post(path, json={"spec": spec})).json()["status"]["allowed"])
 
 
 async def test_an_owner_of_a_namespace_cannot_grant_himself_what_is_cluster_wide(
@@ -296,8 +266,9 @@ async def test_an_owner_of_a_namespace_cannot_grant_himself_what_is_cluster_wide
     await made(tenant, f"{HERE}/roles", role("mine", USE))
     await made(tenant, f"{HERE}/rolebindings", binding("mine", "mine", "Role"))
     await made(tenant, f"{HERE}/rolebindings", binding("also", "use"))
-    assert await holds(api, "default")
-    assert not await holds(api)
+    me = {"user": "system:serviceaccount:default:default"}
+    assert await may_use(api, "client-1", **me, namespace="default")
+    assert not await may_use(api, "client-1", **me)
 
 
 @pytest.mark.parametrize(
@@ -332,10 +303,10 @@ async def test_a_binding_of_others_is_not_bent_to_oneself(
 ) -> None:
     await made(api, f"{RBAC}/clusterrolebindings", binding("theirs", "use") | {"subjects": []})
     path = f"{RBAC}/clusterrolebindings/theirs"
-    assert (await tenant.patch(path, json={"subjects": ME}, headers=MERGE)).status_code == 403
+    assert (await tenant.patch(path, json={"subjects": [ME]}, headers=MERGE)).status_code == 403
     owned = {"metadata": {"finalizers": ["example.com/kept"]}}
     assert (await tenant.patch(path, json=owned, headers=MERGE)).status_code == 200
-    assert not await holds(api)
+    assert not await may_use(api, "client-1", user="system:serviceaccount:default:default")
 
 
 @pytest.mark.parametrize(("verb", "name"), [("bind", "use"), ("bind", "other"), ("use", "use")])
@@ -376,29 +347,28 @@ MIRROR = {"annotations": {"kubernetes.io/config.mirror": "0123456789abcdef012345
 
 
 async def test_a_kubelet_sees_and_changes_its_own_node_s_pods_only(
-    api: httpx2.AsyncClient, served: Served
+    api: httpx2.AsyncClient, kubelet: httpx2.AsyncClient
 ) -> None:
     await api.post(PODS, json=pod("mine", nodeName="node-0"))
     await api.post(PODS, json=pod("other", nodeName="node-1"))
     running = {"status": {"phase": "Running"}}
-    async with served.client(served.plan.nodes[0].token) as kubelet:
-        own = {"fieldSelector": "spec.nodeName=node-0"}
-        listed = (await kubelet.get("/api/v1/pods", params=own)).json()["items"]
-        assert [item["metadata"]["name"] for item in listed] == ["mine"]
-        assert (await kubelet.get("/api/v1/pods")).status_code == 403
-        foreign = {"fieldSelector": "spec.nodeName=node-1"}
-        assert (await kubelet.get("/api/v1/pods", params=foreign)).status_code == 403
+    own = {"fieldSelector": "spec.nodeName=node-0"}
+    listed = (await kubelet.get("/api/v1/pods", params=own)).json()["items"]
+    assert [item["metadata"]["name"] for item in listed] == ["mine"]
+    assert (await kubelet.get("/api/v1/pods")).status_code == 403
+    foreign = {"fieldSelector": "spec.nodeName=node-1"}
+    assert (await kubelet.get("/api/v1/pods", params=foreign)).status_code == 403
 
-        async def patch(name: str) -> httpx2.Response:
-            return await kubelet.patch(f"{PODS}/{name}/status", json=running, headers=MERGE)
+    async def patch(name: str) -> httpx2.Response:
+        return await kubelet.patch(f"{PODS}/{name}/status", json=running, headers=MERGE)
 
-        assert (await patch("mine")).status_code == 200
-        refused = await patch("other")
-        assert refused.status_code == 403
-        assert refused.json()["message"].endswith(
-            "no relationship found between node 'node-0' and this object"
-        )
-        assert (await kubelet.delete(f"{PODS}/other")).status_code == 403
+    assert (await patch("mine")).status_code == 200
+    refused = await patch("other")
+    assert refused.status_code == 403
+    assert refused.json()["message"].endswith(
+        "no relationship found between node 'node-0' and this object"
+    )
+    assert (await kubelet.delete(f"{PODS}/other")).status_code == 403
 
 
 @pytest.mark.parametrize(
@@ -411,64 +381,54 @@ async def test_a_kubelet_sees_and_changes_its_own_node_s_pods_only(
     ],
 )
 async def test_a_kubelet_creates_no_pod_but_the_mirrors_of_its_static_ones(
-    served: Served, metadata: dict[str, Any], spec: dict[str, Any], why: str
+    kubelet: httpx2.AsyncClient, metadata: dict[str, Any], spec: dict[str, Any], why: str
 ) -> None:
     wanted = pod("new", **{"nodeName": "node-0", **spec})
     wanted["metadata"] |= metadata
-    async with served.client(served.plan.nodes[0].token) as kubelet:
-        refused = await kubelet.post(PODS, json=wanted)
+    refused = await kubelet.post(PODS, json=wanted)
     assert refused.status_code == 403
     assert why in refused.json()["message"]
 
 
-async def test_a_mirror_of_a_static_pod_has_no_token(served: Served) -> None:
+async def test_a_mirror_of_a_static_pod_has_no_token(kubelet: httpx2.AsyncClient) -> None:
     wanted = pod("new", nodeName="node-0")
     wanted["metadata"] |= MIRROR
-    async with served.client(served.plan.nodes[0].token) as kubelet:
-        made = await kubelet.post(PODS, json=wanted)
+    made = await kubelet.post(PODS, json=wanted)
     assert made.status_code == 201
     assert "volumes" not in made.json()["spec"]
 
 
 async def test_a_kubelet_reads_the_secrets_that_its_pods_name_and_no_others(
-    api: httpx2.AsyncClient, served: Served
+    api: httpx2.AsyncClient, kubelet: httpx2.AsyncClient, served: Served
 ) -> None:
     secrets = "/api/v1/namespaces/default/secrets"
     for name in ("used", "unused"):
         await api.post(secrets, json={"metadata": {"name": name}})
     volumes = [{"name": "v", "secret": {"secretName": "used"}}]
     await api.post(PODS, json=pod(nodeName="node-0", volumes=volumes))
-    async with served.client(served.plan.nodes[0].token) as kubelet:
-        assert (await kubelet.get(f"{secrets}/used")).status_code == 200
-        assert (await kubelet.get(f"{secrets}/unused")).status_code == 403
-        assert (await kubelet.get(secrets)).status_code == 403
+    assert (await kubelet.get(f"{secrets}/used")).status_code == 200
+    assert (await kubelet.get(f"{secrets}/unused")).status_code == 403
+    assert (await kubelet.get(secrets)).status_code == 403
     async with served.client(served.plan.nodes[1].token) as stranger:
         assert (await stranger.get(f"{secrets}/used")).status_code == 403
 
 
 async def test_a_kubelet_gets_tokens_bound_to_its_own_pods_only(
-    api: httpx2.AsyncClient, served: Served
+    api: httpx2.AsyncClient, kubelet: httpx2.AsyncClient
 ) -> None:
     mine = (await api.post(PODS, json=pod("mine", nodeName="node-0"))).json()["metadata"]
     other = (await api.post(PODS, json=pod("other", nodeName="node-1"))).json()["metadata"]
-    path = "/api/v1/namespaces/default/serviceaccounts/default/token"
-
-    def bound(metadata: dict[str, Any]) -> dict[str, Any]:
-        pair = {"name": metadata["name"], "uid": metadata["uid"]}
-        return {"spec": {"boundObjectRef": {"apiVersion": "v1", "kind": "Pod", **pair}}}
-
-    async with served.client(served.plan.nodes[0].token) as kubelet:
-        assert (await kubelet.post(path, json=bound(mine))).status_code == 201
-        for body, says in (
-            (bound(other), "bound to a pod scheduled on a different node"),
-            ({"spec": {}}, "not bound to a pod"),
-            (bound({"name": "mine", "uid": ""}), "with a pod binding without a uid"),
-            (bound({"name": "", "uid": "u"}), "not bound to a pod"),
-            (without_version(bound(mine)), "not bound to a pod"),
-        ):
-            refused = await kubelet.post(path, json=body)
-            assert refused.status_code == 403
-            assert f"node requested token {says}" in refused.json()["message"]
+    assert (await kubelet.post(TOKEN, json=bound_to(mine))).status_code == 201
+    for body, says in (
+        (bound_to(other), "bound to a pod scheduled on a different node"),
+        ({"spec": {}}, "not bound to a pod"),
+        (bound_to({"name": "mine", "uid": ""}), "with a pod binding without a uid"),
+        (bound_to({"name": "", "uid": "u"}), "not bound to a pod"),
+        (without_version(bound_to(mine)), "not bound to a pod"),
+    ):
+        refused = await kubelet.post(TOKEN, json=body)
+        assert refused.status_code == 403
+        assert f"node requested token {says}" in refused.json()["message"]
 
 
 def without_version(body: dict[str, Any]) -> dict[str, Any]:
@@ -477,33 +437,27 @@ def without_version(body: dict[str, Any]) -> dict[str, Any]:
 
 
 async def test_a_kubelet_is_told_of_a_pod_that_is_gone_or_was_made_anew(
-    api: httpx2.AsyncClient, served: Served
+    api: httpx2.AsyncClient, kubelet: httpx2.AsyncClient
 ) -> None:
     await api.post(PODS, json=pod("mine", nodeName="node-0"))
-    path = "/api/v1/namespaces/default/serviceaccounts/default/token"
-    async with served.client(served.plan.nodes[0].token) as kubelet:
-        for name, code, says in (
-            ("lost", 404, 'pods "lost" not found'),
-            ("mine", 403, "the UID in the bound object reference (old) does not match the UID in"),
-        ):
-            reference = {"apiVersion": "v1", "kind": "Pod", "name": name, "uid": "old"}
-            refused = await kubelet.post(path, json={"spec": {"boundObjectRef": reference}})
-            assert refused.status_code == code
-            assert says in refused.json()["message"]
+    for name, code, says in (
+        ("lost", 404, 'pods "lost" not found'),
+        ("mine", 403, "the UID in the bound object reference (old) does not match the UID in"),
+    ):
+        refused = await kubelet.post(TOKEN, json=bound_to({"name": name, "uid": "old"}))
+        assert refused.status_code == code
+        assert says in refused.json()["message"]
 
 
 async def test_the_account_of_a_mirror_pod_is_none_of_its_node(
-    api: httpx2.AsyncClient, served: Served
+    api: httpx2.AsyncClient, kubelet: httpx2.AsyncClient
 ) -> None:
     accounts = "/api/v1/namespaces/default/serviceaccounts"
     await api.post(accounts, json={"metadata": {"name": "other"}})
     static = pod("static", nodeName="node-0", serviceAccountName="other")
     static["metadata"] |= MIRROR
     made = (await api.post(PODS, json=static)).json()["metadata"]
-    pair = {"name": "static", "uid": made["uid"]}
-    body = {"spec": {"boundObjectRef": {"apiVersion": "v1", "kind": "Pod", **pair}}}
-    async with served.client(served.plan.nodes[0].token) as kubelet:
-        refused = await kubelet.post(f"{accounts}/other/token", json=body)
+    refused = await kubelet.post(f"{accounts}/other/token", json=bound_to(made))
     assert refused.status_code == 403
     assert "no relationship found between node 'node-0' and this object" in refused.text
 
@@ -526,13 +480,9 @@ async def test_from_1_33_on_a_kubelet_asks_for_its_pods_audiences_or_by_a_right_
         await api.post("/apis/storage.k8s.io/v1/csidrivers", json=driver)
         await api.post(PODS, json=pod("mine", nodeName="node-0", volumes=[VOLUME, STORE]))
         mine = (await api.get(f"{PODS}/mine")).json()["metadata"]
-        pair = {"name": "mine", "uid": mine["uid"]}
 
         async def asked(*audiences: str) -> httpx2.Response:
-            reference = {"apiVersion": "v1", "kind": "Pod", **pair}
-            spec = {"audiences": audiences, "boundObjectRef": reference}
-            path = "/api/v1/namespaces/default/serviceaccounts/default/token"
-            return await kubelet.post(path, json={"spec": spec})
+            return await kubelet.post(TOKEN, json=bound_to(mine, audiences=audiences))
 
         for audiences in ((), ("vault",), ("store",)):
             assert (await asked(*audiences)).status_code == 201
@@ -548,25 +498,17 @@ async def test_from_1_33_on_a_kubelet_asks_for_its_pods_audiences_or_by_a_right_
             "apiGroups": [""],
             "resources": [ENTRA],
         }
-        await made(api, f"{RBAC}/clusterroles", {"metadata": {"name": "a"}, "rules": [rule]})
-        group = "rbac.authorization.k8s.io"
-        nodes = {"kind": "Group", "apiGroup": group, "name": "system:nodes"}
-        reference = {"apiGroup": group, "kind": "ClusterRole", "name": "a"}
-        bound = {"metadata": {"name": "a"}, "roleRef": reference, "subjects": [nodes]}
-        await made(api, f"{RBAC}/clusterrolebindings", bound)
+        await grant(api, group("system:nodes"), rule)
         assert (await asked(ENTRA)).status_code == 201
         assert (await asked("vaults")).status_code == 403
 
 
 async def test_before_1_33_nobody_asks_for_a_nodes_audience(
-    api: httpx2.AsyncClient, served: Served
+    api: httpx2.AsyncClient, kubelet: httpx2.AsyncClient
 ) -> None:
     mine = (await api.post(PODS, json=pod("mine", nodeName="node-0"))).json()["metadata"]
-    pair = {"name": "mine", "uid": mine["uid"]}
-    spec = {"audiences": [ENTRA], "boundObjectRef": {"apiVersion": "v1", "kind": "Pod", **pair}}
-    path = "/api/v1/namespaces/default/serviceaccounts/default/token"
-    async with served.client(served.plan.nodes[0].token) as kubelet:
-        assert (await kubelet.post(path, json={"spec": spec})).status_code == 201
+    asked = await kubelet.post(TOKEN, json=bound_to(mine, audiences=[ENTRA]))
+    assert asked.status_code == 201
 
 
 async def test_whoever_has_credentials_reads_the_keys_of_tokens_by_a_right_alone(

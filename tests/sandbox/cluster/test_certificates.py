@@ -51,17 +51,8 @@ class Office:
             return await client.post(f"{url}{WHO}", json={})
 
     def kubeconfig(self, **user: Any) -> str:
-        cluster = {"server": self.served.url, "certificate-authority": str(self.folder / "ca.crt")}
-        document = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "current-context": "here",
-            "clusters": [{"name": "c", "cluster": cluster}],
-            "contexts": [{"name": "here", "context": {"cluster": "c", "user": "u"}}],
-            "users": [{"name": "u", "user": user}],
-        }
         path = self.folder / "kubeconfig"
-        path.write_text(json.dumps(document))
+        path.write_text(json.dumps(self.served.kubeconfig(**user)))
         return str(path)
 
     def certified(self, name: str) -> str:

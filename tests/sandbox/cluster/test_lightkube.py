@@ -25,22 +25,7 @@ from tests.sandbox.cluster.conftest import ADMIN, Served
 
 @pytest.fixture
 async def kube(served: Served) -> AsyncIterator[Any]:
-    config = KubeConfig.from_dict(
-        {
-            "current-context": "c",
-            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
-            "clusters": [
-                {
-                    "name": "c",
-                    "cluster": {
-                        "server": served.url,
-                        "certificate-authority": str(served.plan.ca_certificate),
-                    },
-                }
-            ],
-            "users": [{"name": "u", "user": {"token": ADMIN}}],
-        }
-    )
+    config = KubeConfig.from_dict(served.kubeconfig(token=ADMIN))
     client = AsyncClient(config=config, trust_env=False)
     yield client
     await client.close()

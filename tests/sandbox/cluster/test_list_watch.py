@@ -275,22 +275,8 @@ async def test_a_long_list_is_compressed_for_who_asks_and_the_product_reads_it(
     assert (await sent(f"{path}/a", "gzip"))[0] == ""
     watch = f"{path}?watch=1&resourceVersion=0&timeoutSeconds=1"
     assert (await sent(watch, "gzip"))[0] == ""
-    document = {
-        "current-context": "c",
-        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
-        "clusters": [
-            {
-                "name": "c",
-                "cluster": {
-                    "server": served.url,
-                    "certificate-authority": str(served.plan.ca_certificate),
-                },
-            }
-        ],
-        "users": [{"name": "u", "user": {"token": ADMIN}}],
-    }
     kubeconfig = tmp_path / "config"
-    kubeconfig.write_text(json.dumps(document))
+    kubeconfig.write_text(json.dumps(served.kubeconfig(token=ADMIN)))
     kube = Kube.connect(str(kubeconfig), user_agent="test/1", trust_env=False)
     try:
         page = await kube.list_all(path)

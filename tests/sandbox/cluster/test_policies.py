@@ -11,8 +11,9 @@ from typing import Any
 import httpx2
 import pytest
 
+from tests.sandbox.cluster.conftest import TOKEN
+
 ROOT = "/apis/admissionregistration.k8s.io/v1"
-TOKEN = "/api/v1/namespaces/default/serviceaccounts/default/token"
 TOKENS = {
     "apiGroups": [""],
     "apiVersions": ["v1"],

@@ -18,7 +18,8 @@ from podidentity.adapters.startup_taint import StartupTaint
 from podidentity.manifests import STARTUP_TAINT, startup_taint_rights
 from tests.fakes import FakeClock
 from tests.sandbox.cluster.conftest import Served
-from tests.sandbox.cluster.test_stolen_node import Thief, given, stolen
+from tests.sandbox.cluster.rights import give
+from tests.sandbox.cluster.test_stolen_node import Thief, stolen
 
 OURS = {"key": STARTUP_TAINT, "effect": "NoSchedule"}
 OTHERS = {"key": "gpu", "value": "yes", "effect": "NoSchedule"}
@@ -37,7 +38,7 @@ Tried = tuple[str, Any]
 async def with_nodes(served: Served, rights: list[dict[str, Any]]) -> Thief:
     """Return root on node-0 of a cluster with these rights of NMI; both nodes have taints."""
     async with served.client() as admin:
-        await given(admin, rights)
+        await give(admin, rights)
         for name in ("node-0", "node-1"):
             body = {
                 "metadata": {"name": name, "labels": {"a": "b"}, "annotations": {"c": "d"}},

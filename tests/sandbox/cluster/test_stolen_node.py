@@ -6,7 +6,7 @@ and without, where the tries succeed.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,17 +22,17 @@ from podidentity.core.errors import TokenRefused
 from podidentity.core.resources import ObjectRef, Pod
 from podidentity.manifests import account_tokens, nmi
 from tests.fakes import FakeClock, FakeTokenSource
-from tests.sandbox.cluster.conftest import Served, node_plan, pod, saved_plan, serving
+from tests.sandbox.cluster.conftest import (
+    Served,
+    bound_to,
+    node_plan,
+    pod,
+    saved_plan,
+    serving,
+)
+from tests.sandbox.cluster.rights import SYSTEM, give, token_of
 
 ENTRA = "api://AzureADTokenExchange"
-PLURALS = {
-    "ValidatingAdmissionPolicy": "validatingadmissionpolicies",
-    "ValidatingAdmissionPolicyBinding": "validatingadmissionpolicybindings",
-    "ClusterRole": "clusterroles",
-    "ClusterRoleBinding": "clusterrolebindings",
-    "Role": "roles",
-    "RoleBinding": "rolebindings",
-}
 IDENTITIES = "podidentity-identities"
 
 
@@ -48,38 +48,22 @@ class Thief:
         self, name: str, *, as_user: str = "", audience: str = ENTRA, seconds: int = 3600
     ) -> httpx2.Response:
         """Ask for a token that is bound to a pod."""
-        about = self.pods[name]
         headers = {"Impersonate-User": as_user} if as_user else {}
-        reference = {"apiVersion": "v1", "kind": "Pod", "name": name, "uid": about.uid}
-        spec = {
-            "audiences": [audience],
-            "boundObjectRef": reference,
-            "expirationSeconds": seconds,
-        }
-        return await self.api.post(token_path(name), json={"spec": spec}, headers=headers)
+        wish = {"audiences": [audience], "expirationSeconds": seconds}
+        asked = bound_to({"name": name, "uid": self.pods[name].uid}, **wish)
+        return await self.api.post(token_path(name), json=asked, headers=headers)
 
 
 def token_path(account: str, namespace: str = "default") -> str:
     return f"/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token"
 
 
-async def given(admin: httpx2.AsyncClient, manifests: Sequence[dict[str, Any]]) -> None:
-    for each in manifests:
-        kind, namespace = each["kind"], each["metadata"].get("namespace")
-        if kind in PLURALS:
-            place = f"/namespaces/{namespace}" if namespace else ""
-            root = f"/apis/{each['apiVersion']}"
-            answer = await admin.post(f"{root}{place}/{PLURALS[kind]}", json=each)
-            assert answer.status_code == 201, answer.text
-
-
 async def stolen(served: Served, *, as_node: bool, policy: bool = False) -> Thief:
     """Return the thief of a cluster with NMI; a pod of an account of its own is on each node."""
     found: dict[str, Pod] = {}
     async with served.client() as admin:
-        await given(admin, nmi(as_node=as_node, policy=policy))
-        system = "/api/v1/namespaces/kube-system"
-        await admin.post(f"{system}/serviceaccounts", json=named("podidentity-nmi"))
+        await give(admin, nmi(as_node=as_node, policy=policy))
+        await admin.post(f"{SYSTEM}/serviceaccounts", json=named("podidentity-nmi"))
         for name in ("node-0", "node-1"):
             await admin.post("/api/v1/nodes", json=named(name))
         for name, node in (("near", "node-0"), ("far", "node-1")):
@@ -88,15 +72,7 @@ async def stolen(served: Served, *, as_node: bool, policy: bool = False) -> Thie
             made = await admin.post("/api/v1/namespaces/default/pods", json=wanted)
             ref = ObjectRef("default", name)
             found[name] = Pod(ref=ref, uid=made.json()["metadata"]["uid"], service_account=name)
-        agent = pod("nmi-0", nodeName="node-0", serviceAccountName="podidentity-nmi")
-        agent = {**agent, "metadata": {**agent["metadata"], "namespace": "kube-system"}}
-        uid = (await admin.post(f"{system}/pods", json=agent)).json()["metadata"]["uid"]
-        reference = {"apiVersion": "v1", "kind": "Pod", "name": "nmi-0", "uid": uid}
-        answer = await admin.post(
-            token_path("podidentity-nmi", "kube-system"),
-            json={"spec": {"boundObjectRef": reference}},
-        )
-        token = answer.json()["status"]["token"]
+        token = await token_of(admin, "podidentity-nmi")
     return Thief(served.client(token), Kube(served.client(token)), found)
 
 
@@ -202,7 +178,7 @@ async def test_the_policy_lets_nmi_ask_for_accounts_without_pods_and_for_named_a
         await admin.post("/api/v1/namespaces", json=named("own"))
         await admin.post("/api/v1/namespaces/own/serviceaccounts", json=named("orders"))
         wanted = nmi(policy=True, audiences=["urn:it's\"mine"], identities="own")
-        await given(admin, [each for each in wanted if "Admission" in each["kind"]])
+        await give(admin, [each for each in wanted if "Admission" in each["kind"]])
         for audience, code in ((ENTRA, 201), ("urn:it's\"mine", 201), (API_SERVER, 403)):
             body = {"spec": {"audiences": [audience]}}
             answer = await thief.api.post(token_path("orders", "own"), json=body)
@@ -264,7 +240,7 @@ async def test_an_account_without_pods_is_asked_for_by_name_or_not_at_all(
         for name in ("orders", "secret"):
             path = f"/api/v1/namespaces/{IDENTITIES}/serviceaccounts"
             await admin.post(path, json=named(name))
-        await given(admin, account_tokens("orders", accounts=IDENTITIES))
+        await give(admin, account_tokens("orders", accounts=IDENTITIES))
     body = {"spec": {"audiences": [ENTRA]}}
     codes = {}
     for name in ("orders", "secret"):
@@ -291,7 +267,7 @@ async def test_what_he_gets_of_an_account_without_pods_is_for_entra_alone_and_fo
         await admin.post("/api/v1/namespaces", json=named(IDENTITIES))
         path = f"/api/v1/namespaces/{IDENTITIES}/serviceaccounts"
         await admin.post(path, json=named("orders"))
-        await given(admin, account_tokens("orders", accounts=IDENTITIES))
+        await give(admin, account_tokens("orders", accounts=IDENTITIES))
         codes = []
         for spec in (
             {"audiences": [ENTRA], "expirationSeconds": 3600},

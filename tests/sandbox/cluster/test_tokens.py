@@ -14,20 +14,15 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from podidentity_sandbox.cluster.tokens import Bound, TokenIssuer
-from tests.sandbox.cluster.conftest import Served, pod
+from tests.sandbox.cluster.conftest import TOKEN, Served, bound_to, pod
 
-PATH = "/api/v1/namespaces/default/serviceaccounts/default/token"
 PODS = "/api/v1/namespaces/default/pods"
 AUDIENCE = "api://AzureADTokenExchange"
 BOUND = Bound(account=("web", "uid-1"), namespace="shop")
 
 
 async def ask(api: httpx2.AsyncClient, **spec: Any) -> httpx2.Response:
-    return await api.post(PATH, json={"spec": spec})
-
-
-def reference(metadata: dict[str, Any]) -> dict[str, str]:
-    return {"apiVersion": "v1", "kind": "Pod", "name": metadata["name"], "uid": metadata["uid"]}
+    return await api.post(TOKEN, json={"spec": spec})
 
 
 async def test_a_stranger_verifies_a_token_by_the_published_keys(
@@ -35,8 +30,8 @@ async def test_a_stranger_verifies_a_token_by_the_published_keys(
 ) -> None:
     await api.post("/api/v1/nodes", json={"metadata": {"name": "node-0"}})
     made = (await api.post(PODS, json=pod(nodeName="node-0"))).json()
-    bound = reference(made["metadata"])
-    answer = await ask(api, audiences=[AUDIENCE], expirationSeconds=3600, boundObjectRef=bound)
+    wish = {"audiences": [AUDIENCE], "expirationSeconds": 3600}
+    answer = await api.post(TOKEN, json=bound_to(made["metadata"], **wish))
     assert answer.status_code == 201
     token = answer.json()["status"]["token"]
     async with served.client("") as anybody:
@@ -65,7 +60,7 @@ async def test_a_token_for_somebody_else_is_not_taken_here(
 
 async def test_a_bound_token_ends_with_its_pod(api: httpx2.AsyncClient, served: Served) -> None:
     made = (await api.post(PODS, json=pod())).json()
-    answer = await ask(api, boundObjectRef=reference(made["metadata"]))
+    answer = await api.post(TOKEN, json=bound_to(made["metadata"]))
     async with served.client(answer.json()["status"]["token"]) as client:
         assert (await client.get("/apis")).status_code == 200
         await api.delete(f"{PODS}/a")

@@ -15,8 +15,9 @@ from dataclasses import replace
 from typing import Any
 
 from podidentity.manifests import crds, nmi
+from podidentity_sandbox.apiserver import ApiRefusal, ApiUnreachable, Object
 from podidentity_sandbox.azure.aks import objects
-from podidentity_sandbox.azure.aks.kubernetes import ClusterError, Kubernetes, Object
+from podidentity_sandbox.azure.aks.kubernetes import Kubernetes
 from podidentity_sandbox.azure.aks.profile import AddOn, ManagedCluster, PodIdentity
 from podidentity_sandbox.azure.arm import scalesets
 from podidentity_sandbox.azure.arm.call import ArmError
@@ -162,7 +163,7 @@ class AksProvider:
         try:
             async with asyncio.timeout(PATIENCE):
                 cluster = await self._reconciled(cluster)
-        except (ClusterError, ArmError) as failure:
+        except (ApiRefusal, ApiUnreachable, ArmError) as failure:
             error = "InternalOperationError", f"Pod identity add-on: {failure}."
         except TimeoutError:
             message = f"The pod identity add-on is not at work after {PATIENCE:.0f} s."

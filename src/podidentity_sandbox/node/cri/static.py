@@ -15,7 +15,8 @@ from typing import Any
 
 import yaml
 
-from podidentity_sandbox.node.api import ApiClient, ApiRefusal, ApiUnreachable
+from podidentity_sandbox.apiserver import ApiRefusal, ApiUnreachable
+from podidentity_sandbox.node.api import ApiClient
 from podidentity_sandbox.node.clock import Clock
 from podidentity_sandbox.node.cri.requests import MIRROR
 from podidentity_sandbox.plan import NodePlan
