@@ -1080,6 +1080,9 @@ def test_a_dashboard_asks_for_numbers_that_there_are(
         assert drawn["decimals" if panel["type"] == "stat" else "min"] == 0
         for target in panel["targets"]:
             names = re.findall(r"\b(?:aad)?podidentity_\w+", target["expr"])
+            # A name of both programs is that of NMI as well, on each node.
+            if program == "mic" and any(f"# TYPE {name} " in nmi for name in names):
+                assert "podidentity_mic_leading" in names, panel["title"]
             assert names, panel["title"]
             for name in names:
                 assert f"# TYPE {name.removesuffix('_bucket')} " in scrape, name
