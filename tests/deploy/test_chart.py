@@ -22,6 +22,8 @@ from podidentity import __version__, manifests
 from podidentity.cli.agent_choices import Choices, chosen
 from podidentity.cli.controller import chosen_of, flags_of
 from podidentity.core.data_path import Backend
+from podidentity.mic.metrics import MicMetrics, add_state
+from podidentity.telemetry.metrics import Registry, render
 from podidentity.wire.manifests import parse_binding, parse_identity
 from podidentity.wire.rbac import Grantee, holders
 from tests.deploy.helm import IMAGE, Helm, HelmRefused, Object, Rendered
@@ -1043,25 +1045,49 @@ def test_the_service_for_scraping_selects_nmi_and_alerts_say_where_to_read_on(
     subprocess.run([promtool, "check", "rules", rules], check=True, capture_output=True)
 
 
-def test_the_dashboard_asks_for_numbers_that_there_are(
-    helm: Helm, tmp_path: Path, promtool: str
+def of_mic() -> str:
+    """Return what MIC's metrics are scraped as."""
+    registry = Registry()
+    MicMetrics(registry, lambda: 0.0)
+    add_state(
+        registry,
+        leading=lambda: True,
+        elections=lambda: 1,
+        paused=lambda: (False, 0),
+        watched=lambda: [("pods", True)],
+    )
+    return render(registry)
+
+
+@pytest.mark.parametrize("program", ["nmi", "mic"])
+def test_a_dashboard_asks_for_numbers_that_there_are(
+    helm: Helm, tmp_path: Path, promtool: str, program: str
 ) -> None:
     given = {"dashboards": {"enabled": True}}
     found = helm.render({"operationMode": "managed", **given}).named(
         "ConfigMap", "aad-pod-identity-dashboards"
     )
     assert found["metadata"]["labels"]["grafana_dashboard"] == "1"
-    (text,) = found["data"].values()
-    scrape = (ROOT / "tests/nmi/scrape.txt").read_text()
-    panels = json.loads(text)["panels"]
+    assert set(found["data"]) == {"nmi.json", "mic.json"}
+    nmi = (ROOT / "tests/nmi/scrape.txt").read_text()
+    scrape = nmi if program == "nmi" else of_mic()
+    panels = json.loads(found["data"][f"{program}.json"])["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
     for panel in panels:
+        assert panel["description"]
+        drawn = panel["fieldConfig"]["defaults"]
+        # A rate that is drawn from its smallest value on looks like an outage.
+        assert drawn["decimals" if panel["type"] == "stat" else "min"] == 0
         for target in panel["targets"]:
             names = re.findall(r"\b(?:aad)?podidentity_\w+", target["expr"])
+            # A name of both programs is that of NMI as well, on each node.
+            if program == "mic" and any(f"# TYPE {name} " in nmi for name in names):
+                assert "podidentity_mic_leading" in names, panel["title"]
             assert names, panel["title"]
             for name in names:
                 assert f"# TYPE {name.removesuffix('_bucket')} " in scrape, name
     rules = [
-        {"record": f"panel:{panel['id']}:{target['refId'].lower()}", "expr": target["expr"]}
+        {"record": f"{program}:{panel['id']}:{target['refId'].lower()}", "expr": target["expr"]}
         for panel in panels
         for target in panel["targets"]
     ]
