@@ -105,8 +105,7 @@ async def found(shared: Sandbox) -> AsyncIterator[Node]:
 
 async def test_updates_one_after_the_other_lose_no_request_and_leak_none(found: Node) -> None:
     async with found.load("of-the-updates") as asked:
-        # Another port is another address; the last brings back what was there.
-        for flags in (["--hold=1"], ["--nmi-port=2580"], []):
+        for flags in (["--hold=1"], ["--hold=2"], []):  # the last brings back what was there
             await found.update(*flags)
     assert asked.failures == []
     assert set(asked.answers) == {OURS}

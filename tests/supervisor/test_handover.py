@@ -308,60 +308,6 @@ def test_an_address_that_changed_is_opened_and_not_taken(start: Start, folder: P
     eventually(lambda: "serves" in old.log)
 
 
-def test_to_an_agent_at_another_address_pods_are_led_by_the_rules_and_the_old_one_accepts_till_then(
-    start: Start, folder: Path
-) -> None:
-    """What led pods to the old address is there until the new agent is settled."""
-    old = serving(start, folder)
-    new = start("new", handover=str(folder), port=free_port(), **{"never settled": True})
-    new.says("taking over from the agent before")
-    with Load(old.port) as load:
-        eventually(lambda: len(load.names) > 20)
-        eventually(lambda: ask(new.port)[0] == "new")  # it accepts
-        before = len(load.names)
-        eventually(lambda: len(load.names) > before + 20)
-    assert (load.failures, set(load.names)) == ([], {"old"})
-
-
-def test_an_agent_whose_successor_is_elsewhere_accepts_a_moment_longer_than_it_is_told_to_stop(
-    start: Start, folder: Path
-) -> None:
-    old = serving(start, folder, constants={"ON_THE_WAY_SECONDS": 3600.0})
-    with Load(old.port) as load:
-        start("new", handover=str(folder), port=free_port()).ready()
-        eventually(lambda: "serves" in old.log)
-        old.tell(signal.SIGTERM)
-        before = len(load.names)
-        eventually(lambda: len(load.names) > before + 20)
-    assert (load.failures, set(load.names)) == ([], {"old"})
-
-
-def test_it_ends_when_that_moment_is_over(start: Start, folder: Path) -> None:
-    old = serving(start, folder, constants={"ON_THE_WAY_SECONDS": 0.1})
-    kept = Client(old.port)
-    assert kept.ask()[0] == "old"
-    new = start("new", handover=str(folder), port=free_port())
-    new.ready()
-    old.says("serves")
-    old.tell(signal.SIGTERM)
-    eventually(lambda: kept.ask()[2])  # its last answer
-    kept.close()
-    assert old.ends() == 0
-    assert ask(new.port)[0] == "new"
-
-
-def test_one_that_is_told_to_stop_ends_where_its_successor_never_serves(
-    start: Start, folder: Path
-) -> None:
-    old = serving(start, folder, constants={"handover.SETTLE_SECONDS": 0.5})
-    more = {"port": free_port(), "never settled": True}
-    broken = start("broken", handover=str(folder), **more)
-    broken.says("taking over from the agent before")
-    assert ask(broken.port)[0] == "broken"  # it accepts
-    old.tell(signal.SIGTERM)
-    assert old.ends() == 0
-
-
 @pytest.mark.parametrize("what", ["gone", "a file", "open to all", "of another"])
 def test_a_folder_that_is_not_ours_is_said_and_the_agent_starts_by_itself(
     start: Start, tmp_path: Path, what: str

@@ -9,9 +9,6 @@ stops at the first node.
     old   listeners pods host  with the descriptors (SCM_RIGHTS), or: busy
     new   ready                its worker has read the cluster and can prove callers
     old   yours                its own worker accepts no more
-          ready elsewhere      the same, by an agent that listens for pods at another address
-          yours                until it is settled, and a moment longer, pods are led to the old
-                               one, which accepts on
     new   settled              it serves pods, and `serve.sock` is its own now
     old   back                 too late: the old agent serves again
     new   bye                  it has handed over to another agent, and may end
@@ -25,7 +22,7 @@ import logging
 import os
 import select
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -54,17 +51,13 @@ class Busy(Exception):
     """The old agent is handing over to another agent, or does not serve yet."""
 
 
-READY, READY_ELSEWHERE = b"ready", b"ready elsewhere"
-
-
 class Stage(Enum):
     """Progress of a hand-over."""
 
     OFFERED = auto()
     """The new agent has the sockets and prepares a worker."""
     GIVEN = auto()
-    """The old agent accepts no more, unless pods are led elsewhere from now on; the new one does
-    not serve yet."""
+    """The old agent accepts no more; the new one does not serve yet."""
     SETTLED = auto()
     """The new agent serves."""
 
@@ -82,8 +75,6 @@ class Successor:
     """Time by which it must serve."""
     settled: float = float("inf")
     """Since when it serves."""
-    elsewhere: bool = False
-    """Whether it has another address, to which pods are led as soon as it serves."""
 
     def say(self, word: bytes) -> None:
         """Send a message, unless the agent has ended."""
@@ -97,8 +88,6 @@ class Predecessor:
 
     connection: socket.socket
     listeners: Mapping[str, socket.socket]
-    elsewhere: bool = False
-    """Whether it listens for pods at another address than this one."""
     said_ready: bool = False
     deadline: float = float("inf")
     """Time by which it must answer `ready`."""
@@ -139,7 +128,7 @@ class HandoverFolder:
         """Groups that may write to the folder."""
         return self.users | {0, os.getegid(), *os.getgroups()}
 
-    def take(self, version: str, agent: str, wanted: Sequence[Address]) -> Predecessor | None:
+    def take(self, version: str, agent: str, wanted: Iterable[Address]) -> Predecessor | None:
         """Return the agent that listens already, with its sockets; None if there is none.
 
         `version` and `agent` are what that one is told of this. Raises Busy, or Untrusted if folder
@@ -154,13 +143,13 @@ class HandoverFolder:
             connection.send(
                 b"take %s %s" % (PROTOCOL, f"{version} {agent}".encode()[:_LONGEST_NAME])
             )
-            listeners, elsewhere = _received(connection, wanted)
+            listeners = _received(connection, wanted)
         except (OSError, Busy, Untrusted) as error:
             connection.close()
             if isinstance(error, OSError):
                 raise Busy(f"the agent before does not answer: {error.strerror}") from error
             raise
-        return Predecessor(connection, listeners, elsewhere)
+        return Predecessor(connection, listeners)
 
     def publish(self) -> socket.socket:
         """Listen for the next agent; raise OSError or Untrusted."""
@@ -212,13 +201,8 @@ def _asked(connection: socket.socket, uids: frozenset[int]) -> tuple[str, str]:
     return version, agent
 
 
-def _received(
-    connection: socket.socket, wanted: Sequence[Address]
-) -> tuple[dict[str, socket.socket], bool]:
-    """Return the received sockets that fit their names, and whether one for pods does not.
-
-    Raises Busy or OSError.
-    """
+def _received(connection: socket.socket, wanted: Iterable[Address]) -> dict[str, socket.socket]:
+    """Return the received sockets that fit their names; raise Busy or OSError."""
     if not select.select([connection], [], [], ANSWER_SECONDS)[0]:
         raise Busy(f"the agent before does not answer within {ANSWER_SECONDS:g} s")
     packet, descriptors, _, _ = socket.recv_fds(connection, LARGEST, MOST_SOCKETS)
@@ -230,8 +214,7 @@ def _received(
             each.close()
     if word != "listeners":
         raise Busy("the agent before hands over to another, or does not serve yet")
-    for_pods = {each.name for each in wanted if not each.late}
-    return kept, bool(for_pods & (set(names) - kept.keys()))
+    return kept
 
 
 def _fitting(

@@ -25,14 +25,7 @@ from podidentity.local_sockets import Untrusted, listen, peer_of
 from podidentity.supervisor import control, handover, privileges
 from podidentity.supervisor.control import Readiness
 from podidentity.supervisor.descendants import check_outsider, children
-from podidentity.supervisor.handover import (
-    READY,
-    READY_ELSEWHERE,
-    HandoverFolder,
-    Predecessor,
-    Stage,
-    Successor,
-)
+from podidentity.supervisor.handover import HandoverFolder, Predecessor, Stage, Successor
 from podidentity.supervisor.listeners import (
     Address,
     ListenError,
@@ -63,8 +56,7 @@ REMOVAL_SECONDS = 20.0
 """Longest wait for `net` to remove its rules. It takes milliseconds, on a busy node longer; after
 it connections are refused until they are gone."""
 ON_THE_WAY_SECONDS = 1.0
-"""Seconds of accepting after the rules are gone, or lead elsewhere, for connections that were led
-here just before."""
+"""Seconds of accepting after the rules are gone, for connections that were led here just before."""
 LAST_ANSWERS_SECONDS = 10.0
 """Seconds of answering after that: more than a request is held for its binding (--hold). It is less
 than after a hand-over, because what comes after this agent may wait for its end, and an idle
@@ -498,11 +490,13 @@ class Supervisor:
         word = handover.hear(successor.connection)
         if word is None:
             return
-        if word in {READY, READY_ELSEWHERE} and successor.stage is Stage.OFFERED:
-            successor.elsewhere = word == READY_ELSEWHERE
+        if word == b"ready" and successor.stage is Stage.OFFERED:
             self._give(successor)
         elif word == b"settled" and successor.stage is Stage.GIVEN:
-            self._settled(successor, time.monotonic())
+            successor.stage, successor.deadline = Stage.SETTLED, float("inf")
+            successor.settled = time.monotonic()
+            self._unpublish()
+            _log.info("version %s serves", successor.version)
         elif word == b"bye":
             # It has handed over to another agent, so we take nothing back when it ends.
             self._unwatch(successor.connection)
@@ -515,27 +509,17 @@ class Supervisor:
         else:
             self._drop_successor()
 
-    def _settled(self, successor: Successor, now: float) -> None:
-        successor.stage, successor.deadline = Stage.SETTLED, float("inf")
-        successor.settled = now
-        self._unpublish()
-        if successor.elsewhere:
-            self._due.close = now + ON_THE_WAY_SECONDS
-        _log.info("version %s serves", successor.version)
-
     def _give(self, successor: Successor) -> None:
         now = time.monotonic()
         successor.stage = Stage.GIVEN
         successor.deadline = now + handover.SETTLE_SECONDS
-        if not successor.elsewhere:
-            self._retire()
+        self._retire()
         successor.say(b"yours")
 
     def _take_back(self) -> None:
         """Serve again, with a new worker beside the retired one."""
         self._drop_successor()
         self._due.start = self._due.publish = 0.0
-        self._due.close = 0.0 if self._stopping else float("inf")
 
     def _drop_successor(self) -> None:
         if self._successor is not None:
@@ -558,7 +542,7 @@ class Supervisor:
         if not predecessor.said_ready and readiness is not Readiness.UNREADY:
             predecessor.said_ready = True
             predecessor.deadline = now + handover.ANSWER_SECONDS
-            predecessor.say(READY_ELSEWHERE if predecessor.elsewhere else READY)
+            predecessor.say(b"ready")
         elif predecessor.said_ready and not predecessor.gave and now >= predecessor.deadline:
             _log.warning("the agent before does not answer: this one serves beside it")
             self._given(predecessor)
@@ -629,11 +613,7 @@ class Supervisor:
             self._give(successor)
         if self._predecessor is not None and self._gave():
             self._predecessor.say(b"bye")
-        if self._gave() and self._worker is not None:
-            # Pods are led here still, or were a moment ago.
-            self._deadline = now + DRAIN_SECONDS
-            self._due.close = min(self._due.close, now + handover.SETTLE_SECONDS)
-        elif self._gave() or self._leave_to_predecessor():
+        if self._gave() or self._leave_to_predecessor():
             self._deadline = now + DRAIN_SECONDS
             close_all(self._sockets)
         elif self._plan.removes and self._worker is not None and self._predecessor is None:
@@ -650,13 +630,8 @@ class Supervisor:
         return leaves and worker is not None and worker.report.readiness is Readiness.OVER
 
     def _accept_no_more(self, now: float) -> None:
-        """Have kept connections answered once more if pods are led elsewhere; else end them."""
-        if self._gave():
-            self._due.close = float("inf")
-            if self._stopping:
-                close_all(self._sockets)
-            self._retire()
-        elif self._is_over():
+        """Have kept connections answered once more if the rules are gone; end them otherwise."""
+        if self._is_over():
             close_all(self._sockets)
             self._retire()
             self._due.close = now + LAST_ANSWERS_SECONDS
