@@ -37,6 +37,7 @@ CHOOSING = "src/podidentity/adapters/permission_cache.py"
 FIXED = {
     answers.NO_HEADER,
     answers.FORWARDED,
+    answers.FOREIGN_HOST,
     answers.NOT_GET.description,
     *(each.description for each in answers.NOT_SERVED.values()),
 }

@@ -9,7 +9,7 @@ import pytest
 from podidentity.core.attestation import Verdict
 from podidentity.core.errors import TokenRefused, TokenSourceDown, TokenThrottled
 from podidentity.core.resources import ObjectRef
-from podidentity.wire.imds import AllowList
+from podidentity.wire.imds import TOKEN_PATH, AllowList
 from tests.fakes import VAULT, binding, identity, pod
 from tests.nmi.agents import agent
 from tests.nmi.metadata import Passed
@@ -136,6 +136,22 @@ async def test_paths_that_are_not_served_are_said_before_the_header_is_looked_at
         assert (nmi.tokens.asked, nmi.metadata.asked) == ([], [])
     assert reply.status == status
     assert set(reply.json) == {"error", "error_description"}
+
+
+@pytest.mark.parametrize("path", [f"{TOKEN_PATH}?resource={VAULT}", "/metadata/instance"])
+@pytest.mark.parametrize("host", ["evil.example", "evil.example.:80", "169.254.169.254.nip.io"])
+async def test_a_page_in_a_pods_browser_cannot_be_led_here_by_a_name_of_its_own(
+    path: str, host: str
+) -> None:
+    async with agent() as nmi:
+        for _ in range(3):  # the last is one that was answered a moment ago
+            reply = await nmi.ask(f"GET {path} {HEADERS}")
+            assert reply.status == 200
+        reply = await nmi.ask(f"GET {path} {HEADERS.replace('Host: x', f'Host: {host}')}")
+        asked = len(nmi.metadata.asked)
+    assert (reply.status, reply.json["error"]) == (400, "invalid_request")
+    assert "a name of the Internet" in reply.json["error_description"]
+    assert asked == (3 if path == "/metadata/instance" else 0)
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,7 @@ from podidentity.wire.imds import (
     Route,
     Target,
     classify,
+    names_the_internet,
     parse_answer,
     parse_request,
     render_answer,
@@ -731,3 +732,30 @@ def test_whatever_imds_answers_it_is_a_token_or_unavailable(
 ) -> None:
     with pytest.raises(TokenUnavailable):
         parse(status, body, header)
+
+
+@pytest.mark.parametrize(
+    ("host", "of_a_page"),
+    [
+        ("169.254.169.254", False),
+        ("169.254.169.254:80", False),
+        ("169.254.169.254.", False),
+        ("[fe80::1]:80", False),
+        ("[::ffff:169.254.169.254]", False),
+        ("", False),
+        ("localhost:2579", False),
+        ("imds", False),
+        ("nmi.kube-system.svc", False),
+        ("nmi.kube-system.svc.cluster.local", False),
+        ("metadata.azure.internal", False),
+        ("evil.example", True),
+        ("EVIL.EXAMPLE.:80", True),
+        ("internal.evil.example", True),
+        ("169.254.169.254.nip.io", True),
+        ("xn--e1afmkfd.xn--p1ai", True),
+    ],
+)
+def test_only_a_name_that_somebody_can_have_in_the_internet_is_one_of_a_page(
+    host: str, *, of_a_page: bool
+) -> None:
+    assert names_the_internet(host) is of_a_page

@@ -61,6 +61,7 @@ USER_DATA = ("userdata", "customdata")
 
 _INFO = "/metadata/identity/info"
 _HOST_TOKEN = "/host/token"  # noqa: S105 - a path
+_PRIVATE_DOMAINS = frozenset({"internal", "local", "localhost", "svc"})
 _LONGEST_PATH = 512
 """Bytes; the longest path of IMDS has under 100."""
 _ALPHANUMERIC = frozenset(string.ascii_letters + string.digits)
@@ -145,6 +146,21 @@ def classify(target: str, allow: AllowList) -> Target:
     if route is Route.FORWARD and not _IN_FORWARDED_QUERY.issuperset(query):
         return Target(Route.SUSPICIOUS)
     return Target(route, path, query)
+
+
+def names_the_internet(host: str) -> bool:
+    """Return whether a Host header has a name that somebody may have made to lead here.
+
+    A page that a browser in a pod shows may send any header to the server that it is from. So who
+    owns its name has it lead to 169.254.169.254, and asks for a token (DNS rebinding). Addresses,
+    names of one word, and those below domains that nobody can have in the Internet are no pages'.
+    https://developer.mozilla.org/docs/Web/Security/Defenses/Same-origin_policy
+    https://www.rfc-editor.org/rfc/rfc6761
+    """
+    # An address of IPv6 is in brackets, and none of its parts has a dot but an IPv4 address.
+    labels = host.partition(":")[0].rstrip(".").lower().split(".")
+    last = labels[-1]
+    return len(labels) > 1 and not last.isdecimal() and last not in _PRIVATE_DOMAINS
 
 
 def without_user_data(body: bytes) -> bytes:

@@ -60,6 +60,7 @@ from podidentity.wire.imds import (
     Route,
     Target,
     classify,
+    names_the_internet,
     parse_request,
     render_answer,
     render_answers,
@@ -83,7 +84,8 @@ then its token has the whole time."""
 CAPACITY = 4096
 """Answers, of some 4 kB each, and requests; the pods of a full node have some hundred of them."""
 _PROBE_ANSWER = Response(HTTPStatus.OK, ANSWER)
-_METADATA, _FORWARDED = b"metadata", b"x-forwarded-for"
+_METADATA, _FORWARDED, _HOST = b"metadata", b"x-forwarded-for", b"host"
+_USUAL_HOST = b"169.254.169.254"
 
 
 class MetadataAnswer(Protocol):
@@ -405,9 +407,10 @@ class RequestPipeline:
     # The header rule.
 
     def _check_headers(self, request: Request, route: Route) -> None:
-        """Raise InvalidRequest unless `Metadata: true` came once, and not through a proxy.
+        """Raise InvalidRequest unless `Metadata: true` came once, not by a proxy or a web page.
 
         A client that can be made to send a request to any URL can seldom add a header of its own.
+        A page in a browser can, but it says by which name it found us.
         """
         values: list[bytes] = []
         for name, value in request.fields:
@@ -416,6 +419,13 @@ class RequestPipeline:
                 values.append(value.strip().lower())
             elif len(name) == len(_FORWARDED) and name.lower() == _FORWARDED:
                 raise InvalidRequest(errors.FORWARDED)
+            elif (
+                len(name) == len(_HOST)
+                and name.lower() == _HOST
+                and value != _USUAL_HOST
+                and names_the_internet(value.strip().decode("latin-1"))
+            ):
+                raise InvalidRequest(errors.FOREIGN_HOST)
         # The CSI driver's provider sends none; that its own names are needed protects as well.
         required = self._policy.header_required and route is not Route.HOST_TOKEN
         if required and values != [b"true"]:
