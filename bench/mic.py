@@ -1,4 +1,4 @@
-"""What the controller's own decisions cost, and how soon a crowd of pods has its identities.
+"""What the controller's own decisions cost, and how soon a crowd of pods has its tokens.
 
 decisions   the controller alone; a call is granted when it is made, and nothing is sent: what
             MIC adds to the time of Azure and of the API server. The archived controller
@@ -14,19 +14,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 from bench.bars import Bar, show, wants_json
 from bench.stage import rollouts
 from bench.stage.control_plane import ENTER
+from bench.stage.crowd import IDENTITIES, PODS, crowd
 from podidentity_sandbox.weather import CALM
-from podidentity_sandbox.world.api import Api
-from tests.acceptance.directory import pod
-from tests.acceptance.mic.controlled import CUSTOM, SECONDS, Controlled, controlled
+from tests.acceptance.mic.controlled import controlled
 
-_CROWD, _IDENTITIES = 200, 20
 _FEW, _MANY, _ASSIGNED = 400, 20_000, 5_000
 
 
@@ -35,12 +31,7 @@ def measure() -> Iterator[Bar]:
     yield from _decisions()
     yield from _rollouts()
     yield from _processes()
-    with controlled("bench-mic", weather=CALM) as place:
-        for number in range(_IDENTITIES):
-            name = f"identity-{number}"
-            place.bind(name, place.identity(name))
-        took = _crowd(place)
-    yield Bar(f"{_CROWD} pods at once, {_IDENTITIES} identities: the last Assigned, s", took, 3)
+    yield from crowds()
 
 
 def _decisions() -> Iterator[Bar]:
@@ -81,14 +72,14 @@ def _processes() -> Iterator[Bar]:
     few, many = (ran([*ENTER, *python("mic_processes", name)]) for name in ("few", "many"))
     beside = few["beside"] / few["alone"]
     yield Bar("process: a pod beside a set of 40 s, by one alone", beside, 1.5)
-    yield Bar(f"process: memory with {_CROWD} pods, MB", few["memory"], 71)
+    yield Bar(f"process: memory with {PODS} pods, MB", few["memory"], 71)
     yield Bar(f"process: start, {_MANY} pods, {_ASSIGNED} assignments, s", many["settled"], 10)
     yield Bar("process: its peak memory, MB", many["peak"], 250)
     yield Bar(f"process: {_MANY} pods, made to record, p99, ms", many["p99"], 20)
     made = many["by_control"]
     yield Bar("process: that, p50, by two objects without a controller", made, 2)
     flat = many["event"] / few["event"]
-    yield Bar(f"process: CPU of a pod among {_MANY}, by one among {_CROWD}", flat, 1.5)
+    yield Bar(f"process: CPU of a pod among {_MANY}, by one among {PODS}", flat, 1.5)
     yield Bar("process: CPU when nothing changes, %", many["idle"], 0.5)
     yield from leaders(many)
 
@@ -99,38 +90,14 @@ def leaders(found: dict[str, float]) -> Iterator[Bar]:
     yield Bar("process: leader updated, first write, s", found["updated"], 1)
 
 
-def _crowd(place: Controlled) -> float:
-    """Make the pods; return the seconds from the first one to the last that is Assigned.
-
-    They are on nodes without a kubelet: to start 200 processes takes longer than all else.
-    """
-    api = Api(place.sandbox.plan)
-    for number in (0, 1):
-        provider = f"azure://{place.sandbox.plan.scale_set_id}/virtualMachines/{90 + number}"
-        node = {"metadata": {"name": f"hollow-{number}"}, "spec": {"providerID": provider}}
-        api.request("POST", "/api/v1/nodes", node)
-
-    def make(number: int) -> None:
-        body = json.loads(pod(f"pod-{number}", label=f"identity-{number % _IDENTITIES}"))
-        body["spec"]["nodeName"] = f"hollow-{number % 2}"
-        api.request("POST", "/api/v1/namespaces/default/pods", body)
-
-    assigned: set[str] = set()
-    began = time.monotonic()
-    with ThreadPoolExecutor(20) as threads:
-        making = [threads.submit(make, number) for number in range(_CROWD)]
-        # Polled, the lists would be half of what the API server does.
-        for _, record in api.follow(f"{CUSTOM}/azureassignedidentities", SECONDS):
-            if record["status"]["status"] == "Assigned":
-                assigned.add(record["spec"]["pod"])
-            if len(assigned) == _CROWD:
-                break
-    took = time.monotonic() - began
-    for each in making:
-        each.result()
-    if len(assigned) < _CROWD:
-        sys.exit(f"{len(assigned)} of {_CROWD} pods were Assigned in {took:.0f} s")
-    return took
+def crowds() -> Iterator[Bar]:
+    """Yield how soon a crowd of pods has its identities, and its tokens."""
+    with controlled("bench-mic", weather=CALM) as place:
+        found = crowd(place)
+    print(f"a crowd: {found}", file=sys.stderr)
+    what = f"{PODS} pods at once, {IDENTITIES} identities: the last"
+    yield Bar(f"{what} Assigned, s", found.assigned, 3)
+    yield Bar(f"{what} token, s", found.token, 3)
 
 
 def _run(pods: int, assigned: int) -> dict[str, float]:

@@ -198,6 +198,11 @@ class FakeKubeApi:
     async def list_all(self, path: str, params: Mapping[str, str] | None = None) -> Page:
         raise AssertionError(f"nobody expects a list of {path} by {params}")
 
+    async def pages(
+        self, path: str, params: Mapping[str, str] | None = None
+    ) -> AsyncGenerator[Page, None]:
+        yield await self.list_all(path, params)
+
     async def watch(
         self,
         path: str,

@@ -94,6 +94,69 @@ async def test_a_list_in_parts_is_read_whole(tmp_path: Path) -> None:
     assert all("fieldSelector=x%3Dy" in each.query for each in server.asked)
 
 
+_LARGE = 1 << 20
+
+
+def of_large_objects(count: int, asked: list[tuple[int, int]]) -> httpx2.MockTransport:
+    """Answer a list of so many objects of a megabyte, of which each part is asked for."""
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        limit = int(request.url.params["limit"])
+        first = int(request.url.params.get("continue", "0"))
+        last = min(first + limit, count)
+        asked.append((first, limit))
+
+        async def body() -> AsyncIterator[bytes]:
+            more = str(last) if last < count else ""
+            yield b'{"metadata":{"continue":"%s"},"items":[' % more.encode()
+            for number in range(first, last):
+                yield b'"%s"' % bytes(_LARGE).replace(b"\0", b"x")
+                yield b"," if number + 1 < last else b"]}"
+
+        return httpx2.Response(200, content=body())
+
+    return httpx2.MockTransport(answer)
+
+
+async def test_of_large_objects_fewer_are_asked_for_so_that_a_page_fits_into_memory() -> None:
+    asked: list[tuple[int, int]] = []
+    transport = of_large_objects(40, asked)
+    kube = Kube(httpx2.AsyncClient(base_url="https://api", transport=transport))
+    sizes = [sum(map(len, map(bytes, page.items))) async for page in kube.pages("/a")]
+    await kube.close()
+    assert sum(sizes) == 40 * (_LARGE + len('""'))
+    assert max(sizes) < 16 * _LARGE
+    assert asked[:4] == [(0, 500), (0, 62), (0, 7), (7, 7)]
+
+
+async def test_a_list_that_names_the_same_part_again_and_again_is_none(tmp_path: Path) -> None:
+    part = {"metadata": {"resourceVersion": "9", "continue": "more"}, "items": [1]}
+    async with scripted(answers(part)) as server, connected(tmp_path, server.url) as kube:
+        with pytest.raises(KubeError, match="a list without an end"):
+            await kube.list_all("/a")
+        assert len(server.asked) == 2
+
+
+async def test_one_object_that_is_larger_than_any_can_be_is_an_error() -> None:
+    async def body() -> AsyncIterator[bytes]:
+        while True:
+            yield bytes(_LARGE)
+
+    asked = 0
+
+    def answer(_: httpx2.Request) -> httpx2.Response:
+        nonlocal asked
+        asked += 1
+        return httpx2.Response(200, content=body())
+
+    client = httpx2.AsyncClient(base_url="https://api", transport=httpx2.MockTransport(answer))
+    kube = Kube(client, reads=3)
+    with pytest.raises(KubeError, match="more than 16 MiB"):
+        await kube.list_all("/a")
+    await kube.close()
+    assert asked == 4, "for 500 objects, and at last for one"
+
+
 async def test_a_watch_yields_events_however_they_are_cut(tmp_path: Path) -> None:
     line = json.dumps({"type": "ADDED", "object": {"text": "one\u2028line"}}, ensure_ascii=False)
 

@@ -30,6 +30,7 @@ class Told:
 
     def __init__(self) -> None:
         self.known: dict[str, Any] = {}
+        self.removed: list[str] = []
         self.lists = 0
         self._changed = asyncio.Event()
 
@@ -44,6 +45,7 @@ class Told:
 
     def remove(self, ref: ObjectRef) -> None:
         self.known.pop(ref.name, None)
+        self.removed.append(ref.name)
         self._changed.set()
 
     def listed(self) -> None:
@@ -351,6 +353,40 @@ async def test_of_a_broken_list_nothing_is_taken(tmp_path: Path) -> None:
         await clock.somebody_sleeps()
         assert (told.known, reflector.synced) == ({}, False)
         assert "not a Kubernetes object" in reflector.trouble
+
+
+def part(version: str, more: str, *objects: dict[str, Any]) -> Turn:
+    metadata = {"resourceVersion": version, "continue": more}
+    return answers({"metadata": metadata, "items": list(objects)})
+
+
+async def test_of_a_list_one_page_at_a_time_is_in_memory(tmp_path: Path) -> None:
+    """Objects of tenants may be large: what is needed of a page is taken before the next comes."""
+    turns = part("1", "b", thing("a")), hangs
+    async with reflected(tmp_path, *turns) as (told, reflector, _), asyncio.timeout(_HEARD):
+        await told.until({"a": None})
+        assert not reflector.synced
+
+
+async def test_only_a_whole_list_says_what_is_not_there_any_more(tmp_path: Path) -> None:
+    gone = ("ERROR", {"code": 410})
+    turns = (
+        listing("1", thing("a"), thing("b")),
+        watching(gone),
+        part("5", "more", thing("a", value=2)),
+        status_of_410,
+        part("6", "more", thing("a", value=3)),
+        part("6", "", thing("c")),
+        watching(),
+    )
+    async with reflected(tmp_path, *turns) as (told, _, _server), asyncio.timeout(_HEARD):
+        await told.until({"a": 3, "c": None}, lists=2)
+    assert told.removed == ["b"]
+
+
+async def status_of_410(conversation: Conversation) -> None:
+    """Answer that the rest of the list is not kept any more."""
+    await answers({"kind": "Status", "code": 410}, status=410)(conversation)
 
 
 def saying(line: bytes) -> Turn:

@@ -276,9 +276,9 @@ def test_in_a_fair_set_each_waits_once_and_namespaces_take_turns(
     waiting = FairSet[tuple[str, int]](lambda one: one[0])
     waiting.update(added)
     unique = list(dict.fromkeys(added))
-    assert len(waiting) == len(unique)
+    assert waiting.size == len(waiting) == len(unique)
     taken = [waiting.take() for _ in unique]
-    assert len(waiting) == 0
+    assert waiting.size == len(waiting) == 0
     for namespace in "abc":
         assert [each for each in taken if each[0] == namespace] == [
             each for each in unique if each[0] == namespace

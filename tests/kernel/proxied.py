@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 import sys
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 from tests.kernel.agent import uid
@@ -62,8 +64,41 @@ async def users(*, cgroups: str) -> dict[str, Any]:
         found = {"itself": await _ask("p2", cgroups, of="p2")}
         async with _ztunnel("p2", cgroups):
             found["through the proxy"] = await _ask("p2", cgroups, of="p2")
+        found["p2 deletes the link of p3"] = await _delete_link_of_p3("--target", _its_process())
+        found["p3"] = (await _ask("p3", cgroups, of="p3"))["who"]
+        found["p1 deletes the link of p3"] = await _delete_link_of_p3("--net=/run/netns/p1")
     owner = await command("sh", "-ec", _ITS_OWNER)
     return found | {"leaked": len(imds.seen), "its own users": owner.strip()}
+
+
+def _its_process() -> str:
+    """Return the number of the process that has the users of p2."""
+    return Path("/run/p2").read_text().strip()
+
+
+async def _delete_link_of_p3(*where: str) -> str:
+    """Delete the node's end of p3's link from within a pod; return the kernel's answer.
+
+    The pod has CAP_NET_ADMIN alone. It needs not know the node's network: its own link leads there,
+    and so that has a number in the pod's (RTM_GETNSID in rtnetlink(7)).
+    """
+    enter = ("nsenter", *where, *(("--user", "--net") if where[0] == "--target" else ()))
+    index = str(socket.if_nametoindex("v-p3"))
+    may = ("setpriv", "--bounding-set=-all,+net_admin")
+    return (await command(*enter, *may, sys.executable, "-c", _DELETE_LINK, index)).strip()
+
+
+_DELETE_LINK = """
+import errno, socket, struct, sys
+from podidentity.kernel import netlink
+RTM_DELLINK, IFLA_TARGET_NETNSID, THE_NODES = 17, 46, 0
+link = struct.pack("=BxHiII", 0, 0, int(sys.argv[1]), 0, 0)
+link += netlink.attribute(IFLA_TARGET_NETNSID, struct.pack("=i", THE_NODES))
+route = netlink.connect(socket.NETLINK_ROUTE)
+route.send(netlink.encode(RTM_DELLINK, netlink.NLM_F_REQUEST | netlink.NLM_F_ACK, 1, link))
+answer, *_ = netlink.decode(route.recv(1 << 16))
+print(errno.errorcode.get(answer.errno, "done"))
+"""
 
 
 _WITH_USERS = """

@@ -54,6 +54,8 @@ _SECONDS = 1.2
 _UNTIL_IT_WORKS = 30.0
 """What it has without the guard, where it works, on however slow a machine."""
 _BROADCAST = b"\xff" * 6
+_TAKEN = 40000
+"""A port of the victim."""
 _LLDP, _PAUSE = bytes.fromhex("0180c200000e"), bytes.fromhex("0180c2000003")
 _ARP, _IPV4, _IPV6 = 0x0806, 0x0800, 0x86DD
 _VLAN_0 = {"802.1Q": bytes.fromhex("81000000"), "802.1ad": bytes.fromhex("88a80000")}
@@ -185,12 +187,12 @@ async def _second_address(seconds: float) -> str:
         await _ip("p1", f"addr del {PODS['p2']}/32 dev eth0")
 
 
-async def _ask_from(netns: str, address: str, seconds: float = _SECONDS) -> bytes:
+async def _ask_from(netns: str, address: str, seconds: float = _SECONDS, *, port: int = 0) -> bytes:
     """Ask IMDS from one of the addresses of a namespace; b"" for no answer."""
     loop = asyncio.get_running_loop()
     client = inside(netns, socket.socket)
     with contextlib.closing(client), contextlib.suppress(OSError, TimeoutError):
-        client.bind((address, 0))
+        client.bind((address, port))
         await connected(client, IMDS, seconds)
         async with asyncio.timeout(ANSWERED):
             await loop.sock_sendall(client, _GET)
@@ -514,10 +516,34 @@ async def routed(*, guarded: bool) -> dict[str, Any]:
         if guarded:
             found["sources"] = await agent.tell("sources")
         found["own address"] = _answerer(await _ask_from("r1", "10.245.0.1"))
+        found["the other's"] = _answerer(await _ask_from("r2", "10.245.0.2"))
+        _speak_as_imds("r1", "10.245.0.2", _TAKEN)
+        found["from a port to which IMDS is said to have spoken"] = _answerer(
+            await _ask_from("r2", "10.245.0.2", port=_TAKEN)
+        )
+        before = await _redirected()
         await _ip("r1", "addr add 10.245.0.2/32 dev eth0")
         await _ask_from("r1", "10.245.0.2")
-        found["arrived"] = await _redirected()
+        found["arrived"] = await _redirected() - before
     return found | {"leaked": len(imds.seen)}
+
+
+def _speak_as_imds(netns: str, to: str, port: int) -> None:
+    """Send the first segment of a connection from IMDS to a port of a pod.
+
+    The pod does not refuse it, and so the node goes on tracking it: whoever has no key drops a
+    segment that claims to be signed (option 19, RFC 2385).
+    """
+    options = bytes([19, 18]) + bytes(16) + bytes(2)
+    segment = struct.pack("!HHIIBBHHH", IMDS[1], port, 1, 0, 0xA0, SYN, 1000, 0, 0) + options
+    ends = socket.inet_aton(IMDS[0]) + socket.inet_aton(to)
+    right = checksum(ends + struct.pack("!HH", socket.IPPROTO_TCP, len(segment)) + segment)
+    segment = segment[:16] + struct.pack("!H", right) + segment[18:]
+    # The kernel fills in the packet's length, number and checksum (raw(7)).
+    head = struct.pack("!BBHHHBBH", 0x45, 0, 0, 0, 0, 64, socket.IPPROTO_TCP, 0) + ends
+    raw = inside(netns, lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW))
+    with raw:
+        raw.sendto(head + segment, (to, 0))
 
 
 ROUTED = """

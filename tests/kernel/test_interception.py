@@ -62,6 +62,11 @@ table ip podid {
 		ip daddr 169.254.169.254 tcp dport 80 counter reject with tcp reset
 	}
 
+	chain from_imds {
+		type filter hook forward priority filter; policy accept;
+		ip saddr 169.254.169.254 counter drop
+	}
+
 	chain share {
 		meta iifkind "bridge" goto share_of_port
 		update @source_rates { ip saddr {RATE} } counter drop

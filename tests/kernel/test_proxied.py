@@ -65,10 +65,33 @@ def test_no_request_reached_the_real_imds(seen: dict[str, Any]) -> None:
     assert seen["leaked"] == 0
 
 
-def test_a_pod_with_users_of_its_own_is_known_with_and_without_a_proxy() -> None:
+@pytest.fixture(scope="module")
+def with_users() -> dict[str, Any]:
+    """Pod p2 has users of its own."""
     with pod_cgroups([uid(name) for name in PODS]) as root:
-        seen = run("users", cgroups=str(root))
+        found: dict[str, Any] = run("users", cgroups=str(root))
+    return found
+
+
+def test_a_pod_with_users_of_its_own_is_known_with_and_without_a_proxy(
+    with_users: dict[str, Any],
+) -> None:
+    seen = with_users
     assert seen["its own users"] == "yes"
     assert verdict(seen["itself"]) == ("proven", "p2", "")
     assert verdict(seen["through the proxy"]) == ("proxied", "p2", "p3")
     assert seen["leaked"] == 0
+
+
+def test_who_has_net_admin_and_users_of_its_own_administers_its_own_network_alone(
+    with_users: dict[str, Any],
+) -> None:
+    assert with_users["p2 deletes the link of p3"] == "EACCES"
+    assert with_users["p3"] == "agent"
+
+
+def test_who_has_net_admin_and_the_nodes_users_administers_the_nodes_network_too(
+    with_users: dict[str, Any],
+) -> None:
+    """The kernel's own rule, and a limit of what NMI protects from (docs/security.md)."""
+    assert with_users["p1 deletes the link of p3"] == "done"

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from heapq import heappop, heappush
 from itertools import count
 from math import inf
@@ -177,7 +178,13 @@ def provider_id(number: int, node: int = 0) -> str:
     return f"azure://{ONE_SET}/virtualMachineScaleSets/set{number}/virtualMachines/{node}"
 
 
-HOSTS = [Host.of_node(provider_id(number)) for number in range(9)]
+@lru_cache
+def host_of(provider_id: str) -> Host:
+    """Return the host of a node."""
+    return Host.of_node(provider_id)
+
+
+HOSTS = [host_of(provider_id(number)) for number in range(9)]
 
 
 class Mic:
@@ -230,6 +237,7 @@ class Mic:
         self.do(self.controller.on_event(event, self.world.now))
 
 
+_OF_A_HOST = (ReadHost, PatchHost, PollOperation)
 KINDS = ("node", "identity", "binding", "pod", "record")
 
 
@@ -797,15 +805,17 @@ class World:
             bound = by_selector.get((pod.ref.namespace, pod.labels.get(BINDING_LABEL, "")), ())
             for name in {each.identity for each in bound}:
                 identity = found["identity"].get(ObjectRef(pod.ref.namespace, name))
+                if identity is None:
+                    continue
                 account = ObjectRef(pod.ref.namespace, pod.service_account)
-                if identity is None or Use(account, str(identity.value.client_id)) in refused:
+                if refused and Use(account, str(identity.value.client_id)) in refused:
                     continue
                 of_azure = identity.value.type is IdentityType.USER_ASSIGNED
                 wishes.append(
                     Wish(
                         pod.ref,
                         identity.value,
-                        Host.of_node(node.value) if of_azure else None,
+                        host_of(node.value) if of_azure else None,
                         identity.value.resource_id.folded if of_azure else "",
                         pod.node,
                     )
@@ -820,7 +830,7 @@ class World:
             until = mic.throttled.get(("s1", kind), -inf)
             if self.now < until:
                 self.fail(f"{shown(action)} before the Retry-After ends at {until:.2f}")
-        if isinstance(action, ReadHost | PatchHost | PollOperation):
+        if isinstance(action, _OF_A_HOST):
             if mic.busy.get(action.host):
                 self.fail(f"two calls at once about {action.host.name}: {shown(action)}")
             mic.busy[action.host] = 1
@@ -828,15 +838,15 @@ class World:
             if mic.is_paused:
                 self.fail("a change though the operator has paused")
             self._judge_detach(mic, action)
-        if isinstance(action, TellEvent):
+        elif isinstance(action, TellEvent):
             if self.now < mic.events.get(action.ref, -inf) + 59.9:
                 self.fail(f"two events about {action.ref} within a minute")
             mic.events[action.ref] = self.now
-        if isinstance(action, WriteCondition):
+        elif isinstance(action, WriteCondition):
             known = mic.conditions.get((action.about, action.ref))
             if known == action.condition:
                 self.fail(f"a condition that is there already: {action}")
-        if isinstance(action, CreateRecord | UpdateRecord) and action.record is not None:
+        elif isinstance(action, (CreateRecord, UpdateRecord)) and action.record is not None:
             self._judge_record(mic, action.record)
             self._judge_time(mic, action)
 
@@ -850,7 +860,7 @@ class World:
         node = mic.told["node"].get(record.node)
         if node is None:
             return
-        host, folded = Host.of_node(node.value), identity.value.resource_id.folded
+        host, folded = host_of(node.value), identity.value.resource_id.folded
         stored = self.objects["record"].get(record.ref)
         kept = stored is not None and stored.value[0] == record
         if folded not in mic.shown.get(host, ()) and not kept:
@@ -865,7 +875,7 @@ class World:
         node = mic.told["node"].get(record.node)
         if node is None:
             return
-        there = self.arm[Host.of_node(node.value)]
+        there = self.arm[host_of(node.value)]
         # A change of the same host may be under way, and the answer to a question.
         bound = 2 * self._lasts(there) + 12.0
         if self.now - action.since > bound:
@@ -928,7 +938,7 @@ class World:
 
     def _judge_result(self, mic: Mic, call: Call, result: Result) -> None:
         action, is_awaited = call.action, call.number in mic.controller._flights
-        if isinstance(action, ReadHost | PatchHost | PollOperation):
+        if isinstance(action, _OF_A_HOST):
             mic.busy[action.host] = 0
         if isinstance(action, AskPermission) and isinstance(result, bool):
             (mic.refused.discard if result else mic.refused.add)(action.use)
@@ -1083,7 +1093,7 @@ class World:
         """All pods of a host go."""
         for ref, entry in list(self.objects["pod"].items()):
             node = self.objects["node"].get(entry.value.node)
-            if node is not None and Host.of_node(node.value) == HOSTS[host]:
+            if node is not None and host_of(node.value) == HOSTS[host]:
                 self.drop("pod", ref)
 
     def do_record(self, namespace: str, name: str, state: str, finalizers: bool) -> None:

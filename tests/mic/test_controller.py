@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from podidentity.core.assignments import Assignments
 from podidentity.core.hosts import Host, HostIdentities
 from podidentity.core.ledger import Ledger, LedgerEntry
 from podidentity.core.resources import Assignment, Malformed, ObjectRef
@@ -628,6 +629,29 @@ def test_a_standby_knows_all_and_writes_nothing() -> None:
     late = controller.on_event(NodeSeen("n1", provider_id(0)), 11.0)
     assert late == []
     assert controller.on_result(first[0].number, Failure(kind=Fault.LOST), 12.0) == []
+
+
+def test_no_pod_is_decided_on_before_all_objects_were_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    decided: list[ObjectRef] = []
+    decide = Assignments._decide
+
+    def noted(state: Assignments, ref: ObjectRef) -> None:
+        decided.append(ref)
+        decide(state, ref)
+
+    monkeypatch.setattr(Assignments, "_decide", noted)
+    controller = Controller()
+    controller.on_event(NodeSeen("n0", provider_id(0)), 0.0)
+    for number in range(3):
+        controller.on_event(PodSeen(a_pod(ref=ObjectRef("blue", f"web-{number}"))), 0.0)
+        # Each concerns all of the pods.
+        bound = binding("blue", f"b{number}", "orders", "app")
+        controller.on_event(BindingSeen(binding=bound, revision=""), 0.0)
+    assert decided == []
+    controller.on_event(Synced(), 0.0)
+    assert sorted(decided) == [ObjectRef("blue", f"web-{number}") for number in range(3)]
 
 
 def test_a_new_leader_writes_what_is_missing_before_it_looks_at_all_that_is_there(

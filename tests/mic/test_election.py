@@ -20,14 +20,14 @@ from podidentity.core.resources import ObjectRef
 from podidentity.mic.election import RELEASE_SECONDS, RENEWED, TRUSTED, Election
 from podidentity.wire.kube import ENDPOINTS, LEASES, Event, KubeError, Page
 from podidentity.wire.leases import OLD_LOCK
-from tests.fakes import FakeClock
+from tests.fakes import FakeClock, FakeKubeApi
 
 LOCK = ObjectRef("default", "aad-pod-identity-mic")
 LEASE, OLD = LEASES.path(*LOCK), ENDPOINTS.path(*LOCK)
 SECONDS = 15
 
 
-class Server:
+class Server(FakeKubeApi):
     """An API server with the two objects."""
 
     def __init__(self) -> None:

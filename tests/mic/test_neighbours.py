@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -194,6 +194,18 @@ def status(code: int, reason: str, message: str = "no") -> Turn:
 
 
 # Azure
+
+
+async def test_an_answer_without_an_end_is_given_up_before_it_fills_the_memory() -> None:
+    async def without_end(conversation: Conversation) -> None:
+        await conversation.begin()
+        with suppress(OSError):  # the client has left
+            while True:
+                await conversation.chunk(bytes(1 << 20))
+
+    async with place(without_end) as scene:
+        failure = await scene.failure(ReadHost(HOST))
+    assert "sent more than 32 MiB" in failure.message
 
 
 async def test_a_host_is_read_with_one_request() -> None:

@@ -46,9 +46,12 @@ LONG = (
     "tests/nmi/test_fuzz.py",
     "tests/nmi/test_odd_ends.py",
     "tests/mic/test_exhaustive.py",
+    "tests/mic/test_first_thousand_seeds.py",
+    "tests/mic/test_second_thousand_seeds.py",
+    "tests/mic/test_third_thousand_seeds.py",
 )
-"""Hours of hostile bytes in minutes, against the listener, and every fault of a small world: too
-long for each mutant."""
+"""Hours of hostile bytes in minutes, against the listener, every fault of a small world, and worlds
+by the thousand: too long for each mutant."""
 
 # The rules, the formats, and the pages of nmi, mic and adapters that decide who gets what.
 NMI = ("caller", "decision", "errors", "hold", "host_token")

@@ -32,6 +32,8 @@ _PAUSE = 5.0
 _TRIES = 4
 _FAILED = {500, 502, 503, 504}
 _MOST_PAGES = 1000
+_LARGEST_ANSWER = 32 << 20
+"""Bytes; a page of a list of machines has some hundred kilobytes."""
 _NOT_SENT = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout, httpx2.ProxyError)
 _BROKEN = (httpx2.ReadError, httpx2.WriteError, httpx2.RemoteProtocolError)
 
@@ -86,7 +88,17 @@ class _Endpoint:
         headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json", **more}
         content = None if body is None else json.dumps(body).encode()
         may_send()
-        return await self._client.request(method, url, headers=headers, content=content)
+        asking = self._client.stream(method, url, headers=headers, content=content)
+        async with asking as response:
+            answer = bytearray()
+            async for part in response.aiter_bytes():
+                answer += part
+                if len(answer) > _LARGEST_ANSWER:
+                    most = f"{_LARGEST_ANSWER >> 20} MiB"
+                    raise ArmError("BadAnswer", f"{url.host} sent more than {most}", sent=True)
+        plain = httpx2.Headers(response.headers)
+        plain.pop("Content-Encoding", None)
+        return httpx2.Response(response.status_code, headers=plain, content=bytes(answer))
 
     def _pause(self, response: httpx2.Response) -> float:
         """Return Azure's Retry-After in seconds; Azure sends seconds or a date."""

@@ -64,7 +64,7 @@ DEFAULT_KUBECONFIG = Path("~/.kube/config")
 # libyaml's is ten times as fast; an installation of PyYAML may be without it.
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
-_PAGE = "500"
+_PAGE = 500
 _LONGEST_LINE = 16 << 20
 _REQUEST = httpx2.Timeout(30, connect=5)
 # The server ends a watch itself; if it does not, the connection is dead.
@@ -110,6 +110,19 @@ class PassedOn(NamedTuple):
 
 LARGEST_PAGE = 32 << 20
 """Bytes of a pod's answer: who has taken a pod's place may send without end."""
+_LARGEST_PART = 16 << 20
+"""Bytes of a part of a list. A list has objects of tenants, each of which may be of 1.5 MB
+(https://etcd.io/docs/latest/dev-guide/limit/), and an agent has memory for a few hundred pods."""
+_FEWER = 8
+"""So many times fewer objects are asked for after a part was larger."""
+
+
+class TooLarge(KubeError):
+    """An answer has more bytes than there is memory for."""
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"It sent more than {most >> 20} MiB.")
+
 
 OnFailure = Callable[[str, str], None]
 """Called for each failed request with its method (WATCH for a watch) and its path."""
@@ -223,11 +236,7 @@ class Kube:
             async with self._client.stream(
                 "GET", self._base + path, headers={**self._headers, **headers}
             ) as response:
-                body = b""
-                async for part in response.aiter_bytes():
-                    body += part
-                    if len(body) > LARGEST_PAGE:
-                        raise KubeError(f"It sent more than {LARGEST_PAGE >> 20} MiB.")
+                body = await _at_most(LARGEST_PAGE, response)
         except _FAILED as error:
             self._failed("GET", path)
             raise self._unreachable(error) from error
@@ -237,8 +246,11 @@ class Kube:
         return PassedOn(response.status_code, body)
 
     async def list(self, path: str, params: Mapping[str, str] | None = None) -> Page:
-        """Return one page (`params`: limit, continue, selectors); raise KubeError."""
-        body = await self._send("GET", path, params=params)
+        """Return one page (`params`: limit, continue, selectors); raise KubeError.
+
+        Raises TooLarge if it has more than 16 MiB.
+        """
+        body = await self._send("GET", path, params=params, most=_LARGEST_PART)
         try:
             return parse_list(body)
         except NotKubernetes as error:
@@ -246,13 +258,36 @@ class Kube:
 
     async def list_all(self, path: str, params: Mapping[str, str] | None = None) -> Page:
         """Return the whole list, read in pages of one resource version; raise KubeError."""
-        asked = {**(params or {}), "limit": _PAGE}
-        page = await self.list(path, asked)
-        items = list(page.items)
-        while page.more:
-            page = await self.list(path, {**asked, "continue": page.more})
+        items: list[msgspec.Raw] = []
+        version = ""
+        async for page in self.pages(path, params):
             items.extend(page.items)
-        return Page(items=tuple(items), resource_version=page.resource_version)
+            version = page.resource_version
+        return Page(items=tuple(items), resource_version=version)
+
+    async def pages(
+        self, path: str, params: Mapping[str, str] | None = None
+    ) -> AsyncGenerator[Page, None]:
+        """Yield the whole list in pages of one resource version; raise KubeError.
+
+        Of objects that are large there are fewer in a page, so that each takes some memory at most.
+        """
+        limit, more = _PAGE, ""
+        while True:
+            asked = {**(params or {}), "limit": str(limit), **({"continue": more} if more else {})}
+            try:
+                page = await self.list(path, asked)
+            except TooLarge:
+                if limit == 1:
+                    raise
+                limit = max(1, limit // _FEWER)
+                continue
+            yield page
+            if not page.more:
+                return
+            if page.more == more:
+                raise KubeError(f"{self.server} sent a list without an end.")
+            more = page.more
 
     async def create(self, path: str, body: Mapping[str, Any]) -> bytes:
         """Create `body` in the collection at `path`; return it as stored; raise KubeError."""
@@ -333,13 +368,18 @@ class Kube:
         body: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
         content: str = "application/json",
         reads: int = 0,
+        most: int = 0,
     ) -> bytes:
         headers = {**self._headers, **({"Content-Type": content} if body is not None else {})}
         data = json.dumps(body).encode() if body is not None else None
         waited, reads = 0.0, reads or (self._reads if method == "GET" else 1)
         while True:
             try:
-                return await self._sent(method, path, params=params, data=data, headers=headers)
+                return await self._sent(
+                    method, path, params=params, data=data, headers=headers, most=most
+                )
+            except TooLarge:
+                raise
             except KubeError as error:
                 # Many agents hear the same time: they come back spread over half of it again.
                 wait = error.retry_after * (1 + self._jitter() / 2)
@@ -361,18 +401,22 @@ class Kube:
         params: Mapping[str, str] | None,
         data: bytes | None,
         headers: Mapping[str, str],
+        most: int,
     ) -> bytes:
+        """Return the answer to one request; `most`: its bytes, 0 where they are not counted."""
+        request = self._client.build_request(
+            method, self._base + path, params=params, content=data, headers=headers
+        )
         try:
-            response = await self._client.request(
-                method, self._base + path, params=params, content=data, headers=headers
-            )
+            response = await self._client.send(request, stream=bool(most))
+            body = await _at_most(most, response) if most else response.content
         except _FAILED as error:
             self._failed(method, path)
             raise self._unreachable(error) from error
         if not response.is_success:
             self._failed(method, path)
-            raise _refusal(method, path, response, response.content)
-        return response.content
+            raise _refusal(method, path, response, body)
+        return body
 
     def _unreachable(self, error: Exception) -> KubeError:
         what = str(error) or type(error).__name__
@@ -403,6 +447,19 @@ async def together(*questions: Awaitable[Any]) -> tuple[Any, ...]:
         if isinstance(each, BaseException):
             raise each
     return tuple(answers)
+
+
+async def _at_most(most: int, response: httpx2.Response) -> bytes:
+    """Read an answer; raise TooLarge if it has more bytes."""
+    body = bytearray()
+    try:
+        async for part in response.aiter_bytes():
+            body += part
+            if len(body) > most:
+                raise TooLarge(most)
+    finally:
+        await response.aclose()
+    return bytes(body)
 
 
 def _refusal(method: str, path: str, response: httpx2.Response, body: bytes) -> KubeError:

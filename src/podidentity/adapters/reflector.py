@@ -155,16 +155,24 @@ class Reflector:
             await self._back_off("the watch ended at once")
 
     async def _list(self) -> None:
-        page = await self._server.list_all(self._source.path, self._source.params)
-        # All names are parsed before the first change: a list with a broken object must neither
-        # add nor remove anything.
-        items = [(parse_object_version(item).ref, item) for item in page.items]
-        before, self._known = self._known, set()
-        for ref, item in items:
-            self._put(ref, item)
-        for ref in before - self._known:
-            self._source.remove(ref)
-        self._version, self._failures_of_version = page.resource_version, 0
+        """Read the list page by page, so that one page at a time is in memory.
+
+        All names of a page are parsed before the first change: one with a broken object must not
+        add anything. Only the whole list says what is not there any more.
+        """
+        listed: set[ObjectRef] = set()
+        version = ""
+        pages = self._server.pages(self._source.path, self._source.params)
+        async with aclosing(pages):
+            async for page in pages:
+                items = [(parse_object_version(item).ref, item) for item in page.items]
+                for ref, item in items:
+                    listed.add(ref)
+                    self._put(ref, item)
+                version = page.resource_version
+        for ref in self._known - listed:
+            self._forget(ref)
+        self._version, self._failures_of_version = version, 0
         self._heard = self._clock.monotonic()
         self.synced = True
         self._source.listed()

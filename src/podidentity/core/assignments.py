@@ -142,6 +142,8 @@ class Assignments:
         """By host and ARM id in lower case."""
         self._open: dict[Host | None, dict[str, dict[Key, None]]] = {}
         """The same, of needs of which the permission is not known."""
+        self._wanted: dict[Host | None, dict[str, Wanted]] = {}
+        """What `wanted` found for a host, until a need on it changes."""
         self._changes = Changes()
 
     # What happens.
@@ -289,16 +291,22 @@ class Assignments:
         names = self._names(plain, claims)
         return next((ref for ref, each in names.items() if each.key == need.key), plain)
 
-    def wanted(self, host: Host) -> dict[str, Wanted]:
+    def wanted(self, host: Host) -> Mapping[str, Wanted]:
         """Return the identities that should be attached to `host`, by ARM id in lower case."""
-        found = self._on_hosts.get(None if self._everywhere else host, {})
-        wanted = {}
-        for folded, needs in found.items():
+        where = None if self._everywhere else host
+        known = self._wanted.get(where)
+        if known is not None:
+            # A scale set has a thousand pods, and is looked at several times for one of them.
+            return known
+        wanted: dict[str, Wanted] = {}
+        for folded, needs in self._on_hosts.get(where, {}).items():
             decided = [each.identity for each in needs.values() if each.decided]
             if decided and decided[0].resource_id is not None:
                 client = str(decided[0].client_id or "")
                 clients = {str(each.client_id) for each in decided} if self._asks else ()
                 wanted[folded] = Wanted(decided[0].resource_id, client, frozenset(clients))
+        if wanted:
+            self._wanted[where] = wanted
         return wanted
 
     def undecided(self, host: Host) -> frozenset[str]:
@@ -460,21 +468,28 @@ class Assignments:
         is_there = not ref.name.startswith(_OFFERED)
         before, new = self._permissions.keep(ref, asked, is_there=is_there)
         changes = self._changes
-        changes.identities.update((identity, None) for identity, _ in (*before, *asked))
+        for identity, _ in asked:
+            changes.identities[identity] = None
+        if before == asked:
+            return
+        for identity, _ in before:
+            changes.identities[identity] = None
         changes.questions.update(dict.fromkeys(new))
 
     def _keep_needs(self, ref: ObjectRef, needs: dict[ObjectRef, Need]) -> None:
         before = self._needs.get(ref, {})
+        if needs == before:
+            return
         if needs:
             self._needs[ref] = needs
         else:
-            self._needs.pop(ref, None)
+            del self._needs[ref]
         for identity, need in before.items():
             if needs.get(identity) != need:
                 self._take_off_host(need)
-                if identity not in needs or _plain(need, self._rules) != _plain(
-                    needs[identity], self._rules
-                ):
+                after = needs.get(identity)
+                if after is None or after.identity.namespaced != need.identity.namespaced:
+                    # Under another name, if any.
                     self._release(need)
         for identity, need in needs.items():
             if before.get(identity) != need:
@@ -487,11 +502,11 @@ class Assignments:
         found = attachment(need.identity)
         if found is None:
             return
-        on_host = self._on_hosts.setdefault(need.host, {})
-        on_host.setdefault(found.folded, {})[need.key] = need
+        key, on_host = need.key, self._on_hosts.setdefault(need.host, {})
+        on_host.setdefault(found.folded, {})[key] = need
         if not need.decided:
             open_ = self._open.setdefault(need.host, {})
-            open_.setdefault(found.folded, {})[need.key] = None
+            open_.setdefault(found.folded, {})[key] = None
         self._touch_host(need.host)
 
     def _take_off_host(self, need: Need) -> None:
@@ -499,20 +514,21 @@ class Assignments:
         if found is None:
             return
         on_host = self._on_hosts[need.host]
-        needs = on_host[found.folded]
-        del needs[need.key]
+        key, needs = need.key, on_host[found.folded]
+        del needs[key]
         if not needs:
             del on_host[found.folded]
             if not on_host:
                 del self._on_hosts[need.host]
         if not need.decided:
             open_ = self._open[need.host]
-            _unindex(open_, found.folded, need.key)
+            _unindex(open_, found.folded, key)
             if not open_:
                 del self._open[need.host]
         self._touch_host(need.host)
 
     def _touch_host(self, host: Host | None) -> None:
+        self._wanted.pop(host, None)
         if host is not None:
             self._changes.hosts[host] = None
         else:

@@ -41,7 +41,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from heapq import nsmallest
 from itertools import islice
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from podidentity.core.authorities import KNOWN_AUTHORITIES
 from podidentity.core.errors import InvalidRequest
@@ -207,8 +207,10 @@ def _by_label(pod: Pod, directory: Directory, rules: Rules) -> Match:
             refusals.append(_without_foreign_details(refusal, binding, pod))
         elif isinstance(found, AzureIdentity) and found.ref not in entitled:
             # Of two bindings of one identity the first counts: it is the heavier one.
-            record = assignment(records, pod, found.ref)
-            awaited = _refuse_unassigned(pod, found, record) if rules.standard else None
+            awaited = None
+            if rules.standard:
+                record = assignment(records, pod, found.ref)
+                awaited = _refuse_unassigned(pod, found, record)
             entitled[found.ref] = Entitlement(identity=found, binding=binding, awaited=awaited)
     if not bindings:
         refusals.append(_no_binding(pod, directory))
@@ -533,8 +535,7 @@ class Authorization(StrEnum):
     """Permissions are not checked."""
 
 
-@dataclass(frozen=True, slots=True)
-class Use:
+class Use(NamedTuple):
     """A question to the API server: may this service account use the resource of this name?"""
 
     service_account: ObjectRef

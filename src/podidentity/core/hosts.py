@@ -32,18 +32,18 @@ class NotAnAzureNode(ValueError):
     """The provider ID names no Azure machine."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Host:
     """A scale set or a virtual machine, to which identities are attached; compared without case."""
 
     folded: str
-    resource_id: str = field(compare=False)
+    resource_id: str
     """Its ARM id as the node spells it."""
-    name: str = field(compare=False)
-    is_scale_set: bool = field(compare=False)
-    subscription: str = field(compare=False)
+    name: str
+    is_scale_set: bool
+    subscription: str
     """In lower case, as is `group`: both are compared without case."""
-    group: str = field(compare=False)
+    group: str
 
     @classmethod
     def of_node(cls, provider_id: str) -> Self:
@@ -79,6 +79,14 @@ class Host:
 
     def __str__(self) -> str:
         return self.resource_id
+
+    # By hand: those of a dataclass make a tuple each time, and the controller asks all day long.
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Host) and self.folded == other.folded
+
+    def __hash__(self) -> int:
+        return hash(self.folded)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

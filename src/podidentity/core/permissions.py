@@ -78,11 +78,13 @@ class NeededPermissions:
         Returns what it needed before, and the permissions that no pod needed before. Of a pod that
         is not there yet nothing is said for its identity.
         """
-        before = self._asked.pop(pod, ())
-        if asked:
-            self._asked[pod] = asked
+        before = self._asked.get(pod, ())
         if before == asked:
             return before, []
+        if asked:
+            self._asked[pod] = asked
+        else:
+            del self._asked[pod]
         uses, earlier = _uses(asked), _uses(before)
         new = [use for use in uses if use not in self._pods]
         for use in uses:

@@ -195,15 +195,16 @@ class FairSet(Generic[_T]):
         self._namespace = namespace
         # The first namespace is next; after its turn it is the last.
         self._waiting: OrderedDict[str, dict[_T, None]] = OrderedDict()
-        self._size = 0
+        self.size = 0
+        """How many wait; the same as `len`, for those who ask all day long."""
 
     def __len__(self) -> int:
-        return self._size
+        return self.size
 
     def add(self, one: _T) -> None:
         """Have one wait; it keeps its place if it does already."""
         own = self._waiting.setdefault(self._namespace(one), {})
-        self._size += one not in own
+        self.size += one not in own
         own[one] = None
 
     def update(self, several: Iterable[_T]) -> None:
@@ -216,7 +217,7 @@ class FairSet(Generic[_T]):
         namespace, own = self._waiting.popitem(last=False)
         one = next(iter(own))
         del own[one]
-        self._size -= 1
+        self.size -= 1
         if own:
             self._waiting[namespace] = own
         return one
@@ -224,4 +225,4 @@ class FairSet(Generic[_T]):
     def clear(self) -> None:
         """Remove all."""
         self._waiting.clear()
-        self._size = 0
+        self.size = 0

@@ -38,6 +38,11 @@ As nft prints it:
 * guard_imds refuses at once all connections to IMDS that were not redirected: those that are older
   than the rules, and those that another rule excluded. It comes before routing (kernel 5.9),
   because the routing rules would drop the packets. The node's own traffic does not pass here.
+* from_imds drops what another pod sends to a pod in the name of IMDS, on links where no source is
+  guarded for the sake of other destinations. The kernel would track it as a connection of IMDS, and
+  take the pod's own one from that port to IMDS for its other half: it is no new connection, so it
+  is not redirected, and guard_imds refuses it. A dropped packet is not tracked. Nothing true is
+  lost: the node forwards no pod's connection to IMDS, and what is for itself is not forwarded.
 
 `intercept` and `guard_imds` match every interface, because all traffic that the node routes is
 meant. AKS's own IMDS restriction drops pods' packets in the forward hook, which redirected packets
@@ -58,7 +63,7 @@ from podidentity.kernel.sock_diag import Endpoint
 TABLE = "podid"
 
 _LOOPBACK = {"prefix": {"addr": "127.0.0.0", "len": 8}}
-_RAW, _BEFORE_KUBE_PROXY, _AFTER_REDIRECTIONS = -300, -110, -90
+_RAW, _BEFORE_KUBE_PROXY, _AFTER_REDIRECTIONS, _FILTER = -300, -110, -90, 0
 _KERNELS_OWN = frozenset({"handle", "index", "elem"})
 _NAMES = frozenset({"family", "table", "chain", "name"})
 _LONGEST = 400
@@ -176,6 +181,7 @@ class RedirectTable:
             self._chain("guard_local", "filter", _RAW),
             self._chain("intercept", "nat", _BEFORE_KUBE_PROXY),
             self._chain("guard_imds", "filter", _AFTER_REDIRECTIONS),
+            self._chain("from_imds", "filter", _FILTER, hook="forward"),
             *(
                 self._rule(
                     "guard_local", from_a_wire, match(field("ip", "daddr"), each), {"drop": None}
@@ -186,6 +192,9 @@ class RedirectTable:
             *(self._shares(imds) if self.shares else ()),
             self._rule("intercept", *imds, {"dnat": target}),
             self._rule("guard_imds", *imds, {"reject": {"type": "tcp reset"}}),
+            self._rule(
+                "from_imds", match(field("ip", "saddr"), self.redirect.metadata_ip), {"drop": None}
+            ),
         ]
 
     def replacement(self) -> str:
@@ -265,8 +274,10 @@ class RedirectTable:
         for each in dict.fromkeys((*own, *filter(None, (redirect.node_address,)))):
             yield [match(field("ip", "daddr"), each), port]
 
-    def _chain(self, name: str, kind: str, priority: int) -> dict[str, Any]:
-        where = {"type": kind, "hook": "prerouting", "prio": priority, "policy": "accept"}
+    def _chain(
+        self, name: str, kind: str, priority: int, *, hook: str = "prerouting"
+    ) -> dict[str, Any]:
+        where = {"type": kind, "hook": hook, "prio": priority, "policy": "accept"}
         return {"chain": {"family": "ip", "table": self.name, "name": name, **where}}
 
     def _jump_chain(self, name: str) -> dict[str, Any]:

@@ -239,14 +239,14 @@ class Conditions:
         found = self._objects[subject]
         match subject.about:
             case About.IDENTITY:
-                assert isinstance(found, AzureIdentity | Malformed)  # noqa: S101 - as it was seen
+                assert isinstance(found, (AzureIdentity, Malformed))  # noqa: S101 - as it was seen
                 permission = self._permissions.get(subject.ref, _PERMITTED)
                 return of_identity(found, self._rules, self._refusal(found), permission)
             case About.BINDING:
-                assert isinstance(found, AzureIdentityBinding | Malformed)  # noqa: S101 - as above
+                assert isinstance(found, (AzureIdentityBinding, Malformed))  # noqa: S101 - as above
                 return self._of_binding(found)
             case About.EXCEPTION:
-                assert isinstance(found, AzurePodIdentityException | Malformed)  # noqa: S101 - too
+                assert isinstance(found, (AzurePodIdentityException, Malformed))  # noqa: S101 - too
                 return of_exception(found, self._rules)
 
     def _is_doubtful(self, subject: ConditionOf, wanted: Condition) -> bool:

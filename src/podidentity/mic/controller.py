@@ -151,28 +151,36 @@ class Timers:
     """The next time at which each owner is to be looked at."""
 
     def __init__(self) -> None:
-        self._times: dict[_Owner, float] = {}
+        self._times: dict[_Owner, tuple[float, int]] = {}
+        """Time and number of each."""
+        self._valid: set[int] = set()
+        """The numbers: to look one up costs less than an owner."""
         self._heap: list[tuple[float, int, _Owner]] = []
         self._count = 0
 
     def set(self, owner: _Owner, time: float | None) -> None:
         """Set the time of `owner`; None: none."""
+        known = self._times.get(owner)
+        if known is not None:
+            if known[0] == time:
+                return
+            self._valid.remove(known[1])
         if time is None:
-            self._times.pop(owner, None)
-        elif self._times.get(owner) != time:
-            self._times[owner] = time
-            self._count += 1
-            heappush(self._heap, (time, self._count, owner))
-            if len(self._heap) > 64 + 4 * len(self._times):
-                self._heap = [
-                    entry for entry in self._heap if self._times.get(entry[2]) == entry[0]
-                ]
-                heapify(self._heap)
+            if known is not None:
+                del self._times[owner]
+            return
+        self._count += 1
+        self._times[owner] = (time, self._count)
+        self._valid.add(self._count)
+        heappush(self._heap, (time, self._count, owner))
+        if len(self._heap) > 64 + 4 * len(self._times):
+            self._heap = [entry for entry in self._heap if entry[1] in self._valid]
+            heapify(self._heap)
 
     def first(self) -> float | None:
         """Return the earliest time."""
-        heap = self._heap
-        while heap and self._times.get(heap[0][2]) != heap[0][0]:
+        heap, valid = self._heap, self._valid
+        while heap and heap[0][1] not in valid:
             heappop(heap)
         return heap[0][0] if heap else None
 
@@ -180,16 +188,11 @@ class Timers:
         """Return and forget those of which the time has come."""
         owners = []
         while (time := self.first()) is not None and time <= now:
-            owner = self._heap[0][2]
+            _, number, owner = heappop(self._heap)
             del self._times[owner]
-            heappop(self._heap)
+            self._valid.remove(number)
             owners.append(owner)
         return owners
-
-    def clear(self) -> None:
-        """Forget all."""
-        self._times.clear()
-        self._heap.clear()
 
 
 @dataclass(slots=True)
@@ -205,7 +208,7 @@ class _Marks:
     @property
     def waiting(self) -> int:
         """How many records are to be looked at."""
-        return len(self.records) + len(self.told)
+        return self.records.size + self.told.size
 
 
 def _namespace_of(record: ObjectRef) -> str:
@@ -310,22 +313,34 @@ class Controller:
     # What is to be done.
 
     def _run(self) -> list[Call]:
-        self._refresh()
+        leads = self.leads
         if self._synced:
+            # Before, each binding would have all its pods decided on anew.
+            self._refresh()
             self._look_at_uses()
-            if self.leads:
-                self._look_at_hosts()
-                self._look_at_records()
-                self._look_at_conditions()
-                self._look_at_events()
-                self._come_again()
-        if not self.leads:
+            if leads:
+                self._look()
+        if not leads:
             # All is looked at when this MIC leads; until then they would only become more.
             self._marks.records.clear()
             self._marks.told.clear()
             self._events.clear()
         calls, self._calls = self._calls, []
         return calls
+
+    def _look(self) -> None:
+        """Look at what is marked: mostly there is nothing of most kinds."""
+        marks = self._marks
+        if marks.hosts:
+            self._look_at_hosts()
+        if marks.waiting:
+            self._look_at_records()
+        if self._conditions.marked:
+            self._look_at_conditions()
+        if self._events:
+            self._look_at_events()
+        if marks.hosts or marks.waiting:
+            self._come_again()
 
     def _refresh(self) -> None:
         if not self._desired.outdated:
@@ -375,9 +390,9 @@ class Controller:
             marks.records.clear()
             marks.told.clear()
         left = LOOKS
-        while (marked := marks.records or marks.told) and self._in_flight["record"] < most and left:
+        while marks.waiting and self._in_flight["record"] < most and left:
             left -= 1
-            ref = marked.take()
+            ref = (marks.records if marks.records.size else marks.told).take()
             action = self._records.next(ref, self._now)
             owner = _Owner("record", ref)
             self._timers.set(owner, self._records.due)
@@ -386,9 +401,8 @@ class Controller:
 
     def _come_again(self) -> None:
         """Have the rest looked at as soon as others have had their turn."""
-        full = self._in_flight["record"] >= self._settings.record_writes
-        more = self._marks.hosts or (self._marks.waiting and not full)
-        self._timers.set(_MORE, self._now if more else None)
+        if self._marks.hosts or self._in_flight["record"] < self._settings.record_writes:
+            self._timers.set(_MORE, self._now)
 
     def _take_more(self, owner: _Owner) -> None:
         """Do nothing: whatever is marked is looked at in any case."""
@@ -412,7 +426,7 @@ class Controller:
 
     def _look_at_uses(self) -> None:
         marked, most = self._marks.uses, self._settings.questions
-        while marked and self._in_flight["use"] < most:
+        while marked.size and self._in_flight["use"] < most:
             use = marked.take()
             if self._desired.asked(use):
                 self._issue(_Owner("use", use), AskPermission(use))
@@ -619,11 +633,17 @@ class Controller:
     # Gates.
 
     def _admit(self, owner: _Owner, subscription: str, kind: Kind) -> bool:
-        gate = self._gates.setdefault((subscription, kind), Gate())
+        gate = self._gate(subscription, kind)
         if gate.admit(owner, self._now):
             return True
         self._watch_gate(subscription, kind)
         return False
+
+    def _gate(self, subscription: str, kind: Kind) -> Gate:
+        gate = self._gates.get((subscription, kind))
+        if gate is None:
+            gate = self._gates[subscription, kind] = Gate()
+        return gate
 
     def _watch_gate(self, subscription: str, kind: Kind) -> None:
         gate = self._gates[subscription, kind]
@@ -632,7 +652,7 @@ class Controller:
 
     def _note(self, subscription: str, kind: Kind, result: Result) -> None:
         """Take for a gate what came of a call, and let in who waits."""
-        gate = self._gates.setdefault((subscription, kind), Gate())
+        gate = self._gate(subscription, kind)
         if not isinstance(result, Failure):
             gate.succeeded(self._now)
         elif result.kind is Fault.THROTTLED:
@@ -686,8 +706,9 @@ class Controller:
 
         A scale set without a node keeps what its next one will need.
         """
-        everywhere = self._settings.assign is Assign.ALL_HOSTS
-        return everywhere and not host.is_scale_set and not self._desired.has_nodes(host)
+        if self._settings.assign is not Assign.ALL_HOSTS or host.is_scale_set:
+            return False
+        return not self._desired.has_nodes(host)
 
     def has_nodes(self, host: Host) -> bool:
         """Whether a node runs on the host."""

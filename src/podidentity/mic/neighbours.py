@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import aclosing
 from itertools import starmap
-from typing import Any, Protocol
+from types import MappingProxyType
+from typing import Any, Protocol, TypeVar
 
 import httpx2
+import msgspec
 
 from podidentity.adapters.arm import ArmCalls
 from podidentity.adapters.kube import Kube
@@ -68,6 +71,7 @@ from podidentity.wire.kube import (
     PODS,
     KubeError,
     NotKubernetes,
+    Resource,
     parse_object_version,
 )
 from podidentity.wire.ledgers import NotALedger, host_of, ledger_name, parse_ledger, render_ledger
@@ -75,6 +79,8 @@ from podidentity.wire.manifests import parse_binding, parse_identity
 from podidentity.wire.pods import parse_pod
 from podidentity.wire.reviews import PATH as REVIEWS
 from podidentity.wire.reviews import RULE, InconclusiveReview, parse_review, review
+
+_Parsed = TypeVar("_Parsed")
 
 SECONDS = 60.0
 """A call that takes longer has failed; nobody knows whether a change was made."""
@@ -284,16 +290,25 @@ class Neighbours:
 
         https://kubernetes.io/docs/reference/using-api/api-concepts/#semantics-for-get-and-list
         """
-        listed = await self._kube.list_all(AZURE_IDENTITY_BINDINGS.path())
-        bindings = tuple(map(parse_binding, listed.items))
-        listed = await self._kube.list_all(AZURE_IDENTITIES.path())
-        identities = tuple(map(parse_identity, listed.items))
+        bindings = await self._listed(AZURE_IDENTITY_BINDINGS, parse_binding)
+        identities = await self._listed(AZURE_IDENTITIES, parse_identity)
         selectors = {each.selector for each in bindings if isinstance(each, AzureIdentityBinding)}
         which = BINDING_LABEL
         if 0 < len(selectors) <= _MOST_SELECTORS:
             which = f"{BINDING_LABEL} in ({','.join(sorted(selectors))})"
-        listed = await self._kube.list_all(PODS.path(), {"labelSelector": which})
-        return InUse(tuple(map(parse_pod, listed.items)), identities, bindings)
+        pods = await self._listed(PODS, parse_pod, {"labelSelector": which})
+        return InUse(pods, identities, bindings)
+
+    async def _listed(
+        self,
+        resource: Resource,
+        parse: Callable[[msgspec.Raw], _Parsed],
+        params: Mapping[str, str] = MappingProxyType({}),
+    ) -> tuple[_Parsed, ...]:
+        """Return all objects of a kind, parsed page by page: tenants' own may be large."""
+        pages = self._kube.pages(resource.path(), params)
+        async with aclosing(pages):
+            return tuple([parse(item) async for page in pages for item in page.items])
 
     async def _ask(self, action: AskPermission) -> Result:
         try:

@@ -161,6 +161,11 @@ class KubeApi(Protocol):
     async def list_all(self, path: str, params: Mapping[str, str] | None = None) -> Page:
         """Return the whole list at `path`; `params` are selectors."""
 
+    def pages(
+        self, path: str, params: Mapping[str, str] | None = None
+    ) -> AsyncGenerator[Page, None]:
+        """Yield the same list in pages, each of which takes some memory at most."""
+
     def watch(
         self,
         path: str,

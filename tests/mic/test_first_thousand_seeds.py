@@ -1,0 +1,12 @@
+"""The first thousand seeds of the simulation (`scenarios`)."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.mic.scenarios import failing, hundreds
+
+
+@pytest.mark.parametrize("seeds", hundreds(0), ids=str)
+def test_whatever_fails_all_that_must_hold_holds_and_all_settles(seeds: range) -> None:
+    assert not (replay := failing(seeds)), replay
