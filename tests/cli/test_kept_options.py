@@ -75,6 +75,8 @@ def test_an_enable_that_is_told_nothing_keeps_it_and_says_the_same_words(words: 
         (["--audit-log", "-", "--hold=0"], ["--audit-log=a"], ["--hold=0", "--audit-log=a"]),
         (["5", "-v=5"], [], ["5", "-v=5"]),
         ([], ["--hold=1-", "hold-"], ["--hold=1-", "hold-"]),
+        ([], ["hold-"], ["hold-"]),
+        ([], ["--compat-text-errors"], ["--compat-text-errors"]),
     ],
 )
 def test_a_flag_of_nmi_counts_for_itself_alone(

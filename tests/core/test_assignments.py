@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from podidentity.core.assignments import Assignments, Changes, Key, Need
+from podidentity.core.assignments import Assignments, Changes, Key, Need, attachment
 from podidentity.core.decision import Rules, Use
 from podidentity.core.hosts import Host
 from podidentity.core.ledger import Wanted
+from podidentity.core.permissions import IdentityPermission
 from podidentity.core.resources import (
     BINDING_LABEL,
     AzureIdentity,
@@ -163,6 +164,37 @@ def test_the_identity_of_an_excepted_pod_comes_from_the_node_itself() -> None:
     assert len(state.records) == 1
 
 
+@pytest.mark.parametrize(
+    ("change", "asks"),
+    [
+        ({"labels": {BINDING_LABEL: "app", "tier": "web"}}, False),
+        ({"host_network": True}, False),
+        ({"service_account": "other"}, True),
+    ],
+    ids=["labels", "host network", "service account"],
+)
+def test_what_changes_of_a_pod_in_place_counts(change: dict[str, Any], asks: bool) -> None:
+    rules = Rules(exception_namespaces=frozenset({"blue"}))
+    state = told(rules=rules, asks=asks)
+    state.see_exception(exception("blue", "e", {"tier": "web"}))
+    state.see_pod(named("web"))
+    state.refresh()
+    before = (dict(state.records), state.uses(None))
+    state.see_pod(named("web"))
+    assert state.refresh() == Changes()
+    state.see_pod(named("web", **change))
+    state.refresh()
+    assert (dict(state.records), state.uses(None)) != before
+
+
+def test_a_pod_without_a_node_needs_no_identity_that_is_not_attached_either() -> None:
+    state = told()
+    state.see_identity(principal("blue", "orders"))
+    state.see_pod(named("web", node=""))
+    state.refresh()
+    assert dict(state.records) == {}
+
+
 def test_a_later_pod_of_the_same_name_outlives_the_news_that_the_first_is_gone() -> None:
     state = told()
     state.see_pod(named("web-0", uid="first"))
@@ -216,6 +248,13 @@ def test_a_node_that_vanishes_takes_its_pods_needs_along() -> None:
     assert (dict(state.records), ids(state), list(state.hosts)) == ({}, [], [])
 
 
+def test_a_node_that_is_told_again_changes_nothing() -> None:
+    state = told()
+    state.see_node("n1", SETS[0])
+    assert not state.outdated
+    assert state.refresh() == Changes()
+
+
 def test_a_scale_set_is_one_host_however_its_nodes_spell_it() -> None:
     state = told()
     state.see_node("n2", Host.parse(SETS[0].resource_id.upper()))
@@ -262,6 +301,26 @@ def test_a_question_is_asked_once_for_all_pods_of_a_service_account() -> None:
     assert not state.asked(use)
 
 
+def test_of_an_identity_it_is_told_when_another_permission_counts_for_its_pods() -> None:
+    state, orders = told(asks=True), ObjectRef("blue", "orders")
+    assert state.permission(orders) == IdentityPermission()
+    state.see_pod(named("web"))
+    assert list(state.refresh().identities) == [orders]
+    assert state.permission(orders) == IdentityPermission(decided=False)
+    state.lose_pod(ObjectRef("blue", "web"), "uid-web")
+    assert list(state.refresh().identities) == [orders]
+    assert state.permission(orders) == IdentityPermission()
+
+
+def test_what_a_binding_offers_to_future_pods_says_nothing_of_its_identity() -> None:
+    state, orders = told(asks=True, everywhere=True), ObjectRef("blue", "orders")
+    assert state.uses(None) != []
+    assert state.permission(orders) == IdentityPermission()
+    state.see_pod(named("web"))
+    state.refresh()
+    assert state.permission(orders) == IdentityPermission(decided=False)
+
+
 # Names of records.
 
 
@@ -295,6 +354,18 @@ def test_of_two_records_with_one_name_the_second_gets_a_hashed_one() -> None:
     state.lose_pod(ObjectRef("blue", "web"), "uid-web")
     assert set(state.refresh().records) == {plain, other}
     assert {ref: need.pod.name for ref, need in state.records.items()} == {plain: "web-blue-orders"}
+
+
+def test_of_two_records_with_the_longest_name_that_there_may_be_the_first_keeps_it() -> None:
+    state, name = told(), "w" * 236
+    state.see_identity(identity("blue", "blue-orders", 2))
+    state.see_binding(binding("blue", "c", "blue-orders", "app"))
+    for each in (name, f"{name}-blue"):
+        state.see_pod(named(each))
+    state.refresh()
+    plain = ObjectRef("blue", f"{name}-blue-blue-orders")
+    assert len(plain.name) == 253
+    assert state.records[plain].pod.name == name
 
 
 def test_a_name_that_kubernetes_would_refuse_is_hashed() -> None:
@@ -343,6 +414,11 @@ def test_everywhere_a_permission_of_one_service_account_counts_with_its_pod() ->
     state.answer(use, allowed=True)
     state.refresh()
     assert ids(state, SETS[1]) == [ID]
+
+
+def test_only_an_identity_of_its_own_is_attached_to_a_machine() -> None:
+    assert attachment(identity("blue", "orders")) == resource_id(1)
+    assert attachment(identity("blue", "orders", system_assigned=True)) is None
 
 
 # What is asked of it.
@@ -411,6 +487,38 @@ def test_a_host_has_nodes_until_the_last_is_gone() -> None:
     assert (found, state.has_nodes(SETS[0])) == ([True, True], False)
 
 
+@pytest.mark.parametrize("rules", [Rules(), LOOSE], ids=["strict", "loose"])
+@pytest.mark.parametrize("asks", [False, True], ids=["unasked", "asked"])
+@pytest.mark.parametrize("everywhere", [False, True], ids=["by pod", "everywhere"])
+def test_of_what_is_gone_nothing_is_kept(rules: Rules, asks: bool, everywhere: bool) -> None:
+    def kept(state: Assignments) -> dict[str, object]:
+        permissions = {f"permissions{name}": it for name, it in vars(state._permissions).items()}
+        found = vars(state) | permissions
+        return {name: value for name, value in found.items() if isinstance(value, dict)}
+
+    state = told(rules=rules, asks=asks, everywhere=everywhere)
+    state.see_exception(exception("blue", "e", {"tier": "web"}))
+    for name, selector in (("web", "app"), ("job", "other")):
+        state.see_pod(named(name, selector))
+    state.refresh()
+    # One that changes, and one that is read again by another selector.
+    state.see_pod(named("web", uid="second"))
+    state.see_pod(named("job", "app", node="n2"))
+    for use in state.refresh().questions:
+        state.answer(use, allowed=True)
+    state.refresh()
+    assert all(kept(state)[each] for each in ("_pods", "_pods_by_node", "_needs", "_on_hosts"))
+    state.lose_pod(ObjectRef("blue", "web"), "second")
+    state.lose_pod(ObjectRef("blue", "job"), "uid-job")
+    state.lose_exception(ObjectRef("blue", "e"))
+    state.lose_binding(ObjectRef("blue", "b"))
+    state.lose_identity(ObjectRef("blue", "orders"))
+    state.lose_node("n1")
+    state.refresh()
+    empty = kept(Assignments(rules, asks=asks, everywhere=everywhere))
+    assert kept(state) == empty
+
+
 # Before a detach.
 
 
@@ -423,6 +531,17 @@ def test_a_pod_that_only_the_list_shows_keeps_its_identity() -> None:
     assert state.in_use(SETS[0], [], *objects) == set()
     state.see_node("n2", SETS[1])
     assert state.in_use(SETS[0], [named("web", node="n2")], *objects) == set()
+
+
+def test_everywhere_a_pod_of_any_node_keeps_its_identity_on_each_host() -> None:
+    state = told(everywhere=True, asks=True)
+    state.see_node("n2", SETS[1])
+    [default] = state.uses(None)
+    state.answer(default, allowed=False)
+    objects = ([identity("blue", "orders")], [binding("blue", "b", "orders", "app")])
+    assert state.in_use(SETS[0], [], *objects) == set()
+    web = named("web", node="n2", service_account="web")
+    assert state.in_use(SETS[0], [web], *objects) == {ID}
 
 
 def test_a_permission_that_is_not_known_keeps_an_identity_and_a_refused_one_does_not() -> None:

@@ -31,6 +31,7 @@ NEED = Need(
     node="n1",
     identity=identity("blue", "id"),
     binding=binding("blue", "b", "id", "app"),
+    decided=True,
 )
 ASSIGNED = Record(
     ref=REF,

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import NamedTuple, TypeVar
 
-from podidentity.core.decision import STRICT, Entitlement, Rules, Use, match, uses_of
+from podidentity.core.decision import Entitlement, Rules, Use, match, uses_of
 from podidentity.core.hosts import Host
 from podidentity.core.ledger import Wanted
 from podidentity.core.permissions import Asked, IdentityPermission, NeededPermissions
@@ -74,7 +74,7 @@ class Need:
     binding: AzureIdentityBinding
     host: Host | None = None
     """Where it must be attached; None if it need not, or on every host."""
-    decided: bool = True
+    decided: bool
     """Whether the permission is known: until then nothing is given, and nothing taken."""
 
     @property
@@ -112,9 +112,7 @@ def is_attachable(identity: AzureIdentity) -> bool:
 class Assignments:
     """The desired state. It is the Directory of `decision.match`, for all pods with the label."""
 
-    def __init__(
-        self, rules: Rules = STRICT, *, everywhere: bool = False, asks: bool = True
-    ) -> None:
+    def __init__(self, rules: Rules, *, everywhere: bool = False, asks: bool) -> None:
         self._rules = rules
         self._everywhere = everywhere
         self._asks = asks
@@ -251,7 +249,8 @@ class Assignments:
 
     def lose_exception(self, ref: ObjectRef) -> None:
         """Take that an AzurePodIdentityException is gone, or cannot be read any more."""
-        if self._exceptions.get(ref.namespace, {}).pop(ref, None) is not None:
+        if ref in self._exceptions.get(ref.namespace, {}):
+            _unindex(self._exceptions, ref.namespace, ref)
             self._touch(self._pods_by_namespace.get(ref.namespace, ()))
 
     def answer(self, use: Use, *, allowed: bool) -> None:
@@ -476,9 +475,6 @@ class Assignments:
         for identity, _ in before:
             changes.identities[identity] = None
         changes.questions.update(dict.fromkeys(new))
-        for use in (use for _, needed in before for use in needed):
-            if not self._permissions.matters(use):
-                changes.questions.pop(use, None)
 
     def _keep_needs(self, ref: ObjectRef, needs: dict[ObjectRef, Need]) -> None:
         before = self._needs.get(ref, {})

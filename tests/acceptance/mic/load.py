@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -47,8 +47,8 @@ class Load:
             self.place.create("/api/v1/namespaces", {"metadata": {"name": space}})
             self.place.apply(*bound("load", space, label=space, **spec))
 
-    def make(self) -> None:
-        """Make the pods, as fast as the API server takes them."""
+    def make(self, made: Callable[[int], None] = lambda _: None) -> None:
+        """Make the pods as fast as the API server takes them; tell after each how many are made."""
         api = Api(self.place.sandbox.plan)
 
         def one(number: int) -> None:
@@ -58,7 +58,8 @@ class Load:
             api.request("POST", f"/api/v1/namespaces/{space}/pods", body)
 
         with ThreadPoolExecutor(_SIDE_BY_SIDE) as threads:
-            list(threads.map(one, range(self.pods)))
+            for number, _ in enumerate(threads.map(one, range(self.pods)), start=1):
+                made(number)
 
     def running(self) -> int:
         """Return how many of these pods run."""

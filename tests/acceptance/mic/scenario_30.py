@@ -11,14 +11,14 @@ import asyncio
 import base64
 import json
 import math
+import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from statistics import quantiles
 
 import click
 
@@ -77,6 +77,8 @@ def main(*, nodes: int, pods: int, namespaces: int, weather: str) -> None:
     """  # noqa: D301 - click's own mark
     if refusal := _too_much(nodes, pods):
         raise click.ClickException(refusal)
+    # Whoever ends it, by whatever signal, ends the sandbox with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     told = Told(time.monotonic())
     there = _available()
     told.say(f"{nodes} nodes, {pods} pods: some {_mebibytes(nodes, pods):,.0f} of {there:,.0f} MiB")
@@ -125,15 +127,22 @@ class Told:
 
     began: float
     figures: list[tuple[str, str]] = field(default_factory=list)
+    _counted: float = 0.0
 
     def say(self, line: str) -> None:
         """Say it now, with the seconds since the begin."""
         click.echo(f"{time.monotonic() - self.began:6.0f} s  {line}", err=True)
 
+    def count(self, done: int, of: int, what: str) -> None:
+        """Say from time to time how far a step is."""
+        if time.monotonic() > self._counted + _TOLD_EVERY:
+            self._counted = time.monotonic()
+            self.say(f"{done} of {of} {what}")
+
     @contextmanager
     def step(self, what: str) -> Iterator[None]:
         """Measure what a step takes."""
-        began = time.monotonic()
+        began = self._counted = time.monotonic()
         yield
         self.figures.append((f"{what}, s", f"{time.monotonic() - began:.1f}"))
         self.say(what)
@@ -153,7 +162,7 @@ def _run(place: Controlled, pods: int, namespaces: int, told: Told, free: float)
             place.sandbox.until_granted("load-0", each.client_id)
     with told.step("pods: made to the last that runs and is Assigned"):
         with told.step("pods: made"):
-            load.make()
+            load.make(lambda made: told.count(made, pods, "pods made"))
         _wait(load, told)
     megabytes = {name: _proportional(place.sandbox.processes(name)) for name in ("serve", "net")}
     told.figures += [
@@ -168,8 +177,8 @@ def _run(place: Controlled, pods: int, namespaces: int, told: Told, free: float)
         told.say(f"{count} pods: {fault}")
     served = sorted(answer.seconds for answer in answers)
     told.figures += [
-        ("a first token, by the pod's clock, p50, s", f"{quantiles(served, n=100)[49]:.3f}"),
-        ("a first token, by the pod's clock, p99, s", f"{quantiles(served, n=100)[98]:.3f}"),
+        ("a first token, by the pod's clock, p50, s", f"{_of(served, 0.5):.3f}"),
+        ("a first token, by the pod's clock, p99, s", f"{_of(served, 0.99):.3f}"),
         ("the slowest, s", f"{served[-1]:.3f}"),
         ("pods without a token, or with that of another identity", str(wrong.total())),
     ]
@@ -179,18 +188,16 @@ def _run(place: Controlled, pods: int, namespaces: int, told: Told, free: float)
 def _wait(load: Load, told: Told) -> None:
     """Return when each pod runs and is Assigned; say how far it is."""
     ends = time.monotonic() + _PATIENCE
-    said = 0.0
     while True:
         running, states = load.running(), Counter(load.states())
         if running == load.pods == states["Assigned"] == states.total():
             return
-        now = time.monotonic()
-        line = f"{running} of {load.pods} pods run, {states['Assigned']} are Assigned"
-        if now > ends:
-            raise click.ClickException(f"{line} in the end\n{load.place.told()}")
-        if now > said + _TOLD_EVERY:
-            told.say(line)
-            said = now
+        what = f"pods run, {states['Assigned']} are Assigned"
+        if time.monotonic() > ends:
+            raise click.ClickException(
+                f"{running} of {load.pods} {what} in the end\n{load.place.told()}"
+            )
+        told.count(running, load.pods, what)
         time.sleep(1)
 
 
@@ -212,8 +219,7 @@ async def _ask_all(load: Load, told: Told) -> list[Answer]:
         async with places:
             there = replace(load.place.sandbox.plan, nodes=(by_name[load.node(number)],))
             found.append(await _ask(there, load, number))
-        if len(found) % 250 == 0:
-            told.say(f"{len(found)} of {load.pods} pods have asked")
+        told.count(len(found), load.pods, "pods have asked")
 
     async with asyncio.TaskGroup() as group:
         for number in range(load.pods):
@@ -233,6 +239,11 @@ async def _ask(plan: Plan, load: Load, number: int) -> Answer:
     got = json.loads(base64.urlsafe_b64decode(claims + "=="))["appid"]
     own = load.identity(number).client_id
     return Answer(float(seconds), "" if got == own else f"a token of {got}, not of {own}")
+
+
+def _of(ordered: Sequence[float], share: float) -> float:
+    """Return the least figure that this share of all does not exceed."""
+    return ordered[math.ceil(len(ordered) * share) - 1]
 
 
 def _neighbours() -> float:
