@@ -11,7 +11,9 @@ import podidentity
 from podidentity import build, manifests
 from podidentity.adapters.kube import Kube
 from podidentity.cli import main
+from podidentity.cli.output import table
 from podidentity.cli.version import (
+    HEAD,
     RunningProgram,
     alike,
     build_in,
@@ -76,12 +78,28 @@ def test_nodes_of_the_same_build_are_a_row_and_another_build_is_another() -> Non
     old = {"version": "0.1.0", "commit": "unknown", "image": "r/podidentity:0.1.0"}
     found = [running(node="c"), running(node="b", **old), running(), running("mic", "b")]
     assert rows(found) == [
-        ("mic", "0.2.0", "0123abc", "r/podidentity:0.2.0", "b"),
-        ("nmi", "0.1.0", "unknown", "r/podidentity:0.1.0", "b"),
-        ("nmi", "0.2.0", "0123abc", "r/podidentity:0.2.0", "a, c"),
+        ("mic", "0.2.0", "0123abc", "r/podidentity:0.2.0 on b"),
+        ("nmi", "0.1.0", "unknown", "r/podidentity:0.1.0 on b"),
+        ("nmi", "0.2.0", "0123abc", "r/podidentity:0.2.0 on a, c"),
     ]
     another = running(node="d", digest="sha256:1")
     assert len(alike([*found, another])) == 4, "a tag may have been moved"
+
+
+def test_on_80_columns_a_line_holds_builds_of_aks_with_their_nodes() -> None:
+    found = [
+        running(
+            program,
+            f"aks-nodepool1-12345678-vmss{number:06}",
+            commit=f"{'0123abcdef' * 4}-dirty",
+            image="somebodysregistry.azurecr.io/tools/podidentity:0.2.0",
+        )
+        for number in range(9)
+        for program in ("nmi", "mic")
+    ]
+    lines = table(HEAD, rows(found), width=80).splitlines()
+    assert max(map(len, lines)) <= 80, lines
+    assert "0123abcdef01-dirty" in lines[1]
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from podidentity.cli.checks.findings import named
 from podidentity.cli.checks.versions import version_of_image
 from podidentity.cli.connection import ClusterTarget, on_cluster, right_to
 from podidentity.cli.objects import Object
-from podidentity.cli.output import CommandError, data, table
+from podidentity.cli.output import CommandError, data, table, terminal_width
 from podidentity.cli.rollout import nmis, pods_of_nmi, ready
 from podidentity.wire.kube import PODS, KubeError
 
@@ -73,9 +73,21 @@ def alike(found: Iterable[RunningProgram]) -> list[list[RunningProgram]]:
 def rows(found: Iterable[RunningProgram]) -> list[tuple[str, ...]]:
     """Return a row for each build, with the nodes that have it."""
     return [
-        (each[0].program, each[0].version, each[0].commit, each[0].image, _places(each))
+        (
+            *(each[0].program, each[0].version, _short(each[0].commit)),
+            f"{each[0].image} on {_places(each)}",
+        )
         for each in alike(found)
     ]
+
+
+HEAD = ("PROGRAM", "VERSION", "COMMIT", "IMAGE, AND ITS NODES")
+
+
+def _short(commit: str) -> str:
+    """Return the first characters of a commit, and whether its tree was changed (`-dirty`)."""
+    digits, dash, more = commit.partition("-")
+    return f"{digits[:12]}{dash}{more}"
 
 
 def differing(own: str, found: Iterable[RunningProgram]) -> str:
@@ -111,8 +123,9 @@ def version(ctx: click.Context, /, *, target: ClusterTarget, client: bool, outpu
         click.echo(f"error: {error.message} {without}", err=True)
         ctx.exit(1)
     if output == "table":
-        head = ("PROGRAM", "VERSION", "COMMIT", "IMAGE", "NODES")
-        told = table(head, rows(found)) if found else "Neither NMI nor MIC is in the cluster."
+        told = "Neither NMI nor MIC is in the cluster."
+        if found:
+            told = table(HEAD, rows(found), width=terminal_width())
         click.echo(f"\n{told}")
     else:
         click.echo(data({**own, "cluster": {"programs": list(map(asdict, found))}}, output))

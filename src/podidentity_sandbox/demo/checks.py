@@ -195,6 +195,7 @@ async def refused_elsewhere(_context: StoryContext, ran: Ran) -> str:
 async def explained(_context: StoryContext, ran: Ran) -> str:
     """The reason in words."""
     exited(ran, 1)
+    must("you need the right" not in ran.output, "whoever asks lacks a right")
     why = "must be in the same namespace"
     must(why in " ".join(ran.output.split()), f"no reason: {ran.output[-300:]}")
     return "the application and its AzureIdentity must be in the same namespace"
