@@ -231,9 +231,10 @@ class Sandbox:
         await asyncio.to_thread(self.run, "podidentity", "enable")
 
     def readiness(self, number: int = 0) -> dict[str, Any]:
-        """Return what NMI of a node says at `/readyz`; nothing before it listens."""
-        ask = "curl -s http://127.0.0.1:8085/readyz || echo {}"
-        found: dict[str, Any] = json.loads(self.on_node("sh", "-c", ask, number=number))
+        """Return what NMI of a node says at `/readyz`, once somebody listens there."""
+        ask = "until curl -s http://127.0.0.1:8085/readyz; do sleep 0.1; done"
+        said = self.on_node("timeout", str(PATIENCE), "sh", "-c", ask, number=number)
+        found: dict[str, Any] = json.loads(said)
         return found
 
     def check(self, *flags: str) -> list[dict[str, str]]:

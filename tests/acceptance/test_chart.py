@@ -18,7 +18,7 @@ from podidentity.manifests import boot_unit
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.demo.prepare import GROUP, Prepared, prepare
 from podidentity_sandbox.weather import CALM
-from tests.acceptance.sandbox import Sandbox, opened
+from tests.acceptance.sandbox import Sandbox, leaked, opened
 from tests.acceptance.test_update import Load, Node
 from tests.deploy.helm import IMAGE, RELEASE, Helm, HelmRefused
 from tests.sandboxes import own
@@ -159,7 +159,7 @@ def test_an_upgrade_takes_the_custom_resources_over_and_no_request_fails_and_non
     assert load.failures == []
     assert set(load.answers) == {"200"}
     assert load.answers["200"] > 300
-    assert release.loop.run(node.leaked("of-the-chart")) == 0
+    assert release.loop.run(leaked(node.azure, "of-the-chart")) == 0
     manifest = release.do("status")["manifest"]
     assert "kind: AzureIdentity\n" in manifest
     assert f"name: {EXCEPTION}\n" in manifest

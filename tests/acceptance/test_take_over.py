@@ -21,7 +21,7 @@ from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.demo.prepare import Prepared, prepare
 from podidentity_sandbox.weather import CALM
 from tests.acceptance import archived_nmi
-from tests.acceptance.sandbox import Sandbox, opened
+from tests.acceptance.sandbox import Sandbox, leaked, opened
 from tests.docs.blocks import ROOT, Block, blocks_of
 from tests.sandboxes import own
 
@@ -115,9 +115,6 @@ class Cluster:
         """Return what answers at the ports of a node that both want."""
         asks = "; ".join(f"curl -s -m 5 http://127.0.0.1:{each}" for each in ASKED)
         return await asyncio.to_thread(self.place.on_node, "sh", "-c", f"{asks}; :", number=number)
-
-    async def leaked(self, nonce: str) -> int:
-        return sum(nonce in json.dumps(each) for each in await self.azure.imds_requests())
 
     @asynccontextmanager
     async def load(self, nonce: str) -> AsyncIterator[Load]:
@@ -231,7 +228,7 @@ async def take_over(found: Cluster) -> None:
     assert {by for by, _ in load.lost} <= {archived_nmi.SERVER}, json.dumps(load.lost)
     assert len(load.lost) <= 4, "the connections that are kept"
     assert min(load.answers[f"{by} 200"] for by in ("ours", archived_nmi.SERVER)) > 200
-    assert await found.leaked("coming") == 0
+    assert await leaked(found.azure, "coming") == 0
 
 
 def test_it_goes_back_to_the_archived_one_without_a_foreign_token(
@@ -252,4 +249,4 @@ async def go_back(found: Cluster) -> None:
     assert {each for each in load.answers if not each.endswith(" 200")} == set(), load
     assert load.lost == []
     assert min(load.answers[f"{by} 200"] for by in ("ours", archived_nmi.SERVER)) > 100
-    assert await found.leaked("going") == 0
+    assert await leaked(found.azure, "going") == 0

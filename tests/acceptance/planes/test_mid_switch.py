@@ -78,7 +78,7 @@ class Pool(Site):
         """Wait until NMI of a node is ready, with requests that come to it this way."""
         until(
             lambda: self.place.readiness(number),
-            lambda found: found.get("ready") and found["path"]["backend"] == by,
+            lambda found: found["ready"] and found["path"]["backend"] == by,
         )
 
     def check(self) -> tuple[dict[str, Any], str]:
@@ -121,7 +121,7 @@ def test_when_the_switch_begins_pods_of_that_node_get_nothing_and_those_of_the_o
     site.until_led(MEETING, "nftables")
     found = until(
         lambda: site.place.readiness(PASSING),
-        lambda found: found.get("path", {}).get("hop") == "no-answer",
+        lambda found: found["path"]["hop"] == "no-answer",
     )
     assert not found["ready"]
     assert site.ask_both(PASSING) == [(REFUSED, 0), (SERVED, 0)]
