@@ -15,7 +15,6 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from podidentity_sandbox.azure.client import AzureOperator
 from tests.acceptance.sandbox import TIMEOUT, Sandbox
 
 OURS = "ours"
@@ -114,8 +113,3 @@ async def load(
         made.wrong += found["wrong"]
         made.lost += found["lost"]
         made.slowest = max(made.slowest, found["slowest"])
-
-
-async def leaked(azure: AzureOperator, nonce: str) -> int:
-    """Return how many requests with this nonce the real IMDS has seen."""
-    return sum(nonce in json.dumps(each) for each in await azure.imds_requests())

@@ -6,6 +6,7 @@ import asyncio
 import http
 import json
 import os
+import shlex
 import subprocess
 import time
 from collections import deque
@@ -228,6 +229,24 @@ class Sandbox:
     async def nmi_ready(self) -> None:
         """Return when the DaemonSet is complete; it is watched."""
         await asyncio.to_thread(self.run, "podidentity", "enable")
+
+    def readiness(self, number: int = 0) -> dict[str, Any]:
+        """Return what NMI of a node says at `/readyz`, once somebody listens there."""
+        ask = "until curl -s http://127.0.0.1:8085/readyz; do sleep 0.1; done"
+        said = self.on_node("timeout", str(PATIENCE), "sh", "-c", ask, number=number)
+        found: dict[str, Any] = json.loads(said)
+        return found
+
+    def check(self, *flags: str) -> list[dict[str, str]]:
+        """Return what `podidentity check` finds; it ends with 1 where that is something."""
+        check = shlex.join(("podidentity", "check", "-o", "json", *flags))
+        found: list[dict[str, str]] = json.loads(self.run("sh", "-c", f"{check} || [ $? = 1 ]"))
+        return found
+
+
+async def leaked(azure: AzureOperator, nonce: str) -> int:
+    """Return how many requests with this nonce IMDS has seen: NMI never passes it on."""
+    return sum(each["headers"].get("x-nonce") == nonce for each in await azure.imds_requests())
 
 
 async def change_machines(azure: AzureOperator, path: str, body: Any) -> Any:

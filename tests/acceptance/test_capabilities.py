@@ -65,10 +65,8 @@ class Agent:
 
     def found_by_check(self) -> str:
         """Return what `podidentity check` says that NMI lacks."""
-        # `check` ends with 1 where it found something.
-        listed = self.place.run("sh", "-c", "podidentity check -o json || [ $? = 1 ]")
-        (found,) = [each for each in json.loads(listed) if each["reason"] == "NotReady"]
-        return str(found["message"])
+        (found,) = [each for each in self.place.check() if each["reason"] == "NotReady"]
+        return found["message"]
 
     def events(self, pod: str) -> list[str]:
         items = self.api.request("GET", EVENTS)["items"]

@@ -18,8 +18,8 @@ from podidentity.manifests import boot_unit
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.demo.prepare import GROUP, Prepared, prepare
 from podidentity_sandbox.weather import CALM
-from tests.acceptance.asking import OURS, Load, leaked, load
-from tests.acceptance.sandbox import Sandbox, opened
+from tests.acceptance.asking import OURS, Load, load
+from tests.acceptance.sandbox import Sandbox, leaked, opened
 from tests.deploy.helm import IMAGE, RELEASE, Helm, HelmRefused
 from tests.sandboxes import own
 

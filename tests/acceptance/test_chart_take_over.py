@@ -20,8 +20,8 @@ from deploy.values import CHART
 from podidentity_sandbox.demo.prepare import prepare
 from podidentity_sandbox.weather import CALM
 from tests.acceptance import archived_nmi
-from tests.acceptance.asking import OURS, Load, leaked
-from tests.acceptance.sandbox import PATIENCE, opened
+from tests.acceptance.asking import OURS, Load
+from tests.acceptance.sandbox import PATIENCE, leaked, opened
 from tests.acceptance.two_pools import PODS, Cluster
 from tests.deploy import archived
 from tests.deploy.helm import IMAGE, RELEASE, Helm

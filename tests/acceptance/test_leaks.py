@@ -14,18 +14,12 @@ import pytest
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.plan import Network
 from podidentity_sandbox.weather import CALM
-from tests.acceptance.sandbox import ANSWERED, ASK, Sandbox, one_node
+from tests.acceptance.sandbox import ANSWERED, ASK, Sandbox, leaked, one_node
 
 REQUESTS = 300
 BY_ONE = 10
 """Requests that one curl makes while something is done: its start costs as much as they do."""
 SLOW = "https://of-a-slow-answer.example"
-
-
-async def leaked(azure: AzureOperator, nonce: str) -> int:
-    """Return how many requests with that nonce IMDS has seen."""
-    seen = [entry["headers"].get("x-nonce", "") for entry in await azure.imds_requests()]
-    return sum(each == nonce for each in seen)
 
 
 def one(nonce: str, resource: str) -> str:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.weather import CALM
-from tests.acceptance.sandbox import ANSWERED, ASK, one_node
-from tests.acceptance.test_leaks import leaked
+from tests.acceptance.sandbox import ANSWERED, ASK, leaked, one_node
 from tests.acceptance.test_seeing import for_a_cluster, typed
 
 

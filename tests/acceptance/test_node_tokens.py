@@ -49,8 +49,7 @@ def test_nmi_says_that_it_may_act_as_its_node_and_has_no_right_of_its_own(
     address = here.place.plan.nodes[0].address
     answer = loop.run(here.inside("app", f"curl -s http://{address}:8085/readyz"))
     assert json.loads(answer)["checks"]["node-tokens"] == "ok"
-    check = json.loads(here.place.run("bash", "-c", "podidentity check -o json || true"))
-    assert "TokensOfAnyPod" not in {each["reason"] for each in check}
+    assert "TokensOfAnyPod" not in {each["reason"] for each in here.place.check()}
 
 
 def test_an_identity_with_a_subject_of_its_own_is_served_by_a_right_for_its_account_alone(

@@ -26,19 +26,10 @@ from tests.acceptance.sandbox import ANSWERED, ASK, PATIENCE, Sandbox, one_node
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="pods have cgroups only as root")
 
 
-def readiness(place: Sandbox) -> dict[str, object]:
-    """Return what `/readyz` of the node says, once somebody listens there."""
-    ask = "until curl -s http://127.0.0.1:8085/readyz; do sleep 0.1; done"
-    said = place.on_node("timeout", str(PATIENCE), "sh", "-c", ask)
-    found: dict[str, object] = json.loads(said)
-    return found
-
-
 def found_by_check(place: Sandbox) -> dict[str, dict[str, str]]:
     """Return what `podidentity check` finds of NMI itself, by its reason."""
-    # `check` ends with 1 where it found something.
-    listed = json.loads(place.run("sh", "-c", "podidentity check -o json || [ $? = 1 ]"))
-    return {each["reason"]: each for each in listed if each["namespace"] == "kube-system"}
+    found = [each for each in place.check() if each["namespace"] == "kube-system"]
+    return {each["reason"]: each for each in found}
 
 
 async def until_found(place: Sandbox, reason: str, text: str = "") -> dict[str, str]:
@@ -108,7 +99,7 @@ async def test_a_node_that_cannot_guard_sources_is_named_by_check_with_the_mend(
             node = place.plan.nodes[0].name
             assert said["message"].startswith(f"On {node}: {open_to}")
             assert mend in said["nextStep"]
-            assert open_to in json.dumps(readiness(place)["warnings"])
+            assert open_to in json.dumps(place.readiness()["warnings"])
 
 
 _WITHOUT_BRIDGES = """
@@ -145,7 +136,7 @@ async def test_on_a_kernel_without_rules_for_bridges_pods_are_served_once_a_conn
             assert "connection: close" in said.lower()
             found = await until_found(place, "SourcesUnguarded", "Operation not supported")
             assert "load nf_tables' bridge family" in found["nextStep"].lower()
-            assert readiness(place)["ready"] is True
+            assert place.readiness()["ready"] is True
 
 
 @contextmanager
@@ -174,13 +165,13 @@ async def test_an_agent_that_cannot_prove_by_cgroup_is_not_ready_and_serves_nobo
     async with one_node(f"nocg-{network}", network, weather=CALM) as place:
         await place.bind()
         place.start_pod()
-        assert readiness(place)["attestation"] == "kernel"
+        assert place.readiness()["attestation"] == "kernel"
         # An update to it would stop at the first node, and the agent before go on serving.
         await asyncio.to_thread(place.run, "podidentity", "disable")
         elsewhere = "--nmi-arg=--cgroup-root=/proc"
         with pytest.raises(AssertionError, match="not ready"):
             await asyncio.to_thread(place.run, "podidentity", "enable", elsewhere, "--timeout=10s")
-        found = readiness(place)
+        found = place.readiness()
         assert found["ready"] is False
         assert "no cgroup v2 at /proc" in json.dumps(found)
         await until_found(place, "NotReady", "no cgroup v2 at /proc")
@@ -188,7 +179,7 @@ async def test_an_agent_that_cannot_prove_by_cgroup_is_not_ready_and_serves_nobo
 
         weaker = "--nmi-arg=--attestation=namespace"
         await asyncio.to_thread(place.run, "podidentity", "enable", elsewhere, weaker)
-        found = readiness(place)
+        found = place.readiness()
         assert (found["ready"], found["attestation"]) == (True, "namespace")
         assert "nodes with cgroup v2 can have --attestation=kernel" in json.dumps(found["warnings"])
         assert list(found_by_check(place)) == ["WeakerProof"]

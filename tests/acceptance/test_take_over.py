@@ -15,8 +15,8 @@ import pytest
 from podidentity_sandbox.demo.prepare import prepare
 from podidentity_sandbox.weather import CALM
 from tests.acceptance import archived_nmi
-from tests.acceptance.asking import OURS, leaked
-from tests.acceptance.sandbox import PATIENCE, opened
+from tests.acceptance.asking import OURS
+from tests.acceptance.sandbox import PATIENCE, leaked, opened
 from tests.acceptance.two_pools import PODS, Cluster, not_ours
 from tests.docs.blocks import ROOT, Block, blocks_of
 from tests.sandboxes import own

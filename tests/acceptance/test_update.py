@@ -19,8 +19,8 @@ import pytest
 import podidentity
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.weather import CALM
-from tests.acceptance.asking import OURS, Load, leaked, load
-from tests.acceptance.sandbox import PATIENCE, Sandbox, one_node, opened
+from tests.acceptance.asking import OURS, Load, load
+from tests.acceptance.sandbox import PATIENCE, Sandbox, leaked, one_node, opened
 from tests.docs.blocks import ROOT, blocks_of
 from tests.sandboxes import own
 
@@ -37,10 +37,6 @@ class Node:
     def load(self, nonce: str) -> AbstractAsyncContextManager[Load]:
         """Have the pod ask from before the block until after it."""
         return load(self.place, nonce)
-
-    async def leaked(self, nonce: str) -> int:
-        """Return how many requests with this nonce the real IMDS has seen."""
-        return await leaked(self.azure, nonce)
 
     async def update(self, *flags: str) -> None:
         """Replace the agent by one with other flags; return when it is ready."""
@@ -110,7 +106,7 @@ async def test_updates_one_after_the_other_lose_no_request_and_leak_none(found: 
     assert asked.failures == []
     assert set(asked.answers) == {OURS}
     assert asked.answers[OURS] > 300
-    assert await found.leaked("of-the-updates") == 0
+    assert await leaked(found.azure, "of-the-updates") == 0
 
 
 @pytest.fixture
@@ -144,7 +140,7 @@ async def test_an_update_to_another_version_and_the_way_back_lose_no_request(
             assert f"version {version} serves" in await told
     assert asked.failures == []
     assert set(asked.answers) == {OURS}
-    assert await found.leaked("of-the-versions") == 0
+    assert await leaked(found.azure, "of-the-versions") == 0
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="pods have cgroups only as root")
@@ -156,17 +152,15 @@ async def test_of_two_nmi_on_a_node_one_stands_back_and_serves_again_when_the_ot
         async with found.load("of-the-two") as asked:
             await asyncio.to_thread(found.place.apply, _second(found, of_version_9))
             await found.until_logged(first, "version 9.0 serves")
-            checked = asyncio.to_thread(
-                found.place.run, "bash", "-c", "podidentity check -o json; :"
-            )
-            (two,) = [each for each in json.loads(await checked) if each["reason"] == "TwoAgents"]
+            checked = await asyncio.to_thread(found.place.check)
+            (two,) = [each for each in checked if each["reason"] == "TwoAgents"]
             assert (two["namespace"], two["name"]) == ("other", "nmi")
             delete = ("kubectl", "delete", "daemonset/nmi", "-n", "other", "--cascade=foreground")
             await asyncio.to_thread(found.place.run, *delete)
             await found.until_logged(first, "version 9.0 has ended: this agent serves again")
         assert asked.failures == []
         assert set(asked.answers) == {OURS}
-        assert await found.leaked("of-the-two") == 0
+        assert await leaked(found.azure, "of-the-two") == 0
         # It is the same pod, and the rules are its own again.
         assert found.kubectl("get", "pods", "-o", "name", *AGENTS).split() == [first]
         assert set(found.restarts().values()) == {0}
@@ -230,7 +224,7 @@ async def test_a_worker_that_is_killed_costs_what_it_had_in_its_hands_and_no_mor
     assert len(asked.failures) <= 3 * 4
     assert set(asked.answers) == {OURS}
     assert found.restarts() == {"serve": 0, "net": 0}
-    assert await found.leaked("of-the-killed") == 0
+    assert await leaked(found.azure, "of-the-killed") == 0
 
 
 async def test_a_worker_that_hangs_is_replaced_and_a_request_waits_for_the_next(
@@ -319,4 +313,4 @@ async def test_who_applies_manifests_by_hand_comes_from_0_1_by_the_commands_of_t
             await asyncio.to_thread(found.kubectl, *wait)
             assert (await found.place.ask(nonce="new"))[0] == 200
             assert found.restarts() == {"serve": 0, "net": 0}
-        assert await found.leaked("of-the-gap") == 0
+        assert await leaked(found.azure, "of-the-gap") == 0

@@ -224,9 +224,7 @@ class Controlled:
 
     def checked(self) -> set[str]:
         """Return the reasons of what `podidentity check` finds."""
-        command = "podidentity check -o json || true"
-        found = json.loads(self.sandbox.run("sh", "-c", command))
-        return {each["reason"] for each in found}
+        return {each["reason"] for each in self.sandbox.check()}
 
     def stop(self, mic: str, seconds: int = 15) -> None:
         """Delete a pod of MIC; without `seconds` it has no time to hand over."""

@@ -6,7 +6,6 @@ that is entitled to nothing. Both ask by themselves, too, from their first momen
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import re
@@ -19,22 +18,18 @@ from dataclasses import dataclass
 import pytest
 
 from podidentity.manifests import STARTUP_TAINT
-from podidentity_sandbox.azure.client import AzureOperator
-from podidentity_sandbox.node.client import execute
 from podidentity_sandbox.plan import Network
 from podidentity_sandbox.weather import CALM
+from tests.acceptance.planes.site import TIMES, VAULT, Site, once
 from tests.acceptance.planes.test_others_rules import OURS_GONE
-from tests.acceptance.sandbox import ANSWERED, ASK, CLOSED, PATIENCE, Sandbox, opened
+from tests.acceptance.sandbox import ANSWERED, CLOSED, PATIENCE, opened
 from tests.docs.blocks import ROOT, blocks_of
 from tests.sandboxes import own
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="pods have cgroups only as root")
 
-TIMES = 5
-VAULT = "https://vault.azure.net"
 RESTLESS = "restless"
 """The nonce of what the pods ask by themselves."""
-_ONCE = ASK.format(seconds=CLOSED, nonce=RESTLESS, resource=VAULT)
 POD = """
 apiVersion: v1
 kind: Pod
@@ -69,12 +64,9 @@ class Asked:
 
 
 @dataclass
-class Node:
+class Node(Site):
     """A node that is restarted."""
 
-    place: Sandbox
-    azure: AzureOperator
-    loop: asyncio.Runner
     identity: str = ""
     """Resource id of the identity that is bound to one pod; "": the kubelet's is alone there."""
 
@@ -87,7 +79,7 @@ class Node:
         return self.place.plan.nodes[0].name
 
     def make_pods(self) -> None:
-        command = json.dumps(f"while :; do {_ONCE} -o /dev/null; sleep 0.3; done")
+        command = json.dumps(f"while :; do {once(RESTLESS, CLOSED)}; sleep 0.3; done")
         texts = [POD.format(name=name, labels=PODS[name], command=command) for name in PODS]
         self.place.run("kubectl", "apply", "-f", "-", given="\n---\n".join(texts))
 
@@ -111,33 +103,21 @@ class Node:
 
     def itself(self) -> list[str]:
         """Return the statuses that a process of the node and a pod of its network get from IMDS."""
-        once = self.once("node", seconds=ANSWERED)
-        return [self.place.on_node("sh", "-c", once).strip(), self.inside("host", once).strip()]
+        asking = self.once("node", seconds=ANSWERED)
+        return [self.place.on_node("sh", "-c", asking).strip(), self.shell(asking, "host").strip()]
 
-    def leaked(self, nonce: str) -> int:
-        """Return how many requests with that nonce the real IMDS has seen."""
-        seen = self.loop.run(self.azure.imds_requests())
-        return sum(each["headers"].get("x-nonce") == nonce for each in seen)
-
-    def ask(self, seconds: int = ANSWERED) -> Asked:
+    def ask_in_both(self, seconds: int = ANSWERED) -> Asked:
         """Have both pods ask for the bound identity by its id."""
         nonce = secrets.token_hex(8)
-        once = self.once(nonce, seconds=seconds)
-        command = f"for i in $(seq {TIMES}); do {once}; done"
-        found = {name: set(self.inside(name, command).split()) for name in PODS}
+        asking = self.once(nonce, seconds=seconds)
+        command = f"for i in $(seq {TIMES}); do {asking}; done"
+        found = {name: set(self.shell(command, name).split()) for name in PODS}
         return Asked(found["app"], found["stranger"], self.leaked(nonce))
 
     def once(self, nonce: str, *, seconds: int) -> str:
         """Return the command that asks once, and prints the status."""
         resource = f"{VAULT}&msi_res_id={self.identity}" if self.identity else VAULT
-        return f"{ASK.format(seconds=seconds, nonce=nonce, resource=resource)} -o /dev/null"
-
-    def inside(self, pod: str, command: str) -> str:
-        """Return what a shell command in a pod printed."""
-        plan = self.place.plan
-        shell = ["sh", "-c", command]
-        ran = self.loop.run(execute(plan, "default", pod, shell, timeout=PATIENCE))
-        return ran.stdout.decode()
+        return once(nonce, seconds, resource=resource)
 
     def checked(self) -> list[str]:
         """Return what `check` says beside its findings, once NMI has told what closes the node."""
@@ -181,7 +161,7 @@ def test_on_a_new_node_without_the_taint_pods_reach_imds_before_nmi_is_there(new
     new.make_pods()
     new.place.run("kubectl", "taint", "nodes", new.name, f"{STARTUP_TAINT}-")
     new.pods_run()
-    assert new.ask().open
+    assert new.ask_in_both().open
     assert new.leaked(RESTLESS)
 
 
@@ -204,7 +184,7 @@ def test_a_new_node_with_the_taint_takes_pods_when_nmi_is_ready_and_nothing_leak
     assert new.taints() == []
     # They asked while `add` ran, which grants last: a refusal may count for five seconds more.
     ends = time.monotonic() + 10
-    while (asked := new.ask()) != SERVED:
+    while (asked := new.ask_in_both()) != SERVED:
         assert asked in (REFUSED, AT_LAST), asked
         assert time.monotonic() < ends
     assert new.leaked(RESTLESS) == before
@@ -241,23 +221,23 @@ def restarted(request: pytest.FixtureRequest) -> Iterator[Node]:
         node.make_pods()
         node.place.apply(HOST)
         node.pods_run()
-        assert node.ask() == SERVED
+        assert node.ask_in_both() == SERVED
         assert node.leaked(RESTLESS) == 0
         node.place.run("podidentity", "disable")
-        assert node.ask(CLOSED) == SHUT, "the rules stay until the node restarts"
+        assert node.ask_in_both(CLOSED) == SHUT, "the rules stay until the node restarts"
         yield node
 
 
 def test_a_node_that_restarts_is_open_until_nmi_is_up(restarted: Node) -> None:
     before = restarted.restart()
-    assert restarted.ask().open
+    assert restarted.ask_in_both().open
     assert restarted.leaked(RESTLESS) > before, "its pods start before anything else"
 
 
 def test_with_the_node_unit_it_is_closed_to_pods_and_open_to_itself(restarted: Node) -> None:
     restarted.install(restarted.place.run("podidentity", "node-unit"))
     before = restarted.restart()
-    assert restarted.ask(CLOSED) == SHUT
+    assert restarted.ask_in_both(CLOSED) == SHUT
     assert restarted.itself() == ["200", "200"]
     assert restarted.leaked(RESTLESS) == before
 
@@ -267,12 +247,12 @@ def test_nmi_serves_above_the_unit_also_after_a_restart_and_where_its_rules_go_t
 ) -> None:
     before = restarted.leaked(RESTLESS)
     restarted.place.run("podidentity", "enable")
-    assert restarted.ask() == SERVED
+    assert restarted.ask_in_both() == SERVED
     assert f"  restarts of {restarted.name}: closed by the node unit" in restarted.checked()
     restarted.restart()
     restarted.place.run("podidentity", "enable")
-    assert restarted.ask() == SERVED
+    assert restarted.ask_in_both() == SERVED
     restarted.place.run("podidentity", "disable")
     restarted.place.on_node("sh", "-ec", OURS_GONE)
-    assert restarted.ask(CLOSED) == SHUT
+    assert restarted.ask_in_both(CLOSED) == SHUT
     assert restarted.leaked(RESTLESS) == before

@@ -6,25 +6,20 @@ netfilter, and lets it pass.
 
 from __future__ import annotations
 
-import asyncio
-import json
 import os
-import secrets
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
 
 import pytest
 
-from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.plan import Network
 from podidentity_sandbox.weather import CALM
 from tests.acceptance.planes.host_routing import KINDS
 from tests.acceptance.planes.links import host_routing, link_of
+from tests.acceptance.planes.site import REFUSED, SERVED, TIMES, Site, until
 from tests.acceptance.planes.test_others_rules import restriction
-from tests.acceptance.sandbox import ANSWERED, ASK, CLOSED, PATIENCE, Sandbox, opened
+from tests.acceptance.sandbox import CLOSED, opened
 from tests.sandboxes import own
 
 pytestmark = [
@@ -32,38 +27,14 @@ pytestmark = [
     pytest.mark.parametrize("site", Network, indirect=True),
 ]
 
-TIMES = 5
-SERVED, REFUSED = ["200"] * TIMES, ["000"] * TIMES
 PROBE = ("-l", "app.kubernetes.io/component=probe")
 CILIUMS = ("single", "looked-up")
 
 
-@dataclass(frozen=True)
-class Site:
-    place: Sandbox
-    azure: AzureOperator
-    loop: asyncio.Runner
+@dataclass
+class RoutedSite(Site):
     without_ours: dict[str, tuple[list[str], int]]
     """What a pod got beside AKS's restriction, by the program at its link."""
-
-    def ask(self, seconds: int = ANSWERED) -> tuple[list[str], int]:
-        """Ask some times in the pod; return the statuses and how many requests reached IMDS."""
-        nonce = secrets.token_hex(8)
-        once = ASK.format(seconds=seconds, nonce=nonce, resource="https://vault.azure.net")
-        shell = self.place.shell(f"for i in $(seq {TIMES}); do {once} -o /dev/null; done")
-        statuses = self.loop.run(shell).stdout.decode().split()
-        requests = self.loop.run(self.azure.imds_requests())
-        return statuses, sum(each["headers"].get("x-nonce") == nonce for each in requests)
-
-    def until(self, holds: Callable[[Any], bool]) -> Any:
-        """Return what `/readyz` says when that holds."""
-        ends = time.monotonic() + PATIENCE
-        while True:
-            found = json.loads(self.place.on_node("curl", "-s", "http://127.0.0.1:8085/readyz"))
-            if holds(found):
-                return found
-            assert time.monotonic() < ends, found
-            time.sleep(0.1)
 
     def program(
         self, kind: str, pod: str = "app", namespace: str = "default"
@@ -73,15 +44,15 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def site(request: pytest.FixtureRequest) -> Iterator[Site]:
+def site(request: pytest.FixtureRequest) -> Iterator[RoutedSite]:
     network: Network = request.param
     # Calm: the subject is the way of packets on the node, which no delay of Azure changes.
     with opened(own(f"routing-{network}"), network, weather=CALM) as (place, azure, loop):
         place.start_pod()
-        site = Site(place, azure, loop, {})
+        site = RoutedSite(place, azure, loop, {})
         restricted = restriction("filter", place.plan.nodes[0].address, there=True)
         place.on_node("sh", "-ec", restricted)
-        site.without_ours["none"] = site.ask(CLOSED)
+        site.without_ours["none"] = site.ask(seconds=CLOSED)
         for kind in KINDS:
             with site.program(kind):
                 site.without_ours[kind] = site.ask()
@@ -90,16 +61,16 @@ def site(request: pytest.FixtureRequest) -> Iterator[Site]:
         yield site
 
 
-def test_without_our_rules_each_program_passes_akss_restriction(site: Site) -> None:
+def test_without_our_rules_each_program_passes_akss_restriction(site: RoutedSite) -> None:
     assert site.without_ours == {"none": (REFUSED, 0), **dict.fromkeys(KINDS, (SERVED, TIMES))}
 
 
 @pytest.mark.parametrize("kind", CILIUMS)
 def test_what_ciliums_programs_send_past_netfilter_meets_a_route_that_closes_imds(
-    site: Site, kind: str
+    site: RoutedSite, kind: str
 ) -> None:
     with site.program(kind):
-        assert site.ask(CLOSED) == (REFUSED, 0)
+        assert site.ask(seconds=CLOSED) == (REFUSED, 0)
         status = "curl -s -m 60 -o /dev/null -w %{http_code} -H Metadata:true"
         said = site.place.on_node(*status.split(), "http://169.254.169.254/metadata/instance")
         assert said != "000", "the node itself reaches IMDS"
@@ -107,16 +78,16 @@ def test_what_ciliums_programs_send_past_netfilter_meets_a_route_that_closes_imd
 
 
 @pytest.mark.parametrize("kind", CILIUMS)
-def test_the_probe_notices_that_no_request_arrives(site: Site, kind: str) -> None:
+def test_the_probe_notices_that_no_request_arrives(site: RoutedSite, kind: str) -> None:
     listed = site.place.run("kubectl", "get", "pods", "-n", "kube-system", "-o", "name", *PROBE)
     pod = listed.strip().removeprefix("pod/")
     with site.program(kind, pod, "kube-system"):
-        found = site.until(lambda found: not found["ready"])
+        found = until(site.place.readiness, lambda found: not found["ready"])
     assert found["path"]["hop"] == "no-answer"
-    site.until(lambda found: found["ready"])
+    until(site.place.readiness, lambda found: found["ready"])
 
 
-def test_a_program_that_names_the_next_hop_itself_passes_every_rule(site: Site) -> None:
+def test_a_program_that_names_the_next_hop_itself_passes_every_rule(site: RoutedSite) -> None:
     """A leak, shown and not closed: docs/reference/nodes.md says so."""
     with site.program("next-hop"):
         assert site.ask()[1] == TIMES

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
-import secrets
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import pytest
 
 from podidentity.manifests import local_redirect
-from podidentity_sandbox.azure.client import AzureOperator
-from podidentity_sandbox.node.client import execute
 from podidentity_sandbox.plan import Network
 from podidentity_sandbox.weather import CALM
 from tests.acceptance.planes.cilium import CRDS, Agent, Decision, cilium
+from tests.acceptance.planes.site import IMDS, REFUSED, SERVED, TIMES, Site, once, until
 from tests.acceptance.planes.test_others_rules import OURS_GONE
-from tests.acceptance.sandbox import ANSWERED, ASK, CLOSED, PATIENCE, Sandbox, opened
+from tests.acceptance.sandbox import CLOSED, opened
 from tests.sandboxes import own
 
 WAYS = {"packets": "single", "sockets": "looked-up"}
@@ -33,9 +28,6 @@ pytestmark = [
     pytest.mark.parametrize("site", WAYS, indirect=True),
 ]
 
-TIMES = 5
-SERVED, REFUSED = ["200"] * TIMES, ["000"] * TIMES
-VAULT = "https://vault.azure.net"
 THIEF = """
 apiVersion: v1
 kind: Pod
@@ -48,11 +40,8 @@ spec:
 """
 
 
-@dataclass(frozen=True)
-class Site:
-    place: Sandbox
-    azure: AzureOperator
-    loop: asyncio.Runner
+@dataclass
+class CiliumSite(Site):
     agent: Agent
     without_ours: tuple[list[str], int]
     """What a pod got before NMI was there."""
@@ -61,39 +50,9 @@ class Site:
     def node(self) -> str:
         return self.place.plan.nodes[0].address
 
-    def ask(
-        self,
-        pod: str = "app",
-        to: str = "169.254.169.254",
-        more: str = "",
-        seconds: int = ANSWERED,
-    ) -> tuple[list[str], int]:
-        """Ask some times in a pod; return the statuses and how many requests reached IMDS."""
-        nonce = secrets.token_hex(8)
-        once = ASK.format(seconds=seconds, nonce=nonce, resource=VAULT).replace(
-            "169.254.169.254", to
-        )
-        script = f"for i in $(seq {TIMES}); do {once} {more} -o /dev/null; done"
-        shell = execute(self.place.plan, "default", pod, ["sh", "-c", script], timeout=PATIENCE)
-        statuses = self.loop.run(shell).stdout.decode().split()
-        requests = self.loop.run(self.azure.imds_requests())
-        return statuses, sum(each["headers"].get("x-nonce") == nonce for each in requests)
-
     def now(self) -> tuple[list[str], int]:
         """Ask while it may still be closed."""
         return self.ask(seconds=5)
-
-    def readiness(self, query: str = "") -> Any:
-        found = self.place.on_node("curl", "-s", f"http://127.0.0.1:8085/readyz{query}")
-        return json.loads(found)
-
-    def until(self, look: Callable[[], Any], holds: Callable[[Any], bool]) -> Any:
-        """Look until that holds, and return what was found."""
-        ends = time.monotonic() + PATIENCE
-        while not holds(found := look()):
-            assert time.monotonic() < ends, found
-            time.sleep(0.1)
-        return found
 
     @contextmanager
     def stopped(self) -> Iterator[None]:
@@ -109,32 +68,32 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def site(request: pytest.FixtureRequest) -> Iterator[Site]:
+def site(request: pytest.FixtureRequest) -> Iterator[CiliumSite]:
     way: str = request.param
     # Calm: the subject is the way of packets on the node, which no delay of Azure changes.
     with opened(own(f"lrp-{way}"), Network.ROUTED, weather=CALM) as (place, azure, loop):
         place.run("kubectl", "apply", "-f", str(CRDS))
         place.start_pod()
         with cilium(place, way, WAYS[way]) as agent:
-            made = Site(place, azure, loop, agent, ([], 0))
-            before = made.until(made.now, lambda found: found[1] == TIMES)
+            made = CiliumSite(place, azure, loop, agent, ([], 0))
+            before = until(made.now, lambda found: found[1] == TIMES)
             loop.run(place.bind_by("podidentity", "enable", "--backend=lrp"))
-            yield Site(place, azure, loop, agent, before)
+            yield CiliumSite(place, azure, loop, agent, before)
 
 
-def test_without_ours_pods_reach_the_real_imds(site: Site) -> None:
+def test_without_ours_pods_reach_the_real_imds(site: CiliumSite) -> None:
     assert site.without_ours == (SERVED, TIMES)
 
 
-def test_pods_get_tokens_by_cilium(site: Site) -> None:
+def test_pods_get_tokens_by_cilium(site: CiliumSite) -> None:
     assert site.ask() == (SERVED, 0)
-    assert site.readiness()["path"] == {"hop": "proved", "plane": "routed", "backend": "lrp"}
+    assert site.place.readiness()["path"] == {"hop": "proved", "plane": "routed", "backend": "lrp"}
     metrics = site.place.on_node("curl", "-s", "http://127.0.0.1:9090/metrics")
     assert 'podidentity_data_path_backend{backend="lrp"} 1\n' in metrics
     assert site.agent.decision == Decision(backend=(site.node, 2579), denied=True)
 
 
-def test_the_policies_are_stored_as_they_were_written(site: Site) -> None:
+def test_the_policies_are_stored_as_they_were_written(site: CiliumSite) -> None:
     _, redirect, deny = local_redirect()
     for wanted, kind in ((redirect, "ciliumlocalredirectpolicy"), (deny, "ccnp")):
         place = ("-n", "kube-system", "-o", "json")
@@ -143,74 +102,71 @@ def test_the_policies_are_stored_as_they_were_written(site: Site) -> None:
         assert {**found["spec"], **wanted["spec"]} == found["spec"]
 
 
-def test_check_says_by_what_requests_come(site: Site) -> None:
+def test_check_says_by_what_requests_come(site: CiliumSite) -> None:
     script = "podidentity check -o json 2>&1 >/dev/null || [ $? = 1 ]"
     told = site.place.run("sh", "-c", script)
     assert f"  on {site.place.plan.nodes[0].name}: by lrp\n" in told
 
 
-def test_a_pod_that_connects_to_nmi_itself_gets_its_own_tokens_and_nobody_elses(site: Site) -> None:
+def test_a_pod_that_connects_to_nmi_itself_gets_its_own_tokens_and_nobody_elses(
+    site: CiliumSite,
+) -> None:
     assert site.ask(to=f"{site.node}:2579") == (SERVED, 0)
     site.place.apply(THIEF)
-    for to in (f"{site.node}:2579", "169.254.169.254"):
+    for to in (f"{site.node}:2579", IMDS):
         assert site.ask("thief", to=to) == (["400"] * TIMES, 0), "it has no identity"
     victim = json.loads(site.place.run("kubectl", "get", "pod", "app", "-o", "json"))
     address = victim["status"]["podIP"]
-    take = execute(
-        site.place.plan,
-        "default",
-        "thief",
-        ["ip", "address", "add", f"{address}/32", "dev", "eth0"],
-    )
+    take = site.place.shell(f"ip address add {address}/32 dev eth0", pod="thief")
     assert site.loop.run(take).exit == 0
-    for to in (f"{site.node}:2579", "169.254.169.254"):
+    for to in (f"{site.node}:2579", IMDS):
         statuses, leaked = site.ask("thief", to=to, more=f"--interface {address}", seconds=CLOSED)
         assert ("200" in statuses, leaked) == (False, 0)
     assert site.ask() == (SERVED, 0), "nor is the owner locked out"
 
 
 def test_the_node_itself_and_pods_in_its_network_get_nothing_there_and_reach_imds(
-    site: Site,
+    site: CiliumSite,
 ) -> None:
-    once = ASK.format(seconds=ANSWERED, nonce="of-the-node", resource=VAULT)
-    for to, reached in ((f"{site.node}:2579", 0), ("169.254.169.254", 1)):
-        said = site.place.on_node("sh", "-c", once.replace("169.254.169.254", to))
+    nonce = "of-the-node"
+    for to, reached in ((f"{site.node}:2579", 0), (IMDS, 1)):
+        said = site.place.on_node("sh", "-c", once(nonce, to=to))
         assert said.rsplit("\n", 1)[-1] in {"400", "403", "404", "503"}, said
-        requests = site.loop.run(site.azure.imds_requests())
-        seen = [each["headers"].get("x-nonce") == "of-the-node" for each in requests]
-        assert sum(seen) == reached
+        assert site.leaked(nonce) == reached
 
 
-def test_while_nmi_does_not_answer_nothing_leaks_and_cilium_redirects_nobody(site: Site) -> None:
+def test_while_nmi_does_not_answer_nothing_leaks_and_cilium_redirects_nobody(
+    site: CiliumSite,
+) -> None:
     with site.stopped():
         assert site.ask(seconds=CLOSED) == (REFUSED, 0)
-        site.until(lambda: site.agent.decision.backend, lambda found: found is None)
+        until(lambda: site.agent.decision.backend, lambda found: found is None)
         assert site.ask(seconds=CLOSED) == (REFUSED, 0)
-    site.until(lambda: site.agent.decision.backend, lambda found: found is not None)
-    site.until(site.now, lambda found: found == (SERVED, 0))
+    until(lambda: site.agent.decision.backend, lambda found: found is not None)
+    until(site.now, lambda found: found == (SERVED, 0))
 
 
 def test_with_nmi_gone_policy_and_routing_rules_each_close_alone_and_without_both_it_is_open(
-    site: Site,
+    site: CiliumSite,
 ) -> None:
     site.place.run("kubectl", "delete", "daemonset", "nmi", "-n", "kube-system")
-    site.until(lambda: site.agent.decision.backend, lambda found: found is None)
+    until(lambda: site.agent.decision.backend, lambda found: found is None)
     assert site.ask(seconds=CLOSED) == (REFUSED, 0)
     site.place.run("kubectl", "delete", "ccnp", "podidentity-imds")
-    site.until(lambda: site.agent.decision.denied, lambda found: not found)
+    until(lambda: site.agent.decision.denied, lambda found: not found)
     assert site.ask(seconds=CLOSED) == (REFUSED, 0), "by the routing rules alone"
     site.place.on_node("sh", "-ec", OURS_GONE)
     assert site.ask()[1] == TIMES, "by nothing"
     # enable makes the policy only where it knows that it cuts nobody off; here is nobody yet.
     deny = local_redirect()[-1]
     site.place.run("kubectl", "apply", "-f", "-", given=json.dumps(deny))
-    site.until(lambda: site.agent.decision.denied, bool)
+    until(lambda: site.agent.decision.denied, bool)
     assert site.ask(seconds=CLOSED) == (REFUSED, 0), "by the policy alone"
     site.place.run("podidentity", "enable", "--backend=lrp")
-    site.until(site.now, lambda found: found == (SERVED, 0))
+    until(site.now, lambda found: found == (SERVED, 0))
 
 
-def test_disable_takes_the_policies_away_and_nothing_leaks(site: Site) -> None:
+def test_disable_takes_the_policies_away_and_nothing_leaks(site: CiliumSite) -> None:
     said = site.place.run("podidentity", "disable")
     for kind in ("ciliumlocalredirectpolicy", "ciliumclusterwidenetworkpolicy"):
         assert f"{kind}.cilium.io/podidentity-imds deleted\n" in said

@@ -10,26 +10,22 @@ import asyncio
 import json
 import os
 import secrets
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from podidentity_sandbox.azure.client import AzureOperator
-from podidentity_sandbox.node.client import execute
 from podidentity_sandbox.weather import CALM
 from tests.acceptance.planes.cilium import CRDS, cilium
+from tests.acceptance.planes.site import REFUSED, SERVED, TIMES, Site, once, until
 from tests.acceptance.planes.test_others_rules import OURS_GONE
-from tests.acceptance.sandbox import ANSWERED, ASK, CLOSED, PATIENCE, Sandbox, opened
+from tests.acceptance.sandbox import ANSWERED, CLOSED, leaked, opened
 from tests.sandboxes import own
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="programs in the kernel: root")
 
-TIMES = 5
-SERVED, REFUSED = ["200"] * TIMES, ["000"] * TIMES
 PASSING, MEETING = 0, 1
 """Numbers of the nodes: where packets pass netfilter, and where they meet its rules at first."""
 BOTH = (PASSING, MEETING)
@@ -47,33 +43,24 @@ spec: {{nodeName: {node}, containers: [{{name: main, image: idle}}]}}
 """
 
 
-@dataclass(frozen=True)
-class Site:
-    place: Sandbox
-    azure: AzureOperator
-    loop: asyncio.Runner
+@dataclass
+class Pool(Site):
     stack: ExitStack
 
     def node(self, number: int) -> str:
         return self.place.plan.nodes[number].name
 
-    async def shell(self, number: int, script: str) -> list[str]:
+    async def in_pod(self, number: int, script: str) -> list[str]:
         """Run this in the pod of a node; return the words that it printed."""
-        command = ["sh", "-c", script]
-        ran = await execute(self.place.plan, "default", f"on-{number}", command, timeout=PATIENCE)
+        ran = await self.place.shell(script, pod=f"on-{number}")
         return ran.stdout.decode().split()
-
-    async def leaked(self, nonce: str) -> int:
-        """Return how many requests with this nonce reached IMDS."""
-        requests = await self.azure.imds_requests()
-        return sum(each["headers"].get("x-nonce") == nonce for each in requests)
 
     async def asked(self, number: int, seconds: int) -> tuple[list[str], int]:
         nonce = secrets.token_hex(8)
         script = f"for i in $(seq {TIMES}); do {once(nonce, seconds)}; done"
-        return await self.shell(number, script), await self.leaked(nonce)
+        return await self.in_pod(number, script), await leaked(self.azure, nonce)
 
-    def ask(self, *closed: int) -> list[tuple[list[str], int]]:
+    def ask_both(self, *closed: int) -> list[tuple[list[str], int]]:
         """Ask some times in the pod of each node; return statuses, and how many leaked."""
 
         async def both() -> list[tuple[list[str], int]]:
@@ -87,16 +74,11 @@ class Site:
         self.place.run("kubectl", "label", "node", self.node(number), f"{LABEL}=true")
         self.stack.enter_context(cilium(self.place, "packets", "single", number))
 
-    def readiness(self, number: int) -> Any:
-        """Return what `/readyz` says there; nothing before NMI listens."""
-        look = "curl -s http://127.0.0.1:8085/readyz || echo {}"
-        return json.loads(self.place.on_node("sh", "-c", look, number=number))
-
     def until_led(self, number: int, by: str) -> None:
         """Wait until NMI of a node is ready, with requests that come to it this way."""
         until(
-            lambda: self.readiness(number),
-            lambda found: found.get("ready") and found["path"]["backend"] == by,
+            lambda: self.place.readiness(number),
+            lambda found: found["ready"] and found["path"]["backend"] == by,
         )
 
     def check(self) -> tuple[dict[str, Any], str]:
@@ -112,28 +94,14 @@ class Site:
         return self.place.run("kubectl", "get", "ccnp", "-o", "name")
 
 
-def once(nonce: str, seconds: int) -> str:
-    asking = ASK.format(seconds=seconds, nonce=nonce, resource="https://vault.azure.net")
-    return f"{asking} -o /dev/null"
-
-
-def until(look: Callable[[], Any], holds: Callable[[Any], bool]) -> Any:
-    """Look until that holds, and return what was found."""
-    ends = time.monotonic() + PATIENCE
-    while not holds(found := look()):
-        assert time.monotonic() < ends, found
-        time.sleep(0.1)
-    return found
-
-
 @pytest.fixture(scope="module")
-def site() -> Iterator[Site]:
+def site() -> Iterator[Pool]:
     # Calm: the subject is the way of packets on the node, which no delay of Azure changes.
     with (
         opened(own("mid-switch"), nodes=2, weather=CALM) as (place, azure, loop),
         ExitStack() as stack,
     ):
-        site = Site(place, azure, loop, stack)
+        site = Pool(place, azure, loop, stack)
         place.run("kubectl", "apply", "-f", str(CRDS))
         for number in BOTH:
             pod = POD.format(number=number, node=site.node(number))
@@ -142,21 +110,21 @@ def site() -> Iterator[Site]:
         yield site
 
 
-def test_without_ours_pods_of_both_nodes_reach_the_real_imds(site: Site) -> None:
-    assert site.ask() == [(SERVED, TIMES)] * 2
+def test_without_ours_pods_of_both_nodes_reach_the_real_imds(site: Pool) -> None:
+    assert site.ask_both() == [(SERVED, TIMES)] * 2
 
 
 def test_when_the_switch_begins_pods_of_that_node_get_nothing_and_those_of_the_other_tokens(
-    site: Site,
+    site: Pool,
 ) -> None:
     site.loop.run(site.place.bind_by("podidentity", "enable", "--no-wait"))
     site.until_led(MEETING, "nftables")
     found = until(
-        lambda: site.readiness(PASSING),
-        lambda found: found.get("path", {}).get("hop") == "no-answer",
+        lambda: site.place.readiness(PASSING),
+        lambda found: found["path"]["hop"] == "no-answer",
     )
     assert not found["ready"]
-    assert site.ask(PASSING) == [(REFUSED, 0), (SERVED, 0)]
+    assert site.ask_both(PASSING) == [(REFUSED, 0), (SERVED, 0)]
     findings, said = site.check()
     assert findings["HostRouting"]["name"] == site.node(PASSING)
     assert findings["NoTokens"]["name"] == f"on-{PASSING}"
@@ -166,14 +134,14 @@ def test_when_the_switch_begins_pods_of_that_node_get_nothing_and_those_of_the_o
 
 
 def test_with_backend_lrp_pods_of_both_get_tokens_and_no_policy_cuts_the_other_off(
-    site: Site,
+    site: Pool,
 ) -> None:
     said = site.enable()
     assert f"is not made: on {site.node(MEETING)} pods' requests come by the node's rules" in said
     assert not site.clusterwide()
     site.until_led(PASSING, "lrp")
     site.until_led(MEETING, "nftables")
-    assert site.ask() == [(SERVED, 0)] * 2
+    assert site.ask_both() == [(SERVED, 0)] * 2
     findings, said = site.check()
     assert not findings.keys() & {"HostRouting", "NoTokens", "NotReady", "CutsOff", "FailsOpen"}
     assert f"  on {site.node(PASSING)}: by lrp\n" in said
@@ -181,7 +149,7 @@ def test_with_backend_lrp_pods_of_both_get_tokens_and_no_policy_cuts_the_other_o
 
 
 def test_while_the_other_node_switches_nothing_leaks_and_then_cilium_leads_its_pods(
-    site: Site,
+    site: Pool,
 ) -> None:
     nonce = secrets.token_hex(8)
 
@@ -189,31 +157,31 @@ def test_while_the_other_node_switches_nothing_leaks_and_then_cilium_leads_its_p
         # The last request begins after the switch; one that began in it may fail.
         whole, any_other = once(nonce, ANSWERED), once(nonce, 5)
         script = f"{whole}; touch /begun; until test -e /over; do {any_other}; done; {whole}"
-        asking = asyncio.create_task(site.shell(MEETING, script))
-        await site.shell(MEETING, "until test -e /begun; do sleep 0.02; done")
+        asking = asyncio.create_task(site.in_pod(MEETING, script))
+        await site.in_pod(MEETING, "until test -e /begun; do sleep 0.02; done")
         await asyncio.to_thread(site.start_cilium, MEETING)
         await asyncio.to_thread(site.until_led, MEETING, "lrp")
-        await site.shell(MEETING, "touch /over")
+        await site.in_pod(MEETING, "touch /over")
         return await asking
 
     statuses = site.loop.run(ask_meanwhile())
     assert set(statuses) <= {"200", "000"}
     assert (statuses[0], statuses[-1]) == ("200", "200"), "before and after it"
-    assert site.loop.run(site.leaked(nonce)) == 0
-    assert site.ask() == [(SERVED, 0)] * 2
+    assert site.leaked(nonce) == 0
+    assert site.ask_both() == [(SERVED, 0)] * 2
 
 
-def test_when_the_switch_is_over_check_asks_for_the_policy_and_enable_makes_it(site: Site) -> None:
+def test_when_the_switch_is_over_check_asks_for_the_policy_and_enable_makes_it(site: Pool) -> None:
     _, said = until(site.check, lambda found: "FailsOpen" in found[0])
     assert f"  on {', '.join(map(site.node, BOTH))}: by lrp\n" in said
     site.enable()
     assert "podidentity-imds" in site.clusterwide()
-    assert site.ask() == [(SERVED, 0)] * 2
+    assert site.ask_both() == [(SERVED, 0)] * 2
 
 
-def test_after_disable_both_are_closed_and_without_our_rules_both_are_open(site: Site) -> None:
+def test_after_disable_both_are_closed_and_without_our_rules_both_are_open(site: Pool) -> None:
     site.place.run("podidentity", "disable")
-    assert site.ask(*BOTH) == [(REFUSED, 0)] * 2
+    assert site.ask_both(*BOTH) == [(REFUSED, 0)] * 2
     for number in BOTH:
         site.place.on_node("sh", "-ec", OURS_GONE, number=number)
-    assert [leaked for _, leaked in site.ask()] == [TIMES] * 2, "a leak must be seen"
+    assert [leaked for _, leaked in site.ask_both()] == [TIMES] * 2, "a leak must be seen"

@@ -13,7 +13,6 @@ import json
 import os
 import re
 import secrets
-import shlex
 import shutil
 import textwrap
 import time
@@ -26,14 +25,14 @@ import pytest
 
 from podidentity.net import path_probe
 from podidentity.nmi import path_watch
-from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.plan import Network
 from podidentity_sandbox.weather import CALM
 from tests.acceptance.planes import kube_proxy
 from tests.acceptance.planes.engines import GONE, Engine
 from tests.acceptance.planes.kube_proxy import Service, crowd
 from tests.acceptance.planes.links import host_routing, link_of
-from tests.acceptance.sandbox import ANSWERED, ASK, CLOSED, PATIENCE, Sandbox, opened
+from tests.acceptance.planes.site import Site, once, until
+from tests.acceptance.sandbox import ANSWERED, CLOSED, leaked, opened
 from tests.docs.blocks import ROOT
 from tests.sandboxes import own
 
@@ -85,12 +84,9 @@ class Answers:
 
 
 @dataclass
-class Site:
+class CrowdedSite(Site):
     """A node with a pod that asks, and a service; NMI comes after the first counts."""
 
-    place: Sandbox
-    azure: AzureOperator
-    loop: asyncio.Runner
     network: Network
     server: str = ""
     without_ours: dict[str, Answers] = field(default_factory=dict)
@@ -99,7 +95,7 @@ class Site:
         """Run a shell script in the node's network, to the first failure."""
         self.place.on_node("sh", "-ec", script)
 
-    def ask(
+    def ask_often(
         self,
         times: int,
         meanwhile: Callable[[int], None] | None = None,
@@ -115,21 +111,18 @@ class Site:
         self, times: int, meanwhile: Callable[[int], None] | None, seconds: int
     ) -> Answers:
         nonce = secrets.token_hex(8)
-        imds = ASK.format(seconds=seconds, nonce=nonce, resource="https://vault.azure.net")
-        once = [f"{imds} -o /dev/null"]
+        asks = [once(nonce, seconds)]
         if meanwhile is not None:
-            once.append(f"curl -s -m {ANSWERED} -w '\\n%{{http_code}}' {SERVICE_URL} -o /dev/null")
-        command = f"for i in $(seq {times}); do {'; '.join(once)}; done"
+            asks.append(f"curl -s -m {ANSWERED} -w '\\n%{{http_code}}' {SERVICE_URL} -o /dev/null")
+        command = f"for i in $(seq {times}); do {'; '.join(asks)}; done"
         asking = asyncio.create_task(self.place.shell(command))
         number = 0
         while meanwhile is not None and not asking.done():
             await asyncio.to_thread(meanwhile, number)
             number += 1
         found = (await asking).stdout.decode().split()
-        seen = [each["headers"].get("x-nonce") for each in await self.azure.imds_requests()]
-        step = len(once)
         service = found[1::2] if meanwhile is not None else []
-        return Answers(found[::step], service, seen.count(nonce), number)
+        return Answers(found[:: len(asks)], service, await leaked(self.azure, nonce), number)
 
     def judge(self, engine: Engine, *policies: str) -> None:
         """Store these policies, and have an engine judge the pod's egress by them alone."""
@@ -153,52 +146,32 @@ class Site:
         (name,) = found.split()
         return name.removeprefix("pod/")
 
-    def readiness(self) -> dict[str, Any]:
-        """Return what `/readyz` says."""
-        said: dict[str, Any] = json.loads(
-            self.place.on_node("curl", "-s", "http://127.0.0.1:8085/readyz")
-        )
-        return said
-
     def until_ready(self, *, ready: bool) -> float:
         """Wait until `/readyz` says so; return how many seconds that took."""
         begun = time.monotonic()
-        while self.readiness()["ready"] is not ready:
-            assert time.monotonic() - begun < PATIENCE, self.readiness()
-            time.sleep(0.1)
+        until(self.place.readiness, lambda found: found["ready"] is ready)
         return time.monotonic() - begun
 
     def until_hop(self, hop: str) -> float:
         """Wait until probes come so far; return how many seconds that took."""
         begun = time.monotonic()
-        while self.readiness()["path"]["hop"] != hop:
-            assert time.monotonic() - begun < PATIENCE, self.readiness()
-            time.sleep(0.1)
+        until(self.place.readiness, lambda found: found["path"]["hop"] == hop)
         return time.monotonic() - begun
 
     def until_found(self, *, broken: bool) -> dict[str, str]:
         """Wait until `check` says that the path is broken, or no more; return what it says."""
-        end = time.monotonic() + PATIENCE
-        while True:
-            listed = self.command("podidentity", "check", "-o", "json")
-            found = [each for each in listed if each["reason"] == "PathBroken"]
-            if bool(found) is broken:
-                return found[0] if found else {}
-            assert time.monotonic() < end, listed
+        found = until(self.findings, lambda found: ("PathBroken" in found) is broken)
+        return dict(found.get("PathBroken", {}))
 
     def until_told(self, *reasons: str) -> None:
         """Wait until events of the node have these reasons."""
-        end = time.monotonic() + PATIENCE
-        while True:
-            told = self.place.run("kubectl", "get", "events", "-n", "default", *OF_NODES).split()
-            if set(reasons) <= set(told):
-                return
-            assert time.monotonic() < end, told
+        events = ("kubectl", "get", "events", "-n", "default", *OF_NODES)
+        until(lambda: self.place.run(*events).split(), set(reasons).issubset)
 
-    def command(self, *words: str) -> Any:
-        """Run a command that prints JSON, and ends with 0 or 1."""
-        script = f"{shlex.join(words)} || [ $? = 1 ]"
-        return json.loads(self.place.run("sh", "-c", script))
+    def explained(self) -> Any:
+        """Return what `explain` says of the pod."""
+        explain = "podidentity explain pod default/app -o json || [ $? = 1 ]"
+        return json.loads(self.place.run("sh", "-c", explain))
 
     @property
     def node(self) -> str:
@@ -214,7 +187,7 @@ class Site:
 class KubeProxy:
     """kube-proxy in one of its modes, on a site."""
 
-    site: Site
+    site: CrowdedSite
     mode: str
 
     def begin(self) -> None:
@@ -252,7 +225,7 @@ def restriction(table: str, node: str, *, there: bool) -> str:
 
 
 @pytest.fixture(scope="module")
-def site(request: pytest.FixtureRequest) -> Iterator[Site]:
+def site(request: pytest.FixtureRequest) -> Iterator[CrowdedSite]:
     assert shutil.which("iptables-nft", path=f"{os.environ['PATH']}:/usr/sbin"), (
         "iptables-nft is not installed, by which kube-proxy writes its rules: ./scripts/setup"
         " installs it as root; else: sudo apt-get install iptables"
@@ -265,19 +238,19 @@ def site(request: pytest.FixtureRequest) -> Iterator[Site]:
         server = json.loads(
             place.run("podidentity", "sandbox", "get", "pod", "server", "-o", "json")
         )
-        site = Site(place, azure, loop, network, server["status"]["podIP"])
-        site.without_ours["nothing"] = site.ask(UNHINDERED)
+        site = CrowdedSite(place, azure, loop, network, server["status"]["podIP"])
+        site.without_ours["nothing"] = site.ask_often(UNHINDERED)
         for mode in MODES:
             proxy = KubeProxy(site, mode)
             proxy.begin()
-            site.without_ours[mode] = site.ask(UNHINDERED, proxy.write)
+            site.without_ours[mode] = site.ask_often(UNHINDERED, proxy.write)
             proxy.end()
         loop.run(place.bind())
         assert loop.run(place.ask())[0] == 200
         yield site
 
 
-def test_without_our_rules_requests_reach_the_real_imds(site: Site) -> None:
+def test_without_our_rules_requests_reach_the_real_imds(site: CrowdedSite) -> None:
     assert {what: each.leaked for what, each in site.without_ours.items()} == dict.fromkeys(
         ("nothing", *MODES), UNHINDERED
     )
@@ -287,7 +260,7 @@ def test_without_our_rules_requests_reach_the_real_imds(site: Site) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_beside_kube_proxys_rules_and_their_reloads_pods_get_tokens_and_reach_services(
-    site: Site, mode: str
+    site: CrowdedSite, mode: str
 ) -> None:
     proxy = KubeProxy(site, mode)
     each = Answers(["200"] * UNDER_LOAD, ["200"] * UNDER_LOAD, leaked=0)
@@ -295,7 +268,7 @@ def test_beside_kube_proxys_rules_and_their_reloads_pods_get_tokens_and_reach_se
     try:
         rounds = written = 0
         while rounds < ROUNDS or written < RELOADS:
-            found = site.ask(UNDER_LOAD, proxy.write)
+            found = site.ask_often(UNDER_LOAD, proxy.write)
             assert found == each
             rounds, written = rounds + 1, written + found.written
     finally:
@@ -303,11 +276,13 @@ def test_beside_kube_proxys_rules_and_their_reloads_pods_get_tokens_and_reach_se
 
 
 @pytest.mark.parametrize("table", ["filter", "mangle"])
-def test_tokens_come_with_akss_restriction_and_after_it_has_gone(site: Site, table: str) -> None:
+def test_tokens_come_with_akss_restriction_and_after_it_has_gone(
+    site: CrowdedSite, table: str
+) -> None:
     site.sh(restriction(table, site.node, there=True))
-    both = site.ask(UNHINDERED)
+    both = site.ask_often(UNHINDERED)
     site.sh(restriction(table, site.node, there=False))
-    alone = site.ask(UNHINDERED)
+    alone = site.ask_often(UNHINDERED)
     for found in (both, alone):
         assert (set(found.imds), found.leaked) == ({"200"}, 0)
 
@@ -319,16 +294,16 @@ ALLOW = NETWORK + "{name: to-imds}\nspec:\n  podSelector: {}\n  policyTypes: [Eg
 
 @pytest.mark.parametrize("engine", Engine)
 def test_a_policy_that_denies_by_default_is_named_with_the_rule_that_is_needed(
-    site: Site, engine: Engine
+    site: CrowdedSite, engine: Engine
 ) -> None:
     site.judge(engine, DENY)
     try:
-        denied = site.ask(2, seconds=CLOSED)
-        explained = site.command("podidentity", "explain", "pod", "default/app", "-o", "json")
-        checked = site.command("podidentity", "check", "-o", "json")
+        denied = site.ask_often(2, seconds=CLOSED)
+        explained = site.explained()
+        checked = site.place.check()
         site.judge(engine, DENY, ALLOW + documented())
-        allowed = site.ask(UNHINDERED)
-        again = site.command("podidentity", "explain", "pod", "default/app", "-o", "json")
+        allowed = site.ask_often(UNHINDERED)
+        again = site.explained()
     finally:
         site.sh(GONE)
         site.place.run("kubectl", "delete", "networkpolicies", "--all")
@@ -349,25 +324,27 @@ def documented() -> str:
     return textwrap.indent(text, "  ")
 
 
-def test_ebpf_host_routing_passes_our_rules_and_akss_restriction(site: Site) -> None:
+def test_ebpf_host_routing_passes_our_rules_and_akss_restriction(site: CrowdedSite) -> None:
     """A leak, shown and not closed, by a program that names the next hop (nodes.md)."""
     site.sh(restriction("filter", site.node, there=True))
     try:
         with site.host_routing(site.link()):
-            passed = site.ask(UNHINDERED)
+            passed = site.ask_often(UNHINDERED)
     finally:
         site.sh(restriction("filter", site.node, there=False))
     assert passed.leaked == UNHINDERED
-    again = site.ask(UNHINDERED)
+    again = site.ask_often(UNHINDERED)
     assert (set(again.imds), again.leaked) == ({"200"}, 0)
 
 
-def test_a_bypass_is_noticed_by_the_probe_within_ten_seconds_and_so_is_its_end(site: Site) -> None:
+def test_a_bypass_is_noticed_by_the_probe_within_ten_seconds_and_so_is_its_end(
+    site: CrowdedSite,
+) -> None:
     site.until_ready(ready=True)
-    before = site.readiness()["path"]
+    before = site.place.readiness()["path"]
     with site.host_routing(site.link(site.probe_pod(), "kube-system")):
         noticed = site.until_hop("imds")
-        broken = site.readiness()
+        broken = site.place.readiness()
         told = site.until_found(broken=True)
     mended = site.until_ready(ready=True)
     site.until_found(broken=False)
@@ -382,20 +359,20 @@ def test_a_bypass_is_noticed_by_the_probe_within_ten_seconds_and_so_is_its_end(s
     print(f"noticed in {noticed:.1f} s, mended in {mended:.1f} s")  # noqa: T201 - the figure
 
 
-def test_one_pods_path_is_told_on_demand_and_no_token_comes_of_it(site: Site) -> None:
+def test_one_pods_path_is_told_on_demand_and_no_token_comes_of_it(site: CrowdedSite) -> None:
     site.until_ready(ready=True)
-    check = ("podidentity", "check", "--pod", "default/app", "-o", "json")
-    whole = site.command(*check)
+    asked = ("--pod", "default/app")
+    whole = site.place.check(*asked)
     with site.host_routing(site.link()):
-        (bypassed,) = site.command(*check)
-        node_itself = site.readiness()["path"]["hop"]
+        (bypassed,) = site.place.check(*asked)
+        node_itself = site.place.readiness()["path"]["hop"]
     site.judge(Engine.BEFORE, DENY)
     try:
-        (denied,) = site.command(*check)
+        (denied,) = site.place.check(*asked)
     finally:
         site.sh(GONE)
         site.place.run("kubectl", "delete", "networkpolicies", "--all")
-    again = site.command(*check)
+    again = site.place.check(*asked)
     assert (whole, again) == ([], [])
     assert bypassed["reason"] == "ProbeLost"
     assert "answered by IMDS itself" in bypassed["message"]
@@ -409,13 +386,13 @@ def test_one_pods_path_is_told_on_demand_and_no_token_comes_of_it(site: Site) ->
     assert {each["target"].partition("?")[0] for each in ours} == {"/metadata/versions"}
 
 
-def test_with_nmi_stopped_nothing_leaks_through_kube_proxys_rules(site: Site) -> None:
+def test_with_nmi_stopped_nothing_leaks_through_kube_proxys_rules(site: CrowdedSite) -> None:
     site.place.run("podidentity", "disable")
     try:
         for mode in MODES:
             proxy = KubeProxy(site, mode)
             proxy.begin()
-            found = site.ask(UNHINDERED, proxy.write, CLOSED)
+            found = site.ask_often(UNHINDERED, proxy.write, CLOSED)
             proxy.end()
             assert (set(found.imds), found.leaked) == ({"000"}, 0), mode
     finally:
@@ -423,16 +400,16 @@ def test_with_nmi_stopped_nothing_leaks_through_kube_proxys_rules(site: Site) ->
 
 
 def test_where_our_rules_go_akss_restriction_still_closes_and_with_neither_it_is_open(
-    site: Site,
+    site: CrowdedSite,
 ) -> None:
     site.place.run("podidentity", "disable")
     site.sh(restriction("filter", site.node, there=True))
     site.sh(OURS_GONE)
-    restricted = site.ask(2, seconds=CLOSED)
+    restricted = site.ask_often(2, seconds=CLOSED)
     site.sh(restriction("filter", site.node, there=False))
-    opened = site.ask(UNHINDERED)
+    opened = site.ask_often(UNHINDERED)
     site.place.run("podidentity", "enable")
-    again = site.ask(UNHINDERED)
+    again = site.ask_often(UNHINDERED)
     assert (set(restricted.imds), restricted.leaked) == ({"000"}, 0)
     assert opened.leaked == UNHINDERED
     assert (set(again.imds), again.leaked) == ({"200"}, 0)

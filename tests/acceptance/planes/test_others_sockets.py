@@ -7,14 +7,12 @@ what the operator's word admits, and what others make of that.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import re
 import secrets
 import subprocess
 import sys
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,14 +21,13 @@ from typing import Any
 
 import pytest
 
-from podidentity_sandbox.azure.client import AzureOperator
-from podidentity_sandbox.node.client import execute
 from podidentity_sandbox.plan import Network
 from podidentity_sandbox.weather import CALM
 from podidentity_sandbox.world.api import Api
 from tests.acceptance.directory import manifest, pod
+from tests.acceptance.planes.site import Site, once, until
 from tests.acceptance.planes.vm import Guest, machine
-from tests.acceptance.sandbox import ANSWERED, ASK, PATIENCE, Sandbox, opened
+from tests.acceptance.sandbox import ANSWERED, opened
 from tests.docs.blocks import ROOT
 from tests.sandboxes import own
 
@@ -63,12 +60,9 @@ SERVED = Answers([200] * TIMES, 0, frozenset())
 
 
 @dataclass
-class Site:
+class SharedSite(Site):
     """A node with a pod that has an identity, one of a runtime class that has, and a thief."""
 
-    place: Sandbox
-    azure: AzureOperator
-    loop: asyncio.Runner
     flags: tuple[str, ...] = ()
 
     def enable(self, *flags: str) -> None:
@@ -101,12 +95,7 @@ class Site:
         """Return the first process of the pod's container."""
         return int((self.cgroup(name, namespace) / "cgroup.procs").read_text().split()[0])
 
-    def sh(self, name: str, namespace: str, script: str) -> str:
-        """Run a shell script in a pod; return what it printed."""
-        run = execute(self.place.plan, namespace, name, ["sh", "-c", script], timeout=PATIENCE)
-        return self.loop.run(run).stdout.decode()
-
-    def ask(
+    def ask_in(
         self,
         name: str = "app",
         namespace: str = "default",
@@ -118,22 +107,20 @@ class Site:
     ) -> Answers:
         """Ask for a token so often in a pod, or in its guest, or from an address that it took."""
         nonce = secrets.token_hex(8)
-        asking = ASK.format(seconds=seconds, nonce=nonce, resource="https://vault.azure.net")
         bound = f" --interface {source}" if source else ""
-        script = f"for i in $(seq {times}); do {asking} -o /dev/null{bound} || true; done"
+        script = f"for i in $(seq {times}); do {once(nonce, seconds)}{bound} || true; done"
         before = len(self.log())
-        said = guest.run("sh", "-c", script) if guest else self.sh(name, namespace, script)
-        leaked = self.loop.run(self.azure.imds_requests())
-        nonces = [each["headers"].get("x-nonce") for each in leaked]
+        said = guest.run("sh", "-c", script) if guest else self.shell(script, name, namespace)
         # Lines without a status tell how many were not written before.
         said_why = re.findall(r" status=\d+ .*reason=(\w+)", "\n".join(self.log()[before:]))
         statuses = [*map(int, said.split())]
-        return Answers(statuses, nonces.count(nonce), frozenset(said_why))
+        return Answers(statuses, self.leaked(nonce), frozenset(said_why))
 
     def forge(self, address: str) -> int:
         """Have the thief ask in another's name by frames of its own; return the status."""
         forger = "python3 -m podidentity_sandbox.demo.forger --trick arp --seconds 4"
-        said = self.sh("thief", "tenant", f"{forger} --claim {address} 2>/dev/null || true")
+        script = f"{forger} --claim {address} 2>/dev/null || true"
+        said = self.shell(script, "thief", "tenant")
         return int(json.loads(said)["status"]) if said else NO_ANSWER
 
     def log(self) -> list[str]:
@@ -141,17 +128,10 @@ class Site:
         logs = ("kubectl", "logs", "-n", "kube-system", "-l", "app.kubernetes.io/component=nmi")
         return self.place.run(*logs, "-c", "serve", "--tail=-1").splitlines()
 
-    def checked(self) -> dict[str, dict[str, str]]:
-        """Return what `podidentity check` finds, by its reason."""
-        script = "podidentity check -o json || [ $? = 1 ]"
-        return {each["reason"]: each for each in json.loads(self.place.run("sh", "-c", script))}
-
     def until_checked(self, reason: str) -> dict[str, str]:
         """Return what `check` finds for this reason, once NMI has told it by an event."""
-        ends = time.monotonic() + PATIENCE
-        while reason not in (found := self.checked()):
-            assert time.monotonic() < ends, found
-        return found[reason]
+        found: dict[str, str] = until(self.findings, lambda found: reason in found)[reason]
+        return found
 
     def explained(self, name: str) -> dict[str, str]:
         """Return the state and text of the link `proof` that `explain` shows."""
@@ -182,11 +162,11 @@ class Site:
     @contextmanager
     def taken(self, address: str) -> Iterator[None]:
         """Have the thief hold an address beside its own; it may change its network."""
-        self.sh("thief", "tenant", f"ip address add {address}/32 dev eth0")
+        self.shell(f"ip address add {address}/32 dev eth0", "thief", "tenant")
         try:
             yield
         finally:
-            self.sh("thief", "tenant", f"ip address del {address}/32 dev eth0")
+            self.shell(f"ip address del {address}/32 dev eth0", "thief", "tenant")
 
 
 def thief() -> str:
@@ -211,27 +191,27 @@ def of_class(name: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def site(request: pytest.FixtureRequest) -> Iterator[Site]:
+def site(request: pytest.FixtureRequest) -> Iterator[SharedSite]:
     network: Network = request.param
     # Calm: the subject is the way of packets on the node, which no delay of Azure changes.
     with opened(own(f"sockets-{network}"), network, weather=CALM) as (place, azure, loop):
         loop.run(place.bind())
-        site = Site(place, azure, loop)
+        site = SharedSite(place, azure, loop)
         spaces = [manifest("v1", "Namespace", name) for name in (MESH, "tenant")]
         account = manifest("v1", "ServiceAccount", "ztunnel", MESH)
         site.pods(*spaces, account)
         proxy = pod("ztunnel-x", MESH, "", "ztunnel")
         pods = (pod("app"), pod("plain"), believed("believed"), of_class("machine"))
         site.pods(*pods, proxy, thief())
-        assert site.ask() == SERVED
+        assert site.ask_in() == SERVED
         # As istio-cni says of a pod that it has set up; it changes nothing for NMI.
         place.run("kubectl", "annotate", "pod", "app", "ambient.istio.io/redirection=enabled")
         yield site
 
 
-def test_by_default_what_a_meshs_proxy_makes_is_refused_with_that_reason(site: Site) -> None:
+def test_by_default_what_a_meshs_proxy_makes_is_refused_with_that_reason(site: SharedSite) -> None:
     with site.ztunnel("app"):
-        found = site.ask()
+        found = site.ask_in()
     assert found == Answers(REFUSED, 0, frozenset({"MadeByProxy"}))
     words = f"made by a proxy {MESH}/ztunnel in the pod's network namespace"
     assert words in "\n".join(site.log())
@@ -239,9 +219,11 @@ def test_by_default_what_a_meshs_proxy_makes_is_refused_with_that_reason(site: S
     assert site.explained("app")["state"] == "no"
 
 
-def test_by_default_a_pod_with_a_kernel_of_its_own_is_refused_with_that_reason(site: Site) -> None:
+def test_by_default_a_pod_with_a_kernel_of_its_own_is_refused_with_that_reason(
+    site: SharedSite,
+) -> None:
     with machine(site.process("machine")) as guest:
-        found = site.ask(guest=guest)
+        found = site.ask_in(guest=guest)
     assert found == Answers(REFUSED, 0, frozenset({"RuntimeClass"}))
     flag = f"--attestation-by-runtime-class={CLASS}=namespace"
     assert flag in "\n".join(site.log())
@@ -249,56 +231,58 @@ def test_by_default_a_pod_with_a_kernel_of_its_own_is_refused_with_that_reason(s
     assert site.explained("machine")["state"] == "no"
 
 
-def test_with_the_operators_word_both_get_tokens(site: Site) -> None:
+def test_with_the_operators_word_both_get_tokens(site: SharedSite) -> None:
     site.enable(*CHOSEN)
     with site.ztunnel("app"):
-        assert site.ask() == SERVED
+        assert site.ask_in() == SERVED
     with machine(site.process("machine")) as guest:
-        assert site.ask(guest=guest) == SERVED
-    assert {"MadeByProxy", "RuntimeClass"}.isdisjoint(site.checked())
+        assert site.ask_in(guest=guest) == SERVED
+    assert {"MadeByProxy", "RuntimeClass"}.isdisjoint(site.findings())
     assert [site.explained(name)["state"] for name in ("app", "machine")] == ["ok", "ok"]
 
 
-def test_behind_a_trusted_proxy_a_pod_that_takes_an_address_gets_nothing(site: Site) -> None:
+def test_behind_a_trusted_proxy_a_pod_that_takes_an_address_gets_nothing(site: SharedSite) -> None:
     site.enable(*CHOSEN)
     address = site.address("app")
     with site.ztunnel("app"), site.ztunnel("thief", "tenant"):
-        itself = site.ask("thief", "tenant")
+        itself = site.ask_in("thief", "tenant")
         with site.taken(address):
-            stolen = site.ask("thief", "tenant", source=address, times=2, seconds=5)
-            contested = site.ask()
-        again = site.ask()
+            stolen = site.ask_in("thief", "tenant", source=address, times=2, seconds=5)
+            contested = site.ask_in()
+        again = site.ask_in()
     assert itself == Answers([400] * TIMES, 0, frozenset({"NoLabel"}))
     assert (200 in stolen.statuses, stolen.leaked) == (False, 0)
     assert contested == Answers(REFUSED, 0, frozenset({"AddressContested"}))
     assert again == SERVED
 
 
-def test_no_pod_has_the_proof_of_a_runtime_class_that_is_not_its_own(site: Site) -> None:
+def test_no_pod_has_the_proof_of_a_runtime_class_that_is_not_its_own(site: SharedSite) -> None:
     site.enable(*CHOSEN)
     with machine(site.process("plain")) as guest:
-        assert site.ask(guest=guest) == Answers(REFUSED, 0, frozenset({"UnprovenCaller"}))
+        assert site.ask_in(guest=guest) == Answers(REFUSED, 0, frozenset({"UnprovenCaller"}))
 
 
 def test_a_pod_that_takes_the_address_of_one_with_a_kernel_of_its_own_gets_nothing(
-    site: Site,
+    site: SharedSite,
 ) -> None:
     """By a second address, which has a socket; and by frames of its own, which have none."""
     site.enable(*CHOSEN)
     address = site.address("machine")
     with machine(site.process("machine")) as guest:
         with site.taken(address):
-            stolen = site.ask("thief", "tenant", source=address, times=2, seconds=5)
-            contested = site.ask(guest=guest)
+            stolen = site.ask_in("thief", "tenant", source=address, times=2, seconds=5)
+            contested = site.ask_in(guest=guest)
         forged = site.forge(address)
-        again = site.ask(guest=guest)
+        again = site.ask_in(guest=guest)
     assert (200 in stolen.statuses, stolen.leaked) == (False, 0)
     assert contested == Answers(REFUSED, 0, frozenset({"AddressContested"}))
     assert forged == NO_ANSWER
     assert again == SERVED
 
 
-def test_where_others_can_send_with_its_address_a_runtime_class_proves_nothing(site: Site) -> None:
+def test_where_others_can_send_with_its_address_a_runtime_class_proves_nothing(
+    site: SharedSite,
+) -> None:
     """The flag lets them on bridges; routed links are guarded whatever it says.
 
     That frames do so is seen by a pod whose address is believed.
@@ -306,7 +290,7 @@ def test_where_others_can_send_with_its_address_a_runtime_class_proves_nothing(s
     site.enable(*CHOSEN, "--nmi-arg=--source-guard=off")
     bridge = site.place.plan.nodes[0].network is Network.BRIDGE
     with machine(site.process("machine")) as guest:
-        found = site.ask(guest=guest)
+        found = site.ask_in(guest=guest)
     assert found == (Answers([503] * TIMES, 0, frozenset({"NotReady"})) if bridge else SERVED)
     assert site.forge(site.address("believed")) == (200 if bridge else NO_ANSWER)
     assert site.forge(site.address("machine")) == (503 if bridge else NO_ANSWER)

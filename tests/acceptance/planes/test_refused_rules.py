@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,53 +17,25 @@ from podidentity_sandbox.world.folder import Folder
 from podidentity_sandbox.world.lifecycle import bring_down
 from tests.acceptance.planes import refused_rules
 from tests.acceptance.planes.refused_rules import LOOKED_AT, Refuser
-from tests.acceptance.sandbox import ANSWERED, ASK, CLOSED, PATIENCE, Sandbox
+from tests.acceptance.planes.site import REFUSED, SERVED, TIMES, Site, until
+from tests.acceptance.sandbox import CLOSED, Sandbox
 from tests.sandboxes import own
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a filter for all of a sandbox: root")
 
-TIMES = 5
-SERVED, REFUSED = ["200"] * TIMES, ["000"] * TIMES
 ALL = 1000
 """Messages that a stricter program may look at: those of any datagram."""
 LABEL = "kubernetes.azure.com/ebpf-host-routing"
 SAID = "the process has CAP_NET_ADMIN, and something of the node refuses its rules all the same"
 
 
-@dataclass(frozen=True)
-class Site:
-    place: Sandbox
+@dataclass
+class RefusingSite(Site):
     refuser: Refuser
-    loop: asyncio.Runner
-    azure: AzureOperator
-
-    def readiness(self) -> Any:
-        return json.loads(self.place.on_node("curl", "-s", "http://127.0.0.1:8085/readyz"))
-
-    def check(self) -> Any:
-        """Return what `podidentity check` finds, by its reasons."""
-        found = self.place.run("sh", "-c", "podidentity check -o json || [ $? = 1 ]")
-        return {each["reason"]: each for each in json.loads(found)}
-
-    def until(self, look: Callable[[], Any], holds: Callable[[Any], bool]) -> Any:
-        """Look until that holds, and return what was found."""
-        ends = time.monotonic() + PATIENCE
-        while not holds(found := look()):
-            assert time.monotonic() < ends, found
-            time.sleep(0.1)
-        return found
-
-    def ask(self, nonce: str, seconds: int = ANSWERED) -> tuple[list[str], int]:
-        """Ask some times in the pod; return the statuses and how many requests leaked."""
-        once = ASK.format(seconds=seconds, nonce=nonce, resource="https://vault.azure.net")
-        shell = self.place.shell(f"for i in $(seq {TIMES}); do {once} -o /dev/null; done")
-        statuses = self.loop.run(shell).stdout.decode().split()
-        requests = self.loop.run(self.azure.imds_requests())
-        return statuses, sum(each["headers"].get("x-nonce") == nonce for each in requests)
 
 
 @pytest.fixture(scope="module")
-def site() -> Iterator[Site]:
+def site() -> Iterator[RefusingSite]:
     name = own("refused")
     command = shutil.which("podidentity")
     assert command
@@ -77,26 +46,28 @@ def site() -> Iterator[Site]:
         place.start_pod()
         with asyncio.Runner() as loop:
             azure = loop.run(AzureOperator(place.plan).__aenter__())
-            yield Site(place, refuser, loop, azure)
+            yield RefusingSite(place, azure, loop, refuser)
             loop.run(azure.__aexit__())
     finally:
         bring_down(name)
 
 
-def test_without_our_rules_requests_reach_the_real_imds(site: Site) -> None:
-    assert site.ask("before") == (SERVED, TIMES)
+def test_without_our_rules_requests_reach_the_real_imds(site: RefusingSite) -> None:
+    assert site.ask() == (SERVED, TIMES)
 
 
-def test_an_agent_whose_rules_are_refused_says_what_it_is_and_nothing_leaks(site: Site) -> None:
+def test_an_agent_whose_rules_are_refused_says_what_it_is_and_nothing_leaks(
+    site: RefusingSite,
+) -> None:
     site.refuser.looked_at = ALL
     node = site.place.plan.nodes[0].name
     site.place.run("kubectl", "label", "node", node, f"{LABEL}=true")
     site.place.run("podidentity", "enable", "--no-wait")
-    checked = site.until(site.check, lambda found: SAID in found["NotReady"]["message"])
-    found = site.readiness()
+    checked = until(site.findings, lambda found: SAID in found["NotReady"]["message"])
+    found = site.place.readiness()
     log = site.place.run("kubectl", "logs", "-n", "kube-system", "daemonset/nmi", "-c", "net")
     metrics = site.place.on_node("curl", "-s", "http://127.0.0.1:9090/metrics")
-    assert site.ask("refused", CLOSED) == (REFUSED, 0)
+    assert site.ask(seconds=CLOSED) == (REFUSED, 0)
     assert site.refuser.refused > 0
     assert not found["ready"]
     for text in (str(found), log, checked["NotReady"]["message"]):
@@ -107,30 +78,32 @@ def test_an_agent_whose_rules_are_refused_says_what_it_is_and_nothing_leaks(site
     assert checked["HostRouting"]["name"] == node
 
 
-def test_as_soon_as_rules_are_taken_pods_get_tokens(site: Site) -> None:
+def test_as_soon_as_rules_are_taken_pods_get_tokens(site: RefusingSite) -> None:
     site.refuser.looked_at = 0
     site.loop.run(site.place.bind())
-    assert site.ask("taken") == (SERVED, 0)
+    assert site.ask() == (SERVED, 0)
 
 
-def test_a_repair_that_is_refused_is_told_and_the_copy_of_our_process_goes_on(site: Site) -> None:
+def test_a_repair_that_is_refused_is_told_and_the_copy_of_our_process_goes_on(
+    site: RefusingSite,
+) -> None:
     site.refuser.looked_at = ALL
     site.place.on_node("nft", "delete", "table", "ip", "podid")
-    found = site.until(site.readiness, lambda found: not found["ready"])
+    found = until(site.place.readiness, lambda found: not found["ready"])
     assert SAID in str(found["checks"]["interception"])
-    assert site.ask("later") == (SERVED, 0)
+    assert site.ask() == (SERVED, 0)
     site.refuser.looked_at = 0
-    site.until(site.readiness, lambda found: found["ready"])
-    assert site.ask("again") == (SERVED, 0)
+    until(site.place.readiness, lambda found: found["ready"])
+    assert site.ask() == (SERVED, 0)
 
 
-def test_the_program_as_it_is_published_looks_too_little_to_refuse_ours(site: Site) -> None:
+def test_the_program_as_it_is_published_looks_too_little_to_refuse_ours(site: RefusingSite) -> None:
     """The first rule of a transaction of ours comes after the messages that it looks at."""
     refused = site.refuser.refused
     site.refuser.looked_at = LOOKED_AT
     site.place.on_node("nft", "delete", "table", "ip", "podid")
-    site.until(site.readiness, lambda found: found["ready"])
-    assert site.ask("published") == (SERVED, 0)
+    until(site.place.readiness, lambda found: found["ready"])
+    assert site.ask() == (SERVED, 0)
     assert site.refuser.refused == refused
     site.place.on_node("nft", "add table ip other; add chain ip other one")
     enter = ["nsenter", "--target", str(site.place.node_process()), "--net", "--"]

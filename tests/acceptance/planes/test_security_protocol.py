@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import os
-import secrets
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from podidentity.kernel import connecting
 from podidentity.net.main import CHECK_SECONDS
-from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.weather import CALM
-from tests.acceptance.sandbox import ANSWERED, ASK, CLOSED, PATIENCE, Sandbox, opened
+from tests.acceptance.planes.site import REFUSED, SERVED, TIMES, Site, until
+from tests.acceptance.sandbox import ANSWERED, CLOSED, opened
 from tests.docs.blocks import ROOT
 from tests.sandboxes import own
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="a program at a cgroup: root")
 
-TIMES = 5
-SERVED, REFUSED = ["200"] * TIMES, ["000"] * TIMES
 NOTICED = 10.0
 """Seconds until it must be said, by the product's clock: a slow machine takes longer."""
 SAID = "leads connections to 169.254.169.254:80 to 127.0.0.1:3080"
@@ -49,12 +41,7 @@ except OSError:
 " """
 
 
-@dataclass(frozen=True)
-class Site:
-    place: Sandbox
-    azure: AzureOperator
-    loop: asyncio.Runner
-
+class ProtocolSite(Site):
     @contextmanager
     def protocol(self) -> Iterator[None]:
         """Have the node's machine speak the protocol: all of its pods, and NMI."""
@@ -69,72 +56,45 @@ class Site:
             yield
             running.stdin.close()
 
-    def ask(self, command: str = "", seconds: int = ANSWERED) -> tuple[list[str], int]:
-        """Ask some times in the pod; return the statuses and how many requests reached IMDS."""
-        nonce = secrets.token_hex(8)
-        curl = ASK.format(seconds=seconds, nonce=nonce, resource="https://vault.azure.net")
-        once = command.replace("NONCE", nonce) or f"{curl} -o /dev/null"
-        shell = self.place.shell(f"for i in $(seq {TIMES}); do {once}; done")
-        statuses = self.loop.run(shell).stdout.decode().split()
-        requests = self.loop.run(self.azure.imds_requests())
-        return statuses, sum(each["headers"].get("x-nonce") == nonce for each in requests)
-
-    def readiness(self) -> Any:
-        return json.loads(self.place.on_node("curl", "-s", "http://127.0.0.1:8085/readyz"))
-
-    def check(self) -> Any:
-        """Return what `podidentity check` finds, by its reasons."""
-        found = self.place.run("sh", "-c", "podidentity check -o json || [ $? = 1 ]")
-        return {each["reason"]: each for each in json.loads(found)}
-
-
-def until(look: Callable[[], Any], holds: Callable[[Any], bool]) -> Any:
-    """Look until that holds, and return what was found."""
-    ends = time.monotonic() + PATIENCE
-    while not holds(found := look()):
-        assert time.monotonic() < ends, found
-        time.sleep(0.1)
-    return found
-
 
 @pytest.fixture(scope="module")
-def site() -> Iterator[Site]:
+def site() -> Iterator[ProtocolSite]:
     # Calm: the subject is the way of packets on the node, which no delay of Azure changes.
     with opened(own("protocol"), weather=CALM) as (place, azure, loop):
         place.start_pod()
-        yield Site(place, azure, loop)
+        yield ProtocolSite(place, azure, loop)
 
 
 def test_the_program_is_no_guard_without_our_rules_an_ipv6_socket_reaches_the_real_imds(
-    site: Site,
+    site: ProtocolSite,
 ) -> None:
     assert site.ask() == (SERVED, TIMES)
     with site.protocol():
         assert site.ask(seconds=CLOSED) == (REFUSED, 0)
-        assert site.ask(BY_IPV6) == (SERVED, TIMES)
+        assert site.ask(command=BY_IPV6) == (SERVED, TIMES)
 
 
 def test_an_agent_to_which_no_request_of_a_pod_comes_says_what_it_is_and_nothing_leaks(
-    site: Site,
+    site: ProtocolSite,
 ) -> None:
     site.loop.run(site.place.bind())
     assert site.ask() == (SERVED, 0)
     with site.protocol():
         # The probe may have noticed before that no request comes; this says why.
-        found = until(site.readiness, lambda found: SAID in str(found["checks"]))
+        found = until(site.place.readiness, lambda found: SAID in str(found["checks"]))
         assert connecting.LOOK_SECONDS + CHECK_SECONDS < NOTICED
         assert not found["ready"]
         log = site.place.run("kubectl", "logs", "-n", "kube-system", "daemonset/nmi", "-c", "net")
         metrics = site.place.on_node("curl", "-s", "http://127.0.0.1:9090/metrics")
-        checked = until(site.check, lambda found: SAID in str(found.get("NotReady")))
+        checked = until(site.findings, lambda found: SAID in str(found.get("NotReady")))
         assert site.ask(seconds=CLOSED) == (REFUSED, 0)
-        assert site.ask(BY_IPV6) == (SERVED, 0), "to NMI, which has the token"
+        assert site.ask(command=BY_IPV6) == (SERVED, 0), "to NMI, which has the token"
     for text in (str(found["checks"]["interception"]), log, checked["NotReady"]["message"]):
         assert SAID in text
         assert "Metadata Security Protocol" in text
     assert "podidentity_interception_healthy 0\n" in metrics
 
 
-def test_when_the_protocol_is_off_pods_get_tokens_again(site: Site) -> None:
-    until(site.readiness, lambda found: found["ready"])
+def test_when_the_protocol_is_off_pods_get_tokens_again(site: ProtocolSite) -> None:
+    until(site.place.readiness, lambda found: found["ready"])
     assert site.ask() == (SERVED, 0)
