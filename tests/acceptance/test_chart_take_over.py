@@ -85,6 +85,7 @@ def archived_release(name: str, folder: Path) -> Iterator[tuple[Releases, asynci
     """Have a cluster with the archived release, and pods that its NMI serves."""
     with Helm() as helm, opened(own(name), nodes=2, weather=CALM) as (place, azure, loop):
         found = Cluster(place, azure, loop.run(prepare(place.plan)))
+        found.rate = 25
         made = Releases(helm, found, archived.chart(folder))
         loop.run(_begin(made))
         yield made, loop
@@ -166,7 +167,7 @@ def only_what_the_archived_one_had(asked: Load) -> None:
 
 def nothing(asked: Load) -> None:
     assert asked.failures == []
-    assert min(asked.answers[by] for by in (OURS, ARCHIVED)) > 20
+    assert min(asked.answers[by] for by in (OURS, ARCHIVED)) > 0
 
 
 def test_it_comes_beside_the_archived_release_pool_by_pool(
