@@ -1,10 +1,11 @@
 """Stand-ins for programs that send pods' packets past the host's netfilter.
 
-    python3 -m tests.acceptance.planes.host_routing LINK UPLINK [KIND]
+    python3 -m tests.acceptance.planes.host_routing LINK UPLINK [KIND [alone]]
 
 Run in a node's network: a program at the ingress of the node's end of a pod's link sends what is
-for 169.254.169.254 out of the uplink at once. It prints `attached`, and stays until its standard
-input is closed. Cilium's eBPF host routing does so in two ways (fib_redirect_v4 in bpf/lib/fib.h):
+for 169.254.169.254 out of the uplink at once, and one at the uplink sends the answers on to pods;
+with `alone` there is no such one. It prints `attached`, and stays until its standard input is
+closed. Cilium's eBPF host routing sends requests in two ways (fib_redirect_v4 in bpf/lib/fib.h):
 
     single       one device in the node: `redirect_neigh` without a next hop (ENABLE_SKIP_FIB)
     looked-up    several: `fib_lookup`, and what has no unicast route is dropped (DROP_NO_FIB)
@@ -17,9 +18,12 @@ https://docs.cilium.io/en/stable/operations/performance/tuning/#ebpf-host-routin
 
 from __future__ import annotations
 
+import json
 import socket
+import subprocess
 import sys
 from collections.abc import Callable, Mapping
+from ipaddress import IPv4Address
 from pathlib import Path
 
 from tests.acceptance.planes.bpf import Instruction, attach, load
@@ -37,8 +41,8 @@ _OF_IP = socket.htons(0x0800)
 _EXIT = (0x95, 0x00, 0, 0)
 
 
-def program(sending: list[Instruction]) -> list[Instruction]:
-    """Return the instructions: those of `sending` for packets to IMDS."""
+def of_requests(sending: list[Instruction]) -> list[Instruction]:
+    """Return the program at the pod's link: `sending` for packets to IMDS."""
     return [
         (0xBF, 0x16, 0, 0),  # r6 = r1, the packet, where the old load looks for it
         (0x61, 0x12, 16, 0),  # r2 = its protocol
@@ -47,6 +51,23 @@ def program(sending: list[Instruction]) -> list[Instruction]:
         (0x56, 0x00, len(sending), _IMDS),  # if r0 is not IMDS goto next
         *sending,
         (0xB7, 0x00, 0, _NEXT),  # next:
+        _EXIT,
+    ]
+
+
+def of_answers(pods: int, node: int) -> list[Instruction]:
+    """Return the program at the uplink: what IMDS sends to others than the node goes to pods."""
+    sending = single(pods, 0)
+    return [
+        (0xBF, 0x16, 0, 0),
+        (0x61, 0x12, 16, 0),
+        (0x55, 0x02, len(sending) + 4, _OF_IP),
+        (0x20, 0x00, 0, _SOURCE),
+        (0x56, 0x00, len(sending) + 2, _IMDS),
+        (0x20, 0x00, 0, _DESTINATION),
+        (0x16, 0x00, len(sending), node),
+        *sending,
+        (0xB7, 0x00, 0, _NEXT),
         _EXIT,
     ]
 
@@ -132,12 +153,31 @@ def gateway_of(uplink: str) -> int:
     raise SystemExit(f"no default route by {uplink}")
 
 
+def address_of(uplink: str) -> int:
+    """Return the node's own address as a number."""
+    (link,) = json.loads(subprocess.check_output(["ip", "-j", "-4", "addr", "show", uplink]))
+    return int(IPv4Address(link["addr_info"][0]["local"]))
+
+
+def way_to_pods(link: str) -> int:
+    """Return the interface by which the node reaches the pod: the link, or the bridge it is of."""
+    (found,) = json.loads(subprocess.check_output(["ip", "-j", "link", "show", link]))
+    return socket.if_nametoindex(found.get("master", link))
+
+
+def attached(program: list[Instruction], link: int) -> None:
+    """Have a program at the ingress of a link."""
+    loaded = load(program, kind=_SCHED_CLS, attach_type=_TCX_INGRESS, name=b"host_routing")
+    attach(loaded, link, _TCX_INGRESS)
+
+
 if __name__ == "__main__":
-    link, uplink, *kind = sys.argv[1:]
-    sending = KINDS[kind[0] if kind else "next-hop"](
-        socket.if_nametoindex(uplink), gateway_of(uplink)
-    )
-    loaded = load(program(sending), kind=_SCHED_CLS, attach_type=_TCX_INGRESS, name=b"host_routing")
-    attach(loaded, socket.if_nametoindex(link), _TCX_INGRESS)
+    link, uplink, *chosen = sys.argv[1:]
+    kind, *alone = chosen or ["next-hop"]
+    out = socket.if_nametoindex(uplink)
+    sending = KINDS[kind](out, gateway_of(uplink))
+    attached(of_requests(sending), socket.if_nametoindex(link))
+    if not alone:
+        attached(of_answers(way_to_pods(link), address_of(uplink)), out)
     print("attached", flush=True)  # noqa: T201 - who started it waits for it
     sys.stdin.read()

@@ -37,10 +37,10 @@ class RoutedSite(Site):
     """What a pod got beside AKS's restriction, by the program at its link."""
 
     def program(
-        self, kind: str, pod: str = "app", namespace: str = "default"
+        self, *kind: str, pod: str = "app", namespace: str = "default"
     ) -> AbstractContextManager[None]:
         """Have a program of this kind at a pod's link."""
-        return host_routing(self.place, link_of(self.place, self.loop, namespace, pod), kind)
+        return host_routing(self.place, link_of(self.place, self.loop, namespace, pod), *kind)
 
 
 @pytest.fixture(scope="module")
@@ -56,13 +56,16 @@ def site(request: pytest.FixtureRequest) -> Iterator[RoutedSite]:
         for kind in KINDS:
             with site.program(kind):
                 site.without_ours[kind] = site.ask()
+        with site.program("next-hop", "alone"):
+            site.without_ours["alone"] = site.ask()
         loop.run(place.bind())
         assert site.ask() == (SERVED, 0)
         yield site
 
 
 def test_without_our_rules_each_program_passes_akss_restriction(site: RoutedSite) -> None:
-    assert site.without_ours == {"none": (REFUSED, 0), **dict.fromkeys(KINDS, (SERVED, TIMES))}
+    open_to = dict.fromkeys([*KINDS, "alone"], (SERVED, TIMES))
+    assert site.without_ours == {"none": (REFUSED, 0), **open_to}
 
 
 @pytest.mark.parametrize("kind", CILIUMS)
@@ -81,10 +84,17 @@ def test_what_ciliums_programs_send_past_netfilter_meets_a_route_that_closes_imd
 def test_the_probe_notices_that_no_request_arrives(site: RoutedSite, kind: str) -> None:
     listed = site.place.run("kubectl", "get", "pods", "-n", "kube-system", "-o", "name", *PROBE)
     pod = listed.strip().removeprefix("pod/")
-    with site.program(kind, pod, "kube-system"):
+    with site.program(kind, pod=pod, namespace="kube-system"):
         found = until(site.place.readiness, lambda found: not found["ready"])
     assert found["path"]["hop"] == "no-answer"
     until(site.place.readiness, lambda found: found["ready"])
+
+
+def test_what_passes_every_rule_has_no_answer_that_comes_back_through_the_node(
+    site: RoutedSite,
+) -> None:
+    with site.program("next-hop", "alone"):
+        assert site.ask(seconds=CLOSED) == (REFUSED, 0)
 
 
 def test_a_program_that_names_the_next_hop_itself_passes_every_rule(site: RoutedSite) -> None:
