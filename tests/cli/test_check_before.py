@@ -63,9 +63,20 @@ def of_release() -> Any:
     ids=["archived", "a release", "a foreign one", "ours", "elsewhere", "another"],
 )
 def test_what_enable_would_not_stand_beside_is_a_conflict(there: Any, word: str | None) -> None:
-    found = list(before.conflicts([there]))
+    found = list(before.conflicts([there], "kube-system"))
     assert reasons(found) == ["Conflict"] * (word is not None)
     assert all(word is not None and word in each.what for each in found)
+
+
+def test_beside_nmi_of_aad_pod_identity_of_another_name_enable_comes_and_that_is_no_error() -> None:
+    (found,) = before.conflicts([archived_nmi("aad-pod-identity-nmi")], "kube-system")
+    assert (found.reason, found.severity) == ("ArchivedRelease", "warning")
+    assert "enable comes beside it" in found.what
+    assert "podidentity migrate plan" in found.mend
+    (of_our_name,) = before.conflicts([archived_nmi()], "kube-system")
+    assert (of_our_name.reason, of_our_name.severity) == ("Conflict", "error")
+    (elsewhere,) = before.conflicts([archived_nmi()], "own")
+    assert elsewhere.severity == "warning"
 
 
 def test_who_has_a_port_that_nmi_wants_is_named() -> None:

@@ -51,16 +51,31 @@ def caller_lacks(has: Mapping[Single, bool]) -> Iterator[Finding]:
         )
 
 
-def conflicts(daemon_sets: Sequence[Object]) -> Iterator[Finding]:
-    """Yield what `enable` would refuse to stand beside, or to change."""
+def conflicts(daemon_sets: Sequence[Object], namespace: str) -> Iterator[Finding]:
+    """Yield what `enable` would not change or replace, and beside what it would come.
+
+    `namespace` is that of NMI.
+    """
     for each in daemon_sets:
         where = ref_of(each)
-        if is_archived_nmi(each):
+        of_our_name = where == ObjectRef(namespace, DAEMON_SET)
+        if is_archived_nmi(each) and of_our_name:
             yield _conflict(
                 each,
-                "It is NMI of AAD Pod Identity, and a node has one NMI: enable makes nothing "
-                "beside it.",
-                "Take its place in the order of docs/reference/compatibility.md.",
+                "It is NMI of AAD Pod Identity, and has the name of ours: enable makes nothing.",
+                "Run podidentity enable: it says in which order its pods go on until ours are "
+                "there. Or choose another --namespace.",
+            )
+        elif is_archived_nmi(each):
+            yield Finding(
+                kind="DaemonSet",
+                about=where,
+                reason=CheckReason.ARCHIVED,
+                what="It is NMI of AAD Pod Identity: enable comes beside it, and gets each new "
+                "connection of the pods of a node where both are.",
+                mend="Run podidentity migrate plan first, which says whom the rules here would "
+                "refuse: docs/how-to/take-over.md.",
+                severity=Severity.WARNING,
             )
         elif is_ours(each) and (release := release_of(each)) and where.name != "podidentity-probe":
             yield _conflict(
@@ -68,7 +83,7 @@ def conflicts(daemon_sets: Sequence[Object]) -> Iterator[Finding]:
                 f"NMI is here already, of Helm release {release}: enable changes nothing of it.",
                 "Use helm upgrade.",
             )
-        elif where.name == DAEMON_SET and not is_ours(each) and where.namespace == "kube-system":
+        elif of_our_name and not is_ours(each):
             yield _conflict(
                 each,
                 "Something else has the name of NMI's DaemonSet there.",

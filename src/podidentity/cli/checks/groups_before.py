@@ -88,7 +88,8 @@ async def _definitions(reading: Reading) -> AsyncIterator[Finding | Line]:
 
 
 async def _conflicts(reading: Reading) -> AsyncIterator[Finding]:
-    for each in before.conflicts(await find_all(reading.kube, DAEMON_SETS)):
+    found = await find_all(reading.kube, DAEMON_SETS)
+    for each in before.conflicts(found, reading.choices.namespace):
         yield each
 
 
