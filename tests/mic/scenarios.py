@@ -19,7 +19,7 @@ IDENTITIES = ("orders", "stock")
 
 
 def scenario(seed: int) -> Scenario:
-    """Return a scenario with 3 hosts, 12 pods at least, and faults in a part of its calls."""
+    """Return a scenario: 3 hosts, 8 pods at least and 28 on average, faults in some calls."""
     chance = Random(seed)
     steps = [Step(0.0, "node", (node, number % 3)) for number, node in enumerate(NODES)]
     for namespace in NAMESPACES:

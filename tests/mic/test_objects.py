@@ -283,6 +283,13 @@ def test_a_record_that_cannot_be_read_is_still_a_record(changes: dict[str, Any])
     assert (found.record, found.uid, found.version) == (None, "r-1", "77")
 
 
+@pytest.mark.parametrize("finalizers", ["true", "1.5", '"example.com/keep"', '{"a": "b"}'])
+def test_finalizers_that_are_no_list_are_none(finalizers: str) -> None:
+    raw = f'{{"metadata":{{"name":"r","labels":{{}},"finalizers":{finalizers}}}}}'
+    found, odd = parse_record(raw.encode())
+    assert (found.finalizers, odd) == (False, Oddities())
+
+
 def test_a_record_that_says_little_is_read_as_far_as_it_goes() -> None:
     found, odd = parse_record(b'{"metadata":{"name":"r","labels":{},"finalizers":[1,"x"]}}')
     assert found == StoredRecord(ref=ObjectRef("", "r"), uid="", version="", record=None)

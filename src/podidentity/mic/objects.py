@@ -193,7 +193,9 @@ def parse_record(raw: Raw) -> tuple[StoredRecord, Oddities]:
     ref = ObjectRef(str(meta.get("namespace", "")), str(meta.get("name", "")))
     if not ref.name:
         raise UnreadableObject(f"not an {ASSIGNED_KIND}: it has no name")
-    finalizers = [each for each in meta.get("finalizers") or () if isinstance(each, str)]
+    listed = meta.get("finalizers")
+    listed = listed if isinstance(listed, list) else []
+    finalizers = [each for each in listed if isinstance(each, str)]
     stored = StoredRecord(
         ref=ref,
         uid=str(meta.get("uid", "")),
