@@ -222,15 +222,6 @@ async def test_a_host_is_read_with_one_request() -> None:
         assert "Bearer t0ken" in asked.head
 
 
-@pytest.mark.parametrize(
-    "body",
-    [b"", b"{", b"[]", b"{}", b'{"error":{"code":"x"}}', json.dumps({"id": "/other"}).encode()],
-)
-async def test_an_answer_about_something_else_is_no_host_without_identities(body: bytes) -> None:
-    async with place(answers(body)) as scene:
-        assert (await scene.failure(ReadHost(HOST))).kind is Fault.FAILED
-
-
 async def test_a_change_is_one_patch_with_the_difference_and_names_its_operation() -> None:
     more = "Azure-AsyncOperation: /operations/1\r\nRetry-After: 10\r\n"
     async with place(answers(host(), 202, more)) as scene:
@@ -300,6 +291,52 @@ CLAIMED = replace(CHANGE, clients=((ID, frozenset({CLIENT})),))
 
 def managed(client: str) -> Turn:
     return answers({"id": ID, "properties": {"clientId": client, "principalId": OTHER_CLIENT}})
+
+
+ERROR = {"error": {"code": "InternalServerError", "message": "no"}}
+NO_ANSWERS = {
+    "half JSON": b'{"id":',
+    "a list": b"[]",
+    "text": b"<html>",
+    "an error": ERROR,
+    "an error without the envelope": ERROR["error"],
+    "an error beside what was asked for": {**host(), "status": "Succeeded", "value": [], **ERROR},
+}
+NOTHING = {"nothing": b"", "an empty object": b"{}", "another": {"id": "/other"}}
+ASKED: dict[str, Action] = {
+    "ReadHost": ReadHost(HOST),
+    "PatchHost": PATCH,
+    "PollOperation": PollOperation(HOST, "Azure-AsyncOperation /operations/1"),
+    "its host": PollOperation(HOST, "provisioningState"),
+    "ListHosts": ListHosts("s", "g", scale_sets=True),
+    "a client id": PatchHost(HOST, CLAIMED, ""),
+}
+LOCATION = PollOperation(HOST, "Location /operations/1")
+
+
+@pytest.mark.parametrize(
+    ("action", "body"),
+    [
+        *(
+            pytest.param(action, body, id=f"{name}: {what}")
+            for name, action in ASKED.items()
+            for what, body in {**NO_ANSWERS, **NOTHING}.items()
+        ),
+        # That no change is under way any more is told by 200 alone, whatever it shows.
+        *(
+            pytest.param(LOCATION, body, id=f"a location: {what}")
+            for what, body in NO_ANSWERS.items()
+        ),
+    ],
+)
+async def test_what_is_no_answer_is_a_failure_though_it_says_200(
+    action: Action, body: bytes | dict[str, Any]
+) -> None:
+    """Else a host has no identities, or a change is done, of which nobody has said so."""
+    async with place(answers(body)) as scene:
+        failure = await scene.failure(action)
+        assert (failure.kind, bool(failure.message)) == (Fault.FAILED, True)
+        assert len(scene.script.asked) == 1
 
 
 async def test_an_identity_is_attached_where_its_client_id_is_the_permitted_one() -> None:

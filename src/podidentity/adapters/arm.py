@@ -379,7 +379,10 @@ class ArmCalls(_Endpoint):
         answer = await self._once("GET", self._own(target))
         if kind == ASYNC:
             return arm.parse_operation(answer.content), self._told(answer)
-        return answer.status_code != httpx2.codes.ACCEPTED, self._told(answer)
+        if answer.status_code == httpx2.codes.ACCEPTED:
+            return False, self._told(answer)
+        arm.parse_end(answer.content)
+        return True, self._told(answer)
 
     async def _once(
         self,

@@ -154,12 +154,23 @@ def render_change(change: HostChange) -> dict[str, Any]:
     return {"identity": block}
 
 
+class _Fault(msgspec.Struct):
+    code: str = ""
+    message: str = ""
+
+
+class _Shown(msgspec.Struct, kw_only=True):
+    """What Azure shows with 200; with an error in it, too, it shows nothing."""
+
+    error: _Fault | None = None
+
+
 class _IdentityProperties(msgspec.Struct, rename="camel"):
     client_id: str
     principal_id: str
 
 
-class _Identity(msgspec.Struct):
+class _Identity(_Shown):
     id: str
     properties: _IdentityProperties
 
@@ -196,14 +207,14 @@ class _HostProperties(msgspec.Struct, rename="camel"):
     provisioning_state: str | None = None
 
 
-class _Host(msgspec.Struct):
+class _Host(_Shown):
     id: str | None = None
     identity: _Block | None = None
     etag: str | None = None
     properties: _HostProperties = msgspec.field(default_factory=_HostProperties)
 
 
-class _HostList(msgspec.Struct, rename="camel"):
+class _HostList(_Shown, rename="camel"):
     value: list[_Host]
     next_link: str | None = None
 
@@ -249,14 +260,8 @@ class _GraphCredentialList(msgspec.Struct):
     value: list[_GraphCredential]
 
 
-class _Fault(msgspec.Struct):
-    code: str = ""
-    message: str = ""
-
-
-class _Operation(msgspec.Struct):
+class _Operation(_Shown):
     status: str
-    error: _Fault | None = None
 
 
 class _Envelope(msgspec.Struct):
@@ -267,11 +272,12 @@ class _Envelope(msgspec.Struct):
 
 
 _Shape = TypeVar("_Shape")
+_ShownShape = TypeVar("_ShownShape", bound=_Shown)
 
 
 def parse_identity(body: bytes) -> ManagedIdentity:
     """Return the managed identity in `body`; raise ArmError."""
-    found = _decoded(body, _Identity, "a managed identity")
+    found = _shown(body, _Identity, "a managed identity")
     try:
         return ManagedIdentity(
             resource_id=ResourceId.parse(found.id),
@@ -366,7 +372,7 @@ def parse_host(body: bytes, host: Host | None = None) -> HostIdentities:
     `host` is what was asked for: an answer about nothing, or something else, shows no identities
     and must not be taken for a host that has none.
     """
-    found = _decoded(body, _Host, "a virtual machine or scale set")
+    found = _shown(body, _Host, "a virtual machine or scale set")
     if host is not None and (found.id or "").lower() != host.folded:
         raise ArmError("BadAnswer", f"Azure sent something else than {host}")
     return _identities(found)
@@ -377,7 +383,7 @@ def parse_host_list(body: bytes) -> tuple[Mapping[Host, HostIdentities], str]:
 
     Raises ArmError. What is no host of ours, by its id, is left out.
     """
-    found = _decoded(body, _HostList, "a list of virtual machines or scale sets")
+    found = _shown(body, _HostList, "a list of virtual machines or scale sets")
     hosts: dict[Host, HostIdentities] = {}
     for each in found.value:
         try:
@@ -411,7 +417,15 @@ def parse_operation(body: bytes) -> bool:
     if state in {"failed", "canceled"}:
         fault = found.error or _Fault()
         raise ArmError(fault.code or found.status, fault.message or "Azure gives no reason")
+    _refuse(found.error)
     return state == "succeeded"
+
+
+def parse_end(body: bytes) -> None:
+    """Raise ArmError if what a finished operation ended with is an error; it may be nothing."""
+    if body.strip():
+        found = _decoded(body, _Envelope, "the end of an operation")
+        _refuse(found.error or _Fault(found.code, found.message))
 
 
 def parse_error(body: bytes, status: int, retry_after: float = 0.0) -> ArmError:
@@ -448,3 +462,15 @@ def _decoded(body: bytes, shape: type[_Shape], what: str) -> _Shape:
         return msgspec.json.decode(body, type=shape)
     except BROKEN_JSON as error:
         raise ArmError("BadAnswer", f"Azure did not send {what}: {error}") from error
+
+
+def _shown(body: bytes, shape: type[_ShownShape], what: str) -> _ShownShape:
+    found = _decoded(body, shape, what)
+    _refuse(found.error)
+    return found
+
+
+def _refuse(fault: _Fault | None) -> None:
+    """Raise the error that came with 200."""
+    if fault is not None and (fault.code or fault.message):
+        raise ArmError(fault.code or "BadAnswer", fault.message or "Azure gives no reason")
