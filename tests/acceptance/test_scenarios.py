@@ -144,10 +144,20 @@ def test_scenario_24_other_metadata_is_imdss_needs_the_header_and_may_be_blocked
     unknown = loop.run(scenario.ask("/metadata/unknown?api-version=2021-02-01"))
     assert unknown.status == 404
     bare = loop.run(scenario.ask("/metadata/versions", header=""))
-    assert (bare.status, "Required metadata header not specified" in bare.body) == (400, True)
+    missing = {
+        "error": "invalid_request",
+        "error_description": "Required metadata header not specified",
+    }
+    assert (bare.status, bare.json) == (400, missing), "in JSON as before, too"
     blocked = loop.run(scenario.ask("/metadata/instance?api-version=2021-02-01"))
     assert blocked.status == 403
-    assert blocked.headers["content-type"].startswith("text/plain" if flags else "application/json")
+    closed = "This metadata is not open to pods of this cluster."
+    if flags:
+        assert blocked.headers["content-type"] == "text/plain; charset=utf-8"
+        assert blocked.body == f"{closed}\n"
+    else:
+        assert blocked.headers["content-type"].startswith("application/json")
+        assert blocked.json == {"error": "access_denied", "error_description": closed}
 
 
 def test_scenario_26_an_sdk_that_obeys_retry_after_has_its_token_in_the_end(
