@@ -86,18 +86,18 @@ class Controlled:
     def has(self, identity: Managed) -> bool:
         return identity.resource_id.lower() in self.on_host()
 
-    def attach(self, identity: Managed) -> None:
-        """Attach an identity as an operator does, beside MIC."""
-        self._patch({identity.resource_id: {}})
+    def attach(self, identity: Managed, *, system: bool = False) -> None:
+        """Attach an identity as an operator does, beside MIC; `system`: the machine's own, too."""
+        self._patch({identity.resource_id: {}}, system=system)
 
     def detach(self, identity: Managed) -> None:
         """Detach an identity as an operator does, beside MIC."""
         self._patch({identity.resource_id: None})
 
-    def _patch(self, user: dict[str, Any]) -> None:
-        kind = str(self.machine().get("type", "None"))
-        system = "SystemAssigned, " if "SystemAssigned" in kind else ""
-        body = {"identity": {"type": f"{system}UserAssigned", "userAssignedIdentities": user}}
+    def _patch(self, user: dict[str, Any], *, system: bool = False) -> None:
+        has_system = system or "SystemAssigned" in str(self.machine().get("type", "None"))
+        kind = "SystemAssigned, UserAssigned" if has_system else "UserAssigned"
+        body = {"identity": {"type": kind, "userAssignedIdentities": user}}
         self.loop.run(change_machines(self.azure, self.sandbox.plan.scale_set_id, body))
 
     # The cluster

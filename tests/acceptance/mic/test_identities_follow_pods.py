@@ -27,7 +27,10 @@ def place() -> Iterator[Controlled]:
     """The cluster, with all that most tests need on its machine: that takes Azure one change."""
     flags = ("--detach-grace=5s", "--identity-assignment-reconcile-interval=10s")
     with controlled("mic-pods", *flags) as found:
-        found.attach(found.identity("theirs"))
+        cluster = clusters_own(found)
+        found.attach(found.identity("theirs"), system=True)
+        found.bind("cluster", cluster)
+        found.pod("cluster", "cluster")
         for name in ("orders", "short", "robbed", "theirs", "kept"):
             found.bind(name, found.identity(name))
             found.pod("app" if name == "orders" else name, name)
@@ -43,6 +46,16 @@ def place() -> Iterator[Controlled]:
             found.bind(name, found.identity(name), label="five")
         found.pod("many", "five")
         yield found
+
+
+def clusters_own(place: Controlled) -> Managed:
+    """Return the identity of the cluster's kubelets, which AKS attached to its machines."""
+    ((identity, ids),) = (
+        (each, ids)
+        for each, ids in place.machine()["userAssignedIdentities"].items()
+        if each.endswith("-agentpool")
+    )
+    return Managed("cluster", identity, ids["clientId"], ids["principalId"])
 
 
 def nobody(place: Controlled) -> Managed:
@@ -109,19 +122,25 @@ def test_scenarios_03_15_16_17_18_and_20_what_mic_attached_goes_and_everything_e
     place: Controlled,
 ) -> None:
     """What stays: the machine's own, the cluster's, one of an operator, one that a flag names."""
-    place.assigned("short", "robbed", "theirs", "kept")
+    pods = ("short", "robbed", "theirs", "kept", "cluster")
+    place.assigned(*pods)
+    cluster = clusters_own(place)
+    place.running("cluster")
+    status, body = place.ask("cluster", client_id=cluster.client_id)
+    assert status == 200, body
     before = place.machine()
     place.detach(place.identity("robbed"))
-    for name in ("short", "robbed", "theirs", "kept"):
+    for name in pods:
         place.delete(f"pods/{name}")
-    for name in ("short", "robbed", "theirs", "kept"):
+    for name in pods:
         place.until(lambda gone=name: not place.records(gone), f"{name}'s record stays")  # type: ignore[misc] # a default of a lambda
     place.until(lambda: not place.has(place.identity("short")), "what MIC attached stays")
     assert place.has(place.identity("theirs"))
     assert place.has(place.identity("kept"))
+    assert place.has(cluster)
     after = place.machine()
-    assert after.get("principalId") == before.get("principalId")
-    assert after.get("tenantId") == before.get("tenantId")
+    assert after["principalId"] == before["principalId"] != ""
+    assert after["tenantId"] == before["tenantId"] == place.sandbox.plan.tenant_id
     ours = {each.resource_id.lower() for each in place.identities.values()}
     old = {each.lower() for each in before.get("userAssignedIdentities") or ()} - ours
     assert old <= set(place.on_host())
