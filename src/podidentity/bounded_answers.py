@@ -1,8 +1,7 @@
 """Reads the body of an HTTP answer, and no more of it than it may have.
 
-Whoever answers may send without end, and a small compressed body may be a large one: what counts is
-the text that would be kept. (`adapters.imds` counts by itself: a pod's first request enters few
-files.)
+A server may send without end. The bound is on the decompressed bytes, because those are kept.
+`adapters.imds` counts by itself, so that a pod's first request enters few files.
 """
 
 from __future__ import annotations

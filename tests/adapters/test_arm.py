@@ -272,6 +272,22 @@ async def test_a_long_operation_may_be_known_by_its_location(scene: Scene) -> No
     assert scene.attached() == scene.both
 
 
+async def test_an_operation_that_ends_with_an_error_has_not_succeeded(scene: Scene) -> None:
+    """Its location answers with 200 all the same."""
+    failed = json.dumps({"error": {"code": "Preempted", "message": "another one came"}}).encode()
+
+    def ended_badly(answer: httpx2.Response) -> None:
+        without("Azure-AsyncOperation")(answer)
+        if "/operations/" in scene.way.requests[-1][1] and answer.status_code != 202:
+            answer.status_code, answer.stream = 200, httpx2.ByteStream(failed)
+            answer.headers = httpx2.Headers({"Content-Length": str(len(failed))})
+
+    scene.weather("scale-sets=12")
+    scene.way.change = ended_badly
+    with pytest.raises(ArmError, match="Preempted: another one came"):
+        await scene.attach()
+
+
 async def test_without_waiting_it_is_enough_that_azure_accepts(scene: Scene) -> None:
     scene.weather("scale-sets=40")
     assert await scene.attach(wait=False)

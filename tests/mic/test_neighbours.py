@@ -247,6 +247,7 @@ async def test_the_progress_of_each_kind_of_operation_is_asked_for() -> None:
         answers({"status": "Succeeded"}),
         answers(b"", 202),
         answers(b"", 200),
+        answers(b"null", 200),
         answers(updating),
         answers(host()),
     )
@@ -256,7 +257,8 @@ async def test_the_progress_of_each_kind_of_operation_is_asked_for() -> None:
         assert await scene.do(asynchronous) == Progress(done=True)
         location = PollOperation(HOST, "Location /operations/1")
         assert await scene.do(location) == Progress(done=False)
-        assert await scene.do(location) == Progress(done=True)
+        for _ in ("nothing", "null"):
+            assert await scene.do(location) == Progress(done=True)
         state = PollOperation(HOST, "provisioningState")
         assert await scene.do(state) == Progress(done=False)
         assert await scene.do(state) == Progress(done=True)

@@ -55,6 +55,19 @@ class _Answer(NamedTuple):
         return httpx2.codes.is_success(self.status_code)
 
 
+def _is_done(answer: _Answer, *, by_state: bool) -> bool:
+    """Whether an operation has succeeded, by an answer about it; raise ArmError if it has failed.
+
+    `by_state`: the address is that of its state, not of what comes of it.
+    """
+    if by_state:
+        return arm.parse_operation(answer.content)
+    if answer.status_code == httpx2.codes.ACCEPTED:
+        return False
+    arm.parse_end(answer.content)
+    return True
+
+
 class _Endpoint:
     """Sends requests to the resource manager of one cloud, as one user."""
 
@@ -273,7 +286,7 @@ class Arm(_Endpoint):
                 raise ArmError("Timeout", f"Azure is not done after {elapsed:.0f} s")
             await self._clock.sleep(min(self._pause(answer), _LONGEST_PAUSE))
             answer = await self._ask("GET", self._own(target))
-            if arm.parse_operation(answer.content) if state else answer.status_code != 202:
+            if _is_done(answer, by_state=bool(state)):
                 return
             if progress is not None:
                 progress(self._clock.monotonic() - started)
@@ -377,12 +390,7 @@ class ArmCalls(_Endpoint):
                 raise ArmError("Failed", "Azure says that the change of the host has failed")
             return state != "updating", 0.0
         answer = await self._once("GET", self._own(target))
-        if kind == ASYNC:
-            return arm.parse_operation(answer.content), self._told(answer)
-        if answer.status_code == httpx2.codes.ACCEPTED:
-            return False, self._told(answer)
-        arm.parse_end(answer.content)
-        return True, self._told(answer)
+        return _is_done(answer, by_state=kind == ASYNC), self._told(answer)
 
     async def _once(
         self,

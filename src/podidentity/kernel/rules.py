@@ -41,8 +41,9 @@ As nft prints it:
 * from_imds drops what another pod sends to a pod in the name of IMDS, on links where no source is
   guarded for the sake of other destinations. The kernel would track it as a connection of IMDS, and
   take the pod's own one from that port to IMDS for its other half: it is no new connection, so it
-  is not redirected, and guard_imds refuses it. A dropped packet is not tracked. Nothing true is
-  lost: the node forwards no pod's connection to IMDS, and what is for itself is not forwarded.
+  is not redirected, and guard_imds refuses it. A dropped packet is not tracked. No answer of IMDS
+  is lost: the node forwards no pod's connection to IMDS, and answers to the node itself do not pass
+  this hook.
 
 `intercept` and `guard_imds` match every interface, because all traffic that the node routes is
 meant. AKS's own IMDS restriction drops pods' packets in the forward hook, which redirected packets

@@ -5,7 +5,7 @@ while another one does. `/readyz` is true as soon as this replica could lead, an
 missing or waited for.
 
 Every pod of the cluster reaches these ports. A request is a line and some headers; a connection is
-answered once and closed, and what is there names no tenant. Where all places are taken, the address
+answered once and closed, and no page names a tenant. Where all places are taken, the address
 with most connections loses its oldest: a pod must not keep the kubelet's probe away, which restarts
 MIC.
 """

@@ -422,8 +422,11 @@ def parse_operation(body: bytes) -> bool:
 
 
 def parse_end(body: bytes) -> None:
-    """Raise ArmError if what a finished operation ended with is an error; it may be nothing."""
-    if body.strip():
+    """Raise ArmError if what a finished operation ended with is an error.
+
+    It may be nothing, or null.
+    """
+    if body.strip() not in {b"", b"null"}:
         found = _decoded(body, _Envelope, "the end of an operation")
         _refuse(found.error or _Fault(found.code, found.message))
 
