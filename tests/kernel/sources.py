@@ -32,8 +32,8 @@ from podidentity_sandbox.demo.frames import ACK, PSH, SYN, Gateway, Wire, checks
 from tests.fakes import FakeClock
 from tests.kernel.agent import WallClock
 from tests.kernel.topology import (
-    AZURE_NETNS,
     ANSWERED,
+    AZURE_NETNS,
     GATEWAY,
     IMDS,
     PODS,
@@ -314,7 +314,7 @@ async def beliefs() -> list[str]:
             wrong.append(f"{owner or 'nobody'} is at {at}")
     for entry in json.loads(await command("bridge", "-j", "fdb", "show", "br", "cbr0")):
         owner = pods.get(entry["mac"])
-        # What a port has learned itself, of what it leads to (a tunnel), is no belief of the bridge.
+        # What a tunnel has learned of its own far ends is no belief of the bridge.
         own = "self" in entry.get("flags", ())
         if owner is not None and entry["ifname"] != f"v-{owner}" and not own:
             wrong.append(f"{owner}'s MAC address is at {entry['ifname']}")
