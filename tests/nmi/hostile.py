@@ -64,7 +64,7 @@ BROKEN_HEADER = [
 ]
 HEADERS = [
     b"Host: 169.254.169.254", b"Host: a\r\nHost: b", b"A:", b"A: \xff", b"A: b\rc",
-    b"X-Forwarded-For: 1", b"Via: 1.1 a", b"Connection: close", b"Connection: Upgrade\r\nUpgrade: h2c",
+    b"X-Forwarded-For: 1", b"Connection: close", b"Connection: Upgrade\r\nUpgrade: h2c",
     b"Connection: keep-alive", b"Upgrade: websocket", b"Expect: 100-continue", b"TE: trailers",
     b"Accept: */*", b"Podns: shop", b"Podname: orders-0", b"A: " + b"x" * 3000,
 ]
