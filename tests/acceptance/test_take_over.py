@@ -124,6 +124,7 @@ async def leftovers(found: Cluster) -> None:
     """Have NMI of AKS's add-on in the place of the archived release's, and the add-on's objects."""
     gone = ("delete", "daemonset", "-n", "default", archived_nmi.NAME, "--cascade=foreground")
     await found.run("kubectl", *gone)
+    await found.run("kubectl", "label", "nodes", "--all", "podidentity-")
     addon = archived_nmi.manifest(
         found.made.client_id, "kube-system", name="nmi", labels=archived_nmi.LEFT
     )
