@@ -268,10 +268,10 @@ class Decider:
                 return _rejected(subject, found)
             waits += 1
             answers.clear()
-            if found.refusal.reason is Reason.NOT_PERMITTED:
-                since = self._clock.monotonic()  # the grant that it waited for
-            else:
-                bound = True
+            ungranted = found.refusal.reason is Reason.NOT_PERMITTED
+            bound = bound or not ungranted
+            # Who waited for a grant asks for it anew; what was permitted others is known.
+            since = self._clock.monotonic() if ungranted else since
 
     def _left(self, matched: Match, refusal: Refusal, begun: float, *, bound: bool) -> float:
         """Return for how many seconds the request may be held; <= 0: no longer."""
