@@ -24,7 +24,7 @@ import httpx2
 
 MOST = 100
 """Requests at once; further ones wait."""
-OPENING = 8
+OPENING = 4
 """Connections that are opened at once; further requests wait for one of them, or for one that is
 free sooner. With TLS, to open one costs both sides as much as several requests."""
 IDLE = 5.0
