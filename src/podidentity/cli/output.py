@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import signal
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
@@ -123,8 +124,16 @@ def terminal_width() -> int:
 
 
 def ask_first(question: str, otherwise: str = "") -> None:
-    """Raise CommandError, with the next step `otherwise`, unless a person says yes."""
-    if not click.confirm(question):
+    """Raise CommandError, with the next step `otherwise`, unless a person says yes.
+
+    An event loop that runs meanwhile would take the first Ctrl-C for itself, and only note it.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        agreed = click.confirm(question)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if not agreed:
         raise CommandError("Nothing was changed", otherwise)
 
 
