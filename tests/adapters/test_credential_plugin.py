@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from podidentity.adapters import credential_plugin
-from podidentity.adapters.credential_plugin import NoCredentials, Plugin, token_of
+from podidentity import credential_plugin
+from podidentity.credential_plugin import NoCredentials, Plugin, token_of
 
 VERSION = "client.authentication.k8s.io/v1"
 

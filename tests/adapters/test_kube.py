@@ -11,8 +11,8 @@ from typing import Any
 import httpx2
 import pytest
 
+from podidentity import kubeconfig
 from podidentity.adapters import kube as finding
-from podidentity.adapters import kubeconfig
 from podidentity.adapters.kube import Kube, together
 from podidentity.wire.kube import Event, KubeError
 from tests.adapters.proxying import azure, proxy

@@ -27,10 +27,10 @@ import httpx2
 import msgspec
 from lightkube.core.exceptions import ConfigError
 
-from podidentity.adapters.credential_plugin import NoCredentials
-from podidentity.adapters.kubeconfig import load_credentials
 from podidentity.bounded_answers import TooLong, body_of
 from podidentity.client_connections import ClientConnections
+from podidentity.credential_plugin import NoCredentials
+from podidentity.kubeconfig import load_credentials
 from podidentity.wire.kube import (
     WATCH,
     Event,

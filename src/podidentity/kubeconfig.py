@@ -30,7 +30,7 @@ from lightkube.config.kubeconfig import KubeConfig
 from lightkube.config.models import Cluster, User
 from lightkube.core.exceptions import ConfigError
 
-from podidentity.adapters.credential_plugin import Plugin, PluginAuth
+from podidentity.credential_plugin import Plugin, PluginAuth
 from podidentity.wire.kube import KubeError
 from podidentity.wire.proxies import NotAProxy, parse_proxy
 
