@@ -271,26 +271,26 @@ def silent(connection: socket.socket) -> None:
         pass
 
 
-SERVERS = [
-    (
-        "http",
-        page("200 OK", "<html>Welcome</html>"),
-        "sent not a Kubernetes list: JSON is malformed",
-    ),
-    (
+SERVERS = {
+    "a page": ("http", page("200 OK", "<html>Welcome</html>"), "sent not a Kubernetes list: JSON"),
+    "no page": (
         "http",
         page("404 Not Found", "<html>Page not found</html>"),
         "So speaks no Kubernetes API server: ",
     ),
-    ("http", page("400 Bad Request", "Client sent HTTP"), "So speaks no Kubernetes API server: "),
-    ("https", page("400 Bad Request", "x"), "cannot be asked: [SSL"),
-    ("https", silent, "no connection within 0.2 s. "),
-    ("http", silent, "no answer within 0.2 s. "),
-    ("http", socket.socket.close, "The connection was cut: run the command again."),
-]
+    "TLS alone": (
+        "http",
+        page("400 Bad Request", "Client sent an HTTP request to an HTTPS server."),
+        "So speaks no Kubernetes API server: ",
+    ),
+    "no TLS": ("https", page("400 Bad Request", "x"), "cannot be asked: [SSL"),
+    "silent before TLS": ("https", silent, "no connection within 0.2 s. "),
+    "silent": ("http", silent, "no answer within 0.2 s. "),
+    "closing": ("http", socket.socket.close, "The connection was cut: run the command again."),
+}
 
 
-@pytest.mark.parametrize(("scheme", "answer", "said"), SERVERS, ids=str)
+@pytest.mark.parametrize(("scheme", "answer", "said"), SERVERS.values(), ids=SERVERS)
 def test_a_server_that_is_none_of_kubernetes_is_named(  # noqa: PLR0917 - pytest's
     tmp_path: Path,
     bare: World,

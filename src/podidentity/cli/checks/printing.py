@@ -1,4 +1,7 @@
-"""What a person sees of a check: lines that appear as they are done, at most 80 columns wide."""
+"""What a person sees of a check: lines that appear as they are done, at most 80 columns wide.
+
+On a terminal that is narrower they are as wide as that.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import click
 
 from podidentity.cli.checks.check import Check, Outcome
 from podidentity.cli.checks.findings import Finding, Severity
+from podidentity.cli.output import terminal_width
 
 COLUMNS = 80
 _MARKS = {
@@ -74,7 +78,7 @@ def _wrapped(text: str, indent: str, *, more: str = "") -> str:
     """Return a paragraph; words, such as ids and flags, stay whole."""
     return textwrap.fill(
         text,
-        COLUMNS - 4,
+        min(COLUMNS, terminal_width() or COLUMNS) - 4,
         initial_indent=indent,
         subsequent_indent=more or indent,
         break_long_words=False,
