@@ -322,6 +322,32 @@ def test_a_server_that_is_not_there_is_named(
     assert CHECK in ran.err
 
 
+def test_a_name_server_that_hangs_has_no_command_wait_for_it(
+    tmp_path: Path, bare: World, podidentity: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its thread ends with the process."""
+    over, real = threading.Event(), socket.getaddrinfo
+    looked_up: list[object] = []
+
+    def hanging(host: Any, *rest: Any, **more: Any) -> Any:
+        if host not in {"slow.example.com", b"slow.example.com"}:
+            return real(host, *rest, **more)
+        looked_up.append(host)
+        over.wait(60)
+        raise OSError("nobody answers")
+
+    monkeypatch.setattr(socket, "getaddrinfo", hanging)
+    monkeypatch.setattr(client, "_REQUEST", httpx2.Timeout(0.2))
+    monkeypatch.setenv("NO_PROXY", "*")
+    at = {"server": "https://slow.example.com:6443"}
+    path = written(tmp_path / "config", configuration(bare, cluster=at))
+    ran = podidentity("list", "--kubeconfig", path)
+    waited = over.is_set()
+    over.set()
+    assert (ran.code, "no connection within 0.2 s. " in ran.err) == (1, True), ran.err
+    assert (waited, looked_up != []) == (False, True)
+
+
 def test_a_server_of_a_foreign_authority_is_not_believed_unless_the_kubeconfig_says_so(
     tmp_path: Path, bare: World, podidentity: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

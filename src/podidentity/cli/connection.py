@@ -67,9 +67,11 @@ def on_cluster(
     import asyncio  # with the HTTP client a tenth of a second, which help and usage must not take
 
     from podidentity.adapters.kube import Kube
+    from podidentity.cli.name_lookups import UnwaitedThreads
     from podidentity.wire.kube import KubeError, request_in_words
 
     async def connected() -> _T:
+        asyncio.get_running_loop().set_default_executor(UnwaitedThreads())
         kube = (kind or Kube).connect(
             target.kubeconfig,
             context=target.context,
