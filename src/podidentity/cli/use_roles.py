@@ -205,9 +205,22 @@ async def take(
     ]
     for each in going:
         await remove_role(kube, "ClusterRoleBinding", each["metadata"]["name"])
-    if len(going) == len(of_role) and await remove(kube, role(name)):
-        click.echo(f"{called(role(name))} deleted")
+    if len(going) == len(of_role):
+        await _remove_unheld(kube, name, may_stay=not of_role)
     return len(going)
+
+
+async def _remove_unheld(kube: Kube, name: str, *, may_stay: bool) -> None:
+    """Delete the ClusterRole of a permission that nobody has, if it is there.
+
+    `may_stay`: whoever lacks the right to delete it has undone nothing that needs it.
+    """
+    try:
+        if await remove(kube, role(name)):
+            click.echo(f"{called(role(name))} deleted")
+    except KubeError as error:
+        if not (may_stay and error.forbidden):
+            raise
 
 
 async def take_unneeded(kube: Kube, ref: ObjectRef, gone: Object) -> None:
