@@ -32,7 +32,7 @@ def head(title: str) -> str:
 def lines(check: Check, outcome: Outcome, encoding: str) -> Iterator[str]:
     """Yield the lines of one check; `encoding` is that of where they go."""
     mark = _mark(worst(outcome.findings), encoding)
-    yield f"{mark} {check.holds}"
+    yield f"{mark} {_wrapped(check.holds, '', more='  ')}"
     for each in outcome.findings:
         yield textwrap.indent(shown(each), "    ")
     for line in outcome.lines:
@@ -67,7 +67,7 @@ def shown(finding: Finding) -> str:
     colour = _MARKS[finding.severity][2]
     return "\n".join(
         [
-            click.style(told, fg=colour, bold=True),
+            *(click.style(line, fg=colour, bold=True) for line in _wrapped(told, "").splitlines()),
             *(_wrapped(each, "  ") for each in paragraphs),
             f"  see {finding.link}",
         ]
