@@ -17,7 +17,14 @@ from tests.docs.blocks import DOCUMENTS, ROOT
 AUTHORS = {
     *("learn.microsoft.com", "docs.microsoft.com", "aka.ms", "go.microsoft.com"),
     *("github.com", "gist.github.com", "azure.github.io", "pkg.go.dev", "stackoverflow.com"),
-    *("kubernetes.io", "git.k8s.io", "kep.k8s.io", "kubernetes-csi.github.io", "etcd.io"),
+    *(
+        "kubernetes.io",
+        "www.kubernetes.dev",
+        "git.k8s.io",
+        "kep.k8s.io",
+        "kubernetes-csi.github.io",
+        "etcd.io",
+    ),
     *("cloud-provider-azure.sigs.k8s.io", "secrets-store-csi-driver.sigs.k8s.io"),
     *("docs.cilium.io", "istio.io", "karpenter.sh", "helm.sh", "prometheus.io", "www.cni.dev"),
     *("docs.kernel.org", "man7.org", "curl.se", "no-color.org", "protobuf.dev"),
