@@ -49,6 +49,7 @@ MAY_READ_ENVIRONMENT = {
     "src/podidentity/cli/nmi.py",
     "src/podidentity/mic/main.py",
     "src/podidentity/nmi/main.py",
+    "src/podidentity/credential_plugin.py",  # hands all of it on to the program that it runs
 }
 
 
