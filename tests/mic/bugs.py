@@ -62,7 +62,7 @@ def around(patch: pytest.MonkeyPatch, owner: Any, name: str, make: Callable[[Any
 # Of the archived project.
 
 
-@bug("M6", "What failed is not tried again by itself", 0)
+@bug("M6", "What failed is not tried again by itself", 2)
 def _(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(hosts, "backoff", lambda *_: inf)
 
@@ -181,7 +181,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
     around(patch, controller.Controller, "_look_at_host", one_by_one)
 
 
-@bug("M4, B5", "Once a call had no answer, one host waits for another", 2)
+@bug("M4, B5", "Once a call had no answer, one host waits for another", 31)
 def _(patch: pytest.MonkeyPatch) -> None:
     failed: set[int] = set()
 
@@ -207,7 +207,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
     around(patch, controller.Controller, "_look_at_host", one_by_one)
 
 
-@bug("M31", "What a Retry-After asks for is not obeyed", 2)
+@bug("M31", "What a Retry-After asks for is not obeyed", 21)
 def _(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Gate, "throttled", lambda *_: None)
 
@@ -238,12 +238,12 @@ def _(patch: pytest.MonkeyPatch) -> None:
     around(patch, ledger.Ledger, "resolved", greedy)
 
 
-@bug("B5", "What a host that is being updated lists counts as attached", 44)
+@bug("B5", "What a host that is being updated lists counts as attached", 2)
 def _(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(HostIdentities, "settled", property(lambda _: True))
 
 
-@bug("B5", "A conflict is never tried again by itself", 76)
+@bug("B5", "A conflict is never tried again by itself", 20)
 def _(patch: pytest.MonkeyPatch) -> None:
     def giving_up(refuse: Any) -> Any:
         def _refuse(self: HostWork, failure: Failure, now: float) -> None:
@@ -344,7 +344,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
     around(patch, HostWork, "next", careless)
 
 
-@bug("", "MIC writes after its lease has ended", 4)
+@bug("", "MIC writes after its lease has ended", 1)
 def _(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(controller.Controller, "leads", property(lambda self: self._until > -inf))
 
@@ -362,7 +362,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
     around(patch, HostWork, "_take_patch", certain)
 
 
-@bug("", "An operation that failed counts as done", 0)
+@bug("", "An operation that failed counts as done", 1)
 def _(patch: pytest.MonkeyPatch) -> None:
     def hopeful(take: Any) -> Any:
         def _take_poll(self: HostWork, result: Any, now: float) -> None:
@@ -388,7 +388,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
     around(patch, HostWork, "_take_patch", hopeful)
 
 
-@bug("", "What another may still detach counts as attached", 26)
+@bug("", "What another may still detach counts as attached", 32)
 def _(patch: pytest.MonkeyPatch) -> None:
     around(
         patch,
@@ -402,7 +402,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
     )
 
 
-@bug("", "After a detach that failed nobody looks whether the machines still have the identity", 0)
+@bug("", "After a detach that failed nobody looks whether the machines still have the identity", 12)
 def _(patch: pytest.MonkeyPatch) -> None:
     around(
         patch,
@@ -426,7 +426,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
     )
 
 
-@bug("", "The last identity is taken off without saying that none is left", 1)
+@bug("", "The last identity is taken off without saying that none is left", 3)
 def _(patch: pytest.MonkeyPatch) -> None:
     around(
         patch,
@@ -448,7 +448,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
     around(patch, ledger.HostPlan, "change", all_of_it)
 
 
-@bug("", "A paused host is changed", 16)
+@bug("", "A paused host is changed", 9)
 def _(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(controller.Controller, "paused", lambda _self, _host: False)
 
