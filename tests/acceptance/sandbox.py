@@ -182,11 +182,14 @@ class Sandbox:
         nonce: str = "n",
         resource: str = "https://vault.azure.net",
         seconds: int = ANSWERED,
+        pod: str = "app",
+        namespace: str = "default",
     ) -> tuple[int, dict[str, Any], float]:
         """Ask for a token in the pod; return status, body and seconds taken."""
         began = time.monotonic()
         command = ASK.format(seconds=seconds, nonce=nonce, resource=resource)
-        said = (await self.shell(command)).stdout.decode()
+        ran = await self.shell(command, pod=pod, namespace=namespace)
+        said = ran.stdout.decode()
         body, _, status = said.rpartition("\n")
         return int(status), json.loads(body or "{}"), time.monotonic() - began
 

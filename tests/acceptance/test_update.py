@@ -21,7 +21,6 @@ from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.weather import CALM
 from tests.acceptance.asking import OURS, Load, load
 from tests.acceptance.sandbox import PATIENCE, Sandbox, leaked, one_node, opened
-from tests.docs.blocks import ROOT, blocks_of
 from tests.sandboxes import own
 
 AGENTS = ("-l", "app.kubernetes.io/component=nmi")
@@ -249,68 +248,3 @@ async def test_without_net_serve_says_so_and_goes_on_when_it_is_back(found: Node
         while (await found.place.ask())[0] != 200:  # noqa: ASYNC110 - it tells nobody
             await asyncio.sleep(0.1)
     assert found.restarts() == {"serve": 0, "net": 1}
-
-
-OF_0_1 = """
-apiVersion: apps/v1
-kind: DaemonSet
-metadata:
-  name: nmi
-  namespace: kube-system
-  labels: &labels {app.kubernetes.io/name: podidentity, app.kubernetes.io/component: nmi}
-spec:
-  selector: {matchLabels: *labels}
-  updateStrategy: {type: RollingUpdate, rollingUpdate: {maxUnavailable: 1}}
-  template:
-    metadata: {labels: *labels}
-    spec:
-      serviceAccountName: podidentity-nmi
-      hostNetwork: true
-      terminationGracePeriodSeconds: 10
-      containers:
-        - name: nmi
-          image: podidentity
-          command: [podidentity]
-          args:
-            - nmi
-            - --node=$(NODE_NAME)
-            - --operation-mode=managed
-            - --forceNamespaced
-            - --http-probe-port=8085
-            - --netns-dir=/run/netns
-            - --cgroup-root=/sys/fs/cgroup
-            - --proc-sys-net=/host/proc/sys/net
-          env: [{name: NODE_NAME, valueFrom: {fieldRef: {fieldPath: spec.nodeName}}}]
-          securityContext:
-            runAsUser: 0
-            readOnlyRootFilesystem: true
-            capabilities: {drop: [ALL], add: [NET_ADMIN, SYS_ADMIN, DAC_READ_SEARCH]}
-          readinessProbe: {httpGet: {path: /readyz, port: 8085}, periodSeconds: 1}
-          volumeMounts:
-            - {name: netns, mountPath: /run/netns, mountPropagation: HostToContainer}
-            - {name: cgroup, mountPath: /sys/fs/cgroup, readOnly: true}
-            - {name: sysctls, mountPath: /host/proc/sys/net}
-      volumes:
-        - {name: netns, hostPath: {path: /run/netns, type: DirectoryOrCreate}}
-        - {name: cgroup, hostPath: {path: /sys/fs/cgroup, type: Directory}}
-        - {name: sysctls, hostPath: {path: /proc/sys/net, type: Directory}}
-"""
-"""The manifest of release 0.1: one container, nothing to hand over by."""
-
-
-async def test_who_applies_manifests_by_hand_comes_from_0_1_by_the_commands_of_the_changelog() -> (
-    None
-):
-    (commands,) = (each for each in blocks_of(ROOT / "CHANGELOG.md") if each.mark == "run=cluster")
-    async with node("by-hand") as found:
-        found.kubectl("delete", "daemonset", "nmi", "--cascade=foreground")
-        await asyncio.to_thread(found.place.run, "kubectl", "apply", "-f", "-", given=OF_0_1)
-        wait = ("rollout", "status", "daemonset/nmi", f"--timeout={PATIENCE}s")
-        await asyncio.to_thread(found.kubectl, *wait)
-        assert (await found.place.ask(nonce="old"))[0] == 200
-        async with found.load("of-the-gap"):
-            await asyncio.to_thread(found.place.run, "bash", "-ec", commands.text)
-            await asyncio.to_thread(found.kubectl, *wait)
-            assert (await found.place.ask(nonce="new"))[0] == 200
-            assert found.restarts() == {"serve": 0, "net": 0}
-        assert await leaked(found.azure, "of-the-gap") == 0

@@ -18,6 +18,7 @@ import yaml
 
 from deploy.values import CHART
 from podidentity import manifests
+from tests import release_0_1
 from tests.cli.world import CUSTOM, World, running
 from tests.deploy import archived
 from tests.deploy.helm import IMAGE, RELEASE, Helm, HelmRefused
@@ -410,29 +411,31 @@ def test_with_the_archived_defaults_in_the_place_of_ours_the_flag_is_named_that_
 # ---- What `podidentity enable` made becomes a release
 
 
-def enabled_by_0_1(world: World) -> None:
-    """Have what `enable` of 0.1 made: NMI of one container, its rights, and the four kinds."""
-    labels = {"app.kubernetes.io/name": "podidentity", "app.kubernetes.io/component": "nmi"}
-    name = {"name": "podidentity-nmi", "labels": labels}
-    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name["name"]}
-    subject = {"kind": "ServiceAccount", "name": name["name"], "namespace": "kube-system"}
-    rule = {"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]}
-    container = {"name": "nmi", "image": "podidentity", "args": ["nmi", "--node=$(NODE_NAME)"]}
-    # Of no node here: nothing of these would end its pods.
-    selector = {"nodeSelector": {"kubernetes.io/os": "another"}}
-    spec = {"serviceAccountName": name["name"], "containers": [container], **selector}
-    template = {"metadata": {"labels": labels}, "spec": spec}
-    made = {"selector": {"matchLabels": labels}, "template": template}
-    accounts = "/api/v1/namespaces/kube-system/serviceaccounts"
-    world.send("POST", accounts, {"metadata": name})
-    world.send("POST", f"{RBAC}/clusterroles", {"metadata": name, "rules": [rule]})
-    binding = {"metadata": name, "roleRef": role, "subjects": [subject]}
-    world.send("POST", f"{RBAC}/clusterrolebindings", binding)
-    world.send("POST", SETS, {"metadata": {"name": "nmi", "labels": labels}, "spec": made})
-    for each in archived.KINDS:
-        found = archived.definition(each)
-        del found["metadata"]["labels"]
-        world.send("POST", CRDS, found)
+def path_of(made: Any) -> str:
+    """Return where an object of these kinds is in the API."""
+    version, kind, metadata = made["apiVersion"], made["kind"].lower(), made["metadata"]
+    group = f"/api/{version}" if version == "v1" else f"/apis/{version}"
+    place = f"/namespaces/{metadata['namespace']}" if "namespace" in metadata else ""
+    plural = f"{kind[:-1]}ies" if kind.endswith("y") else f"{kind}s"
+    return f"{group}{place}/{plural}/{metadata['name']}"
+
+
+def left_by_0_1(world: World) -> dict[str, Any]:
+    """Have what release 0.1 left in clusters; return what people have of it, by its paths."""
+    world.namespace("shop")
+    kept = {}
+    for each in release_0_1.objects():
+        if each["kind"] == "DaemonSet":
+            # Of no node here: nothing of these would end its pods.
+            each["spec"]["template"]["spec"]["nodeSelector"] = {"kubernetes.io/os": "another"}
+        path = path_of(each)
+        made = world.send("POST", path.rpartition("/")[0], each)
+        if (
+            each["kind"] in {"AzureIdentity", "AzureIdentityBinding", "ConfigMap"}
+            or "-use-" in path
+        ):
+            kept[path] = made
+    return kept
 
 
 def test_from_0_1_the_refusal_names_the_command_and_then_the_chart_takes_over_what_stays(
@@ -441,9 +444,8 @@ def test_from_0_1_the_refusal_names_the_command_and_then_the_chart_takes_over_wh
     world = release.world
     manager = manager_of(world, release)
     without_definitions(world, [each["metadata"]["name"] for each in manifests.crds()])
-    enabled_by_0_1(world)
-    spec = {"azureIdentity": "orders", "selector": "orders"}
-    world.custom("billing", "azureidentitybindings", "orders", spec)
+    kept = left_by_0_1(world)
+    assert len(kept) == 4 + 3 + 1, "custom resources, grants and the record of them"
     with pytest.raises(HelmRefused, match="podidentity disable --namespace kube-system"):
         release.put("install")
     assert release.flags() == []
@@ -465,7 +467,8 @@ def test_from_0_1_the_refusal_names_the_command_and_then_the_chart_takes_over_wh
         take_over(world, each, manager)
     release.put("install")
     assert release.flags() != []
-    assert world.get(f"{CUSTOM}/namespaces/billing/azureidentitybindings/orders")["spec"] == spec
+    for path, before in kept.items():
+        assert world.get(path) == before, "what people made and were granted is as it was"
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ def test_each_command_of_the_documents_is_run_by_a_test_or_says_what_it_needs(bl
     `run=az`, `run=az-in-pod`: by tests/acceptance/test_walkthrough.py.
     `run=boot`: by tests/acceptance/planes/test_boot_window.py.
     `run=cluster`: by tests/acceptance/test_seeing.py and test_leaving.py, the changelog's by
-    test_update.py.
+    test_from_0_1.py.
     `run=image`: by tests/deploy/test_image.py.
     `run=runtime`: by tests/acceptance/runtime/test_by_hand.py.
     `run=sandbox`: by tests/sandbox/world/test_commands.py.

@@ -32,6 +32,7 @@ from tests.kernel import (
     spoofing,
     stale,
     unprovable,
+    uplinks,
 )
 from tests.kernel.agent import WallClock
 from tests.kernel.topology import (
@@ -363,6 +364,7 @@ SCENARIOS: dict[str, Callable[..., Awaitable[Any]]] = {
     "strangers": sources.strangers,
     "routed": sources.routed,
     "switched_off": sources.switched_off,
+    "uplinks": uplinks.uplinks,
     "link_local": sources.link_local,
     "source_drift": sources.drift,
     "unwritten": sources.unwritten,

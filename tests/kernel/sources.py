@@ -33,6 +33,7 @@ from tests.fakes import FakeClock
 from tests.kernel.agent import WallClock
 from tests.kernel.topology import (
     ANSWERED,
+    AZURE_NETNS,
     GATEWAY,
     IMDS,
     PODS,
@@ -58,7 +59,7 @@ _TAKEN = 40000
 """A port of the victim."""
 _LLDP, _PAUSE = bytes.fromhex("0180c200000e"), bytes.fromhex("0180c2000003")
 _ARP, _IPV4, _IPV6 = 0x0806, 0x0800, 0x86DD
-_VLAN_0 = {"802.1Q": bytes.fromhex("81000000"), "802.1ad": bytes.fromhex("88a80000")}
+VLAN_0 = {"802.1Q": bytes.fromhex("81000000"), "802.1ad": bytes.fromhex("88a80000")}
 _REQUEST = 1
 _EMPTY_IPV6 = bytes.fromhex("60000000 0000 3b 40") + bytes(15) + b"\1" + bytes(15) + b"\2"
 _GET = b"GET /stolen HTTP/1.1\r\n\r\n"
@@ -129,22 +130,22 @@ async def theft(*, guarded: bool) -> dict[str, Any]:
     seconds = _SECONDS if guarded else _UNTIL_IT_WORKS
     async with imds.serving(), Agent.running(source_guard=guarded) as agent:
         found = {"sources": await agent.tell("sources")} if guarded else {}
-        gateway, victims = await _mac(""), await _mac("p2")
+        gateway, victims = await mac_of(""), await mac_of("p2")
 
         async def steal(what: str, address: str, **more: Any) -> None:
-            await _put_right()
+            await put_right()
             wire = attacker("p1", address)
             wire.gateway = gateway
             for name, value in more.items():
                 setattr(wire, name, value)
-            found[what] = await asyncio.to_thread(_converse, wire, seconds)
+            found[what] = await asyncio.to_thread(converse, wire, seconds)
 
         await steal("ARP", PODS["p2"])
         await steal("its MAC address, too", PODS["p2"], mac=victims)
         await steal("an unused address", _UNUSED)
-        for kind, tag in _VLAN_0.items():
+        for kind, tag in VLAN_0.items():
             await steal(f"in VLAN 0 of {kind}", PODS["p2"], tag=tag)
-        await _put_right()
+        await put_right()
         victim = Client("p2")
         await victim.get("/before")
         wire = attacker("p1", PODS["p2"])
@@ -152,15 +153,15 @@ async def theft(*, guarded: bool) -> dict[str, Any]:
         answer = await asyncio.to_thread(wire.take_over, victim.port, seconds)
         found["an open connection"] = _answerer(answer)
         victim.close()
-        await _put_right()
+        await put_right()
         found["a second address"] = await _second_address(seconds)
-        await _put_right()
+        await put_right()
         found["victim"] = (await ask("p2", "/after"))["verdict"]
         found["attacker"] = (await ask("p1", "/own"))["verdict"]
     return found | {"leaked": len(imds.seen)}
 
 
-def _converse(wire: Attacker, seconds: float = _SECONDS) -> str:
+def converse(wire: Attacker, seconds: float = _SECONDS) -> str:
     """Return who answers, and to which address."""
     try:
         return _answerer(wire.converse(IMDS, Gateway(GATEWAY, wire.gateway), _GET, seconds))
@@ -213,7 +214,7 @@ async def learning(*, guarded: bool) -> dict[str, Any]:
         if guarded:
             await agent.tell("sources")
         await _quiet()
-        own, other = await _mac("p1"), await _mac("p2")
+        own, other = await mac_of("p1"), await mac_of("p2")
         p1, p2 = PODS["p1"], PODS["p2"]
         wire = attacker("p1", p1)
         for what, frame in {
@@ -223,18 +224,18 @@ async def learning(*, guarded: bool) -> dict[str, Any]:
             "a pause": (_PAUSE, other, 0x8808, bytes(60)),
             "another type": (_BROADCAST, other, 0x9000, bytes(60)),
         }.items():
-            await _put_right()
+            await put_right()
             wire.send_from(*frame)
-            found[f"{what}, from p2's MAC address"] = await _beliefs()
+            found[f"{what}, from p2's MAC address"] = await beliefs()
         for what, (operation, mac, address, target, source) in {
             "ARP request as p2": (_REQUEST, own, p2, GATEWAY, own),
             "ARP of itself at p2's MAC address": (_REQUEST, other, p1, GATEWAY, own),
             "ARP as the gateway": (_REQUEST, own, GATEWAY, p2, own),
             "ARP as an unused address": (_REQUEST, own, _UNUSED, GATEWAY, own),
         }.items():
-            await _put_right()
+            await put_right()
             wire.arp(operation, mac, address, target, source=source)
-            found[what] = await _beliefs()
+            found[what] = await beliefs()
     return found
 
 
@@ -249,12 +250,12 @@ async def link_local(*, guarded: bool) -> dict[str, Any]:
         if guarded:
             await agent.tell("sources")
         await _quiet()
-        own, other = await _mac("p1"), await _mac("p2")
+        own, other = await mac_of("p1"), await mac_of("p2")
         wire, victim = attacker("p1", PODS["p2"]), attacker("p2", PODS["p2"])
         arp = struct.pack("!HHBBH", 1, _IPV4, 6, 4, _REQUEST)
         arp += own + socket.inet_aton(PODS["p2"]) + bytes(6) + socket.inet_aton(GATEWAY)
         for last in range(16):
-            await _put_right()
+            await put_right()
             to = bytes.fromhex("0180c20000") + bytes([last])
             wire.mac = other
             wire.send_tcp(to, IMDS, 40000, (1, 0), SYN)
@@ -263,7 +264,7 @@ async def link_local(*, guarded: bool) -> dict[str, Any]:
             wire.send_from(_BROADCAST, own, 0x9000, bytes(60))
             if victim.receives(0x9000, {_IPV4, _ARP}, to):
                 reached.append(last)
-            if believed := await _beliefs():
+            if believed := await beliefs():
                 taught[last] = believed
         redirected = await _redirected()
     return {
@@ -291,7 +292,7 @@ async def _quiet() -> None:
     await command("sh", "-c", _QUIET.format("cbr0"))
 
 
-async def _put_right() -> None:
+async def put_right() -> None:
     """Have everybody know the truth again."""
     await command("ip", "neigh", "flush", "dev", "cbr0")
     for pod in ("p1", "p2"):
@@ -301,23 +302,29 @@ async def _put_right() -> None:
         await _reaches("", PODS[pod])
 
 
-async def _beliefs() -> list[str]:
+async def beliefs() -> list[str]:
     """Return what the node and p2 believe that is not so."""
-    pods = {(await _mac(pod)).hex(":"): pod for pod in PODS}
+    pods = {(await mac_of(pod)).hex(":"): pod for pod in PODS}
     owners = {address: pod for pod, address in PODS.items()}
     wrong = []
     for entry in json.loads(await command("ip", "-j", "neigh", "show", "dev", "cbr0")):
-        at = pods.get(entry.get("lladdr", ""))
-        if at is not None and at != owners.get(entry["dst"]):
-            wrong.append(f"{owners.get(entry['dst'], 'nobody')} is at {at}")
+        at = pods.get(entry.get("lladdr", ""), "a stranger" if "lladdr" in entry else None)
+        owner = owners.get(entry["dst"])
+        if at not in {None, owner} and (owner or at in pods.values()):
+            wrong.append(f"{owner or 'nobody'} is at {at}")
     for entry in json.loads(await command("bridge", "-j", "fdb", "show", "br", "cbr0")):
         owner = pods.get(entry["mac"])
-        if owner is not None and entry["ifname"] != f"v-{owner}":
+        # What a tunnel has learned of its own far ends is no belief of the bridge.
+        own = "self" in entry.get("flags", ())
+        if owner is not None and entry["ifname"] != f"v-{owner}" and not own:
             wrong.append(f"{owner}'s MAC address is at {entry['ifname']}")
     neighbours = await command("ip", "-j", "neigh", "show", "dev", "eth0", netns="p2")
     gateways = [each for each in json.loads(neighbours) if each["dst"] == GATEWAY]
-    found = [pods[each["lladdr"]] for each in gateways if each.get("lladdr", "") in pods]
-    return wrong + [f"the gateway is {each}" for each in found]
+    found = [each["lladdr"] for each in gateways if "lladdr" in each]
+    bridge = (await mac_of("")).hex(":")
+    return wrong + [
+        f"the gateway is {pods.get(each, 'a stranger')}" for each in found if each != bridge
+    ]
 
 
 async def changing() -> dict[str, Any]:
@@ -332,7 +339,7 @@ async def changing() -> dict[str, Any]:
             found[what] = [(await ask(pod, "/"))["who"] for pod in ("p1", "p2")]
 
         await note("ordinary")
-        own, other = [(await _mac(pod)).hex(":") for pod in ("p1", "p2")]
+        own, other = [(await mac_of(pod)).hex(":") for pod in ("p1", "p2")]
         await _ip("p1", "link set eth0 address 02:00:00:00:00:77")
         await note("another MAC address")
         await _ip("p1", f"link set eth0 address {other}")
@@ -372,7 +379,7 @@ async def life() -> dict[str, Any]:
     found: dict[str, Any] = {}
     async with imds.serving(), Agent.running(source_guard=True) as agent:
         await agent.tell("sources")
-        gateway = await _mac("")
+        gateway = await mac_of("")
         found |= await _everyday()
         await remove_pod("p1")
         await add_pod("p1", PODS["p1"])
@@ -391,7 +398,7 @@ async def life() -> dict[str, Any]:
         await command("ip", "neigh", "flush", "dev", "cbr0")
         await agent.tell("sources")
         found["the twin, when the first has gone"] = (await ask("twin", "/"))["who"]
-        found["the gateway's MAC address"] = (await _mac("")) == gateway
+        found["the gateway's MAC address"] = (await mac_of("")) == gateway
         found["sources"] = await agent.tell("sources")
     return found | {"leaked": len(imds.seen)}
 
@@ -446,7 +453,7 @@ async def switched_off() -> dict[str, Any]:
                 await agent.tell("sources")
                 if what == "on":
                     await _ip("p1", f"addr add {_UNUSED}/32 dev lo")
-                await _put_right()
+                await put_right()
                 problems = (await agent.tell("sources"))[2]
                 reaches = await _reaches("p1", PODS["p2"], _UNUSED)
                 found[what] = [reaches, problems, (await ask("p2", "/"))["who"], await _tables_of()]
@@ -484,18 +491,18 @@ async def strangers() -> dict[str, Any]:
         for what, frame in {
             "ARP as p2": (own.own_mac, PODS["p2"]),
             "ARP as the gateway": (own.own_mac, GATEWAY),
-            "ARP of itself at p2's MAC address": (await _mac("p2"), "10.244.0.50"),
+            "ARP of itself at p2's MAC address": (await mac_of("p2"), "10.244.0.50"),
         }.items():
-            await _put_right()
+            await put_right()
             own.arp(_REQUEST, *frame, GATEWAY, source=own.own_mac)
-            found[what] = await _beliefs()
-        await _put_right()
-        own.send_from(_BROADCAST, await _mac("p2"), _IPV6, _EMPTY_IPV6)
-        found["p2's MAC address"] = await _beliefs()
-        own.gateway = await _mac("")
-        found["p2's address"] = await asyncio.to_thread(_converse, own)
-        own.tag = _VLAN_0["802.1Q"]
-        found["p2's address in VLAN 0"] = await asyncio.to_thread(_converse, own)
+            found[what] = await beliefs()
+        await put_right()
+        own.send_from(_BROADCAST, await mac_of("p2"), _IPV6, _EMPTY_IPV6)
+        found["p2's MAC address"] = await beliefs()
+        own.gateway = await mac_of("")
+        found["p2's address"] = await asyncio.to_thread(converse, own)
+        own.tag = VLAN_0["802.1Q"]
+        found["p2's address in VLAN 0"] = await asyncio.to_thread(converse, own)
     return found | {"leaked": len(imds.seen)}
 
 
@@ -521,6 +528,7 @@ async def routed(*, guarded: bool) -> dict[str, Any]:
         found["from a port to which IMDS is said to have spoken"] = _answerer(
             await _ask_from("r2", "10.245.0.2", port=_TAKEN)
         )
+        found["the node hears"] = await _heard_of_imds()
         before = await _redirected()
         await _ip("r1", "addr add 10.245.0.2/32 dev eth0")
         await _ask_from("r1", "10.245.0.2")
@@ -541,9 +549,28 @@ def _speak_as_imds(netns: str, to: str, port: int) -> None:
     segment = segment[:16] + struct.pack("!H", right) + segment[18:]
     # The kernel fills in the packet's length, number and checksum (raw(7)).
     head = struct.pack("!BBHHHBBH", 0x45, 0, 0, 0, 0, 64, socket.IPPROTO_TCP, 0) + ends
+    _send_raw(netns, head + segment, to)
+
+
+def _send_raw(netns: str, packet: bytes, to: str) -> None:
     raw = inside(netns, lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW))
     with raw:
-        raw.sendto(head + segment, (to, 0))
+        raw.sendto(packet, (to, 0))
+
+
+async def _heard_of_imds() -> list[str]:
+    """Return who comes through to the node in the name of IMDS."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as node:
+        node.bind(("10.240.0.4", 0))
+        to = node.getsockname()
+        for netns, words in ((AZURE_NETNS, b"IMDS"), ("r1", b"who speaks as IMDS")):
+            ends = socket.inet_aton(IMDS[0]) + socket.inet_aton(to[0])
+            head = struct.pack("!BBHHHBBH", 0x45, 0, 0, 0, 0, 64, socket.IPPROTO_UDP, 0) + ends
+            datagram = struct.pack("!HHHH", IMDS[1], to[1], 8 + len(words), 0) + words
+            _send_raw(netns, head + datagram, to[0])
+        # A packet of the node's own behind them: when that has come, they have come or will not.
+        node.sendto(b"end", to)
+        return [each.decode() for each in iter(lambda: node.recv(100), b"end")]
 
 
 ROUTED = """
@@ -660,12 +687,12 @@ async def flushed(*, copy: bool) -> list[str]:
         await add_pod("p4", "10.244.0.14")
         await agent.tell("sources")
         agent.process.send_signal(signal.SIGSTOP)
-        await _put_right()
+        await put_right()
         await command("nft", "flush", "ruleset")
-        own = await _mac("p1")
+        own = await mac_of("p1")
         wire = attacker("p1", PODS["p2"])
         wire.arp(_REQUEST, own, PODS["p2"], GATEWAY, source=own)
-        return await _beliefs()
+        return await beliefs()
 
 
 class _Old(Nftables):
@@ -839,7 +866,7 @@ async def _reaches(netns: str, address: str, source: str = "") -> bool:
     return False
 
 
-async def _mac(pod: str) -> bytes:
+async def mac_of(pod: str) -> bytes:
     """Return the MAC address of a pod, or of the bridge."""
     link = ("eth0",) if pod else ("cbr0",)
     found = json.loads(await command("ip", "-j", "link", "show", *link, netns=pod))

@@ -33,18 +33,22 @@ EARLY, LATE = Since(1, 100), Since(1, 200)
 PORTS = {"veth1": 11, "veth2": 12, "eth0": 2}
 
 
+def mac_of(port: int) -> str:
+    return f"02:00:00:00:00:{port:02x}"
+
+
 def binding(port: int, *addresses: str, since: Since = EARLY, bridge: int = 5) -> Binding:
     return Binding(
         port=port,
         bridge=bridge,
-        mac=f"02:00:00:00:00:{port:02x}",
+        mac=mac_of(port),
         addresses=dict.fromkeys(addresses, since),
         namespace=NamespaceKey(4, port),
     )
 
 
 def granted(*bindings: Binding, **more: Any) -> Elements:
-    known = {"uplinks": set(), "reserved": {"10.244.0.1"}, "closed": {"169.254.169.254"}} | more
+    known = {"uplinks": {}, "own": {5: {"10.244.0.1"}}, "closed": {"169.254.169.254"}} | more
     return elements(bindings, **known)
 
 
@@ -99,6 +103,21 @@ def test_bridges_that_do_not_meet_may_use_the_same_addresses() -> None:
     assert granted(one, other).addresses == {(11, "192.168.0.2"), (12, "192.168.0.2")}
 
 
+def test_an_uplink_brings_nothing_in_the_name_of_its_own_bridge_and_all_of_another() -> None:
+    found = granted(
+        binding(11, "10.244.0.11"),
+        binding(12, "10.244.0.12", "10.244.0.11", since=LATE),
+        binding(13, "10.244.0.13", bridge=6),
+        uplinks={2: 5, 3: 6, 4: 7},
+        own={5: {"10.244.0.1"}, 6: set()},
+    )
+    assert found.inside_macs == {(2, mac_of(11)), (2, mac_of(12)), (3, mac_of(13))}
+    assert found.inside_addresses == {
+        *((2, each) for each in ("10.244.0.1", "10.244.0.11", "10.244.0.12")),
+        (3, "10.244.0.13"),
+    }
+
+
 def test_a_loopback_address_is_no_claim_and_neither_are_more_than_any_pod_has() -> None:
     assert usable({"127.0.0.1": EARLY, "10.244.0.2": EARLY}) == {"10.244.0.2": EARLY}
     many = {f"10.244.0.{n}": EARLY for n in range(MOST_ADDRESSES + 1)}
@@ -127,7 +146,7 @@ def test_no_address_is_ever_of_two_ports_and_the_order_of_bindings_does_not_matt
     assert set(holders) == claimed, "and whoever is left alone with one has it"
 
 
-SOME = granted(binding(11, "10.244.0.11"), binding(12, "10.244.0.12"), uplinks={2})
+SOME = granted(binding(11, "10.244.0.11"), binding(12, "10.244.0.12"), uplinks={2: 5})
 
 
 def listed(elements: Elements) -> dict[str, Any]:
@@ -164,6 +183,8 @@ def test_what_was_written_is_recognised_in_a_listing() -> None:
         ({"macs": frozenset({(11, "02:00:00:00:00:99")})}, "set macs holds other elements"),
         ({"pods": frozenset({11})}, "set ports holds other elements"),
         ({"reserved": frozenset()}, "set taken_addresses holds other elements"),
+        ({"inside_macs": frozenset()}, "set inside_macs holds other elements"),
+        ({"inside_addresses": frozenset()}, "set inside_addresses holds other elements"),
     ],
 )
 def test_other_elements_are_a_difference(change: dict[str, Any], said: str) -> None:
@@ -201,14 +222,15 @@ def test_a_change_holds_the_difference_only() -> None:
         binding(11, "10.244.0.11"),
         binding(12, "10.244.0.12"),
         binding(13, "10.244.0.13"),
-        uplinks={2},
+        uplinks={2: 5},
     )
     come = json.loads(bridge_table(Redirect()).change(SOME, more))["nftables"]
     gone = json.loads(bridge_table(Redirect()).change(more, SOME))["nftables"]
     named = ["ports", "macs", "addresses", "taken_macs", "taken_addresses"]
+    named += ["inside_macs", "inside_addresses"]
     for commands, verb in ((come, "add"), (gone, "delete")):
         assert [each[verb]["element"]["name"] for each in commands] == named
-        assert [len(each[verb]["element"]["elem"]) for each in commands] == [1] * 5
+        assert [len(each[verb]["element"]["elem"]) for each in commands] == [1] * 7
     assert json.loads(bridge_table(Redirect()).change(SOME, SOME)) == {"nftables": []}
 
 
@@ -229,7 +251,10 @@ def test_a_link_local_address_of_the_redirection_is_closed_like_imds(
     redirect = Redirect(listen_address=listen)
     assert closed(redirect) == expected
     for table in (bridge_table(redirect), reverse_path_table(redirect)):
-        assert all(json.dumps(table.items).count(f'"{each}"') == 1 for each in expected)
+        assert all(
+            json.dumps(table.items).count(f'"daddr"}}}}, "right": "{each}"') == 1
+            for each in expected
+        )
 
 
 def test_for_cilium_the_port_at_the_nodes_address_is_closed_like_imds_and_no_other() -> None:

@@ -47,6 +47,15 @@ AS_NFT_SAYS = """\
 		counter drop
 	}
 
+	chain outside {
+		meta protocol 8021q counter drop
+		meta protocol 8021ad counter drop
+		iif . ether saddr @inside_macs counter drop
+		iif . arp saddr ether @inside_macs counter drop
+		iif . arp saddr ip @inside_addresses counter drop
+		iif . ip saddr @inside_addresses counter drop
+	}
+
 	chain unknown {
 		ether type 8021q counter drop
 		ether type 8021ad counter drop
@@ -71,6 +80,7 @@ table ip podid_source {
 		type filter hook prerouting priority raw; policy accept;
 		ip daddr 169.254.169.254 fib saddr . iif oif missing counter drop
 		ip daddr 169.254.25.79 fib saddr . iif oif missing counter drop
+		ip saddr 169.254.169.254 fib saddr . iif oif missing counter drop
 	}
 }
 """
@@ -222,6 +232,37 @@ def test_a_port_whose_namespace_nobody_knows_is_cut_off_from_imds_and_from_other
     }
 
 
+BY_AN_UPLINK = {
+    "p2's address": "agent, to 10.244.0.12",
+    "p2's MAC address, too": "agent, to 10.244.0.12",
+    "in VLAN 0 of 802.1Q": "agent, to 10.244.0.12",
+    "in VLAN 0 of 802.1ad": "agent, to 10.244.0.12",
+    "in VLAN 0 twice": "agent, to 10.244.0.12",
+    "the gateway by ARP": ["the gateway is a stranger"],
+    "p2 by ARP": ["p2 is at a stranger"],
+    "nobody at p2's MAC address by ARP": ["nobody is at p2", "p2's MAC address is at vx"],
+}
+
+
+def test_what_comes_out_of_a_tunnel_of_the_node_would_have_each_theft_succeed() -> None:
+    seen = run("uplinks", rootless=True, guarded=False)
+    assert {what: seen[what] for what in BY_AN_UPLINK} == BY_AN_UPLINK
+
+
+def test_no_uplink_of_a_bridge_brings_anything_in_the_name_of_what_is_inside() -> None:
+    """A pod without any capability sends it in packets of UDP, and so may a machine out there."""
+    seen = run("uplinks", rootless=True, guarded=True)
+    stolen = {what: [] if "ARP" in what else "nobody" for what in BY_AN_UPLINK}
+    outside = "agent, to 10.244.0.60"
+    assert seen == stolen | {
+        "sources": [3, 0, []],
+        "an address that is no pod's": outside,
+        "an address that is no pod's, in VLAN 0": outside,
+        "victim": "proven",
+        "leaked": 0,
+    }
+
+
 @pytest.fixture(scope="module", params=WAYS)
 def routed(request: pytest.FixtureRequest) -> dict[bool, dict[str, Any]]:
     """One pod on a routed link against another, by whether sources are guarded."""
@@ -246,6 +287,14 @@ def test_on_routed_links_who_speaks_in_the_name_of_imds_keeps_nobody_from_it(
     seen = routed[guarded]
     assert seen["the other's"] == "agent, to 10.245.0.2"
     assert seen["from a port to which IMDS is said to have spoken"] == seen["the other's"]
+
+
+def test_on_routed_links_nobody_speaks_to_the_node_in_the_name_of_imds(
+    routed: dict[bool, dict[str, Any]],
+) -> None:
+    """The node's own connections to IMDS, NMI's among them, are where the tokens come from."""
+    assert routed[False]["the node hears"] == ["IMDS", "who speaks as IMDS"]
+    assert routed[True]["the node hears"] == ["IMDS"]
 
 
 FORGED = ("a port without a connection", "an open connection", "an unused address")

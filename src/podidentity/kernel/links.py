@@ -120,9 +120,9 @@ class Links:
             if self._is_bridge(link.master):
                 yield link
 
-    def addresses(self) -> frozenset[str]:
-        """Return the IPv4 addresses of all bridges: the pods' gateways."""
-        return frozenset().union(*self._addresses.values())
+    def addresses(self) -> Mapping[int, frozenset[str]]:
+        """Return the IPv4 addresses of each bridge, by its index: the pods' gateways."""
+        return self._addresses
 
     def refresh(self) -> bool:
         """Apply the pending notifications; return whether a relevant value has changed.

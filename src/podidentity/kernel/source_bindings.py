@@ -54,13 +54,19 @@ def usable(addresses: Mapping[str, Since]) -> dict[str, Since]:
 
 
 def elements(
-    bindings: Iterable[Binding], *, uplinks: Set[int], reserved: Set[str], closed: Set[str]
+    bindings: Iterable[Binding],
+    *,
+    uplinks: Mapping[int, int],
+    own: Mapping[int, Set[str]],
+    closed: Set[str],
 ) -> Elements:
     """Return the elements of the sets in the bridge's rules.
 
-    `reserved` are the node's addresses on its bridges, `closed` those that nobody may have (IMDS).
+    `uplinks` maps ports to their bridges, `own` bridges to the node's addresses there. `closed` are
+    the addresses that nobody may have (IMDS).
     """
     bound = list(bindings)
+    reserved = frozenset().union(*own.values())
     owners: dict[tuple[int, str], int] = {}
     claims = sorted(
         (since, each.port, each.bridge, address)
@@ -70,12 +76,26 @@ def elements(
     for _, port, bridge, address in claims:
         if address not in reserved and address not in closed:
             owners.setdefault((bridge, address), port)
+    inside: dict[int, set[str]] = {bridge: set(addresses) for bridge, addresses in own.items()}
+    for bridge, address in owners:
+        inside.setdefault(bridge, set()).add(address)
     return Elements(
         pods=frozenset(each.port for each in bound),
         uplinks=frozenset(uplinks),
         macs=frozenset((each.port, each.mac) for each in bound),
         addresses=frozenset((port, address) for (_, address), port in owners.items()),
         reserved=frozenset(reserved | closed),
+        inside_macs=frozenset(
+            (uplink, each.mac)
+            for uplink, bridge in uplinks.items()
+            for each in bound
+            if each.bridge == bridge
+        ),
+        inside_addresses=frozenset(
+            (uplink, address)
+            for uplink, bridge in uplinks.items()
+            for address in inside.get(bridge, ())
+        ),
     )
 
 

@@ -350,8 +350,8 @@ class SourceGuard:
                 self._incomplete = True
         elements = source_bindings.elements(
             self._bindings.values(),
-            uplinks={each.index for each in ports if each.is_uplink},
-            reserved=self._links.addresses(),
+            uplinks={each.index: each.master for each in ports if each.is_uplink},
+            own=self._links.addresses(),
             closed=self._closed,
         )
         self._tell_of_disputes(elements)

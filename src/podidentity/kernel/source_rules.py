@@ -7,8 +7,10 @@ On bridges, table `bridge podid_source`, as nft prints it (each rule that drops 
     set addresses   { type iface_index . ipv4_addr }
     set taken_macs      { type ether_addr }          closed to unknown ports
     set taken_addresses { type ipv4_addr }
+    set inside_macs      { type iface_index . ether_addr }   closed to an uplink: its bridge's own
+    set inside_addresses { type iface_index . ipv4_addr }
     chain arriving { type filter hook prerouting priority dstnat - 10;
-      iif vmap @ports                                pod: goto bound; another of the node's: accept
+      iif vmap @ports                                pod: goto bound; uplink: goto outside
       goto unknown }
     chain bound {
       ether type 8021q drop
@@ -21,6 +23,13 @@ On bridges, table `bridge podid_source`, as nft prints it (each rule that drops 
       iif . arp saddr ip @addresses accept
       arp operation request arp saddr ip 0.0.0.0 accept
       drop }
+    chain outside {
+      meta protocol 8021q drop
+      meta protocol 8021ad drop
+      iif . ether saddr @inside_macs drop
+      iif . arp saddr ether @inside_macs drop
+      iif . arp saddr ip @inside_addresses drop
+      iif . ip saddr @inside_addresses drop }
     chain unknown {
       ether type 8021q drop
       ether type 8021ad drop
@@ -35,16 +44,23 @@ On bridges, table `bridge podid_source`, as nft prints it (each rule that drops 
   must not learn from them (`Links.set_link_local_learning`).
 * The kernel removes a tag of VLAN 0 above the bridge. A tagged frame would pass these rules and
   then count as an untagged one, so tagged frames are dropped first.
+* An uplink brings frames of other machines, and what a tunnel of the node unpacks (VXLAN): any pod
+  can send such packets to the node, with any frame in them. So an uplink may bring everything but
+  what is in the name of its own bridge: of a bound port, or of the node's addresses there. It may
+  bring a tag, behind which IPv4 and ARP are found as well (`meta protocol` is the type behind the
+  first tag), but not two: the kernel removes any number of tags of VLAN 0.
 * ARP probes for an address conflict have the sender 0.0.0.0 (RFC 5227). Nobody learns from them.
 * A port is identified by the index of the node's end, which no other link ever gets.
 * A new port is in no map, whether we run or not. So the rules for ports in no map need no knowledge
   about the port.
 
 On routed links, table `ip podid_source` requires that a packet to IMDS comes in by the interface by
-which its answer goes out.
+which its answer goes out. So does one from IMDS: else a pod could speak into the node's own
+connections to IMDS, NMI's among them.
 
     chain reverse_path { type filter hook prerouting priority raw;
-      ip daddr 169.254.169.254 fib saddr . iif oif missing drop }
+      ip daddr 169.254.169.254 fib saddr . iif oif missing drop
+      ip saddr 169.254.169.254 fib saddr . iif oif missing drop }
 
 With `--backend=lrp` all of this holds for TCP to port 2579 of the node's own address, too.
 
@@ -65,7 +81,7 @@ TABLE = "podid_source"
 
 _BEFORE_LEARNING, _RAW = -310, -300
 _KERNELS_OWN = ("handle", "index", "elem")
-_POD, _UPLINK = {"goto": {"target": "bound"}}, {"accept": None}
+_POD, _UPLINK = {"goto": {"target": "bound"}}, {"goto": {"target": "outside"}}
 
 _SETS = frozenset({"set", "map"})
 
@@ -81,11 +97,15 @@ class Elements:
     pods: frozenset[int] = frozenset()
     """Bound ports."""
     uplinks: frozenset[int] = frozenset()
-    """Ports that lead to no other namespace; they are not filtered."""
+    """Ports that lead to no other namespace."""
     macs: frozenset[tuple[int, str]] = frozenset()
     addresses: frozenset[tuple[int, str]] = frozenset()
     reserved: frozenset[str] = frozenset()
     """Addresses that no port may have: those of the node on its bridges."""
+    inside_macs: frozenset[tuple[int, str]] = frozenset()
+    """By uplink, the MAC addresses of the bound ports of its bridge."""
+    inside_addresses: frozenset[tuple[int, str]] = frozenset()
+    """By uplink, the addresses of the bound ports of its bridge, and the node's own there."""
 
     def by_set(self) -> dict[str, frozenset[Element]]:
         """Return the elements of each set and map, by name."""
@@ -97,6 +117,8 @@ class Elements:
             "addresses": self.addresses,
             "taken_macs": frozenset(mac for _, mac in self.macs),
             "taken_addresses": frozenset(taken),
+            "inside_macs": self.inside_macs,
+            "inside_addresses": self.inside_addresses,
         }
 
 
@@ -176,13 +198,15 @@ def bridge_table(redirect: Redirect, name: str = TABLE, *, owned: bool = False) 
     address = field("ip", "saddr")
     probe = [match(field("arp", "operation"), "request"), match(arp_address, "0.0.0.0")]  # noqa: S104 - no listener
     return make.table(
-        *(make.chain(name) for name in ("bound", "bound_arp", "unknown")),
+        *(make.chain(name) for name in ("bound", "bound_arp", "outside", "unknown")),
         make.chain("arriving", type="filter", hook="prerouting", prio=_BEFORE_LEARNING),
         {"map": make.set("ports", "iface_index") | {"map": "verdict"}},
         {"set": make.set("macs", ["iface_index", "ether_addr"])},
         {"set": make.set("addresses", ["iface_index", "ipv4_addr"])},
         {"set": make.set("taken_macs", "ether_addr")},
         {"set": make.set("taken_addresses", "ipv4_addr")},
+        {"set": make.set("inside_macs", ["iface_index", "ether_addr"])},
+        {"set": make.set("inside_addresses", ["iface_index", "ipv4_addr"])},
         make.rule("arriving", {"vmap": {"key": index, "data": "@ports"}}),
         make.rule("arriving", {"goto": {"target": "unknown"}}),
         *(make.drop("bound", match(kind, each)) for each in vlan),
@@ -193,6 +217,11 @@ def bridge_table(redirect: Redirect, name: str = TABLE, *, owned: bool = False) 
         make.rule("bound_arp", match(_both(index, arp_address), "@addresses"), {"accept": None}),
         make.rule("bound_arp", *probe, {"accept": None}),
         make.drop("bound_arp"),
+        *(make.drop("outside", match({"meta": {"key": "protocol"}}, each)) for each in vlan),
+        make.drop("outside", match(_both(index, mac), "@inside_macs")),
+        make.drop("outside", match(_both(index, arp_mac), "@inside_macs")),
+        make.drop("outside", match(_both(index, arp_address), "@inside_addresses")),
+        make.drop("outside", match(_both(index, address), "@inside_addresses")),
         *(make.drop("unknown", match(kind, each)) for each in vlan),
         make.drop("unknown", match(mac, "@taken_macs")),
         make.drop("unknown", match(arp_mac, "@taken_macs")),
@@ -209,6 +238,7 @@ def reverse_path_table(redirect: Redirect) -> Table:
     return make.table(
         make.chain("reverse_path", type="filter", hook="prerouting", prio=_RAW),
         *(make.drop("reverse_path", *each, no_way_back) for each in _to_us(redirect)),
+        make.drop("reverse_path", match(field("ip", "saddr"), redirect.metadata_ip), no_way_back),
     )
 
 

@@ -1,0 +1,87 @@
+"""Scenarios: frames that come in by an uplink of the pods' bridge, from a tunnel of the node.
+
+A tunnel unpacks what any program sends it in a packet of UDP, and so takes no capability of a pod.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from typing import Any
+
+from tests.kernel.sources import VLAN_0, Attacker, beliefs, converse, mac_of, put_right
+from tests.kernel.topology import GATEWAY, PODS, Agent, Imds, ask, command, inside
+
+_NODE = "10.240.0.4"
+_PORT, _NUMBER = 4789, 1  # RFC 7348, 8; the number (VNI) is the network's
+_ITS_OWN = bytes.fromhex("020000000099")
+_REQUEST = 1
+_OUTSIDE = "10.244.0.60"
+_TUNNEL = f"""
+ip link add vx type vxlan id {_NUMBER} dstport {_PORT} local {_NODE}
+ip link set vx master cbr0 up
+"""
+
+
+class _Tunnel:
+    """Frames in packets to a tunnel, by the part of a socket's methods that `Wire` uses."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.bind(("", _PORT))
+        self.settimeout = self._socket.settimeout
+
+    def send(self, frame: bytes) -> None:
+        head = struct.pack("!II", 1 << 27, _NUMBER << 8)
+        self._socket.sendto(head + frame, (_NODE, _PORT))
+
+    def recvfrom(self, size: int) -> tuple[bytes, tuple[str, int, int]]:
+        packet = self._socket.recv(size)
+        return packet[8:], ("vx", 0, socket.PACKET_HOST)
+
+
+class _Outsider(Attacker):
+    """Frames out of the tunnel, from `mac` in the name of `address`."""
+
+    def __init__(self, tunnel: _Tunnel, mac: bytes, address: str, tag: bytes = b"") -> None:
+        self._socket: Any = tunnel
+        self._address = socket.inet_aton(address)
+        self.mac, self.own_mac, self.gateway, self.tag = mac, mac, b"", tag
+
+
+async def uplinks(*, guarded: bool) -> dict[str, Any]:
+    """Pod p1 sends to the tunnel of its node, which is a port of the bridge, in others' names."""
+    imds = Imds()
+    found: dict[str, Any] = {}
+    await command("sh", "-ec", _TUNNEL)
+    async with imds.serving(), Agent.running(source_guard=guarded) as agent:
+        if guarded:
+            found["sources"] = await agent.tell("sources")
+        tunnel = inside("p1", _Tunnel)
+        gateway, victims = await mac_of(""), await mac_of("p2")
+        once, twice = VLAN_0["802.1Q"], 2 * VLAN_0["802.1Q"]
+        for what, mac, address, tag in (
+            ("p2's address", _ITS_OWN, PODS["p2"], b""),
+            ("p2's MAC address, too", victims, PODS["p2"], b""),
+            ("in VLAN 0 of 802.1Q", _ITS_OWN, PODS["p2"], once),
+            ("in VLAN 0 of 802.1ad", _ITS_OWN, PODS["p2"], VLAN_0["802.1ad"]),
+            ("in VLAN 0 twice", _ITS_OWN, PODS["p2"], twice),
+            ("an address that is no pod's", _ITS_OWN, _OUTSIDE, b""),
+            ("an address that is no pod's, in VLAN 0", _ITS_OWN, _OUTSIDE, once),
+        ):
+            await put_right()
+            wire = _Outsider(tunnel, mac, address, tag)
+            wire.gateway = gateway
+            found[what] = await asyncio.to_thread(converse, wire)
+        for what, mac, address, asked in (
+            ("the gateway", _ITS_OWN, GATEWAY, PODS["p2"]),
+            ("p2", _ITS_OWN, PODS["p2"], GATEWAY),
+            ("nobody at p2's MAC address", victims, _OUTSIDE, GATEWAY),
+        ):
+            await put_right()
+            wire = _Outsider(tunnel, mac, address)
+            wire.arp(_REQUEST, mac, address, asked, source=mac)
+            found[f"{what} by ARP"] = await beliefs()
+        found["victim"] = (await ask("p2", "/after"))["verdict"]
+    return found | {"leaked": len(imds.seen)}
