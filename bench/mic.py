@@ -64,6 +64,10 @@ def _rollouts() -> Iterator[Bar]:
     yield Bar("fake clock: 500 new VMs in 60 s: the last, s", max(m.last for m in found), 90)
     yield Bar("fake clock: changes before a Retry-After ended", sum(m.early for m in found), 1)
     yield Bar("fake clock: 1,000 pods churning: changes an edge", rollouts.churn(), 1.01)
+    single, many = rollouts.lives(1, 1), rollouts.lives(60, 20)
+    print(f"API writes in the life of a pod, ARM first: {single}; of 60: {many}", file=sys.stderr)
+    yield Bar("fake clock: API writes in a pod's life, ARM first", many.records, 3.01)
+    yield Bar("fake clock: those of its machine's ledger, 60 pods", many.ledgers, 1)
     yield Bar("fake clock: reads for 100 sets of a group", rollouts.reconciled(), 2.01)
 
 

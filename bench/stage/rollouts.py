@@ -11,7 +11,15 @@ import random
 from collections import Counter
 from dataclasses import dataclass
 
-from podidentity.mic.calls import ListHosts, PatchHost, ReadHost
+from podidentity.mic.calls import (
+    CreateRecord,
+    DeleteRecord,
+    ListHosts,
+    PatchHost,
+    ReadHost,
+    UpdateRecord,
+    WriteLedger,
+)
 from tests.mic.timed_world import TimedWorld, of_machine, of_set
 
 _ARM, _SLOW = 40.0, 600.0
@@ -114,6 +122,31 @@ def churn(pods: int = 1000, sets: int = 10, identities: int = 10) -> float:
     world.run(until=_BEGINS + 4 * 260 + 60 + 290)
     changes: Counter[str] = world.attached + world.detached
     return changes.total() / len(begins)
+
+
+@dataclass(frozen=True)
+class Writes:
+    """Writes to the API server, for each pod from when it comes until its identity is detached."""
+
+    records: float
+    ledgers: float
+    """Of its machine's ledger: pods whose identities one change brings share them."""
+
+
+def lives(pods: int, identities: int) -> Writes:
+    """Have pods come to one scale set within two seconds that has none of their identities, and go.
+
+    Conditions and events are those of identities and bindings, and not counted.
+    """
+    world = TimedWorld(identities, takes=lambda _: _ARM)
+    world.node("n", of_set(0))
+    for number in range(pods):
+        name = f"p{number}"
+        world.at(_BEGINS + 2 * number / pods, world.pod, name, "n", number % identities)
+        world.at(_BEGINS + 200 + number / pods, world.gone, name)
+    world.run(until=_BEGINS + 1000)
+    records = sum(world.calls[kind] for kind in (CreateRecord, UpdateRecord, DeleteRecord))
+    return Writes(records / pods, world.calls[WriteLedger] / pods)
 
 
 def reconciled() -> int:

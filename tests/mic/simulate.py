@@ -11,22 +11,23 @@ import pytest
 from tests.mic.bugs import BUGS
 from tests.mic.exhaustive import SMALL, THREE_PODS, Seen, explored, first_faults, singly
 from tests.mic.scenarios import SEEDS, fails, replayed, scenario
-from tests.mic.simulator import Violation, World
+from tests.mic.simulator import Violation, World, few_collections
 from tests.mic.stories import STORIES, told
 
 
 def seeds(first: int, count: int) -> int:
     """Play seeds; print how long they take, and the replay of the first that fails."""
     begun, effects = process_time(), 0
-    for seed in range(first, first + count):
-        found = scenario(seed)
-        world = World(found)
-        try:
-            world.run()
-        except Violation:
-            print(f"seed {seed} fails:\n{replayed(found)}")
-            return 1
-        effects += world.effects
+    with few_collections():
+        for seed in range(first, first + count):
+            found = scenario(seed)
+            world = World(found)
+            try:
+                world.run()
+            except Violation:
+                print(f"seed {seed} fails:\n{replayed(found)}")
+                return 1
+            effects += world.effects
     spent = process_time() - begun
     print(
         f"{count} seeds, {effects} calls, {spent:.1f} s of CPU: {1000 * spent / count:.1f} ms each"
@@ -38,7 +39,8 @@ def exhaustive() -> int:
     """Play the small world with any two faults."""
     begun, seen = process_time(), Seen()
     firsts = list(first_faults())
-    pairs = explored(firsts, seen=seen)
+    with few_collections():
+        pairs = explored(firsts, seen)
     print(f"two pods: {len(firsts)} first faults, {pairs} pairs; {seen}, {_since(begun)}")
     return 0
 

@@ -1,14 +1,14 @@
-"""The small world; `./scripts/simulate --exhaustive` takes the faults at all other calls too."""
+"""The small world: any one fault and any two; `./scripts/simulate` counts its states too."""
 
 from __future__ import annotations
 
 import pytest
 
 from tests.mic.exhaustive import SMALL, THREE_PODS, explored, first_faults, singly, watched
-from tests.mic.simulator import Scenario
+from tests.mic.simulator import Scenario, few_collections
 
-FIRSTS = sorted(first_faults(deep=True))
-PARTS = 4
+FIRSTS = sorted(first_faults())
+PARTS = 8
 
 
 def test_the_undisturbed_course_attaches_and_detaches_on_both_hosts() -> None:
@@ -18,11 +18,13 @@ def test_the_undisturbed_course_attaches_and_detaches_on_both_hosts() -> None:
 
 @pytest.mark.parametrize("world", [SMALL, THREE_PODS], ids=["two pods", "three pods"])
 def test_any_one_fault_leaves_the_small_world_as_it_should_be(world: Scenario) -> None:
-    assert singly(world) > 200
+    with few_collections():
+        assert singly(world) > 150
 
 
 @pytest.mark.parametrize("part", range(PARTS))
-def test_any_two_faults_at_changes_and_ledgers_leave_it_so_too(part: int) -> None:
-    pairs = explored(FIRSTS[part::PARTS], deep=True)
+def test_any_two_faults_leave_it_so_too(part: int) -> None:
+    with few_collections():
+        pairs = explored(FIRSTS[part::PARTS])
     print(f"{pairs} pairs of faults")
-    assert pairs > 300
+    assert pairs > 700

@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from podidentity.mic import hosts
 from podidentity.mic.calls import (
     Action,
     Failure,
@@ -62,6 +63,19 @@ def test_pods_that_come_within_two_seconds_share_one_change_of_their_scale_set()
     assert max(others) < 60
     assert max(own) < 11 * 60
     assert world.calls[PatchHost] == 5
+
+
+def test_if_changes_were_gathered_for_one_second_the_last_of_these_pods_would_wait_for_two(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(hosts, "GATHER", 1.0)
+    world = TimedWorld(20, takes=lambda _: 40.0)
+    world.node("n0", of_set(0))
+    world.run(until=10)
+    pods = crowd(world, pods=66, sets=1, identities=20)
+    world.run(until=10 + 200)
+    assert max(world.when(name) - 10 for name in pods) > 80
+    assert world.calls[PatchHost] == 2
 
 
 def test_a_pod_alone_does_not_wait_for_others() -> None:

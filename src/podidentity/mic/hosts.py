@@ -57,7 +57,8 @@ GATHER, QUIET = 2.5, 0.4
 """Seconds for which changes of a host are gathered at most, and after the last of them.
 
 What comes a moment later waits for a whole change of a scale set, 40 to 60 s: so a rollout of many
-pods within two seconds is one change.
+pods within two seconds is one change. A pod alone waits `QUIET`. One second at most would be two
+changes, and twice the time for the last pod (docs/performance.md has the figures).
 """
 FRESH = 5.0
 """Seconds for which a read, a list or a written ledger allows the change that follows it."""

@@ -34,8 +34,15 @@ _LONGEST_FIELD = 2048
 _KNOWN = frozenset(
     {
         *("type", "clientID", "resourceID", "objectID", "tenantID", "auxiliaryTenantIDs"),
-        *("clientPassword", "federation", "adEndpoint", "adResourceID", "replicas"),
-        *("azureIdentity", "selector", "weight", "podLabels", "azureIdentities"),
+        *("clientPassword", "federation", "adEndpoint", "adResourceID"),
+        *("azureIdentity", "selector", "podLabels", "azureIdentities"),
+    }
+)
+_DEAD = frozenset({"metadata", "replicas", "weight"})
+_TEXTS = frozenset(
+    {
+        *("clientID", "resourceID", "tenantID", "adEndpoint", "adResourceID"),
+        *("azureIdentity", "selector"),
     }
 )
 _KNOWN_OF_META = ("name", "namespace", "uid", "resourceVersion", "generation", "creationTimestamp")
@@ -108,7 +115,38 @@ def _copied(found: Json, about: About) -> Json:
         meta["annotations"] = kept
     # An embedded object must say its kind: the API server refuses it otherwise.
     head = {"apiVersion": API_VERSION, "kind": about.value, "metadata": meta}
-    return {**head, "spec": found.get("spec") or {}}
+    return {**head, "spec": _readable_spec(found)}
+
+
+def _readable_spec(whole: Json) -> Json:
+    """Return the fields that NMI of AAD Pod Identity can read, in the spelling of 1.6 and later.
+
+    It decodes all records of its node at once, and has none where one field of one copy is of
+    another type than https://github.com/Azure/aad-pod-identity/blob/v1.8.17/pkg/apis says. Where
+    its definitions are those of 1.5 the API server keeps whatever a tenant writes.
+    """
+    spec = whole.get("spec")
+    found: Json = {}
+    if not isinstance(spec, dict):
+        return found
+    for name, each in spec.items():
+        spelled = f"{name[:1].lower()}{name[1:]}"
+        if spelled not in _KNOWN | _DEAD:
+            found[name] = each
+        elif each is not None and (name == spelled or spec.get(spelled) is None):
+            found[spelled] = each
+    return {name: each for name, each in found.items() if _is_readable(name, each)}
+
+
+def _is_readable(name: str, value: object) -> bool:
+    if name in _TEXTS:
+        return isinstance(value, str)
+    if name == "clientPassword":
+        parts = [value.get("name"), value.get("namespace")] if isinstance(value, dict) else [1]
+        return all(isinstance(each, str | None) for each in parts)
+    if name == "auxiliaryTenantIDs":
+        return isinstance(value, list) and all(isinstance(each, str) for each in value)
+    return name not in _DEAD
 
 
 def _short(copied: Json) -> Json:
@@ -118,8 +156,7 @@ def _short(copied: Json) -> Json:
     annotations = whole.get("annotations")
     if isinstance(annotations, dict) and BEHAVIOR in annotations:
         meta["annotations"] = {BEHAVIOR: annotations[BEHAVIOR]}
-    fields = spec.items() if isinstance(spec, dict) else ()
-    known = {name: each for name, each in fields if f"{name[:1].lower()}{name[1:]}" in _KNOWN}
+    known = {name: each for name, each in spec.items() if name in _KNOWN}
     return {**copied, "metadata": _without_long(meta), "spec": _without_long(known)}
 
 
@@ -133,7 +170,7 @@ def _revision(found: Json) -> str:
     meta = found.get("metadata")
     annotations = meta.get("annotations") if isinstance(meta, dict) else None
     behavior = annotations.get(BEHAVIOR) if isinstance(annotations, dict) else None
-    decides = [found.get("spec") or {}, behavior]
+    decides = [_readable_spec(found), behavior]
     return blake2b(_SORTED.encode(decides), digest_size=12).hexdigest()
 
 
