@@ -15,7 +15,7 @@ import pytest
 
 from tests.cli.azure import Identity
 from tests.cli.binding import Run, binding, identity
-from tests.cli.conftest import end_nmi, nmi_pods
+from tests.cli.conftest import DAEMON_SET, end_nmi
 from tests.cli.holding import Holding, Step, holding
 from tests.cli.test_grants import may
 from tests.cli.test_migrate import bound, refused, there
@@ -148,7 +148,7 @@ def test_a_deletion_that_is_interrupted_again_and_again_goes_on_to_its_end(
 
 
 def test_an_enable_and_a_disable_that_are_interrupted_go_on_and_say_when_all_is_done(
-    bare: World, gate: Holding, podidentity: Run
+    world: World, gate: Holding, podidentity: Run
 ) -> None:
     ran = gate.interrupted(Step("GET", "/version"), "enable")
     assert (ran.code, ran.err) == (130, f"{NOTHING}\ninterrupted\n")
@@ -166,13 +166,13 @@ def test_an_enable_and_a_disable_that_are_interrupted_go_on_and_say_when_all_is_
         "All of it is made, and comes up by itself: podidentity nodes says how far it is. To take "
         "it away: podidentity disable.\n\ninterrupted\n",
     )
-    assert len(nmi_pods(bare)) == 2
+    assert world.get(DAEMON_SET) is not None
     ran = gate.interrupted(Step("DELETE", "/daemonsets/", done=True), "disable")
     assert (ran.code, ran.err.endswith(f"{again('disable')}\n\ninterrupted\n")) == (130, True)
     ran = gate.interrupted(Step("GET", "watch=1"), "disable")
     assert ran.code == 130
     assert ran.err.startswith("All of it is deleted, and NMI's pods end by themselves. The nodes ")
-    end_nmi(bare)
+    end_nmi(world)
     ran = podidentity("disable")
     assert (ran.code, " deleted" in ran.out) == (0, False), "nothing was left to be deleted"
 

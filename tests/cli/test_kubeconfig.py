@@ -301,7 +301,8 @@ def test_a_server_that_is_none_of_kubernetes_is_named(  # noqa: PLR0917 - pytest
     said: str,
 ) -> None:
     if answer is silent:
-        monkeypatch.setattr(client, "_REQUEST", httpx2.Timeout(0.2))
+        short = {"connect": 0.2} if scheme == "https" else {"read": 0.2}
+        monkeypatch.setattr(client, "_REQUEST", httpx2.Timeout(60, **short))
     with answering(answer) as port:
         at = {"server": f"{scheme}://127.0.0.1:{port}"}
         path = written(tmp_path / "config", configuration(bare, cluster=at))
