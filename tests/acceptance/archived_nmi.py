@@ -12,9 +12,16 @@ https://github.com/Azure/aad-pod-identity/blob/v1.8.17/cmd/nmi/main.go
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 NAME = "aad-pod-identity-nmi"
 LABELS = {"app.kubernetes.io/component": "nmi", "app.kubernetes.io/name": "aad-pod-identity"}
+OF_AKS = "kubernetes.azure.com/managedby"
+LEFT = {"component": "nmi", "tier": "node", OF_AKS: "aks"}
+"""Labels of NMI of AKS's add-on, which is `kube-system/nmi` as that of the archived manifests.
+
+https://github.com/Azure/aad-pod-identity/blob/v1.8.17/deploy/infra/managed-mode-deployment.yaml
+"""
 SERVER = "aad-pod-identity"
 """In each answer's header `Server`, which the real one does not send: a test sees who answered."""
 
@@ -88,7 +95,13 @@ def variables(client_id: str) -> dict[str, str]:
     return {"CLIENT_ID": client_id, "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
 
 
-def manifest(client_id: str, namespace: str = "default") -> str:
+def manifest(
+    client_id: str,
+    namespace: str = "default",
+    *,
+    name: str = NAME,
+    labels: Mapping[str, str] = LABELS,
+) -> str:
     """Return its DaemonSet, as the archived chart names it; all pods get tokens of `client_id`."""
     container = {
         "name": "nmi",
@@ -102,7 +115,7 @@ def manifest(client_id: str, namespace: str = "default") -> str:
         "readinessProbe": {"httpGet": {"path": "/healthz", "port": 8085}, "periodSeconds": 1},
     }
     template = {
-        "metadata": {"labels": LABELS},
+        "metadata": {"labels": labels},
         "spec": {
             "hostNetwork": True,
             "tolerations": [{"operator": "Exists"}],
@@ -113,7 +126,7 @@ def manifest(client_id: str, namespace: str = "default") -> str:
         {
             "apiVersion": "apps/v1",
             "kind": "DaemonSet",
-            "metadata": {"name": NAME, "namespace": namespace, "labels": LABELS},
-            "spec": {"selector": {"matchLabels": LABELS}, "template": template},
+            "metadata": {"name": name, "namespace": namespace, "labels": labels},
+            "spec": {"selector": {"matchLabels": labels}, "template": template},
         }
     )

@@ -56,8 +56,15 @@ def client(number):
 open("/begun-" + nonce, "w").close()
 threads = [threading.Thread(target=client, args=[number]) for number in range(clients)]
 [thread.start() for thread in threads]
+def told():
+    return json.dumps({"answers": found, "wrong": wrong[:20], "lost": lost, "slowest": slowest[0]})
+while any(thread.is_alive() for thread in threads):
+    with open("/new-" + nonce, "w") as file:
+        file.write(told())
+    os.replace("/new-" + nonce, "/so-far-" + nonce)
+    threads[0].join(0.5)
 [thread.join() for thread in threads]
-print(json.dumps({"answers": found, "wrong": wrong[:20], "lost": lost, "slowest": slowest[0]}))
+print(told())
 """.replace("OURS", OURS)
 
 
@@ -74,6 +81,14 @@ class Load:
     "" of a new connection."""
     slowest: float = 0.0
     """Seconds."""
+
+    def add(self, said: bytes) -> None:
+        """Add what the clients of a pod say."""
+        found = json.loads(said)
+        self.answers.update(found["answers"])
+        self.wrong += found["wrong"]
+        self.lost += found["lost"]
+        self.slowest = max(self.slowest, found["slowest"])
 
     @property
     def failures(self) -> list[str]:
@@ -108,8 +123,12 @@ async def load(
             await place.shell(f"touch /over-{nonce}", pod=pod)
         ran = await asyncio.gather(*asking)
     for each in ran:
-        found = json.loads(each.stdout or each.stderr)
-        made.answers.update(found["answers"])
-        made.wrong += found["wrong"]
-        made.lost += found["lost"]
-        made.slowest = max(made.slowest, found["slowest"])
+        made.add(each.stdout or each.stderr)
+
+
+async def so_far(place: Sandbox, nonce: str, pods: Sequence[str]) -> Load:
+    """Return what the pods had got half a second ago at most."""
+    made = Load()
+    for pod in pods:
+        made.add((await place.shell(f"cat /so-far-{nonce}", pod=pod)).stdout)
+    return made

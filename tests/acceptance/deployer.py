@@ -50,7 +50,18 @@ def folder_of_deployer(plan: Plan) -> Path:
     program = folder / "podidentity"
     program.write_text(PROGRAM.format(exports=exports, program=real))
     program.chmod(0o700)
+    (folder / "object-id").write_text(principal["OBJECT_ID"])
     return folder
+
+
+def give_rights_in(plan: Plan, namespace: str) -> None:
+    """Give the deployer what it needs where NMI is in a namespace of its own."""
+    user = (plan.path / "deployer" / "object-id").read_text()
+    name = f"podidentity-in-{namespace}"
+    applier = Applier(Api(plan), "default")
+    where = ("--nmi-namespace", namespace)
+    for each in _printed("-o", "json", "--user", user, "--name", name, *where)["items"]:
+        applier.apply(each)
 
 
 async def _with_rights(plan: Plan) -> dict[str, str]:

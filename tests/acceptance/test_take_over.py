@@ -9,13 +9,16 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from podidentity_sandbox.demo.prepare import prepare
 from podidentity_sandbox.weather import CALM
 from tests.acceptance import archived_nmi
-from tests.acceptance.asking import OURS
+from tests.acceptance.asking import OURS, Load
+from tests.acceptance.deployer import give_rights_in
 from tests.acceptance.sandbox import PATIENCE, leaked, opened
 from tests.acceptance.two_pools import PODS, Cluster, not_ours
 from tests.docs.blocks import ROOT, Block, blocks_of
@@ -24,6 +27,7 @@ from tests.sandboxes import own
 HOW_TO = [*blocks_of(ROOT / "docs" / "how-to" / "take-over.md")]
 FORWARD = [each for each in HOW_TO if each.mark == "run=take-over"]
 BACK = [each for each in HOW_TO if each.mark == "run=take-over-back"]
+LEFTOVERS = [each for each in HOW_TO if each.mark == "run=take-over-leftovers"]
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +60,9 @@ async def archived(found: Cluster) -> None:
     await found.run("kubectl", *wait)
 
 
-async def follow(found: Cluster, block: Block) -> None:
+async def follow(found: Cluster, block: Block, folder: Path = ROOT) -> None:
     """Run the commands of the how-to as somebody types them."""
-    await found.run("bash", "-c", block.text)
+    await found.run("bash", "-c", f"cd {folder}\n{block.text}")
 
 
 def test_it_comes_pool_by_pool_without_a_foreign_token(
@@ -75,13 +79,13 @@ async def take_over(found: Cluster) -> None:
         ("NotPermitted", ["a", "b"])
     ]
     await follow(found, grant)
-    assert [await found.who(pod) for pod in PODS] == [archived_nmi.SERVER] * 2
+    assert await who(found) == [archived_nmi.SERVER] * 2
     async with found.load("coming") as asked:
         await follow(found, canary)
-        assert [await found.who(pod) for pod in PODS] == [OURS, archived_nmi.SERVER]
+        assert await who(found) == [OURS, archived_nmi.SERVER]
         assert not_ours(await found.on_ports(0))
         await follow(found, others)
-        assert [await found.who(pod) for pod in PODS] == [OURS, OURS]
+        assert await who(found) == [OURS, OURS]
         await follow(found, everywhere)
         await follow(found, end)
         await found.until_ours_has_the_ports()
@@ -104,10 +108,115 @@ async def go_back(found: Cluster) -> None:
     async with found.load("going") as asked:
         await follow(found, apart)
         await archived(found)
-        assert [await found.who(pod) for pod in PODS] == [OURS, OURS]
+        assert await who(found) == [OURS, OURS]
         await follow(found, leave)
-        assert [await found.who(pod) for pod in PODS] == [archived_nmi.SERVER] * 2
+        assert await who(found) == [archived_nmi.SERVER] * 2
     assert asked.wrong == []
     assert asked.lost == []
     assert min(asked.answers[by] for by in (OURS, archived_nmi.SERVER)) > 100
     assert await leaked(found.azure, "going") == 0
+
+
+# ---- What AKS's add-on left: `kube-system/nmi`, its objects, and no MIC
+
+
+async def leftovers(found: Cluster) -> None:
+    """Have NMI of AKS's add-on in the place of the archived release's, and the add-on's objects."""
+    gone = ("delete", "daemonset", "-n", "default", archived_nmi.NAME, "--cascade=foreground")
+    await found.run("kubectl", *gone)
+    await found.run("kubectl", "label", "nodes", "--all", "podidentity-")
+    addon = archived_nmi.manifest(
+        found.made.client_id, "kube-system", name="nmi", labels=archived_nmi.LEFT
+    )
+    await found.run("kubectl", "apply", "-f", "-", given=addon)
+    wait = ("rollout", "status", "-n", "kube-system", "daemonset/nmi", f"--timeout={PATIENCE}s")
+    await found.run("kubectl", *wait)
+    await found.run("kubectl", "apply", "-f", "-", given=EXCEPTION)
+    mark = ("azureidentity/bound", "azureidentitybinding/bound", f"{archived_nmi.OF_AKS}=aks")
+    await found.run("kubectl", "label", *mark)
+    assert await who(found) == [archived_nmi.SERVER] * 2
+
+
+EXCEPTION = json.dumps(
+    {
+        "apiVersion": "aadpodidentity.k8s.io/v1",
+        "kind": "AzurePodIdentityException",
+        "metadata": {
+            "name": "aks-addon-exception",
+            "namespace": "kube-system",
+            "labels": {archived_nmi.OF_AKS: "aks"},
+        },
+        "spec": {"podLabels": {archived_nmi.OF_AKS: "aks"}},
+    }
+)
+"""https://learn.microsoft.com/azure/aks/use-azure-ad-pod-identity"""
+
+
+async def who(found: Cluster) -> list[str]:
+    return [await found.who(pod) for pod in PODS]
+
+
+async def of_the_add_on(found: Cluster) -> dict[str, Any]:
+    """Return the objects that the add-on made, by their uids."""
+    kinds = "azureidentities,azureidentitybindings,azurepodidentityexceptions"
+    ask = ("get", kinds, "-A", "-l", f"{archived_nmi.OF_AKS}=aks", "-o", "json")
+    listed = json.loads(await found.run("kubectl", *ask))["items"]
+    return {each["metadata"]["uid"]: each["spec"] for each in listed}
+
+
+def only_what_it_had(found: Cluster, asked: Load, nonce: str, runner: asyncio.Runner) -> None:
+    """See that no token was another's, and that only connections to the old NMI ended."""
+    assert asked.wrong == []
+    assert {by for by, _ in asked.lost} <= {archived_nmi.SERVER}, json.dumps(asked.lost)
+    assert len(asked.lost) <= 4, "the connections that are kept"
+    assert min(asked.answers[by] for by in (OURS, archived_nmi.SERVER)) > 0
+    assert runner.run(leaked(found.azure, nonce)) == 0
+
+
+def test_what_the_add_on_of_aks_left_is_taken_over_pool_by_pool_and_comes_back(
+    cluster: tuple[Cluster, asyncio.Runner], tmp_path: Path
+) -> None:
+    found, loop = cluster
+    found.rate = 25
+    give_rights_in(found.place.plan, "podidentity")
+    loop.run(leftovers(found))
+    made = loop.run(of_the_add_on(found))
+    assert len(made) == 3
+    only_what_it_had(found, loop.run(take_leftovers(found, tmp_path)), "left", loop)
+    back = loop.run(bring_leftovers_back(found, tmp_path))
+    only_what_it_had(found, back, "left-back", loop)
+    assert back.lost == []
+    assert loop.run(of_the_add_on(found)) == made
+
+
+async def take_leftovers(found: Cluster, folder: Path) -> Load:
+    canary, others, *_ = LEFTOVERS
+    async with found.load("left") as asked:
+        await follow(found, canary, folder)
+        assert await who(found) == [OURS, archived_nmi.SERVER]
+        await follow(found, others, folder)
+        assert await who(found) == [OURS, OURS]
+        await found.until_ours_has_the_ports()
+    return asked
+
+
+async def bring_leftovers_back(found: Cluster, folder: Path) -> Load:
+    async with found.load("left-back") as asked:
+        await follow(found, LEFTOVERS[2], folder)
+        assert await who(found) == [archived_nmi.SERVER] * 2
+    return asked
+
+
+def test_what_the_add_on_left_goes_on_without_its_daemon_set_until_ours_has_its_name(
+    cluster: tuple[Cluster, asyncio.Runner],
+) -> None:
+    found, loop = cluster
+    only_what_it_had(found, loop.run(take_the_name(found)), "name", loop)
+
+
+async def take_the_name(found: Cluster) -> Load:
+    async with found.load("name") as asked:
+        await follow(found, LEFTOVERS[3])
+        await found.until_ours_has_the_ports()
+        assert await who(found) == [OURS, OURS]
+    return asked

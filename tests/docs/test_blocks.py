@@ -24,6 +24,7 @@ RUN = {
     "run=sandbox",
     "run=take-over",
     "run=take-over-back",
+    "run=take-over-leftovers",
 }
 
 
@@ -42,7 +43,8 @@ def test_each_command_of_the_documents_is_run_by_a_test_or_says_what_it_needs(bl
     `run=image`: by tests/deploy/test_image.py.
     `run=runtime`: by tests/acceptance/runtime/test_by_hand.py.
     `run=sandbox`: by tests/sandbox/world/test_commands.py.
-    `run=take-over`, `run=take-over-back`: by tests/acceptance/test_take_over.py.
+    `run=take-over`, `run=take-over-back`, `run=take-over-leftovers`: by
+    tests/acceptance/test_take_over.py.
     `run=node`: by tests/kernel/test_interception.py.
     `run=release`: by tests/deploy/test_release.py.
     `bench`: a benchmark, run by hand, because its figures are of a machine.
