@@ -110,6 +110,15 @@ def begun(*words: str, values: Mapping[str, Any] | None = None) -> subprocess.Po
         )
 
 
+def finish(helm: subprocess.Popen[str]) -> str:
+    """Wait for the end of Helm's program; return what it printed, or raise HelmRefused."""
+    with helm:
+        printed, said = helm.communicate()
+    if helm.returncode:
+        raise HelmRefused(said)
+    return printed
+
+
 class Rendered:
     """What the templates made."""
 

@@ -22,7 +22,7 @@ from podidentity.cli import main
 from tests import release_0_1
 from tests.cli.world import CUSTOM, World, running
 from tests.deploy import archived
-from tests.deploy.helm import IMAGE, RELEASE, Helm, HelmRefused, Rendered, begun
+from tests.deploy.helm import IMAGE, RELEASE, Helm, HelmRefused, Rendered, begun, finish
 
 Run = Callable[..., Any]
 OLD = sorted((Path(__file__).parent / "old_values").glob("*.yaml"))
@@ -244,14 +244,6 @@ class Release:
     @property
     def status(self) -> str:
         return str(self.do("status")["status"])
-
-
-def finish(helm: subprocess.Popen[str]) -> None:
-    """Wait for Helm's end; raise HelmRefused."""
-    with helm:
-        _, said = helm.communicate()
-    if helm.returncode:
-        raise HelmRefused(said)
 
 
 @pytest.fixture
