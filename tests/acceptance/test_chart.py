@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from podidentity import manifests
 from podidentity.manifests import boot_unit
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.demo.prepare import GROUP, Prepared, prepare
+from podidentity_sandbox.plan import Plan
 from podidentity_sandbox.weather import CALM
 from tests.acceptance.asking import OURS, Load, load
 from tests.acceptance.sandbox import Sandbox, leaked, opened
@@ -83,18 +85,24 @@ class Release:
         return status, body
 
 
+@contextmanager
+def bare(name: str) -> Iterator[Release]:
+    """Have a sandbox whose machines have an identity, and nothing else of pod identity."""
+    with Helm() as helm, opened(own(name), weather=CALM) as (place, azure, loop):
+        yield Release(helm, place, azure, loop, loop.run(attached(azure, place.plan)))
+
+
 @pytest.fixture(scope="module")
 def release() -> Iterator[Release]:
-    """A sandbox whose machines have an identity, and nothing else of pod identity."""
-    with Helm() as helm, opened(own("chart"), weather=CALM) as (place, azure, loop):
-        yield Release(helm, place, azure, loop, loop.run(_attached(azure, place)))
+    with bare("chart") as found:
+        yield found
 
 
-async def _attached(azure: AzureOperator, place: Sandbox) -> Prepared:
+async def attached(azure: AzureOperator, plan: Plan) -> Prepared:
     """Make an identity, and attach it to the machines."""
-    made = await prepare(place.plan)
+    made = await prepare(plan)
     identity = {"type": "UserAssigned", "userAssignedIdentities": {made.identity_id: {}}}
-    await azure.arm("PATCH", place.plan.scale_set_id, {"identity": identity})
+    await azure.arm("PATCH", plan.scale_set_id, {"identity": identity})
     return made
 
 

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,11 +18,13 @@ import yaml
 
 from deploy.values import CHART
 from podidentity import manifests
+from podidentity.cli import main
 from tests import release_0_1
 from tests.cli.world import CUSTOM, World, running
 from tests.deploy import archived
-from tests.deploy.helm import IMAGE, RELEASE, Helm, HelmRefused
+from tests.deploy.helm import IMAGE, RELEASE, Helm, HelmRefused, Rendered
 
+Run = Callable[..., Any]
 OLD = sorted((Path(__file__).parent / "old_values").glob("*.yaml"))
 AUTOMATIC = Path(__file__).parents[1] / "cli/aks_automatic.yaml"
 NMI = "aad-pod-identity-nmi"
@@ -67,18 +69,103 @@ def install(
     )
 
 
+@pytest.fixture
+def run(world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run podidentity in this process; return what it prints as JSON."""
+    for name, value in world.environment.items():
+        monkeypatch.setenv(name, value)
+
+    def command(*words: str) -> Any:
+        main.run([*words, "--output=json"])
+        said = capsys.readouterr()
+        assert said.err == ""
+        return json.loads(said.out)
+
+    return command
+
+
+@pytest.fixture(scope="module")
+def ours(helm: Helm, world: World) -> None:
+    """The custom resources, as a release of ours that is gone has left them."""
+    manager_of(world, Release(helm, world))
+
+
+OWN = {
+    "namespace": "billing",
+    "resourceID": RESOURCE,
+    "clientID": CLIENT,
+    "binding": {"selector": "orders"},
+}
+"""An identity that no values file has: somebody made it by hand."""
+
+
+@contextmanager
+def under_the_archived_release(
+    helm: Helm, world: World, values: dict[str, Any], old: Path
+) -> Iterator[list[tuple[str, str, bool]]]:
+    """Have what the archived chart makes of these values, and OWN, and pods that ask for each.
+
+    Yields the pods: namespace, name, and whether that release's NMI serves it, which is so in every
+    namespace unless it keeps to them.
+    """
+    options = {"name": RELEASE, "namespace": "kube-system"}
+    made = Rendered(helm.ask("render", chart=str(old), values=values, **options))
+    paths, pods = [f"{SETS}/{NMI}"], list[tuple[str, str, bool]]()
+    world.send("POST", SETS, made.nmi)
+    forced = str(values.get("forceNamespaced", "")).lower() == "true"
+    kept = forced or values.get("operationMode") == "managed"
+    identities = {**(values.get("azureIdentities") or {}), "own": OWN}
+    # Its template is not here, and these objects say what its values say.
+    rendered = helm.render({"azureIdentities": identities, "tokens": {"policy": "false"}})
+    for each in rendered.objects:
+        if each["kind"] not in {"AzureIdentity", "AzureIdentityBinding"}:
+            continue
+        namespace, spec = each["metadata"]["namespace"], each["spec"]
+        metadata = {"name": each["metadata"]["name"], "namespace": namespace}
+        path = path_of({**each, "metadata": metadata})
+        world.send("POST", path.rpartition("/")[0], {**each, "metadata": metadata})
+        paths.append(path)
+        if each["kind"] == "AzureIdentityBinding":
+            for where in {namespace, "aad-pod-identity"}:
+                pod = f"asks-for-{spec['selector']}"
+                world.pod(where, pod, {"aadpodidbinding": spec["selector"]})
+                pods.append((where, pod, where == namespace or not kept))
+    yield pods
+    for path in paths:
+        if "/own" not in path:
+            world.send("DELETE", path)
+
+
+@pytest.mark.usefixtures("ours")
 @pytest.mark.parametrize("path", OLD, ids=lambda path: str(path.stem))
-def test_an_old_values_file_installs_unchanged(helm: Helm, world: World, path: Path) -> None:
-    install(helm, world, yaml.safe_load(path.read_text()))
-    daemon_sets = world.send("GET", "/apis/apps/v1/namespaces/kube-system/daemonsets")["items"]
-    assert "aad-pod-identity-nmi" in {each["metadata"]["name"] for each in daemon_sets}
-    helm.ask(
-        "on_cluster",
-        action="uninstall",
-        kubeconfig=str(world.plan.kubeconfig),
-        namespace="kube-system",
-        name=RELEASE,
-    )
+def test_an_old_values_file_installs_unchanged_and_each_refusal_to_come_was_listed_before(
+    helm: Helm, world: World, run: Run, path: Path, tmp_path: Path
+) -> None:
+    values = yaml.safe_load(path.read_text())
+    with under_the_archived_release(helm, world, values, archived.chart(tmp_path)) as pods:
+        plan = run("migrate", "plan")["refused"]
+    listed = {(each["namespace"], pod) for each in plan for pod in each["pods"]}
+    install(helm, world, values)
+    assert world.get(f"{SETS}/{NMI}") is not None
+    after = {
+        (namespace, name): run("explain", "pod", f"{namespace}/{name}")["reason"]
+        for namespace, name, _ in pods
+    }
+    refused = {pod for pod, reason in after.items() if reason}
+    served = {(namespace, name) for namespace, name, was_served in pods if was_served}
+    assert served & refused <= listed
+    assert ("billing", "asks-for-orders") in served & refused, "nobody has granted it"
+    granted = {
+        (each.get("namespace") or "kube-system", f"asks-for-{each['binding']['selector']}")
+        for each in (values.get("azureIdentities") or {}).values()
+    }
+    assert listed - refused <= granted, "what the values grant"
+    Release(helm, world).do("uninstall")
+    for namespace, name, _ in pods:
+        place = f"/api/v1/namespaces/{namespace}/pods/{name}"
+        world.send("DELETE", place, gracePeriodSeconds="0")
+    for plural in ("azureidentities", "azureidentitybindings"):
+        world.delete(f"{CUSTOM}/namespaces/billing/{plural}")
 
 
 # ---- Half an install, an interrupted upgrade, others' custom resources

@@ -52,7 +52,7 @@ _NODE = "/proc/self/ns/net"
 _UNUSED = "10.244.0.99"
 _SECONDS = 1.2
 """What an attack has against the guard."""
-_UNTIL_IT_WORKS = 30.0
+UNTIL_IT_WORKS = 30.0
 """What it has without the guard, where it works, on however slow a machine."""
 _BROADCAST = b"\xff" * 6
 _TAKEN = 40000
@@ -89,7 +89,7 @@ class Attacker(Wire):
     def receives(self, last: int, kinds: set[int], to: bytes) -> bool:
         """Whether a frame of these types, sent `to`, comes before one of type `last` does."""
         found = False
-        self._socket.settimeout(_UNTIL_IT_WORKS)
+        self._socket.settimeout(UNTIL_IT_WORKS)
         while True:
             frame = self._socket.recv(1 << 16)
             (kind,) = struct.unpack_from("!H", frame, 12)
@@ -127,7 +127,7 @@ def attacker(pod: str, address: str) -> Attacker:
 async def theft(*, guarded: bool) -> dict[str, Any]:
     """Pod p1 has a conversation in the name of p2 or of nobody, each way of it that we know."""
     imds = Imds()
-    seconds = _SECONDS if guarded else _UNTIL_IT_WORKS
+    seconds = _SECONDS if guarded else UNTIL_IT_WORKS
     async with imds.serving(), Agent.running(source_guard=guarded) as agent:
         found = {"sources": await agent.tell("sources")} if guarded else {}
         gateway, victims = await mac_of(""), await mac_of("p2")
@@ -213,7 +213,7 @@ async def learning(*, guarded: bool) -> dict[str, Any]:
     async with Agent.running(source_guard=guarded) as agent:
         if guarded:
             await agent.tell("sources")
-        await _quiet()
+        await quiet()
         own, other = await mac_of("p1"), await mac_of("p2")
         p1, p2 = PODS["p1"], PODS["p2"]
         wire = attacker("p1", p1)
@@ -249,7 +249,7 @@ async def link_local(*, guarded: bool) -> dict[str, Any]:
     async with imds.serving(), Agent.running(source_guard=guarded) as agent:
         if guarded:
             await agent.tell("sources")
-        await _quiet()
+        await quiet()
         own, other = await mac_of("p1"), await mac_of("p2")
         wire, victim = attacker("p1", PODS["p2"]), attacker("p2", PODS["p2"])
         arp = struct.pack("!HHBBH", 1, _IPV4, 6, 4, _REQUEST)
@@ -282,7 +282,7 @@ def _ipv4_of(source: str) -> bytes:
     return head[:10] + struct.pack("!H", checksum(head)) + head[12:]
 
 
-async def _quiet() -> None:
+async def quiet() -> None:
     """Let no kernel send a frame by itself for some minutes: each would put a belief right.
 
     Those are probes of a neighbour that was used a moment ago, and IPv6's own messages.
@@ -471,7 +471,7 @@ async def _tables_of() -> list[str]:
 def _probe() -> str:
     """Ask, as p1, by the rules of RFC 5227, whether somebody has p2's address."""
     wire = attacker("p1", "0.0.0.0")  # noqa: S104 - the sender of a probe
-    mac = wire.resolve(PODS["p2"], time.monotonic() + _UNTIL_IT_WORKS)
+    mac = wire.resolve(PODS["p2"], time.monotonic() + UNTIL_IT_WORKS)
     return "conflict" if mac else "none"
 
 

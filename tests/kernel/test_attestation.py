@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -177,6 +178,21 @@ def test_an_old_socket_of_the_victim_proves_nobody_who_speaks_from_its_port(
         "our end was diverted": "it has received 40 bytes, and we have sent 0",
         "diverted before any answer": "it sent its last data before the last that has arrived",
         "diverted before any request": "it has sent 0 bytes, and 76 have arrived",
+    }
+
+
+@needs_root
+def test_a_socket_is_its_makers_whoever_holds_it_and_of_whatever_kind_it_is() -> None:
+    with pod_cgroups([uid(name) for name in PODS]) as root:
+        seen = run("handing", cgroups=str(root))
+    own, others = ["proven", "p1"], ["forged", "p2"]
+    assert seen == {
+        **({"MPTCP": own} if Path("/proc/sys/net/mptcp").exists() else {}),
+        "a request in its SYN": own,
+        "on its way to p2": own,
+        "made by p1, connected by p2": own,
+        "made by p2 in p1's network": others,
+        "of p1 that has ended, held by p2": ["gone", ""],
     }
 
 

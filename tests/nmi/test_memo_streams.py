@@ -50,7 +50,12 @@ ALIKE = [
     *(asking(header=each) for each in (b"Metadata: false", b"Metadata: true\r\nMetadata: true")),
     *(
         asking(each)
-        for each in (b"X-Forwarded-For: 1", b"x-forwarded-for:", b"X-Forwarded-For : 1")
+        for each in (
+            b"X-Forwarded-For: 1",
+            b"x-forwarded-for:",
+            b"X-Forwarded-For : 1",
+            b"VIA: 1.0 a",
+        )
     ),
     *(asking(each) for each in (b"A: \0", b"A: b\rc", b" folded", b"A: " + b"x" * 3000)),
     *(asking(b"x-ms-client-request-id: %d" % number) for number in range(3)),

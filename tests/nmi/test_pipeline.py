@@ -155,14 +155,17 @@ async def test_a_page_in_a_pods_browser_cannot_be_led_here_by_a_name_of_its_own(
 
 
 @pytest.mark.parametrize(
+    "header", ["X-Forwarded-For: 10.0.0.1", "forwarded: for=10.0.0.1", "Via: 1.1 tinyproxy"]
+)
+@pytest.mark.parametrize(
     "path", ["/metadata/identity/oauth2/token?resource=a", "/metadata/instance"]
 )
-async def test_a_request_through_a_proxy_is_refused(path: str) -> None:
+async def test_a_request_through_a_proxy_is_refused(path: str, header: str) -> None:
     async with agent() as nmi:
-        reply = await nmi.ask(f"GET {path} {HEADERS}\nX-Forwarded-For: 10.0.0.1")
+        reply = await nmi.ask(f"GET {path} {HEADERS}\n{header}")
         assert (nmi.tokens.asked, nmi.metadata.asked) == ([], [])
     assert (reply.status, reply.json["error"]) == (400, "invalid_request")
-    assert "X-Forwarded-For" in reply.json["error_description"]
+    assert header.partition(":")[0].title() in reply.json["error_description"]
 
 
 async def test_the_header_may_be_waived_and_the_proxy_check_not() -> None:

@@ -314,21 +314,27 @@ class Node:
 
 
 @contextmanager
-def opened(name: str, archive: Path, kind: Mapping[str, Any]) -> Iterator[Node]:
-    """Bring a sandbox with one such node up, with an identity for the pods of `team`."""
+def opened(
+    name: str, archive: Path, kind: Mapping[str, Any], *, enabled: bool = True
+) -> Iterator[Node]:
+    """Bring a sandbox with one such node up, with an identity for the pods of `team`.
+
+    Unless it is `enabled` there is nothing of pod identity but the image.
+    """
     options = {key: value for key, value in kind.items() if key != "network"}
     given = RuntimeOptions(tools=str(TOOLS), images=(str(archive),), **options)
     # Calm: the subject is the container runtime.
     plan = bring_up(name, nodes=1, network=kind["network"], runtime=given, weather=CALM)
     try:
         node = Node(plan, given)
-        made = asyncio.run(prepare(plan))
         theirs = min(names_in(archive))
         for name in (IMAGE, NEXT):
             node.on_node(f"ctr -n k8s.io images tag {theirs} {name}")
         node.api.request("POST", "/api/v1/namespaces", _namespace())
-        node.enable()
-        node.place.add(SERVED, "demo", "--identity-resource-id", made.identity_id)
+        if enabled:
+            made = asyncio.run(prepare(plan))
+            node.enable()
+            node.place.add(SERVED, "demo", "--identity-resource-id", made.identity_id)
         yield node
     finally:
         bring_down(plan.name)

@@ -100,7 +100,9 @@ NOT_SERVED = {
 NOT_GET = Answer(HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed", "Only GET is allowed.")
 NO_HEADER = "Required metadata header not specified"
 """The one error that the archived project sent as JSON."""
-FORWARDED = "X-Forwarded-For is not allowed: metadata is not served through a proxy"
+FORWARDED = (
+    "X-Forwarded-For, Forwarded and Via are not allowed: metadata is not served through a proxy"
+)
 FOREIGN_HOST = (
     "the header Host has a name of the Internet, by which a web page could ask; "
     "ask http://169.254.169.254"

@@ -84,7 +84,10 @@ then its token has the whole time."""
 CAPACITY = 4096
 """Answers, of some 4 kB each, and requests; the pods of a full node have some hundred of them."""
 _PROBE_ANSWER = Response(HTTPStatus.OK, ANSWER)
-_METADATA, _FORWARDED, _HOST = b"metadata", b"x-forwarded-for", b"host"
+_METADATA, _HOST = b"metadata", b"host"
+_BY_PROXIES = frozenset({b"x-forwarded-for", b"forwarded", b"via"})
+"""What a proxy adds by which somebody asks who is not the pod: a custom, RFC 7239 and RFC 9110."""
+_THEIR_LENGTHS = frozenset(map(len, _BY_PROXIES))
 _USUAL_HOST = b"169.254.169.254"
 
 
@@ -417,7 +420,7 @@ class RequestPipeline:
             # By their length first: most headers are of no concern.
             if len(name) == len(_METADATA) and name.lower() == _METADATA:
                 values.append(value.strip().lower())
-            elif len(name) == len(_FORWARDED) and name.lower() == _FORWARDED:
+            elif len(name) in _THEIR_LENGTHS and name.lower() in _BY_PROXIES:
                 raise InvalidRequest(errors.FORWARDED)
             elif (
                 len(name) == len(_HOST)
