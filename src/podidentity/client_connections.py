@@ -4,8 +4,8 @@ A controller writes hundreds of objects a second, and with httpx2's own transpor
 half of its processor time went there: that one looks at all its connections twice a request, and
 closes those above twenty that nobody uses at the moment, to make them again for the next requests.
 Here a request takes the connection that was used last, leaves in one piece, and its answer is
-parsed by llhttp (httptools). All else stays httpx2's: credentials, decoding, how long to wait, its
-errors.
+parsed by llhttp (httptools). Many at once do not open a connection each. All else stays httpx2's:
+credentials, decoding, how long to wait, its errors.
 
 HTTP/1.1 without pipelining (RFC 9112). A connection on which anything was wrong is closed.
 """
@@ -24,6 +24,9 @@ import httpx2
 
 MOST = 100
 """Requests at once; further ones wait."""
+OPENING = 4
+"""Connections that are opened at once; further requests wait for one of them, or for one that is
+free sooner. With TLS, to open one costs both sides as much as several requests."""
 IDLE = 5.0
 """Seconds after which a connection that nobody uses is closed: before the server does that."""
 _MOST_KEPT = 1 << 18
@@ -56,6 +59,7 @@ class ClientConnections(httpx2.AsyncBaseTransport):
             self._tls.set_alpn_protocols(["http/1.1"])
         self._options = options
         self._turns = asyncio.Semaphore(most)
+        self._opening = asyncio.Semaphore(OPENING)
         self._lifetime = idle
         self._all: set[_Connection] = set()
         self._idle: list[tuple[_Connection, float]] = []
@@ -68,7 +72,7 @@ class ClientConnections(httpx2.AsyncBaseTransport):
         limits = request.extensions.get("timeout", {})
         await self._turn(limits.get("pool"))
         try:
-            connection = self._reusable() or await self._connect(limits.get("connect"))
+            connection = self._reusable() or await self._next(limits.get("connect"))
         except BaseException:
             self._turns.release()
             raise
@@ -114,22 +118,26 @@ class ClientConnections(httpx2.AsyncBaseTransport):
             connection.abort()
         return None
 
-    async def _connect(self, seconds: float | None) -> _Connection:
-        _, host, port = self._origin
+    async def _next(self, seconds: float | None) -> _Connection:
+        """Return the first connection that is free, or a new one."""
         try:
-            async with asyncio.timeout(seconds):
-                # One address after the other: asyncio's race of several (happy_eyeballs_delay)
-                # leaves the winner open where it is cancelled at that moment.
-                _, connection = await asyncio.get_running_loop().create_connection(
-                    partial(_Connection, self._lost),
-                    host,
-                    port or (80 if self._tls is None else 443),
-                    ssl=self._tls,
-                )
+            async with asyncio.timeout(seconds), self._opening:
+                return self._reusable() or await self._connect()
         except TimeoutError as error:
             raise httpx2.ConnectTimeout("") from error
         except OSError as error:
             raise httpx2.ConnectError(str(error)) from error
+
+    async def _connect(self) -> _Connection:
+        _, host, port = self._origin
+        # One address after the other: asyncio's race of several (happy_eyeballs_delay) leaves the
+        # winner open where it is cancelled at that moment.
+        _, connection = await asyncio.get_running_loop().create_connection(
+            partial(_Connection, self._lost),
+            host,
+            port or (80 if self._tls is None else 443),
+            ssl=self._tls,
+        )
         self._all.add(connection)
         for option in self._options:
             connection.socket.setsockopt(*option)

@@ -212,8 +212,8 @@ class Weather:
 
     def seconds(self, time: str, number: int, key: str = "") -> float:
         """Return how long the change of that number takes, of all of that kind and key."""
-        span = self.times.get(time, _NEVER)
-        return span.at(self._draw(time, key, number))
+        span = self.times.get(time)
+        return span.at(self._draw(time, key, number)) if span is not None else 0.0
 
     def blow(
         self, service: str, kind: str, number: int, of_all: int, *, writes: bool
@@ -222,8 +222,9 @@ class Weather:
 
         Both count from 1. `writes`: whether it changes something; a lock hinders nothing else.
         """
-        left = self._draw(service, kind, number)
-        for fault in self.faults.get(service, ()):
+        faults = self.faults.get(service, ())
+        left = self._draw(service, kind, number) if faults else 1.0
+        for fault in faults:
             if not fault.strikes(kind, number, of_all):
                 continue
             if fault.effect in {Effect.LOCKED, Effect.DENIED} and not writes:

@@ -77,6 +77,7 @@ class Sandbox:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
+        self.api = Api(plan)
         self._deployer = folder_of_deployer(plan)
 
     def run(self, *command: str, given: str = "") -> str:
@@ -106,7 +107,7 @@ class Sandbox:
         """
 
         def once() -> tuple[bool, str]:
-            applier = Applier(Api(self.plan), namespace)
+            applier = Applier(self.api, namespace)
             try:
                 made = [applier.apply(each) for each in documents("\n---\n".join(objects))]
                 if seconds is not None:
@@ -148,7 +149,7 @@ class Sandbox:
         """
         self.run("podidentity", "add", "--namespace", namespace, "--name", name, *words)
         path = f"/apis/aadpodidentity.k8s.io/v1/namespaces/{namespace}/azureidentities/{name}"
-        found = parse_identity(json.dumps(Api(self.plan).request("GET", path)).encode())
+        found = parse_identity(json.dumps(self.api.request("GET", path)).encode())
         assert isinstance(found, AzureIdentity), found
         self.until_granted(namespace, *permission_names(found))
 
@@ -156,7 +157,7 @@ class Sandbox:
         """Return when the API server counts what was granted to a service account."""
         for each in names:
             asked = review(Use(ObjectRef(namespace, account), each.lower()))
-            while not Api(self.plan).request("POST", REVIEWS, asked)["status"]["allowed"]:
+            while not self.api.request("POST", REVIEWS, asked)["status"]["allowed"]:
                 time.sleep(0.05)
 
     def start_pod(self) -> None:

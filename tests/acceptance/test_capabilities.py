@@ -89,12 +89,11 @@ class Agent:
 def agent() -> Iterator[Agent]:
     with opened(own("rights")) as (place, _, loop):
         place.run("podidentity", "enable")
-        api = Api(place.plan)
-        made = api.request("GET", "/apis/apps/v1/namespaces/kube-system/daemonsets/nmi")
+        made = place.api.request("GET", "/apis/apps/v1/namespaces/kube-system/daemonsets/nmi")
         metadata = {key: made["metadata"][key] for key in ("name", "namespace", "labels")}
         manifest = {**made, "metadata": metadata}
         manifest.pop("status")
-        yield Agent(place, api, loop, manifest)
+        yield Agent(place, place.api, loop, manifest)
 
 
 @pytest.fixture(scope="module")

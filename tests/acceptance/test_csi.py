@@ -12,7 +12,7 @@ import pytest
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.cluster.tokens import ISSUER
 from podidentity_sandbox.demo.prepare import GROUP, SECRET, SECRET_VALUE, VAULT
-from podidentity_sandbox.world.api import Api, Object
+from podidentity_sandbox.world.api import Object
 from tests.acceptance.directory import secret
 from tests.acceptance.sandbox import Sandbox, opened
 from tests.sandboxes import own
@@ -111,10 +111,6 @@ print(json.dumps(said))
 
 class Driven(Sandbox):
     """A sandbox with the driver in it."""
-
-    @property
-    def api(self) -> Api:
-        return Api(self.plan)
 
     def provider(self) -> str:
         """Return the name of the provider's pod."""

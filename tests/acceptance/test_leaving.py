@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.weather import CALM
-from tests.acceptance.sandbox import ANSWERED, ASK, leaked, one_node
+from tests.acceptance.sandbox import ANSWERED, ASK, CLOSED, Sandbox, leaked, one_node
 from tests.acceptance.test_seeing import for_a_cluster, typed
+
+REFUSED, TIMED_OUT = 7, 28
+"""How curl ends where nobody listens, and where nobody answers.
+
+https://curl.se/docs/manpage.html#EXIT
+"""
 
 
 async def test_who_leaves_as_the_page_says_leaves_nothing_attached_granted_or_open() -> None:
@@ -25,6 +31,23 @@ async def test_who_leaves_as_the_page_says_leaves_nothing_attached_granted_or_op
         assert "azureidentities" in place.run("kubectl", "get", "crds", "-o", "name")
         # The rules stay: nobody answers, and what is asked does not reach the real IMDS.
         ask = ASK.format(seconds=ANSWERED, nonce="after", resource="https://vault.azure.net")
-        assert (await place.shell(ask)).exit == 7
+        assert (await place.shell(ask)).exit == REFUSED
         assert await leaked(azure, "after") == 0
         assert "podid" in place.on_node("nft", "list", "tables")
+        # With `close` nobody answers either; but what leads pods to NMI is gone, for another one.
+        assert "until another NMI leads" in leave(place, "close")
+        assert "podid" not in place.on_node("nft", "list", "tables")
+        ask = ASK.format(seconds=CLOSED, nonce="closed", resource="https://vault.azure.net")
+        assert (await place.shell(ask)).exit == TIMED_OUT
+        assert await leaked(azure, "closed") == 0
+        # With `remove` nothing is left, of what was closed before either.
+        assert "are open to their pods" in leave(place, "remove")
+        assert "podid" not in place.on_node("nft", "list", "tables")
+        await place.ask(nonce="open")
+        assert await leaked(azure, "open") == 1
+
+
+def leave(place: Sandbox, on_exit: str) -> str:
+    """Have NMI of this way to end come, and go; return what `disable` says."""
+    place.run("podidentity", "enable", f"--nmi-arg=--on-exit={on_exit}")
+    return place.run("podidentity", "disable")

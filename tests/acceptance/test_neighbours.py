@@ -11,7 +11,6 @@ import pytest
 
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.cluster.controllers.nodes import GRACE
-from podidentity_sandbox.world.api import Api
 from tests.acceptance.sandbox import ANSWERED, ASK, Sandbox, opened
 from tests.sandboxes import own
 
@@ -137,10 +136,10 @@ def test_of_a_node_that_is_gone_explain_and_check_say_so(place: Place) -> None:
     agents = "/api/v1/namespaces/kube-system/pods"
     (nmi,) = (
         each["metadata"]["name"]
-        for each in Api(sandbox.plan).request("GET", agents)["items"]
+        for each in sandbox.api.request("GET", agents)["items"]
         if each["metadata"]["name"].startswith("nmi-")
     )
-    assert not Api(sandbox.plan).wait_for(agents, [nmi], lost, GRACE * 5)
+    assert not sandbox.api.wait_for(agents, [nmi], lost, GRACE * 5)
     said = "its node does not answer the control plane"
     assert explained() == {
         "link": "nmi",

@@ -16,7 +16,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podidentity.client_connections import ClientConnections, _Connection, _rendered
+from podidentity.client_connections import (
+    OPENING,
+    ClientConnections,
+    _Connection,
+    _rendered,
+)
 from tests.adapters.scripted import Conversation, Script, Turn, answers, cuts, hangs, scripted
 
 PATIENT = 60.0
@@ -94,6 +99,44 @@ async def test_requests_at_once_have_a_connection_each_and_none_above_the_most()
     assert [each.content for each in found] == [b"ok"] * 9
     assert server.most_open == 3
     assert len(set(ports(server))) == 3
+
+
+async def test_a_few_connections_are_opened_at_once_and_others_take_what_is_free_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    loop = asyncio.get_running_loop()
+    connect, gate, opening = loop.create_connection, asyncio.Semaphore(1), []
+
+    async def held(*place: Any, **more: Any) -> object:
+        opening.append(place)
+        await gate.acquire()
+        return await connect(*place, **more)
+
+    told = asyncio.Event()
+
+    async def turn(conversation: Conversation) -> None:
+        await told.wait()
+        await conversation.answer(b"ok")
+
+    monkeypatch.setattr(loop, "create_connection", held)
+    async with scripted(turn) as server, connected(server) as (client, _):
+        first = asyncio.create_task(client.get("/first"))
+        await one_asked(server)
+        others = [asyncio.create_task(client.get("/other")) for _ in range(OPENING)]
+        last = asyncio.create_task(client.get("/last"))
+        for _turn in range(20):
+            await asyncio.sleep(0)
+        assert len(opening) == 1 + OPENING
+        told.set()
+        await first
+        gate.release()
+        await last
+        assert len(opening) == 1 + OPENING
+        for _other in others[1:]:
+            gate.release()
+        await asyncio.gather(*others)
+    by_path = {each.path: port for each, port in zip(server.asked, ports(server), strict=True)}
+    assert by_path["/last"] == by_path["/first"]
 
 
 async def test_who_waits_too_long_for_a_connection_has_sent_nothing() -> None:

@@ -365,6 +365,7 @@ SCENARIOS: dict[str, Callable[..., Awaitable[Any]]] = {
     "source_rivals": sources.rivals,
     "strangers": sources.strangers,
     "routed": sources.routed,
+    "spanning": sources.spanning,
     "switched_off": sources.switched_off,
     "uplinks": uplinks.uplinks,
     "link_local": sources.link_local,

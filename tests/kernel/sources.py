@@ -755,6 +755,20 @@ async def unable() -> dict[str, Any]:
     return found
 
 
+async def spanning() -> list[list[Any]]:
+    """Somebody switches the spanning tree protocol on, and off again."""
+    networks = PodNetworks(Path("/run/netns"))
+    guard = SourceGuard(networks, Redirect(), WallClock())
+    found = []
+    for state in ("0", "1", "0"):
+        await command("ip", "link", "set", "cbr0", "type", "bridge", "stp_state", state)
+        guard.refresh()
+        found.append([guard.guarded, *guard.problems()])
+    guard.close()
+    networks.close()
+    return found
+
+
 async def unwritten(*, times: int) -> dict[str, Any]:
     """So many attempts to write the bridge's rules fail, by a clock that stands; a pod comes."""
     clock, networks = FakeClock(), PodNetworks(Path("/run/netns"))

@@ -131,6 +131,15 @@ def test_what_a_pod_sends_to_a_bridges_own_addresses_teaches_and_reaches_nobody(
     assert guarded == {"taught": {}, "reached": [], "redirected": 0, "leaked": 0}
 
 
+def test_a_bridge_that_a_pod_can_have_forget_where_its_neighbours_are_is_a_problem() -> None:
+    """By one frame a second (BPDU), which no filter sees, a pod becomes the root of the tree."""
+    before, on, after = run("spanning", rootless=True)
+    assert before == after == [True]
+    guarded, problem = on
+    assert not guarded
+    assert "ip link set cbr0 type bridge stp_state 0" in problem
+
+
 def test_a_pod_that_changes_its_own_end_loses_itself_at_most(*, rootless: bool) -> None:
     seen = run("changing", rootless=rootless)
     alone, both = ["nobody", "agent"], ["agent", "agent"]

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any
 
+from podidentity.adapters.permission_cache import RbacPermissions
 from podidentity.core.decision import Authorization, Rules, Use
 from podidentity.core.errors import NotReady
 from podidentity.core.refusals import Reason
 from podidentity.core.resources import AzureIdentity, ClientId, ObjectRef, TokenRequest
 from podidentity.nmi.request.decision import Granted
-from tests.fakes import CLIENT, OTHER_CLIENT, VAULT, assigned, binding, identity, pod
+from tests.fakes import (
+    CLIENT,
+    OTHER_CLIENT,
+    VAULT,
+    FakeKubeApi,
+    assigned,
+    binding,
+    identity,
+    pod,
+)
 from tests.nmi.worlds import World, error_of, reason
 
 USE = Use(ObjectRef("shop", "default"), CLIENT)
@@ -130,6 +141,33 @@ async def test_a_change_while_the_cluster_is_asked_is_no_reason_to_wait_for_the_
     slow.answer.set_result(True)
     assert isinstance(await asking, Granted)
     assert changed.clock.slept == []
+
+
+class Granting(FakeKubeApi):
+    """Permits everything; counts the questions."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    async def ask(self, path: str, question: Mapping[str, Any]) -> bytes:
+        del path, question
+        self.asked += 1
+        return b'{"status": {"allowed": true}}'
+
+
+async def test_a_permission_is_not_asked_for_again_by_a_request_that_waited_for_its_record() -> (
+    None
+):
+    held, server = world(rules=Rules(standard=True)), Granting()
+    held.permissions = RbacPermissions(server, held.clock)  # type: ignore[assignment]
+    asking = await held.asking()
+    for state in ("Created", "Assigned"):
+        held.clock.advance(1)
+        held.cluster.put(assigned(state=state))
+        for _ in range(20):
+            await asyncio.sleep(0)
+    assert isinstance(await asking, Granted)
+    assert server.asked == 1
 
 
 # What changes while a token is fetched.

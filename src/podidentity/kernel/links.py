@@ -39,6 +39,7 @@ _U32, _S32 = struct.Struct("=I"), struct.Struct("=i")
 _IFLA_ADDRESS, _IFLA_LINK, _IFLA_MASTER, _IFLA_LINKINFO = 1, 5, 10, 18
 _IFLA_EXT_MASK, _IFLA_LINK_NETNSID, _IFLA_TARGET_NETNSID = 29, 37, 46
 _IFLA_IFNAME, _INFO_KIND, _INFO_DATA = 3, 1, 2
+_BR_STP_STATE = 5
 _BR_MULTI_BOOLOPT, _NO_LL_LEARN = 46, 1 << 0  # BR_BOOLOPT_NO_LL_LEARN
 _BOOLOPT = struct.Struct("=II")  # br_boolopt_multi: values, mask
 _SKIP_STATS = 1 << 3  # RTEXT_FILTER_SKIP_STATS
@@ -69,6 +70,8 @@ class Link:
     learns_link_local: bool = False
     """Whether a bridge learns MAC addresses from link-local frames (01:80:c2:00:00:0x), which no
     filter sees (`BR_BOOLOPT_NO_LL_LEARN`, kernel 5.0)."""
+    spans: bool = False
+    """Whether a bridge speaks the spanning tree protocol (IEEE 802.1D) with who is at its ports."""
 
     @property
     def is_uplink(self) -> bool:
@@ -256,6 +259,7 @@ def link_of(message: netlink.Message) -> Link | None:
     found = netlink.attributes(message.payload, _LINK.size)
     information = netlink.attributes(found.get(_IFLA_LINKINFO, b""))
     kind = information.get(_INFO_KIND, b"").rstrip(b"\0").decode()
+    bridge = netlink.attributes(information.get(_INFO_DATA, b"")) if kind == "bridge" else {}
     return Link(
         index=index,
         name=found.get(_IFLA_IFNAME, b"").rstrip(b"\0").decode(errors="replace"),
@@ -265,8 +269,8 @@ def link_of(message: netlink.Message) -> Link | None:
         namespace=_S32.unpack(found[_IFLA_LINK_NETNSID])[0]
         if _IFLA_LINK_NETNSID in found
         else None,
-        learns_link_local=kind == "bridge"
-        and _learns_link_local(netlink.attributes(information.get(_INFO_DATA, b""))),
+        learns_link_local=kind == "bridge" and _learns_link_local(bridge),
+        spans=_number(bridge.get(_BR_STP_STATE)) != 0,
     )
 
 

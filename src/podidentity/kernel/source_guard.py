@@ -78,6 +78,11 @@ _LEARNS = (
     "bridge {name} learns MAC addresses from frames that pass no filter: {why}; it takes kernel 5.0"
     " (ip link set {name} type bridge no_linklocal_learn 1)"
 )
+_SPANS = (
+    "bridge {name} speaks the spanning tree protocol: a pod can take part, and have the bridge"
+    " forget where its neighbours are, so that their answers go to all ports; switch it off, as"
+    " network plugins have it (ip link set {name} type bridge stp_state 0)"
+)
 _NOBODY = (
     "{ports} ports of bridges lead to other network namespaces, and none of these is in the folder"
     " of the container runtime: name that folder with --netns-dir"
@@ -331,7 +336,7 @@ class SourceGuard:
             self._networks.refresh()
             self._links.refresh()
             ports = list(self._links.ports())
-            problems = tuple(self._unlearn(ports)) if self._bridges else ()
+            problems = (*self._spanning(ports), *self._unlearn(ports)) if self._bridges else ()
         except OSError as error:
             self._problems = (f"the node's links cannot be read: {error}",)
             self._alone = {}
@@ -365,6 +370,13 @@ class SourceGuard:
             verify=verify,
             bridged=bool(pods),
         )
+
+    def _spanning(self, ports: list[Link]) -> Iterator[str]:
+        """Yield what is wrong with bridges that pods can have learn and forget at will."""
+        for index in sorted({each.master for each in ports if each.namespace is not None}):
+            bridge = self._links.all[index]
+            if bridge.spans:
+                yield _SPANS.format(name=bridge.name)
 
     def _unlearn(self, ports: list[Link]) -> Iterator[str]:
         """Stop the pods' bridges from learning unfiltered frames; yield why that fails."""

@@ -22,6 +22,7 @@ from podidentity_sandbox.cluster.authentication import AUTHENTICATED, User
 
 _CERTIFICATE = 11
 """The TLS message with a certificate chain: RFC 5246 section 7.4.2, RFC 8446 section 4.4.2."""
+_HOOK = ssl.SSLContext.__base__._msg_callback  # type: ignore[union-attr] # not in typeshed
 _NO_COMPRESSED_CERTIFICATES = 1 << 33
 """SSL_OP_NO_RX_CERTIFICATE_COMPRESSION of OpenSSL 3.2: else that message may come compressed."""
 
@@ -33,7 +34,7 @@ def ask_clients(tls: ssl.SSLContext) -> None:
     it sees a chain before that is verified, and makes its first certificate one to trust.
     """
 
-    def seen(_: object, direction: str, version: int, __: object, kind: int, raw: bytes) -> None:
+    def seen(_: object, direction: str, version: int, __: int, kind: int, raw: bytes) -> None:
         if (direction, kind) == ("read", _CERTIFICATE) and (shown := _first(raw, version)):
             with suppress(ssl.SSLError):
                 tls.load_verify_locations(cadata=shown)
@@ -41,7 +42,8 @@ def ask_clients(tls: ssl.SSLContext) -> None:
     tls.verify_mode = ssl.CERT_OPTIONAL
     tls.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     tls.options |= _NO_COMPRESSED_CERTIFICATES
-    setattr(tls, "_msg_callback", seen)  # noqa: B010 - typeshed does not know it
+    # It is told of each record of data, too: ssl's own setter would make enums of all its numbers.
+    _HOOK.__set__(tls, seen)
 
 
 def _first(message: bytes, version: int) -> bytes:

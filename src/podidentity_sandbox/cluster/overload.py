@@ -44,7 +44,8 @@ async def befall(
     own = request.headers.get("User-Agent", "").startswith(OWN_AGENT)
     if own or NODES in user.groups or user.name in _OWN_USERS:
         return None
-    await asyncio.sleep(weather.seconds("answers", "apiserver"))
+    if seconds := weather.seconds("answers", "apiserver"):
+        await asyncio.sleep(seconds)
     who = "principal" if _PRINCIPAL.fullmatch(user.name) else user.name
     kind = f"{who} {info.verb} {info.resource or info.path}"
     blow = weather.blow("apiserver", kind, about=info.path)
@@ -86,8 +87,11 @@ class LateReads:
 
     def all(self, key: str, namespace: str = "") -> list[Record]:
         """Return the objects of a type, of one namespace or of all, in the order of names."""
-        found = {(each.namespace, each.name): each for each in self._storage.all(key, namespace)}
-        for change in reversed(self._recent()):
+        recent, now = self._recent(), self._storage.all(key, namespace)
+        if not recent:
+            return now
+        found = {(each.namespace, each.name): each for each in now}
+        for change in reversed(recent):
             record = change.record
             if change.key != key or (namespace and record.namespace != namespace):
                 continue

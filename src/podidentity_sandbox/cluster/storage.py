@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,7 +105,9 @@ class TypeStore:
         """Return the changes after `revision`; raise 410 when some of them are forgotten."""
         if revision < self.floor:
             raise too_old(revision, self.floor)
-        start = bisect_right(self.changes, revision, key=lambda change: change.record.revision)
+        start = len(self.changes)
+        while start and self.changes[start - 1].record.revision > revision:
+            start -= 1
         return self.changes[start:]
 
 

@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ ISSUER = "https://kubernetes.default.svc.cluster.local"
 JWKS_PATH = "/openid/v1/jwks"
 CONFIGURATION_PATH = "/.well-known/openid-configuration"
 ALGORITHM = "RS256"
+_REMEMBERED = 1024
+"""Tokens of which it is remembered that we have signed them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +82,8 @@ class TokenIssuer:
         # As kube-apiserver names its keys: the digest of the public key.
         digest = hashlib.sha256(spki).digest()
         self._key_id = base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+        # A signature that holds will always hold; what changes with time is asked each time.
+        self._signed = lru_cache(_REMEMBERED)(self._verified)
 
     def issue(self, bound: Bound, audiences: Sequence[str], seconds: int) -> tuple[str, datetime]:
         """Return a token that lives so many seconds, and when it ends."""
@@ -108,22 +113,27 @@ class TokenIssuer:
     def claims(self, token: str, audiences: Sequence[str]) -> dict[str, Any] | None:
         """Return the claims of a token of ours that holds now for one of the audiences."""
         try:
-            claims: dict[str, Any] = jwt.decode(
-                token,
-                self._public,
-                algorithms=[ALGORITHM],
-                audience=list(audiences),
-                issuer=self.issuer,
-                options={
-                    "verify_exp": False,  # by our clock, below
-                    "verify_nbf": False,
-                    "verify_iat": False,
-                    "require": ["exp", "nbf", "sub", "kubernetes.io"],
-                },
-            )
+            claims = self._signed(token, tuple(audiences))
         except jwt.InvalidTokenError:
             return None
         return claims if claims["nbf"] <= self.now().timestamp() < claims["exp"] else None
+
+    def _verified(self, token: str, audiences: tuple[str, ...]) -> dict[str, Any]:
+        """Return the claims of a token of ours; raise jwt.InvalidTokenError."""
+        claims: dict[str, Any] = jwt.decode(
+            token,
+            self._public,
+            algorithms=[ALGORITHM],
+            audience=audiences,
+            issuer=self.issuer,
+            options={
+                "verify_exp": False,  # by our clock
+                "verify_nbf": False,
+                "verify_iat": False,
+                "require": ["exp", "nbf", "sub", "kubernetes.io"],
+            },
+        )
+        return claims
 
     def configuration(self) -> dict[str, Any]:
         """Return the OpenID discovery document."""

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import http.client
 import json
+import select
 import ssl
 import time
+import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 from urllib.parse import urlencode
@@ -19,6 +21,8 @@ from podidentity_sandbox.world import SandboxError
 
 Object = dict[str, Any]
 MERGE_PATCH = "application/merge-patch+json"
+_IDLE = 5.0
+"""Seconds after which a connection is not used again: before the server closes it."""
 
 
 class ApiError(SandboxError):
@@ -36,6 +40,9 @@ class Api:
         self._port = plan.apiserver_port
         self._token = plan.admin_token
         self._tls = ssl.create_default_context(cafile=str(plan.ca_certificate))
+        self._kept: list[tuple[http.client.HTTPSConnection, float]] = []
+        """Connections that may be used again, with the time since when; threads share them."""
+        weakref.finalize(self, _close_all, self._kept)
 
     def request(
         self,
@@ -47,8 +54,14 @@ class Api:
         seconds: float = 60,
     ) -> Object:
         """Send a request and return the object that comes back; raise ApiError."""
-        with _closing(self._send(method, path, body, content_type, seconds)) as response:
+        connection = self._reusable() or self._connection()
+        try:
+            response = self._sent(connection, method, path, body, content_type, seconds=seconds)
             answer: Object = json.loads(response.read())
+        except BaseException:
+            connection.close()
+            raise
+        self._kept.append((connection, time.monotonic()))
         return answer
 
     def watch(
@@ -58,7 +71,7 @@ class Api:
         query = {"watch": "1", "resourceVersion": resource_version}
         query["timeoutSeconds"] = str(max(1, round(seconds)))
         url = f"{path}?{urlencode(query)}"
-        with _closing(self._send("GET", url, None, "", seconds)) as response:
+        with _closing(self._stream(url, seconds)) as response:
             try:
                 while line := response.readline():
                     event = json.loads(line)
@@ -68,7 +81,7 @@ class Api:
 
     def stream(self, path: str) -> Iterator[bytes]:
         """Yield the objects of the answer as they come, until its end; raise ApiError."""
-        with _closing(self._send("GET", path, None, "", None)) as response:
+        with _closing(self._stream(path, None)) as response:
             while chunk := response.read1(65536):
                 yield chunk
 
@@ -111,18 +124,41 @@ class Api:
                 break
         return waiting
 
-    def _send(
-        self, method: str, path: str, body: Object | None, content_type: str, seconds: float | None
+    def _stream(self, url: str, seconds: float | None) -> http.client.HTTPResponse:
+        """Return an answer that comes little by little, and at whose end its connection ends."""
+        return self._sent(self._connection(), "GET", url, None, "", seconds=seconds, last=True)
+
+    def _connection(self) -> http.client.HTTPSConnection:
+        return http.client.HTTPSConnection("127.0.0.1", self._port, context=self._tls)
+
+    def _reusable(self) -> http.client.HTTPSConnection | None:
+        while self._kept:
+            connection, since = self._kept.pop()
+            if time.monotonic() < since + _IDLE and not _has_something(connection):
+                return connection
+            connection.close()
+        return None
+
+    def _sent(
+        self,
+        connection: http.client.HTTPSConnection,
+        method: str,
+        path: str,
+        body: Object | None,
+        content_type: str,
+        *,
+        seconds: float | None,
+        last: bool = False,
     ) -> http.client.HTTPResponse:
-        connection = http.client.HTTPSConnection(
-            "127.0.0.1", self._port, timeout=seconds, context=self._tls
-        )
         headers = {"Authorization": f"Bearer {self._token}", "Accept": "application/json"}
-        # The connection closes with the response: one request each.
-        headers |= {"Connection": "close", "User-Agent": OWN_AGENT}
+        headers |= {"Connection": "close"} if last else {}
+        headers["User-Agent"] = OWN_AGENT
         data = None if body is None else json.dumps(body).encode()
         if data is not None:
             headers["Content-Type"] = content_type
+        connection.timeout = seconds
+        if connection.sock is not None:
+            connection.sock.settimeout(seconds)
         try:
             connection.request(method, path, data, headers)
             response = connection.getresponse()
@@ -136,6 +172,20 @@ class Api:
             with _closing(response):
                 raise ApiError(response.status, _message(response))
         return response
+
+
+def _has_something(connection: http.client.HTTPSConnection) -> bool:
+    """Whether something came that nobody asked for: the server's farewell."""
+    if connection.sock is None:  # it was said in the answer; the next request connects again
+        return False
+    look = select.poll()
+    look.register(connection.sock, select.POLLIN)
+    return bool(look.poll(0))
+
+
+def _close_all(kept: list[tuple[http.client.HTTPSConnection, float]]) -> None:
+    for connection, _ in kept:
+        connection.close()
 
 
 def ready(item: Object) -> bool:

@@ -18,7 +18,7 @@ from podidentity_sandbox.demo.prepare import GROUP, SECRET, SECRET_VALUE, VAULT,
 from podidentity_sandbox.node.client import execute
 from podidentity_sandbox.plan import stable_guid
 from podidentity_sandbox.weather import Weather
-from podidentity_sandbox.world.api import MERGE_PATCH, Api
+from podidentity_sandbox.world.api import MERGE_PATCH
 from podidentity_sandbox.world.apply import Applier
 from tests.acceptance.directory import bound, manifest, pod
 from tests.acceptance.sandbox import WEATHER, Sandbox, change_machines, opened
@@ -104,7 +104,7 @@ class Controlled:
 
     def apply(self, *objects: str) -> None:
         """Apply objects; do not wait for pods."""
-        applier = Applier(Api(self.sandbox.plan), "default")
+        applier = Applier(self.sandbox.api, "default")
         for each in objects:
             applier.apply(json.loads(each))
 
@@ -116,15 +116,15 @@ class Controlled:
         """Send a request about `RESOURCE/NAME` of a namespace; return what comes back."""
         api = "/api/v1" if path.partition("/")[0] in {"pods", "secrets"} else CUSTOM
         url = f"{api}/namespaces/{namespace}/{path}"
-        return Api(self.sandbox.plan).request(method, url, body, content_type=MERGE_PATCH)
+        return self.sandbox.api.request(method, url, body, content_type=MERGE_PATCH)
 
     def create(self, path: str, body: Any) -> Any:
         """Create an object at a path of the API server."""
-        return Api(self.sandbox.plan).request("POST", path, body)
+        return self.sandbox.api.request("POST", path, body)
 
     def get(self, path: str) -> Any:
         """Return what is at a path of the API server."""
-        return Api(self.sandbox.plan).request("GET", path)
+        return self.sandbox.api.request("GET", path)
 
     def bind(
         self, name: str, identity: Managed, namespace: str = "default", label: str = ""
@@ -229,7 +229,7 @@ class Controlled:
     def stop(self, mic: str, seconds: int = 15) -> None:
         """Delete a pod of MIC; without `seconds` it has no time to hand over."""
         path = f"/api/v1/namespaces/kube-system/pods/{mic}?gracePeriodSeconds={seconds}"
-        Api(self.sandbox.plan).request("DELETE", path)
+        self.sandbox.api.request("DELETE", path)
 
     def followers(self, leader: str) -> list[str]:
         """Stop a leader; return who holds the Lease after it, to the next one: "" is nobody."""
@@ -238,7 +238,7 @@ class Controlled:
         self.stop(leader)
         held: list[str] = []
         while not any(held):
-            for _, each in Api(self.sandbox.plan).watch(LEASES, version, SECONDS):
+            for _, each in self.sandbox.api.watch(LEASES, version, SECONDS):
                 version = each["metadata"]["resourceVersion"]
                 holder = each["spec"].get("holderIdentity", "")
                 if each["metadata"]["name"] == lease["metadata"]["name"] and holder != leader:

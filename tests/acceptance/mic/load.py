@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from podidentity_sandbox.world.api import Api
 from tests.acceptance.directory import bound, pod
 from tests.acceptance.mic.controlled import Controlled, Managed
 
@@ -49,7 +48,7 @@ class Load:
 
     def make(self, made: Callable[[int], None] = lambda _: None) -> None:
         """Make the pods as fast as the API server takes them; tell after each how many are made."""
-        api = Api(self.place.sandbox.plan)
+        api = self.place.sandbox.api
 
         def one(number: int) -> None:
             space = self.namespace(number)

@@ -23,7 +23,6 @@ import pytest
 
 from podidentity_sandbox.plan import Network
 from podidentity_sandbox.weather import CALM
-from podidentity_sandbox.world.api import Api
 from tests.acceptance.directory import manifest, pod
 from tests.acceptance.planes.site import Site, once, until
 from tests.acceptance.planes.vm import Guest, machine
@@ -75,7 +74,7 @@ class SharedSite(Site):
         self.place.apply(*pods)
 
     def get(self, name: str, namespace: str = "default") -> dict[str, Any]:
-        return Api(self.place.plan).request("GET", f"/api/v1/namespaces/{namespace}/pods/{name}")
+        return self.place.api.request("GET", f"/api/v1/namespaces/{namespace}/pods/{name}")
 
     def address(self, name: str, namespace: str = "default") -> str:
         return str(self.get(name, namespace)["status"]["podIP"])

@@ -267,9 +267,11 @@ class Decider:
             if left <= 0 or not await self.hold.wait(pod, left, revision=revision, waits=waits):
                 return _rejected(subject, found)
             waits += 1
-            bound = bound or found.refusal.reason is not Reason.NOT_PERMITTED
             answers.clear()
-            since = self._clock.monotonic()
+            ungranted = found.refusal.reason is Reason.NOT_PERMITTED
+            bound = bound or not ungranted
+            # Who waited for a grant asks for it anew; what was permitted others is known.
+            since = self._clock.monotonic() if ungranted else since
 
     def _left(self, matched: Match, refusal: Refusal, begun: float, *, bound: bool) -> float:
         """Return for how many seconds the request may be held; <= 0: no longer."""

@@ -6,7 +6,6 @@ https://github.com/kubernetes/apiserver/blob/master/pkg/endpoints/handlers/patch
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -114,7 +113,7 @@ def patched(patch: Patch, kind: ResourceType, obj: Obj) -> tuple[Json, str]:
     """Return `obj`, which is changed, with a patch applied, and the text that errors show it by."""
     if patch.content_type != STRATEGIC:
         new = apply(patch.content_type, obj, patch.document)
-        return new, json.dumps(new, separators=(",", ":"), sort_keys=True)
+        return new, msgspec.json.encode(new, order="sorted").decode()
     if not isinstance(patch.document, dict):
         raise status.bad_request("error decoding patch: a strategic merge patch is a JSON object")
     shown = go_value(patch.document)
