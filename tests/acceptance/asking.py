@@ -43,7 +43,7 @@ def client(number):
     while not os.path.exists(over):
         time.sleep(max(0, due - time.monotonic()))
         due = max(due + clients / rate, time.monotonic())
-        connection, by = kept or (http.client.HTTPConnection("169.254.169.254", timeout=60), "")
+        connection, by = kept or (http.client.HTTPConnection("169.254.169.254", timeout=LIMIT), "")
         try:
             by, stays = ask(connection)
             stays = stays and number % 2 == 0
@@ -105,13 +105,16 @@ async def load(
     clients: int = 4,
     rate: float = 100,
     client_id: str = "",
+    patience: int = 60,
 ) -> AsyncIterator[Load]:
     """Ask from before the block until after it, in each pod so many times a second.
 
-    A token of another client id is a wrong answer, if one is given.
+    A token of another client id is a wrong answer, if one is given. A request is given up after so
+    many seconds of `patience`.
     """
     words = shlex.join([nonce, str(clients), str(rate), *filter(None, [client_id.lower()])])
-    command = f"python3 -c {shlex.quote(_CLIENTS)} {words}"
+    program = _CLIENTS.replace("LIMIT", str(patience))
+    command = f"python3 -c {shlex.quote(program)} {words}"
     asking = [asyncio.create_task(place.shell(command, TIMEOUT, pod=pod)) for pod in pods]
     for pod in pods:
         await place.shell(f"until test -e /begun-{nonce}; do sleep 0.02; done", pod=pod)

@@ -7,20 +7,26 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
+import yaml
 
 from deploy.values import CHART
 from podidentity import manifests
 from podidentity.manifests import boot_unit
 from podidentity_sandbox.azure.client import AzureOperator
+from podidentity_sandbox.cluster.tokens import ISSUER
 from podidentity_sandbox.demo.prepare import GROUP, Prepared, prepare
 from podidentity_sandbox.plan import Plan
 from podidentity_sandbox.weather import CALM
 from tests.acceptance.asking import OURS, Load, load
+from tests.acceptance.planes.cilium import CRDS as CILIUM
+from tests.acceptance.planes.cilium import cilium
+from tests.acceptance.planes.site import until
 from tests.acceptance.sandbox import Sandbox, leaked, opened
 from tests.deploy.helm import IMAGE, RELEASE, Helm, HelmRefused
 from tests.sandboxes import own
@@ -67,9 +73,10 @@ class Release:
             **options,
         )
 
-    def put(self, what: str, **values: Any) -> None:
-        """Install or upgrade with these values, and wait until all is ready."""
-        given = {"operationMode": "managed", "image": {"repository": IMAGE}, **values}
+    def put(self, what: str, profile: str = "managed", **values: Any) -> None:
+        """Install or upgrade with a profile and these values, and wait until all is ready."""
+        read = yaml.safe_load((CHART / f"profiles/{profile}.yaml").read_text())
+        given = merged(read, {"image": {"repository": IMAGE}, **values})
         self.do(what, chart=str(CHART), values=given, wait="watcher", timeout=SECONDS)
 
     def get(self, *words: str) -> Any:
@@ -83,6 +90,15 @@ class Release:
         """Ask for a token in the pod; return status, and body."""
         status, body, _ = self.loop.run(self.place.ask())
         return status, body
+
+
+def merged(values: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Return values with others over them, as Helm puts its files and flags together."""
+    for key, value in over.items():
+        known = values.get(key)
+        both = isinstance(known, dict) and isinstance(value, dict)
+        values[key] = merged(known, value) if both else value  # type: ignore[arg-type]
+    return values
 
 
 @contextmanager
@@ -210,11 +226,16 @@ def test_custom_resources_of_others_are_taken_over_when_helm_is_told_to(
     release.place.run("kubectl", "annotate", *CRDS, *said)
 
 
-def test_it_can_be_installed_again_over_what_stayed(
+def test_by_the_profile_of_self_managed_machines_it_can_be_installed_over_what_stayed(
     release: Release,
 ) -> None:
-    release.put("install", azureIdentities=release.identities)
+    unit = {"path": UNITS}
+    release.put("install", "self-managed", azureIdentities=release.identities, nodeUnit=unit)
     assert release.ask()[0] == 200
+    assert release.place.on_node("cat", f"{UNITS}/podidentity-boot.service") == boot_unit()
+    wanted = release.place.on_node("ls", f"{UNITS}/kubelet.service.requires").split()
+    assert wanted == ["podidentity-boot.service"]
+    assert f"kube-system/{EXCEPTION}" not in release.names("azurepodidentityexceptions")
 
 
 def test_half_a_value_is_refused_and_nothing_is_changed(release: Release) -> None:
@@ -222,6 +243,28 @@ def test_half_a_value_is_refused_and_nothing_is_changed(release: Release) -> Non
     with pytest.raises(HelmRefused, match="tolerations"):
         release.put("upgrade", nmi={"tolerations": "all"})
     assert release.do("status")["revision"] == revision
+
+
+def test_by_the_profile_of_federation_nmi_reads_no_secret_and_a_pod_gets_its_token(
+    release: Release,
+) -> None:
+    app = release.loop.run(release.azure.make_app("by-federation"))
+    of_pods = "system:serviceaccount:default:default"
+    trust = release.azure.add_federated_credential(app, "pod", issuer=ISSUER, subject=of_pods)
+    release.loop.run(trust)
+    federated = {
+        "namespace": "default",
+        "type": 3,
+        "clientID": app.client_id,
+        "tenantID": release.azure.tenants.home.id,
+        "binding": {"selector": "bound"},
+    }
+    release.put("upgrade", "federated", azureIdentities={"by-federation": federated})
+    status, body = release.ask()
+    assert (status, body.get("client_id")) == (200, app.client_id), body
+    role = json.dumps(release.get("clusterrole", "aad-pod-identity-nmi")["rules"])
+    assert '"pods"' in role
+    assert '"secrets"' not in role
 
 
 def test_in_standard_mode_mic_attaches_what_a_pod_needs_and_the_pod_waits_for_its_token(
@@ -237,9 +280,8 @@ def test_in_standard_mode_mic_attaches_what_a_pod_needs_and_the_pod_waits_for_it
     }
     release.put(
         "upgrade",
-        operationMode="standard",
+        "standard",
         azureIdentities={**release.identities, "by-mic": by_mic},
-        nodeUnit={"enabled": True, "path": UNITS},
         adminsecret={
             "cloud": "AzurePublicCloud",
             "subscriptionID": plan.subscription_id,
@@ -255,9 +297,6 @@ def test_in_standard_mode_mic_attaches_what_a_pod_needs_and_the_pod_waits_for_it
     found = release.loop.run(release.azure.arm("GET", plan.scale_set_id))
     on_host = {each.lower() for each in found["identity"]["userAssignedIdentities"]}
     assert made["id"].lower() in on_host
-    assert release.place.on_node("cat", f"{UNITS}/podidentity-boot.service") == boot_unit()
-    wanted = release.place.on_node("ls", f"{UNITS}/kubelet.service.requires").split()
-    assert wanted == ["podidentity-boot.service"]
 
 
 def test_what_stays_after_the_release_goes_by_one_command(release: Release) -> None:
@@ -285,3 +324,15 @@ def test_what_stays_after_the_release_goes_by_one_command(release: Release) -> N
     for kind in ("clusterroles", "clusterrolebindings", "serviceaccounts"):
         left = {each.rpartition("/")[2] for each in release.names(kind)}
         assert not any(each.startswith(("aad-pod-identity", "podidentity-nmi")) for each in left)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="programs in the kernel: root")
+def test_by_the_profile_of_cilium_requests_come_by_its_redirection(release: Release) -> None:
+    release.place.run("kubectl", "apply", "-f", str(CILIUM))
+    release.place.run("kubectl", "label", "pod", "app", "aadpodidbinding=bound", "--overwrite")
+    with cilium(release.place, "packets", "single"):
+        release.put("install", "cilium", azureIdentities=release.identities)
+        status, body = release.ask()
+        assert (status, body.get("client_id")) == (200, release.client), body
+        path = {"hop": "proved", "plane": "routed", "backend": "lrp"}
+        until(lambda: release.place.readiness()["path"], lambda found: found == path)

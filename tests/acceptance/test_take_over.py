@@ -17,7 +17,7 @@ import pytest
 from podidentity_sandbox.demo.prepare import prepare
 from podidentity_sandbox.weather import CALM
 from tests.acceptance import archived_nmi
-from tests.acceptance.asking import OURS, Load
+from tests.acceptance.asking import OURS, Load, load
 from tests.acceptance.deployer import give_rights_in
 from tests.acceptance.sandbox import PATIENCE, leaked, opened
 from tests.acceptance.two_pools import PODS, Cluster, not_ours
@@ -27,6 +27,11 @@ from tests.sandboxes import own
 HOW_TO = [*blocks_of(ROOT / "docs" / "how-to" / "take-over.md")]
 FORWARD = [each for each in HOW_TO if each.mark == "run=take-over"]
 BACK = [each for each in HOW_TO if each.mark == "run=take-over-back"]
+ANOTHER_PORT = [
+    each
+    for each in blocks_of(ROOT / "docs" / "how-to" / "upgrade.md")
+    if each.mark == "run=another-port"
+]
 LEFTOVERS = [each for each in HOW_TO if each.mark == "run=take-over-leftovers"]
 
 
@@ -219,4 +224,36 @@ async def take_the_name(found: Cluster) -> Load:
         await follow(found, LEFTOVERS[3])
         await found.until_ours_has_the_ports()
         assert await who(found) == [OURS, OURS]
+    return asked
+
+
+# ---- On both nodes ours has another port, one after the other
+
+
+def test_on_nodes_without_pods_another_port_comes_and_no_request_of_the_others_fails(
+    cluster: tuple[Cluster, asyncio.Runner],
+) -> None:
+    found, loop = cluster
+    patch, node, end = ANOTHER_PORT
+    loop.run(follow(found, patch))
+    for number, name in enumerate(PODS):
+        asked = loop.run(moved_away(found, name, node.text, number))
+        assert asked.failures == []
+        assert asked.answers[OURS] > 0
+    loop.run(follow(found, end))
+    assert loop.run(who(found)) == [OURS, OURS]
+
+
+async def moved_away(found: Cluster, pod: str, commands: str, number: int) -> Load:
+    """Have a node change while its pod is gone; return what the other's got meanwhile."""
+    (other,) = set(PODS) - {pod}
+    name = found.place.plan.nodes[number].name
+    async with load(found.place, f"without-{pod}", pods=[other], rate=25) as asked:
+        await found.run("kubectl", "delete", "pod", pod)
+        await found.run("bash", "-c", f"NODE={name}\n{commands}")
+        await found.start_pods()
+        assert await found.who(pod) == OURS
+        assert "169.254.25.79:2580" in await asyncio.to_thread(
+            found.place.on_node, "ss", "-tln", number=number
+        )
     return asked

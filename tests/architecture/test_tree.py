@@ -49,6 +49,7 @@ MAY_READ_ENVIRONMENT = {
     "src/podidentity/cli/nmi.py",
     "src/podidentity/mic/main.py",
     "src/podidentity/nmi/main.py",
+    "src/podidentity/credential_plugin.py",  # hands all of it on to the program that it runs
 }
 
 
@@ -110,7 +111,7 @@ def test_every_pin_has_hashes() -> None:
     for path in (ROOT / "requirements").glob("*.txt"):
         text = path.read_text()
         pins = re.findall(r"^[a-z0-9].*?(?=^[a-z0-9]|\Z)", text, re.MULTILINE | re.DOTALL)
-        assert len(pins) >= 5
+        assert pins, path
         assert [pin.splitlines()[0] for pin in pins if "--hash=sha256:" not in pin] == []
 
 

@@ -300,7 +300,7 @@ def test_an_add_that_azure_refuses_half_way_prints_the_command_that_undoes_it(
     assert ran.code == 1
     (ns,) = re.findall(r"podidentity delete --namespace (\S+) --name orders", ran.err)
     undo = f"podidentity delete --namespace {ns} --name orders"
-    assert f"Run it again, or undo what it has done with\n  {undo}\n" in ran.err
+    assert f"Run it again: it goes on. To take all of it back:\n  {undo}\n" in ran.err
     objects = f"/apis/aadpodidentity.k8s.io/v1/namespaces/{ns}"
     assert place.world.get(f"{objects}/azureidentities/orders") is not None
     assert place.world.get(f"{objects}/azureidentitybindings/orders-binding") is None, (

@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 import yaml
 
+from podidentity.adapters.kube import Kube
 from podidentity.cli.connection import ClusterTarget, on_cluster
 from podidentity.cli.list import GRANTS_HEAD, GrantEnd, ListedGrant
 from podidentity.cli.output import table
 from podidentity.cli.use_roles import adopt
+from podidentity.wire.kube import KubeError
 from podidentity.wire.rbac import GIVEN_BY, Giver, Grantee, binding, role
 from tests.cli.conftest import Ran
 from tests.cli.ids import IDENTITY
@@ -369,3 +371,15 @@ def test_list_shows_whose_pods_may_use_an_identity(ns: str, client: str, podiden
     assert listed() == (["*", "web"], "bound")
     assert " all " in podidentity("list", "-n", ns).out
     podidentity("revoke", "-n", ns, "--identity", client)
+
+
+def test_who_may_delete_no_role_may_revoke_what_nobody_has(
+    ns: str, client: str, podidentity: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def refused(*_: object, **__: str) -> bytes:
+        raise KubeError("may not delete clusterroles", status=403)
+
+    monkeypatch.setattr(Kube, "delete", refused)
+    ran = podidentity("revoke", "-n", ns, "--identity", client)
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.startswith(f"nothing was granted to namespace {ns} by podidentity\n")

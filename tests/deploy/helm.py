@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +19,7 @@ import yaml
 from deploy.values import CHART, ROOT
 
 PYTHON = ROOT / ".venvs/helm/bin/python"
+PROGRAM = PYTHON.with_name("helm")
 RELEASE = "aad-pod-identity"
 IMAGE = "registry.example.com/podidentity"
 
@@ -91,6 +93,30 @@ class Helm:
         """Return what the schemas of Kubernetes' kinds say against these objects."""
         found: list[str] = self.ask("invalid", manifests=manifests, version=version)
         return found
+
+
+def begun(*words: str, values: Mapping[str, Any] | None = None) -> subprocess.Popen[str]:
+    """Start Helm's own program, which has flags that the library lacks; give it these values."""
+    given = [] if values is None else ["--values=-"]
+    with tempfile.TemporaryFile("w+") as written:
+        json.dump(values, written)
+        written.seek(0)
+        return subprocess.Popen(
+            [PROGRAM, *words, *given],
+            stdin=written,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+
+def finish(helm: subprocess.Popen[str]) -> str:
+    """Wait for the end of Helm's program; return what it printed, or raise HelmRefused."""
+    with helm:
+        printed, said = helm.communicate()
+    if helm.returncode:
+        raise HelmRefused(said)
+    return printed
 
 
 class Rendered:

@@ -22,7 +22,7 @@ from podidentity.cli import main
 from tests import release_0_1
 from tests.cli.world import CUSTOM, World, running
 from tests.deploy import archived
-from tests.deploy.helm import IMAGE, RELEASE, Helm, HelmRefused, Rendered
+from tests.deploy.helm import IMAGE, RELEASE, Helm, HelmRefused, Rendered, begun, finish
 
 Run = Callable[..., Any]
 OLD = sorted((Path(__file__).parent / "old_values").glob("*.yaml"))
@@ -87,7 +87,9 @@ def run(world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
 @pytest.fixture(scope="module")
 def ours(helm: Helm, world: World) -> None:
     """The custom resources, as a release of ours that is gone has left them."""
-    manager_of(world, Release(helm, world))
+    release = Release(helm, world)
+    release.put("install")
+    release.do("uninstall")
 
 
 OWN = {
@@ -212,6 +214,21 @@ class Release:
     def put(self, action: str, **values: Any) -> None:
         self.do(action, chart=str(CHART), values=self.values(**values))
 
+    def begun(self, *words: str, values: dict[str, Any] | None = None) -> subprocess.Popen[str]:
+        """Have Helm's own program begin this; it has flags that the library lacks."""
+        where = ("--namespace=kube-system", f"--kubeconfig={self.world.plan.kubeconfig}")
+        return begun(*words, *where, values=values)
+
+    def command(
+        self, action: str, *flags: str, values: dict[str, Any], chart: Path = CHART
+    ) -> None:
+        """Have Helm's own program install or upgrade."""
+        finish(self.begun(action, RELEASE, str(chart), *flags, values=values))
+
+    def roll_back(self) -> None:
+        """Have Helm's own program go back to the first revision."""
+        finish(self.begun("rollback", RELEASE, "1"))
+
     def flags(self) -> list[str]:
         """Return NMI's flags in the cluster; [] without NMI."""
         found = self.world.get(f"{SETS}/{NMI}")
@@ -290,6 +307,9 @@ def test_an_upgrade_that_is_interrupted_is_rolled_back_or_goes_on(release: Relea
     assert release.flags() == [*before, "--hold=3"]
 
 
+TAKE_OVER = ("--take-ownership", "--force-conflicts")
+
+
 @pytest.mark.parametrize(
     ("there", "edited"),
     [(archived.KINDS, False), (archived.KINDS[1:3], False), (archived.KINDS, True)],
@@ -299,7 +319,6 @@ def test_custom_resources_of_the_archived_project_are_taken_over_with_their_obje
     release: Release, there: list[Any], edited: bool
 ) -> None:
     world, names = release.world, [each["metadata"]["name"] for each in manifests.crds()]
-    helm = manager_of(world, release)
     without_definitions(world, names)
     for each in there:
         world.send("POST", CRDS, archived.definition(each, edited=edited))
@@ -308,9 +327,10 @@ def test_custom_resources_of_the_archived_project_are_taken_over_with_their_obje
     with pytest.raises(HelmRefused, match="invalid ownership metadata"):
         release.put("install")
     assert release.flags() == []
-    for each in there:
-        take_over(world, each, helm)
-    release.put("install")
+    with pytest.raises(HelmRefused, match=r"conflict with .*\.spec\.versions"):
+        release.command("install", "--take-ownership", values=release.values())
+    assert release.status == "failed", "half of it is there"
+    release.command("upgrade", "--install", *TAKE_OVER, values=release.values())
     for crd in manifests.crds():
         found = world.get(f"{CRDS}/{crd['metadata']['name']}")
         schema = found["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
@@ -320,34 +340,6 @@ def test_custom_resources_of_the_archived_project_are_taken_over_with_their_obje
     if edited:
         kept = world.get(f"{CRDS}/{names[0]}")["metadata"]["annotations"]
         assert kept["example.com/mine"] == "kept"
-
-
-def manager_of(world: World, release: Release) -> str:
-    """Return as which manager of fields Helm applies."""
-    release.put("install")
-    release.do("uninstall")
-    fields = world.get(f"{CRDS}/{archived.KINDS[0]['metadata']['name']}")["metadata"][
-        "managedFields"
-    ]
-    (found,) = {each["manager"] for each in fields if each["operation"] == "Apply"}
-    return str(found)
-
-
-def take_over(world: World, crd: Any, manager: str) -> None:
-    """Do what Helm does with --take-ownership and --force-conflicts; its library has neither."""
-    name = crd["metadata"]["name"]
-    whose = {"release-name": RELEASE, "release-namespace": "kube-system"}
-    mine = {f"meta.helm.sh/{key}": value for key, value in whose.items()}
-    annotations = {**crd["metadata"]["annotations"], **mine}
-    labels = {"app.kubernetes.io/managed-by": "Helm"}
-    metadata = {"name": name, "annotations": annotations, "labels": labels}
-    response = world.api.patch(
-        f"{CRDS}/{name}",
-        params={"fieldManager": manager, "force": "true"},
-        content=json.dumps({**crd, "metadata": metadata}),
-        headers={"Content-Type": "application/apply-patch+yaml"},
-    )
-    assert response.is_success, response.text
 
 
 def without_definitions(world: World, names: list[str]) -> None:
@@ -368,7 +360,6 @@ class TakenOver:
 
     release: Release
     values: dict[str, Any]
-    manager: str
     before: dict[archived.Named, Any]
     """What the archived release made, as it was."""
     kept: dict[archived.Named, Any]
@@ -377,10 +368,6 @@ class TakenOver:
     def ours(self, **more: Any) -> dict[str, Any]:
         """Return the old values, with our image."""
         return {**self.values, "image": {"repository": IMAGE}, **more}
-
-    def adopt(self) -> None:
-        for each in archived.KINDS:
-            take_over(self.release.world, each, self.manager)
 
     def is_back(self) -> None:
         """See that all is as it was, and nothing that was kept was made anew."""
@@ -407,10 +394,9 @@ KEPT = {"AzureIdentity", "AzureIdentityBinding", "AzurePodIdentityException"}
 def old(release: Release, tmp_path: Path) -> TakenOver:
     """The release, with values as a platform has them and an identity that somebody else made."""
     world = release.world
-    manager = manager_of(world, release)
     without_definitions(world, [each["metadata"]["name"] for each in manifests.crds()])
     values = yaml.safe_load((OLD[0].parent / "a-platform-for-tenants.yaml").read_text())
-    release.do("install", chart=str(archived.chart(tmp_path)), values=values)
+    release.command("install", values=values, chart=archived.chart(tmp_path))
     identity = {"type": 0, "clientID": CLIENT, "resourceID": RESOURCE}
     world.custom("billing", "azureidentities", "orders", identity)
     before = archived.live(world, release.manifest)
@@ -422,7 +408,7 @@ def old(release: Release, tmp_path: Path) -> TakenOver:
         name = each["metadata"]["name"]
         kept[each["kind"], "", name] = world.get(f"{CRDS}/{name}")
     assert len(kept) == 4 + 4 + 2 + 1
-    return TakenOver(release, values, manager, before, kept)
+    return TakenOver(release, values, before, kept)
 
 
 @pytest.mark.parametrize("helm_3", [True, False], ids=["made by Helm 3", "made by Helm 4"])
@@ -436,8 +422,12 @@ def test_the_archived_release_is_taken_over_with_its_values_and_comes_back_whole
         release.do("upgrade", chart=str(CHART), values=old.ours())
     assert release.status == "deployed"
     old.is_back()
-    old.adopt()
-    release.do("upgrade", chart=str(CHART), values=old.ours())
+    if helm_3:
+        with pytest.raises(HelmRefused, match="forceConflicts enabled when serverSideApply disabl"):
+            release.command("upgrade", *TAKE_OVER, values=old.ours())
+        release.command("upgrade", "--take-ownership", values=old.ours())
+    else:
+        release.command("upgrade", *TAKE_OVER, values=old.ours())
     manifest = release.manifest
     found = archived.live(world, manifest)
     assert {
@@ -451,9 +441,9 @@ def test_the_archived_release_is_taken_over_with_its_values_and_comes_back_whole
     old.is_kept()
     # As the page on the take-over has it.
     removing = {"nmi": {"extraArgs": ["--on-exit=remove"]}}
-    release.do("upgrade", chart=str(CHART), values=removing, reuse_values=True)
+    release.command("upgrade", "--reset-then-reuse-values", values=removing)
     assert {"--on-exit=remove", "--prometheus-port=9090"} <= {*release.flags()}
-    release.do("rollback", version=1)
+    release.roll_back()
     old.is_back()
     left = archived.live(world, manifest).keys() - old.before.keys()
     assert {named[0] for named in left} == {"CustomResourceDefinition"}
@@ -461,18 +451,17 @@ def test_the_archived_release_is_taken_over_with_its_values_and_comes_back_whole
 
 def test_a_take_over_that_is_cut_off_goes_back_and_can_be_begun_again(old: TakenOver) -> None:
     release = old.release
-    old.adopt()
-    wanted = release.options(chart=str(CHART), values=old.ours(), wait="watcher", timeout=300)
-    release.helm.begin("on_cluster", action="upgrade", **wanted)
-    ends = time.monotonic() + 60
-    while "--prometheus-port=9090" not in release.flags():
-        assert time.monotonic() < ends, "Helm changes nothing"
-        time.sleep(0.02)
-    release.helm.kill()
+    words = ("upgrade", RELEASE, str(CHART), "--wait", *TAKE_OVER)
+    with release.begun(*words, values=old.ours()) as running:
+        ends = time.monotonic() + 60
+        while "--prometheus-port=9090" not in release.flags():
+            assert time.monotonic() < ends, "Helm changes nothing"
+            time.sleep(0.02)
+        running.kill()
     assert release.status == "pending-upgrade"
-    release.do("rollback", version=1)
+    release.roll_back()
     old.is_back()
-    release.do("upgrade", chart=str(CHART), values=old.ours())
+    release.command("upgrade", *TAKE_OVER, values=old.ours())
     assert release.status == "deployed"
     old.is_kept()
 
@@ -480,9 +469,7 @@ def test_a_take_over_that_is_cut_off_goes_back_and_can_be_begun_again(old: Taken
 def test_with_the_archived_defaults_in_the_place_of_ours_the_flag_is_named_that_keeps_both(
     old: TakenOver,
 ) -> None:
-    """Which Helm's library does not have: that flag takes what `get_values` returns."""
     release = old.release
-    old.adopt()
     image = {"image": {"repository": IMAGE}}
     with pytest.raises(HelmRefused, match="with --reset-then-reuse-values"):
         release.do("upgrade", chart=str(CHART), values=image, reuse_values=True)
@@ -491,7 +478,7 @@ def test_with_the_archived_defaults_in_the_place_of_ours_the_flag_is_named_that_
     assert given == old.values
     with pytest.raises(HelmRefused, match=r"--reset-then-reuse-values --set image\.repository="):
         release.do("upgrade", chart=str(CHART), values=given)
-    release.do("upgrade", chart=str(CHART), values={**given, **image})
+    release.command("upgrade", "--reset-then-reuse-values", *TAKE_OVER, values=image)
     assert "--prometheus-port=9090" in release.flags()
 
 
@@ -529,7 +516,6 @@ def test_from_0_1_the_refusal_names_the_command_and_then_the_chart_takes_over_wh
     release: Release,
 ) -> None:
     world = release.world
-    manager = manager_of(world, release)
     without_definitions(world, [each["metadata"]["name"] for each in manifests.crds()])
     kept = left_by_0_1(world)
     assert len(kept) == 4 + 3 + 1, "custom resources, grants and the record of them"
@@ -550,9 +536,7 @@ def test_from_0_1_the_refusal_names_the_command_and_then_the_chart_takes_over_wh
         assert world.get(f"{path}/podidentity-nmi") is None
     with pytest.raises(HelmRefused, match="invalid ownership metadata"):
         release.put("install")
-    for each in archived.KINDS:
-        take_over(world, each, manager)
-    release.put("install")
+    release.command("install", *TAKE_OVER, values=release.values())
     assert release.flags() != []
     for path, before in kept.items():
         assert world.get(path) == before, "what people made and were granted is as it was"

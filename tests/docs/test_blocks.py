@@ -13,6 +13,7 @@ COMMANDS = [
 RUN = {
     "run",
     "setup",
+    "run=another-port",
     "run=az",
     "run=az-in-pod",
     "run=boot",
@@ -37,6 +38,7 @@ def test_each_command_of_the_documents_is_run_by_a_test_or_says_what_it_needs(bl
     """`run`: by tests/acceptance/test_documents.py; `setup`: by .ci/run; else a real thing.
 
     `run=az`, `run=az-in-pod`: by tests/acceptance/test_walkthrough.py.
+    `run=another-port`: by tests/acceptance/test_take_over.py.
     `run=boot`: by tests/acceptance/planes/test_boot_window.py.
     `run=cluster`: by tests/acceptance/test_seeing.py and test_leaving.py, the changelog's by
     test_from_0_1.py.

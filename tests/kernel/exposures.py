@@ -58,7 +58,7 @@ async def killed() -> dict[str, Any]:
     """The agent is dead, all rules are flushed, and a network manager is restarted."""
     imds = Imds()
     found: dict[str, Any] = {}
-    async with _counted() as packets, imds.serving(), _loopback(), Agent.running() as agent:
+    async with counted() as packets, imds.serving(), _loopback(), Agent.running() as agent:
         for size in _SIZES:
             found[f"with the rules, {size}"] = await _fragments(size, more=_ONCE, seconds=60)
         found["leaked with the rules"] = [len(imds.seen), await packets()]
@@ -83,7 +83,7 @@ async def shapes() -> dict[str, Any]:
     for name in ("all", "cbr0"):
         path = f"/proc/sys/net/ipv4/conf/{name}/accept_source_route"
         await command("sh", "-c", f"echo 1 >{path}")
-    async with _counted() as packets:
+    async with counted() as packets:
         found["unhindered"] = await _reach(packets)
         async with Agent.running() as agent:
             found["with the rules"] = await _reach(packets)
@@ -147,7 +147,7 @@ async def storms(*, kind: str, lasts: float, copy: bool) -> dict[str, Any]:
     """The agent runs; others flush or reload the rules while a pod sends fragments."""
     imds = Imds()
     async with (
-        _counted() as packets,
+        counted() as packets,
         imds.serving(),
         _loopback(),
         Agent.running(copy=copy) as agent,
@@ -225,7 +225,7 @@ async def _loopback() -> AsyncIterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def _counted() -> AsyncIterator[Callable[[], Awaitable[int]]]:
+async def counted() -> AsyncIterator[Callable[[], Awaitable[int]]]:
     """Count what of the pods' packets reaches Azure; yield how to ask for the number."""
     azure = ("nsenter", f"--net={AZURE_NETNS}")
     await command(*azure, "nft", _COUNTING)

@@ -368,6 +368,7 @@ SCENARIOS: dict[str, Callable[..., Awaitable[Any]]] = {
     "spanning": sources.spanning,
     "switched_off": sources.switched_off,
     "uplinks": uplinks.uplinks,
+    "tunnelled": uplinks.tunnelled,
     "link_local": sources.link_local,
     "source_drift": sources.drift,
     "unwritten": sources.unwritten,

@@ -266,11 +266,11 @@ async def link_local(*, guarded: bool) -> dict[str, Any]:
                 reached.append(last)
             if believed := await beliefs():
                 taught[last] = believed
-        redirected = await _redirected()
+        sent_on = await redirected()
     return {
         "taught": taught,
         "reached": reached,
-        "redirected": redirected,
+        "redirected": sent_on,
         "leaked": len(imds.seen),
     }
 
@@ -529,10 +529,10 @@ async def routed(*, guarded: bool) -> dict[str, Any]:
             await _ask_from("r2", "10.245.0.2", port=_TAKEN)
         )
         found["the node hears"] = await _heard_of_imds()
-        before = await _redirected()
+        before = await redirected()
         await _ip("r1", "addr add 10.245.0.2/32 dev eth0")
         await _ask_from("r1", "10.245.0.2")
-        found["arrived"] = await _redirected() - before
+        found["arrived"] = await redirected() - before
     return found | {"leaked": len(imds.seen)}
 
 
@@ -591,7 +591,7 @@ END
 """
 
 
-async def _redirected() -> int:
+async def redirected() -> int:
     """Return how many connections have been redirected, by whichever of our tables."""
     listed = json.loads(await command("nft", "-j", "list", "ruleset"))["nftables"]
     rules = [each["rule"]["expr"] for each in listed if "rule" in each]

@@ -272,6 +272,18 @@ def test_no_uplink_of_a_bridge_brings_anything_in_the_name_of_what_is_inside() -
     }
 
 
+def test_on_routed_links_no_tunnel_speaks_in_the_name_of_who_is_elsewhere() -> None:
+    """What is in the name of a pod of another node arrives, and proves nobody."""
+    bare, guarded = (
+        run("tunnelled", rootless=True, routed=True, guarded=on) for on in (False, True)
+    )
+    elsewhere = {"one of another node's pod": 1}
+    assert bare == dict.fromkeys(["p2's address", "the node's", "IMDS's", *elsewhere], 1) | {
+        "leaked": 0
+    }
+    assert guarded == dict.fromkeys(bare, 0) | elsewhere
+
+
 @pytest.fixture(scope="module", params=WAYS)
 def routed(request: pytest.FixtureRequest) -> dict[bool, dict[str, Any]]:
     """One pod on a routed link against another, by whether sources are guarded."""

@@ -6,10 +6,13 @@ A tunnel unpacks what any program sends it in a packet of UDP, and so takes no c
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import struct
 from typing import Any
 
+from podidentity_sandbox.demo.frames import SYN
+from tests.kernel.exposures import counted
 from tests.kernel.sources import (
     UNTIL_IT_WORKS,
     VLAN_0,
@@ -19,8 +22,9 @@ from tests.kernel.sources import (
     mac_of,
     put_right,
     quiet,
+    redirected,
 )
-from tests.kernel.topology import GATEWAY, PODS, Agent, Imds, ask, command, inside
+from tests.kernel.topology import GATEWAY, IMDS, PODS, Agent, Imds, ask, command, inside
 
 _NODE = "10.240.0.4"
 _PORT, _NUMBER = 4789, 1  # RFC 7348, 8; the number (VNI) is the network's
@@ -97,3 +101,43 @@ async def uplinks(*, guarded: bool) -> dict[str, Any]:
             found[f"{what} by ARP"] = await beliefs()
         found["victim"] = (await ask("p2", "/after"))["verdict"]
     return found | {"leaked": len(imds.seen)}
+
+
+_OF_ANOTHER_NODE = "10.246.1.5"
+_ROUTED_TUNNEL = f"""
+ip link add vx type vxlan id {_NUMBER} dstport {_PORT} local {_NODE}
+ip link set vx up; ip route add 10.246.1.0/24 dev vx
+for each in all vx; do echo 0 >/proc/sys/net/ipv4/conf/$each/rp_filter; done
+"""
+
+
+async def tunnelled(*, guarded: bool) -> dict[str, Any]:
+    """Pod p1, on a routed link, sends to a tunnel by which the node reaches pods of other nodes."""
+    found: dict[str, Any] = {}
+    await command("sh", "-ec", _ROUTED_TUNNEL)
+    async with counted() as packets, Agent.running(source_guard=guarded) as agent:
+        if guarded:
+            await agent.tell("sources")
+        (link,) = json.loads(await command("ip", "-j", "link", "show", "vx"))
+        node, tunnel = bytes.fromhex(link["address"].replace(":", "")), inside("p1", _Tunnel)
+        # The first packet of a link waits for the address of its neighbour.
+        assert (await ask("p1", "/"))["who"] == "agent"
+        for what, address in {
+            "p2's address": PODS["p2"],
+            "the node's": _NODE,
+            "IMDS's": IMDS[0],
+            "one of another node's pod": _OF_ANOTHER_NODE,
+        }.items():
+            before = await redirected()
+            for port in (IMDS[1], 443):
+                _Outsider(tunnel, _ITS_OWN, address).send_tcp(
+                    node, (IMDS[0], port), 40000, (1, 0), SYN
+                )
+            await ask("p1", "/behind-them")
+            # What a tunnel unpacks passes through a queue of the kernel.
+            arrives = address == _OF_ANOTHER_NODE or not guarded
+            while arrives and await redirected() < before + 2:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.02)
+            found[what] = await redirected() - before - 1
+        found["leaked"] = await packets()
+    return found

@@ -1,9 +1,8 @@
-"""The Kubernetes API server, over lightkube's configuration and httpx2.
+"""The Kubernetes API server, over httpx2; `kubeconfig` says which one it is, and who asks.
 
 Objects come and go as JSON bytes, which `wire` decodes into values with our fields only. That is
 forty times faster than the models of any client, and an object that cannot be decoded harms no
-other. lightkube reads kubeconfig files and service accounts, exec plug-ins included. A kubeconfig
-holds secrets, so errors about one quote none of its text.
+other.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import asyncio
 import json
 import random
 import socket
-import ssl
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
@@ -21,22 +19,18 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import aclosing
-from dataclasses import dataclass, field
-from pathlib import Path
+from contextlib import AbstractContextManager, aclosing, nullcontext
 from types import MappingProxyType
 from typing import Any, NamedTuple, Self, TypeVar, overload
 
 import httpx2
 import msgspec
-import yaml
-from lightkube.config.client_adapter import user_auth, verify_cluster
-from lightkube.config.kubeconfig import KubeConfig, SingleConfig
-from lightkube.config.models import User
 from lightkube.core.exceptions import ConfigError
 
 from podidentity.bounded_answers import TooLong, body_of
 from podidentity.client_connections import ClientConnections
+from podidentity.credential_plugin import NoCredentials
+from podidentity.kubeconfig import load_credentials
 from podidentity.wire.kube import (
     WATCH,
     Event,
@@ -49,7 +43,6 @@ from podidentity.wire.kube import (
     parse_list,
     request_in_words,
 )
-from podidentity.wire.proxies import NotAProxy, parse_proxy
 
 _A = TypeVar("_A")
 _B = TypeVar("_B")
@@ -60,11 +53,6 @@ PATIENCE = 30.0
 """Seconds that a request waits in all for an API server that asks to be asked later (429, 503)."""
 WATCH_SECONDS = 300
 """Requested duration of a watch; the server ends it, and the reflector resumes it."""
-
-SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
-DEFAULT_KUBECONFIG = Path("~/.kube/config")
-# libyaml's is ten times as fast; an installation of PyYAML may be without it.
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 _PAGE = 500
 _LONGEST_LINE = 16 << 20
@@ -82,8 +70,8 @@ _KEEPALIVE = [
 ]
 
 
-# The last two: lightkube reads a token in what a credential plug-in prints, and nothing else.
-_FAILED = (httpx2.HTTPError, OSError, ConfigError, LookupError, ValueError)
+# ConfigError is lightkube's: a file with a token that is gone.
+_FAILED = (httpx2.HTTPError, OSError, ConfigError, NoCredentials)
 _CUT = (httpx2.ReadError, httpx2.WriteError, httpx2.RemoteProtocolError)
 """The connection ended before the answer did, as where a server restarts."""
 _ASKED = 2
@@ -131,6 +119,12 @@ class TooLarge(KubeError):
 
 OnFailure = Callable[[str, str], None]
 """Called for each failed request with its method (WATCH for a watch) and its path."""
+OnChange = Callable[[str, str], AbstractContextManager[None]]
+"""Called with the method and the path of each object that is changed, within what it returns."""
+
+
+def _as_it_is(_: str, __: str) -> AbstractContextManager[None]:
+    return nullcontext()
 
 
 class Kube:
@@ -146,6 +140,7 @@ class Kube:
         reads: int = 1,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         jitter: Callable[[], float] = random.random,
+        changing: OnChange = _as_it_is,
     ) -> None:
         """`reads`: how often something is read where the server fails; a change is made once."""
         self._client = client
@@ -156,6 +151,7 @@ class Kube:
         self._reads = reads
         self._sleep = sleep
         self._jitter = jitter
+        self._changing = changing
         self._headers = {"Impersonate-User": user} if user else {}
 
     @classmethod
@@ -169,12 +165,13 @@ class Kube:
         reads: int = 1,
         failed: OnFailure = lambda *_: None,
         patience: float = PATIENCE,
+        changing: OnChange = _as_it_is,
     ) -> Self:
         """Return a client for the configured cluster; nothing is sent yet. Raise KubeError.
 
-        `kubeconfig` is a path, or several joined by `:` as in KUBECONFIG: the first file with the
-        context is used. None: the pod's service account, else `~/.kube/config`. `trust_env`: obey
-        the context's proxy-url, else HTTPS_PROXY and NO_PROXY, as kubectl does. The agent does not;
+        `kubeconfig` is a path, or several joined by `:` as in KUBECONFIG, which are merged as
+        kubectl does. None: the pod's service account, else `~/.kube/config`. `trust_env`: obey the
+        context's proxy-url, else HTTPS_PROXY and NO_PROXY, as kubectl does. The agent does not;
         it notices a dead connection within 35 s. `patience`: seconds that a request waits in all
         for an API server that asks to be asked later; 0: the caller decides.
         """
@@ -197,6 +194,7 @@ class Kube:
             failed,
             patience=patience,
             reads=reads,
+            changing=changing,
         )
 
     @property
@@ -306,7 +304,9 @@ class Kube:
 
     async def create(self, path: str, body: Mapping[str, Any]) -> bytes:
         """Create `body` in the collection at `path`; return it as stored; raise KubeError."""
-        return await self._send("POST", path, body=body)
+        name = body.get("metadata", {}).get("name", "")
+        with self._changing("POST", f"{path}/{name}" if name else path):
+            return await self._send("POST", path, body=body)
 
     async def ask(self, path: str, question: Mapping[str, Any]) -> bytes:
         """Return the answer to a question that is posted, such as who may do what.
@@ -318,13 +318,17 @@ class Kube:
 
     async def merge(self, path: str, body: Mapping[str, Any]) -> bytes:
         """Merge `body` (RFC 7386) into the object at `path`; return it; raise KubeError."""
-        return await self._send("PATCH", path, body=body, content="application/merge-patch+json")
+        with self._changing("PATCH", path):
+            return await self._send(
+                "PATCH", path, body=body, content="application/merge-patch+json"
+            )
 
     async def patch(self, path: str, operations: Sequence[Mapping[str, Any]]) -> bytes:
         """Change the object at `path` by a JSON patch (RFC 6902); return it; raise KubeError."""
-        return await self._send(
-            "PATCH", path, body=operations, content="application/json-patch+json"
-        )
+        with self._changing("PATCH", path):
+            return await self._send(
+                "PATCH", path, body=operations, content="application/json-patch+json"
+            )
 
     async def delete(self, path: str, **only: str) -> bytes:
         """Delete the object at `path`; raise KubeError.
@@ -332,7 +336,8 @@ class Kube:
         `only` are preconditions, `uid` and `resourceVersion`: where they do not hold it is a
         conflict.
         """
-        return await self._send("DELETE", path, body={"preconditions": only} if only else None)
+        with self._changing("DELETE", path):
+            return await self._send("DELETE", path, body={"preconditions": only} if only else None)
 
     async def watch(
         self,
@@ -436,9 +441,17 @@ class Kube:
         return body
 
     def _unreachable(self, error: Exception) -> KubeError:
+        if isinstance(error, NoCredentials):
+            return KubeError(f"{error}.")
         what = str(error) or type(error).__name__
-        if isinstance(error, (LookupError, ValueError)):
-            what = "the credential plug-in of the kubeconfig has given no token"
+        if isinstance(error, httpx2.ConnectTimeout):
+            what = f"no connection within {_REQUEST.connect:g} s"
+        elif isinstance(error, httpx2.TimeoutException):
+            what = f"no answer within {_REQUEST.read:g} s"
+        elif "CERTIFICATE_VERIFY_FAILED" in what:
+            what += (
+                "; its certificate is not what the kubeconfig's certificate-authority vouches for"
+            )
         return KubeError(f"The API server at {self.server} cannot be asked: {what}.")
 
 
@@ -489,97 +502,3 @@ async def _lines(response: httpx2.Response) -> AsyncIterator[bytes]:
         for line in lines:
             if line.strip():
                 yield line
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Credentials:
-    """The server of a context, and how to authenticate both ends."""
-
-    server: str
-    verify: ssl.SSLContext = field(repr=False)
-    auth: httpx2.Auth | None = field(repr=False)
-    proxy: httpx2.Proxy | None = field(repr=False)
-
-
-def load_credentials(
-    kubeconfig: str | None, context: str | None, *, trust_env: bool
-) -> _Credentials:
-    """Return the credentials of `context` (None: the current one); raise KubeError.
-
-    `kubeconfig` as for `Kube.connect`.
-    """
-    config, proxy_url = _load(kubeconfig, context)
-    try:
-        verify = verify_cluster(
-            config.cluster, config.user or User(), config.abs_file, trust_env=trust_env
-        )
-        auth = user_auth(config.user)
-    except (ConfigError, OSError, ValueError) as error:
-        raise KubeError(
-            f"The credentials of context {config.context_name!r} cannot be used: {error}."
-        ) from error
-    proxy = _proxy(proxy_url, config.context_name)
-    return _Credentials(server=config.cluster.server, verify=verify, auth=auth, proxy=proxy)
-
-
-def _proxy(url: str, context: str) -> httpx2.Proxy | None:
-    """Return the proxy that a kubeconfig names for its API server; raise KubeError."""
-    if not url:
-        return None
-    try:
-        found = parse_proxy(url, f"The proxy-url of context {context!r}")
-    except NotAProxy as error:
-        raise KubeError(f"{error}.") from None
-    return httpx2.Proxy(found.url, auth=found.login)
-
-
-def _load(kubeconfig: str | None, context: str | None) -> tuple[SingleConfig, str]:
-    """Return a context, and the URL of the proxy to its API server; "" without one."""
-    if kubeconfig:
-        return _first([Path(part) for part in kubeconfig.split(":") if part], context)
-    if (SERVICE_ACCOUNT / "token").is_file():
-        try:
-            config = KubeConfig.from_service_account(SERVICE_ACCOUNT).get()
-        except (ConfigError, LookupError) as error:
-            raise KubeError(f"The service account in {SERVICE_ACCOUNT} lacks {error}.") from error
-        return _present(config), ""
-    return _first([DEFAULT_KUBECONFIG], context)
-
-
-def _first(paths: list[Path], context: str | None) -> tuple[SingleConfig, str]:
-    """Return the context from the first file with it, and its proxy."""
-    tried = []
-    for path in paths:
-        try:
-            return _in_file(path, context)
-        except yaml.YAMLError as error:
-            mark = getattr(error, "problem_mark", None)
-            tried.append(f"{path} is not YAML (line {mark.line + 1 if mark else '?'})")
-        except (ConfigError, OSError, UnicodeDecodeError) as error:
-            tried.append(str(error) if str(path) in str(error) else f"{path}: {error}")
-        except (LookupError, TypeError, AttributeError, msgspec.ValidationError) as error:
-            tried.append(f"{path} is no kubeconfig ({type(error).__name__}: {error})")
-    raise KubeError(
-        f"No Kubernetes cluster is configured: {'; '.join(tried)}. "
-        "Give --kubeconfig or set KUBECONFIG."
-    )
-
-
-def _in_file(path: Path, context: str | None) -> tuple[SingleConfig, str]:
-    """Return the context of a file, and its proxy, which lightkube does not read.
-
-    https://kubernetes.io/docs/reference/config-api/kubeconfig.v1/#Cluster
-    """
-    file = path.expanduser()
-    if not file.is_file():
-        raise ConfigError(f"Configuration file {path} not found")
-    read = yaml.load(file.read_text(), Loader=_LOADER)  # noqa: S506 - a safe one
-    config = _present(KubeConfig.from_dict(read, fname=file).get(context))
-    clusters = (each for each in read["clusters"] if each["name"] == config.context.cluster)
-    return config, str(next(clusters)["cluster"].get("proxy-url") or "")
-
-
-def _present(config: SingleConfig | None) -> SingleConfig:
-    if config is None:
-        raise ConfigError("it has no context")
-    return config

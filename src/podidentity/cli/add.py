@@ -10,7 +10,7 @@ back, unless machines were changed: then the commands are said that undo it.
 from __future__ import annotations
 
 import json
-from asyncio import CancelledError
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from podidentity.cli import azure_access
 from podidentity.cli.add_request import AddRequest, add_request_of
 from podidentity.cli.agent_choices import Choices, choices_of_nmi
 from podidentity.cli.azure_access import asking, host_name, hosts_of, on_each, progress
+from podidentity.cli.changes import changing, unfinished
 from podidentity.cli.connection import ClusterTarget, on_cluster
 from podidentity.cli.controller import who_attaches
 from podidentity.cli.federation import make_account, trust_command
@@ -45,7 +46,13 @@ from podidentity.core.decision import permission_names
 from podidentity.core.federation import has_an_account
 from podidentity.core.hosts import Host
 from podidentity.core.resources import BINDING_LABEL, AzureIdentity, IdentityType, ResourceId
-from podidentity.wire.kube import AZURE_IDENTITIES, AZURE_IDENTITY_BINDINGS, KubeError
+from podidentity.wire.kube import (
+    AZURE_IDENTITIES,
+    AZURE_IDENTITY_BINDINGS,
+    CLUSTER_ROLES,
+    KubeError,
+    request_in_words,
+)
 from podidentity.wire.manifests import parse_identity, render_binding, render_identity
 from podidentity.wire.rbac import Giver, role
 
@@ -57,7 +64,12 @@ if TYPE_CHECKING:
 def add(*, target: ClusterTarget, cloud: Cloud | None, **given: Any) -> None:  # noqa: ANN401 - parsed by click
     """Let the pods of a namespace use an identity of Azure; raise CommandError."""
     wanted = add_request_of(given)
-    identity, trust = on_cluster(target, lambda kube: _add(kube, wanted, cloud))
+    done = _Done()
+    identity, trust = on_cluster(
+        target,
+        lambda kube: _add(kube, wanted, cloud, done),
+        undo=lambda unanswered: _undo(wanted, done, unanswered),
+    )
     if trust:
         click.echo(f"To make Entra trust the cluster's tokens for it, run:\n  {trust}")
     pods = f"Pods of {wanted.grantee} labelled {BINDING_LABEL}={wanted.selector}"
@@ -69,21 +81,21 @@ def add(*, target: ClusterTarget, cloud: Cloud | None, **given: Any) -> None:  #
         click.echo(f"  {grant_command(name, wanted.grantee)}")
 
 
-async def _add(kube: Kube, wanted: AddRequest, cloud: Cloud | None) -> tuple[AzureIdentity, str]:
+async def _add(
+    kube: Kube, wanted: AddRequest, cloud: Cloud | None, done: _Done
+) -> tuple[AzureIdentity, str]:
     """Return the identity, and the command that must still be run in Azure; "" if there is none.
 
-    Where it fails half way, it takes back what it made, or says what undoes it.
+    Where it fails half way, it takes back what it made, or says what undoes it. One that is
+    interrupted takes nothing back: somebody waits for its end.
     """
-    done = _Done()
     try:
         return await _steps(kube, wanted, cloud, done)
     except (CommandError, KubeError):
         if not done.lasting:
             await _take_back(kube, done)
-        _say_how_to_undo(wanted, done)
-        raise
-    except CancelledError:
-        _say_how_to_undo(wanted, done)
+        if undo := _undo(wanted, done):
+            click.echo(unfinished("add", undo), err=True)
         raise
 
 
@@ -93,6 +105,10 @@ class _Done:
 
     made: list[Object] = field(default_factory=list)
     """The objects that were not there before, in order."""
+    roles: list[Object] = field(default_factory=list)
+    """Those that it had to make if they were not there."""
+    beyond_roles: bool = False
+    """Whether it has begun with the AzureIdentity, by which `delete` finds the rest."""
     lasting: bool = False
     """Whether there is more than these: machines, or a service account of the identity."""
 
@@ -108,11 +124,28 @@ async def _take_back(kube: Kube, done: _Done) -> None:
         click.echo(f"{called(done.made.pop())} taken back", err=True)
 
 
-def _say_how_to_undo(wanted: AddRequest, done: _Done) -> None:
-    if done.made or done.lasting:
-        undo = f"podidentity delete --namespace {wanted.ref.namespace} --name {wanted.ref.name}"
-        head = "add did not finish. Run it again, or undo what it has done with"
-        click.echo(f"{head}\n  {undo}", err=True)
+def _undo(wanted: AddRequest, done: _Done, unanswered: Sequence[str] = ()) -> str:
+    """Return the command lines that take back what a run has made; "" if it has made nothing.
+
+    `unanswered` are changes that may have been made, in the words of `request_in_words`.
+    """
+    ref, lines = wanted.ref, []
+    if done.lasting or (done.beyond_roles and (done.made or unanswered)):
+        lines.append(f"  podidentity delete --namespace {ref.namespace} --name {ref.name}")
+    if not lines or _made(AZURE_IDENTITIES.path(*ref)) in unanswered:
+        # Without an AzureIdentity `delete` does not know the role, which nobody has.
+        made = {each["metadata"]["name"] for each in done.made}
+        names = [each["metadata"]["name"] for each in done.roles]
+        lines += [
+            f"  kubectl delete clusterrole {name} --ignore-not-found"
+            for name in names
+            if name in made or _made(CLUSTER_ROLES.path("", name)) in unanswered
+        ]
+    return "\n".join(lines)
+
+
+def _made(path: str) -> str:
+    return request_in_words("POST", path)
 
 
 async def _steps(
@@ -171,6 +204,7 @@ async def _prepare_grant(
     if not wanted.grant:
         return
     for name in permission_names(identity):
+        done.roles.append(role(name))
         if await make_role(kube, name, wanted.grantee) is ApplyResult.CREATED:
             done.made.append(role(name))
         if not wanted.service_account:
@@ -269,7 +303,8 @@ async def _attach(kube: Kube, arm: Arm, manifest: Object, wanted: AddRequest, do
     async def attach(host: Host) -> None:
         where = host_name(host)
         click.echo(f"attaching to {where}")
-        with asking(f"attach {identity.name} to {where}", identity):
+        what = f"attach {identity.name} to {where}"
+        with asking(what, identity), changing(what):
             await arm.attach(host, identity, wait=wait, progress=progress(f"attaching to {where}"))
         click.echo(f"attached to {where}" if wait else f"{where}: accepted by Azure, not done yet")
 
@@ -277,6 +312,7 @@ async def _attach(kube: Kube, arm: Arm, manifest: Object, wanted: AddRequest, do
 
 
 async def _apply(kube: Kube, manifest: Object, done: _Done) -> None:
+    done.beyond_roles = True
     result = await apply(kube, manifest)
     if result is ApplyResult.CREATED:
         done.made.append(manifest)

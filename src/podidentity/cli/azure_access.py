@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from podidentity.cli.changes import changing
 from podidentity.cli.connection import running_command
 from podidentity.cli.objects import Object, find_all
 from podidentity.cli.output import CommandError
@@ -169,7 +170,8 @@ async def detach_from(arm: Arm, host: Host, *identities: ResourceId) -> None:
     click.echo(f"detaching from {where}")
     with asking(f"detach {names} from {where}", identities[0]):
         try:
-            await arm.detach(host, *identities, progress=progress(f"detaching from {where}"))
+            with changing(f"detach {names} from {where}"):
+                await arm.detach(host, *identities, progress=progress(f"detaching from {where}"))
         except ArmError as error:
             if not error.gone:
                 raise

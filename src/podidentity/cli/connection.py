@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from podidentity import __version__
+from podidentity.cli.changes import changing, recorded, say_unfinished
 from podidentity.cli.output import CommandError
 
 if TYPE_CHECKING:
@@ -19,9 +20,12 @@ if TYPE_CHECKING:
 READS = 3
 """Times that a command reads something where the server fails or cuts the connection: an agent
 tries again by itself, a person would have to begin anew."""
-GOES_ON = {"enable", "disable", "delete", "grant", "revoke"}
-"""Commands that change several things, and may be run again wherever they were interrupted. `add`
-says what undoes it, and `migrate` what it has done."""
+CHANGING = {
+    *("enable", "disable", "add", "delete", "grant", "revoke", "mic pause", "mic resume"),
+    *("exception add", "exception update", "exception delete"),
+    *("migrate apply", "migrate rollback", "migrate adopt"),
+}
+"""Commands that change something. Each may be run again wherever it was interrupted."""
 _FAILED = 500
 """The API server's own failures, from this status on: a leader of etcd that is gone, above all."""
 _T = TypeVar("_T")
@@ -51,36 +55,44 @@ def on_cluster(
     target: ClusterTarget,
     work: Callable[[Kube], Awaitable[_T]],
     kind: type[Kube] | None = None,
+    *,
+    undo: Callable[[Sequence[str]], str] = lambda _: "",
 ) -> _T:
     """Run `work` with a connection to `target` and return its result; raise CommandError.
 
-    `kind` is the client that it gets, if not the usual one.
+    `kind` is the client that it gets, if not the usual one. If the command is interrupted, it says
+    what it has begun to change; `undo` returns then, given the changes without an answer, the
+    command lines that take all of it back.
     """
     import asyncio  # with the HTTP client a tenth of a second, which help and usage must not take
 
     from podidentity.adapters.kube import Kube
-    from podidentity.wire.kube import KubeError
+    from podidentity.cli.name_lookups import UnwaitedThreads
+    from podidentity.wire.kube import KubeError, request_in_words
 
     async def connected() -> _T:
+        asyncio.get_running_loop().set_default_executor(UnwaitedThreads())
         kube = (kind or Kube).connect(
             target.kubeconfig,
             context=target.context,
             user_agent=f"podidentity/{__version__}",
             reads=READS,
+            changing=lambda method, path: changing(request_in_words(method, path)),
         )
         try:
             return await work(kube)
         finally:
             await kube.close()
 
-    try:
-        return asyncio.run(connected())
-    except KeyboardInterrupt:
-        if (command := running_command()) in GOES_ON:
-            click.echo(f"{command} did not finish. Run it again: it goes on.", err=True)
-        raise
-    except KubeError as error:
-        raise worded(error) from error
+    with recorded() as changes:
+        try:
+            return asyncio.run(connected())
+        except (KeyboardInterrupt, click.Abort):
+            if (command := " ".join(_running())) in CHANGING:
+                say_unfinished(command, changes, undo)
+            raise
+        except KubeError as error:
+            raise worded(error) from error
 
 
 def worded(error: KubeError) -> CommandError:
@@ -120,6 +132,10 @@ def _refused(error: KubeError) -> CommandError:
         )
     if error.conflict or error.status >= _FAILED:
         return CommandError(error.message, "Run the command again.")
+    if not error.reason:
+        return CommandError(
+            error.message, "So speaks no Kubernetes API server: check --kubeconfig and --context."
+        )
     return CommandError(error.message)
 
 
@@ -137,13 +153,22 @@ def _all_needed() -> str:
 
 def running_command() -> str:
     """Return the name of the command that runs, such as `add`; "" outside of one."""
+    return next(iter(_running()), "")
+
+
+def _running() -> list[str]:
+    """Return the names of the command that runs and of its group, such as `mic`, `pause`."""
+    names: list[str] = []
     context = click.get_current_context(silent=True)
-    while context and context.parent and context.parent.parent:
+    while context and context.parent:
+        names.insert(0, str(context.info_name))
         context = context.parent
-    return str(context.info_name) if context and context.parent else ""
+    return names
 
 
 def _no_such_type(error: KubeError) -> bool:
     """Whether the API server does not know the resource type at all."""
-    words = ("page not found", "could not find the requested resource")
-    return any(word in error.said for word in words)
+    return (
+        error.said.strip() == "404 page not found"
+        or "could not find the requested resource" in error.said
+    )

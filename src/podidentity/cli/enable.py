@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shlex
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from podidentity import __version__
 from podidentity.cli import admission_policies, attachments, controller, local_redirect
 from podidentity.cli.agent_choices import Choices, choices_of_flags, chosen
 from podidentity.cli.azure_access import detach_command, host_name, recorded_hosts
+from podidentity.cli.changes import only_waiting
 from podidentity.cli.checks.versions import version_of
 from podidentity.cli.commands import enable as command_line
 from podidentity.cli.connection import ClusterTarget, on_cluster, right_to
@@ -128,7 +130,8 @@ def enable(
     if dry_run:
         click.echo(documents(list(map(without_none, _without_cluster(alone))), output))
     else:
-        on_cluster(target, lambda kube: _enable_as(kube, now, forget, wanted))
+        work = partial(_enable_as, now=now, forget=forget, wanted_of=wanted)
+        on_cluster(target, work, undo=lambda _: "  podidentity disable")
 
 
 def _wanted(
@@ -319,14 +322,23 @@ async def _enable_as(
         of_mic=of_mic,
         record=namespace if wanted.automatic else NAMESPACE,
         grants=wanted.grants,
-        wait=wanted.wait,
         seconds=wanted.seconds,
     )
+    await _finish(kube, wanted, namespace, of_mic)
+    await _tell_of_archived_nmi(kube)
+
+
+async def _finish(kube: Kube, wanted: _Wanted, namespace: str, of_mic: Sequence[Object]) -> None:
+    """Wait until what is made is ready, and do what can only be done then."""
+    if wanted.wait:
+        with nullcontext() if wanted.redirect else only_waiting(_COMES_UP):
+            if of_mic:
+                await _mic_ready(kube, of_mic[-1]["metadata"]["namespace"], wanted.seconds)
+            await _ready(kube, namespace, wanted.seconds)
     if wanted.redirect:
         deny = manifests_of_redirect(wanted.redirect, namespace)[-1]
         seconds = TOLD_SECONDS if wanted.wait else 0.0
         await local_redirect.deny_where_possible(kube, deny, namespace, seconds)
-    await _tell_of_archived_nmi(kube)
 
 
 async def _told(kube: Kube, now: Told, forget: Sequence[str]) -> Told:
@@ -558,7 +570,6 @@ async def _enable(
     of_mic: list[Object],
     record: str,
     grants: bool,
-    wait: bool,
     seconds: float,
 ) -> None:
     await _have_crds(kube, seconds)
@@ -580,10 +591,12 @@ async def _enable(
         put = local_redirect.apply_policy if is_policy else apply
         click.echo(f"{called(manifest)} {await put(kube, manifest)}")
     await controller.put(kube, of_mic)
-    if wait and of_mic:
-        await _mic_ready(kube, of_mic[-1]["metadata"]["namespace"], seconds)
-    if wait:
-        await _ready(kube, namespace, seconds)
+
+
+_COMES_UP = (
+    "All of it is made, and comes up by itself: podidentity nodes says how far it is. To take it "
+    "away: podidentity disable."
+)
 
 
 async def _mic_ready(kube: Kube, namespace: str, seconds: float) -> None:
@@ -720,15 +733,17 @@ async def _disable(kube: Kube, wanted: _Leaving) -> None:
     await _without_exceptions(kube)
     if wanted.purge:
         await _purge(kube)
+    after = _RULES_AFTER[choices.on_exit]
     try:
-        async with asyncio.timeout(wanted.seconds):
-            await until_gone(kube, namespace)
+        with only_waiting(f"All of it is deleted, and NMI's pods end by themselves. {after}"):
+            async with asyncio.timeout(wanted.seconds):
+                await until_gone(kube, namespace)
     except TimeoutError as error:
         raise CommandError(
             f"Pods of NMI are still there after {wanted.seconds:.0f} s",
             f"See kubectl get pods -n {namespace} -l app.kubernetes.io/component=nmi.",
         ) from error
-    click.echo(_RULES_AFTER[choices.on_exit])
+    click.echo(after)
 
 
 _KEPT = (

@@ -16,7 +16,7 @@ import click
 from podidentity.cli.agent_choices import choices_of_nmi
 from podidentity.cli.connection import ClusterTarget, on_cluster
 from podidentity.cli.objects import Object, apply, called, find, removal
-from podidentity.cli.output import CommandError, data, table
+from podidentity.cli.output import CommandError, data, table, terminal_width
 from podidentity.core.decision import Rules, without_effect
 from podidentity.core.resources import (
     AzurePodIdentityException,
@@ -64,7 +64,7 @@ def list_exceptions(*, target: ClusterTarget, namespace: str | None, output: str
     if output != "table":
         click.echo(data([each.as_data() for each in entries], output))
     elif entries:
-        click.echo(table(HEAD, [each.row() for each in entries]))
+        click.echo(table(HEAD, [each.row() for each in entries], width=terminal_width()))
     else:
         where = f"namespace {namespace}" if namespace else "this cluster"
         click.echo(f"There is no AzurePodIdentityException in {where}.")

@@ -12,7 +12,7 @@ import click
 
 from podidentity.cli.connection import ClusterTarget, on_cluster
 from podidentity.cli.output import documents
-from podidentity.cli.use_roles import Roles, give, take
+from podidentity.cli.use_roles import Roles, give, revoke_command, take
 from podidentity.wire.rbac import Giver, Grantee, binding, role
 
 if TYPE_CHECKING:
@@ -34,7 +34,11 @@ def grant(
         manifests = [role(identity), binding(identity, grantee, Giver.GRANT)]
         click.echo(documents(manifests, output))
         return
-    on_cluster(target, lambda kube: give(kube, [identity], grantee, Giver.GRANT))
+    on_cluster(
+        target,
+        lambda kube: give(kube, [identity], grantee, Giver.GRANT),
+        undo=lambda _: f"  {revoke_command(identity, grantee)}",
+    )
     click.echo(f"Pods of {grantee} may use {identity}.")
 
 

@@ -7,6 +7,7 @@ below, so that neither imports a command.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -253,7 +254,9 @@ def run(arguments: Sequence[str], prog_name: str = "podidentity") -> int:
 def read(arguments: Sequence[str], prog_name: str = "podidentity") -> AgentPlan | int:
     """Run one command line, but return the plan of the agent's programs in place of running it."""
     try:
-        found = podidentity.main(list(arguments), prog_name=prog_name, standalone_mode=False)
+        found = podidentity.main(
+            list(arguments), prog_name=prog_name, standalone_mode=False, color=_colour()
+        )
     except PodIdentityError as error:
         return report(CommandError(str(error)))
     except (click.ClickException, click.Abort, KeyboardInterrupt, OSError) as error:
@@ -262,6 +265,15 @@ def read(arguments: Sequence[str], prog_name: str = "podidentity") -> AgentPlan 
         return found or 0
     plan: AgentPlan = found
     return plan
+
+
+def _colour() -> bool | None:
+    """Return False where nobody wants colours, else None: they are for terminals alone.
+
+    https://no-color.org/
+    """
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return False if plain else None
 
 
 def main() -> None:

@@ -109,7 +109,7 @@ def apply(
                 err=True,
             )
 
-    on_cluster(target, work)
+    on_cluster(target, work, undo=lambda _: "  podidentity migrate rollback")
 
 
 def rollback(*, target: ClusterTarget, yes: bool) -> None:

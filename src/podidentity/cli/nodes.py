@@ -16,7 +16,7 @@ import click
 from podidentity.adapters.clock import SystemClock
 from podidentity.cli.connection import ClusterTarget, on_cluster
 from podidentity.cli.objects import Object, find_all
-from podidentity.cli.output import CommandError, data, table
+from podidentity.cli.output import CommandError, data, table, terminal_width
 from podidentity.cli.rollout import namespace_of_nmi, pods_of_nmi, ready
 from podidentity.core.data_path import Hop
 from podidentity.wire.kube import NODES
@@ -147,7 +147,7 @@ def _shown(found: Sequence[NodeState], output: str) -> str:
     if output != "table":
         return data([_plain(state) for state in found], output)
     head = ("NODE", "NMI", "PLANE", "BACKEND", "PROOF", "PROBE")
-    return table(head, [_row(state) for state in found])
+    return table(head, [_row(state) for state in found], width=terminal_width())
 
 
 def _row(state: NodeState) -> tuple[str, ...]:

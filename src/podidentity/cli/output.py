@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import signal
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
@@ -84,7 +85,7 @@ def documents(values: Sequence[Any], output: str) -> str:
 
 _GAP = "   "
 _LEAST = 20
-"""Columns below which a cell is not wrapped: it would be a column of words."""
+"""Columns below which the last cell is not wrapped: it would be a column of words."""
 _PART = re.compile(r"(\s+|(?<=/)(?=[^/\s]))")
 """Where a line may end: at spaces, and within the id of a resource."""
 
@@ -99,22 +100,46 @@ def table(
     """Return rows in columns, as kubectl prints them.
 
     The last column is wrapped so that lines have at most `width` columns; 0: no line is wrapped.
+    Where the others leave it no room, each row is told cell by cell, one below the other.
     `paint` gets the text of each cell of the other columns, and returns it coloured.
     """
-    lines = [tuple(head), *map(tuple, rows)]
+    rows = list(map(tuple, rows))
+    lines = [tuple(head), *rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head) - 1)]
     indent = sum(each + len(_GAP) for each in widths)
-    wrapper = textwrap.TextWrapper(width - indent, break_long_words=False, break_on_hyphens=False)
-    wrapper.wordsep_simple_re = _PART
+    longest = max(len(part) for line in lines for part in _PART.split(line[-1]))
+    if width and width - indent < max(_LEAST, longest):
+        return "\n\n".join(_cell_by_cell(head, row, width, paint) for row in rows)
+    wrapper = _wrapper(width - indent)
     printed = []
     for *cells, last in lines:
         padded = [
             paint(cell) + " " * (size - len(cell)) for cell, size in zip(cells, widths, strict=True)
         ]
-        parts = wrapper.wrap(last) if width - indent >= _LEAST else [last]
+        parts = wrapper.wrap(last) if width else [last]
         printed.append(_GAP.join([*padded, parts[0] if parts else ""]).rstrip())
         printed += [" " * indent + part for part in parts[1:]]
     return "\n".join(printed)
+
+
+def _cell_by_cell(
+    head: Sequence[str], row: Sequence[str], width: int, paint: Callable[[str], str]
+) -> str:
+    size = max(map(len, head))
+    wrapper = _wrapper(max(width - size - len(_GAP), 1))
+    printed = []
+    for number, (name, cell) in enumerate(zip(head, row, strict=True), 1):
+        first, *more = wrapper.wrap(cell) or [""]
+        shown = first if number == len(row) else paint(first)
+        printed.append(f"{name:<{size}}{_GAP}{shown}".rstrip())
+        printed += [" " * size + _GAP + part for part in more]
+    return "\n".join(printed)
+
+
+def _wrapper(width: int) -> textwrap.TextWrapper:
+    made = textwrap.TextWrapper(width, break_long_words=False, break_on_hyphens=False)
+    made.wordsep_simple_re = _PART
+    return made
 
 
 def terminal_width() -> int:
@@ -123,8 +148,16 @@ def terminal_width() -> int:
 
 
 def ask_first(question: str, otherwise: str = "") -> None:
-    """Raise CommandError, with the next step `otherwise`, unless a person says yes."""
-    if not click.confirm(question):
+    """Raise CommandError, with the next step `otherwise`, unless a person says yes.
+
+    An event loop that runs meanwhile would take the first Ctrl-C for itself, and only note it.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        agreed = click.confirm(question)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if not agreed:
         raise CommandError("Nothing was changed", otherwise)
 
 

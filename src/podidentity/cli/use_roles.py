@@ -18,6 +18,7 @@ from podidentity.cli.objects import (
     find,
     find_all,
     removal,
+    remove,
 )
 from podidentity.cli.output import CommandError
 from podidentity.core.decision import permission_names
@@ -175,14 +176,26 @@ def _granting(name: str, grantee: Grantee, made: str = "") -> Iterator[None]:
 
 def grant_command(name: str, grantee: Grantee) -> str:
     """Return the command by which a cluster administrator grants it."""
+    return f"podidentity grant {_permission(name, grantee)}"
+
+
+def revoke_command(name: str, grantee: Grantee) -> str:
+    """Return the command by which a cluster administrator takes it back."""
+    return f"podidentity revoke {_permission(name, grantee)}"
+
+
+def _permission(name: str, grantee: Grantee) -> str:
     account = f" --service-account {grantee.service_account}" if grantee.service_account else ""
-    return f"podidentity grant --namespace {grantee.namespace}{account} --identity {name}"
+    return f"--namespace {grantee.namespace}{account} --identity {name}"
 
 
 async def take(
     kube: Kube, name: str, grantee: Grantee, givers: Iterable[Giver] = tuple(Giver)
 ) -> int:
-    """Remove the bindings of `givers` for `grantee` and all its parts; return their number."""
+    """Remove the bindings of `givers` for `grantee` and all its parts; return their number.
+
+    The role goes, too, where nobody has it then: also that of a grant that was never finished.
+    """
     given_by = {each.value for each in givers}
     # Bindings of other people count too: while one exists, the role stays.
     bindings = await find_all(kube, CLUSTER_ROLE_BINDINGS)
@@ -192,9 +205,22 @@ async def take(
     ]
     for each in going:
         await remove_role(kube, "ClusterRoleBinding", each["metadata"]["name"])
-    if of_role and len(going) == len(of_role):
-        await remove_role(kube, "ClusterRole", role_name(name))
+    if len(going) == len(of_role):
+        await _remove_unheld(kube, name, may_stay=not of_role)
     return len(going)
+
+
+async def _remove_unheld(kube: Kube, name: str, *, may_stay: bool) -> None:
+    """Delete the ClusterRole of a permission that nobody has, if it is there.
+
+    `may_stay`: whoever lacks the right to delete it has undone nothing that needs it.
+    """
+    try:
+        if await remove(kube, role(name)):
+            click.echo(f"{called(role(name))} deleted")
+    except KubeError as error:
+        if not (may_stay and error.forbidden):
+            raise
 
 
 async def take_unneeded(kube: Kube, ref: ObjectRef, gone: Object) -> None:
@@ -217,7 +243,7 @@ async def take_unneeded(kube: Kube, ref: ObjectRef, gone: Object) -> None:
         except KubeError as error:
             if not error.forbidden:
                 raise
-            command = f"podidentity revoke --namespace {ref.namespace} --identity {name}"
+            command = revoke_command(name, Grantee(ref.namespace))
             click.echo(
                 f"a permission may be left; an administrator can run {command}. {error.message}",
                 err=True,

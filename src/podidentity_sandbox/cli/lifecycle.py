@@ -139,18 +139,22 @@ def up(
         if rootless:
             raise click.UsageError("containerd needs root: its containers have users of their own")
         given = RuntimeOptions(tools=str(runtime_tools()), images=images or built_images())
-    plan = bring_up(
-        name,
-        nodes=nodes,
-        rootless=rootless,
-        network=joined,
-        runtime=given,
-        kubernetes_minor=int(kubernetes.removeprefix("1.")),
-        init_taints=init_taints,
-        pools=pools,
-        weather=given_weather(sky, seed),
-        progress=progress,
-    )
+    try:
+        plan = bring_up(
+            name,
+            nodes=nodes,
+            rootless=rootless,
+            network=joined,
+            runtime=given,
+            kubernetes_minor=int(kubernetes.removeprefix("1.")),
+            init_taints=init_taints,
+            pools=pools,
+            weather=given_weather(sky, seed),
+            progress=progress,
+        )
+    except KeyboardInterrupt:
+        click.echo(f"Nothing of sandbox {name!r} remains.", err=True)
+        raise
     seconds = time.monotonic() - began
     if as_json:
         click.echo(json.dumps({**facts(plan), "seconds": round(seconds, 3)}))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import contextlib
 import json
 from bisect import bisect_right
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -219,7 +218,6 @@ async def stream(storage: Storage, request: WatchRequest) -> AsyncGenerator[byte
         if request.initial_events and request.bookmarks:
             yield bookmark(request, position, initial_end=True)
     while not shelf.closed and loop.time() < deadline:
-        moved = shelf.moved
         try:
             changes = shelf.since(position)
         except StatusError as error:
@@ -230,15 +228,6 @@ async def stream(storage: Storage, request: WatchRequest) -> AsyncGenerator[byte
         if lines:
             yield lines
             continue
-        quiet = not await _moves(moved, min(BOOKMARK_SECONDS, deadline - loop.time()))
+        quiet = not await shelf.moves(min(BOOKMARK_SECONDS, deadline - loop.time()))
         if quiet and request.bookmarks:
             yield bookmark(request, position)
-
-
-async def _moves(moved: asyncio.Event, seconds: float) -> bool:
-    """Wait for a change of the shelf; returns False when the time is over first."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            await moved.wait()
-            return True
-    return False

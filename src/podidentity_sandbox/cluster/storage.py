@@ -11,6 +11,7 @@ import asyncio
 import errno
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -94,12 +95,25 @@ class TypeStore:
     """The revision of the latest change that is forgotten."""
     closed: bool = False
     """The type is served no longer."""
-    moved: asyncio.Event = field(default_factory=asyncio.Event)
+    _waiting: dict[asyncio.Future[bool], None] = field(default_factory=dict)
 
     def wake(self) -> None:
-        """Let everybody look who awaits `moved`."""
-        moved, self.moved = self.moved, asyncio.Event()
-        moved.set()
+        """Let everybody look who waits for a change."""
+        waiting, self._waiting = self._waiting, {}
+        for each in waiting:
+            _settle(each, moved=True)
+
+    async def moves(self, seconds: float) -> bool:
+        """Wait for a change; return False when the time is over first."""
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[bool] = loop.create_future()
+        self._waiting[waiter] = None
+        timer = loop.call_later(seconds, partial(_settle, waiter, moved=False))
+        try:
+            return await waiter
+        finally:
+            timer.cancel()
+            self._waiting.pop(waiter, None)
 
     def since(self, revision: int) -> list[Change]:
         """Return the changes after `revision`; raise 410 when some of them are forgotten."""
@@ -109,6 +123,11 @@ class TypeStore:
         while start and self.changes[start - 1].record.revision > revision:
             start -= 1
         return self.changes[start:]
+
+
+def _settle(waiter: asyncio.Future[bool], *, moved: bool) -> None:
+    if not waiter.done():
+        waiter.set_result(moved)
 
 
 class Storage:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -14,10 +15,11 @@ import pytest
 from podidentity.manifests import local_redirect
 from podidentity_sandbox.plan import Network
 from podidentity_sandbox.weather import CALM
+from tests.acceptance.asking import OURS, Load, load
 from tests.acceptance.planes.cilium import CRDS, Agent, Decision, cilium
 from tests.acceptance.planes.site import IMDS, REFUSED, SERVED, TIMES, Site, once, until
 from tests.acceptance.planes.test_others_rules import OURS_GONE
-from tests.acceptance.sandbox import CLOSED, opened
+from tests.acceptance.sandbox import CLOSED, PATIENCE, opened
 from tests.sandboxes import own
 
 WAYS = {"packets": "single", "sockets": "looked-up"}
@@ -106,6 +108,28 @@ def test_check_says_by_what_requests_come(site: CiliumSite) -> None:
     script = "podidentity check -o json 2>&1 >/dev/null || [ $? = 1 ]"
     told = site.place.run("sh", "-c", script)
     assert f"  on {site.place.plan.nodes[0].name}: by lrp\n" in told
+
+
+def test_with_another_port_cilium_leads_pods_there_and_meanwhile_nothing_leaks(
+    site: CiliumSite,
+) -> None:
+    asked = site.loop.run(ports_change(site))
+    assert asked.wrong == [], "whoever was answered got the token"
+    assert asked.answers[OURS] > 0
+    assert site.leaked("of-the-ports") == 0
+
+
+async def ports_change(site: CiliumSite) -> Load:
+    """Have another port, and the first one again, while the pod asks; return what it got."""
+    async with load(site.place, "of-the-ports", rate=25, patience=5) as asked:
+        for port, told in ((2580, "--nmi-arg=--nmi-port=2580"), (2579, "--forget=nmi-arg")):
+            await asyncio.to_thread(site.place.run, "podidentity", "enable", told)
+            async with asyncio.timeout(PATIENCE):
+                while site.agent.decision.backend != (site.node, port):  # noqa: ASYNC110 - a thread's
+                    await asyncio.sleep(0.1)
+                while (await site.place.ask())[0] != 200:  # noqa: ASYNC110 - of the kernel
+                    await asyncio.sleep(0.1)
+    return asked
 
 
 def test_a_pod_that_connects_to_nmi_itself_gets_its_own_tokens_and_nobody_elses(

@@ -180,5 +180,5 @@ async def test_the_products_client_asks_a_plug_in_for_its_token(office: Office) 
 
     assert await who({"token": ADMIN, "expirationTimestamp": "2099-01-01T00:00:00Z"}) == "admin"
     certificate, key = (path.read_text() for path in office.files("jane"))
-    with pytest.raises(KubeError, match="plug-in of the kubeconfig has given no token"):
+    with pytest.raises(KubeError, match="gives a certificate, and only tokens are taken"):
         await who({"clientCertificateData": certificate, "clientKeyData": key})

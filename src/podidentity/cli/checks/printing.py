@@ -1,4 +1,7 @@
-"""What a person sees of a check: lines that appear as they are done, at most 80 columns wide."""
+"""What a person sees of a check: lines that appear as they are done, at most 80 columns wide.
+
+On a terminal that is narrower they are as wide as that.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import click
 
 from podidentity.cli.checks.check import Check, Outcome
 from podidentity.cli.checks.findings import Finding, Severity
+from podidentity.cli.output import terminal_width
 
 COLUMNS = 80
 _MARKS = {
@@ -28,7 +32,7 @@ def head(title: str) -> str:
 def lines(check: Check, outcome: Outcome, encoding: str) -> Iterator[str]:
     """Yield the lines of one check; `encoding` is that of where they go."""
     mark = _mark(worst(outcome.findings), encoding)
-    yield f"{mark} {check.holds}"
+    yield f"{mark} {_wrapped(check.holds, '', more='  ')}"
     for each in outcome.findings:
         yield textwrap.indent(shown(each), "    ")
     for line in outcome.lines:
@@ -63,7 +67,7 @@ def shown(finding: Finding) -> str:
     colour = _MARKS[finding.severity][2]
     return "\n".join(
         [
-            click.style(told, fg=colour, bold=True),
+            *(click.style(line, fg=colour, bold=True) for line in _wrapped(told, "").splitlines()),
             *(_wrapped(each, "  ") for each in paragraphs),
             f"  see {finding.link}",
         ]
@@ -74,7 +78,7 @@ def _wrapped(text: str, indent: str, *, more: str = "") -> str:
     """Return a paragraph; words, such as ids and flags, stay whole."""
     return textwrap.fill(
         text,
-        COLUMNS - 4,
+        min(COLUMNS, terminal_width() or COLUMNS) - 4,
         initial_indent=indent,
         subsequent_indent=more or indent,
         break_long_words=False,
