@@ -215,6 +215,128 @@ def test_a_group_that_may_not_be_listed_is_read_host_by_host(kind: Fault) -> Non
     assert len(world.of(PatchHost)) == 3
 
 
+@pytest.mark.parametrize("gone", ["delete_identity", "delete_binding"])
+def test_an_identity_or_a_binding_that_is_deleted_takes_its_records_and_then_its_attachment(
+    gone: str,
+) -> None:
+    name = "id" if gone == "delete_identity" else "b"
+    world = Course(*cluster(pod(2.0), Step(20.0, gone, ("blue", name))), grace=10.0)
+    world.run_until(19.0)
+    assert world.of(DeleteRecord) == []
+    world.run_until(21.0)
+    assert len(world.of(DeleteRecord)) == 1
+    world.run_until(60.0)
+    assert world.arm[HOSTS[0]].listed == {}
+
+
+def once(world: Course, kind: type, failure: Failure) -> None:
+    """Have the first call of a kind fail."""
+
+    def answer(_: Any) -> Result:
+        del world.answers[kind]
+        return failure
+
+    world.answers[kind] = answer
+
+
+def three_of_a_group() -> Course:
+    nodes = (Step(0.0, "node", ("n3", 3)), Step(0.0, "node", ("n4", 4)))
+    pods = (pod(0.0, f"web-{number}", f"n{number}") for number in (0, 3, 4))
+    return Course(*cluster(*nodes, *pods), hosts=5)
+
+
+def test_a_list_that_had_no_answer_is_made_again_when_hosts_are_read_next() -> None:
+    world = three_of_a_group()
+    once(world, ListHosts, Failure(kind=Fault.UNREACHABLE))
+    world.run_until(170.0)
+    # Pods do not wait for it.
+    assert (len(world.of(ListHosts)), len(world.of(ReadHost))) == (1, 3)
+    assert len(world.of(PatchHost)) == 3
+    world.run_until(190.0)
+    assert (len(world.of(ListHosts)), len(world.of(ReadHost))) == (2, 3)
+
+
+def test_a_list_that_azure_refuses_for_now_is_made_when_it_may_and_no_host_is_read_instead() -> (
+    None
+):
+    world = three_of_a_group()
+    once(world, ListHosts, Failure(kind=Fault.THROTTLED, retry_after=7.0))
+    world.run_until(60.0)
+    first, second = (at for at, each in world.calls if isinstance(each, ListHosts))
+    assert 7.0 <= second - first < 8.5
+    assert world.of(ReadHost) == []
+    assert len(world.of(PatchHost)) == 3
+
+
+def test_a_list_of_ledgers_waits_as_long_as_the_api_server_asks_for() -> None:
+    world = Course(*cluster(pod(2.0)))
+    once(world, ListLedgers, Failure(kind=Fault.THROTTLED, retry_after=7.0))
+    world.run_until(60.0)
+    first, second = (at for at, each in world.calls if isinstance(each, ListLedgers))
+    assert 7.0 <= second - first < 7.5
+    assert len(world.of(PatchHost)) == 1
+
+
+def test_a_leader_that_leads_again_does_not_wait_for_what_failed_before() -> None:
+    world = Course(*cluster(pod(2.0)))
+    left = 4
+
+    def answer(action: Any) -> Result:
+        nonlocal left
+        left -= 1
+        if left >= 0:
+            return Failure(kind=Fault.UNREACHABLE)
+        return World._do(world, world.mics[0], action)
+
+    world.answers[ListLedgers] = answer
+    world.run_until(60.0)
+    mic = world.mics[0]
+    mic.tell(Deposed())
+    left, begun = 1, len(world.calls)
+    mic.tell(Leading(mic.until))
+    world.run_until(80.0)
+    first, second = (at for at, each in world.calls[begun:] if isinstance(each, ListLedgers))
+    assert second - first < 2.1
+
+
+def test_who_is_deposed_while_ledgers_cannot_be_listed_asks_for_them_no_more() -> None:
+    world = Course(*cluster(pod(2.0)))
+    world.answers[ListLedgers] = lambda _: Failure(kind=Fault.THROTTLED, retry_after=7.0)
+    world.run_until(3.0)
+    world.mics[0].leads = False
+    world.mics[0].tell(Deposed())
+    asked = len(world.of(ListLedgers))
+    world.lease = (None, 1e9)
+    world.run_until(60.0)
+    assert len(world.of(ListLedgers)) == asked == 1
+
+
+def test_ledgers_that_cannot_be_listed_again_are_listed_when_hosts_are_read_next() -> None:
+    world = Course(*cluster(pod(2.0)))
+    world.run_until(100.0)
+    once(world, ListLedgers, Failure(kind=Fault.UNREACHABLE))
+    world.run_until(500.0)
+    times = [at for at, each in world.calls if isinstance(each, ListLedgers)]
+    assert [round(later - before) for before, later in pairwise(times)] == [180, 180]
+
+
+@pytest.mark.parametrize("number", [0, 1], ids=["with a pod", "without one"])
+def test_what_a_leader_of_before_writes_late_into_a_ledger_counts_when_ledgers_are_read_next(
+    number: int,
+) -> None:
+    world = Course(*cluster(pod(2.0), hosts=2), hosts=2, grace=20.0)
+    world.run_until(60.0)
+    host, there = HOSTS[number], world.arm[HOSTS[number]]
+    there.listed[FOLDED[1]] = IDS[1].spelling
+    there.machines, there.ours[FOLDED[1]] = frozenset(there.listed), "mic"
+    book = world.ledgers[host][0] if host in world.ledgers else Ledger(host=host)
+    late = {FOLDED[1]: LedgerEntry(IDS[1].spelling, 50.0)}
+    world.ledgers[host] = (replace(book, attached={**book.attached, **late}), 10**6)
+    world.run_until(400.0)
+    assert set(there.listed) == ({FOLDED[0]} if number == 0 else set())
+    assert FOLDED[1] not in world.ledgers[host][0].attached
+
+
 # The host.
 
 

@@ -329,8 +329,13 @@ class HostWork:
 
     def compare(self, stored: StoredLedger) -> None:
         """Take the ledger that a list shows: a MIC that lost its leadership may have written it."""
-        if self._known.book_listable and stored.version != self._version:
+        if not self._known.book_listable or stored.version == self._version:
+            return
+        if self._flight is None:
             self.adopt(stored)
+        else:
+            # What is being read of the host may be older than the ledger, which is read first then.
+            self._book_known = False
 
     def show(self, seen: HostIdentities | None, now: float) -> None:
         """Take what a list of the group shows of the host; None: it does not show it."""
@@ -355,7 +360,9 @@ class HostWork:
         action = self._choose(now)
         if action is not None:
             self._flight = action
-            self._known.awaits_list = self._known.listable = self._known.book_listable = False
+            self._known.awaits_list = self._known.listable = False
+            # A read of the host leaves the ledger as it is.
+            self._known.book_listable &= isinstance(action, ReadHost)
         return action
 
     def _choose(self, now: float) -> Action | None:

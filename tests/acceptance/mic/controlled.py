@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -256,17 +256,19 @@ class Controlled:
         self, pod: str, namespace: str = "default", seconds: int = 90, /, **by: str
     ) -> tuple[int, dict[str, Any]]:
         """Ask for a token in a pod; return status and body."""
-        more = "".join(f"&{name}={value}" for name, value in by.items())
-        url = f"{TOKEN}&resource={VAULTS}{more}"
-        said = self.inside(
-            pod, f"curl -s -m {seconds} -w '\\n%{{http_code}}' -H Metadata:true '{url}'", namespace
-        )
-        body, _, status = said.rpartition("\n")
-        return int(status), json.loads(body or "{}")
+        return _answer(self.inside(pod, _asking(seconds, by), namespace))
+
+    def ask_all(self, pods: Sequence[str]) -> list[tuple[int, dict[str, Any]]]:
+        """Ask for a token in each of these pods of default, at once."""
+
+        async def asked() -> list[str]:
+            return await asyncio.gather(*(self._inside(each, _asking(90, {})) for each in pods))
+
+        return [_answer(each) for each in self.loop.run(asked())]
 
     def works(self, pod: str, namespace: str = "default", **by: str) -> None:
         """Have the pod read the vault's secret with a token of its identity."""
-        self.running(pod, namespace)
+        self.running(pod, namespace=namespace)
         status, body = self.ask(pod, namespace, 90, **by)
         assert status == 200, (body, self.told())
         read = f"https://{VAULT}.vault.azure.net/secrets/{SECRET}?api-version=7.4"
@@ -276,14 +278,29 @@ class Controlled:
         )
         assert json.loads(said).get("value") == SECRET_VALUE, said
 
-    def running(self, pod: str, namespace: str = "default") -> None:
+    def running(self, *pods: str, namespace: str = "default") -> None:
         wait = ("kubectl", "wait", "--for=condition=Ready", f"--timeout={SECONDS:g}s")
-        self.sandbox.run(*wait, "-n", namespace, f"pod/{pod}")
+        self.sandbox.run(*wait, "-n", namespace, *(f"pod/{each}" for each in pods))
 
     def inside(self, pod: str, command: str, namespace: str = "default") -> str:
+        return self.loop.run(self._inside(pod, command, namespace))
+
+    async def _inside(self, pod: str, command: str, namespace: str = "default") -> str:
         shell = ["sh", "-c", command]
-        ran = self.loop.run(execute(self.sandbox.plan, namespace, pod, shell, timeout=SECONDS))
+        ran = await execute(self.sandbox.plan, namespace, pod, shell, timeout=SECONDS)
         return ran.stdout.decode() + ran.stderr.decode()
+
+
+def _asking(seconds: int, by: Mapping[str, str]) -> str:
+    """Return the command that asks for a token."""
+    more = "".join(f"&{name}={value}" for name, value in by.items())
+    url = f"{TOKEN}&resource={VAULTS}{more}"
+    return f"curl -s -m {seconds} -w '\\n%{{http_code}}' -H Metadata:true '{url}'"
+
+
+def _answer(said: str) -> tuple[int, dict[str, Any]]:
+    body, _, status = said.rpartition("\n")
+    return int(status), json.loads(body or "{}")
 
 
 async def give_roles(azure: AzureOperator, sandbox: Sandbox, principal: str) -> list[str]:

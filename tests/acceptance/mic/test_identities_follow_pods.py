@@ -3,7 +3,7 @@
 Where ours differs on purpose the difference is asserted: a record is gone at once with its pod, and
 what MIC attached is detached after the grace. Its suite:
 https://github.com/Azure/aad-pod-identity/tree/master/test/e2e. Others are in test_other_ways.py;
-22, 24, 26 and 28 are not MIC's: tests/acceptance/test_scenarios.py.
+24, 26 and 28 are not MIC's: tests/acceptance/test_scenarios.py.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pytest
 
 from podidentity.build import build
 from podidentity_sandbox.demo.prepare import GROUP
-from tests.acceptance.directory import bound, secret
+from tests.acceptance.directory import bound, manifest, secret
 from tests.acceptance.mic.controlled import Controlled, Managed, controlled
 
 FIVE = [f"five-{number}" for number in range(5)]
@@ -251,13 +251,40 @@ def test_scenario_08_identities_that_are_removed_one_by_one_take_nothing_from_th
 ) -> None:
     place.assigned("many")
     left = list(FIVE)
+
+    def status_by(name: str) -> int:
+        return place.ask("many", client_id=place.identity(name).client_id)[0]
+
     for name in (FIVE[index] for index in (3, 0, 4, 1)):
         place.delete(f"azureidentitybindings/{name}")
         place.delete(f"azureidentities/{name}")
         left.remove(name)
         place.until(lambda: len(place.records("many")) == len(left), "its record stays")
-        place.works("many", client_id=place.identity(left[0]).client_id)
+        assert {each: status_by(each) for each in left} == dict.fromkeys(left, 200)
+        place.until(lambda gone=name: status_by(gone) == 400, f"{name} is given still")  # type: ignore[misc] # a default of a lambda
+    place.works("many", client_id=place.identity(left[0]).client_id)
     assert place.states("many") == ["Assigned"]
+
+
+def test_scenario_22_an_excepted_pod_has_tokens_of_the_machines_identities_and_no_record(
+    place: Controlled, orders: Managed
+) -> None:
+    labels = {"tier": "exempt"}
+    containers = {"containers": [{"name": "main", "image": "idle"}]}
+    api = "aadpodidentity.k8s.io/v1"
+    exception = {"podLabels": labels}
+    place.apply(
+        manifest(api, "AzurePodIdentityException", "exempt", "kube-system", spec=exception),
+        manifest(
+            "v1", "Pod", "exempt", "kube-system", metadata={"labels": labels}, spec=containers
+        ),
+    )
+    place.running("exempt", namespace="kube-system")
+    ask = ("exempt", "kube-system")
+    place.until(lambda: place.ask(*ask)[0] == 200, "it has none of the machine's own")
+    status, body = place.ask(*ask, client_id=orders.client_id)
+    assert (status, body.get("client_id", "").lower()) == (200, orders.client_id)
+    assert not place.records("exempt")
 
 
 def test_scenario_25_exactly_one_mic_says_active_and_all_are_ready(place: Controlled) -> None:
@@ -289,11 +316,16 @@ def test_a_pause_keeps_azure_as_it_is_and_check_says_so(place: Controlled, order
     assert "ControllerPaused" not in place.checked()
 
 
-def test_scenario_09_forty_pods_are_assigned(place: Controlled, orders: Managed) -> None:
+def test_scenario_09_forty_pods_are_assigned_and_each_has_its_token(
+    place: Controlled, orders: Managed
+) -> None:
     names = [f"crowd-{number}" for number in range(40)]
     for name in names:
         place.pod(name, "orders")
     place.assigned(*names)
+    place.running(*names)
+    given = [(status, body.get("client_id")) for status, body in place.ask_all(names)]
+    assert given == [(200, orders.client_id)] * len(names)
     place.works(names[-1], client_id=orders.client_id)
     for name in names:
         place.delete(f"pods/{name}")
