@@ -358,9 +358,12 @@ async def test_what_is_put_off_is_dropped_with_its_connection(echo: Echo) -> Non
             client.close()
 
 
+OF_THE_UNPROVED = {"unproven_seconds": 1.0, "head_seconds": 1000.0, "idle_seconds": 1000.0}
+"""Requests come in time, and no test has that of connections which are proved."""
+
+
 async def test_a_connection_that_is_not_proved_has_less_time(echo: Echo) -> None:
-    limits: dict[str, Any] = {"local": nobody, "unproven_seconds": 1.0}  # requests come in time
-    async with listening(echo, **limits) as listener:
+    async with listening(echo, local=nobody, **OF_THE_UNPROVED) as listener:
         async with talking(listener) as silent:
             assert await silent.closed() == b""
         async with talking(listener) as half:
@@ -376,8 +379,7 @@ async def test_a_connection_of_a_pod_has_its_time_and_a_place_of_the_pods(echo: 
         request.caller.attribute("uid-a", proven=True)
         return await echo(request)
 
-    # The requests come in time.
-    limits: dict[str, Any] = {"local": nobody, "unproven_seconds": 1.0, "unproven": 1}
+    limits: dict[str, Any] = {"local": nobody, "unproven": 1, **OF_THE_UNPROVED}
     async with listening(prove, **limits) as listener, talking(listener) as first:
         await first.ask(GET)
         async with talking(listener, "127.0.0.2") as stranger:

@@ -15,7 +15,7 @@ import click
 
 
 @dataclass(slots=True)
-class Changes:
+class CommandChanges:
     """The changes of one run of a command."""
 
     begun: bool = False
@@ -26,13 +26,13 @@ class Changes:
     """What goes on although the command ended, as a sentence; "" while something is to be done."""
 
 
-_OF_THIS_RUN: ContextVar[Changes] = ContextVar("changes")
+_OF_THIS_RUN: ContextVar[CommandChanges] = ContextVar("changes")
 
 
 @contextmanager
-def recorded() -> Iterator[Changes]:
+def recorded() -> Iterator[CommandChanges]:
     """Yield the record of what the block changes."""
-    made = Changes()
+    made = CommandChanges()
     token = _OF_THIS_RUN.set(made)
     try:
         yield made
@@ -43,7 +43,7 @@ def recorded() -> Iterator[Changes]:
 @contextmanager
 def changing(what: str) -> Iterator[None]:
     """Record that the block makes the change `what`, outside of a command nowhere."""
-    changes = _OF_THIS_RUN.get(Changes())
+    changes = _OF_THIS_RUN.get(CommandChanges())
     changes.begun = True
     try:
         yield
@@ -62,11 +62,13 @@ def only_waiting(by_itself: str) -> Iterator[None]:
     except Exception:
         raise
     except BaseException:  # as above
-        _OF_THIS_RUN.get(Changes()).by_itself = by_itself
+        _OF_THIS_RUN.get(CommandChanges()).by_itself = by_itself
         raise
 
 
-def say_unfinished(command: str, changes: Changes, undo: Callable[[Sequence[str]], str]) -> None:
+def say_unfinished(
+    command: str, changes: CommandChanges, undo: Callable[[Sequence[str]], str]
+) -> None:
     """Say how things stand after a command that changes something was interrupted.
 
     `undo` returns, given the changes without an answer, the command lines that take all of it back.
