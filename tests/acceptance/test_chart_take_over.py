@@ -24,7 +24,7 @@ from tests.acceptance.asking import OURS, Load
 from tests.acceptance.sandbox import PATIENCE, leaked, opened
 from tests.acceptance.two_pools import PODS, Cluster
 from tests.deploy import archived
-from tests.deploy.helm import IMAGE, RELEASE, Helm
+from tests.deploy.helm import IMAGE, RELEASE, TAKE_OVER, Helm, begun, finish
 from tests.sandboxes import own
 
 BESIDE = "podidentity"
@@ -32,7 +32,6 @@ BESIDE = "podidentity"
 ARCHIVED = archived_nmi.SERVER
 OLD_VALUES = {"operationMode": "managed", "installMICException": "false"}
 OWN = {"nameOverride": BESIDE, "aks": {"addonException": False}}
-GROUP = ".aadpodidentity.k8s.io"
 PORTS = {"probePort": "8086", "prometheusPort": "9091"}
 
 
@@ -66,15 +65,13 @@ class Releases:
     async def who(self) -> list[str]:
         return [await self.found.who(pod) for pod in PODS]
 
-    async def adopt(self, name: str) -> None:
-        """Do what Helm does with --take-ownership, which its library lacks."""
+    async def take_over(self, action: str, name: str, *flags: str, **values: Any) -> None:
+        """Put our chart in, with what is there as its own: by a flag that the library lacks."""
+        words = (action, name, str(CHART), *TAKE_OVER, *flags, "--wait", f"--timeout={PATIENCE}s")
         namespace = "default" if name == RELEASE else name
-        whose = [("release-name", name), ("release-namespace", namespace)]
-        marks = [f"meta.helm.sh/{key}={value}" for key, value in whose]
-        there = await self.found.run("kubectl", "get", "crd", "-o", "name")
-        crds = [each for each in there.split() if each.endswith(GROUP)]
-        await self.found.run("kubectl", "annotate", "--overwrite", *crds, *marks)
-        await self.found.run("kubectl", "label", "--overwrite", *crds, f"{archived.SELECTED}=Helm")
+        where = (f"--kubeconfig={self.found.place.plan.kubeconfig}", f"--namespace={namespace}")
+        given = {**OLD_VALUES, "image": {"repository": IMAGE}, **values}
+        await asyncio.to_thread(lambda: finish(begun(*words, *where, values=given)))
 
     async def leaks(self, nonce: str) -> int:
         return await leaked(self.found.azure, nonce)
@@ -104,12 +101,10 @@ async def _begin(releases: Releases) -> None:
 async def come_beside(releases: Releases) -> Load:
     """Have ours come as a release of its own, pool by pool; return what pods got."""
     found = releases.found
-    await found.run("kubectl", "create", "namespace", BESIDE)
-    await releases.adopt(BESIDE)
     assert await releases.who() == [ARCHIVED, ARCHIVED]
     async with found.load("coming") as asked:
         canary = {"nodeSelector": {"agentpool": "canary"}}
-        await releases.put("install", BESIDE, **OWN, nmi=canary)
+        await releases.take_over("install", BESIDE, "--create-namespace", **OWN, nmi=canary)
         assert await releases.who() == [OURS, ARCHIVED]
         await releases.put("upgrade", BESIDE, **OWN)
         assert await releases.who() == [OURS, OURS]
@@ -133,9 +128,8 @@ async def go_from_beside(releases: Releases) -> Load:
 
 async def come_as_next(releases: Releases) -> Load:
     """Have ours come as the next revision of the archived release; return what pods got."""
-    await releases.adopt(RELEASE)
     async with releases.found.load("next") as asked:
-        await releases.put("upgrade")
+        await releases.take_over("upgrade", RELEASE)
         assert await releases.who() == [OURS, OURS]
         await releases.found.until_ours_has_the_ports()
     return asked

@@ -22,7 +22,16 @@ from podidentity.cli import main
 from tests import release_0_1
 from tests.cli.world import CUSTOM, World, running
 from tests.deploy import archived
-from tests.deploy.helm import IMAGE, RELEASE, Helm, HelmRefused, Rendered, begun, finish
+from tests.deploy.helm import (
+    IMAGE,
+    RELEASE,
+    TAKE_OVER,
+    Helm,
+    HelmRefused,
+    Rendered,
+    begun,
+    finish,
+)
 
 Run = Callable[..., Any]
 OLD = sorted((Path(__file__).parent / "old_values").glob("*.yaml"))
@@ -305,9 +314,6 @@ def test_an_upgrade_that_is_interrupted_is_rolled_back_or_goes_on(release: Relea
     assert release.flags() == before
     release.put("upgrade", nmi={"extraArgs": ["--hold=3"]})
     assert release.flags() == [*before, "--hold=3"]
-
-
-TAKE_OVER = ("--take-ownership", "--force-conflicts")
 
 
 @pytest.mark.parametrize(

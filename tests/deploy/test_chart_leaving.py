@@ -14,14 +14,16 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from deploy.values import CHART, ROOT
 from podidentity import manifests
+from podidentity.cli.main import podidentity
 from podidentity.core.hosts import Host
 from podidentity.core.ledger import Ledger, LedgerEntry
 from podidentity.wire.ledgers import render_ledger
 from tests.cli.world import CUSTOM, World, running
-from tests.deploy.helm import IMAGE, RELEASE, begun, finish
+from tests.deploy.helm import IMAGE, RELEASE, TAKE_OVER, begun, finish
 
 CLIENT = "9d0b1f0f-4f8c-4c83-8be3-4b2f0d0a2c11"
 RESOURCE = (
@@ -83,6 +85,14 @@ def named_in(page: str, beginning: str) -> list[str]:
     return shlex.split(line.partition("|")[0])
 
 
+def disabled(world: World) -> str:
+    """Run `podidentity disable`; return what it says beside its results."""
+    shell = CliRunner(env={"KUBECONFIG": str(world.plan.kubeconfig)})
+    ran = shell.invoke(podidentity, ["disable"])
+    assert ran.exit_code == 0, ran.output
+    return ran.stderr
+
+
 def end_pods(world: World, namespace: str) -> None:
     """End deleted pods, as kubelets would."""
     world.delete(f"/api/v1/namespaces/{namespace}/pods", gracePeriodSeconds="0")
@@ -125,8 +135,8 @@ def test_with_the_namespace_of_a_release_goes_the_release_and_one_command_takes_
     world: World, kubectl: Kubectl
 ) -> None:
     place = (f"--namespace={OWN}", f"--kubeconfig={world.plan.kubeconfig}")
-    take_over = ("--take-ownership", "--force-conflicts", "--create-namespace")
-    finish(begun("install", RELEASE, str(CHART), *take_over, *place, values=VALUES))
+    words = ("install", RELEASE, str(CHART), *TAKE_OVER, "--create-namespace")
+    finish(begun(*words, *place, values=VALUES))
     world.custom("billing", "azureidentities", "by-hand", {"clientID": CLIENT})
     attached = {RESOURCE.lower(): LedgerEntry(RESOURCE, 0.0)}
     ledger = Ledger(host=Host.parse(world.plan.scale_set_id), attached=attached)
@@ -142,5 +152,10 @@ def test_with_the_namespace_of_a_release_goes_the_release_and_one_command_takes_
     assert "clusterrolebinding.rbac.authorization.k8s.io/aad-pod-identity-nmi" in here
     assert not any("ledger" in each for each in here), "nobody knows what MIC attached"
     _, *words = named_in("docs/how-to/uninstall.md", "kubectl delete clusterrole,")
+    said = disabled(world)
+    assert f"the Helm release {RELEASE} give rights to service accounts of namespace {OWN}" in said
+    assert shlex.join(["kubectl", *words]) in said
+    assert left(kubectl) == here, "it is not for `disable` to take away"
     kubectl(*words)
+    assert "Helm" not in disabled(world)
     assert left(kubectl) == {"azureidentity.aadpodidentity.k8s.io/by-hand"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 
 from podidentity.cli.checks.findings import CheckReason, Finding, Severity, named, ref_of
+from podidentity.cli.lost_releases import releases
 from podidentity.cli.objects import Object
 from podidentity.core.resources import ObjectRef
 from podidentity.wire.kube import AZURE_ASSIGNED_IDENTITIES
@@ -99,6 +100,20 @@ def outlived(bindings: Sequence[Object], namespaces: Collection[str]) -> Iterato
                 "whoever makes a namespace of that name may use it.",
                 mend=f"Run kubectl delete clusterrolebinding {name}.",
                 severity=Severity.WARNING,
+            )
+
+
+def lost(bindings: Sequence[Object], namespaces: Collection[str]) -> Iterator[Finding]:
+    """Yield the Helm releases whose namespaces are not there, and roles of which are."""
+    for each in releases(bindings):
+        if each.namespace not in namespaces:
+            yield Finding(
+                kind="HelmRelease",
+                about=ObjectRef(each.namespace, each.name),
+                reason=CheckReason.LOST,
+                what=f"{each}.",
+                mend=f"Run kubectl delete clusterrolebinding {' '.join(each.bindings)}. What else "
+                "is left, and is no right, docs/how-to/uninstall.md takes away.",
             )
 
 
