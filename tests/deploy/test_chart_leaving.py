@@ -135,8 +135,8 @@ def test_with_the_namespace_of_a_release_goes_the_release_and_one_command_takes_
     world: World, kubectl: Kubectl
 ) -> None:
     place = (f"--namespace={OWN}", f"--kubeconfig={world.plan.kubeconfig}")
-    words = ("install", RELEASE, str(CHART), *TAKE_OVER, "--create-namespace")
-    finish(begun(*words, *place, values=VALUES))
+    install = ("install", RELEASE, str(CHART), *TAKE_OVER, "--create-namespace")
+    finish(begun(*install, *place, values=VALUES))
     world.custom("billing", "azureidentities", "by-hand", {"clientID": CLIENT})
     attached = {RESOURCE.lower(): LedgerEntry(RESOURCE, 0.0)}
     ledger = Ledger(host=Host.parse(world.plan.scale_set_id), attached=attached)
