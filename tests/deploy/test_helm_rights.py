@@ -244,3 +244,17 @@ def test_the_rights_of_enable_are_for_its_objects_by_their_names_and_not_enough(
     of_enable = {*singles(list(COMMANDS["enable"].cluster), PLACES)} | RECORD | {SEE}
     said = installer.puts(of_enable, VALUES, dry_run="server")
     assert re.search(r"aad-pod-identity-\S* is forbidden", said), said
+
+
+def test_where_identities_are_among_the_values_it_must_see_their_namespaces(
+    installer: Installer, objects: list[Any]
+) -> None:
+    identity = {
+        "namespace": "billing",
+        "type": 3,
+        "clientID": CLIENT,
+        "tenantID": "contoso.com",
+        "binding": {"selector": "orders"},
+    }
+    said = installer.puts(of_page(objects), {**VALUES, "azureIdentities": {"orders": identity}})
+    assert named(said) == {Single("billing", "namespaces", "get")}
