@@ -90,7 +90,7 @@ def _paths(kubeconfig: str | None) -> list[Path]:
 
 
 def expired_certificate(kubeconfig: str | None, context: str | None, now: datetime) -> str:
-    """Return how a context's client certificate has expired, as a clause; "" if it has not.
+    """Return since when a context's client certificate has expired, as a clause; "" if it has not.
 
     For a request that failed: the server says no more than 401. It reads the kubeconfig again, and
     what cannot be read is "": the request would not have been sent.
@@ -105,7 +105,7 @@ def expired_certificate(kubeconfig: str | None, context: str | None, now: dateti
         return ""
     if ends >= now:
         return ""
-    return f"the client certificate of the kubeconfig expired on {ends:%Y-%m-%d %H:%M} UTC"
+    return f"The client certificate of the kubeconfig expired on {ends:%Y-%m-%d %H:%M} UTC"
 
 
 def _end_of(certificate: bytes) -> datetime:

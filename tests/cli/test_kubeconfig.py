@@ -156,7 +156,7 @@ def test_a_file_that_is_no_kubeconfig_is_named_and_not_quoted(
 @pytest.mark.parametrize(
     ("life", "said"),
     [
-        (timedelta(minutes=-1), "the client certificate of the kubeconfig expired on 20"),
+        (timedelta(minutes=-1), "The client certificate of the kubeconfig expired on 20"),
         (timedelta(days=1), "Sign in to the cluster again"),
     ],
     ids=["expired", "of another cluster"],

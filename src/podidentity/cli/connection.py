@@ -109,8 +109,8 @@ def _of_an_expired_certificate(error: KubeError, target: ClusterTarget) -> Comma
     if not expired:
         return None
     return CommandError(
-        f"{error.message.rstrip('.')}: {expired}",
-        "Get a new one (az aks get-credentials), or choose another --context.",
+        error.message,
+        f"{expired}: get a new one (az aks get-credentials), or choose another --context.",
     )
 
 
