@@ -185,6 +185,7 @@ def shown(needs: Mapping[str, Needs], width: int = 0) -> str:
     parts = dict.fromkeys(part for each in needs.values() for part in each.parts)
     notes = [f"  {part}: {PARTS[part].replace('`', '')}" for part in parts]
     if width:
+        rows = [tuple(cell.replace(",", ", ") for cell in row) for row in rows]
         notes = [textwrap.fill(each, width, subsequent_indent="    ") for each in notes]
     table = as_table(HEAD, rows, width=width)
     return "\n".join([table, *(["", "FOR is a part of the work:", *notes] if notes else [])])
