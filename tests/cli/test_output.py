@@ -47,6 +47,15 @@ def test_where_the_last_column_has_no_room_each_row_is_told_cell_by_cell() -> No
     ]
 
 
+def test_a_word_that_only_fits_below_the_name_of_its_column_stands_there() -> None:
+    rows = [("a-word-of-twenty-eight-chars", "bound")]
+    assert output.table(("NAME", "STATE"), rows, width=30).splitlines() == [
+        "NAME",
+        "  a-word-of-twenty-eight-chars",
+        "STATE   bound",
+    ]
+
+
 def test_colours_make_no_column_wider() -> None:
     made = output.table(("A", "B"), [("no", "x")], paint=lambda cell: click.style(cell, fg="red"))
     assert click.unstyle(made) == "A    B\nno   x"
