@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from tests.acceptance.asking import OURS, Load
 from tests.acceptance.sandbox import PATIENCE, leaked, opened
 from tests.acceptance.two_pools import PODS, Cluster
 from tests.deploy import archived
-from tests.deploy.helm import IMAGE, RELEASE, TAKE_OVER, Helm, begun, finish
+from tests.deploy.helm import IMAGE, RELEASE, TAKE_OVER, begun, finish
 from tests.sandboxes import own
 
 BESIDE = "podidentity"
@@ -38,40 +39,33 @@ PORTS = {"probePort": "8086", "prometheusPort": "9091"}
 class Releases:
     """The releases of a cluster of two pools; the archived one is there."""
 
-    def __init__(self, helm: Helm, found: Cluster, old: Path) -> None:
-        self.helm = helm
+    def __init__(self, found: Cluster, old: Path) -> None:
         self.found = found
         self.old = old
 
-    async def do(self, action: str, name: str = RELEASE, **options: Any) -> Any:
-        """Have Helm do this, and wait for pods where it can."""
-        return await asyncio.to_thread(
-            self.helm.ask,
-            "on_cluster",
-            action=action,
-            kubeconfig=str(self.found.place.plan.kubeconfig),
-            namespace="default" if name == RELEASE else name,
-            name=name,
-            wait="watcher",
-            timeout=PATIENCE,
-            **options,
-        )
+    async def do(
+        self, action: str, name: str, *words: str, values: dict[str, Any] | None = None
+    ) -> None:
+        """Have Helm do this, and wait for pods where it can.
 
-    async def put(self, action: str, name: str = RELEASE, **values: Any) -> None:
+        It is Helm's own program, whose library has no --take-ownership, and whose name its objects
+        have as that of their manager.
+        """
+        namespace = "default" if name == RELEASE else name
+        where = (f"--kubeconfig={self.found.place.plan.kubeconfig}", f"--namespace={namespace}")
+        waits = ("--wait", f"--timeout={PATIENCE}s")
+        helm = partial(begun, action, name, *words, *waits, *where, values=values)
+        await asyncio.to_thread(lambda: finish(helm()))
+
+    async def put(
+        self, action: str, name: str = RELEASE, *, flags: Sequence[str] = (), **values: Any
+    ) -> None:
         """Install our chart, or upgrade to it."""
         values = {**OLD_VALUES, "image": {"repository": IMAGE}, **values}
-        await self.do(action, name, chart=str(CHART), values=values)
+        await self.do(action, name, str(CHART), *flags, values=values)
 
     async def who(self) -> list[str]:
         return [await self.found.who(pod) for pod in PODS]
-
-    async def take_over(self, action: str, name: str, *flags: str, **values: Any) -> None:
-        """Put our chart in, with what is there as its own: by a flag that the library lacks."""
-        words = (action, name, str(CHART), *TAKE_OVER, *flags, "--wait", f"--timeout={PATIENCE}s")
-        namespace = "default" if name == RELEASE else name
-        where = (f"--kubeconfig={self.found.place.plan.kubeconfig}", f"--namespace={namespace}")
-        given = {**OLD_VALUES, "image": {"repository": IMAGE}, **values}
-        await asyncio.to_thread(lambda: finish(begun(*words, *where, values=given)))
 
     async def leaks(self, nonce: str) -> int:
         return await leaked(self.found.azure, nonce)
@@ -80,10 +74,10 @@ class Releases:
 @contextmanager
 def archived_release(name: str, folder: Path) -> Iterator[tuple[Releases, asyncio.Runner]]:
     """Have a cluster with the archived release, and pods that its NMI serves."""
-    with Helm() as helm, opened(own(name), nodes=2, weather=CALM) as (place, azure, loop):
+    with opened(own(name), nodes=2, weather=CALM) as (place, azure, loop):
         found = Cluster(place, azure, loop.run(prepare(place.plan)))
         found.rate = 25
-        made = Releases(helm, found, archived.chart(folder))
+        made = Releases(found, archived.chart(folder))
         loop.run(_begin(made))
         yield made, loop
 
@@ -93,7 +87,7 @@ async def _begin(releases: Releases) -> None:
     await found.prepare()
     variables = archived_nmi.variables(found.made.client_id)
     archived.runs(releases.old, archived_nmi.COMMAND, variables)
-    await releases.do("install", chart=str(releases.old), values=OLD_VALUES)
+    await releases.do("install", RELEASE, str(releases.old), values=OLD_VALUES)
     await found.start_pods()
     await found.run("podidentity", "migrate", "apply", "--yes")
 
@@ -104,12 +98,13 @@ async def come_beside(releases: Releases) -> Load:
     assert await releases.who() == [ARCHIVED, ARCHIVED]
     async with found.load("coming") as asked:
         canary = {"nodeSelector": {"agentpool": "canary"}}
-        await releases.take_over("install", BESIDE, "--create-namespace", **OWN, nmi=canary)
+        flags = (*TAKE_OVER, "--create-namespace")
+        await releases.put("install", BESIDE, flags=flags, **OWN, nmi=canary)
         assert await releases.who() == [OURS, ARCHIVED]
         await releases.put("upgrade", BESIDE, **OWN)
         assert await releases.who() == [OURS, OURS]
         nowhere = {**OLD_VALUES, "nmi": {"nodeSelector": {"podidentity": "none"}}}
-        await releases.do("upgrade", chart=str(releases.old), values=nowhere)
+        await releases.do("upgrade", RELEASE, str(releases.old), values=nowhere)
         await found.until_ours_has_the_ports()
     return asked
 
@@ -119,7 +114,7 @@ async def go_from_beside(releases: Releases) -> Load:
     async with releases.found.load("going") as asked:
         apart = {**PORTS, "extraArgs": ["--host-token=off", "--on-exit=close"]}
         await releases.put("upgrade", BESIDE, **OWN, nmi=apart)
-        await releases.do("rollback", version=1)
+        await releases.do("rollback", RELEASE, "1")
         assert await releases.who() == [OURS, OURS]
         await releases.do("uninstall", BESIDE)
         assert await releases.who() == [ARCHIVED, ARCHIVED]
@@ -129,7 +124,7 @@ async def go_from_beside(releases: Releases) -> Load:
 async def come_as_next(releases: Releases) -> Load:
     """Have ours come as the next revision of the archived release; return what pods got."""
     async with releases.found.load("next") as asked:
-        await releases.take_over("upgrade", RELEASE)
+        await releases.put("upgrade", flags=TAKE_OVER)
         assert await releases.who() == [OURS, OURS]
         await releases.found.until_ours_has_the_ports()
     return asked
@@ -139,7 +134,7 @@ async def roll_back(releases: Releases) -> Load:
     """Have the archived revision come back; return what pods got."""
     async with releases.found.load("back") as asked:
         await releases.put("upgrade", nmi={"extraArgs": ["--on-exit=close"]})
-        await releases.do("rollback", version=1)
+        await releases.do("rollback", RELEASE, "1")
         assert await releases.who() == [ARCHIVED, ARCHIVED]
     return asked
 
