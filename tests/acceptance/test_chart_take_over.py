@@ -57,9 +57,7 @@ class Releases:
         helm = partial(begun, action, name, *words, *waits, *where, values=values)
         await asyncio.to_thread(lambda: finish(helm()))
 
-    async def put(
-        self, action: str, name: str = RELEASE, *, flags: Sequence[str] = (), **values: Any
-    ) -> None:
+    async def put(self, action: str, name: str = RELEASE, *flags: str, **values: Any) -> None:
         """Install our chart, or upgrade to it."""
         values = {**OLD_VALUES, "image": {"repository": IMAGE}, **values}
         await self.do(action, name, str(CHART), *flags, values=values)
@@ -99,7 +97,7 @@ async def come_beside(releases: Releases) -> Load:
     async with found.load("coming") as asked:
         canary = {"nodeSelector": {"agentpool": "canary"}}
         flags = (*TAKE_OVER, "--create-namespace")
-        await releases.put("install", BESIDE, flags=flags, **OWN, nmi=canary)
+        await releases.put("install", BESIDE, *flags, **OWN, nmi=canary)
         assert await releases.who() == [OURS, ARCHIVED]
         await releases.put("upgrade", BESIDE, **OWN)
         assert await releases.who() == [OURS, OURS]
@@ -124,7 +122,7 @@ async def go_from_beside(releases: Releases) -> Load:
 async def come_as_next(releases: Releases) -> Load:
     """Have ours come as the next revision of the archived release; return what pods got."""
     async with releases.found.load("next") as asked:
-        await releases.put("upgrade", flags=TAKE_OVER)
+        await releases.put("upgrade", RELEASE, *TAKE_OVER)
         assert await releases.who() == [OURS, OURS]
         await releases.found.until_ours_has_the_ports()
     return asked
