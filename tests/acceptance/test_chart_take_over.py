@@ -122,7 +122,7 @@ async def go_from_beside(releases: Releases) -> Load:
 async def come_as_next(releases: Releases) -> Load:
     """Have ours come as the next revision of the archived release; return what pods got."""
     async with releases.found.load("next") as asked:
-        await releases.put("upgrade", RELEASE, *TAKE_OVER)
+        await releases.put("upgrade", RELEASE, "--take-ownership")
         assert await releases.who() == [OURS, OURS]
         await releases.found.until_ours_has_the_ports()
     return asked

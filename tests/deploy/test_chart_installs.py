@@ -417,10 +417,11 @@ def old(release: Release, tmp_path: Path) -> TakenOver:
     return TakenOver(release, values, before, kept)
 
 
-@pytest.mark.parametrize("helm_3", [True, False], ids=["made by Helm 3", "made by Helm 4"])
+@pytest.mark.parametrize("helm_3", [True, False], ids=["made by Helm 3", "made by another program"])
 def test_the_archived_release_is_taken_over_with_its_values_and_comes_back_whole(
     old: TakenOver, *, helm_3: bool
 ) -> None:
+    """Where Helm's program made it itself: tests/acceptance/test_chart_take_over.py."""
     release, world = old.release, old.release.world
     if helm_3:
         archived.recorded_by_helm_3(world, "kube-system", RELEASE)
