@@ -38,21 +38,13 @@ def test_where_the_last_column_has_no_room_each_row_is_told_cell_by_cell() -> No
     told = output.table(head, rows, width=30, paint=lambda cell: click.style(cell, fg="red"))
     assert click.unstyle(told).splitlines() == [
         "NAMESPACE   shop",
-        "NAME        orders-of-yesterday",
+        "NAME",
+        "  orders-of-yesterday",
         "STATE       bound, and used",
         "",
         "NAMESPACE   shop",
         "NAME        x",
         "STATE",
-    ]
-
-
-def test_a_word_that_only_fits_below_the_name_of_its_column_stands_there() -> None:
-    rows = [("a-word-of-twenty-eight-chars", "bound")]
-    assert output.table(("NAME", "STATE"), rows, width=30).splitlines() == [
-        "NAME",
-        "  a-word-of-twenty-eight-chars",
-        "STATE   bound",
     ]
 
 
