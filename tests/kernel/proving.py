@@ -42,13 +42,12 @@ _REQUEST = b"GET / HTTP/1.1\r\n\r\n"
 async def states() -> dict[str, Any]:
     """A connection of p1, in each state; and connections that there are not."""
     Interception(Redirect(), WallClock()).install()
-    candidates = [pod("p1")]
     found: dict[str, Any] = {}
     with socket.create_server(_LISTENER) as listening, _inspector() as inspector:
 
         def prove(what: str, address: str, port: int, own: str = "") -> None:
             facts = inspector.facts(address, port, own)
-            proof = judge(facts, candidates, AttestationMode.NAMESPACE)
+            proof = judge(facts, [pod("p1")], AttestationMode.NAMESPACE)
             found[what] = [proof.verdict, proof.detail]
 
         for what, family, device in (

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from tests.kernel.conftest import OWNED_TABLES, needs_owned_tables
+from tests.kernel.sources import BRIDGE_NETFILTER
 from tests.kernel.topology import PODS, run
 from tests.root import WAYS
 
@@ -35,6 +36,7 @@ AS_NFT_SAYS = """\
 	chain bound {
 		ether type 8021q counter drop
 		ether type 8021ad counter drop
+		ether type 0x8864 counter drop
 		iif . ether saddr != @macs counter drop
 		ether type arp goto bound_arp
 		iif . ip saddr != @addresses counter drop
@@ -50,6 +52,7 @@ AS_NFT_SAYS = """\
 	chain outside {
 		meta protocol 8021q counter drop
 		meta protocol 8021ad counter drop
+		meta protocol 0x8864 counter drop
 		iif . ether saddr @inside_macs counter drop
 		iif . arp saddr ether @inside_macs counter drop
 		iif . arp saddr ip @inside_addresses counter drop
@@ -59,6 +62,7 @@ AS_NFT_SAYS = """\
 	chain unknown {
 		ether type 8021q counter drop
 		ether type 8021ad counter drop
+		ether type 0x8864 counter drop
 		ether saddr @taken_macs counter drop
 		arp saddr ether @taken_macs counter drop
 		arp saddr ip @taken_addresses counter drop
@@ -119,16 +123,27 @@ def test_no_frame_of_a_pod_teaches_anybody_what_is_not_so(*, rootless: bool) -> 
     assert seen == {what: [] for what in BELIEVED}
 
 
-def test_what_a_pod_sends_to_a_bridges_own_addresses_teaches_and_reaches_nobody(
+def test_what_a_pod_hides_from_the_filter_of_a_bridge_teaches_and_reaches_nobody(
     *, rootless: bool
 ) -> None:
-    """Frames to 01:80:c2:00:00:0x pass no filter of the bridge, but for the first address."""
+    """Frames to 01:80:c2:00:00:0x pass no filter of the bridge, but for the first address.
+
+    In others br_netfilter looks for IPv4 behind what is no IPv4 to a filter.
+    """
     bare = run("link_local", rootless=rootless, guarded=False)
     assert bare["taught"].keys() >= {"0", "2", "14"}, "but for a pause, which is dropped (1)"
     assert bare["taught"]["14"] == MOVED
     assert bare["reached"] == [0]
+    found = {"PPPoE", "PPPoE in VLAN 0"} if BRIDGE_NETFILTER.exists() else set()
+    assert {what for what, number in bare["hidden"].items() if number} == found
     guarded = run("link_local", rootless=rootless, guarded=True)
-    assert guarded == {"taught": {}, "reached": [], "redirected": 0, "leaked": 0}
+    assert guarded == {
+        "taught": {},
+        "reached": [],
+        "redirected": 0,
+        "hidden": dict.fromkeys(bare["hidden"], 0),
+        "leaked": 0,
+    }
 
 
 def test_a_bridge_that_a_pod_can_have_forget_where_its_neighbours_are_is_a_problem() -> None:
