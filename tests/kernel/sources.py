@@ -68,6 +68,9 @@ _GET = b"GET /stolen HTTP/1.1\r\n\r\n"
 class Attacker(Wire):
     """Frames of a pod's own making; made inside it."""
 
+    wrapped: tuple[int, bytes] | None = None
+    """The type of each packet's frame in place of its own, and what it is put behind."""
+
     def __init__(self, address: str) -> None:
         super().__init__(b"", address)
         self.mac = self.own_mac = bytes(self._socket.getsockname()[4])
@@ -75,8 +78,6 @@ class Attacker(Wire):
         """Its MAC address: who forges has asked for it in his own name."""
         self.tag = b""
         """Put between the addresses and the type of each frame."""
-        self.wrapped: tuple[int, bytes] | None = None
-        """The type of each packet's frame in place of its own, and what it is put behind."""
 
     def send_from(self, to: bytes, source: bytes, kind: int, content: bytes) -> None:
         """Send one frame from any MAC address."""
