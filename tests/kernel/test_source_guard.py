@@ -4,9 +4,11 @@ from typing import Any
 
 import pytest
 
+from podidentity.kernel.rules import MOST_CONNECTIONS
 from tests.kernel.conftest import OWNED_TABLES, needs_owned_tables
 from tests.kernel.sources import BRIDGE_NETFILTER
 from tests.kernel.topology import PODS, run
+from tests.kernel.uplinks import MANY
 from tests.root import WAYS
 
 pytestmark = pytest.mark.net
@@ -57,6 +59,8 @@ AS_NFT_SAYS = """\
 		iif . arp saddr ether @inside_macs counter drop
 		iif . arp saddr ip @inside_addresses counter drop
 		iif . ip saddr @inside_addresses counter drop
+		ip daddr 169.254.169.254 ether saddr set 02:00:00:00:25:79
+		ip daddr 169.254.25.79 ether saddr set 02:00:00:00:25:79
 	}
 
 	chain unknown {
@@ -271,13 +275,28 @@ BY_AN_UPLINK = {
 def test_what_comes_out_of_a_tunnel_of_the_node_would_have_each_theft_succeed() -> None:
     seen = run("uplinks", rootless=True, guarded=False)
     assert {what: seen[what] for what in BY_AN_UPLINK} == BY_AN_UPLINK
+    assert seen["redirected of many"] == MANY
 
 
-def test_no_uplink_of_a_bridge_brings_anything_in_the_name_of_what_is_inside() -> None:
-    """A pod without any capability sends it in packets of UDP, and so may a machine out there."""
-    seen = run("uplinks", rootless=True, guarded=True)
+@pytest.fixture(scope="module")
+def by_an_uplink() -> dict[str, Any]:
+    """What a pod without any capability, and a machine out there, sends a tunnel of the node."""
+    found: dict[str, Any] = run("uplinks", rootless=True, guarded=True)
+    return found
+
+
+def test_what_an_uplink_brings_has_one_share_however_many_mac_addresses_it_has(
+    by_an_uplink: dict[str, Any],
+) -> None:
+    assert by_an_uplink["redirected of many"] <= MOST_CONNECTIONS < MANY
+
+
+def test_no_uplink_of_a_bridge_brings_anything_in_the_name_of_what_is_inside(
+    by_an_uplink: dict[str, Any],
+) -> None:
     stolen = {what: [] if "ARP" in what else "nobody" for what in BY_AN_UPLINK}
     outside = "agent, to 10.244.0.60"
+    seen = {what: came for what, came in by_an_uplink.items() if what != "redirected of many"}
     assert seen == stolen | {
         "sources": [3, 0, []],
         "an address that is no pod's": outside,
