@@ -28,6 +28,7 @@ from podidentity.mic.calls import (
     ExceptionSeen,
     Failure,
     Fault,
+    HostList,
     IdentitySeen,
     InUse,
     Leading,
@@ -47,6 +48,7 @@ from podidentity.mic.calls import (
     ReadHost,
     ReadRecord,
     Record,
+    RecordGone,
     RecordSeen,
     Result,
     StoredLedger,
@@ -57,7 +59,7 @@ from podidentity.mic.calls import (
     WriteCondition,
     WriteLedger,
 )
-from podidentity.mic.controller import LOOKS, Assign, Controller, Settings, Timers, _Owner
+from podidentity.mic.controller import Assign, Controller, Settings, Timers, _Owner
 from podidentity.mic.records import Records
 from tests.core.objects import binding, exception, identity, principal, resource_id
 from tests.core.objects import pod as a_pod
@@ -676,6 +678,22 @@ def test_a_host_that_another_changes_is_waited_for() -> None:
     assert len(world.of(PatchHost)) == 1
 
 
+def test_what_pods_need_one_after_the_other_is_attached_by_one_change() -> None:
+    steps = [
+        step
+        for number in range(1, 6)
+        for step in (
+            Step(0.0, "identity", ("blue", f"id{number}", number)),
+            Step(0.0, "binding", ("blue", f"b{number}", f"id{number}", f"app{number}")),
+            Step(2.0 + 0.3 * number, "pod", ("blue", f"web-{number}", f"app{number}", "n0")),
+        )
+    ]
+    world = Course(*cluster(*steps))
+    world.run_until(60.0)
+    [change] = world.of(PatchHost)
+    assert len(change.change.attach) == 5
+
+
 def test_nodes_of_which_no_pod_needs_an_identity_cost_no_call() -> None:
     nodes = [Step(175.0, "node", (f"m{number}", number)) for number in (0, 1, 3, 4)]
     plain = [
@@ -874,12 +892,19 @@ def test_no_pod_is_decided_on_before_all_objects_were_told(
     assert sorted(decided) == [ObjectRef("blue", f"web-{number}") for number in range(3)]
 
 
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Have few records looked at in one go, and return how many."""
+    monkeypatch.setattr("podidentity.mic.controller.LOOKS", 4)
+    return 4
+
+
 @pytest.mark.parametrize("numbers", [(0, 1, 2), (0, 1, 3)], ids=["read", "listed"])
 def test_a_new_leader_writes_what_is_missing_before_it_looks_at_all_that_is_there(
-    monkeypatch: pytest.MonkeyPatch, numbers: tuple[int, ...]
+    monkeypatch: pytest.MonkeyPatch, few: int, numbers: tuple[int, ...]
 ) -> None:
     nodes = [Step(0.0, "node", (f"n{place}", number)) for place, number in enumerate(numbers)]
-    crowd = [pod(2.0, f"web-{number}", f"n{number % 3}") for number in range(3 * LOOKS)]
+    crowd = [pod(2.0, f"web-{number}", f"n{number % 3}") for number in range(3 * few)]
     late = (Step(100.0, "kill"), pod(110.0, "late", "n2"))
     world = Course(*cluster(*nodes, *crowd, *late, hosts=0), hosts=4)
     world.at(0.6, world.start_mic)
@@ -897,16 +922,83 @@ def test_a_new_leader_writes_what_is_missing_before_it_looks_at_all_that_is_ther
 
     world.run_until(120.0)
     monkeypatch.setattr(Records, "next", noted)
-    world.run_until(200.0)
+    world.run_until(170.0)
     (created,) = (each for each in world.of(CreateRecord) if each.record.ref == of_late)
     assert created.record.state is Assignment.ASSIGNED
     # Of its machine it comes first, and where one list shows all machines before the others'.
-    others = {ObjectRef("blue", f"web-{each}-blue-id") for each in range(2, 3 * LOOKS, 3)}
+    others = {ObjectRef("blue", f"web-{each}-blue-id") for each in range(2, 3 * few, 3)}
     assert others.isdisjoint(looked[: written[0]])
     assert others <= {*looked}
-    assert written[0] <= (LOOKS if numbers == (0, 1, 3) else 2 * LOOKS + 2)
-    assert len(set(looked)) == 3 * LOOKS + 1
-    assert len(looked) < 4 * LOOKS
+    assert written[0] <= (few if numbers == (0, 1, 3) else 2 * few + 2)
+    assert max(count for ref, count in Counter(looked).items() if ref != of_late) == 1
+    assert len(set(looked)) == 3 * few + 1
+
+
+def of_a_group(records: int, *, settings: Settings | None = None) -> tuple[Controller, list[Call]]:
+    """Return a leader of three hosts of a group with so many records each, and a list's number.
+
+    All records say Assigned already, and the list that shows the hosts is under way.
+    """
+    controller = Controller(settings or Settings(asks_permission=False))
+    found = identity("blue", "vm", resource_id=IDS[0])
+    events: list[Any] = [
+        IdentitySeen(identity=found, revision=""),
+        BindingSeen(binding=binding("blue", "b", "vm", "app"), revision=""),
+    ]
+    for place, number in enumerate((0, 1, 3)):
+        events.append(NodeSeen(f"n{place}", provider_id(number)))
+        for each in range(records):
+            web = ObjectRef("blue", f"web-{place}-{each}")
+            ref = ObjectRef("blue", f"{web.name}-blue-vm")
+            events.append(PodSeen(a_pod(ref=web, node=f"n{place}")))
+            there = Record(
+                ref=ref,
+                pod=web,
+                identity=found.ref,
+                binding=ObjectRef("blue", "b"),
+                node=f"n{place}",
+                state=Assignment.ASSIGNED,
+                identity_revision="",
+                binding_revision="",
+            )
+            events.append(RecordSeen(StoredRecord(ref=ref, uid="u", version="1", record=there)))
+    standby(controller, *events)
+    return controller, controller.on_result(1, LedgerList({}), 1.0)
+
+
+SHOWN = HostList(
+    {
+        HOSTS[number]: HostIdentities(state="succeeded", user={FOLDED[0]: IDS[0].spelling})
+        for number in (0, 1, 3)
+    }
+)
+
+
+def test_hosts_with_more_records_than_one_look_takes_have_their_turn_one_after_the_other(
+    few: int,
+) -> None:
+    controller, [listing] = of_a_group(few)
+    assert isinstance(listing.action, ListHosts)
+    left = []
+    controller.on_result(listing.number, SHOWN, 2.0)
+    while controller.due() == 2.0:
+        left.append(len(controller._marks.hosts))
+        controller.on_time(2.0)
+    assert left == [2, 1]
+    assert controller._marks.hosts == {}
+
+
+def test_a_record_that_is_missing_is_written_as_soon_as_its_host_is_read() -> None:
+    controller, [listing] = of_a_group(1)
+    missing = ObjectRef("blue", "web-0-0-blue-vm")
+    assert controller.on_event(RecordGone(missing, "u"), 1.5) == []
+    more = PodSeen(a_pod(ref=ObjectRef("blue", "next"), node="n1"))
+    assert controller.on_event(more, 1.6) == []
+    did = [each.action for each in controller.on_result(listing.number, SHOWN, 2.0)]
+    assert [each.record.ref.name for each in did if isinstance(each, CreateRecord)] == [
+        missing.name,
+        "next-blue-vm",
+    ]
 
 
 def test_a_standby_does_not_collect_what_came_and_went() -> None:
@@ -1301,11 +1393,15 @@ def test_a_timer_that_is_set_again_and_again_counts_once_and_none_is_lost() -> N
     timers.set(due[10], None)
     assert timers.passed(1.0) == due[11:]
     assert timers.first() is None
+    # Nothing is kept of what is over.
+    assert (timers._times, timers._valid) == ({}, set())
 
 
-def test_more_records_than_one_look_takes_are_looked_at_as_soon_as_others_had_their_turn() -> None:
-    many = [a_pod(ref=ObjectRef("blue", f"web-{number}"), node="n0") for number in range(LOOKS)]
-    controller = Controller(Settings(asks_permission=False, record_writes=2 * LOOKS))
+def test_more_records_than_one_look_takes_are_looked_at_as_soon_as_others_had_their_turn(
+    few: int,
+) -> None:
+    many = [a_pod(ref=ObjectRef("blue", f"web-{number}"), node="n0") for number in range(few)]
+    controller = Controller(Settings(asks_permission=False, record_writes=2 * few))
     found = principal("blue", "id")
     standby(
         controller,
@@ -1518,6 +1614,37 @@ def test_a_binding_is_told_once_a_minute_however_many_bindings_there_are(
     # What is over is not remembered for ever.
     world.run_until(201.0)
     assert [*world.mics[0].controller._told] == [ObjectRef("blue", "b0")]
+
+
+@pytest.mark.parametrize("most", [1, 3])
+def test_no_more_records_are_written_at_once_than_the_operator_allows(most: int) -> None:
+    did = standby(
+        Controller(Settings(asks_permission=False, record_writes=most)),
+        IdentitySeen(identity=principal("blue", "app"), revision=""),
+        BindingSeen(binding=binding("blue", "b", "app", "app"), revision=""),
+        *(PodSeen(a_pod(ref=ObjectRef("blue", f"web-{each}"), node="n0")) for each in range(5)),
+    )
+    assert len([each for each in did if isinstance(each, CreateRecord)]) == most
+
+
+def test_what_was_to_be_told_is_not_told_by_who_leads_again_later() -> None:
+    controller = Controller(Settings())
+    for number in range(10):
+        bound = binding("blue", f"b-{number}", "app", "app")
+        controller.on_event(BindingSeen(binding=bound, revision=""), 0.0)
+    for event in (
+        NodeSeen("n0", provider_id(0)),
+        IdentitySeen(identity=principal("blue", "app"), revision=""),
+        PodSeen(a_pod("blue", node="n0")),
+        Leading(1e9),
+    ):
+        controller.on_event(event, 0.0)
+    [asked] = asks(controller.on_event(Synced(), 0.0))
+    told = [each.action for each in controller.on_result(asked, False, 0.0)]
+    assert len([each for each in told if isinstance(each, TellEvent)]) == 5
+    controller.on_event(Deposed(), 1.0)
+    again = [each.action for each in controller.on_event(Leading(1e9), 500.0)]
+    assert not [each for each in again if isinstance(each, TellEvent)]
 
 
 def test_no_more_conditions_are_written_at_once_than_the_operator_allows() -> None:
