@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 
 from tests.acceptance.directory import manifest
+from tests.acceptance.mic.controlled import API
 from tests.acceptance.sandbox import one_node
-from tests.acceptance.scenario import API
 
 KIND = "AzurePodIdentityException"
 LABELS = {"tier": "exempt"}

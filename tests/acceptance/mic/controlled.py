@@ -28,6 +28,13 @@ TOKEN = "http://169.254.169.254/metadata/identity/oauth2/token?api-version=2018-
 VAULTS = "https://vault.azure.net"
 CUSTOM = "/apis/aadpodidentity.k8s.io/v1"
 LEASES = "/apis/coordination.k8s.io/v1/namespaces/default/leases"
+API = "aadpodidentity.k8s.io/v1"
+BLOCKED = (
+    "--block-instance-metadata",
+    *(f"--metadata-allow=/metadata/{name}" for name in ("versions", "instance", "unknown")),
+)
+"""Flags of NMI by which it passes metadata on, but for what says too much of the machine."""
+EXEMPT = {"tier": "exempt"}
 SECONDS = 300.0
 """A scale set takes up to a minute to change, and MIC may have two changes to make; the machine of
 the tests is busy."""
@@ -41,6 +48,20 @@ class Managed:
     resource_id: str
     client_id: str
     principal_id: str = ""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the metadata service answered, as curl printed it."""
+
+    status: int
+    headers: dict[str, str]
+    """By their names in lower case."""
+    body: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
 
 
 @dataclass
@@ -258,6 +279,19 @@ class Controlled:
         """Ask for a token in a pod; return status and body."""
         return _answer(self.inside(pod, _asking(seconds, by), namespace))
 
+    def metadata(
+        self, pod: str, path: str, namespace: str = "default", *, header: str = "Metadata:true"
+    ) -> Reply:
+        """Ask for a path below `/metadata/` in a pod; without `header` with none of ours."""
+        headers = f"-H {header} " if header else ""
+        said = self.inside(
+            pod, f"curl -s -i -m 110 {headers}'http://169.254.169.254/metadata/{path}'", namespace
+        )
+        head, _, body = said.partition("\r\n\r\n")
+        first, *lines = head.split("\r\n")
+        pairs = (line.partition(": ") for line in lines)
+        return Reply(int(first.split()[1]), {name.lower(): text for name, _, text in pairs}, body)
+
     def ask_all(self, pods: Sequence[str]) -> list[tuple[int, dict[str, Any]]]:
         """Ask for a token in each of these pods of default, at once."""
 
@@ -335,9 +369,15 @@ def prepared(name: str, *, nodes: int = 1, weather: Weather = WEATHER) -> Iterat
 
 @contextmanager
 def controlled(
-    name: str, *flags: str, nodes: int = 2, weather: Weather = WEATHER
+    name: str,
+    *flags: str,
+    nmi: Sequence[str] = (),
+    nodes: int = 2,
+    weather: Weather = WEATHER,
 ) -> Iterator[Controlled]:
     """Bring a sandbox up in which MIC runs with these flags, signed in by federation.
+
+    `nmi` are flags of NMI.
 
     The identity `kept` is one that MIC must never detach (`--immutable-user-msis`).
     """
@@ -350,17 +390,36 @@ def controlled(
             f"--azure-tenant-id={found.sandbox.plan.tenant_id}",
         )
         immutable = f"--immutable-user-msis={found.identity('kept').client_id}"
-        install(found.sandbox, *sign_in, immutable, *flags)
+        install(found.sandbox, *sign_in, immutable, *flags, nmi=nmi)
         yield found
 
 
-def install(sandbox: Sandbox, *flags: str, nmi: Sequence[str] = ()) -> None:
-    """Enable pod identity with MIC; `nmi` are flags of NMI."""
+def install(
+    sandbox: Sandbox, *flags: str, nmi: Sequence[str] = (), options: Sequence[str] = ()
+) -> None:
+    """Enable pod identity with MIC; `nmi` are all flags of NMI, `options` more of `enable`."""
     sandbox.run(
-        *("podidentity", "enable", "--mic"),
+        *("podidentity", "enable", "--mic", "--forget=nmi-arg", *options),
         *(f"--mic-arg={flag}" for flag in flags),
         *(f"--nmi-arg={flag}" for flag in nmi),
     )
+
+
+def exempt(namespace: str) -> list[str]:
+    """Return an AzurePodIdentityException and a pod that it is about, `exempt`."""
+    containers = {"containers": [{"name": "main", "image": "idle"}]}
+    labels = {"labels": EXEMPT}
+    spec = {"podLabels": EXEMPT}
+    return [
+        manifest(API, "AzurePodIdentityException", "exempt", namespace, spec=spec),
+        manifest("v1", "Pod", "exempt", namespace, metadata=labels, spec=containers),
+    ]
+
+
+def of_type_0(name: str, resource_id: str, identity: Managed) -> str:
+    """Return an AzureIdentity of namespace default with this resource id."""
+    spec = {"type": 0, "resourceID": resource_id, "clientID": identity.client_id}
+    return manifest(API, "AzureIdentity", name, spec=spec)
 
 
 def names(objects: Sequence[dict[str, Any]]) -> list[str]:
@@ -368,12 +427,16 @@ def names(objects: Sequence[dict[str, Any]]) -> list[str]:
 
 
 __all__ = [
+    "API",
+    "BLOCKED",
     "Controlled",
     "Managed",
     "controlled",
+    "exempt",
     "give_roles",
     "install",
     "manifest",
     "names",
+    "of_type_0",
     "prepared",
 ]

@@ -2,8 +2,8 @@
 
 Where ours differs on purpose the difference is asserted: a record is gone at once with its pod, and
 what MIC attached is detached after the grace. Its suite:
-https://github.com/Azure/aad-pod-identity/tree/master/test/e2e. Others are in test_other_ways.py;
-24, 26 and 28 are not MIC's: tests/acceptance/test_scenarios.py.
+https://github.com/Azure/aad-pod-identity/tree/master/test/e2e. 26, 29 and 30, and the old outcomes
+under the switches back to them, are in test_other_ways.py.
 """
 
 from __future__ import annotations
@@ -16,8 +16,16 @@ import pytest
 
 from podidentity.build import build
 from podidentity_sandbox.demo.prepare import GROUP
-from tests.acceptance.directory import bound, manifest, secret
-from tests.acceptance.mic.controlled import Controlled, Managed, controlled
+from podidentity_sandbox.world import SandboxError
+from tests.acceptance.directory import bound, secret
+from tests.acceptance.mic.controlled import (
+    BLOCKED,
+    Controlled,
+    Managed,
+    controlled,
+    exempt,
+    of_type_0,
+)
 
 FIVE = [f"five-{number}" for number in range(5)]
 
@@ -26,7 +34,7 @@ FIVE = [f"five-{number}" for number in range(5)]
 def place() -> Iterator[Controlled]:
     """The cluster, with all that most tests need on its machine: that takes Azure one change."""
     flags = ("--detach-grace=5s", "--identity-assignment-reconcile-interval=10s")
-    with controlled("mic-pods", *flags) as found:
+    with controlled("mic-pods", *flags, nmi=BLOCKED) as found:
         cluster = clusters_own(found)
         found.attach(found.identity("theirs"), system=True)
         found.bind("cluster", cluster)
@@ -269,22 +277,44 @@ def test_scenario_08_identities_that_are_removed_one_by_one_take_nothing_from_th
 def test_scenario_22_an_excepted_pod_has_tokens_of_the_machines_identities_and_no_record(
     place: Controlled, orders: Managed
 ) -> None:
-    labels = {"tier": "exempt"}
-    containers = {"containers": [{"name": "main", "image": "idle"}]}
-    api = "aadpodidentity.k8s.io/v1"
-    exception = {"podLabels": labels}
-    place.apply(
-        manifest(api, "AzurePodIdentityException", "exempt", "kube-system", spec=exception),
-        manifest(
-            "v1", "Pod", "exempt", "kube-system", metadata={"labels": labels}, spec=containers
-        ),
-    )
-    place.running("exempt", namespace="kube-system")
+    """An exception of another namespace than MIC's and NMI's counts for nothing."""
+    for namespace in ("kube-system", "default"):
+        place.apply(*exempt(namespace))
+        place.running("exempt", namespace=namespace)
     ask = ("exempt", "kube-system")
     place.until(lambda: place.ask(*ask)[0] == 200, "it has none of the machine's own")
     status, body = place.ask(*ask, client_id=orders.client_id)
     assert (status, body.get("client_id", "").lower()) == (200, orders.client_id)
+    for by in ({}, {"client_id": orders.client_id}):
+        status, body = place.ask("exempt", **by)
+        assert (status, body["error"]) == (400, "invalid_request")
     assert not place.records("exempt")
+
+
+def test_scenario_24_other_metadata_is_imdss_needs_the_header_and_may_be_blocked(
+    place: Controlled,
+) -> None:
+    assert place.metadata("app", "unknown?api-version=2021-02-01").status == 404
+    bare = place.metadata("app", "versions", header="")
+    missing = "Required metadata header not specified"
+    assert bare.status == 400
+    assert bare.json == {"error": "invalid_request", "error_description": missing}
+    blocked = place.metadata("app", "instance?api-version=2021-02-01")
+    assert blocked.status == 403
+    assert blocked.headers["content-type"].startswith("application/json")
+    closed = "This metadata is not open to pods of this cluster."
+    assert blocked.json == {"error": "access_denied", "error_description": closed}
+
+
+def test_scenario_28_an_identity_with_an_invalid_resource_id_is_refused_and_a_valid_one_taken(
+    place: Controlled, orders: Managed
+) -> None:
+    """The archived suite had Gatekeeper's policy for it."""
+    wrong = orders.resource_id.replace("userAssignedIdentities", "systemAssignedIdentities")
+    with pytest.raises(SandboxError, match=r"spec\.resourceID must match /subscriptions/"):
+        place.apply(of_type_0("wrong", wrong, orders))
+    place.apply(of_type_0("right", orders.resource_id, orders))
+    assert place.request("GET", "azureidentities/right")["spec"]["clientID"] == orders.client_id
 
 
 def test_scenario_25_exactly_one_mic_says_active_and_all_are_ready(place: Controlled) -> None:
