@@ -162,7 +162,7 @@ def test_a_killed_kubelet_takes_its_pods_with_it_and_a_new_one_starts_them(
         "/api/v1/namespaces/shop/pods",
         ["there"],
         lambda pod: pod["status"].get("podIP") and ready(pod) and started_after(pod, found),
-        100,
+        250,
     )
     assert restarted == {}
     after = sandbox(place, *inode).stdout.strip()
