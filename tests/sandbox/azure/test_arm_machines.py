@@ -122,10 +122,11 @@ async def test_a_change_of_a_flexible_scale_set_reaches_none_of_its_machines(
 async def test_imds_knows_the_machine_that_asks(mixed: Direct) -> None:
     found = []
     for node in mixed.plan.nodes:
-        target = "/metadata/instance/compute?api-version=2021-02-01"
+        target = "/metadata/instance?api-version=2021-02-01"
         _, body = await ask(mixed, target, source=node.address)
-        assert body["resourceId"] == node.provider_id.removeprefix("azure://")
-        found.append((body["name"], body["vmScaleSetName"], body["resourceGroupName"]))
+        compute = body["compute"]
+        assert compute["resourceId"] == node.provider_id.removeprefix("azure://")
+        found.append((compute["name"], compute["vmScaleSetName"], compute["resourceGroupName"]))
     scale_sets = [f"aks-nodepool{number}-12345678-vmss" for number in (1, 2)]
     assert found[UNIFORM] == (f"{scale_sets[0]}_0", scale_sets[0], mixed.plan.node_group)
     assert found[FLEXIBLE][1:] == (scale_sets[1], "flexible-group")

@@ -86,15 +86,6 @@ def test_an_event_shows_when_it_was_last_seen() -> None:
     assert (row["Last Seen"], row["First Seen"], row["Count"]) == ("10s", "60m", 5)
 
 
-def test_a_driver_shows_what_is_so_where_nothing_is_said() -> None:
-    row = cells("csidrivers.storage.k8s.io", {"spec": {}})
-    assert (row["AttachRequired"], row["TokenRequests"], row["Modes"]) == (
-        True,
-        "<unset>",
-        "<none>",
-    )
-
-
 def test_a_selector_is_shown_in_the_order_of_its_keys() -> None:
     rules = [
         {"key": "c", "operator": "NotIn", "values": ["y", "x"]},

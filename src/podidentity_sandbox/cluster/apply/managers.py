@@ -20,9 +20,6 @@ from podidentity_sandbox.cluster.status import Cause, StatusError
 
 APPLY, UPDATE = "Apply", "Update"
 BEFORE = "before-first-apply"
-LIMIT = 10
-"""Managers that update; the oldest above that become one, ANCIENT."""
-ANCIENT = "ancient-changes"
 _NOBODYS = frozenset(
     {("f:apiVersion",), ("f:kind",), ("f:metadata",)}
     | {
@@ -138,7 +135,7 @@ def after_update(writer: Writer, managed: Managed, live: Json, new: Json) -> Man
     if taken:
         before = left.get(writer.manager, Share(EMPTY, writer.version)).fields
         left[writer.manager] = Share(before | taken, writer.version, writer.now)
-    return _capped(_held(left))
+    return _held(left)
 
 
 def _difference(writer: Writer, live: Json, new: Json) -> typed.Comparison:
@@ -152,20 +149,6 @@ def _difference(writer: Writer, live: Json, new: Json) -> typed.Comparison:
 
 def _held(managed: Managed) -> Managed:
     return {manager: share for manager, share in managed.items() if share.fields}
-
-
-def _capped(managed: Managed) -> Managed:
-    """Return the managers with the oldest of those that update put together above the limit."""
-    updaters = [manager for manager in managed if manager.operation == UPDATE]
-    if len(updaters) <= LIMIT:
-        return managed
-    updaters.sort(key=lambda manager: (managed[manager].time, manager))
-    oldest = updaters[: len(updaters) - LIMIT + 1]
-    bucket = Manager(ANCIENT, UPDATE, oldest[-1].version)
-    fields = frozenset().union(*(managed[manager].fields for manager in oldest))
-    last = managed[oldest[-1]]
-    kept = {manager: share for manager, share in managed.items() if manager not in oldest}
-    return {**kept, bucket: Share(fields, last.version, last.time)}
 
 
 class Conflicts(Exception):

@@ -191,18 +191,6 @@ SERVICE = (
 )
 
 
-def _endpoints(obj: Obj, _: datetime) -> str:
-    """Return three places, and how many there are besides, as formatEndpoints does."""
-    found = [
-        f"{address.get('ip')}{port}"
-        for subset in obj.get("subsets") or ()
-        for port in [f":{each.get('port')}" for each in subset.get("ports") or ()] or [""]
-        for address in subset.get("addresses") or ()
-    ]
-    more = f" + {len(found) - 3} more..." if len(found) > 3 else ""
-    return ",".join(found[:3]) + more or NONE
-
-
 # ---- All kinds
 
 ROLE_LABEL = "node-role.kubernetes.io/"
@@ -306,26 +294,6 @@ _EVENT = (
 )
 
 
-def _flag(name: str, field: str, *, otherwise: bool = False) -> Column:
-    def cell(obj: Obj, _: datetime) -> Json:
-        found = field_of(obj, f"spec.{field}")
-        return otherwise if found is None else found
-
-    return Column(name, cell, type="boolean")
-
-
-def _audiences(obj: Obj, _: datetime) -> str:
-    requests = field_of(obj, "spec.tokenRequests")
-    if not isinstance(requests, list):
-        return "<unset>"
-    return ",".join(request.get("audience", "") for request in requests)
-
-
-def _modes(obj: Obj, _: datetime) -> str:
-    modes = field_of(obj, "spec.volumeLifecycleModes")
-    return ",".join(modes) if isinstance(modes, list) and modes else NONE
-
-
 COLUMNS: Mapping[str, Sequence[Column]] = {
     "namespaces": (NAME, text("Status", "status.phase"), AGE),
     "nodes": (
@@ -355,7 +323,6 @@ COLUMNS: Mapping[str, Sequence[Column]] = {
         AGE,
     ),
     "services": SERVICE,
-    "endpoints": (NAME, Column("Endpoints", _endpoints), AGE),
     "deployments.apps": DEPLOYMENT,
     "replicasets.apps": REPLICA_SET,
     "daemonsets.apps": DAEMON_SET,
@@ -367,15 +334,5 @@ COLUMNS: Mapping[str, Sequence[Column]] = {
     "leases.coordination.k8s.io": (NAME, text("Holder", "spec.holderIdentity"), AGE),
     "rolebindings.rbac.authorization.k8s.io": _BINDING,
     "clusterrolebindings.rbac.authorization.k8s.io": _BINDING,
-    "csidrivers.storage.k8s.io": (
-        NAME,
-        _flag("AttachRequired", "attachRequired", otherwise=True),
-        _flag("PodInfoOnMount", "podInfoOnMount"),
-        _flag("StorageCapacity", "storageCapacity"),
-        Column("TokenRequests", _audiences),
-        _flag("RequiresRepublish", "requiresRepublish"),
-        Column("Modes", _modes),
-        AGE,
-    ),
 }
 """By storage key. Kinds that are not here have the columns DEFAULT, as on a real server."""

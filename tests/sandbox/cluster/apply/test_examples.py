@@ -195,16 +195,3 @@ def test_what_the_type_does_not_know_cannot_be_applied(
 )
 def test_managed_fields_that_make_no_sense_count_as_none(entries: Any) -> None:
     assert decode(entries) == {}
-
-
-def test_many_who_update_become_one_of_ancient_changes() -> None:
-    live: dict[str, Any] = {"data": {}}
-    managed: Managed = {}
-    for number in range(12):
-        new = {"data": {**live["data"], f"k{number}": "x"}}
-        managed = after_update(updater(f"m{number:02}", f"t{number:02}"), managed, live, new)
-        live = new
-    names = [entry["manager"] for entry in encode(managed)]
-    assert len(names) == 10
-    assert names[0] == "ancient-changes"
-    assert sum(len(share.fields) for share in managed.values()) == 12
