@@ -512,7 +512,6 @@ class Controller:
             self._compare_ledgers(result)
             return
         self._has_ledgers = True
-        self._refresh()
         for host, stored in result.ledgers.items():
             self._add_work(host).adopt(stored)
         for host in self._desired.hosts:
@@ -566,9 +565,7 @@ class Controller:
     def _take_host(self, owner: _Owner, action: Action, result: Result) -> None:
         host = owner.key
         assert isinstance(host, Host)  # noqa: S101 - of that kind
-        work = self._works[host]
-        work.take(result, self._now)
-        self._spread(work)
+        self._works[host].take(result, self._now)
         self._marks.hosts[host] = None
         kind = _GATED.get(type(action))
         if kind is not None:
