@@ -151,7 +151,7 @@ def test_a_pod_whose_identity_is_there_costs_two_writes() -> None:
 
 
 def test_a_pod_whose_identity_must_be_attached_costs_three_writes() -> None:
-    world = Course(*cluster(pod(2.0), gone(20.0)))
+    world = Course(*cluster(pod(2.0), gone(20.0)), settings={"assign": Assign("pods")})
     world.run_until(40.0)
     kinds = [type(each) for each in world.of(*RECORD_WRITES)]
     assert kinds == [CreateRecord, UpdateRecord, DeleteRecord]
@@ -496,6 +496,8 @@ def test_of_a_subscription_without_an_answer_one_host_at_a_time_is_asked(kind: F
     asked = times(world, ReadHost)[3:]
     assert len({*asked}) == len(asked) > 3
     assert {each.host for each in world.of(ReadHost)[3:]} == {*HOSTS[:3]}
+    [told] = world.mics[0].controller.troubles(world.now)
+    assert told.obstacle is Obstacle.SILENT
     del world.answers[ReadHost]
     world.run_until(375.0)
     assert all(FOLDED[0] in world.arm[host].machines for host in HOSTS[:3])
@@ -839,7 +841,7 @@ def test_a_paused_host_is_not_changed_and_others_are(*, everywhere: bool) -> Non
 
 def test_everywhere_each_host_gets_what_is_bound_and_there_are_no_records() -> None:
     new = Step(100.0, "node", ("n9", 2))
-    world = Course(*cluster(new, hosts=2), hosts=3, settings={"assign": Assign.ALL_HOSTS})
+    world = Course(*cluster(new, hosts=2), hosts=3, settings={"assign": Assign("all-hosts")})
     world.run_until(50.0)
     listed = [FOLDED[0] in world.arm[host].machines for host in HOSTS[:3]]
     assert listed == [True, True, False]
@@ -896,7 +898,7 @@ def test_everywhere_a_scale_set_without_nodes_keeps_what_its_next_node_needs() -
 
 
 def test_nowhere_only_conditions_are_written() -> None:
-    world = Course(*cluster(pod(2.0)), settings={"assign": Assign.NONE})
+    world = Course(*cluster(pod(2.0)), settings={"assign": Assign("none")})
     world.run_until(50.0)
     assert {type(each) for _, each in world.calls} == {AskPermission, WriteCondition}
     assert len(world.calls) == 3
@@ -1422,7 +1424,7 @@ def test_an_identity_that_was_refused_is_ready_as_soon_as_a_host_has_it_and_not_
     assert (written is not None and written.holds) is is_there
 
 
-def left_by_another(state: Assignment, found: AzureIdentity, node: str) -> Record:
+def left_by_another(found: AzureIdentity) -> Record:
     """Return the record of pod blue/web that a leader of before wrote by older objects."""
     web = ObjectRef("blue", "web")
     return Record(
@@ -1430,44 +1432,29 @@ def left_by_another(state: Assignment, found: AzureIdentity, node: str) -> Recor
         pod=web,
         identity=found.ref,
         binding=ObjectRef("blue", "b"),
-        node=node,
-        state=state,
+        node="n0",
+        state=Assignment.ASSIGNED,
         identity_revision="of before",
-        binding_revision="",
+        binding_revision="of before",
     )
 
 
-@pytest.mark.parametrize(
-    ("found", "node", "before"),
-    [
-        (principal("blue", "app"), "n0", "of before"),
-        (identity("blue", "app", resource_id=IDS[0]), "elsewhere", "new"),
-    ],
-    ids=["of no machine", "on a node that is not known"],
-)
-def test_the_next_leader_mends_at_once_a_record_of_which_no_host_will_tell(
-    found: AzureIdentity, node: str, before: str
-) -> None:
-    """What it copies is old, or it has the finalizer of AAD Pod Identity."""
-    web = a_pod(ref=ObjectRef("blue", "web"), node=node)
-    old = replace(left_by_another(Assignment.ASSIGNED, found, node), identity_revision=before)
-    stored = StoredRecord(ref=old.ref, uid="u", version="1", record=old, finalizers=before == "new")
+def test_the_next_leader_mends_at_once_a_record_that_waits_for_no_machine() -> None:
+    found = principal("blue", "app")
+    old = left_by_another(found)
     did = standby(
         Controller(Settings(asks_permission=False)),
         IdentitySeen(identity=found, revision="new"),
-        BindingSeen(binding=binding("blue", "b", "app", "app"), revision=""),
-        PodSeen(web),
-        RecordSeen(stored),
+        BindingSeen(binding=binding("blue", "b", "app", "app"), revision="of before"),
+        PodSeen(a_pod(ref=old.pod, node="n0")),
+        RecordSeen(StoredRecord(ref=old.ref, uid="u", version="1", record=old)),
     )
     [updated] = [each for each in did if isinstance(each, UpdateRecord)]
-    if stored.finalizers:
-        assert updated.record is None
-    else:
-        assert updated.record == replace(old, identity_revision="new")
+    assert updated.record == replace(old, identity_revision="new")
 
 
 def test_what_the_ledger_says_is_ours_goes_from_a_host_that_other_pods_need() -> None:
-    world = Course(*cluster(pod(2.0)), foreign=((0, 0),), grace=20.0)
+    world = Course(*cluster(pod(0.0)), foreign=((0, 0),), grace=20.0)
     there = world.arm[HOSTS[0]]
     there.listed[FOLDED[1]] = IDS[1].spelling
     there.machines, there.ours[FOLDED[1]] = frozenset(there.listed), "mic"
@@ -1526,7 +1513,7 @@ def test_a_ledger_that_is_listed_after_its_host_was_read_has_the_host_read_again
 def test_where_each_host_gets_all_identities_records_of_before_are_left_alone() -> None:
     controller = Controller(Settings(asks_permission=False, assign=Assign.ALL_HOSTS))
     found = identity("blue", "vm", resource_id=IDS[0])
-    old = left_by_another(Assignment.ASSIGNED, found, "n0")
+    old = left_by_another(found)
     did = standby(
         controller,
         IdentitySeen(identity=found, revision="new"),

@@ -457,11 +457,7 @@ class Controller:
         """
         needed, stored = self._desired.records, self._records.names
         marked = [ref for ref in stored if ref not in needed]
-        marked += [
-            ref
-            for ref, need in needed.items()
-            if ref not in stored or need.host is None or attachment(need.identity) is None
-        ]
+        marked += [ref for ref, need in needed.items() if ref not in stored or need.host is None]
         self._marks.records.update(marked)
 
     def _forget_flights(self) -> None:
