@@ -1325,6 +1325,19 @@ def test_who_leads_again_begins_anew() -> None:
         assert ReadHost(HOSTS[0]) in [each.action for each in follows]
 
 
+def created_by(calls: list[Call]) -> tuple[int, StoredRecord]:
+    """Return the number of the only record's creation, and what is stored of it."""
+    [(number, record)] = [
+        (each.number, each.action.record) for each in calls if isinstance(each.action, CreateRecord)
+    ]
+    return number, StoredRecord(ref=record.ref, uid="u", version="1", record=record)
+
+
+def told_by(calls: list[Call]) -> list[str]:
+    """Return the reasons of the events."""
+    return [each.action.reason for each in calls if isinstance(each.action, TellEvent)]
+
+
 def asks(calls: list[Call]) -> list[int]:
     return [each.number for each in calls if isinstance(each.action, AskPermission)]
 
@@ -1809,22 +1822,13 @@ def test_what_a_standby_did_not_tell_keeps_it_from_telling_nothing_when_it_leads
     controller.on_event(Leading(1e9), 5.0)
     [again] = asks(controller.on_event(PermissionsChanged("blue"), 6.0))
     calls = controller.on_result(again, True, 7.0)
-    [created] = [each for each in calls if isinstance(each.action, CreateRecord)]
-    record = created.action.record
-    stored = StoredRecord(ref=record.ref, uid="u", version="1", record=record)
-    calls = controller.on_result(created.number, stored, 8.0)
-    assert [each.action.reason for each in calls if isinstance(each.action, TellEvent)] == [
-        "binding applied"
-    ]
+    number, stored = created_by(calls)
+    assert told_by(controller.on_result(number, stored, 8.0)) == ["binding applied"]
     # Of another pod a minute later, and not before.
     for name, now, count in (("soon", 67.9, 0), ("late", 68.0, 1)):
         more = PodSeen(a_pod(ref=ObjectRef("blue", name), node="n0"))
-        [created] = controller.on_event(more, 60.0)
-        stored = StoredRecord(
-            ref=created.action.record.ref, uid="u", version="1", record=created.action.record
-        )
-        calls = controller.on_result(created.number, stored, now)
-        assert len([each for each in calls if isinstance(each.action, TellEvent)]) == count
+        number, stored = created_by(controller.on_event(more, 60.0))
+        assert len(told_by(controller.on_result(number, stored, now))) == count
 
 
 def test_what_was_to_be_told_is_not_told_by_who_leads_again_later() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -129,6 +130,30 @@ def test_the_copy_of_a_huge_object_says_nothing_that_the_object_does_not(
     whole = identity(metadata={"annotations": annotations, "labels": MANY})
     copy = json.loads(live(whole).copy)
     assert {"annotations", "labels"}.isdisjoint(copy["metadata"])
+
+
+EVERY_FIELD: dict[str, Any] = {
+    "type": 1,
+    "clientID": "c",
+    "resourceID": "r",
+    "objectID": "o",
+    "tenantID": "t",
+    "auxiliaryTenantIDs": ["a"],
+    "clientPassword": {"name": "n", "namespace": "s"},
+    "federation": {"audience": "x"},
+    "adEndpoint": "e",
+    "adResourceID": "a",
+}
+
+
+@pytest.mark.parametrize("labels", [{}, MANY], ids=["small", "huge"])
+@pytest.mark.parametrize("spelled", [str.upper, str.lower], ids=["of 1.5", "of today"])
+def test_each_field_that_means_something_is_copied_in_the_spelling_of_today(
+    spelled: Callable[[str], str], labels: dict[str, str]
+) -> None:
+    whole = identity(metadata={"labels": labels})
+    whole["spec"] = {f"{spelled(each[0])}{each[1:]}": EVERY_FIELD[each] for each in EVERY_FIELD}
+    assert json.loads(live(whole).copy)["spec"] == EVERY_FIELD
 
 
 def test_of_a_huge_object_a_field_of_the_longest_length_is_copied_and_a_longer_one_is_not() -> None:
