@@ -75,6 +75,7 @@ from tests.mic.simulator import (
     FOLDED,
     HOSTS,
     IDS,
+    ArmHost,
     Mic,
     Scenario,
     Step,
@@ -1166,6 +1167,46 @@ def test_a_list_that_azure_throttles_waits_for_its_time() -> None:
     assert [each.record.state for each in world.of(CreateRecord)] == ["Created"] * 3
     world.run_until(170.0)
     assert min(gaps(world, ListHosts)) >= 50.0
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [Failure(kind=Fault.THROTTLED, retry_after=100.0), Failure(kind=Fault.UNREACHABLE)],
+    ids=["throttled", "silent"],
+)
+def test_what_one_subscription_does_not_take_holds_up_no_other_and_nothing_that_is_there(
+    failure: Failure,
+) -> None:
+    provider = provider_id(0).replace("/s1/", "/s2/")
+    elsewhere = Host.of_node(provider)
+    steps = (pod(2.0), pod(6.0, "there", "n1"), pod(6.0, "elsewhere", "n-elsewhere"))
+    world = Course(*cluster(*steps, hosts=2), foreign=((1, 0),))
+    world.arm[elsewhere] = ArmHost(elsewhere)
+    world.put("node", "n-elsewhere", provider)
+    world._lasts = lambda there: 1.0  # type: ignore[method-assign] # noqa: ARG005 - its name counts
+
+    def patch(action: PatchHost) -> Result:
+        if action.host != elsewhere:
+            return failure
+        found: Result = World._do(world, world.mics[0], action)
+        return found
+
+    world.answers[PatchHost] = patch
+    world.run_until(16.0)
+    states = {each.pod.name: str(each.state) for each in records(world)}
+    assert states == {"web": "Created", "there": "Assigned", "elsewhere": "Assigned"}
+    tries = [at for at, action in world.calls if isinstance(action, PatchHost)]
+    assert len(tries) >= 2
+    del world.answers[PatchHost]
+    world.run_until(150.0)
+    assert {str(each.state) for each in records(world)} == {"Assigned"}
+    again = [at for at, action in world.calls if isinstance(action, PatchHost)][len(tries) :]
+    assert len(again) == 1
+    assert failure.kind is not Fault.THROTTLED or again[0] - tries[0] >= 100.0
+
+
+def records(world: World) -> list[Any]:
+    return [entry.value[0] for entry in world.objects["record"].values()]
 
 
 def test_a_permission_that_nobody_answers_for_is_asked_for_later_each_time() -> None:
