@@ -270,7 +270,12 @@ def _tls(cluster: Cluster, user: User, *, trust_env: bool) -> ssl.SSLContext:
     if cluster.certificate_auth:
         made = ssl.create_default_context(cafile=cluster.certificate_auth)
     elif cluster.certificate_auth_data:
-        text = base64.b64decode(cluster.certificate_auth_data).decode(errors="replace")
+        data = base64.b64decode(cluster.certificate_auth_data)
+        if not data.strip():
+            # Python would trust the system's authorities in its place.
+            raise _Wrong("certificate-authority-data is empty")
+        # Comments may have any letters, and Python takes ASCII alone.
+        text = data.decode("ascii", errors="backslashreplace")
         made = ssl.create_default_context(cadata=text)
     else:
         made = httpx2.create_ssl_context(verify=not cluster.insecure, trust_env=trust_env)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
@@ -397,6 +398,58 @@ def test_in_a_pod_the_service_account_is_used(
     found = kubeconfig.load_credentials(None, None, trust_env=False)
     assert found.server == "https://10.0.0.1:443"
     assert SECRET not in repr(found)
+    # A kubeconfig that is named counts before it.
+    path = write(tmp_path, "https://elsewhere")
+    assert kubeconfig.load_credentials(path, None, trust_env=False).server == "https://elsewhere"
+
+
+def test_a_certificate_of_a_kubeconfig_is_read_of_its_data(tmp_path: Path) -> None:
+    data = {
+        "client-certificate-data": base64.b64encode(CERTIFICATE.encode()).decode(),
+        "client-key-data": base64.b64encode(KEY.encode()).decode(),
+    }
+    path = write(tmp_path, "https://x", **data)
+    assert kubeconfig.load_credentials(path, None, trust_env=False).server == "https://x"
+    path = write(tmp_path, "https://x", **{**data, "client-key-data": ""})
+    assert "of client-certificate and client-key one is missing" in failure(path)
+
+
+@pytest.mark.parametrize("name", ["tls-server-name", "as", "as-uid", "as-groups", "as-user-extra"])
+def test_what_would_have_kubectl_act_as_somebody_else_is_not_passed_over(
+    tmp_path: Path, name: str
+) -> None:
+    assert f"podidentity does not know {name}, " in failure(
+        write(tmp_path, "https://x", **{name: "a"})
+    )
+
+
+def test_a_file_of_no_name_is_none(tmp_path: Path) -> None:
+    path = write(tmp_path, "https://x", **{"token": SECRET, "tokenFile": "", "client-key": ""})
+    assert kubeconfig.load_credentials(path, None, trust_env=False).server == "https://x"
+
+
+def with_authority(folder: Path, data: bytes) -> str:
+    """Return a kubeconfig with this certificate-authority-data."""
+    path = Path(write(folder, "https://x"))
+    whole = json.loads(path.read_text())
+    text = base64.b64encode(data).decode() or " "
+    whole["clusters"][0]["cluster"]["certificate-authority-data"] = text
+    path.write_text(json.dumps(whole))
+    return str(path)
+
+
+@pytest.mark.parametrize("data", [b"\xff\xfe", b"", b" \n", b"rubbish"])
+def test_an_authority_of_a_kubeconfig_that_is_none_is_named_and_no_other_is_trusted(
+    tmp_path: Path, data: bytes
+) -> None:
+    said = failure(with_authority(tmp_path, data))
+    assert "The credentials of context 'here' cannot be used" in said
+
+
+def test_an_authority_of_a_kubeconfig_may_have_a_comment_of_any_letters(tmp_path: Path) -> None:
+    path = with_authority(tmp_path, f"# für den Test\n{CERTIFICATE}".encode())
+    found = kubeconfig.load_credentials(path, None, trust_env=False)
+    assert found.verify.cert_store_stats()["x509"] == 1
 
 
 def test_a_pod_without_the_variables_of_a_pod_says_what_is_missing(
@@ -417,7 +470,8 @@ def test_without_any_configuration_the_default_file_is_named(
     assert f"{tmp_path}/kube/config not found" in failure(None)
 
 
-def make_certificate() -> str:
+def make_certificate() -> tuple[str, str]:
+    """Return a certificate and its key."""
     from datetime import UTC, datetime, timedelta
 
     from cryptography import x509
@@ -438,10 +492,12 @@ def make_certificate() -> str:
         .not_valid_after(now + timedelta(days=1))
         .sign(key, hashes.SHA256())
     )
-    return made.public_bytes(serialization.Encoding.PEM).decode()
+    pem = serialization.Encoding.PEM
+    kept = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return made.public_bytes(pem).decode(), kept.decode()
 
 
-CERTIFICATE = make_certificate()
+CERTIFICATE, KEY = make_certificate()
 
 
 def throttles(seconds: str, status: int = 429) -> Turn:

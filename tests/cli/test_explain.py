@@ -1,7 +1,12 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
 
+import pytest
+
+from podidentity.cli.chain import LinkState
+from podidentity.cli.pod_facts import SILENT, said_ready
 from podidentity.core.resources import BINDING_LABEL
 from tests.cli.azure import Identity
 from tests.cli.binding import Run, add
@@ -77,3 +82,42 @@ def test_explaining_a_pod_that_is_not_there_fails(ns: str, podidentity: Run) -> 
     ran = podidentity("explain", "pod", f"{ns}/nobody")
     assert ran.code == 1
     assert f"error: There is no pod {ns}/nobody. kubectl get pods" in ran.err
+
+
+LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
+
+
+@pytest.mark.parametrize(
+    ("silence", "state", "says"),
+    [
+        (-30.0, LinkState.HOLDS, "nmi is ready"),
+        (SILENT - 0.1, LinkState.HOLDS, "nmi is ready"),
+        (SILENT, LinkState.UNKNOWN, "silent for 20 s by this machine's clock; podidentity check"),
+        ("", LinkState.HOLDS, "nmi is ready"),
+        ("how long ago is not known", LinkState.HOLDS, "said last (how long ago is not known)"),
+    ],
+)
+def test_that_nmi_is_ready_is_known_as_long_as_its_kubelet_says_so(
+    silence: float | str, state: LinkState, says: str
+) -> None:
+    found = said_ready("nmi is ready", silence)
+    assert (found.state, found.text.endswith(says) or says in found.text) == (state, True)
+
+
+def test_explain_does_not_say_that_nmi_is_ready_where_its_node_has_been_silent(
+    world: World, orders: Identity, ns: str, podidentity: Run
+) -> None:
+    """The control plane takes 50 s to say so; `check --pod` gets no answer meanwhile."""
+    assert add(podidentity, orders.id, ns).code == 0
+    world.pod(ns, "a", {BINDING_LABEL: "orders"}, node=1)
+    nmi(world, 1, "nmi-by-hand", ready="True")
+    node, states = world.plan.nodes[1].name, []
+    for ago in (30.0, 0.0):
+        renewed = (datetime.now(UTC) - timedelta(seconds=ago)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        world.send("POST", LEASES, {"metadata": {"name": node}, "spec": {"renewTime": renewed}})
+        ran = podidentity("explain", "pod", f"{ns}/a", "-o", "json")
+        chain = {each["link"]: each for each in json.loads(ran.out)["chain"]}
+        states.append((ran.code, chain["nmi"]["state"], "silent for" in chain["nmi"]["text"]))
+        world.send("DELETE", f"{LEASES}/{node}")
+    world.send("DELETE", "/api/v1/namespaces/kube-system/pods/nmi-by-hand", gracePeriodSeconds="0")
+    assert states == [(0, "?", True), (0, "ok", False)]

@@ -72,6 +72,8 @@ USER_OF_OLD = {"token": None, "auth-provider": {"name": "azure"}}
 OURS: list[tuple[dict[str, Mapping[str, Any]], str]] = [
     ({"context": {"cluster": "moon"}}, "context 'here' names cluster 'moon', which is not there"),
     ({"context": {"cluster": None}}, "context 'here' names no cluster"),
+    ({"context": {"cluster": ["c"]}}, "context 'here' names no cluster"),
+    ({"context": {"cluster": ""}}, "context 'here' names no cluster"),
     ({"context": {"user": "moon"}}, "context 'here' names user 'moon', which is not there"),
     ({"cluster": {"server": None}}, "cluster 'c' in CONFIG has no server"),
     ({"cluster": {"server": "example.com"}}, "the server of cluster 'c' in CONFIG is no https://"),
@@ -135,6 +137,7 @@ def test_what_is_wrong_in_a_kubeconfig_is_named_with_the_next_step(
         ("just words", "is no kubeconfig. "),
         ("clusters: 3", "is no kubeconfig: its clusters are no list. "),
         ("users: [3]", "is no kubeconfig: one of its users has no name. "),
+        ("users: [{name: 3}]", "is no kubeconfig: one of its users has no name. "),
         ("contexts: [{name: a, context: 3}]", "is no kubeconfig: context 'a' says nothing. "),
         ("contexts: [{name: a}]", "has no current context (there is a); --context names one. "),
         ("current-context: b\ncontexts: [{name: a}]", "Context 'b' not found in CONFIG (there is"),
@@ -215,16 +218,17 @@ def test_a_credential_plug_in_is_run_once_and_speaks_to_the_person(
     answer = json.dumps({"status": {"token": world.plan.admin_token}})
     printing(
         tmp_path,
-        'echo run >> "$RUNS"; echo "$KUBERNETES_EXEC_INFO" > "$RUNS.asked"; '
+        'echo "run $*" >> "$RUNS"; echo "$KUBERNETES_EXEC_INFO" > "$RUNS.asked"; '
         f"echo 'enter the code ABC' >&2; echo '{answer}'",
     )
     runs = tmp_path / "runs"
     env = [{"name": "RUNS", "value": str(runs)}]
     version = "client.authentication.k8s.io/v1"
-    path = written(tmp_path / "config", configuration(world, user=plugin(version, env=env)))
+    user = plugin(version, env=env, args=["get-token", "--login=devicecode"])
+    path = written(tmp_path / "config", configuration(world, user=user))
     assert main.run(["list", "--kubeconfig", path]) == 0
     assert capfd.readouterr().err == "enter the code ABC\n"
-    assert runs.read_text() == "run\n"
+    assert runs.read_text() == "run get-token --login=devicecode\n"
     asked = json.loads((tmp_path / "runs.asked").read_text())
     assert (asked["apiVersion"], asked["kind"]) == (version, "ExecCredential")
 

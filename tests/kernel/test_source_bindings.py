@@ -121,9 +121,12 @@ def test_an_uplink_brings_nothing_in_the_name_of_its_own_bridge_and_all_of_anoth
 
 
 def test_a_loopback_address_is_no_claim_and_neither_are_more_than_any_pod_has() -> None:
-    assert usable({"127.0.0.1": EARLY, "10.244.0.2": EARLY}) == {"10.244.0.2": EARLY}
+    none = {"127.0.0.1": EARLY, "0.0.0.0": EARLY}  # noqa: S104 - an address of a pod
+    assert usable({**none, "10.244.0.2": EARLY}) == {"10.244.0.2": EARLY}
     many = {f"10.244.0.{n}": EARLY for n in range(MOST_ADDRESSES + 1)}
     assert usable(many) == {}
+    del many["10.244.0.0"]
+    assert usable(many) == many
 
 
 @given(

@@ -13,7 +13,13 @@ import pytest
 from podidentity.core.assignments import Assignments
 from podidentity.core.hosts import Host, HostIdentities
 from podidentity.core.ledger import Ledger, LedgerEntry
-from podidentity.core.resources import BINDING_LABEL, Assignment, Malformed, ObjectRef
+from podidentity.core.resources import (
+    BINDING_LABEL,
+    Assignment,
+    AzureIdentity,
+    Malformed,
+    ObjectRef,
+)
 from podidentity.mic.calls import (
     About,
     Accepted,
@@ -40,6 +46,7 @@ from podidentity.mic.calls import (
     NodeGone,
     NodeSeen,
     ObjectGone,
+    Obstacle,
     PatchHost,
     Pausing,
     PermissionsChanged,
@@ -145,7 +152,7 @@ def test_a_pod_whose_identity_is_there_costs_two_writes() -> None:
 
 
 def test_a_pod_whose_identity_must_be_attached_costs_three_writes() -> None:
-    world = Course(*cluster(pod(2.0), gone(20.0)))
+    world = Course(*cluster(pod(2.0), gone(20.0)), settings={"assign": Assign("pods")})
     world.run_until(40.0)
     kinds = [type(each) for each in world.of(*RECORD_WRITES)]
     assert kinds == [CreateRecord, UpdateRecord, DeleteRecord]
@@ -461,36 +468,82 @@ def test_a_missing_right_to_read_a_host_is_told_until_it_is_there() -> None:
 # Azure's patience, where hosts of a subscription wait for each other.
 
 
-def three_hosts(*more: Step, **facts: Any) -> Course:
-    pods = (pod(2.0 + number / 10, f"web-{number}", f"n{number}") for number in range(3))
-    return Course(*cluster(*pods, *more, hosts=3), hosts=3, **facts)
+def three_hosts(*more: Step, at: tuple[float, ...]) -> Course:
+    pods = (pod(when, f"web-{number}", f"n{number}") for number, when in enumerate(at))
+    return Course(*cluster(*pods, *more, hosts=3), hosts=3)
 
 
 @pytest.mark.parametrize("kind", [ReadHost, PatchHost, PollOperation])
+@pytest.mark.parametrize(("told", "waits"), [(30.0, 30.0), (0.0, 10.0)], ids=["told", "untold"])
 def test_who_is_refused_for_now_speaks_for_all_hosts_and_then_each_has_its_turn(
-    kind: type,
+    kind: type, told: float, waits: float
 ) -> None:
-    world = three_hosts()
-    once(world, kind, Failure(kind=Fault.THROTTLED, retry_after=30.0))
+    world = three_hosts(at=(2.0, 6.0, 6.2))
+    once(world, kind, Failure(kind=Fault.THROTTLED, retry_after=told))
     world.run_until(60.0)
     first, *later = times(world, kind)
-    before = [at for at in later if at < first + 1.0]
-    after = [at for at in later if at not in before]
-    # Some were under way already. Then one goes after the other.
-    assert min(after) >= first + 30.0
-    assert len({*after}) == len(after)
-    assert len(before) + len(after) >= 3
+    assert min(later) >= first + waits
+    # Then one goes after the other.
+    assert len({*later}) == len(later) >= 3
     assert all(FOLDED[0] in world.arm[host].machines for host in HOSTS[:3])
-    assert max(times(world, PatchHost)) < first + 36.0
+    assert max(times(world, PatchHost)) < first + waits + 7.0
 
 
-def test_of_a_subscription_without_an_answer_one_host_at_a_time_is_asked() -> None:
-    world = three_hosts()
-    world.answers[ReadHost] = lambda _: Failure(kind=Fault.UNREACHABLE)
+@pytest.mark.parametrize("kind", [Fault.UNREACHABLE, Fault.LOST])
+def test_of_a_subscription_without_an_answer_one_host_at_a_time_is_asked(kind: Fault) -> None:
+    world = three_hosts(at=(2.0, 2.1, 2.2))
+    world.answers[ReadHost] = lambda _: Failure(kind=kind)
     world.run_until(300.0)
     asked = times(world, ReadHost)[3:]
     assert len({*asked}) == len(asked) > 3
     assert {each.host for each in world.of(ReadHost)[3:]} == {*HOSTS[:3]}
+    [told] = world.mics[0].controller.troubles(world.now)
+    assert told.obstacle is Obstacle.SILENT
+    del world.answers[ReadHost]
+    world.run_until(375.0)
+    assert all(FOLDED[0] in world.arm[host].machines for host in HOSTS[:3])
+    [first] = [at for at, each in world.calls if isinstance(each, PatchHost)][:1]
+    assert max(times(world, PatchHost)) < first + 10.0
+
+
+def test_an_answer_of_any_kind_shows_that_a_subscription_answers() -> None:
+    world = Course(*cluster(pod(2.0)))
+    silent, forbidden = Failure(kind=Fault.UNREACHABLE), Failure(kind=Fault.FORBIDDEN)
+    left = iter([silent, silent, forbidden, silent, silent])
+    world.answers[ReadHost] = lambda _: next(left, silent)
+    while len(times(world, ReadHost)) < 5:
+        world.run_until(world.now + 1.0)
+    told = [each.obstacle for each in world.mics[0].controller.troubles(world.now)]
+    assert Obstacle.SILENT not in told
+
+
+def test_who_waits_for_its_turn_and_needs_nothing_any_more_keeps_nobody_waiting() -> None:
+    world = three_hosts(gone(20.0, "web-1"), at=(2.0, 10.0, 10.2))
+    once(world, PatchHost, Failure(kind=Fault.THROTTLED, retry_after=30.0))
+    world.run_until(60.0)
+    assert {each.host for each in world.of(PatchHost)} == {HOSTS[0], HOSTS[2]}
+    assert FOLDED[0] in world.arm[HOSTS[2]].machines
+
+
+def test_whose_time_to_lead_has_passed_lets_nobody_in() -> None:
+    controller = Controller(Settings(asks_permission=False))
+    standby(
+        controller,
+        IdentitySeen(identity=identity("blue", "vm", resource_id=IDS[0]), revision=""),
+        BindingSeen(binding=binding("blue", "b", "vm", "app"), revision=""),
+        PodSeen(a_pod("blue", node="n0")),
+        until=20.0,
+    )
+    calls = controller.on_result(1, LedgerList({}), 1.0)
+    [read] = [each for each in calls if isinstance(each.action, ReadHost)]
+    refused = Failure(kind=Fault.THROTTLED, retry_after=30.0)
+    controller.on_result(read.number, refused, 2.0)
+    # Its host waits until 32, and it leads until 20.
+    for now in (10.0, 25.0, 32.0, 40.0):
+        did = controller.on_time(now)
+        assert not [each for each in did if isinstance(each.action, ReadHost)]
+    due = controller.due()
+    assert due is None or due > 40.0
 
 
 def test_who_has_its_turn_and_needs_nothing_any_more_lets_the_next_one_go() -> None:
@@ -695,10 +748,11 @@ def test_what_pods_need_one_after_the_other_is_attached_by_one_change() -> None:
     assert len(change.change.attach) == 5
 
 
-def test_nodes_of_which_no_pod_needs_an_identity_cost_no_call() -> None:
-    nodes = [Step(175.0, "node", (f"m{number}", number)) for number in (0, 1, 3, 4)]
+@pytest.mark.parametrize("at", [0.0, 175.0], ids=["at first", "later"])
+def test_nodes_of_which_no_pod_needs_an_identity_cost_no_call(at: float) -> None:
+    nodes = [Step(at, "node", (f"m{number}", number)) for number in (0, 1, 3, 4)]
     plain = [
-        Step(176.0, "pod", ("blue", f"plain-{number}", "none", f"m{number}"))
+        Step(at, "pod", ("blue", f"plain-{number}", "none", f"m{number}"))
         for number in (0, 1, 3, 4)
     ]
     world = Course(*cluster(*nodes, *plain, hosts=0), hosts=5)
@@ -770,13 +824,14 @@ def test_an_immutable_identity_is_never_detached(protected: str) -> None:
     assert FOLDED[0] in world.arm[HOSTS[0]].machines
 
 
-def test_a_paused_host_is_not_changed_and_others_are() -> None:
+@pytest.mark.parametrize("everywhere", [False, True])
+def test_a_paused_host_is_not_changed_and_others_are(*, everywhere: bool) -> None:
     steps = (pod(2.0), pod(2.0, "job", "n1"))
     world = Course(*cluster(*steps, hosts=2))
-    world.pausing = Pausing(hosts=frozenset({HOSTS[0]}))
+    world.pausing = Pausing(everywhere=True) if everywhere else Pausing(hosts=frozenset({HOSTS[0]}))
     world.run_until(60.0)
-    assert [each.host for each in world.of(PatchHost)] == [HOSTS[1]]
-    world.pausing = Pausing()
+    assert [each.host for each in world.of(PatchHost)] == ([] if everywhere else [HOSTS[1]])
+    world.pausing, world.mics[0].is_paused = Pausing(), False
     world.mics[0].tell(world.pausing)
     world.run_until(70.0)
     assert {each.host for each in world.of(PatchHost)} == {HOSTS[0], HOSTS[1]}
@@ -787,7 +842,7 @@ def test_a_paused_host_is_not_changed_and_others_are() -> None:
 
 def test_everywhere_each_host_gets_what_is_bound_and_there_are_no_records() -> None:
     new = Step(100.0, "node", ("n9", 2))
-    world = Course(*cluster(new, hosts=2), hosts=3, settings={"assign": Assign.ALL_HOSTS})
+    world = Course(*cluster(new, hosts=2), hosts=3, settings={"assign": Assign("all-hosts")})
     world.run_until(50.0)
     listed = [FOLDED[0] in world.arm[host].machines for host in HOSTS[:3]]
     assert listed == [True, True, False]
@@ -844,7 +899,7 @@ def test_everywhere_a_scale_set_without_nodes_keeps_what_its_next_node_needs() -
 
 
 def test_nowhere_only_conditions_are_written() -> None:
-    world = Course(*cluster(pod(2.0)), settings={"assign": Assign.NONE})
+    world = Course(*cluster(pod(2.0)), settings={"assign": Assign("none")})
     world.run_until(50.0)
     assert {type(each) for _, each in world.calls} == {AskPermission, WriteCondition}
     assert len(world.calls) == 3
@@ -1161,9 +1216,17 @@ def test_a_permission_that_nobody_answers_for_is_asked_for_later_each_time() -> 
     assert gaps(world, AskPermission)[:4] == pytest.approx([1.0, 2.0, 4.0, 8.0], abs=0.1)
 
 
-def test_a_permission_that_was_not_needed_meanwhile_is_asked_for_anew() -> None:
-    world = Course(*cluster(pod(2.0), gone(10.0), pod(30.0, "next")))
-    world.answers[AskPermission] = lambda _: Failure(kind=Fault.UNREACHABLE)
+@pytest.mark.parametrize("while_asked", [False, True])
+def test_a_permission_that_was_not_needed_meanwhile_is_asked_for_anew(*, while_asked: bool) -> None:
+    end = () if while_asked else (gone(10.0),)
+    world = Course(*cluster(pod(2.0), *end, pod(30.0, "next")))
+
+    def answer(_: AskPermission) -> Result:
+        if while_asked and len(world.of(AskPermission)) == 4:
+            world.drop("pod", ObjectRef("blue", "web"))
+        return Failure(kind=Fault.UNREACHABLE)
+
+    world.answers[AskPermission] = answer
     world.run_until(36.0)
     late = [at for at in times(world, AskPermission) if at >= 30.0]
     assert [at - late[0] for at in late] == pytest.approx([0.0, 1.0, 3.0], abs=0.1)
@@ -1303,6 +1366,19 @@ def test_who_leads_again_begins_anew() -> None:
         assert ReadHost(HOSTS[0]) in [each.action for each in follows]
 
 
+def created_by(calls: list[Call]) -> tuple[int, StoredRecord]:
+    """Return the number of the only record's creation, and what is stored of it."""
+    [(number, record)] = [
+        (each.number, each.action.record) for each in calls if isinstance(each.action, CreateRecord)
+    ]
+    return number, StoredRecord(ref=record.ref, uid="u", version="1", record=record)
+
+
+def told_by(calls: list[Call]) -> list[str]:
+    """Return the reasons of the events."""
+    return [each.action.reason for each in calls if isinstance(each.action, TellEvent)]
+
+
 def asks(calls: list[Call]) -> list[int]:
     return [each.number for each in calls if isinstance(each.action, AskPermission)]
 
@@ -1329,15 +1405,118 @@ def test_who_leads_no_more_asks_anew_what_had_no_answer_and_takes_no_old_one(
     assert [each for each in did if isinstance(each, CreateRecord)]
 
 
-def test_who_was_deposed_reconciles_no_more() -> None:
+@pytest.mark.parametrize("then", ["deposed", "late", "leads again"])
+def test_who_leads_no_more_or_knows_no_ledgers_yet_does_not_reconcile(then: str) -> None:
     controller = Controller(Settings(asks_permission=False))
     begun = standby(controller)
     assert begun == [ListLedgers()]
     controller.on_result(1, LedgerList({}), 1.0)
     due = controller.due()
     assert due == 1.0 + Settings().reconcile
-    assert controller.on_event(Deposed(), 2.0) == []
+    if then == "late":
+        assert controller.on_event(Leading(due), 2.0) == []
+    else:
+        assert controller.on_event(Deposed(), 2.0) == []
+    if then == "leads again":
+        [listing] = controller.on_event(Leading(1e9), 3.0)
+        assert listing.action == ListLedgers()
     assert controller.on_time(due) == []
+
+
+def test_who_leads_again_does_not_wait_for_a_call_that_was_to_show_whether_azure_answers() -> None:
+    controller = Controller(Settings(asks_permission=False))
+    standby(
+        controller,
+        IdentitySeen(identity=identity("blue", "vm", resource_id=IDS[0]), revision=""),
+        BindingSeen(binding=binding("blue", "b", "vm", "app"), revision=""),
+        PodSeen(a_pod("blue", node="n0")),
+    )
+    calls, now = controller.on_result(1, LedgerList({}), 1.0), 1.0
+    for _ in range(3):
+        [read] = [each for each in calls if isinstance(each.action, ReadHost)]
+        calls = controller.on_result(read.number, Failure(kind=Fault.UNREACHABLE), now)
+        while not [each for each in calls if isinstance(each.action, ReadHost)]:
+            due = controller.due()
+            assert due is not None
+            now = due
+            calls = controller.on_time(now)
+    # A fourth is under way, which alone is to show it.
+    controller.on_event(Deposed(), now)
+    [listing] = controller.on_event(Leading(1e9), now)[:1]
+    again = controller.on_result(listing.number, LedgerList({}), now + 1.0)
+    assert ReadHost(HOSTS[0]) in [each.action for each in again]
+
+
+def test_who_leads_again_writes_a_condition_of_which_it_has_no_answer() -> None:
+    controller = Controller(Settings(asks_permission=False))
+    did = standby(controller, IdentitySeen(identity=principal("blue", "app"), revision=""))
+    [condition] = [each for each in did if isinstance(each, WriteCondition)]
+    controller.on_event(Deposed(), 2.0)
+    again = [each.action for each in controller.on_event(Leading(1e9), 3.0)]
+    assert condition in again
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_an_identity_that_was_refused_is_ready_as_soon_as_a_host_has_it_and_not_before(
+    *, is_there: bool
+) -> None:
+    """By the next leader, too, which has seen no refusal itself."""
+    refused = Condition(holds=False, reason="RefusedByAzure", message="By an earlier MIC.")
+    found = identity("blue", "vm", resource_id=IDS[0])
+    controller = Controller(Settings(asks_permission=False))
+    standby(
+        controller,
+        IdentitySeen(identity=found, revision="", condition=refused),
+        BindingSeen(binding=binding("blue", "b", "vm", "app"), revision=""),
+        PodSeen(a_pod("blue", node="n0")),
+    )
+    calls = controller.on_result(1, LedgerList({}), 1.0)
+    [read] = [each.number for each in calls if isinstance(each.action, ReadHost)]
+    user = {FOLDED[0]: IDS[0].spelling} if is_there else {}
+    calls = controller.on_result(read, HostIdentities(state="succeeded", user=user), 2.0)
+    written = _conditions(calls).get(About.IDENTITY)
+    assert (written is not None and written.holds) is is_there
+
+
+def left_by_another(found: AzureIdentity) -> Record:
+    """Return the record of pod blue/web that a leader of before wrote by older objects."""
+    web = ObjectRef("blue", "web")
+    return Record(
+        ref=ObjectRef("blue", f"web-blue-{found.ref.name}"),
+        pod=web,
+        identity=found.ref,
+        binding=ObjectRef("blue", "b"),
+        node="n0",
+        state=Assignment.ASSIGNED,
+        identity_revision="of before",
+        binding_revision="of before",
+    )
+
+
+def test_the_next_leader_mends_at_once_a_record_that_waits_for_no_machine() -> None:
+    found = principal("blue", "app")
+    old = left_by_another(found)
+    did = standby(
+        Controller(Settings(asks_permission=False)),
+        IdentitySeen(identity=found, revision="new"),
+        BindingSeen(binding=binding("blue", "b", "app", "app"), revision="of before"),
+        PodSeen(a_pod(ref=old.pod, node="n0")),
+        RecordSeen(StoredRecord(ref=old.ref, uid="u", version="1", record=old)),
+    )
+    [updated] = [each for each in did if isinstance(each, UpdateRecord)]
+    assert updated.record == replace(old, identity_revision="new")
+
+
+def test_what_the_ledger_says_is_ours_goes_from_a_host_that_other_pods_need() -> None:
+    world = Course(*cluster(pod(0.0)), foreign=((0, 0),), grace=20.0)
+    there = world.arm[HOSTS[0]]
+    there.listed[FOLDED[1]] = IDS[1].spelling
+    there.machines, there.ours[FOLDED[1]] = frozenset(there.listed), "mic"
+    book = Ledger(host=HOSTS[0], attached={FOLDED[1]: LedgerEntry(IDS[1].spelling, 0.0)})
+    world.ledgers[HOSTS[0]] = (book, 7)
+    world.run_until(100.0)
+    assert set(there.listed) == {FOLDED[0]}
+    assert len(world.of(ReadHost)) <= 3
 
 
 def test_a_ledger_that_is_listed_after_its_host_was_read_has_the_host_read_again() -> None:
@@ -1388,16 +1567,7 @@ def test_a_ledger_that_is_listed_after_its_host_was_read_has_the_host_read_again
 def test_where_each_host_gets_all_identities_records_of_before_are_left_alone() -> None:
     controller = Controller(Settings(asks_permission=False, assign=Assign.ALL_HOSTS))
     found = identity("blue", "vm", resource_id=IDS[0])
-    old = Record(
-        ref=ObjectRef("blue", "web-blue-vm"),
-        pod=ObjectRef("blue", "web"),
-        identity=found.ref,
-        binding=ObjectRef("blue", "b"),
-        node="n0",
-        state=Assignment.ASSIGNED,
-        identity_revision="of before",
-        binding_revision="of before",
-    )
+    old = left_by_another(found)
     did = standby(
         controller,
         IdentitySeen(identity=found, revision="new"),
@@ -1520,6 +1690,17 @@ def test_a_record_that_somebody_deletes_is_made_again() -> None:
     assert [each.record.state for each in world.of(CreateRecord)] == ["Assigned", "Assigned"]
 
 
+def test_a_record_that_somebody_changes_is_written_again() -> None:
+    world = Course(*cluster(pod(2.0)), foreign=((0, 0),))
+    world.run_until(10.0)
+    name = ObjectRef("blue", "web-blue-id")
+    there, finalizers = world.objects["record"][name].value
+    world.put("record", name, (replace(there, state=Assignment.CREATED), finalizers))
+    world.run_until(11.0)
+    [updated] = world.of(UpdateRecord)
+    assert updated.record == there
+
+
 EXCEPTED = exception("kube-system", "e", {BINDING_LABEL: "app"})
 
 
@@ -1552,11 +1733,11 @@ def test_an_exception_takes_the_identities_of_its_pods_until_it_is_none_any_more
 # What the next leader finds, and what is told.
 
 
-def standby(controller: Controller, *events: Any) -> list[Action]:
+def standby(controller: Controller, *events: Any, until: float = 1e9) -> list[Action]:
     """Tell a standby all that there is, have it lead, and return what it does first."""
     for event in (NodeSeen("n0", provider_id(0)), *events, Synced()):
         assert [each.action for each in controller.on_event(event, 0.0)] == []
-    return [each.action for each in controller.on_event(Leading(1e9), 1.0)]
+    return [each.action for each in controller.on_event(Leading(until), 1.0)]
 
 
 def test_the_next_leader_writes_what_waits_for_no_machine_at_once() -> None:
@@ -1666,6 +1847,29 @@ def test_no_more_records_are_written_at_once_than_the_operator_allows(most: int)
         *(PodSeen(a_pod(ref=ObjectRef("blue", f"web-{each}"), node="n0")) for each in range(5)),
     )
     assert len([each for each in did if isinstance(each, CreateRecord)]) == most
+
+
+def test_what_a_standby_did_not_tell_keeps_it_from_telling_nothing_when_it_leads() -> None:
+    controller = Controller(Settings())
+    for event in (
+        NodeSeen("n0", provider_id(0)),
+        IdentitySeen(identity=principal("blue", "app"), revision=""),
+        BindingSeen(binding=binding("blue", "b", "app", "app"), revision=""),
+        PodSeen(a_pod("blue", node="n0")),
+    ):
+        controller.on_event(event, 0.0)
+    [asked] = asks(controller.on_event(Synced(), 0.0))
+    assert controller.on_result(asked, False, 1.0) == []
+    controller.on_event(Leading(1e9), 5.0)
+    [again] = asks(controller.on_event(PermissionsChanged("blue"), 6.0))
+    calls = controller.on_result(again, True, 7.0)
+    number, stored = created_by(calls)
+    assert told_by(controller.on_result(number, stored, 8.0)) == ["binding applied"]
+    # Of another pod a minute later, and not before.
+    for name, now, count in (("soon", 67.9, 0), ("late", 68.0, 1)):
+        more = PodSeen(a_pod(ref=ObjectRef("blue", name), node="n0"))
+        number, stored = created_by(controller.on_event(more, 60.0))
+        assert len(told_by(controller.on_result(number, stored, now))) == count
 
 
 def test_what_was_to_be_told_is_not_told_by_who_leads_again_later() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from podidentity.core.resources import Assignment, ObjectRef
 from podidentity.mic.calls import About, Condition, Record, StoredRecord, TellEvent
 from podidentity.mic.objects import (
+    _LONGEST_FIELD,
     PLAIN,
     Live,
     Oddities,
@@ -118,17 +120,70 @@ HUGE = "x" * 300_000
 BEHAVIOR = {"aadpodidentity.k8s.io/Behavior": "namespaced"}
 
 
+MANY = {f"a-{each}": "b" for each in range(20_000)}
+
+
+@pytest.mark.parametrize("annotations", [None, {}, {"a": "b"}], ids=["none", "empty", "another"])
+def test_the_copy_of_a_huge_object_says_nothing_that_the_object_does_not(
+    annotations: dict[str, str] | None,
+) -> None:
+    whole = identity(metadata={"annotations": annotations, "labels": MANY})
+    copy = json.loads(live(whole).copy)
+    assert {"annotations", "labels"}.isdisjoint(copy["metadata"])
+
+
+EVERY_FIELD: dict[str, Any] = {
+    "type": 1,
+    "clientID": "c",
+    "resourceID": "r",
+    "objectID": "o",
+    "tenantID": "t",
+    "auxiliaryTenantIDs": ["a"],
+    "clientPassword": {"name": "n", "namespace": "s"},
+    "federation": {"audience": "x"},
+    "adEndpoint": "e",
+    "adResourceID": "a",
+}
+
+
+@pytest.mark.parametrize("labels", [{}, MANY], ids=["small", "huge"])
+@pytest.mark.parametrize("spelled", [str.upper, str.lower], ids=["of 1.5", "of today"])
+def test_each_field_that_means_something_is_copied_in_the_spelling_of_today(
+    spelled: Callable[[str], str], labels: dict[str, str]
+) -> None:
+    whole = identity(metadata={"labels": labels})
+    whole["spec"] = {f"{spelled(each[0])}{each[1:]}": EVERY_FIELD[each] for each in EVERY_FIELD}
+    assert json.loads(live(whole).copy)["spec"] == EVERY_FIELD
+
+
+def test_of_a_huge_object_a_field_of_the_longest_length_is_copied_and_a_longer_one_is_not() -> None:
+    whole = identity(metadata={"labels": MANY})
+    for more in (0, 1):
+        whole["spec"]["adResourceID"] = "x" * (_LONGEST_FIELD - len('""') + more)
+        copy = json.loads(live(whole).copy)
+        assert ("adResourceID" in copy["spec"]) is (more == 0)
+
+
+@pytest.mark.parametrize("wrong", [{"name": 1}, {"namespace": 1}, ["a"], "a"])
+def test_a_reference_to_a_secret_that_no_archived_nmi_could_read_is_not_copied(
+    wrong: object,
+) -> None:
+    whole = identity()
+    whole["spec"]["clientPassword"] = wrong
+    assert "clientPassword" not in json.loads(live(whole).copy)["spec"]
+
+
 @pytest.mark.parametrize(
     "huge",
     [
         pytest.param({"annotations": {**BEHAVIOR, "a": HUGE}}, id="an annotation"),
         pytest.param(
-            {"annotations": BEHAVIOR, "labels": {f"a-{each}": "b" for each in range(20_000)}},
+            {"annotations": BEHAVIOR, "labels": MANY},
             id="labels",
         ),
         pytest.param({"annotations": BEHAVIOR, "spec": {"adResourceID": HUGE}}, id="a field"),
         pytest.param(
-            {"annotations": BEHAVIOR, "spec": {f"a-{each}": "b" for each in range(20_000)}},
+            {"annotations": BEHAVIOR, "spec": MANY},
             id="fields that nobody knows",
         ),
         pytest.param({"annotations": BEHAVIOR, "spec": {"ClientID": HUGE}}, id="an old field"),

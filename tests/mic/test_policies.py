@@ -36,6 +36,14 @@ def test_the_settings_of_mic_are_those_of_its_controller() -> None:
     assert found.rules.exception_namespaces == frozenset({"kube-system"})
 
 
+@pytest.mark.parametrize(
+    ("flag", "assign"),
+    [("pods", Assign.PODS), ("all-hosts", Assign.ALL_HOSTS), ("none", Assign.NONE)],
+)
+def test_what_gets_identities_is_what_the_flag_says(flag: str, assign: Assign) -> None:
+    assert controller_settings(settings(assign=flag)).assign is assign
+
+
 @pytest.mark.parametrize("choice", [Authorization.OBSERVE, Authorization.OFF])
 def test_without_rbac_it_is_not_asked_and_that_is_said(
     choice: Authorization, caplog: pytest.LogCaptureFixture

@@ -41,7 +41,10 @@ from tests.mutants.running import (
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src"
 EQUIVALENT = Path(__file__).with_name("equivalent.toml")
-UNITS = ("tests/core", "tests/wire", "tests/adapters", "tests/nmi", "tests/mic", "tests/cli")
+UNITS = (
+    *("tests/core", "tests/wire", "tests/adapters", "tests/nmi", "tests/mic", "tests/cli"),
+    "tests/kernel/test_source_bindings.py",
+)
 LONG = (
     "tests/nmi/test_fuzz.py",
     "tests/nmi/test_odd_ends.py",
@@ -76,6 +79,9 @@ PAGES = (
     "adapters/entra/client_credentials.py",
     "adapters/entra/issuer.py",
     "client_connections.py",
+    "credential_plugin.py",
+    "kubeconfig.py",
+    "kernel/source_bindings.py",
     "cli/kept_options.py",
 )
 BATCH = 12

@@ -168,6 +168,13 @@ async def test_a_request_through_a_proxy_is_refused(path: str, header: str) -> N
     assert header.partition(":")[0].title() in reply.json["error_description"]
 
 
+async def test_other_headers_as_long_as_those_of_a_proxy_are_nobodys_concern() -> None:
+    others = ("Dnt: 1", "X-Request: a", "X-Correlated-Id: b")
+    async with agent() as nmi:
+        for header in others:
+            assert (await nmi.ask(f"{TOKEN}\n{header}")).status == 200
+
+
 async def test_the_header_may_be_waived_and_the_proxy_check_not() -> None:
     bare = TOKEN.replace("\nMetadata: true", "")
     async with agent(header_required=False) as nmi:

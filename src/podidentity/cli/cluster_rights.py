@@ -30,6 +30,8 @@ class Where(StrEnum):
     """Of the service accounts that stand for identities: `podidentity-identities`."""
     LEASE = "default"
     """Of MIC's Lease, wherever MIC is."""
+    NODE_LEASES = "kube-node-lease"
+    """Of the Leases by which kubelets show that they live."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,6 +113,7 @@ class Places:
             Where.SYSTEM: (NAMESPACE,),
             Where.ACCOUNTS: (self.accounts,),
             Where.LEASE: (Where.LEASE.value,),
+            Where.NODE_LEASES: (Where.NODE_LEASES.value,),
         }[where]
 
     def names(self, right: Right) -> tuple[str, ...]:

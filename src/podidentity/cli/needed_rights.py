@@ -146,7 +146,7 @@ _DEPLOYMENTS = "deployments.apps"
 _BUDGETS = "poddisruptionbudgets.policy"
 _LOCAL_REDIRECTS = "ciliumlocalredirectpolicies.cilium.io"
 _DENIALS = "ciliumclusterwidenetworkpolicies.cilium.io"
-_CLUSTER, _PODS, _NMI, _SYSTEM, _ACCOUNTS, _LEASE = Where
+_CLUSTER, _PODS, _NMI, _SYSTEM, _ACCOUNTS, _LEASE, _NODE_LEASES = Where
 
 
 def _to(
@@ -477,6 +477,12 @@ def _explain() -> Iterator[Right]:
     yield from _to("list", "networkpolicies.networking.k8s.io", at=_PODS, without=unknown)
     yield from _to("get", "nodes", without=unknown)
     yield from _to("list", "pods", at=_NMI, without=unknown)
+    yield from _to(
+        "get",
+        "leases.coordination.k8s.io",
+        at=_NODE_LEASES,
+        without="takes a kubelet's last word on NMI, however old",
+    )
 
 
 _MISSING = "names what is missing in the archive"

@@ -44,6 +44,7 @@ from podidentity.wire.kube import (
     AZURE_IDENTITIES,
     AZURE_IDENTITY_BINDINGS,
     AZURE_POD_IDENTITY_EXCEPTIONS,
+    LEASES,
     NODES,
     SECRETS,
     SERVICE_ACCOUNTS,
@@ -284,5 +285,45 @@ async def _nmi(kube: Kube, namespace: str, node: str) -> Fact:
     pods.sort(key=ready)
     name = pods[-1]["metadata"]["name"]
     if ready(pods[-1]):
-        return Fact(LinkState.HOLDS, f"{name} is ready on node {node}")
+        return said_ready(f"{name} is ready on node {node}", await _silence(kube, node))
     return Fact(LinkState.BROKEN, f"{name} on node {node} is not ready: {trouble(pods[-1])}")
+
+
+SILENT = 20.0
+"""Seconds after which a kubelet is silent: it shows that it lives every ten.
+
+https://kubernetes.io/docs/concepts/architecture/nodes/#heartbeats
+"""
+_LEASES_OF_NODES = "kube-node-lease"
+
+
+def said_ready(text: str, silence: float | str) -> Fact:
+    """Return the fact that NMI is ready, which `text` says, and its kubelet `silence` seconds ago.
+
+    A text in place of seconds says why they are not known; "": no kubelet shows that it lives.
+    """
+    if isinstance(silence, str):
+        when = f", as its kubelet said last ({silence})" if silence else ""
+        return Fact(LinkState.HOLDS, f"{text}{when}")
+    if silence < SILENT:
+        return Fact(LinkState.HOLDS, text)
+    return Fact(
+        LinkState.UNKNOWN,
+        f"{text}, as its kubelet said last, which is silent for {silence:.0f} s by this machine's "
+        "clock; podidentity check --pod asks NMI itself",
+    )
+
+
+async def _silence(kube: Kube, node: str) -> float | str:
+    """Return the seconds since a node's kubelet has shown that it lives, or why nobody knows."""
+    try:
+        found = await find(kube, LEASES, _LEASES_OF_NODES, node)
+    except KubeError as error:
+        if not error.forbidden:
+            raise
+        return f"how long ago is not known: {right_to('get', 'leases', _LEASES_OF_NODES)}"
+    try:
+        renewed = datetime.fromisoformat(str(((found or {}).get("spec") or {}).get("renewTime")))
+        return time.time() - renewed.timestamp()
+    except ValueError:
+        return ""

@@ -457,11 +457,7 @@ class Controller:
         """
         needed, stored = self._desired.records, self._records.names
         marked = [ref for ref in stored if ref not in needed]
-        marked += [
-            ref
-            for ref, need in needed.items()
-            if ref not in stored or need.host is None or attachment(need.identity) is None
-        ]
+        marked += [ref for ref, need in needed.items() if ref not in stored or need.host is None]
         self._marks.records.update(marked)
 
     def _forget_flights(self) -> None:
@@ -512,7 +508,6 @@ class Controller:
             self._compare_ledgers(result)
             return
         self._has_ledgers = True
-        self._refresh()
         for host, stored in result.ledgers.items():
             self._add_work(host).adopt(stored)
         for host in self._desired.hosts:
@@ -566,9 +561,7 @@ class Controller:
     def _take_host(self, owner: _Owner, action: Action, result: Result) -> None:
         host = owner.key
         assert isinstance(host, Host)  # noqa: S101 - of that kind
-        work = self._works[host]
-        work.take(result, self._now)
-        self._spread(work)
+        self._works[host].take(result, self._now)
         self._marks.hosts[host] = None
         kind = _GATED.get(type(action))
         if kind is not None:
