@@ -105,7 +105,7 @@ class Callers:
             return subject
         found = await self.identify(caller)
         if isinstance(found, Subject) and found.pod.uid != subject.pod.uid:
-            another = NotReady("the connection has become another pod's meanwhile")
+            another = UnprovenCaller("the connection belongs to another pod")
             return no_token(another, evidence=found.evidence)
         return found
 
