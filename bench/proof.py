@@ -8,6 +8,9 @@ The bars are ratios: how fast one process wakes another differs tenfold between 
 control is what cannot be had for less by two such processes: the proof itself, in one process, and
 a packet from one event loop to another and back. It is measured in turn with the proofs.
 
+And what the proof adds to a request as the pod sees it, which connects and asks: with it and
+without, in turn.
+
 Needs root and a cgroup tree of version 2. All packets stay in namespaces of its own.
 """
 
@@ -25,6 +28,7 @@ from tests.kernel.agent import uid
 from tests.kernel.topology import PODS, ROOT, pod_cgroups
 
 _CONNECTIONS = 6000
+_REQUESTS = 1000
 
 
 def measure() -> Iterator[Bar]:
@@ -33,9 +37,11 @@ def measure() -> Iterator[Bar]:
         sys.exit("only root may make the cgroups of pods")
     for network in ("bridge", "routed"):
         with pod_cgroups([uid(name) for name in PODS]) as cgroups:
-            took = _took(network, str(cgroups))
+            took = _took("proofs", network, str(cgroups), _CONNECTIONS)
+            seen = _took("seen", network, str(cgroups), _REQUESTS)
         p50 = {name: statistics.median(each) for name, each in took.items()}
-        for name, each in p50.items():
+        seen_p50 = {name: statistics.median(each) for name, each in seen.items()}
+        for name, each in (p50 | seen_p50).items():
             print(f"{network}, 110 pods, {name}: p50 {each:.1f} us", file=sys.stderr)
         for when, bar in (("alone", 1.6), ("in a row", 2.2)):
             control = p50[f"{when}, in one process"] + p50[f"{when}, hop of loops"]
@@ -43,13 +49,16 @@ def measure() -> Iterator[Bar]:
             yield Bar(f"{network}: p50 of a proof {when}, in controls", ratio, bar)
         ratio = p50["at once, through net"] / p50["at once, in one process"]
         yield Bar(f"{network}: processor time at once, of that in one process", ratio, 2.5)
+        added = seen_p50["with the proof"] - seen_p50["without"]
+        ratio = added / seen_p50["hop of loops"]
+        yield Bar(f"{network}: what the proof adds to a request, p50, in hops", ratio, 3)
         tail = statistics.quantiles(took["alone, through net"], n=100)[-1]
         yield Bar(f"{network}: p99 of a proof alone, us", tail, 1000)
 
 
-def _took(network: str, cgroups: str) -> dict[str, list[float]]:
+def _took(stage: str, network: str, cgroups: str, count: int) -> dict[str, list[float]]:
     world = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    program = [sys.executable, "-m", "bench.stage.proofs", network, cgroups, str(_CONNECTIONS)]
+    program = [sys.executable, "-m", f"bench.stage.{stage}", network, cgroups, str(count)]
     done = subprocess.run(
         [*world, *program], cwd=ROOT, stdout=subprocess.PIPE, text=True, timeout=500, check=False
     )

@@ -30,14 +30,14 @@ from podidentity.net.plan import NetPlan
 from tests.kernel.agent import WallClock, pod, uid
 from tests.kernel.topology import IMDS, build, inside
 
-_FOLDER = Path("/run/net")
+FOLDER = Path("/run/net")
 _NETNS = Path("/run/netns")
 _PODS = 110
 _ROUNDS, _TOGETHER = 8, 200
 """Rounds of connections that are all there before the first one is proved."""
 _QUESTION = 100
 """Bytes of a question with its envelope, roughly."""
-_REDIRECT = Redirect()
+REDIRECT = Redirect()
 
 Peer = tuple[str, int]
 """The pod's end of a connection."""
@@ -46,20 +46,39 @@ Ask = Callable[[Peer], Awaitable[None]]
 
 def main(network: str, cgroups: Path, connections: int) -> None:
     """Print what was measured, in microseconds by what it is, as JSON."""
+    net = make_node(network, cgroups)
+    hops = Hops()
+    print(json.dumps(asyncio.run(_measure(cgroups, connections, net, hops))))
+
+
+def make_node(network: str, cgroups: Path) -> int:
+    """Make a node with many pods, start `net`, return its process id, and become a process of p1.
+
+    All ends with this process, which is the first of its namespace.
+    """
     build(network)
     _more_pods()
-    _FOLDER.mkdir()
-    # They end with this process, which is the first of its namespace.
+    FOLDER.mkdir()
     net = os.fork()
     if not net:
         _net(cgroups)
         os._exit(0)
-    hops = Hops()
     # A socket belongs to the cgroup of the process that made it.
     (cgroups / "kubepods" / "burstable" / f"pod{uid('p1')}" / "main" / "cgroup.procs").write_text(
         "0"
     )
-    print(json.dumps(asyncio.run(_measure(cgroups, connections, net, hops))))
+    return net
+
+
+async def connected_client() -> tuple[NetClient, asyncio.Task[None]]:
+    """Return a client that `net` answers, and the task that runs it."""
+    client = NetClient(
+        FOLDER / "net.sock", WallClock(), version=__version__, mode=AttestationMode.KERNEL
+    )
+    running = asyncio.create_task(client.run())
+    while client.problems() or client.interception_problems() or not client.sources_guarded:
+        await client.changed()
+    return client, running
 
 
 def _more_pods() -> None:
@@ -73,12 +92,12 @@ def _more_pods() -> None:
 def _net(cgroups: Path) -> None:
     plan = NetPlan(
         node="node",
-        redirect=_REDIRECT,
+        redirect=REDIRECT,
         attestation=AttestationMode.KERNEL,
         guards_bridges=True,
         netns_dirs=(_NETNS,),
         cgroup_root=cgroups,
-        socket=_FOLDER / "net.sock",
+        socket=FOLDER / "net.sock",
         serve_user=0,
         lock_folder=None,
         handover_folder=None,
@@ -91,14 +110,9 @@ async def _measure(cgroups: Path, connections: int, net: int, hops: Hops) -> dic
     inspector = ConnectionInspector(
         netns_dirs=[_NETNS],
         cgroups=PodCgroups(cgroups),
-        listener=Endpoint(_REDIRECT.target, _REDIRECT.listen_port),
+        listener=Endpoint(REDIRECT.target, REDIRECT.listen_port),
     )
-    client = NetClient(
-        _FOLDER / "net.sock", WallClock(), version=__version__, mode=AttestationMode.KERNEL
-    )
-    running = asyncio.create_task(client.run())
-    while client.problems() or client.interception_problems() or not client.sources_guarded:
-        await client.changed()
+    client, running = await connected_client()
     candidates = [pod("p1")]
 
     async def through_net(peer: Peer) -> None:
@@ -164,7 +178,7 @@ async def _timed(ask: Ask, peer: Peer) -> float:
 def _connected(count: int) -> Iterator[list[Peer]]:
     """Have so many connections of a pod accepted; yield the pod's end of each."""
     with ExitStack() as stack:
-        at = (_REDIRECT.target, _REDIRECT.listen_port)
+        at = (REDIRECT.target, REDIRECT.listen_port)
         listening = stack.enter_context(socket.create_server(at, backlog=count))
         peers: list[Peer] = []
         for _ in range(count):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from podidentity.core.attestation import Verdict
 from podidentity.core.decision import Authorization
+from podidentity.nmi.request.caller import PROOF_SECONDS
 from podidentity.nmi.request.pipeline import remembered_seconds
 from podidentity.nmi.server.messages import Caller
 from tests.fakes import ADDRESS, identity, pod
@@ -116,6 +117,35 @@ async def test_a_new_connection_is_proved_before_anything_is_remembered_for_it()
     assert world.caller.proven == pod().uid
     assert world.remembered() == decided
     assert len(world.attestor.asked) == 2, "each connection was asked about once"
+
+
+async def test_a_kept_connection_is_proved_anew_before_it_gets_again_what_is_remembered() -> None:
+    assert remembered_seconds(ADDRESS, TOKEN) > PROOF_SECONDS
+    for verdict, given_again in ((Verdict.PROVEN, True), (Verdict.FORGED, False)):
+        world = World()
+        await world.warm()
+        world.decider_must_rest()
+        world.clock.advance(PROOF_SECONDS)
+        world.attestor.verdict = verdict
+        assert (await world.remembered_later() is not None) is given_again
+        assert (world.caller.proven == pod().uid) is given_again
+        assert len(world.attestor.asked) == 2
+
+
+@pytest.mark.parametrize("uid", ["", "uid-of-another"])
+async def test_an_answer_that_took_longer_goes_to_nobody_who_has_come_in_the_pods_place(
+    uid: str,
+) -> None:
+    world = World()
+    world.source.open.clear()
+    answering = asyncio.ensure_future(world.pipeline(world.request()))
+    await world.source.begun.wait()
+    world.clock.advance(PROOF_SECONDS)
+    world.attestor.verdict, world.attestor.uid = Verdict.FORGED, uid
+    world.cluster.put_pod(pod("next", uid="uid-of-another", addresses=()))
+    world.source.open.set()
+    assert b"access_token" not in (await answering).body
+    assert world.remembered() is None
 
 
 async def test_a_new_connection_leaves_the_same_records() -> None:

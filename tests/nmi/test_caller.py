@@ -20,6 +20,7 @@ from podidentity.core.errors import (
 )
 from podidentity.core.refusals import Reason
 from podidentity.core.resources import ObjectRef, Origin, Phase, Pod
+from podidentity.nmi.request.caller import PROOF_SECONDS
 from podidentity.nmi.request.decision import Granted, Outcome, Rejected
 from podidentity.nmi.request.hold import HoldTimes
 from tests.fakes import (
@@ -79,11 +80,23 @@ async def test_the_kernel_is_asked_about_the_connection_and_the_pods_that_have_i
     assert world.attestor.asked == [(ADDRESS, 40_000, [pod()])]
 
 
-async def test_a_connection_is_proved_once_however_many_requests_it_carries() -> None:
+async def test_a_connection_is_proved_once_a_second_however_many_requests_it_carries() -> None:
     world = World(pod(), identity(), binding())
-    await world.ask()
-    await world.ask()
-    assert len(world.attestor.asked) == 1
+    for seconds, asked in ((0, 1), (0, 1), (PROOF_SECONDS / 2, 1), (PROOF_SECONDS / 2, 2), (0, 2)):
+        world.clock.advance(seconds)
+        assert isinstance(await world.ask(), Granted)
+        assert len(world.attestor.asked) == asked
+
+
+async def test_a_kept_connection_whose_pod_ended_without_a_word_is_soon_nobodys() -> None:
+    """The watch still names that pod, and the next with its address speaks into the connection."""
+    world = World(pod(), identity(), binding())
+    assert isinstance(await world.ask(), Granted)
+    world.attestor.verdict, world.attestor.uid = Verdict.FORGED, ""
+    world.clock.advance(PROOF_SECONDS)
+    for _ in range(2):
+        assert isinstance(error_of(await world.ask()), UnprovenCaller)
+        assert world.caller.proven == ""
 
 
 async def test_a_connection_of_a_pod_that_ended_is_proved_anew_for_the_next_with_its_address() -> (

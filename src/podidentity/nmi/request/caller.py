@@ -3,6 +3,11 @@
 The watch is behind the node: a pod asks for its first token before its status has an address, and
 a new pod may have the address of one that ended a moment ago. So if kernel and watch disagree
 because the watch may be late, the request waits for it; if they disagree otherwise it is refused.
+
+A proof holds for a second (`PROOF_SECONDS`); then the next request of a kept connection has it made
+anew, and so has an answer that took longer. A pod can end without a word to us, as a virtual
+machine does that is killed: then our end of its connection stays, and the next pod with its address
+could speak into it, while the watch does not know yet that the first has ended.
 """
 
 from __future__ import annotations
@@ -28,6 +33,9 @@ from podidentity.nmi.server.messages import Caller, Proxied
 
 UNKNOWN_WAIT = 2.0
 """Seconds that an address of no known pod waits for the watch."""
+
+PROOF_SECONDS = 1.0
+"""For so long a connection is known as that of the pod that the kernel named."""
 
 _PROVEN_BEFORE = Evidence(verdict=Verdict.PROVEN)
 
@@ -75,8 +83,9 @@ class Callers:
     async def _owner(
         self, caller: Caller, candidates: tuple[Pod, ...]
     ) -> tuple[Evidence, Pod | _NotYet | PodIdentityError]:
-        for pod in candidates:
-            # A later request of a connection that was proved when it began.
+        now = self._clock.monotonic()
+        for pod in candidates if now < caller.proven_until else ():
+            # A later request of a connection that was proved a moment ago.
             if caller.proven and pod.uid == caller.proven:
                 return _PROVEN_BEFORE, pod
             if caller.proxied is not None and pod.uid == caller.proxied.uid:
@@ -84,8 +93,21 @@ class Callers:
         attestor = self._attestor
         if attestor is None:
             return Evidence(), _only(candidates) if candidates else self._unknown(caller.address)
+        _forget(caller)
         proof = await attestor.prove(caller.address, caller.port, candidates, caller.own)
+        caller.proven_until = now + PROOF_SECONDS
         return self._owner_by(proof, caller, candidates)
+
+    async def still(self, caller: Caller, subject: Subject) -> Subject | Rejected | Failed:
+        """Return the pod of a connection that was `subject`'s before its answer was looked for."""
+        proved = caller.proven or caller.proxied is not None
+        if not proved or self._clock.monotonic() < caller.proven_until:
+            return subject
+        found = await self.identify(caller)
+        if isinstance(found, Subject) and found.pod.uid != subject.pod.uid:
+            another = UnprovenCaller("the connection belongs to another pod")
+            return no_token(another, evidence=found.evidence)
+        return found
 
     def prove(self, caller: Caller, asked: Callable[[], None]) -> bool:
         """Ask whose a connection is, and have `asked` called later; False if that is not possible.
@@ -99,11 +121,14 @@ class Callers:
         if self._attestor is None:
             return False
         candidates = tuple(self._cluster.pods_at(caller.address))
+        until = self._clock.monotonic() + PROOF_SECONDS
+        _forget(caller)
 
         def judged(proof: Proof) -> None:
             evidence, found = self._owner_by(proof, caller, candidates)
             if isinstance(found, Pod) and evidence.verdict is Verdict.PROVEN:
                 _attribute(caller, found, evidence)
+                caller.proven_until = until
             asked()
 
         return self._attestor.ask(caller.address, caller.port, candidates, judged, caller.own)
@@ -180,6 +205,10 @@ class Callers:
         if not self._cluster.synced:
             return _NotYet(NotReady("the agent has not read the cluster's pods yet"))
         return _NotYet(UnknownCaller(f"no pod of this node has the address {address}"))
+
+
+def _forget(caller: Caller) -> None:
+    caller.proven, caller.proxied = "", None
 
 
 def _attribute(caller: Caller, pod: Pod, evidence: Evidence) -> None:

@@ -11,7 +11,7 @@
 Each step takes a value and returns a value; an error of an earlier step is answered at once, before
 anybody waits for anything. SDKs probe with a request without the header and give it 500 ms.
 What was answered is answered again for a second or two: `by_bytes` and `by_request` find it in the
-`AnswerCache`, and wait for nothing but the proof of a new connection.
+`AnswerCache`, and wait for nothing but the proof of a connection, at most once a second.
 """
 
 from __future__ import annotations
@@ -384,8 +384,9 @@ class RequestPipeline:
         if found is None:
             return None
         if found.pod_uid == caller.proven:
-            return self._given(found, begun, keep_alive=keep_alive)
-        if caller.proven or caller.proxied is not None:
+            if begun < caller.proven_until:
+                return self._given(found, begun, keep_alive=keep_alive)
+        elif caller.proven or caller.proxied is not None:
             return None
         return self._when_proved(caller, target, answered, begun, keep_alive=keep_alive)
 
@@ -449,6 +450,9 @@ class RequestPipeline:
                 return known.response
         ambiguity = self._decider.policy.ambiguity
         outcome = await self.outcome(subject, query.request, ambiguity, begun=begun)
+        if isinstance(outcome, Granted):
+            still = await self._callers.still(request.caller, outcome.subject)
+            outcome = outcome if isinstance(still, Subject) else still
         time = self._clock.time()
         if isinstance(outcome, Granted):
             response = Response(HTTPStatus.OK, _body(outcome, query.request.resource, time))

@@ -1,8 +1,9 @@
 """HTTP/1.1 on a socket, as far as metadata clients speak it, and no further.
 
 A protocol with llhttp's parser over asyncio's event loop. We own the connection because a pod is
-proved once for each connection, because most requests are answered without a task, and because all
-that a client can send or hold is bounded here: bytes, seconds, requests ahead of their answers.
+proved for each connection, once a second, because most requests are answered without a task, and
+because all that a client can send or hold is bounded here: bytes, seconds, requests ahead of their
+answers.
 
 One request is answered at a time. While one is under way nothing more is parsed: what arrives
 meanwhile is kept as it came, at most one read of it, and then the socket is not read at all. So a

@@ -89,6 +89,8 @@ class Caller:
     """Our own address that it is connected to."""
     proven: str = ""
     """Uid of the pod that the kernel named, once it has."""
+    proven_until: float = 0.0
+    """When that must be asked anew, in monotonic seconds."""
     proxied: Proxied | None = None
     """The pod for which a trusted proxy made the connection, once the kernel has named both."""
     attributed: Callable[[str], None] | None = field(default=None, repr=False, compare=False)
