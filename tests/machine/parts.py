@@ -154,9 +154,7 @@ class Parts:
         def make(folder: Path, debs: list[Path]) -> None:
             root = folder / "root"
             self._unpack(root, debs)
-            wheels = newest_wheels(libraries, _ARCHITECTURE, self._cache)
-            for wheel in fetch_wheels(wheels, _ARCHITECTURE, self._cache):
-                shutil.unpack_archive(wheel, root / _LIBRARIES, "zip")
+            self._unpack_wheels(libraries, root / _LIBRARIES)
             (root / "etc/passwd").write_text(
                 "root:x:0:0::/root:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n"
             )
@@ -187,50 +185,37 @@ class Parts:
         `tools` is a folder that scripts/setup-runtime has filled; it is /product/.venvs/runtime in
         the machine.
         """
-        wanted_there = {
+        libraries = {
             key: hashes
             for key, hashes in self._libraries("dev").items()
             if key[0] not in TOOLS_OF_DEVELOPERS
         }
-        grpc = {k: v for k, v in self._libraries("runtime").items() if k[0] != "setuptools"}
-        started_by = started(self._tools(), _ARCHITECTURE)
-        stamp = (tools / ".podidentity-setup").read_text()
+        of_cri = {k: v for k, v in self._libraries("runtime").items() if k[0] != "setuptools"}
+        compiling = [*started(self._tools(), _ARCHITECTURE), "-S", "-B", "-c", COMPILING]
 
         def make(folder: Path, debs: list[Path]) -> None:
             root = folder / "root"
             self._unpack(root, debs)
             for name in _LEFT_OUT:
                 shutil.rmtree(root / name, ignore_errors=True)
-            libraries, own = root / _LIBRARIES, root / "product/.venvs/runtime"
+            own = root / "product/.venvs/runtime"
             ignored = shutil.ignore_patterns(*_NOT_IN_THE_RUNTIME)
             shutil.copytree(tools, own, symlinks=True, ignore=ignored)
-            for pinned, place in ((wanted_there, libraries), (grpc, own / "python")):
-                wheels = newest_wheels(pinned, _ARCHITECTURE, self._cache)
-                for wheel in fetch_wheels(wheels, _ARCHITECTURE, self._cache):
-                    shutil.unpack_archive(wheel, place, "zip")
-            authorities = root / "etc/ssl/certs/ca-certificates.crt"
-            authorities.parent.mkdir(parents=True)
-            shutil.copy(libraries / "certifi/cacert.pem", authorities)
-            programs = root / "usr/local/bin"
-            programs.mkdir(parents=True)
-            for data in libraries.glob("*.data"):
-                for script in (data / "scripts").glob("*"):
-                    script.rename(programs / script.name)
-                shutil.rmtree(data)
-            # Sources of a build tool, which the wheel of cel-expr-python has by mistake.
-            shutil.rmtree(libraries / "bazel-project")
-            (libraries / "podidentity.pth").write_text("/product/src\n")
-            (programs / "podidentity").write_text(_PROGRAM)
-            for program in programs.iterdir():
-                program.chmod(0o755)
-            command = [*started_by, "-S", "-B", "-c", COMPILING]
-            subprocess.run([*command, *map(str, (root, libraries, own))], check=True)
+            self._unpack_wheels(libraries, root / _LIBRARIES)
+            self._unpack_wheels(of_cri, own / "python")
+            _install(root)
+            subprocess.run([*compiling, *map(str, (root, root / _LIBRARIES, own))], check=True)
             with (folder / "runtime.cpio").open("wb") as archive:
                 initramfs.write(archive, initramfs.tree(root))
             shutil.rmtree(root)
 
-        said = _told(wanted_there) + _told(grpc) + stamp.encode()
+        said = (tools / ".podidentity-setup").read_bytes() + _told(libraries) + _told(of_cri)
         return self._made(tools.name, pins.RUNTIME, make, said) / "runtime.cpio"
+
+    def _unpack_wheels(self, pinned: dict[tuple[str, str], frozenset[str]], place: Path) -> None:
+        wheels = newest_wheels(pinned, _ARCHITECTURE, self._cache)
+        for wheel in fetch_wheels(wheels, _ARCHITECTURE, self._cache):
+            shutil.unpack_archive(wheel, place, "zip")
 
     @staticmethod
     def _libraries(name: str) -> dict[tuple[str, str], frozenset[str]]:
@@ -353,6 +338,25 @@ class Parts:
             )
             if done.returncode:
                 raise Missing(f"{each} cannot be unpacked: {done.stderr.strip()}. Delete it.")
+
+
+def _install(root: Path) -> None:
+    """Make of unpacked wheels what an installer would: programs; and the product is one of them."""
+    libraries, programs = root / _LIBRARIES, root / "usr/local/bin"
+    programs.mkdir(parents=True)
+    for data in libraries.glob("*.data"):
+        for script in (data / "scripts").glob("*"):
+            script.rename(programs / script.name)
+        shutil.rmtree(data)
+    # Sources of a build tool, which the wheel of cel-expr-python has by mistake.
+    shutil.rmtree(libraries / "bazel-project")
+    (libraries / "podidentity.pth").write_text("/product/src\n")
+    (programs / "podidentity").write_text(_PROGRAM)
+    for program in programs.iterdir():
+        program.chmod(0o755)
+    authorities = root / "etc/ssl/certs/ca-certificates.crt"
+    authorities.parent.mkdir(parents=True)
+    shutil.copy(libraries / "certifi/cacert.pem", authorities)
 
 
 def _told(libraries: Mapping[tuple[str, str], frozenset[str]]) -> bytes:
