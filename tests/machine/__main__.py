@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import monotonic
 
 import click
@@ -95,25 +97,31 @@ def test_kernels(
         raise click.UsageError("--later is of --runtime.")
     kernels, arguments = chosen(words, quick=quick, runtime=runtime)
     store = parts.Parts(_say, mirrors, or_newest=or_newest)
-    machine = with_runtime(store, later=later) if runtime else emulated.Machine((store.system(),))
     if quick and not kernels:
         kernels = [oldest(store) if or_newest else selection.KERNELS[0]]
     limit = 60 * (minutes or (_MINUTES_OF_RUNTIME if runtime else _MINUTES))
-    ran = [ran_on(name, store, machine, arguments, seconds=limit) for name in kernels]
+    with TemporaryDirectory() as folder:
+        machine = emulated.Machine((store.system(),))
+        if runtime:
+            machine = with_runtime(store, Path(folder), later=later)
+        ran = [ran_on(name, store, machine, arguments, seconds=limit) for name in kernels]
     said = [line for _, lines in ran for line in lines]
     said += [f"not as pinned: {part}" for part in sorted(store.unpinned)]
     click.echo("\n" + "\n".join(said))
     sys.exit(not all(good for good, _ in ran))
 
 
-def with_runtime(store: parts.Parts, *, later: bool) -> emulated.Machine:
-    """Return a machine with a container runtime and the product's image; raise Missing."""
+def with_runtime(store: parts.Parts, folder: Path, *, later: bool) -> emulated.Machine:
+    """Return a machine with a container runtime and the product's image; raise Missing.
+
+    What is made anew each time is made in `folder`.
+    """
     images = tuple((parts.PRODUCT / "dist/image").glob("podidentity-*.tar"))
     if not images:
         raise Missing("dist/image has no image: ./scripts/image makes it.")
     tools = parts.PRODUCT / ".venvs" / ("runtime-later" if later else "runtime")
     return emulated.Machine(
-        (store.system(), store.runtime(tools)),
+        (store.system(), store.runtime(tools), store.bytecode(folder)),
         memory=5120,
         processors=2,
         built=images,

@@ -212,6 +212,21 @@ class Parts:
         said = (tools / ".podidentity-setup").read_bytes() + _told(libraries) + _told(of_cri)
         return self._made(tools.name, pins.RUNTIME, make, said) / "runtime.cpio"
 
+    def bytecode(self, folder: Path) -> Path:
+        """Return an archive of the bytecode of the product and the sandbox, made in `folder`.
+
+        Each program of a cluster loads it, and the machine would take minutes to make it.
+        """
+        root = folder / "bytecode"
+        source = root / "product/src"
+        shutil.copytree(PRODUCT / "src", source, ignore=shutil.ignore_patterns("__pycache__"))
+        compiling = [*started(self._tools(), _ARCHITECTURE), "-S", "-B", "-c", COMPILING]
+        subprocess.run([*compiling, str(root), str(source)], check=True)
+        made = [each for each in initramfs.tree(root) if each[1].suffix == ".pyc"]
+        with (folder / "bytecode.cpio").open("wb") as archive:
+            initramfs.write(archive, made)
+        return folder / "bytecode.cpio"
+
     def _unpack_wheels(self, pinned: dict[tuple[str, str], frozenset[str]], place: Path) -> None:
         wheels = newest_wheels(pinned, _ARCHITECTURE, self._cache)
         for wheel in fetch_wheels(wheels, _ARCHITECTURE, self._cache):

@@ -107,7 +107,7 @@ def test_without_an_image_it_is_said_what_makes_one(
 ) -> None:
     monkeypatch.setattr(parts, "PRODUCT", tmp_path)
     with pytest.raises(Missing, match=r"\./scripts/image makes it"):
-        with_runtime(parts.Parts(print, ()), later=False)
+        with_runtime(parts.Parts(print, ()), tmp_path, later=False)
 
 
 @pytest.mark.parametrize("named", [each for group in selection.QUICK.values() for each in group])

@@ -31,7 +31,8 @@ from podidentity_sandbox.plan import Plan
 _NEW_CGROUPS = 0x02000000  # CLONE_NEWCGROUP, linux/sched.h
 _AGAIN_AFTER = 1.0
 """Seconds after which containerd is started again: RestartSec of its unit is 5."""
-_PATIENCE = 20.0
+_PATIENCE = 120.0
+"""Seconds that containerd may take to answer: a busy machine needs thirty."""
 
 
 def main() -> None:
