@@ -123,7 +123,7 @@ def with_runtime(store: parts.Parts, folder: Path, *, later: bool) -> emulated.M
     return emulated.Machine(
         (store.system(), store.runtime(tools), store.bytecode(folder)),
         memory=5120,
-        processors=2,
+        time_of_its_own=True,
         built=images,
         variables=_SLOWER,
     )

@@ -29,7 +29,13 @@ class Machine:
     """What is unpacked in it."""
     memory: int = 1536
     """MiB: the system takes a quarter, twice while it is unpacked."""
-    processors: int = 1
+    time_of_its_own: bool = False
+    """Whether time passes in it by what it has done, as far as it is emulated.
+
+    So it is a slow machine that has all of its processor, however busy this one is: nothing in it
+    comes too late because others work here. Where it would only wait, its time goes on at once.
+    https://www.qemu.org/docs/master/devel/tcg-icount.html
+    """
     built: tuple[Path, ...] = ()
     """Files of the checkout that git does not know."""
     variables: Mapping[str, str] = field(default_factory=dict)
@@ -72,10 +78,13 @@ def run(
         folder = Path(name)
         archive, written = folder / "initramfs", folder / "report"
         _write_archive(archive, machine, kernel, arguments, folder)
+        emulates = accelerator()
+        counting = machine.time_of_its_own and emulates == "tcg"
         command = [
             *(*emulator, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
-            *("-machine", "pc", "-accel", accelerator(), "-cpu", "max", *_clock()),
-            *("-smp", str(machine.processors), "-m", str(machine.memory)),
+            *("-machine", "pc", "-accel", emulates, "-cpu", "max", "-smp", "1"),
+            *(("-icount", "shift=0,sleep=off") if counting else ()),
+            *("-m", str(machine.memory)),
             *("-kernel", str(kernel.image), "-initrd", str(archive)),
             *("-append", f"console=ttyS0 quiet panic=-1 rdinit=/init {_ON_A_BUSY_MACHINE}"),
             *("-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"),
@@ -122,16 +131,6 @@ def accelerator() -> str:
     flags = Path("/proc/cpuinfo").read_text().split()
     able = "vmx" in flags or "svm" in flags
     return "kvm" if able and os.access("/dev/kvm", os.R_OK | os.W_OK) else "tcg"
-
-
-def _clock() -> list[str]:
-    """Return how time passes in a machine without the processor's help: by what it has done.
-
-    So it is a slow machine that has all of its time, however busy this one is: nothing in it is
-    late because others work here. Where it would only wait, its time goes on at once.
-    https://www.qemu.org/docs/master/devel/tcg-icount.html
-    """
-    return ["-icount", "shift=0,sleep=off"] if accelerator() == "tcg" else []
 
 
 def _checkout(built: Sequence[Path]) -> list[tuple[str, Path]]:

@@ -215,7 +215,7 @@ class Parts:
     def bytecode(self, folder: Path) -> Path:
         """Return an archive of the bytecode of the product and the sandbox, made in `folder`.
 
-        Each program of a cluster loads it, and the machine would take minutes to make it.
+        A cluster of programs loads it: the machine would take minutes to make it.
         """
         root = folder / "bytecode"
         source = root / "product/src"
