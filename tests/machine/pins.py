@@ -43,6 +43,8 @@ ROOTS = {
     RUNTIME: {
         "bash": "lays out the containers' cgroups",
         "jq": "reads their configuration",
+        "libseccomp2": "runc and crun confine containers by it",
+        "libstdc++6": "admission policies and gRPC are in C++",
     },
     EMULATOR: {"qemu-system-x86": "the machine"},
 }

@@ -43,6 +43,8 @@ def main() -> None:
     parser.add_argument("--ready-fd", type=int, required=True)
     given = parser.parse_args()
     plan = Plan.load(given.folder)
+    if not plan.memory_root:
+        sys.exit("the machine has no memory controller of cgroups, by which containers are limited")
     roots = [Path(root, given.node) for root in dict.fromkeys((plan.cgroup_root, plan.memory_root))]
     for root in roots:
         if root.is_dir():
