@@ -32,6 +32,7 @@ def _run() -> None:
         from podidentity.cli import programs
 
         sys.exit(programs.main(sys.argv[1:]))
+    gc.set_threshold(50_000)  # and to look each 700 objects while modules are loaded, a tenth
     from podidentity.cli import main as command_line
 
     command_line.main()

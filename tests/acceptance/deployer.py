@@ -23,13 +23,15 @@ from podidentity_sandbox.plan import Plan
 from podidentity_sandbox.world.api import Api
 from podidentity_sandbox.world.apply import Applier
 from podidentity_sandbox.world.principals import give_role, make_principal
+from tests.acceptance import loaded
 
 PROGRAM = """#!/bin/sh
 # The sandbox's own commands are its operator's, all others the deployer's.
-if [ "$1" != sandbox ]; then
-{exports}
+if [ "$1" = sandbox ]; then
+  exec {program} "$@"
 fi
-exec {program} "$@"
+{exports}
+exec {loaded} "$@"
 """
 
 
@@ -43,12 +45,13 @@ def folder_of_deployer(plan: Plan) -> Path:
         return folder
     with ThreadPoolExecutor(1) as thread:  # the caller may be in an event loop
         principal = thread.submit(asyncio.run, _with_rights(plan)).result()
-    exports = "\n".join(f"  export {name}={shlex.quote(it)}" for name, it in principal.items())
+    exports = "\n".join(f"export {name}={shlex.quote(it)}" for name, it in principal.items())
     real = shutil.which("podidentity")
     assert real is not None
     folder.mkdir(mode=0o700)
     program = folder / "podidentity"
-    program.write_text(PROGRAM.format(exports=exports, program=real))
+    begins = shlex.join(loaded.command())
+    program.write_text(PROGRAM.format(exports=exports, program=real, loaded=begins))
     program.chmod(0o700)
     (folder / "object-id").write_text(principal["OBJECT_ID"])
     return folder

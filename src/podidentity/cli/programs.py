@@ -7,13 +7,14 @@ Two megabytes less in each process are a hundredth of what the agent may hold on
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import pickle
 import sys
 import traceback
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, NoReturn
 
@@ -74,6 +75,7 @@ def _read(arguments: Sequence[str]) -> AgentPlan | int:
 
 
 def _tell(arguments: Sequence[str], writing: int) -> NoReturn:
+    gc.disable()  # it ends before there is garbage
     code = 70  # EX_SOFTWARE
     try:
         from podidentity.cli.main import read
@@ -96,14 +98,25 @@ def _tell(arguments: Sequence[str], writing: int) -> NoReturn:
         os._exit(code)
 
 
+@contextmanager
+def _loading() -> Iterator[None]:
+    """Load modules, which all stay: to look for garbage among them takes a tenth of the time."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
 def _net(plan: AgentPlan, begun: Ready = lambda: None) -> int:
     # It speaks no TLS: asyncio does without that library, which takes 3 MB. So does nobody else.
     sys.modules.setdefault("ssl", None)  # type: ignore[arg-type] # as `import` documents it
-    import asyncio
+    with _loading():
+        import asyncio
 
-    from podidentity.kernel.interception import InterceptionError
-    from podidentity.net.main import run
-    from podidentity.telemetry.logs import configure
+        from podidentity.kernel.interception import InterceptionError
+        from podidentity.net.main import run
+        from podidentity.telemetry.logs import configure
 
     log = configure(plan.log_format, verbose=plan.verbose)
     try:
@@ -117,9 +130,10 @@ def _net(plan: AgentPlan, begun: Ready = lambda: None) -> int:
 
 def _serve(plan: AgentPlan, begun: Ready = lambda: None) -> int:
     """Run the supervisor of `serve`."""
-    from podidentity.supervisor.listeners import ListenError
-    from podidentity.supervisor.main import Supervisor
-    from podidentity.telemetry.logs import configure_unthreaded
+    with _loading():
+        from podidentity.supervisor.listeners import ListenError
+        from podidentity.supervisor.main import Supervisor
+        from podidentity.telemetry.logs import configure_unthreaded
 
     configure_unthreaded(plan.log_format, verbose=plan.verbose)
     begun()
@@ -162,11 +176,12 @@ def _work(plan: AgentPlan, given: Inherited) -> int:
     """Run the worker."""
     # No neighbour is asked by HTTP/2: httpcore2 does without that library, which takes 1 MB.
     sys.modules.setdefault("h2", None)  # type: ignore[arg-type] # as `import` documents it
-    import asyncio
+    with _loading():
+        import asyncio
 
-    from podidentity.nmi.main import run
-    from podidentity.telemetry.logs import configure
-    from podidentity.wire.kube import KubeError
+        from podidentity.nmi.main import run
+        from podidentity.telemetry.logs import configure
+        from podidentity.wire.kube import KubeError
 
     log = configure(plan.log_format, verbose=plan.verbose)
     try:
@@ -181,11 +196,12 @@ def _work(plan: AgentPlan, given: Inherited) -> int:
 def _mic(plan: AgentPlan) -> int:
     """Run the controller."""
     sys.modules.setdefault("h2", None)  # type: ignore[arg-type] # as in `_work`
-    import asyncio
+    with _loading():
+        import asyncio
 
-    from podidentity.mic.main import run
-    from podidentity.telemetry.logs import configure
-    from podidentity.wire.kube import KubeError
+        from podidentity.mic.main import run
+        from podidentity.telemetry.logs import configure
+        from podidentity.wire.kube import KubeError
 
     log = configure(plan.log_format, verbose=plan.verbose)
     try:

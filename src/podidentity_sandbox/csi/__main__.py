@@ -3,7 +3,11 @@
 import atexit
 import gc
 
-from podidentity_sandbox.csi.main import main
+gc.disable()  # all modules stay: no garbage is looked for among them, nor at the end
 
-atexit.register(gc.freeze)  # at the end all goes anyhow: no garbage is looked for
+from podidentity_sandbox.csi.main import main  # noqa: E402 - loaded so
+
+gc.freeze()
+gc.enable()
+atexit.register(gc.freeze)
 main()

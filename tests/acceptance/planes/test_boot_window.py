@@ -79,7 +79,7 @@ class Node(Site):
         return self.place.plan.nodes[0].name
 
     def make_pods(self) -> None:
-        command = json.dumps(f"while :; do {once(RESTLESS, CLOSED)}; sleep 0.3; done")
+        command = json.dumps(f"while :; do {once(RESTLESS, CLOSED)}; sleep 1; done")
         texts = [POD.format(name=name, labels=PODS[name], command=command) for name in PODS]
         self.place.run("kubectl", "apply", "-f", "-", given="\n---\n".join(texts))
 

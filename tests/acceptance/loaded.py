@@ -1,0 +1,173 @@
+"""A process that has loaded all of the command line, and forks itself for each command.
+
+The acceptance tests run hundreds of commands as programs. Each would load the same modules, half a
+second of a processor on the machines that run these tests. Here a client passes its arguments,
+environment, folder and files on, and ends as the command did; the command runs in a process of its
+own, from `main` to its exit code, with what would be loaded loaded. That each command starts from
+nothing as well is shown where programs are the subject: tests/cli/test_programs.py and
+test_main.py, the walkthrough, and the tests of the image.
+
+    python -P loaded.py SOCKET_FD        the server; it ends with its standard input
+    python -IS client.py SOCKET WORD...  a command
+"""
+
+from __future__ import annotations
+
+import array
+import atexit
+import gc
+import importlib
+import os
+import pkgutil
+import select
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import NoReturn
+
+CLIENT = """\
+# Only what is compiled into the interpreter: it starts for each command.
+import _socket, posix, sys
+conn = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+conn.connect(sys.argv[1])
+given = b"\\0".join([
+    posix.getcwd().encode(), b"%d" % (len(sys.argv) - 2),
+    *(word.encode("utf-8", "surrogateescape") for word in sys.argv[2:]),
+    *(name + b"=" + value for name, value in posix.environ.items()),
+])
+conn.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDBUF, len(given) + 4096)
+files = b"".join(each.to_bytes(4, sys.byteorder) for each in range(3))
+conn.sendmsg([given], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, files)])
+said = conn.recv(8)
+sys.exit(int(said) if said else 70)
+"""
+_LARGEST = 1 << 20
+_PACKAGES = ("podidentity.cli", "podidentity.cli.commands", "podidentity.cli.checks")
+_LATER = ("podidentity.adapters.arm", "podidentity.adapters.azure_login")
+"""What commands load when they need it."""
+
+
+@cache
+def command() -> tuple[str, ...]:
+    """Start the server, once in this process, with which it ends; return how a command begins."""
+    folder = Path(tempfile.mkdtemp(prefix="podidentity-commands-"))
+    path, program = folder / "socket", folder / "client.py"
+    program.write_text(CLIENT)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(str(path))
+        listener.listen(64)
+        server = subprocess.Popen(
+            [sys.executable, "-P", __file__, str(listener.fileno())],
+            stdin=subprocess.PIPE,
+            pass_fds=[listener.fileno()],
+            cwd="/",
+        )
+
+    def end() -> None:
+        assert server.stdin is not None
+        server.stdin.close()
+        server.wait()
+        shutil.rmtree(folder)
+
+    atexit.register(end)
+    return sys.executable, "-IS", str(program), str(path)
+
+
+# ---- The server
+
+
+def main() -> None:
+    """Load, and fork for each client until standard input ends."""
+    gc.disable()
+    for package in _PACKAGES:
+        folder = importlib.import_module(package).__path__
+        for each in pkgutil.iter_modules(folder, f"{package}."):
+            importlib.import_module(each.name)
+    for name in _LATER:
+        importlib.import_module(name)
+    gc.freeze()  # no command writes to what all share
+    gc.enable()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those that mind commands
+    listener = socket.socket(fileno=int(sys.argv[1]))
+    while _first(listener.fileno(), 0) != 0:
+        client, _ = listener.accept()
+        if not os.fork():
+            listener.close()
+            _mind(client)
+        client.close()
+
+
+def _first(*files: int) -> int:
+    """Wait for one of these; return the last that is readable, or has ended."""
+    waiting = select.poll()
+    for each in files:
+        waiting.register(each, select.POLLIN)
+    ready = [number for number, _ in waiting.poll()]
+    return [each for each in files if each in ready][-1]
+
+
+def _mind(client: socket.socket) -> NoReturn:
+    """Run the client's command in a child, which ends with the client; tell its exit code."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    given, control, _, _ = client.recvmsg(_LARGEST, socket.CMSG_SPACE(12))
+    files = array.array("i", control[0][2])
+    child = os.fork()
+    if not child:
+        client.close()
+        _become(given.split(b"\0"), files)
+    for each in (0, 1, 2, *files):
+        os.close(each)
+    ended = os.pidfd_open(child)
+    if _first(client.fileno(), ended) != ended:
+        os.kill(child, signal.SIGTERM)
+    _, status = os.waitpid(child, 0)
+    code = os.waitstatus_to_exitcode(status)
+    try:
+        client.send(b"%d" % (code if code >= 0 else 128 - code))
+    finally:
+        os._exit(0)
+
+
+def _become(given: Sequence[bytes], files: Sequence[int]) -> NoReturn:
+    folder, count, *rest = given
+    words, variables = rest[: int(count)], rest[int(count) :]
+    for number, each in enumerate(files):
+        os.dup2(each, number)
+        os.close(each)
+    os.chdir(folder)
+    os.environb.clear()
+    os.environb.update(dict(each.split(b"=", 1) for each in variables))
+    sys.argv = ["podidentity", *map(os.fsdecode, words)]
+    sys.stdin = open(0)  # noqa: SIM115 - for good
+    os._exit(_run())
+
+
+def _run() -> int:
+    """Run `main` as the interpreter would; return the exit code."""
+    from podidentity import __main__ as program
+
+    code: object = 0
+    try:
+        program.main()
+    except SystemExit as end:
+        code = end.code
+    except BaseException:  # noqa: BLE001 - as the interpreter does
+        traceback.print_exc()
+        code = 1
+    if isinstance(code, str):
+        print(code, file=sys.stderr)  # noqa: T201 - as the interpreter does
+        code = 1
+    sys.stdout.flush()
+    sys.stderr.flush()
+    return int(code or 0)  # type: ignore[call-overload,no-any-return]
+
+
+if __name__ == "__main__":
+    main()
