@@ -161,6 +161,7 @@ class Parts:
             (root / "etc/group").write_text("root:x:0:\nnogroup:x:65534:\n")
             (root / "etc/hosts").write_text("127.0.0.1 localhost\n")
             (root / "root").mkdir(exist_ok=True)
+            (root / "var/run").rmdir()
             (root / "var/run").symlink_to("/run")
             (root / "bin/sh").unlink(missing_ok=True)
             (root / "bin/sh").symlink_to("dash")
