@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import monotonic
 
 import click
@@ -14,6 +16,9 @@ from tests.machine import emulated, parts, pins, selection
 TESTS = ("tests/kernel", "tests/net")
 _PATIENT = ("-v", "-o", "timeout=900")
 """A line for each test; and a test takes some ten times longer in an emulator."""
+_MINUTES, _MINUTES_OF_RUNTIME = 30, 240
+_SLOWER = {"PODIDENTITY_TEST_PATIENCE": "10"}
+"""How much longer tests on a container runtime wait for what must come to pass."""
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
@@ -25,6 +30,17 @@ _PATIENT = ("-v", "-o", "timeout=900")
     "--or-newest on the oldest kernel that Debian still has.",
 )
 @click.option(
+    "--runtime",
+    is_flag=True,
+    help="The tests on a node with containerd, runc and crun (tests/acceptance/runtime), where the "
+    "machine has cgroup v2 alone. On 6.12 unless kernels are named; hours on a busy machine.",
+)
+@click.option(
+    "--later",
+    is_flag=True,
+    help="With --runtime: containerd 2 and what is beside it.",
+)
+@click.option(
     "--mirror",
     "mirrors",
     multiple=True,
@@ -32,7 +48,9 @@ _PATIENT = ("-v", "-o", "timeout=900")
     help="Archive of Debian's packages, in place of those of this machine's apt; may be repeated.",
 )
 @click.option(
-    "--minutes", default=30.0, show_default=True, help="After how long a machine is ended."
+    "--minutes",
+    type=float,
+    help="After how long a machine is ended: 30 minutes, with --runtime 240.",
 )
 @click.option(
     "--or-newest",
@@ -45,8 +63,10 @@ def test_kernels(
     *,
     words: tuple[str, ...],
     quick: bool,
+    runtime: bool,
+    later: bool,
     mirrors: tuple[str, ...],
-    minutes: float,
+    minutes: float | None,
     or_newest: bool,
     renew_pins: bool,
 ) -> None:
@@ -63,44 +83,73 @@ def test_kernels(
       ./scripts/test-kernels --quick --or-newest
       ./scripts/test-kernels --or-newest 6.12
       ./scripts/test-kernels 6.1 tests/kernel/test_drift.py -k flush
+      ./scripts/test-kernels --runtime
+      ./scripts/test-kernels --runtime 6.1 -k "systemd and proved"
     """  # noqa: D301 - click's own mark
     need_programs()
     if renew_pins:
         parts.renew(mirrors)
         click.echo(pins.FILE)
         return
-    kernels, arguments = chosen(words, quick=quick)
+    if runtime and quick:
+        raise click.UsageError("--quick and --runtime are of different tests.")
+    if later and not runtime:
+        raise click.UsageError("--later is of --runtime.")
+    kernels, arguments = chosen(words, quick=quick, runtime=runtime)
     store = parts.Parts(_say, mirrors, or_newest=or_newest)
-    emulator, system = store.emulator(), store.system()
     if quick and not kernels:
         kernels = [oldest(store) if or_newest else selection.KERNELS[0]]
-    said, good = [], True
-    for name in kernels:
-        kernel = store.kernel(name)
-        began = monotonic()
-        prefix = click.style(f"{name:>5} | ", dim=True)
-
-        def show(line: str, prefix: str = prefix) -> None:
-            click.echo(prefix + line)
-
-        try:
-            report = emulated.run(
-                emulator,
-                kernel,
-                system,
-                arguments,
-                seconds=minutes * 60,
-                line=show,
-            )
-        except emulated.NoReport as error:
-            said.append(f"{name}: no result after {monotonic() - began:.0f} s: {error}")
-            good = False
-            continue
-        said += [*summary(name, report, monotonic() - began)]
-        good = good and report.good
+    limit = 60 * (minutes or (_MINUTES_OF_RUNTIME if runtime else _MINUTES))
+    with TemporaryDirectory() as folder:
+        machine = emulated.Machine((store.system(),))
+        if runtime:
+            machine = with_runtime(store, Path(folder), later=later)
+        ran = [ran_on(name, store, machine, arguments, seconds=limit) for name in kernels]
+    said = [line for _, lines in ran for line in lines]
     said += [f"not as pinned: {part}" for part in sorted(store.unpinned)]
     click.echo("\n" + "\n".join(said))
-    sys.exit(not good)
+    sys.exit(not all(good for good, _ in ran))
+
+
+def with_runtime(store: parts.Parts, folder: Path, *, later: bool) -> emulated.Machine:
+    """Return a machine with a container runtime and the product's image; raise Missing.
+
+    What is made anew each time is made in `folder`.
+    """
+    images = tuple((parts.PRODUCT / "dist/image").glob("podidentity-*.tar"))
+    if not images:
+        raise Missing("dist/image has no image: ./scripts/image makes it.")
+    tools = parts.PRODUCT / ".venvs" / ("runtime-later" if later else "runtime")
+    return emulated.Machine(
+        (store.system(), store.runtime(tools), store.bytecode(folder)),
+        memory=5120,
+        time_of_its_own=True,
+        built=images,
+        variables=_SLOWER,
+    )
+
+
+def ran_on(
+    name: str,
+    store: parts.Parts,
+    machine: emulated.Machine,
+    arguments: list[str],
+    *,
+    seconds: float,
+) -> tuple[bool, list[str]]:
+    """Run the tests under a kernel; return whether that is good, and what to say of it."""
+    kernel, emulator = store.kernel(name), store.emulator()
+    began = monotonic()
+    prefix = click.style(f"{name:>5} | ", dim=True)
+
+    def show(line: str) -> None:
+        click.echo(prefix + line)
+
+    try:
+        report = emulated.run(emulator, kernel, machine, arguments, seconds=seconds, line=show)
+    except emulated.NoReport as error:
+        return False, [f"{name}: no result after {monotonic() - began:.0f} s: {error}"]
+    return report.good, summary(name, report, monotonic() - began)
 
 
 def _say(words: str) -> None:
@@ -108,10 +157,13 @@ def _say(words: str) -> None:
     click.secho(f"test-kernels: {words}", err=True, fg="red" if loud else None, bold=loud)
 
 
-def chosen(words: tuple[str, ...], *, quick: bool = False) -> tuple[list[str], list[str]]:
+def chosen(
+    words: tuple[str, ...], *, quick: bool = False, runtime: bool = False
+) -> tuple[list[str], list[str]]:
     """Return the kernels that words name and the arguments of pytest.
 
-    If words name no kernel it is all of them; none with `quick`, which then takes the oldest.
+    If words name no kernel it is all of them; the newest with `runtime`; none with `quick`, which
+    then takes the oldest.
     """
     named = [each for each in words if re.fullmatch(r"\d+\.\d+", each)]
     for each in named:
@@ -120,6 +172,10 @@ def chosen(words: tuple[str, ...], *, quick: bool = False) -> tuple[list[str], l
     arguments = [each for each in words if each not in named]
     if quick:
         return named, [*_PATIENT, *selection.tests(), *arguments]
+    if runtime:
+        if not any(each.startswith("tests/") for each in arguments):
+            arguments = [*selection.RUNTIME, *arguments]
+        return named or [selection.KERNELS[-1]], ["-v", "-o", "timeout=7200", *arguments]
     if not any(each.startswith("tests/") for each in arguments):
         arguments = [*TESTS, *arguments]
     return named or list(pins.KERNELS), [*_PATIENT, *arguments]

@@ -6,8 +6,9 @@ import os
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from tempfile import TemporaryDirectory
 from threading import Event, Timer
 from xml.etree import ElementTree
@@ -16,8 +17,29 @@ from deploy.image.packages import Missing
 from tests.machine import initramfs
 from tests.machine.parts import PRODUCT, Kernel
 
-_MEMORY = 1536
-"""MiB: the system takes a quarter, twice while it is unpacked."""
+_ON_A_BUSY_MACHINE = "no_timer_check"
+"""The kernel looks whether its timer ticks, and gives up where this machine lets it wait."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a machine has beside its kernel; unless it says otherwise for tests of the kernel."""
+
+    archives: tuple[Path, ...]
+    """What is unpacked in it."""
+    memory: int = 1536
+    """MiB: the system takes a quarter, twice while it is unpacked."""
+    time_of_its_own: bool = False
+    """Whether time passes in it by what it has done, as far as it is emulated.
+
+    So it is a slow machine that has all of its processor, however busy this one is: nothing in it
+    comes too late because others work here. Where it would only wait, its time goes on at once.
+    https://www.qemu.org/docs/master/devel/tcg-icount.html
+    """
+    built: tuple[Path, ...] = ()
+    """Files of the checkout that git does not know."""
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """Of the environment of the tests."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +67,7 @@ class NoReport(Exception):
 def run(
     emulator: Sequence[str],
     kernel: Kernel,
-    system: Path,
+    machine: Machine,
     arguments: Sequence[str],
     *,
     seconds: float,
@@ -55,17 +77,21 @@ def run(
     with TemporaryDirectory() as name:
         folder = Path(name)
         archive, written = folder / "initramfs", folder / "report"
-        _write_archive(archive, [system, kernel.modules], arguments, folder)
+        _write_archive(archive, machine, kernel, arguments, folder)
+        emulates = accelerator()
+        counting = machine.time_of_its_own and emulates == "tcg"
         command = [
             *(*emulator, "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
-            *("-machine", "pc", "-accel", accelerator(), "-cpu", "max", "-smp", "1"),
-            *("-m", str(_MEMORY), "-kernel", str(kernel.image), "-initrd", str(archive)),
-            *("-append", "console=ttyS0 quiet panic=-1 rdinit=/init"),
+            *("-machine", "pc", "-accel", emulates, "-cpu", "max", "-smp", "1"),
+            *(("-icount", "shift=0,sleep=off") if counting else ()),
+            *("-m", str(machine.memory)),
+            *("-kernel", str(kernel.image), "-initrd", str(archive)),
+            *("-append", f"console=ttyS0 quiet panic=-1 rdinit=/init {_ON_A_BUSY_MACHINE}"),
             *("-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"),
             *("-serial", f"file:{written}"),
         ]
         try:
-            machine = subprocess.Popen(
+            emulating = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -79,19 +105,19 @@ def run(
 
         def end() -> None:
             timed_out.set()
-            machine.kill()
+            emulating.kill()
 
         limit = Timer(seconds, end)
-        with machine:
+        with emulating:
             limit.start()
             try:
-                assert machine.stdout is not None
-                for each in machine.stdout:
+                assert emulating.stdout is not None
+                for each in emulating.stdout:
                     line(each.rstrip())
-                machine.wait()
+                emulating.wait()
             finally:
                 limit.cancel()
-                machine.kill()
+                emulating.kill()
         if timed_out.is_set():
             raise NoReport(f"it did not end in {seconds:.0f} s")
         return read(written.read_text() if written.exists() else "")
@@ -107,12 +133,8 @@ def accelerator() -> str:
     return "kvm" if able and os.access("/dev/kvm", os.R_OK | os.W_OK) else "tcg"
 
 
-def _write_archive(
-    place: Path, parts: Sequence[Path], arguments: Sequence[str], folder: Path
-) -> None:
-    """Write all that the machine has in memory: the parts, and the checkout as it is now."""
-    asked = folder / "arguments"
-    asked.write_text("".join(f"{each}\n" for each in arguments))
+def _checkout(built: Sequence[Path]) -> list[tuple[str, Path]]:
+    """Return the checkout's files as they are now, and those built in it, as in the machine."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=PRODUCT,
@@ -120,12 +142,27 @@ def _write_archive(
         stdout=subprocess.PIPE,
         text=True,
     ).stdout
-    files = sorted(each for each in listed.split("\0") if each and (PRODUCT / each).is_file())
+    files = sorted(PRODUCT / each for each in listed.split("\0") if each)
+    return [
+        (f"product/{each.relative_to(PRODUCT)}", each)
+        for each in (*files, *built)
+        if each.is_file()
+    ]
+
+
+def _write_archive(
+    place: Path, machine: Machine, kernel: Kernel, arguments: Sequence[str], folder: Path
+) -> None:
+    """Write all that the machine has in memory."""
+    asked, told = folder / "arguments", folder / "environment"
+    asked.write_text("".join(f"{each}\n" for each in arguments))
+    variables = machine.variables.items()
+    told.write_text("".join(f"export {name}={quote(value)}\n" for name, value in variables))
+    beside = [("tests.arguments", asked), ("tests.environment", told)]
     with place.open("wb") as archive:
-        for each in parts:
+        for each in (*machine.archives, kernel.modules):
             archive.write(each.read_bytes())
-        checkout = [(f"product/{each}", PRODUCT / each) for each in files]
-        initramfs.write(archive, [*checkout, ("tests.arguments", asked)])
+        initramfs.write(archive, [*_checkout(machine.built), *beside])
 
 
 def read(written: str) -> Report:

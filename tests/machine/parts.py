@@ -13,7 +13,7 @@ import fcntl
 import hashlib
 import shutil
 import subprocess
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import which
@@ -59,8 +59,22 @@ for folder in sys.argv[2:]:
 """
 """The archive keeps no times: bytecode that is checked by its file's time would be made anew in the
 machine, which takes the emulator a minute before the first test."""
-_MODULES = ("net", "drivers/net", "lib", "crypto")
+_MODULES = ("net", "drivers/net", "lib", "crypto", "fs/overlayfs")
 """Folders of a kernel's modules that the machine has, without drivers of network cards."""
+
+TOOLS_OF_DEVELOPERS = {
+    *("mypy", "mypy-extensions", "librt", "ast-serialize", "types-pyyaml", "ruff", "uv"),
+    *("import-linter", "grimp", "rich", "markdown-it-py", "mdurl", "coverage"),
+    *("hatchling", "pathspec", "tomlkit", "trove-classifiers", "pytest-xdist", "execnet"),
+}
+"""Pinned libraries that no test on a container runtime loads; it has all others."""
+_NOT_IN_THE_RUNTIME = {"python", "cosign", "share", "containerd-shim", "containerd-shim-runc-v1"}
+"""What scripts/setup-runtime brought for this machine's Python, and programs that nobody starts."""
+_PROGRAM = """#!/usr/bin/python3.13
+import sys
+from podidentity.__main__ import main
+sys.exit(main())
+"""
 
 
 @dataclass(frozen=True)
@@ -131,24 +145,24 @@ class Parts:
 
     def system(self) -> Path:
         """Return the archive of the machine's system."""
-        requirements = (PRODUCT / "requirements/dev.txt").read_text()
         libraries = {
             key: hashes
-            for key, hashes in wanted(requirements, _ARCHITECTURE).items()
+            for key, hashes in self._libraries("dev").items()
             if key[0] in IN_THE_MACHINE
         }
 
         def make(folder: Path, debs: list[Path]) -> None:
             root = folder / "root"
             self._unpack(root, debs)
-            wheels = newest_wheels(libraries, _ARCHITECTURE, self._cache)
-            for wheel in fetch_wheels(wheels, _ARCHITECTURE, self._cache):
-                shutil.unpack_archive(wheel, root / _LIBRARIES, "zip")
+            self._unpack_wheels(libraries, root / _LIBRARIES)
             (root / "etc/passwd").write_text(
                 "root:x:0:0::/root:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n"
             )
             (root / "etc/group").write_text("root:x:0:\nnogroup:x:65534:\n")
+            (root / "etc/hosts").write_text("127.0.0.1 localhost\n")
             (root / "root").mkdir(exist_ok=True)
+            (root / "var/run").rmdir()
+            (root / "var/run").symlink_to("/run")
             (root / "bin/sh").unlink(missing_ok=True)
             (root / "bin/sh").symlink_to("dash")
             shutil.copy(_RECIPE[-1], root / "init")
@@ -164,12 +178,73 @@ class Parts:
                 initramfs.write(archive, initramfs.tree(root))
             shutil.rmtree(root)
 
-        said = requirements.encode()
+        said = _told(libraries)
         return self._made("system", pins.SYSTEM, make, said) / "system.cpio"
+
+    def runtime(self, tools: Path) -> Path:
+        """Return the archive of a container runtime, of what drives it, and of the sandbox's needs.
+
+        `tools` is a folder that scripts/setup-runtime has filled; it is /product/.venvs/runtime in
+        the machine.
+        """
+        libraries = {
+            key: hashes
+            for key, hashes in self._libraries("dev").items()
+            if key[0] not in TOOLS_OF_DEVELOPERS
+        }
+        of_cri = {k: v for k, v in self._libraries("runtime").items() if k[0] != "setuptools"}
+        compiling = [*started(self._tools(), _ARCHITECTURE), "-S", "-B", "-c", COMPILING]
+
+        def make(folder: Path, debs: list[Path]) -> None:
+            root = folder / "root"
+            self._unpack(root, debs)
+            for name in _LEFT_OUT:
+                shutil.rmtree(root / name, ignore_errors=True)
+            own = root / "product/.venvs/runtime"
+            ignored = shutil.ignore_patterns(*_NOT_IN_THE_RUNTIME)
+            shutil.copytree(tools, own, symlinks=True, ignore=ignored)
+            self._unpack_wheels(libraries, root / _LIBRARIES)
+            self._unpack_wheels(of_cri, own / "python")
+            _install(root)
+            subprocess.run([*compiling, *map(str, (root, root / _LIBRARIES, own))], check=True)
+            with (folder / "runtime.cpio").open("wb") as archive:
+                initramfs.write(archive, initramfs.tree(root))
+            shutil.rmtree(root)
+
+        said = (tools / ".podidentity-setup").read_bytes() + _told(libraries) + _told(of_cri)
+        return self._made(tools.name, pins.RUNTIME, make, said) / "runtime.cpio"
+
+    def bytecode(self, folder: Path) -> Path:
+        """Return an archive of the bytecode of the product and the sandbox, made in `folder`.
+
+        A cluster of programs loads it: the machine would take minutes to make it.
+        """
+        root = folder / "bytecode"
+        source = root / "product/src"
+        shutil.copytree(PRODUCT / "src", source, ignore=shutil.ignore_patterns("__pycache__"))
+        compiling = [*started(self._tools(), _ARCHITECTURE), "-S", "-B", "-c", COMPILING]
+        subprocess.run([*compiling, str(root), str(source)], check=True)
+        made = [each for each in initramfs.tree(root) if each[1].suffix == ".pyc"]
+        with (folder / "bytecode.cpio").open("wb") as archive:
+            initramfs.write(archive, made)
+        return folder / "bytecode.cpio"
+
+    def _unpack_wheels(self, pinned: dict[tuple[str, str], frozenset[str]], place: Path) -> None:
+        wheels = newest_wheels(pinned, _ARCHITECTURE, self._cache)
+        for wheel in fetch_wheels(wheels, _ARCHITECTURE, self._cache):
+            shutil.unpack_archive(wheel, place, "zip")
+
+    @staticmethod
+    def _libraries(name: str) -> dict[tuple[str, str], frozenset[str]]:
+        return wanted((PRODUCT / f"requirements/{name}.txt").read_text(), _ARCHITECTURE)
+
+    def _tools(self) -> Path:
+        """Return the machine's system, unpacked here: its programs work on what it is given."""
+        return self._made("tools", pins.SYSTEM, self._unpack, without="base-files")
 
     def kernel(self, name: str) -> Kernel:
         """Return a kernel."""
-        tools = self._made("tools", pins.SYSTEM, self._unpack, without="base-files")
+        tools = self._tools()
 
         def make(folder: Path, debs: list[Path]) -> None:
             root = folder / "root"
@@ -280,3 +355,26 @@ class Parts:
             )
             if done.returncode:
                 raise Missing(f"{each} cannot be unpacked: {done.stderr.strip()}. Delete it.")
+
+
+def _install(root: Path) -> None:
+    """Make of unpacked wheels what an installer would: programs; and the product is one of them."""
+    libraries, programs = root / _LIBRARIES, root / "usr/local/bin"
+    programs.mkdir(parents=True)
+    for data in libraries.glob("*.data"):
+        for script in (data / "scripts").glob("*"):
+            script.rename(programs / script.name)
+        shutil.rmtree(data)
+    # Sources of a build tool, which the wheel of cel-expr-python has by mistake.
+    shutil.rmtree(libraries / "bazel-project")
+    (libraries / "podidentity.pth").write_text("/product/src\n")
+    (programs / "podidentity").write_text(_PROGRAM)
+    for program in programs.iterdir():
+        program.chmod(0o755)
+    authorities = root / "etc/ssl/certs/ca-certificates.crt"
+    authorities.parent.mkdir(parents=True)
+    shutil.copy(libraries / "certifi/cacert.pem", authorities)
+
+
+def _told(libraries: Mapping[tuple[str, str], frozenset[str]]) -> bytes:
+    return repr([(*key, *sorted(hashes)) for key, hashes in sorted(libraries.items())]).encode()

@@ -16,6 +16,8 @@ FILE = Path(__file__).with_name("packages.pins")
 
 SYSTEM = "system"
 """What runs in the machine beside the kernel."""
+RUNTIME = "runtime"
+"""What the tests on a container runtime need in the machine besides."""
 EMULATOR = "emulator"
 """What runs the machine."""
 
@@ -38,6 +40,12 @@ ROOTS = {
         "kmod": "loads the kernel's modules",
         "busybox-static": "what the machine starts with",
     },
+    RUNTIME: {
+        "bash": "lays out the containers' cgroups",
+        "jq": "reads their configuration",
+        "libseccomp2": "runc and crun confine containers by it",
+        "libstdc++6": "admission policies and gRPC are in C++",
+    },
     EMULATOR: {"qemu-system-x86": "the machine"},
 }
 """Debian packages that each part is for. What they depend on comes with them."""
@@ -49,7 +57,7 @@ _HEADING = (
 
 
 def read() -> dict[str, list[Deb]]:
-    """Return the packages of each part: the kernels, `system` and `emulator`."""
+    """Return the packages of each part: the kernels and those of `ROOTS`."""
     found = defaultdict(list)
     for line in FILE.read_text().splitlines():
         if not line.startswith("#"):

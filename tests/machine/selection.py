@@ -61,6 +61,15 @@ QUICK = {
 }
 """Tests, by their question."""
 
+RUNTIME = (
+    "tests/acceptance/runtime",
+    # Helm's environment is not in the machine,
+    "--ignore=tests/acceptance/runtime/test_by_helm.py",
+    # nor is a way to packages, of which this one makes an image.
+    "--deselect=tests/acceptance/runtime/test_nodes.py::test_an_image_without_bytecode_serves_only_later",
+)
+"""The tests that `./scripts/test-kernels --runtime` runs: on a node with a container runtime."""
+
 AS = ("-k", "not rootless")
 """As root. Where a test knows one kind of world alone, as those of drift, that is one without."""
 

@@ -11,12 +11,14 @@ from io import BytesIO
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from deploy.image.packages import Gone, Missing
 from deploy.image.pins import Deb
 from tests.machine import emulated, initramfs, parts, pins, selection
-from tests.machine.__main__ import TESTS, chosen, oldest, summary
-from tests.machine.emulated import NoReport, Report, read
+from tests.machine.__main__ import TESTS, chosen, oldest, summary, with_runtime
+from tests.machine.__main__ import test_kernels as command
+from tests.machine.emulated import Machine, NoReport, Report, read
 
 REPORT = """<!-- modules: nf_tables veth -->
 <?xml version="1.0" encoding="utf-8"?><testsuites><testsuite>
@@ -83,6 +85,29 @@ def test_the_quick_selection_runs_on_no_kernel_but_one_that_is_named() -> None:
     quick = ["-v", "-o", "timeout=900", *selection.tests()]
     assert chosen((), quick=True) == ([], quick)
     assert chosen(("6.1", "-x"), quick=True) == (["6.1"], [*quick, "-x"])
+
+
+def test_tests_on_a_container_runtime_run_on_the_newest_kernel_unless_one_is_named() -> None:
+    patient = ["-v", "-o", "timeout=7200"]
+    assert chosen((), runtime=True) == (["6.12"], [*patient, *selection.RUNTIME])
+    assert chosen(("6.1", "-x"), runtime=True) == (["6.1"], [*patient, *selection.RUNTIME, "-x"])
+    one = "tests/acceptance/runtime/test_kubelet.py"
+    assert chosen((one,), runtime=True) == (["6.12"], [*patient, one])
+
+
+@pytest.mark.parametrize("words", [["--later"], ["--runtime", "--quick"]])
+def test_options_that_do_not_go_together_are_refused(words: list[str]) -> None:
+    ran = CliRunner().invoke(command, words)
+    assert ran.exit_code == 2
+    assert "--runtime" in ran.output
+
+
+def test_without_an_image_it_is_said_what_makes_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts, "PRODUCT", tmp_path)
+    with pytest.raises(Missing, match=r"\./scripts/image makes it"):
+        with_runtime(parts.Parts(print, ()), tmp_path, later=False)
 
 
 @pytest.mark.parametrize("named", [each for group in selection.QUICK.values() for each in group])
@@ -239,18 +264,48 @@ def test_a_line_of_kernels_that_debian_has_left_is_said(monkeypatch: pytest.Monk
 def test_an_emulator_that_cannot_be_started_is_said(tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     kernel = parts.Kernel(tmp_path / "empty", tmp_path / "empty")
+    machine = Machine((tmp_path / "empty",))
     with pytest.raises(Missing, match="QEMU cannot be started"):
-        emulated.run(
-            ["/nowhere/qemu"], kernel, tmp_path / "empty", [], seconds=5, line=lambda _: None
-        )
+        emulated.run(["/nowhere/qemu"], kernel, machine, [], seconds=5, line=lambda _: None)
 
 
 def test_a_machine_that_does_not_end_is_ended(tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     kernel = parts.Kernel(tmp_path / "empty", tmp_path / "empty")
     deaf = ["/bin/sh", "-c", "exec sleep 600"]
+    machine = Machine((tmp_path / "empty",))
     with pytest.raises(NoReport, match="did not end"):
-        emulated.run(deaf, kernel, tmp_path / "empty", [], seconds=0.1, line=lambda _: None)
+        emulated.run(deaf, kernel, machine, [], seconds=0.1, line=lambda _: None)
+
+
+def test_a_machine_has_its_archives_its_variables_and_what_was_built_beside_the_checkout(
+    tmp_path: Path,
+) -> None:
+    """The command is `sh`, which keeps what it is told to start the machine with."""
+    system, modules, kept = (tmp_path / name for name in ("system", "modules", "kept"))
+    for archive in (system, modules):
+        with archive.open("wb") as file:
+            initramfs.write(file, [(f"{archive.name}.file", parts.PRODUCT / "LICENSE")])
+    built = parts.PRODUCT / ".cache/built"
+    built.parent.mkdir(exist_ok=True)
+    built.write_text("by somebody")
+    try:
+        with pytest.raises(NoReport, match="without a report"):
+            emulated.run(
+                ["/bin/sh", "-c", f"until [ $1 = -initrd ]; do shift; done; cp $2 {kept}", "sh"],
+                parts.Kernel(system, modules),
+                Machine((system,), built=(built,), variables={"PATIENCE": "it's 10"}),
+                ["tests/net", "-k", "one or two"],
+                seconds=60,
+                line=print,
+            )
+    finally:
+        built.unlink()
+    found = {name: data for name, _, data in members(kept.read_bytes())}
+    assert found["tests.environment"].decode() == """export PATIENCE='it'"'"'s 10'\n"""
+    assert found["tests.arguments"].decode() == "tests/net\n-k\none or two\n"
+    assert found["product/.cache/built"] == b"by somebody"
+    assert {"system.file", "modules.file", "product/pyproject.toml"} <= found.keys()
 
 
 def test_what_is_written_for_the_kernel_is_an_archive_that_others_read(tmp_path: Path) -> None:
@@ -270,15 +325,18 @@ def test_what_is_written_for_the_kernel_is_an_archive_that_others_read(tmp_path:
     ]
 
 
-def members(archive: bytes) -> list[tuple[str, int, bytes]]:
-    """Read name, mode and data, as the kernel's documentation of early user space has the form."""
+def members(archives: bytes) -> list[tuple[str, int, bytes]]:
+    """Read name, mode and data, as the kernel's documentation of early user space has the form.
+
+    Several archives may follow each other.
+    """
     found, at = [], 0
-    while at < len(archive):
-        assert archive[at : at + 6] == b"070701"
-        fields = [int(archive[at + 6 + 8 * each : at + 14 + 8 * each], 16) for each in range(13)]
+    while at < len(archives):
+        assert archives[at : at + 6] == b"070701"
+        fields = [int(archives[at + 6 + 8 * each : at + 14 + 8 * each], 16) for each in range(13)]
         mode, size, length = fields[1], fields[6], fields[11]
-        name = archive[at + 110 : at + 110 + length].removesuffix(b"\0").decode()
+        name = archives[at + 110 : at + 110 + length].removesuffix(b"\0").decode()
         data = (at + 110 + length + 3) // 4 * 4
-        found.append((name, mode, archive[data : data + size]))
+        found.append((name, mode, archives[data : data + size]))
         at = (data + size + 3) // 4 * 4
     return found

@@ -34,7 +34,9 @@ TOOLS = Path(os.environ.get("PODIDENTITY_RUNTIME_TOOLS", ROOT / ".venvs/runtime"
 IMAGE, NEXT = "localhost/podidentity:now", "localhost/podidentity:next"
 """The product's image, and the same again under the name of a later one."""
 SERVED, SYSTEM = "team", "kube-system"
-SECONDS = 180.0
+PATIENCE = float(os.environ.get("PODIDENTITY_TEST_PATIENCE", "1"))
+"""How many times longer what must come to pass may take; an emulated machine says so."""
+SECONDS = 180.0 * PATIENCE
 """Of what must come to pass: only a test that fails uses them up."""
 Object = dict[str, Any]
 

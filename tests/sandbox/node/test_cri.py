@@ -24,6 +24,7 @@ from podidentity_sandbox.node.cri.static import mirror
 from podidentity_sandbox.node.rootfs import Bind
 from podidentity_sandbox.node.spec import ContainerRefused, parse_pod
 from podidentity_sandbox.plan import Network, NodePlan
+from podidentity_sandbox.world.blueprint import draw_plan
 from tests.sandbox.node.site import container, pod
 from tests.sandboxes import own
 
@@ -249,3 +250,30 @@ def test_a_node_has_cgroups_of_its_own_where_v2_stands_alone() -> None:
     assert "/sys/fs/cgroup/system.slice\n" in ran.stdout
     assert "/sys/fs/cgroup/podidentity" not in ran.stdout
     assert removed.returncode == 0, removed.stderr
+
+
+def test_a_node_is_refused_where_no_hierarchy_has_the_memory_controller(tmp_path: Path) -> None:
+    """Without a root for it the node would take the folder in which it was started for its cgroup.
+
+    In that it would look for processes to end at its next start, and find its own group.
+    """
+    plan = draw_plan(
+        "bare",
+        str(tmp_path),
+        nodes=1,
+        rootless=False,
+        apiserver_port=1,
+        azure_proxy_port=2,
+        cgroup_root=str(tmp_path / "v2"),
+    )
+    plan.save()
+    (tmp_path / "v2").mkdir()
+    program = (sys.executable, "-P", "-m", "podidentity_sandbox.node.cri.machine")
+    words = ("--folder", str(tmp_path), "--node", plan.nodes[0].name, "--ready-fd", "1")
+    ran = subprocess.run(
+        [*program, *words], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 1
+    assert "the machine has no memory controller of cgroups" in ran.stderr
+    assert not (tmp_path / plan.nodes[0].name).exists()
+    assert not any((tmp_path / "v2").iterdir())

@@ -31,7 +31,8 @@ from podidentity_sandbox.plan import Plan
 _NEW_CGROUPS = 0x02000000  # CLONE_NEWCGROUP, linux/sched.h
 _AGAIN_AFTER = 1.0
 """Seconds after which containerd is started again: RestartSec of its unit is 5."""
-_PATIENCE = 20.0
+_PATIENCE = 120.0
+"""Seconds that containerd may take to answer: a busy machine needs thirty."""
 
 
 def main() -> None:
@@ -42,6 +43,8 @@ def main() -> None:
     parser.add_argument("--ready-fd", type=int, required=True)
     given = parser.parse_args()
     plan = Plan.load(given.folder)
+    if not plan.memory_root:
+        sys.exit("the machine has no memory controller of cgroups, by which containers are limited")
     roots = [Path(root, given.node) for root in dict.fromkeys((plan.cgroup_root, plan.memory_root))]
     for root in roots:
         if root.is_dir():
