@@ -49,8 +49,18 @@ said = conn.recv(8)
 sys.exit(int(said) if said else 70)
 """
 _LARGEST = 1 << 20
-_PACKAGES = ("podidentity.cli", "podidentity.cli.commands", "podidentity.cli.checks")
-_LATER = ("podidentity.adapters.arm", "podidentity.adapters.azure_login")
+_PACKAGES = (
+    "podidentity.cli",
+    "podidentity.cli.commands",
+    "podidentity.cli.checks",
+    "podidentity_sandbox.cli",
+)
+_LATER = (
+    "podidentity.adapters.arm",
+    "podidentity.adapters.azure_login",
+    "podidentity_sandbox.azure.client",
+    "podidentity_sandbox.node.client",
+)
 """What commands load when they need it."""
 
 
