@@ -27,6 +27,10 @@ from tests.sandboxes import own
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="pods have cgroups only as root")
 
 
+BETWEEN = 4
+"""Seconds between two runs of `check`, each of which takes half a second of a processor."""
+
+
 @pytest.fixture(scope="module")
 def served(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
     """A node on that kind of network, and a pod on it that is served; each test leaves it so."""
@@ -41,7 +45,7 @@ async def place(served: Sandbox) -> Sandbox:
     """The node, once nothing is wrong with it: what another test had taken comes back by itself."""
     async with asyncio.timeout(PATIENCE):
         while await asyncio.to_thread(found_by_check, served):  # noqa: ASYNC110 - of NMI
-            await asyncio.sleep(1)
+            await asyncio.sleep(BETWEEN)
     assert (await served.ask())[0] == 200
     return served
 
@@ -59,7 +63,7 @@ async def until_found(place: Sandbox, reason: str, text: str = "") -> dict[str, 
             found = await asyncio.to_thread(found_by_check, place)
             if reason in found and text in found[reason]["message"]:
                 return found[reason]
-            await asyncio.sleep(1)
+            await asyncio.sleep(BETWEEN)
 
 
 @contextmanager
