@@ -108,7 +108,10 @@ async def test_a_list_that_does_not_end_is_given_up(
     assert raised.value.message == f"https://api sent a list without an end to list pods: {says}."
 
 
-async def test_an_answer_that_does_not_end_is_read_no_further_and_not_asked_for_again() -> None:
+@pytest.mark.parametrize("watches", [False, True])
+async def test_an_answer_that_does_not_end_is_read_no_further_and_not_asked_for_again(
+    *, watches: bool
+) -> None:
     sent = 0
 
     async def endless() -> AsyncIterator[bytes]:
@@ -117,14 +120,15 @@ async def test_an_answer_that_does_not_end_is_read_no_further_and_not_asked_for_
             sent += 1
             yield b" " * (16 << 20)
 
-    transport = httpx2.MockTransport(lambda _: httpx2.Response(200, content=endless()))
+    status = 500 if watches else 200
+    transport = httpx2.MockTransport(lambda _: httpx2.Response(status, content=endless()))
     kube = Kube(httpx2.AsyncClient(base_url="https://api", transport=transport), reads=3)
     with pytest.raises(KubeError) as raised:
-        await kube.get("/api/v1/namespaces/shop/pods/a")
+        await (collect(kube, "5") if watches else kube.get("/api/v1/pods"))
     await kube.close()
-    assert raised.value.message == (
-        "The API server at https://api sent more than 32 MiB for get pods a in namespace shop."
-    )
+    asked = "watch pods" if watches else "list pods"
+    assert raised.value.message.startswith("The API server at https://api sent more than 32 MiB")
+    assert asked in raised.value.message
     assert sent == 3
 
 

@@ -6,6 +6,7 @@ import json
 import pickle
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,12 +14,14 @@ from click.testing import CliRunner
 
 from podidentity import manifests
 from podidentity.cli import main
+from podidentity.cli.admin_secret import managed
 from podidentity.cli.azure_access import ATTACHED_TO
 from podidentity.cli.checks.mic import mic_not_ready, mic_paused, mic_warnings, not_attached
-from podidentity.cli.controller import chosen_of, flags_of_nmi
+from podidentity.cli.controller import chosen_of, flags_of_nmi, says_how_it_signs_in
 from podidentity.cli.programs import AgentPlan
 from podidentity.core.decision import Authorization
 from podidentity.core.resources import ClientId, ObjectRef, Pod
+from podidentity.core.secrets import Secret
 from podidentity.settings import MicSettings
 from podidentity.wire.events import COMPONENT_OF_MIC, Happening, render_event
 from podidentity.wire.pauses import Pauses, parse_pauses
@@ -392,3 +395,126 @@ def test_the_exception_of_the_archived_mic_counts_where_it_is(
     assert {"default", "kube-system"} <= set(flag.partition("=")[2].split(","))
     controlled.send("DELETE", f"{exceptions}/mic-exception")
     podidentity("disable", "--timeout=1s")
+
+
+# The admin Secret of AAD Pod Identity
+
+SECRETS = "/api/v1/namespaces/kube-system/secrets"
+ADMIN_SECRET = f"{SECRETS}/aadpodidentity-admin-secret"
+OLD = {"ClientID": "msi", "ClientSecret": "msi", "TenantID": "t", "Cloud": "AzurePublicCloud"}
+MANAGED = {**OLD, "UseMSI": "true", "UserAssignedMSIClientID": CLIENT}
+
+
+def of_values(**values: str) -> Secret:
+    return Secret(
+        ref=ObjectRef("kube-system", "aadpodidentity-admin-secret"),
+        entries={name: value.encode() for name, value in values.items()},
+        digest="",
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "is_managed"),
+    [
+        ({}, False),
+        (OLD, False),
+        (MANAGED, True),
+        ({"UseMSI": "True\n"}, True),
+        ({**MANAGED, "UserAssignedMSIClientID": ""}, True),
+        ({**MANAGED, "UseMSI": "false"}, False),
+        ({**MANAGED, "UseMSI": ""}, False),
+        ({"UseMSI": "false", "UserAssignedMSIClientID": "msi"}, False),
+    ],
+    ids=["empty", "of 1.5", "an id", "the machine's own", "no id", "not so", "not said", "unused"],
+)
+def test_an_admin_secret_says_whether_a_managed_identity_signs_in(
+    monkeypatch: pytest.MonkeyPatch, values: dict[str, str], *, is_managed: bool
+) -> None:
+    assert managed(of_values(**values)) is is_managed
+    # MIC itself reads it so.
+    read = settings(monkeypatch, USE_MSI=values.get("UseMSI", ""))
+    assert read.managed_identity is is_managed
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"UseMSI": "s3cr3t"}, "its key UseMSI is neither true nor false"),
+        ({**MANAGED, "UserAssignedMSIClientID": "s3cr3t"}, "UserAssignedMSIClientID is no client"),
+    ],
+)
+def test_what_an_admin_secret_says_wrongly_is_named_without_its_value(
+    values: dict[str, str], says: str
+) -> None:
+    with pytest.raises(ValueError, match=says) as told:
+        managed(of_values(**values))
+    assert "s3cr3t" not in str(told.value)
+    with pytest.raises(ValueError, match="UseMSI is no text"):
+        managed(replace(of_values(), entries={"UseMSI": b"\xff"}))
+
+
+def test_only_flags_that_choose_the_way_leave_the_admin_secret_unread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("USE_MSI", "true")  # of this shell, and not of MIC's container
+    monkeypatch.setenv("CLIENT_ID", CLIENT)
+    for flags in ([], ["--detach-grace=1s"], ["--azure-tenant-id=t"], ["--assign=all-hosts"]):
+        assert not says_how_it_signs_in(flags)
+        assert not chosen_of(flags).managed_identity
+    for flag in (
+        "--use-managed-identity",
+        "--use-managed-identity=false",
+        "--cloudconfig=/etc/kubernetes/azure.json",
+        f"--azure-client-id={CLIENT}",
+        "--assign=none",
+    ):
+        assert says_how_it_signs_in([flag])
+
+
+@pytest.fixture
+def admin_secret(world: World, podidentity: Run) -> Iterator[Callable[..., None]]:
+    """Puts the Secret there, with these values."""
+
+    def put(**values: str) -> None:
+        world.delete(ADMIN_SECRET)
+        meta = {"name": ADMIN_SECRET.rpartition("/")[2]}
+        world.send("POST", SECRETS, {"metadata": meta, "stringData": values})
+
+    yield put
+    world.delete(ADMIN_SECRET)
+    podidentity("disable", "--timeout=1s")
+
+
+def read_of_secret(world: World) -> set[str]:
+    """Return the keys of the Secret that MIC reads."""
+    mic = world.get(f"{DEPLOYMENTS.format('kube-system')}/mic")
+    (container,) = mic["spec"]["template"]["spec"]["containers"]
+    found = [each.get("valueFrom", {}).get("secretKeyRef") for each in container["env"]]
+    return {each["key"] for each in found if each}
+
+
+def test_where_the_admin_secret_says_so_mic_signs_in_by_a_managed_identity(
+    world: World, podidentity: Run, admin_secret: Callable[..., None]
+) -> None:
+    exception = f"{CUSTOM}/namespaces/kube-system/azurepodidentityexceptions/podidentity-mic"
+    usual = {"Cloud", "TenantID", "ClientID", "ClientSecret"}
+    for values, keys in ((OLD, usual), (MANAGED, usual | {"UseMSI", "UserAssignedMSIClientID"})):
+        admin_secret(**values)
+        ran = podidentity("enable", "--no-wait", "--mic")
+        assert ran.code == 0, ran.err
+        assert read_of_secret(world) == keys
+        assert (world.get(exception) is not None) is ("UseMSI" in values)
+    # What flags say counts before it.
+    ran = podidentity("enable", "--no-wait", f"--mic-arg=--azure-client-id={CLIENT}")
+    assert (ran.code, read_of_secret(world)) == (0, usual)
+
+
+def test_an_admin_secret_that_cannot_be_used_is_told_before_anything_is_made(
+    world: World, podidentity: Run, admin_secret: Callable[..., None]
+) -> None:
+    admin_secret(UseMSI="maybe")
+    ran = podidentity("enable", "--no-wait", "--mic")
+    assert ran.code == 1
+    assert "Secret kube-system/aadpodidentity-admin-secret cannot be used: its key" in ran.err
+    assert "--mic-arg=--use-managed-identity=false" in ran.err
+    assert world.get(DAEMON_SET) is None

@@ -919,10 +919,17 @@ def with_the_archived_mic(scene: Scene) -> None:
 
 
 CASES += (
-    of_part("enable", "mic", f"{ENABLE} --mic", without_mic, times=2),
     Case(
         command="enable",
-        line="enable --mic --timeout 3s",
+        line=f"{ENABLE} --mic",
+        parts=("mic", "mic-secret"),
+        only=("mic", "mic-secret"),
+        prepare=without_mic,
+        times=2,
+    ),
+    Case(
+        command="enable",
+        line="enable --mic --mic-arg=--azure-client-id=a --timeout 3s",
         parts=("mic", "wait-for-mic"),
         only=("wait-for-mic",),
         prepare=without_mic,

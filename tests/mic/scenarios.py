@@ -129,17 +129,17 @@ def _event(chance: Random, time: float) -> list[Step]:
         case "edit":
             return [Step(time, "identity", (namespace, identity, number, chance.random() < 0.3))]
         case "lose_identity":
-            return [
-                Step(time, "delete_identity", (namespace, identity)),
-                Step(time + 11.0, "identity", (namespace, identity, number)),
-            ]
+            gone = [Step(time, "delete_identity", (namespace, identity))]
+            if chance.random() < 0.5:
+                gone.append(Step(time + 11.0, "identity", (namespace, identity, number)))
+            return gone
         case "lose_binding":
             name = f"{identity}-{selector}"
-            again = chance.choice((0.05, 1.0, 30.0))
-            return [
-                Step(time, "delete_binding", (namespace, name)),
-                Step(time + again, "binding", (namespace, name, identity, selector)),
-            ]
+            gone = [Step(time, "delete_binding", (namespace, name))]
+            if again := chance.choice((0.05, 1.0, 30.0, None)):
+                args = (namespace, name, identity, selector)
+                gone.append(Step(time + again, "binding", args))
+            return gone
         case "node":
             node = chance.choice(("n2", *NODES))
             gone = [Step(time, "delete_node", (node,))]

@@ -600,9 +600,9 @@ class World:
             self._answer(mic, call, self._do(mic, call.action))
 
     def _fault_gap(self, mic: Mic, call: Call) -> None:
-        """The watches of records and pods end, and the lists that follow are old."""
+        """The watches but that of nodes end, and the lists that follow are old."""
         self._answer(mic, call, self._do(mic, call.action))
-        for kind in ("pod", "record", "binding"):
+        for kind in ("pod", "record", "identity", "binding"):
             if kind not in mic.gap:
                 mic.gap[kind] = self.now
                 self.at(self.now + 12.0, self._end_gap, mic, kind)
@@ -837,7 +837,7 @@ class World:
     def _judge_issue(self, mic: Mic, action: Action) -> None:
         kind = _OPERATIONS.get(type(action))
         if kind is not None:
-            until = mic.throttled.get(("s1", kind), -inf)
+            until = mic.throttled.get((_subscription(action), kind), -inf)
             if self.now < until:
                 self.fail(f"{shown(action)} before the Retry-After ends at {until:.2f}")
         if isinstance(action, _OF_A_HOST):
@@ -959,7 +959,7 @@ class World:
         kind = _OPERATIONS.get(type(action))
         throttled = isinstance(result, Failure) and result.kind is Fault.THROTTLED
         if kind is not None and isinstance(result, Failure) and throttled and is_awaited:
-            mic.throttled["s1", kind] = self.now + result.retry_after - 1e-6
+            mic.throttled[_subscription(action), kind] = self.now + result.retry_after - 1e-6
         if isinstance(action, ReadHost):
             if isinstance(result, HostIdentities):
                 self._show(mic, action.host, result)
@@ -1250,6 +1250,12 @@ def identities(there: ArmHost) -> HostIdentities:
         clients={each: str(CLIENTS[NUMBER[each]]) for each in there.listed},
         etag=str(there.etag),
     )
+
+
+def _subscription(action: Any) -> str:
+    """Return the subscription of a call of Azure."""
+    found: str = (action if isinstance(action, ListHosts) else action.host).subscription
+    return found
 
 
 def shown(value: object) -> str:

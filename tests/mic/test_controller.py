@@ -28,21 +28,27 @@ from podidentity.mic.calls import (
     ExceptionSeen,
     Failure,
     Fault,
+    HostList,
     IdentitySeen,
+    InUse,
     Leading,
     LedgerList,
     ListHosts,
     ListLedgers,
     ListUse,
     LogLine,
+    NodeGone,
     NodeSeen,
+    ObjectGone,
     PatchHost,
     Pausing,
     PermissionsChanged,
     PodSeen,
+    PollOperation,
     ReadHost,
     ReadRecord,
     Record,
+    RecordGone,
     RecordSeen,
     Result,
     StoredLedger,
@@ -53,7 +59,7 @@ from podidentity.mic.calls import (
     WriteCondition,
     WriteLedger,
 )
-from podidentity.mic.controller import LOOKS, Assign, Controller, Settings, Timers, _Owner
+from podidentity.mic.controller import Assign, Controller, Settings, Timers, _Owner
 from podidentity.mic.records import Records
 from tests.core.objects import binding, exception, identity, principal, resource_id
 from tests.core.objects import pod as a_pod
@@ -62,6 +68,7 @@ from tests.mic.simulator import (
     FOLDED,
     HOSTS,
     IDS,
+    ArmHost,
     Mic,
     Scenario,
     Step,
@@ -451,6 +458,65 @@ def test_a_missing_right_to_read_a_host_is_told_until_it_is_there() -> None:
     assert FOLDED[0] in world.arm[HOSTS[0]].machines
 
 
+# Azure's patience, where hosts of a subscription wait for each other.
+
+
+def three_hosts(*more: Step, **facts: Any) -> Course:
+    pods = (pod(2.0 + number / 10, f"web-{number}", f"n{number}") for number in range(3))
+    return Course(*cluster(*pods, *more, hosts=3), hosts=3, **facts)
+
+
+@pytest.mark.parametrize("kind", [ReadHost, PatchHost, PollOperation])
+def test_who_is_refused_for_now_speaks_for_all_hosts_and_then_each_has_its_turn(
+    kind: type,
+) -> None:
+    world = three_hosts()
+    once(world, kind, Failure(kind=Fault.THROTTLED, retry_after=30.0))
+    world.run_until(60.0)
+    first, *later = times(world, kind)
+    before = [at for at in later if at < first + 1.0]
+    after = [at for at in later if at not in before]
+    # Some were under way already. Then one goes after the other.
+    assert min(after) >= first + 30.0
+    assert len({*after}) == len(after)
+    assert len(before) + len(after) >= 3
+    assert all(FOLDED[0] in world.arm[host].machines for host in HOSTS[:3])
+    assert max(times(world, PatchHost)) < first + 36.0
+
+
+def test_of_a_subscription_without_an_answer_one_host_at_a_time_is_asked() -> None:
+    world = three_hosts()
+    world.answers[ReadHost] = lambda _: Failure(kind=Fault.UNREACHABLE)
+    world.run_until(300.0)
+    asked = times(world, ReadHost)[3:]
+    assert len({*asked}) == len(asked) > 3
+    assert {each.host for each in world.of(ReadHost)[3:]} == {*HOSTS[:3]}
+
+
+def test_who_has_its_turn_and_needs_nothing_any_more_lets_the_next_one_go() -> None:
+    """Here the pod goes while its host is read, whose turn to find out whether Azure answers."""
+    world = Course(*cluster(pod(2.0), pod(20.0, "other", "n1"), hosts=2), hosts=2)
+    world.answers[PatchHost] = lambda _: Failure(kind=Fault.UNREACHABLE)
+    world.run_until(60.0)
+    assert {each.host for each in world.of(PatchHost)} == {HOSTS[0], HOSTS[1]}
+    at_last: list[tuple[float, Host]] = []
+
+    def read(action: ReadHost) -> Result:
+        del world.answers[ReadHost]
+        at_last.append((world.now, action.host))
+        world.drop("pod", ObjectRef("blue", "web" if action.host == HOSTS[0] else "other"))
+        found: Result = World._do(world, world.mics[0], action)
+        return found
+
+    world.answers[ReadHost] = read
+    world.run_until(170.0)
+    [(at, gave_way)] = at_last
+    tried = [when for when, each in world.calls if isinstance(each, PatchHost) and when > at]
+    hosts = {each.host for when, each in world.calls if isinstance(each, PatchHost) and when > at}
+    assert hosts == {HOSTS[0], HOSTS[1]} - {gave_way}
+    assert min(tried) < at + 5.0
+
+
 # Permissions.
 
 
@@ -611,6 +677,53 @@ def test_a_host_that_another_changes_is_waited_for() -> None:
     there.state = "succeeded"
     world.run_until(70.0)
     assert len(world.of(PatchHost)) == 1
+
+
+def test_what_pods_need_one_after_the_other_is_attached_by_one_change() -> None:
+    steps = [
+        step
+        for number in range(1, 6)
+        for step in (
+            Step(0.0, "identity", ("blue", f"id{number}", number)),
+            Step(0.0, "binding", ("blue", f"b{number}", f"id{number}", f"app{number}")),
+            Step(2.0 + 0.3 * number, "pod", ("blue", f"web-{number}", f"app{number}", "n0")),
+        )
+    ]
+    world = Course(*cluster(*steps))
+    world.run_until(60.0)
+    [change] = world.of(PatchHost)
+    assert len(change.change.attach) == 5
+
+
+def test_nodes_of_which_no_pod_needs_an_identity_cost_no_call() -> None:
+    nodes = [Step(175.0, "node", (f"m{number}", number)) for number in (0, 1, 3, 4)]
+    plain = [
+        Step(176.0, "pod", ("blue", f"plain-{number}", "none", f"m{number}"))
+        for number in (0, 1, 3, 4)
+    ]
+    world = Course(*cluster(*nodes, *plain, hosts=0), hosts=5)
+    world.run_until(400.0)
+    assert world.of(ReadHost, ListHosts) == []
+
+
+def test_what_a_pod_of_a_node_that_is_not_known_yet_may_need_is_not_detached() -> None:
+    """The API server knows it already, and this MIC is not told yet."""
+    node, away = Step(0.0, "node", ("n2", 2)), Step(20.0, "delete_node", ("n2",))
+    world = Course(*cluster(node, pod(2.0, node="n2"), gone(20.0), away, hosts=0), hosts=3)
+
+    def listed(_: ListUse) -> Result:
+        new = a_pod(ref=ObjectRef("blue", "new"), node="unseen")
+        return InUse(
+            pods=(new,),
+            identities=(world.objects["identity"][ObjectRef("blue", "id")].value,),
+            bindings=(world.objects["binding"][ObjectRef("blue", "b")].value,),
+        )
+
+    world.answers[ListUse] = listed
+    world.run_until(1000.0)
+    assert world.of(ListUse)
+    assert len(world.of(PatchHost)) == 1
+    assert FOLDED[0] in world.arm[HOSTS[2]].machines
 
 
 def test_a_host_that_is_gone_is_not_changed_and_its_ledger_goes_with_it() -> None:
@@ -780,32 +893,113 @@ def test_no_pod_is_decided_on_before_all_objects_were_told(
     assert sorted(decided) == [ObjectRef("blue", f"web-{number}") for number in range(3)]
 
 
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Have few records looked at in one go, and return how many."""
+    monkeypatch.setattr("podidentity.mic.controller.LOOKS", 4)
+    return 4
+
+
+@pytest.mark.parametrize("numbers", [(0, 1, 2), (0, 1, 3)], ids=["read", "listed"])
 def test_a_new_leader_writes_what_is_missing_before_it_looks_at_all_that_is_there(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, few: int, numbers: tuple[int, ...]
 ) -> None:
-    crowd = [pod(2.0, f"web-{number}", f"n{number % 3}") for number in range(3 * LOOKS)]
+    nodes = [Step(0.0, "node", (f"n{place}", number)) for place, number in enumerate(numbers)]
+    crowd = [pod(2.0, f"web-{number}", f"n{number % 3}") for number in range(3 * few)]
     late = (Step(100.0, "kill"), pod(110.0, "late", "n2"))
-    world = Course(*cluster(*crowd, *late, hosts=3), hosts=3)
+    world = Course(*cluster(*nodes, *crowd, *late, hosts=0), hosts=4)
     world.at(0.6, world.start_mic)
     looked: list[ObjectRef] = []
+    written: list[int] = []
+    of_late = ObjectRef("blue", "late-blue-id")
     look = Records.next
 
     def noted(records: Records, ref: ObjectRef, now: float) -> Action | None:
         looked.append(ref)
-        return look(records, ref, now)
+        found = look(records, ref, now)
+        if ref == of_late and found is not None:
+            written.append(len(looked))
+        return found
 
     world.run_until(120.0)
     monkeypatch.setattr(Records, "next", noted)
-    world.run_until(200.0)
-    of_late = ObjectRef("blue", "late-blue-id")
+    world.run_until(170.0)
     (created,) = (each for each in world.of(CreateRecord) if each.record.ref == of_late)
     assert created.record.state is Assignment.ASSIGNED
-    # Once when it leads, and once when the hosts are read.
-    first = looked[: 2 * LOOKS]
-    last = max((n for n, ref in enumerate(first) if ref == of_late), default=len(looked))
-    assert last <= LOOKS
-    assert len(set(looked)) == 3 * LOOKS + 1
-    assert len(looked) < 4 * LOOKS
+    # Of its machine it comes first, and where one list shows all machines before the others'.
+    others = {ObjectRef("blue", f"web-{each}-blue-id") for each in range(2, 3 * few, 3)}
+    assert others.isdisjoint(looked[: written[0]])
+    assert others <= {*looked}
+    assert written[0] <= (few if numbers == (0, 1, 3) else 2 * few + 2)
+    assert max(count for ref, count in Counter(looked).items() if ref != of_late) == 1
+    assert len(set(looked)) == 3 * few + 1
+
+
+def of_a_group(records: int, *, settings: Settings | None = None) -> tuple[Controller, list[Call]]:
+    """Return a leader of three hosts of a group with so many records each, and a list's number.
+
+    All records say Assigned already, and the list that shows the hosts is under way.
+    """
+    controller = Controller(settings or Settings(asks_permission=False))
+    found = identity("blue", "vm", resource_id=IDS[0])
+    events: list[Any] = [
+        IdentitySeen(identity=found, revision=""),
+        BindingSeen(binding=binding("blue", "b", "vm", "app"), revision=""),
+    ]
+    for place, number in enumerate((0, 1, 3)):
+        events.append(NodeSeen(f"n{place}", provider_id(number)))
+        for each in range(records):
+            web = ObjectRef("blue", f"web-{place}-{each}")
+            ref = ObjectRef("blue", f"{web.name}-blue-vm")
+            events.append(PodSeen(a_pod(ref=web, node=f"n{place}")))
+            there = Record(
+                ref=ref,
+                pod=web,
+                identity=found.ref,
+                binding=ObjectRef("blue", "b"),
+                node=f"n{place}",
+                state=Assignment.ASSIGNED,
+                identity_revision="",
+                binding_revision="",
+            )
+            events.append(RecordSeen(StoredRecord(ref=ref, uid="u", version="1", record=there)))
+    standby(controller, *events)
+    return controller, controller.on_result(1, LedgerList({}), 1.0)
+
+
+SHOWN = HostList(
+    {
+        HOSTS[number]: HostIdentities(state="succeeded", user={FOLDED[0]: IDS[0].spelling})
+        for number in (0, 1, 3)
+    }
+)
+
+
+def test_hosts_with_more_records_than_one_look_takes_have_their_turn_one_after_the_other(
+    few: int,
+) -> None:
+    controller, [listing] = of_a_group(few)
+    assert isinstance(listing.action, ListHosts)
+    left = []
+    controller.on_result(listing.number, SHOWN, 2.0)
+    while controller.due() == 2.0:
+        left.append(len(controller._marks.hosts))
+        controller.on_time(2.0)
+    assert left == [2, 1]
+    assert controller._marks.hosts == {}
+
+
+def test_a_record_that_is_missing_is_written_as_soon_as_its_host_is_read() -> None:
+    controller, [listing] = of_a_group(1)
+    missing = ObjectRef("blue", "web-0-0-blue-vm")
+    assert controller.on_event(RecordGone(missing, "u"), 1.5) == []
+    more = PodSeen(a_pod(ref=ObjectRef("blue", "next"), node="n1"))
+    assert controller.on_event(more, 1.6) == []
+    did = [each.action for each in controller.on_result(listing.number, SHOWN, 2.0)]
+    assert [each.record.ref.name for each in did if isinstance(each, CreateRecord)] == [
+        missing.name,
+        "next-blue-vm",
+    ]
 
 
 def test_a_standby_does_not_collect_what_came_and_went() -> None:
@@ -862,9 +1056,14 @@ def test_a_node_of_no_azure_machine_is_told() -> None:
     controller = Controller()
     [call] = controller.on_event(NodeSeen("n0", "kind://docker/kind/node"), 0.0)
     assert isinstance(call.action, LogLine)
+    assert call.action.topic == "not-azure"
     assert "n0" in call.action.message
     assert controller.on_event(NodeSeen("n0", "kind://docker/kind/node"), 1.0) == []
     assert controller.on_event(NodeSeen("n1", ""), 0.0) == []
+    # Another node of the same name, which has come since.
+    assert controller.on_event(NodeGone("n0"), 2.0) == []
+    [again] = controller.on_event(NodeSeen("n0", "kind://docker/kind/node"), 3.0)
+    assert again.action == call.action
 
 
 def test_hosts_compare_without_case() -> None:
@@ -908,8 +1107,51 @@ def test_a_list_that_azure_throttles_waits_for_its_time() -> None:
     ]
     world = Course(*cluster(*steps), hosts=5)
     world.answers[ListHosts] = lambda _: Failure(kind=Fault.THROTTLED, retry_after=50.0)
+    world.run_until(10.0)
+    # Their records say that they wait.
+    assert [each.record.state for each in world.of(CreateRecord)] == ["Created"] * 3
     world.run_until(170.0)
     assert min(gaps(world, ListHosts)) >= 50.0
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [Failure(kind=Fault.THROTTLED, retry_after=100.0), Failure(kind=Fault.UNREACHABLE)],
+    ids=["throttled", "silent"],
+)
+def test_what_one_subscription_does_not_take_holds_up_no_other_and_nothing_that_is_there(
+    failure: Failure,
+) -> None:
+    provider = provider_id(0).replace("/s1/", "/s2/")
+    elsewhere = Host.of_node(provider)
+    steps = (pod(2.0), pod(6.0, "there", "n1"), pod(6.0, "elsewhere", "n-elsewhere"))
+    world = Course(*cluster(*steps, hosts=2), foreign=((1, 0),))
+    world.arm[elsewhere] = ArmHost(elsewhere)
+    world.put("node", "n-elsewhere", provider)
+    world._lasts = lambda there: 1.0  # type: ignore[method-assign] # noqa: ARG005 - its name counts
+
+    def patch(action: PatchHost) -> Result:
+        if action.host != elsewhere:
+            return failure
+        found: Result = World._do(world, world.mics[0], action)
+        return found
+
+    world.answers[PatchHost] = patch
+    world.run_until(16.0)
+    states = {each.pod.name: str(each.state) for each in records(world)}
+    assert states == {"web": "Created", "there": "Assigned", "elsewhere": "Assigned"}
+    tries = [at for at, action in world.calls if isinstance(action, PatchHost)]
+    assert len(tries) >= 2
+    del world.answers[PatchHost]
+    world.run_until(150.0)
+    assert {str(each.state) for each in records(world)} == {"Assigned"}
+    again = [at for at, action in world.calls if isinstance(action, PatchHost)][len(tries) :]
+    assert len(again) == 1
+    assert failure.kind is not Fault.THROTTLED or again[0] - tries[0] >= 100.0
+
+
+def records(world: World) -> list[Any]:
+    return [entry.value[0] for entry in world.objects["record"].values()]
 
 
 def test_a_permission_that_nobody_answers_for_is_asked_for_later_each_time() -> None:
@@ -917,6 +1159,14 @@ def test_a_permission_that_nobody_answers_for_is_asked_for_later_each_time() -> 
     world.answers[AskPermission] = lambda _: Failure(kind=Fault.UNREACHABLE)
     world.run_until(30.0)
     assert gaps(world, AskPermission)[:4] == pytest.approx([1.0, 2.0, 4.0, 8.0], abs=0.1)
+
+
+def test_a_permission_that_was_not_needed_meanwhile_is_asked_for_anew() -> None:
+    world = Course(*cluster(pod(2.0), gone(10.0), pod(30.0, "next")))
+    world.answers[AskPermission] = lambda _: Failure(kind=Fault.UNREACHABLE)
+    world.run_until(36.0)
+    late = [at for at in times(world, AskPermission) if at >= 30.0]
+    assert [at - late[0] for at in late] == pytest.approx([0.0, 1.0, 3.0], abs=0.1)
 
 
 def test_what_is_permitted_is_asked_for_again_within_half_an_hour() -> None:
@@ -1053,6 +1303,116 @@ def test_who_leads_again_begins_anew() -> None:
         assert ReadHost(HOSTS[0]) in [each.action for each in follows]
 
 
+def asks(calls: list[Call]) -> list[int]:
+    return [each.number for each in calls if isinstance(each.action, AskPermission)]
+
+
+@pytest.mark.parametrize("is_told", [True, False], ids=["deposed", "late"])
+def test_who_leads_no_more_asks_anew_what_had_no_answer_and_takes_no_old_one(
+    *, is_told: bool
+) -> None:
+    controller = Controller(Settings(asks_permission=True))
+    for event in (
+        NodeSeen("n0", provider_id(0)),
+        IdentitySeen(identity=principal("blue", "app"), revision=""),
+        BindingSeen(binding=binding("blue", "b", "app", "app"), revision=""),
+        PodSeen(a_pod("blue", node="n0")),
+        Leading(10.0),
+    ):
+        controller.on_event(event, 0.0)
+    [number] = asks(controller.on_event(Synced(), 1.0))
+    if is_told:
+        [number] = asks(controller.on_event(Deposed(), 9.0))
+    [again] = asks(controller.on_event(Leading(30.0), 20.0))
+    assert controller.on_result(number, True, 20.1) == []
+    did = [each.action for each in controller.on_result(again, True, 22.0)]
+    assert [each for each in did if isinstance(each, CreateRecord)]
+
+
+def test_who_was_deposed_reconciles_no_more() -> None:
+    controller = Controller(Settings(asks_permission=False))
+    begun = standby(controller)
+    assert begun == [ListLedgers()]
+    controller.on_result(1, LedgerList({}), 1.0)
+    due = controller.due()
+    assert due == 1.0 + Settings().reconcile
+    assert controller.on_event(Deposed(), 2.0) == []
+    assert controller.on_time(due) == []
+
+
+def test_a_ledger_that_is_listed_after_its_host_was_read_has_the_host_read_again() -> None:
+    controller = Controller(Settings(asks_permission=False))
+    plain = HostIdentities(state="succeeded", user={FOLDED[0]: IDS[0].spelling})
+    bound = (
+        IdentitySeen(identity=identity("blue", "vm", resource_id=IDS[0]), revision=""),
+        BindingSeen(binding=binding("blue", "b", "vm", "app"), revision=""),
+        PodSeen(a_pod("blue", node="n0")),
+    )
+    standby(controller, *bound)
+
+    def play(calls: list[Call], now: float, *, late: StoredLedger | None = None) -> list[Action]:
+        """Answer all, the list of ledgers last of all, and return what was called."""
+        did: list[Action] = []
+        while calls:
+            calls.sort(key=lambda each: isinstance(each.action, ListLedgers))
+            call = calls.pop(0)
+            did.append(call.action)
+            answer: Result = None
+            match call.action:
+                case ListLedgers():
+                    answer = LedgerList({HOSTS[0]: late} if late else {})
+                case ReadHost():
+                    answer = plain
+                case WriteLedger(ledger=ledger):
+                    answer = StoredLedger(ledger, "8")
+                case CreateRecord(record=record):
+                    answer = StoredRecord(ref=record.ref, uid="u", version="1", record=record)
+            if not isinstance(call.action, LogLine):
+                calls += controller.on_result(call.number, answer, now)
+        return did
+
+    controller.on_event(Deposed(), 2.0)
+    assert ReadHost(HOSTS[0]) in play(controller.on_event(Leading(1e9), 3.0), 3.0)
+    while (due := controller.due()) is not None and due < 3.0 + 180.0:
+        assert play(controller.on_time(due), due) == []
+    assert due == 183.0
+    book = Ledger(host=HOSTS[0], attached={FOLDED[1]: LedgerEntry(IDS[1].spelling, 0.0)})
+    did = play(controller.on_time(due), due, late=StoredLedger(book, "7"))
+    assert [each for each in did if isinstance(each, ReadHost | ListLedgers)] == [
+        ReadHost(HOSTS[0]),
+        ListLedgers(),
+        ReadHost(HOSTS[0]),
+    ]
+
+
+def test_where_each_host_gets_all_identities_records_of_before_are_left_alone() -> None:
+    controller = Controller(Settings(asks_permission=False, assign=Assign.ALL_HOSTS))
+    found = identity("blue", "vm", resource_id=IDS[0])
+    old = Record(
+        ref=ObjectRef("blue", "web-blue-vm"),
+        pod=ObjectRef("blue", "web"),
+        identity=found.ref,
+        binding=ObjectRef("blue", "b"),
+        node="n0",
+        state=Assignment.ASSIGNED,
+        identity_revision="of before",
+        binding_revision="of before",
+    )
+    did = standby(
+        controller,
+        IdentitySeen(identity=found, revision="new"),
+        BindingSeen(binding=binding("blue", "b", "vm", "app"), revision="new"),
+        PodSeen(a_pod(ref=old.pod, node="n0")),
+        RecordSeen(StoredRecord(ref=old.ref, uid="u", version="1", record=old)),
+    )
+    plain = HostIdentities(state="succeeded", user={FOLDED[0]: IDS[0].spelling})
+    calls = controller.on_result(1, LedgerList({}), 1.0)
+    [read] = [each.number for each in calls if isinstance(each.action, ReadHost)]
+    calls += controller.on_result(read, plain, 1.1)
+    did += [each.action for each in calls]
+    assert not [each for each in did if isinstance(each, RECORD_WRITES)]
+
+
 def test_who_leads_before_all_is_told_begins_when_it_is() -> None:
     controller = Controller()
     assert controller.on_event(Leading(1e9), 0.0) == []
@@ -1074,11 +1434,15 @@ def test_a_timer_that_is_set_again_and_again_counts_once_and_none_is_lost() -> N
     timers.set(due[10], None)
     assert timers.passed(1.0) == due[11:]
     assert timers.first() is None
+    # Nothing is kept of what is over.
+    assert (timers._times, timers._valid) == ({}, set())
 
 
-def test_more_records_than_one_look_takes_are_looked_at_as_soon_as_others_had_their_turn() -> None:
-    many = [a_pod(ref=ObjectRef("blue", f"web-{number}"), node="n0") for number in range(LOOKS)]
-    controller = Controller(Settings(asks_permission=False, record_writes=2 * LOOKS))
+def test_more_records_than_one_look_takes_are_looked_at_as_soon_as_others_had_their_turn(
+    few: int,
+) -> None:
+    many = [a_pod(ref=ObjectRef("blue", f"web-{number}"), node="n0") for number in range(few)]
+    controller = Controller(Settings(asks_permission=False, record_writes=2 * few))
     found = principal("blue", "id")
     standby(
         controller,
@@ -1156,19 +1520,32 @@ def test_a_record_that_somebody_deletes_is_made_again() -> None:
     assert [each.record.state for each in world.of(CreateRecord)] == ["Assigned", "Assigned"]
 
 
-def test_an_exception_takes_the_identities_of_its_pods_until_it_cannot_be_read_any_more() -> None:
+EXCEPTED = exception("kube-system", "e", {BINDING_LABEL: "app"})
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        ExceptionSeen(
+            exception=Malformed(kind="AzurePodIdentityException", ref=EXCEPTED.ref, why="no labels")
+        ),
+        ObjectGone(About.EXCEPTION, EXCEPTED.ref),
+    ],
+    ids=["malformed", "gone"],
+)
+def test_an_exception_takes_the_identities_of_its_pods_until_it_is_none_any_more(
+    end: ExceptionSeen | ObjectGone,
+) -> None:
     controller = Controller(Settings(asks_permission=False))
-    excepted = exception("kube-system", "e", {BINDING_LABEL: "app"})
-    malformed = Malformed(kind="AzurePodIdentityException", ref=excepted.ref, why="no labels")
     did = standby(
         controller,
         IdentitySeen(identity=principal("kube-system", "id"), revision=""),
         BindingSeen(binding=binding("kube-system", "b", "id", "app"), revision=""),
         PodSeen(a_pod("kube-system", node="n0")),
-        ExceptionSeen(exception=excepted),
+        ExceptionSeen(exception=EXCEPTED),
     )
     assert not [each for each in did if isinstance(each, CreateRecord)]
-    calls = controller.on_event(ExceptionSeen(exception=malformed), 2.0)
+    calls = controller.on_event(end, 2.0)
     assert [each for each in calls if isinstance(each.action, CreateRecord)]
 
 
@@ -1252,6 +1629,63 @@ def test_a_binding_is_told_once_that_it_is_applied() -> None:
         ObjectRef("blue", "b"),
     )
     assert "for pod web" in told.note
+
+
+def test_a_binding_is_told_once_a_minute_however_many_bindings_there_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("podidentity.mic.controller._MOST_TOLD", 2)
+    bound = [
+        step
+        for number in range(4)
+        for step in (
+            Step(0.0, "binding", ("blue", f"b{number}", "id", f"app{number}")),
+            *(
+                Step(at + number, "pod", ("blue", f"web{number}-{at:g}", f"app{number}", "n0"))
+                for at in (2.0, 30.0, 70.0)
+            ),
+        )
+    ]
+    last = Step(200.0, "pod", ("blue", "last", "app0", "n0"))
+    world = Course(*cluster(*bound, last), foreign=((0, 0),))
+    world.run_until(60.0)
+    assert sorted(each.ref.name for each in world.of(TellEvent)) == ["b0", "b1", "b2", "b3"]
+    world.run_until(100.0)
+    assert len(world.of(TellEvent)) == 8
+    # What is over is not remembered for ever.
+    world.run_until(201.0)
+    assert [*world.mics[0].controller._told] == [ObjectRef("blue", "b0")]
+
+
+@pytest.mark.parametrize("most", [1, 3])
+def test_no_more_records_are_written_at_once_than_the_operator_allows(most: int) -> None:
+    did = standby(
+        Controller(Settings(asks_permission=False, record_writes=most)),
+        IdentitySeen(identity=principal("blue", "app"), revision=""),
+        BindingSeen(binding=binding("blue", "b", "app", "app"), revision=""),
+        *(PodSeen(a_pod(ref=ObjectRef("blue", f"web-{each}"), node="n0")) for each in range(5)),
+    )
+    assert len([each for each in did if isinstance(each, CreateRecord)]) == most
+
+
+def test_what_was_to_be_told_is_not_told_by_who_leads_again_later() -> None:
+    controller = Controller(Settings())
+    for number in range(10):
+        bound = binding("blue", f"b-{number}", "app", "app")
+        controller.on_event(BindingSeen(binding=bound, revision=""), 0.0)
+    for event in (
+        NodeSeen("n0", provider_id(0)),
+        IdentitySeen(identity=principal("blue", "app"), revision=""),
+        PodSeen(a_pod("blue", node="n0")),
+        Leading(1e9),
+    ):
+        controller.on_event(event, 0.0)
+    [asked] = asks(controller.on_event(Synced(), 0.0))
+    told = [each.action for each in controller.on_result(asked, False, 0.0)]
+    assert len([each for each in told if isinstance(each, TellEvent)]) == 5
+    controller.on_event(Deposed(), 1.0)
+    again = [each.action for each in controller.on_event(Leading(1e9), 500.0)]
+    assert not [each for each in again if isinstance(each, TellEvent)]
 
 
 def test_no_more_conditions_are_written_at_once_than_the_operator_allows() -> None:

@@ -443,6 +443,20 @@ async def test_an_archived_controllers_lock_is_waited_for_and_named() -> None:
         assert one.election.leading
 
 
+async def test_an_archived_controllers_lease_is_waited_for_and_named() -> None:
+    server, clock = Server(), FakeClock()
+    one = Candidate(server, clock, "one")
+    server.lease("mic-5d8f")
+    async with running(one):
+        for second in range(30):
+            server.lease("mic-5d8f", renewed=f"2024-01-01T00:00:{second:02}.000000Z")
+            await pass_time(clock, 1)
+        assert (one.said, server.writes) == ([], [])
+        assert "mic-5d8f" in one.election.waits_for
+        await pass_time(clock, SECONDS)
+        assert one.election.leading
+
+
 async def test_a_leader_gives_way_to_an_archived_controller_that_begins() -> None:
     server, clock = Server(), FakeClock()
     one = Candidate(server, clock, "one")

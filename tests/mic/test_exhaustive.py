@@ -4,19 +4,49 @@ from __future__ import annotations
 
 import pytest
 
-from tests.mic.exhaustive import SMALL, THREE_PODS, explored, first_faults, singly, watched
+from podidentity.mic.calls import DeleteRecord
+from tests.mic.exhaustive import (
+    BINDINGS_GO,
+    GOES,
+    IDENTITIES_GO,
+    SMALL,
+    THREE_PODS,
+    explored,
+    first_faults,
+    singly,
+    watched,
+)
 from tests.mic.simulator import Scenario, few_collections
 
 FIRSTS = sorted(first_faults())
 PARTS = 8
+WORLDS = {
+    "two pods": SMALL,
+    "three pods": THREE_PODS,
+    "identities go": IDENTITIES_GO,
+    "bindings go": BINDINGS_GO,
+}
+WITHOUT_PODS_GOING = ("identities go", "bindings go")
 
 
-def test_the_undisturbed_course_attaches_and_detaches_on_both_hosts() -> None:
-    names = [type(action).__name__ for action in watched(SMALL)]
+@pytest.mark.parametrize("name", ["two pods", *WITHOUT_PODS_GOING])
+def test_the_undisturbed_course_attaches_and_detaches_on_both_hosts(name: str) -> None:
+    names = [type(action).__name__ for _, action in watched(WORLDS[name])]
     assert (names.count("PatchHost"), names.count("CreateRecord")) == (4, 2)
 
 
-@pytest.mark.parametrize("world", [SMALL, THREE_PODS], ids=["two pods", "three pods"])
+@pytest.mark.parametrize("name", WITHOUT_PODS_GOING)
+def test_where_no_pod_goes_all_is_the_same_until_something_else_does(name: str) -> None:
+    """So pairs of faults of which the first is before that are played with two pods alone."""
+    before, after = (
+        [(at, type(action).__name__) for at, action in watched(world) if at < GOES]
+        for world in (SMALL, WORLDS[name])
+    )
+    assert before == after
+    assert any(isinstance(action, DeleteRecord) for _, action in watched(WORLDS[name]))
+
+
+@pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS)
 def test_any_one_fault_leaves_the_small_world_as_it_should_be(world: Scenario) -> None:
     with few_collections():
         assert singly(world) > 150
@@ -28,3 +58,15 @@ def test_any_two_faults_leave_it_so_too(part: int) -> None:
         pairs = explored(FIRSTS[part::PARTS])
     print(f"{pairs} pairs of faults")
     assert pairs > 700
+
+
+@pytest.mark.parametrize("part", range(2))
+@pytest.mark.parametrize("name", WITHOUT_PODS_GOING)
+def test_any_two_faults_after_an_identity_or_binding_has_gone_leave_it_so_too(
+    name: str, part: int
+) -> None:
+    world = WORLDS[name]
+    with few_collections():
+        pairs = explored(sorted(first_faults(world, GOES))[part::2], world)
+    print(f"{pairs} pairs of faults")
+    assert pairs > 1000

@@ -81,6 +81,26 @@ def test_the_cloud_is_that_of_the_file_then_of_the_flag_then_the_public_one(tmp_
     assert cloud_of(both) is CLOUDS["azureusgovernmentcloud"]
 
 
+@pytest.mark.parametrize(
+    ("name", "login", "manager"),
+    [
+        ("AzurePublicCloud", "login.microsoftonline.com", "management.azure.com"),
+        ("AzureUSGovernmentCloud", "login.microsoftonline.us", "management.usgovcloudapi.net"),
+        ("AzureChinaCloud", "login.chinacloudapi.cn", "management.chinacloudapi.cn"),
+    ],
+)
+def test_in_each_cloud_mic_signs_in_and_calls_there(name: str, login: str, manager: str) -> None:
+    """As listed for their developers.
+
+    https://learn.microsoft.com/azure/azure-government/compare-azure-government-global-azure
+    https://learn.microsoft.com/azure/china/resources-developer-guide
+    """
+    found = cloud_of(settings(cloud=name))
+    assert str(found.authority) == f"https://{login}"
+    assert found.resource_manager == f"https://{manager}"
+    assert found.manager_scope == f"https://{manager}/.default"
+
+
 def test_azure_stack_is_described_by_its_file(tmp_path: Path) -> None:
     file = tmp_path / "akscustom.json"
     file.write_text(json.dumps(STACK))

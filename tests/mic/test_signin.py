@@ -133,6 +133,18 @@ def test_a_managed_identity_comes_before_a_secret_and_that_before_federation(
     assert (federated.method, federated.text) == (Method.FEDERATION, "assertion")
 
 
+def test_what_an_old_secret_has_in_place_of_a_clients_secret_is_none(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("assertion")
+    given = Configured(token_file=str(token), client_id=CLIENT, client_secret="msi", tenant=TENANT)
+    assert credential_of(given).method is Method.FEDERATION
+    file = tmp_path / "azure.json"
+    file.write_text(json.dumps({"aadClientSecret": "of the file"}))
+    assert credential_of(replace(given, cloud_config=str(file))).text == "of the file"
+    with pytest.raises(NoCredential, match="no credential for Azure"):
+        credential_of(replace(given, token_file=""))
+
+
 def test_without_a_tenant_there_is_no_credential() -> None:
     with pytest.raises(NoCredential, match="tenant"):
         credential_of(Configured(client_id=CLIENT, client_secret="s3cr3t"))

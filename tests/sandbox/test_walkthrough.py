@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,17 @@ def test_a_vault_is_judged_by_what_its_step_asks_for() -> None:
         judged(enableRbacAuthorization=True)
     with pytest.raises(Unexpected, match="the operator's policy is not there"):
         judged(enableRbacAuthorization=False, accessPolicies=[])
+
+
+def test_az_aks_is_run_by_a_colleague_with_the_rights_that_the_reference_lists() -> None:
+    commands = [step.command for chapter in read(find_walkthrough()) for step in chapter.steps]
+    changing = [each for each in commands if re.search("az aks (update|pod-identity)", each)]
+    assert len(changing) == 3
+    assert all(each.startswith('(eval "$COLLEAGUE"') for each in changing)
+    given = re.findall(r'"(Microsoft\.[^"]+)"', "\n".join(commands))
+    rights = Path(__file__).parents[2] / "docs/reference/rights.md"
+    (row,) = re.findall(r"\| `az aks pod-identity` .*", rights.read_text())
+    assert sorted(given) == sorted(re.findall(r"`(Microsoft[^`]+)`", row))
 
 
 def judged(**more: Any) -> str:

@@ -3,8 +3,19 @@
 ## 1 Register the feature
 az feature register --name EnablePodIdentityPreview --namespace Microsoft.ContainerService
 
-## 2a Enable pod identity
-az aks update --resource-group $AKS_CLUSTER_RESOURCE_GROUP_NAME --name $AKS_CLUSTER_NAME --enable-pod-identity --subscription "$SUBSCRIPTION"
+## 1b A colleague, who may change the cluster and nothing else
+COLLEAGUE=$(podidentity sandbox principal --az colleague)
+CLUSTER_ID=$(az aks show --resource-group $AKS_CLUSTER_RESOURCE_GROUP_NAME --name $AKS_CLUSTER_NAME --query id -o tsv)
+(eval "$COLLEAGUE"
+  podidentity sandbox role --assignee $OBJECT_ID -f - <<JSON &&
+{"Name": "Pod identities of the cluster", "AssignableScopes": ["$CLUSTER_ID"],
+ "Actions": ["Microsoft.ContainerService/managedClusters/read", "Microsoft.ContainerService/managedClusters/write"]}
+JSON
+    az login --service-principal --username $AZURE_CLIENT_ID --password=$AZURE_CLIENT_SECRET --tenant $TENANT_ID --query '[].name' -o tsv)
+
+## 2a Enable pod identity, as the colleague
+(eval "$COLLEAGUE"
+  az aks update --resource-group $AKS_CLUSTER_RESOURCE_GROUP_NAME --name $AKS_CLUSTER_NAME --enable-pod-identity --subscription "$SUBSCRIPTION")
 
 ## 2b NMI is on every node
 kubectl rollout status daemonset/nmi -n kube-system --timeout=60s

@@ -13,8 +13,18 @@ metadata:
     responsible: demo
 YAML
 
-## 9a Give the namespace the identity
-az aks pod-identity add --resource-group $AKS_CLUSTER_RESOURCE_GROUP_NAME --cluster-name $AKS_CLUSTER_NAME --namespace $POD_IDENTITY_NAMESPACE --name $POD_IDENTITY_NAME --identity-resource-id $IDENTITY_ID
+## 8b The colleague may use the identity, too
+(eval "$COLLEAGUE"
+  podidentity sandbox role --assignee $OBJECT_ID -f - <<JSON
+{"Name": "Use of the identity", "AssignableScopes": ["$IDENTITY_ID"],
+ "Actions": ["Microsoft.ManagedIdentity/userAssignedIdentities/read", "Microsoft.Authorization/roleDefinitions/read",
+             "Microsoft.Authorization/roleAssignments/read", "Microsoft.Authorization/roleAssignments/write"]}
+JSON
+)
+
+## 9a Give the namespace the identity, as the colleague
+(eval "$COLLEAGUE"
+  az aks pod-identity add --resource-group $AKS_CLUSTER_RESOURCE_GROUP_NAME --cluster-name $AKS_CLUSTER_NAME --namespace $POD_IDENTITY_NAMESPACE --name $POD_IDENTITY_NAME --identity-resource-id $IDENTITY_ID)
 
 ## 9b The cluster has an AzureIdentity and its binding
 kubectl get azureidentity,azureidentitybinding -n $POD_IDENTITY_NAMESPACE -o json

@@ -10,8 +10,8 @@ kubectl exec elsewhere -- curl -s -m 15 'http://169.254.169.254/metadata/identit
 ## 20c NMI's log says why
 kubectl logs -n kube-system -l app.kubernetes.io/component=nmi --tail=-1 | grep pod=elsewhere
 
-## 20d podidentity explains it to a colleague who has the rights for that and no other
-(eval "$(podidentity sandbox principal colleague)"
+## 20d podidentity explains it to the colleague, who is given the rights for that
+(eval "$COLLEAGUE"
   podidentity rights explain --user $OBJECT_ID -o yaml | podidentity sandbox apply -f - >/dev/null &&
     podidentity explain pod default/elsewhere)
 

@@ -1,7 +1,8 @@
 # The identity is taken back
 
 ## 23a Take it back
-az aks pod-identity delete --resource-group $AKS_CLUSTER_RESOURCE_GROUP_NAME --cluster-name $AKS_CLUSTER_NAME --namespace $POD_IDENTITY_NAMESPACE --name $POD_IDENTITY_NAME
+(eval "$COLLEAGUE"
+  az aks pod-identity delete --resource-group $AKS_CLUSTER_RESOURCE_GROUP_NAME --cluster-name $AKS_CLUSTER_NAME --namespace $POD_IDENTITY_NAMESPACE --name $POD_IDENTITY_NAME)
 
 ## 23b AzureIdentity and binding are gone
 kubectl get azureidentity,azureidentitybinding -n $POD_IDENTITY_NAMESPACE

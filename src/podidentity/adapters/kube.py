@@ -369,12 +369,15 @@ class Kube:
             ) as response:
                 if response.is_error:
                     self._failed(WATCH, path)
-                    raise _refusal(WATCH, path, response, await response.aread())
+                    body = await body_of(response, LARGEST_ANSWER)
+                    raise _refusal(WATCH, path, response, body)
                 opened()
                 async for line in _lines(response):
                     yield _event(path, line)
         except NotKubernetes as error:
             raise KubeError(f"{self.server} sent {error}.") from error
+        except TooLong as error:
+            raise self._too_large(WATCH, path, LARGEST_ANSWER) from error
         except _FAILED as error:
             self._failed(WATCH, path)
             raise self._unreachable(error) from error
@@ -430,8 +433,7 @@ class Kube:
             ) as response:
                 body = await body_of(response, most)
         except TooLong as error:
-            much = f"more than {most >> 20} MiB for {request_in_words(method, path)}"
-            raise TooLarge(f"The API server at {self.server} sent {much}.") from error
+            raise self._too_large(method, path, most) from error
         except _FAILED as error:
             self._failed(method, path)
             raise self._unreachable(error) from error
@@ -439,6 +441,10 @@ class Kube:
             self._failed(method, path)
             raise _refusal(method, path, response, body)
         return body
+
+    def _too_large(self, method: str, path: str, most: int) -> TooLarge:
+        much = f"more than {most >> 20} MiB for {request_in_words(method, path)}"
+        return TooLarge(f"The API server at {self.server} sent {much}.")
 
     def _unreachable(self, error: Exception) -> KubeError:
         if isinstance(error, NoCredentials):

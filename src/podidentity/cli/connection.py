@@ -127,9 +127,7 @@ def _refused(error: KubeError) -> CommandError:
             "docs/reference/cli.md, AKS Automatic.",
         )
     if error.forbidden:
-        return CommandError(
-            error.message, f"Ask the cluster's administrator for it{_all_needed()}."
-        )
+        return CommandError(error.message, ask_for_it())
     if error.conflict or error.status >= _FAILED:
         return CommandError(error.message, "Run the command again.")
     if not error.reason:
@@ -143,6 +141,11 @@ def right_to(verb: str, resource: str, namespace: str = "") -> str:
     """Return what a person lacks who may not do this."""
     where = f" in {namespace}" if namespace else ""
     return f"you need the right to {verb} {resource}{where}"
+
+
+def ask_for_it() -> str:
+    """Return the next step of a person who lacks a right, as a sentence."""
+    return f"Ask the cluster's administrator for it{_all_needed()}."
 
 
 def _all_needed() -> str:

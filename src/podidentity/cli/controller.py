@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from podidentity.cli.agent_choices import expanded, of_its_own, variables_of
 from podidentity.cli.commands.mic import mic, settings_from
@@ -76,8 +77,27 @@ async def namespaces_of_archived_exceptions(kube: Kube) -> list[str]:
 
 def chosen_of(flags: Sequence[str]) -> MicSettings:
     """Return the settings that these flags of MIC come to; raise click.UsageError."""
-    with mic.make_context("mic", ["--own-namespace=kube-system", *flags]) as context:
+    with _context(flags) as context:
         return settings_from(context.params)
+
+
+def says_how_it_signs_in(flags: Sequence[str]) -> bool:
+    """Return whether these flags of MIC say how it signs in to Azure, or that it does not."""
+    with _context(flags) as context:
+        given = [
+            context.get_parameter_source(each) is ParameterSource.COMMANDLINE for each in _SIGN_IN
+        ]
+        return any(given) or context.params["assign"] == "none"
+
+
+_SIGN_IN = ("managed_identity", "cloud_config", "client_id")
+"""The settings each of which decides by what MIC signs in."""
+
+
+def _context(flags: Sequence[str]) -> click.Context:
+    """Return these flags parsed, without the variables of this shell."""
+    command, _ = of_its_own(mic, {})
+    return command.make_context("mic", ["--own-namespace=kube-system", *flags])
 
 
 def settings_of(deployment: Object) -> MicSettings:
@@ -107,9 +127,17 @@ def flags_of_nmi(settings: MicSettings) -> list[str]:
 
 
 def manifests(
-    image: str, flags: Sequence[str], namespace: str, proxy_secret: str = ""
+    image: str,
+    flags: Sequence[str],
+    namespace: str,
+    proxy_secret: str = "",
+    *,
+    admin_identity: bool = False,
 ) -> list[Object]:
-    """Return MIC's manifests; raise click.UsageError for flags that it would not take."""
+    """Return MIC's manifests; raise click.UsageError for flags that it would not take.
+
+    `admin_identity`: its admin Secret has it sign in by a managed identity.
+    """
     chosen = chosen_of(flags)
     return manifests_of_mic(
         image=image,
@@ -118,6 +146,7 @@ def manifests(
         managed_identity=chosen.managed_identity,
         cloud_config=chosen.cloud_config,
         proxy_secret=proxy_secret,
+        admin_identity=admin_identity,
     )
 
 

@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from podidentity import __version__
-from podidentity.cli import admission_policies, attachments, controller, local_redirect
+from podidentity.cli import (
+    admin_secret,
+    admission_policies,
+    attachments,
+    controller,
+    local_redirect,
+)
 from podidentity.cli.agent_choices import Choices, choices_of_flags, chosen
 from podidentity.cli.azure_access import detach_command, host_name, recorded_hosts
 from podidentity.cli.changes import only_waiting
@@ -199,9 +205,13 @@ class _MicWanted:
     flags: tuple[str, ...]
     proxy_secret: str = ""
 
-    def manifests(self, flags: Sequence[str], namespace: str) -> list[Object]:
-        """Return MIC's manifests, with these flags."""
-        return controller.manifests(self.image, flags, namespace, self.proxy_secret)
+    def manifests(
+        self, flags: Sequence[str], namespace: str, *, admin_identity: bool = False
+    ) -> list[Object]:
+        """Return MIC's manifests, with these flags; `admin_identity` as `controller.manifests`."""
+        return controller.manifests(
+            self.image, flags, namespace, self.proxy_secret, admin_identity=admin_identity
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -385,7 +395,10 @@ async def _mic(kube: Kube, wanted: _MicWanted, namespace: str) -> tuple[list[str
         flags = controller.flags_of(deployments[0])
     if deployments:
         namespace = deployments[0]["metadata"]["namespace"]
-    return controller.flags_of_nmi(controller.chosen_of(flags)), wanted.manifests(flags, namespace)
+    of_nmi = controller.flags_of_nmi(controller.chosen_of(flags))
+    by_flags = controller.says_how_it_signs_in(flags)
+    by_secret = not by_flags and await admin_secret.has_managed_identity(kube, namespace)
+    return of_nmi, wanted.manifests(flags, namespace, admin_identity=by_secret)
 
 
 async def _take_back(kube: Kube, namespace: str, wanted: _Wanted) -> None:

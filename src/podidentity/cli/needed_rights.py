@@ -45,6 +45,7 @@ from podidentity.cli.parts import (
     MIC,
     MIC_EXCEPTION,
     MIC_ROLES,
+    MIC_SECRET,
     MIC_THERE,
     MIC_WAIT,
     NO_EXCEPTION,
@@ -70,6 +71,7 @@ from podidentity.cli.rollout import PROBE_SET
 from podidentity.core.decision import GROUP, RESOURCE, VERB
 from podidentity.manifests import (
     ACCOUNT,
+    ADMIN_SECRET,
     DEBUG_READER,
     NODE_AUDIENCES,
     POLICY_OF_NMI,
@@ -288,6 +290,7 @@ def _to_have_mic() -> Iterator[Right]:
     yield from (each for each in held_by(_OF_RECORDS, MIC) if each.resource == _ASSIGNED)
     for where, resource, only in _objects_of_mic():
         yield from _to_apply(resource, names=only, at=where, parts=[MIC])
+    yield from _to("get", "secrets", names=[ADMIN_SECRET], at=_NMI, parts=[MIC_SECRET])
     yield from _to_apply(_EXCEPTIONS, names=_EXCEPTIONS_OF_MIC, at=_NMI, parts=[MIC_EXCEPTION])
     yield from _to("watch", _DEPLOYMENTS, at=_NMI, names=names, parts=[MIC_WAIT])
     yield from _to("get", _EXCEPTIONS, names=[OLD_EXCEPTION], parts=[ARCHIVED_MIC])

@@ -33,7 +33,7 @@ NO_TAINT, WAIT, PURGE, AZURE, SECRETS = "no-startup-taint", "wait", "purge", "az
 LRP, NO_LRP, AUTOMATIC = "lrp", "no-lrp", "aks-automatic"
 MIC, MIC_WAIT, NO_MIC, ARCHIVED_MIC = "mic", "wait-for-mic", "no-mic", "archived-mic"
 MIC_THERE, NO_MIC_THERE, BUNDLE = "mic-there", "no-mic-there", "bundle"
-MIC_EXCEPTION = "mic-exception"
+MIC_EXCEPTION, MIC_SECRET = "mic-exception", "mic-secret"
 HOST, NO_POLICIES = "host", "no-admission-policies"
 DETACH_ALL, FINALIZERS = "detach-all", "old-finalizers"
 APPLY, ROLLBACK = "migrate-apply", "migrate-rollback"
@@ -61,7 +61,9 @@ PARTS: Mapping[str, str] = {
     MIC: "puts MIC into the cluster, or changes it, and NMI into standard mode: `--mic`, or where "
     "it is",
     MIC_EXCEPTION: "excepts MIC's pods, which sign in by their machine's identity: `--mic-arg` "
-    "with `--use-managed-identity` or `--cloudconfig`",
+    "with `--use-managed-identity` or `--cloudconfig`, or `UseMSI` in the admin secret",
+    MIC_SECRET: "looks whether the admin secret has MIC sign in by a managed identity: where no "
+    "`--mic-arg` says how it signs in",
     MIC_WAIT: "says when MIC is ready: without `--no-wait`, where MIC is",
     NO_MIC: "takes MIC away: `enable --no-mic`, `disable`",
     ARCHIVED_MIC: "lets the exception of AAD Pod Identity's MIC count: where that runs",

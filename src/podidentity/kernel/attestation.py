@@ -105,8 +105,8 @@ class ConnectionInspector:
         """Without `cgroups` no sighting names a pod.
 
         `listener` is the local end of redirected connections (`Redirect.target`). Connections of
-        the node itself have the same port at other addresses. `node_listener` is the local end of
-        those that Cilium redirects.
+        the node itself have the same port at other addresses, and so have those that the rules of
+        the NMI before led to one. `node_listener` is the local end of those that Cilium redirects.
         """
         _raise_file_limit()
         self._netns_dirs = netns_dirs
@@ -169,15 +169,17 @@ class ConnectionInspector:
         since the last call. With `clients` also those for the clients of a namespace that has the
         socket.
         """
+        listener = Endpoint(own, self._listener.port) if own else self._listener
         try:
             socket.inet_pton(socket.AF_INET, address)
+            socket.inet_pton(socket.AF_INET, listener.address)
         except OSError:
             # IMDS has an IPv4 address only.
             return ConnectionFacts(accepted=False)
         client = Endpoint(address, port)
         self._networks.refresh()
         holders = self._holders(address)
-        found = self._facts(client, self._listener_at(own), holders, self._failure())
+        found = self._facts(client, listener, holders, self._failure())
         states = [each.state for each in found.sightings]
         if SocketState.OPEN in states and not clients:
             return found
@@ -186,10 +188,6 @@ class ConnectionInspector:
             found = replace(found, sightings=tuple(sightings))
         count = len(self._networks.holders(address))
         return replace(found, holders=count, guarded=self.guarded())
-
-    def _listener_at(self, own: str) -> Endpoint:
-        node = self._node_listener
-        return node if node is not None and node.address == own else self._listener
 
     def local_facts(self, address: str, port: int, own: str) -> ConnectionFacts:
         """Return the facts about the connection from `address`:`port` of the node itself to `own`.

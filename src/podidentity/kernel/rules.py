@@ -30,9 +30,10 @@ As nft prints it:
   cannot fill the backlog of the listener, in which connections wait while no worker accepts, and
   cannot burden the worker with more connections than it may have. A pod is identified by its port:
   on a bridge by the port's one MAC address, because a pod can take many addresses there; on a
-  routed link by the source address (`source_rules` binds both). Too many connections are refused;
-  too many per second are dropped, so that the client tries again a second later. The rate also
-  bounds the kernel's own work: it expires at most eight connections of a count in one tick. As in
+  routed link by the source address (`source_rules` binds both, and gives all uplinks one). Too many
+  connections are refused; too many per second are dropped, so that the client tries again a second
+  later. The rate also bounds the kernel's own work: it expires at most eight connections of a count
+  in one tick. As in
   every NAT chain, only the first packet of a connection arrives here, and only in the first of two
   tables that redirect it. Connections in TIME_WAIT do not count.
 * guard_imds refuses at once all connections to IMDS that were not redirected: those that are older

@@ -15,6 +15,7 @@ On bridges, table `bridge podid_source`, as nft prints it (each rule that drops 
     chain bound {
       ether type 8021q drop
       ether type 8021ad drop
+      ether type 0x8864 drop
       iif . ether saddr != @macs drop
       ether type arp goto bound_arp
       iif . ip saddr != @addresses drop }
@@ -26,13 +27,16 @@ On bridges, table `bridge podid_source`, as nft prints it (each rule that drops 
     chain outside {
       meta protocol 8021q drop
       meta protocol 8021ad drop
+      meta protocol 0x8864 drop
       iif . ether saddr @inside_macs drop
       iif . arp saddr ether @inside_macs drop
       iif . arp saddr ip @inside_addresses drop
-      iif . ip saddr @inside_addresses drop }
+      iif . ip saddr @inside_addresses drop
+      ip daddr 169.254.169.254 ether saddr set 02:00:00:00:25:79 }
     chain unknown {
       ether type 8021q drop
       ether type 8021ad drop
+      ether type 0x8864 drop
       ether saddr @taken_macs drop
       arp saddr ether @taken_macs drop
       arp saddr ip @taken_addresses drop
@@ -43,12 +47,16 @@ On bridges, table `bridge podid_source`, as nft prints it (each rule that drops 
   passes it to IPv4's hooks. Link-local frames (01:80:c2:00:00:0x) do not pass it, so the bridge
   must not learn from them (`Links.set_link_local_learning`).
 * The kernel removes a tag of VLAN 0 above the bridge. A tagged frame would pass these rules and
-  then count as an untagged one, so tagged frames are dropped first.
+  then count as an untagged one, so tagged frames are dropped first. So are PPPoE's (0x8864), in
+  which br_netfilter finds IPv4 that a filter of the bridge does not see, where its setting
+  bridge-nf-filter-pppoe-tagged is on.
 * An uplink brings frames of other machines, and what a tunnel of the node unpacks (VXLAN): any pod
   can send such packets to the node, with any frame in them. So an uplink may bring everything but
   what is in the name of its own bridge: of a bound port, or of the node's addresses there. It may
   bring a tag, behind which IPv4 and ARP are found as well (`meta protocol` is the type behind the
-  first tag), but not two: the kernel removes any number of tags of VLAN 0.
+  first tag), but not two: the kernel removes any number of tags of VLAN 0. Who sends it packets can
+  make up MAC addresses, and each would have a share of NMI's connections of its own (`rules`). So
+  what asks IMDS by an uplink gets one MAC address, and with it one share.
 * ARP probes for an address conflict have the sender 0.0.0.0 (RFC 5227). Nobody learns from them.
 * A port is identified by the index of the node's end, which no other link ever gets.
 * A new port is in no map, whether we run or not. So the rules for ports in no map need no knowledge
@@ -80,6 +88,10 @@ from podidentity.kernel.rules import Redirect
 TABLE = "podid_source"
 
 _BEFORE_LEARNING, _RAW = -310, -300
+_PPPOE = 0x8864  # ETH_P_PPP_SES; nft(8) has no word for it
+_OUTSIDER = "02:00:00:00:25:79"
+"""MAC address, of no maker's, of all that comes to us by an uplink: they have one share together
+(`rules`), which otherwise each MAC address would have that somebody makes up."""
 _KERNELS_OWN = ("handle", "index", "elem")
 _POD, _UPLINK = {"goto": {"target": "bound"}}, {"goto": {"target": "outside"}}
 
@@ -192,7 +204,7 @@ def bridge_table(redirect: Redirect, name: str = TABLE, *, owned: bool = False) 
     else can change it, `nft flush ruleset` skips it, and the kernel deletes it with the socket.
     """
     make = _Maker("bridge", name, owned=owned)
-    index, vlan = {"meta": {"key": "iif"}}, ("8021q", "8021ad")
+    index, hidden = {"meta": {"key": "iif"}}, ("8021q", "8021ad", _PPPOE)
     mac, kind = field("ether", "saddr"), field("ether", "type")
     arp_mac, arp_address = field("arp", "saddr ether"), field("arp", "saddr ip")
     address = field("ip", "saddr")
@@ -209,7 +221,7 @@ def bridge_table(redirect: Redirect, name: str = TABLE, *, owned: bool = False) 
         {"set": make.set("inside_addresses", ["iface_index", "ipv4_addr"])},
         make.rule("arriving", {"vmap": {"key": index, "data": "@ports"}}),
         make.rule("arriving", {"goto": {"target": "unknown"}}),
-        *(make.drop("bound", match(kind, each)) for each in vlan),
+        *(make.drop("bound", match(kind, each)) for each in hidden),
         make.drop("bound", match(_both(index, mac), "@macs", "!=")),
         make.rule("bound", match(kind, "arp"), {"goto": {"target": "bound_arp"}}),
         make.drop("bound", match(_both(index, address), "@addresses", "!=")),
@@ -217,12 +229,13 @@ def bridge_table(redirect: Redirect, name: str = TABLE, *, owned: bool = False) 
         make.rule("bound_arp", match(_both(index, arp_address), "@addresses"), {"accept": None}),
         make.rule("bound_arp", *probe, {"accept": None}),
         make.drop("bound_arp"),
-        *(make.drop("outside", match({"meta": {"key": "protocol"}}, each)) for each in vlan),
+        *(make.drop("outside", match({"meta": {"key": "protocol"}}, each)) for each in hidden),
         make.drop("outside", match(_both(index, mac), "@inside_macs")),
         make.drop("outside", match(_both(index, arp_mac), "@inside_macs")),
         make.drop("outside", match(_both(index, arp_address), "@inside_addresses")),
         make.drop("outside", match(_both(index, address), "@inside_addresses")),
-        *(make.drop("unknown", match(kind, each)) for each in vlan),
+        *(make.rule("outside", *each, _set(mac, _OUTSIDER)) for each in _to_us(redirect)),
+        *(make.drop("unknown", match(kind, each)) for each in hidden),
         make.drop("unknown", match(mac, "@taken_macs")),
         make.drop("unknown", match(arp_mac, "@taken_macs")),
         make.drop("unknown", match(arp_address, "@taken_addresses")),
@@ -363,6 +376,10 @@ class _Maker:
 
     def drop(self, chain: str, *conditions: Mapping[str, Any]) -> dict[str, Any]:
         return self.rule(chain, *conditions, {"counter": None}, {"drop": None})
+
+
+def _set(key: Mapping[str, Any], value: str) -> dict[str, Any]:
+    return {"mangle": {"key": key, "value": value}}
 
 
 def _both(*parts: Mapping[str, Any]) -> dict[str, Any]:

@@ -42,6 +42,19 @@ NODE_AUDIENCES = "podidentity-node-audiences"
 """The ClusterRole whose resources are audiences that nodes may ask for."""
 IDENTITIES = "podidentity-identities"
 """The namespace of service accounts that stand for identities."""
+ADMIN_SECRET = "aadpodidentity-admin-secret"  # noqa: S105 - its name
+"""AAD Pod Identity's Secret of what MIC signs in by; these are two of its keys."""
+ADMIN_SECRET_MANAGED, ADMIN_SECRET_IDENTITY = "UseMSI", "UserAssignedMSIClientID"
+_ADMIN_IDENTITY = tuple(
+    {
+        "name": variable,
+        "valueFrom": {"secretKeyRef": {"name": ADMIN_SECRET, "key": key, "optional": True}},
+    }
+    for variable, key in (
+        ("USE_MSI", ADMIN_SECRET_MANAGED),
+        ("USER_ASSIGNED_MSI_CLIENT_ID", ADMIN_SECRET_IDENTITY),
+    )
+)
 STARTUP_TAINT = "aadpodidentity.k8s.io/agent-not-ready"
 """Key of the taint with which nodes start, until NMI is ready there, unless another is chosen."""
 
@@ -196,13 +209,15 @@ def mic(
     managed_identity: bool = False,
     cloud_config: str = "",
     proxy_secret: str = "",
+    admin_identity: bool = False,
 ) -> list[Manifest]:
     """Return what MIC needs, in the order to create it; the Deployment `mic` is the last.
 
     `extra_args` are flags of `podidentity mic`. With `managed_identity` its pods are excepted from
     NMI in `namespace`, so that they get a token of their machine's identity. `cloud_config` is the
     path of the cloud provider's file on the nodes, which root alone may read; it may name one, too.
-    A `proxy_secret` says by which HTTP proxy Azure is asked (`by_proxy`).
+    `admin_identity`: the admin Secret names one, and MIC reads that of it as well. A `proxy_secret`
+    says by which HTTP proxy Azure is asked (`by_proxy`).
     """
     manifests = _documents("mic.yaml")
     for each in manifests:
@@ -210,11 +225,14 @@ def mic(
             _complete(each["spec"]["template"]["spec"], image, extra_args, ())
             _mount(each["spec"]["template"]["spec"], cloud_config)
             by_proxy(each["spec"]["template"]["spec"], proxy_secret)
+            if admin_identity:
+                (container,) = each["spec"]["template"]["spec"]["containers"]
+                container["env"] += _ADMIN_IDENTITY
         for place in (each["metadata"], *each.get("subjects", ())):
             # The Lease stays in `default`: there the archived MIC has its lock.
             if place.get("namespace") == NAMESPACE:
                 place["namespace"] = namespace
-    if managed_identity or cloud_config:
+    if managed_identity or cloud_config or admin_identity:
         manifests.insert(-1, mic_exception(namespace))
     return manifests
 

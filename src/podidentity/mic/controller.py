@@ -144,7 +144,6 @@ _LEDGERS, _RECONCILE, _MORE = _Owner("ledgers"), _Owner("reconcile"), _Owner("mo
 
 
 EventType = Literal["Normal", "Warning"]
-_NOWHERE = Host(folded="", resource_id="", name="", is_scale_set=False, subscription="", group="")
 
 
 class Timers:
@@ -740,7 +739,8 @@ class Controller:
     # Records, conditions, events, permissions.
 
     def _status(self, need: Need) -> Status:
-        folded, work = attachment(need.identity), self._works.get(need.host or _NOWHERE)
+        folded = attachment(need.identity)
+        work = None if need.host is None else self._works.get(need.host)
         if folded is None or work is None:
             return Status.UNKNOWN
         return work.status(folded.folded)

@@ -98,6 +98,11 @@ class NoCredential(ValueError):
     """It is not configured how to sign in, or wrongly; the message has the next step."""
 
 
+_NONE = "msi"
+"""What an admin secret of AAD Pod Identity for a managed identity has in place of a client secret.
+
+https://github.com/Azure/aad-pod-identity/blob/master/charts/aad-pod-identity/README.md
+"""
 _WAYS = (
     "Give --azure-client-id and --azure-tenant-id, with the token of MIC's service account in "
     "AZURE_FEDERATED_TOKEN_FILE or with CLIENT_SECRET; --use-managed-identity; or --cloudconfig"
@@ -106,9 +111,9 @@ _WAYS = (
 
 def credential_of(given: Configured) -> Credential:
     """Return how to sign in now, reading the files; raise NoCredential."""
-    told = given
-    if given.cloud_config:
-        told = _of_file(given, read_cloud_config(given.cloud_config))
+    told = given if given.client_secret != _NONE else replace(given, client_secret="")
+    if told.cloud_config:
+        told = _of_file(told, read_cloud_config(told.cloud_config))
     if told.managed:
         named = told.managed_client_id.strip()
         return Credential(

@@ -31,7 +31,6 @@ _COMMANDS = {
     ),
     "apply": ("objects:apply", "Create the objects of a manifest, or change those that are there."),
     "get": ("objects:get", "Print objects of a kind: pods, nodes, azureidentities and so on."),
-    "delete": ("objects:delete", "Delete one object."),
     "exec": ("pods:execute", "Run a program in a pod; its exit code is this command's."),
     "logs": ("pods:logs", "Print the output of a pod, or of a part of the sandbox."),
     "part": ("worlds:part", "Take a part away and bring it back: cluster, azure or a node."),

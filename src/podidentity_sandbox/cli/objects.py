@@ -1,4 +1,4 @@
-"""Commands on the cluster's objects: apply, get, delete. For more, kubectl is the tool."""
+"""Commands on the cluster's objects: apply, get. For more, kubectl is the tool."""
 
 from __future__ import annotations
 
@@ -60,22 +60,6 @@ def get(
     click.echo("\n".join(rows), nl=bool(rows))
     if not items:
         click.echo("No resources found", err=True)
-
-
-@click.command(epilog="Example: podidentity sandbox delete pod stranger")
-@options.name
-@options.namespace
-@click.argument("kind")
-@click.argument("object_name", metavar="NAME", required=False)
-def delete(name: str, namespace: str, kind: str, object_name: str | None) -> None:
-    """Delete one object."""
-    api = Api(options.plan_of(name))
-    kind, object_name = _split(kind, object_name)
-    if not object_name:
-        raise click.UsageError("name the object: `delete pod NAME` or `delete pod/NAME`")
-    found = Kinds(api).of_word(kind)
-    api.request("DELETE", found.path(namespace, object_name))
-    click.echo(f"{found.label(object_name)} deleted")
 
 
 def _split(kind: str, name: str | None) -> tuple[str, str | None]:

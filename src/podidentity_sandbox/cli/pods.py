@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from urllib.parse import urlencode
 
 import click
 
 from podidentity_sandbox.cli import options
-from podidentity_sandbox.node.execution_requests import ExecFailed
-from podidentity_sandbox.node.terminal import execute_attached
+from podidentity_sandbox.node.execution_requests import ExecFailed, execute_attached
 from podidentity_sandbox.plan import Plan
 from podidentity_sandbox.world import SandboxError
 from podidentity_sandbox.world.api import Api, Object
 
 
-@click.command(epilog="Example: podidentity sandbox exec -n shop orders-0 -it -- sh")
+@click.command(epilog="Example: podidentity sandbox exec -n shop orders-0 -- ls /tmp")
 @options.name
 @options.namespace
 @click.option("-c", "--container", help="Which container; the default one if not given.")
 @click.option("-i", "--stdin", is_flag=True, help="Pass standard input on.")
-@click.option("-t", "--tty", is_flag=True, help="Give the program a terminal.")
 @click.argument("pod")
 @click.argument("command", nargs=-1, required=True)
 @click.pass_context
@@ -34,14 +31,10 @@ def execute(
     pod: str,
     command: tuple[str, ...],
     stdin: bool,
-    tty: bool,
 ) -> None:
-    """Run a program in a pod; its exit code is this command's."""
+    """Run a program in a pod; its exit code is this command's. For a terminal: kubectl exec -it."""
     plan = options.plan_of(name)
     found = _pod(plan, namespace, pod)
-    if tty and not (stdin and sys.stdin.isatty()):
-        click.echo("no terminal given: standard input is none (-t needs -i, too)", err=True)
-        tty = False
     try:
         code = execute_attached(
             plan,
@@ -50,7 +43,6 @@ def execute(
             found["metadata"]["name"],
             container,
             command,
-            tty=tty,
             interactive=stdin,
         )
     except ExecFailed as cause:

@@ -16,15 +16,18 @@ from podidentity_sandbox.world.principals import give_role, make_principal
 
 @click.command(epilog='Example: eval "$(podidentity sandbox principal deployer)"')
 @options.name
+@click.option("--az", "with_az", is_flag=True, help="A place in which az can sign in as it, too.")
 @click.argument("principal_name", metavar="PRINCIPAL")
-def principal(name: str, principal_name: str) -> None:
+def principal(name: str, principal_name: str, *, with_az: bool) -> None:
     """Make a service principal that has no rights, and print its environment.
 
     In a shell with this environment podidentity, kubectl and SDKs act as the principal. It is there
     beside that of `sandbox env`, whose KUBECONFIG, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET it
-    replaces. OBJECT_ID is for roles. The commands of the sandbox itself still act as its operator.
+    replaces. OBJECT_ID is for roles. The commands of the sandbox itself still act as its operator,
+    and so does az: with --az it is for you to sign in by `az login`, once the principal has a role.
     """
-    click.echo(exports(asyncio.run(make_principal(options.plan_of(name), principal_name))))
+    plan = options.plan_of(name)
+    click.echo(exports(asyncio.run(make_principal(plan, principal_name, with_az=with_az))))
 
 
 @click.command(epilog='Example: podidentity sandbox role --assignee "$OBJECT_ID" -f machines.json')

@@ -43,7 +43,6 @@ from podidentity_sandbox.cluster.reviews import (
 )
 from podidentity_sandbox.cluster.storage import HISTORY, Journal, Storage
 from podidentity_sandbox.cluster.tokens import TokenIssuer, check_node_request, request_token
-from podidentity_sandbox.cluster.write_options import understood
 from podidentity_sandbox.plan import Plan
 from podidentity_sandbox.weather import WeatherInForce
 
@@ -107,7 +106,7 @@ class Cluster:
             (
                 Definitions(self.resources.acting_as("kube-apiserver")),
                 Namespaces(manager, authority),
-                Deployments(manager, later),
+                Deployments(manager),
                 ReplicaSets(manager),
                 DaemonSets(manager, later),
                 Scheduler(self.resources.acting_as("kube-scheduler")),
@@ -125,7 +124,6 @@ class Cluster:
         }
         self._actions = {
             ("", "serviceaccounts", "token"): Action(AUTHENTICATION, "TokenRequest", self._token),
-            ("", "pods", "eviction"): Action("policy", "Eviction", self._evict),
             **{
                 (group, f"{kind.lower()}s", ""): Action(group, kind, answer)
                 for (group, kind), answer in by_review.items()
@@ -157,17 +155,6 @@ class Cluster:
             if self.storage.get(key, namespace, body["metadata"]["name"]) is None:
                 resources.create(self.registry.by_key(key), namespace, body)
         self.loop.settle()
-
-    def _evict(self, user: User, info: RequestInfo, body: Obj) -> Obj:
-        """Delete a pod, by the options of an Eviction; no disruption budget is asked.
-
-        https://kubernetes.io/docs/concepts/scheduling-eviction/api-eviction/
-        """
-        kind = self.registry.by_key("pods")
-        pod = self.resources.get(kind, info.namespace, info.name)
-        self.policies.check(user, replace(info, verb="delete", subresource=""), None, pod.object)
-        self.resources.delete(kind, pod, understood(body.get("deleteOptions") or {}))
-        return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
 
     def _token(self, user: User, info: RequestInfo, body: Obj) -> Obj:
         kind = self.registry.by_key("serviceaccounts")

@@ -23,7 +23,6 @@ VERSION = {
 }
 _SUBRESOURCES: dict[str, tuple[str, str, str, list[str]]] = {
     "attach": ("PodAttachOptions", "", "", ["create", "get"]),
-    "eviction": ("Eviction", "policy", "v1", ["create"]),
     "exec": ("PodExecOptions", "", "", ["create", "get"]),
     "finalize": ("Namespace", "", "", ["update"]),
     "log": ("Pod", "", "", ["get"]),

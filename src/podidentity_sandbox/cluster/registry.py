@@ -7,7 +7,7 @@ hook in its Strategy. A CustomResourceDefinition adds a ResourceType while the s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 
 from podidentity_sandbox.cluster import Obj
 from podidentity_sandbox.cluster.schema import Schema
@@ -52,14 +52,16 @@ class Strategy:
         return False
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class ResourceType:
     """One served resource: its names, its verbs, and its hooks."""
 
     group: str
     """"" is the core group."""
     kind: str
-    plural: str
+    _: KW_ONLY
+    plural: str = ""
+    """"": the singular with an s."""
     singular: str = ""
     """"": the kind in lower case."""
     version: str = "v1"
@@ -86,8 +88,9 @@ class ResourceType:
     """Only of custom resources: additionalPrinterColumns of its definition."""
 
     def __post_init__(self) -> None:
-        """Fill in the singular."""
+        """Fill in singular and plural."""
         object.__setattr__(self, "singular", self.singular or self.kind.lower())
+        object.__setattr__(self, "plural", self.plural or f"{self.singular}s")
 
     @property
     def key(self) -> str:

@@ -15,11 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from podidentity_sandbox.atomic_writer import show
 from podidentity_sandbox.csi.cluster import ClusterClient, PodRef
 from podidentity_sandbox.csi.parameters import POD_NAME, POD_NAMESPACE, MountFailed
 from podidentity_sandbox.csi.provider import SecretFile, SecretsProvider
-
-_DATA, _NEXT = "..data", "..data_tmp"
 
 
 def write(folder: Path, files: Sequence[SecretFile]) -> None:
@@ -31,13 +30,7 @@ def write(folder: Path, files: Sequence[SecretFile]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(file.content)
         path.chmod(file.mode)
-    old = (folder / _DATA).resolve() if (folder / _DATA).is_symlink() else None
-    (folder / _NEXT).unlink(missing_ok=True)
-    (folder / _NEXT).symlink_to(fresh.name)
-    (folder / _NEXT).replace(folder / _DATA)
-    _link(folder, {file.path.partition("/")[0] for file in files})
-    if old is not None:
-        shutil.rmtree(old, ignore_errors=True)
+    show(folder, fresh.name, [file.path for file in files])
 
 
 def clear(folder: Path) -> None:
@@ -48,15 +41,6 @@ def clear(folder: Path) -> None:
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
         else:
-            entry.unlink()
-
-
-def _link(folder: Path, names: set[str]) -> None:
-    for name in names:
-        if not (folder / name).is_symlink():
-            (folder / name).symlink_to(f"{_DATA}/{name}")
-    for entry in folder.iterdir():
-        if not entry.name.startswith("..") and entry.name not in names:
             entry.unlink()
 
 

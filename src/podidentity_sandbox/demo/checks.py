@@ -273,6 +273,21 @@ async def registered(_context: StoryContext, ran: Ran) -> str:
     return str(state)
 
 
+async def role_assigned(_context: StoryContext, ran: Ran) -> str:
+    """One custom role, at one resource."""
+    exited(ran)
+    must(" assigned at /subscriptions/" in ran.output, f"no role was assigned: {ran.output[:300]}")
+    return ran.output.partition(" assigned")[0]
+
+
+async def colleague_signed_in(context: StoryContext, ran: Ran) -> str:
+    """The colleague has the role and is shown the subscription, of which it may read one thing."""
+    role = await role_assigned(context, ran)
+    shown = ran.output.splitlines()[-1]
+    must(shown == context.plan.subscription_name, f"az is signed in to {shown!r}")
+    return role
+
+
 async def enabled(_context: StoryContext, ran: Ran) -> str:
     """The cluster's profile says so."""
     with expecting("not a cluster with the add-on"):

@@ -88,6 +88,7 @@ def _read_steps(path: Path, lines: list[str]) -> Iterator[ScriptStep]:
 EXPECTED: Mapping[str, Check] = {
     "0": check.succeeded,
     "1": az.registered,
+    "1b": az.colleague_signed_in,
     "2a": az.enabled,
     "2b": check.succeeded,
     "3": check.one_nmi_a_node,
@@ -103,6 +104,7 @@ EXPECTED: Mapping[str, Check] = {
     "7a": az.role_given,
     "7b": az.role_given,
     "8": check.created,
+    "8b": az.role_assigned,
     "9a": az.pod_identity_added,
     "9b": az.identity_and_binding,
     "9c": az.on_the_scale_set,

@@ -1,7 +1,4 @@
-"""Run a command in a pod, from outside, for programs: what it wrote is returned.
-
-`terminal` does it for a person at one.
-"""
+"""Run a command in a pod, from outside, for programs: what it wrote is returned."""
 
 from __future__ import annotations
 
@@ -46,7 +43,7 @@ async def execute(
 
     Raises ExecFailed, and TimeoutError after `timeout` seconds; the command is ended then.
     """
-    request = request_for(namespace, pod, container, command, tty=False)
+    request = request_for(namespace, pod, container, command)
     async with asyncio.timeout(timeout):
         for node in plan.nodes:
             try:

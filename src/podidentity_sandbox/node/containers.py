@@ -26,7 +26,6 @@ from podidentity_sandbox.node.spec import (
     ContainerSpec,
     Exec,
     PodSpec,
-    Sleep,
     memory_limit,
     pod_fields,
 )
@@ -261,8 +260,8 @@ class Container(ABC):
         except StartFailed as error:
             return self._start_failed(str(error))
         self.state.run(self._identity, clock.now())
-        self.state.started = self.spec.startup is None
-        self.state.ready = self.state.started and self.spec.readiness is None
+        self.state.started = True
+        self.state.ready = self.spec.readiness is None
         self._changed()
         self._tell("Started", f"Started container {self.spec.name}")
         code = await self._watch(process, resources)
@@ -338,20 +337,13 @@ class Container(ABC):
     async def _end(self, process: Process, grace: float, hurry: asyncio.Event) -> None:
         if grace > 0 and self.spec.pre_stop is not None:
             began = self._services.clock.now()
-            await self._pre_stop(self.spec.pre_stop, grace, hurry)
+            await self._pre_stop(self.spec.pre_stop, grace)
             took = (self._services.clock.now() - began).total_seconds()
             grace = max(grace - took, _LEAST_GRACE)
         await self._terminate(process, grace, hurry)
 
-    async def _pre_stop(self, hook: Exec | Sleep, grace: float, hurry: asyncio.Event) -> None:
+    async def _pre_stop(self, hook: Exec, grace: float) -> None:
         """Run a hook: executePreStopHook of pkg/kubelet/kuberuntime/kuberuntime_container.go."""
-        if isinstance(hook, Sleep):
-            waiting = asyncio.create_task(hurry.wait())
-            sleeping = asyncio.create_task(self._services.clock.sleep(min(hook.seconds, grace)))
-            await asyncio.wait([waiting, sleeping], return_when=asyncio.FIRST_COMPLETED)
-            for each in (waiting, sleeping):
-                each.cancel()
-            return
         if await self.ask(hook, grace) is not None:
             self._warn("FailedPreStopHook", "PreStopHook failed")
 

@@ -3,8 +3,8 @@ r"""`exec`: other programs beside a container's, over the node's Unix socket.
 The caller's own standard input, output and error travel to the program as descriptors, so nothing
 is copied on the way. One connection, one program:
 
-    → {"op": "exec", "namespace", "pod", "container", "command", "tty"}\n  + 3 descriptors, no tty
-    ← {"started": true}\n                                  + the terminal's master, with tty
+    → {"op": "exec", "namespace", "pod", "container", "command"}\n  + 3 descriptors
+    ← {"started": true}\n
     ← {"exit": N}\n    or at any time {"error": "…", "code": "NotFound" | "Failed"}\n
 
 A caller that closes its connection ends the program.
@@ -85,19 +85,10 @@ class ExecServer:
         request = await _receive(connection, fds)
         container = self._find(request)
         command = tuple(request["command"])
-        if request.get("tty"):
-            fds.extend(os.openpty())
-            master, slave = fds[-2:]
-            process = await container.execute(command, [slave] * 3, terminal=True)
-            socket.send_fds(connection, [_line({"started": True})], [master])
-            # The last ends of the terminal are the caller's and the program's.
-            while fds:
-                os.close(fds.pop())
-        elif len(fds) == 3:
-            process = await container.execute(command, fds, terminal=False)
-            await _send(connection, {"started": True})
-        else:
-            raise ExecRefused("BadRequest", "three descriptors are needed without a terminal")
+        if len(fds) != 3:
+            raise ExecRefused("BadRequest", "three descriptors are needed")
+        process = await container.execute(command, fds, terminal=False)
+        await _send(connection, {"started": True})
         return {"exit": await _wait(connection, process)}
 
     def _find(self, request: dict[str, Any]) -> Container:

@@ -97,7 +97,7 @@ async def repeat_probe(
         await clock.sleep(probe.period)
 
 
-# ---- The probes of a running container: first startup, then readiness and liveness
+# ---- The probes of a running container: readiness and liveness
 
 _MOST_SAID = 10 * 1024
 """Bytes of a program's output that an event shows: maxReadLength of pkg/probe/exec."""
@@ -127,36 +127,13 @@ class ProbedContainer:
 async def run_probes(probed: ProbedContainer, services: Services) -> None:
     """Probe until cancelled."""
     spec = probed.spec
-    if spec.startup is not None:
-        await _start_up(probed, spec.startup, services)
-        probed.state.started = True
-        probed.state.ready = spec.readiness is None
-        probed.changed()
     follow: list[Coroutine[Any, Any, None]] = []
     if spec.readiness is not None:
         follow.append(_follow(probed, spec.readiness, services, partial(_readiness, probed)))
     if spec.liveness is not None:
-        alive = partial(_restart_if_failed, probed, "liveness", spec.liveness)
+        alive = partial(_restart_if_failed, probed, spec.liveness)
         follow.append(_follow(probed, spec.liveness, services, alive))
     await asyncio.gather(*follow)
-
-
-async def _start_up(probed: ProbedContainer, probe: Probe, services: Services) -> None:
-    """Return when the startup probe has succeeded."""
-    up = asyncio.Event()
-
-    async def report(well: bool, why: str) -> None:
-        if well:
-            up.set()
-        else:
-            await _restart_if_failed(probed, "startup", probe, well, why)
-
-    following = asyncio.create_task(_follow(probed, probe, services, report))
-    try:
-        await up.wait()
-    finally:
-        following.cancel()
-        await asyncio.gather(following, return_exceptions=True)
 
 
 async def _readiness(probed: ProbedContainer, well: bool, why: str) -> None:
@@ -167,14 +144,12 @@ async def _readiness(probed: ProbedContainer, well: bool, why: str) -> None:
         probed.changed()
 
 
-async def _restart_if_failed(
-    probed: ProbedContainer, kind: str, probe: Probe, well: bool, why: str
-) -> None:
+async def _restart_if_failed(probed: ProbedContainer, probe: Probe, well: bool, why: str) -> None:
     if well:
         return
     name = probed.spec.name
-    probed.warn("Unhealthy", f"{kind.capitalize()} probe failed: {why}")
-    probed.tell("Killing", f"Container {name} failed {kind} probe, will be restarted")
+    probed.warn("Unhealthy", f"Liveness probe failed: {why}")
+    probed.tell("Killing", f"Container {name} failed liveness probe, will be restarted")
     await probed.end(probe.grace)
 
 

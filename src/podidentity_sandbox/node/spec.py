@@ -57,13 +57,6 @@ class Probe:
     """Seconds between SIGTERM and SIGKILL when it has failed; None for the pod's."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sleep:
-    """A hook that waits."""
-
-    seconds: float
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mount:
     """A volume in a container."""
@@ -95,10 +88,9 @@ class ContainerSpec:
     stdin: bool
     stdin_once: bool
     tty: bool
-    startup: Probe | None
     readiness: Probe | None
     liveness: Probe | None
-    pre_stop: Exec | Sleep | None
+    pre_stop: Exec | None
     """The preStop hook, which runs before SIGTERM."""
 
 
@@ -176,7 +168,6 @@ def _container(raw: Mapping[str, Any]) -> ContainerSpec:
         stdin=bool(raw.get("stdin")),
         stdin_once=bool(raw.get("stdinOnce")),
         tty=bool(raw.get("tty")),
-        startup=_probe(raw.get("startupProbe"), ports),
         readiness=_probe(raw.get("readinessProbe"), ports),
         liveness=_probe(raw.get("livenessProbe"), ports),
         pre_stop=_hook((raw.get("lifecycle") or {}).get("preStop")),
@@ -221,13 +212,9 @@ def _probe(raw: Mapping[str, Any] | None, ports: Mapping[str, int]) -> Probe | N
     )
 
 
-def _hook(raw: Mapping[str, Any] | None) -> Exec | Sleep | None:
-    """Read a lifecycle hook; of kind httpGet none is made."""
-    if raw and "exec" in raw:
-        return Exec(tuple(raw["exec"]["command"]))
-    if raw and "sleep" in raw:
-        return Sleep(float(raw["sleep"]["seconds"]))
-    return None
+def _hook(raw: Mapping[str, Any] | None) -> Exec | None:
+    """Read a lifecycle hook; the API server takes none of another kind."""
+    return Exec(tuple(raw["exec"]["command"])) if raw and "exec" in raw else None
 
 
 def _action(raw: Mapping[str, Any], ports: Mapping[str, int]) -> HttpGet | TcpSocket | Exec | None:

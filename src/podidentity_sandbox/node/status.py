@@ -29,7 +29,7 @@ class ContainerState:
     restarts: int = 0
     ready: bool = False
     started: bool = False
-    """Its startup probe has succeeded, or it has none."""
+    """There are no startup probes to wait for."""
     identity: str = ""
     """`containerID` of its present or latest run."""
 

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from podidentity_sandbox.apiserver import ApiRefusal
+from podidentity_sandbox.atomic_writer import show
 from podidentity_sandbox.node.contents import (
     KINDS,
     ContentSources,
@@ -50,16 +51,7 @@ from podidentity_sandbox.node.spec import (
 from podidentity_sandbox.node.syscalls import NO_DEVICES, NO_SUID, mount, unmount
 from podidentity_sandbox.plan import DNS_ADDRESS
 
-# ---- Folders whose files change all at once, as a kubelet writes the volumes of pods
-#
-#     ..2026_11_25_09_10_17.123456/key    the files
-#     ..data -> ..2026_11_25_09_10_17.123456
-#     key -> ..data/key
-#
-# A reader sees all old files or all new ones: one rename replaces `..data`.
-# https://github.com/kubernetes/kubernetes/blob/master/pkg/volume/util/atomic_writer.go
-
-_DATA = "..data"
+# ---- Files that a kubelet writes
 
 
 def write_all(
@@ -73,20 +65,13 @@ def write_all(
         _check_path(path)
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o755)
-    old = Path(folder, _DATA).readlink() if Path(folder, _DATA).is_symlink() else None
     fresh = now.strftime("..%Y_%m_%d_%H_%M_%S.%f")
     for path, file in files.items():
         _write_file(folder / fresh / path, file)
     (folder / fresh).mkdir(exist_ok=True)
-    link = folder / "..data_tmp"
-    link.unlink(missing_ok=True)
-    link.symlink_to(fresh)
-    link.replace(folder / _DATA)
-    _link_visible(folder, {path.split("/")[0] for path in files})
+    show(folder, fresh, files)
     if group is not None:
         give(folder, group, read_only=True)
-    if old is not None:
-        shutil.rmtree(folder / old, ignore_errors=True)
 
 
 def _check_path(path: str) -> None:
@@ -131,15 +116,6 @@ def _change_owner(path: Path, *, user: int = -1, group: int = -1) -> bool:
             raise
         return False
     return True
-
-
-def _link_visible(folder: Path, names: set[str]) -> None:
-    for name in names:
-        if not (folder / name).is_symlink():
-            (folder / name).symlink_to(f"{_DATA}/{name}")
-    for entry in list(folder.iterdir()):
-        if not entry.name.startswith("..") and entry.name not in names:
-            entry.unlink()
 
 
 # ---- Tokens of a pod's service account, bound to the pod

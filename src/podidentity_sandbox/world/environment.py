@@ -107,6 +107,12 @@ def search_path(azure_cli: str, path: str) -> str:
     return ":".join(dict.fromkeys([*first, *path.split(":"), str(Path(sys.executable).parent)]))
 
 
+def make_az_folder(folder: Path) -> None:
+    """Make a folder of az's settings, in which nobody is signed in."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    (folder / "config").write_text(_AZ_CONFIG)
+
+
 def sign_in(plan: Plan, variables: Mapping[str, str]) -> None:
     """Sign az in as the operator unless somebody is signed in; raise SandboxError.
 
@@ -116,8 +122,7 @@ def sign_in(plan: Plan, variables: Mapping[str, str]) -> None:
     az = shutil.which("az", path=variables["PATH"])
     if az is None or _is_signed_in(plan):
         return
-    plan.az_folder.mkdir(mode=0o700, exist_ok=True)
-    (plan.az_folder / "config").write_text(_AZ_CONFIG)
+    make_az_folder(plan.az_folder)
     done = subprocess.run(
         [
             *(az, "login", "--service-principal", "--username", plan.operator_id),

@@ -12,25 +12,32 @@ from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.plan import Plan, stable_guid
 from podidentity_sandbox.world import SandboxError
 from podidentity_sandbox.world.blueprint import write_kubeconfig_of
+from podidentity_sandbox.world.environment import make_az_folder
 
 _AUTHORIZATION = "providers/Microsoft.Authorization"
 
 
-async def make_principal(plan: Plan, name: str) -> dict[str, str]:
+async def make_principal(plan: Plan, name: str, *, with_az: bool = False) -> dict[str, str]:
     """Make a service principal without any right; return the variables of its environment.
 
     They take the place of the operator's. OBJECT_ID is for roles: in the cluster it is the name of
-    a user. Another call of the same name makes another principal.
+    a user. Another call of the same name makes another principal. `with_az` gives it a folder of
+    az's settings; it can sign in once it has a role, since az wants a subscription.
     """
     async with AzureOperator(plan) as azure:
         app = await azure.make_app(name)
         secret = await azure.add_secret(app)
-    return {
+    variables = {
         "KUBECONFIG": str(write_kubeconfig_of(plan, app.principal_id)),
         "AZURE_CLIENT_ID": app.client_id,
         "AZURE_CLIENT_SECRET": secret.value,
         "OBJECT_ID": app.principal_id,
     }
+    if with_az:
+        folder = plan.path / f"az-{app.principal_id}"
+        make_az_folder(folder)
+        variables["AZURE_CONFIG_DIR"] = str(folder)
+    return variables
 
 
 async def give_role(plan: Plan, definition: Mapping[str, Any], object_id: str) -> list[str]:

@@ -43,6 +43,15 @@ PODS = "/api/v1/namespaces/default/pods"
             'spec.restartPolicy: Unsupported value: "Sometimes": '
             'supported values: "Always", "OnFailure", "Never"',
         ),
+        (
+            {"containers": [{"name": "c", "image": "x", "startupProbe": {"exec": {}}}]},
+            "spec.containers[0].startupProbe: Forbidden: the sandbox makes none",
+        ),
+        (
+            {"containers": [{"name": "c", "image": "x", "lifecycle": {"postStart": {"exec": {}}}}]},
+            "spec.containers[0].lifecycle.postStart: Forbidden: "
+            "the sandbox runs preStop with exec alone",
+        ),
     ],
 )
 async def test_a_pod_that_cannot_run_is_invalid(
@@ -312,24 +321,6 @@ def test_what_is_limited_and_not_requested_is_requested(world: Settled) -> None:
     made = world.get("pods", "p")
     assert made is not None
     assert made.object["spec"]["containers"][0]["resources"]["requests"] == limits
-
-
-async def test_an_eviction_deletes_its_pod(api: httpx2.AsyncClient) -> None:
-    """https://kubernetes.io/docs/concepts/scheduling-eviction/api-eviction/."""
-    await api.post(PODS, json=pod())
-    eviction = {
-        "apiVersion": "policy/v1",
-        "kind": "Eviction",
-        "metadata": {"name": "a"},
-        "deleteOptions": {"preconditions": {"uid": "another"}},
-    }
-    refused = await api.post(f"{PODS}/a/eviction", json=eviction)
-    assert refused.status_code == 409
-    done = await api.post(f"{PODS}/a/eviction", json={**eviction, "deleteOptions": {}})
-    assert (done.status_code, done.json()["status"]) == (201, "Success")
-    assert (await api.get(f"{PODS}/a")).status_code == 404
-    assert (await api.post(f"{PODS}/a/eviction", json=eviction)).status_code == 404
-    assert (await api.get(f"{PODS}/a/eviction")).status_code == 405
 
 
 async def test_a_pod_without_an_address_is_no_proxys_aim(api: httpx2.AsyncClient) -> None:

@@ -55,16 +55,6 @@ def test_a_hook_takes_from_the_grace_and_a_program_has_two_seconds_after_it(site
     assert site.event("slow", "FailedPreStopHook") == "PreStopHook failed"
 
 
-def test_a_hook_may_sleep(site: Site) -> None:
-    made = hooked({"sleep": {"seconds": 1}})
-    found = site.run(pod("sleepy", made, terminationGracePeriodSeconds=LONG))
-    site.says("sleepy", READY)
-    began = time.monotonic()
-    site.delete("sleepy")
-    assert site.log(found) == "bye\n"
-    assert time.monotonic() - began > 0.9
-
-
 def test_a_hook_is_not_run_where_there_is_no_grace(site: Site) -> None:
     site.run(pod("now", hooked({"exec": {"command": ["sleep", str(LONG)]}})))
     site.delete("now", grace=0)

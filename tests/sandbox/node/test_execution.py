@@ -4,24 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 
 import pytest
 
 from podidentity_sandbox.node.execution_requests import ExecFailed
 from tests.sandbox.node.site import Site, container, eventually, pod, script, terminated
-from tests.sandbox.node.terminals import Terminal
 
 pytestmark = pytest.mark.net
-
-ATTACHED = """
-import sys
-from pathlib import Path
-from podidentity_sandbox.node.terminal import execute_attached
-from podidentity_sandbox.plan import Plan
-plan = Plan.load(Path(sys.argv[1]))
-sys.exit(execute_attached(plan, plan.nodes[0], "default", "pod", None, sys.argv[2:], tty=True))
-"""
 
 
 def test_output_error_and_exit_code_come_back_apart(site: Site) -> None:
@@ -103,35 +92,6 @@ def test_a_program_that_is_not_there_says_so(site: Site) -> None:
     site.run(pod("pod"))
     with pytest.raises(ExecFailed, match="executable file not found"):
         site.execute("pod", "no-such-program")
-
-
-def attached(site: Site, *command: str) -> Terminal:
-    """Return a person's terminal, with `exec -it` in it."""
-    return Terminal(sys.executable, "-c", ATTACHED, site.plan.folder, *command)
-
-
-def test_a_terminal_has_the_callers_size_follows_it_and_gives_the_exit_code(site: Site) -> None:
-    site.run(pod("pod"))
-    terminal = attached(site, "sh")
-    terminal.type(b"stty size; echo first-$?\n")
-    assert b"33 77" in terminal.until(b"first-0")
-    terminal.resize(rows=20, columns=50)
-    shown = b""
-    while b"20 50" not in shown:  # as soon as the client has heard of it
-        terminal.type(b"stty size; echo again-$?\n")
-        shown = terminal.until(b"again-0")
-    terminal.type(b"exit 5\n")
-    assert terminal.close() == 5
-
-
-def test_an_interrupt_typed_at_the_terminal_reaches_the_program(site: Site) -> None:
-    site.run(pod("pod"))
-    # No shell: before it runs its next program, dash may lose an interrupt.
-    terminal = attached(site, "cat")
-    terminal.type(b"up\n")
-    terminal.until(b"up\r\nup\r\n")
-    terminal.type(b"\x03")
-    assert terminal.close() == 128 + signal.SIGINT
 
 
 def test_a_new_pod_is_meant_while_an_old_one_of_its_name_still_ends(site: Site) -> None:

@@ -1,4 +1,4 @@
-"""Probes of running containers: startup before all others, by page, by port and by program.
+"""Probes of running containers: by page, by port and by program.
 
 https://kubernetes.io/docs/concepts/configuration/liveness-readiness-startup-probes/
 """
@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from podidentity_sandbox.world.api import ready
-from tests.sandbox.node.site import Site, pod, restarted, script
+from tests.sandbox.node.site import Site, pod, script
 
 pytestmark = pytest.mark.net
 SERVER = "exec python3 -m http.server 80"
@@ -19,41 +19,6 @@ SERVER = "exec python3 -m http.server 80"
 def probe(**action: Any) -> dict[str, Any]:
     """Return a probe that is made each second and may fail once."""
     return {**action, "periodSeconds": 1, "failureThreshold": 1}
-
-
-def status(found: dict[str, Any]) -> dict[str, Any]:
-    first: dict[str, Any] = found["status"]["containerStatuses"][0]
-    return first
-
-
-def runs(found: dict[str, Any]) -> bool:
-    """Whether the pod's container runs."""
-    statuses = found["status"].get("containerStatuses") or [{}]
-    return "running" in statuses[0].get("state", {})
-
-
-def test_until_its_startup_probe_succeeds_a_container_is_neither_started_nor_ready(
-    site: Site,
-) -> None:
-    slow = script(
-        "sleep 999",
-        startupProbe={**probe(exec={"command": ["test", "-e", "/up"]}), "failureThreshold": 99},
-    )
-    found = site.run(pod("slow", slow), runs)
-    assert (status(found)["started"], status(found)["ready"]) == (False, False)
-    site.says("slow", "touch /up")
-    assert status(site.until("slow"))["started"]
-
-
-def test_a_startup_probe_that_fails_ends_the_container(site: Site) -> None:
-    never = script(
-        "sleep 999", startupProbe=probe(exec={"command": ["sh", "-c", "echo no; exit 1"]})
-    )
-    site.run(pod("never", never, restartPolicy="Always"), restarted(1))
-    assert site.event("never", "Unhealthy") == "Startup probe failed: no\n"
-    assert (
-        site.event("never", "Killing") == "Container main failed startup probe, will be restarted"
-    )
 
 
 def test_a_program_in_the_container_says_whether_it_is_ready(site: Site) -> None:

@@ -55,6 +55,16 @@ def token_in(kubeconfig: str) -> str:
     return str(yaml.safe_load(path.read_text())["users"][0]["user"]["token"])
 
 
+async def test_az_can_have_a_place_of_its_own_in_which_nobody_is_signed_in(plan: Plan) -> None:
+    made = [await make_principal(plan, "colleague", with_az=True) for _ in range(2)]
+    folders = [Path(each["AZURE_CONFIG_DIR"]) for each in made]
+    assert folders[0] != folders[1]
+    assert all(each.parent == plan.path and each != plan.az_folder for each in folders)
+    assert [[file.name for file in each.iterdir()] for each in folders] == [["config"]] * 2
+    assert stat.S_IMODE(folders[0].stat().st_mode) == 0o700
+    assert "AZURE_CONFIG_DIR" not in await make_principal(plan, "deployer")
+
+
 async def test_in_the_cluster_it_is_a_user_without_rights(plan: Plan) -> None:
     variables = await make_principal(plan, "deployer")
     who = variables["OBJECT_ID"]

@@ -19,10 +19,7 @@ from podidentity_sandbox.azure.arm.call import roles_at
 from podidentity_sandbox.azure.blob.call import (
     BlobCall,
     BlobError,
-    malformed_authorization,
     not_authenticated,
-    permission_mismatch,
-    public_access_not_permitted,
 )
 from podidentity_sandbox.azure.blob.store import container_id
 from podidentity_sandbox.azure.messages import Request
@@ -44,7 +41,7 @@ def check(request: Request, account: StorageAccount, now: float) -> None:
     """Raise BlobError unless a key of the account signed the request, just now."""
     name, _, signature = _credentials(request).partition(":")
     if not name or not signature:
-        raise malformed_authorization()
+        raise BlobError("InvalidAuthenticationInfo")
     _check_date(request, now)
     signed = string_to_sign(request, account.name)
     if name == account.name and any(_fits(key, signed, signature) for key in account.keys):
@@ -166,13 +163,15 @@ def _challenge(world: World, detail: str) -> BlobError:
     """Return the refusal that says where a token is to be had."""
     where = f"https://login.microsoftonline.com/{world.plan.tenant_id}/oauth2/authorize"
     header = f"Bearer authorization_uri={where} resource_id={RESOURCE}"
-    return BlobError(
-        401,
-        "InvalidAuthenticationInfo",
+    message = (
         "Server failed to authenticate the request. Please refer to the information in the"
-        " www-authenticate header.",
+        " www-authenticate header."
+    )
+    return BlobError(
+        "InvalidAuthenticationInfo",
         more={"AuthenticationErrorDetail": detail},
         headers={"WWW-Authenticate": header},
+        instead=(401, message),
     )
 
 
@@ -215,10 +214,10 @@ class AccountAccess:
         """Raise BlobError unless the sender of the request may do what needs `need`."""
         authorization = call.request.headers.get("authorization")
         if authorization is None:
-            raise public_access_not_permitted()
+            raise BlobError("PublicAccessNotPermitted")
         scheme, _, credentials = authorization.partition(" ")
         if not credentials.strip():
-            raise malformed_authorization()
+            raise BlobError("InvalidAuthenticationInfo")
         if scheme == SCHEME:
             check(call.request, call.account, self.world.clock())
         elif scheme.lower() == "bearer":
@@ -235,4 +234,4 @@ class AccountAccess:
                 return
             if any(role.allows_data(action) for action in need.data):
                 return
-        raise permission_mismatch()
+        raise BlobError("AuthorizationPermissionMismatch")

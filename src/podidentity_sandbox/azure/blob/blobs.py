@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from podidentity_sandbox.azure.blob import conditions
-from podidentity_sandbox.azure.blob.call import BlobCall, BlobError, invalid_header, no_such_blob
+from podidentity_sandbox.azure.blob.call import BlobCall, BlobError, invalid_header
 from podidentity_sandbox.azure.blob.containers import metadata_headers, metadata_of
 from podidentity_sandbox.azure.blob.store import Blob
 from podidentity_sandbox.azure.messages import Reply, Request
@@ -49,12 +49,7 @@ def part_of(request: Request, size: int) -> ByteRange | None:
         raise invalid_header(name.title() if name == "range" else name, sent)
     first = int(match["first"])
     if first >= size:
-        raise BlobError(
-            416,
-            "InvalidRange",
-            "The range specified is invalid for the current size of the resource.",
-            headers={"Content-Range": f"bytes */{size}"},
-        )
+        raise BlobError("InvalidRange", headers={"Content-Range": f"bytes */{size}"})
     last = min(int(match["last"] or size - 1), size - 1)
     return ByteRange(first=first, last=last, size=size)
 
@@ -128,15 +123,14 @@ def delete(call: BlobCall) -> Reply:
 def _existing(call: BlobCall) -> Blob:
     found = call.found().blobs.get(call.blob)
     if found is None:
-        raise no_such_blob()
+        raise BlobError("BlobNotFound")
     return found
 
 
 def _check_kind(request: Request) -> None:
     kind = request.headers.get(_TYPE)
     if kind is None:
-        message = "An HTTP header that's mandatory for this request is not specified."
-        raise BlobError(400, "MissingRequiredHeader", message, more={"HeaderName": _TYPE})
+        raise BlobError("MissingRequiredHeader", more={"HeaderName": _TYPE})
     if kind != "BlockBlob":  # page and append blobs are not served
         raise invalid_header(_TYPE, kind)
 
@@ -152,13 +146,8 @@ def _checked_digest(request: Request) -> str:
     digest = _md5(request.body)
     sent = request.headers.get("content-md5", digest)
     if sent != digest:
-        raise BlobError(
-            400,
-            "Md5Mismatch",
-            "The MD5 value specified in the request did not match with the MD5 value calculated by"
-            " the server.",
-            more={"UserSpecifiedMd5": sent, "ServerCalculatedMd5": digest},
-        )
+        more = {"UserSpecifiedMd5": sent, "ServerCalculatedMd5": digest}
+        raise BlobError("Md5Mismatch", more=more)
     return digest
 
 

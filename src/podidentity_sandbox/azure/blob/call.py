@@ -14,7 +14,7 @@ from urllib.parse import unquote
 from xml.sax.saxutils import escape
 
 from podidentity_sandbox.azure.blob.store import BlobContainer, Stamp, StampSource, container_of
-from podidentity_sandbox.azure.messages import BODY_LIMIT, NO_HEADERS, Request
+from podidentity_sandbox.azure.messages import NO_HEADERS, Request
 from podidentity_sandbox.azure.state import StorageAccount, World
 
 # ---- Refusals
@@ -24,20 +24,85 @@ BOM = "\ufeff"
 """The service's XML starts with one."""
 
 
+_WORDS: Mapping[str, tuple[int, str]] = {
+    "AuthenticationFailed": (  # https://github.com/Azure/azure-sdk-for-java/issues/8667
+        403,
+        "Server failed to authenticate the request. Make sure the value of Authorization header is"
+        " formed correctly including the signature.",
+    ),
+    "AuthorizationPermissionMismatch": (  # https://github.com/Azure/azure-storage-blob-go/issues/183
+        403,
+        "This request is not authorized to perform this operation using this permission.",
+    ),
+    "BlobAlreadyExists": (409, "The specified blob already exists."),
+    "BlobNotFound": (404, "The specified blob does not exist."),
+    "ConditionNotMet": (
+        412,
+        "The condition specified using HTTP conditional header(s) is not met.",
+    ),
+    "ContainerAlreadyExists": (409, "The specified container already exists."),
+    "ContainerNotFound": (404, "The specified container does not exist."),
+    "InvalidAuthenticationInfo": (
+        400,
+        "Authentication information is not given in the correct format. Check the value of"
+        " Authorization header.",
+    ),
+    # With name and value: https://github.com/Azure/azure-rest-api-specs/issues/8947.
+    "InvalidHeaderValue": (
+        400,
+        "The value for one of the HTTP headers is not in the correct format.",
+    ),
+    "InvalidQueryParameterValue": (
+        400,
+        "Value for one of the query parameters specified in the request URI is invalid.",
+    ),
+    "InvalidRange": (416, "The range specified is invalid for the current size of the resource."),
+    "InvalidResourceName": (400, "The specified resource name contains invalid characters."),
+    "Md5Mismatch": (
+        400,
+        "The MD5 value specified in the request did not match with the MD5 value calculated by the"
+        " server.",
+    ),
+    "MissingRequiredHeader": (
+        400,
+        "An HTTP header that's mandatory for this request is not specified.",
+    ),
+    "OutOfRangeInput": (
+        400,
+        "The specified resource name length is not within the permissible limits.",
+    ),
+    "OutOfRangeQueryParameterValue": (
+        400,
+        "One of the query parameters specified in the request URI is outside the permissible"
+        " range.",
+    ),
+    # Also of an anonymous request: https://github.com/blobfile/blobfile/issues/139.
+    "PublicAccessNotPermitted": (409, "Public access is not permitted on this storage account."),
+    "RequestBodyTooLarge": (
+        413,
+        "The request body is too large and exceeds the maximum permissible limit.",
+    ),
+    "ResourceNotFound": (404, "The specified resource does not exist."),
+    # https://github.com/Xabaril/AspNetCore.Diagnostics.HealthChecks/issues/741
+    "UnsupportedHttpVerb": (405, "The resource doesn't support specified Http Verb."),
+}
+"""Status and message of each code."""
+
+
 class BlobError(Exception):
-    """A refusal; `more` are the elements that follow code and message."""
+    """A refusal by its code; `more` are the elements that follow code and message."""
 
     def __init__(
         self,
-        status: int,
         code: str,
-        message: str,
         *,
         more: Mapping[str, str] = NO_HEADERS,
         headers: Mapping[str, str] = NO_HEADERS,
+        instead: tuple[int, str] | None = None,
     ) -> None:
+        """`instead` is another status and message than those that the code has elsewhere."""
+        self.status, message = instead or _WORDS[code]
         super().__init__(message)
-        self.status = status
         self.code = code
         self.more = more
         self.headers = headers
@@ -51,100 +116,19 @@ class BlobError(Exception):
 
 
 def not_authenticated(detail: str) -> BlobError:
-    """Return the error of a signature, or of an old client's token, that is worth nothing.
-
-    The detail: https://github.com/Azure/azure-sdk-for-java/issues/8667.
-    """
-    return BlobError(
-        403,
-        "AuthenticationFailed",
-        "Server failed to authenticate the request. Make sure the value of Authorization header is"
-        " formed correctly including the signature.",
-        more={"AuthenticationErrorDetail": detail},
-    )
-
-
-def malformed_authorization() -> BlobError:
-    """Return the error of an Authorization header that is none."""
-    return BlobError(
-        400,
-        "InvalidAuthenticationInfo",
-        "Authentication information is not given in the correct format. Check the value of"
-        " Authorization header.",
-    )
-
-
-def public_access_not_permitted() -> BlobError:
-    """Return the error of an anonymous request to an account that allows none.
-
-    https://github.com/blobfile/blobfile/issues/139
-    """
-    message = "Public access is not permitted on this storage account."
-    return BlobError(409, "PublicAccessNotPermitted", message)
-
-
-def permission_mismatch() -> BlobError:
-    """Return the error of a caller who has no role for what he asks.
-
-    https://github.com/Azure/azure-storage-blob-go/issues/183
-    """
-    return BlobError(
-        403,
-        "AuthorizationPermissionMismatch",
-        "This request is not authorized to perform this operation using this permission.",
-    )
+    """Return the error of a signature, or of an old client's token, that is worth nothing."""
+    return BlobError("AuthenticationFailed", more={"AuthenticationErrorDetail": detail})
 
 
 def invalid_header(name: str, value: str) -> BlobError:
-    """Return the error of a header whose value makes no sense.
-
-    With name and value: https://github.com/Azure/azure-rest-api-specs/issues/8947.
-    """
-    return BlobError(
-        400,
-        "InvalidHeaderValue",
-        "The value for one of the HTTP headers is not in the correct format.",
-        more={"HeaderName": name, "HeaderValue": value},
-    )
+    """Return the error of a header whose value makes no sense."""
+    return BlobError("InvalidHeaderValue", more={"HeaderName": name, "HeaderValue": value})
 
 
 def invalid_query(name: str, value: str) -> BlobError:
     """Return the error of a query parameter whose value makes no sense, or is not served."""
-    return BlobError(
-        400,
-        "InvalidQueryParameterValue",
-        "Value for one of the query parameters specified in the request URI is invalid.",
-        more={"QueryParameterName": name, "QueryParameterValue": value},
-    )
-
-
-def body_too_large() -> BlobError:
-    """Return the error of a body that is larger than one request may have.
-
-    https://learn.microsoft.com/rest/api/storageservices/common-rest-api-error-codes
-    """
-    return BlobError(
-        413,
-        "RequestBodyTooLarge",
-        "The request body is too large and exceeds the maximum permissible limit.",
-        more={"MaxLimit": str(BODY_LIMIT)},
-    )
-
-
-def no_such_container() -> BlobError:
-    """Return the error of a container that is not there."""
-    return BlobError(404, "ContainerNotFound", "The specified container does not exist.")
-
-
-def no_such_blob() -> BlobError:
-    """Return the error of a blob that is not there."""
-    return BlobError(404, "BlobNotFound", "The specified blob does not exist.")
-
-
-def condition_not_met(status: int = 412) -> BlobError:
-    """Return the error of a condition that does not hold."""
-    message = "The condition specified using HTTP conditional header(s) is not met."
-    return BlobError(status, "ConditionNotMet", message)
+    more = {"QueryParameterName": name, "QueryParameterValue": value}
+    return BlobError("InvalidQueryParameterValue", more=more)
 
 
 # ---- The request
@@ -192,7 +176,7 @@ class BlobCall:
         """Return the container that is addressed; raise BlobError."""
         found = self.find()
         if found is None:
-            raise no_such_container()
+            raise BlobError("ContainerNotFound")
         return found
 
     def stamp(self) -> Stamp:

@@ -10,14 +10,10 @@ from email.utils import parsedate_to_datetime
 
 from podidentity_sandbox.azure.blob.call import (
     BlobError,
-    condition_not_met,
     invalid_header,
-    no_such_blob,
 )
 from podidentity_sandbox.azure.blob.store import Stamp
 from podidentity_sandbox.azure.messages import Request
-
-NOT_MODIFIED = 304
 
 
 def check_read(request: Request, changed: Stamp) -> None:
@@ -26,38 +22,38 @@ def check_read(request: Request, changed: Stamp) -> None:
         raise invalid_header("If-None-Match", "*")
     _check_unchanged(request, changed)
     if _none_match_fails(request, changed) or _not_newer(request, changed):
-        raise condition_not_met(NOT_MODIFIED)
+        raise BlobError("ConditionNotMet", instead=(304, ""))
 
 
 def check_write(request: Request, changed: Stamp | None) -> None:
     """Raise BlobError unless a blob, None where there is none yet, may be written."""
     if changed is None:
         if _tag(request, "if-match"):
-            raise condition_not_met()
+            raise BlobError("ConditionNotMet")
         return
     if _tag(request, "if-none-match") == "*":
-        raise BlobError(409, "BlobAlreadyExists", "The specified blob already exists.")
+        raise BlobError("BlobAlreadyExists")
     _check_unchanged(request, changed)
     if _none_match_fails(request, changed) or _not_newer(request, changed):
-        raise condition_not_met()
+        raise BlobError("ConditionNotMet")
 
 
 def check_delete(request: Request, changed: Stamp | None) -> None:
     """Raise BlobError unless a blob is there and may be deleted."""
     if changed is None:
-        raise no_such_blob()
+        raise BlobError("BlobNotFound")
     if _tag(request, "if-none-match") == "*":
-        raise condition_not_met()
+        raise BlobError("ConditionNotMet")
     check_write(request, changed)
 
 
 def _check_unchanged(request: Request, changed: Stamp) -> None:
     wanted = _tag(request, "if-match")
     if wanted and wanted not in {"*", changed.etag}:
-        raise condition_not_met()
+        raise BlobError("ConditionNotMet")
     since = _seconds(request, "if-unmodified-since")
     if since is not None and changed.seconds > since:
-        raise condition_not_met()
+        raise BlobError("ConditionNotMet")
 
 
 def _none_match_fails(request: Request, changed: Stamp) -> bool:

@@ -19,7 +19,6 @@ from podidentity_sandbox.azure.blob.call import (
     BlobCall,
     BlobError,
     invalid_query,
-    public_access_not_permitted,
 )
 from podidentity_sandbox.azure.blob.store import Blob, BlobContainer, container_id
 from podidentity_sandbox.azure.messages import Reply, Request
@@ -34,10 +33,9 @@ def create(call: BlobCall) -> Reply:
     _check_name(call.container)
     if _PUBLIC in call.request.headers:
         # Also where the container exists: https://github.com/Azure/azure-sdk-for-net/issues/30864
-        raise public_access_not_permitted()
+        raise BlobError("PublicAccessNotPermitted")
     if call.find():
-        message = "The specified container already exists."
-        raise BlobError(409, "ContainerAlreadyExists", message)
+        raise BlobError("ContainerAlreadyExists")
     made = BlobContainer(
         id=container_id(call.account, call.container),
         name=call.container,
@@ -92,11 +90,9 @@ def _check_name(name: str) -> None:
     https://learn.microsoft.com/rest/api/storageservices/naming-and-referencing-containers--blobs--and-metadata
     """
     if not 3 <= len(name) <= 63:
-        message = "The specified resource name length is not within the permissible limits."
-        raise BlobError(400, "OutOfRangeInput", message)
+        raise BlobError("OutOfRangeInput")
     if not _NAME.fullmatch(name):
-        message = "The specified resource name contains invalid characters."
-        raise BlobError(400, "InvalidResourceName", message)
+        raise BlobError("InvalidResourceName")
 
 
 def _stamped(container: BlobContainer) -> dict[str, str]:
@@ -154,8 +150,7 @@ def _asked(request: Request) -> _ListQuery:
     if sent and not sent.isdigit():
         raise invalid_query("maxresults", sent)
     if sent and int(sent) == 0:
-        message = "One of the query parameters specified in the request URI is outside the"
-        raise BlobError(400, "OutOfRangeQueryParameterValue", f"{message} permissible range.")
+        raise BlobError("OutOfRangeQueryParameterValue")
     return _ListQuery(
         prefix=request.parameter("prefix"),
         marker=request.parameter("marker"),

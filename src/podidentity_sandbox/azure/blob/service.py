@@ -18,12 +18,11 @@ from podidentity_sandbox.azure.blob.call import (
     XML,
     BlobCall,
     BlobError,
-    body_too_large,
     invalid_header,
     invalid_query,
 )
 from podidentity_sandbox.azure.blob.store import StampSource, http_date
-from podidentity_sandbox.azure.messages import Reply, Request
+from podidentity_sandbox.azure.messages import BODY_LIMIT, Reply, Request
 from podidentity_sandbox.azure.state import World
 from podidentity_sandbox.azure.tokens import Issuer
 
@@ -68,13 +67,7 @@ def operation_of(call: BlobCall) -> BlobOperation:
         raise invalid_query("comp", comp)
     found = methods.get(call.request.method)
     if found is None:
-        # https://github.com/Xabaril/AspNetCore.Diagnostics.HealthChecks/issues/741
-        raise BlobError(
-            405,
-            "UnsupportedHttpVerb",
-            "The resource doesn't support specified Http Verb.",
-            headers={"Allow": ", ".join(methods)},
-        )
+        raise BlobError("UnsupportedHttpVerb", headers={"Allow": ", ".join(methods)})
     return _CREATE_BLOB if found.do is blobs.put and not _exists(call) else found
 
 
@@ -116,15 +109,14 @@ class BlobService:
     def _answer(self, request: Request) -> Reply:
         account = self._world.account(request.host.removesuffix(SUFFIX))
         if account is None:
-            message = "The specified resource does not exist."
-            raise BlobError(404, "ResourceNotFound", message)
+            raise BlobError("ResourceNotFound")
         version = request.headers.get("x-ms-version")
         if version is not None and not _VERSION.fullmatch(version):
             raise invalid_header("x-ms-version", version)
         call = BlobCall.read(request, account, self._world, self._clerk)
         operation = operation_of(call)
         if request.too_large:
-            raise body_too_large()
+            raise BlobError("RequestBodyTooLarge", more={"MaxLimit": str(BODY_LIMIT)})
         self._gate.check(call, operation.need)
         return operation.do(call)
 

@@ -1,4 +1,4 @@
-"""The metadata of a virtual machine: /metadata/instance and its neighbours.
+"""The metadata of a virtual machine: /metadata/instance.
 
 https://learn.microsoft.com/azure/virtual-machines/instance-metadata-service#instance-metadata
 """
@@ -7,8 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from podidentity_sandbox.azure.imds.rules import ImdsError
-from podidentity_sandbox.azure.messages import Reply
 from podidentity_sandbox.plan import NodePlan, Plan, stable_guid
 
 USER_DATA = "c2FuZGJveC1ub2RlLXVzZXItZGF0YQ=="
@@ -53,32 +51,3 @@ def instance(plan: Plan, node: NodePlan) -> dict[str, Any]:
             ]
         },
     }
-
-
-def read(document: object, path: list[str], form: str) -> Reply:
-    """Return the part of `document` at `path` as `json` or `text`; raise ImdsError."""
-    value = document
-    for step in path:
-        value = _child(value, step)
-    nested = isinstance(value, dict | list)
-    if form == "json" and nested:
-        return Reply.json(value)
-    if form == "text":
-        text = "\n".join(_names(value)) if isinstance(value, dict | list) else str(value)
-        return Reply(body=text.encode(), content_type="text/plain; charset=utf-8")
-    raise ImdsError(400, "Bad request. Leaf nodes are only returned with format=text")
-
-
-def _child(value: object, step: str) -> object:
-    if isinstance(value, dict):
-        for name, child in value.items():
-            if name.lower() == step.lower():
-                return child
-    if isinstance(value, list) and step.isdecimal() and int(step) < len(value):
-        return value[int(step)]
-    raise ImdsError(404, "Not found")
-
-
-def _names(value: dict[str, Any] | list[Any]) -> list[str]:
-    items = value.items() if isinstance(value, dict) else enumerate(value)
-    return [f"{name}/" if isinstance(child, dict | list) else str(name) for name, child in items]

@@ -7,10 +7,9 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 
 from podidentity_sandbox.azure.faults import strike
-from podidentity_sandbox.azure.imds.instance import instance, read
+from podidentity_sandbox.azure.imds.instance import instance
 from podidentity_sandbox.azure.imds.rules import (
     VERSIONS,
     ImdsError,
@@ -23,7 +22,7 @@ from podidentity_sandbox.azure.imds.tokens import Tokens
 from podidentity_sandbox.azure.messages import Reply, Request, RequestLog
 from podidentity_sandbox.azure.state import World
 from podidentity_sandbox.azure.tokens import Issuer
-from podidentity_sandbox.plan import NodePlan, Plan, stable_guid
+from podidentity_sandbox.plan import NodePlan, Plan
 
 _WORDS = {
     410: ("gone", "IMDS is being updated"),
@@ -76,8 +75,6 @@ class Quota:
 # ---- The service
 
 SERVER = "IMDS/150.870.65.1854"
-LEAKED_CREDENTIAL = "SANDBOX-LEAKED-NODE-CREDENTIAL"
-"""A certificate of the machine, as IMDSv2 would hand it out: its leak is a leak of the node."""
 
 
 def node_of(plan: Plan, source: str) -> NodePlan | None:
@@ -140,22 +137,18 @@ class Imds:
         return self._quotas[key]
 
     def _routed(self, request: Request, node: NodePlan, path: str) -> Reply:
-        method, answer = self._endpoint(path)
-        if request.method != method:
-            raise ImdsError(405, "method_not_allowed", f"Use {method}")
+        answer = self._endpoint(path)
+        if request.method != "GET":
+            raise ImdsError(405, "method_not_allowed", "Use GET")
         return answer(request, node)
 
-    def _endpoint(self, path: str) -> tuple[str, Callable[[Request, NodePlan], Reply]]:
-        if path.split("/")[0].lower() == "instance":
-            return "GET", partial(self._instance, path)
-        endpoints: dict[str, tuple[str, Callable[[Request, NodePlan], Reply]]] = {
-            "identity/oauth2/token": ("GET", self._token),
-            "identity/info": ("GET", self._info),
-            "identity/getplatformmetadata": ("GET", self._platform),
-            "identity/issuecredential": ("POST", self._credential),
-            "versions": ("GET", self._versions),
-            "attested/document": ("GET", self._attested),
-            "scheduledevents": ("GET", self._events),
+    def _endpoint(self, path: str) -> Callable[[Request, NodePlan], Reply]:
+        if path.lower() == "instance":
+            return self._instance
+        endpoints: dict[str, Callable[[Request, NodePlan], Reply]] = {
+            "identity/oauth2/token": self._token,
+            "identity/info": self._info,
+            "versions": self._versions,
         }
         if path not in endpoints:
             raise ImdsError(404, "Not found")
@@ -169,49 +162,11 @@ class Imds:
         check_identity_version(request)
         return Reply.json({"tenantId": self._world.plan.tenant_id})
 
-    def _platform(self, request: Request, node: NodePlan) -> Reply:
-        _check_credential_version(request)
-        plan = self._world.plan
-        return Reply.json(
-            {
-                "clientId": stable_guid(plan.name, f"vm {node.name}"),
-                "tenantId": plan.tenant_id,
-                "cuId": {"vmId": stable_guid(plan.name, f"vm {node.name}")},
-                "attestationEndpoint": "",
-            }
-        )
-
-    def _credential(self, request: Request, _: NodePlan) -> Reply:
-        _check_credential_version(request)
-        plan = self._world.plan
-        return Reply.json(
-            {
-                "client_id": LEAKED_CREDENTIAL,
-                "tenant_id": plan.tenant_id,
-                "certificate": LEAKED_CREDENTIAL,
-                "identity_type": "UserAssigned",
-                "mtls_authentication_endpoint": f"https://{plan.location}.mtlsauth.microsoft.com",
-            }
-        )
-
     def _versions(self, _: Request, __: NodePlan) -> Reply:
         return Reply.json({"apiVersions": list(VERSIONS)})
 
-    def _attested(self, request: Request, node: NodePlan) -> Reply:
-        check_version(request, first="2018-10-01")
-        return Reply.json({"encoding": "pkcs7", "signature": f"SANDBOX-ATTESTATION-{node.name}"})
-
-    def _events(self, request: Request, _: NodePlan) -> Reply:
-        check_version(request, first="2017-08-01")
-        return Reply.json({"DocumentIncarnation": 1, "Events": []})
-
-    def _instance(self, path: str, request: Request, node: NodePlan) -> Reply:
+    def _instance(self, request: Request, node: NodePlan) -> Reply:
         check_version(request)
-        steps = path.split("/")[1:]
-        form = request.parameter("format").lower() or "json"
-        return read(instance(self._world.plan, node), steps, form)
-
-
-def _check_credential_version(request: Request) -> None:
-    if request.parameter("cred-api-version") != "2.0":
-        raise ImdsError(400, "invalid_request", "cred-api-version must be 2.0")
+        if request.parameter("format").lower() not in ("", "json"):
+            raise ImdsError(400, "Bad request. The sandbox has the document as JSON only")
+        return Reply.json(instance(self._world.plan, node))

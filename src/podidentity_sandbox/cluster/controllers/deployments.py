@@ -2,7 +2,8 @@
 
 https://kubernetes.io/docs/concepts/workloads/controllers/deployment/
 Events are those of pkg/controller/deployment. What is not done: a Deployment that is scaled in the
-middle of a rollout does not scale its old sets up in proportion; minReadySeconds is not waited for.
+middle of a rollout does not scale its old sets up in proportion; minReadySeconds is not waited for,
+and no rollout fails because its deadline is over.
 """
 
 from __future__ import annotations
@@ -10,17 +11,14 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 from podidentity_sandbox.cluster import Obj, objects
-from podidentity_sandbox.cluster.controllers.loop import Later, controller_of, owned, reference_to
+from podidentity_sandbox.cluster.controllers.loop import controller_of, owned, reference_to
 from podidentity_sandbox.cluster.events import Recorder
-from podidentity_sandbox.cluster.kinds.pods import ENDED
 from podidentity_sandbox.cluster.resources import Deletion, Resources
-from podidentity_sandbox.cluster.status import StatusError
-from podidentity_sandbox.cluster.storage import Change, Record, encode, field_of
+from podidentity_sandbox.cluster.storage import Change, Record, encode
 
 # ---- The sizes of a Deployment's sets in the next step of a rollout: pure
 #
@@ -185,9 +183,6 @@ def new_set(deployment: Record, replicas: int, annotations: dict[str, str]) -> O
 #
 # Reasons and messages are those of pkg/controller/deployment/progress.go and deployment_util.go.
 
-TIMED_OUT = "ProgressDeadlineExceeded"
-DONE = "NewReplicaSetAvailable"
-
 
 def status_of(
     owner: Record,
@@ -197,24 +192,24 @@ def status_of(
     limits: Bounds,
     *,
     created: bool,
-) -> tuple[Obj, float | None]:
-    """Return the new status, and after how many seconds to look at it again, if at all."""
+) -> Obj:
+    """Return the new status."""
     counts = _counts(owner, new, sets)
     before = owner.object.get("status", {})
     known = {each["type"]: each for each in before.get("conditions", [])}
     least = owner.object["spec"]["replicas"] - limits.unavailable
     conditions = [_available(counts.get("availableReplicas", 0) >= least)]
-    wait = None
     progressing = _progressing(owner, new, counts, created=created)
     if progressing is not None:
         moved = counts != {key: before.get(key) for key in counts}
-        progressing, wait = _timed(owner, progressing, known.get("Progressing"), now, moved=moved)
+        if moved and progressing["reason"] == "ReplicaSetUpdated":
+            progressing["lastUpdateTime"] = objects.stamp(now)
         conditions.append(progressing)
     conditions += _failure(new, sets)
     told = [_dated(each, known.get(each["type"]), now) for each in conditions]
     if progressing is None and "Progressing" in known:
         told.append(known["Progressing"])
-    return {**counts, "conditions": told}, wait
+    return {**counts, "conditions": told}
 
 
 def _counts(owner: Record, new: Record | None, sets: Sequence[Record]) -> Obj:
@@ -243,7 +238,7 @@ def _available(well: bool) -> Obj:
 
 
 def _progressing(owner: Record, new: Record | None, counts: Obj, *, created: bool) -> Obj | None:
-    """Return the condition as it would be without a deadline; None: as it was."""
+    """Return the condition; None: as it was."""
     spec = owner.object["spec"]
     if spec.get("paused"):
         return _condition("Progressing", "Unknown", "DeploymentPaused", "Deployment is paused")
@@ -253,7 +248,7 @@ def _progressing(owner: Record, new: Record | None, counts: Obj, *, created: boo
     names = ("replicas", "updatedReplicas", "availableReplicas")
     if all(counts.get(name, 0) == wanted for name in names):
         message = f'ReplicaSet "{new.name}" has successfully progressed.'
-        return _condition("Progressing", "True", DONE, message)
+        return _condition("Progressing", "True", "NewReplicaSetAvailable", message)
     if created:
         message = f'Created new replica set "{new.name}"'
         return _condition("Progressing", "True", "NewReplicaSetCreated", message)
@@ -268,26 +263,6 @@ def _failure(new: Record | None, sets: Sequence[Record]) -> list[Obj]:
             if each["type"] == "ReplicaFailure":
                 return [_condition(each["type"], each["status"], each["reason"], each["message"])]
     return []
-
-
-def _timed(
-    owner: Record, wanted: Obj, known: Obj | None, now: datetime, *, moved: bool
-) -> tuple[Obj, float | None]:
-    """Return the condition with its deadline applied, and how long that is away."""
-    limit = owner.object["spec"].get("progressDeadlineSeconds")
-    if wanted["reason"] != "ReplicaSetUpdated" or limit is None:
-        return wanted, limit if wanted["reason"] == "NewReplicaSetCreated" else None
-    if known is None or moved or known["reason"] in (DONE, "DeploymentPaused"):
-        return {**wanted, "lastUpdateTime": objects.stamp(now)}, float(limit)
-    if known["reason"] == TIMED_OUT:
-        return known, None
-    since = datetime.strptime(known["lastUpdateTime"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
-    left = since + timedelta(seconds=limit) - now
-    if left > timedelta(0):
-        same = {**wanted, "lastUpdateTime": known["lastUpdateTime"]}
-        return same, left.total_seconds()
-    message = wanted["message"].replace("is progressing.", "has timed out progressing.")
-    return _condition("Progressing", "False", TIMED_OUT, message), None
 
 
 def _condition(kind: str, status: str, reason: str, message: str) -> Obj:
@@ -313,17 +288,11 @@ KEY = "deployments.apps"
 SETS = "replicasets.apps"
 
 
-Place = tuple[str, str]
-"""Namespace and name."""
-
-
 class Deployments:
-    """Looks at a Deployment when it, one of its sets, or a pod of them changes."""
+    """Looks at a Deployment when it or one of its sets changes."""
 
-    def __init__(self, resources: Resources, later: Later) -> None:
+    def __init__(self, resources: Resources) -> None:
         self._resources = resources
-        self._later = later
-        self._awaited: set[Place] = set()
         self._events = Recorder(resources, "deployment-controller")
 
     def react(self, change: Change) -> None:
@@ -332,21 +301,17 @@ class Deployments:
         if change.key == KEY:
             owner = storage.get(KEY, record.namespace, record.name)
         elif change.key == SETS:
-            owner = self._owner(record, "Deployment", KEY)
-        elif change.key == "pods" and change.event == "DELETED":
-            # Recreate waits for the end of the last old pod.
-            of_set = self._owner(record, "ReplicaSet", SETS)
-            owner = self._owner(of_set, "Deployment", KEY) if of_set is not None else None
+            owner = self._owner(record)
         else:
             return
         if owner is not None and not owner.deleted:
             self._sync(owner)
 
-    def _owner(self, record: Record, kind: str, key: str) -> Record | None:
+    def _owner(self, record: Record) -> Record | None:
         reference = controller_of(record.object)
-        if reference is None or reference["kind"] != kind:
+        if reference is None or reference["kind"] != "Deployment":
             return None
-        return self._resources.storage.get(key, record.namespace, reference["name"])
+        return self._resources.storage.get(KEY, record.namespace, reference["name"])
 
     def _sync(self, owner: Record) -> None:
         new = current_set(owner, self._sets(owner))
@@ -354,8 +319,6 @@ class Deployments:
         created = False
         if paused:
             self._rescale(owner)
-        elif owner.object["spec"]["strategy"]["type"] == "Recreate":
-            created = self._recreate(owner, new)
         else:
             created = self._roll(owner, new)
         self._tell(owner, created=created)
@@ -368,11 +331,11 @@ class Deployments:
         return sorted(found, key=age)
 
     def _limits(self, owner: Record) -> Bounds:
-        rolling = field_of(owner.object, "spec.strategy.rollingUpdate") or {}
+        rolling = owner.object["spec"]["strategy"]["rollingUpdate"]
         return bounds(
             owner.object["spec"]["replicas"],
-            rolling.get("maxSurge", 0),
-            rolling.get("maxUnavailable", 0),
+            rolling["maxSurge"],
+            rolling["maxUnavailable"],
         )
 
     def _roll(self, owner: Record, new: Record | None) -> bool:
@@ -391,23 +354,6 @@ class Deployments:
         for each, fewer in zip(old, sizes, strict=True):
             self._scale(owner, each, fewer)
         return False
-
-    def _recreate(self, owner: Record, new: Record | None) -> bool:
-        old = [s for s in self._sets(owner) if new is None or s.uid != new.uid]
-        for each in old:
-            self._scale(owner, each, 0)
-        if any(self._lives(each) for each in old):
-            return False
-        wanted = owner.object["spec"]["replicas"]
-        if new is None:
-            self._begin(owner, wanted)
-            return True
-        self._scale(owner, self._refresh(owner, new), wanted)
-        return False
-
-    def _lives(self, old: Record) -> bool:
-        pods = owned(self._resources.storage, "pods", old)
-        return any(field_of(pod.object, "status.phase") not in ENDED for pod in pods)
 
     def _rescale(self, owner: Record) -> None:
         """Follow a change of size while the rollout is paused."""
@@ -463,25 +409,13 @@ class Deployments:
         sets = self._sets(owner)
         new = current_set(owner, sets)
         changed = owner.thaw()
-        changed["status"], wait = status_of(
+        changed["status"] = status_of(
             owner, new, sets, self._resources.now(), self._limits(owner), created=created
         )
         if new is not None and revision(new):
             notes = changed["metadata"].setdefault("annotations", {})
             notes[REVISION] = str(revision(new))
         self._resources.settle(self._resources.registry.by_key(KEY), owner, changed)
-        place = owner.namespace, owner.name
-        if wait is not None and place not in self._awaited:
-            self._awaited.add(place)
-            self._later(wait, lambda: self._look_again(place))
-
-    def _look_again(self, place: Place) -> None:
-        """Look at a Deployment whose deadline may be over."""
-        self._awaited.discard(place)
-        owner = self._resources.storage.get(KEY, *place)
-        if owner is not None and not owner.deleted:
-            with suppress(StatusError):
-                self._sync(owner)
 
     def _clean(self, owner: Record) -> None:
         """Delete the oldest sets beyond those that a person may go back to."""

@@ -1,4 +1,4 @@
-"""Pod disruption budgets: kept and checked; an eviction asks none of them.
+"""Pod disruption budgets: kept and checked; nothing asks them.
 
 https://kubernetes.io/docs/reference/kubernetes-api/policy-resources/pod-disruption-budget-v1/
 Faults are those of ValidatePodDisruptionBudgetSpec in pkg/apis/policy/validation/validation.go.

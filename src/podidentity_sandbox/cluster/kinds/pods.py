@@ -213,3 +213,10 @@ def _container_faults(container: Obj, where: str, volumes: set[str | None]) -> I
     if not container.get("image"):
         yield status.required(f"{where}.image")
     yield from mount_faults(container.get("volumeMounts", []), f"{where}.volumeMounts", volumes)
+    # What the sandbox's kubelet does not do is refused here: it would be missed by nobody.
+    if "startupProbe" in container:
+        yield status.forbidden_field(f"{where}.startupProbe", "the sandbox makes none")
+    for hook, action in container.get("lifecycle", {}).items():
+        if (hook, *action) != ("preStop", "exec"):
+            detail = "the sandbox runs preStop with exec alone"
+            yield status.forbidden_field(f"{where}.lifecycle.{hook}", detail)

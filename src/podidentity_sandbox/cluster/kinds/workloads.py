@@ -154,17 +154,13 @@ class DeploymentStrategy(ReplicaSetStrategy):
 
 def _strategy_faults(spec: Obj) -> Iterator[Cause]:
     strategy = spec["strategy"]
-    rolling = strategy.get("rollingUpdate")
-    match strategy["type"]:
-        case "Recreate":
-            if rolling is not None:
-                detail = "may not be specified when strategy `type` is 'Recreate'"
-                yield status.forbidden_field(f"{_WHERE}.rollingUpdate", detail)
-        case "RollingUpdate":
-            yield from _rolling_faults(rolling)
-        case other:
-            kinds = ("Recreate", "RollingUpdate")
-            yield status.unsupported(f"{_WHERE}.type", other, kinds)
+    kind = strategy["type"]
+    if kind == "RollingUpdate":
+        yield from _rolling_faults(strategy["rollingUpdate"])
+    elif kind == "Recreate":
+        yield status.forbidden_field(f"{_WHERE}.type", "the sandbox knows RollingUpdate alone")
+    else:
+        yield status.unsupported(f"{_WHERE}.type", kind, ("Recreate", "RollingUpdate"))
     yield from not_negative("spec.revisionHistoryLimit", spec["revisionHistoryLimit"])
     deadline = spec["progressDeadlineSeconds"]
     yield from not_negative("spec.progressDeadlineSeconds", deadline)

@@ -113,29 +113,14 @@ def _gates(obj: Obj, _: datetime) -> str:
 
 POD = (
     NAME,
-    Column(
-        name="Ready",
-        cell=_ready,
-        description="The aggregate readiness state of this pod for accepting traffic.",
-    ),
-    Column(
-        name="Status",
-        cell=_status,
-        description="The aggregate status of the containers in this pod.",
-    ),
-    Column(
-        name="Restarts",
-        cell=_restarts,
-        description=(
-            "The number of times the containers in this pod have been restarted and when the last "
-            "container in this pod has restarted."
-        ),
-    ),
+    Column("Ready", _ready),
+    Column("Status", _status),
+    Column("Restarts", _restarts),
     AGE,
     text("IP", "status.podIP", wide=True, absent=NONE),
     text("Node", "spec.nodeName", wide=True, absent=NONE),
     text("Nominated Node", "status.nominatedNodeName", wide=True, absent=NONE),
-    Column(name="Readiness Gates", cell=_gates, wide=True),
+    Column("Readiness Gates", _gates, wide=True),
 )
 
 
@@ -148,19 +133,9 @@ def _containers(obj: Obj, field: str) -> str:
 
 
 _TEMPLATE = (
-    Column(
-        name="Containers",
-        wide=True,
-        cell=lambda obj, _: _containers(obj, "name"),
-        description="Names of each container in the template.",
-    ),
-    Column(
-        name="Images",
-        wide=True,
-        cell=lambda obj, _: _containers(obj, "image"),
-        description="Images referenced by each container in the template.",
-    ),
-    Column(name="Selector", wide=True, cell=lambda obj, _: selector(obj["spec"].get("selector"))),
+    Column("Containers", lambda obj, _: _containers(obj, "name"), wide=True),
+    Column("Images", lambda obj, _: _containers(obj, "image"), wide=True),
+    Column("Selector", lambda obj, _: selector(obj["spec"].get("selector")), wide=True),
 )
 
 
@@ -171,19 +146,15 @@ def _desired(obj: Obj) -> Json:
 
 DEPLOYMENT = (
     NAME,
-    Column(
-        name="Ready",
-        cell=lambda obj, _: f"{field_of(obj, 'status.readyReplicas') or 0}/{_desired(obj)}",
-        description="Number of the pod with ready state",
-    ),
-    Column(name="Up-to-date", cell=lambda obj, _: field_of(obj, "status.updatedReplicas") or 0),
-    Column(name="Available", cell=lambda obj, _: field_of(obj, "status.availableReplicas") or 0),
+    Column("Ready", lambda obj, _: f"{field_of(obj, 'status.readyReplicas') or 0}/{_desired(obj)}"),
+    Column("Up-to-date", lambda obj, _: field_of(obj, "status.updatedReplicas") or 0),
+    Column("Available", lambda obj, _: field_of(obj, "status.availableReplicas") or 0),
     AGE,
     *_TEMPLATE,
 )
 REPLICA_SET = (
     NAME,
-    Column(name="Desired", type="integer", cell=lambda obj, _: _desired(obj)),
+    Column("Desired", lambda obj, _: _desired(obj), type="integer"),
     count("Current", "status.replicas"),
     count("Ready", "status.readyReplicas"),
     AGE,
@@ -197,8 +168,7 @@ DAEMON_SET = (
     count("Up-to-date", "status.updatedNumberScheduled"),
     count("Available", "status.numberAvailable"),
     Column(
-        name="Node Selector",
-        cell=lambda obj, _: joined(field_of(obj, "spec.template.spec.nodeSelector")),
+        "Node Selector", lambda obj, _: joined(field_of(obj, "spec.template.spec.nodeSelector"))
     ),
     AGE,
     *_TEMPLATE,
@@ -214,10 +184,10 @@ SERVICE = (
     NAME,
     text("Type", "spec.type"),
     text("Cluster-IP", "spec.clusterIP", absent=NONE),
-    Column(name="External-IP", cell=lambda *_: NONE),
-    Column(name="Port(s)", cell=_ports),
+    Column("External-IP", lambda *_: NONE),
+    Column("Port(s)", _ports),
     AGE,
-    Column(name="Selector", wide=True, cell=lambda obj, _: joined(field_of(obj, "spec.selector"))),
+    Column("Selector", lambda obj, _: joined(field_of(obj, "spec.selector")), wide=True),
 )
 
 
@@ -242,7 +212,7 @@ def _size(*fields: str) -> Column:
     def cell(obj: Obj, _: datetime) -> Json:
         return sum(len(obj.get(field) or ()) for field in fields)
 
-    return Column(name="Data", cell=cell)
+    return Column("Data", cell)
 
 
 def _node_status(obj: Obj, _: datetime) -> str:
@@ -267,7 +237,7 @@ def _address(name: str, kind: str) -> Column:
         addresses = found if isinstance(found, list) else []
         return next((a.get("address", "") for a in addresses if a.get("type") == kind), NONE)
 
-    return Column(name=name, wide=True, cell=cell)
+    return Column(name, cell, wide=True)
 
 
 def _subjects(name: str, kind: str) -> Column:
@@ -277,7 +247,7 @@ def _subjects(name: str, kind: str) -> Column:
         spelled = (f"{s.get('namespace', '')}/{s['name']}" if full else s["name"] for s in chosen)
         return ", ".join(spelled)
 
-    return Column(name=name, wide=True, cell=cell)
+    return Column(name, cell, wide=True)
 
 
 def _role(obj: Obj, _: datetime) -> Json:
@@ -286,7 +256,7 @@ def _role(obj: Obj, _: datetime) -> Json:
 
 _BINDING = (
     NAME,
-    Column(name="Role", cell=_role),
+    Column("Role", _role),
     AGE,
     _subjects("Users", "User"),
     _subjects("Groups", "Group"),
@@ -323,16 +293,16 @@ def _event_count(obj: Obj, _: datetime) -> Json:
 
 
 _EVENT = (
-    Column(name="Last Seen", cell=_last_seen),
+    Column("Last Seen", _last_seen),
     text("Type", "type"),
     text("Reason", "reason"),
-    Column(name="Object", cell=_about),
+    Column("Object", _about),
     text("Subobject", "involvedObject.fieldPath", wide=True),
-    Column(name="Source", cell=_source, wide=True),
-    Column(name="Message", cell=lambda obj, _: str(obj.get("message") or "").strip()),
-    Column(name="First Seen", cell=_first_seen, wide=True),
-    Column(name="Count", cell=_event_count, wide=True),
-    Column(name="Name", format="name", wide=True, cell=NAME.cell, description=NAME.description),
+    Column("Source", _source, wide=True),
+    Column("Message", lambda obj, _: str(obj.get("message") or "").strip()),
+    Column("First Seen", _first_seen, wide=True),
+    Column("Count", _event_count, wide=True),
+    Column("Name", NAME.cell, format="name", wide=True),
 )
 
 
@@ -341,7 +311,7 @@ def _flag(name: str, field: str, *, otherwise: bool = False) -> Column:
         found = field_of(obj, f"spec.{field}")
         return otherwise if found is None else found
 
-    return Column(name=name, type="boolean", cell=cell)
+    return Column(name, cell, type="boolean")
 
 
 def _audiences(obj: Obj, _: datetime) -> str:
@@ -360,8 +330,8 @@ COLUMNS: Mapping[str, Sequence[Column]] = {
     "namespaces": (NAME, text("Status", "status.phase"), AGE),
     "nodes": (
         NAME,
-        Column(name="Status", cell=_node_status, description="The status of the node"),
-        Column(name="Roles", cell=_node_roles, description="The roles of the node"),
+        Column("Status", _node_status),
+        Column("Roles", _node_roles),
         AGE,
         text("Version", "status.nodeInfo.kubeletVersion"),
         _address("Internal-IP", "InternalIP"),
@@ -381,17 +351,17 @@ COLUMNS: Mapping[str, Sequence[Column]] = {
     "configmaps": (NAME, _size("data", "binaryData"), AGE),
     "serviceaccounts": (
         NAME,
-        Column(name="Secrets", cell=lambda obj, _: len(obj.get("secrets") or ())),
+        Column("Secrets", lambda obj, _: len(obj.get("secrets") or ())),
         AGE,
     ),
     "services": SERVICE,
-    "endpoints": (NAME, Column(name="Endpoints", cell=_endpoints), AGE),
+    "endpoints": (NAME, Column("Endpoints", _endpoints), AGE),
     "deployments.apps": DEPLOYMENT,
     "replicasets.apps": REPLICA_SET,
     "daemonsets.apps": DAEMON_SET,
     "networkpolicies.networking.k8s.io": (
         NAME,
-        Column(name="Pod-Selector", cell=lambda obj, _: selector(obj["spec"].get("podSelector"))),
+        Column("Pod-Selector", lambda obj, _: selector(obj["spec"].get("podSelector"))),
         AGE,
     ),
     "leases.coordination.k8s.io": (NAME, text("Holder", "spec.holderIdentity"), AGE),
@@ -402,9 +372,9 @@ COLUMNS: Mapping[str, Sequence[Column]] = {
         _flag("AttachRequired", "attachRequired", otherwise=True),
         _flag("PodInfoOnMount", "podInfoOnMount"),
         _flag("StorageCapacity", "storageCapacity"),
-        Column(name="TokenRequests", cell=_audiences),
+        Column("TokenRequests", _audiences),
         _flag("RequiresRepublish", "requiresRepublish"),
-        Column(name="Modes", cell=_modes),
+        Column("Modes", _modes),
         AGE,
     ),
 }

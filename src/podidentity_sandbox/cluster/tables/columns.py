@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from datetime import datetime
 from typing import Any
 
@@ -71,12 +71,13 @@ Cell = Callable[[Obj, datetime], Json]
 NONE = "<none>"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Column:
-    """One column, as a TableColumnDefinition."""
+    """One column, as a TableColumnDefinition; of built-in kinds without a description."""
 
     name: str
     cell: Cell
+    _: KW_ONLY
     type: str = "string"
     format: str = ""
     description: str = ""
@@ -96,12 +97,12 @@ class Column:
 
 def text(name: str, path: str, *, wide: bool = False, absent: str = "") -> Column:
     """Return a column of one field's text."""
-    return Column(name=name, wide=wide, cell=lambda obj, _: field_of(obj, path) or absent)
+    return Column(name, lambda obj, _: field_of(obj, path) or absent, wide=wide)
 
 
 def count(name: str, path: str) -> Column:
     """Return a column of one field's number; 0 where the field is not there."""
-    return Column(name=name, type="integer", cell=lambda obj, _: field_of(obj, path) or 0)
+    return Column(name, lambda obj, _: field_of(obj, path) or 0, type="integer")
 
 
 def joined(labels: Json) -> str:
@@ -118,37 +119,10 @@ def selector(found: Json) -> str:
     return selectors.text(found) or NONE
 
 
-NAME = Column(
-    name="Name",
-    format="name",
-    cell=lambda obj, _: field_of(obj, "metadata.name") or "",
-    description=(
-        "Name must be unique within a namespace. Is required when creating resources, although "
-        "some resources may allow a client to request the generation of an appropriate name "
-        "automatically. Name is primarily intended for creation idempotence and configuration "
-        "definition. Cannot be updated. More info: "
-        "https://kubernetes.io/docs/concepts/overview/working-with-objects/names#names"
-    ),
-)
-CREATED = (
-    "CreationTimestamp is a timestamp representing the server time when this object was created. "
-    "It is not guaranteed to be set in happens-before order across separate operations. Clients "
-    "may not set this value. It is represented in RFC3339 form and is in UTC."
-)
-AGE = Column(
-    name="Age",
-    cell=lambda obj, now: since(field_of(obj, "metadata.creationTimestamp"), now),
-    description=(
-        f"{CREATED}\n\nPopulated by the system. Read-only. Null for lists. More info: "
-        "https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md"
-        "#metadata"
-    ),
-)
+NAME = Column("Name", lambda obj, _: field_of(obj, "metadata.name") or "", format="name")
+AGE = Column("Age", lambda obj, now: since(field_of(obj, "metadata.creationTimestamp"), now))
 CREATED_AT = Column(
-    name="Created At",
-    type="date",
-    cell=lambda obj, _: field_of(obj, "metadata.creationTimestamp") or "",
-    description=AGE.description,
+    "Created At", lambda obj, _: field_of(obj, "metadata.creationTimestamp") or "", type="date"
 )
 DEFAULT = (NAME, CREATED_AT)
 """Columns of a kind that has none of its own: roles and definitions."""

@@ -12,7 +12,7 @@ from datetime import datetime
 from functools import lru_cache
 
 from podidentity_sandbox.cluster import Json, Obj
-from podidentity_sandbox.cluster.tables.columns import AGE, CREATED, NAME, Cell, Column, since
+from podidentity_sandbox.cluster.tables.columns import AGE, NAME, Cell, Column, since
 
 # ---- The JSONPaths of printer columns
 #
@@ -82,8 +82,6 @@ def _follow(step: Step, value: Json) -> Iterator[Json]:
 
 # ---- The columns
 
-_CREATED_PATH = ".metadata.creationTimestamp"
-
 
 def columns(defined: Sequence[Obj]) -> Sequence[Column]:
     """Return the columns for additionalPrinterColumns; name and age where there are none."""
@@ -96,12 +94,12 @@ def _column(defined: Obj) -> Column:
     path, kind = defined["jsonPath"], defined["type"]
     otherwise = f"Custom resource definition column (in JSONPath format): {path}"
     return Column(
-        name=defined["name"],
+        defined["name"],
+        _cell(path, kind),
         type=kind,
         format=defined.get("format", ""),
-        description=defined.get("description") or (CREATED if path == _CREATED_PATH else otherwise),
+        description=defined.get("description") or otherwise,
         wide=bool(defined.get("priority")),
-        cell=_cell(path, kind),
     )
 
 

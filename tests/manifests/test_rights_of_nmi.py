@@ -33,8 +33,7 @@ from podidentity.nmi.sync.watches import Scope, Watches
 from podidentity.telemetry.metrics import Registry
 from podidentity.wire.events import AgentReason
 from tests.fakes import CLIENT, FakeTokenSource
-from tests.sandbox.cluster.conftest import Served
-from tests.sandbox.cluster.rights import (
+from tests.manifests.rights import (
     CUSTOM,
     SHOP,
     Program,
@@ -42,6 +41,7 @@ from tests.sandbox.cluster.rights import (
     of_roles,
     program,
 )
+from tests.sandbox.cluster.conftest import Served
 
 TAINT = manifests.STARTUP_TAINT
 AUDIENCES = [

@@ -20,9 +20,9 @@ from podidentity.nmi.reporting.endpoints import Reviewed
 from podidentity.nmi.server.messages import Caller, Request, Response
 from podidentity.wire.debug_access import FIELD, PATH, SECONDS, audience_of
 from tests.fakes import FakeClock
+from tests.manifests.rights import SYSTEM, Program
+from tests.manifests.test_rights_of_nmi import of_nmi, opened
 from tests.sandbox.cluster.conftest import Served
-from tests.sandbox.cluster.rights import SYSTEM, Program
-from tests.sandbox.cluster.test_rights_of_nmi import of_nmi, opened
 
 READER = manifests.DEBUG_READER
 TENANT = "/api/v1/namespaces/shop/serviceaccounts/default/token"

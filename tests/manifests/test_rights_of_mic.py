@@ -48,8 +48,7 @@ from podidentity.mic.neighbours import Neighbours
 from podidentity.mic.watches import ControllerWatches
 from podidentity.wire.rbac import Giver, Grantee, binding, role
 from tests.fakes import CLIENT
-from tests.sandbox.cluster.conftest import Served
-from tests.sandbox.cluster.rights import (
+from tests.manifests.rights import (
     CUSTOM,
     SHOP,
     SYSTEM,
@@ -58,6 +57,7 @@ from tests.sandbox.cluster.rights import (
     of_roles,
     program,
 )
+from tests.sandbox.cluster.conftest import Served
 
 ACCOUNT = "podidentity-mic"
 LOCK = ObjectRef("default", "aad-pod-identity-mic")

@@ -17,9 +17,9 @@ import pytest
 from podidentity.adapters.startup_taint import StartupTaint
 from podidentity.manifests import STARTUP_TAINT, startup_taint_rights
 from tests.fakes import FakeClock
+from tests.manifests.rights import give
+from tests.manifests.test_stolen_node import Thief, stolen
 from tests.sandbox.cluster.conftest import Served
-from tests.sandbox.cluster.rights import give
-from tests.sandbox.cluster.test_stolen_node import Thief, stolen
 
 OURS = {"key": STARTUP_TAINT, "effect": "NoSchedule"}
 OTHERS = {"key": "gpu", "value": "yes", "effect": "NoSchedule"}

@@ -22,6 +22,7 @@ from podidentity.core.errors import TokenRefused
 from podidentity.core.resources import ObjectRef, Pod
 from podidentity.manifests import account_tokens, nmi
 from tests.fakes import FakeClock, FakeTokenSource
+from tests.manifests.rights import SYSTEM, give, token_of
 from tests.sandbox.cluster.conftest import (
     Served,
     bound_to,
@@ -30,7 +31,6 @@ from tests.sandbox.cluster.conftest import (
     saved_plan,
     serving,
 )
-from tests.sandbox.cluster.rights import SYSTEM, give, token_of
 
 ENTRA = "api://AzureADTokenExchange"
 IDENTITIES = "podidentity-identities"

@@ -31,7 +31,12 @@ AT_THE_IDENTITY = (
     f"{ASSIGNMENTS}/write",
 )
 NEEDED = (*AT_THE_CLUSTER, *AT_THE_IDENTITY)
-RIGHTS = Path(__file__).parents[3] / "docs/reference/rights.md"
+RIGHTS = Path(__file__).parents[2] / "docs/reference/rights.md"
+
+
+@pytest.fixture
+def direct(tmp_path: Path) -> Direct:
+    return Direct(tmp_path)
 
 
 def path_of(direct: Direct) -> str:
