@@ -38,16 +38,23 @@ from typing import NoReturn
 CLIENT = """\
 # Only what is compiled into the interpreter: it starts for each command.
 import _socket, posix, sys
+files = []
+for number in range(3):
+    try:
+        posix.fstat(number)
+        files.append(number)
+    except OSError:
+        pass  # it is closed, and so it will be there
 conn = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
 conn.connect(sys.argv[1])
 given = b"\\0".join([
-    posix.getcwd().encode(), b"%d" % (len(sys.argv) - 2),
+    posix.getcwd().encode(), bytes(map(ord, map(str, files))), b"%d" % (len(sys.argv) - 2),
     *(word.encode("utf-8", "surrogateescape") for word in sys.argv[2:]),
     *(name + b"=" + value for name, value in posix.environ.items()),
 ])
 conn.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDBUF, len(given) + 4096)
-files = b"".join(each.to_bytes(4, sys.byteorder) for each in range(3))
-conn.sendmsg([given], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, files)])
+passed = b"".join(each.to_bytes(4, sys.byteorder) for each in files)
+conn.sendmsg([given], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, passed)] if files else [])
 said = conn.recv(8)
 sys.exit(int(said) if said else 70)
 """
@@ -148,7 +155,7 @@ def _mind(client: socket.socket, module: str, saying: int) -> NoReturn:
     """Run the client's command in a child, which ends with the client; tell its exit code."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     given, control, _, _ = client.recvmsg(_LARGEST, socket.CMSG_SPACE(12))
-    files = array.array("i", control[0][2])
+    files = array.array("i", control[0][2] if control else b"")
     child = os.fork()
     if not child:
         client.close()
@@ -167,16 +174,22 @@ def _mind(client: socket.socket, module: str, saying: int) -> NoReturn:
 
 
 def _become(module: str, given: Sequence[bytes], files: Sequence[int], saying: int) -> NoReturn:
-    folder, count, *rest = given
+    folder, numbers, count, *rest = given
     words, variables = rest[: int(count)], rest[int(count) :]
-    for number, each in enumerate(files):
-        os.dup2(each, number)
-        os.close(each)
+    passed = dict(zip(map(int, numbers.decode()), files, strict=True))
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        os.close(number)
+        if number not in passed:
+            setattr(sys, name, None)
+            continue
+        os.dup2(passed[number], number)
+        os.close(passed[number])
+        if number == 0:
+            sys.stdin = open(0)  # noqa: SIM115 - for good
     os.chdir(folder)
     os.environb.clear()
     os.environb.update(dict(each.split(b"=", 1) for each in variables))
     sys.argv = [module, *map(os.fsdecode, words)]
-    sys.stdin = open(0)  # noqa: SIM115 - for good
     known = set(sys.modules)
     code = _run(module)
     # As much as a pipe takes at once: of more, later commands tell the rest.
@@ -198,8 +211,9 @@ def _run(module: str) -> int:
     if isinstance(code, str):
         print(code, file=sys.stderr)  # noqa: T201 - as the interpreter does
         code = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for each in (sys.stdout, sys.stderr):
+        if each is not None:
+            each.flush()
     return int(code or 0)  # type: ignore[call-overload,no-any-return]
 
 
