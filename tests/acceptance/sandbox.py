@@ -31,6 +31,7 @@ from podidentity_sandbox.world.environment import environment
 from podidentity_sandbox.world.folder import Folder
 from podidentity_sandbox.world.inspection import status
 from podidentity_sandbox.world.lifecycle import bring_down, bring_up
+from tests.acceptance import loaded
 from tests.acceptance.causes import cause
 from tests.acceptance.deployer import folder_of_deployer
 from tests.sandboxes import own
@@ -87,7 +88,9 @@ class Sandbox:
         storm it is run again, as by a person, where its refusal names what the weather did.
         """
         surroundings = {**os.environ, **environment(self.plan, os.environ["PATH"])}
-        if command[0] != "kubectl" and command[:2] != ("podidentity", "sandbox"):
+        if command[:2] == ("podidentity", "sandbox"):
+            command = (*loaded.command(), *command[1:])
+        elif command[0] != "kubectl":
             surroundings["PATH"] = f"{self._deployer}:{surroundings['PATH']}"
 
         def once() -> tuple[bool, str]:

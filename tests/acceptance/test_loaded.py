@@ -35,6 +35,21 @@ def test_a_command_says_what_its_program_says_and_ends_with_its_code(
     assert forked == program
 
 
+@pytest.mark.parametrize("closed", ["2>&-", "<&-", "<&- 2>&-"])
+def test_a_command_says_the_same_where_files_are_closed(closed: str) -> None:
+    said = [
+        subprocess.run(
+            ["sh", "-c", f'"$@" {closed}', "sh", *begins, "explode"],
+            capture_output=True,
+            check=False,
+        )
+        for begins in (("podidentity",), loaded.command())
+    ]
+    program, forked = [(ran.stdout, ran.stderr, ran.returncode) for ran in said]
+    assert forked == program
+    assert forked[2] == 2
+
+
 def test_a_command_ends_with_the_process_that_asked_for_it(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(60)

@@ -1,11 +1,13 @@
 """What the real az says and does against the sandbox is what it says and does against Azure.
 
 The expectations stand in `data/`, written by hand with their sources, in the form of the chapters
-for kubectl. All run in one sandbox, in their order; each command is a line for bash.
+for kubectl. All run in one sandbox, in their order; each command is a line for bash, with an az
+that has loaded its modules: to load them a hundred times takes two minutes of a processor.
 """
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +16,7 @@ import pytest
 
 from podidentity_sandbox.weather import CALM
 from podidentity_sandbox.world.lifecycle import bring_down, bring_up
+from tests.acceptance import loaded
 from tests.sandbox.kubectl.chapters import Case, CaseRunner, Chapter
 from tests.sandboxes import own
 
@@ -23,6 +26,8 @@ LIMIT = 120.0
 ENVIRONMENT = f'eval "$(podidentity sandbox env --name {NAME})" && env -0'
 CHAPTERS = [Chapter.load(path) for path in sorted((Path(__file__).parent / "data").glob("*.yaml"))]
 CASES = [case for chapter in CHAPTERS for case in chapter.cases]
+AS_INSTALLED = {"AZ_INSTALLER": "PIP"}
+"""As the program `az` has it before it begins with the module."""
 SHORT = {
     "C": "-g aks-west-experimental",
     "V": "-g aks-nodes-west-experimental -n aks-nodepool1-12345678-vmss",
@@ -41,9 +46,22 @@ def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CaseRunner]:
         said = subprocess.run(["bash", "-c", ENVIRONMENT], check=True, stdout=subprocess.PIPE)
         found = dict(pair.split("=", 1) for pair in said.stdout.decode().split("\0") if pair)
         home = {"HOME": str(tmp_path_factory.mktemp("home"))}
-        yield CaseRunner(CASES, {**found, **SHORT, **home}, seconds=LIMIT)
+        shell = {**found, **SHORT, **home}
+        yield CaseRunner(
+            CASES, loaded_first(shell, tmp_path_factory.mktemp("tools")), seconds=LIMIT
+        )
     finally:
         bring_down(NAME)
+
+
+def loaded_first(shell: dict[str, str], folder: Path) -> dict[str, str]:
+    """Return the surroundings of that shell, in which `az` begins with its modules loaded."""
+    python = str(Path(".venvs/az/bin/python").absolute())
+    begins = shlex.join(loaded.serve(python, "azure.cli", {**shell, **AS_INSTALLED}))
+    az = folder / "az"
+    az.write_text(f'#!/bin/sh\nexec {begins} "$@"\n')
+    az.chmod(0o755)
+    return {**shell, **AS_INSTALLED, "PATH": f"{folder}:{shell['PATH']}"}
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.id) for case in CASES])

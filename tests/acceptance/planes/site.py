@@ -59,15 +59,22 @@ class Site:
         said = self.shell(f"for i in $(seq {TIMES}); do {asking}; done", pod)
         return said.split(), self.leaked(nonce)
 
+    def until_findings(self, holds: Callable[[dict[str, dict[str, str]]], bool]) -> Any:
+        """Run `podidentity check` until that holds of what it finds, and return it.
+
+        Not more often: half a second of a processor each time.
+        """
+        return until(self.findings, holds, every=3)
+
     def findings(self) -> dict[str, dict[str, str]]:
         """Return what `podidentity check` finds, by its reasons."""
         return {each["reason"]: each for each in self.place.check()}
 
 
-def until(look: Callable[[], Any], holds: Callable[[Any], bool]) -> Any:
-    """Look until that holds, and return what was found."""
+def until(look: Callable[[], Any], holds: Callable[[Any], bool], *, every: float = 0.3) -> Any:
+    """Look each so many seconds until that holds, and return what was found."""
     ends = time.monotonic() + PATIENCE
     while not holds(found := look()):
         assert time.monotonic() < ends, found
-        time.sleep(0.1)
+        time.sleep(every)
     return found

@@ -172,7 +172,7 @@ def test_while_the_other_node_switches_nothing_leaks_and_then_cilium_leads_its_p
 
 
 def test_when_the_switch_is_over_check_asks_for_the_policy_and_enable_makes_it(site: Pool) -> None:
-    _, said = until(site.check, lambda found: "FailsOpen" in found[0])
+    _, said = until(site.check, lambda found: "FailsOpen" in found[0], every=3)
     assert f"  on {', '.join(map(site.node, BOTH))}: by lrp\n" in said
     site.enable()
     assert "podidentity-imds" in site.clusterwide()

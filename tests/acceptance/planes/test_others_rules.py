@@ -160,7 +160,7 @@ class CrowdedSite(Site):
 
     def until_found(self, *, broken: bool) -> dict[str, str]:
         """Wait until `check` says that the path is broken, or no more; return what it says."""
-        found = until(self.findings, lambda found: ("PathBroken" in found) is broken)
+        found = self.until_findings(lambda found: ("PathBroken" in found) is broken)
         return dict(found.get("PathBroken", {}))
 
     def until_told(self, *reasons: str) -> None:

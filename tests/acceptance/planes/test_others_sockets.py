@@ -24,7 +24,7 @@ import pytest
 from podidentity_sandbox.plan import Network
 from podidentity_sandbox.weather import CALM
 from tests.acceptance.directory import manifest, pod
-from tests.acceptance.planes.site import Site, once, until
+from tests.acceptance.planes.site import Site, once
 from tests.acceptance.planes.vm import Guest, machine
 from tests.acceptance.sandbox import ANSWERED, opened
 from tests.docs.blocks import ROOT
@@ -129,7 +129,7 @@ class SharedSite(Site):
 
     def until_checked(self, reason: str) -> dict[str, str]:
         """Return what `check` finds for this reason, once NMI has told it by an event."""
-        found: dict[str, str] = until(self.findings, lambda found: reason in found)[reason]
+        found: dict[str, str] = self.until_findings(lambda found: reason in found)[reason]
         return found
 
     def explained(self, name: str) -> dict[str, str]:

@@ -63,7 +63,7 @@ def test_an_agent_whose_rules_are_refused_says_what_it_is_and_nothing_leaks(
     node = site.place.plan.nodes[0].name
     site.place.run("kubectl", "label", "node", node, f"{LABEL}=true")
     site.place.run("podidentity", "enable", "--no-wait")
-    checked = until(site.findings, lambda found: SAID in found["NotReady"]["message"])
+    checked = site.until_findings(lambda found: SAID in found["NotReady"]["message"])
     found = site.place.readiness()
     log = site.place.run("kubectl", "logs", "-n", "kube-system", "daemonset/nmi", "-c", "net")
     metrics = site.place.on_node("curl", "-s", "http://127.0.0.1:9090/metrics")

@@ -86,7 +86,7 @@ def test_an_agent_to_which_no_request_of_a_pod_comes_says_what_it_is_and_nothing
         assert not found["ready"]
         log = site.place.run("kubectl", "logs", "-n", "kube-system", "daemonset/nmi", "-c", "net")
         metrics = site.place.on_node("curl", "-s", "http://127.0.0.1:9090/metrics")
-        checked = until(site.findings, lambda found: SAID in str(found.get("NotReady")))
+        checked = site.until_findings(lambda found: SAID in str(found.get("NotReady")))
         assert site.ask(seconds=CLOSED) == (REFUSED, 0)
         assert site.ask(command=BY_IPV6) == (SERVED, 0), "to NMI, which has the token"
     for text in (str(found["checks"]["interception"]), log, checked["NotReady"]["message"]):
