@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import httpx2
@@ -84,8 +85,15 @@ async def test_a_token_that_no_header_could_hold_is_none(tmp_path: Path, token: 
 async def test_a_plug_in_that_cannot_be_run_is_named_with_the_reason(
     command: str, why: str
 ) -> None:
-    with pytest.raises(NoCredentials, match=f"cannot be run: .*{why}"):
+    with pytest.raises(NoCredentials, match=f"cannot be run: .*{why}$"):
         await token_of(Plugin(version=VERSION, command=command))
+
+
+@pytest.mark.parametrize("version", ["v1", "v1beta1", "v1alpha1"])
+async def test_each_version_of_the_question_is_known(tmp_path: Path, version: str) -> None:
+    plugin = printing(credential("a"), RUNS=str(tmp_path / "runs"))
+    asked = replace(plugin, version=f"client.authentication.k8s.io/{version}")
+    assert await token_of(asked) == "a"
 
 
 async def test_a_token_is_asked_for_once_and_again_where_the_server_takes_it_no_more(
