@@ -11,6 +11,7 @@ import asyncio
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from tests.acceptance.asking import OURS, Load
 from tests.acceptance.sandbox import PATIENCE, leaked, opened
 from tests.acceptance.two_pools import PODS, Cluster
 from tests.deploy import archived
-from tests.deploy.helm import IMAGE, RELEASE, Helm
+from tests.deploy.helm import IMAGE, RELEASE, TAKE_OVER, begun, finish
 from tests.sandboxes import own
 
 BESIDE = "podidentity"
@@ -32,49 +33,37 @@ BESIDE = "podidentity"
 ARCHIVED = archived_nmi.SERVER
 OLD_VALUES = {"operationMode": "managed", "installMICException": "false"}
 OWN = {"nameOverride": BESIDE, "aks": {"addonException": False}}
-GROUP = ".aadpodidentity.k8s.io"
 PORTS = {"probePort": "8086", "prometheusPort": "9091"}
 
 
 class Releases:
     """The releases of a cluster of two pools; the archived one is there."""
 
-    def __init__(self, helm: Helm, found: Cluster, old: Path) -> None:
-        self.helm = helm
+    def __init__(self, found: Cluster, old: Path) -> None:
         self.found = found
         self.old = old
 
-    async def do(self, action: str, name: str = RELEASE, **options: Any) -> Any:
-        """Have Helm do this, and wait for pods where it can."""
-        return await asyncio.to_thread(
-            self.helm.ask,
-            "on_cluster",
-            action=action,
-            kubeconfig=str(self.found.place.plan.kubeconfig),
-            namespace="default" if name == RELEASE else name,
-            name=name,
-            wait="watcher",
-            timeout=PATIENCE,
-            **options,
-        )
+    async def do(
+        self, action: str, name: str, *words: str, values: dict[str, Any] | None = None
+    ) -> None:
+        """Have Helm do this, and wait for pods where it can.
 
-    async def put(self, action: str, name: str = RELEASE, **values: Any) -> None:
+        It is Helm's own program, whose library has no --take-ownership, and whose name its objects
+        have as that of their manager.
+        """
+        namespace = "default" if name == RELEASE else name
+        where = (f"--kubeconfig={self.found.place.plan.kubeconfig}", f"--namespace={namespace}")
+        waits = ("--wait", f"--timeout={PATIENCE}s")
+        helm = partial(begun, action, name, *words, *waits, *where, values=values)
+        await asyncio.to_thread(lambda: finish(helm()))
+
+    async def put(self, action: str, name: str = RELEASE, *flags: str, **values: Any) -> None:
         """Install our chart, or upgrade to it."""
         values = {**OLD_VALUES, "image": {"repository": IMAGE}, **values}
-        await self.do(action, name, chart=str(CHART), values=values)
+        await self.do(action, name, str(CHART), *flags, values=values)
 
     async def who(self) -> list[str]:
         return [await self.found.who(pod) for pod in PODS]
-
-    async def adopt(self, name: str) -> None:
-        """Do what Helm does with --take-ownership, which its library lacks."""
-        namespace = "default" if name == RELEASE else name
-        whose = [("release-name", name), ("release-namespace", namespace)]
-        marks = [f"meta.helm.sh/{key}={value}" for key, value in whose]
-        there = await self.found.run("kubectl", "get", "crd", "-o", "name")
-        crds = [each for each in there.split() if each.endswith(GROUP)]
-        await self.found.run("kubectl", "annotate", "--overwrite", *crds, *marks)
-        await self.found.run("kubectl", "label", "--overwrite", *crds, f"{archived.SELECTED}=Helm")
 
     async def leaks(self, nonce: str) -> int:
         return await leaked(self.found.azure, nonce)
@@ -83,10 +72,10 @@ class Releases:
 @contextmanager
 def archived_release(name: str, folder: Path) -> Iterator[tuple[Releases, asyncio.Runner]]:
     """Have a cluster with the archived release, and pods that its NMI serves."""
-    with Helm() as helm, opened(own(name), nodes=2, weather=CALM) as (place, azure, loop):
+    with opened(own(name), nodes=2, weather=CALM) as (place, azure, loop):
         found = Cluster(place, azure, loop.run(prepare(place.plan)))
         found.rate = 25
-        made = Releases(helm, found, archived.chart(folder))
+        made = Releases(found, archived.chart(folder))
         loop.run(_begin(made))
         yield made, loop
 
@@ -96,7 +85,7 @@ async def _begin(releases: Releases) -> None:
     await found.prepare()
     variables = archived_nmi.variables(found.made.client_id)
     archived.runs(releases.old, archived_nmi.COMMAND, variables)
-    await releases.do("install", chart=str(releases.old), values=OLD_VALUES)
+    await releases.do("install", RELEASE, str(releases.old), values=OLD_VALUES)
     await found.start_pods()
     await found.run("podidentity", "migrate", "apply", "--yes")
 
@@ -104,17 +93,16 @@ async def _begin(releases: Releases) -> None:
 async def come_beside(releases: Releases) -> Load:
     """Have ours come as a release of its own, pool by pool; return what pods got."""
     found = releases.found
-    await found.run("kubectl", "create", "namespace", BESIDE)
-    await releases.adopt(BESIDE)
     assert await releases.who() == [ARCHIVED, ARCHIVED]
     async with found.load("coming") as asked:
         canary = {"nodeSelector": {"agentpool": "canary"}}
-        await releases.put("install", BESIDE, **OWN, nmi=canary)
+        flags = (*TAKE_OVER, "--create-namespace")
+        await releases.put("install", BESIDE, *flags, **OWN, nmi=canary)
         assert await releases.who() == [OURS, ARCHIVED]
         await releases.put("upgrade", BESIDE, **OWN)
         assert await releases.who() == [OURS, OURS]
         nowhere = {**OLD_VALUES, "nmi": {"nodeSelector": {"podidentity": "none"}}}
-        await releases.do("upgrade", chart=str(releases.old), values=nowhere)
+        await releases.do("upgrade", RELEASE, str(releases.old), values=nowhere)
         await found.until_ours_has_the_ports()
     return asked
 
@@ -124,7 +112,7 @@ async def go_from_beside(releases: Releases) -> Load:
     async with releases.found.load("going") as asked:
         apart = {**PORTS, "extraArgs": ["--host-token=off", "--on-exit=close"]}
         await releases.put("upgrade", BESIDE, **OWN, nmi=apart)
-        await releases.do("rollback", version=1)
+        await releases.do("rollback", RELEASE, "1")
         assert await releases.who() == [OURS, OURS]
         await releases.do("uninstall", BESIDE)
         assert await releases.who() == [ARCHIVED, ARCHIVED]
@@ -133,9 +121,8 @@ async def go_from_beside(releases: Releases) -> Load:
 
 async def come_as_next(releases: Releases) -> Load:
     """Have ours come as the next revision of the archived release; return what pods got."""
-    await releases.adopt(RELEASE)
     async with releases.found.load("next") as asked:
-        await releases.put("upgrade")
+        await releases.put("upgrade", RELEASE, "--take-ownership")
         assert await releases.who() == [OURS, OURS]
         await releases.found.until_ours_has_the_ports()
     return asked
@@ -145,7 +132,7 @@ async def roll_back(releases: Releases) -> Load:
     """Have the archived revision come back; return what pods got."""
     async with releases.found.load("back") as asked:
         await releases.put("upgrade", nmi={"extraArgs": ["--on-exit=close"]})
-        await releases.do("rollback", version=1)
+        await releases.do("rollback", RELEASE, "1")
         assert await releases.who() == [ARCHIVED, ARCHIVED]
     return asked
 

@@ -198,8 +198,12 @@ def test_a_grant_to_a_namespace_that_has_gone_is_found_and_those_of_others_are_n
     account = rbac.binding("y", rbac.Grantee("lost", "web"), rbac.Giver.GRANT)
     here = rbac.binding("x", rbac.Grantee("here"), rbac.Giver.ADD)
     others = {**gone, "metadata": {"name": "somebody's"}}
-    found = list(outlived([gone, account, here, others], {"here"}))
-    assert [each.what.split()[6].rstrip(",") for each in found] == ["gone", "lost"]
+    labels = {"app.kubernetes.io/part-of": "podidentity", "app.kubernetes.io/managed-by": "Helm"}
+    by_helm = {**rbac.binding("z", rbac.Grantee("left"), rbac.Giver.ADD)}
+    by_helm["metadata"] = {"name": "mine-use-z:left", "labels": labels}
+    of_nmi = {**account, "metadata": {"name": "mine-nmi", "labels": labels}}
+    found = list(outlived([gone, account, here, others, by_helm, of_nmi], {"here"}))
+    assert [each.what.split()[6].rstrip(",") for each in found] == ["gone", "lost", "left"]
     assert found[0].mend == f"Run kubectl delete clusterrolebinding {gone['metadata']['name']}."
 
 

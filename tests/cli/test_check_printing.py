@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import click
 import pytest
 
-from podidentity.cli.checks.check import Check, Outcome
+from podidentity.cli import main
+from podidentity.cli.checks import looking
+from podidentity.cli.checks.check import Check, Group, Outcome
 from podidentity.cli.checks.findings import PAGE, REASONS, CheckReason, Finding, Severity, not_read
 from podidentity.cli.checks.groups import GROUPS
 from podidentity.cli.checks.printing import COLUMNS, lines, plain, shown, summary
@@ -102,6 +105,26 @@ def test_each_check_says_what_could_not_be_checked_and_by_which_right() -> None:
     checks: list[Check] = [each for group in GROUPS for each in group.checks]
     assert all("you need the right to" in each.right for each in checks)
     assert len({each.holds for each in checks}) == len(checks)
+
+
+@pytest.mark.usefixtures("world")
+def test_what_was_looked_at_is_shown_before_the_next_is_looked_at(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shown_by_then: list[str] = []
+
+    async def look(_: object) -> AsyncIterator[str]:
+        shown_by_then.append(capsys.readouterr().out)
+        yield "a fact"
+
+    made = [replace(CHECK, holds=f"the {each} holds", look=look) for each in ("first", "second")]
+    monkeypatch.setattr(looking, "GROUPS", (Group(title="Both", checks=tuple(made)),))
+    assert main.run(["check"]) == 0
+    before, between = shown_by_then
+    assert "Both\n" in before
+    assert "first" not in before
+    assert "the first holds\n    a fact\n" in between
+    assert "second" not in between
 
 
 def test_the_command_prints_groups_without_colour_where_its_output_is_no_terminal(

@@ -17,9 +17,10 @@ from tests.cli.azure import Identity
 from tests.cli.binding import Run, binding, identity
 from tests.cli.conftest import DAEMON_SET, end_nmi
 from tests.cli.holding import Holding, Step, holding
+from tests.cli.test_adopt import LEDGERS, a_record, an_identity
 from tests.cli.test_grants import may
 from tests.cli.test_migrate import bound, refused, there
-from tests.cli.world import World
+from tests.cli.world import CUSTOM, World
 
 NOTHING = "Nothing was changed.\n"
 BACK = " To take all of it back:\n"
@@ -210,30 +211,71 @@ def test_a_grant_a_revocation_and_a_migration_that_are_interrupted_go_on_or_are_
     assert there(world, client) == set()
 
 
-def test_a_pause_and_an_exception_that_are_interrupted_say_so(
+ONE_CHANGE = [
+    (Step("POST", "/configmaps", done=True), "mic pause --namespace {ns}", "create configmaps"),
+    (Step("PATCH", "/configmaps/", done=True), "mic resume --namespace {ns}", "patch configmaps"),
+    (
+        Step("POST", "/azurepodidentityexceptions", done=True),
+        "exception add {meter} --pod-labels app=meter",
+        "create azurepodidentityexceptions",
+    ),
+    (
+        Step("PATCH", "/azurepodidentityexceptions/"),
+        "exception update {meter} --pod-labels app=other",
+        "patch azurepodidentityexceptions",
+    ),
+    (
+        Step("DELETE", "/azurepodidentityexceptions/", done=True),
+        "exception delete {meter}",
+        "delete azurepodidentityexceptions",
+    ),
+]
+"""The commands that change one object, in an order in which each finds what it changes."""
+
+
+def test_what_changes_one_object_names_it_where_it_is_interrupted_and_does_it_when_run_again(
     world: World, ns: str, gate: Holding, podidentity: Run
 ) -> None:
-    for path, *words in (
-        ("/configmaps", "mic", "pause", "--namespace", ns),
-        (
-            "/azurepodidentityexceptions",
-            *(
-                "exception",
-                "add",
-                "--namespace",
-                ns,
-                "--name",
-                "meter",
-                "--pod-labels",
-                "app=meter",
-            ),
-        ),
-    ):
-        ran = gate.interrupted(Step("POST", path, done=True), *words)
+    pauses = f"/api/v1/namespaces/{ns}/configmaps/podidentity-mic-pauses"
+    meter = f"{CUSTOM}/namespaces/{ns}/azurepodidentityexceptions/meter"
+    seen = []
+    for step, line, change in ONE_CHANGE:
+        words = line.format(ns=ns, meter=f"--namespace {ns} --name meter").split()
+        ran = gate.interrupted(step, *words)
         assert (ran.code, again(" ".join(words[:2])) in ran.err) == (130, True), ran.err
-        assert "Perhaps done, for nobody waited for the answer: create " in ran.err
+        assert f"Perhaps done, for nobody waited for the answer: {change}" in ran.err
         assert podidentity(*words).code == 0
-    world.delete(f"/api/v1/namespaces/{ns}/configmaps/podidentity-mic-pauses")
+        there = world.get(meter)
+        seen.append((world.get(pauses)["data"], there and there["spec"]["podLabels"]))
+    world.delete(pauses)
+    paused, *resumed = (data for data, _ in seen)
+    assert resumed == [resumed[0]] * 4
+    assert paused != resumed[0]
+    assert [labels for _, labels in seen] == [None, None, {"app": "meter"}, {"app": "other"}, None]
+
+
+def test_an_adoption_that_is_interrupted_goes_on_and_writes_nothing_twice(
+    world: World, ns: str, gate: Holding, podidentity: Run
+) -> None:
+    """Its question, and the ledger of each machine."""
+    world.send("POST", f"{CUSTOM}/namespaces/{ns}/azureidentities", an_identity(ns))
+    record = a_record(ns, world.plan.nodes[0].name)
+    records = f"{CUSTOM}/namespaces/default/azureassignedidentities"
+    world.send("POST", records, record)
+    ran = gate.interrupted_when("when no pod needs them?", "migrate", "adopt")
+    assert (ran.code, ran.err) == (130, f"{NOTHING}interrupted\n")
+    step = Step("POST", "/azureidentityledgers", done=True)
+    ran = gate.interrupted(step, "migrate", "adopt", "--yes")
+    assert (ran.code, again("migrate adopt") in ran.err) == (130, True), ran.err
+    assert perhaps("create azureidentityledgers.aadpodidentity.k8s.io")[:-1] in ran.err
+    (written,) = world.send("GET", LEDGERS)["items"]
+    done = podidentity("migrate", "adopt", "--yes")
+    assert done.code == 0, done.err
+    assert world.send("GET", LEDGERS)["items"] == [written]
+    world.delete(LEDGERS)
+    path = f"{records}/{record['metadata']['name']}"
+    world.send("PATCH", path, {"metadata": {"finalizers": None}})
+    world.delete(path)
 
 
 def test_while_modules_are_loaded_an_interruption_is_no_traceback() -> None:

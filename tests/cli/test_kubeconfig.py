@@ -8,6 +8,7 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 
 from podidentity.adapters import kube as client
 from podidentity.cli import main
+from podidentity_sandbox.world.authority import Authority
 from tests.cli.binding import Run
 from tests.cli.world import World
 
@@ -152,6 +154,31 @@ def test_a_file_that_is_no_kubeconfig_is_named_and_not_quoted(
     assert "No Kubernetes cluster is configured: " in ran.err
     assert said.replace("CONFIG", str(path)) in ran.err
     assert HOW in ran.err
+
+
+@pytest.mark.parametrize(
+    ("life", "said"),
+    [
+        (timedelta(minutes=-1), "The client certificate of the kubeconfig expired on 20"),
+        (timedelta(days=1), "Sign in to the cluster again"),
+    ],
+    ids=["expired", "of another cluster"],
+)
+def test_a_client_certificate_that_has_expired_is_named_with_its_end(
+    bare: World, tmp_path: Path, podidentity: Run, life: timedelta, said: str
+) -> None:
+    """The server does not say which: both are Unauthorized."""
+    files = tmp_path / "crt", tmp_path / "key"
+    Authority.new("ours").issue_client("jane", [], *files, life=life)
+    for in_file in (True, False):
+        user = {"client-certificate": str(files[0]), "client-key": str(files[1])}
+        if not in_file:
+            user = {f"{key}-data": encoded(Path(path).read_text()) for key, path in user.items()}
+        path = written(tmp_path / "config", configuration(bare, user={"token": None, **user}))
+        ran = podidentity("version", "--kubeconfig", path)
+        assert (ran.code, said in ran.err, "401" in ran.err) == (1, True, True), ran.err
+        assert ("az aks get-credentials" in ran.err) == (life < timedelta())
+        assert ran.err.count("\n") == 1
 
 
 def printing(folder: Path, script: str) -> None:

@@ -11,12 +11,15 @@ import pytest
 import yaml
 
 from podidentity import manifests
+from podidentity.cli.checks.leftovers import lost
+from podidentity.cli.lost_releases import LostRelease, releases
 from podidentity.core.hosts import Host
 from podidentity.core.ledger import Ledger, LedgerEntry
 from podidentity.wire.ledgers import ledger_name, render_ledger
 from podidentity.wire.manifests import FINALIZER
 from tests.cli.azure import Identity
 from tests.cli.conftest import CRDS, PODS, Ran, end_nmi, one_object_at_a_time, runs_refused
+from tests.cli.releases import of_a_release
 from tests.cli.test_enable import running, until
 from tests.cli.test_needed_rights import path_of
 from tests.cli.world import CUSTOM, World
@@ -201,6 +204,43 @@ def test_with_nmis_own_namespace_goes_nmi_and_disable_takes_the_rest(
     ran = podidentity("disable", "--namespace", OWN)
     assert ran.code == 0, ran.err
     assert of_ours(world) == set()
+
+
+def test_a_release_is_where_the_accounts_of_its_bindings_are_and_lost_with_their_namespace() -> (
+    None
+):
+    others = {"app.kubernetes.io/part-of": "another"}
+    by_hand = {"app.kubernetes.io/managed-by": "podidentity"}
+    bindings = [
+        of_a_release("mine-nmi", "gone"),
+        of_a_release("mine-mic", "gone"),
+        of_a_release("other", "gone", **others),
+        of_a_release("enabled", "gone", **by_hand),
+        of_a_release("here", "shop"),
+        {**of_a_release("nobodys", "gone"), "subjects": None},
+    ]
+    lost_one, living = releases(bindings)
+    assert lost_one == LostRelease("gone", "mine", ("mine-mic", "mine-nmi"))
+    assert living == LostRelease("shop", "mine", ("here",))
+    (found,) = lost(bindings, {"shop"})
+    assert (found.reason, str(found.about)) == ("LostRelease", "gone/mine")
+    assert "Run kubectl delete clusterrolebinding mine-mic mine-nmi." in found.mend
+
+
+def test_disable_says_what_is_left_of_a_release_whose_namespace_is_gone_and_leaves_it(
+    world: World, podidentity: Run
+) -> None:
+    path = f"{RBAC}/clusterrolebindings"
+    for each in (of_a_release("mine-nmi", "gone"), of_a_release("here", "kube-system")):
+        world.send("POST", path, each)
+    try:
+        ran = podidentity("disable")
+    finally:
+        for name in ("mine-nmi", "here"):
+            assert world.delete(f"{path}/{name}"), "it is not for `disable` to take away"
+    assert (ran.code, ran.err.count("Roles of the Helm release")) == (0, 1), ran.err
+    assert "instance=mine\n" in ran.err
+    assert "Helm" not in podidentity("disable").err
 
 
 def named(each: Any) -> str:

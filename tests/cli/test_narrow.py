@@ -44,6 +44,7 @@ def commands(shop: str) -> Iterator[list[str]]:
     yield ["explain", "pod", f"{shop}/web"]
     yield ["check"]
     yield ["version"]
+    yield ["rights"]
 
 
 def on_terminal(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:

@@ -53,6 +53,7 @@ from tests.cli.conftest import (
 )
 from tests.cli.ids import IDENTITY
 from tests.cli.operators import holding
+from tests.cli.releases import of_a_release
 from tests.cli.test_adopt import LEDGERS, a_record, an_identity
 from tests.cli.test_local_redirect import CILIUM, DENIAL, POLICY, tell
 from tests.cli.world import CUSTOM, World, running
@@ -665,6 +666,14 @@ def with_an_old_record(scene: Scene) -> None:
     scene.world.send("POST", path, {**head, "metadata": metadata, "spec": {"pod": "p"}})
 
 
+def with_a_lost_release(scene: Scene) -> None:
+    """Have a role of a Helm release whose namespace was deleted."""
+    taken_out(scene)
+    path = f"{RBAC}/clusterrolebindings"
+    scene.world.delete(f"{path}/mine-nmi")
+    scene.world.send("POST", path, of_a_release("mine-nmi", "gone"))
+
+
 def without_an_old_record(world: World, ns: str) -> None:
     record = f"{CUSTOM}/namespaces/{ns}/azureassignedidentities/old"
     if world.get(record) is not None:
@@ -885,6 +894,13 @@ CASES += (
     of_part("disable", "aks-extensions", "disable", with_exceptions),
     of_part("disable", "detach-all", "disable --detach", with_a_ledger),
     of_part("disable", "old-finalizers", "disable", with_an_old_record),
+    of_part(
+        "disable",
+        "lost-release",
+        "disable",
+        with_a_lost_release,
+        whole=lambda ran: ran.code == 0 and "--selector" in ran.err,
+    ),
     of_part("disable", "no-startup-taint", "disable", with_the_taints_rights),
     of_part("enable", "older-grants", ENABLE, with_an_older_grant_and_no_nmi),
     of_part("disable", "purge", "disable --purge --yes", with_a_grant_and_no_nmi),
@@ -1120,6 +1136,8 @@ def clear_what_few_make(world: World, case: Case) -> None:
         without_cilium(world)
     if case.is_about("migrate"):
         without_records(world)
+    if case.is_about("lost-release"):
+        world.delete(f"{RBAC}/clusterrolebindings/mine-nmi")
     if case.of == "served":
         world.delete(f"{CRDS}/{UNSERVED}")
 

@@ -38,7 +38,8 @@ def test_where_the_last_column_has_no_room_each_row_is_told_cell_by_cell() -> No
     told = output.table(head, rows, width=30, paint=lambda cell: click.style(cell, fg="red"))
     assert click.unstyle(told).splitlines() == [
         "NAMESPACE   shop",
-        "NAME        orders-of-yesterday",
+        "NAME",
+        "  orders-of-yesterday",
         "STATE       bound, and used",
         "",
         "NAMESPACE   shop",

@@ -22,6 +22,11 @@ PYTHON = ROOT / ".venvs/helm/bin/python"
 PROGRAM = PYTHON.with_name("helm")
 RELEASE = "aad-pod-identity"
 IMAGE = "registry.example.com/podidentity"
+TAKE_OVER = ("--take-ownership", "--force-conflicts")
+"""Of Helm's program, which makes objects of others its own by them where it applies on the server.
+
+https://helm.sh/docs/helm/helm_upgrade/
+"""
 
 Object = dict[str, Any]
 

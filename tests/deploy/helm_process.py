@@ -1,7 +1,7 @@
 """Helm itself, in a process of its own: a JSON request a line, a JSON answer a line.
 
-It runs in .venvs/helm (scripts/setup-helm), which has Helm 4 as a library and the schemas of
-Kubernetes' kinds; it imports nothing of ours.
+It runs in .venvs/helm (scripts/setup-helm), which has Helm 4 as a library, the schemas of
+Kubernetes' kinds, and Grafana's model of a dashboard; it imports nothing of ours.
 """
 
 from __future__ import annotations
@@ -11,6 +11,9 @@ import sys
 from typing import Any
 
 import kubernetes_validate
+from grafana_foundation_sdk.cog import plugins
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.models.dashboard import Dashboard
 from helm_python import HelmError
 from helm_python.chart import Chart, lint, package
 from helm_python.config import Config
@@ -42,17 +45,24 @@ def _invalid(manifests: list[dict[str, Any]], version: str) -> list[str]:
     return found
 
 
+def _as_grafana_has_it(dashboard: dict[str, Any]) -> Any:
+    """Return a dashboard as Grafana's own model reads and writes it: what it knows, no more."""
+    return json.loads(JSONEncoder().encode(Dashboard.from_json(dashboard)))
+
+
 DEEDS = {
     "render": _render,
     "lint": lint,
     "package": package,
     "on_cluster": _on_cluster,
     "invalid": _invalid,
+    "as_grafana_has_it": _as_grafana_has_it,
 }
 
 
 def main() -> None:
     """Answer until the end of input."""
+    plugins.register_default_plugins()
     for line in sys.stdin:
         what, options = json.loads(line)
         try:

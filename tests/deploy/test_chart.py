@@ -22,10 +22,9 @@ from podidentity import __version__, manifests
 from podidentity.cli.agent_choices import Choices, chosen
 from podidentity.cli.controller import chosen_of, flags_of
 from podidentity.core.data_path import Backend
-from podidentity.mic.metrics import MicMetrics, add_state
-from podidentity.telemetry.metrics import Registry, render
 from podidentity.wire.manifests import parse_binding, parse_identity
 from podidentity.wire.rbac import Grantee, holders
+from tests.deploy import dashboards
 from tests.deploy.helm import IMAGE, Helm, HelmRefused, Object, Rendered
 
 OLD = sorted((Path(__file__).parent / "old_values").glob("*.yaml"))
@@ -1045,22 +1044,8 @@ def test_the_service_for_scraping_selects_nmi_and_alerts_say_where_to_read_on(
     subprocess.run([promtool, "check", "rules", rules], check=True, capture_output=True)
 
 
-def of_mic() -> str:
-    """Return what MIC's metrics are scraped as."""
-    registry = Registry()
-    MicMetrics(registry, lambda: 0.0)
-    add_state(
-        registry,
-        leading=lambda: True,
-        elections=lambda: 1,
-        paused=lambda: (False, 0),
-        watched=lambda: [("pods", True)],
-    )
-    return render(registry)
-
-
 @pytest.mark.parametrize("program", ["nmi", "mic"])
-def test_a_dashboard_asks_for_numbers_that_there_are(
+def test_a_dashboard_is_one_to_grafana_and_each_of_its_queries_finds_numbers(
     helm: Helm, tmp_path: Path, promtool: str, program: str
 ) -> None:
     given = {"dashboards": {"enabled": True}}
@@ -1069,9 +1054,12 @@ def test_a_dashboard_asks_for_numbers_that_there_are(
     )
     assert found["metadata"]["labels"]["grafana_dashboard"] == "1"
     assert set(found["data"]) == {"nmi.json", "mic.json"}
-    nmi = (ROOT / "tests/nmi/scrape.txt").read_text()
-    scrape = nmi if program == "nmi" else of_mic()
-    panels = json.loads(found["data"][f"{program}.json"])["panels"]
+    nmi = dashboards.of_nmi()
+    scrape = nmi if program == "nmi" else dashboards.of_mic()
+    dashboard = json.loads(found["data"][f"{program}.json"])
+    known = helm.ask("as_grafana_has_it", dashboard=dashboard)
+    assert list(dashboards.lost(dashboard, known)) == []
+    panels = dashboard["panels"]
     assert len({panel["id"] for panel in panels}) == len(panels)
     for panel in panels:
         assert panel["description"]
@@ -1086,14 +1074,8 @@ def test_a_dashboard_asks_for_numbers_that_there_are(
             assert names, panel["title"]
             for name in names:
                 assert f"# TYPE {name.removesuffix('_bucket')} " in scrape, name
-    rules = [
-        {"record": f"{program}:{panel['id']}:{target['refId'].lower()}", "expr": target["expr"]}
-        for panel in panels
-        for target in panel["targets"]
-    ]
-    written = tmp_path / "rules.yaml"
-    written.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
-    subprocess.run([promtool, "check", "rules", written], check=True, capture_output=True)
+    queries = [target["expr"] for panel in panels for target in panel["targets"]]
+    assert dashboards.without_value(promtool, tmp_path, queries) == ""
     places = [panel["gridPos"] for panel in panels]
     cells = [
         (x, y)
@@ -1102,6 +1084,21 @@ def test_a_dashboard_asks_for_numbers_that_there_are(
         for y in range(at["y"], at["y"] + at["h"])
     ]
     assert len(cells) == len(set(cells))
+
+
+def test_a_slip_of_the_pen_in_a_dashboard_is_found(
+    helm: Helm, tmp_path: Path, promtool: str
+) -> None:
+    """What the test above relies on."""
+    dashboard = json.loads((CHART / "dashboards/nmi.json").read_text())
+    dashboard["panels"][4]["fieldConfig"]["defaults"]["unti"] = "s"
+    known = helm.ask("as_grafana_has_it", dashboard=dashboard)
+    assert list(dashboards.lost(dashboard, known)) == ["panels.4.fieldConfig.defaults.unti"]
+    for query in (
+        'sum(podidentity_data_path{hop="prooved"}) or vector(0)',
+        "histogram_quantile(0.5, sum by (le) (rate(podidentity_mic_assigned_seconds[5m])))",
+    ):
+        assert "FAILED" in dashboards.without_value(promtool, tmp_path, [query])
 
 
 # ---- What others say of it

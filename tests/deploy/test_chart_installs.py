@@ -22,7 +22,16 @@ from podidentity.cli import main
 from tests import release_0_1
 from tests.cli.world import CUSTOM, World, running
 from tests.deploy import archived
-from tests.deploy.helm import IMAGE, RELEASE, Helm, HelmRefused, Rendered, begun, finish
+from tests.deploy.helm import (
+    IMAGE,
+    RELEASE,
+    TAKE_OVER,
+    Helm,
+    HelmRefused,
+    Rendered,
+    begun,
+    finish,
+)
 
 Run = Callable[..., Any]
 OLD = sorted((Path(__file__).parent / "old_values").glob("*.yaml"))
@@ -307,9 +316,6 @@ def test_an_upgrade_that_is_interrupted_is_rolled_back_or_goes_on(release: Relea
     assert release.flags() == [*before, "--hold=3"]
 
 
-TAKE_OVER = ("--take-ownership", "--force-conflicts")
-
-
 @pytest.mark.parametrize(
     ("there", "edited"),
     [(archived.KINDS, False), (archived.KINDS[1:3], False), (archived.KINDS, True)],
@@ -411,10 +417,11 @@ def old(release: Release, tmp_path: Path) -> TakenOver:
     return TakenOver(release, values, before, kept)
 
 
-@pytest.mark.parametrize("helm_3", [True, False], ids=["made by Helm 3", "made by Helm 4"])
+@pytest.mark.parametrize("helm_3", [True, False], ids=["made by Helm 3", "made by another program"])
 def test_the_archived_release_is_taken_over_with_its_values_and_comes_back_whole(
     old: TakenOver, *, helm_3: bool
 ) -> None:
+    """Where Helm's program made it itself: tests/acceptance/test_chart_take_over.py."""
     release, world = old.release, old.release.world
     if helm_3:
         archived.recorded_by_helm_3(world, "kube-system", RELEASE)

@@ -14,16 +14,19 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import yaml
+from click.testing import CliRunner
 
 from deploy.values import CHART, ROOT
 from podidentity import manifests
+from podidentity.cli.main import podidentity
 from podidentity.core.hosts import Host
 from podidentity.core.ledger import Ledger, LedgerEntry
 from podidentity.wire.ledgers import render_ledger
 from tests.cli.world import CUSTOM, World, running
-from tests.deploy.helm import IMAGE, RELEASE, begun, finish
+from tests.deploy.helm import IMAGE, RELEASE, TAKE_OVER, begun, finish
 
 CLIENT = "9d0b1f0f-4f8c-4c83-8be3-4b2f0d0a2c11"
+MENU = "0c9f8a55-5a35-4f0c-8a2a-5d31c7b7c1aa"
 RESOURCE = (
     "/subscriptions/0ea21a33-8bd0-45ed-94a1-1bc87f2b1a5f/resourceGroups/rg/providers"
     "/Microsoft.ManagedIdentity/userAssignedIdentities/orders"
@@ -37,7 +40,13 @@ VALUES = {
             "resourceID": RESOURCE,
             "clientID": CLIENT,
             "binding": {"selector": "orders"},
-        }
+        },
+        "menu": {
+            "namespace": "shop",
+            "resourceID": RESOURCE,
+            "clientID": MENU,
+            "binding": {"selector": "menu"},
+        },
     },
 }
 OWN = "podidentity"
@@ -54,7 +63,8 @@ Kubectl = Callable[..., str]
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """A new cluster."""
     with running(tmp_path_factory.mktemp("world")) as found:
-        found.namespace("billing")
+        for name in ("billing", "shop"):
+            found.namespace(name)
         yield found
 
 
@@ -81,6 +91,15 @@ def named_in(page: str, beginning: str) -> list[str]:
     text = (ROOT / page).read_text().replace("\\\n", "")
     (line,) = {line for line in text.splitlines() if line.startswith(beginning)}
     return shlex.split(line.partition("|")[0])
+
+
+def disabled(world: World) -> str:
+    """Run `podidentity disable`; return what it says beside its results."""
+    end_pods(world, "kube-system")
+    shell = CliRunner(env={"KUBECONFIG": str(world.plan.kubeconfig)})
+    ran = shell.invoke(podidentity, ["disable"])
+    assert ran.exit_code == 0, ran.output
+    return ran.stderr
 
 
 def end_pods(world: World, namespace: str) -> None:
@@ -121,12 +140,33 @@ def test_what_is_rendered_for_argo_has_no_hook_is_applied_and_goes_in_any_order(
     assert "azureidentities" in kubectl("get", "crds", "-o", "name")
 
 
+def a_permission_ends_with_its_namespace(world: World) -> None:
+    """Which is made anew under its name, and has nothing."""
+    bindings = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings"
+    of_shop, of_billing = (
+        f"{bindings}/aad-pod-identity-use-{client}:{namespace}"
+        for client, namespace in ((MENU, "shop"), (CLIENT, "billing"))
+    )
+    assert world.get(of_shop)
+    world.delete("/api/v1/namespaces/shop")
+    ends = time.monotonic() + 60
+    while world.get("/api/v1/namespaces/shop"):
+        assert time.monotonic() < ends, "the namespace does not go"
+        time.sleep(0.05)
+    world.namespace("shop")
+    while world.get(of_shop):
+        assert time.monotonic() < ends, "the permission does not go"
+        time.sleep(0.05)
+    assert world.get(of_billing)
+
+
 def test_with_the_namespace_of_a_release_goes_the_release_and_one_command_takes_the_rest(
     world: World, kubectl: Kubectl
 ) -> None:
     place = (f"--namespace={OWN}", f"--kubeconfig={world.plan.kubeconfig}")
-    take_over = ("--take-ownership", "--force-conflicts", "--create-namespace")
-    finish(begun("install", RELEASE, str(CHART), *take_over, *place, values=VALUES))
+    install = ("install", RELEASE, str(CHART), *TAKE_OVER, "--create-namespace")
+    finish(begun(*install, *place, values=VALUES))
+    a_permission_ends_with_its_namespace(world)
     world.custom("billing", "azureidentities", "by-hand", {"clientID": CLIENT})
     attached = {RESOURCE.lower(): LedgerEntry(RESOURCE, 0.0)}
     ledger = Ledger(host=Host.parse(world.plan.scale_set_id), attached=attached)
@@ -142,5 +182,10 @@ def test_with_the_namespace_of_a_release_goes_the_release_and_one_command_takes_
     assert "clusterrolebinding.rbac.authorization.k8s.io/aad-pod-identity-nmi" in here
     assert not any("ledger" in each for each in here), "nobody knows what MIC attached"
     _, *words = named_in("docs/how-to/uninstall.md", "kubectl delete clusterrole,")
+    said = disabled(world)
+    assert f"the Helm release {RELEASE} give rights to service accounts of namespace {OWN}" in said
+    assert shlex.join(["kubectl", *words]) in said
+    assert {each for each in here if "/aad-pod-identity-" in each} <= left(kubectl)
     kubectl(*words)
+    assert "Helm" not in disabled(world)
     assert left(kubectl) == {"azureidentity.aadpodidentity.k8s.io/by-hand"}

@@ -98,3 +98,14 @@ def test_the_questions_are_a_link_away_from_the_front_page(front: str) -> None:
 def test_every_page_of_the_documents_is_within_two_links_of_the_front_page() -> None:
     pages = set((ROOT / "docs").rglob("*.md")) - {QUESTIONS}
     assert pages <= within_two_links(ROOT / "docs/index.md") | {ROOT / "docs/index.md"}
+
+
+def test_the_first_screen_of_the_readme_says_for_whom_it_works_and_how_that_is_known() -> None:
+    screen = "\n".join((ROOT / "README.md").read_text().splitlines()[:40])
+    _, _, told = screen.partition("## Does it work for me?\n")
+    for said in ("AKS", "AKS Automatic", "your own machines", "Windows", "no real AKS cluster"):
+        assert said in told, said
+    assert {page.name for page, _ in links(ROOT / "README.md")} >= {
+        *("install-on-aks.md", "install-on-aks-automatic.md", "install-elsewhere.md"),
+        "what-is-shown.md",
+    }

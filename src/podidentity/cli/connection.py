@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -92,7 +93,25 @@ def on_cluster(
                 say_unfinished(command, changes, undo)
             raise
         except KubeError as error:
-            raise worded(error) from error
+            raise _of_an_expired_certificate(error, target) or worded(error) from error
+
+
+def _of_an_expired_certificate(error: KubeError, target: ClusterTarget) -> CommandError | None:
+    """Return `error` with its cause where that is a client certificate that has expired.
+
+    The server does not say so: its answer is 401, or TLS ends.
+    """
+    if not (error.unauthorized or error.unreachable):
+        return None
+    from podidentity.kubeconfig import expired_certificate
+
+    expired = expired_certificate(target.kubeconfig, target.context, datetime.now(UTC))
+    if not expired:
+        return None
+    return CommandError(
+        error.message,
+        f"{expired}: get a new one (az aks get-credentials), or choose another --context.",
+    )
 
 
 def worded(error: KubeError) -> CommandError:

@@ -19,6 +19,7 @@ from podidentity.cli import (
     attachments,
     controller,
     local_redirect,
+    lost_releases,
 )
 from podidentity.cli.agent_choices import Choices, choices_of_flags, chosen
 from podidentity.cli.azure_access import detach_command, host_name, recorded_hosts
@@ -737,6 +738,7 @@ async def _disable(kube: Kube, wanted: _Leaving) -> None:
     else:
         await attachments.say_left(kube, forgotten=wanted.purge)
     await attachments.take_finalizers_off(kube)
+    await lost_releases.say_lost(kube)
     await _without_startup_taint(kube)
     await local_redirect.take_away(kube, namespace)
     made = [*every_policy(), *nmi(namespace=namespace, as_node=True, policy=True)]
@@ -746,14 +748,18 @@ async def _disable(kube: Kube, wanted: _Leaving) -> None:
     await _without_exceptions(kube)
     if wanted.purge:
         await _purge(kube)
-    after = _RULES_AFTER[choices.on_exit]
+    await _nmi_gone(kube, namespace, wanted.seconds, _RULES_AFTER[choices.on_exit])
+
+
+async def _nmi_gone(kube: Kube, namespace: str, seconds: float, after: str) -> None:
+    """Return when NMI's pods have ended; say then how its nodes are."""
     try:
         with only_waiting(f"All of it is deleted, and NMI's pods end by themselves. {after}"):
-            async with asyncio.timeout(wanted.seconds):
+            async with asyncio.timeout(seconds):
                 await until_gone(kube, namespace)
     except TimeoutError as error:
         raise CommandError(
-            f"Pods of NMI are still there after {wanted.seconds:.0f} s",
+            f"Pods of NMI are still there after {seconds:.0f} s",
             f"See kubectl get pods -n {namespace} -l app.kubernetes.io/component=nmi.",
         ) from error
     click.echo(after)

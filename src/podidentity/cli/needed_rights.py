@@ -41,6 +41,7 @@ from podidentity.cli.parts import (
     ISSUER,
     KEEP,
     LOOK_UP,
+    LOST,
     LRP,
     MIC,
     MIC_EXCEPTION,
@@ -374,6 +375,9 @@ def _disable() -> Iterator[Right]:
     made = (_USUAL, _FOR_POLICY, _FOR_NODE_TOKENS)
     yield from _to("list", _DAEMON_SETS, _DEPLOYMENTS, _LEDGERS, _ASSIGNED)
     yield from _to("get", _ROLES[1], names=[ACCOUNT])
+    said = "does not say what is left of a Helm release whose namespace is gone"
+    yield from _to("list", _ROLES[1], without=said)
+    yield from _to("get", "namespaces", parts=[LOST])
     yield from _to("delete", _LEDGERS, parts=[DETACH_ALL])
     yield from _to("patch", _ASSIGNED, parts=[FINALIZERS])
     yield from _to_take_back()
@@ -391,7 +395,8 @@ def _disable() -> Iterator[Right]:
     names = _names("CustomResourceDefinition", crds())
     yield from _to("delete", _CRDS, names=names, parts=[PURGE])
     yield from _to("list", _IDENTITIES, parts=[PURGE])
-    yield from _to("list delete", *_ROLES, parts=[PURGE])
+    yield from _to("list", _ROLES[0], parts=[PURGE])
+    yield from _to("delete", *_ROLES, parts=[PURGE])
     yield from _to("delete", "configmaps", names=[RECORD], at=_SYSTEM, parts=[PURGE])
 
 

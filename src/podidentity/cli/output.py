@@ -125,14 +125,17 @@ def table(
 def _cell_by_cell(
     head: Sequence[str], row: Sequence[str], width: int, paint: Callable[[str], str]
 ) -> str:
-    size = max(map(len, head))
-    wrapper = _wrapper(max(width - size - len(_GAP), 1))
+    size = max(map(len, head)) + len(_GAP)
     printed = []
     for number, (name, cell) in enumerate(zip(head, row, strict=True), 1):
-        first, *more = wrapper.wrap(cell) or [""]
+        first, *more = _wrapper(max(width - size, 1)).wrap(cell) or [""]
+        if max(map(len, (first, *more))) > width - size:  # a word that fits below its name alone
+            printed.append(name)
+            printed += [f"  {part}" for part in _wrapper(max(width - 2, 1)).wrap(cell)]
+            continue
         shown = first if number == len(row) else paint(first)
-        printed.append(f"{name:<{size}}{_GAP}{shown}".rstrip())
-        printed += [" " * size + _GAP + part for part in more]
+        printed.append(f"{name:<{size}}{shown}".rstrip())
+        printed += [" " * size + part for part in more]
     return "\n".join(printed)
 
 

@@ -42,6 +42,7 @@ EXCEPT, CHANGE, EXCEPTED, NO_EXCEPTION = (
     f"exception-{each}" for each in ("add", "update", "list", "delete")
 )
 OLDER, TAKE_BACK, GRANTS = "older-grants", "take-back", "grants"
+LOST = "lost-release"
 PARTS: Mapping[str, str] = {
     GRANT: "lets pods use the identity: without `--no-grant`",
     ATTACH: "attaches a managed identity to the nodes' machines: type 0, without `--no-attach`",
@@ -51,6 +52,7 @@ PARTS: Mapping[str, str] = {
     DETACH: "detaches what `add` attached, if no other AzureIdentity needs it",
     KEEP: "leaves it attached for another AzureIdentity, which gets the record of it",
     DETACH_ALL: "detaches what MIC attached: `disable --detach`",
+    LOST: "looks whether the namespace of a Helm release is gone, roles of which are there",
     FINALIZERS: "takes the finalizer of AAD Pod Identity's MIC off its records, where that is gone",
     REVOKE: "takes back the permission that `add` granted",
     OWN_NAMESPACE: "labels NMI's own namespace, if it exists before `enable`: `--namespace`",

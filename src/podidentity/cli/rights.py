@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 
 import click
@@ -14,7 +15,7 @@ import click
 from podidentity.cli.cluster_rights import Places, Single, Where, singles
 from podidentity.cli.needed_rights import COMMANDS, Needs
 from podidentity.cli.objects import Object
-from podidentity.cli.output import CommandError, documents
+from podidentity.cli.output import CommandError, documents, terminal_width
 from podidentity.cli.output import table as as_table
 from podidentity.cli.parts import PARTS, AzureScope
 from podidentity.manifests import NAMESPACE, own_namespace
@@ -142,7 +143,7 @@ def rights(
         click.echo(json.dumps(made, indent=2))
         return
     if output == "table":
-        click.echo(shown(left))
+        click.echo(shown(left, terminal_width()))
         return
     places = Places(
         pods=namespaces, nmi=nmi_namespace, accounts=identities_namespace, identities=identities
@@ -175,14 +176,19 @@ def _listed(commands: Iterable[str]) -> str:
     return f"podidentity {', '.join(commands)}"
 
 
-def shown(needs: Mapping[str, Needs]) -> str:
-    """Return the rights as a table, and an explanation of its parts below."""
+def shown(needs: Mapping[str, Needs], width: int = 0) -> str:
+    """Return the rights as a table, and an explanation of its parts below.
+
+    Lines have at most `width` columns; 0: any length.
+    """
     rows = [row for name, each in needs.items() for row in rows_of(name, each)]
     parts = dict.fromkeys(part for each in needs.values() for part in each.parts)
     notes = [f"  {part}: {PARTS[part].replace('`', '')}" for part in parts]
-    return "\n".join(
-        [as_table(HEAD, rows), *(["", "FOR is a part of the work:", *notes] if notes else [])]
-    )
+    if width:
+        rows = [tuple(cell.replace(",", ", ") for cell in row) for row in rows]
+        notes = [textwrap.fill(each, width, subsequent_indent="    ") for each in notes]
+    table = as_table(HEAD, rows, width=width)
+    return "\n".join([table, *(["", "FOR is a part of the work:", *notes] if notes else [])])
 
 
 def rows_of(command: str, needs: Needs) -> list[tuple[str, ...]]:

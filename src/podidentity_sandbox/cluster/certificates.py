@@ -23,6 +23,8 @@ from podidentity_sandbox.cluster.authentication import AUTHENTICATED, User
 _CERTIFICATE = 11
 """The TLS message with a certificate chain: RFC 5246 section 7.4.2, RFC 8446 section 4.4.2."""
 _HOOK = ssl.SSLContext.__base__._msg_callback  # type: ignore[union-attr] # not in typeshed
+_NO_CHECK_OF_TIME = 0x200000
+"""X509_V_FLAG_NO_CHECK_TIME, for which Python's ssl has no name."""
 _NO_COMPRESSED_CERTIFICATES = 1 << 33
 """SSL_OP_NO_RX_CERTIFICATE_COMPRESSION of OpenSSL 3.2: else that message may come compressed."""
 
@@ -40,7 +42,7 @@ def ask_clients(tls: ssl.SSLContext) -> None:
                 tls.load_verify_locations(cadata=shown)
 
     tls.verify_mode = ssl.CERT_OPTIONAL
-    tls.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    tls.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | _NO_CHECK_OF_TIME
     tls.options |= _NO_COMPRESSED_CERTIFICATES
     # It is told of each record of data, too: ssl's own setter would make enums of all its numbers.
     _HOOK.__set__(tls, seen)

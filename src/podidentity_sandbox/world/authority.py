@@ -87,9 +87,21 @@ class Authority:
             x509.SubjectAlternativeName([_name(n) for n in names]),
         )
 
-    def issue_client(self, user: str, groups: Sequence[str], certificate: Path, key: Path) -> None:
-        """Write the certificate of a user of the API server in groups, and its key (mode 0600)."""
-        self._write(_subject(user, groups), ExtendedKeyUsageOID.CLIENT_AUTH, (certificate, key))
+    def issue_client(
+        self,
+        user: str,
+        groups: Sequence[str],
+        certificate: Path,
+        key: Path,
+        *,
+        life: timedelta = _LIFE,
+    ) -> None:
+        """Write the certificate of a user of the API server in groups, and its key (mode 0600).
+
+        It began an hour ago; `life` is the time from now on, so that a negative one has expired.
+        """
+        usage = ExtendedKeyUsageOID.CLIENT_AUTH
+        self._write(_subject(user, groups), usage, (certificate, key), life=life)
 
     def _write(
         self,
@@ -97,11 +109,12 @@ class Authority:
         usage: x509.ObjectIdentifier,
         paths: tuple[Path, Path],
         *more: x509.ExtensionType,
+        life: timedelta = _LIFE,
     ) -> None:
         own = ec.generate_private_key(ec.SECP256R1())
         signer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         builder = (
-            _begin(subject, self.certificate.subject, own.public_key())
+            _begin(subject, self.certificate.subject, own.public_key(), life)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(signs=False), critical=True)
             .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
@@ -150,7 +163,10 @@ def machine_authorities() -> str:
 
 
 def _begin(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePublicKey,
+    life: timedelta = _LIFE,
 ) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
     return (
@@ -160,7 +176,7 @@ def _begin(
         .public_key(key)
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + _LIFE)
+        .not_valid_after(now + life)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), critical=False)
     )
 

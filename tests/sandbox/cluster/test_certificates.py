@@ -71,6 +71,8 @@ async def office(tmp_path: Path) -> AsyncIterator[Office]:
         authority.issue_client("jane", ["readers", "system:masters"], *found.files("jane"))
         authority.issue_client("", ["system:masters"], *found.files("nameless"))
         other.issue_client("jane", ["system:masters"], *found.files("forged"))
+        ended = timedelta(minutes=-1)
+        authority.issue_client("jane", ["system:masters"], *found.files("expired"), life=ended)
         yield found
 
 
@@ -86,9 +88,9 @@ async def test_a_user_is_the_common_name_in_the_groups_of_his_organisations(
     assert len(digest) == len("X509SHA256=") + 64
 
 
-@pytest.mark.parametrize("name", ["forged", "nameless", ""])
+@pytest.mark.parametrize("name", ["forged", "nameless", "expired", ""])
 async def test_a_certificate_that_is_nobodys_is_unauthorized(office: Office, name: str) -> None:
-    """Of another authority, without a name; and none."""
+    """Of another authority, without a name, of yesterday; and none."""
     for highest in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
         answer = await office.who(name, highest=highest)
         assert (answer.status_code, answer.json()["reason"]) == (401, "Unauthorized")

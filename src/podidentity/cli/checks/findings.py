@@ -90,6 +90,7 @@ class CheckReason(StrEnum):
     STUCK = "StuckDeletion"
     UNKEPT = "UnkeptRecords"
     OUTLIVED = "GrantOutlives"
+    LOST = "LostRelease"
     # What Azure answers MIC, by the condition of an AzureIdentity
     DENIED = "Denied"
     FORBIDDEN = "Forbidden"

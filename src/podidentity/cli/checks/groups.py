@@ -640,7 +640,7 @@ async def _records(reading: Reading) -> AsyncIterator[Finding]:
 async def _outlived(reading: Reading) -> AsyncIterator[Finding]:
     bindings = await find_all(reading.kube, CLUSTER_ROLE_BINDINGS)
     names = {each["metadata"]["name"] for each in await find_all(reading.kube, NAMESPACES)}
-    for each in leftovers.outlived(bindings, names):
+    for each in (*leftovers.outlived(bindings, names), *leftovers.lost(bindings, names)):
         yield each
 
 
@@ -658,7 +658,7 @@ LEFTOVERS = Group(
             right="records: you need the right to list azureassignedidentities and deployments",
         ),
         Check(
-            holds="no grant outlives its namespace",
+            holds="no grant and no release outlives its namespace",
             look=_outlived,
             right="grants: you need the right to list clusterrolebindings and namespaces",
         ),

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 
 from podidentity.cli.checks.findings import CheckReason, Finding, Severity, named, ref_of
+from podidentity.cli.lost_releases import releases
 from podidentity.cli.objects import Object
+from podidentity.cli.rollout import is_ours
 from podidentity.core.resources import ObjectRef
 from podidentity.wire.kube import AZURE_ASSIGNED_IDENTITIES
 from podidentity.wire.rbac import LABELS
@@ -86,9 +88,13 @@ def outlived(bindings: Sequence[Object], namespaces: Collection[str]) -> Iterato
     """Yield our grants to namespaces that are not there: whoever makes them anew has the grant."""
     for each in bindings:
         labels = each["metadata"].get("labels") or {}
-        if not LABELS.items() <= labels.items():
+        if LABELS.items() <= labels.items():
+            granted = _of_accounts(each) | _of_groups(each)
+        elif is_ours(each):
+            granted = _of_groups(each)  # the chart's; its accounts are its programs'
+        else:
             continue
-        gone = sorted(_spaces(each) - set(namespaces))
+        gone = sorted(granted - set(namespaces))
         if gone:
             name = each["metadata"]["name"]
             yield Finding(
@@ -102,13 +108,28 @@ def outlived(bindings: Sequence[Object], namespaces: Collection[str]) -> Iterato
             )
 
 
-def _spaces(binding: Object) -> set[str]:
-    """Return the namespaces whose pods a binding names."""
-    found = set()
-    for each in binding.get("subjects") or ():
-        name = str(each.get("name", ""))
-        if each.get("kind") == "ServiceAccount":
-            found.add(str(each.get("namespace", "")))
-        elif each.get("kind") == "Group" and name.startswith(_GROUP):
-            found.add(name.removeprefix(_GROUP))
-    return found
+def lost(bindings: Sequence[Object], namespaces: Collection[str]) -> Iterator[Finding]:
+    """Yield the Helm releases whose namespaces are not there, and roles of which are."""
+    for each in releases(bindings):
+        if each.namespace not in namespaces:
+            yield Finding(
+                kind="HelmRelease",
+                about=ObjectRef(each.namespace, each.name),
+                reason=CheckReason.LOST,
+                what=f"{each}.",
+                mend=f"Run kubectl delete clusterrolebinding {' '.join(each.bindings)}. What else "
+                "is left, and is no right, docs/how-to/uninstall.md takes away.",
+            )
+
+
+def _of_accounts(binding: Object) -> set[str]:
+    """Return the namespaces of the service accounts that a binding names."""
+    subjects = binding.get("subjects") or ()
+    return {str(each.get("namespace", "")) for each in subjects if each["kind"] == "ServiceAccount"}
+
+
+def _of_groups(binding: Object) -> set[str]:
+    """Return the namespaces all service accounts of which a binding names."""
+    subjects = binding.get("subjects") or ()
+    names = [str(each["name"]) for each in subjects if each["kind"] == "Group"]
+    return {each.removeprefix(_GROUP) for each in names if each.startswith(_GROUP)}
