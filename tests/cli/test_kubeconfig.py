@@ -231,6 +231,7 @@ def test_a_credential_plug_in_is_run_once_and_speaks_to_the_person(
     assert runs.read_text() == "run get-token --login=devicecode\n"
     asked = json.loads((tmp_path / "runs.asked").read_text())
     assert (asked["apiVersion"], asked["kind"]) == (version, "ExecCredential")
+    assert isinstance(asked["spec"]["interactive"], bool)
 
 
 def test_several_files_mean_the_cluster_that_kubectl_means(
