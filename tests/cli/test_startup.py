@@ -78,7 +78,7 @@ def test_help_of_a_command_that_makes_a_sandbox_loads_nothing_that_makes_it(name
     assert not (NETWORK | {"asyncio", "http"}) & loaded("sandbox", name, "--help")
 
 
-@pytest.mark.parametrize("name", ["exec", "get", "apply", "delete", "logs", "env", "part"])
+@pytest.mark.parametrize("name", ["exec", "get", "apply", "logs", "env", "part"])
 def test_the_sandbox_s_daily_commands_load_no_library_but_click(name: str) -> None:
     assert not SANDBOX & loaded("sandbox", name, "--help")
 

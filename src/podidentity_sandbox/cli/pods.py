@@ -32,7 +32,10 @@ def execute(
     command: tuple[str, ...],
     stdin: bool,
 ) -> None:
-    """Run a program in a pod; its exit code is this command's. For a terminal: kubectl exec -it."""
+    """Run a program in a pod; its exit code is this command's.
+
+    For a terminal: kubectl exec -it.
+    """
     plan = options.plan_of(name)
     found = _pod(plan, namespace, pod)
     try:
