@@ -371,6 +371,8 @@ def _install(root: Path) -> None:
     (programs / "podidentity").write_text(_PROGRAM)
     for program in programs.iterdir():
         program.chmod(0o755)
+    # Of a package that the system has too, and in which /var/run is no link.
+    shutil.rmtree(root / "var")
     authorities = root / "etc/ssl/certs/ca-certificates.crt"
     authorities.parent.mkdir(parents=True)
     shutil.copy(libraries / "certifi/cacert.pem", authorities)
