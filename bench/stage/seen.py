@@ -37,8 +37,8 @@ _ASLEEP = 0.004
 _WARM = 20
 
 
-class EverySecond:
-    """An attestor that asks `net` about connections from odd ports, and proves the others."""
+class OddPortsAsked:
+    """An attestor that asks `net` about connections from odd ports, and believes the others."""
 
     def __init__(self, net: NetClient) -> None:
         self._net = net
@@ -88,7 +88,7 @@ async def _measure(requests: int, hops: Hops) -> dict[str, list[float]]:
     pipeline = pipeline_over(
         cluster(clock, pod(uid=uid("p1"), addresses=(PODS["p1"],)), identity(), binding()),
         clock,
-        attestor=EverySecond(net),
+        attestor=OddPortsAsked(net),
         permissions=FakePermissions(),
         tokens=TokenCache(dict.fromkeys(IdentityType, source), clock),
         decider=DecisionPolicy(),

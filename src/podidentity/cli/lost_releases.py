@@ -1,7 +1,8 @@
-"""What is left of a Helm release whose namespace was deleted, and Helm's record of it with that.
+"""Finds what is left of a Helm release whose namespace was deleted.
 
-`helm uninstall` finds nothing then. What was in no namespace stays: rights of service accounts of
-that namespace above all, which whoever makes a namespace of its name would have.
+Helm keeps its record of the release in that namespace, so `helm uninstall` finds nothing then. The
+objects that were in no namespace stay. Among them are ClusterRoleBindings of service accounts of
+that namespace: somebody who makes a namespace of the same name would have their rights.
 """
 
 from __future__ import annotations

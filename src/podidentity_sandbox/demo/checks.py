@@ -281,7 +281,7 @@ async def role_assigned(_context: StoryContext, ran: Ran) -> str:
 
 
 async def colleague_signed_in(context: StoryContext, ran: Ran) -> str:
-    """The colleague has the role and is shown the subscription, of which it may read one thing."""
+    """The colleague has the role, and az shows the subscription."""
     role = await role_assigned(context, ran)
     shown = ran.output.splitlines()[-1]
     must(shown == context.plan.subscription_name, f"az is signed in to {shown!r}")
