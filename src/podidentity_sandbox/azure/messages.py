@@ -25,10 +25,6 @@ def moment(seconds: float) -> datetime:
     return datetime.fromtimestamp(min(seconds, most), UTC)
 
 
-class BadBody(Exception):
-    """The request's body is not the JSON object that it has to be."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
     """One request as it came, decoded only where a property says so."""
@@ -66,14 +62,14 @@ class Request:
         scheme, _, token = self.headers.get("authorization", "").partition(" ")
         return token.strip() if scheme.lower() == "bearer" else ""
 
-    def json_object(self) -> dict[str, Any]:
-        """Return the body as a JSON object; raise BadBody."""
+    def json_object(self, refusal: Callable[[str], Exception]) -> dict[str, Any]:
+        """Return the body as a JSON object; raise `refusal`, called with why it is none."""
         try:
             value = json.loads(self.body)
         except ValueError as error:
-            raise BadBody(f"the body is not JSON: {error}") from error
+            raise refusal(f"the body is not JSON: {error}") from error
         if not isinstance(value, dict):
-            raise BadBody("the body is not a JSON object")
+            raise refusal("the body is not a JSON object")
         return value
 
 
@@ -97,6 +93,31 @@ class Reply:
         """Make a JSON reply."""
         body = json.dumps(value, separators=(",", ":")).encode()
         return cls(status=status, body=body, headers=headers)
+
+
+class ServiceError(Exception):
+    """A refusal in the envelope that ARM, Graph and vaults share: status, code and words."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        headers: Mapping[str, str] = NO_HEADERS,
+        more: Mapping[str, Any] = NO_HEADERS,
+    ) -> None:
+        """`more` is what the error says beside code and message."""
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.headers = headers
+        self.more = more
+
+    def reply(self, **more: object) -> Reply:
+        """Return the answer that says so; `more` as in the constructor."""
+        error = {"code": self.code, "message": str(self), **self.more, **more}
+        return Reply.json({"error": error}, status=self.status, headers=self.headers)
 
 
 # ---- Requests as they came, in memory: they show leaks, and requests that came too often

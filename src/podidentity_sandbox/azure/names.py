@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
-from podidentity_sandbox.azure import keyvault
+from podidentity_sandbox.azure import graph, keyvault
 from podidentity_sandbox.azure.blob import service as blob
-from podidentity_sandbox.azure.graph import service as graph
 from podidentity_sandbox.azure.state import World
 from podidentity_sandbox.azure.tenants import MANAGEMENT, cloud_of
 

@@ -5,7 +5,6 @@ Everything else is made by clients, through ARM.
 
 from __future__ import annotations
 
-from podidentity_sandbox.azure.aks.profile import KIND as CLUSTERS
 from podidentity_sandbox.azure.aks.profile import ManagedCluster
 from podidentity_sandbox.azure.arm.roles import CONTRIBUTOR, OWNER, Role
 from podidentity_sandbox.azure.state import (
@@ -88,13 +87,12 @@ def _seed_cluster(world: World, kubelet: UserAssignedIdentity) -> None:
     plan = world.plan
     nodes = f"{world.subscription}/resourceGroups/{plan.node_group}"
     principal = world.new_principal(plan.cluster_name)
+    group = f"{world.subscription}/resourceGroups/{plan.cluster_group}"
     world.put(
         ManagedCluster(
-            id=f"{world.subscription}/resourceGroups/{plan.cluster_group}/providers/{CLUSTERS}"
-            f"/{plan.cluster_name}",
+            id=f"{group}/providers/{ManagedCluster.TYPE}/{plan.cluster_name}",
             name=plan.cluster_name,
             location=plan.location,
-            tags={},
             principal=principal,
             kubelet_id=kubelet.id,
         )
@@ -120,11 +118,10 @@ def _seed_nodes(world: World) -> None:
     plan = world.plan
     principal = world.new_principal(KUBELET_IDENTITY)
     kubelet = UserAssignedIdentity(
-        id=f"{world.subscription}/resourcegroups/{plan.node_group}"
-        f"/providers/Microsoft.ManagedIdentity/userAssignedIdentities/{KUBELET_IDENTITY}",
+        id=f"{world.subscription}/resourcegroups/{plan.node_group}/providers"
+        f"/{UserAssignedIdentity.TYPE}/{KUBELET_IDENTITY}",
         name=KUBELET_IDENTITY,
         location=plan.location,
-        tags={},
         client_id=principal.app_id,
         principal_id=principal.object_id,
     )
@@ -172,4 +169,4 @@ def _seed_machine(world: World, node: NodePlan, block: IdentityBlock) -> None:
 def _seed_group(world: World, where: str) -> None:
     if world.find(Group, where) is None:
         name = where.rpartition("/")[2]
-        world.put(Group(id=where, name=name, location=world.plan.location, tags={}))
+        world.put(Group(id=where, name=name, location=world.plan.location))

@@ -13,7 +13,7 @@ from podidentity_sandbox.azure.arm.service import Arm
 from podidentity_sandbox.azure.blob.service import BlobService
 from podidentity_sandbox.azure.entra.service import Entra
 from podidentity_sandbox.azure.faults import Reset
-from podidentity_sandbox.azure.graph.service import Graph
+from podidentity_sandbox.azure.graph import Graph
 from podidentity_sandbox.azure.journal import Journal, NotSaved
 from podidentity_sandbox.azure.keyvault import KeyVault
 from podidentity_sandbox.azure.messages import BODY_LIMIT, Reply, Request

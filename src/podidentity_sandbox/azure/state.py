@@ -13,7 +13,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from cryptography import x509
 
@@ -123,23 +123,37 @@ R = TypeVar("R", bound=Resource)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Group:
-    """A resource group."""
+class Located:
+    """A resource with a place: a group, or what is in one."""
 
+    TYPE: ClassVar[str]
+    """As ARM names it in paths and in actions."""
     id: str
     name: str
     location: str
-    tags: Mapping[str, str]
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    def shown(self, **more: Any) -> dict[str, Any]:  # noqa: ANN401 - fields as JSON
+        """Return its document in ARM: what all resources say, and `more`."""
+        head = {"id": self.id, "name": self.name, "type": self.TYPE, "location": self.location}
+        return {**head, "tags": dict(self.tags), **more}
+
+
+L = TypeVar("L", bound=Located)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class UserAssignedIdentity:
+class Group(Located):
+    """A resource group."""
+
+    TYPE: ClassVar[str] = "Microsoft.Resources/subscriptions/resourceGroups"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserAssignedIdentity(Located):
     """A user-assigned managed identity."""
 
-    id: str
-    name: str
-    location: str
-    tags: Mapping[str, str]
+    TYPE: ClassVar[str] = "Microsoft.ManagedIdentity/userAssignedIdentities"
     client_id: str
     principal_id: str
 
@@ -153,12 +167,9 @@ class IdentityBlock:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Machines:
+class Machines(Located):
     """What identities are attached to: a scale set, or a virtual machine."""
 
-    id: str
-    name: str
-    location: str
     identity: IdentityBlock
     """The identities that were asked for last."""
     before: IdentityBlock
@@ -179,6 +190,7 @@ class Machines:
 class ScaleSet(Machines):
     """A virtual machine scale set."""
 
+    TYPE: ClassVar[str] = "Microsoft.Compute/virtualMachineScaleSets"
     capacity: int
     flexible: bool = False
     """Whether its machines are virtual machines of their own, each with its own identities."""
@@ -188,18 +200,16 @@ class ScaleSet(Machines):
 class VirtualMachine(Machines):
     """A virtual machine, alone or of a Flexible scale set."""
 
+    TYPE: ClassVar[str] = "Microsoft.Compute/virtualMachines"
     scale_set: str = ""
     """ARM id of that scale set."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Vault:
+class Vault(Located):
     """A Key Vault; its secrets are resources below it."""
 
-    id: str
-    name: str
-    location: str
-    tags: Mapping[str, str]
+    TYPE: ClassVar[str] = "Microsoft.KeyVault/vaults"
     sku: Mapping[str, Any]
     policies: tuple[Mapping[str, Any], ...]
     """Access policies as ARM has them: tenantId, objectId, permissions."""
@@ -216,19 +226,13 @@ class DeletedVault:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StorageAccount:
+class StorageAccount(Located):
     """A storage account; its contents belong to the blob service."""
 
-    id: str
-    name: str
-    """Lower-case letters and digits, unique in all of Azure."""
-    location: str
-    tags: Mapping[str, str]
-    kind: str
-    """Such as StorageV2."""
+    TYPE: ClassVar[str] = "Microsoft.Storage/storageAccounts"
     sku: str
     """Such as Standard_LRS."""
-    access_tier: str | None
+    access_tier: str
     https_only: bool
     keys: tuple[str, str] = field(repr=False)
     """key1 and key2, base64 of 64 bytes each."""
@@ -338,6 +342,9 @@ class World:
     def find(self, kind: type[R], resource_id: str) -> R | None:
         """Return the resource of that kind and id, or None."""
         found = self._resources.get(resource_id.lower())
+        if found is not None and self._is_gone(found):
+            self.remove(resource_id)
+            return None
         return found if isinstance(found, kind) else None
 
     def location_of(self, resource_id: str) -> str:
@@ -356,8 +363,13 @@ class World:
         return [
             resource
             for key, resource in self._resources.items()
-            if isinstance(resource, kind) and (not below or key.startswith(prefix))
+            if isinstance(resource, kind)
+            and (not below or key.startswith(prefix))
+            and not self._is_gone(resource)
         ]
+
+    def _is_gone(self, resource: Resource) -> bool:
+        return isinstance(resource, Machines) and resource.gone_at <= self.clock()
 
     def counting(self, kind: type[P], below: str = "") -> list[P]:
         """Return what counts by now: not what is too new, but what was removed just now."""
@@ -373,7 +385,8 @@ class World:
     def remove(self, resource_id: str) -> None:
         """Remove the resource of that id, with all below it, and the principals of identities.
 
-        What takes time to be known takes time to be forgotten.
+        What takes time to be known takes time to be forgotten. The name of a vault stays taken,
+        since nobody here recovers or purges it.
         """
         key = resource_id.lower()
         gone = [k for k in self._resources if k == key or k.startswith(f"{key}/")]
@@ -382,6 +395,10 @@ class World:
                 self.principals.pop(resource.principal_id, None)
             if isinstance(resource, Machines) and resource.identity.system:
                 self.principals.pop(resource.identity.system.object_id, None)
+            if isinstance(resource, Vault):
+                place = f"{'/'.join(resource.id.split('/')[:3])}/providers/Microsoft.KeyVault"
+                where = f"{place}/locations/{resource.location}/deletedVaults/{resource.name}"
+                self.put(DeletedVault(id=where, name=resource.name))
             if isinstance(resource, RoleAssignment | FederatedCredential):
                 word = "roles" if isinstance(resource, RoleAssignment) else "credentials"
                 until = self.clock() + self.weather.seconds(f"removed-{word}")
@@ -397,8 +414,7 @@ class World:
         """Return what the identities of a node are attached to, until it is deleted."""
         machine = node.provider_id.removeprefix("azure://")
         scale_set = machine.rpartition("/virtualMachines/")[0]
-        found = self.find(VirtualMachine, machine) or self.find(ScaleSet, scale_set)
-        return found if found is not None and self.clock() < found.gone_at else None
+        return self.find(VirtualMachine, machine) or self.find(ScaleSet, scale_set)
 
     def vault(self, name: str) -> Vault | None:
         """Return the vault of that name: names are unique in all of Azure."""

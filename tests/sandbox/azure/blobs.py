@@ -41,8 +41,6 @@ class Blobs:
             id=f"{group}/providers/Microsoft.Storage/storageAccounts/{name}",
             name=name,
             location="westeurope",
-            tags={},
-            kind="StorageV2",
             sku="Standard_LRS",
             access_tier="Hot",
             https_only=True,
@@ -53,7 +51,7 @@ class Blobs:
     def _fill(self, account: str, container: str) -> None:
         made = self.signed("PUT", f"/{container}?restype=container", account=account)
         assert made.status == 201, made.body
-        stored = {**BLOCK, "content-type": "text/plain", "x-ms-meta-k": "v"}
+        stored = {**BLOCK, "content-type": "text/plain"}
         made = self.signed("PUT", f"/{container}/a.txt", stored, b"hello", account=account)
         assert made.status == 201, made.body
 

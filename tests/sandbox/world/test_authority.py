@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from podidentity_sandbox.azure import keyvault
+from podidentity_sandbox.azure import graph, keyvault
 from podidentity_sandbox.azure.blob import service as blob
-from podidentity_sandbox.azure.graph import service as graph
 from podidentity_sandbox.azure.names import place_of
 from podidentity_sandbox.azure.state import World
 from podidentity_sandbox.azure.tenants import CLOUDS, MANAGEMENT

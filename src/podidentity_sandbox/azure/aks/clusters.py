@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from podidentity_sandbox.azure.aks import profile
-from podidentity_sandbox.azure.aks.profile import KIND, ManagedCluster
+from podidentity_sandbox.azure.aks.profile import ManagedCluster
 from podidentity_sandbox.azure.arm import operations
 from podidentity_sandbox.azure.arm.call import ArmCall, ArmError, tags_of
 from podidentity_sandbox.azure.arm.subscription import POD_IDENTITY, registered
@@ -32,22 +32,18 @@ KUBERNETES = "1.32.3"
 _CHANGED_ELSEWHERE = ("properties.podIdentityProfile", "properties.provisioningState")
 
 
-def rendered(world: World, cluster: ManagedCluster) -> dict[str, Any]:
+def shown(call: ArmCall, cluster: ManagedCluster) -> dict[str, Any]:
     """Return the document of a cluster."""
-    return {
-        "id": cluster.id,
-        "name": cluster.name,
-        "type": KIND,
-        "location": cluster.location,
-        "tags": dict(cluster.tags),
-        "sku": {"name": "Base", "tier": "Free"},
-        "identity": {
-            "type": "SystemAssigned",
-            "principalId": cluster.principal.object_id,
-            "tenantId": world.plan.tenant_id,
-        },
-        "properties": _properties(world, cluster),
+    identity = {
+        "type": "SystemAssigned",
+        "principalId": cluster.principal.object_id,
+        "tenantId": call.world.plan.tenant_id,
     }
+    return cluster.shown(
+        sku={"name": "Base", "tier": "Free"},
+        identity=identity,
+        properties=_properties(call.world, cluster),
+    )
 
 
 def _properties(world: World, cluster: ManagedCluster) -> dict[str, Any]:
@@ -168,17 +164,6 @@ def _base64(path: Path) -> str:
 # ---- The routes
 
 
-def get_cluster(call: ArmCall) -> Reply:
-    """Return a cluster."""
-    return Reply.json(rendered(call.world, call.existing(ManagedCluster, KIND)))
-
-
-def list_clusters(call: ArmCall) -> Reply:
-    """List the clusters of a resource group, or of the subscription."""
-    found = call.listed(ManagedCluster, KIND)
-    return Reply.json({"value": [rendered(call.world, one) for one in found]})
-
-
 def put_cluster(call: ArmCall) -> Reply:
     """Order a change of tags and of the pod identity add-on."""
     body = call.body()
@@ -196,7 +181,7 @@ def put_cluster(call: ArmCall) -> Reply:
     call.world.orders.put_nowait(operation.id)
     where = f"{call.subscription}/providers/Microsoft.ContainerService/locations"
     headers = operations.status_headers(call, operation, f"{where}/{cluster.location}/operations")
-    return Reply.json(rendered(call.world, changed), headers=headers)
+    return Reply.json(shown(call, changed), headers=headers)
 
 
 def user_credential(call: ArmCall) -> Reply:
@@ -218,12 +203,21 @@ def admin_credential(call: ArmCall) -> Reply:
 
 def list_pools(call: ArmCall) -> Reply:
     """List the pools of nodes of a cluster."""
-    return Reply.json({"value": _pools(call)})
+    cluster = call.existing(ManagedCluster)
+    pools = [
+        {
+            "id": f"{cluster.id}/agentPools/{pool['name']}",
+            "name": pool.pop("name"),
+            "type": f"{cluster.TYPE}/agentPools",
+            "properties": pool,
+        }
+        for pool in pool_documents(call.world.plan)
+    ]
+    return Reply.json({"value": pools})
 
 
 def _to_change(call: ArmCall) -> ManagedCluster:
-    call.group()
-    cluster = call.world.find(ManagedCluster, call.id)
+    cluster = call.find(ManagedCluster)
     if cluster is None:
         message = "The sandbox has the one cluster whose nodes it runs, and makes no others."
         raise ArmError(400, "BadRequest", message)
@@ -240,7 +234,7 @@ def _to_change(call: ArmCall) -> ManagedCluster:
 
 
 def _check_unchanged(call: ArmCall, cluster: ManagedCluster, body: dict[str, Any]) -> None:
-    path = refused_change(body, rendered(call.world, cluster))
+    path = refused_change(body, shown(call, cluster))
     if path is not None:
         message = f"Changing property '{path}' is not allowed."
         raise ArmError(400, "PropertyChangeNotAllowed", message)
@@ -253,18 +247,5 @@ def _check_feature(call: ArmCall, cluster: ManagedCluster) -> None:
 
 
 def _credential(call: ArmCall, role: str, proof: Mapping[str, str]) -> Reply:
-    value = kubeconfig(call.world.plan, call.existing(ManagedCluster, KIND), role, proof)
+    value = kubeconfig(call.world.plan, call.existing(ManagedCluster), role, proof)
     return Reply.json({"kubeconfigs": [{"name": role, "value": value}]})
-
-
-def _pools(call: ArmCall) -> list[dict[str, Any]]:
-    cluster, kind = call.existing(ManagedCluster, KIND), f"{KIND}/agentPools"
-    return [
-        {
-            "id": f"{cluster.id}/agentPools/{pool['name']}",
-            "name": pool.pop("name"),
-            "type": kind,
-            "properties": pool,
-        }
-        for pool in pool_documents(call.world.plan)
-    ]

@@ -12,14 +12,12 @@ import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from podidentity_sandbox.azure.arm.call import ArmError
-from podidentity_sandbox.azure.state import Principal
+from podidentity_sandbox.azure.state import Located, Principal
 
 # ---- A managed cluster with its add-on, as frozen values
-
-KIND = "Microsoft.ContainerService/managedClusters"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,13 +63,10 @@ class AddOn:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ManagedCluster:
+class ManagedCluster(Located):
     """The cluster whose nodes the sandbox runs."""
 
-    id: str
-    name: str
-    location: str
-    tags: Mapping[str, str]
+    TYPE: ClassVar[str] = "Microsoft.ContainerService/managedClusters"
     principal: Principal
     """By which the cluster acts in Azure."""
     kubelet_id: str

@@ -10,26 +10,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from podidentity_sandbox.azure.arm.roles import Role
-from podidentity_sandbox.azure.messages import NO_HEADERS, BadBody, Reply, Request
-from podidentity_sandbox.azure.state import Group, R, RoleAssignment, World
+from podidentity_sandbox.azure.messages import Reply, Request, ServiceError
+from podidentity_sandbox.azure.state import Group, L, Located, RoleAssignment, World
 from podidentity_sandbox.azure.verification import Caller
 
 
-class ArmError(Exception):
-    """A refusal in ARM's envelope."""
+class ArmError(ServiceError):
+    """A refusal of ARM."""
 
-    def __init__(
-        self, status: int, code: str, message: str, *, headers: Mapping[str, str] = NO_HEADERS
-    ) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
-        self.headers = headers
 
-    def reply(self) -> Reply:
-        """Return the answer that says so."""
-        body = {"error": {"code": self.code, "message": str(self)}}
-        return Reply.json(body, status=self.status, headers=self.headers)
+def _unreadable(why: str) -> ArmError:
+    message = f"The request content was invalid and could not be deserialized: '{why}'."
+    return ArmError(400, "InvalidRequestContent", message)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,16 +38,18 @@ class ArmCall:
 
     @property
     def id(self) -> str:
-        """Id of the resource that the path addresses, or whose action it is."""
-        return self.params.get("resource", self.request.path.rstrip("/"))
+        """Id of what the path addresses, or whose action it is."""
+        path = self.request.path.rstrip("/")
+        return path.rpartition("/")[0] if self.request.method == "POST" else path
+
+    @property
+    def resource_id(self) -> str:
+        """Id of the resource in a group that the path leads to, or to a part of."""
+        return "/".join(self.request.path.split("/")[:9])
 
     def body(self) -> dict[str, Any]:
         """Return the JSON object that was sent; raise ArmError."""
-        try:
-            return self.request.json_object()
-        except BadBody as error:
-            message = f"The request content was invalid and could not be deserialized: '{error}'."
-            raise ArmError(400, "InvalidRequestContent", message) from error
+        return self.request.json_object(_unreadable)
 
     @property
     def subscription(self) -> str:
@@ -72,46 +66,45 @@ class ArmCall:
             raise ArmError(404, "ResourceGroupNotFound", message)
         return group
 
-    def missing(self, kind: str) -> ArmError:
-        """Return the error that says that the resource of the path does not exist."""
-        return ArmError(
-            404,
-            "ResourceNotFound",
-            f"The Resource '{kind}/{self.params['name']}' under resource group"
-            f" '{self.params['group']}' was not found. For more details please go to"
-            " https://aka.ms/ARMResourceNotFoundFix",
-        )
-
-    def existing(self, resource: type[R], kind: str) -> R:
-        """Return the resource of the path; raise ArmError where it or its group is not there."""
+    def find(self, record: type[L]) -> L | None:
+        """Return the resource of the path, or None; raise ArmError where its group is not there."""
         self.group()
-        found = self.world.find(resource, self.id)
+        return self.world.find(record, self.resource_id)
+
+    def existing(self, record: type[L]) -> L:
+        """Return the resource of the path; raise ArmError where it or its group is not there."""
+        found = self.find(record)
         if found is None:
-            raise self.missing(kind)
+            raise ArmError(
+                404,
+                "ResourceNotFound",
+                f"The Resource '{record.TYPE}/{self.params['name']}' under resource group"
+                f" '{self.params['group']}' was not found. For more details please go to"
+                " https://aka.ms/ARMResourceNotFoundFix",
+            )
         return found
 
-    def removed(self, resource: type[R]) -> Reply:
+    def removed(self, record: type[Located]) -> Reply:
         """Delete the resource of the path, with all below it, and answer; raise ArmError."""
-        self.group()
-        if self.world.find(resource, self.id) is None:
+        if self.find(record) is None:
             return Reply(status=204)
-        self.world.remove(self.id)
+        self.world.remove(self.resource_id)
         return Reply(status=200)
 
-    def listed(self, resource: type[R], kind: str) -> list[R]:
+    def listed(self, record: type[L]) -> list[L]:
         """Return the resources of the path's group or subscription that the caller may read.
 
         A caller with a role at one resource alone is shown just that one; without any, refused.
         """
         below = self.group().id if "group" in self.params else self.subscription
-        mine, read = self.caller.object_id, f"{kind}/read"
+        mine, read = self.caller.object_id, f"{record.TYPE}/read"
         if not any(
             assignment.principal_id == mine
             and (_inside(assignment.scope, below) or _inside(below, assignment.scope))
             for assignment in self.world.all(RoleAssignment)
         ):
             self.require(read, below)
-        found = self.world.all(resource, below)
+        found = self.world.all(record, below)
         return [one for one in found if allows(self.world, mine, read, one.id)]
 
     def assignments(self) -> list[RoleAssignment]:

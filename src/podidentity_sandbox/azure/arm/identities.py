@@ -16,35 +16,24 @@ from podidentity_sandbox.azure.arm.call import ArmCall, ArmError, location_of, t
 from podidentity_sandbox.azure.messages import Reply
 from podidentity_sandbox.azure.state import FederatedCredential, UserAssignedIdentity
 
-KIND = "Microsoft.ManagedIdentity/userAssignedIdentities"
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_-]{2,127}")
-
-
-def get_identity(call: ArmCall) -> Reply:
-    """Return an identity."""
-    return Reply.json(_json(call, call.existing(UserAssignedIdentity, KIND)))
-
-
-def list_identities(call: ArmCall) -> Reply:
-    """List the identities of a resource group, or of the subscription."""
-    found = call.listed(UserAssignedIdentity, KIND)
-    return Reply.json({"value": [_json(call, identity) for identity in found]})
 
 
 def put_identity(call: ArmCall) -> Reply:
     """Make an identity with ids of its own, or change the tags of one."""
     group, body, name = call.group(), call.body(), call.params["name"]
     location, tags = location_of(body), tags_of(body)
-    old = call.world.find(UserAssignedIdentity, call.id)
+    old = call.find(UserAssignedIdentity)
     if old:
         new = replace(old, tags=tags)
     else:
         if not _NAME.fullmatch(name):
             raise ArmError(400, "InvalidIdentityName", f"The identity name '{name}' is invalid.")
         principal = call.world.new_principal(name)
+        place = f"{call.subscription}/resourcegroups/{group.name}/providers"
         new = UserAssignedIdentity(
             # The real service writes `resourcegroups` in this id, and only in this one.
-            id=f"{call.subscription}/resourcegroups/{group.name}/providers/{KIND}/{name}",
+            id=f"{place}/{UserAssignedIdentity.TYPE}/{name}",
             name=name,
             location=location,
             tags=tags,
@@ -52,27 +41,17 @@ def put_identity(call: ArmCall) -> Reply:
             principal_id=principal.object_id,
         )
     call.world.put(new)
-    return Reply.json(_json(call, new), status=200 if old else 201)
+    return Reply.json(shown(call, new), status=200 if old else 201)
 
 
-def delete_identity(call: ArmCall) -> Reply:
-    """Delete an identity; scale sets that name it keep the name, and get no token for it."""
-    return call.removed(UserAssignedIdentity)
-
-
-def _json(call: ArmCall, identity: UserAssignedIdentity) -> dict[str, Any]:
-    return {
-        "id": identity.id,
-        "name": identity.name,
-        "type": KIND,
-        "location": identity.location,
-        "tags": dict(identity.tags),
-        "properties": {
-            "tenantId": call.world.plan.tenant_id,
-            "principalId": identity.principal_id,
-            "clientId": identity.client_id,
-        },
+def shown(call: ArmCall, identity: UserAssignedIdentity) -> dict[str, Any]:
+    """Return the document of an identity."""
+    properties = {
+        "tenantId": call.world.plan.tenant_id,
+        "principalId": identity.principal_id,
+        "clientId": identity.client_id,
     }
+    return identity.shown(properties=properties)
 
 
 # ---- Federated credentials of user-assigned identities
@@ -80,20 +59,20 @@ def _json(call: ArmCall, identity: UserAssignedIdentity) -> dict[str, Any]:
 # https://learn.microsoft.com/rest/api/managedidentity/federated-identity-credentials
 
 CREDENTIALS = "federatedIdentityCredentials"
-CREDENTIAL_KIND = f"{KIND}/{CREDENTIALS}"
+CREDENTIAL_TYPE = f"{UserAssignedIdentity.TYPE}/{CREDENTIALS}"
 WRITE_SECONDS = 0.05
 """For which a write lasts; another one to the same identity is refused meanwhile."""
 
 
 def list_credentials(call: ArmCall) -> Reply:
     """List the credentials of an identity."""
-    found = call.world.all(FederatedCredential, _identity(call).id)
+    found = call.world.all(FederatedCredential, call.existing(UserAssignedIdentity).id)
     return Reply.json({"value": [_credential_json(one) for one in found]})
 
 
 def get_credential(call: ArmCall) -> Reply:
     """Return a credential."""
-    found = _find(call)
+    _, found = _owner_and_credential(call)
     if found is None:
         raise ArmError(
             404,
@@ -105,7 +84,7 @@ def get_credential(call: ArmCall) -> Reply:
 
 def put_credential(call: ArmCall) -> Reply:
     """Make a credential, or change one."""
-    owner, old = _identity(call), _find(call)
+    owner, old = _owner_and_credential(call)
     properties = call.body().get("properties")
     given = properties if isinstance(properties, dict) else {}
     written = _begin_write(call, owner)
@@ -122,7 +101,7 @@ def put_credential(call: ArmCall) -> Reply:
 
 def delete_credential(call: ArmCall) -> Reply:
     """Delete a credential."""
-    owner, old = _identity(call), _find(call)
+    owner, old = _owner_and_credential(call)
     if old is None:
         return Reply(status=204)
     written = _begin_write(call, owner)
@@ -146,27 +125,20 @@ def _begin_write(call: ArmCall, owner: UserAssignedIdentity) -> Callable[[], Non
     return partial(call.world.written.discard, key)
 
 
-def _identity(call: ArmCall) -> UserAssignedIdentity:
-    call.group()
-    name = call.params["name"]
-    path = f"{call.subscription}/resourcegroups/{call.params['group']}"
-    found = call.world.find(UserAssignedIdentity, f"{path}/providers/{KIND}/{name}")
-    if found is None:
-        raise call.missing(KIND)
-    return found
-
-
-def _find(call: ArmCall) -> FederatedCredential | None:
-    return call.world.find(
-        FederatedCredential, f"{_identity(call).id}/{CREDENTIALS}/{call.params['credential']}"
-    )
+def _owner_and_credential(
+    call: ArmCall,
+) -> tuple[UserAssignedIdentity, FederatedCredential | None]:
+    """Return the identity of the path, and its credential, if there is one; raise ArmError."""
+    owner = call.existing(UserAssignedIdentity)
+    name = f"{owner.id}/{CREDENTIALS}/{call.params['credential']}"
+    return owner, call.world.find(FederatedCredential, name)
 
 
 def _credential_json(one: FederatedCredential) -> dict[str, Any]:
     return {
         "id": one.id,
         "name": one.name,
-        "type": CREDENTIAL_KIND,
+        "type": CREDENTIAL_TYPE,
         "properties": {
             "issuer": one.issuer,
             "subject": one.subject,

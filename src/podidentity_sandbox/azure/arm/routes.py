@@ -6,10 +6,13 @@ Paths are matched without regard to case. An action of "" needs a valid token an
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from podidentity_sandbox.azure.aks import clusters
-from podidentity_sandbox.azure.aks.profile import KIND as CLUSTERS
+from podidentity_sandbox.azure.aks.profile import ManagedCluster
 from podidentity_sandbox.azure.arm import (
     assignments,
     identities,
@@ -19,7 +22,17 @@ from podidentity_sandbox.azure.arm import (
     subscription,
     vaults,
 )
-from podidentity_sandbox.azure.arm.call import Handler
+from podidentity_sandbox.azure.arm.call import ArmCall, Handler
+from podidentity_sandbox.azure.messages import Reply
+from podidentity_sandbox.azure.state import (
+    Group,
+    L,
+    ScaleSet,
+    StorageAccount,
+    UserAssignedIdentity,
+    Vault,
+    VirtualMachine,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,21 +67,31 @@ def _one(path: str, kind: str, **handlers: Handler) -> tuple[Route, ...]:
     return tuple(_route(m, path, f"{kind}/{_VERBS[m]}", do) for m, do in handlers.items())
 
 
-def _kind(kind: str, *, every: Handler, **handlers: Handler) -> tuple[Route, ...]:
+def _kind(
+    record: type[L], shown: Callable[[ArmCall, L], dict[str, Any]], **handlers: Handler
+) -> tuple[Route, ...]:
     """Return the routes to a resource in a group, and to its kind's lists.
 
-    The handler of the lists shows what its caller may read: they need no permission.
+    `shown` gives the document of one. The lists show what their caller may read: they need no
+    permission.
     """
-    provider = f"/providers/{re.escape(kind)}"
+    provider = f"/providers/{re.escape(record.TYPE)}"
+
+    def one(call: ArmCall) -> Reply:
+        return Reply.json(shown(call, call.existing(record)))
+
+    def every(call: ArmCall) -> Reply:
+        return Reply.json({"value": [shown(call, each) for each in call.listed(record)]})
+
     return (
-        *_one(f"{_GROUP}{provider}{_NAME}", kind, **handlers),
+        *_one(f"{_GROUP}{provider}{_NAME}", record.TYPE, GET=one, **handlers),
         _route("GET", f"{_GROUP}{provider}", "", every),
         _route("GET", f"{_SUBSCRIPTION}{provider}", "", every),
     )
 
 
 def _on_one(kind: str, action: str, handler: Handler) -> Route:
-    path = f"(?P<resource>{_GROUP}/providers/{re.escape(kind)}{_NAME})/{action}"
+    path = f"{_GROUP}/providers/{re.escape(kind)}{_NAME}/{action}"
     return _route("POST", path, f"{kind}/{action}/action", handler)
 
 
@@ -77,8 +100,10 @@ _NAMESPACE = f"{_SUBSCRIPTION}/providers/(?P<namespace>[^/]+)"
 _ONE_FEATURE = (
     rf"{_SUBSCRIPTION}/providers/microsoft\.features/providers/(?P<namespace>[^/]+)/features{_NAME}"
 )
-_POOLS = rf"(?P<resource>{_GROUP}/providers/{re.escape(CLUSTERS)}{_NAME})/agentpools"
-_CREDENTIALS = f"{_GROUP}/providers/{re.escape(identities.KIND)}{_NAME}/{identities.CREDENTIALS}"
+_POOLS = rf"{_GROUP}/providers/{re.escape(ManagedCluster.TYPE)}{_NAME}/agentpools"
+_CREDENTIALS = (
+    rf"{_GROUP}/providers/{re.escape(UserAssignedIdentity.TYPE)}{_NAME}/{identities.CREDENTIALS}"
+)
 _ROLES = "Microsoft.Authorization/roleAssignments"
 _DEFINITIONS = "Microsoft.Authorization/roleDefinitions"
 
@@ -92,10 +117,10 @@ ROUTES = (
     _route("GET", "/subscriptions", "", subscription.list_subscriptions),
     *_one(_SUBSCRIPTION, "Microsoft.Resources/subscriptions", GET=subscription.get_subscription),
     _route("GET", _GROUPS, "", subscription.list_groups),
-    _route("HEAD", _GROUP, f"{subscription.KIND}/read", subscription.head_group),
+    _route("HEAD", _GROUP, f"{Group.TYPE}/read", subscription.head_group),
     *_one(
         _GROUP,
-        subscription.KIND,
+        Group.TYPE,
         GET=subscription.get_group,
         PUT=subscription.put_group,
         DELETE=subscription.delete_group,
@@ -113,60 +138,44 @@ ROUTES = (
         "Microsoft.Resources/subscriptions/providers/register/action",
         subscription.get_provider,
     ),
-    *_kind(
-        CLUSTERS,
-        every=clusters.list_clusters,
-        GET=clusters.get_cluster,
-        PUT=clusters.put_cluster,
-    ),
-    _on_one(CLUSTERS, "listClusterUserCredential", clusters.user_credential),
-    _on_one(CLUSTERS, "listClusterAdminCredential", clusters.admin_credential),
-    *_one(_POOLS, f"{CLUSTERS}/agentPools", GET=clusters.list_pools),
+    *_kind(ManagedCluster, clusters.shown, PUT=clusters.put_cluster),
+    _on_one(ManagedCluster.TYPE, "listClusterUserCredential", clusters.user_credential),
+    _on_one(ManagedCluster.TYPE, "listClusterAdminCredential", clusters.admin_credential),
+    *_one(_POOLS, f"{ManagedCluster.TYPE}/agentPools", GET=clusters.list_pools),
     _in_locations("containerservice", "operations", operations.get_operation),
     *_kind(
-        identities.KIND,
-        every=identities.list_identities,
-        GET=identities.get_identity,
+        UserAssignedIdentity,
+        identities.shown,
         PUT=identities.put_identity,
-        DELETE=identities.delete_identity,
+        # Scale sets that name it keep the name, and get no token for it.
+        DELETE=lambda call: call.removed(UserAssignedIdentity),
     ),
-    *_one(_CREDENTIALS, identities.CREDENTIAL_KIND, GET=identities.list_credentials),
+    *_one(_CREDENTIALS, identities.CREDENTIAL_TYPE, GET=identities.list_credentials),
     *_one(
         f"{_CREDENTIALS}/(?P<credential>[^/]+)",
-        identities.CREDENTIAL_KIND,
+        identities.CREDENTIAL_TYPE,
         GET=identities.get_credential,
         PUT=identities.put_credential,
         DELETE=identities.delete_credential,
     ),
-    *_kind(
-        scalesets.KIND,
-        every=scalesets.list_scale_sets,
-        GET=scalesets.get_scale_set,
-        PATCH=scalesets.patch_scale_set,
-        DELETE=scalesets.delete_scale_set,
+    *(
+        route
+        for record in (ScaleSet, VirtualMachine)
+        for route in _kind(
+            record,
+            scalesets.shown,
+            PATCH=partial(scalesets.patch, record),
+            DELETE=partial(scalesets.delete, record),
+        )
     ),
+    *_kind(Vault, vaults.shown, PUT=vaults.put_vault, DELETE=lambda call: call.removed(Vault)),
     *_kind(
-        scalesets.VM_KIND,
-        every=scalesets.list_machines,
-        GET=scalesets.get_machine,
-        PATCH=scalesets.patch_machine,
-        DELETE=scalesets.delete_machine,
-    ),
-    *_kind(
-        vaults.KIND,
-        every=vaults.list_vaults,
-        GET=vaults.get_vault,
-        PUT=vaults.put_vault,
-        DELETE=vaults.delete_vault,
-    ),
-    *_kind(
-        storage.KIND,
-        every=storage.list_accounts,
-        GET=storage.get_account,
+        StorageAccount,
+        storage.shown,
         PUT=storage.put_account,
-        DELETE=storage.delete_account,
+        DELETE=lambda call: call.removed(StorageAccount),
     ),
-    _on_one(storage.KIND, "listKeys", storage.list_keys),
+    _on_one(StorageAccount.TYPE, "listKeys", storage.list_keys),
     _route(
         "POST",
         rf"{_SUBSCRIPTION}/providers/microsoft\.storage/checknameavailability",

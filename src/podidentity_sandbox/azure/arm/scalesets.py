@@ -165,58 +165,13 @@ def _found(name: str, find: Find, scale_set: str) -> UserAssignedIdentity:
 
 # ---- The routes
 
-KIND = "Microsoft.Compute/virtualMachineScaleSets"
-VM_KIND = "Microsoft.Compute/virtualMachines"
 ASSIGN = "Microsoft.ManagedIdentity/userAssignedIdentities/assign/action"
 
 
-def get_scale_set(call: ArmCall) -> Reply:
-    """Return a scale set: its identities are those asked for last, in force or not yet."""
-    return Reply.json(_json(call, _existing(call, ScaleSet)))
-
-
-def list_scale_sets(call: ArmCall) -> Reply:
-    """List the scale sets of a resource group, or of the subscription."""
-    return Reply.json({"value": [_json(call, found) for found in _listed(call, ScaleSet, KIND)]})
-
-
-def patch_scale_set(call: ArmCall) -> Reply:
-    """Change the identities; the machines have them when the operation is done."""
-    return _patched(call, _existing(call, ScaleSet))
-
-
-def get_machine(call: ArmCall) -> Reply:
-    """Return a virtual machine."""
-    return Reply.json(_json(call, _existing(call, VirtualMachine)))
-
-
-def list_machines(call: ArmCall) -> Reply:
-    """List the virtual machines of a resource group, or of the subscription."""
-    found = _listed(call, VirtualMachine, VM_KIND)
-    return Reply.json({"value": [_json(call, one) for one in found]})
-
-
-def patch_machine(call: ArmCall) -> Reply:
-    """Change the identities of a virtual machine."""
-    return _patched(call, _existing(call, VirtualMachine))
-
-
-def delete_scale_set(call: ArmCall) -> Reply:
-    """Delete a scale set; until the operation is done it is Deleting."""
-    return _deleted(call, ScaleSet)
-
-
-def delete_machine(call: ArmCall) -> Reply:
-    """Delete a virtual machine."""
-    return _deleted(call, VirtualMachine)
-
-
-def _deleted(call: ArmCall, kind: type[M]) -> Reply:
-    try:
-        machines = _existing(call, kind)
-    except ArmError as error:
-        if error.code != "ResourceNotFound":
-            raise
+def delete(record: type[Machines], call: ArmCall) -> Reply:
+    """Delete a scale set or a machine; until the operation is done it is Deleting."""
+    machines = call.find(record)
+    if machines is None:
         return Reply(status=204)
     outcome = Outcome(seconds=call.world.weather.seconds("scale-sets"))
     until = min(machines.gone_at, call.now + outcome.seconds)
@@ -245,8 +200,9 @@ def _check_alive(machines: Machines) -> None:
     raise ArmError(409, "OperationNotAllowed", message)
 
 
-def _patched(call: ArmCall, machines: Machines) -> Reply:
-    body = call.body()
+def patch(record: type[Machines], call: ArmCall) -> Reply:
+    """Change the identities; the machines have them when the operation is done."""
+    machines, body = call.existing(record), call.body()
     _check_alive(machines)
     if set(body) - {"identity"}:
         message = "The sandbox changes nothing of a machine but its identity."
@@ -259,7 +215,7 @@ def _patched(call: ArmCall, machines: Machines) -> Reply:
             " refer to https://aka.ms/activitylog to get more details on the conflicting requests.",
         )
     if "identity" not in body:
-        return Reply.json(_json(call, machines))
+        return Reply.json(shown(call, machines))
     changed = with_identity(call.world, call.caller, machines, body["identity"])
     outcome = call.world.weather.outcome(machines.id)
     changed = replace(
@@ -267,8 +223,8 @@ def _patched(call: ArmCall, machines: Machines) -> Reply:
     )
     put(call.world, changed)
     if not outcome.seconds and not outcome.error:
-        return Reply.json(_json(call, changed))
-    return accepted(call, _json(call, changed), location=changed.location, outcome=outcome)
+        return Reply.json(shown(call, changed))
+    return accepted(call, shown(call, changed), location=changed.location, outcome=outcome)
 
 
 def with_identity(world: World, caller: Caller, machines: M, identity: object) -> M:
@@ -310,71 +266,35 @@ def _may_assign(world: World, caller: Caller, machines: Machines, identities: li
             403,
             "LinkedAuthorizationFailed",
             f"The client '{caller.app_id}' with object id '{caller.object_id}' has permission to"
-            f" perform action '{_kind(machines)}/write' on scope '{machines.id}'; however, it does"
+            f" perform action '{machines.TYPE}/write' on scope '{machines.id}'; however, it does"
             f" not have permission to perform action '{ASSIGN}' on the linked scope(s)"
             f" '{','.join(closed)}' or the"
             " linked scope(s) are invalid.",
         )
 
 
-def _kind(machines: Machines) -> str:
-    return KIND if isinstance(machines, ScaleSet) else VM_KIND
-
-
-def _existing(call: ArmCall, kind: type[M]) -> M:
-    call.group()
-    found = call.world.find(kind, call.id)
-    if found is not None and found.gone_at <= call.now:
-        call.world.remove(found.id)
-        found = None
-    if found is None:
-        raise call.missing(KIND if kind is ScaleSet else VM_KIND)
-    return found
-
-
-def _listed(call: ArmCall, kind: type[M], name: str) -> list[M]:
-    return [one for one in call.listed(kind, name) if call.now < one.gone_at]
-
-
-def _json(call: ArmCall, machines: Machines) -> dict[str, Any]:
-    state = _state(machines, call.now)
-    answer: dict[str, Any] = {
-        "name": machines.name,
-        "id": machines.id,
-        "type": _kind(machines),
-        "location": machines.location,
-        "tags": {},
-    }
+def shown(call: ArmCall, machines: Machines) -> dict[str, Any]:
+    """Return a document: its identities are those asked for last, in force or not yet."""
+    plan, size = call.world.plan, "Standard_D2s_v5"
+    properties: dict[str, Any] = {"provisioningState": _state(machines, call.now)}
+    more: dict[str, Any] = {"properties": properties}
     if isinstance(machines, ScaleSet):
-        answer |= _scale_set(machines, state)
-    elif isinstance(machines, VirtualMachine):
-        answer |= _machine(call, machines, state)
-    identity = rendered(machines.identity, call.world.plan.tenant_id)
-    return {**answer, "identity": identity} if identity else answer
-
-
-def _scale_set(scale_set: ScaleSet, state: str) -> dict[str, Any]:
-    return {
-        "sku": {"name": "Standard_D2s_v5", "tier": "Standard", "capacity": scale_set.capacity},
-        "properties": {
-            "provisioningState": state,
-            "orchestrationMode": "Flexible" if scale_set.flexible else "Uniform",
+        more["sku"] = {"name": size, "tier": "Standard", "capacity": machines.capacity}
+        properties |= {
+            "orchestrationMode": "Flexible" if machines.flexible else "Uniform",
             "overprovision": False,
             "singlePlacementGroup": False,
             "upgradePolicy": {"mode": "Manual"},
-        },
-    }
-
-
-def _machine(call: ArmCall, machine: VirtualMachine, state: str) -> dict[str, Any]:
-    properties: dict[str, Any] = {
-        "vmId": stable_guid(call.world.plan.name, f"vm {machine.name}"),
-        "hardwareProfile": {"vmSize": "Standard_D2s_v5"},
-        "provisioningState": state,
-    }
-    if machine.scale_set:
-        properties["virtualMachineScaleSet"] = {"id": machine.scale_set}
-    return {"properties": properties}
+        }
+    elif isinstance(machines, VirtualMachine):
+        properties |= {
+            "vmId": stable_guid(plan.name, f"vm {machines.name}"),
+            "hardwareProfile": {"vmSize": size},
+        }
+        if machines.scale_set:
+            properties["virtualMachineScaleSet"] = {"id": machines.scale_set}
+    identity = rendered(machines.identity, plan.tenant_id)
+    return machines.shown(**more, **({"identity": identity} if identity else {}))
 
 
 def _state(machines: Machines, now: float) -> str:

@@ -17,7 +17,7 @@ from podidentity_sandbox.azure.arm.hindrances import hindered
 from podidentity_sandbox.azure.arm.quota import Quota
 from podidentity_sandbox.azure.arm.routes import ROUTES, Route
 from podidentity_sandbox.azure.arm.versions import check, type_of
-from podidentity_sandbox.azure.messages import BadBody, Reply, Request
+from podidentity_sandbox.azure.messages import Reply, Request
 from podidentity_sandbox.azure.state import World
 from podidentity_sandbox.azure.tokens import Issuer
 from podidentity_sandbox.azure.verification import Caller, TokenFault, TokenRefused, Verifier
@@ -70,8 +70,8 @@ class Arm:
         if found or request.method != "PUT":
             return found
         try:
-            return str(request.json_object().get("location", ""))
-        except BadBody:
+            return str(request.json_object(ValueError).get("location", ""))
+        except ValueError:
             return ""
 
     def _check_subscription(self, name: str | None) -> None:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from podidentity_sandbox.azure.aks.profile import KIND as CLUSTERS
 from podidentity_sandbox.azure.aks.profile import ManagedCluster
-from podidentity_sandbox.azure.arm import identities, scalesets, storage, vaults
 from podidentity_sandbox.azure.arm.call import ArmCall, ArmError, location_of, tags_of
 from podidentity_sandbox.azure.arm.operations import accepted_at, start
-from podidentity_sandbox.azure.arm.vaults import soft_delete
 from podidentity_sandbox.azure.messages import Reply
 from podidentity_sandbox.azure.state import (
     Group,
+    Located,
     RoleAssignment,
     ScaleSet,
     StorageAccount,
@@ -24,8 +22,6 @@ from podidentity_sandbox.azure.state import (
 )
 
 # ---- Subscriptions and resource groups
-
-KIND = "Microsoft.Resources/subscriptions/resourceGroups"
 
 
 def list_subscriptions(call: ArmCall) -> Reply:
@@ -47,7 +43,7 @@ def get_subscription(call: ArmCall) -> Reply:
 
 def list_groups(call: ArmCall) -> Reply:
     """List the resource groups."""
-    return Reply.json({"value": [_group(group) for group in call.listed(Group, KIND)]})
+    return Reply.json({"value": [_group(group) for group in call.listed(Group)]})
 
 
 def get_group(call: ArmCall) -> Reply:
@@ -89,10 +85,7 @@ def put_group(call: ArmCall) -> Reply:
 
 def delete_group(call: ArmCall) -> Reply:
     """Delete a resource group with all that is in it; the names of its vaults stay taken."""
-    group = call.group()
-    for vault in call.world.all(Vault, group.id):
-        soft_delete(call, vault)
-    call.world.remove(group.id)
+    call.world.remove(call.group().id)
     where = f"{call.subscription}/operationresults"
     return accepted_at(call, start(call, delay=0), where)
 
@@ -112,14 +105,9 @@ def _subscription(call: ArmCall, name: str) -> dict[str, Any]:
 
 
 def _group(group: Group) -> dict[str, Any]:
-    return {
-        "id": group.id,
-        "name": group.name,
-        "type": "Microsoft.Resources/resourceGroups",
-        "location": group.location,
-        "tags": dict(group.tags),
-        "properties": {"provisioningState": "Succeeded"},
-    }
+    # Its type in the document is another than in actions.
+    state = {"provisioningState": "Succeeded"}
+    return group.shown(type="Microsoft.Resources/resourceGroups", properties=state)
 
 
 # ---- Preview features, which a subscription registers for, and resource providers.
@@ -205,6 +193,14 @@ def _provider(call: ArmCall, name: str) -> dict[str, Any]:
 #
 # https://learn.microsoft.com/rest/api/resources/resources/list
 
+_RECORDS: tuple[type[Located], ...] = (
+    UserAssignedIdentity,
+    ScaleSet,
+    VirtualMachine,
+    Vault,
+    StorageAccount,
+    ManagedCluster,
+)
 _CLAUSE = re.compile(
     r"(?P<field>resourceType|name|resourceGroup|location) eq '(?P<value>[^']*)'", re.IGNORECASE
 )
@@ -213,28 +209,8 @@ _CLAUSE = re.compile(
 def list_resources(call: ArmCall) -> Reply:
     """List the resources that `$filter` admits."""
     wanted = _filter(call.request.parameter("$filter"))
-    found = [
-        *_of(call, UserAssignedIdentity, identities.KIND),
-        *_of(call, ScaleSet, scalesets.KIND),
-        *_of(call, VirtualMachine, scalesets.VM_KIND),
-        *_of(call, Vault, vaults.KIND),
-        *_of(call, StorageAccount, storage.KIND),
-        *_of(call, ManagedCluster, CLUSTERS),
-    ]
+    found = [one.shown() for record in _RECORDS for one in call.listed(record)]
     return Reply.json({"value": [one for one in found if _admits(wanted, one)]})
-
-
-def _of(
-    call: ArmCall,
-    resource: type[
-        UserAssignedIdentity | ScaleSet | VirtualMachine | Vault | StorageAccount | ManagedCluster
-    ],
-    kind: str,
-) -> list[dict[str, Any]]:
-    return [
-        {"id": one.id, "name": one.name, "type": kind, "location": one.location}
-        for one in call.listed(resource, kind)
-    ]
 
 
 def _filter(asked: str) -> dict[str, str]:

@@ -16,43 +16,21 @@ from podidentity_sandbox.azure.arm.call import ArmCall, ArmError, location_of, t
 from podidentity_sandbox.azure.messages import Reply
 from podidentity_sandbox.azure.state import DeletedVault, Vault
 
-
-def soft_delete(call: ArmCall, vault: Vault) -> None:
-    """Delete a vault; its name stays taken, since nobody here recovers or purges it."""
-    call.world.remove(vault.id)
-    place = f"{call.subscription}/providers/Microsoft.KeyVault/locations/{vault.location}"
-    gone = DeletedVault(id=f"{place}/deletedVaults/{vault.name}", name=vault.name)
-    call.world.put(gone)
-
-
-# ---- Vaults
-
-KIND = "Microsoft.KeyVault/vaults"
 ROLES_BY_DEFAULT = "2026-02-01"
 """The api-version from which on a new vault has roles, unless the request says otherwise."""
 _NAME = re.compile(r"(?!.*--)[a-zA-Z][a-zA-Z0-9-]{1,22}[a-zA-Z0-9]")
-
-
-def get_vault(call: ArmCall) -> Reply:
-    """Return a vault."""
-    return Reply.json(_json(call, call.existing(Vault, KIND)))
-
-
-def list_vaults(call: ArmCall) -> Reply:
-    """List the vaults of a resource group, or of the subscription."""
-    return Reply.json({"value": [_json(call, vault) for vault in call.listed(Vault, KIND)]})
 
 
 def put_vault(call: ArmCall) -> Reply:
     """Make a vault, or replace all of one but its secrets."""
     group, body, name = call.group(), call.body(), call.params["name"]
     properties = _properties(call, body)
-    old = call.world.find(Vault, call.id)
+    old = call.find(Vault)
     if old is None:
         _free(call, name)
     by_roles = _by_roles(call, properties, old)
     new = Vault(
-        id=old.id if old else f"{group.id}/providers/{KIND}/{name}",
+        id=old.id if old else f"{group.id}/providers/{Vault.TYPE}/{name}",
         name=old.name if old else name,
         location=location_of(body),
         tags=tags_of(body),
@@ -61,17 +39,7 @@ def put_vault(call: ArmCall) -> Reply:
         by_roles=by_roles,
     )
     call.world.put(new)
-    return Reply.json(_json(call, new), status=200 if old else 201)
-
-
-def delete_vault(call: ArmCall) -> Reply:
-    """Delete a vault with its secrets."""
-    call.group()
-    vault = call.world.find(Vault, call.id)
-    if vault is None:
-        return Reply(status=204)
-    soft_delete(call, vault)
-    return Reply(status=200)
+    return Reply.json(shown(call, new), status=200 if old else 201)
 
 
 def _properties(call: ArmCall, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -150,23 +118,18 @@ def _bad(message: str) -> ArmError:
     return ArmError(400, "BadRequest", message)
 
 
-def _json(call: ArmCall, vault: Vault) -> dict[str, Any]:
-    return {
-        "id": vault.id,
-        "name": vault.name,
-        "type": KIND,
-        "location": vault.location,
-        "tags": dict(vault.tags),
-        "properties": {
-            "sku": dict(vault.sku),
-            "tenantId": call.world.plan.tenant_id,
-            "accessPolicies": [dict(policy) for policy in vault.policies],
-            "enabledForDeployment": False,
-            "enableSoftDelete": True,
-            "softDeleteRetentionInDays": 90,
-            "enableRbacAuthorization": vault.by_roles,
-            "vaultUri": f"https://{vault.name.lower()}.vault.azure.net/",
-            "provisioningState": "Succeeded",
-            "publicNetworkAccess": "Enabled",
-        },
+def shown(call: ArmCall, vault: Vault) -> dict[str, Any]:
+    """Return the document of a vault."""
+    properties = {
+        "sku": dict(vault.sku),
+        "tenantId": call.world.plan.tenant_id,
+        "accessPolicies": [dict(policy) for policy in vault.policies],
+        "enabledForDeployment": False,
+        "enableSoftDelete": True,
+        "softDeleteRetentionInDays": 90,
+        "enableRbacAuthorization": vault.by_roles,
+        "vaultUri": f"https://{vault.name.lower()}.vault.azure.net/",
+        "provisioningState": "Succeeded",
+        "publicNetworkAccess": "Enabled",
     }
+    return vault.shown(properties=properties)

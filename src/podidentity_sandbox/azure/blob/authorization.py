@@ -8,8 +8,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -19,9 +18,9 @@ from podidentity_sandbox.azure.arm.call import roles_at
 from podidentity_sandbox.azure.blob.call import (
     BlobCall,
     BlobError,
+    container_id,
     not_authenticated,
 )
-from podidentity_sandbox.azure.blob.store import container_id
 from podidentity_sandbox.azure.messages import Request
 from podidentity_sandbox.azure.state import StorageAccount, World
 from podidentity_sandbox.azure.verification import Caller, TokenFault, TokenRefused, Verifier
@@ -37,7 +36,7 @@ _SIGNED = (
 )
 
 
-def check(request: Request, account: StorageAccount, now: float) -> None:
+def _check_key(request: Request, account: StorageAccount, now: float) -> None:
     """Raise BlobError unless a key of the account signed the request, just now."""
     name, _, signature = _credentials(request).partition(":")
     if not name or not signature:
@@ -136,7 +135,7 @@ _DETAILS = {
 }
 
 
-def caller_of(
+def _caller_of(
     request: Request, world: World, account: StorageAccount, keys: Callable[[], dict[str, Any]]
 ) -> Caller:
     """Return whom the token names; raise BlobError."""
@@ -185,53 +184,33 @@ def _challenge(world: World, detail: str) -> BlobError:
 _CONTAINERS = "Microsoft.Storage/storageAccounts/blobServices/containers"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Permission:
-    """The actions of which one operation needs any."""
+def check(call: BlobCall, needed: Sequence[str], keys: Callable[[], dict[str, Any]]) -> None:
+    """Raise BlobError unless the sender of the request may do any of the actions `needed`.
 
-    actions: tuple[str, ...] = ()
-    data: tuple[str, ...] = ()
+    These are below containers, such as `read` and `blobs/read`; `keys` reads the published JSON Web
+    Key Set.
+    """
+    authorization = call.request.headers.get("authorization")
+    if authorization is None:
+        raise BlobError("PublicAccessNotPermitted")
+    scheme, _, credentials = authorization.partition(" ")
+    if not credentials.strip():
+        raise BlobError("InvalidAuthenticationInfo")
+    if scheme == SCHEME:
+        _check_key(call.request, call.account, call.world.clock())
+    elif scheme.lower() == "bearer":
+        caller = _caller_of(call.request, call.world, call.account, keys)
+        _check_roles(call, caller, needed)
+    else:
+        raise not_authenticated(f"Authentication scheme {scheme} is not supported.")
 
 
-READ_CONTAINERS = Permission(actions=(f"{_CONTAINERS}/read",))
-CREATE_CONTAINER = Permission(actions=(f"{_CONTAINERS}/write",))
-DELETE_CONTAINER = Permission(actions=(f"{_CONTAINERS}/delete",))
-READ_BLOBS = Permission(data=(f"{_CONTAINERS}/blobs/read",))
-OVERWRITE_BLOB = Permission(data=(f"{_CONTAINERS}/blobs/write",))
-CREATE_BLOB = Permission(data=(f"{_CONTAINERS}/blobs/write", f"{_CONTAINERS}/blobs/add/action"))
-DELETE_BLOB = Permission(data=(f"{_CONTAINERS}/blobs/delete",))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AccountAccess:
-    """Lets in, or raises BlobError."""
-
-    world: World
-    keys: Callable[[], dict[str, Any]]
-    """Reads the published JSON Web Key Set."""
-
-    def check(self, call: BlobCall, need: Permission) -> None:
-        """Raise BlobError unless the sender of the request may do what needs `need`."""
-        authorization = call.request.headers.get("authorization")
-        if authorization is None:
-            raise BlobError("PublicAccessNotPermitted")
-        scheme, _, credentials = authorization.partition(" ")
-        if not credentials.strip():
-            raise BlobError("InvalidAuthenticationInfo")
-        if scheme == SCHEME:
-            check(call.request, call.account, self.world.clock())
-        elif scheme.lower() == "bearer":
-            self._check_roles(call, need)
-        else:
-            raise not_authenticated(f"Authentication scheme {scheme} is not supported.")
-
-    def _check_roles(self, call: BlobCall, need: Permission) -> None:
-        caller = caller_of(call.request, self.world, call.account, self.keys)
-        account = call.account
-        scope = container_id(account, call.container) if call.container else account.id
-        for role in roles_at(self.world, caller.object_id, scope):
-            if any(role.allows(action) for action in need.actions):
+def _check_roles(call: BlobCall, caller: Caller, needed: Sequence[str]) -> None:
+    account = call.account
+    scope = container_id(account, call.container) if call.container else account.id
+    for role in roles_at(call.world, caller.object_id, scope):
+        for action in needed:
+            allows = role.allows_data if action.startswith("blobs/") else role.allows
+            if allows(f"{_CONTAINERS}/{action}"):
                 return
-            if any(role.allows_data(action) for action in need.data):
-                return
-        raise BlobError("AuthorizationPermissionMismatch")
+    raise BlobError("AuthorizationPermissionMismatch")

@@ -1,6 +1,6 @@
-"""A request to the blob service, taken apart for its handler, and the refusals: XML, code, words.
+"""A request to the blob service and what it is about: containers, blobs, and the refusals.
 
-Codes and messages: https://learn.microsoft.com/rest/api/storageservices/common-rest-api-error-codes
+Refusals are XML with a code and words: https://learn.microsoft.com/rest/api/storageservices/common-rest-api-error-codes
 and https://learn.microsoft.com/rest/api/storageservices/blob-service-error-codes. Where those pages
 do not say it, the comment names a report that shows the real answer.
 """
@@ -8,14 +8,97 @@ do not say it, the comment names a report that shows the real answer.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from types import MappingProxyType
 from typing import Self
 from urllib.parse import unquote
 from xml.sax.saxutils import escape
 
-from podidentity_sandbox.azure.blob.store import BlobContainer, Stamp, StampSource, container_of
 from podidentity_sandbox.azure.messages import NO_HEADERS, Request
 from podidentity_sandbox.azure.state import StorageAccount, World
+
+# ---- The contents of an account: containers, which are resources of the world, and blobs
+
+_TICKS = 10_000_000
+"""In a second."""
+_EPOCH = 621_355_968_000_000_000
+"""Ticks from the year 1 to 1970."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stamp:
+    """When something was last changed, which its ETag says as well."""
+
+    ticks: int
+    """Tenths of microseconds since the year 1."""
+
+    @property
+    def etag(self) -> str:
+        """The ETag, without its quotes."""
+        return f"0x{self.ticks:X}"
+
+    @property
+    def seconds(self) -> int:
+        """Seconds since 1970."""
+        return (self.ticks - _EPOCH) // _TICKS
+
+    @property
+    def date(self) -> str:
+        """The same as HTTP says it."""
+        return http_date(self.seconds)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers of an answer that say both."""
+        return {"ETag": f'"{self.etag}"', "Last-Modified": self.date}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Blob:
+    """A block blob."""
+
+    content: bytes = field(repr=False)
+    md5: str
+    """Of the content, in base64."""
+    headers: Mapping[str, str]
+    """Content-Type and the other headers that a client stored with it."""
+    created: Stamp
+    changed: Stamp
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlobContainer:
+    """A container; its id is what a role assignment names as its scope."""
+
+    id: str
+    name: str
+    changed: Stamp
+    blobs: Mapping[str, Blob] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+
+
+class StampSource:
+    """Stamps changes: never twice the same, even if the clock stands still or goes back."""
+
+    def __init__(self) -> None:
+        self._last = 0
+
+    def stamp(self, now: float) -> Stamp:
+        """Return a new stamp; `now` is seconds since 1970."""
+        self._last = max(self._last + 1, int(now * _TICKS) + _EPOCH)
+        return Stamp(ticks=self._last)
+
+
+def container_id(account: StorageAccount, name: str) -> str:
+    """Return the ARM id of a container."""
+    return f"{account.id}/blobServices/default/containers/{name}"
+
+
+def http_date(seconds: int) -> str:
+    """Return seconds since 1970 as HTTP says it."""
+    return format_datetime(datetime.fromtimestamp(seconds, UTC), usegmt=True)
+
 
 # ---- Refusals
 
@@ -170,7 +253,7 @@ class BlobCall:
 
     def find(self) -> BlobContainer | None:
         """Return the container that is addressed, or None."""
-        return container_of(self.world, self.account, self.container)
+        return self.world.find(BlobContainer, container_id(self.account, self.container))
 
     def found(self) -> BlobContainer:
         """Return the container that is addressed; raise BlobError."""

@@ -9,53 +9,50 @@ from __future__ import annotations
 import re
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
+from typing import NamedTuple
 
-from podidentity_sandbox.azure.blob import authorization, blobs, containers
-from podidentity_sandbox.azure.blob.authorization import AccountAccess, Permission
+from podidentity_sandbox.azure.blob import authorization, operations
 from podidentity_sandbox.azure.blob.call import (
     XML,
     BlobCall,
     BlobError,
+    StampSource,
+    http_date,
     invalid_header,
     invalid_query,
 )
-from podidentity_sandbox.azure.blob.store import StampSource, http_date
 from podidentity_sandbox.azure.messages import BODY_LIMIT, Reply, Request
 from podidentity_sandbox.azure.state import World
 from podidentity_sandbox.azure.tokens import Issuer
 
 
-@dataclass(frozen=True, slots=True)
-class BlobOperation:
+class BlobOperation(NamedTuple):
     """One row of the table."""
 
-    need: Permission
     do: Callable[[BlobCall], Reply]
+    needed: tuple[str, ...]
+    """The actions below containers of which one is enough."""
 
 
-_LIST_CONTAINERS = BlobOperation(authorization.READ_CONTAINERS, containers.list_containers)
-_LIST_BLOBS = BlobOperation(authorization.READ_BLOBS, containers.list_blobs)
-_SHOW_CONTAINER = BlobOperation(authorization.READ_CONTAINERS, containers.show)
-_GET_BLOB = BlobOperation(authorization.READ_BLOBS, blobs.get)
+_SHOW_CONTAINER = BlobOperation(operations.show_container, ("read",))
+_GET_BLOB = BlobOperation(operations.get_blob, ("blobs/read",))
 _OPERATIONS = {
-    ("account", "list"): {"GET": _LIST_CONTAINERS},
-    ("container", "list"): {"GET": _LIST_BLOBS},
+    ("account", "list"): {"GET": BlobOperation(operations.list_containers, ("read",))},
+    ("container", "list"): {"GET": BlobOperation(operations.list_blobs, ("blobs/read",))},
     ("container", ""): {
         "GET": _SHOW_CONTAINER,
         "HEAD": _SHOW_CONTAINER,
-        "PUT": BlobOperation(authorization.CREATE_CONTAINER, containers.create),
-        "DELETE": BlobOperation(authorization.DELETE_CONTAINER, containers.delete),
+        "PUT": BlobOperation(operations.create_container, ("write",)),
     },
     ("blob", ""): {
         "GET": _GET_BLOB,
         "HEAD": _GET_BLOB,
-        "PUT": BlobOperation(authorization.OVERWRITE_BLOB, blobs.put),
-        "DELETE": BlobOperation(authorization.DELETE_BLOB, blobs.delete),
+        "PUT": BlobOperation(operations.put_blob, ("blobs/write",)),
     },
 }
-_CREATE_BLOB = BlobOperation(authorization.CREATE_BLOB, blobs.put)
+_CREATE_BLOB = BlobOperation(operations.put_blob, ("blobs/write", "blobs/add/action"))
 
 
 def operation_of(call: BlobCall) -> BlobOperation:
@@ -68,12 +65,9 @@ def operation_of(call: BlobCall) -> BlobOperation:
     found = methods.get(call.request.method)
     if found is None:
         raise BlobError("UnsupportedHttpVerb", headers={"Allow": ", ".join(methods)})
-    return _CREATE_BLOB if found.do is blobs.put and not _exists(call) else found
-
-
-def _exists(call: BlobCall) -> bool:
     container = call.find()
-    return container is not None and call.blob in container.blobs
+    exists = container is not None and call.blob in container.blobs
+    return _CREATE_BLOB if found.do is operations.put_blob and not exists else found
 
 
 # ---- The front
@@ -87,7 +81,7 @@ class BlobService:
 
     def __init__(self, world: World, issuer: Issuer) -> None:
         self._world = world
-        self._gate = AccountAccess(world=world, keys=issuer.jwks)
+        self._keys = issuer.jwks
         self._clerk = StampSource()
 
     def handle(self, request: Request) -> Reply:
@@ -117,7 +111,7 @@ class BlobService:
         operation = operation_of(call)
         if request.too_large:
             raise BlobError("RequestBodyTooLarge", more={"MaxLimit": str(BODY_LIMIT)})
-        self._gate.check(call, operation.need)
+        authorization.check(call, operation.needed, self._keys)
         return operation.do(call)
 
 
