@@ -8,8 +8,7 @@ nmi          the request for a token, byte for byte, and the answer as Go reads 
 provider     a volume's files, from the vault's secrets; an error as Go prints it
 driver       volumes published, rotated, unpublished; their files appear all at once
 cluster      the API server: classes and events
-server       the socket that the kubelet calls
-main         the whole, assembled
+main         the socket that the kubelet calls, and the whole, assembled
 
 https://secrets-store-csi-driver.sigs.k8s.io
 https://azure.github.io/secrets-store-csi-driver-provider-azure

@@ -8,7 +8,7 @@ import os
 import ssl
 import uuid
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from podidentity_sandbox.apiserver import ApiRefusal, ApiServer, ApiUnreachable
 from podidentity_sandbox.csi.parameters import MountFailed
@@ -27,17 +27,7 @@ class PodRef(NamedTuple):
     uid: str
 
 
-class ClusterClient(Protocol):
-    """The driver's requests to the cluster."""
-
-    async def secret_provider_class(self, namespace: str, name: str) -> dict[str, Any]:
-        """Return the object; raise MountFailed."""
-
-    async def tell(self, pod: PodRef, kind: str, reason: str, message: str) -> None:
-        """Put an event on a pod; one that cannot be put is let go."""
-
-
-class OfAccount(ApiServer):
+class Cluster(ApiServer):
     """The API server, by the pod's service account."""
 
     def __init__(self) -> None:
@@ -59,7 +49,7 @@ class OfAccount(ApiServer):
         raise MountFailed(f"failed to get secretproviderclass {namespace}/{name}, error: {why}")
 
     async def tell(self, pod: PodRef, kind: str, reason: str, message: str) -> None:
-        """Put an event on a pod."""
+        """Put an event on a pod; one that cannot be put is let go."""
         now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         event = {
             "apiVersion": "v1",
@@ -68,11 +58,7 @@ class OfAccount(ApiServer):
                 "name": f"{pod.name[:200]}.{uuid.uuid4().hex[:16]}",
                 "namespace": pod.namespace,
             },
-            "involvedObject": {
-                "apiVersion": "v1",
-                "kind": "Pod",
-                **pod._asdict(),
-            },
+            "involvedObject": {"apiVersion": "v1", "kind": "Pod", **pod._asdict()},
             "type": kind,
             "reason": reason,
             "message": message[:1024],

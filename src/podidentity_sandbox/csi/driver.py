@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from podidentity_sandbox.atomic_writer import show
-from podidentity_sandbox.csi.cluster import ClusterClient, PodRef
+from podidentity_sandbox.csi.cluster import Cluster, PodRef
 from podidentity_sandbox.csi.parameters import POD_NAME, POD_NAMESPACE, MountFailed
 from podidentity_sandbox.csi.provider import SecretFile, SecretsProvider
 
@@ -71,7 +71,7 @@ class Volume:
 class Driver:
     """The driver of one node."""
 
-    def __init__(self, cluster: ClusterClient, provider: SecretsProvider) -> None:
+    def __init__(self, cluster: Cluster, provider: SecretsProvider) -> None:
         self._cluster = cluster
         self._provider = provider
         self._volumes: dict[str, Volume] = {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import yaml
@@ -25,7 +25,6 @@ class MountFailed(Exception):
 
 POD_NAME = "csi.storage.k8s.io/pod.name"
 POD_NAMESPACE = "csi.storage.k8s.io/pod.namespace"
-DEFAULT_MODE = 0o644
 
 # Of the clouds of autorest/azure; the sandbox is the first.
 _CLOUDS = {
@@ -49,7 +48,7 @@ class VaultObject:
     alias: str = ""
     version: str = ""
     encoding: str = ""
-    mode: int = DEFAULT_MODE
+    mode: int = 0o644
 
     @property
     def file(self) -> str:
@@ -187,18 +186,18 @@ def _object(fields: Mapping[str, Any]) -> VaultObject:
         encoding=text("objectEncoding").lower(),
     )
     why = _why_not(found, text("objectFormat"))
+    if int(fields.get("objectVersionHistory") or 0) > 1:
+        why = why or "the sandbox's provider does not serve objectVersionHistory"
     if why:
         raise found.failed(why)
-    if int(fields.get("objectVersionHistory") or 0) > 1:
-        raise found.failed("the sandbox's provider does not serve objectVersionHistory")
-    return VaultObject(
-        name=found.name,
-        type=found.type,
-        alias=found.alias,
-        version=found.version,
-        encoding=found.encoding,
-        mode=_mode(found, text("filePermission")),
-    )
+    mode = text("filePermission")
+    try:
+        return replace(found, mode=int(mode, 8)) if mode else found
+    except ValueError:
+        raise found.failed(
+            f'file permission must be a valid octal number: strconv.ParseInt: parsing "{mode}": '
+            "invalid syntax"
+        ) from None
 
 
 def _why_not(found: VaultObject, form: str) -> str:
@@ -217,16 +216,6 @@ def _why_not(found: VaultObject, form: str) -> str:
     if ".." in found.file:
         return "file name must not contain '..'"
     return ""
-
-
-def _mode(found: VaultObject, text: str) -> int:
-    try:
-        return int(text, 8) if text else DEFAULT_MODE
-    except ValueError:
-        raise found.failed(
-            f'file permission must be a valid octal number: strconv.ParseInt: parsing "{text}": '
-            "invalid syntax"
-        ) from None
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

@@ -8,14 +8,13 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Any, Protocol
+from typing import Any
 
 import aiohttp
 
-from podidentity_sandbox.csi.nmi import TokenSource
 from podidentity_sandbox.csi.parameters import MountFailed, VaultObject, parse
 
 # ---- The vault's secrets, by one GET each
@@ -27,33 +26,22 @@ _API_VERSION = "7.4"
 _LINE = "-" * 80
 
 
-class Secrets(Protocol):
-    """A vault's secrets."""
-
-    async def secret(self, vault: str, name: str, version: str, token: str) -> tuple[str, str]:
-        """Return value and version of a secret; raise MountFailed."""
-
-
-class VaultClient:
-    """Vaults, over HTTPS."""
-
-    def __init__(self, session: aiohttp.ClientSession) -> None:
-        self._session = session
-
-    async def secret(self, vault: str, name: str, version: str, token: str) -> tuple[str, str]:
-        """Return value and version of a secret; raise MountFailed."""
-        url = f"https://{vault}/secrets/{name}/{version}"
-        try:
-            async with self._session.get(
-                url,
-                params={"api-version": _API_VERSION},
-                headers={"Authorization": f"Bearer {token}"},
-            ) as response:
-                return read_secret(url, response.status, await response.read())
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise MountFailed(
-                f'Get "{url}?api-version={_API_VERSION}": {error or type(error).__name__}'
-            ) from error
+async def secret(
+    session: aiohttp.ClientSession, vault: str, name: str, version: str, token: str
+) -> tuple[str, str]:
+    """Return value and version of a secret; raise MountFailed."""
+    url = f"https://{vault}/secrets/{name}/{version}"
+    try:
+        async with session.get(
+            url,
+            params={"api-version": _API_VERSION},
+            headers={"Authorization": f"Bearer {token}"},
+        ) as response:
+            return read_secret(url, response.status, await response.read())
+    except (aiohttp.ClientError, TimeoutError) as error:
+        raise MountFailed(
+            f'Get "{url}?api-version={_API_VERSION}": {error or type(error).__name__}'
+        ) from error
 
 
 def read_secret(url: str, status: int, body: bytes) -> tuple[str, str]:
@@ -102,12 +90,14 @@ class SecretFile:
     """The secret's in the vault."""
 
 
+@dataclass(frozen=True, slots=True)
 class SecretsProvider:
     """The Azure provider."""
 
-    def __init__(self, tokens: TokenSource, secrets: Secrets) -> None:
-        self._tokens = tokens
-        self._secrets = secrets
+    token: Callable[[str, str, str], Awaitable[str]]
+    """Returns a token of a pod: by namespace, name and resource; raises MountFailed."""
+    secret: Callable[[str, str, str, str], Awaitable[tuple[str, str]]]
+    """Returns value and version of a secret: by vault, name, version and token."""
 
     async def files(self, parameters: Mapping[str, str]) -> list[SecretFile]:
         """Return the files that a SecretProviderClass asks for; raise MountFailed."""
@@ -128,12 +118,10 @@ class SecretsProvider:
                 raise one.failed(_why_not(one.type))
             try:
                 # The SDK's client asks when it first needs a token, so that the error is there.
-                token = token or await self._tokens.token(
+                token = token or await self.token(
                     wanted.pod_namespace, wanted.pod_name, wanted.resource
                 )
-                value, version = await self._secrets.secret(
-                    wanted.vault, one.name, one.version, token
-                )
+                value, version = await self.secret(wanted.vault, one.name, one.version, token)
             except MountFailed as error:
                 raise one.failed(error) from error
             content = _content(one, value)

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from podidentity_sandbox.csi.cluster import PodRef
+from podidentity_sandbox.csi.cluster import Cluster, PodRef
 from podidentity_sandbox.csi.driver import Driver
+from podidentity_sandbox.csi.main import Server
 from podidentity_sandbox.csi.parameters import MountFailed
 from podidentity_sandbox.csi.provider import SecretsProvider, read_secret
-from podidentity_sandbox.csi.server import Server
 from tests.sandbox.csi.test_parameters import ONE, objects, parameters
 
 PREFIX = "rpc error: code = Unknown desc = failed to mount objects, error: "
@@ -26,7 +26,7 @@ ATTRIBUTES = {
 }
 
 
-class World:
+class World(Cluster):
     """NMI, a vault and an API server that answer from dictionaries."""
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ def world() -> World:
 
 @pytest.fixture
 def driver(world: World) -> Driver:
-    return Driver(world, SecretsProvider(world, world))
+    return Driver(world, SecretsProvider(world.token, world.secret))
 
 
 def call(folder: Path, **changes: Any) -> Mapping[str, Any]:
