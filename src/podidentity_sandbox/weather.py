@@ -21,8 +21,9 @@ from fnmatch import fnmatchcase
 from hashlib import blake2b
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import yaml
 
 RULES = 1
@@ -104,12 +105,21 @@ SERVICES: Mapping[str, frozenset[Effect]] = MappingProxyType(
 """Each service that can fail, and what may befall its requests."""
 
 
-@dataclass(frozen=True, slots=True)
-class Span:
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Count = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class Span(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """A time of `least` to `most` seconds."""
 
-    least: float
-    most: float
+    least: Seconds
+    most: Seconds
+
+    def __post_init__(self) -> None:
+        """Raise ValueError where they are the other way round."""
+        if self.least > self.most:
+            raise ValueError("the least of these seconds is more than the most")
 
     def at(self, chance: float) -> float:
         """Return the time that a draw of 0 to 1 gives; half of them lie in the first eighth."""
@@ -120,19 +130,23 @@ class Span:
         return f"{self.least:g} s" if same else f"{self.least:g} to {self.most:g} s"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fault:
-    """What befalls a share of a service's requests."""
+class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What befalls a share of a service's requests, as a weather file says it."""
 
     effect: Effect
-    share: float = 1.0
-    span: Span = Span(0, 0)
-    """Seconds: of `slow` until the answer, of 429 and 503 the Retry-After, in whole ones."""
+    share: Share = 1.0
+    seconds: Span | Seconds = 0.0
+    """Of `slow` until the answer, of 429 and 503 the Retry-After, in whole ones."""
     kind: str = ""
     """It strikes requests of this kind alone: a pattern such as `PATCH *`; "": of all kinds."""
-    first: int | None = None
+    first: Count | None = None
     """It strikes among so many requests since the weather was set, of all kinds together or, with
     a `kind`, of each by itself; None: for ever."""
+
+    @property
+    def span(self) -> Span:
+        """Its seconds."""
+        return _span(self.seconds)
 
     def strikes(self, kind: str, number: int, of_all: int) -> bool:
         """Return whether it may strike that request; the arguments are those of `blow`."""
@@ -145,6 +159,10 @@ class Fault:
         first = "" if self.first is None else f" of the first {self.first}"
         kind = f" of {self.kind!r}" if self.kind else ""
         return f"{self.effect}{seconds}: {self.share:.0%}{first}{kind}"
+
+
+def _span(seconds: Span | float) -> Span:
+    return seconds if isinstance(seconds, Span) else Span(seconds, seconds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,7 +213,6 @@ class Outcome:
 PREEMPTED = "OperationPreempted"
 _PREEMPTED = (PREEMPTED, "Operation execution has been preempted by a more recent operation.")
 _FAILED = ("InternalExecutionError", "An internal execution error occurred. Please retry later.")
-_NEVER = Span(0, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -271,7 +288,7 @@ _REAL_TIMES = {
 
 def _mostly(*faults: tuple[Effect, float, float, float]) -> tuple[Fault, ...]:
     return tuple(
-        Fault(effect=effect, share=share, span=Span(least, most))
+        Fault(effect=effect, share=share, seconds=Span(least, most))
         for effect, share, least, most in faults
     )
 
@@ -368,19 +385,7 @@ def as_json(weather: Weather) -> dict[str, Any]:
         "seed": weather.seed,
         **{word: [span.least, span.most] for word, span in weather.times.items()},
         **weather.chances,
-        **{
-            service: [
-                {
-                    "effect": fault.effect.value,
-                    "share": fault.share,
-                    "seconds": [fault.span.least, fault.span.most],
-                    **({"kind": fault.kind} if fault.kind else {}),
-                    **({} if fault.first is None else {"first": fault.first}),
-                }
-                for fault in faults
-            ]
-            for service, faults in weather.faults.items()
-        },
+        **{service: msgspec.to_builtins(faults) for service, faults in weather.faults.items()},
     }
 
 
@@ -393,128 +398,78 @@ def _of_file(path: Path) -> Weather:
     return _read(text, str(path), replace(CALM, name=path.name))
 
 
+class _Loader(yaml.BaseLoader):
+    """Reads YAML whose values are texts, until it is known what they should be."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Return a mapping; raise YAMLError where a key is there twice."""
+        keys = [key.value for key, _ in node.value]
+        twice = next((key for key in keys if keys.count(key) > 1), None)
+        if twice is not None:
+            words = f"{twice} is there twice"
+            raise yaml.constructor.ConstructorError(None, None, words, node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def _read(text: str, source: str, base: Weather) -> Weather:
     """Return the weather of YAML text, which begins with `base` or with the one that it names."""
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        found = yaml.load(text, _Loader)  # noqa: S506 - its loader makes texts, and no objects
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f", line {mark.line + 1}" if mark else ""
         raise WeatherError(f"{source}{where}: not YAML: {getattr(error, 'problem', '')}") from error
-    reader = _Reader(source)
-    return reader.weather(node, base)
+    if not isinstance(found, dict):
+        raise WeatherError(f"{source}: a weather is a mapping of words to values")
+    weather = _beginning(found, source, base)
+    times, chances, faults = dict(weather.times), dict(weather.chances), dict(weather.faults)
+    for word, value in found.items():
+        where = f"{source}: {word}"
+        if word in TIMES:
+            how = "give seconds, or the least and the most of them: 5, or [5, 60]"
+            times[word] = _span(_taken(value, Span | Seconds, where, how))
+        elif word in CHANCES:
+            chances[word] = _taken(value, Share, where, "give a share from 0 to 1")
+        elif word in SERVICES:
+            faults[word] = _taken(value, tuple[Fault, ...], where, "give a list of faults")
+            _check_faults(faults[word], word, where)
+        else:
+            known = ", ".join(("from", "seed", *TIMES, *CHANCES, *SERVICES))
+            raise WeatherError(f"{source}: there is no {word!r}: the words are {known}")
+    return replace(weather, times=times, chances=chances, faults=faults)
 
 
-class _Reader:
-    """Reads a weather from the nodes of YAML, and names the line of what it refuses."""
+def _beginning(found: dict[str, Any], source: str, base: Weather) -> Weather:
+    """Take out of `found` what says where the weather begins, and return that."""
+    made = _taken(found.pop("rules", RULES), int, f"{source}: rules", "give a number")
+    if made != RULES:
+        raise WeatherError(f"{source}: it is of rules {made}, and this program has rules {RULES}")
+    name = str(found.pop("name", base.name))
+    if "from" in found:
+        beginning = found.pop("from")
+        if beginning not in NAMED:
+            known = ", ".join(NAMED)
+            raise WeatherError(f"{source}: from: {beginning!r} is none of {known}")
+        base = NAMED[beginning]
+    seed = _taken(found.pop("seed", base.seed), Count, f"{source}: seed", "give a whole number")
+    return replace(base, name=name, seed=seed)
 
-    def __init__(self, source: str) -> None:
-        self._source = source
 
-    def weather(self, node: yaml.Node | None, base: Weather) -> Weather:
-        found = self._mapping(node, "a weather")
-        base = self._head(found, base)
-        times, chances, faults = dict(base.times), dict(base.chances), dict(base.faults)
-        for word, value in found.items():
-            if word in TIMES:
-                times[word] = self._span(value, word)
-            elif word in CHANCES:
-                chances[word] = self._share(value, word)
-            elif word in SERVICES:
-                faults[word] = self._faults(value, word)
-            else:
-                known = ", ".join(("from", "seed", *TIMES, *CHANCES, *SERVICES))
-                raise self._wrong(value, f"there is no {word!r}: the words are {known}")
-        return replace(base, times=times, chances=chances, faults=faults)
-
-    def _head(self, found: dict[str, yaml.Node], base: Weather) -> Weather:
-        """Take out of `found` what says where the weather begins, and return that."""
-        rules = found.pop("rules", None)
-        if rules is not None and (made := self._plain(rules)) != RULES:
-            raise self._wrong(rules, f"it is of rules {made}, and this program has rules {RULES}")
-        if "from" in found:
-            base = replace(self._named(found.pop("from")), name=base.name)
-        if "name" in found:
-            base = replace(base, name=str(self._plain(found.pop("name"))))
-        if "seed" in found:
-            base = replace(base, seed=self._count(found.pop("seed"), "seed"))
-        return base
-
-    def _named(self, node: yaml.Node) -> Weather:
-        name = self._plain(node)
-        if name not in NAMED:
-            raise self._wrong(node, f"from: {name!r} is none of {', '.join(NAMED)}")
-        return NAMED[str(name)]
-
-    def _faults(self, node: yaml.Node, service: str) -> tuple[Fault, ...]:
-        if not isinstance(node, yaml.SequenceNode):
-            raise self._wrong(node, f"{service}: give a list of faults")
-        faults = tuple(self._fault(each, service) for each in node.value)
-        always = [fault.share for fault in faults if fault.first is None and not fault.kind]
-        if (whole := sum(always)) > 1:
-            raise self._wrong(node, f"{service}: the shares are {whole:g} together, and 1 is all")
-        return faults
-
-    def _fault(self, node: yaml.Node, service: str) -> Fault:
-        found = self._mapping(node, f"{service}: a fault")
-        if extra := set(found) - {"effect", "share", "seconds", "kind", "first"}:
-            raise self._wrong(node, f"{service}: a fault has no {', '.join(sorted(extra))!r}")
-        if "effect" not in found:
-            raise self._wrong(node, f"{service}: a fault needs an effect")
-        effect = str(self._plain(found["effect"]))
-        if effect not in set(SERVICES[service]):
+def _check_faults(faults: tuple[Fault, ...], service: str, where: str) -> None:
+    for fault in faults:
+        if fault.effect not in SERVICES[service]:
             known = ", ".join(sorted(SERVICES[service]))
-            raise self._wrong(node, f"{service}: {effect!r} is none of its effects: {known}")
-        first = found.get("first")
-        return Fault(
-            effect=Effect(effect),
-            share=self._share(found["share"], "share") if "share" in found else 1.0,
-            span=self._span(found["seconds"], "seconds") if "seconds" in found else _NEVER,
-            kind=str(self._plain(found["kind"])) if "kind" in found else "",
-            first=None if first is None else self._count(first, "first"),
-        )
-
-    def _mapping(self, node: yaml.Node | None, what: str) -> dict[str, yaml.Node]:
-        if not isinstance(node, yaml.MappingNode):
-            raise self._wrong(node, f"{what} is a mapping of words to values")
-        found: dict[str, yaml.Node] = {}
-        for key, value in node.value:
-            if key.value in found:
-                raise self._wrong(key, f"{key.value} is there twice")
-            found[key.value] = value
-        return found
-
-    def _span(self, node: yaml.Node, word: str) -> Span:
-        value = self._plain(node)
-        bounds = value if isinstance(value, list) else [value, value]
-        numbers = [each for each in bounds if _is_number(each) and 0 <= each < float("inf")]
-        if len(bounds) != 2 or len(numbers) != 2 or bounds[0] > bounds[1]:
-            why = "give seconds, or the least and the most of them: 5, or [5, 60]"
-            raise self._wrong(node, f"{word}: {why}")
-        return Span(*map(float, numbers))
-
-    def _share(self, node: yaml.Node, word: str) -> float:
-        value = self._plain(node)
-        if not _is_number(value) or not 0 <= value <= 1:
-            raise self._wrong(node, f"{word}: give a share from 0 to 1")
-        return float(value)
-
-    def _count(self, node: yaml.Node, word: str) -> int:
-        value = self._plain(node)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise self._wrong(node, f"{word}: give a whole number")
-        return value
-
-    def _plain(self, node: yaml.Node) -> Any:  # noqa: ANN401 - any value of YAML
-        return yaml.SafeLoader("").construct_object(node, deep=True)
-
-    def _wrong(self, node: yaml.Node | None, why: str) -> WeatherError:
-        line = f", line {node.start_mark.line + 1}" if node is not None else ""
-        return WeatherError(f"{self._source}{line}: {why}")
+            raise WeatherError(f"{where}: {str(fault.effect)!r} is none of its effects: {known}")
+    whole = sum(fault.share for fault in faults if fault.first is None and not fault.kind)
+    if whole > 1:
+        raise WeatherError(f"{where}: the shares are {whole:g} together, and 1 is all")
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _taken(value: object, kind: Any, where: str, how: str) -> Any:  # noqa: ANN401 - a `kind`
+    try:
+        return msgspec.convert(value, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise WeatherError(f"{where}: {how} ({error})") from error
 
 
 # ---- The weather in force in a process
@@ -533,8 +488,7 @@ def read(folder: Path) -> Weather:
     return _of_file(path) if path.exists() else CALM
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Struck:
+class Struck(msgspec.Struct, frozen=True, array_like=True):
     """One line of the journal: what befell a request, or a change of a scale set."""
 
     service: str
@@ -556,20 +510,8 @@ class Struck:
 def journal(folder: Path) -> list[Struck]:
     """Return what the weather did in the sandbox of `folder`, oldest first."""
     path = folder / JOURNAL
-    found = []
-    for line in path.read_text().splitlines() if path.exists() else ():
-        service, kind, number, effect, at, about = line.split("\t")
-        found.append(
-            Struck(
-                service=service,
-                kind=kind,
-                number=int(number),
-                effect=effect,
-                at=float(at),
-                about=about,
-            )
-        )
-    return found
+    lines = path.read_text().splitlines() if path.exists() else []
+    return msgspec.convert([line.split("\t") for line in lines], list[Struck], strict=False)
 
 
 class WeatherInForce:

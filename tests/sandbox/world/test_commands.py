@@ -251,7 +251,7 @@ def test_a_weather_file_that_is_wrong_is_refused_before_anything_is_made(
     bad = tmp_path / "bad.yaml"
     bad.write_text("from: real\nroles: soon\n")
     result = run("up", "--rootless", "--weather", str(bad))
-    assert (result.exit_code, f"{bad}, line 2: roles: give seconds" in result.stderr) == (1, True)
+    assert (result.exit_code, f"{bad}: roles: give seconds" in result.stderr) == (1, True)
     assert not (place.base / "default").exists()
 
 
