@@ -15,7 +15,7 @@ How late it is and what fails is the weather's to say (podidentity_sandbox.weath
 from __future__ import annotations
 
 from podidentity_sandbox.azure.entra.service import Entra
-from podidentity_sandbox.azure.imds.service import Imds
+from podidentity_sandbox.azure.imds import Imds
 from podidentity_sandbox.azure.journal import Journal, NotSaved
 from podidentity_sandbox.azure.messages import Reply, Request
 from podidentity_sandbox.azure.state import World

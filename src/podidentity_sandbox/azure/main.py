@@ -27,7 +27,7 @@ from podidentity_sandbox.azure.control import SOCKET, ControlApi
 from podidentity_sandbox.azure.dns import Resolver
 from podidentity_sandbox.azure.entra.issuers import PublishedKeys
 from podidentity_sandbox.azure.entra.service import Entra
-from podidentity_sandbox.azure.imds.service import Imds
+from podidentity_sandbox.azure.imds import Imds
 from podidentity_sandbox.azure.journal import FILE, Journal
 from podidentity_sandbox.azure.names import place_of
 from podidentity_sandbox.azure.proxy import Proxy

@@ -19,7 +19,7 @@ from podidentity_sandbox.azure.arm.versions import ResourceType, newest, type_of
 from podidentity_sandbox.azure.entra.issuers import PublishedKeys
 from podidentity_sandbox.azure.entra.service import Entra
 from podidentity_sandbox.azure.graph import Graph
-from podidentity_sandbox.azure.imds.service import Imds
+from podidentity_sandbox.azure.imds import Imds
 from podidentity_sandbox.azure.keyvault import KeyVault
 from podidentity_sandbox.azure.messages import Reply, Request
 from podidentity_sandbox.azure.seed import operator_object_id, seed

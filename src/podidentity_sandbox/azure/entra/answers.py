@@ -17,14 +17,32 @@ from podidentity_sandbox.azure.tokens import CLOCK_SKEW
 # https://learn.microsoft.com/entra/identity-platform/reference-error-codes
 
 
-class EntraError(Exception):
-    """A refusal: HTTP status, OAuth error, AADSTS number and words."""
+_OF_CLIENTS = {
+    *(70025, 700021, 700023, 700024, 700027, 700211, 700212, 700213, 7002138, 700222, 700226),
+    *(7000215, 7000218, 7000222, 7000232),
+}
+_ERRORS = {
+    **dict.fromkeys(_OF_CLIENTS, "invalid_client"),
+    70003: "unsupported_grant_type",
+    70011: "invalid_scope",
+    90033: "temporarily_unavailable",
+    90055: "temporarily_unavailable",
+    500011: "invalid_resource",
+    700016: "unauthorized_client",
+    1002012: "invalid_scope",
+}
+"""The OAuth error of each number, where it is not invalid_request."""
 
-    def __init__(self, status: int, error: str, code: int, text: str) -> None:
+
+class EntraError(Exception):
+    """A refusal: AADSTS number and words, and the OAuth error and HTTP status of that number."""
+
+    def __init__(self, code: int, text: str, *, status: int = 0) -> None:
+        """`status` is given of faults alone, which have several."""
         super().__init__(f"AADSTS{code}: {text}")
-        self.status = status
-        self.error = error
         self.code = code
+        self.error = _ERRORS.get(code, "invalid_request")
+        self.status = status or (401 if self.error == "invalid_client" else 400)
 
     def reply(self, now: float) -> Reply:
         """Return the answer that says so; `now` is seconds since 1970."""
@@ -49,8 +67,6 @@ class EntraError(Exception):
 def missing(name: str) -> EntraError:
     """Return what Entra says of a form without that field."""
     return EntraError(
-        400,
-        "invalid_request",
         900144,
         f"The request body must contain the following parameter: '{name}'.",
     )
@@ -62,8 +78,6 @@ def doubled(name: str) -> EntraError:
     https://github.com/AzureAD/microsoft-authentication-library-for-android/issues/688
     """
     return EntraError(
-        400,
-        "invalid_request",
         9000411,
         f"The request is not properly formatted. The parameter '{name}' is duplicated.",
     )
@@ -72,8 +86,6 @@ def doubled(name: str) -> EntraError:
 def unknown_resource(resource: str, tenant: str) -> EntraError:
     """Return what Entra says of a resource that the tenant has no principal for."""
     return EntraError(
-        400,
-        "invalid_resource",
         500011,
         f"The resource principal named {resource} was not found in the tenant named {tenant}. This"
         " can happen if the application has not been installed by the administrator of the tenant"
@@ -82,27 +94,20 @@ def unknown_resource(resource: str, tenant: str) -> EntraError:
     )
 
 
+_TRANSIENT = (90033, "A transient error has occurred. Please try again.")
 _FAULTS = {
-    410: (
-        "invalid_request",
-        90036,
-        "An unexpected, non-retryable error stemmed from the directory service.",
-    ),
+    410: (90036, "An unexpected, non-retryable error stemmed from the directory service."),
     # The body of a throttled answer is nowhere published: the status and Retry-After are what
     # clients go by.
-    429: (
-        "temporarily_unavailable",
-        90055,
-        "The server is terminating a request due to too many requests.",
-    ),
-    500: ("server_error", 90033, "A transient error has occurred. Please try again."),
-    503: ("temporarily_unavailable", 90033, "A transient error has occurred. Please try again."),
+    429: (90055, "The server is terminating a request due to too many requests."),
+    500: _TRANSIENT,
+    503: _TRANSIENT,
 }
 
 
 def refusal(status: int, now: float) -> Reply:
     """Return an error that a test asks for."""
-    return EntraError(status, *_FAULTS[status]).reply(now)
+    return EntraError(*_FAULTS[status], status=status).reply(now)
 
 
 # ---- Tokens
@@ -130,16 +135,12 @@ def resource_of(form: Mapping[str, str], *, v2: bool) -> str:
     scopes = [scope for scope in asked.split() if scope not in _OF_USERS]
     if sum(scope.endswith(_SUFFIX) for scope in scopes) > 1:
         raise EntraError(
-            400,
-            "invalid_scope",
             70011,
             "The provided value for the input parameter 'scope' is not valid. One or more scopes in"
             f" '{asked}' are not compatible with each other.",
         )
     if len(scopes) != 1 or not scopes[0].endswith(_SUFFIX):
         raise EntraError(
-            400,
-            "invalid_scope",
             1002012,
             f"The provided value for scope {asked} is not valid. Client credential flows must have"
             " a scope value with /.default suffixed to the resource identifier (application ID"
@@ -149,30 +150,15 @@ def resource_of(form: Mapping[str, str], *, v2: bool) -> str:
     return scopes[0].removesuffix(_SUFFIX)
 
 
-def v2_answer(token: str, lifetime: int) -> Reply:
-    """Return a token as v2.0 does: numbers are numbers, and few."""
+def answer(token: str, lifetime: int, resource: str, now: float, *, v2: bool) -> Reply:
+    """Return a token: with few members that are numbers as v2.0 does, or with strings as v1."""
     left = lifetime - 1
-    body: dict[str, object] = {
-        "token_type": "Bearer",
-        "expires_in": left,
-        "ext_expires_in": left,
-    }
+    times = {"expires_in": left, "ext_expires_in": left}
     if lifetime >= LONG:
-        body["refresh_in"] = left // 2
-    return Reply.json({**body, "access_token": token}, headers=_HEADERS)
-
-
-def v1_answer(token: str, lifetime: int, *, resource: str, now: float) -> Reply:
-    """Return a token as v1 does: everything is a string."""
-    left = lifetime - 1
-    body = {
-        "token_type": "Bearer",
-        "expires_in": str(left),
-        "ext_expires_in": str(left),
-        "expires_on": str(int(now) + lifetime),
-        "not_before": str(int(now) - CLOCK_SKEW),
-        "resource": resource,
-    }
-    if lifetime >= LONG:
-        body["refresh_in"] = str(left // 2)
-    return Reply.json({**body, "access_token": token}, headers=_HEADERS)
+        times["refresh_in"] = left // 2
+    more: dict[str, object] = {**times}
+    if not v2:
+        times |= {"expires_on": int(now) + lifetime, "not_before": int(now) - CLOCK_SKEW}
+        more = {"resource": resource, **{name: str(value) for name, value in times.items()}}
+    body = {"token_type": "Bearer", **more, "access_token": token}
+    return Reply.json(body, headers=_HEADERS)

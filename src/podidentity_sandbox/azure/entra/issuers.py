@@ -7,7 +7,6 @@ has one issuer, its cluster's API server; a host of any other name is not even a
 from __future__ import annotations
 
 import json
-import socket
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ from urllib.parse import urlsplit
 
 import aiohttp
 import jwt
-from aiohttp.abc import AbstractResolver, ResolveResult
 
 from podidentity_sandbox.azure.dns import APISERVER_NAMES
 
@@ -36,37 +34,6 @@ class IssuerUnreachable(Exception):
 class _Kept:
     at: float
     keys: tuple[Mapping[str, Any], ...]
-
-
-class _Internet(AbstractResolver):
-    """Knows the names of the API server, and nothing else."""
-
-    def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        self._address, self._port = parts.hostname or "", parts.port or 443
-
-    async def resolve(
-        self,
-        host: str,
-        port: int = 0,
-        family: socket.AddressFamily = socket.AF_INET,  # noqa: ARG002 - there is one only
-    ) -> list[ResolveResult]:
-        """Return where a host is."""
-        if host not in APISERVER_NAMES or port != 443:
-            raise OSError(f"no host {host}:{port} in the sandbox's internet")
-        return [
-            ResolveResult(
-                hostname=host,
-                host=self._address,
-                port=self._port,
-                family=socket.AF_INET,
-                proto=0,
-                flags=socket.AI_NUMERICHOST,
-            )
-        ]
-
-    async def close(self) -> None:
-        """Do nothing: nothing is open."""
 
 
 class PublishedKeys:
@@ -93,34 +60,39 @@ class PublishedKeys:
             return []
 
     async def _read(self, issuer: str) -> tuple[Mapping[str, Any], ...]:
-        if urlsplit(issuer).scheme != "https":
-            raise IssuerUnreachable(f"{issuer} is not https")
-        connector = aiohttp.TCPConnector(resolver=_Internet(self._apiserver), ssl=self._trust())
         timeout = aiohttp.ClientTimeout(total=PATIENCE)
         try:
-            async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
+            async with aiohttp.ClientSession(timeout=timeout) as session:
                 where = f"{issuer.rstrip('/')}/.well-known/openid-configuration"
-                configuration = await _document(session, where)
+                configuration = await self._document(session, where)
                 if configuration.get("issuer") != issuer:
                     raise IssuerUnreachable(f"{where} is of another issuer")
-                keys = (await _document(session, str(configuration.get("jwks_uri")))).get("keys")
+                jwks = await self._document(session, str(configuration.get("jwks_uri")))
+                keys = jwks.get("keys")
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             raise IssuerUnreachable(f"{issuer}: {error}") from error
         if not isinstance(keys, list) or not all(isinstance(key, dict) for key in keys):
             raise IssuerUnreachable(f"{issuer} publishes no keys")
         return tuple(keys)
 
-
-async def _document(session: aiohttp.ClientSession, url: str) -> dict[str, Any]:
-    if urlsplit(url).scheme != "https":
-        raise IssuerUnreachable(f"{url} is not https")
-    async with session.get(url, allow_redirects=False) as response:
-        if response.status != 200:
-            raise IssuerUnreachable(f"{url} answers {response.status}")
-        value = json.loads(await response.content.read(LIMIT))
-    if not isinstance(value, dict):
-        raise IssuerUnreachable(f"{url} is no object")
-    return value
+    async def _document(self, session: aiohttp.ClientSession, url: str) -> dict[str, Any]:
+        asked = urlsplit(url)
+        if asked.scheme != "https" or asked.netloc not in APISERVER_NAMES:
+            raise IssuerUnreachable(f"the sandbox's internet has no {url}")
+        where, name = asked._replace(scheme="", netloc="").geturl(), asked.netloc
+        async with session.get(
+            f"{self._apiserver}{where}",
+            headers={"Host": name},
+            server_hostname=name,
+            ssl=self._trust(),
+            allow_redirects=False,
+        ) as response:
+            if response.status != 200:
+                raise IssuerUnreachable(f"{url} answers {response.status}")
+            value = json.loads(await response.content.read(LIMIT))
+        if not isinstance(value, dict):
+            raise IssuerUnreachable(f"{url} is no object")
+        return value
 
 
 def _of(keys: tuple[Mapping[str, Any], ...], key_id: object) -> list[Mapping[str, Any]]:

@@ -8,19 +8,23 @@ from dataclasses import dataclass, field
 from functools import partial
 from urllib.parse import parse_qsl
 
-from podidentity_sandbox.azure.entra import assertions
+from podidentity_sandbox.azure.entra import credentials
 from podidentity_sandbox.azure.entra.answers import (
     EntraError,
+    answer,
     doubled,
     missing,
     refusal,
     resource_of,
     unknown_resource,
-    v1_answer,
-    v2_answer,
 )
-from podidentity_sandbox.azure.entra.assertions import check_certificate
-from podidentity_sandbox.azure.entra.clients import Client, check_secret, client_of
+from podidentity_sandbox.azure.entra.credentials import (
+    Assertion,
+    Client,
+    check_certificate,
+    check_secret,
+    client_of,
+)
 from podidentity_sandbox.azure.entra.issuers import IssuerUnreachable, PublishedKeys
 from podidentity_sandbox.azure.faults import strike
 from podidentity_sandbox.azure.messages import Reply, Request, RequestLog
@@ -171,8 +175,6 @@ class Entra:
         tenant = self._world.tenants.find(name)
         if tenant is None:
             raise EntraError(
-                400,
-                "invalid_request",
                 90002,
                 f"Tenant '{name}' not found. Check to make sure you have the correct tenant ID"
                 " and are signing into the correct cloud. Check with your subscription"
@@ -182,7 +184,7 @@ class Entra:
         if tenant.cloud is not cloud:
             # https://learn.microsoft.com/entra/identity-platform/reference-error-codes
             words = "Confidential Client is not supported in Cross Cloud request."
-            raise EntraError(400, "invalid_request", 900382, words)
+            raise EntraError(900382, words)
         return tenant
 
     async def _token(self, ask: _TokenRequest) -> Reply:
@@ -191,8 +193,6 @@ class Entra:
                 raise missing(name)
         if ask.form["grant_type"] != "client_credentials":
             raise EntraError(
-                400,
-                "unsupported_grant_type",
                 70003,
                 f"The app requested an unsupported grant type '{ask.form['grant_type']}'.",
             )
@@ -209,16 +209,14 @@ class Entra:
         lifetime = MANAGED_LIFETIME if client.managed_identity else APPLICATION_LIFETIME
         now = self._world.clock()
         token = self._issuers.of(ask.tenant).mint(grant, now=now, lifetime=lifetime)
-        if ask.v2:
-            return v2_answer(token, lifetime)
-        return v1_answer(token, lifetime, resource=resource, now=now)
+        return answer(token, lifetime, resource, now, v2=ask.v2)
 
     async def _authenticated(self, client: Client, ask: _TokenRequest) -> SignedInBy:
         now = self._world.clock()
         if given := ask.form.get("client_assertion"):
-            if ask.form.get("client_assertion_type") != assertions.TYPE:
+            if ask.form.get("client_assertion_type") != credentials.TYPE:
                 raise missing("client_assertion_type")
-            assertion = assertions.read(given)
+            assertion = credentials.read(given)
             if assertion.said("iss").startswith(("https://", "http://")):
                 await self._check_federated(client, assertion, now)
             else:
@@ -226,8 +224,6 @@ class Entra:
             return SignedInBy.ASSERTION
         if not ask.form.get("client_secret"):
             raise EntraError(
-                401,
-                "invalid_client",
                 7000218,
                 "The request body must contain the following parameter: 'client_assertion' or"
                 " 'client_secret'.",
@@ -235,28 +231,26 @@ class Entra:
         check_secret(client, ask.form["client_secret"], now)
         return SignedInBy.SECRET
 
-    async def _check_federated(
-        self, client: Client, assertion: assertions.Assertion, now: float
-    ) -> None:
-        credential = assertions.check_match(client, assertion, now)
-        if assertions.is_own(credential.issuer):
+    async def _check_federated(self, client: Client, assertion: Assertion, now: float) -> None:
+        credential = credentials.check_match(client, assertion, now)
+        if credentials.is_own(credential.issuer):
             self._check_own(client, assertion)
             return
         try:
             keys = await self._published.find(credential.issuer, assertion.header.get("kid"))
         except IssuerUnreachable as error:
-            raise assertions.unreachable() from error
+            raise credentials.unreachable() from error
         if not any(assertion.signed_by(key) for key in keys):
-            raise assertions.unproved()
+            raise credentials.unproved()
 
-    def _check_own(self, client: Client, assertion: assertions.Assertion) -> None:
+    def _check_own(self, client: Client, assertion: Assertion) -> None:
         tenant = self._world.tenants.find(assertion.said("tid"))
         signer = self._world.principals.get(assertion.said("oid"))
         application = self._world.application(client.principal.app_id)
         if tenant is None or not self._issuers.of(tenant).signed(assertion.text):
-            raise assertions.unproved()
+            raise credentials.unproved()
         home = application.tenant_id if application else ""
-        assertions.check_own_token(client, assertion, home, signer)
+        credentials.check_own_token(client, assertion, home, signer)
 
     def _check_resource(self, resource: str, tenant: Tenant) -> None:
         app_id = resource.removeprefix("api://").removesuffix("/")

@@ -1,12 +1,15 @@
-"""Client assertions: signed by the client's own certificate, or by another issuer.
+"""Clients that sign in, and what they prove it by: a secret, a certificate, a federated token.
 
-https://learn.microsoft.com/entra/identity-platform/certificate-credentials
+An application is found by its registration, in any tenant; a user-assigned identity has federated
+credentials and nothing else. A client assertion is signed by the client's own certificate, or by
+another issuer.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
+import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,18 +19,94 @@ from urllib.parse import urlsplit
 import jwt
 
 from podidentity_sandbox.azure.entra.answers import EntraError
-from podidentity_sandbox.azure.entra.clients import Client
 from podidentity_sandbox.azure.messages import moment
 from podidentity_sandbox.azure.state import (
     Application,
     ClientCertificate,
     FederatedCredential,
     Principal,
+    UserAssignedIdentity,
+    World,
 )
 from podidentity_sandbox.azure.tenants import CLOUDS, EXCHANGE, EXCHANGE_APP, Tenant
 from podidentity_sandbox.azure.tokens import CLOCK_SKEW
+from podidentity_sandbox.azure.verification import signed_claims
 
-# ---- An assertion: its claims and its signature
+# ---- A client in a tenant, and its secrets
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Client:
+    """A client in the tenant that it signs in to."""
+
+    principal: Principal
+    registration: Application | UserAssignedIdentity | None
+    """None: a system-assigned identity, which cannot sign in here at all."""
+    federated: tuple[FederatedCredential, ...]
+    """Those that the sign-in service knows by now."""
+
+    @property
+    def managed_identity(self) -> str:
+        """Resource id of the user-assigned identity that it is; "" for an application."""
+        one = self.registration
+        return one.id if isinstance(one, UserAssignedIdentity) else ""
+
+
+def client_of(world: World, app_id: str, tenant: Tenant) -> Client:
+    """Return the client of that id in a tenant; raise EntraError where it has none."""
+    principal = world.principal_of(app_id, tenant.id)
+    if principal is None:
+        raise EntraError(
+            700016,
+            f"Application with identifier '{app_id}' was not found in the directory"
+            f" '{tenant.id}'. This can happen if the application has not been installed by the"
+            " administrator of the tenant or consented to by any user in the tenant. You may have"
+            " sent your authentication request to the wrong tenant.",
+        )
+    registration: Application | UserAssignedIdentity | None = world.application(app_id)
+    if registration is None:
+        mine = principal.object_id
+        identities = world.all(UserAssignedIdentity)
+        registration = next((one for one in identities if one.principal_id == mine), None)
+    known = world.counting(FederatedCredential, registration.id) if registration else []
+    return Client(principal=principal, registration=registration, federated=tuple(known))
+
+
+def check_secret(client: Client, given: str, now: float) -> None:
+    """Raise EntraError unless `given` is a secret of the client that holds at `now`."""
+    application = client.registration
+    app_id = client.principal.app_id
+    if not isinstance(application, Application):
+        # Words as in reports only: https://learn.microsoft.com/entra/identity-platform/reference-error-codes
+        # does not list the number.
+        raise EntraError(
+            7000232,
+            f"MSI identity ({app_id}) should not use ClientSecretCredential.",
+        )
+    fitting = [
+        secret
+        for secret in application.secrets
+        if hmac.compare_digest(secret.value.encode(), given.encode())
+    ]
+    if any(secret.starts <= now < secret.ends for secret in fitting):
+        return
+    if fitting:
+        raise EntraError(
+            7000222,
+            f"The provided client secret keys for app '{app_id}' are expired. Visit the Azure"
+            " portal to create new keys for your app: https://aka.ms/NewClientSecret, or consider"
+            " using certificate credentials for added security: https://aka.ms/certCreds.",
+        )
+    raise EntraError(
+        7000215,
+        "Invalid client secret provided. Ensure the secret being sent in the request is the client"
+        f" secret value, not the client secret ID, for a secret added to app '{app_id}'.",
+    )
+
+
+# ---- A client assertion: its claims and its signature
+#
+# https://learn.microsoft.com/entra/identity-platform/certificate-credentials
 
 TYPE = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
@@ -57,10 +136,8 @@ class Assertion:
 
     def signed_by(self, key: object) -> bool:
         """Return whether the key's other half signed it."""
-        never = dict.fromkeys(("exp", "nbf", "iat", "aud", "sub", "jti"), False)
-        options: Any = {f"verify_{name}": on for name, on in never.items()}
         try:
-            jwt.decode(self.text, key, algorithms=[self.header["alg"]], options=options)  # type: ignore[arg-type]
+            signed_claims(self.text, key, self.header["alg"])
         except (jwt.InvalidTokenError, TypeError, ValueError):
             return False
         return True
@@ -73,12 +150,10 @@ def read(text: str) -> Assertion:
         claims = jwt.decode(text, options={"verify_signature": False})
     except jwt.InvalidTokenError as error:
         words = "JWT token is invalid or malformed."
-        raise EntraError(400, "invalid_request", 50027, words) from error
+        raise EntraError(50027, words) from error
     if header.get("alg") not in ALGORITHMS:
         # Its words, with what was supported then: https://github.com/search?q=AADSTS5002738
         raise EntraError(
-            400,
-            "invalid_request",
             5002738,
             f"Invalid JWT token. '{header.get('alg')}' is not a supported signature algorithm."
             f" Supported signing algorithms are: '{', '.join(ALGORITHMS)}'",
@@ -98,8 +173,6 @@ def check_time(assertion: Assertion, now: float, *, longest: float = float("inf"
     if ends is not None and starts - CLOCK_SKEW <= now < ends and ends - begins <= longest:
         return
     raise EntraError(
-        401,
-        "invalid_client",
         700024,
         "Client assertion is not within its valid time range. Current time:"
         f" {_stamp(now)}, assertion valid from {_stamp(starts)}, expiry time of assertion"
@@ -136,18 +209,14 @@ def check_certificate(client: Client, assertion: Assertion, tenant: Tenant, now:
     """Raise EntraError unless a certificate of the client signed the assertion, for us and now."""
     if {assertion.said("iss").lower(), assertion.said("sub").lower()} != {client.principal.app_id}:
         raise EntraError(
-            401,
-            "invalid_client",
             700021,
             "Client assertion application identifier doesn't match 'client_id' parameter. Review"
             f" the documentation at {CERTIFICATES} .",
         )
     if not assertion.said("jti"):
-        raise EntraError(400, "invalid_request", 50027, "JWT token is invalid or malformed.")
+        raise EntraError(50027, "JWT token is invalid or malformed.")
     if not any(one in audiences(tenant) for one in assertion.audiences):
         raise EntraError(
-            401,
-            "invalid_client",
             700023,
             "Client assertion audience claim does not match Realm issuer. Review the documentation"
             f" at {CERTIFICATES} .",
@@ -200,7 +269,7 @@ def _thumbprint(assertion: Assertion) -> bytes:
             except binascii.Error:
                 break
     words = "Invalid JWT token. No certificate thumbprint specified in token header."
-    raise EntraError(400, "invalid_request", 50027, words)
+    raise EntraError(50027, words)
 
 
 def _life(certificate: ClientCertificate) -> str:
@@ -213,8 +282,6 @@ def _life(certificate: ClientCertificate) -> str:
 
 def _refused(what: str, reason: str, app_id: str) -> EntraError:
     return EntraError(
-        401,
-        "invalid_client",
         700027,
         f"{what} [Reason - {reason}, Please visit the Azure Portal, Graph Explorer or directly use"
         f" MS Graph to see configured keys for app Id '{app_id}'. Review the documentation at"
@@ -245,7 +312,7 @@ def check_match(client: Client, assertion: Assertion, now: float) -> FederatedCr
     """Return the credential that the assertion fits, by every letter; raise EntraError."""
     if not client.federated:
         who = client.principal
-        raise _invalid(
+        raise EntraError(
             70025,
             f"The client '{who.app_id}'({who.name}) has no configured federated identity"
             " credentials.",
@@ -253,7 +320,7 @@ def check_match(client: Client, assertion: Assertion, now: float) -> FederatedCr
     issuer, subject = assertion.said("iss"), assertion.said("sub")
     of_issuer = [one for one in client.federated if one.issuer == issuer]
     if not of_issuer:
-        raise _invalid(700211, f"{_no_match('issuer', issuer)}. {_CHECK} {_GUIDE}")
+        raise EntraError(700211, f"{_no_match('issuer', issuer)}. {_CHECK} {_GUIDE}")
     of_subject = [one for one in of_issuer if one.subject == subject]
     if not of_subject:
         raise _unknown_subject(of_issuer, subject)
@@ -262,7 +329,7 @@ def check_match(client: Client, assertion: Assertion, now: float) -> FederatedCr
             check_time(assertion, now)
             return one
     named = ",".join(assertion.audiences)
-    raise _invalid(700212, f"{_no_match('audience', named)}. {_CHECK} {_GUIDE}")
+    raise EntraError(700212, f"{_no_match('audience', named)}. {_CHECK} {_GUIDE}")
 
 
 def is_own(issuer: str) -> bool:
@@ -279,18 +346,18 @@ def check_own_token(
     which the identity itself is. `signer` is the principal that the token names.
     """
     if client.managed_identity or assertion.said("tid") != home:
-        raise _invalid(700222, "AAD-issued tokens may not be used for federated identity flows.")
+        raise EntraError(700222, "AAD-issued tokens may not be used for federated identity flows.")
     if "/userassignedidentities/" not in assertion.said("xms_mirid").lower():
-        raise _invalid(
+        raise EntraError(
             700226, "Only MSI tokens may be used as Federated Identity Credentials for AAD issuer."
         )
     if signer is None or signer.tenant_id != home:
-        raise _invalid(700222, "AAD-issued tokens may not be used for federated identity flows.")
+        raise EntraError(700222, "AAD-issued tokens may not be used for federated identity flows.")
 
 
 def unproved() -> EntraError:
     """Return the error for a signature that no published key of the issuer verifies."""
-    return _invalid(
+    return EntraError(
         700027,
         "Client assertion failed signature validation. [Reason - The key was not found or the"
         " signature did not match.]",
@@ -302,19 +369,19 @@ def unreachable() -> EntraError:
 
     https://azure.github.io/azure-workload-identity/docs/troubleshooting.html
     """
-    return EntraError(400, "invalid_request", 90061, "Request to External OIDC endpoint failed.")
+    return EntraError(90061, "Request to External OIDC endpoint failed.")
 
 
 def _unknown_subject(near: list[FederatedCredential], subject: str) -> EntraError:
     words = _no_match("subject", subject)
     if any(one.subject.lower() == subject.lower() for one in near):
         # https://github.com/Azure/login/issues/515
-        return _invalid(
+        return EntraError(
             7002138,
             f"{words}. The subject matches with case-insensitive comparison, but not with"
             f" case-sensitive comparison. {_CHECK} See documentation at: {_GUIDE}.",
         )
-    return _invalid(700213, f"{words}. {_CHECK} {_GUIDE}")
+    return EntraError(700213, f"{words}. {_CHECK} {_GUIDE}")
 
 
 def _carried(credential: FederatedCredential) -> str:
@@ -325,7 +392,3 @@ def _carried(credential: FederatedCredential) -> str:
 
 def _no_match(what: str, value: str) -> str:
     return f"No matching federated identity record found for presented assertion {what} '{value}'"
-
-
-def _invalid(code: int, text: str) -> EntraError:
-    return EntraError(401, "invalid_client", code, text)

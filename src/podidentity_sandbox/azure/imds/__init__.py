@@ -1,4 +1,0 @@
-"""The Instance Metadata Service of the sandbox's virtual machines.
-
-https://learn.microsoft.com/azure/virtual-machines/instance-metadata-service
-"""
