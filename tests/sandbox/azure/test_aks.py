@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 import yaml
 
 from podidentity_sandbox.azure.aks.clusters import KUBERNETES
-from podidentity_sandbox.azure.aks.profile import AddOn, PodIdentity, rendered, wanted
+from podidentity_sandbox.azure.aks.profile import AddOn, rendered, wanted
 from podidentity_sandbox.azure.aks.provider import AksProvider
 from podidentity_sandbox.azure.arm.call import ArmError
 from podidentity_sandbox.azure.arm.subscription import POD_IDENTITY
@@ -410,7 +411,7 @@ def profile(*identities: Any, exceptions: Any = (), **change: Any) -> dict[str, 
 
 
 def states(add_on: AddOn) -> dict[str, str]:
-    return {one.name: one.state for one in add_on.identities}
+    return {str(one.name): one.provisioning_state for one in add_on.identities}
 
 
 def test_what_was_asked_for_is_shown_again_with_its_state() -> None:
@@ -419,7 +420,7 @@ def test_what_was_asked_for_is_shown_again_with_its_state() -> None:
         exceptions=[exception()],
         allowNetworkPluginKubenet=True,
     )
-    shown = rendered(wanted(sent, None))
+    shown = json.loads(json.dumps(rendered(wanted(sent, None))))
     assert shown["userAssignedIdentities"][0].pop("provisioningState") == "Updating"
     assert shown == sent
 
@@ -439,19 +440,15 @@ def test_what_is_left_out_is_going_until_azure_is_done() -> None:
 def test_what_is_assigned_and_unchanged_stays_assigned() -> None:
     first = wanted(profile(identity()), None)
     shown = rendered(first)["userAssignedIdentities"][0]
-    assigned = AddOn(enabled=True, identities=(_assigned(first),))
+    assigned = AddOn(True, user_assigned_identities=(first.identities[0].settled(None),))
     assert states(wanted(profile(shown), assigned)) == {"a": "Assigned"}
     other = identity(bindingSelector="green")
     assert states(wanted(profile(other), assigned)) == {"a": "Updating"}
 
 
-def _assigned(add_on: AddOn) -> PodIdentity:
-    return replace(add_on.identities[0], state="Assigned")
-
-
 def test_a_failure_is_shown_with_its_error_twice_wrapped() -> None:
-    one = replace(_assigned(wanted(profile(identity()), None)), state="Failed", error=("Code", "w"))
-    shown = rendered(AddOn(enabled=True, identities=(one,)))["userAssignedIdentities"][0]
+    one = wanted(profile(identity()), None).identities[0].settled(ArmError(400, "Code", "w"))
+    shown = rendered(AddOn(True, user_assigned_identities=(one,)))["userAssignedIdentities"][0]
     assert shown["provisioningInfo"] == {"error": {"error": {"code": "Code", "message": "w"}}}
 
 
@@ -464,28 +461,19 @@ def test_a_missing_name_is_made() -> None:
 @pytest.mark.parametrize(
     ("sent", "where"),
     [
-        ("yes", "podIdentityProfile "),
-        (profile("a"), "userAssignedIdentities[0] "),
-        (profile(userAssignedIdentities="x"), "userAssignedIdentities "),
-        (profile(*[identity(name=f"n{n}") for n in range(201)]), "userAssignedIdentities "),
-        (profile(identity(namespace="")), "userAssignedIdentities[0].namespace "),
-        (profile(identity(namespace="Shop")), "userAssignedIdentities[0].namespace "),
-        (profile(identity(name="A b")), "userAssignedIdentities[0].name "),
-        (profile(identity(identity=None)), "userAssignedIdentities[0].identity "),
-        (
-            profile(identity(identity={"resourceId": "/x"})),
-            "userAssignedIdentities[0].identity.resourceId ",
-        ),
-        (profile(identity(), identity()), "userAssignedIdentities[1] "),
-        (
-            profile(exceptions=[exception(podLabels=None)]),
-            "userAssignedIdentityExceptions[0].podLabels ",
-        ),
-        (
-            profile(exceptions=[exception(podLabels={"a": 1})]),
-            "userAssignedIdentityExceptions[0].podLabels ",
-        ),
-        (profile(exceptions=[exception(), exception()]), "userAssignedIdentityExceptions[1] "),
+        ("yes", "Expected `object`, got `str`"),
+        (profile("a"), "`$.userAssignedIdentities[0]`"),
+        (profile(userAssignedIdentities="x"), "`$.userAssignedIdentities`"),
+        (profile(*[identity(name=f"n{n}") for n in range(201)]), "`$.userAssignedIdentities`"),
+        (profile(identity(namespace="")), "`$.userAssignedIdentities[0].namespace`"),
+        (profile(identity(namespace="Shop")), "`$.userAssignedIdentities[0].namespace`"),
+        (profile(identity(name="A b")), "`$.userAssignedIdentities[0].name`"),
+        (profile(identity(identity=None)), "`$.userAssignedIdentities[0].identity`"),
+        (profile(identity(identity={"resourceId": "/x"})), "[0].identity.resourceId`"),
+        (profile(identity(), identity()), "pod identity shop/a is there twice"),
+        (profile(exceptions=[exception(podLabels=None)]), "Exceptions[0].podLabels`"),
+        (profile(exceptions=[exception(podLabels={"a": 1})]), "Exceptions[0].podLabels[...]`"),
+        (profile(exceptions=[exception(), exception()]), "exception shop/e is there twice"),
     ],
 )
 def test_malformed_values_are_refused_where_they_stand(sent: Any, where: str) -> None:

@@ -9,6 +9,8 @@ from contextlib import aclosing, contextmanager
 from podidentity_sandbox.apiserver import ApiRefusal, ApiServer, Object
 from podidentity_sandbox.plan import Plan
 
+APPLY = "application/apply-patch+yaml"
+
 
 class Kubernetes(ApiServer):
     """The API server of a cluster. An async context manager."""
@@ -19,23 +21,10 @@ class Kubernetes(ApiServer):
         self._plurals: dict[tuple[str, str], tuple[str, bool]] = {}
 
     async def apply(self, manifest: Object) -> None:
-        """Create an object, or change it to what `manifest` says."""
+        """Create an object, or change it to what `manifest` says; what it does not say stays."""
         path = await self._path(manifest)
-        try:
-            have = await self.request("GET", path)
-        except ApiRefusal as error:
-            if error.status != 404:
-                raise
-            await self.request("POST", path.rpartition("/")[0], manifest)
-            return
-        metadata = {**have["metadata"], **manifest["metadata"]}
-        await self.request("PUT", path, {**manifest, "metadata": metadata})
-
-    async def create(self, manifest: Object) -> None:
-        """Create an object; one that is there stays as it is."""
-        path = await self._path(manifest)
-        with _unless(409):
-            await self.request("POST", path.rpartition("/")[0], manifest)
+        owner = {"fieldManager": "aks", "force": "true"}
+        await self.request("PATCH", path, manifest, params=owner, content_type=APPLY)
 
     async def delete(self, manifest: Object) -> None:
         """Delete an object, if it is there."""

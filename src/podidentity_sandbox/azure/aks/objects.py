@@ -31,7 +31,9 @@ KINDS = (
     (f"{RBAC}/v1", "ClusterRole", GRANT),
 )
 """Objects to remove, by API, kind and mark, in order: first those that entitle pods."""
-ADD_ON_EXCEPTION = PodException(namespace="kube-system", name="aks-addon-exception", labels=MANAGED)
+ADD_ON_EXCEPTION = PodException(
+    namespace="kube-system", name="aks-addon-exception", pod_labels=MANAGED
+)
 
 
 def wanted(add_on: AddOn) -> list[Manifest]:
@@ -39,7 +41,7 @@ def wanted(add_on: AddOn) -> list[Manifest]:
     if not add_on.enabled:
         return []
     exceptions = (ADD_ON_EXCEPTION, *add_on.exceptions)
-    assigned = [one for one in add_on.identities if one.state == "Assigned"]
+    assigned = [one for one in add_on.identities if one.provisioning_state == "Assigned"]
     return [
         *(_exception(one) for one in exceptions),
         *(manifest for one in assigned for manifest in _identity(one)),
@@ -70,10 +72,11 @@ def namespace(name: str) -> Manifest:
 
 def _identity(one: PodIdentity) -> Iterator[Manifest]:
     yield from _grant(one)
-    spec = {"type": 0, "resourceID": one.resource_id, "clientID": one.client_id}
-    yield _custom("AzureIdentity", one.namespace, one.name, spec)
-    binding = {"azureIdentity": one.name, "selector": one.selector or one.name}
-    yield _custom("AzureIdentityBinding", one.namespace, f"{one.name}-binding", binding)
+    ids, name = one.identity, one.name or ""
+    spec = {"type": 0, "resourceID": ids.resource_id, "clientID": ids.client_id or ""}
+    yield _custom("AzureIdentity", one.namespace, name, spec)
+    binding = {"azureIdentity": name, "selector": one.binding_selector or name}
+    yield _custom("AzureIdentityBinding", one.namespace, f"{name}-binding", binding)
 
 
 def _grant(one: PodIdentity) -> Iterator[Manifest]:
@@ -82,7 +85,7 @@ def _grant(one: PodIdentity) -> Iterator[Manifest]:
     rule = {
         "apiGroups": ["aadpodidentity.k8s.io"],
         "resources": ["azureidentities"],
-        "resourceNames": [one.client_id.lower()],
+        "resourceNames": [(one.identity.client_id or "").lower()],
         "verbs": ["use"],
     }
     yield _granting("ClusterRole", name, rules=[rule])
@@ -101,8 +104,8 @@ def _granting(kind: str, name: str, **fields: Any) -> Manifest:  # noqa: ANN401 
 
 
 def _exception(one: PodException) -> Manifest:
-    spec = {"podLabels": dict(one.labels)}
-    return _custom("AzurePodIdentityException", one.namespace, one.name, spec)
+    spec = {"podLabels": one.pod_labels}
+    return _custom("AzurePodIdentityException", one.namespace, one.name or "", spec)
 
 
 def _custom(kind: str, where: str, name: str, spec: Manifest) -> Manifest:

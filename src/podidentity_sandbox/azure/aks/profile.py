@@ -8,58 +8,92 @@ are ours.
 
 from __future__ import annotations
 
-import re
 import uuid
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
+
+import msgspec
+from msgspec.structs import replace
 
 from podidentity_sandbox.azure.arm.call import ArmError
 from podidentity_sandbox.azure.state import Located, Principal
 
-# ---- A managed cluster with its add-on, as frozen values
+# ---- The profile, as its JSON has it
+
+LIMIT = 200
+"""Identities, and exceptions, of a cluster:
+https://learn.microsoft.com/azure/aks/use-azure-ad-pod-identity#limitations."""
+Namespace = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?\Z")]
+Name = Annotated[str, msgspec.Meta(pattern=r"^([a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?)?\Z")]
+ResourceId = Annotated[
+    str,
+    msgspec.Meta(
+        pattern=r"(?i)^/subscriptions/[^/]+/resourcegroups/[^/]+"
+        r"/providers/microsoft\.managedidentity/userassignedidentities/[^/]+\Z"
+    ),
+]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PodIdentity:
+class IdentityIds(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """The names of a managed identity."""
+
+    resource_id: ResourceId
+    client_id: str | None = None
+    object_id: str | None = None
+
+
+class PodIdentity(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """A managed identity for pods of a namespace, and how far its assignment is."""
 
-    namespace: str
-    name: str
-    selector: str | None
+    name: Name | None = None
+    """None in a request that leaves it to AKS."""
+    namespace: Namespace
+    identity: IdentityIds
+    binding_selector: str | None = None
     """None: the name."""
-    resource_id: str
-    client_id: str
-    object_id: str
-    state: str = "Updating"
+    provisioning_state: str = ""
     """Assigned, Updating, Deleting or Failed."""
-    error: tuple[str, str] | None = None
-    """Code and message, where it failed."""
+    provisioning_info: Any = None
+    """The error, where it failed."""
 
-    @property
-    def key(self) -> tuple[str, str]:
-        """A key that no other pod identity of the cluster has."""
-        return self.namespace, self.name
+    def settled(self, error: ArmError | None) -> PodIdentity:
+        """Return it once its assignment has succeeded, or failed with that error."""
+        if error is None:
+            return replace(self, provisioning_state="Assigned", provisioning_info=None)
+        info = {"error": {"error": {"code": error.code, "message": str(error)}}}
+        return replace(self, provisioning_state="Failed", provisioning_info=info)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PodException:
+class PodException(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """Pods, by their labels, that reach IMDS directly."""
 
-    namespace: str
-    name: str
-    labels: Mapping[str, str]
+    name: Name | None = None
+    namespace: Namespace
+    pod_labels: dict[str, str]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AddOn:
+class AddOn(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
     """The pod identity add-on of a cluster."""
 
-    enabled: bool = False
-    kubenet: bool = False
+    enabled: bool | None = None
+    allow_network_plugin_kubenet: bool | None = None
     """Whether it was accepted that kubenet lets pods forge addresses."""
-    identities: tuple[PodIdentity, ...] = ()
-    exceptions: tuple[PodException, ...] = ()
+    user_assigned_identities: (
+        Annotated[tuple[PodIdentity, ...], msgspec.Meta(max_length=LIMIT)] | None
+    ) = None
+    user_assigned_identity_exceptions: (
+        Annotated[tuple[PodException, ...], msgspec.Meta(max_length=LIMIT)] | None
+    ) = None
+
+    @property
+    def identities(self) -> tuple[PodIdentity, ...]:
+        """The identities; none where there are none."""
+        return self.user_assigned_identities or ()
+
+    @property
+    def exceptions(self) -> tuple[PodException, ...]:
+        """The exceptions; none where there are none."""
+        return self.user_assigned_identity_exceptions or ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,37 +112,47 @@ class ManagedCluster(Located):
     state: str = "Succeeded"
 
 
-# ---- The profile
-
-LIMIT = 200
-"""Identities, and exceptions, of a cluster:
-https://learn.microsoft.com/azure/aks/use-azure-ad-pod-identity#limitations."""
-_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-_NAME = re.compile(r"[a-z0-9]([-.a-z0-9]{0,251}[a-z0-9])?")
-_IDENTITY = re.compile(
-    r"/subscriptions/[^/]+/resourcegroups/[^/]+"
-    r"/providers/microsoft\.managedidentity/userassignedidentities/[^/]+",
-    re.IGNORECASE,
-)
-
-
 def wanted(sent: object, old: AddOn | None) -> AddOn:
     """Return the add-on that `sent` asks for; what is to go stays as Deleting. Raises ArmError."""
-    profile = _object(sent, "podIdentityProfile")
-    enabled = bool(profile.get("enabled"))
-    known = {one.key: one for one in old.identities} if old else {}
-    identities = _identities(profile, known) if enabled else {}
+    try:
+        asked = msgspec.convert(sent, AddOn)
+    except msgspec.ValidationError as error:
+        raise _bad(str(error)) from error
+    if not asked.enabled:
+        asked = AddOn(enabled=False)
+    known = {_key(one): one for one in old.identities} if old else {}
+    identities: dict[tuple[str, str], PodIdentity] = {}
+    for one in asked.identities:
+        named = replace(one, name=one.name or f"pod-identity-{uuid.uuid4().hex[:8]}")
+        key = _key(named)
+        if key in identities:
+            raise _bad(f"pod identity {'/'.join(key)} is there twice")
+        before = known.get(key)
+        same = before and before.provisioning_state == "Assigned" and _asks(before) == _asks(named)
+        new = replace(named, provisioning_state="Updating", provisioning_info=None)
+        identities[key] = before if before and same else new
     going = [
-        replace(one, state="Deleting", error=None)
+        replace(one, provisioning_state="Deleting", provisioning_info=None)
         for key, one in known.items()
         if key not in identities
     ]
-    return AddOn(
-        enabled=enabled,
-        kubenet=enabled and bool(profile.get("allowNetworkPluginKubenet")),
-        identities=(*identities.values(), *going),
-        exceptions=_exceptions(profile) if enabled else (),
+    exceptions: dict[tuple[str, str], PodException] = {}
+    for each in asked.exceptions:
+        excepted = replace(each, name=each.name or f"pod-identity-{uuid.uuid4().hex[:8]}")
+        if _key(excepted) in exceptions:
+            raise _bad(f"exception {'/'.join(_key(excepted))} is there twice")
+        exceptions[_key(excepted)] = excepted
+    return replace(
+        asked,
+        user_assigned_identities=(*identities.values(), *going) or None,
+        user_assigned_identity_exceptions=tuple(exceptions.values()) or None,
     )
+
+
+def rendered(add_on: AddOn) -> dict[str, Any]:
+    """Return the profile as ARM shows it."""
+    shown: dict[str, Any] = msgspec.to_builtins(add_on)
+    return shown
 
 
 def feature_missing() -> ArmError:
@@ -122,118 +166,16 @@ def feature_missing() -> ArmError:
     )
 
 
-def rendered(add_on: AddOn) -> dict[str, Any]:
-    """Return the profile as ARM shows it."""
-    answer: dict[str, Any] = {"enabled": add_on.enabled}
-    if add_on.kubenet:
-        answer["allowNetworkPluginKubenet"] = True
-    if add_on.identities:
-        answer["userAssignedIdentities"] = [_shown(one) for one in add_on.identities]
-    if add_on.exceptions:
-        answer["userAssignedIdentityExceptions"] = [
-            {"name": one.name, "namespace": one.namespace, "podLabels": dict(one.labels)}
-            for one in add_on.exceptions
-        ]
-    return answer
-
-
-def _shown(one: PodIdentity) -> dict[str, Any]:
-    answer: dict[str, Any] = {
-        "name": one.name,
-        "namespace": one.namespace,
-        "identity": {
-            "resourceId": one.resource_id,
-            "clientId": one.client_id,
-            "objectId": one.object_id,
-        },
-        "provisioningState": one.state,
-    }
-    if one.selector:
-        answer["bindingSelector"] = one.selector
-    if one.error:
-        code, message = one.error
-        # Twice `error`: so it is in Azure's own specification.
-        answer["provisioningInfo"] = {"error": {"error": {"code": code, "message": message}}}
-    return answer
-
-
-def _identities(
-    profile: Mapping[str, Any], known: Mapping[tuple[str, str], PodIdentity]
-) -> dict[tuple[str, str], PodIdentity]:
-    found: dict[tuple[str, str], PodIdentity] = {}
-    for where, item in _items(profile, "userAssignedIdentities"):
-        asked = _identity(item, where)
-        if asked.key in found:
-            raise _bad(where, f"pod identity {asked.namespace}/{asked.name} is there twice")
-        old = known.get(asked.key)
-        same = old and _asks(old) == _asks(asked) and old.state == "Assigned"
-        found[asked.key] = old if old and same else asked
-    return found
+def _key(one: PodIdentity | PodException) -> tuple[str, str]:
+    """Return namespace and name, which no other of the cluster has."""
+    return one.namespace, one.name or ""
 
 
 def _asks(one: PodIdentity) -> tuple[str | None, ...]:
-    return one.selector, one.resource_id.lower(), one.client_id, one.object_id
+    ids = one.identity
+    return one.binding_selector, ids.resource_id.lower(), ids.client_id, ids.object_id
 
 
-def _identity(item: Mapping[str, Any], where: str) -> PodIdentity:
-    identity = _object(item.get("identity"), f"{where}.identity")
-    resource_id = str(identity.get("resourceId") or "")
-    if not _IDENTITY.fullmatch(resource_id):
-        raise _bad(f"{where}.identity.resourceId", f"'{resource_id}' is no id of an identity")
-    selector = item.get("bindingSelector")
-    return PodIdentity(
-        namespace=_namespace(item, where),
-        name=_name(item, where),
-        selector=str(selector) if selector else None,
-        resource_id=resource_id,
-        client_id=str(identity.get("clientId") or ""),
-        object_id=str(identity.get("objectId") or ""),
-    )
-
-
-def _exceptions(profile: Mapping[str, Any]) -> tuple[PodException, ...]:
-    found: dict[tuple[str, str], PodException] = {}
-    for where, item in _items(profile, "userAssignedIdentityExceptions"):
-        labels = _object(item.get("podLabels"), f"{where}.podLabels")
-        if not all(isinstance(value, str) for value in labels.values()):
-            raise _bad(f"{where}.podLabels", "labels are strings")
-        one = PodException(
-            namespace=_namespace(item, where), name=_name(item, where), labels=dict(labels)
-        )
-        if (one.namespace, one.name) in found:
-            raise _bad(where, f"exception {one.namespace}/{one.name} is there twice")
-        found[one.namespace, one.name] = one
-    return tuple(found.values())
-
-
-def _items(profile: Mapping[str, Any], kind: str) -> list[tuple[str, Mapping[str, Any]]]:
-    items = profile.get(kind) or []
-    where = f"podIdentityProfile.{kind}"
-    if not isinstance(items, list) or len(items) > LIMIT:
-        raise _bad(where, f"a list of {LIMIT} at most")
-    return [(f"{where}[{n}]", _object(item, f"{where}[{n}]")) for n, item in enumerate(items)]
-
-
-def _namespace(item: Mapping[str, Any], where: str) -> str:
-    namespace = str(item.get("namespace") or "")
-    if not _LABEL.fullmatch(namespace):
-        raise _bad(f"{where}.namespace", f"'{namespace}' is no name of a namespace")
-    return namespace
-
-
-def _name(item: Mapping[str, Any], where: str) -> str:
-    name = str(item.get("name") or "") or f"pod-identity-{uuid.uuid4().hex[:8]}"
-    if not _NAME.fullmatch(name):
-        raise _bad(f"{where}.name", f"'{name}' is no name of an object")
-    return name
-
-
-def _object(value: object, where: str) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        raise _bad(where, "an object is required")
-    return value
-
-
-def _bad(where: str, why: str) -> ArmError:
-    message = f"The value of parameter {where} is invalid: {why}."
+def _bad(why: str) -> ArmError:
+    message = f"The value of parameter podIdentityProfile is invalid: {why}."
     return ArmError(400, "InvalidParameter", message)

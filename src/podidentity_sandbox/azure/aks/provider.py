@@ -14,11 +14,13 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import msgspec
+
 from podidentity.manifests import crds, nmi
 from podidentity_sandbox.apiserver import ApiRefusal, ApiUnreachable, Object
 from podidentity_sandbox.azure.aks import objects
 from podidentity_sandbox.azure.aks.kubernetes import Kubernetes
-from podidentity_sandbox.azure.aks.profile import AddOn, ManagedCluster, PodIdentity
+from podidentity_sandbox.azure.aks.profile import AddOn, ManagedCluster
 from podidentity_sandbox.azure.arm import scalesets
 from podidentity_sandbox.azure.arm.call import ArmError
 from podidentity_sandbox.azure.journal import Journal, NotSaved
@@ -190,25 +192,18 @@ class AksProvider:
     async def _assigned(self, cluster: ManagedCluster, add_on: AddOn) -> ManagedCluster:
         """Return the cluster once its machines have exactly the identities of the add-on."""
         machines = MachineIdentities(self._world, cluster, self._sleep)
-        staying = [one for one in add_on.identities if one.state != "Deleting"]
-        kept = {one.resource_id.lower() for one in staying}
+        staying = [one for one in add_on.identities if one.provisioning_state != "Deleting"]
+        kept = {one.identity.resource_id.lower() for one in staying}
         await machines.detach(cluster.attached - kept)
         foreign = {each for each in kept - cluster.attached if machines.has(each)}
         outcome = await machines.attach(kept)
         ours = {each for each, error in outcome.items() if error is None} - foreign
-        identities = tuple(_after(one, outcome[one.resource_id.lower()]) for one in staying)
-        return replace(
-            cluster,
-            add_on=replace(add_on, identities=identities),
-            attached=frozenset(ours),
-        )
-
-
-def _after(one: PodIdentity, error: ArmError | None) -> PodIdentity:
-    if error is None:
-        return replace(one, state="Assigned", error=None)
-    log.info("aks: pod identity %s/%s failed: %s", one.namespace, one.name, error)
-    return replace(one, state="Failed", error=(error.code, str(error)))
+        for identity, error in outcome.items():
+            if error is not None:
+                log.info("aks: pod identity %s failed: %s", identity, error)
+        settled = [one.settled(outcome[one.identity.resource_id.lower()]) for one in staying]
+        add_on = msgspec.structs.replace(add_on, user_assigned_identities=tuple(settled) or None)
+        return replace(cluster, add_on=add_on, attached=frozenset(ours))
 
 
 async def _install(api: Kubernetes) -> None:
@@ -229,9 +224,10 @@ async def _uninstall(api: Kubernetes) -> None:
 async def _prune(api: Kubernetes, add_on: AddOn) -> None:
     """Take away what AKS made and nobody wants any more."""
     staying = tuple(
-        replace(one, state="Assigned") for one in add_on.identities if one.state != "Deleting"
+        one.settled(None) for one in add_on.identities if one.provisioning_state != "Deleting"
     )
-    wanted = set(map(objects.key, objects.wanted(replace(add_on, identities=staying))))
+    kept = msgspec.structs.replace(add_on, user_assigned_identities=staying)
+    wanted = set(map(objects.key, objects.wanted(kept)))
     for group, kind, mark in objects.KINDS:
         for found in await api.all(group, kind, objects.selector(mark)):
             if objects.key(found) not in wanted:
@@ -242,7 +238,7 @@ async def _entitle(api: Kubernetes, add_on: AddOn) -> None:
     manifests = objects.wanted(add_on)
     # Nobody is told to make the namespace before `az aks pod-identity add` in AKS's instructions.
     for name in {manifest["metadata"].get("namespace") for manifest in manifests} - {None}:
-        await api.create(objects.namespace(name))
+        await api.apply(objects.namespace(name))
     for manifest in manifests:
         await api.apply(manifest)
 
