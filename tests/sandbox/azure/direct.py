@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+import jwt
+
 from podidentity_sandbox.azure.arm.call import ArmError
 from podidentity_sandbox.azure.arm.roles import ROLES
 from podidentity_sandbox.azure.arm.service import Arm
@@ -33,6 +35,11 @@ from tests.sandbox.azure.plans import Clock, make_plan
 TOKEN = "/metadata/identity/oauth2/token"
 ASK = "api-version=2018-02-01&resource=https://vault.azure.net"
 METADATA = {"metadata": "true"}
+
+
+def claims_of(token: str) -> dict[str, Any]:
+    """Return the claims of a token, proved or not."""
+    return jwt.decode(token, options={"verify_signature": False})
 
 
 async def ask(direct: Direct, target: str, **more: Any) -> tuple[Reply, Any]:
@@ -154,6 +161,17 @@ class Direct:
         status, answer, _ = self.arm(method, path, body)
         assert status < 300, answer
         return answer
+
+    def refused(
+        self, method: str, path: str, body: object = None, *, principal: Principal | None = None
+    ) -> tuple[int, str]:
+        """Call ARM; return status and code of what must be refused."""
+        status, answer, _ = self.arm(method, path, body, principal=principal)
+        return status, answer["error"]["code"]
+
+    def principal_of(self, identity: UserAssignedIdentity) -> Principal:
+        """Return by whom an identity acts."""
+        return self.world.principals[identity.principal_id]
 
     def identity(self, name: str, group: str = "") -> UserAssignedIdentity:
         """Make a user-assigned identity, in the node group by default."""

@@ -17,7 +17,7 @@ from podidentity_sandbox.azure.entra.issuers import PublishedKeys
 from podidentity_sandbox.azure.state import Principal, UserAssignedIdentity
 from podidentity_sandbox.azure.tenants import EXCHANGE, EXCHANGE_APP
 from podidentity_sandbox.azure.tokens import Grant
-from tests.sandbox.azure.direct import NOWHERE, TOKEN, Direct, ask
+from tests.sandbox.azure.direct import NOWHERE, TOKEN, Direct, ask, claims_of
 from tests.sandbox.azure.registered import Key, Registered, graph, register
 
 GOOD = {"issuer": "https://i.example/", "subject": "s", "audiences": [EXCHANGE]}
@@ -276,7 +276,7 @@ def test_an_identity_gets_by_federation_the_names_that_imds_gives_it(direct: Dir
         client_assertion=service_account_token(app),
         client_assertion_type="urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
     )
-    claims = jwt.decode(answer["access_token"], options={"verify_signature": False})
+    claims = claims_of(answer["access_token"])
     assert (claims["appid"], claims["oid"]) == (mine.client_id, mine.principal_id)
     assert (claims["xms_mirid"], claims["idtyp"]) == (mine.id, "app")
     assert (answer["expires_in"], answer["refresh_in"]) == (86_399, 43_199)
@@ -321,7 +321,7 @@ def trust(direct: Direct) -> Trust:
 
 
 def test_the_token_for_the_exchange_is_a_v2_one(trust: Trust) -> None:
-    claims = jwt.decode(trust.token, options={"verify_signature": False})
+    claims = claims_of(trust.token)
     home = trust.app.tenant.id
     assert claims["iss"] == f"https://login.microsoftonline.com/{home}/v2.0"
     assert (claims["aud"], claims["ver"]) == (EXCHANGE_APP, "2.0")

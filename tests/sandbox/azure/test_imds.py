@@ -9,7 +9,7 @@ import jwt
 import pytest
 
 from podidentity_sandbox.azure.state import ScaleSet
-from tests.sandbox.azure.direct import ASK, METADATA, TOKEN, Direct, ask
+from tests.sandbox.azure.direct import ASK, METADATA, TOKEN, Direct, ask, claims_of
 
 
 async def token(direct: Direct, query: str = "", **more: Any) -> Any:
@@ -37,7 +37,7 @@ async def test_the_single_attached_identity_is_the_default_and_so_a_pod_gets_the
     ]
     assert {type(value) for value in body.values()} == {str}
     assert (body["client_id"], body["expires_in"]) == (kubelet.client_id, "86399")
-    claims = jwt.decode(body["access_token"], options={"verify_signature": False})
+    claims = claims_of(body["access_token"])
     assert (claims["appid"], claims["oid"]) == (kubelet.client_id, kubelet.principal_id)
     assert (claims["aud"], claims["xms_mirid"]) == ("https://vault.azure.net", kubelet.id)
 
