@@ -11,6 +11,9 @@ from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import dns.asyncquery
+import dns.message
+import dns.rcode
 import pytest
 
 from podidentity_sandbox.azure.client import AzureOperator
@@ -79,6 +82,14 @@ async def running(folder: Path) -> AsyncIterator[Azure]:
             imds=f"http://127.0.0.1:{imds}",
             dns_port=dns,
         )
+
+
+async def resolve(cloud: Azure, name: str, kind: str = "A") -> tuple[str, list[str]]:
+    """Ask the DNS for a name; return the code and the addresses of its answer."""
+    query = dns.message.make_query(name, kind)
+    reply = await dns.asyncquery.udp(query, "127.0.0.1", port=cloud.dns_port, timeout=60)
+    found = [str(record) for records in reply.answer for record in records]
+    return dns.rcode.to_text(reply.rcode()), found
 
 
 @pytest.fixture

@@ -105,6 +105,12 @@ class Direct:
         """Return somebody who signs in the tenant's name with a key that nobody published."""
         return Issuer(self.world.tenants.home)
 
+    def of_another_tenant(self) -> Issuer:
+        """Return who signs with this tenant's published keys in another one's name."""
+        issuer = Issuer(self.world.tenants.home, self.issuers.rings["AzurePublicCloud"])
+        issuer.issuer = "https://sts.windows.net/other/"
+        return issuer
+
     def sign_in(
         self,
         form: Form,

@@ -341,8 +341,10 @@ def test_the_add_on_needs_its_preview_feature(direct: Direct) -> None:
 
 
 def test_no_other_cluster_is_made(direct: Direct) -> None:
-    status, answer, _ = direct.arm("PUT", path(direct, "second"), {"location": "westeurope"})
-    assert (status, answer["error"]["code"]) == (400, "BadRequest")
+    assert direct.refused("PUT", path(direct, "second"), {"location": "westeurope"}) == (
+        400,
+        "BadRequest",
+    )
 
 
 @pytest.mark.parametrize("role", ["User", "Admin"])
@@ -370,7 +372,7 @@ def test_a_kubeconfig_leads_to_the_api_server(direct: Direct, role: str) -> None
 
 def test_a_reader_sees_the_cluster_and_gets_no_kubeconfig(direct: Direct) -> None:
     mine = direct.identity("mine")
-    who = direct.world.principals[mine.principal_id]
+    who = direct.principal_of(mine)
     direct.grant("Reader", mine.principal_id, direct.world.subscription)
     assert direct.arm("GET", path(direct), principal=who)[0] == 200
     asked = direct.arm("POST", f"{path(direct)}/listClusterUserCredential", principal=who)

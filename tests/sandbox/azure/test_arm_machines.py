@@ -138,7 +138,7 @@ def test_the_subscriptions_are_listed_for_whom_has_a_role_in_them(mixed: Direct)
     assert listed == list(mixed.plan.subscriptions)
     someone = mixed.identity("someone")
     mixed.grant("Reader", someone.principal_id, f"/subscriptions/{listed[1]}")
-    who = mixed.world.principals[someone.principal_id]
+    who = mixed.principal_of(someone)
     _, answer, _ = mixed.arm("GET", "/subscriptions", principal=who)
     assert [one["subscriptionId"] for one in answer["value"]] == listed[1:]
     assert mixed.arm("GET", machine(mixed, ALONE), principal=who)[0] == 200

@@ -11,6 +11,7 @@ from tests.sandbox.azure.direct import Direct
 
 VAULTS = "providers/Microsoft.KeyVault/vaults"
 ACCOUNTS = "providers/Microsoft.Storage/storageAccounts"
+IDENTITIES = "providers/Microsoft.ManagedIdentity/userAssignedIdentities"
 FEATURES = "providers/Microsoft.Features/providers/Microsoft.ContainerService/features"
 FEATURE = f"{FEATURES}/EnablePodIdentityPreview"
 ACCOUNT: dict[str, Any] = {
@@ -40,13 +41,15 @@ def account(direct: Direct, name: str = "mydata") -> str:
     return path(direct, name, ACCOUNTS)
 
 
-@pytest.mark.parametrize(("kind", "name"), [(VAULTS, "my-kv"), (ACCOUNTS, "mydata")])
-def test_a_resource_is_listed_and_deleted(direct: Direct, kind: str, name: str) -> None:
+@pytest.mark.parametrize("kind", [VAULTS, ACCOUNTS, IDENTITIES])
+def test_a_resource_is_listed_and_deleted(direct: Direct, kind: str) -> None:
+    name = "mine1"
     where = path(direct, name, kind)
     direct.made("PUT", where, vault(direct) if kind == VAULTS else ACCOUNT)
     for listed in (kind, f"resourceGroups/{direct.plan.cluster_group}/{kind}"):
-        assert [one["name"] for one in direct.made("GET", listed)["value"]] == [name]
-    assert direct.made("GET", f"resourceGroups/{direct.plan.node_group}/{kind}")["value"] == []
+        assert name in {one["name"] for one in direct.made("GET", listed)["value"]}
+    elsewhere = direct.made("GET", f"resourceGroups/{direct.plan.node_group}/{kind}")["value"]
+    assert name not in {one["name"] for one in elsewhere}
     assert [direct.arm("DELETE", where)[0] for _ in range(2)] == [200, 204]
     assert direct.refused("GET", where) == (404, "ResourceNotFound")
 

@@ -137,14 +137,13 @@ def test_a_custom_role_grants_what_it_names_and_nothing_else(
 ) -> None:
     role = str(uuid.uuid4())
     base = f"{direct.world.subscription}/{AUTHORIZATION}/roleDefinitions"
-    who = direct.world.principals[mine.principal_id]
+    who = direct.principal_of(mine)
     made = direct.made("PUT", f"{base}/{role}", custom(direct, f"{OWN}/read"))
     assert (made["properties"]["type"], made["properties"]["roleName"]) == ("CustomRole", "mine")
     path = f"{mine.id}/{AUTHORIZATION}/roleAssignments/{uuid.uuid4()}"
     direct.made("PUT", path, grant(mine.principal_id, role))
     assert direct.arm("GET", mine.id, principal=who)[0] == 200
-    status, answer, _ = direct.arm("DELETE", mine.id, principal=who)
-    assert (status, answer["error"]["code"]) == (403, "AuthorizationFailed")
+    assert direct.refused("DELETE", mine.id, principal=who) == (403, "AuthorizationFailed")
     refused = direct.arm("DELETE", f"{base}/{role}")[1]["error"]["code"]
     assert refused == "RoleDefinitionHasAssignments"
     direct.made("DELETE", path)
@@ -178,8 +177,7 @@ def test_a_custom_role_that_says_too_little_is_refused(
     path = f"{direct.world.subscription}/{AUTHORIZATION}/roleDefinitions/{uuid.uuid4()}"
     properties = custom(direct, "*/read")["properties"]
     assert isinstance(properties, dict)
-    status, answer, _ = direct.arm("PUT", path, {"properties": {**properties, **change}})
-    assert (status, answer["error"]["code"]) == (400, code)
+    assert direct.refused("PUT", path, {"properties": {**properties, **change}}) == (400, code)
 
 
 def test_neither_a_built_in_role_is_changed_nor_a_name_used_twice(direct: Direct) -> None:

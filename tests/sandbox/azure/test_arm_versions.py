@@ -78,6 +78,6 @@ def test_a_part_and_an_action_have_the_versions_of_what_they_belong_to(direct: D
 
 def test_a_version_is_looked_at_before_a_permission(direct: Direct) -> None:
     mine = direct.identity("mine")
-    stranger = direct.world.principals[mine.principal_id]
+    stranger = direct.principal_of(mine)
     where = f"{mine.id}?api-version=1999-12-01"
     assert direct.arm("GET", where, principal=stranger)[0] == 400

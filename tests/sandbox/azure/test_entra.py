@@ -108,6 +108,14 @@ def test_a_body_of_another_type_than_a_form_has_no_fields(
         assert "the following parameter: 'grant_type'." in body["error_description"]
 
 
+@pytest.mark.parametrize(
+    ("name", "known"), [("acct.blob.core.windows.net", True), ("acct.blob.example.com", False)]
+)
+def test_accounts_are_resources_by_their_names(direct: Direct, name: str, known: bool) -> None:
+    form = {**good_form(direct), "scope": f"https://{name}/.default"}
+    assert ("access_token" in post(direct, form)[1]) is known
+
+
 def test_a_managed_identity_cannot_sign_in_with_a_secret(direct: Direct) -> None:
     mine = direct.identity("mine")
     _, body = post(direct, {**good_form(direct), "client_id": mine.client_id, "client_secret": ""})

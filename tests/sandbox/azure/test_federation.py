@@ -122,7 +122,7 @@ def test_writes_at_once_to_one_identity_are_a_conflict(mine: OfIdentity) -> None
 
 def test_a_credential_needs_a_role_and_an_identity(mine: OfIdentity) -> None:
     direct, other = mine.direct, mine.direct.identity("other")
-    principal = direct.world.principals[other.principal_id]
+    principal = direct.principal_of(other)
     path = f"{mine.identity.id}/federatedIdentityCredentials/first"
     body = {"properties": GOOD}
     assert direct.arm("PUT", path, body, principal=principal)[0] == 403
@@ -341,7 +341,7 @@ def test_it_signs_the_application_in_wherever_it_is_provisioned(trust: Trust) ->
 def test_another_identitys_token_is_refused(trust: Trust) -> None:
     direct = trust.app.direct
     other = direct.identity("other")
-    minted = _signed(direct, direct.world.principals[other.principal_id], other.id)
+    minted = _signed(direct, direct.principal_of(other), other.id)
     assert trust.app.present(minted) == (401, [700213])
 
 

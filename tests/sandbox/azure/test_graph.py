@@ -79,7 +79,7 @@ def test_a_filter_that_is_not_known_is_refused(direct: Direct, kind: str) -> Non
 
 def test_a_managed_identity_may_not_read_the_directory(direct: Direct) -> None:
     mine = direct.identity("mine")
-    token = direct.token(GRAPH, direct.world.principals[mine.principal_id])
+    token = direct.token(GRAPH, direct.principal_of(mine))
     status, answer = ask(direct, "GET", "servicePrincipals", token)
     assert (status, answer["error"]["code"]) == (403, "Authorization_RequestDenied")
     assert answer["error"]["message"] == "Insufficient privileges to complete the operation."

@@ -5,21 +5,11 @@ from __future__ import annotations
 import asyncio
 import socket
 
-import dns.asyncquery
-import dns.message
-import dns.rcode
 import pytest
 
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.azure.dns import answer
-from tests.sandbox.azure.conftest import Azure
-
-
-async def resolve(cloud: Azure, name: str, kind: str = "A") -> tuple[str, list[str]]:
-    query = dns.message.make_query(name, kind)
-    reply = await dns.asyncquery.udp(query, "127.0.0.1", port=cloud.dns_port, timeout=60)
-    found = [str(record) for records in reply.answer for record in records]
-    return dns.rcode.to_text(reply.rcode()), found
+from tests.sandbox.azure.conftest import Azure, resolve
 
 
 @pytest.mark.parametrize(
