@@ -43,7 +43,7 @@ class ControlApi:
         service, _, what = request.path.removeprefix("/").partition("/")
         if (watched := self._watched.get(service)) and what == "requests":
             if request.method == "GET":
-                return Reply.json(watched.journal.entries())
+                return Reply.json(list(watched.journal))
             if request.method == "DELETE":
                 watched.journal.clear()
                 return Reply(status=204)

@@ -6,7 +6,7 @@ https://learn.microsoft.com/entra/workload-id/workload-identity-federation-consi
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 from podidentity_sandbox.azure.state import FederatedCredential, World
@@ -22,19 +22,30 @@ class BadCredential(Exception):
     """The credential cannot be; the text says why, as Azure does where its words are known."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CredentialRequest:
-    """A credential that somebody asks for."""
+def put(
+    world: World, owner: str, new_id: str, name: object, body: dict[str, Any], *, of: str
+) -> FederatedCredential:
+    """Store the credential of a request for `owner`, an id; raise BadCredential.
 
-    name: str
-    issuer: str
-    subject: str
-    audience: str
-    description: str = ""
+    It replaces one of the same id. `of` names the kind of owner in a refusal.
+    """
+    new = _wanted(name, body)
+    others = [
+        one for one in world.all(FederatedCredential, owner) if one.id.lower() != new_id.lower()
+    ]
+    if any((one.issuer, one.subject) == (new.issuer, new.subject) for one in others):
+        raise BadCredential(f"Issuer and subject combination already exists for this {of}.")
+    if len(others) >= MOST:
+        raise BadCredential(
+            f"The {of} has {MOST} federated identity credentials, which is the most it can have."
+        )
+    since = world.clock() + world.weather.seconds("credentials")
+    made = replace(new, id=new_id, since=since)
+    world.put(made)
+    return made
 
 
-def wanted(name: object, body: dict[str, Any]) -> CredentialRequest:
-    """Read the credential in a request; raise BadCredential."""
+def _wanted(name: object, body: dict[str, Any]) -> FederatedCredential:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise BadCredential(
             f"The federated identity credential name '{name}' is invalid. It must be 3 to 120"
@@ -50,39 +61,11 @@ def wanted(name: object, body: dict[str, Any]) -> CredentialRequest:
             raise BadCredential(f"The property '{what}' must have 1 to {LONGEST} characters.")
     if not str(fields["issuer"]).startswith("https://"):
         raise BadCredential("The property 'issuer' must be a URL that begins with https://.")
-    return CredentialRequest(
+    return FederatedCredential(
+        id="",
         name=name,
         issuer=str(fields["issuer"]),
         subject=str(fields["subject"]),
         audience=str(fields["audience"]),
         description=str(body.get("description") or ""),
     )
-
-
-def put(
-    world: World, owner: str, new_id: str, want: CredentialRequest, *, of: str
-) -> FederatedCredential:
-    """Store a credential of `owner`, an id, in place of one of the same id; raise BadCredential.
-
-    `of` names the kind of owner in a refusal.
-    """
-    others = [
-        one for one in world.all(FederatedCredential, owner) if one.id.lower() != new_id.lower()
-    ]
-    if any((one.issuer, one.subject) == (want.issuer, want.subject) for one in others):
-        raise BadCredential(f"Issuer and subject combination already exists for this {of}.")
-    if len(others) >= MOST:
-        raise BadCredential(
-            f"The {of} has {MOST} federated identity credentials, which is the most it can have."
-        )
-    made = FederatedCredential(
-        id=new_id,
-        name=want.name,
-        issuer=want.issuer,
-        subject=want.subject,
-        audience=want.audience,
-        description=want.description,
-        since=world.clock() + world.weather.seconds("credentials"),
-    )
-    world.put(made)
-    return made

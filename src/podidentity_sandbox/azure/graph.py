@@ -407,8 +407,8 @@ def make_credential(call: GraphCall, name: str) -> Reply:
         raise _taken(f"FederatedIdentityCredential with name {body.get('name')} already exists.")
     own_id = f"{application.id}/{_CREDENTIALS}/{uuid.uuid4()}"
     try:
-        want = federated.wanted(body.get("name"), body)
-        made = federated.put(call.world, application.id, own_id, want, of="Application")
+        named = body.get("name")
+        made = federated.put(call.world, application.id, own_id, named, body, of="Application")
     except federated.BadCredential as error:
         raise _bad(str(error)) from error
     return Reply.json(_shown_credential(made), status=201)

@@ -51,16 +51,6 @@ class Listeners:
     dns: socket.socket
     proxy: socket.socket
 
-    @classmethod
-    def inherited(cls, *, https: int, imds: int, dns: int, proxy: int) -> Listeners:
-        """Take over sockets by their file descriptors."""
-        return cls(
-            https=socket.socket(fileno=https),
-            imds=socket.socket(fileno=imds),
-            dns=socket.socket(fileno=dns),
-            proxy=socket.socket(fileno=proxy),
-        )
-
 
 @contextlib.asynccontextmanager
 async def azure(
@@ -173,5 +163,6 @@ def main(
 ) -> None:
     """Run the sandbox's Azure on inherited sockets."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s")
-    listeners = Listeners.inherited(https=https_fd, imds=imds_fd, dns=dns_fd, proxy=proxy_fd)
+    fds = {"https": https_fd, "imds": imds_fd, "dns": dns_fd, "proxy": proxy_fd}
+    listeners = Listeners(**{name: socket.socket(fileno=fd) for name, fd in fds.items()})
     asyncio.run(_until_told_to_end(Plan.load(folder), listeners, ready_fd))

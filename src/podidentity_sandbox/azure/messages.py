@@ -122,25 +122,14 @@ class ServiceError(Exception):
 
 # ---- Requests as they came, in memory: they show leaks, and requests that came too often
 
-KEPT = 50_000
 
-
-class RequestLog:
-    """The last 50,000 requests, each with its answer."""
+class RequestLog(deque[dict[str, Any]]):
+    """The last 50,000 requests, each with its answer, the oldest first."""
 
     def __init__(self) -> None:
-        self._entries: deque[dict[str, Any]] = deque(maxlen=KEPT)
+        super().__init__(maxlen=50_000)
 
     def open(self, **what: object) -> dict[str, Any]:
         """Record a request as it comes in; its status is 0 until it is answered."""
-        entry: dict[str, Any] = {**what, "status": 0}
-        self._entries.append(entry)
-        return entry
-
-    def entries(self) -> list[Mapping[str, Any]]:
-        """Return all entries, the oldest first."""
-        return list(self._entries)
-
-    def clear(self) -> None:
-        """Forget all entries."""
-        self._entries.clear()
+        self.append({**what, "status": 0})
+        return self[-1]

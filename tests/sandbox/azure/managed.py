@@ -86,9 +86,10 @@ class Managed:
         return found
 
     def on_machines(self) -> list[str]:
-        """Return the names of the identities that the scale set has."""
+        """Return the names of the identities that the scale set has, sorted."""
         answer = self.direct.made("GET", self.direct.plan.scale_set_id)
-        return [name.rpartition("/")[2] for name in answer["identity"]["userAssignedIdentities"]]
+        names = answer["identity"]["userAssignedIdentities"]
+        return sorted(name.rpartition("/")[2] for name in names)
 
     def states(self) -> dict[str, str]:
         """Return the states of the pod identities, by name."""

@@ -59,30 +59,29 @@ def usable(aks: Managed, name: str) -> UserAssignedIdentity:
     return identity
 
 
-async def test_enabling_brings_the_custom_resources_nmi_and_the_exception(aks: Managed) -> None:
-    ended = await aks.ordered(enabled())
-    assert ended["status"] == "Succeeded"
-    assert aks.document()["properties"]["provisioningState"] == "Succeeded"
-    assert aks.document()["properties"]["podIdentityProfile"] == {"enabled": True}
-    made = aks.cluster.storage.all("daemonsets.apps")
-    assert {(each.namespace, each.name) for each in made} == {
+async def test_enabling_brings_nmi_and_the_exception_and_once_more_changes_nothing(
+    aks: Managed,
+) -> None:
+    assert (await aks.ordered(enabled()))["status"] == "Succeeded"
+    shown = aks.document()["properties"]
+    assert shown["provisioningState"] == "Succeeded"
+    assert shown["podIdentityProfile"] == {"enabled": True}
+    mark = {"kubernetes.azure.com/managedby": "aks"}
+
+    def sets() -> set[tuple[str, str, int]]:
+        made = [one.object["metadata"] for one in aks.cluster.storage.all("daemonsets.apps")]
+        assert all(mark.items() <= one["labels"].items() for one in made)
+        return {(one["namespace"], one["name"], one["generation"]) for one in made}
+
+    before = sets()
+    assert {one[:2] for one in before} == {
         ("kube-system", "nmi"),
         ("kube-system", "podidentity-probe"),
     }
-    mark = {"kubernetes.azure.com/managedby": "aks"}
-    assert all(mark.items() <= each.object["metadata"]["labels"].items() for each in made)
     exceptions = aks.found("azurepodidentityexceptions")
     assert exceptions == {"kube-system/aks-addon-exception": {"podLabels": mark}}
-
-
-async def test_enabling_twice_changes_nothing(aks: Managed) -> None:
-    await aks.ordered(enabled())
-    before = [
-        r.object["metadata"]["generation"] for r in aks.cluster.storage.all("daemonsets.apps")
-    ]
     assert (await aks.ordered(enabled()))["status"] == "Succeeded"
-    after = [r.object["metadata"]["generation"] for r in aks.cluster.storage.all("daemonsets.apps")]
-    assert after == before
+    assert sets() == before
 
 
 async def test_it_has_ended_only_when_nmi_is_ready_on_every_node(aks: Managed) -> None:
@@ -110,66 +109,45 @@ def placed(pod: dict[str, Any]) -> bool:
     return "nodeName" in pod["spec"] and pod["metadata"]["name"].startswith("nmi-")
 
 
-async def test_a_pod_identity_is_on_the_machines_and_in_the_cluster(aks: Managed) -> None:
-    mine = usable(aks, "mine")
-    await aks.ordered(enabled(pod_identity(mine)))
-    assert aks.states() == {"mine": "Assigned"}
-    assert aks.on_machines() == ["aks-experimental-agentpool", "mine"]
-    spec = {"type": 0, "resourceID": mine.id, "clientID": mine.client_id}
-    assert aks.found("azureidentities") == {"shop/mine": spec}
-    bound = {"azureIdentity": "mine", "selector": "mine"}
-    assert aks.found("azureidentitybindings") == {"shop/mine-binding": bound}
-    assert aks.cluster.storage.get("namespaces", "", "shop") is not None
-
-
-async def test_the_namespace_may_use_its_pod_identity_while_it_is_there(aks: Managed) -> None:
+async def test_a_pod_identity_is_on_the_machines_and_in_the_cluster_until_it_is_deleted(
+    aks: Managed,
+) -> None:
     mine, other = usable(aks, "mine"), usable(aks, "other")
-    await aks.ordered(enabled(pod_identity(mine), pod_identity(other, namespace="bank")))
+    green = pod_identity(other, namespace="bank", bindingSelector="green")
+    await aks.ordered(enabled(pod_identity(mine), green))
+    assert aks.states() == {"mine": "Assigned", "other": "Assigned"}
+    assert aks.on_machines() == ["aks-experimental-agentpool", "mine", "other"]
+    spec = {"type": 0, "resourceID": mine.id, "clientID": mine.client_id}
+    assert aks.found("azureidentities")["shop/mine"] == spec
+    assert aks.found("azureidentitybindings") == {
+        "shop/mine-binding": {"azureIdentity": "mine", "selector": "mine"},
+        "bank/other-binding": {"azureIdentity": "other", "selector": "green"},
+    }
+    assert aks.cluster.storage.get("namespaces", "", "shop") is not None
     assert aks.permitted() == {
         "aks-pod-identity:shop:mine": ("system:serviceaccounts:shop", mine.client_id),
         "aks-pod-identity:bank:other": ("system:serviceaccounts:bank", other.client_id),
     }
-    await aks.ordered(enabled(pod_identity(other, namespace="bank")))
-    assert list(aks.permitted()) == ["aks-pod-identity:bank:other"]
-    await aks.ordered({"enabled": False})
-    assert aks.permitted() == {}
-
-
-async def test_a_binding_has_the_selector_that_was_asked_for(aks: Managed) -> None:
-    mine = usable(aks, "mine")
-    await aks.ordered(enabled(pod_identity(mine, bindingSelector="green")))
-    assert aks.found("azureidentitybindings")["shop/mine-binding"]["selector"] == "green"
-
-
-async def test_what_is_deleted_goes_from_the_cluster_and_the_machines(aks: Managed) -> None:
-    mine, other = usable(aks, "mine"), usable(aks, "other")
-    await aks.ordered(enabled(pod_identity(mine), pod_identity(other)))
-    aks.order(enabled(pod_identity(other)))
+    aks.order(enabled(green))
     assert aks.states() == {"other": "Assigned", "mine": "Deleting"}
     await aks.provider.carry_out(aks.direct.world.orders.get_nowait())
     assert aks.states() == {"other": "Assigned"}
-    assert list(aks.found("azureidentities")) == ["shop/other"]
-    assert list(aks.found("azureidentitybindings")) == ["shop/other-binding"]
+    assert list(aks.found("azureidentities")) == ["bank/other"]
+    assert list(aks.found("azureidentitybindings")) == ["bank/other-binding"]
+    assert list(aks.permitted()) == ["aks-pod-identity:bank:other"]
     assert aks.on_machines() == ["aks-experimental-agentpool", "other"]
 
 
-async def test_an_identity_that_two_pod_identities_share_stays_while_one_is_left(
+async def test_an_identity_stays_on_the_machines_while_others_need_it_or_gave_it(
     aks: Managed,
 ) -> None:
-    mine = usable(aks, "mine")
-    first, second = pod_identity(mine), pod_identity(mine, name="second", namespace="bank")
-    await aks.ordered(enabled(first, second))
-    await aks.ordered(enabled(second))
-    assert aks.on_machines() == ["aks-experimental-agentpool", "mine"]
-    assert list(aks.found("azureidentities")) == ["bank/second"]
-
-
-async def test_what_somebody_else_gave_the_machines_is_not_taken_away(aks: Managed) -> None:
-    theirs = usable(aks, "theirs")
+    mine, theirs = usable(aks, "mine"), usable(aks, "theirs")
     aks.direct.attach(theirs)
-    await aks.ordered(enabled(pod_identity(theirs)))
-    await aks.ordered(enabled())
-    assert aks.on_machines() == ["aks-experimental-agentpool", "theirs"]
+    first, second = pod_identity(mine), pod_identity(mine, name="second", namespace="bank")
+    await aks.ordered(enabled(first, second, pod_identity(theirs)))
+    await aks.ordered(enabled(second))
+    assert aks.on_machines() == ["aks-experimental-agentpool", "mine", "theirs"]
+    assert list(aks.found("azureidentities")) == ["bank/second"]
 
 
 async def test_disabling_takes_all_of_it_away_but_what_people_made(aks: Managed) -> None:
@@ -183,41 +161,35 @@ async def test_disabling_takes_all_of_it_away_but_what_people_made(aks: Managed)
     assert list(aks.cluster.storage.all("daemonsets.apps")) == []
     assert list(aks.found("azureidentities")) == ["shop/hand-made"]
     assert aks.found("azureidentitybindings") == aks.found("azurepodidentityexceptions") == {}
+    assert aks.permitted() == {}
     assert aks.on_machines() == ["aks-experimental-agentpool"]
 
 
-async def test_an_identity_that_the_cluster_may_not_assign_fails_alone(aks: Managed) -> None:
-    mine, other = usable(aks, "mine"), closed(aks, "other")
-    ended = await aks.ordered(enabled(pod_identity(other), pod_identity(mine)))
-    assert ended["status"] == "Succeeded"
-    assert aks.states() == {"other": "Failed", "mine": "Assigned"}
-    (failed, _) = aks.document()["properties"]["podIdentityProfile"]["userAssignedIdentities"]
-    error = failed["provisioningInfo"]["error"]["error"]
-    assert error["code"] == "LinkedAuthorizationFailed"
-    assert other.id.lower() in error["message"].lower()
+async def test_an_identity_that_cannot_be_assigned_fails_alone_and_in_arms_words(
+    aks: Managed,
+) -> None:
+    mine, other, gone = usable(aks, "mine"), closed(aks, "other"), closed(aks, "gone")
+    cluster = aks.document()["identity"]["principalId"]
+    asked = enabled(*map(pod_identity, (other, gone, mine)))
+    aks.direct.made("DELETE", gone.id)
+    aks.direct.grant(OPERATOR, cluster, gone.id)
+    assert (await aks.ordered(asked))["status"] == "Succeeded"
+    assert aks.states() == {"other": "Failed", "gone": "Failed", "mine": "Assigned"}
+    profile = aks.document()["properties"]["podIdentityProfile"]
+    errors = [
+        one["provisioningInfo"]["error"]["error"] for one in profile["userAssignedIdentities"][:2]
+    ]
+    codes = ["LinkedAuthorizationFailed", "FailedIdentityOperation"]
+    assert [error["code"] for error in errors] == codes
+    assert other.id.lower() in errors[0]["message"].lower()
     assert list(aks.found("azureidentities")) == ["shop/mine"]
     assert aks.on_machines() == ["aks-experimental-agentpool", "mine"]
-    cluster = aks.document()["identity"]["principalId"]
-    aks.direct.grant(OPERATOR, cluster, other.id)
-    await aks.ordered(aks.document()["properties"]["podIdentityProfile"])
-    assert aks.states() == {"other": "Assigned", "mine": "Assigned"}
-
-
-async def test_an_identity_that_does_not_exist_fails_in_arms_words(aks: Managed) -> None:
-    gone = closed(aks, "gone")
-    group = gone.id.partition("/providers/")[0]
-    aks.direct.grant(OPERATOR, aks.document()["identity"]["principalId"], group)
-    aks.direct.made("DELETE", gone.id)
-    await aks.ordered(enabled(pod_identity(gone)))
-    (failed,) = aks.document()["properties"]["podIdentityProfile"]["userAssignedIdentities"]
-    assert failed["provisioningInfo"]["error"]["error"]["code"] == "FailedIdentityOperation"
-
-
-async def test_a_role_that_does_not_hold_yet_is_no_role(aks: Managed) -> None:
     aks.direct.weather("roles=60")
-    mine = usable(aks, "mine")
-    await aks.ordered(enabled(pod_identity(mine)))
-    assert aks.states() == {"mine": "Failed"}
+    aks.direct.grant(OPERATOR, cluster, other.id)
+    for state in ("Failed", "Assigned"):
+        await aks.ordered(profile)
+        assert aks.states()["other"] == state, "a role that does not hold yet is none"
+        aks.direct.clock.now += 60
 
 
 async def test_it_waits_for_another_change_of_the_machines(aks: Managed) -> None:
@@ -286,17 +258,10 @@ def test_its_kubelets_have_the_identity_that_is_on_the_machines(direct: Direct) 
 def test_a_document_that_is_sent_back_as_it_came_orders_a_change(direct: Direct) -> None:
     status, answer, headers = direct.arm("PUT", path(direct), direct.made("GET", path(direct)))
     assert (status, answer["properties"]["provisioningState"]) == (200, "Updating")
-    assert (
-        "/Microsoft.ContainerService/locations/westeurope/operations/"
-        in (headers["Azure-AsyncOperation"])
-    )
-
-
-def test_two_changes_at_once_are_refused(direct: Direct) -> None:
-    """https://aka.ms/aks-pending-operation."""
-    body = direct.made("GET", path(direct))
-    direct.made("PUT", path(direct), body)
-    status, answer, _ = direct.arm("PUT", path(direct), body)
+    where = "/Microsoft.ContainerService/locations/westeurope/operations/"
+    assert where in headers["Azure-AsyncOperation"]
+    # Two changes at once are refused: https://aka.ms/aks-pending-operation.
+    status, answer, _ = direct.arm("PUT", path(direct), direct.made("GET", path(direct)))
     assert (status, answer["error"]["code"]) == (409, "OperationNotAllowed")
     assert "Another operation (Updating) is in progress" in answer["error"]["message"]
 
@@ -326,10 +291,8 @@ def test_what_the_sandbox_does_not_change_is_refused_by_its_name(
 
 def test_the_add_on_needs_its_preview_feature(direct: Direct) -> None:
     """https://github.com/Azure/azure-quickstart-templates/issues/12928."""
-    body = {
-        "location": direct.plan.location,
-        "properties": {"podIdentityProfile": {"enabled": True}},
-    }
+    asked = {"podIdentityProfile": {"enabled": True}}
+    body = {"location": direct.plan.location, "properties": asked}
     status, answer, _ = direct.arm("PUT", path(direct), body)
     assert (status, answer["error"]["code"]) == (400, "BadRequest")
     assert answer["error"]["message"].startswith(
@@ -341,10 +304,8 @@ def test_the_add_on_needs_its_preview_feature(direct: Direct) -> None:
 
 
 def test_no_other_cluster_is_made(direct: Direct) -> None:
-    assert direct.refused("PUT", path(direct, "second"), {"location": "westeurope"}) == (
-        400,
-        "BadRequest",
-    )
+    refused = direct.refused("PUT", path(direct, "second"), {"location": "westeurope"})
+    assert refused == (400, "BadRequest")
 
 
 @pytest.mark.parametrize("role", ["User", "Admin"])
@@ -375,8 +336,8 @@ def test_a_reader_sees_the_cluster_and_gets_no_kubeconfig(direct: Direct) -> Non
     who = direct.principal_of(mine)
     direct.grant("Reader", mine.principal_id, direct.world.subscription)
     assert direct.arm("GET", path(direct), principal=who)[0] == 200
-    asked = direct.arm("POST", f"{path(direct)}/listClusterUserCredential", principal=who)
-    assert (asked[0], asked[1]["error"]["code"]) == (403, "AuthorizationFailed")
+    where = f"{path(direct)}/listClusterUserCredential"
+    assert direct.refused("POST", where, principal=who) == (403, "AuthorizationFailed")
 
 
 def test_pools_of_nodes_are_listed(direct: Direct) -> None:

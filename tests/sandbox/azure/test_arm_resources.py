@@ -88,7 +88,7 @@ def test_a_new_vault_has_what_was_asked_for_and_else_what_the_version_says(
 def test_to_turn_a_vault_over_to_roles_one_must_be_able_to_assign_them(direct: Direct) -> None:
     direct.made("PUT", path(direct), vault(direct, enableRbacAuthorization=False))
     mine = direct.identity("mine")
-    direct.grant("Key Vault Contributor", mine.principal_id, direct.world.subscription)
+    direct.grant("Contributor", mine.principal_id, direct.world.subscription)
     who, asked = direct.principal_of(mine), vault(direct, enableRbacAuthorization=True)
     refused = direct.refused("PUT", path(direct), asked, principal=who)
     assert refused == (403, "AuthorizationFailed")

@@ -382,7 +382,7 @@ def test_the_journal_counts_requests_and_holds_no_secret(direct: Direct) -> None
     good = good_form(direct)
     post(direct, good)
     post(direct, {**good, "client_secret": "wrong"})
-    first, second = direct.entra.journal.entries()
+    first, second = direct.entra.journal
     told = {name: good[name] for name in ("grant_type", "client_id", "scope")}
     told |= {"tenant": direct.plan.tenant_id, "credential": "secret"}
     assert first.items() >= {**told, "status": 200, "code": 0}.items()

@@ -146,7 +146,7 @@ async def test_every_request_is_in_the_journal_with_its_node_and_what_it_got(
     headers = {**METADATA, "x-nonce": "7"}
     await ask(direct, f"{TOKEN}?{ASK}", headers=headers)
     await ask(direct, "/latest", source="10.9.9.9", headers={})
-    first, second = direct.imds.journal.entries()
+    first, second = direct.imds.journal
     assert first["node"] == "node-0"
     assert first["target"] == f"{TOKEN}?{ASK}"
     assert (first["headers"], first["status"]) == (headers, 200)

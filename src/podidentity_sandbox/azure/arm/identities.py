@@ -89,9 +89,9 @@ def put_credential(call: ArmCall) -> Reply:
     given = properties if isinstance(properties, dict) else {}
     written = _begin_write(call, owner)
     try:
-        want = federated.wanted(call.params["credential"], given)
-        own_id = old.id if old else f"{owner.id}/{CREDENTIALS}/{want.name}"
-        made = federated.put(call.world, owner.id, own_id, want, of="Managed Identity")
+        name = call.params["credential"]
+        own_id = old.id if old else f"{owner.id}/{CREDENTIALS}/{name}"
+        made = federated.put(call.world, owner.id, own_id, name, given, of="Managed Identity")
     except federated.BadCredential as error:
         written()
         raise ArmError(400, "BadRequest", str(error)) from error

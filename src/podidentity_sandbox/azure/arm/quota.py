@@ -31,22 +31,6 @@ COMPUTE = Limit(1500, 500 / 60)
 """Changes of machines in a subscription."""
 
 
-@dataclass(slots=True)
-class _Bucket:
-    left: float
-    at: float
-    """When `left` was right, in seconds since 1970."""
-
-    def take(self, limit: Limit, now: float) -> float:
-        """Take a token; return 0, or the seconds until there is one."""
-        self.left = min(limit.size, self.left + max(0.0, now - self.at) * limit.rate)
-        self.at = now
-        if self.left < 1:
-            return (1 - self.left) / limit.rate
-        self.left -= 1
-        return 0.0
-
-
 def kind_of(method: str) -> str:
     """Return the kind of a request, as the headers name it."""
     return {"GET": "reads", "HEAD": "reads", "DELETE": "deletes"}.get(method, "writes")
@@ -56,7 +40,8 @@ class Quota:
     """All buckets."""
 
     def __init__(self) -> None:
-        self._buckets: dict[tuple[str, ...], _Bucket] = {}
+        self._buckets: dict[tuple[str, ...], tuple[float, float]] = {}
+        """The tokens of each, and when it had them, in seconds since 1970."""
 
     def take(self, method: str, path: str, caller: str, now: float) -> dict[str, str]:
         """Return the headers of the answer; raise ArmError 429 where the quota is used up.
@@ -82,9 +67,13 @@ class Quota:
         return headers
 
     def _take(self, key: tuple[str, ...], limit: Limit, now: float) -> tuple[int, float]:
-        bucket = self._buckets.setdefault(key, _Bucket(limit.size, now))
-        pause = bucket.take(limit, now)
-        return int(bucket.left), pause
+        """Take a token; return how many are left, and the seconds until there is one."""
+        left, at = self._buckets.get(key, (limit.size, now))
+        left = min(limit.size, left + max(0.0, now - at) * limit.rate)
+        pause = (1 - left) / limit.rate if left < 1 else 0.0
+        left -= 0 if pause else 1
+        self._buckets[key] = left, now
+        return int(left), pause
 
 
 def _throttled(

@@ -33,17 +33,7 @@ class Role:
 _BLOB_SERVICE = "Microsoft.Storage/storageAccounts/blobServices"
 _CONTAINERS = f"{_BLOB_SERVICE}/containers"
 _DELEGATION = f"{_BLOB_SERVICE}/generateUserDelegationKey/action"
-_VAULTS = "Microsoft.KeyVault/vaults"
-_SECRETS = f"{_VAULTS}/secrets"
-_VAULT_ACTIONS = (
-    "Microsoft.Authorization/*/read",
-    "Microsoft.Resources/subscriptions/resourceGroups/read",
-    "Microsoft.KeyVault/checkNameAvailability/read",
-    "Microsoft.KeyVault/deletedVaults/read",
-    "Microsoft.KeyVault/locations/*/read",
-    f"{_VAULTS}/*/read",
-    "Microsoft.KeyVault/operations/read",
-)
+_SECRETS = "Microsoft.KeyVault/vaults/secrets"
 OWNER = Role(id="8e3af657-a8ff-443c-a75c-2fe8c4bcb635", name="Owner", actions=("*",))
 CONTRIBUTOR = Role(
     id="b24988ac-6180-42a0-ab88-20f7382dd24c",
@@ -58,12 +48,7 @@ CONTRIBUTOR = Role(
 BLOB_CONTRIBUTOR = Role(
     id="ba92f5b4-2d11-453d-a403-e96b0029c9fe",
     name="Storage Blob Data Contributor",
-    actions=(
-        f"{_CONTAINERS}/delete",
-        f"{_CONTAINERS}/read",
-        f"{_CONTAINERS}/write",
-        _DELEGATION,
-    ),
+    actions=(*(f"{_CONTAINERS}/{verb}" for verb in ("delete", "read", "write")), _DELEGATION),
     data_actions=(
         f"{_CONTAINERS}/blobs/delete",
         f"{_CONTAINERS}/blobs/read",
@@ -117,34 +102,16 @@ ROLES = (
     Role(
         id="b86a8fe4-44ce-4948-aee5-eccb2c155cd7",
         name="Key Vault Secrets Officer",
-        actions=_VAULT_ACTIONS,
-        data_actions=(f"{_SECRETS}/*",),
-    ),
-    Role(
-        id="21090545-7ca7-4776-b22c-e363652d74d2",
-        name="Key Vault Reader",
-        actions=_VAULT_ACTIONS,
-        data_actions=(f"{_VAULTS}/*/read", f"{_SECRETS}/readMetadata/action"),
-    ),
-    Role(
-        id="00482a5a-887f-4fb3-b363-3b7fe8e74483",
-        name="Key Vault Administrator",
-        actions=_VAULT_ACTIONS,
-        data_actions=(f"{_VAULTS}/*",),
-    ),
-    Role(
-        id="f25e0fa2-a7c8-4377-a976-54943a77a395",
-        name="Key Vault Contributor",
         actions=(
             "Microsoft.Authorization/*/read",
-            "Microsoft.KeyVault/*",
             "Microsoft.Resources/subscriptions/resourceGroups/read",
+            "Microsoft.KeyVault/checkNameAvailability/read",
+            "Microsoft.KeyVault/deletedVaults/read",
+            "Microsoft.KeyVault/locations/*/read",
+            "Microsoft.KeyVault/vaults/*/read",
+            "Microsoft.KeyVault/operations/read",
         ),
-        not_actions=(
-            "Microsoft.KeyVault/locations/deletedVaults/purge/action",
-            "Microsoft.KeyVault/hsmPools/*",
-            "Microsoft.KeyVault/managedHsms/*",
-        ),
+        data_actions=(f"{_SECRETS}/*",),
     ),
     Role(
         id="2a2b9908-6ea1-4ae2-8e65-a410df84e7d1",
@@ -153,12 +120,6 @@ ROLES = (
         data_actions=(f"{_CONTAINERS}/blobs/read",),
     ),
     BLOB_CONTRIBUTOR,
-    Role(
-        id="b7e6dc6d-f1e8-4753-8033-0f276bb0955b",
-        name="Storage Blob Data Owner",
-        actions=(f"{_CONTAINERS}/*", _DELEGATION),
-        data_actions=(f"{_CONTAINERS}/blobs/*",),
-    ),
 )
 
 
