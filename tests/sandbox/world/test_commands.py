@@ -218,7 +218,7 @@ def test_the_weather_is_told_by_status_and_changed_by_words(run: Run) -> None:
     [
         (["set", "fog"], "'fog' is no weather (calm, real, storm) and no file"),
         (["set", "calm", "real"], "calm and real are two weathers"),
-        (["set", "rolls=1"], "rolls=, line 1: there is no 'rolls'"),
+        (["set", "rolls=1"], "rolls=: there is no 'rolls'"),
         (["set", "real", "--weather-seed", "2:1"], "the seed 2:1 is of rules 2"),
         (["set"], "say `weather show`, or `weather set` and what"),
         (["storm"], "say `weather show`, or `weather set` and what"),
