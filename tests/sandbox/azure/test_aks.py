@@ -340,11 +340,6 @@ def test_a_reader_sees_the_cluster_and_gets_no_kubeconfig(direct: Direct) -> Non
     assert direct.refused("POST", where, principal=who) == (403, "AuthorizationFailed")
 
 
-def test_pools_of_nodes_are_listed(direct: Direct) -> None:
-    (pool,) = direct.made("GET", f"{path(direct)}/agentPools")["value"]
-    assert pool["properties"]["count"] == len(direct.plan.nodes)
-
-
 # ---- What a request may ask of the pod identity add-on, and how the add-on is shown.
 #
 # https://learn.microsoft.com/rest/api/aks/managed-clusters/create-or-update

@@ -180,19 +180,6 @@ def test_a_refused_change_changes_nothing(direct: Direct) -> None:
     assert direct.world.find(ScaleSet, direct.plan.scale_set_id) == before
 
 
-@pytest.mark.parametrize(
-    ("path", "names"),
-    [
-        ("resourceGroups", ["aks-west-experimental", "aks-nodes-west-experimental"]),
-        (IDENTITIES, ["aks-experimental-agentpool"]),
-        (f"resourceGroups/aks-west-experimental/{IDENTITIES}", []),
-        ("providers/Microsoft.Compute/virtualMachineScaleSets", ["aks-nodepool1-12345678-vmss"]),
-    ],
-)
-def test_lists_hold_what_is_there(direct: Direct, path: str, names: list[str]) -> None:
-    assert [one["name"] for one in direct.made("GET", path)["value"]] == names
-
-
 def test_a_group_keeps_its_location(direct: Direct) -> None:
     path = f"resourceGroups/{direct.plan.node_group}"
     changed = direct.made("PUT", path, {**EUROPE, "tags": {"a": "b"}})

@@ -178,20 +178,6 @@ async def test_machines_keep_what_they_had_when_their_change_fails(
     assert await statuses(direct, mine.client_id) == [200, 200]
 
 
-def test_a_change_of_machines_says_in_two_ways_how_it_stands(direct: Direct) -> None:
-    direct.weather("scale-sets=12")
-    body = {"identity": {"type": "SystemAssigned"}}
-    _, _, headers = direct.arm("PATCH", direct.plan.scale_set_id, body)
-    where, monitored = path_of(headers["Azure-AsyncOperation"]), path_of(headers["Location"])
-    assert monitored == f"{where}&monitor=true"
-    assert direct.made("GET", where)["status"] == "InProgress"
-    status, body, again = direct.arm("GET", monitored)
-    assert (status, body, path_of(again["Location"])) == (202, None, monitored)
-    direct.clock.now += 12
-    assert direct.made("GET", where)["status"] == "Succeeded"
-    assert direct.arm("GET", monitored)[0] == 200
-
-
 def path_of(url: str) -> str:
     return url.removeprefix("https://management.azure.com")
 

@@ -80,19 +80,6 @@ async def test_an_identity_that_arm_did_not_attach_or_that_was_deleted_is_not_fo
         assert (reply.status, body["error_description"]) == (400, "Identity not found")
 
 
-async def test_a_change_reaches_the_machines_only_when_its_operation_is_done(
-    direct: Direct,
-) -> None:
-    mine = direct.identity("mine")
-    direct.weather("scale-sets=40")
-    body = {"identity": {"type": "UserAssigned", "userAssignedIdentities": {mine.id: {}}}}
-    direct.made("PATCH", direct.plan.scale_set_id, body)
-    target = f"{TOKEN}?{ASK}&client_id={mine.client_id}"
-    assert (await ask(direct, target))[0].status == 400
-    direct.clock.now += 40
-    assert (await ask(direct, target))[0].status == 200
-
-
 async def test_a_token_is_kept_for_the_node_that_asked_until_half_its_life_is_over(
     direct: Direct,
 ) -> None:
@@ -123,16 +110,6 @@ async def test_a_node_has_20_identity_requests_a_second_and_another_node_has_its
 async def test_other_metadata_has_5_requests_a_second(direct: Direct) -> None:
     statuses = [(await ask(direct, "/metadata/versions"))[0].status for _ in range(6)]
     assert statuses == [200, 200, 200, 200, 200, 429]
-
-
-async def test_the_instance_document_describes_the_node_that_asks(direct: Direct) -> None:
-    _, body = await ask(
-        direct, "/metadata/instance?api-version=2021-02-01", source=direct.plan.nodes[1].address
-    )
-    compute = body["compute"]
-    assert compute["resourceId"] == f"{direct.plan.scale_set_id}/virtualMachines/1"
-    assert compute["vmScaleSetName"] == direct.plan.scale_set
-    assert compute["azEnvironment"] == "AzurePublicCloud"
 
 
 async def test_the_tenant_is_told(direct: Direct) -> None:

@@ -7,7 +7,6 @@ import socket
 
 import pytest
 
-from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.azure.dns import answer
 from tests.sandbox.azure.conftest import Azure, resolve
 
@@ -30,16 +29,6 @@ async def test_the_worlds_names_resolve_and_no_others(
     cloud: Azure, name: str, kind: str, code: str, addresses: list[str]
 ) -> None:
     assert await resolve(cloud, name, kind) == (code, addresses)
-
-
-async def test_a_vaults_name_exists_while_the_vault_does(
-    cloud: Azure, operator: AzureOperator
-) -> None:
-    await operator.create_group("g")
-    await operator.create_vault("g", "my-kv")
-    assert await resolve(cloud, "my-kv.vault.azure.net.") == ("NOERROR", ["203.0.113.10"])
-    await operator.arm("DELETE", f"{operator.subscription}/resourceGroups/g")
-    assert (await resolve(cloud, "my-kv.vault.azure.net."))[0] == "NXDOMAIN"
 
 
 @pytest.mark.parametrize("datagram", [b"", b"\0" * 5, b"\xff" * 40])
@@ -68,15 +57,6 @@ async def test_curl_reaches_azure_by_the_proxy_and_checks_its_certificate(cloud:
     assert (code, '"kid"' in body) == (0, True)
     code, body = await curl("-x", cloud.proxy, url)
     assert (code, "certificate" in body) == (60, True)
-
-
-async def test_curl_reaches_azure_by_its_own_address(cloud: Azure) -> None:
-    name = f"management.azure.com:443:127.0.0.1:{cloud.https_port}"
-    to = f"::127.0.0.1:{cloud.https_port}"
-    url = "https://management.azure.com/subscriptions?api-version=2022-12-01"
-    trust = ("--cacert", str(cloud.plan.ca_certificate))
-    _, body = await curl("--connect-to", to, *trust, url)
-    assert '"AuthenticationFailed"' in body, name
 
 
 @pytest.mark.parametrize(
