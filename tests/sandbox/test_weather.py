@@ -119,12 +119,10 @@ def test_a_weather_written_and_read_is_the_same(tmp_path: Path) -> None:
         assert weather.read(tmp_path) == each
 
 
-def test_a_folder_without_a_weather_has_a_calm_one(tmp_path: Path) -> None:
-    assert weather.read(tmp_path) == CALM == WeatherInForce(tmp_path).now
-
-
 def test_a_process_sees_a_new_weather_at_once(tmp_path: Path) -> None:
     present = WeatherInForce(tmp_path)
+    assert weather.read(tmp_path) == CALM == present.now
+    assert not weather.journal(tmp_path)
     for each in (REAL, STORM, CALM, REAL):
         weather.write(tmp_path, each)
         assert present.now == each
@@ -144,10 +142,6 @@ def test_what_the_weather_did_stands_in_its_journal(tmp_path: Path) -> None:
         ("arm", "operation", 1, "InternalExecutionError", "/a/scale/set"),
     ]
     assert all(began - 1 <= each.at <= time.time() + 1 for each in told)
-
-
-def test_a_sandbox_that_nothing_befell_has_an_empty_journal(tmp_path: Path) -> None:
-    assert not weather.journal(tmp_path)
 
 
 def test_a_file_begins_with_a_weather_and_changes_words_of_it(tmp_path: Path) -> None:
@@ -242,12 +236,3 @@ def test_a_seed_is_a_number_or_what_status_shows(text: str, seed: int) -> None:
 def test_a_seed_of_another_version_or_no_seed_is_refused(text: str, why: str) -> None:
     with pytest.raises(WeatherError, match=re.escape(why)):
         weather.seed_of(text)
-
-
-def test_every_word_of_every_weather_is_known() -> None:
-    for each in NAMED.values():
-        assert set(each.times) <= set(TIMES)
-        assert set(each.chances) <= set(CHANCES)
-        for service, faults in each.faults.items():
-            assert {fault.effect for fault in faults} <= SERVICES[service]
-            assert sum(fault.share for fault in faults) <= 1

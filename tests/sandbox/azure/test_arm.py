@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -25,28 +26,32 @@ def attach(*ids: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("because", "code", "words"),
+    ("sent", "code", "words"),
     [
-        ("no header", "AuthenticationFailed", "The 'Authorization' header is missing."),
-        ("not bearer", "InvalidAuthenticationToken", "invalid"),
-        ("rubbish", "InvalidAuthenticationToken", "invalid"),
-        ("another key", "InvalidAuthenticationToken", "invalid"),
-        ("other audience", "InvalidAuthenticationToken", "'https://vault.azure.net'"),
-        ("expired", "ExpiredAuthenticationToken", "is earlier than current UTC time"),
+        (lambda _: "", "AuthenticationFailed", "The 'Authorization' header is missing."),
+        (lambda _: "Basic eDp5", "InvalidAuthenticationToken", "The access token"),
+        (lambda _: "Bearer rubbish", "InvalidAuthenticationToken", "is invalid"),
+        (
+            lambda direct: f"Bearer {direct.token(ARM, issuer=direct.stranger())}",
+            "InvalidAuthenticationToken",
+            "token is invalid",
+        ),
+        (
+            lambda direct: f"Bearer {direct.token('https://vault.azure.net')}",
+            "InvalidAuthenticationToken",
+            "'https://vault.azure.net'",
+        ),
+        (
+            lambda direct: f"Bearer {direct.token(ARM, lifetime=0)}",
+            "ExpiredAuthenticationToken",
+            "is earlier than current UTC time",
+        ),
     ],
 )
 def test_without_a_valid_token_for_arm_the_answer_is_401_with_a_challenge(
-    direct: Direct, because: str, code: str, words: str
+    direct: Direct, sent: Callable[[Direct], str], code: str, words: str
 ) -> None:
-    forged = direct.token(ARM, issuer=direct.stranger())
-    headers = {
-        "no header": {},
-        "not bearer": {"authorization": "Basic eDp5"},
-        "rubbish": {"authorization": "Bearer rubbish"},
-        "another key": {"authorization": f"Bearer {forged}"},
-        "other audience": {"authorization": f"Bearer {direct.token('https://vault.azure.net')}"},
-        "expired": {"authorization": f"Bearer {direct.token(ARM, lifetime=0)}"},
-    }[because]
+    headers = {"authorization": sent(direct)}
     status, body, answered = direct.arm("GET", "resourceGroups", headers=headers)
     assert (status, body["error"]["code"]) == (401, code)
     assert words in body["error"]["message"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from typing import Any
 
 import pytest
 
@@ -61,35 +62,31 @@ def test_an_assignment_is_made_once_listed_and_taken_back(
     assert name not in {one["name"] for one in direct.made("GET", every)["value"]}
 
 
+TAKEN, NEW = str(uuid.uuid4()), str(uuid.uuid4())
+
+
 @pytest.mark.parametrize(
-    ("because", "status", "code"),
+    ("name", "body", "refusal"),
     [
-        ("the same grant under another name", 409, "RoleAssignmentExists"),
-        ("another role under the same name", 400, "RoleAssignmentUpdateNotPermitted"),
-        ("a name that is no GUID", 400, "InvalidRoleAssignmentId"),
-        ("an unknown principal", 400, "PrincipalNotFound"),
-        ("an unknown role", 400, "RoleDefinitionDoesNotExist"),
-        ("no properties", 400, "InvalidRequestContent"),
-        ("no JSON", 400, "InvalidRequestContent"),
+        (NEW, {}, (409, "RoleAssignmentExists")),  # the same grant under another name
+        (TAKEN, {"role": ROLES[0].id}, (400, "RoleAssignmentUpdateNotPermitted")),
+        ("x", {}, (400, "InvalidRoleAssignmentId")),
+        (NEW, {"principal": NEW}, (400, "PrincipalNotFound")),
+        (NEW, {"role": "x"}, (400, "RoleDefinitionDoesNotExist")),
+        (NEW, [], (400, "InvalidRequestContent")),  # no properties
+        (NEW, None, (400, "InvalidRequestContent")),  # no JSON
     ],
 )
 def test_an_assignment_that_cannot_be_is_refused(
-    direct: Direct, mine: UserAssignedIdentity, because: str, status: int, code: str
+    direct: Direct, mine: UserAssignedIdentity, name: str, body: Any, refusal: tuple[int, str]
 ) -> None:
-    base, name = f"{mine.id}/{AUTHORIZATION}/roleAssignments", uuid.uuid4()
-    good, new = grant(mine.principal_id), uuid.uuid4()
-    direct.made("PUT", f"{base}/{name}", good)
-    path, body = {
-        "the same grant under another name": (new, good),
-        "another role under the same name": (name, grant(mine.principal_id, ROLES[0].id)),
-        "a name that is no GUID": ("x", good),
-        "an unknown principal": (new, grant(str(uuid.uuid4()))),
-        "an unknown role": (new, grant(mine.principal_id, "x")),
-        "no properties": (new, {}),
-        "no JSON": (new, None),
-    }[because]
-    got, answer, _ = direct.arm("PUT", f"{base}/{path}", body)
-    assert (got, answer["error"]["code"]) == (status, code)
+    base = f"{mine.id}/{AUTHORIZATION}/roleAssignments"
+    direct.made("PUT", f"{base}/{TAKEN}", grant(mine.principal_id))
+    if isinstance(body, dict):
+        body = grant(**{"principal": mine.principal_id, **body})
+    elif body is not None:
+        body = {}
+    assert direct.refused("PUT", f"{base}/{name}", body) == refusal
 
 
 def test_a_role_is_found_by_its_name_without_case(direct: Direct) -> None:
@@ -125,7 +122,7 @@ def test_a_filter_that_is_not_understood_is_refused_not_ignored(direct: Direct, 
     assert direct.arm("GET", path)[1]["error"]["code"] == "UnsupportedFilter"
 
 
-def custom(direct: Direct, *actions: str, scope: str = "") -> dict[str, object]:
+def custom(direct: Direct, *actions: str, scope: str = "") -> dict[str, Any]:
     permissions = [{"actions": list(actions), "notActions": []}]
     scopes = [scope or direct.world.subscription]
     named = {"roleName": "mine", "type": "CustomRole", "permissions": permissions}
@@ -164,25 +161,17 @@ def test_a_custom_role_is_assigned_within_its_scopes_alone(
     assert direct.arm("PUT", f"{mine.id}/{where}/{uuid.uuid4()}", body)[0] == 201
 
 
-@pytest.mark.parametrize(
-    ("change", "code"),
-    [
-        ({"assignableScopes": []}, "MissingAssignableScopes"),
-        ({"permissions": []}, "InvalidRoleDefinitionPermissions"),
-    ],
-)
-def test_a_custom_role_that_says_too_little_is_refused(
-    direct: Direct, change: dict[str, object], code: str
+def test_no_built_in_role_is_changed_no_name_used_twice_and_no_half_role_made(
+    direct: Direct,
 ) -> None:
-    path = f"{direct.world.subscription}/{AUTHORIZATION}/roleDefinitions/{uuid.uuid4()}"
-    properties = custom(direct, "*/read")["properties"]
-    assert isinstance(properties, dict)
-    assert direct.refused("PUT", path, {"properties": {**properties, **change}}) == (400, code)
-
-
-def test_neither_a_built_in_role_is_changed_nor_a_name_used_twice(direct: Direct) -> None:
     base = f"{direct.world.subscription}/{AUTHORIZATION}/roleDefinitions"
     body = custom(direct, "*/read")
+    for left_out, code in (
+        ("assignableScopes", "MissingAssignableScopes"),
+        ("permissions", "InvalidRoleDefinitionPermissions"),
+    ):
+        half = {"properties": {**body["properties"], left_out: []}}
+        assert direct.refused("PUT", f"{base}/{uuid.uuid4()}", half) == (400, code)
     assert direct.arm("PUT", f"{base}/{READER}", body)[0] == 403
     direct.made("PUT", f"{base}/{uuid.uuid4()}", body)
     again = direct.arm("PUT", f"{base}/{uuid.uuid4()}", body)[1]["error"]["code"]
