@@ -284,13 +284,7 @@ _REAL_TIMES = {
     "garbage": Span(0.1, 5),
     "watches": Span(30, 300),
 }
-
-
-def _mostly(*faults: tuple[Effect, float, float, float]) -> tuple[Fault, ...]:
-    return tuple(
-        Fault(effect=effect, share=share, seconds=Span(least, most))
-        for effect, share, least, most in faults
-    )
+_OUTAGES = (Fault(Effect.UNAVAILABLE, 0.03), Fault(Effect.BROKEN, 0.03), Fault(Effect.RESET, 0.03))
 
 
 CALM = Weather(name="calm", times=_CALM_TIMES)
@@ -303,32 +297,19 @@ NAMED: Mapping[str, Weather] = MappingProxyType(
             times={**_REAL_TIMES, "answers": Span(0.005, 0.5), "watches": Span(5, 60)},
             chances={"failing": 0.1, "preempted": 0.1},
             faults={
-                "arm": _mostly(
-                    (Effect.THROTTLED, 0.06, 1, 10),
-                    (Effect.UNAVAILABLE, 0.03, 0, 0),
-                    (Effect.BROKEN, 0.03, 0, 0),
-                    (Effect.RESET, 0.03, 0, 0),
-                    (Effect.LOCKED, 0.01, 0, 0),
-                    (Effect.DENIED, 0.01, 0, 0),
+                "arm": (
+                    Fault(Effect.THROTTLED, 0.06, Span(1, 10)),
+                    *_OUTAGES,
+                    Fault(Effect.LOCKED, 0.01),
+                    Fault(Effect.DENIED, 0.01),
                 ),
-                "entra": _mostly(
-                    (Effect.THROTTLED, 0.06, 1, 5),
-                    (Effect.UNAVAILABLE, 0.03, 0, 0),
-                    (Effect.BROKEN, 0.03, 0, 0),
-                    (Effect.RESET, 0.03, 0, 0),
-                ),
-                "imds": _mostly(
-                    (Effect.THROTTLED, 0.06, 0, 0),
-                    (Effect.GONE, 0.01, 0, 0),
-                    (Effect.UNAVAILABLE, 0.03, 0, 0),
-                    (Effect.BROKEN, 0.03, 0, 0),
-                    (Effect.RESET, 0.03, 0, 0),
-                ),
-                "apiserver": _mostly(
-                    (Effect.THROTTLED, 0.06, 1, 1),
-                    (Effect.UNAVAILABLE, 0.02, 1, 1),
-                    (Effect.BROKEN, 0.02, 0, 0),
-                    (Effect.RESET, 0.03, 0, 0),
+                "entra": (Fault(Effect.THROTTLED, 0.06, Span(1, 5)), *_OUTAGES),
+                "imds": (Fault(Effect.THROTTLED, 0.06), Fault(Effect.GONE, 0.01), *_OUTAGES),
+                "apiserver": (
+                    Fault(Effect.THROTTLED, 0.06, 1.0),
+                    Fault(Effect.UNAVAILABLE, 0.02, 1.0),
+                    Fault(Effect.BROKEN, 0.02),
+                    Fault(Effect.RESET, 0.03),
                 ),
             },
         ),

@@ -274,13 +274,6 @@ class RoleDefinition:
 
     id: str
     role: Role
-    scopes: tuple[str, ...]
-    """Where it can be assigned: at these and below."""
-
-    def assignable(self, scope: str) -> bool:
-        """Return whether it can be assigned there."""
-        inside = f"{scope.lower()}/"
-        return any(inside.startswith(f"{each.lower().rstrip('/')}/") for each in self.scopes)
 
 
 P = TypeVar("P", bound=FederatedCredential | RoleAssignment)

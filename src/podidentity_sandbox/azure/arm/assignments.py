@@ -28,18 +28,25 @@ def list_definitions(call: ArmCall) -> Reply:
     match = _NAME_FILTER.fullmatch(asked)
     if asked and match is None:
         raise _bad_filter(asked)
-    custom = [each for each in call.world.all(RoleDefinition) if each.assignable(_scope(call))]
-    listed = [*(_definition(call, role) for role in ROLES), *(_custom(call, one) for one in custom)]
-    if match is not None:
-        name = match["name"].lower()
-        listed = [one for one in listed if one["properties"]["roleName"].lower() == name]
-    return Reply.json({"value": listed})
+    name = match["name"].lower() if match else ""
+    found = [*ROLES, *(one.role for one in call.world.all(RoleDefinition))]
+    return Reply.json(
+        {
+            "value": [
+                _shown_role(call, role)
+                for role in found
+                if role.assignable(call.params["scope"]) and name in ("", role.name.lower())
+            ]
+        }
+    )
 
 
 def get_definition(call: ArmCall) -> Reply:
     """Return a role."""
-    role = role_of(call.params["name"])
-    return Reply.json(_custom(call, _own(call)) if role is None else _definition(call, role))
+    role = call.world.role(call.params["name"])
+    if role is None:
+        raise _no_such_role(404, call.params["name"])
+    return Reply.json(_shown_role(call, role))
 
 
 def put_definition(call: ArmCall) -> Reply:
@@ -51,23 +58,23 @@ def put_definition(call: ArmCall) -> Reply:
         raise ArmError(403, "CannotUpdateBuiltInRole", "A built in role cannot be changed.")
     asked = _asked_role(call)
     for other in call.world.all(RoleDefinition):
-        if other.role.name == asked.role.name and other.id.lower() != asked.id.lower():
-            message = f"A custom role with the same name already exists: {other.role.name}."
+        if other.role.name == asked.name and other.role.id != asked.id:
+            message = f"A custom role with the same name already exists: {asked.name}."
             raise ArmError(409, "RoleDefinitionWithSameNameExists", message)
-    call.world.put(asked)
-    return Reply.json(_custom(call, asked), status=201)
+    call.world.put(RoleDefinition(id=_definition_id(call, asked.id), role=asked))
+    return Reply.json(_shown_role(call, asked), status=201)
 
 
 def delete_definition(call: ArmCall) -> Reply:
     """Take a custom role away."""
-    found = call.world.find(RoleDefinition, _definition_id(call, call.params["name"].lower()))
+    found = call.world.find(RoleDefinition, _definition_id(call, call.params["name"]))
     if found is None:
         return Reply(status=204)
     if any(each.role_id == found.role.id for each in call.world.all(RoleAssignment)):
         message = "There are existing role assignments that reference the role."
         raise ArmError(400, "RoleDefinitionHasAssignments", message)
     call.world.remove(found.id)
-    return Reply.json(_custom(call, found))
+    return Reply.json(_shown_role(call, found.role))
 
 
 def list_assignments(call: ArmCall) -> Reply:
@@ -116,16 +123,11 @@ def delete_assignment(call: ArmCall) -> Reply:
 
 
 def _asked(call: ArmCall) -> RoleAssignment:
-    properties = call.body().get("properties")
-    if not isinstance(properties, dict):
-        raise ArmError(400, "InvalidRequestContent", "The properties are required.")
+    properties = _properties(call)
     role_id = str(properties.get("roleDefinitionId", "")).rpartition("/")[2]
     role = call.world.role(role_id)
-    custom = call.world.find(RoleDefinition, _definition_id(call, role_id.lower()))
-    if role is None or (custom and not custom.assignable(_scope(call))):
-        message = "The specified role definition with ID '{}' does not exist."
-        name = str(properties.get("roleDefinitionId", "")).rpartition("/")[2]
-        raise ArmError(400, "RoleDefinitionDoesNotExist", message.format(name))
+    if role is None or not role.assignable(call.params["scope"]):
+        raise _no_such_role(400, role_id)
     principal = str(properties.get("principalId", "")).lower()
     if principal not in call.world.principals:
         raise ArmError(
@@ -148,6 +150,18 @@ def _asked(call: ArmCall) -> RoleAssignment:
     )
 
 
+def _properties(call: ArmCall) -> dict[str, Any]:
+    properties = call.body().get("properties")
+    if not isinstance(properties, dict):
+        raise ArmError(400, "InvalidRequestContent", "The properties are required.")
+    return properties
+
+
+def _no_such_role(status: int, role_id: str) -> ArmError:
+    message = f"The specified role definition with ID '{role_id}' does not exist."
+    return ArmError(status, "RoleDefinitionDoesNotExist", message)
+
+
 def _name(call: ArmCall) -> str:
     try:
         return str(uuid.UUID(call.params["name"]))
@@ -158,10 +172,8 @@ def _name(call: ArmCall) -> str:
         ) from error
 
 
-def _asked_role(call: ArmCall) -> RoleDefinition:
-    properties = call.body().get("properties")
-    if not isinstance(properties, dict):
-        raise ArmError(400, "InvalidRequestContent", "The properties are required.")
+def _asked_role(call: ArmCall) -> Role:
+    properties = _properties(call)
     permissions, scopes = properties.get("permissions"), properties.get("assignableScopes")
     if not isinstance(scopes, list) or not scopes:
         message = "The role definition needs at least one assignable scope."
@@ -173,28 +185,14 @@ def _asked_role(call: ArmCall) -> RoleDefinition:
     def listed(name: str) -> tuple[str, ...]:
         return tuple(map(str, permissions[0].get(name) or ()))
 
-    name = _name(call)
-    role = Role(
-        id=name,
+    return Role(
+        id=_name(call),
         name=str(properties.get("roleName", "")),
         actions=listed("actions"),
         not_actions=listed("notActions"),
         data_actions=listed("dataActions"),
+        scopes=tuple(map(str, scopes)),
     )
-    where = tuple(map(str, scopes))
-    return RoleDefinition(id=_definition_id(call, name), role=role, scopes=where)
-
-
-def _own(call: ArmCall) -> RoleDefinition:
-    found = call.world.find(RoleDefinition, _definition_id(call, call.params["name"].lower()))
-    if found is None:
-        message = f"The specified role definition with ID '{call.params['name']}' does not exist."
-        raise ArmError(404, "RoleDefinitionDoesNotExist", message)
-    return found
-
-
-def _scope(call: ArmCall) -> str:
-    return call.params["scope"]
 
 
 def _same_grant(one: RoleAssignment, other: RoleAssignment) -> bool:
@@ -214,7 +212,7 @@ def _definition_id(call: ArmCall, role_id: str) -> str:
     return f"{base}/roleDefinitions/{role_id}"
 
 
-def _definition(call: ArmCall, role: Role) -> dict[str, Any]:
+def _shown_role(call: ArmCall, role: Role) -> dict[str, Any]:
     permissions = {
         "actions": list(role.actions),
         "notActions": list(role.not_actions),
@@ -227,17 +225,11 @@ def _definition(call: ArmCall, role: Role) -> dict[str, Any]:
         "type": "Microsoft.Authorization/roleDefinitions",
         "properties": {
             "roleName": role.name,
-            "type": "BuiltInRole",
-            "assignableScopes": ["/"],
+            "type": "BuiltInRole" if role_of(role.id) else "CustomRole",
+            "assignableScopes": list(role.scopes),
             "permissions": [permissions],
         },
     }
-
-
-def _custom(call: ArmCall, found: RoleDefinition) -> dict[str, Any]:
-    made = _definition(call, found.role)
-    own = {"type": "CustomRole", "assignableScopes": list(found.scopes)}
-    return {**made, "properties": {**made["properties"], **own}}
 
 
 def _json(call: ArmCall, assignment: RoleAssignment) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Role:
-    """A built-in role."""
+    """A role, built in unless it has scopes of its own."""
 
     id: str
     """GUID of its definition, the same in every subscription."""
@@ -20,6 +20,13 @@ class Role:
     not_actions: tuple[str, ...] = ()
     data_actions: tuple[str, ...] = ()
     """The data actions that it grants; actions do not include them."""
+    scopes: tuple[str, ...] = ("/",)
+    """Where it can be assigned: at these and below."""
+
+    def assignable(self, scope: str) -> bool:
+        """Return whether it can be assigned there."""
+        inside = f"{scope.lower()}/"
+        return any(inside.startswith(f"{each.lower().rstrip('/')}/") for each in self.scopes)
 
     def allows(self, action: str) -> bool:
         """Return whether the role grants `action`, such as Microsoft.KeyVault/vaults/read."""
