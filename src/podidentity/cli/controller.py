@@ -28,6 +28,7 @@ from podidentity.cli.objects import (
 )
 from podidentity.cli.rollout import is_ours, troubles_of, until
 from podidentity.manifests import mic as manifests_of_mic
+from podidentity.manifests import mic_exception
 from podidentity.settings import MicSettings
 from podidentity.wire.kube import AZURE_POD_IDENTITY_EXCEPTIONS, CLUSTER_ROLES, PODS
 
@@ -151,10 +152,15 @@ def manifests(
 
 
 async def put(kube: Kube, wanted: Sequence[Object]) -> None:
-    """Create MIC's objects, or change them."""
+    """Create MIC's objects, or change them; without an exception that it needs no more."""
+    if not wanted:
+        return
     for manifest in wanted:
         click.echo(f"{called(manifest)} {await apply(kube, manifest)}")
-    for each in await archived_mics(kube) if wanted else ():
+    exception = mic_exception(wanted[-1]["metadata"]["namespace"])
+    if exception not in wanted and await remove(kube, exception):
+        click.echo(f"{called(exception)} deleted: MIC signs in without it")
+    for each in await archived_mics(kube):
         meta = each["metadata"]
         click.echo(
             f"MIC of AAD Pod Identity, Deployment {meta['namespace']}/{meta['name']}, works still: "

@@ -747,7 +747,7 @@ async def _disable(kube: Kube, wanted: _Leaving) -> None:
             click.echo(await removal(kube, manifest))
     await _without_exceptions(kube)
     if wanted.purge:
-        await _purge(kube)
+        await _purge(kube, namespace)
     await _nmi_gone(kube, namespace, wanted.seconds, _RULES_AFTER[choices.on_exit])
 
 
@@ -780,8 +780,11 @@ _RULES_AFTER = {
 }
 
 
-async def _purge(kube: Kube) -> None:
-    """Remove the custom resources, all grants and the record of them; say what stays in Azure."""
+async def _purge(kube: Kube, namespace: str) -> None:
+    """Remove the custom resources, all grants and the record of them; say what stays in Azure.
+
+    Where AKS keeps kube-system to itself the record is in NMI's `namespace`.
+    """
     try:
         identities = await find_all(kube, AZURE_IDENTITIES)
     except KubeError as error:
@@ -799,7 +802,8 @@ async def _purge(kube: Kube) -> None:
     for crd in reversed(crds()):
         click.echo(await removal(kube, crd))
     await take_all(kube)
-    click.echo(await removal(kube, _record(NAMESPACE, [])))
+    for place in dict.fromkeys((NAMESPACE, namespace)):
+        click.echo(await removal(kube, _record(place, [])))
 
 
 async def _without_exceptions(kube: Kube) -> None:
