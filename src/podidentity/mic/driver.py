@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 from podidentity.core.ports import Clock
 from podidentity.mic.calls import (
@@ -29,6 +29,7 @@ from podidentity.mic.calls import (
     Result,
 )
 from podidentity.mic.neighbours import NotLeading
+from podidentity.waiting import end_all, first_of
 
 _log = logging.getLogger("podidentity.mic")
 
@@ -134,25 +135,11 @@ class Driver:
                     # Others have their turn, whatever the controller finds due at once.
                     await asyncio.sleep(0)
                     continue
-                await self._until_rearmed(left)
+                until_due = () if left is None else (self._clock.sleep(left),)
+                await first_of(self._rearmed.wait(), *until_due)
             raise self._defect
         finally:
-            tasks = list(self._under_way.values())
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _until_rearmed(self, seconds: float | None) -> None:
-        """Return when something else may be due, or after so many seconds."""
-        waits: list[Coroutine[Any, Any, object]] = [self._rearmed.wait()]
-        if seconds is not None:
-            waits.append(self._clock.sleep(seconds))
-        tasks = [asyncio.ensure_future(each) for each in waits]
-        try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in tasks:
-                task.cancel()
+            await end_all(self._under_way.values())
 
     def _decide(self, ask: Callable[[float], Sequence[Call]]) -> None:
         """Ask the controller, and start what it returns."""

@@ -42,7 +42,6 @@ from podidentity.nmi.request.decision import (
     TokenQuery,
     no_token,
 )
-from podidentity.nmi.request.hold import wait_for
 from podidentity.nmi.request.host_token import HostCallers
 from podidentity.nmi.server.messages import (
     LATER,
@@ -54,6 +53,7 @@ from podidentity.nmi.server.messages import (
     Waiting,
     render,
 )
+from podidentity.waiting import first_of
 from podidentity.wire.host_token import parse_pod_name, render_host_answer
 from podidentity.wire.imds import (
     AllowList,
@@ -557,7 +557,7 @@ class RequestPipeline:
         if error.comes is None:
             await self._clock.sleep(min(_PROPAGATION_PAUSE, left))
         else:
-            await wait_for(error.comes(), self._clock, left)
+            await first_of(error.comes(), self._clock.sleep(left))
 
     # All others.
 
