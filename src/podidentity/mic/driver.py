@@ -66,6 +66,9 @@ class Observer(Protocol):
     def ended(self, action: Action, result: Result, seconds: float, now: float) -> None:
         """Note its result; `now` is as in the calls."""
 
+    def given_up(self, action: Action) -> None:
+        """Note that a call will have no result: another MIC leads, or this one ends."""
+
     def report(self, report: LogLine) -> None:
         """Write the controller's line."""
 
@@ -162,10 +165,12 @@ class Driver:
             self._observer.begun(call.action)
             task = asyncio.create_task(self._do(call))
             self._under_way[call.number] = task
-            task.add_done_callback(partial(self._forget, call.number))
+            task.add_done_callback(partial(self._forget, call))
 
-    def _forget(self, number: int, _: asyncio.Task[None]) -> None:
-        self._under_way.pop(number, None)
+    def _forget(self, call: Call, task: asyncio.Task[None]) -> None:
+        self._under_way.pop(call.number, None)
+        if task.cancelled():
+            self._observer.given_up(call.action)
 
     async def _do(self, call: Call) -> None:
         action, began = call.action, self._clock.monotonic()
