@@ -57,6 +57,7 @@ from podidentity.waiting import first_of
 from podidentity.wire.host_token import parse_pod_name, render_host_answer
 from podidentity.wire.imds import (
     AllowList,
+    MetadataAnswer,
     Route,
     Target,
     classify,
@@ -89,22 +90,6 @@ _BY_PROXIES = frozenset({b"x-forwarded-for", b"forwarded", b"via"})
 """What a proxy adds by which somebody asks who is not the pod: a custom, RFC 7239 and RFC 9110."""
 _THEIR_LENGTHS = frozenset(map(len, _BY_PROXIES))
 _USUAL_HOST = b"169.254.169.254"
-
-
-class MetadataAnswer(Protocol):
-    """What the real service answered."""
-
-    @property
-    def status(self) -> int:
-        """Its HTTP status."""
-
-    @property
-    def content_type(self) -> str:
-        """Its Content-Type."""
-
-    @property
-    def body(self) -> bytes:
-        """Its body."""
 
 
 class MetadataSource(Protocol):
