@@ -16,9 +16,8 @@ from typing import Any
 
 import aiohttp
 
-from podidentity_sandbox.csi import nmi, provider
-from podidentity_sandbox.csi.cluster import Cluster
-from podidentity_sandbox.csi.driver import Driver
+from podidentity_sandbox.csi import provider
+from podidentity_sandbox.csi.driver import Cluster, Driver
 from podidentity_sandbox.csi.parameters import MountFailed
 
 # ---- The socket that the kubelet calls, and the port that it probes.
@@ -102,7 +101,7 @@ async def run(interval: float, health_port: int) -> None:
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     timeout = aiohttp.ClientTimeout(total=30)
     async with Cluster() as cluster, aiohttp.ClientSession(timeout=timeout) as session:
-        secrets = provider.SecretsProvider(nmi.token, partial(provider.secret, session))
+        secrets = provider.SecretsProvider(provider.token, partial(provider.secret, session))
         driver = Driver(cluster, secrets)
         # A socket that a crash has left gives way: asyncio removes it.
         serving = await asyncio.start_unix_server(Server(driver).serve, SOCKET, limit=_LONGEST)

@@ -8,8 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from podidentity_sandbox.azure.aks.kubernetes import Kubernetes
-from podidentity_sandbox.azure.aks.provider import AksProvider
+from podidentity_sandbox.azure.aks.provider import AksProvider, Kubernetes
 from podidentity_sandbox.azure.arm.subscription import POD_IDENTITY
 from podidentity_sandbox.cluster.cluster import Cluster
 from podidentity_sandbox.cluster.main import make_cluster, serve

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from podidentity_sandbox.csi.cluster import Cluster, PodRef
-from podidentity_sandbox.csi.driver import Driver
+from podidentity_sandbox.csi.driver import Cluster, Driver, PodRef
 from podidentity_sandbox.csi.main import Server
 from podidentity_sandbox.csi.parameters import MountFailed
 from podidentity_sandbox.csi.provider import SecretsProvider, read_secret

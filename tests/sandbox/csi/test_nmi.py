@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from podidentity_sandbox.csi.nmi import read_token, request
 from podidentity_sandbox.csi.parameters import MountFailed
+from podidentity_sandbox.csi.provider import read_token, request
 
 TOKEN = {
     "access_token": "t",

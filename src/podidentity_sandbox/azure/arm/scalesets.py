@@ -66,12 +66,12 @@ def patched(
     """
     kind = _type(body)
     wants_system, wants_user = _TYPES[kind]
-    named = _named(body)
+    named, kept = _named(body), (current.system or system) if wants_system else None
     if not wants_user:
         if named:
             message = f"userAssignedIdentities cannot be set with the type '{kind}'."
             raise ArmError(400, "InvalidParameter", message)
-        return IdentityBlock(system=_system(current, system) if wants_system else None)
+        return IdentityBlock(system=kept)
     user = {identity.id.lower(): identity for identity in current.user}
     for name, remove in named.items():
         if remove:
@@ -81,9 +81,7 @@ def patched(
     if not user:
         message = f"The type '{kind}' needs at least one user assigned identity."
         raise ArmError(400, "InvalidParameter", message)
-    return IdentityBlock(
-        system=_system(current, system) if wants_system else None, user=tuple(user.values())
-    )
+    return IdentityBlock(system=kept, user=tuple(user.values()))
 
 
 def added(body: object) -> list[str]:
@@ -141,10 +139,6 @@ def _named(body: object) -> dict[str, bool]:
             message = f"The value of '{name}' must be an object or null."
             raise ArmError(400, "InvalidParameter", message)
     return {name: value is None for name, value in named.items()}
-
-
-def _system(current: IdentityBlock, new: Principal) -> Principal:
-    return current.system or new
 
 
 def _found(name: str, find: Find, scale_set: str) -> UserAssignedIdentity:

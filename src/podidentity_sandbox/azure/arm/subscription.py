@@ -8,6 +8,7 @@ from typing import Any
 from podidentity_sandbox.azure.aks.profile import ManagedCluster
 from podidentity_sandbox.azure.arm.call import ArmCall, ArmError, location_of, tags_of
 from podidentity_sandbox.azure.arm.operations import accepted_at, start
+from podidentity_sandbox.azure.arm.versions import TYPES
 from podidentity_sandbox.azure.messages import Reply
 from podidentity_sandbox.azure.state import (
     Group,
@@ -115,16 +116,7 @@ def _group(group: Group) -> dict[str, Any]:
 # https://learn.microsoft.com/rest/api/resources/features
 
 POD_IDENTITY = "Microsoft.ContainerService/EnablePodIdentityPreview"
-_PROVIDERS = (
-    "Microsoft.Authorization",
-    "Microsoft.Compute",
-    "Microsoft.ContainerService",
-    "Microsoft.Features",
-    "Microsoft.KeyVault",
-    "Microsoft.ManagedIdentity",
-    "Microsoft.Resources",
-    "Microsoft.Storage",
-)
+_PROVIDERS = sorted({kind.namespace for kind in TYPES.values()} | {"Microsoft.Resources"})
 
 
 def registered(world: World, feature: str, now: float) -> bool:
