@@ -1,7 +1,4 @@
-"""Azure's own Python SDK as the judge of the judge: it takes the sandbox for Azure.
-
-How it reads secrets as a managed identity, tests/acceptance/sdks shows.
-"""
+"""Azure's own Python SDK signs in with a certificate; tests/acceptance/sdks shows the rest."""
 
 from __future__ import annotations
 
@@ -19,25 +16,6 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from podidentity_sandbox.azure.client import AzureOperator
 from tests.sandbox.azure.conftest import Azure
 from tests.sandbox.azure.registered import certified
-
-SET_SECRET = """
-import json, os, sys
-from azure.core.exceptions import ClientAuthenticationError
-from azure.identity import ClientSecretCredential
-from azure.keyvault.secrets import SecretClient
-
-tenant, client, secret, vault = sys.argv[1:]
-with ClientSecretCredential(tenant, client, secret) as credential:
-    with SecretClient(f"https://{vault}.vault.azure.net", credential) as vault_client:
-        made = vault_client.set_secret("demo", "s3cret", tags={"a": "b"})
-        read = vault_client.get_secret("demo", made.properties.version)
-        print(json.dumps([read.value, read.properties.tags]))
-with ClientSecretCredential(tenant, client, "wrong") as credential:
-    try:
-        credential.get_token("https://management.azure.com/.default")
-    except ClientAuthenticationError as error:
-        print(json.dumps(error.message.splitlines()[0]))
-"""
 
 CERTIFICATE = """
 import json, sys
@@ -64,18 +42,6 @@ async def run(cloud: Azure, script: str, *words: str) -> list[Any]:
     output, errors = await program.communicate()
     assert program.returncode == 0, errors.decode()
     return [json.loads(line) for line in output.splitlines()]
-
-
-async def test_a_service_principal_signs_in_and_sets_a_secret(
-    cloud: Azure, operator: AzureOperator
-) -> None:
-    await operator.create_group("demo")
-    await operator.create_vault("demo", "my-kv")
-    plan = cloud.plan
-    words = (plan.tenant_id, plan.operator_id, plan.operator_secret, "my-kv")
-    answers = await run(cloud, SET_SECRET, *words)
-    assert answers[0] == ["s3cret", {"a": "b"}]
-    assert "AADSTS7000215: Invalid client secret provided." in answers[1]
 
 
 async def test_an_application_signs_in_with_its_certificate_in_each_of_its_tenants(
