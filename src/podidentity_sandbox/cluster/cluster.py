@@ -108,7 +108,7 @@ class Cluster:
                 Namespaces(manager, authority),
                 Deployments(manager),
                 ReplicaSets(manager),
-                DaemonSets(manager, later),
+                DaemonSets(manager),
                 Scheduler(self.resources.acting_as("kube-scheduler")),
                 NodeLifecycle(manager, later),
                 Garbage(manager, self._collect_later),

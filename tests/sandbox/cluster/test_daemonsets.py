@@ -5,15 +5,13 @@ https://kubernetes.io/docs/concepts/workloads/controllers/daemonset/
 
 from __future__ import annotations
 
-import asyncio
 import re
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from podidentity_sandbox.cluster import Obj
-from podidentity_sandbox.cluster.objects import stamp
 from podidentity_sandbox.cluster.status import StatusError
 from tests.sandbox.cluster.conftest import pod
 from tests.sandbox.cluster.settled import Settled
@@ -148,6 +146,7 @@ def test_a_daemon_set_takes_its_pods_with_it(world: Settled) -> None:
         ({"selector": None}, "spec.selector: Required value"),
         ({"selector": {}}, "empty selector is invalid for daemonset"),
         ({"selector": {"matchLabels": {"app": "x"}}}, "`selector` does not match template"),
+        ({"minReadySeconds": 1}, "spec.minReadySeconds: Forbidden: here a pod is available as"),
     ],
 )
 def test_a_daemon_set_selects_its_own_pods(world: Settled, spec: Obj, says: str) -> None:
@@ -237,35 +236,6 @@ def test_with_surge_an_old_pod_that_is_not_ready_gives_way_on_every_node_at_once
     world.patch("daemonsets.apps", "nmi", {"spec": {"template": template}})
     assert not old & set(world.pods())
     assert len(world.pods()) == 3
-
-
-def test_with_surge_a_new_pod_must_be_ready_for_min_ready_seconds(world: Settled) -> None:
-    old = surging(world, nodes=1, minReadySeconds=30)
-    world.late += timedelta(minutes=1)
-    (new,) = set(world.pods()) - old
-    run_since(world, new, world.cluster.resources.now())
-    assert set(world.pods()) == old | {new}
-    world.late += timedelta(seconds=31)
-    world.patch("pods", new, {"metadata": {"labels": {"seen": "again"}}})
-    assert set(world.pods()) == {new}
-
-
-def run_since(world: Settled, name: str, moment: datetime) -> None:
-    ready = {"type": "Ready", "status": "True", "lastTransitionTime": stamp(moment)}
-    world.patch("pods", name, {"status": {"phase": "Running", "conditions": [ready]}}, "status")
-
-
-async def test_min_ready_seconds_need_no_further_change(world: Settled) -> None:
-    world.node("a")
-    world.create("daemonsets.apps", daemon_set(minReadySeconds=1))
-    (name,) = world.pods()
-    run_since(world, name, world.cluster.resources.now())
-    assert state(world)["numberAvailable"] == 0
-    changed = asyncio.Event()
-    world.cluster.storage.observers.append(lambda _: changed.set())
-    async with asyncio.timeout(60):
-        await changed.wait()
-    assert state(world)["numberAvailable"] == 1
 
 
 @pytest.mark.parametrize(

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from podidentity_sandbox.cluster import Obj
 from podidentity_sandbox.cluster.controllers.deployments import (
-    Bounds,
     SetState,
     bounds,
     new_size,
     old_sizes,
 )
+from podidentity_sandbox.cluster.controllers.sets import Bounds
 from podidentity_sandbox.cluster.selectors import text
 from podidentity_sandbox.cluster.status import StatusError
 from podidentity_sandbox.cluster.storage import Record

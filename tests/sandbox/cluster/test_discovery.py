@@ -114,40 +114,7 @@ async def test_a_custom_type_is_described_by_its_definition(api: httpx2.AsyncCli
     kind = {"group": "example.com", "version": "v1", "kind": "Widget"}
     assert widget["x-kubernetes-group-version-kind"] == [kind]
     assert widget["properties"]["spec"]["properties"]["size"]["type"] == "integer"
-    metadata = widget["properties"]["metadata"]["allOf"][0]["$ref"].rpartition("/")[2]
-    assert "annotations" in schemas[metadata]["properties"]
-
-
-async def test_every_reference_of_a_document_leads_somewhere(api: httpx2.AsyncClient) -> None:
-    places = (await api.get("/openapi/v3")).json()["paths"]
-    followed = 0
-    for place in places:
-        document = await openapi(api, place)
-        schemas = document["components"]["schemas"]
-        for reference in references(document):
-            assert reference.removeprefix("#/components/schemas/") in schemas
-            followed += 1
-    assert followed > 500
-
-
-def references(value: Any) -> list[str]:
-    if isinstance(value, list):
-        return [found for item in value for found in references(item)]
-    if not isinstance(value, dict):
-        return []
-    own = [value["$ref"]] if isinstance(value.get("$ref"), str) else []
-    return own + [found for item in value.values() for found in references(item)]
-
-
-async def test_the_built_in_types_are_described_in_words(api: httpx2.AsyncClient) -> None:
-    schemas = (await openapi(api, "api/v1"))["components"]["schemas"]
-    port = schemas["io.k8s.api.core.v1.ContainerPort"]
-    assert port["required"] == ["containerPort"]
-    assert port["description"] == "ContainerPort represents a network port in a single container."
-    assert port["properties"]["hostIP"] == {
-        "description": "What host IP to bind the external port to.",
-        "type": "string",
-    }
+    assert "annotations" in widget["properties"]["metadata"]["properties"]
 
 
 async def test_a_document_changes_its_address_with_its_content(api: httpx2.AsyncClient) -> None:

@@ -13,12 +13,13 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from podidentity_sandbox.cluster.tokens import Bound, TokenIssuer
+from podidentity_sandbox.cluster.storage import Record
+from podidentity_sandbox.cluster.tokens import TokenIssuer
 from tests.sandbox.cluster.conftest import TOKEN, Served, bound_to, pod
 
 PODS = "/api/v1/namespaces/default/pods"
 AUDIENCE = "api://AzureADTokenExchange"
-BOUND = Bound(account=("web", "uid-1"), namespace="shop")
+ACCOUNT = Record({"metadata": {"name": "web", "namespace": "shop", "uid": "uid-1"}}, b"", 1)
 
 
 async def ask(api: httpx2.AsyncClient, **spec: Any) -> httpx2.Response:
@@ -117,7 +118,7 @@ def key() -> rsa.RSAPrivateKey:
 def test_a_token_holds_from_its_issue_to_its_end(key: rsa.RSAPrivateKey) -> None:
     now = datetime(2026, 11, 25, 12, tzinfo=UTC)
     issuer = TokenIssuer(key, lambda: now)
-    token, ends = issuer.issue(BOUND, [AUDIENCE], 600)
+    token, ends = issuer.issue(ACCOUNT, None, None, audiences=[AUDIENCE], seconds=600)
     assert ends == now + timedelta(minutes=10)
     assert issuer.claims(token, [AUDIENCE]) is not None
     assert TokenIssuer(key, lambda: ends).claims(token, [AUDIENCE]) is None
@@ -128,7 +129,7 @@ def test_a_token_holds_from_its_issue_to_its_end(key: rsa.RSAPrivateKey) -> None
 def test_another_key_or_issuer_or_a_changed_token_does_not_hold(key: rsa.RSAPrivateKey) -> None:
     now = datetime(2026, 11, 25, 12, tzinfo=UTC)
     issuer = TokenIssuer(key, lambda: now)
-    token, _ = issuer.issue(BOUND, [AUDIENCE], 600)
+    token, _ = issuer.issue(ACCOUNT, None, None, audiences=[AUDIENCE], seconds=600)
     other = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     assert TokenIssuer(other, lambda: now).claims(token, [AUDIENCE]) is None
     elsewhere = TokenIssuer(key, lambda: now, "https://elsewhere")
