@@ -113,11 +113,11 @@ async def raw(request: web.Request) -> bytes:
         raise status.too_large(BODY_LIMIT) from error
 
 
-def number(query: Mapping[str, str], name: str, default: int = 0) -> int:
+def number(query: Mapping[str, str], name: str, default: int = 0, *, signed: bool = False) -> int:
     """Return a number of the query; raise 400."""
     text = query.get(name, "")
     if not text:
         return default
-    if not text.isascii() or not text.isdigit():
+    if not text.isascii() or not text.removeprefix("-" if signed else "").isdigit():
         raise status.bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax')
     return int(text)

@@ -35,12 +35,7 @@ from podidentity_sandbox.cluster.overload import LateReads
 from podidentity_sandbox.cluster.paths import RequestInfo
 from podidentity_sandbox.cluster.registry import Registry
 from podidentity_sandbox.cluster.resources import Resources
-from podidentity_sandbox.cluster.reviews import (
-    AUTHENTICATION,
-    AUTHORIZATION,
-    TYPES,
-    Reviews,
-)
+from podidentity_sandbox.cluster.reviews import AUTHENTICATION, TYPES, Reviews
 from podidentity_sandbox.cluster.storage import HISTORY, Journal, Storage
 from podidentity_sandbox.cluster.tokens import TokenIssuer, check_node_request, request_token
 from podidentity_sandbox.plan import Plan
@@ -115,19 +110,16 @@ class Cluster:
             ),
         )
         by_review = {
-            (AUTHENTICATION, "TokenReview"): reviews.token,
-            (AUTHENTICATION, "SelfSubjectReview"): reviews.who,
-            (AUTHORIZATION, "SubjectAccessReview"): reviews.subject,
-            (AUTHORIZATION, "LocalSubjectAccessReview"): reviews.subject,
-            (AUTHORIZATION, "SelfSubjectAccessReview"): reviews.oneself,
-            (AUTHORIZATION, "SelfSubjectRulesReview"): reviews.rules,
+            "TokenReview": reviews.token,
+            "SelfSubjectReview": reviews.who,
+            "SubjectAccessReview": reviews.subject,
+            "LocalSubjectAccessReview": reviews.subject,
+            "SelfSubjectAccessReview": reviews.oneself,
+            "SelfSubjectRulesReview": reviews.rules,
         }
         self._actions = {
             ("", "serviceaccounts", "token"): Action(AUTHENTICATION, "TokenRequest", self._token),
-            **{
-                (group, f"{kind.lower()}s", ""): Action(group, kind, answer)
-                for (group, kind), answer in by_review.items()
-            },
+            **{(t.group, t.plural, ""): Action(t.group, t.kind, by_review[t.kind]) for t in TYPES},
         }
         if journal is not None:
             journal.restore(self.storage)

@@ -184,7 +184,7 @@ class Verbs:
         if action is not None:
             body = bodies.question(action.group, action.kind, await bodies.read(request))
             return json_answer(encode(action.answer(user, info, body)), 201)
-        if kind.key == "pods" and info.subresource in podstreams.SUBRESOURCES:
+        if kind.key == "pods" and info.subresource in podstreams.VERBS:
             return await self._streams.serve(request, info, self._record(call))
         self._check(call)
         if info.subresource == "scale":

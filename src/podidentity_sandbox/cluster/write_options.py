@@ -54,11 +54,8 @@ def _manager_faults(name: str, *, needed: bool) -> Sequence[Cause]:
         return [status.required("fieldManager", "is required for apply patch")]
     if len(name.encode()) > MANAGER_LIMIT:
         return [status.too_long("fieldManager", MANAGER_LIMIT)]
-    return [
-        status.invalid("fieldManager", name, "should only contain printable characters")
-        for odd in [not name.isprintable()]
-        if odd
-    ]
+    detail = "should only contain printable characters"
+    return [] if name.isprintable() else [status.invalid("fieldManager", name, detail)]
 
 
 def _of_agent(agent: str) -> str:
@@ -134,15 +131,9 @@ def _of_query(request: web.Request) -> Obj:
     query = request.query
     options: Obj = {}
     if query.get("gracePeriodSeconds"):
-        options["gracePeriodSeconds"] = _number(query["gracePeriodSeconds"])
+        options["gracePeriodSeconds"] = bodies.number(query, "gracePeriodSeconds", signed=True)
     if "propagationPolicy" in query:
         options["propagationPolicy"] = query["propagationPolicy"]
     if "orphanDependents" in query:
         options["orphanDependents"] = truth(query["orphanDependents"])
     return options | {"dryRun": query.getall("dryRun", [])}
-
-
-def _number(text: str) -> int:
-    if not text.isascii() or not text.removeprefix("-").isdigit():
-        raise status.bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax')
-    return int(text)

@@ -118,14 +118,17 @@ async def test_a_definition_that_cannot_be_served_is_invalid(
     assert says in answer.json()["message"]
 
 
+@pytest.mark.parametrize(
+    "word", [{"x-kubernetes-validations": [{"rule": "self.size > 0"}]}, {"minProperties": 1}]
+)
 async def test_rules_that_are_not_evaluated_are_refused_and_not_ignored(
-    api: httpx2.AsyncClient, crd: dict[str, Any]
+    api: httpx2.AsyncClient, crd: dict[str, Any], word: dict[str, Any]
 ) -> None:
     schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
-    schema["properties"]["spec"]["x-kubernetes-validations"] = [{"rule": "self.size > 0"}]
+    schema["properties"]["spec"] |= word
     answer = await api.post(DEFINITIONS, json=crd)
     assert answer.status_code == 422
-    assert "evaluates no CEL rules" in answer.json()["message"]
+    assert "this sandbox does not evaluate it" in answer.json()["message"]
 
 
 @pytest.fixture

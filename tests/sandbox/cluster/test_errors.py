@@ -117,36 +117,6 @@ async def test_a_field_of_the_wrong_type_is_invalid(widgets: httpx2.AsyncClient)
     assert answer.json() == failure(422, "Invalid", message, details)
 
 
-async def test_an_unknown_field_is_refused_warned_of_or_dropped_as_asked(
-    widgets: httpx2.AsyncClient,
-) -> None:
-    # the refusal is recorded, of AzureIdentity
-    def body(name: str) -> dict[str, Any]:
-        return {"metadata": {"name": name}, "spec": {"sizze": 1}}
-
-    strict = await widgets.post(WIDGETS, json=body("a"), params={"fieldValidation": "Strict"})
-    message = (
-        'Widget in version "v1" cannot be handled as a Widget: '
-        'strict decoding error: unknown field "spec.sizze"'
-    )
-    assert strict.json() == failure(400, "BadRequest", message)
-    warned = await widgets.post(WIDGETS, json=body("b"))
-    assert warned.headers["Warning"] == '299 - "unknown field \\"spec.sizze\\""'
-    assert warned.json()["spec"] == {}
-    ignored = await widgets.post(WIDGETS, json=body("c"), params={"fieldValidation": "Ignore"})
-    assert "Warning" not in ignored.headers
-
-
-async def test_a_strategic_patch_of_a_custom_resource_is_an_unknown_format(
-    widgets: httpx2.AsyncClient,
-) -> None:
-    kind = {"Content-Type": "application/strategic-merge-patch+json"}
-    answer = await widgets.patch(f"{WIDGETS}/demo", content="{}", headers=kind)
-    assert answer.status_code == 415
-    assert answer.json()["reason"] == "UnsupportedMediaType"
-    assert answer.json()["message"].startswith("the body of the request was in an unknown format")
-
-
 @pytest.mark.parametrize(
     ("body", "kind", "code"),
     [
@@ -174,22 +144,6 @@ async def test_a_body_that_makes_no_sense_is_refused_with_a_status(
     answer = await api.post(MAPS, content=body, headers={"Content-Type": kind})
     assert answer.json()["kind"] == "Status"
     assert answer.status_code == answer.json()["code"] == code
-
-
-async def test_what_is_too_large_is_refused(api: httpx2.AsyncClient) -> None:
-    huge = await api.post(MAPS, content=b" " * (3 * 1024 * 1024 + 1))
-    message = "Request entity too large: limit is 3145728"
-    assert (huge.status_code, huge.json()["message"]) == (413, message)
-    large = {"metadata": {"name": "a"}, "data": {"x": "y" * 1_200_000}}
-    assert (await api.post(MAPS, json=large)).json()["message"] == (
-        'ConfigMap "a" is invalid: []: Too long: may not be more than 1048576 bytes'
-    )
-    spec = {"containers": [{"name": "c", "image": "i", "args": ["x" * 1_600_000]}]}
-    larger = {"metadata": {"name": "a"}, "spec": spec}
-    pods = MAPS.replace("configmaps", "pods")
-    answer = await api.post(pods, json=larger)
-    assert answer.json()["message"] == "etcdserver: request is too large"
-    assert (await api.get(f"{pods}/a")).status_code == 404
 
 
 @pytest.mark.parametrize(
@@ -228,13 +182,6 @@ async def test_a_verb_in_the_wrong_place_is_not_allowed(
     answer = await api.request(method, path, json={}, headers=headers)
     assert answer.status_code == 405
     assert answer.json()["reason"] == "MethodNotAllowed"
-
-
-async def test_who_takes_no_json_gets_nothing(api: httpx2.AsyncClient) -> None:
-    answer = await api.get(MAPS, headers={"Accept": "application/vnd.kubernetes.protobuf"})
-    assert answer.status_code == 406
-    both = "application/vnd.kubernetes.protobuf,application/json"
-    assert (await api.get(MAPS, headers={"Accept": both})).status_code == 200
 
 
 async def test_an_event_lies_where_its_object_is(api: httpx2.AsyncClient) -> None:

@@ -56,15 +56,6 @@ def test_an_age_that_cannot_be_told_says_so() -> None:
     assert columns.since("yesterday", NOW) == "<invalid>"
 
 
-@pytest.mark.parametrize(
-    ("ports", "shown"),
-    [([], "<none>"), ([{"port": 80}, {"port": 53, "protocol": "UDP"}], "80/TCP,53/UDP")],
-)
-def test_a_service_shows_where_it_is_reached(ports: list[dict[str, Any]], shown: str) -> None:
-    row = cells("services", {"spec": {"type": "ClusterIP", "ports": ports}})
-    assert (row["External-IP"], row["Port(s)"]) == ("<none>", shown)
-
-
 def test_a_node_shows_its_state_and_its_roles() -> None:
     labels = {"node-role.kubernetes.io/b": "", "node-role.kubernetes.io/a": ""}
     node = {

@@ -73,13 +73,6 @@ async def test_an_update_that_changes_nothing_writes_nothing(api: httpx2.AsyncCl
     assert patched.json() == made
 
 
-async def test_a_stale_version_in_a_patch_is_a_conflict(api: httpx2.AsyncClient) -> None:
-    made = (await api.post(MAPS, json=config(a="1"))).json()
-    await api.patch(f"{MAPS}/x", content='{"data":{"a":"2"}}', headers=MERGE)
-    patch = {"metadata": {"resourceVersion": made["metadata"]["resourceVersion"]}, "data": {}}
-    assert (await api.patch(f"{MAPS}/x", json=patch, headers=MERGE)).status_code == 409
-
-
 async def test_status_is_written_through_its_own_path_only(api: httpx2.AsyncClient) -> None:
     body = pod(nodeName="n") | {"status": {"phase": "Running"}}
     made = (await api.post(PODS, json=body)).json()
@@ -119,21 +112,6 @@ async def test_a_pod_without_a_node_or_with_its_work_done_goes_at_once(
     assert (await api.delete(f"{PODS}/a")).json()["status"] == "Success"
 
 
-async def test_a_finalizer_holds_a_deleted_object_until_it_is_taken_away(
-    api: httpx2.AsyncClient,
-) -> None:
-    body = config()
-    body["metadata"]["finalizers"] = ["example.com/hold"]
-    await api.post(MAPS, json=body)
-    assert "deletionTimestamp" in (await api.delete(f"{MAPS}/x")).json()["metadata"]
-    more = {"metadata": {"finalizers": ["example.com/hold", "example.com/more"]}}
-    refused = await api.patch(f"{MAPS}/x", json=more, headers=MERGE)
-    assert refused.status_code == 422
-    assert "no new finalizers can be added" in refused.json()["message"]
-    await api.patch(f"{MAPS}/x", json={"metadata": {"finalizers": None}}, headers=MERGE)
-    assert (await api.get(f"{MAPS}/x")).status_code == 404
-
-
 async def test_preconditions_guard_a_deletion(api: httpx2.AsyncClient) -> None:
     await api.post(MAPS, json=config())
     wrong = {"preconditions": {"uid": "another"}}
@@ -148,17 +126,6 @@ async def test_a_collection_is_deleted_by_selector(api: httpx2.AsyncClient) -> N
     await api.delete(PODS, params={"labelSelector": "app=a"})
     left = (await api.get(PODS)).json()["items"]
     assert [item["metadata"]["name"] for item in left] == ["b"]
-
-
-async def test_a_dry_run_checks_everything_and_keeps_nothing(api: httpx2.AsyncClient) -> None:
-    dry = {"dryRun": "All"}
-    assert (await api.post(MAPS, json=config(), params=dry)).status_code == 201
-    assert (await api.get(f"{MAPS}/x")).status_code == 404
-    await api.post(MAPS, json=config(a="1"))
-    assert (await api.post(MAPS, json=config(), params=dry)).status_code == 409
-    await api.put(f"{MAPS}/x", json=config(a="2"), params=dry)
-    await api.delete(f"{MAPS}/x", params=dry)
-    assert (await api.get(f"{MAPS}/x")).json()["data"] == {"a": "1"}
 
 
 async def test_yaml_is_read_as_kubernetes_reads_it(api: httpx2.AsyncClient) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import httpx2
 import pytest
 
 from podidentity_sandbox.cluster.storage import Record
-from tests.sandbox.cluster.conftest import Served, pod, watching
+from tests.sandbox.cluster.conftest import pod
 from tests.sandbox.cluster.settled import Settled
 
 MAPS = "/api/v1/namespaces/default/configmaps"
@@ -31,16 +31,6 @@ async def apply(
 def owners(obj: dict[str, Any]) -> list[tuple[str, str, str]]:
     entries = obj["metadata"].get("managedFields", [])
     return [(e["manager"], e["operation"], e.get("subresource", "")) for e in entries]
-
-
-async def test_what_is_applied_is_made_first_and_changed_later(api: httpx2.AsyncClient) -> None:
-    made = await apply(api, settings(a="1", b="2"))
-    assert made.status_code == 201
-    again = await apply(api, settings(a="1", b="2"))
-    assert (again.status_code, again.json()) == (200, made.json())
-    changed = (await apply(api, settings(a="3"))).json()
-    assert changed["data"] == {"a": "3"}
-    assert owners(changed) == [("m", "Apply", "")]
 
 
 async def test_applying_wants_to_know_who_applies(api: httpx2.AsyncClient) -> None:
@@ -151,11 +141,6 @@ async def test_managers_can_be_forgotten(api: httpx2.AsyncClient) -> None:
     assert forgotten.json()["data"] == {"a": "1"}
 
 
-async def test_a_dry_run_applies_nothing(api: httpx2.AsyncClient) -> None:
-    assert (await apply(api, settings(a="1"), dryRun="All")).status_code == 201
-    assert (await api.get(f"{MAPS}/x")).status_code == 404
-
-
 @pytest.mark.parametrize(
     ("query", "words"),
     [
@@ -202,26 +187,6 @@ async def test_a_watch_that_begins_with_a_list_says_of_which_state(
     refused = await api.get(MAPS, params={"watch": "true", **query})
     assert refused.status_code == 422
     assert refused.json()["message"] == f'ListOptions.meta.k8s.io "" is invalid: {message}'
-
-
-async def test_a_watch_that_begins_with_a_list_says_when_the_list_is_over(
-    api: httpx2.AsyncClient,
-) -> None:
-    await api.post(MAPS, json=settings(a="1"))
-    options = {
-        "sendInitialEvents": "true",
-        "resourceVersionMatch": "NotOlderThan",
-        "allowWatchBookmarks": "true",
-        "fieldSelector": "metadata.name=x",
-    }
-    async with watching(api, MAPS, **options) as events:
-        first, second = await anext(events), await anext(events)
-        await apply(api, settings(b="2"))
-        third = await anext(events)
-    assert (first["type"], first["object"]["metadata"]["name"]) == ("ADDED", "x")
-    assert second["type"] == "BOOKMARK"
-    assert second["object"]["metadata"]["annotations"] == {"k8s.io/initial-events-end": "true"}
-    assert (third["type"], third["object"]["data"]) == ("MODIFIED", {"a": "1", "b": "2"})
 
 
 # ---- DeleteOptions are checked, and refused in the real server's words.
@@ -319,55 +284,6 @@ def shares(record: Record | None) -> Mapping[tuple[str, str], Any]:
     entries = record.metadata.get("managedFields", [])
     assert {entry["operation"] for entry in entries} <= {"Update"}
     return {(e["manager"], e.get("subresource", "")): e["fieldsV1"] for e in entries}
-
-
-def deployed(world: Settled) -> Sequence[Record | None]:
-    """Return a deployment, its set and its pod."""
-    labels = {"app": "a"}
-    template = {"metadata": {"labels": labels}, "spec": pod()["spec"]}
-    spec = {"selector": {"matchLabels": labels}, "template": template}
-    world.create("deployments.apps", {"metadata": {"name": "a"}, "spec": spec})
-    (one,) = world.cluster.storage.all("replicasets.apps")
-    (name,) = world.pods()
-    return world.get("deployments.apps", "a"), one, world.get("pods", name)
-
-
-def test_what_a_controller_makes_and_what_it_says_of_it_are_two_shares(world: Settled) -> None:
-    world.node("n")
-    _, made, its_pod = deployed(world)
-    assert set(shares(made)) == {(MANAGER, ""), (MANAGER, "status")}
-    assert shares(made)[MANAGER, "status"]["f:status"]["f:replicas"] == {}
-    owned = shares(its_pod)[MANAGER, ""]
-    assert owned["f:metadata"]["f:generateName"] == {}
-    assert made is not None
-    assert set(owned["f:metadata"]["f:ownerReferences"]) == {".", f'k:{{"uid":"{made.uid}"}}'}
-    assert set(owned["f:spec"]["f:containers"]) == {'k:{"name":"c"}'}
-    assert "f:status" not in owned
-
-
-def test_what_a_person_wrote_stays_the_persons(world: Settled) -> None:
-    made, _, _ = deployed(world)
-    # The person's own part is not tracked here: nobody is named as its manager.
-    assert set(shares(made)) == set()
-
-
-async def test_a_deployment_is_its_makers_and_its_status_and_revision_the_controllers(
-    served: Served, api: httpx2.AsyncClient
-) -> None:
-    labels = {"app": "a"}
-    template = {"metadata": {"labels": labels}, "spec": pod()["spec"]}
-    spec = {"selector": {"matchLabels": labels}, "template": template}
-    body = {"metadata": {"name": "a"}, "spec": spec}
-    path = "/apis/apps/v1/namespaces/default/deployments"
-    await api.post(path, json=body, headers={"User-Agent": "kubectl/v1.32.3 (linux/amd64)"})
-    served.cluster.loop.settle()
-    found = shares(served.cluster.storage.get("deployments.apps", "default", "a"))
-    assert set(found) == {("kubectl", ""), (MANAGER, "status")}
-    assert "f:replicas" in found["kubectl", ""]["f:spec"]
-    told = found[MANAGER, "status"]
-    revision: dict[str, Any] = {".": {}, "f:deployment.kubernetes.io/revision": {}}
-    assert told["f:metadata"] == {"f:annotations": revision}
-    assert "f:conditions" in told["f:status"]
 
 
 def test_the_scheduler_owns_what_it_says_and_nobody_where_a_pod_is(world: Settled) -> None:

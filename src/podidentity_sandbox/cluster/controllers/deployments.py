@@ -2,8 +2,8 @@
 
 https://kubernetes.io/docs/concepts/workloads/controllers/deployment/
 Events are those of pkg/controller/deployment. What is not done: a Deployment that is scaled in the
-middle of a rollout does not scale its old sets up in proportion; minReadySeconds is not waited for,
-and no rollout fails because its deadline is over.
+middle of a rollout does not scale its old sets up in proportion, and no rollout fails because its
+deadline is over. One that is paused, or has minReadySeconds, is not taken.
 """
 
 from __future__ import annotations
@@ -194,13 +194,10 @@ def _available(well: bool) -> Obj:
 
 def _progressing(owner: Record, new: Record | None, counts: Obj, *, created: bool) -> Obj | None:
     """Return the condition; None: as it was."""
-    spec = owner.object["spec"]
-    if spec.get("paused"):
-        return _condition("Progressing", "Unknown", "DeploymentPaused", "Deployment is paused")
     if new is None:
         return None
     names = ("replicas", "updatedReplicas", "availableReplicas")
-    if all(counts.get(name, 0) == spec["replicas"] for name in names):
+    if all(counts.get(name, 0) == owner.object["spec"]["replicas"] for name in names):
         told = "NewReplicaSetAvailable", f'ReplicaSet "{new.name}" has successfully progressed.'
     elif created:
         told = "NewReplicaSetCreated", f'Created new replica set "{new.name}"'
@@ -249,15 +246,9 @@ class Deployments(Sets):
     def _sync(self, owner: Record) -> None:
         if owner.deleted:
             return
-        paused = owner.object["spec"].get("paused", False)
-        created = False
-        if paused:
-            self._rescale(owner)
-        else:
-            created = self._roll(owner, current_set(owner, self._parts(owner)))
+        created = self._roll(owner, current_set(owner, self._parts(owner)))
         self._tell(owner, created=created)
-        if not paused:
-            self._clean(owner)
+        self._clean(owner)
 
     def _parts(self, owner: Record) -> Sequence[Record]:
         """Return a Deployment's sets, oldest first."""
@@ -293,15 +284,6 @@ class Deployments(Sets):
             if fewer != _state(each).wanted:
                 self._scale(owner, each, fewer)
         return False
-
-    def _rescale(self, owner: Record) -> None:
-        """Follow a change of size while the rollout is paused."""
-        active = [s for s in self._parts(owner) if s.object["spec"]["replicas"]]
-        for each in active[-1:] or self._parts(owner)[-1:]:
-            others = sum(_state(s).wanted for s in active if s.uid != each.uid)
-            size = max(0, owner.object["spec"]["replicas"] - others)
-            if size != _state(each).wanted:
-                self._scale(owner, each, size)
 
     def _begin(self, owner: Record, size: int) -> None:
         """Make the set of a new template."""

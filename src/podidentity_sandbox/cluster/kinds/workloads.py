@@ -171,5 +171,7 @@ def _strategy_faults(spec: Obj) -> Iterator[Cause]:
         if not faults and all(_is_nothing(rolling[field]) for field in _LIMITS):
             detail = "may not be 0 when `maxSurge` is 0"
             yield status.invalid(f"{where}.maxUnavailable", rolling["maxUnavailable"], detail)
+    if spec.get("paused"):
+        yield status.forbidden_field("spec.paused", "the sandbox goes on with every rollout")
     yield from not_negative("spec.revisionHistoryLimit", spec["revisionHistoryLimit"])
     yield from not_negative("spec.progressDeadlineSeconds", spec["progressDeadlineSeconds"])

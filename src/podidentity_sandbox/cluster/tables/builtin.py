@@ -103,12 +103,9 @@ def _restarts(obj: Obj, now: datetime) -> str:
 
 
 def _gates(obj: Obj, _: datetime) -> str:
-    gates = field_of(obj, "spec.readinessGates")
-    if not isinstance(gates, list) or not gates:
-        return NONE
-    wanted = [gate.get("conditionType", "") for gate in gates]
-    true = [w for w in wanted if any(c.get("status") == "True" for c in _conditions(obj, w))]
-    return f"{len(true)}/{len(gates)}"
+    gates = [gate.get("conditionType", "") for gate in field_of(obj, "spec.readinessGates") or ()]
+    true = [g for g in gates if any(c.get("status") == "True" for c in _conditions(obj, g))]
+    return f"{len(true)}/{len(gates)}" if gates else NONE
 
 
 POD = (
@@ -128,8 +125,8 @@ POD = (
 
 
 def _containers(obj: Obj, field: str) -> str:
-    found = field_of(obj, "spec.template.spec.containers")
-    return ",".join(str(c.get(field, "")) for c in found) if isinstance(found, list) else ""
+    containers = field_of(obj, "spec.template.spec.containers") or []
+    return ",".join(str(container.get(field, "")) for container in containers)
 
 
 _TEMPLATE = (
@@ -204,9 +201,7 @@ def _size(*fields: str) -> Column:
 
 
 def _node_status(obj: Obj, _: datetime) -> str:
-    found = field_of(obj, "status.conditions")
-    conditions = found if isinstance(found, list) else []
-    ready = [c.get("status") for c in conditions if c.get("type") == "Ready"]
+    ready = [condition.get("status") for condition in _conditions(obj, "Ready")]
     parts = [("Ready" if ready[-1] == "True" else "NotReady") if ready else "Unknown"]
     if field_of(obj, "spec.unschedulable"):
         parts.append("SchedulingDisabled")
@@ -221,8 +216,7 @@ def _node_roles(obj: Obj, _: datetime) -> str:
 
 def _address(name: str, kind: str) -> Column:
     def cell(obj: Obj, _: datetime) -> Json:
-        found = field_of(obj, "status.addresses")
-        addresses = found if isinstance(found, list) else []
+        addresses = field_of(obj, "status.addresses") or []
         return next((a.get("address", "") for a in addresses if a.get("type") == kind), NONE)
 
     return Column(name, cell, wide=True)
