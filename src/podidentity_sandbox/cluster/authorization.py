@@ -14,7 +14,7 @@ from podidentity_sandbox.cluster.authentication import (
     User,
 )
 from podidentity_sandbox.cluster.kinds.access import GROUP
-from podidentity_sandbox.cluster.mirrors import is_mirror
+from podidentity_sandbox.cluster.node_restriction import is_mirror
 from podidentity_sandbox.cluster.overload import LateReads
 from podidentity_sandbox.cluster.paths import RequestInfo
 from podidentity_sandbox.cluster.status import qualified
@@ -193,7 +193,7 @@ class NodeRules:
             reason = "can only list/watch pods with spec.nodeName field selector"
             return Decision(allowed=False, reason=reason)
         if info.verb == "create" and not info.subresource:
-            return _ALLOWED  # and `mirrors` admits those of its own node only
+            return _ALLOWED  # and `node_restriction` admits those of its own node only
         mine = any(pod.name == info.name for pod in self._pods(node, info.namespace))
         whole = info.verb in ("get", "delete") and not info.subresource
         if mine and (whole or (info.subresource == "status" and info.verb in ("update", "patch"))):

@@ -9,7 +9,7 @@ from functools import partial
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from podidentity_sandbox.cluster import Obj, bootstrap
+from podidentity_sandbox.cluster import Obj, bootstrap, node_restriction
 from podidentity_sandbox.cluster.admission import Admissions
 from podidentity_sandbox.cluster.admission_policies import AdmissionPolicies
 from podidentity_sandbox.cluster.authentication import (
@@ -37,7 +37,7 @@ from podidentity_sandbox.cluster.registry import Registry
 from podidentity_sandbox.cluster.resources import Resources
 from podidentity_sandbox.cluster.reviews import AUTHENTICATION, TYPES, Reviews
 from podidentity_sandbox.cluster.storage import HISTORY, Journal, Storage
-from podidentity_sandbox.cluster.tokens import TokenIssuer, check_node_request, request_token
+from podidentity_sandbox.cluster.tokens import TokenIssuer, request_token
 from podidentity_sandbox.plan import Plan
 from podidentity_sandbox.weather import WeatherInForce
 
@@ -152,7 +152,9 @@ class Cluster:
         kind = self.registry.by_key("serviceaccounts")
         account = self.resources.get(kind, info.namespace, info.name)
         if node := node_of(user):
-            check_node_request(self.storage, node, account, body, may=self._audiences(user, info))
+            node_restriction.check_token(
+                self.storage, node, account, body, may=self._audiences(user, info)
+            )
         self.policies.check_token(user, info, body)
         audiences = self.authenticator.audiences[:1]
         return request_token(self.storage, self.issuer, audiences, account, body)

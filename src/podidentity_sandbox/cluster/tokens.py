@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -22,7 +22,6 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt.algorithms import RSAAlgorithm
 
 from podidentity_sandbox.cluster import Obj, objects, status
-from podidentity_sandbox.cluster.status import StatusError
 from podidentity_sandbox.cluster.storage import Record, Storage, field_of
 
 ISSUER = "https://kubernetes.default.svc.cluster.local"
@@ -187,70 +186,6 @@ def request_token(
     }
 
 
-def check_node_request(
-    storage: Storage, node: str, account: Record, body: Obj, *, may: Callable[[str], bool] | None
-) -> None:
-    """Refuse a node's wish for a token that is not bound to a pod of its own; raise 403 or 404.
-
-    `may` says whether the node may ask for an audience that no volume of the pod has; None for a
-    server before 1.33, which asks nothing about audiences. Rules and words are those of the plugin
-    NodeRestriction, and of the feature ServiceAccountNodeAudienceRestriction (1.33: beta, on):
-    https://github.com/kubernetes/kubernetes/blob/v1.36.0/plugin/pkg/admission/noderestriction/admission.go
-    https://kubernetes.io/docs/reference/access-authn-authz/service-accounts-admin/
-    """
-    spec = body.get("spec") or {}
-    pod = _pod_of(storage, account, spec.get("boundObjectRef") or {})
-    if field_of(pod.object, "spec.nodeName") != node:
-        raise _refused(account, "node requested token bound to a pod scheduled on a different node")
-    if may is None:
-        return
-    # "" is the API server's own.
-    audience, *more = spec.get("audiences") or [""]
-    if more:
-        raise _refused(account, "node may only request 0 or 1 audiences")
-    if audience not in set(_audiences_of(storage, pod)) and not may(audience):
-        raise _refused(
-            account,
-            f'audience "{audience}" not found in pod spec volume, system:node:{node} is not '
-            "authorized to request tokens for this audience",
-        )
-
-
-def _pod_of(storage: Storage, account: Record, reference: Obj) -> Record:
-    """Return the pod that a node's token is to be bound to; raise 403 or 404."""
-    kind, name, uid = (reference.get(key) for key in ("kind", "name", "uid"))
-    if reference.get("apiVersion") != "v1" or kind != "Pod" or not name:
-        raise _refused(account, "node requested token not bound to a pod")
-    if not uid:
-        raise _refused(account, "node requested token with a pod binding without a uid")
-    pod = storage.get("pods", account.namespace, name)
-    if pod is None:
-        raise status.not_found("pods", "", name)
-    if uid != pod.uid:
-        raise _refused(account, _anew(uid))
-    return pod
-
-
-def _audiences_of(storage: Storage, pod: Record) -> Iterator[str]:
-    """Yield the audiences of a pod's volumes: projected tokens, and those that a driver asks for.
-
-    There are no PersistentVolumeClaims here, whose drivers would count, too.
-    """
-    for volume in field_of(pod.object, "spec.volumes") or []:
-        for source in field_of(volume, "projected.sources") or []:
-            if (token := source.get("serviceAccountToken")) is not None:
-                yield token.get("audience") or ""
-        if name := field_of(volume, "csi.driver"):
-            driver = storage.get("csidrivers.storage.k8s.io", "", name)
-            requests = field_of(driver.object, "spec.tokenRequests") if driver else None
-            for request in requests or []:
-                yield request.get("audience") or ""
-
-
-def _refused(account: Record, cause: str) -> StatusError:
-    return status.forbidden("serviceaccounts", "", account.name, cause)
-
-
 def _bound_pod(storage: Storage, account: Record, reference: Obj) -> Record:
     """Return the pod that the token is bound to; errors are those of the real token.go."""
     kind, name = reference.get("kind"), reference.get("name", "")
@@ -267,11 +202,12 @@ def _bound_pod(storage: Storage, account: Record, reference: Obj) -> Record:
         )
     uid = reference.get("uid")
     if uid and uid != pod.uid:
-        raise status.conflict(kind, "", name, _anew(uid))
+        raise status.conflict(kind, "", name, anew(uid))
     return pod
 
 
-def _anew(uid: str) -> str:
+def anew(uid: str) -> str:
+    """Return the words for a reference to an object that is another one now."""
     return (
         f"the UID in the bound object reference ({uid}) does not match the UID in record. "
         "The object might have been deleted and then recreated"

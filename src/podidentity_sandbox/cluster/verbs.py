@@ -12,10 +12,9 @@ from aiohttp import web
 from podidentity_sandbox.cluster import (
     Json,
     Obj,
-    admission,
     bodies,
     list_watch,
-    mirrors,
+    node_restriction,
     podstreams,
     presentation,
     selectors,
@@ -255,7 +254,7 @@ class Verbs:
     async def _create(self, call: ResourceRequest) -> Answer:
         body, write = await self._body(call, "CreateOptions")
         if call.kind.key == "pods" and (node := node_of(call.user)):
-            mirrors.check(call.kind, node, body)
+            node_restriction.check_pod(call.kind, node, body)
         record = self._resources.create(call.kind, call.namespace, body, write)
         return _answer(call, record, write, 201)
 
@@ -361,7 +360,7 @@ class Verbs:
     def _judge(self, call: ResourceRequest, kind: ResourceType, new: Obj, old: Obj | None) -> None:
         self._escalation.check(call.user, call.info, kind, new, old)
         if kind.key == "nodes" and old is not None and (node := node_of(call.user)):
-            admission.check_own_node(kind, node, new, old)
+            node_restriction.check_own_node(kind, node, new, old)
         info = replace(call.info, name=call.info.name or new["metadata"].get("name", ""))
         self._cluster.policies.check(call.user, info, new, old)
 
