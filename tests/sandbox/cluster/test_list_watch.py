@@ -18,7 +18,7 @@ from podidentity_sandbox.cluster.registry import Registry
 from podidentity_sandbox.cluster.selectors import Selection, select
 from podidentity_sandbox.cluster.status import StatusError
 from podidentity_sandbox.cluster.storage import Storage
-from tests.sandbox.cluster.conftest import ADMIN, Served, pod, seen, watching
+from tests.sandbox.cluster.conftest import ADMIN, Served, seen, watching
 
 MAPS = "/api/v1/namespaces/default/configmaps"
 CONFIG_MAPS = Registry(BUILT_IN).by_key("configmaps")
@@ -146,23 +146,6 @@ async def test_a_watch_sees_objects_enter_and_leave_its_selection(
         assert event["object"]["metadata"]["labels"] == {"app": "web", "other": "x"}
 
 
-async def test_a_kubelet_s_watch_sees_a_pod_when_it_is_placed(
-    api: httpx2.AsyncClient, served: Served
-) -> None:
-    ready = {"conditions": [{"type": "Ready", "status": "True"}]}
-    selector = {"fieldSelector": "spec.nodeName=node-0"}
-    token = served.plan.nodes[0].token
-    async with (
-        served.client(token) as kubelet,
-        watching(kubelet, "/api/v1/pods", **selector) as events,
-    ):
-        await api.post(PODS, json=pod())
-        await api.post("/api/v1/nodes", json={"metadata": {"name": "node-0"}, "status": ready})
-        event = await anext(events)
-        assert seen(event) == ("ADDED", "a")
-        assert event["object"]["spec"]["nodeName"] == "node-0"
-
-
 async def test_a_watch_lists_first_and_says_when_it_has_if_asked(api: httpx2.AsyncClient) -> None:
     asked = {
         "sendInitialEvents": "true",
@@ -221,17 +204,6 @@ async def test_a_watch_from_a_forgotten_version_is_told_that_it_is_gone() -> Non
     assert found[0].startswith(b'{"type":"ERROR"')
     assert b'"code":410' in found[0]
     assert b"too old resource version: 2" in found[0]
-
-
-async def test_a_slow_watcher_is_told_instead_of_kept_for() -> None:
-    storage = storage_with(1, history=10)
-    request = list_watch.WatchRequest(kind=CONFIG_MAPS, selection=Selection())
-    stream = list_watch.stream(storage, request)
-    assert await anext(stream)
-    for number in range(40):
-        storage.put("configmaps", {"metadata": {"name": "m", "uid": "m", "n": number}})
-    assert b'"code":410' in await anext(stream)
-    await stream.aclose()
 
 
 async def test_every_change_is_seen_once_and_in_order_however_they_fall() -> None:

@@ -43,6 +43,10 @@ PODS = "/api/v1/namespaces/default/pods"
             'supported values: "Always", "OnFailure", "Never"',
         ),
         (
+            {"containers": [{"name": "c", "image": "x"}], "schedulingGates": [{"name": "g"}]},
+            "spec.schedulingGates: Forbidden: the sandbox knows no gates",
+        ),
+        (
             {"containers": [{"name": "c", "image": "x", "startupProbe": {"exec": {}}}]},
             "spec.containers[0].startupProbe: Forbidden: the sandbox makes none",
         ),

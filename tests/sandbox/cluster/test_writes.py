@@ -298,15 +298,6 @@ def test_the_scheduler_owns_what_it_says_and_nobody_where_a_pod_is(world: Settle
     assert "f:nodeName" not in placed["kubectl-run", ""]["f:spec"]
 
 
-def test_what_every_cluster_has_is_the_servers_or_the_controller_managers(world: Settled) -> None:
-    assert set(shares(world.get("namespaces", "kube-system"))) == {(SERVER, "")}
-    role = world.get("clusterroles.rbac.authorization.k8s.io", "view")
-    assert set(shares(role)) == {(SERVER, "")}
-    root = shares(world.get("configmaps", "kube-root-ca.crt"))
-    assert root == {(MANAGER, ""): {"f:data": {".": {}, "f:ca.crt": {}}}}
-    assert shares(world.get("serviceaccounts", "default")) == {}
-
-
 def test_the_conditions_of_a_definition_are_the_servers(
     world: Settled, crd: dict[str, Any]
 ) -> None:

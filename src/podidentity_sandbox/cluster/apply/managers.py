@@ -372,10 +372,9 @@ def applied(
 
 def _check_types(write: Writer, kind: ResourceType, config: Obj) -> None:
     """Refuse fields that the type does not have: 500, as the real server does."""
-    faults = typed.faults(write.schema, config)
-    if not faults:
+    lines = typed.faults(write.schema, config)
+    if not lines:
         return
-    lines = [f"{path}: {words}" for path, words in faults]
     text = lines[0] if len(lines) == 1 else "\n".join(["errors:", *(f"  {x}" for x in lines)])
     metadata = config.get("metadata") or {}
     place = f"{metadata.get('namespace', '')}/{metadata.get('name', '')}"

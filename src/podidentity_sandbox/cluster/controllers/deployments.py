@@ -156,9 +156,6 @@ def status_of(
     conditions = [_available(counts.get("availableReplicas", 0) >= least)]
     progressing = _progressing(owner, new, counts, created=created)
     if progressing is not None:
-        moved = counts != {key: before.get(key) for key in counts}
-        if moved and progressing["reason"] == "ReplicaSetUpdated":
-            progressing["lastUpdateTime"] = objects.stamp(now)
         conditions.append(progressing)
     conditions += _failure(new, sets)
     told = [_dated(each, known.get(each["type"]), now) for each in conditions]
@@ -221,15 +218,14 @@ def _condition(kind: str, status: str, reason: str, message: str) -> Obj:
 
 def _dated(condition: Obj, known: Obj | None, now: datetime) -> Obj:
     """Return a condition with its times; one that says nothing new keeps them."""
-    stamp = objects.stamp(now)
-    updated = condition.get("lastUpdateTime", stamp)
-    moved = stamp
-    if known is not None and known["status"] == condition["status"]:
-        moved = known["lastTransitionTime"]
-        same = (known["reason"], known["message"]) == (condition["reason"], condition["message"])
-        if same and "lastUpdateTime" not in condition:
-            updated = known["lastUpdateTime"]
-    return {**condition, "lastUpdateTime": updated, "lastTransitionTime": moved}
+    stamp, known = objects.stamp(now), known or {}
+    moved = known.get("status") != condition["status"]
+    same = all(known.get(key) == value for key, value in condition.items())
+    return {
+        **condition,
+        "lastUpdateTime": known["lastUpdateTime"] if same else stamp,
+        "lastTransitionTime": stamp if moved else known["lastTransitionTime"],
+    }
 
 
 # ---- The controller
