@@ -12,7 +12,8 @@ https://github.com/kubernetes/kubernetes/blob/v1.36.0/staging/src/k8s.io/apiserv
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from urllib.parse import unquote
 
 from podidentity_sandbox.cluster import status
@@ -62,84 +63,60 @@ def wanted_user(headers: Headers) -> User | None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class _Mode:
-    """A kind of impersonation: "" is the old one, which is bound to no verb of the request."""
-
-    name: str
-
-    def suits(self, requestor: User, wanted: User) -> bool:
-        """Whether this mode is for the two at all."""
-        alone = not (wanted.groups or wanted.uid or wanted.extra)
-        match self.name:
-            case "associated-node":
-                node = _node(wanted.name)
-                running = requestor.extra.get(NODE_NAME, [])
-                return alone and bool(node) and bool(_account(requestor.name)) and running == [node]
-            case "arbitrary-node":
-                return alone and bool(_node(wanted.name))
-            case "serviceaccount":
-                return alone and bool(_account(wanted.name))
-            case "user-info":
-                return not _node(wanted.name) and not _account(wanted.name)
-            case _:
-                return True
-
-    @property
-    def verb(self) -> str:
-        """The verb of the right to be somebody."""
-        return f"impersonate:{self.name}" if self.name else "impersonate"
-
-    def demands(self, wanted: User, info: RequestInfo) -> Iterator[RequestInfo]:
-        """Yield what the requestor must be allowed."""
-        if self.name:
-            yield replace(info, verb=f"impersonate-on:{self.name}:{info.verb}")
-        yield self._whom(wanted)
-        if wanted.uid:
-            yield self._right(_GROUP, "uids", wanted.uid)
-        for group in wanted.groups:
-            yield self._right(self._plain, "groups", group)
-        for key, values in wanted.extra.items():
-            for value in values:
-                yield self._right(_GROUP, "userextras", value, subresource=key)
-
-    @property
-    def _plain(self) -> str:
-        """The API group of users and groups."""
-        return _GROUP if self.name else ""
-
-    def _whom(self, wanted: User) -> RequestInfo:
-        if self.name == "associated-node":
-            # The grant is for every node: the real server keeps the answer for all of them.
-            return self._right(self._plain, "nodes", "*")
-        if self.name == "arbitrary-node":
-            return self._right(self._plain, "nodes", _node(wanted.name))
-        if pair := _account(wanted.name):
-            return self._right(self._plain, "serviceaccounts", pair[1], namespace=pair[0])
-        return self._right(self._plain, "users", wanted.name)
-
-    def _right(self, group: str, resource: str, name: str, **more: str) -> RequestInfo:
-        return RequestInfo(
-            path="", verb=self.verb, group=group, version="v1", resource=resource, name=name, **more
-        )
-
-    def result(self, wanted: User) -> User:
-        """Return the user that the request counts as."""
-        groups = wanted.groups
-        if self.name.endswith("-node"):
-            groups = (NODES,)
-        elif (pair := _account(wanted.name)) and not groups:
-            groups = ("system:serviceaccounts", f"system:serviceaccounts:{pair[0]}")
-        everybody = _UNAUTHENTICATED if wanted.name == _ANONYMOUS else AUTHENTICATED
-        if not {everybody, _UNAUTHENTICATED} & set(groups):
-            groups = (*groups, everybody)
-        return replace(wanted, groups=groups)
+_OLD = ""
+"""The old mode, which is bound to no verb of the request."""
+_CONSTRAINED = ("associated-node", "arbitrary-node", "serviceaccount", "user-info")
 
 
-_OLD = _Mode("")
-_CONSTRAINED = tuple(
-    _Mode(name) for name in ("associated-node", "arbitrary-node", "serviceaccount", "user-info")
-)
+def _suits(mode: str, requestor: User, wanted: User) -> bool:
+    """Whether a mode is for the two at all."""
+    alone = not (wanted.groups or wanted.uid or wanted.extra)
+    node, account = _node(wanted.name), bool(_account(wanted.name))
+    match mode:
+        case "associated-node":
+            own = requestor.extra.get(NODE_NAME, []) == [node]
+            return alone and own and bool(node) and bool(_account(requestor.name))
+        case "arbitrary-node":
+            return alone and bool(node)
+        case "serviceaccount":
+            return alone and account
+        case "user-info":
+            return not node and not account
+        case _:
+            return True
+
+
+def _demands(mode: str, wanted: User, info: RequestInfo) -> Iterator[RequestInfo]:
+    """Yield what the requestor must be allowed."""
+    plain = _GROUP if mode else ""  # the API group of users and groups
+    right = partial(RequestInfo, path="", version="v1", verb=f"impersonate:{mode}".rstrip(":"))
+    if mode:
+        yield replace(info, verb=f"impersonate-on:{mode}:{info.verb}")
+    if mode.endswith("-node"):
+        # To be one's own node is granted for every node: the real server keeps the answer for all.
+        name = "*" if mode == "associated-node" else _node(wanted.name)
+        yield right(group=plain, resource="nodes", name=name)
+    elif pair := _account(wanted.name):
+        yield right(group=plain, resource="serviceaccounts", namespace=pair[0], name=pair[1])
+    else:
+        yield right(group=plain, resource="users", name=wanted.name)
+    if wanted.uid:
+        yield right(group=_GROUP, resource="uids", name=wanted.uid)
+    for group in wanted.groups:
+        yield right(group=plain, resource="groups", name=group)
+    for key, value in ((key, each) for key, values in wanted.extra.items() for each in values):
+        yield right(group=_GROUP, resource="userextras", name=value, subresource=key)
+
+
+def _result(mode: str, wanted: User) -> User:
+    """Return the user that the request counts as."""
+    groups = (NODES,) if mode.endswith("-node") else wanted.groups
+    if (pair := _account(wanted.name)) and not groups:
+        groups = ("system:serviceaccounts", f"system:serviceaccounts:{pair[0]}")
+    everybody = _UNAUTHENTICATED if wanted.name == _ANONYMOUS else AUTHENTICATED
+    if not {everybody, _UNAUTHENTICATED} & set(groups):
+        groups = (*groups, everybody)
+    return replace(wanted, groups=groups)
 
 
 class Impersonation:
@@ -156,20 +133,20 @@ class Impersonation:
             return requestor
         first: StatusError | None = None
         for mode in self._modes:
-            if mode.suits(requestor, wanted):
+            if _suits(mode, requestor, wanted):
                 error = self._lacking(mode, requestor, wanted, info)
                 if error is None:
-                    return mode.result(wanted)
+                    return _result(mode, wanted)
                 first = first or error
         raise first or status.unauthorized()
 
     def _lacking(
-        self, mode: _Mode, requestor: User, wanted: User, info: RequestInfo
+        self, mode: str, requestor: User, wanted: User, info: RequestInfo
     ) -> StatusError | None:
         """Return the refusal of the first right that is missing; None for none."""
-        for asked in mode.demands(wanted, info):
+        for asked in _demands(mode, wanted, info):
             decision = self._authorizer.decide(requestor, asked)
-            never = mode.name and asked.resource == "groups" and asked.name in ("", MASTERS)
+            never = mode and asked.resource == "groups" and asked.name in ("", MASTERS)
             if decision.allowed and not never:
                 continue
             if not asked.resource:

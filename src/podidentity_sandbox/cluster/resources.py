@@ -160,9 +160,7 @@ class Resources:
     ) -> None:
         """Keep book in `new` of who owns its fields."""
         if write.manager and write.managed is None:
-            now = self.now()
-            writer = managers.writer(kind, write.manager, managers.UPDATE, now, subresource)
-            managers.update(writer, kind, old, new)
+            managers.track(kind, write.manager, self.now(), old, new, subresource=subresource)
         elif old is not None and write.managed is None:
             managers.keep(old, new)
 
@@ -176,7 +174,10 @@ class Resources:
         if new == record.object:
             return record
         if write is None and self._manager:
-            managers.controlled(kind, self._manager, self.now(), record.object, new)
+            # What changes the status goes by that subresource, with annotations that tell of it.
+            by_status = kind.has_status and new.get("status") != record.object.get("status")
+            way, old = "status" if by_status else "", record.object
+            managers.track(kind, self._manager, self.now(), old, new, subresource=way)
         write = write or Write()
         if write.manager and managers.settled(new, record.object):
             return record

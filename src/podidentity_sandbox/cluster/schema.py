@@ -21,7 +21,7 @@ Schema = dict[str, Any]
 """An openAPIV3Schema as JSON."""
 
 _EMBEDDED = ("apiVersion", "kind", "metadata")
-_KEEP = "x-kubernetes-preserve-unknown-fields"
+KEEP = "x-kubernetes-preserve-unknown-fields"
 _INT_OR_STRING = "x-kubernetes-int-or-string"
 _EMBED = "x-kubernetes-embedded-resource"
 _DATE_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
@@ -47,7 +47,7 @@ def prune(schema: Schema, value: Json, path: str = "", *, root: bool = True) -> 
             continue
         if key in properties:
             removed += prune(properties[key], value[key], where, root=False)
-        elif extra or schema.get(_KEEP):
+        elif extra or schema.get(KEEP):
             removed += (
                 prune(extra, value[key], where, root=False) if isinstance(extra, dict) else []
             )

@@ -53,6 +53,7 @@ async def test_applying_wants_to_know_who_applies(api: httpx2.AsyncClient) -> No
             "metadata.managedFields must be nil",
         ),
         ({**settings(), "date": {}}, 500, ".date: field not declared in schema"),
+        ({**settings(), "data": {"a": 1}}, 500, "json: cannot unmarshal number into Go"),
         ([1], 400, "error decoding YAML"),
     ],
 )

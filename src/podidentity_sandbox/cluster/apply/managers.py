@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache
 
-from podidentity_sandbox.cluster import Json, Obj, status
+from podidentity_sandbox.cluster import Json, Obj, shapes, status
 from podidentity_sandbox.cluster.apply import fieldsets, typed
 from podidentity_sandbox.cluster.apply.fieldsets import EMPTY, FieldSet, Path
 from podidentity_sandbox.cluster.apply.typed import compare, field_set
@@ -321,26 +321,20 @@ def writer(
     )
 
 
-def update(write: Writer, kind: ResourceType, live: Obj | None, new: Obj) -> None:
-    """Write into `new` who owns what, now that it replaces `live`, or is new."""
+def track(
+    kind: ResourceType, name: str, now: datetime, live: Obj | None, new: Obj, *, subresource: str
+) -> None:
+    """Write into `new` who owns what, now that an update by `name` replaces `live`, or is new."""
     old = live if live is not None else _empty(kind)
     told = new["metadata"].pop(FIELD, None)
     reset = told in ([], [{}])
-    managed = decode(None if write.manager.subresource else told)
+    managed = decode(None if subresource else told)
     if not managed and not reset:
         managed = decode(old.get("metadata", {}).get(FIELD))
-    after = after_update(write, managed, old, new) if not reset or live is None else {}
-    if after:
-        new["metadata"][FIELD] = encode(after)
-
-
-def controlled(kind: ResourceType, name: str, now: datetime, old: Obj, new: Obj) -> None:
-    """Write into `new` who owns what, now that a controller wrote it.
-
-    What changes the status goes by that subresource, with the annotations that tell of it.
-    """
-    by_status = kind.has_status and new.get("status") != old.get("status")
-    update(writer(kind, name, UPDATE, now, "status" if by_status else ""), kind, old, new)
+    if not reset or live is None:
+        write = writer(kind, name, UPDATE, now, subresource)
+        if after := after_update(write, managed, old, new):
+            new["metadata"][FIELD] = encode(after)
 
 
 @lru_cache(maxsize=64)
@@ -372,7 +366,9 @@ def applied(
 
 def _check_types(write: Writer, kind: ResourceType, config: Obj) -> None:
     """Refuse fields that the type does not have: 500, as the real server does."""
-    lines = typed.faults(write.schema, config)
+    said = shapes.without_nulls(config)
+    misfit = shapes.misfit(write.schema, said)
+    lines = [misfit] if misfit else list(typed.faults(write.schema, said))
     if not lines:
         return
     text = lines[0] if len(lines) == 1 else "\n".join(["errors:", *(f"  {x}" for x in lines)])

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from podidentity_sandbox.cluster import Json, shapes
+from podidentity_sandbox.cluster import Json
 from podidentity_sandbox.cluster.apply.fieldsets import (
     EMPTY,
     FieldSet,
@@ -23,7 +23,7 @@ from podidentity_sandbox.cluster.apply.fieldsets import (
     shown_step,
     value_step,
 )
-from podidentity_sandbox.cluster.schema import Schema, inside, prune
+from podidentity_sandbox.cluster.schema import KEEP, Schema, inside
 
 MISSING: Any = object()
 """Stands for no value: null is one."""
@@ -199,30 +199,26 @@ def with_named_fields(schema: Schema, fields: FieldSet) -> FieldSet:
 # https://github.com/kubernetes-sigs/structured-merge-diff/blob/master/typed/validate.go
 
 
-def faults(schema: Schema, value: Json) -> list[str]:
-    """Return what keeps a configuration from being applied."""
-    said = shapes.without_nulls(value)
-    if misfit := shapes.misfit(schema, said):
-        return [misfit]
-    keyless = [f"{path}: {words}" for path, words in _item_faults(schema, said, "")]
-    unknown = prune(schema, said, root=False)
-    return [*keyless, *(f".{path}: field not declared in schema" for path in unknown)]
-
-
-def _item_faults(schema: Schema, value: Json, path: str) -> Iterator[tuple[str, str]]:
-    """Yield the faults of items that nothing tells apart, by the path of their list."""
-    if isinstance(value, list) and granular(schema, value):
-        steps = Counter[str]()
-        for index, item in enumerate(value):
-            try:
-                steps[step_of(schema, item)] += 1
-            except NoKey as error:
-                yield path, f"element {index}: {error}"
-        for step in (step for step, count in steps.items() if count > 1):
-            yield path, f"duplicate entries for key {shown_step(step)}"
+def faults(schema: Schema, value: Json, path: str = "") -> Iterator[str]:
+    """Yield what keeps a configuration, whose fields are of their types, from being applied."""
+    named, extra = schema.get("properties"), schema.get("additionalProperties")
+    if isinstance(value, dict) and named and not extra and not schema.get(KEEP):
+        for name in (name for name in value if name not in named):
+            yield f"{path}.{name}: field not declared in schema"
+    steps = Counter[str]()
     for where, inner, item in inside(schema, value, ""):
-        below = where if where.startswith("[") else f".{where}"
-        yield from _item_faults(inner, item, path + below)
+        place = f"{path}{where}" if isinstance(value, list) else f"{path}.{where}"
+        if isinstance(value, list) and granular(schema, value):
+            try:
+                step = step_of(schema, item)
+            except NoKey as error:
+                yield f"{path}: element {where[1:-1]}: {error}"
+                continue
+            steps[step] += 1
+            place = path + shown_step(step)
+            if steps[step] == 2:
+                yield f"{path}: duplicate entries for key {shown_step(step)}"
+        yield from faults(inner, item, place)
 
 
 # ---- Lays one configuration over an object, and takes fields out of one.

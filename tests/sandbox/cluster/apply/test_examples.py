@@ -130,9 +130,8 @@ def test_kubectl_may_take_over_what_its_older_way_of_applying_said() -> None:
         ({"spec": {"sizes": 1}}, ".spec.sizes: field not declared in schema"),
         (
             {"spec": {"items": [{"name": "a", "x": 1}]}},
-            ".spec.items[0].x: field not declared in schema",
+            '.spec.items[name="a"].x: field not declared in schema',
         ),
-        ({"spec": {"size": "x"}}, "json: cannot unmarshal string into Go struct field"),
         (
             {"spec": {"items": [{"name": "a"}, {"name": "a"}]}},
             '.spec.items: duplicate entries for key [name="a"]',
@@ -146,8 +145,7 @@ def test_kubectl_may_take_over_what_its_older_way_of_applying_said() -> None:
 )
 # https://github.com/kubernetes-sigs/structured-merge-diff/blob/v4.4.2/typed/validate.go
 def test_what_the_type_does_not_know_cannot_be_applied(config: dict[str, Any], said: str) -> None:
-    (fault,) = typed.faults(SCHEMA, config)
-    assert fault.startswith(said)
+    assert list(typed.faults(SCHEMA, config)) == [said]
 
 
 @pytest.mark.parametrize(
