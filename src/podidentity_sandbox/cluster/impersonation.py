@@ -1,9 +1,9 @@
 """Acting as somebody else: the Impersonate headers, and the rights that they need.
 
 Constrained impersonation (1.36: beta, on) has two rights for each mode: `impersonate:MODE`, whom
-one may be, and `impersonate-on:MODE:VERB`, what one may do as such. The right to be the node that
-one runs on, `associated-node`, is for pods' service accounts whose token names that node. Older
-servers know `impersonate` alone, which newer ones try last.
+one may be, and `impersonate-on:MODE:VERB`, what one may do as such. Of the modes there is one here:
+the right to be the node that one runs on, `associated-node`, is for pods' service accounts whose
+token names that node. Older servers know `impersonate` alone, which newer ones try last.
 
 https://kubernetes.io/docs/reference/access-authn-authz/user-impersonation/, https://kep.k8s.io/5284
 https://github.com/kubernetes/kubernetes/blob/v1.36.0/staging/src/k8s.io/apiserver/pkg/endpoints/filters/impersonation/mode.go
@@ -13,14 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from functools import partial
 from urllib.parse import unquote
 
 from podidentity_sandbox.cluster import status
 from podidentity_sandbox.cluster.authentication import (
     ACCOUNT_PREFIX,
     AUTHENTICATED,
-    MASTERS,
     NODE_PREFIX,
     NODES,
     Authorizer,
@@ -63,60 +61,40 @@ def wanted_user(headers: Headers) -> User | None:
     return None
 
 
-_OLD = ""
-"""The old mode, which is bound to no verb of the request."""
-_CONSTRAINED = ("associated-node", "arbitrary-node", "serviceaccount", "user-info")
+def _is_node_of(requestor: User, wanted: User) -> bool:
+    """Whether a pod's account wants to be the node that its token names, and nothing beside."""
+    node = wanted.name.removeprefix(NODE_PREFIX)
+    alone = wanted == User(NODE_PREFIX + node)
+    own = requestor.extra.get(NODE_NAME, []) == [node]
+    return alone and own and not subdomain_faults(node) and bool(_account(requestor.name))
 
 
-def _suits(mode: str, requestor: User, wanted: User) -> bool:
-    """Whether a mode is for the two at all."""
-    alone = not (wanted.groups or wanted.uid or wanted.extra)
-    node, account = _node(wanted.name), bool(_account(wanted.name))
-    match mode:
-        case "associated-node":
-            own = requestor.extra.get(NODE_NAME, []) == [node]
-            return alone and own and bool(node) and bool(_account(requestor.name))
-        case "arbitrary-node":
-            return alone and bool(node)
-        case "serviceaccount":
-            return alone and account
-        case "user-info":
-            return not node and not account
-        case _:
-            return True
+def _of_own_node(info: RequestInfo) -> Iterator[RequestInfo]:
+    """Yield what is to be allowed for a request as one's own node.
+
+    The grant is for every node: the real server keeps the answer for all of them.
+    """
+    mode = "associated-node"
+    yield replace(info, verb=f"impersonate-on:{mode}:{info.verb}")
+    yield _right("nodes", "*", verb=f"impersonate:{mode}", group=_GROUP)
 
 
-def _demands(mode: str, wanted: User, info: RequestInfo) -> Iterator[RequestInfo]:
-    """Yield what the requestor must be allowed."""
-    plain = _GROUP if mode else ""  # the API group of users and groups
-    right = partial(RequestInfo, path="", version="v1", verb=f"impersonate:{mode}".rstrip(":"))
-    if mode:
-        yield replace(info, verb=f"impersonate-on:{mode}:{info.verb}")
-    if mode.endswith("-node"):
-        # To be one's own node is granted for every node: the real server keeps the answer for all.
-        name = "*" if mode == "associated-node" else _node(wanted.name)
-        yield right(group=plain, resource="nodes", name=name)
-    elif pair := _account(wanted.name):
-        yield right(group=plain, resource="serviceaccounts", namespace=pair[0], name=pair[1])
+def _of_anybody(wanted: User) -> Iterator[RequestInfo]:
+    """Yield what is to be allowed by the old right, which is bound to no verb of the request."""
+    if pair := _account(wanted.name):
+        yield _right("serviceaccounts", pair[1], namespace=pair[0])
     else:
-        yield right(group=plain, resource="users", name=wanted.name)
+        yield _right("users", wanted.name)
     if wanted.uid:
-        yield right(group=_GROUP, resource="uids", name=wanted.uid)
+        yield _right("uids", wanted.uid, group=_GROUP)
     for group in wanted.groups:
-        yield right(group=plain, resource="groups", name=group)
+        yield _right("groups", group)
     for key, value in ((key, each) for key, values in wanted.extra.items() for each in values):
-        yield right(group=_GROUP, resource="userextras", name=value, subresource=key)
+        yield _right("userextras", value, group=_GROUP, subresource=key)
 
 
-def _result(mode: str, wanted: User) -> User:
-    """Return the user that the request counts as."""
-    groups = (NODES,) if mode.endswith("-node") else wanted.groups
-    if (pair := _account(wanted.name)) and not groups:
-        groups = ("system:serviceaccounts", f"system:serviceaccounts:{pair[0]}")
-    everybody = _UNAUTHENTICATED if wanted.name == _ANONYMOUS else AUTHENTICATED
-    if not {everybody, _UNAUTHENTICATED} & set(groups):
-        groups = (*groups, everybody)
-    return replace(wanted, groups=groups)
+def _right(resource: str, name: str, *, verb: str = "impersonate", **more: str) -> RequestInfo:
+    return RequestInfo(path="", verb=verb, version="v1", resource=resource, name=name, **more)
 
 
 class Impersonation:
@@ -124,47 +102,40 @@ class Impersonation:
 
     def __init__(self, authorizer: Authorizer, *, minor: int) -> None:
         self._authorizer = authorizer
-        self._modes = (*_CONSTRAINED, _OLD) if minor >= CONSTRAINED_SINCE else (_OLD,)
+        self._constrained = minor >= CONSTRAINED_SINCE
 
     def user(self, requestor: User, headers: Headers, info: RequestInfo) -> User:
         """Return the requestor, or whom he may be for this request; raise 400 or 403."""
         wanted = wanted_user(headers)
         if wanted is None:
             return requestor
-        first: StatusError | None = None
-        for mode in self._modes:
-            if _suits(mode, requestor, wanted):
-                error = self._lacking(mode, requestor, wanted, info)
-                if error is None:
-                    return _result(mode, wanted)
-                first = first or error
-        raise first or status.unauthorized()
+        refused: StatusError | None = None
+        if self._constrained and _is_node_of(requestor, wanted):
+            refused = self._lacking(requestor, _of_own_node(info))
+            if refused is None:
+                return replace(wanted, groups=(NODES, AUTHENTICATED))
+        lacking = self._lacking(requestor, _of_anybody(wanted))
+        if lacking is not None:
+            raise refused or lacking
+        groups = wanted.groups
+        if (pair := _account(wanted.name)) and not groups:
+            groups = ("system:serviceaccounts", f"system:serviceaccounts:{pair[0]}")
+        everybody = _UNAUTHENTICATED if wanted.name == _ANONYMOUS else AUTHENTICATED
+        if not {everybody, _UNAUTHENTICATED} & set(groups):
+            groups = (*groups, everybody)
+        return replace(wanted, groups=groups)
 
-    def _lacking(
-        self, mode: str, requestor: User, wanted: User, info: RequestInfo
-    ) -> StatusError | None:
+    def _lacking(self, requestor: User, demands: Iterable[RequestInfo]) -> StatusError | None:
         """Return the refusal of the first right that is missing; None for none."""
-        for asked in _demands(mode, wanted, info):
+        for asked in demands:
             decision = self._authorizer.decide(requestor, asked)
-            never = mode and asked.resource == "groups" and asked.name in ("", MASTERS)
-            if decision.allowed and not never:
+            if decision.allowed:
                 continue
             if not asked.resource:
                 return status.forbidden_path(requestor.name, asked.verb, asked.path)
-            cause = (
-                "impersonating the system:masters group is not allowed"
-                if never
-                else decision.reason
-            )
-            words = refusal(requestor, asked, cause)
+            words = refusal(requestor, asked, decision.reason)
             return status.forbidden(asked.resource, asked.group, asked.name, words)
         return None
-
-
-def _node(user: str) -> str:
-    """Return the node of a user name; "" for none."""
-    name = user.removeprefix(NODE_PREFIX)
-    return name if user != name and not subdomain_faults(name) else ""
 
 
 def _account(user: str) -> tuple[str, str] | None:

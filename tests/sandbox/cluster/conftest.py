@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx2
 import pytest
+import yaml
 
 from podidentity.client_connections import ClientConnections
 from podidentity_sandbox.cluster.cluster import Cluster
@@ -23,6 +24,11 @@ from podidentity_sandbox.world.authority import write_certificates
 from tests.sandbox.cluster.settled import Settled
 
 ADMIN = "admin-token"
+PODS = "/api/v1/namespaces/default/pods"
+MAPS = "/api/v1/namespaces/default/configmaps"
+MERGE = {"Content-Type": "application/merge-patch+json"}
+DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+WIDGETS = "/apis/example.com/v1/namespaces/default/widgets"
 TOKEN = "/api/v1/namespaces/default/serviceaccounts/default/token"
 """Where tokens of the account `default` are asked for."""
 
@@ -190,36 +196,35 @@ def seen(event: dict[str, Any]) -> tuple[str, str]:
 
 def definition() -> dict[str, Any]:
     """A small definition: widgets.example.com, with a typed spec and a status subresource."""
-    properties = {
-        "spec": {
-            "type": "object",
-            "properties": {
-                "size": {"type": "integer", "format": "int32"},
-                "colour": {"type": "string", "nullable": True},
-                "labels": {"type": "object", "additionalProperties": {"type": "string"}},
-            },
-        },
-        "status": {"type": "object", "properties": {"phase": {"type": "string"}}},
-    }
-    return {
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {"name": "widgets.example.com"},
-        "spec": {
-            "group": "example.com",
-            "scope": "Namespaced",
-            "names": {"plural": "widgets", "kind": "Widget"},
-            "versions": [
-                {
-                    "name": "v1",
-                    "served": True,
-                    "storage": True,
-                    "subresources": {"status": {}},
-                    "schema": {"openAPIV3Schema": {"type": "object", "properties": properties}},
-                }
-            ],
-        },
-    }
+    found: dict[str, Any] = yaml.safe_load(WIDGET_DEFINITION)
+    return found
+
+
+WIDGET_DEFINITION = """
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: widgets.example.com}
+spec:
+  group: example.com
+  scope: Namespaced
+  names: {plural: widgets, kind: Widget}
+  versions:
+  - name: v1
+    served: true
+    storage: true
+    subresources: {status: {}}
+    schema:
+      openAPIV3Schema:
+        type: object
+        properties:
+          spec:
+            type: object
+            properties:
+              size: {type: integer, format: int32}
+              colour: {type: string, nullable: true}
+              labels: {type: object, additionalProperties: {type: string}}
+          status: {type: object, properties: {phase: {type: string}}}
+"""
 
 
 @pytest.fixture

@@ -11,11 +11,9 @@ import pytest
 
 from podidentity_sandbox.cluster import authorization
 from podidentity_sandbox.cluster.authentication import person_of
-from tests.sandbox.cluster.conftest import ADMIN, TOKEN, Served, bound_to, pod
+from tests.sandbox.cluster.conftest import ADMIN, MERGE, PODS, TOKEN, Served, bound_to, pod
 
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
-PODS = "/api/v1/namespaces/default/pods"
-MERGE = {"Content-Type": "application/merge-patch+json"}
 
 
 ME = {"kind": "ServiceAccount", "name": "default", "namespace": "default"}

@@ -12,12 +12,9 @@ import httpx2
 import pytest
 import yaml
 
-from tests.sandbox.cluster.conftest import Served
+from tests.sandbox.cluster.conftest import DEFINITIONS, MERGE, WIDGETS, Served
 
-DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-WIDGETS = "/apis/example.com/v1/namespaces/default/widgets"
 OURS = "/apis/aadpodidentity.k8s.io/v1/namespaces/default"
-MERGE = {"Content-Type": "application/merge-patch+json"}
 
 
 async def define(api: httpx2.AsyncClient, served: Served, crd: dict[str, Any]) -> None:

@@ -22,6 +22,7 @@ from podidentity_sandbox.cluster.controllers.deployments import (
 from podidentity_sandbox.cluster.controllers.sets import Bounds
 from podidentity_sandbox.cluster.status import StatusError
 from podidentity_sandbox.cluster.storage import Record
+from tests.sandbox.cluster.conftest import MERGE
 from tests.sandbox.cluster.settled import Settled
 
 KEY, SETS = "deployments.apps", "replicasets.apps"
@@ -319,7 +320,6 @@ def test_a_rollout_ends_and_keeps_its_bounds_on_the_way(
 # https://kubernetes.io/docs/reference/kubernetes-api/autoscaling-resources/scale-v1/
 
 PATH = "/apis/apps/v1/namespaces/default/deployments"
-MERGE = {"Content-Type": "application/merge-patch+json"}
 
 
 @pytest.fixture

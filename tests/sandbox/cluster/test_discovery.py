@@ -7,11 +7,10 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.sandbox.cluster.conftest import definition
+from tests.sandbox.cluster.conftest import DEFINITIONS, definition
 
 ALL = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 WISHES = f"{ALL},application/json"
-DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 
 
 async def everything(api: httpx2.AsyncClient, path: str) -> dict[str, Any]:

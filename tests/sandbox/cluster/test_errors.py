@@ -18,12 +18,17 @@ from podidentity_sandbox.cluster.cluster import Cluster
 from podidentity_sandbox.cluster.resources import Deletion
 from podidentity_sandbox.cluster.status import StatusError
 from podidentity_sandbox.plan import Plan
-from tests.sandbox.cluster.conftest import Served, definition, node_plan, pod
+from tests.sandbox.cluster.conftest import (
+    DEFINITIONS,
+    MAPS,
+    PODS,
+    WIDGETS,
+    Served,
+    definition,
+    node_plan,
+    pod,
+)
 
-PODS = "/api/v1/namespaces/default/pods"
-MAPS = "/api/v1/namespaces/default/configmaps"
-DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-WIDGETS = "/apis/example.com/v1/namespaces/default/widgets"
 NOWHERE = ("/api/v1/nopes", f"{PODS}/a/nope", "/apis/apps/v1/nopes")
 
 

@@ -18,9 +18,8 @@ from podidentity_sandbox.cluster.registry import Registry
 from podidentity_sandbox.cluster.selectors import Selection, select
 from podidentity_sandbox.cluster.status import StatusError
 from podidentity_sandbox.cluster.storage import Storage
-from tests.sandbox.cluster.conftest import ADMIN, Served, seen, watching
+from tests.sandbox.cluster.conftest import ADMIN, MAPS, MERGE, Served, seen, watching
 
-MAPS = "/api/v1/namespaces/default/configmaps"
 CONFIG_MAPS = Registry(BUILT_IN).by_key("configmaps")
 
 
@@ -83,9 +82,6 @@ def test_a_page_of_a_forgotten_state_is_gone() -> None:
 
 
 # ---- Watches, as https://kubernetes.io/docs/reference/using-api/api-concepts/ describes them.
-
-PODS = "/api/v1/namespaces/default/pods"
-MERGE = {"Content-Type": "application/merge-patch+json"}
 
 
 def config(name: str, **labels: str) -> dict[str, Any]:

@@ -18,11 +18,9 @@ from podidentity_sandbox.cluster.storage import Journal
 from podidentity_sandbox.plan import OWN_AGENT
 from podidentity_sandbox.weather import CALM, changed, write
 from podidentity_sandbox.world.api import Api
-from tests.sandbox.cluster.conftest import ADMIN, Served, seen, watching
+from tests.sandbox.cluster.conftest import ADMIN, MAPS, PODS, Served, seen, watching
 from tests.sandbox.cluster.settled import Settled
 
-PODS = "/api/v1/namespaces/default/pods"
-MAPS = "/api/v1/namespaces/default/configmaps"
 ROLE: dict[str, Any] = {
     "metadata": {"name": "readers"},
     "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}],

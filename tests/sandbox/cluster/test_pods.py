@@ -9,10 +9,8 @@ import httpx2
 import pytest
 
 from podidentity_sandbox.cluster import Obj
-from tests.sandbox.cluster.conftest import pod
+from tests.sandbox.cluster.conftest import PODS, pod
 from tests.sandbox.cluster.settled import Settled
-
-PODS = "/api/v1/namespaces/default/pods"
 
 
 @pytest.mark.parametrize(

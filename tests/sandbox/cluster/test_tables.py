@@ -9,7 +9,7 @@ import pytest
 
 from podidentity_sandbox.cluster.tables import custom
 from podidentity_sandbox.cluster.tables.custom import columns
-from tests.sandbox.cluster.conftest import definition, pod, watching
+from tests.sandbox.cluster.conftest import PODS, definition, pod, watching
 from tests.sandbox.cluster.settled import NOW, READY
 
 TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
@@ -78,9 +78,6 @@ async def test_a_definition_with_a_column_that_makes_no_sense_is_refused(
         f"{where}[1].name",
         f"{where}[1].jsonPath",
     }
-
-
-PODS = "/api/v1/namespaces/default/pods"
 
 
 async def test_a_list_is_a_table_for_those_who_wish_it(api: httpx2.AsyncClient) -> None:

@@ -15,9 +15,8 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from podidentity_sandbox.cluster.storage import Record
 from podidentity_sandbox.cluster.tokens import TokenIssuer
-from tests.sandbox.cluster.conftest import TOKEN, Served, bound_to, pod
+from tests.sandbox.cluster.conftest import PODS, TOKEN, Served, bound_to, pod
 
-PODS = "/api/v1/namespaces/default/pods"
 AUDIENCE = "api://AzureADTokenExchange"
 ACCOUNT = Record({"metadata": {"name": "web", "namespace": "shop", "uid": "uid-1"}}, b"", 1)
 

@@ -4,11 +4,7 @@ from typing import Any
 
 import httpx2
 
-from tests.sandbox.cluster.conftest import Served, pod
-
-PODS = "/api/v1/namespaces/default/pods"
-MAPS = "/api/v1/namespaces/default/configmaps"
-MERGE = {"Content-Type": "application/merge-patch+json"}
+from tests.sandbox.cluster.conftest import MAPS, MERGE, PODS, Served, pod
 
 
 def config(name: str = "x", **data: str) -> dict[str, Any]:

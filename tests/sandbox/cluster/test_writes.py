@@ -9,11 +9,9 @@ import httpx2
 import pytest
 
 from podidentity_sandbox.cluster.storage import Record
-from tests.sandbox.cluster.conftest import pod
+from tests.sandbox.cluster.conftest import MAPS, PODS, pod
 from tests.sandbox.cluster.settled import Settled
 
-MAPS = "/api/v1/namespaces/default/configmaps"
-PODS = "/api/v1/namespaces/default/pods"
 APPLY = "application/apply-patch+yaml"
 
 
