@@ -1,14 +1,14 @@
-"""OpenAPI v3: what each path takes, for all writes; custom types' fields, for `kubectl explain`.
+"""OpenAPI v3: what a patch takes, for all writes; custom types' fields, for `kubectl explain`.
 
 https://kubernetes.io/docs/concepts/overview/kubernetes-api/#openapi-v3
-Of built-in types it says that they are objects: kubectl has their fields in it, and asks for no
-more than that fields are validated here.
+Of other paths it tells nothing, and of built-in types that they are objects: kubectl has their
+fields in it, and looks before it writes whether the type's PATCH has the parameters of its wish:
+https://github.com/kubernetes/cli-runtime/blob/v0.32.3/pkg/resource/query_param_verifier_v3.go
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -17,66 +17,6 @@ from podidentity_sandbox.cluster.discovery import VERSION
 from podidentity_sandbox.cluster.registry import Registry, ResourceType
 from podidentity_sandbox.cluster.schema import Schema
 from podidentity_sandbox.cluster.storage import encode
-
-REFERENCE = "#/components/schemas/"
-
-# ---- The paths of a type and what may be done there: what clients look for before they write.
-
-_TEXT, _FLAG = {"type": "string", "uniqueItems": True}, {"type": "boolean", "uniqueItems": True}
-_PARAMETERS = {
-    "dryRun": _TEXT,
-    "fieldManager": _TEXT,
-    "fieldValidation": _TEXT,
-    "force": _FLAG,
-}
-"""Query parameters of writes, by name; `force` is of patches only."""
-_ON_COLLECTION = {"list": "get", "create": "post", "deletecollection": "delete"}
-_ON_OBJECT = {"get": "get", "update": "put", "patch": "patch", "delete": "delete"}
-_WRITES = ("create", "update", "patch")
-_ACTIONS = {"create": "post", "update": "put"}
-"""`x-kubernetes-action` where it is not the verb."""
-Operation = dict[str, Any]
-
-
-def paths_of(kind: ResourceType, reference: str) -> Iterator[tuple[str, Operation]]:
-    """Yield each path of a type with its operations; `reference` is that of its schema."""
-    root = f"/apis/{kind.group}/{kind.version}" if kind.group else f"/api/{kind.version}"
-    collection = f"{root}/{kind.plural}"
-    if kind.namespaced:
-        if "list" in kind.verbs:
-            yield collection, {"get": _operation(kind, "list", reference)}
-        collection = f"{root}/namespaces/{{namespace}}/{kind.plural}"
-    yield collection, _operations(kind, _ON_COLLECTION, reference)
-    if "get" in kind.verbs:
-        yield f"{collection}/{{name}}", _operations(kind, _ON_OBJECT, reference)
-    if kind.has_status:
-        verbs = {verb: method for verb, method in _ON_OBJECT.items() if verb != "delete"}
-        yield f"{collection}/{{name}}/status", _operations(kind, verbs, reference)
-
-
-def _operations(kind: ResourceType, verbs: dict[str, str], reference: str) -> Operation:
-    return {
-        method: _operation(kind, verb, reference)
-        for verb, method in verbs.items()
-        if verb in kind.verbs
-    }
-
-
-def _operation(kind: ResourceType, verb: str, reference: str) -> Operation:
-    answer = {"content": {"application/json": {"schema": {"$ref": reference}}}}
-    operation: Operation = {
-        "responses": {"200": {"description": "OK", **answer}},
-        "x-kubernetes-action": _ACTIONS.get(verb, verb),
-        "x-kubernetes-group-version-kind": _gvk(kind),
-    }
-    if verb in _WRITES:
-        operation["parameters"] = [
-            {"name": name, "in": "query", "schema": schema}
-            for name, schema in _PARAMETERS.items()
-            if name != "force" or verb == "patch"
-        ]
-    return operation
-
 
 # ---- OpenAPI v2, which kubectl asks for before it sends the items of a `List`.
 #
@@ -150,7 +90,10 @@ def _document(kinds: Kinds) -> bytes:
     for kind in kinds:
         name = ".".join([*reversed(kind.group.split(".")), kind.version, kind.kind])
         components[name] = {**_schema(kind), "x-kubernetes-group-version-kind": [_gvk(kind)]}
-        paths |= paths_of(kind, REFERENCE + name)
+        if "patch" in kind.verbs:
+            root = f"/{_place(kind.group, kind.version)}"
+            inside = f"{root}/namespaces/{{namespace}}" if kind.namespaced else root
+            paths[f"{inside}/{kind.plural}/{{name}}"] = {"patch": _patch(kind, name)}
     return encode(
         {
             "openapi": "3.0.0",
@@ -159,6 +102,19 @@ def _document(kinds: Kinds) -> bytes:
             "components": {"schemas": components},
         }
     )
+
+
+def _patch(kind: ResourceType, component: str) -> Obj:
+    schema = {"$ref": f"#/components/schemas/{component}"}
+    answer = {"description": "OK", "content": {"application/json": {"schema": schema}}}
+    names = ("dryRun", "fieldManager", "fieldValidation", "force")
+    text = {"type": "string", "uniqueItems": True}
+    return {
+        "parameters": [{"name": name, "in": "query", "schema": text} for name in names],
+        "responses": {"200": answer},
+        "x-kubernetes-action": "patch",
+        "x-kubernetes-group-version-kind": _gvk(kind),
+    }
 
 
 def _schema(kind: ResourceType) -> Schema:
