@@ -3,7 +3,7 @@
 https://kubernetes.io/docs/concepts/overview/kubernetes-api/#openapi-v3
 Of other paths it tells nothing, and of built-in types that they are objects: kubectl has their
 fields in it, and looks before it writes whether the type's PATCH has the parameters of its wish:
-https://github.com/kubernetes/cli-runtime/blob/v0.32.3/pkg/resource/query_param_verifier_v3.go
+https://github.com/kubernetes/kubectl/blob/v0.32.3/pkg/util/openapi
 """
 
 from __future__ import annotations

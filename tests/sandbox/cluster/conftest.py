@@ -23,6 +23,7 @@ from podidentity_sandbox.plan import NodePlan, Plan
 from podidentity_sandbox.world.authority import write_certificates
 from tests.sandbox.cluster.settled import Settled
 
+Client = httpx2.AsyncClient
 ADMIN = "admin-token"
 PODS = "/api/v1/namespaces/default/pods"
 MAPS = "/api/v1/namespaces/default/configmaps"
@@ -42,10 +43,10 @@ class Served:
     url: str
     tls: ssl.SSLContext
 
-    def client(self, token: str = ADMIN, *, of_program: bool = False) -> httpx2.AsyncClient:
+    def client(self, token: str = ADMIN, *, of_program: bool = False) -> Client:
         """Return a client, which is connected as NMI and MIC are if it is `of_program`."""
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        return httpx2.AsyncClient(
+        return Client(
             base_url=self.url,
             headers=headers,
             verify=self.tls,
@@ -145,14 +146,14 @@ async def serving(folder: Path) -> AsyncIterator[Served]:
 
 
 @pytest.fixture
-async def api(served: Served) -> AsyncIterator[httpx2.AsyncClient]:
+async def api(served: Served) -> AsyncIterator[Client]:
     """The administrator's client."""
     async with served.client() as client:
         yield client
 
 
 @pytest.fixture
-async def kubelet(served: Served) -> AsyncIterator[httpx2.AsyncClient]:
+async def kubelet(served: Served) -> AsyncIterator[Client]:
     """The client of the first node's kubelet."""
     async with served.client(served.plan.nodes[0].token) as client:
         yield client
@@ -181,7 +182,7 @@ async def lines(response: httpx2.Response) -> AsyncIterator[dict[str, Any]]:
 
 @contextlib.asynccontextmanager
 async def watching(
-    client: httpx2.AsyncClient, path: str, **params: Any
+    client: Client, path: str, **params: Any
 ) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
     """A watch whose events are taken with anext."""
     async with client.stream("GET", path, params={"watch": "true", **params}) as response:

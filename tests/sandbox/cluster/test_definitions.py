@@ -8,23 +8,22 @@ from __future__ import annotations
 from importlib import resources
 from typing import Any
 
-import httpx2
 import pytest
 import yaml
 
-from tests.sandbox.cluster.conftest import DEFINITIONS, MERGE, WIDGETS, Served
+from tests.sandbox.cluster.conftest import DEFINITIONS, MERGE, WIDGETS, Client, Served
 
 OURS = "/apis/aadpodidentity.k8s.io/v1/namespaces/default"
 
 
-async def define(api: httpx2.AsyncClient, served: Served, crd: dict[str, Any]) -> None:
+async def define(api: Client, served: Served, crd: dict[str, Any]) -> None:
     answer = await api.post(DEFINITIONS, json=crd)
     assert answer.status_code == 201, answer.text
     served.cluster.loop.settle()
 
 
 async def test_a_definition_is_established_and_its_type_discovered(
-    api: httpx2.AsyncClient, served: Served, crd: dict[str, Any]
+    api: Client, served: Served, crd: dict[str, Any]
 ) -> None:
     await define(api, served, crd)
     found = (await api.get(f"{DEFINITIONS}/widgets.example.com")).json()
@@ -39,7 +38,7 @@ async def test_a_definition_is_established_and_its_type_discovered(
 
 
 async def test_items_of_a_custom_list_name_their_kind(
-    api: httpx2.AsyncClient, served: Served, crd: dict[str, Any]
+    api: Client, served: Served, crd: dict[str, Any]
 ) -> None:
     await define(api, served, crd)
     await api.post(WIDGETS, json={"metadata": {"name": "w"}})
@@ -49,7 +48,7 @@ async def test_items_of_a_custom_list_name_their_kind(
 
 
 async def test_a_changed_schema_holds_for_the_next_write(
-    api: httpx2.AsyncClient, served: Served, crd: dict[str, Any]
+    api: Client, served: Served, crd: dict[str, Any]
 ) -> None:
     await define(api, served, crd)
     current = (await api.get(f"{DEFINITIONS}/widgets.example.com")).json()
@@ -64,7 +63,7 @@ async def test_a_changed_schema_holds_for_the_next_write(
 
 
 async def test_a_definition_takes_its_objects_with_it_and_waits_for_their_finalizers(
-    api: httpx2.AsyncClient, served: Served, crd: dict[str, Any]
+    api: Client, served: Served, crd: dict[str, Any]
 ) -> None:
     await define(api, served, crd)
     held = {"metadata": {"name": "w", "finalizers": ["example.com/hold"]}}
@@ -106,7 +105,7 @@ async def test_a_definition_takes_its_objects_with_it_and_waits_for_their_finali
     ],
 )
 async def test_a_definition_that_cannot_be_served_is_invalid(
-    api: httpx2.AsyncClient, crd: dict[str, Any], change: dict[str, Any], says: str
+    api: Client, crd: dict[str, Any], change: dict[str, Any], says: str
 ) -> None:
     crd["metadata"] |= change.pop("metadata", {})
     crd["spec"] |= change
@@ -119,7 +118,7 @@ async def test_a_definition_that_cannot_be_served_is_invalid(
     "word", [{"x-kubernetes-validations": [{"rule": "self.size > 0"}]}, {"minProperties": 1}]
 )
 async def test_rules_that_are_not_evaluated_are_refused_and_not_ignored(
-    api: httpx2.AsyncClient, crd: dict[str, Any], word: dict[str, Any]
+    api: Client, crd: dict[str, Any], word: dict[str, Any]
 ) -> None:
     schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     schema["properties"]["spec"] |= word
@@ -129,7 +128,7 @@ async def test_rules_that_are_not_evaluated_are_refused_and_not_ignored(
 
 
 @pytest.fixture
-async def ours(api: httpx2.AsyncClient, served: Served) -> httpx2.AsyncClient:
+async def ours(api: Client, served: Served) -> Client:
     text = resources.files("podidentity.manifests").joinpath("crds.yaml").read_text()
     for definition in yaml.safe_load(text)["items"]:
         await define(api, served, definition)
@@ -137,7 +136,7 @@ async def ours(api: httpx2.AsyncClient, served: Served) -> httpx2.AsyncClient:
 
 
 async def test_old_manifests_of_the_four_kinds_are_taken_as_they_are(
-    ours: httpx2.AsyncClient,
+    ours: Client,
 ) -> None:
     spec = {"type": 0, "resourceID": "/subscriptions/x", "clientID": "1"}
     made = await ours.post(
@@ -159,7 +158,7 @@ async def test_old_manifests_of_the_four_kinds_are_taken_as_they_are(
     assert answer.json()["spec"]["replicas"] is None
 
 
-async def test_a_resource_inside_another_says_what_it_is(ours: httpx2.AsyncClient) -> None:
+async def test_a_resource_inside_another_says_what_it_is(ours: Client) -> None:
     """x-kubernetes-embedded-resource, as AzureAssignedIdentity has it."""
     path = f"{OURS}/azureassignedidentities"
     body: dict[str, Any] = {"metadata": {"name": "a"}, "spec": {"azureIdentityRef": {}}}
@@ -186,7 +185,7 @@ async def test_a_resource_inside_another_says_what_it_is(ours: httpx2.AsyncClien
     assert made.headers["Warning"] == f'299 - "unknown field \\"{where}.metadata.bogus\\""'
 
 
-async def test_a_finalizer_that_anybody_could_have_is_warned_of(ours: httpx2.AsyncClient) -> None:
+async def test_a_finalizer_that_anybody_could_have_is_warned_of(ours: Client) -> None:
     path, own = f"{OURS}/azureidentities", "azureassignedidentity.finalizers.aadpodidentity.k8s.io"
     names = [own, "aadpodidentity.k8s.io/mic", "foregroundDeletion"]
     spec = {"type": 0, "resourceID": "/subscriptions/x", "clientID": "1"}
@@ -282,7 +281,7 @@ def monitoring(kind: str, spec: str) -> dict[str, Any]:
     ids=["ServiceMonitor", "PrometheusRule"],
 )
 async def test_definitions_as_the_prometheus_operator_has_them_judge_their_objects(
-    api: httpx2.AsyncClient,
+    api: Client,
     served: Served,
     *,
     definition: dict[str, Any],

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import httpx2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,7 +21,7 @@ from podidentity_sandbox.cluster.controllers.deployments import (
 from podidentity_sandbox.cluster.controllers.sets import Bounds
 from podidentity_sandbox.cluster.status import StatusError
 from podidentity_sandbox.cluster.storage import Record
-from tests.sandbox.cluster.conftest import MERGE
+from tests.sandbox.cluster.conftest import MERGE, Client
 from tests.sandbox.cluster.settled import Settled
 
 KEY, SETS = "deployments.apps", "replicasets.apps"
@@ -323,14 +322,14 @@ PATH = "/apis/apps/v1/namespaces/default/deployments"
 
 
 @pytest.fixture
-async def web(api: httpx2.AsyncClient) -> httpx2.AsyncClient:
+async def web(api: Client) -> Client:
     """A client of a cluster with the Deployment `web` of three pods."""
     made = await api.post(PATH, json=deployment())
     assert made.status_code == 201, made.text
     return api
 
 
-async def test_an_older_state_is_not_scaled(web: httpx2.AsyncClient) -> None:
+async def test_an_older_state_is_not_scaled(web: Client) -> None:
     scale = (await web.get(f"{PATH}/web/scale")).json()
     await web.put(f"{PATH}/web/scale", json={**scale, "spec": {"replicas": 4}})
     late = await web.put(f"{PATH}/web/scale", json={**scale, "spec": {"replicas": 1}})
@@ -350,7 +349,7 @@ async def test_an_older_state_is_not_scaled(web: httpx2.AsyncClient) -> None:
     ],
 )
 async def test_what_is_no_number_is_refused(
-    web: httpx2.AsyncClient, body: dict[str, Any], code: int, message: str
+    web: Client, body: dict[str, Any], code: int, message: str
 ) -> None:
     refused = await web.patch(f"{PATH}/web/scale", json=body, headers=MERGE)
     assert refused.status_code == code

@@ -7,7 +7,6 @@ import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import httpx2
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from hypothesis import given, settings
@@ -23,6 +22,7 @@ from tests.sandbox.cluster.conftest import (
     MAPS,
     PODS,
     WIDGETS,
+    Client,
     Served,
     definition,
     node_plan,
@@ -95,7 +95,7 @@ OF_WIDGET = {"name": "demo", "group": "example.com"}
     ],
 )
 async def test_a_refusal_is_a_status_in_the_real_servers_words(
-    widgets: httpx2.AsyncClient,
+    widgets: Client,
     *,
     request_line: str,
     body: Any,
@@ -119,7 +119,7 @@ async def test_a_refusal_is_a_status_in_the_real_servers_words(
     }
 
 
-async def test_an_unknown_group_is_a_page_that_is_not_there(api: httpx2.AsyncClient) -> None:
+async def test_an_unknown_group_is_a_page_that_is_not_there(api: Client) -> None:
     # recorded
     for path in ("/apis/nope.example.com/v1/widgets", "/apis/nope.example.com/v1", "/nope"):
         answer = await api.get(path)
@@ -127,9 +127,7 @@ async def test_an_unknown_group_is_a_page_that_is_not_there(api: httpx2.AsyncCli
 
 
 @pytest.fixture
-async def widgets(
-    api: httpx2.AsyncClient, served: Served, crd: dict[str, Any]
-) -> httpx2.AsyncClient:
+async def widgets(api: Client, served: Served, crd: dict[str, Any]) -> Client:
     assert (await api.post(DEFINITIONS, json=crd)).status_code == 201
     served.cluster.loop.settle()
     await api.post(WIDGETS, json={"metadata": {"name": "demo"}, "spec": {"size": 1}})
@@ -158,7 +156,7 @@ async def widgets(
     ],
 )
 async def test_a_body_that_makes_no_sense_is_refused_with_a_status(
-    api: httpx2.AsyncClient, body: str, kind: str, code: int
+    api: Client, body: str, kind: str, code: int
 ) -> None:
     answer = await api.post(MAPS, content=body, headers={"Content-Type": kind})
     assert answer.json()["kind"] == "Status"
@@ -174,7 +172,7 @@ async def test_a_body_that_makes_no_sense_is_refused_with_a_status(
     ],
 )
 async def test_an_update_is_of_the_object_in_its_path(
-    api: httpx2.AsyncClient, change: dict[str, Any], code: int, says: str
+    api: Client, change: dict[str, Any], code: int, says: str
 ) -> None:
     await api.post(MAPS, json={"metadata": {"name": "a"}})
     body = {"metadata": {"name": "a"} | change["metadata"]}
@@ -195,7 +193,7 @@ async def test_an_update_is_of_the_object_in_its_path(
     ],
 )
 async def test_a_verb_in_the_wrong_place_is_not_allowed(
-    api: httpx2.AsyncClient, method: str, path: str
+    api: Client, method: str, path: str
 ) -> None:
     headers = {"Content-Type": "application/merge-patch+json"} if method == "PATCH" else {}
     answer = await api.request(method, path, json={}, headers=headers)
@@ -203,7 +201,7 @@ async def test_a_verb_in_the_wrong_place_is_not_allowed(
     assert answer.json()["reason"] == "MethodNotAllowed"
 
 
-async def test_an_event_lies_where_its_object_is(api: httpx2.AsyncClient) -> None:
+async def test_an_event_lies_where_its_object_is(api: Client) -> None:
     about = {"kind": "Pod", "name": "a", "namespace": "other"}
     body = {"metadata": {"name": "e"}, "involvedObject": about, "reason": "R"}
     answer = await api.post("/api/v1/namespaces/default/events", json=body)

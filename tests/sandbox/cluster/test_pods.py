@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import httpx2
 import pytest
 
 from podidentity_sandbox.cluster import Obj
-from tests.sandbox.cluster.conftest import PODS, pod
+from tests.sandbox.cluster.conftest import PODS, Client, pod
 from tests.sandbox.cluster.settled import Settled
 
 
@@ -86,7 +85,7 @@ def test_a_pod_that_cannot_run_is_invalid(world: Settled, spec: Obj, says: str) 
     ],
 )
 async def test_a_field_of_another_type_than_its_own_does_not_decode(
-    api: httpx2.AsyncClient, spec: dict[str, Any], says: str
+    api: Client, spec: dict[str, Any], says: str
 ) -> None:
     answer = await api.post(PODS, json=pod(**spec))
     assert answer.status_code == 400
@@ -95,13 +94,13 @@ async def test_a_field_of_another_type_than_its_own_does_not_decode(
     )
 
 
-async def test_an_amount_is_a_number_or_a_text(api: httpx2.AsyncClient) -> None:
+async def test_an_amount_is_a_number_or_a_text(api: Client) -> None:
     limits = {"cpu": 0.5, "memory": "64Mi"}
     container = {"name": "c", "image": "x", "resources": {"limits": limits}}
     assert (await api.post(PODS, json=pod(containers=[container]))).status_code == 201
 
 
-async def test_a_pod_s_spec_is_fixed_once_it_is_made(api: httpx2.AsyncClient) -> None:
+async def test_a_pod_s_spec_is_fixed_once_it_is_made(api: Client) -> None:
     made = (await api.post(PODS, json=pod(nodeName="n"))).json()
     made["spec"]["containers"][0]["image"] = "other"
     changed = await api.put(f"{PODS}/a", json=made)
@@ -113,7 +112,7 @@ async def test_a_pod_s_spec_is_fixed_once_it_is_made(api: httpx2.AsyncClient) ->
     assert "pod updates may not change fields other than" in refused.json()["message"]
 
 
-async def test_a_pod_needs_its_namespace_and_its_account(api: httpx2.AsyncClient) -> None:
+async def test_a_pod_needs_its_namespace_and_its_account(api: Client) -> None:
     lost = await api.post("/api/v1/namespaces/nowhere/pods", json=pod())
     assert (lost.status_code, lost.json()["message"]) == (404, 'namespaces "nowhere" not found')
     alone = await api.post(PODS, json=pod(serviceAccountName="nobody"))
@@ -124,7 +123,7 @@ async def test_a_pod_needs_its_namespace_and_its_account(api: httpx2.AsyncClient
     )
 
 
-async def test_a_pod_has_no_generation_as_in_its_version(api: httpx2.AsyncClient) -> None:
+async def test_a_pod_has_no_generation_as_in_its_version(api: Client) -> None:
     """It came with 1.33.
 
     https://github.com/kubernetes/enhancements/tree/master/keps/sig-node/5067-pod-generation
@@ -313,7 +312,7 @@ def test_what_is_limited_and_not_requested_is_requested(world: Settled) -> None:
     assert made.object["spec"]["containers"][0]["resources"]["requests"] == limits
 
 
-async def test_a_pod_without_an_address_is_no_proxys_aim(api: httpx2.AsyncClient) -> None:
+async def test_a_pod_without_an_address_is_no_proxys_aim(api: Client) -> None:
     await api.post(PODS, json=pod())
     refused = await api.get(f"{PODS}/a:80/proxy/metrics")
     assert (refused.status_code, refused.json()["message"]) == (400, "address not allowed")

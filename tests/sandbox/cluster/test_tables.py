@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import httpx2
 import pytest
 
 from podidentity_sandbox.cluster.tables import custom
 from podidentity_sandbox.cluster.tables.custom import columns
-from tests.sandbox.cluster.conftest import PODS, definition, pod, watching
+from tests.sandbox.cluster.conftest import PODS, Client, definition, pod, watching
 from tests.sandbox.cluster.settled import NOW, READY
 
 TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
@@ -63,7 +62,7 @@ def test_a_definition_without_columns_shows_the_age() -> None:
 
 
 async def test_a_definition_with_a_column_that_makes_no_sense_is_refused(
-    api: httpx2.AsyncClient,
+    api: Client,
 ) -> None:
     body = definition()
     body["spec"]["versions"][0]["additionalPrinterColumns"] = [
@@ -80,7 +79,7 @@ async def test_a_definition_with_a_column_that_makes_no_sense_is_refused(
     }
 
 
-async def test_a_list_is_a_table_for_those_who_wish_it(api: httpx2.AsyncClient) -> None:
+async def test_a_list_is_a_table_for_those_who_wish_it(api: Client) -> None:
     await api.post(PODS, json=pod("a"))
     table = (await api.get(PODS, headers={"Accept": f"{TABLE},application/json"})).json()
     assert (table["kind"], table["apiVersion"]) == ("Table", "meta.k8s.io/v1")
@@ -92,7 +91,7 @@ async def test_a_list_is_a_table_for_those_who_wish_it(api: httpx2.AsyncClient) 
 
 
 async def test_a_row_carries_as_much_of_its_object_as_is_asked_for(
-    api: httpx2.AsyncClient,
+    api: Client,
 ) -> None:
     await api.post(PODS, json=pod("a"))
 
@@ -107,7 +106,7 @@ async def test_a_row_carries_as_much_of_its_object_as_is_asked_for(
     assert answer.status_code == 400
 
 
-async def test_a_watch_of_tables_has_its_headers_once(api: httpx2.AsyncClient) -> None:
+async def test_a_watch_of_tables_has_its_headers_once(api: Client) -> None:
     api.headers["Accept"] = TABLE
     await api.post(PODS, json=pod("a"))
     async with watching(api, PODS, timeoutSeconds=10) as events:
@@ -122,8 +121,6 @@ async def test_a_watch_of_tables_has_its_headers_once(api: httpx2.AsyncClient) -
 @pytest.mark.parametrize(
     "accept", ["application/xml", "application/json;as=Tree;v=v1;g=meta.k8s.io"]
 )
-async def test_what_is_not_written_here_is_not_acceptable(
-    api: httpx2.AsyncClient, accept: str
-) -> None:
+async def test_what_is_not_written_here_is_not_acceptable(api: Client, accept: str) -> None:
     answer = await api.get(PODS, headers={"Accept": accept})
     assert (answer.status_code, answer.json()["reason"]) == (406, "NotAcceptable")

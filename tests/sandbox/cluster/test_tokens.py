@@ -15,18 +15,18 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from podidentity_sandbox.cluster.storage import Record
 from podidentity_sandbox.cluster.tokens import TokenIssuer
-from tests.sandbox.cluster.conftest import PODS, TOKEN, Served, bound_to, pod
+from tests.sandbox.cluster.conftest import PODS, TOKEN, Client, Served, bound_to, pod
 
 AUDIENCE = "api://AzureADTokenExchange"
 ACCOUNT = Record({"metadata": {"name": "web", "namespace": "shop", "uid": "uid-1"}}, b"", 1)
 
 
-async def ask(api: httpx2.AsyncClient, **spec: Any) -> httpx2.Response:
+async def ask(api: Client, **spec: Any) -> httpx2.Response:
     return await api.post(TOKEN, json={"spec": spec})
 
 
 async def test_a_stranger_verifies_a_token_by_the_published_keys(
-    api: httpx2.AsyncClient, served: Served
+    api: Client, served: Served
 ) -> None:
     await api.post("/api/v1/nodes", json={"metadata": {"name": "node-0"}})
     made = (await api.post(PODS, json=pod(nodeName="node-0"))).json()
@@ -50,15 +50,13 @@ async def test_a_stranger_verifies_a_token_by_the_published_keys(
     assert private["serviceaccount"]["name"] == "default"
 
 
-async def test_a_token_for_somebody_else_is_not_taken_here(
-    api: httpx2.AsyncClient, served: Served
-) -> None:
+async def test_a_token_for_somebody_else_is_not_taken_here(api: Client, served: Served) -> None:
     token = (await ask(api, audiences=[AUDIENCE])).json()["status"]["token"]
     async with served.client(token) as client:
         assert (await client.get("/apis")).status_code == 401
 
 
-async def test_a_bound_token_ends_with_its_pod(api: httpx2.AsyncClient, served: Served) -> None:
+async def test_a_bound_token_ends_with_its_pod(api: Client, served: Served) -> None:
     made = (await api.post(PODS, json=pod())).json()
     answer = await api.post(TOKEN, json=bound_to(made["metadata"]))
     async with served.client(answer.json()["status"]["token"]) as client:
@@ -67,7 +65,7 @@ async def test_a_bound_token_ends_with_its_pod(api: httpx2.AsyncClient, served: 
         assert (await client.get("/apis")).status_code == 401
 
 
-async def test_a_token_ends_with_its_account(api: httpx2.AsyncClient, served: Served) -> None:
+async def test_a_token_ends_with_its_account(api: Client, served: Served) -> None:
     token = (await ask(api)).json()["status"]["token"]
     await api.delete("/api/v1/namespaces/default/serviceaccounts/default")
     served.cluster.loop.settle()  # a new account of that name is made at once
@@ -98,7 +96,7 @@ async def test_a_token_ends_with_its_account(api: httpx2.AsyncClient, served: Se
     ],
 )
 async def test_a_wish_that_cannot_be_granted_is_refused(
-    api: httpx2.AsyncClient, spec: dict[str, Any], code: int, says: str
+    api: Client, spec: dict[str, Any], code: int, says: str
 ) -> None:
     await api.post(PODS, json=pod())
     accounts = "/api/v1/namespaces/default/serviceaccounts"

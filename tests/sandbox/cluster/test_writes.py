@@ -9,7 +9,7 @@ import httpx2
 import pytest
 
 from podidentity_sandbox.cluster.storage import Record
-from tests.sandbox.cluster.conftest import MAPS, PODS, pod
+from tests.sandbox.cluster.conftest import MAPS, PODS, Client, pod
 from tests.sandbox.cluster.settled import Settled
 
 APPLY = "application/apply-patch+yaml"
@@ -19,9 +19,7 @@ def settings(**data: str) -> dict[str, Any]:
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}, "data": data}
 
 
-async def apply(
-    api: httpx2.AsyncClient, body: Any, path: str = f"{MAPS}/x", **query: str
-) -> httpx2.Response:
+async def apply(api: Client, body: Any, path: str = f"{MAPS}/x", **query: str) -> httpx2.Response:
     options = {"fieldManager": "m", **query}
     return await api.patch(path, json=body, params=options, headers={"Content-Type": APPLY})
 
@@ -31,7 +29,7 @@ def owners(obj: dict[str, Any]) -> list[tuple[str, str, str]]:
     return [(e["manager"], e["operation"], e.get("subresource", "")) for e in entries]
 
 
-async def test_applying_wants_to_know_who_applies(api: httpx2.AsyncClient) -> None:
+async def test_applying_wants_to_know_who_applies(api: Client) -> None:
     refused = await apply(api, settings(), fieldManager="")
     assert refused.status_code == 422
     assert refused.json()["message"] == (
@@ -56,7 +54,7 @@ async def test_applying_wants_to_know_who_applies(api: httpx2.AsyncClient) -> No
     ],
 )
 async def test_a_configuration_that_makes_no_sense_is_refused(
-    api: httpx2.AsyncClient, body: Any, code: int, message: str
+    api: Client, body: Any, code: int, message: str
 ) -> None:
     refused = await apply(api, body)
     assert refused.status_code == code
@@ -64,7 +62,7 @@ async def test_a_configuration_that_makes_no_sense_is_refused(
 
 
 async def test_a_key_said_twice_in_yaml_is_refused_where_that_is_asked_for(
-    api: httpx2.AsyncClient,
+    api: Client,
 ) -> None:
     text = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\ndata:\n  a: '1'\n  a: '2'\n"
     refused = await api.patch(
@@ -82,7 +80,7 @@ async def test_a_key_said_twice_in_yaml_is_refused_where_that_is_asked_for(
     assert warned.headers["Warning"] == '299 - "duplicate field \\"data.a\\""'
 
 
-async def test_a_lot_of_warnings_is_cut_short(api: httpx2.AsyncClient) -> None:
+async def test_a_lot_of_warnings_is_cut_short(api: Client) -> None:
     body = {**settings(), **{f"{number:03}{'x' * 300}": 1 for number in range(40)}}
     warned = await api.post(MAPS, json=body)
     texts = warned.headers.get_list("Warning")
@@ -90,7 +88,7 @@ async def test_a_lot_of_warnings_is_cut_short(api: httpx2.AsyncClient) -> None:
 
 
 async def test_the_user_agent_names_who_writes_where_nothing_else_does(
-    api: httpx2.AsyncClient,
+    api: Client,
 ) -> None:
     made = await api.post(MAPS, json=settings(a="1"), headers={"User-Agent": "tool/1.0 (x)"})
     assert owners(made.json()) == [("tool", "Update", "")]
@@ -99,7 +97,7 @@ async def test_the_user_agent_names_who_writes_where_nothing_else_does(
     }
 
 
-async def test_whoever_writes_a_status_owns_it_by_that_way(api: httpx2.AsyncClient) -> None:
+async def test_whoever_writes_a_status_owns_it_by_that_way(api: Client) -> None:
     await api.post(PODS, json=pod(nodeName="n"), params={"fieldManager": "maker"})
     change = {"status": {"phase": "Running"}, "metadata": {"labels": {"no": "no"}}}
     changed = await api.patch(
@@ -116,7 +114,7 @@ async def test_whoever_writes_a_status_owns_it_by_that_way(api: httpx2.AsyncClie
     assert fields["kubelet"] == {"f:status": {"f:phase": {}}}
 
 
-async def test_a_status_is_applied_by_its_own_way_only(api: httpx2.AsyncClient) -> None:
+async def test_a_status_is_applied_by_its_own_way_only(api: Client) -> None:
     await api.post(PODS, json=pod(nodeName="n"), params={"fieldManager": "maker"})
     head = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}}
     said = {**head, "status": {"message": "well"}}
@@ -129,7 +127,7 @@ async def test_a_status_is_applied_by_its_own_way_only(api: httpx2.AsyncClient) 
     assert nobody.status_code == 404
 
 
-async def test_managers_can_be_forgotten(api: httpx2.AsyncClient) -> None:
+async def test_managers_can_be_forgotten(api: Client) -> None:
     await apply(api, settings(a="1"))
     forgotten = await api.patch(
         f"{MAPS}/x",
@@ -154,7 +152,7 @@ async def test_managers_can_be_forgotten(api: httpx2.AsyncClient) -> None:
     ],
 )
 async def test_options_that_make_no_sense_are_refused(
-    api: httpx2.AsyncClient, query: dict[str, str], words: str
+    api: Client, query: dict[str, str], words: str
 ) -> None:
     await api.post(MAPS, json=settings())
     merge = {"Content-Type": "application/merge-patch+json"}
@@ -181,7 +179,7 @@ async def test_options_that_make_no_sense_are_refused(
 )
 # https://github.com/kubernetes/apimachinery/blob/v0.32.3/pkg/apis/meta/internalversion/validation/validation.go
 async def test_a_watch_that_begins_with_a_list_says_of_which_state(
-    api: httpx2.AsyncClient, query: dict[str, str], message: str
+    api: Client, query: dict[str, str], message: str
 ) -> None:
     refused = await api.get(MAPS, params={"watch": "true", **query})
     assert refused.status_code == 422
@@ -195,7 +193,7 @@ POLICIES = '"Foreground", "Background", "Orphan", "nil"'
 INVALID = 'DeleteOptions.meta.k8s.io "" is invalid: '
 
 
-async def ask(api: httpx2.AsyncClient, body: Any = None, **query: str) -> httpx2.Response:
+async def ask(api: Client, body: Any = None, **query: str) -> httpx2.Response:
     """Make a pod on a node, and ask for its deletion."""
     await api.post(PODS, json=pod(nodeName="n"))
     return await api.request("DELETE", f"{PODS}/a", json=body, params=query)
@@ -229,7 +227,7 @@ async def ask(api: httpx2.AsyncClient, body: Any = None, **query: str) -> httpx2
     ],
 )
 async def test_options_that_make_no_sense_delete_nothing(
-    api: httpx2.AsyncClient, options: dict[str, Any], code: int, message: str
+    api: Client, options: dict[str, Any], code: int, message: str
 ) -> None:
     answer = await ask(api, options)
     assert (answer.status_code, answer.json()["message"]) == (code, message)
@@ -245,7 +243,7 @@ async def test_options_that_make_no_sense_delete_nothing(
     ],
 )
 async def test_the_query_says_the_same_where_there_is_no_body(
-    api: httpx2.AsyncClient, query: dict[str, str], code: int
+    api: Client, query: dict[str, str], code: int
 ) -> None:
     assert (await ask(api, **query)).status_code == code
 
@@ -254,18 +252,18 @@ async def test_the_query_says_the_same_where_there_is_no_body(
     ("asked", "given"), [({"gracePeriodSeconds": -5}, 1), ({}, 30), ({"gracePeriodSeconds": 7}, 7)]
 )
 async def test_a_grace_period_is_as_asked_and_a_negative_one_a_second(
-    api: httpx2.AsyncClient, asked: dict[str, Any], given: int
+    api: Client, asked: dict[str, Any], given: int
 ) -> None:
     metadata = (await ask(api, asked)).json()["metadata"]
     assert metadata["deletionGracePeriodSeconds"] == given
 
 
-async def test_orphan_dependents_is_the_old_name_of_a_policy(api: httpx2.AsyncClient) -> None:
+async def test_orphan_dependents_is_the_old_name_of_a_policy(api: Client) -> None:
     metadata = (await ask(api, {"orphanDependents": True})).json()["metadata"]
     assert metadata["finalizers"] == ["orphan"]
 
 
-async def test_a_dry_run_deletes_nothing(api: httpx2.AsyncClient) -> None:
+async def test_a_dry_run_deletes_nothing(api: Client) -> None:
     assert (await ask(api, dryRun="All")).is_success
     assert "deletionTimestamp" not in (await api.get(f"{PODS}/a")).json()["metadata"]
 
