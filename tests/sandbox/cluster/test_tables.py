@@ -19,6 +19,7 @@ TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
     [
         (".spec.type", [0]),
         (".spec.absent", []),
+        (".status.conditions[*].status", ["True"]),
         (r".metadata.annotations.example\.com/a", ["x"]),
         ('.status.conditions[?(@.type=="Ready")].status', ["True"]),
         ('.status.conditions[?(@.type=="Other")].status', []),

@@ -16,12 +16,12 @@ from podidentity_sandbox.cluster.tables.columns import AGE, NAME, Cell, Column, 
 # ---- The JSONPaths of printer columns
 #
 # Such as `.spec.type` and `.status.conditions[?(@.type=="Ready")].status`.
-# What a definition may use of https://kubernetes.io/docs/reference/kubectl/jsonpath/: fields, and
-# a comparison of a field with a text; others are refused with it.
+# What a definition may use of https://kubernetes.io/docs/reference/kubectl/jsonpath/: fields, all
+# items, and those of which a field is a text; others are refused with it.
 
 _STEP = re.compile(
     r"""\.?\[\?\(@\.(?P<of>[\w-]+)\s*==\s*["'](?P<text>[^"']*)["']\)\]"""
-    r"""|\.(?P<field>(?:\\.|[^.\[\]\\])+)"""
+    r"""|\.?\[(?P<all>\*)\]|\.(?P<field>(?:\\.|[^.\[\]\\])+)"""
 )
 
 
@@ -37,9 +37,10 @@ def find(path: str, value: Json) -> list[Json]:
         if name := step["field"]:
             name = re.sub(r"\\(.)", r"\1", name)
             found = [each[name] for each in found if isinstance(each, dict) and name in each]
-        else:
-            items = (item for each in found if isinstance(each, list) for item in each)
-            found = [i for i in items if isinstance(i, dict) and i.get(step["of"]) == step["text"]]
+            continue
+        found = [item for each in found if isinstance(each, list) for item in each]
+        if key := step["of"]:
+            found = [i for i in found if isinstance(i, dict) and i.get(key) == step["text"]]
     return found
 
 
