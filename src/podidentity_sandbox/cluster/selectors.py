@@ -44,7 +44,7 @@ def parse(text: str) -> tuple[Obj, ...]:
             raise Unreadable(f"found '{tokens[0]}', expected: ',' or 'end of string'")
         if tokens[0] and tokens[1] in {_END, *_NO_BEGINNING}:
             raise Unreadable(f"found '{tokens[1]}', expected: identifier after ','")
-        tokens[:1] = [] if tokens[0] else [_END]
+        del tokens[: tokens[0] == ","]
     return tuple(found)
 
 
