@@ -156,9 +156,9 @@ class Chapter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     files: dict[str, str] = {}
 
 
-def chapters() -> list[Chapter]:
+def chapters(folder: Path = DATA) -> list[Chapter]:
     """Return all chapters, in the order of their names; raise msgspec.ValidationError."""
     return [
         msgspec.convert({"name": path.stem, **yaml.safe_load(path.read_text())}, Chapter)
-        for path in sorted(DATA.glob("*.yaml"))
+        for path in sorted(folder.glob("*.yaml"))
     ]
