@@ -349,27 +349,18 @@ def _certificate(given: object, kept: dict[str, ClientCertificate]) -> ClientCer
 
 
 def _shown_secret(one: ClientSecret) -> dict[str, Any]:
-    return {
-        "keyId": one.key_id,
-        "displayName": one.name,
-        "hint": one.value[:3],
-        "startDateTime": _stamp(one.starts),
-        "endDateTime": _stamp(one.ends),
-        "secretText": None,
-    }
+    return {**_dated(one), "hint": one.value[:3], "secretText": None}
 
 
 def _shown_certificate(one: ClientCertificate) -> dict[str, Any]:
-    return {
-        "keyId": one.key_id,
-        "displayName": one.name,
-        "type": "AsymmetricX509Cert",
-        "usage": "Verify",
-        "customKeyIdentifier": one.sha1.hex().upper(),
-        "startDateTime": _stamp(one.starts),
-        "endDateTime": _stamp(one.ends),
-        "key": None,
-    }
+    kind = {"type": "AsymmetricX509Cert", "usage": "Verify", "key": None}
+    return {**_dated(one), **kind, "customKeyIdentifier": one.sha1.hex().upper()}
+
+
+def _dated(one: ClientSecret | ClientCertificate) -> dict[str, Any]:
+    starts, ends = (f"{moment(at):%Y-%m-%dT%H:%M:%SZ}" for at in (one.starts, one.ends))
+    named = {"keyId": one.key_id, "displayName": one.name}
+    return {**named, "startDateTime": starts, "endDateTime": ends}
 
 
 def _seconds(value: object, otherwise: float) -> float:
@@ -380,10 +371,6 @@ def _seconds(value: object, otherwise: float) -> float:
     except ValueError as error:
         raise _bad(f"Cannot convert the literal '{value}' to DateTimeOffset.") from error
     return (read if read.tzinfo else read.replace(tzinfo=UTC)).timestamp()
-
-
-def _stamp(seconds: float) -> str:
-    return f"{moment(seconds):%Y-%m-%dT%H:%M:%SZ}"
 
 
 # ---- Federated credentials of applications.

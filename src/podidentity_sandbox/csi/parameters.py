@@ -203,10 +203,6 @@ def _object(fields: Mapping[str, Any]) -> VaultObject:
 def _why_not(found: VaultObject, form: str) -> str:
     if form and form.lower() not in {"pem", "pfx"}:
         return f"invalid objectFormat: {form}, should be PEM or PFX"
-    if form == "pfx" and found.type != "secret":
-        return "PFX format only supported for objectType: secret"
-    if found.encoding and found.type != "secret":
-        return "objectEncoding only supported for objectType: secret"
     if found.encoding not in {"", "hex", "base64", "utf-8"}:
         return f"invalid objectEncoding: {found.encoding}, should be hex, base64 or utf-8"
     if not found.file:

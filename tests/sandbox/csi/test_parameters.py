@@ -20,7 +20,6 @@ from podidentity_sandbox.csi.parameters import (
 )
 
 ONE = {"objectName": "s", "objectType": "secret"}
-OBJECT = "failed to get objectType:secret, objectName:s, objectVersion:: "
 MODES = (
     "only one identity mode can be enabled at a time: "
     "usePodIdentity, useVMManagedIdentity, or useAzureTokenProxy"
@@ -77,13 +76,17 @@ def test_objects_are_read_as_people_write_them() -> None:
     assert (second.file, second.mode) == ("other", 0o644)
 
 
-@pytest.mark.parametrize("value", ["true", "True", " true ", "1", "t", "TRUE", "T"])
-def test_a_boolean_is_what_go_takes_for_true(value: str) -> None:
-    assert parse(parameters(usePodIdentity=value)).objects
-
-
-def test_the_old_spelling_of_the_tenant_is_read() -> None:
-    assert parse(parameters(tenantID=None, tenantId="t")).objects
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({"usePodIdentity": value} for value in ("True", " true ", "1", "t", "TRUE", "T")),
+        {"tenantID": None, "tenantId": "t"},
+    ],
+)
+def test_what_go_takes_for_true_and_the_old_spelling_of_the_tenant_are_read(
+    changes: dict[str, Any],
+) -> None:
+    assert parse(parameters(**changes)).objects
 
 
 def test_no_objects_need_no_vault_and_no_pod() -> None:
@@ -145,21 +148,13 @@ def test_a_wrong_parameter_is_refused_in_the_providers_words(
         ({"objectAlias": "/etc/passwd"}, "file name must be a relative path"),
         ({"objectAlias": "../../etc/passwd"}, "file name must not contain '..'"),
         ({"objectAlias": "a..b"}, "file name must not contain '..'"),
+        ({"objectName": "", "objectAlias": ""}, "file name must not be empty"),
         ({"filePermission": "rw"}, "file permission must be a valid octal number: strconv.ParseI"),
     ],
 )
 def test_a_wrong_object_is_refused_by_its_name(changes: dict[str, str], why: str) -> None:
+    given = ONE | changes
     with pytest.raises(MountFailed) as failed:
-        parse(parameters(objects=objects(ONE | changes)))
-    assert str(failed.value).startswith(OBJECT + why)
-
-
-def test_an_encoding_is_for_secrets() -> None:
-    key = {"objectName": "k", "objectType": "key", "objectEncoding": "hex"}
-    with pytest.raises(MountFailed, match="objectEncoding only supported for objectType: secret"):
-        parse(parameters(objects=objects(key)))
-
-
-def test_an_object_without_a_name_has_no_file() -> None:
-    with pytest.raises(MountFailed, match="file name must not be empty"):
-        parse(parameters(objects=objects({"objectType": "secret"})))
+        parse(parameters(objects=objects(given)))
+    start = f"failed to get objectType:secret, objectName:{given['objectName']}, objectVersion:: "
+    assert str(failed.value).startswith(start + why)
