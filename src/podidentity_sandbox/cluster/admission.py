@@ -64,54 +64,30 @@ def _volume(name: str) -> Obj:
 # ---- Demands
 
 
-class Admissions:
-    """The checks that every creation passes."""
-
-    def __init__(self, storage: Storage) -> None:
-        self._storage = storage
-
-    def check(self, kind: ResourceType, obj: Obj) -> None:
-        """Raise 403 or 404 where an object may not be made now."""
-        if not kind.namespaced:
-            return
-        self._namespace(kind, obj)
-        if kind.key == "pods" and not is_mirror(obj):
-            self._account(kind, obj)
-
-    def _namespace(self, kind: ResourceType, obj: Obj) -> None:
-        name = obj["metadata"]["namespace"]
-        namespace = self._storage.get("namespaces", "", name)
-        if namespace is None:
-            raise status.not_found("namespaces", "", name)
-        if namespace.deleted:
-            cause = Cause(
-                "metadata.namespace",
-                "NamespaceTerminating",
-                f"namespace {name} is being terminated",
-            )
-            raise status.forbidden(
-                kind.plural,
-                kind.group,
-                _shown(obj),
-                f"unable to create new content in namespace {name} because it is being terminated",
-                [cause],
-            )
-
-    def _account(self, kind: ResourceType, pod: Obj) -> None:
-        namespace, account = pod["metadata"]["namespace"], pod["spec"]["serviceAccountName"]
-        found = self._storage.get("serviceaccounts", namespace, account)
-        if found is None:
-            raise status.forbidden(
-                kind.plural,
-                kind.group,
-                _shown(pod),
-                f"error looking up service account {namespace}/{account}: "
-                f'serviceaccount "{account}" not found',
-            )
-        mount_token(pod, found.object)
-
-
-def _shown(obj: Obj) -> str:
-    """Return the name in a refusal: these plugins are asked before a name is generated."""
-    metadata = obj["metadata"]
-    return str(metadata.get("generateName") or metadata.get("name", ""))
+def check(storage: Storage, kind: ResourceType, new: Obj) -> None:
+    """Raise 403 or 404 where an object may not be made now."""
+    if not kind.namespaced:
+        return
+    metadata = new["metadata"]
+    # These plugins are asked before a name is generated.
+    shown, namespace = (
+        metadata.get("generateName") or metadata.get("name", ""),
+        metadata["namespace"],
+    )
+    found = storage.get("namespaces", "", namespace)
+    if found is None:
+        raise status.not_found("namespaces", "", namespace)
+    if found.deleted:
+        why = f"namespace {namespace} is being terminated"
+        cause = Cause("metadata.namespace", "NamespaceTerminating", why)
+        detail = "unable to create new content in namespace {} because it is being terminated"
+        detail = detail.format(namespace)
+        raise status.forbidden(kind.plural, kind.group, shown, detail, [cause])
+    if kind.key == "pods" and not is_mirror(new):
+        name = new["spec"]["serviceAccountName"]
+        account = storage.get("serviceaccounts", namespace, name)
+        if account is None:
+            missing = f'{namespace}/{name}: serviceaccount "{name}" not found'
+            detail = f"error looking up service account {missing}"
+            raise status.forbidden(kind.plural, kind.group, shown, detail)
+        mount_token(new, account.object)

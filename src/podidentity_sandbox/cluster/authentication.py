@@ -6,9 +6,8 @@ import hashlib
 import hmac
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
-from podidentity_sandbox.cluster import Obj
 from podidentity_sandbox.cluster.paths import RequestInfo
 from podidentity_sandbox.cluster.storage import Record, Storage
 from podidentity_sandbox.cluster.tokens import TokenIssuer
@@ -39,16 +38,6 @@ class Decision:
 
     allowed: bool
     reason: str = ""
-
-
-class Authorizer(Protocol):
-    """Judges requests."""
-
-    def decide(self, user: User, info: RequestInfo) -> Decision:
-        """Return whether `user` may do this."""
-
-    def rules(self, user: User, namespace: str) -> list[Obj]:
-        """Return the rules that let a user do what he may."""
 
 
 def refusal(user: User, info: RequestInfo, reason: str) -> str:

@@ -30,44 +30,6 @@ RBAC_TYPES = tuple(
 )
 
 
-class Rbac:
-    """Reads roles and bindings at each question: a change counts once it is heard of."""
-
-    def __init__(self, reads: LateReads) -> None:
-        self._storage = reads
-
-    def decide(self, user: User, info: RequestInfo) -> Decision:
-        """Return whether a rule of a role that is bound to the user covers the request."""
-        allowed = any(covers(rule, info) for rule in self.rules(user, info.namespace))
-        return Decision(allowed, "" if allowed else self._missing(user, info.namespace))
-
-    def rules(self, user: User, namespace: str) -> Iterator[Obj]:
-        """Yield the rules that hold for a user, cluster-wide and in a namespace."""
-        for binding in self._bindings(user, namespace):
-            yield from (self._role(binding) or {}).get("rules", [])
-
-    def _bindings(self, user: User, namespace: str) -> Iterator[Obj]:
-        found = self._storage.all(f"clusterrolebindings.{GROUP}")
-        if namespace:
-            found += self._storage.all(f"rolebindings.{GROUP}", namespace)
-        for record in found:
-            if any(names(subject, user) for subject in record.object.get("subjects", [])):
-                yield record.object
-
-    def _role(self, binding: Obj) -> Obj | None:
-        record = role_of(self._storage, binding)
-        return record.object if record is not None else None
-
-    def _missing(self, user: User, namespace: str) -> str:
-        """Return which bound roles do not exist, as the real authorizer tells it."""
-        roles = (b["roleRef"] for b in self._bindings(user, namespace) if self._role(b) is None)
-        lost = [f'{role["kind"].lower()}.{GROUP} "{role["name"]}" not found' for role in roles]
-        if not lost:
-            return ""
-        shown = lost[0] if len(lost) == 1 else f"[{', '.join(lost)}]"
-        return f"RBAC: {shown}"
-
-
 def names(subject: Obj, user: User) -> bool:
     """Whether a binding's subject is this user."""
     match subject["kind"]:
@@ -277,18 +239,40 @@ class Authorization:
     def __init__(self, storage: Storage, reads: LateReads) -> None:
         """`reads` has roles and bindings as they are known by now."""
         self._nodes = NodeRules(storage)
-        self._rbac = Rbac(reads)
+        self._reads = reads
 
     def decide(self, user: User, info: RequestInfo) -> Decision:
         """Return whether `user` may do this, and if not, the first reason that is known."""
-        if MASTERS in user.groups:
+        granted = self._granted(user, info.namespace)
+        if MASTERS in user.groups or any(covers(rule, info) for rule in granted):
             return Decision(allowed=True)
-        by_role = self._rbac.decide(user, info)
-        if by_role.allowed or not node_of(user):
-            return by_role
-        return self._nodes.decide(user, info)
+        if node_of(user):
+            return self._nodes.decide(user, info)
+        return Decision(False, self._missing(user, info.namespace))
 
     def rules(self, user: User, namespace: str) -> list[Obj]:
         """Return the rules that let a user do what he may, in a namespace and cluster-wide."""
         everything = EVERYTHING if MASTERS in user.groups else ()
-        return [*everything, *self._rbac.rules(user, namespace)]
+        return [*everything, *self._granted(user, namespace)]
+
+    def _granted(self, user: User, namespace: str) -> Iterator[Obj]:
+        for binding in self._bindings(user, namespace):
+            if (role := role_of(self._reads, binding)) is not None:
+                yield from role.object.get("rules", [])
+
+    def _bindings(self, user: User, namespace: str) -> Iterator[Obj]:
+        found = self._reads.all(f"clusterrolebindings.{GROUP}")
+        if namespace:
+            found += self._reads.all(f"rolebindings.{GROUP}", namespace)
+        for record in found:
+            if any(names(subject, user) for subject in record.object.get("subjects", [])):
+                yield record.object
+
+    def _missing(self, user: User, namespace: str) -> str:
+        """Return which bound roles do not exist, as the real authorizer tells it."""
+        bindings = [b for b in self._bindings(user, namespace) if role_of(self._reads, b) is None]
+        roles = (binding["roleRef"] for binding in bindings)
+        lost = [f'{role["kind"].lower()}.{GROUP} "{role["name"]}" not found' for role in roles]
+        if not lost:
+            return ""
+        return f"RBAC: {lost[0] if len(lost) == 1 else '[' + ', '.join(lost) + ']'}"

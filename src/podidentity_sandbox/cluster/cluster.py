@@ -9,8 +9,7 @@ from functools import partial
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from podidentity_sandbox.cluster import Obj, bootstrap, node_restriction
-from podidentity_sandbox.cluster.admission import Admissions
+from podidentity_sandbox.cluster import Obj, admission, bootstrap, node_restriction
 from podidentity_sandbox.cluster.admission_policies import AdmissionPolicies
 from podidentity_sandbox.cluster.authentication import (
     Authenticator,
@@ -29,7 +28,7 @@ from podidentity_sandbox.cluster.controllers.namespaces import Namespaces
 from podidentity_sandbox.cluster.controllers.nodes import NodeLifecycle
 from podidentity_sandbox.cluster.controllers.replicasets import ReplicaSets
 from podidentity_sandbox.cluster.controllers.scheduler import Scheduler
-from podidentity_sandbox.cluster.kinds.services import ServiceAddresses
+from podidentity_sandbox.cluster.kinds import services
 from podidentity_sandbox.cluster.kinds.table import BUILT_IN
 from podidentity_sandbox.cluster.overload import LateReads
 from podidentity_sandbox.cluster.paths import RequestInfo
@@ -84,8 +83,8 @@ class Cluster:
         self.storage = Storage(history=history)
         self.registry = Registry((*BUILT_IN, *TYPES))
         self.resources = Resources(self.storage, self.registry, now)
-        self.resources.admissions.append(Admissions(self.storage).check)
-        self.resources.admissions.append(ServiceAddresses(self.storage).allocate)
+        for admit in (admission.check, services.allocate):
+            self.resources.admissions.append(partial(admit, self.storage))
         self.issuer = TokenIssuer(key, now)
         self.authenticator = Authenticator(
             plan_users(plan), partial(person_of, plan), self.issuer, self.storage

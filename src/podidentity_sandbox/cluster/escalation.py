@@ -18,7 +18,8 @@ from dataclasses import replace
 from itertools import product
 
 from podidentity_sandbox.cluster import Obj, authorization, status
-from podidentity_sandbox.cluster.authentication import MASTERS, Authorizer, User
+from podidentity_sandbox.cluster.authentication import MASTERS, User
+from podidentity_sandbox.cluster.authorization import Authorization
 from podidentity_sandbox.cluster.kinds.access import GROUP
 from podidentity_sandbox.cluster.paths import RequestInfo
 from podidentity_sandbox.cluster.registry import ResourceType
@@ -33,7 +34,7 @@ _OF_THE_COLLECTOR = ("ownerReferences", "finalizers", "managedFields", "resource
 class Escalation:
     """Judges writes of roles and bindings."""
 
-    def __init__(self, storage: Storage, authorizer: Authorizer) -> None:
+    def __init__(self, storage: Storage, authorizer: Authorization) -> None:
         self._storage = storage
         self._authorizer = authorizer
 

@@ -21,10 +21,10 @@ from podidentity_sandbox.cluster.authentication import (
     AUTHENTICATED,
     NODE_PREFIX,
     NODES,
-    Authorizer,
     User,
     refusal,
 )
+from podidentity_sandbox.cluster.authorization import Authorization
 from podidentity_sandbox.cluster.names import subdomain_faults
 from podidentity_sandbox.cluster.paths import RequestInfo
 from podidentity_sandbox.cluster.status import StatusError
@@ -100,7 +100,7 @@ def _right(resource: str, name: str, *, verb: str = "impersonate", **more: str) 
 class Impersonation:
     """Decides as whom a request counts."""
 
-    def __init__(self, authorizer: Authorizer, *, minor: int) -> None:
+    def __init__(self, authorizer: Authorization, *, minor: int) -> None:
         self._authorizer = authorizer
         self._constrained = minor >= CONSTRAINED_SINCE
 

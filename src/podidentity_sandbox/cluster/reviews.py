@@ -6,7 +6,8 @@ https://kubernetes.io/docs/reference/kubernetes-api/authorization-resources/
 from __future__ import annotations
 
 from podidentity_sandbox.cluster import Obj, status
-from podidentity_sandbox.cluster.authentication import Authenticator, Authorizer, User
+from podidentity_sandbox.cluster.authentication import Authenticator, User
+from podidentity_sandbox.cluster.authorization import Authorization
 from podidentity_sandbox.cluster.paths import RequestInfo
 from podidentity_sandbox.cluster.registry import ResourceType
 
@@ -47,7 +48,7 @@ def asked(spec: Obj) -> RequestInfo:
 class Reviews:
     """Answers the questions as the server itself would decide."""
 
-    def __init__(self, authorizer: Authorizer, authenticator: Authenticator) -> None:
+    def __init__(self, authorizer: Authorization, authenticator: Authenticator) -> None:
         self._authorizer = authorizer
         self._authenticator = authenticator
 

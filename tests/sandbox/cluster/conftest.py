@@ -130,10 +130,10 @@ async def newest(tmp_path: Path) -> AsyncIterator[Served]:
 
 
 @contextlib.asynccontextmanager
-async def serving(folder: Path) -> AsyncIterator[Served]:
-    """Serve the cluster of the plan in `folder`."""
+async def serving(folder: Path, sock: socket.socket | None = None) -> AsyncIterator[Served]:
+    """Serve the cluster of the plan in `folder`, on a listening socket."""
     cluster = make_cluster(folder)
-    sock = listener()
+    sock = sock or listener()
     url = f"https://127.0.0.1:{sock.getsockname()[1]}"
     runner = await serve(cluster, folder, [sock])
     controllers = asyncio.create_task(cluster.loop.run())

@@ -21,7 +21,7 @@ from podidentity_sandbox.cluster.controllers.deployments import (
 from podidentity_sandbox.cluster.controllers.sets import Bounds
 from podidentity_sandbox.cluster.status import StatusError
 from podidentity_sandbox.cluster.storage import Record
-from tests.sandbox.cluster.conftest import MERGE, Client
+from tests.sandbox.cluster.conftest import Client
 from tests.sandbox.cluster.settled import Settled
 
 KEY, SETS = "deployments.apps", "replicasets.apps"
@@ -334,23 +334,3 @@ async def test_an_older_state_is_not_scaled(web: Client) -> None:
     await web.put(f"{PATH}/web/scale", json={**scale, "spec": {"replicas": 4}})
     late = await web.put(f"{PATH}/web/scale", json={**scale, "spec": {"replicas": 1}})
     assert late.status_code == 409
-
-
-@pytest.mark.parametrize(
-    ("body", "code", "message"),
-    [
-        (
-            {"spec": {"replicas": -1}},
-            422,
-            'Scale.autoscaling "web" is invalid: spec.replicas: Invalid value: -1: must be greater '
-            "than or equal to 0",
-        ),
-        ({"spec": {"replicas": "many"}}, 400, "cannot be handled as a Scale"),
-    ],
-)
-async def test_what_is_no_number_is_refused(
-    web: Client, body: dict[str, Any], code: int, message: str
-) -> None:
-    refused = await web.patch(f"{PATH}/web/scale", json=body, headers=MERGE)
-    assert refused.status_code == code
-    assert message in refused.json()["message"]

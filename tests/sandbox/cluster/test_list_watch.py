@@ -18,7 +18,16 @@ from podidentity_sandbox.cluster.registry import Registry
 from podidentity_sandbox.cluster.selectors import Selection, select
 from podidentity_sandbox.cluster.status import StatusError
 from podidentity_sandbox.cluster.storage import Storage
-from tests.sandbox.cluster.conftest import ADMIN, MAPS, MERGE, Client, Served, seen, watching
+from tests.sandbox.cluster.conftest import (
+    ADMIN,
+    DEFINITIONS,
+    MAPS,
+    MERGE,
+    Client,
+    Served,
+    seen,
+    watching,
+)
 
 CONFIG_MAPS = Registry(BUILT_IN).by_key("configmaps")
 
@@ -175,12 +184,11 @@ async def test_a_watch_of_a_future_version_is_refused(api: Client) -> None:
 async def test_watches_end_when_their_type_goes(
     api: Client, served: Served, crd: dict[str, Any]
 ) -> None:
-    definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-    await api.post(definitions, json=crd)
+    await api.post(DEFINITIONS, json=crd)
     served.cluster.loop.settle()
     path = "/apis/example.com/v1/widgets"
     async with watching(api, path) as events:
-        await api.delete(f"{definitions}/widgets.example.com")
+        await api.delete(f"{DEFINITIONS}/widgets.example.com")
         assert [event async for event in events] == []
     assert (await api.get(path)).status_code == 404
 
@@ -226,7 +234,7 @@ async def test_every_change_is_seen_once_and_in_order_however_they_fall() -> Non
 async def test_a_long_list_is_compressed_for_who_asks_and_the_product_reads_it(
     served: Served, api: Client, tmp_path: Path
 ) -> None:
-    path = "/api/v1/namespaces/default/configmaps"
+    path = MAPS
     for name in ("a", "b"):
         await api.post(path, json={"metadata": {"name": name}, "data": {"x": "y" * 100_000}})
 

@@ -21,38 +21,40 @@ def of(**properties: Any) -> dict[str, Any]:
     return {"type": "object", "properties": {"spec": {"type": "object", "properties": properties}}}
 
 
+INT32 = {**WHOLE, "format": "int32"}
+TEXTS = {"type": "array", "items": TEXT}
+TEXTS_BY_NAME = {"type": "object", "additionalProperties": TEXT}
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "where", "found", "rule"),
+    [
+        (WHOLE, "no", "", '"string"', 'must be of type integer: "string"'),
+        (TEXT, 7, "", '"integer"', 'must be of type string: "integer"'),
+        (TEXT, None, "", '"null"', 'must be of type string: "null"'),
+        (TEXTS_BY_NAME, {"a": 1}, ".a", '"integer"', 'must be of type string: "integer"'),
+        (TEXTS, ["a", True], "[1]", '"boolean"', 'must be of type string: "boolean"'),
+        ({**TEXT, "pattern": "^a"}, "b", "", '"b"', "should match '^a'"),
+        ({**WHOLE, "minimum": 1}, 0, "", "0", "should be greater than or equal to 1"),
+        ({**WHOLE, "maximum": 1}, 2, "", "2", "should be less than or equal to 1"),
+        (
+            {**TEXT, "format": "date-time"},
+            *("today", "", '"today"', 'must be of type date-time: "today"'),
+        ),
+    ],
+)
+def test_a_value_that_breaks_the_schema_is_told_in_the_real_words(
+    field: Any, value: Any, where: str, found: str, rule: str
+) -> None:
+    (fault,) = validate(of(x=field), {"spec": {"x": value}})
+    assert str(fault) == f"spec.x{where}: Invalid value: {found}: spec.x{where} in body {rule}"
+
+
 @pytest.mark.parametrize(
     ("field", "value", "message"),
     [
         (
-            WHOLE,
-            "no",
-            'spec.x: Invalid value: "string": spec.x in body must be of type integer: "string"',
-        ),
-        (
-            TEXT,
-            7,
-            'spec.x: Invalid value: "integer": spec.x in body must be of type string: "integer"',
-        ),
-        (
-            TEXT,
-            None,
-            'spec.x: Invalid value: "null": spec.x in body must be of type string: "null"',
-        ),
-        (
-            {"type": "object", "additionalProperties": TEXT},
-            {"a": 1},
-            'spec.x.a: Invalid value: "integer": '
-            'spec.x.a in body must be of type string: "integer"',
-        ),
-        (
-            {"type": "array", "items": TEXT},
-            ["a", True],
-            'spec.x[1]: Invalid value: "boolean": '
-            'spec.x[1] in body must be of type string: "boolean"',
-        ),
-        (
-            {**WHOLE, "format": "int32"},
+            INT32,
             2**31,
             "spec.x: Invalid value: 2147483648: "
             "Checked value must be of type integer with format int32 in spec.x",
@@ -62,40 +64,14 @@ def of(**properties: Any) -> dict[str, Any]:
             "x",
             'spec.x: Unsupported value: "x": supported values: "pod", "identity"',
         ),
-        (
-            {**TEXT, "pattern": "^a"},
-            "b",
-            "spec.x: Invalid value: \"b\": spec.x in body should match '^a'",
-        ),
         ({**TEXT, "maxLength": 2}, "abc", "spec.x: Too long: may not be more than 2 bytes"),
-        (
-            {**WHOLE, "minimum": 1},
-            0,
-            "spec.x: Invalid value: 0: spec.x in body should be greater than or equal to 1",
-        ),
-        (
-            {**WHOLE, "maximum": 1},
-            2,
-            "spec.x: Invalid value: 2: spec.x in body should be less than or equal to 1",
-        ),
-        (
-            {"type": "array", "maxItems": 1, "items": TEXT},
-            ["a", "b"],
-            "spec.x: Too many: 2: must have at most 1 items",
-        ),
+        ({**TEXTS, "maxItems": 1}, ["a", "b"], "spec.x: Too many: 2: must have at most 1 items"),
         ({"type": "object", "required": ["name"]}, {}, "spec.x.name: Required value"),
-        (
-            {**TEXT, "format": "date-time"},
-            "today",
-            'spec.x: Invalid value: "today": spec.x in body must be of type date-time: "today"',
-        ),
     ],
 )
-def test_a_value_that_breaks_the_schema_is_told_in_the_real_words(
-    field: Any, value: Any, message: str
-) -> None:
-    faults = validate(of(x=field), {"spec": {"x": value}})
-    assert [str(fault) for fault in faults] == [message]
+def test_some_faults_have_words_of_their_own(field: Any, value: Any, message: str) -> None:
+    (fault,) = validate(of(x=field), {"spec": {"x": value}})
+    assert str(fault) == message
 
 
 @pytest.mark.parametrize(
@@ -106,7 +82,7 @@ def test_a_value_that_breaks_the_schema_is_told_in_the_real_words(
         ({"x-kubernetes-int-or-string": True}, 3),
         (WHOLE, 3.0),
         ({"type": "number"}, 3),
-        ({**WHOLE, "format": "int32"}, -(2**31)),
+        (INT32, -(2**31)),
         ({**TEXT, "format": "date-time"}, "2026-11-25T09:10:17.123456Z"),
         ({"anyOf": [TEXT, WHOLE], "x-kubernetes-preserve-unknown-fields": True}, 1),
     ],

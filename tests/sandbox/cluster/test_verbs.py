@@ -2,7 +2,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.sandbox.cluster.conftest import MAPS, MERGE, PODS, Client, Served, pod
+from tests.sandbox.cluster.conftest import (
+    DEFINITIONS,
+    MAPS,
+    MERGE,
+    PODS,
+    WIDGETS,
+    Client,
+    Served,
+    pod,
+)
 
 
 def config(name: str = "x", **data: str) -> dict[str, Any]:
@@ -139,13 +148,12 @@ async def test_string_data_of_a_secret_becomes_data(api: Client) -> None:
 async def test_generation_counts_changes_of_the_spec_alone(
     api: Client, served: Served, crd: dict[str, Any]
 ) -> None:
-    await api.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", json=crd)
+    await api.post(DEFINITIONS, json=crd)
     served.cluster.loop.settle()
-    path = "/apis/example.com/v1/namespaces/default/widgets"
-    await api.post(path, json={"metadata": {"name": "w"}, "spec": {"size": 1}})
+    await api.post(WIDGETS, json={"metadata": {"name": "w"}, "spec": {"size": 1}})
 
     async def generation(patch: dict[str, Any]) -> int:
-        answer = await api.patch(f"{path}/w", json=patch, headers=MERGE)
+        answer = await api.patch(f"{WIDGETS}/w", json=patch, headers=MERGE)
         return int(answer.json()["metadata"]["generation"])
 
     assert await generation({"metadata": {"labels": {"a": "b"}}}) == 1
@@ -158,12 +166,11 @@ async def test_without_the_subresource_a_status_is_content_as_any_other(
 ) -> None:
     """PrepareForUpdate of apiextensions-apiserver leaves out metadata alone."""
     del crd["spec"]["versions"][0]["subresources"]
-    await api.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", json=crd)
+    await api.post(DEFINITIONS, json=crd)
     served.cluster.loop.settle()
-    path = "/apis/example.com/v1/namespaces/default/widgets"
-    await api.post(path, json={"metadata": {"name": "w"}, "status": {"phase": "a"}})
+    await api.post(WIDGETS, json={"metadata": {"name": "w"}, "status": {"phase": "a"}})
     patch = {"status": {"phase": "b"}}
-    changed = await api.patch(f"{path}/w", json=patch, headers=MERGE)
+    changed = await api.patch(f"{WIDGETS}/w", json=patch, headers=MERGE)
     assert changed.json()["metadata"]["generation"] == 2
 
 

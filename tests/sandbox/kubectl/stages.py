@@ -13,10 +13,9 @@ from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 
-from podidentity_sandbox.cluster.main import make_cluster, serve
 from podidentity_sandbox.world.blueprint import write_kubeconfig
 from podidentity_sandbox.world.lifecycle import bring_down, bring_up
-from tests.sandbox.cluster.conftest import listener, node_plan, saved_plan
+from tests.sandbox.cluster.conftest import listener, node_plan, saved_plan, serving
 from tests.sandbox.kubectl.chapters import CaseRunner, Chapter
 from tests.sandboxes import own
 
@@ -94,18 +93,12 @@ def _cluster(folder: Path, _: str) -> Iterator[Path]:
         apiserver_port=sock.getsockname()[1],
     )
     write_kubeconfig(plan)
-    cluster = make_cluster(folder)
     loop = asyncio.new_event_loop()
     stop = asyncio.Event()
 
     async def play() -> None:
-        runner = await serve(cluster, folder, [sock])
-        controllers = asyncio.create_task(cluster.loop.run())
-        await stop.wait()
-        await runner.cleanup()
-        controllers.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await controllers
+        async with serving(folder, sock):
+            await stop.wait()
 
     def run() -> None:
         with asyncio.Runner(loop_factory=lambda: loop) as runner:

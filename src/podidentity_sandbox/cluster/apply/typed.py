@@ -118,8 +118,11 @@ def compare(schema: Schema, old: Json, new: Json) -> Comparison:
 
 
 def _compare(schema: Schema, old: Json, new: Json, path: Path, found: Comparison) -> None:
-    if old is MISSING or new is MISSING:
-        _whole(schema, new if old is MISSING else old, path, _side(old, found))
+    if old is MISSING:
+        _whole(schema, new, path, found.added)
+        return
+    if new is MISSING:
+        _whole(schema, old, path, found.removed)
         return
     fall = granular(schema, new if old is None else old)
     alike = old is None or new is None or type(old) is type(new)
@@ -130,10 +133,6 @@ def _compare(schema: Schema, old: Json, new: Json, path: Path, found: Comparison
     before, after = _indexed(schema, old), _indexed(schema, new)
     for step in {**before, **after}:
         _compare_items(before.get(step), after.get(step), (*path, step), found)
-
-
-def _side(old: Json, found: Comparison) -> set[Path]:
-    return found.added if old is MISSING else found.removed
 
 
 def _whole(schema: Schema, value: Json, path: Path, found: set[Path]) -> None:

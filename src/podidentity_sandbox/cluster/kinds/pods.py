@@ -14,35 +14,18 @@ from podidentity_sandbox.cluster.registry import Strategy
 from podidentity_sandbox.cluster.status import Cause
 from podidentity_sandbox.cluster.storage import field_of
 
-_COUNTED = ("cpu", "memory")
-
-
-def default_requests(spec: Obj) -> None:
-    """Set a missing request to the limit: SetDefaults_Pod."""
-    for container in _containers(spec):
-        resources = container.get("resources", {})
-        for name, limit in resources.get("limits", {}).items():
-            resources.setdefault("requests", {}).setdefault(name, limit)
-
 
 def qos_class(spec: Obj) -> str:
     """Return the class of a pod's spec, whose defaults are filled in."""
-    asked = [container.get("resources", {}) for container in _containers(spec)]
-    counted = [
-        {kind: _part(resources.get(kind, {})) for kind in ("limits", "requests")}
-        for resources in asked
+    pairs = [
+        [str(container["resources"].get(way, {}).get(name)) for way in ("limits", "requests")]
+        for container in _containers(spec)
+        for name in ("cpu", "memory")
     ]
-    if not any(each["limits"] or each["requests"] for each in counted):
+    if all(pair == ["None", "None"] for pair in pairs):
         return "BestEffort"
-    whole = all(
-        len(each["limits"]) == len(_COUNTED) and each["limits"] == each["requests"]
-        for each in counted
-    )
+    whole = all(limit == request != "None" for limit, request in pairs)
     return "Guaranteed" if whole else "Burstable"
-
-
-def _part(amounts: Obj) -> Obj:
-    return {name: str(amounts[name]) for name in _COUNTED if name in amounts}
 
 
 def _containers(spec: Obj) -> list[Obj]:
@@ -88,8 +71,8 @@ class PodStrategy(Strategy):
         """Fill in the defaults; an account has two names, an old one and a new one."""
         spec = new.setdefault("spec", {})
         default_spec(spec)
-        _default_host_ports(spec)
-        default_requests(spec)
+        for container in _containers(spec):
+            _default_of_pods(container, in_nodes_network=bool(spec.get("hostNetwork")))
         if account := spec.get("serviceAccountName") or spec.get("serviceAccount"):
             spec["serviceAccountName"] = spec["serviceAccount"] = account
 
@@ -153,7 +136,7 @@ def default_spec(spec: Obj) -> None:
         for source, defaults in _VOLUME_DEFAULTS.items():
             if source in volume:
                 volume[source] = {**defaults, **volume[source]}
-    for container in (*spec.get("containers", []), *spec.get("initContainers", [])):
+    for container in _containers(spec):
         tag = str(container.get("image", "")).rpartition(":")[2]
         container.setdefault("resources", {})
         container.setdefault("terminationMessagePath", "/dev/termination-log")
@@ -164,12 +147,13 @@ def default_spec(spec: Obj) -> None:
         container.setdefault("imagePullPolicy", "Always" if moving else "IfNotPresent")
 
 
-def _default_host_ports(spec: Obj) -> None:
-    """A port of a pod in the node's network is a port of the node: setHostNetworkPorts."""
-    if spec.get("hostNetwork"):
-        for container in (*spec.get("containers", []), *spec.get("initContainers", [])):
-            for port in container.get("ports", []):
-                port.setdefault("hostPort", port.get("containerPort"))
+def _default_of_pods(container: Obj, *, in_nodes_network: bool) -> None:
+    """Fill in what no template gets: setHostNetworkPorts, and SetDefaults_Pod for requests."""
+    for port in container.get("ports", []) if in_nodes_network else ():
+        port.setdefault("hostPort", port.get("containerPort"))
+    resources = container["resources"]
+    for name, limit in resources.get("limits", {}).items():
+        resources.setdefault("requests", {}).setdefault(name, limit)
 
 
 def _fixed(spec: Obj) -> Obj:

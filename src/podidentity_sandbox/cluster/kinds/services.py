@@ -86,25 +86,18 @@ def _port_faults(spec: Obj) -> Iterator[Cause]:
         seen.add((number, port["protocol"]))
 
 
-class ServiceAddresses:
-    """Gives each new Service an address that no other has."""
-
-    def __init__(self, storage: Storage) -> None:
-        self._storage = storage
-
-    def allocate(self, kind: ResourceType, obj: Obj) -> None:
-        """Fill in the address of a new Service; raise 422 for one that is taken."""
-        if kind.key != "services":
-            return
-        spec = obj["spec"]
-        taken = {one.object["spec"].get("clusterIP") for one in self._storage.all("services")}
-        if not spec.get("clusterIP"):
-            hosts = (str(host) for host in ADDRESSES.hosts())
-            spec["clusterIP"] = next(host for host in hosts if host not in taken)
-        elif spec["clusterIP"] != "None" and spec["clusterIP"] in taken:
-            detail = (
-                "failed to allocate IP " + spec["clusterIP"] + ": provided IP is already allocated"
-            )
-            fault = status.invalid("spec.clusterIPs", [spec["clusterIP"]], detail)
-            raise status.invalid_object("Service", "", obj["metadata"]["name"], [fault])
-        spec["clusterIPs"] = [spec["clusterIP"]]
+def allocate(storage: Storage, kind: ResourceType, new: Obj) -> None:
+    """Give a new Service an address that no other has; raise 422 for one that is taken."""
+    if kind.key != "services":
+        return
+    spec = new["spec"]
+    taken = {one.object["spec"].get("clusterIP") for one in storage.all("services")}
+    if not spec.get("clusterIP"):
+        hosts = (str(host) for host in ADDRESSES.hosts())
+        spec["clusterIP"] = next(host for host in hosts if host not in taken)
+    elif spec["clusterIP"] != "None" and spec["clusterIP"] in taken:
+        address = spec["clusterIP"]
+        detail = f"failed to allocate IP {address}: provided IP is already allocated"
+        fault = status.invalid("spec.clusterIPs", [address], detail)
+        raise status.invalid_object("Service", "", new["metadata"]["name"], [fault])
+    spec["clusterIPs"] = [spec["clusterIP"]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass
 from datetime import datetime
@@ -16,9 +17,14 @@ from podidentity_sandbox.cluster.storage import field_of
 # https://github.com/kubernetes/apimachinery/blob/v0.32.3/pkg/util/duration/duration.go
 
 UNKNOWN = "<unknown>"
-_DAY = 24
-_YEAR = 365 * _DAY
-"""Hours."""
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 24 * 3600, "y": 365 * 24 * 3600}
+"""Seconds."""
+_STEPS = (
+    *((120, "s", ""), (600, "m", "s"), (3 * 3600, "m", "")),
+    *((8 * 3600, "h", "m"), (2 * _UNITS["d"], "h", ""), (8 * _UNITS["d"], "d", "h")),
+    *((2 * _UNITS["y"], "d", ""), (8 * _UNITS["y"], "y", "d"), (math.inf, "y", "")),
+)
+"""Up to how many seconds a duration is said in which unit, and which smaller one beside it."""
 
 
 def since(stamp: Json, now: datetime) -> str:
@@ -35,32 +41,10 @@ def lasting(seconds: float) -> str:
     """Return a duration in words, rounded down."""
     if int(seconds) < -1:
         return "<invalid>"
-    if seconds < 0:
-        return "0s"
-    if seconds < 2 * 60:
-        return f"{int(seconds)}s"
-    minutes = int(seconds / 60)
-    if minutes < 3 * 60:
-        return _two(minutes, "m", int(seconds) % 60, "s") if minutes < 10 else f"{minutes}m"
-    hours = int(seconds / 3600)
-    if hours < 8 * _DAY:
-        return _some_hours(hours, minutes)
-    if hours < 2 * _YEAR:
-        return f"{hours // _DAY}d"
-    if hours < 8 * _YEAR:
-        return _two(hours // _YEAR, "y", hours // _DAY % 365, "d")
-    return f"{hours // _YEAR}y"
-
-
-def _some_hours(hours: int, minutes: int) -> str:
-    if hours < 8:
-        return _two(hours, "h", minutes % 60, "m")
-    if hours < 2 * _DAY:
-        return f"{hours}h"
-    return _two(hours // _DAY, "d", hours % _DAY, "h")
-
-
-def _two(first: int, unit: str, second: int, smaller: str) -> str:
+    whole = max(0, int(seconds))
+    _, unit, smaller = next(step for step in _STEPS if whole < step[0])
+    first, rest = divmod(whole, _UNITS[unit])
+    second = rest // _UNITS[smaller] if smaller else 0
     return f"{first}{unit}{second}{smaller}" if second else f"{first}{unit}"
 
 

@@ -148,25 +148,18 @@ def test_what_the_type_does_not_know_cannot_be_applied(config: dict[str, Any], s
     assert list(typed.faults(SCHEMA, config)) == [said]
 
 
+SENSE = {"manager": "m", "operation": "Apply", "apiVersion": "v1", "fieldsType": "FieldsV1"}
+
+
 @pytest.mark.parametrize(
     "entries",
     [
-        None,
-        [],
-        [{}],
-        "text",
-        [{"manager": "m", "operation": "Steal", "apiVersion": "v1", "fieldsType": "FieldsV1"}],
-        [{"manager": "m", "operation": "Apply", "apiVersion": "v1", "fieldsType": "FieldsV2"}],
-        [
-            {
-                "manager": "m",
-                "operation": "Apply",
-                "apiVersion": "v1",
-                "fieldsType": "FieldsV1",
-                "fieldsV1": {"spec": {}},
-            }
-        ],
+        *(None, [], [{}], "text"),
+        [{**SENSE, "operation": "Steal"}],
+        [{**SENSE, "fieldsType": "FieldsV2"}],
+        [{**SENSE, "fieldsV1": {"spec": {}}}],
     ],
 )
 def test_managed_fields_that_make_no_sense_count_as_none(entries: Any) -> None:
+    assert decode([SENSE])
     assert decode(entries) == {}
