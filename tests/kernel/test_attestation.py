@@ -45,13 +45,19 @@ def test_an_ordinary_request_is_proven(seen: dict[str, Any], kind: str) -> None:
     assert seen["ordinary"]["uid"] == (uid("p2") if kind == "root" else "")
 
 
-@pytest.mark.parametrize("way", ["arp", "mac", "arp, listening", "address"])
+@pytest.mark.parametrize("way", ["arp", "mac", "arp, listening", "welcomed by a server", "address"])
 def test_an_attack_holds_a_conversation_under_the_victims_address_and_is_found_out(
     seen: dict[str, Any], way: str
 ) -> None:
     assert seen[way]["who"] == "agent"
     assert seen[way]["peer"] == PODS["p2"]
     assert seen[way]["verdict"] == "forged"
+
+
+def test_the_socket_of_a_server_proves_nobody_who_called_it_in_the_name_of_imds(
+    seen: dict[str, Any],
+) -> None:
+    assert "somebody listens at its port" in seen["welcomed by a server"]["detail"]
 
 
 def test_the_attacker_is_named_where_the_kernel_knows_him(seen: dict[str, Any], kind: str) -> None:

@@ -89,6 +89,7 @@ table ip podid_source {
 		ip daddr 169.254.169.254 fib saddr . iif oif missing counter drop
 		ip daddr 169.254.25.79 fib saddr . iif oif missing counter drop
 		ip saddr 169.254.169.254 fib saddr . iif oif missing counter drop
+		icmp type redirect fib saddr . iif oif missing counter drop
 	}
 }
 """
