@@ -190,18 +190,43 @@ def test_an_old_socket_of_the_victim_proves_nobody_who_speaks_from_its_port(
     }
 
 
-@needs_root
-def test_a_socket_is_its_makers_whoever_holds_it_and_of_whatever_kind_it_is() -> None:
+@pytest.fixture(scope="module")
+def handed() -> dict[str, Any]:
+    """What a proof says of sockets in p1's network that passed between pods, or by a ring."""
     with pod_cgroups([uid(name) for name in PODS]) as root:
-        seen = run("handing", cgroups=str(root))
-    own, others = ["proven", "p1"], ["forged", "p2"]
+        found: dict[str, Any] = run("handing", cgroups=str(root))
+    return found
+
+
+OWN, OF_ANOTHER = ["proven", "p1"], ["forged", "p2"]
+
+
+@needs_root
+def test_a_socket_is_its_makers_whoever_holds_it_and_of_whatever_kind_it_is(
+    handed: dict[str, Any],
+) -> None:
+    seen = {what: found for what, found in handed.items() if "ring" not in what}
     assert seen == {
-        **({"MPTCP": own} if Path("/proc/sys/net/mptcp").exists() else {}),
-        "a request in its SYN": own,
-        "on its way to p2": own,
-        "made by p1, connected by p2": own,
-        "made by p2 in p1's network": others,
+        **({"MPTCP": OWN} if Path("/proc/sys/net/mptcp").exists() else {}),
+        "a request in its SYN": OWN,
+        "on its way to p2": OWN,
+        "made by p1, connected by p2": OWN,
+        "made by p2 in p1's network": OF_ANOTHER,
         "of p1 that has ended, held by p2": ["gone", ""],
+    }
+
+
+@needs_root
+def test_who_puts_a_request_into_anothers_ring_is_who_he_is_unless_the_others_thread_does_it(
+    handed: dict[str, Any],
+) -> None:
+    """By a thread of the maker's (SQPOLL) it is the maker who asks, for whoever he lets."""
+    if "no rings" in handed:
+        pytest.skip(f"the kernel gives us no io_uring: {handed['no rings']}")
+    assert {what: found for what, found in handed.items() if "ring" in what} == {
+        "by a worker of a ring": OWN,
+        "by p2 on p1's ring": OF_ANOTHER,
+        "by a thread of p1's ring, for p2": OWN,
     }
 
 
