@@ -1,4 +1,4 @@
-"""A ring of io_uring(7) that two processes share, each of which can have the kernel do things by it.
+"""A ring of io_uring(7) that processes share, each of which can have the kernel act by it.
 
 Layouts: linux/io_uring.h. One request is under way at a time.
 """
@@ -21,7 +21,7 @@ ASYNC = 0x10
 _ENTRIES = 8
 # struct io_uring_params: entries of both rings, flags, CPU, idle, features; from 40 on the offsets
 # of either ring in 40 bytes each.
-_SQE = struct.Struct("=BBHiQQII24x")
+_SQE = struct.Struct("=BBHiQQII24x")  # code, flags, priority, fd, off, addr, len, its flags
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -42,7 +42,8 @@ class Ring:
         self._polled = polled
         if not struct.unpack_from("=I", params, 20)[0] & _SINGLE_MMAP:
             raise NoRings(0, "no single map of both rings")
-        # head, tail, mask, entries, flags, dropped, array; head, tail, mask, entries, overflow, cqes
+        # Of the one ring head, tail, mask, entries, flags, dropped and array; of the other head,
+        # tail, mask, entries, overflow and results.
         _, self._tail, _, _, _, _, self._array = struct.unpack_from("=7I", params, 40)
         self._seen, self._done, _, _, _, self._results = struct.unpack_from("=6I", params, 80)
         size = max(self._array + entries[0] * 4, self._results + entries[1] * 16)
@@ -54,14 +55,14 @@ class Ring:
 
     def socket(self, flags: int = 0) -> int:
         """Have a TCP socket made; return its descriptor, in the table of who makes it."""
-        return self._do(_SOCKET, flags, socket.AF_INET, 0, 0, socket.SOCK_STREAM)
+        return self._do(_SOCKET, flags, socket.AF_INET, (socket.SOCK_STREAM, 0, 0))
 
     def connect(self, made: int, to: tuple[str, int], flags: int = 0) -> None:
         """Have a socket connected, and wait for it; raise OSError."""
         address = struct.pack("=H", socket.AF_INET) + to[1].to_bytes(2, "big")
         self._shared[:] = address + socket.inet_aton(to[0]) + bytes(8)
         place = ctypes.addressof(ctypes.c_char.from_buffer(self._shared))
-        self._do(_CONNECT, flags, made, place, 0, 16)
+        self._do(_CONNECT, flags, made, (16, place, 0))
 
     def close(self) -> None:
         self._rings.close()
@@ -69,11 +70,12 @@ class Ring:
         self._shared.close()
         os.close(self._fd)
 
-    def _do(self, code: int, flags: int, fd: int, address: int, length: int, offset: int) -> int:
+    def _do(self, code: int, flags: int, fd: int, words: tuple[int, int, int]) -> int:
+        """Do one request, with its `off`, `addr` and `len`; return its result."""
         (tail,) = struct.unpack_from("=I", self._rings, self._tail)
         (done,) = struct.unpack_from("=I", self._rings, self._seen)
         place = tail & self._mask[0]
-        _SQE.pack_into(self._requests, place * 64, code, flags, 0, fd, offset, address, length, 0)
+        _SQE.pack_into(self._requests, place * 64, code, flags, 0, fd, *words, 0)
         struct.pack_into("=I", self._rings, self._array + place * 4, place)
         struct.pack_into("=I", self._rings, self._tail, tail + 1)
         _call(_ENTER, self._fd, 1, 1, _GETEVENTS | (_SQ_WAKEUP if self._polled else 0), None, 0)

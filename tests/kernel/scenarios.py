@@ -377,6 +377,7 @@ SCENARIOS: dict[str, Callable[..., Awaitable[Any]]] = {
     "source_drift": sources.drift,
     "unwritten": sources.unwritten,
     "backlog": shares.backlog,
+    "forgotten": shares.forgotten,
     "honest": shares.honest,
     "listening_on_the_node": shares.listening_on_the_node,
     "unshared": shares.unshared,
