@@ -345,6 +345,7 @@ SCENARIOS: dict[str, Callable[..., Awaitable[Any]]] = {
     "cost": proving.cost,
     "changes": proving.changes,
     "absent": proving.absent,
+    "unwatched": proving.unwatched,
     "handing": handing.handing,
     "local": local.local,
     "stale": stale.stale,

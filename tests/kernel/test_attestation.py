@@ -260,6 +260,12 @@ def test_a_folder_that_is_not_there_yet_is_named_and_found_later(*, rootless: bo
     assert seen["after"] == [True, "", 1]
 
 
+def test_namespaces_are_known_at_once_where_another_has_used_up_all_watches_of_our_user() -> None:
+    seen = run("unwatched", rootless=True)
+    assert seen["instances"] == seen["watches"] == 4
+    assert "cannot read /run/nowhere" in seen["missing"]
+
+
 def test_the_namespace_of_a_pod_that_ends_is_let_go_with_no_request_coming() -> None:
     assert run("absent", rootless=True)["let go"] == 0
 
