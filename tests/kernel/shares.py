@@ -19,7 +19,7 @@ from podidentity.kernel import interception as module
 from podidentity.kernel.interception import Interception
 from podidentity.kernel.nftables import Nftables, NftablesError
 from podidentity.kernel.rules import LINK_LOCAL, Redirect
-from podidentity_sandbox.demo.frames import ACK, RST
+from podidentity_sandbox.demo.frames import ACK, RST, SYN
 from tests.kernel.agent import WallClock
 from tests.kernel.drifting import Stream
 from tests.kernel.sources import ROUTED, attacker, mac_of
@@ -111,6 +111,7 @@ async def forgotten(*, connections: int) -> dict[str, Any]:
 
     An ACK whose number is ahead is answered by nobody, and an RST of the same number is no end to
     TCP (RFC 5961, 3.2), which asks whether it was meant. To who tracks the connection it is one.
+    Then p3 begins many, and completes none.
     """
     _let_open(connections)
     opened: list[socket.socket] = []
@@ -135,6 +136,10 @@ async def forgotten(*, connections: int) -> dict[str, Any]:
                 "seconds": time.monotonic() - begun,
                 "neighbour": await _connects("p2"),
             }
+            half_open = attacker("p3", PODS["p3"])
+            for port in range(20_000, 20_000 + connections):
+                half_open.send_tcp(gateway, IMDS, port, (1, 0), SYN)
+            found["neighbour of half-open ones"] = await _connects("p2")
             for each in opened:
                 each.close()
     return found
