@@ -17,7 +17,7 @@ def _world(scenario: str, **settings: object) -> dict[str, Any]:
 def test_nobody_is_told_of_another_way_to_imds_in_the_name_of_a_gateway() -> None:
     """A pod tells its neighbour, and the node where that listens (accept_redirects)."""
     bare, guarded = (_world("redirected_ways", guarded=on) for on in (False, True))
-    assert bare == {"node": "10.240.0.99", "p2": PODS["p1"], "served": "agent"}
+    assert bare == {"node": "10.240.0.99", "p2": PODS["p1"], "served": "nobody"}
     assert guarded == {"node": "10.240.0.1", "p2": "169.254.1.1", "served": "agent"}
 
 
