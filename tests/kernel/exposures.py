@@ -142,6 +142,7 @@ _SHAPES = {
     "IPv6 in IPv4": _packet(41, bytes.fromhex("60000000 0000 3b 40") + bytes(32)),
     "MPLS": _packet(137, bytes.fromhex("00010140") + _packet(6, _SYN)),
     "GRE": _packet(47, b"\0\0\x08\0" + _packet(6, _SYN)),
+    "ESP": _packet(50, b"\0\0\1\0" + bytes(4) + _SYN),
     "AH": _packet(51, b"\x06\x04" + bytes(22) + _SYN),
     "no protocol that there is": _packet(253, bytes(8)),
 }

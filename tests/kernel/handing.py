@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from podidentity.core.attestation import AttestationMode, judge
 from podidentity.kernel.attestation import ConnectionInspector
@@ -19,6 +21,7 @@ from podidentity.kernel.cgroups import PodCgroups
 from podidentity.kernel.interception import Interception
 from podidentity.kernel.rules import Redirect
 from tests.kernel.agent import WallClock, pod, uid
+from tests.kernel.rings import ASYNC, NoRings, Ring
 from tests.kernel.topology import IMDS, PODS, command, inside
 
 _MPTCP = 262  # IPPROTO_MPTCP
@@ -81,6 +84,7 @@ async def handing(*, cgroups: str) -> dict[str, Any]:
     pods.become("p1")
     with contextlib.closing(_Prover(cgroups)) as prover:
         await _of_other_kinds(prover)
+        _by_rings(prover, pods)
         _handed_over(prover, pods)
     return prover.found
 
@@ -94,6 +98,68 @@ async def _of_other_kinds(prover: _Prover) -> None:
     with inside("p1", socket.socket) as fast:
         fast.sendto(_REQUEST, _MSG_FASTOPEN, IMDS)
         assert prover.prove("a request in its SYN") == _REQUEST
+
+
+def _by_rings(prover: _Prover, pods: _Pods) -> None:
+    """Processes of p1 and p2 share a ring of io_uring, which one of p1 has made.
+
+    What is put into it is done by who enters the kernel with it, or by a thread of the maker's.
+    """
+    try:
+        with contextlib.closing(inside("p1", lambda: Ring(polled=False))) as ring:
+            with inside("p1", lambda: _connected_by(ring, ASYNC)):
+                prover.prove("by a worker of a ring")
+            with _another(lambda: _connect_as("p2", pods, ring)):
+                prover.prove("by p2 on p1's ring")
+        with (
+            contextlib.closing(inside("p1", lambda: Ring(polled=True))) as polled,
+            _another(lambda: _connect_as("p2", pods, polled)),
+        ):
+            prover.prove("by a thread of p1's ring, for p2")
+    except NoRings as error:
+        prover.found["no rings"] = str(error)
+
+
+def _connect_as(name: str, pods: _Pods, ring: Ring) -> None:
+    pods.become(name)
+    inside("p1", lambda: ring.connect(ring.socket(), IMDS))
+
+
+def _connected_by(ring: Ring, flags: int) -> socket.socket:
+    made = ring.socket(flags)
+    ring.connect(made, IMDS, flags)
+    return socket.socket(fileno=made)
+
+
+@contextlib.contextmanager
+def _another(act: Callable[[], None]) -> Iterator[None]:
+    """Have another process do something, and stay until the end; raise NoRings if it cannot."""
+    here, there = os.pipe()
+    child = os.fork()
+    if not child:
+        _do(act, there)
+    os.close(there)
+    try:
+        said = os.read(here, 100).decode()
+        assert said, "it has failed"
+        if said != "done":
+            raise NoRings(0, said)
+        yield
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        os.close(here)
+
+
+def _do(act: Callable[[], None], told: int) -> NoReturn:
+    try:
+        act()
+        os.write(told, b"done")
+        signal.pause()
+    except NoRings as error:
+        os.write(told, str(error).encode())
+    finally:
+        os._exit(1)
 
 
 def _handed_over(prover: _Prover, pods: _Pods) -> None:

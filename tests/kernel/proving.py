@@ -200,6 +200,31 @@ async def changes() -> dict[str, Any]:
     return found
 
 
+async def unwatched() -> dict[str, Any]:
+    """The kernel watches nothing for our user, or none of the folders: others have all of it."""
+    found: dict[str, Any] = {}
+    for limit in ("instances", "watches"):
+        await command("sh", "-c", f"echo 0 >/proc/sys/user/max_inotify_{limit}")
+        networks = PodNetworks(NETNS)
+        following = asyncio.create_task(networks.follow())
+        await _come_to(networks, len(PODS))
+        await command("ip", "netns", "add", "late")
+        networks.refresh()  # as a proof does, which waits for no second
+        found[limit] = len(networks)
+        await command("ip", "netns", "del", "late")
+        await _come_to(networks, len(PODS))
+        following.cancel()
+        networks.close()
+        await command("sh", "-c", f"echo 100 >/proc/sys/user/max_inotify_{limit}")
+    missing = PodNetworks(Path("/run/nowhere"))
+    missing.refresh()
+    return found | {"missing": missing.failure}
+
+
+async def _come_to(networks: PodNetworks, number: int) -> None:
+    await until(lambda: len(networks) == number)
+
+
 class Followed(PodNetworks):
     """Tells when it has been brought up to date."""
 

@@ -19,10 +19,21 @@ from podidentity.kernel import interception as module
 from podidentity.kernel.interception import Interception
 from podidentity.kernel.nftables import Nftables, NftablesError
 from podidentity.kernel.rules import LINK_LOCAL, Redirect
+from podidentity_sandbox.demo.frames import ACK, RST, SYN
 from tests.kernel.agent import WallClock
 from tests.kernel.drifting import Stream
-from tests.kernel.sources import ROUTED
-from tests.kernel.topology import IMDS, Agent, Client, ask, command, connected, inside
+from tests.kernel.sources import ROUTED, attacker, mac_of
+from tests.kernel.topology import (
+    ANSWERED,
+    IMDS,
+    PODS,
+    Agent,
+    Client,
+    ask,
+    command,
+    connected,
+    inside,
+)
 
 BACKLOG = 4096
 """As that of NMI's listener."""
@@ -93,6 +104,48 @@ async def backlog(*, connections: int, shared: bool) -> dict[str, Any]:
                     neighbours = [await _connects(each) for each in ("p2", "r2")]
                     found[what] = [crowd.outcomes, *neighbours]
     return found
+
+
+async def forgotten(*, connections: int) -> dict[str, Any]:
+    """Nobody accepts. Pod p1 has the kernel take each connection for reset that is not.
+
+    An ACK whose number is ahead is answered by nobody, and an RST of the same number is no end to
+    TCP (RFC 5961, 3.2), which asks whether it was meant. To who tracks the connection it is one.
+    Then p3 begins many, and completes none.
+    """
+    _let_open(connections)
+    opened: list[socket.socket] = []
+    begun = time.monotonic()
+    async with Agent.running(listen=False, guard=False):
+        with socket.create_server((LINK_LOCAL, 2579), backlog=BACKLOG):
+            wire, gateway = attacker("p1", PODS["p1"]), await mac_of("")
+            for _ in range(connections):
+                opened.append(inside("p1", socket.socket))
+                opened[-1].settimeout(ANSWERED)
+                if opened[-1].connect_ex(IMDS):
+                    opened.pop().close()
+                    break
+                port = opened[-1].getsockname()[1]
+                answer = next(wire.segments(IMDS[0], ANSWERED, port=port))
+                ahead = (answer.acknowledged + 100, answer.sequence + 1)
+                wire.send_tcp(gateway, IMDS, port, ahead, ACK)
+                wire.send_tcp(gateway, IMDS, port, ahead, RST)
+            held = [each for each in opened if not each.getsockopt(*_ERROR)]
+            found = {
+                "held": len(held),
+                "seconds": time.monotonic() - begun,
+                "neighbour": await _connects("p2"),
+            }
+            half_open = attacker("p3", PODS["p3"])
+            for port in range(20_000, 20_000 + connections):
+                half_open.send_tcp(gateway, IMDS, port, (1, 0), SYN)
+            found["neighbour of half-open ones"] = await _connects("p2")
+            for each in opened:
+                each.close()
+    return found
+
+
+_ERROR = (socket.SOL_SOCKET, socket.SO_ERROR)
 
 
 async def honest() -> dict[str, Any]:

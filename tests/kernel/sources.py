@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import random
 import signal
@@ -15,6 +16,7 @@ import socket
 import struct
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -47,6 +49,7 @@ from tests.kernel.topology import (
     inside,
     remove_pod,
 )
+from tests.kernel.transmitting import PacketRing, XdpSocket
 
 _NODE = "/proc/self/ns/net"
 _UNUSED = "10.244.0.99"
@@ -81,7 +84,10 @@ class Attacker(Wire):
 
     def send_from(self, to: bytes, source: bytes, kind: int, content: bytes) -> None:
         """Send one frame from any MAC address."""
-        self._socket.send(to + source + self.tag + struct.pack("!H", kind) + content)
+        self.emit(to + source + self.tag + struct.pack("!H", kind) + content)
+
+    def emit(self, frame: bytes) -> None:
+        self._socket.send(frame)
 
     def arp(self, operation: int, mac: bytes, address: str, target: str, *, source: bytes) -> None:
         """Say by ARP that `address` is at `mac`, in a frame that comes from `source`."""
@@ -147,6 +153,8 @@ async def theft(*, guarded: bool) -> dict[str, Any]:
         await steal("ARP", PODS["p2"])
         await steal("its MAC address, too", PODS["p2"], mac=victims)
         await steal("an unused address", _UNUSED)
+        for what, sender in _senders("p1").items():
+            await steal(what, PODS["p2"], emit=sender.send)
         for kind, tag in VLAN_0.items():
             await steal(f"in VLAN 0 of {kind}", PODS["p2"], tag=tag)
         await put_right()
@@ -160,9 +168,20 @@ async def theft(*, guarded: bool) -> dict[str, Any]:
         await put_right()
         found["a second address"] = await _second_address(seconds)
         await put_right()
-        found["victim"] = (await ask("p2", "/after"))["verdict"]
-        found["attacker"] = (await ask("p1", "/own"))["verdict"]
+        for who, pod in {"victim": "p2", "attacker": "p1"}.items():
+            found[who] = (await ask(pod, f"/{who}"))["verdict"]
     return found | {"leaked": len(imds.seen)}
+
+
+def _senders(pod: str) -> dict[str, PacketRing | XdpSocket]:
+    """Return other ways to send frames, of those that the kernel has."""
+    found: dict[str, PacketRing | XdpSocket] = {"by a ring of packets": inside(pod, PacketRing)}
+    try:
+        found["by AF_XDP"] = inside(pod, XdpSocket)
+    except OSError as error:
+        if error.errno != errno.EAFNOSUPPORT:
+            raise
+    return found
 
 
 def converse(wire: Attacker, seconds: float = _SECONDS) -> str:
@@ -663,10 +682,14 @@ async def rivals(*, pods: int) -> list[Any]:
         return [[await one.tell("sources"), await other.tell("sources")] for _ in range(50)]
 
 
+_TCP_REPAIR, _AND_SAY_NOTHING = 19, -1
+
+
 async def twins(*, guarded: bool, own_links: bool) -> list[list[str]]:
     """A pod has its neighbour's address, and a socket with both ends of the neighbour's connection.
 
-    The two are on a bridge, or each on a link of its own.
+    The two are on a bridge, or each on a link of its own. There it makes the socket out of nothing,
+    which takes NET_ADMIN in the namespace as the address does (TCP_REPAIR, tcp(7)).
     """
     attacking, victim, address = "p1", "p2", PODS["p2"]
     if own_links:
@@ -689,11 +712,8 @@ async def twins(*, guarded: bool, own_links: bool) -> list[list[str]]:
         own = stack.enter_context(inside(victim, socket.socket))
         own.bind((address, 0))
         port = own.getsockname()[1]
-        fake = stack.enter_context(inside(attacking, lambda: socket.create_server(IMDS)))
-        twin = stack.enter_context(inside(attacking, socket.socket))
-        twin.bind((address, port))
-        twin.connect(IMDS)
-        stack.enter_context(fake.accept()[0])
+        made = _out_of_nothing if own_links else _with_a_server
+        stack.enter_context(made(attacking, (address, port)))
         own.connect(IMDS)
         stack.enter_context(listening.accept()[0])
         facts = inspector.facts(address, port)
@@ -701,6 +721,28 @@ async def twins(*, guarded: bool, own_links: bool) -> list[list[str]]:
         guard.close()
     inspector.close()
     return sorted([each.network, each.state, each.doubt] for each in facts.sightings)
+
+
+@contextlib.contextmanager
+def _with_a_server(pod: str, end: tuple[str, int]) -> Iterator[None]:
+    with (
+        inside(pod, lambda: socket.create_server(IMDS)) as server,
+        inside(pod, socket.socket) as twin,
+    ):
+        twin.bind(end)
+        twin.connect(IMDS)
+        with server.accept()[0]:
+            yield
+
+
+@contextlib.contextmanager
+def _out_of_nothing(pod: str, end: tuple[str, int]) -> Iterator[None]:
+    with inside(pod, socket.socket) as twin:
+        twin.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR, 1)
+        twin.bind(end)
+        twin.connect(IMDS)
+        twin.setsockopt(socket.IPPROTO_TCP, _TCP_REPAIR, _AND_SAY_NOTHING)
+        yield
 
 
 async def swollen(*, addresses: int) -> dict[str, Any]:

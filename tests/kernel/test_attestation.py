@@ -45,13 +45,19 @@ def test_an_ordinary_request_is_proven(seen: dict[str, Any], kind: str) -> None:
     assert seen["ordinary"]["uid"] == (uid("p2") if kind == "root" else "")
 
 
-@pytest.mark.parametrize("way", ["arp", "mac", "arp, listening", "address"])
+@pytest.mark.parametrize("way", ["arp", "mac", "arp, listening", "welcomed by a server", "address"])
 def test_an_attack_holds_a_conversation_under_the_victims_address_and_is_found_out(
     seen: dict[str, Any], way: str
 ) -> None:
     assert seen[way]["who"] == "agent"
     assert seen[way]["peer"] == PODS["p2"]
     assert seen[way]["verdict"] == "forged"
+
+
+def test_the_socket_of_a_server_proves_nobody_who_called_it_in_the_name_of_imds(
+    seen: dict[str, Any],
+) -> None:
+    assert "somebody listens at its port" in seen["welcomed by a server"]["detail"]
 
 
 def test_the_attacker_is_named_where_the_kernel_knows_him(seen: dict[str, Any], kind: str) -> None:
@@ -184,18 +190,43 @@ def test_an_old_socket_of_the_victim_proves_nobody_who_speaks_from_its_port(
     }
 
 
-@needs_root
-def test_a_socket_is_its_makers_whoever_holds_it_and_of_whatever_kind_it_is() -> None:
+@pytest.fixture(scope="module")
+def handed() -> dict[str, Any]:
+    """What a proof says of sockets in p1's network that passed between pods, or by a ring."""
     with pod_cgroups([uid(name) for name in PODS]) as root:
-        seen = run("handing", cgroups=str(root))
-    own, others = ["proven", "p1"], ["forged", "p2"]
+        found: dict[str, Any] = run("handing", cgroups=str(root))
+    return found
+
+
+OWN, OF_ANOTHER = ["proven", "p1"], ["forged", "p2"]
+
+
+@needs_root
+def test_a_socket_is_its_makers_whoever_holds_it_and_of_whatever_kind_it_is(
+    handed: dict[str, Any],
+) -> None:
+    seen = {what: found for what, found in handed.items() if "ring" not in what}
     assert seen == {
-        **({"MPTCP": own} if Path("/proc/sys/net/mptcp").exists() else {}),
-        "a request in its SYN": own,
-        "on its way to p2": own,
-        "made by p1, connected by p2": own,
-        "made by p2 in p1's network": others,
+        **({"MPTCP": OWN} if Path("/proc/sys/net/mptcp").exists() else {}),
+        "a request in its SYN": OWN,
+        "on its way to p2": OWN,
+        "made by p1, connected by p2": OWN,
+        "made by p2 in p1's network": OF_ANOTHER,
         "of p1 that has ended, held by p2": ["gone", ""],
+    }
+
+
+@needs_root
+def test_who_puts_a_request_into_anothers_ring_is_who_he_is_unless_the_others_thread_does_it(
+    handed: dict[str, Any],
+) -> None:
+    """By a thread of the maker's (SQPOLL) it is the maker who asks, for whoever he lets."""
+    if "no rings" in handed:
+        pytest.skip(f"the kernel gives us no io_uring: {handed['no rings']}")
+    assert {what: found for what, found in handed.items() if "ring" in what} == {
+        "by a worker of a ring": OWN,
+        "by p2 on p1's ring": OF_ANOTHER,
+        "by a thread of p1's ring, for p2": OWN,
     }
 
 
@@ -227,6 +258,12 @@ def test_a_folder_that_is_not_there_yet_is_named_and_found_later(*, rootless: bo
     assert not refreshed
     assert "with propagation HostToContainer" in failure
     assert seen["after"] == [True, "", 1]
+
+
+def test_namespaces_are_known_at_once_where_another_has_used_up_all_watches_of_our_user() -> None:
+    seen = run("unwatched", rootless=True)
+    assert seen["instances"] == seen["watches"] == 4
+    assert "cannot read /run/nowhere" in seen["missing"]
 
 
 def test_the_namespace_of_a_pod_that_ends_is_let_go_with_no_request_coming() -> None:

@@ -45,6 +45,20 @@ table ip podid {
 		flags dynamic
 	}
 
+	set source_ends {
+		type ipv4_addr
+		size 4096
+		flags dynamic,timeout
+		timeout 10s
+	}
+
+	set port_ends {
+		type ether_addr
+		size 4096
+		flags dynamic,timeout
+		timeout 10s
+	}
+
 	chain guard_local {
 		type filter hook prerouting priority raw; policy accept;
 		iifname != "lo" ip daddr 127.0.0.0/8 counter drop
@@ -67,6 +81,11 @@ table ip podid {
 		ip saddr 169.254.169.254 counter drop
 	}
 
+	chain ending {
+		type filter hook prerouting priority raw + 1; policy accept;
+		ip daddr 169.254.169.254 tcp dport 80 tcp flags rst jump ends
+	}
+
 	chain share {
 		meta iifkind "bridge" goto share_of_port
 		update @source_rates { ip saddr {RATE} } counter drop
@@ -77,9 +96,19 @@ table ip podid {
 		update @port_rates { ether saddr {RATE} } counter drop
 		meta l4proto tcp add @port_shares { ether saddr ct count over 320 } {REFUSED}
 	}
+
+	chain ends {
+		meta iifkind "bridge" goto ends_of_port
+		update @source_ends { ip saddr {ENDS} } counter drop
+	}
+
+	chain ends_of_port {
+		update @port_ends { ether saddr {ENDS} } counter drop
+	}
 }
-""".replace("{RATE}", "limit rate over 1000/second burst 1000 packets").replace(
-    "{REFUSED}", "counter reject with tcp reset"
+""".replace("{ENDS}", "limit rate over 20/second burst 100 packets")
+AS_NFT_SAYS = AS_NFT_SAYS.replace("{REFUSED}", "counter reject with tcp reset").replace(
+    "{RATE}", "limit rate over 1000/second burst 1000 packets"
 )
 AS_IP_RULE_SAYS = [
     "0: from all lookup local proto kernel",

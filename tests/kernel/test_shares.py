@@ -2,7 +2,11 @@ from __future__ import annotations
 
 import pytest
 
-from podidentity.kernel.rules import MOST_CONNECTIONS
+from podidentity.kernel.rules import (
+    MOST_CONNECTIONS,
+    MOST_ENDS_A_SECOND,
+    MOST_ENDS_AT_ONCE,
+)
 from podidentity.nmi.server.messages import Limits
 from podidentity.supervisor.listeners import BACKLOG
 from tests.kernel import shares
@@ -35,6 +39,13 @@ def test_while_nobody_accepts_one_port_has_a_share_of_the_backlog_however_many_a
         assert neighbours == ["connected"] * 2, way
 
 
+def test_a_pod_that_seems_to_reset_its_connections_and_holds_them_gains_a_few() -> None:
+    seen = run("forgotten", rootless=True, connections=1000)
+    gained = MOST_ENDS_AT_ONCE + MOST_ENDS_A_SECOND * (1 + seen["seconds"])
+    assert MOST_CONNECTIONS <= seen["held"] <= MOST_CONNECTIONS + gained
+    assert seen["neighbour"] == seen["neighbour of half-open ones"] == "connected"
+
+
 def test_a_pod_that_does_not_take_the_way_through_imds_has_no_more() -> None:
     seen = run("listening_on_the_node", rootless=True, connections=2000)
     assert seen == {"0.0.0.0": "connected", "10.240.0.4": "connected"}  # noqa: S104
@@ -60,8 +71,8 @@ def test_where_there_are_no_shares_the_pods_are_served_and_that_is_said() -> Non
     (said,) = seen["owners"]["warnings"]
     assert said.startswith("a flush of all rules by another program interrupts requests: table ip ")
     assert "; take Linux 5.12 and a libnftables after 1.0.6" in said
-    assert (seen["owners"]["problems"], seen["owners"]["sets"]) == ([], 4)
-    assert seen["nothing"]["sets"] == 2 * 4, "of the table and of our own copy"
+    assert (seen["owners"]["problems"], seen["owners"]["sets"]) == ([], 6)
+    assert seen["nothing"]["sets"] == 2 * 6, "of the table and of our own copy"
     for what, why in {
         "connlimit": "No such file or directory; load nf_tables' expressions connlimit and limit",
         "words": "table ip podid, rules of share: changed to ",

@@ -17,6 +17,8 @@ STOLEN = {
     "ARP": "agent, to 10.244.0.12",
     "its MAC address, too": "agent, to 10.244.0.12",
     "an unused address": "agent, to 10.244.0.99",
+    "by a ring of packets": "agent, to 10.244.0.12",
+    "by AF_XDP": "agent, to 10.244.0.12",
     "in VLAN 0 of 802.1Q": "agent, to 10.244.0.12",
     "in VLAN 0 of 802.1ad": "agent, to 10.244.0.12",
     "an open connection": "agent, to 10.244.0.12",
@@ -89,6 +91,7 @@ table ip podid_source {
 		ip daddr 169.254.169.254 fib saddr . iif oif missing counter drop
 		ip daddr 169.254.25.79 fib saddr . iif oif missing counter drop
 		ip saddr 169.254.169.254 fib saddr . iif oif missing counter drop
+		icmp type redirect fib saddr . iif oif missing counter drop
 	}
 }
 """
@@ -103,13 +106,16 @@ def theft(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 def test_without_the_guard_each_theft_succeeds() -> None:
     seen = run("theft", rootless=True, guarded=False)
-    assert {what: seen[what] for what in STOLEN} == STOLEN
+    found = {what: seen[what] for what in STOLEN if what in seen}
+    assert {"by AF_XDP": STOLEN["by AF_XDP"]} | found == STOLEN
 
 
 @pytest.mark.parametrize("way", STOLEN)
 def test_no_pod_has_a_conversation_in_the_name_of_another_or_of_nobody(
     theft: dict[str, Any], way: str
 ) -> None:
+    if way == "by AF_XDP" and way not in theft:
+        pytest.skip("the kernel has no AF_XDP")
     assert theft[way] == "nobody"
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from podidentity.supervisor import handover
 from tests.supervisor.agents import Agent, Client, agents, ask, eventually, free_port
 
 Start = Callable[..., Agent]
@@ -411,6 +413,27 @@ def test_who_connects_and_asks_for_something_else_gets_no_socket(
             packet, fds, _, _ = socket.recv_fds(asking, 512, 16)
             assert (packet, fds) == (b"", [])
     assert ask(agent.port)[0] == "old"
+
+
+def test_a_pod_that_has_all_descriptors_of_our_user_under_way_is_named_as_the_cause(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """To have them there takes no right but to run as the user of `serve`."""
+
+    def refused(*_: object) -> int:
+        raise OSError(errno.ETOOMANYREFS, os.strerror(errno.ETOOMANYREFS))
+
+    monkeypatch.setattr(handover, "check_outsider", lambda *_: None)
+    monkeypatch.setattr(socket, "send_fds", refused)
+    agents_folder = handover.HandoverFolder(folder)
+    with (
+        agents_folder.publish() as listening,
+        socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as asking,
+    ):
+        asking.connect(str(folder / handover.SOCKET))
+        asking.send(b"take 1 0.3.0 kube-system/nmi-x")
+        assert agents_folder.accept(listening, {}, serving=True) is None
+    assert "end the pod that runs as the same user" in caplog.text
 
 
 # Where another program has an address that pods are served without

@@ -17,6 +17,10 @@ address and port then opens a new connection, and the old socket would prove it.
 This check is a second barrier: it compares states, byte counts and times of both ends (`struct
 tcp_info`). The first barrier is the source guard, because of which nobody else has the address.
 
+Nor may it be the socket of a server. Whoever can send in the name of IMDS can call one, and then it
+has the right ends, and has sent bytes if it speaks first (SSH, SMTP, databases). So where sources
+are not guarded nobody may listen at the client's port.
+
 An honest client passes: with retransmissions (the kernel counts them as sent), with pipelined
 requests (the client may have sent more than we have received), after any time in our backlog (both
 ends have the same age), with a zero window, and after it has shut down its own side.
@@ -333,7 +337,10 @@ class ConnectionInspector:
                 return Sighting(network=name)
             if not opened:
                 return Sighting(network=name, state=SocketState.CLOSED, user=found[0].user)
-            return self._open(name, *other_end(opened, ours))
+            sound, doubt = other_end(opened, ours)
+            if not doubt and network is not None and not self.guarded():
+                doubt = _welcome(network, client)
+            return self._open(name, sound, doubt)
         except OSError as error:
             return Sighting(network=name, failure=str(error.strerror))
 
@@ -390,6 +397,18 @@ def _not_one(count: int, address: str, pod: str) -> str:
         return f"{count} network namespaces have the address {address}"
     what = "in which the program of the probe pod runs" if pod else "of a pod"
     return f"no network namespace {what} has the address {address}"
+
+
+def _welcome(network: PodNetwork, client: Endpoint) -> str:
+    """Return that the socket may be a server's, which an attacker has called; "" if it is not.
+
+    A port at which somebody listens is not given to who connects (`__inet_hash_connect` in
+    net/ipv4/inet_hashtables.c). Raises OSError.
+    """
+    found = network.find(client, _NOWHERE)
+    if found is None or found.state != TcpState.LISTEN:
+        return ""
+    return "somebody listens at its port, so it may have been called and not have called"
 
 
 def _without_mounts(folders: Sequence[Path]) -> frozenset[Path]:

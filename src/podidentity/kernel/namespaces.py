@@ -7,9 +7,11 @@ creates its sockets and returns, and using them needs no privilege. Python has o
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import fcntl
+import logging
 import os
 import sys
 import time
@@ -26,6 +28,14 @@ _EXIT_LOST = 70
 _CREATE, _DELETE, _MOVED_FROM, _MOVED_TO, _DELETE_SELF = 0x100, 0x200, 0x40, 0x80, 0x400
 _COMES_OR_GOES = _CREATE | _DELETE | _MOVED_FROM | _MOVED_TO | _DELETE_SELF
 _DATAGRAM = 1 << 14
+_TICK = 100_000_000
+"""Nanoseconds, of which the kernel's time of a change is some multiple at most."""
+_UNWATCHED = (
+    "the kernel does not watch a folder of network namespaces for us (a pod that runs as root can"
+    " use up fs.inotify.max_user_instances and max_user_watches), so NMI looks at it each second"
+)
+
+_log = logging.getLogger(__name__)
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -126,32 +136,73 @@ def entered(namespace: int) -> Iterator[None]:
 
 
 class FolderWatch:
-    """Watches folders for new and deleted files, each from its first `renew` on."""
+    """Watches folders for new and deleted files, each from its first `renew` on.
+
+    The kernel has so many watches for one user (inotify(7), /proc/sys/fs/inotify), and a pod that
+    runs as root can take all of root's. Then this looks at the folders' times itself.
+    """
 
     def __init__(self) -> None:
-        self._fd = _checked(_libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
+        self._times: dict[Path, int | None] = {}
+        """When each folder that the kernel does not watch had changed last; None: just now."""
+        try:
+            self._fd = _checked(_libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
+        except OSError as error:
+            self._fd = -1
+            _log.warning("%s: %s", _UNWATCHED, error.strerror)
 
     def renew(self, folder: Path) -> None:
         """Watch the folder that this path leads to now; raise OSError if there is none."""
-        _checked(_libc.inotify_add_watch(self._fd, bytes(folder), _COMES_OR_GOES))
+        if self._fd >= 0 and folder not in self._times:
+            try:
+                _checked(_libc.inotify_add_watch(self._fd, bytes(folder), _COMES_OR_GOES))
+            except OSError as error:
+                if error.errno != errno.ENOSPC:
+                    raise
+                _log.warning("%s: %s", _UNWATCHED, error.strerror)
+            else:
+                return
+        folder.stat()
+        self._times[folder] = _changed_at(folder)
+
+    @property
+    def looks(self) -> bool:
+        """Whether no descriptor tells of a change, and `changed` must be asked."""
+        return bool(self._times)
 
     def fileno(self) -> int:
-        """Return the descriptor that becomes readable after a change."""
+        """Return the descriptor that becomes readable after a change; -1: there is none."""
         return self._fd
 
     def changed(self) -> bool:
-        """Whether a file was created or deleted since the last call."""
+        """Whether a file was created or deleted since the last call, or may have been."""
         found = False
-        try:
-            while os.read(self._fd, _DATAGRAM):
-                found = True
-        except BlockingIOError:
-            pass
+        if self._fd >= 0:
+            with contextlib.suppress(BlockingIOError):
+                while os.read(self._fd, _DATAGRAM):
+                    found = True
+        for folder, before in self._times.items():
+            now = _changed_at(folder)
+            found = found or now is None or now != before
+            self._times[folder] = now
         return found
 
     def close(self) -> None:
         """End the watch."""
-        os.close(self._fd)
+        if self._fd >= 0:
+            os.close(self._fd)
+
+
+def _changed_at(folder: Path) -> int | None:
+    """Return when the folder changed last, in nanoseconds; 0 if there is none.
+
+    None if it was just now: a file that comes next may leave the time as it is.
+    """
+    try:
+        found = folder.stat()
+    except OSError:
+        return 0
+    return found.st_ctime_ns if time.time_ns() - found.st_ctime_ns > _TICK else None
 
 
 def _enter(namespace: int) -> None:

@@ -44,6 +44,8 @@ _LISTS_A_SECOND, _LISTS_AT_ONCE = 0.5, 10.0
 _MOST_CLIENTS = 1000
 _CROWDED_FOR = 5.0
 """Seconds after which a namespace with too many addresses is tried again."""
+_LOOK_EVERY = 1.0
+"""Seconds between looks at folders that the kernel does not watch; a proof looks at them, too."""
 _SAY_EVERY = 60.0
 """Seconds between two log lines about one namespace."""
 
@@ -134,7 +136,8 @@ class PodNetworks:
         self._by_notices: dict[int, NamespaceKey] = {}
         self._poll = select.epoll()
         """Tells of the folders and of all namespaces at once: each proof asks it."""
-        self._poll.register(self._watch.fileno(), select.EPOLLIN)
+        if self._watch.fileno() >= 0:
+            self._poll.register(self._watch.fileno(), select.EPOLLIN)
         self._budgets: dict[NamespaceKey, _Budget] = {}
         self._over_budget: dict[NamespaceKey, float] = {}
         """Time of the next read of each; until then it counts as one without addresses."""
@@ -204,7 +207,8 @@ class PodNetworks:
         changed = False
         # Each whose addresses changed; None for the folders.
         told = [self._by_notices.get(fd) for fd, _ in self._poll.poll(0, len(self._networks) + 1)]
-        if (None in told and self._watch.changed()) or self._unread:
+        asked = None in told or self._watch.looks
+        if (asked and self._watch.changed()) or self._unread:
             changed = self._scan()
         elif self._untried:
             changed = self._open_all([each for each in self._untried if self._is_ready(each)])
@@ -227,7 +231,10 @@ class PodNetworks:
         loop.add_reader(followed, self.refresh)
         try:
             self.refresh()
-            await loop.create_future()
+            while True:
+                await asyncio.sleep(_LOOK_EVERY)
+                if self._watch.looks:
+                    self.refresh()
         finally:
             loop.remove_reader(followed)
 

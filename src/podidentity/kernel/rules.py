@@ -16,6 +16,13 @@ As nft prints it:
     chain share_of_port {
       update @port_rates { ether saddr limit rate over 1000/second burst 1000 packets } counter drop
       meta l4proto tcp add @port_shares { ether saddr ct count over 320 } counter reject }
+    chain ending      { type filter hook prerouting priority raw + 1;
+      ip daddr 169.254.169.254 tcp dport 80 tcp flags rst jump ends }
+    chain ends {
+      meta iifkind "bridge" goto ends_of_port
+      update @source_ends { ip saddr limit rate over 20/second burst 100 packets } counter drop }
+    chain ends_of_port {
+      update @port_ends { ether saddr limit rate over 20/second burst 100 packets } counter drop }
     chain guard_imds  { type filter hook prerouting priority dstnat + 10;
       ip daddr 169.254.169.254 tcp dport 80 counter reject with tcp reset }
 
@@ -36,6 +43,12 @@ As nft prints it:
   in one tick. As in
   every NAT chain, only the first packet of a connection arrives here, and only in the first of two
   tables that redirect it. Connections in TIME_WAIT do not count.
+* ends is the other side of it: nor do connections count that were reset (`already_closed` in
+  net/netfilter/nf_conncount.c), and a pod can have the kernel see an end that our socket does not
+  take for one (an RST behind an ACK of the same number, ahead of what it has sent). So it may reset
+  a few connections in a second, before the kernel tracks the packet. Who resets more of them, and
+  means it, is asked again: our socket sends what it has to send, and the RST that answers comes
+  later. The chain comes behind that of `source_rules` in which sources are checked.
 * guard_imds refuses at once all connections to IMDS that were not redirected: those that are older
   than the rules, and those that another rule excluded. It comes before routing (kernel 5.9),
   because the routing rules would drop the packets. The node's own traffic does not pass here.
@@ -65,7 +78,8 @@ from podidentity.kernel.sock_diag import Endpoint
 TABLE = "podid"
 
 _LOOPBACK = {"prefix": {"addr": "127.0.0.0", "len": 8}}
-_RAW, _BEFORE_KUBE_PROXY, _AFTER_REDIRECTIONS, _FILTER = -300, -110, -90, 0
+_RAW, _BEHIND_SOURCES, _BEFORE_KUBE_PROXY, _AFTER_REDIRECTIONS = -300, -299, -110, -90
+_FILTER = 0
 _KERNELS_OWN = frozenset({"handle", "index", "elem"})
 _NAMES = frozenset({"family", "table", "chain", "name"})
 _LONGEST = 400
@@ -78,6 +92,8 @@ MOST_A_SECOND = 1000
 """New connections of one pod in a second, and in one burst."""
 _MOST_PODS = 4096
 """Size of a set; the kernel removes elements of pods without a connection."""
+MOST_ENDS_A_SECOND, MOST_ENDS_AT_ONCE = 20, 100
+"""Connections that one pod may reset."""
 _RATE_SECONDS = 10
 """Lifetime of a pod's rate after its last new connection; one second would be enough."""
 
@@ -238,28 +254,47 @@ class RedirectTable:
 
     def _shares(self, imds: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         """Yield the sets, chains and rules of the shares, and the jumps to them."""
-        yield from (self._jump_chain(each) for each in ("share", "share_of_port"))
-        bridge = match({"meta": {"key": "iifkind"}}, "bridge")
-        yield self._bare_rule("share", bridge, {"goto": {"target": "share_of_port"}})
-        yield from self._share("share", "source", "ipv4_addr", field("ip", "saddr"))
-        yield from self._share("share_of_port", "port", "ether_addr", field("ether", "saddr"))
+        yield self._chain("ending", "filter", _BEHIND_SOURCES)
+        for whose, what in (("share", self._share), ("ends", self._ends)):
+            yield from (self._jump_chain(each) for each in (whose, f"{whose}_of_port"))
+            bridge = match({"meta": {"key": "iifkind"}}, "bridge")
+            yield self._bare_rule(whose, bridge, {"goto": {"target": f"{whose}_of_port"}})
+            yield from what(whose, "source", "ipv4_addr", field("ip", "saddr"))
+            yield from what(f"{whose}_of_port", "port", "ether_addr", field("ether", "saddr"))
+        reset = match(field("tcp", "flags"), "rst", operator="in")
         for each in (imds, *self._unguarded()):
             yield self._bare_rule("intercept", *each, {"jump": {"target": "share"}})
+            yield self._bare_rule("ending", *each, reset, {"jump": {"target": "ends"}})
 
     def _share(
         self, chain: str, whose: str, kind: str, key: dict[str, Any]
     ) -> Iterator[dict[str, Any]]:
         rates, shares = f"{whose}_rates", f"{whose}_shares"
-        # libnftables adds the flag `dynamic`; up to 1.0.6 it knows no word for it in JSON.
-        yield self._set(rates, kind, flags=["timeout"], timeout=_RATE_SECONDS)
+        yield self._rates(rates, kind)
         yield self._set(shares, kind)
-        rate = {"rate": MOST_A_SECOND, "burst": MOST_A_SECOND, "per": "second", "inv": True}
-        in_set = {"op": "update", "elem": key, "set": f"@{rates}", "stmt": [{"limit": rate}]}
-        yield self._rule(chain, {"set": in_set}, {"drop": None})
+        yield self._at_most(chain, rates, key, MOST_A_SECOND, MOST_A_SECOND)
         count = {"ct count": {"val": MOST_CONNECTIONS, "inv": True}}
         in_set = {"op": "add", "elem": key, "set": f"@{shares}", "stmt": [count]}
         tcp = match({"meta": {"key": "l4proto"}}, _TCP)
         yield self._rule(chain, tcp, {"set": in_set}, {"reject": {"type": "tcp reset"}})
+
+    def _ends(
+        self, chain: str, whose: str, kind: str, key: dict[str, Any]
+    ) -> Iterator[dict[str, Any]]:
+        yield self._rates(f"{whose}_ends", kind)
+        yield self._at_most(chain, f"{whose}_ends", key, MOST_ENDS_A_SECOND, MOST_ENDS_AT_ONCE)
+
+    def _rates(self, name: str, kind: str) -> dict[str, Any]:
+        # libnftables adds the flag `dynamic`; up to 1.0.6 it knows no word for it in JSON.
+        return self._set(name, kind, flags=["timeout"], timeout=_RATE_SECONDS)
+
+    def _at_most(
+        self, chain: str, rates: str, key: dict[str, Any], rate: int, burst: int
+    ) -> dict[str, Any]:
+        """Return the rule that drops what comes more often for one key."""
+        limit = {"limit": {"rate": rate, "burst": burst, "per": "second", "inv": True}}
+        in_set = {"op": "update", "elem": key, "set": f"@{rates}", "stmt": [limit]}
+        return self._rule(chain, {"set": in_set}, {"drop": None})
 
     def _local(self) -> Iterator[dict[str, Any]]:
         """Yield what closes the node's addresses to what was not redirected."""

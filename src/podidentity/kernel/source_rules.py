@@ -64,11 +64,16 @@ On bridges, table `bridge podid_source`, as nft prints it (each rule that drops 
 
 On routed links, table `ip podid_source` requires that a packet to IMDS comes in by the interface by
 which its answer goes out. So does one from IMDS: else a pod could speak into the node's own
-connections to IMDS, NMI's among them.
+connections to IMDS, NMI's among them. So does an ICMP redirect.
 
     chain reverse_path { type filter hook prerouting priority raw;
       ip daddr 169.254.169.254 fib saddr . iif oif missing drop
-      ip saddr 169.254.169.254 fib saddr . iif oif missing drop }
+      ip saddr 169.254.169.254 fib saddr . iif oif missing drop
+      icmp type redirect fib saddr . iif oif missing drop }
+
+The last is for who says in the name of a gateway that the way to IMDS is another. Its neighbour has
+one gateway, which it believes (RFC 1122, 3.2.2.2), and so has the node where somebody has switched
+`accept_redirects` on.
 
 With `--backend=lrp` all of this holds for TCP to port 2579 of the node's own address, too.
 
@@ -248,10 +253,13 @@ def reverse_path_table(redirect: Redirect) -> Table:
     """Return the table of the IPv4 family."""
     make = _Maker("ip", TABLE)
     no_way_back = match({"fib": {"result": "oif", "flags": ["saddr", "iif"]}}, right=False)
+    from_imds = match(field("ip", "saddr"), redirect.metadata_ip)
+    another_way = match(field("icmp", "type"), "redirect")
     return make.table(
         make.chain("reverse_path", type="filter", hook="prerouting", prio=_RAW),
         *(make.drop("reverse_path", *each, no_way_back) for each in _to_us(redirect)),
-        make.drop("reverse_path", match(field("ip", "saddr"), redirect.metadata_ip), no_way_back),
+        make.drop("reverse_path", from_imds, no_way_back),
+        make.drop("reverse_path", another_way, no_way_back),
     )
 
 

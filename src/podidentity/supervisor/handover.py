@@ -18,6 +18,7 @@ If the connection ends without `bye`, the new agent has died.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import select
@@ -43,6 +44,12 @@ ANSWER_SECONDS = 2.0
 """Timeout for an answer of the old agent."""
 SETTLE_SECONDS = 20.0
 """Time from `ready` in which a new agent must say `settled`."""
+
+_CROWDED = (
+    "too many descriptors of our user are on their way between processes (unix(7), ETOOMANYREFS):"
+    " end the pod that runs as the same user, or delete the NMI that is to be replaced"
+)
+"""The kernel counts them by user, for all pods of a node that have no users of their own."""
 
 _log = logging.getLogger("podidentity.supervisor")
 
@@ -181,7 +188,7 @@ class HandoverFolder:
             connection.send(b"busy")
             why = "another agent takes over, or this one does not serve yet"
         except (Untrusted, OSError) as error:
-            why = str(error)
+            why = _CROWDED if getattr(error, "errno", 0) == errno.ETOOMANYREFS else str(error)
         _log.warning("the listeners are not handed over: %s", why)
         connection.close()
         return None
