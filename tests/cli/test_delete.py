@@ -6,6 +6,7 @@ from podidentity.cli.azure_access import ATTACHED_TO
 from tests.cli.azure import Identity, attached
 from tests.cli.binding import Run, add, binding, identity, record
 from tests.cli.world import CUSTOM, World
+from tests.fakes import CLIENT
 
 
 def test_delete_takes_back_what_add_gave(
@@ -101,3 +102,38 @@ def test_bindings_of_others_are_left_and_named(
     assert "/theirs still names it and has no effect" in ran.err
     assert binding(world, ns, "theirs") is not None
     assert orders.attached()
+
+
+def written_by_its_owner(world: World, ns: str, resource_id: str, hosts: list[str]) -> None:
+    """Write an AzureIdentity as a tenant may: with the record that `add` would write."""
+    world.custom(ns, "azureidentities", "orders", {"clientID": CLIENT, "resourceID": resource_id})
+    annotations = {"metadata": {"annotations": {ATTACHED_TO: json.dumps(hosts)}}}
+    world.send("PATCH", f"{CUSTOM}/namespaces/{ns}/azureidentities/orders", annotations)
+
+
+def test_a_record_that_a_tenant_wrote_detaches_no_identity_that_was_not_granted_to_him(
+    world: World, orders: Identity, ns: str, podidentity: Run
+) -> None:
+    """Such as that of the kubelets, with the Azure rights of whoever deletes."""
+    orders.attach()
+    written_by_its_owner(world, ns, orders.id, [world.plan.scale_set_id])
+    assert podidentity("grant", "--namespace", ns, "--identity", CLIENT).code == 0
+    ran = podidentity("delete", "--namespace", ns, "--name", "orders")
+    assert ran.code == 0, ran.err
+    assert f"namespace {ns} was not granted {orders.client_id}" in ran.err
+    assert f"az vmss identity remove --resource-group {world.plan.node_group}" in ran.err
+    assert identity(world, ns) is None
+    assert orders.attached()
+
+
+def test_a_record_that_a_tenant_wrote_changes_no_machine_of_another_group(
+    world: World, orders: Identity, ns: str, podidentity: Run
+) -> None:
+    elsewhere = world.plan.scale_set_id.replace(world.plan.node_group, "of-others")
+    assert add(podidentity, orders.id, ns).code == 0
+    annotations = {"metadata": {"annotations": {ATTACHED_TO: json.dumps([elsewhere])}}}
+    world.send("PATCH", f"{CUSTOM}/namespaces/{ns}/azureidentities/orders", annotations)
+    ran = podidentity("delete", "--namespace", ns, "--name", "orders")
+    assert ran.code == 0, ran.err
+    assert "no node of this cluster is in its resource group" in ran.err
+    assert "detaching" not in ran.out

@@ -50,6 +50,16 @@ def _worded(error: OSError) -> str:
     return f"{error.filename}: {what}." if error.filename else f"{what}."
 
 
+def printable(text: str) -> str:
+    """Return a text with what a terminal obeys, or shows elsewhere, escaped; lines stay lines."""
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() or each in "\n\t" else each.encode("unicode_escape").decode()
+        for each in text
+    )
+
+
 FORMATS = ("table", "json", "yaml")
 
 

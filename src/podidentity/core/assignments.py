@@ -393,9 +393,9 @@ class Assignments:
         """Return the bindings of a namespace with exactly this selector."""
         return tuple(self._bindings_by_selector.get(selector, {}).get(namespace, {}).values())
 
-    def malformed_bindings(self, namespace: str) -> Sequence[Malformed]:
+    def malformed_bindings(self, namespace: str, selector: str) -> Sequence[Malformed]:
         """Return nothing: why a pod has no identity is told by NMI and `explain`."""
-        del namespace
+        del namespace, selector
         return ()
 
     def identity(self, ref: ObjectRef) -> AzureIdentity | Malformed | None:

@@ -94,10 +94,16 @@ class Directory(Protocol):
     """The cluster's objects that the rules read."""
 
     def bindings(self, namespace: str, selector: str) -> Sequence[AzureIdentityBinding]:
-        """Return the bindings of a namespace with exactly this selector, in any order."""
+        """Return the bindings of a namespace with exactly this selector, in any order.
 
-    def malformed_bindings(self, namespace: str) -> Sequence[Malformed]:
-        """Return the bindings of a namespace that cannot be used."""
+        Of more than MOST_BOUND the heaviest (`by_weight`) are enough.
+        """
+
+    def malformed_bindings(self, namespace: str, selector: str) -> Sequence[Malformed]:
+        """Return the bindings of a namespace that cannot be used and say this selector.
+
+        "" stands for those that say none.
+        """
 
     def identity(self, ref: ObjectRef) -> AzureIdentity | Malformed | None:
         """Return the identity of that name, or why it cannot be used, or None."""
@@ -478,20 +484,18 @@ def _no_tenant(account: ObjectRef) -> Refusal:
 def _no_binding(pod: Pod, directory: Directory) -> Refusal:
     namespace, selector = pod.ref.namespace, pod.selector
     told = f"No AzureIdentityBinding in namespace {namespace} has the selector {selector!r}."
-    broken = directory.malformed_bindings(namespace)
-    for each in broken:
-        if each.selector == selector:
-            return Refusal(
-                reason=Reason.MALFORMED_BINDING,
-                message=f"{told} AzureIdentityBinding {each.ref} cannot be used: {each.why}.",
-                next_step=f"Correct AzureIdentityBinding {each.ref}.",
-                about=each.ref,
-            )
+    for each in directory.malformed_bindings(namespace, selector):
+        return Refusal(
+            reason=Reason.MALFORMED_BINDING,
+            message=f"{told} AzureIdentityBinding {each.ref} cannot be used: {each.why}.",
+            next_step=f"Correct AzureIdentityBinding {each.ref}.",
+            about=each.ref,
+        )
     found = _no_binding_at_all(pod, directory)
     # One that says no selector may have been meant for this pod. Nobody knows, so it is not the
     # reason, and no business of the pod.
-    doubtful = [malformed(each).message for each in broken if not each.selector]
-    return replace(found, message=" ".join([found.message, *doubtful[:1]]), told=told)
+    doubtful = [malformed(each).message for each in directory.malformed_bindings(namespace, "")[:1]]
+    return replace(found, message=" ".join([found.message, *doubtful]), told=told)
 
 
 def _no_binding_at_all(pod: Pod, directory: Directory) -> Refusal:
