@@ -132,6 +132,7 @@ def test_of_thousands_of_objects_alike_each_change_costs_the_same(
 
     Quadratic, these are twenty seconds of a processor, and a neighbour's pod waits.
     """
+
     def made(ref: ObjectRef) -> Custom:
         if kind == "records":
             return assigned(ref=ref)

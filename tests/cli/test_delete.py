@@ -20,10 +20,10 @@ def test_delete_takes_back_what_add_gave(
     role = f"rbac.authorization.k8s.io/podidentity-use-{orders.client_id}"
     assert ran.out.splitlines() == [
         "azureidentitybinding.aadpodidentity.k8s.io/orders-binding deleted",
-        f"clusterrolebinding.{role}:{ns} deleted",
-        f"clusterrole.{role} deleted",
         f"detaching from scale set {world.plan.scale_set}",
         f"detached from scale set {world.plan.scale_set}",
+        f"clusterrolebinding.{role}:{ns} deleted",
+        f"clusterrole.{role} deleted",
         "azureidentity.aadpodidentity.k8s.io/orders deleted",
     ]
     assert identity(world, ns) is None

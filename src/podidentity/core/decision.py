@@ -187,8 +187,13 @@ class Match:
 # Which identities a pod may use.
 
 
-def match(pod: Pod, directory: Directory, rules: Rules = STRICT) -> Match:
-    """Return the match of `pod`: an exception, entitlements or refusals, at least one of them."""
+def match(
+    pod: Pod, directory: Directory, rules: Rules = STRICT, *, most: int = MOST_BOUND
+) -> Match:
+    """Return the match of `pod`: an exception, entitlements or refusals, at least one of them.
+
+    Of its bindings the heaviest count, `most` of them.
+    """
     closed = _refuse_always(pod)
     if closed is not None:
         return Match(pod=pod, refusals=(closed,))
@@ -197,12 +202,12 @@ def match(pod: Pod, directory: Directory, rules: Rules = STRICT) -> Match:
     if found is not None:
         return Match(pod=pod, exception=found)
     if pod.selector:
-        return _by_label(pod, directory, rules)
+        return _by_label(pod, directory, rules, most)
     return _by_service_account(pod, directory, rules, exceptions)
 
 
-def _by_label(pod: Pod, directory: Directory, rules: Rules) -> Match:
-    bindings = tuple(nsmallest(MOST_BOUND, _bindings(pod, directory, rules), key=by_weight))
+def _by_label(pod: Pod, directory: Directory, rules: Rules, most: int) -> Match:
+    bindings = tuple(nsmallest(most, _bindings(pod, directory, rules), key=by_weight))
     records = tuple(directory.assigned(pod.ref)) if rules.standard else ()
     entitled: dict[ObjectRef, Entitlement] = {}
     refusals: list[Refusal] = []
