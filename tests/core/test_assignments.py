@@ -866,12 +866,12 @@ def with_eight_identities(pods: Iterable[Pod], *, turned: bool = False) -> Assig
     bindings = [binding("blue", f"b{n}", f"orders-{n}", "app", weight=n) for n in range(8)]
     for each in bindings:
         made.see_identity(identity("blue", each.identity))
-    told = [*bindings, *pods]
-    for one in told[::-1] if turned else told:
-        if isinstance(one, Pod):
-            made.see_pod(one)
-        else:
-            made.see_binding(one)
+    for one in list(pods)[::-1] if turned else ():
+        made.see_pod(one)
+    for each in bindings[::-1] if turned else bindings:
+        made.see_binding(each)
+    for one in () if turned else pods:
+        made.see_pod(one)
     made.refresh()
     return made
 
