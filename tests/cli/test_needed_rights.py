@@ -262,8 +262,8 @@ def in_azure(scene: Scene) -> None:
 
 
 def to_detach(scene: Scene) -> None:
-    in_azure(scene)
-    scene.identity(type=0, resourceID=scene.managed)
+    # No run of this file has attached it: an identity that was not granted would stay.
+    scene.identity(type=0, resourceID=f"{scene.managed}-{scene.client}")
     record = {ATTACHED_TO: json.dumps([scene.world.plan.scale_set_id])}
     path = f"{CUSTOM}/namespaces/{scene.ns}/azureidentities/orders"
     scene.world.send("PATCH", path, {"metadata": {"annotations": record}})
