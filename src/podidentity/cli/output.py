@@ -22,10 +22,13 @@ INTERRUPTED = 130
 
 
 class CommandError(click.ClickException):
-    """The command could not do its work; exit code 1."""
+    """The command could not do its work; exit code 1.
+
+    Its words may be a tenant's: what a field of an object says, or a server of it.
+    """
 
     def __init__(self, cause: str, next_step: str = "") -> None:
-        super().__init__(f"{cause.rstrip('.')}. {next_step}".rstrip())
+        super().__init__(printable(f"{cause.rstrip('.')}. {next_step}".rstrip()))
 
 
 def report(error: BaseException) -> int:
