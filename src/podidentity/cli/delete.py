@@ -26,7 +26,7 @@ from podidentity.cli.azure_access import asking, detach_command, detach_from, ho
 from podidentity.cli.connection import ClusterTarget, on_cluster
 from podidentity.cli.controller import who_attaches
 from podidentity.cli.federation import remove_account
-from podidentity.cli.objects import Object, apply, called, find, find_all, remove
+from podidentity.cli.objects import Object, apply, called, find, find_all, remove, spec_of
 from podidentity.cli.use_roles import Roles, take_unneeded
 from podidentity.core.authorities import Cloud
 from podidentity.core.federation import has_an_account
@@ -84,7 +84,7 @@ async def _delete_binding(kube: Kube, ref: ObjectRef) -> None:
     binding = await find(kube, AZURE_IDENTITY_BINDINGS, *binding_ref(ref))
     if binding is None:
         return
-    if binding.get("spec", {}).get("azureIdentity") != ref.name:
+    if spec_of(binding).get("azureIdentity") != ref.name:
         click.echo(f"{called(binding)} kept: it names another AzureIdentity")
         return
     await remove(kube, binding)
@@ -94,7 +94,7 @@ async def _delete_binding(kube: Kube, ref: ObjectRef) -> None:
 async def _say_left(kube: Kube, ref: ObjectRef) -> None:
     """Print the bindings of other people that have no identity now."""
     for binding in await find_all(kube, AZURE_IDENTITY_BINDINGS, ref.namespace):
-        if binding.get("spec", {}).get("azureIdentity") == ref.name:
+        if spec_of(binding).get("azureIdentity") == ref.name:
             click.echo(f"{called(binding)} still names it and has no effect", err=True)
 
 

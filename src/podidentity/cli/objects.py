@@ -68,6 +68,12 @@ _BY_KIND = {
 }
 
 
+def spec_of(found: Object) -> Object:
+    """Return the spec of an object; {} where that is none, as older definitions let it be."""
+    spec = found.get("spec")
+    return spec if isinstance(spec, dict) else {}
+
+
 _TRIES = 3
 """Times that an object is applied, or deleted, where the server fails."""
 _T = TypeVar("_T")
