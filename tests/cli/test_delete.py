@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import asyncio
 import json
+from typing import Any
 
 from podidentity.cli.azure_access import ATTACHED_TO
+from podidentity.cli.objects import find
+from podidentity.wire.kube import AZURE_IDENTITIES
 from tests.cli.azure import Identity, attached
 from tests.cli.binding import Run, add, binding, identity, record
 from tests.cli.world import CUSTOM, World
-from tests.fakes import CLIENT
+from tests.fakes import CLIENT, FakeKubeApi
 
 
 def test_delete_takes_back_what_add_gave(
@@ -137,3 +141,20 @@ def test_a_record_that_a_tenant_wrote_changes_no_machine_of_another_group(
     assert ran.code == 0, ran.err
     assert "no node of this cluster is in its resource group" in ran.err
     assert "detaching" not in ran.out
+
+
+def test_an_object_that_is_nested_without_end_is_found_as_any_other() -> None:
+    """Else whoever nests his AzureIdentity keeps everybody from deleting it by podidentity."""
+    nested = "[" * 9_000 + "]" * 9_000
+
+    class Server(FakeKubeApi):
+        async def get(self, path: str) -> bytes:
+            assert path.endswith("/namespaces/shop/azureidentities/orders")
+            meta = f'{{"name": "orders", "namespace": "shop", "managedFields": {nested}}}'
+            return f'{{"metadata": {meta}, "spec": {{"x": {nested}}}}}'.encode()
+
+    server: Any = Server()
+    found = asyncio.run(find(server, AZURE_IDENTITIES, "shop", "orders"))
+    assert found is not None
+    assert found["metadata"]["name"] == "orders"
+    assert json.dumps(found)

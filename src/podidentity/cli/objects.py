@@ -22,6 +22,7 @@ from podidentity.wire.kube import (
     KubeError,
     Resource,
     parse_object_version,
+    shallow,
 )
 
 if TYPE_CHECKING:
@@ -211,7 +212,8 @@ async def place_of(kube: Kube, account: str) -> str:
 async def find(kube: Kube, resource: Resource, namespace: str, name: str) -> Object | None:
     """Return the object of that name, or None; raise KubeError, also for an unknown type."""
     try:
-        found: Object = json.loads(await kube.get(resource.path(namespace, name)))
+        # A tenant may nest it deeper than any reader of JSON goes.
+        found: Object = json.loads(shallow(await kube.get(resource.path(namespace, name))))
     except KubeError as error:
         if error.not_found and error.reason == "NotFound":
             return None
