@@ -2025,6 +2025,30 @@ def test_a_namespace_with_thousands_of_events_takes_turns_with_others() -> None:
     assert order.index("red") < 100
 
 
+def test_a_namespace_of_which_not_all_bindings_count_is_named_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its pods come and go, and may do so all day long."""
+    monkeypatch.setattr("podidentity.core.assignments.MOST_OF_NAMESPACE", 4)
+    monkeypatch.setattr("podidentity.core.assignments.LEAST_OF_POD", 1)
+    course = [
+        step
+        for number in range(3)
+        for step in (
+            Step(0.5, "identity", ("blue", f"id-{number}", 0)),
+            Step(0.5, "binding", ("blue", f"b-{number}", f"id-{number}", "app")),
+        )
+    ]
+    course += [pod(2.0), pod(3.0, "other")]
+    course += [step for at in range(4, 10) for step in (gone(at), pod(at + 0.5))]
+    world = Course(*cluster(*course))
+    world.run_until(60.0)
+    said = [each for each in world.of(LogLine) if each.topic == "many-bindings"]
+    assert len(said) == 1
+    assert "blue has so many pods" in said[0].message
+    assert "the heaviest 2 count" in said[0].message
+
+
 class Checked(Course):
     """A world in which identity 0 is attached for its own client id alone."""
 

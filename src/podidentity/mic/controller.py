@@ -246,7 +246,7 @@ class Controller:
         self._events: dict[ObjectRef, TellEvent] = {}
         """Those of `_marks.events`: each call has a connection."""
         self._questions = PermissionQuestions(allowed=settings.allowed, denied=settings.denied)
-        # Namespaces of which it was said that not all bindings of a pod count.
+        # Of namespaces, the fewest bindings of a pod of which it was said that no more count.
         self._shares: dict[str, int] = {}
         self._strange: dict[str, str] = {}
         """Provider IDs of nodes that are none of Azure's."""
@@ -367,8 +367,8 @@ class Controller:
                 self._concern(host)
 
     def _report_share(self, namespace: str, share: int) -> None:
-        """Say that not all bindings of a pod count, once for each number."""
-        if self._shares.get(namespace) != share:
+        """Say that not all bindings of a pod count, and again only when fewer do."""
+        if share < self._shares.get(namespace, inf):
             self._shares[namespace] = share
             self.report(
                 LogLine(
