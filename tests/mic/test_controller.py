@@ -2042,11 +2042,12 @@ def test_a_namespace_of_which_not_all_bindings_count_is_named_once(
     course += [pod(2.0), pod(3.0, "other")]
     course += [step for at in range(4, 10) for step in (gone(at), pod(at + 0.5))]
     world = Course(*cluster(*course))
+    world.keeps_journal = True
     world.run_until(60.0)
-    said = [each for each in world.of(LogLine) if each.topic == "many-bindings"]
+    said = [line for line in world.journal if " many-bindings: " in line]
     assert len(said) == 1
-    assert "blue has so many pods" in said[0].message
-    assert "the heaviest 2 count" in said[0].message
+    assert "Namespace blue has so many pods" in said[0]
+    assert "the heaviest 2 count" in said[0]
 
 
 class Checked(Course):
