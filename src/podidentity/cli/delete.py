@@ -12,7 +12,6 @@ machines of the groups in which this cluster's nodes are. No tenant makes a gran
 
 from __future__ import annotations
 
-import json
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
@@ -26,7 +25,17 @@ from podidentity.cli.azure_access import asking, detach_command, detach_from, ho
 from podidentity.cli.connection import ClusterTarget, on_cluster
 from podidentity.cli.controller import who_attaches
 from podidentity.cli.federation import remove_account
-from podidentity.cli.objects import Object, apply, called, find, find_all, remove, spec_of
+from podidentity.cli.objects import (
+    Object,
+    apply,
+    called,
+    find,
+    find_all,
+    identity_of,
+    ref_of,
+    remove,
+    spec_of,
+)
 from podidentity.cli.use_roles import Roles, take_unneeded
 from podidentity.core.authorities import Cloud
 from podidentity.core.federation import has_an_account
@@ -34,7 +43,6 @@ from podidentity.core.hosts import Host, NotAnAzureNode
 from podidentity.core.resources import AzureIdentity, ObjectRef, ResourceId
 from podidentity.wire.arm import ArmError
 from podidentity.wire.kube import AZURE_IDENTITIES, AZURE_IDENTITY_BINDINGS, NODES
-from podidentity.wire.manifests import parse_identity
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,7 +79,7 @@ async def _delete(
         # Before the permission goes: it is what lets the identity be detached.
         await _detach(kube, ref, identity, cloud, seconds)
     await take_unneeded(kube, ref, identity)
-    parsed = parse_identity(json.dumps(identity).encode())
+    parsed = identity_of(identity)
     if isinstance(parsed, AzureIdentity) and has_an_account(parsed):
         choices = await choices_of_nmi(kube)
         await remove_account(kube, parsed, choices.identities_namespace)
@@ -103,7 +111,7 @@ async def _detach(
 ) -> None:
     """Detach the recorded hosts, or move the record to another AzureIdentity that needs them."""
     hosts = azure_access.recorded_hosts(identity)
-    parsed = parse_identity(json.dumps(identity).encode())
+    parsed = identity_of(identity)
     if not hosts:
         return
     if not isinstance(parsed, AzureIdentity) or parsed.resource_id is None:
@@ -111,9 +119,9 @@ async def _detach(
         click.echo(f"stays attached to {names}: it names no managed identity", err=True)
         return
     same = azure_access.identities_of(await find_all(kube, AZURE_IDENTITIES), parsed.resource_id)
-    heirs = [each for each in same if _ref(each) != ref]
+    heirs = [each for each in same if ref_of(each) != ref]
     if heirs:
-        click.echo(f"kept attached: AzureIdentity {_ref(heirs[0])} needs it, too")
+        click.echo(f"kept attached: AzureIdentity {ref_of(heirs[0])} needs it, too")
         azure_access.record_hosts(heirs[0], [*azure_access.recorded_hosts(heirs[0]), *hosts])
         await apply(kube, heirs[0])
         return
@@ -194,7 +202,3 @@ async def _detach_granted(
 def _say_stays(host: Host, identity: ResourceId, why: str) -> None:
     command = detach_command(host, str(identity))
     click.echo(f"stays attached to {host_name(host)}: {why}. To detach it: {command}", err=True)
-
-
-def _ref(found: Object) -> ObjectRef:
-    return ObjectRef(found["metadata"]["namespace"], found["metadata"]["name"])

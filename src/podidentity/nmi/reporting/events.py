@@ -21,8 +21,8 @@ from typing import Literal, NamedTuple
 
 from podidentity.core.ports import Clock
 from podidentity.core.resources import Pod
-from podidentity.nmi.request.hold import wait_for
 from podidentity.telemetry import metrics
+from podidentity.waiting import first_of
 from podidentity.wire.events import (
     AGAIN,
     AgentReason,
@@ -157,7 +157,7 @@ class PodEvents:
                 else:
                     self._news.clear()
                     left = min(each.due for each in waiting) - now
-                    await wait_for(self._news.wait(), self._clock, left)
+                    await first_of(self._news.wait(), self._clock.sleep(left))
 
     def _turn(self, told: _Told) -> tuple[float, float]:
         return self._turns.get(told.namespace, -inf), told.due
