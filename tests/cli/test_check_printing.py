@@ -15,6 +15,7 @@ from podidentity.cli.checks import looking
 from podidentity.cli.checks.check import Check, Group, Outcome
 from podidentity.cli.checks.findings import PAGE, REASONS, CheckReason, Finding, Severity, not_read
 from podidentity.cli.checks.groups import GROUPS
+from podidentity.cli.checks.mic import not_attached
 from podidentity.cli.checks.printing import COLUMNS, lines, plain, shown, summary
 from podidentity.core.resources import ObjectRef
 from tests.cli.conftest import Ran
@@ -49,6 +50,40 @@ def test_no_line_is_wider_than_80_columns_and_no_word_is_broken() -> None:
     text = " ".join(" ".join(shown_lines).split())
     assert "--token-audience=https://a.example/an-audience-that-is-one-long-word" in text
     assert "eighty columns in a ticket." in text
+
+
+@pytest.mark.parametrize("sign", ["\x1b[2J", "\x9b2J", "\x07", "\u202e", "\u2066", "\x7f"])
+def test_what_a_tenant_wrote_into_a_condition_commands_no_terminal(sign: str) -> None:
+    """Whoever may write the status of an AzureIdentity may have it say anything."""
+    told = {
+        "type": "Ready",
+        "status": "False",
+        "reason": "Denied",
+        "message": f"a{sign}{sign}b c{sign}",
+    }
+    meta = {"name": "orders", "namespace": "shop"}
+    (found,) = not_attached({"metadata": meta, "status": {"conditions": [told]}})
+    for text in ("\n".join(map(click.unstyle, of(found))), *plain("MIC", found).values()):
+        assert sign not in text
+        assert text.replace("\n", "").isprintable()
+    assert plain("MIC", found)["message"].startswith("A\\")
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        "x",
+        [],
+        {"conditions": "x"},
+        {"conditions": ["x", None, 1]},
+        {"conditions": {"type": "Ready"}},
+        {"conditions": [{"type": "Ready", "status": "False", "reason": ["Denied"]}]},
+        {"conditions": [{"type": [], "status": {}, "reason": {}}]},
+    ],
+)
+def test_a_status_that_a_tenant_wrote_as_he_likes_ends_no_check(status: Any) -> None:
+    """Where the definitions are those of AAD Pod Identity, nobody checks its shape."""
+    assert list(not_attached({"metadata": {"name": "o"}, "status": status})) == []
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,49 @@ def test_names_of_the_cluster_are_offered_where_a_command_takes_them(
     world.send("DELETE", f"/api/v1/namespaces/{ns}/pods/orders-0", gracePeriodSeconds="0")
 
 
+HOSTILE = [
+    "$(touch /tmp/x)",
+    "`touch /tmp/x`",
+    "a;touch",
+    "a|sh",
+    "a b",
+    "*",
+    "~root",
+    "--identity=x",
+    "a\nplain,b",
+    "a\x1b[2J",
+    "a\u202eb",
+    "a,b",
+    "é",
+]
+
+
+@pytest.mark.parametrize("written", HOSTILE)
+@pytest.mark.parametrize(
+    "line",
+    [
+        ("grant", "-n", "shop", "--identity", ""),
+        ("add", "-n", "shop", "--binding-selector", ""),
+        ("delete", "-n", "shop", "--name", ""),
+    ],
+    ids=["client ids", "selectors", "names"],
+)
+def test_what_a_tenant_wrote_completes_no_line_if_a_shell_would_obey_it(
+    line: tuple[str, ...], written: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shell puts the only word that is offered into the line, of whoever may grant everything."""
+    found = [
+        {"metadata": {"name": "a"}, "spec": {"clientID": written, "selector": written}},
+        {"metadata": {"name": "b"}, "spec": {"clientID": CLIENT, "selector": "checkout"}},
+        {"metadata": {"name": "c"}, "spec": None},
+        {"metadata": {"name": "d"}, "spec": ["clientID"]},
+    ]
+    monkeypatch.setattr(completing, "read", lambda *_: found)
+    told = offered(*line)
+    assert told
+    assert all(written not in each for each in told)
+
+
 @pytest.fixture
 def silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """An API server that takes connections and says nothing."""

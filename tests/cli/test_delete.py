@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import asyncio
 import json
+from typing import Any
 
 from podidentity.cli.azure_access import ATTACHED_TO
+from podidentity.cli.objects import find
+from podidentity.wire.kube import AZURE_IDENTITIES
 from tests.cli.azure import Identity, attached
 from tests.cli.binding import Run, add, binding, identity, record
 from tests.cli.world import CUSTOM, World
+from tests.fakes import CLIENT, FakeKubeApi
 
 
 def test_delete_takes_back_what_add_gave(
@@ -19,10 +24,10 @@ def test_delete_takes_back_what_add_gave(
     role = f"rbac.authorization.k8s.io/podidentity-use-{orders.client_id}"
     assert ran.out.splitlines() == [
         "azureidentitybinding.aadpodidentity.k8s.io/orders-binding deleted",
-        f"clusterrolebinding.{role}:{ns} deleted",
-        f"clusterrole.{role} deleted",
         f"detaching from scale set {world.plan.scale_set}",
         f"detached from scale set {world.plan.scale_set}",
+        f"clusterrolebinding.{role}:{ns} deleted",
+        f"clusterrole.{role} deleted",
         "azureidentity.aadpodidentity.k8s.io/orders deleted",
     ]
     assert identity(world, ns) is None
@@ -101,3 +106,55 @@ def test_bindings_of_others_are_left_and_named(
     assert "/theirs still names it and has no effect" in ran.err
     assert binding(world, ns, "theirs") is not None
     assert orders.attached()
+
+
+def written_by_its_owner(world: World, ns: str, resource_id: str, hosts: list[str]) -> None:
+    """Write an AzureIdentity as a tenant may: with the record that `add` would write."""
+    world.custom(ns, "azureidentities", "orders", {"clientID": CLIENT, "resourceID": resource_id})
+    annotations = {"metadata": {"annotations": {ATTACHED_TO: json.dumps(hosts)}}}
+    world.send("PATCH", f"{CUSTOM}/namespaces/{ns}/azureidentities/orders", annotations)
+
+
+def test_a_record_that_a_tenant_wrote_detaches_no_identity_that_was_not_granted_to_him(
+    world: World, orders: Identity, ns: str, podidentity: Run
+) -> None:
+    """Such as that of the kubelets, with the Azure rights of whoever deletes."""
+    orders.attach()
+    written_by_its_owner(world, ns, orders.id, [world.plan.scale_set_id])
+    assert podidentity("grant", "--namespace", ns, "--identity", CLIENT).code == 0
+    ran = podidentity("delete", "--namespace", ns, "--name", "orders")
+    assert ran.code == 0, ran.err
+    assert f"namespace {ns} was not granted {orders.client_id}" in ran.err
+    assert f"az vmss identity remove --resource-group {world.plan.node_group}" in ran.err
+    assert identity(world, ns) is None
+    assert orders.attached()
+
+
+def test_a_record_that_a_tenant_wrote_changes_no_machine_of_another_group(
+    world: World, orders: Identity, ns: str, podidentity: Run
+) -> None:
+    elsewhere = world.plan.scale_set_id.replace(world.plan.node_group, "of-others")
+    assert add(podidentity, orders.id, ns).code == 0
+    annotations = {"metadata": {"annotations": {ATTACHED_TO: json.dumps([elsewhere])}}}
+    world.send("PATCH", f"{CUSTOM}/namespaces/{ns}/azureidentities/orders", annotations)
+    ran = podidentity("delete", "--namespace", ns, "--name", "orders")
+    assert ran.code == 0, ran.err
+    assert "no node of this cluster is in its resource group" in ran.err
+    assert "detaching" not in ran.out
+
+
+def test_an_object_that_is_nested_without_end_is_found_as_any_other() -> None:
+    """Else whoever nests his AzureIdentity keeps everybody from deleting it by podidentity."""
+    nested = "[" * 9_000 + "]" * 9_000
+
+    class Server(FakeKubeApi):
+        async def get(self, path: str) -> bytes:
+            assert path.endswith("/namespaces/shop/azureidentities/orders")
+            meta = f'{{"name": "orders", "namespace": "shop", "managedFields": {nested}}}'
+            return f'{{"metadata": {meta}, "spec": {{"x": {nested}}}}}'.encode()
+
+    server: Any = Server()
+    found = asyncio.run(find(server, AZURE_IDENTITIES, "shop", "orders"))
+    assert found is not None
+    assert found["metadata"]["name"] == "orders"
+    assert json.dumps(found)

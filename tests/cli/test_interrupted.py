@@ -17,7 +17,7 @@ from tests.cli.azure import Identity
 from tests.cli.binding import Run, binding, identity
 from tests.cli.conftest import DAEMON_SET, end_nmi
 from tests.cli.holding import Holding, Step, holding
-from tests.cli.test_adopt import LEDGERS, a_record, an_identity
+from tests.cli.test_adopt import LEDGERS, a_record, an_identity, grant, take_grant
 from tests.cli.test_grants import may
 from tests.cli.test_migrate import bound, refused, there
 from tests.cli.world import CUSTOM, World
@@ -259,6 +259,7 @@ def test_an_adoption_that_is_interrupted_goes_on_and_writes_nothing_twice(
 ) -> None:
     """Its question, and the ledger of each machine."""
     world.send("POST", f"{CUSTOM}/namespaces/{ns}/azureidentities", an_identity(ns))
+    grant(world, ns)
     record = a_record(ns, world.plan.nodes[0].name)
     records = f"{CUSTOM}/namespaces/default/azureassignedidentities"
     world.send("POST", records, record)
@@ -273,6 +274,7 @@ def test_an_adoption_that_is_interrupted_goes_on_and_writes_nothing_twice(
     assert done.code == 0, done.err
     assert world.send("GET", LEDGERS)["items"] == [written]
     world.delete(LEDGERS)
+    take_grant(world, ns)
     path = f"{records}/{record['metadata']['name']}"
     world.send("PATCH", path, {"metadata": {"finalizers": None}})
     world.delete(path)

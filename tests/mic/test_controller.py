@@ -1979,6 +1979,67 @@ def test_a_namespace_with_thousands_of_records_takes_turns_with_others() -> None
     assert order.index("red") < 100
 
 
+def test_a_namespace_with_thousands_of_conditions_takes_turns_with_others() -> None:
+    """Whoever changes all his objects, again and again, keeps nobody from reading about his own."""
+    many = [Step(2.0, "identity", ("blue", f"id-{number}", 0)) for number in range(400)]
+    world = Course(
+        *cluster(*many), Step(2.5, "identity", ("red", "id", 0)), settings={"condition_writes": 2}
+    )
+    world.run_until(30.0)
+    order = [each.ref.namespace for each in world.of(WriteCondition)]
+    assert len(order) > 400
+    assert order.index("red") < 200
+
+
+def test_a_namespace_with_thousands_of_events_takes_turns_with_others() -> None:
+    many = [
+        step
+        for number in range(200)
+        for step in (
+            Step(0.5, "identity", ("blue", f"id-{number}", 0)),
+            Step(0.5, "binding", ("blue", f"b-{number}", f"id-{number}", "app")),
+        )
+    ]
+    world = Course(
+        *cluster(*many),
+        Step(0.0, "identity", ("red", "id", 0)),
+        Step(0.0, "binding", ("red", "b", "id", "app")),
+        Step(2.0, "pod", ("blue", "web", "app", "n0")),
+        Step(2.5, "pod", ("red", "one", "app", "n0")),
+        settings={"event_writes": 1},
+        foreign=((0, 0),),
+    )
+    world.run_until(60.0)
+    order = [each.ref.namespace for each in world.of(TellEvent)]
+    assert len(order) == 202
+    assert order.index("red") < 100
+
+
+def test_a_namespace_of_which_not_all_bindings_count_is_named_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its pods come and go, and may do so all day long."""
+    monkeypatch.setattr("podidentity.core.assignments.MOST_OF_NAMESPACE", 4)
+    monkeypatch.setattr("podidentity.core.assignments.LEAST_OF_POD", 1)
+    course = [
+        step
+        for number in range(3)
+        for step in (
+            Step(0.5, "identity", ("blue", f"id-{number}", 0)),
+            Step(0.5, "binding", ("blue", f"b-{number}", f"id-{number}", "app")),
+        )
+    ]
+    course += [pod(2.0), pod(3.0, "other")]
+    course += [step for at in range(4, 10) for step in (gone(at), pod(at + 0.5))]
+    world = Course(*cluster(*course))
+    world.keeps_journal = True
+    world.run_until(60.0)
+    said = [line for line in world.journal if " many-bindings: " in line]
+    assert len(said) == 1
+    assert "Namespace blue has so many pods" in said[0]
+    assert "the heaviest 2 count" in said[0]
+
+
 class Checked(Course):
     """A world in which identity 0 is attached for its own client id alone."""
 

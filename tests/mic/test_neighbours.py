@@ -791,3 +791,17 @@ async def test_a_binding_that_no_pod_can_match_changes_nothing_about_which_pods_
     async with place(*map(answers, lists)) as scene:
         assert isinstance(await scene.do(ListUse()), InUse)
         assert "labelSelector=aadpodidbinding+in+%28s%29&" in scene.script.asked[-1].query
+
+
+async def test_an_object_that_cannot_be_read_keeps_no_identity_attached_for_ever() -> None:
+    """The watches pass it over, and NMI serves nobody by it: so must the list before a change."""
+    unreadable = {"metadata": {"namespace": "shop", "name": "x", "annotations": {"a": 1}}}
+    meta = {"namespace": "shop", "name": "p", "uid": "u", "labels": {"aadpodidbinding": "s"}}
+    lists = [
+        {"metadata": {}, "items": each}
+        for each in ([unreadable], [unreadable], [unreadable, {"metadata": meta}])
+    ]
+    async with place(*map(answers, lists)) as scene:
+        found = await scene.do(ListUse())
+        assert isinstance(found, InUse)
+        assert [each.ref.name for each in found.pods] == ["p"]

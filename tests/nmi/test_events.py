@@ -181,6 +181,38 @@ async def test_what_has_been_written_makes_room() -> None:
         assert it.count("dropped") == 0
 
 
+def of_tenant(number: int) -> Pod:
+    return pod(f"pod-{number}", ref=ObjectRef("tenant", f"pod-{number}"))
+
+
+async def test_a_namespace_that_has_all_places_makes_room_for_others() -> None:
+    """Else its pods, refused again and again, hide what is wrong with a neighbour or the node."""
+    async with world() as it:
+        for number in range(ROOM):
+            it.events.warn(of_tenant(number), "NoBinding", "Nothing is bound.")
+        it.refuse(name="orders-0")
+        it.events.warn(NodeName("n1"), "PathBroken", "no request arrives", ends="PathProved")
+        for number in range(ROOM):
+            it.events.warn(of_tenant(number), "NoIdentity", "There is none.")
+        for _ in range(4):
+            await it.after(PACE)
+        told = [body["involvedObject"]["name"] for _, _, body in it.board.sent]
+        assert {"orders-0", "n1"} <= set(told)
+        assert it.count("dropped") == 2 + ROOM
+
+
+async def test_namespaces_take_turns_however_many_events_one_has() -> None:
+    async with world() as it:
+        for number in range(100):
+            it.events.warn(of_tenant(number), "NoBinding", "Nothing is bound.")
+        for name in ("orders-0", "orders-1"):
+            it.refuse(name=name)
+        for _ in range(4):
+            await it.after(PACE)
+        told = [body["involvedObject"]["namespace"] for _, _, body in it.board.sent]
+        assert told == ["tenant", "shop", "tenant", "shop"]
+
+
 class Agent(World):
     """An agent that warns, and knows its own pod."""
 

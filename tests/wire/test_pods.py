@@ -100,6 +100,16 @@ def test_a_pod_may_lack_almost_everything(
     assert (found.runtime_class, found.in_ambient_mesh) == ("", False)
 
 
+@pytest.mark.parametrize(
+    "time", ["0000-01-01T00:00:00Z", "10000-01-01T00:00:00Z", "2016-12-31T23:59:60Z", ""]
+)
+def test_a_time_that_only_an_api_server_can_tell_makes_no_pod_unreadable(time: str) -> None:
+    """Who may write his pod's status may have it start in the year 0."""
+    meta = {**META, "creationTimestamp": "2026-11-25T12:00:00Z"}
+    found = parse_pod(json.dumps({"metadata": meta, "status": {"startTime": time}}).encode())
+    assert found.started == 1795608000.0
+
+
 def test_a_pod_that_has_not_started_is_as_old_as_its_object() -> None:
     meta = {**META, "creationTimestamp": "2026-11-25T12:00:00Z"}
     assert parse_pod(json.dumps({"metadata": meta}).encode()).started == 1795608000.0

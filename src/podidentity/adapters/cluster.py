@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Hashable, Iterable, Sequence
+from heapq import nsmallest
 from itertools import chain
 from math import inf
 from typing import Any, Generic, Protocol, Self, TypeVar
 
+from podidentity.core.decision import MOST_BOUND, by_weight
 from podidentity.core.ports import Clock
 from podidentity.core.resources import (
     AzureAssignedIdentity,
@@ -50,15 +52,20 @@ class _Named(Protocol):
 _T = TypeVar("_T", bound=_Named)
 
 
+FEW = 8
+"""Objects of one key that are kept in a tuple: thousands of keys have one object each, and it takes
+a fifth of a dict's memory. A tenant may give ten thousand one key: each change would copy them.
+"""
+
+
 class Index(Generic[_T]):
-    """All objects of one kind, by name and by secondary keys."""
+    """All objects of one kind, by name and by secondary keys. A change costs the same for any."""
 
     def __init__(self, keys: Callable[[_T], Iterable[Hashable]] = lambda _: ()) -> None:
         """`keys` returns the secondary keys of an object."""
         self._keys = keys
         self._all: dict[ObjectRef, _T] = {}
-        # Thousands of groups have one object each: a tuple takes a fifth of a dict's memory.
-        self._by_key: dict[Hashable, tuple[_T, ...]] = {}
+        self._by_key: dict[Hashable, tuple[_T, ...] | dict[ObjectRef, _T]] = {}
 
     def get(self, ref: ObjectRef) -> _T | None:
         """Return the object of that name."""
@@ -66,7 +73,8 @@ class Index(Generic[_T]):
 
     def by_key(self, key: Hashable) -> Sequence[_T]:
         """Return the objects with that secondary key."""
-        return self._by_key.get(key, ())
+        found = self._by_key.get(key, ())
+        return found if isinstance(found, tuple) else tuple(found.values())
 
     def values(self) -> Iterable[_T]:
         """Return all objects, in no order."""
@@ -85,7 +93,8 @@ class Index(Generic[_T]):
             self._remove_keys(before)
         self._all[value.ref] = value
         for key in self._keys(value):
-            self._by_key[key] = (*self._by_key.get(key, ()), value)
+            self._add_key(key, value)
+            self._changed(key)
         return True
 
     def remove(self, ref: ObjectRef) -> _T | None:
@@ -95,13 +104,75 @@ class Index(Generic[_T]):
             self._remove_keys(before)
         return before
 
+    def _add_key(self, key: Hashable, value: _T) -> None:
+        others = self._by_key.get(key, ())
+        if isinstance(others, dict):
+            others[value.ref] = value
+        elif len(others) < FEW:
+            self._by_key[key] = (*others, value)
+        else:
+            self._by_key[key] = {each.ref: each for each in (*others, value)}
+
     def _remove_keys(self, value: _T) -> None:
         for key in self._keys(value):
-            rest = tuple(each for each in self._by_key.get(key, ()) if each is not value)
-            if rest:
-                self._by_key[key] = rest
+            rest = self._by_key.get(key, ())
+            if isinstance(rest, dict):
+                rest.pop(value.ref, None)
             else:
+                rest = tuple(each for each in rest if each is not value)
+                self._by_key[key] = rest
+            if not rest:
                 self._by_key.pop(key, None)
+            self._changed(key)
+
+    def _changed(self, key: Hashable) -> None:
+        """Take note that a key has other objects."""
+
+
+class BindingIndex(Index[AzureIdentityBinding | Malformed]):
+    """Bindings by namespace and selector: the heaviest of each, found once until one changes."""
+
+    def __init__(self) -> None:
+        super().__init__(_keys_of_binding)
+        self._heaviest: dict[Hashable, tuple[AzureIdentityBinding, ...]] = {}
+        """Of those that are many."""
+        self._namespaces: dict[str, str | set[str]] = {}
+        """By selector; most are of one namespace."""
+
+    def heaviest(self, namespace: str, selector: str) -> Sequence[AzureIdentityBinding]:
+        """Return the bindings with exactly this selector, of more than MOST_BOUND those that count.
+
+        In any order.
+        """
+        key = namespace, selector
+        known = self._heaviest.get(key)
+        if known is not None:
+            return known
+        found = [each for each in self.by_key(key) if isinstance(each, AzureIdentityBinding)]
+        if len(found) <= MOST_BOUND:
+            return found
+        known = self._heaviest[key] = tuple(nsmallest(MOST_BOUND, found, key=by_weight))
+        return known
+
+    def namespaces_with(self, selector: str) -> Sequence[str]:
+        """Return the namespaces that have a binding with this selector, sorted."""
+        found = self._namespaces.get(selector, ())
+        return [found] if isinstance(found, str) else sorted(found)
+
+    def _changed(self, key: Hashable) -> None:
+        self._heaviest.pop(key, None)
+        if not isinstance(key, tuple) or len(key) != 2:
+            return  # of malformed ones
+        namespace, selector = key
+        found = self._namespaces.get(selector, ())
+        others = {found} if isinstance(found, str) else set(found)
+        if (key in self._by_key) == (namespace in others):
+            return
+        others ^= {namespace}
+        if others:
+            self._namespaces[selector] = others if len(others) > 1 else others.pop()
+        else:
+            del self._namespaces[selector]
 
 
 def _keys_of_pod(pod: Pod) -> Iterable[Hashable]:
@@ -110,10 +181,9 @@ def _keys_of_pod(pod: Pod) -> Iterable[Hashable]:
 
 
 def _keys_of_binding(binding: AzureIdentityBinding | Malformed) -> Iterable[Hashable]:
-    """Return its namespace and selector; its namespace alone if it is malformed."""
-    if isinstance(binding, Malformed):
-        return (binding.ref.namespace,)
-    return ((binding.ref.namespace, binding.selector), ("", binding.selector))
+    """Return its namespace and selector, and of one that is malformed that it is."""
+    key = binding.ref.namespace, binding.selector
+    return ((*key, "malformed"),) if isinstance(binding, Malformed) else (key,)
 
 
 def _keys_of_exception(found: AzurePodIdentityException | Malformed) -> Iterable[Hashable]:
@@ -141,7 +211,7 @@ class WatchedCluster:
         self._namespace_changed: dict[str, float] = {}
         self._pods: Index[Pod] = Index(_keys_of_pod)
         self._identities: Index[AzureIdentity | Malformed] = Index()
-        self._bindings: Index[AzureIdentityBinding | Malformed] = Index(_keys_of_binding)
+        self._bindings = BindingIndex()
         self._exceptions: Index[AzurePodIdentityException | Malformed] = Index(_keys_of_exception)
         self._assigned: Index[AzureAssignedIdentity | Malformed] = Index(_keys_of_assigned)
         self._accounts: Index[WorkloadIdentity | Malformed] = Index()
@@ -229,13 +299,13 @@ class WatchedCluster:
         return _set(self._change)
 
     def bindings(self, namespace: str, selector: str) -> Sequence[AzureIdentityBinding]:
-        """Return the bindings of a namespace with exactly this selector."""
-        found = self._bindings.by_key((namespace, selector))
-        return [each for each in found if isinstance(each, AzureIdentityBinding)]
+        """Return the bindings of a namespace with exactly this selector, as far as they count."""
+        return self._bindings.heaviest(namespace, selector)
 
-    def malformed_bindings(self, namespace: str) -> Sequence[Malformed]:
-        """Return the bindings of a namespace that cannot be used."""
-        return [each for each in self._bindings.by_key(namespace) if isinstance(each, Malformed)]
+    def malformed_bindings(self, namespace: str, selector: str) -> Sequence[Malformed]:
+        """Return the bindings of a namespace and selector ("": of none) that cannot be used."""
+        found = self._bindings.by_key((namespace, selector, "malformed"))
+        return [each for each in found if isinstance(each, Malformed)]
 
     def identity(self, ref: ObjectRef) -> AzureIdentity | Malformed | None:
         """Return the identity of that name, or why it cannot be used, or None."""
@@ -243,7 +313,7 @@ class WatchedCluster:
 
     def namespaces_with(self, selector: str) -> Sequence[str]:
         """Return the namespaces that have a binding with this selector, sorted."""
-        return sorted({each.ref.namespace for each in self._bindings.by_key(("", selector))})
+        return self._bindings.namespaces_with(selector)
 
     def exceptions(self, namespace: str) -> Sequence[AzurePodIdentityException]:
         """Return the exceptions of a namespace that can be used."""

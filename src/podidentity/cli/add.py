@@ -32,6 +32,7 @@ from podidentity.cli.objects import (
     find_all,
     identity_of,
     remove,
+    spec_of,
 )
 from podidentity.cli.output import CommandError
 from podidentity.cli.use_roles import (
@@ -228,7 +229,7 @@ async def _unclaimed(kube: Kube, wanted: AddRequest) -> None:
     """Raise CommandError if an object of one of the two names exists for another identity."""
     there = await find(kube, AZURE_IDENTITIES, *wanted.ref)
     if there and not _same(there, wanted):
-        spec = there.get("spec", {})
+        spec = spec_of(there)
         known = spec.get("resourceID") or spec.get("clientID")
         raise CommandError(
             f"AzureIdentity {wanted.ref} exists and names another identity ({known})",
@@ -236,7 +237,7 @@ async def _unclaimed(kube: Kube, wanted: AddRequest) -> None:
             f"--name {wanted.ref.name} first.",
         )
     binding = await find(kube, AZURE_IDENTITY_BINDINGS, *wanted.binding.ref)
-    names = (binding or {}).get("spec", {}).get("azureIdentity")
+    names = spec_of(binding or {}).get("azureIdentity")
     if names and names != wanted.ref.name:
         raise CommandError(
             f"AzureIdentityBinding {wanted.binding.ref} exists and names AzureIdentity {names!r}",

@@ -5,8 +5,10 @@ none, and stays on the machines for good. Its records say what that was, as long
 finalizer: ours takes that off when it begins. So this comes before, while neither of them works.
 
 Whoever may write records could have identities of others detached by that. Therefore a record
-counts only if all of it is as the archived MIC writes it, and as the objects of today say. What an
-operator had attached before the archived MIC needed it, its records do not tell: a person looks.
+counts only if all of it is as the archived MIC writes it, and as the objects of today say, and if
+the namespace of its pod was granted the identity: the record, the pod and an AzureIdentity with any
+ARM id are a tenant's to write, and a grant is not. What an operator had attached before the
+archived MIC needed it, its records do not tell: a person looks.
 
 https://azure.github.io/aad-pod-identity/docs/concepts/azureassignedidentity/
 """
@@ -14,8 +16,9 @@ https://azure.github.io/aad-pod-identity/docs/concepts/azureassignedidentity/
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -26,6 +29,7 @@ from podidentity.cli.connection import ClusterTarget, on_cluster
 from podidentity.cli.mic import deployments_of_mic
 from podidentity.cli.objects import Object, find, find_all, identity_of, ref_of
 from podidentity.cli.output import CommandError, ask_first
+from podidentity.cli.use_roles import Roles
 from podidentity.core.assignments import attachment
 from podidentity.core.hosts import Host, NotAnAzureNode
 from podidentity.core.ledger import Ledger, LedgerEntry
@@ -91,22 +95,27 @@ class DoesNotCount(ValueError):
     """Why a record does not say what the archived MIC has attached, as a clause."""
 
 
+Granted = Callable[[str, str], bool]
+"""Whether pods of a namespace may use the identity with a client id."""
+
+
 def claim_of(
     found: Object,
     identities: Mapping[ObjectRef, AzureIdentity],
     nodes: Mapping[str, str],
+    granted: Granted,
 ) -> Claim:
     """Return what a record says; `nodes` are provider IDs by names."""
     ref = ref_of(found)
     try:
         record = _as_written(found, ref)
         identity, wanted = _as_today(found, record.identity, identities)
+        client = _as_granted(identity, record.pod.namespace, granted)
         host = Host.of_node(nodes.get(record.node, ""))
     except NotAnAzureNode:
         return Claim(record=ref, why="its node is no machine of Azure, or is gone")
     except DoesNotCount as error:
         return Claim(record=ref, why=str(error))
-    client = str(identity.client_id or "")
     return Claim(record=ref, host=host, identity=wanted, client_id=client)
 
 
@@ -144,6 +153,14 @@ def _as_today(
     return identity, wanted
 
 
+def _as_granted(identity: AzureIdentity, namespace: str, granted: Granted) -> str:
+    """Return the client id of an identity, if a namespace was granted it; raise DoesNotCount."""
+    client = str(identity.client_id or "")
+    if not granted(namespace, client):
+        raise DoesNotCount(f"namespace {namespace} was not granted {client}")
+    return client
+
+
 async def _require_nobody(kube: Kube) -> None:
     """Raise CommandError while a MIC works: it writes the ledgers, or detaches by itself."""
     for each in (*await deployments_of_mic(kube), *await controller.archived_mics(kube)):
@@ -166,7 +183,18 @@ async def _claims(kube: Kube) -> list[Claim]:
         for each in await find_all(kube, NODES)
     }
     records = await find_all(kube, AZURE_ASSIGNED_IDENTITIES)
-    return [claim_of(each, identities, nodes) for each in records]
+    roles = await Roles.read(kube)
+    if roles is None:
+        raise CommandError(
+            "It cannot be seen which identities are granted",
+            f"You need {Roles.RIGHT}: podidentity rights migrate lists all that the command needs.",
+        )
+    granted = partial(_is_granted, roles)
+    return [claim_of(each, identities, nodes, granted) for each in records]
+
+
+def _is_granted(roles: Roles, namespace: str, client: str) -> bool:
+    return not roles.lacking(namespace, [client])
 
 
 async def _ledgers(kube: Kube, namespace: str, claims: Sequence[Claim]) -> list[tuple[Ledger, str]]:

@@ -234,9 +234,26 @@ def recorded_hosts(identity: Object) -> list[Host]:
     text = (identity["metadata"].get("annotations") or {}).get(ATTACHED_TO, "[]")
     try:
         ids = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return []
     return [host for each in ids if (host := _host(each))] if isinstance(ids, list) else []
+
+
+def left_attached(identities: Iterable[Object]) -> Iterator[str]:
+    """Yield a warning for each machine that AzureIdentities say they are attached to.
+
+    Their owners may write that, and any ARM id: so each warning says whose word it is.
+    """
+    for each in identities:
+        found = identity_of(each)
+        if isinstance(found, AzureIdentity) and found.resource_id is not None:
+            for host in recorded_hosts(each):
+                yield (
+                    f"warning: {found.resource_id} stays attached to {host_name(host)}, as "
+                    f"AzureIdentity {found.ref} says: without rules each pod there gets its tokens "
+                    "of IMDS. If it is for that namespace alone, detach it:\n"
+                    f"  {detach_command(host, str(found.resource_id))}"
+                )
 
 
 def record_hosts(identity: Object, hosts: Iterable[Host]) -> None:

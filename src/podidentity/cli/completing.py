@@ -2,11 +2,15 @@
 
 A person waits for this at a press of the key. So the cluster has SECONDS for an answer, with the
 loading of the client; where it gives none, or refuses, nothing is offered, and nothing is printed.
+
+A shell puts the only word that is offered into the line, and obeys what is in it. Specs are
+tenants' to write: so a word is offered only if it has letters, digits and `_.:/-` alone.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -24,6 +28,8 @@ _CUSTOM = "/apis/aadpodidentity.k8s.io/v1"
 Names = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 """What click calls for the value of a parameter that begins so."""
 Object = dict[str, Any]
+
+_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/-]{0,511}")
 
 _waiting: list[Thread] = []
 """Who waits for the cluster still, and must not keep this process."""
@@ -135,7 +141,11 @@ def _of_namespace(ctx: click.Context) -> str:
 
 
 def _offered(begun: str, found: Iterator[tuple[str, str]]) -> list[CompletionItem]:
-    named = {value: more for value, more in found if value and value.startswith(begun)}
+    named = {
+        value: more if _WORD.fullmatch(more) else ""
+        for value, more in found
+        if _WORD.fullmatch(value) and value.startswith(begun)
+    }
     return [CompletionItem(value, help=more or None) for value, more in sorted(named.items())]
 
 
@@ -144,5 +154,6 @@ def _name(found: Object) -> str:
 
 
 def _spec(found: Object, field: str) -> str:
-    value = found.get("spec", {}).get(field)
+    spec = found.get("spec")
+    value = spec.get(field) if isinstance(spec, dict) else None
     return value if isinstance(value, str) else ""

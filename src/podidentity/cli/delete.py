@@ -1,12 +1,19 @@
 """`podidentity delete`: undo `add`.
 
-The binding goes first, so that no pod is entitled any more; then the permission, and Azure; last
-the AzureIdentity, because it carries the record of the attached hosts. A run that fails half way
-can be repeated.
+The binding goes first, so that no pod is entitled any more; then what Azure has, and the
+permission; last the AzureIdentity, because it carries the record of the attached hosts. A run that
+fails half way can be repeated.
+
+Whoever may write an AzureIdentity may write that record, too, and any ARM id beside it; and what is
+done in Azure is done with the rights of the person at the shell. So of the record only this counts:
+an identity that the namespace was granted, by the client id that Azure says of it, goes from
+machines of the groups in which this cluster's nodes are. No tenant makes a grant for himself.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -14,7 +21,7 @@ import click
 from podidentity.cli import azure_access
 from podidentity.cli.add_request import binding_ref
 from podidentity.cli.agent_choices import choices_of_nmi
-from podidentity.cli.azure_access import detach_from, host_name, on_each
+from podidentity.cli.azure_access import asking, detach_command, detach_from, host_name, on_each
 from podidentity.cli.connection import ClusterTarget, on_cluster
 from podidentity.cli.controller import who_attaches
 from podidentity.cli.federation import remove_account
@@ -27,15 +34,23 @@ from podidentity.cli.objects import (
     identity_of,
     ref_of,
     remove,
+    spec_of,
 )
-from podidentity.cli.use_roles import take_unneeded
+from podidentity.cli.use_roles import Roles, take_unneeded
 from podidentity.core.authorities import Cloud
 from podidentity.core.federation import has_an_account
-from podidentity.core.resources import AzureIdentity, ObjectRef
-from podidentity.wire.kube import AZURE_IDENTITIES, AZURE_IDENTITY_BINDINGS
+from podidentity.core.hosts import Host, NotAnAzureNode
+from podidentity.core.resources import AzureIdentity, ObjectRef, ResourceId
+from podidentity.wire.arm import ArmError
+from podidentity.wire.kube import AZURE_IDENTITIES, AZURE_IDENTITY_BINDINGS, NODES
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from podidentity.adapters.arm import Arm
     from podidentity.adapters.kube import Kube
+
+_NEEDED = f"you need {Roles.RIGHT}"
 
 
 def delete(
@@ -60,9 +75,10 @@ async def _delete(
     if identity is None:
         click.echo(f"azureidentity.aadpodidentity.k8s.io/{ref.name} not found")
         return
-    await take_unneeded(kube, ref, identity)
     if not keep_attached:
+        # Before the permission goes: it is what lets the identity be detached.
         await _detach(kube, ref, identity, cloud, seconds)
+    await take_unneeded(kube, ref, identity)
     parsed = identity_of(identity)
     if isinstance(parsed, AzureIdentity) and has_an_account(parsed):
         choices = await choices_of_nmi(kube)
@@ -76,7 +92,7 @@ async def _delete_binding(kube: Kube, ref: ObjectRef) -> None:
     binding = await find(kube, AZURE_IDENTITY_BINDINGS, *binding_ref(ref))
     if binding is None:
         return
-    if binding.get("spec", {}).get("azureIdentity") != ref.name:
+    if spec_of(binding).get("azureIdentity") != ref.name:
         click.echo(f"{called(binding)} kept: it names another AzureIdentity")
         return
     await remove(kube, binding)
@@ -86,7 +102,7 @@ async def _delete_binding(kube: Kube, ref: ObjectRef) -> None:
 async def _say_left(kube: Kube, ref: ObjectRef) -> None:
     """Print the bindings of other people that have no identity now."""
     for binding in await find_all(kube, AZURE_IDENTITY_BINDINGS, ref.namespace):
-        if binding.get("spec", {}).get("azureIdentity") == ref.name:
+        if spec_of(binding).get("azureIdentity") == ref.name:
             click.echo(f"{called(binding)} still names it and has no effect", err=True)
 
 
@@ -117,7 +133,72 @@ async def _detach(
             err=True,
         )
         return
-    cloud = cloud or (await choices_of_nmi(kube)).cloud
-    identity_id = parsed.resource_id
-    async with azure_access.azure(cloud, seconds) as arm:
-        await on_each(hosts, lambda host: detach_from(arm, host, identity_id))
+    await _detach_recorded(
+        kube, hosts, parsed.resource_id, namespace=ref.namespace, cloud=cloud, seconds=seconds
+    )
+
+
+async def _detach_recorded(
+    kube: Kube,
+    hosts: Sequence[Host],
+    identity: ResourceId,
+    *,
+    namespace: str,
+    cloud: Cloud | None,
+    seconds: float,
+) -> None:
+    """Detach an identity from those of `hosts` from which it may be, and name the others."""
+    roles = await Roles.read(kube)
+    if roles is None:
+        for host in hosts:
+            _say_stays(host, identity, f"whether it was granted is not known: {_NEEDED}")
+        return
+    groups = await _groups_of_nodes(kube)
+    near = []
+    for host in hosts:
+        if (host.subscription, host.group) in groups:
+            near.append(host)
+        else:
+            why = "no node of this cluster is in its resource group, so add did not attach it"
+            _say_stays(host, identity, why)
+    if near:
+        cloud = cloud or (await choices_of_nmi(kube)).cloud
+        async with azure_access.azure(cloud, seconds) as arm:
+            granted = partial(_detach_granted, arm, identity, namespace, roles)
+            await on_each(near, granted)
+
+
+async def _groups_of_nodes(kube: Kube) -> set[tuple[str, str]]:
+    """Return the subscriptions and resource groups in which the cluster's nodes are."""
+    found = set()
+    for node in await find_all(kube, NODES):
+        with suppress(NotAnAzureNode):
+            host = Host.of_node(node.get("spec", {}).get("providerID", ""))
+            found.add((host.subscription, host.group))
+    return found
+
+
+async def _detach_granted(
+    arm: Arm, identity: ResourceId, namespace: str, roles: Roles, host: Host
+) -> None:
+    """Detach an identity that its namespace was granted; say so of another one."""
+    where = host_name(host)
+    with asking(f"read the identities of {where}", identity):
+        try:
+            found = await arm.host(host)
+        except ArmError as error:
+            if not error.gone:
+                raise
+            click.echo(f"{where} is gone")
+            return
+    client = found.clients.get(identity.folded, "")
+    if found.has(identity) and (not client or roles.lacking(namespace, [client])):
+        why = f"namespace {namespace} was not granted {client or 'it'}, so add did not attach it"
+        _say_stays(host, identity, why)
+        return
+    await detach_from(arm, host, identity)
+
+
+def _say_stays(host: Host, identity: ResourceId, why: str) -> None:
+    command = detach_command(host, str(identity))
+    click.echo(f"stays attached to {host_name(host)}: {why}. To detach it: {command}", err=True)

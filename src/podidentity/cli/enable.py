@@ -22,7 +22,7 @@ from podidentity.cli import (
     lost_releases,
 )
 from podidentity.cli.agent_choices import Choices, choices_of_flags, chosen
-from podidentity.cli.azure_access import detach_command, host_name, recorded_hosts
+from podidentity.cli.azure_access import left_attached
 from podidentity.cli.changes import only_waiting
 from podidentity.cli.checks.versions import version_of
 from podidentity.cli.commands import enable as command_line
@@ -782,14 +782,8 @@ async def _purge(kube: Kube, namespace: str) -> None:
 
     Where AKS keeps kube-system to itself the record is in NMI's `namespace`.
     """
-    for each in await find_all_where_known(kube, AZURE_IDENTITIES):
-        for host in recorded_hosts(each):
-            identity = each.get("spec", {}).get("resourceID", "")
-            click.echo(
-                f"warning: {identity} stays attached to {host_name(host)}: without rules each pod "
-                f"there gets its tokens of IMDS. Detach it:\n  {detach_command(host, identity)}",
-                err=True,
-            )
+    for warning in left_attached(await find_all_where_known(kube, AZURE_IDENTITIES)):
+        click.echo(warning, err=True)
     for crd in reversed(crds()):
         click.echo(await removal(kube, crd))
     await take_all(kube)

@@ -15,7 +15,7 @@ import click
 
 from podidentity.cli.agent_choices import choices_of_nmi
 from podidentity.cli.connection import ClusterTarget, on_cluster
-from podidentity.cli.objects import Object, apply, called, find, removal
+from podidentity.cli.objects import Object, apply, called, find, removal, spec_of
 from podidentity.cli.output import CommandError, data, table, terminal_width
 from podidentity.core.decision import Rules, without_effect
 from podidentity.core.resources import (
@@ -157,7 +157,7 @@ async def _update(kube: Kube, wanted: AzurePodIdentityException) -> None:
         )
     manifest = render_exception(wanted)
     # A merge keeps what it does not name: labels that go are named as null.
-    before = there.get("spec", {}).get("podLabels") or {}
+    before = spec_of(there).get("podLabels") or {}
     gone = dict.fromkeys(key for key in before if key not in wanted.pod_labels)
     spec = manifest["spec"]
     change = {**spec, "podLabels": {**spec["podLabels"], **gone}}

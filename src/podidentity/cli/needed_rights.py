@@ -428,7 +428,8 @@ def _delete() -> Iterator[Right]:
     yield from _to("list delete", _ROLES[1], parts=[REVOKE], without=said)
     yield from _to("delete", _ROLES[0], parts=[REVOKE], without=said)
     yield from _to("list", _IDENTITIES, parts=[DETACH, KEEP])
-    yield from _to("list", _DEPLOYMENTS, parts=[DETACH])
+    yield from _to("list", _DEPLOYMENTS, "nodes", parts=[DETACH])
+    yield from _to("list", *_ROLES, parts=[DETACH], without="leaves it attached, and says so")
     yield from _to("get patch", _IDENTITIES, parts=[KEEP])
     yield from _choices_of_nmi(DETACH, ACCOUNT_PART)
     said = "leaves the service account, and says so"

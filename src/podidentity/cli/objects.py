@@ -23,6 +23,7 @@ from podidentity.wire.kube import (
     KubeError,
     Resource,
     parse_object_version,
+    shallow,
 )
 from podidentity.wire.manifests import parse_identity
 
@@ -68,6 +69,12 @@ _BY_KIND = {
     "AzureIdentityLedger": AZURE_IDENTITY_LEDGERS,
     "AzurePodIdentityException": AZURE_POD_IDENTITY_EXCEPTIONS,
 }
+
+
+def spec_of(found: Object) -> Object:
+    """Return the spec of an object; {} where that is none, as older definitions let it be."""
+    spec = found.get("spec")
+    return spec if isinstance(spec, dict) else {}
 
 
 _TRIES = 3
@@ -204,7 +211,8 @@ async def place_of(kube: Kube, account: str) -> str:
 async def find(kube: Kube, resource: Resource, namespace: str, name: str) -> Object | None:
     """Return the object of that name, or None; raise KubeError, also for an unknown type."""
     try:
-        found: Object = json.loads(await kube.get(resource.path(namespace, name)))
+        # A tenant may nest it deeper than any reader of JSON goes.
+        found: Object = json.loads(shallow(await kube.get(resource.path(namespace, name))))
     except KubeError as error:
         if error.not_found and error.reason == "NotFound":
             return None

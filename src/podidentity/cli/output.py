@@ -22,10 +22,13 @@ INTERRUPTED = 130
 
 
 class CommandError(click.ClickException):
-    """The command could not do its work; exit code 1."""
+    """The command could not do its work; exit code 1.
+
+    Its words may be a tenant's: what a field of an object says, or a server of it.
+    """
 
     def __init__(self, cause: str, next_step: str = "") -> None:
-        super().__init__(f"{cause.rstrip('.')}. {next_step}".rstrip())
+        super().__init__(printable(f"{cause.rstrip('.')}. {next_step}".rstrip()))
 
 
 def report(error: BaseException) -> int:
@@ -48,6 +51,16 @@ def report(error: BaseException) -> int:
 def _worded(error: OSError) -> str:
     what = error.strerror or str(error) or type(error).__name__
     return f"{error.filename}: {what}." if error.filename else f"{what}."
+
+
+def printable(text: str) -> str:
+    """Return a text with what a terminal obeys, or shows elsewhere, escaped; lines stay lines."""
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() or each in "\n\t" else each.encode("unicode_escape").decode()
+        for each in text
+    )
 
 
 FORMATS = ("table", "json", "yaml")

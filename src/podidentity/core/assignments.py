@@ -5,6 +5,10 @@ a pod gets a record exactly where a request of it could be allowed. An event tou
 that it concerns, so that it costs the same in a cluster of two hundred pods and of twenty thousand.
 The result depends on the objects alone, not on the order in which they came.
 
+A namespace may bind hundreds of identities to thousands of pods, and what each needs is kept. So
+the more pods there are, the fewer bindings of each count (`share_of_pod`): by the number of pods
+alone, so that this depends on no order either.
+
 A pod without a node needs nothing yet, and one whose processes have ended nothing any more. Only a
 user-assigned identity (type 0) is attached to a machine. Two pods are told apart by their uid where
 the second has the name of the first; ids of Azure are compared without case.
@@ -21,9 +25,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
+from heapq import nsmallest
 from typing import NamedTuple, TypeVar
 
-from podidentity.core.decision import Entitlement, Rules, Use, match, uses_of
+from podidentity.core.decision import (
+    MOST_BOUND,
+    Entitlement,
+    Rules,
+    Use,
+    by_weight,
+    match,
+    uses_of,
+)
 from podidentity.core.hosts import Host
 from podidentity.core.ledger import Wanted
 from podidentity.core.permissions import Asked, IdentityPermission, NeededPermissions
@@ -50,6 +63,11 @@ _OFFERED = "*"
 """Begins the name of what stands for the future pods of a binding; no pod has such a name."""
 _CROSS_NAMESPACE = "default"
 """The namespace of records about identities that any namespace may use, as it was before."""
+
+MOST_OF_NAMESPACE = 50_000
+"""Needs of one namespace that are kept, 60 MB and half a second of a processor where all change; a
+namespace whose pods have LEAST_OF_POD or fewer has as many as it has."""
+LEAST_OF_POD = 16
 
 _K = TypeVar("_K")
 _M = TypeVar("_M")
@@ -94,6 +112,19 @@ class Changes:
     """Permissions that are not known, and were not asked for before."""
     identities: dict[ObjectRef, None] = field(default_factory=dict)
     """Those whose `permission` may be another one."""
+    shares: dict[str, int] = field(default_factory=dict)
+    """Namespaces with a pod of which not all bindings count, and how many of each pod do."""
+
+
+def share_of_pod(pods: int) -> int:
+    """Return how many bindings count of each of so many pods of a namespace.
+
+    A power of two, where it is not all: so it seldom changes when a pod comes or goes.
+    """
+    share = MOST_OF_NAMESPACE // max(1, pods)
+    if share >= MOST_BOUND:
+        return MOST_BOUND
+    return max(LEAST_OF_POD, 1 << share.bit_length() >> 1)
 
 
 def attachment(identity: AzureIdentity) -> ResourceId | None:
@@ -129,7 +160,9 @@ class Assignments:
         self._pods_by_selector: dict[str, dict[str, dict[ObjectRef, None]]] = {}
         self._pods_by_namespace: dict[str, dict[ObjectRef, None]] = {}
         self._pods_by_node: dict[str, dict[ObjectRef, None]] = {}
-        self._bindings_by_selector: dict[str, dict[str, dict[ObjectRef, AzureIdentityBinding]]] = {}
+        # How many pods of a namespace may need anything.
+        self._needy: dict[str, int] = {}
+        self._selecting = _BindingsBySelector()
         self._bindings_by_identity: dict[ObjectRef, dict[ObjectRef, AzureIdentityBinding]] = {}
 
         self._dirty: dict[ObjectRef, None] = {}
@@ -164,6 +197,7 @@ class Assignments:
         _index(spaces, pod.ref.namespace, pod.ref)
         _index(self._pods_by_namespace, pod.ref.namespace, pod.ref)
         _index(self._pods_by_node, pod.node, pod.ref)
+        self._count(pod.ref.namespace, self._is_needy(pod) - self._is_needy(before))
         self._dirty[pod.ref] = None
 
     def lose_pod(self, ref: ObjectRef, uid: str) -> None:
@@ -173,6 +207,7 @@ class Assignments:
             return
         del self._pods[ref]
         self._unindex(pod)
+        self._count(ref.namespace, -self._is_needy(pod))
         self._dirty[ref] = None
 
     def see_node(self, name: str, host: Host | None) -> None:
@@ -217,10 +252,8 @@ class Assignments:
         self.lose_binding(binding.ref)
         self._bindings[binding.ref] = binding
         if isinstance(binding, AzureIdentityBinding):
-            namespace, selector = binding.ref.namespace, binding.selector
-            spaces = self._bindings_by_selector.setdefault(selector, {})
-            spaces.setdefault(namespace, {})[binding.ref] = binding
-            target = ObjectRef(namespace, binding.identity)
+            self._selecting.add(binding)
+            target = ObjectRef(binding.ref.namespace, binding.identity)
             self._bindings_by_identity.setdefault(target, {})[binding.ref] = binding
             self._touch_selected(binding)
             if self._everywhere:
@@ -230,10 +263,7 @@ class Assignments:
         """Take that a binding is gone."""
         binding = self._bindings.pop(ref, None)
         if isinstance(binding, AzureIdentityBinding):
-            spaces = self._bindings_by_selector[binding.selector]
-            _unindex(spaces, ref.namespace, ref)
-            if not spaces:
-                del self._bindings_by_selector[binding.selector]
+            self._selecting.remove(binding)
             _unindex(self._bindings_by_identity, ObjectRef(ref.namespace, binding.identity), ref)
             self._touch_selected(binding)
             if self._everywhere:
@@ -319,7 +349,7 @@ class Assignments:
     def needs_of(self, identity: ObjectRef) -> list[Need]:
         """Return the needs of an AzureIdentity."""
         pods: dict[ObjectRef, None] = {}
-        for binding in self._bindings_by_identity.get(identity, {}).values():
+        for binding in self._bindings_alike(identity):
             for of_namespace in self._selected_pods(binding):
                 pods.update(of_namespace)
         needs = (self._needs.get(pod, {}).get(identity) for pod in pods)
@@ -390,12 +420,12 @@ class Assignments:
     # The Directory.
 
     def bindings(self, namespace: str, selector: str) -> Sequence[AzureIdentityBinding]:
-        """Return the bindings of a namespace with exactly this selector."""
-        return tuple(self._bindings_by_selector.get(selector, {}).get(namespace, {}).values())
+        """Return the bindings of a namespace with exactly this selector, as far as they count."""
+        return self._selecting.heaviest(namespace, selector)
 
-    def malformed_bindings(self, namespace: str) -> Sequence[Malformed]:
+    def malformed_bindings(self, namespace: str, selector: str) -> Sequence[Malformed]:
         """Return nothing: why a pod has no identity is told by NMI and `explain`."""
-        del namespace
+        del namespace, selector
         return ()
 
     def identity(self, ref: ObjectRef) -> AzureIdentity | Malformed | None:
@@ -404,7 +434,7 @@ class Assignments:
 
     def namespaces_with(self, selector: str) -> Sequence[str]:
         """Return the namespaces that have a binding with this selector, sorted."""
-        return sorted(self._bindings_by_selector.get(selector, ()))
+        return sorted(self._selecting.spaces(selector))
 
     def exceptions(self, namespace: str) -> Sequence[AzurePodIdentityException]:
         """Return the exceptions of a namespace."""
@@ -427,10 +457,13 @@ class Assignments:
         found: list[Need] = []
         asked: dict[ObjectRef, tuple[Use, ...]] = {}
         if pod is not None and (pod.node or self._everywhere):
-            bindings = self._bindings_by_selector.get(pod.selector)
+            bindings = self._selecting.spaces(pod.selector)
             # Most pods of a large cluster have a label that no binding selects.
             if bindings and (self._rules.cross_namespace or ref.namespace in bindings):
-                for entitlement in match(pod, self, self._rules).entitlements:
+                most = share_of_pod(self._needy.get(ref.namespace, 0))
+                if most < MOST_BOUND and len(bindings.get(ref.namespace, ())) > most:
+                    self._changes.shares[ref.namespace] = most
+                for entitlement in match(pod, self, self._rules, most=most).entitlements:
                     need = self._need(pod, entitlement, asked)
                     if need is not None:
                         found.append(need)
@@ -582,8 +615,29 @@ class Assignments:
         self._dirty.update(dict.fromkeys(pods))
 
     def _touch_bound(self, identity: ObjectRef) -> None:
-        for binding in self._bindings_by_identity.get(identity, {}).values():
+        for binding in self._bindings_alike(identity):
             self._touch_selected(binding)
+
+    def _bindings_alike(self, identity: ObjectRef) -> Iterable[AzureIdentityBinding]:
+        """Return of the bindings to an identity one for each selector: they select the same."""
+        bindings = self._bindings_by_identity.get(identity, {}).values()
+        return {each.selector: each for each in bindings}.values()
+
+    def _is_needy(self, pod: Pod | None) -> bool:
+        if pod is None or pod.ended or pod.host_network:
+            return False
+        return bool(pod.node) or self._everywhere
+
+    def _count(self, namespace: str, change: int) -> None:
+        """Count pods that may need anything: of each other one fewer bindings may count then."""
+        if not change:
+            return
+        before = self._needy.pop(namespace, 0)
+        after = before + change
+        if after:
+            self._needy[namespace] = after
+        if share_of_pod(after) != share_of_pod(before):
+            self._touch(self._pods_by_namespace.get(namespace, ()))
 
     def _touch_selected(self, binding: AzureIdentityBinding) -> None:
         for pods in self._selected_pods(binding):
@@ -602,6 +656,46 @@ class Assignments:
             del self._pods_by_selector[pod.selector]
         _unindex(self._pods_by_namespace, pod.ref.namespace, pod.ref)
         _unindex(self._pods_by_node, pod.node, pod.ref)
+
+
+class _BindingsBySelector:
+    """Bindings by selector and namespace, and of each of these the heaviest."""
+
+    def __init__(self) -> None:
+        self._all: dict[str, dict[str, dict[ObjectRef, AzureIdentityBinding]]] = {}
+        self._heaviest: dict[tuple[str, str], tuple[AzureIdentityBinding, ...]] = {}
+        """Of those that are many, until one changes."""
+
+    def add(self, binding: AzureIdentityBinding) -> None:
+        """Add a binding that is not there."""
+        namespace, selector = binding.ref.namespace, binding.selector
+        self._all.setdefault(selector, {}).setdefault(namespace, {})[binding.ref] = binding
+        self._heaviest.pop((namespace, selector), None)
+
+    def remove(self, binding: AzureIdentityBinding) -> None:
+        """Remove a binding that is there."""
+        namespace, selector = binding.ref.namespace, binding.selector
+        spaces = self._all[selector]
+        _unindex(spaces, namespace, binding.ref)
+        if not spaces:
+            del self._all[selector]
+        self._heaviest.pop((namespace, selector), None)
+
+    def spaces(self, selector: str) -> Mapping[str, Mapping[ObjectRef, AzureIdentityBinding]]:
+        """Return the bindings with this selector, by namespace."""
+        return self._all.get(selector, {})
+
+    def heaviest(self, namespace: str, selector: str) -> Sequence[AzureIdentityBinding]:
+        """Return the bindings of a namespace with this selector; of many those that count."""
+        known = self._heaviest.get((namespace, selector))
+        if known is not None:
+            return known
+        found = self.spaces(selector).get(namespace, {}).values()
+        if len(found) <= LEAST_OF_POD:
+            return tuple(found)
+        known = tuple(nsmallest(MOST_BOUND, found, key=by_weight))
+        self._heaviest[namespace, selector] = known
+        return known
 
 
 def _same(one: Pod, other: Pod) -> bool:

@@ -94,10 +94,16 @@ class Directory(Protocol):
     """The cluster's objects that the rules read."""
 
     def bindings(self, namespace: str, selector: str) -> Sequence[AzureIdentityBinding]:
-        """Return the bindings of a namespace with exactly this selector, in any order."""
+        """Return the bindings of a namespace with exactly this selector, in any order.
 
-    def malformed_bindings(self, namespace: str) -> Sequence[Malformed]:
-        """Return the bindings of a namespace that cannot be used."""
+        Of more than MOST_BOUND the heaviest (`by_weight`) are enough.
+        """
+
+    def malformed_bindings(self, namespace: str, selector: str) -> Sequence[Malformed]:
+        """Return the bindings of a namespace that cannot be used and say this selector.
+
+        "" stands for those that say none.
+        """
 
     def identity(self, ref: ObjectRef) -> AzureIdentity | Malformed | None:
         """Return the identity of that name, or why it cannot be used, or None."""
@@ -181,8 +187,13 @@ class Match:
 # Which identities a pod may use.
 
 
-def match(pod: Pod, directory: Directory, rules: Rules = STRICT) -> Match:
-    """Return the match of `pod`: an exception, entitlements or refusals, at least one of them."""
+def match(
+    pod: Pod, directory: Directory, rules: Rules = STRICT, *, most: int = MOST_BOUND
+) -> Match:
+    """Return the match of `pod`: an exception, entitlements or refusals, at least one of them.
+
+    Of its bindings the heaviest count, `most` of them.
+    """
     closed = _refuse_always(pod)
     if closed is not None:
         return Match(pod=pod, refusals=(closed,))
@@ -191,12 +202,12 @@ def match(pod: Pod, directory: Directory, rules: Rules = STRICT) -> Match:
     if found is not None:
         return Match(pod=pod, exception=found)
     if pod.selector:
-        return _by_label(pod, directory, rules)
+        return _by_label(pod, directory, rules, most)
     return _by_service_account(pod, directory, rules, exceptions)
 
 
-def _by_label(pod: Pod, directory: Directory, rules: Rules) -> Match:
-    bindings = tuple(nsmallest(MOST_BOUND, _bindings(pod, directory, rules), key=by_weight))
+def _by_label(pod: Pod, directory: Directory, rules: Rules, most: int) -> Match:
+    bindings = tuple(nsmallest(most, _bindings(pod, directory, rules), key=by_weight))
     records = tuple(directory.assigned(pod.ref)) if rules.standard else ()
     entitled: dict[ObjectRef, Entitlement] = {}
     refusals: list[Refusal] = []
@@ -478,20 +489,18 @@ def _no_tenant(account: ObjectRef) -> Refusal:
 def _no_binding(pod: Pod, directory: Directory) -> Refusal:
     namespace, selector = pod.ref.namespace, pod.selector
     told = f"No AzureIdentityBinding in namespace {namespace} has the selector {selector!r}."
-    broken = directory.malformed_bindings(namespace)
-    for each in broken:
-        if each.selector == selector:
-            return Refusal(
-                reason=Reason.MALFORMED_BINDING,
-                message=f"{told} AzureIdentityBinding {each.ref} cannot be used: {each.why}.",
-                next_step=f"Correct AzureIdentityBinding {each.ref}.",
-                about=each.ref,
-            )
+    for each in directory.malformed_bindings(namespace, selector):
+        return Refusal(
+            reason=Reason.MALFORMED_BINDING,
+            message=f"{told} AzureIdentityBinding {each.ref} cannot be used: {each.why}.",
+            next_step=f"Correct AzureIdentityBinding {each.ref}.",
+            about=each.ref,
+        )
     found = _no_binding_at_all(pod, directory)
     # One that says no selector may have been meant for this pod. Nobody knows, so it is not the
     # reason, and no business of the pod.
-    doubtful = [malformed(each).message for each in broken if not each.selector]
-    return replace(found, message=" ".join([found.message, *doubtful[:1]]), told=told)
+    doubtful = [malformed(each).message for each in directory.malformed_bindings(namespace, "")[:1]]
+    return replace(found, message=" ".join([found.message, *doubtful]), told=told)
 
 
 def _no_binding_at_all(pod: Pod, directory: Directory) -> Refusal:

@@ -17,14 +17,18 @@ from typing import Self
 
 from podidentity.core.resources import ResourceId
 
+# They become parts of URLs, and of commands that are printed to be copied; and a tenant may write
+# them into an AzureIdentity. A resource group may have letters of any script.
+# https://learn.microsoft.com/azure/azure-resource-manager/management/resource-name-rules
+_NAME = r"(?!\.\.?(?:/|$))[\w.()-]{1,128}"
 _HOST = (
-    r"(?P<host>/subscriptions/(?P<subscription>[^/]+)/resourcegroups/(?P<group>[^/]+)"
+    rf"(?P<host>/subscriptions/(?P<subscription>{_NAME})/resourcegroups/(?P<group>(?u:{_NAME}))"
     r"/providers/microsoft\.compute/"
-    r"(?P<kind>virtualmachinescalesets|virtualmachines)/(?P<name>[^/]+))"
+    rf"(?P<kind>virtualmachinescalesets|virtualmachines)/(?P<name>{_NAME}))"
 )
 _RESOURCE_ID = re.compile(_HOST, re.IGNORECASE | re.ASCII)
 _PROVIDER_ID = re.compile(
-    rf"azure://{_HOST}(?P<instance>/virtualmachines/[^/]+)?", re.IGNORECASE | re.ASCII
+    rf"azure://{_HOST}(?P<instance>/virtualmachines/{_NAME})?", re.IGNORECASE | re.ASCII
 )
 
 

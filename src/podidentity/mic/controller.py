@@ -196,13 +196,16 @@ class Timers:
 
 @dataclass(slots=True)
 class _Marks:
-    """What is to be looked at, in order; of records and permissions namespaces take turns."""
+    """What is to be looked at, in order; but for hosts, namespaces take turns."""
 
     hosts: dict[Host, None] = field(default_factory=dict)
     records: FairSet[ObjectRef] = field(default_factory=lambda: FairSet(_namespace_of))
     told: FairSet[ObjectRef] = field(default_factory=lambda: FairSet(_namespace_of))
     """Records that say Assigned already, of a host that was read: they come last."""
     uses: FairSet[Use] = field(default_factory=lambda: FairSet(_namespace_of_account))
+    conditions: FairSet[ConditionOf] = field(default_factory=lambda: FairSet(_namespace_of_subject))
+    events: FairSet[ObjectRef] = field(default_factory=lambda: FairSet(_namespace_of))
+    """Bindings with an event that is not written yet."""
 
     @property
     def waiting(self) -> int:
@@ -216,6 +219,10 @@ def _namespace_of(record: ObjectRef) -> str:
 
 def _namespace_of_account(use: Use) -> str:
     return use.service_account.namespace
+
+
+def _namespace_of_subject(subject: ConditionOf) -> str:
+    return subject.ref.namespace
 
 
 class Controller:
@@ -237,8 +244,10 @@ class Controller:
         self._told: dict[ObjectRef, float] = {}
         """When the last event about a binding was made."""
         self._events: dict[ObjectRef, TellEvent] = {}
-        """Those that are not written yet, by binding: each call has a connection."""
+        """Those of `_marks.events`: each call has a connection."""
         self._questions = PermissionQuestions(allowed=settings.allowed, denied=settings.denied)
+        # Of namespaces, the fewest bindings of a pod of which it was said that no more count.
+        self._shares: dict[str, int] = {}
         self._strange: dict[str, str] = {}
         """Provider IDs of nodes that are none of Azure's."""
 
@@ -323,6 +332,8 @@ class Controller:
             # All is looked at when this MIC leads; until then they would only become more.
             self._marks.records.clear()
             self._marks.told.clear()
+            self._marks.conditions.clear()
+            self._marks.events.clear()
             self._events.clear()
         calls, self._calls = self._calls, []
         return calls
@@ -334,9 +345,9 @@ class Controller:
             self._look_at_hosts()
         if marks.waiting:
             self._look_at_records()
-        if self._conditions.marked:
+        if self._conditions.marked or marks.conditions.size:
             self._look_at_conditions()
-        if self._events:
+        if marks.events.size:
             self._look_at_events()
         if marks.hosts or marks.waiting:
             self._come_again()
@@ -349,9 +360,24 @@ class Controller:
         for identity in changes.identities:
             self._permit(identity)
         self._marks.records.update(changes.records)
+        for namespace, share in changes.shares.items():
+            self._report_share(namespace, share)
         if self._has_ledgers:
             for host in changes.hosts:
                 self._concern(host)
+
+    def _report_share(self, namespace: str, share: int) -> None:
+        """Say that not all bindings of a pod count, and again only when fewer do."""
+        if share < self._shares.get(namespace, inf):
+            self._shares[namespace] = share
+            self.report(
+                LogLine(
+                    "many-bindings",
+                    f"Namespace {namespace} has so many pods with identities that of the bindings "
+                    f"of each the heaviest {share} count; the others get no record.",
+                    "Give pods labels of their own, with fewer bindings each.",
+                )
+            )
 
     def _concern(self, host: Host) -> None:
         """Look at a host: its pods need something else, or it came or went."""
@@ -407,10 +433,11 @@ class Controller:
         """Do nothing: whatever is marked is looked at in any case."""
 
     def _look_at_conditions(self) -> None:
-        marked, most = self._conditions.marked, self._settings.condition_writes
-        while marked and self._in_flight["condition"] < most:
-            subject = next(iter(marked))
-            del marked[subject]
+        marked, most = self._marks.conditions, self._settings.condition_writes
+        marked.update(self._conditions.marked)
+        self._conditions.marked.clear()
+        while marked.size and self._in_flight["condition"] < most:
+            subject = marked.take()
             found = self._conditions.next(subject, self._now)
             owner = _Owner("condition", subject)
             if isinstance(found, WriteCondition):
@@ -419,9 +446,9 @@ class Controller:
                 self._timers.set(owner, found)
 
     def _look_at_events(self) -> None:
-        while self._events and self._in_flight["event"] < self._settings.event_writes:
-            event = self._events.pop(next(iter(self._events)))
-            self._issue(_Owner("event"), event)
+        waiting = self._marks.events
+        while waiting.size and self._in_flight["event"] < self._settings.event_writes:
+            self._issue(_Owner("event"), self._events.pop(waiting.take()))
 
     def _look_at_uses(self) -> None:
         marked, most = self._marks.uses, self._settings.questions
@@ -780,6 +807,7 @@ class Controller:
                 }
             self._told[ref] = self._now
             self._events[ref] = TellEvent(About.BINDING, ref, kind, reason, note)
+            self._marks.events.add(ref)
 
     def _take_event_result(self, owner: _Owner, action: Action, result: Result) -> None:
         """Leave an event that could not be written: another will come."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from itertools import starmap
 from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
@@ -305,10 +305,18 @@ class Neighbours:
         parse: Callable[[msgspec.Raw], _Parsed],
         params: Mapping[str, str] = MappingProxyType({}),
     ) -> tuple[_Parsed, ...]:
-        """Return all objects of a kind, parsed page by page: tenants' own may be large."""
-        pages = self._kube.pages(resource.path(), params)
+        """Return all objects of a kind, parsed page by page: tenants' own may be large.
+
+        One that cannot be read is none, as for the watches and for NMI: else whoever stores it has
+        nothing detached any more, from any machine.
+        """
+        pages, found = self._kube.pages(resource.path(), params), []
         async with aclosing(pages):
-            return tuple([parse(item) async for page in pages for item in page.items])
+            async for page in pages:
+                for item in page.items:
+                    with suppress(ValueError):
+                        found.append(parse(item))
+        return tuple(found)
 
     async def _ask(self, action: AskPermission) -> Result:
         try:

@@ -42,7 +42,7 @@ class _Meta(msgspec.Struct, rename="camel"):
     uid: str = ""
     labels: dict[str, str] | None = None
     annotations: dict[str, str] | None = None
-    creation_timestamp: datetime | None = None
+    creation_timestamp: str | None = None
 
 
 class _Csi(msgspec.Struct):
@@ -65,7 +65,7 @@ class _Status(msgspec.Struct, rename="camel"):
     phase: str = ""
     pod_ip: str = msgspec.field(name="podIP", default="")
     pod_ips: list[dict[str, str]] | None = msgspec.field(name="podIPs", default=None)
-    start_time: datetime | None = None
+    start_time: str | None = None
 
 
 class _Pod(msgspec.Struct):
@@ -85,7 +85,6 @@ def parse_pod(raw: bytes | msgspec.Raw) -> Pod:
         raise ValueError(f"not a pod: {error}") from error
     meta, status = pod.metadata, pod.status
     annotations = meta.annotations or {}
-    begun = status.start_time or meta.creation_timestamp
     return Pod(
         ref=ObjectRef(meta.namespace, meta.name),
         uid=meta.uid,
@@ -95,7 +94,7 @@ def parse_pod(raw: bytes | msgspec.Raw) -> Pod:
         addresses=_addresses(status),
         host_network=pod.spec.host_network,
         phase=_phase(status.phase),
-        started=begun.timestamp() if begun else 0.0,
+        started=_seconds(status.start_time) or _seconds(meta.creation_timestamp),
         attestation=annotations.get(ATTESTATION_ANNOTATION, "")[:_LONGEST],
         probe=annotations.get(PROBE_ANNOTATION, "")[:_LONGEST],
         csi_drivers=_drivers(pod.spec),
@@ -136,6 +135,19 @@ def _config_hash(annotations: Mapping[str, str]) -> str:
 def _addresses(status: _Status) -> tuple[str, ...]:
     texts = [entry.get("ip", "") for entry in status.pod_ips or []] or [status.pod_ip]
     return tuple(dict.fromkeys(address for text in texts if (address := _canonical(text))))
+
+
+def _seconds(time: str | None) -> float:
+    """Return a time in seconds since 1970; 0 for none that Python can tell.
+
+    A tenant who may write a pod's status can have the API server tell of the years 0 and 10000.
+    """
+    if not time:
+        return 0.0
+    try:
+        return datetime.fromisoformat(time).timestamp()
+    except (ValueError, OverflowError):
+        return 0.0
 
 
 def _canonical(text: str) -> str:

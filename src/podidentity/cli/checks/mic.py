@@ -87,15 +87,23 @@ _OF_AZURE = {CheckReason.DENIED, CheckReason.FORBIDDEN, CheckReason.REFUSED_BY_A
 
 
 def not_attached(identity: Object) -> Iterator[Finding]:
-    """Yield why Azure does not let MIC attach an identity, by its condition."""
-    for each in (identity.get("status") or {}).get("conditions") or ():
-        if (each.get("type"), each.get("status")) != ("Ready", "False"):
+    """Yield why Azure does not let MIC attach an identity, by its condition.
+
+    Its status may be anything where the definitions are those of AAD Pod Identity.
+    """
+    status = identity.get("status")
+    listed = status.get("conditions") if isinstance(status, dict) else None
+    for each in listed if isinstance(listed, list) else ():
+        if not isinstance(each, dict):
             continue
-        if each.get("reason") in _OF_AZURE:
+        told = each.get("type"), each.get("status"), each.get("reason")
+        if not all(isinstance(one, str) for one in told) or told[:2] != ("Ready", "False"):
+            continue
+        if told[2] in _OF_AZURE:
             yield Finding(
                 kind="AzureIdentity",
                 about=ref_of(identity),
-                reason=each["reason"],
+                reason=str(told[2]),
                 what=sentence(str(each.get("message", ""))),
                 mend="MIC tries again by itself when that is mended.",
             )

@@ -12,7 +12,7 @@ import click
 
 from podidentity.cli.checks.check import Check, Outcome
 from podidentity.cli.checks.findings import Finding, Severity
-from podidentity.cli.output import terminal_width
+from podidentity.cli.output import printable, terminal_width
 
 COLUMNS = 80
 _MARKS = {
@@ -75,9 +75,12 @@ def shown(finding: Finding) -> str:
 
 
 def _wrapped(text: str, indent: str, *, more: str = "") -> str:
-    """Return a paragraph; words, such as ids and flags, stay whole."""
+    """Return a paragraph; words, such as ids and flags, stay whole.
+
+    It may be a tenant's: conditions and events are objects of a namespace.
+    """
     return textwrap.fill(
-        text,
+        printable(text),
         min(COLUMNS, terminal_width() or COLUMNS) - 4,
         initial_indent=indent,
         subsequent_indent=more or indent,
@@ -109,8 +112,8 @@ def plain(group: str, finding: Finding) -> dict[str, str]:
         "namespace": finding.about.namespace,
         "name": finding.about.name,
         "reason": str(finding.reason),
-        "message": finding.what,
-        "nextStep": finding.mend,
+        "message": printable(finding.what),
+        "nextStep": printable(finding.mend),
         "switch": finding.switch,
         "link": finding.link,
     }

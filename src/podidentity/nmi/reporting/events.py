@@ -3,8 +3,10 @@
 A data path that breaks is told of the node, too. Of each pod (or node) and reason one event,
 written at once and then at most once a minute with how often it happened since; at once, too, when
 it comes back after what had ended it. What is written waits for nobody and nobody waits for it:
-where the API server is away, or more happens than may be told, it is dropped, and counted. A state,
-on which commands act (a broken path, its end, the backend), is tried again until it is written.
+where the API server is away, or more happens than may be told, it is dropped, and counted. Of that
+namespaces take turns, and the one with most events loses one to another: a tenant's pods may be
+refused all day long. A state, on which commands act (a broken path, its end, the backend), is tried
+again until it is written.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from typing import Literal, NamedTuple
 
 from podidentity.core.ports import Clock
 from podidentity.core.resources import Pod
-from podidentity.telemetry.metrics import Counter, Family
+from podidentity.telemetry import metrics
 from podidentity.waiting import first_of
 from podidentity.wire.events import (
     AGAIN,
@@ -64,18 +66,27 @@ class _Told:
         """Whether it has happened since it was written."""
         return self.happening.count > self.written
 
+    @property
+    def namespace(self) -> str:
+        """Where it is written."""
+        return self.happening.namespace
+
 
 class PodEvents:
     """Writes events; `run` it as a task."""
 
     def __init__(
-        self, server: KubeApi, clock: Clock, counters: Family[Counter], *, node: str
+        self, server: KubeApi, clock: Clock, counters: metrics.Family[metrics.Counter], *, node: str
     ) -> None:
         self._server = server
         self._clock = clock
         self._counters = counters
         self._node = node
         self._told: OrderedDict[tuple[str, str], _Told] = OrderedDict()
+        self._crowds: dict[str, dict[tuple[str, str], None]] = {}
+        """By namespace, those that are no state."""
+        self._turns: dict[str, float] = {}
+        """When something was last written in a namespace, in monotonic seconds."""
         self._news = asyncio.Event()
         self._trouble = False
 
@@ -112,14 +123,16 @@ class PodEvents:
             ended.due = -inf
             now = max(now, int(ended.happening.last) + 1)
         if found is None:
-            if not self._has_room():
-                self._count("dropped")
-                return
             times = {"first": now, "last": now}
             happening = Happening(
                 about=about, reason=reason, note=note, count=1, type=kind, **times
             )
-            self._told[key] = _Told(happening, is_state=bool(ends) or kind == "Normal")
+            new = _Told(happening, is_state=bool(ends) or kind == "Normal")
+            if not self._make_room(new):
+                return
+            self._told[key] = new
+            if not new.is_state:
+                self._crowds.setdefault(new.namespace, {})[key] = None
         else:
             before, known_to_wait = found.happening, found.waits
             found.happening = replace(before, note=note, last=now, count=before.count + 1)
@@ -136,17 +149,25 @@ class PodEvents:
             await self._news.wait()
             self._news.clear()
             while waiting := [each for each in self._told.values() if each.waits]:
-                first = min(waiting, key=lambda each: each.due)
-                left = first.due - self._clock.monotonic()
-                if left > 0:
-                    self._news.clear()
-                    await first_of(self._news.wait(), self._clock.sleep(left))
-                else:
-                    await self._write(first)
+                now = self._clock.monotonic()
+                due = [each for each in waiting if each.due <= now]
+                if due:
+                    await self._write(min(due, key=self._turn))
                     await self._clock.sleep(PACE)
+                else:
+                    self._news.clear()
+                    left = min(each.due for each in waiting) - now
+                    await first_of(self._news.wait(), self._clock.sleep(left))
+
+    def _turn(self, told: _Told) -> tuple[float, float]:
+        return self._turns.get(told.namespace, -inf), told.due
 
     async def _write(self, told: _Told) -> None:
-        told.due = self._clock.monotonic() + APART
+        now = self._clock.monotonic()
+        if len(self._turns) >= ROOM:
+            self._turns.clear()
+        self._turns[told.namespace] = now
+        told.due = now + APART
         happening, known = told.happening, told.written
         told.written = happening.count
         try:
@@ -187,14 +208,33 @@ class PodEvents:
                 raise
         return "written"
 
-    def _has_room(self) -> bool:
+    def _make_room(self, new: _Told) -> bool:
+        """Forget an event if there are too many; return False if that is the new one."""
         if len(self._told) < ROOM:
             return True
-        idle = next((key for key, each in self._told.items() if not each.waits), None)
-        if idle is None:
+        going = next((key for key, each in self._told.items() if not each.waits), None)
+        if going is None:
+            going = self._dispensable(new)
+            self._count("dropped")
+        if going is None:
             return False
-        del self._told[idle]
+        namespace = self._told.pop(going).namespace
+        crowd = self._crowds.get(namespace, {})
+        crowd.pop(going, None)
+        if not crowd:
+            self._crowds.pop(namespace, None)
         return True
+
+    def _dispensable(self, new: _Told) -> tuple[str, str] | None:
+        """Return the last event of the namespace with most of them; None if that is the new one's.
+
+        A state goes for none.
+        """
+        most = max(self._crowds.values(), key=len, default={})
+        own = len(self._crowds.get(new.namespace, ()))
+        if not most or (not new.is_state and own + 1 >= len(most)):
+            return None
+        return next(reversed(most))
 
     def _count(self, outcome: str) -> None:
         self._counters.of(outcome).value += 1
