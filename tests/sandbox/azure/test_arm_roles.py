@@ -62,7 +62,7 @@ def test_an_assignment_is_made_once_listed_and_taken_back(
     assert name not in {one["name"] for one in direct.made("GET", every)["value"]}
 
 
-TAKEN, NEW = str(uuid.UUID(int=1)), str(uuid.UUID(int=2))
+TAKEN, NEW = (str(uuid.UUID(int=number)) for number in (1, 2))
 
 
 @pytest.mark.parametrize(
