@@ -68,21 +68,18 @@ def check(storage: Storage, kind: ResourceType, new: Obj) -> None:
     """Raise 403 or 404 where an object may not be made now."""
     if not kind.namespaced:
         return
-    metadata = new["metadata"]
+    metadata, namespace = new["metadata"], new["metadata"]["namespace"]
     # These plugins are asked before a name is generated.
-    shown, namespace = (
-        metadata.get("generateName") or metadata.get("name", ""),
-        metadata["namespace"],
-    )
+    shown = metadata.get("generateName") or metadata.get("name", "")
     found = storage.get("namespaces", "", namespace)
     if found is None:
         raise status.not_found("namespaces", "", namespace)
     if found.deleted:
         why = f"namespace {namespace} is being terminated"
         cause = Cause("metadata.namespace", "NamespaceTerminating", why)
-        detail = "unable to create new content in namespace {} because it is being terminated"
-        detail = detail.format(namespace)
-        raise status.forbidden(kind.plural, kind.group, shown, detail, [cause])
+        detail = f"namespace {namespace} because it is being terminated"
+        refused = f"unable to create new content in {detail}"
+        raise status.forbidden(kind.plural, kind.group, shown, refused, [cause])
     if kind.key == "pods" and not is_mirror(new):
         name = new["spec"]["serviceAccountName"]
         account = storage.get("serviceaccounts", namespace, name)

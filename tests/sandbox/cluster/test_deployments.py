@@ -321,16 +321,9 @@ def test_a_rollout_ends_and_keeps_its_bounds_on_the_way(
 PATH = "/apis/apps/v1/namespaces/default/deployments"
 
 
-@pytest.fixture
-async def web(api: Client) -> Client:
-    """A client of a cluster with the Deployment `web` of three pods."""
-    made = await api.post(PATH, json=deployment())
-    assert made.status_code == 201, made.text
-    return api
-
-
-async def test_an_older_state_is_not_scaled(web: Client) -> None:
-    scale = (await web.get(f"{PATH}/web/scale")).json()
-    await web.put(f"{PATH}/web/scale", json={**scale, "spec": {"replicas": 4}})
-    late = await web.put(f"{PATH}/web/scale", json={**scale, "spec": {"replicas": 1}})
+async def test_an_older_state_is_not_scaled(api: Client) -> None:
+    assert (await api.post(PATH, json=deployment())).status_code == 201
+    scale = (await api.get(f"{PATH}/web/scale")).json()
+    await api.put(f"{PATH}/web/scale", json={**scale, "spec": {"replicas": 4}})
+    late = await api.put(f"{PATH}/web/scale", json={**scale, "spec": {"replicas": 1}})
     assert late.status_code == 409
