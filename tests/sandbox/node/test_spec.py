@@ -13,13 +13,13 @@ from tests.sandbox.node.site import container, pod
 
 def test_command_and_arguments_make_the_program() -> None:
     spec = parse_pod(pod("p", container("podidentity", args=["nmi", "--v"])))
-    assert spec.containers[0].command == ("podidentity", "nmi", "--v")
+    assert spec.containers[0].program == ("podidentity", "nmi", "--v")
 
 
 def test_arguments_alone_are_the_command_unless_they_are_flags_for_an_image() -> None:
     run, idle = container(args=["sleep", "1"]), container(args=["--serve"])
     spec = parse_pod(pod("p", run, {**idle, "name": "other"}))
-    assert [one.command for one in spec.containers] == [("sleep", "1"), ()]
+    assert [one.program for one in spec.containers] == [("sleep", "1"), ()]
 
 
 @pytest.mark.parametrize(
