@@ -36,26 +36,15 @@ def test_the_grace_of_a_deletion_wins_over_the_specs(
     assert grace_of({"metadata": metadata, "spec": spec}) == seconds
 
 
-def test_a_probe_has_the_apis_defaults() -> None:
-    probed = container("x", readinessProbe={"httpGet": {"port": 80}})
+def test_a_probe_has_the_apis_defaults_and_may_name_a_port() -> None:
+    ports = [{"name": "health", "containerPort": 8085}]
+    probed = container("x", ports=ports, readinessProbe={"httpGet": {"port": "health"}})
     probe = parse_pod(pod("p", probed)).containers[0].readiness
     assert probe is not None
     assert isinstance(probe.action, HttpGet)
-    assert (probe.action.path, probe.action.scheme) == ("/", "http")
+    assert (probe.action.port, probe.action.path, probe.action.scheme) == (8085, "/", "http")
     assert (probe.period, probe.timeout) == (10, 1)
     assert (probe.successes, probe.failures, probe.initial_delay) == (1, 3, 0)
-
-
-def test_a_probe_may_name_a_port_of_its_container() -> None:
-    probed = container(
-        "x",
-        ports=[{"name": "health", "containerPort": 8085}],
-        livenessProbe={"httpGet": {"port": "health", "path": "/healthz"}},
-    )
-    probe = parse_pod(pod("p", probed)).containers[0].liveness
-    assert probe is not None
-    assert isinstance(probe.action, HttpGet)
-    assert (probe.action.port, probe.action.path) == (8085, "/healthz")
 
 
 @pytest.mark.parametrize(
