@@ -36,14 +36,15 @@ def probe(**action: Any) -> dict[str, Any]:
 def test_a_pod_is_ready_only_while_its_probe_succeeds(
     site: Site, action: dict[str, Any], said: str
 ) -> None:
-    site.create(pod("asked", script(SERVER, readinessProbe=probe(**action))))
-    assert site.event("asked", "Unhealthy").startswith("Readiness probe failed: ")
-    site.says("asked", "touch /well")
-    site.until("asked")
-    site.says("asked", "rm /well")
-    site.until("asked", lambda seen: not ready(seen))
+    name = "-".join(action).lower()  # events are told by it
+    site.create(pod(name, script(SERVER, readinessProbe=probe(**action))))
+    assert site.event(name, "Unhealthy").startswith("Readiness probe failed: ")
+    site.says(name, "touch /well")
+    site.until(name)
+    site.says(name, "rm /well")
+    site.until(name, lambda seen: not ready(seen))
     wanted = ("Unhealthy", f"Readiness probe failed: {said}")
-    eventually(lambda: wanted in site.events("asked"))
+    eventually(lambda: wanted in site.events(name))
 
 
 def test_a_program_whose_liveness_probe_fails_is_started_again(site: Site) -> None:
