@@ -35,6 +35,14 @@ OWN_AGENT = "podidentity-sandbox"
 MINORS = (32, 33, 36)
 """The minor versions of Kubernetes whose rules the API server has, the default first."""
 
+MACHINE_BUNDLES = (
+    "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu, Arch
+    "/etc/pki/tls/certs/ca-bundle.crt",  # Fedora, RHEL
+    "/etc/ssl/ca-bundle.pem",  # openSUSE
+    "/etc/ssl/cert.pem",  # Alpine
+)
+"""Where the distributions keep the authorities that a machine trusts."""
+
 _NAMES = uuid.UUID("6ba7b811-9dad-11d1-80b4-00c04fd430c8")
 
 

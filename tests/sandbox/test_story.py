@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from podidentity_sandbox.demo import steps
-from podidentity_sandbox.demo.story import StepResult, TerminalPrinter, summary
+from podidentity_sandbox.demo.story import Printer, StepResult, summary
 from tests.sandbox.azure.plans import make_plan
 
 RESULT = StepResult(
@@ -21,7 +21,7 @@ def test_its_steps_are_numbered_from_one_whatever_the_walk_through_calls_them(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     story = [step for _, chapter in steps.read(steps.STORY) for step in chapter]
-    printer = TerminalPrinter()
+    printer = Printer()
     for step in story:
         printer.begin(step)
     told = re.findall(r"^ {2,8}(\d+)  (\S.*)$", capsys.readouterr().out, re.MULTILINE)

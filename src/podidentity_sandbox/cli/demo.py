@@ -27,7 +27,6 @@ from podidentity_sandbox.demo.story import (
     Step,
     StepResult,
     StoryContext,
-    TerminalPrinter,
     run_step,
     summary,
 )
@@ -46,7 +45,7 @@ Story = Sequence[tuple[str, Sequence[Step]]]
 
 
 async def _run_story(
-    plan: Plan, environment: Mapping[str, str], story: Story, printer: Printer
+    plan: Plan, environment: Mapping[str, str], story: Story, printer: Printer | None
 ) -> list[StepResult]:
     shell = ["bash", "--noprofile", "--norc"]
     context = StoryContext(
@@ -55,11 +54,14 @@ async def _run_story(
     try:
         results: list[StepResult] = []
         for title, chapter in story:
-            printer.chapter(title)
+            if printer:
+                printer.chapter(title)
             for step in chapter:
-                printer.begin(step)
+                if printer:
+                    printer.begin(step)
                 results.append(await run_step(context, step))
-                printer.end(results[-1])
+                if printer:
+                    printer.end(results[-1])
         return results
     finally:
         for opened in (context.pod, context.operator):
@@ -101,7 +103,7 @@ def demo(name: str, *, rootless: bool, keep: bool, as_json: bool, with_az: bool)
     The exit status is 0 only if every step showed what it must. With --json each step is an object.
     """
     began = time.monotonic()
-    printer = Printer() if as_json else TerminalPrinter()
+    printer = None if as_json else Printer()
     progress = (lambda _line: None) if as_json else click.echo
     if with_az:
         _must_have_programs()

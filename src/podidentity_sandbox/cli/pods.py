@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 import click
 
 from podidentity_sandbox.cli import options
-from podidentity_sandbox.node.execution_requests import ExecFailed, execute_attached
+from podidentity_sandbox.node.execution_requests import ExecFailed, execute_attached, request_for
 from podidentity_sandbox.plan import Plan
 from podidentity_sandbox.world import SandboxError
 from podidentity_sandbox.world.api import Api, Object
@@ -39,15 +39,8 @@ def execute(
     plan = options.plan_of(name)
     found = _pod(plan, namespace, pod)
     try:
-        code = execute_attached(
-            plan,
-            plan.node(_node_of(found)),
-            namespace,
-            found["metadata"]["name"],
-            container,
-            command,
-            interactive=stdin,
-        )
+        request = request_for(namespace, found["metadata"]["name"], container, command)
+        code = execute_attached(plan, plan.node(_node_of(found)), request, interactive=stdin)
     except ExecFailed as cause:
         raise SandboxError(str(cause)) from cause
     ctx.exit(code)

@@ -132,19 +132,6 @@ _OUTPUT_LINES = 8
 
 
 class Printer:
-    """Shows the story while it is told: nothing of it, where `--json` prints it at the end."""
-
-    def chapter(self, title: str) -> None:
-        """Begin a chapter."""
-
-    def begin(self, step: Step) -> None:
-        """Show the command, before it is run."""
-
-    def end(self, result: StepResult) -> None:
-        """Show what came back and the mark."""
-
-
-class TerminalPrinter(Printer):
     """Tells the story to a person, to whom its steps are 1, 2, 3."""
 
     def __init__(self) -> None:

@@ -7,13 +7,14 @@ import ssl
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from podidentity_sandbox.apiserver import ApiRefusal, ApiServer, ApiUnreachable
+from podidentity_sandbox.apiserver import ApiRefusal, ApiServer, ApiUnreachable, Object
 from podidentity_sandbox.node.clock import Clock
 from podidentity_sandbox.plan import APISERVER_ADDRESS, NodePlan, Plan
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _LONGEST_PAUSE = 5.0
+_NOT_FOUND = 404
 
 
 class ApiClient(ApiServer):
@@ -24,6 +25,15 @@ class ApiClient(ApiServer):
         url = f"https://{APISERVER_ADDRESS}"
         super().__init__(url, trust, lambda: node.token, agent="kubelet/sandbox")
         self._clock = clock
+
+    async def find(self, path: str) -> Object | None:
+        """Return the object at `path`, None where there is none; insist on an answer."""
+        try:
+            return await self.insist(lambda: self.request("GET", path))
+        except ApiRefusal as error:
+            if error.status != _NOT_FOUND:
+                raise
+            return None
 
     async def insist(self, what: Callable[[], Awaitable[_T]]) -> _T:
         """Do `what` until the server has answered; a refusal that will not pass is raised."""

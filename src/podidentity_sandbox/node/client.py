@@ -7,15 +7,16 @@ import os
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Self
 
 from podidentity_sandbox.node.execution_requests import (
+    LARGEST_REQUEST,
     ExecFailed,
     PodNotHere,
     connect,
     exit_code,
     request_for,
 )
+from podidentity_sandbox.node.streams import STDERR, STDOUT, Console
 from podidentity_sandbox.plan import NodePlan, Plan
 
 
@@ -54,54 +55,24 @@ async def execute(
 
 
 async def _execute_on(plan: Plan, node: NodePlan, request: bytes, stdin: bytes) -> ExecResult:
-    loop = asyncio.get_running_loop()
-    with socket.socket(socket.AF_UNIX) as connection, _Pipe() as out, _Pipe() as err:
-        connect(connection, plan, node)
+    said, ended = {STDOUT: bytearray(), STDERR: bytearray()}, asyncio.Future[int]()
+
+    async def hear(stream: int, data: bytes) -> None:
+        said[stream] += data
+
+    with connect(plan, node) as connection:
         connection.setblocking(False)
-        given = os.memfd_create("stdin")
+        console = Console(stdin=False, tty=False)
+        with os.fdopen(os.memfd_create("stdin"), "r+b", buffering=0) as given:
+            given.write(stdin)
+            given.seek(0)
+            socket.send_fds(connection, [request], [given.fileno(), *console.child[1:]])
+        console.started()
+        hearing = asyncio.create_task(console.run(ended, hear))
         try:
-            with os.fdopen(os.dup(given), "wb") as file:
-                file.write(stdin)
-            os.lseek(given, 0, os.SEEK_SET)
-            socket.send_fds(connection, [request], [given, out.write, err.write])
+            loop = asyncio.get_running_loop()
+            code = exit_code(await loop.sock_recv(connection, LARGEST_REQUEST))
         finally:
-            os.close(given)
-        raw = b""
-        while chunk := await loop.sock_recv(connection, 65536):
-            raw += chunk
-        return ExecResult(exit=exit_code(raw), stdout=out.drain(), stderr=err.drain())
-
-
-class _Pipe:
-    """Collects what a program writes, until it has ended.
-
-    Not until the pipe is closed: a program that it left behind may hold it open for ever.
-    """
-
-    def __init__(self) -> None:
-        self._read, self.write = os.pipe2(os.O_CLOEXEC)
-        os.set_blocking(self._read, False)
-        self._chunks: list[bytes] = []
-
-    def __enter__(self) -> Self:
-        asyncio.get_running_loop().add_reader(self._read, self._take)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        asyncio.get_running_loop().remove_reader(self._read)
-        os.close(self._read)
-        os.close(self.write)
-
-    def _take(self) -> bool:
-        try:
-            chunk = os.read(self._read, 65536)
-        except BlockingIOError:
-            return False
-        self._chunks.append(chunk)
-        return bool(chunk)
-
-    def drain(self) -> bytes:
-        """Return all that was written."""
-        while self._take():
-            pass
-        return b"".join(self._chunks)
+            ended.set_result(0)
+            await hearing
+        return ExecResult(exit=code, stdout=bytes(said[STDOUT]), stderr=bytes(said[STDERR]))

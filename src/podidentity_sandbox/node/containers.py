@@ -13,19 +13,20 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from podidentity_sandbox.node.environment import Found, expand, fetch_references, variables
+from podidentity_sandbox.node.environment import expand, fetch_references, variables
 from podidentity_sandbox.node.launcher import Program, StartRequest
-from podidentity_sandbox.node.logs import Log, Run, RunLog, log_of
-from podidentity_sandbox.node.probes import ProbedContainer, probe_exec, run_probes
+from podidentity_sandbox.node.logs import Log, LogRefused, RunLog
+from podidentity_sandbox.node.probes import Report, probe_exec, probe_once, repeat_probe
 from podidentity_sandbox.node.processes import LauncherClient, Process, StartFailed
 from podidentity_sandbox.node.rootfs import Isolation
-from podidentity_sandbox.node.security import Rights, rights
+from podidentity_sandbox.node.security import rights
 from podidentity_sandbox.node.services import Services
 from podidentity_sandbox.node.spec import (
     ContainerRefused,
     ContainerSpec,
     Exec,
     PodSpec,
+    Probe,
     memory_limit,
     pod_fields,
 )
@@ -66,14 +67,19 @@ async def start_request(
     container: ContainerSpec, resources: PodResources, services: Services
 ) -> StartRequest:
     """Return the request that starts a container; raise ContainerRefused."""
-    found = await fetch_references(container, resources.pod.namespace, services.api)
     may = rights(resources.pod.security, container.security)
     plan = services.plan
-    environment = _environment(container, resources, services, found)
+    given = {
+        "PATH": services.search_path,
+        "HOME": "/root",
+        "HOSTNAME": resources.volumes.hostname,
+        **dict.fromkeys(_AUTHORITIES_VARIABLES, AUTHORITIES),
+    }
+    environment = await environment_of(container, resources, services, given)
     if container.tty:
         environment.setdefault("TERM", "xterm")
     program = Program(
-        argv=tuple(expand(word, environment) for word in container.command) or _IDLE,
+        argv=tuple(expand(word, environment) for word in container.program) or _IDLE,
         environment=tuple(environment.items()),
         directory=container.directory,
         uid=0 if plan.rootless else may.uid,
@@ -83,25 +89,19 @@ async def start_request(
         no_new_privileges=may.no_new_privileges,
         cgroups=_cgroups(container, resources.pod, services),
         terminal=container.tty,
-        reaped=not container.command,
+        reaped=not container.program,
     )
-    return StartRequest(
-        program=program, isolation=_isolation(container, resources, services, may, environment)
+    isolation = Isolation(
+        hostname=resources.volumes.hostname,
+        network=resources.network,
+        binds=resources.volumes.binds(container),
+        hidden=(plan.folder,),
+        kept=services.kept,
+        read_only_root=may.read_only_root,
+        system_writable=may.privileged,
+        rootless=plan.rootless,
     )
-
-
-def exec_request(
-    started: Program, pid: int, argv: tuple[str, ...], *, terminal: bool
-) -> StartRequest:
-    """Return the request that runs `argv` beside a container's program, with the same rights."""
-    environment = started.environment + ((("TERM", "xterm"),) if terminal else ())
-    program = replace(started, argv=argv, environment=environment, terminal=terminal, reaped=False)
-    return StartRequest(program=program, beside=pid)
-
-
-def runs_as_other_than_root(container: ContainerSpec, pod: PodSpec) -> bool:
-    """Say whether the spec asks for a user that a sandbox without root does not have."""
-    return rights(pod.security, container.security).uid != 0
+    return StartRequest(program=program, isolation=isolation)
 
 
 def _cgroups(container: ContainerSpec, pod: PodSpec, services: Services) -> tuple[str, ...]:
@@ -115,40 +115,18 @@ def _cgroups(container: ContainerSpec, pod: PodSpec, services: Services) -> tupl
     return services.cgroups.make_container(f"{pod.cgroup}/{container.name}", own)
 
 
-def _isolation(
-    container: ContainerSpec,
-    resources: PodResources,
-    services: Services,
-    may: Rights,
-    variables: Mapping[str, str],
-) -> Isolation:
-    return Isolation(
-        hostname=resources.volumes.hostname,
-        network=resources.network,
-        binds=resources.volumes.binds(container, variables),
-        hidden=(services.plan.folder,),
-        kept=services.kept,
-        read_only_root=may.read_only_root,
-        system_writable=may.privileged,
-        rootless=services.plan.rootless,
-    )
-
-
-def _environment(
-    container: ContainerSpec, resources: PodResources, services: Services, found: Found
+async def environment_of(
+    container: ContainerSpec, resources: PodResources, services: Services, given: Mapping[str, str]
 ) -> dict[str, str]:
-    given = {
-        "PATH": services.search_path,
-        "HOME": "/root",
-        "HOSTNAME": resources.volumes.hostname,
-        "KUBERNETES_SERVICE_HOST": APISERVER_ADDRESS,
-        "KUBERNETES_SERVICE_PORT": "443",
-        **dict.fromkeys(_AUTHORITIES_VARIABLES, AUTHORITIES),
-    }
-    fields = pod_fields(
-        resources.pod.raw, pod_address=resources.address, host_address=services.node.address
-    )
-    return variables(container, fields, given, namespace=resources.pod.namespace, found=found)
+    """Return `given`, what every pod has, and the container's own variables.
+
+    Raises ContainerRefused.
+    """
+    pod = resources.pod
+    found = await fetch_references(container, pod.namespace, services.api)
+    fields = pod_fields(pod.raw, pod_address=resources.address, host_address=services.node.address)
+    server = {"KUBERNETES_SERVICE_HOST": APISERVER_ADDRESS, "KUBERNETES_SERVICE_PORT": "443"}
+    return variables(container, fields, {**given, **server}, namespace=pod.namespace, found=found)
 
 
 # ---- The container
@@ -181,6 +159,8 @@ class Container(ABC):
         self._starting: asyncio.Task[Process] | None = None
         self._identity = ""
         """`containerID` of the latest run."""
+        self._logs: list[Log] = []
+        """Of the latest two runs."""
 
     @property
     def running(self) -> Process | None:
@@ -193,9 +173,24 @@ class Container(ABC):
     def console(self) -> Console:
         """The standard streams of its program, which is running; raise StartFailed."""
 
-    @abstractmethod
     def log_of(self, *, previous: bool) -> Log:
-        """Return the log of its present or latest run, or of the one before; raise LogRefused."""
+        """Return the log of its present or latest run, or of the one before; raise LogRefused.
+
+        Which is meant is the kubelet's rule validateContainerLogStatus, in its words:
+        https://github.com/kubernetes/kubernetes/blob/master/pkg/kubelet/kubelet_pods.go
+        """
+        logs, state = self._logs, self.state
+        if previous:
+            ended = logs if state.running is None and state.terminated is None else logs[:-1]
+            if state.last is None or not ended:
+                what = f'previous terminated container "{self.spec.name}" in pod'
+                raise LogRefused(f'{what} "{self._pod.name}" not found')
+            return ended[-1]
+        if not logs:
+            what = f'container "{self.spec.name}" in pod "{self._pod.name}"'
+            reason = (state.waiting or {}).get("reason", "")
+            raise LogRefused(f"{what} is waiting to start: {reason}")
+        return logs[-1]
 
     async def keep_running(self, resources: PodResources, policy: str) -> int:
         """Run it, and again as `policy` says; return the exit code when it is not to run again."""
@@ -314,24 +309,36 @@ class Container(ABC):
 
     async def _watch(self, process: Process, resources: PodResources) -> int:
         """Wait for the program's end, probing it; return its exit code."""
-        probed = ProbedContainer(
-            spec=self.spec,
-            state=self.state,
-            address=resources.address,
-            changed=self._changed,
-            warn=self._warn,
-            tell=self._tell,
-            end=partial(self._end_of_probe, process),
-            run=self.ask,
+        probes = asyncio.gather(
+            self._probe(self.spec.readiness, resources, self._judge_readiness),
+            self._probe(self.spec.liveness, resources, partial(self._judge_liveness, process)),
         )
-        watcher = asyncio.create_task(run_probes(probed, self._services))
         try:
             return await process.wait()
         finally:
-            watcher.cancel()
-            await asyncio.gather(watcher, return_exceptions=True)
+            probes.cancel()
+            await asyncio.gather(probes, return_exceptions=True)
 
-    async def _end_of_probe(self, process: Process, grace: float | None) -> None:
+    async def _probe(self, probe: Probe | None, resources: PodResources, report: Report) -> None:
+        if probe is not None:
+            services = self._services
+            once = partial(probe_once, probe, resources.address, services.probing, self.ask)
+            await repeat_probe(probe, once, services.clock, report)
+
+    async def _judge_readiness(self, well: bool, why: str) -> None:
+        if not well:
+            self._warn("Unhealthy", f"Readiness probe failed: {why}")
+        if self.state.ready != well:
+            self.state.ready = well
+            self._changed()
+
+    async def _judge_liveness(self, process: Process, well: bool, why: str) -> None:
+        if well or self.spec.liveness is None:
+            return
+        self._warn("Unhealthy", f"Liveness probe failed: {why}")
+        said = f"Container {self.spec.name} failed liveness probe, will be restarted"
+        self._tell("Killing", said)
+        grace = self.spec.liveness.grace
         await self._end(process, self._pod.grace if grace is None else grace, asyncio.Event())
 
     async def _end(self, process: Process, grace: float, hurry: asyncio.Event) -> None:
@@ -376,25 +383,28 @@ class ProgramContainer(Container):
         super().__init__(spec, pod, services, changed)
         self._launcher = launcher
         self._program: Program | None = None
-        self._runs: list[Run] = []
+        self._console: Console | None = None
+        self._hearing: asyncio.Task[None] | None = None
+        """Ends when all that the latest run wrote is in its log."""
         self._ended_before = 0
         """Processes that earlier runs lost for want of memory."""
 
     @property
     def console(self) -> Console:
         """The standard streams of its program, which is running."""
-        return self._runs[-1].console
-
-    def log_of(self, *, previous: bool) -> Log:
-        """Return the log of its present or latest run, or of the one before; raise LogRefused."""
-        logs = [run.log for run in self._runs]
-        return log_of(self.spec.name, self._pod.name, self.state, logs, previous=previous)
+        if self._console is None:
+            raise StartFailed(f"container {self.spec.name} is not running")
+        return self._console
 
     async def execute(self, argv: tuple[str, ...], fds: list[int], *, terminal: bool) -> Process:
         """Start another program beside the container's; raise StartFailed."""
         if self.running is None or self._program is None:
             raise StartFailed(f"container {self.spec.name} is not running")
-        request = exec_request(self._program, self.running.pid, argv, terminal=terminal)
+        environment = self._program.environment + ((("TERM", "xterm"),) if terminal else ())
+        program = replace(
+            self._program, argv=argv, environment=environment, terminal=terminal, reaped=False
+        )
+        request = StartRequest(program=program, beside=self.running.pid)
         return await asyncio.shield(asyncio.create_task(self._launcher.start(request, fds)))
 
     async def ask(self, program: Exec, seconds: float) -> str | None:
@@ -409,21 +419,26 @@ class ProgramContainer(Container):
 
     async def _launch(self, request: StartRequest) -> Process:
         pod = self._pod
-        if self._services.plan.rootless and runs_as_other_than_root(self.spec, pod):
+        if self._services.plan.rootless and rights(pod.security, self.spec.security).uid:
             self._warn("RunAsUser", "this sandbox runs without root: its only user is 0")
         folder = log_folder(pod, self._services) / self.spec.name
         log = RunLog(folder, self.state.restarts, self._services.clock)
-        run = Run(Console(stdin=self.spec.stdin, tty=self.spec.tty), log)
-        self._runs = [*self._runs[-1:], run]
+        self._logs = [*self._logs[-1:], log]
         self._program = request.program
+        self._console = console = Console(stdin=self.spec.stdin, tty=self.spec.tty)
         try:
-            return await run.start(request, self._launcher)
+            process = await self._launcher.start(request, console.child)
         except StartFailed as error:
+            console.close()
+            log.close()
             raise StartFailed(_RUNTIME.format(error)) from error
+        console.started()
+        self._hearing = asyncio.create_task(_hear(console, log, process))
+        return process
 
     async def _terminate(self, process: Process, grace: float, hurry: asyncio.Event) -> None:
         # What idles in place of an image has nothing to bring to an end.
-        if self.spec.command and grace > 0 and not process.ended.done():
+        if self.spec.program and grace > 0 and not process.ended.done():
             await process.signal(signal.SIGTERM)
             waits: list[asyncio.Task[Any]] = [
                 asyncio.create_task(process.wait()),
@@ -437,7 +452,8 @@ class ProgramContainer(Container):
         await process.wait()
 
     async def _heard(self) -> None:
-        await self._runs[-1].heard()
+        if self._hearing is not None:
+            await asyncio.shield(self._hearing)
 
     def _reason(self) -> str:
         """Say OOMKilled whenever the kernel ended one of its processes for want of memory.
@@ -449,6 +465,13 @@ class ProgramContainer(Container):
 
     def _ended_for_memory(self) -> int:
         return self._services.cgroups.out_of_memory(f"{self._pod.cgroup}/{self.spec.name}")
+
+
+async def _hear(console: Console, log: RunLog, process: Process) -> None:
+    try:
+        await console.run(process.ended, log.write)
+    finally:
+        log.close()
 
 
 def log_folder(pod: PodSpec, services: Services) -> Path:

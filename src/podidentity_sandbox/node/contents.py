@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from podidentity_sandbox.node.spec import VolumeRefused, field_value, resource_field
+from podidentity_sandbox.node.spec import VolumeRefused, field_value
 
 KINDS = ("configMap", "secret", "downwardAPI", "projected")
 RESOURCES = {"configMap": "configmaps", "secret": "secrets"}
@@ -41,8 +41,6 @@ class ContentSources:
     """By resource and name; None for one that is not there."""
     fields: Mapping[str, str]
     """The values that `fieldRef` can name."""
-    containers: Mapping[str, Mapping[str, Any]]
-    """The pod's containers, for `resourceFieldRef`."""
     token: Callable[[str, int], bytes]
     """The token for an audience, with a life of so many seconds."""
     user: int | None = None
@@ -69,7 +67,7 @@ def references(sources: Iterable[Source]) -> list[tuple[str, str]]:
 
 
 def contents(volume: Mapping[str, Any], material: ContentSources) -> dict[str, VolumeFile]:
-    """Return a volume's files by their path in it; raise VolumeRefused.
+    """Return a volume's files by their path in it; raise VolumeRefused or ValueError.
 
     A token has the volume's mode and is root's, like every file, unless the pod names one user for
     all of its containers, or an fsGroup: then it is closed to all but these (collectData).
@@ -136,20 +134,6 @@ def decoded(kind: str, found: Object) -> dict[str, bytes]:
 
 
 def _of_pod(item: Object, material: ContentSources) -> str:
-    if "resourceFieldRef" in item:
-        return _of_container(item["resourceFieldRef"], material)
-    try:
-        return field_value(material.fields, item["fieldRef"]["fieldPath"])
-    except ValueError as error:
-        raise VolumeRefused(str(error)) from error
-
-
-def _of_container(reference: Object, material: ContentSources) -> str:
-    container = material.containers.get(reference["containerName"])
-    if container is None:
-        # findContainerInPod in pkg/api/v1/resource/helpers.go
-        raise VolumeRefused(f"container {reference['containerName']} not found")
-    try:
-        return resource_field(container, reference)
-    except ValueError as error:
-        raise VolumeRefused(str(error)) from error
+    if "fieldRef" not in item:
+        raise VolumeRefused("the sandbox does not serve resourceFieldRef as a source of files")
+    return field_value(material.fields, item["fieldRef"]["fieldPath"])

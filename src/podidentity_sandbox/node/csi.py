@@ -31,9 +31,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from podidentity_sandbox.apiserver import ApiRefusal
 from podidentity_sandbox.node.services import Services
-from podidentity_sandbox.node.spec import PodSpec, VolumeRefused
+from podidentity_sandbox.node.spec import PodSpec, VolumeRefused, setting_up
 
 PLUGINS = Path("/run/kubelet/plugins")
 _PREFIX = "csi.storage.k8s.io/"
@@ -137,7 +136,6 @@ def _judge(raw: bytes) -> None:
 
 _log = logging.getLogger(__name__)
 _DRIVERS = "/apis/storage.k8s.io/v1/csidrivers"
-_NOT_FOUND = 404
 
 
 class CsiVolumes:
@@ -161,12 +159,8 @@ class CsiVolumes:
         for name, volume in self._volumes.items():
             if name in self._published:
                 continue
-            try:
+            with setting_up(name):
                 await self._publish(name, volume)
-            except (VolumeRefused, ApiRefusal) as error:
-                raise VolumeRefused(
-                    f'MountVolume.SetUp failed for volume "{name}" : {error}'
-                ) from error
             self._published.add(name)
 
     async def unpublish(self) -> None:
@@ -180,7 +174,7 @@ class CsiVolumes:
         self._published.clear()
 
     async def _publish(self, name: str, volume: Mapping[str, Any]) -> None:
-        driver = await self._driver(volume["driver"])
+        driver = await self._services.api.find(f"{_DRIVERS}/{volume['driver']}")
         check_driver(volume["driver"], driver)
         self.path(name).mkdir(parents=True, exist_ok=True)
         request = {
@@ -192,12 +186,3 @@ class CsiVolumes:
             "secrets": {},
         }
         await call(volume["driver"], request)
-
-    async def _driver(self, name: str) -> Mapping[str, Any] | None:
-        api = self._services.api
-        try:
-            return await api.insist(lambda: api.request("GET", f"{_DRIVERS}/{name}"))
-        except ApiRefusal as error:
-            if error.status != _NOT_FOUND:
-                raise
-            return None

@@ -13,6 +13,9 @@ from typing import Any
 
 from podidentity_sandbox.plan import NodePlan, Plan
 
+LARGEST_REQUEST = 160 * 1024
+"""Bytes; a packet must fit the buffer of a socket."""
+
 
 class ExecFailed(Exception):
     """The command did not run; the text says why."""
@@ -23,54 +26,42 @@ class PodNotHere(ExecFailed):
 
 
 def request_for(namespace: str, pod: str, container: str | None, command: Sequence[str]) -> bytes:
-    """Return the line that asks a node to run `command` in the pod."""
-    request = {
-        "op": "exec",
-        "namespace": namespace,
-        "pod": pod,
-        "container": container,
-        "command": list(command),
-    }
-    return json.dumps(request).encode() + b"\n"
+    """Return the request that a node run `command` in the pod; raise ExecFailed."""
+    words = {"namespace": namespace, "pod": pod, "container": container, "command": list(command)}
+    request = json.dumps(words).encode()
+    if len(request) > LARGEST_REQUEST:
+        raise ExecFailed(f"a command of more than {LARGEST_REQUEST} bytes")
+    return request
 
 
-def connect(connection: socket.socket, plan: Plan, node: NodePlan) -> None:
-    """Connect to the socket of a node; raise ExecFailed."""
+def connect(plan: Plan, node: NodePlan) -> socket.socket:
+    """Return a connection to a node; raise ExecFailed."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         connection.connect(str(plan.path / node.socket))
     except OSError as error:
+        connection.close()
         raise ExecFailed(f"node {node.name} does not answer: {error.strerror}") from error
+    return connection
 
 
-def execute_attached(  # noqa: PLR0917 - as a person says them: where, what
-    plan: Plan,
-    node: NodePlan,
-    namespace: str,
-    pod: str,
-    container: str | None,
-    command: Sequence[str],
-    *,
-    interactive: bool = True,
+def execute_attached(
+    plan: Plan, node: NodePlan, request: bytes, *, interactive: bool = True
 ) -> int:
-    """Run `command` in the pod with this process's standard streams; return its exit code.
+    """Have a node run a command with this process's standard streams; return its exit code.
 
     Without `interactive` it reads nothing. Raises ExecFailed.
     """
-    request = request_for(namespace, pod, container, command)
-    with socket.socket(socket.AF_UNIX) as connection, open(os.devnull, "rb") as null:  # noqa: PTH123
-        connect(connection, plan, node)
+    with connect(plan, node) as connection, open(os.devnull, "rb") as null:  # noqa: PTH123
         socket.send_fds(connection, [request], [0 if interactive else null.fileno(), 1, 2])
-        raw = b""
-        while chunk := connection.recv(65536):
-            raw += chunk
-        return exit_code(raw)
+        return exit_code(connection.recv(LARGEST_REQUEST))
 
 
 def exit_code(raw: bytes) -> int:
-    """Return the exit status that the last line says; raise ExecFailed."""
-    answer: dict[str, Any] = json.loads(raw.splitlines()[-1]) if raw.strip() else {}
-    if "error" in answer:
-        raise (PodNotHere if answer.get("code") == "NotFound" else ExecFailed)(answer["error"])
+    """Return the exit status that the answer says; raise ExecFailed."""
+    answer: dict[str, Any] = json.loads(raw or b"{}")
+    if "absent" in answer:
+        raise PodNotHere(answer["absent"])
     if "exit" not in answer:
-        raise ExecFailed("the node went away")
+        raise ExecFailed(answer.get("error", "the node went away"))
     return int(answer["exit"])

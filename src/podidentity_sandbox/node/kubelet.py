@@ -28,9 +28,9 @@ _CONFLICT = 409
 _VERSION = "v1.32.0-podidentity-sandbox"
 
 
-def node_object(node: NodePlan, now: datetime, *, kernel: str, machine: str) -> dict[str, Any]:
+def node_object(node: NodePlan, now: datetime) -> dict[str, Any]:
     """Return the Node, as AKS's kubelet registers an instance of a scale set."""
-    when = stamp(now)
+    when, machine = stamp(now), platform.machine()
     architecture = {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine)
     capacity = {"cpu": "2", "memory": "4Gi", "pods": "250"}
     return {
@@ -74,7 +74,7 @@ def node_object(node: NodePlan, now: datetime, *, kernel: str, machine: str) -> 
                 "machineID": "",
                 "systemUUID": "",
                 "bootID": "",
-                "kernelVersion": kernel,
+                "kernelVersion": platform.release(),
                 "osImage": "the machine's own, in a namespace",
                 "containerRuntimeVersion": "processes://1",
                 "kubeletVersion": _VERSION,
@@ -102,7 +102,7 @@ async def register(api: ApiClient, node: NodePlan, now: datetime) -> None:
     Only a new Node has the taints to start with: a kubelet may not change those of one that is
     there.
     """
-    wanted = node_object(node, now, kernel=platform.release(), machine=platform.machine())
+    wanted = node_object(node, now)
     taints = init_taints(node.init_taints)
     new = {**wanted, "spec": {**wanted["spec"], **({"taints": taints} if taints else {})}}
     path = f"/api/v1/nodes/{node.name}"
@@ -113,10 +113,13 @@ async def register(api: ApiClient, node: NodePlan, now: datetime) -> None:
             raise
         spec = {"metadata": {"labels": wanted["metadata"]["labels"]}, "spec": wanted["spec"]}
         await api.insist(lambda: api.request("PATCH", path, spec, content_type=MERGE_PATCH))
-    status = {"status": wanted["status"]}
-    await api.insist(
-        lambda: api.request("PATCH", f"{path}/status", status, content_type=MERGE_PATCH)
-    )
+    await api.insist(lambda: _say_ready(api, node, now))
+
+
+async def _say_ready(api: ApiClient, node: NodePlan, now: datetime) -> None:
+    status = {"status": node_object(node, now)["status"]}
+    path = f"/api/v1/nodes/{node.name}/status"
+    await api.request("PATCH", path, status, content_type=MERGE_PATCH)
 
 
 # ---- The sign of life
@@ -136,11 +139,7 @@ async def show_life(api: ApiClient, node: NodePlan, clock: Clock) -> None:
             await _renew(api, node, clock.now())
             seen = await api.request("GET", path)
             if not _says_ready(seen):
-                wanted = node_object(
-                    node, clock.now(), kernel=platform.release(), machine=platform.machine()
-                )
-                status = {"status": wanted["status"]}
-                await api.request("PATCH", f"{path}/status", status, content_type=MERGE_PATCH)
+                await _say_ready(api, node, clock.now())
         except (ApiRefusal, ApiUnreachable) as error:
             _log.warning("the node's sign of life was not heard: %s", error)
         await clock.sleep(_RENEWED_EVERY)

@@ -23,12 +23,14 @@ import socket
 import sys
 import termios
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, Self
+from typing import Any, NoReturn
+
+import msgspec
 
 from podidentity_sandbox.node import rootfs, syscalls
-from podidentity_sandbox.node.rootfs import Bind, Isolation
+from podidentity_sandbox.node.rootfs import Isolation
 
 # ---- Requests: plain values that travel between the kubelet and the launcher
 
@@ -56,30 +58,12 @@ class Program:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartRequest:
-    """One request to the launcher: a program in new namespaces, or in those of process `beside`."""
+    """One request to the launcher, JSON: a program in new namespaces, or in those of `beside`."""
 
     program: Program
     isolation: Isolation | None = None
     beside: int = 0
-
-    def encode(self) -> bytes:
-        """Return the request as JSON."""
-        return json.dumps(asdict(self)).encode()
-
-    @classmethod
-    def decode(cls, raw: bytes) -> Self:
-        """Read what `encode` wrote."""
-        data = json.loads(raw)
-        program, isolation = data["program"], data["isolation"]
-        program["environment"] = tuple((name, value) for name, value in program["environment"])
-        program["cgroups"] = tuple(program["cgroups"])
-        if isolation is not None:
-            isolation["binds"] = tuple(Bind(**bind) for bind in isolation["binds"])
-        return cls(
-            program=Program(**program),
-            isolation=Isolation(**isolation) if isolation is not None else None,
-            beside=data["beside"],
-        )
+    """A process."""
 
 
 # ---- The launcher
@@ -135,7 +119,7 @@ class Launcher:
             if "kill" in message:
                 self._kill(message)
             else:
-                self._say(self._start(StartRequest.decode(raw), fds))
+                self._say(self._start(msgspec.json.decode(raw, type=StartRequest), fds))
         finally:
             for fd in fds:
                 os.close(fd)

@@ -11,17 +11,14 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 
 from podidentity_sandbox.node.clock import Clock
-from podidentity_sandbox.node.launcher import StartRequest
-from podidentity_sandbox.node.processes import LauncherClient, Process, StartFailed
-from podidentity_sandbox.node.status import ContainerState
-from podidentity_sandbox.node.streams import STDERR, Console
+from podidentity_sandbox.node.streams import STDERR, STDOUT
 
 LONGEST_LINE = 16 * 1024
 """Bytes after which a piece is written: containerd's max_container_log_line_size."""
@@ -55,6 +52,10 @@ class Entry:
         return self.text.endswith(b"\n")
 
 
+class LogRefused(Exception):
+    """There is no such log; the text says why."""
+
+
 class Log(ABC):
     """The log of one run of a container."""
 
@@ -76,12 +77,12 @@ class RunLog(Log):
         self.path = folder / f"{run}.log"
         self._file = self.path.open("ab", buffering=0)
         self._clock = clock
-        self._rest = {"stdout": b"", "stderr": b""}
+        self._rest = {STDOUT: b"", STDERR: b""}
         self.closed = False
         self._moved = asyncio.Event()
 
-    def write(self, stream: str, data: bytes) -> None:
-        """Take output of `stdout` or `stderr`; on return its whole lines are in the file."""
+    async def write(self, stream: int, data: bytes) -> None:
+        """Take output of STDOUT or STDERR; on return its whole lines are in the file."""
         lines = (self._rest[stream] + data).split(b"\n")
         self._rest[stream] = lines.pop()
         out = [(line, "F") for line in lines]
@@ -103,12 +104,13 @@ class RunLog(Log):
         if not self.closed:
             await self._moved.wait()
 
-    def _append(self, stream: str, lines: list[tuple[bytes, str]]) -> None:
+    def _append(self, stream: int, lines: list[tuple[bytes, str]]) -> None:
         if not lines:
             return
         now = self._clock.now().strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        name = "stderr" if stream == STDERR else "stdout"
         self._file.write(
-            b"".join(f"{now} {stream} {tag} ".encode() + text + b"\n" for text, tag in lines)
+            b"".join(f"{now} {name} {tag} ".encode() + text + b"\n" for text, tag in lines)
         )
         self._wake()
 
@@ -167,65 +169,3 @@ async def _all(file: BinaryIO, run: Log | None, options: LogOptions) -> AsyncIte
         if closed:
             return
         await run.moved()
-
-
-# ---- One run of a container: its program's console, and the log that records it
-#
-# Which run's log a person means is the kubelet's rule validateContainerLogStatus, in its words:
-# https://github.com/kubernetes/kubernetes/blob/master/pkg/kubelet/kubelet_pods.go
-
-
-class LogRefused(Exception):
-    """There is no such log; the text says why."""
-
-
-class Run:
-    """A program's streams, from its start until all that it wrote is in the log."""
-
-    def __init__(self, console: Console, log: RunLog) -> None:
-        self.console = console
-        self.log = log
-        self._hearing: asyncio.Task[None] | None = None
-
-    async def start(self, request: StartRequest, launcher: LauncherClient) -> Process:
-        """Start the program; raise StartFailed."""
-        try:
-            process = await launcher.start(request, self.console.child)
-        except StartFailed:
-            self.console.close()
-            self.log.close()
-            raise
-        self.console.started()
-        self._hearing = asyncio.create_task(self._hear(process))
-        return process
-
-    async def heard(self) -> None:
-        """Return when all that it wrote is in the log; its process has ended."""
-        if self._hearing is not None:
-            await asyncio.shield(self._hearing)
-
-    async def _hear(self, process: Process) -> None:
-        try:
-            await self.console.run(process.ended, self._note)
-        finally:
-            self.log.close()
-
-    async def _note(self, stream: int, data: bytes) -> None:
-        self.log.write("stderr" if stream == STDERR else "stdout", data)
-
-
-def log_of(
-    container: str, pod: str, state: ContainerState, logs: Sequence[Log], *, previous: bool
-) -> Log:
-    """Return the log that is meant; raise LogRefused."""
-    if previous:
-        ended = logs if state.running is None and state.terminated is None else logs[:-1]
-        if state.last is None or not ended:
-            raise LogRefused(
-                f'previous terminated container "{container}" in pod "{pod}" not found'
-            )
-        return ended[-1]
-    if not logs:
-        reason = (state.waiting or {}).get("reason", "")
-        raise LogRefused(f'container "{container}" in pod "{pod}" is waiting to start: {reason}')
-    return logs[-1]

@@ -27,7 +27,6 @@ from podidentity_sandbox.node.cri.options import RuntimeOptions
 from podidentity_sandbox.node.execution import ExecServer
 from podidentity_sandbox.node.kubelet import Kubelet, show_life
 from podidentity_sandbox.node.network import NetworkFailed, PodNetwork
-from podidentity_sandbox.node.object_watches import ObjectWatches
 from podidentity_sandbox.node.processes import LauncherClient, LauncherDied
 from podidentity_sandbox.node.reports import Events
 from podidentity_sandbox.node.rootfs import prepare_stage
@@ -88,11 +87,10 @@ async def compose(folder: Path, name: str, ready_fd: int, *, containerd: bool) -
             network=made.network,
             cgroups=made.cgroups,
             events=Events(api, node.name, clock),
-            watched=ObjectWatches(api, clock),
             clock=clock,
             probing=probing,
         )
-        for each in (api, probing, services.watched):
+        for each in (api, probing):
             opened.push_async_callback(each.close)
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - a coroutine runs in a task

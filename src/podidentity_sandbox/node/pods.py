@@ -19,7 +19,7 @@ from podidentity_sandbox.node.network import Attachment, NetworkFailed
 from podidentity_sandbox.node.reports import PodReports
 from podidentity_sandbox.node.services import Services
 from podidentity_sandbox.node.spec import VolumeRefused, grace_of, parse_pod
-from podidentity_sandbox.node.status import PodFacts, pod_status
+from podidentity_sandbox.node.status import pod_status
 from podidentity_sandbox.node.volumes import PodVolumes
 
 _log = logging.getLogger(__name__)
@@ -57,7 +57,6 @@ class Pod:
 
     def observe(self, raw: Mapping[str, Any]) -> None:
         """Take note of the object as it is now."""
-        self._volumes.observe(raw)
         if raw["metadata"].get("deletionTimestamp"):
             grace = grace_of(raw)
             if self._deleted.is_set() and grace < self._grace:
@@ -176,18 +175,15 @@ class Pod:
             _log.error("%s: something of it remains: %s", self.spec.label, error)
 
     def _status(self, previous: Mapping[str, Any]) -> dict[str, Any]:
-        facts = PodFacts(
-            spec=self.spec,
+        return pod_status(
+            self.spec,
+            [c.state for c in self._inits],
+            [c.state for c in self._containers],
             host_address=self._services.node.address,
             pod_address=self._address,
             started=self._started,
             initialized=self._initialized,
             failed=self._failed,
-        )
-        return pod_status(
-            facts,
-            [c.state for c in self._inits],
-            [c.state for c in self._containers],
             previous=previous,
             now=self._services.clock.now(),
         )

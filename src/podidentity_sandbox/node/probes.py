@@ -9,19 +9,16 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 import aiohttp
 
 from podidentity_sandbox.node.clock import Clock
 from podidentity_sandbox.node.processes import Process, StartFailed
-from podidentity_sandbox.node.services import Services
-from podidentity_sandbox.node.spec import ContainerSpec, Exec, HttpGet, Probe, TcpSocket
-from podidentity_sandbox.node.status import ContainerState
+from podidentity_sandbox.node.spec import Exec, HttpGet, Probe, TcpSocket
 from podidentity_sandbox.node.streams import Console
+
+Report = Callable[[bool, str], Awaitable[None]]
 
 
 async def probe_http(
@@ -72,7 +69,7 @@ async def repeat_probe(
     probe: Probe,
     once: Callable[[], Awaitable[str | None]],
     clock: Clock,
-    report: Callable[[bool, str], Awaitable[None]],
+    report: Report,
 ) -> None:
     """Probe for ever; report each time that enough results in a row agree, and each failure then.
 
@@ -97,79 +94,32 @@ async def repeat_probe(
         await clock.sleep(probe.period)
 
 
-# ---- The probes of a running container: readiness and liveness
+# ---- By whichever way the probe says
 
 _MOST_SAID = 10 * 1024
 """Bytes of a program's output that an event shows: maxReadLength of pkg/probe/exec."""
 Execute = Callable[[tuple[str, ...], list[int]], Awaitable[Process]]
 """Starts a program beside a container's; raises StartFailed."""
-Report = Callable[[bool, str], Awaitable[None]]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProbedContainer:
-    """A probed container, and the effects of its probes."""
+async def probe_once(
+    probe: Probe,
+    address: str,
+    session: aiohttp.ClientSession,
+    ask: Callable[[Exec, float], Awaitable[str | None]],
+) -> str | None:
+    """Probe a container at `address`; return why that fails, None if it does not.
 
-    spec: ContainerSpec
-    state: ContainerState
-    address: str
-    changed: Callable[[], None]
-    """Called when the state is another."""
-    warn: Callable[[str, str], None]
-    tell: Callable[[str, str], None]
-    """Report an event: reason and message."""
-    end: Callable[[float | None], Awaitable[None]]
-    """Ends the program, in so many seconds or those of the pod: it will be started again."""
-    run: Callable[[Exec, float], Awaitable[str | None]]
-    """Runs a probe's program, for so many seconds at most; returns what it said if it fails."""
-
-
-async def run_probes(probed: ProbedContainer, services: Services) -> None:
-    """Probe until cancelled."""
-    spec = probed.spec
-    follow: list[Coroutine[Any, Any, None]] = []
-    if spec.readiness is not None:
-        follow.append(_follow(probed, spec.readiness, services, partial(_readiness, probed)))
-    if spec.liveness is not None:
-        alive = partial(_restart_if_failed, probed, spec.liveness)
-        follow.append(_follow(probed, spec.liveness, services, alive))
-    await asyncio.gather(*follow)
-
-
-async def _readiness(probed: ProbedContainer, well: bool, why: str) -> None:
-    if not well:
-        probed.warn("Unhealthy", f"Readiness probe failed: {why}")
-    if probed.state.ready != well:
-        probed.state.ready = well
-        probed.changed()
-
-
-async def _restart_if_failed(probed: ProbedContainer, probe: Probe, well: bool, why: str) -> None:
-    if well:
-        return
-    name = probed.spec.name
-    probed.warn("Unhealthy", f"Liveness probe failed: {why}")
-    probed.tell("Killing", f"Container {name} failed liveness probe, will be restarted")
-    await probed.end(probe.grace)
-
-
-async def _follow(
-    probed: ProbedContainer, probe: Probe, services: Services, report: Report
-) -> None:
-    once = partial(_probe_once, probed, probe, services)
-    await repeat_probe(probe, once, services.clock, report)
-
-
-async def _probe_once(probed: ProbedContainer, probe: Probe, services: Services) -> str | None:
+    `ask` runs a program in it, for so many seconds at most; returns what it said if it fails.
+    """
     match probe.action:
         case HttpGet() as get:
-            return await probe_http(services.probing, get, probed.address, probe.timeout)
+            return await probe_http(session, get, address, probe.timeout)
         case TcpSocket() as target:
-            return await probe_tcp(target, probed.address, probe.timeout)
+            return await probe_tcp(target, address, probe.timeout)
         case Exec() as program:
             # Not to be cancelled half way: its program would run and nobody know it.
-            run = asyncio.ensure_future(probed.run(program, probe.timeout))
-            return await asyncio.shield(run)
+            return await asyncio.shield(asyncio.ensure_future(ask(program, probe.timeout)))
         case None:
             return "the sandbox serves httpGet, tcpSocket and exec probes"
 

@@ -11,6 +11,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Any
 
+import msgspec
+
 from podidentity_sandbox.node.launcher import LARGEST_REQUEST, StartRequest
 
 
@@ -81,7 +83,7 @@ class LauncherClient:
 
         Not to be cancelled half way: the program would run and nobody know it.
         """
-        raw = request.encode()
+        raw = msgspec.json.encode(request)
         if len(raw) > LARGEST_REQUEST:
             raise StartFailed(f"arguments and environment are too large: {len(raw)} bytes")
         async with self._turn:

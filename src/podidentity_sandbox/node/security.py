@@ -69,6 +69,12 @@ def user_of_all(spec: Mapping[str, Any]) -> int | None:
     return users.pop() if len(users) == 1 else None
 
 
+def groups_of(pod: Mapping[str, Any]) -> tuple[int, ...]:
+    """Return the groups of every program of a pod, by the pod's securityContext."""
+    own = [pod["fsGroup"]] if "fsGroup" in pod else []
+    return tuple(sorted({*pod.get("supplementalGroups", ()), *own}))
+
+
 def rights(pod: Mapping[str, Any], container: Mapping[str, Any]) -> Rights:
     """Return what both `securityContext`s make; the container's wins. Raises ContainerRefused."""
     merged = {**pod, **{key: value for key, value in container.items() if value is not None}}
@@ -80,11 +86,10 @@ def rights(pod: Mapping[str, Any], container: Mapping[str, Any]) -> Rights:
             "CreateContainerConfigError",
             "container has runAsNonRoot and image will run as root",
         )
-    groups = {*pod.get("supplementalGroups", ()), *([pod["fsGroup"]] if "fsGroup" in pod else ())}
     return Rights(
         uid=uid,
         gid=int(merged.get("runAsGroup") or 0),
-        groups=tuple(sorted(groups)),
+        groups=groups_of(pod),
         capabilities=(1 << len(_NAMES)) - 1
         if privileged
         else capability_mask(

@@ -12,7 +12,6 @@ from podidentity_sandbox.node.api import ApiClient
 from podidentity_sandbox.node.cgroups import PodCgroups
 from podidentity_sandbox.node.clock import Clock
 from podidentity_sandbox.node.network import PodNetwork
-from podidentity_sandbox.node.object_watches import ObjectWatches
 from podidentity_sandbox.node.reports import Events
 from podidentity_sandbox.node.spec import ContainerSpec, PodSpec
 from podidentity_sandbox.plan import NodePlan, Plan
@@ -37,7 +36,6 @@ class Services:
     network: PodNetwork | PodSandboxes
     cgroups: PodCgroups
     events: Events
-    watched: ObjectWatches
     clock: Clock
     probing: aiohttp.ClientSession
 

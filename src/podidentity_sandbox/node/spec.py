@@ -9,10 +9,13 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
+
+from podidentity_sandbox.apiserver import ApiRefusal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,9 +66,7 @@ class Mount:
 
     volume: str
     path: str
-    sub_path: str
-    sub_path_expression: str
-    """May name variables of the container's environment."""
+    has_sub_path: bool
     read_only: bool
     follow: bool
     """mountPropagation HostToContainer."""
@@ -78,10 +79,11 @@ class ContainerSpec:
     name: str
     image: str
     command: tuple[str, ...]
-    """Command and arguments, not yet expanded; () for what an image would bring: it idles."""
+    arguments: tuple[str, ...]
+    """Both as the spec has them, not expanded."""
     directory: str
     environment: tuple[Mapping[str, Any], ...]
-    environment_from: tuple[Mapping[str, Any], ...]
+    has_environment_from: bool
     resources: Mapping[str, Any]
     mounts: tuple[Mount, ...]
     security: Mapping[str, Any]
@@ -92,6 +94,17 @@ class ContainerSpec:
     liveness: Probe | None
     pre_stop: Exec | None
     """The preStop hook, which runs before SIGTERM."""
+
+    @property
+    def program(self) -> tuple[str, ...]:
+        """What it runs where there is no image; () where it idles.
+
+        Arguments alone are run where they read as a command, for most images have no entry point;
+        where they begin with a flag they are for one.
+        """
+        if not self.command and self.arguments and self.arguments[0].startswith("-"):
+            return ()
+        return self.command + self.arguments
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,10 +176,11 @@ def _container(raw: Mapping[str, Any]) -> ContainerSpec:
     return ContainerSpec(
         name=raw["name"],
         image=raw.get("image", ""),
-        command=_command(raw),
+        command=tuple(raw.get("command") or ()),
+        arguments=tuple(raw.get("args") or ()),
         directory=raw.get("workingDir") or "/",
         environment=tuple(raw.get("env") or ()),
-        environment_from=tuple(raw.get("envFrom") or ()),
+        has_environment_from=bool(raw.get("envFrom")),
         resources={"resources": raw.get("resources") or {}},
         mounts=tuple(map(_mount, raw.get("volumeMounts") or ())),
         security=raw.get("securityContext") or {},
@@ -183,23 +197,10 @@ def _mount(raw: Mapping[str, Any]) -> Mount:
     return Mount(
         volume=raw["name"],
         path=raw["mountPath"],
-        sub_path=raw.get("subPath") or "",
-        sub_path_expression=raw.get("subPathExpr") or "",
+        has_sub_path=bool(raw.get("subPath") or raw.get("subPathExpr")),
         read_only=bool(raw.get("readOnly")),
         follow=raw.get("mountPropagation") in {"HostToContainer", "Bidirectional"},
     )
-
-
-def _command(raw: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the program of a container.
-
-    There is no image: arguments alone are run where they read as a command, for most images have no
-    entry point; where they begin with a flag they are for one, and the container idles.
-    """
-    command, arguments = tuple(raw.get("command") or ()), tuple(raw.get("args") or ())
-    if not command and arguments and arguments[0].startswith("-"):
-        return ()
-    return command + arguments
 
 
 def _probe(raw: Mapping[str, Any] | None, ports: Mapping[str, int]) -> Probe | None:
@@ -254,6 +255,15 @@ class ContainerRefused(Exception):
 
 class VolumeRefused(Exception):
     """A volume cannot be set up, now or ever; the text is that of the FailedMount event."""
+
+
+@contextmanager
+def setting_up(volume: str) -> Iterator[None]:
+    """Refuse the volume for whatever goes wrong meanwhile, in the words of a kubelet's event."""
+    try:
+        yield
+    except (VolumeRefused, ApiRefusal, ValueError) as error:
+        raise VolumeRefused(f'MountVolume.SetUp failed for volume "{volume}" : {error}') from error
 
 
 # ---- Amounts of CPU and memory, as `resourceFieldRef` shows them

@@ -6,7 +6,7 @@ https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -92,88 +92,83 @@ def phase(policy: str, states: Sequence[ContainerState], *, initialized: bool) -
     return "Running" if started else "Pending"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PodFacts:
-    """The facts of a status beside the containers."""
-
-    spec: PodSpec
-    host_address: str
-    pod_address: str
-    """"" until it has one."""
-    started: datetime
-    initialized: bool
-    failed: bool = False
-    """An init container failed for good."""
-
-
 def pod_status(
-    facts: PodFacts,
+    spec: PodSpec,
     inits: Sequence[ContainerState],
     states: Sequence[ContainerState],
     *,
+    host_address: str,
+    pod_address: str,
+    started: datetime,
+    initialized: bool,
+    failed: bool = False,
     previous: Mapping[str, Any],
     now: datetime,
 ) -> dict[str, Any]:
-    """Return the whole `status`; conditions that did not change keep their transition time."""
-    spec = facts.spec
-    is_phase = (
-        "Failed"
-        if facts.failed
-        else phase(spec.restart_policy, states, initialized=facts.initialized)
-    )
-    unready = [c.name for c, s in zip(spec.containers, states, strict=True) if not s.ready]
-    addresses = [{"ip": facts.pod_address}] if facts.pod_address else []
+    """Return the whole `status`; conditions that did not change keep their transition time.
+
+    Addresses are "" until there are some; `failed`: an init container failed for good.
+    """
+    is_phase = "Failed" if failed else phase(spec.restart_policy, states, initialized=initialized)
+    before = {each["type"]: each for each in previous.get("conditions") or ()}
+    addresses = [{"ip": pod_address}] if pod_address else []
     return {
         "phase": is_phase,
-        "conditions": list(
-            _conditions(facts, is_phase, unready, previous.get("conditions") or (), now)
-        ),
-        "hostIP": facts.host_address or None,
-        "hostIPs": [{"ip": facts.host_address}] if facts.host_address else None,
-        "podIP": facts.pod_address or None,
+        "conditions": [
+            _condition(before.get(kind, {}), kind, holds, why_not, now)
+            for kind, holds, why_not in _conditions(
+                spec, states, is_phase, pod_address=pod_address, initialized=initialized
+            )
+        ],
+        "hostIP": host_address or None,
+        "hostIPs": [{"ip": host_address}] if host_address else None,
+        "podIP": pod_address or None,
         "podIPs": addresses or None,
         "qosClass": (spec.raw.get("status") or {}).get("qosClass", "BestEffort"),
-        "startTime": stamp(facts.started),
+        "startTime": stamp(started),
         "initContainerStatuses": list(map(_container_status, spec.init_containers, inits)) or None,
         "containerStatuses": list(map(_container_status, spec.containers, states)),
     }
 
 
 def _conditions(
-    facts: PodFacts,
+    spec: PodSpec,
+    states: Sequence[ContainerState],
     is_phase: str,
-    unready: Sequence[str],
-    previous: Iterable[Mapping[str, Any]],
-    now: datetime,
-) -> Iterable[dict[str, Any]]:
-    before = {condition["type"]: condition for condition in previous}
+    *,
+    pod_address: str,
+    initialized: bool,
+) -> Iterator[tuple[str, bool, dict[str, str]]]:
+    """Yield each condition's type, whether it holds, and reason and message where it does not."""
+    unready = [c.name for c, s in zip(spec.containers, states, strict=True) if not s.ready]
     ended = {"Succeeded": "PodCompleted", "Failed": "PodFailed"}.get(is_phase)
-    why_not = ended or "ContainersNotReady"
-    detail = "" if ended else f"containers with unready status: [{' '.join(unready)}]"
-    for kind, holds, reason, message in (
-        ("PodReadyToStartContainers", bool(facts.pod_address) and not ended, "", ""),
-        (
-            "Initialized",
-            facts.initialized,
-            "ContainersNotInitialized",
-            "containers with incomplete status: "
-            f"[{' '.join(c.name for c in facts.spec.init_containers)}]",
-        ),
-        ("Ready", not unready and not ended, why_not, detail),
-        ("ContainersReady", not unready and not ended, why_not, detail),
-        ("PodScheduled", True, "", ""),
-    ):
-        status = "True" if holds else "False"
-        old = before.get(kind, {})
-        same = old.get("status") == status and old.get("lastTransitionTime")
-        yield {
-            "type": kind,
-            "status": status,
-            "lastProbeTime": None,
-            "lastTransitionTime": old["lastTransitionTime"] if same else stamp(now),
-            **({"reason": reason} if reason and not holds else {}),
-            **({"message": message} if message and not holds else {}),
-        }
+    why_not = {"reason": ended or "ContainersNotReady"}
+    if not ended:
+        why_not["message"] = f"containers with unready status: [{' '.join(unready)}]"
+    inits = " ".join(container.name for container in spec.init_containers)
+    not_yet = {
+        "reason": "ContainersNotInitialized",
+        "message": f"containers with incomplete status: [{inits}]",
+    }
+    yield "PodReadyToStartContainers", bool(pod_address) and not ended, {}
+    yield "Initialized", initialized, not_yet
+    yield "Ready", not unready and not ended, why_not
+    yield "ContainersReady", not unready and not ended, why_not
+    yield "PodScheduled", True, {}
+
+
+def _condition(
+    old: Mapping[str, Any], kind: str, holds: bool, why_not: Mapping[str, str], now: datetime
+) -> dict[str, Any]:
+    status = "True" if holds else "False"
+    same = old.get("status") == status and old.get("lastTransitionTime")
+    return {
+        "type": kind,
+        "status": status,
+        "lastProbeTime": None,
+        "lastTransitionTime": old["lastTransitionTime"] if same else stamp(now),
+        **({} if holds else why_not),
+    }
 
 
 def _container_status(spec: ContainerSpec, state: ContainerState) -> dict[str, Any]:

@@ -74,6 +74,11 @@ async def _either(fd: int, ended: asyncio.Future[int], *, writing: bool = False)
         (loop.remove_writer if writing else loop.remove_reader)(fd)
 
 
+async def readable(fd: int) -> None:
+    """Return when there is something to read at `fd`, be it its end."""
+    await _either(fd, asyncio.get_running_loop().create_future())
+
+
 # ---- The standard streams of one program: its input, and the listeners to its output
 #
 # A container's program has a console from its start to its end; its log and everybody who attaches

@@ -8,7 +8,6 @@ place of the node's own.
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import math
 import os
@@ -20,11 +19,11 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from podidentity_sandbox.apiserver import ApiRefusal
 from podidentity_sandbox.atomic_writer import show
 from podidentity_sandbox.node.contents import (
     KINDS,
     ContentSources,
+    Object,
     Source,
     VolumeFile,
     contents,
@@ -32,8 +31,6 @@ from podidentity_sandbox.node.contents import (
     sources_of,
 )
 from podidentity_sandbox.node.csi import CsiVolumes
-from podidentity_sandbox.node.environment import expand
-from podidentity_sandbox.node.object_watches import ObjectWatch, Reference
 from podidentity_sandbox.node.rootfs import Bind
 from podidentity_sandbox.node.security import user_of_all
 from podidentity_sandbox.node.services import Services
@@ -47,9 +44,10 @@ from podidentity_sandbox.node.spec import (
     amount,
     memory_limit,
     pod_fields,
+    setting_up,
 )
 from podidentity_sandbox.node.syscalls import NO_DEVICES, NO_SUID, mount, unmount
-from podidentity_sandbox.plan import DNS_ADDRESS
+from podidentity_sandbox.plan import DNS_ADDRESS, MACHINE_BUNDLES
 
 # ---- Files that a kubelet writes
 
@@ -145,10 +143,10 @@ async def request_token(services: Services, spec: PodSpec, audience: str, second
     return Token(state["token"], now, datetime.fromisoformat(state["expirationTimestamp"]))
 
 
-# ---- Volumes whose files the kubelet itself writes, and writes again at each change
+# ---- Volumes whose files the kubelet itself writes
 #
-# When a config map, a secret or a label changes, or a token grows old, all files of the volume are
-# replaced at once. If something can no longer be read, the files stay as they are.
+# What they show of objects and of the pod is what was so when it started. When a token grows old,
+# all files of its volume are replaced at once; if no other is had, they stay as they are.
 
 _RENEWED_AT = 0.8
 """Share of a token's life after which a kubelet asks for another; after a day at the latest."""
@@ -162,18 +160,15 @@ class ContentVolumes:
         self._spec = spec
         self._services = services
         self._folder = folder / "volumes"
-        self._raw: Mapping[str, Any] = spec.raw
         self._address = ""
-        self._changed = asyncio.Event()
         self._tokens: dict[tuple[str, int], Token] = {}
+        self._objects: dict[tuple[str, str], Object | None] = {}
+        self._written: dict[str, dict[str, VolumeFile]] = {}
         self._volumes = {
             name: volume
             for name, volume in spec.volumes.items()
             if any(kind in volume for kind in KINDS)
         }
-        self._watched: dict[Reference, ObjectWatch] = {}
-        self._seen: list[int] = []
-        self._written: dict[str, dict[str, VolumeFile]] = {}
 
     def path(self, name: str) -> Path | None:
         """Return where a volume's files are; None for one that is not written here."""
@@ -182,70 +177,45 @@ class ContentVolumes:
         kind = next(kind for kind in KINDS if kind in self._volumes[name])
         return self._folder / f"kubernetes.io~{kind.lower()}" / name
 
-    def observe(self, raw: Mapping[str, Any]) -> None:
-        """Take note of the pod's object as it is now: files may show its labels."""
-        before, self._raw = self._raw["metadata"], raw
-        if any(raw["metadata"].get(k) != before.get(k) for k in ("labels", "annotations")):
-            self._changed.set()
-
     async def fill(self, address: str) -> None:
         """Write all; raise VolumeRefused."""
         self._address = address
-        for resource, name in references(self._sources()):
-            reference = resource, self._spec.namespace, name
-            if reference not in self._watched:
-                self._watched[reference] = self._services.watched.follow(reference)
-        for watched in self._watched.values():
-            await watched.known()
-        self._seen = self._versions()
-        for name in self._volumes:
-            await self._write(name)
+        for name, volume in self._volumes.items():
+            with setting_up(name):
+                for resource, wanted in references(sources_of(volume)):
+                    path = f"/api/v1/namespaces/{self._spec.namespace}/{resource}/{wanted}"
+                    self._objects[resource, wanted] = await self._services.api.find(path)
+                await self._write(name)
 
     async def keep_fresh(self) -> None:
-        """Write again what has changed, for ever."""
-        while self._volumes:
-            await self._news()
-            self._changed.clear()
-            self._seen = self._versions()
+        """Write again what has a token that is old, as long as there is one."""
+        clock = self._services.clock
+        while self._tokens:
+            left = (min(map(_stale, self._tokens.values())) - clock.now()).total_seconds()
+            await clock.sleep(max(left, 1.0))
             for name in self._volumes:
                 try:
-                    await self._write(name)
+                    with setting_up(name):
+                        await self._write(name)
                 except (VolumeRefused, OSError) as error:
                     self._services.events.warn(self._spec, "FailedMount", str(error))
 
-    async def close(self) -> None:
-        """Follow nothing any more."""
-        watched, self._watched = self._watched, {}
-        for reference in watched:
-            await self._services.watched.release(reference)
-
-    def _sources(self) -> list[Source]:
-        return [source for volume in self._volumes.values() for source in sources_of(volume)]
-
     async def _write(self, name: str) -> None:
-        volume, now = self._volumes[name], self._services.clock.now()
-        try:
-            await self._refresh_tokens(sources_of(volume), now)
-            files = contents(volume, self._content_sources())
-        except (VolumeRefused, ApiRefusal) as error:
-            why = f'MountVolume.SetUp failed for volume "{name}" : {error}'
-            raise VolumeRefused(why) from error
-        if self._written.get(name) == files:
-            return
-        path = self.path(name)
+        volume, path, now = self._volumes[name], self.path(name), self._services.clock.now()
         assert path is not None  # noqa: S101 - only those of these kinds are here
-        write_all(path, files, now, self._spec.security.get("fsGroup"))
-        self._written[name] = files
+        await self._refresh_tokens(sources_of(volume), now)
+        files = contents(volume, self._content_sources())
+        if self._written.get(name) != files:
+            write_all(path, files, now, self._spec.security.get("fsGroup"))
+            self._written[name] = files
 
     def _content_sources(self) -> ContentSources:
-        raw = self._raw
-        every = (*(raw["spec"].get("initContainers") or ()), *raw["spec"]["containers"])
+        raw = self._spec.raw
         return ContentSources(
-            objects={(r, name): w.object for (r, _, name), w in self._watched.items()},
+            objects=self._objects,
             fields=pod_fields(
                 raw, pod_address=self._address, host_address=self._services.node.address
             ),
-            containers={container["name"]: container for container in every},
             token=lambda audience, seconds: self._tokens[audience, seconds].text.encode(),
             user=user_of_all(raw["spec"]),
             group=self._spec.security.get("fsGroup"),
@@ -260,26 +230,6 @@ class ContentVolumes:
             if known is None or _stale(known) <= now:
                 self._tokens[key] = await request_token(self._services, self._spec, *key)
 
-    async def _news(self) -> None:
-        """Return when something that files are made of has changed, or a token is old."""
-        if self._seen != self._versions():
-            return
-        waits: list[asyncio.Task[Any]] = [asyncio.create_task(self._changed.wait())]
-        waits += [asyncio.create_task(each.moved()) for each in self._watched.values()]
-        if self._tokens:
-            next_time = min(map(_stale, self._tokens.values()))
-            left = (next_time - self._services.clock.now()).total_seconds()
-            waits.append(asyncio.create_task(self._services.clock.sleep(max(left, 1.0))))
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)
-
-    def _versions(self) -> list[int]:
-        return [watched.version for watched in self._watched.values()]
-
 
 def _stale(token: Token) -> datetime:
     """Return when a token is to be replaced."""
@@ -290,12 +240,7 @@ def _stale(token: Token) -> datetime:
 # ---- All volumes of a pod
 
 PODS = Path("/run/kubelet/pods")
-AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt"
-_OTHER_AUTHORITIES = (
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-)
+AUTHORITIES, *_OTHER_AUTHORITIES = MACHINE_BUNDLES
 _WRITABLE = ("/run", "/proc/sys/net")
 _SEARCH = "svc.cluster.local cluster.local"
 
@@ -321,7 +266,8 @@ class PodVolumes:
         _write(self._folder / "resolv.conf", f"nameserver {DNS_ADDRESS}\n{search}\n")
         for name, volume in self._spec.volumes.items():
             if "emptyDir" in volume:
-                self._make_empty(name, volume["emptyDir"])
+                with setting_up(name):
+                    self._make_empty(name, volume["emptyDir"])
             self._source(name)
         await self._csi.publish()
         await self._contents.fill(address)
@@ -331,29 +277,25 @@ class PodVolumes:
         """The name that the pod's programs see of their machine."""
         return self._services.node.name if self._spec.host_network else self._spec.hostname
 
-    def observe(self, raw: Mapping[str, Any]) -> None:
-        """Take note of the pod's object as it is now."""
-        self._contents.observe(raw)
-
     async def keep_fresh(self) -> None:
-        """Keep the files up to date, for ever."""
+        """Renew the tokens, as long as there are any."""
         await self._contents.keep_fresh()
 
-    def binds(self, container: ContainerSpec, variables: Mapping[str, str]) -> tuple[Bind, ...]:
-        """Return the container's mounts of these volumes; raise ContainerRefused.
-
-        `variables` are those of its environment, which a subPathExpr may name.
-        """
+    def binds(self, container: ContainerSpec) -> tuple[Bind, ...]:
+        """Return the container's mounts of these volumes; raise ContainerRefused."""
         bundle = str(self._services.plan.ca_bundle)
         others = (path for path in _OTHER_AUTHORITIES if Path(path).exists())
         return (
             Bind(source=str(self._folder / "hosts"), target="/etc/hosts", read_only=False),
             Bind(source=str(self._folder / "resolv.conf"), target="/etc/resolv.conf"),
             *(Bind(source=bundle, target=path) for path in (AUTHORITIES, *others)),
-            *(self._bind(container, mount, variables) for mount in container.mounts),
+            *(self._bind(mount) for mount in container.mounts),
         )
 
-    def _bind(self, container: ContainerSpec, mount: Mount, variables: Mapping[str, str]) -> Bind:
+    def _bind(self, mount: Mount) -> Bind:
+        if mount.has_sub_path:
+            why = "the sandbox serves no subPath: mount the whole volume"
+            raise ContainerRefused("CreateContainerConfigError", why)
         if Path(mount.path).is_relative_to("/proc"):
             # https://github.com/opencontainers/runc/issues/2826
             inside = f'"{mount.path}" cannot be mounted because it is inside /proc'
@@ -363,17 +305,8 @@ class PodVolumes:
         except VolumeRefused as error:
             raise ContainerRefused("CreateContainerConfigError", str(error)) from error
         ours = any(Path(source).is_relative_to(root) for root in _WRITABLE)
-        sub_path = mount.sub_path or expand(mount.sub_path_expression, variables)
-        try:
-            inner = below(Path(source), sub_path, make=ours and not self._read_only(mount.volume))
-        except OSError as error:
-            why = (
-                f'failed to prepare subPath for volumeMount "{mount.volume}" '
-                f'of container "{container.name}"'
-            )
-            raise ContainerRefused("CreateContainerConfigError", why) from error
         return Bind(
-            source=str(inner),
+            source=source,
             target=mount.path,
             read_only=mount.read_only or not ours or self._read_only(mount.volume),
             follow=mount.follow,
@@ -381,7 +314,6 @@ class PodVolumes:
 
     async def close(self) -> None:
         """Remove them."""
-        await self._contents.close()
         await self._csi.unpublish()
         for name in self._spec.volumes:
             if self._empty(name).is_mount():
@@ -396,62 +328,37 @@ class PodVolumes:
         folder = self._empty(name)
         folder.mkdir(parents=True, exist_ok=True)
         if said.get("medium") == "Memory" and not folder.is_mount():
-            size = self._memory_size(name, said)
+            size = self._memory_size(said)
             mount("tmpfs", str(folder), "tmpfs", NO_DEVICES | NO_SUID, f"size={size},mode=0777")
         folder.chmod(0o777)
         if (group := self._spec.security.get("fsGroup")) is not None:
             give(folder, group, read_only=False)
 
-    def _memory_size(self, name: str, said: Mapping[str, Any]) -> int:
+    def _memory_size(self, said: Mapping[str, Any]) -> int:
         """Return the size as calculateEmptyDirMemorySize in pkg/volume/emptydir does."""
-        try:
-            wanted = math.ceil(amount(str(said.get("sizeLimit") or "0")))
-            limits = [memory_limit(each.resources) for each in self._spec.containers]
-        except ValueError as error:
-            raise VolumeRefused(
-                f'MountVolume.SetUp failed for volume "{name}" : {error}'
-            ) from error
+        wanted = math.ceil(amount(str(said.get("sizeLimit") or "0")))
+        limits = [memory_limit(each.resources) for each in self._spec.containers]
         of_node = math.ceil(amount(NODE["memory"]))
         of_pod = sum(limits) if all(limits) else of_node
         return min(size for size in (wanted, of_pod, of_node) if size)
 
     def _source(self, name: str) -> str:
-        volume = self._spec.volumes.get(name)
-        if volume is None:
-            raise VolumeRefused(f'volume "{name}" is not in the pod\'s spec')
-        if "hostPath" in volume:
-            try:
-                return _host_path(volume["hostPath"])
-            except VolumeRefused as error:
-                why = f'MountVolume.SetUp failed for volume "{name}" : {error}'
-                raise VolumeRefused(why) from error
+        volume = self._spec.volumes[name]
         if "emptyDir" in volume:
             return str(self._empty(name))
         if "csi" in volume:
             return str(self._csi.path(name))
         if (written := self._contents.path(name)) is not None:
             return str(written)
-        kind = next((key for key in volume if key != "name"), "of no kind")
-        raise VolumeRefused(
-            f'MountVolume.SetUp failed for volume "{name}" : '
-            f"the sandbox does not serve {kind} volumes yet"
-        )
+        with setting_up(name):
+            if "hostPath" in volume:
+                return _host_path(volume["hostPath"])
+            kind = next((key for key in volume if key != "name"), "of no kind")
+            raise VolumeRefused(f"the sandbox does not serve {kind} volumes yet")
 
     def _read_only(self, name: str) -> bool:
         asked = self._spec.volumes[name].get("csi", {}).get("readOnly")
         return bool(asked) or self._contents.path(name) is not None
-
-
-def below(folder: Path, sub_path: str, *, make: bool) -> Path:
-    """Return the place of a subPath; raise OSError where a link in it leads out of the volume."""
-    if not sub_path:
-        return folder
-    inner = (folder / sub_path).resolve()
-    if not inner.is_relative_to(folder.resolve()):
-        raise OSError(errno.EPERM, "it leads out of its volume")
-    if make and not inner.exists():
-        inner.mkdir(parents=True, mode=0o750)
-    return inner
 
 
 _HOST_PATHS = Path("/run/kubelet/hostpaths")

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import atexit
 import gc
 import json
 import logging
 import os
+import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 from podidentity_sandbox.plan import Plan
-from podidentity_sandbox.world.supervisor import run
+from podidentity_sandbox.world import network
+from podidentity_sandbox.world.supervisor import Supervisor, programs
 
 
 def main() -> None:
@@ -25,14 +29,16 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     for fd in (options.api_fd, options.proxy_fd, options.report_fd):
         os.set_inheritable(fd, False)
-    run(
-        Plan.load(options.folder),
-        options.parts,
-        api_fd=options.api_fd,
-        proxy_fd=options.proxy_fd,
-        report_fd=options.report_fd,
-        environment=dict(os.environ),
-    )
+    plan = Plan.load(options.folder)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", "/run"], check=True)
+    network.make_azure()
+    started = programs(plan, options.parts, api_fd=options.api_fd, proxy_fd=options.proxy_fd)
+
+    async def supervise() -> None:
+        await Supervisor(plan, started, options.report_fd, os.environ).run()
+
+    with suppress(KeyboardInterrupt):
+        asyncio.run(supervise())
 
 
 if __name__ == "__main__":

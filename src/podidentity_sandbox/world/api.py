@@ -74,7 +74,7 @@ class Api:
         query = {"watch": "1", "resourceVersion": resource_version}
         query["timeoutSeconds"] = str(max(1, round(seconds)))
         url = f"{path}?{urlencode(query)}"
-        with _closing(self._stream(url, seconds)) as response:
+        with self._stream(url, seconds) as response:
             try:
                 while line := response.readline():
                     event = json.loads(line)
@@ -84,7 +84,7 @@ class Api:
 
     def stream(self, path: str) -> Iterator[bytes]:
         """Yield the objects of the answer as they come, until its end; raise ApiError."""
-        with _closing(self._stream(path, None)) as response:
+        with self._stream(path, None) as response:
             while chunk := response.read1(65536):
                 yield chunk
 
@@ -168,7 +168,7 @@ class Api:
                 "See `podidentity sandbox status` and `… logs --part cluster`"
             ) from cause
         if response.status >= http.HTTPStatus.BAD_REQUEST:
-            with _closing(response):
+            with response:
                 raise ApiError(response.status, _message(response))
         return response
 
@@ -199,14 +199,3 @@ def _message(response: http.client.HTTPResponse) -> str:
         return str(json.loads(text)["message"])
     except (ValueError, KeyError, TypeError):
         return f"the API server answered {response.status}: {text[:200]}"
-
-
-class _closing:  # noqa: N801 - reads as contextlib.closing, which types the response away
-    def __init__(self, response: http.client.HTTPResponse) -> None:
-        self._response = response
-
-    def __enter__(self) -> http.client.HTTPResponse:
-        return self._response
-
-    def __exit__(self, *_: object) -> None:
-        self._response.close()

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from podidentity_sandbox.azure.tenants import CLOUDS, MANAGEMENT, PUBLIC
-from podidentity_sandbox.plan import APISERVER_ADDRESS, AZURE_ADDRESS, Plan
+from podidentity_sandbox.plan import APISERVER_ADDRESS, AZURE_ADDRESS, MACHINE_BUNDLES, Plan
 from podidentity_sandbox.world import SandboxError
 
 _LIFE = timedelta(days=365)
@@ -44,13 +44,6 @@ AZURE_NAMES = (
     f"*{PUBLIC.blobs}",
 )
 """The names that the sandbox's Azure serves: see `azure.names`."""
-# Where the distributions keep the authorities that a machine trusts.
-_MACHINE_BUNDLES = (
-    "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu, Arch
-    "/etc/pki/tls/certs/ca-bundle.crt",  # Fedora, RHEL
-    "/etc/ssl/ca-bundle.pem",  # openSUSE
-    "/etc/ssl/cert.pem",  # Alpine
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,12 +146,12 @@ def machine_authorities() -> str:
     SSL_CERT_FILE is not asked: in a shell that has a sandbox's environment it names that sandbox's
     bundle.
     """
-    for candidate in map(Path, _MACHINE_BUNDLES):
+    for candidate in map(Path, MACHINE_BUNDLES):
         if candidate.is_file():
             return candidate.read_text()
     raise SandboxError(
         "this machine has no file of certificate authorities "
-        f"({', '.join(_MACHINE_BUNDLES)}). Install the package ca-certificates"
+        f"({', '.join(MACHINE_BUNDLES)}). Install the package ca-certificates"
     )
 
 

@@ -9,6 +9,7 @@ import base64
 import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import yaml
@@ -67,21 +68,33 @@ def draw_plan(
         kubernetes_minor=kubernetes_minor,
     )
     wanted = pools or (Pool(kind=PoolKind.UNIFORM, nodes=nodes),)
-    machines = [
-        machine
-        for number, pool in enumerate(wanted, start=1)
-        for machine in _machines(plan, pool, number)
-    ]
+    machines = chain.from_iterable(
+        _machines(plan, pool, number) for number, pool in enumerate(wanted, start=1)
+    )
     return replace(
         plan,
         nodes=tuple(
-            _node(machine, index, network, init_taints) for index, machine in enumerate(machines)
+            # 10.240.0.4 is the first.
+            NodePlan(
+                name=name,
+                index=index,
+                address=f"10.240.0.{4 + index}",
+                pod_cidr=f"10.244.{index}.0/24",
+                gateway=f"10.244.{index}.1" if network is Network.BRIDGE else ROUTED_GATEWAY,
+                provider_id=provider_id,
+                token=secrets.token_urlsafe(30),
+                network=network,
+                pool=pool,
+                scale_set=scale_set,
+                init_taints=init_taints,
+            )
+            for index, (name, provider_id, pool, scale_set) in enumerate(machines)
         ),
     )
 
 
-def _machines(plan: Plan, pool: Pool, number: int) -> Iterator[NodePlan]:
-    """Yield the machines of the pool of that number, with what is the pool's of each.
+def _machines(plan: Plan, pool: Pool, number: int) -> Iterator[tuple[str, str, str, str]]:
+    """Yield the machines of the pool of that number: name, provider ID, pool, Flexible scale set.
 
     Named as AKS names them. A provider ID has its resource group in lower case: kubernetes-sigs/
     cloud-provider-azure, pkg/provider/azure_utils.go, ConvertResourceGroupNameToLower.
@@ -93,39 +106,16 @@ def _machines(plan: Plan, pool: Pool, number: int) -> Iterator[NodePlan]:
     group = pool.group or plan.node_group
     compute = f"/subscriptions/{where}/resourceGroups/{group}/providers/Microsoft.Compute"
     below = f"azure://{compute.replace(f'/{group}/', f'/{group.lower()}/')}"
+    flexible = f"{compute}/virtualMachineScaleSets/{name}"
     for index in range(pool.nodes):
         node = f"{name}{_base36(index):0>6}"
-        machine = f"virtualMachines/{node}"
+        machine, scale_set = f"virtualMachines/{node}", ""
         if pool.kind is PoolKind.UNIFORM:
             machine = f"virtualMachineScaleSets/{name}/virtualMachines/{index}"
         elif pool.kind is PoolKind.FLEXIBLE:
             machine = f"virtualMachines/{name}_{stable_guid(plan.name, node)[:8]}"
-        flexible = f"{compute}/virtualMachineScaleSets/{name}"
-        yield NodePlan(
-            name=node,
-            index=0,
-            address="",
-            pod_cidr="",
-            gateway="",
-            provider_id=f"{below}/{machine}",
-            token="",
-            pool=f"nodepool{number}",
-            scale_set=flexible if pool.kind is PoolKind.FLEXIBLE else "",
-        )
-
-
-def _node(machine: NodePlan, index: int, network: Network, init_taints: str) -> NodePlan:
-    """Return a machine as the node of that number in its cluster: 10.240.0.4 is the first."""
-    return replace(
-        machine,
-        index=index,
-        address=f"10.240.0.{4 + index}",
-        pod_cidr=f"10.244.{index}.0/24",
-        gateway=f"10.244.{index}.1" if network is Network.BRIDGE else ROUTED_GATEWAY,
-        token=secrets.token_urlsafe(30),
-        network=network,
-        init_taints=init_taints,
-    )
+            scale_set = flexible
+        yield node, f"{below}/{machine}", f"nodepool{number}", scale_set
 
 
 def _base36(number: int) -> str:

@@ -8,7 +8,6 @@ a person without root has no folder there to call their own.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from pathlib import Path
 
 from podidentity_sandbox.node.cgroups import allow_memory, end_processes, remove_tree
@@ -17,17 +16,10 @@ from podidentity_sandbox.world import SandboxError
 _MOUNTS = Path("/proc/self/mounts")
 
 
-@dataclass(frozen=True, slots=True)
-class Hierarchies:
-    """Where the machine has its cgroups."""
+def hierarchies(mounts: str) -> tuple[Path | None, Path | None]:
+    """Return where cgroup v2 is, and the hierarchy of v1 with the memory controller.
 
-    v2: Path | None
-    memory_v1: Path | None
-    """The hierarchy of v1 with the memory controller."""
-
-
-def hierarchies(mounts: str) -> Hierarchies:
-    """Read the text of /proc/self/mounts (proc_mounts(5)).
+    `mounts` is the text of /proc/self/mounts (proc_mounts(5)).
 
     cgroup v2 is at /sys/fs/cgroup where it stands alone, in a folder below it beside v1.
     """
@@ -39,17 +31,7 @@ def hierarchies(mounts: str) -> Hierarchies:
             v2 = v2 or path
         elif kind == "cgroup" and "memory" in options.split(","):
             memory = memory or path
-    return Hierarchies(v2, memory)
-
-
-@dataclass(frozen=True, slots=True)
-class CgroupFolders:
-    """The folders of a sandbox; "" for one that cannot be had."""
-
-    sockets: str = ""
-    """In v2: names whose a socket is."""
-    memory: str = ""
-    """In the hierarchy with the memory controller; the same as `sockets` if that is v2."""
+    return v2, memory
 
 
 def roots_of(folder: Path) -> list[Path]:
@@ -60,18 +42,21 @@ def roots_of(folder: Path) -> list[Path]:
     place = hashlib.sha256(bytes(folder)).hexdigest()[:8]
     name = f"podidentity-sandbox-{folder.name}-{place}"
     found = hierarchies(_MOUNTS.read_text())
-    return [mount / name for mount in (found.v2, found.memory_v1) if mount is not None]
+    return [mount / name for mount in found if mount is not None]
 
 
-def make(folder: Path) -> CgroupFolders:
-    """Make the sandbox's cgroups."""
+def make(folder: Path) -> tuple[str, str]:
+    """Make the sandbox's cgroups; return their folders, "" for one that cannot be had.
+
+    The first is in v2, which names whose a socket is; the second where the memory controller is.
+    """
     remove(folder)
     made = [root for root in roots_of(folder) if _made(root)]
     v2 = next((root for root in made if (root / "cgroup.controllers").exists()), None)
     if v2 is not None and _has_memory(v2):
-        return CgroupFolders(str(v2), str(v2))
+        return str(v2), str(v2)
     v1 = next((root for root in made if root != v2), None)
-    return CgroupFolders(str(v2 or ""), str(v1 or ""))
+    return str(v2 or ""), str(v1 or "")
 
 
 def _made(root: Path) -> bool:

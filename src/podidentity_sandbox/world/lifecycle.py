@@ -235,7 +235,7 @@ def _start(
     """Write the folder and start the supervisor; return also the pipe that it reports to."""
     api = opened.enter_context(listen_tcp("127.0.0.1", 0))
     proxy = opened.enter_context(listen_tcp("127.0.0.1", 0))
-    made = cgroups.CgroupFolders() if options.rootless else cgroups.make(options.folder.path)
+    sockets, memory = ("", "") if options.rootless else cgroups.make(options.folder.path)
     plan = draw_plan(
         options.folder.name,
         str(options.folder.path),
@@ -243,8 +243,8 @@ def _start(
         rootless=options.rootless,
         apiserver_port=api.getsockname()[1],
         azure_proxy_port=proxy.getsockname()[1],
-        cgroup_root=made.sockets,
-        memory_root=made.memory,
+        cgroup_root=sockets,
+        memory_root=memory,
         azure_cli=find_azure_cli(),
         network=options.network,
         kubernetes_minor=options.kubernetes_minor,

@@ -11,7 +11,6 @@ import json
 import logging
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -155,24 +154,3 @@ class Supervisor:
         if self._report_fd is not None:
             with suppress(BrokenPipeError):  # `_abandoned` is about to be told
                 os.write(self._report_fd, json.dumps(news).encode() + b"\n")
-
-
-def run(
-    plan: Plan,
-    parts: Mapping[str, Sequence[str]],
-    *,
-    api_fd: int,
-    proxy_fd: int,
-    report_fd: int,
-    environment: Mapping[str, str],
-) -> None:
-    """Be the sandbox `plan` until it is told to end."""
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", "/run"], check=True)
-    network.make_azure()
-    started = programs(plan, parts, api_fd=api_fd, proxy_fd=proxy_fd)
-
-    async def supervise() -> None:
-        await Supervisor(plan, started, report_fd, environment).run()
-
-    with suppress(KeyboardInterrupt):
-        asyncio.run(supervise())

@@ -22,7 +22,7 @@ from podidentity_sandbox.node.cri.pause import SHELL, archive
 from podidentity_sandbox.node.cri.requests import container_config, namespaces, sandbox_config
 from podidentity_sandbox.node.cri.static import mirror
 from podidentity_sandbox.node.rootfs import Bind
-from podidentity_sandbox.node.spec import ContainerRefused, parse_pod
+from podidentity_sandbox.node.spec import parse_pod
 from podidentity_sandbox.plan import Network, NodePlan
 from podidentity_sandbox.world.blueprint import draw_plan
 from tests.sandbox.node.site import container, pod
@@ -137,11 +137,6 @@ def test_mounts_follow_the_nodes_where_the_spec_says_so() -> None:
     (asked,) = config_of(container())["mounts"]
     assert asked["propagation"] == "PROPAGATION_HOST_TO_CONTAINER"
     assert asked["readonly"]
-
-
-def test_root_where_the_spec_forbids_it_is_refused_as_a_kubelet_refuses_it() -> None:
-    with pytest.raises(ContainerRefused, match="runAsNonRoot"):
-        config_of(container(securityContext={"runAsNonRoot": True}))
 
 
 def test_a_pod_of_the_nodes_network_has_no_hostname_of_its_own() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from pathlib import Path
 
 import pytest
 
@@ -87,8 +86,8 @@ def test_nothing_of_a_deleted_pod_remains_on_its_node(site: Site) -> None:
     uid = found["metadata"]["uid"]
     site.delete("gone")
     assert _traces(site) == before
-    if site.plan.cgroup_root:
-        assert not list(Path(site.plan.cgroup_root).rglob(f"*{uid}*"))
+    for tree in site.plan.cgroups_of(site.node):
+        assert not list(tree.rglob(f"*{uid}*"))
 
 
 def _traces(site: Site) -> str:

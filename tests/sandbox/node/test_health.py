@@ -5,12 +5,17 @@ https://kubernetes.io/docs/concepts/configuration/liveness-readiness-startup-pro
 
 from __future__ import annotations
 
+import asyncio
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
+from podidentity_sandbox.node.clock import Clock
+from podidentity_sandbox.node.probes import repeat_probe
+from podidentity_sandbox.node.spec import Probe
 from podidentity_sandbox.world.api import ready
-from tests.sandbox.node.site import Site, pod, script
+from tests.sandbox.node.site import Site, eventually, pod, restarted, script
 
 pytestmark = pytest.mark.net
 SERVER = "exec python3 -m http.server 80"
@@ -21,16 +26,31 @@ def probe(**action: Any) -> dict[str, Any]:
     return {**action, "periodSeconds": 1, "failureThreshold": 1}
 
 
-def test_a_program_in_the_container_says_whether_it_is_ready(site: Site) -> None:
-    command = ["sh", "-c", "cat /ready"]
-    made = script("sleep 999", readinessProbe=probe(exec={"command": command}))
-    site.create(pod("asked", made))
-    said = site.event("asked", "Unhealthy")
-    assert said == "Readiness probe failed: cat: /ready: No such file or directory\n"
-    site.says("asked", "touch /ready")
-    site.until("asked")
-    site.says("asked", "rm /ready")
-    site.until("asked", lambda p: not ready(p))
+@pytest.mark.parametrize(
+    ("action", "said"),
+    [
+        ({"exec": {"command": ["cat", "/well"]}}, "cat: /well: No such file or directory\n"),
+        ({"httpGet": {"port": 80, "path": "/well"}}, "HTTP probe failed with statuscode: 404"),
+    ],
+)
+def test_a_pod_is_ready_only_while_its_probe_succeeds(
+    site: Site, action: dict[str, Any], said: str
+) -> None:
+    name = "-".join(action).lower()  # events are told by it
+    site.create(pod(name, script(SERVER, readinessProbe=probe(**action))))
+    assert site.event(name, "Unhealthy").startswith("Readiness probe failed: ")
+    site.says(name, "touch /well")
+    site.until(name)
+    site.says(name, "rm /well")
+    site.until(name, lambda seen: not ready(seen))
+    wanted = ("Unhealthy", f"Readiness probe failed: {said}")
+    eventually(lambda: wanted in site.events(name))
+
+
+def test_a_program_whose_liveness_probe_fails_is_started_again(site: Site) -> None:
+    dead = script(SERVER, livenessProbe=probe(httpGet={"port": 80, "path": "/never"}))
+    site.run(pod("unwell", dead, restartPolicy="Always"), restarted(1))
+    assert site.event("unwell", "Killing").endswith("failed liveness probe, will be restarted")
 
 
 def test_a_program_that_takes_too_long_has_failed(site: Site) -> None:
@@ -51,3 +71,71 @@ def test_a_port_that_is_closed_is_said_to_refuse(site: Site) -> None:
     said = site.event("closed", "Unhealthy")
     address = site.get("closed")["status"]["podIP"]
     assert said == f"Readiness probe failed: dial tcp {address}:81: connect: connection refused"
+
+
+# ---- How many results count
+
+
+class CountedClock(Clock):
+    """Counts what is slept, and takes no time for it."""
+
+    def __init__(self) -> None:
+        self.slept: list[float] = []
+
+    def now(self) -> datetime:
+        return datetime(2026, 1, 1, tzinfo=UTC)
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        await asyncio.sleep(0)
+
+
+def counting(successes: int, failures: int) -> Probe:
+    return Probe(
+        action=None,
+        initial_delay=3,
+        period=7,
+        timeout=1,
+        successes=successes,
+        failures=failures,
+        grace=None,
+    )
+
+
+@pytest.mark.parametrize(
+    ("successes", "failures", "results", "reported"),
+    [
+        (1, 3, "ok", ["+1"]),
+        (1, 3, "ok ok ok", ["+1"]),
+        (2, 3, "ok ok", ["+2"]),
+        (1, 3, "no no", []),
+        (1, 3, "no no no", ["-3"]),
+        (1, 3, "no no no no", ["-3", "-4"]),
+        (1, 3, "no no ok no no", ["+3"]),
+        (1, 1, "ok no ok", ["+1", "-2", "+3"]),
+    ],
+)
+async def test_so_many_results_in_a_row_decide(
+    successes: int, failures: int, results: str, reported: list[str]
+) -> None:
+    waiting, seen, asked = results.split(), [], 0
+    over = asyncio.Event()
+
+    async def once() -> str | None:
+        nonlocal asked
+        if not waiting:
+            over.set()
+            await asyncio.Event().wait()
+        asked += 1
+        return None if waiting.pop(0) == "ok" else ""
+
+    async def report(well: bool, why: str) -> None:
+        assert not why
+        seen.append(f"{'+' if well else '-'}{asked}")
+
+    clock = CountedClock()
+    task = asyncio.create_task(repeat_probe(counting(successes, failures), once, clock, report))
+    await over.wait()
+    task.cancel()
+    assert seen == reported
+    assert clock.slept == [3] + [7] * asked

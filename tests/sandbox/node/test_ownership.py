@@ -53,24 +53,29 @@ def said(site: Site, of: str, *command: str) -> str:
     return result.stdout.decode().strip()
 
 
-def test_a_token_is_roots_and_readable_by_all_where_users_differ_and_no_group_is_named(
-    rooted: Site,
+ALONE = container("sleep", "infinity", volumeMounts=[{"name": "token", "mountPath": "/token"}])
+
+
+@pytest.mark.parametrize(
+    ("made", "reader", "looks"),
+    [
+        # Users differ, and no group is named.
+        (two(), "serve", "0:0 644"),
+        (two(securityContext={"fsGroup": SERVE}), "serve", f"0:{SERVE} 640"),
+        (
+            pod("two", ALONE, volumes=[TOKEN], securityContext={"runAsUser": SERVE}),
+            "main",
+            f"{SERVE}:0 600",
+        ),
+    ],
+    ids=["all", "the fsGroup", "the one user of all containers"],
+)
+def test_a_token_is_closed_to_all_but_those_whom_the_pod_names(
+    rooted: Site, made: dict[str, Any], reader: str, looks: str
 ) -> None:
-    rooted.run(two())
-    assert said(rooted, "serve", *LOOK) == "0:0 644"
-    assert said(rooted, "serve", "cat", "/token/token").count(".") == 2
-
-
-def test_a_token_is_closed_to_all_but_the_fs_group(rooted: Site) -> None:
-    rooted.run(two(securityContext={"fsGroup": SERVE}))
-    assert said(rooted, "serve", *LOOK) == f"0:{SERVE} 640"
-    assert said(rooted, "serve", "cat", "/token/token").count(".") == 2
-
-
-def test_a_token_is_the_users_alone_where_all_containers_have_one(rooted: Site) -> None:
-    alone = container("sleep", "infinity", volumeMounts=[{"name": "token", "mountPath": "/token"}])
-    rooted.run(pod("two", alone, volumes=[TOKEN], securityContext={"runAsUser": SERVE}))
-    assert said(rooted, "main", *LOOK) == f"{SERVE}:0 600"
+    rooted.run(made)
+    assert said(rooted, reader, *LOOK) == looks
+    assert said(rooted, reader, "cat", "/token/token").count(".") == 2
 
 
 def test_a_mode_that_shuts_the_token_to_its_reader_is_not_repaired(rooted: Site) -> None:

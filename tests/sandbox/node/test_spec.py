@@ -13,13 +13,13 @@ from tests.sandbox.node.site import container, pod
 
 def test_command_and_arguments_make_the_program() -> None:
     spec = parse_pod(pod("p", container("podidentity", args=["nmi", "--v"])))
-    assert spec.containers[0].command == ("podidentity", "nmi", "--v")
+    assert spec.containers[0].program == ("podidentity", "nmi", "--v")
 
 
 def test_arguments_alone_are_the_command_unless_they_are_flags_for_an_image() -> None:
     run, idle = container(args=["sleep", "1"]), container(args=["--serve"])
     spec = parse_pod(pod("p", run, {**idle, "name": "other"}))
-    assert [one.command for one in spec.containers] == [("sleep", "1"), ()]
+    assert [one.program for one in spec.containers] == [("sleep", "1"), ()]
 
 
 @pytest.mark.parametrize(
@@ -36,26 +36,15 @@ def test_the_grace_of_a_deletion_wins_over_the_specs(
     assert grace_of({"metadata": metadata, "spec": spec}) == seconds
 
 
-def test_a_probe_has_the_apis_defaults() -> None:
-    probed = container("x", readinessProbe={"httpGet": {"port": 80}})
+def test_a_probe_has_the_apis_defaults_and_may_name_a_port() -> None:
+    ports = [{"name": "health", "containerPort": 8085}]
+    probed = container("x", ports=ports, readinessProbe={"httpGet": {"port": "health"}})
     probe = parse_pod(pod("p", probed)).containers[0].readiness
     assert probe is not None
     assert isinstance(probe.action, HttpGet)
-    assert (probe.action.path, probe.action.scheme) == ("/", "http")
+    assert (probe.action.port, probe.action.path, probe.action.scheme) == (8085, "/", "http")
     assert (probe.period, probe.timeout) == (10, 1)
     assert (probe.successes, probe.failures, probe.initial_delay) == (1, 3, 0)
-
-
-def test_a_probe_may_name_a_port_of_its_container() -> None:
-    probed = container(
-        "x",
-        ports=[{"name": "health", "containerPort": 8085}],
-        livenessProbe={"httpGet": {"port": "health", "path": "/healthz"}},
-    )
-    probe = parse_pod(pod("p", probed)).containers[0].liveness
-    assert probe is not None
-    assert isinstance(probe.action, HttpGet)
-    assert (probe.action.port, probe.action.path) == (8085, "/healthz")
 
 
 @pytest.mark.parametrize(

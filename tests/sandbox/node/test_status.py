@@ -8,11 +8,9 @@ import pytest
 from podidentity_sandbox.node.spec import parse_pod
 from podidentity_sandbox.node.status import (
     ContainerState,
-    PodFacts,
     phase,
     pod_status,
     restart_delay,
-    restarts_after,
 )
 from tests.sandbox.node.site import container, pod
 
@@ -68,35 +66,18 @@ def test_a_pod_whose_init_containers_have_not_ended_is_pending() -> None:
     assert phase("Always", [waiting()], initialized=False) == "Pending"
 
 
-@pytest.mark.parametrize(
-    ("policy", "code", "again"),
-    [
-        ("Always", 0, True),
-        ("Always", 1, True),
-        ("OnFailure", 0, False),
-        ("OnFailure", 1, True),
-        ("Never", 1, False),
-    ],
-)
-def test_the_restart_policy_says_whether_it_runs_again(policy: str, code: int, again: bool) -> None:
-    assert restarts_after(policy, code) is again
-
-
 def test_restarts_come_at_once_and_then_after_ever_longer_up_to_five_minutes() -> None:
     delays = [restart_delay(number) for number in range(1, 9)]
     assert delays == [0, 10, 20, 40, 80, 160, 300, 300]
 
 
-def facts(**more: Any) -> PodFacts:
-    given: dict[str, Any] = {
-        "spec": parse_pod(pod("p", container(name="a"), container(name="b"))),
-        "host_address": "10.240.0.4",
-        "pod_address": "10.244.0.2",
-        "started": NOW,
-        "initialized": True,
-        **more,
-    }
-    return PodFacts(**given)
+SPEC = parse_pod(pod("p", container(name="a"), container(name="b")))
+
+
+def status_of(*states: ContainerState, **more: Any) -> dict[str, Any]:
+    """Return the status of a pod of two containers in these states."""
+    given = {"pod_address": "10.244.0.2", "initialized": True, "previous": {}, "now": NOW, **more}
+    return pod_status(SPEC, [], states, host_address="10.240.0.4", started=NOW, **given)
 
 
 def conditions(status: dict[str, Any]) -> dict[str, str]:
@@ -104,7 +85,7 @@ def conditions(status: dict[str, Any]) -> dict[str, str]:
 
 
 def test_a_pod_is_ready_when_all_its_containers_are() -> None:
-    status = pod_status(facts(), [], [running(), running()], previous={}, now=NOW)
+    status = status_of(running(), running())
     assert set(conditions(status).values()) == {"True"}
     assert status["podIP"] == "10.244.0.2"
     assert status["podIPs"] == [{"ip": "10.244.0.2"}]
@@ -112,13 +93,13 @@ def test_a_pod_is_ready_when_all_its_containers_are() -> None:
 
 
 def test_what_there_is_none_of_is_not_listed() -> None:
-    status = pod_status(facts(pod_address=""), [], [waiting(), waiting()], previous={}, now=NOW)
+    status = status_of(waiting(), waiting(), pod_address="")
     assert [name for name, value in status.items() if value in ([], "")] == []
     assert (status["podIPs"], status["initContainerStatuses"]) == (None, None)
 
 
 def test_an_unready_container_is_named() -> None:
-    status = pod_status(facts(), [], [running(), running(ready=False)], previous={}, now=NOW)
+    status = status_of(running(), running(ready=False))
     (ready,) = (c for c in status["conditions"] if c["type"] == "Ready")
     assert ready["status"] == "False"
     assert ready["reason"] == "ContainersNotReady"
@@ -126,22 +107,22 @@ def test_an_unready_container_is_named() -> None:
 
 
 def test_a_condition_keeps_the_time_of_its_last_change() -> None:
-    first = pod_status(facts(), [], [running(), waiting()], previous={}, now=NOW)
+    first = status_of(running(), waiting())
     later = NOW + timedelta(minutes=1)
-    second = pod_status(facts(), [], [running(), running()], previous=first, now=later)
+    second = status_of(running(), running(), previous=first, now=later)
     times = {c["type"]: c["lastTransitionTime"] for c in second["conditions"]}
     assert times["PodScheduled"] == "2026-01-02T03:04:05Z"
     assert times["Ready"] == "2026-01-02T03:05:05Z"
 
 
 def test_nothing_changed_makes_the_same_status() -> None:
-    first = pod_status(facts(), [], [running(), waiting()], previous={}, now=NOW)
+    first = status_of(running(), waiting())
     later = NOW + timedelta(hours=1)
-    assert pod_status(facts(), [], [running(), waiting()], previous=first, now=later) == first
+    assert status_of(running(), waiting(), previous=first, now=later) == first
 
 
 def test_a_restarting_container_shows_how_it_ended_before() -> None:
-    status = pod_status(facts(), [], [running(), crashing()], previous={}, now=NOW)
+    status = status_of(running(), crashing())
     shown = status["containerStatuses"][1]
     assert shown["state"] == {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off"}}
     assert shown["lastState"]["terminated"]["exitCode"] == 1

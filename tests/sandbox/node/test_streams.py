@@ -1,4 +1,7 @@
-"""exec, attach and logs as a Kubernetes client has them: a WebSocket, through the API server.
+"""What reaches into a pod from outside: exec, attach, logs and requests to its ports.
+
+What kubectl does and is told is in tests/sandbox/kubectl; here are other clients of the API server,
+and those of the node's own socket.
 
 https://kubernetes.io/blog/2024/08/20/websockets-transition/
 """
@@ -7,15 +10,28 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 import ssl
+import urllib.error
+import urllib.request
 from collections.abc import Awaitable, Callable
-from typing import Any
 from urllib.parse import urlencode
 
 import aiohttp
 import pytest
 
-from tests.sandbox.node.site import PODS, Site, container, pod, script, terminated, waits_for
+from podidentity_sandbox.node.execution_requests import ExecFailed
+from tests.sandbox.node.site import (
+    PODS,
+    Site,
+    container,
+    eventually,
+    pod,
+    script,
+    terminated,
+    waits_for,
+)
 
 pytestmark = pytest.mark.net
 V5, V4 = "v5.channel.k8s.io", "v4.channel.k8s.io"
@@ -32,11 +48,6 @@ class Heard:
     @property
     def out(self) -> str:
         return self.channels[1].decode()
-
-    @property
-    def status(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.channels[3])
-        return found
 
 
 def converse(site: Site, path: str, talk: Talk | None = None, protocol: str = V5) -> Heard:
@@ -72,35 +83,12 @@ def execution(*command: str, **options: str) -> str:
     return f"pod/exec?{urlencode([('stdout', 'true'), *query])}"
 
 
-def test_output_error_and_end_come_on_channels_of_their_own(site: Site) -> None:
-    site.run(pod("pod"))
-    heard = converse(site, execution("sh", "-c", "echo out; echo err >&2; exit 3", stderr="true"))
-    assert (heard.channels[1], heard.channels[2]) == (b"out\n", b"err\n")
-    assert heard.status["reason"] == "NonZeroExitCode"
-    assert heard.status["details"]["causes"] == [{"reason": "ExitCode", "message": "3"}]
-
-
 @pytest.mark.parametrize("yes", ["True", "", "yes", "1"])
 def test_a_stream_is_asked_for_by_anything_but_no(site: Site, yes: str) -> None:
     """As Go reads it; clients for Python send `True`."""
     site.run(pod("pod"))
     query = urlencode([("stdout", yes), ("stderr", "FALSE"), ("command", "pwd")])
     assert converse(site, f"pod/exec?{query}").out == "/\n"
-
-
-def test_a_program_that_succeeds_ends_with_success(site: Site) -> None:
-    site.run(pod("pod"))
-    assert converse(site, execution("true")).status == {"metadata": {}, "status": "Success"}
-
-
-def test_standard_input_ends_where_the_client_closes_its_channel(site: Site) -> None:
-    async def talk(socket: aiohttp.ClientWebSocketResponse) -> None:
-        await socket.send_bytes(b"\x00" + b"x" * 300_000)
-        await socket.send_bytes(b"\xff\x00")
-
-    site.run(pod("pod"))
-    heard = converse(site, execution("sh", "-c", "wc -c; echo over", stdin="true"), talk)
-    assert heard.out.split() == ["300000", "over"]
 
 
 def test_an_older_client_speaks_v4(site: Site) -> None:
@@ -118,17 +106,6 @@ def test_what_a_client_says_as_text_is_taken_as_well(site: Site) -> None:
     assert heard.out == "\N{HEAVY BLACK HEART}\n"
 
 
-def test_a_terminal_has_the_clients_size(site: Site) -> None:
-    async def talk(socket: aiohttp.ClientWebSocketResponse) -> None:
-        await socket.send_bytes(b"\x04" + b'{"Width":77,"Height":33}')
-        await socket.send_bytes(b"\x00stty size; exit 5\n")
-
-    site.run(pod("pod"))
-    heard = converse(site, execution("sh", stdin="true", tty="true"), talk)
-    assert "33 77\r\n" in heard.out
-    assert heard.status["details"]["causes"][0]["message"] == "5"
-
-
 def test_a_client_that_goes_away_ends_its_program(site: Site) -> None:
     async def leave(socket: aiohttp.ClientWebSocketResponse) -> None:
         assert (await socket.receive_bytes())[1:] == b"started\n"
@@ -137,15 +114,6 @@ def test_a_client_that_goes_away_ends_its_program(site: Site) -> None:
     site.run(pod("pod"))
     converse(site, execution("sh", "-c", "echo started; sleep 993; true"), leave)
     site.says("pod", "while ps ax -o args | grep -q '^[s]leep 993'; do :; done")
-
-
-def test_a_program_that_is_not_there_is_said_in_the_runtimes_words(site: Site) -> None:
-    site.run(pod("pod"))
-    message = converse(site, execution("no-such-program")).status["message"]
-    assert message.startswith(
-        "Internal error occurred: error executing command in container: failed to exec in container"
-    )
-    assert 'exec: "no-such-program": executable file not found in $PATH: unknown' in message
 
 
 def test_who_attaches_hears_and_is_heard(site: Site) -> None:
@@ -159,14 +127,6 @@ def test_who_attaches_hears_and_is_heard(site: Site) -> None:
     found = site.until("pod", terminated)
     assert found["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"] == 4
     assert site.log(found) == "got over there\n"
-
-
-def test_nobody_talks_to_a_container_that_has_ended(site: Site) -> None:
-    site.run(pod("pod", container("true")), terminated)
-    message = converse(site, execution("true")).status["message"]
-    assert message == (
-        'Internal error occurred: unable to upgrade connection: container not found ("main")'
-    )
 
 
 def logs(site: Site, query: str = "") -> str:
@@ -204,16 +164,150 @@ def test_the_log_of_the_run_before_is_there_too(site: Site) -> None:
     assert "run x\n" in logs(site, "?previous=true")
 
 
-def test_what_has_no_log_says_why(site: Site) -> None:
-    site.create(pod("pod", container(env=[_missing()])))
-    site.until("pod", waits_for("CreateContainerConfigError"))
-    with pytest.raises(Exception, match="is waiting to start: CreateContainerConfigError"):
-        logs(site)
-    with pytest.raises(Exception, match='previous terminated container "main" in pod "pod" not'):
-        logs(site, "?previous=true")
-    with pytest.raises(Exception, match="container other is not valid for pod pod"):
-        logs(site, "?container=other")
+# ---- Requests to a port of a pod, as `kubectl get --raw` makes them
+
+ECHO = """
+from http.server import BaseHTTPRequestHandler, HTTPServer
+class Echo(BaseHTTPRequestHandler):
+    def do_POST(self):
+        sent = self.rfile.read(int(self.headers.get("Content-Length") or 0)).decode()
+        head = {name.lower(): value for name, value in self.headers.items()}
+        passed = [head.get(name) for name in ("x-own", "authorization", "x-remote-user", "te")]
+        said = repr([self.command, self.path, sent, passed, head["host"], head["x-forwarded-uri"]])
+        self.send_response(418)
+        self.send_header("Content-Type", "text/odd")
+        self.send_header("Retry-After", "7")
+        self.end_headers()
+        self.wfile.write(said.encode())
+    do_GET = do_POST
+HTTPServer(("", 8080), Echo).serve_forever()
+"""
 
 
-def _missing() -> dict[str, Any]:
-    return {"name": "X", "valueFrom": {"secretKeyRef": {"name": "none", "key": "k"}}}
+def asked(site: Site, path: str, body: bytes | None = None) -> tuple[int, str, str]:
+    """Return status, type and text of an answer through the API server."""
+    url = f"https://127.0.0.1:{site.plan.apiserver_port}{PODS}/{path}"
+    headers = {
+        "Authorization": f"Bearer {site.plan.admin_token}",
+        "X-Own": "mine",
+        "X-Remote-User": "somebody",
+        "TE": "trailers",
+    }
+    tls = ssl.create_default_context(cafile=str(site.plan.ca_certificate))
+    request = urllib.request.Request(url, data=body, headers=headers)
+    try:
+        answer = urllib.request.urlopen(request, context=tls)  # noqa: S310 - the same
+    except urllib.error.HTTPError as error:
+        answer = error
+    assert answer.headers.get("Retry-After", "7") == "7"
+    return answer.status, answer.headers["Content-Type"], answer.read().decode()
+
+
+def test_a_request_reaches_the_port_and_the_answer_comes_back(site: Site) -> None:
+    ready = {"tcpSocket": {"port": 8080}, "periodSeconds": 1}
+    ports = [{"name": "web", "containerPort": 8080}]
+    serving = container("python3", "-c", ECHO, readinessProbe=ready, ports=ports)
+    site.run(pod("echo", serving))
+    host, mine = f"127.0.0.1:{site.plan.apiserver_port}", ["mine", None, None, None]
+    for name in ("echo", "echo:8080", "echo:web", "http:echo:8080"):
+        uri = f"{PODS}/{name}/proxy/a%20b"
+        said = repr(["GET", "/a%20b?c=d", "", mine, host, uri])
+        assert asked(site, f"{name}/proxy/a%20b?c=d") == (418, "text/odd", said)
+    said = repr(["POST", "/", "body", mine, host, f"{PODS}/echo/proxy/"])
+    assert asked(site, "echo/proxy/", b"body")[2] == said
+    assert asked(site, "echo/proxy")[2].startswith("['GET', '/',"), "it is led to the slash"
+    status, _, text = asked(site, "echo:9/proxy/")
+    assert status == 503
+    assert json.loads(text)["message"].startswith("error trying to reach service: ")
+
+
+# ---- exec by the node's own socket
+
+
+def test_output_error_and_exit_code_come_back_apart(site: Site) -> None:
+    site.run(pod("pod"))
+    result = site.sh("pod", "echo out; echo err >&2; exit 7")
+    assert (result.exit, result.stdout, result.stderr) == (7, b"out\n", b"err\n")
+
+
+def test_standard_input_reaches_the_program_whole(site: Site) -> None:
+    site.run(pod("pod"))
+    given = os.urandom(300_000)
+    result = site.execute("pod", "cat", stdin=given)
+    assert result.stdout == given
+
+
+def test_a_program_ended_by_a_signal_has_128_and_its_number(site: Site) -> None:
+    site.run(pod("pod"))
+    assert site.sh("pod", "kill -KILL $$").exit == 128 + signal.SIGKILL
+
+
+def test_what_a_program_leaves_running_does_not_hold_up_its_end(site: Site) -> None:
+    site.run(pod("pod"))
+    assert site.sh("pod", "sleep 999 & echo started").stdout == b"started\n"
+
+
+def test_a_caller_that_goes_away_ends_the_program_and_its_children(site: Site) -> None:
+    site.run(pod("pod"))
+    with pytest.raises(TimeoutError):
+        site.execute("pod", "sh", "-c", "sleep 998; true", timeout=0.5)
+    eventually(lambda: site.sh("pod", "ps ax -o args | grep -q '^[s]leep 998'").exit == 1)
+
+
+def test_signals_have_their_defaults_in_an_executed_program(site: Site) -> None:
+    site.run(pod("pod"))
+    assert int(site.says("pod", "grep SigIgn /proc/self/status | cut -f2"), 16) == 0
+    assert int(site.says("pod", "grep SigBlk /proc/self/status | cut -f2"), 16) == 0
+
+
+def test_orphans_leave_no_zombies_in_an_idle_pod(site: Site) -> None:
+    site.run(pod("pod"))
+    site.says("pod", "for i in 1 2 3; do (true & ) ; done")
+    assert site.says("pod", "grep -l '^State:.Z' /proc/[0-9]*/status | wc -l") == "0"
+
+
+def test_the_program_has_the_rights_of_its_container_and_no_more(site: Site) -> None:
+    limited = container(
+        securityContext={"capabilities": {"drop": ["ALL"]}, "allowPrivilegeEscalation": False}
+    )
+    site.run(pod("pod", limited))
+    assert int(site.says("pod", "grep CapBnd /proc/self/status | cut -f2"), 16) == 0
+    assert site.says("pod", "grep NoNewPrivs /proc/self/status | cut -f2") == "1"
+
+
+def test_the_program_is_in_the_cgroup_of_its_container(site: Site) -> None:
+    found = site.run(pod("pod"))
+    own = site.says("pod", "grep '^0::' /proc/self/cgroup").removeprefix("0::")
+    expected = f"/{site.node.name}/kubepods/burstable/pod{found['metadata']['uid']}/main"
+    assert own.endswith(expected) is not site.plan.rootless
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "why"),
+    [
+        ("nobody", None, r'pods "nobody" not found in namespace default on any node'),
+        ("pod", "other", "container other is not valid for pod pod"),
+        ("ended", None, "container main is not running"),
+    ],
+)
+def test_what_cannot_be_executed_says_why(
+    site: Site, name: str, kind: str | None, why: str
+) -> None:
+    site.run(pod("pod"))
+    site.run(pod("ended", container("true")), terminated)
+    with pytest.raises(ExecFailed, match=why):
+        site.execute(name, "true", container=kind)
+
+
+def test_a_program_that_is_not_there_says_so(site: Site) -> None:
+    site.run(pod("pod"))
+    with pytest.raises(ExecFailed, match="executable file not found"):
+        site.execute("pod", "no-such-program")
+
+
+def test_a_new_pod_is_meant_while_an_old_one_of_its_name_still_ends(site: Site) -> None:
+    deaf = script("trap '' TERM; echo deaf >/who; while :; do sleep 0.05; done")
+    site.run(pod("pod", deaf))
+    site.delete("pod", grace=0)  # its object goes at once, its programs have a second more
+    site.run(pod("pod"))
+    assert site.says("pod", "cat /who 2>/dev/null || echo new") == "new"

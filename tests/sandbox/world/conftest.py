@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from podidentity_sandbox.world.lifecycle import down, names
 from tests.root import WAYS
-from tests.sandbox.world.places import Place
+from tests.sandbox.world.places import Place, placed
 
 
 @pytest.fixture
 def place() -> Iterator[Place]:
-    # pytest's own folders are too deep for a Unix socket's address.
-    base = Path(tempfile.mkdtemp(prefix="podidentity-test-"))
-    found = Place(base)
-    yield found
-    for name in names(base):
-        down(found.folder(name))
-    shutil.rmtree(base, ignore_errors=True)
+    with placed() as found:
+        yield found
 
 
 @pytest.fixture(params=WAYS)

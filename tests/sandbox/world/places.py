@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import select
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -13,7 +15,7 @@ from podidentity_sandbox.plan import Plan
 from podidentity_sandbox.world.cgroups import roots_of
 from podidentity_sandbox.world.folder import Folder
 from podidentity_sandbox.world.inspection import Status, status
-from podidentity_sandbox.world.lifecycle import UpOptions, up
+from podidentity_sandbox.world.lifecycle import UpOptions, down, names, up
 
 STANDIN = str(Path(__file__).with_name("standin.py"))
 PARTS: Mapping[str, Sequence[str]] = {
@@ -43,6 +45,18 @@ class Place:
             rootless=self.mode == "rootless",
             parts={**PARTS, **(parts or {})},
         )
+
+
+@contextmanager
+def placed() -> Iterator[Place]:
+    """A place; at the end all its sandboxes are down."""
+    # pytest's own folders are too deep for a Unix socket's address.
+    base = Path(tempfile.mkdtemp(prefix="podidentity-test-"))
+    found = Place(base)
+    yield found
+    for name in names(base):
+        down(found.folder(name))
+    shutil.rmtree(base, ignore_errors=True)
 
 
 @dataclass(frozen=True)

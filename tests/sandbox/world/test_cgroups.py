@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from podidentity_sandbox.world import cgroups
-from podidentity_sandbox.world.cgroups import Hierarchies, hierarchies
+from podidentity_sandbox.world.cgroups import hierarchies
 
 ALONE = "cgroup2 /sys/fs/cgroup cgroup2 rw,nosuid,nodev,noexec,relatime 0 0\n"
 HYBRID = (
@@ -23,15 +23,15 @@ SPACE = "cgroup2 /mnt/my\\040groups cgroup2 rw 0 0\n"
 @pytest.mark.parametrize(
     ("mounts", "found"),
     [
-        (ALONE, Hierarchies(Path("/sys/fs/cgroup"), None)),
-        (HYBRID, Hierarchies(Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup/memory"))),
-        (V1_ONLY, Hierarchies(None, None)),
-        (SPACE, Hierarchies(Path("/mnt/my groups"), None)),
-        ("", Hierarchies(None, None)),
+        (ALONE, (Path("/sys/fs/cgroup"), None)),
+        (HYBRID, (Path("/sys/fs/cgroup/unified"), Path("/sys/fs/cgroup/memory"))),
+        (V1_ONLY, (None, None)),
+        (SPACE, (Path("/mnt/my groups"), None)),
+        ("", (None, None)),
     ],
 )
 def test_cgroup_v2_is_found_alone_or_beside_v1_with_the_memory_controller(
-    mounts: str, found: Hierarchies
+    mounts: str, found: tuple[Path | None, Path | None]
 ) -> None:
     assert hierarchies(mounts) == found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,12 @@ from podidentity_sandbox.plan import Plan
 from podidentity_sandbox.world import folder, lifecycle
 from podidentity_sandbox.world.api import Api
 from tests.docs.blocks import ROOT, blocks_of
-from tests.sandbox.world.places import PARTS, Place
+from tests.sandbox.world.places import PARTS, Place, placed
 
 Run = Callable[..., Result]
 
 
-@pytest.fixture
-def run(place: Place, monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run a command line on sandboxes of stand-ins, in a folder of the test's own."""
+def runner(place: Place, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.setattr(folder, "base_folder", lambda: place.base)
     monkeypatch.setattr("podidentity_sandbox.cli.lifecycle.base_folder", lambda: place.base)
     monkeypatch.setattr(lifecycle, "REAL_PARTS", PARTS)
@@ -37,18 +35,34 @@ def run(place: Place, monkeypatch: pytest.MonkeyPatch) -> Run:
     return invoke
 
 
+@pytest.fixture
+def run(place: Place, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run a command line on sandboxes of stand-ins, in a folder of the test's own."""
+    return runner(place, monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Place]:
+    """A place with the sandbox `default`."""
+    with placed() as found:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(lifecycle, "find_azure_cli", lambda: "")
+            found.up("default")
+        yield found
+
+
+@pytest.fixture
+def there(shared: Place, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run a command line where a sandbox is up, which stays as it is."""
+    return runner(shared, monkeypatch)
+
+
 def test_up_says_what_it_did_and_what_to_do_next(run: Run) -> None:
     result = run("up", "--rootless")
     assert result.exit_code == 0, result.output
     assert "cluster is ready" in result.stderr
     assert "rootless: no cgroups, so callers are proved by network namespace alone" in result.stdout
     assert "podidentity sandbox shell" in result.stdout
-
-
-def test_a_sandbox_that_cannot_enforce_limits_of_memory_says_so(run: Run) -> None:
-    run("up", "--rootless")
-    assert "memory limits of containers are not enforced" in run("status").stdout
-    assert json.loads(run("status", "-o", "json").stdout)["memory_limits"] is None
 
 
 def test_up_of_a_running_one_fails_and_names_the_way_out(run: Run) -> None:
@@ -67,17 +81,18 @@ def test_up_as_data_is_one_object(run: Run, place: Place) -> None:
     assert made["seconds"] > 0
 
 
-def test_status_tells_parts_and_what_the_mode_means(run: Run) -> None:
-    run("up", "--rootless")
-    table = run("status").stdout
+def test_status_tells_parts_and_what_the_mode_means(there: Run) -> None:
+    table = there("status").stdout
     assert "rootless" in table
+    assert "memory limits of containers are not enforced" in table
     assert [line.split()[:2] for line in table.splitlines()[6:]][:3] == [
         ["PART", "STATE"],
         ["cluster", "ready"],
         ["azure", "ready"],
     ]
-    found = json.loads(run("status", "-o", "json").stdout)
+    found = json.loads(there("status", "-o", "json").stdout)
     assert {part["name"] for part in found["parts"]} == {"cluster", "azure", *found["nodes"]}
+    assert found["memory_limits"] is None
 
 
 def test_down_says_what_it_found(run: Run) -> None:
@@ -134,14 +149,13 @@ def test_wrong_usage_ends_with_2(run: Run, words: tuple[str, ...]) -> None:
 
 
 def test_a_shell_understands_env_whatever_is_in_it(
-    run: Run, monkeypatch: pytest.MonkeyPatch
+    there: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run("up", "--rootless", "--nodes", "1")
     monkeypatch.setattr(
         "podidentity_sandbox.cli.shells.environment", lambda *_: {"ODD": "a 'b' \"c\" $d\n`e`"}
     )
     monkeypatch.setattr("podidentity_sandbox.cli.shells.sign_in", lambda *_: None)
-    script = run("env").stdout + '\nprintf %s "$ODD"'
+    script = there("env").stdout + '\nprintf %s "$ODD"'
     done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "a 'b' \"c\" $d\n`e`"
 
@@ -162,18 +176,16 @@ def test_the_walk_through_says_what_to_install_before_anything_is_made(
     [("az", "run ./scripts/setup-az"), ("helm", "PATH leads to no such program")],
 )
 def test_a_shell_says_how_to_get_a_program_that_is_not_here(
-    run: Run, monkeypatch: pytest.MonkeyPatch, program: str, way: str
+    there: Run, monkeypatch: pytest.MonkeyPatch, program: str, way: str
 ) -> None:
-    run("up", "--rootless", "--nodes", "1")
     monkeypatch.setenv("PATH", "/nowhere")
-    result = run("shell", program)
+    result = there("shell", program)
     assert (result.exit_code, f"{program} is not here: {way}" in result.stderr) == (1, True)
 
 
-def test_env_leads_every_tool_to_the_sandbox_and_nowhere_else(run: Run, place: Place) -> None:
-    run("up", "--rootless", "--nodes", "1")
-    plan = Plan.load(place.base / "default")
-    found = json.loads(run("env", "--shell", "json").stdout)
+def test_env_leads_every_tool_to_the_sandbox_and_nowhere_else(there: Run, shared: Place) -> None:
+    plan = Plan.load(shared.base / "default")
+    found = json.loads(there("env", "--shell", "json").stdout)
     assert found["KUBECONFIG"] == str(plan.kubeconfig)
     assert found["HTTPS_PROXY"] == f"http://127.0.0.1:{plan.azure_proxy_port}"
     assert "169.254.169.254" in found["NO_PROXY"].split(",")
@@ -182,7 +194,7 @@ def test_env_leads_every_tool_to_the_sandbox_and_nowhere_else(run: Run, place: P
     assert {found[name] for name in bundles} == {str(plan.ca_bundle)}
     assert found["AZURE_CONFIG_DIR"].startswith(plan.folder)
     assert found["PODIDENTITY_SANDBOX"] == "default"
-    unset = json.loads(run("env", "--unset", "--shell", "json").stdout)
+    unset = json.loads(there("env", "--unset", "--shell", "json").stdout)
     assert sorted([*unset, "PATH"]) == sorted(found)
 
 
@@ -194,10 +206,9 @@ def test_a_shell_forgets_a_sandbox_that_is_down(run: Run) -> None:
     assert "KUBECONFIG" not in done.stdout
 
 
-def test_the_environment_variable_names_the_sandbox(run: Run) -> None:
-    run("up", "--rootless", "--name", "mine", "--nodes", "1")
-    result = run("status", env={"PODIDENTITY_SANDBOX": "mine"})
-    assert "Sandbox 'mine' is running" in result.stdout
+def test_the_environment_variable_names_the_sandbox(there: Run) -> None:
+    result = there("status", env={"PODIDENTITY_SANDBOX": "mine"})
+    assert "no sandbox named 'mine' is running" in result.stderr
 
 
 def test_the_weather_is_told_by_status_and_changed_by_words(run: Run) -> None:
@@ -225,24 +236,22 @@ def test_the_weather_is_told_by_status_and_changed_by_words(run: Run) -> None:
     ],
 )
 def test_a_weather_that_makes_no_sense_changes_nothing(
-    run: Run, words: list[str], why: str
+    there: Run, words: list[str], why: str
 ) -> None:
-    run("up", "--rootless", "--nodes", "1")
-    result = run("weather", *words)
+    result = there("weather", *words)
     assert (result.exit_code != 0, why in result.stderr) == (True, True), result.stderr
-    assert "Weather calm, seed 1:1." in run("status").stdout
+    assert "Weather calm, seed 1:1." in there("status").stdout
 
 
-def test_the_commands_of_the_reference_on_the_weather_do_what_they_say(run: Run) -> None:
+def test_the_commands_of_the_reference_on_the_weather_do_what_they_say(there: Run) -> None:
     (block,) = [
         each for each in blocks_of(ROOT / "docs/reference/sandbox.md") if each.mark == "run=sandbox"
     ]
-    run("up", "--rootless", "--nodes", "1")
     for line in block.text.splitlines():
         program, _, *words = shlex.split(line)
         assert program == "podidentity"
-        assert run(*words).exit_code == 0, line
-    assert "Weather calm, seed 1:1." in run("status").stdout
+        assert there(*words).exit_code == 0, line
+    assert "Weather calm, seed 1:1." in there("status").stdout
 
 
 def test_a_weather_file_that_is_wrong_is_refused_before_anything_is_made(
@@ -268,17 +277,16 @@ def test_a_sandbox_of_another_version_can_be_ended_and_nothing_else(run: Run, pl
     assert not (place.base / "default").exists()
 
 
-def test_a_part_is_taken_away_and_brought_back(run: Run) -> None:
-    run("up", "--rootless", "--nodes", "1")
+def test_a_part_is_taken_away_and_brought_back(there: Run) -> None:
     for order, state in (("pause", "paused"), ("resume", "ready"), ("kill", "ended")):
-        assert run("part", order, "azure").stdout == f"azure is {state}\n"
-    assert "azure" in run("logs", "--part", "nobody").stderr
-    assert run("part", "start", "azure").stdout == "azure is ready\n"
+        assert there("part", order, "azure").stdout == f"azure is {state}\n"
+    assert "azure" in there("logs", "--part", "nobody").stderr
+    assert there("part", "start", "azure").stdout == "azure is ready\n"
 
 
-def test_an_api_server_that_is_away_is_said_in_a_line(run: Run, place: Place) -> None:
-    run("up", "--rootless", "--nodes", "1")
-    run("part", "kill", "cluster")
-    api = Api(Plan.load(place.base / "default"))
+def test_an_api_server_that_is_away_is_said_in_a_line(there: Run, shared: Place) -> None:
+    there("part", "kill", "cluster")
+    api = Api(Plan.load(shared.base / "default"))
     with pytest.raises(Exception, match=r"does not answer .*sandbox status"):
         api.request("GET", "/api/v1/nodes", seconds=0.2)
+    there("part", "start", "cluster")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from podidentity_sandbox.world import SandboxError
-from podidentity_sandbox.world.folder import Folder
+from podidentity_sandbox.world.folder import Claim, Folder
 from tests.sandbox.world.places import Place
 
 
@@ -32,19 +32,21 @@ def test_sockets_of_the_longest_name_fit_an_address() -> None:
         assert client.connect_ex(path) != 0  # too long would raise
 
 
-def test_the_lock_is_for_one(place: Place) -> None:
-    claim = place.folder().claim(make=True)
+def claimed(folder: Folder) -> Claim:
+    claim = folder.claim(make=True)
     assert claim is not None
+    return claim
+
+
+def test_the_lock_is_for_one(place: Place) -> None:
+    claim = claimed(place.folder())
     assert place.folder().claim(make=True) is None
     claim.release()
-    again = place.folder().claim(make=True)
-    assert again is not None
-    again.release()
+    claimed(place.folder()).release()
 
 
 def test_the_lock_lives_on_with_whom_it_was_handed_to(place: Place) -> None:
-    claim = place.folder().claim(make=True)
-    assert claim is not None
+    claim = claimed(place.folder())
     with subprocess.Popen(
         [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=[claim.fd]
     ) as holder:
@@ -53,9 +55,7 @@ def test_the_lock_lives_on_with_whom_it_was_handed_to(place: Place) -> None:
         assert place.folder().claim(make=True) is None
         assert place.folder().holder() == holder.pid
         holder.kill()
-    again = place.folder().claim(make=True)
-    assert again is not None
-    again.release()
+    claimed(place.folder()).release()
 
 
 def test_a_folder_that_is_not_there_is_not_made_to_look_at_it(place: Place) -> None:
@@ -76,15 +76,13 @@ def test_a_base_that_the_end_of_the_last_sandbox_removes_meanwhile_is_made_anew(
         make(path, mode=mode)
 
     monkeypatch.setattr(Path, "mkdir", remove_before)
-    claim = folder.claim(make=True)
-    assert claim is not None
+    claim = claimed(folder)
     assert not made
     claim.release()
 
 
 def test_folders_are_closed_to_others(place: Place) -> None:
-    claim = place.folder().claim(make=True)
-    assert claim is not None
+    claim = claimed(place.folder())
     assert place.folder().path.stat().st_mode & 0o777 == 0o700
     claim.release()
 
@@ -112,8 +110,7 @@ def test_removing_follows_no_link(tmp_path: Path) -> None:
     mine = tmp_path / "mine"
     mine.write_text("precious")
     tmp_path.chmod(0o700)
-    claim = Folder.of("one", tmp_path).claim(make=True)
-    assert claim is not None
+    claim = claimed(Folder.of("one", tmp_path))
     (claim.folder.path / "link").symlink_to(mine)
     (claim.folder.path / "links").symlink_to(tmp_path)
     claim.remove()
@@ -122,9 +119,7 @@ def test_removing_follows_no_link(tmp_path: Path) -> None:
 
 
 def test_removing_takes_what_a_pod_closed_to_its_owner(place: Place) -> None:
-    claim = place.folder().claim(make=True)
-    assert claim is not None
-    claim.release()
+    claimed(place.folder()).release()
     closed = place.folder().path / "closed" / "deeper"
     closed.mkdir(parents=True)
     (closed / "file").touch()
@@ -153,8 +148,7 @@ def test_a_lock_that_was_removed_while_it_was_waited_for_is_no_lock(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = place.folder()
-    first = folder.claim(make=True)
-    assert first is not None
+    first = claimed(folder)
     opened = os.open
 
     def remove_meanwhile(path: Path, *arguments: int) -> int:
@@ -166,7 +160,6 @@ def test_a_lock_that_was_removed_while_it_was_waited_for_is_no_lock(
     removed = [folder.path / "lock"]
     first.release()
     monkeypatch.setattr(os, "open", remove_meanwhile)
-    second = folder.claim(make=True)
-    assert second is not None
+    second = claimed(folder)
     assert os.fstat(second.fd).st_ino == (folder.path / "lock").stat().st_ino
     second.release()

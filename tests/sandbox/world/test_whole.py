@@ -5,21 +5,19 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import signal
 import subprocess
 import sys
-from contextlib import ExitStack, suppress
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
 from podidentity_sandbox.cluster.controllers.nodes import GRACE
 from podidentity_sandbox.plan import Plan
-from podidentity_sandbox.world.api import Api, Object, ready
+from podidentity_sandbox.world.api import Api, Object
 from podidentity_sandbox.world.lifecycle import Outcome, down, up
 from podidentity_sandbox.world.supervisor import REAL_PARTS
 from tests.root import WAYS
-from tests.sandbox.world.places import Place, gone, pid_of, traces
+from tests.sandbox.world.places import Place, placed, traces
 
 pytestmark = pytest.mark.net
 
@@ -31,12 +29,14 @@ metadata: {name: shop}
 apiVersion: v1
 kind: Pod
 metadata: {name: here, namespace: shop}
-spec: {containers: [{name: main, image: any}]}
+spec: {nodeName: aks-nodepool1-12345678-vmss000000, containers: [{name: main, image: any}]}
 ---
 apiVersion: v1
 kind: Pod
 metadata: {name: there, namespace: shop}
-spec: {containers: [{name: main, image: any, command: [sh, -c, echo I am up; sleep 1000]}]}
+spec:
+  nodeName: aks-nodepool1-12345678-vmss000001
+  containers: [{name: main, image: any, command: [sh, -c, echo I am up; sleep 1000]}]
 """
 TOKEN = (
     "http://169.254.169.254/metadata/identity/oauth2/token"
@@ -44,10 +44,14 @@ TOKEN = (
 )
 
 
-@pytest.fixture(params=WAYS)
-def world(request: pytest.FixtureRequest, place: Place) -> tuple[Place, Plan]:
-    place.mode = request.param
-    return place, up(dataclasses.replace(place.options("default"), parts=REAL_PARTS))
+@pytest.fixture(scope="module")
+def shared() -> Iterator[tuple[Place, Plan]]:
+    with placed() as place:
+        yield place, real(place)
+
+
+def real(place: Place) -> Plan:
+    return up(dataclasses.replace(place.options("default"), parts=REAL_PARTS))
 
 
 def sandbox(place: Place, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
@@ -71,8 +75,10 @@ def sandbox(place: Place, *words: str, stdin: str = "") -> subprocess.CompletedP
     )
 
 
-def test_a_pod_runs_reaches_azure_and_leaves_nothing(world: tuple[Place, Plan]) -> None:
-    place, _ = world
+@pytest.mark.parametrize("mode", WAYS)
+def test_pods_run_reach_azure_and_each_other_and_leave_nothing(place: Place, mode: str) -> None:
+    place.mode = mode
+    real(place)
     applied = sandbox(place, "apply", "--wait", "-f", "-", stdin=PODS)
     assert applied.stdout.split("\n")[:3] == [
         "namespace/shop created",
@@ -91,6 +97,12 @@ def test_a_pod_runs_reaches_azure_and_leaves_nothing(world: tuple[Place, Plan]) 
     asked = sandbox(place, "exec", "-n", "shop", "here", "--", *ask)
     assert json.loads(asked.stdout)["token_type"] == "Bearer", asked
 
+    there = json.loads(sandbox(place, "get", "pod", "there", "-n", "shop", "-o", "json").stdout)
+    address = there["status"]["podIP"]
+    script = f"import socket; socket.create_connection(({address!r}, 9), 60)"
+    refused = sandbox(place, "exec", "-n", "shop", "here", "--", "python3", "-c", script)
+    assert "ConnectionRefusedError" in refused.stderr  # an answer of the other pod's own kernel
+
     assert sandbox(place, "logs", "-n", "shop", "pod/there").stdout == "I am up\n"
     names = sandbox(place, "get", "pods", "-n", "shop", "-o", "name").stdout
     assert names == "pod/here\npod/there\n"
@@ -103,8 +115,8 @@ def test_a_pod_runs_reaches_azure_and_leaves_nothing(world: tuple[Place, Plan]) 
     assert left.seen() == []
 
 
-def test_objects_are_written_and_errors_are_in_kubectls_words(place: Place) -> None:
-    up(dataclasses.replace(place.options("default"), parts=REAL_PARTS))
+def test_objects_are_written_and_errors_are_in_kubectls_words(shared: tuple[Place, Plan]) -> None:
+    place, _ = shared
     made = "{apiVersion: v1, kind: ConfigMap, metadata: {name: a}, data: {k: v}}"
     said = [
         sandbox(place, "apply", "-f", "-", stdin=text).stdout.strip()
@@ -124,54 +136,10 @@ def test_objects_are_written_and_errors_are_in_kubectls_words(place: Place) -> N
     assert 'no matches for kind "Unicorn" in version "v1"' in unknown.stderr
 
 
-def test_pods_on_different_nodes_reach_each_other(world: tuple[Place, Plan]) -> None:
-    place, plan = world
-    pods = "\n---\n".join(
-        json.dumps(
-            {
-                "apiVersion": "v1",
-                "kind": "Pod",
-                "metadata": {"name": f"on-{node.index}", "namespace": "default"},
-                "spec": {"nodeName": node.name, "containers": [{"name": "main", "image": "any"}]},
-            }
-        )
-        for node in plan.nodes
-    )
-    assert sandbox(place, "apply", "--wait", "-f", "-", stdin=pods).returncode == 0
-    other = json.loads(sandbox(place, "get", "pod", "on-1", "-o", "json").stdout)["status"]["podIP"]
-    script = f"import socket; socket.create_connection(({other!r}, 9), 60)"
-    said = sandbox(place, "exec", "on-0", "--", "python3", "-c", script)
-    assert "ConnectionRefusedError" in said.stderr  # an answer of the other pod's own kernel
-
-
-def test_a_killed_kubelet_takes_its_pods_with_it_and_a_new_one_starts_them(
-    world: tuple[Place, Plan],
+def test_a_killed_node_is_not_ready_and_tainted_once_its_grace_is_over(
+    shared: tuple[Place, Plan],
 ) -> None:
-    place, plan = world
-    sandbox(place, "apply", "--wait", "-f", "-", stdin=PODS)
-    found = json.loads(sandbox(place, "get", "pod", "there", "-n", "shop", "-o", "json").stdout)
-    node = found["spec"]["nodeName"]
-    inode = ("exec", "-n", "shop", "there", "--", "readlink", "/proc/self/ns/net")
-    before = sandbox(place, *inode).stdout.strip()
-    with ExitStack() as all_gone:
-        for pid in processes_in(before):
-            all_gone.enter_context(gone(pid))
-        os.kill(pid_of(place, node, "default"), signal.SIGKILL)
-    assert sandbox(place, "part", "start", node).stdout == f"{node} is ready\n"
-    restarted = Api(plan).wait_for(
-        "/api/v1/namespaces/shop/pods",
-        ["there"],
-        lambda pod: pod["status"].get("podIP") and ready(pod) and started_after(pod, found),
-        250,
-    )
-    assert restarted == {}
-    after = sandbox(place, *inode).stdout.strip()
-    assert after.startswith("net:")
-    assert after != before
-
-
-def test_a_killed_node_is_not_ready_and_tainted_once_its_grace_is_over(place: Place) -> None:
-    plan = up(dataclasses.replace(place.options("default"), parts=REAL_PARTS))
+    place, plan = shared
     node = plan.nodes[0].name
 
     def state(found: Object) -> tuple[str, int]:
@@ -181,18 +149,3 @@ def test_a_killed_node_is_not_ready_and_tainted_once_its_grace_is_over(place: Pl
     assert sandbox(place, "part", "kill", node).stdout == f"{node} is ended\n"
     path = "/api/v1/nodes"
     assert not Api(plan).wait_for(path, [node], lambda n: state(n) == ("Unknown", 2), GRACE * 5)
-
-
-def started_after(pod: Object, earlier: Object) -> bool:
-    (now,), (then,) = (each["status"]["containerStatuses"] for each in (pod, earlier))
-    return bool(now["containerID"] != then["containerID"])
-
-
-def processes_in(namespace: str) -> list[int]:
-    found = []
-    for process in Path("/proc").iterdir():
-        with suppress(OSError):
-            if str((process / "ns/net").readlink()) == namespace:
-                found.append(int(process.name))
-    assert found
-    return found

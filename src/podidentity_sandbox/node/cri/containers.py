@@ -13,18 +13,22 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-from podidentity_sandbox.node.containers import Container, PodResources, log_folder
+from podidentity_sandbox.node.containers import (
+    Container,
+    PodResources,
+    environment_of,
+    log_folder,
+)
 from podidentity_sandbox.node.cri.client import Cri, CriRefusal
 from podidentity_sandbox.node.cri.containerd import EXECUTE_ROOT, runtime_program
 from podidentity_sandbox.node.cri.requests import Message, container_config
 from podidentity_sandbox.node.cri.sandboxes import PodSandboxes
-from podidentity_sandbox.node.environment import expand, fetch_references, variables
-from podidentity_sandbox.node.logs import Log, log_of
+from podidentity_sandbox.node.environment import expand
+from podidentity_sandbox.node.logs import Log
 from podidentity_sandbox.node.processes import Process, StartFailed
 from podidentity_sandbox.node.services import Services
-from podidentity_sandbox.node.spec import ContainerSpec, Exec, PodSpec, pod_fields
-from podidentity_sandbox.node.streams import Console
-from podidentity_sandbox.plan import APISERVER_ADDRESS
+from podidentity_sandbox.node.spec import ContainerSpec, Exec, PodSpec
+from podidentity_sandbox.node.streams import Console, readable
 
 _PATIENCE = 15.0
 """Seconds beyond those of a call's own that the runtime may take."""
@@ -61,7 +65,6 @@ class RuntimeContainer(Container):
         super().__init__(spec, pod, services, changed)
         self._cri = cri
         self._sandboxes = sandboxes
-        self._logs: list[WrittenLog] = []
         self._id = ""
         self._before = ""
         """The run before, which the runtime keeps as the kubelet has it keep one."""
@@ -72,11 +75,6 @@ class RuntimeContainer(Container):
     def console(self) -> Console:
         """Raise StartFailed: nobody can attach here."""
         raise StartFailed("the sandbox does not attach to containers of a container runtime")
-
-    def log_of(self, *, previous: bool) -> Log:
-        """Return the log of its present or latest run, or of the one before; raise LogRefused."""
-        name, pod = self.spec.name, self._pod.name
-        return log_of(name, pod, self.state, self._logs, previous=previous)
 
     async def execute(self, argv: tuple[str, ...], fds: list[int], *, terminal: bool) -> Process:
         """Start another program beside the container's; raise StartFailed.
@@ -127,29 +125,16 @@ class RuntimeContainer(Container):
 
     async def _prepared(self, resources: PodResources) -> Callable[[], Awaitable[Process]]:
         pod, spec = self._pod, self.spec
-        found = await fetch_references(spec, pod.namespace, self._services.api)
-        given = {"KUBERNETES_SERVICE_HOST": APISERVER_ADDRESS, "KUBERNETES_SERVICE_PORT": "443"}
-        fields = pod_fields(
-            pod.raw, pod_address=resources.address, host_address=self._services.node.address
-        )
-        environment = variables(spec, fields, given, namespace=pod.namespace, found=found)
-        raw = next(
-            each
-            for each in (
-                *(pod.raw["spec"].get("initContainers") or ()),
-                *pod.raw["spec"]["containers"],
-            )
-            if each["name"] == spec.name
-        )
+        environment = await environment_of(spec, resources, self._services, {})
         sandbox = self._sandboxes.config(resources.network)
         config = container_config(
             spec,
             pod,
             run=self.state.restarts,
             environment=environment,
-            command=[expand(word, environment) for word in raw.get("command") or ()],
-            arguments=[expand(word, environment) for word in raw.get("args") or ()],
-            binds=resources.volumes.binds(spec, environment),
+            command=[expand(word, environment) for word in spec.command],
+            arguments=[expand(word, environment) for word in spec.arguments],
+            binds=resources.volumes.binds(spec),
             spaces=sandbox["linux"]["security_context"]["namespace_options"],
         )
         return partial(self._launch, resources.network, sandbox, config)
@@ -161,8 +146,9 @@ class RuntimeContainer(Container):
         self._before = self._id
         folder = log_folder(self._pod, self._services) / self.spec.name
         folder.mkdir(parents=True, exist_ok=True)
-        self._logs = [*self._logs[-1:], WrittenLog(folder / f"{self.state.restarts}.log")]
-        self._logs[-1].path.touch()
+        log = WrittenLog(folder / f"{self.state.restarts}.log")
+        log.path.touch()
+        self._logs = [*self._logs[-1:], log]
         request = {"pod_sandbox_id": sandbox, "config": config, "sandbox_config": sandbox_config}
         try:
             self._id = (await self._cri.call("CreateContainer", request))["container_id"]
@@ -171,7 +157,7 @@ class RuntimeContainer(Container):
             process = await self._running()
         except CriRefusal as error:
             raise StartFailed(str(error)) from error
-        self._watching = asyncio.create_task(self._watch_end(sandbox, process))
+        self._watching = asyncio.create_task(self._watch_end(sandbox, process, log))
         return process
 
     async def _running(self) -> Process:
@@ -185,7 +171,7 @@ class RuntimeContainer(Container):
             with suppress(ProcessLookupError):
                 os.kill(self._process.pid, number)
 
-    async def _watch_end(self, sandbox: str, process: Process) -> None:
+    async def _watch_end(self, sandbox: str, process: Process, log: WrittenLog) -> None:
         """Wait until the process has ended and the runtime knows it, also one that was away.
 
         The kernel tells of the end. Then the runtime is asked, a time or two: its stream of events
@@ -202,7 +188,7 @@ class RuntimeContainer(Container):
             await asyncio.sleep(_LOOK)
         killed = self._sandboxes.out_of_memory(sandbox, self._id)
         self._why = _OUT_OF_MEMORY if killed else status["reason"]
-        self._logs[-1].closed = True
+        log.closed = True
         process.ended.set_result(status["exit_code"])
 
     async def _terminate(self, process: Process, grace: float, hurry: asyncio.Event) -> None:
@@ -235,16 +221,7 @@ def _new_file() -> Path:
 async def _ended(pid: int) -> None:
     """Return when a process that need not be a child has ended; raise ProcessLookupError."""
     fd = os.pidfd_open(pid)
-    loop = asyncio.get_running_loop()
-    ended: asyncio.Future[None] = loop.create_future()
-    loop.add_reader(fd, _settle, ended)
     try:
-        await ended
+        await readable(fd)
     finally:
-        loop.remove_reader(fd)
         os.close(fd)
-
-
-def _settle(ended: asyncio.Future[None]) -> None:
-    if not ended.done():
-        ended.set_result(None)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from podidentity_sandbox.node.rootfs import Bind
-from podidentity_sandbox.node.security import rights
+from podidentity_sandbox.node.security import groups_of, rights
 from podidentity_sandbox.node.spec import ContainerSpec, PodSpec, amount, memory_limit
 from podidentity_sandbox.plan import DNS_ADDRESS
 
@@ -58,7 +58,7 @@ def sandbox_config(pod: PodSpec, *, cgroup: str, logs: str, first_user: int) -> 
             "security_context": {
                 "namespace_options": namespaces(pod, first_user),
                 "seccomp": {"profile_type": seccomp},
-                "supplemental_groups": _groups(pod),
+                "supplemental_groups": list(groups_of(pod.security)),
             },
         },
     }
@@ -121,15 +121,6 @@ def _labels(pod: PodSpec) -> dict[str, str]:
     }
 
 
-def _groups(pod: PodSpec) -> list[int]:
-    given = pod.security
-    groups = {
-        *given.get("supplementalGroups", ()),
-        *([given["fsGroup"]] if "fsGroup" in given else ()),
-    }
-    return sorted(groups)
-
-
 def _mount(bind: Bind) -> Message:
     return {
         "container_path": bind.target,
@@ -160,7 +151,7 @@ def _security(container: ContainerSpec, pod: PodSpec, spaces: Message) -> Messag
         "privileged": may.privileged,
         "readonly_rootfs": may.read_only_root,
         "no_new_privs": may.no_new_privileges,
-        "supplemental_groups": _groups(pod),
+        "supplemental_groups": list(groups_of(pod.security)),
         "capabilities": {
             "add_capabilities": capabilities.get("add") or [],
             "drop_capabilities": capabilities.get("drop") or [],
