@@ -83,6 +83,7 @@ async def interception(*, bridge_netfilter: int) -> dict[str, Any]:
             await kept_to_the_end.get("/kept-to-the-end")
             # While others have such chains, as kube-proxy has, kept connections stay redirected.
             await command("nft", _OTHER_NAT)
+            found["node, with a service"] = await ask(NODE, "/node-service")
             found["left"] = await agent.tell("remove")
             found["removed"] = await ask("p1", "/removed")
             found["remains"] = [await command("nft", "list", "tables"), await command("ip", "rule")]
@@ -104,12 +105,17 @@ table ip other {
   chain before {
     type nat hook prerouting priority dstnat;
   }
+  chain local {
+    type nat hook output priority -100;
+    ip daddr 169.254.169.254 tcp dport 80 dnat to 10.244.0.11:80
+  }
   chain after {
     type nat hook postrouting priority srcnat;
     oifname "eth0" masquerade
   }
 }
 """
+"""As kube-proxy's, with a Service in whose status somebody wrote the address of IMDS."""
 
 
 def _set_bridge_netfilter(value: int) -> None:

@@ -81,6 +81,11 @@ table ip podid {
 		ip saddr 169.254.169.254 counter drop
 	}
 
+	chain from_node {
+		type nat hook output priority dstnat - 10; policy accept;
+		ip daddr 169.254.169.254 tcp dport 80 counter dnat to 169.254.169.254:80
+	}
+
 	chain ending {
 		type filter hook prerouting priority raw + 1; policy accept;
 		ip daddr 169.254.169.254 tcp dport 80 tcp flags rst jump ends
@@ -167,7 +172,7 @@ def test_with_all_rules_flushed_and_nobody_to_repair_them_nothing_gets_through(
     assert seen["flushed"] == {"who": "nobody", "why": "TimeoutError"}
 
 
-@pytest.mark.parametrize("when", ["node", "node, flushed"])
+@pytest.mark.parametrize("when", ["node", "node, flushed", "node, with a service"])
 def test_the_node_itself_reaches_the_real_imds_at_all_times(
     seen: dict[str, Any], when: str
 ) -> None:
@@ -175,7 +180,7 @@ def test_the_node_itself_reaches_the_real_imds_at_all_times(
 
 
 def test_nothing_reached_the_real_imds_but_what_was_to(seen: dict[str, Any]) -> None:
-    expected = ["/before", "/kept-before", "/node", "/node-flushed", "/removed"]
+    expected = ["/before", "/kept-before", "/node", "/node-flushed", "/node-service", "/removed"]
     assert seen["reached imds"] == expected
 
 

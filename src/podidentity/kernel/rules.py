@@ -25,6 +25,10 @@ As nft prints it:
       update @port_ends { ether saddr limit rate over 20/second burst 100 packets } counter drop }
     chain guard_imds  { type filter hook prerouting priority dstnat + 10;
       ip daddr 169.254.169.254 tcp dport 80 counter reject with tcp reset }
+    chain from_imds   { type filter hook forward priority filter;
+      ip saddr 169.254.169.254 counter drop }
+    chain from_node   { type nat hook output priority dstnat - 10;
+      ip daddr 169.254.169.254 tcp dport 80 counter dnat to 169.254.169.254:80 }
 
 * guard_local comes before the redirection. It drops packets from a wire to the address that we
   redirect to, so that only redirected packets reach it, and packets to the node's loopback (RFC
@@ -58,6 +62,10 @@ As nft prints it:
   is not redirected, and guard_imds refuses it. A dropped packet is not tracked. No answer of IMDS
   is lost: the node forwards no pod's connection to IMDS, and answers to the node itself do not pass
   this hook.
+* from_node leaves the node's own questions to IMDS, NMI's among them, as they are. Whoever may
+  write the status of a Service can have the address of IMDS there, and kube-proxy leads what the
+  node sends to such an address to the Service's pods, which would answer in the name of IMDS. A
+  connection is translated once: kube-proxy's chains (-100) find that this one is done.
 
 `intercept` and `guard_imds` match every interface, because all traffic that the node routes is
 meant. AKS's own IMDS restriction drops pods' packets in the forward hook, which redirected packets
@@ -191,6 +199,7 @@ class RedirectTable:
             match(field("tcp", "dport"), self.redirect.metadata_port),
         ]
         target = {"addr": self.redirect.target, "port": self.redirect.listen_port}
+        imds_itself = {"addr": self.redirect.metadata_ip, "port": self.redirect.metadata_port}
         flags = {"flags": ["owner"]} if self.owned else {}
         return [
             {"table": {**self._reference, **flags}},
@@ -198,12 +207,14 @@ class RedirectTable:
             self._chain("intercept", "nat", _BEFORE_KUBE_PROXY),
             self._chain("guard_imds", "filter", _AFTER_REDIRECTIONS),
             self._chain("from_imds", "filter", _FILTER, hook="forward"),
+            self._chain("from_node", "nat", _BEFORE_KUBE_PROXY, hook="output"),
             *(self._shares(imds) if self.shares else ()),
             self._rule("intercept", *imds, {"dnat": target}),
             self._rule("guard_imds", *imds, {"reject": {"type": "tcp reset"}}),
             self._rule(
                 "from_imds", match(field("ip", "saddr"), self.redirect.metadata_ip), {"drop": None}
             ),
+            self._rule("from_node", *imds, {"dnat": imds_itself}),
         ]
 
     def replacement(self) -> str:
