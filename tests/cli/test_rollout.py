@@ -140,10 +140,12 @@ def listed(name: str) -> Turn:
         (answers(b"Too many requests", 429, "Retry-After: 2\r\n"), 2),
         (answers(b"{}", 500), 1),
         (cuts, 1),
+        (answers(b"{}", 410), 1),
+        (answers(b""), 1),
     ],
-    ids=["429", "500", "cut"],
+    ids=["429", "500", "cut", "gone", "ended"],
 )
-async def test_whoever_waits_for_a_change_goes_on_where_a_watch_fails_for_a_moment(
+async def test_whoever_waits_for_a_change_goes_on_after_a_pause_where_a_watch_ends_or_fails(
     failure: Turn, pause: float
 ) -> None:
     async with (

@@ -215,9 +215,13 @@ class Kube:
 
     async def after(self, error: KubeError) -> None:
         """Return when what failed so may be tried again; raise the error if it would fail again."""
-        if not (_may_pass(error) or error.throttled):
+        if not (_may_pass(error) or error.throttled or error.gone):
             raise error
         await self._sleep(error.retry_after * (1 + self._jitter() / 2) or _PAUSE)
+
+    async def pause(self) -> None:
+        """Return when a watch that has ended may be begun again."""
+        await self._sleep(_PAUSE)
 
     async def get(self, path: str, params: Mapping[str, str] | None = None) -> bytes:
         """Return the object at `path` as JSON; raise KubeError."""

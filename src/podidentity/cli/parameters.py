@@ -262,6 +262,32 @@ class NodeLabel(click.ParamType[tuple[str, str | None]]):
         return self.fail(f"{value!r} is no label: KEY=VALUE, or KEY- without it", param, ctx)
 
 
+def namespace_option(
+    text: str,
+    name: str = "namespace",
+    **more: Any,  # noqa: ANN401 - click's
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return the option -n, given to the command as `name`; `text` is its help, `more` click's."""
+    return click.option(
+        "-n",
+        "--namespace",
+        name,
+        type=Name(),
+        shell_complete=completing.namespaces,
+        help=text,
+        **more,
+    )
+
+
+identity_option = click.option(
+    "--name",
+    type=Name(),
+    required=True,
+    shell_complete=completing.identities,
+    help="Name of the AzureIdentity.",
+)
+
+
 agents_option = click.option(
     "--namespace",
     "agents",

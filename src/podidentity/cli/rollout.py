@@ -228,7 +228,8 @@ async def until(
 ) -> None:
     """Return when `look`, called after each change with the objects by name, returns True.
 
-    A watch that fails is begun again where the server may answer in a moment; raise KubeError.
+    A watch that ends, or fails where the server may answer in a moment, is begun again after a
+    pause; raise KubeError.
     """
     while True:
         page = await kube.list_all(path, params)
@@ -243,8 +244,9 @@ async def until(
                     if look(objects):
                         return
         except KubeError as error:
-            if not error.gone:
-                await kube.after(error)
+            await kube.after(error)
+        else:
+            await kube.pause()
 
 
 def _parsed(raw: bytes | memoryview | Any) -> Object:  # noqa: ANN401 - msgspec.Raw is bytes-like

@@ -549,14 +549,15 @@ async def _attached(reading: Reading) -> AsyncIterator[Finding]:
                 yield each
 
 
-_MIC_UNREAD = (
-    "MIC: you need the right to list deployments, and where it is to get configmaps in its "
-    "namespace"
-)
 MIC = Group(
     title="MIC",
     checks=(
-        Check(holds="MIC runs where NMI waits for it", look=_controller, right=_MIC_UNREAD),
+        Check(
+            holds="MIC runs where NMI waits for it",
+            look=_controller,
+            right="MIC: you need the right to list deployments, and in its namespace to get "
+            f"configmaps {PAUSES} and list pods and events",
+        ),
         Check(holds="MIC may do what it is there for", look=_rights_of_mic, right=_REVIEWS),
         Check(
             holds="Azure answers MIC, and lets it change each machine",
@@ -564,7 +565,11 @@ MIC = Group(
             right="what MIC says of Azure: you need the right to list pods and events in its "
             "namespace",
         ),
-        Check(holds="Azure lets MIC attach each identity", look=_attached, right=_MIC_UNREAD),
+        Check(
+            holds="Azure lets MIC attach each identity",
+            look=_attached,
+            right="what MIC attaches: you need the right to list azureidentities and deployments",
+        ),
     ),
 )
 

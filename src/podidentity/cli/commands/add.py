@@ -16,6 +16,8 @@ from podidentity.cli.parameters import (
     Selector,
     TenantType,
     cloud_options,
+    identity_option,
+    namespace_option,
     timeout_option,
 )
 from podidentity.core.resources import BINDING_LABEL, AssertionSubject
@@ -33,21 +35,8 @@ from podidentity.core.resources import BINDING_LABEL, AssertionSubject
         "    --tenant-id GUID --identity-resource-id ID",
     )
 )
-@click.option(
-    "-n",
-    "--namespace",
-    type=Name(),
-    required=True,
-    shell_complete=completing.namespaces,
-    help="Namespace of the pods.",
-)
-@click.option(
-    "--name",
-    type=Name(),
-    required=True,
-    shell_complete=completing.identities,
-    help="Name of the AzureIdentity.",
-)
+@namespace_option("Namespace of the pods.", required=True)
+@identity_option
 @click.option(
     "--identity-resource-id", type=ResourceIdType(), help="ARM id of the managed identity."
 )

@@ -6,10 +6,14 @@ from typing import Any
 
 import click
 
-from podidentity.cli import completing
 from podidentity.cli.connection import cluster_options
 from podidentity.cli.output import examples
-from podidentity.cli.parameters import Name, cloud_options, timeout_option
+from podidentity.cli.parameters import (
+    cloud_options,
+    identity_option,
+    namespace_option,
+    timeout_option,
+)
 
 
 @click.command(
@@ -18,21 +22,8 @@ from podidentity.cli.parameters import Name, cloud_options, timeout_option
         "podidentity delete --namespace shop --name orders --keep-attached",
     )
 )
-@click.option(
-    "-n",
-    "--namespace",
-    type=Name(),
-    required=True,
-    shell_complete=completing.namespaces,
-    help="Namespace of the identity.",
-)
-@click.option(
-    "--name",
-    type=Name(),
-    required=True,
-    shell_complete=completing.identities,
-    help="Name of the AzureIdentity.",
-)
+@namespace_option("Namespace of the identity.", required=True)
+@identity_option
 @click.option("--keep-attached", is_flag=True, help="Leave it on the nodes' machines.")
 @timeout_option
 @cloud_options

@@ -10,19 +10,12 @@ import click
 from podidentity.cli import completing
 from podidentity.cli.connection import cluster_options
 from podidentity.cli.output import FORMATS, examples, output_option
-from podidentity.cli.parameters import ClientOrResourceId, Label, Name
+from podidentity.cli.parameters import ClientOrResourceId, Label, Name, namespace_option
 
 _Command = Callable[..., None]
 
 
-_namespace = click.option(
-    "-n",
-    "--namespace",
-    type=Name(),
-    required=True,
-    shell_complete=completing.namespaces,
-    help="Of its pods.",
-)
+_namespace = namespace_option("Of its pods.", required=True)
 
 
 _name = click.option(
@@ -110,13 +103,7 @@ def update(**given: Any) -> None:
         "podidentity exception list --namespace agents -o json | jq '.[].podLabels'",
     ),
 )
-@click.option(
-    "-n",
-    "--namespace",
-    type=Name(),
-    shell_complete=completing.namespaces,
-    help="Only this namespace.",
-)
+@namespace_option("Only this namespace.")
 @output_option(*FORMATS, default="table")
 @cluster_options
 def list_exceptions(**given: Any) -> None:

@@ -10,7 +10,7 @@ import click
 from podidentity.cli import completing
 from podidentity.cli.connection import cluster_options
 from podidentity.cli.output import examples, output_option
-from podidentity.cli.parameters import Name, Permission
+from podidentity.cli.parameters import Name, Permission, namespace_option
 
 _Command = Callable[..., None]
 
@@ -32,14 +32,7 @@ def _whom(command: _Command) -> _Command:
             shell_complete=completing.service_accounts,
             help="Only pods with this account.",
         ),
-        click.option(
-            "-n",
-            "--namespace",
-            type=Name(),
-            required=True,
-            shell_complete=completing.namespaces,
-            help="Namespace of the pods.",
-        ),
+        namespace_option("Namespace of the pods.", required=True),
     ):
         command = option(command)
     return command

@@ -6,10 +6,9 @@ from typing import Any
 
 import click
 
-from podidentity.cli import completing
 from podidentity.cli.connection import cluster_options
 from podidentity.cli.output import examples, output_option
-from podidentity.cli.parameters import Name
+from podidentity.cli.parameters import namespace_option
 
 
 @click.command(
@@ -21,13 +20,7 @@ from podidentity.cli.parameters import Name
         "podidentity list --grants",
     ),
 )
-@click.option(
-    "-n",
-    "--namespace",
-    type=Name(),
-    shell_complete=completing.namespaces,
-    help="Only this namespace.",
-)
+@namespace_option("Only this namespace.")
 @click.option("-A", "--all-namespaces", is_flag=True, help="All namespaces (the default).")
 @click.option(
     "--grants", is_flag=True, help="Who may use which identity, and with what that ends, instead."

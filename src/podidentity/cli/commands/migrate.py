@@ -9,7 +9,7 @@ import click
 from podidentity.cli import completing
 from podidentity.cli.connection import cluster_options
 from podidentity.cli.output import FORMATS, examples, output_option
-from podidentity.cli.parameters import Name
+from podidentity.cli.parameters import Name, namespace_option
 from podidentity.manifests import NAMESPACE
 
 
@@ -25,14 +25,8 @@ def migrate() -> None:
     """Come from AAD Pod Identity: see what would be refused, and grant what is missing."""
 
 
-_only = click.option(
-    "-n",
-    "--namespace",
-    "namespaces",
-    type=Name(),
-    multiple=True,
-    shell_complete=completing.namespaces,
-    help="Only pods of this namespace; may be repeated. [default: all]",
+_only = namespace_option(
+    "Only pods of this namespace; may be repeated. [default: all]", "namespaces", multiple=True
 )
 
 

@@ -6,9 +6,8 @@ from typing import Any
 
 import click
 
-from podidentity.cli import completing
 from podidentity.cli.output import FORMATS, examples, output_option
-from podidentity.cli.parameters import Name, Permission
+from podidentity.cli.parameters import Name, Permission, namespace_option
 from podidentity.cli.parts import NEEDING, PARTS, AzureScope
 from podidentity.manifests import IDENTITIES, NAMESPACE
 
@@ -22,14 +21,10 @@ from podidentity.manifests import IDENTITIES, NAMESPACE
     )
 )
 @click.argument("commands", metavar="[COMMAND]...", type=click.Choice(NEEDING), nargs=-1)
-@click.option(
-    "-n",
-    "--namespace",
+@namespace_option(
+    "Namespace of pods, the only one that the commands are for; may be repeated.",
     "namespaces",
-    type=Name(),
     multiple=True,
-    shell_complete=completing.namespaces,
-    help="Namespace of pods, the only one that the commands are for; may be repeated.",
 )
 @click.option(
     "--skip",
