@@ -60,7 +60,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 "http://169.254.169.254/metadata/identity/oauth2/token?"
                 + urllib.parse.urlencode(query), headers={"Metadata": "true"})
             direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-            with direct.open(asked, timeout=10) as found:
+            with direct.open(asked, timeout=60) as found:
                 self.tokens[resource] = found.read()
         self.answer(200, self.tokens[resource])
 

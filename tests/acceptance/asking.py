@@ -133,5 +133,6 @@ async def so_far(place: Sandbox, nonce: str, pods: Sequence[str]) -> Load:
     """Return what the pods had got half a second ago at most."""
     made = Load()
     for pod in pods:
-        made.add((await place.shell(f"cat /so-far-{nonce}", pod=pod)).stdout)
+        told = f"until test -e /so-far-{nonce}; do sleep 0.02; done; cat /so-far-{nonce}"
+        made.add((await place.shell(told, pod=pod)).stdout)
     return made

@@ -32,6 +32,8 @@ ANOTHER_PORT = [
     for each in blocks_of(ROOT / "docs" / "how-to" / "upgrade.md")
     if each.mark == "run=another-port"
 ]
+ENOUGH = 200
+"""Tokens that each NMI has given before it goes: the pods would have noticed what it does wrong."""
 LEFTOVERS = [each for each in HOW_TO if each.mark == "run=take-over-leftovers"]
 
 
@@ -88,16 +90,17 @@ async def take_over(found: Cluster) -> None:
     async with found.load("coming") as asked:
         await follow(found, canary)
         assert await who(found) == [OURS, archived_nmi.SERVER]
+        await found.until_answered("coming", archived_nmi.SERVER, ENOUGH)
         assert not_ours(await found.on_ports(0))
         await follow(found, others)
         assert await who(found) == [OURS, OURS]
         await follow(found, everywhere)
         await follow(found, end)
         await found.until_ours_has_the_ports()
+        await found.until_answered("coming", OURS, ENOUGH)
     assert asked.wrong == []
     assert {by for by, _ in asked.lost} <= {archived_nmi.SERVER}, json.dumps(asked.lost)
     assert len(asked.lost) <= 4, "the connections that are kept"
-    assert min(asked.answers[by] for by in (OURS, archived_nmi.SERVER)) > 200
     assert await leaked(found.azure, "coming") == 0
 
 
@@ -114,11 +117,12 @@ async def go_back(found: Cluster) -> None:
         await follow(found, apart)
         await archived(found)
         assert await who(found) == [OURS, OURS]
+        await found.until_answered("going", OURS, ENOUGH)
         await follow(found, leave)
         assert await who(found) == [archived_nmi.SERVER] * 2
+        await found.until_answered("going", archived_nmi.SERVER, ENOUGH)
     assert asked.wrong == []
     assert asked.lost == []
-    assert min(asked.answers[by] for by in (OURS, archived_nmi.SERVER)) > 100
     assert await leaked(found.azure, "going") == 0
 
 
@@ -174,7 +178,6 @@ def only_what_it_had(found: Cluster, asked: Load, nonce: str, runner: asyncio.Ru
     assert asked.wrong == []
     assert {by for by, _ in asked.lost} <= {archived_nmi.SERVER}, json.dumps(asked.lost)
     assert len(asked.lost) <= 4, "the connections that are kept"
-    assert min(asked.answers[by] for by in (OURS, archived_nmi.SERVER)) > 0
     assert runner.run(leaked(found.azure, nonce)) == 0
 
 
@@ -199,16 +202,20 @@ async def take_leftovers(found: Cluster, folder: Path) -> Load:
     async with found.load("left") as asked:
         await follow(found, canary, folder)
         assert await who(found) == [OURS, archived_nmi.SERVER]
+        await found.until_answered("left", archived_nmi.SERVER)
         await follow(found, others, folder)
         assert await who(found) == [OURS, OURS]
         await found.until_ours_has_the_ports()
+        await found.until_answered("left", OURS)
     return asked
 
 
 async def bring_leftovers_back(found: Cluster, folder: Path) -> Load:
     async with found.load("left-back") as asked:
+        await found.until_answered("left-back", OURS)
         await follow(found, LEFTOVERS[2], folder)
         assert await who(found) == [archived_nmi.SERVER] * 2
+        await found.until_answered("left-back", archived_nmi.SERVER)
     return asked
 
 
@@ -221,9 +228,11 @@ def test_what_the_add_on_left_goes_on_without_its_daemon_set_until_ours_has_its_
 
 async def take_the_name(found: Cluster) -> Load:
     async with found.load("name") as asked:
+        await found.until_answered("name", archived_nmi.SERVER)
         await follow(found, LEFTOVERS[3])
         await found.until_ours_has_the_ports()
         assert await who(found) == [OURS, OURS]
+        await found.until_answered("name", OURS)
     return asked
 
 
@@ -239,7 +248,6 @@ def test_on_nodes_without_pods_another_port_comes_and_no_request_of_the_others_f
     for number, name in enumerate(PODS):
         asked = loop.run(moved_away(found, name, node.text, number))
         assert asked.failures == []
-        assert asked.answers[OURS] > 0
     loop.run(follow(found, end))
     assert loop.run(who(found)) == [OURS, OURS]
 
@@ -256,4 +264,5 @@ async def moved_away(found: Cluster, pod: str, commands: str, number: int) -> Lo
         assert "169.254.25.79:2580" in await asyncio.to_thread(
             found.place.on_node, "ss", "-tln", number=number
         )
+        await found.until_answered(f"without-{pod}", OURS, pods=[other])
     return asked

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.demo.prepare import Prepared
 from tests.acceptance import archived_nmi
-from tests.acceptance.asking import OURS, Load, load
+from tests.acceptance.asking import OURS, Load, load, so_far
 from tests.acceptance.sandbox import PATIENCE, Sandbox
 
 PODS = ("a", "b")
@@ -52,7 +53,7 @@ class Cluster:
     async def who(self, pod: str) -> str:
         """Return who answers a new connection of a pod."""
         said = await self.place.shell(
-            "curl -s -m 20 -o /dev/null -D - -H Metadata:true 'http://169.254.169.254/metadata/identity"
+            "curl -s -m 60 -o /dev/null -D - -H Metadata:true 'http://169.254.169.254/metadata/identity"
             "/oauth2/token?api-version=2018-02-01&resource=https://vault.azure.net'",
             pod=pod,
         )
@@ -76,6 +77,17 @@ class Cluster:
         """Have both pods ask from before the block until after it."""
         client = self.made.client_id
         return load(self.place, nonce, pods=PODS, rate=self.rate, client_id=client)
+
+    async def until_answered(
+        self, nonce: str, by: str, more_than: int = 0, pods: Sequence[str] = PODS
+    ) -> None:
+        """Return when pods that ask have had more than so many tokens from somebody."""
+        async with asyncio.timeout(PATIENCE):
+            while (await self._so_far(nonce, pods))[by] <= more_than:  # noqa: ASYNC110 - of pods
+                await asyncio.sleep(0.2)
+
+    async def _so_far(self, nonce: str, pods: Sequence[str]) -> Counter[str]:
+        return (await so_far(self.place, nonce, pods)).answers
 
 
 def _identity(made: Prepared) -> Iterator[dict[str, Any]]:

@@ -37,7 +37,7 @@ class Server:
     def __init__(self, plan: Plan) -> None:
         tls = ssl.create_default_context(cafile=str(plan.ca_certificate))
         self._connection = http.client.HTTPSConnection(
-            "127.0.0.1", plan.apiserver_port, timeout=20, context=tls
+            "127.0.0.1", plan.apiserver_port, timeout=60, context=tls
         )
         self._token = plan.admin_token
         self._one = threading.Lock()

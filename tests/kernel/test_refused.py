@@ -87,5 +87,5 @@ def test_where_no_rule_is_refused_the_uplink_is_closed_to_the_nodes_own_address(
 
 def test_who_answers_for_the_filter_ends_with_the_last_process_behind_it() -> None:
     answering = refused_rules.start(["true"]).answering
-    answering.join(10)
+    answering.join(60)
     assert not answering.is_alive()

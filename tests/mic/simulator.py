@@ -1153,6 +1153,14 @@ class World:
         self._judge_settled()
         if self.scenario.turns:
             self._judge_turns()
+        self._end()
+
+    def _end(self) -> None:
+        """Leave nothing that only a search for garbage finds: it took a seventh of all the time."""
+        self._heap.clear()
+        for mic in self.mics:
+            vars(mic.controller).clear()
+            vars(mic).clear()
 
     def _step(self, step: Step) -> None:
         self.note(f"{step.what} {' '.join(map(str, step.args))}")
@@ -1359,16 +1367,17 @@ FAULTS = (
 def few_collections() -> Iterator[None]:
     """Have Python look for garbage seldom: a world is some thousand objects, and soon forgotten.
 
-    What is there already is not looked at: pytest has hundreds of thousands of objects.
+    What is there already is not looked at, not even afterwards: pytest has hundreds of thousands of
+    objects, which stay.
     """
     before = gc.get_threshold()
+    gc.collect()
     gc.freeze()
     gc.set_threshold(200_000, *before[1:])
     try:
         yield
     finally:
         gc.set_threshold(*before)
-        gc.unfreeze()
 
 
 def played(scenario: Scenario) -> World:

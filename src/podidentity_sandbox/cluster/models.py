@@ -6,7 +6,8 @@ Only annotations are read; objects are never made of them.
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -56,6 +57,16 @@ def find(group: str, version: str, kind: str) -> Model | None:
     """Return the model of a built-in type; None where there is none."""
     module = f"{group.partition('.')[0] or 'core'}_{version}"
     return Model(module, kind) if hasattr(_module(module), kind) else None
+
+
+def without_client() -> None:
+    """Have `lightkube` without what its `__init__` loads, in a process that reads its models alone.
+
+    That is its client, and httpx2: a quarter of what the start of the API server takes.
+    """
+    spec = importlib.util.find_spec("lightkube")
+    assert spec is not None  # noqa: S101 - it is installed with this
+    sys.modules.setdefault("lightkube", importlib.util.module_from_spec(spec))
 
 
 @cache

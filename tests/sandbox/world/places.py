@@ -131,6 +131,6 @@ def gone(pid: int | None) -> Iterator[None]:
         yield
         waiting = select.poll()
         waiting.register(ended, select.POLLIN)
-        assert waiting.poll(10_000), f"process {pid} lives on"
+        assert waiting.poll(60_000), f"process {pid} lives on"
     finally:
         os.close(ended)

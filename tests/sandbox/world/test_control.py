@@ -58,7 +58,7 @@ def test_callers_of_a_paused_part_wait_and_lose_nothing(plan: Plan) -> None:
         caller.sendall(hello.read())
         assert not answered(caller, 0.2)
         assert order(plan, "resume", "cluster") == "ready"
-        assert answered(caller, 10)
+        assert answered(caller, 60)
 
 
 def answered(caller: socket.socket, seconds: float) -> bool:
