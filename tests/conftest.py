@@ -25,9 +25,13 @@ settings.load_profile(os.environ.get("PODIDENTITY_PROPERTIES", "repeatable"))
 pytest_plugins = ["tests.skips"]
 
 
+gc.disable()  # until all tests are collected
+
+
 def pytest_collection_finish() -> None:
     """Let the collector of garbage pass by ten thousand tests, which stay until the end."""
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture

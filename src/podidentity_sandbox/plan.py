@@ -221,6 +221,11 @@ class Plan:
             f"/providers/Microsoft.Compute/virtualMachineScaleSets/{self.scale_set}"
         )
 
+    def cgroups_of(self, node: NodePlan) -> list[Path]:
+        """Return the tops of a node's cgroups, v2's first; none where none may be made."""
+        roots = dict.fromkeys((self.cgroup_root, self.memory_root))
+        return [Path(root, node.name) for root in roots if root]
+
     def boot_script(self, node: NodePlan) -> Path:
         """Return the shell script that a node runs before its kubelet, if the file is there."""
         return self.path / f"boot-{node.index}.sh"

@@ -58,7 +58,7 @@ def entered() -> Iterator[set[str]]:
 
     def profile(frame: FrameType, event: str, _: Any) -> None:
         name = frame.f_code.co_filename
-        if event == "call" and name.startswith(str(OURS)):
+        if event == "call" and name.startswith(f"{OURS}/"):
             found.add(str(Path(name).relative_to(OURS)))
 
     sys.setprofile(profile)

@@ -15,6 +15,7 @@ from podidentity.cli.add_request import AddRequest
 from podidentity.cli.agent_choices import Choices
 from podidentity.cli.output import CommandError
 from podidentity.core.authorities import CLOUDS
+from podidentity.core.federation import account_name
 from podidentity.core.resources import BINDING_LABEL, ObjectRef
 from podidentity_sandbox.azure.client import AzureError
 from tests.cli.azure import Identity
@@ -284,6 +285,20 @@ def test_an_identity_with_a_subject_of_its_own_has_a_service_account_while_it_is
     for path in (f"{ACCOUNTS}/{account}", f"{rights}/roles/{account}"):
         assert world.get(path) is None
     assert world.get(f"{rights}/rolebindings/{account}") is None
+
+
+def test_a_delete_takes_nmis_right_on_an_account_that_is_gone_already(
+    world: World, ns: str, client: str, podidentity: Run
+) -> None:
+    """So a run that ended between the two can be repeated."""
+    given = ("--client-id", client, "--tenant-id", TENANT, "--subject", "identity")
+    assert add_in(podidentity, ns, "--federated", *given).code == 0
+    account = account_name(ObjectRef(ns, "orders"))
+    world.send("DELETE", f"{ACCOUNTS}/{account}")
+    assert podidentity("delete", "-n", ns, "--name", "orders").code == 0
+    rights = "/apis/rbac.authorization.k8s.io/v1/namespaces/podidentity-identities"
+    for kind in ("roles", "rolebindings"):
+        assert world.get(f"{rights}/{kind}/{account}") is None
 
 
 def test_the_account_and_the_audience_are_those_of_nmis_flags(

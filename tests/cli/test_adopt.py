@@ -98,6 +98,16 @@ def test_a_record_of_the_archived_mic_says_what_it_has_attached(state: str) -> N
 OTHER = IDENTITY.replace("userAssignedIdentities/", "userAssignedIdentities/x")
 
 
+@pytest.mark.parametrize("spelling", ["AzureIdentityRef", "azureidentityref"])
+def test_a_record_in_the_spelling_of_old_releases_says_so_as_well(spelling: str) -> None:
+    found = a_record()
+    found["spec"][spelling] = found["spec"].pop("azureIdentityRef")
+    assert claimed(found).identity == ResourceId.parse(IDENTITY)
+
+
+UNREADABLE = {"metadata": {"name": "orders", "namespace": "shop", "annotations": "none"}}
+
+
 @pytest.mark.parametrize(
     ("found", "why"),
     [
@@ -111,6 +121,7 @@ OTHER = IDENTITY.replace("userAssignedIdentities/", "userAssignedIdentities/x")
         (changed("spec.pod", None), "spec.pod"),
         (changed("spec.azureIdentityRef", an_identity(resource=OTHER)), "names another identity"),
         (changed("spec.azureIdentityRef", an_identity("elsewhere")), "no AzureIdentity elsewhere"),
+        (changed("spec.azureIdentityRef", UNREADABLE), "its copy of the AzureIdentity"),
         (a_record(node="gone"), "its node is no machine of Azure, or is gone"),
     ],
 )

@@ -80,7 +80,7 @@ def test_without_the_profile_nothing_is_made_where_aks_keeps_kube_system_to_itse
     actions: list[str],
     refused: bool,
 ) -> None:
-    monkeypatch.setattr("podidentity.cli.enable.find", answering(actions))
+    monkeypatch.setattr("podidentity.cli.enable.find_where_known", answering(actions))
     ran = podidentity("enable", "--no-wait")
     assert (ran.code == 1) is refused
     assert (automatic.get(DAEMON_SET) is None) is refused
@@ -93,13 +93,13 @@ def test_without_the_profile_nothing_is_made_where_aks_keeps_kube_system_to_itse
 
 
 def answering(actions: list[str]) -> Any:
-    """Return `find` with AKS's binding; the sandbox's API server knows the action Deny alone."""
-    from podidentity.cli.objects import POLICY_BINDINGS, find
+    """Return a look that finds AKS's binding; the sandbox's API server knows Deny alone."""
+    from podidentity.cli.objects import POLICY_BINDINGS, find_where_known
 
     async def found(kube: Any, resource: Any, namespace: str, name: str) -> Any:
         if (resource, name) == (POLICY_BINDINGS, PROTECTED):
             return {"spec": {"policyName": name, "validationActions": actions}}
-        return await find(kube, resource, namespace, name)
+        return await find_where_known(kube, resource, namespace, name)
 
     return found
 

@@ -232,7 +232,8 @@ def test_a_weaker_proof_and_containers_of_two_images_are_found_with_the_mend() -
 
 
 def agent_pod(name: str, node: str) -> Any:
-    return {"metadata": {"name": name, "uid": f"uid-{name}"}, "spec": {"nodeName": node}}
+    metadata = {"namespace": "kube-system", "name": name, "uid": f"uid-{name}"}
+    return {"metadata": metadata, "spec": {"nodeName": node}}
 
 
 def event(pod: str, **changes: Any) -> Any:
@@ -454,7 +455,10 @@ def test_the_command_reads_what_agents_warn_of_and_says_where_nmi_is_not_ready(
 
 def of_nodes(*names: str) -> list[Any]:
     return [
-        {"metadata": {"name": f"nmi-{each}", "uid": f"u-{each}"}, "spec": {"nodeName": each}}
+        {
+            "metadata": {"namespace": "kube-system", "name": f"nmi-{each}", "uid": f"u-{each}"},
+            "spec": {"nodeName": each},
+        }
         for each in names
     ]
 

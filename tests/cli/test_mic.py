@@ -507,6 +507,7 @@ def test_where_the_admin_secret_says_so_mic_signs_in_by_a_managed_identity(
     # What flags say counts before it.
     ran = podidentity("enable", "--no-wait", f"--mic-arg=--azure-client-id={CLIENT}")
     assert (ran.code, read_of_secret(world)) == (0, usual)
+    assert world.get(exception) is None  # with it its pods would have tokens that they do not need
 
 
 def test_an_admin_secret_that_cannot_be_used_is_told_before_anything_is_made(

@@ -628,8 +628,10 @@ def with_an_older_grant_and_no_nmi(scene: Scene) -> None:
 
 
 def with_a_grant_and_no_nmi(scene: Scene) -> None:
-    taken_out(scene)
+    with_a_namespace_of_its_own(scene)
     scene.granted()
+    record = {"metadata": {"name": "podidentity-grants"}}
+    scene.world.send("POST", f"/api/v1/namespaces/{OWN}/configmaps", record)
 
 
 def with_an_account(scene: Scene) -> None:
@@ -903,7 +905,14 @@ CASES += (
     ),
     of_part("disable", "no-startup-taint", "disable", with_the_taints_rights),
     of_part("enable", "older-grants", ENABLE, with_an_older_grant_and_no_nmi),
-    of_part("disable", "purge", "disable --purge --yes", with_a_grant_and_no_nmi),
+    of_part(
+        "disable",
+        "purge",
+        f"disable --purge --yes --namespace {OWN}",
+        with_a_grant_and_no_nmi,
+        whole=lambda ran: done(ran) and ran.out.count("podidentity-grants deleted") == 1,
+        nmi=OWN,
+    ),
 )
 
 

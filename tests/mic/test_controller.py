@@ -84,6 +84,12 @@ from tests.mic.simulator import (
     revision,
 )
 
+BOUND = (
+    IdentitySeen(identity=identity("blue", "vm", resource_id=IDS[0]), revision=""),
+    BindingSeen(binding=binding("blue", "b", "vm", "app"), revision=""),
+    PodSeen(a_pod("blue", node="n0")),
+)
+"""A pod on the first node, and what it needs."""
 RECORD_WRITES = (CreateRecord, UpdateRecord, DeleteRecord)
 Answer = dict[type, Any]
 
@@ -527,13 +533,7 @@ def test_who_waits_for_its_turn_and_needs_nothing_any_more_keeps_nobody_waiting(
 
 def test_whose_time_to_lead_has_passed_lets_nobody_in() -> None:
     controller = Controller(Settings(asks_permission=False))
-    standby(
-        controller,
-        IdentitySeen(identity=identity("blue", "vm", resource_id=IDS[0]), revision=""),
-        BindingSeen(binding=binding("blue", "b", "vm", "app"), revision=""),
-        PodSeen(a_pod("blue", node="n0")),
-        until=20.0,
-    )
+    standby(controller, *BOUND, until=20.0)
     calls = controller.on_result(1, LedgerList({}), 1.0)
     [read] = [each for each in calls if isinstance(each.action, ReadHost)]
     refused = Failure(kind=Fault.THROTTLED, retry_after=30.0)
@@ -1425,12 +1425,7 @@ def test_who_leads_no_more_or_knows_no_ledgers_yet_does_not_reconcile(then: str)
 
 def test_who_leads_again_does_not_wait_for_a_call_that_was_to_show_whether_azure_answers() -> None:
     controller = Controller(Settings(asks_permission=False))
-    standby(
-        controller,
-        IdentitySeen(identity=identity("blue", "vm", resource_id=IDS[0]), revision=""),
-        BindingSeen(binding=binding("blue", "b", "vm", "app"), revision=""),
-        PodSeen(a_pod("blue", node="n0")),
-    )
+    standby(controller, *BOUND)
     calls, now = controller.on_result(1, LedgerList({}), 1.0), 1.0
     for _ in range(3):
         [read] = [each for each in calls if isinstance(each.action, ReadHost)]
@@ -1522,12 +1517,7 @@ def test_what_the_ledger_says_is_ours_goes_from_a_host_that_other_pods_need() ->
 def test_a_ledger_that_is_listed_after_its_host_was_read_has_the_host_read_again() -> None:
     controller = Controller(Settings(asks_permission=False))
     plain = HostIdentities(state="succeeded", user={FOLDED[0]: IDS[0].spelling})
-    bound = (
-        IdentitySeen(identity=identity("blue", "vm", resource_id=IDS[0]), revision=""),
-        BindingSeen(binding=binding("blue", "b", "vm", "app"), revision=""),
-        PodSeen(a_pod("blue", node="n0")),
-    )
-    standby(controller, *bound)
+    standby(controller, *BOUND)
 
     def play(calls: list[Call], now: float, *, late: StoredLedger | None = None) -> list[Action]:
         """Answer all, the list of ledgers last of all, and return what was called."""

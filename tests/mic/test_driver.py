@@ -106,6 +106,10 @@ class Noted:
         del action, result, seconds, now
         self.depth -= 1
 
+    def given_up(self, action: Action) -> None:
+        del action
+        self.depth -= 1
+
     def report(self, report: LogLine) -> None:
         self.reports.append(report)
 
@@ -237,9 +241,20 @@ async def test_loss_of_leadership_gives_up_what_is_under_way_and_tells_nothing_o
         scene.driver.lost()
         await settle()
         assert set(scene.held.cancelled) == {READ, DELETE}
+        assert (scene.driver.under_way, scene.noted.depth) == (0, 0)
         assert scene.script.told == [Leading(NOW + 10), Synced(), Deposed()]
         scene.driver.lost()
         assert scene.script.told[-2:] == [Synced(), Deposed()], "told once"
+
+
+async def test_what_is_given_up_before_it_begins_is_not_under_way_either() -> None:
+    async with running() as scene:
+        scene.driver.led(10)
+        scene.script.on = once(Synced(), Call(1, READ))
+        scene.driver.tell(Synced())
+        scene.driver.lost()
+        await settle()
+        assert (scene.held.begun, scene.noted.depth) == ([], 0)
 
 
 async def test_a_renewal_is_told_with_until_when_it_is_in_the_calls_time() -> None:

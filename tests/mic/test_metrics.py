@@ -21,7 +21,7 @@ from podidentity.mic.calls import (
     StoredRecord,
     UpdateRecord,
 )
-from podidentity.mic.metrics import MicMetrics, add_state
+from podidentity.mic.metrics import OVER, MicMetrics, add_state
 from podidentity.telemetry.metrics import Registry, render
 from tests.fakes import NOW
 
@@ -127,6 +127,17 @@ def test_the_depth_of_the_queue_is_what_has_no_result_yet() -> None:
     assert scene.value("aadpodidentity_mic_cycle_count") == "1"
 
 
+def test_calls_that_are_given_up_are_not_under_way_and_the_next_cycle_is_counted() -> None:
+    scene = Scene()
+    for action in (ReadHost(SET), PatchHost(MACHINE, CHANGE, "")):
+        scene.metrics.begun(action)
+        scene.metrics.given_up(action)
+    assert scene.value('podidentity_mic_queue_depth{call="read_host"}') == "0"
+    assert scene.value("aadpodidentity_mic_cycle_count") == "0"
+    scene.done(ReadHost(SET), HostIdentities(), 1)
+    assert scene.value("aadpodidentity_mic_cycle_count") == "1"
+
+
 def test_what_the_controller_says_is_counted_and_in_the_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -164,4 +175,14 @@ def test_what_azure_does_not_do_is_logged_once_and_shown_until_it_does(
     (shown,) = scene.metrics.troubles()
     assert shown == f"{SET.resource_id}: patch_host: throttled, for 30 s"
     scene.done(PatchHost(SET, CHANGE, ""), Accepted())
+    assert scene.metrics.troubles() == []
+
+
+def test_what_azure_did_not_do_is_over_where_nobody_asks_for_it_again() -> None:
+    """As of a machine that is gone."""
+    scene = Scene()
+    scene.done(ReadHost(MACHINE), Failure(kind=Fault.NOT_FOUND))
+    scene.time = OVER - 1
+    assert scene.metrics.troubles() == [f"{MACHINE.resource_id}: read_host: not-found"]
+    scene.time = OVER
     assert scene.metrics.troubles() == []

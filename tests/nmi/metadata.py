@@ -6,26 +6,24 @@ from dataclasses import dataclass, field
 
 from podidentity.core.errors import TokenSourceDown
 from podidentity.core.rate_limits import Flow
+from podidentity.wire.imds import MetadataAnswer
 
-
-@dataclass
-class Passed:
-    """An answer of the real service."""
-
-    status: int = 200
-    content_type: str = "application/json"
-    body: bytes = b'{"compute":{"vmId":"v","userData":"c2VjcmV0"}}'
+ANSWER = MetadataAnswer(
+    status=200,
+    content_type="application/json",
+    body=b'{"compute":{"vmId":"v","userData":"c2VjcmV0"}}',
+)
 
 
 @dataclass
 class FakeMetadata:
     """The real service, for what is passed on."""
 
-    passed: Passed = field(default_factory=Passed)
+    passed: MetadataAnswer = ANSWER
     down: bool = False
     asked: list[tuple[str, str]] = field(default_factory=list)
 
-    async def metadata(self, target: str, accept: str, flow: Flow) -> Passed:
+    async def metadata(self, target: str, accept: str, flow: Flow) -> MetadataAnswer:
         del flow
         self.asked.append((target, accept))
         if self.down:

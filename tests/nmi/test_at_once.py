@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import pytest
 
@@ -24,7 +24,7 @@ from podidentity.nmi.server.messages import (
     render,
 )
 from tests.nmi.echoing import GET, Echo
-from tests.nmi.talking import started_listener, talking, until
+from tests.nmi.talking import Talk, started_listener, talking, until
 
 AT_ONCE = b"GET /at-once HTTP/1.1\r\nHost: x\r\n\r\n"
 LAST = AT_ONCE[:-2] + b"Connection: close\r\n\r\n"
@@ -80,6 +80,24 @@ async def serving(
         yield listener
     finally:
         await listener.close(0.0)
+
+
+class Waits(NamedTuple):
+    """A request that waits for the proof of its connection."""
+
+    listener: Listener
+    talk: Talk
+    memo: Remembering
+
+
+@asynccontextmanager
+async def waiting(echo: Echo, request_: bytes = AT_ONCE, **limits: Any) -> AsyncIterator[Waits]:
+    memo = Remembering()
+    memo.proves = True
+    async with serving(echo, memo, **limits) as listener, talking(listener) as talk:
+        await talk.say(request_)
+        await until(lambda: bool(memo.waiting))
+        yield Waits(listener, talk, memo)
 
 
 @pytest.fixture
@@ -175,11 +193,7 @@ NUMBERED = b"GET /numbered HTTP/1.1\r\nHost: x\r\nid: 7\r\n\r\n"
 async def test_what_must_be_proved_before_is_answered_by_the_memo_when_it_is(
     echo: Echo, request_: bytes
 ) -> None:
-    memo = Remembering()
-    memo.proves = True
-    async with serving(echo, memo) as listener, talking(listener) as talk:
-        await talk.say(request_)
-        await until(lambda: bool(memo.waiting))
+    async with waiting(echo, request_) as (_, talk, memo):
         memo.waiting.pop()(known())
         assert (await talk.hear()).body == b"at once"
         memo.proves = False
@@ -191,11 +205,7 @@ async def test_what_must_be_proved_before_is_answered_by_the_memo_when_it_is(
 async def test_what_the_memo_cannot_answer_after_all_is_the_handlers(
     echo: Echo, request_: bytes
 ) -> None:
-    memo = Remembering()
-    memo.proves = True
-    async with serving(echo, memo) as listener, talking(listener) as talk:
-        await talk.say(request_)
-        await until(lambda: bool(memo.waiting))
+    async with waiting(echo, request_) as (_, talk, memo):
         memo.waiting.pop()(None)
         assert (await talk.hear()).body in {b"GET /at-once", b"GET /numbered"}
         assert (await talk.ask(GET)).body == b"GET /a"
@@ -207,12 +217,8 @@ async def test_what_the_memo_cannot_answer_after_all_is_the_handlers(
 async def test_the_last_request_of_a_connection_is_the_handlers_then_as_well(
     echo: Echo, request_: bytes
 ) -> None:
-    memo = Remembering()
-    memo.proves = True
     last = request_[:-2] + b"Connection: close\r\n\r\n"
-    async with serving(echo, memo) as listener, talking(listener) as talk:
-        await talk.say(last)
-        await until(lambda: bool(memo.waiting))
+    async with waiting(echo, last) as (_, talk, memo):
         memo.waiting.pop()(None)
         reply = await talk.hear()
         assert (reply.status, reply.header("Connection")) == (200, ["close"])
@@ -224,11 +230,7 @@ async def test_the_last_request_of_a_connection_is_the_handlers_then_as_well(
 async def test_what_comes_while_a_proof_is_waited_for_waits_in_its_order_and_is_bounded(
     echo: Echo, answer: KnownAnswer | None
 ) -> None:
-    memo = Remembering()
-    memo.proves = True
-    async with serving(echo, memo) as listener, talking(listener) as talk:
-        await talk.say(AT_ONCE)
-        await until(lambda: bool(memo.waiting))
+    async with waiting(echo) as (listener, talk, memo):
         ahead = asyncio.create_task(talk.say(GET * 100_000))
         async with talking(listener) as other:
             assert (await other.ask(GET)).body == b"GET /a"
@@ -243,16 +245,11 @@ async def test_what_comes_while_a_proof_is_waited_for_waits_in_its_order_and_is_
 async def test_a_connection_that_ends_while_its_proof_is_waited_for_gets_nothing(
     echo: Echo,
 ) -> None:
-    memo = Remembering()
-    memo.proves = True
-    async with serving(echo, memo) as listener:
-        async with talking(listener) as talk:
-            await talk.say(AT_ONCE)
-            await until(lambda: bool(memo.waiting))
-            [connection] = listener._pool.connections()
-            assert connection.busy
-            connection.evict()
-            await listener.empty()
+    async with waiting(echo) as (listener, _, memo):
+        [connection] = listener._pool.connections()
+        assert connection.busy
+        connection.evict()
+        await listener.empty()
         for answer in (known(), None):
             memo.waiting[0](answer)
     assert echo.asked == []
@@ -262,11 +259,7 @@ async def test_a_connection_that_ends_while_its_proof_is_waited_for_gets_nothing
 async def test_a_listener_that_closes_answers_who_waits_for_a_proof(
     echo: Echo, answer: KnownAnswer | None
 ) -> None:
-    memo = Remembering()
-    memo.proves = True
-    async with serving(echo, memo) as listener, talking(listener) as talk:
-        await talk.say(AT_ONCE)
-        await until(lambda: bool(memo.waiting))
+    async with waiting(echo) as (listener, talk, memo):
         closing = asyncio.create_task(listener.close(60))
         await asyncio.sleep(0)
         memo.waiting.pop()(answer)
@@ -279,21 +272,14 @@ async def test_a_listener_that_closes_answers_who_waits_for_a_proof(
 async def test_a_client_that_leaves_while_its_proof_is_waited_for_is_told_of_by_the_proof(
     echo: Echo,
 ) -> None:
-    memo = Remembering()
-    memo.proves = True
-    async with serving(echo, memo) as listener:
-        async with talking(listener) as talk:
-            await talk.say(AT_ONCE)
-            await until(lambda: bool(memo.waiting))
+    async with waiting(echo) as (listener, talk, memo):
+        await talk.leave()
         memo.waiting.pop()(None)
         await listener.empty()
 
 
 async def test_a_proof_that_never_comes_holds_no_connection_for_ever(echo: Echo) -> None:
-    memo = Remembering()
-    memo.proves = True
-    async with serving(echo, memo, head_seconds=0.5) as listener, talking(listener) as talk:
-        await talk.say(AT_ONCE)
+    async with waiting(echo, head_seconds=0.5) as (listener, talk, memo):
         reply = await talk.hear()
         assert (reply.status, reply.header("Connection")) == (503, ["close"])
         memo.waiting.pop()(known())

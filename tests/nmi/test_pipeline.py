@@ -9,10 +9,9 @@ import pytest
 from podidentity.core.attestation import Verdict
 from podidentity.core.errors import TokenRefused, TokenSourceDown, TokenThrottled
 from podidentity.core.resources import ObjectRef
-from podidentity.wire.imds import TOKEN_PATH, AllowList
+from podidentity.wire.imds import TOKEN_PATH, AllowList, MetadataAnswer
 from tests.fakes import VAULT, binding, identity, pod
 from tests.nmi.agents import agent
-from tests.nmi.metadata import Passed
 from tests.nmi.talking import talking
 
 HEADERS = "HTTP/1.1\nHost: x\nMetadata: true"
@@ -186,7 +185,7 @@ async def test_allowed_metadata_is_passed_on_with_nothing_of_the_request_but_wha
     None
 ):
     async with agent() as nmi:
-        nmi.metadata.passed = Passed(404, "text/plain", b"gone")
+        nmi.metadata.passed = MetadataAnswer(status=404, content_type="text/plain", body=b"gone")
         reply = await nmi.ask(
             f"GET //Metadata/versions?a=%20b {HEADERS}\nAccept: text/plain\nX-Nonce: 1\nCookie: c"
         )

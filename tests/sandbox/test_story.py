@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from podidentity_sandbox.demo.chapters import all_of
+from podidentity_sandbox.demo import steps
 from podidentity_sandbox.demo.story import StepResult, TerminalPrinter, summary
 from tests.sandbox.azure.plans import make_plan
 
@@ -18,14 +18,14 @@ RESULT = StepResult(
 
 
 def test_its_steps_are_numbered_from_one_whatever_the_walk_through_calls_them(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    steps = [step for _, chapter in all_of(make_plan(tmp_path)) for step in chapter]
+    story = [step for _, chapter in steps.read(steps.STORY) for step in chapter]
     printer = TerminalPrinter()
-    for step in steps:
+    for step in story:
         printer.begin(step)
     told = re.findall(r"^ {2,8}(\d+)  (\S.*)$", capsys.readouterr().out, re.MULTILINE)
-    assert told == [(str(at), step.name) for at, step in enumerate(steps, 1)]
+    assert told == [(str(at), step.name) for at, step in enumerate(story, 1)]
 
 
 def test_a_step_that_went_wrong_is_named_by_the_number_that_was_shown(

@@ -17,7 +17,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Hashable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from math import ceil
 from typing import Self
 
@@ -27,7 +26,7 @@ from podidentity.core.errors import TokenSourceDown, TokenThrottled
 from podidentity.core.ports import Clock
 from podidentity.core.rate_limits import FairQueue, Flow, SlidingWindow
 from podidentity.core.resources import AccessToken, Grant
-from podidentity.wire.imds import parse_answer, render_request
+from podidentity.wire.imds import MetadataAnswer, parse_answer, render_request
 
 SECONDS = 9.0
 """Timeout of an answer, with the time in the queue: Go's and Terraform's clients wait for ten."""
@@ -50,15 +49,6 @@ FOR_TURN = 0.9
 """Part of a request's time in which its turn must come; the rest is for the answer."""
 
 _TIMEOUT = httpx2.Timeout(SECONDS, connect=2)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Metadata:
-    """An answer of IMDS for a pod."""
-
-    status: int
-    content_type: str
-    body: bytes
 
 
 class Imds:
@@ -136,7 +126,7 @@ class Imds:
         """Return when the quota has room for a request in the background."""
         await self._tokens.spare()
 
-    async def metadata(self, target: str, accept: str, flow: Flow) -> Metadata:
+    async def metadata(self, target: str, accept: str, flow: Flow) -> MetadataAnswer:
         """Return IMDS's answer to path and query `target`, requested by `flow`.
 
         Raises TokenSourceDown, or TokenThrottled if the queue is too long.
@@ -148,7 +138,7 @@ class Imds:
 
     async def _get(
         self, target: str, accept: str, quota: Quota, flow: Flow, until: float
-    ) -> tuple[Metadata, httpx2.Headers]:
+    ) -> tuple[MetadataAnswer, httpx2.Headers]:
         left = until - self._clock.monotonic()
         try:
             async with asyncio.timeout(left):
@@ -170,7 +160,7 @@ class Imds:
 
     async def _once(
         self, target: str, accept: str, quota: Quota, flow: Flow, seconds: float
-    ) -> tuple[Metadata, httpx2.Headers]:
+    ) -> tuple[MetadataAnswer, httpx2.Headers]:
         asking = self._client.stream("GET", target, headers={"Accept": accept})
         async with quota.turn(flow, seconds), asking as response:
             body = bytearray()
@@ -179,7 +169,7 @@ class Imds:
                 if len(body) > LONGEST_ANSWER:
                     raise TokenSourceDown(f"IMDS sent more than {LONGEST_ANSWER} bytes")
             content_type = response.headers.get("Content-Type", "application/json")
-            answer = Metadata(
+            answer = MetadataAnswer(
                 status=response.status_code,
                 content_type=content_type if _is_plain(content_type) else "application/json",
                 body=bytes(body),

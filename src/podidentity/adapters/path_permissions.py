@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from podidentity.core.ports import Clock
 from podidentity.core.rate_limits import RateLimiter
+from podidentity.waiting import end_all
 from podidentity.wire.kube import KubeApi, KubeError
 from podidentity.wire.reviews import (
     PATH,
@@ -115,10 +116,7 @@ class PathPermissions:
 
     async def close(self) -> None:
         """Cancel the questions under way."""
-        flights = list(self._flights.values())
-        for flight in flights:
-            flight.cancel()
-        await asyncio.gather(*flights, return_exceptions=True)
+        await end_all(self._flights.values())
 
     async def _ask(self, name: bytes, token: str) -> Access:
         try:

@@ -30,6 +30,7 @@ from podidentity.core.decision import Use
 from podidentity.core.errors import NotReady
 from podidentity.core.ports import Clock
 from podidentity.core.rate_limits import RateLimiter
+from podidentity.waiting import end_all
 from podidentity.wire.kube import KubeApi, KubeError
 from podidentity.wire.reviews import PATH, RULE, InconclusiveReview, parse_review, review
 
@@ -150,10 +151,7 @@ class RbacPermissions:
 
     async def close(self) -> None:
         """Cancel the questions under way."""
-        flights = list(self._flights.values())
-        for flight in flights:
-            flight.cancel()
-        await asyncio.gather(*flights, return_exceptions=True)
+        await end_all(self._flights.values())
 
     def _flight(self, use: Use) -> asyncio.Task[bool]:
         flight = self._flights.get(use)

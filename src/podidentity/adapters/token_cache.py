@@ -46,6 +46,7 @@ from podidentity.core.resources import (
     ObjectRef,
     Origin,
 )
+from podidentity.waiting import end_all
 
 CAPACITY = 2000
 """Five megabytes of tokens; a full node's pods need some hundred."""
@@ -192,10 +193,7 @@ class TokenCache:
 
     async def close(self) -> None:
         """Cancel the fetches under way."""
-        flights = list(self._flights.values())
-        for flight in flights:
-            flight.cancel()
-        await asyncio.gather(*flights, return_exceptions=True)
+        await end_all(self._flights.values())
 
     async def _share(
         self, key: Key, grant: Grant, *, bypass: bool, paid: bool, until: float

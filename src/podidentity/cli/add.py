@@ -9,7 +9,6 @@ back, unless machines were changed: then the commands are said that undo it.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -31,6 +30,7 @@ from podidentity.cli.objects import (
     called,
     find,
     find_all,
+    identity_of,
     remove,
 )
 from podidentity.cli.output import CommandError
@@ -53,7 +53,7 @@ from podidentity.wire.kube import (
     KubeError,
     request_in_words,
 )
-from podidentity.wire.manifests import parse_identity, render_binding, render_identity
+from podidentity.wire.manifests import render_binding, render_identity
 from podidentity.wire.rbac import Giver, role
 
 if TYPE_CHECKING:
@@ -248,7 +248,7 @@ def _same(there: Object, wanted: AddRequest) -> bool:
     """Whether an existing AzureIdentity names the requested identity."""
     if wanted.resource_id is not None:
         return bool(azure_access.identities_of([there], wanted.resource_id))
-    found = parse_identity(json.dumps(there).encode())
+    found = identity_of(there)
     return isinstance(found, AzureIdentity) and (found.client_id, found.system_assigned) == (
         wanted.client_id,
         wanted.system_assigned,

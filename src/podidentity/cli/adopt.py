@@ -24,7 +24,7 @@ from podidentity.adapters.clock import SystemClock
 from podidentity.cli import controller
 from podidentity.cli.connection import ClusterTarget, on_cluster
 from podidentity.cli.mic import deployments_of_mic
-from podidentity.cli.objects import Object, find, find_all
+from podidentity.cli.objects import Object, find, find_all, identity_of, ref_of
 from podidentity.cli.output import CommandError, ask_first
 from podidentity.core.assignments import attachment
 from podidentity.core.hosts import Host, NotAnAzureNode
@@ -97,8 +97,7 @@ def claim_of(
     nodes: Mapping[str, str],
 ) -> Claim:
     """Return what a record says; `nodes` are provider IDs by names."""
-    meta = found["metadata"]
-    ref = ObjectRef(str(meta.get("namespace", "")), str(meta.get("name", "")))
+    ref = ref_of(found)
     try:
         record = _as_written(found, ref)
         identity, wanted = _as_today(found, record.identity, identities)
@@ -135,9 +134,11 @@ def _as_today(
     wanted = attachment(identity) if identity else None
     if identity is None or wanted is None:
         raise DoesNotCount(f"there is no AzureIdentity {ref} with a resource id")
-    spec = found["spec"]
-    copy = spec.get("azureIdentityRef") or spec.get("azureidentityref")
-    before = parse_identity(json.dumps(copy).encode())
+    copies = map(found["spec"].get, ("azureIdentityRef", "AzureIdentityRef", "azureidentityref"))
+    try:
+        before = identity_of(next(filter(None, copies)))
+    except ValueError as error:
+        raise DoesNotCount(f"its copy of the AzureIdentity cannot be read: {error}") from error
     if not isinstance(before, AzureIdentity) or before.resource_id != wanted:
         raise DoesNotCount(f"AzureIdentity {ref} names another identity today")
     return identity, wanted
@@ -147,11 +148,10 @@ async def _require_nobody(kube: Kube) -> None:
     """Raise CommandError while a MIC works: it writes the ledgers, or detaches by itself."""
     for each in (*await deployments_of_mic(kube), *await controller.archived_mics(kube)):
         if each["spec"].get("replicas", 1) or each.get("status", {}).get("replicas"):
-            meta = each["metadata"]
-            where = f"-n {meta['namespace']} deployment/{meta['name']}"
+            namespace, name = ref_of(each)
             raise CommandError(
-                f"MIC works: Deployment {meta['namespace']}/{meta['name']}",
-                f"Stop it first: kubectl scale {where} --replicas=0.",
+                f"MIC works: Deployment {namespace}/{name}",
+                f"Stop it first: kubectl scale -n {namespace} deployment/{name} --replicas=0.",
             )
 
 

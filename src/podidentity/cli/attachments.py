@@ -18,22 +18,19 @@ from podidentity.cli import azure_access
 from podidentity.cli.azure_access import detach_command, detach_from, host_name, on_each
 from podidentity.cli.controller import archived_mics
 from podidentity.cli.mic import PODS_OF_MIC
-from podidentity.cli.objects import Object, called, find_all, remove
+from podidentity.cli.objects import Object, called, find_all_where_known, ref_of, remove
 from podidentity.cli.output import CommandError
-from podidentity.cli.rollout import is_ours, until
-from podidentity.core.resources import ObjectRef, ResourceId
+from podidentity.cli.rollout import until_gone
+from podidentity.core.resources import ResourceId
 from podidentity.wire.kube import (
     AZURE_ASSIGNED_IDENTITIES,
     AZURE_IDENTITY_LEDGERS,
-    PODS,
-    KubeError,
-    Resource,
 )
 from podidentity.wire.ledgers import NotALedger, parse_ledger
 from podidentity.wire.manifests import FINALIZER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from podidentity.adapters.arm import Arm
     from podidentity.adapters.kube import Kube
@@ -54,12 +51,12 @@ class Attached:
 async def attached(kube: Kube) -> tuple[list[Attached], list[str]]:
     """Return what MIC attached, and a line for each ledger that cannot be read; raise KubeError."""
     found, unread = [], []
-    for each in await _all(kube, AZURE_IDENTITY_LEDGERS):
+    for each in await find_all_where_known(kube, AZURE_IDENTITY_LEDGERS):
         try:
             ledger = parse_ledger(json.dumps(each).encode())
         except NotALedger as error:
             unread.append(
-                f"AzureIdentityLedger {_ref(each)} cannot be read, and what MIC attached to its "
+                f"AzureIdentityLedger {ref_of(each)} cannot be read, and what MIC attached to its "
                 f"machine is not known: {error}"
             )
             continue
@@ -123,12 +120,9 @@ async def _detach(kube: Kube, arm: Arm, from_it: Attached) -> None:
 
 
 async def _until_mic_is_gone(kube: Kube, namespace: str, seconds: float) -> None:
-    def look(pods: Mapping[str, Object]) -> bool:
-        return not any(map(is_ours, pods.values()))
-
     try:
         async with asyncio.timeout(seconds):
-            await until(kube, PODS.path(namespace), {"labelSelector": PODS_OF_MIC}, look)
+            await until_gone(kube, namespace, PODS_OF_MIC)
     except TimeoutError as error:
         raise CommandError(
             f"Pods of MIC are still there after {seconds:.0f} s, and would attach it again",
@@ -143,7 +137,7 @@ async def take_finalizers_off(kube: Kube) -> None:
     """
     kept = [
         each
-        for each in await _all(kube, AZURE_ASSIGNED_IDENTITIES)
+        for each in await find_all_where_known(kube, AZURE_ASSIGNED_IDENTITIES)
         if FINALIZER in (each["metadata"].get("finalizers") or ())
     ]
     if not kept or await archived_mics(kube):
@@ -155,17 +149,3 @@ async def take_finalizers_off(kube: Kube) -> None:
         path = AZURE_ASSIGNED_IDENTITIES.path(meta["namespace"], meta["name"])
         await kube.merge(path, change)
     click.echo(f"Took the finalizer of AAD Pod Identity's MIC off {len(kept)} records.")
-
-
-async def _all(kube: Kube, resource: Resource) -> list[Object]:
-    """Return all objects of a kind; [] where the cluster does not know it."""
-    try:
-        return await find_all(kube, resource)
-    except KubeError as error:
-        if not error.not_found:
-            raise
-        return []
-
-
-def _ref(found: Object) -> ObjectRef:
-    return ObjectRef(found["metadata"]["namespace"], found["metadata"]["name"])

@@ -19,14 +19,13 @@ import click
 
 from podidentity.cli.changes import changing
 from podidentity.cli.connection import running_command
-from podidentity.cli.objects import Object, find_all
+from podidentity.cli.objects import Object, find_all, identity_of
 from podidentity.cli.output import CommandError
 from podidentity.core.authorities import PUBLIC, STACK, Cloud
 from podidentity.core.hosts import Host, NotAnAzureNode
 from podidentity.core.resources import AzureIdentity, ResourceId
 from podidentity.wire.arm import ArmError
 from podidentity.wire.kube import NODES
-from podidentity.wire.manifests import parse_identity
 from podidentity.wire.proxies import parse_proxies
 
 if TYPE_CHECKING:
@@ -250,7 +249,7 @@ def identities_of(identities: Iterable[Object], wanted: ResourceId) -> list[Obje
     """Return the AzureIdentities that name the Azure identity `wanted`."""
     found = []
     for each in identities:
-        parsed = parse_identity(json.dumps(each).encode())
+        parsed = identity_of(each)
         if isinstance(parsed, AzureIdentity) and parsed.resource_id == wanted:
             found.append(each)
     return found

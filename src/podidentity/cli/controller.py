@@ -24,10 +24,12 @@ from podidentity.cli.objects import (
     find_all,
     in_order_of_removal,
     place_of,
+    ref_of,
     remove,
 )
 from podidentity.cli.rollout import is_ours, troubles_of, until
 from podidentity.manifests import mic as manifests_of_mic
+from podidentity.manifests import mic_exception
 from podidentity.settings import MicSettings
 from podidentity.wire.kube import AZURE_POD_IDENTITY_EXCEPTIONS, CLUSTER_ROLES, PODS
 
@@ -49,19 +51,19 @@ OLD_EXCEPTION = "mic-exception"
 
 async def archived_mics(kube: Kube) -> list[Object]:
     """Return the Deployments of AAD Pod Identity's MIC; raise KubeError."""
-    found = {}
-    for labels in _OLD_LABELS:
-        for each in await find_all(kube, DEPLOYMENTS, labelSelector=labels):
-            if not is_ours(each):
-                found[each["metadata"]["namespace"], each["metadata"]["name"]] = each
+    found = {
+        ref_of(each): each
+        for labels in _OLD_LABELS
+        for each in await find_all(kube, DEPLOYMENTS, labelSelector=labels)
+        if not is_ours(each)
+    }
     return list(found.values())
 
 
 async def who_attaches(kube: Kube) -> str:
     """Return the Deployment of the controller that changes Azure's machines; "" if none does."""
     for each in (*await deployments_of_mic(kube), *await archived_mics(kube)):
-        meta = each["metadata"]
-        return f"MIC, Deployment {meta['namespace']}/{meta['name']}"
+        return f"MIC, Deployment {ref_of(each)}"
     return ""
 
 
@@ -151,14 +153,18 @@ def manifests(
 
 
 async def put(kube: Kube, wanted: Sequence[Object]) -> None:
-    """Create MIC's objects, or change them."""
+    """Create MIC's objects, or change them; without an exception that it needs no more."""
+    if not wanted:
+        return
     for manifest in wanted:
         click.echo(f"{called(manifest)} {await apply(kube, manifest)}")
-    for each in await archived_mics(kube) if wanted else ():
-        meta = each["metadata"]
+    exception = mic_exception(wanted[-1]["metadata"]["namespace"])
+    if exception not in wanted and await remove(kube, exception):
+        click.echo(f"{called(exception)} deleted: MIC signs in without it")
+    for each in await archived_mics(kube):
         click.echo(
-            f"MIC of AAD Pod Identity, Deployment {meta['namespace']}/{meta['name']}, works still: "
-            "ours waits until it is deleted.",
+            f"MIC of AAD Pod Identity, Deployment {ref_of(each)}, works still: ours waits until it "
+            "is deleted.",
             err=True,
         )
 

@@ -7,7 +7,6 @@ can be repeated.
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import click
@@ -19,13 +18,21 @@ from podidentity.cli.azure_access import detach_from, host_name, on_each
 from podidentity.cli.connection import ClusterTarget, on_cluster
 from podidentity.cli.controller import who_attaches
 from podidentity.cli.federation import remove_account
-from podidentity.cli.objects import Object, apply, called, find, find_all, remove
+from podidentity.cli.objects import (
+    Object,
+    apply,
+    called,
+    find,
+    find_all,
+    identity_of,
+    ref_of,
+    remove,
+)
 from podidentity.cli.use_roles import take_unneeded
 from podidentity.core.authorities import Cloud
 from podidentity.core.federation import has_an_account
 from podidentity.core.resources import AzureIdentity, ObjectRef
 from podidentity.wire.kube import AZURE_IDENTITIES, AZURE_IDENTITY_BINDINGS
-from podidentity.wire.manifests import parse_identity
 
 if TYPE_CHECKING:
     from podidentity.adapters.kube import Kube
@@ -56,7 +63,7 @@ async def _delete(
     await take_unneeded(kube, ref, identity)
     if not keep_attached:
         await _detach(kube, ref, identity, cloud, seconds)
-    parsed = parse_identity(json.dumps(identity).encode())
+    parsed = identity_of(identity)
     if isinstance(parsed, AzureIdentity) and has_an_account(parsed):
         choices = await choices_of_nmi(kube)
         await remove_account(kube, parsed, choices.identities_namespace)
@@ -88,7 +95,7 @@ async def _detach(
 ) -> None:
     """Detach the recorded hosts, or move the record to another AzureIdentity that needs them."""
     hosts = azure_access.recorded_hosts(identity)
-    parsed = parse_identity(json.dumps(identity).encode())
+    parsed = identity_of(identity)
     if not hosts:
         return
     if not isinstance(parsed, AzureIdentity) or parsed.resource_id is None:
@@ -96,9 +103,9 @@ async def _detach(
         click.echo(f"stays attached to {names}: it names no managed identity", err=True)
         return
     same = azure_access.identities_of(await find_all(kube, AZURE_IDENTITIES), parsed.resource_id)
-    heirs = [each for each in same if _ref(each) != ref]
+    heirs = [each for each in same if ref_of(each) != ref]
     if heirs:
-        click.echo(f"kept attached: AzureIdentity {_ref(heirs[0])} needs it, too")
+        click.echo(f"kept attached: AzureIdentity {ref_of(heirs[0])} needs it, too")
         azure_access.record_hosts(heirs[0], [*azure_access.recorded_hosts(heirs[0]), *hosts])
         await apply(kube, heirs[0])
         return
@@ -114,7 +121,3 @@ async def _detach(
     identity_id = parsed.resource_id
     async with azure_access.azure(cloud, seconds) as arm:
         await on_each(hosts, lambda host: detach_from(arm, host, identity_id))
-
-
-def _ref(found: Object) -> ObjectRef:
-    return ObjectRef(found["metadata"]["namespace"], found["metadata"]["name"])

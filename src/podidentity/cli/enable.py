@@ -40,10 +40,13 @@ from podidentity.cli.objects import (
     create_once,
     find,
     find_all,
+    find_all_where_known,
+    find_where_known,
     in_order_of_removal,
     is_unchanged,
     minor_version,
     place_of,
+    ref_of,
     removal,
     remove,
     without_none,
@@ -450,9 +453,8 @@ async def _refuse_release(kube: Kube, otherwise: str) -> None:
     """
     for each in await nmis(kube):
         if release := release_of(each):
-            name = f"{each['metadata']['namespace']}/{each['metadata']['name']}"
             raise CommandError(
-                f"NMI is here already: DaemonSet {name} is of the Helm release {release}. "
+                f"NMI is here already: DaemonSet {ref_of(each)} is of the Helm release {release}. "
                 "Nothing was changed",
                 f"{otherwise}: docs/how-to/install-with-helm.md.",
             )
@@ -460,12 +462,7 @@ async def _refuse_release(kube: Kube, otherwise: str) -> None:
 
 async def _refuse_automatic(kube: Kube) -> None:
     """Raise CommandError, before anything is made, where the API server would refuse half of it."""
-    try:
-        found = await find(kube, POLICY_BINDINGS, "", PROTECTED)
-    except KubeError as error:
-        if error.not_found:
-            return
-        raise
+    found = await find_where_known(kube, POLICY_BINDINGS, "", PROTECTED)
     if found is not None and "Deny" in (found["spec"].get("validationActions") or ()):
         raise CommandError(
             "This is AKS Automatic: it keeps kube-system to itself, and NMI cannot be there",
@@ -494,7 +491,7 @@ async def _refuse_archived_of_our_name(kube: Kube, namespace: str) -> None:
 async def _tell_of_archived_nmi(kube: Kube) -> None:
     """Say which NMI of AAD Pod Identity is there still: ours has the requests where both are."""
     for each in filter(is_archived_nmi, await find_all(kube, DAEMON_SETS)):
-        name, namespace = each["metadata"]["name"], each["metadata"]["namespace"]
+        namespace, name = ref_of(each)
         click.echo(
             f"DaemonSet {namespace}/{name} is NMI of AAD Pod Identity. Where ours is ready it gets "
             "no new request; it serves nodes without ours, and keeps ports. When ours is on every "
@@ -747,7 +744,7 @@ async def _disable(kube: Kube, wanted: _Leaving) -> None:
             click.echo(await removal(kube, manifest))
     await _without_exceptions(kube)
     if wanted.purge:
-        await _purge(kube)
+        await _purge(kube, namespace)
     await _nmi_gone(kube, namespace, wanted.seconds, _RULES_AFTER[choices.on_exit])
 
 
@@ -780,15 +777,12 @@ _RULES_AFTER = {
 }
 
 
-async def _purge(kube: Kube) -> None:
-    """Remove the custom resources, all grants and the record of them; say what stays in Azure."""
-    try:
-        identities = await find_all(kube, AZURE_IDENTITIES)
-    except KubeError as error:
-        if not error.not_found:
-            raise
-        identities = []
-    for each in identities:
+async def _purge(kube: Kube, namespace: str) -> None:
+    """Remove the custom resources, all grants and the record of them; say what stays in Azure.
+
+    Where AKS keeps kube-system to itself the record is in NMI's `namespace`.
+    """
+    for each in await find_all_where_known(kube, AZURE_IDENTITIES):
         for host in recorded_hosts(each):
             identity = each.get("spec", {}).get("resourceID", "")
             click.echo(
@@ -799,7 +793,8 @@ async def _purge(kube: Kube) -> None:
     for crd in reversed(crds()):
         click.echo(await removal(kube, crd))
     await take_all(kube)
-    click.echo(await removal(kube, _record(NAMESPACE, [])))
+    for place in dict.fromkeys((NAMESPACE, namespace)):
+        click.echo(await removal(kube, _record(place, [])))
 
 
 async def _without_exceptions(kube: Kube) -> None:

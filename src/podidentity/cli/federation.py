@@ -22,7 +22,7 @@ from podidentity.core.federation import account_name, has_an_account
 from podidentity.core.resources import AssertionSubject, AzureIdentity, Federation, ObjectRef
 from podidentity.manifests import account_tokens
 from podidentity.wire.kube import SERVICE_ACCOUNTS, KubeError
-from podidentity.wire.rbac import LABELS
+from podidentity.wire.rbac import LABELS, SELECTOR, is_ours
 
 if TYPE_CHECKING:
     from podidentity.adapters.kube import Kube
@@ -54,9 +54,8 @@ async def make_account(kube: Kube, identity: AzureIdentity, choices: Choices) ->
 
 async def permit_accounts(kube: Kube, choices: Choices) -> None:
     """Let NMI ask for the token of each account that `add` has made."""
-    labels = ",".join(f"{name}={value}" for name, value in LABELS.items())
     namespace = choices.identities_namespace
-    for each in await find_all(kube, SERVICE_ACCOUNTS, namespace, labelSelector=labels):
+    for each in await find_all(kube, SERVICE_ACCOUNTS, namespace, labelSelector=SELECTOR):
         if _OF in (each["metadata"].get("annotations") or {}):
             await _permit(kube, each["metadata"]["name"], choices)
 
@@ -79,11 +78,13 @@ async def remove_account(kube: Kube, identity: AzureIdentity, namespace: str) ->
     manifest = _account(identity.ref, namespace)
     try:
         there = await find(kube, SERVICE_ACCOUNTS, namespace, account_name(identity.ref))
-        labels = (there or {}).get("metadata", {}).get("labels") or {}
-        if LABELS.items() <= labels.items() and await remove(kube, manifest):
+        if there is not None and not is_ours(there):
+            return
+        # The rights first, and where the account is gone as well: a run may have ended between.
+        for right in reversed(account_tokens(account_name(identity.ref), accounts=namespace)):
+            await remove(kube, right)
+        if await remove(kube, manifest):
             click.echo(f"{called(manifest)} deleted")
-            for right in reversed(account_tokens(account_name(identity.ref), accounts=namespace)):
-                await remove(kube, right)
     except KubeError as error:
         if not error.forbidden:
             raise

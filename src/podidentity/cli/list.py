@@ -274,14 +274,9 @@ def list_identities(
         shown = {"identities": [entry.as_data() for entry in entries], "problems": problems}
         click.echo(data(shown, output))
         return
-    if entries:
-        wide = output == "wide"
-        rows = [entry.row(wide=wide) for entry in entries]
-        width = 0 if wide else terminal_width()
-        click.echo(table(WIDE_HEAD if wide else HEAD, rows, width=width))
-    else:
-        where = f"namespace {namespace}" if namespace else "this cluster"
-        click.echo(f"There is no AzureIdentity in {where}.")
+    where = f"namespace {namespace}" if namespace else "this cluster"
+    none = f"There is no AzureIdentity in {where}."
+    click.echo(_table(entries, output, (HEAD, WIDE_HEAD)) if entries else none)
     for problem in problems:
         click.echo(problem)
 
@@ -291,15 +286,19 @@ def _list_grants(target: ClusterTarget, namespace: str, output: str) -> None:
     if output not in _TABLES:
         click.echo(data([each.as_data() for each in found], output))
         return
-    if found:
-        wide = output == "wide"
-        rows = [each.row(wide=wide) for each in found]
-        width = 0 if wide else terminal_width()
-        click.echo(table(WIDE_GRANTS_HEAD if wide else GRANTS_HEAD, rows, width=width))
-    else:
-        click.echo("Nobody may use an identity.")
+    heads = (GRANTS_HEAD, WIDE_GRANTS_HEAD)
+    click.echo(_table(found, output, heads) if found else "Nobody may use an identity.")
     for problem in filter(None, (each.problem for each in found)):
         click.echo(problem)
+
+
+def _table(
+    found: Sequence[Entry | ListedGrant], output: str, heads: tuple[Sequence[str], Sequence[str]]
+) -> str:
+    """Return a table, or a wide one; `heads` are those of both."""
+    wide = output == "wide"
+    rows = [each.row(wide=wide) for each in found]
+    return table(heads[wide], rows, width=0 if wide else terminal_width())
 
 
 async def _grants(kube: Kube, namespace: str) -> list[ListedGrant]:

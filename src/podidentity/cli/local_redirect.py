@@ -27,21 +27,21 @@ from podidentity.cli.objects import (
     create_once,
     find,
     find_all,
+    find_where_known,
     removal,
     remove,
 )
 from podidentity.cli.output import CommandError
-from podidentity.cli.rollout import pods_of_nmi, seen, until
+from podidentity.cli.rollout import OF_AGENTS, lasts, pods_of_nmi, seen, until
 from podidentity.core.data_path import Backend
 from podidentity.core.resources import ObjectRef
 from podidentity.manifests import local_redirect
-from podidentity.wire.events import AGAIN, COMPONENT, AgentReason
-from podidentity.wire.kube import EVENTS, KubeError
+from podidentity.wire.events import AgentReason
+from podidentity.wire.kube import EVENTS
 
 if TYPE_CHECKING:
     from podidentity.adapters.kube import Kube
 
-AGENTS_EVENTS = f"involvedObject.kind=Pod,source={COMPONENT}"
 NOTHING = ""
 """In place of a backend: NMI has not told one, or tells that no request arrives."""
 
@@ -134,7 +134,7 @@ def why_not(told: Mapping[str, str]) -> str:
 async def _told(kube: Kube, namespace: str, seconds: float) -> dict[str, str]:
     """Return what leads requests to each NMI; wait so many seconds until each has told."""
     pods = await pods_of_nmi(kube, namespace)
-    only = {"fieldSelector": AGENTS_EVENTS}
+    only = {"fieldSelector": OF_AGENTS}
     events = await find_all(kube, EVENTS, namespace, **only)
     told = backends(pods, events, SystemClock().time())
 
@@ -154,12 +154,9 @@ DENIAL = ObjectRef("", str(local_redirect()[-1]["metadata"]["name"]))
 
 async def denial_is_there(kube: Kube) -> bool:
     """Whether IMDS is denied to pods by policy; raise KubeError, also for who may not look."""
-    try:
-        return await find(kube, CLUSTERWIDE_NETWORK_POLICIES, "", DENIAL.name) is not None
-    except KubeError as error:
-        if not error.not_found:
-            raise
-        return False  # Cilium has gone, and its kinds with it
+    # Cilium may have gone, and its kinds with it.
+    there = await find_where_known(kube, CLUSTERWIDE_NETWORK_POLICIES, *DENIAL)
+    return there is not None
 
 
 async def knows_default_deny(kube: Kube) -> bool:
@@ -183,9 +180,7 @@ def backends(pods: Sequence[Object], events: Sequence[Object], now: float) -> di
     found = dict.fromkeys(filter(None, nodes.values()), NOTHING)
     for each in sorted(events, key=seen):
         node = nodes.get(each["involvedObject"].get("uid", ""))
-        ours = (each.get("source") or {}).get("component") == COMPONENT
-        lasts = ours and seen(each) > now - 2 * AGAIN
-        if node and lasts and each.get("reason") == AgentReason.BACKEND:
+        if node and lasts(each, now) and each.get("reason") == AgentReason.BACKEND:
             told = each.get("message", "")
             found[node] = told if told in set(Backend) else NOTHING
     return found

@@ -28,7 +28,7 @@ from podidentity.cli.objects import (
 )
 from podidentity.cli.output import CommandError, ask_first, data
 from podidentity.cli.rollout import is_archived_nmi, nmis
-from podidentity.cli.use_roles import Roles, grant_command, remove_role, uid_of_namespace
+from podidentity.cli.use_roles import Roles, giver_of, grant_command, remove_role, uid_of_namespace
 from podidentity.core.authorities import KNOWN_AUTHORITIES
 from podidentity.core.decision import Authorization, Rules, Use
 from podidentity.core.migration import Loss, Switch, archived_rules, losses
@@ -49,14 +49,13 @@ from podidentity.wire.kube import (
 )
 from podidentity.wire.manifests import parse_binding, parse_exception, parse_identity
 from podidentity.wire.pods import parse_pod
-from podidentity.wire.rbac import GIVEN_BY, LABELS, Giver, Grantee, binding, role
+from podidentity.wire.rbac import GIVEN_BY, SELECTOR, Giver, Grantee, binding, role
 
 if TYPE_CHECKING:
     from podidentity.adapters.kube import Kube
 
 _MOST_NAMED = 5
 """Pods, in the text of one loss."""
-_OURS = ",".join(f"{key}={value}" for key, value in LABELS.items())
 
 
 def plan(
@@ -117,7 +116,7 @@ def rollback(*, target: ClusterTarget, yes: bool) -> None:
 
     async def work(kube: Kube) -> None:
         everything = await find_all(kube, CLUSTER_ROLE_BINDINGS)
-        going = [each for each in everything if _is_ours(each)]
+        going = [each for each in everything if giver_of(each) == Giver.MIGRATE]
         going_names = {each["metadata"]["name"] for each in going}
         bound = {
             each["roleRef"]["name"]
@@ -126,8 +125,8 @@ def rollback(*, target: ClusterTarget, yes: bool) -> None:
         }
         roles = [
             each
-            for each in await find_all(kube, CLUSTER_ROLES, labelSelector=_OURS)
-            if _is_ours(each) and each["metadata"]["name"] not in bound
+            for each in await find_all(kube, CLUSTER_ROLES, labelSelector=SELECTOR)
+            if giver_of(each) == Giver.MIGRATE and each["metadata"]["name"] not in bound
         ]
         if not yes and (going or roles):
             ask_first(f"Take {len(going)} permissions back?")
@@ -365,13 +364,6 @@ def _marked(manifest: Object) -> Object:
     metadata = manifest["metadata"]
     annotations = {**metadata.get("annotations", {}), GIVEN_BY: Giver.MIGRATE.value}
     return {**manifest, "metadata": {**metadata, "annotations": annotations}}
-
-
-def _is_ours(found: Object) -> bool:
-    metadata = found["metadata"]
-    labelled = LABELS.items() <= (metadata.get("labels") or {}).items()
-    given_by = (metadata.get("annotations") or {}).get(GIVEN_BY)
-    return labelled and given_by == Giver.MIGRATE.value
 
 
 async def _grant(kube: Kube, name: str, grantee: Grantee) -> None:

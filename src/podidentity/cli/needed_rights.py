@@ -293,6 +293,7 @@ def _to_have_mic() -> Iterator[Right]:
         yield from _to_apply(resource, names=only, at=where, parts=[MIC])
     yield from _to("get", "secrets", names=[ADMIN_SECRET], at=_NMI, parts=[MIC_SECRET])
     yield from _to_apply(_EXCEPTIONS, names=_EXCEPTIONS_OF_MIC, at=_NMI, parts=[MIC_EXCEPTION])
+    yield from _to("delete", _EXCEPTIONS, at=_NMI, names=_EXCEPTIONS_OF_MIC, parts=[MIC])
     yield from _to("watch", _DEPLOYMENTS, at=_NMI, names=names, parts=[MIC_WAIT])
     yield from _to("get", _EXCEPTIONS, names=[OLD_EXCEPTION], parts=[ARCHIVED_MIC])
 
@@ -397,7 +398,8 @@ def _disable() -> Iterator[Right]:
     yield from _to("list", _IDENTITIES, parts=[PURGE])
     yield from _to("list", _ROLES[0], parts=[PURGE])
     yield from _to("delete", *_ROLES, parts=[PURGE])
-    yield from _to("delete", "configmaps", names=[RECORD], at=_SYSTEM, parts=[PURGE])
+    for where in (_SYSTEM, _NMI):
+        yield from _to("delete", "configmaps", names=[RECORD], at=where, parts=[PURGE])
 
 
 def _add() -> Iterator[Right]:

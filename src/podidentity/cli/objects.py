@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
+from podidentity.core.resources import AzureIdentity, Malformed, ObjectRef
 from podidentity.wire.kube import (
     AZURE_IDENTITIES,
     AZURE_IDENTITY_BINDINGS,
@@ -23,6 +24,7 @@ from podidentity.wire.kube import (
     Resource,
     parse_object_version,
 )
+from podidentity.wire.manifests import parse_identity
 
 if TYPE_CHECKING:
     from podidentity.adapters.kube import Kube
@@ -147,11 +149,8 @@ async def create_once(kube: Kube, manifest: Object) -> ApplyResult:
 
 async def is_unchanged(kube: Kube, manifest: Object) -> bool | None:
     """Return whether the object is unchanged since its creation; None if it does not exist."""
-    try:
-        found: Object = json.loads(await kube.get(_path(manifest)))
-    except KubeError as error:
-        if not error.not_found:
-            raise
+    found = await find_where_known(kube, _BY_KIND[manifest["kind"]], *ref_of(manifest))
+    if found is None:
         return None
     labels: Object = found["metadata"].get("labels") or {}
     wanted: Object = manifest["metadata"].get("labels", {})
@@ -213,12 +212,44 @@ async def find(kube: Kube, resource: Resource, namespace: str, name: str) -> Obj
     return found
 
 
+async def find_where_known(
+    kube: Kube, resource: Resource, namespace: str, name: str
+) -> Object | None:
+    """Return the object of that name; None also where the cluster does not know its type."""
+    try:
+        return await find(kube, resource, namespace, name)
+    except KubeError as error:
+        if not error.not_found:
+            raise
+        return None
+
+
 async def find_all(
     kube: Kube, resource: Resource, namespace: str = "", **params: str
 ) -> list[Object]:
     """Return all objects of a namespace, or of the cluster; raise KubeError."""
     page = await kube.list_all(resource.path(namespace), params)
     return [msgspec.json.decode(item) for item in page.items]
+
+
+async def find_all_where_known(kube: Kube, resource: Resource) -> list[Object]:
+    """Return all objects of the cluster; [] also where it does not know their type."""
+    try:
+        return await find_all(kube, resource)
+    except KubeError as error:
+        if not error.not_found:
+            raise
+        return []
+
+
+def ref_of(found: Object) -> ObjectRef:
+    """Return namespace and name of an object that is in a namespace."""
+    return ObjectRef(found["metadata"]["namespace"], found["metadata"]["name"])
+
+
+def identity_of(found: Object) -> AzureIdentity | Malformed:
+    """Return what an AzureIdentity says, or why it cannot be used."""
+    return parse_identity(json.dumps(found).encode())
 
 
 async def minor_version(kube: Kube) -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from secrets import token_hex
 from typing import TYPE_CHECKING
 
-from podidentity.cli.objects import Object, find
+from podidentity.cli.objects import Object, find, ref_of
 from podidentity.cli.output import CommandError
 from podidentity.cli.rollout import namespace_of_nmi, pods_of_nmi, ready, until
 from podidentity.core.resources import PROBE_ANNOTATION, ObjectRef
@@ -70,8 +70,7 @@ async def _agent(kube: Kube, namespace: str, node: str) -> ObjectRef:
     pods = await pods_of_nmi(kube, namespace, fieldSelector=f"spec.nodeName={node}")
     if not pods:
         raise CommandError(f"there is no NMI on node {node}", "Run podidentity enable.")
-    name: str = max(pods, key=ready)["metadata"]["name"]
-    return ObjectRef(namespace, name)
+    return ref_of(max(pods, key=ready))
 
 
 async def _answer(kube: Kube, agent: ObjectRef, number: str) -> Object:

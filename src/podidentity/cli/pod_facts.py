@@ -24,7 +24,7 @@ from podidentity.adapters.entra.certificates import Certificates
 from podidentity.cli.azure_access import asking, host_name, recorded_hosts
 from podidentity.cli.chain import Credentials, Fact, LinkState, Node, Permissions, on_machine
 from podidentity.cli.connection import right_to
-from podidentity.cli.objects import find
+from podidentity.cli.objects import find, ref_of
 from podidentity.cli.rollout import pods_of_nmi, ready, trouble
 from podidentity.core.decision import Authorization, Entitlement, Match, Use, uses_of
 from podidentity.core.errors import TokenUnavailable
@@ -97,10 +97,7 @@ async def objects_of(kube: Kube, pod: Pod) -> PodObjects:
         accounts=await _annotated_accounts(kube, namespace),
     )
     objects = [json.loads(bytes(raw)) for raw in identities]
-    records = {
-        ObjectRef(each["metadata"]["namespace"], each["metadata"]["name"]): recorded_hosts(each)
-        for each in objects
-    }
+    records = {ref_of(each): recorded_hosts(each) for each in objects}
     return PodObjects(cluster=cluster, records=records)
 
 

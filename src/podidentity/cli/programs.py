@@ -13,14 +13,15 @@ import os
 import pickle
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
 if TYPE_CHECKING:
     from podidentity.supervisor.programs import Ready
     from podidentity.supervisor.worker import Inherited
+    from podidentity.telemetry.lines import Writer
 
 _log = logging.getLogger("podidentity.nmi")
 
@@ -112,20 +113,11 @@ def _net(plan: AgentPlan, begun: Ready = lambda: None) -> int:
     # It speaks no TLS: asyncio does without that library, which takes 3 MB. So does nobody else.
     sys.modules.setdefault("ssl", None)  # type: ignore[arg-type] # as `import` documents it
     with _loading():
-        import asyncio
-
         from podidentity.kernel.interception import InterceptionError
         from podidentity.net.main import run
-        from podidentity.telemetry.logs import configure
 
-    log = configure(plan.log_format, verbose=plan.verbose)
-    try:
-        asyncio.run(run(pickle.loads(plan.net), begun))  # noqa: S301 - ours
-    except (InterceptionError, OSError, ValueError) as error:
-        return _cannot_begin(error)
-    finally:
-        log.close()
-    return 0
+    found = pickle.loads(plan.net)  # noqa: S301 - ours
+    return _run(plan, lambda _: run(found, begun), (InterceptionError, OSError, ValueError))
 
 
 def _serve(plan: AgentPlan, begun: Ready = lambda: None) -> int:
@@ -177,36 +169,39 @@ def _work(plan: AgentPlan, given: Inherited) -> int:
     # No neighbour is asked by HTTP/2: httpcore2 does without that library, which takes 1 MB.
     sys.modules.setdefault("h2", None)  # type: ignore[arg-type] # as `import` documents it
     with _loading():
-        import asyncio
-
         from podidentity.nmi.main import run
-        from podidentity.telemetry.logs import configure
         from podidentity.wire.kube import KubeError
 
-    log = configure(plan.log_format, verbose=plan.verbose)
-    try:
-        asyncio.run(run(pickle.loads(plan.worker), log, given))  # noqa: S301 - ours
-    except (KubeError, ValueError) as error:
-        return _cannot_begin(error)
-    finally:
-        log.close()
-    return 0
+    settings = pickle.loads(plan.worker)  # noqa: S301 - ours
+    return _run(plan, lambda log: run(settings, log, given), (KubeError, ValueError))
 
 
 def _mic(plan: AgentPlan) -> int:
     """Run the controller."""
     sys.modules.setdefault("h2", None)  # type: ignore[arg-type] # as in `_work`
     with _loading():
+        from podidentity.mic.main import run
+        from podidentity.wire.kube import KubeError
+
+    settings = pickle.loads(plan.worker)  # noqa: S301 - ours
+    return _run(plan, lambda _: run(settings), (KubeError, OSError, ValueError))
+
+
+def _run(
+    plan: AgentPlan,
+    program: Callable[[Writer], Coroutine[Any, Any, None]],
+    fails: tuple[type[Exception], ...],
+) -> int:
+    """Run a program, given the log, to its end; `fails` are its errors where it cannot begin."""
+    with _loading():
         import asyncio
 
-        from podidentity.mic.main import run
         from podidentity.telemetry.logs import configure
-        from podidentity.wire.kube import KubeError
 
     log = configure(plan.log_format, verbose=plan.verbose)
     try:
-        asyncio.run(run(pickle.loads(plan.worker)))  # noqa: S301 - ours
-    except (KubeError, OSError, ValueError) as error:
+        asyncio.run(program(log))
+    except fails as error:
         return _cannot_begin(error)
     finally:
         log.close()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from podidentity.cli.objects import CRDS, DAEMON_SETS, Object, find_all
 from podidentity.manifests import NAMESPACE
-from podidentity.wire.events import COMPONENT
+from podidentity.wire.events import AGAIN, COMPONENT
 from podidentity.wire.kube import EVENTS, PODS, KubeError
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ PROBE_SET = "podidentity-probe"
 PODS_OF_PROBE = "app.kubernetes.io/name=podidentity,app.kubernetes.io/component=probe"
 NO_IMAGE = ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName")
 """Why a kubelet says that it has no image, in its words."""
+OF_AGENTS = f"involvedObject.kind=Pod,source={COMPONENT}"
+"""Selects the events that agents write about their own pods."""
 CRDS_OF_OURS = "app.kubernetes.io/name=podidentity"
 
 
@@ -209,14 +211,13 @@ async def until_ready(kube: Kube, namespace: str, say: Callable[[str], None]) ->
     await until(kube, DAEMON_SETS.path(namespace), only, look)
 
 
-async def until_gone(kube: Kube, namespace: str) -> None:
-    """Return when no pod of NMI is left."""
-    only = {"labelSelector": PODS_OF_NMI}
+async def until_gone(kube: Kube, namespace: str, pods_of: str = PODS_OF_NMI) -> None:
+    """Return when no pod of NMI is left, or of whom else of ours `pods_of` selects."""
 
     def look(pods: Mapping[str, Object]) -> bool:
         return not any(map(is_ours, pods.values()))
 
-    await until(kube, PODS.path(namespace), only, look)
+    await until(kube, PODS.path(namespace), {"labelSelector": pods_of}, look)
 
 
 async def until(
@@ -300,8 +301,7 @@ def last_warnings(events: Sequence[Object]) -> list[str]:
     last: dict[str, str] = {}
     for each in sorted(events, key=seen):
         # What NMI says of itself does not keep it from being ready.
-        ours = (each.get("source") or {}).get("component") == COMPONENT
-        if each.get("type") == "Warning" and not ours:
+        if each.get("type") == "Warning" and not _is_of_agents(each):
             where = each["involvedObject"].get("fieldPath", "")
             last.pop(where, None)
             last[where] = each.get("message", "")
@@ -314,3 +314,12 @@ def seen(event: Object) -> float:
         return datetime.fromisoformat(event.get("lastTimestamp") or "").timestamp()
     except ValueError:
         return 0.0
+
+
+def lasts(event: Object, now: float) -> bool:
+    """Whether an event is the agents', and still repeated; `now` in seconds since 1970."""
+    return _is_of_agents(event) and seen(event) > now - 2 * AGAIN
+
+
+def _is_of_agents(event: Object) -> bool:
+    return bool((event.get("source") or {}).get("component") == COMPONENT)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from podidentity.cli.objects import (
     called,
     find,
     find_all,
+    identity_of,
     removal,
     remove,
 )
@@ -29,12 +29,11 @@ from podidentity.wire.kube import (
     CLUSTER_ROLES,
     KubeError,
 )
-from podidentity.wire.manifests import parse_identity
 from podidentity.wire.rbac import (
     EVERY,
     GIVEN_BY,
-    LABELS,
     RBAC,
+    SELECTOR,
     Giver,
     Grantee,
     RoleHolder,
@@ -118,8 +117,7 @@ async def adopt(kube: Kube) -> None:
 
     Those for a namespace that is not there are named: whoever makes it has the identity.
     """
-    label = ",".join(f"{key}={value}" for key, value in LABELS.items())
-    for each in await find_all(kube, CLUSTER_ROLE_BINDINGS, labelSelector=label):
+    for each in await find_all(kube, CLUSTER_ROLE_BINDINGS, labelSelector=SELECTOR):
         namespace = namespace_of(each)
         if not namespace or ends_with(each):
             continue
@@ -252,11 +250,10 @@ async def take_unneeded(kube: Kube, ref: ObjectRef, gone: Object) -> None:
 
 async def take_all(kube: Kube) -> None:
     """Remove every grant of ours, and the roles of them."""
-    of_ours = {"labelSelector": ",".join(f"{key}={value}" for key, value in LABELS.items())}
-    for each in await find_all(kube, CLUSTER_ROLE_BINDINGS, **of_ours):
+    for each in await find_all(kube, CLUSTER_ROLE_BINDINGS, labelSelector=SELECTOR):
         if grants(each["roleRef"]):
             await remove_role(kube, "ClusterRoleBinding", each["metadata"]["name"])
-    for each in await find_all(kube, CLUSTER_ROLES, **of_ours):
+    for each in await find_all(kube, CLUSTER_ROLES, labelSelector=SELECTOR):
         if grants(each["metadata"]):
             await remove_role(kube, "ClusterRole", each["metadata"]["name"])
 
@@ -330,7 +327,7 @@ def _of(namespace: str, grantees: Iterable[Grantee]) -> bool:
 
 
 def _names(identity: Object) -> tuple[str, ...]:
-    parsed = parse_identity(json.dumps(identity).encode())
+    parsed = identity_of(identity)
     return permission_names(parsed) if isinstance(parsed, AzureIdentity) else ()
 
 

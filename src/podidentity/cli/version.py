@@ -20,7 +20,7 @@ from podidentity.build import UNKNOWN, build
 from podidentity.cli.checks.findings import named
 from podidentity.cli.checks.versions import version_of_image
 from podidentity.cli.connection import ClusterTarget, on_cluster, right_to
-from podidentity.cli.objects import Object
+from podidentity.cli.objects import Object, ref_of
 from podidentity.cli.output import CommandError, data, table, terminal_width
 from podidentity.cli.rollout import nmis, pods_of_nmi, ready
 from podidentity.wire.kube import PODS, KubeError
@@ -51,12 +51,11 @@ class RunningProgram:
 
 def program_of(program: str, pod: Object) -> RunningProgram:
     """Return what a pod's object tells of its program."""
-    meta = pod["metadata"]
     images = list(dict.fromkeys(each.get("image", "") for each in pod["spec"]["containers"]))
     statuses = pod.get("status", {}).get("containerStatuses") or [{}]
     return RunningProgram(
         program=program,
-        pod=f"{meta['namespace']}/{meta['name']}",
+        pod=str(ref_of(pod)),
         node=pod["spec"].get("nodeName", ""),
         version=" and ".join(version_of_image(each) or UNKNOWN for each in images),
         image=" and ".join(images),
@@ -168,10 +167,7 @@ async def _asked(
 
     `pods` are given with the port of their probes.
     """
-    by_name = {
-        f"{pod['metadata']['namespace']}/{pod['metadata']['name']}": (pod, port)
-        for pod, port in pods
-    }
+    by_name = {str(ref_of(pod)): (pod, port) for pod, port in pods}
     found: list[RunningProgram] = []
     for each in alike(program_of(program, pod) for pod, _ in pods):
         says = await _says(kube, program, [by_name[one.pod] for one in each])
@@ -185,12 +181,12 @@ async def _says(kube: Kube, program: str, pods: Sequence[tuple[Object, int]]) ->
     for pod, port in pods:
         if not ready(pod):
             continue
-        path = PODS.path(pod["metadata"]["namespace"], pod["metadata"]["name"])
+        ref = ref_of(pod)
         try:
-            return build_in(await kube.passed_on(f"{path}:{port}/proxy/readyz"))
+            return build_in(await kube.passed_on(f"{PODS.path(*ref)}:{port}/proxy/readyz"))
         except KubeError as error:
             if error.forbidden:
-                needed = right_to("get", "pods/proxy", pod["metadata"]["namespace"])
+                needed = right_to("get", "pods/proxy", ref.namespace)
                 click.echo(f"{program.upper()}'s commit is not known: {needed}", err=True)
             return {}
     return {}

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 from podidentity.core.ports import Clock
 from podidentity.mic.calls import (
@@ -29,6 +29,7 @@ from podidentity.mic.calls import (
     Result,
 )
 from podidentity.mic.neighbours import NotLeading
+from podidentity.waiting import end_all, first_of
 
 _log = logging.getLogger("podidentity.mic")
 
@@ -64,6 +65,9 @@ class Observer(Protocol):
 
     def ended(self, action: Action, result: Result, seconds: float, now: float) -> None:
         """Note its result; `now` is as in the calls."""
+
+    def given_up(self, action: Action) -> None:
+        """Note that a call will have no result: another MIC leads, or this one ends."""
 
     def report(self, report: LogLine) -> None:
         """Write the controller's line."""
@@ -134,25 +138,11 @@ class Driver:
                     # Others have their turn, whatever the controller finds due at once.
                     await asyncio.sleep(0)
                     continue
-                await self._until_rearmed(left)
+                until_due = () if left is None else (self._clock.sleep(left),)
+                await first_of(self._rearmed.wait(), *until_due)
             raise self._defect
         finally:
-            tasks = list(self._under_way.values())
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _until_rearmed(self, seconds: float | None) -> None:
-        """Return when something else may be due, or after so many seconds."""
-        waits: list[Coroutine[Any, Any, object]] = [self._rearmed.wait()]
-        if seconds is not None:
-            waits.append(self._clock.sleep(seconds))
-        tasks = [asyncio.ensure_future(each) for each in waits]
-        try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for task in tasks:
-                task.cancel()
+            await end_all(self._under_way.values())
 
     def _decide(self, ask: Callable[[float], Sequence[Call]]) -> None:
         """Ask the controller, and start what it returns."""
@@ -175,10 +165,12 @@ class Driver:
             self._observer.begun(call.action)
             task = asyncio.create_task(self._do(call))
             self._under_way[call.number] = task
-            task.add_done_callback(partial(self._forget, call.number))
+            task.add_done_callback(partial(self._forget, call))
 
-    def _forget(self, number: int, _: asyncio.Task[None]) -> None:
-        self._under_way.pop(number, None)
+    def _forget(self, call: Call, task: asyncio.Task[None]) -> None:
+        self._under_way.pop(call.number, None)
+        if task.cancelled():
+            self._observer.given_up(call.action)
 
     async def _do(self, call: Call) -> None:
         action, began = call.action, self._clock.monotonic()

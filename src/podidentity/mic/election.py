@@ -30,6 +30,7 @@ import msgspec
 from podidentity.adapters.reflector import Reflector, Source, is_older
 from podidentity.core.ports import Clock
 from podidentity.core.resources import ObjectRef
+from podidentity.waiting import first_of
 from podidentity.wire.kube import ENDPOINTS, LEASES, KubeApi, KubeError
 from podidentity.wire.leases import (
     Lock,
@@ -348,13 +349,7 @@ class Election:
             ends = max(self._lease.held_until(self._seconds), self._old.held_until(self._seconds))
             if not self._trouble and now < ends:
                 pause = min(pause, ends - now)
-        asleep = asyncio.ensure_future(self._clock.sleep(pause))
-        news = asyncio.ensure_future(self._news.wait())
-        try:
-            await asyncio.wait({asleep, news}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            asleep.cancel()
-            news.cancel()
+        await first_of(self._news.wait(), self._clock.sleep(pause))
 
     async def _within(self, seconds: float, asking: Awaitable[_T]) -> _T:
         """Return the answer, or raise TimeoutError after `seconds` of our clock."""

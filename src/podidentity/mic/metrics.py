@@ -40,6 +40,9 @@ RECORD_BOUNDS = (*_SMALL, *_S)
 CYCLE_BOUNDS = (0.01, 0.05, 0.1, *_M)
 CLOUD_BOUNDS = (0.05, 0.1, 0.2, *_M)
 ASSIGNED_BOUNDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, *_M)
+OVER = 7200.0
+"""Seconds after which a failure that was not met again is over. MIC asks again within an hour, but
+for machines that are gone."""
 _ARM = (ReadHost, ListHosts, PatchHost, PollOperation)
 _RECORDS = {CreateRecord: "addition", UpdateRecord: "update", DeleteRecord: "deletion"}
 
@@ -111,8 +114,8 @@ class MicMetrics:
         self._cycle_began = 0.0
         self._changing: dict[str, float] = {}
         """When a change began, by host."""
-        self._troubles: dict[tuple[str, str], Failure] = {}
-        """What Azure answered last where it did not do what was asked, by place and call."""
+        self._troubles: dict[tuple[str, str], tuple[Failure, float]] = {}
+        """By place and call: what Azure answered last where it did not do that, and when."""
         registry.gauge(
             "podidentity_mic_queue_depth",
             "Calls under way, by kind",
@@ -149,14 +152,22 @@ class MicMetrics:
         if assigned and isinstance(result, StoredRecord) and _says_assigned(result):
             self.assigned_seconds.observe(max(0.0, now - _since(action)))
 
+    def given_up(self, action: Action) -> None:
+        """Note that a call will have no result."""
+        self._under_way[_word(action)] -= 1
+        if isinstance(action, PatchHost | PollOperation):
+            self._changing.pop(action.host.folded, None)
+
     def troubles(self) -> list[str]:
         """Return what Azure did not do, for `/readyz`, which every pod can read.
 
         Azure's own words are in the log alone: they may name identities of tenants.
         """
+        since = self._now() - OVER
+        self._troubles = {key: each for key, each in self._troubles.items() if each[1] > since}
         return [
             f"{place}: {call}: {failure.kind}{_wait(failure)}"
-            for (place, call), failure in sorted(self._troubles.items())
+            for (place, call), (failure, _) in sorted(self._troubles.items())
         ]
 
     def _note(self, action: Action, result: Result) -> None:
@@ -164,8 +175,8 @@ class MicMetrics:
         key = (_place(action), _word(action))
         before = self._troubles.pop(key, None)
         if isinstance(result, Failure):
-            self._troubles[key] = result
-            if before is None or before.kind is not result.kind:
+            self._troubles[key] = (result, self._now())
+            if before is None or before[0].kind is not result.kind:
                 said = f"{_wait(result)}: {result.message or 'no message'}"
                 _log.warning("%s: Azure, %s: %s%s", *key, result.kind, said)
         elif before is not None:

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from podidentity.core.data_path import Backend, DataPath, Hop, ProbeResult
 from podidentity.core.ports import Clock
 from podidentity.core.resources import Phase, Pod
-from podidentity.nmi.request.hold import wait_for
+from podidentity.waiting import first_of
 
 EVERY = 4.0
 """Seconds between two probes of a path that is whole; a bypass must be noticed within 10."""
@@ -169,11 +169,11 @@ class PathWatch:
         due = begun + (EVERY if self._known.settled or not accepting else AGAIN)
         while (left := due - self._clock.monotonic()) > 0:
             if isinstance(self._pod(), str):
-                await wait_for(self._pods_changed(), self._clock, left)
+                await first_of(self._pods_changed(), self._clock.sleep(left))
                 if isinstance(self._pod(), Pod):
                     return
                 continue
-            await wait_for(self._prober.changed(), self._clock, left)
+            await first_of(self._prober.changed(), self._clock.sleep(left))
             if (self._prober.changes, self._prober.accepting) != (changes, accepting):
                 due = min(due, begun + AGAIN)
             if self._prober.accepting and not accepting:

@@ -105,6 +105,15 @@ class Target:
     """As it came, without the question mark; visible ASCII."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetadataAnswer:
+    """What IMDS answered to a request that was forwarded."""
+
+    status: int
+    content_type: str
+    body: bytes
+
+
 class AllowList:
     """The metadata paths that may be forwarded, each with all paths below it."""
 

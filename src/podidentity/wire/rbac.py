@@ -25,6 +25,8 @@ from podidentity.core.decision import GROUP, RESOURCE, VERB
 RBAC = "rbac.authorization.k8s.io"
 LABELS = {"app.kubernetes.io/managed-by": "podidentity"}
 """Labels of the objects that podidentity makes."""
+SELECTOR = ",".join(f"{key}={value}" for key, value in LABELS.items())
+"""Selects them."""
 GIVEN_BY = "aadpodidentity.k8s.io/granted-by"
 """Annotation of a ClusterRoleBinding, and of the ClusterRole that `migrate` made: the command that
 made it. `delete` removes those of `add`."""

@@ -19,7 +19,7 @@ import click
 
 from podidentity_sandbox.cli import options
 from podidentity_sandbox.cli.shells import prepared
-from podidentity_sandbox.demo import chapters, walkthrough
+from podidentity_sandbox.demo import steps
 from podidentity_sandbox.demo.prepare import prepare as prepare_azure
 from podidentity_sandbox.demo.shell import Shell
 from podidentity_sandbox.demo.story import (
@@ -54,9 +54,9 @@ async def _run_story(
     )
     try:
         results: list[StepResult] = []
-        for title, steps in story:
+        for title, chapter in story:
             printer.chapter(title)
-            for step in steps:
+            for step in chapter:
                 printer.begin(step)
                 results.append(await run_step(context, step))
                 printer.end(results[-1])
@@ -77,9 +77,9 @@ def _must_have_programs() -> None:
 
 def _with_az(plan: Plan) -> tuple[Mapping[str, str], Story]:
     """Return the environment of `sandbox shell`, and the walk-through."""
-    folder = walkthrough.find_walkthrough()
+    folder = steps.find_walkthrough()
     os.chdir(folder.parents[1])  # its commands start where a person's do
-    return {**os.environ, **prepared(plan)}, walkthrough.steps_of(walkthrough.read(folder))
+    return {**os.environ, **prepared(plan)}, steps.read(folder / "steps")
 
 
 @click.command(
@@ -113,17 +113,17 @@ def demo(name: str, *, rootless: bool, keep: bool, as_json: bool, with_az: bool)
         else:
             path = search_path("", ":".join(os.get_exec_path()))
             environment = {**os.environ, "PATH": path, NAME_VARIABLE: plan.name}
-            story = chapters.all_of(plan)
+            story = steps.read(steps.STORY)
         results = asyncio.run(_run_story(plan, environment, story, printer))
     finally:
         if not keep:
             bring_down(name)
     if as_json:
-        for step in results:
-            click.echo(json.dumps(asdict(step)))
+        for result in results:
+            click.echo(json.dumps(asdict(result)))
     else:
         summary(results, time.monotonic() - began, plan, keep=keep)
-    sys.exit(0 if all(step.ok for step in results) else 1)
+    sys.exit(0 if all(result.ok for result in results) else 1)
 
 
 @click.command(epilog='Example: eval "$(podidentity sandbox prepare)"')

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Any, TextIO
+from collections.abc import Iterator
+from typing import TextIO
 
 import click
 
 from podidentity_sandbox.cli import options
-from podidentity_sandbox.world.api import Api, Object
-from podidentity_sandbox.world.apply import Applier, Kind, Kinds, documents, why_not
+from podidentity_sandbox.world.api import TABLE, Api, Object
+from podidentity_sandbox.world.apply import Applier, Kinds, documents
 
 
 @click.command(epilog="Example: podidentity sandbox apply --wait -f pod.yaml")
@@ -31,7 +32,9 @@ def apply(name: str, namespace: str, filename: TextIO, *, wait: bool, timeout: f
 @options.name
 @options.namespace
 @click.option("-A", "--all-namespaces", is_flag=True)
-@click.option("-o", "--output", type=click.Choice(["table", "yaml", "json", "name"]))
+@click.option(
+    "-o", "--output", type=click.Choice(["table", "yaml", "json", "name"]), default="table"
+)
 @click.argument("kind")
 @click.argument("object_name", metavar="[NAME]", required=False)
 def get(
@@ -39,7 +42,7 @@ def get(
     namespace: str,
     kind: str,
     object_name: str | None,
-    output: str | None,
+    output: str,
     *,
     all_namespaces: bool,
 ) -> None:
@@ -47,19 +50,20 @@ def get(
     api = Api(options.plan_of(name))
     kind, object_name = _split(kind, object_name)
     found = Kinds(api).of_word(kind)
-    where = None if all_namespaces and not object_name else namespace
-    answer = api.request("GET", found.path(where, object_name or ""))
-    if output in ("json", "yaml"):
-        click.echo(_document(answer, output))
+    everywhere = all_namespaces and not object_name
+    path = found.path(None if everywhere else namespace, object_name or "")
+    if output == "table":
+        rows = list(_rows(api.request("GET", path, accept=TABLE), with_namespace=everywhere))
+        click.echo("\n".join(rows), nl=bool(rows))
+        if not rows:
+            click.echo("No resources found", err=True)
         return
-    items = [answer] if object_name else answer["items"]
+    answer = api.request("GET", path)
     if output == "name":
-        rows = [found.label(item["metadata"]["name"]) for item in items]
-    else:
-        rows = _table(found, items)
-    click.echo("\n".join(rows), nl=bool(rows))
-    if not items:
-        click.echo("No resources found", err=True)
+        for item in [answer] if object_name else answer["items"]:
+            click.echo(found.label(item["metadata"]["name"]))
+        return
+    click.echo(_document(answer, output))
 
 
 def _split(kind: str, name: str | None) -> tuple[str, str | None]:
@@ -77,46 +81,15 @@ def _document(answer: Object, output: str) -> str:
     return text.rstrip("\n")
 
 
-def _table(kind: Kind, items: list[Object]) -> list[str]:
-    columns, cells = {
-        "Pod": (["READY", "STATUS", "RESTARTS", "IP", "NODE"], _of_pod),
-        "Node": (["STATUS", "CREATED"], _of_node),
-    }.get(kind.kind, (["CREATED"], _of_any))
-    rows = [[*(["NAMESPACE"] if kind.namespaced else []), "NAME", *columns]]
-    for item in items:
-        meta = item["metadata"]
-        row = [meta["namespace"]] if kind.namespaced else []
-        rows.append([*row, meta["name"], *cells(item)])
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    if not items:
-        return []
-    return [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
-
-
-def _of_any(item: Object) -> list[str]:
-    return [item["metadata"]["creationTimestamp"]]
-
-
-def _of_node(node: Object) -> list[str]:
-    conditions = node.get("status", {}).get("conditions") or []
-    ready = any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
-    state = ["Ready" if ready else "NotReady"]
-    state += ["SchedulingDisabled"] if node.get("spec", {}).get("unschedulable") else []
-    return [",".join(state), *_of_any(node)]
-
-
-def _of_pod(pod: Object) -> list[str]:
-    status: dict[str, Any] = pod.get("status", {})
-    containers = status.get("containerStatuses") or []
-    is_ready = sum(bool(container.get("ready")) for container in containers)
-    going = "Terminating" if "deletionTimestamp" in pod["metadata"] else why_not(pod).split(" ")[0]
-    return [
-        f"{is_ready}/{len(pod['spec']['containers'])}",
-        going,
-        str(sum(container.get("restartCount", 0) for container in containers)),
-        status.get("podIP", ""),
-        pod["spec"].get("nodeName", ""),
-    ]
+def _rows(table: Object, *, with_namespace: bool) -> Iterator[str]:
+    """Yield the lines of a table that the API server made; none where it has no row."""
+    shown = [at for at, each in enumerate(table["columnDefinitions"]) if not each["priority"]]
+    rows = [[table["columnDefinitions"][at]["name"].upper() for at in shown]]
+    rows += [[str(row["cells"][at]) for at in shown] for row in table["rows"]]
+    if with_namespace:
+        spaces = [row["object"]["metadata"].get("namespace", "") for row in table["rows"]]
+        rows = [[space, *row] for space, row in zip(["NAMESPACE", *spaces], rows, strict=True)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows if table["rows"] else ():
+        line = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        yield "   ".join(line).rstrip()

@@ -1,16 +1,16 @@
 """A step of the story, and how steps are run and shown.
 
 A step is a command as a person would type it and a check of its output. The check returns a line
-that says what was seen, or raises Unexpected with the reason: that is the check mark or the cross.
-One cross does not end the story, since the next steps may still say why.
+that says what was seen, or raises Unexpected with the reason, or the error with which it read the
+output in vain: that is the check mark or the cross. One cross does not end the story, since the
+next steps may still say why.
 """
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import click
@@ -19,6 +19,8 @@ from podidentity_sandbox.demo.shell import Ran, Shell, ShellEnded
 from podidentity_sandbox.plan import Plan
 
 _TOKEN = re.compile(r"eyJ[\w-]+\.[\w-]+\.[\w-]+")
+_PATIENCE = 180.0
+"""Seconds for one step; the longest waits for NMI on each node."""
 
 
 class Unexpected(Exception):
@@ -45,17 +47,16 @@ class Step:
     """One command and the check of its output."""
 
     number: str
-    """The step of the published walk-through that it tells; "" or a word for others."""
+    """The step of the published walk-through that it tells; a word for others."""
     name: str
     command: str
     check: Check
     in_pod: bool = False
     """Whether it is typed into the shell inside the pod."""
     opens_pod: bool = False
-    """Whether it opens that shell."""
-    at_terminal: bool = False
-    """Whether it does so at a terminal, as `-it` wants."""
-    seconds: float = 120
+    """Whether it opens that shell: at a terminal, if it says `-it`."""
+    exit: int = 0
+    """The status with which the command must end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,11 +79,14 @@ async def run_step(context: StoryContext, step: Step) -> StepResult:
     ran, ok = Ran("", -1), False
     try:
         ran = await _run(context, step)
+        _must_have_exited(ran, step.exit)
         detail, ok = await step.check(context, ran), True
     except TimeoutError:
-        detail = f"no answer within {step.seconds:g} s"
+        detail = f"no answer within {_PATIENCE:g} s"
     except (Unexpected, ShellEnded) as reason:
         detail = str(reason)
+    except (ValueError, LookupError, TypeError) as cause:
+        detail = f"not an answer as it must be ({cause!r}): {ran.output[:200]}"
     return StepResult(
         number=step.number,
         name=step.name,
@@ -97,12 +101,11 @@ async def run_step(context: StoryContext, step: Step) -> StepResult:
 
 async def _run(context: StoryContext, step: Step) -> Ran:
     if step.opens_pod:
-        open_shell = Shell.open_at_terminal if step.at_terminal else Shell.open
+        open_shell = Shell.open_at_terminal if " -it " in step.command else Shell.open
         context.pod = await open_shell(["bash", "-c", f"exec {step.command}"], context.environment)
-        return await context.pod.run(":", step.seconds)
-    if step.in_pod:
-        return await inside(context).run(step.command, step.seconds)
-    return await context.operator.run(step.command, step.seconds)
+        return await context.pod.run(":", _PATIENCE)
+    shell = inside(context) if step.in_pod else context.operator
+    return await shell.run(step.command, _PATIENCE)
 
 
 def inside(context: StoryContext) -> Shell:
@@ -112,23 +115,13 @@ def inside(context: StoryContext) -> Shell:
     return context.pod
 
 
-@contextmanager
-def expecting(what: str) -> Iterator[None]:
-    """Turn any failure to read an answer into the reason that a person understands."""
-    try:
-        yield
-    except (ValueError, KeyError, IndexError, TypeError) as cause:
-        raise Unexpected(f"{what}: {cause}") from cause
-
-
 def must(holds: object, reason: str) -> None:
     """Raise Unexpected with `reason` unless `holds`."""
     if not holds:
         raise Unexpected(reason)
 
 
-def exited(ran: Ran, status: int = 0) -> None:
-    """Raise Unexpected unless the command ended with `status`."""
+def _must_have_exited(ran: Ran, status: int) -> None:
     last = ran.output.strip().splitlines()[-1:] or ["nothing printed"]
     must(ran.exit == status, f"exit status {ran.exit}, not {status}: {last[0][:300]}")
 

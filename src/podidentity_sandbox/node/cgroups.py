@@ -1,10 +1,8 @@
 """The cgroups of a node's pods: whose a socket is, and how much memory a container may take.
 
-    NODE/kubepods/burstable/podUID/CONTAINER      named as a kubelet names them (cgroupfs driver)
-
 Two trees, which are one where cgroup v2 has the memory controller: in v2 the product finds whose
 a socket is; in the tree with the memory controller, v2's or v1's, limits are enforced. A tree that
-may not be written, as without root, is "" in the plan, and then nothing here does anything in it.
+may not be written, as without root, is none of a node's, and then nothing here does anything in it.
 
 Limits are set as a kubelet sets them: the container's own, and for the pod their sum if each of its
 containers has one (ResourceConfigForPod in pkg/kubelet/cm/helpers_linux.go). At a limit the kernel
@@ -18,7 +16,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,66 +25,66 @@ _LONGEST_DEATH = 5.0
 
 
 class PodCgroups:
-    """The cgroups of one node."""
+    """The cgroups of one node's pods; a group is named by its path below the top of each tree."""
 
-    def __init__(self, sockets: str, memory: str, node: str) -> None:
-        """Take the sandbox's folders in cgroup v2 and in the tree with the memory controller."""
-        self._trees = [Path(root, node) for root in dict.fromkeys((sockets, memory)) if root]
-        self._memory = Path(memory, node) if memory else None
+    def __init__(self, trees: Sequence[Path], memory: Path | None) -> None:
+        """`memory` is the one of the trees that has the memory controller."""
+        self._trees = trees
+        self._memory = memory
 
     def open(self) -> None:
-        """Remove the remains of an earlier kubelet, and make the folder of the node's pods."""
+        """Make the tops of the trees anew; what an earlier kubelet left there goes."""
+        self.close()
         for tree in self._trees:
-            remove_tree(tree)
-            self._make(tree, _pods(tree))
+            tree.mkdir(parents=True)
 
-    def pod(self, uid: str, limits: Mapping[str, int]) -> None:
-        """Make the cgroups of a pod. `limits`: bytes by container, those that have a limit none."""
+    def make_pod(self, group: str, limits: Collection[int]) -> None:
+        """Make a pod's. `limits`: bytes of each container, 0 for one that has no limit."""
         for tree in self._trees:
-            self._make(tree, _pods(tree) / f"pod{uid}")
-        if self._memory is not None and limits and all(limits.values()):
-            _limit(_pods(self._memory) / f"pod{uid}", sum(limits.values()))
+            (tree / group).mkdir(parents=True, exist_ok=True)
+        if self._memory is None:
+            return
+        own = self._memory / group
+        if _is_v2(own):
+            for each in (*reversed(own.parents), own):
+                if each.is_relative_to(self._memory):
+                    allow_memory(each)
+        if limits and all(limits):
+            _limit(own, sum(limits))
 
-    def container(self, uid: str, container: str, limit: int) -> tuple[str, ...]:
-        """Make the cgroups of a container of at most `limit` bytes (0: no limit); return them."""
-        folders = [_pods(tree) / f"pod{uid}" / container for tree in self._trees]
+    def make_container(self, group: str, limit: int) -> tuple[str, ...]:
+        """Make those of a container of at most `limit` bytes (0: no limit); return its folders."""
+        folders = [tree / group for tree in self._trees]
         for folder in folders:
             folder.mkdir(parents=True, exist_ok=True)
         if self._memory is not None and limit:
-            own = _pods(self._memory) / f"pod{uid}" / container
+            own = self._memory / group
             _limit(own, limit)
             if _is_v2(own):
                 (own / "memory.oom.group").write_text("1")
         return tuple(map(str, folders))
 
-    def out_of_memory(self, uid: str, container: str) -> int:
-        """Return how many processes of a container the kernel has ended for want of memory."""
-        if self._memory is None:
-            return 0
-        own = _pods(self._memory) / f"pod{uid}" / container
-        events = own / ("memory.events" if _is_v2(own) else "memory.oom_control")
-        try:
-            lines = events.read_text().splitlines()
-        except FileNotFoundError:
-            return 0
-        return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+    def out_of_memory(self, group: str) -> int:
+        """Return how many processes of a container the kernel has ended for want of memory.
 
-    def remove(self, uid: str) -> None:
-        """Remove the cgroups of a pod, whose processes have all ended."""
+        `group` may be a pattern.
+        """
+        for own in self._memory.glob(group) if self._memory is not None else ():
+            events = own / ("memory.events" if _is_v2(own) else "memory.oom_control")
+            with suppress(FileNotFoundError):
+                for line in events.read_text().splitlines():
+                    if line.startswith("oom_kill "):
+                        return int(line.split()[1])
+        return 0
+
+    def remove(self, group: str) -> None:
+        """Remove a group and all below it, whose processes have all ended; raise OSError."""
         for tree in self._trees:
-            remove_tree(_pods(tree) / f"pod{uid}")
+            remove_tree(tree / group)
 
     def close(self) -> None:
-        """Remove the node's; its processes have all ended."""
-        for tree in self._trees:
-            remove_tree(tree)
-
-    def _make(self, tree: Path, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        if tree == self._memory and _is_v2(tree):
-            for each in (*reversed(folder.parents), folder):
-                if each.is_relative_to(tree):
-                    allow_memory(each)
+        """Remove the trees; all processes in them have ended."""
+        self.remove("")
 
 
 def allow_memory(folder: Path) -> None:
@@ -112,10 +110,6 @@ def end_processes(folder: Path) -> None:
         for pid in (each / "cgroup.procs").read_text().split():
             with suppress(ProcessLookupError):
                 os.kill(int(pid), signal.SIGKILL)
-
-
-def _pods(tree: Path) -> Path:
-    return tree / "kubepods" / "burstable"
 
 
 def _is_v2(folder: Path) -> bool:

@@ -107,12 +107,12 @@ def runs_as_other_than_root(container: ContainerSpec, pod: PodSpec) -> bool:
 def _cgroups(container: ContainerSpec, pod: PodSpec, services: Services) -> tuple[str, ...]:
     """Make the container's cgroups, in those of the pod, with their limits of memory."""
     try:
-        limits = {each.name: memory_limit(each.resources) for each in pod.containers}
+        limits = [memory_limit(each.resources) for each in pod.containers]
         own = memory_limit(container.resources)
     except ValueError as error:
         raise ContainerRefused("CreateContainerConfigError", str(error)) from error
-    services.cgroups.pod(pod.uid, limits)
-    return services.cgroups.container(pod.uid, container.name, own)
+    services.cgroups.make_pod(pod.cgroup, limits)
+    return services.cgroups.make_container(f"{pod.cgroup}/{container.name}", own)
 
 
 def _isolation(
@@ -448,7 +448,7 @@ class ProgramContainer(Container):
         return "OOMKilled" if self._ended_for_memory() > self._ended_before else ""
 
     def _ended_for_memory(self) -> int:
-        return self._services.cgroups.out_of_memory(self._pod.uid, self.spec.name)
+        return self._services.cgroups.out_of_memory(f"{self._pod.cgroup}/{self.spec.name}")
 
 
 def log_folder(pod: PodSpec, services: Services) -> Path:

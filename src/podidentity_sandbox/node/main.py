@@ -114,7 +114,8 @@ class _Made:
 async def _programs(plan: Plan, node: NodePlan, _: ApiClient, opened: AsyncExitStack) -> _Made:
     """Let this machine's programs be the containers."""
     prepare_stage()
-    cgroups = PodCgroups(plan.cgroup_root, plan.memory_root, node.name)
+    memory = Path(plan.memory_root, node.name) if plan.memory_root else None
+    cgroups = PodCgroups(plan.cgroups_of(node), memory)
     opened.callback(cgroups.close)  # after the launcher, which ends all that runs in them
     launcher = await LauncherClient.open()
     opened.push_async_callback(launcher.close)
@@ -142,7 +143,7 @@ async def _runtime(plan: Plan, node: NodePlan, api: ApiClient, opened: AsyncExit
     return _Made(
         container=partial(RuntimeContainer, cri=cri, sandboxes=sandboxes),
         network=sandboxes,
-        cgroups=PodCgroups("", "", node.name),
+        cgroups=PodCgroups([], None),  # the sandboxes have them
         others=[StaticPods(api, node, Clock()).run()],
     )
 

@@ -169,7 +169,7 @@ class Pod:
         try:
             if attachment is not None:
                 await self._services.network.detach(attachment)
-            self._services.cgroups.remove(self.spec.uid)
+            self._services.cgroups.remove(self.spec.cgroup)
             await self._volumes.close()
         except (NetworkFailed, OSError) as error:
             # Its programs have ended, as a termination promises.

@@ -114,6 +114,11 @@ class PodSpec:
     """The object as it was first seen, for fieldRefs."""
 
     @property
+    def cgroup(self) -> str:
+        """Its cgroup where programs are containers, named as a kubelet does (cgroupfs driver)."""
+        return f"kubepods/burstable/pod{self.uid}"
+
+    @property
     def label(self) -> str:
         """Its namespace and name, as people write it."""
         return f"{self.namespace}/{self.name}"

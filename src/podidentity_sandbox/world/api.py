@@ -21,6 +21,7 @@ from podidentity_sandbox.world import SandboxError
 
 Object = dict[str, Any]
 MERGE_PATCH = "application/merge-patch+json"
+TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
 _IDLE = 5.0
 """Seconds after which a connection is not used again: before the server closes it."""
 
@@ -51,12 +52,14 @@ class Api:
         body: Object | None = None,
         *,
         content_type: str = "application/json",
+        accept: str = "application/json",
         seconds: float = 60,
     ) -> Object:
         """Send a request and return the object that comes back; raise ApiError."""
         connection = self._reusable() or self._connection()
+        headers = {"Accept": accept, **({} if body is None else {"Content-Type": content_type})}
         try:
-            response = self._sent(connection, method, path, body, content_type, seconds=seconds)
+            response = self._sent(connection, method, path, body, headers, seconds=seconds)
             answer: Object = json.loads(response.read())
         except BaseException:
             connection.close()
@@ -126,7 +129,8 @@ class Api:
 
     def _stream(self, url: str, seconds: float | None) -> http.client.HTTPResponse:
         """Return an answer that comes little by little, and at whose end its connection ends."""
-        return self._sent(self._connection(), "GET", url, None, "", seconds=seconds, last=True)
+        headers = {"Accept": "application/json", "Connection": "close"}
+        return self._sent(self._connection(), "GET", url, None, headers, seconds=seconds)
 
     def _connection(self) -> http.client.HTTPSConnection:
         return http.client.HTTPSConnection("127.0.0.1", self._port, context=self._tls)
@@ -145,22 +149,17 @@ class Api:
         method: str,
         path: str,
         body: Object | None,
-        content_type: str,
+        headers: Mapping[str, str],
         *,
         seconds: float | None,
-        last: bool = False,
     ) -> http.client.HTTPResponse:
-        headers = {"Authorization": f"Bearer {self._token}", "Accept": "application/json"}
-        headers |= {"Connection": "close"} if last else {}
-        headers["User-Agent"] = OWN_AGENT
+        own = {"Authorization": f"Bearer {self._token}", "User-Agent": OWN_AGENT}
         data = None if body is None else json.dumps(body).encode()
-        if data is not None:
-            headers["Content-Type"] = content_type
         connection.timeout = seconds
         if connection.sock is not None:
             connection.sock.settimeout(seconds)
         try:
-            connection.request(method, path, data, headers)
+            connection.request(method, path, data, {**headers, **own})
             response = connection.getresponse()
         except (OSError, http.client.HTTPException) as cause:
             connection.close()

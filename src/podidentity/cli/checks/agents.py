@@ -11,16 +11,12 @@ from podidentity.cli.checks.findings import (
     first_lines,
     named,
     of_daemon_set,
-    ref_of,
     sentence,
 )
-from podidentity.cli.objects import Object
-from podidentity.cli.rollout import Rollout, has_one_container, seen
+from podidentity.cli.objects import Object, ref_of
+from podidentity.cli.rollout import Rollout, has_one_container, lasts, seen
 from podidentity.core.attestation import STRICT_TRUST, AttestationMode, Trust
-from podidentity.wire.events import AGAIN, COMPONENT, PATH_PROVED, AgentReason
-
-OF_AGENTS = f"involvedObject.kind=Pod,source={COMPONENT}"
-"""Selects the events that agents write about their own pods."""
+from podidentity.wire.events import PATH_PROVED, AgentReason
 
 
 def weaknesses(
@@ -148,12 +144,6 @@ def agent_warnings(
             mend=sentence(mend or "see NMI's log there"),
             severity=Severity.WARNING if reason in _MILD else Severity.ERROR,
         )
-
-
-def lasts(event: Object, now: float) -> bool:
-    """Whether an event is the agents', and still repeated."""
-    ours = (event.get("source") or {}).get("component") == COMPONENT
-    return ours and seen(event) > now - 2 * AGAIN
 
 
 _WARNINGS = frozenset(each for each in AgentReason if each.is_warning)

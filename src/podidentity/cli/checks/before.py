@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from podidentity.cli.checks.findings import CheckReason, Finding, Severity, named, ref_of
+from podidentity.cli.checks.findings import CheckReason, Finding, Severity, named
 from podidentity.cli.checks.programs import worded
 from podidentity.cli.cluster_rights import Single
-from podidentity.cli.objects import Object
+from podidentity.cli.objects import Object, ref_of
 from podidentity.cli.rollout import DAEMON_SET, is_archived_nmi, is_ours, release_of
 from podidentity.core.resources import ObjectRef
 

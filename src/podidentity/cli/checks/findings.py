@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from podidentity.cli.objects import Object
+from podidentity.cli.objects import Object, ref_of
 from podidentity.core.refusals import Reason
 from podidentity.core.resources import ObjectRef
-from podidentity.manifests import NAMESPACE
 from podidentity.wire.events import AgentReason, MicReason, ProbeReason
 
 PAGE = "docs/reference/check.md"
@@ -161,11 +160,6 @@ def of_daemon_set(
     return Finding(
         kind="DaemonSet", about=about, reason=reason, what=what, mend=mend, severity=severity
     )
-
-
-def ref_of(found: Object) -> ObjectRef:
-    """Return the name of an object that is in a namespace."""
-    return ObjectRef(found["metadata"].get("namespace", NAMESPACE), found["metadata"]["name"])
 
 
 def sentence(text: str) -> str:

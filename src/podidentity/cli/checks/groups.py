@@ -33,7 +33,7 @@ from podidentity.cli.checks import (
     versions,
 )
 from podidentity.cli.checks.check import AT_ONCE, Check, Group, Line
-from podidentity.cli.checks.findings import Finding, Severity, not_read, ref_of
+from podidentity.cli.checks.findings import Finding, Severity, not_read
 from podidentity.cli.checks.reading import Reading
 from podidentity.cli.cluster_rights import Single
 from podidentity.cli.enable import NODE_TOKENS_SINCE
@@ -47,6 +47,7 @@ from podidentity.cli.objects import (
     find,
     find_all,
     minor_version,
+    ref_of,
 )
 from podidentity.cli.pod_facts import credentials_of
 from podidentity.cli.rollout import (

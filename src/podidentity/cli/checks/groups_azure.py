@@ -16,10 +16,10 @@ from podidentity.cli.azure_access import host_name, next_step
 from podidentity.cli.checks import azure_roles, federation, machines, rules
 from podidentity.cli.checks.azure_roles import MicPrincipal, NeededRole
 from podidentity.cli.checks.check import Check, Group
-from podidentity.cli.checks.findings import Finding, not_read, ref_of
+from podidentity.cli.checks.findings import Finding, not_read
 from podidentity.cli.checks.reading import Reading
 from podidentity.cli.mic import deployments_of_mic
-from podidentity.cli.objects import Object, find_all
+from podidentity.cli.objects import Object, find_all, ref_of
 from podidentity.core.authorities import PUBLIC
 from podidentity.core.hosts import Host, NotAnAzureNode
 from podidentity.core.resources import ClientId, InvalidId, ObjectRef, ResourceId

@@ -22,10 +22,11 @@ from podidentity.cli.objects import (
     POLICY_BINDINGS,
     find,
     find_all,
+    find_where_known,
     minor_version,
 )
 from podidentity.manifests import crds
-from podidentity.wire.kube import NODES, KubeError
+from podidentity.wire.kube import NODES
 from podidentity.wire.reviews import parse_review
 
 REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
@@ -55,12 +56,7 @@ async def _rights(reading: Reading) -> AsyncIterator[Finding]:
 
 
 async def _automatic(reading: Reading) -> AsyncIterator[Finding]:
-    try:
-        found = await find(reading.kube, POLICY_BINDINGS, "", PROTECTED)
-    except KubeError as error:
-        if not error.not_found:
-            raise
-        return  # the API server is older than such policies
+    found = await find_where_known(reading.kube, POLICY_BINDINGS, "", PROTECTED)
     if reading.choices.namespace == "kube-system":
         for each in before.automatic(found):
             yield each

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 
-from podidentity.cli.checks.findings import CheckReason, Finding, Severity, named, ref_of
+from podidentity.cli.checks.findings import CheckReason, Finding, Severity, named
 from podidentity.cli.lost_releases import releases
-from podidentity.cli.objects import Object
+from podidentity.cli.objects import Object, ref_of
 from podidentity.cli.rollout import is_ours
 from podidentity.core.resources import ObjectRef
 from podidentity.wire.kube import AZURE_ASSIGNED_IDENTITIES

@@ -9,10 +9,9 @@ from podidentity.cli.checks.findings import (
     Finding,
     Severity,
     first_lines,
-    ref_of,
     sentence,
 )
-from podidentity.cli.objects import Object
+from podidentity.cli.objects import Object, ref_of
 from podidentity.cli.rollout import seen
 from podidentity.core.resources import ObjectRef
 from podidentity.wire.events import AGAIN_OF_MIC, COMPONENT_OF_MIC, MicReason

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from podidentity.cli import local_redirect
-from podidentity.cli.checks.agents import lasts
 from podidentity.cli.checks.findings import CheckReason, Finding, Severity, named
 from podidentity.cli.enable import CRITICAL
 from podidentity.cli.objects import Object
+from podidentity.cli.rollout import lasts
 from podidentity.core.data_path import Backend
 from podidentity.core.resources import ObjectRef
 from podidentity.wire.events import AgentReason

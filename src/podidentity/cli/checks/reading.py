@@ -15,12 +15,11 @@ from podidentity.adapters.clock import SystemClock
 from podidentity.adapters.cluster import WatchedCluster
 from podidentity.adapters.kube import Kube, together
 from podidentity.cli.agent_choices import Choices
-from podidentity.cli.checks.agents import OF_AGENTS
 from podidentity.cli.checks.pods import asking
 from podidentity.cli.checks.rules import matches
 from podidentity.cli.local_redirect import backends
 from podidentity.cli.objects import Object, find_all
-from podidentity.cli.rollout import nmi_of, pods_of_nmi
+from podidentity.cli.rollout import OF_AGENTS, nmi_of, pods_of_nmi
 from podidentity.core.decision import Match
 from podidentity.core.resources import AzurePodIdentityException, Malformed, Pod
 from podidentity.wire.kube import (

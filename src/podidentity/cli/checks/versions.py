@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from podidentity.cli.checks.findings import CheckReason, Finding, Severity, named, ref_of
-from podidentity.cli.objects import Object
+from podidentity.cli.checks.findings import CheckReason, Finding, Severity, named
+from podidentity.cli.objects import Object, ref_of
 from podidentity.core.resources import ObjectRef
 
 _TAG = re.compile(r":v?([0-9]+\.[0-9]+(?:\.[0-9]+)?(?:[-.][0-9A-Za-z.-]+)?)(?:@|$)")

@@ -10,43 +10,24 @@ request that names no identity would get, as this agent decides by what it has w
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from ipaddress import ip_address
-from typing import Protocol
 from urllib.parse import parse_qs
 
 import msgspec
 
+from podidentity.adapters.cluster import WatchedCluster
+from podidentity.adapters.token_cache import CacheEntry
 from podidentity.core.decision import Allowed, Decision, Denied, Match, Undecided, Use
-from podidentity.core.ports import Cluster
 from podidentity.core.refusals import Refusal
-from podidentity.core.resources import AccessToken, AzureIdentity, Grant, ObjectRef, Pod
+from podidentity.core.resources import AzureIdentity, ObjectRef, Pod
 from podidentity.nmi.server.messages import Handler, Request, Response
 
 Part = Callable[[], object]
 """Returns something for JSON: what one part of the agent knows."""
 Decided = Callable[[Pod], tuple[Match, Decision]]
 """Decides about a request of a pod that names no identity, without waiting for anybody."""
-
-
-class Watched(Cluster, Protocol):
-    """A cluster that can name all of its pods."""
-
-    def pods(self) -> Sequence[Pod]:
-        """Return all pods of the node."""
-
-
-class KeptToken(Protocol):
-    """A token in a cache."""
-
-    @property
-    def grant(self) -> Grant:
-        """What it was fetched for."""
-
-    @property
-    def token(self) -> AccessToken:
-        """The token itself."""
 
 
 _AT_ONCE = 8
@@ -70,7 +51,9 @@ class OnLoopback:
 class Debug:
     """The page itself."""
 
-    def __init__(self, cluster: Watched, decided: Decided, parts: Mapping[str, Part]) -> None:
+    def __init__(
+        self, cluster: WatchedCluster, decided: Decided, parts: Mapping[str, Part]
+    ) -> None:
         self._cluster = cluster
         self._decides = decided
         self._parts = parts
@@ -165,7 +148,7 @@ def _identity(identity: AzureIdentity) -> dict[str, str]:
     }
 
 
-def tokens_shown(kept: Iterable[KeptToken], now: float) -> list[dict[str, object]]:
+def tokens_shown(kept: Iterable[CacheEntry], now: float) -> list[dict[str, object]]:
     """Return what is kept in a cache, without what is secret in it."""
     return [
         {

@@ -26,12 +26,13 @@ from typing import Any, Protocol
 
 import msgspec
 
+from podidentity.adapters.cluster import WatchedCluster
 from podidentity.adapters.path_permissions import Access, PathPermissions
 from podidentity.adapters.server_certificate import ServerCertificate
 from podidentity.build import build
 from podidentity.core.ports import Clock
 from podidentity.nmi.path_watch import PathWatch
-from podidentity.nmi.reporting.debug import Debug, Decided, OnLoopback, Watched
+from podidentity.nmi.reporting.debug import Debug, Decided, OnLoopback
 from podidentity.nmi.reporting.metrics import (
     Net,
     Watch,
@@ -239,7 +240,7 @@ class Parts:
     path: PathWatch
     watches: Callable[[], Sequence[Watch]]
     connections: Callable[[], int]
-    cluster: Watched
+    cluster: WatchedCluster
     decided: Decided
     kube: KubeApi
 

@@ -19,8 +19,8 @@ from typing import Literal, NamedTuple
 
 from podidentity.core.ports import Clock
 from podidentity.core.resources import Pod
-from podidentity.nmi.request.hold import wait_for
 from podidentity.telemetry.metrics import Counter, Family
+from podidentity.waiting import first_of
 from podidentity.wire.events import (
     AGAIN,
     AgentReason,
@@ -140,7 +140,7 @@ class PodEvents:
                 left = first.due - self._clock.monotonic()
                 if left > 0:
                     self._news.clear()
-                    await wait_for(self._news.wait(), self._clock, left)
+                    await first_of(self._news.wait(), self._clock.sleep(left))
                 else:
                     await self._write(first)
                     await self._clock.sleep(PACE)

@@ -8,15 +8,15 @@ do not prolong that: az has no answer as long as it is held, and other clients l
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from podidentity.core.decision import Match, assignment
 from podidentity.core.ports import Clock, Cluster
 from podidentity.core.refusals import Reason, Refusal
 from podidentity.core.resources import Assignment, ObjectRef, Pod
+from podidentity.waiting import first_of
 
 _MAY_COME = frozenset(
     {
@@ -139,19 +139,9 @@ def _may_come(matched: Match, refusal: Refusal) -> bool:
     return refusal.reason in _MAY_COME
 
 
-async def wait_for(event: Coroutine[Any, Any, object], clock: Clock, seconds: float) -> None:
-    """Return when `event` has come, or after so many seconds; then `event` is cancelled."""
-    waits = {asyncio.ensure_future(event), asyncio.ensure_future(clock.sleep(seconds))}
-    try:
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for wait in waits:
-            wait.cancel()
-
-
 async def wait_for_change(cluster: Cluster, clock: Clock, seconds: float) -> None:
     """Return at the next change of the cluster, or after so many seconds."""
-    await wait_for(cluster.changed(), clock, seconds)
+    await first_of(cluster.changed(), clock.sleep(seconds))
 
 
 async def wait_until_found(

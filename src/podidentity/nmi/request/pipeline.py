@@ -42,7 +42,6 @@ from podidentity.nmi.request.decision import (
     TokenQuery,
     no_token,
 )
-from podidentity.nmi.request.hold import wait_for
 from podidentity.nmi.request.host_token import HostCallers
 from podidentity.nmi.server.messages import (
     LATER,
@@ -54,9 +53,11 @@ from podidentity.nmi.server.messages import (
     Waiting,
     render,
 )
+from podidentity.waiting import first_of
 from podidentity.wire.host_token import parse_pod_name, render_host_answer
 from podidentity.wire.imds import (
     AllowList,
+    MetadataAnswer,
     Route,
     Target,
     classify,
@@ -89,22 +90,6 @@ _BY_PROXIES = frozenset({b"x-forwarded-for", b"forwarded", b"via"})
 """What a proxy adds by which somebody asks who is not the pod: a custom, RFC 7239 and RFC 9110."""
 _THEIR_LENGTHS = frozenset(map(len, _BY_PROXIES))
 _USUAL_HOST = b"169.254.169.254"
-
-
-class MetadataAnswer(Protocol):
-    """What the real service answered."""
-
-    @property
-    def status(self) -> int:
-        """Its HTTP status."""
-
-    @property
-    def content_type(self) -> str:
-        """Its Content-Type."""
-
-    @property
-    def body(self) -> bytes:
-        """Its body."""
 
 
 class MetadataSource(Protocol):
@@ -557,7 +542,7 @@ class RequestPipeline:
         if error.comes is None:
             await self._clock.sleep(min(_PROPAGATION_PAUSE, left))
         else:
-            await wait_for(error.comes(), self._clock, left)
+            await first_of(error.comes(), self._clock.sleep(left))
 
     # All others.
 

@@ -21,7 +21,7 @@ from podidentity.core.errors import NotYetKnown, TokenSourceDown
 from podidentity.core.ports import Clock
 from podidentity.core.resources import ObjectRef
 from podidentity.core.secrets import Secret
-from podidentity.nmi.request.hold import wait_for
+from podidentity.waiting import first_of
 from podidentity.wire.kube import SECRETS, KubeApi
 from podidentity.wire.secrets import parse_secret
 
@@ -78,7 +78,7 @@ class WatchedSecrets:
         watched = self._watched.get(ref) or self._watch(ref)
         watched.used = self._clock.monotonic()
         if not watched.answered.is_set():
-            await wait_for(watched.answered.wait(), self._clock, _WAIT)
+            await first_of(watched.answered.wait(), self._clock.sleep(_WAIT))
         if watched.secret is not None:
             return watched.secret
         if watched.synced:

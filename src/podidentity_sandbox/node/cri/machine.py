@@ -45,7 +45,7 @@ def main() -> None:
     plan = Plan.load(given.folder)
     if not plan.memory_root:
         sys.exit("the machine has no memory controller of cgroups, by which containers are limited")
-    roots = [Path(root, given.node) for root in dict.fromkeys((plan.cgroup_root, plan.memory_root))]
+    roots = plan.cgroups_of(plan.node(given.node))
     for root in roots:
         if root.is_dir():
             end_processes(root)

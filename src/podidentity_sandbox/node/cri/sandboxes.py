@@ -5,12 +5,12 @@ CRI calls them pod sandboxes. The runtime has CNI's plugins attach each to the n
 
 from __future__ import annotations
 
-from podidentity_sandbox.node.cri.cgroups import NodeCgroups, cgroup_of, quality_of
+from podidentity_sandbox.node.cri.cgroups import cgroup_of, cgroups_of_node, quality_of
 from podidentity_sandbox.node.cri.client import Cri, CriRefusal
 from podidentity_sandbox.node.cri.options import RuntimeOptions
 from podidentity_sandbox.node.cri.requests import MIRROR, USERS, Message, sandbox_config
 from podidentity_sandbox.node.network import Attachment, NetworkFailed
-from podidentity_sandbox.node.spec import PodSpec
+from podidentity_sandbox.node.spec import PodSpec, memory_limit
 from podidentity_sandbox.plan import NodePlan, Plan
 
 _FIRST_USER = 1 << 20
@@ -25,7 +25,7 @@ class PodSandboxes:
         self._plan = plan
         self._node = node
         self._options = options
-        self._cgroups = NodeCgroups()
+        self._cgroups = cgroups_of_node()
         self._configs: dict[str, Message] = {}
         self._users = _FIRST_USER
 
@@ -43,9 +43,8 @@ class PodSandboxes:
         return str(pod.raw["spec"].get("runtimeClassName") or self._options.handler)
 
     def out_of_memory(self, sandbox: str, container: str) -> bool:
-        """Whether a container lost a process for want of memory, and the runtime cannot know it."""
-        cgroup = self._configs[sandbox]["linux"]["cgroup_parent"]
-        return self._cgroups.out_of_memory(cgroup, container)
+        """Whether a container lost a process for want of memory: in v1 its runtime cannot know."""
+        return bool(self._cgroups.out_of_memory(f"{self._group(sandbox)}/*{container}*"))
 
     async def attach(self, pod: PodSpec) -> Attachment:
         """Have a pod's sandbox made, whose id is `namespace`; raise NetworkFailed."""
@@ -57,7 +56,8 @@ class PodSandboxes:
         config = sandbox_config(pod, cgroup=cgroup, logs=str(logs), first_user=self._users)
         self._users += USERS
         try:
-            self._cgroups.make(cgroup, spec["containers"])
+            limits = [memory_limit(each) for each in spec["containers"]]
+            self._cgroups.make_pod(cgroup.lstrip("/"), limits)
             made = await self._cri.call(
                 "RunPodSandbox", {"config": config, "runtime_handler": self.handler(pod)}
             )
@@ -73,12 +73,17 @@ class PodSandboxes:
 
     async def detach(self, attachment: Attachment) -> None:
         """Have it removed with all its containers, and remove its cgroup."""
-        config = self._configs.pop(attachment.namespace)
+        group = self._group(attachment.namespace)
+        del self._configs[attachment.namespace]
         try:
             await self._remove(attachment.namespace)
         except CriRefusal as error:
             raise NetworkFailed(f"Failed to remove pod sandbox: {error}") from error
-        self._cgroups.remove(config["linux"]["cgroup_parent"])
+        self._cgroups.remove(group)
+
+    def _group(self, sandbox: str) -> str:
+        parent: str = self._configs[sandbox]["linux"]["cgroup_parent"]
+        return parent.lstrip("/")
 
     async def _remove(self, sandbox: str) -> None:
         await self._cri.call("StopPodSandbox", {"pod_sandbox_id": sandbox}, seconds=_SHUTDOWN)
