@@ -20,7 +20,6 @@ AUTHORS = {
     *(
         "kubernetes.io",
         "www.kubernetes.dev",
-        "git.k8s.io",
         "kep.k8s.io",
         "kubernetes-csi.github.io",
         "etcd.io",

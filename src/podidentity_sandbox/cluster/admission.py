@@ -1,30 +1,21 @@
-"""Admission: what a new object needs, and that a kubelet may not change the taints of its Node.
+"""Admission: a new object's namespace and service account must exist.
 
-A new object's namespace and service account must exist. The words are those of the real plugins
-NamespaceLifecycle, ServiceAccount and NodeRestriction (admitNode):
+The words are those of the real plugins NamespaceLifecycle and ServiceAccount:
 https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/
-https://github.com/kubernetes/kubernetes/blob/v1.32.3/plugin/pkg/admission/noderestriction/admission.go
 """
 
 from __future__ import annotations
 
 from podidentity_sandbox.cluster import Obj, names, status
-from podidentity_sandbox.cluster.mirrors import is_mirror
+from podidentity_sandbox.cluster.node_restriction import is_mirror
 from podidentity_sandbox.cluster.registry import ResourceType
 from podidentity_sandbox.cluster.status import Cause
-from podidentity_sandbox.cluster.storage import Storage, field_of
+from podidentity_sandbox.cluster.storage import Storage
 
 MOUNT_PATH = "/var/run/secrets/kubernetes.io/serviceaccount"
 _PREFIX = "kube-api-access-"
 _TOKEN_SECONDS = 3607
 """An hour, told apart from one that a person asked for."""
-
-
-def check_own_node(kind: ResourceType, node: str, new: Obj, old: Obj) -> None:
-    """Raise 403 unless the kubelet of `node` may change its Node so: never its taints."""
-    if (field_of(new, "spec.taints") or []) != (field_of(old, "spec.taints") or []):
-        why = f'node "{node}" is not allowed to modify taints'
-        raise status.forbidden(kind.plural, kind.group, str(new["metadata"]["name"]), why)
 
 
 def mount_token(pod: Obj, account: Obj) -> None:

@@ -4,21 +4,13 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Mapping
 
 from aiohttp import web
 
-from podidentity_sandbox.cluster import (
-    Obj,
-    bodies,
-    discovery,
-    openapi,
-    presentation,
-    status,
-    tokens,
-)
+from podidentity_sandbox.cluster import Obj, bodies, discovery, openapi, status, tokens
 from podidentity_sandbox.cluster.authentication import User, refusal
 from podidentity_sandbox.cluster.cluster import Cluster
+from podidentity_sandbox.cluster.discovery import AGGREGATED_FORM
 from podidentity_sandbox.cluster.impersonation import Impersonation
 from podidentity_sandbox.cluster.overload import befall
 from podidentity_sandbox.cluster.paths import RequestInfo, request_info
@@ -34,31 +26,26 @@ def document_answer(registry: Registry, path: str, accept: str) -> web.Response 
 
     Raises 406 for a client that takes none that there is.
     """
+    raw, content_type = b"", JSON
+    wanted = list(wishes(accept))
     if path == openapi.OLDER_PATH:
         if openapi.OLDER_ACCEPT not in accept and openapi.OLDER_TYPE not in accept:
             raise status.not_acceptable([openapi.OLDER_TYPE])
-        return _answer(openapi.OLDER_DOCUMENT, openapi.OLDER_TYPE)
-    wanted = list(wishes(accept))
-    if not wanted:
+        raw, content_type = openapi.OLDER_DOCUMENT, openapi.OLDER_TYPE
+    elif not wanted:
         raise status.not_acceptable(SERVED)
-    if path.startswith(openapi.ROOT):
-        raw = openapi.openapi_document(registry, path.rstrip("/"))
-        return None if raw is None else _answer(raw, JSON)
-    # v2beta1 comes before plain JSON in some clients' wishes: the first that can be met counts.
-    met = next((wish for wish in wanted if _is_aggregated(wish) or "as" not in wish), {})
-    if "as" in met and (found := discovery.aggregated_document(registry, path)) is not None:
-        return _answer(encode(found), discovery.AGGREGATED_TYPE)
-    found = discovery.document(registry, path)
-    return None if found is None else _answer(encode(found), JSON)
-
-
-def _is_aggregated(wish: Mapping[str, str]) -> bool:
-    return (wish.get("as"), wish.get("g"), wish.get("v")) == discovery.AGGREGATED_FORM
-
-
-def _answer(raw: bytes, content_type: str) -> web.Response:
+    elif path.startswith(openapi.ROOT):
+        raw = openapi.openapi_document(registry, path.rstrip("/")) or b""
+    else:
+        # v2beta1 comes before plain JSON in some clients' wishes: the first that can be met counts.
+        forms = ((wish.get("as"), wish.get("g"), wish.get("v")) for wish in wanted)
+        met = next((form for form in forms if form[0] is None or form == AGGREGATED_FORM), None)
+        found = met == AGGREGATED_FORM and discovery.aggregated_document(registry, path)
+        content_type = discovery.AGGREGATED_TYPE if found else JSON
+        if document := found or discovery.document(registry, path):
+            raw = encode(document)
     headers = {"Content-Type": content_type, "Vary": "Accept"}
-    return web.Response(body=raw, headers=headers)
+    return web.Response(body=raw, headers=headers) if raw else None
 
 
 # ---- The application
@@ -125,7 +112,8 @@ class HttpApi:
         if opened:
             return self._open(info.path, verbose=False)
         if info.resource:
-            _negotiate(request)
+            if not list(wishes(request.headers.get("Accept", ""))):
+                raise status.not_acceptable(SERVED)
             if (info.group, info.version) not in self._cluster.registry.group_versions():
                 return _no_such_page()
             return await self._verbs.serve(request, info, user)
@@ -174,12 +162,6 @@ def _certificate(request: web.Request) -> bytes | None:
     """Return the certificate that a client has shown, DER."""
     tls = request.transport and request.transport.get_extra_info("ssl_object")
     return tls.getpeercert(binary_form=True) if tls else None
-
-
-def _negotiate(request: web.Request) -> None:
-    """Refuse a client that does not take JSON; of several wishes one that we can meet is enough."""
-    if not any(True for _ in presentation.wishes(request.headers.get("Accept", ""))):
-        raise status.not_acceptable(presentation.SERVED)
 
 
 def _no_such_page() -> web.Response:

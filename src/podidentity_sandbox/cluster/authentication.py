@@ -140,10 +140,9 @@ class Authenticator:
         if self._living("serviceaccounts", namespace, private["serviceaccount"]) is None:
             return None
         extra = {"authentication.kubernetes.io/credential-id": [f"JTI={claims['jti']}"]}
-        for kind in ("pod", "secret"):
-            bound = private.get(kind)
-            if bound and self._living(kind + "s", namespace, bound) is None:
-                return None
+        pod = private.get("pod")
+        if pod and self._living("pods", namespace, pod) is None:
+            return None
         for kind in ("pod", "node"):
             if bound := private.get(kind):
                 extra[f"authentication.kubernetes.io/{kind}-name"] = [bound["name"]]

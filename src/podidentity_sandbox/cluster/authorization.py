@@ -14,9 +14,10 @@ from podidentity_sandbox.cluster.authentication import (
     User,
 )
 from podidentity_sandbox.cluster.kinds.access import GROUP
-from podidentity_sandbox.cluster.mirrors import is_mirror
+from podidentity_sandbox.cluster.node_restriction import is_mirror
 from podidentity_sandbox.cluster.overload import LateReads
 from podidentity_sandbox.cluster.paths import RequestInfo
+from podidentity_sandbox.cluster.status import qualified
 from podidentity_sandbox.cluster.storage import Record, Storage, field_of
 
 # ---- Role-based access control: what roles and bindings grant, and nothing else.
@@ -59,12 +60,8 @@ class Rbac:
 
     def _missing(self, user: User, namespace: str) -> str:
         """Return which bound roles do not exist, as the real authorizer tells it."""
-        lost = [
-            f'{ref["kind"].lower()}.{GROUP} "{ref["name"]}" not found'
-            for ref in (
-                b["roleRef"] for b in self._bindings(user, namespace) if self._role(b) is None
-            )
-        ]
+        roles = (b["roleRef"] for b in self._bindings(user, namespace) if self._role(b) is None)
+        lost = [f'{role["kind"].lower()}.{GROUP} "{role["name"]}" not found' for role in roles]
         if not lost:
             return ""
         shown = lost[0] if len(lost) == 1 else f"[{', '.join(lost)}]"
@@ -136,6 +133,13 @@ def has_path(values: Sequence[str], wanted: str) -> bool:
 
 READ = ("get", "list", "watch")
 WRITE = ("create", "update", "patch")
+_OF_EVERY_NODE: dict[str, Sequence[str]] = {
+    "events": WRITE,
+    "csidrivers.storage.k8s.io": READ,
+    "subjectaccessreviews.authorization.k8s.io": ("create",),
+    "tokenreviews.authentication.k8s.io": ("create",),
+}
+"""What does not depend on the node: verbs by storage key."""
 _ALLOWED = Decision(allowed=True)
 
 
@@ -157,11 +161,7 @@ class NodeRules:
             "secrets": self._referenced,
             "configmaps": self._referenced,
             "serviceaccounts": self._account,
-            "events": self._event,
             "leases.coordination.k8s.io": self._lease,
-            "csidrivers.storage.k8s.io": self._read,
-            "subjectaccessreviews.authorization.k8s.io": self._review,
-            "tokenreviews.authentication.k8s.io": self._review,
         }
 
     def decide(self, user: User, info: RequestInfo) -> Decision:
@@ -169,9 +169,10 @@ class NodeRules:
         node = node_of(user)
         if not node or not info.resource:
             return Decision(allowed=False)
-        key = f"{info.resource}.{info.group}" if info.group else info.resource
-        rule = self._rules.get(key)
-        return rule(node, info) if rule is not None else Decision(allowed=False)
+        key = qualified(info.resource, info.group)
+        if (rule := self._rules.get(key)) is not None:
+            return rule(node, info)
+        return Decision(info.verb in _OF_EVERY_NODE.get(key, ()))
 
     def _pods(self, node: str, namespace: str) -> list[Record]:
         return [
@@ -192,7 +193,7 @@ class NodeRules:
             reason = "can only list/watch pods with spec.nodeName field selector"
             return Decision(allowed=False, reason=reason)
         if info.verb == "create" and not info.subresource:
-            return _ALLOWED  # and `mirrors` admits those of its own node only
+            return _ALLOWED  # and `node_restriction` admits those of its own node only
         mine = any(pod.name == info.name for pod in self._pods(node, info.namespace))
         whole = info.verb in ("get", "delete") and not info.subresource
         if mine and (whole or (info.subresource == "status" and info.verb in ("update", "patch"))):
@@ -224,21 +225,12 @@ class NodeRules:
         }
         return _ALLOWED if info.name in used else _unrelated(node)
 
-    def _event(self, _: str, info: RequestInfo) -> Decision:
-        return Decision(info.verb in WRITE)
-
     def _lease(self, node: str, info: RequestInfo) -> Decision:
         if info.namespace != "kube-node-lease":
             return Decision(False, "can only access leases in the kube-node-lease namespace")
         mine = info.verb == "create" or info.single == node
         reason = "can only access node lease with the same name as the requesting node"
         return _ALLOWED if mine else Decision(allowed=False, reason=reason)
-
-    def _read(self, _: str, info: RequestInfo) -> Decision:
-        return Decision(info.verb in READ)
-
-    def _review(self, _: str, info: RequestInfo) -> Decision:
-        return Decision(info.verb == "create")
 
 
 def _unrelated(node: str) -> Decision:
@@ -247,28 +239,28 @@ def _unrelated(node: str) -> Decision:
 
 def references(spec: Obj) -> set[tuple[str, str]]:
     """Return the secrets and config maps that a pod's spec names, as (resource, name)."""
-    found = set(_of_volumes(spec))
+    # What the kube-api-access volume of every pod refers to:
+    found = {("configmaps", "kube-root-ca.crt")}
+    holders = [*spec.get("volumes", [])]
+    for volume in spec.get("volumes", []):
+        holders += field_of(volume, "projected.sources") or []
     for container in (*spec.get("containers", []), *spec.get("initContainers", [])):
-        for variable in container.get("env", []):
-            source = variable.get("valueFrom") or {}
-            found.add(("secrets", field_of(source, "secretKeyRef.name") or ""))
-            found.add(("configmaps", field_of(source, "configMapKeyRef.name") or ""))
-        for source in container.get("envFrom", []):
-            found.add(("secrets", field_of(source, "secretRef.name") or ""))
-            found.add(("configmaps", field_of(source, "configMapRef.name") or ""))
+        holders += container.get("envFrom", [])
+        holders += [variable.get("valueFrom") for variable in container.get("env", [])]
+    for holder in holders:
+        for resource, paths in _REFERENCES.items():
+            found |= {(resource, field_of(holder, path) or "") for path in paths}
     return found
 
 
-def _of_volumes(spec: Obj) -> Iterator[tuple[str, str]]:
-    # What the kube-api-access volume of every pod refers to:
-    yield "configmaps", "kube-root-ca.crt"
-    for volume in spec.get("volumes", []):
-        yield "secrets", field_of(volume, "secret.secretName") or ""
-        yield "configmaps", field_of(volume, "configMap.name") or ""
-        yield "secrets", field_of(volume, "csi.nodePublishSecretRef.name") or ""
-        for source in field_of(volume, "projected.sources") or []:
-            yield "secrets", field_of(source, "secret.name") or ""
-            yield "configmaps", field_of(source, "configMap.name") or ""
+_REFERENCES = {
+    "secrets": (
+        *("secretKeyRef.name", "secretRef.name", "secret.name", "secret.secretName"),
+        "csi.nodePublishSecretRef.name",
+    ),
+    "configmaps": ("configMapKeyRef.name", "configMapRef.name", "configMap.name"),
+}
+"""Where a volume, a part of one, or a source of variables names them."""
 
 
 # ---- All authorizers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -26,54 +27,25 @@ Loader.yaml_implicit_resolvers = {
 }
 
 
-class _Object(dict[str, Any]):
-    """A JSON object that remembers which of its fields came again."""
-
-    def __init__(self, pairs: list[tuple[str, Any]]) -> None:
-        super().__init__(pairs)
-        names = [name for name, _ in pairs]
-        self.again = [] if len(self) == len(names) else list(dict.fromkeys(_repeated(names)))
+class _Pairs(list[tuple[str, Any]]):
+    """The fields of a JSON object as they come: one may come again."""
 
 
-def _repeated(names: list[str]) -> Iterator[str]:
-    return (name for at, name in enumerate(names) if name in names[:at])
-
-
-def in_json(raw: bytes) -> list[str]:
-    """Return a sentence for each field that valid JSON says twice: `duplicate field "spec.a"`."""
-    document = json.loads(raw, object_pairs_hook=_Object)
-    return [f'duplicate field "{path}"' for path in _paths(document, "")]
-
-
-def _paths(value: Json, path: str) -> Iterator[str]:
-    if isinstance(value, _Object):
+def _repeated(value: Json, path: str) -> Iterator[str]:
+    """Yield the paths of the fields that come again in JSON read as _Pairs, or in nodes of YAML."""
+    if isinstance(value, yaml.SequenceNode):
+        value = value.value
+    elif isinstance(value, yaml.MappingNode):
+        value = _Pairs((key.value, item) for key, item in value.value)
+    if isinstance(value, _Pairs):
         head = f"{path}." if path else ""
-        yield from (f"{head}{name}" for name in value.again)
-        for name, item in value.items():
-            yield from _paths(item, f"{head}{name}")
+        names = Counter(name for name, _ in value)
+        yield from (f"{head}{name}" for name, count in names.items() if count > 1)
+        for name, item in dict(value).items():
+            yield from _repeated(item, f"{head}{name}")
     elif isinstance(value, list):
         for at, item in enumerate(value):
-            yield from _paths(item, f"{path}[{at}]")
-
-
-def in_yaml(raw: bytes) -> list[str]:
-    """Return one text for all the keys that valid YAML says twice; [] where there are none."""
-    lines = list(_lines(yaml.compose(raw, Loader=Loader)))  # a subclass of SafeLoader
-    return ["\n".join(["yaml: unmarshal errors:", *lines])] if lines else []
-
-
-def _lines(node: yaml.Node | None) -> Iterator[str]:
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            if key.value in seen:
-                line = key.start_mark.line + 1
-                yield f'  line {line}: key "{key.value}" already set in map'
-            seen.add(key.value)
-            yield from _lines(value)
-    elif isinstance(node, yaml.SequenceNode):
-        for item in node.value:
-            yield from _lines(item)
+            yield from _repeated(item, f"{path}[{at}]")
 
 
 # ---- Bodies and queries
@@ -82,6 +54,7 @@ BODY_LIMIT = 3 * 1024 * 1024
 """Bytes of a request's body, as in the real server."""
 JSON = "application/json"
 YAML = "application/yaml"
+APPLY = "application/apply-patch+yaml"
 READ = (JSON, YAML, PROTOBUF)
 
 
@@ -117,7 +90,11 @@ def doubled(content_type: str, raw: bytes) -> list[str]:
     """Return a sentence for each field that a body, which could be read, says twice."""
     if content_type == PROTOBUF:
         return []
-    return in_yaml(raw) if content_type == YAML else in_json(raw)
+    if content_type in (YAML, APPLY):
+        document = yaml.compose(raw, Loader=Loader)  # a subclass of SafeLoader
+    else:
+        document = json.loads(raw, object_pairs_hook=_Pairs)
+    return [f'duplicate field "{path}"' for path in _repeated(document, "")]
 
 
 def question(group: str, kind: str, body: Json) -> Obj:
@@ -136,11 +113,11 @@ async def raw(request: web.Request) -> bytes:
         raise status.too_large(BODY_LIMIT) from error
 
 
-def number(query: Mapping[str, str], name: str, default: int = 0) -> int:
+def number(query: Mapping[str, str], name: str, default: int = 0, *, signed: bool = False) -> int:
     """Return a number of the query; raise 400."""
     text = query.get(name, "")
     if not text:
         return default
-    if not text.isascii() or not text.isdigit():
+    if not text.isascii() or not text.removeprefix("-" if signed else "").isdigit():
         raise status.bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax')
     return int(text)

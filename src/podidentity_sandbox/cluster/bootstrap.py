@@ -23,27 +23,14 @@ _KEYS = [
 _READ = ["get", "list", "watch"]
 _WRITE = ["create", "update", "patch", "delete", "deletecollection"]
 _VIEWED = [
-    "configmaps",
-    "endpoints",
-    "events",
-    "pods",
-    "pods/log",
-    "pods/status",
-    "serviceaccounts",
-    "services",
+    *("configmaps", "endpoints", "events", "pods", "pods/log", "pods/status"),
+    *("serviceaccounts", "services"),
 ]
 _EDITED = [
-    "configmaps",
-    "events",
-    "pods",
-    "pods/attach",
-    "pods/eviction",
-    "pods/exec",
-    "pods/proxy",
-    "secrets",
-    "serviceaccounts",
-    "services",
+    *("configmaps", "events", "secrets", "serviceaccounts", "services"),
+    *("pods", "pods/attach", "pods/eviction", "pods/exec", "pods/proxy"),
 ]
+_OWN_RIGHTS = ["selfsubjectaccessreviews", "selfsubjectrulesreviews"]
 _SETS = ["daemonsets", "deployments", "replicasets"]
 _SCALED = ["deployments/scale", "replicasets/scale"]
 
@@ -83,20 +70,14 @@ ROLES: dict[str, list[Obj]] = {
     "system:discovery": [_paths([*_DOCUMENTS, *_HEALTH], ["get"])],
     "system:public-info-viewer": [_paths(_HEALTH, ["get"])],
     "system:basic-user": [
-        _rule(
-            ["authorization.k8s.io"],
-            ["selfsubjectaccessreviews", "selfsubjectrulesreviews"],
-            ["create"],
-        ),
+        _rule(["authorization.k8s.io"], _OWN_RIGHTS, ["create"]),
         _rule(["authentication.k8s.io"], ["selfsubjectreviews"], ["create"]),
     ],
     "system:auth-delegator": [
         _rule(["authentication.k8s.io"], ["tokenreviews"], ["create"]),
         _rule(["authorization.k8s.io"], ["subjectaccessreviews"], ["create"]),
     ],
-    "system:service-account-issuer-discovery": [
-        _paths(_KEYS, ["get"]),
-    ],
+    "system:service-account-issuer-discovery": [_paths(_KEYS, ["get"])],
 }
 BINDINGS = {
     "cluster-admin": (MASTERS,),
@@ -107,34 +88,22 @@ BINDINGS = {
 }
 
 
-def _kubernetes() -> Obj:
-    """Return the Service of the API server itself: at the address where pods reach it."""
-    ports = [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": 443}]
-    return {
-        "metadata": {
-            "name": "kubernetes",
-            "namespace": "default",
-            "labels": {"component": "apiserver", "provider": "kubernetes"},
-        },
-        "spec": {"clusterIP": APISERVER_ADDRESS, "ports": ports},
-    }
-
-
 def objects() -> Iterator[tuple[str, Obj]]:
     """Yield the storage key and the body of each object, in the order of their creation."""
     for name in NAMESPACES:
         yield "namespaces", {"metadata": {"name": name}}
-    yield "services", _kubernetes()
+    # The Service of the API server itself is at the address where pods reach it.
+    labels = {"component": "apiserver", "provider": "kubernetes"}
+    ports = [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": 443}]
+    metadata = {"name": "kubernetes", "namespace": "default", "labels": labels}
+    yield (
+        "services",
+        {"metadata": metadata, "spec": {"clusterIP": APISERVER_ADDRESS, "ports": ports}},
+    )
     for name, rules in ROLES.items():
         yield f"clusterroles.{GROUP}", {"metadata": {"name": name}, "rules": rules}
     for name, groups in BINDINGS.items():
-        yield (
-            f"clusterrolebindings.{GROUP}",
-            {
-                "metadata": {"name": name},
-                "roleRef": {"apiGroup": GROUP, "kind": "ClusterRole", "name": name},
-                "subjects": [
-                    {"kind": "Group", "apiGroup": GROUP, "name": group} for group in groups
-                ],
-            },
-        )
+        subjects = [{"kind": "Group", "apiGroup": GROUP, "name": group} for group in groups]
+        role = {"apiGroup": GROUP, "kind": "ClusterRole", "name": name}
+        body = {"metadata": {"name": name}, "roleRef": role, "subjects": subjects}
+        yield f"clusterrolebindings.{GROUP}", body

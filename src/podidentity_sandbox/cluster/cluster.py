@@ -9,7 +9,7 @@ from functools import partial
 
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from podidentity_sandbox.cluster import Obj, bootstrap
+from podidentity_sandbox.cluster import Obj, bootstrap, node_restriction
 from podidentity_sandbox.cluster.admission import Admissions
 from podidentity_sandbox.cluster.admission_policies import AdmissionPolicies
 from podidentity_sandbox.cluster.authentication import (
@@ -35,14 +35,9 @@ from podidentity_sandbox.cluster.overload import LateReads
 from podidentity_sandbox.cluster.paths import RequestInfo
 from podidentity_sandbox.cluster.registry import Registry
 from podidentity_sandbox.cluster.resources import Resources
-from podidentity_sandbox.cluster.reviews import (
-    AUTHENTICATION,
-    AUTHORIZATION,
-    TYPES,
-    Reviews,
-)
+from podidentity_sandbox.cluster.reviews import AUTHENTICATION, TYPES, Reviews
 from podidentity_sandbox.cluster.storage import HISTORY, Journal, Storage
-from podidentity_sandbox.cluster.tokens import TokenIssuer, check_node_request, request_token
+from podidentity_sandbox.cluster.tokens import TokenIssuer, request_token
 from podidentity_sandbox.plan import Plan
 from podidentity_sandbox.weather import WeatherInForce
 
@@ -108,26 +103,23 @@ class Cluster:
                 Namespaces(manager, authority),
                 Deployments(manager),
                 ReplicaSets(manager),
-                DaemonSets(manager, later),
+                DaemonSets(manager),
                 Scheduler(self.resources.acting_as("kube-scheduler")),
                 NodeLifecycle(manager, later),
                 Garbage(manager, self._collect_later),
             ),
         )
         by_review = {
-            (AUTHENTICATION, "TokenReview"): reviews.token,
-            (AUTHENTICATION, "SelfSubjectReview"): reviews.who,
-            (AUTHORIZATION, "SubjectAccessReview"): reviews.subject,
-            (AUTHORIZATION, "LocalSubjectAccessReview"): reviews.subject,
-            (AUTHORIZATION, "SelfSubjectAccessReview"): reviews.oneself,
-            (AUTHORIZATION, "SelfSubjectRulesReview"): reviews.rules,
+            "TokenReview": reviews.token,
+            "SelfSubjectReview": reviews.who,
+            "SubjectAccessReview": reviews.subject,
+            "LocalSubjectAccessReview": reviews.subject,
+            "SelfSubjectAccessReview": reviews.oneself,
+            "SelfSubjectRulesReview": reviews.rules,
         }
         self._actions = {
             ("", "serviceaccounts", "token"): Action(AUTHENTICATION, "TokenRequest", self._token),
-            **{
-                (group, f"{kind.lower()}s", ""): Action(group, kind, answer)
-                for (group, kind), answer in by_review.items()
-            },
+            **{(t.group, t.plural, ""): Action(t.group, t.kind, by_review[t.kind]) for t in TYPES},
         }
         if journal is not None:
             journal.restore(self.storage)
@@ -160,7 +152,9 @@ class Cluster:
         kind = self.registry.by_key("serviceaccounts")
         account = self.resources.get(kind, info.namespace, info.name)
         if node := node_of(user):
-            check_node_request(self.storage, node, account, body, may=self._audiences(user, info))
+            node_restriction.check_token(
+                self.storage, node, account, body, may=self._audiences(user, info)
+            )
         self.policies.check_token(user, info, body)
         audiences = self.authenticator.audiences[:1]
         return request_token(self.storage, self.issuer, audiences, account, body)

@@ -1,11 +1,11 @@
-"""The documents that tell a client which types there are: /api, /apis and those below them.
+"""The documents that tell a client which types there are, one by one and all in one.
 
-https://kubernetes.io/docs/concepts/overview/kubernetes-api/#unaggregated-discovery
+https://kubernetes.io/docs/concepts/overview/kubernetes-api/#discovery-api
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator
 
 from podidentity_sandbox.cluster import Obj
 from podidentity_sandbox.cluster.registry import Registry, ResourceType
@@ -31,6 +31,9 @@ _SUBRESOURCES: dict[str, tuple[str, str, str, list[str]]] = {
     "token": ("TokenRequest", "authentication.k8s.io", "v1", ["create"]),
 }
 """Kind, group, version and verbs; of all others the kind of the type itself, read and written."""
+AS, AGGREGATED_GROUP, AGGREGATED_VERSION = "APIGroupDiscoveryList", "apidiscovery.k8s.io", "v2"
+AGGREGATED_FORM = AS, AGGREGATED_GROUP, AGGREGATED_VERSION
+AGGREGATED_TYPE = f"application/json;g={AGGREGATED_GROUP};v={AGGREGATED_VERSION};as={AS}"
 
 
 def version(minor: int) -> Obj:
@@ -40,146 +43,115 @@ def version(minor: int) -> Obj:
 
 def document(registry: Registry, path: str) -> Obj | None:
     """Return the discovery document at a path, None where there is none."""
+    groups = _groups(registry)
     match path.strip("/").split("/"):
         case ["api"]:
             return {"kind": "APIVersions", "versions": ["v1"], "serverAddressByClientCIDRs": []}
         case ["apis"]:
-            groups = dict.fromkeys(group for group, _ in registry.group_versions() if group)
-            found = [_group(registry, group) for group in groups]
+            found = [_group(group, groups[group]) for group in groups if group]
             return {"kind": "APIGroupList", "apiVersion": "v1", "groups": found}
-        case ["apis", group] if any(group == g for g, _ in registry.group_versions()):
-            return {"kind": "APIGroup", "apiVersion": "v1", **_group(registry, group)}
-        case ["api", version] if ("", version) in registry.group_versions():
-            return _resources(registry, "", version)
-        case ["apis", group, version] if (group, version) in registry.group_versions():
-            return _resources(registry, group, version)
+        case ["apis", group] if group and group in groups:
+            return {"kind": "APIGroup", "apiVersion": "v1", **_group(group, groups[group])}
+        case ["api", version] if version in groups[""]:
+            return _resources("", version, groups[""][version])
+        case ["apis", group, version] if group and version in groups.get(group, ()):
+            return _resources(group, version, groups[group][version])
     return None
 
 
-def _group(registry: Registry, group: str) -> dict[str, Any]:
-    versions = [
-        {"groupVersion": f"{group}/{version}", "version": version}
-        for each, version in registry.group_versions()
-        if each == group
-    ]
-    return {"name": group, "versions": versions, "preferredVersion": versions[0]}
+Versions = dict[str, list[ResourceType]]
 
 
-def _resources(registry: Registry, group: str, version: str) -> Obj:
-    entries: list[dict[str, Any]] = []
+def _groups(registry: Registry) -> dict[str, Versions]:
+    """Return the types of each version of each group, in the order of their registration."""
+    found: dict[str, Versions] = {}
     for kind in registry:
-        if (kind.group, kind.version) == (group, version):
-            entries += _entries(kind)
+        found.setdefault(kind.group, {}).setdefault(kind.version, []).append(kind)
+    return found
+
+
+def _group(group: str, versions: Versions) -> Obj:
+    shown = [{"groupVersion": f"{group}/{version}", "version": version} for version in versions]
+    return {"name": group, "versions": shown, "preferredVersion": shown[0]}
+
+
+def _resources(group: str, version: str, kinds: list[ResourceType]) -> Obj:
     return {
         "kind": "APIResourceList",
         "apiVersion": "v1",
         "groupVersion": f"{group}/{version}" if group else version,
-        "resources": entries,
+        "resources": [entry for kind in kinds for entry in _entries(kind)],
     }
 
 
-def _entries(kind: ResourceType) -> list[dict[str, Any]]:
-    main: dict[str, Any] = {
+def _entries(kind: ResourceType) -> Iterator[Obj]:
+    """Yield what is told of a type, and then of each of its subresources."""
+    main: Obj = {
         "name": kind.plural,
         "singularName": kind.singular,
         "namespaced": kind.namespaced,
         "kind": kind.kind,
         "verbs": list(kind.verbs),
     }
-    if kind.short_names:
-        main["shortNames"] = list(kind.short_names)
-    if kind.categories:
-        main["categories"] = list(kind.categories)
-    return [main, *(_subresource(kind, name) for name in kind.subresources)]
-
-
-def subresource_of(kind: ResourceType, name: str) -> tuple[str, str, str, list[str]]:
-    """Return kind, group, version and verbs of a subresource; no group where it is the type's."""
-    return _SUBRESOURCES.get(name, (kind.kind, "", "", ["get", "patch", "update"]))
-
-
-def _subresource(kind: ResourceType, name: str) -> dict[str, Any]:
-    answer, group, version, verbs = subresource_of(kind, name)
-    entry = {
-        "name": f"{kind.plural}/{name}",
-        "singularName": "",
-        "namespaced": kind.namespaced,
-        "kind": answer,
-        "verbs": verbs,
-    }
-    return {**entry, "group": group, "version": version} if group else entry
+    more = {"shortNames": list(kind.short_names), "categories": list(kind.categories)}
+    yield main | {name: words for name, words in more.items() if words}
+    for name in kind.subresources:
+        itself = (kind.kind, "", "", ["get", "patch", "update"])
+        answer, group, version, verbs = _SUBRESOURCES.get(name, itself)
+        entry: Obj = {"name": f"{kind.plural}/{name}", "singularName": "", "kind": answer}
+        entry |= {"namespaced": kind.namespaced, "verbs": verbs}
+        yield {**entry, "group": group, "version": version} if group else entry
 
 
 # ---- All types in one document: what `/api` and `/apis` answer to clients that ask for it so.
-#
-# https://kubernetes.io/docs/concepts/overview/kubernetes-api/#aggregated-discovery
-
-AS, AGGREGATED_GROUP, AGGREGATED_VERSION = "APIGroupDiscoveryList", "apidiscovery.k8s.io", "v2"
-AGGREGATED_FORM = AS, AGGREGATED_GROUP, AGGREGATED_VERSION
-AGGREGATED_TYPE = f"application/json;g={AGGREGATED_GROUP};v={AGGREGATED_VERSION};as={AS}"
 
 
 def aggregated_document(registry: Registry, path: str) -> Obj | None:
     """Return the aggregated document at a path, None where there is none."""
-    match path.strip("/"):
-        case "api":
-            groups = [""]
-        case "apis":
-            groups = list(dict.fromkeys(g for g, _ in registry.group_versions() if g))
-        case _:
-            return None
-    return {
-        "kind": AS,
-        "apiVersion": f"{AGGREGATED_GROUP}/{AGGREGATED_VERSION}",
-        "metadata": {},
-        "items": [_aggregated_group(registry, group) for group in groups],
+    if path.strip("/") not in ("api", "apis"):
+        return None
+    groups = [
+        {
+            "metadata": {"name": group} if group else {},
+            "versions": [
+                {
+                    "version": version,
+                    "resources": list(map(_aggregated, kinds)),
+                    "freshness": "Current",
+                }
+                for version, kinds in versions.items()
+            ],
+        }
+        for group, versions in _groups(registry).items()
+        if bool(group) == (path.strip("/") == "apis")
+    ]
+    version = f"{AGGREGATED_GROUP}/{AGGREGATED_VERSION}"
+    return {"kind": AS, "apiVersion": version, "metadata": {}, "items": groups}
+
+
+def _aggregated(kind: ResourceType) -> Obj:
+    main, *subresources = _entries(kind)
+    found = {
+        "resource": main.pop("name"),
+        "responseKind": _response(kind, main),
+        "scope": "Namespaced" if main.pop("namespaced") else "Cluster",
+        "singularResource": main.pop("singularName"),
+        **main,
     }
+    del found["kind"]
+    parts = [
+        {
+            "subresource": each["name"].partition("/")[2],
+            "responseKind": _response(kind, each),
+            "verbs": each["verbs"],
+        }
+        for each in subresources
+    ]
+    return {**found, "subresources": parts} if parts else found
 
 
-def _aggregated_group(registry: Registry, group: str) -> Obj:
-    versions = [v for g, v in registry.group_versions() if g == group]
-    return {
-        "metadata": {"name": group} if group else {},
-        "versions": [
-            {
-                "version": version,
-                "resources": [
-                    _aggregated_resource(kind)
-                    for kind in registry
-                    if (kind.group, kind.version) == (group, version)
-                ],
-                "freshness": "Current",
-            }
-            for version in versions
-        ],
-    }
-
-
-def _aggregated_resource(kind: ResourceType) -> Obj:
-    entry: dict[str, Any] = {
-        "resource": kind.plural,
-        "responseKind": _response(kind, kind.kind, "", ""),
-        "scope": "Namespaced" if kind.namespaced else "Cluster",
-        "singularResource": kind.singular,
-        "verbs": list(kind.verbs),
-    }
-    if kind.short_names:
-        entry["shortNames"] = list(kind.short_names)
-    if kind.categories:
-        entry["categories"] = list(kind.categories)
-    if kind.subresources:
-        entry["subresources"] = [_aggregated_subresource(kind, name) for name in kind.subresources]
-    return entry
-
-
-def _aggregated_subresource(kind: ResourceType, name: str) -> Obj:
-    answer, group, version, verbs = subresource_of(kind, name)
-    response = _response(kind, answer, group, version)
-    return {"subresource": name, "responseKind": response, "verbs": verbs}
-
-
-def _response(kind: ResourceType, answer: str, group: str, version: str) -> Obj:
+def _response(kind: ResourceType, entry: Obj) -> Obj:
     """Return a kind; as recorded, only custom types name a group that is their own."""
-    if kind.custom and not group:
-        group, version = kind.group, kind.version
-    return {"group": group, "version": version, "kind": answer}
+    own = (kind.group, kind.version) if kind.custom else ("", "")
+    group, version = (entry["group"], entry["version"]) if "group" in entry else own
+    return {"group": group, "version": version, "kind": entry["kind"]}

@@ -26,7 +26,6 @@ from podidentity_sandbox.cluster.storage import Storage
 
 ROLES = (f"roles.{GROUP}", f"clusterroles.{GROUP}")
 BINDINGS = (f"rolebindings.{GROUP}", f"clusterrolebindings.{GROUP}")
-_SHOWN = ("apiGroups", "resources", "nonResourceURLs", "resourceNames", "verbs")
 _OF_THE_COLLECTOR = ("ownerReferences", "finalizers", "managedFields", "resourceVersion")
 """Metadata that may change without a question, so that garbage can be collected."""
 
@@ -66,14 +65,14 @@ class Escalation:
         return rules
 
     def _confirm(self, user: User, kind: ResourceType, new: Obj, rules: Sequence[Obj]) -> None:
-        namespace = new["metadata"].get("namespace", "")
-        held = self._authorizer.rules(user, namespace)
-        missing = [each for rule in rules for each in _single(rule) if not _held(held, each)]
+        held = self._authorizer.rules(user, new["metadata"].get("namespace", ""))
+        rights = (right for rule in rules for right in _rights(rule))
+        missing = [each for each in rights if not any(authorization.covers(r, each) for r in held)]
         if missing:
             groups = " ".join(map(json.dumps, user.groups))
             cause = (
                 f"user {json.dumps(user.name)} (groups=[{groups}]) is attempting to grant RBAC "
-                "permissions not currently held:\n" + "\n".join(sorted(set(_compact(missing))))
+                "permissions not currently held:\n" + "\n".join(sorted(_compact(missing)))
             )
             raise kind.error(status.forbidden, new["metadata"].get("name", ""), cause)
 
@@ -96,62 +95,31 @@ def _without_ownership(found: Obj) -> Obj:
     return {**found, "metadata": kept}
 
 
-def _single(rule: Obj) -> Iterator[Obj]:
+def _rights(rule: Obj) -> Iterator[RequestInfo]:
     """Take a rule apart: one verb of one resource, by one name if it has names, or of one path."""
-    verbs = rule.get("verbs", [])
-    names = rule.get("resourceNames") or [None]
-    for group, resource, verb, name in product(
-        rule.get("apiGroups", []), rule.get("resources", []), verbs, names
-    ):
-        one: Obj = {"apiGroups": [group], "resources": [resource], "verbs": [verb]}
-        yield one if name is None else {**one, "resourceNames": [name]}
+    verbs, names = rule.get("verbs", []), rule.get("resourceNames") or [""]
+    groups, resources = rule.get("apiGroups", []), rule.get("resources", [])
+    for group, resource, verb, name in product(groups, resources, verbs, names):
+        yield RequestInfo(path="", verb=verb, group=group, resource=resource, name=name)
     for path, verb in product(rule.get("nonResourceURLs", []), verbs):
-        yield {"nonResourceURLs": [path], "verbs": [verb]}
+        yield RequestInfo(path=path, verb=verb)
 
 
-def _held(held: Sequence[Obj], one: Obj) -> bool:
-    return any(_covers(rule, one) for rule in held)
-
-
-def _covers(rule: Obj, one: Obj) -> bool:
-    return (
-        all(authorization.has(rule.get("verbs", []), each) for each in one["verbs"])
-        and all(
-            authorization.has(rule.get("apiGroups", []), each) for each in one.get("apiGroups", [])
-        )
-        and all(
-            authorization.has_resource(rule.get("resources", []), each)
-            for each in one.get("resources", [])
-        )
-        and all(
-            authorization.has_path(rule.get("nonResourceURLs", []), each)
-            for each in one.get("nonResourceURLs", [])
-        )
-        and _named(rule.get("resourceNames") or [], one.get("resourceNames", []))
-    )
-
-
-def _named(names: Sequence[str], wanted: Sequence[str]) -> bool:
-    """Whether rights on `names`, none meaning all of them, are rights on those wanted."""
-    return not names or (bool(wanted) and set(wanted) <= set(names))
-
-
-def _compact(missing: Sequence[Obj]) -> Iterator[str]:
-    """Yield the missing rules as Go prints them, those of one resource together."""
+def _compact(missing: Sequence[RequestInfo]) -> Iterator[str]:
+    """Yield the missing rules as Go prints them, those of one resource without names together."""
     verbs: dict[tuple[str, str], list[str]] = {}
-    for one in missing:
-        if "resourceNames" in one or "nonResourceURLs" in one:
-            yield _shown(one)
+    for one in dict.fromkeys(missing):
+        if not one.resource:
+            yield _shown(NonResourceURLs=[one.path], Verbs=[one.verb])
+        elif one.name:
+            about = {"APIGroups": [one.group], "Resources": [one.resource]}
+            yield _shown(**about, ResourceNames=[one.name], Verbs=[one.verb])
         else:
-            verbs.setdefault((*one["apiGroups"], *one["resources"]), []).extend(one["verbs"])
+            verbs.setdefault((one.group, one.resource), []).append(one.verb)
     for (group, resource), all_verbs in verbs.items():
-        yield _shown({"apiGroups": [group], "resources": [resource], "verbs": all_verbs})
+        yield _shown(APIGroups=[group], Resources=[resource], Verbs=all_verbs)
 
 
-def _shown(rule: Obj) -> str:
-    parts = [
-        f"{field[0].upper()}{field[1:]}:[{' '.join(map(json.dumps, rule[field]))}]"
-        for field in _SHOWN
-        if rule.get(field)
-    ]
-    return f"{{{', '.join(parts)}}}".replace("ApiGroups", "APIGroups")
+def _shown(**rule: Sequence[str]) -> str:
+    parts = [f"{field}:[{' '.join(map(json.dumps, values))}]" for field, values in rule.items()]
+    return f"{{{', '.join(parts)}}}"

@@ -12,7 +12,6 @@ import socket
 import ssl
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -30,25 +29,22 @@ STOP_SECONDS = 1.0
 """How long open requests may take once the server is to stop; watches end at once."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """The options of the server."""
-
-    folder: Path
-    listen: Sequence[int]
-    """File descriptors of listening sockets; the server speaks TLS on each."""
-    ready: int | None
-    """File descriptor that gets `ready` once it serves."""
-
-
-def parse(arguments: Sequence[str] | None = None) -> Options:
-    """Read the command line."""
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line: folder, listen (file descriptors of listening sockets), ready."""
     parser = argparse.ArgumentParser(prog="podidentity_sandbox.cluster", description=__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="the sandbox's folder")
-    parser.add_argument("--listen-fd", type=int, action="append", required=True, dest="listen")
-    parser.add_argument("--ready-fd", type=int, dest="ready")
-    known = parser.parse_args(arguments)
-    return Options(folder=known.folder, listen=known.listen, ready=known.ready)
+    parser.add_argument(
+        "--listen-fd",
+        type=int,
+        action="append",
+        required=True,
+        dest="listen",
+        help="a listening socket, on which the server speaks TLS; may come again",
+    )
+    parser.add_argument(
+        "--ready-fd", type=int, dest="ready", help="gets `ready` once the server serves"
+    )
+    return parser.parse_args(arguments)
 
 
 def make_cluster(
@@ -80,7 +76,7 @@ async def serve(cluster: Cluster, folder: Path, sockets: Sequence[socket.socket]
     return runner
 
 
-async def run(options: Options) -> None:
+async def run(options: argparse.Namespace) -> None:
     """Serve until SIGTERM or SIGINT."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -105,7 +105,10 @@ def value_faults(value: str) -> list[str]:
     return _limited(value, 63, _VALUE, _VALUE_FAULT)
 
 
+LETTERS = "bcdfghjklmnpqrstvwxz2456789"
+"""Of generated names. No vowels, so that none is a word: k8s.io/apimachinery/pkg/util/rand."""
+
+
 def generated(prefix: str) -> str:
-    """Return a name as generateName makes it: the prefix and five letters without vowels."""
-    letters = "bcdfghjklmnpqrstvwxz2456789"
-    return prefix[:58] + "".join(secrets.choice(letters) for _ in range(5))
+    """Return a name as generateName makes it: the prefix and five letters."""
+    return prefix[:58] + "".join(secrets.choice(LETTERS) for _ in range(5))

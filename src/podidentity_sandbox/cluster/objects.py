@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
-from typing import Any
 
 from podidentity_sandbox.cluster import Obj, names, schema, shapes, status
 from podidentity_sandbox.cluster.fields import builtin, fields_of
@@ -21,11 +20,8 @@ _FIELDS = builtin.metadata()["properties"].keys() - {"selfLink"}
 ANNOTATIONS_LIMIT = 256 * 1024
 """Bytes of all annotations of an object together."""
 OF_SERVER = (
-    "uid",
-    "creationTimestamp",
-    "deletionTimestamp",
-    "deletionGracePeriodSeconds",
-    "generation",
+    *("uid", "generation", "creationTimestamp"),
+    *("deletionTimestamp", "deletionGracePeriodSeconds"),
 )
 """Fields that only the server writes."""
 
@@ -39,9 +35,8 @@ Undecodable = Callable[[str], status.StatusError]
 """Makes the refusal of what does not decode, out of the decoder's words."""
 
 
-def check_shape(kind: ResourceType, obj: object, refuse: Undecodable | None = None) -> Obj:
-    """Return `obj` as an object of this type with metadata; raise 400 as the real decoder does."""
-    refuse = refuse or partial(status.undecodable, kind.kind, kind.version)
+def _shaped(kind: ResourceType, obj: object, refuse: Undecodable) -> Obj:
+    """Return `obj` as an object of this type with metadata, refused as the real decoder does."""
     if not isinstance(obj, dict):
         raise refuse("json: cannot unmarshal the body into a Go struct")
     obj.setdefault("apiVersion", kind.api_version)
@@ -58,8 +53,7 @@ def check_shape(kind: ResourceType, obj: object, refuse: Undecodable | None = No
         metadata = _known(metadata)
     if misfit := shapes.misfit(fields_of(kind), {"metadata": metadata}):
         raise refuse(misfit)
-    rest = {k: v for k, v in obj.items() if k not in ("kind", "apiVersion", "metadata")}
-    return {"kind": kind.kind, "apiVersion": kind.api_version, "metadata": metadata, **rest}
+    return {"kind": None, "apiVersion": None, **obj, "metadata": metadata}
 
 
 def _known(metadata: Obj) -> Obj:
@@ -124,28 +118,21 @@ def _annotation_faults(annotations: dict[str, str], where: str) -> Iterator[Caus
         yield status.too_long(where, ANNOTATIONS_LIMIT)
 
 
-def _owner_faults(owners: list[Any], above: str) -> Iterator[Cause]:
+def _owner_faults(owners: list[Obj], above: str) -> Iterator[Cause]:
     for index, owner in enumerate(owners):
-        where = f"{above}[{index}]"
         for key in ("apiVersion", "kind", "name", "uid"):
-            value = owner.get(key) if isinstance(owner, dict) else None
-            if not isinstance(value, str) or not value:
-                yield status.invalid(f"{where}.{key}", "", "must not be empty")
-    leaders = [o for o in owners if isinstance(o, dict) and o.get("controller")]
+            if not owner.get(key):
+                yield status.invalid(f"{above}[{index}].{key}", "", "must not be empty")
+    leaders = [owner.get("name") for owner in owners if owner.get("controller")]
     if len(leaders) > 1:
-        yield status.invalid(
-            above,
-            [o.get("name") for o in leaders],
-            "Only one reference can have Controller set to true",
-        )
+        detail = "Only one reference can have Controller set to true"
+        yield status.invalid(above, leaders, detail)
 
 
 def new_finalizers(new: Obj, old: Obj) -> list[Cause]:
     """Return the fault of finalizers added to an object that is being deleted."""
-    if "deletionTimestamp" not in old:
-        return []
     added = [f for f in new.get("finalizers", []) if f not in old.get("finalizers", [])]
-    if not added:
+    if not added or "deletionTimestamp" not in old:
         return []
     shown = ", ".join(f'"{f}"' for f in added)
     detail = (
@@ -237,10 +224,7 @@ def same_object(kind: ResourceType, record: Record, metadata: Obj) -> None:
     name = metadata.setdefault("name", record.name)
     _named(name, record.name)
     place(kind, metadata, record.namespace)
-    uid = metadata.get("uid", record.uid)
-    if uid != record.uid:
-        cause = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {record.uid}"
-        raise kind.error(status.conflict, record.name, cause)
+    demanded(kind, record, metadata.get("uid", ""), "")
     revision = metadata.get("resourceVersion")
     if revision in (None, "0"):
         if kind.unconditional_update:
@@ -265,16 +249,14 @@ def addressed(kind: ResourceType, config: Obj, address: Address) -> Obj:
 
 
 def demanded(kind: ResourceType, record: Record, uid: str, revision: str) -> None:
-    """Refuse a deletion that is meant for another object or state; "" demands nothing."""
-    if uid and uid != record.uid:
-        cause = f"Precondition failed: UID in precondition: {uid}, UID in object meta: {record.uid}"
-        raise kind.error(status.conflict, record.name, cause)
-    if revision and revision != str(record.revision):
-        cause = (
-            f"Precondition failed: ResourceVersion in precondition: {revision}, "
-            f"ResourceVersion in object meta: {record.revision}"
-        )
-        raise kind.error(status.conflict, record.name, cause)
+    """Refuse what is meant for another object, or another state of it; "" demands nothing."""
+    for what, wanted, found in (
+        ("UID", uid, record.uid),
+        ("ResourceVersion", revision, str(record.revision)),
+    ):
+        if wanted and wanted != found:
+            cause = f"{what} in precondition: {wanted}, {what} in object meta: {found}"
+            raise kind.error(status.conflict, record.name, f"Precondition failed: {cause}")
 
 
 # ---- From a decoded body to an object: unknown fields found, nulls dropped, defaults set
@@ -307,7 +289,7 @@ def decode(kind: ResourceType, body: object, write: Write) -> Obj:
     """Return the object that a body is, as its type reads it; raise 400, or 422 for a patch."""
     refuse = write.undecodable or partial(status.undecodable, kind.kind, kind.version)
     unknown = _unknown(kind, body)
-    obj = check_shape(kind, body, refuse)
+    obj = _shaped(kind, body, refuse)
     if not kind.custom:
         head = {name: obj.pop(name) for name in ("kind", "apiVersion", "metadata")}
         rest = shapes.without_nulls(obj)

@@ -1,147 +1,22 @@
-"""OpenAPI v3: the types' fields, for `kubectl explain`, and what each path takes, for all writes.
+"""OpenAPI v3: what a patch takes, for all writes; custom types' fields, for `kubectl explain`.
 
 https://kubernetes.io/docs/concepts/overview/kubernetes-api/#openapi-v3
-OpenAPI v2 is a document without types: kubectl does without it.
+Of other paths it tells nothing, and of built-in types that they are objects: kubectl has their
+fields in it, and looks before it writes whether the type's PATCH has the parameters of its wish:
+https://github.com/kubernetes/kubectl/blob/v0.32.3/pkg/util/openapi
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
-from podidentity_sandbox.cluster import Obj, models
+from podidentity_sandbox.cluster import Obj
 from podidentity_sandbox.cluster.discovery import VERSION
-from podidentity_sandbox.cluster.models import Model, ModelField
 from podidentity_sandbox.cluster.registry import Registry, ResourceType
 from podidentity_sandbox.cluster.schema import Schema
 from podidentity_sandbox.cluster.storage import encode
-
-# ---- The components of built-in types, with the texts that `kubectl explain` shows
-
-Components = dict[str, Schema]
-REFERENCE = "#/components/schemas/"
-_SCALARS: dict[str, Schema] = {
-    "str": {"type": "string"},
-    "int": {"type": "integer", "format": "int64"},
-    "float": {"type": "number", "format": "double"},
-    "bool": {"type": "boolean"},
-    "dict": {"type": "object", "additionalProperties": {"type": "string"}},
-    "Time": {"type": "string", "format": "date-time"},
-    "MicroTime": {"type": "string", "format": "date-time"},
-    "Quantity": {"type": "string"},
-    "IntOrString": {"type": "string", "format": "int-or-string"},
-}
-_OBJECT: Schema = {"type": "object"}
-_PACKAGES = {"meta_v1": "io.k8s.apimachinery.pkg.apis.meta.v1"}
-
-
-def add(components: Components, kind: ResourceType) -> str:
-    """Add a type's component, and those that it is made of; return its name."""
-    model = models.find(kind.group, kind.version, kind.kind)
-    if model is not None:
-        return _add(components, model)
-    name = f"{_package(models.module_of(kind.group, kind.version))}.{kind.kind}"
-    components.setdefault(name, dict(_OBJECT))
-    return name
-
-
-def add_metadata(components: Components) -> str:
-    """Add the metadata of every object; return the component's name."""
-    return _add(components, models.METADATA)
-
-
-def _package(module: str) -> str:
-    return _PACKAGES.get(module, f"io.k8s.api.{module.replace('_', '.')}")
-
-
-def _add(components: Components, model: Model) -> str:
-    full = f"{_package(model.module)}.{model.name}"
-    if full in components:
-        return full
-    properties: dict[str, Schema] = {}
-    components[full] = {"description": model.about, "type": "object", "properties": properties}
-    for field in model.fields:
-        found = _of(components, field)
-        if "$ref" in found:
-            found = {"allOf": [found]}
-        properties[field.key] = {"description": field.text, **found}
-    required = [field.key for field in model.fields if field.required]
-    if required:
-        components[full]["required"] = required
-    return full
-
-
-def _of(components: Components, field: ModelField) -> Schema:
-    """Return the schema of a field's type."""
-    found = _SCALARS.get(field.scalar, _OBJECT)
-    if field.model is not None:
-        found = {"$ref": REFERENCE + _add(components, field.model)}
-    return {"type": "array", "items": found} if field.many else found
-
-
-# ---- The paths of a type and what may be done there: what clients look for before they write.
-
-_TEXT, _FLAG = {"type": "string", "uniqueItems": True}, {"type": "boolean", "uniqueItems": True}
-_PARAMETERS = {
-    "dryRun": _TEXT,
-    "fieldManager": _TEXT,
-    "fieldValidation": _TEXT,
-    "force": _FLAG,
-}
-"""Query parameters of writes, by name; `force` is of patches only."""
-_ON_COLLECTION = {"list": "get", "create": "post", "deletecollection": "delete"}
-_ON_OBJECT = {"get": "get", "update": "put", "patch": "patch", "delete": "delete"}
-_WRITES = ("create", "update", "patch")
-_ACTIONS = {"create": "post", "update": "put"}
-"""`x-kubernetes-action` where it is not the verb."""
-Operation = dict[str, Any]
-
-
-def paths_of(kind: ResourceType, reference: str) -> Iterator[tuple[str, Operation]]:
-    """Yield each path of a type with its operations; `reference` is that of its schema."""
-    root = f"/apis/{kind.group}/{kind.version}" if kind.group else f"/api/{kind.version}"
-    collection = f"{root}/{kind.plural}"
-    if kind.namespaced:
-        if "list" in kind.verbs:
-            yield collection, {"get": _operation(kind, "list", reference)}
-        collection = f"{root}/namespaces/{{namespace}}/{kind.plural}"
-    yield collection, _operations(kind, _ON_COLLECTION, reference)
-    if "get" in kind.verbs:
-        yield f"{collection}/{{name}}", _operations(kind, _ON_OBJECT, reference)
-    if kind.has_status:
-        verbs = {verb: method for verb, method in _ON_OBJECT.items() if verb != "delete"}
-        yield f"{collection}/{{name}}/status", _operations(kind, verbs, reference)
-
-
-def _operations(kind: ResourceType, verbs: dict[str, str], reference: str) -> Operation:
-    return {
-        method: _operation(kind, verb, reference)
-        for verb, method in verbs.items()
-        if verb in kind.verbs
-    }
-
-
-def _operation(kind: ResourceType, verb: str, reference: str) -> Operation:
-    answer = {"content": {"application/json": {"schema": {"$ref": reference}}}}
-    operation: Operation = {
-        "responses": {"200": {"description": "OK", **answer}},
-        "x-kubernetes-action": _ACTIONS.get(verb, verb),
-        "x-kubernetes-group-version-kind": {
-            "group": kind.group,
-            "version": kind.version,
-            "kind": kind.kind,
-        },
-    }
-    if verb in _WRITES:
-        operation["parameters"] = [
-            {"name": name, "in": "query", "schema": schema}
-            for name, schema in _PARAMETERS.items()
-            if name != "force" or verb == "patch"
-        ]
-    return operation
-
 
 # ---- OpenAPI v2, which kubectl asks for before it sends the items of a `List`.
 #
@@ -169,22 +44,16 @@ OLDER_DOCUMENT = _text_field(1, b"2.0") + _text_field(2, _INFO) + _text_field(8,
 
 ROOT = "/openapi/v3"
 Kinds = tuple[ResourceType, ...]
-_KIND_TEXT = (
-    "Kind is a string value representing the REST resource this object represents. Servers may "
-    "infer this from the endpoint the client submits requests to. Cannot be updated. In CamelCase. "
-    "More info: https://git.k8s.io/community/contributors/devel/sig-architecture/"
-    "api-conventions.md#types-kinds"
-)
-_VERSION_TEXT = (
-    "APIVersion defines the versioned schema of this representation of an object. Servers should "
-    "convert recognized schemas to the latest internal value, and may reject unrecognized values. "
-    "More info: https://git.k8s.io/community/contributors/devel/sig-architecture/"
-    "api-conventions.md#resources"
-)
-_METADATA_TEXT = (
-    "Standard object's metadata. More info: https://git.k8s.io/community/contributors/devel/"
-    "sig-architecture/api-conventions.md#metadata"
-)
+_METADATA: Schema = {
+    "type": "object",
+    "properties": {
+        "annotations": {"type": "object", "additionalProperties": {"type": "string"}},
+        "labels": {"type": "object", "additionalProperties": {"type": "string"}},
+        "name": {"type": "string"},
+        "namespace": {"type": "string"},
+    },
+}
+"""Those fields of ObjectMeta that people write."""
 
 
 def openapi_document(registry: Registry, path: str) -> bytes | None:
@@ -216,12 +85,15 @@ def _hash(raw: bytes) -> str:
 @lru_cache(maxsize=64)
 def _document(kinds: Kinds) -> bytes:
     """Return the document of the types of one group and version."""
-    components: Components = {}
+    components: dict[str, Schema] = {}
     paths: dict[str, Any] = {}
     for kind in kinds:
-        name = _add_kind(components, kind)
-        components[name]["x-kubernetes-group-version-kind"] = [_gvk(kind)]
-        paths |= paths_of(kind, REFERENCE + name)
+        name = ".".join([*reversed(kind.group.split(".")), kind.version, kind.kind])
+        components[name] = {**_schema(kind), "x-kubernetes-group-version-kind": [_gvk(kind)]}
+        if "patch" in kind.verbs:
+            root = f"/{_place(kind.group, kind.version)}"
+            inside = f"{root}/namespaces/{{namespace}}" if kind.namespaced else root
+            paths[f"{inside}/{kind.plural}/{{name}}"] = {"patch": _patch(kind, name)}
     return encode(
         {
             "openapi": "3.0.0",
@@ -232,28 +104,26 @@ def _document(kinds: Kinds) -> bytes:
     )
 
 
+def _patch(kind: ResourceType, component: str) -> Obj:
+    schema = {"$ref": f"#/components/schemas/{component}"}
+    answer = {"description": "OK", "content": {"application/json": {"schema": schema}}}
+    names = ("dryRun", "fieldManager", "fieldValidation", "force")
+    text = {"type": "string", "uniqueItems": True}
+    return {
+        "parameters": [{"name": name, "in": "query", "schema": text} for name in names],
+        "responses": {"200": answer},
+        "x-kubernetes-action": "patch",
+        "x-kubernetes-group-version-kind": _gvk(kind),
+    }
+
+
+def _schema(kind: ResourceType) -> Schema:
+    if kind.schema is None:
+        return {"type": "object"}
+    head: Schema = {"apiVersion": {"type": "string"}, "kind": {"type": "string"}}
+    own = kind.schema.get("properties", {})
+    return {**kind.schema, "properties": {**own, **head, "metadata": _METADATA}}
+
+
 def _gvk(kind: ResourceType) -> Obj:
     return {"group": kind.group, "version": kind.version, "kind": kind.kind}
-
-
-def _add_kind(components: Components, kind: ResourceType) -> str:
-    """Add a type's component; return its name."""
-    if kind.schema is None:
-        return add(components, kind)
-    name = f"{_reversed(kind.group)}.{kind.version}.{kind.kind}"
-    metadata = {"allOf": [{"$ref": REFERENCE + add_metadata(components)}]}
-    components[name] = {
-        **kind.schema,
-        "properties": {
-            **kind.schema.get("properties", {}),
-            "apiVersion": {"type": "string", "description": _VERSION_TEXT},
-            "kind": {"type": "string", "description": _KIND_TEXT},
-            "metadata": {"description": _METADATA_TEXT, **metadata},
-        },
-    }
-    return name
-
-
-def _reversed(group: str) -> str:
-    parts: Sequence[str] = group.split(".")
-    return ".".join(reversed(parts))

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
-from pathlib import Path
 from typing import NoReturn
 from urllib.parse import urlencode
 
@@ -19,20 +18,18 @@ import aiohttp
 from aiohttp import WSMsgType, web
 from multidict import CIMultiDict
 
-from podidentity_sandbox.cluster import Obj, status
+from podidentity_sandbox.cluster import bodies, status
 from podidentity_sandbox.cluster.paths import RequestInfo, truth
 from podidentity_sandbox.cluster.status import StatusError
 from podidentity_sandbox.cluster.storage import Record, field_of
 from podidentity_sandbox.plan import Plan
 
-_ANY = ["create", "delete", "get", "patch", "update"]
 VERBS = {
     "log": ["get"],
     "exec": ["create", "get"],
     "attach": ["create", "get"],
-    "proxy": _ANY,
+    "proxy": ["create", "delete", "get", "patch", "update"],
 }
-SUBRESOURCES = tuple(VERBS)
 PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
 _ERROR_CHANNEL = b"\x03"
 _LOG_OPTIONS = ("follow", "previous", "timestamps", "tailLines", "sinceSeconds", "sinceTime",
@@ -52,7 +49,7 @@ class PodStreams:
     async def serve(
         self, request: web.Request, info: RequestInfo, pod: Record
     ) -> web.StreamResponse:
-        """Answer a request on one of SUBRESOURCES; raise 400, 405, 422 or 500."""
+        """Answer a request on one of VERBS; raise 400, 405, 422 or 500."""
         what = info.subresource
         if info.verb not in VERBS[what]:
             raise status.method_not_supported("pods", "", info.verb)
@@ -103,15 +100,8 @@ class PodStreams:
                     if found.status == 502:
                         why = f"error trying to reach service: {raw.decode()}"
                         raise StatusError(503, "ServiceUnavailable", why)
-                    return web.Response(
-                        status=found.status,
-                        body=raw,
-                        headers=CIMultiDict(
-                            (name, value)
-                            for name, value in found.headers.items()
-                            if name.lower() not in _OUR_HEADERS
-                        ),
-                    )
+                    kept = CIMultiDict(_others(found.headers))
+                    return web.Response(status=found.status, body=raw, headers=kept)
             except aiohttp.ClientConnectorError:
                 self._away(node, "error trying to reach service")
 
@@ -128,7 +118,7 @@ class PodStreams:
                     await answer.write_eof()
                     return answer
             except aiohttp.ClientConnectorError:
-                self._away(node, f'Get "{self._url(node, path)}"')
+                self._away(node, f'Get "https://{{}}{path}"')
             except (aiohttp.ClientError, ConnectionError):
                 return answer
 
@@ -145,29 +135,26 @@ class PodStreams:
                     await _exchange(ours, theirs)
             except aiohttp.ClientError as error:
                 why = f"error dialing backend: {error}"
-                await ours.send_bytes(_ERROR_CHANNEL + json.dumps(_internal(why)).encode())
+                message, cause = f"Internal error occurred: {why}", {"message": why}
+                told = StatusError(500, "InternalError", message, details={"causes": [cause]})
+                await ours.send_bytes(_ERROR_CHANNEL + json.dumps(told.body()).encode())
         await ours.close()
         return ours
 
     def _session(self, node: str) -> aiohttp.ClientSession:
-        socket = self._socket(node)
+        try:
+            socket = self._plan.path / self._plan.node(node).api_socket
+        except KeyError:
+            raise status.bad_request(f'nodes "{node}" not found') from None
         return aiohttp.ClientSession(
             connector=aiohttp.UnixConnector(str(socket)),
             timeout=aiohttp.ClientTimeout(total=None),
         )
 
-    def _socket(self, node: str) -> Path:
-        try:
-            return self._plan.path / self._plan.node(node).api_socket
-        except KeyError:
-            raise status.bad_request(f'nodes "{node}" not found') from None
-
-    def _url(self, node: str, path: str) -> str:
-        return f"https://{self._plan.node(node).address}:10250{path}"
-
     def _away(self, node: str, what: str) -> NoReturn:
+        """Raise 500: no kubelet answers; `what` may name its place as `{}`."""
         where = f"{self._plan.node(node).address}:10250"
-        message = f"{what}: dial tcp {where}: connect: connection refused"
+        message = f"{what.format(where)}: dial tcp {where}: connect: connection refused"
         raise StatusError(500, "", message)
 
 
@@ -216,13 +203,15 @@ _OUR_HEADERS = frozenset(
 _OUR_PREFIXES = ("impersonate-extra-", "x-remote-extra-")
 
 
+def _others(headers: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    for name, value in headers.items():
+        if name.lower() not in _OUR_HEADERS and not name.lower().startswith(_OUR_PREFIXES):
+            yield name, value
+
+
 def _passed_on(request: web.Request) -> CIMultiDict[str]:
     """Return the headers that a pod gets: those of the client but for the server's own."""
-    headers = CIMultiDict(
-        (name, value)
-        for name, value in request.headers.items()
-        if name.lower() not in _OUR_HEADERS and not name.lower().startswith(_OUR_PREFIXES)
-    )
+    headers = CIMultiDict(_others(request.headers))
     before = ", ".join(headers.popall("X-Forwarded-For", []))
     headers["X-Forwarded-For"] = f"{before}, {request.remote}" if before else str(request.remote)
     headers["X-Forwarded-Uri"] = request.rel_url.raw_path
@@ -282,11 +271,7 @@ def _log_options(pod: Record, query: Mapping[str, str]) -> list[tuple[str, str]]
     faults = []
     for name, value in given:
         least = _NUMBERS.get(name)
-        if least is None:
-            continue
-        if not value.removeprefix("-").isdigit():
-            raise status.bad_request(f'strconv.ParseInt: parsing "{value}": invalid syntax')
-        if int(value) < least:
+        if least is not None and bodies.number(query, name, signed=True) < least:
             detail = f"must be greater than{' or equal to' if not least else ''} 0"
             faults.append(status.invalid(name, int(value), detail))
     if faults:
@@ -317,12 +302,3 @@ def _told(code: int, text: str) -> StatusError:
     if code == 400:
         return status.bad_request(text)
     return StatusError(code, "NotFound" if code == 404 else "", text)
-
-
-def _internal(message: str) -> Obj:
-    return StatusError(
-        500,
-        "InternalError",
-        f"Internal error occurred: {message}",
-        details={"causes": [{"message": message}]},
-    ).body()

@@ -1,4 +1,4 @@
-"""The forms in which clients ask for objects: whole, or as rows of a table.
+"""The forms in which clients ask for objects: whole, or as rows of a Table.
 
 A client says so in its Accept header, in the order of its wishes:
 https://kubernetes.io/docs/reference/using-api/api-concepts/#alternate-representations-of-resources
@@ -6,15 +6,16 @@ https://kubernetes.io/docs/reference/using-api/api-concepts/#alternate-represent
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
 
-from podidentity_sandbox.cluster import status
+from podidentity_sandbox.cluster import Json, Obj, status
 from podidentity_sandbox.cluster.list_watch import Page
 from podidentity_sandbox.cluster.registry import ResourceType
-from podidentity_sandbox.cluster.storage import Record
-from podidentity_sandbox.cluster.tables.rendering import Tables
+from podidentity_sandbox.cluster.storage import Record, encode
+from podidentity_sandbox.cluster.tables import builtin, custom
+from podidentity_sandbox.cluster.tables.columns import DEFAULT, Column
 
 JSON = "application/json"
 SERVED = (JSON,)
@@ -22,98 +23,90 @@ _TAKES_JSON = ("", "*/*", "application/*", JSON)
 _META = "meta.k8s.io"
 _INCLUDES = ("None", "Metadata", "Object")
 
-Shown = Callable[[Record], bytes]
-
-
-class Presentation(Protocol):
-    """One way to show objects."""
-
-    def one(self, kind: ResourceType, record: Record) -> bytes:
-        """Return an object as the client wants it."""
-
-    def page(self, kind: ResourceType, page: Page) -> bytes:
-        """Return a part of a list."""
-
-    def events(self, kind: ResourceType) -> Shown:
-        """Return what shows the objects of one watch, in the order of its events."""
-
-
-class Whole:
-    """Objects as they are."""
-
-    def one(self, kind: ResourceType, record: Record) -> bytes:
-        """Return the object."""
-        del kind
-        return record.raw
-
-    def page(self, kind: ResourceType, page: Page) -> bytes:
-        """Return a list of objects."""
-        return page.raw(kind)
-
-    def events(self, kind: ResourceType) -> Shown:
-        """Return the object of each event."""
-        del kind
-        return lambda record: record.raw
-
-
-class Tabular:
-    """Rows of a table."""
-
-    def __init__(self, version: str, include: str, now: Callable[[], datetime]) -> None:
-        self._version = version
-        self._include = include
-        self._now = now
-
-    def _tables(self) -> Tables:
-        return Tables(version=self._version, include=self._include, now=self._now())
-
-    def one(self, kind: ResourceType, record: Record) -> bytes:
-        """Return a table of one row."""
-        metadata = {"resourceVersion": record.metadata["resourceVersion"]}
-        return self._tables().render(kind, metadata, [record])
-
-    def page(self, kind: ResourceType, page: Page) -> bytes:
-        """Return a table of the page's objects."""
-        return self._tables().render(kind, page.metadata(), page.records)
-
-    def events(self, kind: ResourceType) -> Shown:
-        """Return a table for each event; only the first has headers."""
-        headers = iter([True])
-
-        def shown(record: Record) -> bytes:
-            metadata = {"resourceVersion": record.metadata.get("resourceVersion", "")}
-            first = next(headers, False)
-            return self._tables().render(kind, metadata, [record], headers=first)
-
-        return shown
-
-
-def choose(accept: str, query: Mapping[str, str], now: Callable[[], datetime]) -> Presentation:
-    """Return how to show objects to a client; raise 400 or 406."""
-    for parameters in wishes(accept):
-        match parameters.get("as", ""), parameters.get("g", ""), parameters.get("v", ""):
-            case "", _, _:
-                return Whole()
-            case "Table", group, ("v1" | "v1beta1") as version if group == _META:
-                return Tabular(version, _include(query), now)
-    raise status.not_acceptable(SERVED)
-
 
 def wishes(accept: str) -> Iterator[Mapping[str, str]]:
     """Yield the parameters of each media type of JSON that a client takes."""
     for wish in accept.split(","):
         kind, *words = (word.strip() for word in wish.split(";"))
         if kind in _TAKES_JSON:
-            yield dict(_pair(word) for word in words)
+            yield {name: value for name, _, value in (word.partition("=") for word in words)}
 
 
-def _pair(word: str) -> tuple[str, str]:
-    name, _, value = word.partition("=")
-    return name, value
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Presentation:
+    """How a client wants to see the objects of a type."""
+
+    kind: ResourceType
+    include: str | None
+    """The part of its object that each row of a table has: one of _INCLUDES; None: no table."""
+    now: Callable[[], datetime]
+
+    def one(self, record: Record) -> bytes:
+        """Return an object as the client wants it."""
+        if self.include is None:
+            return record.raw
+        return self._table({"resourceVersion": record.metadata["resourceVersion"]}, [record])
+
+    def page(self, page: Page) -> bytes:
+        """Return a part of a list."""
+        if self.include is None:
+            return page.raw(self.kind)
+        return self._table(page.metadata(), page.records)
+
+    def events(self) -> Callable[[Record], bytes]:
+        """Return what shows the objects of a watch in their order: the first table has headers."""
+        if self.include is None:
+            return lambda record: record.raw
+        headers = iter([True])
+
+        def shown(record: Record) -> bytes:
+            metadata = {"resourceVersion": record.metadata.get("resourceVersion", "")}
+            return self._table(metadata, [record], headers=next(headers, False))
+
+        return shown
+
+    def _table(self, metadata: Obj, records: Iterable[Record], *, headers: bool = True) -> bytes:
+        columns, now = columns_of(self.kind), self.now()
+        table = {
+            "kind": "Table",
+            "apiVersion": f"{_META}/v1",
+            "metadata": metadata,
+            "columnDefinitions": [c.definition() for c in columns] if headers else None,
+            "rows": [
+                {
+                    "cells": [column.cell(record.object, now) for column in columns],
+                    "object": self._part(record),
+                }
+                for record in records
+            ],
+        }
+        return encode(table)
+
+    def _part(self, record: Record) -> Json:
+        if self.include == "Object":
+            return record.object
+        head = {"kind": "PartialObjectMetadata", "apiVersion": f"{_META}/v1"}
+        return {**head, "metadata": record.metadata} if self.include == "Metadata" else None
 
 
-def _include(query: Mapping[str, str]) -> str:
-    wanted = query.get("includeObject", "") or "Metadata"
-    if wanted not in _INCLUDES:
-        raise status.bad_request(f"unrecognized includeObject value: {wanted!r}")
-    return wanted
+def columns_of(kind: ResourceType) -> Sequence[Column]:
+    """Return the columns of a type."""
+    if kind.custom:
+        return custom.columns(kind.columns)
+    return builtin.COLUMNS.get(kind.key, DEFAULT)
+
+
+def choose(
+    kind: ResourceType, accept: str, query: Mapping[str, str], now: Callable[[], datetime]
+) -> Presentation:
+    """Return how to show objects to a client; raise 400 or 406."""
+    for wish in wishes(accept):
+        match wish.get("as", ""), wish.get("g", ""), wish.get("v", ""):
+            case "", _, _:
+                return Presentation(kind=kind, include=None, now=now)
+            case "Table", group, "v1" if group == _META:
+                include = query.get("includeObject", "") or "Metadata"
+                if include not in _INCLUDES:
+                    raise status.bad_request(f"unrecognized includeObject value: {include!r}")
+                return Presentation(kind=kind, include=include, now=now)
+    raise status.not_acceptable(SERVED)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from podidentity_sandbox.cluster import Obj, names, objects, schema, status
-from podidentity_sandbox.cluster.apply import managed_fields
+from podidentity_sandbox.cluster.apply import managers
 from podidentity_sandbox.cluster.objects import Write
 from podidentity_sandbox.cluster.registry import Registry, ResourceType
 from podidentity_sandbox.cluster.status import Cause
@@ -111,7 +111,7 @@ class Resources:
         if subresource:
             new = _with_part(record.thaw(), new, SUBRESOURCES[subresource])
             if write.managed is not None:
-                new["metadata"][managed_fields.FIELD] = write.managed
+                new["metadata"][managers.FIELD] = write.managed
         else:
             if kind.has_status:
                 new = _with_part(new, old, "status")
@@ -146,13 +146,11 @@ class Resources:
         record = self.storage.get(kind.key, *address)
         if record is None and subresource:
             raise kind.error(status.not_found, address[1])
-        writer = managed_fields.writer(
-            kind, write.manager, managed_fields.APPLY, self.now(), subresource
-        )
+        writer = managers.writer(kind, write.manager, managers.APPLY, self.now(), subresource)
         live = record.thaw() if record is not None else None
         config = objects.addressed(kind, config, address)
-        new = managed_fields.applied(writer, kind, live, config, force=force)
-        write.managed = new["metadata"][managed_fields.FIELD]
+        new = managers.applied(writer, kind, live, config, force=force)
+        write.managed = new["metadata"][managers.FIELD]
         if record is None:
             return self.create(kind, address[0], new, write)
         return self.update(kind, record, new, write, subresource=subresource)
@@ -162,13 +160,9 @@ class Resources:
     ) -> None:
         """Keep book in `new` of who owns its fields."""
         if write.manager and write.managed is None:
-            now = self.now()
-            writer = managed_fields.writer(
-                kind, write.manager, managed_fields.UPDATE, now, subresource
-            )
-            managed_fields.update(writer, kind, old, new)
+            managers.track(kind, write.manager, self.now(), old, new, subresource=subresource)
         elif old is not None and write.managed is None:
-            managed_fields.keep(old, new)
+            managers.keep(old, new)
 
     def settle(
         self, kind: ResourceType, record: Record, new: Obj, write: Write | None = None
@@ -180,9 +174,12 @@ class Resources:
         if new == record.object:
             return record
         if write is None and self._manager:
-            managed_fields.controlled(kind, self._manager, self.now(), record.object, new)
+            # What changes the status goes by that subresource, with annotations that tell of it.
+            by_status = kind.has_status and new.get("status") != record.object.get("status")
+            way, old = "status" if by_status else "", record.object
+            managers.track(kind, self._manager, self.now(), old, new, subresource=way)
         write = write or Write()
-        if write.manager and managed_fields.settled(new, record.object):
+        if write.manager and managers.settled(new, record.object):
             return record
         metadata = new["metadata"]
         over = "deletionTimestamp" in metadata and not metadata.get("deletionGracePeriodSeconds")

@@ -19,24 +19,15 @@ _RESOURCE_RULE = ("verbs", "apiGroups", "resources", "resourceNames")
 _PATH_RULE = ("verbs", "nonResourceURLs")
 
 
-def _type(group: str, kind: str) -> ResourceType:
-    return ResourceType(
-        group=group,
-        version="v1",
-        plural=f"{kind.lower()}s",
-        kind=kind,
-        namespaced=kind.startswith("Local"),
-        verbs=("create",),
-    )
-
-
-TYPES = (
-    _type(AUTHENTICATION, "TokenReview"),
-    _type(AUTHENTICATION, "SelfSubjectReview"),
-    _type(AUTHORIZATION, "SubjectAccessReview"),
-    _type(AUTHORIZATION, "SelfSubjectAccessReview"),
-    _type(AUTHORIZATION, "SelfSubjectRulesReview"),
-    _type(AUTHORIZATION, "LocalSubjectAccessReview"),
+_KINDS = (
+    *((AUTHENTICATION, kind) for kind in ("TokenReview", "SelfSubjectReview")),
+    (AUTHORIZATION, "SubjectAccessReview"),
+    *((AUTHORIZATION, f"Self{what}Review") for what in ("SubjectAccess", "SubjectRules")),
+    (AUTHORIZATION, "LocalSubjectAccessReview"),
+)
+TYPES = tuple(
+    ResourceType(group, kind, namespaced=kind.startswith("Local"), verbs=("create",))
+    for group, kind in _KINDS
 )
 
 
@@ -83,15 +74,9 @@ class Reviews:
         if not namespace:
             raise status.bad_request("no namespace on request")
         found = self._authorizer.rules(user, namespace)
-        answer = {
-            "resourceRules": [
-                _named(rule, _RESOURCE_RULE) for rule in found if "resources" in rule
-            ],
-            "nonResourceRules": [
-                _named(rule, _PATH_RULE) for rule in found if "nonResourceURLs" in rule
-            ],
-            "incomplete": False,
-        }
+        named = [_named(rule, _RESOURCE_RULE) for rule in found if "resources" in rule]
+        paths = [_named(rule, _PATH_RULE) for rule in found if "nonResourceURLs" in rule]
+        answer = {"resourceRules": named, "nonResourceRules": paths, "incomplete": False}
         return {**body, "status": answer}
 
     def _answer(self, body: Obj, user: User, question: RequestInfo) -> Obj:

@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from operator import itemgetter
-from typing import Any
 
 from podidentity_sandbox.cluster import Obj, names, status
 from podidentity_sandbox.cluster.registry import ResourceType
 from podidentity_sandbox.cluster.storage import field_of
 
-Test = Callable[[Mapping[str, str]], bool]
-"""A condition on an object's labels."""
-
 _TOKEN = re.compile(r"==|!=|[=!<>(),]|[^\s=!<>(),]+")
 _SYMBOLS = frozenset({"==", "!=", "=", "!", "<", ">", "(", ")", ","})
-_OPERATORS = ("in", "notin", "=", "==", "!=", ">", "<")
+_FIELD = re.compile(r"(!=|==|=)")
+_NO_BEGINNING = _SYMBOLS - {"!"}
+_OPERATORS = {"in": "In", "notin": "NotIn", "=": "In", "==": "In", "!=": "NotIn", "<": "", ">": ""}
+_SPELLED = {"In": "{} in ({})", "NotIn": "{} notin ({})", "Exists": "{}", "DoesNotExist": "!{}"}
 _END = ""
 """The token after the last word."""
 
@@ -31,121 +29,71 @@ class Unreadable(ValueError):
     """An invalid selector; the text says which token was found in place of which."""
 
 
-def parse(text: str) -> tuple[Test, ...]:
-    """Return the conditions of a selector; raise Unreadable."""
-    return tuple(_Parser(text).requirements())
+def parse(text: str) -> tuple[Obj, ...]:
+    """Return what a selector requires, as matchExpressions have it; raise Unreadable."""
+    tokens = [*_TOKEN.findall(text), _END]
+    found: list[Obj] = []
+    if tokens[0] in _NO_BEGINNING:
+        raise Unreadable(f"found '{tokens[0]}', expected: !, identifier, or 'end of string'")
+    while tokens[0]:
+        try:
+            found.append(_requirement(tokens))
+        except Unreadable as error:
+            raise Unreadable(f"unable to parse requirement: {error}") from error
+        if tokens[0] not in (_END, ","):
+            raise Unreadable(f"found '{tokens[0]}', expected: ',' or 'end of string'")
+        if tokens[0] and tokens[1] in {_END, *_NO_BEGINNING}:
+            raise Unreadable(f"found '{tokens[1]}', expected: identifier after ','")
+        del tokens[: tokens[0] == ","]
+    return tuple(found)
 
 
-def text(selector: Mapping[str, Any]) -> str:
-    """Return a LabelSelector object as a query has it, in the order of its keys."""
-    labels = selector.get("matchLabels") or {}
-    parts = [(key, f"{key}={value}") for key, value in labels.items()]
-    for rule in selector.get("matchExpressions") or ():
-        key, values = rule.get("key", ""), ",".join(sorted(rule.get("values") or ()))
-        match rule.get("operator"):
-            case "In":
-                parts.append((key, f"{key} in ({values})"))
-            case "NotIn":
-                parts.append((key, f"{key} notin ({values})"))
-            case "Exists":
-                parts.append((key, key))
-            case "DoesNotExist":
-                parts.append((key, f"!{key}"))
-    return ",".join(part for _, part in sorted(parts, key=itemgetter(0)))
-
-
-class _Parser:
-    def __init__(self, text: str) -> None:
-        self._tokens = _TOKEN.findall(text)
-        self._at = 0
-
-    def _next(self) -> str:
-        return self._tokens[self._at] if self._at < len(self._tokens) else _END
-
-    def _take(self) -> str:
-        word = self._next()
-        self._at += 1
-        return word
-
-    def requirements(self) -> list[Test]:
-        """Read one requirement after the other, up to the end."""
-        found: list[Test] = []
-        if self._next() in _SYMBOLS - {"!"}:
-            raise Unreadable(f"found '{self._next()}', expected: !, identifier, or 'end of string'")
-        while self._next():
-            try:
-                found.append(self._requirement())
-            except Unreadable as error:
-                raise Unreadable(f"unable to parse requirement: {error}") from error
-            after = self._take()
-            if after and after != ",":
-                raise Unreadable(f"found '{after}', expected: ',' or 'end of string'")
-            if after and (self._next() == _END or self._next() in _SYMBOLS - {"!"}):
-                raise Unreadable(f"found '{self._next()}', expected: identifier after ','")
-        return found
-
-    def _requirement(self) -> Test:
-        word = self._take()
-        absent = word == "!"
-        key = self._take() if absent else word
-        if not key or key in _SYMBOLS:
-            raise Unreadable(f"found '{key}', expected: identifier")
-        _refuse("<nil>", key, names.qualified_faults(key))
-        if self._next() in (_END, ","):
-            return (lambda labels: key not in labels) if absent else (lambda labels: key in labels)
-        return self._comparison(key)
-
-    def _comparison(self, key: str) -> Test:
-        operator = self._take()
-        if operator not in _OPERATORS:
-            raise Unreadable(f"found '{operator}', expected: in, notin, =, ==, !=, gt, lt")
-        if operator in ("in", "notin"):
-            values = self._values()
-            _check(key, sorted(values))
-            if operator == "in":
-                return lambda labels: key in labels and labels[key] in values
-            return lambda labels: key not in labels or labels[key] not in values
-        value = self._value()
-        if operator in ("<", ">"):
-            raise Unreadable(f"the sandbox compares no numbers: {key}{operator}{value}")
-        _check(key, [value])
-        if operator == "!=":
-            return lambda labels: labels.get(key) != value
-        return lambda labels: labels.get(key) == value
-
-    def _value(self) -> str:
-        if self._next() in (_END, ","):
-            return ""
-        value = self._take()
-        if value in _SYMBOLS:
-            raise Unreadable(f"found '{value}', expected: identifier")
-        return value
-
-    def _values(self) -> frozenset[str]:
-        """Read `(a, b)`; between commas, and in `()`, there may be nothing."""
-        opening = self._take()
-        if opening != "(":
-            raise Unreadable(f"found '{opening}' expected: '('")
-        if self._next() in _SYMBOLS - {",", ")"} or self._next() == _END:
-            raise Unreadable(f"found '{self._next()}', expected: ',', ')' or identifier")
-        values, value = set(), ""
-        while (word := self._take()) != ")":
-            if word == ",":
-                values.add(value)
-                value = ""
-            elif word == _END or word in _SYMBOLS:
-                wanted = "',' or ')'" if value else "',', or identifier"
-                raise Unreadable(f"found '{word}', expected: {wanted}")
-            elif value:
-                raise Unreadable(f"found '{word}', expected: ',' or ')'")
-            else:
-                value = word
-        return frozenset({*values, value})
-
-
-def _check(key: str, values: list[str]) -> None:
-    for index, value in enumerate(values):
+def _requirement(tokens: list[str]) -> Obj:
+    """Take one requirement off the tokens."""
+    absent = tokens[0] == "!"
+    del tokens[:absent]
+    key = _identifier(tokens)
+    _refuse("<nil>", key, names.qualified_faults(key))
+    if tokens[0] in (_END, ","):
+        return {"key": key, "operator": "DoesNotExist" if absent else "Exists"}
+    sign = tokens.pop(0)
+    if sign not in _OPERATORS:
+        raise Unreadable(f"found '{sign}', expected: in, notin, =, ==, !=, gt, lt")
+    if sign in ("in", "notin"):
+        values = _values(tokens)
+    else:
+        values = [""] if tokens[0] in (_END, ",") else [_identifier(tokens)]
+    if not _OPERATORS[sign]:
+        raise Unreadable(f"the sandbox compares no numbers: {key}{sign}{values[0]}")
+    for index, value in enumerate(sorted(values)):
         _refuse(f"values[{index}][{key}]", value, names.value_faults(value))
+    return {"key": key, "operator": _OPERATORS[sign], "values": values}
+
+
+def _identifier(tokens: list[str]) -> str:
+    if not tokens[0] or tokens[0] in _SYMBOLS:
+        raise Unreadable(f"found '{tokens[0]}', expected: identifier")
+    return tokens.pop(0)
+
+
+def _values(tokens: list[str]) -> list[str]:
+    """Take `(a, b)` off the tokens; between commas, and in `()`, there may be nothing."""
+    if tokens[0] != "(":
+        raise Unreadable(f"found '{tokens[0]}' expected: '('")
+    if tokens[1] in {_END, *_SYMBOLS} - {",", ")"}:
+        raise Unreadable(f"found '{tokens[1]}', expected: ',', ')' or identifier")
+    del tokens[0]
+    values, value = [], ""
+    while (word := tokens.pop(0)) != ")":
+        if word == ",":
+            values.append(value)
+            value = ""
+        elif value or not word or word in _SYMBOLS:
+            wanted = "',' or ')'" if value else "',', or identifier"
+            raise Unreadable(f"found '{word}', expected: {wanted}")
+        else:
+            value = word
+    return [*values, value]
 
 
 def _refuse(where: str, value: str, faults: list[str]) -> None:
@@ -153,71 +101,18 @@ def _refuse(where: str, value: str, faults: list[str]) -> None:
         raise Unreadable(f"{where}: Invalid value: {json.dumps(value)}: {'; '.join(faults)}")
 
 
-# ---- Selections
+# ---- LabelSelector objects
 
 
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """A namespace ("" for all), and conditions on labels and fields."""
-
-    namespace: str = ""
-    labels: tuple[Test, ...] = ()
-    fields: tuple[tuple[str, bool, str], ...] = ()
-    """Path, whether it must be equal, value."""
-
-    def matches(self, obj: Obj) -> bool:
-        """Whether an object is wanted."""
-        metadata = obj["metadata"]
-        if self.namespace and metadata.get("namespace") != self.namespace:
-            return False
-        labels = metadata.get("labels", {})
-        return all(test(labels) for test in self.labels) and all(
-            (_text(field_of(obj, path)) == value) == equal for path, equal, value in self.fields
-        )
-
-
-def _text(value: object) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return str(value)
-
-
-def select(kind: ResourceType, namespace: str, labels: str, fields: str) -> Selection:
-    """Return the selection of a request; raise 400 for a selector that cannot be read."""
-    return Selection(
-        namespace if kind.namespaced else "",
-        _label_tests(labels),
-        tuple(_field_test(kind, part) for part in fields.split(",") if part.strip()),
-    )
-
-
-def _label_tests(text: str) -> tuple[Test, ...]:
-    try:
-        return parse(text)
-    except Unreadable as error:
-        raise status.bad_request(str(error)) from error
-
-
-def _field_test(kind: ResourceType, part: str) -> tuple[str, bool, str]:
-    label, sign, value = _field_parts(part)
-    paths = {"metadata.name": "metadata.name", **kind.selectable}
-    if kind.namespaced:
-        paths["metadata.namespace"] = "metadata.namespace"
-    if label not in paths:
-        raise status.bad_request(f"field label not supported: {label}")
-    return paths[label], sign != "!=", value
-
-
-def _field_parts(part: str) -> tuple[str, str, str]:
-    for sign in ("!=", "==", "="):
-        label, found, value = part.partition(sign)
-        if found:
-            return label.strip(), sign, value.strip()
-    raise status.bad_request(
-        f"invalid selector: '{part.strip()}'; can't understand '{part.strip()}'"
-    )
+def text(selector: Obj) -> str:
+    """Return a LabelSelector object as a query has it, in the order of its keys."""
+    labels = selector.get("matchLabels") or {}
+    parts = [(key, f"{key}={value}") for key, value in labels.items()]
+    for rule in selector.get("matchExpressions") or ():
+        key, values = rule.get("key", ""), ",".join(sorted(rule.get("values") or ()))
+        spelled = _SPELLED.get(rule.get("operator", ""), "")
+        parts += [(key, spelled.format(key, values))] if spelled else []
+    return ",".join(part for _, part in sorted(parts, key=lambda part: part[0]))
 
 
 def matches_labels(selector: Obj, labels: Mapping[str, str]) -> bool:
@@ -242,3 +137,54 @@ def satisfies(rule: Obj, values: Mapping[str, str]) -> bool:
             return key not in values
         case _:
             return False
+
+
+# ---- Selections
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """A namespace ("" for all), and conditions on labels and fields."""
+
+    namespace: str = ""
+    labels: tuple[Obj, ...] = ()
+    fields: tuple[tuple[str, bool, str], ...] = ()
+    """Path, whether it must be equal, value."""
+
+    def matches(self, obj: Obj) -> bool:
+        """Whether an object is wanted."""
+        metadata = obj["metadata"]
+        if self.namespace and metadata.get("namespace") != self.namespace:
+            return False
+        labels = metadata.get("labels", {})
+        return all(satisfies(rule, labels) for rule in self.labels) and all(
+            (_text(field_of(obj, path)) == value) == equal for path, equal, value in self.fields
+        )
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def select(kind: ResourceType, namespace: str, labels: str, fields: str) -> Selection:
+    """Return the selection of a request; raise 400 for a selector that cannot be read."""
+    try:
+        rules = parse(labels)
+    except Unreadable as error:
+        raise status.bad_request(str(error)) from error
+    return Selection(namespace if kind.namespaced else "", rules, tuple(_field_tests(kind, fields)))
+
+
+def _field_tests(kind: ResourceType, text: str) -> Iterator[tuple[str, bool, str]]:
+    paths = {"metadata.name": "metadata.name", **kind.selectable}
+    if kind.namespaced:
+        paths["metadata.namespace"] = "metadata.namespace"
+    for part in filter(None, map(str.strip, text.split(","))):
+        label, sign, value = _FIELD.split(part, 1) if _FIELD.search(part) else (part, "", "")
+        if not sign:
+            raise status.bad_request(f"invalid selector: '{part}'; can't understand '{part}'")
+        if label.strip() not in paths:
+            raise status.bad_request(f"field label not supported: {label.strip()}")
+        yield paths[label.strip()], sign != "!=", value.strip()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from podidentity_sandbox.cluster import Json
-from podidentity_sandbox.cluster.schema import Schema, json_type
+from podidentity_sandbox.cluster.schema import Schema, inside, json_type
 
 GO_TYPE = "x-go-type"
 """Names the Go struct that an object is decoded into."""
@@ -40,17 +40,11 @@ def _misfits(fields: Schema, value: Json, struct: str, path: str) -> Iterator[st
         place = f"struct field {struct}.{path}" if path else "value"
         said = f"json: cannot unmarshal {_JSON.get(found, found)} into Go {place}"
         yield f"{said} of type {_go_type(fields)}"
-    elif isinstance(value, list):
-        for item in value:
-            yield from _misfits(fields.get("items", {}), item, struct, path)
-    elif isinstance(value, dict):
-        named, rest = fields.get("properties", {}), fields.get("additionalProperties")
-        for key, item in value.items():
-            if key in named:
-                below = f"{path}.{key}" if path else key
-                yield from _misfits(named[key], item, fields.get(GO_TYPE, ""), below)
-            elif isinstance(rest, dict):
-                yield from _misfits(rest, item, struct, path)
+        return
+    named = fields.get("properties", {}) if isinstance(value, dict) else {}
+    for key, child, item in inside(fields, value, ""):
+        below = (f"{path}.{key}" if path else key) if key in named else path
+        yield from _misfits(child, item, fields.get(GO_TYPE, "") if key in named else struct, below)
 
 
 def _fits(fields: Schema, found: str) -> bool:

@@ -10,8 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -20,9 +19,9 @@ from typing import Any
 import jwt
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from jwt.algorithms import RSAAlgorithm
 
 from podidentity_sandbox.cluster import Obj, objects, status
-from podidentity_sandbox.cluster.status import Cause, StatusError
 from podidentity_sandbox.cluster.storage import Record, Storage, field_of
 
 ISSUER = "https://kubernetes.default.svc.cluster.local"
@@ -32,17 +31,6 @@ CONFIGURATION_PATH = "/.well-known/openid-configuration"
 ALGORITHM = "RS256"
 _REMEMBERED = 1024
 """Tokens of which it is remembered that we have signed them."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bound:
-    """The objects that a token is bound to: (name, uid) pairs."""
-
-    account: tuple[str, str]
-    namespace: str
-    pod: tuple[str, str] | None = None
-    node: tuple[str, str] | None = None
-    secret: tuple[str, str] | None = None
 
 
 def load_key(path: Path) -> rsa.RSAPrivateKey:
@@ -85,26 +73,30 @@ class TokenIssuer:
         # A signature that holds will always hold; what changes with time is asked each time.
         self._signed = lru_cache(_REMEMBERED)(self._verified)
 
-    def issue(self, bound: Bound, audiences: Sequence[str], seconds: int) -> tuple[str, datetime]:
-        """Return a token that lives so many seconds, and when it ends."""
+    def issue(
+        self,
+        account: Record,
+        pod: Record | None,
+        node: Record | None,
+        *,
+        audiences: Sequence[str],
+        seconds: int,
+    ) -> tuple[str, datetime]:
+        """Return a token that lives so many seconds, and when it ends; bound to what is given."""
         issued = int(self.now().timestamp())
-        name, uid = bound.account
-        private: dict[str, Any] = {
-            "namespace": bound.namespace,
-            "serviceaccount": {"name": name, "uid": uid},
-        }
-        for field in ("pod", "node", "secret"):
-            if pair := getattr(bound, field):
-                private[field] = {"name": pair[0], "uid": pair[1]}
+        bound = {"serviceaccount": account, "pod": pod, "node": node}
         claims = {
             "aud": list(audiences),
             "exp": issued + seconds,
             "iat": issued,
             "iss": self.issuer,
             "jti": str(uuid.uuid4()),
-            "kubernetes.io": private,
+            "kubernetes.io": {
+                "namespace": account.namespace,
+                **{key: {"name": r.name, "uid": r.uid} for key, r in bound.items() if r},
+            },
             "nbf": issued,
-            "sub": f"system:serviceaccount:{bound.namespace}:{name}",
+            "sub": f"system:serviceaccount:{account.namespace}:{account.name}",
         }
         headers = {"kid": self._key_id}
         token = jwt.encode(claims, self._key, algorithm=ALGORITHM, headers=headers)
@@ -147,21 +139,9 @@ class TokenIssuer:
 
     def keys(self) -> dict[str, Any]:
         """Return the JSON Web Key Set of the public key."""
-        numbers = self._public.public_numbers()
-        key = {
-            "use": "sig",
-            "kty": "RSA",
-            "kid": self._key_id,
-            "alg": ALGORITHM,
-            "n": _number(numbers.n),
-            "e": _number(numbers.e),
-        }
-        return {"keys": [key]}
-
-
-def _number(value: int) -> str:
-    raw = value.to_bytes((value.bit_length() + 7) // 8, "big")
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+        key = RSAAlgorithm.to_jwk(self._public, as_dict=True)
+        del key["key_ops"]
+        return {"keys": [{"use": "sig", "kid": self._key_id, "alg": ALGORITHM, **key}]}
 
 
 # ---- TokenRequest: a client asks for a token of a service account, bound to a pod if it likes.
@@ -182,13 +162,17 @@ def request_token(
     spec = body.get("spec") or {}
     seconds = spec.get("expirationSeconds")
     seconds = DEFAULT_SECONDS if seconds is None else seconds
-    faults = _faults(seconds)
-    if faults:
-        raise status.invalid_object("TokenRequest", GROUP, "", faults)
+    if not LEAST_SECONDS <= seconds <= 2**32:
+        bound = "less than 10 minutes" if seconds < LEAST_SECONDS else "larger than 2^32 seconds"
+        detail = f"may not specify a duration {bound}"
+        fault = status.invalid("spec.expirationSeconds", seconds, detail)
+        raise status.invalid_object("TokenRequest", GROUP, "", [fault])
     wanted = spec.get("audiences") or list(audiences)
     reference = spec.get("boundObjectRef")
-    bound = _bound(storage, account, reference) if reference else _plain(account)
-    token, ends = issuer.issue(bound, wanted, min(seconds, MOST_SECONDS))
+    pod = _bound_pod(storage, account, reference) if reference else None
+    node = storage.get("nodes", "", field_of(pod.object, "spec.nodeName") or "") if pod else None
+    seconds_of_life = min(seconds, MOST_SECONDS)
+    token, ends = issuer.issue(account, pod, node, audiences=wanted, seconds=seconds_of_life)
     return {
         "kind": "TokenRequest",
         "apiVersion": f"{GROUP}/v1",
@@ -202,126 +186,29 @@ def request_token(
     }
 
 
-def check_node_request(
-    storage: Storage, node: str, account: Record, body: Obj, *, may: Callable[[str], bool] | None
-) -> None:
-    """Refuse a node's wish for a token that is not bound to a pod of its own; raise 403 or 404.
-
-    `may` says whether the node may ask for an audience that no volume of the pod has; None for a
-    server before 1.33, which asks nothing about audiences. Rules and words are those of the plugin
-    NodeRestriction, and of the feature ServiceAccountNodeAudienceRestriction (1.33: beta, on):
-    https://github.com/kubernetes/kubernetes/blob/v1.36.0/plugin/pkg/admission/noderestriction/admission.go
-    https://kubernetes.io/docs/reference/access-authn-authz/service-accounts-admin/
-    """
-    spec = body.get("spec") or {}
-    pod = _pod_of(storage, account, spec.get("boundObjectRef") or {})
-    if field_of(pod.object, "spec.nodeName") != node:
-        raise _refused(account, "node requested token bound to a pod scheduled on a different node")
-    if may is None:
-        return
-    # "" is the API server's own.
-    audience, *more = spec.get("audiences") or [""]
-    if more:
-        raise _refused(account, "node may only request 0 or 1 audiences")
-    if audience not in set(_audiences_of(storage, pod)) and not may(audience):
-        raise _refused(
-            account,
-            f'audience "{audience}" not found in pod spec volume, system:node:{node} is not '
-            "authorized to request tokens for this audience",
-        )
-
-
-def _pod_of(storage: Storage, account: Record, reference: Obj) -> Record:
-    """Return the pod that a node's token is to be bound to; raise 403 or 404."""
-    kind, name, uid = (reference.get(key) for key in ("kind", "name", "uid"))
-    if reference.get("apiVersion") != "v1" or kind != "Pod" or not name:
-        raise _refused(account, "node requested token not bound to a pod")
-    if not uid:
-        raise _refused(account, "node requested token with a pod binding without a uid")
+def _bound_pod(storage: Storage, account: Record, reference: Obj) -> Record:
+    """Return the pod that the token is bound to; errors are those of the real token.go."""
+    kind, name = reference.get("kind"), reference.get("name", "")
+    if kind != "Pod" or reference.get("apiVersion", "v1") != "v1":
+        where = f"{reference.get('apiVersion', '')}, Kind={kind}"
+        raise status.bad_request(f"cannot bind token to object of type {where}")
     pod = storage.get("pods", account.namespace, name)
     if pod is None:
         raise status.not_found("pods", "", name)
-    if uid != pod.uid:
-        raise _refused(
-            account,
-            f"the UID in the bound object reference ({uid}) does not match the UID in record. "
-            "The object might have been deleted and then recreated",
-        )
-    return pod
-
-
-def _audiences_of(storage: Storage, pod: Record) -> Iterator[str]:
-    """Yield the audiences of a pod's volumes: projected tokens, and those that a driver asks for.
-
-    There are no PersistentVolumeClaims here, whose drivers would count, too.
-    """
-    for volume in field_of(pod.object, "spec.volumes") or []:
-        for source in field_of(volume, "projected.sources") or []:
-            if (token := source.get("serviceAccountToken")) is not None:
-                yield token.get("audience") or ""
-        if name := field_of(volume, "csi.driver"):
-            driver = storage.get("csidrivers.storage.k8s.io", "", name)
-            requests = field_of(driver.object, "spec.tokenRequests") if driver else None
-            for request in requests or []:
-                yield request.get("audience") or ""
-
-
-def _refused(account: Record, cause: str) -> StatusError:
-    return status.forbidden("serviceaccounts", "", account.name, cause)
-
-
-def _faults(seconds: int) -> list[Cause]:
-    where = "spec.expirationSeconds"
-    if seconds < LEAST_SECONDS:
-        detail = "may not specify a duration less than 10 minutes"
-        return [status.invalid(where, seconds, detail)]
-    if seconds > 2**32:
-        detail = "may not specify a duration larger than 2^32 seconds"
-        return [status.invalid(where, seconds, detail)]
-    return []
-
-
-def _plain(account: Record) -> Bound:
-    return Bound(account=(account.name, account.uid), namespace=account.namespace)
-
-
-def _bound(storage: Storage, account: Record, reference: Obj) -> Bound:
-    """Return the objects that the token is bound to; errors are those of the real token.go."""
-    kind, name = reference.get("kind"), reference.get("name", "")
-    keys = {"Pod": "pods", "Secret": "secrets", "Node": "nodes"}
-    if kind not in keys or reference.get("apiVersion", "v1") != "v1":
-        where = f"{reference.get('apiVersion', '')}, Kind={kind}"
-        raise status.bad_request(f"cannot bind token to object of type {where}")
-    key = keys[kind]
-    record = storage.get(key, "" if kind == "Node" else account.namespace, name)
-    if record is None:
-        raise status.not_found(key, "", name)
-    if kind == "Pod" and field_of(record.object, "spec.serviceAccountName") != account.name:
+    if field_of(pod.object, "spec.serviceAccountName") != account.name:
         raise status.bad_request(
             f'cannot bind token for serviceaccount "{account.name}" to pod running with '
             "different serviceaccount name."
         )
     uid = reference.get("uid")
-    if uid and uid != record.uid:
-        cause = (
-            f"the UID in the bound object reference ({uid}) does not match the UID in record. "
-            "The object might have been deleted and then recreated"
-        )
-        raise status.conflict(kind, "", name, cause)
-    return Bound(
-        account=(account.name, account.uid),
-        namespace=account.namespace,
-        pod=(name, record.uid) if kind == "Pod" else None,
-        secret=(name, record.uid) if kind == "Secret" else None,
-        node=_node_of(storage, record) if kind == "Pod" else _itself(kind, record),
+    if uid and uid != pod.uid:
+        raise status.conflict(kind, "", name, anew(uid))
+    return pod
+
+
+def anew(uid: str) -> str:
+    """Return the words for a reference to an object that is another one now."""
+    return (
+        f"the UID in the bound object reference ({uid}) does not match the UID in record. "
+        "The object might have been deleted and then recreated"
     )
-
-
-def _itself(kind: str, record: Record) -> tuple[str, str] | None:
-    return (record.name, record.uid) if kind == "Node" else None
-
-
-def _node_of(storage: Storage, pod: Record) -> tuple[str, str] | None:
-    name = field_of(pod.object, "spec.nodeName")
-    node = storage.get("nodes", "", name) if name else None
-    return (node.name, node.uid) if node is not None else None

@@ -12,10 +12,9 @@ from aiohttp import web
 from podidentity_sandbox.cluster import (
     Json,
     Obj,
-    admission,
     bodies,
     list_watch,
-    mirrors,
+    node_restriction,
     podstreams,
     presentation,
     selectors,
@@ -27,13 +26,14 @@ from podidentity_sandbox.cluster.authorization import node_of
 from podidentity_sandbox.cluster.cluster import Cluster, clock
 from podidentity_sandbox.cluster.escalation import Escalation
 from podidentity_sandbox.cluster.fields import builtin
+from podidentity_sandbox.cluster.kinds.workloads import not_negative
 from podidentity_sandbox.cluster.objects import Write
 from podidentity_sandbox.cluster.patch import patches
 from podidentity_sandbox.cluster.paths import RequestInfo, truth
 from podidentity_sandbox.cluster.podstreams import PodStreams
 from podidentity_sandbox.cluster.presentation import Presentation
 from podidentity_sandbox.cluster.registry import ResourceType
-from podidentity_sandbox.cluster.resources import SUBRESOURCES, Resources
+from podidentity_sandbox.cluster.resources import SUBRESOURCES
 from podidentity_sandbox.cluster.storage import Record, encode
 from podidentity_sandbox.cluster.write_options import options_of_query, read_delete_options
 
@@ -64,7 +64,8 @@ class ResourceRequest:
     @property
     def presentation(self) -> Presentation:
         """How the client wants to see objects."""
-        return presentation.choose(self.request.headers.get("Accept", ""), self.query, clock)
+        accept = self.request.headers.get("Accept", "")
+        return presentation.choose(self.kind, accept, self.query, clock)
 
     @property
     def namespace(self) -> str:
@@ -112,30 +113,6 @@ SCALE_GROUP = "autoscaling"
 _SCALE = builtin.schema(SCALE_GROUP, "v1", "Scale")
 
 
-async def serve_scale(call: ResourceRequest, resources: Resources) -> Answer:
-    """Show or change the number; raise 400, 405, 409 or 422."""
-    record = resources.get(call.kind, call.namespace, call.info.name)
-    if call.info.verb == "get":
-        return _scale_answer(record)
-    if call.info.verb == "patch":
-        raw = await bodies.raw(call.request)
-        patch = patches.read(call.request.content_type, raw, call.kind)
-        body, _ = patches.patched(patch, call.kind, scale_of(record))
-    elif call.info.verb == "update":
-        body = await bodies.read(call.request)
-    else:
-        raise status.method_not_supported(call.kind.plural, call.kind.group, call.info.verb)
-    wanted, revision = _read_scale(record, body)
-    new = record.thaw()
-    new["spec"]["replicas"] = wanted
-    new["metadata"]["resourceVersion"] = revision
-    if not revision:
-        del new["metadata"]["resourceVersion"]
-    agent = call.request.headers.get("User-Agent", "")
-    write = options_of_query(call.query, agent, "UpdateOptions", apply=False)
-    return _scale_answer(resources.update(call.kind, record, new, write))
-
-
 def scale_of(record: Record) -> Obj:
     """Return the Scale of a set."""
     head = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
@@ -152,62 +129,166 @@ def scale_of(record: Record) -> Obj:
     }
 
 
-def _read_scale(record: Record, body: Json) -> tuple[int, str]:
-    """Return the number and the resource version that a Scale asks for."""
+def _scaled(record: Record, body: Json) -> Obj:
+    """Return a set with the number, and of the resource version, that a Scale asks for."""
     clean = shapes.without_nulls(body)
     if misfit := shapes.misfit(_SCALE, clean):
         raise status.undecodable("Scale", "v1", misfit)
     wanted = clean.get("spec", {}).get("replicas", 0)
-    if wanted < 0:
-        detail = "must be greater than or equal to 0"
-        fault = status.invalid("spec.replicas", wanted, detail)
-        raise status.invalid_object("Scale", SCALE_GROUP, record.name, [fault])
-    return wanted, clean.get("metadata", {}).get("resourceVersion", "")
+    if faults := list(not_negative("spec.replicas", wanted)):
+        raise status.invalid_object("Scale", SCALE_GROUP, record.name, faults)
+    new = record.thaw()
+    new["spec"]["replicas"] = wanted
+    del new["metadata"]["resourceVersion"]
+    if revision := clean.get("metadata", {}).get("resourceVersion"):
+        new["metadata"]["resourceVersion"] = revision
+    return new
 
 
-def _scale_answer(record: Record) -> Answer:
-    return json_answer(encode(scale_of(record)))
+# ---- All verbs
+
+log = logging.getLogger(__name__)
+
+COLLECTIVE = ("create", "list", "watch", "deletecollection")
+"""Verbs on a collection; the others want a name."""
+Handler = Callable[[ResourceRequest], Awaitable[Answer]]
 
 
-# ---- The verbs over HTTP: from a request on a resource to its answer.
-
-# ---- The verbs over HTTP that write: create, update, patch, apply, delete.
-
-
-class Writes:
-    """Serves the requests that change something."""
+class Verbs:
+    """Serves the requests on resources."""
 
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._resources = cluster.resources
         self._escalation = Escalation(cluster.storage, cluster.authorizer)
+        self._streams = PodStreams(cluster.plan)
+        self._handlers: dict[str, Handler] = {
+            "get": self._get,
+            "list": self._list,
+            "watch": self._watch,
+            "create": self._create,
+            "update": self._update,
+            "patch": self._patch,
+            "delete": self._delete,
+            "deletecollection": self._delete_all,
+        }
 
-    async def create(self, call: ResourceRequest) -> Answer:
-        """Store a new object."""
+    async def serve(self, request: web.Request, info: RequestInfo, user: User) -> Answer:
+        """Answer an authorised request; raise the StatusError that refuses it."""
+        kind = self._cluster.registry.find(info.group, info.version, info.resource)
+        if kind is None:
+            raise status.no_such_resource()
+        call = ResourceRequest(request, info, kind, user)
+        action = self._cluster.action(info)
+        if action is not None:
+            body = bodies.question(action.group, action.kind, await bodies.read(request))
+            return json_answer(encode(action.answer(user, info, body)), 201)
+        if kind.key == "pods" and info.subresource in podstreams.VERBS:
+            return await self._streams.serve(request, info, self._record(call))
+        self._check(call)
+        if info.subresource == "scale":
+            return await self._scale(call)
+        return await self._handlers[info.verb](call)
+
+    def _check(self, call: ResourceRequest) -> None:
+        """Refuse a verb that the type, the path or the subresource does not know."""
+        info, kind = call.info, call.kind
+        if info.subresource and info.subresource not in kind.subresources:
+            raise status.no_such_resource()
+        known = info.verb in kind.verbs and info.verb in self._handlers
+        if info.subresource:
+            written = (*SUBRESOURCES, "scale")
+            known = info.subresource in written and info.verb in ("get", "update", "patch")
+        homeless = kind.namespaced and not info.namespace and info.verb not in ("list", "watch")
+        misplaced = (info.verb in COLLECTIVE) == bool(info.name)
+        if not known or homeless or misplaced:
+            raise status.method_not_supported(kind.plural, kind.group, info.verb)
+
+    def _record(self, call: ResourceRequest) -> Record:
+        name = call.info.name
+        if call.info.subresource == "proxy":
+            name = podstreams.name_of(name)
+        return self._resources.get(call.kind, call.namespace, name)
+
+    # Reading
+
+    async def _get(self, call: ResourceRequest) -> Answer:
+        return json_answer(call.presentation.one(self._record(call)))
+
+    async def _list(self, call: ResourceRequest) -> Answer:
+        paging = list_watch.Paging(
+            limit=bodies.number(call.query, "limit"),
+            token=call.query.get("continue", ""),
+            revision=call.query.get("resourceVersion", ""),
+            match=call.query.get("resourceVersionMatch", ""),
+        )
+        page = list_watch.page(self._cluster.storage, call.kind, call.selection, paging)
+        return json_answer(call.presentation.page(page))
+
+    async def _watch(self, call: ResourceRequest) -> Answer:
+        asked = bodies.number(call.query, "timeoutSeconds", list_watch.DEFAULT_SECONDS)
+        wanted = list_watch.WatchRequest(
+            kind=call.kind,
+            selection=call.selection,
+            revision=call.query.get("resourceVersion", ""),
+            bookmarks=truth(call.query.get("allowWatchBookmarks")),
+            initial_events=truth(call.query.get("sendInitialEvents")),
+            match=call.query.get("resourceVersionMatch", ""),
+            seconds=min(asked, self._cluster.weather.seconds("watches") or asked),
+            shown=call.presentation.events(),
+        )
+        list_watch.check(self._cluster.storage, wanted)
+        answer = web.StreamResponse(headers={"Content-Type": "application/json"})
+        await answer.prepare(call.request)
+        try:
+            async for lines in list_watch.stream(self._cluster.storage, wanted):
+                if lines:
+                    await answer.write(lines)
+            await answer.write_eof()
+        except ConnectionError:
+            log.debug("a watch of %s ended by its client", call.kind.key)
+        return answer
+
+    # Writing
+
+    async def _create(self, call: ResourceRequest) -> Answer:
         body, write = await self._body(call, "CreateOptions")
         if call.kind.key == "pods" and (node := node_of(call.user)):
-            mirrors.check(call.kind, node, body)
+            node_restriction.check_pod(call.kind, node, body)
         record = self._resources.create(call.kind, call.namespace, body, write)
         return _answer(call, record, write, 201)
 
-    async def update(self, call: ResourceRequest) -> Answer:
-        """Replace an object, or its subresource."""
+    async def _update(self, call: ResourceRequest) -> Answer:
         body, write = await self._body(call, "UpdateOptions")
         return self._replace(call, self._record(call), body, write)
 
-    async def patch(self, call: ResourceRequest) -> Answer:
+    async def _patch(self, call: ResourceRequest) -> Answer:
         """Change an object by a patch, or apply a configuration."""
-        content_type = call.request.content_type
-        patch = patches.read(content_type, await bodies.raw(call.request), call.kind)
-        applies = content_type == patches.APPLY
-        write = self._options(call, "PatchOptions", apply=applies)
-        write.strict = list(patch.doubled)
-        if applies:
-            return self._apply(call, patch.document, write)
+        content_type, raw = call.request.content_type, await bodies.raw(call.request)
+        patch = patches.read(content_type, raw, call.kind)
+        write = self._options(call, "PatchOptions", apply=content_type == patches.APPLY)
+        write.strict = bodies.doubled(content_type, raw)
+        if content_type == patches.APPLY:
+            return self._apply(call, patch, write)
         record = self._record(call)
-        body, shown = patches.patched(patch, call.kind, record.thaw())
+        body, shown = patches.patched(content_type, call.kind, record.thaw(), patch)
         write.undecodable = lambda why: patches.undecodable(shown, why)
         return self._replace(call, record, body, write)
+
+    async def _scale(self, call: ResourceRequest) -> Answer:
+        record = self._record(call)
+        if call.info.verb == "get":
+            return json_answer(encode(scale_of(record)))
+        if call.info.verb == "patch":
+            content_type, raw = call.request.content_type, await bodies.raw(call.request)
+            patch = patches.read(content_type, raw, call.kind)
+            body, _ = patches.patched(content_type, call.kind, scale_of(record), patch)
+        else:
+            body = await bodies.read(call.request)
+        agent = call.request.headers.get("User-Agent", "")
+        write = options_of_query(call.query, agent, "UpdateOptions")
+        changed = self._resources.update(call.kind, record, _scaled(record, body), write)
+        return json_answer(encode(scale_of(changed)))
 
     def _replace(self, call: ResourceRequest, record: Record, body: Json, write: Write) -> Answer:
         changed = self._resources.update(
@@ -240,19 +321,17 @@ class Writes:
             cause = refusal(call.user, info, decision.reason)
             raise call.kind.error(status.forbidden, info.name, cause)
 
-    async def delete(self, call: ResourceRequest) -> Answer:
-        """Delete an object, or begin to."""
+    async def _delete(self, call: ResourceRequest) -> Answer:
         deletion = await read_delete_options(call.request)
         found = self._record(call)
         self._cluster.policies.check(call.user, call.info, None, found.object)
         record, gone = self._resources.delete(call.kind, found, deletion)
         if not gone:
-            return json_answer(call.presentation.one(call.kind, record))
-        kind = call.kind
-        done: Obj = status.success(record.name, kind.group, kind.plural, record.uid)
+            return json_answer(call.presentation.one(record))
+        done: Obj = status.success(record.name, call.kind.group, call.kind.plural, record.uid)
         return json_answer(encode(done))
 
-    async def delete_all(self, call: ResourceRequest) -> Answer:
+    async def _delete_all(self, call: ResourceRequest) -> Answer:
         """Delete all that a selection matches."""
         deletion = await read_delete_options(call.request)
         storage, kind = self._cluster.storage, call.kind
@@ -263,16 +342,13 @@ class Writes:
         deleted = [self._resources.delete(kind, r, deletion)[0] for r in page.records]
         return json_answer(list_watch.Page(records=deleted, revision=storage.revision).raw(kind))
 
-    def _record(self, call: ResourceRequest) -> Record:
-        return self._resources.get(call.kind, call.namespace, call.info.name)
-
     async def _body(self, call: ResourceRequest, options: str) -> tuple[Json, Write]:
         """Return the body of a create or update, and how the write is meant."""
-        request = call.request
         write = self._options(call, options)
-        body = await bodies.read(request)
+        body = await bodies.read(call.request)
         if write.validation != "Ignore":
-            write.strict = bodies.doubled(bodies.content_type(request), await bodies.raw(request))
+            raw = await bodies.raw(call.request)
+            write.strict = bodies.doubled(bodies.content_type(call.request), raw)
         return body, write
 
     def _options(self, call: ResourceRequest, options: str, *, apply: bool = False) -> Write:
@@ -284,113 +360,10 @@ class Writes:
     def _judge(self, call: ResourceRequest, kind: ResourceType, new: Obj, old: Obj | None) -> None:
         self._escalation.check(call.user, call.info, kind, new, old)
         if kind.key == "nodes" and old is not None and (node := node_of(call.user)):
-            admission.check_own_node(kind, node, new, old)
-        name = call.info.name or new["metadata"].get("name", "")
-        info = replace(call.info, name=name)
+            node_restriction.check_own_node(kind, node, new, old)
+        info = replace(call.info, name=call.info.name or new["metadata"].get("name", ""))
         self._cluster.policies.check(call.user, info, new, old)
 
 
 def _answer(call: ResourceRequest, record: Record, write: Write, code: int) -> Answer:
-    return json_answer(call.presentation.one(call.kind, record), code, write.warnings)
-
-
-# ---- All verbs
-
-log = logging.getLogger(__name__)
-
-
-COLLECTIVE = ("create", "list", "watch", "deletecollection")
-"""Verbs on a collection; the others want a name."""
-Handler = Callable[[ResourceRequest], Awaitable[Answer]]
-
-
-class Verbs:
-    """Serves the requests on resources."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        self._cluster = cluster
-        self._streams = PodStreams(cluster.plan)
-        writes = Writes(cluster)
-        self._handlers: dict[str, Handler] = {
-            "get": self._get,
-            "list": self._list,
-            "watch": self._watch,
-            "create": writes.create,
-            "update": writes.update,
-            "patch": writes.patch,
-            "delete": writes.delete,
-            "deletecollection": writes.delete_all,
-        }
-
-    async def serve(self, request: web.Request, info: RequestInfo, user: User) -> Answer:
-        """Answer an authorised request; raise the StatusError that refuses it."""
-        kind = self._cluster.registry.find(info.group, info.version, info.resource)
-        if kind is None:
-            raise status.no_such_resource()
-        call = ResourceRequest(request, info, kind, user)
-        action = self._cluster.action(info)
-        if action is not None:
-            body = bodies.question(action.group, action.kind, await bodies.read(request))
-            return json_answer(encode(action.answer(user, info, body)), 201)
-        if kind.key == "pods" and info.subresource in podstreams.SUBRESOURCES:
-            return await self._streams.serve(request, info, self._record(call))
-        if info.subresource == "scale" and "scale" in kind.subresources:
-            return await serve_scale(call, self._cluster.resources)
-        self._check(call)
-        return await self._handlers[info.verb](call)
-
-    def _check(self, call: ResourceRequest) -> None:
-        """Refuse a verb that the type, the path or the subresource does not know."""
-        info, kind = call.info, call.kind
-        if info.subresource and info.subresource not in kind.subresources:
-            raise status.no_such_resource()
-        known = info.verb in kind.verbs and info.verb in self._handlers
-        if info.subresource:
-            known = info.subresource in SUBRESOURCES and info.verb in ("get", "update", "patch")
-        homeless = kind.namespaced and not info.namespace and info.verb not in ("list", "watch")
-        misplaced = (info.verb in COLLECTIVE) == bool(info.name)
-        if not known or homeless or misplaced:
-            raise status.method_not_supported(kind.plural, kind.group, info.verb)
-
-    def _record(self, call: ResourceRequest) -> Record:
-        name = call.info.name
-        if call.info.subresource == "proxy":
-            name = podstreams.name_of(name)
-        return self._cluster.resources.get(call.kind, call.namespace, name)
-
-    async def _get(self, call: ResourceRequest) -> Answer:
-        return json_answer(call.presentation.one(call.kind, self._record(call)))
-
-    async def _list(self, call: ResourceRequest) -> Answer:
-        paging = list_watch.Paging(
-            limit=bodies.number(call.query, "limit"),
-            token=call.query.get("continue", ""),
-            revision=call.query.get("resourceVersion", ""),
-            match=call.query.get("resourceVersionMatch", ""),
-        )
-        page = list_watch.page(self._cluster.storage, call.kind, call.selection, paging)
-        return json_answer(call.presentation.page(call.kind, page))
-
-    async def _watch(self, call: ResourceRequest) -> Answer:
-        asked = bodies.number(call.query, "timeoutSeconds", list_watch.DEFAULT_SECONDS)
-        wanted = list_watch.WatchRequest(
-            kind=call.kind,
-            selection=call.selection,
-            revision=call.query.get("resourceVersion", ""),
-            bookmarks=truth(call.query.get("allowWatchBookmarks")),
-            initial_events=truth(call.query.get("sendInitialEvents")),
-            match=call.query.get("resourceVersionMatch", ""),
-            seconds=min(asked, self._cluster.weather.seconds("watches") or asked),
-            shown=call.presentation.events(call.kind),
-        )
-        list_watch.check(self._cluster.storage, wanted)
-        answer = web.StreamResponse(headers={"Content-Type": "application/json"})
-        await answer.prepare(call.request)
-        try:
-            async for lines in list_watch.stream(self._cluster.storage, wanted):
-                if lines:
-                    await answer.write(lines)
-            await answer.write_eof()
-        except ConnectionError:
-            log.debug("a watch of %s ended by its client", call.kind.key)
-        return answer
+    return json_answer(call.presentation.one(record), code, write.warnings)

@@ -54,11 +54,8 @@ def _manager_faults(name: str, *, needed: bool) -> Sequence[Cause]:
         return [status.required("fieldManager", "is required for apply patch")]
     if len(name.encode()) > MANAGER_LIMIT:
         return [status.too_long("fieldManager", MANAGER_LIMIT)]
-    return [
-        status.invalid("fieldManager", name, "should only contain printable characters")
-        for odd in [not name.isprintable()]
-        if odd
-    ]
+    detail = "should only contain printable characters"
+    return [] if name.isprintable() else [status.invalid("fieldManager", name, detail)]
 
 
 def _of_agent(agent: str) -> str:
@@ -92,57 +89,39 @@ async def read_delete_options(request: web.Request) -> Deletion:
     A field of the wrong type is 500, since the real server has no better code for it.
     """
     body = await bodies.read(request) if request.can_read_body else None
-    if body is None:
-        return understood(_of_query(request))
-    options = shapes.without_nulls(body)
+    options = _of_query(request) if body is None else shapes.without_nulls(body)
     if not isinstance(options, dict):
         raise status.bad_request("couldn't get version/kind; json parse error: no object")
     if misfit := shapes.misfit(_FIELDS, options):
         raise StatusError(500, "", misfit)
-    return understood(options)
-
-
-def understood(options: Obj) -> Deletion:
-    """Return the deletion that DeleteOptions ask for; raise 422."""
-    policy, orphan = options.get("propagationPolicy"), options.get("orphanDependents")
-    if faults := _faults(options):
+    policy, faults = options.get("propagationPolicy"), []
+    if policy is not None and "orphanDependents" in options:
+        why = "orphanDependents and deletionPropagation cannot be both set"
+        faults.append(status.invalid("propagationPolicy", policy, why))
+    if policy is not None and policy not in POLICIES:
+        faults.append(status.unsupported("propagationPolicy", policy, [*POLICIES, "nil"]))
+    faults += dry_run_fault(options.get("dryRun", []))
+    if faults:
         raise status.invalid_object(_KIND, GROUP, "", faults)
     grace = options.get("gracePeriodSeconds")
     demanded = options.get("preconditions", {})
     return Deletion(
         # https://github.com/kubernetes/apiserver/blob/v0.32.3/pkg/registry/rest/delete.go
         grace_seconds=1 if grace is not None and grace < 0 else grace,
-        propagation=policy or ("Orphan" if orphan else ""),
+        propagation=policy or ("Orphan" if options.get("orphanDependents") else ""),
         uid=demanded.get("uid", ""),
         revision=demanded.get("resourceVersion", ""),
         dry_run=bool(options.get("dryRun")),
     )
 
 
-def _faults(options: Obj) -> list[Cause]:
-    found = []
-    policy = options.get("propagationPolicy")
-    if policy is not None and "orphanDependents" in options:
-        why = "orphanDependents and deletionPropagation cannot be both set"
-        found.append(status.invalid("propagationPolicy", policy, why))
-    if policy is not None and policy not in POLICIES:
-        found.append(status.unsupported("propagationPolicy", policy, [*POLICIES, "nil"]))
-    return [*found, *dry_run_fault(options.get("dryRun", []))]
-
-
 def _of_query(request: web.Request) -> Obj:
     query = request.query
-    options: Obj = {}
+    options: Obj = {"dryRun": query.getall("dryRun", [])}
     if query.get("gracePeriodSeconds"):
-        options["gracePeriodSeconds"] = _number(query["gracePeriodSeconds"])
+        options["gracePeriodSeconds"] = bodies.number(query, "gracePeriodSeconds", signed=True)
     if "propagationPolicy" in query:
         options["propagationPolicy"] = query["propagationPolicy"]
     if "orphanDependents" in query:
         options["orphanDependents"] = truth(query["orphanDependents"])
-    return options | {"dryRun": query.getall("dryRun", [])}
-
-
-def _number(text: str) -> int:
-    if not text.isascii() or not text.removeprefix("-").isdigit():
-        raise status.bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax')
-    return int(text)
+    return options

@@ -17,15 +17,14 @@ import pytest
 from podidentity_sandbox.weather import CALM
 from podidentity_sandbox.world.lifecycle import bring_down, bring_up
 from tests.acceptance import loaded
-from tests.sandbox.kubectl.chapters import Case, CaseRunner, Chapter
+from tests.sandbox.kubectl.chapters import Case, CaseRunner, chapters
 from tests.sandboxes import own
 
 NAME = own("az-commands")
 LIMIT = 120.0
 """Seconds that one line may take."""
 ENVIRONMENT = f'eval "$(podidentity sandbox env --name {NAME})" && env -0'
-CHAPTERS = [Chapter.load(path) for path in sorted((Path(__file__).parent / "data").glob("*.yaml"))]
-CASES = [case for chapter in CHAPTERS for case in chapter.cases]
+CASES = [case for chapter in chapters(Path(__file__).parent / "data") for case in chapter.cases]
 AS_INSTALLED = {"AZ_INSTALLER": "PIP"}
 """As the program `az` has it before it begins with the module."""
 SHORT = {
@@ -67,8 +66,8 @@ def loaded_first(shell: dict[str, str], folder: Path) -> dict[str, str]:
 @pytest.mark.parametrize("case", [pytest.param(case, id=case.id) for case in CASES])
 def test_a_command_does_and_says_what_it_does_on_azure(runner: CaseRunner, case: Case) -> None:
     found = runner.outcome(case)
-    if not case.expected.agrees(found):
-        pytest.fail(f"$ {case.run}\n{found}=== expected\n{case.expected}", pytrace=False)
+    if not case.agrees(found):
+        pytest.fail(f"$ {case.run}\n{found}=== expected\n{case}", pytrace=False)
 
 
 def test_every_expectation_has_a_name_of_its_own_and_a_source() -> None:

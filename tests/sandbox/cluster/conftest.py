@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx2
 import pytest
+import yaml
 
 from podidentity.client_connections import ClientConnections
 from podidentity_sandbox.cluster.cluster import Cluster
@@ -22,7 +23,13 @@ from podidentity_sandbox.plan import NodePlan, Plan
 from podidentity_sandbox.world.authority import write_certificates
 from tests.sandbox.cluster.settled import Settled
 
+Client = httpx2.AsyncClient
 ADMIN = "admin-token"
+PODS = "/api/v1/namespaces/default/pods"
+MAPS = "/api/v1/namespaces/default/configmaps"
+MERGE = {"Content-Type": "application/merge-patch+json"}
+DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+WIDGETS = "/apis/example.com/v1/namespaces/default/widgets"
 TOKEN = "/api/v1/namespaces/default/serviceaccounts/default/token"
 """Where tokens of the account `default` are asked for."""
 
@@ -36,10 +43,10 @@ class Served:
     url: str
     tls: ssl.SSLContext
 
-    def client(self, token: str = ADMIN, *, of_program: bool = False) -> httpx2.AsyncClient:
+    def client(self, token: str = ADMIN, *, of_program: bool = False) -> Client:
         """Return a client, which is connected as NMI and MIC are if it is `of_program`."""
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        return httpx2.AsyncClient(
+        return Client(
             base_url=self.url,
             headers=headers,
             verify=self.tls,
@@ -139,14 +146,14 @@ async def serving(folder: Path) -> AsyncIterator[Served]:
 
 
 @pytest.fixture
-async def api(served: Served) -> AsyncIterator[httpx2.AsyncClient]:
+async def api(served: Served) -> AsyncIterator[Client]:
     """The administrator's client."""
     async with served.client() as client:
         yield client
 
 
 @pytest.fixture
-async def kubelet(served: Served) -> AsyncIterator[httpx2.AsyncClient]:
+async def kubelet(served: Served) -> AsyncIterator[Client]:
     """The client of the first node's kubelet."""
     async with served.client(served.plan.nodes[0].token) as client:
         yield client
@@ -175,7 +182,7 @@ async def lines(response: httpx2.Response) -> AsyncIterator[dict[str, Any]]:
 
 @contextlib.asynccontextmanager
 async def watching(
-    client: httpx2.AsyncClient, path: str, **params: Any
+    client: Client, path: str, **params: Any
 ) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
     """A watch whose events are taken with anext."""
     async with client.stream("GET", path, params={"watch": "true", **params}) as response:
@@ -190,36 +197,35 @@ def seen(event: dict[str, Any]) -> tuple[str, str]:
 
 def definition() -> dict[str, Any]:
     """A small definition: widgets.example.com, with a typed spec and a status subresource."""
-    properties = {
-        "spec": {
-            "type": "object",
-            "properties": {
-                "size": {"type": "integer", "format": "int32"},
-                "colour": {"type": "string", "nullable": True},
-                "labels": {"type": "object", "additionalProperties": {"type": "string"}},
-            },
-        },
-        "status": {"type": "object", "properties": {"phase": {"type": "string"}}},
-    }
-    return {
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": {"name": "widgets.example.com"},
-        "spec": {
-            "group": "example.com",
-            "scope": "Namespaced",
-            "names": {"plural": "widgets", "kind": "Widget"},
-            "versions": [
-                {
-                    "name": "v1",
-                    "served": True,
-                    "storage": True,
-                    "subresources": {"status": {}},
-                    "schema": {"openAPIV3Schema": {"type": "object", "properties": properties}},
-                }
-            ],
-        },
-    }
+    found: dict[str, Any] = yaml.safe_load(WIDGET_DEFINITION)
+    return found
+
+
+WIDGET_DEFINITION = """
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: widgets.example.com}
+spec:
+  group: example.com
+  scope: Namespaced
+  names: {plural: widgets, kind: Widget}
+  versions:
+  - name: v1
+    served: true
+    storage: true
+    subresources: {status: {}}
+    schema:
+      openAPIV3Schema:
+        type: object
+        properties:
+          spec:
+            type: object
+            properties:
+              size: {type: integer, format: int32}
+              colour: {type: string, nullable: true}
+              labels: {type: object, additionalProperties: {type: string}}
+          status: {type: object, properties: {phase: {type: string}}}
+"""
 
 
 @pytest.fixture

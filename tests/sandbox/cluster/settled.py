@@ -6,11 +6,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from podidentity_sandbox.cluster import Obj
 from podidentity_sandbox.cluster.cluster import Cluster
 from podidentity_sandbox.cluster.main import make_cluster
 from podidentity_sandbox.cluster.patch.patches import merge
 from podidentity_sandbox.cluster.resources import Deletion
+from podidentity_sandbox.cluster.status import StatusError
 from podidentity_sandbox.cluster.storage import Journal, Record
 from podidentity_sandbox.cluster.tables.builtin import COLUMNS
 
@@ -37,17 +40,28 @@ class Settled:
         place = namespace if self.cluster.registry.by_key(key).namespaced else ""
         return self.cluster.storage.get(key, place, name)
 
-    def patch(self, key: str, name: str, patch: Obj, subresource: str = "") -> None:
-        record = self.get(key, name)
+    def the(self, key: str, name: str, namespace: str = "default") -> Record:
+        """Return an object that is there."""
+        record = self.get(key, name, namespace)
         assert record is not None
+        return record
+
+    def refused(self, key: str, body: Obj) -> str:
+        """Return the words of the refusal of an object that makes no sense."""
+        with pytest.raises(StatusError) as refusal:
+            self.create(key, body)
+        assert refusal.value.code == 422
+        return refusal.value.message
+
+    def patch(self, key: str, name: str, patch: Obj, subresource: str = "") -> None:
+        record = self.the(key, name)
         kind = self.cluster.registry.by_key(key)
         body = merge(record.thaw(), patch)
         self.cluster.resources.update(kind, record, body, subresource=subresource)
         self.cluster.loop.settle()
 
     def delete(self, key: str, name: str, namespace: str = "default", **how: Any) -> None:
-        record = self.get(key, name, namespace)
-        assert record is not None
+        record = self.the(key, name, namespace)
         kind = self.cluster.registry.by_key(key)
         self.cluster.resources.delete(kind, record, Deletion(**how))
         self.cluster.loop.settle()

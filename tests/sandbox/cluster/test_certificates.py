@@ -22,7 +22,7 @@ from podidentity.adapters.kube import Kube
 from podidentity.wire.kube import KubeError
 from podidentity_sandbox.cluster.certificates import ClientCertificates
 from podidentity_sandbox.world.authority import Authority
-from tests.sandbox.cluster.conftest import ADMIN, Served, node_plan, saved_plan, serving
+from tests.sandbox.cluster.conftest import ADMIN, Client, Served, node_plan, saved_plan, serving
 from tests.sandbox.kubectl.stages import VERSIONS, find
 
 WHO = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
@@ -47,7 +47,7 @@ class Office:
             tls.load_cert_chain(*self.files(name))
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         url = self.served.url
-        async with httpx2.AsyncClient(verify=tls, trust_env=False, headers=headers) as client:
+        async with Client(verify=tls, trust_env=False, headers=headers) as client:
             return await client.post(f"{url}{WHO}", json={})
 
     def kubeconfig(self, **user: Any) -> str:

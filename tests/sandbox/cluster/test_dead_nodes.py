@@ -26,16 +26,14 @@ def alive(world: Settled, name: str, renewed: str) -> None:
     if world.get(LEASES, name, "kube-node-lease") is None:
         world.create(LEASES, lease, "kube-node-lease")
         return
-    record = world.get(LEASES, name, "kube-node-lease")
-    assert record is not None
+    record = world.the(LEASES, name, "kube-node-lease")
     kind = world.cluster.registry.by_key(LEASES)
     world.cluster.resources.update(kind, record, {**record.thaw(), "spec": lease["spec"]})
     world.cluster.loop.settle()
 
 
 def node(world: Settled, name: str = "a") -> Obj:
-    found = world.get("nodes", name)
-    assert found is not None
+    found = world.the("nodes", name)
     return found.object
 
 
@@ -68,8 +66,7 @@ def test_a_dead_node_is_not_ready_tainted_and_gets_no_pods(world: Settled) -> No
     assert condition["reason"] == "NodeStatusUnknown"
     assert condition["message"] == "Kubelet stopped posting node status."
     assert keys(world) == [(UNREACHABLE, "NoSchedule"), (UNREACHABLE, "NoExecute")]
-    old = world.get("pods", "old")
-    assert old is not None
+    old = world.the("pods", "old")
     (ready,) = [c for c in old.object["status"]["conditions"] if c["type"] == "Ready"]
     assert ready["status"] == "False"
     assert not old.deleted  # it bears it for five minutes
@@ -87,12 +84,10 @@ def test_the_commands_call_the_agent_of_a_dead_node_not_ready(world: Settled) ->
     alive(world, "a", "1")
     world.create("pods", pod("nmi", tolerations=[{"operator": "Exists"}]))
     world.run("nmi")
-    living = world.get("pods", "nmi")
-    assert living is not None
+    living = world.the("pods", "nmi")
     assert ready(living.object)
     seconds(world, GRACE + 1)
-    left = world.get("pods", "nmi")
-    assert left is not None
+    left = world.the("pods", "nmi")
     assert not left.deleted
     assert (ready(left.object), trouble(left.object)) == (False, "not Ready")
 

@@ -7,22 +7,21 @@ from __future__ import annotations
 
 from typing import Any
 
-import httpx2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from podidentity_sandbox.cluster import Obj
 from podidentity_sandbox.cluster.controllers.deployments import (
-    Bounds,
     SetState,
     bounds,
     new_size,
     old_sizes,
 )
-from podidentity_sandbox.cluster.selectors import text
+from podidentity_sandbox.cluster.controllers.sets import Bounds
 from podidentity_sandbox.cluster.status import StatusError
 from podidentity_sandbox.cluster.storage import Record
+from tests.sandbox.cluster.conftest import MERGE, Client
 from tests.sandbox.cluster.settled import Settled
 
 KEY, SETS = "deployments.apps", "replicasets.apps"
@@ -50,9 +49,7 @@ def change(world: Settled, image: str) -> None:
 
 
 def found(world: Settled) -> Record:
-    record = world.get(KEY, "web")
-    assert record is not None
-    return record
+    return world.the(KEY, "web")
 
 
 def condition(world: Settled, kind: str) -> tuple[str, str]:
@@ -97,12 +94,6 @@ def end_deleted(world: Settled) -> None:
             world.delete("pods", pod.name, grace_seconds=0)
 
 
-def events(world: Settled, reason: str) -> list[str]:
-    every = world.cluster.storage.all("events")
-    ordered = sorted(every, key=lambda event: event.revision)
-    return [e.object["message"] for e in ordered if e.object["reason"] == reason]
-
-
 @pytest.fixture
 def running(world: Settled) -> Settled:
     """A cluster with a node, and a Deployment of three pods that run."""
@@ -110,16 +101,6 @@ def running(world: Settled) -> Settled:
     world.create(KEY, deployment())
     assert run_new(world) == 3
     return world
-
-
-def test_pods_carry_the_hash_and_the_name_of_their_set(running: Settled) -> None:
-    (made,) = running.cluster.storage.all(SETS)
-    name = made.metadata["labels"]["pod-template-hash"]
-    assert made.name == f"web-{name}"
-    for pod in running.cluster.storage.all("pods"):
-        assert pod.name.startswith(f"web-{name}-")
-        assert pod.metadata["labels"] == {"app": "web", "pod-template-hash": name}
-        assert pod.metadata["ownerReferences"][0]["name"] == made.name
 
 
 def test_the_status_counts_and_says_that_it_is_done(running: Settled) -> None:
@@ -151,16 +132,6 @@ def test_a_rolling_update_never_has_too_few_or_too_many(running: Settled) -> Non
     assert condition(running, "Progressing") == ("True", "NewReplicaSetAvailable")
 
 
-def test_a_template_that_comes_back_gets_its_old_set_and_a_new_revision(running: Settled) -> None:
-    change(running, "web:2")
-    change(running, "web:1")
-    assert len(running.cluster.storage.all(SETS)) == 2
-    note = "deployment.kubernetes.io/revision"
-    assert found(running).metadata["annotations"][note] == "3"
-    revisions = sorted(s.metadata["annotations"][note] for s in running.cluster.storage.all(SETS))
-    assert revisions == ["2", "3"]
-
-
 def test_only_as_many_old_sets_are_kept_as_the_history_is_long(world: Settled) -> None:
     world.node("a")
     world.create(KEY, deployment(revisionHistoryLimit=1, replicas=1))
@@ -172,46 +143,11 @@ def test_only_as_many_old_sets_are_kept_as_the_history_is_long(world: Settled) -
     assert sizes(world) == {"web:4": 0, "web:5": 1}
 
 
-def test_scaling_changes_the_set_and_no_template(running: Settled) -> None:
-    running.patch(KEY, "web", {"spec": {"replicas": 1}})
-    assert sizes(running) == {"web:1": 1}
-    assert len(images(running)) == 1
-    running.patch(KEY, "web", {"spec": {"replicas": 4}})
-    assert len(images(running)) == 4
-
-
-def test_a_paused_deployment_is_scaled_and_not_rolled_out(running: Settled) -> None:
-    running.patch(KEY, "web", {"spec": {"paused": True}})
-    change(running, "web:2")
-    running.patch(KEY, "web", {"spec": {"replicas": 2}})
-    assert sizes(running) == {"web:1": 2}
-    assert condition(running, "Progressing") == ("Unknown", "DeploymentPaused")
-    running.patch(KEY, "web", {"spec": {"paused": False}})
-    assert "web:2" in sizes(running)
-
-
 def test_a_pod_that_goes_is_replaced(running: Settled) -> None:
     name = next(iter(running.pods()))
     running.delete("pods", name)
     assert len(images(running)) == 3
     assert found(running).object["status"]["unavailableReplicas"] == 1
-
-
-def test_events_tell_of_sets_and_pods(running: Settled) -> None:
-    (made,) = running.cluster.storage.all(SETS)
-    assert events(running, "ScalingReplicaSet") == [
-        f"Scaled up replica set {made.name} from 0 to 3"
-    ]
-    names = {f"Created pod: {name}" for name in running.pods()}
-    assert set(events(running, "SuccessfulCreate")) == names
-    bound = {f"Successfully assigned default/{name} to a" for name in running.pods()}
-    assert set(events(running, "Scheduled")) == bound
-
-
-def test_deleting_a_deployment_takes_its_sets_and_pods_along(running: Settled) -> None:
-    running.delete(KEY, "web")
-    assert not running.cluster.storage.all(SETS)
-    assert not images(running)
 
 
 # ---- Deployments that get nowhere say why, and go on when they can.
@@ -270,6 +206,7 @@ def test_pods_that_could_not_be_made_are_made_when_their_account_comes(world: Se
             {"strategy": {"type": "Recreate"}},
             "spec.strategy.type: Forbidden: the sandbox knows RollingUpdate alone",
         ),
+        ({"paused": True}, "spec.paused: Forbidden: the sandbox goes on with every rollout"),
         (
             {"strategy": {"rollingUpdate": {"maxSurge": 0, "maxUnavailable": 0}}},
             "spec.strategy.rollingUpdate.maxUnavailable: Invalid value: 0: may not be 0 when "
@@ -280,9 +217,8 @@ def test_pods_that_could_not_be_made_are_made_when_their_account_comes(world: Se
 def test_a_deployment_that_makes_no_sense_is_refused(
     world: Settled, spec: Obj, message: str
 ) -> None:
-    with pytest.raises(StatusError) as refused:
-        world.create(KEY, deployment(**spec))
-    assert str(refused.value) == f'Deployment.apps "web" is invalid: {message}'
+    said = world.refused(KEY, deployment(**spec))
+    assert said == f'Deployment.apps "web" is invalid: {message}'
 
 
 def test_the_selector_never_changes(world: Settled) -> None:
@@ -383,37 +319,17 @@ def test_a_rollout_ends_and_keeps_its_bounds_on_the_way(
 # https://kubernetes.io/docs/reference/kubernetes-api/autoscaling-resources/scale-v1/
 
 PATH = "/apis/apps/v1/namespaces/default/deployments"
-MERGE = {"Content-Type": "application/merge-patch+json"}
 
 
 @pytest.fixture
-async def web(api: httpx2.AsyncClient) -> httpx2.AsyncClient:
+async def web(api: Client) -> Client:
     """A client of a cluster with the Deployment `web` of three pods."""
     made = await api.post(PATH, json=deployment())
     assert made.status_code == 201, made.text
     return api
 
 
-async def test_a_scale_shows_the_number_and_the_selector(web: httpx2.AsyncClient) -> None:
-    shown = (await web.get(f"{PATH}/web/scale")).json()
-    assert (shown["kind"], shown["apiVersion"]) == ("Scale", "autoscaling/v1")
-    assert shown["spec"] == {"replicas": 3}
-    assert shown["status"]["selector"] == "app=web"
-
-
-async def test_a_patch_and_an_update_change_the_number_alone(web: httpx2.AsyncClient) -> None:
-    body = {"spec": {"replicas": 5}}
-    patched = await web.patch(f"{PATH}/web/scale", json=body, headers=MERGE)
-    assert patched.json()["spec"] == {"replicas": 5}
-    # Without the version: the controller may have written meanwhile.
-    scale = {"metadata": {"name": "web"}, "spec": {"replicas": 2}}
-    assert (await web.put(f"{PATH}/web/scale", json=scale)).json()["spec"] == {"replicas": 2}
-    found = (await web.get(f"{PATH}/web")).json()["spec"]
-    assert found["replicas"] == 2
-    assert found["template"]["spec"]["containers"][0]["image"] == "web:1"
-
-
-async def test_an_older_state_is_not_scaled(web: httpx2.AsyncClient) -> None:
+async def test_an_older_state_is_not_scaled(web: Client) -> None:
     scale = (await web.get(f"{PATH}/web/scale")).json()
     await web.put(f"{PATH}/web/scale", json={**scale, "spec": {"replicas": 4}})
     late = await web.put(f"{PATH}/web/scale", json={**scale, "spec": {"replicas": 1}})
@@ -433,17 +349,8 @@ async def test_an_older_state_is_not_scaled(web: httpx2.AsyncClient) -> None:
     ],
 )
 async def test_what_is_no_number_is_refused(
-    web: httpx2.AsyncClient, body: dict[str, Any], code: int, message: str
+    web: Client, body: dict[str, Any], code: int, message: str
 ) -> None:
     refused = await web.patch(f"{PATH}/web/scale", json=body, headers=MERGE)
     assert refused.status_code == code
     assert message in refused.json()["message"]
-
-
-def test_a_selector_is_written_as_a_query_has_it() -> None:
-    rules = [
-        {"key": "tier", "operator": "In", "values": ["b", "a"]},
-        {"key": "old", "operator": "DoesNotExist"},
-    ]
-    selector = {"matchLabels": {"app": "web"}, "matchExpressions": rules}
-    assert text(selector) == "app=web,!old,tier in (a,b)"

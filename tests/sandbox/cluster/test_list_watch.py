@@ -18,13 +18,12 @@ from podidentity_sandbox.cluster.registry import Registry
 from podidentity_sandbox.cluster.selectors import Selection, select
 from podidentity_sandbox.cluster.status import StatusError
 from podidentity_sandbox.cluster.storage import Storage
-from tests.sandbox.cluster.conftest import ADMIN, Served, pod, seen, watching
+from tests.sandbox.cluster.conftest import ADMIN, MAPS, MERGE, Client, Served, seen, watching
 
-MAPS = "/api/v1/namespaces/default/configmaps"
 CONFIG_MAPS = Registry(BUILT_IN).by_key("configmaps")
 
 
-async def make(api: httpx2.AsyncClient, *names: str) -> None:
+async def make(api: Client, *names: str) -> None:
     for name in names:
         await api.post(MAPS, json={"metadata": {"name": name}})
 
@@ -34,7 +33,7 @@ def names(answer: httpx2.Response) -> list[str]:
 
 
 async def test_pages_show_the_state_of_the_first_whatever_happens_between(
-    api: httpx2.AsyncClient,
+    api: Client,
 ) -> None:
     await make(api, "a", "b", "c", "d")
     first = await api.get(MAPS, params={"limit": "2"})
@@ -52,7 +51,7 @@ async def test_pages_show_the_state_of_the_first_whatever_happens_between(
     assert "continue" not in last.json()["metadata"]
 
 
-async def test_an_exact_version_is_listed_as_it_was(api: httpx2.AsyncClient) -> None:
+async def test_an_exact_version_is_listed_as_it_was(api: Client) -> None:
     await make(api, "a")
     version = (await api.get(MAPS)).json()["metadata"]["resourceVersion"]
     await api.delete(f"{MAPS}/a")
@@ -63,7 +62,7 @@ async def test_an_exact_version_is_listed_as_it_was(api: httpx2.AsyncClient) -> 
     assert names(await api.get(MAPS, params=newer)) == ["b", "kube-root-ca.crt"]
 
 
-async def test_a_page_token_is_checked(api: httpx2.AsyncClient) -> None:
+async def test_a_page_token_is_checked(api: Client) -> None:
     for token in ("x", "e30", "!!!"):
         answer = await api.get(MAPS, params={"continue": token})
         assert answer.status_code == 400
@@ -84,22 +83,19 @@ def test_a_page_of_a_forgotten_state_is_gone() -> None:
 
 # ---- Watches, as https://kubernetes.io/docs/reference/using-api/api-concepts/ describes them.
 
-PODS = "/api/v1/namespaces/default/pods"
-MERGE = {"Content-Type": "application/merge-patch+json"}
-
 
 def config(name: str, **labels: str) -> dict[str, Any]:
     return {"metadata": {"name": name, "labels": labels}}
 
 
-async def relabel(api: httpx2.AsyncClient, name: str, **labels: str) -> dict[str, Any]:
+async def relabel(api: Client, name: str, **labels: str) -> dict[str, Any]:
     patch = {"metadata": {"labels": labels}}
     answer = await api.patch(f"{MAPS}/{name}", json=patch, headers=MERGE)
     body: dict[str, Any] = answer.json()
     return body
 
 
-async def test_a_watch_begins_after_the_version_that_it_names(api: httpx2.AsyncClient) -> None:
+async def test_a_watch_begins_after_the_version_that_it_names(api: Client) -> None:
     await api.post(MAPS, json=config("a"))
     version = (await api.get(MAPS)).json()["metadata"]["resourceVersion"]
     await api.post(MAPS, json=config("b"))
@@ -114,7 +110,7 @@ async def test_a_watch_begins_after_the_version_that_it_names(api: httpx2.AsyncC
 
 
 async def test_a_watch_that_names_no_version_begins_with_what_is_there(
-    api: httpx2.AsyncClient,
+    api: Client,
 ) -> None:
     await api.post(MAPS, json=config("a"))
     async with watching(api, MAPS) as events:
@@ -127,7 +123,7 @@ async def test_a_watch_that_names_no_version_begins_with_what_is_there(
 
 
 async def test_a_watch_sees_objects_enter_and_leave_its_selection(
-    api: httpx2.AsyncClient,
+    api: Client,
 ) -> None:
     await api.post(MAPS, json=config("a", app="web"))
     async with watching(api, MAPS, labelSelector="app=web") as events:
@@ -146,24 +142,7 @@ async def test_a_watch_sees_objects_enter_and_leave_its_selection(
         assert event["object"]["metadata"]["labels"] == {"app": "web", "other": "x"}
 
 
-async def test_a_kubelet_s_watch_sees_a_pod_when_it_is_placed(
-    api: httpx2.AsyncClient, served: Served
-) -> None:
-    ready = {"conditions": [{"type": "Ready", "status": "True"}]}
-    selector = {"fieldSelector": "spec.nodeName=node-0"}
-    token = served.plan.nodes[0].token
-    async with (
-        served.client(token) as kubelet,
-        watching(kubelet, "/api/v1/pods", **selector) as events,
-    ):
-        await api.post(PODS, json=pod())
-        await api.post("/api/v1/nodes", json={"metadata": {"name": "node-0"}, "status": ready})
-        event = await anext(events)
-        assert seen(event) == ("ADDED", "a")
-        assert event["object"]["spec"]["nodeName"] == "node-0"
-
-
-async def test_a_watch_lists_first_and_says_when_it_has_if_asked(api: httpx2.AsyncClient) -> None:
+async def test_a_watch_lists_first_and_says_when_it_has_if_asked(api: Client) -> None:
     asked = {
         "sendInitialEvents": "true",
         "resourceVersionMatch": "NotOlderThan",
@@ -176,7 +155,7 @@ async def test_a_watch_lists_first_and_says_when_it_has_if_asked(api: httpx2.Asy
         assert mark["object"]["metadata"]["annotations"] == {"k8s.io/initial-events-end": "true"}
 
 
-async def test_a_watch_ends_in_its_time_with_a_bookmark(api: httpx2.AsyncClient) -> None:
+async def test_a_watch_ends_in_its_time_with_a_bookmark(api: Client) -> None:
     params = {"timeoutSeconds": "1", "allowWatchBookmarks": "true", "resourceVersion": "0"}
     async with watching(api, MAPS, **params) as events:
         found = [event async for event in events]
@@ -185,7 +164,7 @@ async def test_a_watch_ends_in_its_time_with_a_bookmark(api: httpx2.AsyncClient)
     assert found[-1]["object"]["metadata"] == {"resourceVersion": version}
 
 
-async def test_a_watch_of_a_future_version_is_refused(api: httpx2.AsyncClient) -> None:
+async def test_a_watch_of_a_future_version_is_refused(api: Client) -> None:
     answer = await api.get(MAPS, params={"watch": "true", "resourceVersion": "999999"})
     assert answer.status_code == 504
     assert answer.json()["message"].startswith("Too large resource version: 999999, current: ")
@@ -194,7 +173,7 @@ async def test_a_watch_of_a_future_version_is_refused(api: httpx2.AsyncClient) -
 
 
 async def test_watches_end_when_their_type_goes(
-    api: httpx2.AsyncClient, served: Served, crd: dict[str, Any]
+    api: Client, served: Served, crd: dict[str, Any]
 ) -> None:
     definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
     await api.post(definitions, json=crd)
@@ -223,17 +202,6 @@ async def test_a_watch_from_a_forgotten_version_is_told_that_it_is_gone() -> Non
     assert b"too old resource version: 2" in found[0]
 
 
-async def test_a_slow_watcher_is_told_instead_of_kept_for() -> None:
-    storage = storage_with(1, history=10)
-    request = list_watch.WatchRequest(kind=CONFIG_MAPS, selection=Selection())
-    stream = list_watch.stream(storage, request)
-    assert await anext(stream)
-    for number in range(40):
-        storage.put("configmaps", {"metadata": {"name": "m", "uid": "m", "n": number}})
-    assert b'"code":410' in await anext(stream)
-    await stream.aclose()
-
-
 async def test_every_change_is_seen_once_and_in_order_however_they_fall() -> None:
     storage = storage_with(0, history=1000)
     chosen = select(CONFIG_MAPS, "", "", "")
@@ -256,7 +224,7 @@ async def test_every_change_is_seen_once_and_in_order_however_they_fall() -> Non
 
 
 async def test_a_long_list_is_compressed_for_who_asks_and_the_product_reads_it(
-    served: Served, api: httpx2.AsyncClient, tmp_path: Path
+    served: Served, api: Client, tmp_path: Path
 ) -> None:
     path = "/api/v1/namespaces/default/configmaps"
     for name in ("a", "b"):

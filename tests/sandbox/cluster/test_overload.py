@@ -18,11 +18,9 @@ from podidentity_sandbox.cluster.storage import Journal
 from podidentity_sandbox.plan import OWN_AGENT
 from podidentity_sandbox.weather import CALM, changed, write
 from podidentity_sandbox.world.api import Api
-from tests.sandbox.cluster.conftest import ADMIN, Served, seen, watching
+from tests.sandbox.cluster.conftest import ADMIN, MAPS, PODS, Client, Served, seen, watching
 from tests.sandbox.cluster.settled import Settled
 
-PODS = "/api/v1/namespaces/default/pods"
-MAPS = "/api/v1/namespaces/default/configmaps"
 ROLE: dict[str, Any] = {
     "metadata": {"name": "readers"},
     "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}],
@@ -58,7 +56,7 @@ def set_weather(served: Served, *settings: str) -> None:
     ],
 )
 async def test_a_request_is_refused_and_told_when_to_come_again(
-    served: Served, api: httpx2.AsyncClient, effect: str, status: int, text: str
+    served: Served, api: Client, effect: str, status: int, text: str
 ) -> None:
     set_weather(served, f"apiserver=[{{effect: {effect}, seconds: 2}}]")
     found = await api.get(PODS)
@@ -67,7 +65,7 @@ async def test_a_request_is_refused_and_told_when_to_come_again(
     assert (await api.get("/readyz")).status_code == 200, "health is asked of no queue"
 
 
-async def test_a_reset_cuts_the_connection(served: Served, api: httpx2.AsyncClient) -> None:
+async def test_a_reset_cuts_the_connection(served: Served, api: Client) -> None:
     set_weather(served, "apiserver=[{effect: reset, first: 1}]")
     with pytest.raises(httpx2.TransportError):
         await api.get(PODS)
@@ -96,16 +94,14 @@ async def test_principals_of_entra_are_one_kind_so_that_a_seed_replays_what_befa
         assert (await admin.get(PODS)).status_code == 200
 
 
-async def test_a_watch_ends_before_its_client_wants_it_to(
-    served: Served, api: httpx2.AsyncClient
-) -> None:
+async def test_a_watch_ends_before_its_client_wants_it_to(served: Served, api: Client) -> None:
     set_weather(served, "watches=0.05")
     async with watching(api, PODS, timeoutSeconds="600") as events:
         assert [seen(event) async for event in events] == []
 
 
 async def test_the_sandboxs_own_client_hears_of_all_though_watches_end(
-    served: Served, api: httpx2.AsyncClient
+    served: Served, api: Client
 ) -> None:
     set_weather(served, "watches=0.05")
     port = int(served.url.rpartition(":")[2])
@@ -153,7 +149,7 @@ def test_roles_of_before_a_restart_count_at_once(folder: Path) -> None:
 
 
 async def test_what_lost_its_owner_goes_when_the_collector_comes(
-    served: Served, api: httpx2.AsyncClient
+    served: Served, api: Client
 ) -> None:
     owner = (await api.post(MAPS, json={"metadata": {"name": "owner"}})).json()
     reference = {"apiVersion": "v1", "kind": "ConfigMap", "name": "owner"}

@@ -16,7 +16,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.sandbox.cluster.conftest import ADMIN, listener, node_plan, saved_plan
+from tests.sandbox.cluster.conftest import ADMIN, MAPS, MERGE, listener, node_plan, saved_plan
 
 
 class Server:
@@ -76,10 +76,6 @@ def client(home: Path, sock: socket.socket) -> httpx2.Client:
         verify=ssl.create_default_context(cafile=str(home / "ca.crt")),
         trust_env=False,
     )
-
-
-MAPS = "/api/v1/namespaces/default/configmaps"
-MERGE = {"Content-Type": "application/merge-patch+json"}
 
 
 def test_it_serves_on_every_socket_and_ends_quickly_with_watches_open(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 
-import httpx2
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +11,7 @@ from hypothesis import strategies as st
 from podidentity_sandbox.cluster.kinds.table import BUILT_IN
 from podidentity_sandbox.cluster.protobuf.decoder import MAGIC, PROTOBUF, Malformed, decode, table
 from podidentity_sandbox.cluster.reviews import TYPES
+from tests.sandbox.cluster.conftest import Client
 
 SCALARS = {
     *("string", "int", "bool", "bytes", "double", "time", "micro-time"),
@@ -138,7 +138,7 @@ def test_no_bytes_do_worse_than_be_refused(raw: bytes, kind: str) -> None:
     assert found["kind"] == kind
 
 
-async def test_the_server_reads_and_refuses_them(api: httpx2.AsyncClient) -> None:
+async def test_the_server_reads_and_refuses_them(api: Client) -> None:
     path, headers = "/api/v1/namespaces/default/configmaps", {"Content-Type": PROTOBUF}
     raw = body("v1", "ConfigMap", part(1, part(1, "c")), part(2, part(1, "k") + part(2, "v")))
     made = await api.post(path, content=raw, headers=headers)

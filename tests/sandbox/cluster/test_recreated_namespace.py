@@ -9,8 +9,6 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import httpx2
-
 from podidentity import manifests
 from podidentity.adapters.clock import SystemClock
 from podidentity.adapters.cluster import WatchedCluster
@@ -31,7 +29,7 @@ from podidentity.nmi.request.hold import HoldTimes
 from podidentity.nmi.sync.watches import Scope, Watches
 from podidentity.wire import rbac
 from tests.fakes import CLIENT, RESOURCE_ID, VAULT
-from tests.sandbox.cluster.conftest import Served, pod
+from tests.sandbox.cluster.conftest import Client, Served, pod
 
 APP = ObjectRef("shop", "app")
 NAMESPACE = "/api/v1/namespaces/shop"
@@ -39,13 +37,13 @@ CUSTOM = "aadpodidentity.k8s.io/v1"
 GRANTS = f"/apis/{rbac.RBAC}/v1/clusterrolebindings"
 
 
-async def make(admin: httpx2.AsyncClient, path: str, body: Any) -> Any:
+async def make(admin: Client, path: str, body: Any) -> Any:
     answer = await admin.post(path, json=body)
     assert answer.status_code == 201, answer.text
     return answer.json()
 
 
-async def shop(admin: httpx2.AsyncClient) -> str:
+async def shop(admin: Client) -> str:
     """Make the namespace, an identity that is bound there, and a pod; return the first's uid."""
     made = await make(admin, "/api/v1/namespaces", {"metadata": {"name": "shop"}})
     await admin.post(f"{NAMESPACE}/serviceaccounts", json={"metadata": {"name": "default"}})
@@ -61,7 +59,7 @@ async def shop(admin: httpx2.AsyncClient) -> str:
     return str(made["metadata"]["uid"])
 
 
-async def gone(admin: httpx2.AsyncClient, path: str) -> None:
+async def gone(admin: Client, path: str) -> None:
     async with asyncio.timeout(30):
         while (await admin.get(path)).status_code != 404:  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.01)

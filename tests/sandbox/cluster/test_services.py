@@ -18,8 +18,7 @@ def service(name: str = "web", **spec: Any) -> Obj:
 
 
 def spec_of(world: Settled, name: str = "web", key: str = "services") -> Obj:
-    found = world.get(key, name)
-    assert found is not None
+    found = world.the(key, name)
     spec: Obj = found.object["spec"]
     return spec
 
@@ -69,10 +68,7 @@ def test_the_api_server_has_a_service_where_pods_reach_it(world: Settled) -> Non
     ],
 )
 def test_a_service_that_makes_no_sense_is_refused(world: Settled, body: Obj, message: str) -> None:
-    with pytest.raises(StatusError) as refused:
-        world.create("services", body)
-    assert refused.value.code == 422
-    assert message in str(refused.value)
+    assert message in world.refused("services", body)
 
 
 def test_an_address_never_changes(world: Settled) -> None:

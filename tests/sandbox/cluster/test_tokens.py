@@ -13,20 +13,20 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from podidentity_sandbox.cluster.tokens import Bound, TokenIssuer
-from tests.sandbox.cluster.conftest import TOKEN, Served, bound_to, pod
+from podidentity_sandbox.cluster.storage import Record
+from podidentity_sandbox.cluster.tokens import TokenIssuer
+from tests.sandbox.cluster.conftest import PODS, TOKEN, Client, Served, bound_to, pod
 
-PODS = "/api/v1/namespaces/default/pods"
 AUDIENCE = "api://AzureADTokenExchange"
-BOUND = Bound(account=("web", "uid-1"), namespace="shop")
+ACCOUNT = Record({"metadata": {"name": "web", "namespace": "shop", "uid": "uid-1"}}, b"", 1)
 
 
-async def ask(api: httpx2.AsyncClient, **spec: Any) -> httpx2.Response:
+async def ask(api: Client, **spec: Any) -> httpx2.Response:
     return await api.post(TOKEN, json={"spec": spec})
 
 
 async def test_a_stranger_verifies_a_token_by_the_published_keys(
-    api: httpx2.AsyncClient, served: Served
+    api: Client, served: Served
 ) -> None:
     await api.post("/api/v1/nodes", json={"metadata": {"name": "node-0"}})
     made = (await api.post(PODS, json=pod(nodeName="node-0"))).json()
@@ -50,15 +50,13 @@ async def test_a_stranger_verifies_a_token_by_the_published_keys(
     assert private["serviceaccount"]["name"] == "default"
 
 
-async def test_a_token_for_somebody_else_is_not_taken_here(
-    api: httpx2.AsyncClient, served: Served
-) -> None:
+async def test_a_token_for_somebody_else_is_not_taken_here(api: Client, served: Served) -> None:
     token = (await ask(api, audiences=[AUDIENCE])).json()["status"]["token"]
     async with served.client(token) as client:
         assert (await client.get("/apis")).status_code == 401
 
 
-async def test_a_bound_token_ends_with_its_pod(api: httpx2.AsyncClient, served: Served) -> None:
+async def test_a_bound_token_ends_with_its_pod(api: Client, served: Served) -> None:
     made = (await api.post(PODS, json=pod())).json()
     answer = await api.post(TOKEN, json=bound_to(made["metadata"]))
     async with served.client(answer.json()["status"]["token"]) as client:
@@ -67,7 +65,7 @@ async def test_a_bound_token_ends_with_its_pod(api: httpx2.AsyncClient, served: 
         assert (await client.get("/apis")).status_code == 401
 
 
-async def test_a_token_ends_with_its_account(api: httpx2.AsyncClient, served: Served) -> None:
+async def test_a_token_ends_with_its_account(api: Client, served: Served) -> None:
     token = (await ask(api)).json()["status"]["token"]
     await api.delete("/api/v1/namespaces/default/serviceaccounts/default")
     served.cluster.loop.settle()  # a new account of that name is made at once
@@ -98,7 +96,7 @@ async def test_a_token_ends_with_its_account(api: httpx2.AsyncClient, served: Se
     ],
 )
 async def test_a_wish_that_cannot_be_granted_is_refused(
-    api: httpx2.AsyncClient, spec: dict[str, Any], code: int, says: str
+    api: Client, spec: dict[str, Any], code: int, says: str
 ) -> None:
     await api.post(PODS, json=pod())
     accounts = "/api/v1/namespaces/default/serviceaccounts"
@@ -117,7 +115,7 @@ def key() -> rsa.RSAPrivateKey:
 def test_a_token_holds_from_its_issue_to_its_end(key: rsa.RSAPrivateKey) -> None:
     now = datetime(2026, 11, 25, 12, tzinfo=UTC)
     issuer = TokenIssuer(key, lambda: now)
-    token, ends = issuer.issue(BOUND, [AUDIENCE], 600)
+    token, ends = issuer.issue(ACCOUNT, None, None, audiences=[AUDIENCE], seconds=600)
     assert ends == now + timedelta(minutes=10)
     assert issuer.claims(token, [AUDIENCE]) is not None
     assert TokenIssuer(key, lambda: ends).claims(token, [AUDIENCE]) is None
@@ -128,7 +126,7 @@ def test_a_token_holds_from_its_issue_to_its_end(key: rsa.RSAPrivateKey) -> None
 def test_another_key_or_issuer_or_a_changed_token_does_not_hold(key: rsa.RSAPrivateKey) -> None:
     now = datetime(2026, 11, 25, 12, tzinfo=UTC)
     issuer = TokenIssuer(key, lambda: now)
-    token, _ = issuer.issue(BOUND, [AUDIENCE], 600)
+    token, _ = issuer.issue(ACCOUNT, None, None, audiences=[AUDIENCE], seconds=600)
     other = rsa.generate_private_key(public_exponent=65537, key_size=2048)
     assert TokenIssuer(other, lambda: now).claims(token, [AUDIENCE]) is None
     elsewhere = TokenIssuer(key, lambda: now, "https://elsewhere")

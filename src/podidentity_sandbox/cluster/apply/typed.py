@@ -8,11 +8,11 @@ https://github.com/kubernetes-sigs/structured-merge-diff/tree/master/typed
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from podidentity_sandbox.cluster import Json, Obj
+from podidentity_sandbox.cluster import Json
 from podidentity_sandbox.cluster.apply.fieldsets import (
     EMPTY,
     FieldSet,
@@ -23,7 +23,7 @@ from podidentity_sandbox.cluster.apply.fieldsets import (
     shown_step,
     value_step,
 )
-from podidentity_sandbox.cluster.schema import Schema
+from podidentity_sandbox.cluster.schema import KEEP, Schema, inside
 
 MISSING: Any = object()
 """Stands for no value: null is one."""
@@ -195,77 +195,30 @@ def with_named_fields(schema: Schema, fields: FieldSet) -> FieldSet:
 
 # ---- Validation of a configuration: each field is known and of its type, each item has its key
 #
-# The words are those of
+# The words, but those about types, are those of
 # https://github.com/kubernetes-sigs/structured-merge-diff/blob/master/typed/validate.go
 
 
-def faults(schema: Schema, value: Json, path: str = "") -> Sequence[tuple[str, str]]:
-    """Return what keeps a configuration from being applied: (path, words) pairs."""
-    return tuple(_faults(schema, value, path))
-
-
-_SCALARS: dict[str, tuple[type | tuple[type, ...], str]] = {
-    "string": (str, "string"),
-    "integer": ((int, float), "numeric (int or float)"),
-    "number": ((int, float), "numeric (int or float)"),
-    "boolean": (bool, "boolean"),
-}
-_GO = {str: "string", bool: "bool", int: "int64", float: "float64"}
-
-
-def _faults(schema: Schema, value: Json, path: str) -> Iterator[tuple[str, str]]:
-    kind = schema.get("type")
-    if value is None or kind is None:
-        return
-    if kind in ("object", "array"):
-        if not isinstance(value, dict if kind == "object" else list):
-            yield path, f"expected {'map' if kind == 'object' else 'list'}, got {_shown(value)}"
-        elif isinstance(value, dict):
-            yield from _map_faults(schema, value, path)
-        else:
-            yield from _list_faults(schema, value, path)
-        return
-    wanted, word = _SCALARS[kind]
-    if not isinstance(value, wanted) or (isinstance(value, bool) and kind != "boolean"):
-        yield path, f"expected {word}, got {_shown(value, kind)}"
-
-
-def _shown(value: Json, kind: str = "") -> str:
-    """Return a value as the message for that kind prints it: its type, its struct or itself."""
-    if kind in ("integer", "number"):
-        return _GO.get(type(value), "map[string]interface {}")
-    if kind == "string":
-        return f"&value.valueUnstructured{{Value:{value}}}"
-    return str(value)
-
-
-def _map_faults(schema: Schema, value: Obj, path: str) -> Iterator[tuple[str, str]]:
-    named = schema.get("properties", {})
-    keeps = schema.get("x-kubernetes-preserve-unknown-fields")
-    opened = not named or schema.get("additionalProperties") or keeps
-    for name, item in value.items():
-        place = f"{path}.{name}"
-        if not opened and name not in named:
-            yield place, "field not declared in schema"
-            return
-        yield from _faults(child(schema, name), item, place)
-
-
-def _list_faults(schema: Schema, value: list[Any], path: str) -> Iterator[tuple[str, str]]:
-    seen: set[str] = set()
-    for index, item in enumerate(value):
-        place = f"{path}[{index}]"
-        if granular(schema, value):
+def faults(schema: Schema, value: Json, path: str = "") -> Iterator[str]:
+    """Yield what keeps a configuration, whose fields are of their types, from being applied."""
+    named, extra = schema.get("properties"), schema.get("additionalProperties")
+    if isinstance(value, dict) and named and not extra and not schema.get(KEEP):
+        for name in (name for name in value if name not in named):
+            yield f"{path}.{name}: field not declared in schema"
+    steps = Counter[str]()
+    for where, inner, item in inside(schema, value, ""):
+        place = f"{path}{where}" if isinstance(value, list) else f"{path}.{where}"
+        if isinstance(value, list) and granular(schema, value):
             try:
                 step = step_of(schema, item)
             except NoKey as error:
-                yield path, f"element {index}: {error}"
-                return
+                yield f"{path}: element {where[1:-1]}: {error}"
+                continue
+            steps[step] += 1
             place = path + shown_step(step)
-            if step in seen:
-                yield path, f"duplicate entries for key {shown_step(step)}"
-            seen.add(step)
-        yield from _faults(schema.get("items", {}), item, place)
+            if steps[step] == 2:
+                yield f"{path}: duplicate entries for key {shown_step(step)}"
+        yield from faults(inner, item, place)
 
 
 # ---- Lays one configuration over an object, and takes fields out of one.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from podidentity_sandbox.cluster import Obj, objects
 from podidentity_sandbox.cluster.kinds import crds
 from podidentity_sandbox.cluster.registry import ResourceType
@@ -11,6 +9,10 @@ from podidentity_sandbox.cluster.resources import Resources
 from podidentity_sandbox.cluster.storage import Change, Record
 
 KEY = f"customresourcedefinitions.{crds.GROUP}"
+_CONDITIONS = (
+    ("NamesAccepted", "NoConflicts", "no conflicts found"),
+    ("Established", "InitialNamesAccepted", "the initial names have been accepted"),
+)
 
 
 class Definitions:
@@ -47,29 +49,29 @@ class Definitions:
 
     def _serve(self, record: Record) -> None:
         kind = crds.type_of(record.object)
-        before = self._served.get(record.name)
-        if before is not None:
-            self._resources.registry.remove(before)
+        if record.name in self._served:
+            self._resources.registry.remove(self._served[record.name])
         self._resources.registry.add(kind)
         self._served[record.name] = kind
         new = record.thaw()
-        new["status"] = self._status(new)
-        self._settle(record, new)
-
-    def _status(self, definition: Obj) -> Obj:
-        old: Obj = definition.get("status", {})
-        stored = old.get("storedVersions", [])
-        version = crds.stored_version(definition)["name"]
-        now = objects.stamp(self._resources.now())
-        conditions: list[dict[str, Any]] = old.get("conditions") or [
-            _condition("NamesAccepted", "NoConflicts", "no conflicts found", now),
-            _condition("Established", "InitialNamesAccepted", _ESTABLISHED, now),
-        ]
-        return {
-            "conditions": conditions,
-            "acceptedNames": definition["spec"]["names"],
-            "storedVersions": stored if version in stored else [*stored, version],
+        old: Obj = new.get("status", {})
+        stored, now = old.get("storedVersions", []), objects.stamp(self._resources.now())
+        new["status"] = {
+            "conditions": old.get("conditions")
+            or [
+                {
+                    "type": kind_of,
+                    "status": "True",
+                    "lastTransitionTime": now,
+                    "reason": reason,
+                    "message": message,
+                }
+                for kind_of, reason, message in _CONDITIONS
+            ],
+            "acceptedNames": new["spec"]["names"],
+            "storedVersions": stored if kind.version in stored else [*stored, kind.version],
         }
+        self._settle(record, new)
 
     def _clean(self, record: Record) -> None:
         """Delete all objects of a type that goes; when none is left, let it go."""
@@ -86,16 +88,3 @@ class Definitions:
 
     def _settle(self, record: Record, new: Obj) -> None:
         self._resources.settle(self._resources.registry.by_key(KEY), record, new)
-
-
-_ESTABLISHED = "the initial names have been accepted"
-
-
-def _condition(kind: str, reason: str, message: str, now: str) -> dict[str, Any]:
-    return {
-        "type": kind,
-        "status": "True",
-        "lastTransitionTime": now,
-        "reason": reason,
-        "message": message,
-    }

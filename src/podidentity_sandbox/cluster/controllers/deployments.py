@@ -2,23 +2,22 @@
 
 https://kubernetes.io/docs/concepts/workloads/controllers/deployment/
 Events are those of pkg/controller/deployment. What is not done: a Deployment that is scaled in the
-middle of a rollout does not scale its old sets up in proportion; minReadySeconds is not waited for,
-and no rollout fails because its deadline is over.
+middle of a rollout does not scale its old sets up in proportion, and no rollout fails because its
+deadline is over. One that is paused, or has minReadySeconds, is not taken.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from podidentity_sandbox.cluster import Obj, objects
-from podidentity_sandbox.cluster.controllers.loop import controller_of, owned, reference_to
-from podidentity_sandbox.cluster.events import Recorder
-from podidentity_sandbox.cluster.resources import Deletion, Resources
-from podidentity_sandbox.cluster.storage import Change, Record, encode
+from podidentity_sandbox.cluster.controllers.sets import Bounds, Sets, share
+from podidentity_sandbox.cluster.names import LETTERS
+from podidentity_sandbox.cluster.resources import Deletion
+from podidentity_sandbox.cluster.storage import Record, encode
 
 # ---- The sizes of a Deployment's sets in the next step of a rollout: pure
 #
@@ -35,28 +34,13 @@ class SetState:
     available: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bounds:
-    """How many pods there may be more, and fewer, than the Deployment wants."""
-
-    surge: int
-    unavailable: int
-
-
 def bounds(wanted: int, max_surge: int | str, max_unavailable: int | str) -> Bounds:
     """Resolve both limits; where both come to nothing, one pod may be away."""
-    surge = _resolved(max_surge, wanted, up=True)
-    unavailable = _resolved(max_unavailable, wanted, up=False)
+    surge = share(max_surge, wanted, up=True)
+    unavailable = share(max_unavailable, wanted, up=False)
     if not surge and not unavailable:
         unavailable = 1
     return Bounds(surge=surge, unavailable=min(unavailable, wanted))
-
-
-def _resolved(limit: int | str, wanted: int, *, up: bool) -> int:
-    if isinstance(limit, int):
-        return limit
-    share = wanted * int(limit.removesuffix("%")) / 100
-    return math.ceil(share) if up else math.floor(share)
 
 
 def new_size(wanted: int, limits: Bounds, new: SetState, old: Sequence[SetState]) -> int:
@@ -109,8 +93,6 @@ _OF_ONE_OBJECT = (
     "deployment.kubernetes.io/revision-history",
 )
 """Annotations that a set does not take from its Deployment."""
-_ALPHABET = "bcdfghjklmnpqrstvwxz2456789"
-"""No vowels, so that no digest is a word: k8s.io/apimachinery/pkg/util/rand."""
 
 
 def digest(template: Obj) -> str:
@@ -118,8 +100,8 @@ def digest(template: Obj) -> str:
     number = int.from_bytes(hashlib.sha256(encode(template)).digest()[:8])
     letters = []
     for _ in range(10):
-        number, index = divmod(number, len(_ALPHABET))
-        letters.append(_ALPHABET[index])
+        number, index = divmod(number, len(LETTERS))
+        letters.append(LETTERS[index])
     return "".join(letters)
 
 
@@ -152,33 +134,6 @@ def next_revision(sets: Sequence[Record]) -> int:
     return max(map(revision, sets), default=0) + 1
 
 
-def revision_annotations(deployment: Record, number: int, wanted: int, most: int) -> dict[str, str]:
-    """Return the annotations of the set of the present template."""
-    given = deployment.metadata.get("annotations", {})
-    own = {key: value for key, value in given.items() if key not in _OF_ONE_OBJECT}
-    return {**own, DESIRED: str(wanted), MOST: str(most), REVISION: str(number)}
-
-
-def new_set(deployment: Record, replicas: int, annotations: dict[str, str]) -> Obj:
-    """Return the set for the present template."""
-    spec = deployment.thaw()["spec"]
-    template = spec["template"]
-    name = digest(template)
-    labels = template.setdefault("metadata", {}).setdefault("labels", {})
-    labels[HASH_LABEL] = name
-    selector = spec["selector"]
-    selector["matchLabels"] = {**selector.get("matchLabels", {}), HASH_LABEL: name}
-    return {
-        "metadata": {
-            "name": f"{deployment.name}-{name}",
-            "labels": dict(labels),
-            "annotations": annotations,
-            "ownerReferences": [reference_to(deployment)],
-        },
-        "spec": {"replicas": replicas, "selector": selector, "template": template},
-    }
-
-
 # ---- A Deployment's status: its counts, and whether it is available and getting on. Pure.
 #
 # Reasons and messages are those of pkg/controller/deployment/progress.go and deployment_util.go.
@@ -201,9 +156,6 @@ def status_of(
     conditions = [_available(counts.get("availableReplicas", 0) >= least)]
     progressing = _progressing(owner, new, counts, created=created)
     if progressing is not None:
-        moved = counts != {key: before.get(key) for key in counts}
-        if moved and progressing["reason"] == "ReplicaSetUpdated":
-            progressing["lastUpdateTime"] = objects.stamp(now)
         conditions.append(progressing)
     conditions += _failure(new, sets)
     told = [_dated(each, known.get(each["type"]), now) for each in conditions]
@@ -239,21 +191,16 @@ def _available(well: bool) -> Obj:
 
 def _progressing(owner: Record, new: Record | None, counts: Obj, *, created: bool) -> Obj | None:
     """Return the condition; None: as it was."""
-    spec = owner.object["spec"]
-    if spec.get("paused"):
-        return _condition("Progressing", "Unknown", "DeploymentPaused", "Deployment is paused")
     if new is None:
         return None
-    wanted = spec["replicas"]
     names = ("replicas", "updatedReplicas", "availableReplicas")
-    if all(counts.get(name, 0) == wanted for name in names):
-        message = f'ReplicaSet "{new.name}" has successfully progressed.'
-        return _condition("Progressing", "True", "NewReplicaSetAvailable", message)
-    if created:
-        message = f'Created new replica set "{new.name}"'
-        return _condition("Progressing", "True", "NewReplicaSetCreated", message)
-    message = f'ReplicaSet "{new.name}" is progressing.'
-    return _condition("Progressing", "True", "ReplicaSetUpdated", message)
+    if all(counts.get(name, 0) == owner.object["spec"]["replicas"] for name in names):
+        told = "NewReplicaSetAvailable", f'ReplicaSet "{new.name}" has successfully progressed.'
+    elif created:
+        told = "NewReplicaSetCreated", f'Created new replica set "{new.name}"'
+    else:
+        told = "ReplicaSetUpdated", f'ReplicaSet "{new.name}" is progressing.'
+    return _condition("Progressing", "True", *told)
 
 
 def _failure(new: Record | None, sets: Sequence[Record]) -> list[Obj]:
@@ -271,159 +218,137 @@ def _condition(kind: str, status: str, reason: str, message: str) -> Obj:
 
 def _dated(condition: Obj, known: Obj | None, now: datetime) -> Obj:
     """Return a condition with its times; one that says nothing new keeps them."""
-    stamp = objects.stamp(now)
-    updated = condition.get("lastUpdateTime", stamp)
-    moved = stamp
-    if known is not None and known["status"] == condition["status"]:
-        moved = known["lastTransitionTime"]
-        same = (known["reason"], known["message"]) == (condition["reason"], condition["message"])
-        if same and "lastUpdateTime" not in condition:
-            updated = known["lastUpdateTime"]
-    return {**condition, "lastUpdateTime": updated, "lastTransitionTime": moved}
+    stamp, known = objects.stamp(now), known or {}
+    moved = known.get("status") != condition["status"]
+    same = all(known.get(key) == value for key, value in condition.items())
+    return {
+        **condition,
+        "lastUpdateTime": known["lastUpdateTime"] if same else stamp,
+        "lastTransitionTime": stamp if moved else known["lastTransitionTime"],
+    }
 
 
 # ---- The controller
 
-KEY = "deployments.apps"
-SETS = "replicasets.apps"
 
+class Deployments(Sets):
+    """Takes a rollout, which goes by a ReplicaSet for each template, a step further."""
 
-class Deployments:
-    """Looks at a Deployment when it or one of its sets changes."""
-
-    def __init__(self, resources: Resources) -> None:
-        self._resources = resources
-        self._events = Recorder(resources, "deployment-controller")
-
-    def react(self, change: Change) -> None:
-        """Take the next step of the rollouts that a change concerns."""
-        storage, record = self._resources.storage, change.record
-        if change.key == KEY:
-            owner = storage.get(KEY, record.namespace, record.name)
-        elif change.key == SETS:
-            owner = self._owner(record)
-        else:
-            return
-        if owner is not None and not owner.deleted:
-            self._sync(owner)
-
-    def _owner(self, record: Record) -> Record | None:
-        reference = controller_of(record.object)
-        if reference is None or reference["kind"] != "Deployment":
-            return None
-        return self._resources.storage.get(KEY, record.namespace, reference["name"])
+    KEY = "deployments.apps"
+    KIND = "Deployment"
+    PARTS = "replicasets.apps"
+    COMPONENT = "deployment-controller"
 
     def _sync(self, owner: Record) -> None:
-        new = current_set(owner, self._sets(owner))
-        paused = owner.object["spec"].get("paused", False)
-        created = False
-        if paused:
-            self._rescale(owner)
-        else:
-            created = self._roll(owner, new)
+        if owner.deleted:
+            return
+        created = self._roll(owner, current_set(owner, self._parts(owner)))
         self._tell(owner, created=created)
-        if not paused:
-            self._clean(owner)
+        self._clean(owner)
 
-    def _sets(self, owner: Record) -> list[Record]:
+    def _parts(self, owner: Record) -> Sequence[Record]:
         """Return a Deployment's sets, oldest first."""
-        found = owned(self._resources.storage, SETS, owner)
-        return sorted(found, key=age)
+        return sorted(super()._parts(owner), key=age)
 
     def _limits(self, owner: Record) -> Bounds:
-        rolling = owner.object["spec"]["strategy"]["rollingUpdate"]
-        return bounds(
-            owner.object["spec"]["replicas"],
-            rolling["maxSurge"],
-            rolling["maxUnavailable"],
-        )
+        spec = owner.object["spec"]
+        rolling = spec["strategy"]["rollingUpdate"]
+        return bounds(spec["replicas"], rolling["maxSurge"], rolling["maxUnavailable"])
+
+    def _others(self, owner: Record, new: Record | None) -> list[Record]:
+        return [s for s in self._parts(owner) if new is None or s.uid != new.uid]
 
     def _roll(self, owner: Record, new: Record | None) -> bool:
+        """Take a step; return whether that made the set of a new template."""
         wanted, limits = owner.object["spec"]["replicas"], self._limits(owner)
-        old = [s for s in self._sets(owner) if new is None or s.uid != new.uid]
+        old = self._others(owner, new)
         state = _state(new) if new is not None else SetState(wanted=0, pods=0, available=0)
         size = new_size(wanted, limits, state, list(map(_state, old)))
         if new is None:
             self._begin(owner, size)
             return True
-        new = self._refresh(owner, new)
+        # An earlier template gets a new number.
+        number = max(revision(new), next_revision(old))
+        given = owner.metadata.get("annotations", {})
+        own = {key: value for key, value in given.items() if key not in _OF_ONE_OBJECT}
+        new = self._scale(owner, new, _state(new).wanted, {**own, REVISION: str(number)})
         if size != state.wanted:
             self._scale(owner, new, size)
             return False
         sizes = old_sizes(wanted, limits, state, list(map(_state, old)))
         for each, fewer in zip(old, sizes, strict=True):
-            self._scale(owner, each, fewer)
+            if fewer != _state(each).wanted:
+                self._scale(owner, each, fewer)
         return False
-
-    def _rescale(self, owner: Record) -> None:
-        """Follow a change of size while the rollout is paused."""
-        active = [s for s in self._sets(owner) if s.object["spec"]["replicas"]]
-        target = active[-1:] or self._sets(owner)[-1:]
-        for each in target:
-            others = sum(_state(s).wanted for s in active if s.uid != each.uid)
-            self._scale(owner, each, max(0, owner.object["spec"]["replicas"] - others))
 
     def _begin(self, owner: Record, size: int) -> None:
         """Make the set of a new template."""
-        number = next_revision(self._sets(owner))
-        body = new_set(owner, size, self._notes(owner, number))
-        kind = self._resources.registry.by_key(SETS)
+        spec = owner.thaw()["spec"]
+        template, selector = spec["template"], spec["selector"]
+        name = digest(template)
+        labels = template.setdefault("metadata", {}).setdefault("labels", {})
+        labels[HASH_LABEL] = name
+        selector["matchLabels"] = {**selector.get("matchLabels", {}), HASH_LABEL: name}
+        given = owner.metadata.get("annotations", {})
+        own = {key: value for key, value in given.items() if key not in _OF_ONE_OBJECT}
+        number = next_revision(self._parts(owner))
+        body = {
+            "metadata": {
+                "name": f"{owner.name}-{name}",
+                "labels": dict(labels),
+                "annotations": {**own, **self._sizes(owner), REVISION: str(number)},
+                "ownerReferences": [self._reference(owner)],
+            },
+            "spec": {"replicas": size, "selector": selector, "template": template},
+        }
+        kind = self._resources.registry.by_key(self.PARTS)
         made = self._resources.create(kind, owner.namespace, body)
         if size:
-            self._scaled(owner, made.name, 0, size)
+            self._tell_size(owner, made.name, 0, size)
 
-    def _notes(self, owner: Record, number: int) -> dict[str, str]:
+    def _sizes(self, owner: Record) -> dict[str, str]:
+        """Return the annotations of a set that say how many pods there are to be, and may be."""
         wanted = owner.object["spec"]["replicas"]
-        return revision_annotations(owner, number, wanted, wanted + self._limits(owner).surge)
+        return {DESIRED: str(wanted), MOST: str(wanted + self._limits(owner).surge)}
 
-    def _refresh(self, owner: Record, new: Record) -> Record:
-        """Bring the present set's annotations up to date; an earlier template gets a new number."""
-        others = [s for s in self._sets(owner) if s.uid != new.uid]
-        number = max(revision(new), next_revision(others))
-        changed = new.thaw()
-        notes = changed["metadata"].setdefault("annotations", {})
-        notes.update(self._notes(owner, number))
-        return self._resources.settle(self._resources.registry.by_key(SETS), new, changed)
+    def _scale(
+        self, owner: Record, one: Record, size: int, notes: Mapping[str, str] | None = None
+    ) -> Record:
+        """Give a set a size, and bring its annotations up to date."""
+        before, new = one.object["spec"]["replicas"], one.thaw()
+        known = new["metadata"].setdefault("annotations", {})
+        known |= {**self._sizes(owner), **(notes or {})}
+        if size != before:
+            new["spec"]["replicas"] = size
+            new["metadata"]["generation"] += 1
+        changed = self._settle(one, new, self.PARTS)
+        if size != before:
+            self._tell_size(owner, one.name, before, size)
+        return changed
 
-    def _scale(self, owner: Record, one: Record, size: int) -> None:
-        before = one.object["spec"]["replicas"]
-        if size == before:
-            return
-        new = one.thaw()
-        new["spec"]["replicas"] = size
-        new["metadata"]["generation"] += 1
-        notes = new["metadata"].setdefault("annotations", {})
-        wanted = owner.object["spec"]["replicas"]
-        notes[DESIRED] = str(wanted)
-        notes[MOST] = str(wanted + self._limits(owner).surge)
-        self._resources.settle(self._resources.registry.by_key(SETS), one, new)
-        self._scaled(owner, one.name, before, size)
-
-    def _scaled(self, owner: Record, name: str, before: int, after: int) -> None:
+    def _tell_size(self, owner: Record, name: str, before: int, after: int) -> None:
         way = "up" if after > before else "down"
         message = f"Scaled {way} replica set {name} from {before} to {after}"
         self._events.tell(owner, "ScalingReplicaSet", message)
 
     def _tell(self, owner: Record, *, created: bool) -> None:
         """Write the Deployment's status and revision."""
-        sets = self._sets(owner)
+        sets, now = self._parts(owner), self._resources.now()
         new = current_set(owner, sets)
         changed = owner.thaw()
-        changed["status"] = status_of(
-            owner, new, sets, self._resources.now(), self._limits(owner), created=created
-        )
+        changed["status"] = status_of(owner, new, sets, now, self._limits(owner), created=created)
         if new is not None and revision(new):
             notes = changed["metadata"].setdefault("annotations", {})
             notes[REVISION] = str(revision(new))
-        self._resources.settle(self._resources.registry.by_key(KEY), owner, changed)
+        self._settle(owner, changed)
 
     def _clean(self, owner: Record) -> None:
         """Delete the oldest sets beyond those that a person may go back to."""
-        new = current_set(owner, self._sets(owner))
-        idle = [s for s in self._sets(owner) if _idle(s) and (new is None or s.uid != new.uid)]
-        surplus = len(idle) - owner.object["spec"]["revisionHistoryLimit"]
-        kind = self._resources.registry.by_key(SETS)
-        for one in sorted(idle, key=revision)[: max(0, surplus)]:
+        idle = filter(_idle, self._others(owner, current_set(owner, self._parts(owner))))
+        oldest = sorted(idle, key=revision)
+        surplus = len(oldest) - owner.object["spec"]["revisionHistoryLimit"]
+        kind = self._resources.registry.by_key(self.PARTS)
+        for one in oldest[: max(0, surplus)]:
             self._resources.delete(kind, one, Deletion(propagation="Background"))
 
 

@@ -78,15 +78,11 @@ class Garbage:
             self._disown(kind, record, [o["uid"] for o in owners if o not in living])
 
     def _disown(self, kind: ResourceType, record: Record, uids: list[str]) -> None:
-        new = record.thaw()
         # It may be disowned already: of what was done just now the book does not know yet.
-        known = new["metadata"].get("ownerReferences", [])
-        owners = [o for o in known if o["uid"] not in uids]
-        if len(owners) == len(known):
-            return
-        new["metadata"]["ownerReferences"] = owners
-        if not owners:
-            del new["metadata"]["ownerReferences"]
+        new = record.thaw()
+        owners = [o for o in new["metadata"].pop("ownerReferences", []) if o["uid"] not in uids]
+        if owners:
+            new["metadata"]["ownerReferences"] = owners
         self._resources.settle(kind, record, new)
 
     def _end(self, key: str, owner: Record) -> None:

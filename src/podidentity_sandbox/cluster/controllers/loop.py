@@ -1,4 +1,4 @@
-"""The queue of changes, the one task that hands each to every controller, and owner references."""
+"""The queue of changes, and the one task that hands each to every controller."""
 
 from __future__ import annotations
 
@@ -9,41 +9,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Protocol
 
-from podidentity_sandbox.cluster import Obj
 from podidentity_sandbox.cluster.status import StatusError
-from podidentity_sandbox.cluster.storage import Change, Record, Storage
-
-# ---- Owner references
-
-
-def controller_of(obj: Obj) -> Obj | None:
-    """Return the owner reference of an object's controller."""
-    owners: list[Obj] = obj["metadata"].get("ownerReferences", [])
-    return next((owner for owner in owners if owner.get("controller")), None)
-
-
-def reference_to(owner: Record) -> Obj:
-    """Return the owner reference that makes `owner` the controller of an object."""
-    return {
-        "apiVersion": owner.object["apiVersion"],
-        "kind": owner.object["kind"],
-        "name": owner.name,
-        "uid": owner.uid,
-        "controller": True,
-        "blockOwnerDeletion": True,
-    }
-
-
-def owned(storage: Storage, key: str, owner: Record) -> Sequence[Record]:
-    """Return the objects of a type that `owner` controls, in the order of their names."""
-    return [
-        record
-        for record in storage.all(key, owner.namespace)
-        if (controller_of(record.object) or {}).get("uid") == owner.uid
-    ]
-
-
-# ---- The queue
+from podidentity_sandbox.cluster.storage import Change, Storage
 
 log = logging.getLogger(__name__)
 RETRY_SECONDS = 1.0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from podidentity_sandbox.cluster import Obj, objects
 from podidentity_sandbox.cluster.registry import ResourceType
@@ -31,53 +30,42 @@ _SETTLED = (
 """Conditions of failures that cannot happen here."""
 
 
-@dataclass(frozen=True, slots=True)
-class _NamespaceCondition:
-    """A condition, but for its time."""
-
-    type: str
-    status: str
-    reason: str
-    message: str
-
-    def entry(self, known: Mapping[str, Obj], now: str) -> Obj:
-        """Return the condition; its time is that of the last change of its status."""
-        before = known.get(self.type, {"status": ""})
-        since = before["lastTransitionTime"] if before["status"] == self.status else now
-        return {
-            "type": self.type,
-            "status": self.status,
-            "lastTransitionTime": since,
-            "reason": self.reason,
-            "message": self.message,
-        }
-
-
 def conditions(status: Obj, left: Mapping[str, Sequence[Record]], now: str) -> list[Obj]:
-    """Return the conditions of a namespace in which objects are left, by resource and group."""
-    known = {condition["type"]: condition for condition in status.get("conditions", [])}
-    settled = (
-        _NamespaceCondition(kind, "False", reason, message) for kind, reason, message in _SETTLED
-    )
-    return [told.entry(known, now) for told in (*settled, _remaining(left), _held(left))]
+    """Return the conditions of a namespace in which objects are left, by resource and group.
 
-
-def _remaining(left: Mapping[str, Sequence[Record]]) -> _NamespaceCondition:
+    The time of each is that of the last change of its status.
+    """
     counts = ", ".join(f"{key} has {len(left[key])} resource instances" for key in sorted(left))
-    message = f"Some resources are remaining: {counts}"
-    return _NamespaceCondition("NamespaceContentRemaining", "True", "SomeResourcesRemain", message)
-
-
-def _held(left: Mapping[str, Sequence[Record]]) -> _NamespaceCondition:
-    kind = "NamespaceFinalizersRemaining"
     records = [record for each in left.values() for record in each]
-    found = Counter(name for r in records for name in r.metadata.get("finalizers", []))
-    if not found:
-        message = "All content-preserving finalizers finished"
-        return _NamespaceCondition(kind, "False", "ContentHasNoFinalizers", message)
-    counts = ", ".join(f"{name} in {n} resource instances" for name, n in sorted(found.items()))
-    message = f"Some content in the namespace has finalizers remaining: {counts}"
-    return _NamespaceCondition(kind, "True", "SomeFinalizersRemain", message)
+    held = Counter(name for r in records for name in r.metadata.get("finalizers", []))
+    holders = ", ".join(f"{name} in {n} resource instances" for name, n in sorted(held.items()))
+    some = f"Some content in the namespace has finalizers remaining: {holders}"
+    told = [
+        *((kind, "False", reason, message) for kind, reason, message in _SETTLED),
+        (
+            "NamespaceContentRemaining",
+            "True",
+            "SomeResourcesRemain",
+            f"Some resources are remaining: {counts}",
+        ),
+        (
+            "NamespaceFinalizersRemaining",
+            str(bool(held)),
+            "SomeFinalizersRemain" if held else "ContentHasNoFinalizers",
+            some if held else "All content-preserving finalizers finished",
+        ),
+    ]
+    known = {(each["type"], each["status"]): each for each in status.get("conditions", [])}
+    return [
+        {
+            "type": kind,
+            "status": state,
+            "lastTransitionTime": known.get((kind, state), {}).get("lastTransitionTime", now),
+            "reason": reason,
+            "message": message,
+        }
+        for kind, state, reason, message in told
+    ]
 
 
 # ---- The controller
@@ -97,18 +85,14 @@ class Namespaces:
 
     def react(self, change: Change) -> None:
         """Fill a new namespace, replace its deleted objects, empty a terminating one."""
-        if change.key == "namespaces":
-            self._look(change.record.name)
-        elif change.event == "DELETED" and change.record.namespace:
-            self._look(change.record.namespace)
-
-    def _look(self, name: str) -> None:
-        namespace = self._resources.storage.get("namespaces", "", name)
-        if namespace is None:
+        of_namespace = change.key == "namespaces"
+        if not of_namespace and change.event != "DELETED":
             return
-        if namespace.deleted:
+        name = change.record.name if of_namespace else change.record.namespace
+        namespace = self._resources.storage.get("namespaces", "", name)
+        if namespace is not None and namespace.deleted:
             self._empty(namespace)
-        else:
+        elif namespace is not None:
             self._fill(name)
 
     def _fill(self, namespace: str) -> None:

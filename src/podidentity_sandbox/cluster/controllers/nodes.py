@@ -19,6 +19,7 @@ from podidentity_sandbox.cluster import Obj, objects
 from podidentity_sandbox.cluster.controllers.loop import Later
 from podidentity_sandbox.cluster.controllers.scheduler import ready
 from podidentity_sandbox.cluster.events import Recorder
+from podidentity_sandbox.cluster.kinds.pods import tolerates
 from podidentity_sandbox.cluster.resources import Resources
 from podidentity_sandbox.cluster.storage import Change, Record, field_of
 
@@ -85,16 +86,13 @@ class NodeLifecycle:
 
     def _welcome(self, name: str) -> None:
         node = self._resources.storage.get("nodes", "", name)
-        if node is None:
-            return
-        taints = field_of(node.object, "spec.taints") or []
+        taints = (field_of(node.object, "spec.taints") or []) if node is not None else []
         left = [taint for taint in taints if taint.get("key") != UNREACHABLE]
-        if len(left) == len(taints):
+        if node is None or len(left) == len(taints):
             return
         new = node.thaw()
-        new["spec"]["taints"] = left
-        if not left:
-            del new["spec"]["taints"]
+        del new["spec"]["taints"]
+        new["spec"] |= {"taints": left} if left else {}
         self._settle("nodes", node, new)
         self._events.tell(node, "NodeReady", f"Node {name} status is now: NodeReady")
 
@@ -108,12 +106,10 @@ class NodeLifecycle:
 
     def _evict_later(self, node: str, pod: Record) -> None:
         patience = tolerated_for(pod.object)
-        if patience is None:
-            return
         evict = partial(self._evict, node, pod.namespace, pod.name, pod.uid)
-        if patience > 0:
+        if patience:
             self._later(patience, evict)
-        else:
+        elif patience is not None:
             evict()
 
     def _evict(self, node: str, namespace: str, name: str, uid: str) -> None:
@@ -144,14 +140,8 @@ def _unknown(node: Obj) -> bool:
 
 def tolerated_for(pod: Obj) -> float | None:
     """Return for how many seconds a pod bears an unreachable node; None for ever."""
-    borne: list[float] = []
-    for toleration in pod["spec"].get("tolerations", []):
-        if toleration.get("effect") not in (None, "", "NoExecute"):
-            continue
-        key, exists = toleration.get("key"), toleration.get("operator") == "Exists"
-        if (key == UNREACHABLE and (exists or not toleration.get("value"))) or (not key and exists):
-            seconds = toleration.get("tolerationSeconds")
-            if seconds is None:
-                return None
-            borne.append(seconds)
-    return min(borne, default=0.0)
+    taint = {"key": UNREACHABLE, "effect": "NoExecute"}
+    bearing = [each for each in pod["spec"].get("tolerations", []) if tolerates(each, taint)]
+    if any(toleration.get("tolerationSeconds") is None for toleration in bearing):
+        return None
+    return min((toleration["tolerationSeconds"] for toleration in bearing), default=0.0)

@@ -12,7 +12,7 @@ from collections.abc import Container, Iterator, Sequence
 
 from podidentity_sandbox.cluster import Obj, objects
 from podidentity_sandbox.cluster.events import Recorder
-from podidentity_sandbox.cluster.kinds.pods import ENDED
+from podidentity_sandbox.cluster.kinds.pods import ENDED, tolerates
 from podidentity_sandbox.cluster.objects import Write
 from podidentity_sandbox.cluster.resources import Resources
 from podidentity_sandbox.cluster.selectors import satisfies
@@ -37,12 +37,7 @@ def ready(obj: Obj) -> bool:
 
 def fits(pod: Obj, node: Obj) -> bool:
     """Whether a pod may be placed on a node."""
-    spec = pod["spec"]
-    return (
-        "deletionTimestamp" not in node["metadata"]
-        and selected(spec, node)
-        and all(tolerated(spec, taint) for taint in taints(node))
-    )
+    return "deletionTimestamp" not in node["metadata"] and not obstacle(pod, node)
 
 
 def obstacle(pod: Obj, node: Obj) -> str:
@@ -51,12 +46,12 @@ def obstacle(pod: Obj, node: Obj) -> str:
     Words of the plugins of pkg/scheduler/framework/plugins, in the order in which they are asked.
     """
     spec = pod["spec"]
-    for taint in taints(node):
-        if taint["key"] == UNSCHEDULABLE and not tolerated(spec, taint):
-            return "node(s) were unschedulable"
-    for taint in taints(node):
-        if not tolerated(spec, taint):
-            return f"node(s) had untolerated taint {{{taint['key']}: {taint.get('value', '')}}}"
+    borne = spec.get("tolerations", [])
+    hated = [taint for taint in taints(node) if not any(tolerates(each, taint) for each in borne)]
+    if any(taint["key"] == UNSCHEDULABLE for taint in hated):
+        return "node(s) were unschedulable"
+    for taint in hated:
+        return f"node(s) had untolerated taint {{{taint['key']}: {taint.get('value', '')}}}"
     if not selected(spec, node):
         return "node(s) didn't match Pod's node affinity/selector"
     return ""
@@ -102,18 +97,6 @@ def taints(node: Obj) -> Iterator[Obj]:
         yield {"key": NOT_READY, "effect": "NoSchedule"}
     if field_of(node, "spec.unschedulable"):
         yield {"key": UNSCHEDULABLE, "effect": "NoSchedule"}
-
-
-def tolerated(spec: Obj, taint: Obj) -> bool:
-    """Whether a pod's spec tolerates a taint."""
-    for toleration in spec.get("tolerations", []):
-        key, effect = toleration.get("key"), toleration.get("effect")
-        if (key and key != taint["key"]) or (effect and effect != taint["effect"]):
-            continue
-        exists = toleration.get("operator", "Equal") == "Exists"
-        if exists or (key and toleration.get("value", "") == taint.get("value", "")):
-            return True
-    return False
 
 
 # ---- The scheduler

@@ -14,52 +14,38 @@ from podidentity_sandbox.cluster.shapes import GO_TYPE, QUANTITY
 # +listMapKey=name`. Lists that are in no table are atomic for server-side apply, and replaced by a
 # strategic merge patch.
 
+_KINDS = ("DaemonSet", "Deployment", "Namespace", "Node", "Pod", "ReplicaSet", "Service")
+"""Those with a spec and a status that are no pointers in Go, and with conditions."""
+_CONTAINER = {
+    "env": ("name",),
+    "ports": ("containerPort", "protocol"),
+    "volumeDevices": ("devicePath",),
+    "volumeMounts": ("mountPath",),
+}
+_NAMED = ("containers", "ephemeralContainers", "imagePullSecrets", "initContainers",
+          "resourceClaims", "schedulingGates", "volumes")  # fmt: skip
 LIST_KEYS: dict[str, tuple[str, ...]] = {
-    "Container.env": ("name",),
-    "Container.ports": ("containerPort", "protocol"),
-    "Container.volumeDevices": ("devicePath",),
-    "Container.volumeMounts": ("mountPath",),
+    **{f"Container.{field}": keys for field, keys in _CONTAINER.items()},
     "ContainerStatus.allocatedResourcesStatus": ("name",),
     "ContainerStatus.volumeMounts": ("mountPath",),
     "CustomResourceDefinitionStatus.conditions": ("type",),
-    "DaemonSetStatus.conditions": ("type",),
-    "DeploymentStatus.conditions": ("type",),
-    "EphemeralContainer.env": ("name",),
-    "EphemeralContainer.ports": ("containerPort", "protocol"),
-    "EphemeralContainer.volumeDevices": ("devicePath",),
-    "EphemeralContainer.volumeMounts": ("mountPath",),
-    "NamespaceStatus.conditions": ("type",),
+    **{f"EphemeralContainer.{field}": keys for field, keys in _CONTAINER.items()},
     "NodeStatus.addresses": ("type",),
-    "NodeStatus.conditions": ("type",),
     "ObjectMeta.ownerReferences": ("uid",),
-    "PodSpec.containers": ("name",),
-    "PodSpec.ephemeralContainers": ("name",),
+    **{f"PodSpec.{field}": ("name",) for field in _NAMED},
     "PodSpec.hostAliases": ("ip",),
-    "PodSpec.imagePullSecrets": ("name",),
-    "PodSpec.initContainers": ("name",),
-    "PodSpec.resourceClaims": ("name",),
-    "PodSpec.schedulingGates": ("name",),
     "PodSpec.topologySpreadConstraints": ("topologyKey", "whenUnsatisfiable"),
-    "PodSpec.volumes": ("name",),
-    "PodStatus.conditions": ("type",),
     "PodStatus.podIPs": ("ip",),
     "PodStatus.resourceClaimStatuses": ("name",),
-    "ReplicaSetStatus.conditions": ("type",),
     "ResourceRequirements.claims": ("name",),
     "ResourceStatus.resources": ("resourceID",),
     "ServiceAccount.secrets": ("name",),
     "ServiceSpec.ports": ("port", "protocol"),
-    "ServiceStatus.conditions": ("type",),
+    **{f"{kind}Status.conditions": ("type",) for kind in _KINDS},
 }
 """Lists whose items are owned one by one (`+listType=map`), and what tells them apart."""
 
-SETS = frozenset(
-    {
-        "CSIDriverSpec.volumeLifecycleModes",
-        "NodeSpec.podCIDRs",
-        "ObjectMeta.finalizers",
-    }
-)
+SETS = ("CSIDriverSpec.volumeLifecycleModes", "NodeSpec.podCIDRs", "ObjectMeta.finalizers")
 """Lists of scalars that are owned one by one (`+listType=set`)."""
 
 ATOMIC = frozenset(
@@ -83,16 +69,9 @@ ATOMIC = frozenset(
 )
 """Structs and maps with one owner for all that is in them (`+structType`, `+mapType=atomic`)."""
 
-_UNPATCHED = frozenset(
-    {
-        "CustomResourceDefinitionStatus.conditions",
-        "ResourceRequirements.claims",
-        "ResourceStatus.resources",
-    }
-)
-_RETAINED = frozenset(
-    {"PodSpec.resourceClaims", "PodSpec.volumes", "PodStatus.resourceClaimStatuses"}
-)
+_UNPATCHED = ("CustomResourceDefinitionStatus.conditions", "ResourceRequirements.claims",
+              "ResourceStatus.resources")  # fmt: skip
+_RETAINED = ("PodSpec.resourceClaims", "PodSpec.volumes", "PodStatus.resourceClaimStatuses")
 PATCHED: dict[str, tuple[str, str]] = {
     # Where the types have both tags, they merge by the same key, or by the first of several.
     **{
@@ -112,75 +91,42 @@ DEFAULTS = {"ContainerPort.protocol": "TCP", "ServicePort.protocol": "TCP"}
 
 STRUCTS = frozenset(
     {
-        "CSIDriver.spec",
-        "CustomResourceDefinition.spec",
-        "CustomResourceDefinition.status",
-        "CustomResourceDefinitionSpec.names",
-        "CustomResourceDefinitionStatus.acceptedNames",
-        "DaemonSet.spec",
-        "DaemonSet.status",
-        "DaemonSetSpec.template",
-        "DaemonSetSpec.updateStrategy",
-        "Deployment.spec",
-        "Deployment.status",
-        "DeploymentSpec.strategy",
-        "DeploymentSpec.template",
-        "Event.source",
-        "Lease.spec",
-        "Namespace.spec",
-        "Namespace.status",
-        "Node.spec",
-        "Node.status",
-        "NodeDaemonEndpoints.kubeletEndpoint",
-        "NodeStatus.daemonEndpoints",
-        "NodeStatus.nodeInfo",
-        "Pod.spec",
-        "Pod.status",
-        "PodTemplateSpec.metadata",
-        "PodTemplateSpec.spec",
-        "ReplicaSet.spec",
-        "ReplicaSet.status",
-        "ReplicaSetSpec.template",
-        "Service.spec",
-        "Service.status",
-        "ServiceStatus.loadBalancer",
+        *(f"{kind}.{part}" for kind in _KINDS for part in ("spec", "status")),
+        *(f"{kind}Spec.template" for kind in ("DaemonSet", "Deployment", "ReplicaSet")),
+        *("CSIDriver.spec", "Event.source", "Lease.spec"),
+        *("CustomResourceDefinition.spec", "CustomResourceDefinition.status"),
+        *("CustomResourceDefinitionSpec.names", "CustomResourceDefinitionStatus.acceptedNames"),
+        *("DaemonSetSpec.updateStrategy", "DeploymentSpec.strategy"),
+        *("NodeDaemonEndpoints.kubeletEndpoint", "NodeStatus.daemonEndpoints"),
+        *("NodeStatus.nodeInfo", "ServiceStatus.loadBalancer"),
+        *("PodTemplateSpec.metadata", "PodTemplateSpec.spec"),
+        "PodSpec.containers",
     }
 )
-"""Fields that a new, empty object has already: structs that are no pointers in Go."""
-
-NULL_LISTS = frozenset({"PodSpec.containers"})
-"""Lists that a new, empty object has as null, since Go writes them always (no `omitempty`)."""
+"""Fields that a new, empty object has already: structs that are no pointers in Go, and a list, as
+null, that Go writes always (no `omitempty`)."""
 
 INT64 = frozenset(
     {
-        "activeDeadlineSeconds",
-        "deletionGracePeriodSeconds",
-        "expirationSeconds",
-        "fsGroup",
-        "generation",
-        "gracePeriodSeconds",
-        "observedGeneration",
-        "runAsGroup",
-        "runAsUser",
-        "terminationGracePeriodSeconds",
-        "tolerationSeconds",
+        *("activeDeadlineSeconds", "deletionGracePeriodSeconds", "expirationSeconds"),
+        *("gracePeriodSeconds", "terminationGracePeriodSeconds", "tolerationSeconds"),
+        *("fsGroup", "generation", "observedGeneration", "runAsGroup", "runAsUser"),
     }
 )
 """Whole numbers of 64 bits, by the names of their fields; the others have 32."""
 
+_TEXTS: Schema = {"type": "array", "items": {"type": "string"}}
+_AMOUNTS = (
+    *("ContainerStatus.allocatedResources", "PodSpec.overhead", "PodStatus.allocatedResources"),
+    *("NodeStatus.allocatable", "NodeStatus.capacity"),
+    *("ResourceRequirements.limits", "ResourceRequirements.requests"),
+    *("VolumeResourceRequirements.limits", "VolumeResourceRequirements.requests"),
+)
 _SCHEMAS = ("definitions", "dependencies", "patternProperties", "properties")
 VALUES: dict[str, Schema | bool] = {
-    "UserInfo.extra": {"type": "array", "items": {"type": "string"}},
-    "SubjectAccessReviewSpec.extra": {"type": "array", "items": {"type": "string"}},
-    "NodeStatus.allocatable": QUANTITY,
-    "NodeStatus.capacity": QUANTITY,
-    "PodSpec.overhead": QUANTITY,
-    "PodStatus.allocatedResources": QUANTITY,
-    "ContainerStatus.allocatedResources": QUANTITY,
-    "ResourceRequirements.limits": QUANTITY,
-    "ResourceRequirements.requests": QUANTITY,
-    "VolumeResourceRequirements.limits": QUANTITY,
-    "VolumeResourceRequirements.requests": QUANTITY,
+    "UserInfo.extra": _TEXTS,
+    "SubjectAccessReviewSpec.extra": _TEXTS,
+    **dict.fromkeys(_AMOUNTS, QUANTITY),
     # `crds` checks schemas one by one.
     **{f"JSONSchemaProps.{name}": True for name in _SCHEMAS},
 }
@@ -268,7 +214,7 @@ def _annotated(path: str, found: Schema) -> Schema:
         extra |= {"x-kubernetes-patch-strategy": strategy, "x-kubernetes-patch-merge-key": key}
     if path.rpartition(".")[2] in INT64:
         extra["format"] = "int64"
-    if path in STRUCTS or path in NULL_LISTS:
+    if path in STRUCTS:
         extra[STRUCT] = True
     if path in DEFAULTS:
         extra["default"] = DEFAULTS[path]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 
 from podidentity_sandbox.cluster import Obj, status
 from podidentity_sandbox.cluster.registry import Strategy
@@ -23,71 +23,62 @@ _KEY_WANTED = (
     "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. "
     "'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')"
 )
-_FIXED = "field is immutable when `immutable` is set"
 
 
-def key_faults(obj: Obj, field: str) -> Iterator[Cause]:
-    """Yield the faults of the keys of a field."""
-    for key in obj.get(field) or {}:
-        if not _KEY.fullmatch(key) or len(key) > 253 or key in (".", ".."):
-            yield status.invalid(f"{field}[{key}]", key, _KEY_WANTED)
+class _ContentStrategy(Strategy):
+    """Values under keys of their own."""
 
+    texts: tuple[str, ...] = ()
+    """Fields whose values are text."""
+    binary: tuple[str, ...] = ()
+    """Those whose values are bytes, in base64."""
+    measured = ""
+    """The field that is too long, as the real server words a fault of the object as a whole."""
 
-def size(obj: Obj) -> int:
-    """Return the bytes of all values."""
-    texts = sum(len(text.encode()) for text in (obj.get("data") or {}).values())
-    return texts + binary_size(obj, "binaryData")
-
-
-def binary_size(obj: Obj, field: str) -> int:
-    """Return the bytes of the values of a field that stand there in base64."""
-    return sum(len(base64.b64decode(text)) for text in (obj.get(field) or {}).values())
-
-
-def check_base64(kind: str, values: Iterable[str]) -> None:
-    """Refuse values that the real server's decoder cannot read: raise 400."""
-    for value in values:
-        try:
-            base64.b64decode(value, validate=True)
-        except binascii.Error as error:
-            stray = _NOT_BASE64.search(value)
-            place = stray.start() if stray else len(value) - len(value) % 4
-            raise status.bad_request(
-                f'{kind} in version "v1" cannot be handled as a {kind}: '
-                f"illegal base64 data at input byte {place}"
-            ) from error
-
-
-class ConfigMapStrategy(Strategy):
-    """Texts and bytes under keys of their own."""
-
-    def prepare_create(self, new: Obj) -> None:
-        """Read the bytes."""
-        check_base64("ConfigMap", (new.get("binaryData") or {}).values())
-
-    def prepare_update(self, new: Obj, old: Obj) -> None:
-        """Do the same."""
-        del old
-        self.prepare_create(new)
+    def default(self, new: Obj) -> None:
+        """Read the bytes; refuse what the real server's decoder cannot read: raise 400."""
+        for value in (value for field in self.binary for value in new.get(field, {}).values()):
+            try:
+                base64.b64decode(value, validate=True)
+            except binascii.Error as error:
+                stray = _NOT_BASE64.search(value)
+                place = stray.start() if stray else len(value) - len(value) % 4
+                why = f"illegal base64 data at input byte {place}"
+                raise status.undecodable(str(new["kind"]), "v1", why) from error
 
     def validate(self, new: Obj, old: Obj | None) -> Sequence[Cause]:
         """Check keys and size; nothing of an immutable one changes."""
-        faults = [*key_faults(new, "data"), *key_faults(new, "binaryData")]
-        for key in (new.get("data") or {}).keys() & (new.get("binaryData") or {}).keys():
-            detail = "duplicate of key present in binaryData"
-            faults.append(status.invalid(f"data[{key}]", key, detail))
-        if size(new) > LIMIT:
-            # As the real server words a fault of the object as a whole.
-            faults.append(status.too_long("[]", LIMIT))
+        fields = (*self.texts, *self.binary)
+        faults = [
+            status.invalid(f"{field}[{key}]", key, _KEY_WANTED)
+            for field in fields
+            for key in new.get(field, {})
+            if not _KEY.fullmatch(key) or len(key) > 253 or key in (".", "..")
+        ]
+        size = sum(len(text.encode()) for f in self.texts for text in new.get(f, {}).values())
+        size += sum(len(base64.b64decode(t)) for f in self.binary for t in new.get(f, {}).values())
+        if size > LIMIT:
+            faults.append(status.too_long(self.measured, LIMIT))
         if old is not None and old.get("immutable"):
-            if not new.get("immutable"):
-                faults.append(status.forbidden_field("immutable", _FIXED))
             faults += [
-                status.forbidden_field(field, _FIXED)
-                for field in ("data", "binaryData")
+                status.forbidden_field(field, "field is immutable when `immutable` is set")
+                for field in ("immutable", *fields)
                 if new.get(field) != old.get(field)
             ]
         return faults
+
+
+class ConfigMapStrategy(_ContentStrategy):
+    """Texts and bytes."""
+
+    texts, binary, measured = ("data",), ("binaryData",), "[]"
+
+    def validate(self, new: Obj, old: Obj | None) -> Sequence[Cause]:
+        """No key is among both."""
+        detail = "duplicate of key present in binaryData"
+        both = new.get("data", {}).keys() & new.get("binaryData", {}).keys()
+        doubled = [status.invalid(f"data[{key}]", key, detail) for key in both]
+        return [*super().validate(new, old), *doubled]
 
 
 # ---- Namespaces, secrets, events
@@ -132,34 +123,23 @@ class NamespaceStrategy(Strategy):
         return bool(obj.get("spec", {}).get("finalizers"))
 
 
-class SecretStrategy(Strategy):
-    """stringData is written, data is read."""
+class SecretStrategy(_ContentStrategy):
+    """stringData is written, data is read; the type never changes."""
+
+    binary, measured = ("data",), "data"
 
     def default(self, new: Obj) -> None:
-        """Fold stringData into data; raise 400 for data that is not base64."""
-        data = new.get("data", {})
-        check_base64("Secret", data.values())
+        """Fold stringData into data."""
+        super().default(new)
         for key, text in new.pop("stringData", {}).items():
-            data[key] = base64.b64encode(text.encode()).decode()
-        if data:
-            new["data"] = data
+            new.setdefault("data", {})[key] = base64.b64encode(text.encode()).decode()
         new.setdefault("type", "Opaque")
 
     def validate(self, new: Obj, old: Obj | None) -> Sequence[Cause]:
-        """Check keys and size. The type never changes, and nothing of an immutable secret."""
-        faults = [*key_faults(new, "data")]
-        if binary_size(new, "data") > LIMIT:
-            faults.append(status.too_long("data", LIMIT))
-        if old is None:
-            return faults
-        if new["type"] != old["type"]:
+        """Check the type, too."""
+        faults = [*super().validate(new, old)]
+        if old is not None and new["type"] != old["type"]:
             faults.append(status.invalid("type", new["type"], "field is immutable"))
-        if old.get("immutable") and (new.get("data"), new.get("immutable")) != (
-            old.get("data"),
-            True,
-        ):
-            detail = "field is immutable when `immutable` is set"
-            faults.append(status.forbidden_field("data", detail))
         return faults
 
 

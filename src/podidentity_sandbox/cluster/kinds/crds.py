@@ -24,25 +24,36 @@ from podidentity_sandbox.cluster.tables import custom
 _FREE = ("x-kubernetes-int-or-string", "x-kubernetes-preserve-unknown-fields")
 _TYPES = ("array", "boolean", "integer", "number", "object", "string")
 _NODE = builtin.schema("apiextensions.k8s.io", "v1", "JSONSchemaProps")
+_NOT_EVALUATED = (
+    *("$ref", "exclusiveMaximum", "exclusiveMinimum", "maxProperties", "minProperties"),
+    *("multipleOf", "not", "uniqueItems", "x-kubernetes-validations"),
+)
 
 
 def structural_faults(schema: Schema, where: str, *, logical: bool = False) -> Iterator[Cause]:
     """Yield the faults of a schema at the path `where`.
 
-    A `logical` schema is one inside allOf, anyOf, oneOf or not: it constrains, and names no type.
+    A `logical` schema is one inside allOf, anyOf or oneOf: it constrains, and names no type.
     """
-    misfit = shapes.misfit(_NODE, schema)
-    if misfit:
+    if misfit := shapes.misfit(_NODE, schema):
         yield status.invalid(where, "", misfit)
         return
+    for word in _NOT_EVALUATED:
+        if schema.get(word):
+            detail = "this sandbox does not evaluate it, and would let through what it refuses"
+            yield status.forbidden_field(f"{where}.{word}", detail)
     if not logical:
         yield from _type_faults(schema, where)
-    if schema.get("x-kubernetes-validations"):
-        detail = "this sandbox evaluates no CEL rules, and would let through what they refuse"
-        yield status.forbidden_field(f"{where}.x-kubernetes-validations", detail)
-    yield from _value_faults(schema, where)
+    try:
+        compiled(schema.get("pattern", ""))
+    except re.error as error:
+        fault = f"must be a valid regex: {error}"
+        yield status.invalid(f"{where}.pattern", schema["pattern"], fault)
     for path, child, inside in _children(schema, where):
-        yield from structural_faults(child, path, logical=logical or inside)
+        if isinstance(child, dict):
+            yield from structural_faults(child, path, logical=logical or inside)
+        else:
+            yield status.invalid(path, child, "must be a schema")
 
 
 def _type_faults(schema: Schema, where: str) -> Iterator[Cause]:
@@ -53,34 +64,13 @@ def _type_faults(schema: Schema, where: str) -> Iterator[Cause]:
         yield status.unsupported(f"{where}.type", kind, _TYPES)
 
 
-def _value_faults(schema: Schema, where: str) -> Iterator[Cause]:
-    pattern = schema.get("pattern", "")
-    try:
-        compiled(pattern)
-    except re.error as error:
-        yield status.invalid(f"{where}.pattern", pattern, f"must be a valid regex: {error}")
-    if not isinstance(schema.get("enum", []), list):
-        yield status.invalid(f"{where}.enum", schema["enum"], "must be an array")
-    if schema.get("multipleOf", 1) <= 0:
-        yield status.invalid(f"{where}.multipleOf", schema["multipleOf"], "must be positive")
-    if not isinstance(schema.get("items", {}), dict):
-        yield status.invalid(f"{where}.items", schema["items"], "must be a schema")
-    extra = schema.get("additionalProperties")
-    if not isinstance(extra, bool | dict | None):
-        yield status.invalid(
-            f"{where}.additionalProperties", extra, "must be a schema or a boolean"
-        )
-
-
 def _children(schema: Schema, where: str) -> Iterator[tuple[str, Json, bool]]:
     """Yield (path, schema, whether it is inside a logical word) of each schema inside this one."""
     for name, child in schema.get("properties", {}).items():
         yield f"{where}.properties[{name}]", child, False
     for word in ("items", "additionalProperties"):
-        if isinstance(schema.get(word), dict):
+        if not isinstance(schema.get(word), bool | None):
             yield f"{where}.{word}", schema[word], False
-    if "not" in schema:
-        yield f"{where}.not", schema["not"], True
     for word in ("allOf", "anyOf", "oneOf"):
         for index, child in enumerate(schema.get(word, [])):
             yield f"{where}.{word}[{index}]", child, True

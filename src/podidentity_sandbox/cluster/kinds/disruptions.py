@@ -6,16 +6,15 @@ Faults are those of ValidatePodDisruptionBudgetSpec in pkg/apis/policy/validatio
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from podidentity_sandbox.cluster import Obj, status
+from podidentity_sandbox.cluster.kinds.workloads import amount_faults
 from podidentity_sandbox.cluster.registry import Strategy
 from podidentity_sandbox.cluster.status import Cause
 
 GROUP = "policy"
 _BOUNDS = ("minAvailable", "maxUnavailable")
-_PERCENT = re.compile("[0-9]+%")
 _POLICIES = ("AlwaysAllow", "IfHealthyBudget")
 
 
@@ -31,16 +30,7 @@ class BudgetStrategy(Strategy):
             detail = "minAvailable and maxUnavailable cannot be both set"
             faults.append(status.invalid("spec", spec, detail))
         for bound in _BOUNDS:
-            value = spec.get(bound, 0)
-            if isinstance(value, int) and value < 0:
-                detail = "must be greater than or equal to 0"
-                faults.append(status.invalid(f"spec.{bound}", value, detail))
-            if isinstance(value, str) and not _PERCENT.fullmatch(value):
-                detail = (
-                    "a valid percent string must be a numeric string followed by an ending '%' "
-                    "(e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')"
-                )
-                faults.append(status.invalid(f"spec.{bound}", value, detail))
+            faults += amount_faults(f"spec.{bound}", spec.get(bound, 0))
         policy = spec.get("unhealthyPodEvictionPolicy", _POLICIES[0])
         if policy not in _POLICIES:
             where = "spec.unhealthyPodEvictionPolicy"

@@ -11,11 +11,11 @@ import ipaddress
 from collections.abc import Iterator, Sequence
 
 from podidentity_sandbox.cluster import Obj, status
+from podidentity_sandbox.cluster.kinds.services import port_faults
 from podidentity_sandbox.cluster.registry import Strategy
 from podidentity_sandbox.cluster.status import Cause
 
 _TYPES = ("Egress", "Ingress")
-_PROTOCOLS = ("SCTP", "TCP", "UDP")
 _WAYS = (("ingress", "from"), ("egress", "to"))
 
 
@@ -52,11 +52,8 @@ class NetworkPolicyStrategy(Strategy):
 
 
 def _port_faults(where: str, port: Obj) -> Iterator[Cause]:
-    if port["protocol"] not in _PROTOCOLS:
-        yield status.unsupported(f"{where}.protocol", port["protocol"], _PROTOCOLS)
+    yield from port_faults(where, port)
     first, last = port.get("port"), port.get("endPort")
-    if isinstance(first, int) and not 1 <= first <= 65535:
-        yield status.invalid(f"{where}.port", first, "must be between 1 and 65535, inclusive")
     if last is None:
         return
     if not isinstance(first, int):
@@ -75,17 +72,16 @@ def _peer_faults(where: str, peer: Obj) -> Iterator[Cause]:
         return
     if len(peer) > 1:
         yield status.forbidden_field(where, "may not specify both ipBlock and another peer")
+    places = {f"{where}.ipBlock.cidr": block.get("cidr", "")}
+    places |= {f"{where}.ipBlock.except[{n}]": e for n, e in enumerate(block.get("except") or ())}
     outer = _network(block.get("cidr", ""))
-    if outer is None:
-        yield _not_a_cidr(f"{where}.ipBlock.cidr", block.get("cidr", ""))
-        return
-    for index, each in enumerate(block.get("except") or ()):
-        inner = _network(each)
+    for place, cidr in places.items():
+        inner = _network(cidr)
         if inner is None:
-            yield _not_a_cidr(f"{where}.ipBlock.except[{index}]", each)
-        elif inner == outer or not _inside(inner, outer):
-            detail = "must be a strict subset of `cidr`"
-            yield status.invalid(f"{where}.ipBlock.except[{index}]", each, detail)
+            detail = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
+            yield status.invalid(place, cidr, detail)
+        elif outer is not None and not place.endswith(".cidr") and not _inside(inner, outer):
+            yield status.invalid(place, cidr, "must be a strict subset of `cidr`")
 
 
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -99,13 +95,6 @@ def _network(cidr: str) -> _Network | None:
 
 
 def _inside(inner: _Network, outer: _Network) -> bool:
-    if isinstance(inner, ipaddress.IPv4Network) and isinstance(outer, ipaddress.IPv4Network):
-        return inner.subnet_of(outer)
-    if isinstance(inner, ipaddress.IPv6Network) and isinstance(outer, ipaddress.IPv6Network):
-        return inner.subnet_of(outer)
-    return False
-
-
-def _not_a_cidr(where: str, cidr: str) -> Cause:
-    detail = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)"
-    return status.invalid(where, cidr, detail)
+    """Whether one network is a part of another, and not all of it."""
+    same = inner.version == outer.version
+    return same and inner != outer and outer.supernet_of(inner)  # type: ignore[arg-type]

@@ -127,15 +127,18 @@ def _tolerate(spec: Obj) -> None:
     """Let a pod stay a while on a node that is not ready, as DefaultTolerationSeconds does."""
     tolerations = spec.setdefault("tolerations", [])
     for key in _TOLERATED:
-        if not any(_tolerates(t, key) for t in tolerations):
-            toleration = {"key": key, "operator": "Exists", "effect": "NoExecute"}
-            tolerations.append({**toleration, "tolerationSeconds": 300})
+        taint = {"key": key, "effect": "NoExecute"}
+        if not any(tolerates(toleration, taint) for toleration in tolerations):
+            tolerations.append({**taint, "operator": "Exists", "tolerationSeconds": 300})
 
 
-def _tolerates(toleration: Obj, key: str) -> bool:
-    everything = not toleration.get("key") and toleration.get("operator") == "Exists"
-    fits = toleration.get("key") == key and toleration.get("effect", "NoExecute") == "NoExecute"
-    return everything or fits
+def tolerates(toleration: Obj, taint: Obj) -> bool:
+    """Whether a toleration is one of a taint: ToleratesTaint of api/core/v1/toleration.go."""
+    key, effect = toleration.get("key"), toleration.get("effect")
+    if (key and key != taint["key"]) or (effect and effect != taint["effect"]):
+        return False
+    exists = toleration.get("operator", "Equal") == "Exists"
+    return exists or bool(key and toleration.get("value", "") == taint.get("value", ""))
 
 
 def default_spec(spec: Obj) -> None:
@@ -198,6 +201,9 @@ def spec_faults(spec: Obj, path: str) -> Iterator[Cause]:
                 message = f'Duplicate value: "{name}"'
                 yield Cause(f"{where}.name", "FieldValueDuplicate", message)
             seen.add(name)
+    for field in ("readinessGates", "schedulingGates"):
+        if spec.get(field):
+            yield status.forbidden_field(f"{path}.{field}", "the sandbox knows no gates")
     policy, policies = spec.get("restartPolicy"), ("Always", "OnFailure", "Never")
     if policy not in policies:
         yield status.unsupported(f"{path}.restartPolicy", policy, policies)

@@ -19,6 +19,7 @@ from podidentity_sandbox.cluster.storage import Storage
 ADDRESSES = ipaddress.ip_network("10.0.0.0/16")
 """AKS's default service CIDR."""
 _TYPES = ("ClusterIP",)
+_PROTOCOLS = ("SCTP", "TCP", "UDP")
 
 
 class ServiceStrategy(Strategy):
@@ -60,6 +61,15 @@ class ServiceStrategy(Strategy):
         return faults
 
 
+def port_faults(where: str, port: Obj) -> Iterator[Cause]:
+    """Yield the faults of protocol and number; a port may have a name in place of its number."""
+    number = port.get("port")
+    if isinstance(number, int) and not 1 <= number <= 65535:
+        yield status.invalid(f"{where}.port", number, "must be between 1 and 65535, inclusive")
+    if port["protocol"] not in _PROTOCOLS:
+        yield status.unsupported(f"{where}.protocol", port["protocol"], _PROTOCOLS)
+
+
 def _port_faults(spec: Obj) -> Iterator[Cause]:
     ports = spec.get("ports", [])
     if not ports and spec.get("clusterIP") != "None":
@@ -69,11 +79,7 @@ def _port_faults(spec: Obj) -> Iterator[Cause]:
         where, number = f"spec.ports[{index}]", port.get("port", 0)
         if len(ports) > 1 and not port.get("name"):
             yield status.required(f"{where}.name")
-        if not 1 <= number <= 65535:
-            yield status.invalid(f"{where}.port", number, "must be between 1 and 65535, inclusive")
-        if port["protocol"] not in ("TCP", "UDP", "SCTP"):
-            kinds = ("SCTP", "TCP", "UDP")
-            yield status.unsupported(f"{where}.protocol", port["protocol"], kinds)
+        yield from port_faults(where, {"port": 0, **port})
         if (number, port["protocol"]) in seen:
             shown = f'{{"port":{number},"protocol":"{port["protocol"]}"}}'
             yield Cause(where, "FieldValueDuplicate", f"Duplicate value: {shown}")

@@ -1,4 +1,7 @@
-"""Rules of DaemonSets, Deployments and ReplicaSets; their controllers make the pods."""
+"""Rules of DaemonSets, Deployments and ReplicaSets; their controllers make the pods.
+
+Defaults and faults are those of pkg/apis/apps/v1/defaults.go and pkg/apis/apps/validation.
+"""
 
 from __future__ import annotations
 
@@ -11,129 +14,131 @@ from podidentity_sandbox.cluster.registry import Strategy
 from podidentity_sandbox.cluster.selectors import matches_labels
 from podidentity_sandbox.cluster.status import Cause
 
-# ---- DaemonSets
-
-PERCENT = (
-    "a valid percent string must be a numeric string followed by an ending '%' "
-    "(e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')"
-)
+_PERCENT = re.compile("[0-9]{1,9}%", re.ASCII)
+_LIMITS = ("maxUnavailable", "maxSurge")
 
 
-class DaemonSetStrategy(Strategy):
-    """Its selector never changes, and its template must match it."""
+def not_negative(where: str, value: int) -> Iterator[Cause]:
+    """Yield the fault of a number below 0."""
+    if value < 0:
+        yield status.invalid(where, value, "must be greater than or equal to 0")
+
+
+def amount_faults(where: str, value: int | str) -> Iterator[Cause]:
+    """Yield the fault of what is neither a number of pods nor a share of them."""
+    if isinstance(value, int):
+        yield from not_negative(where, value)
+    elif not _PERCENT.fullmatch(value):
+        detail = (
+            "a valid percent string must be a numeric string followed by an ending '%' "
+            "(e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')"
+        )
+        yield status.invalid(where, value, detail)
+
+
+def _is_nothing(limit: int | str) -> bool:
+    return not int(str(limit).removesuffix("%"))
+
+
+class _SetStrategy(Strategy):
+    """A set's selector never changes, and its template must match it."""
+
+    noun = "replica set"
 
     def default(self, new: Obj) -> None:
-        """Fill in the defaults of the set and of its template."""
-        spec = new.setdefault("spec", {})
-        spec.setdefault("revisionHistoryLimit", 10)
-        update = spec.setdefault("updateStrategy", {})
+        """Fill in the defaults of the template."""
+        template = new.setdefault("spec", {}).setdefault("template", {})
+        pods.default_spec(template.setdefault("spec", {}))
+
+    def validate(self, new: Obj, old: Obj | None) -> Sequence[Cause]:
+        """Check selector and template, and that nobody waits in vain."""
+        spec = new["spec"]
+        selector, template = spec.get("selector"), spec["template"]
+        labels = template.get("metadata", {}).get("labels", {})
+        faults = []
+        if selector is None:
+            faults.append(status.required("spec.selector"))
+        elif not selector.get("matchLabels") and not selector.get("matchExpressions"):
+            detail = f"empty selector is invalid for {self.noun}"
+            faults.append(status.invalid("spec.selector", selector, detail))
+        elif not matches_labels(selector, labels):
+            where, detail = "spec.template.metadata.labels", "`selector` does not match template"
+            faults.append(status.invalid(where, labels, f"{detail} `labels`"))
+        if old is not None and selector != old["spec"]["selector"]:
+            faults.append(status.invalid("spec.selector", selector, "field is immutable"))
+        faults += pods.spec_faults(template["spec"], "spec.template.spec")
+        if (policy := template["spec"]["restartPolicy"]) != "Always":
+            where = "spec.template.spec.restartPolicy"
+            faults.append(status.unsupported(where, policy, ["Always"]))
+        if spec.get("minReadySeconds"):
+            detail = "here a pod is available as soon as it is ready"
+            faults.append(status.forbidden_field("spec.minReadySeconds", detail))
+        return faults
+
+
+class DaemonSetStrategy(_SetStrategy):
+    """How one template's pods follow another's: of both limits exactly one is not zero."""
+
+    noun = "daemonset"
+
+    def default(self, new: Obj) -> None:
+        """Fill in the defaults."""
+        super().default(new)
+        new["spec"].setdefault("revisionHistoryLimit", 10)
+        update = new["spec"].setdefault("updateStrategy", {})
         if update.setdefault("type", "RollingUpdate") == "RollingUpdate":
             rolling = update.setdefault("rollingUpdate", {})
             rolling.setdefault("maxUnavailable", 1)
             rolling.setdefault("maxSurge", 0)
-        pods.default_spec(spec.setdefault("template", {}).setdefault("spec", {}))
 
     def validate(self, new: Obj, old: Obj | None) -> Sequence[Cause]:
-        """Check selector and template."""
-        spec = new["spec"]
-        faults = [*_selector_faults(new, old, "daemonset")]
-        faults += pods.spec_faults(spec["template"]["spec"], "spec.template.spec")
-        policy = spec["template"]["spec"]["restartPolicy"]
-        if policy != "Always":
-            where = "spec.template.spec.restartPolicy"
-            faults.append(status.unsupported(where, policy, ["Always"]))
-        return [*faults, *_update_faults(spec["updateStrategy"])]
+        """Check the update strategy, too: ValidateRollingUpdateDaemonSet."""
+        update = new["spec"]["updateStrategy"]
+        return [*super().validate(new, old), *_update_faults(update, "spec.updateStrategy")]
 
 
-def _update_faults(update: Obj) -> Iterator[Cause]:
-    """Yield the faults of an update strategy: of both limits exactly one is not zero.
-
-    ValidateRollingUpdateDaemonSet of pkg/apis/apps/validation/validation.go.
-    """
-    kinds, where = ("RollingUpdate", "OnDelete"), "spec.updateStrategy"
-    if update["type"] not in kinds:
-        yield status.unsupported(f"{where}.type", update["type"], kinds)
+def _update_faults(update: Obj, where: str) -> Iterator[Cause]:
+    if update["type"] == "OnDelete":
+        return
     if update["type"] != "RollingUpdate":
+        kinds = ("RollingUpdate", "OnDelete")
+        yield status.unsupported(f"{where}.type", update["type"], kinds)
         return
     rolling, where = update["rollingUpdate"], f"{where}.rollingUpdate"
-    for field in ("maxUnavailable", "maxSurge"):
-        yield from _limit_faults(rolling[field], f"{where}.{field}")
-    unavailable, surge = (_number(rolling[field]) for field in ("maxUnavailable", "maxSurge"))
-    if unavailable and surge:
+    faults = [f for field in _LIMITS for f in amount_faults(f"{where}.{field}", rolling[field])]
+    yield from faults
+    for field in _LIMITS if not faults else ():
+        limit = rolling[field]
+        if isinstance(limit, str) and int(limit.removesuffix("%")) > 100:
+            yield status.invalid(f"{where}.{field}", limit, "must not be greater than 100%")
+    zeros = [_is_nothing(rolling[field]) for field in _LIMITS if not faults]
+    if zeros == [False, False]:
         detail = "may not be set when maxUnavailable is non-zero"
         yield status.invalid(f"{where}.maxSurge", rolling["maxSurge"], detail)
-    elif not unavailable and not surge:
+    elif zeros == [True, True]:
         detail = "cannot be 0 when maxSurge is 0"
         yield status.required(f"{where}.maxUnavailable", detail)
 
 
-def _limit_faults(limit: int | str, where: str) -> Iterator[Cause]:
-    if isinstance(limit, int):
-        if limit < 0:
-            yield status.invalid(where, limit, "must be greater than or equal to 0")
-    elif not re.fullmatch("[0-9]{1,9}%", limit, re.ASCII):
-        yield status.invalid(where, limit, PERCENT)
-    elif _number(limit) > 100:
-        yield status.invalid(where, limit, "must not be greater than 100%")
-
-
-def _number(limit: int | str) -> int:
-    digits = str(limit).removesuffix("%")
-    return int(digits) if digits.isdecimal() else 0
-
-
-def _selector_faults(new: Obj, old: Obj | None, noun: str) -> Iterator[Cause]:
-    spec = new["spec"]
-    selector = spec.get("selector")
-    labels = spec["template"].get("metadata", {}).get("labels", {})
-    if selector is None:
-        yield status.required("spec.selector")
-    elif not selector.get("matchLabels") and not selector.get("matchExpressions"):
-        detail = f"empty selector is invalid for {noun}"
-        yield status.invalid("spec.selector", selector, detail)
-    elif not matches_labels(selector, labels):
-        detail = "`selector` does not match template `labels`"
-        yield status.invalid("spec.template.metadata.labels", labels, detail)
-    if old is not None and selector != old["spec"]["selector"]:
-        yield status.invalid("spec.selector", selector, "field is immutable")
-
-
-# ---- Deployments and ReplicaSets: the rules of the objects; their controllers make the pods.
-#
-# Defaults and faults are those of pkg/apis/apps/v1/defaults.go and pkg/apis/apps/validation.
-
-_WHERE = "spec.strategy"
-_PERCENT = re.compile("[0-9]{1,9}%", re.ASCII)
-
-
-class ReplicaSetStrategy(Strategy):
-    """Its selector never changes, and its template must match it."""
+class ReplicaSetStrategy(_SetStrategy):
+    """A number of pods."""
 
     def default(self, new: Obj) -> None:
-        """Fill in the defaults of the set and of its template."""
-        spec = new.setdefault("spec", {})
-        spec.setdefault("replicas", 1)
-        template = spec.setdefault("template", {})
-        template.setdefault("metadata", {})
-        pods.default_spec(template.setdefault("spec", {}))
+        """Fill in the defaults."""
+        super().default(new)
+        new["spec"].setdefault("replicas", 1)
+        new["spec"]["template"].setdefault("metadata", {})
 
     def validate(self, new: Obj, old: Obj | None) -> Sequence[Cause]:
-        """Check selector, template and number."""
-        spec = new["spec"]
-        noun = "deployment" if "strategy" in spec else "replica set"
-        faults = [*_selector_faults(new, old, noun)]
-        for field in ("replicas", "minReadySeconds"):
-            faults += not_negative(f"spec.{field}", spec.get(field, 0))
-        faults += pods.spec_faults(spec["template"]["spec"], "spec.template.spec")
-        policy = spec["template"]["spec"]["restartPolicy"]
-        if policy in ("OnFailure", "Never"):
-            where = "spec.template.spec.restartPolicy"
-            faults.append(status.unsupported(where, policy, ["Always"]))
-        return faults
+        """Check the number, too."""
+        number = not_negative("spec.replicas", new["spec"]["replicas"])
+        return [*super().validate(new, old), *number]
 
 
 class DeploymentStrategy(ReplicaSetStrategy):
     """The same, and how one template's pods follow another's."""
+
+    noun = "deployment"
 
     def default(self, new: Obj) -> None:
         """Fill in the defaults."""
@@ -153,36 +158,20 @@ class DeploymentStrategy(ReplicaSetStrategy):
 
 
 def _strategy_faults(spec: Obj) -> Iterator[Cause]:
-    strategy = spec["strategy"]
-    kind = strategy["type"]
-    if kind == "RollingUpdate":
-        yield from _rolling_faults(strategy["rollingUpdate"])
-    elif kind == "Recreate":
-        yield status.forbidden_field(f"{_WHERE}.type", "the sandbox knows RollingUpdate alone")
+    strategy, where = spec["strategy"], "spec.strategy"
+    if strategy["type"] == "Recreate":
+        yield status.forbidden_field(f"{where}.type", "the sandbox knows RollingUpdate alone")
+    elif strategy["type"] != "RollingUpdate":
+        kinds = ("Recreate", "RollingUpdate")
+        yield status.unsupported(f"{where}.type", strategy["type"], kinds)
     else:
-        yield status.unsupported(f"{_WHERE}.type", kind, ("Recreate", "RollingUpdate"))
+        rolling, where = strategy["rollingUpdate"], f"{where}.rollingUpdate"
+        faults = [f for field in _LIMITS for f in amount_faults(f"{where}.{field}", rolling[field])]
+        yield from faults
+        if not faults and all(_is_nothing(rolling[field]) for field in _LIMITS):
+            detail = "may not be 0 when `maxSurge` is 0"
+            yield status.invalid(f"{where}.maxUnavailable", rolling["maxUnavailable"], detail)
+    if spec.get("paused"):
+        yield status.forbidden_field("spec.paused", "the sandbox goes on with every rollout")
     yield from not_negative("spec.revisionHistoryLimit", spec["revisionHistoryLimit"])
-    deadline = spec["progressDeadlineSeconds"]
-    yield from not_negative("spec.progressDeadlineSeconds", deadline)
-    if deadline <= spec.get("minReadySeconds", 0):
-        detail = "must be greater than minReadySeconds"
-        yield status.invalid("spec.progressDeadlineSeconds", deadline, detail)
-
-
-def _rolling_faults(rolling: Obj) -> Iterator[Cause]:
-    where = f"{_WHERE}.rollingUpdate"
-    for field in ("maxUnavailable", "maxSurge"):
-        limit = rolling[field]
-        if isinstance(limit, int):
-            yield from not_negative(f"{where}.{field}", limit)
-        elif not _PERCENT.fullmatch(limit):
-            yield status.invalid(f"{where}.{field}", limit, PERCENT)
-    if {str(rolling[field]).removesuffix("%") for field in ("maxUnavailable", "maxSurge")} == {"0"}:
-        detail = "may not be 0 when `maxSurge` is 0"
-        yield status.invalid(f"{where}.maxUnavailable", rolling["maxUnavailable"], detail)
-
-
-def not_negative(where: str, value: int) -> Iterator[Cause]:
-    """Yield the fault of a number below 0."""
-    if value < 0:
-        yield status.invalid(where, value, "must be greater than or equal to 0")
+    yield from not_negative("spec.progressDeadlineSeconds", spec["progressDeadlineSeconds"])

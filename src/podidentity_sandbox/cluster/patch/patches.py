@@ -1,13 +1,10 @@
-"""From the body of a PATCH to the object that it makes, with what a strict server finds in it.
+"""From the body of a PATCH to the object that it makes.
 
 The steps, and the refusals, are those of
 https://github.com/kubernetes/apiserver/blob/master/pkg/endpoints/handlers/patch.go
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 import jsonpatch
 import jsonpointer
@@ -17,13 +14,50 @@ import yaml
 from podidentity_sandbox.cluster import Json, Obj, bodies, status
 from podidentity_sandbox.cluster.fields import fields_of
 from podidentity_sandbox.cluster.patch import strategic
-from podidentity_sandbox.cluster.patch.strategic import Unfit, go_value
+from podidentity_sandbox.cluster.patch.strategic import BadForm, Unfit, go_value
 from podidentity_sandbox.cluster.registry import ResourceType
 from podidentity_sandbox.cluster.status import StatusError
 
 JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
-TYPES = (JSON_PATCH, MERGE_PATCH)
+STRATEGIC = "application/strategic-merge-patch+json"
+APPLY = bodies.APPLY
+
+
+def read(content_type: str, raw: bytes, kind: ResourceType) -> Json:
+    """Return the patch of a body; raise 415 for another type, 400 for what cannot be read."""
+    known = (JSON_PATCH, MERGE_PATCH, *(() if kind.custom else (STRATEGIC,)), APPLY)
+    if content_type not in known:
+        raise status.unsupported_media_type(known)
+    form = "YAML" if content_type == APPLY else "patch"
+    try:
+        if content_type == APPLY:
+            patch = yaml.load(raw, Loader=bodies.Loader)  # noqa: S506 - a subclass of SafeLoader
+        else:
+            patch = msgspec.json.decode(raw)
+    except (yaml.YAMLError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise status.bad_request(f"error decoding {form}: {error}") from error
+    if content_type != JSON_PATCH and not isinstance(patch, dict):
+        raise status.bad_request(f"error decoding {form}: it is no object")
+    return patch
+
+
+def patched(content_type: str, kind: ResourceType, obj: Obj, patch: Json) -> tuple[Json, str]:
+    """Return `obj`, which is changed, with a patch applied, and the text that errors show it by.
+
+    Raises 400 or 500 for a strategic merge patch, and 400 or 422 for a JSON patch that is none, or
+    does not fit the object (a failed test, a missing path).
+    """
+    if content_type == STRATEGIC:
+        shown = go_value(patch)
+        try:
+            return strategic.merge(obj, patch, fields_of(kind)), shown
+        except BadForm as error:
+            raise status.bad_request(str(error)) from error
+        except Unfit as error:
+            raise StatusError(500, "", str(error)) from error
+    new = merge(obj, patch) if content_type == MERGE_PATCH else operated(obj, patch)
+    return new, msgspec.json.encode(new, order="sorted").decode()
 
 
 def merge(target: Json, patch: Json) -> Json:
@@ -39,95 +73,18 @@ def merge(target: Json, patch: Json) -> Json:
     return result
 
 
-def apply(content_type: str, obj: Obj, patch: Json) -> Json:
-    """Return `obj` changed by a decoded patch of that content type.
-
-    Raises 415 for a type that is not applied here, 400 for a malformed patch, and 422 for a JSON
-    patch that does not fit the object (a failed test, a missing path), as the real server does.
-    """
-    if content_type == MERGE_PATCH:
-        if not isinstance(patch, dict):
-            raise status.bad_request("error decoding patch: a merge patch is a JSON object")
-        return merge(obj, patch)
-    if content_type != JSON_PATCH:
-        raise status.unsupported_media_type(TYPES)
+def operated(obj: Obj, patch: Json) -> Json:
+    """Return `obj` changed by the operations of a JSON patch."""
+    unfit = (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException, TypeError)
     try:
         operations = jsonpatch.JsonPatch(patch)
-    except (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException, TypeError) as error:
+    except unfit as error:
         raise status.bad_request(f"error decoding patch: {error}") from error
     try:
         return operations.apply(obj)
-    except (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException, TypeError) as error:
-        # The words of the server for a patch that cannot be applied:
-        # https://github.com/kubernetes/apiserver/blob/master/pkg/endpoints/handlers/patch.go
+    except unfit as error:
         message = "the server rejected our request due to an error in our request"
-        raise status.StatusError(422, "Invalid", message, details={}) from error
-
-
-# ---- All kinds of patches
-
-STRATEGIC = "application/strategic-merge-patch+json"
-APPLY = "application/apply-patch+yaml"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Patch:
-    """A patch, decoded."""
-
-    content_type: str
-    document: Json
-    doubled: Sequence[str] = ()
-    """Fields that it says twice, as sentences."""
-
-
-def types(kind: ResourceType) -> tuple[str, ...]:
-    """Return the content types that patch an object of this type."""
-    return (*TYPES, APPLY) if kind.custom else (*TYPES, STRATEGIC, APPLY)
-
-
-def read(content_type: str, raw: bytes, kind: ResourceType) -> Patch:
-    """Return the patch of a body; raise 415 for another type, 400 for what cannot be read."""
-    if content_type not in types(kind):
-        raise status.unsupported_media_type(types(kind))
-    if content_type == APPLY:
-        return _configuration(raw)
-    try:
-        document = msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise status.bad_request(f"error decoding patch: {error}") from error
-    return Patch(content_type=content_type, document=document, doubled=bodies.in_json(raw))
-
-
-def _configuration(raw: bytes) -> Patch:
-    try:
-        document = yaml.load(raw, Loader=bodies.Loader)  # noqa: S506 - a subclass of SafeLoader
-        doubled = bodies.in_yaml(raw)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise status.bad_request(f"error decoding YAML: {error}") from error
-    if not isinstance(document, dict):
-        raise status.bad_request("error decoding YAML: the configuration is no object")
-    return Patch(content_type=APPLY, document=document, doubled=doubled)
-
-
-def patched(patch: Patch, kind: ResourceType, obj: Obj) -> tuple[Json, str]:
-    """Return `obj`, which is changed, with a patch applied, and the text that errors show it by."""
-    if patch.content_type != STRATEGIC:
-        new = apply(patch.content_type, obj, patch.document)
-        return new, msgspec.json.encode(new, order="sorted").decode()
-    if not isinstance(patch.document, dict):
-        raise status.bad_request("error decoding patch: a strategic merge patch is a JSON object")
-    shown = go_value(patch.document)
-    try:
-        return strategic.merge(obj, patch.document, fields_of(kind)), shown
-    except Unfit as error:
-        raise _unfit(str(error)) from error
-
-
-def _unfit(text: str) -> StatusError:
-    """Return the refusal of a strategic merge patch: 400 for a bad form, 500 for bad content."""
-    if text in (strategic.BAD_RETAIN, strategic.BAD_ORDER, strategic.BAD_PRIMITIVE):
-        return status.bad_request(text)
-    return StatusError(500, "", text)
+        raise StatusError(422, "Invalid", message, details={}) from error
 
 
 def undecodable(shown: str, why: str) -> StatusError:

@@ -42,6 +42,10 @@ class Unfit(Exception):
     """A patch that cannot be applied, with the reason in the server's words."""
 
 
+class BadForm(Unfit):
+    """A directive that is not of its form: the server's code for it is 400, for all others 500."""
+
+
 def marked(value: Json) -> bool:
     """Whether an item is a directive."""
     return isinstance(value, dict) and DIRECTIVE in value
@@ -56,12 +60,20 @@ def key_of(item: Json, key: str) -> Json:
     return item[key]
 
 
+_GO_TYPES: dict[type, str] = {
+    dict: "map[string]interface {}",
+    list: "[]interface {}",
+    str: "string",
+    bool: "bool",
+    int: "int64",
+    float: "float64",
+    type(None): "%!s(<nil>)",
+}
+
+
 def bad_type(wanted: str, found: Json) -> Unfit:
     """Return the refusal of a value that is not of the Go type wanted."""
-    names = {dict: "map[string]interface {}", list: "[]interface {}", str: "string", bool: "bool"}
-    numbers = {int: "int64", float: "float64", type(None): "%!s(<nil>)"}
-    named = {**names, **numbers}[type(found)]
-    return Unfit(f"expected a {wanted}, but received a {named}")
+    return Unfit(f"expected a {wanted}, but received a {_GO_TYPES[type(found)]}")
 
 
 def check_order(patch: Items, order: Items, key: str) -> None:
@@ -123,9 +135,6 @@ def left(present: Items, change: Items, key: str) -> Items:
 RETAIN = "$retainKeys"
 ORDER = "$setElementOrder/"
 DELETE = "$deleteFromPrimitiveList/"
-BAD_RETAIN = "invalid patch format of retainKeys"
-BAD_ORDER = "invalid patch format of setElementOrder list"
-BAD_PRIMITIVE = "invalid patch format of primitive list"
 
 
 def merge(original: Obj, patch: Obj, schema: Schema) -> Obj:
@@ -161,11 +170,9 @@ def _retain(original: Obj, patch: Obj) -> None:
     if RETAIN not in patch:
         return
     kept = patch.pop(RETAIN)
-    if not isinstance(kept, list):
-        raise Unfit(BAD_RETAIN)
-    for key, value in patch.items():
-        if value is not None and not key.startswith((DELETE, ORDER)) and key not in kept:
-            raise Unfit(BAD_RETAIN)
+    said = [k for k, v in patch.items() if v is not None and not k.startswith((DELETE, ORDER))]
+    if not isinstance(kept, list) or not set(said) <= {key for key in kept if key in said}:
+        raise BadForm("invalid patch format of retainKeys")
     for key in [key for key in original if key not in kept]:
         del original[key]
 
@@ -173,7 +180,7 @@ def _retain(original: Obj, patch: Obj) -> None:
 def _delete(original: Obj, key: str, gone: Json) -> None:
     """Take scalars out of a list."""
     if not isinstance(gone, list):
-        raise Unfit(BAD_PRIMITIVE)
+        raise BadForm("invalid patch format of primitive list")
     if isinstance(original.get(key), list):
         original[key] = [item for item in original[key] if item not in gone]
 
@@ -228,15 +235,14 @@ def _key(original: Items, patch: Items, field: Schema) -> str:
     """Return the merge key, "" for scalars; refuse lists that mix."""
     kinds = {type(item) for item in (*original, *patch)}
     if len(kinds) > 1:
-        raise Unfit("list element types are not identical: " + _kinds(kinds))
+        named = ", ".join(sorted(_KINDS.get(kind, kind.__name__) for kind in kinds))
+        raise Unfit(f"list element types are not identical: {named}")
     if list in kinds:
         raise Unfit("lists of lists are not supported")
     return str(field.get("x-kubernetes-patch-merge-key", "")) if dict in kinds else ""
 
 
-def _kinds(kinds: set[type]) -> str:
-    names = {dict: "map", list: "slice", str: "string", int: "int64", bool: "bool"}
-    return ", ".join(sorted(names.get(kind, kind.__name__) for kind in kinds))
+_KINDS = {dict: "map", list: "slice", str: "string", int: "int64", bool: "bool"}
 
 
 def _special(original: Items, patch: Items, key: str) -> tuple[Items, Items]:

@@ -185,26 +185,9 @@ def _int(raw: int | bytes) -> int:
     return signed(raw)
 
 
-def _bool(raw: int | bytes) -> bool:
-    return bool(_int(raw))
-
-
-def _string(raw: int | bytes) -> str:
-    return _bytes(raw).decode()
-
-
-def _base64(raw: int | bytes) -> str:
-    return base64.b64encode(_bytes(raw)).decode()
-
-
-def _double(raw: int | bytes) -> float:
-    found: float = struct.unpack("<d", _bytes(raw).rjust(8, b"\0"))[0]
-    return found
-
-
 def _time(raw: int | bytes) -> str | None:
     """Return a Time, None for its zero, which JSON writes as null."""
-    seconds = _int(dict(fields(_bytes(raw))).get(1, 0))
+    seconds = _int(_inner(raw).get(1, 0))
     if not seconds:
         return None
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -213,40 +196,40 @@ def _time(raw: int | bytes) -> str | None:
 def _micro_time(raw: int | bytes) -> str | None:
     """Return a MicroTime: the same with six digits behind the point."""
     whole = _time(raw)
-    micros = _int(dict(fields(_bytes(raw))).get(2, 0)) // 1000
+    micros = _int(_inner(raw).get(2, 0)) // 1000
     return whole and f"{whole[:-1]}.{micros:06}Z"
 
 
-def _quantity(raw: int | bytes) -> str:
-    return _string(dict(fields(_bytes(raw))).get(1, b""))
+def _inner(raw: int | bytes) -> dict[int, int | bytes]:
+    return dict(fields(_bytes(raw)))
+
+
+def _text(raw: int | bytes) -> str:
+    return _bytes(raw).decode()
 
 
 def _int_or_string(raw: int | bytes) -> int | str:
-    parts = dict(fields(_bytes(raw)))
-    return _string(parts.get(3, b"")) if parts.get(1) else _int(parts.get(2, 0))
+    parts = _inner(raw)
+    return _text(parts.get(3, b"")) if parts.get(1) else _int(parts.get(2, 0))
 
 
 def _json(raw: int | bytes) -> Json:
     """Return the JSON that a message holds as bytes: FieldsV1, or a default of a schema."""
-    found: Json = json.loads(_string(dict(fields(_bytes(raw))).get(1, b"null")))
+    found: Json = json.loads(_text(_inner(raw).get(1, b"null")))
     return found
 
 
-def _strings(raw: int | bytes) -> list[str]:
-    return [_string(value) for _, value in fields(_bytes(raw))]
-
-
 _READERS: dict[str, Callable[[int | bytes], Json]] = {
-    "string": _string,
+    "string": _text,
     "int": _int,
-    "bool": _bool,
-    "bytes": _base64,
-    "double": _double,
+    "bool": lambda raw: bool(_int(raw)),
+    "bytes": lambda raw: base64.b64encode(_bytes(raw)).decode(),
+    "double": lambda raw: struct.unpack("<d", _bytes(raw).rjust(8, b"\0"))[0],
     "time": _time,
     "micro-time": _micro_time,
-    "quantity": _quantity,
+    "quantity": lambda raw: _text(_inner(raw).get(1, b"")),
     "int-or-string": _int_or_string,
     "fields": _json,
     "json": _json,
-    "[string]": _strings,
+    "[string]": lambda raw: [_text(value) for _, value in fields(_bytes(raw))],
 }

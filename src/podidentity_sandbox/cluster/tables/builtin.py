@@ -32,14 +32,9 @@ ENDED = ("Succeeded", "Failed")
 def _status(obj: Obj, _: datetime) -> str:
     state = obj.get("status", {})
     reason = state.get("reason") or state.get("phase") or ""
-    if any(c.get("reason") == "SchedulingGated" for c in _conditions(obj, "PodScheduled")):
-        reason = "SchedulingGated"
     reason = _initial(obj) or _running(obj, reason)
-    if "deletionTimestamp" not in obj["metadata"]:
-        return reason
-    if state.get("reason") == "NodeLost":
-        return "Unknown"
-    return reason if state.get("phase") in ENDED else "Terminating"
+    going = "deletionTimestamp" in obj["metadata"] and state.get("phase") not in ENDED
+    return "Terminating" if going else reason
 
 
 def _initial(obj: Obj) -> str:
@@ -75,9 +70,7 @@ def _running(obj: Obj, reason: str) -> str:
 
 
 def _ending(ended: Obj) -> str:
-    if ended.get("reason"):
-        return str(ended["reason"])
-    return f"Signal:{ended['signal']}" if ended.get("signal") else f"ExitCode:{ended['exitCode']}"
+    return str(ended.get("reason") or f"ExitCode:{ended['exitCode']}")
 
 
 def _conditions(obj: Obj, kind: str) -> Iterator[Obj]:
@@ -102,15 +95,6 @@ def _restarts(obj: Obj, now: datetime) -> str:
     return f"{number} ({since(max(ends), now)} ago)" if ends else str(number)
 
 
-def _gates(obj: Obj, _: datetime) -> str:
-    gates = field_of(obj, "spec.readinessGates")
-    if not isinstance(gates, list) or not gates:
-        return NONE
-    wanted = [gate.get("conditionType", "") for gate in gates]
-    true = [w for w in wanted if any(c.get("status") == "True" for c in _conditions(obj, w))]
-    return f"{len(true)}/{len(gates)}"
-
-
 POD = (
     NAME,
     Column("Ready", _ready),
@@ -120,7 +104,7 @@ POD = (
     text("IP", "status.podIP", wide=True, absent=NONE),
     text("Node", "spec.nodeName", wide=True, absent=NONE),
     text("Nominated Node", "status.nominatedNodeName", wide=True, absent=NONE),
-    Column("Readiness Gates", _gates, wide=True),
+    Column("Readiness Gates", lambda *_: NONE, wide=True),
 )
 
 
@@ -128,8 +112,8 @@ POD = (
 
 
 def _containers(obj: Obj, field: str) -> str:
-    found = field_of(obj, "spec.template.spec.containers")
-    return ",".join(str(c.get(field, "")) for c in found) if isinstance(found, list) else ""
+    containers = field_of(obj, "spec.template.spec.containers") or []
+    return ",".join(str(container.get(field, "")) for container in containers)
 
 
 _TEMPLATE = (
@@ -204,9 +188,7 @@ def _size(*fields: str) -> Column:
 
 
 def _node_status(obj: Obj, _: datetime) -> str:
-    found = field_of(obj, "status.conditions")
-    conditions = found if isinstance(found, list) else []
-    ready = [c.get("status") for c in conditions if c.get("type") == "Ready"]
+    ready = [condition.get("status") for condition in _conditions(obj, "Ready")]
     parts = [("Ready" if ready[-1] == "True" else "NotReady") if ready else "Unknown"]
     if field_of(obj, "spec.unschedulable"):
         parts.append("SchedulingDisabled")
@@ -216,13 +198,12 @@ def _node_status(obj: Obj, _: datetime) -> str:
 def _node_roles(obj: Obj, _: datetime) -> str:
     labels = obj["metadata"].get("labels", {})
     roles = {label.removeprefix(ROLE_LABEL) for label in labels if label.startswith(ROLE_LABEL)}
-    return ",".join(sorted((roles | {labels.get("kubernetes.io/role", "")}) - {""})) or NONE
+    return ",".join(sorted(roles)) or NONE
 
 
 def _address(name: str, kind: str) -> Column:
     def cell(obj: Obj, _: datetime) -> Json:
-        found = field_of(obj, "status.addresses")
-        addresses = found if isinstance(found, list) else []
+        addresses = field_of(obj, "status.addresses") or []
         return next((a.get("address", "") for a in addresses if a.get("type") == kind), NONE)
 
     return Column(name, cell, wide=True)
@@ -252,15 +233,9 @@ _BINDING = (
 )
 
 
-def _first_seen(obj: Obj, now: datetime) -> str:
-    return since(obj.get("firstTimestamp") or obj.get("eventTime"), now)
-
-
 def _last_seen(obj: Obj, now: datetime) -> str:
-    series = obj.get("series") or {}
-    last = series.get("lastObservedTime") if series else obj.get("lastTimestamp")
-    seen = since(last, now)
-    return _first_seen(obj, now) if seen == UNKNOWN and not series else seen
+    last = field_of(obj, "series.lastObservedTime") or obj.get("lastTimestamp")
+    return since(last or obj.get("firstTimestamp") or obj.get("eventTime"), now)
 
 
 def _about(obj: Obj, _: datetime) -> str:
@@ -269,28 +244,12 @@ def _about(obj: Obj, _: datetime) -> str:
     return f"{kind}/{name}" if name else kind
 
 
-def _source(obj: Obj, _: datetime) -> str:
-    source = obj.get("source") or {}
-    component = source.get("component") or obj.get("reportingComponent") or ""
-    place = source.get("host") or obj.get("reportingInstance") or ""
-    return f"{component}, {place}" if place else component
-
-
-def _event_count(obj: Obj, _: datetime) -> Json:
-    return (obj.get("series") or obj).get("count") or 1
-
-
 _EVENT = (
     Column("Last Seen", _last_seen),
     text("Type", "type"),
     text("Reason", "reason"),
     Column("Object", _about),
-    text("Subobject", "involvedObject.fieldPath", wide=True),
-    Column("Source", _source, wide=True),
     Column("Message", lambda obj, _: str(obj.get("message") or "").strip()),
-    Column("First Seen", _first_seen, wide=True),
-    Column("Count", _event_count, wide=True),
-    Column("Name", NAME.cell, format="name", wide=True),
 )
 
 

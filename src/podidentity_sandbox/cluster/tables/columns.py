@@ -114,9 +114,7 @@ def joined(labels: Json) -> str:
 
 def selector(found: Json) -> str:
     """Return a label selector as text, as metav1.FormatLabelSelector does."""
-    if not isinstance(found, Mapping):
-        return NONE
-    return selectors.text(found) or NONE
+    return selectors.text(found or {}) or NONE
 
 
 NAME = Column("Name", lambda obj, _: field_of(obj, "metadata.name") or "", format="name")

@@ -7,9 +7,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from functools import lru_cache
 
 from podidentity_sandbox.cluster import Json, Obj
 from podidentity_sandbox.cluster.tables.columns import AGE, NAME, Cell, Column, since
@@ -17,67 +16,32 @@ from podidentity_sandbox.cluster.tables.columns import AGE, NAME, Cell, Column, 
 # ---- The JSONPaths of printer columns
 #
 # Such as `.spec.type` and `.status.conditions[?(@.type=="Ready")].status`.
-# What a definition may use of https://kubernetes.io/docs/reference/kubectl/jsonpath/: fields,
-# indices, `[*]` and a comparison of a field with a text.
+# What a definition may use of https://kubernetes.io/docs/reference/kubectl/jsonpath/: fields, all
+# items, and those of which a field is a text; others are refused with it.
 
 _STEP = re.compile(
-    r"""\.?\[\?\(@\.(?P<of>[\w.-]+)\s*==\s*["'](?P<text>[^"']*)["']\)\]"""
-    r"""|\.?\[(?P<index>-?\d+)\]|\.?\[(?P<all>\*)\]|\.?\['(?P<quoted>[^']+)'\]"""
-    r"""|\.(?P<field>(?:\\.|[^.\[\]\\])+)"""
+    r"""\.?\[\?\(@\.(?P<of>[\w-]+)\s*==\s*["'](?P<text>[^"']*)["']\)\]"""
+    r"""|\.?\[(?P<all>\*)\]|\.(?P<field>(?:\\.|[^.\[\]\\])+)"""
 )
-Step = tuple[str, str, str]
-"""The kind of step, and its one or two words."""
-
-
-@lru_cache(maxsize=1024)
-def parse(path: str) -> tuple[Step, ...]:
-    """Return the steps of a path; raise ValueError for one that is not read here."""
-    steps, at = [], 0
-    while at < len(path):
-        found = _STEP.match(path, at)
-        if found is None:
-            raise ValueError(f"invalid path {path!r}")
-        at = found.end()
-        kind = str(found.lastgroup)
-        if kind == "text":
-            steps.append(("filter", found["of"], found["text"]))
-        elif kind in ("field", "quoted"):
-            steps.append(("field", re.sub(r"\\(.)", r"\1", found[kind]), ""))
-        else:
-            steps.append((kind, found[kind], ""))
-    return tuple(steps)
 
 
 def readable(path: str) -> bool:
     """Say whether a path is one that is read here."""
-    try:
-        return bool(parse(path))
-    except ValueError:
-        return False
+    return re.fullmatch(f"(?:{_STEP.pattern})+", path) is not None
 
 
 def find(path: str, value: Json) -> list[Json]:
     """Return what stands at the path, in order; nothing where a step leads nowhere."""
     found = [value]
-    for step in parse(path):
-        found = [after for before in found for after in _follow(step, before)]
+    for step in _STEP.finditer(path):
+        if name := step["field"]:
+            name = re.sub(r"\\(.)", r"\1", name)
+            found = [each[name] for each in found if isinstance(each, dict) and name in each]
+            continue
+        found = [item for each in found if isinstance(each, list) for item in each]
+        if key := step["of"]:
+            found = [i for i in found if isinstance(i, dict) and i.get(key) == step["text"]]
     return found
-
-
-def _follow(step: Step, value: Json) -> Iterator[Json]:
-    kind, word, text = step
-    if isinstance(value, dict) and kind == "field" and word in value:
-        yield value[word]
-    if isinstance(value, dict) and kind == "all":
-        yield from value.values()
-    if not isinstance(value, list):
-        return
-    if kind == "all":
-        yield from value
-    elif kind == "index" and -len(value) <= int(word) < len(value):
-        yield value[int(word)]
-    elif kind == "filter":
-        yield from (item for item in value if text in find(f".{word}", item))
 
 
 # ---- The columns
