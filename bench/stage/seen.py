@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bench.stage.proofs import REDIRECT, Hops, connected_client, make_node
+from bench.stage.proofs import REDIRECT, connected_client, make_node
 from podidentity.adapters.net import NetClient
 from podidentity.adapters.token_cache import TokenCache
 from podidentity.core.attestation import Proof, Verdict
@@ -76,11 +76,10 @@ class OddPortsAsked:
 def main(network: str, cgroups: Path, requests: int) -> None:
     """Print what was measured, in microseconds by what it is, as JSON."""
     make_node(network, cgroups)
-    hops = Hops()
-    print(json.dumps(asyncio.run(_measure(requests, hops))))
+    print(json.dumps(asyncio.run(_measure(requests))))
 
 
-async def _measure(requests: int, hops: Hops) -> dict[str, list[float]]:
+async def _measure(requests: int) -> dict[str, list[float]]:
     clock = WallClock()
     net, running = await connected_client()
     source = FakeTokenSource()
@@ -102,8 +101,6 @@ async def _measure(requests: int, hops: Hops) -> dict[str, list[float]]:
     os.close(far)
     with os.fdopen(near, "rb") as pipe:
         took: dict[str, list[float]] = json.loads(await asyncio.to_thread(pipe.read))
-    hops.begin()
-    took["hop of loops"] = [await _hop(hops) for _ in range(requests // 2)]
     running.cancel()
     await listener.close()
     return took
@@ -128,13 +125,6 @@ def _ask(requests: int) -> dict[str, list[float]]:
             took["with the proof" if port % 2 else "without"].append(spent)
         time.sleep(_ASLEEP)
     return took
-
-
-async def _hop(hops: Hops) -> float:
-    await asyncio.sleep(_ASLEEP)
-    began = time.perf_counter()
-    await hops.between_loops((PODS["p1"], 0))
-    return (time.perf_counter() - began) * 1e6
 
 
 if __name__ == "__main__":

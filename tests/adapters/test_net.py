@@ -3,7 +3,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +153,7 @@ async def test_where_another_pod_made_the_connection_the_namespaces_clients_are_
     tmp_path: Path,
 ) -> None:
     owner = pod(addresses=(ADDRESS,))
-    proxied = replace(seen("proxy").sightings[0], clients=("proxy", owner.uid))
+    proxied = seen("proxy").sightings[0]._replace(clients=("proxy", owner.uid))
     async with net(tmp_path) as running, client(tmp_path, elsewhere=frozenset({"proxy"})) as asking:
         await until(asking, lambda: reached(asking))
         running.inspector.answer = seen("proxy")
@@ -281,8 +280,8 @@ async def test_another_version_of_net_is_no_net_and_both_are_named(tmp_path: Pat
         await until(asking, lambda: "refuses" in asking.problems()[0])
         (why,) = asking.problems()
         assert why == (
-            "net refuses this serve: net is version 0.3.0 (protocol 5), serve is version 0.2.0 "
-            "(protocol 5): both containers need the same image"
+            "net refuses this serve: net is version 0.3.0 (protocol 6), serve is version 0.2.0 "
+            "(protocol 6): both containers need the same image"
         )
         assert (await asking.prove(ADDRESS, PORT, [])).verdict is Verdict.UNKNOWN
 

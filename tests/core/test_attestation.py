@@ -37,7 +37,7 @@ SAME_HASH = replace(TWIN, config_hash=HASH)
 
 NOTHING = Sighting(network="v")
 OWN = Sighting(network="v", state=OPEN, pod=UID)
-STALE = replace(OWN, doubt="it is waiting to be closed")
+STALE = OWN._replace(doubt="it is waiting to be closed")
 ATTACKERS = Sighting(network="a", state=OPEN, pod=OTHER)
 OF_STATIC = Sighting(network="s", state=OPEN, pod=HASH)
 NO_PODS = Sighting(network="v", state=OPEN, pod="")
@@ -91,7 +91,7 @@ BY_NAMESPACE = {
     "one could not be asked": ([NO_CGROUP, BROKEN], [VICTIM], Verdict.UNKNOWN),
     "two candidates": ([NO_CGROUP], [VICTIM, ITS_FORMER], Verdict.UNKNOWN),
     "no candidate": ([NO_CGROUP], [], Verdict.UNKNOWN),
-    "its socket of an earlier connection": ([replace(STALE, pod=None)], [VICTIM], Verdict.FORGED),
+    "its socket of an earlier connection": ([STALE._replace(pod=None)], [VICTIM], Verdict.FORGED),
     "closed": ([GONE], [VICTIM], Verdict.GONE),
     "no socket": ([NOTHING], [VICTIM], Verdict.FORGED),
     "no namespace with its address is to be seen": ([], [VICTIM], Verdict.UNKNOWN),
@@ -122,7 +122,7 @@ def test_a_connection_whose_own_end_has_gone_is_gone_unless_nobody_could_look(
 ) -> None:
     gone = ConnectionFacts(accepted=False, sightings=(OWN,))
     assert judge(gone, [VICTIM], mode).verdict is Verdict.GONE
-    assert judge(replace(gone, failure="x"), [VICTIM], mode).verdict is Verdict.UNKNOWN
+    assert judge(gone._replace(failure="x"), [VICTIM], mode).verdict is Verdict.UNKNOWN
 
 
 def test_by_namespace_a_namespace_that_could_not_be_looked_into_may_hold_the_address_too() -> None:
@@ -131,9 +131,9 @@ def test_by_namespace_a_namespace_that_could_not_be_looked_into_may_hold_the_add
 
 
 def test_by_namespace_all_holders_of_a_contested_address_are_named() -> None:
-    found = judge(facts(NO_CGROUP, replace(NOTHING, network="a")), [VICTIM], NAMESPACE)
+    found = judge(facts(NO_CGROUP, NOTHING._replace(network="a")), [VICTIM], NAMESPACE)
     assert found.detail.startswith("a, v hold the address")
-    nowhere = judge(facts(NOTHING, replace(NOTHING, network="a")), [VICTIM], NAMESPACE)
+    nowhere = judge(facts(NOTHING, NOTHING._replace(network="a")), [VICTIM], NAMESPACE)
     assert nowhere.detail == "no socket of this connection in a, v"
 
 
@@ -153,7 +153,7 @@ def test_a_pod_whose_namespace_is_not_to_be_seen_is_told_from_a_forger(
     assert found.unseen
     assert Trust().judge_unseen(found, [VICTIM]) is Verdict.UNKNOWN
     # Another namespace that holds the address, and may not send with it, is no such case.
-    taken = replace(facts(), holders=1)
+    taken = facts()._replace(holders=1)
     assert judge(taken, [VICTIM], mode).verdict is Verdict.FORGED
 
 
@@ -234,68 +234,68 @@ def test_by_cgroup_nobody_is_proven_but_by_a_sound_socket_and_by_uid_before_any_
 
 PROXY = "88888888-2222-3333-4444-555555555555"
 OF_PROXY = Sighting(network="v", state=OPEN, pod=PROXY)
-PROXIED = replace(OF_PROXY, clients=(PROXY, UID))
+PROXIED = OF_PROXY._replace(clients=(PROXY, UID))
 BEHIND_A_PROXY = {
     "beside the pod's own client": ([PROXIED], [VICTIM], Verdict.PROXIED, UID),
     "nobody asked for clients": ([OF_PROXY], [VICTIM], Verdict.FORGED, PROXY),
     "its clients are no pod's": (
-        [replace(OF_PROXY, clients=("", PROXY))],
+        [OF_PROXY._replace(clients=("", PROXY))],
         [VICTIM],
         Verdict.FORGED,
         PROXY,
     ),
     "the pod has no client there": (
-        [replace(OF_PROXY, clients=(PROXY,))],
+        [OF_PROXY._replace(clients=(PROXY,))],
         [VICTIM],
         Verdict.FORGED,
         PROXY,
     ),
     "nor has the proxy any more": (
-        [replace(OF_PROXY, clients=())],
+        [OF_PROXY._replace(clients=())],
         [VICTIM],
         Verdict.FORGED,
         PROXY,
     ),
     "clients of two pods": (
-        [replace(OF_PROXY, clients=(PROXY, UID, OTHER))],
+        [OF_PROXY._replace(clients=(PROXY, UID, OTHER))],
         [VICTIM],
         Verdict.FORGED,
         PROXY,
     ),
     "a client of the pod, and one of none": (
-        [replace(OF_PROXY, clients=("", PROXY, UID))],
+        [OF_PROXY._replace(clients=("", PROXY, UID))],
         [VICTIM],
         Verdict.FORGED,
         PROXY,
     ),
     "in the namespace of a pod that took the address": (
-        [NOTHING, replace(OF_PROXY, network="a", clients=(OTHER, PROXY))],
+        [NOTHING, OF_PROXY._replace(network="a", clients=(OTHER, PROXY))],
         [VICTIM],
         Verdict.FORGED,
         OTHER,
     ),
     "after its owner has gone": (
-        [replace(OF_PROXY, network="a", clients=(OTHER, PROXY))],
+        [OF_PROXY._replace(network="a", clients=(OTHER, PROXY))],
         [VICTIM],
         Verdict.FORGED,
         OTHER,
     ),
     "before the API server tells of the address": ([PROXIED], [], Verdict.UNKNOWN, UID),
     "sockets in two namespaces": (
-        [PROXIED, replace(OF_PROXY, network="a", clients=(OTHER, PROXY))],
+        [PROXIED, OF_PROXY._replace(network="a", clients=(OTHER, PROXY))],
         [VICTIM],
         Verdict.FORGED,
         PROXY,
     ),
-    "of an earlier connection": ([replace(PROXIED, doubt="old")], [VICTIM], Verdict.FORGED, ""),
+    "of an earlier connection": ([PROXIED._replace(doubt="old")], [VICTIM], Verdict.FORGED, ""),
     "its clients could not be asked for": (
-        [replace(OF_PROXY, failure="no memory")],
+        [OF_PROXY._replace(failure="no memory")],
         [VICTIM],
         Verdict.UNKNOWN,
         "",
     ),
     "the pod's own socket": (
-        [replace(OWN, clients=(PROXY, UID))],
+        [OWN._replace(clients=(PROXY, UID))],
         [VICTIM],
         Verdict.PROVEN,
         UID,
@@ -313,7 +313,7 @@ def test_a_foreign_socket_is_the_pods_only_where_all_other_clients_of_the_namesp
 
 
 def test_a_static_pod_behind_a_proxy_is_known_by_its_hash() -> None:
-    found = judge(facts(replace(OF_PROXY, clients=(PROXY, HASH))), [STATIC], KERNEL)
+    found = judge(facts(OF_PROXY._replace(clients=(PROXY, HASH))), [STATIC], KERNEL)
     assert (found.verdict, found.pod_uid, found.proxy) == (Verdict.PROXIED, "mirror", PROXY)
 
 
@@ -336,7 +336,7 @@ def test_clients_are_asked_for_only_where_they_can_make_a_difference() -> None:
         ([NO_PODS], False),
         ([STALE], False),
         ([NOTHING], False),
-        ([OF_PROXY, replace(ATTACKERS, network="b")], False),
+        ([OF_PROXY, ATTACKERS._replace(network="b")], False),
     ]:
         assert judge(facts(*sightings), [VICTIM], KERNEL).clients_decide is decide, sightings
 
@@ -451,17 +451,17 @@ ONE_HOLDER = ConnectionFacts(accepted=True, sightings=(NOTHING,), holders=1, gua
 UNSEEN = {
     "its class, one holder, guarded": (ONE_HOLDER, [KATA], Verdict.PROVEN),
     "two namespaces hold the address": (
-        replace(ONE_HOLDER, holders=2),
+        ONE_HOLDER._replace(holders=2),
         [KATA],
         Reason.ADDRESS_CONTESTED,
     ),
     "none holds it": (
-        replace(ONE_HOLDER, sightings=(), holders=0),
+        ONE_HOLDER._replace(sightings=(), holders=0),
         [KATA],
         Reason.ADDRESS_CONTESTED,
     ),
     "others can send with its address": (
-        replace(ONE_HOLDER, guarded=False),
+        ONE_HOLDER._replace(guarded=False),
         [KATA],
         Verdict.UNKNOWN,
     ),
@@ -474,9 +474,9 @@ UNSEEN = {
         [replace(VICTIM, labels={"runtimeClassName": "kata"})],
         Verdict.FORGED,
     ),
-    "a class that is believed": (replace(ONE_HOLDER, guarded=False), [GVISOR], None),
+    "a class that is believed": (ONE_HOLDER._replace(guarded=False), [GVISOR], None),
     "a pod that asks to be believed": (
-        replace(ONE_HOLDER, holders=2),
+        ONE_HOLDER._replace(holders=2),
         [replace(VICTIM, attestation="address")],
         None,
     ),
@@ -553,12 +553,12 @@ def local(*sightings: Sighting, accepted: bool = True, failure: str = "") -> Pro
 
 def test_a_local_connection_is_that_of_a_pod_or_of_a_user() -> None:
     of_root = Sighting(network="n", state=OPEN, pod="", user=0)
-    assert local(replace(of_root, pod=UID)) == Proof(
+    assert local(of_root._replace(pod=UID)) == Proof(
         verdict=Verdict.PROVEN, pod_uid=UID, root=True, detail=f"pod {UID}"
     )
     assert local(of_root).root
-    assert local(replace(of_root, user=5)).detail == "a process of user 5"
-    assert not local(replace(of_root, user=5)).root
+    assert local(of_root._replace(user=5)).detail == "a process of user 5"
+    assert not local(of_root._replace(user=5)).root
 
 
 @pytest.mark.parametrize(
@@ -578,7 +578,7 @@ def test_a_local_connection_without_an_open_socket_is_nobodys(
 
 
 def test_where_no_cgroup_is_ever_asked_for_a_local_connection_is_its_users() -> None:
-    found = judge_local(facts(replace(NO_CGROUP, user=0)), NAMESPACE)
+    found = judge_local(facts(NO_CGROUP._replace(user=0)), NAMESPACE)
     assert (found.verdict, found.pod_uid, found.root) == (Verdict.PROVEN, "", True)
 
 

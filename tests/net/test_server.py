@@ -67,7 +67,7 @@ async def test_a_serve_of_another_version_is_refused_and_told_both_versions(
         await client.say(b'{"type":"hello","protocol":9,"version":"9.0","new":1}')
         refusal = await client.hear()
         assert isinstance(refusal, wire.Rejection)
-        assert refusal.reason.startswith(f"net is version {VERSION} (protocol 5), serve is version")
+        assert refusal.reason.startswith(f"net is version {VERSION} (protocol 6), serve is version")
         assert await client.hear() is None
     assert "version 9.0 (protocol 9)" in caplog.text
 
@@ -197,7 +197,7 @@ async def test_questions_of_one_message_are_answered_in_as_few_as_hold_the_answe
         await client.say(asking(*(wire.Question(each, "10.244.0.2", 1) for each in numbers)))
         answers = await client.hear()
         assert answers == answering(*(wire.FactsAnswer(each, seen("uid-1")) for each in numbers))
-        half = tuple(Sighting(network="c" * 200) for _ in range(60))
+        half = tuple(Sighting(network="c" * 300) for _ in range(60))
         running.inspector.answer = ConnectionFacts(accepted=True, sightings=half)
         await client.say(asking(*(wire.Question(each, "10.244.0.2", 1) for each in (1, 2))))
         for number in (1, 2):

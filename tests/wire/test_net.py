@@ -30,9 +30,8 @@ GOLDEN = [
     (wire.Leaving(), b'{"type":"leaving"}'),
     (
         wire.FactsAnswers((wire.FactsAnswer(7, FACTS),)),
-        b'{"type":"answers","answers":[{"id":7,"facts":{"accepted":true,"sightings":['
-        b'{"network":"cni-1","state":"open","pod":"u1","user":1000,"doubt":"","failure":"",'
-        b'"clients":null}],"holders":0,"guarded":false,"failure":""}}]}',
+        b'{"type":"answers","answers":[{"id":7,"facts":[true,['
+        b'["cni-1","open","u1",1000,"","",null]],0,false,""]}]}',
     ),
     (
         wire.State(interception=("table ip podid is gone",), repairs=2, proof="kernel"),
@@ -76,7 +75,7 @@ FROM_NET = (
 
 
 @pytest.mark.parametrize(("message", "packet"), GOLDEN, ids=lambda each: type(each).__name__)
-def test_a_message_is_these_bytes_of_protocol_5(
+def test_a_message_is_these_bytes_of_protocol_6(
     message: wire.FromServe | wire.FromNet, packet: bytes
 ) -> None:
     assert wire.encode(message) == packet

@@ -20,6 +20,9 @@ forged ones are.
 
 Which proxies are trusted, and which pods have a kernel of their own, no pod can say of itself. The
 operator does (`Trust`), by service accounts and runtime classes.
+
+Facts and proofs are tuples: each new connection has them made, sent and judged by processes that
+have slept, and to make and to send a tuple takes the least code that is not in a cache.
 """
 
 from __future__ import annotations
@@ -27,6 +30,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 from podidentity.core.refusals import Reason, Refusal
 from podidentity.core.resources import ObjectRef, Pod
@@ -66,8 +70,7 @@ class SocketState(StrEnum):
     """The client has closed it, or its pod has ended."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sighting:
+class Sighting(NamedTuple):
     """What one namespace that holds the claimed address has of the connection."""
 
     network: str
@@ -91,8 +94,7 @@ class Sighting:
     """
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConnectionFacts:
+class ConnectionFacts(NamedTuple):
     """What the kernel says of one accepted connection, at one moment."""
 
     accepted: bool
@@ -124,8 +126,7 @@ class Verdict(StrEnum):
     """The kernel could not be asked for a moment."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Proof:
+class Proof(NamedTuple):
     """The verdict on one accepted connection."""
 
     verdict: Verdict
@@ -164,11 +165,11 @@ def judge(facts: ConnectionFacts, candidates: Sequence[Pod], mode: AttestationMo
     if mode is AttestationMode.NAMESPACE:
         return _by_namespace(facts, opened, candidates)
     sound = [each for each in opened if each.pod is not None and not each.doubt]
-    owners = _owners({each.pod for each in sound if each.pod}, candidates)
+    networks = {each.pod: each.network for each in sound if each.pod}
+    owners = _owners(networks, candidates)
     if len(owners) == 1:
-        (uid, cgroup) = next(iter(owners.items()))
-        network = next(each.network for each in sound if each.pod == cgroup)
-        return Proof(verdict=Verdict.PROVEN, pod_uid=uid, detail=network)
+        [(uid, cgroup)] = owners.items()
+        return Proof(verdict=Verdict.PROVEN, pod_uid=uid, detail=networks[cgroup])
     failures = [each.failure for each in facts.sightings if each.failure]
     failures += [_NO_CGROUPS for each in opened if each.pod is None]
     if failures:

@@ -34,7 +34,6 @@ import resource
 import socket
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, Self
 from weakref import WeakKeyDictionary
@@ -189,9 +188,9 @@ class ConnectionInspector:
             return found
         if clients and found.accepted:
             sightings = map(self._with_clients, found.sightings, holders)
-            found = replace(found, sightings=tuple(sightings))
+            found = found._replace(sightings=tuple(sightings))
         count = len(self._networks.holders(address))
-        return replace(found, holders=count, guarded=self.guarded())
+        return found._replace(holders=count, guarded=self.guarded())
 
     def local_facts(self, address: str, port: int, own: str) -> ConnectionFacts:
         """Return the facts about the connection from `address`:`port` of the node itself to `own`.
@@ -293,12 +292,12 @@ class ConnectionInspector:
         if self._networks.failure:
             return self._networks.failure
         self._no_network = not len(self._networks)
-        return self._without_networks() or self._unpropagated or self._unseen()
+        if self._no_network:
+            return self._without_networks()
+        return self._unpropagated or (self._unseen() if self._without_mounts else "")
 
     def _unseen(self) -> str:
         """Say at once that a namespace does not come here: its pod is no forger."""
-        if not self._without_mounts:
-            return ""
         bare = [each for each in self._networks.bare() if each.parent in self._without_mounts]
         return without_namespace(bare[0].parent, bare[0].name) if bare else ""
 
@@ -326,21 +325,25 @@ class ConnectionInspector:
     ) -> Sighting:
         """Look for the client's socket in a pod's network, or in the node's (`network` None)."""
         name = network.name if network else _NODE
+        opened: list[TcpSocket] = []
+        closed: TcpSocket | None = None
         try:
-            if network is None:
-                seen = [self._node.find(client, listener)]
-            else:
-                seen = [network.find(client, each) for each in self._other_ends(listener)]
-            found = [each for each in seen if each is not None and each.is_of_connection]
-            opened = [each for each in found if each.is_open]
-            if not found:
+            for end in self._other_ends(listener) if network else (listener,):
+                found = (network or self._node).find(client, end)
+                if found is None or not found.is_of_connection:
+                    continue
+                if found.is_open:
+                    opened.append(found)
+                else:
+                    closed = closed or found
+            if opened:
+                sound, doubt = other_end(opened, ours)
+                if not doubt and network is not None and not self.guarded():
+                    doubt = _welcome(network, client)
+                return self._open(name, sound, doubt)
+            if closed is None:
                 return Sighting(network=name)
-            if not opened:
-                return Sighting(network=name, state=SocketState.CLOSED, user=found[0].user)
-            sound, doubt = other_end(opened, ours)
-            if not doubt and network is not None and not self.guarded():
-                doubt = _welcome(network, client)
-            return self._open(name, sound, doubt)
+            return Sighting(network=name, state=SocketState.CLOSED, user=closed.user)
         except OSError as error:
             return Sighting(network=name, failure=str(error.strerror))
 
@@ -363,11 +366,11 @@ class ConnectionInspector:
             try:
                 pods = {self._pod(each.cgroup) for each in network.clients_of(self._imds, now)}
             except OSError as error:
-                return replace(sighting, failure=str(error.strerror))
+                return sighting._replace(failure=str(error.strerror))
             found = tuple(sorted(each for each in pods if each is not None))
             known = _Clients(found, now + CLIENTS_SECONDS)
             self._clients[network] = known
-        return replace(sighting, clients=known.pods)
+        return sighting._replace(clients=known.pods)
 
     def _pod(self, cgroup: int) -> str | None:
         """Return the pod of a cgroup; None if the cgroup is removed; raise OSError."""

@@ -148,11 +148,11 @@ class SockDiag:
             for message in netlink.decode(self._socket.recv(_DATAGRAM)):
                 if message.sequence != self._sequence:
                     continue
+                if message.kind != netlink.NLMSG_ERROR:
+                    return decode_answer(message)
                 if message.errno == errno.ENOENT:
                     return None
-                if message.errno:
-                    raise OSError(message.errno, os.strerror(message.errno))
-                return decode_answer(message)
+                raise OSError(message.errno, os.strerror(message.errno))
         raise OSError(errno.EPROTO, "the kernel does not answer the request for a socket")
 
     def clients_of(self, remote: Endpoint, *, most: int) -> list[TcpSocket]:

@@ -6,13 +6,13 @@ at it; no message changes anything on the node. Whether rules go when `net` is t
 flags say; `serve` says when it is ready for that. The first message of each side names its version,
 and its form never changes, so that processes of different versions can say so.
 
-    serve  {"type":"hello","protocol":5,"version":"0.2.0"}
-    net    {"type":"hello","protocol":5,"version":"0.2.0"}      or {"type":"refusal","reason":"…"}
+    serve  {"type":"hello","protocol":6,"version":"0.2.0"}
+    net    {"type":"hello","protocol":6,"version":"0.2.0"}      or {"type":"refusal","reason":"…"}
     net    {"type":"state",…}                                   now, and after each change
     serve  {"type":"questions","questions":[
              {"id":7,"address":"10.244.0.2","port":40000,"local":false,"own":"",
               "clients":false}]}
-    net    {"type":"answers","answers":[{"id":7,"facts":{…}}]}
+    net    {"type":"answers","answers":[{"id":7,"facts":[true,[["cni-1","open","<uid>",…]],…]}]}
     serve  {"type":"accepting","accepting":true}
     serve  {"type":"leaving"}                                   it ends, and no agent follows
 
@@ -32,7 +32,6 @@ than a proof.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from typing import Annotated
 
 import msgspec
@@ -41,7 +40,7 @@ from podidentity.core.attestation import ConnectionFacts
 from podidentity.core.data_path import ProbeResult
 from podidentity.wire import BROKEN_JSON
 
-PROTOCOL = 5
+PROTOCOL = 6
 """Version of this protocol; both sides must have the same."""
 LARGEST = 32 * 1024
 """Longest message, in bytes."""
@@ -212,7 +211,7 @@ def answer_packets(answers: Sequence[FactsAnswer]) -> Iterator[bytes]:
     else:
         [answer] = answers
         failure = f"{len(answer.facts.sightings)} namespaces hold the address"
-        few = replace(answer.facts, sightings=(), failure=failure)
+        few = answer.facts._replace(sightings=(), failure=failure)
         yield encode(FactsAnswers((FactsAnswer(answer.id, few),)))
 
 

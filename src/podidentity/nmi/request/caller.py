@@ -171,7 +171,7 @@ class Callers:
         if found is None:
             return evidence, _only(candidates)
         judged = replace(evidence, verdict=found)
-        return judged, unproven(replace(proof, verdict=found)) or candidates[0]
+        return judged, unproven(proof._replace(verdict=found)) or candidates[0]
 
     def _behind_proxy(
         self, proof: Proof, evidence: Evidence, pod: Pod
