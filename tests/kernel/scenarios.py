@@ -75,8 +75,10 @@ async def interception(*, bridge_netfilter: int) -> dict[str, Any]:
         found["nft"] = await command("nft", "-s", "-t", "list", "table", "ip", "podid")
         found["ip rule"] = await command("ip", "-d", "rule")
         await command("nft", "flush", "ruleset")
-        found["flushed"] = await ask("p1", "/flushed", seconds=0.5)
-        found["node, flushed"] = await ask(NODE, "/node-flushed")
+        found |= {
+            "flushed": await ask("p1", "/flushed", seconds=0.5),
+            "node, flushed": await ask(NODE, "/node-flushed"),
+        }
         async with Agent.running(guard=False) as agent:
             found["again"] = await ask("p1", "/again")
             kept_to_the_end = Client("p3")
