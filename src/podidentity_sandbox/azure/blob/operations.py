@@ -1,6 +1,6 @@
-"""What the blob service does: containers made and shown, block blobs written and read, lists.
+"""What the blob service does with containers and with block blobs, and the lists of both.
 
-A request writes a whole block blob. Nothing is deleted.
+A request writes a whole block blob. What is deleted is gone: there is no soft delete.
 
 https://learn.microsoft.com/rest/api/storageservices/operations-on-containers,
 https://learn.microsoft.com/rest/api/storageservices/operations-on-blobs
@@ -131,6 +131,14 @@ def show_container(call: BlobCall) -> Reply:
     return Reply(headers=headers)
 
 
+def delete_container(call: BlobCall) -> Reply:
+    """Delete a container with its blobs."""
+    container = call.found()
+    _check_write(call.request, container.changed)
+    call.world.remove(container.id)
+    return Reply(status=202)
+
+
 def _check_name(name: str) -> None:
     """Raise BlobError unless a container may have this name.
 
@@ -217,6 +225,18 @@ def get_blob(call: BlobCall) -> Reply:
     if request.headers.get("x-ms-range-get-content-md5", "").lower() == "true":
         headers["Content-MD5"] = _md5(content)
     return Reply(status=206, body=content, headers=headers, content_type=kind)
+
+
+def delete_blob(call: BlobCall) -> Reply:
+    """Delete a blob for good."""
+    container = call.found()
+    old = container.blobs.get(call.blob)
+    if old is None:
+        raise BlobError("BlobNotFound")
+    _check_write(call.request, old.changed)
+    rest = {name: blob for name, blob in container.blobs.items() if name != call.blob}
+    call.world.put(replace(container, blobs=MappingProxyType(rest)))
+    return Reply(status=202, headers={"x-ms-delete-type-permanent": "true"})
 
 
 def _part_of(request: Request, size: int) -> tuple[int, int] | None:

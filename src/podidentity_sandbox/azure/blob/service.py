@@ -45,11 +45,13 @@ _OPERATIONS = {
         "GET": _SHOW_CONTAINER,
         "HEAD": _SHOW_CONTAINER,
         "PUT": BlobOperation(operations.create_container, ("write",)),
+        "DELETE": BlobOperation(operations.delete_container, ("delete",)),
     },
     ("blob", ""): {
         "GET": _GET_BLOB,
         "HEAD": _GET_BLOB,
         "PUT": BlobOperation(operations.put_blob, ("blobs/write",)),
+        "DELETE": BlobOperation(operations.delete_blob, ("blobs/delete",)),
     },
 }
 _CREATE_BLOB = BlobOperation(operations.put_blob, ("blobs/write", "blobs/add/action"))
