@@ -20,7 +20,7 @@ import aiohttp
 from bench.bars import Bar, show, wants_json
 from podidentity_sandbox.plan import Plan
 from podidentity_sandbox.world.authority import write_certificates
-from podidentity_sandbox.world.blueprint import draw_plan
+from podidentity_sandbox.world.blueprint import Shape, draw_plan
 from podidentity_sandbox.world.network import listen_tcp
 
 PODS = 5000
@@ -48,12 +48,9 @@ def server() -> Iterator[tuple[Plan, int]]:
         port = listener.getsockname()[1]
         plan = draw_plan(
             "bench",
-            folder,
-            nodes=1,
-            rootless=True,
+            Path(folder),
+            Shape(nodes=1, rootless=True),
             apiserver_port=port,
-            azure_proxy_port=0,
-            cgroup_root="",
         )
         plan.save()
         write_certificates(plan)

@@ -32,7 +32,7 @@ from podidentity import manifests
 from podidentity_sandbox.azure.client import AzureOperator, Json
 from podidentity_sandbox.plan import AZURE_ADDRESS, DNS_ADDRESS, Plan, Pool, PoolKind
 from podidentity_sandbox.world.authority import write_certificates
-from podidentity_sandbox.world.blueprint import draw_plan, write_kubeconfig
+from podidentity_sandbox.world.blueprint import Shape, draw_plan, write_kubeconfig
 from podidentity_sandbox.world.network import listen_tcp, listen_udp
 
 ENTER = (
@@ -96,12 +96,13 @@ def served() -> Iterator[Plan]:
         apiserver, proxy = listen(), listen()
         plan = draw_plan(
             "bench",
-            folder,
-            nodes=0,
-            rootless=True,
+            Path(folder),
+            Shape(
+                rootless=True,
+                pools=[Pool(kind=PoolKind.UNIFORM, nodes=1) for _ in range(SETS)],
+            ),
             apiserver_port=apiserver.getsockname()[1],
             azure_proxy_port=proxy.getsockname()[1],
-            pools=[Pool(kind=PoolKind.UNIFORM, nodes=1) for _ in range(SETS)],
         )
         plan.save()
         write_certificates(plan)

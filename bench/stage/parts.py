@@ -19,7 +19,7 @@ from podidentity_sandbox.plan import (
     Plan,
 )
 from podidentity_sandbox.world.authority import write_certificates
-from podidentity_sandbox.world.blueprint import draw_plan, write_kubeconfig
+from podidentity_sandbox.world.blueprint import Shape, draw_plan, write_kubeconfig
 from podidentity_sandbox.world.network import listen_tcp, listen_udp
 
 _HOSTS = f"127.0.0.1 localhost\n{AZURE_ADDRESS} login.microsoftonline.com management.azure.com\n"
@@ -32,12 +32,10 @@ def parts(folder: Path) -> Iterator[Plan]:
         api, proxy = (stack.enter_context(listen_tcp("127.0.0.1", 0)) for _ in range(2))
         plan = draw_plan(
             "bench",
-            str(folder),
-            nodes=1,
-            rootless=False,
+            folder,
+            Shape(nodes=1),
             apiserver_port=api.getsockname()[1],
             azure_proxy_port=proxy.getsockname()[1],
-            cgroup_root="",
         )
         plan.save()
         write_certificates(plan)

@@ -27,6 +27,7 @@ from podidentity_sandbox.weather import CALM, Struck, Weather, journal, named, r
 from podidentity_sandbox.world import SandboxError
 from podidentity_sandbox.world.api import Api
 from podidentity_sandbox.world.apply import Applier, documents
+from podidentity_sandbox.world.blueprint import Shape
 from podidentity_sandbox.world.environment import environment
 from podidentity_sandbox.world.folder import Folder
 from podidentity_sandbox.world.inspection import status
@@ -320,14 +321,13 @@ def _sandbox(
     init_taints: str = "",
 ) -> Iterator[Sandbox]:
     """Bring a sandbox up in calm weather; it turns when the deployer has its rights."""
-    plan = bring_up(
-        name,
+    shape = Shape(
         nodes=nodes,
         network=network,
         kubernetes_minor=kubernetes_minor,
         init_taints=init_taints,
-        weather=CALM,
     )
+    plan = bring_up(name, shape, weather=CALM)
     UP[name] = plan.path
     try:
         place = Sandbox(plan)

@@ -23,7 +23,7 @@ import httpx2
 
 from podidentity_sandbox.plan import MINORS, Plan, Pool
 from podidentity_sandbox.world.authority import write_certificates
-from podidentity_sandbox.world.blueprint import draw_plan, write_kubeconfig
+from podidentity_sandbox.world.blueprint import Shape, draw_plan, write_kubeconfig
 
 CUSTOM = "/apis/aadpodidentity.k8s.io/v1"
 
@@ -178,14 +178,10 @@ def running(
         dns.bind(("127.0.0.1", 0))
         plan = draw_plan(
             "cli",
-            str(folder),
-            nodes=2,
-            rootless=True,
+            folder,
+            Shape(rootless=True, kubernetes_minor=kubernetes_minor, pools=pools),
             apiserver_port=api.getsockname()[1],
             azure_proxy_port=proxy.getsockname()[1],
-            cgroup_root="",
-            kubernetes_minor=kubernetes_minor,
-            pools=pools,
         )
         plan.save()
         write_certificates(plan)

@@ -32,6 +32,7 @@ from podidentity_sandbox.demo.story import (
 )
 from podidentity_sandbox.plan import Network, Plan
 from podidentity_sandbox.world import SandboxError
+from podidentity_sandbox.world.blueprint import Shape
 from podidentity_sandbox.world.environment import (
     BROUGHT_BY,
     find_azure_cli,
@@ -108,7 +109,8 @@ def demo(name: str, *, rootless: bool, keep: bool, as_json: bool, with_az: bool)
     if with_az:
         _must_have_programs()
     # On a bridge, where a pod could speak with its neighbour's address: it is shown that none can.
-    plan = bring_up(name, nodes=2, rootless=rootless, network=Network.BRIDGE, progress=progress)
+    shape = Shape(rootless=rootless, network=Network.BRIDGE)
+    plan = bring_up(name, shape, progress=progress)
     try:
         if with_az:
             environment, story = _with_az(plan)

@@ -18,7 +18,7 @@ from podidentity_sandbox.node.cri.containerd import names_in
 from podidentity_sandbox.node.cri.options import RuntimeOptions
 from podidentity_sandbox.node.cri.pause import SHELL
 from podidentity_sandbox.plan import MINORS, Network, Pool, PoolKind
-from podidentity_sandbox.world.blueprint import MOST_NODES
+from podidentity_sandbox.world.blueprint import MOST_NODES, Shape
 from podidentity_sandbox.world.environment import built_images, runtime_tools
 from podidentity_sandbox.world.folder import base_folder
 from podidentity_sandbox.world.inspection import proof
@@ -134,21 +134,24 @@ def up(
 
     began = time.monotonic()
     progress = (lambda _: None) if as_json else (lambda line: click.echo(f"  {line}", err=True))
-    given, joined = None, Network(network)
+    given = None
     if runtime == "containerd":
         if rootless:
             raise click.UsageError("containerd needs root: its containers have users of their own")
         given = RuntimeOptions(tools=str(runtime_tools()), images=images or built_images())
     try:
-        plan = bring_up(
-            name,
+        shape = Shape(
             nodes=nodes,
             rootless=rootless,
-            network=joined,
-            runtime=given,
+            network=Network(network),
             kubernetes_minor=int(kubernetes.removeprefix("1.")),
             init_taints=init_taints,
             pools=pools,
+        )
+        plan = bring_up(
+            name,
+            shape,
+            runtime=given,
             weather=given_weather(sky, seed),
             progress=progress,
         )

@@ -81,11 +81,7 @@ def expand(text: str, variables: Mapping[str, str]) -> str:
 
     def replace(match: re.Match[str]) -> str:
         what = match[1]
-        if what is None:
-            return "$"
-        if what == "$":
-            return "$"
-        return variables.get(what[1:-1], match[0])
+        return "$" if what is None or what == "$" else variables.get(what[1:-1], match[0])
 
     return _REFERENCE.sub(replace, text)
 
@@ -102,7 +98,7 @@ def variables(
 
     `found` holds the config maps and secrets that it names. Raises ContainerRefused.
     """
-    if container.has_environment_from:
+    if container.environment_from:
         why = "the sandbox serves no envFrom: name each variable in env"
         raise ContainerRefused("CreateContainerConfigError", why)
     result = dict(given)

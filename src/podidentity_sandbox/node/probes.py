@@ -26,11 +26,11 @@ async def probe_http(
 ) -> str | None:
     """Ask for the page; return why that fails, None if it does not."""
     host = get.host or address
-    url = f"{get.scheme}://{host}:{get.port}/{get.path.lstrip('/')}"
+    url = f"{get.scheme.lower()}://{host}:{get.port}/{get.path.lstrip('/')}"
     try:
         async with session.get(
             url,
-            headers=list(get.headers),
+            headers=[(each.name, each.value) for each in get.http_headers],
             timeout=aiohttp.ClientTimeout(total=seconds),
             allow_redirects=False,
         ) as response:

@@ -11,89 +11,101 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
+
+import msgspec
 
 from podidentity_sandbox.apiserver import ApiRefusal
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HttpGet:
+class HttpHeader(msgspec.Struct, frozen=True):
+    """A header of a request."""
+
+    name: str
+    value: str
+
+
+class HttpGet(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """A probe that asks for a page."""
 
-    path: str
+    path: str = "/"
     port: int
-    scheme: str
-    host: str
+    scheme: str = "HTTP"
+    host: str = ""
     """"" for the pod's address."""
-    headers: tuple[tuple[str, str], ...]
+    http_headers: tuple[HttpHeader, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TcpSocket:
+class TcpSocket(msgspec.Struct, frozen=True, kw_only=True):
     """A probe that connects."""
 
     port: int
-    host: str
+    host: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Exec:
+class Exec(msgspec.Struct, frozen=True):
     """A probe or hook that runs a program in the container."""
 
     command: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Probe:
+class Probe(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """A probe. Times in seconds; defaults are the API's."""
 
-    action: HttpGet | TcpSocket | Exec | None
-    """None: one that is not served, and fails."""
-    initial_delay: float
-    period: float
-    timeout: float
-    successes: int
-    failures: int
-    grace: float | None
+    http_get: HttpGet | None = None
+    tcp_socket: TcpSocket | None = None
+    program: Exec | None = msgspec.field(name="exec", default=None)
+    initial_delay: float = msgspec.field(name="initialDelaySeconds", default=0)
+    period: float = msgspec.field(name="periodSeconds", default=10)
+    timeout: float = msgspec.field(name="timeoutSeconds", default=1)
+    successes: int = msgspec.field(name="successThreshold", default=1)
+    failures: int = msgspec.field(name="failureThreshold", default=3)
+    grace: float | None = msgspec.field(name="terminationGracePeriodSeconds", default=None)
     """Seconds between SIGTERM and SIGKILL when it has failed; None for the pod's."""
 
+    @property
+    def action(self) -> HttpGet | TcpSocket | Exec | None:
+        """What it does; None where that is not served: then it fails."""
+        return self.http_get or self.tcp_socket or self.program
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Mount:
+
+class Mount(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """A volume in a container."""
 
-    volume: str
-    path: str
-    has_sub_path: bool
-    read_only: bool
-    follow: bool
-    """mountPropagation HostToContainer."""
+    volume: str = msgspec.field(name="name")
+    path: str = msgspec.field(name="mountPath")
+    sub_path: str = ""
+    sub_path_expr: str = ""
+    read_only: bool = False
+    mount_propagation: str = ""
+
+    @property
+    def follow(self) -> bool:
+        """Whether mounts that are made later appear in it, too."""
+        return self.mount_propagation in {"HostToContainer", "Bidirectional"}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ContainerSpec:
-    """A container of a pod."""
+class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A container of a pod; command and arguments are not expanded."""
 
     name: str
-    image: str
-    command: tuple[str, ...]
-    arguments: tuple[str, ...]
-    """Both as the spec has them, not expanded."""
-    directory: str
-    environment: tuple[Mapping[str, Any], ...]
-    has_environment_from: bool
-    resources: Mapping[str, Any]
-    mounts: tuple[Mount, ...]
-    security: Mapping[str, Any]
-    stdin: bool
-    stdin_once: bool
-    tty: bool
-    readiness: Probe | None
-    liveness: Probe | None
-    pre_stop: Exec | None
-    """The preStop hook, which runs before SIGTERM."""
+    image: str = ""
+    command: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = msgspec.field(name="args", default=())
+    working_dir: str = ""
+    environment: tuple[Mapping[str, Any], ...] = msgspec.field(name="env", default=())
+    environment_from: tuple[Any, ...] = msgspec.field(name="envFrom", default=())
+    resources: Mapping[str, Any] = {}
+    mounts: tuple[Mount, ...] = msgspec.field(name="volumeMounts", default=())
+    security: Mapping[str, Any] = msgspec.field(name="securityContext", default_factory=dict)
+    stdin: bool = False
+    stdin_once: bool = False
+    tty: bool = False
+    ports: tuple[Mapping[str, Any], ...] = ()
+    readiness_probe: Mapping[str, Any] = {}
+    liveness_probe: Mapping[str, Any] = {}
+    lifecycle: Mapping[str, Any] = {}
 
     @property
     def program(self) -> tuple[str, ...]:
@@ -106,24 +118,55 @@ class ContainerSpec:
             return ()
         return self.command + self.arguments
 
+    @property
+    def directory(self) -> str:
+        """Where its program starts."""
+        return self.working_dir or "/"
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PodSpec:
+    @property
+    def readiness(self) -> Probe | None:
+        """What says whether it is ready."""
+        return self._probe(self.readiness_probe)
+
+    @property
+    def liveness(self) -> Probe | None:
+        """What says whether it must start again."""
+        return self._probe(self.liveness_probe)
+
+    @property
+    def pre_stop(self) -> Exec | None:
+        """The hook that runs before SIGTERM; the API server takes none of another kind."""
+        hook = self.lifecycle.get("preStop", {})
+        return msgspec.convert(hook["exec"], Exec) if "exec" in hook else None
+
+    def _probe(self, raw: Mapping[str, Any]) -> Probe | None:
+        # A 0 is as good as absent: SetDefaults_Probe.
+        said = {key: value for key, value in raw.items() if value}
+        for action in {"httpGet", "tcpSocket"} & said.keys():
+            said[action] = {**said[action], "port": self._number(said[action]["port"])}
+        return msgspec.convert(said, Probe) if said else None
+
+    def _number(self, port: int | str) -> int:
+        named = {each.get("name"): each["containerPort"] for each in self.ports}
+        return int(named.get(port, port))
+
+
+class PodSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """A pod."""
 
     namespace: str
     name: str
     uid: str
-    service_account: str
-    host_network: bool
-    restart_policy: str
+    service_account: str = msgspec.field(name="serviceAccountName", default="default")
+    host_network: bool = False
+    restart_policy: str = "Always"
     grace: float
     hostname: str
-    security: Mapping[str, Any]
+    security: Mapping[str, Any] = msgspec.field(name="securityContext", default_factory=dict)
     volumes: Mapping[str, Mapping[str, Any]]
-    init_containers: tuple[ContainerSpec, ...]
+    init_containers: tuple[ContainerSpec, ...] = ()
     containers: tuple[ContainerSpec, ...]
-    raw: Mapping[str, Any] = field(repr=False)
+    raw: Mapping[str, Any]
     """The object as it was first seen, for fieldRefs."""
 
     @property
@@ -138,108 +181,22 @@ class PodSpec:
 
 
 def parse_pod(pod: Mapping[str, Any]) -> PodSpec:
-    """Read a pod that the API server has validated and given its defaults."""
+    """Read a pod that the API server has validated, freed of nulls and given its defaults."""
     metadata, spec = pod["metadata"], pod["spec"]
-    return PodSpec(
-        namespace=metadata["namespace"],
-        name=metadata["name"],
-        uid=metadata["uid"],
-        service_account=spec.get("serviceAccountName") or "default",
-        host_network=bool(spec.get("hostNetwork")),
-        restart_policy=spec.get("restartPolicy") or "Always",
-        grace=grace_of(pod),
-        hostname=spec.get("hostname") or metadata["name"][:63].rstrip(".-"),
-        security=spec.get("securityContext") or {},
-        volumes={volume["name"]: volume for volume in spec.get("volumes") or ()},
-        init_containers=tuple(map(_container, spec.get("initContainers") or ())),
-        containers=tuple(map(_container, spec["containers"])),
-        raw=pod,
-    )
+    made = {
+        **{key: metadata[key] for key in ("namespace", "name", "uid")},
+        "hostname": spec.get("hostname") or metadata["name"][:63].rstrip(".-"),
+        "grace": grace_of(pod),
+        "volumes": {volume["name"]: volume for volume in spec.get("volumes", ())},
+        "raw": pod,
+    }
+    return msgspec.convert({**spec, **made}, PodSpec)
 
 
 def grace_of(pod: Mapping[str, Any]) -> float:
     """Return how many seconds a pod's programs have between SIGTERM and SIGKILL."""
-    metadata, spec = pod["metadata"], pod["spec"]
-    for value in (
-        metadata.get("deletionGracePeriodSeconds"),
-        spec.get("terminationGracePeriodSeconds"),
-    ):
-        if value is not None:
-            return float(value)
-    return 30.0
-
-
-def _container(raw: Mapping[str, Any]) -> ContainerSpec:
-    ports = {
-        port["name"]: port["containerPort"] for port in raw.get("ports") or () if "name" in port
-    }
-    return ContainerSpec(
-        name=raw["name"],
-        image=raw.get("image", ""),
-        command=tuple(raw.get("command") or ()),
-        arguments=tuple(raw.get("args") or ()),
-        directory=raw.get("workingDir") or "/",
-        environment=tuple(raw.get("env") or ()),
-        has_environment_from=bool(raw.get("envFrom")),
-        resources={"resources": raw.get("resources") or {}},
-        mounts=tuple(map(_mount, raw.get("volumeMounts") or ())),
-        security=raw.get("securityContext") or {},
-        stdin=bool(raw.get("stdin")),
-        stdin_once=bool(raw.get("stdinOnce")),
-        tty=bool(raw.get("tty")),
-        readiness=_probe(raw.get("readinessProbe"), ports),
-        liveness=_probe(raw.get("livenessProbe"), ports),
-        pre_stop=_hook((raw.get("lifecycle") or {}).get("preStop")),
-    )
-
-
-def _mount(raw: Mapping[str, Any]) -> Mount:
-    return Mount(
-        volume=raw["name"],
-        path=raw["mountPath"],
-        has_sub_path=bool(raw.get("subPath") or raw.get("subPathExpr")),
-        read_only=bool(raw.get("readOnly")),
-        follow=raw.get("mountPropagation") in {"HostToContainer", "Bidirectional"},
-    )
-
-
-def _probe(raw: Mapping[str, Any] | None, ports: Mapping[str, int]) -> Probe | None:
-    if not raw:
-        return None
-    grace = raw.get("terminationGracePeriodSeconds")
-    return Probe(
-        action=_action(raw, ports),
-        initial_delay=float(raw.get("initialDelaySeconds") or 0),
-        period=float(raw.get("periodSeconds") or 10),
-        timeout=float(raw.get("timeoutSeconds") or 1),
-        successes=int(raw.get("successThreshold") or 1),
-        failures=int(raw.get("failureThreshold") or 3),
-        grace=None if grace is None else float(grace),
-    )
-
-
-def _hook(raw: Mapping[str, Any] | None) -> Exec | None:
-    """Read a lifecycle hook; the API server takes none of another kind."""
-    return Exec(tuple(raw["exec"]["command"])) if raw and "exec" in raw else None
-
-
-def _action(raw: Mapping[str, Any], ports: Mapping[str, int]) -> HttpGet | TcpSocket | Exec | None:
-    def number(port: int | str) -> int:
-        return ports[port] if isinstance(port, str) and port in ports else int(port)
-
-    if get := raw.get("httpGet"):
-        return HttpGet(
-            path=get.get("path") or "/",
-            port=number(get["port"]),
-            scheme=(get.get("scheme") or "HTTP").lower(),
-            host=get.get("host") or "",
-            headers=tuple((h["name"], h["value"]) for h in get.get("httpHeaders") or ()),
-        )
-    if tcp := raw.get("tcpSocket"):
-        return TcpSocket(port=number(tcp["port"]), host=tcp.get("host") or "")
-    if program := raw.get("exec"):
-        return Exec(tuple(program["command"]))
-    return None
+    of_spec = pod["spec"].get("terminationGracePeriodSeconds", 30)
+    return float(pod["metadata"].get("deletionGracePeriodSeconds", of_spec))
 
 
 # ---- Refusals
@@ -295,24 +252,22 @@ def amount(text: str) -> Fraction:
     return Fraction(found["number"] + (found["power"] or "")) * _UNITS[found["unit"]]
 
 
-def memory_limit(container: Mapping[str, Any]) -> int:
-    """Return the bytes of memory that a container may have; 0 if it names no limit.
+def memory_limit(resources: Mapping[str, Any]) -> int:
+    """Return the bytes of memory that a container may have; 0 if its resources name no limit.
 
     Raises ValueError for what is no quantity.
     """
-    limits = (container.get("resources") or {}).get("limits") or {}
-    return math.ceil(amount(str(limits.get("memory", "0"))))
+    return math.ceil(amount(str(resources.get("limits", {}).get("memory", "0"))))
 
 
-def resource_field(container: Mapping[str, Any], reference: Mapping[str, Any]) -> str:
+def resource_field(resources: Mapping[str, Any], reference: Mapping[str, Any]) -> str:
     """Return the amount that a `resourceFieldRef` names, in units of its divisor, rounded up.
 
     A limit that is not set is the node's; a request that is not set is the limit, if that is.
     Raises ValueError for what is no quantity.
     """
     which, _, resource = reference["resource"].partition(".")
-    given = container.get("resources") or {}
-    limit, request = ((given.get(kind) or {}).get(resource) for kind in ("limits", "requests"))
+    limit, request = (resources.get(kind, {}).get(resource) for kind in ("limits", "requests"))
     value = limit if which == "limits" else request or limit
     if value is None:
         value = NODE.get(resource, "0") if which == "limits" else "0"

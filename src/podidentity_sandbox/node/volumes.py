@@ -293,7 +293,7 @@ class PodVolumes:
         )
 
     def _bind(self, mount: Mount) -> Bind:
-        if mount.has_sub_path:
+        if mount.sub_path or mount.sub_path_expr:
             why = "the sandbox serves no subPath: mount the whole volume"
             raise ContainerRefused("CreateContainerConfigError", why)
         if Path(mount.path).is_relative_to("/proc"):

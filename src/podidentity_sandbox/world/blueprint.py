@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import secrets
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
@@ -31,27 +31,39 @@ ROUTED_GATEWAY = "169.254.1.1"
 transparent_endpointclient_linux.go, "virtualGwIPString"."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """What is asked of a sandbox, and its plan then says."""
+
+    nodes: int = 2
+    rootless: bool = False
+    network: Network = Network.ROUTED
+    kubernetes_minor: int = MINORS[0]
+    init_taints: str = ""
+    pools: Sequence[Pool] = ()
+    """Instead of `nodes`."""
+
+
+TWO_NODES = Shape()
+"""What `up` makes unless it is told otherwise."""
+
+
 def draw_plan(
     name: str,
-    folder: str,
+    folder: Path,
+    shape: Shape,
     *,
-    nodes: int,
-    rootless: bool,
-    apiserver_port: int,
-    azure_proxy_port: int,
+    apiserver_port: int = 0,
+    azure_proxy_port: int = 0,
     cgroup_root: str = "",
     memory_root: str = "",
     azure_cli: str = "",
-    network: Network = Network.ROUTED,
-    kubernetes_minor: int = MINORS[0],
-    init_taints: str = "",
-    pools: Sequence[Pool] = (),
 ) -> Plan:
-    """Return the plan of a sandbox with `nodes` nodes, or with those of the `pools`."""
+    """Return the plan of a sandbox of that shape."""
     plan = Plan(
         name=name,
-        folder=folder,
-        rootless=rootless,
+        folder=str(folder),
+        rootless=shape.rootless,
         tenant_id=stable_guid(name, "tenant"),
         subscription_id=stable_guid(name, "subscription"),
         operator_id=stable_guid(name, "operator"),
@@ -65,12 +77,13 @@ def draw_plan(
         cgroup_root=cgroup_root,
         memory_root=memory_root,
         azure_cli=azure_cli,
-        kubernetes_minor=kubernetes_minor,
+        kubernetes_minor=shape.kubernetes_minor,
     )
-    wanted = pools or (Pool(kind=PoolKind.UNIFORM, nodes=nodes),)
+    wanted = shape.pools or (Pool(kind=PoolKind.UNIFORM, nodes=shape.nodes),)
     machines = chain.from_iterable(
         _machines(plan, pool, number) for number, pool in enumerate(wanted, start=1)
     )
+    bridge = shape.network is Network.BRIDGE
     return replace(
         plan,
         nodes=tuple(
@@ -80,13 +93,13 @@ def draw_plan(
                 index=index,
                 address=f"10.240.0.{4 + index}",
                 pod_cidr=f"10.244.{index}.0/24",
-                gateway=f"10.244.{index}.1" if network is Network.BRIDGE else ROUTED_GATEWAY,
+                gateway=f"10.244.{index}.1" if bridge else ROUTED_GATEWAY,
                 provider_id=provider_id,
                 token=secrets.token_urlsafe(30),
-                network=network,
+                network=shape.network,
                 pool=pool,
                 scale_set=scale_set,
-                init_taints=init_taints,
+                init_taints=shape.init_taints,
             )
             for index, (name, provider_id, pool, scale_set) in enumerate(machines)
         ),

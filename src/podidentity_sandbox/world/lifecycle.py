@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -26,12 +26,12 @@ from typing import Any
 from podidentity_sandbox import weather as forecast
 from podidentity_sandbox.node.cri import containerd
 from podidentity_sandbox.node.cri.options import RuntimeOptions
-from podidentity_sandbox.plan import MINORS, Network, Plan, Pool
+from podidentity_sandbox.plan import Plan
 from podidentity_sandbox.weather import CALM, Weather
 from podidentity_sandbox.world import SandboxError, cgroups, requirements
 from podidentity_sandbox.world.api import Api, ready
 from podidentity_sandbox.world.authority import write_certificates
-from podidentity_sandbox.world.blueprint import draw_plan, write_kubeconfig
+from podidentity_sandbox.world.blueprint import TWO_NODES, Shape, draw_plan, write_kubeconfig
 from podidentity_sandbox.world.environment import find_azure_cli
 from podidentity_sandbox.world.folder import Claim, Folder
 from podidentity_sandbox.world.inspection import children
@@ -150,18 +150,12 @@ class UpOptions:
     """The options of `up`."""
 
     folder: Folder
-    path: str
+    path: str = field(default_factory=lambda: ":".join(os.get_exec_path()))
     """PATH of the person's shell: pods find the machine's programs by it."""
-    nodes: int = 2
-    rootless: bool = False
-    network: Network = Network.ROUTED
+    shape: Shape = TWO_NODES
     runtime: RuntimeOptions | None = None
     """The choices of nodes with a container runtime; None: programs of this machine are the
     containers."""
-    kubernetes_minor: int = MINORS[0]
-    init_taints: str = ""
-    pools: Sequence[Pool] = ()
-    """Instead of `nodes`."""
     weather: Weather = CALM
     parts: Mapping[str, Sequence[str]] = field(default_factory=lambda: REAL_PARTS)
 
@@ -193,7 +187,7 @@ def _wanting(folder: Folder, cause: OSError) -> Exception:
 
 
 def _up(options: UpOptions, tell: Callable[[str], None]) -> Plan:
-    lacking = requirements.missing(search_path(options.path), rootless=options.rootless)
+    lacking = requirements.missing(search_path(options.path), rootless=options.shape.rootless)
     if options.runtime is not None and (why := containerd.missing(options.runtime)):
         lacking = [*lacking, why]
     if lacking:
@@ -235,21 +229,16 @@ def _start(
     """Write the folder and start the supervisor; return also the pipe that it reports to."""
     api = opened.enter_context(listen_tcp("127.0.0.1", 0))
     proxy = opened.enter_context(listen_tcp("127.0.0.1", 0))
-    sockets, memory = ("", "") if options.rootless else cgroups.make(options.folder.path)
+    sockets, memory = ("", "") if options.shape.rootless else cgroups.make(options.folder.path)
     plan = draw_plan(
         options.folder.name,
-        str(options.folder.path),
-        nodes=options.nodes,
-        rootless=options.rootless,
+        options.folder.path,
+        options.shape,
         apiserver_port=api.getsockname()[1],
         azure_proxy_port=proxy.getsockname()[1],
         cgroup_root=sockets,
         memory_root=memory,
         azure_cli=find_azure_cli(),
-        network=options.network,
-        kubernetes_minor=options.kubernetes_minor,
-        init_taints=options.init_taints,
-        pools=options.pools,
     )
     plan.logs.mkdir(mode=0o700)
     plan.save()
@@ -267,7 +256,7 @@ def _start(
         daemon = subprocess.Popen(
             [
                 *(
-                    *requirements.unshare_command(rootless=options.rootless),
+                    *requirements.unshare_command(rootless=options.shape.rootless),
                     sys.executable,
                     *module,
                 ),
@@ -339,32 +328,21 @@ def _tail(plan: Plan, name: str, lines: int = 15) -> str:
 
 def bring_up(
     name: str,
+    shape: Shape = TWO_NODES,
     *,
-    nodes: int = 2,
-    rootless: bool = False,
-    network: Network = Network.ROUTED,
     runtime: RuntimeOptions | None = None,
-    kubernetes_minor: int = MINORS[0],
-    init_taints: str = "",
-    pools: Sequence[Pool] = (),
     weather: Weather = CALM,
     progress: Callable[[str], None] = lambda _line: None,
 ) -> Plan:
     """Bring the sandbox `name` up and return its plan when all nodes are Ready.
 
-    With `pools` it has their nodes. `progress` is given a line for each step. Without root it is
-    rootless, asked or not. Raises SandboxError; then, and when interrupted, nothing of it remains.
+    `progress` is given a line for each step. Without root it is rootless, asked or not. Raises
+    SandboxError; then, and when interrupted, nothing of it remains.
     """
     options = UpOptions(
         folder=Folder.of(name),
-        path=":".join(os.get_exec_path()),
-        nodes=nodes,
-        rootless=rootless or os.geteuid() != 0,
-        network=network,
+        shape=replace(shape, rootless=shape.rootless or os.geteuid() != 0),
         runtime=runtime,
-        kubernetes_minor=kubernetes_minor,
-        init_taints=init_taints,
-        pools=pools,
         weather=weather,
     )
     return up(options, progress)

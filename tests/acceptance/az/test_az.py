@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from podidentity_sandbox.weather import CALM
+from podidentity_sandbox.world.blueprint import Shape
 from podidentity_sandbox.world.lifecycle import bring_down, bring_up
 from tests.acceptance import loaded
 from tests.sandbox.kubectl.chapters import Case, CaseRunner, chapters
@@ -40,7 +41,7 @@ def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CaseRunner]:
     """A shell of the operator."""
     assert Path(".venvs/az/tools/az").exists(), "run ./scripts/setup-az"
     # Each line is typed once, right after what it needs: who waits for Azure says so in the line.
-    bring_up(NAME, nodes=1, weather=CALM)
+    bring_up(NAME, Shape(nodes=1), weather=CALM)
     try:
         said = subprocess.run(["bash", "-c", ENVIRONMENT], check=True, stdout=subprocess.PIPE)
         found = dict(pair.split("=", 1) for pair in said.stdout.decode().split("\0") if pair)

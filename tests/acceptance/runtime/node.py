@@ -22,6 +22,7 @@ from podidentity_sandbox.node.cri.options import RuntimeOptions
 from podidentity_sandbox.plan import Network, NodePlan, Plan
 from podidentity_sandbox.weather import CALM
 from podidentity_sandbox.world.api import Api, ready
+from podidentity_sandbox.world.blueprint import Shape
 from podidentity_sandbox.world.folder import Folder
 from podidentity_sandbox.world.inspection import children, status
 from podidentity_sandbox.world.lifecycle import bring_down, bring_up
@@ -326,7 +327,7 @@ def opened(
     options = {key: value for key, value in kind.items() if key != "network"}
     given = RuntimeOptions(tools=str(TOOLS), images=(str(archive),), **options)
     # Calm: the subject is the container runtime.
-    plan = bring_up(name, nodes=1, network=kind["network"], runtime=given, weather=CALM)
+    plan = bring_up(name, Shape(nodes=1, network=kind["network"]), runtime=given, weather=CALM)
     try:
         node = Node(plan, given)
         theirs = min(names_in(archive))

@@ -15,6 +15,7 @@ import pytest
 from podidentity_sandbox.node.cri.options import RuntimeOptions
 from podidentity_sandbox.node.cri.pause import SHELL
 from podidentity_sandbox.world import SandboxError
+from podidentity_sandbox.world.blueprint import Shape
 from podidentity_sandbox.world.cgroups import roots_of
 from podidentity_sandbox.world.folder import Folder
 from podidentity_sandbox.world.lifecycle import bring_down, bring_up
@@ -67,7 +68,7 @@ def test_a_node_that_cannot_start_says_why_and_leaves_nothing(tmp_path: Path) ->
         if each.name != "pause.tar":
             (tmp_path / each.name).symlink_to(each)
     with pytest.raises(SandboxError, match=r"(?s)ended with 1.*pause\.tar"):
-        bring_up(name, nodes=1, runtime=RuntimeOptions(tools=str(tmp_path)))
+        bring_up(name, Shape(nodes=1), runtime=RuntimeOptions(tools=str(tmp_path)))
     folder = Folder.of(name).path
     assert not folder.exists()
     assert str(folder) not in Path("/proc/self/mounts").read_text()

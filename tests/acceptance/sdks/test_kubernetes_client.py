@@ -17,6 +17,7 @@ import pytest
 
 from podidentity.manifests import crds
 from podidentity_sandbox.weather import CALM
+from podidentity_sandbox.world.blueprint import Shape
 from podidentity_sandbox.world.lifecycle import bring_down, bring_up
 from tests.sandboxes import own
 
@@ -38,7 +39,7 @@ def outcomes() -> Mapping[str, str]:
     subprocess.run([ROOT / "scripts/setup-sdks"], check=True)
     try:
         # The client judges the API server, which has nothing to hide behind.
-        kubeconfig = bring_up(NAME, nodes=1, weather=CALM).kubeconfig
+        kubeconfig = bring_up(NAME, Shape(nodes=1), weather=CALM).kubeconfig
         done = subprocess.run(
             [ROOT / ".venvs/sdks/new/bin/python", PROGRAMS / "run.py", *SENTENCES],
             input=json.dumps(crds()),

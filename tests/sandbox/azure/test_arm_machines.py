@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from podidentity_sandbox.plan import Plan, Pool, PoolKind
-from podidentity_sandbox.world.blueprint import draw_plan
+from podidentity_sandbox.world.blueprint import Shape, draw_plan
 from tests.sandbox.azure.direct import ASK, TOKEN, Direct, ask
 
 UNIFORM, FLEXIBLE, ALONE = range(3)
@@ -21,15 +21,7 @@ POOLS = (
 
 
 def drawn(folder: Path) -> Plan:
-    return draw_plan(
-        "test",
-        str(folder),
-        nodes=0,
-        rootless=True,
-        apiserver_port=1,
-        azure_proxy_port=2,
-        pools=POOLS,
-    )
+    return draw_plan("test", folder, Shape(rootless=True, pools=POOLS))
 
 
 @pytest.fixture

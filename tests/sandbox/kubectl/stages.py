@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 
-from podidentity_sandbox.world.blueprint import write_kubeconfig
+from podidentity_sandbox.world.blueprint import Shape, write_kubeconfig
 from podidentity_sandbox.world.lifecycle import bring_down, bring_up
 from tests.sandbox.cluster.conftest import listener, node_plan, saved_plan, serving
 from tests.sandbox.kubectl.chapters import CaseRunner, Chapter
@@ -78,7 +78,7 @@ def running(chapter: Chapter, version: str) -> Iterator[CaseRunner]:
 def _world(_: Path, version: str) -> Iterator[Path]:
     name = own(f"kubectl-{version.replace('.', '-')}")
     try:
-        yield bring_up(name, nodes=1).kubeconfig
+        yield bring_up(name, Shape(nodes=1)).kubeconfig
     finally:
         bring_down(name)
 

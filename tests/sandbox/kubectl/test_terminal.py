@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from podidentity_sandbox.world.blueprint import Shape
 from podidentity_sandbox.world.lifecycle import bring_down, bring_up
 from tests.sandbox.kubectl.stages import VERSIONS, find
 from tests.sandbox.kubectl.terminals import Terminal
@@ -46,7 +47,7 @@ class Person:
 @pytest.fixture(scope="module")
 def kubeconfig() -> Iterator[Path]:
     try:
-        yield bring_up(NAME, nodes=1).kubeconfig
+        yield bring_up(NAME, Shape(nodes=1)).kubeconfig
     finally:
         bring_down(NAME)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ import pytest
 
 from podidentity_sandbox.plan import Network
 from podidentity_sandbox.world.api import Api
+from podidentity_sandbox.world.blueprint import Shape
 from podidentity_sandbox.world.folder import Folder
 from podidentity_sandbox.world.lifecycle import UpOptions, down, up
 from tests.root import needs_root
@@ -44,15 +44,9 @@ def sandbox(request: pytest.FixtureRequest) -> Iterator[Site]:
     base = Path(tempfile.mkdtemp(prefix="podidentity-node-", dir="/var/tmp"))
     folder = Folder.of("node", base)
     way, network = request.param
-    options = UpOptions(
-        folder=folder,
-        path=os.environ["PATH"],
-        nodes=1,
-        rootless=way == "rootless",
-        network=network,
-    )
+    shape = Shape(nodes=1, rootless=way == "rootless", network=network)
     try:
-        plan = up(options)
+        plan = up(UpOptions(folder=folder, shape=shape))
         yield Site(folder, plan, Api(plan))
     finally:
         down(folder)

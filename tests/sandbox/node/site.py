@@ -205,14 +205,10 @@ def waits_for(reason: str) -> Callable[[Object], bool]:
     return lambda pod: _state(pod).get("waiting", {}).get("reason") == reason
 
 
-def restarted(times: int) -> Callable[[Object], bool]:
-    """Return whether the pod's first container runs after so many restarts."""
-
-    def holds(pod: Object) -> bool:
-        statuses = pod["status"].get("containerStatuses") or [{}]
-        return "running" in _state(pod) and statuses[0]["restartCount"] >= times
-
-    return holds
+def restarted(pod: Object) -> bool:
+    """Whether the pod's first container runs after a restart."""
+    statuses = pod["status"].get("containerStatuses") or [{}]
+    return "running" in _state(pod) and statuses[0]["restartCount"] >= 1
 
 
 def _state(pod: Object) -> Object:

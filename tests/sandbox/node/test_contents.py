@@ -35,66 +35,42 @@ def made(site: Site) -> Iterator[Site]:
 
 
 def mounting(name: str, *volumes: dict[str, Any], **more: Any) -> dict[str, Any]:
-    """Return a pod with each volume under its name in /v."""
+    """Return a pod with each volume under its name in /v; `more` is its container's."""
     mounts = [{"name": v["name"], "mountPath": f"/v/{v['name']}"} for v in volumes]
-    return pod(name, container(volumeMounts=mounts), volumes=list(volumes), **more)
+    return pod(name, container(volumeMounts=mounts, **more), volumes=list(volumes))
 
 
-def test_a_config_map_and_a_secret_are_files_that_nobody_can_write(made: Site) -> None:
-    volumes = (
-        {"name": "config", "configMap": {"name": "settings"}},
-        {"name": "secret", "secret": {"secretName": "login", "defaultMode": 0o400}},
-    )
-    made.run(mounting("pod", *volumes))
-    assert made.says("pod", "cat /v/config/colour /v/config/size /v/secret/user") == "red5root"
-    assert made.says("pod", "stat -Lc %a /v/config/colour /v/secret/user") == "644\n400"
-    assert "Read-only file system" in made.sh("pod", "echo x > /v/config/colour").stderr.decode()
-
-
-def test_only_the_items_that_are_named_are_there_with_their_modes(made: Site) -> None:
+def test_a_config_map_and_a_secret_are_files_that_nobody_can_write_and_variables(
+    made: Site,
+) -> None:
     items = [{"key": "colour", "path": "deep/paint", "mode": 0o600}]
-    made.run(mounting("pod", {"name": "config", "configMap": {"name": "settings", "items": items}}))
-    assert made.says("pod", "ls /v/config; cat /v/config/deep/paint") == "deep\nred"
-    assert made.says("pod", "stat -Lc %a /v/config/deep/paint") == "600"
+    volumes = [
+        {"name": "config", "configMap": {"name": "settings"}},
+        {"name": "some", "configMap": {"name": "settings", "items": items}},
+        {"name": "none", "configMap": {"name": "none", "optional": True}},
+        {"name": "secret", "secret": {"secretName": "login", "defaultMode": 0o400}},
+    ]
+    entries = [
+        {"name": "USER_", "valueFrom": {"secretKeyRef": {"name": "login", "key": "user"}}},
+        {"name": "PAINT", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "colour"}}},
+    ]
+    made.run(mounting("pod", *volumes, env=entries))
+    read = "cat config/colour config/size secret/user some/deep/paint; ls some none"
+    assert made.says("pod", f"cd /v; {read}") == "red5rootrednone:\n\nsome:\ndeep"
+    modes = "stat -Lc %a config/colour secret/user some/deep/paint"
+    assert made.says("pod", f"cd /v; {modes}") == "644\n400\n600"
+    assert "Read-only file system" in made.sh("pod", "echo x > /v/config/colour").stderr.decode()
+    assert made.says("pod", "echo $USER_ $PAINT") == "root red"
 
 
 def test_a_pod_waits_for_a_config_map_that_comes_late(made: Site) -> None:
     made.create(mounting("waiting", {"name": "config", "configMap": {"name": "late"}}))
     said = made.event("waiting", "FailedMount")
     assert said == 'MountVolume.SetUp failed for volume "config" : configmap "late" not found'
+    assert waits_for("ContainerCreating")(made.get("waiting"))
     made.api.request("POST", CONFIG, {"metadata": {"name": "late"}, "data": {"a": "b"}})
     made.until("waiting")
     assert made.says("waiting", "cat /v/config/a") == "b"
-
-
-@pytest.mark.parametrize(
-    ("name", "volume", "why"),
-    [
-        ("lost", {"secret": {"secretName": "none"}}, 'secret "none" not found'),
-        (
-            "unkeyed",
-            {"configMap": {"name": "settings", "items": [{"key": "no", "path": "no"}]}},
-            "configmap references non-existent config key: no",
-        ),
-        (
-            "unkeyed-secret",
-            {"secret": {"secretName": "login", "items": [{"key": "no", "path": "no"}]}},
-            "references non-existent secret key: no",
-        ),
-    ],
-)
-def test_what_is_not_there_is_said_in_the_event(
-    made: Site, name: str, volume: dict[str, Any], why: str
-) -> None:
-    made.create(mounting(name, {"name": "v", **volume}))
-    said = made.event(name, "FailedMount")
-    assert said == f'MountVolume.SetUp failed for volume "v" : {why}'
-    assert waits_for("ContainerCreating")(made.get(name))
-
-
-def test_what_is_optional_and_not_there_makes_an_empty_folder(made: Site) -> None:
-    made.run(mounting("pod", {"name": "v", "configMap": {"name": "none", "optional": True}}))
-    assert made.says("pod", "ls /v/v") == ""
 
 
 def test_a_token_is_projected_for_its_audience_and_bound_to_the_pod(made: Site) -> None:
@@ -122,26 +98,11 @@ def test_one_projected_volume_holds_files_of_several_sources(made: Site) -> None
     assert made.says("pod", "cat /v/v/labels") == 'app="web"\ntier="a"'
 
 
-def test_environment_comes_from_config_maps_and_secrets(made: Site) -> None:
-    entries = [
-        {"name": "USER_", "valueFrom": {"secretKeyRef": {"name": "login", "key": "user"}}},
-        {"name": "PAINT", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "colour"}}},
-    ]
-    made.run(pod("pod", container(env=entries)))
-    assert made.says("pod", "echo $USER_ $PAINT") == "root red"
-
-
-def test_a_container_whose_secret_is_missing_says_so(made: Site) -> None:
-    source = {"secretKeyRef": {"name": "none", "key": "user"}}
-    made.create(pod("keyless", container(env=[{"name": "X", "valueFrom": source}])))
-    found = made.until("keyless", waits_for("CreateContainerConfigError"))
-    state = found["status"]["containerStatuses"][0]["state"]["waiting"]
-    assert state["message"] == 'secret "none" not found'
-    assert made.event("keyless", "Failed") == 'Error: secret "none" not found'
-
-
 SUB_PATH = {"name": "e", "mountPath": "/one", "subPath": "file"}
 VOLUME = {"name": "e", "emptyDir": {}}
+
+
+NO_SECRET = {"secretKeyRef": {"name": "none", "key": "user"}}
 
 
 @pytest.mark.parametrize(
@@ -149,19 +110,20 @@ VOLUME = {"name": "e", "emptyDir": {}}
     [
         ("part", container(volumeMounts=[SUB_PATH]), "the sandbox serves no subPath"),
         (
-            "many",
-            container(envFrom=[{"configMapRef": {"name": "m"}}]),
-            "the sandbox serves no envFrom",
+            "keyless",
+            container(env=[{"name": "X", "valueFrom": NO_SECRET}]),
+            'secret "none" not found',
         ),
     ],
 )
-def test_what_the_sandbox_does_not_serve_is_refused_with_its_name(
+def test_what_a_container_cannot_have_is_refused_with_its_name(
     site: Site, name: str, made_of: dict[str, Any], why: str
 ) -> None:
     site.create(pod(name, made_of, volumes=[VOLUME]))
     found = site.until(name, waits_for("CreateContainerConfigError"))
     state = found["status"]["containerStatuses"][0]["state"]["waiting"]
     assert state["message"].startswith(why)
+    assert site.event(name, "Failed") == f"Error: {state['message']}"
 
 
 def test_a_pod_that_wants_no_token_has_none(made: Site) -> None:

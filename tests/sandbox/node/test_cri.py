@@ -2,60 +2,26 @@
 
 from __future__ import annotations
 
-import io
-import json
 import os
 import subprocess
 import sys
-import tarfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from podidentity_sandbox.node.cri import containerd
-from podidentity_sandbox.node.cri.cgroups import cgroup_of, quality_of
+from podidentity_sandbox.node.cri.cgroups import cgroup_of
 from podidentity_sandbox.node.cri.options import RuntimeOptions
-from podidentity_sandbox.node.cri.pause import SHELL, archive
-from podidentity_sandbox.node.cri.requests import container_config, namespaces, sandbox_config
-from podidentity_sandbox.node.cri.static import mirror
+from podidentity_sandbox.node.cri.requests import container_config, sandbox_config
 from podidentity_sandbox.node.rootfs import Bind
 from podidentity_sandbox.node.spec import parse_pod
-from podidentity_sandbox.plan import Network, NodePlan
-from podidentity_sandbox.world.blueprint import draw_plan
+from podidentity_sandbox.world.blueprint import Shape, draw_plan
 from tests.sandbox.node.site import container, pod
 from tests.sandboxes import own
 
 UID = "0a1b2c3d-0000-1111-2222-333344445555"
-SOME: dict[str, Any] = {"resources": {"requests": {"cpu": "50m"}}}
 ALL: dict[str, Any] = {"resources": {"limits": {"cpu": "1", "memory": "64Mi"}}}
-NODE = NodePlan(
-    name="node-0",
-    index=0,
-    address="10.240.0.4",
-    pod_cidr="10.244.0.0/24",
-    gateway="10.244.0.1",
-    provider_id="azure://node-0",
-    token="",
-)
-
-
-@pytest.mark.parametrize(
-    ("containers", "quality"),
-    [
-        ([{}], "besteffort"),
-        ([{}, SOME], "burstable"),
-        ([ALL], "guaranteed"),
-        ([ALL, {}], "burstable"),
-        ([{"resources": {**ALL["resources"], **SOME["resources"]}}], "burstable"),
-    ],
-)
-def test_a_pods_class_of_service_is_the_kubelets(
-    containers: list[dict[str, Any]], quality: str
-) -> None:
-    assert quality_of({"containers": containers}) == quality
 
 
 @pytest.mark.parametrize(
@@ -121,10 +87,14 @@ def test_a_containers_rights_are_asked_for_as_the_spec_has_them() -> None:
 
 
 def test_a_container_that_names_nothing_has_the_runtimes_defaults_and_no_seccomp() -> None:
-    asked = config_of(container())["linux"]
+    config = config_of(container())
+    asked = config["linux"]
     assert asked["security_context"]["seccomp"] == {"profile_type": "Unconfined"}
     assert "run_as_user" not in asked["security_context"]
     assert "memory_limit_in_bytes" not in asked["resources"]
+    (mount,) = config["mounts"]
+    assert mount["propagation"] == "PROPAGATION_HOST_TO_CONTAINER", "it follows the node's"
+    assert mount["readonly"]
 
 
 def test_a_privileged_container_has_no_masked_paths() -> None:
@@ -133,59 +103,12 @@ def test_a_privileged_container_has_no_masked_paths() -> None:
     assert "masked_paths" not in asked["security_context"]
 
 
-def test_mounts_follow_the_nodes_where_the_spec_says_so() -> None:
-    (asked,) = config_of(container())["mounts"]
-    assert asked["propagation"] == "PROPAGATION_HOST_TO_CONTAINER"
-    assert asked["readonly"]
-
-
 def test_a_pod_of_the_nodes_network_has_no_hostname_of_its_own() -> None:
     parsed = parse_pod(pod("p", hostNetwork=True, hostPID=True))
     asked = sandbox_config(parsed, cgroup="/kubepods", logs="/logs", first_user=0)
     assert asked["hostname"] == ""
     spaces = asked["linux"]["security_context"]["namespace_options"]
     assert (spaces["network"], spaces["pid"], spaces["ipc"]) == ("NODE", "NODE", "POD")
-
-
-def test_a_pod_with_users_of_its_own_has_a_range_of_them() -> None:
-    asked = namespaces(parse_pod(pod("p", hostUsers=False)), 1 << 20)
-    (users,) = asked["userns_options"]["uids"]
-    assert users == {"host_id": 1 << 20, "container_id": 0, "length": 65536}
-    assert "userns_options" not in namespaces(parse_pod(pod("p")), 1 << 20)
-
-
-def test_the_mirror_of_a_static_pod_names_its_node_and_its_hash() -> None:
-    manifest = yaml.safe_dump({"metadata": {"name": "dns"}, "spec": {"containers": []}}).encode()
-    made = mirror(manifest, NODE, "uid-of-node")
-    assert made["metadata"]["name"] == "dns-node-0"
-    digest = made["metadata"]["annotations"]["kubernetes.io/config.mirror"]
-    assert len(digest) == 32
-    assert made["metadata"]["ownerReferences"][0]["uid"] == "uid-of-node"
-    assert mirror(manifest + b"\n", NODE, "uid-of-node") != made
-
-
-@pytest.mark.parametrize(("network", "kind"), [("routed", "ptp"), ("bridge", "bridge")])
-def test_each_network_attaches_pods_by_its_plugin(network: str, kind: str) -> None:
-    told = json.loads(containerd.network(replace(NODE, network=Network(network))))
-    (plugin,) = told["plugins"]
-    assert plugin["type"] == kind
-    assert plugin["ipam"]["ranges"] == [[{"subnet": "10.244.0.0/24"}]]
-    assert not plugin["ipMasq"]
-
-
-def test_containerd_is_told_of_the_driver_and_of_both_runtimes(tmp_path: Path) -> None:
-    options = RuntimeOptions(tools="/t", driver="systemd", handler="crun")
-    text = containerd.configuration(options, tmp_path)
-    assert text.count("SystemdCgroup = true") == 2
-    assert 'default_runtime_name = "crun"' in text
-    odd = RuntimeOptions(tools="/t", driver="systemd", runtime_driver="cgroupfs")
-    assert "SystemdCgroup = true" not in containerd.configuration(odd, tmp_path)
-
-
-def test_the_choices_of_a_node_are_read_as_they_were_saved(tmp_path: Path) -> None:
-    options = RuntimeOptions(tools="/t", images=("/a", "/b"), handler="crun")
-    options.save(tmp_path)
-    assert RuntimeOptions.load(tmp_path) == options
 
 
 def test_what_a_machine_lacks_is_said_with_the_next_step(
@@ -203,17 +126,6 @@ def test_what_a_machine_lacks_is_said_with_the_next_step(
     assert "no overlay file system" in containerd.missing(options)
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     assert "needs root" in containerd.missing(options)
-
-
-def test_the_archive_of_the_first_images_has_both_by_name(tmp_path: Path) -> None:
-    file = tmp_path / "pause.tar"
-    file.write_bytes(archive(b"busybox"))
-    assert containerd.names_in(file) == {containerd.PAUSE, SHELL}
-    with tarfile.open(fileobj=io.BytesIO(file.read_bytes())) as tar:
-        index = json.loads(tar.extractfile("index.json").read())  # type: ignore[union-attr]
-        for each in index["manifests"]:
-            blob = "blobs/sha256/" + each["digest"].removeprefix("sha256:")
-            assert tar.getmember(blob).size == each["size"]
 
 
 ENTER = """
@@ -252,15 +164,7 @@ def test_a_node_is_refused_where_no_hierarchy_has_the_memory_controller(tmp_path
 
     In that it would look for processes to end at its next start, and find its own group.
     """
-    plan = draw_plan(
-        "bare",
-        str(tmp_path),
-        nodes=1,
-        rootless=False,
-        apiserver_port=1,
-        azure_proxy_port=2,
-        cgroup_root=str(tmp_path / "v2"),
-    )
+    plan = draw_plan("bare", tmp_path, Shape(nodes=1), cgroup_root=str(tmp_path / "v2"))
     plan.save()
     (tmp_path / "v2").mkdir()
     program = (sys.executable, "-P", "-m", "podidentity_sandbox.node.cri.machine")

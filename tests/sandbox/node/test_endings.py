@@ -18,25 +18,24 @@ pytestmark = pytest.mark.net
 READY = "until test -e /ready; do sleep 0.02; done"
 LONG = 600
 """Seconds of grace, longer than a test waits: what ends within it was not killed after it."""
-POLITE = script("trap 'echo bye; exit 0' TERM; touch /ready; while :; do sleep 0.05; done")
+POLITE = "trap 'echo bye; exit 0' TERM; touch /ready; while :; do sleep 0.05; done"
 
 
 def test_a_program_hears_of_its_end_and_may_finish(site: Site) -> None:
-    found = site.run(pod("polite", POLITE, terminationGracePeriodSeconds=LONG))
+    found = site.run(pod("polite", script(POLITE), terminationGracePeriodSeconds=LONG))
     site.says("polite", READY)
     site.delete("polite")
     assert site.log(found) == "bye\n"
     assert site.event("polite", "Killing") == "Stopping container main"
 
 
-def hooked(hook: dict[str, object], **more: object) -> dict[str, object]:
-    return {**POLITE, "lifecycle": {"preStop": hook}, **more}
+def hooked(text: str, *command: str) -> dict[str, object]:
+    return {**script(text), "lifecycle": {"preStop": {"exec": {"command": list(command)}}}}
 
 
 def test_a_hook_is_run_before_a_program_hears_of_its_end(site: Site) -> None:
     text = "trap 'cat /said; exit 0' TERM; touch /ready; while :; do sleep 0.05; done"
-    hook = {"exec": {"command": ["sh", "-c", "sleep 0.2; echo hook >/said"]}}
-    made = {**script(text), "lifecycle": {"preStop": hook}}
+    made = hooked(text, "sh", "-c", "sleep 0.2; echo hook >/said")
     found = site.run(pod("hooked", made, terminationGracePeriodSeconds=LONG))
     site.says("hooked", READY)
     site.delete("hooked")
@@ -44,7 +43,7 @@ def test_a_hook_is_run_before_a_program_hears_of_its_end(site: Site) -> None:
 
 
 def test_a_hook_takes_from_the_grace_and_a_program_has_two_seconds_after_it(site: Site) -> None:
-    made = hooked({"exec": {"command": ["sleep", str(LONG)]}})
+    made = hooked(POLITE, "sleep", str(LONG))
     found = site.run(pod("slow", made, terminationGracePeriodSeconds=1))
     site.says("slow", READY)
     began = time.monotonic()
@@ -55,16 +54,8 @@ def test_a_hook_takes_from_the_grace_and_a_program_has_two_seconds_after_it(site
 
 
 def test_a_hook_is_not_run_where_there_is_no_grace(site: Site) -> None:
-    site.run(pod("now", hooked({"exec": {"command": ["sleep", str(LONG)]}})))
+    site.run(pod("now", hooked(POLITE, "sleep", str(LONG))))
     site.delete("now", grace=0)
-
-
-def test_a_program_that_does_not_heed_is_killed_after_its_grace(site: Site) -> None:
-    deaf = script("trap '' TERM; while :; do sleep 0.05; done")
-    site.run(pod("deaf", deaf, terminationGracePeriodSeconds=1))
-    began = time.monotonic()
-    site.delete("deaf")
-    assert time.monotonic() - began > 0.9
 
 
 def test_an_idle_pod_needs_no_grace(site: Site) -> None:
@@ -72,14 +63,24 @@ def test_an_idle_pod_needs_no_grace(site: Site) -> None:
     site.delete("idle")
 
 
+DEAF = script("trap '' TERM; while :; do sleep 0.05; done")
+
+
+def test_a_program_that_does_not_heed_is_killed_after_its_grace(site: Site) -> None:
+    site.run(pod("deaf", DEAF, terminationGracePeriodSeconds=1))
+    began = time.monotonic()
+    site.delete("deaf")
+    assert time.monotonic() - began > 0.9
+
+
 def test_a_second_deletion_with_less_grace_hurries_the_first(site: Site) -> None:
-    deaf = script("trap '' TERM; while :; do sleep 0.05; done")
-    site.run(pod("deaf", deaf, terminationGracePeriodSeconds=LONG))
+    site.run(pod("deaf", DEAF, terminationGracePeriodSeconds=LONG))
     site.api.request("DELETE", f"{PODS}/deaf")
     site.delete("deaf", grace=1)
 
 
 def test_nothing_of_a_deleted_pod_remains_on_its_node(site: Site) -> None:
+    eventually(lambda: "cni-" not in _traces(site))  # of a pod whose object went first
     before = _traces(site)
     found = site.run(pod("gone", script("sleep 997 & sleep 997")))
     assert _traces(site) != before

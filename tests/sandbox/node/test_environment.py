@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
 from podidentity_sandbox.node.api import ApiClient
 from podidentity_sandbox.node.environment import Found, expand, fetch_references, variables
-from podidentity_sandbox.node.spec import ContainerRefused, parse_pod, pod_fields
+from podidentity_sandbox.node.spec import ContainerRefused, ContainerSpec, parse_pod, pod_fields
 
 POD: dict[str, Any] = {
     "metadata": {
@@ -31,13 +30,16 @@ FOUND: Found = {
 }
 
 
+def container_of(entries: list[dict[str, Any]], **more: Any) -> ContainerSpec:
+    raw = {"name": "main", "image": "none", "env": entries, **more}
+    return parse_pod({**POD, "spec": {**POD["spec"], "containers": [raw]}}).containers[0]
+
+
 def made(
     entries: list[dict[str, Any]], fields: dict[str, str], given: dict[str, str], **more: Any
 ) -> dict[str, str]:
     """Return the environment of a container with these entries."""
-    raw = {"name": "main", "image": "none", "env": entries, **more}
-    (container,) = parse_pod({**POD, "spec": {**POD["spec"], "containers": [raw]}}).containers
-    return variables(container, fields, given, namespace="shop", found=FOUND)
+    return variables(container_of(entries, **more), fields, given, namespace="shop", found=FOUND)
 
 
 # The first five are the cases of
@@ -113,6 +115,11 @@ def test_a_source_that_is_not_there_refuses_the_container(
     assert (refused.value.reason, str(refused.value)) == ("CreateContainerConfigError", says)
 
 
+def test_variables_from_whole_objects_are_refused() -> None:
+    with pytest.raises(ContainerRefused, match="the sandbox serves no envFrom"):
+        made([], {}, {}, envFrom=[{"configMapRef": {"name": "m"}}])
+
+
 def test_an_optional_source_that_is_not_there_makes_no_variable() -> None:
     for reference in ({"name": "none", "key": "k"}, {"name": "s", "key": "k"}):
         source = {"secretKeyRef": {**reference, "optional": True}}
@@ -154,18 +161,13 @@ async def test_each_object_is_read_once_however_many_variables_it_gives() -> Non
         def __init__(self) -> None:
             """Connect to nothing."""
 
-        async def insist(self, what: Callable[[], Awaitable[Any]]) -> Any:
-            return await what()
-
-        async def request(self, method: str, path: str, *_: Any, **__: Any) -> dict[str, Any]:
-            asked.append(f"{method} {path}")
+        async def find(self, path: str) -> dict[str, Any]:
+            asked.append(path)
             return {"data": {"a": "1", "b": "2"}}
 
     entries = [
         {"name": key, "valueFrom": {"configMapKeyRef": {"name": "c", "key": key}}} for key in "ab"
     ]
-    raw = {"name": "main", "image": "none", "env": entries}
-    (container,) = parse_pod({**POD, "spec": {**POD["spec"], "containers": [raw]}}).containers
-    found = await fetch_references(container, "shop", Recording())
-    assert asked == ["GET /api/v1/namespaces/shop/configmaps/c"]
+    found = await fetch_references(container_of(entries), "shop", Recording())
+    assert asked == ["/api/v1/namespaces/shop/configmaps/c"]
     assert found == {("configMap", "c"): {"a": "1", "b": "2"}}

@@ -49,28 +49,28 @@ def test_a_pod_is_ready_only_while_its_probe_succeeds(
 
 def test_a_program_whose_liveness_probe_fails_is_started_again(site: Site) -> None:
     dead = script(SERVER, livenessProbe=probe(httpGet={"port": 80, "path": "/never"}))
-    site.run(pod("unwell", dead, restartPolicy="Always"), restarted(1))
+    site.run(pod("unwell", dead, restartPolicy="Always"), restarted)
     assert site.event("unwell", "Killing").endswith("failed liveness probe, will be restarted")
 
 
-def test_a_program_that_takes_too_long_has_failed(site: Site) -> None:
-    made = script("sleep 999", readinessProbe=probe(exec={"command": ["sleep", "995"]}))
-    site.create(pod("stuck", made))
-    said = site.event("stuck", "Unhealthy")
-    assert said == ('Readiness probe failed: command timed out: "sleep 995" timed out after 1s')
-
-
-def test_a_port_that_is_open_is_enough_for_a_tcp_probe(site: Site) -> None:
-    made = script(SERVER, readinessProbe=probe(tcpSocket={"port": 80}))
-    site.run(pod("open", made))
-
-
-def test_a_port_that_is_closed_is_said_to_refuse(site: Site) -> None:
-    made = script("sleep 999", readinessProbe=probe(tcpSocket={"port": 81}))
-    site.create(pod("closed", made))
-    said = site.event("closed", "Unhealthy")
-    address = site.get("closed")["status"]["podIP"]
-    assert said == f"Readiness probe failed: dial tcp {address}:81: connect: connection refused"
+@pytest.mark.parametrize(
+    ("name", "action", "said"),
+    [
+        (
+            "stuck",
+            {"exec": {"command": ["sleep", "995"]}},
+            'command timed out: "sleep 995" timed out after 1s',
+        ),
+        ("closed", {"tcpSocket": {"port": 81}}, "dial tcp {}:81: connect: connection refused"),
+    ],
+)
+def test_a_program_that_takes_too_long_or_a_port_that_is_closed_has_failed(
+    site: Site, name: str, action: dict[str, Any], said: str
+) -> None:
+    site.create(pod(name, script("sleep 999", readinessProbe=probe(**action))))
+    found = site.event(name, "Unhealthy")
+    address = site.get(name)["status"]["podIP"]
+    assert found == f"Readiness probe failed: {said.format(address)}"
 
 
 # ---- How many results count
@@ -91,15 +91,7 @@ class CountedClock(Clock):
 
 
 def counting(successes: int, failures: int) -> Probe:
-    return Probe(
-        action=None,
-        initial_delay=3,
-        period=7,
-        timeout=1,
-        successes=successes,
-        failures=failures,
-        grace=None,
-    )
+    return Probe(initial_delay=3, period=7, successes=successes, failures=failures)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.sandbox.node.site import Site, pod, restarted, script, terminated
+from tests.sandbox.node.site import Site, pod, script, terminated
 
 pytestmark = pytest.mark.net
 
@@ -45,17 +45,6 @@ def test_a_container_that_takes_more_than_its_limit_is_killed_and_the_reason_sai
     found = enforced.run(pod("greedy", made), terminated)
     assert (ending(found)["reason"], ending(found)["exitCode"]) == ended
     assert enforced.log(found) == wrote
-
-
-def test_a_container_that_was_killed_for_memory_is_restarted(enforced: Site) -> None:
-    text = f"test -e /data/again && exec sleep infinity; touch /data/again; {TAKE.format(200)}"
-    greedy = limited(text, volumeMounts=[{"name": "v", "mountPath": "/data"}])
-    volumes = [{"name": "v", "emptyDir": {}}]
-    found = enforced.run(
-        pod("greedy", greedy, volumes=volumes, restartPolicy="Always"), restarted(1)
-    )
-    last = found["status"]["containerStatuses"][0]["lastState"]["terminated"]
-    assert (last["reason"], last["exitCode"]) == ("OOMKilled", 137)
 
 
 def test_a_neighbour_in_the_pod_lives_on(enforced: Site) -> None:

@@ -100,22 +100,6 @@ def test_an_empty_dir_is_everybodys_and_what_is_made_in_it_is_the_fs_groups(root
     assert said(rooted, "serve", "stat", "-c", "%g", "/shared/sub") == str(SERVE)
 
 
-def test_containers_talk_over_a_socket_in_an_empty_dir_and_are_told_apart(rooted: Site) -> None:
-    rooted.run(two(securityContext={"fsGroup": SERVE}))
-    listen = (
-        "import os, socket, struct\n"
-        "s = socket.socket(socket.AF_UNIX); s.bind('/shared/s'); os.chmod('/shared/s', 0o660)\n"
-        "s.listen(); print('up', flush=True); c, _ = s.accept()\n"
-        "open('/shared/peer', 'w').write(str(struct.unpack('3i', c.getsockopt(1, 17, 12))[1:]))\n"
-    )
-    said(rooted, "net", "sh", "-c", f'python3 -I -S -c "{listen}" >/shared/log 2>&1 &')
-    said(rooted, "net", "sh", "-c", "while ! grep -q up /shared/log; do sleep 0.02; done")
-    connect = "import socket; socket.socket(socket.AF_UNIX).connect('/shared/s')"
-    said(rooted, "serve", "python3", "-I", "-S", "-c", connect)
-    said(rooted, "net", "sh", "-c", "while ! test -s /shared/peer; do sleep 0.02; done")
-    assert said(rooted, "net", "cat", "/shared/peer") == f"({SERVE}, {SERVE})"
-
-
 def test_an_empty_dir_of_memory_is_a_file_system_of_its_own_with_its_limit(site: Site) -> None:
     site.run(two(user=None))
     assert said(site, "net", "stat", "-fc", "%T", "/shared") == "tmpfs"
@@ -137,21 +121,6 @@ def test_an_empty_dir_of_memory_is_no_larger_than_the_pods_limit(site: Site) -> 
     volumes = [{"name": "v", "emptyDir": {"medium": "Memory"}}]
     site.run(pod("two", limited, volumes=volumes))
     assert said(site, "main", "df", "--output=size", "-B1", "/v").split()[-1] == str(32 << 20)
-
-
-def test_a_folder_of_the_node_is_roots_and_net_may_give_it_to_the_group(rooted: Site) -> None:
-    # No capability: root owns it and is a member of the pod's fsGroup.
-    made = two(securityContext={"fsGroup": SERVE})
-    volume = {"name": "run", "hostPath": {"path": "/run/agent", "type": "DirectoryOrCreate"}}
-    made["spec"]["volumes"].append(volume)
-    for each in made["spec"]["containers"]:
-        each["volumeMounts"].append({"name": "run", "mountPath": "/run/agent"})
-    rooted.run(made)
-    assert said(rooted, "serve", "stat", "-c", "%u:%g %a", "/run/agent") == "0:0 755"
-    give = f"import os; os.chown('/run/agent', -1, {SERVE}); os.chmod('/run/agent', 0o770)"
-    said(rooted, "net", "python3", "-I", "-S", "-c", give)
-    said(rooted, "serve", "touch", "/run/agent/mine")
-    rooted.on_node("rm -r /run/agent")
 
 
 def test_an_init_container_counts_among_those_that_must_have_the_same_user(rooted: Site) -> None:

@@ -42,7 +42,7 @@ def test_a_probe_has_the_apis_defaults_and_may_name_a_port() -> None:
     probe = parse_pod(pod("p", probed)).containers[0].readiness
     assert probe is not None
     assert isinstance(probe.action, HttpGet)
-    assert (probe.action.port, probe.action.path, probe.action.scheme) == (8085, "/", "http")
+    assert (probe.action.port, probe.action.path, probe.action.scheme) == (8085, "/", "HTTP")
     assert (probe.period, probe.timeout) == (10, 1)
     assert (probe.successes, probe.failures, probe.initial_delay) == (1, 3, 0)
 

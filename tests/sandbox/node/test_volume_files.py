@@ -12,14 +12,24 @@ from podidentity_sandbox.node.contents import ContentSources, VolumeFile, conten
 from podidentity_sandbox.node.spec import VolumeRefused, amount
 from podidentity_sandbox.node.volumes import write_all
 
+OBJECTS: dict[tuple[str, str], dict[str, Any] | None] = {
+    ("configmaps", "settings"): {"data": {"colour": "red"}},
+    ("secrets", "login"): {"data": {}},
+    ("secrets", "none"): None,
+}
+NO_KEY = [{"key": "no", "path": "no"}]
 
-def content(item: dict[str, Any]) -> str:
-    """Return the text of a downwardAPI file of a pod."""
+
+def content(volume: dict[str, Any]) -> list[str]:
+    """Return the texts of a volume's files."""
     material = ContentSources(
-        objects={}, fields={"metadata.labels": ""}, token=lambda _audience, _seconds: b""
+        objects=OBJECTS, fields={"metadata.labels": ""}, token=lambda _audience, _seconds: b""
     )
-    volume = {"downwardAPI": {"items": [{"path": "file", **item}]}}
-    return contents(volume, material)["file"].data.decode()
+    return [file.data.decode() for file in contents(volume, material).values()]
+
+
+def of_pod(**item: Any) -> dict[str, Any]:
+    return {"downwardAPI": {"items": [{"path": "file", **item}]}}
 
 
 @pytest.mark.parametrize(
@@ -40,23 +50,35 @@ def test_a_quantity_may_have_any_of_the_units(given: str, number: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("item", "why"),
+    ("volume", "why"),
     [
         (
-            {"fieldRef": {"fieldPath": "metadata.labelsX"}},
+            of_pod(fieldRef={"fieldPath": "metadata.labelsX"}),
             "unsupported fieldPath: metadata.labelsX",
         ),
-        ({"resourceFieldRef": {"resource": "limits.memory"}}, "does not serve resourceFieldRef"),
+        (
+            of_pod(resourceFieldRef={"resource": "limits.memory"}),
+            "does not serve resourceFieldRef",
+        ),
+        ({"secret": {"secretName": "none"}}, 'secret "none" not found'),
+        (
+            {"configMap": {"name": "settings", "items": NO_KEY}},
+            "^configmap references non-existent config key: no",
+        ),
+        (
+            {"secret": {"secretName": "login", "items": NO_KEY}},
+            "^references non-existent secret key: no",
+        ),
     ],
 )
-def test_what_a_pod_has_not_is_refused(item: dict[str, Any], why: str) -> None:
+def test_what_is_not_there_is_refused(volume: dict[str, Any], why: str) -> None:
     with pytest.raises((VolumeRefused, ValueError), match=why):
-        content(item)
+        content(volume)
 
 
 @pytest.mark.parametrize("path", ["metadata.labels", "metadata.labels['gone']"])
 def test_a_label_that_is_not_there_is_empty(path: str) -> None:
-    assert content({"fieldRef": {"fieldPath": path}}) == ""
+    assert content(of_pod(fieldRef={"fieldPath": path})) == [""]
 
 
 # ---- Folders of a kubelet's files: nothing is written outside them, whoever asks.

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from podidentity_sandbox.plan import Plan
+from podidentity_sandbox.world.blueprint import Shape
 from podidentity_sandbox.world.cgroups import roots_of
 from podidentity_sandbox.world.folder import Folder
 from podidentity_sandbox.world.inspection import Status, status
@@ -21,6 +22,17 @@ STANDIN = str(Path(__file__).with_name("standin.py"))
 PARTS: Mapping[str, Sequence[str]] = {
     part: (STANDIN, part) for part in ("cluster", "azure", "node")
 }
+COMMAND = """
+import socket, sys
+from pathlib import Path
+from podidentity_sandbox.world import folder
+base = Path(sys.argv.pop(1))
+folder.base_folder = lambda: base
+held = [socket.create_server(("127.0.0.1", int(port))) for port in sys.argv.pop(1).split()]
+from podidentity_sandbox.cli import sandbox
+sandbox()
+"""
+"""`podidentity sandbox`, given a folder for its sandboxes, and ports that somebody else holds."""
 
 
 @dataclass
@@ -41,8 +53,7 @@ class Place:
     ) -> UpOptions:
         return UpOptions(
             folder=self.folder(name),
-            path=os.environ["PATH"],
-            rootless=self.mode == "rootless",
+            shape=Shape(rootless=self.mode == "rootless"),
             parts={**PARTS, **(parts or {})},
         )
 

@@ -12,32 +12,20 @@ from podidentity_sandbox.azure.blob import service as blob
 from podidentity_sandbox.azure.names import place_of
 from podidentity_sandbox.azure.state import World
 from podidentity_sandbox.azure.tenants import CLOUDS, MANAGEMENT
-from podidentity_sandbox.plan import AZURE_ADDRESS, Plan
+from podidentity_sandbox.plan import AZURE_ADDRESS
 from podidentity_sandbox.world.authority import (
     APISERVER_NAMES,
     AZURE_NAMES,
     machine_authorities,
     write_certificates,
 )
-from podidentity_sandbox.world.blueprint import draw_plan
-
-
-def plan_of(folder: Path) -> Plan:
-    return draw_plan(
-        "one",
-        str(folder),
-        nodes=1,
-        rootless=True,
-        apiserver_port=1,
-        azure_proxy_port=2,
-        cgroup_root="",
-    )
+from podidentity_sandbox.world.blueprint import TWO_NODES, draw_plan
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("certificates")
-    write_certificates(plan_of(folder))
+    write_certificates(draw_plan("one", folder, TWO_NODES))
     return folder
 
 
@@ -88,7 +76,7 @@ def test_no_server_is_trusted_by_another_name(folder: Path, part: str, name: str
 
 
 def test_azures_certificate_names_what_azure_serves_and_nothing_else(folder: Path) -> None:
-    world = World(plan_of(folder))
+    world = World(draw_plan("one", folder, TWO_NODES))
     fixed = {name for name in AZURE_NAMES if name != AZURE_ADDRESS and "*" not in name}
     assert [name for name in sorted(fixed) if place_of(world, name) is None] == []
     logins = {name for cloud in CLOUDS for name in cloud.logins}

@@ -8,25 +8,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from lightkube import KubeConfig
 
 from podidentity_sandbox.plan import Network, OtherVersion, Plan
-from podidentity_sandbox.world.blueprint import MOST_NODES, draw_plan, write_kubeconfig
+from podidentity_sandbox.world.blueprint import MOST_NODES, Shape, draw_plan
 
 
 def plan(
-    folder: str = "/nowhere", nodes: int = MOST_NODES, network: Network = Network.ROUTED
+    folder: Path = Path("/nowhere"), nodes: int = MOST_NODES, network: Network = Network.ROUTED
 ) -> Plan:
-    return draw_plan(
-        "one",
-        folder,
-        nodes=nodes,
-        rootless=True,
-        apiserver_port=16443,
-        azure_proxy_port=2,
-        cgroup_root="",
-        network=network,
-    )
+    shape = Shape(nodes=nodes, rootless=True, network=network)
+    return draw_plan("one", folder, shape)
 
 
 def test_ids_stay_from_one_up_to_the_next() -> None:
@@ -66,20 +57,8 @@ def test_nodes_are_named_as_a_scale_set_names_its_machines(index: int, name: str
     assert node.provider_id == f"azure://{plan().scale_set_id}/virtualMachines/{index}"
 
 
-def test_an_independent_client_reads_the_kubeconfig(tmp_path: Path) -> None:
-    written = plan(str(tmp_path), nodes=1)
-    written.ca_certificate.write_text("an authority")
-    write_kubeconfig(written)
-    config = KubeConfig.from_file(str(written.kubeconfig)).get()
-    assert config is not None
-    assert config.cluster.server == "https://127.0.0.1:16443"
-    assert config.user is not None
-    assert config.user.token == written.admin_token
-    assert written.kubeconfig.stat().st_mode & 0o077 == 0
-
-
 def test_the_plan_is_read_back_as_it_was_written(tmp_path: Path) -> None:
-    written = replace(plan(str(tmp_path), nodes=2), cgroup_root="/sys/fs/cgroup/one")
+    written = replace(plan(tmp_path, nodes=2), cgroup_root="/sys/fs/cgroup/one")
     written.save()
     assert Plan.load(tmp_path) == written
     assert (tmp_path / "plan.json").stat().st_mode & 0o077 == 0
@@ -97,7 +76,7 @@ def test_the_plan_is_read_back_as_it_was_written(tmp_path: Path) -> None:
 def test_the_plan_of_another_version_is_refused(
     tmp_path: Path, change: dict[str, object], why: str
 ) -> None:
-    plan(str(tmp_path)).save()
+    plan(tmp_path).save()
     raw = {**json.loads((tmp_path / "plan.json").read_text()), **change}
     kept = {key: value for key, value in raw.items() if value is not None}
     (tmp_path / "plan.json").write_text(json.dumps(kept))

@@ -15,7 +15,7 @@ import pytest
 from podidentity_sandbox.cli.shells import start_file
 from podidentity_sandbox.plan import Plan
 from podidentity_sandbox.world import SandboxError
-from podidentity_sandbox.world.blueprint import draw_plan
+from podidentity_sandbox.world.blueprint import Shape, draw_plan
 from podidentity_sandbox.world.environment import environment, sign_in
 
 FAKE_AZ = r"""#!/bin/sh
@@ -34,16 +34,8 @@ def plan(tmp_path: Path) -> Plan:
     (tools / "az").write_text(FAKE_AZ)
     (tools / "az").chmod(0o755)
     (tmp_path / "one").mkdir()
-    return draw_plan(
-        "one",
-        str(tmp_path / "one"),
-        nodes=1,
-        rootless=True,
-        apiserver_port=1,
-        azure_proxy_port=2,
-        cgroup_root="",
-        azure_cli=str(tmp_path / "cli"),
-    )
+    shape = Shape(nodes=1, rootless=True)
+    return draw_plan("one", tmp_path / "one", shape, azure_cli=str(tmp_path / "cli"))
 
 
 def test_az_is_the_one_with_the_extension_and_other_programs_stay_the_persons_own(

@@ -38,15 +38,10 @@ def claimed(folder: Folder) -> Claim:
     return claim
 
 
-def test_the_lock_is_for_one(place: Place) -> None:
+def test_the_lock_of_a_closed_folder_lives_on_with_whom_it_was_handed_to(place: Place) -> None:
     claim = claimed(place.folder())
+    assert place.folder().path.stat().st_mode & 0o777 == 0o700
     assert place.folder().claim(make=True) is None
-    claim.release()
-    claimed(place.folder()).release()
-
-
-def test_the_lock_lives_on_with_whom_it_was_handed_to(place: Place) -> None:
-    claim = claimed(place.folder())
     with subprocess.Popen(
         [sys.executable, "-c", "input()"], stdin=subprocess.PIPE, pass_fds=[claim.fd]
     ) as holder:
@@ -78,12 +73,6 @@ def test_a_base_that_the_end_of_the_last_sandbox_removes_meanwhile_is_made_anew(
     monkeypatch.setattr(Path, "mkdir", remove_before)
     claim = claimed(folder)
     assert not made
-    claim.release()
-
-
-def test_folders_are_closed_to_others(place: Place) -> None:
-    claim = claimed(place.folder())
-    assert place.folder().path.stat().st_mode & 0o777 == 0o700
     claim.release()
 
 

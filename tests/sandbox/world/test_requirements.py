@@ -15,10 +15,6 @@ from podidentity_sandbox.world.requirements import missing
 REFUSES = "#!/bin/sh\necho 'unshare: unshare failed: Operation not permitted' >&2; exit 1\n"
 
 
-def test_a_machine_that_can_hold_a_sandbox_lacks_nothing() -> None:
-    assert missing(os.environ["PATH"] + ":/usr/sbin:/sbin", rootless=True) == []
-
-
 @pytest.fixture
 def refusing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A PATH on which the kernel seems to refuse namespaces, and its settings beside it."""
@@ -34,11 +30,6 @@ def test_each_absent_program_is_named_with_the_package_to_install(refusing: Path
     (refusing / "nft").unlink()
     lines = missing(str(refusing), rootless=True)
     assert lines == ["nft is not installed: sudo apt-get install nftables (or the like)"]
-
-
-def test_a_kernel_that_refuses_is_quoted(refusing: Path) -> None:
-    first = missing(str(refusing), rootless=True)[0]
-    assert first.startswith("the kernel refuses new namespaces: unshare: unshare failed:")
 
 
 @pytest.mark.parametrize(
@@ -66,7 +57,7 @@ def test_who_is_in_a_chroot_without_mounts_is_told_so(refusing: Path, *, rootles
     said = "unshare: cannot change root filesystem propagation: Invalid argument"
     (refusing / "unshare").write_text(f"#!/bin/sh\necho '{said}' >&2; exit 1\n")
     quoted, *reasons = missing(str(refusing), rootless=rootless)
-    assert said in quoted
+    assert quoted == f"the kernel refuses new namespaces: {said}"
     (reason,) = reasons
     assert reason.startswith("this is a chroot: ")
 

@@ -26,7 +26,9 @@ def kill(pid: int | None) -> None:
         os.kill(pid or 0, signal.SIGKILL)
 
 
-def test_all_parts_are_ready_when_up_returns(each_mode: Place) -> None:
+def test_all_parts_are_ready_when_up_returns_and_nothing_remains_after_down(
+    each_mode: Place,
+) -> None:
     plan = each_mode.up()
     found = status(each_mode.folder())
     assert [(part["name"], part["state"]) for part in found.parts] == [
@@ -36,10 +38,6 @@ def test_all_parts_are_ready_when_up_returns(each_mode: Place) -> None:
     ]
     assert all(part["memory_kib"] > 1000 for part in found.parts)
     assert all(Path(f"/proc/{part['pid']}").exists() for part in found.parts)
-
-
-def test_nothing_remains_after_down(each_mode: Place) -> None:
-    plan = each_mode.up()
     left = traces(each_mode)
     assert len(left.look()) > 4
     assert down(each_mode.folder()) is Outcome.RUNNING
@@ -112,11 +110,6 @@ def test_a_part_that_cannot_start_ends_the_whole_and_its_log_is_told(
     assert not place.base.exists()
 
 
-def test_down_of_nothing_does_nothing(place: Place) -> None:
-    assert down(place.folder("never-was")) is Outcome.NOTHING
-    assert list(place.base.iterdir()) == []
-
-
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 @pytest.mark.parametrize("mode", WAYS)
 def test_a_sandbox_whose_up_is_interrupted_ends_by_itself(
@@ -126,12 +119,7 @@ def test_a_sandbox_whose_up_is_interrupted_ends_by_itself(
     place.mode = mode
     options = place.options(parts={"node": hang})
     with subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            UP,
-            json.dumps([str(place.base), options.path, mode, options.parts]),
-        ],
+        [sys.executable, "-c", UP, json.dumps([str(place.base), mode, options.parts])],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -149,11 +137,13 @@ def test_a_sandbox_whose_up_is_interrupted_ends_by_itself(
 UP = """
 import json, signal, sys
 from pathlib import Path
+from podidentity_sandbox.world.blueprint import Shape
 from podidentity_sandbox.world.folder import Folder
 from podidentity_sandbox.world.lifecycle import UpOptions, up
 signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts by & ignores it
-base, path, mode, parts = json.loads(sys.argv[1])
+base, mode, parts = json.loads(sys.argv[1])
 folder = Folder.of("one", Path(base))
-options = UpOptions(folder=folder, path=path, rootless=mode == "rootless", parts=parts)
+shape = Shape(rootless=mode == "rootless")
+options = UpOptions(folder=folder, shape=shape, parts=parts)
 up(options, lambda line: print(line, flush=True))
 """

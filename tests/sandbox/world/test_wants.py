@@ -8,20 +8,10 @@ import sys
 
 import pytest
 
-from tests.sandbox.world.places import Place
+from tests.sandbox.world.places import COMMAND, Place
 
 pytestmark = pytest.mark.net
 
-UP = """
-import socket, sys
-from pathlib import Path
-from podidentity_sandbox.world import folder
-base = Path(sys.argv.pop(1))
-folder.base_folder = lambda: base
-held = [socket.create_server(("127.0.0.1", int(port))) for port in sys.argv.pop(1).split()]
-from podidentity_sandbox.cli import sandbox
-sandbox()
-"""
 SPACE = """
 mount -t tmpfs -o size=64k,mode=700 tmpfs "$0"
 "$@"; echo "exit $?"; ls -A "$0" 2>/dev/null || true
@@ -36,7 +26,7 @@ echo 40000 40001 >/proc/sys/net/ipv4/ip_local_port_range
 def up(place: Place, namespace: str, script: str, held: str = "") -> list[str]:
     """Run `up` in a namespace of its own; return the lines that are said."""
     user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
-    program = [sys.executable, "-c", UP, str(place.base), held, "up", "--rootless", "--json"]
+    program = [sys.executable, "-c", COMMAND, str(place.base), held, "up", "--rootless", "--json"]
     done = subprocess.run(
         ["unshare", *user, namespace, "sh", "-c", script, str(place.base), *program],
         env={"PATH": os.environ["PATH"]},

@@ -7,17 +7,13 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 
 import pytest
 
-from podidentity_sandbox.cluster.controllers.nodes import GRACE
-from podidentity_sandbox.plan import Plan
-from podidentity_sandbox.world.api import Api, Object
 from podidentity_sandbox.world.lifecycle import Outcome, down, up
 from podidentity_sandbox.world.supervisor import REAL_PARTS
 from tests.root import WAYS
-from tests.sandbox.world.places import Place, placed, traces
+from tests.sandbox.world.places import COMMAND, Place, traces
 
 pytestmark = pytest.mark.net
 
@@ -44,29 +40,14 @@ TOKEN = (
 )
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[tuple[Place, Plan]]:
-    with placed() as place:
-        yield place, real(place)
-
-
-def real(place: Place) -> Plan:
-    return up(dataclasses.replace(place.options("default"), parts=REAL_PARTS))
+def real(place: Place) -> None:
+    up(dataclasses.replace(place.options("default"), parts=REAL_PARTS))
 
 
 def sandbox(place: Place, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     """Run `podidentity sandbox …` as a process, on the test's own folder."""
-    script = (
-        "import sys\n"
-        "from pathlib import Path\n"
-        "from podidentity_sandbox.world import folder\n"
-        "base = Path(sys.argv.pop(1))\n"
-        "folder.base_folder = lambda: base\n"
-        "from podidentity_sandbox.cli import sandbox\n"
-        "sandbox()\n"
-    )
     return subprocess.run(
-        [sys.executable, "-c", script, str(place.base), *words],
+        [sys.executable, "-c", COMMAND, str(place.base), "", *words],
         env={"PATH": os.environ["PATH"]},
         input=stdin,
         capture_output=True,
@@ -115,8 +96,8 @@ def test_pods_run_reach_azure_and_each_other_and_leave_nothing(place: Place, mod
     assert left.seen() == []
 
 
-def test_objects_are_written_and_errors_are_in_kubectls_words(shared: tuple[Place, Plan]) -> None:
-    place, _ = shared
+def test_objects_are_written_and_errors_are_in_kubectls_words(place: Place) -> None:
+    real(place)
     made = "{apiVersion: v1, kind: ConfigMap, metadata: {name: a}, data: {k: v}}"
     said = [
         sandbox(place, "apply", "-f", "-", stdin=text).stdout.strip()
@@ -134,18 +115,3 @@ def test_objects_are_written_and_errors_are_in_kubectls_words(shared: tuple[Plac
         assert (failed.returncode, reason in failed.stderr) == (1, True), failed.stderr
     unknown = sandbox(place, "apply", "-f", "-", stdin=made.replace("ConfigMap", "Unicorn"))
     assert 'no matches for kind "Unicorn" in version "v1"' in unknown.stderr
-
-
-def test_a_killed_node_is_not_ready_and_tainted_once_its_grace_is_over(
-    shared: tuple[Place, Plan],
-) -> None:
-    place, plan = shared
-    node = plan.nodes[0].name
-
-    def state(found: Object) -> tuple[str, int]:
-        ready_ = [c for c in found["status"]["conditions"] if c["type"] == "Ready"]
-        return ready_[0]["status"], len(found["spec"].get("taints", []))
-
-    assert sandbox(place, "part", "kill", node).stdout == f"{node} is ended\n"
-    path = "/api/v1/nodes"
-    assert not Api(plan).wait_for(path, [node], lambda n: state(n) == ("Unknown", 2), GRACE * 5)

@@ -10,9 +10,7 @@ Source: pkg/kubelet/cm/cgroup_manager_linux.go and qos_container_manager_linux.g
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from podidentity_sandbox.node.cgroups import PodCgroups
 
@@ -29,24 +27,12 @@ def cgroups_of_node() -> PodCgroups:
     return PodCgroups([TREE], TREE)
 
 
-def quality_of(spec: Mapping[str, Any]) -> str:
-    """Return a pod's class of service; the same as GetPodQOS of pkg/apis/core/v1/helper/qos."""
-    given = [
-        each.get("resources") or {}
-        for each in (*(spec.get("initContainers") or ()), *spec["containers"])
-    ]
-    if not any(each.get("requests") or each.get("limits") for each in given):
-        return "besteffort"
-    guaranteed = all(
-        {"cpu", "memory"} <= set(limits := each.get("limits") or {})
-        and {**limits, **(each.get("requests") or {})} == limits
-        for each in given
-    )
-    return "guaranteed" if guaranteed else "burstable"
-
-
 def cgroup_of(uid: str, quality: str, driver: str) -> str:
-    """Return the path of a pod's cgroup; `uid` of a static pod is its config's hash."""
+    """Return the path of a pod's cgroup; `uid` of a static pod is its config's hash.
+
+    `quality` is the class in the pod's status, in small letters, as a kubelet takes it from there:
+    https://github.com/kubernetes/kubernetes/blob/v1.32.3/pkg/apis/core/v1/helper/qos/qos.go
+    """
     below = "" if quality == "guaranteed" else quality
     if driver == "cgroupfs":
         return "/".join(filter(None, ("/kubepods", below, f"pod{uid}")))

@@ -130,11 +130,10 @@ def _mount(bind: Bind) -> Message:
     }
 
 
-def _resources(container: Mapping[str, Any]) -> Message:
-    requests = (container.get("resources") or {}).get("requests") or {}
-    shares = int(amount(str(requests.get("cpu", "0"))) * 1024)
+def _resources(given: Mapping[str, Any]) -> Message:
+    shares = int(amount(str(given.get("requests", {}).get("cpu", "0"))) * 1024)
     found: Message = {"cpu_shares": max(shares, _LEAST_SHARES)}
-    if limit := memory_limit(container):
+    if limit := memory_limit(given):
         found |= {"memory_limit_in_bytes": limit, "memory_swap_limit_in_bytes": limit}
         # All of a container is ended at its limit, since Kubernetes 1.28; of cgroup v2.
         found["unified"] = {"memory.oom.group": "1"}

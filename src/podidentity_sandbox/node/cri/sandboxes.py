@@ -5,7 +5,7 @@ CRI calls them pod sandboxes. The runtime has CNI's plugins attach each to the n
 
 from __future__ import annotations
 
-from podidentity_sandbox.node.cri.cgroups import cgroup_of, cgroups_of_node, quality_of
+from podidentity_sandbox.node.cri.cgroups import cgroup_of, cgroups_of_node
 from podidentity_sandbox.node.cri.client import Cri, CriRefusal
 from podidentity_sandbox.node.cri.options import RuntimeOptions
 from podidentity_sandbox.node.cri.requests import MIRROR, USERS, Message, sandbox_config
@@ -48,15 +48,15 @@ class PodSandboxes:
 
     async def attach(self, pod: PodSpec) -> Attachment:
         """Have a pod's sandbox made, whose id is `namespace`; raise NetworkFailed."""
-        spec = pod.raw["spec"]
         # A static pod is known by its manifest's hash; its mirror has another uid.
         own = (pod.raw["metadata"].get("annotations") or {}).get(MIRROR, pod.uid)
-        cgroup = cgroup_of(own, quality_of(spec), self._options.driver)
+        quality = pod.raw["status"]["qosClass"].lower()
+        cgroup = cgroup_of(own, quality, self._options.driver)
         logs = self._plan.path / "nodes" / self._node.name / f"{pod.namespace}_{pod.name}_{pod.uid}"
         config = sandbox_config(pod, cgroup=cgroup, logs=str(logs), first_user=self._users)
         self._users += USERS
         try:
-            limits = [memory_limit(each) for each in spec["containers"]]
+            limits = [memory_limit(each.resources) for each in pod.containers]
             self._cgroups.make_pod(cgroup.lstrip("/"), limits)
             made = await self._cri.call(
                 "RunPodSandbox", {"config": config, "runtime_handler": self.handler(pod)}
