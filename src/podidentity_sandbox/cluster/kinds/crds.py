@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from podidentity_sandbox.cluster import Json, Obj, names, shapes, status
+from podidentity_sandbox.cluster import Json, Obj, names, objects, shapes, status
 from podidentity_sandbox.cluster.fields import builtin
 from podidentity_sandbox.cluster.patterns import compiled
 from podidentity_sandbox.cluster.registry import ResourceType, Strategy
@@ -114,14 +114,9 @@ class DefinitionStrategy(Strategy):
         metadata = new["metadata"]
         if CLEANUP not in metadata.get("finalizers", []):
             metadata.setdefault("finalizers", []).append(CLEANUP)
-        condition = {
-            "type": "Terminating",
-            "status": "True",
-            "lastTransitionTime": metadata["deletionTimestamp"],
-            "reason": "InstanceDeletionPending",
-            "message": _ENDS,
-        }
-        new.setdefault("status", {}).setdefault("conditions", []).append(condition)
+        when = metadata["deletionTimestamp"]
+        told = objects.condition("Terminating", "True", "InstanceDeletionPending", _ENDS, when)
+        new.setdefault("status", {}).setdefault("conditions", []).append(told)
 
     def validate(self, new: Obj, old: Obj | None) -> Sequence[Cause]:
         """Check names, scope and versions."""
