@@ -6,6 +6,8 @@ from typing import Any
 
 from podidentity.cli.azure_access import ATTACHED_TO
 from podidentity.cli.objects import find
+from podidentity.cli.use_roles import Roles
+from podidentity.wire import rbac
 from podidentity.wire.kube import AZURE_IDENTITIES
 from tests.cli.azure import Identity, attached
 from tests.cli.binding import Run, add, binding, identity, record
@@ -158,3 +160,11 @@ def test_an_object_that_is_nested_without_end_is_found_as_any_other() -> None:
     assert found is not None
     assert found["metadata"]["name"] == "orders"
     assert json.dumps(found)
+
+
+def test_a_permission_that_is_about_to_be_granted_has_its_role_and_nobody_holds_it() -> None:
+    role, of_another = rbac.role(CLIENT), rbac.Grantee("elsewhere", "web")
+    held = rbac.binding(CLIENT, of_another, rbac.Giver.GRANT)
+    assert Roles([role], []).prepared(CLIENT)
+    assert not Roles([role], [held]).prepared(CLIENT)
+    assert not Roles([], []).prepared(CLIENT)

@@ -134,6 +134,18 @@ def test_an_add_that_waits_for_azure_says_what_azure_was_asked_for(
     assert not orders.attached()
 
 
+def test_an_add_that_has_attached_and_not_granted_yet_is_taken_back_whole(
+    orders: Identity, ns: str, gate: Holding, podidentity: Run, world: World
+) -> None:
+    words = ["add", "--namespace", ns, "--name", "orders", "--identity-resource-id", orders.id]
+    ran = gate.interrupted(Step("GET", "/clusterrolebindings/"), *words)
+    assert (ran.code, orders.attached()) == (130, True), ran.err
+    taken_back(ran.err, podidentity)
+    assert not orders.attached()
+    assert identity(world, ns) is None
+    assert there(world, orders.client_id) == set()
+
+
 def test_a_deletion_that_is_interrupted_again_and_again_goes_on_to_its_end(
     world: World, ns: str, gate: Holding, client: str, podidentity: Run
 ) -> None:

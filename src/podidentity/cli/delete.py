@@ -7,7 +7,9 @@ fails half way can be repeated.
 Whoever may write an AzureIdentity may write that record, too, and any ARM id beside it; and what is
 done in Azure is done with the rights of the person at the shell. So of the record only this counts:
 an identity that the namespace was granted, by the client id that Azure says of it, goes from
-machines of the groups in which this cluster's nodes are. No tenant makes a grant for himself.
+machines of the groups in which this cluster's nodes are. No tenant makes a grant for himself. An
+`add` that ended before its last step has attached and not granted yet: its ClusterRole, which
+nobody has, counts as well.
 """
 
 from __future__ import annotations
@@ -159,7 +161,7 @@ async def _detach_recorded(
         if (host.subscription, host.group) in groups:
             near.append(host)
         else:
-            why = "no node of this cluster is in its resource group, so add did not attach it"
+            why = "no node of this cluster is in its resource group"
             _say_stays(host, identity, why)
     if near:
         cloud = cloud or (await choices_of_nmi(kube)).cloud
@@ -192,11 +194,18 @@ async def _detach_granted(
             click.echo(f"{where} is gone")
             return
     client = found.clients.get(identity.folded, "")
-    if found.has(identity) and (not client or roles.lacking(namespace, [client])):
-        why = f"namespace {namespace} was not granted {client or 'it'}, so add did not attach it"
+    if found.has(identity) and not _may_be_of_add(roles, namespace, client):
+        why = f"namespace {namespace} was not granted {client or 'it'}, so it may be of others"
         _say_stays(host, identity, why)
         return
     await detach_from(arm, host, identity)
+
+
+def _may_be_of_add(roles: Roles, namespace: str, client: str) -> bool:
+    """Whether `add` may have attached for a namespace what has this client id; "": not known."""
+    if not client:
+        return False
+    return roles.prepared(client) or not roles.lacking(namespace, [client])
 
 
 def _say_stays(host: Host, identity: ResourceId, why: str) -> None:

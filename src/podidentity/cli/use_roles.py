@@ -295,6 +295,14 @@ class Roles:
             return []
         return [name for name in names if not _of(namespace, self.grantees([name]))] or list(names)
 
+    def prepared(self, name: str) -> bool:
+        """Whether the ClusterRole of a permission is there and bound to nobody.
+
+        `add` makes it before it attaches, and binds it at its end.
+        """
+        roles = [each["metadata"]["name"] for each in self._roles.get(name, ())]
+        return role_name(name) in roles and not any(map(self._bindings.get, roles))
+
     def holders(self, name: str) -> list[RoleHolder]:
         """Return the pods that hold this permission."""
         roles = [*self._roles.get(name, ()), *self._roles.get(EVERY, ())]

@@ -65,7 +65,8 @@ As nft prints it:
 * from_node leaves the node's own questions to IMDS, NMI's among them, as they are. Whoever may
   write the status of a Service can have the address of IMDS there, and kube-proxy leads what the
   node sends to such an address to the Service's pods, which would answer in the name of IMDS. A
-  connection is translated once: kube-proxy's chains (-100) find that this one is done.
+  connection is translated once: kube-proxy's chains (-100) find that this one is done. IPVS and
+  Cilium translate elsewhere, and are not kept from it.
 
 `intercept` and `guard_imds` match every interface, because all traffic that the node routes is
 meant. AKS's own IMDS restriction drops pods' packets in the forward hook, which redirected packets

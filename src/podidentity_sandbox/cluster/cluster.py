@@ -144,12 +144,11 @@ class Cluster:
         for key, body in bootstrap.objects():
             namespace = body["metadata"].get("namespace", "")
             if self.storage.get(key, namespace, body["metadata"]["name"]) is None:
-                resources.create(self.registry.by_key(key), namespace, body)
+                resources.create(key, namespace, body)
         self.loop.settle()
 
     def _token(self, user: User, info: RequestInfo, body: Obj) -> Obj:
-        kind = self.registry.by_key("serviceaccounts")
-        account = self.resources.get(kind, info.namespace, info.name)
+        account = self.resources.get("serviceaccounts", info.namespace, info.name)
         if node := node_of(user):
             node_restriction.check_token(
                 self.storage, node, account, body, may=self._audiences(user, info)

@@ -69,7 +69,7 @@ class Recorder:
             "count": 1,
         }
         try:
-            self._resources.create(self._resources.registry.by_key(KEY), namespace, body)
+            self._resources.create(KEY, namespace, body)
         except StatusError:  # a namespace that terminates takes no more
             return
         self._known[same] = name
@@ -80,4 +80,4 @@ class Recorder:
         new = earlier.thaw()
         new["count"] = new.get("count", 1) + 1
         new["lastTimestamp"] = objects.stamp(self._resources.now())
-        self._resources.settle(self._resources.registry.by_key(KEY), earlier, new)
+        self._resources.settle(KEY, earlier, new)

@@ -31,6 +31,17 @@ def stamp(now: datetime) -> str:
     return now.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+def condition(kind: str, state: str, reason: str, message: str, since: str) -> Obj:
+    """Return a condition of an object's status; `since` is the stamp of its last transition."""
+    return {
+        "type": kind,
+        "status": state,
+        "lastTransitionTime": since,
+        "reason": reason,
+        "message": message,
+    }
+
+
 Undecodable = Callable[[str], status.StatusError]
 """Makes the refusal of what does not decode, out of the decoder's words."""
 

@@ -28,10 +28,10 @@ class Strategy:
     def prepare_update(self, new: Obj, old: Obj) -> None:
         """Do the same for an object that is there; status is already the old one."""
 
-    def validate(self, new: Obj, old: Obj | None) -> Sequence[Cause]:
-        """Return the faults of `new`; `old` is None at creation."""
+    def validate(self, new: Obj, old: Obj | None) -> Iterator[Cause]:
+        """Yield the faults of `new`; `old` is None at creation."""
         del new, old
-        return ()
+        yield from ()
 
     def keeps(self, obj: Obj) -> str:
         """Return why an object may not be deleted; "" if it may."""

@@ -55,18 +55,23 @@ class Resources:
         theirs._manager = manager
         return theirs
 
-    def get(self, kind: ResourceType, namespace: str, name: str) -> Record:
+    def _type(self, kind: ResourceType | str) -> ResourceType:
+        """Return a type, which may be named by its storage key."""
+        return self.registry.by_key(kind) if isinstance(kind, str) else kind
+
+    def get(self, kind: ResourceType | str, namespace: str, name: str) -> Record:
         """Return one object; raise 404."""
+        kind = self._type(kind)
         record = self.storage.get(kind.key, namespace, name)
         if record is None:
             raise kind.error(status.not_found, name)
         return record
 
     def create(
-        self, kind: ResourceType, namespace: str, body: object, write: Write | None = None
+        self, kind: ResourceType | str, namespace: str, body: object, write: Write | None = None
     ) -> Record:
         """Store a new object; raise 400, 403, 409 or 422."""
-        write = write or Write(manager=self._manager)
+        kind, write = self._type(kind), write or Write(manager=self._manager)
         obj = objects.decode(kind, body, write)
         metadata = obj["metadata"]
         if "resourceVersion" in metadata:
@@ -165,7 +170,7 @@ class Resources:
             managers.keep(old, new)
 
     def settle(
-        self, kind: ResourceType, record: Record, new: Obj, write: Write | None = None
+        self, kind: ResourceType | str, record: Record, new: Obj, write: Write | None = None
     ) -> Record:
         """Store a new state that needs no check; remove the object when nothing holds it any more.
 
@@ -173,6 +178,7 @@ class Resources:
         """
         if new == record.object:
             return record
+        kind = self._type(kind)
         if write is None and self._manager:
             # What changes the status goes by that subresource, with annotations that tell of it.
             by_status = kind.has_status and new.get("status") != record.object.get("status")
@@ -188,13 +194,13 @@ class Resources:
         return self._store(kind, new, write)
 
     def delete(
-        self, kind: ResourceType, record: Record, deletion: Deletion | None = None
+        self, kind: ResourceType | str, record: Record, deletion: Deletion | None = None
     ) -> tuple[Record, bool]:
         """Delete an object; returns its last state and whether it is gone; raise 403 or 409.
 
         It lingers while a grace period runs, or finalizers or its strategy hold it.
         """
-        deletion = deletion or Deletion()
+        kind, deletion = self._type(kind), deletion or Deletion()
         objects.demanded(kind, record, deletion.uid, deletion.revision)
         if why := kind.strategy.keeps(record.object):
             raise kind.error(status.forbidden, record.name, why)

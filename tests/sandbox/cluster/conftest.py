@@ -8,7 +8,7 @@ import json
 import socket
 import ssl
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from podidentity.client_connections import ClientConnections
 from podidentity_sandbox.cluster.cluster import Cluster
 from podidentity_sandbox.cluster.main import make_cluster, serve
 from podidentity_sandbox.plan import NodePlan, Plan
+from podidentity_sandbox.world.api import Api
 from podidentity_sandbox.world.authority import write_certificates
 from tests.sandbox.cluster.settled import Settled
 
@@ -27,11 +28,13 @@ Client = httpx2.AsyncClient
 ADMIN = "admin-token"
 PODS = "/api/v1/namespaces/default/pods"
 MAPS = "/api/v1/namespaces/default/configmaps"
+RBAC = "/apis/rbac.authorization.k8s.io/v1"
 MERGE = {"Content-Type": "application/merge-patch+json"}
 DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 WIDGETS = "/apis/example.com/v1/namespaces/default/widgets"
 TOKEN = "/api/v1/namespaces/default/serviceaccounts/default/token"
 """Where tokens of the account `default` are asked for."""
+ACCOUNT = {"kind": "ServiceAccount", "name": "default", "namespace": "default"}
 
 
 @dataclass
@@ -54,6 +57,12 @@ class Served:
             timeout=60,
             transport=ClientConnections(self.url, self.tls) if of_program else None,
         )
+
+    @property
+    def own(self) -> Api:
+        """The client that the sandbox's commands have."""
+        port = int(self.url.rpartition(":")[2])
+        return Api(replace(self.plan, apiserver_port=port, admin_token=ADMIN))
 
     def kubeconfig(self, **user: Any) -> dict[str, Any]:
         """Return the kubeconfig of a user with these credentials."""
@@ -80,12 +89,11 @@ def node_plan(index: int) -> NodePlan:
     )
 
 
-def saved_plan(folder: Path, *nodes: NodePlan, rootless: bool = False, **more: Any) -> Plan:
-    """Write the plan of a sandbox into its folder, with its certificates."""
-    plan = Plan(
+def plan_of(folder: Path, *nodes: NodePlan, **more: Any) -> Plan:
+    """Return the plan of a sandbox."""
+    return Plan(
         name="test",
         folder=str(folder),
-        rootless=rootless,
         tenant_id="t",
         subscription_id="s",
         operator_id="o",
@@ -93,8 +101,13 @@ def saved_plan(folder: Path, *nodes: NodePlan, rootless: bool = False, **more: A
         admin_token=ADMIN,
         aks_token="aks-token",
         nodes=nodes,
-        **more,
+        **{"rootless": False, **more},
     )
+
+
+def saved_plan(folder: Path, *nodes: NodePlan, **more: Any) -> Plan:
+    """Write the plan of a sandbox into its folder, with its certificates."""
+    plan = plan_of(folder, *nodes, **more)
     write_certificates(plan)
     plan.save()
     return plan
@@ -168,16 +181,32 @@ def pod(name: str = "a", **spec: Any) -> dict[str, Any]:
     }
 
 
+def check_refusal(answer: httpx2.Response, code: int, words: str) -> None:
+    """Hold that a request was refused with this code, and said so in these words."""
+    told = answer.json()
+    assert (answer.status_code, told["kind"], told["code"]) == (code, "Status", code), told
+    assert words in told["message"]
+
+
+def rule(verbs: str, resources: str, group: str = "", **more: list[str]) -> dict[str, Any]:
+    return {"verbs": verbs.split(), "apiGroups": [group], "resources": resources.split(), **more}
+
+
+def role(name: str, *rules: dict[str, Any]) -> dict[str, Any]:
+    return {"metadata": {"name": name}, "rules": list(rules)}
+
+
+def binding(
+    name: str, role: str, kind: str = "ClusterRole", subject: dict[str, str] = ACCOUNT
+) -> dict[str, Any]:
+    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": role}
+    return {"metadata": {"name": name}, "roleRef": reference, "subjects": [subject]}
+
+
 def bound_to(pod: dict[str, Any], **spec: Any) -> dict[str, Any]:
     """Return a TokenRequest for a token that ends with the pod of this metadata."""
     reference = {"apiVersion": "v1", "kind": "Pod", "name": pod["name"], "uid": pod["uid"]}
     return {"spec": {"boundObjectRef": reference, **spec}}
-
-
-async def lines(response: httpx2.Response) -> AsyncIterator[dict[str, Any]]:
-    """Yield the events of a watch."""
-    async for line in response.aiter_lines():
-        yield json.loads(line)
 
 
 @contextlib.asynccontextmanager
@@ -187,7 +216,7 @@ async def watching(
     """A watch whose events are taken with anext."""
     async with client.stream("GET", path, params={"watch": "true", **params}) as response:
         assert response.status_code == 200
-        yield lines(response)
+        yield (json.loads(line) async for line in response.aiter_lines())
 
 
 def seen(event: dict[str, Any]) -> tuple[str, str]:
@@ -231,6 +260,19 @@ spec:
 @pytest.fixture
 def crd() -> dict[str, Any]:
     return definition()
+
+
+@pytest.fixture
+async def widgets(api: Client, served: Served, crd: dict[str, Any]) -> Client:
+    """The administrator's client of a cluster that has the small definition."""
+    await define(api, served, crd)
+    return api
+
+
+async def define(api: Client, served: Served, crd: dict[str, Any]) -> None:
+    answer = await api.post(DEFINITIONS, json=crd)
+    assert answer.status_code == 201, answer.text
+    served.cluster.loop.settle()
 
 
 @pytest.fixture

@@ -53,17 +53,17 @@ class Settled:
         assert refusal.value.code == 422
         return refusal.value.message
 
-    def patch(self, key: str, name: str, patch: Obj, subresource: str = "") -> None:
-        record = self.the(key, name)
+    def patch(
+        self, key: str, name: str, patch: Obj, subresource: str = "", *, namespace: str = "default"
+    ) -> None:
+        record = self.the(key, name, namespace)
         kind = self.cluster.registry.by_key(key)
         body = merge(record.thaw(), patch)
         self.cluster.resources.update(kind, record, body, subresource=subresource)
         self.cluster.loop.settle()
 
     def delete(self, key: str, name: str, namespace: str = "default", **how: Any) -> None:
-        record = self.the(key, name, namespace)
-        kind = self.cluster.registry.by_key(key)
-        self.cluster.resources.delete(kind, record, Deletion(**how))
+        self.cluster.resources.delete(key, self.the(key, name, namespace), Deletion(**how))
         self.cluster.loop.settle()
 
     def node(self, name: str, *, ready: bool = True, **metadata: Any) -> None:

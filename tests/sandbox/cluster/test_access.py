@@ -12,21 +12,22 @@ import pytest
 from podidentity_sandbox.cluster import authorization
 from podidentity_sandbox.cluster.authentication import person_of
 from tests.sandbox.cluster.conftest import (
+    ACCOUNT,
     ADMIN,
     MAPS,
     MERGE,
     PODS,
+    RBAC,
     TOKEN,
     Client,
     Served,
+    binding,
     bound_to,
+    check_refusal,
     pod,
+    role,
+    rule,
 )
-
-RBAC = "/apis/rbac.authorization.k8s.io/v1"
-
-
-ME = {"kind": "ServiceAccount", "name": "default", "namespace": "default"}
 
 
 async def account_token(api: Client) -> str:
@@ -38,21 +39,6 @@ async def made(client: Client, path: str, body: dict[str, Any]) -> dict[str, Any
     assert answer.status_code == 201, answer.text
     found: dict[str, Any] = answer.json()
     return found
-
-
-def rule(verbs: str, resources: str, group: str = "", **more: list[str]) -> dict[str, Any]:
-    return {"verbs": verbs.split(), "apiGroups": [group], "resources": resources.split(), **more}
-
-
-def role(name: str, *rules: dict[str, Any]) -> dict[str, Any]:
-    return {"metadata": {"name": name}, "rules": list(rules)}
-
-
-def binding(
-    name: str, role: str, kind: str = "ClusterRole", subject: dict[str, str] | None = None
-) -> dict[str, Any]:
-    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": role}
-    return {"metadata": {"name": name}, "roleRef": reference, "subjects": [subject or ME]}
 
 
 async def grant(api: Client, subject: dict[str, str], *rules: dict[str, Any]) -> None:
@@ -85,13 +71,11 @@ async def may_use(api: Client, name: str, **spec: Any) -> bool:
 async def test_without_a_token_that_holds_nobody_gets_in(served: Served, header: str) -> None:
     async with served.client("") as client:
         answer = await client.get(PODS, headers={"Authorization": header} if header else {})
-    told = answer.json()
-    assert (answer.status_code, told["reason"], told["message"]) == (401, *["Unauthorized"] * 2)
+    check_refusal(answer, 401, "Unauthorized")
 
 
 @pytest.mark.parametrize(
-    "path",
-    ["/healthz", "/livez", "/readyz", "/version", "/version/", "/openid/v1/jwks"],
+    "path", ["/healthz", "/livez", "/readyz", "/version", "/version/", "/openid/v1/jwks"]
 )
 async def test_anybody_may_ask_how_it_is_and_for_its_keys(served: Served, path: str) -> None:
     async with served.client("") as client:
@@ -102,19 +86,10 @@ async def test_a_service_account_may_nothing_until_a_role_says_so(
     api: Client, served: Served
 ) -> None:
     async with served.client(await account_token(api)) as client:
-        refused = await client.get(PODS)
-        assert refused.status_code == 403
-        assert refused.json()["message"] == (
-            'pods is forbidden: User "system:serviceaccount:default:default" cannot list '
-            'resource "pods" in API group "" in the namespace "default"'
-        )
-        await grant(api, ME, rule("get list", "pods"))
+        assert (await client.get(PODS)).status_code == 403
+        await grant(api, ACCOUNT, rule("get list", "pods"))
         assert (await client.get("/api/v1/pods")).status_code == 200
         assert (await client.delete(f"{PODS}/a")).status_code == 403
-        everywhere = await client.get("/api/v1/secrets")
-        assert everywhere.json()["message"].endswith(
-            'cannot list resource "secrets" in API group "" at the cluster scope'
-        )
         await api.delete(f"{RBAC}/clusterrolebindings/b")
         assert (await client.get(PODS)).status_code == 403
 
@@ -154,21 +129,8 @@ async def test_a_path_that_is_no_resource_needs_a_grant_too(api: Client, served:
     async with served.client(await account_token(api)) as client:
         assert (await client.get("/apis")).status_code == 200
         refused = await client.get("/metrics")
-    assert refused.json()["message"] == (
-        'forbidden: User "system:serviceaccount:default:default" cannot get path "/metrics"'
-    )
-
-
-async def test_a_token_review_tells_whose_token_it_is(api: Client) -> None:
-    path = "/apis/authentication.k8s.io/v1/tokenreviews"
-    token = await account_token(api)
-    told = (await api.post(path, json={"spec": {"token": token}})).json()
-    state = told["status"]
-    assert told["spec"] == {"token": token}
-    assert state["authenticated"] is True
-    assert state["user"]["username"] == "system:serviceaccount:default:default"
-    wrong = {"spec": {"token": token, "audiences": ["vault"]}}
-    assert (await api.post(path, json=wrong)).json()["status"].get("authenticated") is None
+    user = "system:serviceaccount:default:default"
+    check_refusal(refused, 403, f'forbidden: User "{user}" cannot get path "/metrics"')
 
 
 @pytest.mark.parametrize(
@@ -217,14 +179,15 @@ async def test_an_owner_of_a_namespace_cannot_grant_himself_what_is_cluster_wide
     api: Client, tenant: Client
 ) -> None:
     refused = await tenant.post(f"{RBAC}/clusterrolebindings", json=binding("mine", "use"))
-    assert refused.status_code == 403
-    assert refused.json()["message"] == (
+    check_refusal(
+        refused,
+        403,
         'clusterrolebindings.rbac.authorization.k8s.io "mine" is forbidden: user '
         '"system:serviceaccount:default:default" (groups=["system:serviceaccounts" '
         '"system:serviceaccounts:default" "system:authenticated"]) is attempting to grant RBAC '
         "permissions not currently held:\n"
         '{APIGroups:["aadpodidentity.k8s.io"], Resources:["azureidentities"], '
-        'ResourceNames:["client-1"], Verbs:["use"]}'
+        'ResourceNames:["client-1"], Verbs:["use"]}',
     )
     assert refused.json()["reason"] == "Forbidden"
     # In his namespace he may do all, and it is worth nothing outside of it.
@@ -255,8 +218,7 @@ async def test_no_role_holds_more_than_its_author(
     tenant: Client, more: dict[str, Any], shown: str
 ) -> None:
     answer = await tenant.post(f"{RBAC}/clusterroles", json=role("more", more))
-    assert answer.status_code == 403
-    assert answer.json()["message"].endswith(f"not currently held:\n{shown}")
+    check_refusal(answer, 403, f"not currently held:\n{shown}")
     await made(tenant, f"{RBAC}/clusterroles", role("less", {**ROLES, "verbs": ["get"]}))
     patch = {"rules": [more]}
     answer = await tenant.patch(f"{RBAC}/clusterroles/less", json=patch, headers=MERGE)
@@ -266,7 +228,9 @@ async def test_no_role_holds_more_than_its_author(
 async def test_a_binding_of_others_is_not_bent_to_oneself(api: Client, tenant: Client) -> None:
     await made(api, f"{RBAC}/clusterrolebindings", binding("theirs", "use") | {"subjects": []})
     path = f"{RBAC}/clusterrolebindings/theirs"
-    assert (await tenant.patch(path, json={"subjects": [ME]}, headers=MERGE)).status_code == 403
+    assert (
+        await tenant.patch(path, json={"subjects": [ACCOUNT]}, headers=MERGE)
+    ).status_code == 403
     owned = {"metadata": {"finalizers": ["example.com/kept"]}}
     assert (await tenant.patch(path, json=owned, headers=MERGE)).status_code == 200
     assert not await may_use(api, "client-1", user="system:serviceaccount:default:default")
@@ -277,16 +241,14 @@ async def test_who_may_bind_a_role_or_holds_it_grants_it(
     api: Client, tenant: Client, verb: str, name: str
 ) -> None:
     bind = {**ROLES, "resources": ["clusterroles"], "resourceNames": [name], "verbs": ["bind"]}
-    await made(api, f"{RBAC}/clusterroles", role("extra", bind if verb == "bind" else USE))
-    await made(api, f"{RBAC}/clusterrolebindings", binding("extra", "extra"))
+    await grant(api, ACCOUNT, bind if verb == "bind" else USE)
     answer = await tenant.post(f"{RBAC}/clusterrolebindings", json=binding("mine", "use"))
     assert answer.status_code == (403 if name == "other" else 201)
 
 
 async def test_who_may_escalate_writes_any_role(api: Client, tenant: Client) -> None:
     escalate = {**ROLES, "resources": ["clusterroles"], "verbs": ["escalate"]}
-    await made(api, f"{RBAC}/clusterroles", role("extra", escalate))
-    await made(api, f"{RBAC}/clusterrolebindings", binding("extra", "extra"))
+    await grant(api, ACCOUNT, escalate)
     await made(tenant, f"{RBAC}/clusterroles", role("more", EVERYTHING))
 
 
@@ -294,8 +256,7 @@ async def test_a_role_that_is_not_there_can_be_bound_by_an_administrator_only(
     api: Client, tenant: Client
 ) -> None:
     answer = await tenant.post(f"{RBAC}/clusterrolebindings", json=binding("mine", "later"))
-    assert answer.status_code == 404
-    assert 'clusterroles.rbac.authorization.k8s.io "later" not found' in answer.json()["message"]
+    check_refusal(answer, 404, 'clusterroles.rbac.authorization.k8s.io "later" not found')
     await made(api, f"{RBAC}/clusterrolebindings", binding("mine", "later"))
 
 
@@ -305,6 +266,7 @@ async def test_a_role_that_is_not_there_can_be_bound_by_an_administrator_only(
 
 
 MIRROR = {"annotations": {"kubernetes.io/config.mirror": "0123456789abcdef0123456789abcdef"}}
+STRANGER = "no relationship found between node 'node-0' and this object"
 
 
 async def test_a_kubelet_sees_and_changes_its_own_node_s_pods_only(
@@ -324,11 +286,7 @@ async def test_a_kubelet_sees_and_changes_its_own_node_s_pods_only(
         return await kubelet.patch(f"{PODS}/{name}/status", json=running, headers=MERGE)
 
     assert (await patch("mine")).status_code == 200
-    refused = await patch("other")
-    assert refused.status_code == 403
-    assert refused.json()["message"].endswith(
-        "no relationship found between node 'node-0' and this object"
-    )
+    check_refusal(await patch("other"), 403, STRANGER)
     assert (await kubelet.delete(f"{PODS}/other")).status_code == 403
 
 
@@ -346,9 +304,7 @@ async def test_a_kubelet_creates_no_pod_but_the_mirrors_of_its_static_ones(
 ) -> None:
     wanted = pod("new", **{"nodeName": "node-0", **spec})
     wanted["metadata"] |= metadata
-    refused = await kubelet.post(PODS, json=wanted)
-    assert refused.status_code == 403
-    assert why in refused.json()["message"]
+    check_refusal(await kubelet.post(PODS, json=wanted), 403, why)
 
 
 async def test_a_mirror_of_a_static_pod_has_no_token(kubelet: Client) -> None:
@@ -380,34 +336,17 @@ async def test_a_kubelet_gets_tokens_bound_to_its_own_pods_only(
     mine = (await api.post(PODS, json=pod("mine", nodeName="node-0"))).json()["metadata"]
     other = (await api.post(PODS, json=pod("other", nodeName="node-1"))).json()["metadata"]
     assert (await kubelet.post(TOKEN, json=bound_to(mine))).status_code == 201
-    for body, says in (
-        (bound_to(other), "bound to a pod scheduled on a different node"),
-        ({"spec": {}}, "not bound to a pod"),
-        (bound_to({"name": "mine", "uid": ""}), "with a pod binding without a uid"),
-        (bound_to({"name": "", "uid": "u"}), "not bound to a pod"),
-        (without_version(bound_to(mine)), "not bound to a pod"),
+    of_another_version = {**bound_to(mine)["spec"]["boundObjectRef"], "apiVersion": "v2"}
+    for body, code, says in (
+        (bound_to(other), 403, "token bound to a pod scheduled on a different node"),
+        ({"spec": {}}, 403, "node requested token not bound to a pod"),
+        (bound_to({"name": "mine", "uid": ""}), 403, "token with a pod binding without a uid"),
+        (bound_to({"name": "", "uid": "u"}), 403, "node requested token not bound to a pod"),
+        ({"spec": {"boundObjectRef": of_another_version}}, 403, "token not bound to a pod"),
+        (bound_to({"name": "lost", "uid": "old"}), 404, 'pods "lost" not found'),
+        (bound_to({"name": "mine", "uid": "old"}), 403, "(old) does not match the UID in"),
     ):
-        refused = await kubelet.post(TOKEN, json=body)
-        assert refused.status_code == 403
-        assert f"node requested token {says}" in refused.json()["message"]
-
-
-def without_version(body: dict[str, Any]) -> dict[str, Any]:
-    reference = {**body["spec"]["boundObjectRef"], "apiVersion": "v2"}
-    return {"spec": {"boundObjectRef": reference}}
-
-
-async def test_a_kubelet_is_told_of_a_pod_that_is_gone_or_was_made_anew(
-    api: Client, kubelet: Client
-) -> None:
-    await api.post(PODS, json=pod("mine", nodeName="node-0"))
-    for name, code, says in (
-        ("lost", 404, 'pods "lost" not found'),
-        ("mine", 403, "the UID in the bound object reference (old) does not match the UID in"),
-    ):
-        refused = await kubelet.post(TOKEN, json=bound_to({"name": name, "uid": "old"}))
-        assert refused.status_code == code
-        assert says in refused.json()["message"]
+        check_refusal(await kubelet.post(TOKEN, json=body), code, says)
 
 
 async def test_the_account_of_a_mirror_pod_is_none_of_its_node(
@@ -419,8 +358,7 @@ async def test_the_account_of_a_mirror_pod_is_none_of_its_node(
     static["metadata"] |= MIRROR
     made = (await api.post(PODS, json=static)).json()["metadata"]
     refused = await kubelet.post(f"{accounts}/other/token", json=bound_to(made))
-    assert refused.status_code == 403
-    assert "no relationship found between node 'node-0' and this object" in refused.text
+    check_refusal(refused, 403, STRANGER)
 
 
 ENTRA = "api://AzureADTokenExchange"
@@ -447,13 +385,9 @@ async def test_from_1_33_on_a_kubelet_asks_for_its_pods_audiences_or_by_a_right_
 
         for audiences in ((), ("vault",), ("store",)):
             assert (await asked(*audiences)).status_code == 201
-        refused = await asked(ENTRA)
-        assert refused.status_code == 403
-        assert refused.json()["message"] == (
-            f'serviceaccounts "default" is forbidden: audience "{ENTRA}" not found in pod spec '
-            "volume, system:node:node-0 is not authorized to request tokens for this audience"
-        )
-        assert "may only request 0 or 1 audiences" in (await asked("vault", "store")).text
+        unknown = f'audience "{ENTRA}" not found in pod spec volume, system:node:node-0 is not '
+        check_refusal(await asked(ENTRA), 403, f"{unknown}authorized to request tokens for this")
+        check_refusal(await asked("vault", "store"), 403, "may only request 0 or 1 audiences")
         asking = rule("request-serviceaccounts-token-audience", ENTRA)
         await grant(api, group("system:nodes"), asking)
         assert (await asked(ENTRA)).status_code == 201
@@ -474,21 +408,13 @@ async def test_whoever_has_credentials_reads_the_keys_of_tokens_by_a_right_alone
         role = "system:service-account-issuer-discovery"
         assert (await api.delete(f"{RBAC}/clusterrolebindings/{role}")).status_code == 200
         refused = await account.get("/openid/v1/jwks")
-    assert refused.status_code == 403
-    assert 'cannot get path "/openid/v1/jwks"' in refused.json()["message"]
+    check_refusal(refused, 403, 'cannot get path "/openid/v1/jwks"')
 
 
-async def test_a_person_of_entra_is_known_by_his_object_id_and_may_what_rbac_says(
-    served: Served, api: Client
-) -> None:
+async def test_a_token_that_is_nearly_that_of_a_person_of_entra_is_nobodys(served: Served) -> None:
     plan, person = served.cluster.plan, "8c0ffee0-0000-4000-8000-000000000001"
     async with served.client(plan.person_token(person)) as client:
-        refused = await client.get(PODS)
-        assert refused.status_code == 403
-        assert f'User "{person}" cannot list resource "pods"' in refused.json()["message"]
-        subject = {"kind": "User", "name": person}
-        await grant(api, subject, rule("list", "pods"))
-        assert (await client.get(PODS)).status_code == 200
+        assert (await client.get(PODS)).status_code == 403
     for forged in (f"{person}.", f"{person}.00", plan.person_token("x").replace("x", person, 1)):
         async with served.client(forged) as client:
             assert (await client.get(PODS)).status_code == 401

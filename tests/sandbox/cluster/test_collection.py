@@ -31,18 +31,6 @@ def test_dependents_go_with_the_last_of_their_owners(world: Settled) -> None:
     assert world.get("configmaps", "child") is None
 
 
-def test_orphaned_pods_of_a_set_whose_status_changes_meanwhile_stay(world: Settled) -> None:
-    labels = {"app": "a"}
-    template = {"metadata": {"labels": labels}, "spec": pod()["spec"]}
-    spec = {"replicas": 2, "selector": {"matchLabels": labels}, "template": template}
-    world.create("replicasets.apps", {"metadata": {"name": "a"}, "spec": spec})
-    assert len(world.pods()) == 2
-    world.delete("replicasets.apps", "a", propagation="Orphan")
-    assert world.get("replicasets.apps", "a") is None
-    records = world.cluster.storage.all("pods")
-    assert [r.metadata.get("ownerReferences") for r in records] == [None, None]
-
-
 def test_in_the_foreground_an_owner_waits_for_its_dependents(world: Settled) -> None:
     owner = world.create("configmaps", {"metadata": {"name": "owner"}})
     child = owned("child", owner, blockOwnerDeletion=True)

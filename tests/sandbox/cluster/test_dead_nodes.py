@@ -8,10 +8,9 @@ from podidentity.cli.rollout import ready, trouble
 from podidentity_sandbox.cluster import Obj
 from podidentity_sandbox.cluster.controllers.nodes import GRACE, UNREACHABLE, tolerated_for
 from tests.sandbox.cluster.conftest import pod
-from tests.sandbox.cluster.settled import Settled
+from tests.sandbox.cluster.settled import READY, Settled
 
 LEASES = "leases.coordination.k8s.io"
-READY = {"conditions": [{"type": "Ready", "status": "True"}]}
 
 
 def seconds(world: Settled, count: float) -> None:
@@ -25,11 +24,8 @@ def alive(world: Settled, name: str, renewed: str) -> None:
     lease = {"metadata": {"name": name}, "spec": {"renewTime": renewed}}
     if world.get(LEASES, name, "kube-node-lease") is None:
         world.create(LEASES, lease, "kube-node-lease")
-        return
-    record = world.the(LEASES, name, "kube-node-lease")
-    kind = world.cluster.registry.by_key(LEASES)
-    world.cluster.resources.update(kind, record, {**record.thaw(), "spec": lease["spec"]})
-    world.cluster.loop.settle()
+    else:
+        world.patch(LEASES, name, lease, namespace="kube-node-lease")
 
 
 def node(world: Settled, name: str = "a") -> Obj:
@@ -73,7 +69,7 @@ def test_a_dead_node_is_not_ready_tainted_and_gets_no_pods(world: Settled) -> No
     world.create("pods", pod("new"))
     assert world.pods()["new"] == ""
     alive(world, "a", "2")
-    world.patch("nodes", "a", {"status": READY}, "status")
+    world.patch("nodes", "a", {"status": {"conditions": READY}}, "status")
     assert (state(world), keys(world)) == ("True", [])
     assert world.pods()["new"] == "a"
 

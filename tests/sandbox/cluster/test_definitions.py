@@ -11,75 +11,54 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.sandbox.cluster.conftest import DEFINITIONS, MERGE, WIDGETS, Client, Served
+from podidentity_sandbox.cluster import Obj
+from tests.sandbox.cluster.conftest import (
+    DEFINITIONS,
+    MERGE,
+    WIDGETS,
+    Client,
+    Served,
+    check_refusal,
+    define,
+)
 
 OURS = "/apis/aadpodidentity.k8s.io/v1/namespaces/default"
+OF_WIDGETS = f"{DEFINITIONS}/widgets.example.com"
+IDENTITY = {"type": 0, "resourceID": "/subscriptions/x", "clientID": "1"}
 
 
-async def define(api: Client, served: Served, crd: dict[str, Any]) -> None:
-    answer = await api.post(DEFINITIONS, json=crd)
-    assert answer.status_code == 201, answer.text
-    served.cluster.loop.settle()
-
-
-async def test_a_definition_is_established_and_its_type_discovered(
-    api: Client, served: Served, crd: dict[str, Any]
-) -> None:
-    await define(api, served, crd)
-    found = (await api.get(f"{DEFINITIONS}/widgets.example.com")).json()
-    conditions = {c["type"]: c["status"] for c in found["status"]["conditions"]}
+async def test_a_definition_says_what_was_accepted_of_it(widgets: Client) -> None:
+    found = (await widgets.get(OF_WIDGETS)).json()["status"]
+    conditions = {c["type"]: c["status"] for c in found["conditions"]}
     assert conditions == {"NamesAccepted": "True", "Established": "True"}
-    assert found["status"]["acceptedNames"]["listKind"] == "WidgetList"
-    assert found["status"]["storedVersions"] == ["v1"]
-    listed = (await api.get("/apis/example.com/v1")).json()
-    assert [entry["name"] for entry in listed["resources"]] == ["widgets", "widgets/status"]
-    groups = (await api.get("/apis")).json()["groups"]
-    assert "example.com" in {group["name"] for group in groups}
+    assert (found["acceptedNames"]["listKind"], found["storedVersions"]) == ("WidgetList", ["v1"])
 
 
-async def test_items_of_a_custom_list_name_their_kind(
-    api: Client, served: Served, crd: dict[str, Any]
-) -> None:
-    await define(api, served, crd)
-    await api.post(WIDGETS, json={"metadata": {"name": "w"}})
-    listed = (await api.get(WIDGETS)).json()
-    assert listed["kind"] == "WidgetList"
-    assert listed["items"][0]["kind"] == "Widget"
-
-
-async def test_a_changed_schema_holds_for_the_next_write(
-    api: Client, served: Served, crd: dict[str, Any]
-) -> None:
-    await define(api, served, crd)
-    current = (await api.get(f"{DEFINITIONS}/widgets.example.com")).json()
+async def test_a_changed_schema_holds_for_the_next_write(widgets: Client, served: Served) -> None:
+    current = (await widgets.get(OF_WIDGETS)).json()
     schema = current["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     schema["properties"]["spec"]["required"] = ["size"]
-    await api.put(f"{DEFINITIONS}/widgets.example.com", json=current)
+    await widgets.put(OF_WIDGETS, json=current)
     served.cluster.loop.settle()
-    answer = await api.post(WIDGETS, json={"metadata": {"name": "w"}, "spec": {}})
-    assert answer.json()["message"] == (
-        'Widget.example.com "w" is invalid: spec.size: Required value'
-    )
+    answer = await widgets.post(WIDGETS, json={"metadata": {"name": "w"}, "spec": {}})
+    check_refusal(answer, 422, 'Widget.example.com "w" is invalid: spec.size: Required value')
 
 
 async def test_a_definition_takes_its_objects_with_it_and_waits_for_their_finalizers(
-    api: Client, served: Served, crd: dict[str, Any]
+    widgets: Client, served: Served
 ) -> None:
-    await define(api, served, crd)
     held = {"metadata": {"name": "w", "finalizers": ["example.com/hold"]}}
-    await api.post(WIDGETS, json=held)
-    living = (await api.get(f"{DEFINITIONS}/widgets.example.com")).json()
-    assert "finalizers" not in living["metadata"]
-    await api.delete(f"{DEFINITIONS}/widgets.example.com")
+    await widgets.post(WIDGETS, json=held)
+    assert "finalizers" not in (await widgets.get(OF_WIDGETS)).json()["metadata"]
+    await widgets.delete(OF_WIDGETS)
     served.cluster.loop.settle()
-    ending = (await api.get(f"{DEFINITIONS}/widgets.example.com")).json()
+    ending = (await widgets.get(OF_WIDGETS)).json()
     assert ending["metadata"]["finalizers"] == ["customresourcecleanup.apiextensions.k8s.io"]
     assert ending["status"]["conditions"][-1]["type"] == "Terminating"
-    free = {"metadata": {"finalizers": None}}
-    await api.patch(f"{WIDGETS}/w", json=free, headers=MERGE)
+    await widgets.patch(f"{WIDGETS}/w", json={"metadata": {"finalizers": None}}, headers=MERGE)
     served.cluster.loop.settle()
-    assert (await api.get(f"{DEFINITIONS}/widgets.example.com")).status_code == 404
-    assert (await api.get(WIDGETS)).status_code == 404
+    for path in (OF_WIDGETS, WIDGETS):
+        assert (await widgets.get(path)).status_code == 404
 
 
 @pytest.mark.parametrize(
@@ -92,16 +71,8 @@ async def test_a_definition_takes_its_objects_with_it_and_waits_for_their_finali
         ),
         ({"scope": "Everywhere"}, 'spec.scope: Unsupported value: "Everywhere"'),
         ({"versions": []}, "must have exactly one version marked as storage version"),
-        (
-            {"versions": [{"name": "v1", "served": True, "storage": True}]},
-            "schemas are required",
-        ),
-        (
-            {
-                "group": "x.k8s.io",
-            },
-            'protected groups must have approval annotation "api-approved.kubernetes.io"',
-        ),
+        ({"versions": [{"name": "v1", "served": True, "storage": True}]}, "schemas are required"),
+        ({"group": "x.k8s.io"}, "groups must have approval annotation"),
     ],
 )
 async def test_a_definition_that_cannot_be_served_is_invalid(
@@ -109,9 +80,7 @@ async def test_a_definition_that_cannot_be_served_is_invalid(
 ) -> None:
     crd["metadata"] |= change.pop("metadata", {})
     crd["spec"] |= change
-    answer = await api.post(DEFINITIONS, json=crd)
-    assert answer.status_code == 422
-    assert says in answer.json()["message"]
+    check_refusal(await api.post(DEFINITIONS, json=crd), 422, says)
 
 
 @pytest.mark.parametrize(
@@ -123,8 +92,7 @@ async def test_rules_that_are_not_evaluated_are_refused_and_not_ignored(
     schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     schema["properties"]["spec"] |= word
     answer = await api.post(DEFINITIONS, json=crd)
-    assert answer.status_code == 422
-    assert "this sandbox does not evaluate it" in answer.json()["message"]
+    check_refusal(answer, 422, "this sandbox does not evaluate it")
 
 
 @pytest.fixture
@@ -135,27 +103,21 @@ async def ours(api: Client, served: Served) -> Client:
     return api
 
 
-async def test_old_manifests_of_the_four_kinds_are_taken_as_they_are(
-    ours: Client,
-) -> None:
-    spec = {"type": 0, "resourceID": "/subscriptions/x", "clientID": "1"}
-    made = await ours.post(
-        f"{OURS}/azureidentities", json={"metadata": {"name": "demo"}, "spec": spec}
-    )
-    assert made.json()["spec"] == spec
-    assert made.json()["metadata"]["generation"] == 1
-    reference = {**made.json(), "metadata": {"name": "demo", "resourceVersion": "7"}}
+async def test_old_manifests_of_the_four_kinds_are_taken_as_they_are(ours: Client) -> None:
+    body = {"metadata": {"name": "demo"}, "spec": IDENTITY}
+    made = (await ours.post(f"{OURS}/azureidentities", json=body)).json()
+    assert (made["spec"], made["metadata"]["generation"]) == (IDENTITY, 1)
+    reference = {**made, "metadata": {"name": "demo", "resourceVersion": "7"}}
     assigned = {
         "metadata": {"name": "a"},
         "spec": {"azureIdentityRef": reference, "pod": "p", "nodename": "n", "replicas": None},
         "status": {"status": "Assigned", "availableReplicas": 1},
     }
-    answer = await ours.post(f"{OURS}/azureassignedidentities", json=assigned)
-    assert answer.status_code == 201, answer.text
+    kept = (await ours.post(f"{OURS}/azureassignedidentities", json=assigned)).json()
     # no status subresource: the status is written with the object
-    assert answer.json()["status"]["status"] == "Assigned"
-    assert answer.json()["spec"]["azureIdentityRef"]["metadata"]["name"] == "demo"
-    assert answer.json()["spec"]["replicas"] is None
+    assert kept["status"]["status"] == "Assigned"
+    assert kept["spec"]["azureIdentityRef"]["metadata"]["name"] == "demo"
+    assert kept["spec"]["replicas"] is None
 
 
 async def test_a_resource_inside_another_says_what_it_is(ours: Client) -> None:
@@ -168,7 +130,7 @@ async def test_a_resource_inside_another_says_what_it_is(ours: Client) -> None:
         answer = (await ours.post(path, json=body)).json()
         return str(answer["message"]).partition(" is invalid: ")[2] or str(answer["message"])
 
-    assert await said() == (f"[{where}.apiVersion: Required value, {where}.kind: Required value]")
+    assert await said() == f"[{where}.apiVersion: Required value, {where}.kind: Required value]"
     ref |= {"apiVersion": "a/b/c", "kind": "AzureIdentity"}
     assert "unexpected GroupVersion string: a/b/c" in await said()
     ref |= {"apiVersion": "aadpodidentity.k8s.io/v1", "kind": "No Kind"}
@@ -188,10 +150,8 @@ async def test_a_resource_inside_another_says_what_it_is(ours: Client) -> None:
 async def test_a_finalizer_that_anybody_could_have_is_warned_of(ours: Client) -> None:
     path, own = f"{OURS}/azureidentities", "azureassignedidentity.finalizers.aadpodidentity.k8s.io"
     names = [own, "aadpodidentity.k8s.io/mic", "foregroundDeletion"]
-    spec = {"type": 0, "resourceID": "/subscriptions/x", "clientID": "1"}
-    made = await ours.post(
-        path, json={"metadata": {"name": "a", "finalizers": names}, "spec": spec}
-    )
+    body = {"metadata": {"name": "a", "finalizers": names}, "spec": IDENTITY}
+    made = await ours.post(path, json=body)
     said = f'metadata.finalizers: \\"{own}\\": prefer a domain-qualified finalizer name'
     assert said in made.headers["Warning"]
     assert made.headers["Warning"].count("prefer") == 1
@@ -262,17 +222,20 @@ def monitoring(kind: str, spec: str) -> dict[str, Any]:
     return {"metadata": {"name": f"{names['plural']}.monitoring.coreos.com"}, **found}
 
 
+CHOSEN = {"selector": {"matchLabels": {"app": "nmi"}}}
+
+
 @pytest.mark.parametrize(
-    ("definition", "good", "bad", "says"),
+    ("kind", "schema", "good", "bad", "says"),
     [
         (
-            monitoring("ServiceMonitor", SERVICE_MONITOR),
-            {"endpoints": [{"port": "metrics", "targetPort": 9090, "interval": "1m"}]},
-            {"endpoints": [{"port": "metrics", "scheme": "ftp"}]},
+            *("ServiceMonitor", SERVICE_MONITOR),
+            {**CHOSEN, "endpoints": [{"port": "metrics", "targetPort": 9090, "interval": "1m"}]},
+            {**CHOSEN, "endpoints": [{"port": "metrics", "scheme": "ftp"}]},
             'spec.endpoints[0].scheme: Unsupported value: "ftp"',
         ),
         (
-            monitoring("PrometheusRule", PROMETHEUS_RULE),
+            *("PrometheusRule", PROMETHEUS_RULE),
             {"groups": [{"name": "nmi", "partial_response_strategy": "Warn"}]},
             {"groups": [{"name": "nmi", "rules": [{"alert": "Down"}]}]},
             "spec.groups[0].rules[0].expr: Required value",
@@ -281,26 +244,17 @@ def monitoring(kind: str, spec: str) -> dict[str, Any]:
     ids=["ServiceMonitor", "PrometheusRule"],
 )
 async def test_definitions_as_the_prometheus_operator_has_them_judge_their_objects(
-    api: Client,
-    served: Served,
-    *,
-    definition: dict[str, Any],
-    good: dict[str, Any],
-    bad: dict[str, Any],
-    says: str,
+    api: Client, served: Served, *, kind: str, schema: str, good: Obj, bad: Obj, says: str
 ) -> None:
-    await define(api, served, definition)
-    names = definition["spec"]["names"]
-    path = f"/apis/monitoring.coreos.com/v1/namespaces/default/{names['plural']}"
-    body = {"apiVersion": "monitoring.coreos.com/v1", "kind": names["kind"]}
-    apply = {"fieldManager": "helm", "fieldValidation": "Strict"}
+    await define(api, served, monitoring(kind, schema))
+    path = f"/apis/monitoring.coreos.com/v1/namespaces/default/{kind.lower()}s/nmi"
+    query = {"fieldManager": "helm", "fieldValidation": "Strict"}
     how = {"Content-Type": "application/apply-patch+yaml"}
-    spec = {"selector": {"matchLabels": {"app": "nmi"}}} if "Monitor" in names["kind"] else {}
-    for wanted, status in ((good, 201), (bad, 422)):
-        answer = await api.patch(
-            f"{path}/nmi", params=apply, headers=how, json={**body, "spec": {**spec, **wanted}}
-        )
-        assert answer.status_code == status, answer.text
-    assert says in answer.json()["message"]
-    kept = (await api.get(f"{path}/nmi")).json()["spec"]
-    assert kept == {**spec, **good}
+    head = {"apiVersion": "monitoring.coreos.com/v1", "kind": kind}
+    made, refused = [
+        await api.patch(path, params=query, headers=how, json={**head, "spec": spec})
+        for spec in (good, bad)
+    ]
+    assert made.status_code == 201, made.text
+    check_refusal(refused, 422, says)
+    assert (await api.get(path)).json()["spec"] == good

@@ -20,7 +20,6 @@ from podidentity_sandbox.cluster.controllers.deployments import (
 )
 from podidentity_sandbox.cluster.controllers.sets import Bounds
 from podidentity_sandbox.cluster.status import StatusError
-from podidentity_sandbox.cluster.storage import Record
 from tests.sandbox.cluster.conftest import Client
 from tests.sandbox.cluster.settled import Settled
 
@@ -48,12 +47,8 @@ def change(world: Settled, image: str) -> None:
     world.patch(KEY, "web", {"spec": {"template": {"spec": {"containers": containers}}}})
 
 
-def found(world: Settled) -> Record:
-    return world.the(KEY, "web")
-
-
 def condition(world: Settled, kind: str) -> tuple[str, str]:
-    for each in found(world).object["status"]["conditions"]:
+    for each in world.the(KEY, "web").object["status"]["conditions"]:
         if each["type"] == kind:
             return each["status"], each["reason"]
     raise AssertionError(f"no condition {kind}")
@@ -103,20 +98,6 @@ def running(world: Settled) -> Settled:
     return world
 
 
-def test_the_status_counts_and_says_that_it_is_done(running: Settled) -> None:
-    status = found(running).object["status"]
-    counts = {key: value for key, value in status.items() if key != "conditions"}
-    assert counts == {
-        "observedGeneration": 1,
-        "replicas": 3,
-        "updatedReplicas": 3,
-        "readyReplicas": 3,
-        "availableReplicas": 3,
-    }
-    assert condition(running, "Available") == ("True", "MinimumReplicasAvailable")
-    assert condition(running, "Progressing") == ("True", "NewReplicaSetAvailable")
-
-
 def test_a_rolling_update_never_has_too_few_or_too_many(running: Settled) -> None:
     change(running, "web:2")
     # 25 % of 3: one more, none fewer.
@@ -147,35 +128,24 @@ def test_a_pod_that_goes_is_replaced(running: Settled) -> None:
     name = next(iter(running.pods()))
     running.delete("pods", name)
     assert len(images(running)) == 3
-    assert found(running).object["status"]["unavailableReplicas"] == 1
+    assert running.the(KEY, "web").object["status"]["unavailableReplicas"] == 1
 
 
 # ---- Deployments that get nowhere say why, and go on when they can.
 
 
-def test_an_event_that_comes_again_is_counted(world: Settled) -> None:
-    spec = deployment()["spec"]["template"]["spec"]
-    template = {"metadata": {"labels": {"app": "web"}}, "spec": {**spec, "serviceAccountName": "x"}}
-    world.create(KEY, deployment(template=template))
-    world.patch(SETS, world.cluster.storage.all(SETS)[0].name, {"metadata": {"labels": {"n": "1"}}})
-    (event,) = [
-        e.object
-        for e in world.cluster.storage.all("events")
-        if e.object["reason"] == "FailedCreate"
-    ]
-    assert event["count"] > 1
-    assert (
-        'error looking up service account default/x: serviceaccount "x" not found'
-        in (event["message"])
-    )
-
-
-def test_pods_that_could_not_be_made_are_made_when_their_account_comes(world: Settled) -> None:
-    spec = deployment()["spec"]["template"]["spec"]
-    template = {"metadata": {"labels": {"app": "web"}}, "spec": {**spec, "serviceAccountName": "x"}}
-    world.create(KEY, deployment(template=template))
+def test_pods_that_could_not_be_made_are_told_of_and_made_when_their_account_comes(
+    world: Settled,
+) -> None:
+    body = deployment()
+    body["spec"]["template"]["spec"]["serviceAccountName"] = "x"
+    world.create(KEY, body)
     assert not images(world)
     assert condition(world, "ReplicaFailure") == ("True", "FailedCreate")
+    world.patch(SETS, world.cluster.storage.all(SETS)[0].name, {"metadata": {"labels": {"n": "1"}}})
+    events = [event.object for event in world.cluster.storage.all("events")]
+    (again,) = [event for event in events if event["reason"] == "FailedCreate"]
+    assert again["count"] > 1
     world.create("serviceaccounts", {"metadata": {"name": "x"}})
     assert len(images(world)) == 3
     with pytest.raises(AssertionError, match="no condition"):
@@ -191,11 +161,6 @@ def test_pods_that_could_not_be_made_are_made_when_their_account_comes(world: Se
     ("spec", "message"),
     [
         ({"selector": None}, "spec.selector: Required value"),
-        (
-            {"selector": {"matchLabels": {"app": "other"}}},
-            'spec.template.metadata.labels: Invalid value: {"app":"web"}: '
-            "`selector` does not match template `labels`",
-        ),
         ({"replicas": -1}, "spec.replicas: Invalid value: -1: must be greater than or equal to 0"),
         (
             {"strategy": {"type": "Canary"}},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,107 +17,61 @@ from podidentity_sandbox.cluster import Json, Obj, names
 from podidentity_sandbox.cluster.cluster import Cluster
 from podidentity_sandbox.cluster.resources import Deletion
 from podidentity_sandbox.cluster.status import StatusError
-from podidentity_sandbox.plan import Plan
 from tests.sandbox.cluster.conftest import (
-    DEFINITIONS,
     MAPS,
+    MERGE,
     PODS,
     WIDGETS,
     Client,
-    Served,
+    check_refusal,
     definition,
     node_plan,
+    plan_of,
     pod,
 )
 
 NOWHERE = ("/api/v1/nopes", f"{PODS}/a/nope", "/apis/apps/v1/nopes")
-
-
-CHANGED = (
-    "the object has been modified; please apply your changes to the latest version and try again"
-)
-NO_RESOURCE = "the server could not find the requested resource"
 UNVERSIONED = "Invalid value: 0x0: must be specified for an update"
 MISTYPED = 'Invalid value: "string": spec.size in body must be of type integer: "string"'
-OF_WIDGET = {"name": "demo", "group": "example.com"}
 
 
-@pytest.mark.parametrize(
-    ("request_line", "body", "code", "reason", "message", "details"),
-    [  # all but the update without a version are recorded
-        (
-            f"GET {PODS}/nope",
-            None,
-            *(404, "NotFound", 'pods "nope" not found', {"name": "nope", "kind": "pods"}),
-        ),
-        *((f"GET {path}", None, 404, "NotFound", NO_RESOURCE, {}) for path in NOWHERE),
-        (
-            f"POST {WIDGETS}",
-            {"metadata": {"name": "demo"}},
-            *(409, "AlreadyExists", 'widgets.example.com "demo" already exists'),
-            {**OF_WIDGET, "kind": "widgets"},
-        ),
-        (
-            f"PUT {WIDGETS}/demo",
-            {"metadata": {"name": "demo", "resourceVersion": "1"}},
-            *(409, "Conflict"),
-            f'Operation cannot be fulfilled on widgets.example.com "demo": {CHANGED}',
-            {**OF_WIDGET, "kind": "widgets"},
-        ),
-        (
-            f"PUT {WIDGETS}/demo",
-            {"metadata": {"name": "demo"}},
-            *(422, "Invalid"),
-            f'widgets.example.com "demo" is invalid: metadata.resourceVersion: {UNVERSIONED}',
-            {
-                **OF_WIDGET,
-                "kind": "widgets",
-                "causes": [
-                    {
-                        "reason": "FieldValueInvalid",
-                        "message": UNVERSIONED,
-                        "field": "metadata.resourceVersion",
-                    }
-                ],
-            },
-        ),
-        (
-            f"POST {WIDGETS}",
-            {"metadata": {"name": "demo"}, "spec": {"size": "x"}},
-            *(422, "Invalid", f'Widget.example.com "demo" is invalid: spec.size: {MISTYPED}'),
-            {
-                **OF_WIDGET,
-                "kind": "Widget",
-                "causes": [
-                    {"reason": "FieldValueTypeInvalid", "message": MISTYPED, "field": "spec.size"}
-                ],
-            },
-        ),
-    ],
-)
-async def test_a_refusal_is_a_status_in_the_real_servers_words(
-    widgets: Client,
-    *,
-    request_line: str,
-    body: Any,
-    code: int,
-    reason: str,
-    message: str,
-    details: Any,
-) -> None:
-    method, path = request_line.split()
-    answer = await widgets.request(method, path, json=body)
-    assert answer.status_code == code
+async def test_a_refusal_is_a_status_in_the_real_servers_words(demo: Client) -> None:
+    # recorded
+    body = {"metadata": {"name": "demo"}, "spec": {"size": "x"}}
+    answer = await demo.post(WIDGETS, json=body)
+    cause = {"reason": "FieldValueTypeInvalid", "message": MISTYPED, "field": "spec.size"}
+    details = {"name": "demo", "group": "example.com", "kind": "Widget", "causes": [cause]}
+    assert answer.status_code == 422
     assert answer.json() == {
         "kind": "Status",
         "apiVersion": "v1",
         "metadata": {},
         "status": "Failure",
-        "message": message,
-        "reason": reason,
+        "message": f'Widget.example.com "demo" is invalid: spec.size: {MISTYPED}',
+        "reason": "Invalid",
         "details": details,
-        "code": code,
+        "code": 422,
     }
+
+
+@pytest.mark.parametrize(
+    ("request_line", "version", "code", "reason", "message"),
+    [  # all but the update without a version are recorded
+        (f"GET {PODS}/nope", "", 404, "NotFound", 'pods "nope" not found'),
+        *((f"GET {path}", "", 404, "NotFound", "the server could not find") for path in NOWHERE),
+        (f"POST {WIDGETS}", "", 409, "AlreadyExists", 'widgets.example.com "demo" already exists'),
+        (f"PUT {WIDGETS}/demo", "1", 409, "Conflict", "the object has been modified; please"),
+        (f"PUT {WIDGETS}/demo", "", 422, "Invalid", f"metadata.resourceVersion: {UNVERSIONED}"),
+    ],
+)
+async def test_what_cannot_be_done_has_the_reason_that_clients_go_by(
+    demo: Client, *, request_line: str, version: str, code: int, reason: str, message: str
+) -> None:
+    method, path = request_line.split()
+    body = {"metadata": {"name": "demo", **({"resourceVersion": version} if version else {})}}
+    answer = await demo.request(method, path, json=body)
+    check_refusal(answer, code, message)
+    assert answer.json()["reason"] == reason
 
 
 async def test_an_unknown_group_is_a_page_that_is_not_there(api: Client) -> None:
@@ -127,11 +82,9 @@ async def test_an_unknown_group_is_a_page_that_is_not_there(api: Client) -> None
 
 
 @pytest.fixture
-async def widgets(api: Client, served: Served, crd: dict[str, Any]) -> Client:
-    assert (await api.post(DEFINITIONS, json=crd)).status_code == 201
-    served.cluster.loop.settle()
-    await api.post(WIDGETS, json={"metadata": {"name": "demo"}, "spec": {"size": 1}})
-    return api
+async def demo(widgets: Client) -> Client:
+    await widgets.post(WIDGETS, json={"metadata": {"name": "demo"}, "spec": {"size": 1}})
+    return widgets
 
 
 @pytest.mark.parametrize(
@@ -158,9 +111,7 @@ async def widgets(api: Client, served: Served, crd: dict[str, Any]) -> Client:
 async def test_a_body_that_makes_no_sense_is_refused_with_a_status(
     api: Client, body: str, kind: str, code: int
 ) -> None:
-    answer = await api.post(MAPS, content=body, headers={"Content-Type": kind})
-    assert answer.json()["kind"] == "Status"
-    assert answer.status_code == answer.json()["code"] == code
+    check_refusal(await api.post(MAPS, content=body, headers={"Content-Type": kind}), code, "")
 
 
 @pytest.mark.parametrize(
@@ -176,9 +127,7 @@ async def test_an_update_is_of_the_object_in_its_path(
 ) -> None:
     await api.post(MAPS, json={"metadata": {"name": "a"}})
     body = {"metadata": {"name": "a"} | change["metadata"]}
-    answer = await api.put(f"{MAPS}/a", json=body)
-    assert answer.status_code == code
-    assert says in answer.json()["message"]
+    check_refusal(await api.put(f"{MAPS}/a", json=body), code, says)
 
 
 @pytest.mark.parametrize(
@@ -195,7 +144,7 @@ async def test_an_update_is_of_the_object_in_its_path(
 async def test_a_verb_in_the_wrong_place_is_not_allowed(
     api: Client, method: str, path: str
 ) -> None:
-    headers = {"Content-Type": "application/merge-patch+json"} if method == "PATCH" else {}
+    headers = MERGE if method == "PATCH" else {}
     answer = await api.request(method, path, json={}, headers=headers)
     assert answer.status_code == 405
     assert answer.json()["reason"] == "MethodNotAllowed"
@@ -205,8 +154,7 @@ async def test_an_event_lies_where_its_object_is(api: Client) -> None:
     about = {"kind": "Pod", "name": "a", "namespace": "other"}
     body = {"metadata": {"name": "e"}, "involvedObject": about, "reason": "R"}
     answer = await api.post("/api/v1/namespaces/default/events", json=body)
-    assert answer.status_code == 422
-    assert "does not match event.namespace" in answer.json()["message"]
+    check_refusal(answer, 422, "does not match event.namespace")
 
 
 # ---- Nonsense is taken or refused with a Status: nothing makes the server fail
@@ -303,24 +251,12 @@ def changed(body: Obj, path: tuple[Any, ...], value: Json) -> Obj:
 
 
 def new_cluster() -> Cluster:
-    plan = Plan(
-        name="t",
-        folder="",
-        rootless=False,
-        tenant_id="",
-        subscription_id="",
-        operator_id="",
-        operator_secret="",
-        admin_token="t",
-        nodes=(node_plan(0),),
-    )
-    cluster = Cluster(plan, KEY)
-    crds = cluster.registry.by_key("customresourcedefinitions.apiextensions.k8s.io")
-    cluster.resources.create(crds, "", definition())
+    cluster = Cluster(plan_of(Path(), node_plan(0)), KEY)
+    definitions = "customresourcedefinitions.apiextensions.k8s.io"
+    cluster.resources.create(definitions, "", definition())
     cluster.loop.settle()
-    nodes = cluster.registry.by_key("nodes")
     state = {"conditions": [{"type": "Ready", "status": "True"}]}
-    cluster.resources.create(nodes, "", {"metadata": {"name": "node-0"}, "status": state})
+    cluster.resources.create("nodes", "", {"metadata": {"name": "node-0"}, "status": state})
     return cluster
 
 

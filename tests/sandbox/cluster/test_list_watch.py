@@ -25,6 +25,7 @@ from tests.sandbox.cluster.conftest import (
     MERGE,
     Client,
     Served,
+    check_refusal,
     seen,
     watching,
 )
@@ -32,18 +33,16 @@ from tests.sandbox.cluster.conftest import (
 CONFIG_MAPS = Registry(BUILT_IN).by_key("configmaps")
 
 
-async def make(api: Client, *names: str) -> None:
+async def make(api: Client, *names: str, **labels: str) -> None:
     for name in names:
-        await api.post(MAPS, json={"metadata": {"name": name}})
+        await api.post(MAPS, json={"metadata": {"name": name, "labels": labels}})
 
 
 def names(answer: httpx2.Response) -> list[str]:
     return [item["metadata"]["name"] for item in answer.json()["items"]]
 
 
-async def test_pages_show_the_state_of_the_first_whatever_happens_between(
-    api: Client,
-) -> None:
+async def test_pages_show_the_state_of_the_first_whatever_happens_between(api: Client) -> None:
     await make(api, "a", "b", "c", "d")
     first = await api.get(MAPS, params={"limit": "2"})
     metadata: dict[str, Any] = first.json()["metadata"]
@@ -74,8 +73,7 @@ async def test_an_exact_version_is_listed_as_it_was(api: Client) -> None:
 async def test_a_page_token_is_checked(api: Client) -> None:
     for token in ("x", "e30", "!!!"):
         answer = await api.get(MAPS, params={"continue": token})
-        assert answer.status_code == 400
-        assert answer.json()["message"] == "continue key is not valid"
+        check_refusal(answer, 400, "continue key is not valid")
 
 
 def test_a_page_of_a_forgotten_state_is_gone() -> None:
@@ -93,10 +91,6 @@ def test_a_page_of_a_forgotten_state_is_gone() -> None:
 # ---- Watches, as https://kubernetes.io/docs/reference/using-api/api-concepts/ describes them.
 
 
-def config(name: str, **labels: str) -> dict[str, Any]:
-    return {"metadata": {"name": name, "labels": labels}}
-
-
 async def relabel(api: Client, name: str, **labels: str) -> dict[str, Any]:
     patch = {"metadata": {"labels": labels}}
     answer = await api.patch(f"{MAPS}/{name}", json=patch, headers=MERGE)
@@ -104,37 +98,17 @@ async def relabel(api: Client, name: str, **labels: str) -> dict[str, Any]:
     return body
 
 
-async def test_a_watch_begins_after_the_version_that_it_names(api: Client) -> None:
-    await api.post(MAPS, json=config("a"))
-    version = (await api.get(MAPS)).json()["metadata"]["resourceVersion"]
-    await api.post(MAPS, json=config("b"))
-    async with watching(api, MAPS, resourceVersion=version) as events:
-        assert seen(await anext(events)) == ("ADDED", "b")
-        await relabel(api, "a", x="y")
-        assert seen(await anext(events)) == ("MODIFIED", "a")
-        await api.delete(f"{MAPS}/b")
-        gone = await anext(events)
-        assert seen(gone) == ("DELETED", "b")
-        assert gone["object"]["kind"] == "ConfigMap"
-
-
-async def test_a_watch_that_names_no_version_begins_with_what_is_there(
-    api: Client,
-) -> None:
-    await api.post(MAPS, json=config("a"))
+async def test_a_watch_that_names_no_version_begins_with_what_is_there(api: Client) -> None:
+    await make(api, "a")
     async with watching(api, MAPS) as events:
-        assert {seen(await anext(events)), seen(await anext(events))} == {
-            ("ADDED", "a"),
-            ("ADDED", "kube-root-ca.crt"),
-        }
-        await api.post(MAPS, json=config("b"))
+        there = {seen(await anext(events)) for _ in range(2)}
+        assert there == {("ADDED", "a"), ("ADDED", "kube-root-ca.crt")}
+        await make(api, "b")
         assert seen(await anext(events)) == ("ADDED", "b")
 
 
-async def test_a_watch_sees_objects_enter_and_leave_its_selection(
-    api: Client,
-) -> None:
-    await api.post(MAPS, json=config("a", app="web"))
+async def test_a_watch_sees_objects_enter_and_leave_its_selection(api: Client) -> None:
+    await make(api, "a", app="web")
     async with watching(api, MAPS, labelSelector="app=web") as events:
         assert seen(await anext(events)) == ("ADDED", "a")
         left = await relabel(api, "a", app="api")
@@ -146,9 +120,7 @@ async def test_a_watch_sees_objects_enter_and_leave_its_selection(
         assert version == left["metadata"]["resourceVersion"]
         await relabel(api, "a", other="x")
         await relabel(api, "a", app="web")
-        event = await anext(events)
-        assert seen(event) == ("ADDED", "a")
-        assert event["object"]["metadata"]["labels"] == {"app": "web", "other": "x"}
+        assert seen(await anext(events)) == ("ADDED", "a")
 
 
 async def test_a_watch_lists_first_and_says_when_it_has_if_asked(api: Client) -> None:
@@ -175,43 +147,19 @@ async def test_a_watch_ends_in_its_time_with_a_bookmark(api: Client) -> None:
 
 async def test_a_watch_of_a_future_version_is_refused(api: Client) -> None:
     answer = await api.get(MAPS, params={"watch": "true", "resourceVersion": "999999"})
-    assert answer.status_code == 504
-    assert answer.json()["message"].startswith("Too large resource version: 999999, current: ")
+    check_refusal(answer, 504, "Too large resource version: 999999, current: ")
     bad = await api.get(MAPS, params={"watch": "true", "resourceVersion": "x"})
     assert bad.status_code == 400
 
 
-async def test_watches_end_when_their_type_goes(
-    api: Client, served: Served, crd: dict[str, Any]
-) -> None:
-    await api.post(DEFINITIONS, json=crd)
-    served.cluster.loop.settle()
-    path = "/apis/example.com/v1/widgets"
-    async with watching(api, path) as events:
-        await api.delete(f"{DEFINITIONS}/widgets.example.com")
+async def test_watches_end_when_their_type_goes(widgets: Client) -> None:
+    async with watching(widgets, "/apis/example.com/v1/widgets") as events:
+        await widgets.delete(f"{DEFINITIONS}/widgets.example.com")
         assert [event async for event in events] == []
-    assert (await api.get(path)).status_code == 404
-
-
-def storage_with(count: int, history: int) -> Storage:
-    storage = Storage(history=history)
-    for number in range(count):
-        storage.put("configmaps", {"metadata": {"name": f"m{number:03}", "uid": str(number)}})
-    return storage
-
-
-async def test_a_watch_from_a_forgotten_version_is_told_that_it_is_gone() -> None:
-    storage = storage_with(40, history=10)
-    request = list_watch.WatchRequest(kind=CONFIG_MAPS, selection=Selection(), revision="2")
-    found = [line async for line in list_watch.stream(storage, request)]
-    assert len(found) == 1
-    assert found[0].startswith(b'{"type":"ERROR"')
-    assert b'"code":410' in found[0]
-    assert b"too old resource version: 2" in found[0]
 
 
 async def test_every_change_is_seen_once_and_in_order_however_they_fall() -> None:
-    storage = storage_with(0, history=1000)
+    storage = Storage(history=1000)
     chosen = select(CONFIG_MAPS, "", "", "")
     request = list_watch.WatchRequest(kind=CONFIG_MAPS, selection=chosen, revision="1")
     got: list[bytes] = []
@@ -234,9 +182,8 @@ async def test_every_change_is_seen_once_and_in_order_however_they_fall() -> Non
 async def test_a_long_list_is_compressed_for_who_asks_and_the_product_reads_it(
     served: Served, api: Client, tmp_path: Path
 ) -> None:
-    path = MAPS
     for name in ("a", "b"):
-        await api.post(path, json={"metadata": {"name": name}, "data": {"x": "y" * 100_000}})
+        await api.post(MAPS, json={"metadata": {"name": name}, "data": {"x": "y" * 100_000}})
 
     async def sent(where: str, asked: str) -> tuple[str, int]:
         headers = {"Accept-Encoding": asked}
@@ -244,18 +191,17 @@ async def test_a_long_list_is_compressed_for_who_asks_and_the_product_reads_it(
             raw = b"".join([part async for part in answer.aiter_raw()])
             return answer.headers.get("Content-Encoding", ""), len(raw)
 
-    encoding, length = await sent(path, "br, gzip;q=0.5")
+    encoding, length = await sent(MAPS, "br, gzip;q=0.5")
     assert encoding == "gzip"
     assert length < 10_000
-    assert (await sent(path, "identity"))[0] == ""
-    assert (await sent(f"{path}/a", "gzip"))[0] == ""
-    watch = f"{path}?watch=1&resourceVersion=0&timeoutSeconds=1"
-    assert (await sent(watch, "gzip"))[0] == ""
+    watch = f"{MAPS}?watch=1&resourceVersion=0&timeoutSeconds=1"
+    for where, asked in ((MAPS, "identity"), (f"{MAPS}/a", "gzip"), (watch, "gzip")):
+        assert (await sent(where, asked))[0] == ""
     kubeconfig = tmp_path / "config"
     kubeconfig.write_text(json.dumps(served.kubeconfig(token=ADMIN)))
     kube = Kube.connect(str(kubeconfig), user_agent="test/1", trust_env=False)
     try:
-        page = await kube.list_all(path)
+        page = await kube.list_all(MAPS)
     finally:
         await kube.close()
     assert sum(len(bytes(item)) for item in page.items) > 200_000

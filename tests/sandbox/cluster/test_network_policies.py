@@ -21,12 +21,6 @@ def to(block: dict[str, Any] | None = None, **port: Any) -> Obj:
     return policy(egress=[{**peers, **({"ports": [port]} if port else {})}])
 
 
-def spec_of(world: Settled) -> Obj:
-    found = world.the(POLICIES, "some")
-    spec: Obj = found.object["spec"]
-    return spec
-
-
 @pytest.mark.parametrize(
     ("spec", "types"),
     [
@@ -38,14 +32,15 @@ def spec_of(world: Settled) -> Obj:
 def test_it_judges_what_arrives_unless_it_says_otherwise(
     world: Settled, spec: Obj, types: list[str]
 ) -> None:
-    world.create(POLICIES, policy(**spec))
-    assert spec_of(world)["policyTypes"] == types
-    assert spec_of(world)["podSelector"] == {}
+    made = world.create(POLICIES, policy(**spec)).object["spec"]
+    assert (made["policyTypes"], made["podSelector"]) == (types, {})
 
 
 def test_a_port_is_of_tcp_unless_it_says_otherwise(world: Settled) -> None:
     world.create(POLICIES, to(port=80))
-    assert spec_of(world)["egress"][0]["ports"] == [{"port": 80, "protocol": "TCP"}]
+    assert world.the(POLICIES, "some").object["spec"]["egress"][0]["ports"] == [
+        {"port": 80, "protocol": "TCP"}
+    ]
 
 
 @pytest.mark.parametrize(

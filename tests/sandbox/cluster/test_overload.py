@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import closing
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import httpx2
 import pytest
@@ -17,23 +15,25 @@ from podidentity_sandbox.cluster.paths import request_info
 from podidentity_sandbox.cluster.storage import Journal
 from podidentity_sandbox.plan import OWN_AGENT
 from podidentity_sandbox.weather import CALM, changed, write
-from podidentity_sandbox.world.api import Api
-from tests.sandbox.cluster.conftest import ADMIN, MAPS, PODS, Client, Served, seen, watching
+from tests.sandbox.cluster.conftest import (
+    MAPS,
+    PODS,
+    Client,
+    Served,
+    binding,
+    role,
+    rule,
+    seen,
+    watching,
+)
 from tests.sandbox.cluster.settled import Settled
 
-ROLE: dict[str, Any] = {
-    "metadata": {"name": "readers"},
-    "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}],
-}
-BINDING: dict[str, Any] = {
-    "metadata": {"name": "readers"},
-    "roleRef": {
-        "apiGroup": "rbac.authorization.k8s.io",
-        "kind": "ClusterRole",
-        "name": "readers",
-    },
-    "subjects": [{"kind": "User", "name": "ann", "apiGroup": "rbac.authorization.k8s.io"}],
-}
+
+def grant(world: Settled) -> None:
+    """Let ann list pods."""
+    world.create("clusterroles.rbac.authorization.k8s.io", role("r", rule("list", "pods")))
+    given = binding("readers", "r", subject={"kind": "User", "name": "ann"})
+    world.create("clusterrolebindings.rbac.authorization.k8s.io", given)
 
 
 def may(world: Settled) -> bool:
@@ -104,12 +104,10 @@ async def test_the_sandboxs_own_client_hears_of_all_though_watches_end(
     served: Served, api: Client
 ) -> None:
     set_weather(served, "watches=0.05")
-    port = int(served.url.rpartition(":")[2])
-    own = Api(replace(served.plan, apiserver_port=port, admin_token=ADMIN))
     wanted = {"one", "two", "three"}
 
     def heard() -> set[str]:
-        names = (each["metadata"]["name"] for _, each in own.follow(MAPS, 60))
+        names = (each["metadata"]["name"] for _, each in served.own.follow(MAPS, 60))
         return {next(name for name in names if name in wanted) for _ in wanted}
 
     hearing = asyncio.create_task(asyncio.to_thread(heard))
@@ -122,8 +120,7 @@ async def test_the_sandboxs_own_client_hears_of_all_though_watches_end(
 def test_a_role_counts_once_the_server_has_heard_of_it(folder: Path) -> None:
     world = Settled(folder)
     world.cluster.weather.set(changed(CALM, ["rbac=5"]))
-    world.create("clusterroles.rbac.authorization.k8s.io", ROLE)
-    world.create("clusterrolebindings.rbac.authorization.k8s.io", BINDING)
+    grant(world)
     assert not may(world)
     world.late = timedelta(seconds=5)
     assert may(world)
@@ -135,9 +132,7 @@ def test_a_role_counts_once_the_server_has_heard_of_it(folder: Path) -> None:
 
 def test_roles_of_before_a_restart_count_at_once(folder: Path) -> None:
     with closing(Journal(folder / "journal")) as journal:
-        world = Settled(folder, journal)
-        world.create("clusterroles.rbac.authorization.k8s.io", ROLE)
-        world.create("clusterrolebindings.rbac.authorization.k8s.io", BINDING)
+        grant(Settled(folder, journal))
     write(folder, changed(CALM, ["rbac=5"]))
     try:
         with closing(Journal(folder / "journal")) as journal:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import http.client
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from podidentity_sandbox.world import SandboxError, api
-from podidentity_sandbox.world.api import Api, ApiError
-from tests.sandbox.cluster.conftest import ADMIN, Served, serving
+from podidentity_sandbox.world.api import ApiError
+from tests.sandbox.cluster.conftest import Served, serving
 
 NODES = "/api/v1/nodes"
 
@@ -30,15 +29,10 @@ def connects(monkeypatch: pytest.MonkeyPatch) -> list[http.client.HTTPSConnectio
     return made
 
 
-def client_of(served: Served) -> Api:
-    port = int(served.url.rpartition(":")[2])
-    return Api(replace(served.plan, apiserver_port=port, admin_token=ADMIN))
-
-
 async def test_requests_after_each_other_share_a_connection(
     served: Served, connects: list[http.client.HTTPSConnection]
 ) -> None:
-    own = client_of(served)
+    own = served.own
     for _ in range(3):
         await asyncio.to_thread(own.request, "GET", NODES)
     assert len(connects) == 1
@@ -51,7 +45,7 @@ async def test_requests_after_each_other_share_a_connection(
 async def test_a_watch_has_a_connection_of_its_own_that_ends_with_it(
     served: Served, connects: list[http.client.HTTPSConnection]
 ) -> None:
-    own = client_of(served)
+    own = served.own
     await asyncio.to_thread(own.request, "GET", NODES)
     assert await asyncio.to_thread(list, own.watch(NODES, "", 1)) == []
     await asyncio.to_thread(own.request, "GET", NODES)
@@ -61,7 +55,7 @@ async def test_a_watch_has_a_connection_of_its_own_that_ends_with_it(
 async def test_behind_a_refusal_there_is_a_new_connection(
     served: Served, connects: list[http.client.HTTPSConnection]
 ) -> None:
-    own = client_of(served)
+    own = served.own
     with pytest.raises(ApiError):
         await asyncio.to_thread(own.request, "GET", f"{NODES}/none")
     await asyncio.to_thread(own.request, "GET", NODES)
@@ -74,7 +68,7 @@ async def test_a_connection_that_was_not_used_for_long_is_not_used_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(api, "_IDLE", 0.0)
-    own = client_of(served)
+    own = served.own
     for _ in range(2):
         await asyncio.to_thread(own.request, "GET", NODES)
     assert len(connects) == 2
@@ -84,7 +78,7 @@ async def test_a_connection_that_the_server_has_closed_is_not_used_again(
     folder: Path, connects: list[http.client.HTTPSConnection]
 ) -> None:
     async with serving(folder) as served:
-        own = client_of(served)
+        own = served.own
         await asyncio.to_thread(own.request, "GET", NODES)
     with pytest.raises(SandboxError, match=r"does not answer .*refused"):
         await asyncio.to_thread(own.request, "GET", NODES)

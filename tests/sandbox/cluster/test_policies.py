@@ -5,13 +5,12 @@ https://kubernetes.io/docs/reference/access-authn-authz/validating-admission-pol
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import httpx2
 import pytest
 
-from tests.sandbox.cluster.conftest import TOKEN, Client
+from tests.sandbox.cluster.conftest import MERGE, TOKEN, Client, check_refusal
 
 ROOT = "/apis/admissionregistration.k8s.io/v1"
 TOKENS = {
@@ -20,13 +19,7 @@ TOKENS = {
     "operations": ["CREATE"],
     "resources": ["serviceaccounts/token"],
 }
-
-
 NAME = "kubernetes.io/metadata.name"
-
-
-def about(**changes: Any) -> dict[str, Any]:
-    return {"resourceRules": [{**TOKENS, **changes}]}
 
 
 def policy(*expressions: str, **spec: Any) -> dict[str, Any]:
@@ -38,15 +31,17 @@ def policy(*expressions: str, **spec: Any) -> dict[str, Any]:
     return {"metadata": {"name": "p"}, "spec": wanted}
 
 
+def about(**changes: Any) -> dict[str, Any]:
+    """A policy whose rule is that for tokens with some changes."""
+    return policy("true", matchConstraints={"resourceRules": [{**TOKENS, **changes}]})
+
+
 async def bound(api: Client, body: dict[str, Any]) -> None:
-    made = await api.post(f"{ROOT}/validatingadmissionpolicies", json=body)
-    assert made.status_code == 201, made.text
-    binding = {
-        "metadata": {"name": "b"},
-        "spec": {"policyName": "p", "validationActions": ["Deny"]},
-    }
-    made = await api.post(f"{ROOT}/validatingadmissionpolicybindings", json=binding)
-    assert made.status_code == 201, made.text
+    spec = {"policyName": "p", "validationActions": ["Deny"]}
+    binding = {"metadata": {"name": "b"}, "spec": spec}
+    for kind, wanted in (("policies", body), ("policybindings", binding)):
+        made = await api.post(f"{ROOT}/validatingadmission{kind}", json=wanted)
+        assert made.status_code == 201, made.text
 
 
 async def asked(api: Client, **spec: Any) -> httpx2.Response:
@@ -79,10 +74,8 @@ async def test_an_expression_holds_or_denies(api: Client, expression: str, code:
     answer = await asked(api, audiences=["a"])
     assert answer.status_code == code
     if code != 201:
-        assert answer.json()["message"].startswith(
-            "serviceaccounts \"default\" is forbidden: ValidatingAdmissionPolicy 'p' with binding "
-            "'b' denied request: "
-        )
+        refused = "forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: "
+        assert f'serviceaccounts "default" is {refused}' in answer.json()["message"]
 
 
 async def test_a_policy_that_is_to_be_ignored_on_errors_denies_no_less_what_does_not_hold(
@@ -92,8 +85,7 @@ async def test_a_policy_that_is_to_be_ignored_on_errors_denies_no_less_what_does
     assert (await asked(api)).status_code == 201
     path = f"{ROOT}/validatingadmissionpolicies/p"
     change = {"spec": {"validations": [{"expression": "false", "reason": "Forbidden"}]}}
-    headers = {"Content-Type": "application/merge-patch+json"}
-    assert (await api.patch(path, json=change, headers=headers)).status_code == 200
+    assert (await api.patch(path, json=change, headers=MERGE)).status_code == 200
     assert (await asked(api)).status_code == 403
 
 
@@ -136,38 +128,11 @@ async def test_variables_have_names_and_a_message_may_be_made_of_them(
     made = policy(variables=variables, validations=[{"expression": "false", **validation}])
     await bound(api, made)
     answer = await asked(api, audiences=["a"])
-    assert answer.status_code == 422
-    whole = answer.json()["message"]
-    assert f"denied request: {says}" in whole
+    check_refusal(answer, 422, f"denied request: {says}")
     # kubectl prints the causes alone.
     (cause,) = answer.json()["details"]["causes"]
-    assert whole.endswith(cause.pop("message"))
+    assert answer.json()["message"].endswith(cause.pop("message"))
     assert cause == {}
-
-
-NODES = {
-    "apiGroups": [""],
-    "apiVersions": ["v1"],
-    "operations": ["UPDATE"],
-    "resources": ["nodes"],
-}
-
-
-async def test_of_a_node_it_sees_what_it_was_and_what_it_is_to_be(api: Client) -> None:
-    await api.post("/api/v1/nodes", json={"metadata": {"name": "n", "labels": {"a": "b"}}})
-    expression = "oldObject.metadata.labels.a == 'b' && object.metadata.labels.a == request.name"
-    await bound(api, policy(expression, matchConstraints={"resourceRules": [NODES]}))
-    codes = {}
-    for value in ("c", "n"):
-        answer = await api.patch(
-            "/api/v1/nodes/n",
-            content=json.dumps({"metadata": {"labels": {"a": value}}}),
-            headers={"Content-Type": "application/merge-patch+json"},
-        )
-        codes[value] = answer.status_code
-    assert codes == {"c": 422, "n": 200}
-    assert (await asked(api)).status_code == 201, "it is not about tokens"
-    assert (await api.post("/api/v1/nodes", json={"metadata": {"name": "m"}})).status_code == 201
 
 
 ALL = {"apiGroups": ["*"], "apiVersions": ["*"], "resources": ["*"]}
@@ -178,11 +143,7 @@ async def written(api: Client, namespace: str) -> list[int]:
     """Make, change and delete an object; return what became of each."""
     path = MAPS.format(namespace)
     made = await api.post(path, json={"metadata": {"name": "m"}})
-    changed = await api.patch(
-        f"{path}/m",
-        content=json.dumps({"data": {"a": "b"}}),
-        headers={"Content-Type": "application/merge-patch+json"},
-    )
+    changed = await api.patch(f"{path}/m", json={"data": {"a": "b"}}, headers=MERGE)
     gone = await api.delete(f"{path}/m")
     return [made.status_code, changed.status_code, gone.status_code]
 
@@ -193,7 +154,6 @@ async def written(api: Client, namespace: str) -> list[int]:
         (["CREATE"], [422, 404, 404]),
         (["UPDATE"], [201, 422, 200]),
         (["DELETE"], [201, 200, 422]),
-        (["CREATE", "UPDATE", "DELETE"], [422, 404, 404]),
     ],
 )
 async def test_a_policy_judges_the_operations_that_it_names_of_any_resource(
@@ -234,18 +194,9 @@ async def test_a_policy_judges_the_namespaces_that_it_selects(
         (policy("authorizer.path('/').check('get').allowed()"), "compilation failed"),
         (policy(), "validations or auditAnnotations"),
         (policy("true", matchConstraints={}), "resourceRules"),
-        (
-            policy("true", matchConstraints=about(operations=["CONNECT"])),
-            "the sandbox evaluates CREATE, UPDATE, DELETE alone",
-        ),
-        (
-            policy("true", matchConstraints=about(resources=["pods/status"])),
-            "the sandbox evaluates no subresource but serviceaccounts/token",
-        ),
-        (
-            policy("true", matchConstraints=about(resources=["*/*"])),
-            "the sandbox evaluates no subresource but serviceaccounts/token",
-        ),
+        (about(operations=["CONNECT"]), "evaluates CREATE, UPDATE, DELETE alone"),
+        (about(resources=["pods/status"]), "no subresource but serviceaccounts/token"),
+        (about(resources=["*/*"]), "no subresource but serviceaccounts/token"),
         (policy("true", paramKind={"kind": "Pod", "apiVersion": "v1"}), "does not evaluate it"),
         (policy("true", variables=[{"name": "x"}]), "compilation failed"),
         (policy("true", auditAnnotations=[{"key": "x"}]), "does not evaluate it"),
@@ -254,13 +205,11 @@ async def test_a_policy_judges_the_namespaces_that_it_selects(
 async def test_what_is_not_evaluated_is_not_taken(
     api: Client, body: dict[str, Any], says: str
 ) -> None:
-    refused = await api.post(f"{ROOT}/validatingadmissionpolicies", json=body)
-    assert refused.status_code == 422
-    assert says in refused.text
+    check_refusal(await api.post(f"{ROOT}/validatingadmissionpolicies", json=body), 422, says)
 
 
 async def test_a_binding_that_only_warns_is_not_taken(api: Client) -> None:
     spec = {"policyName": "p", "validationActions": ["Warn"]}
     body = {"metadata": {"name": "b"}, "spec": spec}
     refused = await api.post(f"{ROOT}/validatingadmissionpolicybindings", json=body)
-    assert refused.status_code == 422
+    check_refusal(refused, 422, "the sandbox knows the action Deny alone")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
-import signal
 import socket
 import ssl
 import subprocess
@@ -16,43 +16,42 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.sandbox.cluster.conftest import ADMIN, MAPS, MERGE, listener, node_plan, saved_plan
+from tests.sandbox.cluster.conftest import (
+    ADMIN,
+    DEFINITIONS,
+    MAPS,
+    MERGE,
+    TOKEN,
+    WIDGETS,
+    check_refusal,
+    listener,
+    node_plan,
+    saved_plan,
+)
 
 
-class Server:
-    """The server's process, and how to reach it."""
-
-    def __init__(self, folder: Path, *listeners: socket.socket, inside: Sequence[str] = ()) -> None:
-        """`inside` is a command that runs the server's."""
-        ready, done = os.pipe()
-        descriptors = [str(listener.fileno()) for listener in listeners]
-        command = [
-            *inside,
-            sys.executable,
-            "-m",
-            "podidentity_sandbox.cluster",
-            "--folder",
-            str(folder),
-        ]
-        for descriptor in descriptors:
-            command += ["--listen-fd", descriptor]
-        self.process = subprocess.Popen(
-            [*command, "--ready-fd", str(done)],
-            pass_fds=[done, *(each.fileno() for each in listeners)],
-            stderr=subprocess.PIPE,
-        )
-        os.close(done)
-        with os.fdopen(ready) as end:
-            assert end.read() == "ready\n"
-
-    def end(self, number: int = signal.SIGTERM) -> None:
-        if self.process.poll() is None:
-            self.process.send_signal(number)
-        self.wait()
-
-    def wait(self) -> int:
-        self.process.communicate(timeout=60)
-        return self.process.returncode
+@contextlib.contextmanager
+def serving(
+    folder: Path, *listeners: socket.socket, inside: Sequence[str] = ()
+) -> Iterator[subprocess.Popen[bytes]]:
+    """The server's process, which is killed in the end; `inside` is a command that runs it."""
+    ready, done = os.pipe()
+    handed = [listener.fileno() for listener in listeners]
+    program = [sys.executable, "-m", "podidentity_sandbox.cluster", "--folder", str(folder)]
+    sockets = [word for number in handed for word in ("--listen-fd", str(number))]
+    process = subprocess.Popen(
+        [*inside, *program, *sockets, "--ready-fd", str(done)],
+        pass_fds=[done, *handed],
+        stderr=subprocess.PIPE,
+    )
+    os.close(done)
+    with os.fdopen(ready) as end:
+        assert end.read() == "ready\n"
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate(timeout=60)
 
 
 @pytest.fixture
@@ -81,8 +80,7 @@ def client(home: Path, sock: socket.socket) -> httpx2.Client:
 def test_it_serves_on_every_socket_and_ends_quickly_with_watches_open(
     home: Path, sockets: list[socket.socket]
 ) -> None:
-    server = Server(home, *sockets)
-    try:
+    with serving(home, *sockets) as server:
         for sock in sockets:
             with client(home, sock) as api:
                 assert api.get("/readyz").text == "ok"
@@ -92,43 +90,32 @@ def test_it_serves_on_every_socket_and_ends_quickly_with_watches_open(
         ):
             events = watch.iter_lines()
             assert "kube-root-ca.crt" in next(events)
-            server.process.send_signal(signal.SIGTERM)
+            server.terminate()
             assert list(events) == []
-        assert server.wait() == 0
-    finally:
-        server.end(signal.SIGKILL)
+        server.communicate(timeout=60)
+        assert server.returncode == 0
 
 
 def test_its_key_and_what_it_holds_outlive_a_kill(
     home: Path, sockets: list[socket.socket], crd: dict[str, Any]
 ) -> None:
-    account = "/api/v1/namespaces/default/serviceaccounts/default/token"
-    widgets = "/apis/example.com/v1/namespaces/default/widgets"
-    first = Server(home, *sockets)
-    try:
-        with client(home, sockets[0]) as api:
-            token = api.post(account, json={"spec": {}}).json()["status"]["token"]
-            api.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", json=crd)
-            made = api.post(widgets, json={"metadata": {"name": "w"}, "spec": {"size": 1}})
-            api.post(MAPS, json={"metadata": {"name": "gone"}})
-            api.delete(f"{MAPS}/gone")
-            version = api.get(MAPS).json()["metadata"]["resourceVersion"]
-    finally:
-        first.end(signal.SIGKILL)
-    second = Server(home, *sockets)
-    try:
-        with client(home, sockets[0]) as api:
-            assert api.get(f"{widgets}/w").json() == made.json()
-            assert api.get(f"{MAPS}/gone").status_code == 404
-            now = api.get(MAPS).json()["metadata"]["resourceVersion"]
-            assert int(now) >= int(version)
-            bearer = {"Authorization": f"Bearer {token}"}
-            assert api.get("/apis", headers=bearer).status_code == 200
-            old = {"watch": "true", "resourceVersion": "3"}
-            with api.stream("GET", MAPS, params=old) as watch:
-                assert '"code":410' in next(watch.iter_lines())
-    finally:
-        second.end()
+    with serving(home, *sockets), client(home, sockets[0]) as api:
+        token = api.post(TOKEN, json={"spec": {}}).json()["status"]["token"]
+        api.post(DEFINITIONS, json=crd)
+        made = api.post(WIDGETS, json={"metadata": {"name": "w"}, "spec": {"size": 1}})
+        api.post(MAPS, json={"metadata": {"name": "gone"}})
+        api.delete(f"{MAPS}/gone")
+        version = api.get(MAPS).json()["metadata"]["resourceVersion"]
+    with serving(home, *sockets), client(home, sockets[0]) as api:
+        assert api.get(f"{WIDGETS}/w").json() == made.json()
+        assert api.get(f"{MAPS}/gone").status_code == 404
+        now = api.get(MAPS).json()["metadata"]["resourceVersion"]
+        assert int(now) >= int(version)
+        bearer = {"Authorization": f"Bearer {token}"}
+        assert api.get("/apis", headers=bearer).status_code == 200
+        old = {"watch": "true", "resourceVersion": "3"}
+        with api.stream("GET", MAPS, params=old) as watch:
+            assert '"code":410' in next(watch.iter_lines())
     for secret in ("sa.key", "cluster.journal"):
         assert (home / secret).stat().st_mode & 0o077 == 0
 
@@ -157,29 +144,24 @@ def test_on_a_full_disk_nothing_changes_and_with_space_all_goes_on(
 ) -> None:
     user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
     inside = ["unshare", *user, "--mount", "sh", "-ec", SMALL_DISK, str(home)]
-    server = Server(home / "disk", *sockets, inside=inside)
     names = (f"m{number}" for number in itertools.count())
-    try:
-        with client(home, sockets[0]) as api:
-            taken, refusal = fill(api, names)
-            assert taken
-            assert (refusal.status_code, refusal.json()["message"]) == (500, FULL)
-            assert api.get(f"{MAPS}/{taken[-1]}").is_success
-            assert api.patch(f"{MAPS}/{taken[0]}", json={"data": None}, headers=MERGE).is_success
-            Path(f"/proc/{server.process.pid}/root{home}/disk/filler").unlink()
-            more, _ = fill(api, names)
-            assert more
-        disk = f"/proc/{server.process.pid}/root{home}/disk/cluster.journal"
-        (home / "cluster.journal").write_bytes(Path(disk).read_bytes())
-    finally:
-        server.end(signal.SIGKILL)
-    again = Server(home, *sockets)
-    try:
-        with client(home, sockets[0]) as api:
-            kept = {item["metadata"]["name"] for item in api.get(MAPS).json()["items"]}
-            assert kept == {"kube-root-ca.crt", *taken, *more}
-    finally:
-        again.end()
+    with (
+        serving(home / "disk", *sockets, inside=inside) as server,
+        client(home, sockets[0]) as api,
+    ):
+        taken, refusal = fill(api, names)
+        assert taken
+        check_refusal(refusal, 500, FULL)
+        assert api.get(f"{MAPS}/{taken[-1]}").is_success
+        assert api.patch(f"{MAPS}/{taken[0]}", json={"data": None}, headers=MERGE).is_success
+        disk = Path(f"/proc/{server.pid}/root{home}/disk")
+        (disk / "filler").unlink()
+        more, _ = fill(api, names)
+        assert more
+        (home / "cluster.journal").write_bytes((disk / "cluster.journal").read_bytes())
+    with serving(home, *sockets), client(home, sockets[0]) as api:
+        kept = {item["metadata"]["name"] for item in api.get(MAPS).json()["items"]}
+        assert kept == {"kube-root-ca.crt", *taken, *more}
 
 
 def test_it_loads_no_client_of_an_api_server_with_the_models_of_one() -> None:

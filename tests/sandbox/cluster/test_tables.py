@@ -80,17 +80,6 @@ async def test_a_definition_with_a_column_that_makes_no_sense_is_refused(
     }
 
 
-async def test_a_list_is_a_table_for_those_who_wish_it(api: Client) -> None:
-    await api.post(PODS, json=pod("a"))
-    table = (await api.get(PODS, headers={"Accept": f"{TABLE},application/json"})).json()
-    assert (table["kind"], table["apiVersion"]) == ("Table", "meta.k8s.io/v1")
-    assert table["columnDefinitions"][3]["name"] == "Restarts"
-    (row,) = table["rows"]
-    assert row["cells"][:4] == ["a", "0/1", "Pending", "0"]
-    assert row["object"]["kind"] == "PartialObjectMetadata"
-    assert row["object"]["metadata"]["labels"] == {"app": "a"}
-
-
 async def test_a_row_carries_as_much_of_its_object_as_is_asked_for(
     api: Client,
 ) -> None:

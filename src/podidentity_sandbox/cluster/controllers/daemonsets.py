@@ -94,7 +94,7 @@ class DaemonSets(Sets):
             "updatedNumberScheduled": count["updated"],
             "observedGeneration": owner.metadata["generation"],
         }
-        self._settle(owner, owner.thaw() | {"status": status})
+        self._resources.settle(self.KEY, owner, owner.thaw() | {"status": status})
 
 
 def revision(owner: Record) -> str:

@@ -59,19 +59,13 @@ class Definitions:
         new["status"] = {
             "conditions": old.get("conditions")
             or [
-                {
-                    "type": kind_of,
-                    "status": "True",
-                    "lastTransitionTime": now,
-                    "reason": reason,
-                    "message": message,
-                }
-                for kind_of, reason, message in _CONDITIONS
+                objects.condition(name, "True", reason, message, now)
+                for name, reason, message in _CONDITIONS
             ],
             "acceptedNames": new["spec"]["names"],
             "storedVersions": stored if kind.version in stored else [*stored, kind.version],
         }
-        self._settle(record, new)
+        self._resources.settle(KEY, record, new)
 
     def _clean(self, record: Record) -> None:
         """Delete all objects of a type that goes; when none is left, let it go."""
@@ -84,7 +78,4 @@ class Definitions:
         new = record.thaw()
         finalizers = new["metadata"].get("finalizers", [])
         new["metadata"]["finalizers"] = [f for f in finalizers if f != crds.CLEANUP]
-        self._settle(record, new)
-
-    def _settle(self, record: Record, new: Obj) -> None:
-        self._resources.settle(self._resources.registry.by_key(KEY), record, new)
+        self._resources.settle(KEY, record, new)

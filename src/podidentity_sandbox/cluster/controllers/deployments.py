@@ -301,8 +301,7 @@ class Deployments(Sets):
             },
             "spec": {"replicas": size, "selector": selector, "template": template},
         }
-        kind = self._resources.registry.by_key(self.PARTS)
-        made = self._resources.create(kind, owner.namespace, body)
+        made = self._resources.create(self.PARTS, owner.namespace, body)
         if size:
             self._tell_size(owner, made.name, 0, size)
 
@@ -321,7 +320,7 @@ class Deployments(Sets):
         if size != before:
             new["spec"]["replicas"] = size
             new["metadata"]["generation"] += 1
-        changed = self._settle(one, new, self.PARTS)
+        changed = self._resources.settle(self.PARTS, one, new)
         if size != before:
             self._tell_size(owner, one.name, before, size)
         return changed
@@ -340,16 +339,15 @@ class Deployments(Sets):
         if new is not None and revision(new):
             notes = changed["metadata"].setdefault("annotations", {})
             notes[REVISION] = str(revision(new))
-        self._settle(owner, changed)
+        self._resources.settle(self.KEY, owner, changed)
 
     def _clean(self, owner: Record) -> None:
         """Delete the oldest sets beyond those that a person may go back to."""
         idle = filter(_idle, self._others(owner, current_set(owner, self._parts(owner))))
         oldest = sorted(idle, key=revision)
         surplus = len(oldest) - owner.object["spec"]["revisionHistoryLimit"]
-        kind = self._resources.registry.by_key(self.PARTS)
         for one in oldest[: max(0, surplus)]:
-            self._resources.delete(kind, one, Deletion(propagation="Background"))
+            self._resources.delete(self.PARTS, one, Deletion(propagation="Background"))
 
 
 def _state(one: Record) -> SetState:

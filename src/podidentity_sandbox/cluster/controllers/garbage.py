@@ -125,10 +125,9 @@ class Garbage:
 
     def _evict(self, node: str) -> None:
         """Remove the pods of a node that is gone: no kubelet will."""
-        kind = self._resources.registry.by_key("pods")
         for pod in self._resources.storage.all("pods"):
             if field_of(pod.object, "spec.nodeName") == node:
-                self._resources.delete(kind, pod, Deletion(grace_seconds=0))
+                self._resources.delete("pods", pod, Deletion(grace_seconds=0))
 
 
 def _blocks(dependent: Obj, owner: str) -> bool:

@@ -55,15 +55,10 @@ def conditions(status: Obj, left: Mapping[str, Sequence[Record]], now: str) -> l
             some if held else "All content-preserving finalizers finished",
         ),
     ]
-    known = {(each["type"], each["status"]): each for each in status.get("conditions", [])}
+    known = status.get("conditions", [])
+    since = {(each["type"], each["status"]): each["lastTransitionTime"] for each in known}
     return [
-        {
-            "type": kind,
-            "status": state,
-            "lastTransitionTime": known.get((kind, state), {}).get("lastTransitionTime", now),
-            "reason": reason,
-            "message": message,
-        }
+        objects.condition(kind, state, reason, message, since.get((kind, state), now))
         for kind, state, reason, message in told
     ]
 
@@ -98,8 +93,7 @@ class Namespaces:
     def _fill(self, namespace: str) -> None:
         for (key, name), body in self._content.items():
             if self._resources.storage.get(key, namespace, name) is None:
-                kind = self._resources.registry.by_key(key)
-                self._resources.create(kind, namespace, {**body, "metadata": {"name": name}})
+                self._resources.create(key, namespace, {**body, "metadata": {"name": name}})
 
     def _empty(self, namespace: Record) -> None:
         """Delete all content; when nothing is left, let the namespace go."""
@@ -116,7 +110,7 @@ class Namespaces:
             new["status"]["conditions"] = conditions(new["status"], left, now)
         else:
             new["spec"].pop("finalizers", None)
-        self._resources.settle(self._resources.registry.by_key("namespaces"), current, new)
+        self._resources.settle("namespaces", current, new)
 
     def _clear(self, kind: ResourceType, namespace: str) -> list[Record]:
         """Delete the objects of one type; returns those that linger."""

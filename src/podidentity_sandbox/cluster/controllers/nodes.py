@@ -78,7 +78,7 @@ class NodeLifecycle:
         others = [taint for taint in spec.get("taints", []) if taint["key"] != UNREACHABLE]
         ours = [{"key": UNREACHABLE, "effect": effect, "timeAdded": now} for effect in _EFFECTS]
         spec["taints"] = [*others, *ours]
-        self._settle("nodes", node, new)
+        self._resources.settle("nodes", node, new)
         self._events.tell(node, "NodeNotReady", f"Node {name} status is now: NodeNotReady")
         for pod in self._pods(name):
             self._unready(pod, now)
@@ -93,7 +93,7 @@ class NodeLifecycle:
         new = node.thaw()
         del new["spec"]["taints"]
         new["spec"] |= {"taints": left} if left else {}
-        self._settle("nodes", node, new)
+        self._resources.settle("nodes", node, new)
         self._events.tell(node, "NodeReady", f"Node {name} status is now: NodeReady")
 
     def _unready(self, pod: Record, now: str) -> None:
@@ -101,7 +101,7 @@ class NodeLifecycle:
         for condition in field_of(new, "status.conditions") or []:
             if condition.get("type") == "Ready" and condition.get("status") != "False":
                 condition |= {"status": "False", "lastTransitionTime": now}
-        self._settle("pods", pod, new)
+        self._resources.settle("pods", pod, new)
         self._events.warn(pod, "NodeNotReady", "Node is not ready")
 
     def _evict_later(self, node: str, pod: Record) -> None:
@@ -120,7 +120,7 @@ class NodeLifecycle:
         self._events.tell(
             pod, "TaintManagerEviction", f"Marking for deletion Pod {namespace}/{name}"
         )
-        self._resources.delete(self._resources.registry.by_key("pods"), pod)
+        self._resources.delete("pods", pod)
 
     def _pods(self, node: str) -> list[Record]:
         return [
@@ -128,9 +128,6 @@ class NodeLifecycle:
             for pod in self._resources.storage.all("pods")
             if field_of(pod.object, "spec.nodeName") == node and not pod.deleted
         ]
-
-    def _settle(self, key: str, record: Record, new: Obj) -> None:
-        self._resources.settle(self._resources.registry.by_key(key), record, new)
 
 
 def _unknown(node: Obj) -> bool:

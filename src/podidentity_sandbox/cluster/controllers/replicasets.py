@@ -55,17 +55,12 @@ class ReplicaSets(Sets):
         state = {key: value for key, value in state.items() if value or key == "replicas"}
         if failure:
             state["conditions"] = [self._failure(owner, failure)]
-        self._settle(owner, owner.thaw() | {"status": state})
+        self._resources.settle(self.KEY, owner, owner.thaw() | {"status": state})
 
     def _failure(self, owner: Record, message: str) -> Obj:
         known: list[Obj] = field_of(owner.object, "status.conditions") or []
-        new = {
-            "type": "ReplicaFailure",
-            "status": "True",
-            "reason": "FailedCreate",
-            "message": message,
-            "lastTransitionTime": objects.stamp(self._resources.now()),
-        }
+        now = objects.stamp(self._resources.now())
+        new = objects.condition("ReplicaFailure", "True", "FailedCreate", message, now)
         return next((condition for condition in known if condition["message"] == message), new)
 
 

@@ -172,7 +172,7 @@ class Scheduler:
             now = objects.stamp(self._resources.now())
             told = {"type": "PodScheduled", **condition, "lastTransitionTime": now}
             new["status"]["conditions"] = [*(c for c in conditions if c is not known), told]
-        self._resources.settle(self._resources.registry.by_key("pods"), pod, new, write)
+        self._resources.settle("pods", pod, new, write)
         return news
 
 

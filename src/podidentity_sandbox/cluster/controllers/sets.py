@@ -95,9 +95,8 @@ class Sets:
 
     def _make(self, owner: Record, pod: Obj) -> str:
         """Create a pod; return why that failed, "" if it did not."""
-        kind = self._resources.registry.by_key("pods")
         try:
-            made = self._resources.create(kind, owner.namespace, pod)
+            made = self._resources.create("pods", owner.namespace, pod)
         except StatusError as error:
             causes = (error.details or {}).get("causes", [])
             if not any(cause.get("reason") == "NamespaceTerminating" for cause in causes):
@@ -109,9 +108,5 @@ class Sets:
         return ""
 
     def _delete(self, owner: Record, pod: Record) -> None:
-        self._resources.delete(self._resources.registry.by_key("pods"), pod)
+        self._resources.delete("pods", pod)
         self._events.tell(owner, "SuccessfulDelete", f"Deleted pod: {pod.name}")
-
-    def _settle(self, record: Record, new: Obj, key: str = "") -> Record:
-        """Store a new state of a set, or with `key` of one of its parts."""
-        return self._resources.settle(self._resources.registry.by_key(key or self.KEY), record, new)

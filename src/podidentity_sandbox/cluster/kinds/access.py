@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator
 
 from podidentity_sandbox.cluster import Obj, status
 from podidentity_sandbox.cluster.registry import Strategy
 from podidentity_sandbox.cluster.status import Cause
 
 GROUP = "rbac.authorization.k8s.io"
+_ROLES = ("Role", "ClusterRole")
+_SUBJECTS = ("ServiceAccount", "User", "Group")
 
 
 class RoleStrategy(Strategy):
     """A rule names verbs."""
 
-    def validate(self, new: Obj, old: Obj | None) -> Sequence[Cause]:
+    def validate(self, new: Obj, old: Obj | None) -> Iterator[Cause]:
         """Check each rule."""
         del old
-        return [
-            status.required(f"rules[{n}].verbs", "verbs must contain at least one value")
-            for n, rule in enumerate(new.get("rules", []))
-            if not rule.get("verbs")
-        ]
+        for n, rule in enumerate(new.get("rules", [])):
+            if not rule.get("verbs"):
+                detail = "verbs must contain at least one value"
+                yield status.required(f"rules[{n}].verbs", detail)
 
 
 class BindingStrategy(Strategy):
@@ -38,33 +39,27 @@ class BindingStrategy(Strategy):
             elif not subject.get("apiGroup"):
                 subject.pop("apiGroup", None)  # the core group goes without saying
 
-    def validate(self, new: Obj, old: Obj | None) -> Sequence[Cause]:
+    def validate(self, new: Obj, old: Obj | None) -> Iterator[Cause]:
         """Check roleRef and subjects."""
         reference = new.get("roleRef") or {}
-        faults = []
-        if reference.get("kind") not in ("Role", "ClusterRole"):
-            kinds = ("Role", "ClusterRole")
-            faults.append(status.unsupported("roleRef.kind", reference.get("kind", ""), kinds))
+        if reference.get("kind") not in _ROLES:
+            yield status.unsupported("roleRef.kind", reference.get("kind", ""), _ROLES)
         if not reference.get("name"):
-            faults.append(status.required("roleRef.name"))
+            yield status.required("roleRef.name")
         for index, subject in enumerate(new.get("subjects", [])):
-            faults += _subject_faults(subject, f"subjects[{index}]")
+            yield from _subject_faults(subject, f"subjects[{index}]")
         if old is not None and reference != old["roleRef"]:
             message = f"Invalid value: {_as_struct(reference)}: cannot change roleRef"
-            faults.append(Cause("roleRef", "FieldValueInvalid", message))
-        return faults
+            yield Cause("roleRef", "FieldValueInvalid", message)
 
 
-def _subject_faults(subject: Obj, where: str) -> list[Cause]:
-    kinds = ("ServiceAccount", "User", "Group")
-    faults = []
+def _subject_faults(subject: Obj, where: str) -> Iterator[Cause]:
     if not subject.get("name"):
-        faults.append(status.required(f"{where}.name"))
-    if subject.get("kind") not in kinds:
-        faults.append(status.unsupported(f"{where}.kind", subject.get("kind", ""), kinds))
+        yield status.required(f"{where}.name")
+    if subject.get("kind") not in _SUBJECTS:
+        yield status.unsupported(f"{where}.kind", subject.get("kind", ""), _SUBJECTS)
     if subject.get("kind") == "ServiceAccount" and not subject.get("namespace"):
-        faults.append(status.required(f"{where}.namespace"))
-    return faults
+        yield status.required(f"{where}.namespace")
 
 
 def _as_struct(reference: Obj) -> str:

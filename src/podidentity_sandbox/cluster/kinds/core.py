@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator
 
 from podidentity_sandbox.cluster import Obj, status
 from podidentity_sandbox.cluster.registry import Strategy
@@ -46,26 +46,20 @@ class _ContentStrategy(Strategy):
                 why = f"illegal base64 data at input byte {place}"
                 raise status.undecodable(str(new["kind"]), "v1", why) from error
 
-    def validate(self, new: Obj, old: Obj | None) -> Sequence[Cause]:
+    def validate(self, new: Obj, old: Obj | None) -> Iterator[Cause]:
         """Check keys and size; nothing of an immutable one changes."""
         fields = (*self.texts, *self.binary)
-        faults = [
-            status.invalid(f"{field}[{key}]", key, _KEY_WANTED)
-            for field in fields
-            for key in new.get(field, {})
-            if not _KEY.fullmatch(key) or len(key) > 253 or key in (".", "..")
-        ]
+        placed = ((field, key) for field in fields for key in new.get(field, {}))
+        for field, key in placed:
+            if not _KEY.fullmatch(key) or len(key) > 253 or key in (".", ".."):
+                yield status.invalid(f"{field}[{key}]", key, _KEY_WANTED)
         size = sum(len(text.encode()) for f in self.texts for text in new.get(f, {}).values())
         size += sum(len(base64.b64decode(t)) for f in self.binary for t in new.get(f, {}).values())
         if size > LIMIT:
-            faults.append(status.too_long(self.measured, LIMIT))
-        if old is not None and old.get("immutable"):
-            faults += [
-                status.forbidden_field(field, "field is immutable when `immutable` is set")
-                for field in ("immutable", *fields)
-                if new.get(field) != old.get(field)
-            ]
-        return faults
+            yield status.too_long(self.measured, LIMIT)
+        for field in ("immutable", *fields):
+            if old is not None and old.get("immutable") and new.get(field) != old.get(field):
+                yield status.forbidden_field(field, "field is immutable when `immutable` is set")
 
 
 class ConfigMapStrategy(_ContentStrategy):
@@ -73,12 +67,11 @@ class ConfigMapStrategy(_ContentStrategy):
 
     texts, binary, measured = ("data",), ("binaryData",), "[]"
 
-    def validate(self, new: Obj, old: Obj | None) -> Sequence[Cause]:
+    def validate(self, new: Obj, old: Obj | None) -> Iterator[Cause]:
         """No key is among both."""
-        detail = "duplicate of key present in binaryData"
-        both = new.get("data", {}).keys() & new.get("binaryData", {}).keys()
-        doubled = [status.invalid(f"data[{key}]", key, detail) for key in both]
-        return [*super().validate(new, old), *doubled]
+        yield from super().validate(new, old)
+        for key in new.get("data", {}).keys() & new.get("binaryData", {}).keys():
+            yield status.invalid(f"data[{key}]", key, "duplicate of key present in binaryData")
 
 
 # ---- Namespaces, secrets, events
@@ -135,26 +128,24 @@ class SecretStrategy(_ContentStrategy):
             new.setdefault("data", {})[key] = base64.b64encode(text.encode()).decode()
         new.setdefault("type", "Opaque")
 
-    def validate(self, new: Obj, old: Obj | None) -> Sequence[Cause]:
+    def validate(self, new: Obj, old: Obj | None) -> Iterator[Cause]:
         """Check the type, too."""
-        faults = [*super().validate(new, old)]
+        yield from super().validate(new, old)
         if old is not None and new["type"] != old["type"]:
-            faults.append(status.invalid("type", new["type"], "field is immutable"))
-        return faults
+            yield status.invalid("type", new["type"], "field is immutable")
 
 
 class EventStrategy(Strategy):
     """An event lies in the namespace of its object; that of a node in `default`."""
 
-    def validate(self, new: Obj, old: Obj | None) -> Sequence[Cause]:
+    def validate(self, new: Obj, old: Obj | None) -> Iterator[Cause]:
         """Check where it lies."""
         del old
         about = new.get("involvedObject", {}).get("namespace", "")
         namespace = new["metadata"]["namespace"]
-        if about == namespace or (not about and namespace in ("default", "kube-system")):
-            return ()
-        detail = "does not match event.namespace"
-        return (status.invalid("involvedObject.namespace", about, detail),)
+        if about != namespace and (about or namespace not in ("default", "kube-system")):
+            detail = "does not match event.namespace"
+            yield status.invalid("involvedObject.namespace", about, detail)
 
 
 # ---- CSIDriver: what a storage driver demands of the kubelets.
@@ -183,17 +174,12 @@ class DriverStrategy(Strategy):
         if not spec.get("volumeLifecycleModes"):
             spec["volumeLifecycleModes"] = ["Persistent"]
 
-    def validate(self, new: Obj, old: Obj | None) -> Sequence[Cause]:
+    def validate(self, new: Obj, old: Obj | None) -> Iterator[Cause]:
         """Check the modes."""
         spec = new["spec"]
-        where = "spec.volumeLifecycleModes"
-        faults = [
-            status.unsupported(where, mode, _LIFECYCLE_MODES)
-            for mode in spec["volumeLifecycleModes"]
-            if mode not in _LIFECYCLE_MODES
-        ]
+        for mode in spec["volumeLifecycleModes"]:
+            if mode not in _LIFECYCLE_MODES:
+                yield status.unsupported("spec.volumeLifecycleModes", mode, _LIFECYCLE_MODES)
         for field in ("attachRequired", "volumeLifecycleModes"):
             if old is not None and spec[field] != old["spec"][field]:
-                detail = "field is immutable"
-                faults.append(status.invalid(f"spec.{field}", spec[field], detail))
-        return faults
+                yield status.invalid(f"spec.{field}", spec[field], "field is immutable")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from podidentity_sandbox.cluster import Json, Obj, names, shapes, status
+from podidentity_sandbox.cluster import Json, Obj, names, objects, shapes, status
 from podidentity_sandbox.cluster.fields import builtin
 from podidentity_sandbox.cluster.patterns import compiled
 from podidentity_sandbox.cluster.registry import ResourceType, Strategy
@@ -82,6 +82,7 @@ COLUMN_TYPES = ("boolean", "date", "integer", "number", "string")
 GROUP = "apiextensions.k8s.io"
 CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
 """Finalizer that keeps a definition until its objects are gone."""
+_SCOPES = ("Cluster", "Namespaced")
 _ENDS = "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon"
 APPROVAL = "api-approved.kubernetes.io"
 _APPROVAL_WANTED = (
@@ -114,48 +115,35 @@ class DefinitionStrategy(Strategy):
         metadata = new["metadata"]
         if CLEANUP not in metadata.get("finalizers", []):
             metadata.setdefault("finalizers", []).append(CLEANUP)
-        condition = {
-            "type": "Terminating",
-            "status": "True",
-            "lastTransitionTime": metadata["deletionTimestamp"],
-            "reason": "InstanceDeletionPending",
-            "message": _ENDS,
-        }
-        new.setdefault("status", {}).setdefault("conditions", []).append(condition)
+        when = metadata["deletionTimestamp"]
+        told = objects.condition("Terminating", "True", "InstanceDeletionPending", _ENDS, when)
+        new.setdefault("status", {}).setdefault("conditions", []).append(told)
 
-    def validate(self, new: Obj, old: Obj | None) -> Sequence[Cause]:
+    def validate(self, new: Obj, old: Obj | None) -> Iterator[Cause]:
         """Check names, scope and versions."""
         spec = new["spec"]
-        known = spec["names"]
-        faults = [
-            status.required(f"spec.names.{field}")
-            for field in ("plural", "kind")
-            if not known.get(field)
-        ]
-        if not spec.get("group"):
-            faults.append(status.required("spec.group"))
-        name, wanted = new["metadata"]["name"], f"{known.get('plural')}.{spec.get('group')}"
-        if name != wanted:
-            detail = 'must be spec.names.plural+"."+spec.group'
-            faults.append(status.invalid("metadata.name", name, detail))
-        if _protected(spec.get("group", "")) and APPROVAL not in _annotations(new):
-            where = f"metadata.annotations[{APPROVAL}]"
-            faults.append(status.required(where, _APPROVAL_WANTED))
-        if spec.get("scope") not in ("Namespaced", "Cluster"):
-            scopes = ("Cluster", "Namespaced")
-            faults.append(status.unsupported("spec.scope", spec.get("scope", ""), scopes))
+        yield from _name_faults(new)
+        if spec.get("scope") not in _SCOPES:
+            yield status.unsupported("spec.scope", spec.get("scope", ""), _SCOPES)
         if old is not None and spec.get("scope") != old["spec"]["scope"]:
-            faults.append(status.invalid("spec.scope", spec.get("scope"), "field is immutable"))
-        return [*faults, *_version_faults(spec.get("versions", []))]
+            yield status.invalid("spec.scope", spec.get("scope"), "field is immutable")
+        yield from _version_faults(spec.get("versions", []))
 
 
-def _protected(group: str) -> bool:
-    return any(group == name or group.endswith(f".{name}") for name in ("k8s.io", "kubernetes.io"))
-
-
-def _annotations(definition: Obj) -> Obj:
-    annotations: Obj = definition["metadata"].get("annotations", {})
-    return annotations
+def _name_faults(definition: Obj) -> Iterator[Cause]:
+    metadata, group = definition["metadata"], definition["spec"].get("group", "")
+    known = definition["spec"]["names"]
+    for field in ("plural", "kind"):
+        if not known.get(field):
+            yield status.required(f"spec.names.{field}")
+    if not group:
+        yield status.required("spec.group")
+    if metadata["name"] != f"{known.get('plural')}.{group}":
+        detail = 'must be spec.names.plural+"."+spec.group'
+        yield status.invalid("metadata.name", metadata["name"], detail)
+    protected = f".{group}".endswith((".k8s.io", ".kubernetes.io"))
+    if protected and APPROVAL not in metadata.get("annotations", {}):
+        yield status.required(f"metadata.annotations[{APPROVAL}]", _APPROVAL_WANTED)
 
 
 def _version_faults(versions: Sequence[Obj]) -> Iterator[Cause]:

@@ -6,7 +6,7 @@ Faults are those of ValidatePodDisruptionBudgetSpec in pkg/apis/policy/validatio
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 
 from podidentity_sandbox.cluster import Obj, status
 from podidentity_sandbox.cluster.kinds.workloads import amount_faults
@@ -21,18 +21,15 @@ _POLICIES = ("AlwaysAllow", "IfHealthyBudget")
 class BudgetStrategy(Strategy):
     """One bound, a number of pods or a share of them."""
 
-    def validate(self, new: Obj, old: Obj | None) -> Sequence[Cause]:
+    def validate(self, new: Obj, old: Obj | None) -> Iterator[Cause]:
         """Check the bounds."""
         del old
         spec = new.get("spec", {})
-        faults = []
         if all(bound in spec for bound in _BOUNDS):
             detail = "minAvailable and maxUnavailable cannot be both set"
-            faults.append(status.invalid("spec", spec, detail))
+            yield status.invalid("spec", spec, detail)
         for bound in _BOUNDS:
-            faults += amount_faults(f"spec.{bound}", spec.get(bound, 0))
+            yield from amount_faults(f"spec.{bound}", spec.get(bound, 0))
         policy = spec.get("unhealthyPodEvictionPolicy", _POLICIES[0])
         if policy not in _POLICIES:
-            where = "spec.unhealthyPodEvictionPolicy"
-            faults.append(status.unsupported(where, policy, _POLICIES))
-        return faults
+            yield status.unsupported("spec.unhealthyPodEvictionPolicy", policy, _POLICIES)

@@ -8,7 +8,7 @@ pkg/apis/networking of https://github.com/kubernetes/kubernetes/tree/v1.32.3.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from podidentity_sandbox.cluster import Obj, status
 from podidentity_sandbox.cluster.kinds.services import port_faults
@@ -33,22 +33,19 @@ class NetworkPolicyStrategy(Strategy):
         if not spec.get("policyTypes"):
             spec["policyTypes"] = ["Ingress", *(["Egress"] if spec.get("egress") else [])]
 
-    def validate(self, new: Obj, old: Obj | None) -> Sequence[Cause]:  # noqa: ARG002 - the same
+    def validate(self, new: Obj, old: Obj | None) -> Iterator[Cause]:  # noqa: ARG002 - the same
         """Check types, peers and ports."""
         spec = new["spec"]
-        faults = [
-            status.unsupported(f"spec.policyTypes[{index}]", kind, _TYPES)
-            for index, kind in enumerate(spec["policyTypes"])
-            if kind not in _TYPES
-        ]
+        for index, kind in enumerate(spec["policyTypes"]):
+            if kind not in _TYPES:
+                yield status.unsupported(f"spec.policyTypes[{index}]", kind, _TYPES)
         for way, peers in _WAYS:
             for index, rule in enumerate(spec.get(way) or ()):
                 where = f"spec.{way}[{index}]"
                 for number, port in enumerate(rule.get("ports") or ()):
-                    faults += _port_faults(f"{where}.ports[{number}]", port)
+                    yield from _port_faults(f"{where}.ports[{number}]", port)
                 for number, peer in enumerate(rule.get(peers) or ()):
-                    faults += _peer_faults(f"{where}.{peers}[{number}]", peer)
-        return faults
+                    yield from _peer_faults(f"{where}.{peers}[{number}]", peer)
 
 
 def _port_faults(where: str, port: Obj) -> Iterator[Cause]:

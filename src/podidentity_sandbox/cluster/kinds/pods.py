@@ -6,7 +6,7 @@ https://github.com/kubernetes/kubernetes/blob/master/pkg/apis/core/validation/va
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from podidentity_sandbox.cluster import Obj, names, status
 from podidentity_sandbox.cluster.kinds.volumes import mount_faults, volume_faults
@@ -91,12 +91,11 @@ class PodStrategy(Strategy):
         del old
         _tolerate(new["spec"])
 
-    def validate(self, new: Obj, old: Obj | None) -> Sequence[Cause]:
+    def validate(self, new: Obj, old: Obj | None) -> Iterator[Cause]:
         """Check the spec; once made, nearly nothing of it may change."""
-        faults = list(spec_faults(new.get("spec", {}), "spec"))
+        yield from spec_faults(new.get("spec", {}), "spec")
         if old is not None and _fixed(new.get("spec", {})) != _fixed(old["spec"]):
-            faults.append(status.forbidden_field("spec", _UPDATE_FORBIDDEN))
-        return faults
+            yield status.forbidden_field("spec", _UPDATE_FORBIDDEN)
 
     def grace_seconds(self, obj: Obj, asked: int | None) -> int:
         """Return the grace period; none for a pod that no kubelet runs."""

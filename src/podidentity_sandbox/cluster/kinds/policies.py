@@ -8,7 +8,7 @@ https://kubernetes.io/docs/reference/access-authn-authz/validating-admission-pol
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import cache, lru_cache
 
 from cel_expr_python import cel
@@ -44,43 +44,40 @@ class PolicyStrategy(Strategy):
         for rule in constraints.get("resourceRules") or []:
             rule.setdefault("scope", "*")
 
-    def validate(self, new: Obj, old: Obj | None) -> Sequence[Cause]:
+    def validate(self, new: Obj, old: Obj | None) -> Iterator[Cause]:
         """Check the rules and compile each expression."""
         del old
         spec = new["spec"]
-        faults = [
-            *_unknown("spec", spec, _POLICY),
-            *_unknown("spec.matchConstraints", spec["matchConstraints"], _CONSTRAINTS),
-        ]
+        yield from _unknown("spec", spec, _POLICY)
+        yield from _unknown("spec.matchConstraints", spec["matchConstraints"], _CONSTRAINTS)
         rules = spec["matchConstraints"].get("resourceRules") or []
         if not rules:
-            faults.append(status.required("spec.matchConstraints.resourceRules", ""))
+            yield status.required("spec.matchConstraints.resourceRules")
         for number, rule in enumerate(rules):
             where = f"spec.matchConstraints.resourceRules[{number}]"
-            faults += [*_unknown(where, rule, _RULE), *_not_evaluated(where, rule)]
+            yield from _unknown(where, rule, _RULE)
+            yield from _not_evaluated(where, rule)
         if not spec.get("validations"):
-            faults.append(status.required("spec.validations", "validations or auditAnnotations"))
+            yield status.required("spec.validations", "validations or auditAnnotations")
         for field, known in _FIELDS.items():
             for number, each in enumerate(spec.get(field) or []):
-                where = f"spec.{field}[{number}]"
-                faults += [*_unknown(where, each, known), *_uncompiled(where, each)]
-        return faults
+                yield from _unknown(f"spec.{field}[{number}]", each, known)
+                yield from _uncompiled(f"spec.{field}[{number}]", each)
 
 
 class BindingStrategy(Strategy):
     """A binding names a policy, and what a refusal does."""
 
-    def validate(self, new: Obj, old: Obj | None) -> Sequence[Cause]:
+    def validate(self, new: Obj, old: Obj | None) -> Iterator[Cause]:
         """Check the name and the actions."""
         del old
         spec = new.get("spec") or {}
-        faults = list(_unknown("spec", spec, _BINDING))
+        yield from _unknown("spec", spec, _BINDING)
         if not spec.get("policyName"):
-            faults.append(status.required("spec.policyName", ""))
+            yield status.required("spec.policyName")
         if spec.get("validationActions") != ["Deny"]:
             detail = "the sandbox knows the action Deny alone"
-            faults.append(status.invalid("spec.validationActions", "", detail))
-        return faults
+            yield status.invalid("spec.validationActions", "", detail)
 
 
 def _not_evaluated(where: str, rule: Obj) -> Iterator[Cause]:

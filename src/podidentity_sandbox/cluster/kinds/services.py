@@ -9,7 +9,7 @@ Faults are those of ValidateService in pkg/apis/core/validation/validation.go.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from podidentity_sandbox.cluster import Obj, status
 from podidentity_sandbox.cluster.registry import ResourceType, Strategy
@@ -48,17 +48,15 @@ class ServiceStrategy(Strategy):
             if not spec.get(field) and field in before:
                 spec[field] = before[field]
 
-    def validate(self, new: Obj, old: Obj | None) -> Sequence[Cause]:
+    def validate(self, new: Obj, old: Obj | None) -> Iterator[Cause]:
         """Check type, ports and address."""
         spec = new["spec"]
-        faults = list(_port_faults(spec))
+        yield from _port_faults(spec)
         if spec["type"] not in _TYPES:
-            faults.append(status.unsupported("spec.type", spec["type"], _TYPES))
-        if old is not None and old["spec"].get("clusterIP") not in (None, spec.get("clusterIP")):
-            address = [spec.get("clusterIP")]
-            detail = "may not change once set"
-            faults.append(status.invalid("spec.clusterIPs[0]", address, detail))
-        return faults
+            yield status.unsupported("spec.type", spec["type"], _TYPES)
+        address = spec.get("clusterIP")
+        if old is not None and old["spec"].get("clusterIP") not in (None, address):
+            yield status.invalid("spec.clusterIPs[0]", [address], "may not change once set")
 
 
 def port_faults(where: str, port: Obj) -> Iterator[Cause]:

@@ -6,7 +6,7 @@ Defaults and faults are those of pkg/apis/apps/v1/defaults.go and pkg/apis/apps/
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from podidentity_sandbox.cluster import Obj, status
 from podidentity_sandbox.cluster.kinds import pods
@@ -50,30 +50,27 @@ class _SetStrategy(Strategy):
         template = new.setdefault("spec", {}).setdefault("template", {})
         pods.default_spec(template.setdefault("spec", {}))
 
-    def validate(self, new: Obj, old: Obj | None) -> Sequence[Cause]:
+    def validate(self, new: Obj, old: Obj | None) -> Iterator[Cause]:
         """Check selector and template, and that nobody waits in vain."""
         spec = new["spec"]
         selector, template = spec.get("selector"), spec["template"]
         labels = template.get("metadata", {}).get("labels", {})
-        faults = []
         if selector is None:
-            faults.append(status.required("spec.selector"))
+            yield status.required("spec.selector")
         elif not selector.get("matchLabels") and not selector.get("matchExpressions"):
             detail = f"empty selector is invalid for {self.noun}"
-            faults.append(status.invalid("spec.selector", selector, detail))
+            yield status.invalid("spec.selector", selector, detail)
         elif not matches_labels(selector, labels):
             where, detail = "spec.template.metadata.labels", "`selector` does not match template"
-            faults.append(status.invalid(where, labels, f"{detail} `labels`"))
+            yield status.invalid(where, labels, f"{detail} `labels`")
         if old is not None and selector != old["spec"]["selector"]:
-            faults.append(status.invalid("spec.selector", selector, "field is immutable"))
-        faults += pods.spec_faults(template["spec"], "spec.template.spec")
+            yield status.invalid("spec.selector", selector, "field is immutable")
+        yield from pods.spec_faults(template["spec"], "spec.template.spec")
         if (policy := template["spec"]["restartPolicy"]) != "Always":
-            where = "spec.template.spec.restartPolicy"
-            faults.append(status.unsupported(where, policy, ["Always"]))
+            yield status.unsupported("spec.template.spec.restartPolicy", policy, ["Always"])
         if spec.get("minReadySeconds"):
             detail = "here a pod is available as soon as it is ready"
-            faults.append(status.forbidden_field("spec.minReadySeconds", detail))
-        return faults
+            yield status.forbidden_field("spec.minReadySeconds", detail)
 
 
 class DaemonSetStrategy(_SetStrategy):
@@ -91,10 +88,10 @@ class DaemonSetStrategy(_SetStrategy):
             rolling.setdefault("maxUnavailable", 1)
             rolling.setdefault("maxSurge", 0)
 
-    def validate(self, new: Obj, old: Obj | None) -> Sequence[Cause]:
+    def validate(self, new: Obj, old: Obj | None) -> Iterator[Cause]:
         """Check the update strategy, too: ValidateRollingUpdateDaemonSet."""
-        update = new["spec"]["updateStrategy"]
-        return [*super().validate(new, old), *_update_faults(update, "spec.updateStrategy")]
+        yield from super().validate(new, old)
+        yield from _update_faults(new["spec"]["updateStrategy"], "spec.updateStrategy")
 
 
 def _update_faults(update: Obj, where: str) -> Iterator[Cause]:
@@ -129,10 +126,10 @@ class ReplicaSetStrategy(_SetStrategy):
         new["spec"].setdefault("replicas", 1)
         new["spec"]["template"].setdefault("metadata", {})
 
-    def validate(self, new: Obj, old: Obj | None) -> Sequence[Cause]:
+    def validate(self, new: Obj, old: Obj | None) -> Iterator[Cause]:
         """Check the number, too."""
-        number = not_negative("spec.replicas", new["spec"]["replicas"])
-        return [*super().validate(new, old), *number]
+        yield from super().validate(new, old)
+        yield from not_negative("spec.replicas", new["spec"]["replicas"])
 
 
 class DeploymentStrategy(ReplicaSetStrategy):
@@ -152,9 +149,10 @@ class DeploymentStrategy(ReplicaSetStrategy):
             rolling.setdefault("maxUnavailable", "25%")
             rolling.setdefault("maxSurge", "25%")
 
-    def validate(self, new: Obj, old: Obj | None) -> Sequence[Cause]:
+    def validate(self, new: Obj, old: Obj | None) -> Iterator[Cause]:
         """Check the strategy, too."""
-        return [*super().validate(new, old), *_strategy_faults(new["spec"])]
+        yield from super().validate(new, old)
+        yield from _strategy_faults(new["spec"])
 
 
 def _strategy_faults(spec: Obj) -> Iterator[Cause]:

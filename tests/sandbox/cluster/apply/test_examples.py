@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,36 +13,13 @@ from podidentity_sandbox.cluster.apply.managers import (
     after_apply,
     after_update,
     decode,
-    encode,
 )
 from podidentity_sandbox.cluster.apply.typed import field_set, merged
-from podidentity_sandbox.cluster.fields import builtin
 from tests.sandbox.cluster.apply.schemas import SCHEMA, applier, updater
-
-POD = builtin.schema("", "v1", "Pod")
 
 
 def applied(name: str, config: dict[str, Any], managed: Managed, live: Any) -> Any:
     return after_apply(applier(name), managed, live, config, force=False)
-
-
-# As kube-apiserver wrote it for a pod that kubectl created.
-def test_the_owner_of_a_new_pod_owns_what_it_said_and_the_defaults_but_no_structs() -> None:
-    container = {"name": "c", "image": "busybox", "resources": {}}
-    spec = {"containers": [container], "restartPolicy": "Always", "securityContext": {}}
-    pod = {"metadata": {"labels": {"app": "x"}}, "spec": spec}
-    creator = replace(updater("kubectl-create"), schema=POD)
-    managed = after_update(creator, {}, builtin.blank(POD), pod)
-    assert encode(managed)[0]["fieldsV1"] == {
-        "f:metadata": {"f:labels": {".": {}, "f:app": {}}},
-        "f:spec": {
-            "f:containers": {
-                'k:{"name":"c"}': {".": {}, "f:image": {}, "f:name": {}, "f:resources": {}}
-            },
-            "f:restartPolicy": {},
-            "f:securityContext": {},
-        },
-    }
 
 
 def test_the_applier_of_a_list_owns_its_items_by_their_keys() -> None:
