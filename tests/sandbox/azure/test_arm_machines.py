@@ -152,14 +152,3 @@ def test_things_are_made_in_the_subscription_of_the_request(mixed: Direct) -> No
     made = mixed.made("PUT", f"{other}/resourceGroups/shop/{kind}/till", {"location": "westeurope"})
     assert made["id"].startswith(f"{other}/resourcegroups/shop/")
     assert mixed.arm("GET", "resourceGroups/shop")[0] == 404
-
-
-def test_aks_names_the_pools(mixed: Direct) -> None:
-    cluster = f"resourceGroups/{mixed.plan.cluster_group}/providers/Microsoft.ContainerService"
-    where = f"{cluster}/managedClusters/{mixed.plan.cluster_name}/agentPools"
-    pools = [(one["name"], one["properties"]["type"]) for one in mixed.made("GET", where)["value"]]
-    assert pools == [
-        ("nodepool1", "VirtualMachineScaleSets"),
-        ("nodepool2", "VirtualMachineScaleSets"),
-        ("nodepool3", "VirtualMachines"),
-    ]

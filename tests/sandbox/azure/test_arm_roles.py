@@ -89,14 +89,6 @@ def test_an_assignment_that_cannot_be_is_refused(
     assert direct.refused("PUT", f"{base}/{name}", body) == refusal
 
 
-def test_a_role_is_found_by_its_name_without_case(direct: Direct) -> None:
-    query = "api-version=2022-04-01&$filter=roleName%20eq%20'managed identity operator'"
-    (role,) = direct.made("GET", f"{AUTHORIZATION}/roleDefinitions?{query}")["value"]
-    assert role["name"] == "f1a07417-d97a-45cb-824c-7a7467783830"
-    every = direct.made("GET", f"{AUTHORIZATION}/roleDefinitions")["value"]
-    assert len(every) == len(ROLES)
-
-
 def test_assignments_are_listed_from_above_and_below_and_with_at_scope_from_above_only(
     direct: Direct, mine: UserAssignedIdentity
 ) -> None:
