@@ -113,12 +113,6 @@ def test_operations_fail_and_are_preempted_at_their_shares() -> None:
 # ---- Texts
 
 
-def test_a_weather_written_and_read_is_the_same(tmp_path: Path) -> None:
-    for each in NAMED.values():
-        weather.write(tmp_path, each)
-        assert weather.read(tmp_path) == each
-
-
 def test_a_process_sees_a_new_weather_at_once(tmp_path: Path) -> None:
     present = WeatherInForce(tmp_path)
     assert weather.read(tmp_path) == CALM == present.now
@@ -209,13 +203,6 @@ def test_a_file_that_is_wrong_is_refused_with_the_place(
     with pytest.raises(WeatherError, match=re.escape(why)) as raised:
         weather.named(str(path))
     assert str(raised.value).startswith(str(path))
-
-
-def test_a_file_that_is_not_there_is_refused_with_the_names_that_are() -> None:
-    with pytest.raises(
-        WeatherError, match=r"'fog' is no weather \(calm, real, storm\) and no file"
-    ):
-        weather.named("fog")
 
 
 @pytest.mark.parametrize(("text", "seed"), [("7", 7), (f"{RULES}:7", 7), ("0", 0)])

@@ -97,19 +97,6 @@ def test_a_reader_of_a_group_reads_there_and_only_there(direct: Direct) -> None:
     assert seen["displayName"] == "My Azure Subscription"
 
 
-def test_attaching_needs_the_scale_set_and_the_identity(direct: Direct) -> None:
-    mine, other = direct.identity("mine"), direct.identity("other")
-    who = direct.principal_of(mine)
-    patch = attach(mine.id, other.id)
-    direct.grant("Virtual Machine Contributor", who.object_id, direct.plan.scale_set_id)
-    direct.grant("Managed Identity Operator", who.object_id, mine.id)
-    status, answer, _ = direct.arm("PATCH", direct.plan.scale_set_id, patch, principal=who)
-    assert (status, answer["error"]["code"]) == (403, "LinkedAuthorizationFailed")
-    assert f"on the linked scope(s) '{other.id}' or" in answer["error"]["message"]
-    direct.grant("Managed Identity Operator", who.object_id, other.id)
-    assert direct.arm("PATCH", direct.plan.scale_set_id, patch, principal=who)[0] == 202
-
-
 def test_a_contributor_gives_no_roles(direct: Direct) -> None:
     mine = direct.identity("mine")
     who = direct.principal_of(mine)

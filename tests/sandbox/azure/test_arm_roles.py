@@ -48,20 +48,6 @@ def grant(principal: str, role: str = READER) -> dict[str, object]:
     return {"properties": {"roleDefinitionId": where, "principalId": principal}}
 
 
-def test_an_assignment_is_made_once_listed_and_taken_back(
-    direct: Direct, mine: UserAssignedIdentity
-) -> None:
-    name = str(uuid.uuid4())
-    every = f"{mine.id}/{AUTHORIZATION}/roleAssignments"
-    path, body = f"{every}/{name}", grant(mine.principal_id.upper())
-    assert [direct.arm("PUT", path, body)[0] for _ in range(2)] == [201, 200]
-    listed = {one["name"]: one["properties"] for one in direct.made("GET", every.upper())["value"]}
-    assert listed[name]["principalId"] == mine.principal_id
-    assert listed[name]["scope"] == mine.id
-    assert [direct.arm("DELETE", path)[0] for _ in range(2)] == [200, 204]
-    assert name not in {one["name"] for one in direct.made("GET", every)["value"]}
-
-
 TAKEN, NEW = (str(uuid.UUID(int=number)) for number in (1, 2))
 
 

@@ -151,14 +151,6 @@ def test_a_role_holds_at_its_scope_and_below(blobs: Blobs, level: str) -> None:
     assert beside == (200 if level in {"group", "subscription"} else 403)
 
 
-def test_a_role_holds_when_its_delay_is_over(blobs: Blobs) -> None:
-    blobs.direct.weather("roles=120")
-    headers = {"authorization": blobs.token(READER)}
-    assert blobs.ask("GET", "/private/a.txt", headers).status == 403
-    blobs.direct.clock.now += 120
-    assert blobs.ask("GET", "/private/a.txt", headers).status == 200
-
-
 def test_who_may_only_read_learns_nothing_of_what_is_there(blobs: Blobs) -> None:
     headers = {"authorization": blobs.token("Reader")}
     for target in ("/private/a.txt", "/private/nope", "/nope/nope"):

@@ -117,18 +117,6 @@ def stamp(direct: Direct, days: float) -> str:
     return (at + datetime.timedelta(days=days)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-def test_each_of_an_applications_secrets_signs_it_in(direct: Direct) -> None:
-    mine = register(direct)
-    secrets = [mine.add_secret(), mine.add_secret()]
-    assert secrets[0] != secrets[1]
-    for secret in secrets:
-        reply, body = mine.sign_in(client_secret=secret)
-        assert reply.status == 200, body
-        claims = claims_of(body["access_token"])
-        assert (claims["appid"], claims["appidacr"]) == (mine.client_id, "1")
-    assert mine.sign_in(client_secret="other")[1]["error_codes"] == [7000215]
-
-
 def test_a_secret_is_shown_once_and_in_no_repr(direct: Direct) -> None:
     mine = register(direct)
     secret = mine.add_secret()

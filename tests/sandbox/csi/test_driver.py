@@ -69,6 +69,10 @@ def call(folder: Path, **changes: Any) -> Mapping[str, Any]:
     return {"target": str(folder), "attributes": ATTRIBUTES, "readOnly": True} | changes
 
 
+def of_class(name: str) -> dict[str, Any]:
+    return {"attributes": ATTRIBUTES | {"secretProviderClass": name}}
+
+
 def names(folder: Path) -> set[str]:
     """Return what a pod sees of its volume, and what else is left there."""
     return {entry.name for entry in folder.iterdir()}
@@ -103,16 +107,10 @@ async def test_a_volume_with_many_secrets_asks_for_one_token(
         ({"target": ""}, ("InvalidArgument", "Target path missing in request")),
         ({"readOnly": False}, ("InvalidArgument", "Readonly is not true in request")),
         ({"attributes": {"a": "b"}}, ("Unknown", "secretProviderClass is not set")),
+        (of_class("none"), ("Unknown", "failed to get secretproviderclass shop/none, error: no")),
+        (of_class("blank"), ("Unknown", "provider not set in shop/blank")),
         (
-            {"attributes": ATTRIBUTES | {"secretProviderClass": "none"}},
-            ("Unknown", "failed to get secretproviderclass shop/none, error: no"),
-        ),
-        (
-            {"attributes": ATTRIBUTES | {"secretProviderClass": "blank"}},
-            ("Unknown", "provider not set in shop/blank"),
-        ),
-        (
-            {"attributes": ATTRIBUTES | {"secretProviderClass": "vault"}},
+            of_class("vault"),
             ("Unknown", 'error connecting to provider "vault": provider not found'),
         ),
     ],
