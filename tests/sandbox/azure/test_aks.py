@@ -213,15 +213,6 @@ def test_no_other_cluster_is_made(direct: Direct) -> None:
     assert refused == (400, "BadRequest")
 
 
-def test_a_reader_sees_the_cluster_and_gets_no_kubeconfig(direct: Direct) -> None:
-    mine = direct.identity("mine")
-    who = direct.principal_of(mine)
-    direct.grant("Reader", mine.principal_id, direct.world.subscription)
-    assert direct.arm("GET", path(direct), principal=who)[0] == 200
-    where = f"{path(direct)}/listClusterUserCredential"
-    assert direct.refused("POST", where, principal=who) == (403, "AuthorizationFailed")
-
-
 # ---- What a request may ask of the pod identity add-on, and how the add-on is shown.
 #
 # https://learn.microsoft.com/rest/api/aks/managed-clusters/create-or-update

@@ -97,9 +97,6 @@ async def test_identities_come_to_each_kind_of_machine_and_to_no_other(mixed: Di
     ):
         mixed.made("PATCH", where, with_identity(mixed, name))
     for node, name in zip(mixed.plan.nodes, ("one", "two", "three"), strict=True):
-        attached = mixed.world.machines_of(node)
-        assert attached is not None
-        assert name in {one.name for one in attached.identity.user}
         for other in {"one", "two", "three"}:
             client = mixed.identity(other).client_id
             target = f"{TOKEN}?{ASK}&client_id={client}"

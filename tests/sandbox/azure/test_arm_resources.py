@@ -11,6 +11,7 @@ from tests.sandbox.azure.direct import Direct
 
 VAULTS = "providers/Microsoft.KeyVault/vaults"
 ACCOUNTS = "providers/Microsoft.Storage/storageAccounts"
+CLUSTERS = "providers/Microsoft.ContainerService/managedClusters"
 IDENTITIES = "providers/Microsoft.ManagedIdentity/userAssignedIdentities"
 ACCOUNT: dict[str, Any] = {
     "location": "West Europe",
@@ -135,15 +136,16 @@ def test_a_second_put_changes_what_it_names_and_keeps_the_keys(direct: Direct) -
     assert direct.made("POST", f"{account(direct)}/listKeys") == keys
 
 
-def test_a_reader_sees_the_account_and_not_its_keys(direct: Direct) -> None:
+def test_a_reader_sees_an_account_and_a_cluster_and_not_what_opens_them(direct: Direct) -> None:
     direct.made("PUT", account(direct), ACCOUNT)
     reader = direct.identity("reader")
     direct.grant("Reader", reader.principal_id, direct.world.subscription)
     who = direct.principal_of(reader)
-    assert direct.arm("GET", account(direct), principal=who)[0] == 200
-    status, body, _ = direct.arm("POST", f"{account(direct)}/listKeys", principal=who)
-    assert (status, body["error"]["code"]) == (403, "AuthorizationFailed")
-    assert "Microsoft.Storage/storageAccounts/listKeys/action" in body["error"]["message"]
+    cluster = path(direct, direct.plan.cluster_name, CLUSTERS)
+    for where, action in ((account(direct), "listKeys"), (cluster, "listClusterUserCredential")):
+        assert direct.arm("GET", where, principal=who)[0] == 200
+        refused = direct.refused("POST", f"{where}/{action}", principal=who)
+        assert refused == (403, "AuthorizationFailed")
 
 
 BAD_VALUE = (400, "InvalidValuesForRequestParameters")
