@@ -109,7 +109,7 @@ def test_of_two_agents_that_undo_each_others_rules_each_says_so_and_tries_once_a
     (said,) = seen["problems"]
     # Whose hand was last, and whether it was while ours was read back, is a matter of the moment.
     assert said.startswith(("set, and not as it was set: ", "each repair is undone again, by "))
-    assert ": changed to " in said
+    assert ": changed to " in said or ": missing" in said
     # How many there are before it says so depends on how many a machine makes in a second.
     before, after = seen["repairs"]
     assert after - before <= 2

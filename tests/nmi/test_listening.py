@@ -92,6 +92,18 @@ async def test_a_drained_listener_answers_all_and_closes_each_connection_behind_
         await draining
 
 
+async def test_a_drained_listener_answers_who_was_there_before_it_was_told_to_drain() -> None:
+    """The kernel had taken the connection; with the last socket that listens it would be reset."""
+    listener = started_listener(Echo())
+    with socket.create_connection(("127.0.0.1", listener.port)) as client:
+        client.sendall(GET)
+        client.setblocking(False)
+        draining = asyncio.ensure_future(listener.drain(60))
+        received = await asyncio.get_running_loop().sock_recv(client, 100)
+        assert received.startswith(b"HTTP/1.1 200 OK\r\n")
+    await draining
+
+
 async def test_a_drained_listener_ends_within_its_bound_whoever_stays() -> None:
     echo = Echo()
     async with listening(echo) as listener, talking(listener) as idle, talking(listener) as busy:

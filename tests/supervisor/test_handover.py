@@ -327,7 +327,7 @@ def test_a_folder_that_is_not_ours_is_said_and_the_agent_starts_by_itself(
     agent = start("a", handover=str(folder))
     agent.ready()
     assert ask(agent.port)[0] == "a"
-    assert "no hand-over from an agent before this one: " in agent.log
+    agent.says("no hand-over from an agent before this one: ")
     agent.says("an update will interrupt requests, for no agent can take over: ")
 
 

@@ -64,7 +64,7 @@ def test_its_fields_are_those_of_the_custom_resource() -> None:
     assert written["attached"][0].keys() == entries.keys()
 
 
-@pytest.mark.parametrize("name", ["aks-Pool_1-vmss", "x" * 300, "___", "Ünï", "a.b"])
+@pytest.mark.parametrize("name", ["aks-Pool_1-vmss", "x" * 128, "___", "(a)", "a.b"])
 def test_its_name_is_one_that_kubernetes_takes_and_that_host_alone_has(name: str) -> None:
     one = Host.parse(f"{COMPUTE}/virtualMachines/{name}")
     other = Host.parse(f"{COMPUTE.replace('MC_g', 'MC_h')}/virtualMachines/{name}")

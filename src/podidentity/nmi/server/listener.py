@@ -407,6 +407,9 @@ class Listener:
         """
         self._draining = True
         self._context.keep_alive = False
+        for each in self._sockets:
+            # What the kernel has accepted is reset with the socket where no other agent has it.
+            self._accept(each)
         self._stop_accepting()
         with suppress(TimeoutError):
             async with asyncio.timeout(self._limits.idle_seconds if seconds is None else seconds):
