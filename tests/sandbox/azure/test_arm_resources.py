@@ -13,6 +13,10 @@ VAULTS = "providers/Microsoft.KeyVault/vaults"
 ACCOUNTS = "providers/Microsoft.Storage/storageAccounts"
 CLUSTERS = "providers/Microsoft.ContainerService/managedClusters"
 IDENTITIES = "providers/Microsoft.ManagedIdentity/userAssignedIdentities"
+FEATURE = (
+    "providers/Microsoft.Features/providers/Microsoft.ContainerService/features"
+    "/EnablePodIdentityPreview"
+)
 ACCOUNT: dict[str, Any] = {
     "location": "West Europe",
     "kind": "StorageV2",
@@ -169,6 +173,16 @@ def test_what_no_account_can_be_is_refused(
 
 
 # ---- Features, providers, groups, and lists of everything
+
+
+def test_a_feature_is_registered_a_little_after_it_was_asked_for(direct: Direct) -> None:
+    def state(method: str = "GET", below: str = "") -> str:
+        return str(direct.made(method, f"{FEATURE}{below}")["properties"]["state"])
+
+    assert state() == "NotRegistered"
+    assert state("POST", "/register") == state() == "Registering"
+    direct.clock.now += 0.2
+    assert state() == state("POST", "/register") == "Registered"
 
 
 @pytest.mark.parametrize(
