@@ -555,14 +555,8 @@ class WeatherInForce:
     def _note(self, service: str, kind: str, number: int, effect: str, about: str) -> None:
         if self._path is None:
             return
-        struck = Struck(
-            service=service,
-            kind=" ".join(kind.split()),
-            number=number,
-            effect=effect,
-            at=time.time(),
-            about=" ".join(about.split()),
-        )
+        kind, about = (" ".join(words.split()) for words in (kind, about))
+        struck = Struck(service, kind, number, effect, time.time(), about)
         with self._path.with_name(JOURNAL).open("a") as file:
             file.write(f"{struck}\n")
 

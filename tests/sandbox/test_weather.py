@@ -138,15 +138,6 @@ def test_what_the_weather_did_stands_in_its_journal(tmp_path: Path) -> None:
     assert all(began - 1 <= each.at <= time.time() + 1 for each in told)
 
 
-def test_a_file_begins_with_a_weather_and_changes_words_of_it(tmp_path: Path) -> None:
-    path = tmp_path / "mine.yaml"
-    path.write_text("from: storm\nseed: 9\nroles: [1, 2]\nfailing: 0.5\nimds: []\n")
-    found = weather.named(str(path))
-    assert (found.name, found.seed) == ("mine.yaml", 9)
-    assert (found.times["roles"], found.chances["failing"]) == (Span(1, 2), 0.5)
-    assert (found.faults["imds"], found.faults["arm"]) == ((), STORM.faults["arm"])
-
-
 def test_the_file_of_the_reference_is_one(tmp_path: Path) -> None:
     page = ROOT / "docs/reference/sandbox.md"
     (block,) = [each for each in blocks_of(page) if "from: real" in each.text]

@@ -12,7 +12,6 @@ import json
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any, Self, TypeAlias
 
 import aiohttp
@@ -75,7 +74,6 @@ class App:
 class AppSecret:
     """A new secret of an application."""
 
-    key_id: str
     value: str = field(repr=False)
 
 
@@ -132,6 +130,9 @@ class AzureOperator:
             if status != "InProgress":
                 raise AzureError(answer.status, status, str(answer.body.get("error", "")))
 
+    def _path(self, group: str, kind: str, name: str) -> str:
+        return f"{self.subscription}/resourceGroups/{group}/providers/{kind}/{name}"
+
     async def create_group(self, name: str) -> str:
         """Make a resource group; return its id."""
         path = f"{self.subscription}/resourcegroups/{name}"
@@ -139,10 +140,7 @@ class AzureOperator:
 
     async def create_identity(self, group: str, name: str) -> dict[str, str]:
         """Make a user-assigned identity; return its id, clientId, principalId and tenantId."""
-        path = (
-            f"{self.subscription}/resourceGroups/{group}"
-            f"/providers/Microsoft.ManagedIdentity/userAssignedIdentities/{name}"
-        )
+        path = self._path(group, "Microsoft.ManagedIdentity/userAssignedIdentities", name)
         made = await self.arm("PUT", path, {"location": self._plan.location})
         return {"id": made["id"], **made["properties"]}
 
@@ -164,9 +162,7 @@ class AzureOperator:
             "accessPolicies": policies,
             "enableRbacAuthorization": False,
         }
-        path = (
-            f"{self.subscription}/resourceGroups/{group}/providers/Microsoft.KeyVault/vaults/{name}"
-        )
+        path = self._path(group, "Microsoft.KeyVault/vaults", name)
         body = {"location": self._plan.location, "properties": properties}
         return str((await self.arm("PUT", path, body))["properties"]["vaultUri"])
 
@@ -176,10 +172,7 @@ class AzureOperator:
         The principals of the object ids in `writers`, and the operator, may do everything with its
         blobs.
         """
-        account = (
-            f"{self.subscription}/resourceGroups/{group}"
-            f"/providers/Microsoft.Storage/storageAccounts/{name}"
-        )
+        account = self._path(group, "Microsoft.Storage/storageAccounts", name)
         body = {"location": self._plan.location, "kind": "StorageV2", "sku": _SKU}
         await self.arm("PUT", account, body)
         for who in (operator_object_id(self._plan), *writers):
@@ -228,15 +221,11 @@ class AzureOperator:
         body = {"appId": app.client_id}
         return str((await self.graph("POST", "servicePrincipals", body, tenant=tenant))["id"])
 
-    async def add_secret(
-        self, app: App, *, starts: datetime | None = None, ends: datetime | None = None
-    ) -> AppSecret:
-        """Give an app one more secret; by default it holds from now on for two years."""
+    async def add_secret(self, app: App) -> AppSecret:
+        """Give an app one more secret, which holds from now on for two years."""
         asked = {"displayName": app.name}
-        asked |= {"startDateTime": _stamp(starts)} if starts else {}
-        asked |= {"endDateTime": _stamp(ends)} if ends else {}
         made = await self._on(app, "POST", "/addPassword", {"passwordCredential": asked})
-        return AppSecret(key_id=made["keyId"], value=made["secretText"])
+        return AppSecret(value=made["secretText"])
 
     async def add_certificate(self, app: App, pem: bytes) -> None:
         """Register a certificate, PEM, of an app; those that it has stay."""
@@ -372,10 +361,6 @@ class AzureOperator:
             if response.status >= 400:
                 raise _refusal(response.status, body)
             return Answer(status=response.status, headers=response.headers, body=body)
-
-
-def _stamp(at: datetime) -> str:
-    return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _passes(error: Exception) -> bool:

@@ -148,12 +148,7 @@ def make_principal(call: GraphCall) -> Reply:
             f"The service principal cannot be created, updated, or restored because the service"
             f" principal name {application.app_id} is already in use.",
         )
-    made = Principal(
-        object_id=str(uuid.uuid4()),
-        app_id=application.app_id,
-        name=application.name,
-        tenant_id=call.tenant.id,
-    )
+    made = Principal.new(application.name, call.tenant.id, application.app_id)
     call.world.principals[made.object_id] = made
     return Reply.json(_shown_principal(call, made), status=201)
 
@@ -195,15 +190,12 @@ def _may_be_here(call: GraphCall, application: Application) -> bool:
 
 def _principal(call: GraphCall, name: str) -> Principal:
     match = re.fullmatch(r"appId='([^']*)'", name)
-    found = next(
-        (
-            one
-            for one in call.principals
-            if (one.app_id == match[1].lower() if match else one.object_id == name.lower())
-        ),
-        None,
-    )
-    if found is None:
+    world = call.world
+    if match:
+        found = world.principal_of(match[1], call.tenant.id)
+    else:
+        found = world.principals.get(name.lower())
+    if found is None or found.tenant_id != call.tenant.id:
         raise _unknown(name)
     return found
 

@@ -424,12 +424,8 @@ class Imds:
             return struck or self._routed(request, node, path)
 
     def _quota(self, node: NodePlan, *, identity: bool) -> Quota:
-        key = (node.name, identity)
-        if key not in self._quotas:
-            self._quotas[key] = (
-                Quota(IDENTITY_RATE, IDENTITY_AT_ONCE) if identity else Quota(GENERAL_RATE)
-            )
-        return self._quotas[key]
+        limits = (IDENTITY_RATE, IDENTITY_AT_ONCE) if identity else (GENERAL_RATE,)
+        return self._quotas.setdefault((node.name, identity), Quota(*limits))
 
     def _routed(self, request: Request, node: NodePlan, path: str) -> Reply:
         endpoints: dict[str, Callable[[Request, NodePlan], Reply]] = {

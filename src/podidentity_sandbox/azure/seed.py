@@ -5,6 +5,8 @@ Everything else is made by clients, through ARM.
 
 from __future__ import annotations
 
+from typing import Any
+
 from podidentity_sandbox.azure.aks.profile import ManagedCluster
 from podidentity_sandbox.azure.arm.roles import CONTRIBUTOR, OWNER, Role
 from podidentity_sandbox.azure.state import (
@@ -137,7 +139,7 @@ def _seed_machine(world: World, node: NodePlan, block: IdentityBlock) -> None:
     machine = node.provider_id.removeprefix("azure://")
     where, _, name = machine.rpartition("/")
     uniform = where.removesuffix("/virtualMachines") if node.is_instance else ""
-    place = world.plan.location
+    alike: dict[str, Any] = {"location": world.plan.location, "identity": block, "before": block}
     _seed_group(world, "/".join(machine.split("/")[:5]))
     scale_set = node.scale_set or uniform
     if scale_set:
@@ -148,9 +150,7 @@ def _seed_machine(world: World, node: NodePlan, block: IdentityBlock) -> None:
                 name=scale_set.rpartition("/")[2],
                 capacity=have.capacity + 1 if have else 1,
                 flexible=not uniform,
-                location=place,
-                identity=block,
-                before=block,
+                **alike,
             )
         )
     if not uniform:
@@ -159,9 +159,7 @@ def _seed_machine(world: World, node: NodePlan, block: IdentityBlock) -> None:
                 id=machine,
                 name=name,
                 scale_set=node.scale_set,
-                location=place,
-                identity=block,
-                before=block,
+                **alike,
             )
         )
 

@@ -36,6 +36,12 @@ class Principal:
     reads_directory: bool = False
     """Whether Graph shows it other principals, and lets it register applications."""
 
+    @classmethod
+    def new(cls, name: str, tenant_id: str, app_id: str = "") -> Principal:
+        """Make one with ids of its own, or of the application `app_id`."""
+        object_id, client_id = str(uuid.uuid4()), app_id or str(uuid.uuid4())
+        return cls(object_id=object_id, app_id=client_id, name=name, tenant_id=tenant_id)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientSecret:
@@ -429,11 +435,6 @@ class World:
 
     def new_principal(self, name: str) -> Principal:
         """Make the service principal of a new managed identity."""
-        principal = Principal(
-            object_id=str(uuid.uuid4()),
-            app_id=str(uuid.uuid4()),
-            name=name,
-            tenant_id=self.plan.tenant_id,
-        )
+        principal = Principal.new(name, self.plan.tenant_id)
         self.principals[principal.object_id] = principal
         return principal

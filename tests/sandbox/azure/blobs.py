@@ -8,6 +8,7 @@ import hmac
 from collections.abc import Mapping
 from dataclasses import replace
 from email.utils import formatdate
+from typing import Any
 
 from podidentity_sandbox.azure.blob.authorization import string_to_sign
 from podidentity_sandbox.azure.blob.service import BlobService
@@ -60,17 +61,9 @@ class Blobs:
         assert found is not None
         return found
 
-    def ask(
-        self,
-        method: str,
-        target: str,
-        headers: Mapping[str, str] | None = None,
-        body: bytes = b"",
-        *,
-        account: str = "acct",
-    ) -> Reply:
-        """Send a request as it is, but for its version, its length and its host."""
-        return self.service.handle(self.request(method, target, headers, body, account=account))
+    def ask(self, method: str, target: str, *sent: Any, account: str = "acct") -> Reply:
+        """Send a request with these headers and this body, by nobody unless a header says so."""
+        return self.service.handle(self.request(method, target, *sent, account=account))
 
     def signed(
         self,
@@ -101,6 +94,7 @@ class Blobs:
         *,
         account: str = "acct",
     ) -> Request:
+        """Return a request that has, unless the headers say else, a version and a length."""
         sent = {"x-ms-version": VERSION, "content-length": str(len(body)), **(headers or {})}
         return Request(
             method=method,

@@ -48,8 +48,6 @@ async def ask(direct: Direct, target: str, **more: Any) -> tuple[Reply, Any]:
     return reply, json.loads(reply.body)
 
 
-# ---- Azure's services without sockets, for tables of many cases.
-
 Form = Mapping[str, str] | Sequence[tuple[str, str]]
 
 NOWHERE = "https://127.0.0.1:9"

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-from podidentity_sandbox.azure.aks.provider import AksProvider, Kubernetes
+from podidentity_sandbox.azure.aks.provider import AksProvider
 from podidentity_sandbox.azure.arm.subscription import POD_IDENTITY
 from podidentity_sandbox.cluster.cluster import Cluster
 from podidentity_sandbox.cluster.main import make_cluster, serve
@@ -28,7 +28,6 @@ class Managed:
         self.direct = Direct(folder)
         self.cluster = cluster
         self.provider = AksProvider(self.direct.world, url, sleep=self._sleep)
-        self._url = url
         plan = self.direct.plan
         self.path = (
             f"resourceGroups/{plan.cluster_group}/providers/Microsoft.ContainerService"
@@ -40,10 +39,6 @@ class Managed:
         clock: Clock = self.direct.clock
         clock.now += seconds
         await asyncio.sleep(0)
-
-    def kubernetes(self) -> Kubernetes:
-        """Return AKS's client of the cluster."""
-        return Kubernetes(self.direct.plan, self._url)
 
     def document(self) -> Any:
         """Return the cluster as ARM shows it."""

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import base64
-import datetime
 import json
-import uuid
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.x509.oid import NameOID
 
 from podidentity_sandbox.azure.messages import Reply, Request
 from podidentity_sandbox.azure.tenants import Tenant
+from tests.principals import certificate_of
 from tests.sandbox.azure.direct import Direct
 
 VAULT = "https://vault.azure.net"
+DAY = 86_400
 ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 Key = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey
 
@@ -110,19 +111,18 @@ def register(
     return Registered(direct, made["id"], made["appId"], where)
 
 
-def certified(
-    key: Key, *, starts: datetime.timedelta, ends: datetime.timedelta
-) -> x509.Certificate:
-    """Return a certificate of a key, from and until so long after now."""
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "app")])
-    now = datetime.datetime.now(datetime.UTC)
-    return (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(uuid.uuid4().int >> 1)
-        .not_valid_before(now + starts)
-        .not_valid_after(now + ends)
-        .sign(key, hashes.SHA256())
-    )
+def certified(key: Key, *, starts: float = -DAY, ends: float = DAY) -> x509.Certificate:
+    """Return a certificate of a key, from and until so many seconds after now."""
+    now = time.time()
+    return certificate_of(key, starts=now + starts, ends=now + ends)
+
+
+NOW = 1_000_000_000
+"""Stands in claims for the time of an application's clock."""
+
+
+def dated(app: Registered, claims: Mapping[str, Any]) -> dict[str, Any]:
+    """Return claims with their whole numbers moved from NOW to the clock; None is left out."""
+    shift = int(app.direct.clock.now) - NOW
+    moved = {name: one + shift if type(one) is int else one for name, one in claims.items()}
+    return {name: one for name, one in moved.items() if one is not None}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import base64
 import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -11,14 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from podidentity_sandbox.azure.aks.clusters import KUBERNETES
 from podidentity_sandbox.azure.aks.profile import AddOn, rendered, wanted
 from podidentity_sandbox.azure.aks.provider import AksProvider
 from podidentity_sandbox.azure.arm.call import ArmError
-from podidentity_sandbox.azure.arm.subscription import POD_IDENTITY
-from podidentity_sandbox.azure.seed import operator_object_id
 from podidentity_sandbox.azure.state import ScaleSet, UserAssignedIdentity
 from podidentity_sandbox.cluster.discovery import VERSION
 from tests.sandbox.azure.direct import Direct
@@ -57,56 +52,6 @@ def usable(aks: Managed, name: str) -> UserAssignedIdentity:
     cluster = aks.document()["identity"]["principalId"]
     aks.direct.grant(OPERATOR, cluster, identity.id)
     return identity
-
-
-async def test_enabling_brings_nmi_and_the_exception_and_once_more_changes_nothing(
-    aks: Managed,
-) -> None:
-    assert (await aks.ordered(enabled()))["status"] == "Succeeded"
-    shown = aks.document()["properties"]
-    assert shown["provisioningState"] == "Succeeded"
-    assert shown["podIdentityProfile"] == {"enabled": True}
-    mark = {"kubernetes.azure.com/managedby": "aks"}
-
-    def sets() -> set[tuple[str, str, int]]:
-        made = [one.object["metadata"] for one in aks.cluster.storage.all("daemonsets.apps")]
-        assert all(mark.items() <= one["labels"].items() for one in made)
-        return {(one["namespace"], one["name"], one["generation"]) for one in made}
-
-    before = sets()
-    assert {one[:2] for one in before} == {
-        ("kube-system", "nmi"),
-        ("kube-system", "podidentity-probe"),
-    }
-    exceptions = aks.found("azurepodidentityexceptions")
-    assert exceptions == {"kube-system/aks-addon-exception": {"podLabels": mark}}
-    assert (await aks.ordered(enabled()))["status"] == "Succeeded"
-    assert sets() == before
-
-
-async def test_it_has_ended_only_when_nmi_is_ready_on_every_node(aks: Managed) -> None:
-    cluster = aks.cluster
-    ready = [{"type": "Ready", "status": "True"}]
-    labels = {"kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64"}
-    node = {"metadata": {"name": "n1", "labels": labels}}
-    kind = cluster.registry.by_key("nodes")
-    cluster.resources.create(kind, "", {**node, "status": {"conditions": ready}})
-    where = aks.order(enabled())
-    work = asyncio.create_task(aks.provider.carry_out(aks.direct.world.orders.get_nowait()))
-    async with aks.kubernetes() as api:
-        await api.until("/api/v1/pods", {}, lambda found: any(map(placed, found.values())))
-    pods = cluster.registry.by_key("pods")
-    made = [each for each in cluster.storage.all("pods") if placed(each.object)]
-    assert aks.direct.made("GET", where)["status"] == "InProgress"
-    body = made[0].thaw() | {"status": {"phase": "Running", "conditions": ready}}
-    cluster.resources.update(pods, made[0], body, subresource="status")
-    await asyncio.wait_for(work, 60)
-    assert aks.direct.made("GET", where)["status"] == "Succeeded"
-
-
-def placed(pod: dict[str, Any]) -> bool:
-    """Whether it is NMI's, and on a node."""
-    return "nodeName" in pod["spec"] and pod["metadata"]["name"].startswith("nmi-")
 
 
 async def test_a_pod_identity_is_on_the_machines_and_in_the_cluster_until_it_is_deleted(
@@ -153,6 +98,10 @@ async def test_an_identity_stays_on_the_machines_while_others_need_it_or_gave_it
 async def test_disabling_takes_all_of_it_away_but_what_people_made(aks: Managed) -> None:
     mine = usable(aks, "mine")
     await aks.ordered(enabled(pod_identity(mine)))
+    labels = [
+        one.object["metadata"]["labels"] for one in aks.cluster.storage.all("daemonsets.apps")
+    ]
+    assert {each["kubernetes.azure.com/managedby"] for each in labels} == {"aks"}
     kind = aks.cluster.registry.by_key("azureidentities.aadpodidentity.k8s.io")
     spec = {"type": 0, "resourceID": mine.id, "clientID": mine.client_id}
     aks.cluster.resources.create(kind, "shop", {"metadata": {"name": "hand-made"}, "spec": spec})
@@ -204,17 +153,6 @@ async def test_it_waits_for_another_change_of_the_machines(aks: Managed) -> None
     assert world.clock() - began >= 30
 
 
-async def test_exceptions_are_made_changed_and_taken_away(aks: Managed) -> None:
-    one = {"name": "e", "namespace": "shop", "podLabels": {"a": "b"}}
-    await aks.ordered(enabled(userAssignedIdentityExceptions=[one]))
-    assert aks.found("azurepodidentityexceptions")["shop/e"] == {"podLabels": {"a": "b"}}
-    changed = {**one, "podLabels": {"c": "d"}}
-    await aks.ordered(enabled(userAssignedIdentityExceptions=[changed]))
-    assert aks.found("azurepodidentityexceptions")["shop/e"] == {"podLabels": {"c": "d"}}
-    await aks.ordered(enabled())
-    assert list(aks.found("azurepodidentityexceptions")) == ["kube-system/aks-addon-exception"]
-
-
 async def test_a_cluster_that_does_not_answer_fails_the_operation(aks: Managed) -> None:
     aks.provider = AksProvider(aks.direct.world, "https://127.0.0.1:1")
     ended = await aks.ordered(enabled())
@@ -233,26 +171,8 @@ def path(direct: Direct, name: str = "") -> str:
     return f"resourceGroups/{plan.cluster_group}/{KIND}/{name or plan.cluster_name}"
 
 
-def test_the_cluster_is_shown_and_listed(direct: Direct) -> None:
-    shown = direct.made("GET", path(direct))
-    assert shown["properties"]["nodeResourceGroup"] == direct.plan.node_group
-    assert shown["properties"]["agentPoolProfiles"][0]["count"] == len(direct.plan.nodes)
-    assert "podIdentityProfile" not in shown["properties"]
-    for where in (KIND, f"resourceGroups/{direct.plan.cluster_group}/{KIND}"):
-        assert direct.made("GET", where)["value"] == [shown]
-    assert direct.arm("GET", path(direct, "other"))[1]["error"]["code"] == "ResourceNotFound"
-
-
 def test_its_version_is_that_of_the_api_server() -> None:
     assert f"v{KUBERNETES}" == VERSION["gitVersion"]
-
-
-def test_its_kubelets_have_the_identity_that_is_on_the_machines(direct: Direct) -> None:
-    """`az aks update` fails where a cluster does not say whose identity its kubelets have."""
-    kubelet = direct.made("GET", path(direct))["properties"]["identityProfile"]["kubeletidentity"]
-    on_machines = direct.made("GET", direct.plan.scale_set_id)["identity"]
-    (known,) = on_machines["userAssignedIdentities"].values()
-    assert (kubelet["clientId"], kubelet["objectId"]) == (known["clientId"], known["principalId"])
 
 
 def test_a_document_that_is_sent_back_as_it_came_orders_a_change(direct: Direct) -> None:
@@ -270,7 +190,6 @@ def test_a_document_that_is_sent_back_as_it_came_orders_a_change(direct: Direct)
     ("change", "named"),
     [
         ({"properties": {"nodeResourceGroup": "other"}}, "properties.nodeResourceGroup"),
-        ({"properties": {"oidcIssuerProfile": {"enabled": True}}}, "properties.oidcIssuerProfile"),
         ({"properties": {"agentPoolProfiles": []}}, "properties.agentPoolProfiles"),
         (
             {"properties": {"agentPoolProfiles": [{"name": "nodepool1", "count": 9}]}},
@@ -289,55 +208,9 @@ def test_what_the_sandbox_does_not_change_is_refused_by_its_name(
     assert answer["error"]["message"] == f"Changing property '{named}' is not allowed."
 
 
-def test_the_add_on_needs_its_preview_feature(direct: Direct) -> None:
-    """https://github.com/Azure/azure-quickstart-templates/issues/12928."""
-    asked = {"podIdentityProfile": {"enabled": True}}
-    body = {"location": direct.plan.location, "properties": asked}
-    status, answer, _ = direct.arm("PUT", path(direct), body)
-    assert (status, answer["error"]["code"]) == (400, "BadRequest")
-    assert answer["error"]["message"].startswith(
-        "PodIdentity addon is not allowed since feature"
-        " 'Microsoft.ContainerService/EnablePodIdentityPreview' is not enabled."
-    )
-    direct.world.features[POD_IDENTITY.lower()] = 0.0
-    assert direct.arm("PUT", path(direct), body)[0] == 200
-
-
 def test_no_other_cluster_is_made(direct: Direct) -> None:
     refused = direct.refused("PUT", path(direct, "second"), {"location": "westeurope"})
     assert refused == (400, "BadRequest")
-
-
-@pytest.mark.parametrize("role", ["User", "Admin"])
-def test_a_kubeconfig_leads_to_the_api_server(direct: Direct, role: str) -> None:
-    direct.plan.ca_certificate.write_text("the authority")
-    for each in direct.plan.administrator_files:
-        each.write_text(f"the administrator's {each.suffix}")
-    answer = direct.made("POST", f"{path(direct)}/listCluster{role}Credential")
-    (found,) = answer["kubeconfigs"]
-    config = yaml.safe_load(base64.b64decode(found["value"]))
-    assert found["name"] == f"cluster{role}"
-    assert config["current-context"] == direct.plan.cluster_name
-    server = f"https://127.0.0.1:{direct.plan.apiserver_port}"
-    assert config["clusters"][0]["cluster"]["server"] == server
-    user = f"cluster{role}_{direct.plan.cluster_group}_{direct.plan.cluster_name}"
-    certificate, key = (
-        base64.b64encode(each.read_bytes()).decode() for each in direct.plan.administrator_files
-    )
-    proof = {
-        "User": {"token": direct.plan.person_token(operator_object_id(direct.plan))},
-        "Admin": {"client-certificate-data": certificate, "client-key-data": key},
-    }[role]
-    assert config["users"] == [{"name": user, "user": proof}]
-
-
-def test_a_reader_sees_the_cluster_and_gets_no_kubeconfig(direct: Direct) -> None:
-    mine = direct.identity("mine")
-    who = direct.principal_of(mine)
-    direct.grant("Reader", mine.principal_id, direct.world.subscription)
-    assert direct.arm("GET", path(direct), principal=who)[0] == 200
-    where = f"{path(direct)}/listClusterUserCredential"
-    assert direct.refused("POST", where, principal=who) == (403, "AuthorizationFailed")
 
 
 # ---- What a request may ask of the pod identity add-on, and how the add-on is shown.

@@ -117,20 +117,12 @@ def test_compute_writes_ids_in_a_case_of_its_own_and_says_nothing_where_there_is
 # ---- Machines that are being deleted.
 
 
-async def test_a_node_has_its_identities_until_its_machines_are_gone(direct: Direct) -> None:
-    mine = direct.identity("mine")
-    direct.attach(mine)
-    direct.weather("scale-sets=30")
-    assert direct.arm("DELETE", direct.plan.scale_set_id)[0] == 202
+async def test_a_scale_set_is_deleting_until_it_is_gone_takes_no_change_and_has_its_identities(
+    direct: Direct,
+) -> None:
+    mine, scale_set = direct.identity("mine"), direct.plan.scale_set_id
     asked = f"{TOKEN}?{ASK}&client_id={mine.client_id}"
-    assert (await ask(direct, asked))[0].status == 200
-    direct.clock.now += 30
-    reply, answer = await ask(direct, asked)
-    assert (reply.status, answer["error_description"]) == (400, "Identity not found")
-
-
-def test_a_scale_set_is_deleting_until_it_is_gone_and_takes_no_change(direct: Direct) -> None:
-    scale_set = direct.plan.scale_set_id
+    direct.attach(mine)
     direct.weather("scale-sets=30")
     status, _, headers = direct.arm("DELETE", scale_set)
     where = headers["Azure-AsyncOperation"].removeprefix("https://management.azure.com")
@@ -140,8 +132,10 @@ def test_a_scale_set_is_deleting_until_it_is_gone_and_takes_no_change(direct: Di
     status, answer, _ = direct.arm("PATCH", scale_set, {"identity": {"type": "SystemAssigned"}})
     assert (status, answer["error"]["code"]) == (409, "OperationNotAllowed")
     assert "since it is marked for deletion" in answer["error"]["message"]
+    assert (await ask(direct, asked))[0].status == 200
     direct.clock.now += 30
     assert direct.made("GET", where)["status"] == "Succeeded"
+    assert (await ask(direct, asked))[1]["error_description"] == "Identity not found"
     kinds = scale_set.rpartition("/")[0]
     assert direct.made("GET", kinds)["value"] == []
     assert direct.arm("GET", scale_set)[1]["error"]["code"] == "ResourceNotFound"

@@ -29,37 +29,37 @@ def test_the_versions_of_a_type_are_in_order_and_each_is_there_once(name: str) -
     assert versions == sorted(set(versions))
 
 
-def test_a_date_that_the_type_of_a_resource_does_not_have_is_refused_with_those_that_it_has(
-    direct: Direct,
+UNREGISTERED = (400, "NoRegisteredProviderFound")
+MISSED = (
+    "The resource type 'virtualMachineScaleSets' could not be found in the namespace"
+    " 'Microsoft.Compute' for api version '1999-12-01'. The supported api-versions are '2015"
+)
+
+
+@pytest.mark.parametrize(
+    ("method", "where", "refusal", "words"),
+    [
+        (
+            *("GET", f"{SCALE_SETS}/aks-nodepool1-12345678-vmss", UNREGISTERED),
+            "No registered resource provider found for location 'westeurope' and API version"
+            " '1999-12-01' for type 'virtualMachineScaleSets'. The supported api-versions are"
+            " '2015-05-01-preview, 2015-06-15, ",
+        ),
+        (
+            *("PUT", f"{IDENTITIES}/new", UNREGISTERED),
+            "No registered resource provider found for location 'northeurope'",
+        ),
+        ("GET", SCALE_SETS, (404, "InvalidResourceType"), MISSED),
+        ("GET", f"{SCALE_SETS}/nothing", (404, "InvalidResourceType"), MISSED),
+    ],
+)
+def test_a_date_that_a_type_does_not_have_is_refused_by_the_location_as_far_as_it_is_known(
+    direct: Direct, method: str, where: str, refusal: tuple[int, str], words: str
 ) -> None:
-    where = f"{direct.plan.scale_set_id}?api-version=1999-12-01"
-    status, answer, _ = direct.arm("GET", where)
-    assert (status, answer["error"]["code"]) == (400, "NoRegisteredProviderFound")
-    assert answer["error"]["message"].startswith(
-        "No registered resource provider found for location 'westeurope' and API version"
-        " '1999-12-01' for type 'virtualMachineScaleSets'. The supported api-versions are"
-        " '2015-05-01-preview, 2015-06-15, "
-    )
-    assert ", 2024-07-01, " in answer["error"]["message"]
-
-
-def test_the_location_of_a_resource_that_is_to_be_made_is_the_requests(direct: Direct) -> None:
-    where = f"resourceGroups/{direct.plan.node_group}/{IDENTITIES}/new?api-version=2024-07-01"
-    status, answer, _ = direct.arm("PUT", where, {"location": "northeurope"})
-    assert (status, answer["error"]["code"]) == (400, "NoRegisteredProviderFound")
-    assert "for location 'northeurope'" in answer["error"]["message"]
-
-
-@pytest.mark.parametrize("below", ["", "/nothing"])
-def test_where_no_location_is_known_the_type_itself_is_missed(direct: Direct, below: str) -> None:
-    group = f"resourceGroups/{direct.plan.node_group}"
-    where = f"{group}/{SCALE_SETS}{below}?api-version=2024-11-30"
-    status, answer, _ = direct.arm("GET", where)
-    assert (status, answer["error"]["code"]) == (404, "InvalidResourceType")
-    assert answer["error"]["message"].startswith(
-        "The resource type 'virtualMachineScaleSets' could not be found in the namespace"
-        " 'Microsoft.Compute' for api version '2024-11-30'. The supported api-versions are '2015"
-    )
+    path = f"resourceGroups/{direct.plan.node_group}/{where}?api-version=1999-12-01"
+    found, answer, _ = direct.arm(method, path, {"location": "northeurope"})
+    assert (found, answer["error"]["code"]) == refusal
+    assert answer["error"]["message"].startswith(words)
 
 
 def test_what_arm_serves_itself_has_versions_of_its_own(direct: Direct) -> None:

@@ -3,33 +3,33 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import jwt
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from podidentity_sandbox.azure.client import AzureError, AzureOperator
 from podidentity_sandbox.azure.faults import REDIRECTED
-from podidentity_sandbox.azure.messages import Reply, Request
+from podidentity_sandbox.azure.messages import Request
 from tests.sandbox.azure.direct import Direct, claims_of
-from tests.sandbox.azure.registered import ASSERTION, Key, Registered, certified, register
+from tests.sandbox.azure.registered import (
+    ASSERTION,
+    DAY,
+    NOW,
+    Key,
+    Registered,
+    certified,
+    dated,
+    register,
+)
 
 VAULT = "https://vault.azure.net"
-
-
-def post(
-    direct: Direct, form: dict[str, str], path: str = "oauth2/v2.0/token"
-) -> tuple[Reply, Any]:
-    return direct.sign_in(form, path)
 
 
 def good_form(direct: Direct) -> dict[str, str]:
@@ -62,7 +62,7 @@ def test_a_bad_request_is_refused_by_its_code(
     direct: Direct, change: dict[str, str | None], status: int, error: str, code: int
 ) -> None:
     form = {k: v for k, v in {**good_form(direct), **change}.items() if v is not None}
-    reply, body = post(direct, form)
+    reply, body = direct.sign_in(form)
     assert (reply.status, body["error"], body["error_codes"]) == (status, error, [code])
     assert body["error_description"].startswith(f"AADSTS{code}: ")
     ids = {"timestamp", "trace_id", "correlation_id", "error_uri"}
@@ -73,7 +73,7 @@ def test_a_bad_request_is_refused_by_its_code(
 def test_the_scopes_that_msal_for_go_adds_change_nothing(direct: Direct) -> None:
     more = "openid offline_access profile"
     for scope in (f"{VAULT}/.default {more}", f"{more} {VAULT}/.default"):
-        _, body = post(direct, {**good_form(direct), "scope": scope})
+        _, body = direct.sign_in({**good_form(direct), "scope": scope})
         assert set(body) == {"token_type", "expires_in", "ext_expires_in", "access_token"}
         claims = claims_of(body["access_token"])
         assert (claims["aud"], claims["appid"]) == (VAULT, direct.plan.operator_id)
@@ -113,15 +113,14 @@ def test_a_body_of_another_type_than_a_form_has_no_fields(
 )
 def test_accounts_are_resources_by_their_names(direct: Direct, name: str, known: bool) -> None:
     form = {**good_form(direct), "scope": f"https://{name}/.default"}
-    assert ("access_token" in post(direct, form)[1]) is known
+    assert ("access_token" in direct.sign_in(form)[1]) is known
 
 
 def test_a_managed_identity_cannot_sign_in_with_a_secret(direct: Direct) -> None:
     mine = direct.identity("mine")
-    _, body = post(direct, {**good_form(direct), "client_id": mine.client_id, "client_secret": ""})
-    assert body["error_codes"] == [7000218]
     form = {**good_form(direct), "client_id": mine.client_id}
-    assert post(direct, form)[1]["error_codes"] == [7000232]
+    for secret, code in (("", 7000218), ("a guess", 7000232)):
+        assert direct.sign_in({**form, "client_secret": secret})[1]["error_codes"] == [code]
 
 
 def test_another_tenant_is_not_found(direct: Direct) -> None:
@@ -134,7 +133,7 @@ def test_another_tenant_is_not_found(direct: Direct) -> None:
 def test_v2_answers_in_integers_and_the_resource_keeps_its_slash(
     direct: Direct, slash: str
 ) -> None:
-    _, body = post(direct, {**good_form(direct), "scope": f"{VAULT}{slash}/.default"})
+    _, body = direct.sign_in({**good_form(direct), "scope": f"{VAULT}{slash}/.default"})
     times = (body["expires_in"], body["ext_expires_in"])
     assert (body["token_type"], times) == ("Bearer", (3599, 3599))
     claims = claims_of(body["access_token"])
@@ -145,7 +144,7 @@ def test_v2_answers_in_integers_and_the_resource_keeps_its_slash(
 
 def test_v1_answers_in_strings(direct: Direct) -> None:
     form = {**good_form(direct), "resource": VAULT}
-    _, body = post(direct, form, "oauth2/token?api-version=1.0")
+    _, body = direct.sign_in(form, "oauth2/token?api-version=1.0")
     assert {type(value) for value in body.values()} == {str}
     assert body["resource"] == VAULT
 
@@ -159,22 +158,20 @@ def test_the_published_keys_explain_the_signature(direct: Direct, version: str) 
     configuration = get(f"{version}/.well-known/openid-configuration")
     where = configuration["jwks_uri"].partition(direct.plan.tenant_id)[2]
     (key,) = get(where)["keys"]
-    token = post(direct, good_form(direct))[1]["access_token"]
+    token = direct.sign_in(good_form(direct))[1]["access_token"]
     assert jwt.get_unverified_header(token)["kid"] == key["kid"]
     jwt.decode(token, jwt.PyJWK(key, "RS256"), algorithms=["RS256"], audience=VAULT)
 
 
 # ---- A certificate signs an application in by the documented assertion, and by no other.
 
-DAY = timedelta(days=1)
+SHA1, SHA256 = hashes.SHA1(), hashes.SHA256()  # noqa: S303 - what older clients name it by
 KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 OTHER = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
 
-def thumbprint(certificate: x509.Certificate, algorithm: str) -> str:
-    der = certificate.public_bytes(serialization.Encoding.DER)
-    digest = hashlib.new(algorithm, der, usedforsecurity=False).digest()
-    return base64.urlsafe_b64encode(digest).decode()
+def thumbprint(certificate: x509.Certificate, algorithm: hashes.HashAlgorithm) -> str:
+    return base64.urlsafe_b64encode(certificate.fingerprint(algorithm)).decode()
 
 
 @dataclass(frozen=True)
@@ -193,32 +190,30 @@ class Signer:
         header: Mapping[str, str] | None = None,
     ) -> str:
         """Return today's assertion, with some claims changed (None: left out)."""
-        now = int(self.app.direct.clock.now)
-        tenant = self.app.tenant.id
         good = {
-            "aud": f"https://login.microsoftonline.com/{tenant}/oauth2/v2.0/token",
+            "aud": f"https://login.microsoftonline.com/{self.app.tenant.id}/oauth2/v2.0/token",
             "iss": self.app.client_id,
             "sub": self.app.client_id,
             "jti": str(uuid.uuid4()),
-            "nbf": now,
-            "iat": now,
-            "exp": now + 600,
+            "nbf": NOW,
+            "iat": NOW,
+            "exp": NOW + 600,
         }
-        whole = {k: v for k, v in {**good, **(claims or {})}.items() if v is not None}
-        own = {"x5t#S256": thumbprint(self.certificate, "sha256")}
+        whole = dated(self.app, {**good, **(claims or {})})
+        own = {"x5t#S256": thumbprint(self.certificate, SHA256)}
         return jwt.encode(whole, key, algorithm=algorithm, headers=dict(header or own))
 
 
 @pytest.fixture
 def signer(direct: Direct) -> Signer:
     app = register(direct)
-    certificate = certified(KEY, starts=-DAY, ends=DAY)
+    certificate = certified(KEY)
     app.add_certificate(certificate)
     return Signer(app, certificate)
 
 
 def test_both_documented_forms_sign_in(signer: Signer) -> None:
-    classic = {"x5t": thumbprint(signer.certificate, "sha1")}
+    classic = {"x5t": thumbprint(signer.certificate, SHA1)}
     assert signer.app.present(signer.assertion()) == (200, [])
     assert signer.app.present(signer.assertion(algorithm="RS256", header=classic)) == (200, [])
     unpadded = {"x5t": classic["x5t"].rstrip("=")}
@@ -247,15 +242,11 @@ def test_the_audience_is_any_name_of_the_tenants_endpoint(signer: Signer, audien
     assert signer.app.present(signer.assertion({"aud": named})) == (200, [])
 
 
-NOW = 1_000_000_000
-"""Stands for the clock's time in the table below."""
-
-
 @pytest.mark.parametrize(
     ("claims", "code"),
     [
-        ({"iss": str(uuid.uuid4())}, 700021),
-        ({"sub": str(uuid.uuid4())}, 700021),
+        ({"iss": "somebody else"}, 700021),
+        ({"sub": "somebody else"}, 700021),
         ({"sub": None}, 700021),
         ({"jti": None}, 50027),
         ({"aud": "https://login.microsoftonline.com/common/oauth2/v2.0/token"}, 700023),
@@ -272,26 +263,21 @@ NOW = 1_000_000_000
 def test_a_claim_that_is_wrong_is_refused_by_its_code(
     signer: Signer, claims: dict[str, Any], code: int
 ) -> None:
-    shift = int(signer.app.direct.clock.now) - NOW
-    fitted = {
-        name: value + shift if type(value) is int else value for name, value in claims.items()
-    }
     if audience := claims.get("aud"):
-        fitted["aud"] = audience.format(id=signer.app.tenant.id)
-    status, codes = signer.app.present(signer.assertion(fitted))
+        claims = {**claims, "aud": audience.format(id=signer.app.tenant.id)}
+    status, codes = signer.app.present(signer.assertion(claims))
     assert (status, codes) == (400 if code == 50027 else 401, [code])
 
 
 def test_a_day_is_the_longest_life_and_a_clock_may_be_five_minutes_ahead(signer: Signer) -> None:
-    now = int(signer.app.direct.clock.now)
-    for claims in ({"exp": now + 86_400}, {"nbf": now + 300}):
+    for claims in ({"exp": NOW + 86_400}, {"nbf": NOW + 300}):
         assert signer.app.present(signer.assertion(claims)) == (200, [])
 
 
 def test_an_unregistered_or_foreign_signature_is_refused(signer: Signer) -> None:
     app = signer.app
-    stranger = certified(OTHER, starts=-DAY, ends=DAY)
-    unknown = {"x5t#S256": thumbprint(stranger, "sha256")}
+    stranger = certified(OTHER)
+    unknown = {"x5t#S256": thumbprint(stranger, SHA256)}
     assert app.present(signer.assertion(header=unknown, key=OTHER)) == (401, [700027])
     assert app.present(signer.assertion(key=OTHER)) == (401, [700027])
     head, body, signature = signer.assertion().split(".")
@@ -301,7 +287,7 @@ def test_an_unregistered_or_foreign_signature_is_refused(signer: Signer) -> None
 
 @pytest.mark.parametrize(("starts", "ends"), [(-2 * DAY, -DAY), (DAY, 2 * DAY)])
 def test_a_certificate_out_of_its_time_is_refused(
-    direct: Direct, starts: timedelta, ends: timedelta
+    direct: Direct, starts: float, ends: float
 ) -> None:
     app = register(direct)
     certificate = certified(KEY, starts=starts, ends=ends)
@@ -318,22 +304,21 @@ def test_a_certificate_out_of_its_time_is_refused(
 def test_a_thumbprint_that_does_not_go_with_the_algorithm_is_none(
     signer: Signer, algorithm: str, name: str
 ) -> None:
-    digest = "sha1" if name == "x5t" else "sha256"
-    header = {name: thumbprint(signer.certificate, digest)}
+    header = {name: thumbprint(signer.certificate, SHA1 if name == "x5t" else SHA256)}
     assertion = signer.assertion(algorithm=algorithm, header=header)
     assert signer.app.present(assertion) == (400, [50027])
 
 
 def test_an_elliptic_key_may_be_registered_and_signs_nobody_in(direct: Direct) -> None:
     app, key = register(direct), ec.generate_private_key(ec.SECP256R1())
-    certificate = certified(key, starts=-DAY, ends=DAY)
+    certificate = certified(key)
     app.add_certificate(certificate)
     assertion = Signer(app, certificate).assertion(key=key, algorithm="ES256")
     assert app.present(assertion) == (400, [5002738])
 
 
 def test_several_certificates_hold_side_by_side_until_they_are_taken_away(signer: Signer) -> None:
-    other = certified(OTHER, starts=-DAY, ends=DAY)
+    other = certified(OTHER)
     signer.app.add_certificate(other)
     second = Signer(signer.app, other)
     assert signer.app.present(signer.assertion()) == (200, [])
@@ -350,7 +335,7 @@ def test_what_is_no_assertion_is_refused(signer: Signer, assertion: str) -> None
     assert signer.app.sign_in(**form)[1]["error_codes"] == [900144]
 
 
-# ---- Faults, the journal, and the operator's own calls
+# ---- Faults, and the journal
 
 
 @pytest.mark.parametrize(
@@ -375,37 +360,16 @@ def test_a_fault_answers_in_place_of_entra(
     assert (reply.status, words in reply.body.decode()) == (status, True)
     assert reply.headers.get("Retry-After") == ("7" if mode in {"429", "503"} else None)
     assert reply.headers.get("Location") == (REDIRECTED if mode == "redirect" else None)
-    assert post(direct, good_form(direct))[0].status == 200
+    assert direct.sign_in(good_form(direct))[0].status == 200
 
 
 def test_the_journal_counts_requests_and_holds_no_secret(direct: Direct) -> None:
     good = good_form(direct)
-    post(direct, good)
-    post(direct, {**good, "client_secret": "wrong"})
+    direct.sign_in(good)
+    direct.sign_in({**good, "client_secret": "wrong"})
     first, second = direct.entra.journal
     told = {name: good[name] for name in ("grant_type", "client_id", "scope")}
     told |= {"tenant": direct.plan.tenant_id, "credential": "secret"}
     assert first.items() >= {**told, "status": 200, "code": 0}.items()
     assert (second["status"], second["code"]) == (401, 7000215)
     assert direct.plan.operator_secret not in str([first, second])
-
-
-async def test_the_operator_registers_in_every_tenant(operator: AzureOperator) -> None:
-    for tenant in operator.tenants.all:
-        made = await operator.make_app("there", tenant=tenant)
-        assert (await operator.add_secret(made)).value
-        assert made.tenant == tenant
-
-
-async def test_the_operator_sets_up_all_kinds_of_credentials(operator: AzureOperator) -> None:
-    app = await operator.make_app("several", multi_tenant=True)
-    assert await operator.provision(app, operator.tenants.partner)
-    certificate = certified(KEY, starts=timedelta(0), ends=timedelta(days=1))
-    await operator.add_certificate(app, certificate.public_bytes(serialization.Encoding.PEM))
-    await operator.add_secret(app, ends=datetime.now(UTC) - timedelta(days=1))
-    await operator.create_group("demo")
-    identity = await operator.create_identity("demo", "mine")
-    for owner in (app, identity["id"]):
-        await operator.add_federated_credential(owner, "k8s", issuer="https://i", subject="s")
-    with pytest.raises(AzureError, match="must have 1 to 600 characters"):
-        await operator.add_federated_credential(app, "other", issuer="", subject="s")

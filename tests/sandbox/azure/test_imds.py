@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import jwt
 import pytest
 
 from podidentity_sandbox.azure.state import ScaleSet
@@ -57,16 +56,6 @@ async def test_of_several_identities_one_must_be_named_and_any_of_its_ids_names_
     }
     got = {(await token(direct, f"&{key}={value}"))["client_id"] for key, value in names.items()}
     assert got == {mine.client_id}
-
-
-async def test_the_system_assigned_identity_is_the_default_where_there_is_one(
-    direct: Direct,
-) -> None:
-    direct.weather("scale-sets=0")
-    body = {"identity": {"type": "SystemAssigned, UserAssigned"}}
-    made = direct.made("PATCH", direct.plan.scale_set_id, body)
-    claims = jwt.decode((await token(direct))["access_token"], options={"verify_signature": False})
-    assert claims["oid"] == made["identity"]["principalId"]
 
 
 async def test_an_identity_that_arm_did_not_attach_or_that_was_deleted_is_not_found(

@@ -134,20 +134,6 @@ def test_a_token_that_is_worth_nothing_gets_401_and_the_challenge(
     )
 
 
-def test_whom_no_policy_names_is_forbidden_in_the_real_words(
-    direct: Direct, reader: UserAssignedIdentity
-) -> None:
-    other = direct.identity("other")
-    reply, body = call(direct, "GET", PATH, token=as_reader(direct, other))
-    assert (reply.status, body["error"]["innererror"]) == (403, {"code": "AccessDenied"})
-    assert body["error"]["message"].startswith(
-        f"The user, group or application 'appid={other.client_id};oid={other.principal_id};"
-        f"iss=https://sts.windows.net/{direct.plan.tenant_id}/' does not have secrets get"
-        " permission on key vault 'My-KV;location=westeurope'."
-    )
-    assert reader.client_id != other.client_id
-
-
 def test_a_policy_for_keys_says_nothing_of_secrets(direct: Direct) -> None:
     vault = put_own_vault(direct, "all")
     policy = {"objectId": operator_object_id(direct.plan), "permissions": {"keys": ["get"]}}
@@ -233,18 +219,15 @@ def test_each_operation_needs_its_permission(
     put_own_vault(direct, other)
     reply, answer = call(direct, method, PATH, {"value": "1"})
     assert (reply.status, answer["error"]["code"]) == (403, "Forbidden")
-    said = f"does not have secrets {needed} permission on key vault 'My-KV;"
-    assert said in answer["error"]["message"]
+    assert answer["error"]["innererror"] == {"code": "AccessDenied"}
+    issuer = f"iss=https://sts.windows.net/{direct.plan.tenant_id}/"
+    who = f"appid={direct.plan.operator_id};oid={operator_object_id(direct.plan)};{issuer}"
+    assert answer["error"]["message"].startswith(
+        f"The user, group or application '{who}' does not have secrets {needed} permission on key"
+        " vault 'My-KV;location=westeurope'."
+    )
     put_own_vault(direct, needed)
     assert call(direct, method, PATH, {"value": "1"})[0].status != 403
-
-
-def test_a_deleted_vault_takes_its_secrets_along(direct: Direct) -> None:
-    vault = put_own_vault(direct, "all")
-    made(direct, "PUT", PATH, {"value": "1"})
-    direct.world.remove(vault.id)
-    put_own_vault(direct, "all")
-    assert call(direct, "GET", PATH)[0].status == 404
 
 
 @pytest.fixture
@@ -266,6 +249,16 @@ def test_where_roles_decide_a_policy_and_the_ownership_of_all_are_worth_nothing(
     assert "/providers/microsoft.keyvault/vaults/my-kv/secrets/demo'\r\n" in message
 
 
+def filled(direct: Direct) -> Vault:
+    """Return the vault, once the operator may fill it."""
+    vault = direct.world.vault("my-kv")
+    assert vault is not None
+    direct.grant("Key Vault Secrets Officer", operator_object_id(direct.plan), vault.id)
+    for name in ("demo", "other"):
+        made(direct, "PUT", f"/secrets/{name}", {"value": name})
+    return vault
+
+
 @pytest.mark.parametrize(
     ("role", "may"),
     [
@@ -277,10 +270,7 @@ def test_where_roles_decide_a_policy_and_the_ownership_of_all_are_worth_nothing(
 def test_a_role_at_the_vault_lets_its_holder_do_what_its_data_actions_say(
     direct: Direct, by_roles: UserAssignedIdentity, role: str, may: set[str]
 ) -> None:
-    vault = direct.world.vault("my-kv")
-    assert vault is not None
-    direct.grant("Key Vault Secrets Officer", operator_object_id(direct.plan), vault.id)
-    assert call(direct, "PUT", PATH, {"value": "first"})[0].status == 200
+    vault = filled(direct)
     direct.grant(role, by_roles.principal_id, vault.id)
     token = as_reader(direct, by_roles)
     done = {
@@ -293,11 +283,7 @@ def test_a_role_at_the_vault_lets_its_holder_do_what_its_data_actions_say(
 def test_a_role_at_one_secret_opens_that_secret_alone(
     direct: Direct, by_roles: UserAssignedIdentity
 ) -> None:
-    vault = direct.world.vault("my-kv")
-    assert vault is not None
-    direct.grant("Key Vault Secrets Officer", operator_object_id(direct.plan), vault.id)
-    for name in ("demo", "other"):
-        assert call(direct, "PUT", f"/secrets/{name}", {"value": name})[0].status == 200
+    vault = filled(direct)
     direct.grant("Key Vault Secrets User", by_roles.principal_id, f"{vault.id}/secrets/demo")
     token = as_reader(direct, by_roles)
     assert call(direct, "GET", PATH, token=token)[1]["value"] == "demo"

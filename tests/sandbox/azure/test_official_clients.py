@@ -6,16 +6,12 @@ import asyncio
 import json
 import os
 import sys
-from datetime import timedelta
 from typing import Any
 
-import jwt
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
-
 from podidentity_sandbox.azure.client import AzureOperator
+from tests.principals import certificate_of, pem_of, rsa_key
 from tests.sandbox.azure.conftest import Azure
-from tests.sandbox.azure.registered import certified
+from tests.sandbox.azure.direct import claims_of
 
 CERTIFICATE = """
 import json, sys
@@ -50,22 +46,12 @@ async def test_an_application_signs_in_with_its_certificate_in_each_of_its_tenan
     app = await operator.make_app("mine", multi_tenant=True)
     partner = operator.tenants.partner
     await operator.provision(app, partner)
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-    certificate = certified(key, starts=-timedelta(days=1), ends=timedelta(days=1))
-    pem = certificate.public_bytes(serialization.Encoding.PEM)
+    pem = pem_of(rsa_key(), certificate_of(rsa_key(), starts=0, ends=4_000_000_000))
     await operator.add_certificate(app, pem)
     path = cloud.plan.path / "app.pem"
-    path.write_bytes(pem + private(key))
+    path.write_bytes(pem)
     tenants = [app.tenant.id, partner.id]
     tokens = await run(cloud, CERTIFICATE, app.client_id, str(path), *tenants)
-    claims = [jwt.decode(token, options={"verify_signature": False}) for token in tokens]
+    claims = list(map(claims_of, tokens))
     assert [one["tid"] for one in claims] == [tenants[0]] * 2 + [tenants[1]] * 2
     assert {one["appid"] for one in claims} == {app.client_id}
-
-
-def private(key: rsa.RSAPrivateKey) -> bytes:
-    return key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )

@@ -14,7 +14,6 @@ from podidentity_sandbox.azure.journal import FILE
 from podidentity_sandbox.azure.state import Operation
 from podidentity_sandbox.azure.tokens import KeyRing
 from tests.sandbox.azure.conftest import running
-from tests.sandbox.azure.direct import Direct
 
 
 async def test_a_restarted_azure_has_what_it_had_and_tokens_from_before_hold(folder: Path) -> None:
@@ -111,15 +110,3 @@ async def test_on_a_full_disk_a_change_is_refused_and_undone_and_with_space_all_
         made = await operator.create_identity("shop", "orders")
     async with running(folder) as cloud, AzureOperator(cloud.plan) as after:
         assert (await after.arm("GET", made["id"]))["name"] == "orders"
-
-
-def test_all_published_keys_verify_and_the_newest_signs(direct: Direct) -> None:
-    ring = direct.issuers.rings["AzurePublicCloud"]
-    old = direct.token("https://vault.azure.net")
-    ring.roll()
-    kids = [key["kid"] for key in direct.issuer.jwks()["keys"]]
-    assert len(set(kids)) == 2
-    assert direct.issuer.signed(old)
-    ring.withdraw()
-    assert [key["kid"] for key in direct.issuer.jwks()["keys"]] == kids[:1]
-    assert not direct.issuer.signed(old)

@@ -38,11 +38,7 @@ def test_a_datagram_that_is_no_query_gets_no_answer(datagram: bytes) -> None:
 
 async def curl(*words: str) -> tuple[int, str]:
     program = await asyncio.create_subprocess_exec(
-        "curl",
-        "-sS",
-        "-m",
-        "10",
-        *words,
+        *("curl", "-sS", "-m", "10", *words),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )

@@ -69,6 +69,10 @@ def call(folder: Path, **changes: Any) -> Mapping[str, Any]:
     return {"target": str(folder), "attributes": ATTRIBUTES, "readOnly": True} | changes
 
 
+def of_class(name: str) -> dict[str, Any]:
+    return {"attributes": ATTRIBUTES | {"secretProviderClass": name}}
+
+
 def names(folder: Path) -> set[str]:
     """Return what a pod sees of its volume, and what else is left there."""
     return {entry.name for entry in folder.iterdir()}
@@ -103,16 +107,10 @@ async def test_a_volume_with_many_secrets_asks_for_one_token(
         ({"target": ""}, ("InvalidArgument", "Target path missing in request")),
         ({"readOnly": False}, ("InvalidArgument", "Readonly is not true in request")),
         ({"attributes": {"a": "b"}}, ("Unknown", "secretProviderClass is not set")),
+        (of_class("none"), ("Unknown", "failed to get secretproviderclass shop/none, error: no")),
+        (of_class("blank"), ("Unknown", "provider not set in shop/blank")),
         (
-            {"attributes": ATTRIBUTES | {"secretProviderClass": "none"}},
-            ("Unknown", "failed to get secretproviderclass shop/none, error: no"),
-        ),
-        (
-            {"attributes": ATTRIBUTES | {"secretProviderClass": "blank"}},
-            ("Unknown", "provider not set in shop/blank"),
-        ),
-        (
-            {"attributes": ATTRIBUTES | {"secretProviderClass": "vault"}},
+            of_class("vault"),
             ("Unknown", 'error connecting to provider "vault": provider not found'),
         ),
     ],
@@ -127,40 +125,12 @@ async def test_a_call_that_cannot_be_served_gets_the_drivers_words(
     assert names(tmp_path) == set()
 
 
-async def test_what_nmi_says_reaches_the_pods_event_whole(
-    world: World, driver: Driver, tmp_path: Path
-) -> None:
-    world.refusal = "nmi response failed with status code: 404, response body: no"
-    with pytest.raises(MountFailed) as failed:
-        await driver.publish(call(tmp_path))
-    assert str(failed.value) == (
-        "failed to mount secrets store objects for pod shop/orders-0, err: " + PREFIX + "failed to "
-        "get objectType:secret, objectName:s, objectVersion:: " + world.refusal
-    )
-
-
-async def test_a_new_version_replaces_the_file_and_tells_the_pod(
+async def test_a_rotation_that_fails_leaves_the_file_and_tells_the_pod(
     world: World, driver: Driver, tmp_path: Path
 ) -> None:
     await driver.publish(call(tmp_path))
     await driver.rotate()
     assert world.events == []
-    world.secrets["s"] = ("changed", "v2")
-    await driver.rotate()
-    assert (tmp_path / "s").read_text() == "changed"
-    ((pod, *event),) = world.events
-    assert pod == PodRef("shop", "orders-0", "u1")
-    assert event == [
-        "Normal",
-        "MountRotationComplete",
-        "successfully rotated mounted contents for spc shop/store",
-    ]
-
-
-async def test_a_rotation_that_fails_leaves_the_file_and_tells_the_pod(
-    world: World, driver: Driver, tmp_path: Path
-) -> None:
-    await driver.publish(call(tmp_path))
     world.refusal = "nmi response failed with status code: 503, response body: later"
     await driver.rotate()
     assert (tmp_path / "s").read_text() == "hunter2"

@@ -75,11 +75,6 @@ def test_what_the_go_types_hold_is_a_token(answer: bytes) -> None:
         (200, b"", "json: Input data was truncated"),
         (200, b"<html>", "json: JSON is malformed: invalid character"),
         (404, b"no", "nmi response failed with status code: 404, response body: no"),
-        (
-            403,
-            b'{"error":"access_denied"}',
-            'nmi response failed with status code: 403, response body: {"error":"access_denied"}',
-        ),
     ],
 )
 def test_anything_else_fails_the_mount(status: int, answer: bytes, why: str) -> None:

@@ -15,7 +15,6 @@ from podidentity_sandbox.csi.parameters import (
     POD_NAME,
     POD_NAMESPACE,
     MountFailed,
-    VaultObject,
     parse,
 )
 
@@ -42,14 +41,6 @@ def parameters(**changes: Any) -> dict[str, str]:
     }
     changed = {key.replace("__", "/"): value for key, value in changes.items()}
     return {key: value for key, value in (given | changed).items() if value is not None}
-
-
-def test_a_class_becomes_what_a_volume_needs() -> None:
-    wanted = parse(parameters())
-    assert (wanted.vault, wanted.resource) == ("demo-kv.vault.azure.net", "https://vault.azure.net")
-    assert (wanted.pod_namespace, wanted.pod_name) == ("shop", "orders-0")
-    assert wanted.objects == (VaultObject(name="s", type="secret"),)
-    assert wanted.objects[0].file == "s"
 
 
 def test_objects_are_read_as_people_write_them() -> None:

@@ -243,7 +243,12 @@ def _check_unchanged(call: ArmCall, cluster: ManagedCluster, body: dict[str, Any
 def _check_feature(call: ArmCall, cluster: ManagedCluster) -> None:
     asks = cluster.add_on and cluster.add_on.enabled
     if asks and not registered(call.world, POD_IDENTITY, call.now):
-        raise profile.feature_missing()
+        raise ArmError(
+            400,
+            "BadRequest",
+            f"PodIdentity addon is not allowed since feature '{POD_IDENTITY}' is not enabled."
+            " Please see https://aka.ms/aks/previews for how to enable features.",
+        )
 
 
 def _credential(call: ArmCall, role: str, proof: Mapping[str, str]) -> Reply:

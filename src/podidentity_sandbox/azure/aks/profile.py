@@ -155,17 +155,6 @@ def rendered(add_on: AddOn) -> dict[str, Any]:
     return shown
 
 
-def feature_missing() -> ArmError:
-    """Return the refusal of a subscription without the preview feature."""
-    return ArmError(
-        400,
-        "BadRequest",
-        "PodIdentity addon is not allowed since feature"
-        " 'Microsoft.ContainerService/EnablePodIdentityPreview' is not enabled. Please see"
-        " https://aka.ms/aks/previews for how to enable features.",
-    )
-
-
 def _key(one: PodIdentity | PodException) -> tuple[str, str]:
     """Return namespace and name, which no other of the cluster has."""
     return one.namespace, one.name or ""

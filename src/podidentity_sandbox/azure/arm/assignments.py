@@ -29,16 +29,10 @@ def list_definitions(call: ArmCall) -> Reply:
     if asked and match is None:
         raise _bad_filter(asked)
     name = match["name"].lower() if match else ""
-    found = [*ROLES, *(one.role for one in call.world.all(RoleDefinition))]
-    return Reply.json(
-        {
-            "value": [
-                _shown_role(call, role)
-                for role in found
-                if role.assignable(call.params["scope"]) and name in ("", role.name.lower())
-            ]
-        }
-    )
+    every = [*ROLES, *(one.role for one in call.world.all(RoleDefinition))]
+    here = [role for role in every if role.assignable(call.params["scope"])]
+    found = [role for role in here if name in ("", role.name.lower())]
+    return Reply.json({"value": [_shown_role(call, role) for role in found]})
 
 
 def get_definition(call: ArmCall) -> Reply:
@@ -99,7 +93,7 @@ def put_assignment(call: ArmCall) -> Reply:
     """Give a role to a principal."""
     asked = _asked(call)
     old = call.world.find(RoleAssignment, call.id)
-    if old and _same_grant(old, asked):
+    if old and _grant(old) == _grant(asked):
         return Reply.json(_json(call, old))
     if old:
         message = (
@@ -107,7 +101,7 @@ def put_assignment(call: ArmCall) -> Reply:
         )
         raise ArmError(400, "RoleAssignmentUpdateNotPermitted", message)
     for other in call.world.all(RoleAssignment):
-        if _same_grant(other, asked):
+        if _grant(other) == _grant(asked):
             raise ArmError(409, "RoleAssignmentExists", "The role assignment already exists.")
     call.world.put(asked)
     return Reply.json(_json(call, asked), status=201)
@@ -195,12 +189,8 @@ def _asked_role(call: ArmCall) -> Role:
     )
 
 
-def _same_grant(one: RoleAssignment, other: RoleAssignment) -> bool:
-    return (one.role_id, one.principal_id, one.scope.lower()) == (
-        other.role_id,
-        other.principal_id,
-        other.scope.lower(),
-    )
+def _grant(one: RoleAssignment) -> tuple[str, str, str]:
+    return one.role_id, one.principal_id, one.scope.lower()
 
 
 def _bad_filter(text: str) -> ArmError:

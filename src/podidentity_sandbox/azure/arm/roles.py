@@ -40,7 +40,11 @@ class Role:
 _BLOB_SERVICE = "Microsoft.Storage/storageAccounts/blobServices"
 _CONTAINERS = f"{_BLOB_SERVICE}/containers"
 _DELEGATION = f"{_BLOB_SERVICE}/generateUserDelegationKey/action"
-_SECRETS = "Microsoft.KeyVault/vaults/secrets"
+_IDENTITIES = "Microsoft.ManagedIdentity/userAssignedIdentities"
+_KEY_VAULT = "Microsoft.KeyVault"
+_SECRETS = f"{_KEY_VAULT}/vaults/secrets"
+_USUAL = ("Microsoft.Authorization/*/read", "Microsoft.Resources/subscriptions/resourceGroups/read")
+"""What most roles grant beside their own."""
 OWNER = Role(id="8e3af657-a8ff-443c-a75c-2fe8c4bcb635", name="Owner", actions=("*",))
 CONTRIBUTOR = Role(
     id="b24988ac-6180-42a0-ab88-20f7382dd24c",
@@ -56,12 +60,9 @@ BLOB_CONTRIBUTOR = Role(
     id="ba92f5b4-2d11-453d-a403-e96b0029c9fe",
     name="Storage Blob Data Contributor",
     actions=(*(f"{_CONTAINERS}/{verb}" for verb in ("delete", "read", "write")), _DELEGATION),
-    data_actions=(
-        f"{_CONTAINERS}/blobs/delete",
-        f"{_CONTAINERS}/blobs/read",
-        f"{_CONTAINERS}/blobs/write",
-        f"{_CONTAINERS}/blobs/move/action",
-        f"{_CONTAINERS}/blobs/add/action",
+    data_actions=tuple(
+        f"{_CONTAINERS}/blobs/{verb}"
+        for verb in ("delete", "read", "write", "move/action", "add/action")
     ),
 )
 ROLES = (
@@ -72,32 +73,26 @@ ROLES = (
         id="e40ec5ca-96e0-45a2-b4ff-59039f2c2b59",
         name="Managed Identity Contributor",
         actions=(
-            "Microsoft.ManagedIdentity/userAssignedIdentities/read",
-            "Microsoft.ManagedIdentity/userAssignedIdentities/write",
-            "Microsoft.ManagedIdentity/userAssignedIdentities/delete",
-            "Microsoft.ManagedIdentity/userAssignedIdentities/federatedIdentityCredentials/*",
-            "Microsoft.Authorization/*/read",
-            "Microsoft.Resources/subscriptions/resourceGroups/read",
+            *(f"{_IDENTITIES}/{verb}" for verb in ("read", "write", "delete")),
+            f"{_IDENTITIES}/federatedIdentityCredentials/*",
+            *_USUAL,
         ),
     ),
     Role(
         id="f1a07417-d97a-45cb-824c-7a7467783830",
         name="Managed Identity Operator",
         actions=(
-            "Microsoft.ManagedIdentity/userAssignedIdentities/*/read",
-            "Microsoft.ManagedIdentity/userAssignedIdentities/*/assign/action",
-            "Microsoft.Authorization/*/read",
-            "Microsoft.Resources/subscriptions/resourceGroups/read",
+            *(f"{_IDENTITIES}/*/{verb}" for verb in ("read", "assign/action")),
+            *_USUAL,
         ),
     ),
     Role(
         id="9980e02c-c2be-4d73-94e8-173b1dc7cf3c",
         name="Virtual Machine Contributor",
         actions=(
-            "Microsoft.Authorization/*/read",
+            *_USUAL,
             "Microsoft.Compute/virtualMachines/*",
             "Microsoft.Compute/virtualMachineScaleSets/*",
-            "Microsoft.Resources/subscriptions/resourceGroups/read",
         ),
     ),
     Role(
@@ -110,13 +105,9 @@ ROLES = (
         id="b86a8fe4-44ce-4948-aee5-eccb2c155cd7",
         name="Key Vault Secrets Officer",
         actions=(
-            "Microsoft.Authorization/*/read",
-            "Microsoft.Resources/subscriptions/resourceGroups/read",
-            "Microsoft.KeyVault/checkNameAvailability/read",
-            "Microsoft.KeyVault/deletedVaults/read",
-            "Microsoft.KeyVault/locations/*/read",
-            "Microsoft.KeyVault/vaults/*/read",
-            "Microsoft.KeyVault/operations/read",
+            *_USUAL,
+            *(f"{_KEY_VAULT}/{one}/read" for one in ("checkNameAvailability", "deletedVaults")),
+            *(f"{_KEY_VAULT}/{one}/read" for one in ("locations/*", "vaults/*", "operations")),
         ),
         data_actions=(f"{_SECRETS}/*",),
     ),

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import re
-import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -69,8 +68,7 @@ def patched(
     named, kept = _named(body), (current.system or system) if wants_system else None
     if not wants_user:
         if named:
-            message = f"userAssignedIdentities cannot be set with the type '{kind}'."
-            raise ArmError(400, "InvalidParameter", message)
+            raise _invalid(f"userAssignedIdentities cannot be set with the type '{kind}'.")
         return IdentityBlock(system=kept)
     user = {identity.id.lower(): identity for identity in current.user}
     for name, remove in named.items():
@@ -79,8 +77,7 @@ def patched(
         else:
             user[name.lower()] = _found(name, find, scale_set)
     if not user:
-        message = f"The type '{kind}' needs at least one user assigned identity."
-        raise ArmError(400, "InvalidParameter", message)
+        raise _invalid(f"The type '{kind}' needs at least one user assigned identity.")
     return IdentityBlock(system=kept, user=tuple(user.values()))
 
 
@@ -109,12 +106,15 @@ def rendered(block: IdentityBlock, tenant_id: str) -> dict[str, Any] | None:
     return answer
 
 
+def _invalid(message: str) -> ArmError:
+    return ArmError(400, "InvalidParameter", message)
+
+
 def _type(body: object) -> str:
     kind = body.get("type") if isinstance(body, dict) else None
     key = kind.replace(" ", "").lower() if isinstance(kind, str) else ""
     if key not in _TYPES:
-        message = f"The value '{kind}' of parameter 'identity.type' is invalid."
-        raise ArmError(400, "InvalidParameter", message)
+        raise _invalid(f"The value '{kind}' of parameter 'identity.type' is invalid.")
     return key
 
 
@@ -124,8 +124,7 @@ def _named(body: object) -> dict[str, bool]:
     if named is None:
         return {}
     if not isinstance(named, dict):
-        message = "The value of parameter 'identity.userAssignedIdentities' is invalid."
-        raise ArmError(400, "InvalidParameter", message)
+        raise _invalid("The value of parameter 'identity.userAssignedIdentities' is invalid.")
     for name, value in named.items():
         if not _ID.fullmatch(name):
             raise ArmError(
@@ -136,8 +135,7 @@ def _named(body: object) -> dict[str, bool]:
                 " '/providers/{resourceProviderNamespace}/'.",
             )
         if value is not None and not isinstance(value, dict):
-            message = f"The value of '{name}' must be an object or null."
-            raise ArmError(400, "InvalidParameter", message)
+            raise _invalid(f"The value of '{name}' must be an object or null.")
     return {name: value is None for name, value in named.items()}
 
 
@@ -199,8 +197,7 @@ def patch(record: type[Machines], call: ArmCall) -> Reply:
     machines, body = call.existing(record), call.body()
     _check_alive(machines)
     if set(body) - {"identity"}:
-        message = "The sandbox changes nothing of a machine but its identity."
-        raise ArmError(400, "InvalidParameter", message)
+        raise _invalid("The sandbox changes nothing of a machine but its identity.")
     if call.now < machines.settled_at:
         raise ArmError(
             409,
@@ -227,18 +224,12 @@ def with_identity(world: World, caller: Caller, machines: M, identity: object) -
     When they have it is the caller's to say.
     """
     _may_assign(world, caller, machines, added(identity))
-    system = Principal(
-        object_id=str(uuid.uuid4()),
-        app_id=str(uuid.uuid4()),
-        name=machines.name,
-        tenant_id=world.plan.tenant_id,
-    )
     block = patched(
         machines.identity,
         identity,
         scale_set=machines.id,
         find=lambda name: world.find(UserAssignedIdentity, name),
-        system=system,
+        system=Principal.new(machines.name, world.plan.tenant_id),
     )
     return replace(machines, identity=block, before=machines.in_force(world.clock()), failed=False)
 

@@ -33,8 +33,8 @@ def put_account(call: ArmCall) -> Reply:
     """Make an account; one that exists is changed by the request and returned."""
     group, body, name = call.group(), call.body(), call.params["name"]
     old = call.find(StorageAccount)
-    if old is None:
-        _free(call, name)
+    if old is None and (refusal := _name_refusal(call, name)):
+        raise _taken_or_no_name(name, *refusal)
     sku = body.get("sku")
     sku = _one_of(_SKUS, "sku", sku.get("name") if isinstance(sku, dict) else None)
     _one_of((_KIND,), "kind", body.get("kind"))
@@ -106,16 +106,12 @@ def _name_refusal(call: ArmCall, name: str) -> tuple[str, str] | None:
     return None
 
 
-def _free(call: ArmCall, name: str) -> None:
-    refusal = _name_refusal(call, name)
-    if refusal is None:
-        return
-    reason, message = refusal
+def _taken_or_no_name(name: str, reason: str, message: str) -> ArmError:
     if reason == "AccountNameInvalid":
-        raise ArmError(400, reason, message)
+        return ArmError(400, reason, message)
     # Every other account here is of this subscription.
     message = f"The account {name} is already in another resource group in this subscription."
-    raise ArmError(409, "StorageAccountInAnotherResourceGroup", message)
+    return ArmError(409, "StorageAccountInAnotherResourceGroup", message)
 
 
 def _with_settings(account: StorageAccount, body: Mapping[str, Any]) -> StorageAccount:

@@ -107,69 +107,55 @@ BOM = "\ufeff"
 """The service's XML starts with one."""
 
 
-_WORDS: Mapping[str, tuple[int, str]] = {
-    "AuthenticationFailed": (  # https://github.com/Azure/azure-sdk-for-java/issues/8667
-        403,
-        "Server failed to authenticate the request. Make sure the value of Authorization header is"
-        " formed correctly including the signature.",
-    ),
-    "AuthorizationPermissionMismatch": (  # https://github.com/Azure/azure-storage-blob-go/issues/183
-        403,
-        "This request is not authorized to perform this operation using this permission.",
-    ),
-    "BlobAlreadyExists": (409, "The specified blob already exists."),
-    "BlobNotFound": (404, "The specified blob does not exist."),
-    "ConditionNotMet": (
-        412,
-        "The condition specified using HTTP conditional header(s) is not met.",
-    ),
-    "ContainerAlreadyExists": (409, "The specified container already exists."),
-    "ContainerNotFound": (404, "The specified container does not exist."),
-    "InvalidAuthenticationInfo": (
-        400,
-        "Authentication information is not given in the correct format. Check the value of"
-        " Authorization header.",
-    ),
-    # With name and value: https://github.com/Azure/azure-rest-api-specs/issues/8947.
-    "InvalidHeaderValue": (
-        400,
-        "The value for one of the HTTP headers is not in the correct format.",
-    ),
-    "InvalidQueryParameterValue": (
-        400,
-        "Value for one of the query parameters specified in the request URI is invalid.",
-    ),
-    "InvalidRange": (416, "The range specified is invalid for the current size of the resource."),
-    "InvalidResourceName": (400, "The specified resource name contains invalid characters."),
-    "Md5Mismatch": (
-        400,
-        "The MD5 value specified in the request did not match with the MD5 value calculated by the"
-        " server.",
-    ),
-    "MissingRequiredHeader": (
-        400,
-        "An HTTP header that's mandatory for this request is not specified.",
-    ),
-    "OutOfRangeInput": (
-        400,
-        "The specified resource name length is not within the permissible limits.",
-    ),
-    "OutOfRangeQueryParameterValue": (
-        400,
-        "One of the query parameters specified in the request URI is outside the permissible"
-        " range.",
-    ),
-    # Also of an anonymous request: https://github.com/blobfile/blobfile/issues/139.
-    "PublicAccessNotPermitted": (409, "Public access is not permitted on this storage account."),
-    "RequestBodyTooLarge": (
-        413,
-        "The request body is too large and exceeds the maximum permissible limit.",
-    ),
-    "ResourceNotFound": (404, "The specified resource does not exist."),
+_WORDS: Mapping[int, Mapping[str, str]] = {
+    400: {
+        "InvalidAuthenticationInfo": "Authentication information is not given in the correct"
+        " format. Check the value of Authorization header.",
+        # With name and value: https://github.com/Azure/azure-rest-api-specs/issues/8947.
+        "InvalidHeaderValue": "The value for one of the HTTP headers is not in the correct format.",
+        "InvalidQueryParameterValue": "Value for one of the query parameters specified in the"
+        " request URI is invalid.",
+        "InvalidResourceName": "The specified resource name contains invalid characters.",
+        "Md5Mismatch": "The MD5 value specified in the request did not match with the MD5 value"
+        " calculated by the server.",
+        "MissingRequiredHeader": "An HTTP header that's mandatory for this request is not"
+        " specified.",
+        "OutOfRangeInput": "The specified resource name length is not within the permissible"
+        " limits.",
+        "OutOfRangeQueryParameterValue": "One of the query parameters specified in the request URI"
+        " is outside the permissible range.",
+    },
+    403: {
+        # https://github.com/Azure/azure-sdk-for-java/issues/8667
+        "AuthenticationFailed": "Server failed to authenticate the request. Make sure the value of"
+        " Authorization header is formed correctly including the signature.",
+        # https://github.com/Azure/azure-storage-blob-go/issues/183
+        "AuthorizationPermissionMismatch": "This request is not authorized to perform this"
+        " operation using this permission.",
+    },
+    404: {
+        "BlobNotFound": "The specified blob does not exist.",
+        "ContainerNotFound": "The specified container does not exist.",
+        "ResourceNotFound": "The specified resource does not exist.",
+    },
     # https://github.com/Xabaril/AspNetCore.Diagnostics.HealthChecks/issues/741
-    "UnsupportedHttpVerb": (405, "The resource doesn't support specified Http Verb."),
+    405: {"UnsupportedHttpVerb": "The resource doesn't support specified Http Verb."},
+    409: {
+        "BlobAlreadyExists": "The specified blob already exists.",
+        "ContainerAlreadyExists": "The specified container already exists.",
+        # Also of an anonymous request: https://github.com/blobfile/blobfile/issues/139.
+        "PublicAccessNotPermitted": "Public access is not permitted on this storage account.",
+    },
+    412: {
+        "ConditionNotMet": "The condition specified using HTTP conditional header(s) is not met."
+    },
+    413: {
+        "RequestBodyTooLarge": "The request body is too large and exceeds the maximum permissible"
+        " limit."
+    },
+    416: {"InvalidRange": "The range specified is invalid for the current size of the resource."},
 }
-"""Status and message of each code."""
+_STATUSES = {code: status for status, codes in _WORDS.items() for code in codes}
 
 
 class BlobError(Exception):
@@ -184,7 +170,8 @@ class BlobError(Exception):
         instead: tuple[int, str] | None = None,
     ) -> None:
         """`instead` is another status and message than those that the code has elsewhere."""
-        self.status, message = instead or _WORDS[code]
+        status = _STATUSES[code]
+        self.status, message = instead or (status, _WORDS[status][code])
         super().__init__(message)
         self.code = code
         self.more = more

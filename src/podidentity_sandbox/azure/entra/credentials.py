@@ -345,14 +345,13 @@ def check_own_token(
     Only a user-assigned identity's may, and only for an application of the tenant `home`, in
     which the identity itself is. `signer` is the principal that the token names.
     """
-    if client.managed_identity or assertion.said("tid") != home:
+    foreign = signer is None or {signer.tenant_id, assertion.said("tid")} != {home}
+    if client.managed_identity or foreign:
         raise EntraError(700222, "AAD-issued tokens may not be used for federated identity flows.")
     if "/userassignedidentities/" not in assertion.said("xms_mirid").lower():
         raise EntraError(
             700226, "Only MSI tokens may be used as Federated Identity Credentials for AAD issuer."
         )
-    if signer is None or signer.tenant_id != home:
-        raise EntraError(700222, "AAD-issued tokens may not be used for federated identity flows.")
 
 
 def unproved() -> EntraError:

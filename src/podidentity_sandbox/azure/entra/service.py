@@ -93,18 +93,13 @@ def _twice(fields: list[tuple[str, str]]) -> str:
 
 def asked(form: Mapping[str, str]) -> dict[str, str]:
     """Return the log's entry of a form that reached Entra."""
+    assertion, secret = form.get("client_assertion"), form.get("client_secret")
     return {
         "grant_type": form.get("grant_type", ""),
         "client_id": form.get("client_id", ""),
-        "credential": _credential(form),
+        "credential": "assertion" if assertion else "secret" if secret else "",
         "scope": form.get("scope") or form.get("resource", ""),
     }
-
-
-def _credential(form: Mapping[str, str]) -> str:
-    if form.get("client_assertion"):
-        return "assertion"
-    return "secret" if form.get("client_secret") else ""
 
 
 # ---- The front
