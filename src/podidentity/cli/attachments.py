@@ -56,8 +56,8 @@ async def attached(kube: Kube) -> tuple[list[Attached], list[str]]:
             ledger = parse_ledger(json.dumps(each).encode())
         except NotALedger as error:
             unread.append(
-                f"AzureIdentityLedger {ref_of(each)} cannot be read, and what MIC attached to its "
-                f"machine is not known: {error}"
+                f"AzureIdentityLedger {ref_of(each)} cannot be read, so nobody knows what MIC "
+                f"attached to its machine: {error}"
             )
             continue
         parts = (ledger.attached, ledger.attaching, ledger.detaching)

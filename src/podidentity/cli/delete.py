@@ -4,9 +4,9 @@ The binding goes first, so that no pod is entitled any more; then what Azure has
 permission; last the AzureIdentity, because it carries the record of the attached hosts. A run that
 fails half way can be repeated.
 
-Whoever may write an AzureIdentity may write that record, too, and any ARM id beside it; and what is
-done in Azure is done with the rights of the person at the shell. So of the record only this counts:
-an identity that the namespace was granted, by the client id that Azure says of it, goes from
+A tenant who may write an AzureIdentity can write that record, too, and any ARM id beside it; but
+Azure is changed with the rights of the person at the shell. So of the record only this counts: an
+identity that the namespace was granted, by the client id that Azure says of it, goes from
 machines of the groups in which this cluster's nodes are. No tenant makes a grant for himself. An
 `add` that ended before its last step has attached and not granted yet: its ClusterRole, which
 nobody has, counts as well.

@@ -5,9 +5,9 @@ a pod gets a record exactly where a request of it could be allowed. An event tou
 that it concerns, so that it costs the same in a cluster of two hundred pods and of twenty thousand.
 The result depends on the objects alone, not on the order in which they came.
 
-A namespace may bind hundreds of identities to thousands of pods, and what each needs is kept. So
-the more pods there are, the fewer bindings of each count (`share_of_pod`): by the number of pods
-alone, so that this depends on no order either.
+A namespace may bind hundreds of identities to thousands of pods, and the needs of each pod are
+kept. So the more pods there are, the fewer bindings of each count (`share_of_pod`): by the number
+of pods alone, so that this depends on no order either.
 
 A pod without a node needs nothing yet, and one whose processes have ended nothing any more. Only a
 user-assigned identity (type 0) is attached to a machine. Two pods are told apart by their uid where

@@ -17,9 +17,9 @@ address and port then opens a new connection, and the old socket would prove it.
 This check is a second barrier: it compares states, byte counts and times of both ends (`struct
 tcp_info`). The first barrier is the source guard, because of which nobody else has the address.
 
-Nor may it be the socket of a server. Whoever can send in the name of IMDS can call one, and then it
-has the right ends, and has sent bytes if it speaks first (SSH, SMTP, databases). So where sources
-are not guarded nobody may listen at the client's port.
+Nor may it be the socket of a server. An attacker who can send in the name of IMDS can connect to a
+server of the pod. That socket has the right ends, and has sent bytes if the server speaks first
+(SSH, SMTP, databases). So where sources are not guarded nobody may listen at the client's port.
 
 An honest client passes: with retransmissions (the kernel counts them as sent), with pipelined
 requests (the client may have sent more than we have received), after any time in our backlog (both

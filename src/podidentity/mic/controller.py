@@ -246,7 +246,7 @@ class Controller:
         self._events: dict[ObjectRef, TellEvent] = {}
         """Those of `_marks.events`: each call has a connection."""
         self._questions = PermissionQuestions(allowed=settings.allowed, denied=settings.denied)
-        # Of namespaces, the fewest bindings of a pod of which it was said that no more count.
+        # By namespace, the fewest bindings of a pod that the log has named as all that count.
         self._shares: dict[str, int] = {}
         self._strange: dict[str, str] = {}
         """Provider IDs of nodes that are none of Azure's."""

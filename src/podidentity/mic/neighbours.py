@@ -307,8 +307,8 @@ class Neighbours:
     ) -> tuple[_Parsed, ...]:
         """Return all objects of a kind, parsed page by page: tenants' own may be large.
 
-        One that cannot be read is none, as for the watches and for NMI: else whoever stores it has
-        nothing detached any more, from any machine.
+        One that cannot be read is passed over, as by the watches and by NMI: otherwise one tenant's
+        object would keep MIC from detaching anything, from any machine.
         """
         pages, found = self._kube.pages(resource.path(), params), []
         async with aclosing(pages):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -36,7 +37,7 @@ def share(limit: int | str, wanted: int, *, up: bool) -> int:
     return math.ceil(part) if up else math.floor(part)
 
 
-class Sets:
+class Sets(ABC):
     """Looks at a set when it or one of its parts changes, or an account that it may wait for."""
 
     KEY: ClassVar[str]
@@ -65,9 +66,9 @@ class Sets:
             if each is not None:
                 self._sync(each)
 
+    @abstractmethod
     def _sync(self, owner: Record) -> None:
         """Take the next step of one set."""
-        raise NotImplementedError
 
     def _parts(self, owner: Record) -> Sequence[Record]:
         """Return what a set controls, in the order of the names."""
