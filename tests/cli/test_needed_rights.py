@@ -15,7 +15,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -269,6 +269,17 @@ def to_detach(scene: Scene) -> None:
     scene.world.send("PATCH", path, {"metadata": {"annotations": record}})
 
 
+def shared_with_another_namespace(scene: Scene) -> None:
+    """Have an AzureIdentity elsewhere that records a machine which has the same identity."""
+    in_azure(scene)
+    elsewhere = replace(scene, ns="default")
+    path = f"{CUSTOM}/namespaces/default/azureidentities"
+    scene.world.delete(path)
+    elsewhere.identity("shared", type=0, resourceID=scene.managed)
+    record = {ATTACHED_TO: json.dumps([scene.world.plan.scale_set_id])}
+    scene.world.send("PATCH", f"{path}/shared", {"metadata": {"annotations": record}})
+
+
 def to_leave_attached(scene: Scene) -> None:
     where = f"{CUSTOM}/namespaces/{scene.ns}/azureidentities"
     for name in ("orders", "heir"):
@@ -429,6 +440,13 @@ CASES: tuple[Case, ...] = (
         only=("attach",),
         prepare=in_azure,
         times=2,
+    ),
+    Case(
+        command="add",
+        line="add --namespace {ns} --name orders --identity-resource-id {managed}",
+        parts=("grant", "attach", "shared"),
+        only=("shared",),
+        prepare=shared_with_another_namespace,
     ),
     Case(
         command="add",
@@ -1146,6 +1164,8 @@ def clear_what_few_make(world: World, case: Case) -> None:
         without_cilium(world)
     if case.is_about("migrate"):
         without_records(world)
+    if case.is_about("shared"):
+        world.delete(f"{CUSTOM}/namespaces/default/azureidentities")
     if case.is_about("lost-release"):
         world.delete(f"{RBAC}/clusterrolebindings/mine-nmi")
     if case.of == "served":

@@ -63,6 +63,7 @@ from podidentity.cli.parts import (
     REVOKE,
     ROLLBACK,
     SECRETS,
+    SHARED,
     STARTUP_TAINT,
     TAKE_BACK,
     WAIT,
@@ -411,6 +412,8 @@ def _add() -> Iterator[Right]:
     yield from _to("delete", _IDENTITIES, _BINDINGS, at=_PODS, parts=[TAKE_BACK], without=said)
     yield from _to("delete", _ROLES[0], parts=[TAKE_BACK], without=said)
     yield from _to("list", "nodes", _IDENTITIES, _DEPLOYMENTS, parts=[ATTACH])
+    said = "counts no record of attached machines in other namespaces, and says so"
+    yield from _to("list", *_ROLES, parts=[SHARED], without=said)
     yield from _choices_of_nmi(ATTACH, LOOK_UP, FEDERATED)
     yield from _to(
         "get",
@@ -429,7 +432,8 @@ def _delete() -> Iterator[Right]:
     yield from _to("delete", _ROLES[0], parts=[REVOKE], without=said)
     yield from _to("list", _IDENTITIES, parts=[DETACH, KEEP])
     yield from _to("list", _DEPLOYMENTS, "nodes", parts=[DETACH])
-    yield from _to("list", *_ROLES, parts=[DETACH], without="leaves it attached, and says so")
+    said = "names what stays attached, and ends with status 1 before it deletes the AzureIdentity"
+    yield from _to("list", *_ROLES, parts=[DETACH], without=said)
     yield from _to("get patch", _IDENTITIES, parts=[KEEP])
     yield from _choices_of_nmi(DETACH, ACCOUNT_PART)
     said = "leaves the service account, and says so"
