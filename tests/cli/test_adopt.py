@@ -238,6 +238,7 @@ def test_while_a_mic_works_nothing_is_written(
         made["spec"]["selector"]["matchLabels"] = labels
         made["spec"]["template"]["metadata"]["labels"] = labels
     world.send("POST", DEPLOYMENTS, made)
+    right = world.bind("aad-pod-id-mic-role", "default", "podidentity-mic")
     try:
         ran = podidentity("migrate", "adopt", "--yes")
         assert ran.code == 1
@@ -247,6 +248,7 @@ def test_while_a_mic_works_nothing_is_written(
         assert podidentity("migrate", "adopt", "--yes").code == 0
     finally:
         world.send("DELETE", f"{DEPLOYMENTS}/mic")
+        world.send("DELETE", right)
 
 
 def test_a_ledger_that_cannot_be_read_is_said(

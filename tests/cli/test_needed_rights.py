@@ -959,6 +959,7 @@ def with_the_archived_mic(scene: Scene) -> None:
     spec = deployment["spec"]
     spec["selector"]["matchLabels"] = spec["template"]["metadata"]["labels"] = labels
     make(scene, deployment)
+    scene.world.bind("aad-pod-id-mic-role", "default", "podidentity-mic")
 
 
 CASES += (
@@ -1160,6 +1161,8 @@ def clear_what_few_make(world: World, case: Case) -> None:
     if case.is_about("mic"):
         for path in (*_MIC, _PAUSES):
             world.delete(path)
+    if case.is_about("archived-mic") or case.is_about("migrate"):
+        world.delete(f"{RBAC}/clusterrolebindings/aad-pod-id-mic-role-default")
     if case.is_about("lrp"):
         without_cilium(world)
     if case.is_about("migrate"):
