@@ -110,17 +110,18 @@ def test_what_a_tenant_calls_a_helm_release_keeps_nobody_from_enabling(
     enabled(bare, podidentity)
 
 
-@pytest.mark.parametrize("labels", [None, OLD_LABELS], ids=["ours", "archived"])
+@pytest.fixture(params=[None, OLD_LABELS], ids=["ours", "archived"])
+def of_a_tenant(world: World, tenant: str, request: pytest.FixtureRequest) -> World:
+    """The world with a MIC of a tenant's."""
+    mic_of_a_tenant(world, tenant, request.param)
+    return world
+
+
 def test_machines_are_changed_whatever_mic_a_tenant_says_there_is(
-    world: World,
-    orders: Identity,
-    ns: str,
-    tenant: str,
-    podidentity: Run,
-    labels: dict[str, str] | None,
+    of_a_tenant: World, orders: Identity, ns: str, podidentity: Run
 ) -> None:
-    """Else `add` attaches nothing, and `delete` leaves everything attached, in the whole cluster."""
-    mic_of_a_tenant(world, tenant, labels)
+    """Else `add` attaches nothing, and `delete` leaves everything attached, for everybody."""
+    world = of_a_tenant
     assert add(podidentity, orders.id, ns).code == 0
     assert record(identity(world, ns)) == [world.plan.scale_set_id]
     assert orders.attached()

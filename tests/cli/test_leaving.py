@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import yaml
 
 from podidentity import manifests
+from podidentity.adapters.kube import Kube
 from podidentity.cli.checks.leftovers import lost
 from podidentity.cli.lost_releases import LostRelease, releases
 from podidentity.core.hosts import Host

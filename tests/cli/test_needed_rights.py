@@ -996,6 +996,101 @@ CASES += (
 )
 
 
+def labelled_elsewhere(scene: Scene) -> None:
+    """Have what has the labels of NMI and of MIC in a namespace that may be a tenant's."""
+    clear_elsewhere(scene.world)
+    for made in (manifests.nmi()[-1], manifests.mic()[-1]):
+        made["metadata"]["namespace"] = "default"
+        make(scene, made)
+
+
+def clear_elsewhere(world: World) -> None:
+    for plural in ("daemonsets", "deployments"):
+        world.delete(f"/apis/apps/v1/namespaces/default/{plural}")
+
+
+def in_azure_and_labelled_elsewhere(scene: Scene) -> None:
+    in_azure(scene)
+    labelled_elsewhere(scene)
+
+
+def with_a_pod_and_labelled_elsewhere(scene: Scene) -> None:
+    scene.pod()
+    labelled_elsewhere(scene)
+
+
+def with_mic_and_labelled_elsewhere(scene: Scene) -> None:
+    with_mic_not_paused(scene)
+    labelled_elsewhere(scene)
+
+
+ELSEWHERE = ("elsewhere",)
+CASES += (
+    Case(
+        command="add",
+        line="add --namespace {ns} --name orders --identity-resource-id {managed} --no-grant",
+        parts=("attach", *ELSEWHERE),
+        only=ELSEWHERE,
+        prepare=in_azure_and_labelled_elsewhere,
+        whole=lambda ran: ran.code == 0 and told_all(ran),
+    ),
+    Case(
+        command="exception",
+        line=f"{EXCEPTION} list --namespace {{ns}}",
+        parts=("exception-list", *ELSEWHERE),
+        only=ELSEWHERE,
+        prepare=labelled_elsewhere,
+    ),
+    Case(
+        command="explain",
+        line="explain pod {ns}/a",
+        parts=ELSEWHERE,
+        only=ELSEWHERE,
+        prepare=with_a_pod_and_labelled_elsewhere,
+        whole=told_all,
+    ),
+    Case(
+        command="check --pre",
+        line="check --pre -o json",
+        parts=ELSEWHERE,
+        only=ELSEWHERE,
+        prepare=with_the_archived_mic,
+        whole=told_all,
+    ),
+    Case(
+        command="check --pod",
+        line="check --pod {ns}/a",
+        parts=ELSEWHERE,
+        only=ELSEWHERE,
+        prepare=with_a_pod_and_labelled_elsewhere,
+        whole=lambda ran: "did not answer within" in ran.err,
+    ),
+    Case(
+        command="mic",
+        line="mic pause",
+        parts=ELSEWHERE,
+        only=ELSEWHERE,
+        prepare=with_mic_and_labelled_elsewhere,
+    ),
+    Case(
+        command="nodes",
+        line="nodes --timeout 1s",
+        parts=ELSEWHERE,
+        only=ELSEWHERE,
+        prepare=labelled_elsewhere,
+        whole=lambda ran: "Pods are served on 0 of" in ran.err,
+    ),
+    Case(
+        command="version",
+        line="version",
+        parts=ELSEWHERE,
+        only=ELSEWHERE,
+        prepare=labelled_elsewhere,
+        whole=told_all,
+    ),
+)
+
+
 def with_archived_mic_and_an_identity(scene: Scene) -> None:
     """Have what `migrate` reads, nothing of ours, and an identity that nobody may use."""
     with_the_archived_mic(scene)
@@ -1152,7 +1247,8 @@ def clear(world: World, case: Case, begun: list[str]) -> None:
     for plural in ("rolebindings", "roles"):
         world.delete(f"{RBAC}{accounts}/{plural}")
     world.delete("/apis/apps/v1/namespaces/kube-system/daemonsets")
-    world.delete("/apis/apps/v1/namespaces/default/deployments")
+    clear_elsewhere(world)
+    world.delete(f"{RBAC}/clusterrolebindings/aad-pod-id-mic-role-default")
     clear_what_few_make(world, case)
     end_nmi(world)
 
@@ -1161,8 +1257,6 @@ def clear_what_few_make(world: World, case: Case) -> None:
     if case.is_about("mic"):
         for path in (*_MIC, _PAUSES):
             world.delete(path)
-    if case.is_about("archived-mic") or case.is_about("migrate"):
-        world.delete(f"{RBAC}/clusterrolebindings/aad-pod-id-mic-role-default")
     if case.is_about("lrp"):
         without_cilium(world)
     if case.is_about("migrate"):

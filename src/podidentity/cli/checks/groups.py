@@ -297,7 +297,8 @@ VERSIONS = Group(
         Check(
             holds="the programs of the cluster are of this command's version",
             look=_versions,
-            right="versions: you need the right to list daemonsets in {nmi}, and deployments",
+            right="versions: you need the right to list daemonsets in {nmi}, deployments and "
+            "clusterrolebindings",
         ),
         Check(
             holds="the custom resources know each field",
@@ -427,7 +428,8 @@ NMI = Group(
         Check(
             holds="NMI is in one namespace alone",
             look=_others,
-            right="that NMI is in one namespace alone: you need the right to list daemonsets",
+            right="that NMI is in one namespace alone: you need the right to list daemonsets and "
+            "clusterrolebindings",
         ),
         Check(holds="NMI is ready on each of its nodes", look=_readiness, right=_STATE_OF_NMI),
         Check(holds="the probe pod runs on each of them", look=_probe, right=_STATE_OF_NMI),
@@ -555,8 +557,8 @@ MIC = Group(
         Check(
             holds="MIC runs where NMI waits for it",
             look=_controller,
-            right="MIC: you need the right to list deployments, and in its namespace to get "
-            f"configmaps {PAUSES} and list pods and events",
+            right="MIC: you need the right to list deployments and clusterrolebindings, and in its "
+            f"namespace to get configmaps {PAUSES} and list pods and events",
         ),
         Check(holds="MIC may do what it is there for", look=_rights_of_mic, right=_REVIEWS),
         Check(
@@ -568,7 +570,8 @@ MIC = Group(
         Check(
             holds="Azure lets MIC attach each identity",
             look=_attached,
-            right="what MIC attaches: you need the right to list azureidentities and deployments",
+            right="what MIC attaches: you need the right to list azureidentities, deployments and "
+            "clusterrolebindings",
         ),
     ),
 )
@@ -656,12 +659,14 @@ LEFTOVERS = Group(
         Check(
             holds="AAD Pod Identity has gone",
             look=_archived,
-            right="what is left: you need the right to list daemonsets and deployments",
+            right="what is left: you need the right to list daemonsets, deployments and "
+            "clusterrolebindings",
         ),
         Check(
             holds="no record of an attachment is left alone",
             look=_records,
-            right="records: you need the right to list azureassignedidentities and deployments",
+            right="records: you need the right to list azureassignedidentities, deployments and "
+            "clusterrolebindings",
         ),
         Check(
             holds="no grant and no release outlives its namespace",
