@@ -388,6 +388,17 @@ def test_an_add_takes_over_no_record_that_a_stranger_wrote(
     assert orders.attached()
 
 
+def test_a_federated_identity_needs_no_machine(
+    world: World, orders: Identity, ns: str, podidentity: Run
+) -> None:
+    assert add(podidentity, orders.id, ns).code == 0
+    spec = {"type": 3, "tenantID": "contoso.com", "clientID": orders.client_id}
+    world.custom(ns, "azureidentities", "federated", {**spec, "resourceID": orders.id})
+    ran = podidentity("delete", "--namespace", ns, "--name", "orders")
+    assert ran.code == 0, ran.err
+    assert not orders.attached()
+
+
 def test_an_identity_that_is_going_needs_no_machine(
     world: World, orders: Identity, ns: str, podidentity: Run
 ) -> None:

@@ -51,7 +51,7 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> list[ObjectRef]:
         raise unusable(secret, "it takes too much time or memory to open")
 
     monkeypatch.setattr(Certificates, "of", of)
-    monkeypatch.setattr(pod_facts.time, "monotonic", lambda: 8.0 * len(refs))
+    monkeypatch.setattr("podidentity.cli.pod_facts.time.monotonic", lambda: 8.0 * len(refs))
     return refs
 
 

@@ -22,6 +22,7 @@ import click
 from podidentity.cli import azure_access
 from podidentity.cli.agent_choices import choices_of_nmi
 from podidentity.cli.azure_access import asking, detach_command, detach_from, host_name, on_each
+from podidentity.cli.chain import is_assigned
 from podidentity.cli.connection import ask_for_it
 from podidentity.cli.controller import who_attaches
 from podidentity.cli.objects import Object, apply, find_all, identity_of, ref_of
@@ -29,7 +30,7 @@ from podidentity.cli.output import CommandError
 from podidentity.cli.use_roles import Roles
 from podidentity.core.authorities import Cloud
 from podidentity.core.hosts import Host, NotAnAzureNode
-from podidentity.core.resources import Malformed, ObjectRef, ResourceId
+from podidentity.core.resources import AzureIdentity, Malformed, ObjectRef, ResourceId
 from podidentity.wire.arm import ArmError
 from podidentity.wire.kube import AZURE_IDENTITIES, NODES
 
@@ -90,12 +91,18 @@ def _record(found: Object) -> Recorded | None:
 
 
 def _namesakes(identities: Iterable[Object], ours: Recorded) -> list[Object]:
-    """Return the other AzureIdentities of the same identity, without those that are going."""
+    """Return the other AzureIdentities that need it on machines, without those that are going."""
     return [
         each
         for each in azure_access.identities_of(identities, ours.identity)
-        if ref_of(each) != ours.ref and "deletionTimestamp" not in each["metadata"]
+        if ref_of(each) != ours.ref
+        and "deletionTimestamp" not in each["metadata"]
+        and _needs_machines(identity_of(each))
     ]
+
+
+def _needs_machines(identity: AzureIdentity | Malformed) -> bool:
+    return isinstance(identity, AzureIdentity) and is_assigned(identity)
 
 
 async def _hand_over(kube: Kube, heir: Object, hosts: Sequence[Host]) -> None:
