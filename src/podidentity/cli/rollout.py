@@ -39,7 +39,7 @@ async def namespace_of_nmi(kube: Kube, wanted: str | None = None) -> str:
     """
     if wanted:
         return wanted
-    found = await _labelled(kube)
+    found = await labelled(kube)
     if not found or NAMESPACE in {each["metadata"]["namespace"] for each in found}:
         return NAMESPACE
     return min(
@@ -64,11 +64,12 @@ async def nmis(kube: Kube, namespace: str = "") -> list[Object]:
 
     In a namespace that somebody has named they are its own; elsewhere a tenant may label his so.
     """
-    found = await _labelled(kube, namespace)
+    found = await labelled(kube, namespace)
     return found if namespace else await genuine(kube, found)
 
 
-async def _labelled(kube: Kube, namespace: str = "") -> list[Object]:
+async def labelled(kube: Kube, namespace: str = "") -> list[Object]:
+    """Return the DaemonSets with NMI's labels, whosever they are; raise KubeError."""
     found = await find_all(kube, DAEMON_SETS, namespace, labelSelector=PODS_OF_NMI)
     return [each for each in found if is_ours(each)]
 

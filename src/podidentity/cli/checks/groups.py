@@ -54,7 +54,7 @@ from podidentity.cli.rollout import (
     PODS_OF_PROBE,
     PROBE_SET,
     is_archived_nmi,
-    nmis,
+    labelled,
     ready,
     rollout,
     troubles,
@@ -402,7 +402,7 @@ async def _probe(reading: Reading) -> AsyncIterator[Finding]:
 
 
 async def _others(reading: Reading) -> AsyncIterator[Finding]:
-    everywhere = await nmis(reading.kube)
+    everywhere = await labelled(reading.kube)
     if any(ref_of(each).namespace == reading.choices.namespace for each in everywhere):
         for each in agents.two_agents(reading.choices.namespace, everywhere):
             yield each
@@ -428,8 +428,7 @@ NMI = Group(
         Check(
             holds="NMI is in one namespace alone",
             look=_others,
-            right="that NMI is in one namespace alone: you need the right to list daemonsets and "
-            "clusterrolebindings",
+            right="that NMI is in one namespace alone: you need the right to list daemonsets",
         ),
         Check(holds="NMI is ready on each of its nodes", look=_readiness, right=_STATE_OF_NMI),
         Check(holds="the probe pod runs on each of them", look=_probe, right=_STATE_OF_NMI),
