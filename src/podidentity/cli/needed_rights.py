@@ -639,6 +639,7 @@ COMMANDS: Mapping[str, Needs] = {
                 action=f"{_IDENTITY}/federatedIdentityCredentials/read",
                 parts=(AZURE,),
             ),
+            AzureAction(scope=AzureScope.IDENTITY, action=f"{_IDENTITY}/read", parts=(AZURE,)),
             *_machines("read", AZURE),
             *_authorization(MIC_ROLES),
         ),
