@@ -203,12 +203,13 @@ def test_a_grant_that_comes_back_lets_it_be_detached(
 @pytest.fixture
 def without_nodes(world: World) -> Iterator[None]:
     """No node is there, as where the only pool of a resource group has none for a while."""
-    for each in world.plan.nodes:
-        assert world.delete(f"/api/v1/nodes/{each.name}")
+    nodes = world.get("/api/v1/nodes")["items"]
+    for each in nodes:
+        assert world.delete(f"/api/v1/nodes/{each['metadata']['name']}")
     yield
-    for each in world.plan.nodes:
-        metadata = {"name": each.name, "labels": {"kubernetes.io/os": "linux"}}
-        body = {"metadata": metadata, "spec": {"providerID": each.provider_id}}
+    for each in nodes:
+        metadata = {key: each["metadata"][key] for key in ("name", "labels")}
+        body = {"metadata": metadata, "spec": {"providerID": each["spec"]["providerID"]}}
         world.send("POST", "/api/v1/nodes", body)
 
 
