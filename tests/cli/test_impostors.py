@@ -156,13 +156,26 @@ def test_a_tenants_archived_nmi_does_not_say_how_pods_are_matched(
     """Across namespaces, his pods would be due the identities of all bindings of their label."""
     genuine = archived_nmi(world, "kube-system", "--forceNamespaced=true")
     archived_nmi(world, tenant)
+    assert refused(world, ns, tenant, podidentity) == []
+    world.delete(genuine)
+
+
+def test_an_archived_nmi_whose_right_has_another_name_says_it_where_no_other_does(
+    world: World, ns: str, tenant: str, podidentity: Run
+) -> None:
+    there = archived_nmi(world, "default", "--forceNamespaced=true")
+    assert refused(world, ns, tenant, podidentity) == []
+    world.delete(there)
+
+
+def refused(world: World, ns: str, tenant: str, podidentity: Run) -> Any:
+    """Return what pods of a tenant would lose that have the label of another namespace's."""
     world.custom(ns, "azureidentities", "orders", {"clientID": str(uuid.uuid4())})
     spec = {"azureIdentity": "orders", "selector": "orders"}
     world.custom(ns, "azureidentitybindings", "orders", spec)
     world.pod(tenant, "mine", {"aadpodidbinding": "orders"})
     ran = podidentity("migrate", "plan", "--namespace", tenant, "-o", "json")
-    world.delete(genuine)
-    assert json.loads(ran.out)["refused"] == []
+    return json.loads(ran.out)["refused"]
 
 
 def archived_nmi(world: World, namespace: str, *flags: str) -> str:

@@ -270,8 +270,8 @@ async def _plan(kube: Kube, namespaces: Sequence[str], namespaced: bool | None) 
         if isinstance(each, AzureIdentity) and each.entra and each.entra.authority
     }
     if namespaced is None:
-        archived = filter(is_archived_nmi, await find_all(kube, DAEMON_SETS))
-        namespaced = is_namespaced(await genuine(kube, list(archived)))
+        archived = list(filter(is_archived_nmi, await find_all(kube, DAEMON_SETS)))
+        namespaced = is_namespaced(await genuine(kube, archived) or archived)
     known = [each for each in exceptions if isinstance(each, AzurePodIdentityException)]
     after, permitted = await _ours(kube, known)
     found = losses(
