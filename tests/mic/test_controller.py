@@ -2019,8 +2019,8 @@ def test_a_namespace_of_which_not_all_bindings_count_is_named_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Its pods come and go, and may do so all day long."""
-    monkeypatch.setattr("podidentity.core.assignments.MOST_OF_NAMESPACE", 4)
-    monkeypatch.setattr("podidentity.core.assignments.LEAST_OF_POD", 1)
+    monkeypatch.setattr("podidentity.core.shares.MOST_OF_NAMESPACE", 4)
+    monkeypatch.setattr("podidentity.core.shares.SHARES", (4, 2))
     course = [
         step
         for number in range(3)
@@ -2038,6 +2038,29 @@ def test_a_namespace_of_which_not_all_bindings_count_is_named_once(
     assert len(said) == 1
     assert "Namespace blue has so many pods" in said[0]
     assert "the heaviest 2 count" in said[0]
+
+
+def test_a_namespace_of_which_not_all_bindings_count_is_named_again_behind_its_last_need(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What was said of a namespace is not remembered for ever: there may be any number of them."""
+    monkeypatch.setattr("podidentity.core.shares.MOST_OF_NAMESPACE", 2)
+    monkeypatch.setattr("podidentity.core.shares.SHARES", (4, 2))
+    course = [
+        step
+        for number in range(3)
+        for step in (
+            Step(0.5, "identity", ("blue", f"id-{number}", 0)),
+            Step(0.5, "binding", ("blue", f"b-{number}", f"id-{number}", "app")),
+        )
+    ]
+    course += [pod(2.0), gone(10.0), pod(20.0)]
+    world = Course(*cluster(*course))
+    world.keeps_journal = True
+    world.run_until(19.0)
+    assert sum(" many-bindings: " in line for line in world.journal) == 1
+    world.run_until(60.0)
+    assert sum(" many-bindings: " in line for line in world.journal) == 2
 
 
 class Checked(Course):
