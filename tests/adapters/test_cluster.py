@@ -11,9 +11,17 @@ import pytest
 
 from podidentity.adapters.cluster import Custom, WatchedCluster
 from podidentity.core.ports import Cluster
-from podidentity.core.resources import Malformed, ObjectRef, Phase
+from podidentity.core.resources import (
+    AzurePodIdentityException,
+    ClientId,
+    Malformed,
+    ObjectRef,
+    Phase,
+    WorkloadIdentity,
+)
 from tests.fakes import ADDRESS, NOW, FakeClock, assigned, binding, cluster, identity, pod
 
+CLIENT = ClientId.parse("00000000-0000-0000-0000-000000000001")
 BAD = Malformed(ref=ObjectRef("shop", "bad"), kind="AzureIdentityBinding", why="x")
 
 
@@ -140,6 +148,14 @@ def test_a_pod_of_the_first_list_changed_when_it_started(clock: FakeClock) -> No
     assert known.changed_at(young) == 98
 
 
+@pytest.mark.parametrize("started", [0, NOW + 50], ids=["not known", "ahead of this clock"])
+def test_a_pod_of_the_first_list_whose_start_says_nothing_has_just_changed(
+    clock: FakeClock, started: float
+) -> None:
+    known = cluster(clock, pod(started=started))
+    assert known.changed_at(pod()) == 0
+
+
 def test_a_pod_that_appears_later_has_just_changed(clock: FakeClock) -> None:
     known = cluster(clock)
     clock.advance(5)
@@ -158,9 +174,31 @@ def test_a_change_of_the_label_counts_and_one_of_the_rest_does_not(clock: FakeCl
 
 def test_a_pod_of_the_same_name_is_another_pod(clock: FakeClock) -> None:
     known = cluster(clock, pod(started=NOW - 50))
+    known.put(assigned())
+    assert known.assigned_at(pod()) == 0
     clock.advance(5)
-    known.put_pod(pod(uid="another", started=NOW - 50))
+    later = pod(uid="another", started=NOW - 50)
+    known.put_pod(later)
     assert known.changed_at(pod()) == 5
+    assert known.assigned_at(later) == -inf
+    assert (known.seen_at(later), known.seen_at(pod())) == (5, inf)
+
+
+def test_when_a_pod_was_seen_first_is_known_until_it_goes(clock: FakeClock) -> None:
+    known = cluster(clock, pod(started=NOW - 50))
+    clock.advance(5)
+    known.put_pod(pod(started=NOW - 50, addresses=()))
+    assert known.seen_at(pod()) == 0
+    known.remove_pod(pod().ref)
+    assert known.seen_at(pod()) == inf
+
+
+def test_a_pod_has_an_address_from_the_time_that_its_status_says_one(clock: FakeClock) -> None:
+    known = cluster(clock, pod(addresses=()))
+    assert not known.has_address(pod().uid)
+    known.put_pod(pod())
+    assert known.has_address(pod().uid)
+    assert not known.has_address("nobody's")
 
 
 def test_a_change_of_binding_or_identity_counts_for_the_pods_of_its_namespace(
@@ -183,13 +221,57 @@ def test_a_change_of_binding_or_identity_counts_for_the_pods_of_its_namespace(
 
 def test_a_record_of_the_controller_counts_for_its_pod_alone(clock: FakeClock) -> None:
     neighbour = pod("n", started=NOW - 50)
-    known = cluster(clock, pod(started=NOW - 50), neighbour, identity())
+    known = cluster(clock, pod(started=NOW - 50), neighbour, identity(), assigned("before"))
+    assert known.assigned_at(pod()) == -inf, "it was there before this was"
     clock.advance(5)
-    known.put(assigned())
+    known.put(assigned(ref=ObjectRef("shop", "record")))
     assert (known.changed_at(pod()), known.changed_at(neighbour)) == (5, -50)
-    known.put(assigned(pod=ObjectRef("shop", "never-there")))
+    known.put(assigned(ref=ObjectRef("shop", "record"), pod=ObjectRef("shop", "never-there")))
     assert known.changed_at(pod("never-there")) == -inf
-    assert list(known.assigned(pod().ref)) == []
+    assert list(known.assigned(pod().ref)) == [assigned("before")]
+
+
+def test_followers_are_told_the_kind_and_the_name_of_each_change(clock: FakeClock) -> None:
+    known = cluster(clock)
+    told: list[tuple[str, ObjectRef]] = []
+    known.follow(lambda kind, ref: told.append((kind, ref)))
+    ref = ObjectRef("shop", "it")
+    objects: dict[str, Custom] = {
+        "AzureIdentity": identity(ref=ref),
+        "AzureIdentityBinding": binding(ref=ref),
+        "AzurePodIdentityException": AzurePodIdentityException(ref=ref, pod_labels={"a": "b"}),
+        "AzureAssignedIdentity": assigned(ref=ref),
+        "ServiceAccount": WorkloadIdentity(ref=ref, client_id=CLIENT),
+    }
+    for kind, value in objects.items():
+        before = known.revision
+        known.put(value)
+        known.put(Malformed(ref=ref, kind=kind, why="x"))
+        known.remove(kind, ref)
+        known.remove(kind, ref)
+        assert known.revision > before
+        assert told == [(kind, ref)] * 3
+        told.clear()
+    known.put_pod(pod("it"))
+    known.remove_pod(ref)
+    assert told == [("Pod", ref)] * 2
+
+
+def test_each_object_is_found_as_what_it_is(clock: FakeClock) -> None:
+    known = cluster(clock, pod())
+    ref = ObjectRef("shop", "it")
+    excepted = AzurePodIdentityException(ref=ref, pod_labels={"a": "b"})
+    account = WorkloadIdentity(ref=ref, client_id=CLIENT)
+    for each in (excepted, account, assigned(ref=ref)):
+        known.put(each)
+    assert list(known.exceptions("shop")) == [excepted]
+    assert list(known.exceptions("other")) == []
+    assert known.workload_identity(ref) == account
+    assert list(known.assigned(pod().ref)) == [assigned(ref=ref)]
+    for kind in ("AzurePodIdentityException", "ServiceAccount", "AzureAssignedIdentity"):
+        known.put(Malformed(ref=ref, kind=kind, why="x"))
+    assert list(known.exceptions("shop")) == list(known.assigned(pod().ref)) == []
+    assert known.workload_identity(ref) == Malformed(ref=ref, kind="ServiceAccount", why="x")
 
 
 async def test_who_waits_is_woken_by_each_kind_of_change(clock: FakeClock) -> None:
@@ -245,8 +327,10 @@ async def test_namespaces_that_come_and_go_leave_nothing_behind() -> None:
         watched.remove("AzureIdentity", named)
     watched.put(binding())
     assert list(watched._namespace_changed) == ["shop"]
+    watched.put(assigned())
     watched.remove_pod(pod().ref)
     assert not watched._namespace_changed
+    assert not {**watched._pod_seen, **watched._pod_changed, **watched._pod_assigned}
 
 
 async def test_a_change_in_a_namespace_of_several_pods_counts_until_the_last_has_gone() -> None:

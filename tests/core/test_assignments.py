@@ -934,13 +934,54 @@ def test_a_pod_that_is_moved_to_another_label_is_counted_by_that_one(
     assert {need.pod.name for need in state.records.values()} == {"p"}
 
 
-def test_a_change_of_one_pod_among_many_decides_on_no_other(
+def test_a_share_that_takes_nothing_from_anybody_is_not_told_and_another_one_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("podidentity.core.shares.MOST_OF_NAMESPACE", 8)
-    state = told()
+    monkeypatch.setattr("podidentity.core.shares.SHARES", (10, 8))
+    state = with_eight_identities([])
     for number in range(3):
         state.see_pod(named(f"p{number}"))
+        assert state.refresh().shares == {}
+    state.see_binding(binding("blue", "b8", "orders-0", "app"))
+    assert state.refresh().shares == {"blue": 8}
+    state.see_pod(named("p3"))
+    state.see_pod(named("idle", selector="idle"))
+    state.see_binding(binding("blue", "idle", "orders-0", "idle"))
+    assert state.refresh().shares == {}
+
+
+def test_a_pod_that_goes_is_counted_no_more_and_its_neighbours_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("podidentity.core.shares.MOST_OF_NAMESPACE", 8)
+    monkeypatch.setattr("podidentity.core.shares.SHARES", (8, 4, 2))
+    state = with_eight_identities([named("p"), named("q"), named("r")])
+    assert len(state.records) == 3 * 2
+    state.lose_pod(ObjectRef("blue", "r"), "uid-r")
     state.refresh()
+    assert len(state.records) == 2 * 4
+
+
+def test_where_all_hosts_get_what_is_bound_the_pods_to_come_are_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("podidentity.core.shares.MOST_OF_NAMESPACE", 8)
+    monkeypatch.setattr("podidentity.core.shares.SHARES", (8, 2))
+    state = told(everywhere=True)
+    for number in range(2, 5):
+        state.see_identity(identity("blue", f"orders-{number}", number))
+        state.see_binding(binding("blue", f"b{number}", f"orders-{number}", "app"))
+    assert state.refresh().shares == {"blue": 2}
+    assert len(ids(state)) == 2
+
+
+@pytest.mark.parametrize("pods", [1, 2, 3])
+def test_a_change_of_one_pod_among_many_decides_on_no_other(
+    monkeypatch: pytest.MonkeyPatch, pods: int
+) -> None:
+    monkeypatch.setattr("podidentity.core.shares.MOST_OF_NAMESPACE", 8)
+    monkeypatch.setattr("podidentity.core.shares.SHARES", (8, 4, 2))
+    state = with_eight_identities([named(f"p{number}") for number in range(pods)])
     state.see_pod(named("p0", service_account="other"))
     assert list(state._dirty) == [ObjectRef("blue", "p0")]

@@ -10,7 +10,8 @@ it is known what a namespace would need with it: so a change costs the same for 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from podidentity.core.decision import MOST_BOUND
@@ -23,17 +24,13 @@ SHARES = (MOST_BOUND, 256, 128, 64, 32, 16)
 
 @dataclass(slots=True)
 class _Namespace:
-    needs: list[int] = field(default_factory=lambda: [0] * len(SHARES))
-    """With each share."""
+    needs: Counter[int] = field(default_factory=Counter)
+    """By share."""
     told: int = MOST_BOUND
 
     @property
     def share(self) -> int:
-        fitting = (
-            share
-            for share, needs in zip(SHARES, self.needs, strict=True)
-            if needs <= MOST_OF_NAMESPACE
-        )
+        fitting = (share for share in SHARES if self.needs[share] <= MOST_OF_NAMESPACE)
         return next(fitting, SHARES[-1])
 
 
@@ -78,7 +75,7 @@ class Shares:
         elif not pods:
             del self._pods[selector]
         bound = self.bound(namespace, selector)
-        more = (change * min(bound, share) for share in SHARES)
+        more = {share: change * min(bound, share) for share in SHARES}
         return [namespace] if self._add(namespace, more) else []
 
     def count_bindings(self, namespace: str, selector: str, change: int) -> list[str]:
@@ -88,21 +85,23 @@ class Shares:
         now = before + change
         if now:
             self._bindings[place] = now
-        steps = [min(now, share) - min(before, share) for share in SHARES]
+        of_each = {share: min(now, share) - min(before, share) for share in SHARES}
         pods = self._pods.get(selector, {})
         concerned = pods if self._cross_namespace else {namespace} & pods.keys()
         return [
-            each for each in concerned if self._add(each, (pods[each] * step for step in steps))
+            each
+            for each in concerned
+            if self._add(each, {share: pods[each] * more for share, more in of_each.items()})
         ]
 
     def _place(self, namespace: str, selector: str) -> tuple[str, str]:
         return ("" if self._cross_namespace else namespace, selector)
 
-    def _add(self, namespace: str, more: Iterable[int]) -> bool:
-        """Add to what a namespace needs with each share; return whether its share is another."""
+    def _add(self, namespace: str, more: Mapping[int, int]) -> bool:
+        """Add to what a namespace needs, by share; return whether its share is another."""
         before = self.of(namespace)
         known = self._namespaces.setdefault(namespace, _Namespace())
-        known.needs = [sum(each) for each in zip(known.needs, more, strict=True)]
-        if not any(known.needs):
+        known.needs.update(more)
+        if not known.needs.total():
             del self._namespaces[namespace]
         return self.of(namespace) != before
