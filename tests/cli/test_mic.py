@@ -286,6 +286,7 @@ def test_add_and_delete_leave_machines_alone_where_a_mic_runs(
     assert deleted.err.startswith(stays)
     assert deleted.err.endswith("changes machines, and detaches what it attached itself\n")
     assert len(deleted.err.splitlines()) == 1
+    assert "detach" not in deleted.out
     assert controlled.get(path) is None
 
 
