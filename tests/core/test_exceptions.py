@@ -84,6 +84,7 @@ WEB = {"tier": "web"}
         # As the archived project: one label, whatever the case of its value.
         (WEB | {"team": "a"}, WEB, ANY_LABEL, True),
         (WEB, {"tier": "WEB"}, ANY_LABEL, True),
+        ({"tier": "WEB"}, WEB, ANY_LABEL, True),
         (WEB, {"TIER": "web"}, ANY_LABEL, False),
         (WEB, {"tier": "db"}, ANY_LABEL, False),
         ({}, WEB, ANY_LABEL, False),
