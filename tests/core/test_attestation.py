@@ -610,16 +610,18 @@ def test_where_the_socket_of_a_local_connection_cannot_be_looked_into_nobody_is_
         assert found == Proof(verdict=Verdict.UNKNOWN, detail="not permitted")
 
 
-def test_what_is_not_said_of_a_proof_and_of_a_connection_does_not_hold() -> None:
-    found = Proof(Verdict.FORGED)
-    assert not any((found.pod_uid, found.root, found.unseen, found.proxy, found.holders))
-    assert not any((found.guarded, found.clients_decide, found.detail))
-    seen = ConnectionFacts(accepted=True)
-    assert not any((seen.sightings, seen.holders, seen.guarded, seen.failure))
+def test_a_proof_by_a_socket_says_nothing_else() -> None:
+    found = judge(ConnectionFacts(accepted=True, sightings=(OWN,)), [VICTIM], KERNEL)
+    assert (found.verdict, found.pod_uid, found.detail) == (Verdict.PROVEN, UID, "v")
+    assert not any((found.root, found.unseen, found.proxy, found.holders))
+    assert not any((found.guarded, found.clients_decide))
+    nobodys = judge(ConnectionFacts(accepted=True), [VICTIM], KERNEL)
+    assert not any((nobodys.holders, nobodys.guarded, nobodys.root, nobodys.clients_decide))
 
 
 def test_a_connection_that_is_nowhere_is_told_with_where_it_was_looked_for() -> None:
-    assert judge(facts(NOTHING), [VICTIM], KERNEL).detail == "no socket of this connection in v"
+    looked = ConnectionFacts(accepted=True, sightings=(NOTHING,))
+    assert judge(looked, [VICTIM], KERNEL).detail == "no socket of this connection in v"
     nowhere = "no socket of this connection in any pod: no network namespace has the address"
     assert local().detail == nowhere
     assert local().verdict is Verdict.FORGED

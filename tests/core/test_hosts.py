@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from podidentity.core.hosts import Host, HostChange, HostIdentities, NotAnAzureNode
@@ -130,3 +132,4 @@ def test_a_change_says_what_is_left_as_azure_wants_it_said() -> None:
     assert HostChange.of(HostIdentities(system=True)).system
     assert not any((HostChange().attach, HostChange().detach, HostChange().system))
     assert not any((HostChange().user, HostChange().clients))
+    assert replace(change, clients=((TWO.spelling, frozenset({"x"})),)) == change, "not of Azure"
