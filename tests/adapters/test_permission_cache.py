@@ -465,7 +465,7 @@ async def test_a_refusal_that_is_too_old_is_none_and_its_namespace_that_asks_too
 
 
 async def test_a_decision_that_stays_as_it_was_is_no_news(
-    permissions: RbacPermissions, server: Server, clock: FakeClock
+    permissions: RbacPermissions, server: Server
 ) -> None:
     assert permissions.problems() == ()
     await permissions.ask(USE, LONG_AGO)
@@ -494,8 +494,11 @@ async def test_what_nobody_waits_for_any_more_is_left_to_nobody(
     clock.advance(TIMEOUT)
     with pytest.raises(NotReady):
         await asking
+    (flight,), over = permissions._flights.values(), asyncio.Event()
+    flight.add_done_callback(lambda _: over.set())
     server.open.set()
-    await until_no_question(permissions)
+    await over.wait()
+    del flight
     asking = asyncio.create_task(permissions.ask(Use(USE.service_account, "third"), LONG_AGO))
     server.open.clear()
     await clock.somebody_sleeps()
@@ -504,11 +507,6 @@ async def test_what_nobody_waits_for_any_more_is_left_to_nobody(
     await asyncio.sleep(0)
     gc.collect()
     assert unheard == []
-
-
-async def until_no_question(permissions: RbacPermissions) -> None:
-    while permissions._flights:
-        await asyncio.sleep(0)
 
 
 # Names come again: of a namespace, and of all that is in it.

@@ -114,7 +114,7 @@ def test_a_time_that_only_an_api_server_can_tell_makes_no_pod_unreadable(time: s
 @pytest.mark.parametrize("time", [None, "", "0000-01-01T00:00:00Z"])
 def test_a_pod_that_says_nothing_has_nothing(time: str | None) -> None:
     meta, status = {"creationTimestamp": time}, {"startTime": time}
-    spec = {"volumes": [{"csi": {}}]}
+    spec: dict[str, Any] = {"volumes": [{"csi": {}}]}
     found = parse_pod(json.dumps({"metadata": meta, "spec": spec, "status": status}).encode())
     nothing = Pod(ref=ObjectRef("", ""), uid="", phase=Phase.PENDING)
     assert found == replace(nothing, csi_drivers=frozenset({""}))
