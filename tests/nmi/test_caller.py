@@ -201,6 +201,18 @@ async def test_changes_elsewhere_do_not_make_an_unknown_address_wait_longer() ->
     assert isinstance(error_of(await asking), UnknownCaller)
 
 
+async def test_changes_elsewhere_do_not_make_an_unknown_address_wait_for_less() -> None:
+    world = World()
+    asking = await world.asking()
+    world.clock.advance(1.5)
+    world.cluster.put(identity())
+    await world.clock.somebody_slept(0.5, 1)
+    world.clock.advance(0.25)
+    world.cluster.put(binding())
+    world.cluster.put_pod(pod())
+    assert isinstance(await asking, Granted)
+
+
 @pytest.mark.parametrize("address", ["10.244.0.9", "fd00::9"])
 async def test_a_pod_is_known_by_each_of_its_addresses(address: str) -> None:
     world = World(pod(addresses=("10.244.0.9", "fd00::9")), identity(), binding())
@@ -284,6 +296,7 @@ async def test_what_the_kernel_names_and_the_watch_never_does_is_refused_after_t
     assert isinstance(error_of(outcome), UnprovenCaller)
     assert isinstance(outcome, Rejected)
     assert outcome.claimed == (pod("old"),)
+    assert outcome.evidence.verdict is Verdict.FORGED
 
 
 @pytest.mark.parametrize(
@@ -414,6 +427,17 @@ async def test_a_proxy_is_trusted_by_what_the_api_server_says_of_the_pod_that_th
     assert reason(await behind_proxy(pod(), proxy).ask()) is Reason.MADE_BY_PROXY
 
 
+async def test_what_a_trusted_proxy_made_is_not_the_next_pods_with_that_address() -> None:
+    world = behind_proxy(pod(), ZTUNNEL)
+    assert isinstance(await world.ask(), Granted)
+    world.cluster.remove_pod(pod().ref)
+    world.cluster.put_pod(pod("next"))
+    asking = await world.asking()
+    assert len(world.attestor.asked) == 2
+    world.clock.advance(2)
+    assert isinstance(error_of(await asking), UnprovenCaller)
+
+
 async def test_a_proxy_that_the_watch_does_not_know_is_waited_for_and_then_refused() -> None:
     world = behind_proxy(pod())
     asking = await world.asking()
@@ -520,6 +544,13 @@ async def test_a_class_that_is_believed_is_taken_at_its_address_each_time() -> N
 # What is asked ahead of a request, and behind its answer.
 
 
+def named(uid: str) -> World:
+    """Return a world in which the kernel names a pod for the connection."""
+    world = World(pod(), identity(), binding())
+    world.attestor.uid = uid
+    return world
+
+
 @pytest.mark.parametrize(
     ("world", "uid", "by_proxy"),
     [
@@ -530,8 +561,9 @@ async def test_a_class_that_is_believed_is_taken_at_its_address_each_time() -> N
         (behind_proxy(pod(), ZTUNNEL, trust=Trust()), "", False),
         (unseen(pod()), "", False),
         (World(identity(), binding()), "", False),
+        (named("nobody-knows"), "", False),
     ],
-    ids=["proved", "proxied", "namespace", "believed", "proxy", "forged", "unknown"],
+    ids=["proved", "proxied", "namespace", "believed", "proxy", "forged", "unknown", "unnamed"],
 )
 async def test_ahead_of_its_request_a_connection_is_a_pods_only_if_that_is_proved(
     world: World, uid: str, *, by_proxy: bool
