@@ -240,6 +240,7 @@ def test_where_nobody_has_to_be_asked_all_of_many_identities_are_counted(
             "/subscriptions/s/resourcegroups/g/providers"
             "/microsoft.managedidentity/userassignedidentities/id-1",
         ),
+        (identity("blue", "alpha", client_id=None, resource_id=None), ""),
     ],
 )
 def test_the_name_to_be_granted_is_the_client_id_or_what_stands_for_it(
