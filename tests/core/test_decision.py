@@ -105,6 +105,8 @@ def refusal_of(found: Decision) -> Refusal:
         (ANY, rbac(unknown=(client_id(2),)), f"ask blue/default use {client_id(2)}"),
         (ANY, rbac(unknown=(client_id(1),)), f"ask blue/default use {client_id(1)}"),
         (ANY, rbac(client_id(2), unknown=(client_id(1),)), "beta"),
+        # The first one may be permitted: nothing else is given before that is known.
+        (ANY, rbac(client_id(1), unknown=(client_id(2),)), f"ask blue/default use {client_id(2)}"),
         (asking(1), rbac(client_id(1)), "alpha"),
         (asking(1), rbac(client_id(2)), "NotPermitted"),
         (asking(1), rbac(unknown=(client_id(1),)), f"ask blue/default use {client_id(1)}"),
@@ -160,6 +162,8 @@ def test_observing_gives_the_token_and_tells_what_would_have_been_refused() -> N
         f"Service account blue/default of pod blue/pod may not use the identity {client_id(2)} of "
         "AzureIdentity blue/beta."
     )
+    unknown = two(ANY, rbac(unknown=(client_id(2),)), authorization=Authorization.OBSERVE)
+    assert answers(unknown) == f"ask blue/default use {client_id(2)}"
     permitted = two(ANY, rbac(client_id(2)), authorization=Authorization.OBSERVE)
     assert isinstance(permitted, Allowed)
     assert (answers(permitted), permitted.observed) == ("beta", None)
