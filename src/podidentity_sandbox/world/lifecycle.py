@@ -34,9 +34,8 @@ from podidentity_sandbox.world.authority import write_certificates
 from podidentity_sandbox.world.blueprint import TWO_NODES, Shape, draw_plan, write_kubeconfig
 from podidentity_sandbox.world.environment import find_azure_cli
 from podidentity_sandbox.world.folder import Claim, Folder
-from podidentity_sandbox.world.inspection import children
+from podidentity_sandbox.world.inspection import ask, children
 from podidentity_sandbox.world.network import listen_tcp
-from podidentity_sandbox.world.orders import ask
 from podidentity_sandbox.world.supervisor import REAL_PARTS, RUNTIME_NODE
 
 # ---- Down: ends a sandbox, running, hanging or dead
@@ -251,7 +250,7 @@ def _start(
     if options.runtime is not None:
         parts["node"] = RUNTIME_NODE
     fds = {"--api-fd": api.fileno(), "--proxy-fd": proxy.fileno(), "--report-fd": writer}
-    module = ("-P", "-m", "podidentity_sandbox.world")
+    module = ("-P", "-m", "podidentity_sandbox.world.supervisor")
     with (plan.logs / "world.log").open("ab") as log:
         daemon = subprocess.Popen(
             [
