@@ -13,7 +13,6 @@ import pytest
 from podidentity_sandbox.plan import AZURE_ADDRESS, IMDS_ADDRESS, Plan
 from podidentity_sandbox.world import SandboxError
 from podidentity_sandbox.world.inspection import ask, status
-from podidentity_sandbox.world.lifecycle import down
 from tests.sandbox.world.places import Place, pid_of, traces
 
 pytestmark = pytest.mark.net
@@ -56,7 +55,7 @@ def test_a_sandbox_with_parts_paused_and_killed_says_so_and_ends_cleanly(
     states = [(part["state"], part["exit"]) for part in found.parts]
     assert states == [("paused", None), ("ended", -9), ("paused", None), ("ready", None)]
     left = traces(place)
-    down(place.folder())
+    place.down()
     assert left.seen() == []
 
 
