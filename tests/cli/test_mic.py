@@ -263,7 +263,9 @@ def controlled(world: World, request: pytest.FixtureRequest) -> Iterator[World]:
         deployment["spec"]["selector"]["matchLabels"] = labels
         deployment["spec"]["template"]["metadata"]["labels"] = labels
     world.send("POST", DEPLOYMENTS.format(namespace), deployment)
+    right = world.bind("aad-pod-id-mic-role", "default", "podidentity-mic")
     yield world
+    world.send("DELETE", right)
     world.send("DELETE", f"{DEPLOYMENTS.format(namespace)}/mic")
 
 
