@@ -9,7 +9,8 @@ stops at the first node.
     old   listeners pods host  with the descriptors (SCM_RIGHTS), or: busy
     new   ready                its worker has read the cluster and can prove callers
     old   yours                its own worker accepts no more
-    new   settled              it serves pods, and `serve.sock` is its own now
+    new   settled              it serves pods, and `serve.sock` is its own now; the worker of the
+                               old one answers who waits at an address that the new one has not
     old   back                 too late: the old agent serves again
     new   bye                  it has handed over to another agent, and may end
 
