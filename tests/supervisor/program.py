@@ -84,7 +84,7 @@ class Toy:
             Path(SETTINGS["runtime"], "leaving").touch()
         elif word == control.PAUSE:
             self.pause()
-        elif word == control.DRAIN:
+        elif word == control.DRAIN and not self.draining.is_set():
             self.pause()
             while self.accepted(self.given.listeners["pods"]):
                 pass

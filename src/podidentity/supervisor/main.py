@@ -372,12 +372,12 @@ class Supervisor:
             self._retired[0].signal(signal.SIGTERM)
 
     def _drain(self) -> None:
-        """Have retired workers answer who waits at our sockets, and end.
+        """Have workers that paused answer who waits, and end.
 
-        That is whom the rules led to an address which the next agent has not. The end of the socket
-        would reset their connections, and then the kernel leads who comes from the same port of a
-        pod to the old address for ten seconds more, where nobody listens (nf_conntrack keeps what
-        was reset for so long).
+        The rules led them to an address that the next agent has not. The end of the socket would
+        reset their connections, and then the kernel would lead who comes from the same port of a
+        pod to the old address for ten seconds more, where nobody listens: nf_conntrack keeps what
+        was reset for so long (`tests/kernel/moving.py`).
         """
         for each in self._retired:
             each.tell(control.DRAIN)
@@ -524,11 +524,16 @@ class Supervisor:
         else:
             self._drop_successor()
 
+    def _is_elsewhere(self, successor: Successor) -> bool:
+        """Whether pods are led to an address of ours, until it serves, that it has not."""
+        ours = {str(each) for each in self._plan.addresses if not each.late}
+        return bool(successor.addresses) and not ours <= successor.addresses
+
     def _give(self, successor: Successor) -> None:
         now = time.monotonic()
         successor.stage = Stage.GIVEN
         successor.deadline = now + handover.SETTLE_SECONDS
-        self._retire(control.PAUSE)
+        self._retire(control.PAUSE if self._is_elsewhere(successor) else control.DRAIN)
         successor.say(b"yours")
 
     def _take_back(self) -> None:
