@@ -40,6 +40,9 @@ FOR_LOOKS = Limits(unproven=64, per_address=16, unproven_seconds=15.0)
 """Probes and metrics are asked for by few, and every pod reaches their ports."""
 ACCEPTED_AT_ONCE = 16
 """Connections accepted in one turn of the event loop."""
+MOST_ACCEPTED_LAST = 4096
+"""Connections accepted by `drain`, at least as many as wait: pods that go on connecting would hold
+the loop up for ever."""
 SETTLED_SECONDS = 1.0
 """An address at its own limit loses a connection that was idle for so long, else gets no other:
 so a flood of connections costs little more than their acceptance."""
@@ -415,8 +418,9 @@ class Listener:
         self.pause()
         for each in self._sockets:
             # What the kernel has accepted is reset with the socket where no other agent has it.
-            while self._accept(each):
-                pass
+            for _ in range(MOST_ACCEPTED_LAST // ACCEPTED_AT_ONCE):
+                if not self._accept(each):
+                    break
         self._stop_accepting()
         with suppress(TimeoutError):
             async with asyncio.timeout(self._limits.idle_seconds if seconds is None else seconds):
