@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from podidentity.adapters.arm import Arm
+from podidentity.cli import delete as delete_command
 from podidentity.cli.azure_access import ATTACHED_TO
 from podidentity.cli.cluster_rights import Places, singles
 from podidentity.cli.detachment import AT_ONCE
@@ -55,6 +56,44 @@ def test_delete_takes_back_what_add_gave(
 def test_deleting_what_is_not_there_is_no_failure(ns: str, podidentity: Run) -> None:
     ran = podidentity("delete", "--namespace", ns, "--name", "orders")
     assert (ran.code, ran.out) == (0, "azureidentity.aadpodidentity.k8s.io/orders not found\n")
+
+
+def test_a_binding_of_that_name_to_another_identity_is_kept(
+    world: World, ns: str, podidentity: Run
+) -> None:
+    world.custom(ns, "azureidentities", "orders", {"clientID": CLIENT})
+    spec = {"azureIdentity": "mail", "selector": "s"}
+    world.custom(ns, "azureidentitybindings", "orders-binding", spec)
+    ran = podidentity("delete", "--namespace", ns, "--name", "orders")
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out.splitlines() == [
+        "azureidentitybinding.aadpodidentity.k8s.io/orders-binding kept: it names another "
+        "AzureIdentity",
+        "azureidentity.aadpodidentity.k8s.io/orders deleted",
+    ]
+    assert binding(world, ns) is not None
+
+
+def test_no_service_account_is_looked_for_but_that_of_a_subject_of_its_own(
+    world: World, ns: str, podidentity: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def looked_for(*_: object) -> None:
+        raise AssertionError("its rights are needed for that")
+
+    monkeypatch.setattr(delete_command, "remove_account", looked_for)
+    world.custom(ns, "azureidentities", "orders", {"clientID": CLIENT})
+    assert podidentity("delete", "--namespace", ns, "--name", "orders").code == 0
+
+
+def test_what_an_add_attached_that_did_not_come_to_its_grant_is_detached(
+    world: World, orders: Identity, ns: str, podidentity: Run
+) -> None:
+    assert add(podidentity, orders.id, ns).code == 0
+    role = f"podidentity-use-{orders.client_id}"
+    world.delete(f"/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/{role}:{ns}")
+    ran = podidentity("delete", "--namespace", ns, "--name", "orders")
+    assert (ran.code, ran.err) == (0, "")
+    assert not orders.attached()
 
 
 def test_an_identity_stays_attached_while_another_needs_it(
