@@ -42,8 +42,7 @@ def _check_read(request: Request, changed: Stamp) -> None:
     """Raise BlobError unless the conditions let a blob of that time be read."""
     if _tag(request, "if-none-match") == "*":
         raise invalid_header("If-None-Match", "*")
-    _check_unchanged(request, changed)
-    if _none_match_fails(request, changed) or _not_newer(request, changed):
+    if _is_known(request, changed):
         raise BlobError("ConditionNotMet", instead=(304, ""))
 
 
@@ -55,27 +54,19 @@ def _check_write(request: Request, changed: Stamp | None) -> None:
         return
     if _tag(request, "if-none-match") == "*":
         raise BlobError("BlobAlreadyExists")
-    _check_unchanged(request, changed)
-    if _none_match_fails(request, changed) or _not_newer(request, changed):
+    if _is_known(request, changed):
         raise BlobError("ConditionNotMet")
 
 
-def _check_unchanged(request: Request, changed: Stamp) -> None:
+def _is_known(request: Request, changed: Stamp) -> bool:
+    """Return whether the client has it as it is; raise BlobError where it wants another one."""
     wanted = _tag(request, "if-match")
-    if wanted and wanted not in {"*", changed.etag}:
+    before = _seconds(request, "if-unmodified-since")
+    if wanted not in {"", "*", changed.etag} or (before is not None and changed.seconds > before):
         raise BlobError("ConditionNotMet")
-    since = _seconds(request, "if-unmodified-since")
-    if since is not None and changed.seconds > since:
-        raise BlobError("ConditionNotMet")
-
-
-def _none_match_fails(request: Request, changed: Stamp) -> bool:
-    return _tag(request, "if-none-match") == changed.etag
-
-
-def _not_newer(request: Request, changed: Stamp) -> bool:
     since = _seconds(request, "if-modified-since")
-    return since is not None and changed.seconds <= since
+    newest = since is not None and changed.seconds <= since
+    return newest or _tag(request, "if-none-match") == changed.etag
 
 
 def _tag(request: Request, name: str) -> str:

@@ -18,7 +18,6 @@ from podidentity_sandbox.azure.blob.call import (
     XML,
     BlobCall,
     BlobError,
-    StampSource,
     http_date,
     invalid_header,
     invalid_query,
@@ -84,7 +83,6 @@ class BlobService:
     def __init__(self, world: World, issuer: Issuer) -> None:
         self._world = world
         self._keys = issuer.jwks
-        self._clerk = StampSource()
 
     def handle(self, request: Request) -> Reply:
         """Answer one request to ACCOUNT.blob.core.windows.net; the account must exist."""
@@ -109,7 +107,7 @@ class BlobService:
         version = request.headers.get("x-ms-version")
         if version is not None and not _VERSION.fullmatch(version):
             raise invalid_header("x-ms-version", version)
-        call = BlobCall.read(request, account, self._world, self._clerk)
+        call = BlobCall.read(request, account, self._world)
         operation = operation_of(call)
         if request.too_large:
             raise BlobError("RequestBodyTooLarge", more={"MaxLimit": str(BODY_LIMIT)})
