@@ -112,9 +112,6 @@ class AzureOperator:
         dated = version or newest(type_of(path.partition("?")[0]))
         url = f"{ARM}{path}{'&' if '?' in path else '?'}api-version={dated}"
         answer = await self._call(method, url, body, resource=f"{ARM}/")
-        while answer.status == 202 and "Azure-AsyncOperation" not in answer.headers:
-            await asyncio.sleep(float(answer.headers.get("Retry-After", "1")))
-            answer = await self._call("GET", answer.headers["Location"], resource=f"{ARM}/")
         await self.wait(answer)
         return answer.body
 

@@ -19,17 +19,18 @@ import yaml
 
 from podidentity_sandbox.azure.aks import profile
 from podidentity_sandbox.azure.aks.profile import ManagedCluster
-from podidentity_sandbox.azure.arm import operations
 from podidentity_sandbox.azure.arm.call import ArmCall, ArmError, tags_of
+from podidentity_sandbox.azure.arm.operations import start, status_headers
 from podidentity_sandbox.azure.arm.subscription import POD_IDENTITY, registered
 from podidentity_sandbox.azure.messages import Reply
 from podidentity_sandbox.azure.state import UserAssignedIdentity, World
 from podidentity_sandbox.plan import NodePlan, Plan
+from podidentity_sandbox.weather import Outcome
 
 # ---- The document
 
 KUBERNETES = "1.32.3"
-_CHANGED_ELSEWHERE = ("properties.podIdentityProfile", "properties.provisioningState")
+_CHANGED_OTHERWISE = ("tags", "properties.podIdentityProfile", "properties.provisioningState")
 
 
 def shown(call: ArmCall, cluster: ManagedCluster) -> dict[str, Any]:
@@ -114,28 +115,21 @@ def _kubelet(world: World, cluster: ManagedCluster) -> dict[str, Any]:
 
 def refused_change(sent: Mapping[str, Any], have: Mapping[str, Any]) -> str | None:
     """Return the path of the first value of `sent` that differs and may not, if there is one."""
-    return next(_differences({key: sent[key] for key in sent if key != "tags"}, have, ""), None)
+    return next(_differences(sent, have, ()), None)
 
 
-def _differences(sent: Mapping[str, Any], have: Mapping[str, Any], above: str) -> Iterator[str]:
-    for key, value in sent.items():
-        path, known = f"{above}{key}", have.get(key)
-        if value is None or path in _CHANGED_ELSEWHERE:
-            continue
-        if isinstance(value, dict) and isinstance(known, dict):
-            yield from _differences(value, known, f"{path}.")
-        elif not _same(value, known):
-            yield path
-
-
-def _same(value: object, known: object) -> bool:
-    if isinstance(value, list) and isinstance(known, list) and len(value) == len(known):
-        return all(map(_same, value, known))
-    if isinstance(value, dict) and isinstance(known, dict):
-        return not any(_differences(value, known, ""))
-    if value in (False, [], {}) and known is None:
-        return True
-    return str(value).lower() == str(known).lower()
+def _differences(sent: object, have: object, path: tuple[str, ...]) -> Iterator[str]:
+    where = ".".join(path)
+    if sent is None or where in _CHANGED_OTHERWISE:
+        return
+    if isinstance(sent, dict) and isinstance(have, dict):
+        for key, value in sent.items():
+            yield from _differences(value, have.get(key), (*path, key))
+    elif isinstance(sent, list) and isinstance(have, list) and len(sent) == len(have):
+        for value, known in zip(sent, have, strict=True):
+            yield from _differences(value, known, path)
+    elif str(sent).lower() != str(have).lower() and (have is not None or sent):
+        yield where
 
 
 def kubeconfig(plan: Plan, cluster: ManagedCluster, role: str, proof: Mapping[str, str]) -> str:
@@ -177,11 +171,9 @@ def put_cluster(call: ArmCall) -> Reply:
         changed = replace(changed, add_on=profile.wanted(sent, cluster.add_on))
     _check_feature(call, changed)
     call.world.put(changed)
-    operation = operations.start(call, delay=math.inf, subject=cluster.id)
+    operation = start(call, cluster.id, Outcome(seconds=math.inf))
     call.world.orders.put_nowait(operation.id)
-    where = f"{call.subscription}/providers/Microsoft.ContainerService/locations"
-    headers = operations.status_headers(call, operation, f"{where}/{cluster.location}/operations")
-    return Reply.json(shown(call, changed), headers=headers)
+    return Reply.json(shown(call, changed), headers=status_headers(call, operation, cluster))
 
 
 def user_credential(call: ArmCall) -> Reply:

@@ -168,7 +168,7 @@ def delete(record: type[Machines], call: ArmCall) -> Reply:
     outcome = Outcome(seconds=call.world.weather.seconds("scale-sets"))
     until = min(machines.gone_at, call.now + outcome.seconds)
     put(call.world, replace(machines, gone_at=until))
-    return accepted(call, None, location=machines.location, outcome=outcome)
+    return accepted(call, None, machines, outcome)
 
 
 def _check_alive(machines: Machines) -> None:
@@ -215,7 +215,7 @@ def patch(record: type[Machines], call: ArmCall) -> Reply:
     put(call.world, changed)
     if not outcome.seconds and not outcome.error:
         return Reply.json(shown(call, changed))
-    return accepted(call, shown(call, changed), location=changed.location, outcome=outcome)
+    return accepted(call, shown(call, changed), changed, outcome)
 
 
 def with_identity(world: World, caller: Caller, machines: M, identity: object) -> M:

@@ -7,7 +7,6 @@ from typing import Any
 
 from podidentity_sandbox.azure.aks.profile import ManagedCluster
 from podidentity_sandbox.azure.arm.call import ArmCall, ArmError, location_of, tags_of
-from podidentity_sandbox.azure.arm.operations import accepted_at, start
 from podidentity_sandbox.azure.arm.versions import TYPES
 from podidentity_sandbox.azure.messages import Reply
 from podidentity_sandbox.azure.state import (
@@ -87,8 +86,7 @@ def put_group(call: ArmCall) -> Reply:
 def delete_group(call: ArmCall) -> Reply:
     """Delete a resource group with all that is in it; the names of its vaults stay taken."""
     call.world.remove(call.group().id)
-    where = f"{call.subscription}/operationresults"
-    return accepted_at(call, start(call, delay=0), where)
+    return Reply(status=200)
 
 
 def _subscription(call: ArmCall, name: str) -> dict[str, Any]:
