@@ -113,12 +113,8 @@ def _kubelet(world: World, cluster: ManagedCluster) -> dict[str, Any]:
     }
 
 
-def refused_change(sent: Mapping[str, Any], have: Mapping[str, Any]) -> str | None:
-    """Return the path of the first value of `sent` that differs and may not, if there is one."""
-    return next(_differences(sent, have, ()), None)
-
-
-def _differences(sent: object, have: object, path: tuple[str, ...]) -> Iterator[str]:
+def _differences(sent: object, have: object, path: tuple[str, ...] = ()) -> Iterator[str]:
+    """Yield the paths of values of a document that is sent that differ and may not."""
     where = ".".join(path)
     if sent is None or where in _CHANGED_OTHERWISE:
         return
@@ -130,29 +126,6 @@ def _differences(sent: object, have: object, path: tuple[str, ...]) -> Iterator[
             yield from _differences(value, known, path)
     elif str(sent).lower() != str(have).lower() and (have is not None or sent):
         yield where
-
-
-def kubeconfig(plan: Plan, cluster: ManagedCluster, role: str, proof: Mapping[str, str]) -> str:
-    """Return a kubeconfig in base64; `proof` is how its user, of this role, authenticates."""
-    authority = _base64(plan.ca_certificate)
-    user = f"{role}_{plan.cluster_group}_{cluster.name}"
-    where = {
-        "server": f"https://127.0.0.1:{plan.apiserver_port}",
-        "certificate-authority-data": authority,
-    }
-    document = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{"name": cluster.name, "cluster": where}],
-        "users": [{"name": user, "user": dict(proof)}],
-        "contexts": [{"name": cluster.name, "context": {"cluster": cluster.name, "user": user}}],
-        "current-context": cluster.name,
-    }
-    return base64.b64encode(yaml.safe_dump(document, sort_keys=False).encode()).decode()
-
-
-def _base64(path: Path) -> str:
-    return base64.b64encode(path.read_bytes()).decode()
 
 
 # ---- The routes
@@ -226,8 +199,7 @@ def _to_change(call: ArmCall) -> ManagedCluster:
 
 
 def _check_unchanged(call: ArmCall, cluster: ManagedCluster, body: dict[str, Any]) -> None:
-    path = refused_change(body, shown(call, cluster))
-    if path is not None:
+    for path in _differences(body, shown(call, cluster)):
         message = f"Changing property '{path}' is not allowed."
         raise ArmError(400, "PropertyChangeNotAllowed", message)
 
@@ -244,5 +216,24 @@ def _check_feature(call: ArmCall, cluster: ManagedCluster) -> None:
 
 
 def _credential(call: ArmCall, role: str, proof: Mapping[str, str]) -> Reply:
-    value = kubeconfig(call.world.plan, call.existing(ManagedCluster), role, proof)
+    """Return a kubeconfig; `proof` is how its user, of this role, authenticates."""
+    plan, name = call.world.plan, call.existing(ManagedCluster).name
+    user = f"{role}_{plan.cluster_group}_{name}"
+    where = {
+        "server": f"https://127.0.0.1:{plan.apiserver_port}",
+        "certificate-authority-data": _base64(plan.ca_certificate),
+    }
+    document = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": name, "cluster": where}],
+        "users": [{"name": user, "user": dict(proof)}],
+        "contexts": [{"name": name, "context": {"cluster": name, "user": user}}],
+        "current-context": name,
+    }
+    value = base64.b64encode(yaml.safe_dump(document, sort_keys=False).encode()).decode()
     return Reply.json({"kubeconfigs": [{"name": role, "value": value}]})
+
+
+def _base64(path: Path) -> str:
+    return base64.b64encode(path.read_bytes()).decode()

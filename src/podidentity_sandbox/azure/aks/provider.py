@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from contextlib import aclosing, contextmanager
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -32,6 +32,8 @@ from podidentity_sandbox.plan import Plan
 # ---- The cluster: a few calls of the Kubernetes API, as AKS's own user
 
 APPLY = "application/apply-patch+yaml"
+PAUSE = 0.1
+"""Seconds until it looks again whether what it waits for has come."""
 
 
 class Kubernetes(ApiServer):
@@ -63,21 +65,14 @@ class Kubernetes(ApiServer):
         return [{**item, "apiVersion": api, "kind": kind} for item in found]
 
     async def until(
-        self, path: str, query: Mapping[str, str], done: Callable[[Mapping[str, Object]], bool]
+        self, path: str, query: Mapping[str, str], done: Callable[[Sequence[Object]], bool]
     ) -> None:
-        """Return when `done` holds of the objects at `path`, by name; asked after each change."""
+        """Return when `done` holds of the objects at `path`."""
         while True:
             page = await self.request("GET", path, params=query)
-            found = {item["metadata"]["name"]: item for item in page["items"]}
-            since = {"resourceVersion": page["metadata"]["resourceVersion"]}
-            if done(found):
+            if done(page["items"]):
                 return
-            with _unless(410):  # too old by now: list again
-                async with aclosing(self.watch(path, {**query, **since})) as events:
-                    async for event in events:
-                        _follow(found, event)
-                        if done(found):
-                            return
+            await asyncio.sleep(PAUSE)
 
     async def _path(self, manifest: Object) -> str:
         api, kind, metadata = manifest["apiVersion"], manifest["kind"], manifest["metadata"]
@@ -89,9 +84,8 @@ class Kubernetes(ApiServer):
         """Return the plural of a kind, and whether it lives in namespaces."""
         if (api, kind) not in self._plurals:
             listed = await self.request("GET", _root(api))
-            for one in listed["resources"]:
-                if "/" not in one["name"]:
-                    self._plurals[api, one["kind"]] = one["name"], one["namespaced"]
+            kinds = (one for one in listed["resources"] if "/" not in one["name"])
+            self._plurals |= {(api, one["kind"]): (one["name"], one["namespaced"]) for one in kinds}
         if (api, kind) not in self._plurals:
             raise ApiRefusal(404, "NotFound", f"the cluster has no {kind} in {api}")
         return self._plurals[api, kind]
@@ -105,14 +99,6 @@ def _unless(status: int) -> Iterator[None]:
     except ApiRefusal as error:
         if error.status != status:
             raise
-
-
-def _follow(found: dict[str, Object], event: Object) -> None:
-    name = event["object"]["metadata"]["name"]
-    if event["type"] == "DELETED":
-        found.pop(name, None)
-    else:
-        found[name] = event["object"]
 
 
 def _root(api: str) -> str:
@@ -301,7 +287,7 @@ class AksProvider:
 async def _install(api: Kubernetes) -> None:
     for definition in crds():
         await api.apply(definition)
-    await api.until(_CRDS, _OURS, lambda found: all(map(_established, found.values())))
+    await api.until(_CRDS, _OURS, lambda found: all(map(_established, found)))
     for manifest in nmi():
         await api.apply(objects.marked(manifest))
     await api.until(_DAEMON_SETS, _NMI, _rolled_out)
@@ -340,8 +326,8 @@ def _established(definition: Object) -> bool:
     return any((each["type"], each["status"]) == ("Established", "True") for each in conditions)
 
 
-def _rolled_out(found: Mapping[str, Object]) -> bool:
-    return bool(found) and all(map(_at_work, found.values()))
+def _rolled_out(found: Sequence[Object]) -> bool:
+    return bool(found) and all(map(_at_work, found))
 
 
 def _at_work(daemon_set: Object) -> bool:
