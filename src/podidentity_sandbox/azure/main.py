@@ -31,9 +31,8 @@ from podidentity_sandbox.azure.entra.issuers import PublishedKeys
 from podidentity_sandbox.azure.entra.service import Entra
 from podidentity_sandbox.azure.imds import Imds
 from podidentity_sandbox.azure.journal import FILE, Journal
-from podidentity_sandbox.azure.names import place_of
 from podidentity_sandbox.azure.seed import seed
-from podidentity_sandbox.azure.server import Front, server
+from podidentity_sandbox.azure.server import Front, place_of, server
 from podidentity_sandbox.azure.state import World
 from podidentity_sandbox.azure.tokens import Issuers
 from podidentity_sandbox.plan import APISERVER_ADDRESS, Plan
