@@ -21,7 +21,7 @@ from podidentity_sandbox.azure.aks import profile
 from podidentity_sandbox.azure.aks.profile import ManagedCluster
 from podidentity_sandbox.azure.arm.call import ArmCall, ArmError, tags_of
 from podidentity_sandbox.azure.arm.operations import start, status_headers
-from podidentity_sandbox.azure.arm.subscription import POD_IDENTITY, registered
+from podidentity_sandbox.azure.arm.subscription import POD_IDENTITY
 from podidentity_sandbox.azure.messages import Reply
 from podidentity_sandbox.azure.state import UserAssignedIdentity, World
 from podidentity_sandbox.plan import NodePlan, Plan
@@ -206,7 +206,8 @@ def _check_unchanged(call: ArmCall, cluster: ManagedCluster, body: dict[str, Any
 
 def _check_feature(call: ArmCall, cluster: ManagedCluster) -> None:
     asks = cluster.add_on and cluster.add_on.enabled
-    if asks and not registered(call.world, POD_IDENTITY, call.now):
+    since = call.world.features.get(POD_IDENTITY.lower(), math.inf)
+    if asks and since > call.now:
         raise ArmError(
             400,
             "BadRequest",

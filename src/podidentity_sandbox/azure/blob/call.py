@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import format_datetime
-from types import MappingProxyType
 from typing import Self
 from urllib.parse import unquote
 from xml.sax.saxutils import escape
@@ -63,7 +62,7 @@ class BlobContainer:
     id: str
     name: str
     changed: Stamp
-    blobs: Mapping[str, Blob] = field(default_factory=lambda: MappingProxyType({}), repr=False)
+    blobs: Mapping[str, Blob] = field(default_factory=dict, repr=False)
 
 
 def container_id(account: StorageAccount, name: str) -> str:
