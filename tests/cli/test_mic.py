@@ -276,11 +276,17 @@ def test_add_and_delete_leave_machines_alone_where_a_mic_runs(
     assert added.code == 0, added.err
     assert "attaches it to the machines of the pods that need it" in added.out
     path = f"{CUSTOM}/namespaces/{namespace}/azureidentities/orders"
-    record = {ATTACHED_TO: json.dumps([controlled.plan.scale_set_id])}
+    hosts = [controlled.plan.scale_set_id, f"{controlled.plan.scale_set_id}-2"]
+    record = {ATTACHED_TO: json.dumps(hosts)}
     controlled.send("PATCH", path, {"metadata": {"annotations": record}})
     deleted = podidentity("delete", *where)
     assert deleted.code == 0, deleted.err
-    assert "stays attached" in deleted.err
+    one = controlled.plan.scale_set
+    stays = f"stays attached to scale set {one}, scale set {one}-2: "
+    assert deleted.err.startswith(stays)
+    assert deleted.err.endswith("changes machines, and detaches what it attached itself\n")
+    assert len(deleted.err.splitlines()) == 1
+    assert "detach" not in deleted.out
     assert controlled.get(path) is None
 
 

@@ -389,6 +389,7 @@ SCENARIOS: dict[str, Callable[..., Awaitable[Any]]] = {
     "forgotten": shares.forgotten,
     "honest": shares.honest,
     "listening_on_the_node": shares.listening_on_the_node,
+    "resets": shares.resets,
     "unshared": shares.unshared,
 }
 

@@ -21,7 +21,7 @@ from podidentity.core.errors import (
 from podidentity.core.refusals import Reason
 from podidentity.core.resources import ObjectRef, Origin, Phase, Pod
 from podidentity.nmi.request.caller import PROOF_SECONDS
-from podidentity.nmi.request.decision import Granted, Outcome, Rejected
+from podidentity.nmi.request.decision import Granted, Outcome, Rejected, Subject
 from podidentity.nmi.request.hold import HoldTimes
 from tests.fakes import (
     ADDRESS,
@@ -515,3 +515,112 @@ async def test_a_class_that_is_believed_is_taken_at_its_address_each_time() -> N
     for _ in range(2):
         assert isinstance(await world.ask(), Granted)
     assert len(world.attestor.asked) == 2
+
+
+# What is asked ahead of a request, and behind its answer.
+
+
+@pytest.mark.parametrize(
+    ("world", "uid", "by_proxy"),
+    [
+        (World(pod(), identity(), binding()), pod().uid, False),
+        (behind_proxy(pod(), ZTUNNEL), "", True),
+        (unseen(KATA), KATA.uid, False),
+        (unseen(pod(runtime_class="gvisor"), guarded=False, holders=0), "", False),
+        (behind_proxy(pod(), ZTUNNEL, trust=Trust()), "", False),
+        (unseen(pod()), "", False),
+        (World(identity(), binding()), "", False),
+    ],
+    ids=["proved", "proxied", "namespace", "believed", "proxy", "forged", "unknown"],
+)
+async def test_ahead_of_its_request_a_connection_is_a_pods_only_if_that_is_proved(
+    world: World, uid: str, *, by_proxy: bool
+) -> None:
+    """What is waited for, refused or merely believed is left to the request."""
+    counted: list[str] = []
+    asked = asyncio.Event()
+    world.caller.attributed = counted.append
+    assert world.callers().prove(world.caller, asked.set)
+    assert not asked.is_set()
+    await asked.wait()
+    assert world.caller.proven == uid
+    assert (world.caller.proxied is not None) is by_proxy
+    known = bool(uid) or by_proxy
+    assert counted == ([pod().uid] if known else [])
+    (about,) = world.attestor.asked
+    assert about[:2] == (ADDRESS, 40_000)
+    if known:
+        await world.ask()
+        assert len(world.attestor.asked) == 1
+
+
+async def test_a_proof_ahead_of_a_request_holds_from_when_it_was_asked_for() -> None:
+    world = World(pod(), identity(), binding())
+    asked = asyncio.Event()
+    world.caller.proven = "of before"
+    assert world.callers().prove(world.caller, asked.set)
+    assert world.caller.proven == ""
+    world.clock.advance(0.75)
+    await asked.wait()
+    assert isinstance(await world.ask(), Granted)
+    assert len(world.attestor.asked) == 1
+    world.clock.advance(0.25)
+    assert isinstance(await world.ask(), Granted)
+    assert len(world.attestor.asked) == 2
+
+
+async def test_where_nobody_can_be_asked_ahead_nobody_is() -> None:
+    world = World(pod(), identity(), binding())
+    told: list[bool] = []
+    assert not world.callers(attested=False).prove(world.caller, lambda: told.append(True))
+    world.attestor.asks = False
+    assert not world.callers().prove(world.caller, lambda: told.append(True))
+    await asyncio.sleep(0)
+    assert told == []
+
+
+@pytest.mark.parametrize("by_proxy", [False, True])
+async def test_an_answer_that_took_longer_than_a_proof_holds_has_it_made_anew(
+    *, by_proxy: bool
+) -> None:
+    world = behind_proxy(pod(), ZTUNNEL) if by_proxy else World(pod(), identity(), binding())
+    callers = world.callers()
+    subject = await callers.identify(world.caller)
+    assert isinstance(subject, Subject)
+    world.clock.advance(PROOF_SECONDS - 0.25)
+    assert await callers.still(world.caller, subject) is subject
+    assert len(world.attestor.asked) == 1
+    world.clock.advance(0.25)
+    again = await callers.still(world.caller, subject)
+    assert isinstance(again, Subject)
+    assert again.pod == subject.pod
+    assert len(world.attestor.asked) == 2
+    world.clock.advance(PROOF_SECONDS)
+    world.attestor.verdict = Verdict.FORGED
+    refused = await callers.still(world.caller, subject)
+    assert isinstance(refused, Rejected)
+
+
+async def test_an_answer_of_a_connection_that_was_believed_is_not_held_up() -> None:
+    world = unseen(pod(runtime_class="gvisor"), guarded=False, holders=0)
+    callers = world.callers()
+    subject = await callers.identify(world.caller)
+    assert isinstance(subject, Subject)
+    world.clock.advance(PROOF_SECONDS)
+    assert await callers.still(world.caller, subject) is subject
+    assert len(world.attestor.asked) == 1
+
+
+async def test_an_answer_goes_to_no_other_pod_that_has_the_connection_meanwhile() -> None:
+    other = pod("b", labels={})
+    world = World(pod("a"), other, identity(), binding())
+    world.attestor.uid = "uid-a"
+    callers = world.callers()
+    subject = await callers.identify(world.caller)
+    assert isinstance(subject, Subject)
+    world.attestor.uid = "uid-b"
+    world.clock.advance(PROOF_SECONDS)
+    refused = await callers.still(world.caller, subject)
+    assert isinstance(refused, Rejected)
+    assert str(refused.error) == "the connection belongs to another pod"
+    assert refused.evidence.verdict is Verdict.PROVEN
