@@ -74,6 +74,7 @@ def operation_of(call: BlobCall) -> BlobOperation:
 # ---- The front
 
 SUFFIX = ".blob.core.windows.net"
+_REPEATED = ("x-ms-version", "x-ms-client-request-id")
 _VERSION = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
@@ -91,12 +92,14 @@ class BlobService:
             reply = self._answer(request)
         except BlobError as error:
             when = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f0Z")
-            reply = _refused(error, request_id, when)
+            body = b"" if error.status == 304 else error.body(request_id, when)
+            told = {**error.headers, "x-ms-error-code": error.code}
+            reply = Reply(status=error.status, body=body, headers=told, content_type=XML)
         headers = {
             "Server": "Windows-Azure-Blob/1.0 Microsoft-HTTPAPI/2.0",
             "Date": http_date(int(now)),
             "x-ms-request-id": request_id,
-            **_echo(request),
+            **{name: request.headers[name] for name in _REPEATED if name in request.headers},
         }
         return replace(reply, headers={**headers, **reply.headers})
 
@@ -113,14 +116,3 @@ class BlobService:
             raise BlobError("RequestBodyTooLarge", more={"MaxLimit": str(BODY_LIMIT)})
         authorization.check(call, operation.needed, self._keys)
         return operation.do(call)
-
-
-def _refused(error: BlobError, request_id: str, when: str) -> Reply:
-    headers = {**error.headers, "x-ms-error-code": error.code}
-    body = b"" if error.status == 304 else error.body(request_id, when)
-    return Reply(status=error.status, body=body, headers=headers, content_type=XML)
-
-
-def _echo(request: Request) -> dict[str, str]:
-    names = ("x-ms-version", "x-ms-client-request-id")
-    return {name: request.headers[name] for name in names if name in request.headers}
