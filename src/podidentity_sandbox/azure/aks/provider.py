@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -32,8 +32,6 @@ from podidentity_sandbox.plan import Plan
 # ---- The cluster: a few calls of the Kubernetes API, as AKS's own user
 
 APPLY = "application/apply-patch+yaml"
-PAUSE = 0.1
-"""Seconds until it looks again whether what it waits for has come."""
 
 
 class Kubernetes(ApiServer):
@@ -65,14 +63,21 @@ class Kubernetes(ApiServer):
         return [{**item, "apiVersion": api, "kind": kind} for item in found]
 
     async def until(
-        self, path: str, query: Mapping[str, str], done: Callable[[Sequence[Object]], bool]
+        self, path: str, query: Mapping[str, str], done: Callable[[Mapping[str, Object]], bool]
     ) -> None:
-        """Return when `done` holds of the objects at `path`."""
+        """Return when `done` holds of the objects at `path`, by name; asked after each change."""
         while True:
             page = await self.request("GET", path, params=query)
-            if done(page["items"]):
+            found = {item["metadata"]["name"]: item for item in page["items"]}
+            since = {"resourceVersion": page["metadata"]["resourceVersion"]}
+            if done(found):
                 return
-            await asyncio.sleep(PAUSE)
+            with _unless(410):  # too old by now: list again
+                async with aclosing(self.watch(path, {**query, **since})) as events:
+                    async for event in events:
+                        _follow(found, event)
+                        if done(found):
+                            return
 
     async def _path(self, manifest: Object) -> str:
         api, kind, metadata = manifest["apiVersion"], manifest["kind"], manifest["metadata"]
@@ -99,6 +104,14 @@ def _unless(status: int) -> Iterator[None]:
     except ApiRefusal as error:
         if error.status != status:
             raise
+
+
+def _follow(found: dict[str, Object], event: Object) -> None:
+    name = event["object"]["metadata"]["name"]
+    if event["type"] == "DELETED":
+        found.pop(name, None)
+    else:
+        found[name] = event["object"]
 
 
 def _root(api: str) -> str:
@@ -287,7 +300,7 @@ class AksProvider:
 async def _install(api: Kubernetes) -> None:
     for definition in crds():
         await api.apply(definition)
-    await api.until(_CRDS, _OURS, lambda found: all(map(_established, found)))
+    await api.until(_CRDS, _OURS, lambda found: all(map(_established, found.values())))
     for manifest in nmi():
         await api.apply(objects.marked(manifest))
     await api.until(_DAEMON_SETS, _NMI, _rolled_out)
@@ -326,8 +339,8 @@ def _established(definition: Object) -> bool:
     return any((each["type"], each["status"]) == ("Established", "True") for each in conditions)
 
 
-def _rolled_out(found: Sequence[Object]) -> bool:
-    return bool(found) and all(map(_at_work, found))
+def _rolled_out(found: Mapping[str, Object]) -> bool:
+    return bool(found) and all(map(_at_work, found.values()))
 
 
 def _at_work(daemon_set: Object) -> bool:
