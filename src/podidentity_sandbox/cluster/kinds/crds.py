@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from podidentity_sandbox.cluster import Json, Obj, names, objects, shapes, status
-from podidentity_sandbox.cluster.fields import builtin
+from podidentity_sandbox.cluster.fields import built_in
 from podidentity_sandbox.cluster.patterns import compiled
 from podidentity_sandbox.cluster.registry import ResourceType, Strategy
 from podidentity_sandbox.cluster.schema import Schema
@@ -23,7 +23,7 @@ from podidentity_sandbox.cluster.tables import custom
 
 _FREE = ("x-kubernetes-int-or-string", "x-kubernetes-preserve-unknown-fields")
 _TYPES = ("array", "boolean", "integer", "number", "object", "string")
-_NODE = builtin.schema("apiextensions.k8s.io", "v1", "JSONSchemaProps")
+_NODE = built_in("apiextensions.k8s.io", "v1", "JSONSchemaProps")
 _NOT_EVALUATED = (
     *("$ref", "exclusiveMaximum", "exclusiveMinimum", "maxProperties", "minProperties"),
     *("multipleOf", "not", "uniqueItems", "x-kubernetes-validations"),
