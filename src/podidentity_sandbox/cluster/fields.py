@@ -12,7 +12,6 @@ import importlib.util
 import sys
 from functools import cache, lru_cache
 from types import ModuleType
-from typing import Any
 
 import msgspec
 
@@ -213,11 +212,11 @@ def _module(name: str) -> ModuleType:
     return importlib.import_module(f"lightkube.models.{name}")
 
 
-_made: dict[type, Schema] = {}
+_made: dict[type[msgspec.Struct], Schema] = {}
 """They refer to each other: JSONSchemaProps holds itself."""
 
 
-def _of_model(model: Any) -> Schema:
+def _of_model(model: type[msgspec.Struct]) -> Schema:
     """Return the fields of a class of the models, such as PodSpec of core_v1."""
     if model in _made:
         return _made[model]

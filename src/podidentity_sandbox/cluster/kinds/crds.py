@@ -9,13 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from podidentity_sandbox.cluster import Json, Obj, names, objects, shapes, status
+from podidentity_sandbox.cluster import Json, Obj, names, objects, shapes, status, tables
 from podidentity_sandbox.cluster.fields import built_in
 from podidentity_sandbox.cluster.patterns import compiled
 from podidentity_sandbox.cluster.registry import ResourceType, Strategy
 from podidentity_sandbox.cluster.schema import Schema
 from podidentity_sandbox.cluster.status import Cause
-from podidentity_sandbox.cluster.tables import custom
 
 # ---- Structural schemas: the form that `schema` can work with
 #
@@ -177,7 +176,7 @@ def _column_faults(column: Obj, where: str) -> Iterator[Cause]:
     path = column.get("jsonPath")
     if not path:
         yield status.required(f"{where}.jsonPath")
-    elif not custom.readable(path):
+    elif not tables.readable(path):
         yield status.invalid(f"{where}.jsonPath", path, "only simple paths are read here")
 
 
