@@ -527,6 +527,9 @@ def test_a_request_names_the_identity_and_encodes_the_resource() -> None:
     selector = f"&client_id={CLIENT}"
     by_object = replace(OF, client_id=None, resource_id=None, object_id=ObjectId.parse(CLIENT))
     assert render_request(by_object, "a") == asked.replace(selector, f"&object_id={CLIENT}")
+    by_name = replace(by_object, resource_id=ResourceId.parse(RESOURCE_ID))
+    encoded = RESOURCE_ID.replace("/", "%2F")
+    assert render_request(by_name, "a") == asked.replace(selector, f"&msi_res_id={encoded}")
     unnamed = replace(by_object, object_id=None)
     assert render_request(unnamed, "a") == asked.removesuffix(selector), "the node's own"
 
