@@ -89,7 +89,7 @@ PAGES = (
     "credential_plugin.py",
     "kubeconfig.py",
     "kernel/source_bindings.py",
-    "cli/delete.py",
+    "cli/detachment.py",
     "cli/kept_options.py",
 )
 BATCH = 12
