@@ -13,7 +13,7 @@ from aiohttp import web
 
 from podidentity_sandbox.cluster import Json, Obj, shapes, status
 from podidentity_sandbox.cluster.fields import built_in
-from podidentity_sandbox.cluster.protobuf.decoder import PROTOBUF, Malformed, decode
+from podidentity_sandbox.cluster.protobuf import PROTOBUF, Malformed, decode
 
 
 # libyaml's is ten times as fast; an installation of PyYAML may be without it.

@@ -14,6 +14,7 @@ from typing import Any
 
 from podidentity_sandbox.cluster import Obj
 from podidentity_sandbox.cluster.discovery import VERSION
+from podidentity_sandbox.cluster.fields import fields_of
 from podidentity_sandbox.cluster.registry import Registry, ResourceType
 from podidentity_sandbox.cluster.schema import Schema
 from podidentity_sandbox.cluster.storage import encode
@@ -44,16 +45,6 @@ OLDER_DOCUMENT = _text_field(1, b"2.0") + _text_field(2, _INFO) + _text_field(8,
 
 ROOT = "/openapi/v3"
 Kinds = tuple[ResourceType, ...]
-_METADATA: Schema = {
-    "type": "object",
-    "properties": {
-        "annotations": {"type": "object", "additionalProperties": {"type": "string"}},
-        "labels": {"type": "object", "additionalProperties": {"type": "string"}},
-        "name": {"type": "string"},
-        "namespace": {"type": "string"},
-    },
-}
-"""Those fields of ObjectMeta that people write."""
 
 
 def openapi_document(registry: Registry, path: str) -> bytes | None:
@@ -89,7 +80,8 @@ def _document(kinds: Kinds) -> bytes:
     paths: dict[str, Any] = {}
     for kind in kinds:
         name = ".".join([*reversed(kind.group.split(".")), kind.version, kind.kind])
-        components[name] = {**_schema(kind), "x-kubernetes-group-version-kind": [_gvk(kind)]}
+        fields = fields_of(kind) if kind.custom else {"type": "object"}
+        components[name] = {**fields, "x-kubernetes-group-version-kind": [_gvk(kind)]}
         if "patch" in kind.verbs:
             root = f"/{_place(kind.group, kind.version)}"
             inside = f"{root}/namespaces/{{namespace}}" if kind.namespaced else root
@@ -115,14 +107,6 @@ def _patch(kind: ResourceType, component: str) -> Obj:
         "x-kubernetes-action": "patch",
         "x-kubernetes-group-version-kind": _gvk(kind),
     }
-
-
-def _schema(kind: ResourceType) -> Schema:
-    if kind.schema is None:
-        return {"type": "object"}
-    head: Schema = {"apiVersion": {"type": "string"}, "kind": {"type": "string"}}
-    own = kind.schema.get("properties", {})
-    return {**kind.schema, "properties": {**own, **head, "metadata": _METADATA}}
 
 
 def _gvk(kind: ResourceType) -> Obj:

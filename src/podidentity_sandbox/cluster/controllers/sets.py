@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from podidentity_sandbox.cluster import Obj
 from podidentity_sandbox.cluster.events import Recorder
 from podidentity_sandbox.cluster.resources import Resources
 from podidentity_sandbox.cluster.status import StatusError
-from podidentity_sandbox.cluster.storage import Change, Record
+from podidentity_sandbox.cluster.storage import Change, Record, encode
 
 
 def controller_of(obj: Obj) -> Obj:
@@ -35,6 +36,14 @@ def share(limit: int | str, wanted: int, *, up: bool) -> int:
         return limit
     part = wanted * int(limit.removesuffix("%") or 0) / 100
     return math.ceil(part) if up else math.floor(part)
+
+
+def digest(owner: Record) -> str:
+    """Return the name of a set's template.
+
+    It is our own: the real one depends on how Go prints a struct, and nobody can rely on it.
+    """
+    return hashlib.sha256(encode(owner.object["spec"]["template"])).hexdigest()[:10]
 
 
 class Sets(ABC):
