@@ -81,7 +81,7 @@ class LateReads:
         self._now = now
         self._heard = 0
         self._unheard: list[tuple[float, int]] = []
-        """When the next revisions of these types are heard of."""
+        """When which revision of these types is heard of, the next one first."""
 
     def listen(self) -> None:
         """Hear of each change from now on; what is there has been heard of."""

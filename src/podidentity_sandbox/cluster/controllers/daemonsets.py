@@ -17,7 +17,7 @@ from typing import Self
 
 from podidentity_sandbox.cluster import Obj
 from podidentity_sandbox.cluster.controllers.scheduler import NOT_READY, UNSCHEDULABLE, fits, ready
-from podidentity_sandbox.cluster.controllers.sets import Bounds, Sets, digest, share
+from podidentity_sandbox.cluster.controllers.sets import Bounds, Sets, digest
 from podidentity_sandbox.cluster.kinds.pods import ENDED
 from podidentity_sandbox.cluster.storage import Change, Record, field_of
 
@@ -130,17 +130,14 @@ def _age(pod: Record) -> tuple[bool, str, str]:
 
 
 def bounds(owner: Record, wanted: int) -> Bounds:
-    """Resolve both limits, rounded up; where both come to nothing, one pod may be away.
+    """Resolve both limits, rounded up; with OnDelete they are nothing.
 
     `updatedDesiredNodeCounts` of pkg/controller/daemon/update.go.
     """
     update = owner.object["spec"]["updateStrategy"]
     if update["type"] != "RollingUpdate":
         return Bounds(surge=0, unavailable=0)
-    rolling = update.get("rollingUpdate", {})
-    surge = share(rolling.get("maxSurge", 0), wanted, up=True)
-    unavailable = share(rolling.get("maxUnavailable", 1), wanted, up=True)
-    return Bounds(surge=surge, unavailable=unavailable if surge or unavailable else 1)
+    return Bounds.of(update["rollingUpdate"], wanted, up=True)
 
 
 def next_step(

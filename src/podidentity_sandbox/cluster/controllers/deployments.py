@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from podidentity_sandbox.cluster import Obj, objects
-from podidentity_sandbox.cluster.controllers.sets import Bounds, Sets, digest, share
+from podidentity_sandbox.cluster.controllers.sets import Bounds, Sets, digest
 from podidentity_sandbox.cluster.resources import Deletion
 from podidentity_sandbox.cluster.storage import Record
 
@@ -30,15 +30,6 @@ class SetState:
     wanted: int
     pods: int
     available: int
-
-
-def bounds(wanted: int, max_surge: int | str, max_unavailable: int | str) -> Bounds:
-    """Resolve both limits; where both come to nothing, one pod may be away."""
-    surge = share(max_surge, wanted, up=True)
-    unavailable = share(max_unavailable, wanted, up=False)
-    if not surge and not unavailable:
-        unavailable = 1
-    return Bounds(surge=surge, unavailable=min(unavailable, wanted))
 
 
 def new_size(wanted: int, limits: Bounds, new: SetState, old: Sequence[SetState]) -> int:
@@ -237,8 +228,7 @@ class Deployments(Sets):
 
     def _limits(self, owner: Record) -> Bounds:
         spec = owner.object["spec"]
-        rolling = spec["strategy"]["rollingUpdate"]
-        return bounds(spec["replicas"], rolling["maxSurge"], rolling["maxUnavailable"])
+        return Bounds.of(spec["strategy"]["rollingUpdate"], spec["replicas"], up=False)
 
     def _others(self, owner: Record, new: Record | None) -> list[Record]:
         return [s for s in self._parts(owner) if new is None or s.uid != new.uid]
