@@ -61,9 +61,7 @@ class DaemonSets(Sets):
     def _pod_on(self, owner: Record, node: str) -> Obj:
         """Return the pod of a set for a node: bound to it, beside what the template demands."""
         pod = self._pod(owner)
-        pod["metadata"].setdefault("labels", {})[HASH_LABEL] = digest(
-            owner.object["spec"]["template"]
-        )
+        pod["metadata"].setdefault("labels", {})[HASH_LABEL] = digest(owner)
         pod["spec"].setdefault("tolerations", []).extend(
             {"key": key, "operator": "Exists", "effect": effect} for key, effect in _TOLERATED
         )
