@@ -1,7 +1,7 @@
 """Folders whose files change all at once, as a kubelet and a CSI driver write the volumes of pods.
 
-    ..2026_11_25_09_10_17.123456/key    the files
-    ..data -> ..2026_11_25_09_10_17.123456
+    ..2026_11_25_09_10_17.k3j9x2_a/key    the files
+    ..data -> ..2026_11_25_09_10_17.k3j9x2_a
     key -> ..data/key
 
 A reader sees all old files or all new ones: one rename replaces `..data`.
@@ -10,24 +10,48 @@ https://github.com/kubernetes/kubernetes/blob/master/pkg/volume/util/atomic_writ
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
-from collections.abc import Iterable
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 _DATA = "..data"
 
 
-def show(folder: Path, fresh: str, paths: Iterable[str]) -> None:
-    """Let `folder` show the files of `fresh`, a folder in it, at `paths`, and no others.
+@dataclass(frozen=True, slots=True)
+class VolumeFile:
+    """A file of a volume."""
 
-    What it showed before is removed. Raises OSError.
+    data: bytes
+    mode: int = 0o644
+    user: int | None = None
+    """Its owner; None for root."""
+
+
+def write(folder: Path, files: Mapping[str, VolumeFile]) -> None:
+    """Let `folder` show these files, by their paths, and no others; what it showed before goes.
+
+    Raises ValueError, before it writes anything, for a path that is not below the folder; OSError.
     """
+    for path in files:
+        _check_path(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    folder.chmod(0o755)
+    named = datetime.now(UTC).strftime("..%Y_%m_%d_%H_%M_%S.")
+    fresh = Path(tempfile.mkdtemp(prefix=named, dir=folder))
+    fresh.chmod(0o755)
+    for path, file in files.items():
+        _write_file(fresh / path, file)
     data, link = folder / _DATA, folder / "..data_tmp"
     old = data.readlink() if data.is_symlink() else None
     link.unlink(missing_ok=True)
-    link.symlink_to(fresh)
+    link.symlink_to(fresh.name)
     link.replace(data)
-    names = {path.partition("/")[0] for path in paths}
+    names = {path.partition("/")[0] for path in files}
     for name in names:
         if not (folder / name).is_symlink():
             (folder / name).symlink_to(f"{_DATA}/{name}")
@@ -36,3 +60,34 @@ def show(folder: Path, fresh: str, paths: Iterable[str]) -> None:
             entry.unlink()
     if old is not None:
         shutil.rmtree(folder / old, ignore_errors=True)
+
+
+def _check_path(path: str) -> None:
+    parts = path.split("/")
+    if not path:
+        raise ValueError("invalid path: must not be empty: ")
+    if path.startswith("/"):
+        raise ValueError(f"invalid path: must be relative path: {path}")
+    if ".." in parts:
+        raise ValueError(f"invalid path: must not contain '..': {path}")
+    if parts[0].startswith(".."):
+        raise ValueError(f"invalid path: must not start with '..': {path}")
+
+
+def _write_file(path: Path, file: VolumeFile) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(file.data)
+    path.chmod(file.mode)
+    if file.user is not None:
+        change_owner(path, user=file.user)
+
+
+def change_owner(path: Path, *, user: int = -1, group: int = -1) -> bool:
+    """Give a file away; False where the namespace of a sandbox without root knows nobody else."""
+    try:
+        os.chown(path, user, group, follow_symlinks=False)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EINVAL):
+            raise
+        return False
+    return True

@@ -19,6 +19,7 @@ NAMESPACE, NAME = "kube-system", "csi-secrets-store-provider-azure"
 
 _DAEMON_SETS = f"/apis/apps/v1/namespaces/{NAMESPACE}/daemonsets"
 _SECONDS = 60
+_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
 _NMI = "nmi"
 _FLAG = "--host-token=root"
 _WHY = f"without cgroups, NMI knows its callers on the node only by their user: {_FLAG}"
@@ -40,12 +41,13 @@ def csi(name: str, *, rotation: str) -> None:
     may be run again, and returns when it runs on every node. In a sandbox without root it lets
     NMI, which must be there, serve every root process of a node.
     """
-    if not re.fullmatch(r"[1-9][0-9]*(ms|s|m|h)", rotation):
+    written = re.fullmatch(r"([1-9][0-9]*)(ms|s|m|h)", rotation)
+    if written is None:
         raise click.BadParameter(f'time: invalid duration "{rotation}"')
     plan = options.plan_of(name)
     api = Api(plan)
     applier = Applier(api, NAMESPACE)
-    for manifest in manifests(rotation=rotation):
+    for manifest in manifests(int(written[1]) * _UNITS[written[2]]):
         click.echo(applier.apply(manifest))
     _wait(api, plan, NAME)
     if plan.rootless:
@@ -86,13 +88,13 @@ def _wait(api: Api, plan: Plan, name: str) -> None:
         )
 
 
-def manifests(*, rotation: str) -> list[dict[str, Any]]:
+def manifests(seconds: float) -> list[dict[str, Any]]:
     """Return the objects that install the driver, in the order to create them, the DaemonSet last.
 
-    `rotation`: how often volumes are read again, as Go writes durations (`2m`).
+    Volumes are read again each so many `seconds`.
     """
     text = files("podidentity_sandbox.csi").joinpath("manifests.yaml").read_text(encoding="utf-8")
     found = list(yaml.safe_load_all(text))
     (container,) = found[-1]["spec"]["template"]["spec"]["containers"]
-    container["args"] = [f"--rotation-poll-interval={rotation}", *container["args"][1:]]
+    container["args"] = [f"--rotation-poll-interval={seconds:g}"]
     return found

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 import click
 
 from podidentity_sandbox.cli import options
-from podidentity_sandbox.node.execution_requests import ExecFailed, execute_attached, request_for
+from podidentity_sandbox.node.client import ExecFailed, execute_attached, request_for
 from podidentity_sandbox.plan import Plan
 from podidentity_sandbox.world import SandboxError
 from podidentity_sandbox.world.api import Api, Object

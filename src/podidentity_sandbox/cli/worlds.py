@@ -9,9 +9,8 @@ import click
 from podidentity_sandbox.cli import options
 from podidentity_sandbox.plan import Plan
 from podidentity_sandbox.world.folder import Folder
-from podidentity_sandbox.world.inspection import Status, memory_limits, proof
+from podidentity_sandbox.world.inspection import Status, ask, memory_limits, proof
 from podidentity_sandbox.world.inspection import status as look
-from podidentity_sandbox.world.orders import ask
 
 
 @click.command(epilog="Example: podidentity sandbox status -o json")

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Annotated, Any, TypeAlias
 
 import aiohttp
 import msgspec
 
-from podidentity_sandbox.csi.parameters import MountFailed, VaultObject, parse
+from podidentity_sandbox.csi.parameters import POD_NAME, POD_NAMESPACE, MountFailed, parse
 
 # ---- The request for a pod's token, and its answer, as the provider's Go code sends and reads them
 #
@@ -111,11 +109,8 @@ async def _answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
 # ---- The vault's secrets, by one GET each
 #
 # https://learn.microsoft.com/rest/api/keyvault/secrets/get-secret
-# A refusal is printed as Azure's Go SDK prints it:
-# https://github.com/Azure/azure-sdk-for-go/blob/main/sdk/azcore/internal/exported/response_error.go
 
 _API_VERSION = "7.4"
-_LINE = "-" * 80
 
 
 async def secret(
@@ -137,49 +132,17 @@ async def secret(
 
 
 def read_secret(url: str, status: int, body: bytes) -> tuple[str, str]:
-    """Return value and version in an answer; raise MountFailed with Go's text of an error."""
+    """Return value and version in an answer; raise MountFailed for a refusal."""
     if status != HTTPStatus.OK:
-        raise MountFailed(response_error(url, status, body))
+        said = body.decode(errors="replace") or "Response contained no body"
+        raise MountFailed(f"GET {url}: RESPONSE {status}: {said}")
     answer: dict[str, Any] = json.loads(body)
-    if answer.get("value") is None:
-        raise MountFailed("secret value is nil")
     return answer["value"], answer["id"].rpartition("/")[2]
-
-
-def response_error(url: str, status: int, body: bytes) -> str:
-    """Return the text of azcore's ResponseError."""
-    code, shown = "", body.decode(errors="replace")
-    try:
-        answer = json.loads(body)
-        code = answer["error"]["code"]
-        shown = json.dumps(answer, indent=2)
-    except (ValueError, KeyError, TypeError):
-        pass
-    named = f"ERROR CODE: {code}" if code else "ERROR CODE UNAVAILABLE"
-    lines = (
-        f"GET {url}",
-        _LINE,
-        f"RESPONSE {status}: {status} {HTTPStatus(status).phrase}",
-        named,
-        _LINE,
-        shown or "Response contained no body",
-        _LINE,
-    )
-    return "\n".join(lines) + "\n"
 
 
 # ---- The files
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SecretFile:
-    """A file of a volume."""
-
-    path: str
-    content: bytes = field(repr=False)
-    mode: int
-    version: str
-    """The secret's in the vault."""
+_RESOURCE, _SUFFIX = "https://vault.azure.net", "vault.azure.net"
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,8 +154,11 @@ class SecretsProvider:
     secret: Callable[[str, str, str, str], Awaitable[tuple[str, str]]]
     """Returns value and version of a secret: by vault, name, version and token."""
 
-    async def files(self, parameters: Mapping[str, str]) -> list[SecretFile]:
-        """Return the files that a SecretProviderClass asks for; raise MountFailed."""
+    async def files(self, parameters: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+        """Return what a SecretProviderClass asks for; raise MountFailed.
+
+        By the path of each file the secret, and its version in the vault.
+        """
         try:
             return await self._files(parameters)
         except MountFailed as error:
@@ -201,38 +167,20 @@ class SecretsProvider:
                 f"rpc error: code = Unknown desc = failed to mount objects, error: {error}"
             ) from error
 
-    async def _files(self, parameters: Mapping[str, str]) -> list[SecretFile]:
-        wanted = parse(parameters)
-        found: list[SecretFile] = []
+    async def _files(self, parameters: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+        vault, objects = parse(parameters)
+        namespace, pod = parameters[POD_NAMESPACE], parameters[POD_NAME]
+        found: dict[str, tuple[str, str]] = {}
         token = ""
-        for one in wanted.objects:
-            if one.type != "secret":
-                raise one.failed(_why_not(one.type))
+        for one in objects:
+            if one.object_type != "secret":
+                raise one.failed("the sandbox's vaults hold secrets only")
             try:
                 # The SDK's client asks when it first needs a token, so that the error is there.
-                token = token or await self.token(
-                    wanted.pod_namespace, wanted.pod_name, wanted.resource
+                token = token or await self.token(namespace, pod, _RESOURCE)
+                found[one.file] = await self.secret(
+                    f"{vault}.{_SUFFIX}", one.object_name, one.object_version, token
                 )
-                value, version = await self.secret(wanted.vault, one.name, one.version, token)
             except MountFailed as error:
                 raise one.failed(error) from error
-            content = _content(one, value)
-            found.append(SecretFile(path=one.file, content=content, mode=one.mode, version=version))
         return found
-
-
-def _why_not(kind: str) -> str:
-    if kind in {"key", "cert"}:
-        return "the sandbox's vaults hold secrets only"
-    return "Invalid vaultObjectTypes. Should be secret, key, or cert"
-
-
-def _content(one: VaultObject, value: str) -> bytes:
-    try:
-        if one.encoding == "base64":
-            return base64.b64decode(value, validate=True)
-        if one.encoding == "hex":
-            return bytes.fromhex(value)
-    except (binascii.Error, ValueError) as error:
-        raise MountFailed(f"illegal {one.encoding} data: {error}") from error
-    return value.encode()

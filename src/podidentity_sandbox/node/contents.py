@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from podidentity_sandbox.atomic_writer import VolumeFile
 from podidentity_sandbox.node.spec import VolumeRefused, field_value
 
 KINDS = ("configMap", "secret", "downwardAPI", "projected")
@@ -21,16 +22,6 @@ _MODE = 0o644
 Source = tuple[str, Mapping[str, Any]]
 """One of configMap, secret, downwardAPI, serviceAccountToken; and its part of the spec."""
 Object = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class VolumeFile:
-    """A file of a volume."""
-
-    data: bytes
-    mode: int
-    user: int | None = None
-    """Its owner; None for root."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

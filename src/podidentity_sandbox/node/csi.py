@@ -6,20 +6,18 @@ listens on `/run/kubelet/plugins/DRIVER/csi.sock` of the node: its pod mounts th
 `/run/kubelet`, which is the node's own and may be written.
 
     → {"op": "publish", "volume": "store", "target": "/run/kubelet/pods/UID/volumes/…/mount",
-       "readOnly": true, "attributes": {"secretProviderClass": "…", …}, "secrets": {}}
+       "readOnly": true, "attributes": {"secretProviderClass": "…", …}}
     → {"op": "unpublish", "volume": "store", "target": "…"}
     ← {}                                               it is done
     ← {"error": {"code": "Unknown", "message": "…"}}   it is not; a later publish may succeed
 
 A connection carries one call. The driver must bear a repeated call, as CSI demands. The folder
 `target` is there, empty, before the first publish; the driver writes files into it (it mounts
-nothing) and may replace them as long as it is published. `attributes` are the volume's own
-`volumeAttributes`, and where the CSIDriver object says `podInfoOnMount`, the pod's:
-`csi.storage.k8s.io/` + `pod.name`, `pod.namespace`, `pod.uid`, `serviceAccount.name`, `ephemeral`;
-where it has `tokenRequests`, `serviceAccount.tokens`: a JSON text, by audience.
+nothing) and may replace them as long as it is published; the kubelet removes them. `attributes` are
+the volume's own `volumeAttributes` and the pod's, whatever the CSIDriver object says:
+`csi.storage.k8s.io/` + `pod.name`, `pod.namespace`, `pod.uid`, `serviceAccount.name`, `ephemeral`.
 
 https://kubernetes-csi.github.io/docs/pod-info.html
-https://kubernetes-csi.github.io/docs/token-requests.html
 """
 
 from __future__ import annotations
@@ -28,10 +26,10 @@ import asyncio
 import json
 import logging
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from podidentity_sandbox.node.services import Services
 from podidentity_sandbox.node.spec import PodSpec, VolumeRefused, setting_up
 
 PLUGINS = Path("/run/kubelet/plugins")
@@ -41,55 +39,30 @@ _SECONDS = 120.0
 _LONGEST_ANSWER = 1024 * 1024
 
 
-def socket_of(driver: str) -> Path:
-    """Return where the driver of that name listens."""
-    return PLUGINS / driver / "csi.sock"
-
-
-def attributes_of(
-    volume: Mapping[str, Any], driver: Mapping[str, Any], pod: Mapping[str, Any]
-) -> dict[str, str]:
-    """Return the attributes of a pod's `csi` volume as its driver gets them.
-
-    Args:
-        volume: the `csi` part of the pod's volume.
-        driver: the CSIDriver object.
-        pod: the Pod object.
-    """
-    result = dict(volume.get("volumeAttributes") or {})
+def attributes_of(volume: Mapping[str, Any], pod: Mapping[str, Any]) -> dict[str, str]:
+    """Return the attributes of a pod's `csi` volume as its driver gets them."""
     metadata = pod["metadata"]
-    if driver["spec"].get("podInfoOnMount"):
-        result |= {
-            f"{_PREFIX}pod.name": metadata["name"],
-            f"{_PREFIX}pod.namespace": metadata["namespace"],
-            f"{_PREFIX}pod.uid": metadata["uid"],
-            f"{_PREFIX}serviceAccount.name": pod["spec"].get("serviceAccountName") or "default",
-            f"{_PREFIX}ephemeral": "true",
-        }
-    return result
-
-
-def check_driver(name: str, driver: Mapping[str, Any] | None) -> None:
-    """Raise VolumeRefused unless the CSIDriver object lets a pod's spec hold its volumes."""
-    # Words of pkg/volume/csi/csi_plugin.go, supportsVolumeLifecycleMode.
-    reason = "no CSIDriver object"
-    if driver is not None:
-        modes = driver["spec"].get("volumeLifecycleModes") or ["Persistent"]
-        if "Ephemeral" in modes:
-            return
-        listed = " ".join(f'"{mode}"' for mode in modes)
-        reason = f"only supports [{listed}]"
-    raise VolumeRefused(
-        f"kubernetes.io/csi: mounter.SetUpAt failed to check volume lifecycle mode: "
-        f'volume mode "Ephemeral" not supported by driver {name} ({reason})'
-    )
+    return {
+        **(volume.get("volumeAttributes") or {}),
+        f"{_PREFIX}pod.name": metadata["name"],
+        f"{_PREFIX}pod.namespace": metadata["namespace"],
+        f"{_PREFIX}pod.uid": metadata["uid"],
+        f"{_PREFIX}serviceAccount.name": pod["spec"].get("serviceAccountName") or "default",
+        f"{_PREFIX}ephemeral": "true",
+    }
 
 
 async def call(driver: str, request: Mapping[str, Any]) -> None:
     """Ask the driver, and return when it has done it; raise VolumeRefused in its words."""
+    raw = json.dumps(request).encode() + b"\n"
     try:
         async with asyncio.timeout(_SECONDS):
-            raw = await _exchange(socket_of(driver), request)
+            reader, writer = await asyncio.open_unix_connection(
+                str(PLUGINS / driver / "csi.sock"), limit=_LONGEST_ANSWER
+            )
+            with closing(writer):
+                writer.write(raw)
+                said = await reader.readline()
     except TimeoutError:
         raise VolumeRefused(
             "rpc error: code = DeadlineExceeded desc = context deadline exceeded"
@@ -100,33 +73,11 @@ async def call(driver: str, request: Mapping[str, Any]) -> None:
             "kubernetes.io/csi: mounter.SetUpAt failed to get CSI client: driver name "
             f"{driver} not found in the list of registered CSI drivers"
         ) from None
-    _judge(raw)
-
-
-async def _exchange(path: Path, request: Mapping[str, Any]) -> bytes:
-    reader, writer = await asyncio.open_unix_connection(str(path), limit=_LONGEST_ANSWER)
-    try:
-        writer.write(json.dumps(request).encode() + b"\n")
-        await writer.drain()
-        return await reader.readline()
-    except (ConnectionResetError, BrokenPipeError, ValueError):  # it went away, or babbles
-        return b""
-    finally:
-        writer.close()
-
-
-def _judge(raw: bytes) -> None:
-    """Raise VolumeRefused for an answer that is not that all is well."""
-    try:
-        answer = json.loads(raw)
-        error = answer.get("error")
-        code, message = (error["code"], error["message"]) if error else ("", "")
-    except (ValueError, AttributeError, KeyError, TypeError):
-        # As gRPC words a server that closes in mid-air.
-        code, message = "Unavailable", "error reading from server: EOF"
-    if code:
+    if not said.endswith(b"\n"):  # as gRPC words a server that closes in mid-air
+        raise VolumeRefused("rpc error: code = Unavailable desc = error reading from server: EOF")
+    if error := json.loads(said).get("error"):
         # Text of a gRPC status as Go's client prints it.
-        raise VolumeRefused(f"rpc error: code = {code} desc = {message}")
+        raise VolumeRefused(f"rpc error: code = {error['code']} desc = {error['message']}")
 
 
 # ---- CSI volumes in a pod's spec
@@ -135,15 +86,13 @@ def _judge(raw: bytes) -> None:
 # https://kubernetes-csi.github.io/docs/ephemeral-local-volumes.html#csi-ephemeral-inline-volumes
 
 _log = logging.getLogger(__name__)
-_DRIVERS = "/apis/storage.k8s.io/v1/csidrivers"
 
 
 class CsiVolumes:
     """Those of one pod; their folders are where a kubelet has them."""
 
-    def __init__(self, spec: PodSpec, services: Services, folder: Path) -> None:
+    def __init__(self, spec: PodSpec, folder: Path) -> None:
         self._spec = spec
-        self._services = services
         self._folder = folder / "volumes" / "kubernetes.io~csi"
         self._volumes: Mapping[str, Mapping[str, Any]] = {
             name: volume["csi"] for name, volume in spec.volumes.items() if "csi" in volume
@@ -174,15 +123,12 @@ class CsiVolumes:
         self._published.clear()
 
     async def _publish(self, name: str, volume: Mapping[str, Any]) -> None:
-        driver = await self._services.api.find(f"{_DRIVERS}/{volume['driver']}")
-        check_driver(volume["driver"], driver)
         self.path(name).mkdir(parents=True, exist_ok=True)
         request = {
             "op": "publish",
             "volume": name,
             "target": str(self.path(name)),
             "readOnly": bool(volume.get("readOnly")),
-            "attributes": attributes_of(volume, driver or {}, self._spec.raw),
-            "secrets": {},
+            "attributes": attributes_of(volume, self._spec.raw),
         }
         await call(volume["driver"], request)

@@ -21,8 +21,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from podidentity_sandbox.node.client import LARGEST_REQUEST
 from podidentity_sandbox.node.containers import Container
-from podidentity_sandbox.node.execution_requests import LARGEST_REQUEST
 from podidentity_sandbox.node.kubelet import Kubelet
 from podidentity_sandbox.node.processes import Process, StartFailed
 from podidentity_sandbox.node.streams import readable

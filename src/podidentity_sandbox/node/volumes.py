@@ -8,9 +8,7 @@ place of the node's own.
 
 from __future__ import annotations
 
-import errno
 import math
-import os
 import shutil
 import stat
 from collections.abc import Mapping
@@ -19,13 +17,12 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from podidentity_sandbox.atomic_writer import show
+from podidentity_sandbox.atomic_writer import VolumeFile, change_owner, write
 from podidentity_sandbox.node.contents import (
     KINDS,
     ContentSources,
     Object,
     Source,
-    VolumeFile,
     contents,
     references,
     sources_of,
@@ -49,48 +46,7 @@ from podidentity_sandbox.node.spec import (
 from podidentity_sandbox.node.syscalls import NO_DEVICES, NO_SUID, mount, unmount
 from podidentity_sandbox.plan import DNS_ADDRESS, MACHINE_BUNDLES
 
-# ---- Files that a kubelet writes
-
-
-def write_all(
-    folder: Path, files: Mapping[str, VolumeFile], now: datetime, group: int | None
-) -> None:
-    """Make the folder hold these files and no others; `group`, if one is given, may read them.
-
-    Raises VolumeRefused, before it writes anything, for a path that is not below the folder.
-    """
-    for path in files:
-        _check_path(path)
-    folder.mkdir(parents=True, exist_ok=True)
-    folder.chmod(0o755)
-    fresh = now.strftime("..%Y_%m_%d_%H_%M_%S.%f")
-    for path, file in files.items():
-        _write_file(folder / fresh / path, file)
-    (folder / fresh).mkdir(exist_ok=True)
-    show(folder, fresh, files)
-    if group is not None:
-        give(folder, group, read_only=True)
-
-
-def _check_path(path: str) -> None:
-    """Refuse what the API server should have refused, in the words of atomic_writer.go."""
-    parts = path.split("/")
-    if not path:
-        raise VolumeRefused("invalid path: must not be empty: ")
-    if path.startswith("/"):
-        raise VolumeRefused(f"invalid path: must be relative path: {path}")
-    if ".." in parts:
-        raise VolumeRefused(f"invalid path: must not contain '..': {path}")
-    if parts[0].startswith(".."):
-        raise VolumeRefused(f"invalid path: must not start with '..': {path}")
-
-
-def _write_file(path: Path, file: VolumeFile) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(file.data)
-    path.chmod(file.mode)
-    if file.user is not None:
-        _change_owner(path, user=file.user)
+# ---- Owners of files
 
 
 def give(folder: Path, group: int, *, read_only: bool) -> None:
@@ -101,19 +57,8 @@ def give(folder: Path, group: int, *, read_only: bool) -> None:
     """
     mask = 0o440 if read_only else 0o660
     for path in (folder, *folder.rglob("*")):
-        if _change_owner(path, group=group) and not path.is_symlink():
+        if change_owner(path, group=group) and not path.is_symlink():
             path.chmod(stat.S_IMODE(path.stat().st_mode) | mask | (0o2110 if path.is_dir() else 0))
-
-
-def _change_owner(path: Path, *, user: int = -1, group: int = -1) -> bool:
-    """Give a file away; False where the namespace of a sandbox without root knows nobody else."""
-    try:
-        os.chown(path, user, group, follow_symlinks=False)
-    except OSError as error:
-        if error.errno not in (errno.EPERM, errno.EINVAL):
-            raise
-        return False
-    return True
 
 
 # ---- Tokens of a pod's service account, bound to the pod
@@ -206,7 +151,9 @@ class ContentVolumes:
         await self._refresh_tokens(sources_of(volume), now)
         files = contents(volume, self._content_sources())
         if self._written.get(name) != files:
-            write_all(path, files, now, self._spec.security.get("fsGroup"))
+            write(path, files)
+            if (group := self._spec.security.get("fsGroup")) is not None:
+                give(path, group, read_only=True)
             self._written[name] = files
 
     def _content_sources(self) -> ContentSources:
@@ -252,7 +199,7 @@ class PodVolumes:
         self._spec = spec
         self._services = services
         self._folder = PODS / spec.uid
-        self._csi = CsiVolumes(spec, services, self._folder)
+        self._csi = CsiVolumes(spec, self._folder)
         self._contents = ContentVolumes(spec, services, self._folder)
 
     async def open(self, address: str) -> None:

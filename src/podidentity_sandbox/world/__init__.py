@@ -7,7 +7,7 @@ cgroups, `inspection` reports its state. `api` and `apply` talk to its cluster, 
 the operator's programs to it.
 
 Inside, in namespaces of its own: `supervisor` is process 1; it makes the `network`, starts the
-`parts` and takes orders over a Unix socket (`control`). When process 1 ends, the kernel ends
+`parts` and takes orders over a Unix socket. When process 1 ends, the kernel ends
 everything that was started under it, and its namespaces and mounts are gone.
 """
 

@@ -1,7 +1,13 @@
-"""The state of a sandbox seen from outside: whether it runs, its parts, their memory."""
+"""A sandbox from outside: whether it runs, its parts and their memory, and orders to it.
+
+Commands load it, and nothing of what serves.
+"""
 
 from __future__ import annotations
 
+import json
+import socket
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +16,6 @@ from typing import Any
 from podidentity_sandbox.plan import OtherVersion, Plan
 from podidentity_sandbox.world import SandboxError
 from podidentity_sandbox.world.folder import Folder
-from podidentity_sandbox.world.orders import ask
 
 
 def proof(plan: Plan) -> str:
@@ -61,6 +66,22 @@ def running_plan(folder: Folder) -> Plan:
         ) from cause
     except (FileNotFoundError, ValueError) as cause:
         raise SandboxError(f"the sandbox {folder.name!r} is just starting. Try again") from cause
+
+
+def ask(path: Path, order: Mapping[str, str], seconds: float = 120) -> dict[str, Any]:
+    """Send an order and return the answer; raise SandboxError for a refusal, OSError for none."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+        client.settimeout(seconds)
+        client.connect(str(path))
+        client.sendall(json.dumps(order).encode() + b"\n")
+        with client.makefile("rb") as answers:
+            line = answers.readline()
+    if not line:
+        raise ConnectionError("the sandbox went away")
+    answer: dict[str, Any] = json.loads(line)
+    if "error" in answer:
+        raise SandboxError(answer["error"])
+    return answer
 
 
 def status(folder: Folder) -> Status:

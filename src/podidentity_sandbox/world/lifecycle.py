@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -34,9 +34,8 @@ from podidentity_sandbox.world.authority import write_certificates
 from podidentity_sandbox.world.blueprint import TWO_NODES, Shape, draw_plan, write_kubeconfig
 from podidentity_sandbox.world.environment import find_azure_cli
 from podidentity_sandbox.world.folder import Claim, Folder
-from podidentity_sandbox.world.inspection import children
+from podidentity_sandbox.world.inspection import ask, children
 from podidentity_sandbox.world.network import listen_tcp
-from podidentity_sandbox.world.orders import ask
 from podidentity_sandbox.world.supervisor import REAL_PARTS, RUNTIME_NODE
 
 # ---- Down: ends a sandbox, running, hanging or dead
@@ -55,9 +54,9 @@ class Outcome(StrEnum):
     NOTHING = "nothing"
 
 
-def down(folder: Folder) -> Outcome:
+def bring_down(name: str, base: Path | None = None) -> Outcome:
     """End the sandbox, remove all of it and return what it was; raise SandboxError."""
-    found = Outcome.REMAINS
+    folder, found = Folder.of(name, base), Outcome.REMAINS
     try:
         claim = folder.claim(make=False)
         if claim is None:
@@ -70,22 +69,13 @@ def down(folder: Folder) -> Outcome:
     if claim is None:
         raise SandboxError(f"{folder.path} is still locked. Another `up` or `down` is at work")
     try:
-        remove(claim)
+        _remove(claim)
     finally:
         claim.release()
     return found
 
 
-def end(claim: Claim, daemon: subprocess.Popen[bytes] | None) -> None:
-    """Undo an `up` that failed half way: its process, if it has one, and the folder."""
-    if daemon is not None:
-        _kill(daemon.pid)
-        daemon.wait()
-    remove(claim)
-    claim.release()
-
-
-def remove(claim: Claim) -> None:
+def _remove(claim: Claim) -> None:
     """Remove the remains of a sandbox without processes."""
     cgroups.remove(claim.folder.path)
     claim.remove()
@@ -145,30 +135,53 @@ _PATIENCE = 180.0
 _SPACE = "2 MB"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UpOptions:
-    """The options of `up`."""
+def bring_up(
+    name: str,
+    shape: Shape = TWO_NODES,
+    *,
+    base: Path | None = None,
+    runtime: RuntimeOptions | None = None,
+    weather: Weather = CALM,
+    parts: Mapping[str, Sequence[str]] = REAL_PARTS,
+    progress: Callable[[str], None] = lambda _line: None,
+) -> Plan:
+    """Bring the sandbox `name` up and return its plan when all nodes are Ready.
 
-    folder: Folder
-    path: str = field(default_factory=lambda: ":".join(os.get_exec_path()))
-    """PATH of the person's shell: pods find the machine's programs by it."""
-    shape: Shape = TWO_NODES
-    runtime: RuntimeOptions | None = None
-    """The choices of nodes with a container runtime; None: programs of this machine are the
-    containers."""
-    weather: Weather = CALM
-    parts: Mapping[str, Sequence[str]] = field(default_factory=lambda: REAL_PARTS)
-
-
-def up(options: UpOptions, tell: Callable[[str], None] = lambda _: None) -> Plan:
-    """Bring a sandbox up and return its plan; `tell` is given a line for each step.
-
-    Raises SandboxError; then, and when interrupted, nothing of it remains.
+    Without root it is rootless, asked or not; without `runtime` programs of this machine are the
+    containers. `progress` is given a line for each step. Raises SandboxError; then, and when
+    interrupted, nothing of it remains.
     """
+    folder = Folder.of(name, base)
+    shape = replace(shape, rootless=shape.rootless or os.geteuid() != 0)
     try:
-        return _up(options, tell)
+        claim = _claimed(folder, shape, runtime)
+        daemon: subprocess.Popen[bytes] | None = None
+        try:
+            claim.empty()
+            if runtime is not None:
+                runtime.save(folder.path)
+                parts = {**parts, "node": RUNTIME_NODE}
+            with ExitStack() as opened:
+                plan, daemon, reports = _start(claim, shape, parts, weather, opened)
+                _follow(reports, plan, progress)
+            _await_nodes(plan, progress)
+        except BaseException:
+            _undo(claim, daemon)
+            raise
     except OSError as cause:
-        raise _wanting(options.folder, cause) from cause
+        raise _wanting(folder, cause) from cause
+    claim.release()
+    daemon.returncode = 0  # it lives on without us: no warning that nobody waits for it
+    return plan
+
+
+def _undo(claim: Claim, daemon: subprocess.Popen[bytes] | None) -> None:
+    """End what an `up` that failed half way has started, and remove the folder."""
+    if daemon is not None:
+        _kill(daemon.pid)
+        daemon.wait()
+    _remove(claim)
+    claim.release()
 
 
 def _wanting(folder: Folder, cause: OSError) -> Exception:
@@ -186,54 +199,45 @@ def _wanting(folder: Folder, cause: OSError) -> Exception:
     return cause
 
 
-def _up(options: UpOptions, tell: Callable[[str], None]) -> Plan:
-    lacking = requirements.missing(search_path(options.path), rootless=options.shape.rootless)
-    if options.runtime is not None and (why := containerd.missing(options.runtime)):
+def _claimed(folder: Folder, shape: Shape, runtime: RuntimeOptions | None) -> Claim:
+    """Return the claim of a folder on a machine that can hold the sandbox; raise SandboxError."""
+    lacking = requirements.missing(_search_path(), rootless=shape.rootless)
+    if runtime is not None and (why := containerd.missing(runtime)):
         lacking = [*lacking, why]
     if lacking:
         raise SandboxError("\n".join(["this machine cannot hold a sandbox:", *lacking]))
-    claim = options.folder.claim(make=True)
+    claim = folder.claim(make=True)
     if claim is None:
         raise SandboxError(
-            f"a sandbox named {options.folder.name!r} is running "
-            f"(process {options.folder.holder()}). "
-            f"Use it, end it with `podidentity sandbox down --name {options.folder.name}`, "
+            f"a sandbox named {folder.name!r} is running (process {folder.holder()}). "
+            f"Use it, end it with `podidentity sandbox down --name {folder.name}`, "
             "or give this one another name"
         )
-    daemon: subprocess.Popen[bytes] | None = None
-    try:
-        claim.empty()
-        if options.runtime is not None:
-            options.runtime.save(options.folder.path)
-        with ExitStack() as opened:
-            plan, daemon, reports = _start(options, claim, opened)
-            _follow(reports, plan, tell)
-        _await_nodes(plan, tell)
-    except BaseException:
-        end(claim, daemon)
-        raise
-    claim.release()
-    daemon.returncode = 0  # it lives on without us: no warning that nobody waits for it
-    return plan
+    return claim
 
 
-def search_path(path: str) -> str:
+def _search_path() -> str:
     """Return PATH for everything inside: this interpreter's programs first, and root's."""
-    folders = [str(Path(sys.executable).parent), *path.split(":"), "/usr/sbin", "/sbin"]
+    folders = [str(Path(sys.executable).parent), *os.get_exec_path(), "/usr/sbin", "/sbin"]
     return ":".join(dict.fromkeys(filter(None, folders)))
 
 
 def _start(
-    options: UpOptions, claim: Claim, opened: ExitStack
+    claim: Claim,
+    shape: Shape,
+    parts: Mapping[str, Sequence[str]],
+    weather: Weather,
+    opened: ExitStack,
 ) -> tuple[Plan, subprocess.Popen[bytes], int]:
     """Write the folder and start the supervisor; return also the pipe that it reports to."""
     api = opened.enter_context(listen_tcp("127.0.0.1", 0))
     proxy = opened.enter_context(listen_tcp("127.0.0.1", 0))
-    sockets, memory = ("", "") if options.shape.rootless else cgroups.make(options.folder.path)
+    folder = claim.folder
+    sockets, memory = ("", "") if shape.rootless else cgroups.make(folder.path)
     plan = draw_plan(
-        options.folder.name,
-        options.folder.path,
-        options.shape,
+        folder.name,
+        folder.path,
+        shape,
         apiserver_port=api.getsockname()[1],
         azure_proxy_port=proxy.getsockname()[1],
         cgroup_root=sockets,
@@ -242,21 +246,18 @@ def _start(
     )
     plan.logs.mkdir(mode=0o700)
     plan.save()
-    forecast.write(plan.path, options.weather)
+    forecast.write(plan.path, weather)
     write_certificates(plan)
     write_kubeconfig(plan)
     reader, writer = os.pipe()
     opened.callback(os.close, reader)
-    parts = dict(options.parts)
-    if options.runtime is not None:
-        parts["node"] = RUNTIME_NODE
     fds = {"--api-fd": api.fileno(), "--proxy-fd": proxy.fileno(), "--report-fd": writer}
-    module = ("-P", "-m", "podidentity_sandbox.world")
+    module = ("-P", "-m", "podidentity_sandbox.world.supervisor")
     with (plan.logs / "world.log").open("ab") as log:
         daemon = subprocess.Popen(
             [
                 *(
-                    *requirements.unshare_command(rootless=options.shape.rootless),
+                    *requirements.unshare_command(rootless=shape.rootless),
                     sys.executable,
                     *module,
                 ),
@@ -269,7 +270,7 @@ def _start(
             cwd="/",
             # No part trusts the machine's authorities, which aiohttp reads twice when it is loaded.
             env={
-                "PATH": search_path(options.path),
+                "PATH": _search_path(),
                 "LANG": "C.UTF-8",
                 "SSL_CERT_FILE": os.devnull,
             },
@@ -321,33 +322,3 @@ def _tail(plan: Plan, name: str, lines: int = 15) -> str:
     log = plan.logs / f"{name}.log"
     text = log.read_text(errors="replace").splitlines()[-lines:] if log.exists() else []
     return "\n".join(["Its log ends with:", *(f"  {line}" for line in text)])
-
-
-# ---- By name, for the commands, the demo and tests
-
-
-def bring_up(
-    name: str,
-    shape: Shape = TWO_NODES,
-    *,
-    runtime: RuntimeOptions | None = None,
-    weather: Weather = CALM,
-    progress: Callable[[str], None] = lambda _line: None,
-) -> Plan:
-    """Bring the sandbox `name` up and return its plan when all nodes are Ready.
-
-    `progress` is given a line for each step. Without root it is rootless, asked or not. Raises
-    SandboxError; then, and when interrupted, nothing of it remains.
-    """
-    options = UpOptions(
-        folder=Folder.of(name),
-        shape=replace(shape, rootless=shape.rootless or os.geteuid() != 0),
-        runtime=runtime,
-        weather=weather,
-    )
-    return up(options, progress)
-
-
-def bring_down(name: str) -> Outcome:
-    """End the sandbox `name`, living or crashed, and remove all of it; raise SandboxError."""
-    return down(Folder.of(name))

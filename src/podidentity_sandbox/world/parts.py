@@ -1,7 +1,7 @@
 """A part of the sandbox: a program that serves, and what became of it.
 
 The supervisor is process 1 of its namespace, so every orphan becomes its child. It therefore waits
-for all children in one place (`Nursery.reap`) and neither asyncio nor subprocess waits for any.
+for all children in one place (`Supervisor._reap`) and neither asyncio nor subprocess waits for any.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import logging
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -61,7 +61,7 @@ class Part:
         """Its name: `cluster`, `azure` or that of a node."""
         return self.program.name
 
-    def start(self, environment: Mapping[str, str]) -> None:
+    def start(self) -> None:
         """Start the program; `settled` says when it serves or ended."""
         self.program.prepare()
         reader, writer = os.pipe()
@@ -71,7 +71,6 @@ class Part:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env=environment,
                 pass_fds=(*self.program.fds, writer),
                 cwd="/",
             )
@@ -123,39 +122,3 @@ class Part:
         self.state = state
         _log.info("%s: %s", self.name, state if self.exit is None else f"{state} ({self.exit})")
         self._changed(self)
-
-
-class ChildProcesses:
-    """All parts, and the one place where processes are waited for."""
-
-    def __init__(self, parts: Sequence[Part]) -> None:
-        self.parts = {part.name: part for part in parts}
-
-    def reap(self) -> None:
-        """Wait for every child that ended: parts, and orphans that became ours."""
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if pid == 0:
-                return
-            for part in self.parts.values():
-                if part.pid == pid:
-                    part.buried(status)
-
-    async def end(self, names: Sequence[str], seconds: float) -> None:
-        """End parts: SIGTERM, and SIGKILL for those that live on after `seconds`."""
-        parts = [self.parts[name] for name in names]
-        for part in parts:
-            part.send(signal.SIGTERM)
-            part.send(signal.SIGCONT)
-        try:
-            async with asyncio.timeout(seconds):
-                for part in parts:
-                    await part.ended()
-        except TimeoutError:
-            for part in parts:
-                if part.pid is not None:
-                    _log.warning("%s does not end: killed", part.name)
-                part.send(signal.SIGKILL)

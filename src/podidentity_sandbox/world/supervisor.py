@@ -2,19 +2,35 @@
 
 It starts everything at once. Sockets listen before their servers exist, so a kubelet's first call
 waits in the kernel until the API server takes it: no order, no polling.
+
+It takes orders over the Unix socket `world.sock` in the sandbox's folder, which lets in its owner
+only. A client (`inspection.ask`) sends one JSON object a line, `{"op": …, "part": …}`, and gets one
+back: what was asked for, or `{"error": …}`.
+
+    status                 every part with its state, process number and memory
+    pause, resume PART     it stops answering, and goes on: callers wait, nothing is lost
+    kill PART              SIGKILL; `start` brings it back. The cluster's objects live in its memory
+    start PART             and wait until it serves; a node starts as a machine that was switched on
+    down                   end everything; the answer comes before the end
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
+import atexit
+import gc
 import json
 import logging
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 from podidentity_sandbox.plan import (
     APISERVER_ADDRESS,
@@ -25,9 +41,8 @@ from podidentity_sandbox.plan import (
     Plan,
 )
 from podidentity_sandbox.world import network
-from podidentity_sandbox.world.control import Control
 from podidentity_sandbox.world.folder import Folder
-from podidentity_sandbox.world.parts import ChildProcesses, Part, PartProgram, State
+from podidentity_sandbox.world.parts import Part, PartProgram, State
 
 _log = logging.getLogger(__name__)
 _GRACE_NODES, _GRACE_REST = 4.0, 2.0
@@ -40,6 +55,8 @@ REAL_PARTS: Mapping[str, Sequence[str]] = {
 
 RUNTIME_NODE: Sequence[str] = ("-P", "-m", "podidentity_sandbox.node.cri.machine")
 """The part `node` where containerd runs the containers."""
+
+_SIGNALS = {"pause": signal.SIGSTOP, "resume": signal.SIGCONT, "kill": signal.SIGKILL}
 
 # A node's own /run, so that its /run/netns is not its neighbours'; and it routes for its pods. What
 # units of the machine do before its kubelet, $0 does: where it fails, the kubelet does not start.
@@ -101,41 +118,38 @@ class Supervisor:
         plan: Plan,
         programs: Sequence[PartProgram],
         report_fd: int,
-        environment: Mapping[str, str],
     ) -> None:
         self._plan = plan
-        self._environment = environment
-        self._report_fd: int | None = report_fd
+        self._report_fd = report_fd
         self._stop = asyncio.Event()
-        self._nursery = ChildProcesses([Part(program, self._changed) for program in programs])
+        self._parts = {each.name: Part(each, self._changed) for each in programs}
 
     async def run(self) -> None:
         """Start the parts, serve orders, and end the parts when told to."""
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGCHLD, self._nursery.reap)
+        loop.add_signal_handler(signal.SIGCHLD, self._reap)
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
-        if self._report_fd is not None:
-            # The kernel reports an error on a pipe whose reader is gone: nobody waits any more.
-            loop.add_reader(self._report_fd, self._abandoned)
-        control = Control(self._nursery, self._environment, self._stop.set)
-        server = await control.serve(Folder(self._plan.name, self._plan.path.parent).control)
-        parts = self._nursery.parts.values()
+        # The kernel reports an error on a pipe whose reader is gone: nobody waits any more.
+        loop.add_reader(self._report_fd, self._abandoned)
+        socket = Folder(self._plan.name, self._plan.path.parent).control
+        server = await asyncio.start_unix_server(self._converse, socket)
+        parts = self._parts.values()
         for part in parts:
-            part.start(self._environment)
+            part.start()
         ready = asyncio.gather(*(part.settled() for part in parts))
         ready.add_done_callback(lambda _: self._report_all_ready())
         await self._stop.wait()
         ready.cancel()
         nodes = [node.name for node in self._plan.nodes]
-        await self._nursery.end(nodes, _GRACE_NODES)
-        await self._nursery.end(["cluster", "azure"], _GRACE_REST)
+        await self._end(nodes, _GRACE_NODES)
+        await self._end(["cluster", "azure"], _GRACE_REST)
         server.close()
 
     def _changed(self, part: Part) -> None:
         self._report({"part": part.name, "state": part.state.value, "exit": part.exit})
 
     def _report_all_ready(self) -> None:
-        if all(part.state is State.READY for part in self._nursery.parts.values()):
+        if all(part.state is State.READY for part in self._parts.values()):
             self._report({"state": "ready"})
         self._stop_reporting()
 
@@ -145,12 +159,128 @@ class Supervisor:
         self._stop.set()
 
     def _stop_reporting(self) -> None:
-        if self._report_fd is not None:
+        if self._report_fd >= 0:
             asyncio.get_running_loop().remove_reader(self._report_fd)
             os.close(self._report_fd)
-            self._report_fd = None
+            self._report_fd = -1
 
     def _report(self, news: Mapping[str, object]) -> None:
-        if self._report_fd is not None:
+        if self._report_fd >= 0:
             with suppress(BrokenPipeError):  # `_abandoned` is about to be told
                 os.write(self._report_fd, json.dumps(news).encode() + b"\n")
+
+    def _reap(self) -> None:
+        """Wait for every child that ended: parts, and orphans that became ours."""
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            for part in self._parts.values():
+                if part.pid == pid:
+                    part.buried(status)
+
+    async def _end(self, names: Sequence[str], seconds: float) -> None:
+        """End parts: SIGTERM, and SIGKILL for those that live on after `seconds`."""
+        parts = [self._parts[name] for name in names]
+        for part in parts:
+            part.send(signal.SIGTERM)
+            part.send(signal.SIGCONT)
+        try:
+            async with asyncio.timeout(seconds):
+                for part in parts:
+                    await part.ended()
+        except TimeoutError:
+            for part in parts:
+                if part.pid is not None:
+                    _log.warning("%s does not end: killed", part.name)
+                part.send(signal.SIGKILL)
+
+    # ---- Orders
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while line := await reader.readline():
+                order = json.loads(line)
+                answer = await self._obey(order["op"], order.get("part", ""))
+                writer.write(json.dumps(answer).encode() + b"\n")
+                await writer.drain()
+        except ConnectionError:
+            pass  # a client that left: there is nobody to tell
+        finally:
+            writer.close()
+
+    async def _obey(self, operation: str, name: str) -> dict[str, Any]:
+        if operation == "status":
+            return {"parts": [_shown(part) for part in self._parts.values()]}
+        if operation == "down":
+            self._stop.set()
+            return {}
+        part = self._parts.get(name)
+        if part is None:
+            return {"error": f"no part {name!r}; there are {', '.join(self._parts)}"}
+        return await self._direct(operation, part)
+
+    async def _direct(self, operation: str, part: Part) -> dict[str, Any]:
+        if operation == "start":
+            if part.state is not State.ENDED:
+                return {"error": f"{part.name} is running ({part.state})"}
+            try:
+                part.start()
+            except (OSError, subprocess.CalledProcessError) as cause:
+                return {"error": f"{part.name} cannot be started: {cause}; see the log of `world`"}
+            if await part.settled() is State.ENDED:
+                return {"error": f"{part.name} ended with {part.exit}; see its log"}
+            return _shown(part)
+        if part.pid is None:
+            return {"error": f"{part.name} is not running; start it first"}
+        part.send(_SIGNALS[operation])
+        if operation == "kill":
+            await part.ended()
+        return _shown(part)
+
+
+def _shown(part: Part) -> dict[str, Any]:
+    return {
+        "name": part.name,
+        "state": part.state.value,
+        "pid": part.pid,
+        "exit": part.exit,
+        "memory_kib": None if part.pid is None else _proportional_memory(part.pid),
+    }
+
+
+def _proportional_memory(pid: int) -> int | None:
+    """Return a process's proportional set size in KiB (proc_pid_smaps(5)); None if it is gone."""
+    try:
+        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except OSError:
+        return None
+    sizes = [line.split()[1] for line in rollup.splitlines() if line.startswith("Pss:")]
+    return int(sizes[0]) if sizes else None
+
+
+def main() -> None:
+    """Read the options and be process 1: `python -m podidentity_sandbox.world.supervisor`."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--parts", type=json.loads, required=True)
+    for option in ("--api-fd", "--proxy-fd", "--report-fd"):
+        parser.add_argument(option, type=int, required=True)
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    for fd in (options.api_fd, options.proxy_fd, options.report_fd):
+        os.set_inheritable(fd, False)
+    plan = Plan.load(options.folder)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", "/run"], check=True)
+    network.make_azure()
+    started = programs(plan, options.parts, api_fd=options.api_fd, proxy_fd=options.proxy_fd)
+    with suppress(KeyboardInterrupt):
+        asyncio.run(Supervisor(plan, started, options.report_fd).run())
+
+
+if __name__ == "__main__":
+    atexit.register(gc.freeze)  # at the end all goes anyhow: no garbage is looked for
+    main()

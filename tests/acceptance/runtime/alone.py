@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from podidentity_sandbox.node.execution_requests import ExecFailed
+from podidentity_sandbox.node.client import ExecFailed
 from podidentity_sandbox.world.api import ready
 from tests.acceptance.runtime.node import SECONDS, SYSTEM, Node, Object, copied
 

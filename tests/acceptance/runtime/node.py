@@ -24,9 +24,9 @@ from podidentity_sandbox.weather import CALM
 from podidentity_sandbox.world.api import Api, ready
 from podidentity_sandbox.world.blueprint import Shape
 from podidentity_sandbox.world.folder import Folder
+from podidentity_sandbox.world.inspection import ask as order
 from podidentity_sandbox.world.inspection import children, status
 from podidentity_sandbox.world.lifecycle import bring_down, bring_up
-from podidentity_sandbox.world.orders import ask as order
 from tests.acceptance.sandbox import Sandbox
 
 ROOT = Path(__file__).parents[3]

@@ -1,6 +1,6 @@
 """What a SecretProviderClass may say, and the provider's words for what it may not.
 
-Source: pkg/provider/provider.go, validate.go, types/parameters.go of
+Source: pkg/provider/provider.go, types/parameters.go of
 https://github.com/Azure/secrets-store-csi-driver-provider-azure v1.8.2.
 """
 
@@ -50,21 +50,14 @@ def test_objects_are_read_as_people_write_them() -> None:
         objectName: s
         objectType: secret
         objectAlias: db/password
-        objectVersion: " v1 "
-        objectEncoding: Base64
-        filePermission: "0400"
+        objectVersion: v1
       - |
         objectName: other
         objectType: secret
     """
-    first, second = parse(parameters(objects=text)).objects
-    assert (first.file, first.version, first.encoding, first.mode) == (
-        "db/password",
-        "v1",
-        "base64",
-        0o400,
-    )
-    assert (second.file, second.mode) == ("other", 0o644)
+    _, (first, second) = parse(parameters(objects=text))
+    assert (first.file, first.object_version) == ("db/password", "v1")
+    assert (second.file, second.object_version) == ("other", "")
 
 
 @pytest.mark.parametrize(
@@ -77,12 +70,7 @@ def test_objects_are_read_as_people_write_them() -> None:
 def test_what_go_takes_for_true_and_the_old_spelling_of_the_tenant_are_read(
     changes: dict[str, Any],
 ) -> None:
-    assert parse(parameters(**changes)).objects
-
-
-def test_no_objects_need_no_vault_and_no_pod() -> None:
-    empty = parameters(objects="array: []", keyvaultName="x")
-    assert parse(empty).objects == ()
+    assert parse(parameters(**changes))[1]
 
 
 @pytest.mark.parametrize(
@@ -95,11 +83,7 @@ def test_no_objects_need_no_vault_and_no_pod() -> None:
         ({"keyvaultName": None}, "keyvaultName is not set"),
         ({"keyvaultName": " "}, "keyvaultName is not set"),
         ({"tenantID": None}, "tenantId is not set"),
-        (
-            {"cloudName": "AzureCloud"},
-            "cloudName AzureCloud is not valid, error: autorest/azure: There is no cloud "
-            'environment matching the name "AZURECLOUD"',
-        ),
+        ({"cloudName": "AzureChinaCloud"}, "the sandbox's provider serves cloudName AzureP"),
         (
             {"usePodIdentity": "false"},
             "failed to create auth config, error: failed to get credentials, "
@@ -109,17 +93,9 @@ def test_no_objects_need_no_vault_and_no_pod() -> None:
         ({"objects": "- a"}, "failed to yaml unmarshal objects, error: "),
         ({"objects": "array: ['- a']"}, "unmarshal failed for keyVaultObjects at index 0, error: "),
         (
-            {"keyvaultName": "kv"},
-            'failed to get vault: Invalid vault name: "kv", must be between 3 and 24 chars',
-        ),
-        (
-            {"keyvaultName": "my.vault"},
-            'failed to get vault: Invalid vault name: "my.vault", must match [-a-zA-Z0-9]{3,24}',
-        ),
-        (
-            {POD_NAME: ""},
-            "failed to get keyvault client: pod information is not available. "
-            "deploy a CSIDriver object to set podInfoOnMount: true",
+            {"objects": objects(ONE | {"objectEncoding": "hex"})},
+            "unmarshal failed for keyVaultObjects at index 0, error: Object contains unknown field"
+            " `objectEncoding`",
         ),
     ],
 )
@@ -129,23 +105,3 @@ def test_a_wrong_parameter_is_refused_in_the_providers_words(
     with pytest.raises(MountFailed) as failed:
         parse(parameters(**changes))
     assert str(failed.value).startswith(why)
-
-
-@pytest.mark.parametrize(
-    ("changes", "why"),
-    [
-        ({"objectFormat": "der"}, "invalid objectFormat: der, should be PEM or PFX"),
-        ({"objectEncoding": "rot13"}, "invalid objectEncoding: rot13, should be hex, base64 or"),
-        ({"objectAlias": "/etc/passwd"}, "file name must be a relative path"),
-        ({"objectAlias": "../../etc/passwd"}, "file name must not contain '..'"),
-        ({"objectAlias": "a..b"}, "file name must not contain '..'"),
-        ({"objectName": "", "objectAlias": ""}, "file name must not be empty"),
-        ({"filePermission": "rw"}, "file permission must be a valid octal number: strconv.ParseI"),
-    ],
-)
-def test_a_wrong_object_is_refused_by_its_name(changes: dict[str, str], why: str) -> None:
-    given = ONE | changes
-    with pytest.raises(MountFailed) as failed:
-        parse(parameters(objects=objects(given)))
-    start = f"failed to get objectType:secret, objectName:{given['objectName']}, objectVersion:: "
-    assert str(failed.value).startswith(start + why)

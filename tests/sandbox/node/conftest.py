@@ -13,7 +13,7 @@ from podidentity_sandbox.plan import Network
 from podidentity_sandbox.world.api import Api
 from podidentity_sandbox.world.blueprint import Shape
 from podidentity_sandbox.world.folder import Folder
-from podidentity_sandbox.world.lifecycle import UpOptions, down, up
+from podidentity_sandbox.world.lifecycle import bring_down, bring_up
 from tests.root import needs_root
 from tests.sandbox.node.site import Site
 
@@ -46,10 +46,10 @@ def sandbox(request: pytest.FixtureRequest) -> Iterator[Site]:
     way, network = request.param
     shape = Shape(nodes=1, rootless=way == "rootless", network=network)
     try:
-        plan = up(UpOptions(folder=folder, shape=shape))
+        plan = bring_up(folder.name, shape, base=base)
         yield Site(folder, plan, Api(plan))
     finally:
-        down(folder)
+        bring_down(folder.name, base)
         shutil.rmtree(base, ignore_errors=True)
 
 

@@ -15,8 +15,7 @@ from podidentity_sandbox.node.logs import entries
 from podidentity_sandbox.plan import NodePlan, Plan
 from podidentity_sandbox.world.api import Api, ApiError, ready
 from podidentity_sandbox.world.folder import Folder
-from podidentity_sandbox.world.inspection import status
-from podidentity_sandbox.world.orders import ask
+from podidentity_sandbox.world.inspection import ask, status
 
 
 def container(*command: str, name: str = "main", **more: Any) -> dict[str, Any]:

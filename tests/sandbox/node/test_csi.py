@@ -1,13 +1,12 @@
 """CSI volumes, with a small driver in a pod: what it is asked, and what a pod is told without it.
 
-Texts: pkg/volume/csi/csi_plugin.go and csi_client.go of https://github.com/kubernetes/kubernetes.
+Texts: pkg/volume/csi/csi_client.go of https://github.com/kubernetes/kubernetes.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
@@ -16,7 +15,6 @@ from tests.sandbox.node.site import Object, Site, container, pod
 pytestmark = pytest.mark.net
 
 NAME = "test.example"
-DRIVERS = "/apis/storage.k8s.io/v1/csidrivers"
 PREFIX = 'MountVolume.SetUp failed for volume "store" : '
 READY = "/run/kubelet/listens"
 """A pipe: who reads it learns that the driver listens."""
@@ -44,8 +42,7 @@ while True:
 
 @pytest.fixture
 def driver(site: Site) -> Iterator[Site]:
-    """The driver's object and its program, which listens."""
-    make_driver(site, podInfoOnMount=True, volumeLifecycleModes=["Ephemeral"])
+    """The driver's program, which listens."""
     site.on_node(f"mkdir -p /run/kubelet && mkfifo {READY}")
     mount = {"name": "kubelet", "mountPath": "/run/kubelet"}
     host = {"name": "kubelet", "hostPath": {"path": "/run/kubelet"}}
@@ -56,53 +53,18 @@ def driver(site: Site) -> Iterator[Site]:
     site.on_node(f"rm -rf /run/kubelet/plugins/{NAME} {READY}")
 
 
-@pytest.fixture(autouse=True)
-def no_object_is_left(site: Site) -> Iterator[None]:
-    yield
-    for found in site.api.request("GET", DRIVERS)["items"]:
-        site.api.request("DELETE", f"{DRIVERS}/{found['metadata']['name']}")
-
-
-def make_driver(site: Site, **spec: Any) -> None:
-    body = {
-        "apiVersion": "storage.k8s.io/v1",
-        "kind": "CSIDriver",
-        "metadata": {"name": NAME},
-        "spec": spec,
-    }
-    site.api.request("POST", DRIVERS, body)
-
-
 def mounting(name: str) -> Object:
     csi = {"driver": NAME, "readOnly": True, "volumeAttributes": {"a": "b"}}
     mounts = [{"name": "store", "mountPath": "/store"}]
     return pod(name, container(volumeMounts=mounts), volumes=[{"name": "store", "csi": csi}])
 
 
-NOT_SO = 'volume mode "Ephemeral" not supported by driver'
-NO_MODE = f"mounter.SetUpAt failed to check volume lifecycle mode: {NOT_SO} {NAME}"
-
-
-@pytest.mark.parametrize(
-    ("name", "spec", "why"),
-    [
-        ("objectless", None, f"{NO_MODE} (no CSIDriver object)"),
-        ("persistent", {}, f'{NO_MODE} (only supports ["Persistent"])'),
-        (
-            "alone",
-            {"volumeLifecycleModes": ["Ephemeral"]},
-            f"mounter.SetUpAt failed to get CSI client: driver name {NAME} "
-            "not found in the list of registered CSI drivers",
-        ),
-    ],
-)
-def test_a_driver_that_is_not_one_of_pods_volumes_or_does_not_run_mounts_none(
-    site: Site, name: str, spec: dict[str, Any] | None, why: str
-) -> None:
-    if spec is not None:
-        make_driver(site, **spec)
-    site.create(mounting(name))
-    assert site.event(name, "FailedMount") == f"{PREFIX}kubernetes.io/csi: {why}"
+def test_a_driver_that_does_not_run_mounts_no_volume(site: Site) -> None:
+    site.create(mounting("alone"))
+    assert site.event("alone", "FailedMount") == (
+        f"{PREFIX}kubernetes.io/csi: mounter.SetUpAt failed to get CSI client: driver name {NAME} "
+        "not found in the list of registered CSI drivers"
+    )
 
 
 def test_what_the_driver_writes_is_in_the_pod_read_only_and_let_go_when_it_ends(

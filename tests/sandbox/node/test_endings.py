@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from podidentity_sandbox.node.execution_requests import ExecFailed
+from podidentity_sandbox.node.client import ExecFailed
 from podidentity_sandbox.world import SandboxError
 from podidentity_sandbox.world.api import ready
 from tests.sandbox.node.site import PODS, Site, eventually, pod, script, terminated

@@ -21,7 +21,7 @@ from urllib.parse import urlencode
 import aiohttp
 import pytest
 
-from podidentity_sandbox.node.execution_requests import ExecFailed
+from podidentity_sandbox.node.client import ExecFailed
 from tests.sandbox.node.site import (
     PODS,
     Site,

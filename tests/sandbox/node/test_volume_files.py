@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from podidentity_sandbox.node.contents import ContentSources, VolumeFile, contents
+from podidentity_sandbox.atomic_writer import VolumeFile, write
+from podidentity_sandbox.node.contents import ContentSources, contents
 from podidentity_sandbox.node.spec import VolumeRefused, amount
-from podidentity_sandbox.node.volumes import write_all
 
 OBJECTS: dict[tuple[str, str], dict[str, Any] | None] = {
     ("configmaps", "settings"): {"data": {"colour": "red"}},
@@ -81,9 +80,7 @@ def test_a_label_that_is_not_there_is_empty(path: str) -> None:
     assert content(of_pod(fieldRef={"fieldPath": path})) == [""]
 
 
-# ---- Folders of a kubelet's files: nothing is written outside them, whoever asks.
-
-NOW = datetime(2026, 11, 25, 9, 10, 17, tzinfo=UTC)
+# ---- Folders of volumes: nothing is written outside them, whoever asks.
 
 
 @pytest.mark.parametrize(
@@ -101,12 +98,12 @@ def test_a_path_that_leads_out_of_the_folder_is_refused_before_anything_is_writt
 ) -> None:
     folder, outside = tmp_path / "volume", tmp_path / "outside"
     files = {"good": VolumeFile(b"x", 0o644), path.format(outside=outside): VolumeFile(b"x", 0o644)}
-    with pytest.raises(VolumeRefused, match=f"^invalid path: {why}"):
-        write_all(folder, files, NOW, None)
+    with pytest.raises(ValueError, match=f"^invalid path: {why}"):
+        write(folder, files)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_files_are_below_the_folder_and_seen_through_one_link(tmp_path: Path) -> None:
-    write_all(tmp_path, {"a..b/c": VolumeFile(b"x", 0o400)}, NOW, None)
+    write(tmp_path, {"a..b/c": VolumeFile(b"x", 0o400)})
     assert (tmp_path / "a..b" / "c").read_bytes() == b"x"
     assert (tmp_path / "a..b").readlink() == Path("..data/a..b")

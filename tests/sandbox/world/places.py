@@ -16,7 +16,7 @@ from podidentity_sandbox.world.blueprint import Shape
 from podidentity_sandbox.world.cgroups import roots_of
 from podidentity_sandbox.world.folder import Folder
 from podidentity_sandbox.world.inspection import Status, status
-from podidentity_sandbox.world.lifecycle import UpOptions, down, names, up
+from podidentity_sandbox.world.lifecycle import Outcome, bring_down, bring_up, names
 
 STANDIN = str(Path(__file__).with_name("standin.py"))
 PARTS: Mapping[str, Sequence[str]] = {
@@ -46,16 +46,11 @@ class Place:
         return Folder.of(name, self.base)
 
     def up(self, name: str = "one", *, parts: Mapping[str, Sequence[str]] | None = None) -> Plan:
-        return up(self.options(name, parts=parts))
+        shape = Shape(rootless=self.mode == "rootless")
+        return bring_up(name, shape, base=self.base, parts={**PARTS, **(parts or {})})
 
-    def options(
-        self, name: str = "one", *, parts: Mapping[str, Sequence[str]] | None = None
-    ) -> UpOptions:
-        return UpOptions(
-            folder=self.folder(name),
-            shape=Shape(rootless=self.mode == "rootless"),
-            parts={**PARTS, **(parts or {})},
-        )
+    def down(self, name: str = "one") -> Outcome:
+        return bring_down(name, self.base)
 
 
 @contextmanager
@@ -66,7 +61,7 @@ def placed() -> Iterator[Place]:
     found = Place(base)
     yield found
     for name in names(base):
-        down(found.folder(name))
+        found.down(name)
     shutil.rmtree(base, ignore_errors=True)
 
 

@@ -14,9 +14,9 @@ import pytest
 
 from podidentity_sandbox.world import SandboxError
 from podidentity_sandbox.world.inspection import running_plan, status
-from podidentity_sandbox.world.lifecycle import Outcome, down
+from podidentity_sandbox.world.lifecycle import Outcome
 from tests.root import WAYS
-from tests.sandbox.world.places import STANDIN, Place, gone, traces
+from tests.sandbox.world.places import PARTS, STANDIN, Place, gone, traces
 
 pytestmark = pytest.mark.net
 
@@ -40,7 +40,7 @@ def test_all_parts_are_ready_when_up_returns_and_nothing_remains_after_down(
     assert all(Path(f"/proc/{part['pid']}").exists() for part in found.parts)
     left = traces(each_mode)
     assert len(left.look()) > 4
-    assert down(each_mode.folder()) is Outcome.RUNNING
+    assert each_mode.down() is Outcome.RUNNING
     assert left.seen() == []
     assert not each_mode.base.exists()
     with socket.socket() as client:
@@ -56,7 +56,7 @@ def test_nothing_remains_after_a_crash_and_down(each_mode: Place, victim: str) -
         kill(inner if victim == "process 1" else outer)
     with pytest.raises(SandboxError, match="crashed"):
         running_plan(each_mode.folder())
-    assert down(each_mode.folder()) is Outcome.REMAINS
+    assert each_mode.down() is Outcome.REMAINS
     assert left.seen() == []
 
 
@@ -79,7 +79,7 @@ def test_a_supervisor_that_hangs_is_ended_by_force(
     supervisor = status(place.folder()).supervisor
     assert supervisor is not None
     os.kill(supervisor, signal.SIGSTOP)
-    assert down(place.folder()) is Outcome.RUNNING
+    assert place.down() is Outcome.RUNNING
     assert left.seen() == []
 
 
@@ -96,7 +96,7 @@ def test_two_sandboxes_live_side_by_side(each_mode: Place) -> None:
     assert one.apiserver_port != two.apiserver_port
     left = traces(each_mode, "one")
     assert left.namespaces.isdisjoint(traces(each_mode, "two").namespaces)
-    down(each_mode.folder("one"))
+    each_mode.down("one")
     assert left.seen() == []
     assert {part["state"] for part in status(each_mode.folder("two")).parts} == {"ready"}
 
@@ -117,9 +117,9 @@ def test_a_sandbox_whose_up_is_interrupted_ends_by_itself(
 ) -> None:
     hang = ("-c", "import signal; signal.pause()")
     place.mode = mode
-    options = place.options(parts={"node": hang})
+    parts = {**PARTS, "node": hang}
     with subprocess.Popen(
-        [sys.executable, "-c", UP, json.dumps([str(place.base), mode, options.parts])],
+        [sys.executable, "-c", UP, json.dumps([str(place.base), mode, parts])],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -130,7 +130,7 @@ def test_a_sandbox_whose_up_is_interrupted_ends_by_itself(
         with gone(place.folder().holder()):
             process.send_signal(number)
             process.wait()
-    down(place.folder())
+    place.down()
     assert left.seen() == []
 
 
@@ -138,12 +138,9 @@ UP = """
 import json, signal, sys
 from pathlib import Path
 from podidentity_sandbox.world.blueprint import Shape
-from podidentity_sandbox.world.folder import Folder
-from podidentity_sandbox.world.lifecycle import UpOptions, up
+from podidentity_sandbox.world.lifecycle import bring_up
 signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts by & ignores it
 base, mode, parts = json.loads(sys.argv[1])
-folder = Folder.of("one", Path(base))
-shape = Shape(rootless=mode == "rootless")
-options = UpOptions(folder=folder, shape=shape, parts=parts)
-up(options, lambda line: print(line, flush=True))
+shape, tell = Shape(rootless=mode == "rootless"), lambda line: print(line, flush=True)
+bring_up("one", shape, base=Path(base), parts=parts, progress=tell)
 """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import subprocess
@@ -10,7 +9,7 @@ import sys
 
 import pytest
 
-from podidentity_sandbox.world.lifecycle import Outcome, down, up
+from podidentity_sandbox.world.lifecycle import Outcome
 from podidentity_sandbox.world.supervisor import REAL_PARTS
 from tests.root import WAYS
 from tests.sandbox.world.places import COMMAND, Place, traces
@@ -41,7 +40,7 @@ TOKEN = (
 
 
 def real(place: Place) -> None:
-    up(dataclasses.replace(place.options("default"), parts=REAL_PARTS))
+    place.up("default", parts=REAL_PARTS)
 
 
 def sandbox(place: Place, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
@@ -92,7 +91,7 @@ def test_pods_run_reach_azure_and_each_other_and_leave_nothing(place: Place, mod
     assert table[1].split()[:4] == ["shop", "here", "1/1", "Running"]
 
     left = traces(place, "default")
-    assert down(place.folder("default")) is Outcome.RUNNING
+    assert place.down("default") is Outcome.RUNNING
     assert left.seen() == []
 
 
