@@ -7,7 +7,7 @@ import uuid
 
 from aiohttp import web
 
-from podidentity_sandbox.cluster import Obj, bodies, discovery, openapi, status, tokens
+from podidentity_sandbox.cluster import Obj, bodies, discovery, status, tokens
 from podidentity_sandbox.cluster.authentication import User, refusal
 from podidentity_sandbox.cluster.cluster import Cluster
 from podidentity_sandbox.cluster.impersonation import Impersonation
@@ -26,14 +26,14 @@ def document_answer(registry: Registry, path: str, accept: str) -> web.Response 
     A client that would rather have all types in one document takes them one by one as well.
     """
     raw, content_type = b"", JSON
-    if path == openapi.OLDER_PATH:
-        if openapi.OLDER_ACCEPT not in accept and openapi.OLDER_TYPE not in accept:
-            raise status.not_acceptable([openapi.OLDER_TYPE])
-        raw, content_type = openapi.OLDER_DOCUMENT, openapi.OLDER_TYPE
+    if path == discovery.OLDER_PATH:
+        if discovery.OLDER_ACCEPT not in accept and discovery.OLDER_TYPE not in accept:
+            raise status.not_acceptable([discovery.OLDER_TYPE])
+        raw, content_type = discovery.OLDER_DOCUMENT, discovery.OLDER_TYPE
     elif all("as" in wish for wish in wishes(accept)):
         raise status.not_acceptable(SERVED)
-    elif path.startswith(openapi.ROOT):
-        raw = openapi.openapi_document(registry, path.rstrip("/")) or b""
+    elif path.startswith(discovery.ROOT):
+        raw = discovery.openapi_document(registry, path.rstrip("/")) or b""
     elif document := discovery.document(registry, path):
         raw = encode(document)
     headers = {"Content-Type": content_type, "Vary": "Accept"}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from podidentity_sandbox.cluster.paths import RequestInfo
@@ -87,15 +88,9 @@ def _digest(token: str) -> bytes:
 class Authenticator:
     """Finds the user of a token."""
 
-    def __init__(
-        self,
-        users: Mapping[bytes, User],
-        person: Callable[[str], User | None],
-        issuer: TokenIssuer,
-        storage: Storage,
-    ) -> None:
-        self._users = users
-        self._person = person
+    def __init__(self, plan: Plan, issuer: TokenIssuer, storage: Storage) -> None:
+        self._users = plan_users(plan)
+        self._person = partial(person_of, plan)
         self._issuer = issuer
         self._storage = storage
         self.audiences = (issuer.issuer, "https://kubernetes.default.svc")

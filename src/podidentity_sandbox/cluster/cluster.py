@@ -11,12 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from podidentity_sandbox.cluster import Obj, admission, bootstrap, node_restriction
 from podidentity_sandbox.cluster.admission_policies import AdmissionPolicies
-from podidentity_sandbox.cluster.authentication import (
-    Authenticator,
-    User,
-    person_of,
-    plan_users,
-)
+from podidentity_sandbox.cluster.authentication import Authenticator, User
 from podidentity_sandbox.cluster.authorization import RBAC_TYPES, Authorization, node_of
 from podidentity_sandbox.cluster.certificates import ClientCertificates
 from podidentity_sandbox.cluster.controllers.daemonsets import DaemonSets
@@ -28,7 +23,7 @@ from podidentity_sandbox.cluster.controllers.namespaces import Namespaces
 from podidentity_sandbox.cluster.controllers.nodes import NodeLifecycle
 from podidentity_sandbox.cluster.controllers.replicasets import ReplicaSets
 from podidentity_sandbox.cluster.controllers.scheduler import Scheduler
-from podidentity_sandbox.cluster.kinds import services
+from podidentity_sandbox.cluster.kinds import networks
 from podidentity_sandbox.cluster.kinds.table import BUILT_IN
 from podidentity_sandbox.cluster.overload import LateReads
 from podidentity_sandbox.cluster.paths import RequestInfo
@@ -83,12 +78,10 @@ class Cluster:
         self.storage = Storage(history=history)
         self.registry = Registry((*BUILT_IN, *TYPES))
         self.resources = Resources(self.storage, self.registry, now)
-        for admit in (admission.check, services.allocate):
+        for admit in (admission.check, networks.allocate):
             self.resources.admissions.append(partial(admit, self.storage))
         self.issuer = TokenIssuer(key, now)
-        self.authenticator = Authenticator(
-            plan_users(plan), partial(person_of, plan), self.issuer, self.storage
-        )
+        self.authenticator = Authenticator(plan, self.issuer, self.storage)
         self.certificates = ClientCertificates(authority, now)
         heard = LateReads(self.storage, RBAC_TYPES, partial(self.weather.seconds, "rbac"), now)
         self.authorizer = Authorization(self.storage, heard)

@@ -184,7 +184,7 @@ def fields_of(kind: ResourceType) -> Schema:
     """Return the schema of whole objects of a type, their metadata included."""
     if kind.schema is None:
         return built_in(kind.group, kind.version, kind.kind)
-    head = {"apiVersion": _TEXT, "kind": _TEXT, "metadata": METADATA}
+    head = {"apiVersion": _TEXT, "kind": _TEXT, "metadata": built_in("meta", "v1", "ObjectMeta")}
     properties = {**kind.schema.get("properties", {}), **head}
     return {**kind.schema, "properties": properties}
 
@@ -268,7 +268,3 @@ def _annotated(path: str, found: Schema) -> Schema:
     if path in DEFAULTS:
         extra["default"] = DEFAULTS[path]
     return {**found, **extra} if extra else found
-
-
-METADATA = built_in("meta", "v1", "ObjectMeta")
-"""The fields that the metadata of every object has."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable
 
 _LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _SUBDOMAIN = rf"{_LABEL}(\.{_LABEL})*"
@@ -71,14 +70,6 @@ def path_faults(name: str) -> list[str]:
     if name in (".", ".."):
         return [f"may not be '{name}'"]
     return [f"may not contain '{mark}'" for mark in "/%" if mark in name]
-
-
-RULES: dict[str, Callable[[str], list[str]]] = {
-    "subdomain": subdomain_faults,
-    "label": label_faults,
-    "path": path_faults,
-    "service": service_faults,
-}
 
 
 def qualified_faults(key: str) -> list[str]:

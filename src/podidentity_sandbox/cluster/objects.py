@@ -9,13 +9,13 @@ from datetime import datetime
 from functools import partial
 
 from podidentity_sandbox.cluster import Obj, names, schema, shapes, status
-from podidentity_sandbox.cluster.fields import METADATA, fields_of
+from podidentity_sandbox.cluster.fields import built_in, fields_of
 from podidentity_sandbox.cluster.registry import ResourceType
 from podidentity_sandbox.cluster.status import Cause
 from podidentity_sandbox.cluster.storage import Address, Record
 
-_METADATA = {"properties": {"metadata": METADATA}}
-_FIELDS = METADATA["properties"].keys() - {"selfLink"}
+_METADATA = {"properties": {"metadata": built_in("meta", "v1", "ObjectMeta")}}
+_FIELDS = _METADATA["properties"]["metadata"]["properties"].keys() - {"selfLink"}
 """Those that are kept; no server fills in a selfLink any more."""
 ANNOTATIONS_LIMIT = 256 * 1024
 """Bytes of all annotations of an object together."""
@@ -98,12 +98,14 @@ def carry(new: Obj, old: Obj) -> None:
         new.setdefault("generateName", old["generateName"])
 
 
-def faults(name_rule: str, metadata: Obj, where: str = "metadata") -> list[Cause]:
-    """Return the faults of the metadata at the path `where`; `name_rule` is one of names.RULES."""
+def faults(
+    name_faults: Callable[[str], list[str]], metadata: Obj, where: str = "metadata"
+) -> list[Cause]:
+    """Return the faults of the metadata at the path `where`; `name_faults` finds its name's."""
     name = str(metadata.get("name", ""))
     if not name:
         return [status.required(f"{where}.name", "name or generateName is required")]
-    found = [status.invalid(f"{where}.name", name, fault) for fault in names.RULES[name_rule](name)]
+    found = [status.invalid(f"{where}.name", name, fault) for fault in name_faults(name)]
     found += _label_faults(metadata.get("labels", {}), f"{where}.labels")
     found += _annotation_faults(metadata.get("annotations", {}), f"{where}.annotations")
     found += _owner_faults(metadata.get("ownerReferences", []), f"{where}.ownerReferences")
@@ -206,7 +208,7 @@ def embedded_faults(kind: ResourceType, obj: Obj) -> Iterator[Cause]:
             detail = f"may have mixed case, but should otherwise match: {','.join(found)}"
             yield status.invalid(f"{path}.kind", name, detail)
         metadata = {"name": "fakename", **resource.get("metadata", {})}
-        yield from faults("path", metadata, f"{path}.metadata")
+        yield from faults(names.path_faults, metadata, f"{path}.metadata")
 
 
 # ---- Preconditions: the request must name the object, and the state of it, that is there

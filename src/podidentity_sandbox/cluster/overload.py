@@ -79,43 +79,40 @@ class LateReads:
         self._keys = keys
         self._late = late
         self._now = now
-        self._unheard: list[tuple[float, Change]] = []
+        self._heard = 0
+        self._unheard: list[tuple[float, int]] = []
+        """When which revision of these types is heard of, the next one first."""
 
     def listen(self) -> None:
         """Hear of each change from now on; what is there has been heard of."""
+        for key in self._keys:
+            self._storage.shelf(key)  # its history begins
         self._storage.observers.append(self._observe)
 
     def all(self, key: str, namespace: str = "") -> list[Record]:
         """Return the objects of a type, of one namespace or of all, in the order of names."""
-        recent, now = self._recent(), self._storage.all(key, namespace)
-        if not recent:
-            return now
-        found = {(each.namespace, each.name): each for each in now}
-        for change in reversed(recent):
-            record = change.record
-            if change.key != key or (namespace and record.namespace != namespace):
-                continue
-            found.pop((record.namespace, record.name), None)
-            if change.previous is not None:
-                found[record.namespace, record.name] = change.previous
-        return [found[place] for place in sorted(found)]
+        if self._is_up_to_date():
+            return self._storage.all(key, namespace)
+        known = self._storage.snapshot(key, self._heard)
+        return [known[place] for place in sorted(known) if namespace in ("", place[0])]
 
     def get(self, key: str, namespace: str, name: str) -> Record | None:
         """Return one object."""
-        for change in self._recent():
-            record = change.record
-            if (change.key, record.namespace, record.name) == (key, namespace, name):
-                return change.previous  # of the first change that it has not heard of
-        return self._storage.get(key, namespace, name)
+        if self._is_up_to_date():
+            return self._storage.get(key, namespace, name)
+        return self._storage.snapshot(key, self._heard).get((namespace, name))
 
     def _observe(self, change: Change) -> None:
         if change.key not in self._keys or not (late := self._late()):
             return
+        if self._is_up_to_date():
+            self._heard = change.record.revision - 1
         last = self._unheard[-1][0] if self._unheard else 0.0
-        self._unheard.append((max(last, self._now().timestamp() + late), change))
+        heard = max(last, self._now().timestamp() + late)
+        self._unheard.append((heard, change.record.revision))
 
-    def _recent(self) -> list[Change]:
-        now = self._now().timestamp()
-        while self._unheard and self._unheard[0][0] <= now:
-            del self._unheard[0]
-        return [change for _, change in self._unheard]
+    def _is_up_to_date(self) -> bool:
+        """Hear of what is due; say whether that is all."""
+        while self._unheard and self._unheard[0][0] <= self._now().timestamp():
+            self._heard = self._unheard.pop(0)[1]
+        return not self._unheard

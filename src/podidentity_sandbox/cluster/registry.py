@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 
 from podidentity_sandbox.cluster import Obj
+from podidentity_sandbox.cluster.names import subdomain_faults
 from podidentity_sandbox.cluster.schema import Schema
 from podidentity_sandbox.cluster.status import Cause, StatusError, qualified
 
@@ -77,8 +78,8 @@ class ResourceType:
     """An update without resourceVersion is taken."""
     selectable: Mapping[str, str] = field(default_factory=dict)
     """Field selectors besides metadata.name and metadata.namespace: label to path."""
-    name_rule: str = "subdomain"
-    """A rule of `names.RULES`."""
+    name_faults: Callable[[str], list[str]] = subdomain_faults
+    """The rule of its names, one of `names`."""
     status_at_creation: bool = False
     """A new object may bring its status, though /status writes it later."""
     strategy: Strategy = field(default_factory=Strategy)

@@ -87,7 +87,7 @@ class Resources:
         for admit in self.admissions:
             admit(kind, obj)
         write.judge(kind, obj, None)
-        _refuse(kind, obj, objects.faults(kind.name_rule, metadata))
+        _refuse(kind, obj, objects.faults(kind.name_faults, metadata))
         _refuse(kind, obj, _object_faults(kind, obj, None))
         _warn(kind, metadata, {}, write)
         there = self.storage.get(kind.key, metadata.get("namespace", ""), metadata["name"])
@@ -128,7 +128,7 @@ class Resources:
         new["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"]
         if kind.generation and not subresource and _content(kind, new) != _content(kind, old):
             new["metadata"]["generation"] = old["metadata"].get("generation", 0) + 1
-        _refuse(kind, new, objects.faults(kind.name_rule, new["metadata"]))
+        _refuse(kind, new, objects.faults(kind.name_faults, new["metadata"]))
         _refuse(kind, new, objects.new_finalizers(new["metadata"], old["metadata"]))
         _refuse(kind, new, _object_faults(kind, new, old))
         _warn(kind, new["metadata"], old["metadata"], write)

@@ -11,10 +11,10 @@ import copy
 import math
 import re
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 from podidentity_sandbox.cluster import Json, status
-from podidentity_sandbox.cluster.patterns import compiled
 from podidentity_sandbox.cluster.status import Cause
 
 Schema = dict[str, Any]
@@ -212,3 +212,39 @@ def _combined(schema: Schema, value: Json, path: str) -> Iterator[Cause]:
         good = sum(not validate(each, value, path, root=False) for each in schema[word])
         if schema[word] and not holds(good, len(schema[word])):
             yield status.invalid(path, value, f'"{path}" {rule}')
+
+
+# ---- Regular expressions: they are Go's, and Python reads two of their words differently.
+#
+# `(?i)` may stand anywhere and counts to the end of its group: the definition of PrometheusRule has
+# `^(?i)(abort|warn)?$`. `$` is the end of the text, and never stands before a line's end there.
+# https://pkg.go.dev/regexp/syntax
+
+_PIECE = re.compile(r"\\.|\[\^?\]?(?:\\.|\[:\^?\w+:\]|[^\]\\])*\]|\(\?[imsU-]+\)|.", re.DOTALL)
+"""An escaped letter, a class, flags, or any other letter."""
+
+
+@cache
+def compiled(pattern: str) -> re.Pattern[str]:
+    """Return a pattern of Go's, to be searched for; raise re.error. With `(?m)` it is Python's."""
+    end = "$" if "(?m" in pattern else r"\Z"
+    done: list[str] = []
+    open_flags: list[list[str]] = [[]]
+    """Of each group that is open, the flags which stand in it."""
+    for piece in _PIECE.findall(pattern):
+        here = open_flags[-1]
+        if piece.startswith("(?") and piece.endswith(")"):
+            here.append(f"{piece[:-1]}:")
+            done.append(here[-1])
+        elif piece == "(":
+            open_flags.append([])
+            done.append(piece)
+        elif piece == ")":
+            done.append(")" * (len(here) + 1))
+            if len(open_flags) > 1:
+                open_flags.pop()
+        elif piece == "|":
+            done.append(f"{')' * len(here)}|{''.join(here)}")
+        else:
+            done.append(end if piece == "$" else piece)
+    return re.compile("".join([*done, ")" * len(open_flags[0])]))

@@ -35,7 +35,6 @@ from podidentity_sandbox.cluster.presentation import Presentation
 from podidentity_sandbox.cluster.registry import ResourceType
 from podidentity_sandbox.cluster.resources import SUBRESOURCES
 from podidentity_sandbox.cluster.storage import Record, encode
-from podidentity_sandbox.cluster.write_options import options_of_query, read_delete_options
 
 # ---- One request on a resource, authorized, and the answers to it
 
@@ -286,7 +285,7 @@ class Verbs:
         else:
             body = await bodies.read(call.request)
         agent = call.request.headers.get("User-Agent", "")
-        write = options_of_query(call.query, agent, "UpdateOptions")
+        write = bodies.options_of_query(call.query, agent, "UpdateOptions")
         changed = self._resources.update(call.kind, record, _scaled(record, body), write)
         return json_answer(encode(scale_of(changed)))
 
@@ -322,7 +321,7 @@ class Verbs:
             raise call.kind.error(status.forbidden, info.name, cause)
 
     async def _delete(self, call: ResourceRequest) -> Answer:
-        deletion = await read_delete_options(call.request)
+        deletion = await bodies.read_delete_options(call.request)
         found = self._record(call)
         self._cluster.policies.check(call.user, call.info, None, found.object)
         record, gone = self._resources.delete(call.kind, found, deletion)
@@ -333,7 +332,7 @@ class Verbs:
 
     async def _delete_all(self, call: ResourceRequest) -> Answer:
         """Delete all that a selection matches."""
-        deletion = await read_delete_options(call.request)
+        deletion = await bodies.read_delete_options(call.request)
         storage, kind = self._cluster.storage, call.kind
         page = list_watch.page(storage, kind, call.selection, list_watch.Paging())
         for each in page.records:
@@ -353,7 +352,7 @@ class Verbs:
 
     def _options(self, call: ResourceRequest, options: str, *, apply: bool = False) -> Write:
         agent = call.request.headers.get("User-Agent", "")
-        write = options_of_query(call.query, agent, options, apply=apply)
+        write = bodies.options_of_query(call.query, agent, options, apply=apply)
         write.judge = partial(self._judge, call)
         return write
 

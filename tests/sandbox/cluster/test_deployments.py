@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from podidentity_sandbox.cluster import Obj
 from podidentity_sandbox.cluster.controllers.deployments import (
     SetState,
-    bounds,
     new_size,
     old_sizes,
 )
@@ -215,7 +214,8 @@ def rollout_running(size: int) -> SetState:
 def test_shares_are_rounded_up_for_more_and_down_for_fewer(
     wanted: int, surge: int | str, unavailable: int | str, expected: Bounds
 ) -> None:
-    assert bounds(wanted, surge, unavailable) == expected
+    rolling = {"maxSurge": surge, "maxUnavailable": unavailable}
+    assert Bounds.of(rolling, wanted, up=False) == expected
 
 
 @pytest.mark.parametrize(
@@ -263,7 +263,8 @@ def test_the_old_set_shrinks_as_far_as_it_can_be_spared(
 def test_a_rollout_ends_and_keeps_its_bounds_on_the_way(
     wanted: int, surge: int | str, unavailable: int | str, old: list[int]
 ) -> None:
-    limits = bounds(wanted, surge, unavailable)
+    rolling = {"maxSurge": surge, "maxUnavailable": unavailable}
+    limits = Bounds.of(rolling, wanted, up=False)
     new, olds = 0, list(old)
     least = min(wanted - limits.unavailable, sum(olds))
     most = max(wanted + limits.surge, sum(olds))

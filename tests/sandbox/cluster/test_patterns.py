@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from podidentity_sandbox.cluster.patterns import compiled
+from podidentity_sandbox.cluster.schema import compiled
 
 
 @pytest.mark.parametrize(

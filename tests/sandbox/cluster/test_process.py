@@ -167,9 +167,9 @@ def test_on_a_full_disk_nothing_changes_and_with_space_all_goes_on(
 def test_it_loads_no_client_of_an_api_server_with_the_models_of_one() -> None:
     """A sandbox has one such process, and the client takes a quarter of its start."""
     told = (
-        "import sys;from podidentity_sandbox.cluster import models;models.without_client();"
+        "import sys;from podidentity_sandbox.cluster import fields;fields.without_client();"
         "import podidentity_sandbox.cluster.main;"
-        "assert models.find('', 'v1', 'Pod');print({'httpx2'} & {*sys.modules})"
+        "assert fields.built_in('', 'v1', 'Pod');print({'httpx2'} & {*sys.modules})"
     )
     done = subprocess.run([sys.executable, "-c", told], check=True, capture_output=True, text=True)
     assert done.stdout == "set()\n"

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from podidentity_sandbox.cluster.kinds.table import BUILT_IN
-from podidentity_sandbox.cluster.protobuf.decoder import MAGIC, PROTOBUF, Malformed, decode, table
+from podidentity_sandbox.cluster.protobuf import MAGIC, PROTOBUF, Malformed, decode, table
 from podidentity_sandbox.cluster.reviews import TYPES
 from tests.sandbox.cluster.conftest import MAPS, Client, check_refusal
 

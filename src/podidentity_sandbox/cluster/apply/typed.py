@@ -239,51 +239,41 @@ def merged(schema: Schema, live: Json, config: Json) -> Json:
             for name in names
         }
     if isinstance(live, list) and isinstance(config, list):
-        return _Lists(schema, live, config).merged()
+        return _merged_lists(schema, live, config)
     return config
 
 
-class _Lists:
-    """Two lists that come together: the applied order holds, what is only live stays about."""
-
-    def __init__(self, schema: Schema, live: list[Any], config: list[Any]) -> None:
-        self._schema = schema
-        self._live = [(step_of(schema, item), item) for item in live]
-        self._config = [(step_of(schema, item), item) for item in config]
-        self._by_step: dict[str, Json] = {}
-        for step, item in self._live:
-            twice = step in self._by_step
-            self._by_step[step] = None if twice else item
-
-    def merged(self) -> list[Any]:
-        applied = {step for step, _ in self._config}
-        shared = [step for step, _ in self._config if step in self._by_step]
-        found: list[Any] = []
-        done: set[str] = set()
-        left, right = 0, 0
-        while left < len(self._live) or right < len(self._config):
-            step, item = self._live[left] if left < len(self._live) else ("", None)
-            wanted = self._config[right][0] if right < len(self._config) else ""
-            if wanted and step != wanted and step in applied and shared and shared[0] != step:
-                left += 1  # in both, but not its turn
-                continue
-            if step and step not in applied:
-                found.append(item)
-                left += 1
-                continue
-            if step and (step in done or step == wanted):
-                left += 1
-            if not wanted:
-                continue
-            found.append(self._together(*self._config[right]))
-            done.add(wanted)
-            shared = shared[1:] if shared[:1] == [wanted] else shared
-            right += 1
-        return found
-
-    def _together(self, step: str, item: Json) -> Json:
-        live = self._by_step.get(step, MISSING)
-        return merged(self._schema.get("items", {}), live, item)
+def _merged_lists(schema: Schema, live: list[Any], config: list[Any]) -> list[Any]:
+    """Return two lists together: the applied order holds, what is only live stays about."""
+    inner = schema.get("items", {})
+    before = [(step_of(schema, item), item) for item in live]
+    wishes = [(step_of(schema, item), item) for item in config]
+    counts = Counter(step for step, _ in before)
+    by_step = {step: None if counts[step] > 1 else item for step, item in before}
+    applied = {step for step, _ in wishes}
+    shared = [step for step, _ in wishes if step in by_step]
+    found: list[Any] = []
+    done: set[str] = set()
+    left, right = 0, 0
+    while left < len(before) or right < len(wishes):
+        step, item = before[left] if left < len(before) else ("", None)
+        wanted, wish = wishes[right] if right < len(wishes) else ("", None)
+        if wanted and step != wanted and step in applied and shared and shared[0] != step:
+            left += 1  # in both, but not its turn
+            continue
+        if step and step not in applied:
+            found.append(item)
+            left += 1
+            continue
+        if step and (step in done or step == wanted):
+            left += 1
+        if not wanted:
+            continue
+        found.append(merged(inner, by_step.get(wanted, MISSING), wish))
+        done.add(wanted)
+        shared = shared[1:] if shared[:1] == [wanted] else shared
+        right += 1
+    return found
 
 
 def without(schema: Schema, value: Json, fields: FieldSet) -> Json:

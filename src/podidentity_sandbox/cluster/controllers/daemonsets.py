@@ -10,7 +10,6 @@ as available as soon as it is ready.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,9 +17,9 @@ from typing import Self
 
 from podidentity_sandbox.cluster import Obj
 from podidentity_sandbox.cluster.controllers.scheduler import NOT_READY, UNSCHEDULABLE, fits, ready
-from podidentity_sandbox.cluster.controllers.sets import Bounds, Sets, share
+from podidentity_sandbox.cluster.controllers.sets import Bounds, Sets, digest
 from podidentity_sandbox.cluster.kinds.pods import ENDED
-from podidentity_sandbox.cluster.storage import Change, Record, encode, field_of
+from podidentity_sandbox.cluster.storage import Change, Record, field_of
 
 HASH_LABEL = "controller-revision-hash"
 _TOLERATED = (
@@ -62,7 +61,7 @@ class DaemonSets(Sets):
     def _pod_on(self, owner: Record, node: str) -> Obj:
         """Return the pod of a set for a node: bound to it, beside what the template demands."""
         pod = self._pod(owner)
-        pod["metadata"].setdefault("labels", {})[HASH_LABEL] = revision(owner)
+        pod["metadata"].setdefault("labels", {})[HASH_LABEL] = digest(owner)
         pod["spec"].setdefault("tolerations", []).extend(
             {"key": key, "operator": "Exists", "effect": effect} for key, effect in _TOLERATED
         )
@@ -78,7 +77,7 @@ class DaemonSets(Sets):
 
         https://github.com/kubernetes/kubernetes/blob/master/pkg/controller/daemon/daemon_controller.go
         """
-        current, count = revision(owner), Counter[str]()
+        current, count = digest(owner), Counter[str]()
         for node, (oldest, *_) in _by_node(self._parts(owner)).items():
             placed = node in wanted
             count["scheduled" if placed else "misplaced"] += 1
@@ -95,11 +94,6 @@ class DaemonSets(Sets):
             "observedGeneration": owner.metadata["generation"],
         }
         self._resources.settle(self.KEY, owner, owner.thaw() | {"status": status})
-
-
-def revision(owner: Record) -> str:
-    """Return the name of a set's template: a digest of it."""
-    return hashlib.sha256(encode(owner.object["spec"]["template"])).hexdigest()[:10]
 
 
 def _label(pod: Record) -> str:
@@ -134,17 +128,14 @@ def _age(pod: Record) -> tuple[bool, str, str]:
 
 
 def bounds(owner: Record, wanted: int) -> Bounds:
-    """Resolve both limits, rounded up; where both come to nothing, one pod may be away.
+    """Resolve both limits, rounded up; with OnDelete they are nothing.
 
     `updatedDesiredNodeCounts` of pkg/controller/daemon/update.go.
     """
     update = owner.object["spec"]["updateStrategy"]
     if update["type"] != "RollingUpdate":
         return Bounds(surge=0, unavailable=0)
-    rolling = update.get("rollingUpdate", {})
-    surge = share(rolling.get("maxSurge", 0), wanted, up=True)
-    unavailable = share(rolling.get("maxUnavailable", 1), wanted, up=True)
-    return Bounds(surge=surge, unavailable=unavailable if surge or unavailable else 1)
+    return Bounds.of(update["rollingUpdate"], wanted, up=True)
 
 
 def next_step(
@@ -158,7 +149,7 @@ def next_step(
     by_node, allowed = _by_node(pods), bounds(owner, len(wanted))
     delete = [pod for node, found in by_node.items() if node not in wanted for pod in found]
     create = [node for node in wanted if node not in by_node]
-    current = revision(owner)
+    current = digest(owner)
     states = [_NodeState.of(node, by_node.get(node, []), current) for node in wanted]
     delete += [pod for state in states for pod in state.surplus(surging=bool(allowed.surge))]
     if allowed.surge:

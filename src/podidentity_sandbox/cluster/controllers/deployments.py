@@ -8,16 +8,14 @@ deadline is over. One that is paused, or has minReadySeconds, is not taken.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from podidentity_sandbox.cluster import Obj, objects
-from podidentity_sandbox.cluster.controllers.sets import Bounds, Sets, share
-from podidentity_sandbox.cluster.names import LETTERS
+from podidentity_sandbox.cluster.controllers.sets import Bounds, Sets, digest
 from podidentity_sandbox.cluster.resources import Deletion
-from podidentity_sandbox.cluster.storage import Record, encode
+from podidentity_sandbox.cluster.storage import Record
 
 # ---- The sizes of a Deployment's sets in the next step of a rollout: pure
 #
@@ -32,15 +30,6 @@ class SetState:
     wanted: int
     pods: int
     available: int
-
-
-def bounds(wanted: int, max_surge: int | str, max_unavailable: int | str) -> Bounds:
-    """Resolve both limits; where both come to nothing, one pod may be away."""
-    surge = share(max_surge, wanted, up=True)
-    unavailable = share(max_unavailable, wanted, up=False)
-    if not surge and not unavailable:
-        unavailable = 1
-    return Bounds(surge=surge, unavailable=min(unavailable, wanted))
 
 
 def new_size(wanted: int, limits: Bounds, new: SetState, old: Sequence[SetState]) -> int:
@@ -78,31 +67,18 @@ def old_sizes(wanted: int, limits: Bounds, new: SetState, old: Sequence[SetState
 # ---- A Deployment's templates: each has a ReplicaSet with a name and a revision of its own.
 #
 # https://kubernetes.io/docs/concepts/workloads/controllers/deployment/#pod-template-hash-label
-# The digest is our own: the real one depends on how Go prints a struct, and nobody can rely on it.
 
 HASH_LABEL = "pod-template-hash"
 REVISION = "deployment.kubernetes.io/revision"
-DESIRED = "deployment.kubernetes.io/desired-replicas"
-MOST = "deployment.kubernetes.io/max-replicas"
 _OF_ONE_OBJECT = (
     "kubectl.kubernetes.io/last-applied-configuration",
     "deprecated.deployment.rollback.to",
     REVISION,
-    DESIRED,
-    MOST,
+    "deployment.kubernetes.io/desired-replicas",
+    "deployment.kubernetes.io/max-replicas",
     "deployment.kubernetes.io/revision-history",
 )
 """Annotations that a set does not take from its Deployment."""
-
-
-def digest(template: Obj) -> str:
-    """Return the hash of a template."""
-    number = int.from_bytes(hashlib.sha256(encode(template)).digest()[:8])
-    letters = []
-    for _ in range(10):
-        number, index = divmod(number, len(LETTERS))
-        letters.append(LETTERS[index])
-    return "".join(letters)
 
 
 def bare(template: Obj) -> Obj:
@@ -252,8 +228,7 @@ class Deployments(Sets):
 
     def _limits(self, owner: Record) -> Bounds:
         spec = owner.object["spec"]
-        rolling = spec["strategy"]["rollingUpdate"]
-        return bounds(spec["replicas"], rolling["maxSurge"], rolling["maxUnavailable"])
+        return Bounds.of(spec["strategy"]["rollingUpdate"], spec["replicas"], up=False)
 
     def _others(self, owner: Record, new: Record | None) -> list[Record]:
         return [s for s in self._parts(owner) if new is None or s.uid != new.uid]
@@ -285,7 +260,7 @@ class Deployments(Sets):
         """Make the set of a new template."""
         spec = owner.thaw()["spec"]
         template, selector = spec["template"], spec["selector"]
-        name = digest(template)
+        name = digest(owner)
         labels = template.setdefault("metadata", {}).setdefault("labels", {})
         labels[HASH_LABEL] = name
         selector["matchLabels"] = {**selector.get("matchLabels", {}), HASH_LABEL: name}
@@ -296,7 +271,7 @@ class Deployments(Sets):
             "metadata": {
                 "name": f"{owner.name}-{name}",
                 "labels": dict(labels),
-                "annotations": {**own, **self._sizes(owner), REVISION: str(number)},
+                "annotations": {**own, REVISION: str(number)},
                 "ownerReferences": [self._reference(owner)],
             },
             "spec": {"replicas": size, "selector": selector, "template": template},
@@ -305,18 +280,12 @@ class Deployments(Sets):
         if size:
             self._tell_size(owner, made.name, 0, size)
 
-    def _sizes(self, owner: Record) -> dict[str, str]:
-        """Return the annotations of a set that say how many pods there are to be, and may be."""
-        wanted = owner.object["spec"]["replicas"]
-        return {DESIRED: str(wanted), MOST: str(wanted + self._limits(owner).surge)}
-
     def _scale(
         self, owner: Record, one: Record, size: int, notes: Mapping[str, str] | None = None
     ) -> Record:
         """Give a set a size, and bring its annotations up to date."""
         before, new = one.object["spec"]["replicas"], one.thaw()
-        known = new["metadata"].setdefault("annotations", {})
-        known |= {**self._sizes(owner), **(notes or {})}
+        new["metadata"].setdefault("annotations", {}).update(notes or {})
         if size != before:
             new["spec"]["replicas"] = size
             new["metadata"]["generation"] += 1

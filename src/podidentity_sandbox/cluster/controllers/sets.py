@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from podidentity_sandbox.cluster import Obj
 from podidentity_sandbox.cluster.events import Recorder
 from podidentity_sandbox.cluster.resources import Resources
 from podidentity_sandbox.cluster.status import StatusError
-from podidentity_sandbox.cluster.storage import Change, Record
+from podidentity_sandbox.cluster.storage import Change, Record, encode
 
 
 def controller_of(obj: Obj) -> Obj:
@@ -28,13 +29,26 @@ class Bounds:
     surge: int
     unavailable: int
 
+    @classmethod
+    def of(cls, rolling: Obj, wanted: int, *, up: bool) -> Self:
+        """Resolve a rollingUpdate; where it comes to nothing, one pod may be away.
 
-def share(limit: int | str, wanted: int, *, up: bool) -> int:
-    """Return a limit, which may be a percentage of what is wanted, as a number."""
-    if isinstance(limit, int):
-        return limit
-    part = wanted * int(limit.removesuffix("%") or 0) / 100
-    return math.ceil(part) if up else math.floor(part)
+        `up` rounds a share of maxUnavailable up; that of maxSurge always is.
+        """
+        surge, unavailable = (
+            limit if isinstance(limit, int) else wanted * int(limit.removesuffix("%") or 0) / 100
+            for limit in (rolling["maxSurge"], rolling["maxUnavailable"])
+        )
+        most = math.ceil(unavailable) if up else math.floor(unavailable)
+        return cls(surge=math.ceil(surge), unavailable=min(most if surge or most else 1, wanted))
+
+
+def digest(owner: Record) -> str:
+    """Return the name of a set's template.
+
+    It is our own: the real one depends on how Go prints a struct, and nobody can rely on it.
+    """
+    return hashlib.sha256(encode(owner.object["spec"]["template"])).hexdigest()[:10]
 
 
 class Sets(ABC):

@@ -11,9 +11,8 @@ from collections.abc import Iterator, Sequence
 
 from podidentity_sandbox.cluster import Json, Obj, names, objects, shapes, status, tables
 from podidentity_sandbox.cluster.fields import built_in
-from podidentity_sandbox.cluster.patterns import compiled
 from podidentity_sandbox.cluster.registry import ResourceType, Strategy
-from podidentity_sandbox.cluster.schema import Schema
+from podidentity_sandbox.cluster.schema import Schema, compiled
 from podidentity_sandbox.cluster.status import Cause
 
 # ---- Structural schemas: the form that `schema` can work with

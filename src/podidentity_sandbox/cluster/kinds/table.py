@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+from podidentity_sandbox.cluster import names
 from podidentity_sandbox.cluster.kinds import (
     access,
     core,
     crds,
-    disruptions,
     networks,
     pods,
     policies,
-    services,
     workloads,
 )
 from podidentity_sandbox.cluster.registry import ResourceType
@@ -23,7 +22,7 @@ BUILT_IN = (
         short_names=("ns",),
         subresources=("status", "finalize"),
         selectable={"status.phase": "status.phase"},
-        name_rule="label",
+        name_faults=names.label_faults,
         strategy=core.NamespaceStrategy(),
     ),
     ResourceType(
@@ -61,8 +60,8 @@ BUILT_IN = (
         categories=("all",),
         subresources=("status",),
         selectable={"spec.clusterIP": "spec.clusterIP", "spec.type": "spec.type"},
-        name_rule="service",
-        strategy=services.ServiceStrategy(),
+        name_faults=names.service_faults,
+        strategy=networks.ServiceStrategy(),
     ),
     ResourceType("", "Endpoints", plural="endpoints", short_names=("ep",)),
     ResourceType(
@@ -102,12 +101,12 @@ BUILT_IN = (
         strategy=networks.NetworkPolicyStrategy(),
     ),
     ResourceType(
-        disruptions.GROUP,
+        "policy",
         "PodDisruptionBudget",
         short_names=("pdb",),
         subresources=("status",),
         generation=True,
-        strategy=disruptions.BudgetStrategy(),
+        strategy=workloads.BudgetStrategy(),
     ),
     ResourceType("coordination.k8s.io", "Lease", unconditional_update=False),
     ResourceType("storage.k8s.io", "CSIDriver", namespaced=False, strategy=core.DriverStrategy()),
@@ -116,7 +115,7 @@ BUILT_IN = (
             access.GROUP,
             kind,
             namespaced=not kind.startswith("Cluster"),
-            name_rule="path",
+            name_faults=names.path_faults,
             strategy=strategy(),
         )
         for word, strategy in (

@@ -1,6 +1,7 @@
-"""Rules of DaemonSets, Deployments and ReplicaSets; their controllers make the pods.
+"""Rules of DaemonSets, Deployments and ReplicaSets, and of the budgets of their pods.
 
-Defaults and faults are those of pkg/apis/apps/v1/defaults.go and pkg/apis/apps/validation.
+Defaults and faults are those of pkg/apis/apps/v1/defaults.go, pkg/apis/apps/validation and
+pkg/apis/policy/validation.
 """
 
 from __future__ import annotations
@@ -173,3 +174,28 @@ def _strategy_faults(spec: Obj) -> Iterator[Cause]:
         yield status.forbidden_field("spec.paused", "the sandbox goes on with every rollout")
     yield from not_negative("spec.revisionHistoryLimit", spec["revisionHistoryLimit"])
     yield from not_negative("spec.progressDeadlineSeconds", spec["progressDeadlineSeconds"])
+
+
+# ---- Pod disruption budgets: kept and checked; nothing asks them.
+#
+# https://kubernetes.io/docs/reference/kubernetes-api/policy-resources/pod-disruption-budget-v1/
+
+_BOUNDS = ("minAvailable", "maxUnavailable")
+_POLICIES = ("AlwaysAllow", "IfHealthyBudget")
+
+
+class BudgetStrategy(Strategy):
+    """One bound, a number of pods or a share of them."""
+
+    def validate(self, new: Obj, old: Obj | None) -> Iterator[Cause]:
+        """Check the bounds."""
+        del old
+        spec = new.get("spec", {})
+        if all(bound in spec for bound in _BOUNDS):
+            detail = "minAvailable and maxUnavailable cannot be both set"
+            yield status.invalid("spec", spec, detail)
+        for bound in _BOUNDS:
+            yield from amount_faults(f"spec.{bound}", spec.get(bound, 0))
+        policy = spec.get("unhealthyPodEvictionPolicy", _POLICIES[0])
+        if policy not in _POLICIES:
+            yield status.unsupported("spec.unhealthyPodEvictionPolicy", policy, _POLICIES)

@@ -1,5 +1,7 @@
-"""From a protobuf body to the JSON of the same object.
+"""From a protobuf body to the JSON of the same object, which is what the server works on.
 
+client-go sends built-in kinds so, and kubectl's typed commands do too; JSON as answer they take.
+https://kubernetes.io/docs/reference/using-api/api-concepts/#protobuf-encoding
 A body is MAGIC and a runtime.Unknown, which names the type and holds the object's message:
 https://github.com/kubernetes/apimachinery/blob/v0.32.3/pkg/runtime/generated.proto
 """
@@ -73,7 +75,7 @@ def signed(value: int) -> int:
 
 # ---- The table of messages: each field's name, number and type.
 #
-# `messages.txt` has one message after the other: `Name: field number type, field number type, …`.
+# `protobuf.txt` has one message after the other: `Name: field number type, field number type, …`.
 # Types are string, int, bool, bytes, double, time, micro-time, quantity, int-or-string, fields
 # (FieldsV1), json, or a message; `[x]` is a list, `{x}` a map from strings. A star marks a field
 # whose zero says something: a pointer in Go, or one that is always written (no `omitempty`). The
@@ -100,7 +102,7 @@ Message = Mapping[int, MessageField]
 @cache
 def table() -> Mapping[str, Message]:
     """Return all messages by their names."""
-    text = (resources.files(__package__) / "messages.txt").read_text()
+    text = (resources.files(__package__) / "protobuf.txt").read_text()
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
     entries = "\n".join(lines).replace("\n ", " ").splitlines()
     return {name: _table_message(fields) for name, _, fields in (e.partition(":") for e in entries)}
