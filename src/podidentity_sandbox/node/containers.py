@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -196,11 +197,11 @@ class Container(ABC):
         """Run it, and again as `policy` says; return the exit code when it is not to run again."""
         attempts = 0
         while True:
-            began = self._services.clock.now()
+            began = datetime.now(UTC)
             code = await self._run(resources)
             if not restarts_after(policy, code):
                 return code
-            ran = (self._services.clock.now() - began).total_seconds()
+            ran = (datetime.now(UTC) - began).total_seconds()
             attempts = 1 if ran > 2 * LONGEST_BACKOFF else attempts + 1
             await self._back_off(restart_delay(attempts))
             self.state.restarts += 1
@@ -244,7 +245,6 @@ class Container(ABC):
 
     async def _run(self, resources: PodResources) -> int:
         """Run it once; return its exit code."""
-        clock = self._services.clock
         start = await self._request(resources)
         # There is no image to pull.
         image = f'Container image "{self.spec.image}" already present on machine'
@@ -254,7 +254,7 @@ class Container(ABC):
             process = await self._start(start)
         except StartFailed as error:
             return self._start_failed(str(error))
-        self.state.run(self._identity, clock.now())
+        self.state.run(self._identity, datetime.now(UTC))
         self.state.started = True
         self.state.ready = self.spec.readiness is None
         self._changed()
@@ -266,7 +266,7 @@ class Container(ABC):
         return code
 
     def _ended(self, code: int) -> None:
-        self.state.end(code, self._services.clock.now(), reason=self._reason())
+        self.state.end(code, datetime.now(UTC), reason=self._reason())
 
     async def _start(self, start: Callable[[], Awaitable[Process]]) -> Process:
         # Stopping the pod meanwhile waits for this, so that no program is forgotten.
@@ -276,7 +276,7 @@ class Container(ABC):
 
     def _start_failed(self, why: str) -> int:
         self.state.identity = self._identity
-        now = self._services.clock.now()
+        now = datetime.now(UTC)
         self.state.end(_START_ERROR, now, reason="StartError", message=why)
         if restarts_after(self._pod.restart_policy, _START_ERROR):
             self.state.wait("RunContainerError", why)
@@ -293,7 +293,7 @@ class Container(ABC):
                 self.state.wait(error.reason, str(error))
                 self._changed()
                 self._warn("Failed", f"Error: {error}")
-            await self._services.clock.sleep(_REFUSED_SECONDS)
+            await asyncio.sleep(_REFUSED_SECONDS)
 
     async def _back_off(self, delay: float) -> None:
         if not delay:
@@ -305,7 +305,7 @@ class Container(ABC):
         self.state.wait("CrashLoopBackOff", message)
         self._changed()
         self._warn("BackOff", f"Back-off restarting failed container {name} in pod {which}")
-        await self._services.clock.sleep(delay)
+        await asyncio.sleep(delay)
 
     async def _watch(self, process: Process, resources: PodResources) -> int:
         """Wait for the program's end, probing it; return its exit code."""
@@ -323,7 +323,7 @@ class Container(ABC):
         if probe is not None:
             services = self._services
             once = partial(probe_once, probe, resources.address, services.probing, self.ask)
-            await repeat_probe(probe, once, services.clock, report)
+            await repeat_probe(probe, once, report)
 
     async def _judge_readiness(self, well: bool, why: str) -> None:
         if not well:
@@ -343,9 +343,9 @@ class Container(ABC):
 
     async def _end(self, process: Process, grace: float, hurry: asyncio.Event) -> None:
         if grace > 0 and self.spec.pre_stop is not None:
-            began = self._services.clock.now()
+            began = datetime.now(UTC)
             await self._pre_stop(self.spec.pre_stop, grace)
-            took = (self._services.clock.now() - began).total_seconds()
+            took = (datetime.now(UTC) - began).total_seconds()
             grace = max(grace - took, _LEAST_GRACE)
         await self._terminate(process, grace, hurry)
 
@@ -422,7 +422,7 @@ class ProgramContainer(Container):
         if self._services.plan.rootless and rights(pod.security, self.spec.security).uid:
             self._warn("RunAsUser", "this sandbox runs without root: its only user is 0")
         folder = log_folder(pod, self._services) / self.spec.name
-        log = RunLog(folder, self.state.restarts, self._services.clock)
+        log = RunLog(folder, self.state.restarts)
         self._logs = [*self._logs[-1:], log]
         self._program = request.program
         self._console = console = Console(stdin=self.spec.stdin, tty=self.spec.tty)
@@ -443,7 +443,7 @@ class ProgramContainer(Container):
             waits: list[asyncio.Task[Any]] = [
                 asyncio.create_task(process.wait()),
                 asyncio.create_task(hurry.wait()),
-                asyncio.create_task(self._services.clock.sleep(grace)),
+                asyncio.create_task(asyncio.sleep(grace)),
             ]
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             for wait in waits:

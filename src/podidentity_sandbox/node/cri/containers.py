@@ -37,18 +37,6 @@ _OUT_OF_MEMORY = "OOMKilled"
 _PREFIX = "containerd://"
 
 
-class WrittenLog(Log):
-    """The log of one run, which the container runtime writes."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.closed = False
-
-    async def moved(self) -> None:
-        """Return when there may be more in the file."""
-        await asyncio.sleep(_LOOK)
-
-
 class RuntimeContainer(Container):
     """One container of a pod."""
 
@@ -146,7 +134,7 @@ class RuntimeContainer(Container):
         self._before = self._id
         folder = log_folder(self._pod, self._services) / self.spec.name
         folder.mkdir(parents=True, exist_ok=True)
-        log = WrittenLog(folder / f"{self.state.restarts}.log")
+        log = Log(folder / f"{self.state.restarts}.log")
         log.path.touch()
         self._logs = [*self._logs[-1:], log]
         request = {"pod_sandbox_id": sandbox, "config": config, "sandbox_config": sandbox_config}
@@ -171,7 +159,7 @@ class RuntimeContainer(Container):
             with suppress(ProcessLookupError):
                 os.kill(self._process.pid, number)
 
-    async def _watch_end(self, sandbox: str, process: Process, log: WrittenLog) -> None:
+    async def _watch_end(self, sandbox: str, process: Process, log: Log) -> None:
         """Wait until the process has ended and the runtime knows it, also one that was away.
 
         The kernel tells of the end. Then the runtime is asked, a time or two: its stream of events
