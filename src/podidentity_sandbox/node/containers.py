@@ -6,7 +6,7 @@ import asyncio
 import signal
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -132,6 +132,8 @@ async def environment_of(
 
 # ---- The container
 
+StartProgram = Callable[[], Coroutine[Any, Any, Process]]
+"""Starts a container's program; raises StartFailed."""
 _RUNTIME = (
     "failed to create containerd task: failed to create shim task: OCI runtime create failed: "
     "runc create failed: unable to start container process: {}: unknown"
@@ -228,8 +230,8 @@ class Container(ABC):
         """Run a probe's or hook's program; return what it said if it fails, None if not."""
 
     @abstractmethod
-    async def _prepared(self, resources: PodResources) -> Callable[[], Awaitable[Process]]:
-        """Return what starts it, which may raise StartFailed; raise ContainerRefused."""
+    async def _prepared(self, resources: PodResources) -> StartProgram:
+        """Return what starts it; raise ContainerRefused."""
 
     @abstractmethod
     async def _terminate(self, process: Process, grace: float, hurry: asyncio.Event) -> None:
@@ -268,9 +270,9 @@ class Container(ABC):
     def _ended(self, code: int) -> None:
         self.state.end(code, datetime.now(UTC), reason=self._reason())
 
-    async def _start(self, start: Callable[[], Awaitable[Process]]) -> Process:
+    async def _start(self, start: StartProgram) -> Process:
         # Stopping the pod meanwhile waits for this, so that no program is forgotten.
-        self._starting = asyncio.ensure_future(_awaited(start))
+        self._starting = asyncio.create_task(start())
         self._process = await asyncio.shield(self._starting)
         return self._process
 
@@ -284,7 +286,7 @@ class Container(ABC):
         self._warn("Failed", f"Error: {why}")
         return _START_ERROR
 
-    async def _request(self, resources: PodResources) -> Callable[[], Awaitable[Process]]:
+    async def _request(self, resources: PodResources) -> StartProgram:
         """Return what starts it; ask again while it is refused, as a kubelet does."""
         while True:
             try:
@@ -344,25 +346,18 @@ class Container(ABC):
     async def _end(self, process: Process, grace: float, hurry: asyncio.Event) -> None:
         if grace > 0 and self.spec.pre_stop is not None:
             began = datetime.now(UTC)
-            await self._pre_stop(self.spec.pre_stop, grace)
+            # executePreStopHook of pkg/kubelet/kuberuntime/kuberuntime_container.go
+            if await self.ask(self.spec.pre_stop, grace) is not None:
+                self._warn("FailedPreStopHook", "PreStopHook failed")
             took = (datetime.now(UTC) - began).total_seconds()
             grace = max(grace - took, _LEAST_GRACE)
         await self._terminate(process, grace, hurry)
-
-    async def _pre_stop(self, hook: Exec, grace: float) -> None:
-        """Run a hook: executePreStopHook of pkg/kubelet/kuberuntime/kuberuntime_container.go."""
-        if await self.ask(hook, grace) is not None:
-            self._warn("FailedPreStopHook", "PreStopHook failed")
 
     def _tell(self, reason: str, message: str) -> None:
         self._services.events.tell(self._pod, reason, message, container=self.spec.name)
 
     def _warn(self, reason: str, message: str) -> None:
         self._services.events.warn(self._pod, reason, message, container=self.spec.name)
-
-
-async def _awaited(start: Callable[[], Awaitable[Process]]) -> Process:
-    return await start()
 
 
 # ---- A container that is a program of this machine
@@ -411,7 +406,7 @@ class ProgramContainer(Container):
         """Run a probe's or hook's program; return what it said if it fails, None if not."""
         return await probe_exec(partial(self.execute, terminal=False), program, seconds)
 
-    async def _prepared(self, resources: PodResources) -> Callable[[], Awaitable[Process]]:
+    async def _prepared(self, resources: PodResources) -> StartProgram:
         request = await start_request(self.spec, resources, self._services)
         self._ended_before = self._ended_for_memory()
         self._identity = f"sandbox://{uuid.uuid4().hex}"

@@ -8,7 +8,7 @@ import json
 import os
 import signal
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from pathlib import Path
 from podidentity_sandbox.node.containers import (
     Container,
     PodResources,
+    StartProgram,
     environment_of,
     log_folder,
 )
@@ -111,7 +112,7 @@ class RuntimeContainer(Container):
             return None
         return base64.b64decode(said["stdout"] + said["stderr"]).decode(errors="replace")
 
-    async def _prepared(self, resources: PodResources) -> Callable[[], Awaitable[Process]]:
+    async def _prepared(self, resources: PodResources) -> StartProgram:
         pod, spec = self._pod, self.spec
         environment = await environment_of(spec, resources, self._services, {})
         sandbox = self._sandboxes.config(resources.network)
