@@ -44,7 +44,7 @@ TIMES = MappingProxyType(
         "removed-credentials": "for which Entra takes a removed federated credential",
         "identities": "for which a node's IMDS keeps to the identities that it saw last",
         "scale-sets": "until a change of a scale set is done",
-        "operations": "until any other long operation of ARM is done",
+        "operations": "until ARM has registered a preview feature",
         "rbac": "until the API server counts a change of a role or its binding",
         "garbage": "until the cluster deletes what lost its owner",
         "watches": "after which the API server ends any watch; 0: as its client asks",

@@ -280,8 +280,8 @@ async def test_another_version_of_net_is_no_net_and_both_are_named(tmp_path: Pat
         await until(asking, lambda: "refuses" in asking.problems()[0])
         (why,) = asking.problems()
         assert why == (
-            "net refuses this serve: net is version 0.3.0 (protocol 6), serve is version 0.2.0 "
-            "(protocol 6): both containers need the same image"
+            "net refuses this serve: net is version 0.3.0 (protocol 7), serve is version 0.2.0 "
+            "(protocol 7): both containers need the same image"
         )
         assert (await asking.prove(ADDRESS, PORT, [])).verdict is Verdict.UNKNOWN
 

@@ -124,6 +124,7 @@ async def test_the_scheme_of_a_token_has_no_case_and_any_number_of_spaces(
 
 
 async def test_an_answer_counts_for_its_time_and_is_then_asked_for_again(world: World) -> None:
+    world.clock.advance(10 * ALLOWED)
     await world.access()
     world.server.allowed.clear()
     world.clock.advance(ALLOWED - 1)
@@ -152,6 +153,17 @@ async def test_while_the_api_server_is_away_a_permission_stands_and_nothing_else
     assert await world.access(STRANGER) is Access.UNDECIDED
     world.clock.advance(1)
     assert await world.access() is Access.UNDECIDED
+
+
+async def test_a_refusal_allows_nothing_while_the_api_server_is_away(world: World) -> None:
+    world.clock.advance(10 * OUTLIVES)
+    await world.access()
+    assert await world.access(STRANGER) is Access.DENIED
+    world.server.failure = KubeError("away")
+    world.clock.advance(DENIED)
+    assert await world.access(STRANGER) is Access.UNDECIDED
+    world.clock.advance(ALLOWED)
+    assert await world.access() is Access.ALLOWED
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"[1]", b'{"status":{"authenticated":"yes"}}'])
@@ -209,6 +221,20 @@ async def test_invented_tokens_fill_no_memory_and_drive_no_permission_out(world:
     asked = len(world.server.asked)
     assert len(world.permissions._answers) == CAPACITY
     assert await world.access() is Access.ALLOWED
+    assert len(world.server.asked) == asked
+
+
+async def test_of_refusals_the_one_that_was_asked_longest_ago_is_forgotten(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("podidentity.adapters.path_permissions.CAPACITY", 2)
+    for token in (STRANGER, NOBODY):
+        await world.access(token)
+    world.clock.advance(DENIED)
+    await world.access(STRANGER)
+    await world.access(invented(1))
+    asked = len(world.server.asked)
+    assert await world.access(STRANGER) is Access.DENIED
     assert len(world.server.asked) == asked
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
@@ -350,6 +351,9 @@ async def test_what_was_asked_longest_ago_is_forgotten_first(
     for use in uses:
         await permissions.ask(use, LONG_AGO)
     assert [permissions.known(use, LONG_AGO) for use in uses] == [None, True, True]
+    await permissions.ask(uses[1], LONG_AGO)
+    await permissions.ask(uses[0], LONG_AGO)
+    assert [permissions.known(use, LONG_AGO) for use in uses] == [True, True, None]
 
 
 async def test_a_start_asks_few_questions_at_once(
@@ -430,6 +434,81 @@ async def test_a_permission_in_use_is_asked_for_however_much_its_namespace_asks(
     assert await permissions.ask(mine, LONG_AGO) is False
 
 
+async def test_a_permission_that_counts_no_more_is_asked_for_though_its_namespace_asks_too_much(
+    permissions: RbacPermissions, server: Server, clock: FakeClock
+) -> None:
+    mine = tenants(0)
+    assert await permissions.ask(mine, LONG_AGO)
+    clock.advance(ALLOWED)
+    server.says = NO
+    many = [permissions.ask(tenants(number), LONG_AGO) for number in range(1, 1_000)]
+    await asyncio.gather(*many, return_exceptions=True)
+    server.says = YES
+    assert await permissions.ask(mine, LONG_AGO) is True
+
+
+async def test_a_refusal_that_is_too_old_is_none_and_its_namespace_that_asks_too_much_waits(
+    permissions: RbacPermissions, server: Server, clock: FakeClock
+) -> None:
+    mine = tenants(0)
+    server.says = NO
+    assert await permissions.ask(mine, LONG_AGO) is False
+    server.says = ABSENT
+    clock.advance(NIGHT)
+    with pytest.raises(NotReady):
+        await permissions.ask(mine, LONG_AGO)
+    assert permissions.decisions() == []
+    many = [permissions.ask(tenants(number), LONG_AGO) for number in range(1, 1_000)]
+    await asyncio.gather(*many, return_exceptions=True)
+    with pytest.raises(NotReady, match="too many permissions at once"):
+        await permissions.ask(mine, LONG_AGO)
+
+
+async def test_a_decision_that_stays_as_it_was_is_no_news(
+    permissions: RbacPermissions, server: Server
+) -> None:
+    assert permissions.problems() == ()
+    await permissions.ask(USE, LONG_AGO)
+    await permissions.ask(USE, LONG_AGO)
+    assert permissions.revision == 0
+    server.says = NO
+    await permissions.ask(USE, LONG_AGO)
+    assert permissions.revision > 0
+
+
+async def test_what_nobody_waits_for_any_more_is_left_to_nobody(
+    permissions: RbacPermissions, server: Server, clock: FakeClock
+) -> None:
+    """Neither the failure of a question that was given up, nor the time that it had."""
+    unheard: list[dict[str, Any]] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: unheard.append(context))
+    others = asyncio.all_tasks()
+    await permissions.ask(USE, LONG_AGO)
+    await asyncio.sleep(0)
+    assert asyncio.all_tasks() == others
+    server.open.clear()
+    server.says = ABSENT
+    asking = asyncio.create_task(permissions.ask(Use(USE.service_account, "other"), LONG_AGO))
+    await clock.somebody_sleeps()
+    clock.advance(TIMEOUT)
+    with pytest.raises(NotReady):
+        await asking
+    (flight,), over = permissions._flights.values(), asyncio.Event()
+    flight.add_done_callback(lambda _: over.set())
+    server.open.set()
+    await over.wait()
+    del flight
+    asking = asyncio.create_task(permissions.ask(Use(USE.service_account, "third"), LONG_AGO))
+    server.open.clear()
+    await clock.somebody_sleeps()
+    asking.cancel()
+    await permissions.close()
+    await asyncio.sleep(0)
+    gc.collect()
+    assert unheard == []
+
+
 # Names come again: of a namespace, and of all that is in it.
 
 
@@ -470,8 +549,10 @@ async def test_in_an_outage_a_permission_from_before_a_pod_is_none_of_its(
     clock.advance(1)
     server.says = ABSENT
     assert await permissions.ask(USE, LONG_AGO) is True
+    asked = len(server.asked)
     with pytest.raises(NotReady, match="whether a new pod may use the identity"):
         await permissions.ask(USE, clock.monotonic())
+    assert len(server.asked) == asked + 1
 
 
 async def test_in_an_outage_a_refusal_from_before_a_pod_stands(

@@ -217,6 +217,18 @@ def test_it_writes_the_ledger_of_the_host_and_may_be_run_again(
     assert world.send("GET", LEDGERS)["items"] == before
 
 
+def test_what_a_yes_is_about_stands_before_the_question_whatever_else_a_tenant_wrote(
+    world: World, attached: str, podidentity: Run
+) -> None:
+    other = a_record(attached, world.plan.nodes[0].name)
+    other["metadata"] |= {"name": "zzz", "finalizers": []}
+    path = f"{CUSTOM}/namespaces/default/azureassignedidentities"
+    world.send("POST", path, other)
+    ran = podidentity("migrate", "adopt", "--yes")
+    world.send("DELETE", f"{path}/zzz")
+    assert 0 <= ran.out.find("default/zzz does not count") < ran.out.find(f"{IDENTITY} on ")
+
+
 def test_nothing_is_written_unless_somebody_says_yes(world: World, attached: str) -> None:
     shell = CliRunner(env=dict(world.environment))
     ran = shell.invoke(main.podidentity, ["migrate", "adopt"], input="n\n")
@@ -238,6 +250,7 @@ def test_while_a_mic_works_nothing_is_written(
         made["spec"]["selector"]["matchLabels"] = labels
         made["spec"]["template"]["metadata"]["labels"] = labels
     world.send("POST", DEPLOYMENTS, made)
+    right = world.bind("aad-pod-id-mic-role", "default", "podidentity-mic")
     try:
         ran = podidentity("migrate", "adopt", "--yes")
         assert ran.code == 1
@@ -247,6 +260,7 @@ def test_while_a_mic_works_nothing_is_written(
         assert podidentity("migrate", "adopt", "--yes").code == 0
     finally:
         world.send("DELETE", f"{DEPLOYMENTS}/mic")
+        world.send("DELETE", right)
 
 
 def test_a_ledger_that_cannot_be_read_is_said(

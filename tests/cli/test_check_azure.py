@@ -12,7 +12,7 @@ from podidentity.manifests import mic
 from podidentity_sandbox.azure.client import App, AzureOperator
 from tests.cli.azure import Identity, operator
 from tests.cli.conftest import Ran
-from tests.cli.world import World
+from tests.cli.world import CUSTOM, World
 
 Run = Callable[..., Ran]
 DEPLOYMENTS = "/apis/apps/v1/namespaces/kube-system/deployments"
@@ -55,11 +55,46 @@ def bind(world: World, ns: str, name: str, spec: dict[str, Any]) -> None:
     world.custom(ns, "azureidentitybindings", name, bound)
 
 
+def grant(podidentity: Run, ns: str, client: str) -> None:
+    assert podidentity("grant", "--namespace", ns, "--identity", client).code == 0
+
+
+def test_no_command_has_entra_trust_a_tenant_for_what_was_not_granted_to_him(
+    world: World, ns: str, orders: Identity, app: App, podidentity: Run
+) -> None:
+    """Entra's credential is all that a pod needs which asks Entra itself."""
+    federated = {"type": 3, "tenantID": "contoso.com"}
+    theirs = {**federated, "resourceID": orders.id, "clientID": orders.client_id}
+    bind(world, ns, "theirs", theirs)
+    bind(world, ns, "application", {**federated, "clientID": app.client_id})
+    world.pod(ns, "a", {"aadpodidbinding": "theirs"})
+    world.pod(ns, "b", {"aadpodidbinding": "application"})
+
+    def commands() -> list[str]:
+        ran = podidentity("check", "-o", "json", "--azure")
+        mine = [each for each in json.loads(ran.out) if each["namespace"] == ns]
+        return [one["nextStep"] for one in mine if "federated-credential" in one["nextStep"]]
+
+    assert commands() == []
+    grant(podidentity, ns, orders.client_id)
+    assert len(commands()) == 1
+    mine = "88888888-0000-4000-8000-000000000000"
+    grant(podidentity, ns, mine)
+    path = f"{CUSTOM}/namespaces/{ns}/azureidentities/theirs"
+    world.send("PATCH", path, {"spec": {"clientID": mine}})
+    ran = podidentity("check", "-o", "json", "--azure")
+    (wrong,) = [each for each in told(ran, "Credential") if each["namespace"] == ns]
+    assert f"has the client id {orders.client_id}" in wrong["message"]
+    assert commands() == []
+    world.send("DELETE", f"/api/v1/namespaces/{ns}/pods", gracePeriodSeconds="0")
+
+
 def test_the_credential_of_an_application_is_compared_byte_for_byte_by_graph(
     world: World, ns: str, app: App, podidentity: Run
 ) -> None:
     spec = {"type": 3, "clientID": app.client_id, "tenantID": app.tenant.id}
     bind(world, ns, "orders", spec)
+    grant(podidentity, ns, app.client_id)
     world.pod(ns, "a", {"aadpodidbinding": "orders"})
     differ = told(podidentity("check", "-o", "json", "--azure"), "CredentialDiffers")
     (found,) = [each for each in differ if each["namespace"] == ns]
@@ -73,6 +108,7 @@ def test_of_an_application_that_graph_does_not_know_it_is_said_how_to_look(
 ) -> None:
     unknown = "99999999-0000-4000-8000-000000000000"
     bind(world, ns, "orders", {"type": 3, "clientID": unknown, "tenantID": "contoso.com"})
+    grant(podidentity, ns, unknown)
     found = told(podidentity("check", "-o", "json", "--azure"), "NotRead")
     (said,) = [each for each in found if unknown in each["message"]]
     assert said["severity"] == "unknown"

@@ -10,8 +10,17 @@ from typing import Any
 import pytest
 
 from podidentity.adapters.clock import SystemClock
+from podidentity.cli.checks import labels
 from podidentity.cli.checks.findings import Finding, Severity
-from podidentity.cli.checks.labels import misspelt, nearest, not_theirs, on_the_node, unmatched
+from podidentity.cli.checks.labels import (
+    MOST_LABELS,
+    MOST_SELECTORS,
+    misspelt,
+    nearest,
+    not_theirs,
+    on_the_node,
+    unmatched,
+)
 from podidentity.cli.checks.rules import matches
 from podidentity.core.decision import STRICT, Match, Use
 from podidentity.core.resources import AzureIdentityBinding, Malformed, ObjectRef
@@ -67,6 +76,34 @@ def test_a_binding_of_another_namespace_is_not_what_was_meant() -> None:
     assert nearest("orders", {}) is None
     (found,) = lost(labelled("Orders", ref=ObjectRef("bank", "a")))
     assert "Did you mean" not in found.mend
+
+
+def test_a_tenant_with_thousands_of_labels_and_selectors_has_few_of_them_compared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each pair takes half a millisecond: `check` would take hours."""
+    compared = 0
+
+    def close(_: str, some: list[str], **__: Any) -> list[str]:
+        nonlocal compared
+        compared += len(some)
+        return []
+
+    monkeypatch.setattr(labels, "get_close_matches", close)
+    bound = [
+        binding(f"b{n}", selector=f"selector-{n}", identity="orders")
+        for n in range(MOST_SELECTORS * 5)
+    ]
+    pods = [
+        labelled(f"label-{n}", f"p{n}", addresses=(f"10.1.{n // 250}.{n % 250}",))
+        for n in range(500)
+    ]
+    found = list(unmatched(matched(*BOUND, *bound, *pods), bound))
+    assert len(found) == 500
+    assert 0 < compared <= MOST_LABELS * MOST_SELECTORS
+    there = {each.selector: each for each in bound}
+    last = f"SELECTOR-{MOST_SELECTORS * 5 - 1}"
+    assert nearest(last, there) is there[last.lower()]
 
 
 def test_a_malformed_binding_does_not_hide_that_the_label_is_wrong() -> None:

@@ -15,8 +15,7 @@ from podidentity.adapters import azure_login
 from podidentity.adapters.arm import Arm
 from podidentity.adapters.clock import SystemClock
 from podidentity.cli import add as add_command
-from podidentity.cli import azure_access
-from podidentity.cli import delete as delete_command
+from podidentity.cli import azure_access, detachment
 from podidentity.cli import explain as explain_command
 from podidentity.cli.agent_choices import Choices
 from podidentity.core.authorities import CLOUDS, PUBLIC, Cloud
@@ -126,7 +125,7 @@ def test_without_a_name_it_is_the_cloud_that_nmi_is_in(
     async def choices(*_: object) -> Choices:
         return Choices(cloud=CLOUDS["azurechinacloud"])
 
-    for command in (add_command, delete_command, explain_command):
+    for command in (add_command, detachment, explain_command):
         monkeypatch.setattr(command, "choices_of_nmi", choices)
     china = {MANAGERS["AzureChinaCloud"]}
     assert add(podidentity, clouds.identity, ns).code == 0

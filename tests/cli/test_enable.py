@@ -274,7 +274,8 @@ def test_purging_removes_grants_and_names_what_stays_attached(
     ran = podidentity("disable", "--purge", "--yes", "--timeout", "1s")
     assert f"{IDENTITY} stays attached to scale set {bare.plan.scale_set}" in ran.err
     where = f"--resource-group {bare.plan.node_group} --name {bare.plan.scale_set}"
-    assert f"  az vmss identity remove {where} --identities {IDENTITY}\n" in ran.err
+    at = f"{where} --subscription {bare.plan.subscription_id}"
+    assert f"  az vmss identity remove {at} --identities {IDENTITY}\n" in ran.err
     assert f"podidentity-use-{CLIENT}:{ns} deleted" in ran.out
     assert f"clusterrole.rbac.authorization.k8s.io/podidentity-use-{CLIENT} deleted" in ran.out
     assert "configmap/podidentity-grants deleted" in ran.out

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import yaml
 
 from podidentity import manifests
+from podidentity.adapters.kube import Kube
 from podidentity.cli.checks.leftovers import lost
 from podidentity.cli.lost_releases import LostRelease, releases
 from podidentity.core.hosts import Host
@@ -143,9 +145,51 @@ def test_a_ledger_that_nobody_can_read_is_named_and_stays(ledgers: World, podide
     assert ledgers.get(f"{LEDGERS}/l") is not None
 
 
-def record(world: World, name: str, *finalizers: str) -> str:
+def test_a_ledger_that_a_tenant_wrote_detaches_nothing(
+    ledgers: World, orders: Identity, ns: str, podidentity: Run
+) -> None:
+    """Such as that of the kubelets, with the Azure rights of whoever takes podidentity away."""
+    orders.attach()
+    entries = {orders.id.lower(): LedgerEntry(orders.id, 0.0)}
+    ledger = Ledger(host=Host.parse(ledgers.plan.scale_set_id), attached=entries)
+    path = LEDGERS.replace("kube-system", ns)
+    ledgers.send("POST", path, render_ledger(ledger, ns))
+    for line in ("disable", "disable --detach"):
+        ran = podidentity(*line.split())
+        assert ran.code == 0, ran.err
+        assert f"AzureIdentityLedger {ns}/{ledger_name(ledger.host)} does not count" in ran.err
+        assert "stays attached" not in ran.err
+    assert orders.attached()
+    ledgers.send("DELETE", f"{path}/{ledger_name(ledger.host)}")
+
+
+def test_a_tenant_who_writes_his_record_all_the_time_keeps_nobody_from_leaving(
+    world: World, ns: str, podidentity: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old = record(world, "old", FINALIZER)
+    mine = record(world, "mine", FINALIZER, namespace=ns)
+    real = Kube.merge
+
+    async def merge(kube: Kube, path: str, body: Any) -> bytes:
+        if path == mine:
+            world.send("PATCH", mine, {"metadata": {"annotations": {"at": uuid.uuid4().hex}}})
+        return await real(kube, path, body)
+
+    monkeypatch.setattr(Kube, "merge", merge)
+    ran = podidentity("disable")
+    assert ran.code == 0, ran.err
+    assert "Took the finalizer of AAD Pod Identity's MIC off 1 records." in ran.out
+    assert f"AzureAssignedIdentity {ns}/mine has it still" in ran.err
+    assert world.get(old)["metadata"].get("finalizers") in (None, [])
+    monkeypatch.undo()
+    for path in (old, mine):
+        world.send("PATCH", path, {"metadata": {"finalizers": []}})
+        world.send("DELETE", path)
+
+
+def record(world: World, name: str, *finalizers: str, namespace: str = "default") -> str:
     """Make a record as the archived MIC does; return its path."""
-    place = f"{CUSTOM}/namespaces/default/azureassignedidentities"
+    place = f"{CUSTOM}/namespaces/{namespace}/azureassignedidentities"
     body = {
         "apiVersion": "aadpodidentity.k8s.io/v1",
         "kind": "AzureAssignedIdentity",

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from podidentity.adapters.cluster import Index
 from podidentity.cli.list import HEAD, WIDE_HEAD, Entry, inventory
 from podidentity.cli.output import table
+from podidentity.core.indexes import Index
 from podidentity.core.resources import BINDING_LABEL
 from tests.cli.azure import Identity
 from tests.cli.binding import Run, add

@@ -263,7 +263,9 @@ def controlled(world: World, request: pytest.FixtureRequest) -> Iterator[World]:
         deployment["spec"]["selector"]["matchLabels"] = labels
         deployment["spec"]["template"]["metadata"]["labels"] = labels
     world.send("POST", DEPLOYMENTS.format(namespace), deployment)
+    right = world.bind("aad-pod-id-mic-role", "default", "podidentity-mic")
     yield world
+    world.send("DELETE", right)
     world.send("DELETE", f"{DEPLOYMENTS.format(namespace)}/mic")
 
 
@@ -276,11 +278,17 @@ def test_add_and_delete_leave_machines_alone_where_a_mic_runs(
     assert added.code == 0, added.err
     assert "attaches it to the machines of the pods that need it" in added.out
     path = f"{CUSTOM}/namespaces/{namespace}/azureidentities/orders"
-    record = {ATTACHED_TO: json.dumps([controlled.plan.scale_set_id])}
+    hosts = [controlled.plan.scale_set_id, f"{controlled.plan.scale_set_id}-2"]
+    record = {ATTACHED_TO: json.dumps(hosts)}
     controlled.send("PATCH", path, {"metadata": {"annotations": record}})
     deleted = podidentity("delete", *where)
     assert deleted.code == 0, deleted.err
-    assert "stays attached" in deleted.err
+    one = controlled.plan.scale_set
+    for line, name in zip(deleted.err.splitlines(), (one, f"{one}-2"), strict=True):
+        assert line.startswith(f"stays attached to scale set {name}: ")
+        assert "alone changes machines, and detaches what it attached itself. " in line
+        assert f"az vmss identity remove --resource-group {controlled.plan.node_group}" in line
+    assert "detach" not in deleted.out
     assert controlled.get(path) is None
 
 

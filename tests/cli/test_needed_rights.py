@@ -15,7 +15,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -269,6 +269,17 @@ def to_detach(scene: Scene) -> None:
     scene.world.send("PATCH", path, {"metadata": {"annotations": record}})
 
 
+def shared_with_another_namespace(scene: Scene) -> None:
+    """Have an AzureIdentity elsewhere that records a machine which has the same identity."""
+    in_azure(scene)
+    elsewhere = replace(scene, ns="default")
+    path = f"{CUSTOM}/namespaces/default/azureidentities"
+    scene.world.delete(path)
+    elsewhere.identity("shared", type=0, resourceID=scene.managed)
+    record = {ATTACHED_TO: json.dumps([scene.world.plan.scale_set_id])}
+    scene.world.send("PATCH", f"{path}/shared", {"metadata": {"annotations": record}})
+
+
 def to_leave_attached(scene: Scene) -> None:
     where = f"{CUSTOM}/namespaces/{scene.ns}/azureidentities"
     for name in ("orders", "heir"):
@@ -429,6 +440,13 @@ CASES: tuple[Case, ...] = (
         only=("attach",),
         prepare=in_azure,
         times=2,
+    ),
+    Case(
+        command="add",
+        line="add --namespace {ns} --name orders --identity-resource-id {managed}",
+        parts=("grant", "attach", "shared"),
+        only=("shared",),
+        prepare=shared_with_another_namespace,
     ),
     Case(
         command="add",
@@ -941,6 +959,7 @@ def with_the_archived_mic(scene: Scene) -> None:
     spec = deployment["spec"]
     spec["selector"]["matchLabels"] = spec["template"]["metadata"]["labels"] = labels
     make(scene, deployment)
+    scene.world.bind("aad-pod-id-mic-role", "default", "podidentity-mic")
 
 
 CASES += (
@@ -974,6 +993,101 @@ CASES += (
     of_part("check", "mic-there", "check -o json", with_mic, whole=told_all),
     Case(command="mic", line="mic pause", prepare=with_mic_not_paused, times=2),
     of_part("mic", "host", "mic pause --host aks-nodepool1-12345678-vmss000000", with_mic),
+)
+
+
+def labelled_elsewhere(scene: Scene) -> None:
+    """Have what has the labels of NMI and of MIC in a namespace that may be a tenant's."""
+    clear_elsewhere(scene.world)
+    for made in (manifests.nmi()[-1], manifests.mic()[-1]):
+        made["metadata"]["namespace"] = "default"
+        make(scene, made)
+
+
+def clear_elsewhere(world: World) -> None:
+    for plural in ("daemonsets", "deployments"):
+        world.delete(f"/apis/apps/v1/namespaces/default/{plural}")
+
+
+def in_azure_and_labelled_elsewhere(scene: Scene) -> None:
+    in_azure(scene)
+    labelled_elsewhere(scene)
+
+
+def with_a_pod_and_labelled_elsewhere(scene: Scene) -> None:
+    scene.pod()
+    labelled_elsewhere(scene)
+
+
+def with_mic_and_labelled_elsewhere(scene: Scene) -> None:
+    with_mic_not_paused(scene)
+    labelled_elsewhere(scene)
+
+
+ELSEWHERE = ("elsewhere",)
+CASES += (
+    Case(
+        command="add",
+        line="add --namespace {ns} --name orders --identity-resource-id {managed} --no-grant",
+        parts=("attach", *ELSEWHERE),
+        only=ELSEWHERE,
+        prepare=in_azure_and_labelled_elsewhere,
+        whole=lambda ran: ran.code == 0 and told_all(ran),
+    ),
+    Case(
+        command="exception",
+        line=f"{EXCEPTION} list --namespace {{ns}}",
+        parts=("exception-list", *ELSEWHERE),
+        only=ELSEWHERE,
+        prepare=labelled_elsewhere,
+    ),
+    Case(
+        command="explain",
+        line="explain pod {ns}/a",
+        parts=ELSEWHERE,
+        only=ELSEWHERE,
+        prepare=with_a_pod_and_labelled_elsewhere,
+        whole=told_all,
+    ),
+    Case(
+        command="check --pre",
+        line="check --pre -o json",
+        parts=ELSEWHERE,
+        only=ELSEWHERE,
+        prepare=with_the_archived_mic,
+        whole=told_all,
+    ),
+    Case(
+        command="check --pod",
+        line="check --pod {ns}/a",
+        parts=ELSEWHERE,
+        only=ELSEWHERE,
+        prepare=with_a_pod_and_labelled_elsewhere,
+        whole=lambda ran: "did not answer within" in ran.err,
+    ),
+    Case(
+        command="mic",
+        line="mic pause",
+        parts=ELSEWHERE,
+        only=ELSEWHERE,
+        prepare=with_mic_and_labelled_elsewhere,
+    ),
+    Case(
+        command="nodes",
+        line="nodes --timeout 1s",
+        parts=ELSEWHERE,
+        only=ELSEWHERE,
+        prepare=labelled_elsewhere,
+        whole=lambda ran: "Pods are served on 0 of" in ran.err,
+    ),
+    Case(
+        command="version",
+        line="version",
+        parts=ELSEWHERE,
+        only=ELSEWHERE,
+        prepare=labelled_elsewhere,
+        whole=told_all,
+    ),
 )
 
 
@@ -1133,7 +1247,8 @@ def clear(world: World, case: Case, begun: list[str]) -> None:
     for plural in ("rolebindings", "roles"):
         world.delete(f"{RBAC}{accounts}/{plural}")
     world.delete("/apis/apps/v1/namespaces/kube-system/daemonsets")
-    world.delete("/apis/apps/v1/namespaces/default/deployments")
+    clear_elsewhere(world)
+    world.delete(f"{RBAC}/clusterrolebindings/aad-pod-id-mic-role-default")
     clear_what_few_make(world, case)
     end_nmi(world)
 
@@ -1146,6 +1261,8 @@ def clear_what_few_make(world: World, case: Case) -> None:
         without_cilium(world)
     if case.is_about("migrate"):
         without_records(world)
+    if case.is_about("shared"):
+        world.delete(f"{CUSTOM}/namespaces/default/azureidentities")
     if case.is_about("lost-release"):
         world.delete(f"{RBAC}/clusterrolebindings/mine-nmi")
     if case.of == "served":

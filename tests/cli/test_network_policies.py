@@ -108,6 +108,23 @@ def test_a_policy_judges_the_egress_of_pods_that_it_selects(
     assert (egress_of(LABELS, [policy(**spec)], REDIRECT) is not None) is judges
 
 
+@pytest.mark.parametrize(
+    ("cidr", "allowed"),
+    [
+        ("169.254.0169.0254/32", True),
+        ("000.0.0.0/0", True),
+        ("010.0.0.0/8", False),
+        ("::/0", False),
+    ],
+)
+def test_a_block_with_zeros_before_its_numbers_ends_no_check(cidr: str, allowed: bool) -> None:
+    """As a tenant may write it, and the API server takes it."""
+    policy = {"metadata": {"name": "p"}, "spec": {"podSelector": {}, "egress": [out(cidr)]}}
+    found = egress_of({}, [policy], Redirect())
+    assert found is not None
+    assert found.before is allowed
+
+
 def test_of_several_policies_one_that_allows_is_enough() -> None:
     policies = [policy(name="b"), policy(out("169.254.169.254/32", 80), name="a")]
     found = egress_of(LABELS, [*policies, policy(out("169.254.25.79/32"), name="c")], REDIRECT)

@@ -4,6 +4,7 @@ import json
 
 import click
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from podidentity.cli import output
@@ -82,10 +83,33 @@ def test_documents_are_what_kubectl_takes() -> None:
     }
 
 
-@pytest.mark.parametrize("sign", ["\x1b", "\x9b", "\x07", "\r", "\x08", "\u202e", "\u2066"])
+SIGNS = ["\x1b", "\x9b", "\x07", "\r", "\x08", "\x7f", "\u202e", "\u2066", "\U000e0001"]
+"""What a terminal obeys, or shows elsewhere."""
+
+
+@pytest.mark.parametrize("sign", SIGNS)
 def test_an_error_commands_no_terminal_whatever_an_object_says(sign: str) -> None:
     error = output.CommandError(
         f"AzureIdentity a/b names {sign}[2J", f"Choose {sign} another.\nSo."
     )
     assert sign not in error.format_message()
     assert error.format_message().endswith("another.\nSo.")
+
+
+@pytest.mark.parametrize("sign", SIGNS)
+def test_a_table_commands_no_terminal_and_a_cell_makes_no_row(sign: str) -> None:
+    rows = [(f"a{sign}b", f"c{sign}d\nkube-system   nmi   ready")]
+    for width in (0, 10, 80):
+        told = output.table(("A", "B"), rows, width=width)
+        assert sign not in told
+        assert "\nkube-system   nmi" not in told
+
+
+@pytest.mark.parametrize("form", ["json", "yaml"])
+@pytest.mark.parametrize("sign", SIGNS)
+def test_data_commands_no_terminal_and_says_the_same(form: str, sign: str) -> None:
+    value = {"message": f"für {sign}[2J", "plain": "ä\n"}
+    told = output.data(value, form)
+    assert sign not in told
+    assert (json.loads if form == "json" else yaml.safe_load)(told) == value
+    assert "ä" in output.data({"plain": "ä"}, form)

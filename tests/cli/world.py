@@ -135,6 +135,17 @@ class World:
         }
         self.send("POST", f"{CUSTOM}/namespaces/{namespace}/{plural}", body)
 
+    def bind(self, role: str, namespace: str, account: str) -> str:
+        """Give a service account a ClusterRole in the whole cluster; return the binding's path."""
+        path = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings"
+        name = f"{role}-{namespace}"
+        subject = {"kind": "ServiceAccount", "namespace": namespace, "name": account}
+        reference = {"apiGroup": path.split("/")[2], "kind": "ClusterRole", "name": role}
+        body = {"metadata": {"name": name}, "roleRef": reference, "subjects": [subject]}
+        if self.get(f"{path}/{name}") is None:
+            self.send("POST", path, body)
+        return f"{path}/{name}"
+
 
 def _listener() -> socket.socket:
     return socket.create_server(("127.0.0.1", 0))

@@ -9,16 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from podidentity.core.assignments import (
-    LEAST_OF_POD,
-    MOST_OF_NAMESPACE,
     Assignments,
     Changes,
     Key,
     Need,
     attachment,
-    share_of_pod,
 )
-from podidentity.core.decision import MOST_BOUND, Rules, Use
+from podidentity.core.decision import Rules, Use
 from podidentity.core.hosts import Host
 from podidentity.core.ledger import Wanted
 from podidentity.core.permissions import IdentityPermission
@@ -851,14 +848,6 @@ def test_types_that_are_not_attached_are_all_but_type_0() -> None:
 # Thousands of pods.
 
 
-def test_what_the_pods_of_a_namespace_need_is_bounded_however_much_is_bound_to_them() -> None:
-    """A tenant binds hundreds of identities to hundreds of pods, and MIC keeps what each needs."""
-    for pods in (1, 100, 101, 400, 1_000, 3_000):
-        assert pods * share_of_pod(pods) <= MOST_OF_NAMESPACE
-    assert share_of_pod(100) == MOST_BOUND
-    assert share_of_pod(1_000_000) == LEAST_OF_POD
-
-
 def with_eight_identities(pods: Iterable[Pod], *, turned: bool = False) -> Assignments:
     """Return the state of a cluster with eight identities bound to `app`."""
     made = Assignments(Rules(), asks=False)
@@ -879,9 +868,8 @@ def with_eight_identities(pods: Iterable[Pod], *, turned: bool = False) -> Assig
 def test_how_many_bindings_of_a_pod_count_depends_on_the_pods_that_there_are_and_on_no_order(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("podidentity.core.assignments.MOST_OF_NAMESPACE", 8)
-    monkeypatch.setattr("podidentity.core.assignments.LEAST_OF_POD", 1)
-    monkeypatch.setattr("podidentity.core.assignments.MOST_BOUND", 6)
+    monkeypatch.setattr("podidentity.core.shares.MOST_OF_NAMESPACE", 8)
+    monkeypatch.setattr("podidentity.core.shares.SHARES", (6, 4, 2, 1))
     pods: dict[str, Pod] = {}
     live = with_eight_identities([])
     counts = []
@@ -909,13 +897,91 @@ def test_how_many_bindings_of_a_pod_count_depends_on_the_pods_that_there_are_and
     }
 
 
-def test_a_change_of_one_pod_among_many_decides_on_no_other(
+def test_pods_that_nothing_is_bound_to_and_those_that_need_nothing_take_no_binding_from_others(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("podidentity.core.assignments.MOST_OF_NAMESPACE", 8)
-    state = told()
+    monkeypatch.setattr("podidentity.core.shares.MOST_OF_NAMESPACE", 8)
+    monkeypatch.setattr("podidentity.core.shares.SHARES", (8, 1))
+    state = with_eight_identities([named("p")])
+    idle: list[dict[str, Any]] = [
+        {"selector": "idle"},
+        {"node": ""},
+        {"phase": Phase.FAILED},
+        {"host_network": True},
+    ]
+    for number in range(80):
+        state.see_pod(named(f"idle-{number}", **idle[number % 4]))
+    assert state.refresh().shares == {}
+    assert len(state.records) == 8
+    state.see_binding(binding("blue", "idle", "orders-0", "idle"))
+    assert state.refresh().shares == {"blue": 1}
+    assert len(state.records) == 1 + 20
+    state.lose_binding(ObjectRef("blue", "idle"))
+    state.refresh()
+    assert len(state.records) == 8
+
+
+def test_a_pod_that_is_moved_to_another_label_is_counted_by_that_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("podidentity.core.shares.MOST_OF_NAMESPACE", 8)
+    monkeypatch.setattr("podidentity.core.shares.SHARES", (8, 4))
+    state = with_eight_identities([named("p"), named("q")])
+    assert len(state.records) == 8
+    state.see_pod(named("q", selector="idle"))
+    state.refresh()
+    assert len(state.records) == 8
+    assert {need.pod.name for need in state.records.values()} == {"p"}
+
+
+def test_a_share_that_takes_nothing_from_anybody_is_not_told_and_another_one_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("podidentity.core.shares.MOST_OF_NAMESPACE", 8)
+    monkeypatch.setattr("podidentity.core.shares.SHARES", (10, 8))
+    state = with_eight_identities([])
     for number in range(3):
         state.see_pod(named(f"p{number}"))
+        assert state.refresh().shares == {}
+    state.see_binding(binding("blue", "b8", "orders-0", "app"))
+    assert state.refresh().shares == {"blue": 8}
+    state.see_pod(named("p3"))
+    state.see_pod(named("idle", selector="idle"))
+    state.see_binding(binding("blue", "idle", "orders-0", "idle"))
+    assert state.refresh().shares == {}
+
+
+def test_a_pod_that_goes_is_counted_no_more_and_its_neighbours_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("podidentity.core.shares.MOST_OF_NAMESPACE", 8)
+    monkeypatch.setattr("podidentity.core.shares.SHARES", (8, 4, 2))
+    state = with_eight_identities([named("p"), named("q"), named("r")])
+    assert len(state.records) == 3 * 2
+    state.lose_pod(ObjectRef("blue", "r"), "uid-r")
     state.refresh()
+    assert len(state.records) == 2 * 4
+
+
+def test_where_all_hosts_get_what_is_bound_the_pods_to_come_are_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("podidentity.core.shares.MOST_OF_NAMESPACE", 8)
+    monkeypatch.setattr("podidentity.core.shares.SHARES", (8, 2))
+    state = told(everywhere=True)
+    for number in range(2, 5):
+        state.see_identity(identity("blue", f"orders-{number}", number))
+        state.see_binding(binding("blue", f"b{number}", f"orders-{number}", "app"))
+    assert state.refresh().shares == {"blue": 2}
+    assert len(ids(state)) == 2
+
+
+@pytest.mark.parametrize("pods", [1, 2, 3])
+def test_a_change_of_one_pod_among_many_decides_on_no_other(
+    monkeypatch: pytest.MonkeyPatch, pods: int
+) -> None:
+    monkeypatch.setattr("podidentity.core.shares.MOST_OF_NAMESPACE", 8)
+    monkeypatch.setattr("podidentity.core.shares.SHARES", (8, 4, 2))
+    state = with_eight_identities([named(f"p{number}") for number in range(pods)])
     state.see_pod(named("p0", service_account="other"))
     assert list(state._dirty) == [ObjectRef("blue", "p0")]

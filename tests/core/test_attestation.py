@@ -602,3 +602,57 @@ def test_only_a_connection_that_no_namespace_has_is_unseen() -> None:
             proof = judge(facts, [CLAIMANT, VICTIM], mode)
             assert proof.unseen is unseen, (mode, sightings)
     assert not judge(ConnectionFacts(accepted=False), [VICTIM], KERNEL).unseen
+
+
+def test_where_the_socket_of_a_local_connection_cannot_be_looked_into_nobody_is_proved() -> None:
+    for mode in (KERNEL, NAMESPACE):
+        found = judge_local(facts(NOT_LOOKED_UP._replace(user=0)), mode)
+        assert found == Proof(verdict=Verdict.UNKNOWN, detail="not permitted")
+
+
+def test_a_proof_by_a_socket_says_nothing_else() -> None:
+    found = judge(ConnectionFacts(accepted=True, sightings=(OWN,)), [VICTIM], KERNEL)
+    assert (found.verdict, found.pod_uid, found.detail) == (Verdict.PROVEN, UID, "v")
+    assert not any((found.root, found.unseen, found.proxy, found.holders))
+    assert not any((found.guarded, found.clients_decide))
+    nobodys = judge(ConnectionFacts(accepted=True), [VICTIM], KERNEL)
+    assert not any((nobodys.holders, nobodys.guarded, nobodys.root, nobodys.clients_decide))
+
+
+def test_a_connection_that_is_nowhere_is_told_with_where_it_was_looked_for() -> None:
+    looked = ConnectionFacts(accepted=True, sightings=(NOTHING,))
+    assert judge(looked, [VICTIM], KERNEL).detail == "no socket of this connection in v"
+    nowhere = "no socket of this connection in any pod: no network namespace has the address"
+    assert local().detail == nowhere
+    assert local().verdict is Verdict.FORGED
+    assert "somebody has taken it out of" in judge(facts(), [VICTIM], KERNEL).detail
+
+
+def test_all_who_have_a_socket_are_told_and_clients_decide_only_where_nobody_asked_for_them() -> (
+    None
+):
+    found = judge(facts(ATTACKERS, NO_PODS), [VICTIM], KERNEL)
+    assert found.detail == (
+        f"the socket in a belongs to pod {OTHER}, the socket in v belongs to no pod"
+    )
+    asked = ATTACKERS._replace(clients=(OTHER,))
+    for sightings, decide in (
+        ([ATTACKERS], True),
+        ([asked], False),
+        ([asked, ATTACKERS._replace(network="b")], False),
+    ):
+        assert judge(facts(*sightings), [VICTIM], KERNEL).clients_decide is decide
+
+
+def test_a_process_of_no_pod_in_the_namespace_of_one_is_no_proxy() -> None:
+    found = judge(facts(NO_PODS._replace(clients=("", UID))), [VICTIM], KERNEL)
+    assert (found.verdict, found.proxy) == (Verdict.FORGED, "")
+    found = judge(facts(NO_PODS._replace(clients=(UID,))), [VICTIM], KERNEL)
+    assert (found.verdict, found.proxy) == (Verdict.FORGED, "")
+
+
+def test_a_class_whose_address_is_believed_is_named_as_weak_with_what_is_safer() -> None:
+    trust = Trust(by_class={"kata": NAMESPACE, "gvisor": AttestationMode.ADDRESS})
+    [(what, instead)] = trust.weaknesses()
+    assert what.startswith("--attestation-by-runtime-class=gvisor=address: any pod that")
+    assert instead.startswith("choose --attestation-by-runtime-class=gvisor=namespace if")

@@ -105,6 +105,8 @@ def refusal_of(found: Decision) -> Refusal:
         (ANY, rbac(unknown=(client_id(2),)), f"ask blue/default use {client_id(2)}"),
         (ANY, rbac(unknown=(client_id(1),)), f"ask blue/default use {client_id(1)}"),
         (ANY, rbac(client_id(2), unknown=(client_id(1),)), "beta"),
+        # The first one may be permitted: nothing else is given before that is known.
+        (ANY, rbac(client_id(1), unknown=(client_id(2),)), f"ask blue/default use {client_id(2)}"),
         (asking(1), rbac(client_id(1)), "alpha"),
         (asking(1), rbac(client_id(2)), "NotPermitted"),
         (asking(1), rbac(unknown=(client_id(1),)), f"ask blue/default use {client_id(1)}"),
@@ -155,7 +157,13 @@ def test_observing_gives_the_token_and_tells_what_would_have_been_refused() -> N
     assert answers(found) == "beta"
     assert found.observed is not None
     assert found.observed.reason is Reason.NOT_PERMITTED
-    assert "It may use" not in found.observed.message, "nobody has looked"
+    # What it may use instead nobody has looked at.
+    assert found.observed.message == (
+        f"Service account blue/default of pod blue/pod may not use the identity {client_id(2)} of "
+        "AzureIdentity blue/beta."
+    )
+    unknown = two(ANY, rbac(unknown=(client_id(2),)), authorization=Authorization.OBSERVE)
+    assert answers(unknown) == f"ask blue/default use {client_id(2)}"
     permitted = two(ANY, rbac(client_id(2)), authorization=Authorization.OBSERVE)
     assert isinstance(permitted, Allowed)
     assert (answers(permitted), permitted.observed) == ("beta", None)
@@ -236,6 +244,7 @@ def test_where_nobody_has_to_be_asked_all_of_many_identities_are_counted(
             "/subscriptions/s/resourcegroups/g/providers"
             "/microsoft.managedidentity/userassignedidentities/id-1",
         ),
+        (identity("blue", "alpha", client_id=None, resource_id=None), ""),
     ],
 )
 def test_the_name_to_be_granted_is_the_client_id_or_what_stands_for_it(
@@ -380,6 +389,16 @@ def names(found: object) -> list[str]:
 
 def test_without_an_id_the_heaviest_binding_answers_and_the_others_stand_behind_it() -> None:
     assert names(select(match(pod(), TWO), TokenRequest(resource=VAULT))) == ["beta", "alpha"]
+
+
+def test_of_two_identities_that_have_the_id_the_heavier_one_answers_alone() -> None:
+    alike = World(
+        TWO.all_bindings,
+        [identity("blue", "alpha", 1), identity("blue", "beta", 2, resource_id=resource_id(1))],
+    )
+    found = select(match(pod(), alike), TokenRequest(resource="r", resource_id=resource_id(1)))
+    assert isinstance(found, tuple)
+    assert [each.identity.ref.name for each in found] == ["beta"]
 
 
 def test_at_equal_weight_the_first_name_answers() -> None:

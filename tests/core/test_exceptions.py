@@ -14,6 +14,7 @@ from podidentity.core.decision import (
     ineffective_exception,
     match,
     select,
+    without_effect,
 )
 from podidentity.core.refusals import Reason, Refusal
 from podidentity.core.resources import ClientId, ObjectId, Phase, Pod, ResourceId, TokenRequest
@@ -84,6 +85,7 @@ WEB = {"tier": "web"}
         # As the archived project: one label, whatever the case of its value.
         (WEB | {"team": "a"}, WEB, ANY_LABEL, True),
         (WEB, {"tier": "WEB"}, ANY_LABEL, True),
+        ({"tier": "WEB"}, WEB, ANY_LABEL, True),
         (WEB, {"TIER": "web"}, ANY_LABEL, False),
         (WEB, {"tier": "db"}, ANY_LABEL, False),
         ({}, WEB, ANY_LABEL, False),
@@ -135,6 +137,16 @@ def test_the_flag_to_set_keeps_the_namespaces_that_the_operator_has_set() -> Non
     refusal = ineffective_exception(pod(more=WEB), [exception("blue", "e", WEB)], chosen)
     assert refusal is not None
     assert refusal.next_step.endswith(" --exception-namespaces=azure,blue,ops.")
+
+
+def test_an_exception_has_no_effect_but_where_an_operator_allows_it_whatever_it_selects() -> None:
+    made = exception("blue", "e", {})
+    assert without_effect(made, BLUE) is None
+    assert without_effect(made, EVERYWHERE) is None
+    refusal = without_effect(made, Rules(exception_namespaces=frozenset({"green"})))
+    assert refusal is not None
+    assert (refusal.reason, refusal.about) == (Reason.EXCEPTION_IGNORED, made.ref)
+    assert refusal.next_step.endswith(" --exception-namespaces=blue,green.")
 
 
 @pytest.mark.parametrize(

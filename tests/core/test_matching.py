@@ -298,6 +298,9 @@ def test_a_binding_of_another_namespace_counts_only_where_that_was_chosen_on_bot
     assert bool(found.entitlements) is (reason is None)
     for refusal in found.refusals:
         assert "green" not in refusal.public
+        if chosen.cross_namespace:
+            told = "No AzureIdentity of namespace blue is bound to the pod."
+            assert refusal.public == told, "it says so itself"
 
 
 def test_a_binding_never_names_an_identity_of_another_namespace_than_its_own() -> None:
@@ -351,6 +354,10 @@ ASSIGNED = record("blue", "alpha", "Assigned")
         ([record("blue", "alpha", "Unassigned")], "AzureAssignedIdentity is Unassigned"),
         ([record("blue", "alpha", "Created"), ASSIGNED], ""),
         ([ASSIGNED, record("blue", "alpha", "Unassigned")], ""),
+        (
+            [record("blue", "alpha", "Unassigned"), record("blue", "alpha", "Created")],
+            "AzureAssignedIdentity is Created",
+        ),
         # Records of another pod, node, identity or namespace say nothing of this one.
         ([replace(ASSIGNED, pod=ObjectRef("blue", "pod-2"))], "no AzureAssignedIdentity yet"),
         ([replace(ASSIGNED, pod=ObjectRef("green", "pod"))], "no AzureAssignedIdentity yet"),

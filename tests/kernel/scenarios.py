@@ -25,6 +25,7 @@ from tests.kernel import (
     handing,
     local,
     meddling,
+    moving,
     podnets,
     probing,
     proving,
@@ -356,6 +357,7 @@ SCENARIOS: dict[str, Callable[..., Awaitable[Any]]] = {
     "unwatched": proving.unwatched,
     "handing": handing.handing,
     "local": local.local,
+    "moving": moving.moving,
     "stale": stale.stale,
     "unprovable": unprovable.unprovable,
     "propagation": unprovable.propagation,
@@ -389,6 +391,7 @@ SCENARIOS: dict[str, Callable[..., Awaitable[Any]]] = {
     "forgotten": shares.forgotten,
     "honest": shares.honest,
     "listening_on_the_node": shares.listening_on_the_node,
+    "resets": shares.resets,
     "unshared": shares.unshared,
 }
 

@@ -148,6 +148,26 @@ async def forgotten(*, connections: int) -> dict[str, Any]:
 _ERROR = (socket.SOL_SOCKET, socket.SO_ERROR)
 
 
+async def resets(*, count: int) -> dict[str, Any]:
+    """Pod p1 resets so many connections, and again so many behind a repair of the rules."""
+    found: dict[str, Any] = {}
+    wire, gateway = attacker("p1", PODS["p1"]), await mac_of("")
+    with closing(Interception(Redirect(), WallClock())) as interception:
+        interception.install()
+        begun = time.monotonic()
+        for what in ("at first", "repaired"):
+            for port in range(20_000, 20_000 + count):
+                wire.send_tcp(gateway, IMDS, port, (1, 0), RST)
+            found[f"{what}: seconds"] = time.monotonic() - begun
+            for look in ("looked", "looked again"):
+                await interception.check()
+                found[f"{what}, {look}"] = interception.dropped_resets
+            await command("nft", "delete", "table", "ip", "podid")
+            await interception.check()
+            found[f"{what}, then taken away"] = interception.dropped_resets
+    return found
+
+
 async def honest() -> dict[str, Any]:
     """Pods use what they may: many connections kept, many more one after the other."""
     _let_open(1000)

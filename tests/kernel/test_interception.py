@@ -290,3 +290,8 @@ def test_two_capabilities_are_enough_and_a_missing_one_is_named(
     assert bool(install) == bool(seen["install"])
     assert networks in "".join(seen["networks"])
     assert bool(networks) == bool(seen["networks"])
+
+
+def test_who_was_reset_at_the_port_before_is_led_there_again_who_was_answered_is_not() -> None:
+    """So an agent whose port the next one has not answers all who were led to it."""
+    assert run("moving") == {"answered": "the next", "reset": "ConnectionRefusedError"}

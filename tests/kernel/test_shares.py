@@ -46,6 +46,19 @@ def test_a_pod_that_seems_to_reset_its_connections_and_holds_them_gains_a_few() 
     assert seen["neighbour"] == seen["neighbour of half-open ones"] == "connected"
 
 
+def test_resets_of_a_pod_that_are_too_many_are_counted_across_repairs_of_the_rules() -> None:
+    seen = run("resets", rootless=True, count=500)
+    first, both = seen["at first, looked"], seen["repaired, looked"]
+    assert seen["at first, looked again"] == seen["at first, then taken away"] == first
+    assert seen["repaired, looked again"] == seen["repaired, then taken away"] == both
+    for dropped, sent, sets, seconds in (
+        (first, 500, 1, seen["at first: seconds"]),
+        (both, 1000, 2, seen["repaired: seconds"]),
+    ):
+        passed = sets * MOST_ENDS_AT_ONCE + MOST_ENDS_A_SECOND * (sets + seconds)
+        assert sent - passed <= dropped <= sent - MOST_ENDS_AT_ONCE
+
+
 def test_a_pod_that_does_not_take_the_way_through_imds_has_no_more() -> None:
     seen = run("listening_on_the_node", rootless=True, connections=2000)
     assert seen == {"0.0.0.0": "connected", "10.240.0.4": "connected"}  # noqa: S104

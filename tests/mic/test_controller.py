@@ -66,6 +66,7 @@ from podidentity.mic.calls import (
     WriteCondition,
     WriteLedger,
 )
+from podidentity.mic.conditions import ConditionOf, Conditions
 from podidentity.mic.controller import Assign, Controller, Settings, Timers, _Owner
 from podidentity.mic.records import Records
 from tests.core.objects import binding, exception, identity, principal, resource_id
@@ -1044,6 +1045,24 @@ def test_hosts_with_more_records_than_one_look_takes_have_their_turn_one_after_t
     assert controller._marks.hosts == {}
 
 
+def test_a_list_says_nothing_of_machines_of_another_group() -> None:
+    controller = Controller(Settings(asks_permission=False))
+    events: list[Any] = [*BOUND[:2]]
+    for number in range(6):
+        web, node = ObjectRef("blue", f"web-{number}"), f"n{number}"
+        machine = f"group-{number % 2}/providers/Microsoft.Compute/virtualMachines/m{number}"
+        events.append(NodeSeen(node, f"azure:///subscriptions/s/resourceGroups/{machine}"))
+        events.append(PodSeen(a_pod(ref=web, node=node)))
+    standby(controller, *events)
+    lists = controller.on_result(1, LedgerList({}), 1.0)
+    assert [type(each.action) for each in lists] == [ListHosts] * 2
+    for each in lists:
+        did = controller.on_result(each.number, HostList({}), 2.0)
+        read = [call.action.host.group for call in did if isinstance(call.action, ReadHost)]
+        assert isinstance(each.action, ListHosts)
+        assert read == [each.action.group] * 3, "those that it should have shown"
+
+
 def test_a_record_that_is_missing_is_written_as_soon_as_its_host_is_read() -> None:
     controller, [listing] = of_a_group(1)
     missing = ObjectRef("blue", "web-0-0-blue-vm")
@@ -1055,6 +1074,16 @@ def test_a_record_that_is_missing_is_written_as_soon_as_its_host_is_read() -> No
         missing.name,
         "next-blue-vm",
     ]
+
+
+def test_how_long_a_record_was_missing_is_counted_from_when_this_leads() -> None:
+    controller = Controller(Settings(asks_permission=False))
+    standby(controller, *BOUND)
+    [reading] = controller.on_result(1, LedgerList({}), 1.0)
+    assert isinstance(reading.action, ReadHost)
+    has_it = HostIdentities(state="succeeded", user={FOLDED[0]: IDS[0].spelling})
+    did = controller.on_result(reading.number, has_it, 50.0)
+    assert [each.action.since for each in did if isinstance(each.action, CreateRecord)] == [1.0]
 
 
 def test_a_standby_does_not_collect_what_came_and_went() -> None:
@@ -1991,6 +2020,24 @@ def test_a_namespace_with_thousands_of_conditions_takes_turns_with_others() -> N
     assert order.index("red") < 200
 
 
+def test_a_condition_is_looked_at_a_few_times_however_many_wait(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    looked: Counter[ConditionOf] = Counter()
+    look = Conditions.next
+
+    def counted(conditions: Conditions, subject: ConditionOf, now: float) -> Any:
+        looked[subject] += 1
+        return look(conditions, subject, now)
+
+    monkeypatch.setattr(Conditions, "next", counted)
+    many = [Step(2.0, "identity", ("blue", f"id-{number}", 0)) for number in range(100)]
+    world = Course(*cluster(*many), settings={"condition_writes": 2})
+    world.run_until(30.0)
+    assert len(world.of(WriteCondition)) >= 100
+    assert max(looked.values()) <= 4
+
+
 def test_a_namespace_with_thousands_of_events_takes_turns_with_others() -> None:
     many = [
         step
@@ -2019,8 +2066,8 @@ def test_a_namespace_of_which_not_all_bindings_count_is_named_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Its pods come and go, and may do so all day long."""
-    monkeypatch.setattr("podidentity.core.assignments.MOST_OF_NAMESPACE", 4)
-    monkeypatch.setattr("podidentity.core.assignments.LEAST_OF_POD", 1)
+    monkeypatch.setattr("podidentity.core.shares.MOST_OF_NAMESPACE", 4)
+    monkeypatch.setattr("podidentity.core.shares.SHARES", (4, 2))
     course = [
         step
         for number in range(3)
@@ -2038,6 +2085,29 @@ def test_a_namespace_of_which_not_all_bindings_count_is_named_once(
     assert len(said) == 1
     assert "Namespace blue has so many pods" in said[0]
     assert "the heaviest 2 count" in said[0]
+
+
+def test_a_namespace_of_which_not_all_bindings_count_is_named_again_behind_its_last_need(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What was said of a namespace is not remembered for ever: there may be any number of them."""
+    monkeypatch.setattr("podidentity.core.shares.MOST_OF_NAMESPACE", 2)
+    monkeypatch.setattr("podidentity.core.shares.SHARES", (4, 2))
+    course = [
+        step
+        for number in range(3)
+        for step in (
+            Step(0.5, "identity", ("blue", f"id-{number}", 0)),
+            Step(0.5, "binding", ("blue", f"b-{number}", f"id-{number}", "app")),
+        )
+    ]
+    course += [pod(2.0), gone(10.0), pod(20.0)]
+    world = Course(*cluster(*course))
+    world.keeps_journal = True
+    world.run_until(19.0)
+    assert sum(" many-bindings: " in line for line in world.journal) == 1
+    world.run_until(60.0)
+    assert sum(" many-bindings: " in line for line in world.journal) == 2
 
 
 class Checked(Course):

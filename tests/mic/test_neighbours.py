@@ -52,9 +52,10 @@ from podidentity.mic.calls import (
     WriteCondition,
     WriteLedger,
 )
-from podidentity.mic.neighbours import Neighbours, NotLeading, arm_failure
+from podidentity.mic.neighbours import Neighbours, NotLeading, arm_failure, kube_failure
 from podidentity.mic.objects import PLAIN, Live, Oddities, parse_live, parse_record, render_record
 from podidentity.wire.arm import ArmError
+from podidentity.wire.kube import KubeError
 from podidentity.wire.ledgers import ledger_name, render_ledger
 from tests.adapters.scripted import (
     Conversation,
@@ -141,11 +142,12 @@ class Scene:
     def __init__(self, script: Script, arm: ArmCalls, kube: Kube, seconds: float) -> None:
         self.script, self.objects = script, Objects()
         self.leads, self.rejected = True, 0
+        self.clock = FakeClock()
         self.neighbours = Neighbours(
             arm,
             kube,
             self.objects,
-            FakeClock(),
+            self.clock,
             namespace="kube-system",
             me="mic-1",
             may_write=self._may_write,
@@ -368,6 +370,42 @@ async def test_an_arm_id_beside_anothers_client_id_attaches_nothing(turn: Turn, 
         assert [each.method for each in scene.script.asked] == ["GET", "GET"]
 
 
+async def test_a_client_id_that_was_read_counts_for_ten_minutes_and_for_itself_alone() -> None:
+    """Else who may use one identity has MIC attach it for others to whom it was never given."""
+    patch = PatchHost(HOST, CLAIMED, "")
+    for_another = replace(CHANGE, clients=((ID, frozenset({OTHER_CLIENT})),))
+    turns = (managed(CLIENT), answers(host()), managed(CLIENT), answers(host()))
+    async with place(*turns, managed(CLIENT), answers(host())) as scene:
+        scene.clock.advance(1_000)
+        assert isinstance(await scene.do(patch), Accepted)
+        failure = await scene.failure(PatchHost(HOST, for_another, ""))
+        assert (failure.kind, failure.bad) == (Fault.BAD_IDENTITIES, (ID.lower(),))
+        scene.clock.advance(599)
+        assert isinstance(await scene.do(patch), Accepted)
+        scene.clock.advance(1)
+        assert isinstance(await scene.do(patch), Accepted)
+        asked = [each.method for each in scene.script.asked]
+        assert asked == ["GET", "PATCH", "GET", "PATCH", "GET", "PATCH"]
+
+
+async def test_what_is_remembered_of_client_ids_is_bounded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("podidentity.mic.neighbours._MOST_CLIENTS", 3)
+
+    async def answer(request: Conversation) -> None:
+        await (managed(CLIENT) if request.method == "GET" else answers(host()))(request)
+
+    async with place(answer) as scene:
+        kept = []
+        for number in range(7):
+            claims = ((f"{ID}{number}", frozenset({CLIENT})),)
+            change = replace(CHANGE, clients=claims)
+            assert isinstance(await scene.do(PatchHost(HOST, change, "")), Accepted)
+            kept.append(len(scene.neighbours._clients))
+        assert kept == [1, 2, 3, 1, 2, 3, 1]
+
+
 async def test_the_client_ids_of_many_identities_are_read_ten_at_a_time() -> None:
     """150 of them, one after the other, would take longer than a call may."""
     ids = [f"{ID}{number}" for number in range(20)]
@@ -491,10 +529,62 @@ async def test_azures_wish_to_be_left_alone_is_told_in_seconds(body: dict[str, A
         assert failure.message == "too many"
 
 
-async def test_a_token_that_azure_does_not_take_is_forgotten() -> None:
-    async with place(refuses(401, "ExpiredAuthenticationToken")) as scene:
-        assert (await scene.failure(ReadHost(HOST))).kind is Fault.UNREACHABLE
-        assert scene.rejected == 1
+@pytest.mark.parametrize(
+    ("code", "status_", "rejected"),
+    [
+        ("ExpiredAuthenticationToken", 401, 1),
+        # A sign-in that failed has given no token.
+        ("SignIn", 401, 0),
+        ("AuthorizationFailed", 403, 0),
+    ],
+)
+async def test_a_token_that_azure_does_not_take_is_forgotten(
+    code: str, status_: int, rejected: int
+) -> None:
+    async with place(refuses(status_, code)) as scene:
+        kind = (await scene.failure(ReadHost(HOST))).kind
+        assert (kind is Fault.UNREACHABLE) is (status_ == 401)
+        assert scene.rejected == rejected
+
+
+@pytest.mark.parametrize(
+    ("status_", "after", "read", "written"),
+    [
+        (503, 5.0, Fault.THROTTLED, Fault.THROTTLED),
+        (503, 0.0, Fault.UNREACHABLE, Fault.FAILED),
+        (500, 5.0, Fault.UNREACHABLE, Fault.FAILED),
+        (504, 5.0, Fault.UNREACHABLE, Fault.LOST),
+        (502, 0.0, Fault.UNREACHABLE, Fault.LOST),
+        (418, 5.0, Fault.FAILED, Fault.FAILED),
+        (302, 0.0, Fault.FAILED, Fault.FAILED),
+    ],
+)
+def test_an_error_of_azure_says_of_a_change_less_than_of_a_read(
+    status_: int, after: float, read: Fault, written: Fault
+) -> None:
+    error = ArmError("Code", "no", status=status_, retry_after=after)
+    kinds = [arm_failure(error, writes=writes).kind for writes in (False, True)]
+    assert kinds == [read, written]
+
+
+@pytest.mark.parametrize(
+    ("cause", "may_be_done"),
+    [
+        (httpx2.ReadError("reset"), True),
+        (httpx2.ConnectError("refused"), False),
+        (httpx2.ConnectTimeout("never"), False),
+        (OSError("no such file"), False),
+        (None, False),
+    ],
+)
+def test_only_what_was_sent_to_the_api_server_may_be_done_though_no_answer_came(
+    cause: Exception | None, *, may_be_done: bool
+) -> None:
+    error = KubeError("The API server cannot be asked.")
+    error.__cause__ = cause
+    assert kube_failure(error, writes=False).kind is Fault.UNREACHABLE
+    written = kube_failure(error, writes=True).kind
+    assert written is (Fault.LOST if may_be_done else Fault.UNREACHABLE)
 
 
 @pytest.mark.parametrize(
@@ -515,11 +605,22 @@ async def test_where_nobody_listens_nothing_is_lost() -> None:
         assert arm_failure(told.value, writes=True).kind is Fault.UNREACHABLE
 
 
-async def test_a_change_is_not_sent_when_the_lease_has_ended() -> None:
+async def test_nothing_is_written_when_the_lease_has_ended() -> None:
+    holds = Condition(holds=True, reason="r", message="m")
+    actions: list[Action] = [
+        PATCH,
+        WriteLedger(Ledger(host=HOST), ""),
+        CreateRecord(RECORD, 0),
+        UpdateRecord(REF, RECORD, "u", "9", 0),
+        DeleteRecord(REF, "u"),
+        WriteCondition(About.IDENTITY, IDENTITY.ref, holds),
+        TellEvent(About.BINDING, BINDING.ref, "Normal", "binding applied", "note"),
+    ]
     async with place(answers(host())) as scene:
         scene.leads = False
-        with pytest.raises(NotLeading):
-            await scene.do(PATCH)
+        for action in actions:
+            with pytest.raises(NotLeading):
+                await scene.do(action)
         assert scene.script.asked == []
 
 
@@ -552,7 +653,7 @@ def ledger(version: str = "5", **more: Any) -> dict[str, Any]:
 
 
 async def test_ledgers_are_listed_and_one_under_anothers_name_does_not_count() -> None:
-    stranger = ledger()
+    stranger = ledger("7")
     stranger["metadata"] = {**stranger["metadata"], "name": "mine"}
     broken = ledger("6", spec={"host": f"{HOST.resource_id}2", "attached": [{"id": "/x"}]})
     broken["metadata"] = {
@@ -634,6 +735,17 @@ async def test_a_record_with_another_uid_is_a_conflict() -> None:
     async with place(status(422, "Invalid", "spec.pod: Required value")) as scene:
         failure = await scene.failure(UpdateRecord(REF, RECORD, "u", "9", 0))
         assert failure.kind is Fault.INVALID
+    async with place(status(403, "Forbidden", "a test")) as scene:
+        failure = await scene.failure(UpdateRecord(REF, RECORD, "u", "9", 0))
+        assert failure.kind is Fault.FORBIDDEN
+
+
+async def test_a_record_that_nothing_needs_is_freed_though_its_objects_are_gone() -> None:
+    async with place(answers(stored())) as scene:
+        scene.objects.known.clear()
+        assert isinstance(await scene.do(UpdateRecord(REF, None, "u", "9", 0)), StoredRecord)
+        (freed,) = scene.script.asked
+        assert freed.method == "PATCH"
 
 
 async def test_a_record_that_is_not_there_is_none() -> None:
@@ -743,6 +855,7 @@ async def test_a_permission_is_one_review() -> None:
     ("turn", "kind", "says"),
     [
         (status(403, "Forbidden"), Fault.FORBIDDEN, "create on subjectaccessreviews"),
+        (status(422, "Invalid", "its name"), Fault.INVALID, "its name"),
         (
             answers({"status": {"allowed": False, "evaluationError": "webhook"}}),
             Fault.FAILED,
@@ -750,7 +863,7 @@ async def test_a_permission_is_one_review() -> None:
         ),
         (answers({}), Fault.FAILED, "no SubjectAccessReview"),
     ],
-    ids=["no right", "no decision", "no review"],
+    ids=["no right", "invalid", "no decision", "no review"],
 )
 async def test_what_is_no_decision_is_a_failure(turn: Turn, kind: Fault, says: str) -> None:
     async with place(turn) as scene:
@@ -773,6 +886,25 @@ async def test_what_is_in_use_is_listed_by_quorum_bindings_first() -> None:
         assert second.path.endswith("azureidentities")
         assert "labelSelector=aadpodidbinding+in+%28s%29" in third.query
         assert not any("resourceVersion" in each.query for each in scene.script.asked)
+
+
+@pytest.mark.parametrize(("bindings", "named"), [(0, False), (1, True), (50, True), (51, False)])
+async def test_of_a_few_selectors_the_pods_are_listed_and_of_many_all_that_have_the_label(
+    bindings: int, *, named: bool
+) -> None:
+    items = [
+        {
+            "metadata": {"namespace": "shop", "uid": "u", "name": f"b{number}"},
+            "spec": {"azureIdentity": "o", "selector": f"s{number}"},
+        }
+        for number in range(bindings)
+    ]
+    lists = [{"metadata": {}, "items": each} for each in (items, [], [])]
+    async with place(*map(answers, lists)) as scene:
+        assert isinstance(await scene.do(ListUse()), InUse)
+        query = scene.script.asked[-1].query
+        assert ("labelSelector=aadpodidbinding+in+%28s0" in query) is named
+        assert ("labelSelector=aadpodidbinding&" in f"{query}&") is not named
 
 
 @pytest.mark.parametrize("selector", ["t),app in (t", "t,t)", "two words", "-t", "t=t", "é"])

@@ -63,7 +63,14 @@ MIC = (
     *("objects", "policies", "questions", "records", "signin"),
 )
 ADAPTERS = (
-    *("azure_transport", "imds", "node_identity", "path_permissions", "permission_cache"),
+    *(
+        "azure_transport",
+        "cluster",
+        "imds",
+        "node_identity",
+        "path_permissions",
+        "permission_cache",
+    ),
     "token_cache",
 )
 PAGES = (
@@ -82,6 +89,7 @@ PAGES = (
     "credential_plugin.py",
     "kubeconfig.py",
     "kernel/source_bindings.py",
+    "cli/delete.py",
     "cli/kept_options.py",
 )
 BATCH = 12

@@ -67,7 +67,7 @@ async def test_a_serve_of_another_version_is_refused_and_told_both_versions(
         await client.say(b'{"type":"hello","protocol":9,"version":"9.0","new":1}')
         refusal = await client.hear()
         assert isinstance(refusal, wire.Rejection)
-        assert refusal.reason.startswith(f"net is version {VERSION} (protocol 6), serve is version")
+        assert refusal.reason.startswith(f"net is version {VERSION} (protocol 7), serve is version")
         assert await client.hear() is None
     assert "version 9.0 (protocol 9)" in caplog.text
 

@@ -21,7 +21,7 @@ from podidentity.core.errors import (
 from podidentity.core.refusals import Reason
 from podidentity.core.resources import ObjectRef, Origin, Phase, Pod
 from podidentity.nmi.request.caller import PROOF_SECONDS
-from podidentity.nmi.request.decision import Granted, Outcome, Rejected
+from podidentity.nmi.request.decision import Granted, Outcome, Rejected, Subject
 from podidentity.nmi.request.hold import HoldTimes
 from tests.fakes import (
     ADDRESS,
@@ -201,6 +201,18 @@ async def test_changes_elsewhere_do_not_make_an_unknown_address_wait_longer() ->
     assert isinstance(error_of(await asking), UnknownCaller)
 
 
+async def test_changes_elsewhere_do_not_make_an_unknown_address_wait_for_less() -> None:
+    world = World()
+    asking = await world.asking()
+    world.clock.advance(1.5)
+    world.cluster.put(identity())
+    await world.clock.somebody_slept(0.5, 1)
+    world.clock.advance(0.25)
+    world.cluster.put(binding())
+    world.cluster.put_pod(pod())
+    assert isinstance(await asking, Granted)
+
+
 @pytest.mark.parametrize("address", ["10.244.0.9", "fd00::9"])
 async def test_a_pod_is_known_by_each_of_its_addresses(address: str) -> None:
     world = World(pod(addresses=("10.244.0.9", "fd00::9")), identity(), binding())
@@ -284,6 +296,7 @@ async def test_what_the_kernel_names_and_the_watch_never_does_is_refused_after_t
     assert isinstance(error_of(outcome), UnprovenCaller)
     assert isinstance(outcome, Rejected)
     assert outcome.claimed == (pod("old"),)
+    assert outcome.evidence.verdict is Verdict.FORGED
 
 
 @pytest.mark.parametrize(
@@ -414,6 +427,17 @@ async def test_a_proxy_is_trusted_by_what_the_api_server_says_of_the_pod_that_th
     assert reason(await behind_proxy(pod(), proxy).ask()) is Reason.MADE_BY_PROXY
 
 
+async def test_what_a_trusted_proxy_made_is_not_the_next_pods_with_that_address() -> None:
+    world = behind_proxy(pod(), ZTUNNEL)
+    assert isinstance(await world.ask(), Granted)
+    world.cluster.remove_pod(pod().ref)
+    world.cluster.put_pod(pod("next"))
+    asking = await world.asking()
+    assert len(world.attestor.asked) == 2
+    world.clock.advance(2)
+    assert isinstance(error_of(await asking), UnprovenCaller)
+
+
 async def test_a_proxy_that_the_watch_does_not_know_is_waited_for_and_then_refused() -> None:
     world = behind_proxy(pod())
     asking = await world.asking()
@@ -515,3 +539,120 @@ async def test_a_class_that_is_believed_is_taken_at_its_address_each_time() -> N
     for _ in range(2):
         assert isinstance(await world.ask(), Granted)
     assert len(world.attestor.asked) == 2
+
+
+# What is asked ahead of a request, and behind its answer.
+
+
+def named(uid: str) -> World:
+    """Return a world in which the kernel names a pod for the connection."""
+    world = World(pod(), identity(), binding())
+    world.attestor.uid = uid
+    return world
+
+
+@pytest.mark.parametrize(
+    ("world", "uid", "by_proxy"),
+    [
+        (World(pod(), identity(), binding()), pod().uid, False),
+        (behind_proxy(pod(), ZTUNNEL), "", True),
+        (unseen(KATA), KATA.uid, False),
+        (unseen(pod(runtime_class="gvisor"), guarded=False, holders=0), "", False),
+        (behind_proxy(pod(), ZTUNNEL, trust=Trust()), "", False),
+        (unseen(pod()), "", False),
+        (World(identity(), binding()), "", False),
+        (named("nobody-knows"), "", False),
+    ],
+    ids=["proved", "proxied", "namespace", "believed", "proxy", "forged", "unknown", "unnamed"],
+)
+async def test_ahead_of_its_request_a_connection_is_a_pods_only_if_that_is_proved(
+    world: World, uid: str, *, by_proxy: bool
+) -> None:
+    """What is waited for, refused or merely believed is left to the request."""
+    counted: list[str] = []
+    asked = asyncio.Event()
+    world.caller.attributed = counted.append
+    assert world.callers().prove(world.caller, asked.set)
+    assert not asked.is_set()
+    await asked.wait()
+    assert world.caller.proven == uid
+    assert (world.caller.proxied is not None) is by_proxy
+    known = bool(uid) or by_proxy
+    assert counted == ([pod().uid] if known else [])
+    (about,) = world.attestor.asked
+    assert about[:2] == (ADDRESS, 40_000)
+    if known:
+        await world.ask()
+        assert len(world.attestor.asked) == 1
+
+
+async def test_a_proof_ahead_of_a_request_holds_from_when_it_was_asked_for() -> None:
+    world = World(pod(), identity(), binding())
+    asked = asyncio.Event()
+    world.caller.proven = "of before"
+    assert world.callers().prove(world.caller, asked.set)
+    assert world.caller.proven == ""
+    world.clock.advance(0.75)
+    await asked.wait()
+    assert isinstance(await world.ask(), Granted)
+    assert len(world.attestor.asked) == 1
+    world.clock.advance(0.25)
+    assert isinstance(await world.ask(), Granted)
+    assert len(world.attestor.asked) == 2
+
+
+async def test_where_nobody_can_be_asked_ahead_nobody_is() -> None:
+    world = World(pod(), identity(), binding())
+    told: list[bool] = []
+    assert not world.callers(attested=False).prove(world.caller, lambda: told.append(True))
+    world.attestor.asks = False
+    assert not world.callers().prove(world.caller, lambda: told.append(True))
+    await asyncio.sleep(0)
+    assert told == []
+
+
+@pytest.mark.parametrize("by_proxy", [False, True])
+async def test_an_answer_that_took_longer_than_a_proof_holds_has_it_made_anew(
+    *, by_proxy: bool
+) -> None:
+    world = behind_proxy(pod(), ZTUNNEL) if by_proxy else World(pod(), identity(), binding())
+    callers = world.callers()
+    subject = await callers.identify(world.caller)
+    assert isinstance(subject, Subject)
+    world.clock.advance(PROOF_SECONDS - 0.25)
+    assert await callers.still(world.caller, subject) is subject
+    assert len(world.attestor.asked) == 1
+    world.clock.advance(0.25)
+    again = await callers.still(world.caller, subject)
+    assert isinstance(again, Subject)
+    assert again.pod == subject.pod
+    assert len(world.attestor.asked) == 2
+    world.clock.advance(PROOF_SECONDS)
+    world.attestor.verdict = Verdict.FORGED
+    refused = await callers.still(world.caller, subject)
+    assert isinstance(refused, Rejected)
+
+
+async def test_an_answer_of_a_connection_that_was_believed_is_not_held_up() -> None:
+    world = unseen(pod(runtime_class="gvisor"), guarded=False, holders=0)
+    callers = world.callers()
+    subject = await callers.identify(world.caller)
+    assert isinstance(subject, Subject)
+    world.clock.advance(PROOF_SECONDS)
+    assert await callers.still(world.caller, subject) is subject
+    assert len(world.attestor.asked) == 1
+
+
+async def test_an_answer_goes_to_no_other_pod_that_has_the_connection_meanwhile() -> None:
+    other = pod("b", labels={})
+    world = World(pod("a"), other, identity(), binding())
+    world.attestor.uid = "uid-a"
+    callers = world.callers()
+    subject = await callers.identify(world.caller)
+    assert isinstance(subject, Subject)
+    world.attestor.uid = "uid-b"
+    world.clock.advance(PROOF_SECONDS)
+    refused = await callers.still(world.caller, subject)
+    assert isinstance(refused, Rejected)
+    assert str(refused.error) == "the connection belongs to another pod"
+    assert refused.evidence.verdict is Verdict.PROVEN

@@ -180,6 +180,25 @@ async def test_told_to_drain_it_answers_a_kept_connection_once_more_and_then_end
     assert worker.net.told == [True, False]
 
 
+async def test_told_to_pause_it_lets_who_connects_wait_until_it_is_told_to_drain(
+    worker: Worker,
+) -> None:
+    worker.supervisor.send(control.ACCEPT)
+    await worker.report(Readiness.READY)
+    async with worker.talk() as kept:
+        assert (await kept.ask(ASK)).header("Connection") == []
+        worker.supervisor.send(control.PAUSE)
+        await worker.net.left.wait()
+        assert (await kept.ask(ASK)).header("Connection") == ["close"]
+    async with worker.talk() as waiting:
+        await worker.report(Readiness.PREPARED)
+        worker.supervisor.send(control.DRAIN)
+        last = await waiting.ask(ASK)
+        assert (last.status, last.header("Connection")) == (200, ["close"])
+        await worker.ended()
+    assert worker.net.told == [True, False]
+
+
 async def test_told_that_the_rules_go_it_accepts_and_says_when_they_are_gone(
     worker: Worker,
 ) -> None:

@@ -104,6 +104,40 @@ async def test_a_drained_listener_answers_who_was_there_before_it_was_told_to_dr
     await draining
 
 
+async def test_who_connects_while_a_listener_pauses_waits_and_is_answered_when_it_drains() -> None:
+    listener = started_listener(Echo())
+    async with talking(listener) as kept:
+        listener.pause()
+        assert not listener.serving
+        assert (await kept.ask(GET)).header("Connection") == ["close"]
+        waiting = [socket.create_connection(("127.0.0.1", listener.port)) for _ in range(40)]
+        assert await kept.closed() == b""
+    assert listener.connections() == 0
+    draining = asyncio.ensure_future(listener.drain(60))
+    for client in waiting:
+        with client:
+            client.sendall(GET)
+            client.setblocking(False)
+            received = await asyncio.get_running_loop().sock_recv(client, 100)
+            assert received.startswith(b"HTTP/1.1 200 OK\r\n")
+    await draining
+
+
+async def test_a_listener_that_drains_accepts_no_more_than_can_wait_however_many_connect(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Pods that go on connecting would hold its loop up for ever."""
+    monkeypatch.setattr("podidentity.nmi.server.listener.MOST_ACCEPTED_LAST", 32)
+    listener = started_listener(Echo())
+    clients = [socket.create_connection(("127.0.0.1", listener.port)) for _ in range(40)]
+    draining = asyncio.ensure_future(listener.drain(60))
+    await asyncio.sleep(0)
+    assert listener.connections() == 32
+    for client in clients:
+        client.close()
+    await draining
+
+
 async def test_a_drained_listener_ends_within_its_bound_whoever_stays() -> None:
     echo = Echo()
     async with listening(echo) as listener, talking(listener) as idle, talking(listener) as busy:

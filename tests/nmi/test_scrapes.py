@@ -46,6 +46,7 @@ GOLDEN = Path(__file__).with_name("scrape.txt")
 
 class Net:
     repairs = 2
+    dropped_resets = 3
     verdicts = dict.fromkeys(Verdict, 0) | {Verdict.PROVEN: 2}
 
     def interception_problems(self) -> tuple[str, ...]:

@@ -3,9 +3,10 @@
     python -m tests.supervisor.program '{"runtime": …, "handover": …, "port": …, "name": …}'
 
 The worker answers each line of a connection with its name and pid. Lines that begin with `!` are
-orders: `!exit N`, `!hang`, `!grow`, `!unready`, and the attacks of `taken`. It drains as the agent
-does: what is open is answered once more, then closed. That the rules are to go it notes by a file
-`leaving`, and that they are gone a test says by a file `over`, both in the folder `runtime`.
+orders: `!exit N`, `!hang`, `!grow`, `!unready`, `!ready`, and the attacks of `taken`. It pauses and
+drains as the agent does: what is open is answered once more, then closed. That the rules are to go
+it notes by a file `leaving`, and that they are gone a test says by a file `over`, both in the
+folder `runtime`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ import signal
 import socket
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ class Toy:
     def __init__(self, given: Inherited) -> None:
         self.given = given
         self.readiness = Readiness.PREPARED
+        self.answers_last = False
         self.draining = asyncio.Event()
         self.stopped = asyncio.Event()
         self.open: set[asyncio.Task[None]] = set()
@@ -55,7 +56,6 @@ class Toy:
         stop = asyncio.create_task(self.stopped.wait())
         drain = asyncio.create_task(self.draining.wait())
         await asyncio.wait({stop, drain}, return_when=asyncio.FIRST_COMPLETED)
-        loop.remove_reader(self.given.listeners["pods"])
         if self.open and not self.stopped.is_set():
             done = asyncio.create_task(self.all_done())
             await asyncio.wait({stop, done}, return_when=asyncio.FIRST_COMPLETED)
@@ -82,7 +82,12 @@ class Toy:
             self.accept()
         elif word == control.LEAVE:
             Path(SETTINGS["runtime"], "leaving").touch()
-        elif word == control.DRAIN:
+        elif word == control.PAUSE:
+            self.pause()
+        elif word == control.DRAIN and not self.draining.is_set():
+            self.pause()
+            while self.accepted(self.given.listeners["pods"]):
+                pass
             self.draining.set()
         elif not word:
             os._exit(3)
@@ -93,23 +98,30 @@ class Toy:
         if not SETTINGS.get("never settled"):
             self.readiness = Readiness.READY
 
+    def pause(self) -> None:
+        self.answers_last = True
+        asyncio.get_running_loop().remove_reader(self.given.listeners["pods"])
+
     def accept_from(self, listening: socket.socket) -> None:
         asyncio.get_running_loop().add_reader(listening, self.accepted, listening)
 
-    def accepted(self, listening: socket.socket) -> None:
+    def accepted(self, listening: socket.socket) -> bool:
         # Counted at once: asyncio's own server knows it some turns of its loop later.
-        with suppress(BlockingIOError):
+        try:
             connection, _ = listening.accept()
-            task = asyncio.get_running_loop().create_task(self.serve(connection))
-            self.open.add(task)
-            task.add_done_callback(self.open.discard)
+        except BlockingIOError:
+            return False
+        task = asyncio.get_running_loop().create_task(self.serve(connection))
+        self.open.add(task)
+        task.add_done_callback(self.open.discard)
+        return True
 
     async def serve(self, connection: socket.socket) -> None:
         reader, writer = await asyncio.open_connection(sock=connection)
         try:
             while line := (await reader.readline()).decode().strip():
                 self.obey(line)
-                last = " last" if self.draining.is_set() else ""
+                last = " last" if self.answers_last else ""
                 writer.write(f"{SETTINGS['name']} {os.getpid()}{last}\n".encode())
                 await writer.drain()
                 if last:
@@ -126,6 +138,8 @@ class Toy:
             time.sleep(1000)
         elif line == "!grow":
             SETTINGS["ballast"] = b"x" * (200 << 20)
+        elif line == "!ready":
+            self.readiness = Readiness.READY
         elif line == "!unready":
             self.readiness = Readiness.UNREADY
         elif line.startswith("!attack"):

@@ -310,6 +310,25 @@ def test_an_address_that_changed_is_opened_and_not_taken(start: Start, folder: P
     eventually(lambda: "serves" in old.log)
 
 
+def test_who_is_led_to_an_address_that_the_new_agent_has_not_is_answered_once_that_serves(
+    start: Start, folder: Path
+) -> None:
+    """The rules lead pods to the old address until then; nobody else accepts there."""
+    old = serving(start, folder)
+    kept = Client(old.port)
+    assert kept.ask()[::2] == ("old", False)
+    new = start("new", handover=str(folder), port=free_port(), **{"never settled": True})
+    eventually(lambda: kept.ask()[2])  # the old one accepts no more
+    waiting = [Client(old.port) for _ in range(40)]
+    assert ask(new.port, "!ready")[0] == "new"
+    old.says("serves")
+    old.tell(signal.SIGTERM)
+    assert [each.ask()[::2] for each in waiting] == [("old", True)] * 40
+    assert old.ends() == 0
+    for each in (kept, *waiting):
+        each.close()
+
+
 @pytest.mark.parametrize("what", ["gone", "a file", "open to all", "of another"])
 def test_a_folder_that_is_not_ours_is_said_and_the_agent_starts_by_itself(
     start: Start, tmp_path: Path, what: str

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from posixpath import normpath
 from typing import Any
 from urllib.parse import unquote
@@ -32,6 +33,8 @@ from podidentity.wire.imds import (
     Route,
     Target,
     classify,
+    error_of,
+    fields_of,
     names_the_internet,
     parse_answer,
     parse_request,
@@ -269,6 +272,13 @@ def test_user_data_is_taken_out_of_an_instance_document() -> None:
     assert json.loads(without_user_data(b'{"userData":"x","vmId":"v"}')) == {"vmId": "v"}
 
 
+def test_user_data_is_allowed_by_its_own_name_beside_what_is_above_it() -> None:
+    path = "/metadata/instance/compute/userData"
+    assert AllowList(["/metadata/instance", path]).holds(path)
+    assert not AllowList(["/metadata/instance"]).holds(path)
+    assert AllowList(["/metadata/instance"]).holds("/metadata/instance/network/userData")
+
+
 @pytest.mark.parametrize("body", [b"compute/\nnetwork/", b"[1]", b"", b"\xff", b"[" * 10_000])
 def test_a_list_of_names_passes_as_it_is(body: bytes) -> None:
     assert without_user_data(body) == body
@@ -378,6 +388,8 @@ def test_the_resource_is_kept_exactly_as_it_was_asked(query: str, resource: str)
         ),
         ("resource=a&client_id=x", "client_id must be a GUID, not 'x'"),
         ("resource=a&object_id=x", "object_id must be a GUID"),
+        ("resource=%ff", "the query is not UTF-8"),
+        ("resource=a&%ff=b", "the query is not UTF-8"),
         ("resource=a&msi_res_id=/subscriptions/s", "msi_res_id must match /subscriptions/"),
         ("resource=a" + "".join(f"&x{n}=1" for n in range(32)), "more than 32 parameters"),
         ("resource=a&authority=contoso.example", "authority must be https://HOST/TENANT"),
@@ -455,6 +467,10 @@ def test_an_answer_is_byte_for_byte_what_every_client_was_measured_to_accept() -
     )
 
 
+def test_a_token_whose_client_is_not_known_says_none() -> None:
+    assert json.loads(render_answer(token(client_id=None), VAULT, NOW))["client_id"] == ""
+
+
 def test_the_life_in_an_answer_is_what_is_left_of_it() -> None:
     late = json.loads(render_answer(token(), VAULT, NOW + 86_300.9))
     assert (late["expires_in"], late["expires_on"]) == ("99", "1795686399")
@@ -507,6 +523,12 @@ def test_a_request_names_the_identity_and_encodes_the_resource() -> None:
         f"&resource=api%3A%2F%2Fa%3Fb%3Dc%26d&client_id={CLIENT}"
     )
     assert render_request(OF, "a", bypass_cache=True).endswith("&bypass_cache=true")
+    asked = render_request(OF, "a")
+    selector = f"&client_id={CLIENT}"
+    by_object = replace(OF, client_id=None, resource_id=None, object_id=ObjectId.parse(CLIENT))
+    assert render_request(by_object, "a") == asked.replace(selector, f"&object_id={CLIENT}")
+    unnamed = replace(by_object, object_id=None)
+    assert render_request(unnamed, "a") == asked.removesuffix(selector), "the node's own"
 
 
 def test_an_answer_becomes_a_token_with_its_life() -> None:
@@ -634,6 +656,18 @@ def test_a_token_that_says_of_no_client_that_it_is_its_own_is_not_handed_out(
         parse(200, answer(access_token=nobodys, client_id=None), of=of)
 
 
+def test_the_owner_in_an_answer_and_in_its_token_are_compared_without_case() -> None:
+    grown = "AAAAAAAA-2222-3333-4444-555555555555"
+    of = whose("resource")
+    body = answer(access_token=jwt(appid=grown.lower(), xms_mirid=RESOURCE_ID), client_id=grown)
+    assert str(parse(200, body, of=of).client_id) == grown.lower()
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"nothing", b"{}"])
+def test_what_is_no_refusal_gives_no_reason(body: bytes) -> None:
+    assert error_of(fields_of(body)) == ("", "")
+
+
 @pytest.mark.parametrize("left", [-1, 0, 1])
 def test_a_token_needs_a_second_of_life(left: int) -> None:
     body = answer(expires_on=str(int(NOW) + left), expires_in=None)
@@ -751,6 +785,8 @@ def test_whatever_imds_answers_it_is_a_token_or_unavailable(
         ("evil.example", True),
         ("EVIL.EXAMPLE.:80", True),
         ("internal.evil.example", True),
+        ("metadata.INTERNAL.", False),
+        ("metadata.internalX", True),
         ("169.254.169.254.nip.io", True),
         ("xn--e1afmkfd.xn--p1ai", True),
     ],

@@ -36,7 +36,7 @@ GOLDEN = [
     (
         wire.State(interception=("table ip podid is gone",), repairs=2, proof="kernel"),
         b'{"type":"state","interception":["table ip podid is gone"],"attestation":[],'
-        b'"sources":[],"warnings":[],"closed_by":[],"repairs":2,"proof":"kernel",'
+        b'"sources":[],"warnings":[],"closed_by":[],"repairs":2,"dropped_resets":0,"proof":"kernel",'
         b'"guards":true,"changes":0,"removed":false}',
     ),
     (
@@ -75,7 +75,7 @@ FROM_NET = (
 
 
 @pytest.mark.parametrize(("message", "packet"), GOLDEN, ids=lambda each: type(each).__name__)
-def test_a_message_is_these_bytes_of_protocol_6(
+def test_a_message_is_these_bytes_of_protocol_7(
     message: wire.FromServe | wire.FromNet, packet: bytes
 ) -> None:
     assert wire.encode(message) == packet

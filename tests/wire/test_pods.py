@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -110,12 +111,32 @@ def test_a_time_that_only_an_api_server_can_tell_makes_no_pod_unreadable(time: s
     assert found.started == 1795608000.0
 
 
+@pytest.mark.parametrize("time", [None, "", "0000-01-01T00:00:00Z"])
+def test_a_pod_that_says_nothing_has_nothing(time: str | None) -> None:
+    meta, status = {"creationTimestamp": time}, {"startTime": time}
+    spec: dict[str, Any] = {"volumes": [{"csi": {}}]}
+    found = parse_pod(json.dumps({"metadata": meta, "spec": spec, "status": status}).encode())
+    nothing = Pod(ref=ObjectRef("", ""), uid="", phase=Phase.PENDING)
+    assert found == replace(nothing, csi_drivers=frozenset({""}))
+    assert (found.node, found.attestation, found.probe, found.started) == ("", "", "", 0.0)
+
+
 def test_a_pod_that_has_not_started_is_as_old_as_its_object() -> None:
     meta = {**META, "creationTimestamp": "2026-11-25T12:00:00Z"}
     assert parse_pod(json.dumps({"metadata": meta}).encode()).started == 1795608000.0
 
 
 MANY = 20_000
+
+
+@pytest.mark.parametrize("many", [99, 100, 101])
+def test_of_more_than_a_hundred_labels_and_drivers_a_hundred_are_kept_or_none(many: int) -> None:
+    labels = {f"label-{number:03}": "x" for number in range(many)}
+    volumes = [{"csi": {"driver": f"d-{number}"}} for number in range(many)]
+    whole = {"metadata": {**META, "labels": labels}, "spec": {"volumes": volumes}}
+    found = parse_pod(json.dumps(whole).encode())
+    assert len(found.csi_drivers) == (many if many <= 100 else 0)
+    assert found.labels == (labels if many <= 100 else dict([*labels.items()][:99]))
 
 
 @pytest.mark.parametrize(

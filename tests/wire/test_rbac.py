@@ -14,7 +14,11 @@ from podidentity.wire.rbac import (
     RoleHolder,
     binding,
     binding_name,
+    ends_with,
+    grants,
     holders,
+    is_ours,
+    namespace_of,
     role,
     role_name,
 )
@@ -78,6 +82,50 @@ def test_a_binding_gives_the_role_to_one_account_or_to_a_namespaces(
     }
 
 
+def test_a_binding_ends_with_the_namespace_of_its_uid() -> None:
+    made = binding(CLIENT, WEB, Giver.ADD, "uid-1")
+    assert made["metadata"]["ownerReferences"] == [
+        {"apiVersion": "v1", "kind": "Namespace", "name": "shop", "uid": "uid-1"}
+    ]
+    assert ends_with(made) == "uid-1"
+    assert ends_with(binding(CLIENT, WEB, Giver.ADD)) == ""
+    assert ends_with({"metadata": {"ownerReferences": None}}) == ""
+    others = [{"kind": "Node", "uid": "n"}, {"uid": "x"}]
+    assert ends_with({"metadata": {"ownerReferences": others}}) == ""
+    assert ends_with({"metadata": {"ownerReferences": [*others, *owners(made)]}}) == "uid-1"
+
+
+def owners(made: dict[str, Any]) -> list[dict[str, str]]:
+    found: list[dict[str, str]] = made["metadata"]["ownerReferences"]
+    return found
+
+
+@pytest.mark.parametrize("labels", [None, {}, {"app.kubernetes.io/managed-by": "Helm"}])
+def test_what_bears_no_label_of_ours_is_not_ours(labels: dict[str, str] | None) -> None:
+    assert is_ours(role(CLIENT))
+    more = {"metadata": {"labels": role(CLIENT)["metadata"]["labels"] | {"more": "x"}}}
+    assert is_ours(more)
+    assert not is_ours({"metadata": {"labels": labels}})
+    assert not is_ours({"metadata": {}})
+    theirs = binding(CLIENT, WEB, Giver.ADD)
+    theirs["metadata"]["labels"] = labels
+    assert namespace_of(theirs) == ""
+
+
+def test_a_binding_of_ours_is_for_one_namespace_or_for_none() -> None:
+    found = binding(CLIENT, WEB, Giver.ADD)
+    assert namespace_of(found) == "shop"
+    assert namespace_of(found | {"subjects": [*found["subjects"], *found["subjects"]]}) == "shop"
+    bank = binding(CLIENT, Grantee("bank"), Giver.ADD)
+    assert namespace_of(found | {"subjects": [*found["subjects"], *bank["subjects"]]}) == ""
+    assert namespace_of(found | {"subjects": []}) == ""
+    other = found["roleRef"] | {"name": "cluster-admin"}
+    assert namespace_of(found | {"roleRef": other}) == ""
+    assert grants(found["roleRef"])
+    assert not grants({"name": f"x-{found['roleRef']['name']}"})
+    assert not grants({"name": "ends-with-podidentity-use-"})
+
+
 NAMES = st.sampled_from([CLIENT, OTHER_CLIENT, ARM, f"{ARM}-2", "system-assigned"])
 GRANTEES = st.builds(
     Grantee, st.sampled_from(["shop", "bank", "s" * 63]), st.sampled_from(["", "web", "w" * 253])
@@ -102,6 +150,15 @@ def test_two_grants_have_two_names_that_kubernetes_takes(
     assert (first == second) is ((name, grantee) == (other, another))
     assert (role_name(name) == role_name(other)) is (name == other)
     assert max(len(first), len(role_name(name))) <= 253
+
+
+def test_a_name_that_is_just_short_enough_stays() -> None:
+    room = 253 - len(f"{role_name(CLIENT)}:shop:")
+    for letters in (room, room + 1):
+        grantee = Grantee("shop", "w" * letters)
+        whole = f"{role_name(CLIENT)}:shop:{'w' * letters}"
+        assert (binding_name(CLIENT, grantee) == whole) is (letters == room)
+        assert len(binding_name(CLIENT, grantee)) == 253
 
 
 def test_a_role_is_named_after_its_identity_as_far_as_a_name_may_be() -> None:
@@ -172,6 +229,8 @@ def test_a_rule_that_lacks_one_of_the_four_grants_nothing(rules: list[dict[str, 
         ({"kind": "Group", "name": "system:serviceaccounts"}, [ALL]),
         ({"kind": "Group", "name": "system:authenticated"}, [ALL]),
         ({"kind": "User", "name": "jane"}, []),
+        ({"kind": "User", "name": "system:serviceaccount:shop:we:b"}, [Grantee("shop", "we:b")]),
+        ({"kind": "ServiceAccount"}, [Grantee("", "")]),
         ({"kind": "User", "name": "system:serviceaccounts:shop"}, []),
         ({"kind": "User", "name": "system:authenticated"}, []),
         ({"kind": "Group", "name": "system:masters"}, []),

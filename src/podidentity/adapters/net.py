@@ -132,6 +132,11 @@ class NetClient:
         return 0 if self.state is None else self.state.repairs
 
     @property
+    def dropped_resets(self) -> int:
+        """Number of resets of pods that the rules have dropped since the start of `net`."""
+        return 0 if self.state is None else self.state.dropped_resets
+
+    @property
     def accepting(self) -> bool:
         """Whether connections are accepted here."""
         return self._accepting

@@ -31,11 +31,13 @@ from podidentity.cli.objects import (
     find,
     find_all,
     identity_of,
+    ref_of,
     remove,
     spec_of,
 )
 from podidentity.cli.output import CommandError
 from podidentity.cli.use_roles import (
+    Roles,
     bind,
     grant_command,
     make_role,
@@ -281,8 +283,7 @@ async def _attach(kube: Kube, arm: Arm, manifest: Object, wanted: AddRequest, do
     """Apply `manifest` with the record of its future hosts, then attach the identity to them."""
     identity, wait = _resource_id(wanted), wanted.wait
     hosts = await hosts_of(kube)
-    same = azure_access.identities_of(await find_all(kube, AZURE_IDENTITIES), identity)
-    ours = {host for each in same for host in azure_access.recorded_hosts(each)}
+    ours = await _recorded(kube, identity, str(manifest["spec"]["clientID"]), wanted.ref.namespace)
     lacking, unsettled = [], []
     for host in hosts:
         with asking(f"read the identities of {host_name(host)}", identity):
@@ -310,6 +311,31 @@ async def _attach(kube: Kube, arm: Arm, manifest: Object, wanted: AddRequest, do
         click.echo(f"attached to {where}" if wait else f"{where}: accepted by Azure, not done yet")
 
     await on_each([*lacking, *unsettled], attach)
+
+
+async def _recorded(kube: Kube, identity: ResourceId, client: str, namespace: str) -> set[Host]:
+    """Return the hosts that podidentity has attached it to, as AzureIdentities of it record.
+
+    Those of other namespaces count if these were granted it: anybody else may have written there
+    what an operator attached, and `delete` would detach it.
+    """
+    there = azure_access.identities_of(await find_all(kube, AZURE_IDENTITIES), identity)
+    records = {ref_of(each): azure_access.recorded_hosts(each) for each in there}
+    own = {ref for ref in records if ref.namespace == namespace}
+    if all(ref in own for ref, hosts in records.items() if hosts):
+        return {host for ref in own for host in records[ref]}
+    roles = await Roles.read(kube)
+    if roles is None:
+        click.echo(
+            f"could not see whose records of attached machines count: you need {Roles.RIGHT}",
+            err=True,
+        )
+    return {
+        host
+        for ref, hosts in records.items()
+        if ref in own or (roles and not roles.lacking(ref.namespace, [client]))
+        for host in hosts
+    }
 
 
 async def _apply(kube: Kube, manifest: Object, done: _Done) -> None:

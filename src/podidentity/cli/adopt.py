@@ -60,7 +60,8 @@ def adopt(*, target: ClusterTarget, namespace: str, yes: bool) -> None:
     async def work(kube: Kube) -> None:
         await _require_nobody(kube)
         claims = await _claims(kube)
-        for each in claims:
+        # Before the question stands what it is about, however much else a tenant has written.
+        for each in sorted(claims, key=lambda one: not one.why):
             click.echo(str(each))
         wanted = [each for each in claims if not each.why]
         if not wanted:

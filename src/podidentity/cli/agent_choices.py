@@ -73,7 +73,9 @@ async def choices_of_nmi(kube: Kube, namespace: str | None = None) -> Choices:
             raise
         namespace = NAMESPACE
         click.echo(
-            f"NMI is looked for in {NAMESPACE} alone: {right_to('list', 'daemonsets')}", err=True
+            f"NMI is looked for in {NAMESPACE} alone: "
+            f"{right_to('list', 'daemonsets and clusterrolebindings')}",
+            err=True,
         )
     try:
         found = await nmi_of(kube, namespace)

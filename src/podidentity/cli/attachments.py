@@ -1,7 +1,9 @@
 """What MIC leaves behind when it goes: identities on machines; the archived one's, finalizers.
 
 Its ledgers say what it attached itself. Whoever leaves is told of it, or has it detached, and the
-ledger goes when that is done: a run that fails half way can be repeated.
+ledger goes when that is done: a run that fails half way can be repeated. Ledgers count where MIC
+is, or was, alone: elsewhere a tenant may write one, and Azure is changed with the rights of the
+person at the shell.
 """
 
 from __future__ import annotations
@@ -21,16 +23,17 @@ from podidentity.cli.mic import PODS_OF_MIC
 from podidentity.cli.objects import Object, called, find_all_where_known, ref_of, remove
 from podidentity.cli.output import CommandError
 from podidentity.cli.rollout import until_gone
-from podidentity.core.resources import ResourceId
+from podidentity.core.resources import ObjectRef, ResourceId
 from podidentity.wire.kube import (
     AZURE_ASSIGNED_IDENTITIES,
     AZURE_IDENTITY_LEDGERS,
+    KubeError,
 )
 from podidentity.wire.ledgers import NotALedger, parse_ledger
 from podidentity.wire.manifests import FINALIZER
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Container, Sequence
 
     from podidentity.adapters.arm import Arm
     from podidentity.adapters.kube import Kube
@@ -48,10 +51,17 @@ class Attached:
     """Those too that a change under way attaches or detaches."""
 
 
-async def attached(kube: Kube) -> tuple[list[Attached], list[str]]:
-    """Return what MIC attached, and a line for each ledger that cannot be read; raise KubeError."""
+async def attached(kube: Kube, places: Container[str]) -> tuple[list[Attached], list[str]]:
+    """Return what MIC attached, and a line for each ledger that cannot be read; raise KubeError.
+
+    `places` are its namespaces. Ledgers of others are named.
+    """
     found, unread = [], []
-    for each in await find_all_where_known(kube, AZURE_IDENTITY_LEDGERS):
+    there = await find_all_where_known(kube, AZURE_IDENTITY_LEDGERS)
+    _say_elsewhere([ref_of(each) for each in there if ref_of(each).namespace not in places])
+    for each in there:
+        if ref_of(each).namespace not in places:
+            continue
         try:
             ledger = parse_ledger(json.dumps(each).encode())
         except NotALedger as error:
@@ -66,12 +76,24 @@ async def attached(kube: Kube) -> tuple[list[Attached], list[str]]:
     return found, unread
 
 
-async def say_left(kube: Kube, *, forgotten: bool) -> None:
-    """Print what stays attached, and the command that detaches it.
+def _say_elsewhere(ledgers: Sequence[ObjectRef]) -> None:
+    """Name one of the ledgers that do not count: of MIC, too, if it was there and is gone."""
+    if not ledgers:
+        return
+    more = f" (and {len(ledgers) - 1} more elsewhere)" if len(ledgers) > 1 else ""
+    click.echo(
+        f"AzureIdentityLedger {ledgers[0]}{more} does not count: MIC is not in that namespace. If "
+        f"it was: podidentity disable --namespace {ledgers[0].namespace}",
+        err=True,
+    )
+
+
+async def say_left(kube: Kube, places: Container[str], *, forgotten: bool) -> None:
+    """Print what MIC of these namespaces leaves attached, and the command that detaches it.
 
     `forgotten`: the ledgers go as well, and nobody will know it any more.
     """
-    found, unread = await attached(kube)
+    found, unread = await attached(kube, places)
     for each in found:
         for identity in map(str, each.identities):
             click.echo(f"stays attached to {host_name(each.host)}: {identity}", err=True)
@@ -90,14 +112,14 @@ async def say_left(kube: Kube, *, forgotten: bool) -> None:
     )
 
 
-async def detach(kube: Kube, cloud: Cloud | None, places: Iterable[str], seconds: float) -> None:
-    """Detach what MIC attached, and delete its ledgers; raise CommandError.
+async def detach(kube: Kube, cloud: Cloud | None, places: Collection[str], seconds: float) -> None:
+    """Detach what MIC of these namespaces attached, and delete its ledgers; raise CommandError.
 
-    It waits until no MIC is left in these namespaces, that would attach more, or again.
+    It waits until no MIC is left there, that would attach more, or again.
     """
     for namespace in places:
         await _until_mic_is_gone(kube, namespace, seconds)
-    found, unread = await attached(kube)
+    found, unread = await attached(kube, places)
     for line in unread:
         click.echo(line, err=True)
     if found:
@@ -142,10 +164,25 @@ async def take_finalizers_off(kube: Kube) -> None:
     ]
     if not kept or await archived_mics(kube):
         return
-    for each in kept:
-        meta = each["metadata"]
-        others = [one for one in meta["finalizers"] if one != FINALIZER]
-        change = {"metadata": {"finalizers": others, "resourceVersion": meta["resourceVersion"]}}
-        path = AZURE_ASSIGNED_IDENTITIES.path(meta["namespace"], meta["name"])
-        await kube.merge(path, change)
-    click.echo(f"Took the finalizer of AAD Pod Identity's MIC off {len(kept)} records.")
+    changed = [each for each in kept if await _is_taken_off(kube, each)]
+    click.echo(f"Took the finalizer of AAD Pod Identity's MIC off {len(changed)} records.")
+
+
+async def _is_taken_off(kube: Kube, record: Object) -> bool:
+    """Take the finalizer off a record; name one that somebody changes meanwhile: it may be his."""
+    meta = record["metadata"]
+    others = [one for one in meta["finalizers"] if one != FINALIZER]
+    change = {"metadata": {"finalizers": others, "resourceVersion": meta["resourceVersion"]}}
+    try:
+        await kube.merge(AZURE_ASSIGNED_IDENTITIES.path(*ref_of(record)), change)
+    except KubeError as error:
+        if not (error.conflict or error.not_found):
+            raise
+        if error.conflict:
+            click.echo(
+                f"AzureAssignedIdentity {ref_of(record)} has it still: it was changed meanwhile. "
+                "podidentity disable takes it off, when it is run again",
+                err=True,
+            )
+        return False
+    return True

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
@@ -106,8 +107,10 @@ def host_name(host: Host) -> str:
 def detach_command(host: Host, identity: str) -> str:
     """Return the command of az that takes an identity from a host."""
     kind = "vmss" if host.is_scale_set else "vm"
-    where = f"--resource-group {host.group} --name {host.name}"
-    return f"az {kind} identity remove {where} --identities {identity}"
+    where = ("--resource-group", host.group, "--name", host.name)
+    subscription = ("--subscription", host.subscription)
+    command = ("az", kind, "identity", "remove", *where, *subscription, "--identities", identity)
+    return shlex.join(command)
 
 
 async def hosts_of(kube: Kube) -> list[Host]:

@@ -14,6 +14,7 @@ from click.core import ParameterSource
 
 from podidentity.cli.agent_choices import expanded, of_its_own, variables_of
 from podidentity.cli.commands.mic import mic, settings_from
+from podidentity.cli.impostors import genuine
 from podidentity.cli.mic import PODS_OF_MIC, deployments_of_mic
 from podidentity.cli.objects import (
     DEPLOYMENTS,
@@ -57,7 +58,7 @@ async def archived_mics(kube: Kube) -> list[Object]:
         for each in await find_all(kube, DEPLOYMENTS, labelSelector=labels)
         if not is_ours(each)
     }
-    return list(found.values())
+    return await genuine(kube, list(found.values()))
 
 
 async def who_attaches(kube: Kube) -> str:

@@ -729,11 +729,12 @@ async def _disable(kube: Kube, wanted: _Leaving) -> None:
     places = await controller.places(kube, namespace)
     for place in places:
         await controller.take_away(kube, place)
+    of_mic = {*places, namespace}
     if wanted.detach:
         cloud = wanted.cloud or choices.cloud
-        await attachments.detach(kube, cloud, {*places, namespace}, wanted.seconds)
+        await attachments.detach(kube, cloud, of_mic, wanted.seconds)
     else:
-        await attachments.say_left(kube, forgotten=wanted.purge)
+        await attachments.say_left(kube, of_mic, forgotten=wanted.purge)
     await attachments.take_finalizers_off(kube)
     await lost_releases.say_lost(kube)
     await _without_startup_taint(kube)

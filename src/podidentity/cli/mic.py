@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from podidentity.cli.connection import ClusterTarget, on_cluster
+from podidentity.cli.impostors import genuine
 from podidentity.cli.objects import DEPLOYMENTS, Object, apply, find, find_all
 from podidentity.cli.output import CommandError
 from podidentity.cli.rollout import is_ours
@@ -91,4 +92,4 @@ def probe_port_of(pod: Object) -> int:
 async def deployments_of_mic(kube: Kube) -> list[Object]:
     """Return the Deployments of our MIC; raise KubeError."""
     found = await find_all(kube, DEPLOYMENTS, labelSelector=PODS_OF_MIC)
-    return [each for each in found if is_ours(each)]
+    return await genuine(kube, [each for each in found if is_ours(each)])

@@ -18,6 +18,7 @@ from podidentity.adapters.cluster import WatchedCluster
 from podidentity.cli import controller
 from podidentity.cli.agent_choices import choices_of_nmi
 from podidentity.cli.connection import ClusterTarget, on_cluster
+from podidentity.cli.impostors import genuine
 from podidentity.cli.objects import (
     DAEMON_SETS,
     ApplyResult,
@@ -269,7 +270,8 @@ async def _plan(kube: Kube, namespaces: Sequence[str], namespaced: bool | None) 
         if isinstance(each, AzureIdentity) and each.entra and each.entra.authority
     }
     if namespaced is None:
-        namespaced = is_namespaced(await find_all(kube, DAEMON_SETS))
+        archived = list(filter(is_archived_nmi, await find_all(kube, DAEMON_SETS)))
+        namespaced = is_namespaced(await genuine(kube, archived) or archived)
     known = [each for each in exceptions if isinstance(each, AzurePodIdentityException)]
     after, permitted = await _ours(kube, known)
     found = losses(

@@ -29,6 +29,7 @@ from podidentity.cli.parts import (
     CHANGE,
     DETACH,
     DETACH_ALL,
+    ELSEWHERE,
     EXCEPT,
     EXCEPTED,
     EXTENSIONS,
@@ -63,6 +64,7 @@ from podidentity.cli.parts import (
     REVOKE,
     ROLLBACK,
     SECRETS,
+    SHARED,
     STARTUP_TAINT,
     TAKE_BACK,
     WAIT,
@@ -250,9 +252,12 @@ def _to_adopt() -> Iterator[Right]:
     yield from _to("patch", _ROLES[1], parts=[OLDER])
 
 
+_ALONE = "looks for NMI in kube-system alone"
+
+
 def _choices_of_nmi(*parts: str) -> Iterator[Right]:
     """Yield what it takes to learn where NMI is, and its flags."""
-    yield from _to("list", _DAEMON_SETS, parts=parts, without="looks for NMI in kube-system alone")
+    yield from _to("list", _DAEMON_SETS, parts=parts, without=_ALONE)
     yield from _to(
         "list",
         _DAEMON_SETS,
@@ -411,6 +416,9 @@ def _add() -> Iterator[Right]:
     yield from _to("delete", _IDENTITIES, _BINDINGS, at=_PODS, parts=[TAKE_BACK], without=said)
     yield from _to("delete", _ROLES[0], parts=[TAKE_BACK], without=said)
     yield from _to("list", "nodes", _IDENTITIES, _DEPLOYMENTS, parts=[ATTACH])
+    said = "counts no record of attached machines in other namespaces, and says so"
+    yield from _to("list", *_ROLES, parts=[SHARED], without=said)
+    yield from _to("list", _ROLES[1], parts=[ELSEWHERE])
     yield from _choices_of_nmi(ATTACH, LOOK_UP, FEDERATED)
     yield from _to(
         "get",
@@ -429,7 +437,8 @@ def _delete() -> Iterator[Right]:
     yield from _to("delete", _ROLES[0], parts=[REVOKE], without=said)
     yield from _to("list", _IDENTITIES, parts=[DETACH, KEEP])
     yield from _to("list", _DEPLOYMENTS, "nodes", parts=[DETACH])
-    yield from _to("list", *_ROLES, parts=[DETACH], without="leaves it attached, and says so")
+    said = "names what stays attached, and ends with status 1 before it deletes the AzureIdentity"
+    yield from _to("list", *_ROLES, parts=[DETACH], without=said)
     yield from _to("get patch", _IDENTITIES, parts=[KEEP])
     yield from _choices_of_nmi(DETACH, ACCOUNT_PART)
     said = "leaves the service account, and says so"
@@ -457,6 +466,7 @@ def _exception() -> Iterator[Right]:
     yield from _to("list", _EXCEPTIONS, at=_PODS, parts=[EXCEPTED])
     yield from _to("delete", _EXCEPTIONS, at=_PODS, parts=[NO_EXCEPTION])
     yield from _choices_of_nmi(EXCEPT, CHANGE, EXCEPTED)
+    yield from _to("list", _ROLES[1], parts=[ELSEWHERE], without=_ALONE)
 
 
 def _revoke() -> Iterator[Right]:
@@ -473,6 +483,7 @@ def _explain() -> Iterator[Right]:
     elsewhere = "knows nothing of other namespaces' objects"
     yield from _to("list", _IDENTITIES, _BINDINGS, _ASSIGNED, without=elsewhere)
     yield from _choices_of_nmi()
+    yield from _to("list", _ROLES[1], parts=[ELSEWHERE], without=_ALONE)
     unknown = "shows `?` for that link"
     yield from _to("create", "subjectaccessreviews.authorization.k8s.io", without=unknown)
     yield from _to("get", "secrets", at=_PODS, parts=[SECRETS], without=unknown)
@@ -532,6 +543,7 @@ def _check() -> Iterator[Right]:
 def _check_pre() -> Iterator[Right]:
     fails = "says what it could not check, and ends with status 1"
     yield from _to("list", _DAEMON_SETS, _DEPLOYMENTS, "nodes", without=fails)
+    yield from _to("list", _ROLES[1], parts=[ELSEWHERE], without=fails)
     yield from _to("get", _POLICIES[1], names=[PROTECTED], without=fails)
     yield from _to("get", "namespaces", names=[NMI_NAMESPACE], without=fails)
     names = _names("CustomResourceDefinition", crds())
@@ -541,6 +553,7 @@ def _check_pre() -> Iterator[Right]:
 def _check_pod() -> Iterator[Right]:
     yield from _to("get", "pods", at=_PODS)
     yield from _to("list", _DAEMON_SETS)
+    yield from _to("list", _ROLES[1], parts=[ELSEWHERE])
     yield from _to("list patch", "pods", at=_NMI)
     yield from _to("list watch", "events", at=_NMI)
 
@@ -558,11 +571,13 @@ def _migrate() -> Iterator[Right]:
 
 def _nodes() -> Iterator[Right]:
     yield from _to("list", "nodes", _DAEMON_SETS)
+    yield from _to("list", _ROLES[1], parts=[ELSEWHERE])
     yield from _to("list", "pods", at=_NMI)
 
 
 def _version() -> Iterator[Right]:
     yield from _to("list", _DAEMON_SETS, _DEPLOYMENTS)
+    yield from _to("list", _ROLES[1], parts=[ELSEWHERE])
     yield from _to("list", "pods", at=_NMI)
     yield from _to(
         "get",
@@ -574,6 +589,7 @@ def _version() -> Iterator[Right]:
 
 def _mic() -> Iterator[Right]:
     yield from _to("list", _DEPLOYMENTS)
+    yield from _to("list", _ROLES[1], parts=[ELSEWHERE])
     yield from _to_apply("configmaps", names=[PAUSES], at=_NMI)
     yield from _to("get", "nodes", parts=[HOST])
 
@@ -623,6 +639,7 @@ COMMANDS: Mapping[str, Needs] = {
                 action=f"{_IDENTITY}/federatedIdentityCredentials/read",
                 parts=(AZURE,),
             ),
+            AzureAction(scope=AzureScope.IDENTITY, action=f"{_IDENTITY}/read", parts=(AZURE,)),
             *_machines("read", AZURE),
             *_authorization(MIC_ROLES),
         ),

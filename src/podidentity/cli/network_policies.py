@@ -10,6 +10,7 @@ Source: https://kubernetes.io/docs/reference/kubernetes-api/policy-resources/net
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
@@ -140,8 +141,15 @@ def _except(block: Object) -> Iterable[str]:
     return block.get("except") or ()
 
 
+_ZEROS = re.compile(r"(?<![^.])0+(?=[0-9])")
+"""The API server takes 010.0.0.0/8 for 10.0.0.0/8, as Go did once: Python takes it for none.
+
+https://github.com/kubernetes/utils/blob/master/net/parse.go
+"""
+
+
 def _within(cidr: str, to: Endpoint) -> bool:
-    network, address = ip_network(cidr, strict=False), ip_address(to.address)
+    network, address = ip_network(_ZEROS.sub("", cidr), strict=False), ip_address(to.address)
     return network.version == address.version and address in network
 
 

@@ -16,7 +16,7 @@ import click
 from podidentity.adapters.clock import SystemClock
 from podidentity.cli.connection import ClusterTarget, on_cluster
 from podidentity.cli.objects import Object, find_all
-from podidentity.cli.output import CommandError, data, table, terminal_width
+from podidentity.cli.output import CommandError, data, printable, table, terminal_width
 from podidentity.cli.rollout import namespace_of_nmi, pods_of_nmi, ready
 from podidentity.core.data_path import Hop
 from podidentity.wire.kube import NODES
@@ -97,7 +97,7 @@ def nodes(
     failed = [state for state in found if not state.works]
     for state in failed:
         for problem in state.said.problems or ("not ready, and does not say why",):
-            click.echo(f"  {state.node}: {problem}", err=True)
+            click.echo(printable(f"  {state.node}: {problem}"), err=True)
     if failed or not found:
         raise CommandError(
             f"Pods are served on {len(found) - len(failed)} of {len(found)} nodes",

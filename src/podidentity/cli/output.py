@@ -81,12 +81,24 @@ def output_option(
 
 
 def data(value: object, output: str) -> str:
-    """Return `value` (of JSON's types) as `json` or `yaml`."""
+    """Return `value` (of JSON's types) as `json` or `yaml`, what a terminal obeys escaped."""
     if output == "json":
-        return json.dumps(value, indent=2, ensure_ascii=False)
+        told = json.dumps(value, indent=2, ensure_ascii=False)
+        return told if _is_harmless(told) else "".join(map(_in_json, told))
     import yaml  # the agent imports this module too, and must not load PyYAML
 
-    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True).rstrip("\n")
+    told = yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+    if not _is_harmless(told):
+        told = yaml.safe_dump(value, sort_keys=False)
+    return told.rstrip("\n")
+
+
+def _is_harmless(text: str) -> bool:
+    return text.replace("\n", "").isprintable()
+
+
+def _in_json(sign: str) -> str:
+    return sign if sign.isprintable() or sign == "\n" else json.dumps(sign)[1:-1]
 
 
 def documents(values: Sequence[Any], output: str) -> str:
@@ -114,9 +126,10 @@ def table(
 
     The last column is wrapped so that lines have at most `width` columns; 0: no line is wrapped.
     Where the others leave it no room, each row is told cell by cell, one below the other.
-    `paint` gets the text of each cell of the other columns, and returns it coloured.
+    `paint` gets the text of each cell of the other columns, and returns it coloured. What a
+    terminal obeys is escaped, and a cell has one line: others may have written what is in it.
     """
-    rows = list(map(tuple, rows))
+    rows = [tuple(printable(cell).replace("\n", " ") for cell in row) for row in rows]
     lines = [tuple(head), *rows]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head) - 1)]
     indent = sum(each + len(_GAP) for each in widths)

@@ -26,6 +26,7 @@ class AzureScope(StrEnum):
 
 ADOPT = "migrate-adopt"
 GRANT, ATTACH, LOOK_UP, FEDERATED = "grant", "attach", "look-up", "federated"
+SHARED, ELSEWHERE = "shared", "elsewhere"
 ACCOUNT_PART, DETACH, KEEP, REVOKE = "account", "detach", "keep-attached", "revoke"
 OWN_NAMESPACE, AS_NODE, STARTUP_TAINT = "own-namespace", "node-tokens", "startup-taint"
 FIRST_GRANTS, EXTENSIONS, OLD = "first-grants", "aks-extensions", "version-0.1"
@@ -46,6 +47,8 @@ LOST = "lost-release"
 PARTS: Mapping[str, str] = {
     GRANT: "lets pods use the identity: without `--no-grant`",
     ATTACH: "attaches a managed identity to the nodes' machines: type 0, without `--no-attach`",
+    SHARED: "attaches what AzureIdentities of other namespaces record as attached",
+    ELSEWHERE: "sees whether what has NMI's or MIC's labels outside of kube-system is a tenant's",
     LOOK_UP: "asks Azure for the client id: `--identity-resource-id` without `--client-id`",
     FEDERATED: "prints the command by which Entra trusts the cluster: `--federated`",
     ACCOUNT_PART: "works with the service account of an identity: `--subject identity`",

@@ -38,7 +38,7 @@ from podidentity.core.resources import (
     Pod,
     WorkloadIdentity,
 )
-from podidentity.core.secrets import client_secret, unusable
+from podidentity.core.secrets import Secret, client_secret, unusable
 from podidentity.wire.kube import (
     AZURE_ASSIGNED_IDENTITIES,
     AZURE_IDENTITIES,
@@ -157,34 +157,73 @@ async def credentials_of(
 ) -> Credentials:
     """Return the state of the credentials in the cluster that the identities need."""
     found: dict[ObjectRef, Fact] = {}
+    secrets = _Secrets(kube)
     for identity in identities:
         secret = identity.entra.secret if identity.entra else None
         if secret is not None:
-            found[identity.ref] = await _credential_secret(kube, identity, secret)
+            certificate = identity.type is IdentityType.CERTIFICATE
+            found[identity.ref] = await secrets.fact(secret, certificate=certificate)
         elif has_an_account(identity):
             account = ObjectRef(identities_namespace, account_name(identity.ref))
             found[identity.ref] = await _credential_account(kube, account)
     return found
 
 
-async def _credential_secret(kube: Kube, identity: AzureIdentity, ref: ObjectRef) -> Fact:
-    try:
-        secret = parse_secret(await kube.get(SECRETS.path(*ref)), key=token_bytes())
-    except KubeError as error:
-        return _unread(error, f"Secret {ref}", right_to("get", "secrets", ref.namespace))
-    except ValueError as error:
-        return Fact(LinkState.BROKEN, f"Secret {ref} cannot be read: {error}")
-    try:
-        if identity.type is not IdentityType.CERTIFICATE:
+PATIENCE = 30.0
+"""Seconds for the certificates of one namespace; an honest one takes a third of one."""
+
+
+class _Secrets:
+    """The secrets that identities name: each is read once, however many name it.
+
+    A tenant may store certificates that are slow to open, and name each a thousand times: the
+    command of an administrator who looks at all of them must end.
+    """
+
+    def __init__(self, kube: Kube) -> None:
+        self._kube = kube
+        self._certificates = Certificates()
+        self._known: dict[tuple[ObjectRef, bool], Fact] = {}
+        self._spent: dict[str, float] = {}
+        """Seconds, by namespaces."""
+
+    async def fact(self, ref: ObjectRef, *, certificate: bool) -> Fact:
+        """Return whether a secret has a certificate, or a client secret, that can be used."""
+        if (ref, certificate) not in self._known:
+            self._known[ref, certificate] = await self._fact(ref, certificate=certificate)
+        return self._known[ref, certificate]
+
+    async def _fact(self, ref: ObjectRef, *, certificate: bool) -> Fact:
+        try:
+            secret = parse_secret(await self._kube.get(SECRETS.path(*ref)), key=token_bytes())
+        except KubeError as error:
+            return _unread(error, f"Secret {ref}", right_to("get", "secrets", ref.namespace))
+        except ValueError as error:
+            return Fact(LinkState.BROKEN, f"Secret {ref} cannot be read: {error}")
+        try:
+            if certificate:
+                return await self._opened(secret)
             client_secret(secret)
-            return Fact(LinkState.HOLDS, f"Secret {ref} has a client secret")
-        certificate = await Certificates().of(secret)
-        if fault := certificate.fault(time.time()):
+        except TokenUnavailable as error:
+            return Fact(LinkState.BROKEN, str(error).rstrip("."))
+        return Fact(LinkState.HOLDS, f"Secret {ref} has a client secret")
+
+    async def _opened(self, secret: Secret) -> Fact:
+        """Open a certificate, as long as those of its namespace have not taken too long."""
+        ref = secret.ref
+        spent = self._spent.get(ref.namespace, 0.0)
+        if spent > PATIENCE:
+            slow = f"those of namespace {ref.namespace} took {spent:.0f} s to open"
+            return Fact(LinkState.UNKNOWN, f"the certificate in Secret {ref} is not known: {slow}")
+        began = time.monotonic()
+        try:
+            found = await self._certificates.of(secret)
+        finally:
+            self._spent[ref.namespace] = spent + time.monotonic() - began
+        if fault := found.fault(time.time()):
             raise unusable(secret, fault)
-    except TokenUnavailable as error:
-        return Fact(LinkState.BROKEN, str(error).rstrip("."))
-    ends = datetime.fromtimestamp(certificate.ends, UTC)
-    return Fact(LinkState.HOLDS, f"Secret {ref} has a certificate, valid until {ends:%Y-%m-%d}")
+        ends = datetime.fromtimestamp(found.ends, UTC)
+        return Fact(LinkState.HOLDS, f"Secret {ref} has a certificate, valid until {ends:%Y-%m-%d}")
 
 
 async def _credential_account(kube: Kube, ref: ObjectRef) -> Fact:

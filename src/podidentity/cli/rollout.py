@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+from podidentity.cli.impostors import genuine
 from podidentity.cli.objects import CRDS, DAEMON_SETS, Object, find_all
 from podidentity.manifests import NAMESPACE
 from podidentity.wire.events import AGAIN, COMPONENT
@@ -38,8 +39,12 @@ async def namespace_of_nmi(kube: Kube, wanted: str | None = None) -> str:
     """
     if wanted:
         return wanted
-    places = {each["metadata"]["namespace"] for each in await nmis(kube)}
-    return NAMESPACE if NAMESPACE in places or not places else min(places)
+    found = await labelled(kube)
+    if not found or NAMESPACE in {each["metadata"]["namespace"] for each in found}:
+        return NAMESPACE
+    return min(
+        (each["metadata"]["namespace"] for each in await genuine(kube, found)), default=NAMESPACE
+    )
 
 
 def is_ours(found: Object) -> bool:
@@ -55,7 +60,16 @@ def is_ours(found: Object) -> bool:
 
 
 async def nmis(kube: Kube, namespace: str = "") -> list[Object]:
-    """Return NMI's DaemonSets of a namespace, or of the cluster; raise KubeError."""
+    """Return NMI's DaemonSets of a namespace, or of the cluster; raise KubeError.
+
+    In a namespace that somebody has named they are its own; elsewhere a tenant may label his so.
+    """
+    found = await labelled(kube, namespace)
+    return found if namespace else await genuine(kube, found)
+
+
+async def labelled(kube: Kube, namespace: str = "") -> list[Object]:
+    """Return the DaemonSets with NMI's labels, whosever they are; raise KubeError."""
     found = await find_all(kube, DAEMON_SETS, namespace, labelSelector=PODS_OF_NMI)
     return [each for each in found if is_ours(each)]
 

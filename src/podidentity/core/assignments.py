@@ -6,8 +6,8 @@ that it concerns, so that it costs the same in a cluster of two hundred pods and
 The result depends on the objects alone, not on the order in which they came.
 
 A namespace may bind hundreds of identities to thousands of pods, and the needs of each pod are
-kept. So the more pods there are, the fewer bindings of each count (`share_of_pod`): by the number
-of pods alone, so that this depends on no order either.
+kept. So the more there would be, the fewer bindings of each pod count (`shares`): by what there is,
+so that this depends on no order either.
 
 A pod without a node needs nothing yet, and one whose processes have ended nothing any more. Only a
 user-assigned identity (type 0) is attached to a machine. Two pods are told apart by their uid where
@@ -25,19 +25,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
-from heapq import nsmallest
 from typing import NamedTuple, TypeVar
 
-from podidentity.core.decision import (
-    MOST_BOUND,
-    Entitlement,
-    Rules,
-    Use,
-    by_weight,
-    match,
-    uses_of,
-)
+from podidentity.core.decision import Entitlement, Rules, Use, match, uses_of
 from podidentity.core.hosts import Host
+from podidentity.core.indexes import BindingIndex
 from podidentity.core.ledger import Wanted
 from podidentity.core.permissions import Asked, IdentityPermission, NeededPermissions
 from podidentity.core.resources import (
@@ -53,6 +45,7 @@ from podidentity.core.resources import (
     ResourceId,
     WorkloadIdentity,
 )
+from podidentity.core.shares import Shares
 
 LONGEST_NAME = 253
 """Characters of an object's name.
@@ -63,11 +56,6 @@ _OFFERED = "*"
 """Begins the name of what stands for the future pods of a binding; no pod has such a name."""
 _CROSS_NAMESPACE = "default"
 """The namespace of records about identities that any namespace may use, as it was before."""
-
-MOST_OF_NAMESPACE = 50_000
-"""Needs of one namespace that are kept, 60 MB and half a second of a processor where all change; a
-namespace whose pods have LEAST_OF_POD or fewer has as many as it has."""
-LEAST_OF_POD = 16
 
 _K = TypeVar("_K")
 _M = TypeVar("_M")
@@ -113,18 +101,8 @@ class Changes:
     identities: dict[ObjectRef, None] = field(default_factory=dict)
     """Those whose `permission` may be another one."""
     shares: dict[str, int] = field(default_factory=dict)
-    """Namespaces with a pod of which not all bindings count, and how many of each pod do."""
-
-
-def share_of_pod(pods: int) -> int:
-    """Return how many bindings count of each of so many pods of a namespace.
-
-    A power of two, where it is not all: so it seldom changes when a pod comes or goes.
-    """
-    share = MOST_OF_NAMESPACE // max(1, pods)
-    if share >= MOST_BOUND:
-        return MOST_BOUND
-    return max(LEAST_OF_POD, 1 << share.bit_length() >> 1)
+    """Namespaces with a pod of which not all bindings count, and how many of each pod do; as long
+    as a namespace needs anything, told again only of fewer."""
 
 
 def attachment(identity: AzureIdentity) -> ResourceId | None:
@@ -152,7 +130,7 @@ class Assignments:
         """By node."""
         self._nodes: dict[Host, dict[str, None]] = {}
         self._identities: dict[ObjectRef, AzureIdentity | Malformed] = {}
-        self._bindings: dict[ObjectRef, AzureIdentityBinding | Malformed] = {}
+        self._bindings = BindingIndex()
         self._exceptions: dict[str, dict[ObjectRef, AzurePodIdentityException]] = {}
         self._permissions = NeededPermissions()
 
@@ -160,9 +138,7 @@ class Assignments:
         self._pods_by_selector: dict[str, dict[str, dict[ObjectRef, None]]] = {}
         self._pods_by_namespace: dict[str, dict[ObjectRef, None]] = {}
         self._pods_by_node: dict[str, dict[ObjectRef, None]] = {}
-        # How many pods of a namespace may need anything.
-        self._needy: dict[str, int] = {}
-        self._selecting = _BindingsBySelector()
+        self._shares = Shares(cross_namespace=rules.cross_namespace)
         self._bindings_by_identity: dict[ObjectRef, dict[ObjectRef, AzureIdentityBinding]] = {}
 
         self._dirty: dict[ObjectRef, None] = {}
@@ -197,7 +173,7 @@ class Assignments:
         _index(spaces, pod.ref.namespace, pod.ref)
         _index(self._pods_by_namespace, pod.ref.namespace, pod.ref)
         _index(self._pods_by_node, pod.node, pod.ref)
-        self._count(pod.ref.namespace, self._is_needy(pod) - self._is_needy(before))
+        self._count(before, pod)
         self._dirty[pod.ref] = None
 
     def lose_pod(self, ref: ObjectRef, uid: str) -> None:
@@ -207,7 +183,7 @@ class Assignments:
             return
         del self._pods[ref]
         self._unindex(pod)
-        self._count(ref.namespace, -self._is_needy(pod))
+        self._count(pod, None)
         self._dirty[ref] = None
 
     def see_node(self, name: str, host: Host | None) -> None:
@@ -250,9 +226,9 @@ class Assignments:
         if self._bindings.get(binding.ref) == binding:
             return
         self.lose_binding(binding.ref)
-        self._bindings[binding.ref] = binding
+        self._bindings.put(binding)
         if isinstance(binding, AzureIdentityBinding):
-            self._selecting.add(binding)
+            self._count_binding(binding, 1)
             target = ObjectRef(binding.ref.namespace, binding.identity)
             self._bindings_by_identity.setdefault(target, {})[binding.ref] = binding
             self._touch_selected(binding)
@@ -261,9 +237,9 @@ class Assignments:
 
     def lose_binding(self, ref: ObjectRef) -> None:
         """Take that a binding is gone."""
-        binding = self._bindings.pop(ref, None)
+        binding = self._bindings.remove(ref)
         if isinstance(binding, AzureIdentityBinding):
-            self._selecting.remove(binding)
+            self._count_binding(binding, -1)
             _unindex(self._bindings_by_identity, ObjectRef(ref.namespace, binding.identity), ref)
             self._touch_selected(binding)
             if self._everywhere:
@@ -421,7 +397,7 @@ class Assignments:
 
     def bindings(self, namespace: str, selector: str) -> Sequence[AzureIdentityBinding]:
         """Return the bindings of a namespace with exactly this selector, as far as they count."""
-        return self._selecting.heaviest(namespace, selector)
+        return self._bindings.heaviest(namespace, selector)
 
     def malformed_bindings(self, namespace: str, selector: str) -> Sequence[Malformed]:
         """Return nothing: why a pod has no identity is told by NMI and `explain`."""
@@ -434,7 +410,7 @@ class Assignments:
 
     def namespaces_with(self, selector: str) -> Sequence[str]:
         """Return the namespaces that have a binding with this selector, sorted."""
-        return sorted(self._selecting.spaces(selector))
+        return self._bindings.namespaces_with(selector)
 
     def exceptions(self, namespace: str) -> Sequence[AzurePodIdentityException]:
         """Return the exceptions of a namespace."""
@@ -457,11 +433,11 @@ class Assignments:
         found: list[Need] = []
         asked: dict[ObjectRef, tuple[Use, ...]] = {}
         if pod is not None and (pod.node or self._everywhere):
-            bindings = self._selecting.spaces(pod.selector)
             # Most pods of a large cluster have a label that no binding selects.
-            if bindings and (self._rules.cross_namespace or ref.namespace in bindings):
-                most = share_of_pod(self._needy.get(ref.namespace, 0))
-                if most < MOST_BOUND and len(bindings.get(ref.namespace, ())) > most:
+            bound = self._shares.bound(ref.namespace, pod.selector)
+            if bound:
+                most = self._shares.of(ref.namespace)
+                if most < bound and self._shares.is_news(ref.namespace):
                     self._changes.shares[ref.namespace] = most
                 for entitlement in match(pod, self, self._rules, most=most).entitlements:
                     need = self._need(pod, entitlement, asked)
@@ -623,20 +599,28 @@ class Assignments:
         bindings = self._bindings_by_identity.get(identity, {}).values()
         return {each.selector: each for each in bindings}.values()
 
-    def _is_needy(self, pod: Pod | None) -> bool:
-        if pod is None or pod.ended or pod.host_network:
-            return False
-        return bool(pod.node) or self._everywhere
-
-    def _count(self, namespace: str, change: int) -> None:
-        """Count pods that may need anything: of each other one fewer bindings may count then."""
-        if not change:
+    def _count(self, before: Pod | None, now: Pod | None) -> None:
+        """Count a pod that may need what is bound to it: of each other one fewer may count then."""
+        was, becomes = self._counted(before), self._counted(now)
+        if was == becomes:
             return
-        before = self._needy.pop(namespace, 0)
-        after = before + change
-        if after:
-            self._needy[namespace] = after
-        if share_of_pod(after) != share_of_pod(before):
+        if was is not None:
+            self._touch_shared(self._shares.count_pods(*was, -1))
+        if becomes is not None:
+            self._touch_shared(self._shares.count_pods(*becomes, 1))
+
+    def _counted(self, pod: Pod | None) -> tuple[str, str] | None:
+        """Return the namespace and selector by which a pod is counted, if it is."""
+        if pod is None or pod.ended or pod.host_network or not (pod.node or self._everywhere):
+            return None
+        return pod.ref.namespace, pod.selector
+
+    def _count_binding(self, binding: AzureIdentityBinding, change: int) -> None:
+        namespaces = self._shares.count_bindings(binding.ref.namespace, binding.selector, change)
+        self._touch_shared(namespaces)
+
+    def _touch_shared(self, namespaces: Iterable[str]) -> None:
+        for namespace in namespaces:
             self._touch(self._pods_by_namespace.get(namespace, ()))
 
     def _touch_selected(self, binding: AzureIdentityBinding) -> None:
@@ -656,46 +640,6 @@ class Assignments:
             del self._pods_by_selector[pod.selector]
         _unindex(self._pods_by_namespace, pod.ref.namespace, pod.ref)
         _unindex(self._pods_by_node, pod.node, pod.ref)
-
-
-class _BindingsBySelector:
-    """Bindings by selector and namespace, and of each of these the heaviest."""
-
-    def __init__(self) -> None:
-        self._all: dict[str, dict[str, dict[ObjectRef, AzureIdentityBinding]]] = {}
-        self._heaviest: dict[tuple[str, str], tuple[AzureIdentityBinding, ...]] = {}
-        """Of those that are many, until one changes."""
-
-    def add(self, binding: AzureIdentityBinding) -> None:
-        """Add a binding that is not there."""
-        namespace, selector = binding.ref.namespace, binding.selector
-        self._all.setdefault(selector, {}).setdefault(namespace, {})[binding.ref] = binding
-        self._heaviest.pop((namespace, selector), None)
-
-    def remove(self, binding: AzureIdentityBinding) -> None:
-        """Remove a binding that is there."""
-        namespace, selector = binding.ref.namespace, binding.selector
-        spaces = self._all[selector]
-        _unindex(spaces, namespace, binding.ref)
-        if not spaces:
-            del self._all[selector]
-        self._heaviest.pop((namespace, selector), None)
-
-    def spaces(self, selector: str) -> Mapping[str, Mapping[ObjectRef, AzureIdentityBinding]]:
-        """Return the bindings with this selector, by namespace."""
-        return self._all.get(selector, {})
-
-    def heaviest(self, namespace: str, selector: str) -> Sequence[AzureIdentityBinding]:
-        """Return the bindings of a namespace with this selector; of many those that count."""
-        known = self._heaviest.get((namespace, selector))
-        if known is not None:
-            return known
-        found = self.spaces(selector).get(namespace, {}).values()
-        if len(found) <= LEAST_OF_POD:
-            return tuple(found)
-        known = tuple(nsmallest(MOST_BOUND, found, key=by_weight))
-        self._heaviest[namespace, selector] = known
-        return known
 
 
 def _same(one: Pod, other: Pod) -> bool:

@@ -115,6 +115,10 @@ class Interception:
         self._reported, self._unreported = float("-inf"), 0
         self.repairs = 0
         """Number of repairs."""
+        self.dropped_resets = 0
+        """Resets of pods that the rules had dropped when they were last looked at."""
+        self._counted: dict[str, int] = {}
+        """What each table said of them."""
         self.closed_by: tuple[str, ...] = ()
         """What else closes IMDS to pods, when it was last looked at."""
 
@@ -350,7 +354,14 @@ class Interception:
             listed = self._nft.run(table.listing())
         except NftablesError as error:
             return [f"table ip {table.name}: {error}"]
+        self._count(table.name, table.dropped_resets(listed))
         return table.differences(listed)
+
+    def _count(self, table: str, dropped: int) -> None:
+        """Add what was dropped since the last look; a table that is set anew begins at 0."""
+        before = self._counted.get(table, 0)
+        self._counted[table] = dropped
+        self.dropped_resets += dropped - before if dropped >= before else dropped
 
     def _warn_of_release_0_1(self) -> None:
         """Log that the sysctl of podidentity 0.1 is still set, though we need it no more."""

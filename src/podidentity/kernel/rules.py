@@ -91,6 +91,7 @@ _RAW, _BEHIND_SOURCES, _BEFORE_KUBE_PROXY, _AFTER_REDIRECTIONS = -300, -299, -11
 _FILTER = 0
 _KERNELS_OWN = frozenset({"handle", "index", "elem"})
 _NAMES = frozenset({"family", "table", "chain", "name"})
+_ENDS = ("ends", "ends_of_port")
 _LONGEST = 400
 _TCP = 6  # IPPROTO_TCP
 
@@ -259,6 +260,20 @@ class RedirectTable:
             for name in sorted(here.keys() | there.keys())
             if here.get(name) != there.get(name)
         ]
+
+    def dropped_resets(self, listed: Mapping[str, Any]) -> int:
+        """Return how many resets the table has dropped by the kernel's listing, since it was set.
+
+        What is dropped by it passes no copy of it.
+        """
+        rules = [item["rule"] for item in listed.get("nftables", ()) if "rule" in item]
+        return sum(
+            each["counter"]["packets"]
+            for rule in rules
+            if rule["chain"] in _ENDS
+            for each in rule["expr"]
+            if each.get("counter")
+        )
 
     @property
     def _reference(self) -> dict[str, Any]:

@@ -246,8 +246,6 @@ class Controller:
         self._events: dict[ObjectRef, TellEvent] = {}
         """Those of `_marks.events`: each call has a connection."""
         self._questions = PermissionQuestions(allowed=settings.allowed, denied=settings.denied)
-        # By namespace, the fewest bindings of a pod that the log has named as all that count.
-        self._shares: dict[str, int] = {}
         self._strange: dict[str, str] = {}
         """Provider IDs of nodes that are none of Azure's."""
 
@@ -367,17 +365,15 @@ class Controller:
                 self._concern(host)
 
     def _report_share(self, namespace: str, share: int) -> None:
-        """Say that not all bindings of a pod count, and again only when fewer do."""
-        if share < self._shares.get(namespace, inf):
-            self._shares[namespace] = share
-            self.report(
-                LogLine(
-                    "many-bindings",
-                    f"Namespace {namespace} has so many pods with identities that of the bindings "
-                    f"of each the heaviest {share} count; the others get no record.",
-                    "Give pods labels of their own, with fewer bindings each.",
-                )
+        """Say that not all bindings of a pod count."""
+        self.report(
+            LogLine(
+                "many-bindings",
+                f"Namespace {namespace} has so many pods with identities that of the bindings of "
+                f"each the heaviest {share} count; the others get no record.",
+                "Give pods labels of their own, with fewer bindings each.",
             )
+        )
 
     def _concern(self, host: Host) -> None:
         """Look at a host: its pods need something else, or it came or went."""

@@ -442,6 +442,7 @@ class Reporter:
             warnings=warnings,
             closed_by=self.guard.interception.closed_by,
             repairs=self.guard.interception.repairs,
+            dropped_resets=self.guard.interception.dropped_resets,
             proof=self.mode,
             guards=holds,
             changes=self.guard.changes,

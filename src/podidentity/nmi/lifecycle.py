@@ -1,9 +1,9 @@
 """A worker's life: it accepts connections when the supervisor says so, reports, and ends in order.
 
-What comes before it accepts waits in the backlog of the supervisor's sockets. It ends in one of two
-ways: where nobody is led here any more, because another agent serves or the rules are gone, it
-drains, which takes as long as a connection may be idle; told to stop, it finishes the requests that
-are under way.
+What comes before it accepts waits in the backlog of the supervisor's sockets, and so does what
+comes while another agent takes over. It ends in one of two ways: where nobody is led here any more,
+because another agent serves or the rules are gone, it drains, which takes as long as a connection
+may be idle; told to stop, it finishes the requests that are under way.
 """
 
 from __future__ import annotations
@@ -50,8 +50,14 @@ class Orders:
         self.leave: Callable[[], None] | None = None
         """Has the rules removed that lead connections here."""
         self._accept = asyncio.Event()
+        self._pause = asyncio.Event()
         self._end = asyncio.Event()
         self._stop = asyncio.Event()
+        self._said_by = {
+            control.ACCEPT: (self._accept,),
+            control.PAUSE: (self._accept, self._pause),
+            control.DRAIN: (self._accept, self._pause, self._end),
+        }
         loop = asyncio.get_running_loop()
         loop.add_reader(connection, self._told)
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -60,14 +66,18 @@ class Orders:
     @property
     def accepting(self) -> bool:
         """Whether connections are to be accepted."""
-        return self._accept.is_set() and not self._end.is_set()
+        return self._accept.is_set() and not self._pause.is_set()
 
     async def accept_or_end(self) -> None:
         """Return when connections are to be accepted, or never will be."""
         await self._accept.wait()
 
+    async def pause(self) -> None:
+        """Return when no more connections are to be accepted until `end`."""
+        await self._pause.wait()
+
     async def end(self) -> None:
-        """Return when no more connections are to be accepted."""
+        """Return when who waits is to be accepted, and nobody after that."""
         await self._end.wait()
 
     async def stop(self) -> None:
@@ -91,13 +101,10 @@ class Orders:
         if word.startswith(control.LISTEN) and sockets and sockets[0] is not None:
             self._listen(word.removeprefix(control.LISTEN).decode(), sockets[0])
             return
-        if word == control.ACCEPT:
-            self._accept.set()
-        elif word == control.LEAVE and self.leave is not None:
+        for each in self._said_by.get(word, ()):
+            each.set()
+        if word == control.LEAVE and self.leave is not None:
             self.leave()
-        elif word == control.DRAIN:
-            self._accept.set()
-            self._end.set()
         elif not word:
             # The supervisor has ended, and with it the container: nobody restarts this worker.
             asyncio.get_running_loop().remove_reader(self._connection)
@@ -111,7 +118,7 @@ class Orders:
             self.also({name: made})
 
     def _stopped(self) -> None:
-        for each in (self._accept, self._end, self._stop):
+        for each in (self._accept, self._pause, self._end, self._stop):
             each.set()
 
 
@@ -138,11 +145,15 @@ class Agent:
         for name, each in sockets.items():
             self.pages.get(name, self.pods).accept_from(each)
 
-    async def finish(self, orders: Orders) -> None:
-        """Accept no more; end connections behind their next answer, all of them when told to."""
+    async def pause(self) -> None:
+        """Accept no more until `finish`; end connections behind their next answer."""
         self.net.accept(accepting=False)
+        self.pods.pause()
         for page in self.pages.values():
             await page.close(0.0)
+
+    async def finish(self, orders: Orders) -> None:
+        """Accept who waits; end connections behind their next answer, all of them when told to."""
         draining = asyncio.create_task(self.pods.drain())
         stopping = asyncio.create_task(orders.stop())
         await asyncio.wait({draining, stopping}, return_when=asyncio.FIRST_COMPLETED)
@@ -174,8 +185,10 @@ async def live(agent: Agent, orders: Orders, clock: Clock) -> None:
             agent.accept(orders.listeners)
             orders.also = agent.accept_also
             orders.leave = agent.net.leave
-        await orders.end()
+        await orders.pause()
         orders.also = None
+        await agent.pause()
+        await orders.end()
         # Requests under way may wait for a secret or a watch: those are ended after them.
         await agent.finish(orders)
         for task in tasks:

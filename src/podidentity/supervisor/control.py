@@ -24,8 +24,11 @@ LISTEN = b"listen "
 LEAVE = b"leave"
 """To the worker: this agent ends, and no other follows. Accept on until `net` has removed its
 rules, and report that as `Readiness.OVER`."""
+PAUSE = b"pause"
+"""To the worker: accept no more connections until `DRAIN`, and close those that are open behind
+their next answers."""
 DRAIN = b"drain"
-"""To the worker: accept no more connections, answer those that are open, and end."""
+"""To the worker: accept who waits and then no more, answer those that are open, and end."""
 
 
 class Readiness(StrEnum):

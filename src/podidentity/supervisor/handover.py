@@ -5,10 +5,13 @@ accepts, so none is refused. The old agent stops accepting when the new one says
 If the new one then does not serve, the old one accepts again, so that a rollout of a broken version
 stops at the first node.
 
-    new   take 1 0.3.0 NS/POD  at the socket of the old agent, `serve.sock` in --handover-dir
+    new   take 1 0.3.0 NS/POD HOST:PORT,…
+                               at the socket of the old agent, `serve.sock` in --handover-dir, with
+                               the addresses at which pods will be served
     old   listeners pods host  with the descriptors (SCM_RIGHTS), or: busy
     new   ready                its worker has read the cluster and can prove callers
-    old   yours                its own worker accepts no more
+    old   yours                its own worker accepts no more; who is led to an address that
+                               the new agent has not waits until it serves
     new   settled              it serves pods, and `serve.sock` is its own now
     old   back                 too late: the old agent serves again
     new   bye                  it has handed over to another agent, and may end
@@ -23,7 +26,7 @@ import logging
 import os
 import select
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -37,8 +40,8 @@ SOCKET = "serve.sock"
 PROTOCOL = b"1"
 LARGEST = 512
 """Longest message, in bytes."""
-_LONGEST_NAME = 400
-"""Bytes that are said of an agent: its version, and the namespace and name of its pod."""
+_LONGEST_NAME = 480
+"""Bytes that are said of an agent: its version, namespace and name of its pod, its addresses."""
 MOST_SOCKETS = 16
 ANSWER_SECONDS = 2.0
 """Timeout for an answer of the old agent."""
@@ -77,6 +80,8 @@ class Successor:
     version: str
     agent: str = ""
     """Namespace and name of its pod; "" if it does not say."""
+    addresses: frozenset[str] = frozenset()
+    """Where it listens for pods, each as HOST:PORT; none if it does not say."""
     stage: Stage = Stage.OFFERED
     deadline: float = float("inf")
     """Time by which it must serve."""
@@ -135,7 +140,7 @@ class HandoverFolder:
         """Groups that may write to the folder."""
         return self.users | {0, os.getegid(), *os.getgroups()}
 
-    def take(self, version: str, agent: str, wanted: Iterable[Address]) -> Predecessor | None:
+    def take(self, version: str, agent: str, wanted: Sequence[Address]) -> Predecessor | None:
         """Return the agent that listens already, with its sockets; None if there is none.
 
         `version` and `agent` are what that one is told of this. Raises Busy, or Untrusted if folder
@@ -147,9 +152,9 @@ class HandoverFolder:
         except OSError:
             return None  # There is no socket, or an agent that has ended left it.
         try:
-            connection.send(
-                b"take %s %s" % (PROTOCOL, f"{version} {agent}".encode()[:_LONGEST_NAME])
-            )
+            for_pods = ",".join(str(each) for each in wanted if not each.late)
+            said = f"{version} {agent} {for_pods}".encode()[:_LONGEST_NAME]
+            connection.send(b"take %s %s" % (PROTOCOL, said))
             listeners = _received(connection, wanted)
         except (OSError, Busy, Untrusted) as error:
             connection.close()
@@ -179,12 +184,12 @@ class HandoverFolder:
             return None
         connection.setblocking(False)
         try:
-            version, agent = _asked(connection, self.uids)
+            version, agent, addresses = _asked(connection, self.uids)
             if serving:
                 names = " ".join(["listeners", *sockets]).encode()
                 descriptors = [each.fileno() for each in sockets.values()]
                 socket.send_fds(connection, [names], descriptors)
-                return Successor(connection, version, agent)
+                return Successor(connection, version, agent, addresses)
             connection.send(b"busy")
             why = "another agent takes over, or this one does not serve yet"
         except (Untrusted, OSError) as error:
@@ -194,8 +199,8 @@ class HandoverFolder:
         return None
 
 
-def _asked(connection: socket.socket, uids: frozenset[int]) -> tuple[str, str]:
-    """Return version and pod of the agent that connected; raise Untrusted or OSError."""
+def _asked(connection: socket.socket, uids: frozenset[int]) -> tuple[str, str, frozenset[str]]:
+    """Return version, pod and addresses of the agent that connected; raise Untrusted or OSError."""
     who = "the process that asks for them"
     check_outsider(check_user(connection, uids, who).pid, who)
     if not select.select([connection], [], [], ANSWER_SECONDS)[0]:
@@ -204,8 +209,8 @@ def _asked(connection: socket.socket, uids: frozenset[int]) -> tuple[str, str]:
     protocol, _, named = rest.partition(b" ")
     if word != b"take" or protocol != PROTOCOL:
         raise Untrusted("the process that connected speaks another protocol")
-    version, _, agent = named.decode(errors="replace").partition(" ")
-    return version, agent
+    version, agent, for_pods, *_ = [*named.decode(errors="replace").split(" "), "", ""]
+    return version, agent, frozenset(filter(None, for_pods.split(",")))
 
 
 def _received(connection: socket.socket, wanted: Iterable[Address]) -> dict[str, socket.socket]:

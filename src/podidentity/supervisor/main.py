@@ -358,15 +358,29 @@ class Supervisor:
         if worker is self._worker and self._is_over():
             self._due.close = min(self._due.close, now + ON_THE_WAY_SECONDS)
 
-    def _retire(self) -> None:
-        """Tell the worker to accept no more, to finish its open requests, and to end."""
+    def _retire(self, word: bytes = control.DRAIN) -> None:
+        """Tell the worker to accept no more, to finish its open requests, and to end.
+
+        With `control.PAUSE` it ends only after `_drain`.
+        """
         worker, self._worker = self._worker, None
         if worker is None:
             return
-        worker.tell(control.DRAIN)
+        worker.tell(word)
         self._retired.append(worker)
         if len(self._retired) > MOST_RETIRED:
             self._retired[0].signal(signal.SIGTERM)
+
+    def _drain(self) -> None:
+        """Have workers that paused answer who waits, and end.
+
+        The rules led them to an address that the next agent has not. The end of the socket would
+        reset their connections, and then the kernel would lead who comes from the same port of a
+        pod to the old address for ten seconds more, where nobody listens: nf_conntrack keeps what
+        was reset for so long (`tests/kernel/moving.py`).
+        """
+        for each in self._retired:
+            each.tell(control.DRAIN)
 
     def _kill(self, worker: Worker, why: str) -> None:
         _log.error("worker %s %s: it is killed", worker.pid, why)
@@ -495,6 +509,7 @@ class Supervisor:
         elif word == b"settled" and successor.stage is Stage.GIVEN:
             successor.stage, successor.deadline = Stage.SETTLED, float("inf")
             successor.settled = time.monotonic()
+            self._drain()
             self._unpublish()
             _log.info("version %s serves", successor.version)
         elif word == b"bye":
@@ -509,15 +524,21 @@ class Supervisor:
         else:
             self._drop_successor()
 
+    def _is_elsewhere(self, successor: Successor) -> bool:
+        """Whether pods are led to an address of ours, until it serves, that it has not."""
+        ours = {str(each) for each in self._plan.addresses if not each.late}
+        return bool(successor.addresses) and not ours <= successor.addresses
+
     def _give(self, successor: Successor) -> None:
         now = time.monotonic()
         successor.stage = Stage.GIVEN
         successor.deadline = now + handover.SETTLE_SECONDS
-        self._retire()
+        self._retire(control.PAUSE if self._is_elsewhere(successor) else control.DRAIN)
         successor.say(b"yours")
 
     def _take_back(self) -> None:
         """Serve again, with a new worker beside the retired one."""
+        self._drain()
         self._drop_successor()
         self._due.start = self._due.publish = 0.0
 
@@ -615,6 +636,7 @@ class Supervisor:
             self._predecessor.say(b"bye")
         if self._gave() or self._leave_to_predecessor():
             self._deadline = now + DRAIN_SECONDS
+            self._drain()
             close_all(self._sockets)
         elif self._plan.removes and self._worker is not None and self._predecessor is None:
             self._deadline = now + DRAIN_SECONDS

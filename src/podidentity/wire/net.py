@@ -6,8 +6,8 @@ at it; no message changes anything on the node. Whether rules go when `net` is t
 flags say; `serve` says when it is ready for that. The first message of each side names its version,
 and its form never changes, so that processes of different versions can say so.
 
-    serve  {"type":"hello","protocol":6,"version":"0.2.0"}
-    net    {"type":"hello","protocol":6,"version":"0.2.0"}      or {"type":"refusal","reason":"…"}
+    serve  {"type":"hello","protocol":7,"version":"0.2.0"}
+    net    {"type":"hello","protocol":7,"version":"0.2.0"}      or {"type":"refusal","reason":"…"}
     net    {"type":"state",…}                                   now, and after each change
     serve  {"type":"questions","questions":[
              {"id":7,"address":"10.244.0.2","port":40000,"local":false,"own":"",
@@ -40,7 +40,7 @@ from podidentity.core.attestation import ConnectionFacts
 from podidentity.core.data_path import ProbeResult
 from podidentity.wire import BROKEN_JSON
 
-PROTOCOL = 6
+PROTOCOL = 7
 """Version of this protocol; both sides must have the same."""
 LARGEST = 32 * 1024
 """Longest message, in bytes."""
@@ -176,6 +176,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True, tag="state", forbid_unkno
     """What else closes IMDS to pods, and so while no NMI runs on the node."""
     repairs: int = 0
     """Number of repairs of the rules."""
+    dropped_resets: int = 0
+    """Number of resets that the rules dropped, because a pod sent too many."""
     proof: _Text = ""
     """The value of `--attestation` here."""
     guards: bool = True

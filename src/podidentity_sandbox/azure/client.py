@@ -111,24 +111,15 @@ class AzureOperator:
         """
         dated = version or newest(type_of(path.partition("?")[0]))
         url = f"{ARM}{path}{'&' if '?' in path else '?'}api-version={dated}"
-        answer = await self._call(method, url, body, resource=f"{ARM}/")
-        while answer.status == 202 and "Azure-AsyncOperation" not in answer.headers:
-            await asyncio.sleep(float(answer.headers.get("Retry-After", "1")))
-            answer = await self._call("GET", answer.headers["Location"], resource=f"{ARM}/")
-        await self.wait(answer)
-        return answer.body
-
-    async def wait(self, answer: Answer) -> None:
-        """Return when the operation that `answer` names by Azure-AsyncOperation has succeeded."""
-        where = answer.headers.get("Azure-AsyncOperation")
-        while where:
+        begun = answer = await self._call(method, url, body, resource=f"{ARM}/")
+        while where := begun.headers.get("Azure-AsyncOperation"):
             await asyncio.sleep(float(answer.headers.get("Retry-After", "1")))
             answer = await self._call("GET", where, resource=f"{ARM}/")
-            status = answer.body["status"]
-            if status == "Succeeded":
-                return
+            if (status := answer.body["status"]) == "Succeeded":
+                break
             if status != "InProgress":
                 raise AzureError(answer.status, status, str(answer.body.get("error", "")))
+        return begun.body
 
     def _path(self, group: str, kind: str, name: str) -> str:
         return f"{self.subscription}/resourceGroups/{group}/providers/{kind}/{name}"
@@ -270,9 +261,7 @@ class AzureOperator:
 
         Each has time, node, source, method, target, headers (names in lower case) and status.
         """
-        async with self._control.get("/imds/requests") as response:
-            entries: list[dict[str, Any]] = await response.json()
-            return entries
+        return await self._requests("/imds/requests")
 
     async def clear_imds_requests(self) -> None:
         """Forget the requests that reached IMDS."""
@@ -289,9 +278,7 @@ class AzureOperator:
         ""), scope, status and code (of AADSTS; 0 where there is none). The operator's are there,
         too.
         """
-        async with self._control.get("/entra/requests") as response:
-            entries: list[dict[str, Any]] = await response.json()
-            return entries
+        return await self._requests("/entra/requests")
 
     async def clear_entra_requests(self) -> None:
         """Forget the requests that reached Entra."""
@@ -306,6 +293,11 @@ class AzureOperator:
         await self._order("DELETE", "/entra/keys")
 
     # Requests, with the operator's own tokens: one for each resource and tenant
+
+    async def _requests(self, path: str) -> list[dict[str, Any]]:
+        async with self._control.get(path) as response:
+            entries: list[dict[str, Any]] = await response.json()
+            return entries
 
     async def _order(self, method: str, path: str) -> None:
         async with self._control.request(method, path) as response:

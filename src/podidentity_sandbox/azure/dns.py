@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -17,8 +16,6 @@ import dns.rdatatype
 import dns.rrset
 
 from podidentity_sandbox.plan import APISERVER_ADDRESS, AZURE_ADDRESS
-
-log = logging.getLogger(__name__)
 
 APISERVER_NAMES = ("kubernetes.default.svc", "kubernetes.default.svc.cluster.local")
 TTL = 5
@@ -69,7 +66,3 @@ class Resolver(asyncio.DatagramProtocol):
         reply = answer(data, self._is_azure)
         if reply is not None and self._transport is not None:
             self._transport.sendto(reply, addr)
-
-    def error_received(self, exc: Exception) -> None:
-        """Note what ICMP said of an earlier answer: its asker has gone."""
-        log.debug("dns: %s", exc)

@@ -54,18 +54,12 @@ def _wanted(name: object, body: dict[str, Any]) -> FederatedCredential:
     audiences = body.get("audiences")
     if not isinstance(audiences, list) or len(audiences) != 1:
         raise BadCredential("Federated Identity Credential must have exactly one audience.")
-    fields = {"issuer": body.get("issuer"), "subject": body.get("subject")}
-    fields["audience"] = audiences[0]
+    named = {what: body.get(what) for what in ("issuer", "subject")}
+    fields: dict[str, Any] = {**named, "audience": audiences[0]}
     for what, value in fields.items():
         if not isinstance(value, str) or not 0 < len(value) <= LONGEST:
             raise BadCredential(f"The property '{what}' must have 1 to {LONGEST} characters.")
-    if not str(fields["issuer"]).startswith("https://"):
+    if not fields["issuer"].startswith("https://"):
         raise BadCredential("The property 'issuer' must be a URL that begins with https://.")
-    return FederatedCredential(
-        id="",
-        name=name,
-        issuer=str(fields["issuer"]),
-        subject=str(fields["subject"]),
-        audience=str(fields["audience"]),
-        description=str(body.get("description") or ""),
-    )
+    described = str(body.get("description") or "")
+    return FederatedCredential(id="", name=name, description=described, **fields)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -18,13 +18,7 @@ from typing import Any, NamedTuple
 from podidentity_sandbox.azure.entra.answers import unknown_resource
 from podidentity_sandbox.azure.faults import strike
 from podidentity_sandbox.azure.messages import NO_HEADERS, Reply, Request, RequestLog
-from podidentity_sandbox.azure.state import (
-    IdentityBlock,
-    Machines,
-    Principal,
-    UserAssignedIdentity,
-    World,
-)
+from podidentity_sandbox.azure.state import Machines, Principal, World
 from podidentity_sandbox.azure.tokens import CLOCK_SKEW, MANAGED_LIFETIME, Grant, Issuer, SignedInBy
 from podidentity_sandbox.plan import NodePlan, Plan, stable_guid
 
@@ -164,49 +158,13 @@ def _token_query(request: Request) -> TokenQuery:
 # ---- Tokens of the identities that ARM attached to a node, and the caches of both
 
 
-class ChosenIdentity(NamedTuple):
-    """The identity that a token is for."""
+class AttachedIdentity(NamedTuple):
+    """An identity of a machine."""
 
     client_id: str
     object_id: str
     resource_id: str
-
-
-def _choose(
-    ask: TokenQuery, block: IdentityBlock, *, alive: Sequence[UserAssignedIdentity], machine: str
-) -> ChosenIdentity:
-    """Return the identity that `ask` means among those of the machine; raise ImdsError.
-
-    `alive` are the user-assigned identities that still exist, `machine` is the id of what holds
-    the system-assigned one.
-    """
-    users = [
-        ChosenIdentity(one.client_id, one.principal_id, one.id)
-        for one in block.user
-        if one.principal_id in {other.principal_id for other in alive}
-    ]
-    who = block.system
-    system = [ChosenIdentity(who.app_id, who.object_id, machine)] if who else []
-    if ask.selector:
-        matching = [
-            one
-            for one in (*system, *users)
-            if getattr(one, ask.selector).lower() == ask.value.lower()
-        ]
-    else:
-        matching = system or users
-    if len(matching) > 1:
-        raise _invalid(  # (*)
-            "Multiple user assigned identities exist, please specify the clientId / resourceId of"
-            " the identity in the token request"
-        )
-    if not matching:
-        raise _invalid("Identity not found")  # (*)
-    return matching[0]
-
-
-RENEWED_BELOW = MANAGED_LIFETIME // 2
-"""Seconds left at which IMDS fetches a new token for the next request."""
+    """Of the machine itself, where the identity is the system's."""
 
 
 class KnownIdentities(NamedTuple):
@@ -214,8 +172,29 @@ class KnownIdentities(NamedTuple):
 
     until: float
     """Seconds since 1970 at which it looks again."""
-    block: IdentityBlock
-    alive: tuple[UserAssignedIdentity, ...]
+    system: tuple[AttachedIdentity, ...]
+    user: tuple[AttachedIdentity, ...]
+
+    def choose(self, ask: TokenQuery) -> AttachedIdentity:
+        """Return the identity that `ask` means; raise ImdsError."""
+        if ask.selector:
+            wanted = ask.value.lower()
+            both = (*self.system, *self.user)
+            matching = [one for one in both if getattr(one, ask.selector).lower() == wanted]
+        else:
+            matching = [*(self.system or self.user)]
+        if len(matching) > 1:
+            raise _invalid(  # (*)
+                "Multiple user assigned identities exist, please specify the clientId / resourceId"
+                " of the identity in the token request"
+            )
+        if not matching:
+            raise _invalid("Identity not found")  # (*)
+        return matching[0]
+
+
+RENEWED_BELOW = MANAGED_LIFETIME // 2
+"""Seconds left at which IMDS fetches a new token for the next request."""
 
 
 class Tokens:
@@ -231,13 +210,13 @@ class Tokens:
 
     def answer(self, request: Request, node: NodePlan) -> Reply:
         """Return the requested token; raise ImdsError."""
+        _check_identity_version(request)
         ask = _token_query(request)
         now = self._world.clock()
         machines = self._world.machines_of(node)
         if machines is None:
             raise _invalid("Identity not found")
-        seen = self._identities(node, machines, now)
-        chosen = _choose(ask, seen.block, alive=seen.alive, machine=machines.id)
+        chosen = self._identities(node, machines, now).choose(ask)
         if not self._issuer.tenant.cloud.has_resource(ask.resource):
             refusal = unknown_resource(ask.resource, self._world.plan.tenant_id)
             raise ImdsError(refusal.status, refusal.error, str(refusal))
@@ -262,14 +241,22 @@ class Tokens:
     def _identities(self, node: NodePlan, machines: Machines, now: float) -> KnownIdentities:
         seen = self._seen.get(node.name)
         if seen is None or now >= seen.until:
-            until = now + self._world.weather.seconds("identities", node.name)
-            alive = tuple(self._world.all(UserAssignedIdentity))
-            seen = KnownIdentities(until=until, block=machines.in_force(now), alive=alive)
-            self._seen[node.name] = seen
+            block, there = machines.in_force(now), self._world.principals
+            users = [one for one in block.user if one.principal_id in there]
+            seen = self._seen[node.name] = KnownIdentities(
+                until=now + self._world.weather.seconds("identities", node.name),
+                system=tuple(
+                    AttachedIdentity(one.app_id, one.object_id, machines.id)
+                    for one in filter(None, [block.system])
+                ),
+                user=tuple(
+                    AttachedIdentity(one.client_id, one.principal_id, one.id) for one in users
+                ),
+            )
         return seen
 
-    def _minted(self, chosen: ChosenIdentity, resource: str, now: float) -> str:
-        principal = Principal(
+    def _minted(self, chosen: AttachedIdentity, resource: str, now: float) -> str:
+        principal = Principal(  # it may be deleted by now: IMDS goes by what it saw
             object_id=chosen.object_id,
             app_id=chosen.client_id,
             name="",
@@ -429,7 +416,7 @@ class Imds:
 
     def _routed(self, request: Request, node: NodePlan, path: str) -> Reply:
         endpoints: dict[str, Callable[[Request, NodePlan], Reply]] = {
-            "identity/oauth2/token": self._token,
+            "identity/oauth2/token": self._tokens.answer,
             "identity/info": self._info,
             "versions": lambda _, __: Reply.json({"apiVersions": list(VERSIONS)}),
             "instance": self._instance,
@@ -440,10 +427,6 @@ class Imds:
         if request.method != "GET":
             raise ImdsError(405, "method_not_allowed", "Use GET")
         return answer(request, node)
-
-    def _token(self, request: Request, node: NodePlan) -> Reply:
-        _check_identity_version(request)
-        return self._tokens.answer(request, node)
 
     def _info(self, request: Request, _: NodePlan) -> Reply:
         _check_identity_version(request)

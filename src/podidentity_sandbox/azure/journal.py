@@ -10,13 +10,11 @@ requests, and what IMDS has cached, are not.
 
 from __future__ import annotations
 
-import copyreg
 import io
 import math
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from podidentity_sandbox.azure.state import World
@@ -25,13 +23,6 @@ from podidentity_sandbox.azure.tokens import Key, KeyRing
 FILE = "azure.state"
 """Name of the file in the sandbox's folder. It holds secrets, and is its owner's only."""
 _KEYS = "keys"
-
-
-def _view(values: dict[Any, Any]) -> MappingProxyType[Any, Any]:
-    return MappingProxyType(values)
-
-
-copyreg.pickle(MappingProxyType, lambda view: (_view, (dict(view),)))
 
 
 class NotSaved(Exception):

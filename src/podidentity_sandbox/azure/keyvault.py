@@ -14,7 +14,7 @@ import re
 import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from podidentity_sandbox.azure.arm.call import roles_at
 from podidentity_sandbox.azure.messages import Reply, Request, ServiceError
@@ -49,12 +49,10 @@ class Version:
     value: str = field(repr=False)
     created: int
     """Seconds since 1970, as all times here."""
-    updated: int
-    enabled: bool = True
-    not_before: int | None = None
-    expires: int | None = None
-    content_type: str | None = None
-    tags: Mapping[str, str] | None = None
+    attributes: Mapping[str, Any]
+    """Of enabled, nbf and exp those that were sent."""
+    more: Mapping[str, Any]
+    """Of contentType and tags those that were sent."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,52 +65,37 @@ class Secret:
     versions: tuple[Version, ...]
 
 
-T = TypeVar("T")
-
 RETENTION = 90
 """Days that a deleted secret can be recovered."""
+_ATTRIBUTES = {"enabled": bool, "nbf": int, "exp": int}
+_MORE = {"contentType": str, "tags": dict}
 
 
 def _rendered(vault: Vault, secret: Secret, one: Version) -> dict[str, Any]:
     """Return a version with its value."""
-    times = {"nbf": one.not_before, "exp": one.expires}
     attributes = {
-        "enabled": one.enabled,
-        **{name: value for name, value in times.items() if value is not None},
+        "enabled": True,
+        **one.attributes,
         "created": one.created,
-        "updated": one.updated,
+        "updated": one.created,
         "recoveryLevel": "Recoverable+Purgeable",
         "recoverableDays": RETENTION,
     }
-    more = {"contentType": one.content_type, "tags": one.tags}
     return {
         "value": one.value,
         "id": f"https://{vault.name.lower()}{SUFFIX}/secrets/{secret.name}/{one.version}",
         "attributes": attributes,
-        **{name: value for name, value in more.items() if value is not None},
+        **one.more,
     }
 
 
-def _settings_of(body: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of a Version that a request sets; raise VaultError."""
-    attributes = body.get("attributes") or {}
-    if not isinstance(attributes, dict):
-        raise _bad_parameter("Property attributes has invalid value")
-    sent = {
-        "enabled": _typed(attributes, "enabled", bool),
-        "not_before": _typed(attributes, "nbf", int),
-        "expires": _typed(attributes, "exp", int),
-        "content_type": _typed(body, "contentType", str),
-        "tags": _typed(body, "tags", dict),
-    }
-    return {name: value for name, value in sent.items() if value is not None}
-
-
-def _typed(values: Mapping[str, Any], name: str, kind: type[T]) -> T | None:
-    value = values.get(name)
-    if value is None or type(value) is kind:
-        return value
-    raise _bad_parameter(f"Property {name} has invalid value")
+def _sent(values: Mapping[str, Any], kinds: Mapping[str, type]) -> dict[str, Any]:
+    """Return those of `values` that are of these names; raise VaultError for a wrong type."""
+    found = {name: values[name] for name in kinds if values.get(name) is not None}
+    for name, value in found.items():
+        if type(value) is not kinds[name]:
+            raise _bad_parameter(f"Property {name} has invalid value")
+    return found
 
 
 # ---- Operations
@@ -137,15 +120,15 @@ class VaultCall:
 
 def put(call: VaultCall) -> Reply:
     """Make a new version of a secret."""
-    body, now = call.request.json_object(_bad_parameter), int(call.world.clock())
+    body = call.request.json_object(_bad_parameter)
     if not isinstance(body.get("value"), str):
         raise _bad_parameter("Property value is required")
     new = Version(
         version=uuid.uuid4().hex,
         value=body["value"],
-        created=now,
-        updated=now,
-        **_settings_of(body),
+        created=int(call.world.clock()),
+        attributes=_sent(_sent(body, {"attributes": dict}).get("attributes", {}), _ATTRIBUTES),
+        more=_sent(body, _MORE),
     )
     first = Secret(id=call.id, name=call.name, versions=())
     old = call.world.find(Secret, call.id) or first
@@ -171,7 +154,7 @@ def get(call: VaultCall) -> Reply:
             " recover it using the correct recovery command. For help resolving this issue, please"
             " see https://go.microsoft.com/fwlink/?linkid=2125182",
         )
-    if not found[-1].enabled:
+    if not found[-1].attributes.get("enabled", True):
         # https://github.com/Azure/azure-sdk-for-js/issues/24756
         raise _forbidden("Operation get is not allowed on a disabled secret.", "SecretDisabled")
     return Reply.json(_rendered(call.vault, secret, found[-1]))

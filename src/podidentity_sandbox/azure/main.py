@@ -15,13 +15,15 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import click
 from aiohttp import web
 
+from podidentity_sandbox.azure import proxy
 from podidentity_sandbox.azure.aks.provider import AksProvider
 from podidentity_sandbox.azure.control import SOCKET, ControlApi
 from podidentity_sandbox.azure.dns import Resolver
@@ -29,10 +31,8 @@ from podidentity_sandbox.azure.entra.issuers import PublishedKeys
 from podidentity_sandbox.azure.entra.service import Entra
 from podidentity_sandbox.azure.imds import Imds
 from podidentity_sandbox.azure.journal import FILE, Journal
-from podidentity_sandbox.azure.names import place_of
-from podidentity_sandbox.azure.proxy import Proxy
 from podidentity_sandbox.azure.seed import seed
-from podidentity_sandbox.azure.server import Front, Service, server
+from podidentity_sandbox.azure.server import Front, place_of, server
 from podidentity_sandbox.azure.state import World
 from podidentity_sandbox.azure.tokens import Issuers
 from podidentity_sandbox.plan import APISERVER_ADDRESS, Plan
@@ -86,13 +86,12 @@ async def azure(
         front = server(Front(world, issuers, entra, journal).handle, name="azure")
         await _serve(stack, front, listeners.https, context)
         await _serve(stack, server(imds.handle, name="imds"), listeners.imds)
-        await _serve_control(
-            stack, ControlApi(world, imds, entra, issuers, journal).handle, plan.path / SOCKET
-        )
+        control = ControlApi(world, imds, entra, issuers, journal)
+        await _serve(stack, server(control.handle, name="control"), _unix_listener(plan.path))
         await _serve_dns(stack, Resolver(is_azure), listeners.dns)
-        proxy = Proxy(listeners.proxy, known=is_azure, protocol=front, context=context)
-        await _run(stack, proxy)
-        await _run(stack, AksProvider(world, apiserver, journal))
+        tunnels = proxy.serve(listeners.proxy, known=is_azure, protocol=front, context=context)
+        _run(stack, tunnels)
+        _run(stack, AksProvider(world, apiserver, journal).run())
         yield world
 
 
@@ -108,18 +107,13 @@ async def _serve(
     await web.SockSite(runner, listener, ssl_context=context).start()
 
 
-def _unix_listener(path: Path) -> socket.socket:
-    path.unlink(missing_ok=True)  # of an Azure that was killed
+def _unix_listener(folder: Path) -> socket.socket:
+    path = folder / SOCKET
+    path.unlink(missing_ok=True)  # of an Azure that has ended
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(path))
     path.chmod(0o600)
     return listener
-
-
-async def _serve_control(stack: contextlib.AsyncExitStack, service: Service, path: Path) -> None:
-    listener = _unix_listener(path)
-    stack.callback(path.unlink, missing_ok=True)
-    await _serve(stack, server(service, name="control"), listener)
 
 
 async def _serve_dns(
@@ -130,8 +124,8 @@ async def _serve_dns(
     stack.callback(transport.close)
 
 
-async def _run(stack: contextlib.AsyncExitStack, work: Proxy | AksProvider) -> None:
-    task = asyncio.get_running_loop().create_task(work.run())
+def _run(stack: contextlib.AsyncExitStack, work: Coroutine[Any, Any, None]) -> None:
+    task = asyncio.get_running_loop().create_task(work)
 
     async def stop() -> None:
         task.cancel()

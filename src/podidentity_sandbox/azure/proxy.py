@@ -26,68 +26,46 @@ class ProxyRefused(Exception):
     """The request cannot be served: status line and reason."""
 
 
-class Proxy:
-    """Accepts CONNECT requests until it is closed."""
+async def serve(
+    listener: socket.socket,
+    *,
+    known: Callable[[str], bool],
+    protocol: Callable[[], asyncio.Protocol],
+    context: ssl.SSLContext,
+) -> None:
+    """Serve until cancelled; `known` says which host names lead to `protocol` behind TLS."""
+    loop = asyncio.get_running_loop()
+    listener.setblocking(False)
 
-    def __init__(
-        self,
-        listener: socket.socket,
-        *,
-        known: Callable[[str], bool],
-        protocol: Callable[[], asyncio.Protocol],
-        context: ssl.SSLContext,
-    ) -> None:
-        """Serve `listener`; `known` says which host names lead to `protocol` behind TLS."""
-        self._listener = listener
-        self._known = known
-        self._protocol = protocol
-        self._context = context
-        self._connections: set[asyncio.Task[None]] = set()
-
-    async def run(self) -> None:
-        """Serve until cancelled."""
-        loop = asyncio.get_running_loop()
-        self._listener.setblocking(False)
-        try:
-            while True:
-                client, _ = await loop.sock_accept(self._listener)
-                task = loop.create_task(self._serve(client))
-                self._connections.add(task)
-                task.add_done_callback(self._connections.discard)
-        finally:
-            for task in tuple(self._connections):
-                task.cancel()
-            await asyncio.gather(*self._connections, return_exceptions=True)
-            self._listener.close()
-
-    async def _serve(self, client: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
+    async def connected(client: socket.socket) -> None:
         with contextlib.ExitStack() as unserved:
             unserved.callback(client.close)
             try:
-                if await self._admitted(client):
+                if await _admitted(client, known):
                     unserved.pop_all()
-                    await loop.connect_accepted_socket(self._protocol, client, ssl=self._context)
+                    await loop.connect_accepted_socket(protocol, client, ssl=context)
             except (OSError, TimeoutError) as error:
                 # ssl.SSLError is an OSError: a client that does not trust the sandbox's authority.
                 log.info("proxy connection ended: %s", error)
 
-    async def _admitted(self, client: socket.socket) -> bool:
-        loop = asyncio.get_running_loop()
-        try:
-            self._check(_target(await asyncio.wait_for(_head(client), PATIENCE)))
-        except ProxyRefused as refusal:
-            status, reason = refusal.args
-            log.info("proxy refused: %s", reason)
-            await loop.sock_sendall(client, _refusal(status, reason))
-            return False
-        await loop.sock_sendall(client, b"HTTP/1.1 200 Connection established\r\n\r\n")
-        return True
+    with listener:
+        async with asyncio.TaskGroup() as connections:
+            while True:
+                client, _ = await loop.sock_accept(listener)
+                connections.create_task(connected(client))
 
-    def _check(self, target: str) -> None:
-        if not self._known(target):
-            reason = f"{target} is no name of the sandbox's Azure, or does not exist yet"
-            raise ProxyRefused("403 Forbidden", reason)
+
+async def _admitted(client: socket.socket, known: Callable[[str], bool]) -> bool:
+    loop = asyncio.get_running_loop()
+    try:
+        _check(await asyncio.wait_for(_head(client), PATIENCE), known)
+    except ProxyRefused as refusal:
+        status, reason = refusal.args
+        log.info("proxy refused: %s", reason)
+        await loop.sock_sendall(client, _refusal(status, reason))
+        return False
+    await loop.sock_sendall(client, b"HTTP/1.1 200 Connection established\r\n\r\n")
+    return True
 
 
 async def _head(client: socket.socket) -> bytes:
@@ -101,8 +79,8 @@ async def _head(client: socket.socket) -> bytes:
     return head
 
 
-def _target(head: bytes) -> str:
-    """Return the host name of a CONNECT request; raise ProxyRefused."""
+def _check(head: bytes, known: Callable[[str], bool]) -> None:
+    """Raise ProxyRefused unless it is a CONNECT request for a known name."""
     words = head.split(b"\r\n", 1)[0].decode("latin-1").split(" ")
     if len(words) != 3 or words[0] != "CONNECT" or not head.endswith(b"\r\n\r\n"):
         reason = "this proxy serves CONNECT only: it is for HTTPS_PROXY, not for HTTP_PROXY"
@@ -110,7 +88,9 @@ def _target(head: bytes) -> str:
     host, _, port = words[1].rpartition(":")
     if port != "443":
         raise ProxyRefused("403 Forbidden", f"Azure is served on port 443, not on {port or 'none'}")
-    return host.lower()
+    if not known(host):
+        reason = f"{host} is no name of the sandbox's Azure, or does not exist yet"
+        raise ProxyRefused("403 Forbidden", reason)
 
 
 def _refusal(status: str, reason: str) -> bytes:

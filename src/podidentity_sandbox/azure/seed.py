@@ -21,7 +21,6 @@ from podidentity_sandbox.azure.state import (
     VirtualMachine,
     World,
 )
-from podidentity_sandbox.azure.tenants import Tenant
 from podidentity_sandbox.plan import NodePlan, Plan, stable_guid
 
 KUBELET_IDENTITY = "aks-experimental-agentpool"
@@ -29,8 +28,8 @@ KUBELET_IDENTITY = "aks-experimental-agentpool"
 
 
 def operator_object_id(plan: Plan) -> str:
-    """Return the object id of the operator's service principal, which no file holds."""
-    return stable_guid(plan.name, "operator object id")
+    """Return the object id of the operator's service principal at home, which no file holds."""
+    return stable_guid(plan.tenant_id, "operator object id")
 
 
 def seed(world: World) -> None:
@@ -67,7 +66,7 @@ def _seed_operator(world: World) -> None:
     )
     for tenant in world.tenants.all:
         principal = Principal(
-            object_id=_operator_in(plan, tenant),
+            object_id=stable_guid(tenant.id, "operator object id"),
             app_id=plan.operator_id,
             name="operator",
             tenant_id=tenant.id,
@@ -77,12 +76,6 @@ def _seed_operator(world: World) -> None:
     for subscription in plan.subscriptions:
         owner = world.principals[operator_object_id(plan)]
         _grant(world, OWNER, owner, f"/subscriptions/{subscription}")
-
-
-def _operator_in(plan: Plan, tenant: Tenant) -> str:
-    """Return the object id of the operator's service principal in a tenant."""
-    home = tenant.id == plan.tenant_id
-    return operator_object_id(plan) if home else stable_guid(tenant.id, "operator object id")
 
 
 def _seed_cluster(world: World, kubelet: UserAssignedIdentity) -> None:

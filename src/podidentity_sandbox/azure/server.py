@@ -6,19 +6,19 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from enum import Enum, auto
 
 from aiohttp import web
 
+from podidentity_sandbox.azure import graph, keyvault
 from podidentity_sandbox.azure.arm.service import Arm
-from podidentity_sandbox.azure.blob.service import BlobService
+from podidentity_sandbox.azure.blob import service as blob
 from podidentity_sandbox.azure.entra.service import Entra
 from podidentity_sandbox.azure.faults import Reset
-from podidentity_sandbox.azure.graph import Graph
 from podidentity_sandbox.azure.journal import Journal, NotSaved
-from podidentity_sandbox.azure.keyvault import KeyVault
 from podidentity_sandbox.azure.messages import BODY_LIMIT, Reply, Request
-from podidentity_sandbox.azure.names import Place, place_of
 from podidentity_sandbox.azure.state import World
+from podidentity_sandbox.azure.tenants import MANAGEMENT, cloud_of
 from podidentity_sandbox.azure.tokens import Issuers
 from podidentity_sandbox.weather import cut
 
@@ -80,7 +80,36 @@ def _response(reply: Reply) -> web.Response:
     return web.Response(status=reply.status, body=reply.body, headers=headers)
 
 
-# ---- The TLS address: the Host header says which service a request is for
+# ---- The TLS address: a host name says which service a request is for; DNS and proxy ask as well
+
+
+class Place(Enum):
+    """The service behind a name."""
+
+    ENTRA = auto()
+    ARM = auto()
+    GRAPH = auto()
+    VAULT = auto()
+    BLOB = auto()
+
+
+def place_of(world: World, host: str) -> Place | None:
+    """Return what serves the host name; None where Azure has no such name.
+
+    As in Azure, the name of a vault or a storage account exists while it does.
+    """
+    name = host.lower().removesuffix(".")
+    if cloud_of(name):
+        return Place.ENTRA
+    if name in MANAGEMENT:
+        return Place.ARM
+    if name in graph.HOSTS:
+        return Place.GRAPH
+    if name.endswith(keyvault.SUFFIX) and world.vault(name.removesuffix(keyvault.SUFFIX)):
+        return Place.VAULT
+    if name.endswith(blob.SUFFIX) and world.account(name.removesuffix(blob.SUFFIX)):
+        return Place.BLOB
+    return None
 
 
 class Front:
@@ -93,9 +122,9 @@ class Front:
         issuer = issuers.home
         self._services: Mapping[Place, Callable[[Request], Reply]] = {
             Place.ARM: Arm(world, issuer).handle,
-            Place.GRAPH: Graph(world, issuers).handle,
-            Place.VAULT: KeyVault(world, issuer).handle,
-            Place.BLOB: BlobService(world, issuer).handle,
+            Place.GRAPH: graph.Graph(world, issuers).handle,
+            Place.VAULT: keyvault.KeyVault(world, issuer).handle,
+            Place.BLOB: blob.BlobService(world, issuer).handle,
         }
 
     async def handle(self, request: Request) -> Reply:

@@ -5,7 +5,7 @@ import gc
 
 gc.disable()  # all modules stay: no garbage is looked for among them, nor at the end
 
-from podidentity_sandbox.cluster.models import without_client  # noqa: E402 - loaded so
+from podidentity_sandbox.cluster.fields import without_client  # noqa: E402 - loaded so
 
 without_client()
 

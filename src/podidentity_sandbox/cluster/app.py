@@ -10,7 +10,6 @@ from aiohttp import web
 from podidentity_sandbox.cluster import Obj, bodies, discovery, openapi, status, tokens
 from podidentity_sandbox.cluster.authentication import User, refusal
 from podidentity_sandbox.cluster.cluster import Cluster
-from podidentity_sandbox.cluster.discovery import AGGREGATED_FORM
 from podidentity_sandbox.cluster.impersonation import Impersonation
 from podidentity_sandbox.cluster.overload import befall
 from podidentity_sandbox.cluster.paths import RequestInfo, request_info
@@ -22,28 +21,21 @@ from podidentity_sandbox.cluster.verbs import Verbs, json_answer
 
 
 def document_answer(registry: Registry, path: str, accept: str) -> web.Response | None:
-    """Return the document at a path, in the form that the client wishes; None for no such path.
+    """Return the document at a path; None for no such path; raise 406 where the client takes none.
 
-    Raises 406 for a client that takes none that there is.
+    A client that would rather have all types in one document takes them one by one as well.
     """
     raw, content_type = b"", JSON
-    wanted = list(wishes(accept))
     if path == openapi.OLDER_PATH:
         if openapi.OLDER_ACCEPT not in accept and openapi.OLDER_TYPE not in accept:
             raise status.not_acceptable([openapi.OLDER_TYPE])
         raw, content_type = openapi.OLDER_DOCUMENT, openapi.OLDER_TYPE
-    elif not wanted:
+    elif all("as" in wish for wish in wishes(accept)):
         raise status.not_acceptable(SERVED)
     elif path.startswith(openapi.ROOT):
         raw = openapi.openapi_document(registry, path.rstrip("/")) or b""
-    else:
-        # v2beta1 comes before plain JSON in some clients' wishes: the first that can be met counts.
-        forms = ((wish.get("as"), wish.get("g"), wish.get("v")) for wish in wanted)
-        met = next((form for form in forms if form[0] is None or form == AGGREGATED_FORM), None)
-        found = met == AGGREGATED_FORM and discovery.aggregated_document(registry, path)
-        content_type = discovery.AGGREGATED_TYPE if found else JSON
-        if document := found or discovery.document(registry, path):
-            raw = encode(document)
+    elif document := discovery.document(registry, path):
+        raw = encode(document)
     headers = {"Content-Type": content_type, "Vary": "Accept"}
     return web.Response(body=raw, headers=headers) if raw else None
 

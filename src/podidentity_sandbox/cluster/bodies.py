@@ -12,7 +12,7 @@ import yaml
 from aiohttp import web
 
 from podidentity_sandbox.cluster import Json, Obj, shapes, status
-from podidentity_sandbox.cluster.fields import builtin
+from podidentity_sandbox.cluster.fields import built_in
 from podidentity_sandbox.cluster.protobuf.decoder import PROTOBUF, Malformed, decode
 
 
@@ -100,7 +100,7 @@ def doubled(content_type: str, raw: bytes) -> list[str]:
 def question(group: str, kind: str, body: Json) -> Obj:
     """Return the body of a question, such as a TokenRequest; raise 400."""
     asked: Obj = shapes.without_nulls(body)
-    if misfit := shapes.misfit(builtin.schema(group, "v1", kind), asked):
+    if misfit := shapes.misfit(built_in(group, "v1", kind), asked):
         raise status.undecodable(kind, "v1", misfit)
     return asked
 

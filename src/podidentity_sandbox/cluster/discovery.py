@@ -1,4 +1,4 @@
-"""The documents that tell a client which types there are, one by one and all in one.
+"""The documents that tell a client which types there are.
 
 https://kubernetes.io/docs/concepts/overview/kubernetes-api/#discovery-api
 """
@@ -31,9 +31,6 @@ _SUBRESOURCES: dict[str, tuple[str, str, str, list[str]]] = {
     "token": ("TokenRequest", "authentication.k8s.io", "v1", ["create"]),
 }
 """Kind, group, version and verbs; of all others the kind of the type itself, read and written."""
-AS, AGGREGATED_GROUP, AGGREGATED_VERSION = "APIGroupDiscoveryList", "apidiscovery.k8s.io", "v2"
-AGGREGATED_FORM = AS, AGGREGATED_GROUP, AGGREGATED_VERSION
-AGGREGATED_TYPE = f"application/json;g={AGGREGATED_GROUP};v={AGGREGATED_VERSION};as={AS}"
 
 
 def version(minor: int) -> Obj:
@@ -101,57 +98,3 @@ def _entries(kind: ResourceType) -> Iterator[Obj]:
         entry: Obj = {"name": f"{kind.plural}/{name}", "singularName": "", "kind": answer}
         entry |= {"namespaced": kind.namespaced, "verbs": verbs}
         yield {**entry, "group": group, "version": version} if group else entry
-
-
-# ---- All types in one document: what `/api` and `/apis` answer to clients that ask for it so.
-
-
-def aggregated_document(registry: Registry, path: str) -> Obj | None:
-    """Return the aggregated document at a path, None where there is none."""
-    if path.strip("/") not in ("api", "apis"):
-        return None
-    groups = [
-        {
-            "metadata": {"name": group} if group else {},
-            "versions": [
-                {
-                    "version": version,
-                    "resources": list(map(_aggregated, kinds)),
-                    "freshness": "Current",
-                }
-                for version, kinds in versions.items()
-            ],
-        }
-        for group, versions in _groups(registry).items()
-        if bool(group) == (path.strip("/") == "apis")
-    ]
-    version = f"{AGGREGATED_GROUP}/{AGGREGATED_VERSION}"
-    return {"kind": AS, "apiVersion": version, "metadata": {}, "items": groups}
-
-
-def _aggregated(kind: ResourceType) -> Obj:
-    main, *subresources = _entries(kind)
-    found = {
-        "resource": main.pop("name"),
-        "responseKind": _response(kind, main),
-        "scope": "Namespaced" if main.pop("namespaced") else "Cluster",
-        "singularResource": main.pop("singularName"),
-        **main,
-    }
-    del found["kind"]
-    parts = [
-        {
-            "subresource": each["name"].partition("/")[2],
-            "responseKind": _response(kind, each),
-            "verbs": each["verbs"],
-        }
-        for each in subresources
-    ]
-    return {**found, "subresources": parts} if parts else found
-
-
-def _response(kind: ResourceType, entry: Obj) -> Obj:
-    """Return a kind; as recorded, only custom types name a group that is their own."""
-    own = (kind.group, kind.version) if kind.custom else ("", "")
-    group, version = (entry["group"], entry["version"]) if "group" in entry else own
-    return {"group": group, "version": version, "kind": entry["kind"]}

@@ -9,13 +9,13 @@ from datetime import datetime
 from functools import partial
 
 from podidentity_sandbox.cluster import Obj, names, schema, shapes, status
-from podidentity_sandbox.cluster.fields import builtin, fields_of
+from podidentity_sandbox.cluster.fields import METADATA, fields_of
 from podidentity_sandbox.cluster.registry import ResourceType
 from podidentity_sandbox.cluster.status import Cause
 from podidentity_sandbox.cluster.storage import Address, Record
 
-_METADATA = {"properties": {"metadata": builtin.metadata()}}
-_FIELDS = builtin.metadata()["properties"].keys() - {"selfLink"}
+_METADATA = {"properties": {"metadata": METADATA}}
+_FIELDS = METADATA["properties"].keys() - {"selfLink"}
 """Those that are kept; no server fills in a selfLink any more."""
 ANNOTATIONS_LIMIT = 256 * 1024
 """Bytes of all annotations of an object together."""

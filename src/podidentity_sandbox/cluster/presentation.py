@@ -6,16 +6,14 @@ https://kubernetes.io/docs/reference/using-api/api-concepts/#alternate-represent
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from podidentity_sandbox.cluster import Json, Obj, status
+from podidentity_sandbox.cluster import Json, Obj, status, tables
 from podidentity_sandbox.cluster.list_watch import Page
 from podidentity_sandbox.cluster.registry import ResourceType
 from podidentity_sandbox.cluster.storage import Record, encode
-from podidentity_sandbox.cluster.tables import builtin, custom
-from podidentity_sandbox.cluster.tables.columns import DEFAULT, Column
 
 JSON = "application/json"
 SERVED = (JSON,)
@@ -66,7 +64,7 @@ class Presentation:
         return shown
 
     def _table(self, metadata: Obj, records: Iterable[Record], *, headers: bool = True) -> bytes:
-        columns, now = columns_of(self.kind), self.now()
+        columns, now = tables.columns(self.kind), self.now()
         table = {
             "kind": "Table",
             "apiVersion": f"{_META}/v1",
@@ -87,13 +85,6 @@ class Presentation:
             return record.object
         head = {"kind": "PartialObjectMetadata", "apiVersion": f"{_META}/v1"}
         return {**head, "metadata": record.metadata} if self.include == "Metadata" else None
-
-
-def columns_of(kind: ResourceType) -> Sequence[Column]:
-    """Return the columns of a type."""
-    if kind.custom:
-        return custom.columns(kind.columns)
-    return builtin.COLUMNS.get(kind.key, DEFAULT)
 
 
 def choose(

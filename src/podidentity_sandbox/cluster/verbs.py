@@ -25,7 +25,7 @@ from podidentity_sandbox.cluster.authentication import User, refusal
 from podidentity_sandbox.cluster.authorization import node_of
 from podidentity_sandbox.cluster.cluster import Cluster, clock
 from podidentity_sandbox.cluster.escalation import Escalation
-from podidentity_sandbox.cluster.fields import builtin
+from podidentity_sandbox.cluster.fields import built_in
 from podidentity_sandbox.cluster.kinds.workloads import not_negative
 from podidentity_sandbox.cluster.objects import Write
 from podidentity_sandbox.cluster.patch import patches
@@ -110,7 +110,7 @@ def _sayable(warnings: Sequence[str]) -> Iterator[str]:
 # https://kubernetes.io/docs/reference/kubernetes-api/autoscaling-resources/scale-v1/
 
 SCALE_GROUP = "autoscaling"
-_SCALE = builtin.schema(SCALE_GROUP, "v1", "Scale")
+_SCALE = built_in(SCALE_GROUP, "v1", "Scale")
 
 
 def scale_of(record: Record) -> Obj:

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from aiohttp import web
 
 from podidentity_sandbox.cluster import Obj, bodies, shapes, status
-from podidentity_sandbox.cluster.fields import builtin
+from podidentity_sandbox.cluster.fields import built_in
 from podidentity_sandbox.cluster.objects import Write
 from podidentity_sandbox.cluster.paths import truth
 from podidentity_sandbox.cluster.resources import Deletion
@@ -80,7 +80,7 @@ def dry_run_fault(values: Sequence[str]) -> Sequence[Cause]:
 
 POLICIES = ("Foreground", "Background", "Orphan")
 _KIND = "DeleteOptions"
-_FIELDS = builtin.schema("meta", "v1", _KIND)
+_FIELDS = built_in("meta", "v1", _KIND)
 
 
 async def read_delete_options(request: web.Request) -> Deletion:

@@ -43,7 +43,7 @@ AZURE_NAMES = (
     "*.vault.azure.net",
     f"*{PUBLIC.blobs}",
 )
-"""The names that the sandbox's Azure serves: see `azure.names`."""
+"""The names that the sandbox's Azure serves: see `azure.server`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -193,7 +193,7 @@ def test_a_document_that_is_sent_back_as_it_came_orders_a_change(direct: Direct)
         ({"properties": {"agentPoolProfiles": []}}, "properties.agentPoolProfiles"),
         (
             {"properties": {"agentPoolProfiles": [{"name": "nodepool1", "count": 9}]}},
-            "properties.agentPoolProfiles",
+            "properties.agentPoolProfiles.count",
         ),
         ({"identity": {"type": "UserAssigned"}}, "identity.type"),
         ({"location": "northeurope"}, "location"),

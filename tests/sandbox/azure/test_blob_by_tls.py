@@ -18,7 +18,6 @@ BIG = b"x" * (2 * 2**20)
 @pytest.fixture
 async def operator(operator: AzureOperator) -> AzureOperator:
     """The operator, with a storage account that has a container."""
-    operator.weather("operations=0")
     await operator.create_group("g")
     await operator.create_account("g", "acct")
     await operator.create_container("acct", "demo")

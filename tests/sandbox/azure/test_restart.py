@@ -22,7 +22,6 @@ async def test_a_restarted_azure_has_what_it_had_and_tokens_from_before_hold(fol
         made = await before.create_identity("shop", "orders")
         await before.create_vault("shop", "shop-kv", readers=[made["principalId"]])
         await before.put_secret("shop-kv", "demo", "hush")
-        before.weather("operations=0")
         account = await before.create_account("shop", "shopdata")
         await before.create_container("shopdata", "box")
         app = await before.make_app("till")

@@ -15,7 +15,7 @@ from podidentity_sandbox.cluster.patch.patches import merge
 from podidentity_sandbox.cluster.resources import Deletion
 from podidentity_sandbox.cluster.status import StatusError
 from podidentity_sandbox.cluster.storage import Journal, Record
-from podidentity_sandbox.cluster.tables.builtin import COLUMNS
+from podidentity_sandbox.cluster.tables import COLUMNS
 
 
 class Settled:

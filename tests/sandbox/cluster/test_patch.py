@@ -9,7 +9,7 @@ import pytest
 from hypothesis import find, given, settings
 from hypothesis import strategies as st
 
-from podidentity_sandbox.cluster.fields import builtin
+from podidentity_sandbox.cluster.fields import built_in
 from podidentity_sandbox.cluster.patch import strategic
 from podidentity_sandbox.cluster.patch.patches import merge, operated
 from podidentity_sandbox.cluster.patch.strategic import Unfit
@@ -71,7 +71,7 @@ def test_a_json_patch_that_cannot_be_applied_is_refused(patch: Any, code: int) -
 
 # ---- Strategic merge patches of built-in types: lists by their keys, directives, orders, refusals.
 
-POD = builtin.schema("", "v1", "Pod")
+POD = built_in("", "v1", "Pod")
 Object = dict[str, Any]
 
 

@@ -8,9 +8,7 @@ from typing import Any
 import pytest
 
 from podidentity_sandbox.cluster.kinds.table import BUILT_IN
-from podidentity_sandbox.cluster.tables import columns
-from podidentity_sandbox.cluster.tables.builtin import COLUMNS
-from podidentity_sandbox.cluster.tables.columns import selector
+from podidentity_sandbox.cluster.tables import COLUMNS, selector, since
 from tests.sandbox.cluster.settled import NOW, READY, cells
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
@@ -48,12 +46,12 @@ MINUTE, HOUR, DAY = 60, 3600, 86400
 )
 def test_an_age_is_worded_as_a_real_server_words_it(seconds: int, words: str) -> None:
     stamp = (NOW - timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
-    assert columns.since(stamp, NOW) == words
+    assert since(stamp, NOW) == words
 
 
 def test_an_age_that_cannot_be_told_says_so() -> None:
-    assert columns.since(None, NOW) == "<unknown>"
-    assert columns.since("yesterday", NOW) == "<invalid>"
+    assert since(None, NOW) == "<unknown>"
+    assert since("yesterday", NOW) == "<invalid>"
 
 
 def test_a_node_shows_its_state_and_its_roles() -> None:

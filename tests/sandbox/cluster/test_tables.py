@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from podidentity_sandbox.cluster.tables import custom
-from podidentity_sandbox.cluster.tables.custom import columns
+from podidentity_sandbox.cluster import tables
+from podidentity_sandbox.cluster.registry import ResourceType
 from tests.sandbox.cluster.conftest import PODS, Client, definition, pod, watching
 from tests.sandbox.cluster.settled import NOW, READY
 
@@ -31,7 +31,7 @@ def test_a_path_of_a_column_finds_what_stands_there(path: str, found: list[Any])
         "spec": {"type": 0},
         "status": {"conditions": READY},
     }
-    assert custom.find(path, obj) == found
+    assert tables.find(path, obj) == found
 
 
 @pytest.mark.parametrize(
@@ -53,13 +53,15 @@ def test_a_path_of_a_column_finds_what_stands_there(path: str, found: list[Any])
     ],
 )
 def test_a_custom_column_shows_what_fits_its_type(kind: str, value: Any, shown: Any) -> None:
-    column = columns([{"name": "X", "type": kind, "jsonPath": ".spec.x"}])[1]
+    defined = ({"name": "X", "type": kind, "jsonPath": ".spec.x"},)
+    column = tables.columns(ResourceType("example.com", "Widget", schema={}, columns=defined))[1]
     spec = {} if value is None else {"x": value}
     assert column.cell({"spec": spec}, NOW) == shown
 
 
 def test_a_definition_without_columns_shows_the_age() -> None:
-    assert [column.name for column in columns(())] == ["Name", "Age"]
+    found = tables.columns(ResourceType("example.com", "Widget", schema={}))
+    assert [column.name for column in found] == ["Name", "Age"]
 
 
 async def test_a_definition_with_a_column_that_makes_no_sense_is_refused(

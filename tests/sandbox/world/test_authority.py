@@ -9,7 +9,7 @@ import pytest
 
 from podidentity_sandbox.azure import graph, keyvault
 from podidentity_sandbox.azure.blob import service as blob
-from podidentity_sandbox.azure.names import place_of
+from podidentity_sandbox.azure.server import place_of
 from podidentity_sandbox.azure.state import World
 from podidentity_sandbox.azure.tenants import CLOUDS, MANAGEMENT
 from podidentity_sandbox.plan import AZURE_ADDRESS

@@ -54,7 +54,7 @@ from podidentity.cli.rollout import (
     PODS_OF_PROBE,
     PROBE_SET,
     is_archived_nmi,
-    nmis,
+    labelled,
     ready,
     rollout,
     troubles,
@@ -297,7 +297,8 @@ VERSIONS = Group(
         Check(
             holds="the programs of the cluster are of this command's version",
             look=_versions,
-            right="versions: you need the right to list daemonsets in {nmi}, and deployments",
+            right="versions: you need the right to list daemonsets in {nmi}, deployments and "
+            "clusterrolebindings",
         ),
         Check(
             holds="the custom resources know each field",
@@ -401,7 +402,7 @@ async def _probe(reading: Reading) -> AsyncIterator[Finding]:
 
 
 async def _others(reading: Reading) -> AsyncIterator[Finding]:
-    everywhere = await nmis(reading.kube)
+    everywhere = await labelled(reading.kube)
     if any(ref_of(each).namespace == reading.choices.namespace for each in everywhere):
         for each in agents.two_agents(reading.choices.namespace, everywhere):
             yield each
@@ -555,8 +556,8 @@ MIC = Group(
         Check(
             holds="MIC runs where NMI waits for it",
             look=_controller,
-            right="MIC: you need the right to list deployments, and in its namespace to get "
-            f"configmaps {PAUSES} and list pods and events",
+            right="MIC: you need the right to list deployments and clusterrolebindings, and in its "
+            f"namespace to get configmaps {PAUSES} and list pods and events",
         ),
         Check(holds="MIC may do what it is there for", look=_rights_of_mic, right=_REVIEWS),
         Check(
@@ -568,7 +569,8 @@ MIC = Group(
         Check(
             holds="Azure lets MIC attach each identity",
             look=_attached,
-            right="what MIC attaches: you need the right to list azureidentities and deployments",
+            right="what MIC attaches: you need the right to list azureidentities, deployments and "
+            "clusterrolebindings",
         ),
     ),
 )
@@ -656,12 +658,14 @@ LEFTOVERS = Group(
         Check(
             holds="AAD Pod Identity has gone",
             look=_archived,
-            right="what is left: you need the right to list daemonsets and deployments",
+            right="what is left: you need the right to list daemonsets, deployments and "
+            "clusterrolebindings",
         ),
         Check(
             holds="no record of an attachment is left alone",
             look=_records,
-            right="records: you need the right to list azureassignedidentities and deployments",
+            right="records: you need the right to list azureassignedidentities, deployments and "
+            "clusterrolebindings",
         ),
         Check(
             holds="no grant and no release outlives its namespace",

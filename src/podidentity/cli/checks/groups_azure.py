@@ -20,9 +20,17 @@ from podidentity.cli.checks.findings import Finding, not_read
 from podidentity.cli.checks.reading import Reading
 from podidentity.cli.mic import deployments_of_mic
 from podidentity.cli.objects import Object, find_all, ref_of
+from podidentity.cli.use_roles import Roles
 from podidentity.core.authorities import PUBLIC
+from podidentity.core.decision import Authorization, permission_names
 from podidentity.core.hosts import Host, NotAnAzureNode
-from podidentity.core.resources import ClientId, InvalidId, ObjectRef, ResourceId
+from podidentity.core.resources import (
+    AzureIdentity,
+    ClientId,
+    InvalidId,
+    ObjectRef,
+    ResourceId,
+)
 from podidentity.wire.arm import ArmError, RolePermission
 from podidentity.wire.kube import NODES
 
@@ -46,7 +54,8 @@ def of_azure(arm: Arm, graph: Graph | None) -> Group:
             Check(
                 holds="Entra trusts the tokens of each federated identity",
                 look=partial(_trusted, arm, graph),
-                right=f"the issuer: you need the right to get {DISCOVERY}",
+                right=f"the issuer: you need the right to get {DISCOVERY}, and to list "
+                "clusterroles and clusterrolebindings",
             ),
             Check(
                 holds="MIC has the roles to attach what is bound",
@@ -86,10 +95,14 @@ def _hosts(nodes: list[Object]) -> dict[str, Host]:
 
 
 async def _trusted(arm: Arm, graph: Graph | None, reading: Reading) -> AsyncIterator[Finding]:
+    """Yield what Entra does not trust of what was granted.
+
+    What comes of it are commands, by which Entra trusts whoever wrote the AzureIdentity.
+    """
     cloud = reading.choices.cloud or PUBLIC
-    for identity in rules.usable_identities(await reading.cluster(), reading.choices.rules):
+    for identity in await _federated(reading):
         trusting = identity.resource_id or identity.client_id
-        if trusting is None or not federation.is_federated(identity):
+        if trusting is None:
             continue
         issuer = str(json.loads(await reading.kube.get(DISCOVERY)).get("issuer", ""))
         what = f"the federated credentials of {federation.called(trusting)}"
@@ -122,8 +135,41 @@ async def _trusted(arm: Arm, graph: Graph | None, reading: Reading) -> AsyncIter
             for each in there
             for audience in each.audiences
         ]
-        for finding in federation.untrusted(identity.ref, trusting, needed, trusts, len(there)):
+        found = list(federation.untrusted(identity.ref, trusting, needed, trusts, len(there)))
+        for finding in (await _of_another(arm, identity) if found else ()) or found:
             yield finding
+
+
+async def _federated(reading: Reading) -> list[AzureIdentity]:
+    """Return the federated identities that are bound and granted; raise KubeError."""
+    usable = rules.usable_identities(await reading.cluster(), reading.choices.rules)
+    federated = list(filter(federation.is_federated, usable))
+    if not federated or reading.choices.authorization is Authorization.OFF:
+        return federated
+    roles = await Roles.read(reading.kube)
+    return [
+        each
+        for each in federated
+        if roles and not roles.lacking(each.ref.namespace, permission_names(each))
+    ]
+
+
+async def _of_another(arm: Arm, identity: AzureIdentity) -> Sequence[Finding]:
+    """Return what is wrong with an identity whose ARM id is not that of its client id.
+
+    A tenant may write any ARM id beside the client id that was granted to him.
+    """
+    managed = identity.resource_id
+    if managed is None or identity.client_id is None:
+        return ()
+    try:
+        client = (await arm.identity(managed)).client_id
+    except ArmError as error:
+        return (_refused(f"the client id of {managed.name}", error, managed),)
+    if client == identity.client_id:
+        return ()
+    why = f"{managed.name} has the client id {client}, and spec.clientID is {identity.client_id}"
+    return (rules.cannot_sign_in(identity.ref, why),)
 
 
 def _asked(graph: Graph | None) -> Graph:

@@ -162,7 +162,7 @@ BEFORE = (
             Check(
                 holds="MIC of AAD Pod Identity is not there",
                 look=_controllers,
-                right="MIC: you need the right to list deployments",
+                right="MIC: you need the right to list deployments and clusterrolebindings",
             ),
             Check(holds="NMI's ports of the nodes are free", look=_ports, right=_DAEMON_SETS),
             Check(

@@ -6,8 +6,10 @@ by its case or by one letter is seen only beside the bindings of its namespace.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from itertools import islice
 
 from podidentity.cli.checks.findings import CheckReason, Finding, Severity
 from podidentity.cli.use_roles import grant_command
@@ -25,6 +27,11 @@ from podidentity.wire.rbac import Grantee
 _ALIKE = 0.75
 """Least likeness of two selectors, from 0 to 1, for one to be what was meant by the other."""
 
+MOST_LABELS = 20
+"""Labels of a namespace of which the likeness is looked for: a tenant may have thousands."""
+MOST_SELECTORS = 200
+"""Selectors to which one is compared; a comparison takes up to half a millisecond."""
+
 
 def unmatched(
     matched: Sequence[Match], bindings: Sequence[AzureIdentityBinding]
@@ -40,8 +47,11 @@ def unmatched(
             alike.setdefault((match.pod.ref.namespace, match.pod.selector), []).append(
                 match.pod.ref
             )
+    looked: Counter[str] = Counter()
     for (namespace, selector), pods in sorted(alike.items()):
-        meant = nearest(selector, selectors.get(namespace, {}))
+        looked[namespace] += 1
+        there = selectors.get(namespace, {}) if looked[namespace] <= MOST_LABELS else {}
+        meant = nearest(selector, there)
         yield Finding(
             kind="Pod",
             about=min(pods),
@@ -61,7 +71,11 @@ def nearest(
 ) -> AzureIdentityBinding | None:
     """Return the binding whose selector was probably meant: another case first, then a slip."""
     by_case = {each.lower(): each for each in sorted(there, reverse=True)}
-    found = get_close_matches(selector.lower(), by_case, n=1, cutoff=_ALIKE)
+    wanted = selector.lower()
+    if wanted in by_case:
+        return there[by_case[wanted]]
+    some = list(islice(by_case, MOST_SELECTORS))
+    found = get_close_matches(wanted, some, n=1, cutoff=_ALIKE)
     return there[by_case[found[0]]] if found else None
 
 

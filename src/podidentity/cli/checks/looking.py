@@ -21,7 +21,7 @@ from podidentity.cli.checks.groups import GROUPS, PROBES
 from podidentity.cli.checks.groups_azure import of_azure
 from podidentity.cli.checks.reading import Reading
 from podidentity.cli.connection import ClusterTarget, on_cluster
-from podidentity.cli.output import data
+from podidentity.cli.output import data, printable
 from podidentity.cli.path_check import PodPath, path_of
 from podidentity.cli.version import facts
 from podidentity.core.authorities import Cloud
@@ -103,7 +103,7 @@ async def _look(reading: Reading, output: str, groups: Sequence[Group]) -> Found
                     click.echo(line)
             else:
                 for line in outcome.lines:
-                    click.echo(line, err=True)
+                    click.echo(printable(line), err=True)
         if output == "table":
             click.echo()
     return found

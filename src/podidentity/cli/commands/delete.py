@@ -33,7 +33,8 @@ def delete(**given: Any) -> None:
 
     Deletes AzureIdentityBinding NAME-binding and AzureIdentity NAME. Revokes the permission that
     `podidentity add` granted, and detaches the identity from the machines that `add` attached it
-    to, unless another AzureIdentity needs them. Missing objects are no failure.
+    to, unless another AzureIdentity needs it there. If some stays attached that somebody could
+    detach, AzureIdentity and permission stay, too. Missing objects are no failure.
     """
     from podidentity.cli.delete import delete as run
 

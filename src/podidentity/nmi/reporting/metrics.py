@@ -156,6 +156,10 @@ class Net(Protocol):
         """How often rules were put right."""
 
     @property
+    def dropped_resets(self) -> int:
+        """How many resets of pods the rules dropped."""
+
+    @property
     def verdicts(self) -> Mapping[Verdict, int]:
         """How often connections were judged so."""
 
@@ -174,6 +178,11 @@ def add_interception(registry: Registry, net: Net) -> None:
         "podidentity_interception_repairs_total",
         "How often others had changed the rules, and they were put right",
         lambda: _one(net.repairs),
+    )
+    registry.counter_callback(
+        "podidentity_resets_dropped_total",
+        "Resets of connections to IMDS that the rules dropped: a pod sent too many in a second",
+        lambda: _one(net.dropped_resets),
     )
 
 

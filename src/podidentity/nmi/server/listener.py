@@ -40,6 +40,9 @@ FOR_LOOKS = Limits(unproven=64, per_address=16, unproven_seconds=15.0)
 """Probes and metrics are asked for by few, and every pod reaches their ports."""
 ACCEPTED_AT_ONCE = 16
 """Connections accepted in one turn of the event loop."""
+MOST_ACCEPTED_LAST = 4096
+"""Connections accepted by `drain`, at least as many as wait: pods that go on connecting would hold
+the loop up for ever."""
 SETTLED_SECONDS = 1.0
 """An address at its own limit loses a connection that was idle for so long, else gets no other:
 so a flood of connections costs little more than their acceptance."""
@@ -53,7 +56,7 @@ _SUMMARY = 1.0
 HANDSHAKE_SECONDS = 5.0
 HANDSHAKES_PER_SECOND, HANDSHAKES_AT_ONCE = 1.0, 5.0
 """TLS handshakes of one address: each costs the loop a millisecond."""
-_PAUSE = 0.1
+_REST = 0.1
 """Seconds without accepting when the process has no descriptor left for a connection."""
 
 _FULL = render(
@@ -354,7 +357,7 @@ class Listener:
     @property
     def serving(self) -> bool:
         """Whether connections are accepted."""
-        return bool(self._sockets)
+        return bool(self._sockets) and not self._draining
 
     @property
     def port(self) -> int:
@@ -398,18 +401,26 @@ class Listener:
         """Return when no connection is open."""
         await self._empty.wait()
 
+    def pause(self) -> None:
+        """Accept no more until `drain`; close each connection behind its next answer."""
+        self._draining = True
+        self._context.keep_alive = False
+        for each in self._sockets:
+            self._loop.remove_reader(each)
+
     async def drain(self, seconds: float | None = None, *, grace: float = 1.0) -> None:
-        """Accept no more; close each connection behind its next answer, all after so many seconds.
+        """Accept who waits, then no more; close each as `pause` does, all after so many seconds.
 
         None: after the idle limit; then requests under way have `grace` seconds. For a hand-over:
         no request is lost, because a kept connection is told `Connection: close` before it is
         closed, and an idle one keeps its time.
         """
-        self._draining = True
-        self._context.keep_alive = False
+        self.pause()
         for each in self._sockets:
             # What the kernel has accepted is reset with the socket where no other agent has it.
-            self._accept(each)
+            for _ in range(MOST_ACCEPTED_LAST // ACCEPTED_AT_ONCE):
+                if not self._accept(each):
+                    break
         self._stop_accepting()
         with suppress(TimeoutError):
             async with asyncio.timeout(self._limits.idle_seconds if seconds is None else seconds):
@@ -436,15 +447,16 @@ class Listener:
             each.close()
         self._sockets.clear()
 
-    def _accept(self, listening: socket.socket) -> None:
+    def _accept(self, listening: socket.socket) -> bool:
+        """Accept some connections; return whether more may wait."""
         for _ in range(ACCEPTED_AT_ONCE):
             try:
                 accepted, peer = listening.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
+                return False
             except OSError as error:
-                self._pause(listening, error)
-                return
+                self._rest(listening, error)
+                return False
             accepted.setblocking(False)
             address, port = peer[:2]
             own = accepted.getsockname()[0]
@@ -459,6 +471,7 @@ class Listener:
                 accepted.close()
             else:
                 self._attach(connection, accepted)
+        return True
 
     def _attach(self, connection: Connection, accepted: socket.socket) -> None:
         if self._tls is None:
@@ -485,14 +498,14 @@ class Listener:
             # asyncio tells the connection nothing of a handshake that failed.
             connection.connection_lost(error)
 
-    def _pause(self, listening: socket.socket, error: OSError) -> None:
+    def _rest(self, listening: socket.socket, error: OSError) -> None:
         """Accept nothing for a moment: there is no descriptor or memory for a connection."""
         _log.error("no connection can be accepted for a moment: %s", error)
         self._loop.remove_reader(listening)
-        self._loop.call_later(_PAUSE, self._resume, listening)
+        self._loop.call_later(_REST, self._resume, listening)
 
     def _resume(self, listening: socket.socket) -> None:
-        if listening in self._sockets:
+        if listening in self._sockets and not self._draining:
             self._loop.add_reader(listening, self._accept, listening)
 
     def _gone(self) -> None:

@@ -19,17 +19,18 @@ import yaml
 
 from podidentity_sandbox.azure.aks import profile
 from podidentity_sandbox.azure.aks.profile import ManagedCluster
-from podidentity_sandbox.azure.arm import operations
 from podidentity_sandbox.azure.arm.call import ArmCall, ArmError, tags_of
-from podidentity_sandbox.azure.arm.subscription import POD_IDENTITY, registered
+from podidentity_sandbox.azure.arm.operations import start, status_headers
+from podidentity_sandbox.azure.arm.subscription import POD_IDENTITY
 from podidentity_sandbox.azure.messages import Reply
 from podidentity_sandbox.azure.state import UserAssignedIdentity, World
 from podidentity_sandbox.plan import NodePlan, Plan
+from podidentity_sandbox.weather import Outcome
 
 # ---- The document
 
 KUBERNETES = "1.32.3"
-_CHANGED_ELSEWHERE = ("properties.podIdentityProfile", "properties.provisioningState")
+_CHANGED_OTHERWISE = ("tags", "properties.podIdentityProfile", "properties.provisioningState")
 
 
 def shown(call: ArmCall, cluster: ManagedCluster) -> dict[str, Any]:
@@ -112,53 +113,19 @@ def _kubelet(world: World, cluster: ManagedCluster) -> dict[str, Any]:
     }
 
 
-def refused_change(sent: Mapping[str, Any], have: Mapping[str, Any]) -> str | None:
-    """Return the path of the first value of `sent` that differs and may not, if there is one."""
-    return next(_differences({key: sent[key] for key in sent if key != "tags"}, have, ""), None)
-
-
-def _differences(sent: Mapping[str, Any], have: Mapping[str, Any], above: str) -> Iterator[str]:
-    for key, value in sent.items():
-        path, known = f"{above}{key}", have.get(key)
-        if value is None or path in _CHANGED_ELSEWHERE:
-            continue
-        if isinstance(value, dict) and isinstance(known, dict):
-            yield from _differences(value, known, f"{path}.")
-        elif not _same(value, known):
-            yield path
-
-
-def _same(value: object, known: object) -> bool:
-    if isinstance(value, list) and isinstance(known, list) and len(value) == len(known):
-        return all(map(_same, value, known))
-    if isinstance(value, dict) and isinstance(known, dict):
-        return not any(_differences(value, known, ""))
-    if value in (False, [], {}) and known is None:
-        return True
-    return str(value).lower() == str(known).lower()
-
-
-def kubeconfig(plan: Plan, cluster: ManagedCluster, role: str, proof: Mapping[str, str]) -> str:
-    """Return a kubeconfig in base64; `proof` is how its user, of this role, authenticates."""
-    authority = _base64(plan.ca_certificate)
-    user = f"{role}_{plan.cluster_group}_{cluster.name}"
-    where = {
-        "server": f"https://127.0.0.1:{plan.apiserver_port}",
-        "certificate-authority-data": authority,
-    }
-    document = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{"name": cluster.name, "cluster": where}],
-        "users": [{"name": user, "user": dict(proof)}],
-        "contexts": [{"name": cluster.name, "context": {"cluster": cluster.name, "user": user}}],
-        "current-context": cluster.name,
-    }
-    return base64.b64encode(yaml.safe_dump(document, sort_keys=False).encode()).decode()
-
-
-def _base64(path: Path) -> str:
-    return base64.b64encode(path.read_bytes()).decode()
+def _differences(sent: object, have: object, path: tuple[str, ...] = ()) -> Iterator[str]:
+    """Yield the paths of values of a document that is sent that differ and may not."""
+    where = ".".join(path)
+    if sent is None or where in _CHANGED_OTHERWISE:
+        return
+    if isinstance(sent, dict) and isinstance(have, dict):
+        for key, value in sent.items():
+            yield from _differences(value, have.get(key), (*path, key))
+    elif isinstance(sent, list) and isinstance(have, list) and len(sent) == len(have):
+        for value, known in zip(sent, have, strict=True):
+            yield from _differences(value, known, path)
+    elif str(sent).lower() != str(have).lower() and (have is not None or sent):
+        yield where
 
 
 # ---- The routes
@@ -177,11 +144,9 @@ def put_cluster(call: ArmCall) -> Reply:
         changed = replace(changed, add_on=profile.wanted(sent, cluster.add_on))
     _check_feature(call, changed)
     call.world.put(changed)
-    operation = operations.start(call, delay=math.inf, subject=cluster.id)
+    operation = start(call, cluster.id, Outcome(seconds=math.inf))
     call.world.orders.put_nowait(operation.id)
-    where = f"{call.subscription}/providers/Microsoft.ContainerService/locations"
-    headers = operations.status_headers(call, operation, f"{where}/{cluster.location}/operations")
-    return Reply.json(shown(call, changed), headers=headers)
+    return Reply.json(shown(call, changed), headers=status_headers(call, operation, cluster))
 
 
 def user_credential(call: ArmCall) -> Reply:
@@ -234,15 +199,15 @@ def _to_change(call: ArmCall) -> ManagedCluster:
 
 
 def _check_unchanged(call: ArmCall, cluster: ManagedCluster, body: dict[str, Any]) -> None:
-    path = refused_change(body, shown(call, cluster))
-    if path is not None:
+    for path in _differences(body, shown(call, cluster)):
         message = f"Changing property '{path}' is not allowed."
         raise ArmError(400, "PropertyChangeNotAllowed", message)
 
 
 def _check_feature(call: ArmCall, cluster: ManagedCluster) -> None:
     asks = cluster.add_on and cluster.add_on.enabled
-    if asks and not registered(call.world, POD_IDENTITY, call.now):
+    since = call.world.features.get(POD_IDENTITY.lower(), math.inf)
+    if asks and since > call.now:
         raise ArmError(
             400,
             "BadRequest",
@@ -252,5 +217,24 @@ def _check_feature(call: ArmCall, cluster: ManagedCluster) -> None:
 
 
 def _credential(call: ArmCall, role: str, proof: Mapping[str, str]) -> Reply:
-    value = kubeconfig(call.world.plan, call.existing(ManagedCluster), role, proof)
+    """Return a kubeconfig; `proof` is how its user, of this role, authenticates."""
+    plan, name = call.world.plan, call.existing(ManagedCluster).name
+    user = f"{role}_{plan.cluster_group}_{name}"
+    where = {
+        "server": f"https://127.0.0.1:{plan.apiserver_port}",
+        "certificate-authority-data": _base64(plan.ca_certificate),
+    }
+    document = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": name, "cluster": where}],
+        "users": [{"name": user, "user": dict(proof)}],
+        "contexts": [{"name": name, "context": {"cluster": name, "user": user}}],
+        "current-context": name,
+    }
+    value = base64.b64encode(yaml.safe_dump(document, sort_keys=False).encode()).decode()
     return Reply.json({"kubeconfigs": [{"name": role, "value": value}]})
+
+
+def _base64(path: Path) -> str:
+    return base64.b64encode(path.read_bytes()).decode()

@@ -89,9 +89,8 @@ class Kubernetes(ApiServer):
         """Return the plural of a kind, and whether it lives in namespaces."""
         if (api, kind) not in self._plurals:
             listed = await self.request("GET", _root(api))
-            for one in listed["resources"]:
-                if "/" not in one["name"]:
-                    self._plurals[api, one["kind"]] = one["name"], one["namespaced"]
+            kinds = (one for one in listed["resources"] if "/" not in one["name"])
+            self._plurals |= {(api, one["kind"]): (one["name"], one["namespaced"]) for one in kinds}
         if (api, kind) not in self._plurals:
             raise ApiRefusal(404, "NotFound", f"the cluster has no {kind} in {api}")
         return self._plurals[api, kind]

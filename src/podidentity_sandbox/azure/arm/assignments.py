@@ -9,7 +9,7 @@ import re
 import uuid
 from typing import Any
 
-from podidentity_sandbox.azure.arm.call import ArmCall, ArmError
+from podidentity_sandbox.azure.arm.call import ArmCall, ArmError, inside
 from podidentity_sandbox.azure.arm.roles import ROLES, Role, role_of
 from podidentity_sandbox.azure.messages import Reply
 from podidentity_sandbox.azure.state import RoleAssignment, RoleDefinition
@@ -79,14 +79,14 @@ def list_assignments(call: ArmCall) -> Reply:
     if asked and match is None and asked.strip().lower() != "atscope()":
         raise _bad_filter(asked)
     who = (match["to"] or match["id"]).lower() if match else ""
-    here = f"{call.params['scope'].lower()}/"
+    here = call.params["scope"]
     found = [
-        assignment
-        for assignment in call.assignments()
-        if (not who or assignment.principal_id == who)
-        and (not only_here or here.startswith(f"{assignment.scope.lower()}/"))
+        one
+        for one in call.world.all(RoleAssignment)
+        if who in ("", one.principal_id)
+        and (inside(here, one.scope) or (not only_here and inside(one.scope, here)))
     ]
-    return Reply.json({"value": [_json(call, assignment) for assignment in found]})
+    return Reply.json({"value": [_json(call, one) for one in found]})
 
 
 def put_assignment(call: ArmCall) -> Reply:

@@ -100,18 +100,12 @@ class ArmCall:
         mine, read = self.caller.object_id, f"{record.TYPE}/read"
         if not any(
             assignment.principal_id == mine
-            and (_inside(assignment.scope, below) or _inside(below, assignment.scope))
+            and (inside(assignment.scope, below) or inside(below, assignment.scope))
             for assignment in self.world.all(RoleAssignment)
         ):
             self.require(read, below)
         found = self.world.all(record, below)
         return [one for one in found if allows(self.world, mine, read, one.id)]
-
-    def assignments(self) -> list[RoleAssignment]:
-        """Return the role assignments that hold at the path's scope or at a scope below it."""
-        here = self.params["scope"]
-        found = self.world.all(RoleAssignment)
-        return [one for one in found if _inside(here, one.scope) or _inside(one.scope, here)]
 
     def require(self, action: str, scope: str) -> None:
         """Raise ArmError unless the caller may do `action` at `scope`."""
@@ -136,15 +130,14 @@ def allows(world: World, object_id: str, action: str, scope: str) -> bool:
 
 def roles_at(world: World, object_id: str, scope: str) -> Iterator[Role]:
     """Return the roles that the principal has at `scope` or above, as far as they hold by now."""
-    inside = f"{scope.lower()}/"
     for assignment in world.counting(RoleAssignment):
         role = world.role(assignment.role_id)
-        above = inside.startswith(f"{assignment.scope.lower()}/")
-        if role and above and assignment.principal_id == object_id:
+        if role and assignment.principal_id == object_id and inside(scope, assignment.scope):
             yield role
 
 
-def _inside(scope: str, other: str) -> bool:
+def inside(scope: str, other: str) -> bool:
+    """Return whether a scope is another one, or below it."""
     return f"{scope.lower()}/".startswith(f"{other.lower()}/")
 
 

@@ -182,7 +182,6 @@ ROUTES = (
         "Microsoft.Storage/checknameavailability/read",
         storage.check_name,
     ),
-    _in_locations("storage", "asyncoperations", storage.get_result),
     *_one(f"{_AUTHORIZATION}/roledefinitions", _DEFINITIONS, GET=assignments.list_definitions),
     *_one(
         f"{_AUTHORIZATION}/roledefinitions{_NAME}",
@@ -199,5 +198,4 @@ ROUTES = (
         DELETE=assignments.delete_assignment,
     ),
     _in_locations("compute", "operations", operations.get_operation),
-    _route("GET", f"{_SUBSCRIPTION}/operationresults{_NAME}", "", operations.get_empty_result),
 )

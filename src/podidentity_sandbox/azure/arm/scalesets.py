@@ -81,11 +81,6 @@ def patched(
     return IdentityBlock(system=kept, user=tuple(user.values()))
 
 
-def added(body: object) -> list[str]:
-    """Return the ids that a PATCH adds or keeps by name: those that need the assign permission."""
-    return [name for name, remove in _named(body).items() if not remove]
-
-
 def rendered(block: IdentityBlock, tenant_id: str) -> dict[str, Any] | None:
     """Return the value of `identity` in ARM's answer; None where there is no identity at all."""
     if not block.system and not block.user:
@@ -168,7 +163,7 @@ def delete(record: type[Machines], call: ArmCall) -> Reply:
     outcome = Outcome(seconds=call.world.weather.seconds("scale-sets"))
     until = min(machines.gone_at, call.now + outcome.seconds)
     put(call.world, replace(machines, gone_at=until))
-    return accepted(call, None, location=machines.location, outcome=outcome)
+    return accepted(call, None, machines, outcome)
 
 
 def _check_alive(machines: Machines) -> None:
@@ -215,15 +210,26 @@ def patch(record: type[Machines], call: ArmCall) -> Reply:
     put(call.world, changed)
     if not outcome.seconds and not outcome.error:
         return Reply.json(shown(call, changed))
-    return accepted(call, shown(call, changed), location=changed.location, outcome=outcome)
+    return accepted(call, shown(call, changed), changed, outcome)
 
 
 def with_identity(world: World, caller: Caller, machines: M, identity: object) -> M:
     """Return the machines after `caller` patched their `identity`; raise ArmError.
 
-    When they have it is the caller's to say.
+    What is added or kept by name needs the permission to assign it. When they have it is the
+    caller's to say.
     """
-    _may_assign(world, caller, machines, added(identity))
+    named = [name for name, remove in _named(identity).items() if not remove]
+    closed = [name for name in named if not allows(world, caller.object_id, ASSIGN, name)]
+    if closed:
+        raise ArmError(
+            403,
+            "LinkedAuthorizationFailed",
+            f"The client '{caller.app_id}' with object id '{caller.object_id}' has permission to"
+            f" perform action '{machines.TYPE}/write' on scope '{machines.id}'; however, it does"
+            f" not have permission to perform action '{ASSIGN}' on the linked scope(s)"
+            f" '{','.join(closed)}' or the linked scope(s) are invalid.",
+        )
     block = patched(
         machines.identity,
         identity,
@@ -242,20 +248,6 @@ def put(world: World, machines: Machines) -> None:
     if machines.identity.system:
         world.principals[machines.identity.system.object_id] = machines.identity.system
     world.put(machines)
-
-
-def _may_assign(world: World, caller: Caller, machines: Machines, identities: list[str]) -> None:
-    closed = [name for name in identities if not allows(world, caller.object_id, ASSIGN, name)]
-    if closed:
-        raise ArmError(
-            403,
-            "LinkedAuthorizationFailed",
-            f"The client '{caller.app_id}' with object id '{caller.object_id}' has permission to"
-            f" perform action '{machines.TYPE}/write' on scope '{machines.id}'; however, it does"
-            f" not have permission to perform action '{ASSIGN}' on the linked scope(s)"
-            f" '{','.join(closed)}' or the"
-            " linked scope(s) are invalid.",
-        )
 
 
 def shown(call: ArmCall, machines: Machines) -> dict[str, Any]:

@@ -59,7 +59,9 @@ class Arm:
         check(type_of(request.path), version, self._location(request))
         route, params = _found(request)
         call = ArmCall(world=self._world, request=request, caller=caller, params=params, now=now)
-        self._check_subscription(params.get("subscription"))
+        if params.get("subscription", "").lower() not in ("", *self._world.plan.subscriptions):
+            message = f"The subscription '{params['subscription']}' could not be found."
+            raise ArmError(404, "SubscriptionNotFound", message)
         if route.action:
             call.require(route.action, params.get("scope", call.id))
         return hindered(call, route.action, route.handler)
@@ -73,11 +75,6 @@ class Arm:
             return str(request.json_object(ValueError).get("location", ""))
         except ValueError:
             return ""
-
-    def _check_subscription(self, name: str | None) -> None:
-        if name is not None and name.lower() not in self._world.plan.subscriptions:
-            message = f"The subscription '{name}' could not be found."
-            raise ArmError(404, "SubscriptionNotFound", message)
 
     def _authenticated(self, request: Request, now: float) -> Caller:
         if not request.headers.get("authorization"):

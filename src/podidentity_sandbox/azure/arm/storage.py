@@ -17,7 +17,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from podidentity_sandbox.azure.arm import operations
 from podidentity_sandbox.azure.arm.call import ArmCall, ArmError, location_of, tags_of
 from podidentity_sandbox.azure.messages import Reply
 from podidentity_sandbox.azure.state import StorageAccount
@@ -30,7 +29,7 @@ _HTTPS_ONLY = "supportsHttpsTrafficOnly"
 
 
 def put_account(call: ArmCall) -> Reply:
-    """Make an account; one that exists is changed by the request and returned."""
+    """Make an account at once, or change what the request says of one."""
     group, body, name = call.group(), call.body(), call.params["name"]
     old = call.find(StorageAccount)
     if old is None and (refusal := _name_refusal(call, name)):
@@ -39,19 +38,15 @@ def put_account(call: ArmCall) -> Reply:
     sku = _one_of(_SKUS, "sku", sku.get("name") if isinstance(sku, dict) else None)
     _one_of((_KIND,), "kind", body.get("kind"))
     location = location_of(body)
-    if old:
-        if old.location != location:
-            raise ArmError(
-                409,
-                "InvalidResourceLocation",
-                f"The resource '{name}' already exists in location '{old.location}' in resource"
-                f" group '{group.name}'. A resource with the same name cannot be created in"
-                f" location '{location}'. Please select a new resource name.",
-            )
-        changed = _with_settings(replace(old, sku=sku), body)
-        call.world.put(changed)
-        return Reply.json(shown(call, changed))
-    account = StorageAccount(
+    if old and old.location != location:
+        raise ArmError(
+            409,
+            "InvalidResourceLocation",
+            f"The resource '{name}' already exists in location '{old.location}' in resource group"
+            f" '{group.name}'. A resource with the same name cannot be created in location"
+            f" '{location}'. Please select a new resource name.",
+        )
+    account = old or StorageAccount(
         id=f"{group.id}/providers/{StorageAccount.TYPE}/{name}",
         name=name,
         location=location,
@@ -61,21 +56,9 @@ def put_account(call: ArmCall) -> Reply:
         keys=(_new_key(), _new_key()),
         created=call.now,
     )
-    call.world.put(_with_settings(account, body))
-    delay = call.world.weather.seconds("operations")
-    operation = operations.start(call, delay=delay, subject=account.id)
-    where = f"{call.subscription}/providers/Microsoft.Storage/locations/{location}"
-    return operations.accepted_at(call, operation, f"{where}/asyncoperations")
-
-
-def get_result(call: ArmCall) -> Reply:
-    """Return the account that an operation made, once it is there."""
-
-    def made(subject: str) -> object:
-        account = call.world.find(StorageAccount, subject)
-        return shown(call, account) if account else None
-
-    return operations.get_result(call, lambda operation: made(operation.subject))
+    changed = _with_settings(replace(account, sku=sku), body)
+    call.world.put(changed)
+    return Reply.json(shown(call, changed))
 
 
 def list_keys(call: ArmCall) -> Reply:

@@ -7,7 +7,6 @@ from typing import Any
 
 from podidentity_sandbox.azure.aks.profile import ManagedCluster
 from podidentity_sandbox.azure.arm.call import ArmCall, ArmError, location_of, tags_of
-from podidentity_sandbox.azure.arm.operations import accepted_at, start
 from podidentity_sandbox.azure.arm.versions import TYPES
 from podidentity_sandbox.azure.messages import Reply
 from podidentity_sandbox.azure.state import (
@@ -19,7 +18,6 @@ from podidentity_sandbox.azure.state import (
     UserAssignedIdentity,
     Vault,
     VirtualMachine,
-    World,
 )
 
 # ---- Subscriptions and resource groups
@@ -87,8 +85,7 @@ def put_group(call: ArmCall) -> Reply:
 def delete_group(call: ArmCall) -> Reply:
     """Delete a resource group with all that is in it; the names of its vaults stay taken."""
     call.world.remove(call.group().id)
-    where = f"{call.subscription}/operationresults"
-    return accepted_at(call, start(call, delay=0), where)
+    return Reply(status=200)
 
 
 def _subscription(call: ArmCall, name: str) -> dict[str, Any]:
@@ -119,22 +116,28 @@ POD_IDENTITY = "Microsoft.ContainerService/EnablePodIdentityPreview"
 _PROVIDERS = sorted({kind.namespace for kind in TYPES.values()} | {"Microsoft.Resources"})
 
 
-def registered(world: World, feature: str, now: float) -> bool:
-    """Return whether the subscription has the feature by now."""
-    return world.features.get(feature.lower(), float("inf")) <= now
-
-
 def register(call: ArmCall) -> Reply:
     """Ask for a feature; it is there a little later."""
-    feature = _known(call)
+    _check_known(call)
     there = call.now + call.world.weather.seconds("operations")
-    call.world.features.setdefault(feature.lower(), there)
-    return Reply.json(_json(call, feature))
+    call.world.features.setdefault(POD_IDENTITY.lower(), there)
+    return get_feature(call)
 
 
 def get_feature(call: ArmCall) -> Reply:
     """Say how a feature stands."""
-    return Reply.json(_json(call, _known(call)))
+    _check_known(call)
+    since = call.world.features.get(POD_IDENTITY.lower())
+    state = "Registering" if since is not None and since > call.now else "Registered"
+    namespace, _, name = POD_IDENTITY.partition("/")
+    base = f"{call.subscription}/providers/Microsoft.Features/providers/{namespace}"
+    document = {
+        "id": f"{base}/features/{name}",
+        "name": POD_IDENTITY,
+        "type": "Microsoft.Features/providers/features",
+        "properties": {"state": "NotRegistered" if since is None else state},
+    }
+    return Reply.json(document)
 
 
 def get_provider(call: ArmCall) -> Reply:
@@ -142,43 +145,22 @@ def get_provider(call: ArmCall) -> Reply:
     asked = call.params["namespace"]
     for name in _PROVIDERS:
         if name.lower() == asked.lower():
-            return Reply.json(_provider(call, name))
+            document = {
+                "id": f"{call.subscription}/providers/{name}",
+                "namespace": name,
+                "registrationState": "Registered",
+                "registrationPolicy": "RegistrationRequired",
+                "resourceTypes": [],
+            }
+            return Reply.json(document)
     message = f"The resource namespace '{asked}' is invalid."
     raise ArmError(404, "InvalidResourceNamespace", message)
 
 
-def _known(call: ArmCall) -> str:
-    asked = f"{call.params['namespace']}/{call.params['name']}"
-    if asked.lower() == POD_IDENTITY.lower():
-        return POD_IDENTITY
-    message = f"The feature '{call.params['name']}' could not be found."
-    raise ArmError(404, "FeatureNotFound", message)
-
-
-def _json(call: ArmCall, feature: str) -> dict[str, Any]:
-    since = call.world.features.get(feature.lower())
-    if since is None:
-        state = "NotRegistered"
-    else:
-        state = "Registered" if since <= call.now else "Registering"
-    namespace, _, name = feature.partition("/")
-    base = f"{call.subscription}/providers/Microsoft.Features/providers/{namespace}"
-    return {
-        "id": f"{base}/features/{name}",
-        "name": feature,
-        "type": "Microsoft.Features/providers/features",
-        "properties": {"state": state},
-    }
-
-
-def _provider(call: ArmCall, name: str) -> dict[str, Any]:
-    return {
-        "id": f"{call.subscription}/providers/{name}",
-        "namespace": name,
-        "registrationState": "Registered",
-        "registrationPolicy": "RegistrationRequired",
-        "resourceTypes": [],
-    }
+def _check_known(call: ArmCall) -> None:
+    if f"{call.params['namespace']}/{call.params['name']}".lower() != POD_IDENTITY.lower():
+        message = f"The feature '{call.params['name']}' could not be found."
+        raise ArmError(404, "FeatureNotFound", message)
 
 
 # ---- All resources in one list, by which `az` finds the group of a name.

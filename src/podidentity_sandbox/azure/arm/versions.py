@@ -75,7 +75,6 @@ _TYPES = {
     "Microsoft.KeyVault/vaults": _VAULTS,
     "Microsoft.Storage/storageAccounts": _STORAGE,
     "Microsoft.Storage/checkNameAvailability": _STORAGE,
-    "Microsoft.Storage/locations/asyncoperations": _STORAGE,
     "Microsoft.ContainerService/managedClusters": _CLUSTERS,
     "Microsoft.ContainerService/locations/operations": _CLUSTERS,
     "Microsoft.Authorization/roleAssignments": (

@@ -7,11 +7,11 @@ do not say it, the comment names a report that shows the real answer.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from email.utils import format_datetime
-from types import MappingProxyType
 from typing import Self
 from urllib.parse import unquote
 from xml.sax.saxutils import escape
@@ -21,28 +21,15 @@ from podidentity_sandbox.azure.state import StorageAccount, World
 
 # ---- The contents of an account: containers, which are resources of the world, and blobs
 
-_TICKS = 10_000_000
-"""In a second."""
-_EPOCH = 621_355_968_000_000_000
-"""Ticks from the year 1 to 1970."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stamp:
-    """When something was last changed, which its ETag says as well."""
+    """The last change of something: when it was, and the ETag that no other has."""
 
-    ticks: int
-    """Tenths of microseconds since the year 1."""
-
-    @property
-    def etag(self) -> str:
-        """The ETag, without its quotes."""
-        return f"0x{self.ticks:X}"
-
-    @property
-    def seconds(self) -> int:
-        """Seconds since 1970."""
-        return (self.ticks - _EPOCH) // _TICKS
+    seconds: int
+    """Since 1970."""
+    etag: str = field(default_factory=lambda: f"0x{secrets.token_hex(8).upper()}")
+    """Without its quotes."""
 
     @property
     def date(self) -> str:
@@ -75,19 +62,7 @@ class BlobContainer:
     id: str
     name: str
     changed: Stamp
-    blobs: Mapping[str, Blob] = field(default_factory=lambda: MappingProxyType({}), repr=False)
-
-
-class StampSource:
-    """Stamps changes: never twice the same, even if the clock stands still or goes back."""
-
-    def __init__(self) -> None:
-        self._last = 0
-
-    def stamp(self, now: float) -> Stamp:
-        """Return a new stamp; `now` is seconds since 1970."""
-        self._last = max(self._last + 1, int(now * _TICKS) + _EPOCH)
-        return Stamp(ticks=self._last)
+    blobs: Mapping[str, Blob] = field(default_factory=dict, repr=False)
 
 
 def container_id(account: StorageAccount, name: str) -> str:
@@ -212,7 +187,6 @@ class BlobCall:
     """One request to an account."""
 
     world: World
-    clerk: StampSource
     account: StorageAccount
     request: Request
     container: str
@@ -221,22 +195,13 @@ class BlobCall:
     """Name; "" where the request is for the container or the account."""
 
     @classmethod
-    def read(
-        cls, request: Request, account: StorageAccount, world: World, clerk: StampSource
-    ) -> Self:
+    def read(cls, request: Request, account: StorageAccount, world: World) -> Self:
         """Take a request apart."""
         path = unquote(request.target.partition("?")[0]).lstrip("/")
         container, _, blob = path.partition("/")
         if container and not blob and request.parameter("restype") != "container":
             container, blob = ROOT, container
-        return cls(
-            world=world,
-            clerk=clerk,
-            account=account,
-            request=request,
-            container=container,
-            blob=blob,
-        )
+        return cls(world=world, account=account, request=request, container=container, blob=blob)
 
     def find(self) -> BlobContainer | None:
         """Return the container that is addressed, or None."""
@@ -251,4 +216,4 @@ class BlobCall:
 
     def stamp(self) -> Stamp:
         """Return the stamp of a change made now."""
-        return self.clerk.stamp(self.world.clock())
+        return Stamp(seconds=int(self.world.clock()))

@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from itertools import islice
-from types import MappingProxyType
 from xml.sax.saxutils import escape, quoteattr
 
 from podidentity_sandbox.azure.blob.call import (
@@ -42,8 +41,7 @@ def _check_read(request: Request, changed: Stamp) -> None:
     """Raise BlobError unless the conditions let a blob of that time be read."""
     if _tag(request, "if-none-match") == "*":
         raise invalid_header("If-None-Match", "*")
-    _check_unchanged(request, changed)
-    if _none_match_fails(request, changed) or _not_newer(request, changed):
+    if _is_known(request, changed):
         raise BlobError("ConditionNotMet", instead=(304, ""))
 
 
@@ -55,27 +53,19 @@ def _check_write(request: Request, changed: Stamp | None) -> None:
         return
     if _tag(request, "if-none-match") == "*":
         raise BlobError("BlobAlreadyExists")
-    _check_unchanged(request, changed)
-    if _none_match_fails(request, changed) or _not_newer(request, changed):
+    if _is_known(request, changed):
         raise BlobError("ConditionNotMet")
 
 
-def _check_unchanged(request: Request, changed: Stamp) -> None:
+def _is_known(request: Request, changed: Stamp) -> bool:
+    """Return whether the client has it as it is; raise BlobError where it wants another one."""
     wanted = _tag(request, "if-match")
-    if wanted and wanted not in {"*", changed.etag}:
+    before = _seconds(request, "if-unmodified-since")
+    if wanted not in {"", "*", changed.etag} or (before is not None and changed.seconds > before):
         raise BlobError("ConditionNotMet")
-    since = _seconds(request, "if-unmodified-since")
-    if since is not None and changed.seconds > since:
-        raise BlobError("ConditionNotMet")
-
-
-def _none_match_fails(request: Request, changed: Stamp) -> bool:
-    return _tag(request, "if-none-match") == changed.etag
-
-
-def _not_newer(request: Request, changed: Stamp) -> bool:
     since = _seconds(request, "if-modified-since")
-    return since is not None and changed.seconds <= since
+    newest = since is not None and changed.seconds <= since
+    return newest or _tag(request, "if-none-match") == changed.etag
 
 
 def _tag(request: Request, name: str) -> str:
@@ -95,8 +85,19 @@ def _seconds(request: Request, name: str) -> float | None:
 
 # ---- Containers
 
+_CAPITAL = re.compile("(?=[A-Z])")
 _NAME = re.compile(r"[a-z0-9](-?[a-z0-9])*")
 _PUBLIC = "x-ms-blob-public-access"
+_OF_CONTAINERS = {
+    "LeaseStatus": "unlocked",
+    "LeaseState": "available",
+    "DefaultEncryptionScope": "$account-encryption-key",
+    "DenyEncryptionScopeOverride": "false",
+    "HasImmutabilityPolicy": "false",
+    "HasLegalHold": "false",
+    "ImmutableStorageWithVersioningEnabled": "false",
+}
+"""What a list says of each; a container's own answer says it in headers."""
 
 
 def create_container(call: BlobCall) -> Reply:
@@ -118,17 +119,7 @@ def show_container(call: BlobCall) -> Reply:
     """Return the properties of a container, in headers."""
     container = call.found()
     _check_read(call.request, container.changed)
-    headers = {
-        **container.changed.headers,
-        "x-ms-lease-status": "unlocked",
-        "x-ms-lease-state": "available",
-        "x-ms-has-immutability-policy": "false",
-        "x-ms-has-legal-hold": "false",
-        "x-ms-immutable-storage-with-versioning-enabled": "false",
-        "x-ms-default-encryption-scope": "$account-encryption-key",
-        "x-ms-deny-encryption-scope-override": "false",
-    }
-    return Reply(headers=headers)
+    return Reply(headers={**container.changed.headers, **_as_headers(_OF_CONTAINERS)})
 
 
 def delete_container(call: BlobCall) -> Reply:
@@ -137,6 +128,11 @@ def delete_container(call: BlobCall) -> Reply:
     _check_write(call.request, container.changed)
     call.world.remove(container.id)
     return Reply(status=202)
+
+
+def _as_headers(properties: Mapping[str, str]) -> dict[str, str]:
+    """Return properties of a list by their names as headers: `LeaseState`, `x-ms-lease-state`."""
+    return {f"x-ms{_CAPITAL.sub('-', key).lower()}": value for key, value in properties.items()}
 
 
 def _check_name(name: str) -> None:
@@ -162,6 +158,14 @@ _STORED = {
     "Cache-Control": ("x-ms-blob-cache-control", "cache-control"),
     "Content-Disposition": ("x-ms-blob-content-disposition",),
 }
+_OF_BLOBS = {
+    "BlobType": "BlockBlob",
+    "AccessTier": "Hot",
+    "AccessTierInferred": "true",
+    "LeaseStatus": "unlocked",
+    "LeaseState": "available",
+    "ServerEncrypted": "true",
+}
 _NOT_STORED = ("x-ms-meta-", "x-ms-access-tier", "x-ms-tags")
 
 
@@ -185,12 +189,11 @@ def put_blob(call: BlobCall) -> Reply:
     new = Blob(
         content=request.body,
         md5=request.headers.get("x-ms-blob-content-md5", digest),
-        headers=MappingProxyType(_stored(request)),
+        headers=_stored(request),
         created=old.created if old else stamp,
         changed=stamp,
     )
-    blobs = MappingProxyType({**container.blobs, call.blob: new})
-    call.world.put(replace(container, blobs=blobs))
+    call.world.put(replace(container, blobs={**container.blobs, call.blob: new}))
     headers = {"Content-MD5": digest, "x-ms-request-server-encrypted": "true"}
     return Reply(status=201, headers={**stamp.headers, **headers})
 
@@ -204,14 +207,8 @@ def get_blob(call: BlobCall) -> Reply:
     headers = {
         **blob.changed.headers,
         **blob.headers,
-        "x-ms-access-tier": "Hot",
-        "x-ms-access-tier-inferred": "true",
+        **_as_headers({**_OF_BLOBS, "CreationTime": blob.created.date}),
         "Accept-Ranges": "bytes",
-        "x-ms-creation-time": blob.created.date,
-        "x-ms-blob-type": "BlockBlob",
-        "x-ms-lease-status": "unlocked",
-        "x-ms-lease-state": "available",
-        "x-ms-server-encrypted": "true",
     }
     kind, size = blob.headers["Content-Type"], len(blob.content)
     part = None if request.method == "HEAD" else _part_of(request, size)
@@ -235,7 +232,7 @@ def delete_blob(call: BlobCall) -> Reply:
         raise BlobError("BlobNotFound")
     _check_write(call.request, old.changed)
     rest = {name: blob for name, blob in container.blobs.items() if name != call.blob}
-    call.world.put(replace(container, blobs=MappingProxyType(rest)))
+    call.world.put(replace(container, blobs=rest))
     return Reply(status=202, headers={"x-ms-delete-type-permanent": "true"})
 
 
@@ -362,13 +359,7 @@ def _container(container: BlobContainer) -> str:
     properties = {
         "Last-Modified": container.changed.date,
         "Etag": f'"{container.changed.etag}"',
-        "LeaseStatus": "unlocked",
-        "LeaseState": "available",
-        "DefaultEncryptionScope": "$account-encryption-key",
-        "DenyEncryptionScopeOverride": "false",
-        "HasImmutabilityPolicy": "false",
-        "HasLegalHold": "false",
-        "ImmutableStorageWithVersioningEnabled": "false",
+        **_OF_CONTAINERS,
     }
     return _entry("Container", container.name, properties)
 
@@ -382,12 +373,7 @@ def _blob(name: str, blob: Blob) -> str:
         **{header: blob.headers.get(header, "") for header in _STORED},
         "Content-CRC64": "",
         "Content-MD5": blob.md5,
-        "BlobType": "BlockBlob",
-        "AccessTier": "Hot",
-        "AccessTierInferred": "true",
-        "LeaseStatus": "unlocked",
-        "LeaseState": "available",
-        "ServerEncrypted": "true",
+        **_OF_BLOBS,
     }
     return _entry("Blob", name, properties)
 

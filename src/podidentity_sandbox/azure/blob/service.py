@@ -18,7 +18,6 @@ from podidentity_sandbox.azure.blob.call import (
     XML,
     BlobCall,
     BlobError,
-    StampSource,
     http_date,
     invalid_header,
     invalid_query,
@@ -75,6 +74,7 @@ def operation_of(call: BlobCall) -> BlobOperation:
 # ---- The front
 
 SUFFIX = ".blob.core.windows.net"
+_REPEATED = ("x-ms-version", "x-ms-client-request-id")
 _VERSION = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
@@ -84,7 +84,6 @@ class BlobService:
     def __init__(self, world: World, issuer: Issuer) -> None:
         self._world = world
         self._keys = issuer.jwks
-        self._clerk = StampSource()
 
     def handle(self, request: Request) -> Reply:
         """Answer one request to ACCOUNT.blob.core.windows.net; the account must exist."""
@@ -93,12 +92,14 @@ class BlobService:
             reply = self._answer(request)
         except BlobError as error:
             when = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f0Z")
-            reply = _refused(error, request_id, when)
+            body = b"" if error.status == 304 else error.body(request_id, when)
+            told = {**error.headers, "x-ms-error-code": error.code}
+            reply = Reply(status=error.status, body=body, headers=told, content_type=XML)
         headers = {
             "Server": "Windows-Azure-Blob/1.0 Microsoft-HTTPAPI/2.0",
             "Date": http_date(int(now)),
             "x-ms-request-id": request_id,
-            **_echo(request),
+            **{name: request.headers[name] for name in _REPEATED if name in request.headers},
         }
         return replace(reply, headers={**headers, **reply.headers})
 
@@ -109,20 +110,9 @@ class BlobService:
         version = request.headers.get("x-ms-version")
         if version is not None and not _VERSION.fullmatch(version):
             raise invalid_header("x-ms-version", version)
-        call = BlobCall.read(request, account, self._world, self._clerk)
+        call = BlobCall.read(request, account, self._world)
         operation = operation_of(call)
         if request.too_large:
             raise BlobError("RequestBodyTooLarge", more={"MaxLimit": str(BODY_LIMIT)})
         authorization.check(call, operation.needed, self._keys)
         return operation.do(call)
-
-
-def _refused(error: BlobError, request_id: str, when: str) -> Reply:
-    headers = {**error.headers, "x-ms-error-code": error.code}
-    body = b"" if error.status == 304 else error.body(request_id, when)
-    return Reply(status=error.status, body=body, headers=headers, content_type=XML)
-
-
-def _echo(request: Request) -> dict[str, str]:
-    names = ("x-ms-version", "x-ms-client-request-id")
-    return {name: request.headers[name] for name in names if name in request.headers}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from functools import partial
 from urllib.parse import parse_qsl
 
@@ -82,12 +81,6 @@ def fields_of(request: Request) -> list[tuple[str, str]]:
     return parse_qsl(request.body.decode("utf-8", "replace"), keep_blank_values=True)
 
 
-def _twice(fields: list[tuple[str, str]]) -> str:
-    """Return the name of the first field that is there twice; "" if none is."""
-    names = [name for name, _ in fields]
-    return next((name for name in names if names.count(name) > 1), "")
-
-
 # ---- The log's entry of a request for a token: caller and resource, never the secret
 
 
@@ -103,15 +96,6 @@ def asked(form: Mapping[str, str]) -> dict[str, str]:
 
 
 # ---- The front
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _TokenRequest:
-    """A request for a token, as far as it is understood."""
-
-    tenant: Tenant
-    form: Mapping[str, str] = field(repr=False)
-    v2: bool
 
 
 class Entra:
@@ -135,11 +119,9 @@ class Entra:
         if match["token"]:
             return await self._recorded(request, match, cloud)
         try:
-            return self._document(match, self._tenant(match["tenant"], cloud))
+            tenant = self._tenant(match["tenant"], cloud)
         except EntraError as error:
             return error.reply(self._world.clock())
-
-    def _document(self, match: re.Match[str], tenant: Tenant) -> Reply:
         if match["keys"]:
             return Reply.json(self._issuers.of(tenant).jwks())
         return Reply.json(configuration(tenant, v2=bool(match["configuration"])))
@@ -154,12 +136,10 @@ class Entra:
             weather = self._world.weather
             reply = await strike(weather, "entra", "token", partial(refusal, now=now))
             if reply is None:
-                if name_twice := _twice(fields):
-                    raise doubled(name_twice)
-                ask = _TokenRequest(
-                    tenant=self._tenant(name, cloud), form=form, v2=bool(match["v2"])
-                )
-                reply = await self._token(ask)
+                if len(form) < len(fields):
+                    names = [name for name, _ in fields]
+                    raise doubled(next(one for one in names if names.count(one) > 1))
+                reply = await self._token(self._tenant(name, cloud), form, v2=bool(match["v2"]))
         except EntraError as error:
             entry["code"] = error.code
             reply = error.reply(now)
@@ -182,19 +162,16 @@ class Entra:
             raise EntraError(900382, words)
         return tenant
 
-    async def _token(self, ask: _TokenRequest) -> Reply:
+    async def _token(self, tenant: Tenant, form: Mapping[str, str], *, v2: bool) -> Reply:
         for name in ("grant_type", "client_id"):
-            if not ask.form.get(name):
+            if not form.get(name):
                 raise missing(name)
-        if ask.form["grant_type"] != "client_credentials":
-            raise EntraError(
-                70003,
-                f"The app requested an unsupported grant type '{ask.form['grant_type']}'.",
-            )
-        client = client_of(self._world, ask.form["client_id"], ask.tenant)
-        signed_in_by = await self._authenticated(client, ask)
-        resource = resource_of(ask.form, v2=ask.v2)
-        self._check_resource(resource, ask.tenant)
+        if (kind := form["grant_type"]) != "client_credentials":
+            raise EntraError(70003, f"The app requested an unsupported grant type '{kind}'.")
+        client = client_of(self._world, form["client_id"], tenant)
+        signed_in_by = await self._authenticated(client, tenant, form)
+        resource = resource_of(form, v2=v2)
+        self._check_resource(resource, tenant)
         grant = Grant(
             principal=client.principal,
             audience=resource,
@@ -203,27 +180,29 @@ class Entra:
         )
         lifetime = MANAGED_LIFETIME if client.managed_identity else APPLICATION_LIFETIME
         now = self._world.clock()
-        token = self._issuers.of(ask.tenant).mint(grant, now=now, lifetime=lifetime)
-        return answer(token, lifetime, resource, now, v2=ask.v2)
+        token = self._issuers.of(tenant).mint(grant, now=now, lifetime=lifetime)
+        return answer(token, lifetime, resource, now, v2=v2)
 
-    async def _authenticated(self, client: Client, ask: _TokenRequest) -> SignedInBy:
+    async def _authenticated(
+        self, client: Client, tenant: Tenant, form: Mapping[str, str]
+    ) -> SignedInBy:
         now = self._world.clock()
-        if given := ask.form.get("client_assertion"):
-            if ask.form.get("client_assertion_type") != credentials.TYPE:
+        if given := form.get("client_assertion"):
+            if form.get("client_assertion_type") != credentials.TYPE:
                 raise missing("client_assertion_type")
             assertion = credentials.read(given)
             if assertion.said("iss").startswith(("https://", "http://")):
                 await self._check_federated(client, assertion, now)
             else:
-                check_certificate(client, assertion, ask.tenant, now)
+                check_certificate(client, assertion, tenant, now)
             return SignedInBy.ASSERTION
-        if not ask.form.get("client_secret"):
+        if not form.get("client_secret"):
             raise EntraError(
                 7000218,
                 "The request body must contain the following parameter: 'client_assertion' or"
                 " 'client_secret'.",
             )
-        check_secret(client, ask.form["client_secret"], now)
+        check_secret(client, form["client_secret"], now)
         return SignedInBy.SECRET
 
     async def _check_federated(self, client: Client, assertion: Assertion, now: float) -> None:

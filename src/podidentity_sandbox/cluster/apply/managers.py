@@ -17,7 +17,7 @@ from podidentity_sandbox.cluster import Json, Obj, shapes, status
 from podidentity_sandbox.cluster.apply import fieldsets, typed
 from podidentity_sandbox.cluster.apply.fieldsets import EMPTY, FieldSet, Path
 from podidentity_sandbox.cluster.apply.typed import compare, field_set
-from podidentity_sandbox.cluster.fields import builtin, fields_of
+from podidentity_sandbox.cluster.fields import blank, fields_of
 from podidentity_sandbox.cluster.registry import ResourceType
 from podidentity_sandbox.cluster.schema import Schema
 from podidentity_sandbox.cluster.status import Cause, StatusError
@@ -340,7 +340,7 @@ def track(
 @lru_cache(maxsize=64)
 def _empty(kind: ResourceType) -> Obj:
     """Return the empty object that a new one is compared with."""
-    return {} if kind.custom else builtin.blank(fields_of(kind))
+    return {} if kind.custom else blank(fields_of(kind))
 
 
 def applied(

@@ -9,13 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from podidentity_sandbox.cluster import Json, Obj, names, objects, shapes, status
-from podidentity_sandbox.cluster.fields import builtin
+from podidentity_sandbox.cluster import Json, Obj, names, objects, shapes, status, tables
+from podidentity_sandbox.cluster.fields import built_in
 from podidentity_sandbox.cluster.patterns import compiled
 from podidentity_sandbox.cluster.registry import ResourceType, Strategy
 from podidentity_sandbox.cluster.schema import Schema
 from podidentity_sandbox.cluster.status import Cause
-from podidentity_sandbox.cluster.tables import custom
 
 # ---- Structural schemas: the form that `schema` can work with
 #
@@ -23,7 +22,7 @@ from podidentity_sandbox.cluster.tables import custom
 
 _FREE = ("x-kubernetes-int-or-string", "x-kubernetes-preserve-unknown-fields")
 _TYPES = ("array", "boolean", "integer", "number", "object", "string")
-_NODE = builtin.schema("apiextensions.k8s.io", "v1", "JSONSchemaProps")
+_NODE = built_in("apiextensions.k8s.io", "v1", "JSONSchemaProps")
 _NOT_EVALUATED = (
     *("$ref", "exclusiveMaximum", "exclusiveMinimum", "maxProperties", "minProperties"),
     *("multipleOf", "not", "uniqueItems", "x-kubernetes-validations"),
@@ -177,7 +176,7 @@ def _column_faults(column: Obj, where: str) -> Iterator[Cause]:
     path = column.get("jsonPath")
     if not path:
         yield status.required(f"{where}.jsonPath")
-    elif not custom.readable(path):
+    elif not tables.readable(path):
         yield status.invalid(f"{where}.jsonPath", path, "only simple paths are read here")
 
 

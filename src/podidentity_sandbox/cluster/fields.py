@@ -1,9 +1,22 @@
-"""The fields of the built-in types: what the models tell, and how changes of them are merged."""
+"""The fields of each type, and how its lists and maps are merged.
+
+Patches, server-side apply and the validation of unknown fields read this, of built-in types and of
+custom ones in the same form: an openAPIV3Schema as in a CustomResourceDefinition, with the
+extensions of https://kubernetes.io/docs/reference/using-api/server-side-apply/#merge-strategy and,
+for built-in types, those of strategic merge patches.
+"""
 
 from __future__ import annotations
 
-from podidentity_sandbox.cluster import Obj, models
-from podidentity_sandbox.cluster.models import Model, ModelField
+import importlib.util
+import sys
+from functools import cache, lru_cache
+from types import ModuleType
+
+import msgspec
+
+from podidentity_sandbox.cluster import Obj
+from podidentity_sandbox.cluster.registry import ResourceType
 from podidentity_sandbox.cluster.schema import Schema
 from podidentity_sandbox.cluster.shapes import GO_TYPE, QUANTITY
 
@@ -133,35 +146,55 @@ VALUES: dict[str, Schema | bool] = {
 """The values of maps that are not of texts."""
 
 
-# ---- The fields
+# ---- The fields of built-in types, as lightkube's generated models tell them: names and types.
+#
+# They are those of https://github.com/kubernetes/kubernetes/blob/v1.37.0/api/openapi-spec/swagger.json.
+# Only annotations are read; objects are never made of them.
 
 STRUCT = "x-go-struct"
-"""Marks a field that a new object has already, see `merging.STRUCTS`."""
+"""Marks a field that a new object has already, see STRUCTS."""
+_TEXT: Schema = {"type": "string"}
+_TIME: Schema = {"type": "string", "format": "date-time"}
 _SCALARS: dict[str, Schema] = {
-    "str": {"type": "string"},
+    "str": _TEXT,
     "int": {"type": "integer", "format": "int32"},
     "float": {"type": "number"},
     "bool": {"type": "boolean"},
-    "Time": {"type": "string", "format": "date-time"},
-    "MicroTime": {"type": "string", "format": "date-time"},
+    "Time": _TIME,
+    "MicroTime": _TIME,
     "Quantity": QUANTITY,
     "IntOrString": {"x-kubernetes-int-or-string": True},
 }
 _ANYTHING: Schema = {"x-kubernetes-preserve-unknown-fields": True}
-"""Fields without a type."""
+"""Fields without a type: FieldsV1, RawExtension and JSON."""
 
 
-def schema(group: str, version: str, kind: str) -> Schema:
+def without_client() -> None:
+    """Have `lightkube` without what its `__init__` loads, in a process that reads its models alone.
+
+    That is its client, and httpx2: a quarter of what the start of the API server takes.
+    """
+    spec = importlib.util.find_spec("lightkube")
+    assert spec is not None  # noqa: S101 - it is installed with this
+    sys.modules.setdefault("lightkube", importlib.util.module_from_spec(spec))
+
+
+@lru_cache(maxsize=256)
+def fields_of(kind: ResourceType) -> Schema:
+    """Return the schema of whole objects of a type, their metadata included."""
+    if kind.schema is None:
+        return built_in(kind.group, kind.version, kind.kind)
+    head = {"apiVersion": _TEXT, "kind": _TEXT, "metadata": METADATA}
+    properties = {**kind.schema.get("properties", {}), **head}
+    return {**kind.schema, "properties": properties}
+
+
+def built_in(group: str, version: str, kind: str) -> Schema:
     """Return the fields of a built-in type; raise LookupError for one that is not known."""
-    model = models.find(group, version, kind)
-    if model is None:
+    module = _module(f"{group.partition('.')[0] or 'core'}_{version}")
+    if not hasattr(module, kind):
         raise LookupError(kind)
-    return _of_model(model)
-
-
-def metadata() -> Schema:
-    """Return the fields that the metadata of every object has."""
-    return _of_model(models.METADATA)
+    return _of_model(getattr(module, kind))
 
 
 def blank(fields: Schema) -> Obj:
@@ -174,30 +207,46 @@ def blank(fields: Schema) -> Obj:
     }
 
 
-_made: dict[Model, Schema] = {}
+@cache
+def _module(name: str) -> ModuleType:
+    return importlib.import_module(f"lightkube.models.{name}")
+
+
+_made: dict[type[msgspec.Struct], Schema] = {}
 """They refer to each other: JSONSchemaProps holds itself."""
 
 
-def _of_model(model: Model) -> Schema:
-    made = _made.get(model)
-    if made is not None:
-        return made
+def _of_model(model: type[msgspec.Struct]) -> Schema:
+    """Return the fields of a class of the models, such as PodSpec of core_v1."""
+    if model in _made:
+        return _made[model]
     properties: dict[str, Schema] = {}
-    new = _made[model] = {"type": "object", "properties": properties, GO_TYPE: model.name}
-    if model.name in ATOMIC:
+    new = _made[model] = {"type": "object", "properties": properties, GO_TYPE: model.__name__}
+    if model.__name__ in ATOMIC:
         new["x-kubernetes-map-type"] = "atomic"
-    for field in model.fields:
-        path = f"{model.name}.{field.key}"
-        properties[field.key] = _annotated(path, _of_type(path, field))
+    names = zip(model.__struct_fields__, model.__struct_encode_fields__, strict=True)
+    for name, key in names:
+        path = f"{model.__name__}.{key}"
+        found = _of_type(path, sys.modules[model.__module__], model.__annotations__[name])
+        properties[key] = _annotated(path, found)
     return new
 
 
-def _of_type(path: str, field: ModelField) -> Schema:
-    """Return the schema of the type of a field at `path`, such as PodSpec.nodeSelector."""
-    if field.scalar == "dict":
-        return {"type": "object", "additionalProperties": VALUES.get(path, _SCALARS["str"])}
-    found = _of_model(field.model) if field.model else _SCALARS.get(field.scalar, _ANYTHING)
-    return {"type": "array", "items": found} if field.many else found
+def _of_type(path: str, module: ModuleType, annotation: str) -> Schema:
+    """Return the schema of the type of a field at `path`, such as PodSpec.nodeSelector.
+
+    Annotations are like `str`, `List[Container]` and `Optional[meta_v1.Time]`.
+    """
+    inner = annotation.removeprefix("Optional[")
+    listed = inner.removeprefix("List[")
+    place, _, name = listed.rstrip("]").rpartition(".")
+    if name == "dict":
+        return {"type": "object", "additionalProperties": VALUES.get(path, _TEXT)}
+    found = _SCALARS.get(name, _ANYTHING)
+    model = getattr(_module(place) if place else module, name, None)
+    if found is _ANYTHING and isinstance(model, type) and issubclass(model, msgspec.Struct):
+        found = _of_model(model)
+    return {"type": "array", "items": found} if listed != inner else found
 
 
 def _annotated(path: str, found: Schema) -> Schema:
@@ -219,3 +268,7 @@ def _annotated(path: str, found: Schema) -> Schema:
     if path in DEFAULTS:
         extra["default"] = DEFAULTS[path]
     return {**found, **extra} if extra else found
+
+
+METADATA = built_in("meta", "v1", "ObjectMeta")
+"""The fields that the metadata of every object has."""
