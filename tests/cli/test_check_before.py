@@ -12,7 +12,7 @@ from podidentity import manifests
 from podidentity.cli.checks import before
 from podidentity.cli.checks.findings import Finding, Severity
 from podidentity.cli.cluster_rights import Single
-from podidentity_sandbox.world.blueprint import write_kubeconfig_of
+from podidentity_sandbox.world.blueprint import write_kubeconfig
 from tests.cli.conftest import CRDS, Ran
 from tests.cli.operators import holding
 from tests.cli.test_check_cluster import archived_nmi
@@ -161,7 +161,7 @@ def test_the_command_looks_before_anything_is_there_and_changes_nothing(
 def test_a_person_without_rights_is_told_what_enable_would_need(
     bare: World, podidentity: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("KUBECONFIG", str(write_kubeconfig_of(bare.plan, PERSON)))
+    monkeypatch.setenv("KUBECONFIG", str(write_kubeconfig(bare.plan, PERSON)))
     with holding(bare, PERSON, []):
         ran = podidentity("check", "--pre", "-o", "json")
     assert ran.code == 1

@@ -19,7 +19,7 @@ from podidentity.cli.use_roles import Roles
 from podidentity.core.hosts import Host
 from podidentity.wire import rbac
 from podidentity.wire.kube import AZURE_IDENTITIES
-from podidentity_sandbox.world.blueprint import write_kubeconfig_of
+from podidentity_sandbox.world.blueprint import write_kubeconfig
 from tests.cli.azure import Identity, attached, operator
 from tests.cli.binding import Run, add, binding, identity, record
 from tests.cli.conftest import Ran, end
@@ -196,7 +196,7 @@ def test_who_may_not_see_what_is_granted_loses_no_record(
     left = [each for each in rights if (each.resource, each.verb) != (CLUSTER_ROLES, "list")]
     assert len(left) == len(rights) - 1
     with monkeypatch.context() as shell, holding(world, PERSON, left):
-        shell.setenv("KUBECONFIG", str(write_kubeconfig_of(world.plan, PERSON)))
+        shell.setenv("KUBECONFIG", str(write_kubeconfig(world.plan, PERSON)))
         ran = podidentity("delete", "--namespace", ns, "--name", "orders")
         assert stays(ran, world, ns, orders.id)
         assert f"you need {Roles.RIGHT}" in ran.err

@@ -37,7 +37,7 @@ from podidentity.wire import rbac
 from podidentity.wire.ledgers import render_ledger
 from podidentity.wire.manifests import FINALIZER
 from podidentity_sandbox.azure.client import AzureOperator
-from podidentity_sandbox.world.blueprint import write_kubeconfig_of
+from podidentity_sandbox.world.blueprint import write_kubeconfig
 from tests.acceptance.planes.cilium import CRDS as CILIUM_CRDS
 from tests.cli import test_azure_rights as azure_rights
 from tests.cli.azure import operator
@@ -1197,7 +1197,7 @@ def run(
     """
     monkeypatch.setattr(path_check, "SECONDS", 3.0)
     monkeypatch.setattr(enable, "TOLD_SECONDS", 3.0)
-    monkeypatch.setenv("KUBECONFIG", str(write_kubeconfig_of(place.plan, PERSON)))
+    monkeypatch.setenv("KUBECONFIG", str(write_kubeconfig(place.plan, PERSON)))
     begun: list[Scene] = []
 
     def as_person(rights: list[Single], *, again: bool = False) -> Ran:

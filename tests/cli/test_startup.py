@@ -91,7 +91,7 @@ def table_and_group() -> Iterator[tuple[str, str, click.Command]]:
     )
     for group, table in groups:
         for name, (_, summary) in table.items():
-            command = group.get_command(click.Context(group), name)
+            _, command, _ = group.resolve_command(click.Context(group), [name])
             assert command is not None
             yield name, summary, command
 

@@ -15,7 +15,7 @@ from deploy.values import CHART
 from podidentity.cli.cluster_rights import Places, Single, held_by, singles
 from podidentity.cli.needed_rights import COMMANDS
 from podidentity.manifests import IDENTITIES
-from podidentity_sandbox.world.blueprint import write_kubeconfig_of
+from podidentity_sandbox.world.blueprint import write_kubeconfig
 from tests.cli.operators import holding
 from tests.cli.world import World, running
 from tests.deploy.helm import IMAGE, RELEASE, Helm, HelmRefused, begun, finish
@@ -95,7 +95,7 @@ class Installer:
 
     def refused(self, held: Iterable[Single], action: str, **options: Any) -> str:
         """Have Helm do it; return its words if it fails, else ""."""
-        kubeconfig = str(write_kubeconfig_of(self.world.plan, PERSON))
+        kubeconfig = str(write_kubeconfig(self.world.plan, PERSON))
         with holding(self.world, PERSON, held):
             try:
                 self.helm.ask(

@@ -51,10 +51,10 @@ def words_of(line: str) -> list[str]:
 def wrong(words: list[str]) -> str:
     """Return what the program would not know of a command; "" if it knows all."""
     command: click.Command = podidentity
-    context = click.Context(podidentity, info_name="podidentity")
+    context = click.Context(podidentity, info_name="podidentity", resilient_parsing=True)
     rest = list(words)
     while isinstance(command, click.Group) and rest and not rest[0].startswith("-"):
-        found = command.get_command(context, rest[0])
+        _, found, _ = command.resolve_command(context, rest)
         if rest[0].isupper():
             return ""  # a word that stands for any
         if found is None:

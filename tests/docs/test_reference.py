@@ -28,7 +28,7 @@ def commands(group: click.Command, path: str) -> Iterator[tuple[str, click.Comma
         return
     context = click.Context(group)
     for name in group.list_commands(context):
-        found = group.get_command(context, name)
+        _, found, _ = group.resolve_command(context, [name])
         assert found is not None, name
         yield from commands(found, f"{path} {name}")
 

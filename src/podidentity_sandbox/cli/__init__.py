@@ -6,7 +6,6 @@ from importlib import import_module
 from typing import Any
 
 import click
-from click.shell_completion import CompletionItem
 
 from podidentity_sandbox.world import SandboxError
 
@@ -55,47 +54,22 @@ _COMMANDS = {
 class Commands(click.Group):
     """Imports a command when it runs, and words the sandbox's own errors.
 
-    The list of commands and their completion come of the table: neither imports a command.
+    Its list of commands and their completion come of the table: neither imports a command.
     """
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         """Return the names in the order in which a person needs them."""
         return list(_COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        """Return the command of that name, or None."""
-        if cmd_name not in _COMMANDS:
-            return None
-        module, _, attribute = _COMMANDS[cmd_name][0].partition(":")
-        command: click.Command = getattr(import_module(f"{__name__}.{module}"), attribute)
-        return command
-
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Return the command that the arguments begin with; an error names similar ones."""
-        try:
-            return super().resolve_command(ctx, args)
-        except click.NoSuchCommand as error:
-            raise click.NoSuchCommand(
-                error.command_name, possibilities=_COMMANDS, ctx=ctx
-            ) from None
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
-        """Write the list of commands."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, summary) for name, (_, summary) in _COMMANDS.items()])
-
-    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Return the commands, and the group's options, that begin so."""
-        return [
-            *(
-                CompletionItem(name, help=summary)
-                for name, (_, summary) in _COMMANDS.items()
-                if name.startswith(incomplete)
-            ),
-            *click.Command.shell_complete(self, ctx, incomplete),
-        ]
+        """Return the command that the arguments begin with, imported."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if name in _COMMANDS:
+            module, _, attribute = _COMMANDS[name][0].partition(":")
+            command = getattr(import_module(f"{__name__}.{module}"), attribute)
+        return name, command, rest
 
     def invoke(self, ctx: click.Context) -> Any:  # noqa: ANN401 - click's signature
         """Run the command; a SandboxError ends it with exit code 1 and its words on stderr."""
@@ -107,6 +81,7 @@ class Commands(click.Group):
 
 @click.group(
     cls=Commands,
+    commands={name: click.Command(name, short_help=said) for name, (_, said) in _COMMANDS.items()},
     epilog="\n".join(
         [
             "\b",

@@ -72,8 +72,8 @@ async def run(interval: float) -> None:
     """Serve for ever, and read the volumes again each `interval` seconds."""
     timeout = aiohttp.ClientTimeout(total=30)
     async with Cluster() as cluster, aiohttp.ClientSession(timeout=timeout) as session:
-        secrets = provider.SecretsProvider(provider.token, partial(provider.secret, session))
-        driver = Driver(cluster, secrets)
+        secret = partial(provider.secret, session)
+        driver = Driver(cluster, partial(provider.secrets, token=provider.token, secret=secret))
         # A socket that an earlier driver has left gives way: asyncio removes it.
         await asyncio.start_unix_server(partial(serve, driver), SOCKET, limit=_LONGEST)
         await asyncio.start_server(healthy, "0.0.0.0", _HEALTH_PORT)  # noqa: S104 - the kubelet asks at the node's address

@@ -10,7 +10,7 @@ import datetime
 import logging
 import os
 import ssl
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 from podidentity_sandbox.apiserver import ApiRefusal, ApiServer, ApiUnreachable
 from podidentity_sandbox.atomic_writer import VolumeFile, write
 from podidentity_sandbox.csi.parameters import POD_NAME, POD_NAMESPACE, MountFailed
-from podidentity_sandbox.csi.provider import SecretsProvider
+from podidentity_sandbox.csi.provider import Secrets
 
 # ---- The API server, as the driver's pod sees it: SecretProviderClasses, and events on pods
 
@@ -86,16 +86,18 @@ class Volume:
 
     folder: Path
     attributes: Mapping[str, str]
-    files: Mapping[str, tuple[str, str]] = field(default_factory=dict, repr=False)
-    """By the path of each the secret, and its version in the vault."""
+    secrets: Secrets = field(default_factory=dict, repr=False)
 
 
 class Driver:
     """The driver of one node."""
 
-    def __init__(self, cluster: Cluster, provider: SecretsProvider) -> None:
+    def __init__(
+        self, cluster: Cluster, secrets: Callable[[Mapping[str, str]], Awaitable[Secrets]]
+    ) -> None:
+        """`secrets` returns what a class with these parameters asks for; raises MountFailed."""
         self._cluster = cluster
-        self._provider = provider
+        self._secrets = secrets
         self._volumes: dict[str, Volume] = {}
 
     async def publish(self, request: Mapping[str, Any]) -> None:
@@ -109,7 +111,7 @@ class Driver:
         if not request["readOnly"]:
             raise MountFailed("Readonly is not true in request", "InvalidArgument")
         try:
-            _show(volume, await self._provider.files(parameters))
+            _show(volume, await self._secrets(parameters))
         except MountFailed as error:
             where = f"{attributes[POD_NAMESPACE]}/{attributes[POD_NAME]}"
             raise MountFailed(
@@ -130,8 +132,8 @@ class Driver:
     async def _rotate(self, target: str, volume: Volume) -> None:
         attributes = volume.attributes
         try:
-            found = await self._provider.files(await self._parameters(attributes))
-            if found == volume.files or target not in self._volumes:  # the same, or let go
+            found = await self._secrets(await self._parameters(attributes))
+            if found == volume.secrets or target not in self._volumes:  # the same, or let go
                 return
             _show(volume, found)
         except MountFailed as error:
@@ -159,10 +161,10 @@ class Driver:
         return {**(spec.get("parameters") or {}), **pod}
 
 
-def _show(volume: Volume, found: Mapping[str, tuple[str, str]]) -> None:
+def _show(volume: Volume, found: Secrets) -> None:
     """Let a pod see these files; raise MountFailed for a path that is none, or OSError."""
     try:
         write(volume.folder, {path: VolumeFile(text.encode()) for path, (text, _) in found.items()})
     except ValueError as error:
         raise MountFailed(str(error)) from error
-    volume.files = found
+    volume.secrets = found

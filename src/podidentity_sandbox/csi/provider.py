@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Annotated, Any, TypeAlias
 
@@ -145,42 +144,42 @@ def read_secret(url: str, status: int, body: bytes) -> tuple[str, str]:
 _RESOURCE, _SUFFIX = "https://vault.azure.net", "vault.azure.net"
 
 
-@dataclass(frozen=True, slots=True)
-class SecretsProvider:
-    """The Azure provider."""
+Secrets = Mapping[str, tuple[str, str]]
+"""By the path of each file the secret, and its version in the vault."""
 
-    token: Callable[[str, str, str], Awaitable[str]]
-    """Returns a token of a pod: by namespace, name and resource; raises MountFailed."""
-    secret: Callable[[str, str, str, str], Awaitable[tuple[str, str]]]
-    """Returns value and version of a secret: by vault, name, version and token."""
 
-    async def files(self, parameters: Mapping[str, str]) -> dict[str, tuple[str, str]]:
-        """Return what a SecretProviderClass asks for; raise MountFailed.
+async def secrets(
+    parameters: Mapping[str, str],
+    *,
+    token: Callable[[str, str, str], Awaitable[str]],
+    secret: Callable[[str, str, str, str], Awaitable[tuple[str, str]]],
+) -> Secrets:
+    """Return what a SecretProviderClass asks for; raise MountFailed.
 
-        By the path of each file the secret, and its version in the vault.
-        """
-        try:
-            return await self._files(parameters)
-        except MountFailed as error:
-            # The driver speaks gRPC with its provider; pkg/server/server.go.
-            raise MountFailed(
-                f"rpc error: code = Unknown desc = failed to mount objects, error: {error}"
-            ) from error
-
-    async def _files(self, parameters: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    Args:
+        parameters: those of the class, and the pod's name and namespace.
+        token: returns a token of a pod, by namespace, name and resource.
+        secret: returns value and version of a secret, by vault, name, version and token.
+    """
+    found: dict[str, tuple[str, str]] = {}
+    held = ""
+    try:
         vault, objects = parse(parameters)
-        namespace, pod = parameters[POD_NAMESPACE], parameters[POD_NAME]
-        found: dict[str, tuple[str, str]] = {}
-        token = ""
         for one in objects:
             if one.object_type != "secret":
                 raise one.failed("the sandbox's vaults hold secrets only")
             try:
                 # The SDK's client asks when it first needs a token, so that the error is there.
-                token = token or await self.token(namespace, pod, _RESOURCE)
-                found[one.file] = await self.secret(
-                    f"{vault}.{_SUFFIX}", one.object_name, one.object_version, token
+                held = held or await token(
+                    parameters[POD_NAMESPACE], parameters[POD_NAME], _RESOURCE
                 )
+                host = f"{vault}.{_SUFFIX}"
+                found[one.file] = await secret(host, one.object_name, one.object_version, held)
             except MountFailed as error:
                 raise one.failed(error) from error
-        return found
+    except MountFailed as error:
+        # The driver speaks gRPC with its provider; pkg/server/server.go.
+        raise MountFailed(
+            f"rpc error: code = Unknown desc = failed to mount objects, error: {error}"
+        ) from error
+    return found

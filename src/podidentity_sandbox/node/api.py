@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import ssl
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from podidentity_sandbox.apiserver import ApiRefusal, ApiServer, ApiUnreachable, Object
-from podidentity_sandbox.node.clock import Clock
 from podidentity_sandbox.plan import APISERVER_ADDRESS, NodePlan, Plan
 
 _log = logging.getLogger(__name__)
@@ -20,11 +20,10 @@ _NOT_FOUND = 404
 class ApiClient(ApiServer):
     """The API server, as this node's kubelet."""
 
-    def __init__(self, plan: Plan, node: NodePlan, clock: Clock) -> None:
+    def __init__(self, plan: Plan, node: NodePlan) -> None:
         trust = ssl.create_default_context(cafile=str(plan.ca_certificate))
         url = f"https://{APISERVER_ADDRESS}"
         super().__init__(url, trust, lambda: node.token, agent="kubelet/sandbox")
-        self._clock = clock
 
     async def find(self, path: str) -> Object | None:
         """Return the object at `path`, None where there is none; insist on an answer."""
@@ -47,5 +46,5 @@ class ApiClient(ApiServer):
                 if not error.passes:
                     raise
                 _log.warning("the API server is in trouble, trying again: %s", error)
-            await self._clock.sleep(pause)
+            await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)

@@ -6,9 +6,10 @@ import asyncio
 import signal
 import uuid
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,8 @@ async def environment_of(
 
 # ---- The container
 
+StartProgram = Callable[[], Coroutine[Any, Any, Process]]
+"""Starts a container's program; raises StartFailed."""
 _RUNTIME = (
     "failed to create containerd task: failed to create shim task: OCI runtime create failed: "
     "runc create failed: unable to start container process: {}: unknown"
@@ -196,11 +199,11 @@ class Container(ABC):
         """Run it, and again as `policy` says; return the exit code when it is not to run again."""
         attempts = 0
         while True:
-            began = self._services.clock.now()
+            began = datetime.now(UTC)
             code = await self._run(resources)
             if not restarts_after(policy, code):
                 return code
-            ran = (self._services.clock.now() - began).total_seconds()
+            ran = (datetime.now(UTC) - began).total_seconds()
             attempts = 1 if ran > 2 * LONGEST_BACKOFF else attempts + 1
             await self._back_off(restart_delay(attempts))
             self.state.restarts += 1
@@ -227,8 +230,8 @@ class Container(ABC):
         """Run a probe's or hook's program; return what it said if it fails, None if not."""
 
     @abstractmethod
-    async def _prepared(self, resources: PodResources) -> Callable[[], Awaitable[Process]]:
-        """Return what starts it, which may raise StartFailed; raise ContainerRefused."""
+    async def _prepared(self, resources: PodResources) -> StartProgram:
+        """Return what starts it; raise ContainerRefused."""
 
     @abstractmethod
     async def _terminate(self, process: Process, grace: float, hurry: asyncio.Event) -> None:
@@ -244,7 +247,6 @@ class Container(ABC):
 
     async def _run(self, resources: PodResources) -> int:
         """Run it once; return its exit code."""
-        clock = self._services.clock
         start = await self._request(resources)
         # There is no image to pull.
         image = f'Container image "{self.spec.image}" already present on machine'
@@ -254,7 +256,7 @@ class Container(ABC):
             process = await self._start(start)
         except StartFailed as error:
             return self._start_failed(str(error))
-        self.state.run(self._identity, clock.now())
+        self.state.run(self._identity, datetime.now(UTC))
         self.state.started = True
         self.state.ready = self.spec.readiness is None
         self._changed()
@@ -266,17 +268,17 @@ class Container(ABC):
         return code
 
     def _ended(self, code: int) -> None:
-        self.state.end(code, self._services.clock.now(), reason=self._reason())
+        self.state.end(code, datetime.now(UTC), reason=self._reason())
 
-    async def _start(self, start: Callable[[], Awaitable[Process]]) -> Process:
+    async def _start(self, start: StartProgram) -> Process:
         # Stopping the pod meanwhile waits for this, so that no program is forgotten.
-        self._starting = asyncio.ensure_future(_awaited(start))
+        self._starting = asyncio.create_task(start())
         self._process = await asyncio.shield(self._starting)
         return self._process
 
     def _start_failed(self, why: str) -> int:
         self.state.identity = self._identity
-        now = self._services.clock.now()
+        now = datetime.now(UTC)
         self.state.end(_START_ERROR, now, reason="StartError", message=why)
         if restarts_after(self._pod.restart_policy, _START_ERROR):
             self.state.wait("RunContainerError", why)
@@ -284,7 +286,7 @@ class Container(ABC):
         self._warn("Failed", f"Error: {why}")
         return _START_ERROR
 
-    async def _request(self, resources: PodResources) -> Callable[[], Awaitable[Process]]:
+    async def _request(self, resources: PodResources) -> StartProgram:
         """Return what starts it; ask again while it is refused, as a kubelet does."""
         while True:
             try:
@@ -293,7 +295,7 @@ class Container(ABC):
                 self.state.wait(error.reason, str(error))
                 self._changed()
                 self._warn("Failed", f"Error: {error}")
-            await self._services.clock.sleep(_REFUSED_SECONDS)
+            await asyncio.sleep(_REFUSED_SECONDS)
 
     async def _back_off(self, delay: float) -> None:
         if not delay:
@@ -305,7 +307,7 @@ class Container(ABC):
         self.state.wait("CrashLoopBackOff", message)
         self._changed()
         self._warn("BackOff", f"Back-off restarting failed container {name} in pod {which}")
-        await self._services.clock.sleep(delay)
+        await asyncio.sleep(delay)
 
     async def _watch(self, process: Process, resources: PodResources) -> int:
         """Wait for the program's end, probing it; return its exit code."""
@@ -323,7 +325,7 @@ class Container(ABC):
         if probe is not None:
             services = self._services
             once = partial(probe_once, probe, resources.address, services.probing, self.ask)
-            await repeat_probe(probe, once, services.clock, report)
+            await repeat_probe(probe, once, report)
 
     async def _judge_readiness(self, well: bool, why: str) -> None:
         if not well:
@@ -343,26 +345,19 @@ class Container(ABC):
 
     async def _end(self, process: Process, grace: float, hurry: asyncio.Event) -> None:
         if grace > 0 and self.spec.pre_stop is not None:
-            began = self._services.clock.now()
-            await self._pre_stop(self.spec.pre_stop, grace)
-            took = (self._services.clock.now() - began).total_seconds()
+            began = datetime.now(UTC)
+            # executePreStopHook of pkg/kubelet/kuberuntime/kuberuntime_container.go
+            if await self.ask(self.spec.pre_stop, grace) is not None:
+                self._warn("FailedPreStopHook", "PreStopHook failed")
+            took = (datetime.now(UTC) - began).total_seconds()
             grace = max(grace - took, _LEAST_GRACE)
         await self._terminate(process, grace, hurry)
-
-    async def _pre_stop(self, hook: Exec, grace: float) -> None:
-        """Run a hook: executePreStopHook of pkg/kubelet/kuberuntime/kuberuntime_container.go."""
-        if await self.ask(hook, grace) is not None:
-            self._warn("FailedPreStopHook", "PreStopHook failed")
 
     def _tell(self, reason: str, message: str) -> None:
         self._services.events.tell(self._pod, reason, message, container=self.spec.name)
 
     def _warn(self, reason: str, message: str) -> None:
         self._services.events.warn(self._pod, reason, message, container=self.spec.name)
-
-
-async def _awaited(start: Callable[[], Awaitable[Process]]) -> Process:
-    return await start()
 
 
 # ---- A container that is a program of this machine
@@ -411,7 +406,7 @@ class ProgramContainer(Container):
         """Run a probe's or hook's program; return what it said if it fails, None if not."""
         return await probe_exec(partial(self.execute, terminal=False), program, seconds)
 
-    async def _prepared(self, resources: PodResources) -> Callable[[], Awaitable[Process]]:
+    async def _prepared(self, resources: PodResources) -> StartProgram:
         request = await start_request(self.spec, resources, self._services)
         self._ended_before = self._ended_for_memory()
         self._identity = f"sandbox://{uuid.uuid4().hex}"
@@ -422,7 +417,7 @@ class ProgramContainer(Container):
         if self._services.plan.rootless and rights(pod.security, self.spec.security).uid:
             self._warn("RunAsUser", "this sandbox runs without root: its only user is 0")
         folder = log_folder(pod, self._services) / self.spec.name
-        log = RunLog(folder, self.state.restarts, self._services.clock)
+        log = RunLog(folder, self.state.restarts)
         self._logs = [*self._logs[-1:], log]
         self._program = request.program
         self._console = console = Console(stdin=self.spec.stdin, tty=self.spec.tty)
@@ -443,7 +438,7 @@ class ProgramContainer(Container):
             waits: list[asyncio.Task[Any]] = [
                 asyncio.create_task(process.wait()),
                 asyncio.create_task(hurry.wait()),
-                asyncio.create_task(self._services.clock.sleep(grace)),
+                asyncio.create_task(asyncio.sleep(grace)),
             ]
             await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
             for wait in waits:

@@ -10,12 +10,11 @@ import asyncio
 import logging
 import platform
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from podidentity_sandbox.apiserver import MERGE_PATCH, ApiRefusal, ApiUnreachable
 from podidentity_sandbox.node.api import ApiClient
-from podidentity_sandbox.node.clock import Clock
 from podidentity_sandbox.node.pods import Pod
 from podidentity_sandbox.node.services import Services
 from podidentity_sandbox.node.status import stamp
@@ -131,18 +130,18 @@ _RENEWED_EVERY, _LEASE_SECONDS = 10.0, 40
 _NOT_FOUND = 404
 
 
-async def show_life(api: ApiClient, node: NodePlan, clock: Clock) -> None:
+async def show_life(api: ApiClient, node: NodePlan) -> None:
     """Renew the node's Lease for ever; say again that it is Ready where it was taken for dead."""
     path = f"/api/v1/nodes/{node.name}"
     while True:
         try:
-            await _renew(api, node, clock.now())
+            await _renew(api, node, datetime.now(UTC))
             seen = await api.request("GET", path)
             if not _says_ready(seen):
-                await _say_ready(api, node, clock.now())
+                await _say_ready(api, node, datetime.now(UTC))
         except (ApiRefusal, ApiUnreachable) as error:
             _log.warning("the node's sign of life was not heard: %s", error)
-        await clock.sleep(_RENEWED_EVERY)
+        await asyncio.sleep(_RENEWED_EVERY)
 
 
 async def _renew(api: ApiClient, node: NodePlan, now: datetime) -> None:
@@ -201,7 +200,7 @@ class Kubelet:
         try:
             while True:
                 # Also after a list is needed anew: the server may have forgotten the node.
-                await register(services.api, services.node, services.clock.now())
+                await register(services.api, services.node, datetime.now(UTC))
                 version = await self._list()
                 self.ready.set()
                 while version:
@@ -246,7 +245,7 @@ class Kubelet:
     async def _back_off(self, error: Exception) -> None:
         self._pause = min(max(self._pause * 2, 0.1), _LONGEST_PAUSE)
         _log.warning("the watch broke, resuming in %.1f s: %s", self._pause, error)
-        await self._services.clock.sleep(self._pause)
+        await asyncio.sleep(self._pause)
 
     def _observe(self, raw: Mapping[str, Any]) -> None:
         uid = raw["metadata"]["uid"]

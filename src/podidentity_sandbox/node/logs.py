@@ -9,19 +9,18 @@ https://github.com/kubernetes/design-proposals-archive/blob/main/node/kubelet-cr
 from __future__ import annotations
 
 import asyncio
-from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
-from podidentity_sandbox.node.clock import Clock
 from podidentity_sandbox.node.streams import STDERR, STDOUT
 
 LONGEST_LINE = 16 * 1024
 """Bytes after which a piece is written: containerd's max_container_log_line_size."""
+_LOOK = 0.05
 _KEPT = 2
 """Runs whose files are kept: the present one, and the one that `--previous` shows."""
 
@@ -56,29 +55,28 @@ class LogRefused(Exception):
     """There is no such log; the text says why."""
 
 
-class Log(ABC):
-    """The log of one run of a container."""
+class Log:
+    """The log of one run of a container, which its container runtime writes."""
 
-    path: Path
-    closed: bool
-    """Whether nothing will come any more."""
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.closed = False
+        """Whether nothing will come any more."""
 
-    @abstractmethod
     async def moved(self) -> None:
         """Return when there may be more in the file, or nothing will come any more."""
+        await asyncio.sleep(_LOOK)
 
 
 class RunLog(Log):
     """A log that is written here."""
 
-    def __init__(self, folder: Path, run: int, clock: Clock) -> None:
+    def __init__(self, folder: Path, run: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{run - _KEPT}.log").unlink(missing_ok=True)
-        self.path = folder / f"{run}.log"
+        super().__init__(folder / f"{run}.log")
         self._file = self.path.open("ab", buffering=0)
-        self._clock = clock
         self._rest = {STDOUT: b"", STDERR: b""}
-        self.closed = False
         self._moved = asyncio.Event()
 
     async def write(self, stream: int, data: bytes) -> None:
@@ -107,7 +105,7 @@ class RunLog(Log):
     def _append(self, stream: int, lines: list[tuple[bytes, str]]) -> None:
         if not lines:
             return
-        now = self._clock.now().strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
         name = "stderr" if stream == STDERR else "stdout"
         self._file.write(
             b"".join(f"{now} {name} {tag} ".encode() + text + b"\n" for text, tag in lines)

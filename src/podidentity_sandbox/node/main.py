@@ -21,7 +21,6 @@ import podidentity_sandbox
 from podidentity_sandbox.apiserver import ApiRefusal
 from podidentity_sandbox.node.api import ApiClient
 from podidentity_sandbox.node.cgroups import PodCgroups
-from podidentity_sandbox.node.clock import Clock
 from podidentity_sandbox.node.containers import ProgramContainer
 from podidentity_sandbox.node.cri.options import RuntimeOptions
 from podidentity_sandbox.node.execution import ExecServer
@@ -49,14 +48,12 @@ async def run(
     await services.network.open()
     kubelet = Kubelet(services)
     executions = ExecServer(services.plan.path / services.node.socket, kubelet)
-    server = KubeletServer(
-        services.plan.path / services.node.api_socket, kubelet, services.clock, services.probing
-    )
+    server = KubeletServer(services.plan.path / services.node.api_socket, kubelet, services.probing)
     async with asyncio.TaskGroup() as group:
         for each in (*others, services.events.run(), executions.run(), server.run(), kubelet.run()):
             group.create_task(each)
         await kubelet.ready.wait()
-        group.create_task(show_life(services.api, services.node, services.clock))
+        group.create_task(show_life(services.api, services.node))
         os.write(ready_fd, b"ready\n")
         os.close(ready_fd)
 
@@ -64,10 +61,10 @@ async def run(
 async def compose(folder: Path, name: str, ready_fd: int, *, containerd: bool) -> None:
     """Make the node, run it, and remove it."""
     plan = Plan.load(folder)
-    node, clock = plan.node(name), Clock()
+    node = plan.node(name)
     if containerd and not RuntimeOptions.load(folder).tells_address:
         node = replace(node, address="")
-    api = ApiClient(plan, node, clock)
+    api = ApiClient(plan, node)
     probing = aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(ssl=False, force_close=True),
         headers={"User-Agent": "kube-probe/1.32"},
@@ -86,8 +83,7 @@ async def compose(folder: Path, name: str, ready_fd: int, *, containerd: bool) -
             container=made.container,
             network=made.network,
             cgroups=made.cgroups,
-            events=Events(api, node.name, clock),
-            clock=clock,
+            events=Events(api, node.name),
             probing=probing,
         )
         for each in (api, probing):
@@ -142,7 +138,7 @@ async def _runtime(plan: Plan, node: NodePlan, api: ApiClient, opened: AsyncExit
         container=partial(RuntimeContainer, cri=cri, sandboxes=sandboxes),
         network=sandboxes,
         cgroups=PodCgroups([], None),  # the sandboxes have them
-        others=[StaticPods(api, node, Clock()).run()],
+        others=[StaticPods(api, node).run()],
     )
 
 

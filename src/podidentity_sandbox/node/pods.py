@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any
 
 from podidentity_sandbox.node.containers import Container, PodResources
@@ -43,7 +44,7 @@ class Pod:
         self._volumes = PodVolumes(self.spec, services)
         self._attachment: Attachment | None = None
         self._address = ""
-        self._started = services.clock.now()
+        self._started = datetime.now(UTC)
         self._initialized = not self.spec.init_containers
         self._failed = False
         self._grace = self.spec.grace
@@ -132,7 +133,7 @@ class Pod:
     async def _prepare(self) -> PodResources:
         """Make network and volumes, again until they are there."""
         pause = 0.5
-        events, clock = self._services.events, self._services.clock
+        events = self._services.events
         while True:
             try:
                 await self._attach()
@@ -147,7 +148,7 @@ class Pod:
                 events.warn(self.spec, "FailedCreatePodSandBox", str(error))
             except (VolumeRefused, OSError) as error:
                 events.warn(self.spec, "FailedMount", str(error))
-            await clock.sleep(pause)
+            await asyncio.sleep(pause)
             pause = min(pause * 2, _LONGEST_PAUSE)
 
     async def _attach(self) -> None:
@@ -185,7 +186,7 @@ class Pod:
             initialized=self._initialized,
             failed=self._failed,
             previous=previous,
-            now=self._services.clock.now(),
+            now=datetime.now(UTC),
         )
 
     def _report_bug(self, life: asyncio.Task[None]) -> None:

@@ -13,7 +13,6 @@ from collections.abc import Awaitable, Callable
 
 import aiohttp
 
-from podidentity_sandbox.node.clock import Clock
 from podidentity_sandbox.node.processes import Process, StartFailed
 from podidentity_sandbox.node.spec import Exec, HttpGet, Probe, TcpSocket
 from podidentity_sandbox.node.streams import Console
@@ -68,19 +67,20 @@ def _refused(host: str, port: int, error: OSError) -> str:
 async def repeat_probe(
     probe: Probe,
     once: Callable[[], Awaitable[str | None]],
-    clock: Clock,
     report: Report,
+    *,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> None:
     """Probe for ever; report each time that enough results in a row agree, and each failure then.
 
     Args:
         probe: how often, and how many results count.
         once: makes one probe, as `ask`.
-        clock: the time between.
         report: gets whether it is well, and why not.
+        sleep: waits so many seconds.
     """
     good = bad = 0
-    await clock.sleep(probe.initial_delay)
+    await sleep(probe.initial_delay)
     while True:
         problem = await once()
         if problem is None:
@@ -91,7 +91,7 @@ async def repeat_probe(
             good, bad = 0, bad + 1
             if bad >= probe.failures:
                 await report(False, problem)
-        await clock.sleep(probe.period)
+        await sleep(probe.period)
 
 
 # ---- By whichever way the probe says

@@ -95,14 +95,9 @@ class LauncherClient:
         process: Process = answer["process"]
         return process
 
-    async def tell(self, message: dict[str, Any]) -> None:
-        """Send a message that has no answer."""
-        await asyncio.get_running_loop().sock_sendall(
-            self._connection, json.dumps(message).encode()
-        )
-
     async def _signal(self, pid: int, number: signal.Signals, group: bool) -> None:
-        await self.tell({"kill": pid, "signal": int(number), "group": group})
+        message = json.dumps({"kill": pid, "signal": int(number), "group": group})
+        await asyncio.get_running_loop().sock_sendall(self._connection, message.encode())
 
     async def close(self) -> None:
         """End the launcher and with it all that it started."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from podidentity_sandbox.apiserver import MERGE_PATCH, ApiRefusal, ApiUnreachable
 from podidentity_sandbox.node.api import ApiClient
-from podidentity_sandbox.node.clock import Clock
 from podidentity_sandbox.node.spec import PodSpec
 from podidentity_sandbox.node.status import stamp
 
@@ -26,10 +26,9 @@ _MOST_KNOWN = 4096
 class Events:
     """Sends events in the background, in order."""
 
-    def __init__(self, api: ApiClient, node: str, clock: Clock) -> None:
+    def __init__(self, api: ApiClient, node: str) -> None:
         self._api = api
         self._node = node
-        self._clock = clock
         self._waiting: asyncio.Queue[dict[str, Any]] = asyncio.Queue(_MOST_WAITING)
         self._serial = 0
         self._written: dict[tuple[str | None, ...], tuple[str, int]] = {}
@@ -44,7 +43,7 @@ class Events:
 
     def _report(self, kind: str, pod: PodSpec, reason: str, message: str, container: str) -> None:
         _log.info("%s: %s: %s", pod.label, reason, message)
-        moment = self._clock.now()
+        moment = datetime.now(UTC)
         now = stamp(moment)
         self._serial += 1
         about: dict[str, Any] = {

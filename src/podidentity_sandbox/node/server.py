@@ -13,7 +13,7 @@ import asyncio
 import secrets
 import signal
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,6 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from podidentity_sandbox.node import logs, streams
-from podidentity_sandbox.node.clock import Clock
 from podidentity_sandbox.node.containers import Container
 from podidentity_sandbox.node.kubelet import Kubelet
 from podidentity_sandbox.node.logs import LogRefused
@@ -46,13 +45,10 @@ _OF_THE_CONNECTION = frozenset(
 class KubeletServer:
     """Serves the API of one kubelet."""
 
-    def __init__(
-        self, path: Path, kubelet: Kubelet, clock: Clock, asking: aiohttp.ClientSession
-    ) -> None:
+    def __init__(self, path: Path, kubelet: Kubelet, asking: aiohttp.ClientSession) -> None:
         self._path = path
         self._asking = asking
         self._kubelet = kubelet
-        self._clock = clock
 
     async def run(self) -> None:
         """Serve until cancelled."""
@@ -94,7 +90,7 @@ class KubeletServer:
             raise web.HTTPBadRequest(text=str(error)) from None
         answer = web.StreamResponse(headers={"Content-Type": "text/plain"})
         await answer.prepare(request)
-        async for text in logs.read(log.path, log, _options(query, self._clock.now())):
+        async for text in logs.read(log.path, log, _options(query)):
             await answer.write(text)
         await answer.write_eof()
         return answer
@@ -211,11 +207,11 @@ def _true(query: Mapping[str, str], name: str) -> bool:
     return query.get(name) in {"1", "true"}
 
 
-def _options(query: Mapping[str, str], now: datetime) -> logs.LogOptions:
+def _options(query: Mapping[str, str]) -> logs.LogOptions:
     """Return the options of the query; the API server has checked them."""
     since = None
     if "sinceSeconds" in query:
-        since = now - timedelta(seconds=int(query["sinceSeconds"]))
+        since = datetime.now(UTC) - timedelta(seconds=int(query["sinceSeconds"]))
     elif "sinceTime" in query:
         since = datetime.fromisoformat(query["sinceTime"])
     return logs.LogOptions(

@@ -10,7 +10,6 @@ import aiohttp
 
 from podidentity_sandbox.node.api import ApiClient
 from podidentity_sandbox.node.cgroups import PodCgroups
-from podidentity_sandbox.node.clock import Clock
 from podidentity_sandbox.node.network import PodNetwork
 from podidentity_sandbox.node.reports import Events
 from podidentity_sandbox.node.spec import ContainerSpec, PodSpec
@@ -36,7 +35,6 @@ class Services:
     network: PodNetwork | PodSandboxes
     cgroups: PodCgroups
     events: Events
-    clock: Clock
     probing: aiohttp.ClientSession
 
 

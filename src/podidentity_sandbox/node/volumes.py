@@ -8,12 +8,13 @@ place of the node's own.
 
 from __future__ import annotations
 
+import asyncio
 import math
 import shutil
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,7 @@ async def request_token(services: Services, spec: PodSpec, audience: str, second
         **({"audiences": [audience]} if audience else {}),
     }
     body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": wish}
-    api, now = services.api, services.clock.now()
+    api, now = services.api, datetime.now(UTC)
     answer = await api.insist(lambda: api.request("POST", path, body))
     state = answer["status"]
     return Token(state["token"], now, datetime.fromisoformat(state["expirationTimestamp"]))
@@ -134,10 +135,9 @@ class ContentVolumes:
 
     async def keep_fresh(self) -> None:
         """Write again what has a token that is old, as long as there is one."""
-        clock = self._services.clock
         while self._tokens:
-            left = (min(map(_stale, self._tokens.values())) - clock.now()).total_seconds()
-            await clock.sleep(max(left, 1.0))
+            left = (min(map(_stale, self._tokens.values())) - datetime.now(UTC)).total_seconds()
+            await asyncio.sleep(max(left, 1.0))
             for name in self._volumes:
                 try:
                     with setting_up(name):
@@ -146,7 +146,7 @@ class ContentVolumes:
                     self._services.events.warn(self._spec, "FailedMount", str(error))
 
     async def _write(self, name: str) -> None:
-        volume, path, now = self._volumes[name], self.path(name), self._services.clock.now()
+        volume, path, now = self._volumes[name], self.path(name), datetime.now(UTC)
         assert path is not None  # noqa: S101 - only those of these kinds are here
         await self._refresh_tokens(sources_of(volume), now)
         files = contents(volume, self._content_sources())

@@ -140,19 +140,15 @@ def _base36(number: int) -> str:
     return digits[number] if number < len(digits) else _base36(number // 36) + digits[number % 36]
 
 
-def write_kubeconfig(plan: Plan) -> None:
-    """Write the administrator's kubeconfig, for the host; mode 0600."""
-    _write_kubeconfig(plan, plan.kubeconfig, "admin", plan.admin_token)
+def write_kubeconfig(plan: Plan, object_id: str = "") -> Path:
+    """Write the administrator's kubeconfig, or that which AKS gives a principal of Entra.
 
-
-def write_kubeconfig_of(plan: Plan, object_id: str) -> Path:
-    """Write the kubeconfig that AKS gives a principal of Entra, for the host; return its path."""
-    path = plan.path / f"kubeconfig-{object_id}"
-    _write_kubeconfig(plan, path, object_id, plan.person_token(object_id))
-    return path
-
-
-def _write_kubeconfig(plan: Plan, path: Path, user: str, token: str) -> None:
+    It is for the host, and its mode 0600; returns its path.
+    """
+    path, user, token = plan.kubeconfig, "admin", plan.admin_token
+    if object_id:
+        path, user = plan.path / f"kubeconfig-{object_id}", object_id
+        token = plan.person_token(object_id)
     authority = base64.b64encode(plan.ca_certificate.read_bytes()).decode()
     server = f"https://127.0.0.1:{plan.apiserver_port}"
     context = f"sandbox-{plan.name}"
@@ -173,3 +169,4 @@ def _write_kubeconfig(plan: Plan, path: Path, user: str, token: str) -> None:
     }
     path.touch(mode=0o600)
     path.write_text(yaml.safe_dump(document, sort_keys=False))
+    return path

@@ -104,34 +104,24 @@ def status(folder: Folder) -> Status:
 
 
 def children(parent: int) -> list[int]:
-    """Return the processes whose parent is `parent` (proc_pid_stat(5), fields 1 and 4)."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        with suppress(OSError):
-            stat = (entry / "stat").read_text()
-            if int(stat.rpartition(")")[2].split()[1]) == parent:
-                found.append(int(entry.name))
-    return found
+    """Return the children of a process of one thread (proc_tid_children(5)); none of one gone."""
+    try:
+        return [int(n) for n in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
 
 
 def _numbers_inside(supervisor: int) -> dict[int, int]:
-    """Map process numbers of the sandbox's namespace to those on this machine.
+    """Map process numbers of the parts in the sandbox's namespace to those on this machine.
 
     `NSpid` of /proc/PID/status lists a process's number in each namespace (proc_pid_status(5)).
     """
     numbers = {}
-    namespace = Path(f"/proc/{supervisor}/ns/pid").readlink()
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
+    for child in children(supervisor):
         with suppress(OSError):
-            if (entry / "ns/pid").readlink() != namespace:
-                continue
-            lines = (entry / "status").read_text().splitlines()
+            lines = Path(f"/proc/{child}/status").read_text().splitlines()
             inside = next(line.split() for line in lines if line.startswith("NSpid:"))
-            numbers[int(inside[-1])] = int(entry.name)
+            numbers[int(inside[-1])] = child
     return numbers
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.plan import Plan, stable_guid
 from podidentity_sandbox.world import SandboxError
-from podidentity_sandbox.world.blueprint import write_kubeconfig_of
+from podidentity_sandbox.world.blueprint import write_kubeconfig
 from podidentity_sandbox.world.environment import make_az_folder
 
 _AUTHORIZATION = "providers/Microsoft.Authorization"
@@ -28,7 +28,7 @@ async def make_principal(plan: Plan, name: str, *, with_az: bool = False) -> dic
         app = await azure.make_app(name)
         secret = await azure.add_secret(app)
     variables = {
-        "KUBECONFIG": str(write_kubeconfig_of(plan, app.principal_id)),
+        "KUBECONFIG": str(write_kubeconfig(plan, app.principal_id)),
         "AZURE_CLIENT_ID": app.client_id,
         "AZURE_CLIENT_SECRET": secret.value,
         "OBJECT_ID": app.principal_id,

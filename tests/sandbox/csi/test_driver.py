@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from podidentity_sandbox.csi.driver import Cluster, Driver
 from podidentity_sandbox.csi.parameters import MountFailed
-from podidentity_sandbox.csi.provider import SecretsProvider
+from podidentity_sandbox.csi.provider import secrets
 from tests.sandbox.csi.test_parameters import ONE, objects, parameters
 
 PREFIX = "rpc error: code = Unknown desc = failed to mount objects, error: "
@@ -67,7 +68,7 @@ def world() -> World:
 
 @pytest.fixture
 def driver(world: World) -> Driver:
-    return Driver(world, SecretsProvider(world.token, world.secret))
+    return Driver(world, partial(secrets, token=world.token, secret=world.secret))
 
 
 def call(folder: Path, **changes: Any) -> Mapping[str, Any]:

@@ -6,12 +6,10 @@ https://kubernetes.io/docs/concepts/configuration/liveness-readiness-startup-pro
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from podidentity_sandbox.node.clock import Clock
 from podidentity_sandbox.node.probes import repeat_probe
 from podidentity_sandbox.node.spec import Probe
 from podidentity_sandbox.world.api import ready
@@ -76,20 +74,6 @@ def test_a_program_that_takes_too_long_or_a_port_that_is_closed_has_failed(
 # ---- How many results count
 
 
-class CountedClock(Clock):
-    """Counts what is slept, and takes no time for it."""
-
-    def __init__(self) -> None:
-        self.slept: list[float] = []
-
-    def now(self) -> datetime:
-        return datetime(2026, 1, 1, tzinfo=UTC)
-
-    async def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
-        await asyncio.sleep(0)
-
-
 def counting(successes: int, failures: int) -> Probe:
     return Probe(initial_delay=3, period=7, successes=successes, failures=failures)
 
@@ -125,9 +109,15 @@ async def test_so_many_results_in_a_row_decide(
         assert not why
         seen.append(f"{'+' if well else '-'}{asked}")
 
-    clock = CountedClock()
-    task = asyncio.create_task(repeat_probe(counting(successes, failures), once, clock, report))
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        await asyncio.sleep(0)
+
+    probing = repeat_probe(counting(successes, failures), once, report, sleep=sleep)
+    task = asyncio.create_task(probing)
     await over.wait()
     task.cancel()
     assert seen == reported
-    assert clock.slept == [3] + [7] * asked
+    assert slept == [3] + [7] * asked

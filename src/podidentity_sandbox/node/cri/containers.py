@@ -8,7 +8,7 @@ import json
 import os
 import signal
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from pathlib import Path
 from podidentity_sandbox.node.containers import (
     Container,
     PodResources,
+    StartProgram,
     environment_of,
     log_folder,
 )
@@ -35,18 +36,6 @@ _PATIENCE = 15.0
 _LOOK = 0.05
 _OUT_OF_MEMORY = "OOMKilled"
 _PREFIX = "containerd://"
-
-
-class WrittenLog(Log):
-    """The log of one run, which the container runtime writes."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.closed = False
-
-    async def moved(self) -> None:
-        """Return when there may be more in the file."""
-        await asyncio.sleep(_LOOK)
 
 
 class RuntimeContainer(Container):
@@ -123,7 +112,7 @@ class RuntimeContainer(Container):
             return None
         return base64.b64decode(said["stdout"] + said["stderr"]).decode(errors="replace")
 
-    async def _prepared(self, resources: PodResources) -> Callable[[], Awaitable[Process]]:
+    async def _prepared(self, resources: PodResources) -> StartProgram:
         pod, spec = self._pod, self.spec
         environment = await environment_of(spec, resources, self._services, {})
         sandbox = self._sandboxes.config(resources.network)
@@ -146,7 +135,7 @@ class RuntimeContainer(Container):
         self._before = self._id
         folder = log_folder(self._pod, self._services) / self.spec.name
         folder.mkdir(parents=True, exist_ok=True)
-        log = WrittenLog(folder / f"{self.state.restarts}.log")
+        log = Log(folder / f"{self.state.restarts}.log")
         log.path.touch()
         self._logs = [*self._logs[-1:], log]
         request = {"pod_sandbox_id": sandbox, "config": config, "sandbox_config": sandbox_config}
@@ -171,7 +160,7 @@ class RuntimeContainer(Container):
             with suppress(ProcessLookupError):
                 os.kill(self._process.pid, number)
 
-    async def _watch_end(self, sandbox: str, process: Process, log: WrittenLog) -> None:
+    async def _watch_end(self, sandbox: str, process: Process, log: Log) -> None:
         """Wait until the process has ended and the runtime knows it, also one that was away.
 
         The kernel tells of the end. Then the runtime is asked, a time or two: its stream of events

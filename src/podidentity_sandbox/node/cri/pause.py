@@ -18,21 +18,7 @@ from podidentity_sandbox.node.cri.containerd import PAUSE
 
 SHELL = "localhost/shell:1"
 """The same without a program: `sh`, `wget`, `ip` and the like are there."""
-_NAMES = (
-    "sh",
-    "cat",
-    "ip",
-    "wget",
-    "sleep",
-    "id",
-    "ls",
-    "kill",
-    "head",
-    "grep",
-    "touch",
-    "dd",
-    "env",
-)
+_NAMES = "sh cat ip wget sleep id ls kill head grep touch dd env"
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _CONFIG = "application/vnd.oci.image.config.v1+json"
 _LAYER = "application/vnd.oci.image.layer.v1.tar"
@@ -57,7 +43,7 @@ def layer(busybox: bytes) -> bytes:
         for folder in ("bin/", "dev/", "etc/", "proc/", "run/", "sys/", "tmp/"):
             _add(tar, folder, mode=0o755)
         _add(tar, "bin/busybox", busybox, mode=0o755)
-        for name in _NAMES:
+        for name in _NAMES.split():
             _add(tar, f"bin/{name}", link="busybox")
     return raw.getvalue()
 

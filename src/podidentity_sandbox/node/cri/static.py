@@ -8,6 +8,7 @@ https://kubernetes.io/docs/tasks/configure-pod-container/static-pod/
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 from pathlib import Path
@@ -17,7 +18,6 @@ import yaml
 
 from podidentity_sandbox.apiserver import ApiRefusal, ApiUnreachable
 from podidentity_sandbox.node.api import ApiClient
-from podidentity_sandbox.node.clock import Clock
 from podidentity_sandbox.node.cri.requests import MIRROR
 from podidentity_sandbox.plan import NodePlan
 
@@ -55,10 +55,9 @@ def mirror(manifest: bytes, node: NodePlan, uid: str) -> dict[str, Any]:
 class StaticPods:
     """Follows the folder of manifests."""
 
-    def __init__(self, api: ApiClient, node: NodePlan, clock: Clock) -> None:
+    def __init__(self, api: ApiClient, node: NodePlan) -> None:
         self._api = api
         self._node = node
-        self._clock = clock
         self._mirrored: set[Path] = set()
 
     async def run(self) -> None:
@@ -67,7 +66,7 @@ class StaticPods:
             for file, manifest in _manifests().items():
                 if file not in self._mirrored and await self._made(file, manifest):
                     self._mirrored.add(file)
-            await self._clock.sleep(_LOOK)
+            await asyncio.sleep(_LOOK)
 
     async def _made(self, file: Path, manifest: bytes) -> bool:
         try:
