@@ -44,16 +44,20 @@ async def stream(place: Sandbox, nonce: str, requests: int) -> list[str]:
 
 @asynccontextmanager
 async def streaming(place: Sandbox, nonce: str) -> AsyncIterator[list[str]]:
-    """Ask from before to after what is done meanwhile, and often; the statuses come at the end."""
+    """Ask from before to after what is done meanwhile, and often; the statuses come at the end.
+
+    Each time has files of its own: those of an earlier one would say that this one has begun.
+    """
+    begun, over = f"/begun-{nonce}", f"/over-{nonce}"
     loop = (
-        f"rm -f /begun /over; i=0; until test -e /over && test $i -ge {REQUESTS};"
-        f" do {several(nonce, BY_ONE)}; i=$((i + {BY_ONE})); touch /begun; done"
+        f"i=0; until test -e {over} && test $i -ge {REQUESTS};"
+        f" do {several(nonce, BY_ONE)}; i=$((i + {BY_ONE})); touch {begun}; done"
     )
     statuses: list[str] = []
     asking = asyncio.create_task(place.shell(loop))
-    await place.shell("until test -e /begun; do sleep 0.02; done")
+    await place.shell(f"until test -e {begun}; do sleep 0.02; done")
     yield statuses
-    await place.shell("touch /over")
+    await place.shell(f"touch {over}")
     statuses += (await asking).stdout.decode().split()
 
 
