@@ -12,17 +12,20 @@ from podidentity.adapters.arm import Arm
 from podidentity.cli import delete as delete_command
 from podidentity.cli.azure_access import ATTACHED_TO
 from podidentity.cli.cluster_rights import Places, singles
-from podidentity.cli.detachment import AT_ONCE
+from podidentity.cli.detachment import AT_ONCE, Recorded, fate_of
 from podidentity.cli.needed_rights import COMMANDS
 from podidentity.cli.objects import find
 from podidentity.cli.use_roles import Roles
-from podidentity.core.hosts import Host
+from podidentity.core.hosts import Host, HostIdentities
+from podidentity.core.resources import ObjectRef, ResourceId
 from podidentity.wire import rbac
+from podidentity.wire.arm import ArmError
 from podidentity.wire.kube import AZURE_IDENTITIES
 from podidentity_sandbox.world.blueprint import write_kubeconfig
 from tests.cli.azure import Identity, attached, operator
 from tests.cli.binding import Run, add, binding, identity, record
 from tests.cli.conftest import Ran, end
+from tests.cli.ids import IDENTITY
 from tests.cli.operators import holding
 from tests.cli.world import CUSTOM, World
 from tests.fakes import CLIENT, FakeKubeApi
@@ -101,10 +104,12 @@ def test_an_identity_stays_attached_while_another_needs_it(
 ) -> None:
     assert add(podidentity, orders.id, ns, "first").code == 0
     assert add(podidentity, orders.id, ns, "second").code == 0
+    elsewhere = world.plan.scale_set_id.replace(world.plan.node_group, "of-others")
+    recorded(world, ns, "second", [elsewhere])
     ran = podidentity("delete", "--namespace", ns, "--name", "first")
     assert f"kept attached: AzureIdentity {ns}/second needs it, too" in ran.out
     assert orders.attached()
-    assert record(identity(world, ns, "second")) == [world.plan.scale_set_id]
+    assert record(identity(world, ns, "second")) == sorted([elsewhere, world.plan.scale_set_id])
     assert podidentity("delete", "--namespace", ns, "--name", "second").code == 0
     assert not orders.attached()
 
@@ -263,6 +268,48 @@ def test_a_machine_of_a_group_that_has_no_node_today_stays_recorded(
     detach_by_hand(orders)
     ran = podidentity("delete", "--namespace", ns, "--name", "orders")
     assert ran.code == 0, ran.err
+
+
+@pytest.fixture
+def unseen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Azure shows no machine."""
+
+    async def host(_arm: Arm, _host: Host) -> HostIdentities:
+        raise ArmError("AuthorizationFailed", "not yours", status=403)
+
+    monkeypatch.setattr(Arm, "host", host)
+
+
+def test_a_machine_that_azure_does_not_show_is_not_taken_for_one_that_is_gone(
+    world: World, orders: Identity, ns: str, podidentity: Run, request: pytest.FixtureRequest
+) -> None:
+    assert add(podidentity, orders.id, ns).code == 0
+    request.getfixturevalue("unseen")
+    ran = podidentity("delete", "--namespace", ns, "--name", "orders")
+    assert ran.code == 1
+    assert f"Cannot read the identities of scale set {world.plan.scale_set}" in ran.err
+    assert record(identity(world, ns)) == [world.plan.scale_set_id]
+
+
+def test_a_machine_of_others_that_azure_does_not_show_is_taken_to_have_the_identity(
+    world: World, orders: Identity, ns: str, podidentity: Run, request: pytest.FixtureRequest
+) -> None:
+    """So who may not read it learns what stays, and how it is detached."""
+    assert add(podidentity, orders.id, ns).code == 0
+    request.getfixturevalue("without_nodes")
+    request.getfixturevalue("unseen")
+    ran = podidentity("delete", "--namespace", ns, "--name", "orders")
+    assert stays(ran, world, ns, orders.id)
+    assert f"namespace {ns} was not granted it, so it may be of others" in ran.err
+
+
+def test_an_identity_whose_client_id_azure_does_not_say_stays_whatever_roles_there_are() -> None:
+    host = Host.parse(
+        "/subscriptions/s/resourceGroups/g/providers/Microsoft.Compute/virtualMachines/vm"
+    )
+    ours = Recorded(ObjectRef("shop", "orders"), ResourceId.parse(IDENTITY), (host,))
+    fate = fate_of(ours, "", [], Roles([rbac.role("")], []), near=True)
+    assert fate.why == "namespace shop was not granted it, so it may be of others"
 
 
 def test_what_cannot_be_read_can_be_mended_and_so_keeps_its_record(
