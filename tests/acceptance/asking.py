@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from tests.acceptance.sandbox import TIMEOUT, Sandbox
+from tests.acceptance.sandbox import PATIENCE, TIMEOUT, Sandbox
 
 OURS = "ours"
 """Who answers without a header `Server`."""
@@ -136,3 +136,12 @@ async def so_far(place: Sandbox, nonce: str, pods: Sequence[str]) -> Load:
         told = f"until test -e /so-far-{nonce}; do sleep 0.02; done; cat /so-far-{nonce}"
         made.add((await place.shell(told, pod=pod)).stdout)
     return made
+
+
+async def until_answered(
+    place: Sandbox, nonce: str, more_than: int, *, by: str = OURS, pods: Sequence[str] = ("app",)
+) -> None:
+    """Return when pods that ask have had more than so many tokens from somebody."""
+    async with asyncio.timeout(PATIENCE):
+        while (await so_far(place, nonce, pods)).answers[by] <= more_than:  # noqa: ASYNC110 - of pods
+            await asyncio.sleep(0.2)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.demo.prepare import Prepared
 from tests.acceptance import archived_nmi
-from tests.acceptance.asking import OURS, Load, load, so_far
+from tests.acceptance.asking import OURS, Load, load, until_answered
 from tests.acceptance.sandbox import PATIENCE, Sandbox
 
 PODS = ("a", "b")
@@ -82,12 +81,7 @@ class Cluster:
         self, nonce: str, by: str, more_than: int = 0, pods: Sequence[str] = PODS
     ) -> None:
         """Return when pods that ask have had more than so many tokens from somebody."""
-        async with asyncio.timeout(PATIENCE):
-            while (await self._so_far(nonce, pods))[by] <= more_than:  # noqa: ASYNC110 - of pods
-                await asyncio.sleep(0.2)
-
-    async def _so_far(self, nonce: str, pods: Sequence[str]) -> Counter[str]:
-        return (await so_far(self.place, nonce, pods)).answers
+        await until_answered(self.place, nonce, more_than, by=by, pods=pods)
 
 
 def _identity(made: Prepared) -> Iterator[dict[str, Any]]:
