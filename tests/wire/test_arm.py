@@ -233,3 +233,20 @@ def test_a_role_allows_what_its_actions_match_and_its_exceptions_do_not(
     permission: RolePermission, action: str, allowed: bool
 ) -> None:
     assert permission.allows(action) is allowed
+
+
+@pytest.mark.parametrize("body", [b"", b"null", b" null\n", b'{"name": "vm"}'])
+def test_an_operation_that_ended_with_nothing_or_with_a_result_has_succeeded(body: bytes) -> None:
+    arm.parse_end(body)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"error": {"code": "Preempted", "message": "by another"}}',
+        b'{"code": "Preempted", "message": "by another"}',
+    ],
+)
+def test_an_operation_that_ended_with_an_error_has_failed_in_its_words(body: bytes) -> None:
+    with pytest.raises(ArmError, match="Preempted: by another"):
+        arm.parse_end(body)

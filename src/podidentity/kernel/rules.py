@@ -264,7 +264,7 @@ class RedirectTable:
     def dropped_resets(self, listed: Mapping[str, Any]) -> int:
         """Return how many resets the table has dropped by the kernel's listing, since it was set.
 
-        What is dropped by it passes no copy of it.
+        A reset is counted once: what this table drops does not reach its copy.
         """
         rules = [item["rule"] for item in listed.get("nftables", ()) if "rule" in item]
         return sum(
