@@ -1,7 +1,8 @@
-"""Scenario: the rules lead a pod to another port, and it comes again from a port that it had.
+"""Scenarios: the rules lead pods to another port, and an agent yields them to the next.
 
-The kernel keeps what it knows of a connection for a while after its end, and with it where that was
-led. After an end in order it forgets it for who begins anew, after a reset it does not.
+A pod comes again from a port that it had. The kernel keeps what it knows of a connection for a
+while after its end, and with it where that was led. After an end in order it forgets it for who
+begins anew, after a reset it does not.
 """
 
 from __future__ import annotations
@@ -30,14 +31,33 @@ async def moving() -> dict[str, str]:
                 pod.setblocking(True)
                 assert pod.recv(1) == b""
             before.close()  # and resets who was not accepted, before the pod ends anything itself
+        _lead(_AFTER)
         found[how] = await _again(port)
     return found
 
 
-async def _again(port: int) -> str:
-    _lead(_AFTER)
+async def yielding() -> dict[str, str]:
+    """Return who answers a pod while both agents live, and when the next has released the rules."""
+    found: dict[str, str] = {}
     with (
-        socket.create_server(_AFTER.listener) as after,
+        contextlib.closing(Interception(_BEFORE, WallClock())) as before,
+        contextlib.closing(Interception(_AFTER, WallClock())) as after,
+    ):
+        before.install()
+        before.yield_rules()
+        after.install()
+        found["both"] = await _again(40000)
+        after.release(closed=True)
+        found["released"] = await _again(40002)
+        before.install()
+        found["back"] = await _again(40004, _BEFORE)
+    return found
+
+
+async def _again(port: int, at: Redirect = _AFTER) -> str:
+    """Return "the next" if who listens there is reached, else the error."""
+    with (
+        socket.create_server(at.listener) as after,
         inside("p1", socket.socket) as pod,
     ):
         pod.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -358,6 +358,7 @@ SCENARIOS: dict[str, Callable[..., Awaitable[Any]]] = {
     "handing": handing.handing,
     "local": local.local,
     "moving": moving.moving,
+    "yielding": moving.yielding,
     "stale": stale.stale,
     "unprovable": unprovable.unprovable,
     "propagation": unprovable.propagation,

@@ -295,3 +295,8 @@ def test_two_capabilities_are_enough_and_a_missing_one_is_named(
 def test_who_was_reset_at_the_port_before_is_led_there_again_who_was_answered_is_not() -> None:
     """So an agent whose port the next one has not answers all who were led to it."""
     assert run("moving") == {"answered": "the next", "reset": "ConnectionRefusedError"}
+
+
+def test_an_agent_that_yields_the_rules_leads_nobody_when_the_next_has_released_them() -> None:
+    """Its process lives on for connections that are open, behind a port that is closed."""
+    assert run("yielding") == {"both": "the next", "released": "TimeoutError", "back": "the next"}

@@ -56,6 +56,9 @@ class FakeGuard:
     def close(self) -> None:
         self.events.append("closed")
 
+    def yield_rules(self) -> None:
+        self.events.append("yielded")
+
     def release(self, *, closed: bool = False) -> None:
         self.events.append("released, and closed" if closed else "released")
 
@@ -248,14 +251,14 @@ async def test_told_to_stop_it_closes_what_talks_to_the_kernel_after_that_has_en
 async def test_rules_that_go_to_another_agent_are_guarded_no_more() -> None:
     fake, guard, running = await guarding()
     await guard.end()
-    assert fake.events == ALL
+    assert fake.events == [*ALL, "yielded"]
     fake.begun.clear()
     await guard.begin()
     await fake.begun.wait()
-    assert fake.events == [*ALL, "installed", "refreshed"]
+    assert fake.events == [*ALL, "yielded", "installed", "refreshed"]
     running.cancel()
     await asyncio.wait({running})
-    assert fake.events == [*ALL, *ALL]
+    assert fake.events == [*ALL, "yielded", *ALL]
 
 
 async def test_when_it_leads_nobody_here_any_more_sources_are_guarded_to_the_end() -> None:

@@ -181,8 +181,10 @@ async def test_told_to_drain_it_answers_a_kept_connection_once_more_and_then_end
 
 
 async def test_told_to_pause_it_lets_who_connects_wait_until_it_is_told_to_drain(
-    worker: Worker,
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Then it accepts who was on the way here, until it is told to stop."""
+    monkeypatch.setattr(control, "ON_THE_WAY_SECONDS", 3600)
     worker.supervisor.send(control.ACCEPT)
     await worker.report(Readiness.READY)
     async with worker.talk() as kept:
@@ -195,8 +197,24 @@ async def test_told_to_pause_it_lets_who_connects_wait_until_it_is_told_to_drain
         worker.supervisor.send(control.DRAIN)
         last = await waiting.ask(ASK)
         assert (last.status, last.header("Connection")) == (200, ["close"])
-        await worker.ended()
+    async with worker.talk() as late:
+        last = await late.ask(ASK)
+        assert (last.status, last.header("Connection")) == (200, ["close"])
+    os.kill(os.getpid(), signal.SIGTERM)
+    await worker.ended()
     assert worker.net.told == [True, False]
+
+
+async def test_when_nobody_can_be_on_the_way_any_more_it_ends(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control, "ON_THE_WAY_SECONDS", 0.01)
+    worker.supervisor.send(control.ACCEPT)
+    await worker.report(Readiness.READY)
+    worker.supervisor.send(control.PAUSE)
+    await worker.net.left.wait()
+    worker.supervisor.send(control.DRAIN)
+    await worker.ended()
 
 
 async def test_told_that_the_rules_go_it_accepts_and_says_when_they_are_gone(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.supervisor.agents import Agent, Client, agents, ask, eventually
+from tests.root import WAYS
+from tests.supervisor.agents import ROOT, Agent, Client, agents, ask, eventually
 
 Start = Callable[..., Agent]
 
@@ -97,3 +100,40 @@ def test_where_another_agent_serves_no_rule_is_to_go(start: Start, tmp_path: Pat
     old.tell(signal.SIGTERM)
     assert old.ends() == 0
     assert not leaves(old)
+
+
+def test_one_that_ends_takes_nothing_back_from_the_next_and_its_rules_go_in_order(
+    start: Start, tmp_path: Path
+) -> None:
+    """Else the next one leaves the rules to it, and they lead to a port that is closed."""
+    folder = tmp_path / "handover"
+    folder.mkdir(mode=0o700)
+    old = start("old", removes=True, handover=str(folder))
+    old.ready()
+    eventually((folder / "serve.sock").exists)
+    kept = Client(old.port)
+    assert kept.ask()[0] == "old"
+    new = start("new", removes=True, handover=str(folder))
+    new.ready()
+    old.tell(signal.SIGTERM)
+    new.says("the agent before ends")
+    assert old.process.poll() is None, "it has a connection"
+    new.tell(signal.SIGTERM)
+    eventually(lambda: leaves(new))
+    assert ask(new.port)[0] == "new"
+    (new.runtime / "over").touch()
+    assert kept.ask()[0] == "old"
+    assert (old.ends(), new.ends()) == (0, 0)
+    kept.close()
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_who_was_on_the_way_when_the_rules_went_is_answered_though_packets_were_lost(
+    tmp_path: Path, way: str
+) -> None:
+    user = ["--user", "--map-root-user"] if way == "rootless" else []
+    program = [sys.executable, "-m", "tests.supervisor.lossy", str(tmp_path)]
+    ran = subprocess.run(
+        ["unshare", *user, "--net", *program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (ran.stdout, ran.returncode) == ("a\n", 0), ran.stderr

@@ -156,6 +156,13 @@ class Interception:
         self._do(partial(self._release, closed=closed), "cannot remove the interception")
         self._problems = (_NOT_INSTALLED,)
 
+    def yield_rules(self) -> None:
+        """Leave the rules to another agent, which may remove its own; returns at once.
+
+        Our copy would lead pods here as long as this process lives. `install` makes it again.
+        """
+        self._thread.submit(self._remove_copy)
+
     def remove(self, *, closed: bool = False) -> tuple[str, ...]:
         """Remove our rules and nothing else; return what is left to do. End `guard` first.
 
@@ -312,6 +319,14 @@ class Interception:
             if not closed:
                 self._routing.remove()
         return []
+
+    def _remove_copy(self) -> None:
+        if self._copy is None or self._refused:
+            return
+        try:
+            self._nft.run(self._copy.deletion())
+        except NftablesError as error:
+            _log.warning("pods may be led here until this process ends: %s", error)
 
     def _repair(self) -> tuple[list[str], list[str]]:
         """Repair all differences; return those found, and those that are left."""

@@ -259,7 +259,11 @@ class Guard:
         self.removed = False
 
     async def end(self) -> None:
-        """Stop repairing the rules, which stay."""
+        """Leave the rules, which stay, to another agent."""
+        await self._stop_repairing()
+        self.interception.yield_rules()
+
+    async def _stop_repairing(self) -> None:
         self._wanted.clear()
         self._unwanted.set()
         await self._ended.wait()
@@ -286,7 +290,7 @@ class Guard:
         """
         self._wanted.clear()
         if self._repairing is None:
-            await self.end()
+            await self._stop_repairing()
         else:
             await _end(self._repairing)
         try:

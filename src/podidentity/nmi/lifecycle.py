@@ -64,6 +64,11 @@ class Orders:
             loop.add_signal_handler(number, self._stopped)
 
     @property
+    def ending(self) -> bool:
+        """Whether nobody is to be accepted any more but who waits."""
+        return self._end.is_set()
+
+    @property
     def accepting(self) -> bool:
         """Whether connections are to be accepted."""
         return self._accept.is_set() and not self._pause.is_set()
@@ -152,6 +157,13 @@ class Agent:
         for page in self.pages.values():
             await page.close(0.0)
 
+    async def accept_late(self, orders: Orders) -> None:
+        """Accept who was on the way here when the rules led elsewhere, until nobody can be."""
+        self.pods.resume()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(control.ON_THE_WAY_SECONDS):
+                await orders.stop()
+
     async def finish(self, orders: Orders) -> None:
         """Accept who waits; end connections behind their next answer, all of them when told to."""
         draining = asyncio.create_task(self.pods.drain())
@@ -187,8 +199,11 @@ async def live(agent: Agent, orders: Orders, clock: Clock) -> None:
             orders.leave = agent.net.leave
         await orders.pause()
         orders.also = None
+        led_elsewhere = not orders.ending
         await agent.pause()
         await orders.end()
+        if led_elsewhere:
+            await agent.accept_late(orders)
         # Requests under way may wait for a secret or a watch: those are ended after them.
         await agent.finish(orders)
         for task in tasks:

@@ -16,6 +16,10 @@ UNREADY_BEAT_SECONDS = 0.1
 """Between two reports of a worker that is not ready yet."""
 LARGEST = 64 * 1024
 """Longest report, in bytes."""
+ON_THE_WAY_SECONDS = 2.5
+"""Seconds of accepting after no rule leads anybody here any more. A connection that was led here
+before has its handshake under way: TCP sends a lost packet again after 1 s (RFC 6298, section 2),
+at both ends, and a busy node sends it late."""
 
 ACCEPT = b"accept"
 """To the worker: accept connections."""
@@ -28,7 +32,8 @@ PAUSE = b"pause"
 """To the worker: accept no more connections until `DRAIN`, and close those that are open behind
 their next answers."""
 DRAIN = b"drain"
-"""To the worker: accept who waits and then no more, answer those that are open, and end."""
+"""To the worker: accept who waits and then no more, answer those that are open, and end. After
+`PAUSE` it accepts for `ON_THE_WAY_SECONDS` first: the rules led pods here until a moment ago."""
 
 
 class Readiness(StrEnum):

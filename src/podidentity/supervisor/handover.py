@@ -16,7 +16,8 @@ stops at the first node.
     old   back                 too late: the old agent serves again
     new   bye                  it has handed over to another agent, and may end
 
-If the connection ends without `bye`, the new agent has died.
+If the connection ends without `bye`, the new agent has died. The old one ends it when it is told to
+stop: then it only answers the connections that it has, and takes nothing back.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from podidentity import __version__
 from podidentity.backoff import backoff
 from podidentity.local_sockets import Untrusted, listen, peer_of
 from podidentity.supervisor import control, handover, privileges
-from podidentity.supervisor.control import Readiness
+from podidentity.supervisor.control import ON_THE_WAY_SECONDS, Readiness
 from podidentity.supervisor.descendants import check_outsider, children
 from podidentity.supervisor.handover import HandoverFolder, Predecessor, Stage, Successor
 from podidentity.supervisor.listeners import (
@@ -55,8 +55,6 @@ DRAIN_SECONDS = 85.0
 REMOVAL_SECONDS = 20.0
 """Longest wait for `net` to remove its rules. It takes milliseconds, on a busy node longer; after
 it connections are refused until they are gone."""
-ON_THE_WAY_SECONDS = 1.0
-"""Seconds of accepting after the rules are gone, for connections that were led here just before."""
 LAST_ANSWERS_SECONDS = 10.0
 """Seconds of answering after that: more than a request is held for its binding (--hold). It is less
 than after a hand-over, because what comes after this agent may wait for its end, and an idle
@@ -591,7 +589,8 @@ class Supervisor:
         elif word == b"back":
             self._give_back(predecessor)
         else:
-            # It has ended, and the sockets are ours alone.
+            # It ends, and the sockets are ours alone.
+            _log.info("the agent before ends")
             self._unwatch(predecessor.connection)
             predecessor.connection.close()
             self._predecessor = None
@@ -638,6 +637,11 @@ class Supervisor:
             self._deadline = now + DRAIN_SECONDS
             self._drain()
             close_all(self._sockets)
+            if successor is not None:
+                # It must not take us for somebody who serves again when it ends itself.
+                self._unwatch(successor.connection)
+                successor.connection.close()
+                successor.deadline = float("inf")
         elif self._plan.removes and self._worker is not None and self._predecessor is None:
             self._deadline = now + DRAIN_SECONDS
             self._due.close = now + REMOVAL_SECONDS

@@ -402,11 +402,16 @@ class Listener:
         await self._empty.wait()
 
     def pause(self) -> None:
-        """Accept no more until `drain`; close each connection behind its next answer."""
+        """Accept no more until `resume` or `drain`; close each behind its next answer."""
         self._draining = True
         self._context.keep_alive = False
         for each in self._sockets:
             self._loop.remove_reader(each)
+
+    def resume(self) -> None:
+        """Accept again; each connection is closed behind its next answer still."""
+        for each in self._sockets:
+            self._loop.add_reader(each, self._accept, each)
 
     async def drain(self, seconds: float | None = None, *, grace: float = 1.0) -> None:
         """Accept who waits, then no more; close each as `pause` does, all after so many seconds.
