@@ -48,7 +48,7 @@ def client(number):
             by, stays = ask(connection)
             stays = stays and number % 2 == 0
         except (OSError, http.client.HTTPException) as error:
-            lost.append([by, repr(error)])
+            lost.append([by, f"{error!r} at {time.strftime('%T', time.gmtime())}"])
             stays = False
         kept = (connection, by) if stays else None
         if not stays:
@@ -77,8 +77,8 @@ class Load:
     wrong: list[str] = field(default_factory=list)
     """Other answers: by whom, and what; the first twenty of each pod."""
     lost: list[list[str]] = field(default_factory=list)
-    """Of each request without an answer: who had answered on its connection before, and the error;
-    "" of a new connection."""
+    """Of each request without an answer: who had answered on its connection before, and the error
+    with its time in UTC; "" of a new connection."""
     slowest: float = 0.0
     """Seconds."""
 

@@ -1,4 +1,4 @@
-"""What all acceptance tests share: the weather is told when one fails, and it takes its time.
+"""What all acceptance tests share: a failure tells weather and agents' logs; weather takes time.
 
 In a storm (`./scripts/test --storm`) a failure that names what the weather did is expected: it
 shows as xfailed, with the line of the journal: what struck since the test began, or the very object
@@ -18,7 +18,7 @@ import pytest
 
 from podidentity_sandbox import weather
 from tests.acceptance.causes import cause, names
-from tests.acceptance.sandbox import SAID, STORM, STRUCK, TIMEOUT, UP
+from tests.acceptance.sandbox import SAID, STORM, STRUCK, TIMEOUT, UP, said_by_agents
 
 _HERE = Path(__file__).parent
 
@@ -44,6 +44,8 @@ def pytest_runtest_makereport(
         said = "\n".join([str(call.excinfo and call.excinfo.value), *SAID])
         # What a fixture of the file ended with is shown for each of its tests.
         since = _FILE_BEGAN[0] if report.when == "setup" else _BEGAN[0]
+        for name, folder in UP.items():
+            report.sections.append((f"agents of {name}", said_by_agents(folder, since)))
         if STORM and (found := cause(said, struck, since)):
             report.outcome = "skipped"
             named = next(line for line in said.splitlines() if names(line, found))

@@ -53,6 +53,10 @@ STRUCK: list[Struck] = []
 SAID: deque[str] = deque(maxlen=1)
 """What a command or a pod was told last."""
 TRIES = 5
+AGENTS = ("serve", "net", "mic", "nmi", "probe")
+"""Containers of podidentity, whose last words are shown with a failure."""
+MOST_SAID = 80
+"""Lines of each."""
 REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
 _GIVEN_UP = ("OperationPreempted", "InternalExecutionError")
 
@@ -252,6 +256,22 @@ class Sandbox:
         return found
 
 
+def said_by_agents(folder: Path, since: float) -> str:
+    """Return the end of each log of podidentity's containers that was written to since then.
+
+    `since` is in seconds since the epoch. Lines about tokens that were given are left out.
+    """
+    told = []
+    for name in AGENTS:
+        for path in sorted(folder.glob(f"nodes/*/*/{name}/*.log")):
+            if path.stat().st_mtime < since:
+                continue
+            lines = path.read_text(errors="replace").splitlines()
+            kept = [each for each in lines if "token given" not in each][-MOST_SAID:]
+            told.append("\n".join([f"== {path.relative_to(folder / 'nodes')}", *kept]))
+    return "\n".join(told)
+
+
 async def leaked(azure: AzureOperator, nonce: str) -> int:
     """Return how many requests with this nonce IMDS has seen: NMI never passes it on."""
     return sum(each["headers"].get("x-nonce") == nonce for each in await azure.imds_requests())
@@ -327,6 +347,7 @@ def _sandbox(
         kubernetes_minor=kubernetes_minor,
         init_taints=init_taints,
     )
+    began = time.time()
     plan = bring_up(name, shape, weather=CALM)
     UP[name] = plan.path
     try:
@@ -335,6 +356,7 @@ def _sandbox(
         yield place
     except BaseException as error:
         error.add_note(f"{name}: {read(plan.path)}")
+        error.add_note(said_by_agents(plan.path, began))
         raise
     finally:
         STRUCK.extend(journal(UP.pop(name)))
