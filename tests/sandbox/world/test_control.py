@@ -31,7 +31,8 @@ def order(plan: Plan, operation: str, part: str) -> str:
 def test_callers_of_a_paused_part_wait_and_lose_nothing(plan: Plan) -> None:
     assert order(plan, "pause", "cluster") == "paused"
     hello = ssl.MemoryBIO()
-    client = ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), hello)
+    context = ssl.create_default_context()
+    client = context.wrap_bio(ssl.MemoryBIO(), hello, server_hostname="localhost")
     with pytest.raises(ssl.SSLWantReadError):
         client.do_handshake()
     with socket.create_connection(("127.0.0.1", plan.apiserver_port), 5) as caller:
