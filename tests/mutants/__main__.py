@@ -94,6 +94,8 @@ PAGES = (
 )
 BATCH = 12
 """Files of tests that are measured in one process."""
+MEASURING = 1800
+"""CPU seconds: a batch that takes more does not end."""
 CHEAP = 3.0
 """CPU seconds: a file of tests that takes less runs whole, for what its fixtures reach."""
 
@@ -199,12 +201,13 @@ def measured(files: Sequence[str], pages: Sequence[Path], workers: int) -> dict[
                     kept.put(name, reach)
                 return 0
 
-            return Forked.of(work, Path(folder, Path(batch[0]).stem), fuel=600)
+            output = Path(folder, Path(batch[0]).stem)
+            return Forked.of(work, output, MEASURING, may_sleep=True)
 
         waiting = ((batch, functools.partial(start, batch)) for batch in batches)
         for batch, outcome in side_by_side(waiting, workers):
             if outcome.code:
-                raise click.ClickException(f"{batch}: {outcome.said[-3000:]}")
+                raise click.ClickException(f"{batch}: {outcome.failure}")
             click.echo(f"measured {len(batch)} files of tests: {outcome.seconds:.0f} s", err=True)
     found |= {name: kept.get(name) for name in missing}
     reaches = {name: reach for name, reach in found.items() if reach is not None}
@@ -367,7 +370,7 @@ def _load_libraries(files: Sequence[str]) -> None:
     """Load what most tests need of others, once for all processes to come."""
     with tempfile.TemporaryDirectory() as folder:
         look = functools.partial(libraries, files[::5], ("podidentity", "tests"))
-        forked = Forked.of(look, Path(folder, "said"), fuel=600)
+        forked = Forked.of(look, Path(folder, "said"), fuel=600, may_sleep=True)
         ((_, outcome),) = side_by_side(iter([("", lambda: forked)]), 1)
     (loaded,) = (
         line.removeprefix("LOADED ")
