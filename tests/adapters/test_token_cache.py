@@ -132,6 +132,7 @@ async def until_late(world: World, until: float, **how: Any) -> Exception:
     """Return what is told to a request that is answered at `until` and not before."""
     asking = asyncio.create_task(world.cache.fetch(grant(), VAULT, until=until, **how))
     await world.clock.somebody_sleeps()
+    assert world.clock.slept[-1] == until - world.clock.monotonic()
     world.clock.advance(until - world.clock.monotonic() - 0.001)
     await asyncio.sleep(0)
     assert not asking.done()
@@ -168,6 +169,18 @@ async def test_at_its_time_a_request_gets_the_old_token_if_that_is_good() -> Non
     assert (found.token.value, found.origin) == ("token-1", Origin.CACHE)
 
 
+async def test_a_request_whose_time_is_over_waits_no_more() -> None:
+    async with caching() as world:
+        world.clock.advance(10)
+        world.source.open.clear()
+        asking = asyncio.create_task(world.cache.fetch(grant(), VAULT, until=9))
+        await world.clock.somebody_sleeps()
+        assert world.clock.slept == [0.0]
+        world.clock.advance(0)
+        with pytest.raises(TokenSourceDown, match="did not answer in time"):
+            await asking
+
+
 async def test_a_request_that_is_answered_in_time_waits_for_nothing_more() -> None:
     async with caching() as world:
         await world.cache.fetch(grant(), VAULT, until=9.0)
@@ -183,6 +196,75 @@ async def test_a_secret_that_is_not_read_in_time_is_not_waited_for() -> None:
         assert world.source.asked == []
         world.source.readable.set()
         assert await world.fetch() == ("token-1", Origin.IMDS)
+
+
+async def test_a_token_is_prepared_once_and_is_no_audience_before_a_pod_requests_it() -> None:
+    async with caching() as world:
+        await world.cache.prepare(grant(), VAULT)
+        await world.cache.prepare(grant(), VAULT)
+        assert world.cache.audiences(identity().ref) == []
+        assert await world.fetch() == ("token-1", Origin.CACHE)
+        assert world.cache.audiences(identity().ref) == [VAULT]
+        assert len(world.source.asked) == 1
+
+
+async def test_a_token_that_is_stale_is_prepared_anew() -> None:
+    async with caching() as world:
+        await world.cache.prepare(grant(), VAULT)
+        world.clock.advance(HOUR - 301)
+        await world.cache.prepare(grant(), VAULT)
+        assert len(world.source.asked) == 1
+        world.clock.advance(1)
+        await world.cache.prepare(grant(), VAULT)
+        assert await world.fetch() == ("token-2", Origin.CACHE)
+
+
+async def test_what_failed_a_moment_ago_is_not_prepared() -> None:
+    async with caching() as world:
+        world.source.failures.append(DOWN)
+        with pytest.raises(TokenSourceDown):
+            await world.cache.prepare(grant(), VAULT)
+        await world.cache.prepare(grant(), VAULT)
+        assert len(world.source.asked) == 1
+        world.clock.advance(1)
+        await world.cache.prepare(grant(), VAULT)
+        assert await world.fetch() == ("token-2", Origin.CACHE)
+
+
+async def test_what_must_be_read_first_is_prepared_once_it_is_read() -> None:
+    async with caching() as world:
+        world.source.unread = True
+        world.source.readable.clear()
+        preparing = asyncio.create_task(world.cache.prepare(grant(), VAULT))
+        await asyncio.sleep(0)
+        assert world.source.asked == []
+        world.source.unread = False
+        world.source.readable.set()
+        await preparing
+        assert await world.fetch() == ("token-1", Origin.CACHE)
+
+
+async def test_what_is_known_is_prepared_without_waiting_for_what_is_read() -> None:
+    async with caching() as world:
+        world.source.readable.clear()
+        preparing = asyncio.create_task(world.cache.prepare(grant(), VAULT))
+        for _ in range(9):  # the loop's turns until it has its token
+            await asyncio.sleep(0)
+        assert preparing.done()
+        assert await world.fetch() == ("token-1", Origin.CACHE)
+
+
+async def test_who_prepares_shares_a_fetch_and_leaves_it_to_the_others() -> None:
+    async with caching() as world:
+        world.source.open.clear()
+        preparing = asyncio.create_task(world.cache.prepare(grant(), VAULT))
+        await world.source.begun.wait()
+        asking = asyncio.create_task(world.fetch())
+        await asyncio.sleep(0)
+        preparing.cancel()
+        await asyncio.gather(preparing, return_exceptions=True)
+        world.source.open.set()
+        assert await asking == ("token-1", Origin.SHARED)
 
 
 async def test_a_failure_that_nobody_waits_for_is_no_complaint() -> None:
