@@ -291,6 +291,18 @@ async def test_the_times_in_a_lease_decide_nothing() -> None:
     assert (two.said, server.writes) == ([], [])
 
 
+@pytest.mark.parametrize("seconds", [SECONDS // 3, 3 * SECONDS])
+async def test_a_lease_counts_for_as_long_as_its_holder_has_said(seconds: int) -> None:
+    server, clock = Server(), FakeClock()
+    server.lease("another's flags", seconds=seconds)
+    two = Candidate(server, clock, "two")
+    async with running(two):
+        await pass_time(clock, seconds - 0.5)
+        assert not two.election.leading
+        await pass_time(clock, 0.5 + SECONDS * RENEWED)
+        assert two.election.leading
+
+
 async def test_a_lease_that_was_given_up_is_taken_without_waiting() -> None:
     server, clock = Server(), FakeClock()
     server.lease("", seconds=1)
