@@ -5,7 +5,8 @@ import of our modules and its tests. No file is changed: an import hook gives th
 
 How long it may take is counted in fuel, not in seconds of a clock: CPU time, some times as much as
 its tests took without the mutation. A process that only waits uses none; a mutant is given up when
-it was asleep each time that it was looked at. So the outcome is the same on a busy machine.
+it was asleep each time that it was looked at, for longer than its tests were without the mutation.
+So the outcome is the same on a busy machine.
 """
 
 from __future__ import annotations
@@ -66,13 +67,13 @@ class Forked:
     pid: int
     output: Path
     fuel: float
-    may_sleep: bool = False
-    """It is not given up where it only waits: there is no mutation that it could wait for."""
+    may_sleep: float = 0.0
+    """Seconds, beside those of LOOKS, before it is given up where it only waits; inf: never."""
     _asleep: int = field(default=0)
 
     @classmethod
     def of(
-        cls, work: Callable[[], int], output: Path, fuel: float, *, may_sleep: bool = False
+        cls, work: Callable[[], int], output: Path, fuel: float, *, may_sleep: float = 0.0
     ) -> Forked:
         """Fork a process that ends with what `work` returns, its output in a file."""
         pid = os.fork()
@@ -109,14 +110,12 @@ class Forked:
         return Outcome(code, self.output.read_text(errors="replace"), used.ru_utime + used.ru_stime)
 
     def _watch(self) -> None:
-        if self.may_sleep:
-            return
         try:
             state = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0]
         except OSError:
             return
         self._asleep = self._asleep + 1 if state == "S" else 0
-        if self._asleep >= LOOKS:
+        if self._asleep >= LOOKS + self.may_sleep / LOOK_SECONDS:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
 

@@ -169,30 +169,33 @@ def test_a_mutant_is_killed_by_a_test_or_its_fuel_or_it_survives(tmp_path: Path)
 
 
 SLEEPERS = """
-import os, sys
+import math, os, sys
 from pathlib import Path
 from tests.mutants import running
-running.LOOKS = 20
+running.LOOKS, running.LOOK_SECONDS = 20, 1
 wake, to = os.pipe()
 def start(name, may_sleep):
     def sleeps():
         os.close(to)  # nobody's who is not there any more
         return 0 if os.read(wake, 1) else 1
     return running.Forked.of(sleeps, Path(sys.argv[1], name), 60, may_sleep=may_sleep)
-mutant, measuring = start("mutant", False), start("measuring", True)
-while (given_up := mutant.look()) is None:
-    assert measuring.look() is None
-for _ in range(2 * running.LOOKS):
+def ended(forked):
+    asleep = 0
+    while (outcome := forked.look()) is None:
+        asleep = max(asleep, forked._asleep)
+    return outcome, asleep
+for may_sleep in (0, 1000):
+    outcome, asleep = ended(start(f"{may_sleep}", may_sleep))
+    print(outcome.failure, asleep >= 20 + may_sleep)
+measuring = start("measuring", math.inf)
+for _ in range(2000):
     assert measuring.look() is None
 os.write(to, b".")
-while (ended := measuring.look()) is None:
-    pass
-print(given_up.failure)
-print(ended.code)
+print(ended(measuring)[0].code)
 """
 
 
-def test_a_mutant_that_only_sleeps_is_given_up_and_a_measuring_process_is_not(
+def test_a_mutant_that_sleeps_for_longer_than_its_tests_is_given_up_and_what_measures_is_not(
     tmp_path: Path,
 ) -> None:
     ran = subprocess.run(
@@ -202,7 +205,8 @@ def test_a_mutant_that_only_sleeps_is_given_up_and_a_measuring_process_is_not(
         text=True,
         check=True,
     )
-    assert ran.stdout.splitlines() == ["ended with -9, and without a word", "0"]
+    given_up = "ended with -9, and without a word True"
+    assert ran.stdout.splitlines() == [given_up, given_up, "0"]
 
 
 def test_what_a_process_said_is_told_where_it_failed() -> None:
