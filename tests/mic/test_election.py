@@ -303,6 +303,17 @@ async def test_a_lease_counts_for_as_long_as_its_holder_has_said(seconds: int) -
         assert two.election.leading
 
 
+async def test_a_lease_that_says_no_duration_counts_for_as_long_as_ours_would() -> None:
+    server, clock = Server(), FakeClock()
+    server.lease("another", seconds=0)
+    two = Candidate(server, clock, "two")
+    async with running(two):
+        await pass_time(clock, SECONDS - 0.5)
+        assert not two.election.leading
+        await pass_time(clock, 0.5 + SECONDS * RENEWED)
+        assert two.election.leading
+
+
 async def test_a_lease_that_was_given_up_is_taken_without_waiting() -> None:
     server, clock = Server(), FakeClock()
     server.lease("", seconds=1)
