@@ -32,6 +32,7 @@ from podidentity.core.resources import (
     Entra,
     Grant,
     IdentityType,
+    ObjectRef,
     Origin,
     Tenant,
 )
@@ -132,6 +133,7 @@ async def until_late(world: World, until: float, **how: Any) -> Exception:
     """Return what is told to a request that is answered at `until` and not before."""
     asking = asyncio.create_task(world.cache.fetch(grant(), VAULT, until=until, **how))
     await world.clock.somebody_sleeps()
+    assert world.clock.slept[-1] == until - world.clock.monotonic()
     world.clock.advance(until - world.clock.monotonic() - 0.001)
     await asyncio.sleep(0)
     assert not asking.done()
@@ -168,6 +170,29 @@ async def test_at_its_time_a_request_gets_the_old_token_if_that_is_good() -> Non
     assert (found.token.value, found.origin) == ("token-1", Origin.CACHE)
 
 
+async def test_who_did_not_answer_in_time_is_named() -> None:
+    federated = grant(identity(type=IdentityType.FEDERATED))
+    async with caching() as world:
+        world.source.open.clear()
+        asking = asyncio.create_task(world.cache.fetch(federated, VAULT, until=9))
+        await world.clock.somebody_sleeps()
+        world.clock.advance(9)
+        with pytest.raises(TokenSourceDown, match=r"^Entra did not answer in time$"):
+            await asking
+
+
+async def test_a_request_whose_time_is_over_waits_no_more() -> None:
+    async with caching() as world:
+        world.clock.advance(10)
+        world.source.open.clear()
+        asking = asyncio.create_task(world.cache.fetch(grant(), VAULT, until=9))
+        await world.clock.somebody_sleeps()
+        assert world.clock.slept == [0.0]
+        world.clock.advance(0)
+        with pytest.raises(TokenSourceDown, match="did not answer in time"):
+            await asking
+
+
 async def test_a_request_that_is_answered_in_time_waits_for_nothing_more() -> None:
     async with caching() as world:
         await world.cache.fetch(grant(), VAULT, until=9.0)
@@ -177,12 +202,84 @@ async def test_a_request_that_is_answered_in_time_waits_for_nothing_more() -> No
 
 async def test_a_secret_that_is_not_read_in_time_is_not_waited_for() -> None:
     async with caching() as world:
+        before = asyncio.all_tasks()
         world.source.unread = True
         world.source.readable.clear()
         assert isinstance(await until_late(world, 9), TokenSourceDown)
         assert world.source.asked == []
+        await asyncio.sleep(0)
+        assert asyncio.all_tasks() == before, "nobody waits on"
         world.source.readable.set()
         assert await world.fetch() == ("token-1", Origin.IMDS)
+
+
+async def test_a_token_is_prepared_once_and_is_no_audience_before_a_pod_requests_it() -> None:
+    async with caching() as world:
+        await world.cache.prepare(grant(), VAULT)
+        await world.cache.prepare(grant(), VAULT)
+        assert world.cache.audiences(identity().ref) == []
+        assert await world.fetch() == ("token-1", Origin.CACHE)
+        assert world.cache.audiences(identity().ref) == [VAULT]
+        assert len(world.source.asked) == 1
+
+
+async def test_a_token_that_is_stale_is_prepared_anew() -> None:
+    async with caching() as world:
+        await world.cache.prepare(grant(), VAULT)
+        world.clock.advance(HOUR - 301)
+        await world.cache.prepare(grant(), VAULT)
+        assert len(world.source.asked) == 1
+        world.clock.advance(1)
+        await world.cache.prepare(grant(), VAULT)
+        assert await world.fetch() == ("token-2", Origin.CACHE)
+
+
+async def test_what_failed_a_moment_ago_is_not_prepared() -> None:
+    async with caching() as world:
+        world.source.failures.append(DOWN)
+        with pytest.raises(TokenSourceDown):
+            await world.cache.prepare(grant(), VAULT)
+        await world.cache.prepare(grant(), VAULT)
+        assert len(world.source.asked) == 1
+        world.clock.advance(1)
+        await world.cache.prepare(grant(), VAULT)
+        assert await world.fetch() == ("token-2", Origin.CACHE)
+
+
+async def test_what_must_be_read_first_is_prepared_once_it_is_read() -> None:
+    async with caching() as world:
+        world.source.unread = True
+        world.source.readable.clear()
+        preparing = asyncio.create_task(world.cache.prepare(grant(), VAULT))
+        await asyncio.sleep(0)
+        assert world.source.asked == []
+        world.source.unread = False
+        world.source.readable.set()
+        await preparing
+        assert await world.fetch() == ("token-1", Origin.CACHE)
+
+
+async def test_what_is_known_is_prepared_without_waiting_for_what_is_read() -> None:
+    async with caching() as world:
+        world.source.readable.clear()
+        preparing = asyncio.create_task(world.cache.prepare(grant(), VAULT))
+        for _ in range(9):  # the loop's turns until it has its token
+            await asyncio.sleep(0)
+        assert preparing.done()
+        assert await world.fetch() == ("token-1", Origin.CACHE)
+
+
+async def test_who_prepares_shares_a_fetch_and_leaves_it_to_the_others() -> None:
+    async with caching() as world:
+        world.source.open.clear()
+        preparing = asyncio.create_task(world.cache.prepare(grant(), VAULT))
+        await world.source.begun.wait()
+        asking = asyncio.create_task(world.fetch())
+        await asyncio.sleep(0)
+        preparing.cancel()
+        await asyncio.gather(preparing, return_exceptions=True)
+        world.source.open.set()
+        assert await asking == ("token-1", Origin.SHARED)
 
 
 async def test_a_failure_that_nobody_waits_for_is_no_complaint() -> None:
@@ -242,6 +339,13 @@ async def test_those_who_bypass_within_a_second_share_what_the_first_got() -> No
         assert await world.fetch(bypass=True) == ("token-2", Origin.IMDS)
 
 
+async def test_what_is_stale_within_that_second_is_shared_with_nobody_who_does_not_bypass() -> None:
+    async with caching(life=1) as world:
+        await world.fetch(bypass=True)
+        world.clock.advance(0.6)
+        assert await world.fetch() == ("token-2", Origin.IMDS)
+
+
 async def test_bypass_does_not_take_what_was_fetched_without_it() -> None:
     async with caching() as world:
         await world.fetch()
@@ -269,6 +373,30 @@ async def test_closing_ends_the_fetches_under_way() -> None:
         assert world.cache._flights == {}
         with pytest.raises(asyncio.CancelledError):
             await asking
+
+
+@pytest.mark.parametrize("changed", ["orders", "secret"])
+async def test_a_token_ends_with_the_change_of_its_identity_or_of_its_secret(changed: str) -> None:
+    secret = ObjectRef(identity().ref.namespace, "secret")
+    entra = Entra(tenant=Tenant("contoso.com"), secret=secret)
+    async with caching() as world:
+        await world.fetch(of=grant(identity(type=IdentityType.SERVICE_PRINCIPAL, entra=entra)))
+        ref = ObjectRef(secret.namespace, changed)
+        world.cache.changed(ref)
+        assert len(world.cache) == 1, "its credential is the same"
+        world.source.unread = True
+        world.cache.changed(ObjectRef(secret.namespace, "another"))
+        assert len(world.cache) == 1
+        world.cache.changed(ref)
+        assert len(world.cache) == 0
+
+
+async def test_what_is_kept_can_be_looked_at() -> None:
+    async with caching() as world:
+        await world.fetch("a")
+        await world.fetch("b")
+        assert [each.key[1] for each in world.cache.entries()] == ["a", "b"]
+        assert world.cache.audiences(identity().ref) == ["a", "b"]
 
 
 async def test_a_secret_may_have_the_name_of_its_identity() -> None:
@@ -452,6 +580,44 @@ async def test_what_is_fresh_says_until_when_on_both_clocks() -> None:
         assert (kept.fresh_until, kept.fresh_until_time) == (DAY / 2, NOW + DAY / 2)
         world.clock.advance(DAY / 2)
         assert world.cache.cached(grant(), VAULT) is None
+
+
+@pytest.mark.parametrize("jump", [-60, 60])
+async def test_of_two_clocks_the_one_that_is_ahead_ends_what_is_fresh(jump: float) -> None:
+    async with caching(life=DAY) as world:
+        await world.fetch()
+        world.clock.jump(jump)
+        world.clock.advance(DAY / 2 - max(0, jump) - 1)
+        assert world.cache.cached(grant(), VAULT) is not None
+        world.clock.advance(1)
+        assert world.cache.cached(grant(), VAULT) is None
+
+
+async def test_a_token_is_as_old_as_it_is_since_it_came() -> None:
+    async with caching() as world:
+        world.clock.advance(HOUR)
+        await world.fetch()
+        world.clock.advance(HOUR - 301)
+        assert await world.fetch() == ("token-1", Origin.CACHE)
+
+
+async def test_of_two_clocks_the_one_that_is_ahead_says_how_old_a_token_is() -> None:
+    async with caching() as world:
+        await world.fetch()
+        world.clock.jump(-HOUR)
+        world.clock.advance(HOUR - 300)
+        assert await world.fetch() == ("token-2", Origin.IMDS)
+
+
+async def test_a_renewal_that_fails_leaves_nothing_fresh_that_is_stale() -> None:
+    async with caching() as world:
+        await world.fetch()
+        world.clock.advance(HOUR - 310)
+        world.source.failures.append(DOWN)
+        assert await world.fetch() == ("token-1", Origin.CACHE)
+        await world.cache.settled()
+        world.clock.advance(10)
+        assert await world.fetch() == ("token-3", Origin.IMDS)
 
 
 async def test_what_was_replaced_is_fresh_no_more() -> None:
@@ -651,6 +817,36 @@ async def test_what_was_not_used_for_longest_makes_room() -> None:
         assert await slowly(world, "b") is Origin.IMDS
 
 
+async def test_what_was_used_once_more_makes_room_once_it_is_not_used_again() -> None:
+    async with caching(capacity=2) as world:
+        for resource in ("a", "b", "a", "c", "d"):
+            await slowly(world, resource)
+        kept = [each.key[1] for each in world.cache.entries()]
+        assert kept == ["a", "d"]
+        await slowly(world, "e")
+        assert [each.key[1] for each in world.cache.entries()] == ["d", "e"]
+
+
+async def test_what_is_given_while_no_new_one_can_be_fetched_is_used() -> None:
+    async with caching(capacity=2) as world:
+        await slowly(world, "a")
+        await slowly(world, "b")
+        world.clock.advance(HOUR - 600)
+        world.source.failures.append(DOWN)
+        assert await slowly(world, "a") is Origin.CACHE
+        await world.cache.settled()
+        await slowly(world, "c")
+        assert sorted(each.key[1] for each in world.cache.entries()) == ["a", "c"]
+
+
+async def test_of_a_pods_tokens_the_newest_stays_though_nobody_has_requested_it_yet() -> None:
+    async with caching(capacity_of_pod=2) as world:
+        await slowly(world, "a")
+        await slowly(world, "b")
+        await world.cache.prepare(GREEDY, "c")
+        assert [each.key[1] for each in world.cache.entries()] == ["b", "c"]
+
+
 async def test_a_pod_that_asks_for_a_thousand_audiences_loses_its_own() -> None:
     async with caching(capacity_of_pod=8) as world:
         for number in range(4):
@@ -710,6 +906,7 @@ async def test_misses_beyond_the_budget_are_that_pods_trouble_alone() -> None:
         with pytest.raises(TokenThrottled, match="too often") as found:
             await world.fetch("one more", of=GREEDY)
         assert found.value.retry_after == 1
+        assert found.value.of_caller
         assert (await world.fetch("one more", of=QUIET))[1] is Origin.IMDS
         world.clock.advance(0.5)
         assert (await world.fetch("another", of=GREEDY))[1] is Origin.IMDS
@@ -821,6 +1018,16 @@ def test_a_failure_a_minute_after_the_end_of_another_is_the_first_again(
     failures.put(KEY, "", DOWN, second)
     assert failures.get(KEY, "", second + seconds - 0.5) is DOWN
     assert failures.get(KEY, "", second + seconds) is None
+
+
+def test_of_a_failure_that_is_kept_nothing_is_kept_that_led_to_it() -> None:
+    failure, cause = TokenSourceDown("away"), ValueError("it has an answer in its frame")
+    failure.__context__ = cause
+    with pytest.raises(TokenSourceDown):
+        raise failure from cause
+    NegativeCache().put(KEY, "", failure, 0.0)
+    left: list[object] = [failure.__cause__, failure.__context__, failure.__traceback__]
+    assert left == [None, None, None]
 
 
 def test_of_too_many_failures_the_oldest_are_forgotten() -> None:

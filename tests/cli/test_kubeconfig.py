@@ -105,6 +105,10 @@ OURS: list[tuple[dict[str, Mapping[str, Any]], str]] = [
         "The credentials of context 'here' cannot be used: ",
     ),
     ({"user": plugin(command="no-such-plugin-here", installHint="Get it.")}, "Get it. "),
+    (
+        {"user": plugin(command="no-such-plugin-here")},
+        "run: No such file or directory. Check --kubeconfig ",
+    ),
     ({"user": plugin("v9")}, "is of API version 'v9', which nobody knows here"),
 ]
 

@@ -153,6 +153,16 @@ def test_another_name_of_an_issuer_is_known_with_its_clouds_audience(host: str, 
     assert EXCHANGE_AUDIENCES[f"https://{host}"] == CLOUDS[name].exchange_audience
 
 
+def test_every_cloud_but_germanys_has_a_graph() -> None:
+    graphs = {cloud.name: cloud.graph for cloud in CLOUDS.values()}
+    assert graphs == {
+        "AzurePublicCloud": "https://graph.microsoft.com",
+        "AzureUSGovernmentCloud": "https://graph.microsoft.us",
+        "AzureChinaCloud": "https://microsoftgraph.chinacloudapi.cn",
+        "AzureGermanCloud": "",
+    }
+
+
 def test_all_documented_clouds_are_known_by_their_old_names_too() -> None:
     assert CLOUDS["azurecloud"] is PUBLIC
     assert CLOUDS["azureusgovernment"] is CLOUDS["azureusgovernmentcloud"]

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from podidentity.core.authorities import KNOWN_AUTHORITIES
 from podidentity.core.decision import STRICT, Rules, Use, match, permission_names
 from podidentity.core.migration import Loss, Switch, archived_rules, losses, turned
 from podidentity.core.refusals import Reason
@@ -214,9 +215,14 @@ def test_pods_to_come_are_thought_of() -> None:
 def test_pods_with_the_same_loss_are_one() -> None:
     bound = world(identity("blue", "alpha"), HERE)
     web, job = (replace(pod(), ref=ObjectRef("blue", name)) for name in ("web", "job"))
-    ended = replace(pod(), ref=ObjectRef("blue", "done"), phase=Phase.SUCCEEDED)
-    (found,) = lost(bound, web, job, ended)
+    (found,) = lost(bound, web, job)
     assert found.pods == (job.ref, web.ref)
+
+
+@pytest.mark.parametrize("whose", [{"phase": Phase.SUCCEEDED}, {"host_network": True}], ids=str)
+def test_pods_that_neither_nmi_serves_lose_nothing(whose: dict[str, Any]) -> None:
+    (found,) = lost(world(identity("blue", "alpha"), HERE), replace(pod(), **whose))
+    assert found.pods == ()
 
 
 def test_a_grant_to_one_account_is_enough_for_its_pods_and_no_others() -> None:
@@ -242,10 +248,73 @@ def test_a_grant_to_one_account_is_enough_for_its_pods_and_no_others() -> None:
     assert loss.pods == (pod().ref,)
 
 
+def test_losses_come_by_namespace_and_object() -> None:
+    names = ["b", "a"]
+    several = world(
+        *(identity(where, each) for where in ("green", "blue") for each in names),
+        *(binding(where, each, each, each) for where in ("green", "blue") for each in names),
+    )
+    found = [(each.namespace, each.refusal.about) for each in lost(several, before=NAMESPACED)]
+    assert found == [
+        (where, ObjectRef(where, each)) for where in ("blue", "green") for each in ("a", "b")
+    ]
+
+
+def test_a_grant_is_enough_where_no_switch_is_needed() -> None:
+    (plain,) = lost(world(identity("blue", "alpha"), HERE))
+    assert (plain.switches, plain.granting_is_enough) == ((), True)
+    (foreign,) = lost(world(FOREIGN, HERE))
+    assert foreign.permissions
+    assert not foreign.granting_is_enough
+    odd = Malformed(ref=ObjectRef("blue", "alpha"), kind="AzureIdentity", why="odd")
+    (unread,) = lost(world(odd, HERE))
+    assert (unread.switches, unread.permissions) == ((), ())
+    assert not unread.granting_is_enough
+
+
+def test_what_is_not_granted_says_how_it_is_granted() -> None:
+    (found,) = lost(world(identity("blue", "alpha"), HERE))
+    (name,) = found.permissions
+    assert found.refusal.message == (
+        f"Pods of namespace blue may not use AzureIdentity blue/alpha: nobody has granted {name}."
+    )
+    assert found.refusal.next_step == (
+        f"An operator grants it: podidentity grant --namespace blue --identity {name}."
+    )
+
+
+def test_where_exceptions_count_everywhere_no_switch_changes_it() -> None:
+    everywhere = replace(STRICT, exception_namespaces=None)
+    found = turned(everywhere, [Switch.EXCEPTION_NAMESPACES], ARCHIVED, "blue")
+    assert found.exception_namespaces is None
+
+
+def test_a_switch_is_the_flag_of_nmi() -> None:
+    assert {f"{switch}" for switch in Switch} == {
+        "--compat-cross-namespace",
+        "--compat-foreign-secrets",
+        "--compat-any-label-exceptions",
+        "--exception-namespaces",
+        "--authorities",
+    }
+
+
 def test_each_switch_says_what_it_opens() -> None:
     for switch in Switch:
         assert switch.opens
         assert not switch.opens.endswith(".")
+
+
+def test_the_archived_rules_are_open_but_for_namespaces_where_it_was_forced_into_them() -> None:
+    opened = Rules(
+        exception_namespaces=None,
+        any_label=True,
+        cross_namespace=True,
+        foreign_secrets=True,
+        authorities=KNOWN_AUTHORITIES | {EVIL},
+    )
+    assert archived_rules([EVIL], namespaced=False) == opened
+    assert archived_rules([EVIL], namespaced=True) == replace(opened, cross_namespace=False)
 
 
 def test_the_archived_rules_know_every_authority_that_is_named() -> None:

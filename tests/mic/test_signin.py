@@ -292,7 +292,7 @@ async def test_what_imds_says_is_told(error: TokenUnavailable, says: str, status
     scene = Scene(Configured(managed=True), Entra([]), Machine(error=error))
     with pytest.raises(ArmError, match=says) as told:
         await scene.sign_in.token(SCOPE)
-    assert told.value.status == status
+    assert (told.value.code, told.value.status) == ("SignIn", status)
 
 
 async def test_a_missing_configuration_is_a_problem_until_it_is_there() -> None:

@@ -18,11 +18,13 @@ import tomllib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
 import click
 
+from tests.mutants import measuring
 from tests.mutants.exchanging import Exchanging, Task, run_exchanging
 from tests.mutants.measuring import Kept, Reach, measure
 from tests.mutants.mutations import Mutation, mutated, mutations
@@ -94,6 +96,8 @@ PAGES = (
 )
 BATCH = 12
 """Files of tests that are measured in one process."""
+MEASURING = 1800
+"""CPU seconds: a batch that takes more does not end."""
 CHEAP = 3.0
 """CPU seconds: a file of tests that takes less runs whole, for what its fixtures reach."""
 
@@ -185,7 +189,8 @@ def measured(files: Sequence[str], pages: Sequence[Path], workers: int) -> dict[
             for folder in (*UNITS, "tests")
             for path in (ROOT / folder).glob("*.py" if folder == "tests" else "**/*.py")
             if not path.name.startswith("test_")
-        ],
+        ]
+        + [Path(measuring.__file__)],
     )
     found = {name: kept.get(name) for name in files}
     missing = [name for name, reach in found.items() if reach is None]
@@ -199,12 +204,13 @@ def measured(files: Sequence[str], pages: Sequence[Path], workers: int) -> dict[
                     kept.put(name, reach)
                 return 0
 
-            return Forked.of(work, Path(folder, Path(batch[0]).stem), fuel=600)
+            output = Path(folder, Path(batch[0]).stem)
+            return Forked.of(work, output, MEASURING, may_sleep=inf)
 
         waiting = ((batch, functools.partial(start, batch)) for batch in batches)
         for batch, outcome in side_by_side(waiting, workers):
             if outcome.code:
-                raise click.ClickException(f"{batch}: {outcome.said[-3000:]}")
+                raise click.ClickException(f"{batch}: {outcome.failure}")
             click.echo(f"measured {len(batch)} files of tests: {outcome.seconds:.0f} s", err=True)
     found |= {name: kept.get(name) for name in missing}
     reaches = {name: reach for name, reach in found.items() if reach is not None}
@@ -294,12 +300,17 @@ def _fuel(files: Files, reaches: Mapping[str, Reach]) -> float:
     return FUEL_MORE + FUEL_TIMES * sum(reaches[name].seconds for name in files)
 
 
+def _waits(files: Files, reaches: Mapping[str, Reach]) -> float:
+    return max((reaches[name].waits for name in files), default=0.0)
+
+
 def _alone(mutant: Mutant, files: Files, reaches: Mapping[str, Reach], folder: Path) -> Forked:
     """Start the tests of a mutant in a process that has loaded nothing of ours."""
     path = ROOT / mutant.file
     tree = mutated(source_of(mutant.file), mutant.mutation.number)
     work = functools.partial(run_mutant, mutant.module, path, tree, files)
-    return Forked.of(work, folder / f"{id(mutant)}", _fuel(files, reaches))
+    output = folder / f"{id(mutant)}"
+    return Forked.of(work, output, _fuel(files, reaches), may_sleep=_waits(files, reaches))
 
 
 def exchanged(
@@ -314,7 +325,8 @@ def exchanged(
         return
     by_number = {each.mutation.number: each for each in mutants}
     tasks = [
-        Task(number, plans[each], _fuel(plans[each], reaches)) for number, each in by_number.items()
+        Task(number, plans[each], _fuel(plans[each], reaches), _waits(plans[each], reaches))
+        for number, each in by_number.items()
     ]
     said, to = os.pipe()
     path = ROOT / mutants[0].file
@@ -367,7 +379,7 @@ def _load_libraries(files: Sequence[str]) -> None:
     """Load what most tests need of others, once for all processes to come."""
     with tempfile.TemporaryDirectory() as folder:
         look = functools.partial(libraries, files[::5], ("podidentity", "tests"))
-        forked = Forked.of(look, Path(folder, "said"), fuel=600)
+        forked = Forked.of(look, Path(folder, "said"), fuel=600, may_sleep=inf)
         ((_, outcome),) = side_by_side(iter([("", lambda: forked)]), 1)
     (loaded,) = (
         line.removeprefix("LOADED ")

@@ -35,6 +35,7 @@ class Task:
     number: int
     files: Mapping[str, Sequence[str] | None]
     fuel: float
+    may_sleep: float = 0.0
 
 
 def exchanges(before: ast.Module, after: ast.Module) -> dict[Key, tuple[CodeType, bool]] | None:
@@ -145,7 +146,8 @@ class Exchanging:
             assert self._session is not None
             return self._tested(self._session, task)
 
-        return Forked.of(work, self.folder / f"{task.number}", task.fuel)
+        output = self.folder / f"{task.number}"
+        return Forked.of(work, output, task.fuel, may_sleep=task.may_sleep)
 
     def _tested(self, session: pytest.Session, task: Task) -> int:
         chosen = Chosen(task.files)

@@ -26,6 +26,8 @@ class Reach:
     """CPU time of its tests, under measurement."""
     lines: Mapping[str, Mapping[str, Sequence[str]]]
     """File of the product → line → node ids, without parameters, that run it."""
+    waits: float = 0.0
+    """Seconds by the clock of the longest of its tests: so long a mutant may sleep in it, too."""
     failing: Sequence[str] = ()
     """Node ids that fail without any mutation: on a busy machine, a test of times. None counts."""
 
@@ -36,6 +38,7 @@ class Contexts:
     def __init__(self, measured: coverage.Coverage) -> None:
         self._measured = measured
         self.seconds = defaultdict[str, float](float)
+        self.waits = defaultdict[str, float](float)
         self.failing = set[str]()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
@@ -44,13 +47,15 @@ class Contexts:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
-        began = time.process_time()
+        file = item.nodeid.partition("::")[0]
+        began, at = time.process_time(), time.monotonic()
         self._measured.switch_context(item.nodeid.partition("[")[0])
         try:
             return (yield)
         finally:
             self._measured.switch_context("")
-            self.seconds[item.nodeid.partition("::")[0]] += time.process_time() - began
+            self.seconds[file] += time.process_time() - began
+            self.waits[file] = max(self.waits[file], time.monotonic() - at)
 
 
 def measure(
@@ -76,6 +81,7 @@ def measure(
         file: Reach(
             contexts.seconds[file],
             lines[file],
+            contexts.waits[file],
             [each for each in sorted(contexts.failing) if each.startswith(f"{file}::")],
         )
         for file in files
@@ -100,9 +106,7 @@ class Kept:
     def put(self, tests: str, reach: Reach) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
         part = self._path(tests).with_suffix(".part")
-        part.write_text(
-            json.dumps({"seconds": reach.seconds, "lines": reach.lines, "failing": reach.failing})
-        )
+        part.write_text(json.dumps(vars(reach)))
         part.rename(self._path(tests))
 
 

@@ -4,8 +4,9 @@ The process is forked from one that has loaded the libraries and nothing of ours
 import of our modules and its tests. No file is changed: an import hook gives the changed code.
 
 How long it may take is counted in fuel, not in seconds of a clock: CPU time, some times as much as
-its tests took without the mutation. A process that only waits uses none; it is given up when it was
-asleep each time that it was looked at. So the outcome is the same on a busy machine.
+its tests took without the mutation. A process that only waits uses none; a mutant is given up when
+it was asleep each time that it was looked at, for longer than its tests were without the mutation.
+So the outcome is the same on a busy machine.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ import pytest
 FUEL_TIMES, FUEL_MORE = 5, 10
 """CPU seconds: so many times what the tests took, and so many more."""
 LOOKS, LOOK_SECONDS = 400, 0.05
-"""A process that slept each time that it was looked at waits for what never comes."""
+"""A mutant that slept each time that it was looked at waits for what never comes."""
 
 ARGUMENTS: tuple[str, ...] = (
     *("-q", "-x", "--no-header", "-p", "no:xdist", "-p", "no:cacheprovider"),
@@ -53,6 +54,11 @@ class Outcome:
     seconds: float
     """CPU time."""
 
+    @property
+    def failure(self) -> str:
+        """The end of what it said, or how it ended if it said nothing."""
+        return self.said.strip()[-3000:] or f"ended with {self.code}, and without a word"
+
 
 @dataclass
 class Forked:
@@ -61,14 +67,18 @@ class Forked:
     pid: int
     output: Path
     fuel: float
+    may_sleep: float = 0.0
+    """Seconds, beside those of LOOKS, before it is given up where it only waits; inf: never."""
     _asleep: int = field(default=0)
 
     @classmethod
-    def of(cls, work: Callable[[], int], output: Path, fuel: float) -> Forked:
+    def of(
+        cls, work: Callable[[], int], output: Path, fuel: float, *, may_sleep: float = 0.0
+    ) -> Forked:
         """Fork a process that ends with what `work` returns, its output in a file."""
         pid = os.fork()
         if pid:
-            return cls(pid, output, fuel)
+            return cls(pid, output, fuel, may_sleep)
         code = 70
         try:
             os.setsid()
@@ -105,7 +115,7 @@ class Forked:
         except OSError:
             return
         self._asleep = self._asleep + 1 if state == "S" else 0
-        if self._asleep >= LOOKS:
+        if self._asleep >= LOOKS + self.may_sleep / LOOK_SECONDS:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
 

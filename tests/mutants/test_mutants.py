@@ -13,6 +13,7 @@ import pytest
 from tests.docs.blocks import ROOT
 from tests.mutants.__main__ import all_mutants, equivalents, sample_of
 from tests.mutants.mutations import mutated, mutations
+from tests.mutants.running import Outcome
 
 
 @pytest.mark.parametrize(
@@ -165,3 +166,50 @@ def test_a_mutant_is_killed_by_a_test_or_its_fuel_or_it_survives(tmp_path: Path)
     }
     # What runs while its module is loaded is left to a process of its own.
     assert together == alone | {"a + a → a - a": None, "1 → 2": None}
+
+
+SLEEPERS = """
+import math, os, sys
+from pathlib import Path
+from tests.mutants import running
+running.LOOKS, running.LOOK_SECONDS = 20, 1
+wake, to = os.pipe()
+def start(name, may_sleep):
+    def sleeps():
+        os.close(to)  # nobody's who is not there any more
+        return 0 if os.read(wake, 1) else 1
+    return running.Forked.of(sleeps, Path(sys.argv[1], name), 60, may_sleep=may_sleep)
+def ended(forked):
+    asleep = 0
+    while (outcome := forked.look()) is None:
+        asleep = max(asleep, forked._asleep)
+    return outcome, asleep
+for may_sleep in (0, 1000):
+    outcome, asleep = ended(start(f"{may_sleep}", may_sleep))
+    print(outcome.failure, asleep >= 20 + may_sleep)
+measuring = start("measuring", math.inf)
+for _ in range(2000):
+    assert measuring.look() is None
+os.write(to, b".")
+print(ended(measuring)[0].code)
+"""
+
+
+def test_a_mutant_that_sleeps_for_longer_than_its_tests_is_given_up_and_what_measures_is_not(
+    tmp_path: Path,
+) -> None:
+    ran = subprocess.run(
+        [sys.executable, "-c", SLEEPERS, str(tmp_path)],
+        env={"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    given_up = "ended with -9, and without a word True"
+    assert ran.stdout.splitlines() == [given_up, given_up, "0"]
+
+
+def test_what_a_process_said_is_told_where_it_failed() -> None:
+    assert Outcome(1, "no such file\n", 0.0).failure == "no such file"
+    assert Outcome(1, "." * 4000, 0.0).failure == "." * 3000
+    assert Outcome(-9, "\n", 0.0).failure == "ended with -9, and without a word"

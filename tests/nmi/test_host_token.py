@@ -197,7 +197,19 @@ async def test_only_loopback_may_ask_whatever_is_allowed(address: str) -> None:
     world.attestor.root = True
     outcome = await ask(world, address, root=True)
     assert str(error_of(outcome)) == "the connection is not from this node"
+    assert outcome.evidence.delegated
     assert world.attestor.asked == []
+
+
+@pytest.mark.parametrize("verdict", Verdict)
+async def test_whatever_becomes_of_a_request_it_is_known_to_be_in_a_pods_name(
+    verdict: Verdict,
+) -> None:
+    world = World(*WORLD)
+    world.attestor.verdict, world.attestor.root = verdict, True
+    outcome = await ask(world, root=True)
+    assert outcome.evidence.delegated
+    assert isinstance(outcome, Granted) is (verdict is Verdict.PROVEN)
 
 
 @pytest.mark.parametrize(("attested", "root"), [(True, True), (False, True)])

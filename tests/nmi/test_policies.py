@@ -69,6 +69,8 @@ def test_every_choice_reaches_the_service() -> None:
     found = policy_of(settings)
     assert (found.ambiguity, found.authorization) == (Ambiguity.REJECT, Authorization.OBSERVE)
     assert found.hold == HoldTimes(change=1, unseen=2, begun=3)
+    nothing_held = policy_of(NmiSettings(node="n1", hold=0)).hold
+    assert (nothing_held.change, nothing_held.spread) == (0, 0)
     assert not found.tenant_array
     assert policy_of(NmiSettings(node="n1", compat=ALL_OLD)).tenant_array
 

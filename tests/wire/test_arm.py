@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from podidentity.core.hosts import HostIdentities
+from podidentity.core.hosts import Host, HostIdentities
 from podidentity.core.resources import ResourceId
 from podidentity.wire import arm
-from podidentity.wire.arm import ArmError, RolePermission
+from podidentity.wire.arm import BEING_DELETED, ArmError, FederatedCredential, RolePermission
 
 ID = (
     "/subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/Group.(1)/providers/"
@@ -96,6 +96,130 @@ def test_detaching_removes_one_id_as_azure_spells_it(
     assert arm.detach(host(before), WANTED) == expected
 
 
+SET = (
+    "/subscriptions/00000000-0000-0000-0000-000000000001/resourceGroups/Nodes/providers/"
+    "Microsoft.Compute/virtualMachineScaleSets/pool"
+)
+SHOWN = {
+    "id": SET.upper(),
+    "etag": '"7"',
+    "identity": {
+        "type": "UserAssigned,  systemAssigned ",
+        "principalId": "of the machine",
+        "userAssignedIdentities": {
+            ID: {"principalId": OBJECT, "clientId": CLIENT.upper().replace("1", "A")},
+            OTHER: {"principalId": OBJECT},
+            ID + "3": None,
+            ID + "4": {"clientId": CLIENT},
+        },
+    },
+    "properties": {"provisioningState": "Succeeded"},
+}
+
+
+def test_a_host_is_read_with_its_identities_as_azure_spells_them() -> None:
+    found = arm.parse_host(json.dumps(SHOWN).encode(), Host.parse(SET))
+    assert found == HostIdentities(
+        state="succeeded",
+        system=True,
+        user={each.lower(): each for each in (ID, OTHER, ID + "3", ID + "4")},
+        clients={LOWER: CLIENT.replace("1", "a"), f"{LOWER}4": CLIENT},
+        etag='"7"',
+    )
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        {},
+        {"identity": None, "etag": None, "properties": {"provisioningState": None}},
+        {"identity": {"type": None, "userAssignedIdentities": None}},
+    ],
+)
+def test_a_host_of_which_nothing_is_said_has_no_identities(shown: dict[str, Any]) -> None:
+    body = json.dumps(shown).encode()
+    assert arm.parse_host(body) == HostIdentities()
+    assert arm.parse_principals(body) == {}
+
+
+@pytest.mark.parametrize("named", [{}, {"id": None}, {"id": ""}, {"id": SET + "2"}])
+def test_an_answer_about_something_else_is_not_taken_for_the_host(named: dict[str, Any]) -> None:
+    with pytest.raises(ArmError, match=f"^BadAnswer: Azure sent something else than {SET}$"):
+        arm.parse_host(json.dumps({**SHOWN, "id": None, **named}).encode(), Host.parse(SET))
+
+
+def test_of_a_list_the_hosts_are_read_and_the_next_page() -> None:
+    others = [{"id": None}, {"id": ID}, {}]
+    page = {"value": [*others, SHOWN], "nextLink": "https://next"}
+    hosts, following = arm.parse_host_list(json.dumps(page).encode())
+    assert hosts == {Host.parse(SET.upper()): arm.parse_host(json.dumps(SHOWN).encode())}
+    assert following == "https://next"
+    for last in (b'{"value": []}', b'{"value": [], "nextLink": null}'):
+        assert arm.parse_host_list(last) == ({}, "")
+
+
+def test_the_principals_of_a_host_are_those_of_which_both_ids_are_known() -> None:
+    found = arm.parse_principals(json.dumps(SHOWN).encode())
+    assert found == {CLIENT.replace("1", "a"): OBJECT, "": "of the machine"}
+    without = {"identity": user("UserAssigned", ID)}
+    assert arm.parse_principals(json.dumps(without).encode()) == {CLIENT: OBJECT}
+
+
+def test_role_assignments_name_the_guids_of_their_roles_and_the_next_page() -> None:
+    role = "/subscriptions/s/providers/Microsoft.Authorization/roleDefinitions/guid"
+    page: dict[str, Any] = {"value": [{"properties": {"roleDefinitionId": role}}]}
+    assert arm.parse_assignments(json.dumps(page).encode()) == (["guid"], "")
+    page["nextLink"] = "https://next"
+    assert arm.parse_assignments(json.dumps(page).encode()) == (["guid"], "https://next")
+
+
+def test_a_role_is_read_with_what_it_takes_out() -> None:
+    permissions = [{"actions": ["a"], "notActions": ["b"]}, {}]
+    assert arm.parse_role(json.dumps({"properties": {"permissions": permissions}}).encode()) == (
+        RolePermission(actions=("a",), not_actions=("b",)),
+        RolePermission(actions=()),
+    )
+
+
+def test_federated_credentials_are_read_in_the_forms_of_azure_and_of_graph() -> None:
+    said = {"issuer": "https://i", "subject": "s", "audiences": ["a", "b"]}
+    expected = [
+        FederatedCredential(name="n", issuer="https://i", subject="s", audiences=("a", "b"))
+    ]
+    of_azure = {"value": [{"name": "n", "properties": said}]}
+    assert arm.parse_credentials(json.dumps(of_azure).encode()) == expected
+    of_graph = {"value": [{"name": "n", **said}]}
+    assert arm.parse_credentials_of_application(json.dumps(of_graph).encode()) == expected
+    assert arm.parse_principal(b'{"id": "of a principal"}') == "of a principal"
+
+
+def test_the_identities_that_azure_refuses_are_found_in_its_words() -> None:
+    said = f"Failed: '{ID.upper()},{OTHER}' and '{ID}'; not {ID}, nor '{SET}'."
+    assert arm.refused_identities(said) == (LOWER, OTHER.lower())
+    assert arm.refused_identities("nothing") == ()
+
+
+@pytest.mark.parametrize(
+    ("code", "gone"),
+    [
+        ("ResourceNotFound", True),
+        ("ResourceGroupNotFound", True),
+        (BEING_DELETED, True),
+        ("NotFound", False),
+    ],
+)
+def test_a_host_is_gone_where_azure_does_not_find_it_or_deletes_it(code: str, gone: bool) -> None:
+    assert ArmError(code, "m", status=404).gone is gone
+
+
+def test_an_error_says_when_to_come_again_and_whether_it_may_be_done() -> None:
+    plain = ArmError("C", "m")
+    assert (plain.status, plain.retry_after, plain.sent) == (0, 0.0, False)
+    lost = ArmError("C", "m", retry_after=7.0, sent=True)
+    assert (lost.retry_after, lost.sent) == (7.0, True)
+    assert arm.parse_error(b"", 429, 3.0).retry_after == 3.0
+
+
 def test_a_managed_identity_is_read_with_its_ids() -> None:
     body = {
         "id": ID.replace("resourceGroups", "resourcegroups"),
@@ -151,6 +275,39 @@ def test_an_operation_that_failed_raises_its_error(
     with pytest.raises(ArmError) as caught:
         arm.parse_operation(json.dumps(body).encode())
     assert (caught.value.code, caught.value.conflict) == (code, conflict)
+    said = body.get("error", {}).get("message", "Azure gives no reason")
+    assert str(caught.value) == f"{code}: {said}"
+
+
+NAMELESS = {"message": "not today"}
+WORDLESS = {"code": "Throttled"}
+BOTH = {"code": "Throttled", "message": "not today"}
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (NAMELESS, "BadAnswer: not today"),
+        (WORDLESS, "Throttled: Azure gives no reason"),
+        (BOTH, "Throttled: not today"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("parse", "good"),
+    [
+        (arm.parse_host, {"name": "x"}),
+        (arm.parse_host_list, {"value": []}),
+        (arm.parse_operation, {"status": "Succeeded"}),
+    ],
+)
+def test_what_comes_with_an_error_shows_nothing(
+    parse: Any, good: dict[str, Any], fault: dict[str, str], said: str
+) -> None:
+    parse(json.dumps({**good, "error": None}).encode())
+    parse(json.dumps({**good, "error": {}}).encode())
+    with pytest.raises(ArmError) as caught:
+        parse(json.dumps({**good, "error": fault}).encode())
+    assert str(caught.value) == said
 
 
 # The second envelope is what compute sends when it throttles.

@@ -30,8 +30,10 @@ from podidentity.settings import METADATA_ALLOWED
 from podidentity.wire.imds import (
     TOKEN_PATH,
     AllowList,
+    Claims,
     Route,
     Target,
+    claims_of,
     classify,
     error_of,
     fields_of,
@@ -192,22 +194,37 @@ def test_what_is_allowed_by_name_is_forwarded_and_nothing_else() -> None:
     assert classify("/metadata/versions", allow).route is Route.BLOCKED
 
 
+@pytest.mark.parametrize("path", ["/metadata", "/metadata/identity", "/metadata/Identity/x"])
+def test_the_nodes_tokens_cannot_be_allowed(path: str) -> None:
+    with pytest.raises(ValueError, match="would open the tokens of the whole node"):
+        AllowList([path])
+
+
 @pytest.mark.parametrize(
     "path",
     [
-        "/metadata",
-        "/metadata/identity",
-        "/metadata/Identity/x",
         "/x",
         "a",
+        "metadata/instance",
         "/metadata/../x",
+        "/metadata//instance",
+        "/metadata/./instance",
+        "/metadata/instance//",
         "/metadata/instance/token",
         "/metadata/instance/a-b",
     ],
 )
-def test_the_nodes_tokens_cannot_be_allowed(path: str) -> None:
-    with pytest.raises(ValueError, match="metadata"):
+def test_what_is_no_path_of_metadata_cannot_be_allowed(path: str) -> None:
+    with pytest.raises(ValueError, match="is no metadata path such as /metadata/instance"):
         AllowList([path])
+
+
+def test_a_query_that_is_forwarded_has_what_imds_has_names_for_and_nothing_else() -> None:
+    asked = "api-version=2021-02-01&format=text&a_b=%20.~+,:"
+    found = classify(f"/metadata/instance?{asked}", DEFAULT)
+    assert found == Target(Route.FORWARD, "/metadata/instance", asked)
+    for each in ("/metadata/identity", "a;b", "a\\b", "a'b"):
+        assert classify(f"/metadata/instance?{each}", DEFAULT).route is Route.SUSPICIOUS
 
 
 # Dense on purpose: most of them begin as a path that is forwarded.
@@ -666,6 +683,17 @@ def test_the_owner_in_an_answer_and_in_its_token_are_compared_without_case() -> 
     assert str(parse(200, body, of=of).client_id) == grown.lower()
 
 
+def test_the_claims_of_a_token_are_read_whatever_their_length_and_letters() -> None:
+    for length in range(40):
+        assert claims_of(jwt(oid="x" * length)).oid == "x" * length
+    assert claims_of(jwt(oid="\u043f?~" * 20)).oid == "\u043f?~" * 20
+
+
+@pytest.mark.parametrize("token", ["", "a.b", "a.b.c.d", "a.!.c", "a.bnVsbA.c"])
+def test_what_is_no_jwt_claims_nothing(token: str) -> None:
+    assert claims_of(token) == Claims()
+
+
 @pytest.mark.parametrize("body", [b"", b"[]", b"nothing", b"{}"])
 def test_what_is_no_refusal_gives_no_reason(body: bytes) -> None:
     assert error_of(fields_of(body)) == ("", "")
@@ -781,6 +809,8 @@ def test_whatever_imds_answers_it_is_a_token_or_unavailable(
         ("[::ffff:169.254.169.254]", False),
         ("", False),
         ("localhost:2579", False),
+        ("nmi.localhost:2579", False),
+        ("printer.local", False),
         ("imds", False),
         ("nmi.kube-system.svc", False),
         ("nmi.kube-system.svc.cluster.local", False),

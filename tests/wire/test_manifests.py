@@ -160,6 +160,7 @@ def test_an_identity_says_by_an_annotation_that_it_is_for_its_namespace(
         ({"clientID": "x"}, "spec.clientID must be a GUID, not 'x'"),
         ({"clientID": 7}, "spec.clientID must be a GUID in a string, not int"),
         (MSI | {"type": "0"}, "spec.type must be 0, 1, 2 or 3, not '0'"),
+        (MSI | {"type": 1.0}, "spec.type must be 0, 1, 2 or 3, not 1.0"),
         (MSI | {"type": True}, "spec.type must be 0, 1, 2 or 3, not True"),
         (MSI | {"type": 4}, "spec.type must be 0, 1, 2 or 3, not 4"),
         (MSI | {"objectID": "y"}, "spec.objectID must be a GUID, not 'y'"),

@@ -82,6 +82,21 @@ def test_a_binding_gives_the_role_to_one_account_or_to_a_namespaces(
     }
 
 
+@pytest.mark.parametrize(
+    ("giver", "word"),
+    [
+        (Giver.GRANT, "grant"),
+        (Giver.ADD, "add"),
+        (Giver.ENABLE, "enable"),
+        (Giver.MIGRATE, "migrate"),
+    ],
+)
+def test_a_binding_says_by_which_command_it_was_given(giver: Giver, word: str) -> None:
+    """Bindings of earlier releases say it in these words, and delete reads them."""
+    made = binding(CLIENT, WEB, giver)
+    assert made["metadata"]["annotations"] == {"aadpodidentity.k8s.io/granted-by": word}
+
+
 def test_a_binding_ends_with_the_namespace_of_its_uid() -> None:
     made = binding(CLIENT, WEB, Giver.ADD, "uid-1")
     assert made["metadata"]["ownerReferences"] == [

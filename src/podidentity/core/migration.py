@@ -125,9 +125,8 @@ def losses(
     the node's network, which neither NMI serves.
     """
     found: dict[tuple[object, ...], Loss] = {}
-    real = [pod for pod in pods if not pod.ended and not pod.host_network]
     both = _Comparison(directory, before, after, permitted)
-    for pod in (*real, *_invented(bindings, exceptions)):
+    for pod in (*pods, *_invented(bindings, exceptions)):
         for loss in both.of(pod):
             key = (loss.namespace, loss.refusal.about, loss.switches, loss.permissions)
             known = found.setdefault(key, loss)
@@ -176,7 +175,6 @@ class _Comparison:
         old = match(pod, self.directory, self.before)
         if old.exception is not None:
             yield from self._of_excepted(pod, old.exception)
-            return
         for refusal in old.refusals:
             # The archived NMI reads no ids: what ours cannot use may have worked.
             if refusal.reason is Reason.MALFORMED_IDENTITY:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -386,10 +387,8 @@ def parse_host_list(body: bytes) -> tuple[Mapping[Host, HostIdentities], str]:
     found = _shown(body, _HostList, "a list of virtual machines or scale sets")
     hosts: dict[Host, HostIdentities] = {}
     for each in found.value:
-        try:
+        with suppress(NotAnAzureNode):
             hosts[Host.parse(each.id or "")] = _identities(each)
-        except NotAnAzureNode:
-            continue
     return hosts, found.next_link or ""
 
 

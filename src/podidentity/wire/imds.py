@@ -238,9 +238,9 @@ def _normal(path: str) -> str:
 def _is_odd(path: str) -> bool:
     """Return whether it has dot segments or empty ones, except one slash at the end."""
     segments = path[1:].split("/")
-    if len(segments) > 1 and segments[-1] == "":
+    if segments[-1] == "":
         segments.pop()
-    return any(segment in {"", ".", ".."} for segment in segments) and path != "/"
+    return any(segment in {"", ".", ".."} for segment in segments)
 
 
 def _segments(path: str) -> tuple[str, ...]:

@@ -48,7 +48,6 @@ class _TokenStatus(msgspec.Struct):
     authenticated: bool = False
     user: _User = msgspec.field(default_factory=_User)
     audiences: list[str] = []
-    error: str = ""
 
 
 class _TokenReview(msgspec.Struct):
