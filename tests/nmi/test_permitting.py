@@ -17,6 +17,7 @@ from tests.fakes import (
     OTHER_CLIENT,
     VAULT,
     FakeKubeApi,
+    FakePermissions,
     assigned,
     binding,
     identity,
@@ -207,6 +208,30 @@ async def test_a_request_that_waited_for_a_binding_that_nobody_grants_is_refused
         assert not asking.done()
         held.clock.advance(0.25)
     assert reason(await asking) is Reason.NOT_PERMITTED
+
+
+async def test_it_asks_for_a_permission_of_since_its_pod_came_and_after_a_wait_of_now() -> None:
+    """A refusal from before the pod, or from before the grant that it waits for, is none."""
+    held = just_bound()
+    times: list[float] = []
+
+    class Unknown(FakePermissions):
+        def known(self, *_: object) -> None:
+            pass
+
+        async def ask(self, _: Use, since: float) -> bool:
+            times.append(since)
+            return False
+
+    held.permissions = Unknown()
+    asking = await held.asking()
+    came = held.cluster.seen_at(pod(started=1.0))
+    assert times == [came]
+    held.clock.advance(0.5)
+    await held.clock.somebody_slept(0.5, 2)
+    assert times == [came, held.clock.monotonic()]
+    asking.cancel()
+    await asyncio.wait({asking})
 
 
 def just_bound() -> World:
