@@ -262,10 +262,8 @@ async def test_what_must_be_read_first_is_prepared_once_it_is_read() -> None:
 async def test_what_is_known_is_prepared_without_waiting_for_what_is_read() -> None:
     async with caching() as world:
         world.source.readable.clear()
-        preparing = asyncio.create_task(world.cache.prepare(grant(), VAULT))
-        for _ in range(9):  # the loop's turns until it has its token
-            await asyncio.sleep(0)
-        assert preparing.done()
+        async with asyncio.timeout(60):
+            await world.cache.prepare(grant(), VAULT)
         assert await world.fetch() == ("token-1", Origin.CACHE)
 
 
