@@ -17,11 +17,13 @@ import select
 import signal
 import time
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-_LONGEST_DEATH = 5.0
-"""Seconds that the kernel may take to end a process it has killed."""
+_LONGEST_DEATH = 60.0
+"""Seconds that the kernel may take to end a process it has killed; a busy machine needs many."""
+_GONE = (errno.ENOENT, errno.ENODEV)
+"""Of a cgroup that a container runtime has removed meanwhile: before its file was opened, or after."""
 
 
 class PodCgroups:
@@ -107,9 +109,10 @@ def end_processes(folder: Path) -> None:
         (folder / "cgroup.kill").write_text("1")
         return
     for each in _deepest_first(folder):
-        for pid in (each / "cgroup.procs").read_text().split():
-            with suppress(ProcessLookupError):
-                os.kill(int(pid), signal.SIGKILL)
+        with _may_be_gone():
+            for pid in (each / "cgroup.procs").read_text().split():
+                with suppress(ProcessLookupError):
+                    os.kill(int(pid), signal.SIGKILL)
 
 
 def _is_v2(folder: Path) -> bool:
@@ -133,19 +136,18 @@ def _remove(folder: Path) -> None:
     https://docs.kernel.org/admin-guide/cgroup-v2.html#un-populated-notification
     """
     until = time.monotonic() + _LONGEST_DEATH
-    if _is_v2(folder):
-        _await_empty(folder)
-    while True:
-        try:
-            folder.rmdir()
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            if error.errno != errno.EBUSY or _is_v2(folder) or time.monotonic() > until:
-                raise
-            time.sleep(0.001)
-        else:
-            return
+    with _may_be_gone():
+        if _is_v2(folder):
+            _await_empty(folder)
+        while True:
+            try:
+                folder.rmdir()
+            except OSError as error:
+                if error.errno != errno.EBUSY or _is_v2(folder) or time.monotonic() > until:
+                    raise
+                time.sleep(0.001)
+            else:
+                return
 
 
 def _await_empty(folder: Path) -> None:
@@ -157,9 +159,18 @@ def _await_empty(folder: Path) -> None:
 
 
 def _deepest_first(folder: Path) -> Iterator[Path]:
-    if not folder.is_dir():
-        return
-    for child in list(folder.iterdir()):
-        if child.is_dir():
-            yield from _deepest_first(child)
+    below: list[Path] = []
+    with _may_be_gone():
+        below = [child for child in folder.iterdir() if child.is_dir()]
+    for each in below:
+        yield from _deepest_first(each)
     yield folder
+
+
+@contextmanager
+def _may_be_gone() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _GONE:
+            raise

@@ -21,6 +21,7 @@ from podidentity_sandbox.node.cri.containerd import names_in
 from podidentity_sandbox.node.cri.options import RuntimeOptions
 from podidentity_sandbox.plan import Network, NodePlan, Plan
 from podidentity_sandbox.weather import CALM
+from podidentity_sandbox.world import SandboxError
 from podidentity_sandbox.world.api import Api, ready
 from podidentity_sandbox.world.blueprint import Shape
 from podidentity_sandbox.world.folder import Folder
@@ -100,12 +101,15 @@ class Node:
             self.plan.save()
         self.options = replace(self.options, **changes)
         self.options.save(self.plan.path)
-        for operation in ("kill", "start"):
-            order(
-                Folder(self.plan.name, self.plan.path.parent).control,
-                {"op": operation, "part": self.own.name},
-                seconds=SECONDS,
-            )
+        control = Folder(self.plan.name, self.plan.path.parent).control
+        try:
+            for operation in ("kill", "start"):
+                order(control, {"op": operation, "part": self.own.name}, seconds=SECONDS)
+        except SandboxError as error:
+            # The folder will be gone when somebody wants to read it.
+            log = self.plan.logs / f"{self.own.name}.log"
+            error.add_note("\n".join(log.read_text(errors="replace").splitlines()[-30:]))
+            raise
         # Until the kubelet says otherwise the API server shows what ran before.
         end = time.monotonic() + SECONDS
         while self._containers() & before:
