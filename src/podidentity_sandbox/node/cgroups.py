@@ -23,7 +23,7 @@ from pathlib import Path
 _LONGEST_DEATH = 60.0
 """Seconds that the kernel may take to end a process it has killed; a busy machine needs many."""
 _GONE = (errno.ENOENT, errno.ENODEV)
-"""Of a cgroup that a container runtime has removed meanwhile: before its file was opened, or after."""
+"""Of a cgroup that a container runtime has removed: before its file was opened, or after."""
 
 
 class PodCgroups:
