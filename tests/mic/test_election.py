@@ -291,13 +291,17 @@ async def test_the_times_in_a_lease_decide_nothing() -> None:
     assert (two.said, server.writes) == ([], [])
 
 
-@pytest.mark.parametrize("seconds", [SECONDS // 3, 3 * SECONDS])
-async def test_a_lease_counts_for_as_long_as_its_holder_has_said(seconds: int) -> None:
+@pytest.mark.parametrize(
+    ("said", "counts"),
+    [(SECONDS // 3, SECONDS // 3), (3 * SECONDS, 3 * SECONDS), (0, SECONDS)],
+    ids=["a shorter time", "a longer time", "no time: as ours"],
+)
+async def test_a_lease_counts_for_as_long_as_its_holder_has_said(said: int, counts: int) -> None:
     server, clock = Server(), FakeClock()
-    server.lease("another's flags", seconds=seconds)
+    server.lease("another's flags", seconds=said)
     two = Candidate(server, clock, "two")
     async with running(two):
-        await pass_time(clock, seconds - 0.5)
+        await pass_time(clock, counts - 0.5)
         assert not two.election.leading
         await pass_time(clock, 0.5 + SECONDS * RENEWED)
         assert two.election.leading
@@ -320,17 +324,6 @@ async def test_a_leader_waits_for_a_renewal_no_longer_than_it_may_lead() -> None
         assert one.said == ["led", "lost"]
         (trouble,) = one.election.problems()
         assert trouble == "the API server does not answer about the Lease in time"
-
-
-async def test_a_lease_that_says_no_duration_counts_for_as_long_as_ours_would() -> None:
-    server, clock = Server(), FakeClock()
-    server.lease("another", seconds=0)
-    two = Candidate(server, clock, "two")
-    async with running(two):
-        await pass_time(clock, SECONDS - 0.5)
-        assert not two.election.leading
-        await pass_time(clock, 0.5 + SECONDS * RENEWED)
-        assert two.election.leading
 
 
 async def test_a_lease_that_was_given_up_is_taken_without_waiting() -> None:

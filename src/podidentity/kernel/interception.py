@@ -325,7 +325,7 @@ class Interception:
             return
         try:
             self._nft.run(self._copy.deletion())
-        except NftablesError as error:
+        except (NftablesError, OSError) as error:
             _log.warning("pods may be led here until this process ends: %s", error)
 
     def _repair(self) -> tuple[list[str], list[str]]:

@@ -516,11 +516,9 @@ class Supervisor:
         elif successor.stage is Stage.OFFERED:
             _log.warning("version %s gave up taking over", successor.version)
             self._drop_successor()
-        elif not self._stopping:
+        else:
             _log.error("version %s has ended: this agent serves again", successor.version)
             self._take_back()
-        else:
-            self._drop_successor()
 
     def _is_elsewhere(self, successor: Successor) -> bool:
         """Whether pods are led to an address of ours, until it serves, that it has not."""
