@@ -815,14 +815,34 @@ async def test_what_was_not_used_for_longest_makes_room() -> None:
         assert await slowly(world, "b") is Origin.IMDS
 
 
-async def test_what_was_used_once_more_makes_room_once_it_is_not_used_again() -> None:
-    async with caching(capacity=2) as world:
-        for resource in ("a", "b", "a", "c", "d"):
-            await slowly(world, resource)
-        kept = [each.key[1] for each in world.cache.entries()]
-        assert kept == ["a", "d"]
-        await slowly(world, "e")
-        assert [each.key[1] for each in world.cache.entries()] == ["d", "e"]
+def in_namespace(namespace: str, name: str) -> Grant:
+    """Return a grant to a pod of that namespace."""
+    return grant(pod=pod(name, ref=ObjectRef(namespace, name)))
+
+
+async def test_a_new_token_stays_though_all_others_are_in_use() -> None:
+    async with caching(capacity=4) as world:
+        crowd = [(in_namespace("crowd", f"p{n % 2}"), f"r{n}") for n in range(4)]
+        newcomer = in_namespace("other", "newcomer")
+        for _ in range(2):
+            for of, resource in crowd:
+                world.clock.advance(0.5)
+                await world.fetch(resource, of=of)
+        await world.fetch("new", of=newcomer)
+        assert (await world.fetch("new", of=newcomer))[1] is Origin.CACHE
+
+
+async def test_a_namespace_that_fills_the_cache_evicts_its_own_tokens() -> None:
+    async with caching(capacity=8) as world:
+        quiet = in_namespace("quiet", "q")
+        for number in range(3):
+            await world.fetch(f"quiet-{number}", of=quiet)
+        for number in range(100):
+            world.clock.advance(0.5)
+            await world.fetch(f"r{number}", of=in_namespace("greedy", f"p{number % 32}"))
+        assert len(world.cache) == 8
+        for number in range(3):
+            assert (await world.fetch(f"quiet-{number}", of=quiet))[1] is Origin.CACHE
 
 
 async def test_what_is_given_while_no_new_one_can_be_fetched_is_used() -> None:
@@ -862,13 +882,13 @@ async def test_what_is_dropped_leaves_nothing_of_its_pod_or_its_identity_behind(
             await world.fetch(of=grant(IDENTITIES[number], pod=pod(f"p{number}")))
         assert len(world.cache) == 0
         entries = world.cache._entries
-        assert (entries._by_pod, entries._by_object) == ({}, {})
+        assert (entries._by_pod, entries._by_namespace, entries._by_object) == ({}, {}, {})
     async with caching(capacity=1) as world:
         for number in range(3):
             await world.fetch(of=grant(IDENTITIES[number], pod=pod(f"p{number}")))
         entries = world.cache._entries
         assert (list(entries._by_pod), list(entries._by_object)) == (
-            [pod("p2").uid],
+            [ObjectRef("shop", pod("p2").uid)],
             [IDENTITIES[2].ref],
         )
 

@@ -279,7 +279,7 @@ class TokenCache:
             key=key,
             token=token,
             grant=grant,
-            owner=uid,
+            owner=ObjectRef(grant.pod.ref.namespace, uid),
             since=now,
             schedule=schedule(token.life(now.time), jitter=self._jitter()),
             forced=bypass,
@@ -379,16 +379,14 @@ class CacheEntry:
     token: AccessToken
     grant: Grant
     """The grant of the request that fetched it; pods share the tokens of an identity."""
-    owner: str
-    """Uid of the pod whose capacity it uses."""
+    owner: ObjectRef
+    """Namespace and uid of the pod whose capacity it uses."""
     since: Moment
     schedule: Schedule
     forced: bool = False
     """Whether the issuer was told to bypass its own cache."""
     used: float = -inf
     """Time of its last request, in monotonic seconds."""
-    queued: float = -inf
-    """`used` when it last went to the end of the queue for eviction."""
     fresh_until: float = field(init=False)
     """In monotonic seconds: until then it answers requests without a renewal."""
     fresh_until_time: float = field(init=False)
@@ -429,16 +427,18 @@ class CacheEntry:
 
 
 class CacheEntries:
-    """CacheEntries by key, by pod and by object; bounded as a whole and for each pod.
+    """CacheEntries by key, pod, namespace and object; bounded as a whole and for each pod.
 
-    Eviction is by second chance (CLOCK), so that a hit writes one number and moves nothing.
+    A hit only writes `used`. A full cache keeps the new entry and evicts the least recently used
+    one of the namespace with most entries.
     """
 
     def __init__(self, *, capacity: int = CAPACITY, capacity_of_pod: int = CAPACITY_OF_POD) -> None:
         self._capacity = capacity
         self._capacity_of_pod = capacity_of_pod
-        self._all: OrderedDict[Key, CacheEntry] = OrderedDict()
-        self._by_pod: dict[str, dict[Key, CacheEntry]] = {}
+        self._all: dict[Key, CacheEntry] = {}
+        self._by_pod: dict[ObjectRef, dict[Key, CacheEntry]] = {}
+        self._by_namespace: dict[str, dict[Key, CacheEntry]] = {}
         self._by_object: dict[ObjectRef, dict[Key, CacheEntry]] = {}
         # The hot path's look-up, without a call in between.
         self.get = self._all.get
@@ -461,35 +461,29 @@ class CacheEntries:
             # After a renewal by another pod it still counts for the first one.
             entry.owner = before.owner
             self.drop(before)
-        entry.queued = entry.used
         self._all[entry.key] = entry
         of_pod = self._by_pod.setdefault(entry.owner, {})
-        of_pod[entry.key] = entry
+        of_namespace = self._by_namespace.setdefault(entry.owner.namespace, {})
+        of_pod[entry.key] = of_namespace[entry.key] = entry
         for ref in entry.refs:
             self._by_object.setdefault(ref, {})[entry.key] = entry
         if len(of_pod) > self._capacity_of_pod:
-            others = (each for each in of_pod.values() if each is not entry)
-            self.drop(min(others, key=lambda each: each.used, default=entry))
-        if len(self._all) > self._capacity:
-            self._evict()
+            group = of_pod
+        elif len(self._all) > self._capacity:
+            group = max(self._by_namespace.values(), key=len)
+        else:
+            return
+        others = (other for other in group.values() if other is not entry)
+        self.drop(min(others, key=lambda other: other.used, default=entry))
 
     def drop(self, entry: CacheEntry) -> None:
         """Remove an entry that is there."""
         entry.end()
         del self._all[entry.key]
         _remove(self._by_pod, entry.owner, entry.key)
+        _remove(self._by_namespace, entry.owner.namespace, entry.key)
         for ref in entry.refs:
             _remove(self._by_object, ref, entry.key)
-
-    def _evict(self) -> None:
-        """Drop the first entry of the queue that was not used since it was queued."""
-        while True:
-            entry = next(iter(self._all.values()))
-            if entry.used <= entry.queued:
-                self.drop(entry)
-                return
-            entry.queued = entry.used
-            self._all.move_to_end(entry.key)
 
 
 def _remove(groups: dict[_Name, dict[Key, CacheEntry]], name: _Name, key: Key) -> None:
