@@ -8,7 +8,7 @@ import pytest
 
 from podidentity.core.attestation import Verdict
 from podidentity.core.errors import TokenRefused, TokenSourceDown, TokenThrottled
-from podidentity.core.resources import ObjectRef
+from podidentity.core.resources import Authority, Entra, IdentityType, ObjectRef, Tenant
 from podidentity.wire.imds import TOKEN_PATH, AllowList, MetadataAnswer
 from tests.fakes import VAULT, binding, identity, pod
 from tests.nmi.agents import agent
@@ -50,6 +50,17 @@ async def test_a_refusal_leaves_one_line_with_its_reason_for_the_operator() -> N
     assert (line["pod"], line["namespace"]) == ("orders-0", "shop")
     assert "bank" in line["message"], "the operator must know"
     assert "bank" not in reply.body.decode(), "the pod must not"
+
+
+async def test_long_words_of_a_tenant_are_cut_in_answer_log_event_and_audit() -> None:
+    long = Entra(tenant=Tenant("contoso.com"), authority=Authority(f"https://{'x' * 500_000}"))
+    named = identity(type=IdentityType.SERVICE_PRINCIPAL, resource_id=None, entra=long)
+    async with agent(pod(addresses=HERE), named, binding()) as nmi:
+        reply = await nmi.ask(TOKEN)
+    (line,), (record,) = nmi.record.lines, nmi.record.audit
+    assert (line["reason"], record["reason"]) == ("UnknownAuthority", "UnknownAuthority")
+    said = (reply.body, line, record, nmi.record.told)
+    assert all(len(str(text)) < 3000 for text in said)
 
 
 async def test_a_forged_connection_gets_403_and_leaves_what_the_kernel_said() -> None:

@@ -21,14 +21,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from podidentity.core.refusals import Refusal, shortened
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from podidentity.core.refusals import Refusal
-
 
 class PodIdentityError(Exception):
-    """Base of all errors of a request."""
+    """Base of all errors of a request; a long message is cut."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(shortened(message))
 
 
 class InvalidRequest(PodIdentityError):

@@ -39,6 +39,15 @@ class Reason(StrEnum):
     RUNTIME_CLASS = "RuntimeClass"
 
 
+LONGEST = 1000
+"""Characters of one text. A tenant's words are in it, and each refusal is answered and logged."""
+
+
+def shortened(text: str) -> str:
+    """Return `text` with at most LONGEST characters."""
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
     """A refusal, with its reason and the next step."""
@@ -52,6 +61,10 @@ class Refusal:
     """The object at fault, if there is one."""
     told: str = ""
     """Text for the pod, if it must know less than the operator; else ""."""
+
+    def __post_init__(self) -> None:
+        for name in ("message", "next_step", "told"):
+            object.__setattr__(self, name, shortened(getattr(self, name)))
 
     @property
     def public(self) -> str:
