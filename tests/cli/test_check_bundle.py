@@ -333,3 +333,12 @@ def test_the_command_writes_an_archive_with_its_own_findings_and_versions(
     again = podidentity("check", "--bundle", str(path))
     assert (again.code, again.out) == (1, "")
     assert "exists already" in again.err
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_cluster_is_read(
+    world: World, podidentity: Callable[..., Ran], tmp_path: Path
+) -> None:
+    ran = podidentity("check", "--bundle", str(tmp_path / "absent" / "x.tgz"))
+    assert (ran.code, ran.out) == (1, "")
+    assert "x.tgz cannot be written: No such file or directory" in ran.err
+    assert world.get("/version") is not None

@@ -17,6 +17,7 @@ import pytest
 
 import podidentity.core
 import podidentity.wire
+from podidentity.cli.checks import redaction
 from podidentity.settings import METADATA_ALLOWED
 from podidentity.wire.imds import AllowList, classify
 
@@ -28,8 +29,10 @@ cubic one that was here took 16 s."""
 
 
 def patterns() -> dict[str, re.Pattern[Any]]:
-    """Return every compiled pattern of the formats, and of the values that they parse to."""
-    found = {}
+    """Return each pattern of the formats, of the values in them, and of `check --bundle`."""
+    found = {f"redaction.FORMS[{number}]": each for number, each in enumerate(redaction._FORMS)}
+    for name in ("_NAMED", "_AND_VALUE", "_FLAG", "_TOLD", "_NUMBER", "_COUNTS"):
+        found[f"redaction.{name}"] = getattr(redaction, name)
     for package in (podidentity.wire, podidentity.core):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             for name, value in vars(importlib.import_module(module.name)).items():
@@ -140,3 +143,9 @@ def test_patterns_are_found_and_a_cubic_one_would_be_noticed() -> None:
 def test_a_long_path_of_the_words_of_the_token_path_is_classified_at_once() -> None:
     target = "/metadata/identity/" + "identity" * 500 + "oauth2" * 500
     assert seconds(lambda: classify(target, AllowList(METADATA_ALLOWED))) < MOST_SECONDS
+
+
+@pytest.mark.parametrize("part", ["-", "--a", "secret", "--secret", "token=\\", "secret= ", "eyJ-"])
+def test_a_tenants_annotation_of_a_megabyte_does_not_delay_the_archive(part: str) -> None:
+    text = 'token=\\"' + part * ((1 << 20) // len(part))
+    assert seconds(lambda: redaction.redacted(text)) < MOST_SECONDS

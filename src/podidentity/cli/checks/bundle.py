@@ -186,15 +186,26 @@ def packed(contents: Contents) -> bytes:
     return raw.getvalue()
 
 
-def refuse_existing(path: Path) -> None:
-    """Raise CommandError where there is a file of that name: it may be an earlier archive."""
+def refuse(path: Path) -> None:
+    """Raise CommandError where no new file can be written; one that is there stays as it is."""
     if path.exists():
         raise CommandError(f"{path} exists already, and was not changed", "Name another file.")
+    try:
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path, error: OSError) -> CommandError:
+    return CommandError(
+        f"{path} cannot be written: {error.strerror or error}. Nothing of it is left",
+        "Choose another place for the archive.",
+    )
 
 
 def write(path: Path, content: bytes) -> None:
     """Write a new file, whole or not at all, which only its owner may read; raise CommandError."""
-    refuse_existing(path)
+    refuse(path)
     made: Path | None = None
     try:
         with tempfile.NamedTemporaryFile(
@@ -208,7 +219,4 @@ def write(path: Path, content: bytes) -> None:
     except OSError as error:
         if made is not None:
             made.unlink(missing_ok=True)
-        raise CommandError(
-            f"{path} cannot be written: {error.strerror or error}. Nothing of it is left",
-            "Choose another place for the archive.",
-        ) from error
+        raise _unwritable(path, error) from error

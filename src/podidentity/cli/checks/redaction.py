@@ -11,10 +11,16 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 GONE = "[redacted]"
-_NAME = (
-    r"(?:[\w.-]*(?:secret|passw(?:or)?d|token|credential|assertion|api[_-]?key|account[_-]?key"
-    r"|signature)[\w.-]*|sig)"
+_KEYWORD = (
+    r"(?:secret|passw(?:or)?d|token|credential|assertion|api[_-]?key|account[_-]?key|signature)"
 )
+_NAME = rf"(?: (?= [\w.-]*? {_KEYWORD} ) [\w.-]++ | sig (?![\w.-]) )"
+"""The whole name of a secret.
+
+Each pattern with it begins at the start of a word alone, and gives nothing back of a word. So a
+word is read once, however long it is and whatever it repeats: the time grows with the text's length
+(tests/wire/test_linear_time.py).
+"""
 _FORMS = (
     # JSON Web Tokens, whole or cut: https://datatracker.ietf.org/doc/html/rfc7519
     re.compile(r"\beyJ[\w-]{8,}(?:\.[\w-]*){0,2}"),
@@ -33,14 +39,18 @@ _FORMS = (
 )
 _NAMED = re.compile(
     rf"""(?ix)
-    (?P<name> (?<![\w.-]) {_NAME} (?![\w.-]) )
-    (?P<between> [\\"']* \s* [=:] \s* )
-    (?P<value> \\+"(?:(?!\\+").)* | "(?:[^"\\]|\\.)*" | '[^']*' | [^\s,;&"'\\\[\]{{}}]+ )
+    (?P<name> (?<![\w.-]) {_NAME} )
+    (?P<between> [\\"']*+ \s*+ [=:] \s*+ )
+    (?P<value>
+      \\++"(?:[^\\\n]++|\\++(?!"))*+ | "(?:[^"\\]|\\.)*+" | '[^']*+' | [^\s,;&"'\\\[\]{{}}]++
+    )
     """
 )
 """A name of a secret, and its value: JSON, JSON in a string, forms, flags, and fields of a log."""
-_FLAG = re.compile(rf"(?i)--{_NAME}")
-_AND_VALUE = re.compile(rf"(?i)(--{_NAME}\s+)[^\s\"'\\-][^\s\"'\\]*")
+_FLAG = re.compile(rf"(?ix) (?<![\w.-]) -- {_NAME}")
+_AND_VALUE = re.compile(
+    rf"""(?ix) ( (?: (?<![\w.-]) | (?<=\\[nrt]) ) -- {_NAME} \s++ ) [^\s"'\\-] [^\s"'\\]*+ """
+)
 _TOLD = re.compile(r"(?i)[\"']?(?:true|false|null|none|\[redacted\])[\"']?")
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 _COUNTS = re.compile(r"(?i)seconds|expir|count|size|port|total")

@@ -90,7 +90,7 @@ def check(
         click.echo(text)
         ctx.exit(0 if arrived else 1)
     if bundle is not None:
-        archives.refuse_existing(bundle)
+        archives.refuse(bundle)
     wanted = looking.MoreChecks(bundle=bundle, probes=probes, azure=ask, cloud=cloud)
     found = on_cluster(
         target,
