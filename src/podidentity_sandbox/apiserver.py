@@ -116,7 +116,7 @@ class ApiServer:
 
 
 def _event(line: bytes) -> Object:
-    event: Object = json.loads(line)
+    event = _parsed(line)
     if event["type"] == "ERROR":
         status = event["object"]
         raise ApiRefusal(
@@ -125,9 +125,23 @@ def _event(line: bytes) -> Object:
     return event
 
 
+def _parsed(raw: bytes) -> Object:
+    """Return JSON without its null fields: to an API server null and absent are the same.
+
+    An empty list or map may be null: https://pkg.go.dev/encoding/json#Marshal
+    """
+    found: Object = json.loads(
+        raw,
+        object_pairs_hook=lambda fields: {
+            name: value for name, value in fields if value is not None
+        },
+    )
+    return found
+
+
 def _read(status: int, raw: bytes) -> Object:
     try:
-        answer: Object = json.loads(raw)
+        answer = _parsed(raw)
     except ValueError as error:
         raise ApiUnreachable("as one does", f"HTTP {status}") from error
     if status >= 400:

@@ -46,6 +46,8 @@ TIMES = MappingProxyType(
         "scale-sets": "until a change of a scale set is done",
         "operations": "until ARM has registered a preview feature",
         "rbac": "until the API server counts a change of a role or its binding",
+        "definitions": "until the API server serves the kind of a new CustomResourceDefinition",
+        "policies": "until it counts an admission policy or its binding, new or removed",
         "garbage": "until the cluster deletes what lost its owner",
         "watches": "after which the API server ends any watch; 0: as its client asks",
     }
@@ -281,6 +283,8 @@ _REAL_TIMES = {
     "scale-sets": Span(15, 60),
     "operations": Span(2, 20),
     "rbac": Span(0.01, 1),
+    "definitions": Span(0.04, 0.2),
+    "policies": Span(0.05, 1),
     "garbage": Span(0.1, 5),
     "watches": Span(30, 300),
 }

@@ -18,6 +18,8 @@ from podidentity.cli import admission_policies
 from podidentity.cli.agent_choices import chosen
 from podidentity.cli.azure_access import ATTACHED_TO
 from podidentity.cli.output import CommandError
+from podidentity_sandbox.weather import CALM, changed
+from tests.cli.azure import weather_of
 from tests.cli.conftest import (
     CRDS,
     DAEMON_SET,
@@ -79,6 +81,17 @@ def test_enable_brings_everything_and_waits_for_every_node(bare: World) -> None:
         become(bare, second, ready=True)
         until(process, "NMI is ready on 2 of 2 nodes")
         assert process.wait(60) == 0
+
+
+def test_enable_waits_until_the_api_server_serves_new_definitions(
+    bare: World, podidentity: Run
+) -> None:
+    assert podidentity("disable", "--purge", "--yes").code == 0
+    with weather_of(bare) as put:
+        put(changed(CALM, ["definitions=0.3"]))
+        ran = podidentity("enable", "--no-wait")
+    assert (ran.code, ran.err) == (0, "")
+    assert "daemonset.apps/nmi created" in ran.out
 
 
 def test_enable_may_be_repeated(bare: World, podidentity: Run) -> None:

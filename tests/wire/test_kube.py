@@ -24,6 +24,7 @@ from podidentity.wire.kube import (
     parse_error,
     parse_event,
     parse_list,
+    parse_object,
     parse_object_version,
     request_in_words,
     shallow,
@@ -90,9 +91,20 @@ def test_what_names_an_object_is_read_without_the_rest() -> None:
     assert (meta.ref, meta.resource_version) == (ObjectRef("n", "a"), "3")
 
 
+def test_null_fields_of_an_object_are_read_as_absent_at_every_depth() -> None:
+    inner = b'"spec":{"versions":[{"name":"v1","columns":null}]}'
+    raw = b'{"status":{"conditions":null,"storedVersions":["v1"]},"extra":null,' + inner + b"}"
+    assert parse_object(raw) == {
+        "status": {"storedVersions": ["v1"]},
+        "spec": {"versions": [{"name": "v1"}]},
+    }
+    deep = b'{"metadata":{"name":"deep"},"spec":' + b"[" * 9000 + b"null" + b"]" * 9000 + b"}"
+    assert parse_object(deep)["metadata"] == {"name": "deep"}
+
+
 @given(st.binary())
 def test_bytes_of_no_api_server_raise_one_error(body: bytes) -> None:
-    for parse in (parse_list, parse_event, parse_object_version):
+    for parse in (parse_list, parse_event, parse_object, parse_object_version):
         try:
             parse(body)
         except NotKubernetes:

@@ -104,6 +104,14 @@ def test_a_token_is_asked_about_in_the_body_alone() -> None:
     [
         ({"authenticated": True, "user": WRITTEN}, USER),
         ({"authenticated": True, "user": {"username": "u"}}, User(name="u")),
+        (
+            {
+                "authenticated": True,
+                "user": {"username": "u", "groups": None, "extra": None},
+                "audiences": None,
+            },
+            User(name="u"),
+        ),
         ({"authenticated": False, "user": WRITTEN}, None),
         ({"user": WRITTEN}, None),
         ({"authenticated": True, "user": {"uid": "u"}}, None),

@@ -8,8 +8,6 @@ from collections.abc import Awaitable, Callable, Iterable
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import msgspec
-
 from podidentity.core.resources import AzureIdentity, Malformed, ObjectRef
 from podidentity.wire.kube import (
     AZURE_IDENTITIES,
@@ -22,8 +20,8 @@ from podidentity.wire.kube import (
     SERVICE_ACCOUNTS,
     KubeError,
     Resource,
+    parse_object,
     parse_object_version,
-    shallow,
 )
 from podidentity.wire.manifests import parse_identity
 
@@ -211,13 +209,11 @@ async def place_of(kube: Kube, account: str) -> str:
 async def find(kube: Kube, resource: Resource, namespace: str, name: str) -> Object | None:
     """Return the object of that name, or None; raise KubeError, also for an unknown type."""
     try:
-        # A tenant may nest it deeper than any reader of JSON goes.
-        found: Object = json.loads(shallow(await kube.get(resource.path(namespace, name))))
+        return parse_object(await kube.get(resource.path(namespace, name)))
     except KubeError as error:
         if error.not_found and error.reason == "NotFound":
             return None
         raise
-    return found
 
 
 async def find_where_known(
@@ -237,7 +233,7 @@ async def find_all(
 ) -> list[Object]:
     """Return all objects of a namespace, or of the cluster; raise KubeError."""
     page = await kube.list_all(resource.path(namespace), params)
-    return [msgspec.json.decode(item) for item in page.items]
+    return [parse_object(item) for item in page.items]
 
 
 async def find_all_where_known(kube: Kube, resource: Resource) -> list[Object]:

@@ -7,7 +7,6 @@ reported as unknown. The value of a secret is never shown.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -50,6 +49,7 @@ from podidentity.wire.kube import (
     SERVICE_ACCOUNTS,
     KubeError,
     Resource,
+    parse_object,
 )
 from podidentity.wire.manifests import (
     parse_assigned,
@@ -96,7 +96,7 @@ async def objects_of(kube: Kube, pod: Pod) -> PodObjects:
         ),
         accounts=await _annotated_accounts(kube, namespace),
     )
-    objects = [json.loads(bytes(raw)) for raw in identities]
+    objects = list(map(parse_object, identities))
     records = {ref_of(each): recorded_hosts(each) for each in objects}
     return PodObjects(cluster=cluster, records=records)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ from podidentity.cli.impostors import genuine
 from podidentity.cli.objects import CRDS, DAEMON_SETS, Object, find_all
 from podidentity.manifests import NAMESPACE
 from podidentity.wire.events import AGAIN, COMPONENT
-from podidentity.wire.kube import EVENTS, PODS, KubeError
+from podidentity.wire.kube import EVENTS, PODS, KubeError, parse_object
 
 if TYPE_CHECKING:
     from podidentity.adapters.kube import Kube
@@ -247,25 +246,20 @@ async def until(
     """
     while True:
         page = await kube.list_all(path, params)
-        objects = {found["metadata"]["name"]: found for found in map(_parsed, page.items)}
+        objects = {found["metadata"]["name"]: found for found in map(parse_object, page.items)}
         if look(objects):
             return
         try:
             watch = kube.watch(path, params, resource_version=page.resource_version)
             async with aclosing(watch) as events:
                 async for event in events:
-                    _update(objects, event.type, _parsed(event.object))
+                    _update(objects, event.type, parse_object(event.object))
                     if look(objects):
                         return
         except KubeError as error:
             await kube.after(error)
         else:
             await kube.pause()
-
-
-def _parsed(raw: bytes | memoryview | Any) -> Object:  # noqa: ANN401 - msgspec.Raw is bytes-like
-    found: Object = json.loads(bytes(raw))
-    return found
 
 
 def _update(objects: dict[str, Object], change: str, found: Object) -> None:

@@ -223,6 +223,7 @@ _LIST = msgspec.json.Decoder(_List)
 _EVENT = msgspec.json.Decoder(_Event)
 _OBJECT = msgspec.json.Decoder(_Object)
 _STATUS = msgspec.json.Decoder(_Status)
+_FIELDS = msgspec.json.Decoder(dict[str, Any])
 
 DEEPEST = 200
 """Levels of nesting that `shallow` keeps; no object that means something has as many."""
@@ -294,6 +295,27 @@ def parse_object_version(raw: bytes | msgspec.Raw) -> ObjectVersion:
         raise NotKubernetes(f"not a Kubernetes object: {error}") from error
     ref = ObjectRef(intern(found.namespace), found.name)
     return ObjectVersion(ref=ref, resource_version=found.resource_version)
+
+
+def parse_object(raw: bytes | msgspec.Raw) -> dict[str, Any]:
+    """Return an object without its null fields; raise NotKubernetes.
+
+    To an API server null and absent are the same: a new CustomResourceDefinition, for example,
+    has `"conditions": null`. https://pkg.go.dev/encoding/json#Marshal (nil slices and maps)
+    """
+    try:
+        found = _decoded(_FIELDS, raw)
+    except BROKEN_JSON as error:
+        raise NotKubernetes(f"not a Kubernetes object: {error}") from error
+    rest: list[Any] = [found] if b"null" in bytes(raw) else []
+    while rest:
+        value = rest.pop()
+        if isinstance(value, dict):
+            for name in [name for name, inner in value.items() if inner is None]:
+                del value[name]
+            value = value.values()
+        rest += [inner for inner in value if isinstance(inner, dict | list)]
+    return found
 
 
 LONGEST_RETRY_AFTER = 300

@@ -40,14 +40,14 @@ class _Review(msgspec.Struct):
 class _User(msgspec.Struct):
     username: str = ""
     uid: str = ""
-    groups: list[str] = []
-    extra: dict[str, list[str]] = {}
+    groups: list[str] | None = None
+    extra: dict[str, list[str] | None] | None = None
 
 
 class _TokenStatus(msgspec.Struct):
     authenticated: bool = False
     user: _User = msgspec.field(default_factory=_User)
-    audiences: list[str] = []
+    audiences: list[str] | None = None
 
 
 class _TokenReview(msgspec.Struct):
@@ -167,7 +167,7 @@ def parse_token_review(body: bytes, audience: str = "") -> User | None:
         raise InconclusiveReview("the API server answered no TokenReview") from None
     if not status.authenticated or not status.user.username:
         return None
-    if audience and audience not in status.audiences:
+    if audience and audience not in (status.audiences or ()):
         return None
     return _user(status.user)
 
@@ -176,8 +176,10 @@ def _user(user: _User) -> User:
     return User(
         name=user.username,
         uid=user.uid,
-        groups=tuple(user.groups),
-        extra=tuple((name, tuple(values)) for name, values in sorted(user.extra.items())),
+        groups=tuple(user.groups or ()),
+        extra=tuple(
+            (name, tuple(values or ())) for name, values in sorted((user.extra or {}).items())
+        ),
     )
 
 

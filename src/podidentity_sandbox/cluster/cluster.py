@@ -10,7 +10,7 @@ from functools import partial
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from podidentity_sandbox.cluster import Obj, admission, bootstrap, node_restriction
-from podidentity_sandbox.cluster.admission_policies import AdmissionPolicies
+from podidentity_sandbox.cluster.admission_policies import POLICY_TYPES, AdmissionPolicies
 from podidentity_sandbox.cluster.authentication import Authenticator, User
 from podidentity_sandbox.cluster.authorization import RBAC_TYPES, Authorization, node_of
 from podidentity_sandbox.cluster.certificates import ClientCertificates
@@ -85,20 +85,24 @@ class Cluster:
         self.certificates = ClientCertificates(authority, now)
         heard = LateReads(self.storage, RBAC_TYPES, partial(self.weather.seconds, "rbac"), now)
         self.authorizer = Authorization(self.storage, heard)
-        self.policies = AdmissionPolicies(self.storage)
+        policies = partial(self.weather.seconds, "policies")
+        known = LateReads(self.storage, POLICY_TYPES, policies, now)
+        self.policies = AdmissionPolicies(self.storage, known)
         manager = self.resources.acting_as("kube-controller-manager")
         reviews = Reviews(self.authorizer, self.authenticator)
         self.loop = Loop(
             self.storage,
             (
-                Definitions(self.resources.acting_as("kube-apiserver")),
+                Definitions(
+                    self.resources.acting_as("kube-apiserver"), partial(self._late, "definitions")
+                ),
                 Namespaces(manager, authority),
                 Deployments(manager),
                 ReplicaSets(manager),
                 DaemonSets(manager),
                 Scheduler(self.resources.acting_as("kube-scheduler")),
                 NodeLifecycle(manager, later),
-                Garbage(manager, self._collect_later),
+                Garbage(manager, partial(self._late, "garbage")),
             ),
         )
         by_review = {
@@ -116,6 +120,7 @@ class Cluster:
         if journal is not None:
             journal.restore(self.storage)
         heard.listen()
+        known.listen()
         self._bootstrap()
 
     def action(self, info: RequestInfo) -> Action | None:
@@ -124,9 +129,9 @@ class Cluster:
             return None
         return self._actions.get((info.group, info.resource, info.subresource))
 
-    def _collect_later(self, what: Callable[[], None]) -> None:
-        """Do what the garbage collector does, in its own time."""
-        if seconds := self.weather.seconds("garbage"):
+    def _late(self, time: str, what: Callable[[], None]) -> None:
+        """Do something after the seconds that the weather has for it."""
+        if seconds := self.weather.seconds(time):
             later(seconds, what)
         else:
             what()

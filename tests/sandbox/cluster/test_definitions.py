@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from podidentity_sandbox.cluster import Obj
+from podidentity_sandbox.weather import CALM, changed
 from tests.sandbox.cluster.conftest import (
     DEFINITIONS,
     MERGE,
@@ -20,6 +21,8 @@ from tests.sandbox.cluster.conftest import (
     Served,
     check_refusal,
     define,
+    definition,
+    watching,
 )
 
 OURS = "/apis/aadpodidentity.k8s.io/v1/namespaces/default"
@@ -32,6 +35,23 @@ async def test_a_definition_says_what_was_accepted_of_it(widgets: Client) -> Non
     conditions = {c["type"]: c["status"] for c in found["conditions"]}
     assert conditions == {"NamesAccepted": "True", "Established": "True"}
     assert (found["acceptedNames"]["listKind"], found["storedVersions"]) == ("WidgetList", ["v1"])
+
+
+async def test_a_new_definition_has_no_conditions_and_its_kind_is_unknown_until_it_is_served(
+    api: Client, served: Served
+) -> None:
+    """As Kubernetes 1.37.2 answers in the first 16 to 167 ms."""
+    served.cluster.weather.set(changed(CALM, ["definitions=0.2"]))
+    await define(api, served, definition())
+    found = (await api.get(OF_WIDGETS)).json()["status"]
+    names = {"plural": "", "kind": ""}
+    assert found == {"conditions": None, "acceptedNames": names, "storedVersions": ["v1"]}
+    assert (await api.get(WIDGETS)).status_code == 404
+    async with watching(api, DEFINITIONS) as events:
+        async for event in events:
+            if event["object"]["status"]["conditions"]:
+                break
+    assert (await api.get(WIDGETS)).status_code == 200
 
 
 async def test_a_changed_schema_holds_for_the_next_write(widgets: Client, served: Served) -> None:
@@ -98,8 +118,8 @@ async def test_rules_that_are_not_evaluated_are_refused_and_not_ignored(
 @pytest.fixture
 async def ours(api: Client, served: Served) -> Client:
     text = resources.files("podidentity.manifests").joinpath("crds.yaml").read_text()
-    for definition in yaml.safe_load(text)["items"]:
-        await define(api, served, definition)
+    for crd in yaml.safe_load(text)["items"]:
+        await define(api, served, crd)
     return api
 
 

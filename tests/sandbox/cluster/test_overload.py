@@ -10,8 +10,10 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from podidentity_sandbox.cluster.admission_policies import BINDINGS, POLICIES
 from podidentity_sandbox.cluster.authentication import User
 from podidentity_sandbox.cluster.paths import request_info
+from podidentity_sandbox.cluster.status import StatusError
 from podidentity_sandbox.cluster.storage import Journal
 from podidentity_sandbox.plan import OWN_AGENT
 from podidentity_sandbox.weather import CALM, changed, write
@@ -128,6 +130,30 @@ def test_a_role_counts_once_the_server_has_heard_of_it(folder: Path) -> None:
     assert may(world), "what was taken away still counts"
     world.late = timedelta(seconds=10)
     assert not may(world)
+
+
+def test_an_admission_policy_counts_once_the_server_has_heard_of_it(folder: Path) -> None:
+    world = Settled(folder)
+    world.cluster.weather.set(changed(CALM, ["policies=1"]))
+    user, asked = User("ann"), request_info("POST", MAPS, {})
+    body = {"metadata": {"name": "m", "namespace": "default"}}
+    rule = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"]}
+    spec = {
+        "matchConstraints": {"resourceRules": [{**rule, "resources": ["configmaps"]}]},
+        "validations": [{"expression": "false"}],
+    }
+    world.create(POLICIES, {"metadata": {"name": "p"}, "spec": spec})
+    bound = {"policyName": "p", "validationActions": ["Deny"]}
+    world.create(BINDINGS, {"metadata": {"name": "b"}, "spec": bound})
+    world.cluster.policies.check(user, asked, body, None)
+    world.late = timedelta(seconds=2)
+    with pytest.raises(StatusError):
+        world.cluster.policies.check(user, asked, body, None)
+    world.delete(BINDINGS, "b", "")
+    with pytest.raises(StatusError):
+        world.cluster.policies.check(user, asked, body, None)
+    world.late = timedelta(seconds=4)
+    world.cluster.policies.check(user, asked, body, None)
 
 
 def test_roles_of_before_a_restart_count_at_once(folder: Path) -> None:

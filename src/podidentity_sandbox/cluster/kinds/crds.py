@@ -101,6 +101,12 @@ class DefinitionStrategy(Strategy):
         known.setdefault("singular", kind.lower())
         known.setdefault("listKind", f"{kind}List")
 
+    def prepare_create(self, new: Obj) -> None:
+        """Say that no controller has looked at it yet, as the real server's types do."""
+        versions = [each["name"] for each in new["spec"].get("versions", []) if each.get("storage")]
+        names = {"plural": "", "kind": ""}
+        new["status"] = {"conditions": None, "acceptedNames": names, "storedVersions": versions}
+
     def holds(self, obj: Obj) -> bool:
         """A definition never goes at once: its objects go first."""
         return "deletionTimestamp" not in obj["metadata"]
@@ -115,7 +121,7 @@ class DefinitionStrategy(Strategy):
             metadata.setdefault("finalizers", []).append(CLEANUP)
         when = metadata["deletionTimestamp"]
         told = objects.condition("Terminating", "True", "InstanceDeletionPending", _ENDS, when)
-        new.setdefault("status", {}).setdefault("conditions", []).append(told)
+        new["status"]["conditions"] = [*(new["status"]["conditions"] or []), told]
 
     def validate(self, new: Obj, old: Obj | None) -> Iterator[Cause]:
         """Check names, scope and versions."""
