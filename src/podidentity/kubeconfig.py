@@ -21,7 +21,6 @@ from datetime import datetime
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx2
 import msgspec
@@ -33,7 +32,7 @@ from lightkube.core.exceptions import ConfigError
 
 from podidentity.credential_plugin import Plugin, PluginAuth
 from podidentity.wire.kube import KubeError
-from podidentity.wire.proxies import NotAProxy, parse_proxy
+from podidentity.wire.proxies import DIRECT, NotAProxy, Proxies, Proxy, parse_proxy
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 DEFAULT_KUBECONFIG = Path("~/.kube/config")
@@ -55,7 +54,7 @@ class Credentials:
     server: str
     verify: ssl.SSLContext = field(repr=False)
     auth: httpx2.Auth | None = field(repr=False)
-    proxy: httpx2.Proxy | None = field(repr=False)
+    proxy: Proxy | None
 
 
 class _Wrong(Exception):
@@ -63,15 +62,16 @@ class _Wrong(Exception):
 
 
 def load_credentials(
-    kubeconfig: str | None, context: str | None, *, trust_env: bool
+    kubeconfig: str | None, context: str | None, *, trust_env: bool, proxies: Proxies = DIRECT
 ) -> Credentials:
     """Return the credentials of `context` (None: the current one); raise KubeError.
 
     `kubeconfig` is a path, or several joined by `:` as in KUBECONFIG. None: the pod's service
-    account, else `~/.kube/config`.
+    account, else `~/.kube/config`. `trust_env`: a proxy-url counts, else `proxies`, and so do the
+    variables for certificates.
     """
     if not kubeconfig and (SERVICE_ACCOUNT / "token").is_file():
-        return _of_service_account(trust_env=trust_env)
+        return _of_service_account(proxies, trust_env=trust_env)
     try:
         name, cluster, user = _chosen(_merged(_paths(kubeconfig)), context)
     except _Wrong as error:
@@ -81,7 +81,8 @@ def load_credentials(
     except (_Wrong, ConfigError, OSError, ValueError) as error:
         raise KubeError(f"The credentials of context {name!r} cannot be used: {error}.") from error
     server = str(cluster["server"])
-    proxy = _proxy(str(cluster.get("proxy-url") or ""), name)
+    url = str(cluster.get("proxy-url") or "")
+    proxy = _proxy(url, name, server, proxies) if trust_env else None
     return Credentials(server=server, verify=verify, auth=auth, proxy=proxy)
 
 
@@ -115,7 +116,7 @@ def _end_of(certificate: bytes) -> datetime:
     return x509.load_pem_x509_certificate(certificate).not_valid_after_utc
 
 
-def _of_service_account(*, trust_env: bool) -> Credentials:
+def _of_service_account(proxies: Proxies, *, trust_env: bool) -> Credentials:
     try:
         found = KubeConfig.from_service_account(SERVICE_ACCOUNT).get()
     except (ConfigError, LookupError) as error:
@@ -126,9 +127,9 @@ def _of_service_account(*, trust_env: bool) -> Credentials:
         verify = verify_cluster(found.cluster, user, found.abs_file, trust_env=trust_env)
     except (OSError, ValueError) as error:
         raise KubeError(f"The service account in {SERVICE_ACCOUNT} is broken: {error}.") from error
-    return Credentials(
-        server=found.cluster.server, verify=verify, auth=user_auth(found.user), proxy=None
-    )
+    server = found.cluster.server
+    proxy = _proxy("", "", server, proxies) if trust_env else None
+    return Credentials(server=server, verify=verify, auth=user_auth(found.user), proxy=proxy)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,11 +229,19 @@ def _chosen(
     }
     if not of["cluster"].get("server"):
         raise _Wrong(f"cluster {chosen['cluster']!r} in {where} has no server")
-    if urlsplit(str(of["cluster"]["server"])).scheme not in {"http", "https"}:
+    if not _is_server(str(of["cluster"]["server"])):
         raise _Wrong(f"the server of cluster {chosen['cluster']!r} in {where} is no https:// URL")
     if chosen.get("user"):
         of["user"] = _named(found.users, chosen["user"], f"{where}: context {name!r}", "user")
     return name, of["cluster"], of["user"]
+
+
+def _is_server(text: str) -> bool:
+    try:
+        url = httpx2.URL(text)
+    except httpx2.InvalidURL:
+        return False
+    return url.scheme in {"http", "https"} and bool(url.host) and (url.port or 0) < 1 << 16
 
 
 def _named(entries: _Entries, name: object, who: str, kind: str = "cluster") -> Mapping[str, Any]:
@@ -317,12 +326,15 @@ def _require_usable(entry: Mapping[str, Any]) -> None:
                 raise _Wrong(f"{name} is not base64") from error
 
 
-def _proxy(url: str, context: str) -> httpx2.Proxy | None:
-    """Return the proxy that a kubeconfig names for its API server; raise KubeError."""
-    if not url:
-        return None
+def _proxy(url: str, context: str, server: str, proxies: Proxies) -> Proxy | None:
+    """Return the proxy for a server: of the context's proxy-url, else of `proxies`.
+
+    Raise KubeError if it cannot be used.
+    """
     try:
-        found = parse_proxy(url, f"The proxy-url of context {context!r}")
+        if url:
+            return parse_proxy(url, f"the proxy-url of context {context!r}")
+        asked = httpx2.URL(server)
+        return proxies.of(asked.scheme, asked.host, asked.port)
     except NotAProxy as error:
-        raise KubeError(f"{error}.") from None
-    return httpx2.Proxy(found.url, auth=found.login)
+        raise KubeError(f"The API server at {server} cannot be asked: {error}.") from None

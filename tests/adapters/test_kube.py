@@ -16,6 +16,7 @@ from podidentity import kubeconfig
 from podidentity.adapters import kube as finding
 from podidentity.adapters.kube import Kube, together
 from podidentity.wire.kube import Event, KubeError
+from podidentity.wire.proxies import parse_proxies
 from tests.adapters.proxying import azure, proxy
 from tests.adapters.scripted import Conversation, Turn, answers, cuts, hangs, scripted
 
@@ -686,5 +687,72 @@ def test_a_malformed_proxy_of_a_kubeconfig_is_told_without_its_password(
 ) -> None:
     more = {"proxy-url": url}
     said = failure(proxied(tmp_path, "https://api.example.com:6443", **more))
-    assert said.startswith("The proxy-url of context 'here' ")
+    assert "cannot be asked: the proxy-url of context 'here' " in said
     assert "s3cret" not in said
+
+
+@pytest.mark.parametrize(
+    ("server", "variables", "proxy"),
+    [
+        ("https://api.example.com:6443", {"HTTPS_PROXY": "http://p:1"}, "p:1"),
+        ("https://api.example.com:6443", {"https_proxy": "p:1"}, "p:1"),
+        ("https://127.0.0.1:6443", {"HTTPS_PROXY": "http://p:1"}, "None"),
+        ("https://localhost:6443", {"HTTPS_PROXY": "http://p:1"}, "None"),
+        ("https://[::1]:6443", {"HTTPS_PROXY": "http://p:1"}, "None"),
+        ("https://api.example.com", {"HTTPS_PROXY": "p:1", "NO_PROXY": ".com:443"}, "None"),
+        ("https://api.example.com:6443", {"HTTPS_PROXY": "p:1", "NO_PROXY": ".com:443"}, "p:1"),
+        ("https://api.example.com", {"ALL_PROXY": "socks5://p:1"}, "None"),
+        ("https://127.0.0.1:6443", {"HTTPS_PROXY": "socks5://p:1"}, "None"),
+    ],
+)
+def test_a_command_asks_by_the_environments_proxy_where_kubectl_does(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    server: str,
+    variables: dict[str, str],
+    proxy: str,
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    path, proxies = write(tmp_path, server), parse_proxies(variables)
+    loaded = kubeconfig.load_credentials(path, None, trust_env=True, proxies=proxies)
+    assert str(loaded.proxy) == proxy
+    Kube.connect(path, user_agent="t", proxies=proxies)  # the library reads no variable itself
+
+
+@pytest.mark.parametrize(
+    "value", ["socks5://me:s3cret@p:1", "ftp://p:1", "http://[::1", "http://me:s3cret@p:x"]
+)
+def test_a_proxy_of_the_environment_that_cannot_be_used_is_one_error_without_its_password(
+    tmp_path: Path, value: str
+) -> None:
+    path = write(tmp_path, "https://api.example.com:6443")
+    with pytest.raises(KubeError) as caught:
+        Kube.connect(path, user_agent="t", proxies=parse_proxies({"HTTPS_PROXY": value}))
+    said = str(caught.value)
+    assert "https://api.example.com:6443 cannot be asked: HTTPS_PROXY " in said
+    assert "s3cret" not in said
+
+
+async def test_a_failure_behind_a_proxy_names_the_proxy(tmp_path: Path) -> None:
+    async with azure(tmp_path, "x") as (server, _), proxy(server, "403 Forbidden") as by:
+        proxies = parse_proxies({"HTTPS_PROXY": f"http://me:s3cret@127.0.0.1:{by.port}"})
+        path = write(tmp_path, "https://api.example.com")
+        kube = Kube.connect(path, user_agent="t", proxies=proxies)
+        with pytest.raises(KubeError) as caught:
+            await kube.get("/version")
+        await kube.close()
+    said = f"cannot be asked: 403 Forbidden, by the proxy 127.0.0.1:{by.port} of HTTPS_PROXY."
+    assert said in str(caught.value)
+    assert "s3cret" not in str(caught.value)
+
+
+async def test_a_token_that_no_header_may_have_is_not_quoted(tmp_path: Path) -> None:
+    async with scripted(answers(b"{}")) as server:
+        for trust_env in (True, False):
+            path = write(tmp_path, server.url, token=f"{SECRET}\n")
+            kube = Kube.connect(path, user_agent="t", trust_env=trust_env)
+            with pytest.raises(KubeError, match="the credentials have a line end") as caught:
+                await kube.get("/version")
+            await kube.close()
+            assert SECRET not in str(caught.value)

@@ -156,6 +156,15 @@ def test_flags_that_a_cluster_always_needs_come_from_the_environment_and_the_oth
         assert container["args"][-3:] == ["--attestation=namespace", "--hold=1", "--hold=0"]
 
 
+def test_flags_in_the_environment_with_an_open_quote_are_wrong_usage(
+    podidentity: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PODIDENTITY_NMI_ARGS", "--x='a")
+    ran = podidentity("enable", "--dry-run")
+    assert ran.code == 2
+    assert "PODIDENTITY_NMI_ARGS cannot be read: No closing quotation." in ran.err
+
+
 def test_a_node_whose_nmi_does_not_come_up_is_named_with_the_reason(
     bare: World, podidentity: Run
 ) -> None:

@@ -43,6 +43,7 @@ from podidentity.wire.kube import (
     parse_list,
     request_in_words,
 )
+from podidentity.wire.proxies import DIRECT, Proxies, Proxy
 
 _A = TypeVar("_A")
 _B = TypeVar("_B")
@@ -141,6 +142,7 @@ class Kube:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         jitter: Callable[[], float] = random.random,
         changing: OnChange = _as_it_is,
+        proxy: Proxy | None = None,
     ) -> None:
         """`reads`: how often something is read where the server fails; a change is made once."""
         self._client = client
@@ -152,6 +154,7 @@ class Kube:
         self._sleep = sleep
         self._jitter = jitter
         self._changing = changing
+        self._by = f", by the proxy {proxy} of {proxy.named}" if proxy else ""
         self._headers = {"Impersonate-User": user} if user else {}
 
     @classmethod
@@ -162,6 +165,7 @@ class Kube:
         context: str | None = None,
         user_agent: str,
         trust_env: bool = True,
+        proxies: Proxies = DIRECT,
         reads: int = 1,
         failed: OnFailure = lambda *_: None,
         patience: float = PATIENCE,
@@ -171,13 +175,13 @@ class Kube:
 
         `kubeconfig` is a path, or several joined by `:` as in KUBECONFIG, which are merged as
         kubectl does. None: the pod's service account, else `~/.kube/config`. `trust_env`: obey the
-        context's proxy-url, else HTTPS_PROXY and NO_PROXY, as kubectl does. The agent does not;
-        it notices a dead connection within 35 s. `patience`: seconds that a request waits in all
-        for an API server that asks to be asked later; 0: the caller decides.
+        context's proxy-url, else `proxies`, as kubectl does. The agent does not; it notices a dead
+        connection within 35 s. `patience`: seconds that a request waits in all for an API server
+        that asks to be asked later; 0: the caller decides.
         """
-        found = load_credentials(kubeconfig, context, trust_env=trust_env)
+        found = load_credentials(kubeconfig, context, trust_env=trust_env, proxies=proxies)
         headers = {"User-Agent": user_agent, "Accept": "application/json"}
-        transport = None
+        transport, by = None, found.proxy
         if not trust_env:
             transport = ClientConnections(found.server, found.verify, _KEEPALIVE)
         return cls(
@@ -187,14 +191,15 @@ class Kube:
                 auth=found.auth,
                 headers=headers,
                 timeout=_REQUEST,
-                trust_env=trust_env,
-                proxy=found.proxy if trust_env else None,
+                trust_env=False,  # the library's rules for proxies are not kubectl's
+                proxy=httpx2.Proxy(by.url, auth=by.login) if by else None,
                 transport=transport,
             ),
             failed,
             patience=patience,
             reads=reads,
             changing=changing,
+            proxy=by,
         )
 
     @property
@@ -458,11 +463,14 @@ class Kube:
             what = f"no connection within {_REQUEST.connect:g} s"
         elif isinstance(error, httpx2.TimeoutException):
             what = f"no answer within {_REQUEST.read:g} s"
+        elif isinstance(error, httpx2.LocalProtocolError):
+            # The library's words quote the header, which holds the token.
+            what = "the credentials have a line end or another sign that no header may have"
         elif "CERTIFICATE_VERIFY_FAILED" in what:
             what += (
                 "; its certificate is not what the kubeconfig's certificate-authority vouches for"
             )
-        return KubeError(f"The API server at {self.server} cannot be asked: {what}.")
+        return KubeError(f"The API server at {self.server} cannot be asked: {what}{self._by}.")
 
 
 @overload

@@ -110,9 +110,16 @@ def _listed(kubeconfig: str | None, context: str | None, path: str) -> Iterator[
     import json
 
     from podidentity.adapters.kube import Kube
+    from podidentity.cli.connection import environment_proxies
 
     async def page() -> bytes:
-        kube = Kube.connect(kubeconfig, context=context, user_agent="podidentity", patience=0)
+        kube = Kube.connect(
+            kubeconfig,
+            context=context,
+            user_agent="podidentity",
+            proxies=environment_proxies(),
+            patience=0,
+        )
         try:
             return await kube.get(path, {"limit": MOST})
         finally:

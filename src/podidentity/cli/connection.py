@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -17,6 +18,7 @@ from podidentity.cli.output import CommandError
 if TYPE_CHECKING:
     from podidentity.adapters.kube import Kube
     from podidentity.wire.kube import KubeError
+    from podidentity.wire.proxies import Proxies
 
 READS = 3
 """Times that a command reads something where the server fails or cuts the connection: an agent
@@ -52,6 +54,13 @@ def cluster_options(command: Callable[..., None]) -> Callable[..., None]:
     return with_target
 
 
+def environment_proxies() -> Proxies:
+    """Return the proxies that the environment of this command names."""
+    from podidentity.wire.proxies import parse_proxies
+
+    return parse_proxies(os.environ)
+
+
 def on_cluster(
     target: ClusterTarget,
     work: Callable[[Kube], Awaitable[_T]],
@@ -77,6 +86,7 @@ def on_cluster(
             target.kubeconfig,
             context=target.context,
             user_agent=f"podidentity/{__version__}",
+            proxies=environment_proxies(),
             reads=READS,
             changing=lambda method, path: changing(request_in_words(method, path)),
         )

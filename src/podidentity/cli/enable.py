@@ -122,7 +122,11 @@ def enable(
     """Put NMI and what it needs into a cluster, or print it; raise CommandError."""
     if nmi_args:
         click.echo(f"flags of NMI: {nmi_args}", err=True)
-    now = told_now(ctx, (*shlex.split(nmi_args), *nmi_arg))
+    try:
+        words = shlex.split(nmi_args)
+    except ValueError as error:
+        raise click.UsageError(f"PODIDENTITY_NMI_ARGS cannot be read: {error}.") from None
+    now = told_now(ctx, (*words, *nmi_arg))
     if mic_arg:
         controller.chosen_of(mic_arg)
         with_mic = True if with_mic is None else with_mic

@@ -40,6 +40,8 @@ class Proxy:
     """Whether the proxy itself is spoken to by TLS."""
     login: tuple[str, str] | None = field(default=None, repr=False)
     """User and password."""
+    named: str = HTTPS_PROXY
+    """The variable or field that names the proxy."""
 
     @property
     def url(self) -> str:
@@ -121,6 +123,7 @@ def parse_proxy(text: str, named: str = HTTPS_PROXY) -> Proxy:
         port=port or _PORTS[scheme],
         by_tls=scheme == "https",
         login=login if any(login) else None,
+        named=named,
     )
 
 
