@@ -197,8 +197,9 @@ async def test_a_request_that_came_just_before_its_kept_connection_would_end_is_
             await closing
 
 
+@pytest.mark.parametrize("resumed", [False, True], ids=["at first", "after pause and resume"])
 async def test_a_process_without_descriptors_pauses_and_goes_on(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, *, resumed: bool
 ) -> None:
     class Exhausted(socket.socket):
         tries = 0
@@ -211,7 +212,10 @@ async def test_a_process_without_descriptors_pauses_and_goes_on(
 
     found = listening_socket("127.0.0.1", 0)
     listener = started_listener(Echo(), sockets=[Exhausted(fileno=found.detach())])
-    async with talking(listener) as talk:
+    if resumed:
+        listener.pause()
+        listener.resume()
+    async with talking(listener) as talk, asyncio.timeout(60):
         assert (await talk.ask(GET)).status == 200
     assert "Too many open files" in caplog.text
     await listener.close(0.0)

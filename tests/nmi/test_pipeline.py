@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
+import struct
 from typing import Any
 
 import pytest
@@ -230,6 +232,8 @@ async def test_a_client_that_leaves_leaves_a_line() -> None:
         async with talking(nmi.listener) as talk:
             await talk.say(TOKEN.replace("\n", "\r\n").encode() + b"\r\n\r\n")
             await nmi.tokens.begun.wait()
+            own = talk.writer.get_extra_info("socket")
+            own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         await left.wait()
     (line,) = nmi.record.lines
     assert (line["status"], line["message"]) == (499, "the client left before its answer")

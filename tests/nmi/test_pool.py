@@ -22,6 +22,7 @@ class FakeConnection:
         self.name = name
         self.since = since
         self.busy = busy
+        self.half_closed = False
         self.evicted = False
         self.begun = 0
 
@@ -110,6 +111,16 @@ def test_the_longest_idle_of_the_address_that_holds_most_goes_and_a_busy_one_las
     assert house.evicted() == ["10.244.0.1-1"]
     house.come("10.244.0.4")
     assert house.evicted() == ["10.244.0.1-1", "10.244.0.1-2"]
+
+
+def test_a_half_closed_connection_is_evicted_first_even_if_it_is_busy() -> None:
+    house = House(per_address=3)
+    first, _, last = (house.come("10.244.0.1", busy=busy) for busy in (False, True, True))
+    assert last is not None
+    last.half_closed = True
+    assert house.come("10.244.0.1") is not None
+    assert house.evicted() == [last.name]
+    assert first is not None
 
 
 def test_who_holds_as_much_as_anybody_gets_no_more_from_a_full_house() -> None:

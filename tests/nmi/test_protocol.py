@@ -100,6 +100,42 @@ async def test_the_answer_to_head_has_no_body_and_keeps_the_connection(echo: Ech
         assert (await talk.hear()).body == b"GET /a"
 
 
+async def test_a_client_that_shuts_down_its_sending_half_is_answered(echo: Echo) -> None:
+    echo.open.clear()
+    async with listening(echo) as listener, talking(listener) as talk:
+        await talk.say(GET)
+        await echo.begun.wait()
+        talk.writer.write_eof()
+        [connection] = listener._pool.connections()
+        await until(lambda: connection.ends or connection.half_closed)
+        echo.open.set()
+        assert (await talk.hear()).body == b"GET /a"
+        assert await talk.closed() == b""
+
+
+async def test_requests_that_a_client_sent_before_it_shut_down_its_half_are_all_answered(
+    echo: Echo,
+) -> None:
+    async with listening(echo) as listener, talking(listener) as talk:
+        await talk.say(b"".join(GET.replace(b"/a", b"/%d" % n) for n in range(3)))
+        talk.writer.write_eof()
+        assert [(await talk.hear()).body for _ in range(3)] == [b"GET /0", b"GET /1", b"GET /2"]
+        assert await talk.closed() == b""
+
+
+async def test_a_half_closed_connection_waits_for_its_answer_no_longer_than_for_a_request(
+    echo: Echo,
+) -> None:
+    echo.open.clear()
+    async with listening(echo, head_seconds=0.05) as listener, talking(listener) as talk:
+        await talk.say(GET)
+        await echo.begun.wait()
+        talk.writer.write_eof()
+        assert await talk.closed() == b""
+        await echo.cancelled.wait()
+    assert echo.ended == []
+
+
 async def test_rubbish_behind_a_request_is_refused_after_its_answer(echo: Echo) -> None:
     echo.open.clear()
     async with listening(echo) as listener, talking(listener) as talk:
@@ -243,16 +279,6 @@ async def test_a_body_is_read_and_thrown_away(echo: Echo) -> None:
     async with listening(echo) as listener, talking(listener) as talk:
         assert (await talk.ask(post)).body == b"POST /a"
         assert (await talk.ask(GET)).body == b"GET /a"
-
-
-async def test_a_client_that_leaves_ends_the_work_for_it(echo: Echo) -> None:
-    echo.open.clear()
-    async with listening(echo) as listener, talking(listener) as talk:
-        await talk.say(GET)
-        await echo.begun.wait()
-        await talk.leave()
-        await echo.cancelled.wait()
-    assert echo.ended == []
 
 
 async def test_a_client_that_resets_ends_the_work_for_it(echo: Echo) -> None:

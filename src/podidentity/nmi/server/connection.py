@@ -312,8 +312,10 @@ class SocketTransport(asyncio.Transport):
             self._lose(error)
             return
         if not data:
-            self._connection.eof_received()
-            self.close()
+            if self._connection.eof_received():
+                self.pause_reading()
+            else:
+                self.close()
             return
         try:
             self._connection.received(data)
@@ -554,6 +556,8 @@ class Connection(asyncio.BufferedProtocol):
         """Whether a request has been answered on it."""
         self._last = False
         """Whether the answer under way is the last one."""
+        self.half_closed = False
+        """Whether the client has ended its sending half, and may still wait for an answer."""
         self._timed = False
         """Whether the timeout is set for the end of the request that is arriving."""
         self._postponed = False
@@ -633,7 +637,13 @@ class Connection(asyncio.BufferedProtocol):
             self._parse(data)
 
     def eof_received(self) -> bool:
-        """The client has left: it will not read the answer."""
+        """Return True to answer the request under way; it is the last one."""
+        transport = self._sender.transport
+        if self.busy and transport is not None and transport.can_write_eof():
+            self._last = self.half_closed = True
+            # The client may have left altogether, which looks the same.
+            self._timeout.set(self._context.limits.head_seconds)
+            return True
         self._sender.closing = True
         self._timeout.set(self._context.limits.close_seconds)
         return False
@@ -822,7 +832,8 @@ class Connection(asyncio.BufferedProtocol):
         self._request = request
         if not self._count():
             return
-        self._timeout.suspend()
+        if not self.half_closed:
+            self._timeout.suspend()
         if self._has_turn or self._context.pool.may_begin(self):
             self._task = self._context.loop.create_task(self._serve(request))
         else:

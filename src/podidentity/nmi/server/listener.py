@@ -93,6 +93,10 @@ class Evictable(Protocol):
         """Whether a request is under way."""
 
     @property
+    def half_closed(self) -> bool:
+        """Whether its client sends nothing more, and has perhaps left."""
+
+    @property
     def since(self) -> float:
         """Time of the loop at which something last happened on it."""
 
@@ -122,9 +126,11 @@ class Holder(Generic[_C]):
         """Whose requests are begun in later turns."""
 
     def longest_idle(self, but: _C | None = None) -> _C | None:
-        """Return the connection to close first: an idle one if there is one."""
+        """Return the connection to close first: a half-closed one, else an idle one."""
         found = (each for each in self.connections if each is not but)
-        return min(found, key=lambda each: (each.busy, each.since), default=None)
+        return min(
+            found, key=lambda each: (not each.half_closed, each.busy, each.since), default=None
+        )
 
 
 class ConnectionPool(Generic[_C]):
@@ -171,7 +177,8 @@ class ConnectionPool(Generic[_C]):
         mine = len(holder.connections) if holder is not None else 0
         if holder is not None and mine >= limits.per_address:
             idle = holder.longest_idle()
-            if idle is None or idle.busy or self._time() - idle.since < SETTLED_SECONDS:
+            settled = idle is not None and self._time() - idle.since >= SETTLED_SECONDS
+            if idle is None or not (idle.half_closed or (settled and not idle.busy)):
                 return False
             self._evict(holder)
             return True
@@ -343,7 +350,7 @@ class Listener:
         self._attaching: set[asyncio.Task[object]] = set()
         self._refusals = LogLimiter()
         self._summed_up_at = 0.0
-        self._draining = False
+        self._draining = self._paused = False
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -403,13 +410,14 @@ class Listener:
 
     def pause(self) -> None:
         """Accept no more until `resume` or `drain`; close each behind its next answer."""
-        self._draining = True
+        self._draining = self._paused = True
         self._context.keep_alive = False
         for each in self._sockets:
             self._loop.remove_reader(each)
 
     def resume(self) -> None:
         """Accept again; each connection is closed behind its next answer still."""
+        self._paused = False
         for each in self._sockets:
             self._loop.add_reader(each, self._accept, each)
 
@@ -510,7 +518,7 @@ class Listener:
         self._loop.call_later(_REST, self._resume, listening)
 
     def _resume(self, listening: socket.socket) -> None:
-        if listening in self._sockets and not self._draining:
+        if listening in self._sockets and not self._paused:
             self._loop.add_reader(listening, self._accept, listening)
 
     def _gone(self) -> None:
