@@ -86,7 +86,7 @@ def watching(*events: tuple[str, dict[str, Any]], then: str = "hang") -> Turn:
 
 @asynccontextmanager
 async def reflected(
-    folder: Path, *turns: Turn, clock: FakeClock | None = None
+    folder: Path, *turns: Turn, clock: FakeClock | None = None, jitter: float = 1.0
 ) -> AsyncIterator[tuple[Told, Reflector, Script]]:
     """Run a reflector against a scripted API server."""
     told = Told()
@@ -104,7 +104,7 @@ async def reflected(
             remove=told.remove,
             listed=told.listed,
         )
-        reflector = Reflector(kube, source, clock=clock or ImpatientClock(), jitter=lambda: 1.0)
+        reflector = Reflector(kube, source, clock=clock or ImpatientClock(), jitter=lambda: jitter)
         running = asyncio.create_task(reflector.run())
         try:
             yield told, reflector, server
@@ -186,6 +186,20 @@ async def test_trouble_is_said_while_it_lasts(tmp_path: Path) -> None:
         assert not reflector.synced
         clock.advance(0.1)
         await told.until({}, lists=1)
+
+
+async def test_while_the_server_is_away_the_age_of_what_is_known_grows(tmp_path: Path) -> None:
+    clock = FakeClock()
+    turns = (listing("5"), watching(then="cut"), cuts)
+    async with reflected(tmp_path, *turns, clock=clock) as (told, reflector, _):
+        await told.until({}, lists=1)
+        await clock.somebody_sleeps()
+        clock.advance(0.1)
+        assert reflector.stale == pytest.approx(0.1)
+        while clock.monotonic() < 95:
+            clock.advance(LONGEST_DELAY)
+            await clock.somebody_sleeps()
+        assert reflector.stale == pytest.approx(clock.monotonic())
 
 
 async def test_too_old_a_version_is_listed_anew_and_what_vanished_is_removed(
@@ -272,7 +286,7 @@ async def test_an_api_server_that_names_a_time_is_left_alone_for_it(tmp_path: Pa
     """However often: a list would cost it more than the watch."""
 
     async def busy(conversation: Conversation) -> None:
-        await conversation.answer(b"Too many requests.\n", 429, "Retry-After: 40\r\n")
+        await conversation.answer(b"Too many requests.\n", 429, "Retry-After: 4\r\n")
 
     turns = (listing("5"), *[busy] * 5, watching(("ADDED", thing("a", "6"))))
     clock = ImpatientClock()
@@ -280,7 +294,24 @@ async def test_an_api_server_that_names_a_time_is_left_alone_for_it(tmp_path: Pa
         async with asyncio.timeout(_HEARD):
             await told.until({"a": None}, lists=1)
         assert all("resourceVersion=5" in each.query for each in server.asked[1:])
-    assert clock.slept[:5] == [60.0] * 5  # spread, so that not all agents come back at once
+    assert clock.slept[:5] == [6.0] * 5  # spread, so that not all agents come back at once
+
+
+@pytest.mark.parametrize(("jitter", "seconds"), [(0.0, 5.0), (0.5, 7.5), (1.0, 10.0)])
+async def test_a_watch_is_asked_for_again_within_10_s_however_long_a_server_names(
+    tmp_path: Path, jitter: float, seconds: float
+) -> None:
+    """A real API server that starts names 30 s and more, and is ready long before."""
+
+    async def busy(conversation: Conversation) -> None:
+        await conversation.answer(b"Too many requests.\n", 429, "Retry-After: 30\r\n")
+
+    turns = (listing("5"), busy, busy, watching(("ADDED", thing("a", "6"))))
+    clock = ImpatientClock()
+    async with reflected(tmp_path, *turns, clock=clock, jitter=jitter) as (told, *_):
+        async with asyncio.timeout(_HEARD):
+            await told.until({"a": None}, lists=1)
+    assert clock.slept == [seconds] * 2
 
 
 @pytest.mark.parametrize(

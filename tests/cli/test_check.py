@@ -15,7 +15,7 @@ from podidentity.adapters.clock import SystemClock
 from podidentity.cli import boot_window
 from podidentity.cli.checks import rules as of_rules
 from podidentity.cli.checks.agents import agent_warnings, no_probe, two_agents, weaknesses
-from podidentity.cli.checks.findings import CheckReason, Finding
+from podidentity.cli.checks.findings import CheckReason, Finding, Severity
 from podidentity.cli.checks.nodes import closed_while_starting, host_routed, nodes_without
 from podidentity.cli.checks.printing import shown
 from podidentity.cli.rollout import Rollout
@@ -282,6 +282,16 @@ def test_events_that_say_nothing_of_how_an_agent_is_now_are_not_found(
 ) -> None:
     told = agent_warnings([agent_pod("nmi-0", "n")], [event("nmi-0", **changes)], THEN + later)
     assert list(told) == []
+
+
+def test_an_agent_that_cannot_follow_the_cluster_is_found_with_the_age_of_what_it_knows() -> None:
+    message = "NMI decides on what it knew 95 s ago, because it cannot watch pods; see NMI's log"
+    told = event("nmi-0", reason="StaleState", message=message)
+    (only,) = agent_warnings([agent_pod("nmi-0", "n")], [told], THEN)
+    assert only.what == (
+        "On n: NMI decides on what it knew 95 s ago, because it cannot watch pods."
+    )
+    assert only.severity is Severity.WARNING
 
 
 BROKEN = {"reason": "PathBroken", "message": "answered by IMDS itself; turn it off"}

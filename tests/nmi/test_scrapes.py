@@ -54,11 +54,11 @@ class Net:
 
 
 class Watch:
-    what, synced, trouble, age = "pods of node n1", True, "", 12.5
+    what, synced, trouble, age, stale = "pods of node n1", True, "", 12.5, 0.0
 
 
 class Lost(Watch):
-    what, trouble, age = "azureidentities", "away", 300.0
+    what, trouble, age, stale = "azureidentities", "away", 300.0, 300.0
 
 
 async def lived() -> Recorded:

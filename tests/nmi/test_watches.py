@@ -58,7 +58,7 @@ class FakeServer(FakeKubeApi):
         self.params: dict[str, Mapping[str, str]] = {}
         self.refused: set[str] = set()
         self.refusals = 0
-        self.refused_twice = asyncio.Event()
+        self.refused_twice, self.refused_often = asyncio.Event(), asyncio.Event()
 
     async def list_all(self, path: str, params: Mapping[str, str] | None = None) -> Page:
         self.params[path] = params or {}
@@ -66,6 +66,8 @@ class FakeServer(FakeKubeApi):
             self.refusals += 1
             if self.refusals > 1:
                 self.refused_twice.set()
+            if self.refusals > 20:
+                self.refused_often.set()
             raise KubeError("no rights", status=403)
         body = {"metadata": {"resourceVersion": "1"}, "items": self.held[path]}
         return parse_list(json.dumps(body).encode())
@@ -73,7 +75,10 @@ class FakeServer(FakeKubeApi):
     async def watched(self, path: str, params: Mapping[str, str]) -> AsyncIterator[Event]:
         del params
         while True:
-            yield parse_event(json.dumps(await self.events[path].get()).encode())
+            event = parse_event(json.dumps(await self.events[path].get()).encode())
+            if event.type == "ERROR":
+                raise KubeError("no more", status=500)
+            yield event
 
     def say(self, path: str, kind: str, content: dict[str, Any]) -> None:
         self.events[path].put_nowait({"type": kind, "object": content})
@@ -142,6 +147,24 @@ async def test_a_list_that_is_refused_is_said_and_holds_the_sync_back() -> None:
         assert not setting.cluster.synced
         setting.server.refused.clear()
         await setting.until(lambda: setting.cluster.synced)
+
+
+async def test_an_agent_that_cannot_watch_warns_of_the_age_of_what_it_knows() -> None:
+    async with watched() as setting:
+        await setting.until(lambda: setting.cluster.synced)
+        assert setting.watches.warnings() == ()
+        setting.server.refused.add(PODS)
+        setting.server.say(PODS, "ERROR", {"code": 500})
+        await setting.server.refused_often.wait()
+        assert setting.watches.problems() == [], "it answers on what it knew"
+        what, _, mend = setting.watches.warnings()[0].partition("; ")
+    age = int(what.split(" s ago")[0].split()[-1])
+    assert age > 30
+    assert what == (
+        f"NMI decides on what it knew {age} s ago, because it cannot watch pods of node n1 "
+        "(no rights)"
+    )
+    assert mend.endswith("see that the API server answers NMI")
 
 
 async def test_an_object_that_cannot_be_used_is_said_once_and_touches_no_other(

@@ -91,6 +91,7 @@ def test_the_words_of_reasons_stay_because_people_filter_events_by_them() -> Non
         "PathUnproved": True,
         "NodeLacks": True,
         "StartupTaint": True,
+        "StaleState": True,
         "Backend": False,
         "BootClosed": False,
     }

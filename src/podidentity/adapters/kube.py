@@ -19,7 +19,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import AbstractContextManager, aclosing, nullcontext
+from contextlib import AbstractContextManager, AsyncExitStack, aclosing, nullcontext
 from types import MappingProxyType
 from typing import Any, NamedTuple, Self, TypeVar, overload
 
@@ -58,7 +58,8 @@ WATCH_SECONDS = 300
 _PAGE = 500
 _LONGEST_LINE = 16 << 20
 _REQUEST = httpx2.Timeout(30, connect=5)
-# The server ends a watch itself; if it does not, the connection is dead.
+# The server ends a watch itself; if it does not, the connection is dead. The headers of a watch
+# come at once, and have the time of any other answer.
 _OVERDUE = 1.05
 # A server that loses power sends nothing. So probe after 15 s of silence and give up after 20 s
 # more, instead of watching a dead connection for minutes.
@@ -222,7 +223,7 @@ class Kube:
         """Return when what failed so may be tried again; raise the error if it would fail again."""
         if not (_may_pass(error) or error.throttled or error.gone):
             raise error
-        await self._sleep(error.retry_after * (1 + self._jitter() / 2) or _PAUSE)
+        await self._sleep(error.wait(self._jitter()) or _PAUSE)
 
     async def pause(self) -> None:
         """Return when a watch that has ended may be begun again."""
@@ -371,11 +372,18 @@ class Kube:
         }
         # Compressed, an event could wait in the server's buffer for the next one.
         plain = {**self._headers, "Accept-Encoding": "identity"}
-        timeout = httpx2.Timeout(30, connect=5, read=seconds * _OVERDUE)
+        silence = seconds * _OVERDUE
+        timeout = httpx2.Timeout(_REQUEST.write, connect=_REQUEST.connect, read=silence)
+        begun = False
         try:
-            async with self._client.stream(
-                "GET", self._base + path, params=asked, headers=plain, timeout=timeout
-            ) as response:
+            async with AsyncExitStack() as stack:
+                async with asyncio.timeout(_REQUEST.read):
+                    response = await stack.enter_async_context(
+                        self._client.stream(
+                            "GET", self._base + path, params=asked, headers=plain, timeout=timeout
+                        )
+                    )
+                begun = True
                 if response.is_error:
                     self._failed(WATCH, path)
                     body = await body_of(response, LARGEST_ANSWER)
@@ -389,7 +397,7 @@ class Kube:
             raise self._too_large(WATCH, path, LARGEST_ANSWER) from error
         except _FAILED as error:
             self._failed(WATCH, path)
-            raise self._unreachable(error) from error
+            raise self._unreachable(error, silence if begun else None) from error
 
     async def _send(
         self,
@@ -413,8 +421,7 @@ class Kube:
             except TooLarge:
                 raise
             except KubeError as error:
-                # Many agents hear the same time: they come back spread over half of it again.
-                wait = error.retry_after * (1 + self._jitter() / 2)
+                wait = error.wait(self._jitter())
                 if not wait and reads > 1 and _may_pass(error):
                     reads -= 1
                     # A new connection needs no pause.
@@ -455,14 +462,15 @@ class Kube:
         much = f"more than {most >> 20} MiB for {request_in_words(method, path)}"
         return TooLarge(f"The API server at {self.server} sent {much}.")
 
-    def _unreachable(self, error: Exception) -> KubeError:
+    def _unreachable(self, error: Exception, limit: float | None = None) -> KubeError:
+        """Return `error` in words; the answer had `limit` seconds, or those of any request."""
         if isinstance(error, NoCredentials):
             return KubeError(f"{error}.")
         what = str(error) or type(error).__name__
         if isinstance(error, httpx2.ConnectTimeout):
             what = f"no connection within {_REQUEST.connect:g} s"
-        elif isinstance(error, httpx2.TimeoutException):
-            what = f"no answer within {_REQUEST.read:g} s"
+        elif isinstance(error, httpx2.TimeoutException | TimeoutError):
+            what = f"no answer within {limit or _REQUEST.read:g} s"
         elif isinstance(error, httpx2.LocalProtocolError):
             # The library's words quote the header, which holds the token.
             what = "the credentials have a line end or another sign that no header may have"

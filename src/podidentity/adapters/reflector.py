@@ -40,6 +40,9 @@ SHORT_WATCH = 1.0
 MOST_FAILURES = 3
 """Failures in a row after which the reflector lists again."""
 
+STALE = 30.0
+"""Seconds without the API server after which people are warned. A restart takes less."""
+
 LINES_AT_ONCE, LINES_PER_SECOND = 20, 1 / 60
 """Of the log, about the objects of one namespace."""
 _DIGITS = 40
@@ -126,6 +129,11 @@ class Reflector:
         """Seconds since the API server last sent anything about this source."""
         return self._clock.monotonic() - self._heard
 
+    @property
+    def stale(self) -> float:
+        """How many seconds old the known objects may be; 0 while the source is followed."""
+        return self.age if self.synced and self.trouble else 0.0
+
     async def run(self) -> None:
         """List and watch until cancelled."""
         while True:
@@ -137,9 +145,7 @@ class Reflector:
             except KubeError as error:
                 if not (error.unreachable or error.throttled):
                     self._version = ""
-                await self._back_off(
-                    str(error), at_least=error.retry_after, throttled=error.throttled
-                )
+                await self._back_off(str(error), error)
 
     async def _follow(self) -> None:
         if not self._version:
@@ -191,6 +197,7 @@ class Reflector:
                 heard = True
                 self._take(event)
                 self._succeeded()
+        self._heard = self._clock.monotonic()
         return heard
 
     def _take(self, event: Event) -> None:
@@ -232,7 +239,7 @@ class Reflector:
     def _succeeded(self) -> None:
         self._failures = self._failures_of_version = 0
 
-    async def _back_off(self, why: str, *, at_least: float = 0, throttled: bool = False) -> None:
+    async def _back_off(self, why: str, error: KubeError | None = None) -> None:
         """Wait; a server that is overloaded names the time, and is not asked for a list."""
         if not self.trouble:
             _log.warning("cannot watch %s, and try on: %s", self._source.what, why)
@@ -240,11 +247,12 @@ class Reflector:
         self._source.failed()
         self._failures += 1
         delay = backoff(FIRST_DELAY, self._failures, LONGEST_DELAY)
-        self._failures_of_version += not throttled
+        self._failures_of_version += error is None or not error.throttled
         if self._failures_of_version >= MOST_FAILURES:
             self._version = ""
-        spread = 0.5 + self._jitter() / 2
-        await self._clock.sleep(max(delay * spread, at_least * (0.5 + spread)))
+        jitter = self._jitter()
+        asked = error.wait(jitter) if error else 0.0
+        await self._clock.sleep(max(delay * (1 + jitter) / 2, asked))
 
 
 def is_older(version: str, than: str) -> bool:
@@ -281,6 +289,18 @@ class Reflectors:
             for reflector in self._reflectors
             if not reflector.synced
         ]
+
+    def warnings(self) -> Sequence[str]:
+        """Return a warning while the objects of a list may be older than `STALE`."""
+        oldest = max(self._reflectors, key=lambda reflector: reflector.stale)
+        if oldest.stale < STALE:
+            return ()
+        why = oldest.trouble.rstrip(".").replace(";", ",")
+        return (
+            f"NMI decides on what it knew {oldest.stale:.0f} s ago, because it cannot watch "
+            f"{oldest.what} ({why}); it tries again every few seconds, see that the API server "
+            "answers NMI",
+        )
 
     def followed(self) -> list[Reflector]:
         """Return all reflectors."""

@@ -177,7 +177,7 @@ def _assemble(
         **({"node-tokens": identity.problems} if identity else {}),
     }
     taint = _startup_taint(settings, kube, clock, checks=checks)
-    warnings = _warnings(net, path, seen, taint, missing)
+    warnings = _warnings(net, path, seen, taint, missing, watches=watches)
     own = partial(cluster.pod, ObjectRef(settings.own_namespace, settings.own_pod))
     _tell_of_path(path, events, settings.node, own)
     parts = Parts(
@@ -296,6 +296,8 @@ def _warnings(
     seen: Observation,
     taint: StartupTaint | None,
     missing: Mapping[str, str],
+    *,
+    watches: Watches,
 ) -> Callable[[], Sequence[AgentWarning]]:
     """Return what finds the warnings that only the node can tell."""
     rights = _too_much_right()
@@ -310,6 +312,7 @@ def _warnings(
             AgentReason.PATH_UNPROVED: path.warnings(),
             AgentReason.NODE_LACKS: [*(state.warnings if state else ()), *_taken(missing)],
             AgentReason.STARTUP_TAINT: taint.warnings() if taint else (),
+            AgentReason.STALE_STATE: watches.warnings(),
         }
         return [AgentWarning(reason, text) for reason, texts in found.items() for text in texts]
 

@@ -40,6 +40,8 @@ class AgentReason(StrEnum):
     """Something of the kernel, or of the node, that NMI does without."""
     STARTUP_TAINT = "StartupTaint"
     """NMI may not take the taint off with which its node started."""
+    STALE_STATE = "StaleState"
+    """NMI cannot follow the cluster, and decides on what it knew before."""
     BACKEND = "Backend"
     """What leads pods' requests to NMI on its node: no warning, and told all the same."""
     BOOT_CLOSED = "BootClosed"

@@ -54,6 +54,14 @@ class KubeError(Exception):
         self.retry_after = retry_after
         self.said = message if said is None else said
 
+    def wait(self, jitter: float) -> float:
+        """Return how many seconds to leave the server alone; `jitter` is 0 to 1.
+
+        Many agents hear the same time. So they spread over half of it.
+        """
+        longest = LONGEST_RETRY_AFTER * (1 + jitter) / 2
+        return min(self.retry_after * (1 + jitter / 2), longest)
+
     @property
     def unreachable(self) -> bool:
         """No answer of an API server came: wrong configuration, network, TLS or peer."""
@@ -318,8 +326,8 @@ def parse_object(raw: bytes | msgspec.Raw) -> dict[str, Any]:
     return found
 
 
-LONGEST_RETRY_AFTER = 300
-"""Seconds: a server that wants to be left alone for longer is asked after that time."""
+LONGEST_RETRY_AFTER = 10
+"""Seconds. An API server that starts names up to 32 s, and is ready long before that."""
 _DIGITS = 9
 _LATER = (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE)
 """Answers of a server that has not looked at the request, and so may be asked again."""

@@ -147,6 +147,10 @@ class Watch(Protocol):
     def age(self) -> float:
         """Seconds since the API server last said anything about it."""
 
+    @property
+    def stale(self) -> float:
+        """How many seconds old what is known of it may be; 0 while it is followed."""
+
 
 class Net(Protocol):
     """What `net` says of the node."""
@@ -233,6 +237,11 @@ def add_watches(registry: Registry, watches: Callable[[], Iterable[Watch]]) -> N
         "Seconds since the API server last said anything about a resource",
         lambda: [((kind(each),), round(each.age, 3)) for each in watches()],
         ("resource",),
+    )
+    registry.gauge(
+        "podidentity_stale_seconds",
+        "How many seconds ago NMI last followed the cluster; 0 while it does",
+        lambda: _one(round(max((each.stale for each in watches()), default=0.0), 3)),
     )
 
 
