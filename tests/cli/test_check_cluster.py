@@ -10,16 +10,22 @@ from typing import Any
 import pytest
 
 from podidentity import __version__, manifests
+from podidentity.cli.agent_choices import Choices
+from podidentity.cli.checks import groups
+from podidentity.cli.checks.check import perform
 from podidentity.cli.checks.findings import Severity
 from podidentity.cli.checks.leftovers import archived, outlived, stuck, unkept
 from podidentity.cli.checks.nodes import open_while_starting
+from podidentity.cli.checks.printing import lines
 from podidentity.cli.checks.programs import lacking, review_for, rights_of
+from podidentity.cli.checks.reading import Reading
 from podidentity.cli.checks.takers import takers
 from podidentity.cli.checks.versions import definitions, differing, told, version_of
 from podidentity.cli.cluster_rights import Single
-from podidentity.core.resources import ObjectRef
+from podidentity.core.resources import ObjectRef, Pod
 from podidentity.wire import rbac
 from tests.cli.conftest import CRDS, Ran
+from tests.cli.ids import CLIENT, IDENTITY
 from tests.cli.world import World
 
 NMI = manifests.nmi()[-1]
@@ -239,11 +245,63 @@ def test_who_else_may_lead_requests_to_himself_is_found_by_his_words_and_his_rig
 
 
 def test_nodes_that_are_open_while_they_start_are_a_warning() -> None:
-    (found,) = open_while_starting({"b": "", "a": "", "c": "the node unit"})
+    (found,) = open_while_starting({"b": "", "a": "", "c": "the node unit"}, "")
     assert (found.about.name, found.reason) == ("a", "OpenWhileStarting")
     assert found.severity is Severity.WARNING
     assert found.what.startswith("a, b: ")
-    assert list(open_while_starting({"c": "the node unit"})) == []
+    assert list(open_while_starting({"c": "the node unit"}, "")) == []
+
+
+TICK = "\u221a"
+
+
+def ticks(out: str, group: str) -> list[str]:
+    """Return the ticked lines of one group."""
+    lines = out[out.index(f"{group}\n---") :].split("\n\n")[0].splitlines()
+    return [each for each in lines if each.startswith(TICK)]
+
+
+def test_without_nmi_check_fails_with_one_error_and_ticks_nothing_about_nmi(
+    bare: World, ns: str, podidentity: Callable[..., Ran]
+) -> None:
+    bare.custom(ns, "azureidentities", "orders", {"clientID": CLIENT, "resourceID": IDENTITY})
+    bare.custom(ns, "azureidentitybindings", "o", {"azureIdentity": "orders", "selector": "o"})
+    bare.pod(ns, "web", {"aadpodidbinding": "o"})
+    ran = podidentity("check")
+    assert ran.code == 1
+    assert ran.out.count("(NoAgent)") == 1
+    assert "1 pods with an identity get no token" in " ".join(ran.out.split())
+    assert ticks(ran.out, "NMI") == []
+    assert ticks(ran.out, "Nodes") == [f"{TICK} nobody else takes requests to the metadata address"]
+    assert ticks(ran.out, "MIC") == []
+    assert "checks not made: NMI is not in this cluster" in ran.out
+
+
+class WithoutNmi(Reading):
+    """A cluster that has an archived NMI, ready on so many nodes, and none of ours."""
+
+    def __init__(self, ready: int) -> None:
+        super().__init__(kube=None, choices=Choices())  # type: ignore[arg-type]
+        self._archived = {**archived_nmi(), "status": {"numberReady": ready}}
+
+    async def nmi(self) -> None:
+        return None
+
+    async def archived_nmis(self) -> list[Any]:
+        return [self._archived]
+
+    async def asking(self) -> list[Pod]:
+        return []
+
+
+@pytest.mark.parametrize("ready", [2, 0])
+async def test_no_agent_is_missed_where_the_archived_nmi_serves(ready: int) -> None:
+    (check,) = [each for each in groups.NMI.checks if each.holds == "NMI is in this cluster"]
+    outcome = await perform(check, WithoutNmi(ready))
+    assert [each.reason for each in outcome.findings] == ([] if ready else ["NoAgent"])
+    serves = "the NMI of AAD Pod Identity serves here (DaemonSet kube-system/nmi)"
+    assert outcome.not_made == (serves if ready else "")
+    assert bool(list(lines(check, outcome, "utf-8"))) is not bool(ready), "no tick"
 
 
 def test_the_command_finds_an_edited_role_a_lost_grant_and_an_old_definition(

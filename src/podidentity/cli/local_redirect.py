@@ -195,9 +195,5 @@ def lines(told: Mapping[str, str]) -> Iterator[str]:
     for node, backend in sorted(told.items()):
         alike.setdefault(backend, []).append(node)
     for backend, nodes in sorted(alike.items(), reverse=True):
-        where = f"on {', '.join(nodes)}"
-        yield (
-            f"  {where}: by {backend}"
-            if backend
-            else click.style(f"  {where}: not known, as NMI has told nothing", fg="red")
-        )
+        how = f"by {backend}" if backend else "not known, as NMI has told nothing"
+        yield f"  on {', '.join(nodes)}: {how}"

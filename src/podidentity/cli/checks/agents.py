@@ -14,8 +14,9 @@ from podidentity.cli.checks.findings import (
     sentence,
 )
 from podidentity.cli.objects import Object, ref_of
-from podidentity.cli.rollout import Rollout, has_one_container, lasts, seen
+from podidentity.cli.rollout import DAEMON_SET, Rollout, has_one_container, lasts, seen
 from podidentity.core.attestation import STRICT_TRUST, AttestationMode, Trust
+from podidentity.core.resources import ObjectRef, Pod
 from podidentity.wire.events import PATH_PROVED, AgentReason
 
 
@@ -62,6 +63,20 @@ def weaknesses(
             "programs of different versions do not talk with each other.",
             "Give both the same image.",
         )
+
+
+def no_agent(namespace: str, pods: Sequence[Pod]) -> Finding:
+    """Return that NMI is nowhere; `pods` are those with an identity."""
+    such_as = f", such as {min(each.ref for each in pods)}" if pods else ""
+    return Finding(
+        kind="DaemonSet",
+        about=ObjectRef(namespace, DAEMON_SET),
+        reason=CheckReason.NO_AGENT,
+        what=f"NMI is not in this cluster: {len(pods)} pods with an identity get no "
+        f"token{such_as}. Where the rules of an earlier NMI have gone, pods reach IMDS itself and "
+        "every identity of the machine.",
+        mend="Run podidentity enable, or helm install as docs/how-to/install-with-helm.md has it.",
+    )
 
 
 def two_agents(namespace: str, daemon_sets: Sequence[Object]) -> Iterator[Finding]:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from podidentity.cli.checks.findings import Finding, not_read
-from podidentity.cli.checks.reading import Reading
+from podidentity.cli.checks.reading import NotMade, Reading
 from podidentity.wire.kube import KubeError
 
 AT_ONCE = 16
@@ -48,22 +48,27 @@ class Outcome:
 
     findings: tuple[Finding, ...] = ()
     lines: tuple[Line, ...] = ()
+    not_made: str = ""
+    """Why there was nothing to check, as a clause: then nothing says that the check holds."""
 
 
 async def perform(check: Check, reading: Reading) -> Outcome:
     """Return what a check finds; raise KubeError, but not for a right that is missing."""
     findings: list[Finding] = []
     lines: list[Line] = []
+    not_made = ""
     try:
         async for each in check.look(reading):
             if isinstance(each, Finding):
                 findings.append(each)
             else:
                 lines.append(each)
+    except NotMade as error:
+        not_made = str(error)
     except KubeError as error:
         if not error.forbidden:
             raise
         choices = reading.choices
         right = check.right.format(nmi=choices.namespace, account=choices.account)
         findings.append(not_read(f"could not check {right}"))
-    return Outcome(findings=tuple(findings), lines=tuple(lines))
+    return Outcome(findings=tuple(findings), lines=tuple(lines), not_made=not_made)

@@ -50,7 +50,7 @@ class CheckReason(StrEnum):
     NO_PROBE_POD = "NoProbePod"
     ANY_TOKENS = "TokensOfAnyPod"
     # Nodes
-    OPEN_NODE = "NoAgent"
+    NO_AGENT = "NoAgent"
     HOST_ROUTING = "HostRouting"
     FAILS_OPEN = "FailsOpen"
     CUTS_OFF = "CutsOff"

@@ -34,7 +34,7 @@ from podidentity.cli.checks import (
 )
 from podidentity.cli.checks.check import AT_ONCE, Check, Group, Line
 from podidentity.cli.checks.findings import Finding, Severity, not_read
-from podidentity.cli.checks.reading import Reading
+from podidentity.cli.checks.reading import NotMade, Reading
 from podidentity.cli.cluster_rights import Single
 from podidentity.cli.enable import NODE_TOKENS_SINCE
 from podidentity.cli.mic import deployments_of_mic
@@ -93,7 +93,7 @@ async def _rules(reading: Reading) -> AsyncIterator[Finding]:
 async def _grants(reading: Reading) -> AsyncIterator[Finding]:
     authorization = reading.choices.authorization
     if authorization is Authorization.OFF:
-        return
+        raise NotMade("NMI asks for no grant (--authorization=off)")
     cluster, matched = await reading.cluster(), await reading.matches()
     roles = await Roles.read(reading.kube)
     if roles is None:
@@ -179,7 +179,7 @@ async def _permitted(reading: Reading) -> AsyncIterator[Finding]:
     authorization = reading.choices.authorization
     roles = None if authorization is Authorization.OFF else await Roles.read(reading.kube)
     if roles is None:
-        return  # nobody asks for grants, or it is said above that they may not be read
+        raise NotMade("NMI asks for no grant, or you may not read the grants")
     held = roles
 
     def may(use: Use) -> bool:
@@ -203,9 +203,10 @@ async def _proofs(reading: Reading) -> AsyncIterator[Finding]:
 
 
 async def _tokens(reading: Reading) -> AsyncIterator[Finding]:
+    await reading.agent()
     found = await reading.agents()
     if not found:
-        return  # that NMI is on no node is said elsewhere, and there is nobody who could tell more
+        raise NotMade("NMI is on no node")
     serving = {each["spec"].get("nodeName") for each in found if ready(each)}
     told = await reading.backends()
     silent = {node for node, backend in told.items() if not backend and node not in serving}
@@ -259,13 +260,16 @@ async def _versions(reading: Reading) -> AsyncIterator[Finding | Line]:
         *({"kind": "Deployment", **each} for each in await deployments_of_mic(reading.kube)),
     ]
     yield versions.told(__version__, workloads)
+    if not workloads:
+        raise NotMade("neither NMI nor MIC is in this cluster")
     for each in versions.differing(__version__, workloads):
         yield each
 
 
 async def _admission(reading: Reading) -> AsyncIterator[Line]:
-    if await reading.nmi() is None or await minor_version(reading.kube) < admission_policies.SINCE:
-        return
+    await reading.agent()
+    if await minor_version(reading.kube) < admission_policies.SINCE:
+        raise NotMade(f"Kubernetes has admission policies since 1.{admission_policies.SINCE}")
     foreign = reading.choices.rules.foreign_secrets
     made = admission_policies.wanted(admission_policies.SINCE, asked=None, foreign_secrets=foreign)
     names = sorted({each["metadata"]["name"] for each in made})
@@ -319,9 +323,7 @@ VERSIONS = Group(
 
 
 async def _rights_of_nmi(reading: Reading) -> AsyncIterator[Finding]:
-    daemon_set, choices = await reading.nmi(), reading.choices
-    if daemon_set is None:
-        return
+    daemon_set, choices = await reading.agent(), reading.choices
     cluster = await reading.cluster()
     manifests = nmi_manifests(
         namespace=choices.namespace,
@@ -338,7 +340,7 @@ async def _rights_of_nmi(reading: Reading) -> AsyncIterator[Finding]:
 
 
 async def _rights_of_mic(reading: Reading) -> AsyncIterator[Finding]:
-    for each in await deployments_of_mic(reading.kube):
+    for each in await reading.mics():
         where = ref_of(each)
         account = ObjectRef(
             where.namespace, each["spec"]["template"]["spec"].get("serviceAccountName", "default")
@@ -367,59 +369,68 @@ _REVIEWS = "the rights of programs: you need the right to create subjectaccessre
 
 
 async def _manifest(reading: Reading) -> AsyncIterator[Finding]:
-    daemon_set = await reading.nmi()
-    if daemon_set is not None:
-        for each in agents.weaknesses(
-            daemon_set, reading.choices.attestation, reading.choices.trust
-        ):
-            yield each
+    choices = reading.choices
+    for each in agents.weaknesses(await reading.agent(), choices.attestation, choices.trust):
+        yield each
 
 
 async def _readiness(reading: Reading) -> AsyncIterator[Finding]:
-    daemon_set = await reading.nmi()
-    if daemon_set is not None and not (state := rollout(daemon_set)).done:
+    daemon_set = await reading.agent()
+    if not (state := rollout(daemon_set)).done:
         name = daemon_set["metadata"]["name"]
         lines = await troubles(reading.kube, reading.choices.namespace, name=name)
         yield agents.not_ready(daemon_set, state, lines)
 
 
 async def _warnings(reading: Reading) -> AsyncIterator[Finding]:
-    if await reading.nmi() is not None:
-        for each in agents.agent_warnings(
-            await reading.agents(), await reading.told(), reading.now
-        ):
-            yield each
+    await reading.agent()
+    for each in agents.agent_warnings(await reading.agents(), await reading.told(), reading.now):
+        yield each
 
 
 async def _probe(reading: Reading) -> AsyncIterator[Finding]:
     namespace = reading.choices.namespace
-    if await reading.nmi() is None:
-        return
+    await reading.agent()
     probe = await find(reading.kube, DAEMON_SETS, namespace, PROBE_SET)
-    if probe is not None and not rollout(probe).done:
+    if probe is None:
+        raise NotMade("there is no probe pod")
+    if not rollout(probe).done:
         lines = await troubles(reading.kube, namespace, PODS_OF_PROBE, PROBE_SET)
         yield agents.no_probe(probe, rollout(probe), lines)
 
 
 async def _others(reading: Reading) -> AsyncIterator[Finding]:
-    everywhere = await labelled(reading.kube)
-    if any(ref_of(each).namespace == reading.choices.namespace for each in everywhere):
-        for each in agents.two_agents(reading.choices.namespace, everywhere):
-            yield each
+    await reading.agent()
+    for each in agents.two_agents(reading.choices.namespace, await labelled(reading.kube)):
+        yield each
 
 
 async def _bounds(reading: Reading) -> AsyncIterator[Finding]:
-    daemon_set = await reading.nmi()
-    if daemon_set is None or await minor_version(reading.kube) < NODE_TOKENS_SINCE:
-        return
+    daemon_set = await reading.agent()
+    if await minor_version(reading.kube) < NODE_TOKENS_SINCE:
+        raise NotMade(f"Kubernetes bounds the tokens of nodes since 1.{NODE_TOKENS_SINCE}")
     role = await find(reading.kube, CLUSTER_ROLES, "", reading.choices.account)
     if role is not None and any(map(asks_for_any, role.get("rules") or ())):
         yield agents.tokens_of_any(daemon_set)
 
 
+async def _agent(reading: Reading) -> AsyncIterator[Finding]:
+    if await reading.nmi() is None:
+        archived = await reading.archived_nmis()
+        if any(rollout(each).ready for each in archived):
+            names = ", ".join(str(ref_of(each)) for each in archived)
+            raise NotMade(f"the NMI of AAD Pod Identity serves here (DaemonSet {names})")
+        yield agents.no_agent(reading.choices.namespace, await reading.asking())
+
+
 NMI = Group(
     title="NMI",
     checks=(
+        Check(
+            holds="NMI is in this cluster",
+            look=_agent,
+            right="whether NMI is in this cluster: you need the right to list daemonsets",
+        ),
         Check(
             holds="NMI gives up nothing by how it is installed",
             look=_manifest,
@@ -447,28 +458,29 @@ NMI = Group(
 
 
 async def _served(reading: Reading) -> AsyncIterator[Finding]:
-    daemon_set = await reading.nmi()
-    if daemon_set is not None:
-        found = await find_all(reading.kube, NODES)
-        for each in nodes.nodes_without(daemon_set, await reading.agents(), found):
-            yield each
+    daemon_set, found = await reading.agent(), await find_all(reading.kube, NODES)
+    for each in nodes.nodes_without(daemon_set, await reading.agents(), found):
+        yield each
 
 
 async def _routing(reading: Reading) -> AsyncIterator[Finding]:
-    if await reading.nmi() is not None:
-        told = await reading.backends()
-        for each in nodes.host_routed(await find_all(reading.kube, NODES), told):
-            yield each
+    await reading.agent()
+    told = await reading.backends()
+    for each in nodes.host_routed(await find_all(reading.kube, NODES), told):
+        yield each
 
 
 async def _denial(reading: Reading) -> AsyncIterator[Finding]:
-    if reading.choices.backend is Backend.LRP:
-        denied = await local_redirect.denial_is_there(reading.kube)
-        for each in nodes.of_denial(await reading.backends(), denied=denied):
-            yield each
+    await reading.agent()
+    if reading.choices.backend is not Backend.LRP:
+        raise NotMade("NMI does not use Cilium's policies (--backend)")
+    denied = await local_redirect.denial_is_there(reading.kube)
+    for each in nodes.of_denial(await reading.backends(), denied=denied):
+        yield each
 
 
 async def _backends(reading: Reading) -> AsyncIterator[Line]:
+    await reading.agent()
     for each in local_redirect.lines(await reading.backends()):
         yield each
 
@@ -480,8 +492,9 @@ async def _takers(reading: Reading) -> AsyncIterator[Finding]:
 
 
 async def _starts(reading: Reading) -> AsyncIterator[Finding | Line]:
+    await reading.agent()
     told = nodes.closed_while_starting(await reading.agents(), await reading.told(), reading.now)
-    for each in nodes.open_while_starting(told):
+    for each in nodes.open_while_starting(told, reading.choices.startup_taint):
         yield each
     for line in boot_window.lines(reading.choices.startup_taint, told):
         yield line
@@ -523,6 +536,8 @@ async def _controller(reading: Reading) -> AsyncIterator[Finding]:
         standard = reading.choices.rules.standard
         if standard and not await controller.archived_mics(reading.kube):
             yield mic.no_controller(ObjectRef(reading.choices.namespace, controller.DEPLOYMENT))
+        elif not standard:
+            raise NotMade("MIC is not in this cluster, and NMI does not wait for it")
     for each in ours:
         where = ref_of(each)
         if not each.get("status", {}).get("readyReplicas"):
@@ -534,7 +549,7 @@ async def _controller(reading: Reading) -> AsyncIterator[Finding]:
 
 async def _works_in_azure(reading: Reading) -> AsyncIterator[Finding]:
     now = SystemClock().time()
-    for each in await deployments_of_mic(reading.kube):
+    for each in await reading.mics():
         namespace = each["metadata"]["namespace"]
         pods_of_mic = await controller.pods(reading.kube, namespace)
         only = {"fieldSelector": mic.EVENTS_OF_MIC}
@@ -544,10 +559,10 @@ async def _works_in_azure(reading: Reading) -> AsyncIterator[Finding]:
 
 
 async def _attached(reading: Reading) -> AsyncIterator[Finding]:
-    if await deployments_of_mic(reading.kube):
-        for found in await find_all(reading.kube, AZURE_IDENTITIES):
-            for each in mic.not_attached(found):
-                yield each
+    await reading.mics()
+    for found in await find_all(reading.kube, AZURE_IDENTITIES):
+        for each in mic.not_attached(found):
+            yield each
 
 
 MIC = Group(
@@ -577,6 +592,7 @@ MIC = Group(
 
 
 async def _probes(reading: Reading) -> AsyncIterator[Finding | Line]:
+    await reading.agent()
     nodes_there, agents_there = await find_all(reading.kube, NODES), await reading.agents()
     found = await probes.ask(reading.kube, nodes_there, agents_there, reading.choices.probe_port)
     for each in probes.unserved(found):
@@ -605,7 +621,7 @@ PROBES = Group(
 async def _issuer(reading: Reading) -> AsyncIterator[Finding | Line]:
     usable = rules.usable_identities(await reading.cluster(), reading.choices.rules)
     if not any(map(federation.is_federated, usable)):
-        return
+        raise NotMade("no bound identity is federated")
     issuer = str(json.loads(await reading.kube.get(DISCOVERY)).get("issuer", ""))
     yield f"Tokens of this cluster name {issuer} as their issuer."
     for each in federation.issuer_faults(issuer, await read_issuer(issuer, by_https())):
@@ -628,9 +644,9 @@ FEDERATION = Group(
 
 
 async def _archived(reading: Reading) -> AsyncIterator[Finding]:
-    daemon_sets = await find_all(reading.kube, DAEMON_SETS)
+    daemon_sets = filter(is_archived_nmi, await find_all(reading.kube, DAEMON_SETS))
     workloads = [
-        *({"kind": "DaemonSet", **each} for each in daemon_sets if is_archived_nmi(each)),
+        *({"kind": "DaemonSet", **each} for each in daemon_sets),
         *({"kind": "Deployment", **each} for each in await controller.archived_mics(reading.kube)),
     ]
     for each in leftovers.archived(workloads):

@@ -18,7 +18,6 @@ from podidentity.cli.checks.azure_roles import MicPrincipal, NeededRole
 from podidentity.cli.checks.check import Check, Group
 from podidentity.cli.checks.findings import Finding, not_read
 from podidentity.cli.checks.reading import Reading
-from podidentity.cli.mic import deployments_of_mic
 from podidentity.cli.objects import Object, find_all, ref_of
 from podidentity.cli.use_roles import Roles
 from podidentity.core.authorities import PUBLIC
@@ -186,9 +185,7 @@ def _refused(what: str, error: ArmError, about: ResourceId) -> Finding:
 
 
 async def _roles(arm: Arm, graph: Graph | None, reading: Reading) -> AsyncIterator[Finding]:
-    deployments = await deployments_of_mic(reading.kube)
-    if not deployments:
-        return
+    deployments = await reading.mics()
     usable = rules.usable_identities(await reading.cluster(), reading.choices.rules)
     hosts = _hosts(await find_all(reading.kube, NODES))
     needs = azure_roles.needed(usable, hosts.values())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -91,22 +91,26 @@ async def _look(reading: Reading, output: str, groups: Sequence[Group]) -> Found
 
     What is no fault stands among the lines for people; beside data it is on stderr.
     """
+    people = output == "table"
     found: Found = []
     for group in groups:
-        if output == "table":
+        if people:
             click.echo(printing.head(group.title))
+        outcomes = []
         for each in group.checks:
             outcome = await perform(each, reading)
+            outcomes.append(outcome)
             found += [(group, finding) for finding in outcome.findings]
-            if output == "table":
-                for line in printing.lines(each, outcome, sys.stdout.encoding):
-                    click.echo(line)
-            else:
-                for line in outcome.lines:
-                    click.echo(printable(line), err=True)
-        if output == "table":
-            click.echo()
+            told = printing.lines(each, outcome, sys.stdout.encoding)
+            _echo(told if people else map(printable, outcome.lines), err=not people)
+        if people:
+            _echo([*printing.not_made(outcomes), ""])
     return found
+
+
+def _echo(lines: Iterable[str], *, err: bool = False) -> None:
+    for line in lines:
+        click.echo(line, err=err)
 
 
 def of_pod(

@@ -30,19 +30,20 @@ def closed_while_starting(
     return found
 
 
-def open_while_starting(closed_by: Mapping[str, str]) -> Iterator[Finding]:
-    """Yield the nodes of which nothing is known that closes them until NMI is up, as one finding.
+def open_while_starting(closed_by: Mapping[str, str], taint: str) -> Iterator[Finding]:
+    """Yield the nodes that nothing is known to close until NMI is up, as one finding.
 
-    `closed_by` is what `closed_while_starting` returns.
+    `closed_by` is what `closed_while_starting` returns; `taint` the one that NMI takes off, or "".
     """
     names = sorted(node for node, what in closed_by.items() if not what)
     if names:
+        new = "" if taint else " So do pods of new nodes: NMI takes no start-up taint off."
         yield Finding(
             kind="Node",
             about=ObjectRef("", names[0]),
             reason=CheckReason.OPEN_START,
             what=f"{named(names)}: after a restart pods reach every identity of the machine until "
-            "NMI is up. Nothing is known that closes them.",
+            f"NMI is up. Nothing is known that closes them.{new}",
             mend="Close the window: docs/how-to/close-the-boot-window.md has three ways.",
             severity=Severity.WARNING,
         )
@@ -65,9 +66,10 @@ def nodes_without(
         yield Finding(
             kind="Node",
             about=ObjectRef("", names[0]),
-            reason=CheckReason.OPEN_NODE,
-            what=f"{named(names)}: {why}. Their pods reach IMDS itself, and with it every "
-            "identity of the machine, unless something else closes it.",
+            reason=CheckReason.NO_AGENT,
+            what=f"{named(names)}: {why}. Their pods get no token. Where NMI has never "
+            "been, they reach IMDS itself and every identity of the machine, unless something else "
+            "closes it.",
             mend=mend,
         )
 

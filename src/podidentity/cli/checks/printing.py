@@ -6,6 +6,7 @@ On a terminal that is narrower they are as wide as that.
 from __future__ import annotations
 
 import textwrap
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 import click
@@ -30,13 +31,24 @@ def head(title: str) -> str:
 
 
 def lines(check: Check, outcome: Outcome, encoding: str) -> Iterator[str]:
-    """Yield the lines of one check; `encoding` is that of where they go."""
-    mark = _mark(worst(outcome.findings), encoding)
-    yield f"{mark} {_wrapped(check.holds, '', more='  ')}"
+    """Yield the lines of one check; `encoding` is that of where they go.
+
+    A check that was not made has no mark: `not_made` counts it.
+    """
+    if not outcome.not_made or outcome.findings:
+        mark = _mark(worst(outcome.findings), encoding)
+        yield f"{mark} {_wrapped(check.holds, '', more='  ')}"
     for each in outcome.findings:
         yield textwrap.indent(shown(each), "    ")
     for line in outcome.lines:
         yield _wrapped(line, "    ", more="      ")
+
+
+def not_made(outcomes: Iterable[Outcome]) -> Iterator[str]:
+    """Yield how many checks of a group were not made, for each reason."""
+    reasons = Counter(each.not_made for each in outcomes if each.not_made)
+    for why, number in reasons.items():
+        yield _wrapped(f"- {number} check{'s' * (number > 1)} not made: {why}", "", more="  ")
 
 
 def worst(found: Iterable[Finding]) -> Severity | None:

@@ -17,9 +17,11 @@ from podidentity.adapters.kube import Kube, together
 from podidentity.cli.agent_choices import Choices
 from podidentity.cli.checks.pods import asking
 from podidentity.cli.checks.rules import matches
+from podidentity.cli.impostors import genuine
 from podidentity.cli.local_redirect import backends
-from podidentity.cli.objects import Object, find_all
-from podidentity.cli.rollout import OF_AGENTS, nmi_of, pods_of_nmi
+from podidentity.cli.mic import deployments_of_mic
+from podidentity.cli.objects import DAEMON_SETS, Object, find_all
+from podidentity.cli.rollout import OF_AGENTS, is_archived_nmi, nmi_of, pods_of_nmi
 from podidentity.core.decision import Match
 from podidentity.core.resources import AzurePodIdentityException, Malformed, Pod
 from podidentity.wire.kube import (
@@ -38,6 +40,10 @@ from podidentity.wire.pods import parse_pod
 _T = TypeVar("_T", bytes, Page)
 _Parsed = TypeVar("_Parsed")
 _Asked = tuple[str, tuple[tuple[str, str], ...]]
+
+
+class NotMade(Exception):
+    """A check has nothing to look at; the message says why, as a clause."""
 
 
 class ReadOnce(Kube):
@@ -132,6 +138,25 @@ class Reading:
     async def nmi(self) -> Object | None:
         """Return NMI's DaemonSet."""
         return await nmi_of(self.kube, self.choices.namespace)
+
+    async def agent(self) -> Object:
+        """Return NMI's DaemonSet; raise NotMade without one."""
+        found = await self.nmi()
+        if found is None:
+            raise NotMade("NMI is not in this cluster")
+        return found
+
+    async def mics(self) -> list[Object]:
+        """Return MIC's Deployments; raise NotMade without one."""
+        found = await deployments_of_mic(self.kube)
+        if not found:
+            raise NotMade("MIC is not in this cluster")
+        return found
+
+    async def archived_nmis(self) -> list[Object]:
+        """Return the DaemonSets of AAD Pod Identity's NMI, and none that only has its labels."""
+        found = await find_all(self.kube, DAEMON_SETS)
+        return await genuine(self.kube, [each for each in found if is_archived_nmi(each)])
 
     async def agents(self) -> list[Object]:
         """Return NMI's pods."""
