@@ -942,10 +942,10 @@ _EDITS = {
     "a chain emptied": ["nft", "flush chain bridge podid_source bound"],
     "a set emptied": ["nft", "flush set bridge podid_source addresses"],
     "a set filled": ["nft", 'add element bridge podid_source macs { "v-p1" . 2:0:0:0:0:1 }'],
-    "a port let through": [
+    "a port made an uplink": [
         "nft",
-        'delete element bridge podid_source ports { "v-p1" }; '
-        'add element bridge podid_source ports { "v-p1" : accept }',
+        'delete element bridge podid_source pods { "v-p1" }; '
+        'add element bridge podid_source uplinks { "v-p1" }',
     ],
 }
 

@@ -32,7 +32,7 @@ from podidentity.kernel.source_rules import (
 )
 
 EARLY, LATE = Since(1, 100), Since(1, 200)
-PORTS = {"veth1": 11, "veth2": 12, "eth0": 2}
+PORTS = {"veth1": 11, "veth2": 12, "eth0": 2, "eth1": 3}
 
 
 def mac_of(port: int) -> str:
@@ -159,19 +159,15 @@ def listed(elements: Elements) -> dict[str, Any]:
     names = {index: name for name, index in PORTS.items()}
     commands = json.loads(bridge_table(Redirect()).replacement(elements))["nftables"]
     items = [each["add"] for each in commands if "add" in each][1:]
-    sets = {
-        body["name"]: body
-        for each in items
-        for body in [each.get("set") or each.get("map")]
-        if body
-    }
-    for each in items:
-        if "element" in each:
-            sets[each["element"]["name"]]["elem"] = each["element"]["elem"]
+    sets = {item["set"]["name"]: item["set"] for item in items if "set" in item}
+    for item in items:
+        if "element" in item:
+            sets[item["element"]["name"]]["elem"] = item["element"]["elem"]
+    for name in ("pods", "uplinks"):
+        sets[name]["elem"] = [names[index] for index in sets[name]["elem"]]
     text = json.dumps([each for each in items if "element" not in each])
     for index, name in names.items():
         text = text.replace(f'"concat": [{index},', f'"concat": ["{name}",')
-        text = text.replace(f"[{index}, {{", f'["{name}", {{')
     return {"nftables": [{"metainfo": {}}, *json.loads(text)]}
 
 
@@ -186,7 +182,8 @@ def test_what_was_written_is_recognised_in_a_listing() -> None:
     [
         ({"addresses": frozenset()}, "set addresses holds other elements"),
         ({"macs": frozenset({(11, "02:00:00:00:00:99")})}, "set macs holds other elements"),
-        ({"pods": frozenset({11})}, "set ports holds other elements"),
+        ({"pods": frozenset({11})}, "set pods holds other elements"),
+        ({"uplinks": frozenset({11, 3})}, "set uplinks holds other elements"),
         ({"reserved": frozenset()}, "set taken_addresses holds other elements"),
         ({"inside_macs": frozenset()}, "set inside_macs holds other elements"),
         ({"inside_addresses": frozenset()}, "set inside_addresses holds other elements"),
@@ -208,18 +205,29 @@ def test_a_missing_table_and_other_rules_are_a_difference() -> None:
     assert table.difference(SOME, more, PORTS) == "set more is changed"
 
 
+@pytest.mark.parametrize("name", ["pods", "macs", "taken_macs"])
 @pytest.mark.parametrize(
     "element",
     [7, None, {"range": [1, 2]}, ["veth1", {"drop": None}], {"concat": ["veth1"]}, {"elem": {}}],
 )
-def test_an_element_of_no_kind_of_ours_is_a_difference_and_no_error(element: object) -> None:
+def test_an_element_of_no_kind_of_ours_is_a_difference_and_no_error(
+    element: object, name: str
+) -> None:
     found = listed(SOME)
-    for each in found["nftables"]:
-        if "map" in each:
-            each["map"]["elem"].append(element)
-    assert (
-        bridge_table(Redirect()).difference(SOME, found, PORTS) == "set ports holds other elements"
-    )
+    for item in found["nftables"]:
+        if item.get("set", {}).get("name") == name:
+            item["set"]["elem"].append(element)
+    said = bridge_table(Redirect()).difference(SOME, found, PORTS)
+    assert said == f"set {name} holds other elements"
+
+
+def test_a_port_that_turns_from_an_uplink_into_a_pods_port_changes_its_set_in_one_transaction() -> (
+    None
+):
+    before, after = Elements(uplinks=frozenset({11})), Elements(pods=frozenset({11}))
+    (gone, come) = json.loads(bridge_table(Redirect()).change(before, after))["nftables"]
+    assert gone["delete"]["element"]["name"] == "uplinks"
+    assert come["add"]["element"]["name"] == "pods"
 
 
 def test_a_change_holds_the_difference_only() -> None:
@@ -231,7 +239,7 @@ def test_a_change_holds_the_difference_only() -> None:
     )
     come = json.loads(bridge_table(Redirect()).change(SOME, more))["nftables"]
     gone = json.loads(bridge_table(Redirect()).change(more, SOME))["nftables"]
-    named = ["ports", "macs", "addresses", "taken_macs", "taken_addresses"]
+    named = ["pods", "macs", "addresses", "taken_macs", "taken_addresses"]
     named += ["inside_macs", "inside_addresses"]
     for commands, verb in ((come, "add"), (gone, "delete")):
         assert [each[verb]["element"]["name"] for each in commands] == named

@@ -79,7 +79,8 @@ AS_NFT_SAYS = """\
 
 	chain arriving {
 		type filter hook prerouting priority dstnat - 10; policy accept;
-		iif vmap @ports
+		iif @pods goto bound
+		iif @uplinks goto outside
 		goto unknown
 	}
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -21,6 +22,8 @@ _OUTPUT_JSON = 1 << 4  # NFT_CTX_OUTPUT_JSON
 _OUTPUT_PROTOCOL_NUMBERS = 1 << 7
 _NET_ADMIN = 12
 """The number of CAP_NET_ADMIN, linux/capability.h."""
+_VERSION = json.dumps({"nftables": [{"list": {"tables": {}}}]})
+"""A command whose output names the library's version."""
 
 
 class NftablesError(Exception):
@@ -48,18 +51,33 @@ class Nftables:
         self._library.nft_ctx_buffer_error(self._context)
         flags = _OUTPUT_JSON | _OUTPUT_PROTOCOL_NUMBERS
         self._library.nft_ctx_output_set_flags(self._context, flags)
+        self._types_by_field: bool | None = None
+        """Whether to write a set's type as a field; None until the library's version is known."""
 
     def run(self, commands: str) -> dict[str, Any]:
         """Run `commands` (JSON) as one transaction and return their output.
 
-        Raises NftablesError, in which case nothing has changed.
+        A set of one field has its type by name in `commands` and in the output, in whichever form
+        the library writes and prints it. Raises NftablesError, in which case nothing has changed.
         """
+        if self._types_by_field is None:
+            version = self._run(_VERSION)["nftables"][0]["metainfo"]["version"]
+            self._types_by_field = (
+                tuple(map(int, re.findall(r"\d+", version))) >= _NAMES_CRASH_SINCE
+            )
+        if self._types_by_field:
+            for name, field_of_type in _FIELDS.items():
+                by_field = json.dumps({"typeof": field_of_type})
+                commands = commands.replace(f'"type": "{name}"', f'"type": {by_field}')
+        return self._run(commands)
+
+    def _run(self, commands: str) -> dict[str, Any]:
         code = self._library.nft_run_cmd_from_buffer(self._context, commands.encode())
         output = self._library.nft_ctx_get_output_buffer(self._context)
         error = self._library.nft_ctx_get_error_buffer(self._context)
         if code != 0:
             raise _explained((error or b"").decode(errors="replace"))
-        printed: dict[str, Any] = json.loads(output) if output else {}
+        printed: dict[str, Any] = json.loads(output, object_hook=_named) if output else {}
         return printed
 
     def close(self) -> None:
@@ -91,6 +109,26 @@ def field(protocol: str, name: str) -> dict[str, Any]:
 def match(left: Mapping[str, Any], right: object, operator: str = "==") -> dict[str, Any]:
     """Return the condition that a field, or something else of the packet, has this value."""
     return {"match": {"op": operator, "left": left, "right": right}}
+
+
+_FIELDS = {
+    "ipv4_addr": field("ip", "saddr"),
+    "ether_addr": field("ether", "saddr"),
+    "iface_index": {"meta": {"key": "iif"}},
+}
+"""A field of each type that a set of one field of ours has."""
+_NAMES_CRASH_SINCE = (1, 1, 2)
+"""The first libnftables that writes user data for a type given by its name, and for a verdict map.
+nft 1.0.6 of Debian 12 crashes on that data while it lists any table of the node, and so stops
+kube-proxy in nftables mode; reports say the same of readers up to 1.1.1
+(kubernetes/kubernetes#136786). They all read a type given by a field (`typeof`), which libnftables
+1.0.6 refuses to write from JSON."""
+
+
+def _named(item: dict[str, Any]) -> object:
+    """Return the name of a type that is listed as a field, and all else as it is."""
+    names = (name for name, each in _FIELDS.items() if item == {"typeof": each})
+    return next(names, item)
 
 
 # ---- The library

@@ -2,7 +2,8 @@
 
 On bridges, table `bridge podid_source`, as nft prints it (each rule that drops also counts):
 
-    map ports       { type iface_index : verdict }   the node's end of each known port
+    set pods        { typeof iif }                   the node's end of each bound port
+    set uplinks     { typeof iif }
     set macs        { type iface_index . ether_addr }
     set addresses   { type iface_index . ipv4_addr }
     set taken_macs      { type ether_addr }          closed to unknown ports
@@ -10,7 +11,8 @@ On bridges, table `bridge podid_source`, as nft prints it (each rule that drops 
     set inside_macs      { type iface_index . ether_addr }   closed to an uplink: its bridge's own
     set inside_addresses { type iface_index . ipv4_addr }
     chain arriving { type filter hook prerouting priority dstnat - 10;
-      iif vmap @ports                                pod: goto bound; uplink: goto outside
+      iif @pods goto bound
+      iif @uplinks goto outside
       goto unknown }
     chain bound {
       ether type 8021q drop
@@ -59,8 +61,9 @@ On bridges, table `bridge podid_source`, as nft prints it (each rule that drops 
   what asks IMDS by an uplink gets one MAC address, and with it one share.
 * ARP probes for an address conflict have the sender 0.0.0.0 (RFC 5227). Nobody learns from them.
 * A port is identified by the index of the node's end, which no other link ever gets.
-* A new port is in no map, whether we run or not. So the rules for ports in no map need no knowledge
-  about the port.
+* A new port is in neither set, whether we run or not. So the rules for such ports need no knowledge
+  about the port. A port changes from one set to the other in one transaction.
+* No map leads to a verdict, because the `nft` of many nodes crashes on one (`nftables`).
 
 On routed links, table `ip podid_source` requires that a packet to IMDS comes in by the interface by
 which its answer goes out. So does one from IMDS: else a pod could speak into the node's own
@@ -98,13 +101,10 @@ _OUTSIDER = "02:00:00:00:25:79"
 """MAC address, of no maker's, of all that comes to us by an uplink: they have one share together
 (`rules`), which otherwise each MAC address would have that somebody makes up."""
 _KERNELS_OWN = ("handle", "index", "elem")
-_POD, _UPLINK = {"goto": {"target": "bound"}}, {"goto": {"target": "outside"}}
-
-_SETS = frozenset({"set", "map"})
 
 _Commands = Sequence[Mapping[str, Any]]
-Element = str | tuple[int, str | bool]
-"""An address; a port with an address; or a port with a boolean, whether it is bound."""
+Element = str | int | tuple[int, str]
+"""An address, a port, or a port with an address."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,11 +125,11 @@ class Elements:
     """By uplink, the addresses of the bound ports of its bridge, and the node's own there."""
 
     def by_set(self) -> dict[str, frozenset[Element]]:
-        """Return the elements of each set and map, by name."""
+        """Return the elements of each set, by name."""
         taken = {address for _, address in self.addresses} | self.reserved
-        ports = {(port, port in self.pods) for port in self.pods | self.uplinks}
         return {
-            "ports": frozenset(ports),
+            "pods": self.pods,
+            "uplinks": self.uplinks - self.pods,
             "macs": self.macs,
             "addresses": self.addresses,
             "taken_macs": frozenset(mac for _, mac in self.macs),
@@ -187,7 +187,7 @@ class Table:
         return f"set {wrong[0]} holds other elements" if wrong else ""
 
     def _sets(self) -> list[str]:
-        return [body["name"] for each in self.items for kind, body in each.items() if kind in _SETS]
+        return [each["set"]["name"] for each in self.items if "set" in each]
 
     def _elements(self, command: str, by_set: Mapping[str, Collection[Element]]) -> _Commands:
         """Return a command for each set with elements to add or delete."""
@@ -195,7 +195,7 @@ class Table:
         return [
             {command: {"element": {**where, "name": name, "elem": elements}}}
             for name in self._sets()
-            if (elements := [_as_json(name, each) for each in sorted(by_set[name], key=str)])
+            if (elements := [_as_json(each) for each in sorted(by_set[name], key=str)])
         ]
 
     def _reference(self) -> dict[str, Any]:
@@ -217,14 +217,16 @@ def bridge_table(redirect: Redirect, name: str = TABLE, *, owned: bool = False) 
     return make.table(
         *(make.chain(name) for name in ("bound", "bound_arp", "outside", "unknown")),
         make.chain("arriving", type="filter", hook="prerouting", prio=_BEFORE_LEARNING),
-        {"map": make.set("ports", "iface_index") | {"map": "verdict"}},
+        {"set": make.set("pods", "iface_index")},
+        {"set": make.set("uplinks", "iface_index")},
         {"set": make.set("macs", ["iface_index", "ether_addr"])},
         {"set": make.set("addresses", ["iface_index", "ipv4_addr"])},
         {"set": make.set("taken_macs", "ether_addr")},
         {"set": make.set("taken_addresses", "ipv4_addr")},
         {"set": make.set("inside_macs", ["iface_index", "ether_addr"])},
         {"set": make.set("inside_addresses", ["iface_index", "ipv4_addr"])},
-        make.rule("arriving", {"vmap": {"key": index, "data": "@ports"}}),
+        make.rule("arriving", match(index, "@pods"), {"goto": {"target": "bound"}}),
+        make.rule("arriving", match(index, "@uplinks"), {"goto": {"target": "outside"}}),
         make.rule("arriving", {"goto": {"target": "unknown"}}),
         *(make.drop("bound", match(kind, each)) for each in hidden),
         make.drop("bound", match(_both(index, mac), "@macs", "!=")),
@@ -298,12 +300,13 @@ def _elements_of(
     An element of a form that we do not use is kept as text, so that it counts as a difference.
     """
     found: dict[str, frozenset[Element]] = {name: frozenset() for name in Elements().by_set()}
-    for item in listed.get("nftables", ()):
-        for kind in _SETS & item.keys():
-            body = item[kind]
-            if body["name"] in found:
-                elements = (_from_json(each, links) for each in body.get("elem", ()))
-                found[body["name"]] = frozenset(elements)
+    for body in (item["set"] for item in listed.get("nftables", ()) if "set" in item):
+        if body["name"] in found:
+            of_ports = body["type"] == "iface_index"
+            found[body["name"]] = frozenset(
+                _index(each, links) if of_ports else _from_json(each, links)
+                for each in body.get("elem", ())
+            )
     return found
 
 
@@ -334,18 +337,11 @@ def _from_json(listed: object, links: Mapping[str, int]) -> Element:
             return listed
         case {"concat": [port, str() as value]}:
             return _index(port, links), value
-        case [port, verdict] if verdict in (_POD, _UPLINK):
-            return _index(port, links), verdict == _POD
     return json.dumps(listed, sort_keys=True)
 
 
-def _as_json(name: str, element: Element) -> object:
-    if isinstance(element, str):
-        return element
-    port, value = element
-    if name == "ports":
-        return [port, _POD if value else _UPLINK]
-    return {"concat": [port, value]}
+def _as_json(element: Element) -> object:
+    return {"concat": list(element)} if isinstance(element, tuple) else element
 
 
 def _index(port: object, links: Mapping[str, int]) -> int:

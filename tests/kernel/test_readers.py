@@ -1,0 +1,76 @@
+"""Programs with an older or a newer nft read our rules, and release 0.2 takes them over."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.image.packages import Missing, fetch_debs
+from deploy.image.pins import Deb
+from tests.kernel.topology import ROOT, run
+
+pytestmark = pytest.mark.net
+
+_PINS = Path(__file__).with_name("old_nft.pins")
+
+
+@pytest.fixture(scope="module")
+def old_nft(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of Debian 12's nft 1.0.6 with its libraries, which is not installed."""
+    lines = _PINS.read_text().splitlines()
+    pinned = [Deb(*line.split(" ")) for line in lines if not line.startswith("#")]
+    folder = tmp_path_factory.mktemp("old-nft")
+    try:
+        packages = fetch_debs(pinned, ROOT / ".cache/nft", ())
+    except Missing as error:
+        pytest.skip(f"the pinned packages are gone: {error}")
+    for package in packages:
+        subprocess.run(["dpkg-deb", "-x", str(package), str(folder)], check=True)
+    return folder
+
+
+@pytest.fixture(scope="module", params=["old", "newest"])
+def read(old_nft: Path, request: pytest.FixtureRequest) -> dict[str, Any]:
+    """Rules of every kind, written by one of two libraries and read by both nft programs."""
+    seen: dict[str, Any] = run("readers", rootless=True, old=str(old_nft), writer=request.param)
+    return seen
+
+
+@pytest.mark.parametrize("nft", ["old nft", "newest nft"])
+def test_nft_1_0_6_and_the_newest_read_our_rules_and_write_tables_beside_them(
+    read: dict[str, Any], nft: str
+) -> None:
+    assert {what: status for what, status in read[nft].items() if status} == {}
+
+
+def test_an_agent_with_either_library_guards_its_pods(read: dict[str, Any]) -> None:
+    assert read["agent"] == [[3, 0, []], []]
+    assert read["pods"] == ["proven"] * 3
+
+
+def test_either_library_reads_back_what_the_other_wrote_without_a_difference(
+    read: dict[str, Any],
+) -> None:
+    assert read["differences for the old library"] == []
+    assert read["differences for the newest library"] == []
+
+
+def test_the_next_agent_keeps_source_rules_that_the_other_library_wrote(
+    read: dict[str, Any],
+) -> None:
+    assert read["next agent"] == [[3, 0, []], []]
+    assert read["kept tables"] == ["bridge podid_source", "ip podid_source"]
+
+
+@pytest.mark.parametrize("routed", [False, True])
+def test_no_request_reaches_imds_while_agents_of_release_0_2_and_of_this_one_replace_each_other(
+    *, routed: bool
+) -> None:
+    seen = run("release_0_2", rootless=True, routed=routed, times=20)
+    assert seen["maps"] == [1, 0] * 20
+    assert seen["answers"].keys() == {"agent"}
+    assert seen["answers"]["agent"] > 60
+    assert (seen["problems"], seen["leaked"]) == ([], 0)
