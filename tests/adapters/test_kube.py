@@ -179,8 +179,27 @@ async def test_of_large_objects_fewer_are_asked_for_so_that_a_page_fits_into_mem
     sizes = [sum(map(len, map(bytes, page.items))) async for page in kube.pages("/a")]
     await kube.close()
     assert sum(sizes) == 40 * (_LARGE + len('""'))
-    assert max(sizes) < 16 * _LARGE
-    assert asked[:4] == [(0, 500), (0, 62), (0, 7), (7, 7)]
+    assert max(sizes) < 4 * _LARGE
+    assert asked[:5] == [(0, 500), (0, 62), (0, 7), (0, 1), (1, 2)]
+
+
+async def test_pages_grow_again_behind_large_objects() -> None:
+    sizes = [1 << 20] * 8 + [100] * 2_000
+    asked: list[int] = []
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        limit, first = int(request.url.params["limit"]), int(request.url.params.get("continue", 0))
+        asked.append(limit)
+        items = b",".join(b'"%s"' % (b"x" * size) for size in sizes[first : first + limit])
+        more = b"%d" % (first + limit) if first + limit < len(sizes) else b""
+        return httpx2.Response(
+            200, content=b'{"metadata":{"continue":"%s"},"items":[%s]}' % (more, items)
+        )
+
+    kube = Kube(httpx2.AsyncClient(base_url="https://api", transport=httpx2.MockTransport(answer)))
+    assert sum([len(page.items) async for page in kube.pages("/a")]) == len(sizes)
+    await kube.close()
+    assert asked == [500, 62, 7, 1, 2, 2, 2, 2, 5, 40, 320, 500, 500, 500, 500]
 
 
 async def test_a_list_that_names_the_same_part_again_and_again_is_none(tmp_path: Path) -> None:

@@ -101,6 +101,7 @@ def test_an_authority_is_an_https_origin(text: str, url: str) -> None:
         "https://login.microsoftonline.com:65536",
         "https://\u212aontoso.example",
         "https://[::1]",
+        f"https://{'a.' * 127}a",
         "https://",
         "https:///x",
         "https://a b",

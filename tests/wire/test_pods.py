@@ -130,24 +130,25 @@ MANY = 20_000
 
 
 @pytest.mark.parametrize("many", [99, 100, 101])
-def test_of_more_than_a_hundred_labels_and_drivers_a_hundred_are_kept_or_none(many: int) -> None:
+def test_a_pod_with_more_than_a_hundred_labels_or_drivers_keeps_none(many: int) -> None:
     labels = {f"label-{number:03}": "x" for number in range(many)}
     volumes = [{"csi": {"driver": f"d-{number}"}} for number in range(many)]
     whole = {"metadata": {**META, "labels": labels}, "spec": {"volumes": volumes}}
     found = parse_pod(json.dumps(whole).encode())
     assert len(found.csi_drivers) == (many if many <= 100 else 0)
-    assert found.labels == (labels if many <= 100 else dict([*labels.items()][:99]))
+    assert found.labels == (labels if many <= 100 else {})
 
 
 @pytest.mark.parametrize(
     "fields",
     [
         {"metadata": {"labels": {f"a-{each:05}": "x" * 40 for each in range(MANY)}}},
+        {"metadata": {"labels": {f"{each:03}{'a' * 250}/{'b' * 63}": "" for each in range(100)}}},
         {"metadata": {"annotations": {"aadpodidentity.k8s.io/attestation": "x" * 200_000}}},
         {"metadata": {"annotations": {"aadpodidentity.k8s.io/probe": "x" * 200_000}}},
         {"spec": {"volumes": [{"csi": {"driver": f"d-{each}"}} for each in range(MANY)]}},
     ],
-    ids=["labels", "a waiver", "a question", "volumes"],
+    ids=["many labels", "long labels", "a waiver", "a question", "volumes"],
 )
 def test_of_a_pod_of_a_megabyte_a_few_kilobytes_are_kept(fields: dict[str, Any]) -> None:
     """Each agent keeps those of its node, and a tenant may make hundreds for one node."""
@@ -163,9 +164,15 @@ def test_of_many_labels_and_volumes_those_that_mean_something_are_kept() -> None
     whole = {"metadata": {**META, "labels": labels}, "spec": {"volumes": volumes}}
     found = parse_pod(json.dumps(whole).encode())
     assert found.selector == "app"
-    assert {"a-00000", "a-00098"} <= found.labels.keys()
-    assert "z" not in found.labels
+    assert found.labels == {"aadpodidbinding": "app"}
     assert "secrets-store.csi.k8s.io" in found.csi_drivers
+
+
+@pytest.mark.parametrize("phase", ["Succeeded", "Failed"])
+def test_a_pod_that_has_ended_keeps_no_labels(phase: str) -> None:
+    meta = {**META, "labels": {"aadpodidbinding": "app"}}
+    found = parse_pod(json.dumps({"metadata": meta, "status": {"phase": phase}}).encode())
+    assert (found.phase, found.labels) == (phase, {})
 
 
 def test_a_probe_is_asked_for_by_an_annotation() -> None:

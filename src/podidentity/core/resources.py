@@ -37,6 +37,8 @@ _DOMAIN = re.compile(rf"{_LABEL}(?:\.{_LABEL})+", re.ASCII | re.IGNORECASE)
 _AUTHORITY = re.compile(
     rf"https://({_LABEL}(?:\.{_LABEL})*(?::([0-9]{{1,5}}))?)/?", re.ASCII | re.IGNORECASE
 )
+_LONGEST_HOST = 253
+"""Characters of a name of DNS."""
 LONGEST_AUDIENCE = 512
 _VISIBLE = re.compile(r"[^\s\x00-\x1f\x7f-\x9f]+")
 
@@ -153,7 +155,7 @@ class Tenant:
         # `adfs` is Azure Stack Hub's name for the one tenant of AD FS.
         if folded == "adfs" or GUID.fullmatch(folded):
             return cls(folded)
-        if len(folded) > 253 or not _DOMAIN.fullmatch(text.strip()):
+        if len(folded) > _LONGEST_HOST or not _DOMAIN.fullmatch(text.strip()):
             raise InvalidId(f"must be a GUID or a domain name, not {text[:80]!r}")
         return cls(folded)
 
@@ -181,7 +183,7 @@ class Authority:
         if not isinstance(text, str):
             raise InvalidId(f"must be an https URL, not {type(text).__name__}")
         found = _AUTHORITY.fullmatch(text.strip())
-        if found is None:
+        if found is None or len(found[1].partition(":")[0]) > _LONGEST_HOST:
             raise InvalidId(f"must be https://HOST/ and nothing more, not {text[:80]!r}")
         if int(found.group(2) or 443) not in range(1, 65536):
             raise InvalidId(f"must be https://HOST/ with a port from 1 to 65535, not {text[:80]!r}")
@@ -365,6 +367,9 @@ class Phase(StrEnum):
     UNKNOWN = "Unknown"
 
 
+ENDED = frozenset({Phase.SUCCEEDED, Phase.FAILED})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pod:
     """The facts about a pod that the rules and the proof use."""
@@ -406,7 +411,7 @@ class Pod:
     @property
     def ended(self) -> bool:
         """Whether its processes have ended; its address may belong to another pod by now."""
-        return self.phase in {Phase.SUCCEEDED, Phase.FAILED}
+        return self.phase in ENDED
 
 
 # Token requests, grants and tokens.

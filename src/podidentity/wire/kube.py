@@ -13,19 +13,21 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from sys import intern
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 from urllib.parse import quote, unquote
 
 import msgspec
 
 from podidentity.core.resources import ObjectRef
-from podidentity.wire import BROKEN_JSON
-
-_T = TypeVar("_T")
+from podidentity.wire import BROKEN_JSON, decoded, shallow
 
 
 class NotKubernetes(ValueError):
     """These bytes are no answer of an API server; the message names the expected shape."""
+
+
+class TooDeep(NotKubernetes):
+    """An object of a long list is nested deeper than JSON is decoded."""
 
 
 class KubeError(Exception):
@@ -231,52 +233,20 @@ _LIST = msgspec.json.Decoder(_List)
 _EVENT = msgspec.json.Decoder(_Event)
 _OBJECT = msgspec.json.Decoder(_Object)
 _STATUS = msgspec.json.Decoder(_Status)
+_DEEPEST_KEPT = 200
+"""Levels of nesting of a whole object; no object that means something has as many."""
 _FIELDS = msgspec.json.Decoder(dict[str, Any])
-
-DEEPEST = 200
-"""Levels of nesting that `shallow` keeps; no object that means something has as many."""
-# Strings come first: brackets inside them are text. Possessive, so that nothing is tried twice,
-# and a string without an end is taken to the end: else each quote in it would begin a new try.
-_JSON_TOKEN = re.compile(rb'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]', re.DOTALL)
-
-
-def shallow(body: bytes, deepest: int = DEEPEST) -> bytes:
-    """Return the JSON in `body` with `null` for each array and object that lies deeper.
-
-    A tenant can nest one object a thousand times, in a field or in its `managedFields`, and a
-    decoder would give up on the whole list that holds it. API servers stop at ten thousand levels
-    (https://github.com/golang/go/issues/31789). We read nothing below a few.
-    """
-    kept: list[bytes] = []
-    depth, begun = 0, 0
-    for found in _JSON_TOKEN.finditer(body):
-        sign = found.group()
-        if sign in b"[{":
-            depth += 1
-            if depth == deepest + 1:
-                kept.append(body[begun : found.start()])
-        elif sign in b"]}":
-            depth -= 1
-            if depth == deepest:
-                kept.append(b"null")
-                begun = found.end()
-    if depth <= deepest:
-        kept.append(body[begun:])
-    return b"".join(kept)
-
-
-def _decoded(decoder: msgspec.json.Decoder[_T], body: bytes | msgspec.Raw) -> _T:
-    """Return the decoded `body`, with too deep objects cut (`shallow`)."""
-    try:
-        return decoder.decode(body)
-    except RecursionError:
-        return decoder.decode(shallow(bytes(body)))
 
 
 def parse_list(body: bytes) -> Page:
-    """Return the list in `body`; raise NotKubernetes."""
+    """Return the list in `body`; raise NotKubernetes.
+
+    Raises TooDeep if a list of fewer objects could be read.
+    """
     try:
-        found = _decoded(_LIST, body)
+        found = decoded(_LIST, body)
+    except RecursionError as error:
+        raise TooDeep from error
     except BROKEN_JSON as error:
         raise NotKubernetes(f"not a Kubernetes list: {error}") from error
     return Page(
@@ -289,7 +259,7 @@ def parse_list(body: bytes) -> Page:
 def parse_event(line: bytes) -> Event:
     """Return the watch event in `line`; raise NotKubernetes."""
     try:
-        found = _decoded(_EVENT, line)
+        found = decoded(_EVENT, line)
     except BROKEN_JSON as error:
         raise NotKubernetes(f"not a watch event: {error}") from error
     return Event(type=found.type, object=found.object)
@@ -298,7 +268,7 @@ def parse_event(line: bytes) -> Event:
 def parse_object_version(raw: bytes | msgspec.Raw) -> ObjectVersion:
     """Return name and version of an object; raise NotKubernetes."""
     try:
-        found = _decoded(_OBJECT, raw).metadata
+        found = decoded(_OBJECT, raw).metadata
     except BROKEN_JSON as error:
         raise NotKubernetes(f"not a Kubernetes object: {error}") from error
     ref = ObjectRef(intern(found.namespace), found.name)
@@ -312,7 +282,10 @@ def parse_object(raw: bytes | msgspec.Raw) -> dict[str, Any]:
     has `"conditions": null`. https://pkg.go.dev/encoding/json#Marshal (nil slices and maps)
     """
     try:
-        found = _decoded(_FIELDS, raw)
+        try:
+            found = _FIELDS.decode(raw)
+        except RecursionError:
+            found = _FIELDS.decode(shallow(bytes(raw), _DEEPEST_KEPT))
     except BROKEN_JSON as error:
         raise NotKubernetes(f"not a Kubernetes object: {error}") from error
     rest: list[Any] = [found] if b"null" in bytes(raw) else []

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from podidentity.core.budgets import BUDGETS
 from podidentity.core.resources import (
     OBJECT_NAME,
     SYSTEM_ASSIGNED,
@@ -43,7 +44,7 @@ from podidentity.core.resources import (
     Tenant,
     WorkloadIdentity,
 )
-from podidentity.wire import BROKEN_JSON
+from podidentity.wire import BROKEN_JSON, decoded
 
 API_VERSION = "aadpodidentity.k8s.io/v1"
 IDENTITY_KIND = "AzureIdentity"
@@ -90,9 +91,9 @@ class _Json(msgspec.Struct):
     """A custom resource as it was sent."""
 
     metadata: _Meta
-    spec: Any = None
-    status: Any = None
-    old_status: Any = msgspec.field(name="Status", default=None)
+    spec: msgspec.Raw = msgspec.Raw(b"null")
+    status: msgspec.Raw = msgspec.Raw(b"null")
+    old_status: msgspec.Raw = msgspec.field(name="Status", default=msgspec.Raw(b"null"))
 
 
 class _Account(msgspec.Struct):
@@ -110,6 +111,7 @@ class _Custom(msgspec.Struct, frozen=True):
 
 _JSON = msgspec.json.Decoder(_Json)
 _ACCOUNT = msgspec.json.Decoder(_Account)
+_ANY = msgspec.json.Decoder()
 _REPR = Repr()
 _REPR.maxlevel, _REPR.maxstring, _REPR.maxother = 2, 80, 80
 
@@ -172,7 +174,7 @@ def parse_service_account(raw: Raw) -> WorkloadIdentity | Malformed | ObjectRef:
     Raises ValueError if it has no name.
     """
     try:
-        meta = _ACCOUNT.decode(raw).metadata
+        meta = decoded(_ACCOUNT, raw).metadata
     except BROKEN_JSON as error:
         raise ValueError(f"not a {SERVICE_ACCOUNT_KIND}: {error}") from error
     ref = ObjectRef(intern(meta.namespace), meta.name)
@@ -420,20 +422,37 @@ def _parse(raw: Raw, kind: str, build: Callable[[_Custom], _T]) -> _T | Malforme
     Raises ValueError for an object without metadata: no API server stores one.
     """
     try:
-        found = _JSON.decode(raw)
+        found = decoded(_JSON, raw)
     except BROKEN_JSON as error:
         raise ValueError(f"not an {kind}: {error}") from error
-    meta = found.metadata
+    meta, spec = found.metadata, None
     ref = ObjectRef(intern(meta.namespace), meta.name)
-    told = found.status or found.old_status
-    status = told if isinstance(told, dict) else {}
     try:
-        return build(_Custom(ref, meta.annotations or {}, _spec(found.spec), status))
+        spec, told, old = _read(kind, found)
+        status = told or old
+        fields = status if isinstance(status, dict) else {}
+        return build(_Custom(ref, meta.annotations or {}, _spec(spec), fields))
     except _Unusable as error:
-        spec = found.spec if kind == BINDING_KIND and isinstance(found.spec, dict) else {}
-        selector = _field(spec, "selector")
-        selector = selector if isinstance(selector, str) and _is_label_value(selector) else ""
-        return Malformed(ref=ref, kind=kind, why=str(error), selector=selector)
+        selector = _field(spec, "selector") if isinstance(spec, dict) else ""
+        is_label = isinstance(selector, str) and kind == BINDING_KIND and _is_label_value(selector)
+        return Malformed(
+            ref=ref, kind=kind, why=str(error), selector=str(selector) if is_label else ""
+        )
+
+
+def _read(kind: str, found: _Json) -> list[Any]:
+    """Return spec and status; raise _Unusable for those that are over the budget of an object.
+
+    Only an AzureAssignedIdentity's status means anything: others write into the rest.
+    """
+    parts = [found.spec, found.status, found.old_status][: 3 if kind == ASSIGNED_KIND else 1]
+    size, most = sum(map(len, parts)), BUDGETS[kind].object
+    if size > most:
+        raise _Unusable(f"it has {size} bytes in spec and status, more than {most}")
+    try:
+        return [*map(_ANY.decode, parts), None, None][:3]
+    except BROKEN_JSON as error:
+        raise _Unusable(f"its spec or status cannot be decoded: {error}") from error
 
 
 def _rendered(kind: str, ref: ObjectRef, spec: _Fields) -> _Fields:

@@ -14,16 +14,18 @@ from datetime import datetime
 
 import msgspec
 
+from podidentity.core.budgets import BUDGETS
 from podidentity.core.delegation import CSI_DRIVER
 from podidentity.core.resources import (
     ATTESTATION_ANNOTATION,
     BINDING_LABEL,
+    ENDED,
     PROBE_ANNOTATION,
     ObjectRef,
     Phase,
     Pod,
 )
-from podidentity.wire import BROKEN_JSON
+from podidentity.wire import BROKEN_JSON, decoded
 
 _CONFIG_HASH, _CONFIG_MIRROR = "kubernetes.io/config.hash", "kubernetes.io/config.mirror"
 _AMBIENT = "ambient.istio.io/redirection"
@@ -31,6 +33,7 @@ _AMBIENT = "ambient.istio.io/redirection"
 annotations/). It is what people are told by, and nothing is decided by it."""
 MOST = 100
 """Labels, and drivers of volumes, of a pod that are kept; an exception names at most as many."""
+_LONGEST_LABELS = BUDGETS["Pod"].object
 _LONGEST = 400
 """Characters of an annotation that are kept: the longest that means something has 334."""
 _MD5 = re.compile(r"[0-9a-f]{32}", re.ASCII)
@@ -40,7 +43,7 @@ class _Meta(msgspec.Struct, rename="camel"):
     name: str = ""
     namespace: str = ""
     uid: str = ""
-    labels: dict[str, str] | None = None
+    labels: msgspec.Raw = msgspec.Raw(b"null")
     annotations: dict[str, str] | None = None
     creation_timestamp: str | None = None
 
@@ -74,13 +77,22 @@ class _Pod(msgspec.Struct):
     status: _Status = msgspec.field(default_factory=_Status)
 
 
+class _BindingLabel(msgspec.Struct):
+    selector: str | None = msgspec.field(name=BINDING_LABEL, default=None)
+
+
 _POD = msgspec.json.Decoder(_Pod)
+_LABELS = msgspec.json.Decoder(dict[str, str] | None)
+_BINDING_LABEL = msgspec.json.Decoder(_BindingLabel)
 
 
 def parse_pod(raw: bytes | msgspec.Raw) -> Pod:
     """Return the pod in `raw`; raise ValueError for any other JSON."""
     try:
-        pod = _POD.decode(raw)
+        pod = decoded(_POD, raw)
+        phase = _phase(pod.status.phase)
+        # Nothing is decided by the labels of a pod that has ended.
+        labels = {} if phase in ENDED else _labels(pod.metadata.labels)
     except BROKEN_JSON as error:
         raise ValueError(f"not a pod: {error}") from error
     meta, status = pod.metadata, pod.status
@@ -90,10 +102,10 @@ def parse_pod(raw: bytes | msgspec.Raw) -> Pod:
         uid=meta.uid,
         node=pod.spec.node_name,
         service_account=pod.spec.service_account_name or "default",
-        labels=_labels(meta.labels or {}),
+        labels=labels,
         addresses=_addresses(status),
         host_network=pod.spec.host_network,
-        phase=_phase(status.phase),
+        phase=phase,
         started=_seconds(status.start_time) or _seconds(meta.creation_timestamp),
         attestation=annotations.get(ATTESTATION_ANNOTATION, "")[:_LONGEST],
         probe=annotations.get(PROBE_ANNOTATION, "")[:_LONGEST],
@@ -104,15 +116,17 @@ def parse_pod(raw: bytes | msgspec.Raw) -> Pod:
     )
 
 
-def _labels(labels: dict[str, str]) -> dict[str, str]:
-    """Return the first labels, by name, and the binding label: no pod that is meant has more.
+def _labels(raw: msgspec.Raw) -> dict[str, str]:
+    """Return the labels; of labels over their budget the binding label alone.
 
-    A tenant may give a pod twenty thousand, and each agent keeps the pods of its node.
+    A tenant may give a pod 100,000 labels, and each NMI keeps the pods of its node.
     """
-    if len(labels) <= MOST:
-        return labels
-    kept = {key: labels[key] for key in sorted(labels)[: MOST - 1]}
-    return kept | {key: labels[key] for key in (BINDING_LABEL,) if key in labels}
+    if len(raw) <= _LONGEST_LABELS:
+        labels = _LABELS.decode(raw) or {}
+        if len(labels) <= MOST:
+            return labels
+    selector = _BINDING_LABEL.decode(raw).selector
+    return {} if selector is None else {BINDING_LABEL: selector}
 
 
 def _drivers(spec: _Spec) -> frozenset[str]:
