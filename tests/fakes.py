@@ -227,6 +227,9 @@ class FakeKubeApi:
     async def ask(self, path: str, question: Mapping[str, Any]) -> bytes:
         raise AssertionError(f"nobody expects a question at {path}: {question}")
 
+    async def replace(self, path: str, body: Mapping[str, Any]) -> bytes:
+        raise AssertionError(f"nobody expects an update of {path}: {body}")
+
     async def merge(self, path: str, body: Mapping[str, Any]) -> bytes:
         raise AssertionError(f"nobody expects a change of {path}: {body}")
 

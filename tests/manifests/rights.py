@@ -115,7 +115,7 @@ def _asked(request: httpx2.Request) -> tuple[str, str]:
     resource = f"{words[0]}/{words[2]}" if len(words) > 2 else words[0]
     reading = "get" if len(words) > 1 else "list"
     reading = "watch" if "watch" in request.url.params else reading
-    verbs = {"POST": "create", "PATCH": "patch", "DELETE": "delete"}
+    verbs = {"POST": "create", "PUT": "update", "PATCH": "patch", "DELETE": "delete"}
     return verbs.get(request.method, reading), f"{resource}{group}"
 
 

@@ -12,7 +12,7 @@ from podidentity.wire.leases import (
     parse_lease,
     parse_old_lock,
     released,
-    render_patch,
+    render_lease,
     taken,
 )
 
@@ -110,5 +110,13 @@ def test_each_change_of_a_holder_shows() -> None:
     assert parse_lease(lease(**SPEC)).mark == before.mark
 
 
-def test_a_change_names_the_version_that_it_was_made_of() -> None:
-    assert render_patch("7", {"a": 1}) == {"metadata": {"resourceVersion": "7"}, "spec": {"a": 1}}
+def test_an_update_names_its_version_and_keeps_what_others_wrote() -> None:
+    body = json.loads(lease(**SPEC))
+    body["metadata"] |= {"labels": {"team": "a"}, "managedFields": [{"manager": "kubectl"}]}
+    body = render_lease("default", "mic", {"a": 1}, parse_lease(json.dumps(body).encode()))
+    assert body["metadata"] == {
+        "namespace": "default",
+        "name": "mic",
+        "resourceVersion": "7",
+        "labels": {"team": "a"},
+    }

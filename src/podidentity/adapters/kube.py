@@ -336,6 +336,11 @@ class Kube:
         """
         return await self._send("POST", path, body=question, reads=max(_ASKED, self._reads))
 
+    async def replace(self, path: str, body: Mapping[str, Any]) -> bytes:
+        """Replace the object at `path` by `body`; return it as stored; raise KubeError."""
+        with self._changing("PUT", path):
+            return await self._send("PUT", path, body=body)
+
     async def merge(self, path: str, body: Mapping[str, Any]) -> bytes:
         """Merge `body` (RFC 7386) into the object at `path`; return it; raise KubeError."""
         with self._changing("PATCH", path):

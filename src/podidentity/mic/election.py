@@ -1,18 +1,25 @@
-"""Which of MIC's replicas works: the holder of a Lease; the others watch, and are warm.
+"""Leader election: the MIC replica that holds a Lease works, the other replicas stay warm.
 
-    candidate ──── the Lease is free, or was seen unchanged for its duration ────► leader
-        ▲                                                                            │
-        └── another one holds it, or no renewal was answered for two thirds of it ───┘
+    candidate ──── the Lease is free, or unchanged for its duration ────► leader
+        ▲                                                                   │
+        └── another replica holds it, or the last answered renewal is too old
 
-Two clocks are never compared: a candidate measures by its own monotonic clock from when it saw the
-record change, as client-go does, and a leader from when it sent its last renewal. So a leader that
-stood still stops by itself before another one may begin: `leading` is asked before each write. What
-was under way then may still arrive, and meets the ledger's resourceVersion.
+No two clocks are compared. A candidate counts the duration from when it saw the Lease change. A
+leader counts from when it sent its last answered renewal, which is earlier, and stops `MARGIN`
+seconds before the duration ends. So two replicas never lead at once, and a leader that stood still
+knows it: `leading` is asked before each write. A write that is under way then meets the ledger's
+resourceVersion.
 
-While a controller of AAD Pod Identity holds its lock, ours waits: two planners would undo each
-other's work. Its lock is a record in an annotation of Endpoints, or the same Lease.
+A renewal is one PUT with the resourceVersion of the last one. The API server has a priority level
+for `get`, `create` and `update` of Leases by accounts of kube-system. A merge patch has no part in
+it.
+
+MIC waits while a controller of AAD Pod Identity holds its lock, because two planners would undo
+each other's work. That lock is an annotation of Endpoints, read by a task of its own, or the same
+Lease.
 
 https://github.com/kubernetes/client-go/blob/master/tools/leaderelection/leaderelection.go
+https://kubernetes.io/docs/concepts/cluster-administration/flow-control/
 """
 
 from __future__ import annotations
@@ -20,10 +27,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from http import HTTPStatus
-from typing import Any, TypeVar
+from math import inf
+from typing import TypeVar
 
 import msgspec
 
@@ -39,46 +47,90 @@ from podidentity.wire.leases import (
     parse_old_lock,
     released,
     render_lease,
-    render_patch,
     taken,
 )
 
 RENEWED = 1 / 4
-"""Part of the duration after which a leader renews, and a candidate looks."""
-TRUSTED = 2 / 3
-"""Part of the duration for which a leader works after it has sent a renewal that was answered."""
+"""Part of the duration after which a leader sends the next renewal, and a candidate looks."""
+MARGIN = 2.0
+"""Seconds before the end of the Lease at which a leader stops; a third of a short Lease."""
 SPREAD = 0.2
 """Part of a candidate's pause by which candidates differ."""
 RELEASE_SECONDS = 2.0
 """A planned stop waits so long for the API server: the next leader would wait for the Lease."""
 RELEASE_PAUSE = 0.1
 """Seconds until it tries again where the server failed and named no time."""
+RARELY = 15.0
+"""Seconds between two reads of the archived lock, and the age of a read that a candidate needs."""
+SOON = 2.0
+"""Seconds between two reads after one failed, or found the lock held within `REMEMBERED`."""
+REMEMBERED = 600.0
+BLIND = 60.0
+"""Seconds without a read of the archived lock after which a leader stops; `RARELY` if the lock was
+held within `REMEMBERED`."""
+REFUSED = 5.0
+"""Seconds after a first 403 until a second one means a missing right."""
 
 _T = TypeVar("_T")
 _log = logging.getLogger("podidentity.mic")
 
 
 class _Seen:
-    """A record, and since when it has not changed, by our clock."""
+    """A lock, and until when another holder counts by our clock."""
 
-    def __init__(self) -> None:
+    def __init__(self, me: str, default: int) -> None:
+        self._me = me
+        self._default = default
         self.lock = Lock()
-        self.since = 0.0
+        self.until = 0.0
 
     def see(self, lock: Lock, now: float) -> None:
-        if lock.mark != self.lock.mark:
-            self.since = now
+        """Take a version of the lock. A deleted lock counts to its end: its holder works on."""
+        if lock.holder and lock.holder != self._me:
+            if lock.mark != self.lock.mark:
+                self.until = now + (lock.seconds or self._default)
+        elif lock.version and not lock.holder:
+            self.until = 0.0
         self.lock = lock
 
-    def is_newer_than(self, version: str) -> bool:
-        """Whether that version is older: a watch may tell later what a write has told already."""
-        return is_older(version, self.lock.version)
 
-    def held_until(self, default: int) -> float:
-        """Return until when its holder may still be at work; 0 for nobody's."""
-        if not self.lock.holder:
-            return 0.0
-        return self.since + (self.lock.seconds or default)
+class _Troubles:
+    """By kind of object, why the last request about it failed."""
+
+    def __init__(self, lock: ObjectRef) -> None:
+        self._lock = lock
+        self._refused: dict[str, float] = {}
+        """Since when the API server answers 403."""
+        self._why: dict[str, str] = {}
+
+    def of(self, kind: str) -> str:
+        return self._why.get(kind, "")
+
+    def all(self) -> tuple[str, ...]:
+        return tuple(filter(None, self._why.values()))
+
+    def take(self, kind: str, error: Exception | None, now: float) -> None:
+        """Take what came of a request; log a new cause once."""
+        if error is None:
+            self._refused.pop(kind, None)
+            if self._why.pop(kind, ""):
+                _log.info("the API server answers about the %s %s again", kind, self._lock)
+            return
+        why = str(error)
+        if isinstance(error, NotALock):
+            why = f"the lock {self._lock} cannot be read: {error}"
+        elif isinstance(error, TimeoutError):
+            why = f"the API server does not answer about the {kind} {self._lock} in time"
+        elif (
+            isinstance(error, KubeError)
+            and error.forbidden
+            and now >= self._refused.setdefault(kind, now) + REFUSED
+        ):
+            # Only the second one counts: an API server that starts refuses rights that exist.
+            why = f"{error} {_RIGHTS}"
+        if why != self._why.get(kind):
+            _log.warning("%s", why)
+        self._why[kind] = why
 
 
 class Election:
@@ -102,14 +154,26 @@ class Election:
         self._led: Callable[[float], None] = lambda _: None
         self._lost: Callable[[], None] = lambda: None
         self._jitter = jitter
-        self._lease, self._old = _Seen(), _Seen()
-        self._until = 0.0
-        """Monotonic; until then we lead."""
+        self._trusted = seconds - min(MARGIN, seconds / 3)
+        """How long an answered renewal counts, in seconds from its sending."""
+        self._patience = self._trusted / 2
+        """Seconds after which a request is given up and sent again. The connection of the first
+        one is closed by then, and so are those that were not used meanwhile (`IDLE`)."""
+        self._lease, self._old = _Seen(me, seconds), _Seen("", seconds)
+        self._until, self._sent = 0.0, 0.0
+        """Until when we lead; when the last turn began. Monotonic, as all times here."""
+        self._unanswered: float | None = None
+        """When the earliest renewal without an answer was sent."""
+        self._renewed = ""
+        """renewTime of the last renewal that was answered."""
+        self._read_at, self._held_at = -inf, -inf
+        """When the last good read of the archived lock was sent; when one found it held."""
+        self._ask, self._read = asyncio.Event(), asyncio.Event()
         self._believes = False
         """Whether `led` was called, and `lost` not yet."""
         self._stopped = False
         self._news = asyncio.Event()
-        self._trouble = ""
+        self._troubles = _Troubles(lock)
         self._told = ""
         self.elections = 0
         """How often it became the leader."""
@@ -136,7 +200,7 @@ class Election:
         """What is waited for before we may lead; "" if we lead."""
         if self.leading:
             return ""
-        if self._clock.monotonic() < self._old.held_until(self._seconds):
+        if self._clock.monotonic() < self._old.until:
             return (
                 f"a controller of AAD Pod Identity, {self._old.lock.holder}, holds its lock "
                 f"(Endpoints {self._lock}); delete its Deployment, and this one begins"
@@ -146,11 +210,12 @@ class Election:
 
     def problems(self) -> Sequence[str]:
         """Return what an operator must correct before anybody can lead."""
-        return (self._trouble,) if self._trouble else ()
+        return self._troubles.all()
 
     async def run(self) -> None:
         """Try to lead, and go on leading, until cancelled."""
         async with asyncio.TaskGroup() as group:
+            group.create_task(self._follow_archived())
             group.create_task(self._watch())
             group.create_task(self._campaign())
 
@@ -161,23 +226,23 @@ class Election:
         self._end("")
         if not held:
             return
-        lock = self._lease.lock
-        body = render_patch(lock.version, released(lock, self._clock.time()))
-        # Nobody is hurt where that fails: the others wait for the end of the Lease.
-        with suppress(KubeError, TimeoutError):
-            await self._within(RELEASE_SECONDS, self._give_up(body))
+        # If that fails the other replicas wait for the end of the Lease.
+        with suppress(KubeError, NotALock, TimeoutError):
+            await self._within(RELEASE_SECONDS, self._give_up())
 
     # Inside
 
-    async def _give_up(self, body: Mapping[str, Any]) -> None:
-        """Write the released Lease, and again where the server fails; raise KubeError.
-
-        The version in `body` keeps a second one from harm where the answer of the first was lost.
-        """
-        while True:
+    async def _give_up(self) -> None:
+        """Write the released Lease, and again where the server fails; raise KubeError."""
+        while self._lease.lock.holder == self._me:
+            spec = released(self._lease.lock, self._clock.time())
             try:
-                await self._server.merge(self._path, body)
+                await self._server.replace(self._path, self._body(spec))
             except KubeError as error:
+                if error.conflict:
+                    # A renewal was under way, or the answer of the first attempt was lost.
+                    await self._look()
+                    continue
                 failed = error.status >= HTTPStatus.INTERNAL_SERVER_ERROR
                 if not (failed or error.throttled or error.unreachable):
                     raise
@@ -185,6 +250,9 @@ class Election:
             else:
                 return
             await self._clock.sleep(pause)
+
+    def _body(self, spec: dict[str, object]) -> dict[str, object]:
+        return render_lease(self._lock.namespace, self._lock.name, spec, self._lease.lock)
 
     @property
     def _path(self) -> str:
@@ -195,10 +263,12 @@ class Election:
 
         def put(raw: msgspec.Raw) -> None:
             found = parse_lease(raw)
-            if self._lease.is_newer_than(found.version):
+            # A watch may tell later what a write has told already.
+            if is_older(found.version, self._lease.lock.version):
                 return
             self._lease.see(found, self._clock.monotonic())
             if found.holder != self._me:
+                self._end(f"{found.holder or 'nobody'} has the Lease")
                 self._news.set()
 
         source = Source(
@@ -212,79 +282,97 @@ class Election:
         await Reflector(self._server, source, clock=self._clock).run()
 
     async def _campaign(self) -> None:
+        """Try to lead, or renew the Lease, one request at a time."""
         while not self._stopped:
             self._news.clear()
-            await self._turn()
+            self._sent = self._clock.monotonic()
+            await self._asked("Lease", self._renew() if self._believes else self._try())
+            if self._believes and not self.leading:
+                self._end("the Lease could not be renewed in time")
+            self._say()
             await self._pause()
 
-    async def _turn(self) -> None:
-        """Renew or try to lead once."""
-        try:
-            if self._believes:
-                await self._renew()
-            else:
-                await self._try()
-        except NotALock as error:
-            self._failed(f"the lock {self._lock} cannot be read: {error}")
-        except TimeoutError:
-            self._failed("the API server does not answer about the Lease in time")
-        except KubeError as error:
-            self._failed(_cause(error, self._lock))
-        else:
-            if self._trouble:
-                _log.info("the Lease %s can be asked for again", self._lock)
-            self._trouble = ""
-        if self._believes and not self.leading:
-            self._end("the Lease could not be renewed in time")
-        self._say()
-
     async def _renew(self) -> None:
-        if await self._archived():
-            self._end(f"a controller of AAD Pod Identity works: {self._old.lock.holder}")
-            # The other replicas wait for it just as well.
-            return
-        left = self._until - self._clock.monotonic()
+        earlier = self._unanswered
+        if earlier is None:
+            self._unanswered = self._sent
         try:
-            if self._lease.lock.holder == self._me:
-                await self._within(left, self._write())
-                return
+            await self._write(min(self._patience, self._until - self._sent))
         except KubeError as error:
             if not error.conflict and not error.not_found:
                 raise
-        await self._within(left, self._look())
-        if self._lease.lock.holder == self._me:
-            await self._within(left, self._write())
-        else:
-            self._end(f"{self._lease.lock.holder or 'nobody'} has the Lease")
+            await self._within(self._until - self._clock.monotonic(), self._look())
+            lock = self._lease.lock
+            if lock.holder != self._me:
+                self._end(f"{lock.holder or 'nobody'} has the Lease")
+                return
+            if earlier is not None and lock.renewed != self._renewed:
+                # An earlier renewal was made. No candidate saw it before the earliest one was sent.
+                self._renewed = lock.renewed
+                self._lead(earlier + self._trusted)
+            self._sent = -inf  # the next one goes out at once
+        self._unanswered = None
 
     async def _try(self) -> None:
-        patience = self._seconds * TRUSTED
-        if await self._archived():
+        if not (self._lease.lock.version and self._clock.monotonic() >= self._lease.until):
+            await self._within(self._patience, self._look())
+        if self._clock.monotonic() < self._lease.until:
             return
-        await self._within(patience, self._look())
-        now, lock = self._clock.monotonic(), self._lease.lock
-        if lock.holder != self._me and now < self._lease.held_until(self._seconds):
+        if self._clock.monotonic() > self._read_at + RARELY:
+            self._read.clear()
+            self._ask.set()
+            with suppress(TimeoutError):
+                await self._within(self._patience, self._read.wait())
+        now = self._clock.monotonic()
+        if now > self._read_at + RARELY or now < self._old.until:
             return
         try:
-            await self._within(patience, self._write())
+            await self._write(self._patience)
         except KubeError as error:
-            if not error.conflict:
-                raise  # another candidate was faster: the next look shows who
+            if not error.conflict and not error.not_found:
+                raise
+            # Another candidate was faster, the Lease was deleted, or a request was made unseen.
+            await self._within(self._patience, self._look())
+            if self._clock.monotonic() >= self._lease.until:
+                self._news.set()
 
-    async def _archived(self) -> bool:
-        """Whether an archived controller may be at work."""
-        patience = self._seconds * TRUSTED
-        if self._believes:
-            patience = self._until - self._clock.monotonic()
+    async def _follow_archived(self) -> None:
+        """Read the archived controller's lock, and end leading where it works or may work."""
+        while True:
+            sent, patience = self._clock.monotonic(), self._patience
+            if self._believes:
+                patience = min(patience, self._blind_at - sent)
+            asking = self._within(patience, self._read_archived())
+            if await self._asked("Endpoints", asking):
+                self._read_at = sent
+                self._read.set()
+            self._ask.clear()
+            now, trouble = self._clock.monotonic(), self._troubles.of("Endpoints")
+            if now < self._old.until:
+                self._held_at = now
+                self._end(f"a controller of AAD Pod Identity works: {self._old.lock.holder}")
+            elif self._believes and now >= self._blind_at:
+                self._end(f"AAD Pod Identity's controller may work, and cannot be seen: {trouble}")
+            self._say()
+            pause = SOON if trouble or now < self._held_at + REMEMBERED else RARELY
+            if self._believes:
+                pause = min(pause, max(self._blind_at - now, 0.0))
+            await first_of(self._ask.wait(), self._clock.sleep(pause))
+
+    @property
+    def _blind_at(self) -> float:
+        """When a leader must have read the archived lock again."""
+        seen = self._clock.monotonic() < self._held_at + REMEMBERED
+        return self._read_at + (RARELY if seen else BLIND)
+
+    async def _read_archived(self) -> None:
         path = ENDPOINTS.path(self._lock.namespace, self._lock.name)
         try:
-            found = parse_old_lock(await self._within(patience, self._server.get(path)))
+            self._old.see(parse_old_lock(await self._server.get(path)), self._clock.monotonic())
         except KubeError as error:
             if not error.not_found:
                 raise
-            found = Lock()
-        self._old.see(found, self._clock.monotonic())
-        return self._clock.monotonic() < self._old.held_until(self._seconds)
+            self._old.until = 0.0
 
     async def _look(self) -> None:
         try:
@@ -295,40 +383,48 @@ class Election:
             found = Lock()
         self._lease.see(found, self._clock.monotonic())
 
-    async def _write(self) -> None:
-        """Take the Lease or renew it: one write, refused if it has changed since it was seen."""
+    async def _write(self, patience: float) -> None:
+        """Take the Lease or renew it by one request, refused if the Lease has changed."""
         sent, lock = self._clock.monotonic(), self._lease.lock
-        spec = taken(lock, self._me, self._seconds, self._clock.time())
+        body = self._body(taken(lock, self._me, self._seconds, self._clock.time()))
         if lock.version:
-            stored = await self._server.merge(self._path, render_patch(lock.version, spec))
+            asking = self._server.replace(self._path, body)
         else:
-            body = render_lease(self._lock.namespace, self._lock.name, spec)
-            stored = await self._server.create(LEASES.path(self._lock.namespace), body)
-        self._lease.see(parse_lease(stored), self._clock.monotonic())
-        if self._stopped:
+            asking = self._server.create(LEASES.path(self._lock.namespace), body)
+        stored = parse_lease(await self._within(patience, asking))
+        self._lease.see(stored, self._clock.monotonic())
+        self._renewed = stored.renewed
+        self._lead(sent + self._trusted)
+
+    def _lead(self, until: float) -> None:
+        # An answer may come after something else has ended the lead.
+        begins = max(self._lease.until, self._old.until)
+        if self._stopped or not begins <= self._clock.monotonic() < min(until, self._blind_at):
             return
-        # From when it was sent: nobody saw the change earlier than that.
-        self._until = sent + self._seconds * TRUSTED
-        if not self.leading:
-            return
+        self._until = until
         if not self._believes:
             self._believes = True
             self.elections += 1
             _log.info("%s leads", self._me)
-        self._led(self._until)
+        self._led(until)
 
     def _end(self, why: str) -> None:
-        self._until = 0.0
+        self._until, self._unanswered = 0.0, None
         if self._believes:
             self._believes = False
             if why:
                 _log.warning("%s leads no more, and writes nothing: %s", self._me, why)
             self._lost()
 
-    def _failed(self, trouble: str) -> None:
-        if trouble != self._trouble:
-            _log.warning("%s", trouble)
-        self._trouble = trouble
+    async def _asked(self, kind: str, asking: Awaitable[None]) -> bool:
+        """Return whether these requests were answered; keep why not."""
+        failure: Exception | None = None
+        try:
+            await asking
+        except (KubeError, NotALock, TimeoutError) as error:
+            failure = error
+        self._troubles.take(kind, failure, self._clock.monotonic())
+        return failure is None
 
     def _say(self) -> None:
         """Log what is waited for, when that changes."""
@@ -338,18 +434,20 @@ class Election:
         self._told = waits
 
     async def _pause(self) -> None:
-        """Wait for the next turn; a candidate not longer than until the Lease ends."""
+        """Wait for the next turn; a candidate not longer than until the locks end."""
         now, pause = self._clock.monotonic(), self._seconds * RENEWED
+        failed = bool(self._troubles.of("Lease"))
         if self._believes:
-            left = self._until - now
-            # After a failure sooner, so that a renewal is tried several times.
-            pause = min(pause if not self._trouble else pause / 4, max(left, 0.0))
+            # From sending to sending. After a failure sooner, so that a renewal has several tries.
+            soonest = self._seconds * RENEWED / 4 if failed else pause
+            pause = min(self._sent + pause - now, soonest, self._until - now)
         else:
             pause *= 1 + SPREAD * self._jitter()
-            ends = max(self._lease.held_until(self._seconds), self._old.held_until(self._seconds))
-            if not self._trouble and now < ends:
+            ends = max(self._lease.until, self._old.until)
+            if not failed and now < ends:
                 pause = min(pause, ends - now)
-        await first_of(self._news.wait(), self._clock.sleep(pause))
+        if pause > 0:
+            await first_of(self._news.wait(), self._clock.sleep(pause))
 
     async def _within(self, seconds: float, asking: Awaitable[_T]) -> _T:
         """Return the answer, or raise TimeoutError after `seconds` of our clock."""
@@ -367,11 +465,7 @@ class Election:
                 await asyncio.wait({answer})
 
 
-def _cause(error: KubeError, lock: ObjectRef) -> str:
-    if error.forbidden:
-        return (
-            f"MIC may not ask for the Lease or the Endpoints {lock}: {error}; its Role "
-            "podidentity-mic in that namespace gives it get, list, watch, create and patch on "
-            "leases, and get on endpoints"
-        )
-    return str(error)
+_RIGHTS = (
+    "MIC's Role in that namespace gives it get, list, watch, create, update and patch on leases, "
+    "and get on endpoints. Apply it again: podidentity enable --mic."
+)

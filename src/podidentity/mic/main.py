@@ -88,17 +88,11 @@ async def _assemble(settings: MicSettings, clock: Clock, stack: AsyncExitStack) 
     """Build what runs; `stack` ends it."""
     me = settings.lease_holder or socket.gethostname()
     metrics = MicMetrics(Registry(), clock.monotonic)
-    kube = Kube.connect(
-        settings.kubeconfig,
-        user_agent=_user_agent(settings),
-        trust_env=False,
-        patience=0,
-    )
-    stack.push_async_callback(kube.close)
+    kube = _connect(settings, stack)
     transport = AzureTransport(parse_proxies(os.environ), connections=100)
     sign_in = _sign_in(settings, clock, stack, me, transport)
     election = Election(
-        kube,
+        _connect(settings, stack),  # a renewal waits for no other request's connection
         clock,
         me=me,
         lock=ObjectRef(settings.lease_namespace, settings.lease_name),
@@ -193,6 +187,14 @@ async def _assemble(settings: MicSettings, clock: Clock, stack: AsyncExitStack) 
     tells = [warnings] if settings.own_pod else []
     signs_in = [] if decides.assign is Assign.NONE else [sign_in]
     return Mic(election, clock, watches, driver, *tells, *signs_in)
+
+
+def _connect(settings: MicSettings, stack: AsyncExitStack) -> Kube:
+    kube = Kube.connect(
+        settings.kubeconfig, user_agent=_user_agent(settings), trust_env=False, patience=0
+    )
+    stack.push_async_callback(kube.close)
+    return kube
 
 
 def _sign_in(

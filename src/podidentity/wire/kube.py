@@ -192,6 +192,9 @@ class KubeApi(Protocol):
     async def ask(self, path: str, question: Mapping[str, Any]) -> bytes:
         """Return the answer to a question that is posted, and changes nothing."""
 
+    async def replace(self, path: str, body: Mapping[str, Any]) -> bytes:
+        """Replace the object at `path`; return the stored object."""
+
     async def merge(self, path: str, body: Mapping[str, Any]) -> bytes:
         """Merge `body` (RFC 7386) into the object at `path`; return the stored object."""
 

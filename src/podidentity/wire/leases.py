@@ -10,7 +10,8 @@ https://github.com/kubernetes/client-go/blob/master/tools/leaderelection/resourc
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -21,6 +22,7 @@ from podidentity.wire import BROKEN_JSON
 OLD_LOCK = "control-plane.alpha.kubernetes.io/leader"
 """Annotation of Endpoints that holds the archived controller's record."""
 _LONGEST_HOLDER = 253
+_OTHERS = ("annotations", "finalizers", "labels", "ownerReferences")
 _LONGEST_DURATION = 3600
 """Seconds: a record that names more is taken over after so many."""
 
@@ -42,6 +44,8 @@ class Lock:
     acquired: str = ""
     renewed: str = ""
     transitions: int = 0
+    others: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    """Metadata that other programs wrote; an update sends it back."""
 
     @property
     def mark(self) -> tuple[str, str, int]:
@@ -63,7 +67,7 @@ class _Spec(msgspec.Struct, rename="camel"):
 
 
 class _Lease(msgspec.Struct):
-    metadata: _Meta
+    metadata: dict[str, Any]
     spec: _Spec = msgspec.field(default_factory=_Spec)
 
 
@@ -90,14 +94,15 @@ def parse_lease(body: bytes | msgspec.Raw) -> Lock:
         found = _LEASE.decode(body)
     except BROKEN_JSON as error:
         raise NotALock(f"the API server sent no Lease: {error}") from error
-    spec = found.spec
+    spec, meta = found.spec, found.metadata
     return Lock(
-        version=found.metadata.resource_version,
+        version=str(meta.get("resourceVersion", "")),
         holder=(spec.holder_identity or "")[:_LONGEST_HOLDER],
         seconds=_duration(spec.lease_duration_seconds or 0),
         acquired=spec.acquire_time or "",
         renewed=spec.renew_time or "",
         transitions=spec.lease_transitions or 0,
+        others={name: meta[name] for name in _OTHERS if name in meta},
     )
 
 
@@ -122,19 +127,17 @@ def parse_old_lock(body: bytes) -> Lock:
     )
 
 
-def render_lease(namespace: str, name: str, spec: dict[str, Any]) -> dict[str, Any]:
-    """Return the body of a new Lease with this `spec`."""
+def render_lease(
+    namespace: str, name: str, spec: dict[str, Any], before: Lock = Lock()
+) -> dict[str, Any]:
+    """Return the Lease with this `spec`: a new one, or an update of the version in `before`."""
+    version = {"resourceVersion": before.version} if before.version else {}
     return {
         "apiVersion": "coordination.k8s.io/v1",
         "kind": "Lease",
-        "metadata": {"namespace": namespace, "name": name},
+        "metadata": {**before.others, "namespace": namespace, "name": name, **version},
         "spec": spec,
     }
-
-
-def render_patch(version: str, spec: dict[str, Any]) -> dict[str, Any]:
-    """Return the merge patch (RFC 7386) of a Lease; refused if it is not at `version` any more."""
-    return {"metadata": {"resourceVersion": version}, "spec": spec}
 
 
 def taken(before: Lock, holder: str, seconds: int, now: float) -> dict[str, Any]:
