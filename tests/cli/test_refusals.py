@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from podidentity.core.errors import NotYetKnown, TokenRefused
+from podidentity.core.errors import CredentialUnknown, IdentityNotAttached, TokenRefused
 from podidentity.core.refusals import Reason
 from podidentity.nmi.request.errors import ERRORS
 from tests.cli.conftest import Ran, have_custom_resources
@@ -128,6 +128,7 @@ def test_the_page_shows_ten_refusals_and_ends_each_with_another_reason() -> None
 
 
 def test_the_page_names_every_reason_that_the_log_may_have() -> None:
-    kinds = {kind.__name__ for kind in (*ERRORS, TokenRefused, NotYetKnown)} - {"TokenUnavailable"}
+    refused = (TokenRefused, IdentityNotAttached, CredentialUnknown)
+    kinds = {kind.__name__ for kind in (*ERRORS, *refused)} - {"TokenUnavailable"}
     text = PAGE.read_text()
     assert [reason for reason in [*Reason, *kinds] if f"`{reason}`" not in text] == []

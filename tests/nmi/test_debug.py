@@ -9,6 +9,7 @@ from podidentity.adapters.token_cache import TokenCache
 from podidentity.core.decision import Ambiguity, Authorization, Use
 from podidentity.core.resources import ClientId, IdentityType, ObjectRef, Origin
 from podidentity.nmi.reporting.debug import Debug, OnLoopback, permissions_shown, tokens_shown
+from podidentity.nmi.reporting.pod_outcomes import PodOutcomes
 from podidentity.nmi.request.decision import Decider, DecisionPolicy
 from podidentity.nmi.server.messages import Handler
 from tests.fakes import (
@@ -44,7 +45,7 @@ def page(
     if known is not None:
         permissions.allowed[USE] = known
     decider = Decider(cluster=watched, permissions=permissions, clock=clock, policy=how)
-    return Debug(watched, decider.current, parts)
+    return Debug(watched, decider.current, parts, PodOutcomes(clock))
 
 
 async def ask(handler: Handler, target: str = "/debug", host: str = "127.0.0.1:8087") -> Reply:
@@ -65,6 +66,11 @@ async def test_it_shows_each_pod_and_what_it_may_use_and_why_not() -> None:
             "awaited": None,
         }
     ]
+
+
+async def test_it_shows_the_last_token_and_the_last_refusal_of_a_pod() -> None:
+    reply = await ask(debug(pod(), identity(), binding()), "/debug?pod=shop/orders-0")
+    assert (reply.json["token_seconds_ago"], reply.json["last_refusal"]) == (None, None)
 
 
 async def test_it_shows_what_each_part_knows() -> None:

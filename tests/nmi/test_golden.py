@@ -19,9 +19,9 @@ FILES: dict[str, dict[str, Situation]] = {
 }
 ANSWERS = {name: written(name) for name in (*FILES, "connections")}
 ALL = [(name, title) for name, found in FILES.items() for title in found]
-TOLD_BY_ANOTHER = {"Refused", "TokenUnavailable", Reason.POD_ENDED}
-"""A Refused by its reason, a TokenUnavailable by its kind; who asks as a pod that has ended is an
-unknown caller, and only `explain` gives the reason."""
+TOLD_BY_ANOTHER = {"Refused", "TokenUnavailable", "NotYetKnown", Reason.POD_ENDED}
+"""A Refused has its reason; the other two have their kind. Only `explain` says that a pod has
+ended: such a caller is unknown to NMI."""
 WRITTEN = [answer for found in ANSWERS.values() for answer in found.items()]
 
 

@@ -92,6 +92,7 @@ def test_the_words_of_reasons_stay_because_people_filter_events_by_them() -> Non
         "NodeLacks": True,
         "StartupTaint": True,
         "StaleState": True,
+        "TokensFail": True,
         "Backend": False,
         "BootClosed": False,
     }

@@ -7,7 +7,9 @@
     ├── Refused               the rules refuse; carries the Refusal
     ├── TokenUnavailable      the pod is entitled, but there is no token
     │   ├── TokenRefused      Entra or IMDS refuses; to ask again does not help
-    │   │   └── NotYetKnown   …or does not know the identity yet, which may change soon
+    │   │   └── NotYetKnown   …or does not know the identity yet, which may change soon:
+    │   │       ├── IdentityNotAttached  to this node, says IMDS
+    │   │       └── CredentialUnknown    secret, federation or application, says Entra
     │   ├── TokenThrottled    too many requests; carries the time to wait
     │   └── TokenSourceDown   Entra or IMDS cannot be reached, or its answer makes no sense
     └── NotReady              this agent cannot decide yet
@@ -71,7 +73,7 @@ class TokenRefused(TokenUnavailable):
 
 
 class NotYetKnown(TokenRefused):
-    """Entra or IMDS does not know the identity, credential or attachment: wrong, or too new."""
+    """Base of what is wrong or too new: a request is held for a while, and asked again."""
 
     def __init__(
         self,
@@ -86,6 +88,14 @@ class NotYetKnown(TokenRefused):
         super().__init__(message, status=status, error=error)
         self.comes = comes
         self.of_caller = of_caller
+
+
+class IdentityNotAttached(NotYetKnown):
+    """IMDS does not know the identity on this node."""
+
+
+class CredentialUnknown(NotYetKnown):
+    """Entra does not know the application or its credential, or that is not in the cluster."""
 
 
 class TokenThrottled(TokenUnavailable):

@@ -18,7 +18,12 @@ from http import HTTPStatus
 from typing import Any, NoReturn
 from urllib.parse import quote_plus, urlencode
 
-from podidentity.core.errors import NotYetKnown, TokenRefused, TokenSourceDown, TokenThrottled
+from podidentity.core.errors import (
+    CredentialUnknown,
+    TokenRefused,
+    TokenSourceDown,
+    TokenThrottled,
+)
 from podidentity.core.resources import AccessToken, Authority, ClientId, Tenant
 from podidentity.wire.imds import Claims, Fields, claims_of, error_of, fields_of, number
 
@@ -210,7 +215,7 @@ def _without(hidden: Sequence[str], fields: Fields | None) -> Fields:
 def _kind(codes: frozenset[int]) -> type[TokenRefused]:
     if _STALE in codes:
         return StaleAssertion
-    return NotYetKnown if codes & _SPREADING else TokenRefused
+    return CredentialUnknown if codes & _SPREADING else TokenRefused
 
 
 def _codes(fields: Fields | None) -> frozenset[int]:

@@ -42,6 +42,8 @@ class AgentReason(StrEnum):
     """NMI may not take the taint off with which its node started."""
     STALE_STATE = "StaleState"
     """NMI cannot follow the cluster, and decides on what it knew before."""
+    TOKENS_FAIL = "TokensFail"
+    """Pods that are entitled get no token: IMDS or Entra is away, throttles or refuses."""
     BACKEND = "Backend"
     """What leads pods' requests to NMI on its node: no warning, and told all the same."""
     BOOT_CLOSED = "BootClosed"

@@ -35,8 +35,8 @@ from urllib.parse import quote, unquote_plus
 import msgspec
 
 from podidentity.core.errors import (
+    IdentityNotAttached,
     InvalidRequest,
-    NotYetKnown,
     TokenRefused,
     TokenSourceDown,
     TokenThrottled,
@@ -497,7 +497,7 @@ def _refuse(status: int, body: bytes, retry_after: str) -> NoReturn:
         raise TokenThrottled(told, retry_after=min(wanted, LONGEST_RETRY_AFTER))
     if status in {400, 401, 403}:
         absent = "identity not found" in description.lower()
-        kind = NotYetKnown if absent else TokenRefused
+        kind = IdentityNotAttached if absent else TokenRefused
         raise kind(told, status=status, error=error or "invalid_request")
     raise TokenSourceDown(f"{told} (status {status})")
 

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from podidentity.core.errors import NotYetKnown, TokenRefused, TokenSourceDown, TokenThrottled
+from podidentity.core.errors import (
+    CredentialUnknown,
+    IdentityNotAttached,
+    TokenRefused,
+    TokenSourceDown,
+    TokenThrottled,
+)
 from podidentity.nmi.request.decision import DecisionPolicy
 from tests.fakes import RESOURCE_ID, VAULT, binding, identity
 from tests.nmi.golden.rules import HASTY, LONG_AGO, MOUNTS, host
@@ -22,8 +28,8 @@ SITUATIONS: dict[str, Situation] = {
     "IMDS does not know the identity": Situation(
         objects=BOUND,
         policy=HASTY,
-        fails=NotYetKnown("IMDS: Identity not found", status=400, error="invalid_request"),
-        why="NotYetKnown",
+        fails=IdentityNotAttached("IMDS: Identity not found", status=400, error="invalid_request"),
+        why="IdentityNotAttached",
     ),
     "Entra refuses": Situation(
         fails=TokenRefused(
@@ -36,21 +42,21 @@ SITUATIONS: dict[str, Situation] = {
     "Entra does not know the federated credential": Situation(
         objects=BOUND,
         policy=DecisionPolicy(),
-        fails=NotYetKnown(
+        fails=CredentialUnknown(
             "https://login.microsoftonline.com: AADSTS70021: No matching federated identity "
             "record found for presented assertion.",
             status=401,
             error="invalid_client",
         ),
-        why="NotYetKnown",
+        why="CredentialUnknown",
     ),
     "a secret that is not there": Situation(
         objects=BOUND,
         policy=HASTY,
-        fails=NotYetKnown(
+        fails=CredentialUnknown(
             "Secret orders does not exist, or cannot be read", status=401, error="invalid_client"
         ),
-        why="NotYetKnown",
+        why="CredentialUnknown",
     ),
     "a secret without its key": Situation(
         fails=TokenRefused(

@@ -14,7 +14,12 @@ from uuid import uuid4
 
 from podidentity.adapters.entra.certificates import Certificates
 from podidentity.core.authorities import EXCHANGE_AUDIENCES, Cloud
-from podidentity.core.errors import NotYetKnown, TokenRefused, TokenSourceDown, TokenUnavailable
+from podidentity.core.errors import (
+    CredentialUnknown,
+    TokenRefused,
+    TokenSourceDown,
+    TokenUnavailable,
+)
 from podidentity.core.federation import stand_in, subject_of
 from podidentity.core.ports import Clock, Secrets, TokenIssuer
 from podidentity.core.resources import (
@@ -240,7 +245,7 @@ def _refusal(account: ObjectRef, error: KubeError, *, of_caller: bool) -> TokenU
     """Return the error for the pod; `of_caller`: the token would have been bound to that pod."""
     # 409 Conflict: a new pod of the same name has another uid.
     if error.not_found or (error.conflict and of_caller):
-        return NotYetKnown(
+        return CredentialUnknown(
             f"ServiceAccount {account} does not exist, or the pod is gone",
             status=401,
             error="invalid_client",

@@ -3,8 +3,9 @@
 On the node it is on loopback (`OnLoopback`), if that was chosen. Elsewhere it is on the TLS port,
 for callers with a token for it (`endpoints`, `wire.debug_access`).
 
-`/debug` shows everything; `/debug?pod=NAMESPACE/NAME` shows one pod: what entitles it, and what a
-request that names no identity would get, as this agent decides by what it has watched and asked.
+`/debug` shows everything; `/debug?pod=NAMESPACE/NAME` shows one pod: what entitles it, what a
+request that names no identity would get, as this agent decides by what it has watched and asked,
+and how the pod's last requests ended.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from podidentity.adapters.token_cache import CacheEntry
 from podidentity.core.decision import Allowed, Decision, Denied, Match, Undecided, Use
 from podidentity.core.refusals import Refusal
 from podidentity.core.resources import AzureIdentity, ObjectRef, Pod
+from podidentity.nmi.reporting.pod_outcomes import PodOutcomes
 from podidentity.nmi.server.messages import Handler, Request, Response
 
 Part = Callable[[], object]
@@ -52,9 +54,14 @@ class Debug:
     """The page itself."""
 
     def __init__(
-        self, cluster: WatchedCluster, decided: Decided, parts: Mapping[str, Part]
+        self,
+        cluster: WatchedCluster,
+        decided: Decided,
+        parts: Mapping[str, Part],
+        outcomes: PodOutcomes,
     ) -> None:
         self._cluster = cluster
+        self._outcomes = outcomes
         self._decides = decided
         self._parts = parts
 
@@ -98,6 +105,7 @@ class Debug:
             "selector": pod.selector,
             **_shown(found),
             "decision": _decision(decision),
+            **self._outcomes.shown(pod.uid),
         }
 
 

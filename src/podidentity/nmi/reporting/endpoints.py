@@ -284,7 +284,7 @@ def endpoints(
         "watches": lambda: list(map(_watch, parts.watches())),
         **seen.known,
     }
-    debug = Debug(parts.cluster, parts.decided, known)
+    debug = Debug(parts.cluster, parts.decided, known, seen.requests.outcomes)
     if settings.metrics_secure_port:
         certificate = ServerCertificate(settings.node, files=_files(settings))
         scrapers = PathPermissions(parts.kube, clock, path=PATH)

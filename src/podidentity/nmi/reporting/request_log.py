@@ -28,6 +28,7 @@ from podidentity.core.errors import (
 from podidentity.core.ports import Clock
 from podidentity.core.resources import AzureIdentity, IdentityType, ObjectRef, Pod
 from podidentity.nmi.reporting.metrics import NmiMetrics
+from podidentity.nmi.reporting.pod_outcomes import PodOutcomes
 from podidentity.nmi.request.decision import Failed, Granted, Outcome, Rejected, TokenQuery
 from podidentity.telemetry.lines import (
     Form,
@@ -163,6 +164,8 @@ class RequestLog:
         self._clock = clock
         self._node = node
         self._audit = audit
+        self.outcomes = PodOutcomes(clock)
+        """How the last requests of each pod ended."""
         self.events: Events | None = None
         """Told of refusals; None before the API server is known."""
         self._stamps = Stamps()
@@ -199,6 +202,8 @@ class RequestLog:
             says = self._may_say(who, reason, proved=proved is not None)
             await self.again(template if says else replace(template, log=_drop), begun)
             self._tell(outcome)
+        error = None if isinstance(outcome, Granted) else outcome.error
+        self.outcomes.note(outcome, status, reason_of(error) if error else "", _message(error))
         return template
 
     async def again(self, template: RequestTemplate, begun: float) -> None:

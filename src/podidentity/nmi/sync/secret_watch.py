@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from podidentity.adapters.reflector import Reflector, Source
-from podidentity.core.errors import NotYetKnown, TokenSourceDown
+from podidentity.core.errors import CredentialUnknown, TokenSourceDown
 from podidentity.core.ports import Clock
 from podidentity.core.resources import ObjectRef
 from podidentity.core.secrets import Secret
@@ -82,7 +82,7 @@ class WatchedSecrets:
         if watched.secret is not None:
             return watched.secret
         if watched.synced:
-            raise NotYetKnown(
+            raise CredentialUnknown(
                 f"Secret {ref.name} does not exist, or cannot be read",
                 status=401,
                 error="invalid_client",

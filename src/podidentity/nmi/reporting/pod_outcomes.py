@@ -1,0 +1,109 @@
+"""How the last token requests of each pod ended: for `/debug`, and for a warning of the node."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf
+
+from podidentity.core.errors import TokenUnavailable
+from podidentity.core.ports import Clock
+from podidentity.core.resources import ObjectRef
+from podidentity.nmi.request.decision import Failed, Granted, Outcome
+
+ROOM = 500
+"""Pods that are remembered; a node has some 250."""
+SHARE = 0.05
+"""Part of the pods from which on failures are a warning, as in the alert PodIdentityTokensFail."""
+LASTING = 60.0
+"""Seconds for which tokens must fail."""
+RECENT = 600.0
+"""Seconds for which the last request of a pod counts for the warning."""
+
+_NEXT_STEPS = {
+    "IdentityNotAttached": "attach the identity to the node's machines: podidentity add, or MIC",
+    "CredentialUnknown": "correct the credential or the federation of the AzureIdentity",
+    "TokenRefused": "correct what the message names",
+    "TokenThrottled": "look for pods that ask for tokens again and again",
+    "TokenSourceDown": "see whether the node reaches IMDS and Entra",
+}
+
+
+@dataclass(slots=True)
+class _Pod:
+    ref: ObjectRef
+    given: float = -inf
+    """When it last got a token, in monotonic seconds; as the others."""
+    since: float = -inf
+    """When it first got none since then."""
+    ended: float = -inf
+    """When it last got none."""
+    times: int = 0
+    """Requests without a token since the last one with a token."""
+    failed: bool = False
+    """Whether it was entitled, or not known whether, and the reason is not its own."""
+    refusal: tuple[int, str, str] = 0, "", ""
+    """Status, reason and message of the last one."""
+
+
+class PodOutcomes:
+    """Remembers the last token of each pod, and its last request without one."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._pods: dict[str, _Pod] = {}
+        """By uid; the pod that has not asked for longest comes first."""
+
+    def note(self, outcome: Outcome, status: int, reason: str, message: str) -> None:
+        """Take note of a request; `message` is the one for operators."""
+        if outcome.pod is None:
+            return
+        now = self._clock.monotonic()
+        uid = outcome.pod.uid
+        pod = self._pods[uid] = self._pods.pop(uid, _Pod(outcome.pod.ref))
+        if len(self._pods) > ROOM:
+            del self._pods[next(iter(self._pods))]
+        if isinstance(outcome, Granted):
+            pod.given, pod.times = now, 0
+            return
+        own = isinstance(outcome.error, TokenUnavailable) and outcome.error.of_caller
+        pod.failed = isinstance(outcome, Failed) and not own
+        pod.since = pod.since if pod.times else now
+        pod.ended, pod.times, pod.refusal = now, pod.times + 1, (status, reason, message)
+
+    def shown(self, uid: str) -> dict[str, object]:
+        """Return what is remembered of a pod, for `/debug`."""
+        pod, now = self._pods.get(uid), self._clock.monotonic()
+        shown: dict[str, object] = {"token_seconds_ago": None, "last_refusal": None}
+        if pod is not None and pod.given > -inf:
+            shown["token_seconds_ago"] = round(now - pod.given, 1)
+        if pod is not None and pod.ended > -inf:
+            status, reason, message = pod.refusal
+            shown["last_refusal"] = {
+                "seconds_ago": round(now - pod.ended, 1),
+                "since_seconds_ago": round(now - pod.since, 1),
+                "times": pod.times,
+                "status": status,
+                "reason": reason,
+                "message": message,
+            }
+        return shown
+
+    def warnings(self) -> Sequence[str]:
+        """Return that tokens fail, and after a semicolon what to do."""
+        oldest = self._clock.monotonic() - RECENT
+        recent = [pod for pod in self._pods.values() if max(pod.given, pod.ended) > oldest]
+        failing = [pod for pod in recent if pod.failed and pod.times]
+        if len(failing) <= SHARE * len(recent):
+            return ()
+        if max(pod.ended for pod in failing) - min(pod.since for pod in failing) < LASTING:
+            return ()
+        [(reason, _)] = Counter(pod.refusal[1] for pod in failing).most_common(1)
+        last = [pod for pod in failing if pod.refusal[1] == reason][-1]
+        # All nodes of an outage say the same, so that `check` shows it once.
+        who = f"{len(failing)} of {len(recent)} pods that asked, such as {last.ref}"
+        who = "all pods that asked" if len(failing) == len(recent) else who
+        message = last.refusal[2].replace("; ", ", ").rstrip(".")
+        step = _NEXT_STEPS.get(reason, "see /readyz of NMI there")
+        return (f"tokens fail for {who} ({reason}): {message}; {step}",)

@@ -1,0 +1,169 @@
+"""What the agent remembers of the last requests of each pod, and when it warns of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from podidentity.cli.checks.agents import agent_warnings
+from podidentity.core.errors import (
+    IdentityNotAttached,
+    PodIdentityError,
+    TokenSourceDown,
+    TokenThrottled,
+)
+from podidentity.core.resources import ObjectRef
+from podidentity.nmi.reporting.pod_outcomes import RECENT, ROOM, PodOutcomes
+from podidentity.wire.events import AgentReason, Happening, render_event
+from tests.fakes import NOW, FakeClock, pod
+from tests.nmi.outcomes import QUERY, granted, refused
+from tests.nmi.recorded import Recorded
+
+DOWN = TokenSourceDown("IMDS did not answer within 9 s")
+ABSENT = IdentityNotAttached("IMDS: Identity not found", status=400, error="invalid_request")
+SLOW = TokenThrottled("IMDS: Too many requests", retry_after=7)
+
+
+class Node:
+    """The record of a node's requests."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock()
+        self.recorded = Recorded(self.clock)
+
+    @property
+    def outcomes(self) -> PodOutcomes:
+        return self.recorded.record.outcomes
+
+    async def ask(self, *numbers: int, error: PodIdentityError | None = None) -> None:
+        """Record a request of each of these pods: it gets a token, or this error."""
+        for number in numbers:
+            asker = pod(f"p{number}")
+            outcome = refused(error, asker) if error else granted(to=asker)
+            await self.recorded.record.token(QUERY, outcome, 503 if error else 200, 0.0)
+
+    async def fail(self, *numbers: int, error: PodIdentityError = DOWN, seconds: int = 60) -> None:
+        """Record two failures of these pods, so many seconds apart."""
+        await self.ask(*numbers, error=error)
+        self.clock.advance(seconds)
+        await self.ask(*numbers, error=error)
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (
+            DOWN,
+            "tokens fail for all pods that asked (TokenSourceDown): IMDS did not answer within "
+            "9 s; see whether the node reaches IMDS and Entra",
+        ),
+        (
+            SLOW,
+            "tokens fail for all pods that asked (TokenThrottled): IMDS: Too many requests; look "
+            "for pods that ask for tokens again and again",
+        ),
+        (
+            ABSENT,
+            "tokens fail for all pods that asked (IdentityNotAttached): IMDS: Identity not found; "
+            "attach the identity to the node's machines: podidentity add, or MIC",
+        ),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+async def test_tokens_that_fail_for_a_minute_are_a_warning_with_reason_and_next_step(
+    error: PodIdentityError, text: str
+) -> None:
+    node = Node()
+    await node.fail(1, 2, error=error, seconds=59)
+    assert node.outcomes.warnings() == ()
+    node.clock.advance(1)
+    await node.ask(1, error=error)
+    assert node.outcomes.warnings() == (text,)
+
+
+async def test_the_warning_has_the_share_of_the_pods_and_the_commonest_reason() -> None:
+    node = Node()
+    await node.ask(1, 2, 3, 4, 5)
+    await node.fail(6, error=ABSENT)
+    await node.fail(7, 8)
+    [text] = node.outcomes.warnings()
+    assert text.startswith("tokens fail for 3 of 8 pods that asked, such as shop/p8 (TokenSource")
+
+
+async def test_one_pod_of_twenty_is_no_warning_and_two_are_one() -> None:
+    node = Node()
+    await node.ask(*range(1, 20))
+    await node.fail(20)
+    assert node.outcomes.warnings() == ()
+    await node.ask(19, error=DOWN)
+    assert len(node.outcomes.warnings()) == 1
+
+
+async def test_the_warning_ends_with_the_next_tokens_or_after_ten_minutes() -> None:
+    node = Node()
+    await node.fail(1)
+    assert node.outcomes.warnings()
+    await node.ask(1)
+    assert not node.outcomes.warnings()
+    await node.fail(1)
+    node.clock.advance(RECENT)
+    assert not node.outcomes.warnings()
+
+
+async def test_what_a_pod_causes_itself_is_no_warning() -> None:
+    node = Node()
+    own = TokenThrottled("The pod requests new tokens too often", retry_after=1, of_caller=True)
+    await node.fail(1, error=own)
+    assert node.outcomes.warnings() == ()
+    assert node.outcomes.shown("uid-p1")["last_refusal"] is not None
+
+
+async def test_a_pods_last_token_and_last_refusal_are_shown() -> None:
+    node = Node()
+    assert node.outcomes.shown("uid-p1") == {"token_seconds_ago": None, "last_refusal": None}
+    await node.ask(1)
+    node.clock.advance(100)
+    await node.fail(1, seconds=30)
+    node.clock.advance(2)
+    assert node.outcomes.shown("uid-p1") == {
+        "token_seconds_ago": 132.0,
+        "last_refusal": {
+            "seconds_ago": 2.0,
+            "since_seconds_ago": 32.0,
+            "times": 2,
+            "status": 503,
+            "reason": "TokenSourceDown",
+            "message": "IMDS did not answer within 9 s",
+        },
+    }
+
+
+async def test_pods_beyond_the_room_push_out_the_pod_that_has_not_asked_for_longest() -> None:
+    node = Node()
+    await node.ask(1, 2, error=DOWN)
+    await node.ask(1, error=DOWN)
+    await node.ask(*range(3, ROOM + 2))
+    assert node.outcomes.shown("uid-p1")["last_refusal"]
+    assert not node.outcomes.shown("uid-p2")["last_refusal"]
+
+
+async def test_check_shows_the_warning_of_all_nodes_once() -> None:
+    """`check` reads the events on NMI's own pods: of two nodes in the same outage."""
+    agents, events = [], []
+    for name in ("a", "b"):
+        node = Node()
+        await node.fail(1, error=ABSENT)
+        [text] = node.outcomes.warnings()
+        about = pod(f"nmi-{name}", ref=ObjectRef("kube-system", f"nmi-{name}"))
+        warning = Happening(
+            about=about, reason=AgentReason.TOKENS_FAIL, note=text, first=NOW, last=NOW, count=1
+        )
+        events.append(dict(render_event(warning, name)))
+        metadata = {"namespace": "kube-system", "name": about.ref.name, "uid": about.uid}
+        agents.append({"metadata": metadata, "spec": {"nodeName": name}})
+    [finding] = agent_warnings(agents, events, NOW + 10)
+    assert (finding.reason, str(finding.severity)) == ("TokensFail", "warning")
+    assert finding.what == (
+        "On a, b: tokens fail for all pods that asked (IdentityNotAttached): IMDS: Identity "
+        "not found."
+    )
+    assert finding.mend.startswith("Attach the identity to the node's machines")
