@@ -16,6 +16,7 @@ from podidentity.cli.output import CommandError
 from podidentity.core.errors import NotReady
 
 ROOT = Path(__file__).parents[2]
+SECRET = "kept-to-itself"
 
 
 def test_its_version_is_that_of_the_package(capsys: pytest.CaptureFixture[str]) -> None:
@@ -65,13 +66,82 @@ def test_a_failure_is_one_line_and_an_exit_code(
     assert captured.out == ""
 
 
-def test_a_defect_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail() -> None:
-        raise ZeroDivisionError
+def fail_with_a_secret() -> None:
+    cause = ValueError(f"Illegal header value b'Bearer {SECRET}'")
+    raise ExceptionGroup(SECRET, [KeyError(SECRET), RuntimeError(SECRET)]) from cause
 
-    monkeypatch.setattr(main, "_imported", lambda _: click.Command("enable", callback=fail))
-    with pytest.raises(ZeroDivisionError):
-        main.run(["enable"])
+
+def test_an_unexpected_error_is_one_sentence_that_names_a_file_with_the_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    command = click.Command("enable", callback=fail_with_a_secret)
+    monkeypatch.setattr(main, "_imported", lambda _: command)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert main.run(["enable"]) == 1
+    (file,) = tmp_path.iterdir()
+    said = capsys.readouterr().err
+    assert said.startswith("error: podidentity met an error that it does not expect: ExceptionGr")
+    assert f"The traceback is in {file}. podidentity --debug COMMAND prints" in said
+    assert said.count("\n") == 1
+    written = file.read_text()
+    assert "in fail_with_a_secret" in written
+    assert all(name in written for name in ("ExceptionGroup", "KeyError", "ValueError"))
+    assert SECRET not in said + written
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_the_debug_flag_prints_the_traceback_of_an_unexpected_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    command = click.Command("enable", callback=fail_with_a_secret)
+    monkeypatch.setattr(main, "_imported", lambda _: command)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert main.run(["--debug", "enable"]) == 1
+    assert "Traceback (most recent call last)" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unexpected_error_of_an_agent_goes_to_its_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    command = click.Command("nmi", callback=fail_with_a_secret)
+    monkeypatch.setattr(main, "_imported", lambda _: command)
+    with pytest.raises(ExceptionGroup):
+        main.read(["nmi"])
+
+
+def test_an_unexpected_error_is_a_sentence_also_where_no_file_can_be_written(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    command = click.Command("enable", callback=fail_with_a_secret)
+    monkeypatch.setattr(main, "_imported", lambda _: command)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "none"))
+    assert main.run(["enable"]) == 1
+    assert "in no file, because none can be written" in capsys.readouterr().err
+
+
+def test_help_lists_the_commands_for_people_in_groups(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["--help"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if line.endswith(":") and line[0] != " "] == [
+        *("Options:", "Install:", "Identities:", "Look:", "Migrate:", "Try:")
+    ]
+    shown = {line.split()[0] for line in lines if line.startswith("  ") and line.split()}
+    assert not {"nmi", "net", "serve", "nodes"} & shown
+    grouped = {name for names in main._GROUPS.values() for name in names}
+    assert set(main._COMMANDS) - grouped == {"nmi", "net", "serve", "nodes"}
+    assert grouped <= shown
+
+
+def test_the_cluster_may_be_named_before_the_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", "/of/the/environment")
+    for words, said in (
+        (["list"], "/of/the/environment not found"),
+        (["--kubeconfig", "/before", "list"], "/before not found"),
+        (["--kubeconfig", "/before", "list", "--kubeconfig", "/behind"], "/behind not found"),
+    ):
+        assert main.run(words) == 1
+        assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments", [["unknown"], ["enable", "--unknown"], ["completion"]])

@@ -43,10 +43,26 @@ class ClusterTarget:
 
 
 def cluster_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options --kubeconfig and --context to `command`, which gets them as `target`."""
+    """Add the options --kubeconfig and --context to `command`, which gets them as `target`.
 
-    @click.option("--kubeconfig", metavar="PATH", envvar="KUBECONFIG", help="Kubeconfig file.")
-    @click.option("--context", metavar="NAME", help="Its context. [default: the current one]")
+    Both may stand before the command, too.
+    """
+
+    def before(name: str) -> str | None:
+        return click.get_current_context().find_root().params.get(name)
+
+    @click.option(
+        "--kubeconfig",
+        metavar="PATH",
+        default=lambda: before("kubeconfig"),
+        help="Kubeconfig file.",
+    )
+    @click.option(
+        "--context",
+        metavar="NAME",
+        default=lambda: before("context"),
+        help="Its context. [default: the current one]",
+    )
     @functools.wraps(command)
     def with_target(kubeconfig: str | None, context: str | None, **rest: Any) -> None:  # noqa: ANN401 - click's
         command(target=ClusterTarget(kubeconfig or None, context), **rest)

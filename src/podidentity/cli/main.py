@@ -20,7 +20,7 @@ from click.shell_completion import CompletionItem, ShellComplete, get_completion
 
 from podidentity import __version__
 from podidentity.cli import completing
-from podidentity.cli.output import CommandError, examples, report
+from podidentity.cli.output import CommandError, examples, of_a_fault, report
 from podidentity.core.errors import PodIdentityError
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ _COMMANDS = {
     ),
     "mic": (
         "podidentity.cli.commands.mic:mic",
-        "Run the controller: identities follow the pods that may use them.",
+        "Pause MIC, the controller, or let it go on; without a command, run it in its pod.",
     ),
     "completion": ("podidentity.cli.main:completion", "Print the completion script for SHELL."),
     "version": (
@@ -111,6 +111,15 @@ _COMMANDS = {
     ),
 }
 """Of each command its module and object, and the first sentence of its help."""
+_GROUPS = {
+    "Install": ("enable", "disable", "mic", "node-unit", "rights", "version", "completion"),
+    "Identities": ("add", "list", "delete", "grant", "revoke", "exception"),
+    "Look": ("explain", "check"),
+    "Migrate": ("migrate",),
+    "Try": ("sandbox",),
+}
+"""The sections of `--help`. Manifests and charts run the other commands, in pods."""
+_AGENTS = {"nmi", "net", "serve", "mic"}
 _ELSEWHERE = {"sandbox": "podidentity_sandbox"}
 """Commands of another distribution of ours, and its package. Their names stand here and in no entry
 point: to read those takes longer than all the rest of `--help`."""
@@ -137,6 +146,23 @@ class LazyCommands(click.Group):
                 raise
             return _failing(cmd_name, str(error))
 
+    def invoke(self, ctx: click.Context) -> object:
+        """Run the command; an error that no command foresees becomes one sentence."""
+        try:
+            return super().invoke(ctx)
+        except (
+            click.ClickException,
+            click.exceptions.Exit,
+            click.Abort,
+            PodIdentityError,
+            OSError,
+        ):
+            raise
+        except Exception as error:
+            if ctx.invoked_subcommand in _AGENTS:
+                raise  # an agent's traceback belongs into its log
+            raise of_a_fault(error, debug=ctx.params["debug"]) from error
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
@@ -148,17 +174,21 @@ class LazyCommands(click.Group):
             raise click.NoSuchCommand(error.command_name, possibilities=known, ctx=ctx) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the list of commands."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, _COMMANDS[name][1]) for name in self.list_commands(ctx)])
+        """Write the commands for people, in groups."""
+        known = self.list_commands(ctx)
+        for title, names in _GROUPS.items():
+            if rows := [(name, _COMMANDS[name][1]) for name in names if name in known]:
+                with formatter.section(title):
+                    formatter.write_dl(rows)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Return the commands, and the group's options, that begin so."""
+        """Return the commands for people, and the group's options, that begin so."""
+        shown = {name for names in _GROUPS.values() for name in names}
         return [
             *(
                 CompletionItem(name, help=_COMMANDS[name][1])
                 for name in self.list_commands(ctx)
-                if name.startswith(incomplete)
+                if name in shown and name.startswith(incomplete)
             ),
             *click.Command.shell_complete(self, ctx, incomplete),
         ]
@@ -203,8 +233,11 @@ def _failing(name: str, reason: str) -> click.Command:
     ),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
+@click.option("--kubeconfig", metavar="PATH", envvar="KUBECONFIG", help="As of each command.")
+@click.option("--context", metavar="NAME", help="As of each command.")
+@click.option("--debug", is_flag=True, help="Print the traceback of an unexpected error.")
 @click.version_option(__version__, prog_name="podidentity", message="%(prog)s %(version)s")
-def podidentity() -> None:
+def podidentity(**_: object) -> None:
     """Identity for pods on Azure, without secrets and without changing a line of the pod."""
 
 

@@ -12,7 +12,8 @@ import shutil
 import signal
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -32,7 +33,7 @@ class CommandError(click.ClickException):
 
 
 def report(error: BaseException) -> int:
-    """Print `error` on stderr and return the exit code; raise it again if it is a defect."""
+    """Print `error` on stderr and return the exit code; raise it again if it is no known kind."""
     if isinstance(error, click.UsageError):
         error.show()
         return error.exit_code
@@ -46,6 +47,43 @@ def report(error: BaseException) -> int:
         click.echo(f"error: {_worded(error)}", err=True)
         return 1
     raise error
+
+
+def of_a_fault(error: Exception, *, debug: bool) -> CommandError:
+    """Return a sentence for an error that no command foresees.
+
+    `debug` prints the traceback. Otherwise it goes to a file, without the messages of the errors:
+    a library's message may quote a token.
+    """
+    import tempfile
+    import traceback
+
+    def frames(error: BaseException) -> Iterator[str]:
+        yield f"{type(error).__module__}.{type(error).__qualname__}\n"
+        yield from traceback.format_tb(error.__traceback__)
+        parts = error.exceptions if isinstance(error, BaseExceptionGroup) else ()
+        for each in (*parts, error.__cause__ or error.__context__):
+            if each is not None:
+                yield from frames(each)
+
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    kept = "in no file, because none can be written"
+    if debug:
+        traceback.print_exception(error)
+        kept = "above"
+    else:
+        with (
+            suppress(OSError),
+            tempfile.NamedTemporaryFile("w", prefix="podidentity-", delete=False) as file,
+        ):
+            file.writelines(frames(error))
+            kept = f"in {file.name}"
+    return CommandError(
+        "podidentity met an error that it does not expect: "
+        f"{type(error).__name__} in {place.filename}, line {place.lineno}",
+        f"The traceback is {kept}. podidentity --debug COMMAND prints it with the error's message, "
+        "which may hold a secret.",
+    )
 
 
 def _worded(error: OSError) -> str:

@@ -143,7 +143,7 @@ def rights(
         click.echo(json.dumps(made, indent=2))
         return
     if output == "table":
-        click.echo(shown(left, terminal_width()))
+        click.echo(shown(left, terminal_width() or 100))
         return
     places = Places(
         pods=namespaces, nmi=nmi_namespace, accounts=identities_namespace, identities=identities

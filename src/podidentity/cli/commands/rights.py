@@ -30,7 +30,8 @@ from podidentity.manifests import IDENTITIES, NAMESPACE
     "--skip",
     type=click.Choice(list(PARTS)),
     multiple=True,
-    help="A part of the commands' work that is not needed; may be repeated.",
+    metavar="PART",
+    help=f"A part of the commands' work that is not needed; may be repeated: {', '.join(PARTS)}.",
 )
 @click.option(
     "--identity",
