@@ -325,7 +325,11 @@ SERVERS = {
     ),
     "no TLS": ("https", page("400 Bad Request", "x"), "cannot be asked: [SSL"),
     "silent before TLS": ("https", silent, "no connection within 0.2 s. "),
-    "silent": ("http", silent, "no answer within 0.2 s. "),
+    "silent": (
+        "http",
+        silent,
+        "no answer within 0.2 s. The API server takes connections and does not answer",
+    ),
     "closing": ("http", socket.socket.close, "The connection was cut: run the command again."),
 }
 

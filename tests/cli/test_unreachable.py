@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
 import pytest
 
+from podidentity.cli.connection import Waiting
 from tests.cli.binding import Run
 from tests.cli.world import World
 
@@ -80,3 +83,41 @@ def test_an_api_server_that_stays_overloaded_is_said_to_be_so(
     assert ran.code == 1
     assert "(429): Too many requests, please try again later." in ran.err
     assert "The API server is overloaded: try again later." in ran.err
+
+
+async def test_a_request_without_an_answer_is_named_every_five_seconds() -> None:
+    said: list[str] = []
+    now = 0.0
+    waiting = Waiting(lambda: now, said.append)
+
+    async def sleep(seconds: float) -> None:
+        nonlocal now
+        if now >= 15:
+            raise asyncio.CancelledError
+        now += seconds
+
+    with waiting.of("get pods web"), pytest.raises(asyncio.CancelledError):
+        await waiting.tell(sleep)
+    assert said == [
+        f"still waiting for the API server ({seconds} s): get pods web" for seconds in (5, 10, 15)
+    ]
+
+
+async def test_requests_that_are_answered_soon_are_not_named() -> None:
+    said: list[str] = []
+    now = 0.0
+    waiting = Waiting(lambda: now, said.append)
+    request = ExitStack()
+
+    async def sleep(seconds: float) -> None:
+        nonlocal now
+        request.close()
+        if now >= 15:
+            raise asyncio.CancelledError
+        now += seconds - 1
+        request.enter_context(waiting.of("get pods web"))
+        now += 1
+
+    with pytest.raises(asyncio.CancelledError):
+        await waiting.tell(sleep)
+    assert said == []

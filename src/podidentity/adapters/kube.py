@@ -125,7 +125,7 @@ class TooLarge(KubeError):
 OnFailure = Callable[[str, str], None]
 """Called for each failed request with its method (WATCH for a watch) and its path."""
 OnChange = Callable[[str, str], AbstractContextManager[None]]
-"""Called with the method and the path of each object that is changed, within what it returns."""
+"""Called with the method and the path of a change or request, which happens within its result."""
 
 
 def _as_it_is(_: str, __: str) -> AbstractContextManager[None]:
@@ -146,6 +146,7 @@ class Kube:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         jitter: Callable[[], float] = random.random,
         changing: OnChange = _as_it_is,
+        asking: OnChange = _as_it_is,
         proxy: Proxy | None = None,
     ) -> None:
         """`reads`: how often something is read where the server fails; a change is made once."""
@@ -158,6 +159,7 @@ class Kube:
         self._sleep = sleep
         self._jitter = jitter
         self._changing = changing
+        self._asking = asking
         self._by = f", by the proxy {proxy} of {proxy.named}" if proxy else ""
         self._headers = {"Impersonate-User": user} if user else {}
 
@@ -174,6 +176,7 @@ class Kube:
         failed: OnFailure = lambda *_: None,
         patience: float = PATIENCE,
         changing: OnChange = _as_it_is,
+        asking: OnChange = _as_it_is,
     ) -> Self:
         """Return a client for the configured cluster; nothing is sent yet. Raise KubeError.
 
@@ -203,6 +206,7 @@ class Kube:
             patience=patience,
             reads=reads,
             changing=changing,
+            asking=asking,
             proxy=by,
         )
 
@@ -216,7 +220,7 @@ class Kube:
 
         https://kubernetes.io/docs/reference/access-authn-authz/user-impersonation/
         """
-        return Kube(self._client, self._failed, user=user, sleep=self._sleep)
+        return Kube(self._client, self._failed, user=user, sleep=self._sleep, asking=self._asking)
 
     async def close(self) -> None:
         """Close all connections."""
@@ -249,10 +253,11 @@ class Kube:
     ) -> PassedOn:
         """Return a pod's answer with its status, asked with these headers, too; as `passed_on`."""
         try:
-            async with self._client.stream(
-                "GET", self._base + path, headers={**self._headers, **headers}
-            ) as response:
-                body = await body_of(response, LARGEST_ANSWER)
+            with self._asking("GET", path):
+                async with self._client.stream(
+                    "GET", self._base + path, headers={**self._headers, **headers}
+                ) as response:
+                    body = await body_of(response, LARGEST_ANSWER)
         except TooLong as error:
             raise KubeError(f"It sent more than {LARGEST_ANSWER >> 20} MiB.") from error
         except _FAILED as error:
@@ -428,24 +433,25 @@ class Kube:
         headers = {**self._headers, **({"Content-Type": content} if body is not None else {})}
         data = json.dumps(body).encode() if body is not None else None
         waited, reads = 0.0, reads or (self._reads if method == "GET" else 1)
-        while True:
-            try:
-                return await self._sent(
-                    method, path, params=params, data=data, headers=headers, most=most
-                )
-            except TooLarge:
-                raise
-            except KubeError as error:
-                wait = error.wait(self._jitter())
-                if not wait and reads > 1 and _may_pass(error):
-                    reads -= 1
-                    # A new connection needs no pause.
-                    wait = 0.0 if error.unreachable else _PAUSE
-                elif not wait or waited + wait > self._patience:
+        with self._asking(method, path):
+            while True:
+                try:
+                    return await self._sent(
+                        method, path, params=params, data=data, headers=headers, most=most
+                    )
+                except TooLarge:
                     raise
-                waited += wait
-            if wait:
-                await self._sleep(wait)
+                except KubeError as error:
+                    wait = error.wait(self._jitter())
+                    if not wait and reads > 1 and _may_pass(error):
+                        reads -= 1
+                        # A new connection needs no pause.
+                        wait = 0.0 if error.unreachable else _PAUSE
+                    elif not wait or waited + wait > self._patience:
+                        raise
+                    waited += wait
+                if wait:
+                    await self._sleep(wait)
 
     async def _sent(
         self,

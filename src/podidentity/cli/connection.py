@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Awaitable, Callable, Sequence
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -31,6 +34,8 @@ CHANGING = {
 """Commands that change something. Each may be run again wherever it was interrupted."""
 _FAILED = 500
 """The API server's own failures, from this status on: a leader of etcd that is gone, above all."""
+_SLOW = 2.0
+"""Seconds without an answer after which a person is told."""
 _T = TypeVar("_T")
 
 
@@ -77,6 +82,33 @@ def environment_proxies() -> Proxies:
     return parse_proxies(os.environ)
 
 
+class Waiting:
+    """The requests that have no answer yet. While one takes long, a line says so now and then."""
+
+    def __init__(self, now: Callable[[], float], say: Callable[[str], None]) -> None:
+        self._now = now
+        self._say = say
+        self._open: dict[object, tuple[float, str]] = {}
+
+    @contextmanager
+    def of(self, request: str) -> Iterator[None]:
+        """Count `request` as open within."""
+        key = object()
+        self._open[key] = (self._now(), request)
+        try:
+            yield
+        finally:
+            del self._open[key]
+
+    async def tell(self, sleep: Callable[[float], Awaitable[None]]) -> None:
+        """Print a line each five seconds while the oldest request waits."""
+        while True:
+            await sleep(5)
+            since, request = min(self._open.values(), default=(self._now(), ""))
+            if (seconds := self._now() - since) >= _SLOW:
+                self._say(f"still waiting for the API server ({seconds:.0f} s): {request}")
+
+
 def on_cluster(
     target: ClusterTarget,
     work: Callable[[Kube], Awaitable[_T]],
@@ -96,8 +128,11 @@ def on_cluster(
     from podidentity.cli.name_lookups import UnwaitedThreads
     from podidentity.wire.kube import KubeError, request_in_words
 
+    waiting = Waiting(time.monotonic, functools.partial(click.echo, err=True))
+
     async def connected() -> _T:
         asyncio.get_running_loop().set_default_executor(UnwaitedThreads())
+        telling = asyncio.create_task(waiting.tell(asyncio.sleep)) if sys.stderr.isatty() else None
         kube = (kind or Kube).connect(
             target.kubeconfig,
             context=target.context,
@@ -105,10 +140,13 @@ def on_cluster(
             proxies=environment_proxies(),
             reads=READS,
             changing=lambda method, path: changing(request_in_words(method, path)),
+            asking=lambda method, path: waiting.of(request_in_words(method, path)),
         )
         try:
             return await work(kube)
         finally:
+            if telling is not None:
+                telling.cancel()
             await kube.close()
 
     with recorded() as changes:
@@ -148,10 +186,18 @@ def worded(error: KubeError) -> CommandError:
         )
     if error.not_found and "namespaces" in error.said:
         return CommandError(error.message, "Create the namespace first.")
-    from podidentity.adapters.kube import was_cut  # it has been asked: the client is loaded
+    import httpx2  # it has asked: the client is loaded
+
+    from podidentity.adapters.kube import was_cut
 
     if was_cut(error):
         return CommandError(error.message, "The connection was cut: run the command again.")
+    if isinstance(error.__cause__, httpx2.ReadTimeout):
+        return CommandError(
+            error.message,
+            "The API server takes connections and does not answer: it hangs or is overloaded. Try"
+            " again later; kubectl get --raw /livez says whether it answers anybody.",
+        )
     if error.unreachable:
         known = "--kubeconfig" in error.said
         return CommandError(error.message, "" if known else "Check --kubeconfig and --context.")
