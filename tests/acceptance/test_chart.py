@@ -136,7 +136,7 @@ def test_one_install_on_a_bare_cluster_brings_everything_and_a_pod_its_token(
     status, body = release.ask()
     assert (status, body.get("client_id")) == (200, release.client), body
     assert f"kube-system/{EXCEPTION}" in release.names("azurepodidentityexceptions")
-    assert "The pod may use: bound" in release.place.run(
+    assert "stands against a token of bound" in release.place.run(
         "podidentity", "explain", "pod", "default/app"
     )
 

@@ -80,13 +80,13 @@ async def test_the_commands_of_the_page_on_refusals_show_the_reason_and_how_nmi_
     agents = ("get", "pods", *AGENTS, "--output=name")
     name = place.run("kubectl", "-n", "kube-system", *agents).strip()
     words = {"NMI-POD": name, "NAMESPACE": "default", "POD": "refused"}
-    assert "No token (NoBinding)." in typed(place, explain, words)
+    assert "Refused (NoBinding)." in typed(place, explain, words)
     (line,) = typed(place, log, words).splitlines()
     assert "reason=NoBinding" in line
     said = typed(place, nmi, words)
     together = typed(place, all_of_it, words)
     checked = "Pod default/refused (NoBinding)"
-    for each in (checked, "No token (NoBinding).", " 2/2 "):
+    for each in (checked, "Refused (NoBinding).", " 2/2 "):
         assert each in together
     assert checked in said
     assert " 2/2 " in said

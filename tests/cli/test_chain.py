@@ -89,7 +89,7 @@ def explained(
     )
     matched = match(pod, cluster, rules)
     bound = matched.entitlements
-    node = Node(attached={each.identity.ref: attached for each in bound}, nmi=nmi)
+    node = Node(attached={each.identity.ref: attached for each in bound}, ways={"nmi": nmi})
     permissions = {use: permission for each in bound for use in uses_of(pod, each)}
     decision = decide(
         matched,
@@ -127,7 +127,10 @@ def test_a_whole_chain_entitles() -> None:
         ("machine", "ok"),
         ("nmi", "ok"),
     ]
-    assert shown(explanation).endswith("The pod may use: orders.")
+    assert shown(explanation).endswith(
+        "Nothing in the cluster stands against a token of orders. Azure was not asked."
+    )
+    assert as_data(explanation)["verdict"] == "clear"
     data = as_data(explanation)
     assert (data["entitled"], data["reason"], data["message"]) == (True, "", "")
     assert data["identities"] == [{"name": "orders", "clientID": CLIENT}]
@@ -204,7 +207,7 @@ def test_the_chain_ends_where_the_rules_refuse(
     assert data["nextStep"]
     text = shown(explanation)
     assert words in text
-    assert f"No token ({reason}). {data['nextStep']}" in text
+    assert f"Refused ({reason}). {data['nextStep']}" in text
 
 
 @pytest.mark.parametrize(
@@ -266,7 +269,9 @@ def test_an_excepted_pod_is_answered_by_the_node() -> None:
     explanation = explained(system, exception)
     assert explanation.entitled
     assert chain(explanation) == [("pod", "ok"), ("exception", "ok"), ("nmi", "ok")]
-    assert shown(explanation).endswith("The pod may use the identities of the node's machine.")
+    assert shown(explanation).endswith(
+        "against a token of the node's machine. Azure was not asked."
+    )
     mine = AzurePodIdentityException(ref=ObjectRef("shop", "mine"), pod_labels={"app": "x"})
     refused = explained(pod(labels={"app": "x"}), mine)
     assert chain(refused)[-1] == ("exception", BROKEN)

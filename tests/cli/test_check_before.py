@@ -171,7 +171,7 @@ def test_a_person_without_rights_is_told_what_enable_would_need(
     assert found["NotRead"]["severity"] == "unknown"
 
 
-@pytest.mark.parametrize("more", ["--pod=a/b", "--bundle=x.tar.gz"])
+@pytest.mark.parametrize("more", ["--probes", "--bundle=x.tar.gz"])
 def test_before_an_install_there_is_neither_a_pods_path_nor_a_bundle(
     more: str, podidentity: Callable[..., Ran]
 ) -> None:

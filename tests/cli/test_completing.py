@@ -37,7 +37,7 @@ def test_names_of_the_cluster_are_offered_where_a_command_takes_them(
     world.pod(ns, "orders-0")
     assert words("explain", "pod", ns[:6]) == [f"{ns}/orders-0"]
     assert words("explain", "pod", f"{ns}/") == [f"{ns}/orders-0"]
-    assert words("check", "--pod", f"{ns}/o") == [f"{ns}/orders-0"]
+    assert words("explain", f"{ns}/o") == [f"{ns}/orders-0"]
     assert words("explain", "pod", f"{ns}/x") == []
     for command in ("add", "delete", "list", "grant", "revoke"):
         assert words(command, "--namespace", ns) == [ns]

@@ -1,36 +1,50 @@
-"""`check --pod`: the question to NMI's pod, and what its answer comes to."""
+"""`explain` has NMI probe the path of a pod: the question, and what its answer comes to."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from podidentity.cli import path_check
+from podidentity.core.resources import BINDING_LABEL
 from tests.cli.binding import Run
 from tests.cli.conftest import PODS
+from tests.cli.ids import CLIENT, IDENTITY
+from tests.cli.test_explain import chain_of
 from tests.cli.world import World
 
 NUMBER = "0123456789abcdef"
 EVENTS = "/api/v1/namespaces/kube-system/events"
 LABELS = {"app.kubernetes.io/name": "podidentity", "app.kubernetes.io/component": "nmi"}
+Answer = Callable[[str, str], None]
 
 
 @pytest.fixture
 def agent(world: World, ns: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    """A pod of NMI, and one of a tenant, on the same node; nobody answers."""
-    monkeypatch.setattr(path_check, "SECONDS", 60.0)
+    """A ready pod of NMI, and one of a tenant, on the same node; nobody answers."""
     monkeypatch.setattr(path_check, "token_hex", lambda _: NUMBER)
     world.pod("kube-system", "nmi-by-hand", LABELS, node=1)
-    world.pod(ns, "a", {}, node=1)
+    status = {"conditions": [{"type": "Ready", "status": "True"}]}
+    world.send("PATCH", f"{PODS}/nmi-by-hand/status", {"status": status})
+    world.custom(ns, "azureidentities", "orders", {"clientID": CLIENT, "resourceID": IDENTITY})
+    world.custom(ns, "azureidentitybindings", "o", {"azureIdentity": "orders", "selector": "o"})
+    world.pod(ns, "a", {BINDING_LABEL: "o"}, node=1)
     yield world
     world.send("DELETE", f"{PODS}/nmi-by-hand", gracePeriodSeconds="0")
 
 
 @pytest.fixture
-def answer(agent: World) -> Iterator[object]:
+def granted(ns: str, podidentity: Run) -> None:
+    """Let the pod use its identity."""
+    assert podidentity("grant", "-n", ns, "--identity", CLIENT).code == 0
+
+
+@pytest.fixture
+def answer(agent: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[Answer]:
     """Have NMI's pod answer beforehand, by this reason and message."""
+    monkeypatch.setattr(path_check, "SECONDS", 60.0)
     name = f"podidentity-probe.{NUMBER}"
 
     def told(reason: str, message: str) -> None:
@@ -46,47 +60,48 @@ def answer(agent: World) -> Iterator[object]:
     agent.send("DELETE", f"{EVENTS}/{name}")
 
 
-def test_a_request_that_arrived_is_told_with_the_node(
-    agent: World, ns: str, podidentity: Run, answer: object
+@pytest.mark.usefixtures("granted")
+@pytest.mark.parametrize(
+    ("reason", "ends"),
+    [
+        ("ProbeArrived", (0, "clear", "ok")),
+        ("ProbeLost", (1, "refused", "no")),
+        ("ProbeNotSent", (0, "clear", "?")),
+    ],
+)
+def test_the_answer_to_a_probe_is_a_link_of_the_chain(
+    ns: str, podidentity: Run, answer: Answer, reason: str, ends: tuple[int, str, str]
 ) -> None:
-    assert callable(answer)
-    answer("ProbeArrived", "a request from the pod has arrived at NMI (routed)")
-    ran = podidentity("check", "--pod", f"{ns}/a")
-    assert (ran.code, ran.err) == (0, "")
-    assert f"Pod {ns}/a on node " in ran.out
-    assert "has arrived at NMI (routed)." in ran.out
-    assert json.loads(podidentity("check", "--pod", f"{ns}/a", "-o", "json").out) == []
+    answer(reason, "a request was sent; do this next")
+    ran = podidentity("explain", f"{ns}/a", "-o", "json")
+    found: dict[str, Any] = chain_of(ran)
+    state, text = found["path"]
+    assert (ran.code, found["verdict"], state) == ends
+    assert (text, ran.err) == ("a request was sent; do this next", "")
+
+
+@pytest.mark.usefixtures("granted")
+def test_the_question_names_the_pod_on_the_agents_own_pod(
+    agent: World, ns: str, podidentity: Run
+) -> None:
+    podidentity("explain", f"{ns}/a")
     asked = agent.get(f"{PODS}/nmi-by-hand")["metadata"]["annotations"]
     assert asked == {"aadpodidentity.k8s.io/probe": f"{NUMBER} {ns}/a"}
 
 
-def test_one_that_was_lost_is_red_with_the_next_step(
-    ns: str, podidentity: Run, answer: object
+@pytest.mark.usefixtures("agent", "granted")
+def test_an_agent_that_does_not_answer_proves_nothing_and_changes_no_exit_status(
+    ns: str, podidentity: Run
 ) -> None:
-    assert callable(answer)
-    answer("ProbeLost", "a request got no answer; let pods out")
-    ran = podidentity("check", "--pod", f"{ns}/a", "-o", "json")
-    assert ran.code == 1
-    (found,) = json.loads(ran.out)
-    assert (found["namespace"], found["name"], found["reason"]) == (ns, "a", "ProbeLost")
-    assert "a request got no answer." in found["message"]
-    assert found["nextStep"] == "Let pods out."
+    ran = podidentity("explain", f"{ns}/a", "-o", "json")
+    state, text = chain_of(ran)["path"]
+    assert (ran.code, state) == (0, "?")
+    assert text.startswith("not probed: pod kube-system/nmi-by-hand did not answer within")
 
 
 @pytest.mark.usefixtures("agent")
-def test_an_agent_that_does_not_answer_is_said_and_is_no_proof(
-    ns: str, podidentity: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(path_check, "SECONDS", 1.0)
-    ran = podidentity("check", "--pod", f"{ns}/a")
-    assert ran.code == 1
-    assert "pod kube-system/nmi-by-hand did not answer within 1 s" in ran.err
-
-
-def test_a_node_without_nmi_and_a_pod_that_is_not_there_are_said(
-    world: World, ns: str, podidentity: Run
-) -> None:
-    assert f"pod {ns}/b does not exist" in podidentity("check", "--pod", f"{ns}/b").err
-    world.pod(ns, "a", {}, node=1)
-    ran = podidentity("check", "--pod", f"{ns}/a")
-    assert (ran.code, "there is no NMI on node" in ran.err) == (1, True)
+def test_the_path_of_a_pod_that_the_rules_refuse_is_not_probed(ns: str, podidentity: Run) -> None:
+    ran = podidentity("explain", f"{ns}/a", "-o", "json")
+    found = chain_of(ran)
+    assert (ran.code, found["verdict"]) == (1, "refused")
+    assert "path" not in found

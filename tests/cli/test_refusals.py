@@ -28,7 +28,7 @@ CUSTOM_KINDS = {
     "azurepodidentityexceptions": "AzurePodIdentityException",
 }
 NMI = "nmi-7h2kd"
-COMMAND = "$ podidentity explain pod "
+COMMAND = "$ podidentity explain "
 
 
 class Town:
@@ -117,7 +117,7 @@ def test_explain_says_what_the_page_shows(
     town: Town, podidentity: Callable[..., Ran], text: str
 ) -> None:
     del town
-    ran = podidentity("explain", "pod", pod_of(text))
+    ran = podidentity("explain", pod_of(text))
     assert f"{COMMAND}{pod_of(text)}\n{ran.out}" == text
     assert (ran.code, ran.err) == (1, "")
 

@@ -40,8 +40,6 @@ STEPS = {
     "Cannot …. Azure says …": "It names the role that is missing, or what to correct.",
     "NMI is not ready on every node after … s": "The lines above it say what each pod lacks.",
     "Nothing was changed": "Answer with yes, or give `--yes`.",
-    "pod … does not exist": "`kubectl get pods -A` lists them.",
-    "pod … is on no node yet": "`kubectl describe pod` says what it waits for.",
     "… needs nothing in Azure for …": "Leave `--azure` out.",
 }
 """The next steps of commands' errors that do not say theirs in the code."""

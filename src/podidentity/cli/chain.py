@@ -1,8 +1,8 @@
 """The chain label → binding → identity → permission → credential or machine → NMI of a pod.
 
 The first four links are the decision of `core`, in its words. The others are facts that the rules
-do not use: whether the identity can sign in, or is attached to the node's machine, whether
-NetworkPolicies let requests out, and whether NMI is ready there.
+do not use: whether the identity can sign in, or is attached to the node's machine, how requests
+come to NMI, whether NMI is ready there, and what became of the pod's last requests.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from podidentity.core.decision import Basis, Decision, Denied, Entitlement, Match, Use, uses_of
 from podidentity.core.refusals import Reason, Refusal
@@ -47,11 +48,48 @@ class Node:
 
     attached: Mapping[ObjectRef, Fact]
     """For each bound AzureIdentity of a managed identity: is it attached to the node's machine?"""
-    nmi: Fact
-    egress: Fact | None = None
-    """Whether NetworkPolicies let its requests out; None if none of them is about it."""
-    proof: Fact | None = None
-    """How its connections are proved, if not as most are."""
+    ways: Mapping[str, Fact]
+    """What lies between the pod and NMI, NMI itself included, by the name of the link."""
+    requests: Requests | None = None
+
+
+class Failure(NamedTuple):
+    """A failed request of a pod, or of most pods of its node."""
+
+    reason: str
+    message: str
+    since: float
+    """When it failed first, in seconds since 1970."""
+    last: float
+    """When it failed last."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Requests:
+    """What NMI answered a pod last, as far as that is known."""
+
+    served: float | None = None
+    """Seconds since a token was given; None if none is known of."""
+    failure: Failure | None = None
+    """A failure that still lasts, as far as that is known."""
+    text: str
+    """All that is known of it, as a clause."""
+
+    @property
+    def link(self) -> ChainLink:
+        """The link of the chain."""
+        known = LinkState.UNKNOWN if self.served is None else LinkState.HOLDS
+        return ChainLink("requests", LinkState.BROKEN if self.failure else known, self.text)
+
+
+class Verdict(StrEnum):
+    """The answer to "my pod gets no token"; values are stable, for programs."""
+
+    SERVED = "served"
+    CLEAR = "clear"
+    """Nothing in the cluster stands against a token; Azure was not asked for one."""
+    FAILS = "fails"
+    REFUSED = "refused"
 
 
 Permissions = Mapping[Use, Fact]
@@ -71,11 +109,22 @@ class Explanation:
     """The refusal of the rules, if any."""
     obstacle: ChainLink | None = None
     """The broken link that prevents a token although the rules allow it."""
+    requests: Requests | None = None
 
     @property
     def entitled(self) -> bool:
         """Whether the pod can get a token: no necessary link is known to be broken."""
         return self.refusal is None and not self.obstacle
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether the pod gets tokens, or what keeps it from them."""
+        if not self.entitled:
+            return Verdict.REFUSED
+        if self.requests and self.requests.failure:
+            return Verdict.FAILS
+        served = self.requests and self.requests.served is not None
+        return Verdict.SERVED if served else Verdict.CLEAR
 
 
 _LINK_OF = {
@@ -121,28 +170,26 @@ def follow(
     ]
     own = {each.identity.ref: _own(each, node, credentials) for each in bound}
     links += [link for link in own.values() if link]
-    if node.proof and (bound or match.exception):
-        links.append(ChainLink("proof", node.proof.state, node.proof.text))
-    if node.egress and (bound or match.exception):
-        links.append(ChainLink("network policy", node.egress.state, node.egress.text))
+    ways: list[ChainLink] = []
     if bound or match.exception:
-        links.append(ChainLink("nmi", node.nmi.state, node.nmi.text))
+        ways = [ChainLink(name, fact.state, fact.text) for name, fact in node.ways.items()]
+        links += [*ways, *([node.requests.link] if node.requests else ())]
     usable = tuple(each for each in bound if _usable(match, each, permissions))
     return Explanation(
         pod=match.pod.ref,
         links=tuple(links),
         entitlements=usable,
         refusal=decision.refusal if isinstance(decision, Denied) else None,
-        obstacle=_obstacle([own[each.identity.ref] for each in usable], links[-3:]),
+        obstacle=_obstacle([own[each.identity.ref] for each in usable], ways),
+        requests=node.requests,
     )
 
 
-def _obstacle(own: Sequence[ChainLink | None], last: Sequence[ChainLink]) -> ChainLink | None:
-    """Return a broken link if every identity has one, or that of the way to NMI, or of NMI."""
+def _obstacle(own: Sequence[ChainLink | None], ways: Sequence[ChainLink]) -> ChainLink | None:
+    """Return a broken link if every identity has one, or one of the way to NMI, or of NMI."""
     broken = [link for link in own if link and link.state is LinkState.BROKEN]
     if broken and len(broken) == len(own):
         return broken[0]
-    ways = (link for link in last if link.name in {"proof", "network policy", "nmi"})
     return next((link for link in ways if link.state is LinkState.BROKEN), None)
 
 

@@ -61,7 +61,7 @@ _COMMANDS = {
     ),
     "explain": (
         "podidentity.cli.commands.explain:explain",
-        "Explain why something gets a token, or why not.",
+        "Say why a pod gets a token, or why not.",
     ),
     "check": (
         "podidentity.cli.commands.check:check",
@@ -229,7 +229,7 @@ def _failing(name: str, reason: str) -> click.Command:
     epilog=examples(
         "podidentity enable",
         "podidentity add --namespace shop --name orders --identity-resource-id /subscriptions/…",
-        "podidentity explain pod shop/orders-0",
+        "podidentity explain shop/orders-0",
     ),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )

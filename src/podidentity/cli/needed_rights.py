@@ -497,6 +497,13 @@ def _explain() -> Iterator[Right]:
         at=_NODE_LEASES,
         without="takes a kubelet's last word on NMI, however old",
     )
+    unprobed = "does not have NMI probe the path, and says so"
+    yield from _to("patch", "pods", at=_NMI, without=unprobed)
+    unanswered = "does not know how the last requests ended, and says so"
+    yield from _to("list watch", "events", at=_NMI, without=f"{unprobed}; {unanswered}")
+    yield from _to("list", "events", at=_PODS, without=unanswered)
+    yield from _to("get", "pods/proxy", at=_NMI, without=unanswered)
+    yield from _to("create", TOKENS, at=_NMI, names=[DEBUG_READER], without=unanswered)
 
 
 _MISSING = "names what is missing in the archive"
@@ -548,14 +555,6 @@ def _check_pre() -> Iterator[Right]:
     yield from _to("get", "namespaces", names=[NMI_NAMESPACE], without=fails)
     names = _names("CustomResourceDefinition", crds())
     yield from _to("get", _CRDS, names=names, without=fails)
-
-
-def _check_pod() -> Iterator[Right]:
-    yield from _to("get", "pods", at=_PODS)
-    yield from _to("list", _DAEMON_SETS)
-    yield from _to("list", _ROLES[1], parts=[ELSEWHERE])
-    yield from _to("list patch", "pods", at=_NMI)
-    yield from _to("list watch", "events", at=_NMI)
 
 
 def _migrate() -> Iterator[Right]:
@@ -645,7 +644,6 @@ COMMANDS: Mapping[str, Needs] = {
         ),
     ),
     "check --pre": Needs(cluster=tuple(_check_pre())),
-    "check --pod": Needs(cluster=tuple(_check_pod())),
     "migrate": Needs(cluster=tuple(_migrate())),
     "mic": Needs(cluster=tuple(_mic())),
     "nodes": Needs(cluster=tuple(_nodes())),

@@ -26,7 +26,7 @@ _NONE = f"its NMI has no {PATH} for callers from elsewhere: it has no --metrics-
 _WHY: Mapping[int, str] = {
     HTTPStatus.UNAUTHORIZED: "NMI does not take the token that the API server made for it",
     HTTPStatus.FORBIDDEN: f"account {DEBUG_READER} may not get {PATH}: run podidentity enable",
-    HTTPStatus.NOT_FOUND: f"its NMI is of a version without {PATH} there: run podidentity enable",
+    HTTPStatus.NOT_FOUND: f"its NMI does not know the pod, or is of a version without {PATH}",
     HTTPStatus.TOO_MANY_REQUESTS: "NMI was asked with too many tokens; try again in a moment",
     HTTPStatus.SERVICE_UNAVAILABLE: "NMI cannot ask the API server whose the token is",
 }
@@ -36,8 +36,10 @@ class NotTold(Exception):
     """NMI does not say what it knows; the message is the reason."""
 
 
-async def read_debug(kube: Kube, pod: Object, port: int) -> bytes:
+async def read_debug(kube: Kube, pod: Object, port: int, about: ObjectRef | None = None) -> bytes:
     """Return what NMI of this pod says; raise KubeError, and NotTold where it says nothing.
+
+    It says all that it knows, or what it knows `about` one pod of its node.
 
     `port` is that of `--metrics-secure-port`. Another program at that port of the node may have
     written the answer: it is to be shown, and decides nothing.
@@ -56,7 +58,8 @@ async def read_debug(kube: Kube, pod: Object, port: int) -> bytes:
     except ValueError as error:
         raise NotTold(str(error)) from error
     path = PODS.path(meta["namespace"], f"https:{meta['name']}:{port}")
-    said = await kube.asked_of_pod(f"{path}/proxy{PATH}", {FIELD: f"Bearer {token.text}"})
+    query = f"?pod={about}" if about else ""
+    said = await kube.asked_of_pod(f"{path}/proxy{PATH}{query}", {FIELD: f"Bearer {token.text}"})
     if said.status != HTTPStatus.OK:
         raise NotTold(_WHY.get(said.status, f"NMI answered {said.status}"))
     return said.body

@@ -1,94 +1,64 @@
-"""Has NMI send a request from a pod's network, for `podidentity check --pod`.
+"""Has NMI send a request from a pod's network, for `podidentity explain`.
 
 The question is an annotation on NMI's pod of that node, and the answer an event about it
-(`nmi.probe_requests`).
+(`nmi.probe_requests`). It shows a path and no caller: nothing about identities is asked.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
-from dataclasses import dataclass
 from secrets import token_hex
 from typing import TYPE_CHECKING
 
-from podidentity.cli.objects import Object, find, ref_of
-from podidentity.cli.output import CommandError
-from podidentity.cli.rollout import namespace_of_nmi, pods_of_nmi, ready, until
+from podidentity.cli.chain import Fact, LinkState
+from podidentity.cli.connection import right_to
+from podidentity.cli.objects import Object, ref_of
+from podidentity.cli.rollout import until
 from podidentity.core.resources import PROBE_ANNOTATION, ObjectRef
 from podidentity.wire.events import ProbeReason, probe_answer_name
-from podidentity.wire.kube import EVENTS, PODS
+from podidentity.wire.kube import EVENTS, PODS, KubeError
 
 if TYPE_CHECKING:
     from podidentity.adapters.kube import Kube
 
 SECONDS = 15.0
 """Longest wait for the answer; a probe takes 5 s at most."""
+_STATES = {ProbeReason.ARRIVED: LinkState.HOLDS, ProbeReason.LOST: LinkState.BROKEN}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PodPath:
-    """Where a request from a pod's network ended."""
+async def path_of(kube: Kube, pod: ObjectRef, agent: Object) -> Fact:
+    """Return where a request from a pod's network ends; `agent` is NMI's pod on its node.
 
-    pod: ObjectRef
-    node: str
-    reason: str
-    text: str
-    """What happened, as a clause."""
-    next_step: str = ""
-
-    @property
-    def arrived(self) -> bool:
-        """Whether it came to NMI, and its answer back."""
-        return self.reason == ProbeReason.ARRIVED
-
-
-async def path_of(kube: Kube, pod: ObjectRef, agents: str | None) -> PodPath:
-    """Return where a request from a pod's network ends; `agents` is NMI's namespace, if known.
-
-    Raises CommandError where nobody can say, and KubeError.
+    Unknown where the person may not ask, or NMI does not answer. Raises KubeError.
     """
-    found = await find(kube, PODS, pod.namespace, pod.name)
-    if found is None:
-        raise CommandError(f"pod {pod} does not exist")
-    node = found["spec"].get("nodeName", "")
-    if not node:
-        raise CommandError(f"pod {pod} is on no node yet")
-    agent = await _agent(kube, await namespace_of_nmi(kube, agents), node)
-    number = token_hex(8)
+    where, number = ref_of(agent), token_hex(8)
     annotated = {"metadata": {"annotations": {PROBE_ANNOTATION: f"{number} {pod}"}}}
-    await kube.merge(PODS.path(*agent), annotated)
-    answer = await _answer(kube, agent, number)
-    text, _, step = str(answer.get("message", "")).partition("; ")
-    return PodPath(
-        pod=pod, node=node, reason=str(answer.get("reason", "")), text=text, next_step=step
-    )
-
-
-async def _agent(kube: Kube, namespace: str, node: str) -> ObjectRef:
-    """Return NMI's pod on a node: one that is ready, if there are two."""
-    pods = await pods_of_nmi(kube, namespace, fieldSelector=f"spec.nodeName={node}")
-    if not pods:
-        raise CommandError(f"there is no NMI on node {node}", "Run podidentity enable.")
-    return ref_of(max(pods, key=ready))
+    lacks = right_to("patch", "pods", where.namespace)
+    try:
+        await kube.merge(PODS.path(*where), annotated)
+        lacks = right_to("list and watch", "events", where.namespace)
+        answer = await _answer(kube, where, number)
+    except KubeError as error:
+        if not error.forbidden:
+            raise
+        return Fact(LinkState.UNKNOWN, f"not probed: {lacks}")
+    except TimeoutError:
+        told = f"pod {where} did not answer within {SECONDS:g} s"
+        see = f"see kubectl logs -n {where.namespace} {where.name} -c serve"
+        return Fact(LinkState.UNKNOWN, f"not probed: {told}; {see}")
+    state = _STATES.get(answer.get("reason", ""), LinkState.UNKNOWN)
+    return Fact(state, str(answer.get("message", "")))
 
 
 async def _answer(kube: Kube, agent: ObjectRef, number: str) -> Object:
-    name = probe_answer_name(number)
     answer: list[Object] = []
 
     def look(events: Mapping[str, Object]) -> bool:
         answer.extend(events.values())
         return bool(answer)
 
-    try:
-        async with asyncio.timeout(SECONDS):
-            only = {"fieldSelector": f"metadata.name={name}"}
-            await until(kube, EVENTS.path(agent.namespace), only, look)
-    except TimeoutError as error:
-        raise CommandError(
-            f"pod {agent} did not answer within {SECONDS:g} s",
-            f"See kubectl logs -n {agent.namespace} {agent.name} -c serve; under a manifest of "
-            "podidentity 0.1 it cannot be asked.",
-        ) from error
+    async with asyncio.timeout(SECONDS):
+        only = {"fieldSelector": f"metadata.name={probe_answer_name(number)}"}
+        await until(kube, EVENTS.path(agent.namespace), only, look)
     return answer[0]

@@ -21,10 +21,10 @@ from podidentity.adapters.clock import SystemClock
 from podidentity.adapters.cluster import WatchedCluster
 from podidentity.adapters.entra.certificates import Certificates
 from podidentity.cli.azure_access import asking, host_name, recorded_hosts
-from podidentity.cli.chain import Credentials, Fact, LinkState, Node, Permissions, on_machine
+from podidentity.cli.chain import Credentials, Fact, LinkState, Permissions, on_machine
 from podidentity.cli.connection import right_to
-from podidentity.cli.objects import find, ref_of
-from podidentity.cli.rollout import pods_of_nmi, ready, trouble
+from podidentity.cli.objects import Object, find, ref_of
+from podidentity.cli.rollout import nmi_of, pods_of_nmi, ready, trouble
 from podidentity.core.decision import Authorization, Entitlement, Match, Use, uses_of
 from podidentity.core.errors import TokenUnavailable
 from podidentity.core.federation import account_name, has_an_account
@@ -247,36 +247,32 @@ Records = Mapping[ObjectRef, Sequence[Host]]
 """For each AzureIdentity, the hosts that podidentity attached it to."""
 
 
-async def node_of(
+async def attached_of(
     kube: Kube,
     pod: Pod,
     entitlements: Sequence[Entitlement],
     records: Records,
     azure: Callable[[], Arm] | None,
-    *,
-    agents: str,
-) -> Node:
-    """Return the facts about the node of `pod`; `azure` connects to Azure, None asks it nothing.
+) -> dict[ObjectRef, Fact]:
+    """Return which identities are attached to the machine of `pod`.
 
-    `agents` is NMI's namespace.
+    `azure` connects to Azure, None asks it nothing.
     """
     identities = [each.identity for each in entitlements if on_machine(each)]
     if not pod.node:
         unknown = Fact(LinkState.UNKNOWN, "the pod is on no node yet")
-        return Node(attached={each.ref: unknown for each in identities}, nmi=unknown)
-    if not identities:
-        return Node(attached={}, nmi=await _nmi(kube, agents, pod.node))
-    host = await _host_of(kube, pod.node)
+        return {each.ref: unknown for each in identities}
+    host = await _host_of(kube, pod.node) if identities else None
     attached: dict[ObjectRef, Fact] = {}
     for identity in identities:
-        if isinstance(host, Fact):
-            attached[identity.ref] = host
+        if not isinstance(host, Host):
+            attached[identity.ref] = host or Fact(LinkState.UNKNOWN, "")
         elif azure:
             async with azure() as arm:
                 attached[identity.ref] = await _asked(arm, host, identity)
         else:
             attached[identity.ref] = _recorded(host, records.get(identity.ref, ()))
-    return Node(attached=attached, nmi=await _nmi(kube, agents, pod.node))
+    return attached
 
 
 async def _host_of(kube: Kube, node: str) -> Host | Fact:
@@ -309,20 +305,40 @@ def _recorded(host: Host, hosts: Sequence[Host]) -> Fact:
     return Fact(LinkState.UNKNOWN, f"not known for {host_name(host)}; --azure asks Azure")
 
 
-async def _nmi(kube: Kube, namespace: str, node: str) -> Fact:
+async def nmi_of_node(kube: Kube, namespace: str, node: str) -> tuple[Fact, Object | None]:
+    """Return whether NMI is ready on a node, and its pod if it is; `namespace` is NMI's."""
+    if not node:
+        return Fact(LinkState.UNKNOWN, "the pod is on no node yet"), None
     try:
         pods = await pods_of_nmi(kube, namespace, fieldSelector=f"spec.nodeName={node}")
     except KubeError as error:
         if not error.forbidden:
             raise
-        return Fact(LinkState.UNKNOWN, f"not known: {right_to('list', 'pods', namespace)}")
+        return Fact(LinkState.UNKNOWN, f"not known: {right_to('list', 'pods', namespace)}"), None
     if not pods:
-        return Fact(LinkState.BROKEN, f"no NMI on node {node}; run podidentity enable")
-    pods.sort(key=ready)
-    name = pods[-1]["metadata"]["name"]
-    if ready(pods[-1]):
-        return said_ready(f"{name} is ready on node {node}", await _silence(kube, node))
-    return Fact(LinkState.BROKEN, f"{name} on node {node} is not ready: {trouble(pods[-1])}")
+        return Fact(LinkState.BROKEN, await _why_none(kube, namespace, node)), None
+    agent = max(pods, key=ready)
+    name = agent["metadata"]["name"]
+    if ready(agent):
+        text = f"{name} is ready on node {node}"
+        return said_ready(text, await _silence(kube, node)), agent
+    return Fact(LinkState.BROKEN, f"{name} on node {node} is not ready: {trouble(agent)}"), None
+
+
+async def _why_none(kube: Kube, namespace: str, node: str) -> str:
+    from podidentity.cli.checks.nodes import why_without  # slow to import, and rarely needed
+
+    try:
+        daemon_set = await nmi_of(kube, namespace)
+        found = await find(kube, NODES, "", node)
+    except KubeError as error:
+        if not error.forbidden:
+            raise
+        return f"no NMI on node {node}; podidentity check says why"
+    if daemon_set is None:
+        return f"no NMI on node {node}, nor in this cluster; run podidentity enable"
+    why, mend = why_without(daemon_set, found or {"metadata": {}})
+    return f"no NMI on node {node}: {why}. {mend}"
 
 
 SILENT = 20.0
@@ -346,7 +362,7 @@ def said_ready(text: str, silence: float | str) -> Fact:
     return Fact(
         LinkState.UNKNOWN,
         f"{text}, as its kubelet said last, which is silent for {silence:.0f} s by this machine's "
-        "clock; podidentity check --pod asks NMI itself",
+        "clock",
     )
 
 

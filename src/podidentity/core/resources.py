@@ -219,7 +219,7 @@ BINDING_LABEL = "aadpodidbinding"
 
 ATTESTATION_ANNOTATION = "aadpodidentity.k8s.io/attestation"
 PROBE_ANNOTATION = "aadpodidentity.k8s.io/probe"
-"""By which `podidentity check --pod` asks NMI's own pod; on others it has no meaning."""
+"""By which `podidentity explain` asks NMI's own pod; on others it has no meaning."""
 """On a pod: `address` waives the proof by the kernel for that pod alone."""
 
 

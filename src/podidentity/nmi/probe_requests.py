@@ -1,4 +1,4 @@
-"""Answers `podidentity check --pod`: whether one pod's requests arrive here.
+"""Answers `podidentity explain`: whether one pod's requests arrive here.
 
 The question is an annotation on NMI's own pod, and the answer an event about it: no port is opened,
 and only those can ask who may change pods in NMI's namespace, which no tenant may. The probe is

@@ -76,7 +76,7 @@ PATH_PROVED = "PathProved"
 
 
 class ProbeReason(StrEnum):
-    """What an event that answers `podidentity check --pod` says."""
+    """What an event that answers `podidentity explain` says."""
 
     ARRIVED = "ProbeArrived"
     LOST = "ProbeLost"

@@ -13,7 +13,7 @@ from enum import StrEnum
 from podidentity.cli.objects import Object, ref_of
 from podidentity.core.refusals import Reason
 from podidentity.core.resources import ObjectRef
-from podidentity.wire.events import AgentReason, MicReason, ProbeReason
+from podidentity.wire.events import AgentReason, MicReason
 
 PAGE = "docs/reference/check.md"
 MOST_NAMED = 5
@@ -107,7 +107,6 @@ REASONS: frozenset[str] = frozenset(
         *CheckReason,
         *(each for each in Reason if each not in _OF_REQUESTS),
         *(each for each in AgentReason if each.is_warning),
-        *(ProbeReason.LOST, ProbeReason.NOT_SENT),
         *MicReason,
     }
 )

@@ -58,12 +58,19 @@ def unmatched(
             reason=Reason.NO_BINDING,
             what=f"{_counted(pods)} the label {BINDING_LABEL}={selector}, and no binding of "
             f"namespace {namespace} has that selector.",
-            mend=f"Did you mean {BINDING_LABEL}={meant.selector}, of AzureIdentityBinding "
-            f"{meant.ref}?"
+            mend=did_you_mean(meant)
             if meant
             else f"Run podidentity add --namespace {namespace} --binding-selector {selector}, or "
             "correct the label.",
         )
+
+
+def did_you_mean(meant: AzureIdentityBinding) -> str:
+    """Return the next step where a label is nearly the selector of a binding."""
+    return (
+        f"Did you mean {BINDING_LABEL}={meant.selector}, of AzureIdentityBinding {meant.ref}? "
+        "Correct the label, or the binding's spec.selector."
+    )
 
 
 def nearest(
@@ -84,7 +91,7 @@ def misspelt(matched: Sequence[Match]) -> Iterator[Finding]:
     alike: dict[tuple[str, str], list[ObjectRef]] = {}
     for match in matched:
         silent = match.refusals and match.refusals[0].reason is Reason.NO_LABEL
-        if silent and (why := _slip(match.pod)):
+        if silent and (why := slip(match.pod)):
             alike.setdefault((match.pod.ref.namespace, why), []).append(match.pod.ref)
     for (_, why), pods in sorted(alike.items()):
         yield Finding(
@@ -96,7 +103,8 @@ def misspelt(matched: Sequence[Match]) -> Iterator[Finding]:
         )
 
 
-def _slip(pod: Pod) -> str:
+def slip(pod: Pod) -> str:
+    """Return how the label of a pod differs from the one that the rules read; "" if it has none."""
     if BINDING_LABEL in pod.labels:
         return f"the label {BINDING_LABEL} with no value"
     near = [each for each in pod.labels if each.lower().rpartition("/")[2] == BINDING_LABEL]

@@ -16,16 +16,13 @@ from podidentity.cli.agent_choices import Choices, choices_of_nmi
 from podidentity.cli.checks import bundle as archives
 from podidentity.cli.checks import printing
 from podidentity.cli.checks.check import Group, perform
-from podidentity.cli.checks.findings import Finding, Severity, sentence
+from podidentity.cli.checks.findings import Finding, Severity
 from podidentity.cli.checks.groups import GROUPS, PROBES
 from podidentity.cli.checks.groups_azure import of_azure
 from podidentity.cli.checks.reading import Reading
-from podidentity.cli.connection import ClusterTarget, on_cluster
-from podidentity.cli.output import data, printable
-from podidentity.cli.path_check import PodPath, path_of
+from podidentity.cli.output import printable
 from podidentity.cli.version import facts
 from podidentity.core.authorities import Cloud
-from podidentity.core.resources import ObjectRef
 from podidentity.manifests import NAMESPACE
 
 Found = list[tuple[Group, Finding]]
@@ -113,29 +110,6 @@ def _echo(lines: Iterable[str], *, err: bool = False) -> None:
         click.echo(line, err=err)
 
 
-def of_pod(
-    target: ClusterTarget, pod: ObjectRef, agents: str | None, output: str
-) -> tuple[str, bool]:
-    """Return where requests from a pod's network arrive, in a format, and whether it is at NMI."""
-    path = on_cluster(target, lambda kube: path_of(kube, pod, agents))
-    told = [] if path.arrived else [lost(path)]
-    arrived = f"Pod {pod} on node {path.node}: {path.text}."
-    people = arrived if path.arrived else printing.shown(told[0])
-    found = [printing.plain("Pods", each) for each in told]
-    return (people if output == "table" else data(found, output)), path.arrived
-
-
 def is_wrong(finding: Finding) -> bool:
     """Whether a finding is more than a warning; what may not be read is, too."""
     return finding.severity is not Severity.WARNING
-
-
-def lost(path: PodPath) -> Finding:
-    """Return the finding about a pod whose request did not arrive, or could not be sent."""
-    return Finding(
-        kind="Pod",
-        about=path.pod,
-        reason=path.reason,
-        what=f"On {path.node}: {path.text}.",
-        mend=sentence(path.next_step or "see NMI's log there, container net"),
-    )

@@ -60,7 +60,7 @@ def nodes_without(
     alike: dict[tuple[str, str], list[str]] = {}
     for node in nodes:
         if (name := node["metadata"]["name"]) not in served:
-            alike.setdefault(_why_without(daemon_set, node), []).append(name)
+            alike.setdefault(why_without(daemon_set, node), []).append(name)
     for (why, mend), names in sorted(alike.items()):
         names.sort()
         yield Finding(
@@ -74,7 +74,7 @@ def nodes_without(
         )
 
 
-def _why_without(daemon_set: Object, node: Object) -> tuple[str, str]:
+def why_without(daemon_set: Object, node: Object) -> tuple[str, str]:
     """Return why NMI may not be on a node, and the next step."""
     labels = node["metadata"].get("labels") or {}
     if labels.get("kubernetes.io/os", "linux") != "linux":
@@ -89,9 +89,17 @@ def _why_without(daemon_set: Object, node: Object) -> tuple[str, str]:
         )
     if (taint := untolerated(daemon_set, node)) is not None:
         return f"NMI does not tolerate the taint {_written(taint)}", _mend_taint(taint)
+    wanted = daemon_set["spec"]["template"]["spec"].get("nodeSelector") or {}
+    lacking = [f"{key}={value}" for key, value in wanted.items() if labels.get(key) != value]
+    if lacking:
+        return (
+            f"NMI's DaemonSet has the nodeSelector {', '.join(lacking)}",
+            "Label the node so, or change the nodeSelector.",
+        )
     return (
         "there is no pod of NMI",
-        "Compare the DaemonSet's nodeSelector with the node's labels.",
+        "See kubectl describe daemonset -n "
+        f"{daemon_set['metadata']['namespace']} {daemon_set['metadata']['name']}.",
     )
 
 

@@ -78,5 +78,5 @@ def without_tokens(pods: Sequence[Pod], silent: Collection[str]) -> Iterator[Fin
                 reason=CheckReason.NO_TOKENS,
                 what=f"On {node} no request of a pod comes to NMI, so these get no token: "
                 f"{shown}{more}.",
-                mend=f"See the findings about {node}, or run podidentity check --pod {there[0]}.",
+                mend=f"See the findings about {node}, or run podidentity explain {there[0]}.",
             )

@@ -29,7 +29,7 @@ def takers(daemon_sets: Sequence[Object], address: str) -> Iterator[Finding]:
                 CheckReason.TAKER,
                 f"It names {address}, and may change the network of the nodes: where it leads "
                 "requests of pods to itself, they do not come to NMI.",
-                "See whether NMI's probe arrives (podidentity check --pod NAMESPACE/NAME), and "
+                "See whether NMI's probe arrives (podidentity explain NAMESPACE/NAME), and "
                 "docs/reference/nodes.md, which says what NMI stands beside.",
                 Severity.WARNING,
             )

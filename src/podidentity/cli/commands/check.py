@@ -11,19 +11,16 @@ from pathlib import Path
 
 import click
 
-from podidentity.cli import completing
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
 from podidentity.cli.output import FORMATS, data, examples, output_option
-from podidentity.cli.parameters import PodRef, agents_option, cloud_options
+from podidentity.cli.parameters import agents_option, cloud_options
 from podidentity.core.authorities import Cloud
-from podidentity.core.resources import ObjectRef
 
 
 @click.command(
     epilog=examples(
         "podidentity check",
         "podidentity check -o json | jq -r '.[].switch'",
-        "podidentity check --pod shop/orders-0",
         "podidentity check --pre",
         "podidentity check --bundle ticket.tar.gz",
     )
@@ -42,14 +39,6 @@ from podidentity.core.resources import ObjectRef
     metavar="FILE",
     help="Write an archive (tar.gz) for a support ticket, too, without secrets.",
 )
-@click.option(
-    "--pod",
-    "pod",
-    type=PodRef(),
-    shell_complete=completing.pods,
-    metavar="NAMESPACE/NAME",
-    help="Only check where requests from this pod's network arrive, by one that NMI sends itself.",
-)
 @agents_option
 @output_option(*FORMATS, default="table")
 @cloud_options
@@ -65,7 +54,6 @@ def check(
     probes: bool,
     pre: bool,
     bundle: Path | None,
-    pod: ObjectRef | None,
     agents: str | None,
     output: str,
 ) -> None:
@@ -78,17 +66,12 @@ def check(
     With `--bundle` no Secret is read, so it is not known whether credentials can be used.
     Exit code 1: something is wrong, or you may not read all of it. Warnings alone: 0.
     """
-    more = bundle or probes or ask
-    if (pre and (pod or more)) or (pod and more):
-        raise click.UsageError("Give one of --pre, --pod, and --azure, --bundle or --probes.")
+    if pre and (bundle or probes or ask):
+        raise click.UsageError("Give one of --pre, and --azure, --bundle or --probes.")
     from podidentity.cli.checks import bundle as archives
     from podidentity.cli.checks import looking, printing
     from podidentity.cli.checks.reading import ReadOnce
 
-    if pod is not None:
-        text, arrived = looking.of_pod(target, pod, agents, output)
-        click.echo(text)
-        ctx.exit(0 if arrived else 1)
     if bundle is not None:
         archives.refuse(bundle)
     wanted = looking.MoreChecks(bundle=bundle, probes=probes, azure=ask, cloud=cloud)

@@ -16,17 +16,21 @@ from podidentity.cli.output import (
 from podidentity.cli.parameters import PodRef, agents_option, cloud_options
 
 
-@click.group(epilog=examples("podidentity explain pod shop/orders-0"))
-def explain() -> None:
-    """Explain why something gets a token, or why not."""
+class _WithoutPod(click.Command):
+    """A command that takes `explain pod NAMESPACE/NAME`, too, the name that it had first."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Leave the word `pod` out: it is no pod's name, which has a slash."""
+        return super().parse_args(ctx, args[1:] if args[:1] == ["pod"] else args)
 
 
-@explain.command(
+@click.command(
+    cls=_WithoutPod,
     epilog=examples(
-        "podidentity explain pod shop/orders-0",
-        "podidentity explain pod shop/orders-0 --azure",
-        "podidentity explain pod shop/orders-0 -o json | jq -r .reason",
-    )
+        "podidentity explain shop/orders-0",
+        "podidentity explain shop/orders-0 --azure",
+        "podidentity explain shop/orders-0 -o json | jq -r .verdict",
+    ),
 )
 @click.argument("ref", metavar="NAMESPACE/NAME", type=PodRef(), shell_complete=completing.pods)
 @click.option(
@@ -37,11 +41,14 @@ def explain() -> None:
 @cloud_options
 @cluster_options
 @click.pass_context
-def pod(ctx: click.Context, /, **given: Any) -> None:
-    """Follow a pod's chain: label → binding → identity → permission → machine or secret → NMI.
+def explain(ctx: click.Context, /, **given: Any) -> None:
+    """Say why a pod gets a token, or why not.
 
-    Exit code 0: the pod can get a token; 1: it cannot, and the output shows the broken link.
+    It follows the chain label → binding → identity → permission → machine or secret → NMI, has NMI
+    probe the path from the pod's network, and reads what NMI answered the pod last, as far as you
+    may. Exit code 0: the pod was served, or nothing in the cluster stands against a token; 1: its
+    requests fail, or are refused, and the output shows the broken link.
     """
-    from podidentity.cli.explain import pod as run
+    from podidentity.cli.explain import explain as run
 
     run(ctx, **given)
