@@ -1,8 +1,8 @@
 """What follows from the annotated values of the chart: their schema, their table, and its copies.
 
 `python -m deploy.values` (`scripts/chart`) writes it; a test compares. A comment above a key of
-values.yaml is its sentence. Lines of it that begin with `type:`, `one of:` or `items:` are no part
-of the sentence: they say more than the default does.
+values.yaml is its sentence. Lines of it that begin with `type:`, `one of:`, `items:` or `form:` are
+no part of the sentence: they say more than the default does. A form is a key of FORMS.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ NO_EFFECT = "No effect"
 
 Schema = dict[str, Any]
 
-_HINT = re.compile(r"^(type|one of|items): (.*)$")
+_HINT = re.compile(r"^(type|one of|items|form): (.*)$")
 _TYPES = {
     str: "string",
     bool: "boolean",
@@ -52,6 +52,8 @@ class Value:
     types: tuple[str, ...] = ()
     one_of: tuple[str, ...] = ()
     items: tuple[str | int, ...] = ()
+    form: str = ""
+    """Its key in FORMS, if its type does not say enough."""
     parts: tuple[Value, ...] = ()
     """Its own values, each with a sentence; () where its keys are the user's or Kubernetes'."""
 
@@ -97,6 +99,7 @@ def _parts(node: yaml.Node | None, lines: list[str], above: tuple[str, ...]) -> 
                 items=tuple(
                     int(word) if word.isdigit() else word for word in _words(hints.get("items", ""))
                 ),
+                form=hints.get("form", ""),
                 parts=parts,
             )
         )
@@ -118,24 +121,166 @@ def _comment(lines: list[str], at: int) -> list[str]:
     return found
 
 
-_TEXT: Schema = {"type": "string"}
+def _text(pattern: str, *, empty: bool = True) -> Schema:
+    """Return the schema of a text that matches, or is empty.
+
+    Helm reads patterns as Go does, editors as JavaScript does: nothing in one may be special to
+    either.
+    """
+    return {"type": "string", "pattern": f"^({pattern})?$" if empty else f"^({pattern})$"}
+
+
+def _any_case(text: str) -> str:
+    """Return the pattern of a text in letters of any case."""
+    return "".join(f"[{c.upper()}{c.lower()}]" if c.isalpha() else re.escape(c) for c in text)
+
+
+def _mapping(values: Schema, keys: str = ".*") -> Schema:
+    # `propertyNames` would do, but Helm 4 reports its errors at another value.
+    pattern = {f"^({keys})$": values}
+    return {"type": "object", "patternProperties": pattern, "additionalProperties": False}
+
+
+def _list(items: Schema) -> Schema:
+    return {"type": "array", "items": items}
+
+
+def _number(least: int, most: int | None = None, words: str = "0*[0-9]{1,9}") -> Schema:
+    """Return the schema of a whole number, or of its digits; "" is the default."""
+    upper = {} if most is None else {"maximum": most}
+    return {"minimum": least, **upper, "pattern": f"^({words})?$"}
+
+
+_LABEL_VALUE = "[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
+_DNS_LABEL = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+_DNS_NAME = "[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?"
+_KEY = f"({_DNS_NAME}/)?{_LABEL_VALUE}"
+"""Key of a label, an annotation or a taint."""
+_PORT = "[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]"
+_PATH_PART = "[a-z0-9]+([._-]+[a-z0-9]+)*"
+_GUID = "-".join(f"[0-9A-Fa-f]{{{n}}}" for n in (8, 4, 4, 4, 12))
+_SEGMENT = "[^/\\s\"'?#%]+"
+_QUANTITY = {
+    "type": ["string", "number"],
+    "minimum": 0,
+    "pattern": "^[0-9]+([.][0-9]*)?([numkMGTPE]|[KMGTPE]i|[eE][+-]?[0-9]+)?$",
+}
+_SHARE = {"type": ["string", "integer"], "minimum": 0, "pattern": "^[0-9]{1,9}%?$"}
+_LABELS = _mapping({"type": "string", "pattern": f"^({_LABEL_VALUE})?$"}, _KEY)
+FORMS: dict[str, Schema] = {
+    "repository": _text(f"([A-Za-z0-9.-]+(:[0-9]+)?/)?{_PATH_PART}(/{_PATH_PART})*"),
+    "tag": _text("[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"),
+    "digest": _text("sha256:[0-9a-f]{64}"),
+    "guid": _text(_GUID),
+    "tenant": _text(f"{_GUID}|adfs|([A-Za-z0-9-]+[.])+[A-Za-z0-9-]+"),
+    "port": _number(1, 65535, _PORT),
+    "port or 0": _number(0, 65535, f"0|{_PORT}"),
+    "count": _number(0),
+    "seconds": _number(1),
+    "duration": _text("([0-9]+([.][0-9]+)?(ms|s|m|h))+"),
+    "interval": _text("([0-9]+(y|w|d|h|m|s|ms))+", empty=False),
+    "name": _text(_DNS_NAME),
+    "namespace": _text(_DNS_LABEL, empty=False),
+    "key": _text(_KEY, empty=False),
+    "selector": _text(_LABEL_VALUE),
+    "path": _text("(/([^/:.][^/:]*|[.][^/:.][^/:]*|[.][.][^/:]+))+/?"),
+    "log file": _text("-|(/[^/]+)+"),
+    "unit": _text("[A-Za-z0-9:_.@-]+[.]service", empty=False),
+    "labels": _LABELS,
+    "annotations": _mapping({"type": "string"}, _KEY),
+    "texts": _mapping({"type": "string"}),
+    "words": _list({"type": "string", "minLength": 1}),
+    "guids": _list(_text(_GUID, empty=False)),
+    "secrets": _list(
+        {
+            "type": "object",
+            "required": ["name"],
+            "additionalProperties": False,
+            "properties": {"name": _text(_DNS_NAME, empty=False)},
+        }
+    ),
+    "objects": _list({"type": "object"}),
+    "tolerations": _list(
+        {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {
+                "key": _text(_KEY),
+                "operator": {"enum": ["Exists", "Equal", "Lt", "Gt"]},
+                "value": _text(_LABEL_VALUE),
+                "effect": {"enum": ["", "NoSchedule", "PreferNoSchedule", "NoExecute"]},
+                "tolerationSeconds": {"type": "integer"},
+            },
+        }
+    ),
+    "resources": {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {
+            "requests": {"type": ["object", "null"], "additionalProperties": _QUANTITY},
+            "limits": {"type": ["object", "null"], "additionalProperties": _QUANTITY},
+            "claims": _list({"type": "object"}),
+        },
+    },
+    "update strategy": {
+        "type": "object",
+        "additionalProperties": False,
+        "required": ["type"],
+        "properties": {
+            "type": {"enum": ["RollingUpdate", "OnDelete"]},
+            "rollingUpdate": {
+                "type": ["object", "null"],
+                "additionalProperties": False,
+                "properties": {"maxSurge": _SHARE, "maxUnavailable": _SHARE},
+            },
+        },
+    },
+    "disruption budget": {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {
+            "minAvailable": _SHARE,
+            "maxUnavailable": _SHARE,
+            "unhealthyPodEvictionPolicy": {"enum": ["IfHealthyBudget", "AlwaysAllow"]},
+        },
+    },
+    "AppArmor profile": {
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {
+            "type": {"enum": ["Localhost", "RuntimeDefault", "Unconfined"]},
+            "localhostProfile": {"type": "string"},
+        },
+    },
+}
+"""Forms of values. The API server would refuse other texts, or a program would not start."""
+
 IDENTITY: dict[str, tuple[str, Schema]] = {
-    "name": ("Name of the AzureIdentity; its key if left out.", _TEXT),
-    "namespace": ("Namespace of both objects; the release's if left out.", _TEXT),
+    "name": ("Name of the AzureIdentity; its key if left out.", FORMS["name"]),
+    "namespace": ("Namespace of both objects; the release's if left out.", _text(_DNS_LABEL)),
     "type": (
         "0: managed identity, 1: application with a secret, 2: with a certificate, 3: federated.",
         {"enum": [0, 1, 2, 3, "0", "1", "2", "3"]},
     ),
-    "resourceID": ("ARM id of the managed identity; required for type 0.", _TEXT),
-    "clientID": ("Client id; required.", _TEXT),
-    "tenantID": ("Tenant; required for types 1, 2 and 3.", _TEXT),
+    "resourceID": (
+        "ARM id of the managed identity; required for type 0.",
+        _text(
+            f"/{_any_case('subscriptions')}/{_SEGMENT}/{_any_case('resourceGroups')}/{_SEGMENT}/"
+            f"{_any_case('providers/Microsoft.ManagedIdentity/userAssignedIdentities')}/{_SEGMENT}"
+        ),
+    ),
+    "clientID": ("Client id; required.", FORMS["guid"]),
+    "tenantID": ("Tenant; required for types 1, 2 and 3.", FORMS["tenant"]),
     "clientPassword": (
         "The Secret, as {name, namespace} or as JSON of it; required for types 1 and 2.",
         {"type": ["string", "object"]},
     ),
-    "auxiliaryTenantIDs": ("Further tenants.", {"type": ["array", "null"], "items": _TEXT}),
-    "adEndpoint": ("Authority; the cloud's if left out.", _TEXT),
-    "objectID": ("Object id, by which pods may ask, too.", _TEXT),
+    "auxiliaryTenantIDs": (
+        "Further tenants.",
+        {"type": ["array", "null"], "items": FORMS["tenant"]},
+    ),
+    "adEndpoint": ("Authority; the cloud's if left out.", _text("https://[A-Za-z0-9.:-]+/?")),
+    "objectID": ("Object id, by which pods may ask, too.", FORMS["guid"]),
     "federation": ("For type 3: subject, audience and via.", {"type": "object"}),
     "binding": (
         "name, the identity's if left out, and selector, the value of the pods' label; required.",
@@ -144,10 +289,9 @@ IDENTITY: dict[str, tuple[str, Schema]] = {
             "additionalProperties": False,
             "required": ["selector"],
             "properties": {
-                "name": {**_TEXT, "description": "Name of the AzureIdentityBinding."},
+                "name": {**FORMS["name"], "description": "Name of the AzureIdentityBinding."},
                 "selector": {
-                    "type": "string",
-                    "minLength": 1,
+                    **_text(_LABEL_VALUE, empty=False),
                     "description": "Value of the pods' label aadpodidbinding.",
                 },
             },
@@ -182,7 +326,7 @@ def _schema(value: Value) -> Schema:
                 key: {"description": sentence, **form} for key, (sentence, form) in IDENTITY.items()
             },
         }
-        return {**described, "type": "object", "additionalProperties": entry}
+        return {**described, **_mapping(entry, _DNS_NAME)}
     if value.parts:
         return {**described, **_object(value.parts)}
     if value.one_of:
@@ -194,7 +338,8 @@ def _schema(value: Value) -> Schema:
     form: Schema = {"type": types[0] if len(types) == 1 else types}
     if value.items:
         form["items"] = {"enum": list(value.items)}
-    return {**described, **form}
+    # The types of the value win: a form may be of a text and of a number.
+    return {**described, **(FORMS[value.form] if value.form else {}), **form}
 
 
 def no_effect(values: list[Value]) -> dict[str, Any]:

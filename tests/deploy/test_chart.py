@@ -32,6 +32,12 @@ PROFILES = sorted((CHART / "profiles").glob("*.yaml"))
 NAME = "aad-pod-identity-nmi"
 MIC = "aad-pod-identity-mic"
 CLIENT = "2b7e0000-0000-0000-0000-000000000000"
+MANAGED = {
+    "clientID": CLIENT,
+    "resourceID": "/subscriptions/s/resourceGroups/größe/providers/Microsoft.ManagedIdentity"
+    "/userAssignedIdentities/orders",
+    "binding": {"selector": "x"},
+}
 FEDERATED = {"federation": {"clientID": CLIENT, "tenantID": "contoso.com"}}
 
 
@@ -718,7 +724,7 @@ def test_identities_of_the_values_can_be_used_and_their_namespaces_are_permitted
     roles = [each for each in rendered.objects if each["kind"] == "ClusterRole"]
     bound = [each for each in rendered.objects if each["kind"] == "ClusterRoleBinding"]
     for name, namespace in (
-        ("client-id", "apps"),
+        ("7d0b1f0f-4f8c-4c83-8be3-4b2f0d0a2c11", "apps"),
         ("3d7b1f0f-4f8c-4c83-8be3-4b2f0d0a2c11", "billing"),
     ):
         assert [each.grantee for each in holders(name, roles, bound)] == [Grantee(namespace)]
@@ -732,7 +738,7 @@ def test_an_identity_of_two_namespaces_has_one_role_and_a_credential_of_another_
     one = {
         "type": 3,
         "clientID": "AAAAAAAA-0000-0000-0000-000000000000",
-        "tenantID": "t",
+        "tenantID": "contoso.com",
         "federation": {"via": via},
         "binding": {"selector": "x"},
     }
@@ -765,11 +771,19 @@ def test_before_their_kinds_are_there_custom_resources_come_after_all_else_and_a
     ("identity", "why"),
     [
         ({"binding": {"selector": "x"}}, "clientID"),
-        ({"clientID": "c", "type": 0, "binding": {"selector": "x"}}, "resourceID is required"),
-        ({"clientID": "c", "type": 1, "binding": {"selector": "x"}}, "tenantID is required"),
-        ({"clientID": "c", "type": 0, "resourceID": "r"}, "binding"),
-        ({"clientID": "c", "type": 0, "resourceID": "r", "binding": {"selector": ""}}, "selector"),
-        ({"clientID": "c:d", "resourceID": "r", "binding": {"selector": "x"}}, "no client id"),
+        ({"clientID": CLIENT, "type": 0, "binding": {"selector": "x"}}, "resourceID is required"),
+        ({"clientID": CLIENT, "type": 1, "binding": {"selector": "x"}}, "tenantID is required"),
+        ({**MANAGED, "binding": {}}, "selector"),
+        ({**MANAGED, "binding": {"selector": ""}}, "binding/selector"),
+        ({**MANAGED, "binding": {"selector": "a b"}}, "binding/selector"),
+        ({**MANAGED, "binding": {"selector": "x", "name": "X"}}, "binding/name"),
+        ({**MANAGED, "clientID": "nope"}, "clientID"),
+        ({**MANAGED, "resourceID": "/x"}, "resourceID"),
+        ({**MANAGED, "resourceID": f"{MANAGED['resourceID']}/"}, "resourceID"),
+        ({**MANAGED, "tenantID": "https://contoso.com"}, "tenantID"),
+        ({**MANAGED, "adEndpoint": "login.example.com"}, "adEndpoint"),
+        ({**MANAGED, "name": "Orders"}, "name"),
+        ({**MANAGED, "namespace": "a.b"}, "namespace"),
     ],
 )
 def test_half_an_identity_is_refused_by_its_key(
@@ -783,17 +797,98 @@ def test_half_an_identity_is_refused_by_its_key(
 @pytest.mark.parametrize(
     "given",
     [
-        {"nmi": {"prometheusport": 1}},
         {"operationMode": "both"},
         {"azureIdentities": [{"name": "x"}]},
-        {"nmi": {"tolerations": {"operator": "Exists"}}},
-        {"aks": {"extensions": ["flux"]}},
+        {"nameOverride": "Mine"},
+        {"imagePullSecrets": ["pull"]},
     ],
+    ids=str,
 )
-def test_a_wrong_value_is_refused_by_name(helm: Helm, given: dict[str, Any]) -> None:
+def test_a_wrong_value_at_the_top_is_refused_by_name(helm: Helm, given: dict[str, Any]) -> None:
     (key,) = given
     with pytest.raises(HelmRefused, match=key):
         helm.render(given)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"nmi": {"prometheusport": 1}},
+        {"nmi": {"tolerations": {"operator": "Exists"}}},
+        {"aks": {"extensions": ["flux"]}},
+        {"azureIdentities": {"Orders": MANAGED}},
+        {"image": {"repository": "r/p:1.0"}},
+        {"image": {"repository": "https://r/p"}},
+        {"image": {"repository": "r/P"}},
+        {"image": {"tag": "a b"}},
+        {"image": {"digest": "sha256:xyz"}},
+        {"mic": {"replicas": -1}},
+        {"mic": {"leaderElection": {"duration": "15"}}},
+        {"mic": {"cloudConfig": "azure.json"}},
+        {"mic": {"customCloud": {"configPath": "/etc/../x"}}},
+        {"mic": {"immutableUserMSIs": ["x"]}},
+        {"mic": {"podDisruptionBudget": {"minAvailable": "half"}}},
+        {"nmi": {"probePort": 99999}},
+        {"nmi": {"probePort": "99999"}},
+        {"nmi": {"probePort": "0"}},
+        {"nmi": {"prometheusPort": -1}},
+        {"nmi": {"extraArgs": [1]}},
+        {"nmi": {"podAnnotations": {"prometheus.io/port": 9090}}},
+        {"nmi": {"podLabels": {"team": "a b"}}},
+        {"nmi": {"nodeSelector": {"gpu": True}}},
+        {"nmi": {"tolerations": [{"operator": "exists"}]}},
+        {"nmi": {"resources": {"limits": {"memory": "192MB"}}}},
+        {"nmi": {"resources": {"limit": {"memory": "192Mi"}}}},
+        {"nmi": {"updateStrategy": {"type": "Recreate"}}},
+        {"nmi": {"updateStrategy": {"rollingUpdate": {"maxUnavailable": "all"}}}},
+        {"nmi": {"priorityClassName": "High"}},
+        {"nmi": {"appArmorProfile": {"type": "unconfined"}}},
+        {"nmi": {"netnsDir": "run/netns"}},
+        {"nmi": {"auditLog": "audit.log"}},
+        {"nodeUnit": {"kubelet": "kubelet"}},
+        {"proxy": {"secretName": "UPPER"}},
+        {"proxy": {"port": 70000}},
+        {"serviceMonitor": {"interval": "30"}},
+        {"startupTaint": {"key": "a/b/c"}},
+        {"test": {"timeoutSeconds": 0}},
+        {"tokens": {"identitiesNamespace": ""}},
+        {"tokens": {"audiences": [""]}},
+    ],
+    ids=str,
+)
+def test_a_value_that_makes_an_invalid_object_is_refused_by_name(
+    helm: Helm, given: dict[str, Any]
+) -> None:
+    ((group, inside),) = given.items()
+    with pytest.raises(HelmRefused) as refused:
+        helm.render(given, image=given.get("image", {}).get("repository", IMAGE))
+    assert group in str(refused.value)
+    assert any(key in str(refused.value) for key in inside)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"image": {"repository": "localhost:5000/a/b-c__d.e"}},
+        {"image": {"repository": "p", "tag": "v1.0_x"}},
+        {"image": {"digest": f"sha256:{'a' * 64}"}},
+        {"imagePullSecrets": [{"name": "pull.secret"}]},
+        {"nmi": {"probePort": "65535", "prometheusPort": 0, "metricsSecurePort": "0"}},
+        {"nmi": {"auditLog": "-", "nodeSelector": {"a.example.com/b": ""}}},
+        {"nmi": {"tolerations": [{"key": "a/b", "effect": "NoExecute", "tolerationSeconds": 3}]}},
+        {"nmi": {"resources": {"limits": {"cpu": 1, "memory": "1.5Gi"}, "requests": None}}},
+        {"nmi": {"resources": {"limits": {"memory": "128e6", "cpu": "0.5"}}}},
+        {"mic": {"replicas": 0, "leaderElection": {"duration": "1m30s"}}},
+        {"mic": {"podDisruptionBudget": {"maxUnavailable": "50%"}}},
+        {"mic": {"customCloud": {"configPath": "/etc/..data/.hidden"}}},
+        {"test": {"identity": "Orders_1"}},
+    ],
+    ids=str,
+)
+def test_a_value_of_an_unusual_form_that_kubernetes_takes_is_taken(
+    helm: Helm, given: dict[str, Any]
+) -> None:
+    assert helm.render(given, image=given.get("image", {}).get("repository", IMAGE)).objects
 
 
 # ---- Kinds of clusters

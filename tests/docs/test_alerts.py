@@ -11,6 +11,7 @@ import yaml
 
 from podidentity.mic.metrics import MicMetrics, add_state
 from podidentity.telemetry.metrics import Registry, render
+from podidentity.wire.debug_access import METRICS_AUDIENCE
 from tests.docs.blocks import ROOT, blocks_of
 
 ALERTS = ROOT / "docs/how-to/alerts.yaml"
@@ -67,8 +68,11 @@ def test_prometheus_reads_what_the_documents_tell_it_to_scrape(
     promtool: str, tmp_path: Path
 ) -> None:
     """Its operator makes relabelings of a PodMonitor part of such a configuration."""
-    (job,) = _yaml_of("docs/reference/metrics.md")
-    (endpoint,) = _yaml_of("docs/how-to/watch-nmi.md")["spec"]["podMetricsEndpoints"]
+    volumes, (job,) = _yamls_of("docs/reference/metrics.md")
+    [source] = volumes["volumes"][0]["projected"]["sources"]
+    assert source["serviceAccountToken"]["audience"] == METRICS_AUDIENCE
+    [monitor] = _yamls_of("docs/how-to/watch-nmi.md")
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
     assert endpoint.keys() == {"relabelings"}, "a port would be looked for, and none is declared"
     pods = {
         "job_name": "pods",
@@ -83,9 +87,9 @@ def test_prometheus_reads_what_the_documents_tell_it_to_scrape(
     subprocess.run(check, check=True, capture_output=True)
 
 
-def _yaml_of(document: str) -> Any:
-    (block,) = (each for each in blocks_of(ROOT / document) if each.language == "yaml")
-    return yaml.safe_load(block.text)
+def _yamls_of(document: str) -> list[Any]:
+    blocks = blocks_of(ROOT / document)
+    return [yaml.safe_load(block.text) for block in blocks if block.language == "yaml"]
 
 
 def _snake(name: str) -> str:

@@ -18,7 +18,7 @@ from podidentity import manifests
 from podidentity.adapters.path_permissions import ALLOWED, DENIED, PathPermissions
 from podidentity.nmi.reporting.endpoints import Reviewed
 from podidentity.nmi.server.messages import Caller, Request, Response
-from podidentity.wire.debug_access import FIELD, PATH, SECONDS, audience_of
+from podidentity.wire.debug_access import FIELD, METRICS_AUDIENCE, PATH, SECONDS, audience_of
 from tests.fakes import FakeClock
 from tests.manifests.rights import SYSTEM, Program
 from tests.manifests.test_rights_of_nmi import of_nmi, opened
@@ -93,7 +93,7 @@ async def test_its_token_is_taken_by_nobody_else(two: Agents) -> None:
     async with two.served.client(token) as client:
         assert (await client.get("/api/v1/pods")).status_code == 401
         assert (await client.get("/metrics")).status_code == 401
-    scrapers = PathPermissions(two.nmi.kube, two.clock, path="/metrics")
+    scrapers = PathPermissions(two.nmi.kube, two.clock, path="/metrics", audience=METRICS_AUDIENCE)
     metrics = Reviewed(page, scrapers, role="readers")
     asked = Request(Caller("10.240.0.1", 1), method="GET", raw_target=b"/metrics")
     asked.fields = [(b"Authorization", f"Bearer {token}".encode())]

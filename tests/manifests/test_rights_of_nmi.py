@@ -31,6 +31,7 @@ from podidentity.nmi.reporting.metrics import NmiMetrics
 from podidentity.nmi.sync.secret_watch import WatchedSecrets
 from podidentity.nmi.sync.watches import Scope, Watches
 from podidentity.telemetry.metrics import Registry
+from podidentity.wire.debug_access import METRICS_AUDIENCE
 from podidentity.wire.events import AgentReason
 from tests.fakes import CLIENT, FakeTokenSource
 from tests.manifests.rights import (
@@ -154,7 +155,7 @@ async def ask_for_permissions(nmi: Program) -> None:
     permissions = RbacPermissions(nmi.kube, SystemClock())
     with suppress(NotReady):
         await permissions.ask(Use(ObjectRef("shop", "default"), CLIENT), 0)
-    metrics = PathPermissions(nmi.kube, SystemClock(), path="/metrics")
+    metrics = PathPermissions(nmi.kube, SystemClock(), path="/metrics", audience=METRICS_AUDIENCE)
     await metrics.access(f"Bearer {nmi.token}".encode(), "10.244.0.9")
 
 

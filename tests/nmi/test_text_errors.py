@@ -8,10 +8,11 @@ from podidentity.core import errors
 from podidentity.core.errors import PodIdentityError, Refused, TokenRefused, TokenThrottled
 from podidentity.core.refusals import Reason, Refusal
 from podidentity.core.resources import ClientId, Tenant, TokenRequest
-from podidentity.nmi.request.errors import NO_HEADER, old_answer, old_response
+from podidentity.nmi.request.errors import NO_HEADER, NOT_LOCAL, old_answer, old_response
 from tests.core.objects import principal
-from tests.fakes import CLIENT, VAULT, binding, pod
+from tests.fakes import CLIENT, OTHER_CLIENT, VAULT, binding, pod
 from tests.nmi.agents import agent
+from tests.nmi.test_host_token import MOUNTS, PROVIDER, WORLD
 
 ASKED = TokenRequest(resource=VAULT, client_id=ClientId.parse(CLIENT))
 
@@ -23,7 +24,6 @@ def refused(reason: Reason) -> Refused:
 @pytest.mark.parametrize(
     ("error", "status", "text"),
     [
-        (errors.InvalidRequest("parameter resource is missing"), 400, "parameter resource cannot"),
         (errors.InvalidRequest("other"), 400, "other"),
         (errors.UnknownCaller("no pod"), 500, "no pod"),
         (errors.NotReady("not yet"), 500, "not yet"),
@@ -53,6 +53,8 @@ NEW = {
     Reason.MADE_BY_PROXY,
     Reason.ADDRESS_CONTESTED,
     Reason.RUNTIME_CLASS,
+    Reason.NOT_A_PROVIDER,
+    Reason.NO_CSI_VOLUME,
 }
 
 
@@ -106,6 +108,11 @@ HERE = ("127.0.0.1",)
         (TOKEN.replace("token", "tok\\en"), 400, "Invalid request\n"),
         (TOKEN, 404, "no azure identity found for request clientID \n"),
         (TOKEN.replace("\nMetadata: true", ""), 400, '{"error":"invalid_request",'),
+        (
+            "GET /metadata/attested/document HTTP/1.1\nHost: x",
+            403,
+            "Request blocked by AAD Pod Identity NMI\n",
+        ),
     ],
 )
 async def test_with_the_switch_on_pods_read_the_old_errors(
@@ -115,6 +122,43 @@ async def test_with_the_switch_on_pods_read_the_old_errors(
         reply = await nmi.ask(request_)
     assert (reply.status, reply.body.decode()[: len(body)]) == (status, body)
     assert reply.body.endswith(b"\n")
+
+
+HOST = "GET /host/token/?resource=a{} HTTP/1.1\nHost: x\nPodns: shop\nPodname: {}"
+
+
+@pytest.mark.parametrize(
+    ("asked", "name", "status", "body"),
+    [
+        (f"&client_id={OTHER_CLIENT}", "orders-0", 404, "no azure identity found for request"),
+        ("", "lonely", 404, "no azure identity found for request clientID \n"),
+        ("", "plain", 403, "Pod shop/plain mounts no volume of secrets-store.csi.k8s.io"),
+    ],
+)
+async def test_with_the_switch_on_the_csi_provider_reads_the_old_errors(
+    asked: str, name: str, status: int, body: str
+) -> None:
+    lonely = pod("lonely", labels={}, csi_drivers=MOUNTS.csi_drivers)
+    async with agent(*WORLD, lonely, pod("plain"), text_errors=True) as nmi:
+        nmi.attestor.uid = PROVIDER.uid
+        reply = await nmi.ask(HOST.format(asked, name))
+    assert (reply.status, reply.body.decode()[: len(body)]) == (status, body)
+
+
+def test_with_the_switch_on_a_client_that_is_not_of_the_node_reads_the_old_words() -> None:
+    response = old_response(old_answer(errors.UnprovenCaller(NOT_LOCAL), host=True))
+    assert response.status == 500
+    assert response.body == b"request remote address is not from a host\n"
+
+
+def test_with_the_switch_on_an_unknown_pod_is_404_at_the_host_route_alone() -> None:
+    error = errors.UnknownCaller("no pod shop/x is known on this node")
+    assert (old_answer(error, host=True).status, old_answer(error).status) == (404, 500)
+
+
+def test_with_both_switches_on_the_host_route_has_no_retry_after() -> None:
+    told = old_answer(refused(Reason.NO_BINDING), retry_after_header=True, host=True)
+    assert (told.status, told.retry_after) == (404, 0)
 
 
 async def test_with_the_switch_on_tokens_are_as_ever() -> None:

@@ -91,12 +91,11 @@ def test_what_is_no_answer_decides_nothing(body: bytes) -> None:
 
 
 def test_a_token_is_asked_about_in_the_body_alone() -> None:
-    assert token_review("t") == {
+    assert token_review("t", "for-us") == {
         "apiVersion": "authentication.k8s.io/v1",
         "kind": "TokenReview",
-        "spec": {"token": "t"},
+        "spec": {"token": "t", "audiences": ["for-us"]},
     }
-    assert token_review("t", "for-us")["spec"] == {"token": "t", "audiences": ["for-us"]}
 
 
 @pytest.mark.parametrize(
@@ -108,7 +107,6 @@ def test_a_token_is_asked_about_in_the_body_alone() -> None:
             {
                 "authenticated": True,
                 "user": {"username": "u", "groups": None, "extra": None},
-                "audiences": None,
             },
             User(name="u"),
         ),
@@ -122,12 +120,12 @@ def test_a_token_is_asked_about_in_the_body_alone() -> None:
 def test_a_token_has_a_user_where_the_cluster_vouches_for_one_by_name(
     answer: dict[str, Any], user: User | None
 ) -> None:
-    assert parse_token_review(status(**answer)) == user
+    assert parse_token_review(status(audiences=["for-us"], **answer), "for-us") == user
 
 
 def test_an_answer_about_a_token_that_cannot_be_read_is_not_repeated() -> None:
     with pytest.raises(InconclusiveReview) as said:
-        parse_token_review(b'{"status": "a-secret-token"}')
+        parse_token_review(b'{"status": "a-secret-token"}', "for-us")
     assert str(said.value) == "the API server answered no TokenReview"
     assert said.value.__cause__ is None
     assert said.value.__suppress_context__
@@ -159,9 +157,16 @@ def test_a_path_is_asked_about_as_the_whole_user_and_to_get_it() -> None:
 
 @pytest.mark.parametrize(
     ("named", "known"),
-    [(["for-us"], True), (["others", "for-us"], True), (["others"], False), ([], False)],
+    [
+        (["for-us"], True),
+        (["others", "for-us"], True),
+        (["others"], False),
+        ([], False),
+        (None, False),
+    ],
 )
-def test_a_token_is_for_us_only_if_the_answer_says_so(named: list[str], *, known: bool) -> None:
+def test_a_token_is_for_us_only_if_the_answer_says_so(
+    named: list[str] | None, *, known: bool
+) -> None:
     body = status(authenticated=True, user=WRITTEN, audiences=named)
     assert (parse_token_review(body, "for-us") is not None) is known
-    assert parse_token_review(body) is not None

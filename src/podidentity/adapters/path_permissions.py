@@ -74,10 +74,10 @@ class PathPermissions:
         clock: Clock,
         *,
         path: str,
-        audience: str = "",
+        audience: str,
         outlives: float = OUTLIVES,
     ) -> None:
-        """Tokens must be for `audience`; for "" those for the API server count.
+        """Tokens must be for `audience`, so one that is sent to a stranger opens nothing else.
 
         `outlives` are the seconds that a permission counts while the API server is away.
         """

@@ -18,6 +18,10 @@ SECONDS = 600
 """Lifetime of the token: the shortest that the API server gives."""
 
 
+METRICS_AUDIENCE = "podidentity-nmi/metrics"
+"""Of Prometheus' token, which it sends to the TLS port of each node, whoever listens there."""
+
+
 def audience_of(node: str) -> str:
     """Return the audience of tokens for NMI of a node; no other server takes them."""
     return f"podidentity-nmi/debug/{node}"

@@ -125,16 +125,12 @@ def parse_review(body: bytes) -> bool:
     return False
 
 
-def token_review(token: str, audience: str = "") -> dict[str, Any]:
-    """Return the TokenReview that asks for the user of `token`.
-
-    The token must be for `audience`; for "" it must be for the API server.
-    """
-    asked = {"audiences": [audience]} if audience else {}
+def token_review(token: str, audience: str) -> dict[str, Any]:
+    """Return the TokenReview that asks for the user of `token`, which must be for `audience`."""
     return {
         "apiVersion": "authentication.k8s.io/v1",
         "kind": "TokenReview",
-        "spec": {"token": token, **asked},
+        "spec": {"token": token, "audiences": [audience]},
     }
 
 
@@ -154,7 +150,7 @@ def parse_self_review(body: bytes) -> User:
     return _user(user)
 
 
-def parse_token_review(body: bytes, audience: str = "") -> User | None:
+def parse_token_review(body: bytes, audience: str) -> User | None:
     """Return the token's user; None if the cluster does not know it; raise InconclusiveReview.
 
     None, too, if the answer does not say that the token is for `audience`: an authenticator that
@@ -167,7 +163,7 @@ def parse_token_review(body: bytes, audience: str = "") -> User | None:
         raise InconclusiveReview("the API server answered no TokenReview") from None
     if not status.authenticated or not status.user.username:
         return None
-    if audience and audience not in (status.audiences or ()):
+    if audience not in (status.audiences or ()):
         return None
     return _user(status.user)
 

@@ -5,8 +5,8 @@
 
 Every pod reaches these ports, so what is there names no tenant: labels of metrics that would are
 empty, and their series are added up. The whole is on a TLS port, for callers that the cluster lets
-`get` the path `/metrics`. An answer is given again for a second, and a scrape is made in small
-parts between which the event loop serves others.
+`get` the path `/metrics`, with a token for that alone. An answer is given again for a second, and
+a scrape is made in small parts between which the event loop serves others.
 
 `/debug` is on that TLS port, too, for callers that may `get` that path, with a token for the agent
 of this node alone. It comes in a header of its own, which the API server's proxy to pods passes on
@@ -132,7 +132,7 @@ _PARTS_AT_ONCE = 4
 _REFUSED = {
     Access.UNKNOWN_TOKEN: Response(
         HTTPStatus.UNAUTHORIZED,
-        b"A token of the cluster is needed.\n",
+        b"A token of the cluster for the audience of this page is needed.\n",
         _PLAIN,
         (("WWW-Authenticate", "Bearer"),),
     ),
@@ -287,7 +287,9 @@ def endpoints(
     debug = Debug(parts.cluster, parts.decided, known, seen.requests.outcomes)
     if settings.metrics_secure_port:
         certificate = ServerCertificate(settings.node, files=_files(settings))
-        scrapers = PathPermissions(parts.kube, clock, path=PATH)
+        scrapers = PathPermissions(
+            parts.kube, clock, path=PATH, audience=debug_access.METRICS_AUDIENCE
+        )
         # Who asks comes through the API server: where that is away, nobody need be remembered.
         readers = PathPermissions(
             parts.kube,

@@ -98,6 +98,7 @@ NOT_SERVED = {
     ),
 }
 NOT_GET = Answer(HTTPStatus.METHOD_NOT_ALLOWED, "method_not_allowed", "Only GET is allowed.")
+NOT_LOCAL = "the connection is not from this node"
 NO_HEADER = "Required metadata header not specified"
 """The one error that the archived project sent as JSON."""
 FORWARDED = (
@@ -169,22 +170,36 @@ _NEW = frozenset(
         Reason.MADE_BY_PROXY,
         Reason.ADDRESS_CONTESTED,
         Reason.RUNTIME_CLASS,
+        Reason.NOT_A_PROVIDER,
+        Reason.NO_CSI_VOLUME,
     }
 )
+_OLD_WORDS = {
+    NOT_SERVED[Route.BLOCKED].description: (403, "Request blocked by AAD Pod Identity NMI"),
+    NOT_LOCAL: (500, "request remote address is not from a host"),
+    "parameter resource is missing": (400, "parameter resource cannot be empty"),
+}
 
 
 def old_answer(
-    error: PodIdentityError, asked: TokenRequest | None = None, *, retry_after_header: bool = False
+    error: PodIdentityError,
+    asked: TokenRequest | None = None,
+    *,
+    retry_after_header: bool = False,
+    host: bool = False,
 ) -> Answer:
-    """Return status and text of an error; `asked` is the request, where it could be read."""
+    """Return the status of an error, and its text unless `old_response` has another one.
+
+    `asked` is the request, where it could be read; `host`: it came to `/host/token`.
+    """
     told = answer(error)
+    if host and isinstance(error, UnknownCaller):
+        return told
     if isinstance(error, Refused) and error.refusal.reason not in _NEW:
         text = f"no azure identity found for request clientID {_redacted(asked)}"
-        if retry_after_header:
+        if retry_after_header and not host:
             return Answer(HTTPStatus.SERVICE_UNAVAILABLE, told.error, text, RETRY_AFTER)
         return Answer(HTTPStatus.NOT_FOUND, told.error, text)
-    if isinstance(error, InvalidRequest) and "resource is missing" in told.description:
-        return told._replace(description="parameter resource cannot be empty")
     return told._replace(status=_status(error, told.status), retry_after=0)
 
 
@@ -193,8 +208,8 @@ def old_response(told: Answer) -> Response:
     extra = (("Retry-After", str(told.retry_after)),) if told.retry_after else ()
     if told.description == NO_HEADER:
         return Response(told.status, render_error(told.error, NO_HEADER) + b"\n", _JSON, extra)
-    body = f"{told.description}\n".encode()
-    return Response(told.status, body, _TEXT, (_NO_SNIFFING, *extra))
+    status, text = _OLD_WORDS.get(told.description, (told.status, told.description))
+    return Response(status, f"{text}\n".encode(), _TEXT, (_NO_SNIFFING, *extra))
 
 
 def _status(error: PodIdentityError, status: int) -> int:

@@ -22,6 +22,7 @@ from podidentity.core.ports import Attestor, Clock, Cluster
 from podidentity.core.resources import ObjectRef, Pod
 from podidentity.nmi.request.caller import UNKNOWN_WAIT, unproven
 from podidentity.nmi.request.decision import Evidence, Failed, Rejected, Subject, no_token
+from podidentity.nmi.request.errors import NOT_LOCAL
 from podidentity.nmi.request.hold import wait_until_found
 from podidentity.nmi.server.messages import Caller
 
@@ -43,7 +44,7 @@ class HostCallers:
     async def identify(self, caller: Caller, asked_for: ObjectRef) -> Subject | Rejected | Failed:
         """Return the pod `asked_for`, or why the client does not get its token."""
         if not _is_local(caller.address):
-            error = UnprovenCaller("the connection is not from this node")
+            error = UnprovenCaller(NOT_LOCAL)
             return no_token(error, evidence=Evidence(delegated=True))
         proof = await self._proof(caller)
         if (missing := unproven(proof)) is not None:

@@ -468,7 +468,7 @@ class RequestPipeline:
             body = _host_body(outcome, query.request.resource, self._clock.time())
             response = Response(HTTPStatus.OK, body)
         else:
-            response = self._response(errors.host_answer(outcome.error))
+            response = self._response(self._told(outcome.error, query.request, host=True))
         await self._log.token(query, outcome, response.status, begun)
         return response
 
@@ -570,11 +570,13 @@ class RequestPipeline:
         self._log.other(address, route, told.status, text, begun, path=path, reason=reason)
         return self._response(told)
 
-    def _told(self, error: PodIdentityError, asked: TokenRequest | None = None) -> errors.Answer:
-        policy = self._policy
-        if policy.text_errors:
-            return errors.old_answer(error, asked, retry_after_header=policy.retry_after_header)
-        return errors.answer(error, retry_after_header=policy.retry_after_header)
+    def _told(
+        self, error: PodIdentityError, asked: TokenRequest | None = None, *, host: bool = False
+    ) -> errors.Answer:
+        later = self._policy.retry_after_header
+        if self._policy.text_errors:
+            return errors.old_answer(error, asked, retry_after_header=later, host=host)
+        return errors.host_answer(error) if host else errors.answer(error, retry_after_header=later)
 
     def _response(self, told: errors.Answer) -> Response:
         return errors.old_response(told) if self._policy.text_errors else errors.response(told)
