@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import shlex
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -248,6 +250,64 @@ def test_the_api_server_refuses_what_nmi_could_not_use_unless_that_is_switched_o
     assert policies(bare) == every
     disabled(bare)
     assert policies(bare) == set()
+
+
+def wrong_identity(world: World) -> int:
+    """Post an AzureIdentity that NMI cannot use, as a dry-run; return the status."""
+    head = {"apiVersion": "aadpodidentity.k8s.io/v1", "kind": "AzureIdentity"}
+    body = {**head, "metadata": {"name": "wrong"}, "spec": {"clientID": "no GUID"}}
+    path = f"{CUSTOM}/namespaces/default/azureidentities"
+    return world.api.post(path, params={"dryRun": "All"}, json=body).status_code
+
+
+def test_the_policies_are_in_force_when_enable_ends_and_gone_when_it_takes_them_back(
+    bare: World, podidentity: Run
+) -> None:
+    with weather_of(bare) as put:
+        put(changed(CALM, ["policies=0.4"]))
+        ran = podidentity("enable", "--timeout", "1s")
+        assert "NMI is not ready on every node after 1 s" in ran.err
+        assert wrong_identity(bare) == 422
+        podidentity("enable", "--timeout", "1s", "--no-admission-policies")
+        assert wrong_identity(bare) == 201
+        podidentity("enable", "--timeout", "1s", "--forget=admission-policies")
+        assert wrong_identity(bare) == 422
+
+
+def test_a_policy_that_never_counts_is_named_and_nmi_is_not_started(
+    bare: World, podidentity: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admission_policies, "MOST_SECONDS", 0.3)
+    with weather_of(bare) as put:
+        put(changed(CALM, ["policies=1"]))
+        ran = podidentity("enable")
+    assert ran.code == 1
+    assert "did not follow the change of ValidatingAdmissionPolicy podidentity-azure" in ran.err
+    assert "NMI was not changed" in ran.err
+    assert bare.get(DAEMON_SET) is None
+    while wrong_identity(bare) == 201:  # the next test's world is up to date
+        time.sleep(0.05)
+
+
+def test_enable_gives_a_policy_for_nmis_own_account_two_seconds_before_it_gives_the_rights(
+    bare: World, podidentity: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    podidentity("disable", "--timeout", "1s")
+    end_nmi(bare)
+    monkeypatch.setattr(asyncio, "sleep", sleep)
+    ran = podidentity("enable", "--timeout", "0.1s")
+    assert admission_policies.UNPROVED_SECONDS in waits
+    first = next(line for line in ran.out.splitlines() if "/podidentity-nmi" in line)
+    kind = "validatingadmissionpolicy.admissionregistration.k8s.io"
+    assert first == f"{kind}/podidentity-nmi-tokens created"
+    waits.clear()
+    podidentity("enable", "--timeout", "0.1s")
+    assert admission_policies.UNPROVED_SECONDS not in waits
 
 
 def test_nmi_has_no_right_that_its_identities_do_not_need_until_one_needs_it(

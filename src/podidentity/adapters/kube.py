@@ -333,13 +333,16 @@ class Kube:
         with self._changing("POST", f"{path}/{name}" if name else path):
             return await self._send("POST", path, body=body)
 
-    async def ask(self, path: str, question: Mapping[str, Any]) -> bytes:
-        """Return the answer to a question that is posted, such as who may do what.
+    async def ask(
+        self, path: str, question: Mapping[str, Any], params: Mapping[str, str] | None = None
+    ) -> bytes:
+        """Return the answer to a question that is posted, such as who may do what, or a dry-run.
 
         It changes nothing, and somebody waits for it: so it is asked again, at least once, where
         the server fails or cuts the connection. Raises KubeError.
         """
-        return await self._send("POST", path, body=question, reads=max(_ASKED, self._reads))
+        reads = max(_ASKED, self._reads)
+        return await self._send("POST", path, params=params, body=question, reads=reads)
 
     async def replace(self, path: str, body: Mapping[str, Any]) -> bytes:
         """Replace the object at `path` by `body`; return it as stored; raise KubeError."""

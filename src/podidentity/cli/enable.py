@@ -62,9 +62,9 @@ from podidentity.cli.rollout import (
     nmis,
     release_of,
     troubles,
-    until_established,
     until_gone,
     until_ready,
+    until_served,
 )
 from podidentity.cli.use_roles import adopt, give, take_all
 from podidentity.core.authorities import Cloud
@@ -328,19 +328,15 @@ async def _enable_as(
     )
     manifests[-1]["metadata"].setdefault("annotations", {RECORD: None})
     await _take_back(kube, namespace, wanted)
-    if minor >= admission_policies.SINCE:
-        for each in await admission_policies.too_many(kube, policies):
-            click.echo(await removal(kube, each))
     await _enable(
         kube,
         namespace,
         manifests,
         there,
-        policies=policies,
+        policies=policies if minor >= admission_policies.SINCE else None,
         of_mic=of_mic,
         record=namespace if wanted.automatic else NAMESPACE,
-        grants=wanted.grants,
-        seconds=wanted.seconds,
+        wanted=wanted,
     )
     await _finish(kube, wanted, namespace, of_mic)
     await _tell_of_archived_nmi(kube)
@@ -567,7 +563,7 @@ async def _have_crds(kube: Kube, seconds: float) -> None:
         click.echo(f"{called(crd)} {await apply(kube, crd)}")
     try:
         async with asyncio.timeout(seconds):
-            await until_established(kube)
+            await until_served(kube)
     except TimeoutError as error:
         raise CommandError(
             f"The custom resources are not served after {seconds:.0f} s",
@@ -581,19 +577,22 @@ async def _enable(
     manifests: list[Object],
     exceptions: list[Object],
     *,
-    policies: list[Object],
+    policies: list[Object] | None,
     of_mic: list[Object],
     record: str,
-    grants: bool,
-    seconds: float,
+    wanted: _Wanted,
 ) -> None:
-    await _have_crds(kube, seconds)
-    for policy in policies:
-        click.echo(f"{called(policy)} {await apply(kube, policy)}")
+    """Make all objects; `policies` are None where the API server has no such kind."""
+    await _have_crds(kube, wanted.seconds)
     if manifests[0]["kind"] == "Namespace":
         own, *manifests = manifests
         click.echo(f"{called(own)} {await apply(kube, own)}")
-    await grant_what_is_there(kube, record, wanted=grants)
+    if policies is not None:
+        # NMI gets no right before the policy that bounds it is in force.
+        bounds = [each for each in manifests if each["kind"] in admission_policies.KINDS]
+        manifests = [each for each in manifests if each not in bounds]
+        await admission_policies.put(kube, namespace, [*policies, *bounds], wait=wanted.wait)
+    await grant_what_is_there(kube, record, wanted=wanted.grants)
     await adopt(kube)
     for exception in exceptions:
         click.echo(f"{called(exception)} {await create_once(kube, exception)}")

@@ -340,7 +340,6 @@ def _is_at(manifest: Manifest, where: Where) -> bool:
 
 def _enable() -> Iterator[Right]:
     yield from _to_apply(_CRDS, names=_names("CustomResourceDefinition", crds()))
-    yield from _to("list watch", _CRDS)
     yield from _to("list", _DAEMON_SETS)
     yield from _to_apply(_DAEMON_SETS, names=_names("DaemonSet", _USUAL), at=_NMI)
     yield from _to_apply("serviceaccounts", names=_names("ServiceAccount", _USUAL), at=_NMI)
@@ -367,7 +366,14 @@ def _enable() -> Iterator[Right]:
     yield from _to_redirect()
     yield from _to("get", "configmaps", names=[RECORD], at=_NMI, parts=[AUTOMATIC])
     yield from _to("create", "configmaps", at=_NMI, parts=[AUTOMATIC])
+    yield from _to_wait()
+
+
+def _to_wait() -> Iterator[Right]:
+    """Yield what it takes to wait until NMI is ready and its policies are in force."""
     yield from _to("watch", _DAEMON_SETS, at=_NMI, names=["nmi"], parts=[WAIT])
+    said = "does not prove that the admission policies are in force, and says so"
+    yield from _to("create", _IDENTITIES, _BINDINGS, at=_NMI, parts=[WAIT], without=said)
     yield from _to(
         "list",
         "events",

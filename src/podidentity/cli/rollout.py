@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -9,10 +10,10 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from podidentity.cli.impostors import genuine
-from podidentity.cli.objects import CRDS, DAEMON_SETS, Object, find_all
-from podidentity.manifests import NAMESPACE
+from podidentity.cli.objects import DAEMON_SETS, Object, find_all
+from podidentity.manifests import NAMESPACE, crds
 from podidentity.wire.events import AGAIN, COMPONENT
-from podidentity.wire.kube import EVENTS, PODS, KubeError, parse_object
+from podidentity.wire.kube import AZURE_IDENTITIES, EVENTS, PODS, KubeError, parse_object
 
 if TYPE_CHECKING:
     from podidentity.adapters.kube import Kube
@@ -22,12 +23,13 @@ DAEMON_SET = "nmi"
 PODS_OF_NMI = "app.kubernetes.io/component=nmi"
 """Of NMI's pods and DaemonSets; those of AAD Pod Identity are among them, and not ours."""
 PROBE_SET = "podidentity-probe"
+_PAUSE = 0.1
+"""Seconds between two looks at what the API server serves."""
 PODS_OF_PROBE = "app.kubernetes.io/name=podidentity,app.kubernetes.io/component=probe"
 NO_IMAGE = ("ErrImagePull", "ImagePullBackOff", "ErrImageNeverPull", "InvalidImageName")
 """Why a kubelet says that it has no image, in its words."""
 OF_AGENTS = f"involvedObject.kind=Pod,source={COMPONENT}"
 """Selects the events that agents write about their own pods."""
-CRDS_OF_OURS = "app.kubernetes.io/name=podidentity"
 
 
 async def namespace_of_nmi(kube: Kube, wanted: str | None = None) -> str:
@@ -145,11 +147,6 @@ def is_archived_nmi(daemon_set: Object) -> bool:
     return component == "nmi" and not is_ours(template)
 
 
-def established(crd: Object) -> bool:
-    """Whether the API server serves the resource."""
-    return _condition(crd, "Established").get("status") == "True"
-
-
 def ready(pod: Object) -> bool:
     """Whether a pod is ready and not being deleted."""
     gone = "deletionTimestamp" in pod["metadata"]
@@ -196,13 +193,22 @@ def _condition(found: Object, kind: str) -> Mapping[str, Any]:
     return next((entry for entry in conditions if entry.get("type") == kind), {})
 
 
-async def until_established(kube: Kube) -> None:
-    """Return when the API server serves all our custom resources."""
+async def until_served(kube: Kube) -> None:
+    """Return when the API server serves all our custom resources, by its discovery.
 
-    def look(crds: Mapping[str, Object]) -> bool:
-        return bool(crds) and all(map(established, crds.values()))
-
-    await until(kube, CRDS.path(), {"labelSelector": CRDS_OF_OURS}, look)
+    It serves a kind some moments after the condition Established.
+    """
+    wanted = {crd["spec"]["names"]["plural"] for crd in crds()}
+    while True:
+        try:
+            found = parse_object(await kube.get(AZURE_IDENTITIES.api))
+        except KubeError as error:
+            if not error.not_found:
+                raise
+            found = {}
+        if wanted <= {resource["name"] for resource in found.get("resources", ())}:
+            return
+        await asyncio.sleep(_PAUSE)
 
 
 async def until_ready(kube: Kube, namespace: str, say: Callable[[str], None]) -> None:
