@@ -13,7 +13,13 @@ from podidentity import manifests
 from podidentity.adapters.clock import SystemClock
 from podidentity.cli import boot_window
 from podidentity.cli.checks import rules as of_rules
-from podidentity.cli.checks.agents import agent_warnings, no_probe, two_agents, weaknesses
+from podidentity.cli.checks.agents import (
+    agent_warnings,
+    no_probe,
+    not_ready,
+    two_agents,
+    weaknesses,
+)
 from podidentity.cli.checks.findings import CheckReason, Finding, Severity
 from podidentity.cli.checks.nodes import (
     closed_while_starting,
@@ -398,6 +404,62 @@ def test_a_node_whose_taint_keeps_nmi_away_is_told_with_the_taint_and_the_flag_t
     # By its default NMI tolerates every taint: then it is none of them.
     (found,) = nodes_without(NMI, [], [taint])
     assert "taint" not in f"{found.what} {found.mend}"
+
+
+def of_update(node: str, number: int, *, ready: bool) -> dict[str, Any]:
+    """Return NMI's pod on a node, of one of two generations."""
+    made = agent_pod(f"nmi-{node}-{number}", node)
+    status = {"conditions": [{"type": "Ready", "status": str(ready)}]}
+    return {**made, "status": status}
+
+
+SERVED = Rollout(ready=2, desired=2, current=False)
+
+
+@pytest.mark.parametrize(
+    ("annotations", "back"),
+    [
+        ({}, "kubectl rollout undo daemonset/nmi --namespace kube-system"),
+        ({"meta.helm.sh/release-name": "pi"}, "helm rollback pi --namespace kube-system"),
+    ],
+    ids=["by enable", "by Helm"],
+)
+def test_an_update_that_is_stuck_is_no_outage_and_says_how_to_go_back(
+    annotations: dict[str, str], back: str
+) -> None:
+    daemon_set = manifests.nmi()[-1]
+    if annotations:
+        daemon_set["metadata"]["labels"]["app.kubernetes.io/managed-by"] = "Helm"
+        daemon_set["metadata"]["annotations"] = annotations
+    pods = [of_update(node, 1, ready=True) for node in "ab"] + [of_update("a", 2, ready=False)]
+    why = "a: container serve ended with exit code 2: Error: No such option '--no-such-flag'."
+    found = not_ready(daemon_set, SERVED, pods, [why, why])
+    assert found.reason == "UpdateStuck"
+    assert "On each node the NMI before it serves on. The new NMI is not ready: a: " in found.what
+    assert found.what.count("No such option '--no-such-flag'") == 1
+    assert found.mend.endswith(f"or go back: {back}.")
+
+
+def test_an_agent_that_cannot_write_its_audit_log_leaves_the_one_before_it_without_one() -> None:
+    pods = [of_update("a", 1, ready=True), of_update("a", 2, ready=False)]
+    why = "a: not Ready (Readiness probe failed: audit: the audit log cannot be written: full)"
+    found = not_ready(NMI, SERVED, pods, [why])
+    assert "serves on, without the audit log that the new one cannot write" in found.what
+
+
+def test_a_node_without_a_ready_agent_is_not_ready_and_named_once() -> None:
+    pods = [of_update("a", 1, ready=True), of_update("b", 1, ready=False)]
+    state = Rollout(ready=1, desired=2, current=True)
+    found = not_ready(NMI, state, pods, ["b: one", "a: two", "b: three", "b: one"])
+    assert found.reason == "NotReady"
+    assert "a: two; b: one; three." in found.what
+
+
+def test_what_a_new_agent_warns_of_while_another_serves_its_node_is_no_finding() -> None:
+    pods = [of_update("a", 1, ready=True), of_update("a", 2, ready=False)]
+    told = [event(pods[1]["metadata"]["name"])]
+    assert list(agent_warnings(pods, told, THEN)) == []
+    assert [each.reason for each in agent_warnings(pods[1:], told, THEN)] == ["SourcesUnguarded"]
 
 
 def test_a_node_without_nmi_is_told_in_red() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -63,6 +64,7 @@ def pod(*containers: dict[str, Any], **conditions: str) -> dict[str, Any]:
     }
 
 
+SAID = {"terminated": {"exitCode": 2, "message": "Usage: x\nError: No such option '--x'.\n"}}
 BACK_OFF = {"reason": "CrashLoopBackOff", "message": "back-off 10s restarting failed container"}
 
 
@@ -75,6 +77,10 @@ BACK_OFF = {"reason": "CrashLoopBackOff", "message": "back-off 10s restarting fa
             pod({"state": {"running": {}}, "lastState": {"terminated": {"exitCode": 137}}}),
             "ended (exit code 137)",
         ),
+        (
+            pod({"name": "serve", "state": {"waiting": BACK_OFF}, "lastState": SAID}),
+            "container serve ended with exit code 2: Error: No such option '--x'.",
+        ),
         (pod(PodScheduled="False"), "not PodScheduled"),
         (pod({"ready": True}, {"state": {"running": {}}}, Ready="False"), "not Ready"),
         (pod({"ready": True}, Ready="False"), "its node does not answer the control plane"),
@@ -84,6 +90,15 @@ BACK_OFF = {"reason": "CrashLoopBackOff", "message": "back-off 10s restarting fa
 )
 def test_a_pod_that_is_not_ready_has_a_reason(found: dict[str, Any], words: str) -> None:
     assert trouble(found) == words
+
+
+def test_what_nmi_says_to_a_failed_probe_is_told_without_its_json() -> None:
+    path = {"plane": "", "backend": "", "hop": ""}
+    checks = {"rules": "ok", "audit": ["the audit log cannot be written: full"]}
+    page = {"ready": False, "attestation": "kernel", "path": path, "checks": checks}
+    (said,) = last_warnings([warning(f"Readiness probe failed: {json.dumps(page)}", 1)])
+    assert said == "Readiness probe failed: audit: the audit log cannot be written: full"
+    assert last_warnings([warning("failed: {no JSON", 1)]) == ["failed: {no JSON"]
 
 
 def test_a_pod_that_is_about_to_go_is_not_ready() -> None:

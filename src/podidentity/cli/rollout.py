@@ -160,6 +160,8 @@ def trouble(pod: Object) -> str:
     """Return why `pod` is not ready, in its kubelet's words."""
     status = pod.get("status", {})
     for container in status.get("containerStatuses", []):
+        if words := _last_words(container):
+            return words
         for state in (container.get("state", {}), container.get("lastState", {})):
             waiting, ended = state.get("waiting"), state.get("terminated")
             if waiting:
@@ -171,6 +173,17 @@ def trouble(pod: Object) -> str:
         if condition.get("status") == "False":
             return _said(condition, NODE_SILENT if _of_its_node(pod) else f"not {kind}")
     return f"phase {status.get('phase', 'unknown')}"
+
+
+def _last_words(container: Object) -> str:
+    """Return what a container that does not run said last; "" if its kubelet does not know."""
+    for state in (container.get("state", {}), container.get("lastState", {})):
+        ended = state.get("terminated") or {}
+        lines = ended.get("message", "").strip().splitlines()
+        if lines and not container.get("ready"):
+            code = ended.get("exitCode", "?")
+            return f"container {container['name']} ended with exit code {code}: {lines[-1]}"
+    return ""
 
 
 def _of_its_node(pod: Object) -> bool:
@@ -297,7 +310,9 @@ async def troubles_of(kube: Kube, pods: Sequence[Object]) -> list[str]:
     for pod in pods:
         if not ready(pod):
             node = pod.get("spec", {}).get("nodeName") or "no node"
-            lines.append(f"{node}: {trouble(pod)}{await _warning(kube, 'Pod', pod)}")
+            told = any(map(_last_words, pod.get("status", {}).get("containerStatuses", [])))
+            more = "" if told else await _warning(kube, "Pod", pod)
+            lines.append(f"{node}: {trouble(pod)}{more}")
     return lines
 
 
@@ -320,8 +335,22 @@ def last_warnings(events: Sequence[Object]) -> list[str]:
         if each.get("type") == "Warning" and not _is_of_agents(each):
             where = each["involvedObject"].get("fieldPath", "")
             last.pop(where, None)
-            last[where] = each.get("message", "")
+            last[where] = _readable(each.get("message", ""))
     return list(dict.fromkeys(last.values()))
+
+
+def _readable(message: str) -> str:
+    """Return what NMI said to a failed probe without the JSON around it."""
+    before, brace, page = message.partition("{")
+    if not brace:
+        return message
+    from podidentity.adapters.readiness import AgentReadiness  # help needs no HTTP client
+
+    try:
+        problems = AgentReadiness.of(f"{brace}{page}".encode()).problems
+    except ValueError:
+        return message
+    return f"{before.rstrip(': ')}: {', '.join(problems)}" if problems else message
 
 
 def seen(event: Object) -> float:

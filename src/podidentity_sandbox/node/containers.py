@@ -16,7 +16,7 @@ from typing import Any
 
 from podidentity_sandbox.node.environment import expand, fetch_references, variables
 from podidentity_sandbox.node.launcher import Program, StartRequest
-from podidentity_sandbox.node.logs import Log, LogRefused, RunLog
+from podidentity_sandbox.node.logs import Log, LogRefused, RunLog, last_words
 from podidentity_sandbox.node.probes import Report, probe_exec, probe_once, repeat_probe
 from podidentity_sandbox.node.processes import LauncherClient, Process, StartFailed
 from podidentity_sandbox.node.rootfs import Isolation
@@ -268,7 +268,10 @@ class Container(ABC):
         return code
 
     def _ended(self, code: int) -> None:
-        self.state.end(code, datetime.now(UTC), reason=self._reason())
+        # The file /dev/termination-log is not read here; nothing of ours writes it.
+        falls_back = self.spec.termination_message_policy == "FallbackToLogsOnError"
+        message = last_words(self._logs[-1].path) if code and falls_back and self._logs else ""
+        self.state.end(code, datetime.now(UTC), reason=self._reason(), message=message)
 
     async def _start(self, start: StartProgram) -> Process:
         # Stopping the pod meanwhile waits for this, so that no program is forgotten.

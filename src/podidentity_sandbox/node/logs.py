@@ -141,6 +141,19 @@ def chosen(found: Iterable[Entry], options: LogOptions) -> Iterable[Entry]:
     return (entry for line in last for entry in line)
 
 
+def last_words(path: Path) -> str:
+    """Return the end of a log, as a kubelet takes it for a termination message.
+
+    https://kubernetes.io/docs/tasks/debug/debug-application/determine-reason-pod-failure/
+    """
+    try:
+        with path.open("rb") as file:
+            lines = deque(entries(file), maxlen=80)
+    except OSError:
+        return ""
+    return b"".join(each.text for each in lines)[-2048:].decode(errors="replace")
+
+
 async def read(path: Path, run: Log | None, options: LogOptions) -> AsyncIterator[bytes]:
     """Yield a run's log; to follow it, `run` says when there is more."""
     left = options.limit

@@ -106,6 +106,7 @@ class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     readiness_probe: Mapping[str, Any] = {}
     liveness_probe: Mapping[str, Any] = {}
     lifecycle: Mapping[str, Any] = {}
+    termination_message_policy: str = ""
 
     @property
     def program(self) -> tuple[str, ...]:

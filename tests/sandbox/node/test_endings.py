@@ -108,6 +108,21 @@ def test_an_end_while_the_api_server_is_away_is_reported_when_it_is_back(site: S
     assert found["status"]["containerStatuses"][0]["state"]["terminated"]["exitCode"] == 4
 
 
+def test_the_status_of_a_failed_container_has_its_last_words_where_the_pod_asks_for_them(
+    site: Site,
+) -> None:
+    asks = script("echo first; echo last >&2; exit 2")
+    asks["terminationMessagePolicy"] = "FallbackToLogsOnError"
+    site.run(pod("asks", asks))
+    site.run(pod("silent", script("echo first; exit 2")))
+    said = [
+        site.until(name, terminated)["status"]["containerStatuses"][0]["state"]["terminated"]
+        for name in ("asks", "silent")
+    ]
+    assert said[0]["message"] == "first\nlast\n"
+    assert "message" not in said[1]
+
+
 def test_a_deletion_is_finished_though_the_api_server_goes_away_meanwhile(site: Site) -> None:
     text = "trap 'echo heard' TERM; touch /ready; while ! test -e /end; do sleep 0.05; done"
     found = site.run(pod("slow", script(text), terminationGracePeriodSeconds=LONG))

@@ -8,13 +8,22 @@ from podidentity.cli.checks.findings import (
     CheckReason,
     Finding,
     Severity,
+    by_reason,
     first_lines,
     named,
     of_daemon_set,
     sentence,
 )
 from podidentity.cli.objects import Object, ref_of
-from podidentity.cli.rollout import DAEMON_SET, Rollout, has_one_container, lasts, seen
+from podidentity.cli.rollout import (
+    DAEMON_SET,
+    Rollout,
+    has_one_container,
+    lasts,
+    ready,
+    release_of,
+    seen,
+)
 from podidentity.core.attestation import STRICT_TRUST, AttestationMode, Trust
 from podidentity.core.resources import ObjectRef, Pod
 from podidentity.wire.events import PATH_PROVED, AgentReason
@@ -120,15 +129,43 @@ def no_probe(daemon_set: Object, state: Rollout, lines: Sequence[str]) -> Findin
     )
 
 
-def not_ready(daemon_set: Object, state: Rollout, lines: Sequence[str]) -> Finding:
-    """Return on how many nodes NMI is not ready; `lines` say why."""
+def not_ready(
+    daemon_set: Object, state: Rollout, pods: Sequence[Object], lines: Sequence[str]
+) -> Finding:
+    """Return on how many nodes NMI is not ready, or that its update is stuck; `lines` say why."""
+    waiting = {_node(each) for each in pods} - {_node(each) for each in pods if ready(each)}
+    told = first_lines(by_reason(lines))
+    if waiting or not lines or not state.desired <= state.ready:
+        return of_daemon_set(
+            daemon_set,
+            CheckReason.NOT_READY,
+            f"{state}. {told}",
+            "Pods of these nodes may get 503 for an answer: see `/readyz` of a node, or the logs "
+            "of its pod, containers serve and net.",
+        )
+    audit = ", without the audit log that the new one cannot write" * (_AUDIT in told)
+    where = ref_of(daemon_set)
+    release = release_of(daemon_set)
+    namespace, _, name = release.partition("/")
+    back = (
+        f"helm rollback {name} --namespace {namespace}"
+        if release
+        else f"kubectl rollout undo daemonset/{where.name} --namespace {where.namespace}"
+    )
     return of_daemon_set(
         daemon_set,
-        CheckReason.NOT_READY,
-        f"{state}. {first_lines(lines)}",
-        "Pods of these nodes may get 503 for an answer: see `/readyz` of a node, or the logs of "
-        "its pod, containers serve and net.",
+        CheckReason.UPDATE_STUCK,
+        f"An update of NMI has not ended. On each node the NMI before it serves on{audit}. The "
+        f"new NMI is not ready: {told}",
+        f"If it does not go on, correct what the new NMI says, or go back: {back}.",
     )
+
+
+_AUDIT = "the audit log cannot be written"
+
+
+def _node(pod: Object) -> str:
+    return str(pod["spec"].get("nodeName", ""))
 
 
 def agent_warnings(
@@ -140,7 +177,10 @@ def agent_warnings(
     pod that has gone.
     """
     mended = _mended(events)
-    nodes = {each["metadata"]["uid"]: each["spec"].get("nodeName", "") for each in pods}
+    served = {_node(each) for each in pods if ready(each)}
+    # What a new agent lacks while the one before it serves on is no warning of its node.
+    pods = [each for each in pods if ready(each) or _node(each) not in served]
+    nodes = {each["metadata"]["uid"]: _node(each) for each in pods}
     names = {each["metadata"]["uid"]: ref_of(each) for each in pods}
     alike: dict[tuple[str, str], list[str]] = {}
     for each in events:
@@ -164,9 +204,9 @@ def agent_warnings(
 _WARNINGS = frozenset(each for each in AgentReason if each.is_warning)
 _MILD = _WARNINGS - {
     *(AgentReason.PATH_BROKEN, AgentReason.PATH_UNPROVED),
-    *(AgentReason.TOO_MANY_RIGHTS, AgentReason.SOURCES_UNGUARDED),
+    *(AgentReason.TOO_MANY_RIGHTS, AgentReason.SOURCES_UNGUARDED, AgentReason.TOKENS_FAIL),
 }
-"""With these pods get their own tokens and nobody else's."""
+"""With these, pods get their own tokens and no others."""
 
 
 def _mended(events: Sequence[Object]) -> dict[str, float]:

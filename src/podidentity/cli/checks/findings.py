@@ -43,6 +43,7 @@ class CheckReason(StrEnum):
     NO_TOKENS = "NoTokens"
     # NMI
     NOT_READY = "NotReady"
+    UPDATE_STUCK = "UpdateStuck"
     ONE_CONTAINER = "OneContainer"
     TWO_AGENTS = "TwoAgents"
     TWO_IMAGES = "TwoImages"
@@ -170,6 +171,19 @@ def named(names: Sequence[str], kind: str = "nodes") -> str:
     """Return the first names, and how many objects of the kind there are besides."""
     shown = ", ".join(names[:MOST_NAMED])
     return f"{shown} and {len(names) - MOST_NAMED} more {kind}" if names[MOST_NAMED:] else shown
+
+
+def by_reason(lines: Sequence[str]) -> list[str]:
+    """Return lines `NODE: why` with each node once, and nodes with the same reasons together."""
+    reasons: dict[str, list[str]] = {}
+    for line in lines:
+        node, _, why = line.partition(": ")
+        if why not in reasons.setdefault(node, []):
+            reasons[node].append(why)
+    alike: dict[str, list[str]] = {}
+    for node, whys in sorted(reasons.items()):
+        alike.setdefault("; ".join(whys), []).append(node)
+    return [f"{named(nodes)}: {why}" for why, nodes in alike.items()]
 
 
 def first_lines(lines: Sequence[str]) -> str:

@@ -379,7 +379,7 @@ async def _readiness(reading: Reading) -> AsyncIterator[Finding]:
     if not (state := rollout(daemon_set)).done:
         name = daemon_set["metadata"]["name"]
         lines = await troubles(reading.kube, reading.choices.namespace, name=name)
-        yield agents.not_ready(daemon_set, state, lines)
+        yield agents.not_ready(daemon_set, state, await reading.agents(), lines)
 
 
 async def _warnings(reading: Reading) -> AsyncIterator[Finding]:
