@@ -195,6 +195,9 @@ def client(monkeypatch: pytest.MonkeyPatch) -> str:
 FEDERATED = ("--federated", "--client-id", CLIENT, "--tenant-id", TENANT)
 
 
+PRINCIPAL = ("--tenant-id", TENANT, "--secret", "mail")
+
+
 def add_in(run: Run, ns: str, *more: str, name: str = "orders") -> Ran:
     return run("add", "--namespace", ns, "--name", name, *more)
 
@@ -332,13 +335,38 @@ def test_a_managed_identity_that_signs_in_for_another_needs_its_own_permission(
     assert not may(world, ns, "web", IDENTITY.lower())
 
 
+@pytest.mark.parametrize(
+    "of_release", ["azureidentities/orders", "azureidentitybindings/orders-binding"]
+)
+def test_add_changes_no_object_of_a_helm_release_and_says_how_to_go_on(
+    world: World, ns: str, client: str, podidentity: Run, of_release: str
+) -> None:
+    assert add_in(podidentity, ns, *PRINCIPAL, "--client-id", client).code == 0
+    path = f"{CUSTOM}/namespaces/{ns}/{of_release}"
+    release = {
+        "labels": {"app.kubernetes.io/managed-by": "Helm"},
+        "annotations": {
+            "meta.helm.sh/release-name": "platform",
+            "meta.helm.sh/release-namespace": "ops",
+        },
+    }
+    before = world.send("PATCH", path, {"metadata": release})
+    everything = world.get(f"{CUSTOM}/namespaces/{ns}/azureidentitybindings")["items"]
+    ran = add_in(podidentity, ns, *PRINCIPAL, "--client-id", client, "--binding-selector", "other")
+    assert (ran.code, ran.out) == (1, "")
+    assert f"{ns}/{of_release.split('/')[1]} is of the Helm release ops/platform" in ran.err
+    assert "helm upgrade" in ran.err
+    assert "podidentity grant" in ran.err
+    assert world.get(path) == before
+    assert world.get(f"{CUSTOM}/namespaces/{ns}/azureidentitybindings")["items"] == everything
+
+
 def test_a_name_that_stands_for_another_application_is_not_taken_over(
     ns: str, client: str, podidentity: Run
 ) -> None:
-    principal = ("--tenant-id", TENANT, "--secret", "mail")
-    assert add_in(podidentity, ns, "--client-id", client, *principal).code == 0
-    assert add_in(podidentity, ns, "--client-id", client, *principal).code == 0
-    ran = add_in(podidentity, ns, "--client-id", str(uuid.uuid4()), *principal)
+    assert add_in(podidentity, ns, "--client-id", client, *PRINCIPAL).code == 0
+    assert add_in(podidentity, ns, "--client-id", client, *PRINCIPAL).code == 0
+    ran = add_in(podidentity, ns, "--client-id", str(uuid.uuid4()), *PRINCIPAL)
     assert ran.code == 1
     assert "exists and names another identity" in ran.err
 

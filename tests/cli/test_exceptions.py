@@ -74,6 +74,17 @@ def test_an_update_replaces_labels_and_identities(world: World, podidentity: Run
     assert spec(world) == {"podLabels": {"app": "other"}}
 
 
+def test_an_update_changes_no_exception_of_a_helm_release(world: World, podidentity: Run) -> None:
+    exception(podidentity, "add", SYSTEM, "--pod-labels", "app=agent")
+    path = f"{CUSTOM}/namespaces/{SYSTEM}/azurepodidentityexceptions/agent"
+    world.send("PATCH", path, {"metadata": {"labels": {"app.kubernetes.io/managed-by": "Helm"}}})
+    ran = exception(podidentity, "update", SYSTEM, "--pod-labels", "app=other")
+    assert ran.code == 1
+    assert "is of the Helm release" in ran.err
+    assert "helm upgrade" in ran.err
+    assert spec(world) == {"podLabels": {"app": "agent"}}
+
+
 @pytest.mark.usefixtures("world")
 def test_an_update_of_none_says_how_to_make_one(ns: str, podidentity: Run) -> None:
     ran = exception(podidentity, "update", ns, "--pod-labels", "app=agent")

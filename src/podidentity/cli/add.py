@@ -36,6 +36,7 @@ from podidentity.cli.objects import (
     spec_of,
 )
 from podidentity.cli.output import CommandError
+from podidentity.cli.rollout import refuse_release
 from podidentity.cli.use_roles import (
     Roles,
     bind,
@@ -227,9 +228,15 @@ async def _refuse_to_widen(kube: Kube, name: str, wanted: AddRequest) -> None:
         )
 
 
+_BY_RELEASE = (
+    "; or choose another --name. To let pods use the identity of the release: podidentity grant"
+)
+
+
 async def _unclaimed(kube: Kube, wanted: AddRequest) -> None:
-    """Raise CommandError if an object of one of the two names exists for another identity."""
+    """Raise CommandError if one of the two objects is of a Helm release or another identity."""
     there = await find(kube, AZURE_IDENTITIES, *wanted.ref)
+    refuse_release(there, _BY_RELEASE)
     if there and not _same(there, wanted):
         spec = spec_of(there)
         known = spec.get("resourceID") or spec.get("clientID")
@@ -239,6 +246,7 @@ async def _unclaimed(kube: Kube, wanted: AddRequest) -> None:
             f"--name {wanted.ref.name} first.",
         )
     binding = await find(kube, AZURE_IDENTITY_BINDINGS, *wanted.binding.ref)
+    refuse_release(binding, _BY_RELEASE)
     names = spec_of(binding or {}).get("azureIdentity")
     if names and names != wanted.ref.name:
         raise CommandError(

@@ -17,6 +17,7 @@ from podidentity.cli.agent_choices import choices_of_nmi
 from podidentity.cli.connection import ClusterTarget, on_cluster
 from podidentity.cli.objects import Object, apply, called, find, removal, spec_of
 from podidentity.cli.output import CommandError, data, table, terminal_width
+from podidentity.cli.rollout import refuse_release
 from podidentity.core.decision import Rules, without_effect
 from podidentity.core.resources import (
     AzurePodIdentityException,
@@ -155,6 +156,7 @@ async def _update(kube: Kube, wanted: AzurePodIdentityException) -> None:
             f"There is no AzurePodIdentityException {wanted.ref}",
             "podidentity exception list shows all; podidentity exception add makes one.",
         )
+    refuse_release(there)
     manifest = render_exception(wanted)
     # A merge keeps what it does not name: labels that go are named as null.
     before = spec_of(there).get("podLabels") or {}

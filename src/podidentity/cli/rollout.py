@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from podidentity.cli.impostors import genuine
 from podidentity.cli.objects import DAEMON_SETS, Object, find_all
+from podidentity.cli.output import CommandError
 from podidentity.manifests import NAMESPACE, crds
 from podidentity.wire.events import AGAIN, COMPONENT
 from podidentity.wire.kube import AZURE_IDENTITIES, EVENTS, PODS, KubeError, parse_object
@@ -98,6 +99,20 @@ def release_of(found: Object) -> str:
     said = metadata.get("annotations") or {}
     place = said.get("meta.helm.sh/release-namespace", metadata.get("namespace", "?"))
     return f"{place}/{said.get('meta.helm.sh/release-name', '?')}"
+
+
+def refuse_release(found: Object | None, otherwise: str = "") -> None:
+    """Raise CommandError if an object is of a Helm release; `otherwise` ends the next step.
+
+    Each later `helm upgrade` would fail by a conflict, whatever it changes.
+    """
+    if found and (release := release_of(found)):
+        meta = found["metadata"]
+        raise CommandError(
+            f"{found['kind']} {meta['namespace']}/{meta['name']} is of the Helm release {release}. "
+            "Nothing was changed",
+            f"Change the values of that release, and run helm upgrade{otherwise}.",
+        )
 
 
 @dataclass(frozen=True, slots=True)
