@@ -416,7 +416,8 @@ def _read(text: str, source: str, base: Weather) -> Weather:
         elif word in CHANCES:
             chances[word] = _taken(value, Share, where, "give a share from 0 to 1")
         elif word in SERVICES:
-            faults[word] = _taken(value, tuple[Fault, ...], where, "give a list of faults")
+            how = f"give a list of faults, each with an effect: {_effects_of(word)}"
+            faults[word] = _taken(value, tuple[Fault, ...], where, how)
             _check_faults(faults[word], word, where)
         else:
             known = ", ".join(("from", "seed", *TIMES, *CHANCES, *SERVICES))
@@ -440,10 +441,14 @@ def _beginning(found: dict[str, Any], source: str, base: Weather) -> Weather:
     return replace(base, name=name, seed=seed)
 
 
+def _effects_of(service: str) -> str:
+    return ", ".join(sorted(SERVICES[service]))
+
+
 def _check_faults(faults: tuple[Fault, ...], service: str, where: str) -> None:
     for fault in faults:
         if fault.effect not in SERVICES[service]:
-            known = ", ".join(sorted(SERVICES[service]))
+            known = _effects_of(service)
             raise WeatherError(f"{where}: {str(fault.effect)!r} is none of its effects: {known}")
     whole = sum(fault.share for fault in faults if fault.first is None and not fault.kind)
     if whole > 1:

@@ -179,6 +179,7 @@ def test_the_reference_has_every_word(word: str) -> None:
         ("rules: 0", ": it is of rules 0, and this program has rules 1"),
         ("imds: hang", ": imds: give a list of faults"),
         ("imds:\n- effect: locked", ": imds: 'locked' is none of its effects: 410, 429"),
+        ("imds:\n- effect: fog", "each with an effect: 410, 429, 500, 503, cut, hang, html, "),
         ("imds:\n- effect: fog", "(Invalid enum value 'fog' - at `$[0].effect`)"),
         ("imds:\n- share: 1", "(Object missing required field `effect` - at `$[0]`)"),
         ("imds:\n- {effect: hang, mode: x}", "unknown field `mode` - at `$[0]`"),
