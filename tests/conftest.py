@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +24,11 @@ settings.register_profile(
 settings.load_profile(os.environ.get("PODIDENTITY_PROPERTIES", "repeatable"))
 
 pytest_plugins = ["tests.skips"]
+
+# SIGTERM ends a run as Ctrl-C does: fixtures end their sandboxes. Programs that tests fork end at
+# once.
+signal.signal(signal.SIGTERM, signal.default_int_handler)
+os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
 
 gc.disable()  # until all tests are collected

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 from functools import cache
 from typing import Any
 
 import pytest
 
+from podidentity_sandbox.world.folder import base_folder
+from podidentity_sandbox.world.lifecycle import names
 from tests.acceptance.sandbox import TIMEOUT
 from tests.sandboxes import own
 
@@ -73,3 +76,17 @@ def test_nothing_of_the_sandbox_is_left(way: str) -> None:
     )
     assert done.returncode == 1
     assert "running" in done.stderr
+
+
+@pytest.mark.parametrize("ended_by", [signal.SIGINT, signal.SIGTERM])
+def test_a_demo_that_is_interrupted_leaves_no_sandbox(ended_by: signal.Signals) -> None:
+    name = own("cut-short")
+    command = ["podidentity", "sandbox", "demo", "--name", name]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as demo:
+        assert demo.stdout
+        while "nodes are Ready" not in demo.stdout.readline():
+            assert demo.poll() is None
+        demo.send_signal(ended_by)
+        demo.communicate(timeout=TIMEOUT - 20)
+    assert demo.returncode == 130
+    assert name not in names(base_folder())

@@ -10,6 +10,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -103,6 +104,7 @@ def demo(name: str, *, rootless: bool, keep: bool, as_json: bool, with_az: bool)
 
     The exit status is 0 only if every step showed what it must. With --json each step is an object.
     """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # it ends the sandbox as Ctrl-C does
     began = time.monotonic()
     printer = None if as_json else Printer()
     progress = (lambda _line: None) if as_json else click.echo
