@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 
 import click
 
+from deploy.release.addresses import fill_in
 from deploy.release.bills import PRODUCT, SANDBOX, bill
 from deploy.release.chart import package
 from deploy.release.signing import bundle, key_of, signed
@@ -48,6 +49,11 @@ MANIFESTS = {"": (), "-mic": ("--mic",)}
     metavar="NAME:TAG",
     help="The image in the manifests and of the archive.  [default: localhost/podidentity:VERSION]",
 )
+@click.option(
+    "--repository",
+    metavar="URL",
+    help="Where the repository is published; the wheels, the chart and the notes name it.",
+)
 @click.option("--draft", is_flag=True, help="Take a version that the changelog calls unreleased.")
 def release(
     *,
@@ -56,6 +62,7 @@ def release(
     output: Path | None,
     image: bool,
     image_name: str | None,
+    repository: str | None,
     draft: bool,
 ) -> None:
     """Make all files of release VERSION of the commit that is checked out.
@@ -78,10 +85,12 @@ def release(
                 f"CHANGELOG.md gives {version} no date. Write '## {version} (YYYY-MM-DD)', "
                 "or try it out with --draft."
             )
+        if repository:
+            fill_in(source, repository, version)
         made = files_of(source, version, epoch, image_name=image_name)
     if image:
         made |= images(epoch, image_name)
-    made[NOTES] = notes(said, _git("rev-parse", "HEAD"), made)
+    made[NOTES] = notes(said, _git("rev-parse", "HEAD"), made, repository)
     made[SUMS] = sums(made)
     if signing:
         signature = signed(signing, made[SUMS])
@@ -146,8 +155,12 @@ def images(epoch: int, image_name: str | None) -> dict[str, bytes]:
         return {f"image-{path.name}": path.read_bytes() for path in sorted(Path(folder).iterdir())}
 
 
-def notes(said: Section, commit: str, made: Mapping[str, bytes]) -> bytes:
+def notes(
+    said: Section, commit: str, made: Mapping[str, bytes], repository: str | None = None
+) -> bytes:
     """Return the notes: what changed, what there is, and how to see that it is genuine."""
+    words = f"{said.version} --repository {repository}" if repository else said.version
+    where = f" of {repository}" if repository else ""
     listed = "\n".join(f"| `{name}` | {len(data):,} |" for name, data in sorted(made.items()))
     return f"""# podidentity {said.version} ({said.date or UNRELEASED})
 
@@ -155,7 +168,7 @@ def notes(said: Section, commit: str, made: Mapping[str, bytes]) -> bytes:
 
 ## Files
 
-Made of commit `{commit}` by `./scripts/release {said.version}`, which gives the same bytes to all.
+Made of commit `{commit}`{where} by `./scripts/release {words}`, which gives the same bytes to all.
 
 | file | bytes |
 |---|---|

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from deploy.release.addresses import NONE, fill_in
 from deploy.release.bills import PRODUCT, SANDBOX, needed, of_distribution, pins
 from deploy.release.chart import files, gzipped, package
 from deploy.release.signing import key_of
@@ -338,3 +340,33 @@ def test_a_key_with_a_password_is_opened_by_it_alone(tmp_path: Path) -> None:
         key_of(path)
     with pytest.raises(NotReleasable, match="its password is wrong"):
         key_of(path, "something else")
+
+
+def test_a_repository_is_named_in_what_is_released_and_only_if_one_is_given(tmp_path: Path) -> None:
+    for name in (
+        *("README.md", "pyproject.toml", "sandbox/pyproject.toml", "deploy/chart/Chart.yaml"),
+        *("deploy/chart/values.yaml", "deploy/chart/README.md", "deploy/chart/files/alerts.yaml"),
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        text = (ROOT / name).read_text()
+        assert "git.example.com" not in text
+        (tmp_path / name).write_text(text)
+    url = "https://git.example.com/contoso/podidentity"
+    runbook = f"{url}/blob/v9.9/docs/how-to/watch-nmi.md"
+    fill_in(tmp_path, url, "9.9")
+    for project in ("pyproject.toml", "sandbox/pyproject.toml"):
+        urls = tomllib.loads((tmp_path / project).read_text())["project"]["urls"]
+        assert (urls["Homepage"], urls["Issues"]) == (url, f"{url}/issues")
+    chart = tmp_path / "deploy/chart"
+    described = yaml.safe_load((chart / "Chart.yaml").read_text())
+    assert (described["home"], described["sources"]) == (url, [url])
+    values = yaml.safe_load((chart / "values.yaml").read_text())
+    assert values["prometheusRule"]["runbookUrl"] == runbook
+    assert f"{runbook}#podidentityforgedaddress" in (chart / "files/alerts.yaml").read_text()
+    assert NONE not in (tmp_path / "README.md").read_text()
+
+
+@pytest.mark.parametrize("url", ["git.example.com/a", "http://x/a", "https://x", "https://x/a b"])
+def test_a_repository_that_is_no_url_is_refused(tmp_path: Path, url: str) -> None:
+    with pytest.raises(NotReleasable, match="is no https:// URL of a repository"):
+        fill_in(tmp_path, url, "9.9")

@@ -36,6 +36,9 @@ PASSED_ON = {
 }
 """What errors are raised with that is no text of their own."""
 
+COMMONEST = ("NoBinding", "NotPermitted", "NoLabel", "NotAssigned", "NoIdentity")
+"""The refusals that people meet most, first in their table."""
+
 STEPS = {
     "Cannot …. Azure says …": "It names the role that is missing, or what to correct.",
     "NMI is not ready on every node after … s": "The lines above it say what each pod lacks.",
@@ -219,8 +222,12 @@ def commands() -> str:
 
 
 def _table(heading: str, rows: list[str]) -> str:
+    def order(row: str) -> tuple[int, str]:
+        first = [row.startswith(f"| `{reason}`") for reason in COMMONEST]
+        return first.index(True) if any(first) else len(first), row
+
     line = "|---" * heading.count("|", 1) + "|"
-    return "\n".join([heading, line, *dict.fromkeys(sorted(rows))]) + "\n"
+    return "\n".join([heading, line, *dict.fromkeys(sorted(rows, key=order))]) + "\n"
 
 
 GENERATED = {"refusals": refusals, "commands": commands}

@@ -52,6 +52,13 @@ def test_each_alert_of_mic_asks_for_numbers_that_there_are_and_says_what_to_do(
     assert rule["alert"] in (ROOT / "docs/how-to/watch-nmi.md").read_text()
 
 
+@pytest.mark.parametrize("rule", [*RULES, *RULES_OF_MIC], ids=lambda rule: str(rule["alert"]))
+def test_each_alert_leads_to_its_section(rule: dict[str, Any]) -> None:
+    page, _, section = rule["annotations"]["runbook_url"].partition("#")
+    headings = re.findall(r"^### (\w+)$", (ROOT / page).read_text(), re.MULTILINE)
+    assert section in {heading.lower() for heading in headings}
+
+
 @pytest.fixture
 def promtool() -> str:
     found = shutil.which("promtool")
