@@ -23,9 +23,11 @@ from tests.cli.azure import Identity
 from tests.cli.conftest import CRDS, PODS, Ran, end_nmi, one_object_at_a_time, runs_refused
 from tests.cli.releases import of_a_release
 from tests.cli.test_enable import running, until
+from tests.cli.test_mic import SIGN_IN
 from tests.cli.test_needed_rights import path_of
 from tests.cli.world import CUSTOM, World
 
+MIC = ("--mic", *SIGN_IN)
 Run = Callable[..., Ran]
 SYSTEM = f"{CUSTOM}/namespaces/kube-system"
 LEDGERS = f"{SYSTEM}/azureidentityledgers"
@@ -84,7 +86,7 @@ def ledgers(world: World) -> Iterator[World]:
 def test_disable_detaches_what_mic_attached_and_nothing_else(
     ledgers: World, orders: Identity, podidentity: Run
 ) -> None:
-    assert podidentity("enable", "--no-wait", "--mic").code == 0
+    assert podidentity("enable", "--no-wait", *MIC).code == 0
     before = orders.attached()
     orders.attach()
     path = written(ledgers, orders)
@@ -214,7 +216,7 @@ def test_records_of_the_archived_mic_do_not_stay_for_ever(world: World, podident
 def test_a_purge_takes_everything_though_old_records_have_a_finalizer(
     ledgers: World, orders: Identity, podidentity: Run
 ) -> None:
-    assert podidentity("enable", "--no-wait", "--mic").code == 0
+    assert podidentity("enable", "--no-wait", *MIC).code == 0
     record(ledgers, "old", FINALIZER)
     written(ledgers, orders)
     with_purge = disabled(ledgers, "--purge", "--yes")
@@ -237,7 +239,7 @@ def test_a_purge_says_what_nobody_will_know_any_more(
 def test_with_nmis_own_namespace_goes_nmi_and_disable_takes_the_rest(
     world: World, podidentity: Run
 ) -> None:
-    assert podidentity("enable", "--no-wait", "--namespace", OWN, "--mic").code == 0
+    assert podidentity("enable", "--no-wait", "--namespace", OWN, *MIC).code == 0
     world.send("DELETE", f"/api/v1/namespaces/{OWN}")
     ends = time.monotonic() + 60
     while world.get(f"/api/v1/namespaces/{OWN}") is not None:
@@ -296,9 +298,9 @@ def test_deleted_without_any_order_nothing_is_left_and_nothing_hangs(
     world: World, podidentity: Run, seed: int
 ) -> None:
     """As Argo CD and `kubectl delete -f` do it, which run no hook of ours."""
-    assert podidentity("enable", "--no-wait", "--mic", "--node-tokens").code == 0
+    assert podidentity("enable", "--no-wait", *MIC, "--node-tokens").code == 0
     record(world, "ours")
-    printed = podidentity("enable", "--dry-run", "--mic", "--node-tokens").out
+    printed = podidentity("enable", "--dry-run", *MIC, "--node-tokens").out
     objects = list(yaml.safe_load_all(printed))
     random.Random(seed).shuffle(objects)  # noqa: S311 - an order, no secret
     for each in objects:
@@ -338,7 +340,7 @@ def test_wherever_enable_is_refused_while_it_takes_something_back_it_goes_on_whe
 def test_wherever_disable_is_refused_it_goes_on_when_run_again(
     world: World, podidentity: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    everything = ("--mic", "--node-tokens", "--startup-taint", "--namespace", OWN)
+    everything = (*MIC, "--node-tokens", "--startup-taint", "--namespace", OWN)
     assert podidentity("enable", "--no-wait", *everything).code == 0
     one_object_at_a_time(monkeypatch)
     while podidentity("disable").code:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -377,14 +378,77 @@ def test_a_flag_that_mic_would_not_take_is_refused_before_anything_is_made(
 def test_enable_keeps_mic_and_its_flags_until_it_is_told_otherwise(
     world: World, podidentity: Run
 ) -> None:
-    podidentity("enable", "--no-wait", "--mic-arg=--detach-grace=1m")
+    podidentity("enable", "--no-wait", *SIGN_IN, "--mic-arg=--detach-grace=1m")
     podidentity("enable", "--no-wait")
     path = f"{DEPLOYMENTS.format('kube-system')}/mic"
     (container,) = world.get(path)["spec"]["template"]["spec"]["containers"]
-    assert container["args"] == ["mic", "--detach-grace=1m"]
+    assert container["args"][-1] == "--detach-grace=1m"
+    assert len(container["args"]) == 4
     gone = podidentity("enable", "--no-wait", "--no-mic")
     assert "its ledgers (AzureIdentityLedgers)" in gone.out
     assert world.get(path) is None
+    podidentity("disable", "--timeout=1s")
+
+
+SIGN_IN = (f"--mic-arg=--azure-client-id={CLIENT}", "--mic-arg=--azure-tenant-id=contoso.com")
+
+
+@pytest.mark.parametrize(
+    ("flags", "why"),
+    [
+        ((), "MIC has no credential for Azure"),
+        (("--mic-arg=--detach-grace=0s",), "MIC has no credential for Azure"),
+        (SIGN_IN[:1], "The tenant to sign in to Azure in"),
+        (("--mic-arg=--azure-client-id=me", SIGN_IN[1]), "must be a GUID, not 'me'"),
+    ],
+)
+def test_enable_brings_no_mic_that_could_not_sign_in_and_changes_nothing(
+    world: World, podidentity: Run, flags: tuple[str, ...], why: str
+) -> None:
+    assert podidentity("enable", "--no-wait").code == 0
+    before = world.get(DAEMON_SET)
+    ran = podidentity("enable", "--no-wait", "--mic", *flags)
+    assert (ran.code, ran.out) == (1, "")
+    assert why in ran.err
+    assert "Nothing was changed" in ran.err
+    assert "--mic-arg=--use-managed-identity" in ran.err
+    assert world.get(DAEMON_SET) == before
+    assert world.get(f"{DEPLOYMENTS.format('kube-system')}/mic") is None
+
+
+def mode(world: World) -> str:
+    """Return NMI's flag of its mode."""
+    spec = world.get(DAEMON_SET)["spec"]["template"]["spec"]
+    (flag,) = (
+        each for each in spec["containers"][0]["args"] if each.startswith("--operation-mode")
+    )
+    return str(flag)
+
+
+def test_nmi_changes_to_standard_mode_when_mic_is_ready_and_not_before(
+    world: World, podidentity: Run
+) -> None:
+    assert podidentity("enable", "--no-wait").code == 0
+    ran = podidentity("enable", "--mic", *SIGN_IN, "--timeout=1s")
+    assert ran.code == 1
+    assert "MIC is not ready after 1 s. NMI stays in managed mode." in ran.err
+    assert "To go back: podidentity enable --no-mic." in ran.err
+    assert mode(world) == "--operation-mode=managed"
+    ran = podidentity("enable", "--no-wait")
+    assert (ran.code, mode(world)) == (0, "--operation-mode=managed")
+    assert "NMI stays in managed mode, for MIC is not ready." in ran.err
+    path = f"{DEPLOYMENTS.format('kube-system')}/mic"
+    pods = "/api/v1/namespaces/kube-system/pods"
+    ready = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}]}
+    for pod in world.send("GET", pods, labelSelector="app.kubernetes.io/component=mic")["items"]:
+        world.send("PATCH", f"{pods}/{pod['metadata']['name']}/status", {"status": ready})
+    while world.get(path)["status"].get("readyReplicas") != 2:
+        time.sleep(0.01)
+    ran = podidentity("enable", "--timeout=1s")
+    assert "MIC is ready in 2 of 2 replicas" in ran.out
+    assert mode(world) == "--operation-mode=standard"
+    assert podidentity("enable", "--no-wait", "--no-mic").code == 0
+    assert mode(world) == "--operation-mode=managed"
     podidentity("disable", "--timeout=1s")
 
 
@@ -410,6 +474,7 @@ def test_the_exception_of_the_archived_mic_counts_where_it_is(
 SECRETS = "/api/v1/namespaces/kube-system/secrets"
 ADMIN_SECRET = f"{SECRETS}/aadpodidentity-admin-secret"
 OLD = {"ClientID": "msi", "ClientSecret": "msi", "TenantID": "t", "Cloud": "AzurePublicCloud"}
+PRINCIPAL = {**OLD, "ClientID": CLIENT, "ClientSecret": "s3cr3t", "TenantID": "contoso.com"}
 MANAGED = {**OLD, "UseMSI": "true", "UserAssignedMSIClientID": CLIENT}
 
 
@@ -506,14 +571,17 @@ def test_where_the_admin_secret_says_so_mic_signs_in_by_a_managed_identity(
 ) -> None:
     exception = f"{CUSTOM}/namespaces/kube-system/azurepodidentityexceptions/podidentity-mic"
     usual = {"Cloud", "TenantID", "ClientID", "ClientSecret"}
-    for values, keys in ((OLD, usual), (MANAGED, usual | {"UseMSI", "UserAssignedMSIClientID"})):
+    for values, keys in (
+        (PRINCIPAL, usual),
+        (MANAGED, usual | {"UseMSI", "UserAssignedMSIClientID"}),
+    ):
         admin_secret(**values)
         ran = podidentity("enable", "--no-wait", "--mic")
         assert ran.code == 0, ran.err
         assert read_of_secret(world) == keys
         assert (world.get(exception) is not None) is ("UseMSI" in values)
     # What flags say counts before it.
-    ran = podidentity("enable", "--no-wait", f"--mic-arg=--azure-client-id={CLIENT}")
+    ran = podidentity("enable", "--no-wait", *SIGN_IN)
     assert (ran.code, read_of_secret(world)) == (0, usual)
     assert world.get(exception) is None  # with it its pods would have tokens that they do not need
 

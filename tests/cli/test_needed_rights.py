@@ -51,7 +51,7 @@ from tests.cli.conftest import (
     nmi_pods,
     no_admission_policies,
 )
-from tests.cli.ids import IDENTITY
+from tests.cli.ids import CLIENT, IDENTITY
 from tests.cli.operators import holding
 from tests.cli.releases import of_a_release
 from tests.cli.test_adopt import LEDGERS, a_record, an_identity, grant
@@ -525,6 +525,7 @@ _PATHS_OF_NMI = {
 _MIC = [
     f"{path_of(each)}/{each['metadata']['name']}" for each in manifests.mic(managed_identity=True)
 ]
+_SECRETS = "/api/v1/namespaces/kube-system/secrets"
 _PAUSES = "/api/v1/namespaces/kube-system/configmaps/podidentity-mic-pauses"
 
 
@@ -897,6 +898,18 @@ def without_mic(scene: Scene) -> None:
         scene.world.delete(path)
 
 
+SIGN_IN = f"--mic-arg=--azure-client-id={CLIENT} --mic-arg=--azure-tenant-id=contoso.com"
+
+
+def with_an_admin_secret(scene: Scene) -> None:
+    """Have what MIC signs in to Azure with, and no MIC."""
+    without_mic(scene)
+    values = {"ClientID": CLIENT, "TenantID": "contoso.com", "ClientSecret": "s"}
+    body = {"metadata": {"name": manifests.ADMIN_SECRET}, "stringData": values}
+    scene.world.delete(f"{_SECRETS}/{manifests.ADMIN_SECRET}")
+    scene.world.send("POST", _SECRETS, body)
+
+
 def with_mic(scene: Scene) -> None:
     without_mic(scene)
     make(scene, *manifests.mic(managed_identity=True))
@@ -925,12 +938,12 @@ CASES += (
         line=f"{ENABLE} --mic",
         parts=("mic", "mic-secret"),
         only=("mic", "mic-secret"),
-        prepare=without_mic,
+        prepare=with_an_admin_secret,
         times=2,
     ),
     Case(
         command="enable",
-        line="enable --mic --mic-arg=--azure-client-id=a --timeout 3s",
+        line=f"enable --mic {SIGN_IN} --timeout 3s",
         parts=("mic", "wait-for-mic"),
         only=("wait-for-mic",),
         prepare=without_mic,
@@ -1205,7 +1218,7 @@ def clear(world: World, case: Case, begun: list[str]) -> None:
 
 def clear_what_few_make(world: World, case: Case) -> None:
     if case.is_about("mic"):
-        for path in (*_MIC, _PAUSES):
+        for path in (*_MIC, _PAUSES, f"{_SECRETS}/{manifests.ADMIN_SECRET}"):
             world.delete(path)
     if case.is_about("lrp"):
         without_cilium(world)

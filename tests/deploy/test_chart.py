@@ -379,6 +379,12 @@ def test_what_has_no_effect_is_said_and_by_default_there_is_nothing_to_say(helm:
         assert said in notes
 
 
+def test_the_notes_say_that_in_standard_mode_nmi_does_not_wait_for_mic(helm: Helm) -> None:
+    said = "NMI is in standard mode at once, also while MIC is not ready"
+    assert said in helm.render().notes
+    assert said not in helm.render({"operationMode": "managed"}).notes
+
+
 def test_nmis_flags_are_those_of_the_values_and_they_parse(helm: Helm) -> None:
     given = {
         "nmi": {

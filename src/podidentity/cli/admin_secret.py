@@ -10,6 +10,7 @@ https://github.com/Azure/aad-pod-identity/blob/master/charts/aad-pod-identity/te
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from secrets import token_bytes
 from typing import TYPE_CHECKING
 
@@ -33,21 +34,35 @@ _SAY = (
 )
 
 
+ADMIN_SECRET_CLIENT, ADMIN_SECRET_TENANT = "ClientID", "TenantID"
+
+
 class _NotUsable(ValueError):
     """A value of the Secret is none; the message is a clause, and names no value."""
 
 
-async def has_managed_identity(kube: Kube, namespace: str) -> bool:
-    """Return whether the Secret of `namespace` has MIC sign in so; False without it.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AdminSecret:
+    """What the Secret says of MIC's sign-in; nothing without that Secret."""
 
-    Raises CommandError where nobody can say, and KubeError.
-    """
+    managed: bool = False
+    client_id: str = ""
+    tenant: str = ""
+
+
+async def read(kube: Kube, namespace: str) -> AdminSecret:
+    """Return what the Secret of `namespace` says; raise CommandError if it is not known."""
     ref = ObjectRef(namespace, ADMIN_SECRET)
     try:
-        return managed(parse_secret(await kube.get(SECRETS.path(*ref)), key=token_bytes()))
+        found = parse_secret(await kube.get(SECRETS.path(*ref)), key=token_bytes())
+        return AdminSecret(
+            managed=managed(found),
+            client_id=_text(found, ADMIN_SECRET_CLIENT),
+            tenant=_text(found, ADMIN_SECRET_TENANT),
+        )
     except KubeError as error:
         if error.not_found:
-            return False
+            return AdminSecret()
         if not error.forbidden:
             raise
         raise CommandError(

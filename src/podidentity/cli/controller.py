@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
+from podidentity.cli.admin_secret import AdminSecret
 from podidentity.cli.agent_choices import expanded, of_its_own, variables_of
 from podidentity.cli.commands.mic import mic, settings_from
 from podidentity.cli.impostors import genuine
@@ -28,6 +29,7 @@ from podidentity.cli.objects import (
     ref_of,
     remove,
 )
+from podidentity.cli.output import CommandError
 from podidentity.cli.rollout import is_ours, troubles_of, until
 from podidentity.manifests import mic as manifests_of_mic
 from podidentity.manifests import mic_exception
@@ -91,6 +93,32 @@ def says_how_it_signs_in(flags: Sequence[str]) -> bool:
             context.get_parameter_source(each) is ParameterSource.COMMANDLINE for each in _SIGN_IN
         ]
         return any(given) or context.params["assign"] == "none"
+
+
+def refuse_without_sign_in(flags: Sequence[str], secret: AdminSecret) -> None:
+    """Raise CommandError if MIC could not sign in to Azure with these flags and that Secret."""
+    from podidentity.mic.signin import Configured, NoCredential, credential_of
+
+    settings = chosen_of(flags)
+    client = settings.client_id or secret.client_id
+    if says_how_it_signs_in(flags) and (settings.assign == "none" or not settings.client_id):
+        return
+    given = Configured(
+        client_id=client,
+        client_secret="in place of MIC's own token" if client else "",
+        tenant=settings.tenant or secret.tenant,
+        managed=settings.managed_identity or secret.managed,
+    )
+    try:
+        credential_of(given)
+    except NoCredential as error:
+        why = str(error).partition(". ")[0]
+        raise CommandError(
+            f"MIC cannot sign in to Azure: {why}. Nothing was changed",
+            "Give --mic-arg=--azure-client-id=ID and --mic-arg=--azure-tenant-id=ID, or "
+            "--mic-arg=--use-managed-identity, or --mic-arg=--cloudconfig=PATH: "
+            "docs/how-to/run-mic.md.",
+        ) from error
 
 
 _SIGN_IN = ("managed_identity", "cloud_config", "client_id")
@@ -191,6 +219,21 @@ async def take_away(kube: Kube, namespace: str) -> None:
             click.echo(f"{called(manifest)} deleted")
 
 
+async def is_ready(kube: Kube, deployment: Object) -> bool:
+    """Return whether the replicas of MIC's Deployment are ready; False if it is not there."""
+    found = await find(kube, DEPLOYMENTS, *ref_of(deployment))
+    return found is not None and _replicas(found)[0]
+
+
+def _replicas(deployment: Object) -> tuple[bool, str]:
+    """Return whether all replicas are those of the newest template and ready, and it in words."""
+    status, wanted = deployment.get("status", {}), deployment["spec"].get("replicas", 1)
+    observed = status.get("observedGeneration", 0) >= deployment["metadata"].get("generation", 1)
+    ready = min(status.get("readyReplicas", 0), status.get("updatedReplicas", 0))
+    words = f"MIC is ready in {ready} of {wanted} replicas" if observed else ""
+    return observed and ready >= wanted, words
+
+
 async def until_ready(kube: Kube, namespace: str, say: Callable[[str], None]) -> None:
     """Return when MIC's replicas are ready; report each change to `say`."""
     said = ""
@@ -200,14 +243,11 @@ async def until_ready(kube: Kube, namespace: str, say: Callable[[str], None]) ->
         found = deployments.get(DEPLOYMENT)
         if found is None:
             return False
-        status, wanted = found.get("status", {}), found["spec"].get("replicas", 1)
-        observed = status.get("observedGeneration", 0) >= found["metadata"].get("generation", 1)
-        ready = min(status.get("readyReplicas", 0), status.get("updatedReplicas", 0))
-        now = f"MIC is ready in {ready} of {wanted} replicas"
-        if observed and now != said:
+        ready, now = _replicas(found)
+        if now not in {"", said}:
             said = now
             say(said)
-        return bool(observed and ready >= wanted)
+        return ready
 
     only = {"fieldSelector": f"metadata.name={DEPLOYMENT}"}
     await until(kube, DEPLOYMENTS.path(namespace), only, look)

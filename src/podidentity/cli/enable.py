@@ -307,6 +307,16 @@ async def _enable_as(
     archived = await controller.namespaces_of_archived_exceptions(kube)
     counting = exceptions_flag(there, namespace, archived)
     for_mic, of_mic = await _mic(kube, wanted.mic, namespace)
+    before = await nmi_of(kube, namespace)
+    waits_for_mic = (
+        bool(of_mic and before and not chosen(before).rules.standard)
+    ) and _is_standard((*for_mic, *wanted.flags))
+    if waits_for_mic and not wanted.wait and not await controller.is_ready(kube, of_mic[-1]):
+        for_mic = []
+        click.echo(
+            "NMI stays in managed mode, for MIC is not ready. When MIC is: podidentity enable",
+            err=True,
+        )
     minor = await minor_version(kube)
     policies = admission_policies.wanted(
         minor, asked=wanted.policies, foreign_secrets=wanted.foreign_secrets
@@ -336,9 +346,10 @@ async def _enable_as(
         policies=policies if minor >= admission_policies.SINCE else None,
         of_mic=of_mic,
         record=namespace if wanted.automatic else NAMESPACE,
+        waits_for_mic=waits_for_mic and wanted.wait,
         wanted=wanted,
     )
-    await _finish(kube, wanted, namespace, of_mic)
+    await _finish(kube, wanted, namespace, [] if waits_for_mic else of_mic)
     await _tell_of_archived_nmi(kube)
 
 
@@ -347,7 +358,7 @@ async def _finish(kube: Kube, wanted: _Wanted, namespace: str, of_mic: Sequence[
     if wanted.wait:
         with nullcontext() if wanted.redirect else only_waiting(_COMES_UP):
             if of_mic:
-                await _mic_ready(kube, of_mic[-1]["metadata"]["namespace"], wanted.seconds)
+                await _mic_ready(kube, of_mic, wanted.seconds)
             await _ready(kube, namespace, wanted.seconds)
     if wanted.redirect:
         deny = manifests_of_redirect(wanted.redirect, namespace)[-1]
@@ -400,9 +411,12 @@ async def _mic(kube: Kube, wanted: _MicWanted, namespace: str) -> tuple[list[str
     if deployments:
         namespace = deployments[0]["metadata"]["namespace"]
     of_nmi = controller.flags_of_nmi(controller.chosen_of(flags))
-    by_flags = controller.says_how_it_signs_in(flags)
-    by_secret = not by_flags and await admin_secret.has_managed_identity(kube, namespace)
-    return of_nmi, wanted.manifests(flags, namespace, admin_identity=by_secret)
+    secret = admin_secret.AdminSecret()
+    if not controller.says_how_it_signs_in(flags):
+        secret = await admin_secret.read(kube, namespace)
+    if wanted.there:
+        controller.refuse_without_sign_in(flags, secret)
+    return of_nmi, wanted.manifests(flags, namespace, admin_identity=secret.managed)
 
 
 async def _take_back(kube: Kube, namespace: str, wanted: _Wanted) -> None:
@@ -580,9 +594,14 @@ async def _enable(
     policies: list[Object] | None,
     of_mic: list[Object],
     record: str,
+    waits_for_mic: bool,
     wanted: _Wanted,
 ) -> None:
-    """Make all objects; `policies` are None where the API server has no such kind."""
+    """Make all objects, NMI after MIC.
+
+    `policies` are None where the API server has no such kind. `waits_for_mic`: NMI serves in
+    managed mode, and changes to standard mode when MIC is ready.
+    """
     await _have_crds(kube, wanted.seconds)
     if manifests[0]["kind"] == "Namespace":
         own, *manifests = manifests
@@ -598,13 +617,15 @@ async def _enable(
         click.echo(f"{called(exception)} {await create_once(kube, exception)}")
     choices = replace(chosen(manifests[-1]), namespace=namespace)
     await permit_accounts(kube, choices)
+    await controller.put(kube, of_mic)
+    if waits_for_mic:
+        await _mic_ready(kube, of_mic, wanted.seconds, "NMI stays in managed mode. ")
     for manifest in manifests:
         if (manifest["kind"], manifest["metadata"]["name"]) == ("DaemonSet", DAEMON_SET):
             await _stop_an_agent_that_cannot_hand_over(kube, manifest)
         is_policy = manifest["kind"] == "CiliumLocalRedirectPolicy"
         put = local_redirect.apply_policy if is_policy else apply
         click.echo(f"{called(manifest)} {await put(kube, manifest)}")
-    await controller.put(kube, of_mic)
 
 
 _COMES_UP = (
@@ -613,7 +634,10 @@ _COMES_UP = (
 )
 
 
-async def _mic_ready(kube: Kube, namespace: str, seconds: float) -> None:
+async def _mic_ready(
+    kube: Kube, of_mic: Sequence[Object], seconds: float, otherwise: str = ""
+) -> None:
+    namespace = of_mic[-1]["metadata"]["namespace"]
     try:
         async with asyncio.timeout(seconds):
             await controller.until_ready(kube, namespace, click.echo)
@@ -622,7 +646,8 @@ async def _mic_ready(kube: Kube, namespace: str, seconds: float) -> None:
             click.echo(f"  {line}", err=True)
         raise CommandError(
             f"MIC is not ready after {seconds:.0f} s",
-            f"See kubectl logs -n {namespace} deployment/mic, and run enable again.",
+            f"{otherwise}See kubectl logs -n {namespace} deployment/mic, and run enable again. "
+            "To go back: podidentity enable --no-mic.",
         ) from error
 
 

@@ -76,7 +76,8 @@ async def namespace_of_mic(kube: Kube, wanted: str | None = None) -> str:
     found = await deployments_of_mic(kube)
     if not found:
         raise CommandError(
-            "MIC does not run in this cluster", "Run podidentity enable --mic, or name --namespace."
+            "MIC does not run in this cluster",
+            "Run podidentity enable --mic (docs/how-to/run-mic.md), or name --namespace.",
         )
     places = {each["metadata"]["namespace"] for each in found}
     return NAMESPACE if NAMESPACE in places else min(places)

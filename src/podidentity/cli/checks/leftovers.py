@@ -78,8 +78,8 @@ def unkept(records: Sequence[Object]) -> Iterator[Finding]:
             reason=CheckReason.UNKEPT,
             what=f"{len(records)} records say that identities are attached to machines, and no MIC "
             "is there to detach them: what is attached stays.",
-            mend="Run podidentity enable --mic, which takes them over; or detach them in Azure, "
-            "and delete the records.",
+            mend="Run podidentity enable --mic with MIC's sign-in (docs/how-to/run-mic.md), which "
+            "takes them over; or detach them in Azure, and delete the records.",
             severity=Severity.WARNING,
         )
 

@@ -30,7 +30,8 @@ def no_controller(where: ObjectRef) -> Finding:
         about=where,
         reason=CheckReason.NO_CONTROLLER,
         what="NMI is in standard mode, and no MIC is there: requests of pods wait in vain.",
-        mend="Run podidentity enable --mic, or give NMI --operation-mode=managed.",
+        mend="Run podidentity enable --mic with MIC's sign-in (docs/how-to/run-mic.md), or give "
+        "NMI --operation-mode=managed.",
     )
 
 
