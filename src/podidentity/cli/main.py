@@ -26,99 +26,56 @@ from podidentity.core.errors import PodIdentityError
 if TYPE_CHECKING:
     from podidentity.cli.programs import AgentPlan
 
+_GROUPS: dict[str, dict[str, tuple[str, str]]] = {
+    "Install": {
+        "enable": ("enable", "Enable pod identity in a cluster, with NMI on every node."),
+        "disable": ("enable", "Remove NMI, and MIC if it is there, from a cluster."),
+        "mic": ("mic", "Pause MIC, the controller, or let it go on; alone, run it in its pod."),
+        "node-unit": (
+            "podidentity.cli.commands.node_unit:node_unit",
+            "Print a systemd unit that keeps pods from IMDS until NMI is up.",
+        ),
+        "rights": ("rights", "Print the rights that commands need, in the cluster and in Azure."),
+        "version": ("version", "Print the versions of this program, and of NMI and MIC."),
+        "completion": ("podidentity.cli.main:completion", "Print the completion script for SHELL."),
+    },
+    "Identities": {
+        "add": ("add", "Let the pods of a namespace use an identity of Azure."),
+        "list": (
+            "podidentity.cli.commands.list:list_identities",
+            "List the identities of a cluster, with their selectors and pods.",
+        ),
+        "delete": ("delete", "Take an identity from the pods of a namespace."),
+        "grant": ("grant", "Let the pods of a namespace use an identity."),
+        "revoke": ("grant", "Revoke the permission of a namespace's pods to use an identity."),
+        "exception": ("exceptions", "Let pods use the node's own identities."),
+    },
+    "Look": {
+        "explain": ("explain", "Say why a pod gets a token, or why not."),
+        "check": ("check", "Find what is wrong in a cluster, and say what to do."),
+    },
+    "Migrate": {"migrate": ("migrate", "Come from AAD Pod Identity.")},
+    "Try": {
+        "sandbox": (
+            "podidentity_sandbox.cli:sandbox",
+            "A cluster and an Azure on this machine, to try identities without a cloud.",
+        )
+    },
+    "": {
+        "nodes": ("nodes", ""),
+        "nmi": ("podidentity.cli.nmi:nmi", ""),
+        "net": ("podidentity.cli.nmi:net", ""),
+        "serve": ("podidentity.cli.nmi:serve", ""),
+    },
+}
+"""The sections of `--help`: each command's module or object, and the first sentence of its help.
+
+Manifests and charts run the last ones in pods; no list shows these."""
 _COMMANDS = {
-    "enable": (
-        "podidentity.cli.commands.enable:enable",
-        "Enable pod identity in a cluster: custom resources, and NMI on every node.",
-    ),
-    "disable": (
-        "podidentity.cli.commands.enable:disable",
-        "Remove NMI, and MIC if it is there, from a cluster.",
-    ),
-    "add": (
-        "podidentity.cli.commands.add:add",
-        "Let the pods of a namespace use an identity of Azure.",
-    ),
-    "list": (
-        "podidentity.cli.commands.list:list_identities",
-        "List the identities of a cluster, with their selectors and pods.",
-    ),
-    "delete": (
-        "podidentity.cli.commands.delete:delete",
-        "Take an identity from the pods of a namespace.",
-    ),
-    "grant": (
-        "podidentity.cli.commands.grant:grant",
-        "Let the pods of a namespace use an identity.",
-    ),
-    "revoke": (
-        "podidentity.cli.commands.grant:revoke",
-        "Revoke the permission of a namespace's pods to use an identity.",
-    ),
-    "exception": (
-        "podidentity.cli.commands.exceptions:exception",
-        "Let pods use the node's own identities, as without podidentity.",
-    ),
-    "explain": (
-        "podidentity.cli.commands.explain:explain",
-        "Say why a pod gets a token, or why not.",
-    ),
-    "check": (
-        "podidentity.cli.commands.check:check",
-        "Say what is wrong in a cluster: of the objects that the rules read, of pods, NMI and"
-        " nodes.",
-    ),
-    "migrate": (
-        "podidentity.cli.commands.migrate:migrate",
-        "Come from AAD Pod Identity: see what would be refused, and grant what is missing.",
-    ),
-    "nodes": (
-        "podidentity.cli.commands.nodes:nodes",
-        "Say of each node whether pods' requests arrive at NMI.",
-    ),
-    "rights": (
-        "podidentity.cli.commands.rights:rights",
-        "Print the rights that commands need, in the cluster and in Azure.",
-    ),
-    "node-unit": (
-        "podidentity.cli.commands.node_unit:node_unit",
-        "Print a systemd unit that keeps pods from IMDS until NMI is up.",
-    ),
-    "nmi": (
-        "podidentity.cli.nmi:nmi",
-        "Run the node agent: the metadata service of this node's pods.",
-    ),
-    "net": (
-        "podidentity.cli.nmi:net",
-        "Run the privileged half of the node agent: set and guard the rules, prove callers.",
-    ),
-    "serve": (
-        "podidentity.cli.nmi:serve",
-        "Run the other half of the node agent: answer pods, decide, hold tokens.",
-    ),
-    "mic": (
-        "podidentity.cli.commands.mic:mic",
-        "Pause MIC, the controller, or let it go on; without a command, run it in its pod.",
-    ),
-    "completion": ("podidentity.cli.main:completion", "Print the completion script for SHELL."),
-    "version": (
-        "podidentity.cli.commands.version:version",
-        "Print the version, commit and build of this program, and of NMI and MIC in the cluster.",
-    ),
-    "sandbox": (
-        "podidentity_sandbox.cli:sandbox",
-        "A cluster and an Azure on this machine, to try identities without a cloud.",
-    ),
+    name: (at if ":" in at else f"podidentity.cli.commands.{at}:{name}", sentence)
+    for group in _GROUPS.values()
+    for name, (at, sentence) in group.items()
 }
-"""Of each command its module and object, and the first sentence of its help."""
-_GROUPS = {
-    "Install": ("enable", "disable", "mic", "node-unit", "rights", "version", "completion"),
-    "Identities": ("add", "list", "delete", "grant", "revoke", "exception"),
-    "Look": ("explain", "check"),
-    "Migrate": ("migrate",),
-    "Try": ("sandbox",),
-}
-"""The sections of `--help`. Manifests and charts run the other commands, in pods."""
 _AGENTS = {"nmi", "net", "serve", "mic"}
 _ELSEWHERE = {"sandbox": "podidentity_sandbox"}
 """Commands of another distribution of ours, and its package. Their names stand here and in no entry
@@ -177,18 +134,17 @@ class LazyCommands(click.Group):
         """Write the commands for people, in groups."""
         known = self.list_commands(ctx)
         for title, names in _GROUPS.items():
-            if rows := [(name, _COMMANDS[name][1]) for name in names if name in known]:
+            if title and (rows := [(name, _COMMANDS[name][1]) for name in names if name in known]):
                 with formatter.section(title):
                     formatter.write_dl(rows)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
         """Return the commands for people, and the group's options, that begin so."""
-        shown = {name for names in _GROUPS.values() for name in names}
         return [
             *(
                 CompletionItem(name, help=_COMMANDS[name][1])
                 for name in self.list_commands(ctx)
-                if name in shown and name.startswith(incomplete)
+                if name not in _GROUPS[""] and name.startswith(incomplete)
             ),
             *click.Command.shell_complete(self, ctx, incomplete),
         ]

@@ -57,7 +57,7 @@ def check(
     agents: str | None,
     output: str,
 ) -> None:
-    """Say what is wrong in a cluster: of the objects that the rules read, of pods, NMI and nodes.
+    """Find what is wrong in a cluster, and say what to do.
 
     Each check is a line, and each finding has its next step and an entry of the documentation: what
     the rules refuse, with the flag of NMI that would allow it; pods that get no token; where NMI is

@@ -204,10 +204,10 @@ FORGETTABLE = (EVERYTHING, IMAGE, FLAGS, *RECORDED.values())
 @cluster_options
 @click.pass_context
 def enable(ctx: click.Context, /, **given: Any) -> None:
-    """Enable pod identity in a cluster: custom resources, and NMI on every node.
+    """Enable pod identity in a cluster, with NMI on every node.
 
-    It may be run again at any time: it creates missing objects and updates old ones, and keeps what
-    an earlier run was told. An option counts for itself alone; --forget takes one back. As soon as
+    It may be run again at any time: it creates missing objects and updates old ones. Options that
+    you leave out keep their values; --forget takes one back. As soon as
     NMI runs on a node, its pods get tokens only of identities that are bound to them and granted to
     their namespace.
     """

@@ -60,7 +60,7 @@ def _whom(command: _Command) -> _Command:
     ),
 )
 def exception() -> None:
-    """Let pods use the node's own identities, as without podidentity."""
+    """Let pods use the node's own identities."""
 
 
 @exception.command(

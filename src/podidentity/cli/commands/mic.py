@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 @options_of(settings_flags(MicSettings), OLD_FLAGS_OF_MIC)
 @click.version_option(None, "--version", package_name="podidentity")
 def mic(**given: Any) -> AgentPlan | None:
-    """Pause MIC, the controller, or let it go on; without a command, run it in its pod.
+    """Pause MIC, the controller, or let it go on; alone, run it in its pod.
 
     MIC attaches identities to the machines of pods, records them in AzureAssignedIdentities, and
     detaches what it attached itself when no pod needs it any more. Of several replicas one works.

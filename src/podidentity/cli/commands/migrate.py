@@ -22,7 +22,10 @@ from podidentity.manifests import NAMESPACE
     )
 )
 def migrate() -> None:
-    """Come from AAD Pod Identity: see what would be refused, and grant what is missing."""
+    """Come from AAD Pod Identity.
+
+    See what would be refused, grant what is missing, and take that back.
+    """
 
 
 _only = namespace_option(

@@ -22,9 +22,10 @@ from podidentity.cli.output import examples, output_option
 @cluster_options
 @click.pass_context
 def version(ctx: click.Context, /, **given: Any) -> None:
-    """Print the version, commit and build of this program, and of NMI and MIC in the cluster.
+    """Print the versions of this program, and of NMI and MIC.
 
-    Exit code 1 if the cluster cannot be asked; the version of this program is printed first.
+    With commit and build, where they are known. Exit code 1 if the cluster cannot be asked; the
+    version of this program is printed first.
     """
     from podidentity.cli.version import version as run
 
