@@ -495,6 +495,15 @@ def test_from_1_36_on_nmi_asks_for_pods_tokens_as_its_node_unless_told_otherwise
         assert ("--tokens-as=node" in container["args"]) is as_node
 
 
+def test_an_api_server_that_emulates_an_older_version_counts_as_that(
+    bare: World, asked: Callable[..., Run]
+) -> None:
+    podidentity = asked("37", emulationMajor="1", emulationMinor="35")
+    assert podidentity("enable", "--no-wait").code == 0
+    serve = bare.get(DAEMON_SET)["spec"]["template"]["spec"]["containers"][0]
+    assert "--tokens-as=node" not in serve["args"]
+
+
 @pytest.mark.usefixtures("bare")
 def test_check_finds_a_right_that_this_api_server_makes_needless(
     podidentity: Run, asked: Callable[[str], Run]
@@ -546,14 +555,14 @@ def test_check_names_an_audience_that_nmi_may_not_ask_for_and_the_flag_that_mend
 
 
 @pytest.fixture
-def asked(podidentity: Run, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Run]:
+def asked(podidentity: Run, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Run]:
     """Run commands while the API server says another minor version."""
     get = Kube.get
 
-    def saying(minor: str) -> Run:
+    def saying(minor: str, **more: str) -> Run:
         async def told(kube: Kube, path: str, params: Any = None) -> bytes:
             if path == "/version":
-                return json.dumps({"major": "1", "minor": minor}).encode()
+                return json.dumps({"major": "1", "minor": minor, **more}).encode()
             return await get(kube, path, params)
 
         monkeypatch.setattr(Kube, "get", told)

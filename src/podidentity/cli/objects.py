@@ -257,9 +257,12 @@ def identity_of(found: Object) -> AzureIdentity | Malformed:
 
 
 async def minor_version(kube: Kube) -> int:
-    """Return the API server's minor version: 36 of 1.36; 0 if it does not say one."""
+    """Return the minor version that the API server behaves as: 36 of 1.36; 0 if it says none.
+
+    https://kubernetes.io/docs/concepts/cluster-administration/compatibility-version/
+    """
     version: Object = json.loads(await kube.get("/version"))
-    found = re.match(r"[0-9]+", str(version.get("minor", "")))
+    found = re.match(r"[0-9]+", str(version.get("emulationMinor") or version.get("minor", "")))
     return int(found[0]) if found and version.get("major") == "1" else 0
 
 
