@@ -86,6 +86,12 @@ def test_nodes_of_the_same_build_are_a_row_and_another_build_is_another() -> Non
     assert len(alike([*found, another])) == 4, "a tag may have been moved"
 
 
+def test_a_node_with_several_pods_of_a_build_is_named_once() -> None:
+    found = [running(node=node) for node in ("a", "a", "b", "", "", "a")]
+    (row,) = rows(found)
+    assert row[-1] == "r/podidentity:0.2.0 on no node, a, b"
+
+
 def test_on_80_columns_a_line_holds_builds_of_aks_with_their_nodes() -> None:
     found = [
         running(

@@ -168,7 +168,8 @@ def sentence(text: str) -> str:
 
 
 def named(names: Sequence[str], kind: str = "nodes") -> str:
-    """Return the first names, and how many objects of the kind there are besides."""
+    """Return the first names, each once, and how many more objects of the kind there are."""
+    names = list(dict.fromkeys(names))
     shown = ", ".join(names[:MOST_NAMED])
     return f"{shown} and {len(names) - MOST_NAMED} more {kind}" if names[MOST_NAMED:] else shown
 
