@@ -5,18 +5,21 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from podidentity.cli import main
+from podidentity.cli.plans import plan_of_both
 from podidentity.cli.programs import AgentPlan
 from podidentity.core.attestation import AttestationMode
 from podidentity.core.authorities import CLOUDS
 from podidentity.net.plan import NetPlan
 from podidentity.settings import SERVE_UID, Compat, NmiSettings
 from podidentity.supervisor.main import Plan
+from tests.root import needs_root
 
 FLAGS = [
     "--node=n1",
@@ -45,6 +48,20 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 def unpickled(found: bytes) -> Any:
     return pickle.loads(found)  # noqa: S301 - made here
+
+
+@needs_root
+def test_where_pythons_own_files_are_hidden_serve_stays_root_and_the_way_out_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "home"
+    home.mkdir(mode=0o700)
+    (home / "os.py").touch()
+    monkeypatch.setattr(os, "__file__", str(home / "os.py"))
+    plan = plan_of_both(replace(SETTINGS, kubeconfig=None))
+    assert plan.serve_user is None
+    assert "cannot read its token, its kubeconfig, podidentity or Python" in plan.unprivileged
+    assert "not below a home folder" in plan.unprivileged
 
 
 def modules(script: str) -> set[str]:

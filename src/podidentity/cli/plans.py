@@ -10,6 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+import msgspec
+
 from podidentity.cli.output import CommandError
 from podidentity.cli.programs import AgentPlan
 from podidentity.cli.redirects import redirect_of
@@ -46,8 +48,10 @@ def plan_of_both(settings: NmiSettings) -> AgentPlan:
     stays = ""
     if uid is None and not os.getuid():
         stays = (
-            "serve stays user 0, without a capability: it may not be, or could not read its "
-            f"files as, user {SERVE_UID}. A manifest with two containers gives it that user"
+            f"serve stays user 0, without a capability: it may not become user {SERVE_UID}, or "
+            "that user cannot read its token, its kubeconfig, podidentity or Python. Install "
+            "these where every user can read, not below a home folder; or use the manifest of "
+            "podidentity enable"
         )
     made = "" if settings.runtime_dir else _private_folder(uid)
     found = _plan(replace(settings, runtime_dir=settings.runtime_dir or made), "both")
@@ -145,7 +149,8 @@ def _private_folder(uid: int | None) -> str:
 
 
 def _needed(settings: NmiSettings) -> list[Path]:
-    """Return the files that `serve` must be able to read as its own user."""
+    """Return the files that `serve` must be able to read as its own user, of Python one each."""
+    program = [Path(os.__file__), Path(msgspec.__file__), Path(__file__)]
     if settings.kubeconfig:
-        return [Path(settings.kubeconfig)]
-    return [_TOKEN] if _TOKEN.exists() else []
+        return [*program, Path(settings.kubeconfig)]
+    return [*program, _TOKEN] if _TOKEN.exists() else program
