@@ -768,13 +768,21 @@ async def _disable(kube: Kube, wanted: _Leaving) -> None:
     await _without_startup_taint(kube)
     await local_redirect.take_away(kube, namespace)
     made = [*every_policy(), *nmi(namespace=namespace, as_node=True, policy=True)]
-    for manifest in in_order_of_removal(made):
-        if manifest["kind"] != "Namespace":
-            click.echo(await removal(kube, manifest))
+    objects = [each for each in in_order_of_removal(made) if each["kind"] != "Namespace"]
+    if not any([await _removed(kube, each) for each in objects]):
+        click.echo(f"{called(objects[0])} not found")
     await _without_exceptions(kube)
     if wanted.purge:
         await _purge(kube, namespace)
     await _nmi_gone(kube, namespace, wanted.seconds, _RULES_AFTER[choices.on_exit])
+
+
+async def _removed(kube: Kube, manifest: Object) -> bool:
+    """Delete an object that an earlier `enable` may have made; return whether it was there."""
+    there = await remove(kube, manifest)
+    if there:
+        click.echo(f"{called(manifest)} deleted")
+    return there
 
 
 async def _nmi_gone(kube: Kube, namespace: str, seconds: float, after: str) -> None:
@@ -826,7 +834,7 @@ async def _without_exceptions(kube: Kube) -> None:
         if unchanged is False:
             click.echo(f"{called(exception)} kept: it was changed since enable created it")
         elif unchanged or exception["metadata"]["namespace"] == NAMESPACE:
-            click.echo(await removal(kube, exception))
+            await _removed(kube, exception)
 
 
 NAME = "podidentity-grants"
