@@ -129,6 +129,14 @@ def test_help_lists_the_commands_for_people_in_groups(capsys: pytest.CaptureFixt
     assert set(main._COMMANDS) - shown == {"nmi", "net", "serve", "nodes"}
 
 
+@pytest.mark.parametrize("words", [[], ["add"], ["mic", "pause"]], ids=str)
+def test_help_is_a_word_as_well(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main.run(["help", *words]) == 0
+    said = capsys.readouterr().out
+    assert main.run([*words, "--help"]) == 0
+    assert capsys.readouterr().out == said
+
+
 def test_the_cluster_may_be_named_before_the_command(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
