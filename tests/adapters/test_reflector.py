@@ -31,10 +31,11 @@ class Told:
     def __init__(self) -> None:
         self.known: dict[str, Any] = {}
         self.removed: list[str] = []
+        self.left_out: list[str | None] = []
         self.lists = 0
         self._changed = asyncio.Event()
 
-    def put(self, raw: msgspec.Raw) -> None:
+    def put(self, raw: msgspec.Raw) -> object:
         found = json.loads(bytes(raw))
         if found.get("unreadable"):
             raise ValueError("it is unreadable")
@@ -42,6 +43,10 @@ class Told:
             raise RecursionError("nobody thought of this")
         self.known[found["metadata"]["name"]] = found.get("value")
         self._changed.set()
+        return found.get("value")
+
+    def leave_out(self, _: str, ref: ObjectRef | None) -> None:
+        self.left_out.append(ref and ref.name)
 
     def remove(self, ref: ObjectRef) -> None:
         self.known.pop(ref.name, None)
@@ -103,6 +108,8 @@ async def reflected(
             put=told.put,
             remove=told.remove,
             listed=told.listed,
+            budget=10_000,
+            left_out=told.leave_out,
         )
         reflector = Reflector(kube, source, clock=clock or ImpatientClock(), jitter=lambda: jitter)
         running = asyncio.create_task(reflector.run())
@@ -471,3 +478,38 @@ async def test_watches_that_end_at_once_are_not_asked_for_without_a_pause(tmp_pa
     async with reflected(tmp_path, *turns, clock=clock) as (told, _, _server):
         await told.until({"a": None})
     assert clock.slept == [0.1, 0.2, 0.4, 0.8]
+
+
+HALF = "x" * 4_000
+"""Of the budget of a namespace."""
+
+
+def aged(name: str, day: int, version: str = "") -> dict[str, Any]:
+    found = thing(name, version, value=HALF)
+    found["metadata"]["creationTimestamp"] = f"2026-01-{day:02}T00:00:00Z"
+    return found
+
+
+async def test_of_a_namespace_over_its_budget_the_oldest_objects_are_known(tmp_path: Path) -> None:
+    turns = (
+        listing("5", aged("a", 3), aged("b", 1)),
+        watching(("ADDED", aged("c", 2, "6")), ("ADDED", aged("d", 4, "7")), ("ADDED", thing("z"))),
+    )
+    async with reflected(tmp_path, *turns) as (told, _, _server):
+        await told.until({"b": HALF, "c": HALF, "z": None})
+        assert told.left_out == ["a"]
+        assert told.removed == ["a", "d"]
+
+
+async def test_an_object_that_was_left_out_is_known_after_an_older_one_is_deleted(
+    tmp_path: Path,
+) -> None:
+    turns = (
+        listing("5", aged("a", 1), aged("b", 2), aged("c", 3)),
+        watching(("DELETED", aged("a", 1, "6")), then="end"),
+        listing("7", aged("b", 2), aged("c", 3)),
+        watching(),
+    )
+    async with reflected(tmp_path, *turns) as (told, _, _server):
+        await told.until({"b": HALF, "c": HALF}, lists=2)
+        assert told.left_out == ["c", None]

@@ -299,7 +299,7 @@ class Place(TimedWorld):
                 event = RecordSeen(replace(event.stored, version=str(next(self._versions))))
                 self.seen[AZURE_ASSIGNED_IDENTITIES.plural, event.stored.ref.name] = event
                 self._records[event.stored.ref] = event.stored
-        self._tell(event)
+        self.tell(event)
 
     def _do(self, calls: list[Call]) -> None:
         for action in (each.action for each in calls):
@@ -328,7 +328,7 @@ class Place(TimedWorld):
         stored = replace(self._records[action.ref], finalizers=False, version=version)
         self._records[action.ref] = stored
         if stored.deleting:
-            self.at(self.now, self._tell, RecordGone(stored.ref, stored.uid))
+            self.at(self.now, self.tell, RecordGone(stored.ref, stored.uid))
         return stored
 
     def state(self, pod: str) -> list[tuple[str, Assignment]]:

@@ -129,14 +129,14 @@ class TimedWorld:
         self._order, self._versions = count(), count(1)
         self._machines: dict[Host, _Machine] = {}
         self._ledgers: dict[Host, StoredLedger] = {}
-        self._pods: dict[ObjectRef, Pod] = {}
+        self.pods: dict[ObjectRef, Pod] = {}
         self._records: dict[ObjectRef, StoredRecord] = {}
         self._identities: list[AzureIdentity] = []
         self._bindings: list[AzureIdentityBinding] = []
         for number in range(identities):
             self._bind(number)
-        self._tell(Synced())
-        self._tell(Leading(inf))
+        self.tell(Synced())
+        self.tell(Leading(inf))
 
     def _bind(self, number: int) -> None:
         ref = ObjectRef(NAMESPACE, f"identity-{number}")
@@ -150,8 +150,8 @@ class TimedWorld:
         binding = AzureIdentityBinding(ref=ref, identity=ref.name, selector=ref.name)
         self._identities.append(identity)
         self._bindings.append(binding)
-        self._tell(IdentitySeen(identity=identity, revision="1"))
-        self._tell(BindingSeen(binding=binding, revision="1"))
+        self.tell(IdentitySeen(identity=identity, revision="1"))
+        self.tell(BindingSeen(binding=binding, revision="1"))
 
     # What happens.
 
@@ -169,20 +169,20 @@ class TimedWorld:
     def node(self, name: str, provider_id: str) -> None:
         """Have a node join."""
         self._machines.setdefault(Host.of_node(provider_id), _Machine())
-        self._tell(NodeSeen(name, provider_id))
+        self.tell(NodeSeen(name, provider_id))
 
     def pod(self, name: str, node: str, identity: int = 0) -> None:
         """Have a pod come that needs an identity."""
         ref = ObjectRef(NAMESPACE, name)
         uid = f"{name}-{next(self._versions)}"
         labels = {BINDING_LABEL: f"identity-{identity}"}
-        self._pods[ref] = Pod(ref=ref, uid=uid, node=node, labels=labels)
-        self._tell(PodSeen(self._pods[ref]))
+        self.pods[ref] = Pod(ref=ref, uid=uid, node=node, labels=labels)
+        self.tell(PodSeen(self.pods[ref]))
 
     def gone(self, name: str) -> None:
         """Have a pod go."""
-        pod = self._pods.pop(ObjectRef(NAMESPACE, name))
-        self._tell(PodGone(pod.ref, pod.uid))
+        pod = self.pods.pop(ObjectRef(NAMESPACE, name))
+        self.tell(PodGone(pod.ref, pod.uid))
 
     def when(self, name: str) -> float:
         """Return when the pod's record said Assigned; inf if it did not yet."""
@@ -190,7 +190,8 @@ class TimedWorld:
 
     # The controller.
 
-    def _tell(self, event: Event) -> None:
+    def tell(self, event: Event) -> None:
+        """Have the controller take an event."""
         self._do(self.controller.on_event(event, self.now))
 
     def _do(self, calls: list[Call]) -> None:
@@ -245,7 +246,7 @@ class TimedWorld:
                 self._ledgers[action.ledger.host] = stored
                 return stored
             case ListUse():
-                pods, identities = tuple(self._pods.values()), tuple(self._identities)
+                pods, identities = tuple(self.pods.values()), tuple(self._identities)
                 return InUse(pods, identities, tuple(self._bindings))
             case AskPermission():
                 return True
@@ -253,7 +254,7 @@ class TimedWorld:
                 return self._store(action)
             case DeleteRecord():
                 stored_record = self._records.pop(action.ref)
-                self.at(self.now, self._tell, RecordGone(action.ref, stored_record.uid))
+                self.at(self.now, self.tell, RecordGone(action.ref, stored_record.uid))
                 return None
             case _:
                 return None
@@ -293,5 +294,5 @@ class TimedWorld:
         version = str(next(self._versions))
         stored = StoredRecord(ref=record.ref, uid=uid, version=version, record=record)
         self._records[record.ref] = stored
-        self.at(self.now, self._tell, RecordSeen(stored))
+        self.at(self.now, self.tell, RecordSeen(stored))
         return stored

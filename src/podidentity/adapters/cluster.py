@@ -12,6 +12,7 @@ from itertools import chain
 from math import inf
 from typing import Any, Self
 
+from podidentity.core.budgets import over_budget
 from podidentity.core.indexes import BindingIndex, Index
 from podidentity.core.ports import Clock
 from podidentity.core.resources import (
@@ -84,6 +85,8 @@ class WatchedCluster:
             "AzureAssignedIdentity": self._assigned,
             "ServiceAccount": self._accounts,
         }
+        self._left_out: dict[tuple[str, str], Malformed] = {}
+        """The oldest object that the budget of a namespace leaves out, by kind and namespace."""
         self._change = asyncio.Event()
         self._followers: list[Callable[[str, ObjectRef], None]] = []
 
@@ -167,11 +170,15 @@ class WatchedCluster:
     def malformed_bindings(self, namespace: str, selector: str) -> Sequence[Malformed]:
         """Return the bindings of a namespace and selector ("": of none) that cannot be used."""
         found = self._bindings.by_key((namespace, selector, "malformed"))
-        return [each for each in found if isinstance(each, Malformed)]
+        # One that is left out may have any selector.
+        others = () if selector else (self._left_out.get(("AzureIdentityBinding", namespace)),)
+        return [each for each in (*found, *others) if isinstance(each, Malformed)]
 
     def identity(self, ref: ObjectRef) -> AzureIdentity | Malformed | None:
         """Return the identity of that name, or why it cannot be used, or None."""
-        return self._identities.get(ref)
+        found = self._identities.get(ref)
+        is_over = found is None and ("AzureIdentity", ref.namespace) in self._left_out
+        return over_budget("AzureIdentity", ref) if is_over else found
 
     def namespaces_with(self, selector: str) -> Sequence[str]:
         """Return the namespaces that have a binding with this selector, sorted."""
@@ -251,6 +258,14 @@ class WatchedCluster:
         """Remove an object of this Kubernetes kind."""
         if self._by_kind[kind].remove(ref) is not None:
             self._custom_change(kind, ref)
+
+    def leave_out(self, kind: str, namespace: str, oldest: ObjectRef | None) -> None:
+        """Note the oldest object of a namespace that its budget leaves out; None: none is."""
+        if oldest is None:
+            self._left_out.pop((kind, namespace), None)
+        else:
+            self._left_out[kind, namespace] = over_budget(kind, oldest)
+        self._wake()
 
     def _first_seen(self, pod: Pod) -> float:
         """Return the pod's start in monotonic seconds; a pod of the first list may be old."""

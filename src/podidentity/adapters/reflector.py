@@ -20,17 +20,27 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from math import inf
 
 import msgspec
 
 from podidentity.backoff import backoff
+from podidentity.core.budgets import Ration, kept_bytes
 from podidentity.core.ports import Clock
 from podidentity.core.rate_limits import RateLimiter
 from podidentity.core.resources import ObjectRef
-from podidentity.wire.kube import Event, KubeApi, KubeError, NotKubernetes, parse_object_version
+from podidentity.wire.kube import (
+    Event,
+    KubeApi,
+    KubeError,
+    NotKubernetes,
+    ObjectVersion,
+    Page,
+    parse_object_version,
+)
 
 FIRST_DELAY = 0.1
 LONGEST_DELAY = 10.0
@@ -42,6 +52,9 @@ MOST_FAILURES = 3
 
 STALE = 30.0
 """Seconds without the API server after which people are warned. A restart takes less."""
+
+AT_ONCE = 64 << 10
+"""Bytes of objects that are taken before others have a turn: 3 ms of hostile JSON."""
 
 LINES_AT_ONCE, LINES_PER_SECOND = 20, 1 / 60
 """Of the log, about the objects of one namespace."""
@@ -84,13 +97,23 @@ class Source:
     what: str
     """For messages: `pods of node n1`."""
     path: str
-    put: Callable[[msgspec.Raw], None]
-    """Called with each new or changed object; raises ValueError if it cannot be read."""
+    put: Callable[[msgspec.Raw], object]
+    """Called with each new or changed object; raises ValueError if it cannot be read.
+
+    Returns what is kept of it, which counts in the budget of its namespace.
+    """
     remove: Callable[[ObjectRef], None]
     listed: Callable[[], None]
     """Called after each complete list."""
     params: Mapping[str, str] = field(default_factory=dict)
     """Selectors."""
+    budget: float = inf
+    """Bytes of memory for what is kept of each namespace."""
+    left_out: Callable[[str, ObjectRef | None], None] = lambda _, __: None
+    """Called with a namespace and its oldest object that the budget leaves out.
+
+    That is before any of the objects is removed. None: nothing is left out any more.
+    """
     failed: Callable[[], None] = lambda: None
     """Called when the list or the watch fails, before it is retried."""
 
@@ -111,7 +134,9 @@ class Reflector:
         self._clock = clock
         self._jitter = jitter
         self._objects = ObjectLog(clock)
-        self._known: set[ObjectRef] = set()
+        self._kept = Ration(source.budget)
+        self._left_out: dict[str, ObjectRef] = {}
+        """By namespace, as the source was told."""
         self._version = ""
         self._failures = 0
         """In a row; the delay before the next attempt grows with it."""
@@ -157,6 +182,9 @@ class Reflector:
             lasted = self._clock.monotonic() - begun >= SHORT_WATCH
             if lasted:
                 self._succeeded()
+            if self._kept.stale:
+                # Something that is left out may fit now. A watch takes minutes: so does this.
+                self._version = ""
         if not heard and not lasted:
             await self._back_off("the watch ended at once")
 
@@ -166,18 +194,25 @@ class Reflector:
         All names of a page are parsed before the first change: one with a broken object must not
         add anything. Only the whole list says what is not there any more.
         """
-        listed: set[ObjectRef] = set()
+        before, self._kept = self._kept, Ration(self._source.budget)
         version = ""
-        pages = self._server.pages(self._source.path, self._source.params)
-        async with aclosing(pages):
-            async for page in pages:
-                items = [(parse_object_version(item).ref, item) for item in page.items]
-                for ref, item in items:
-                    listed.add(ref)
-                    self._put(ref, item)
-                version = page.resource_version
-        for ref in self._known - listed:
-            self._forget(ref)
+        try:
+            pages = self._server.pages(self._source.path, self._source.params)
+            async with aclosing(pages):
+                async for page in pages:
+                    metas = list(map(parse_object_version, page.items))
+                    async for number, item in in_turns(page):
+                        self._put(metas[number], item)
+                    version = page.resource_version
+        except BaseException:
+            for ref in self._kept.resume(before):
+                self._source.remove(ref)
+            raise
+        for ref in before.refs():
+            if ref not in self._kept:
+                self._source.remove(ref)
+        for namespace in {*self._left_out, *self._kept.namespaces()}:
+            self._tell_left_out(namespace)
         self._version, self._failures_of_version = version, 0
         self._heard = self._clock.monotonic()
         self.synced = True
@@ -203,9 +238,9 @@ class Reflector:
     def _take(self, event: Event) -> None:
         meta = parse_object_version(event.object)
         if event.type in {"ADDED", "MODIFIED"}:
-            self._put(meta.ref, event.object)
+            self._put(meta, event.object)
         elif event.type == "DELETED":
-            self._forget(meta.ref)
+            self._forget(meta)
         self._heard = self._clock.monotonic()
         if is_older(meta.resource_version, self._version):
             raise NotKubernetes(
@@ -213,22 +248,46 @@ class Reflector:
             )
         self._version = meta.resource_version or self._version
 
-    def _put(self, ref: ObjectRef, raw: msgspec.Raw) -> None:
+    def _put(self, meta: ObjectVersion, raw: msgspec.Raw) -> None:
+        ref = meta.ref
+        if self._kept.has_no_room(ref, meta.created):
+            self._tell_left_out(ref.namespace)
+            self._kept.lose(ref)
+            self._source.remove(ref)
+            return
         try:
-            self._source.put(raw)
+            kept = self._source.put(raw)
         except ValueError as error:
             told = "%s: %s cannot be read and is ignored: %s"
             self._objects.warning(ref.namespace, told, self._source.what, ref, error)
-            self._forget(ref)
+            self._forget(meta)
         except Exception:  # noqa: BLE001 - a defect costs one object, not the agents of all nodes
             _log.exception("%s: %s is ignored; please report this", self._source.what, ref)
-            self._forget(ref)
+            self._forget(meta)
         else:
-            self._known.add(ref)
+            out = self._kept.keep(ref, meta.created, kept_bytes(kept))
+            if out:
+                self._tell_left_out(ref.namespace)
+            for each in out:
+                self._source.remove(each)
 
-    def _forget(self, ref: ObjectRef) -> None:
-        self._known.discard(ref)
-        self._source.remove(ref)
+    def _forget(self, meta: ObjectVersion) -> None:
+        self._kept.lose(meta.ref, meta.created)
+        self._source.remove(meta.ref)
+
+    def _tell_left_out(self, namespace: str) -> None:
+        """Tell the source, and people once, if another object of a namespace is left out first."""
+        ref = self._kept.left_out(namespace)
+        if ref == self._left_out.get(namespace):
+            return
+        if ref is not None and namespace not in self._left_out:
+            told = "%s: namespace %s is over its budget: %s and all younger ones are left out"
+            self._objects.warning(namespace, told, self._source.what, namespace, ref)
+        if ref is None:
+            del self._left_out[namespace]
+        else:
+            self._left_out[namespace] = ref
+        self._source.left_out(namespace, ref)
 
     def _opened(self) -> None:
         if self.trouble:
@@ -253,6 +312,17 @@ class Reflector:
         jitter = self._jitter()
         asked = error.wait(jitter) if error else 0.0
         await self._clock.sleep(max(delay * (1 + jitter) / 2, asked))
+
+
+async def in_turns(page: Page) -> AsyncIterator[tuple[int, msgspec.Raw]]:
+    """Yield the objects of a page with their numbers, and let other tasks work in between."""
+    size = 0
+    for number, item in enumerate(page.items):
+        yield number, item
+        size += len(item)
+        if size > AT_ONCE:
+            size = 0
+            await asyncio.sleep(0)
 
 
 def is_older(version: str, than: str) -> bool:

@@ -8,8 +8,12 @@ from collections.abc import Awaitable, Callable, Iterable
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import msgspec
+
+from podidentity.core.budgets import within_budget
 from podidentity.core.resources import AzureIdentity, Malformed, ObjectRef
 from podidentity.wire.kube import (
+    AZURE_ASSIGNED_IDENTITIES,
     AZURE_IDENTITIES,
     AZURE_IDENTITY_BINDINGS,
     AZURE_IDENTITY_LEDGERS,
@@ -244,6 +248,25 @@ async def find_all_where_known(kube: Kube, resource: Resource) -> list[Object]:
         if not error.not_found:
             raise
         return []
+
+
+_BUDGETED = {
+    AZURE_IDENTITIES: "AzureIdentity",
+    AZURE_IDENTITY_BINDINGS: "AzureIdentityBinding",
+    AZURE_POD_IDENTITY_EXCEPTIONS: "AzurePodIdentityException",
+    AZURE_ASSIGNED_IDENTITIES: "AzureAssignedIdentity",
+}
+
+
+def parsed_within_budget(
+    resource: Resource, items: Iterable[msgspec.Raw], parse: Callable[[msgspec.Raw], _T]
+) -> list[_T]:
+    """Return the objects of a whole list as NMI and MIC have them: those left out are Malformed."""
+    if resource not in _BUDGETED:
+        return [parse(item) for item in items]
+    aged: Any = [(parse_object_version(item).created, parse(item)) for item in items]
+    counted: Any = within_budget(_BUDGETED[resource], aged)
+    return list(counted)
 
 
 def ref_of(found: Object) -> ObjectRef:

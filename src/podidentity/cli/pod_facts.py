@@ -23,7 +23,7 @@ from podidentity.adapters.entra.certificates import Certificates
 from podidentity.cli.azure_access import asking, host_name, recorded_hosts
 from podidentity.cli.chain import Credentials, Fact, LinkState, Permissions, on_machine
 from podidentity.cli.connection import right_to
-from podidentity.cli.objects import Object, find, ref_of
+from podidentity.cli.objects import Object, find, parsed_within_budget, ref_of
 from podidentity.cli.rollout import nmi_of, pods_of_nmi, ready, trouble
 from podidentity.core.decision import Authorization, Entitlement, Match, Use, uses_of
 from podidentity.core.errors import TokenUnavailable
@@ -84,21 +84,34 @@ async def objects_of(kube: Kube, pod: Pod) -> PodObjects:
     of a refusal. A person who may not read those gets only the objects of the pod's namespace.
     """
     namespace = pod.ref.namespace
-    identities = await _all_or_namespace(kube, AZURE_IDENTITIES, namespace, lambda raw: raw)
+    identities = await _all_or_namespace(kube, AZURE_IDENTITIES, namespace, _as_it_is)
     cluster = WatchedCluster.of(
         SystemClock(),
         pods=[pod],
-        identities=map(parse_identity, identities),
-        bindings=await _all_or_namespace(kube, AZURE_IDENTITY_BINDINGS, namespace, parse_binding),
-        exceptions=await _listed(kube, AZURE_POD_IDENTITY_EXCEPTIONS, namespace, parse_exception),
-        assigned=await _all_or_namespace(
-            kube, AZURE_ASSIGNED_IDENTITIES, namespace, parse_assigned
+        identities=parsed_within_budget(AZURE_IDENTITIES, identities, parse_identity),
+        bindings=await _counted(kube, AZURE_IDENTITY_BINDINGS, namespace, parse_binding),
+        exceptions=parsed_within_budget(
+            AZURE_POD_IDENTITY_EXCEPTIONS,
+            await _listed(kube, AZURE_POD_IDENTITY_EXCEPTIONS, namespace, _as_it_is),
+            parse_exception,
         ),
+        assigned=await _counted(kube, AZURE_ASSIGNED_IDENTITIES, namespace, parse_assigned),
         accounts=await _annotated_accounts(kube, namespace),
     )
     objects = list(map(parse_object, identities))
     records = {ref_of(each): recorded_hosts(each) for each in objects}
     return PodObjects(cluster=cluster, records=records)
+
+
+def _as_it_is(raw: msgspec.Raw) -> msgspec.Raw:
+    return raw
+
+
+async def _counted(
+    kube: Kube, resource: Resource, namespace: str, parse: Callable[[msgspec.Raw], _T]
+) -> list[_T]:
+    items = await _all_or_namespace(kube, resource, namespace, _as_it_is)
+    return parsed_within_budget(resource, items, parse)
 
 
 async def _all_or_namespace(

@@ -8,7 +8,13 @@ object is left out depends on the stored objects alone, never on the order in wh
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from bisect import bisect_left, insort
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from math import inf
+from typing import Protocol, TypeVar
+
+from podidentity.core.resources import Malformed, ObjectRef
 
 KIB, MIB = 1 << 10, 1 << 20
 
@@ -28,8 +34,162 @@ BUDGETS = {
     "AzureIdentity": Budget(64 * KIB, 4 * MIB),
     "AzureIdentityBinding": Budget(64 * KIB, 4 * MIB),
     "AzurePodIdentityException": Budget(64 * KIB, MIB),
-    "AzureAssignedIdentity": Budget(64 * KIB, 12 * MIB),
+    "AzureAssignedIdentity": Budget(64 * KIB, 16 * MIB),
     "ServiceAccount": Budget(256 * KIB, 2 * MIB),
     "Secret": Budget(256 * KIB, 2 * MIB),
 }
 """By kind. 5,000 pods, or 2,000 identities with their bindings, fit into one namespace."""
+
+_OF_OBJECT = 700
+"""Bytes of memory around each object: its places in the indexes, and its name there."""
+
+
+def kept_bytes(value: object) -> int:
+    """Return roughly how much memory a value takes."""
+    if isinstance(value, str):
+        return 56 + len(value)
+    if isinstance(value, Mapping):
+        return 240 + sum(64 + kept_bytes(key) + kept_bytes(each) for key, each in value.items())
+    if isinstance(value, tuple | frozenset):
+        return 64 + sum(map(kept_bytes, value))
+    if is_dataclass(value):
+        return 48 + sum(8 + kept_bytes(getattr(value, each.name)) for each in fields(value))
+    return 0
+
+
+@dataclass(slots=True)
+class _Namespace:
+    kept: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """Creation time and bytes, by name."""
+    size: int = 0
+    limit: tuple[int, str] | None = None
+    """Creation time and name of the oldest object that is left out; all younger ones are, too."""
+    order: list[tuple[int, str]] = field(default_factory=list)
+    """Creation times and names of the kept objects, in order, once there is a limit."""
+
+
+class Ration:
+    """Which objects of a kind are kept: of each namespace the oldest that fit into its budget.
+
+    What is left out takes no memory here, however much it is. So `stale` becomes True when an
+    object is lost that made way: what fits in its place is known after the next list.
+    """
+
+    def __init__(self, budget: float = inf) -> None:
+        """`budget` is for each namespace, in bytes of memory."""
+        self._budget = budget
+        self._namespaces: dict[str, _Namespace] = {}
+        self.stale = False
+
+    def __contains__(self, ref: ObjectRef) -> bool:
+        """Whether the object is kept."""
+        found = self._namespaces.get(ref.namespace)
+        return found is not None and ref.name in found.kept
+
+    def refs(self) -> Iterator[ObjectRef]:
+        """Yield the names of the kept objects."""
+        for namespace, found in self._namespaces.items():
+            for name in found.kept:
+                yield ObjectRef(namespace, name)
+
+    def namespaces(self) -> list[str]:
+        """Return the namespaces that are over their budget."""
+        return [name for name, found in self._namespaces.items() if found.limit is not None]
+
+    def left_out(self, namespace: str) -> ObjectRef | None:
+        """Return the oldest object of a namespace that is left out."""
+        found = self._namespaces.get(namespace)
+        return ObjectRef(namespace, found.limit[1]) if found and found.limit else None
+
+    def resume(self, before: Ration) -> list[ObjectRef]:
+        """Take the objects of the list before, too: this one did not come to its end.
+
+        Returns those that are left out.
+        """
+        out = []
+        for namespace, found in before._namespaces.items():
+            for name, (created, size) in found.kept.items():
+                ref = ObjectRef(namespace, name)
+                if ref in self:
+                    continue
+                room = not self.has_no_room(ref, created)
+                out += self.keep(ref, created, size - _OF_OBJECT) if room else [ref]
+        return out
+
+    def has_no_room(self, ref: ObjectRef, created: int) -> bool:
+        """Whether an object that came or changed is left out."""
+        found = self._namespaces.get(ref.namespace)
+        if found is None or found.limit is None or (created, ref.name) < found.limit:
+            return False
+        self.stale |= (created, ref.name) == found.limit
+        return True
+
+    def keep(self, ref: ObjectRef, created: int, size: int) -> list[ObjectRef]:
+        """Take an object that came or changed, and has room by its age.
+
+        Returns the objects that are left out from now on, this one perhaps among them.
+        """
+        found = self._namespaces.setdefault(ref.namespace, _Namespace())
+        before = found.kept.get(ref.name)
+        if before is not None:
+            self.stale |= found.limit is not None and size + _OF_OBJECT < before[1]
+            self._drop(found, ref.name)
+        size += _OF_OBJECT
+        found.kept[ref.name] = (created, size)
+        found.size += size
+        if found.limit is not None:
+            insort(found.order, (created, ref.name))
+        out = []
+        while found.size > self._budget:
+            if found.limit is None:
+                found.order = sorted((since, name) for name, (since, _) in found.kept.items())
+            found.limit = found.order[-1]
+            self._drop(found, found.limit[1])
+            out.append(ObjectRef(ref.namespace, found.limit[1]))
+        return out
+
+    def lose(self, ref: ObjectRef, created: int | None = None) -> None:
+        """Take that an object is gone."""
+        found = self._namespaces.get(ref.namespace)
+        if found is None:
+            return
+        self.stale |= found.limit is not None and (
+            ref.name in found.kept or (created, ref.name) == found.limit
+        )
+        if ref.name in found.kept:
+            self._drop(found, ref.name)
+        if not found.kept and found.limit is None:
+            del self._namespaces[ref.namespace]
+
+    def _drop(self, found: _Namespace, name: str) -> None:
+        created, size = found.kept.pop(name)
+        found.size -= size
+        if found.limit is not None:
+            del found.order[bisect_left(found.order, (created, name))]
+
+
+class _Named(Protocol):
+    @property
+    def ref(self) -> ObjectRef: ...
+
+
+_T = TypeVar("_T", bound=_Named)
+
+
+def within_budget(kind: str, listed: Iterable[tuple[int, _T]]) -> list[_T | Malformed]:
+    """Return the objects of a whole list, given with their creation times.
+
+    Those that are left out are Malformed.
+    """
+    ration, found = Ration(BUDGETS[kind].namespace), list(listed)
+    for created, value in found:
+        if not ration.has_no_room(value.ref, created):
+            ration.keep(value.ref, created, kept_bytes(value))
+    return [value if value.ref in ration else over_budget(kind, value.ref) for _, value in found]
+
+
+def over_budget(kind: str, ref: ObjectRef) -> Malformed:
+    """Return what is known of an object that is left out for the budget of its namespace."""
+    most = BUDGETS[kind].namespace // MIB
+    why = f"its namespace has more than {most} MiB of {kind} objects, and the youngest do not count"
+    return Malformed(ref=ref, kind=kind, why=why, left_out=True)

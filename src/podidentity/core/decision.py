@@ -375,7 +375,9 @@ def malformed(found: Malformed) -> Refusal:
     return Refusal(
         reason=Reason.MALFORMED_IDENTITY,
         message=f"{found.kind} {found.ref} cannot be used: {found.why}.",
-        next_step=f"Correct {found.kind} {found.ref}.",
+        next_step=f"Make it smaller, or delete what namespace {found.ref.namespace} does not need."
+        if found.left_out
+        else f"Correct {found.kind} {found.ref}.",
         about=found.ref,
     )
 

@@ -355,6 +355,8 @@ class Malformed:
     """A clause such as `spec.clientID must be a GUID, not 'x'`."""
     selector: str = ""
     """Of a binding: that of the pods which it is for; "" if it says none."""
+    left_out: bool = False
+    """Over a budget of `core.budgets`, whatever it says: MIC takes nothing away because of it."""
 
 
 class Phase(StrEnum):

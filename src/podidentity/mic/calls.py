@@ -196,6 +196,16 @@ class PermissionsChanged:
     """The one of the service accounts concerned; None: any."""
 
 
+@dataclass(frozen=True, slots=True)
+class Unclear:
+    """Objects of a namespace are left out for a budget, and may say anything; or none are."""
+
+    namespace: str
+    what: str
+    """The kind whose namespace is over its budget, or one object that is too large."""
+    holds: bool
+
+
 Event = (
     PodSeen
     | PodGone
@@ -212,6 +222,7 @@ Event = (
     | Deposed
     | Pausing
     | PermissionsChanged
+    | Unclear
 )
 
 

@@ -70,6 +70,7 @@ from podidentity.mic.calls import (
     Synced,
     TellEvent,
     Trouble,
+    Unclear,
     WriteCondition,
 )
 from podidentity.mic.conditions import ConditionOf, Conditions
@@ -246,6 +247,8 @@ class Controller:
         self._events: dict[ObjectRef, TellEvent] = {}
         """Those of `_marks.events`: each call has a connection."""
         self._questions = PermissionQuestions(allowed=settings.allowed, denied=settings.denied)
+        self._unclear: dict[str, set[str]] = {}
+        """What is left out, by namespace."""
         self._strange: dict[str, str] = {}
         """Provider IDs of nodes that are none of Azure's."""
 
@@ -253,9 +256,8 @@ class Controller:
         self._timers = Timers()
         self._flights: dict[int, tuple[_Owner, Action]] = {}
         self._in_flight = dict.fromkeys(("record", "condition", "event", "use"), 0)
-        self._numbers = 0
         self._calls: list[Call] = []
-        self._now = -inf
+        self._numbers, self._now = 0, -inf
 
         self._synced = False
         self._until = -inf
@@ -414,11 +416,19 @@ class Controller:
         while marks.waiting and self._in_flight["record"] < most and left:
             left -= 1
             ref = (marks.records if marks.records.size else marks.told).take()
+            if self._may_be_needed(ref):
+                continue
             action = self._records.next(ref, self._now)
             owner = _Owner("record", ref)
             self._timers.set(owner, self._records.due)
             if action is not None:
                 self._issue(owner, action)
+
+    def _may_be_needed(self, ref: ObjectRef) -> bool:
+        """Whether only objects that are left out may need the record."""
+        everywhere = self._settings.rules.cross_namespace
+        unclear = self._unclear if everywhere else self._unclear.keys() & {ref.namespace}
+        return bool(unclear) and self._desired.record(ref) is None
 
     def _come_again(self) -> None:
         """Have the rest looked at as soon as others have had their turn."""
@@ -914,6 +924,14 @@ class Controller:
         if self._records.lose(event.ref, event.uid):
             self._marks.records.add(event.ref)
 
+    def _take_unclear(self, event: Unclear) -> None:
+        left_out = self._unclear.setdefault(event.namespace, set())
+        (left_out.add if event.holds else left_out.discard)(event.what)
+        if not left_out:
+            del self._unclear[event.namespace]
+            for ref in self._records.names:
+                self._marks.records.add(ref)
+
     def _take_pausing(self, event: Pausing) -> None:
         self._pausing = event
         self._marks.hosts.update(dict.fromkeys(self._works))
@@ -936,6 +954,7 @@ _HANDLERS: dict[type, Callable[[Controller, Any], None]] = {
     ObjectGone: Controller._take_gone,
     RecordSeen: Controller._take_stored,
     RecordGone: Controller._take_record_gone,
+    Unclear: Controller._take_unclear,
     Synced: Controller._take_synced,
     Leading: Controller._take_leading,
     Deposed: Controller._take_deposed,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing, suppress
+from functools import partial
 from itertools import starmap
 from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
@@ -18,6 +19,7 @@ import msgspec
 
 from podidentity.adapters.arm import ArmCalls
 from podidentity.adapters.kube import Kube
+from podidentity.adapters.reflector import in_turns
 from podidentity.core.hosts import Host
 from podidentity.core.ports import Clock
 from podidentity.core.resources import BINDING_LABEL, AzureIdentityBinding, ObjectRef
@@ -290,8 +292,11 @@ class Neighbours:
 
         https://kubernetes.io/docs/reference/using-api/api-concepts/#semantics-for-get-and-list
         """
-        bindings = await self._listed(AZURE_IDENTITY_BINDINGS, parse_binding)
-        identities = await self._listed(AZURE_IDENTITIES, parse_identity)
+        # Whatever is left out elsewhere counts here: nothing is detached because of its size.
+        bindings = await self._listed(
+            AZURE_IDENTITY_BINDINGS, partial(parse_binding, any_size=True)
+        )
+        identities = await self._listed(AZURE_IDENTITIES, partial(parse_identity, any_size=True))
         selectors = {each.selector for each in bindings if isinstance(each, AzureIdentityBinding)}
         which = BINDING_LABEL
         if 0 < len(selectors) <= _MOST_SELECTORS:
@@ -313,7 +318,7 @@ class Neighbours:
         pages, found = self._kube.pages(resource.path(), params), []
         async with aclosing(pages):
             async for page in pages:
-                for item in page.items:
+                async for _, item in in_turns(page):
                     with suppress(ValueError):
                         found.append(parse(item))
         return tuple(found)

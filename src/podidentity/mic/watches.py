@@ -14,10 +14,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import partial
+from math import inf
 
 import msgspec
 
 from podidentity.adapters.reflector import ObjectLog, Reflectors, Source
+from podidentity.core.budgets import BUDGETS
 from podidentity.core.hosts import Host, NotAnAzureNode
 from podidentity.core.ports import Clock
 from podidentity.core.resources import (
@@ -27,6 +29,7 @@ from podidentity.core.resources import (
     AzurePodIdentityException,
     Malformed,
     ObjectRef,
+    Pod,
 )
 from podidentity.mic.calls import (
     About,
@@ -45,6 +48,7 @@ from podidentity.mic.calls import (
     RecordSeen,
     StoredRecord,
     Synced,
+    Unclear,
 )
 from podidentity.mic.grants import Grants
 from podidentity.mic.objects import (
@@ -68,7 +72,12 @@ from podidentity.wire.kube import (
     KubeApi,
     Resource,
 )
-from podidentity.wire.manifests import parse_binding, parse_exception, parse_identity
+from podidentity.wire.manifests import (
+    ASSIGNED_KIND,
+    parse_binding,
+    parse_exception,
+    parse_identity,
+)
 from podidentity.wire.nodes import parse_provider_id
 from podidentity.wire.pauses import PAUSES, Pauses, parse_pauses
 from podidentity.wire.pods import parse_pod
@@ -93,18 +102,23 @@ class ControllerWatches(Reflectors):
         self._live: dict[About, dict[ObjectRef, Live]] = {about: {} for about in About}
         self._records: dict[ObjectRef, str] = {}
         self._odd: dict[ObjectRef, Oddities] = {}
+        self._too_large: set[tuple[About, ObjectRef]] = set()
         self._grants = Grants()
         self.pauses = Pauses()
         labelled = {"labelSelector": BINDING_LABEL}
         named = {"fieldSelector": f"metadata.name={PAUSES}"}
         sources = [
-            self._source(PODS, self._put_pod, self._remove_pod, **labelled),
+            self._source(PODS, self._put_pod, self._remove_pod, kind="Pod", **labelled),
             self._source(NODES, self._put_node, self._remove_node),
             *(
-                self._source(resource, partial(self._put, about), partial(self._remove, about))
+                self._source(
+                    resource, partial(self._put, about), partial(self._remove, about), kind=about
+                )
                 for about, resource in _RESOURCES.items()
             ),
-            self._source(AZURE_ASSIGNED_IDENTITIES, self._put_record, self._remove_record),
+            self._source(
+                AZURE_ASSIGNED_IDENTITIES, self._put_record, self._remove_record, kind=ASSIGNED_KIND
+            ),
             self._source(
                 CONFIG_MAPS, self._put_pauses, self._remove_pauses, namespace=namespace, **named
             ),
@@ -121,9 +135,10 @@ class ControllerWatches(Reflectors):
     def _source(
         self,
         resource: Resource,
-        put: Callable[[msgspec.Raw], None],
+        put: Callable[[msgspec.Raw], object],
         remove: Callable[[ObjectRef], None],
         *,
+        kind: str = "",
         namespace: str = "",
         **params: str,
     ) -> Source:
@@ -134,6 +149,8 @@ class ControllerWatches(Reflectors):
             put=put,
             remove=remove,
             listed=self._listed,
+            budget=BUDGETS[kind].namespace if kind else inf,
+            left_out=lambda place, ref: self._tell(Unclear(place, kind, ref is not None)),
         )
 
     def follow(self, tell: Tell) -> None:
@@ -167,13 +184,14 @@ class ControllerWatches(Reflectors):
             _log.info("the cluster has been read: %s pods need identities", len(self._pods))
             self._tell(Synced())
 
-    def _put_pod(self, raw: msgspec.Raw) -> None:
+    def _put_pod(self, raw: msgspec.Raw) -> Pod:
         pod = parse_pod(raw)
         before = self._pods.get(pod.ref)
         if before not in {None, pod.uid}:
             self._tell(PodGone(pod.ref, str(before)))
         self._pods[pod.ref] = pod.uid
         self._tell(PodSeen(pod))
+        return pod
 
     def _remove_pod(self, ref: ObjectRef) -> None:
         uid = self._pods.pop(ref, None)
@@ -190,14 +208,22 @@ class ControllerWatches(Reflectors):
         if self._nodes.pop(ref.name, None) is not None:
             self._tell(NodeGone(ref.name))
 
-    def _put(self, about: About, raw: msgspec.Raw) -> None:
+    def _put(self, about: About, raw: msgspec.Raw) -> _Parsed:
         live = parse_live(raw, about)
         found = _PARSERS[about](raw)
+        is_too_large = isinstance(found, Malformed) and found.left_out
+        self._note_too_large(about, live.ref, holds=is_too_large)
         before = self._live[about].get(live.ref)
         self._live[about][live.ref] = live
         if before is None or before.revision != live.revision:
             self._warn(found)
         self._tell(_seen(found, live))
+        return found
+
+    def _note_too_large(self, about: About, ref: ObjectRef, *, holds: bool) -> None:
+        if holds != ((about, ref) in self._too_large):
+            self._too_large ^= {(about, ref)}
+            self._tell(Unclear(ref.namespace, f"{about} {ref.name}", holds))
 
     def _warn(self, found: _Parsed) -> None:
         if isinstance(found, Malformed):
@@ -205,10 +231,11 @@ class ControllerWatches(Reflectors):
             self._objects.warning(found.ref.namespace, told, found.kind, found.ref, found.why)
 
     def _remove(self, about: About, ref: ObjectRef) -> None:
+        self._note_too_large(about, ref, holds=False)
         if self._live[about].pop(ref, None) is not None:
             self._tell(ObjectGone(about, ref))
 
-    def _put_record(self, raw: msgspec.Raw) -> None:
+    def _put_record(self, raw: msgspec.Raw) -> StoredRecord:
         stored, odd = parse_record(raw)
         before = self._records.get(stored.ref)
         if before not in {None, stored.uid}:
@@ -216,6 +243,7 @@ class ControllerWatches(Reflectors):
         self._records[stored.ref] = stored.uid
         self._note(stored.ref, odd)
         self._tell(RecordSeen(stored))
+        return stored
 
     def _remove_record(self, ref: ObjectRef) -> None:
         self._odd.pop(ref, None)

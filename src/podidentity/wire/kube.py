@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from http import HTTPStatus
 from sys import intern
 from typing import Any, Protocol
@@ -160,6 +161,8 @@ class ObjectVersion:
 
     ref: ObjectRef
     resource_version: str
+    created: int
+    """Seconds since 1970; 0 if it does not say."""
 
 
 class KubeApi(Protocol):
@@ -219,6 +222,7 @@ class _ObjectMeta(msgspec.Struct, rename="camel"):
     name: str = ""
     namespace: str = ""
     resource_version: str = ""
+    creation_timestamp: msgspec.Raw = msgspec.Raw(b"null")
 
 
 class _Object(msgspec.Struct):
@@ -275,7 +279,13 @@ def parse_object_version(raw: bytes | msgspec.Raw) -> ObjectVersion:
     except BROKEN_JSON as error:
         raise NotKubernetes(f"not a Kubernetes object: {error}") from error
     ref = ObjectRef(intern(found.namespace), found.name)
-    return ObjectVersion(ref=ref, resource_version=found.resource_version)
+    try:
+        created = int(
+            datetime.fromisoformat(bytes(found.creation_timestamp)[1:21].decode()).timestamp()
+        )
+    except (ValueError, OverflowError):
+        created = 0
+    return ObjectVersion(ref=ref, resource_version=found.resource_version, created=created)
 
 
 def parse_object(raw: bytes | msgspec.Raw) -> dict[str, Any]:

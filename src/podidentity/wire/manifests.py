@@ -81,6 +81,10 @@ class _Unusable(ValueError):
     """Why a custom resource cannot be used, as a clause."""
 
 
+class _TooLarge(_Unusable):
+    """The custom resource is over the budget of an object."""
+
+
 class _Meta(msgspec.Struct):
     name: str = ""
     namespace: str = ""
@@ -112,13 +116,23 @@ class _Custom(msgspec.Struct, frozen=True):
 _JSON = msgspec.json.Decoder(_Json)
 _ACCOUNT = msgspec.json.Decoder(_Account)
 _ANY = msgspec.json.Decoder()
+_RAW_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_FIELDS = {
+    *("type", "clientID", "resourceID", "objectID", "tenantID", "auxiliaryTenantIDs"),
+    *("clientPassword", "federation", "adEndpoint", "azureIdentity", "selector", "weight"),
+}
+_LONGEST_FIELD = 2048
+"""Bytes; no field in use has as many."""
 _REPR = Repr()
 _REPR.maxlevel, _REPR.maxstring, _REPR.maxother = 2, 80, 80
 
 
-def parse_identity(raw: Raw) -> AzureIdentity | Malformed:
-    """Return the AzureIdentity in `raw`, or why it cannot be used; ValueError: it has no name."""
-    return _parse(raw, IDENTITY_KIND, _identity)
+def parse_identity(raw: Raw, *, any_size: bool = False) -> AzureIdentity | Malformed:
+    """Return the AzureIdentity in `raw`, or why it cannot be used; ValueError: it has no name.
+
+    `any_size`: of one that is too large the short fields count.
+    """
+    return _parse(raw, IDENTITY_KIND, _identity, any_size=any_size)
 
 
 def render_identity(identity: AzureIdentity) -> dict[str, Any]:
@@ -137,9 +151,12 @@ def render_identity(identity: AzureIdentity) -> dict[str, Any]:
     return _rendered(IDENTITY_KIND, identity.ref, spec)
 
 
-def parse_binding(raw: Raw) -> AzureIdentityBinding | Malformed:
-    """Return the AzureIdentityBinding in `raw`, or why it cannot be used; ValueError: no name."""
-    return _parse(raw, BINDING_KIND, _binding)
+def parse_binding(raw: Raw, *, any_size: bool = False) -> AzureIdentityBinding | Malformed:
+    """Return the AzureIdentityBinding in `raw`, or why it cannot be used; ValueError: no name.
+
+    `any_size`: of one that is too large the short fields count.
+    """
+    return _parse(raw, BINDING_KIND, _binding, any_size=any_size)
 
 
 def render_binding(binding: AzureIdentityBinding) -> dict[str, Any]:
@@ -416,7 +433,9 @@ def _short(reference: str, value: object) -> str:
     raise _wrong(f"{reference}.metadata", "a name and a namespace of Kubernetes", value)
 
 
-def _parse(raw: Raw, kind: str, build: Callable[[_Custom], _T]) -> _T | Malformed:
+def _parse(
+    raw: Raw, kind: str, build: Callable[[_Custom], _T], *, any_size: bool = False
+) -> _T | Malformed:
     """Return the value that `build` makes of the object in `raw`, or a Malformed.
 
     Raises ValueError for an object without metadata: no API server stores one.
@@ -428,6 +447,8 @@ def _parse(raw: Raw, kind: str, build: Callable[[_Custom], _T]) -> _T | Malforme
     meta, spec = found.metadata, None
     ref = ObjectRef(intern(meta.namespace), meta.name)
     try:
+        if any_size and len(found.spec) > BUDGETS[kind].object:
+            found.spec = _short_fields(found.spec)
         spec, told, old = _read(kind, found)
         status = told or old
         fields = status if isinstance(status, dict) else {}
@@ -436,8 +457,23 @@ def _parse(raw: Raw, kind: str, build: Callable[[_Custom], _T]) -> _T | Malforme
         selector = _field(spec, "selector") if isinstance(spec, dict) else ""
         is_label = isinstance(selector, str) and kind == BINDING_KIND and _is_label_value(selector)
         return Malformed(
-            ref=ref, kind=kind, why=str(error), selector=str(selector) if is_label else ""
+            ref=ref,
+            kind=kind,
+            why=str(error),
+            selector=str(selector) if is_label else "",
+            left_out=isinstance(error, _TooLarge),
         )
+
+
+def _short_fields(spec: msgspec.Raw) -> msgspec.Raw:
+    """Return the fields that an identity or a binding may have, as far as they are short."""
+    try:
+        fields = decoded(_RAW_FIELDS, spec)
+    except BROKEN_JSON as error:
+        raise _Unusable(f"its spec cannot be decoded: {error}") from error
+    known = (name for name in fields if name[:1].lower() + name[1:] in _FIELDS)
+    short = {name: fields[name] for name in known if len(fields[name]) <= _LONGEST_FIELD}
+    return msgspec.Raw(msgspec.json.encode(short))
 
 
 def _read(kind: str, found: _Json) -> list[Any]:
@@ -448,7 +484,7 @@ def _read(kind: str, found: _Json) -> list[Any]:
     parts = [found.spec, found.status, found.old_status][: 3 if kind == ASSIGNED_KIND else 1]
     size, most = sum(map(len, parts)), BUDGETS[kind].object
     if size > most:
-        raise _Unusable(f"it has {size} bytes in spec and status, more than {most}")
+        raise _TooLarge(f"it has {size} bytes in spec and status, more than {most}")
     try:
         return [*map(_ANY.decode, parts), None, None][:3]
     except BROKEN_JSON as error:

@@ -13,11 +13,12 @@ from hashlib import blake2b
 
 import msgspec
 
+from podidentity.core.budgets import BUDGETS
 from podidentity.core.resources import ObjectRef
 from podidentity.core.secrets import Secret
 from podidentity.wire import BROKEN_JSON
 
-LARGEST = 256 << 10
+LARGEST = BUDGETS["Secret"].object
 """Bytes of base64: an agent keeps dozens of secrets, and a certificate with its chain has 20 kB."""
 
 

@@ -20,7 +20,7 @@ from podidentity.cli.checks.rules import matches
 from podidentity.cli.impostors import genuine
 from podidentity.cli.local_redirect import backends
 from podidentity.cli.mic import deployments_of_mic
-from podidentity.cli.objects import DAEMON_SETS, Object, find_all
+from podidentity.cli.objects import DAEMON_SETS, Object, find_all, parsed_within_budget
 from podidentity.cli.rollout import OF_AGENTS, is_archived_nmi, nmi_of, pods_of_nmi
 from podidentity.core.decision import Match
 from podidentity.core.resources import AzurePodIdentityException, Malformed, Pod
@@ -118,7 +118,8 @@ class Reading:
     async def _parsed(
         self, resource: Resource, parse: Callable[[msgspec.Raw], _Parsed]
     ) -> list[_Parsed]:
-        return [parse(each) for each in (await self.kube.list_all(resource.path())).items]
+        items = (await self.kube.list_all(resource.path())).items
+        return parsed_within_budget(resource, items, parse)
 
     async def exceptions(self) -> list[AzurePodIdentityException | Malformed]:
         """Return the exceptions of all namespaces."""

@@ -10,8 +10,9 @@ import msgspec
 
 from podidentity.adapters.cluster import Custom, WatchedCluster
 from podidentity.adapters.reflector import ObjectLog, Reflectors, Source
+from podidentity.core.budgets import BUDGETS
 from podidentity.core.ports import Clock
-from podidentity.core.resources import Malformed, ObjectRef
+from podidentity.core.resources import Malformed, ObjectRef, Pod
 from podidentity.wire.kube import (
     AZURE_ASSIGNED_IDENTITIES,
     AZURE_IDENTITIES,
@@ -90,9 +91,10 @@ class Watches(Reflectors):
                 what=f"pods of node {scope.node}",
                 path=PODS.path(),
                 params={"fieldSelector": f"spec.nodeName={scope.node}"},
-                put=lambda raw: cluster.put_pod(parse_pod(raw)),
+                put=self._put_pod,
                 remove=cluster.remove_pod,
                 listed=self._listed,
+                budget=BUDGETS["Pod"].namespace,
             )
         ]
         sources += [self._source(kind) for kind in _KINDS]
@@ -109,6 +111,8 @@ class Watches(Reflectors):
             put=lambda raw: self._put(kind, kind.parse(raw)),
             remove=lambda ref: self._remove(kind.name, ref),
             listed=self._listed,
+            budget=BUDGETS[kind.name].namespace,
+            left_out=lambda namespace, ref: self._cluster.leave_out(kind.name, namespace, ref),
         )
 
     def _listed(self) -> None:
@@ -116,16 +120,22 @@ class Watches(Reflectors):
             self._cluster.mark_synced()
             _log.info("the cluster has been read: requests can be decided")
 
-    def _put(self, kind: _Kind, found: _Parsed) -> None:
+    def _put_pod(self, raw: msgspec.Raw) -> Pod:
+        pod = parse_pod(raw)
+        self._cluster.put_pod(pod)
+        return pod
+
+    def _put(self, kind: _Kind, found: _Parsed) -> _Parsed:
         if isinstance(found, ObjectRef):
             # A service account without annotations; it may have had some before.
             self._remove(kind.name, found)
-            return
+            return found
         if isinstance(found, Malformed):
             self._warn(found)
         else:
             self._told.pop((kind.name, found.ref), None)
         self._cluster.put(found)
+        return found
 
     def _remove(self, kind: str, ref: ObjectRef) -> None:
         self._told.pop((kind, ref), None)
