@@ -75,7 +75,7 @@ def test_no_line_is_longer_than_the_terminal_and_nothing_is_lost(
             shown = podidentity(*words)
         assert shown.code == piped.code
         # Sentences with a command to copy are the terminal's to wrap.
-        sentences = (f"{shop}/", "No token ")
+        sentences = (f"{shop}/", "Refused (")
         lines = [line for line in shown.out.splitlines() if not line.startswith(sentences)]
         assert [line for line in lines if breakable(line, columns)] == [], words
         assert letters(piped.out) - letters(shown.out) == Counter(), words
