@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from podidentity.cli.agent_choices import Choices
 from podidentity.cli.checks import groups
 from podidentity.cli.checks.check import perform
 from podidentity.cli.checks.findings import Severity
-from podidentity.cli.checks.leftovers import archived, outlived, stuck, unkept
+from podidentity.cli.checks.leftovers import archived, lives_elsewhere, outlived, stuck, unkept
 from podidentity.cli.checks.nodes import open_while_starting
 from podidentity.cli.checks.printing import lines
 from podidentity.cli.checks.programs import lacking, review_for, rights_of
@@ -168,6 +169,28 @@ def test_aad_pod_identity_is_found_and_told_from_the_addon_of_aks() -> None:
     mine, add_on = archived([archived_nmi(), archived_nmi("addon", **by_aks)])
     assert "docs/reference/compatibility.md" in mine.mend
     assert "az aks update --disable-pod-identity" in add_on.mend
+
+
+@pytest.mark.parametrize(
+    ("record", "lives"),
+    [
+        ({"renewTime": "2026-11-25T09:46:35Z"}, True),
+        ({"renewTime": "2026-11-25T09:46:00Z"}, False),
+        ({"renewTime": "2026-11-25T09:46:35Z", "holderIdentity": ""}, False),
+        ({"renewTime": "x"}, False),
+    ],
+    ids=["renewed", "run out", "released", "no time"],
+)
+def test_a_lock_that_is_renewed_shows_an_archived_mic_that_no_deployment_shows(
+    record: dict[str, str], lives: bool
+) -> None:
+    now = datetime.fromisoformat("2026-11-25T09:46:40Z").timestamp()
+    whole = {"holderIdentity": "mic-7", "leaseDurationSeconds": 15, **record}
+    annotations = {"control-plane.alpha.kubernetes.io/leader": json.dumps(whole)}
+    found = list(lives_elsewhere({"metadata": {"annotations": annotations}}, now))
+    assert [each.reason for each in found] == ["ArchivedRelease"] * lives
+    if found:
+        assert found[0].what.startswith("AAD Pod Identity's MIC works somewhere: mic-7 renewed")
 
 
 def test_an_object_that_waits_for_its_finalizer_is_found_with_the_command_that_takes_it_off() -> (

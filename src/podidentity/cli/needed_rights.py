@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from podidentity.cli.checks.leftovers import LOCK
 from podidentity.cli.cluster_rights import NMI_NAMESPACE, Right, Where, held_by
 from podidentity.cli.controller import OLD_EXCEPTION
 from podidentity.cli.enable import NAME as RECORD
@@ -539,6 +540,7 @@ def _check() -> Iterator[Right]:
     yield from _to("create", "subjectaccessreviews.authorization.k8s.io", without=fails)
     yield from _to("list", _ASSIGNED, parts=[NO_MIC_THERE, BUNDLE], without=fails)
     yield from _to("list", "namespaces", without=fails)
+    yield from _to("get", "endpoints", at=_LEASE, names=[LOCK.name], without=fails)
     yield from _to(
         "get",
         *("pods/log", "pods/proxy"),

@@ -73,6 +73,7 @@ from podidentity.wire.kube import (
     CLUSTER_ROLE_BINDINGS,
     CLUSTER_ROLES,
     CONFIG_MAPS,
+    ENDPOINTS,
     EVENTS,
     NODES,
 )
@@ -651,6 +652,10 @@ async def _archived(reading: Reading) -> AsyncIterator[Finding]:
     ]
     for each in leftovers.archived(workloads):
         yield each
+    found = await find(reading.kube, ENDPOINTS, *leftovers.LOCK)
+    if found and not any(each["kind"] == "Deployment" for each in workloads):
+        for each in leftovers.lives_elsewhere(found, reading.now):
+            yield each
 
 
 async def _records(reading: Reading) -> AsyncIterator[Finding]:
@@ -675,7 +680,8 @@ LEFTOVERS = Group(
             holds="AAD Pod Identity has gone",
             look=_archived,
             right="what is left: you need the right to list daemonsets, deployments and "
-            "clusterrolebindings",
+            f"clusterrolebindings, and to get endpoints {leftovers.LOCK.name} in "
+            f"{leftovers.LOCK.namespace}",
         ),
         Check(
             holds="no record of an attachment is left alone",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterator, Sequence
+from datetime import datetime
 
 from podidentity.cli.checks.findings import CheckReason, Finding, Severity, named
 from podidentity.cli.lost_releases import releases
@@ -10,6 +12,7 @@ from podidentity.cli.objects import Object, ref_of
 from podidentity.cli.rollout import is_ours
 from podidentity.core.resources import ObjectRef
 from podidentity.wire.kube import AZURE_ASSIGNED_IDENTITIES
+from podidentity.wire.leases import parse_old_lock
 from podidentity.wire.rbac import LABELS
 
 _OURS = "aadpodidentity.k8s.io"
@@ -30,6 +33,32 @@ def archived(workloads: Sequence[Object]) -> Iterator[Finding]:
             "bindings away, too: podidentity add them first."
             if by_aks
             else "Take its place in the order of docs/reference/compatibility.md.",
+            severity=Severity.WARNING,
+        )
+
+
+LOCK = ObjectRef("default", "aad-pod-identity-mic")
+"""The Endpoints in which the archived MIC keeps its lock, by its default flags."""
+
+
+def lives_elsewhere(endpoints: Object, now: float) -> Iterator[Finding]:
+    """Yield that an archived MIC works, though no Deployment of it was found.
+
+    It renews its lock while it works. `now` in seconds since 1970.
+    """
+    try:
+        lock = parse_old_lock(json.dumps(endpoints).encode())
+        renewed = datetime.fromisoformat(lock.renewed).timestamp()
+    except ValueError:
+        return
+    if lock.holder and now - renewed < 2 * lock.seconds:
+        yield Finding(
+            kind="Endpoints",
+            about=LOCK,
+            reason=CheckReason.ARCHIVED,
+            what=f"AAD Pod Identity's MIC works somewhere: {lock.holder} renewed its lock "
+            f"{max(now - renewed, 0.0):.0f} s ago. Our MIC stands back while it does.",
+            mend="Find the program by the name of the holder, a pod or a machine, and stop it.",
             severity=Severity.WARNING,
         )
 
