@@ -148,7 +148,7 @@ async def edits() -> dict[str, Any]:
 async def unrepaired() -> dict[str, list[str]]:
     """Return what is found to differ after each edit, where nobody repairs it."""
     redirect = Redirect()
-    table = RedirectTable(redirect)
+    table = RedirectTable(redirect, uplink="eth0")
     interception = Interception(redirect, WallClock())
     found = {}
     with Nftables() as nft, contextlib.closing(Routing(redirect)) as routing:

@@ -388,6 +388,8 @@ SCENARIOS: dict[str, Callable[..., Awaitable[Any]]] = {
     "release_0_2": readers.release_0_2,
     "uplinks": uplinks.uplinks,
     "tunnelled": uplinks.tunnelled,
+    "crowds": uplinks.crowds,
+    "full": uplinks.full,
     "link_local": sources.link_local,
     "source_drift": sources.drift,
     "unwritten": sources.unwritten,

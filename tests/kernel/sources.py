@@ -82,6 +82,9 @@ class Attacker(Wire):
         self.tag = b""
         """Put between the addresses and the type of each frame."""
 
+    def speak_as(self, address: str) -> None:
+        self._address = socket.inet_aton(address)
+
     def send_from(self, to: bytes, source: bytes, kind: int, content: bytes) -> None:
         """Send one frame from any MAC address."""
         self.emit(to + source + self.tag + struct.pack("!H", kind) + content)
@@ -184,10 +187,11 @@ def _senders(pod: str) -> dict[str, PacketRing | XdpSocket]:
     return found
 
 
-def converse(wire: Attacker, seconds: float = _SECONDS) -> str:
-    """Return who answers, and to which address."""
+def converse(wire: Attacker, seconds: float = _SECONDS, via: Gateway | None = None) -> str:
+    """Return who answers, and to which address; `via` is the pods' gateway unless it is named."""
+    via = via or Gateway(GATEWAY, wire.gateway)
     try:
-        return _answerer(wire.converse(IMDS, Gateway(GATEWAY, wire.gateway), _GET, seconds))
+        return _answerer(wire.converse(IMDS, via, _GET, seconds))
     except TimeoutError:
         return "nobody"
 

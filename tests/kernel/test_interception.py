@@ -86,6 +86,23 @@ table ip podid {
 		ip daddr 169.254.169.254 tcp dport 80 counter dnat to 169.254.169.254:80
 	}
 
+	chain arriving {
+		type filter hook prerouting priority raw; policy accept;
+		ip daddr 169.254.169.254 tcp dport 80 jump outside
+	}
+
+	chain outside {
+		iifname "lo" return
+		meta iifkind "bridge" return
+		iifname "eth0" counter drop
+		meta iifkind "veth" return
+		meta iifkind "netkit" return
+		meta iifkind "tun" return
+		meta iifkind "openvswitch" return
+		meta iifkind "vrf" return
+		counter drop
+	}
+
 	chain ending {
 		type filter hook prerouting priority raw + 1; policy accept;
 		ip daddr 169.254.169.254 tcp dport 80 tcp flags rst jump ends
@@ -94,21 +111,27 @@ table ip podid {
 	chain share {
 		meta iifkind "bridge" goto share_of_port
 		update @source_rates { ip saddr {RATE} } counter drop
+		ip saddr != @source_rates counter drop
 		meta l4proto tcp add @source_shares { ip saddr ct count over 320 } {REFUSED}
+		meta l4proto tcp ip saddr != @source_shares {REFUSED}
 	}
 
 	chain share_of_port {
 		update @port_rates { ether saddr {RATE} } counter drop
+		ether saddr != @port_rates counter drop
 		meta l4proto tcp add @port_shares { ether saddr ct count over 320 } {REFUSED}
+		meta l4proto tcp ether saddr != @port_shares {REFUSED}
 	}
 
 	chain ends {
 		meta iifkind "bridge" goto ends_of_port
 		update @source_ends { ip saddr {ENDS} } counter drop
+		ip saddr != @source_ends counter drop
 	}
 
 	chain ends_of_port {
 		update @port_ends { ether saddr {ENDS} } counter drop
+		ether saddr != @port_ends counter drop
 	}
 }
 """.replace("{ENDS}", "limit rate over 20/second burst 100 packets")

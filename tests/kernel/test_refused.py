@@ -82,7 +82,8 @@ def test_where_no_rule_is_refused_the_uplink_is_closed_to_the_nodes_own_address(
     assert ["take Linux 5.12" in each for each in warnings] == [True] * (not OWNED_TABLES)
     enter = ["nsenter", f"--net=/proc/{network}/ns/net"]
     table = subprocess.check_output([*enter, "nft", "list", "table", "ip", "podid"], text=True)
-    assert f'iifname "eth0" ip daddr {NODE} tcp dport 2579' in table
+    assert f"ip daddr {NODE} tcp dport 2579 jump outside" in table
+    assert 'iifname "eth0" counter packets 0 bytes 0 drop' in table
 
 
 def test_who_answers_for_the_filter_ends_with_the_last_process_behind_it() -> None:

@@ -46,6 +46,16 @@ def test_a_pod_that_seems_to_reset_its_connections_and_holds_them_gains_a_few() 
     assert seen["neighbour"] == seen["neighbour of half-open ones"] == "connected"
 
 
+def test_a_pod_that_finds_no_place_in_a_full_set_is_refused() -> None:
+    """Senders are forged without a guard alone. A pod without a place would have no limit."""
+    seen = run("full", rootless=True, routed=True)
+    assert seen == {
+        "open connection": "agent",
+        "pod with a place": "agent",
+        "pod without a place": "nobody",
+    }
+
+
 def test_resets_of_a_pod_that_are_too_many_are_counted_across_repairs_of_the_rules() -> None:
     seen = run("resets", rootless=True, count=500)
     first, both = seen["at first, looked"], seen["repaired, looked"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -250,8 +250,15 @@ def test_a_change_holds_the_difference_only() -> None:
 PORT = {"payload": {"protocol": "tcp", "field": "dport"}}
 
 
-def _drops(table: Table) -> Iterator[Any]:
-    return (each for each in table.items if {"drop": None} in each.get("rule", {}).get("expr", []))
+_CLOSING_CHAINS: dict[Callable[[Redirect], Table], list[str]] = {
+    bridge_table: ["outside", "unknown"],
+    reverse_path_table: ["reverse_path"],
+}
+
+
+def _drops(table: Table, chain: str) -> Iterator[Any]:
+    rules = (item for item in table.items if item.get("rule", {}).get("chain") == chain)
+    return (item for item in rules if {"drop": None} in item["rule"]["expr"])
 
 
 @pytest.mark.parametrize(
@@ -267,13 +274,16 @@ def test_a_link_local_address_of_the_redirection_is_closed_like_imds(
 ) -> None:
     redirect = Redirect(listen_address=listen)
     assert closed(redirect) == expected
-    for table in (bridge_table(redirect), reverse_path_table(redirect)):
-        dropped = json.dumps(list(_drops(table)))
-        assert all(dropped.count(f'"daddr"}}}}, "right": "{each}"') == 1 for each in expected)
+    for table, chains in _CLOSING_CHAINS.items():
+        for chain in chains:
+            dropped = json.dumps(list(_drops(table(redirect), chain)))
+            assert all(dropped.count(f'"daddr"}}}}, "right": "{each}"') == 1 for each in expected)
 
 
 def test_for_cilium_the_port_at_the_nodes_address_is_closed_like_imds_and_no_other() -> None:
     redirect = Redirect(node_address="10.240.0.4")
-    for table in (bridge_table(redirect), reverse_path_table(redirect)):
-        (rule,) = (each for each in _drops(table) if "10.240.0.4" in json.dumps(each))
-        assert {"match": {"op": "==", "left": PORT, "right": 2579}} in rule["rule"]["expr"]
+    for table, chains in _CLOSING_CHAINS.items():
+        for chain in chains:
+            drops = _drops(table(redirect), chain)
+            (rule,) = (each for each in drops if "10.240.0.4" in json.dumps(each))
+            assert {"match": {"op": "==", "left": PORT, "right": 2579}} in rule["rule"]["expr"]

@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 
-from podidentity.kernel.rules import MOST_CONNECTIONS
 from tests.kernel.conftest import OWNED_TABLES, needs_owned_tables
 from tests.kernel.sources import BRIDGE_NETFILTER
 from tests.kernel.topology import PODS, run
@@ -61,8 +60,8 @@ AS_NFT_SAYS = """\
 		iif . arp saddr ether @inside_macs counter drop
 		iif . arp saddr ip @inside_addresses counter drop
 		iif . ip saddr @inside_addresses counter drop
-		ip daddr 169.254.169.254 ether saddr set 02:00:00:00:25:79
-		ip daddr 169.254.25.79 ether saddr set 02:00:00:00:25:79
+		ip daddr 169.254.169.254 counter drop
+		ip daddr 169.254.25.79 counter drop
 	}
 
 	chain unknown {
@@ -292,37 +291,42 @@ def by_an_uplink() -> dict[str, Any]:
     return found
 
 
-def test_what_an_uplink_brings_has_one_share_however_many_mac_addresses_it_has(
-    by_an_uplink: dict[str, Any],
-) -> None:
-    assert by_an_uplink["redirected of many"] <= MOST_CONNECTIONS < MANY
+def test_a_bridge_drops_what_asks_for_imds_by_an_uplink(by_an_uplink: dict[str, Any]) -> None:
+    assert by_an_uplink["redirected of many"] == 0
+    assert by_an_uplink["an address that is no pod's"] == "nobody"
+    assert by_an_uplink["an address that is no pod's, in VLAN 0"] == "nobody"
 
 
 def test_no_uplink_of_a_bridge_brings_anything_in_the_name_of_what_is_inside(
     by_an_uplink: dict[str, Any],
 ) -> None:
     stolen = {what: [] if "ARP" in what else "nobody" for what in BY_AN_UPLINK}
-    outside = "agent, to 10.244.0.60"
     seen = {what: came for what, came in by_an_uplink.items() if what != "redirected of many"}
     assert seen == stolen | {
         "sources": [3, 0, []],
-        "an address that is no pod's": outside,
-        "an address that is no pod's, in VLAN 0": outside,
+        "an address that is no pod's": "nobody",
+        "an address that is no pod's, in VLAN 0": "nobody",
         "victim": "proven",
         "leaked": 0,
     }
 
 
-def test_on_routed_links_no_tunnel_speaks_in_the_name_of_who_is_elsewhere() -> None:
-    """What is in the name of a pod of another node arrives, and proves nobody."""
+def test_on_routed_links_no_tunnel_asks_for_imds_in_any_name() -> None:
     bare, guarded = (
         run("tunnelled", rootless=True, routed=True, guarded=on) for on in (False, True)
     )
-    elsewhere = {"one of another node's pod": 1}
-    assert bare == dict.fromkeys(["p2's address", "the node's", "IMDS's", *elsewhere], 1) | {
-        "leaked": 0
-    }
-    assert guarded == dict.fromkeys(bare, 0) | elsewhere
+    names = ["p2's address", "the node's", "IMDS's", "one of another node's pod"]
+    assert bare == dict.fromkeys(names, 1) | {"leaked": 0}
+    assert guarded == dict.fromkeys(bare, 0)
+
+
+def test_no_machine_beside_the_node_and_no_tunnel_takes_a_pods_place_in_a_full_set(
+    *, rootless: bool
+) -> None:
+    seen = run("crowds", rootless=rootless, routed=True)
+    assert seen.pop("a machine beside the node") == "nobody"
+    served = {"served pod": ["agent", "agent"], "new pod": "agent", "redirected": 2}
+    assert seen == {"beside the node": served, "through the tunnel": served}
 
 
 @pytest.fixture(scope="module", params=WAYS)

@@ -251,11 +251,10 @@ class Interception:
             return self._left()
 
     def _name_uplink(self) -> None:
-        """Have the tables name the interface of now, if they need it."""
-        if self._redirect.node_address:
-            uplink = self._routing.uplink()
-            self._table = replace(self._table, uplink=uplink)
-            self._copy = self._copy and replace(self._copy, uplink=uplink)
+        """Have the tables name the interface by which the node reaches IMDS now."""
+        uplink = self._routing.uplink()
+        self._table = replace(self._table, uplink=uplink)
+        self._copy = self._copy and replace(self._copy, uplink=uplink)
 
     @contextlib.contextmanager
     def _tables_may_be_refused(self) -> Iterator[None]:

@@ -4,25 +4,39 @@ As nft prints it:
 
     chain guard_local { type filter hook prerouting priority raw;
       iifname != "lo" ip daddr 127.0.0.0/8 counter drop
-      iifname != "lo" ip daddr 169.254.25.79 counter drop
-      iifname "eth0" ip daddr 10.240.0.4 tcp dport 2579 counter drop }   with --backend=lrp
+      iifname != "lo" ip daddr 169.254.25.79 counter drop }
+    chain arriving    { type filter hook prerouting priority raw;
+      ip daddr 169.254.169.254 tcp dport 80 jump outside
+      ip daddr 10.240.0.4 tcp dport 2579 jump outside }   with --backend=lrp
+    chain outside {
+      iifname "lo" return
+      meta iifkind "bridge" return
+      iifname "eth0" counter drop
+      meta iifkind "veth" return                 and for each further kind of a pod's link
+      counter drop }
     chain intercept   { type nat hook prerouting priority dstnat - 10;
       ip daddr 169.254.169.254 tcp dport 80 jump share
       ip daddr 169.254.169.254 tcp dport 80 counter dnat to 169.254.25.79:2579 }
     chain share {
       meta iifkind "bridge" goto share_of_port
       update @source_rates { ip saddr limit rate over 1000/second burst 1000 packets } counter drop
-      meta l4proto tcp add @source_shares { ip saddr ct count over 320 } counter reject }
+      ip saddr != @source_rates counter drop
+      meta l4proto tcp add @source_shares { ip saddr ct count over 320 } counter reject
+      meta l4proto tcp ip saddr != @source_shares counter reject }
     chain share_of_port {
       update @port_rates { ether saddr limit rate over 1000/second burst 1000 packets } counter drop
-      meta l4proto tcp add @port_shares { ether saddr ct count over 320 } counter reject }
+      ether saddr != @port_rates counter drop
+      meta l4proto tcp add @port_shares { ether saddr ct count over 320 } counter reject
+      meta l4proto tcp ether saddr != @port_shares counter reject }
     chain ending      { type filter hook prerouting priority raw + 1;
       ip daddr 169.254.169.254 tcp dport 80 tcp flags rst jump ends }
     chain ends {
       meta iifkind "bridge" goto ends_of_port
-      update @source_ends { ip saddr limit rate over 20/second burst 100 packets } counter drop }
+      update @source_ends { ip saddr limit rate over 20/second burst 100 packets } counter drop
+      ip saddr != @source_ends counter drop }
     chain ends_of_port {
-      update @port_ends { ether saddr limit rate over 20/second burst 100 packets } counter drop }
+      update @port_ends { ether saddr limit rate over 20/second burst 100 packets } counter drop
+      ether saddr != @port_ends counter drop }
     chain guard_imds  { type filter hook prerouting priority dstnat + 10;
       ip daddr 169.254.169.254 tcp dport 80 counter reject with tcp reset }
     chain from_imds   { type filter hook forward priority filter;
@@ -33,20 +47,24 @@ As nft prints it:
 * guard_local comes before the redirection. It drops packets from a wire to the address that we
   redirect to, so that only redirected packets reach it, and packets to the node's loopback (RFC
   1122, 3.2.1.3). kube-proxy opens the loopback with `route_localnet` (CVE-2020-8558), as
-  podidentity 0.1 did. With `--backend=lrp` the node's own address is open to pods, which Cilium
-  sends there; what comes by the uplink is of no pod of this node, and is dropped.
+  podidentity 0.1 did.
+* outside drops what asks for IMDS by a link that leads to no pod: the uplink, a tunnel, hardware.
+  So a machine beside the node reads no metadata by way of the node, and takes no place in a set.
+  Pods are behind the kinds of links that network plugins make for them. A bridge has its own rules
+  for its uplinks (`source_rules`). With `--backend=lrp`, and where the listener has an address of
+  the node, the same holds for that address: Cilium sends pods there.
 * intercept comes before kube-proxy's chains (dstnat, -100); the first redirection of a connection
   wins.
 * share limits the connections of one pod, before any process of ours handles them. So one pod
   cannot fill the backlog of the listener, in which connections wait while no worker accepts, and
   cannot burden the worker with more connections than it may have. A pod is identified by its port:
   on a bridge by the port's one MAC address, because a pod can take many addresses there; on a
-  routed link by the source address (`source_rules` binds both, and gives all uplinks one). Too many
-  connections are refused; too many per second are dropped, so that the client tries again a second
-  later. The rate also bounds the kernel's own work: it expires at most eight connections of a count
-  in one tick. As in
-  every NAT chain, only the first packet of a connection arrives here, and only in the first of two
-  tables that redirect it. Connections in TIME_WAIT do not count.
+  routed link by the source address (`source_rules` binds both). Too many connections are refused;
+  too many per second are dropped, so that the client tries again a second later. A pod that finds
+  no place in a full set gets the same, because without a place it would have no limit. The rate
+  also bounds the kernel's own work: it expires at most eight connections of a count in one tick. As
+  in every NAT chain, only the first packet of a connection arrives here, and only in the first of
+  two tables that redirect it. Connections in TIME_WAIT do not count.
 * ends is the other side of it: nor do connections count that were reset (`already_closed` in
   net/netfilter/nf_conncount.c), and a pod can have the kernel see an end that our socket does not
   take for one (an RST behind an ACK of the same number, ahead of what it has sent). So it may reset
@@ -89,6 +107,8 @@ TABLE = "podid"
 _LOOPBACK = {"prefix": {"addr": "127.0.0.0", "len": 8}}
 _RAW, _BEHIND_SOURCES, _BEFORE_KUBE_PROXY, _AFTER_REDIRECTIONS = -300, -299, -110, -90
 _FILTER = 0
+_POD_LINKS = ("veth", "netkit", "tun", "openvswitch", "vrf")
+"""Kinds of links behind which network plugins have pods, beside bridges."""
 _KERNELS_OWN = frozenset({"handle", "index", "elem"})
 _NAMES = frozenset({"family", "table", "chain", "name"})
 _ENDS = ("ends", "ends_of_port")
@@ -100,7 +120,7 @@ MOST_CONNECTIONS = 320
 that needs more, and smaller than a twelfth of the listener's backlog."""
 MOST_A_SECOND = 1000
 """New connections of one pod in a second, and in one burst."""
-_MOST_PODS = 4096
+MOST_PODS = 4096
 """Size of a set; the kernel removes elements of pods without a connection."""
 MOST_ENDS_A_SECOND, MOST_ENDS_AT_ONCE = 20, 100
 """Connections that one pod may reset."""
@@ -200,6 +220,7 @@ class RedirectTable:
             match(field("ip", "daddr"), self.redirect.metadata_ip),
             match(field("tcp", "dport"), self.redirect.metadata_port),
         ]
+        ways = [imds, *self._unguarded()]
         target = {"addr": self.redirect.target, "port": self.redirect.listen_port}
         imds_itself = {"addr": self.redirect.metadata_ip, "port": self.redirect.metadata_port}
         flags = {"flags": ["owner"]} if self.owned else {}
@@ -210,7 +231,8 @@ class RedirectTable:
             self._chain("guard_imds", "filter", _AFTER_REDIRECTIONS),
             self._chain("from_imds", "filter", _FILTER, hook="forward"),
             self._chain("from_node", "nat", _BEFORE_KUBE_PROXY, hook="output"),
-            *(self._shares(imds) if self.shares else ()),
+            *self._outside(ways),
+            *(self._shares(ways) if self.shares else ()),
             self._rule("intercept", *imds, {"dnat": target}),
             self._rule("guard_imds", *imds, {"reject": {"type": "tcp reset"}}),
             self._rule(
@@ -279,7 +301,23 @@ class RedirectTable:
     def _reference(self) -> dict[str, Any]:
         return {"family": "ip", "name": self.name}
 
-    def _shares(self, imds: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    def _outside(self, ways: Sequence[Sequence[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
+        """Yield what closes the ways to us to links that lead to no pod."""
+        kind, name = ({"meta": {"key": key}} for key in ("iifkind", "iifname"))
+        to_return = {"return": None}
+        yield self._chain("arriving", "filter", _RAW)
+        yield self._jump_chain("outside")
+        yield self._bare_rule("outside", match(name, "lo"), to_return)
+        yield self._bare_rule("outside", match(kind, "bridge"), to_return)
+        if self.uplink:
+            yield self._rule("outside", match(name, self.uplink), {"drop": None})
+        for each in _POD_LINKS:
+            yield self._bare_rule("outside", match(kind, each), to_return)
+        yield self._rule("outside", {"drop": None})
+        for way in ways:
+            yield self._bare_rule("arriving", *way, {"jump": {"target": "outside"}})
+
+    def _shares(self, ways: Sequence[Sequence[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
         """Yield the sets, chains and rules of the shares, and the jumps to them."""
         yield self._chain("ending", "filter", _BEHIND_SOURCES)
         for whose, what in (("share", self._share), ("ends", self._ends)):
@@ -289,9 +327,9 @@ class RedirectTable:
             yield from what(whose, "source", "ipv4_addr", field("ip", "saddr"))
             yield from what(f"{whose}_of_port", "port", "ether_addr", field("ether", "saddr"))
         reset = match(field("tcp", "flags"), "rst", operator="in")
-        for each in (imds, *self._unguarded()):
-            yield self._bare_rule("intercept", *each, {"jump": {"target": "share"}})
-            yield self._bare_rule("ending", *each, reset, {"jump": {"target": "ends"}})
+        for way in ways:
+            yield self._bare_rule("intercept", *way, {"jump": {"target": "share"}})
+            yield self._bare_rule("ending", *way, reset, {"jump": {"target": "ends"}})
 
     def _share(
         self, chain: str, whose: str, kind: str, key: dict[str, Any]
@@ -299,17 +337,18 @@ class RedirectTable:
         rates, shares = f"{whose}_rates", f"{whose}_shares"
         yield self._rates(rates, kind)
         yield self._set(shares, kind)
-        yield self._at_most(chain, rates, key, MOST_A_SECOND, MOST_A_SECOND)
+        yield from self._at_most(chain, rates, key, MOST_A_SECOND, MOST_A_SECOND)
         count = {"ct count": {"val": MOST_CONNECTIONS, "inv": True}}
         in_set = {"op": "add", "elem": key, "set": f"@{shares}", "stmt": [count]}
         tcp = match({"meta": {"key": "l4proto"}}, _TCP)
-        yield self._rule(chain, tcp, {"set": in_set}, {"reject": {"type": "tcp reset"}})
+        for too_many in ({"set": in_set}, match(key, f"@{shares}", "!=")):
+            yield self._rule(chain, tcp, too_many, {"reject": {"type": "tcp reset"}})
 
     def _ends(
         self, chain: str, whose: str, kind: str, key: dict[str, Any]
     ) -> Iterator[dict[str, Any]]:
         yield self._rates(f"{whose}_ends", kind)
-        yield self._at_most(chain, f"{whose}_ends", key, MOST_ENDS_A_SECOND, MOST_ENDS_AT_ONCE)
+        yield from self._at_most(chain, f"{whose}_ends", key, MOST_ENDS_A_SECOND, MOST_ENDS_AT_ONCE)
 
     def _rates(self, name: str, kind: str) -> dict[str, Any]:
         # libnftables adds the flag `dynamic`; up to 1.0.6 it knows no word for it in JSON.
@@ -317,11 +356,12 @@ class RedirectTable:
 
     def _at_most(
         self, chain: str, rates: str, key: dict[str, Any], rate: int, burst: int
-    ) -> dict[str, Any]:
-        """Return the rule that drops what comes more often for one key."""
+    ) -> Iterator[dict[str, Any]]:
+        """Yield the rules that drop what comes more often for one key, or finds no place."""
         limit = {"limit": {"rate": rate, "burst": burst, "per": "second", "inv": True}}
         in_set = {"op": "update", "elem": key, "set": f"@{rates}", "stmt": [limit]}
-        return self._rule(chain, {"set": in_set}, {"drop": None})
+        yield self._rule(chain, {"set": in_set}, {"drop": None})
+        yield self._rule(chain, match(key, f"@{rates}", "!="), {"drop": None})
 
     def _local(self) -> Iterator[dict[str, Any]]:
         """Yield what closes the node's addresses to what was not redirected."""
@@ -330,19 +370,6 @@ class RedirectTable:
         for each in (_LOOPBACK, *([self.redirect.target] if self.redirect.owns_target else [])):
             to_it = match(field("ip", "daddr"), each)
             yield self._rule("guard_local", from_a_wire, to_it, {"drop": None})
-        yield from self._closed_outside()
-
-    def _closed_outside(self) -> Iterator[dict[str, Any]]:
-        """Yield the rule that closes the node's own address to what is no pod of this node."""
-        redirect = self.redirect
-        if redirect.node_address and self.uplink:
-            yield self._rule(
-                "guard_local",
-                match({"meta": {"key": "iifname"}}, self.uplink),
-                match(field("ip", "daddr"), redirect.node_address),
-                match(field("tcp", "dport"), redirect.listen_port),
-                {"drop": None},
-            )
 
     def _unguarded(self) -> Iterator[list[dict[str, Any]]]:
         """Yield matches for connections that reach us without a redirection of ours."""
@@ -366,7 +393,7 @@ class RedirectTable:
 
     def _set(self, name: str, kind: str, **more: object) -> dict[str, Any]:
         where = {"family": "ip", "table": self.name, "name": name}
-        return {"set": {**where, "type": kind, "size": _MOST_PODS, **more}}
+        return {"set": {**where, "type": kind, "size": MOST_PODS, **more}}
 
     def _rule(self, chain: str, *expressions: dict[str, Any]) -> dict[str, Any]:
         """Return a rule with a counter before its last expression, the verdict."""

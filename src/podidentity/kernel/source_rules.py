@@ -34,7 +34,7 @@ On bridges, table `bridge podid_source`, as nft prints it (each rule that drops 
       iif . arp saddr ether @inside_macs drop
       iif . arp saddr ip @inside_addresses drop
       iif . ip saddr @inside_addresses drop
-      ip daddr 169.254.169.254 ether saddr set 02:00:00:00:25:79 }
+      ip daddr 169.254.169.254 drop }
     chain unknown {
       ether type 8021q drop
       ether type 8021ad drop
@@ -54,11 +54,12 @@ On bridges, table `bridge podid_source`, as nft prints it (each rule that drops 
   bridge-nf-filter-pppoe-tagged is on.
 * An uplink brings frames of other machines, and what a tunnel of the node unpacks (VXLAN): any pod
   can send such packets to the node, with any frame in them. So an uplink may bring everything but
-  what is in the name of its own bridge: of a bound port, or of the node's addresses there. It may
-  bring a tag, behind which IPv4 and ARP are found as well (`meta protocol` is the type behind the
-  first tag), but not two: the kernel removes any number of tags of VLAN 0. Who sends it packets can
-  make up MAC addresses, and each would have a share of NMI's connections of its own (`rules`). So
-  what asks IMDS by an uplink gets one MAC address, and with it one share.
+  two things. The first is a frame in the name of its own bridge: of a bound port, or of the node's
+  addresses there. It may bring a tag, behind which IPv4 and ARP are found as well (`meta protocol`
+  is the type behind the first tag), but not two: the kernel removes any number of tags of VLAN 0.
+  The second is a packet for IMDS. No pod of this node asks by an uplink, and a sender out there
+  could make up MAC addresses, each of which takes a place in the sets of the pods' shares
+  (`rules`).
 * ARP probes for an address conflict have the sender 0.0.0.0 (RFC 5227). Nobody learns from them.
 * A port is identified by the index of the node's end, which no other link ever gets.
 * A new port is in neither set, whether we run or not. So the rules for such ports need no knowledge
@@ -97,9 +98,6 @@ TABLE = "podid_source"
 
 _BEFORE_LEARNING, _RAW = -310, -300
 _PPPOE = 0x8864  # ETH_P_PPP_SES; nft(8) has no word for it
-_OUTSIDER = "02:00:00:00:25:79"
-"""MAC address, of no maker's, of all that comes to us by an uplink: they have one share together
-(`rules`), which otherwise each MAC address would have that somebody makes up."""
 _KERNELS_OWN = ("handle", "index", "elem")
 
 _Commands = Sequence[Mapping[str, Any]]
@@ -241,7 +239,7 @@ def bridge_table(redirect: Redirect, name: str = TABLE, *, owned: bool = False) 
         make.drop("outside", match(_both(index, arp_mac), "@inside_macs")),
         make.drop("outside", match(_both(index, arp_address), "@inside_addresses")),
         make.drop("outside", match(_both(index, address), "@inside_addresses")),
-        *(make.rule("outside", *each, _set(mac, _OUTSIDER)) for each in _to_us(redirect)),
+        *(make.drop("outside", *each) for each in _to_us(redirect)),
         *(make.drop("unknown", match(kind, each)) for each in hidden),
         make.drop("unknown", match(mac, "@taken_macs")),
         make.drop("unknown", match(arp_mac, "@taken_macs")),
@@ -380,10 +378,6 @@ class _Maker:
 
     def drop(self, chain: str, *conditions: Mapping[str, Any]) -> dict[str, Any]:
         return self.rule(chain, *conditions, {"counter": None}, {"drop": None})
-
-
-def _set(key: Mapping[str, Any], value: str) -> dict[str, Any]:
-    return {"mangle": {"key": key, "value": value}}
 
 
 def _both(*parts: Mapping[str, Any]) -> dict[str, Any]:
