@@ -27,7 +27,7 @@ def written(text: str) -> Certificates:
 
 
 async def proof(of: Secret, client: Any = HERE) -> str:
-    return (await Certificates().of(of)).assertion(client, now=NOW, unique="u")
+    return (await Certificates(seconds=100).of(of)).assertion(client, now=NOW, unique="u")
 
 
 @pytest.mark.parametrize(
@@ -54,14 +54,14 @@ async def test_the_assertion_for_adfs_is_signed_in_the_older_way() -> None:
 
 async def test_out_of_its_time_a_certificate_is_told_with_the_date() -> None:
     data = pem_of(rsa_key(), certificate_of(rsa_key(), starts=NOW, ends=NOW + 60))
-    found = await Certificates().of(secret(certificate=data))
+    found = await Certificates(seconds=100).of(secret(certificate=data))
     assert found.fault(NOW) == found.fault(NOW + 59) == ""
     assert found.fault(NOW - 1) == "the certificate is valid only from 2026-11-25 09:46 UTC on"
     assert found.fault(NOW + 60) == "the certificate expired on 2026-11-25 09:47 UTC"
 
 
 async def test_what_cannot_be_opened_is_refused_by_the_name_of_the_secret_that_was_asked() -> None:
-    certificates = Certificates()
+    certificates = Certificates(seconds=100)
     of = secret(certificate=pem_of(rsa_key(), OWN, password=b"p"), password=b"wr-ong")
     for _ in range(2):
         with pytest.raises(TokenRefused, match="Secret orders-secret cannot be used: its PEM") as e:
@@ -134,7 +134,7 @@ async def test_one_that_takes_more_memory_than_the_agent_has_is_refused(
 ) -> None:
     greedy = secret(certificate=locked_by_scrypt(blocks) + pem_of(rsa_key(), OWN), password=b"p")
     with pytest.raises(TokenRefused, match=why):
-        await Certificates().of(greedy)
+        await Certificates(seconds=100).of(greedy)
 
 
 async def test_slow_ones_of_one_namespace_leave_a_turn_for_the_others() -> None:
@@ -166,5 +166,5 @@ async def test_on_a_busy_node_it_is_tried_again() -> None:
 
 
 async def test_a_key_shows_itself_nowhere() -> None:
-    found = await Certificates().of(secret(certificate=pem_of(rsa_key(), OWN)))
+    found = await Certificates(seconds=100).of(secret(certificate=pem_of(rsa_key(), OWN)))
     assert "key" not in repr(found)

@@ -86,7 +86,9 @@ class Setting:
         assertions = Assertions(self.server, self.imds, self.clock)
         sources: dict[IdentityType, CredentialSource] = {
             IdentityType.SERVICE_PRINCIPAL: SecretCredentials(self.secrets),
-            CERTIFICATE: CertificateCredentials(self.secrets, Certificates(), self.clock),
+            CERTIFICATE: CertificateCredentials(
+                self.secrets, Certificates(seconds=100), self.clock
+            ),
             IdentityType.FEDERATED: FederatedCredentials(assertions, cloud=cloud, namespace="ours"),
         }
         self.issuers = {

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
-from hypothesis import Phase, assume, find, given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from podidentity_sandbox.cluster.apply import fieldsets
@@ -18,6 +17,7 @@ from podidentity_sandbox.cluster.apply.managers import (
     encode,
 )
 from podidentity_sandbox.cluster.apply.typed import compare, field_set, merged
+from tests.core.worlds import occurs
 from tests.sandbox.cluster.apply.schemas import (
     OBJECTS,
     SCHEMA,
@@ -27,7 +27,6 @@ from tests.sandbox.cluster.apply.schemas import (
 )
 
 Object = dict[str, Any]
-_Case = TypeVar("_Case")
 many = settings(max_examples=100, deadline=None)
 
 
@@ -141,11 +140,6 @@ def test_an_update_takes_what_it_changes_and_leaves_the_rest(
         if manager != updater("u").manager:
             assert left == share.fields - difference.written - difference.removed
     assert not difference.written or difference.written <= after[updater("u").manager].fields
-
-
-def occurs(cases: st.SearchStrategy[_Case], holds: Callable[[_Case], bool]) -> None:
-    """Fail unless a case occurs for which `holds` is true; the first one will do."""
-    find(cases, holds, settings=settings(phases=[Phase.generate], max_examples=5_000))
 
 
 def test_the_worlds_are_of_every_sort() -> None:
