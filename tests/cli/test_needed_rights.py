@@ -376,6 +376,13 @@ CASES: tuple[Case, ...] = (
         prepare=to_check,
         whole=told_all,
     ),
+    Case(
+        command="check NAMESPACE",
+        line="check {ns} -o json",
+        parts=("secrets", "account"),
+        prepare=identities_to_explain,
+        whole=told_all,
+    ),
     Case(command="check --pre", line="check --pre -o json", whole=told_all),
     Case(
         command="nodes",
@@ -1014,6 +1021,14 @@ CASES += (
     Case(
         command="explain",
         line="explain pod {ns}/a",
+        parts=ELSEWHERE,
+        only=ELSEWHERE,
+        prepare=with_a_pod_and_labelled_elsewhere,
+        whole=told_all,
+    ),
+    Case(
+        command="check NAMESPACE",
+        line="check {ns} -o json",
         parts=ELSEWHERE,
         only=ELSEWHERE,
         prepare=with_a_pod_and_labelled_elsewhere,

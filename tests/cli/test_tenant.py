@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -80,3 +82,34 @@ def test_what_was_added_without_a_grant_can_be_deleted_by_its_owner(
     assert ran.code == 0
     assert "azureidentity.aadpodidentity.k8s.io/orders deleted" in ran.out
     assert f"podidentity revoke --namespace {ns}" in ran.err
+
+
+def test_check_of_a_namespace_finds_what_is_wrong_there_and_nothing_of_others(
+    world: World, ns: str, podidentity: Callable[..., Ran]
+) -> None:
+    other = world.namespace(f"{ns}-other")
+    for place in (ns, other):
+        world.pod(place, "a", {"aadpodidbinding": "orders"})
+        uid = world.get(f"/api/v1/namespaces/{place}/pods/a")["metadata"]["uid"]
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        body = {
+            "metadata": {"name": "a.1"},
+            "involvedObject": {"kind": "Pod", "namespace": place, "name": "a", "uid": uid},
+            "source": {"component": "podidentity-nmi"},
+            "type": "Warning",
+            "reason": "IdentityNotAttached",
+            "message": "IMDS: Identity not found",
+            "lastTimestamp": now,
+        }
+        world.send("POST", f"/api/v1/namespaces/{place}/events", body)
+    ran = podidentity("check", ns, "-o", "json")
+    found = json.loads(ran.out)
+    assert ran.code == 1
+    assert {(each["reason"], each["namespace"]) for each in found} == {
+        ("NoBinding", ns),
+        ("RequestsFail", ns),
+    }
+    (failing,) = [each for each in found if each["reason"] == "RequestsFail"]
+    assert "(IdentityNotAttached): IMDS: Identity not found" in failing["message"]
+    assert failing["nextStep"] == f"Run podidentity explain {ns}/a."
+    world.send("DELETE", f"/api/v1/namespaces/{other}/pods/a", gracePeriodSeconds="0")

@@ -555,6 +555,16 @@ def _check() -> Iterator[Right]:
     yield from _to("get", "/.well-known/openid-configuration", parts=[ISSUER], without=fails)
 
 
+def _check_namespace() -> Iterator[Right]:
+    yield from _to("list", _IDENTITIES, _BINDINGS, _EXCEPTIONS, "pods", at=_PODS)
+    yield from _choices_of_nmi()
+    yield from _to("list", _ROLES[1], parts=[ELSEWHERE], without=_ALONE)
+    fails = "says what it could not check, and ends with status 1"
+    yield from _to("list", "networkpolicies.networking.k8s.io", "events", at=_PODS, without=fails)
+    yield from _to("get", "secrets", at=_PODS, parts=[SECRETS], without=fails)
+    yield from _to("get", "serviceaccounts", at=_ACCOUNTS, parts=[ACCOUNT_PART], without=fails)
+
+
 def _check_pre() -> Iterator[Right]:
     fails = "says what it could not check, and ends with status 1"
     yield from _to("list", _DAEMON_SETS, _DEPLOYMENTS, "nodes", without=fails)
@@ -651,6 +661,7 @@ COMMANDS: Mapping[str, Needs] = {
             *_authorization(MIC_ROLES),
         ),
     ),
+    "check NAMESPACE": Needs(cluster=tuple(_check_namespace())),
     "check --pre": Needs(cluster=tuple(_check_pre())),
     "migrate": Needs(cluster=tuple(_migrate())),
     "mic": Needs(cluster=tuple(_mic())),

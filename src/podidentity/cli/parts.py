@@ -10,7 +10,7 @@ from enum import StrEnum
 
 NEEDING = (
     *("enable", "disable", "add", "list", "delete", "grant", "revoke", "exception", "explain"),
-    *("check", "check --pre", "migrate", "mic", "nodes", "version"),
+    *("check", "check NAMESPACE", "check --pre", "migrate", "mic", "nodes", "version"),
 )
 """The commands that need a right; the others need none."""
 

@@ -41,6 +41,7 @@ class CheckReason(StrEnum):
     MISSPELT_LABEL = "MisspeltLabel"
     EGRESS = "EgressClosed"
     NO_TOKENS = "NoTokens"
+    REQUESTS_FAIL = "RequestsFail"
     # NMI
     NOT_READY = "NotReady"
     UPDATE_STUCK = "UpdateStuck"

@@ -51,6 +51,7 @@ from podidentity.cli.objects import (
 )
 from podidentity.cli.pod_facts import credentials_of
 from podidentity.cli.rollout import (
+    OF_AGENTS,
     PODS_OF_PROBE,
     PROBE_SET,
     is_archived_nmi,
@@ -193,13 +194,19 @@ async def _permitted(reading: Reading) -> AsyncIterator[Finding]:
 
 
 async def _policies(reading: Reading) -> AsyncIterator[Finding]:
-    policies = await find_all(reading.kube, NETWORK_POLICIES)
+    policies = await find_all(reading.kube, NETWORK_POLICIES, reading.only)
     for each in pods.closed_by_policies(await reading.asking(), policies, reading.choices):
         yield each
 
 
 async def _proofs(reading: Reading) -> AsyncIterator[Finding]:
     for each in pods.not_provable(await reading.asking(), reading.choices):
+        yield each
+
+
+async def _requests(reading: Reading) -> AsyncIterator[Finding]:
+    told = await find_all(reading.kube, EVENTS, reading.only, fieldSelector=OF_AGENTS)
+    for each in pods.refused_lately(told, reading.now):
         yield each
 
 
@@ -249,6 +256,26 @@ PODS = Group(
         ),
     ),
 )
+
+
+_OF_A_NAMESPACE = {_rules, _credentials, _labels, _policies, _proofs}
+OF_A_NAMESPACE = (
+    *(
+        replace(group, checks=tuple(each for each in group.checks if each.look in _OF_A_NAMESPACE))
+        for group in (IDENTITIES, PODS)
+    ),
+    Group(
+        title="Requests",
+        checks=(
+            Check(
+                holds="no pod was refused a token in the last five minutes",
+                look=_requests,
+                right="what NMI answered pods: you need the right to list events",
+            ),
+        ),
+    ),
+)
+"""What the rights of one namespace suffice for: `podidentity check NAMESPACE`."""
 
 
 # ---- Versions

@@ -17,7 +17,7 @@ from podidentity.cli.checks import bundle as archives
 from podidentity.cli.checks import printing
 from podidentity.cli.checks.check import Group, perform
 from podidentity.cli.checks.findings import Finding, Severity
-from podidentity.cli.checks.groups import GROUPS, PROBES
+from podidentity.cli.checks.groups import GROUPS, OF_A_NAMESPACE, PROBES
 from podidentity.cli.checks.groups_azure import of_azure
 from podidentity.cli.checks.reading import Reading
 from podidentity.cli.output import printable
@@ -36,6 +36,13 @@ async def before(kube: Kube, agents: str | None, output: str) -> Found:
     from podidentity.cli.checks.groups_before import BEFORE
 
     return await _look(Reading(kube, choices), output, BEFORE)
+
+
+async def of_namespace(kube: Kube, namespace: str, agents: str | None, output: str) -> Found:
+    """Return what is found in one namespace, by rights of that namespace alone."""
+    reading = Reading(kube, await choices_of_nmi(kube, agents), only=namespace)
+    await reading.cluster()
+    return await _look(reading, output, OF_A_NAMESPACE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 
 from podidentity.cli.agent_choices import Choices
-from podidentity.cli.checks.findings import MOST_NAMED, CheckReason, Finding, sentence
+from podidentity.cli.checks.findings import MOST_NAMED, CheckReason, Finding, named, sentence
 from podidentity.cli.network_policies import Egress, egress_of
 from podidentity.cli.objects import Object
 from podidentity.cli.proofs import Unproved, unproved
+from podidentity.cli.rollout import seen
 from podidentity.core.decision import Match
 from podidentity.core.resources import ObjectRef, Pod
 
@@ -80,3 +81,33 @@ def without_tokens(pods: Sequence[Pod], silent: Collection[str]) -> Iterator[Fin
                 f"{shown}{more}.",
                 mend=f"See the findings about {node}, or run podidentity explain {there[0]}.",
             )
+
+
+RECENT = 300.0
+"""Seconds for which a refusal is news; NMI writes one that lasts each minute."""
+
+
+def refused_lately(events: Sequence[Object], now: float) -> Iterator[Finding]:
+    """Yield for which reasons NMI refused pods lately, by its events on them.
+
+    `now` in seconds since 1970.
+    """
+    alike: dict[str, list[Object]] = {}
+    for each in sorted(events, key=seen):
+        if each.get("type") == "Warning" and seen(each) > now - RECENT:
+            alike.setdefault(str(each.get("reason")), []).append(each)
+    for reason, told in sorted(alike.items()):
+        refs = sorted({_about(each) for each in told})
+        yield Finding(
+            kind="Pod",
+            about=refs[0],
+            reason=CheckReason.REQUESTS_FAIL,
+            what=f"NMI gave {named(list(map(str, refs)), 'pods')} no token in the last five "
+            f"minutes ({reason}): {told[-1].get('message', '')}",
+            mend=f"Run podidentity explain {refs[0]}.",
+        )
+
+
+def _about(event: Object) -> ObjectRef:
+    found = event["involvedObject"]
+    return ObjectRef(str(found.get("namespace", "")), str(found.get("name", "")))

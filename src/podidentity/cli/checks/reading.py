@@ -92,12 +92,14 @@ class Reading:
 
     kube: Kube
     choices: Choices
+    only: str = ""
+    """The namespace that is looked at; "" for all."""
     _cluster: WatchedCluster | None = None
     _exceptions: list[AzurePodIdentityException | Malformed] = field(default_factory=list)
     _matches: list[Match] | None = None
 
     async def cluster(self) -> WatchedCluster:
-        """Return the pods, identities, bindings and exceptions of all namespaces."""
+        """Return the pods, identities, bindings and exceptions of the namespaces."""
         if self._cluster is None:
             exceptions, pods, identities, bindings = await together(
                 self._parsed(AZURE_POD_IDENTITY_EXCEPTIONS, parse_exception),
@@ -118,7 +120,7 @@ class Reading:
     async def _parsed(
         self, resource: Resource, parse: Callable[[msgspec.Raw], _Parsed]
     ) -> list[_Parsed]:
-        items = (await self.kube.list_all(resource.path())).items
+        items = (await self.kube.list_all(resource.path(self.only))).items
         return parsed_within_budget(resource, items, parse)
 
     async def exceptions(self) -> list[AzurePodIdentityException | Malformed]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from podidentity.cli import completing
 from podidentity.cli.connection import ClusterTarget, cluster_options, on_cluster
 from podidentity.cli.output import FORMATS, data, examples, output_option
 from podidentity.cli.parameters import agents_option, cloud_options
@@ -21,10 +22,12 @@ from podidentity.core.authorities import Cloud
     epilog=examples(
         "podidentity check",
         "podidentity check -o json | jq -r '.[].switch'",
+        "podidentity check shop",
         "podidentity check --pre",
         "podidentity check --bundle ticket.tar.gz",
     )
 )
+@click.argument("namespace", required=False, shell_complete=completing.namespaces)
 @click.option(
     "--azure",
     "ask",
@@ -49,6 +52,7 @@ def check(
     /,
     *,
     target: ClusterTarget,
+    namespace: str | None,
     ask: bool,
     cloud: Cloud | None,
     probes: bool,
@@ -63,11 +67,13 @@ def check(
     the rules refuse, with the flag of NMI that would allow it; pods that get no token; where NMI is
     not ready, or weaker than it could be; nodes without it. Before `enable` it shows the effects of
     an upgrade; afterwards it judges by NMI's own flags.
+    With a NAMESPACE it looks at that alone, for which the rights of a namespace suffice.
     With `--bundle` no Secret is read, so it is not known whether credentials can be used.
     Exit code 1: something is wrong, or you may not read all of it. Warnings alone: 0.
     """
-    if pre and (bundle or probes or ask):
-        raise click.UsageError("Give one of --pre, and --azure, --bundle or --probes.")
+    more = bundle or probes or ask
+    if (pre and (namespace or more)) or (namespace and more):
+        raise click.UsageError("Give one of NAMESPACE, --pre, and --azure, --bundle or --probes.")
     from podidentity.cli.checks import bundle as archives
     from podidentity.cli.checks import looking, printing
     from podidentity.cli.checks.reading import ReadOnce
@@ -80,6 +86,8 @@ def check(
         lambda kube: (
             looking.before(kube, agents, output)
             if pre
+            else looking.of_namespace(kube, namespace, agents, output)
+            if namespace
             else looking.after(wanted, kube, agents, output)
         ),
         kind=ReadOnce,
