@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import ItemsView, Mapping
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 
 from podidentity.core.decision import (
+    MOST_TRIED,
     Basis,
     Entitlement,
     Rules,
+    as_it_counts,
     ineffective_exception,
     match,
     select,
@@ -130,6 +133,29 @@ def test_an_exception_without_effect_is_told_to_the_operator_and_not_to_the_pod(
     assert "blue/e" in refusal.message
     assert "--exception-namespaces" in refusal.next_step
     assert refusal.public == "Identity not found"
+
+
+def test_of_thousands_of_exceptions_without_effect_the_first_few_are_compared() -> None:
+    tried: list[str] = []
+
+    class Labels(dict[str, str]):
+        def items(self) -> ItemsView[str, str]:
+            tried.append(self["name"])
+            return super().items()
+
+    made = [exception("blue", f"e{each:04}", Labels(name=f"e{each:04}")) for each in range(3_000)]
+    assert ineffective_exception(pod(more=WEB), made[::-1], Rules()) is None
+    assert tried == [f"e{each:04}" for each in range(MOST_TRIED)]
+
+
+def test_nmi_keeps_of_an_exception_without_effect_the_name_and_a_few_labels() -> None:
+    ids = (client_id(1),)
+    small = replace(exception("blue", "e", WEB), identities=ids)
+    large = exception("blue", "f", {str(each): "x" for each in range(5)})
+    for allowed in (None, frozenset({"blue"})):
+        assert [as_it_counts(each, allowed) for each in (small, large)] == [small, large]
+    assert as_it_counts(small, frozenset()) == exception("blue", "e", WEB)
+    assert as_it_counts(large, frozenset()) == exception("blue", "f", {})
 
 
 def test_the_flag_to_set_keeps_the_namespaces_that_the_operator_has_set() -> None:

@@ -31,7 +31,7 @@ ALL_OLD = Compat(**{switch.name: True for switch in fields(Compat)})
 def test_the_defaults_are_the_strict_rules() -> None:
     assert rules_of(DEFAULT) == Rules()
     assert policy_of(DEFAULT).hold == HoldTimes()
-    assert scope_of(DEFAULT) == Scope(node="n1")
+    assert scope_of(DEFAULT) == Scope(node="n1", exception_namespaces=frozenset({"kube-system"}))
 
 
 def test_every_choice_reaches_the_rules() -> None:
@@ -129,7 +129,9 @@ def test_the_open_paths_and_the_form_of_errors_are_as_they_were_chosen() -> None
 @pytest.mark.parametrize("labelled", [True, False])
 def test_in_standard_mode_the_controllers_records_are_watched(labelled: bool) -> None:
     settings = NmiSettings(node="n1", only_own_records=labelled)
-    assert scope_of(settings) == Scope(node="n1", records=True, labelled=labelled)
+    assert scope_of(settings) == Scope(
+        node="n1", records=True, labelled=labelled, exception_namespaces=frozenset({"kube-system"})
+    )
 
 
 def test_each_old_rule_that_is_on_is_told_at_the_start(caplog: pytest.LogCaptureFixture) -> None:

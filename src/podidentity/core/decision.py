@@ -69,6 +69,9 @@ from podidentity.core.resources import (
     WorkloadIdentity,
 )
 
+MOST_TRIED = 20
+"""Exceptions without effect of a namespace that are compared with a pod."""
+_FEW_LABELS = 4
 MOST_BOUND = 500
 """Bindings of one selector that count, the heaviest first: ten thousand of one tenant would cost
 milliseconds for each request on the node."""
@@ -296,9 +299,28 @@ def _is_allowed(namespace: str, rules: Rules) -> bool:
 def ineffective_exception(
     pod: Pod, exceptions: Sequence[AzurePodIdentityException], rules: Rules
 ) -> Refusal | None:
-    """Return the refusal of a pod whose only exception has no effect; None if it has none."""
-    found = _first_fitting(pod, exceptions, rules)
+    """Return the refusal of a pod whose only exception has no effect; None if it has none.
+
+    A tenant may make thousands of exceptions where none counts, so the first few by name are tried.
+    """
+    few = exceptions
+    if len(exceptions) > MOST_TRIED and not _is_allowed(pod.ref.namespace, rules):
+        few = nsmallest(MOST_TRIED, exceptions, key=_exception_name)
+    found = _first_fitting(pod, few, rules)
     return None if found is None else _refuse_ineffective(found, rules)
+
+
+def as_it_counts(
+    exception: AzurePodIdentityException, namespaces: frozenset[str] | None
+) -> AzurePodIdentityException:
+    """Return what NMI keeps of an exception; `namespaces` are those in which exceptions count.
+
+    Of one that cannot count the name is kept, and a few labels, so that its pods are told why.
+    """
+    if namespaces is None or exception.ref.namespace in namespaces:
+        return exception
+    labels = exception.pod_labels if len(exception.pod_labels) <= _FEW_LABELS else {}
+    return replace(exception, pod_labels=labels, identities=())
 
 
 def without_effect(exception: AzurePodIdentityException, rules: Rules) -> Refusal | None:

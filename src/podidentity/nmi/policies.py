@@ -47,7 +47,12 @@ def prefetch_of(settings: NmiSettings) -> PrefetchPolicy:
 
 def scope_of(settings: NmiSettings) -> Scope:
     """Return what is watched."""
-    return Scope(node=settings.node, records=settings.standard, labelled=settings.only_own_records)
+    return Scope(
+        node=settings.node,
+        records=settings.standard,
+        labelled=settings.only_own_records,
+        exception_namespaces=settings.exception_namespaces,
+    )
 
 
 def delegation_of(settings: NmiSettings) -> Delegation:

@@ -11,8 +11,9 @@ import msgspec
 from podidentity.adapters.cluster import Custom, WatchedCluster
 from podidentity.adapters.reflector import ObjectLog, Reflectors, Source
 from podidentity.core.budgets import BUDGETS
+from podidentity.core.decision import as_it_counts
 from podidentity.core.ports import Clock
-from podidentity.core.resources import Malformed, ObjectRef, Pod
+from podidentity.core.resources import AzurePodIdentityException, Malformed, ObjectRef, Pod
 from podidentity.wire.kube import (
     AZURE_ASSIGNED_IDENTITIES,
     AZURE_IDENTITIES,
@@ -49,6 +50,8 @@ class Scope:
     """The controller's AzureAssignedIdentities, in standard mode."""
     labelled: bool = True
     """Only records with the node's name as a label (`--enableScaleFeatures`)."""
+    exception_namespaces: frozenset[str] | None = None
+    """Where exceptions count; None: everywhere."""
 
 
 _Parsed = Custom | ObjectRef
@@ -83,7 +86,7 @@ class Watches(Reflectors):
         *,
         scope: Scope,
     ) -> None:
-        self._cluster = cluster
+        self._cluster, self._scope = cluster, scope
         self._told: dict[tuple[str, ObjectRef], Malformed] = {}
         self._objects = ObjectLog(clock)
         sources = [
@@ -134,6 +137,8 @@ class Watches(Reflectors):
             self._warn(found)
         else:
             self._told.pop((kind.name, found.ref), None)
+        if isinstance(found, AzurePodIdentityException):
+            found = as_it_counts(found, self._scope.exception_namespaces)
         self._cluster.put(found)
         return found
 
