@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import UserDict
 from collections.abc import ItemsView, Mapping
 from dataclasses import replace
 
@@ -138,7 +139,7 @@ def test_an_exception_without_effect_is_told_to_the_operator_and_not_to_the_pod(
 def test_of_thousands_of_exceptions_without_effect_the_first_few_are_compared() -> None:
     tried: list[str] = []
 
-    class Labels(dict[str, str]):
+    class Labels(UserDict[str, str]):
         def items(self) -> ItemsView[str, str]:
             tried.append(self["name"])
             return super().items()

@@ -85,7 +85,7 @@ class FakeServer(FakeKubeApi):
 
 
 class Setting:
-    def __init__(self, **scope: bool) -> None:
+    def __init__(self, **scope: Any) -> None:
         clock = ImpatientClock()
         self.server = FakeServer()
         self.cluster = WatchedCluster(clock)
