@@ -1176,6 +1176,8 @@ def run(
     monkeypatch.setattr(enable, "TOLD_SECONDS", 3.0)
     monkeypatch.setattr(admission_policies, "UNPROVED_SECONDS", 0.0)
     monkeypatch.setenv("KUBECONFIG", str(write_kubeconfig(place.plan, PERSON)))
+    # As in a pod, for `nodes`; no other command reads it.
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
     begun: list[Scene] = []
 
     def as_person(rights: list[Single], *, again: bool = False) -> Ran:

@@ -9,6 +9,9 @@ import pytest
 
 from podidentity.adapters.readiness import AgentPages, AgentReadiness
 from podidentity.cli.nodes import NOBODY, NodeState, states
+from tests.cli.binding import Run
+from tests.cli.conftest import have_custom_resources
+from tests.cli.world import World
 
 OURS = {"app.kubernetes.io/part-of": "podidentity"}
 SAID = {
@@ -116,3 +119,25 @@ def test_a_refused_token_is_told_in_the_words_of_the_refusal() -> None:
         return said.status, said.text
 
     assert anyio.run(ask) == (400, "Identity not found")
+
+
+def test_outside_a_pod_it_asks_through_the_api_server_as_check_does(
+    bare: World, podidentity: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    have_custom_resources(bare)
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    ran = podidentity("nodes")
+    assert ran.code == 1
+    assert "Outside a pod this is podidentity check --probes." in ran.err
+    assert "What each NMI says\n" in ran.out
+    assert "(NoAgent)" in ran.out
+    refused = podidentity("nodes", "--token=https://vault.azure.net")
+    assert (refused.code, "run it in a pod of the cluster" in refused.err) == (2, True)
+
+
+def test_in_a_pod_it_asks_each_node_itself(
+    bare: World, podidentity: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
+    ran = podidentity("nodes", "--timeout=0s")
+    assert (ran.code, f"0 of {len(bare.plan.nodes)} nodes" in ran.err) == (1, True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import click
@@ -12,10 +13,11 @@ from podidentity.cli.parameters import Duration, agents_option
 
 
 @click.command(
+    hidden=True,
     epilog=examples(
         "helm test aad-pod-identity --namespace kube-system --logs",
         "podidentity nodes --namespace kube-system --token=https://vault.azure.net",
-    )
+    ),
 )
 @agents_option
 @click.option(
@@ -40,13 +42,23 @@ from podidentity.cli.parameters import Duration, agents_option
 )
 @output_option("table", "json", "yaml", default="table")
 @cluster_options
-def nodes(**given: Any) -> None:
+@click.pass_context
+def nodes(ctx: click.Context, /, **given: Any) -> None:
     """Say of each node whether pods' requests arrive at NMI.
 
     Each NMI is asked how its pods are connected (plane), what leads their requests to it (backend),
-    how it proves callers, and where the last request from its probe pod ended. Run it in a pod of
-    the cluster: NMI is asked at the addresses of its nodes. Exit status 1 if a node is not ready.
+    how it proves callers, and where the last request from its probe pod ended. It is for a pod of
+    the cluster, such as that of `helm test`: it asks NMI at the addresses of its nodes. Elsewhere
+    it runs `podidentity check --probes`. Exit status 1 if a node is not ready.
     """
+    if not os.environ.get("KUBERNETES_SERVICE_HOST"):  # a kubelet sets it in each container
+        if given["resource"]:
+            raise click.UsageError("--token asks as a pod does: run it in a pod of the cluster.")
+        from podidentity.cli.commands.check import check
+
+        click.echo("Outside a pod this is podidentity check --probes.", err=True)
+        shared = {each.name for each in check.params} & ctx.params.keys()
+        ctx.invoke(check, probes=True, **{str(name): ctx.params[str(name)] for name in shared})
     from podidentity.cli.nodes import nodes as run
 
     run(**given)
