@@ -74,10 +74,6 @@ class World:
         request = request or self.request()
         return _bytes(self.pipeline.by_bytes(request.caller, request.raw, _nobody_waits))
 
-    def remembered_parsed(self, request: Request) -> bytes | None:
-        """Return what the memo answers at once when the request has been parsed."""
-        return _bytes(self.pipeline.by_request(request, _nobody_waits))
-
     async def remembered_later(self) -> bytes | None:
         """Return what the memo answers once the connection has been asked about."""
         request = self.request()

@@ -18,7 +18,6 @@ from podidentity.nmi.server.messages import (
     Caller,
     KnownAnswer,
     Limits,
-    Request,
     Response,
     Waiting,
     render,
@@ -47,13 +46,6 @@ class Remembering:
         if raw not in {AT_ONCE, LAST}:
             return None
         return self._known(answered, keep_alive=raw == AT_ONCE)
-
-    def by_request(
-        self, request: Request, answered: Answered
-    ) -> KnownAnswer | Literal[Waiting.LATER] | None:
-        if request.raw_target != b"/numbered":
-            return None
-        return self._known(answered, keep_alive=request.keep_alive)
 
     def _known(
         self, answered: Answered, *, keep_alive: bool
@@ -173,57 +165,37 @@ async def test_a_client_that_wants_no_other_answer_has_its_one_from_memory(echo:
     assert echo.asked == []
 
 
-async def test_a_request_that_must_be_parsed_is_answered_from_memory_without_the_handler(
+async def test_what_must_be_proved_before_is_answered_by_the_memo_when_it_is(
     echo: Echo,
 ) -> None:
-    async with serving(echo) as listener, talking(listener) as talk:
-        for number in range(3):
-            numbered = b"GET /numbered HTTP/1.1\r\nHost: x\r\nid: %d\r\n\r\n" % number
-            assert (await talk.ask(numbered)).body == b"at once"
-        reply = await talk.ask(numbered[:-2] + b"Connection: close\r\n\r\n")
-        assert (reply.body, reply.header("Connection")) == (b"at once", ["close"])
-        assert await talk.closed() == b""
-    assert echo.asked == []
-
-
-NUMBERED = b"GET /numbered HTTP/1.1\r\nHost: x\r\nid: 7\r\n\r\n"
-
-
-@pytest.mark.parametrize("request_", [AT_ONCE, NUMBERED])
-async def test_what_must_be_proved_before_is_answered_by_the_memo_when_it_is(
-    echo: Echo, request_: bytes
-) -> None:
-    async with waiting(echo, request_) as (_, talk, memo):
+    async with waiting(echo) as (_, talk, memo):
         memo.waiting.pop()(known())
         assert (await talk.hear()).body == b"at once"
         memo.proves = False
-        assert (await talk.ask(request_)).body == b"at once"
+        assert (await talk.ask(AT_ONCE)).body == b"at once"
     assert echo.asked == []
 
 
-@pytest.mark.parametrize("request_", [AT_ONCE, NUMBERED])
 async def test_what_the_memo_cannot_answer_after_all_is_the_handlers(
-    echo: Echo, request_: bytes
+    echo: Echo,
 ) -> None:
-    async with waiting(echo, request_) as (_, talk, memo):
+    async with waiting(echo) as (_, talk, memo):
         memo.waiting.pop()(None)
-        assert (await talk.hear()).body in {b"GET /at-once", b"GET /numbered"}
+        assert (await talk.hear()).body == b"GET /at-once"
         assert (await talk.ask(GET)).body == b"GET /a"
-    assert [each.raw for each in echo.asked] == [request_, GET]
+    assert [each.raw for each in echo.asked] == [AT_ONCE, GET]
     assert not memo.waiting, "it is asked once for each request"
 
 
-@pytest.mark.parametrize("request_", [AT_ONCE, NUMBERED])
 async def test_the_last_request_of_a_connection_is_the_handlers_then_as_well(
-    echo: Echo, request_: bytes
+    echo: Echo,
 ) -> None:
-    last = request_[:-2] + b"Connection: close\r\n\r\n"
-    async with waiting(echo, last) as (_, talk, memo):
+    async with waiting(echo, LAST) as (_, talk, memo):
         memo.waiting.pop()(None)
         reply = await talk.hear()
         assert (reply.status, reply.header("Connection")) == (200, ["close"])
         assert await talk.closed() == b""
-    assert [each.raw for each in echo.asked] == [last]
+    assert [each.raw for each in echo.asked] == [LAST]
 
 
 @pytest.mark.parametrize("answer", [known(), None])

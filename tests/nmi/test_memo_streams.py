@@ -152,4 +152,4 @@ async def test_no_stream_is_answered_or_recorded_otherwise_than_without_the_memo
     assert known.records() == decided.records()
     for side in (known, decided):
         assert side.listener.connections() == side.listener.held_bytes() == 0
-    assert known.decided < 0.8 * decided.decided, "the memo was asked"
+    assert known.decided < 0.9 * decided.decided, "the memo was asked"

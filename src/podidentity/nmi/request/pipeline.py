@@ -10,8 +10,8 @@
 
 Each step takes a value and returns a value; an error of an earlier step is answered at once, before
 anybody waits for anything. SDKs probe with a request without the header and give it 500 ms.
-What was answered is answered again for a second or two: `by_bytes` and `by_request` find it in the
-`AnswerCache`, and wait for nothing but the proof of a connection, at most once a second.
+What was answered is answered again for a second or two: `by_bytes` finds it in the `AnswerCache`,
+and waits for nothing but the proof of a connection, at most once a second.
 """
 
 from __future__ import annotations
@@ -339,51 +339,22 @@ class RequestPipeline:
         known = self._answers.requests.get(raw)
         if known is None or self._recorded_first:
             return None
-        return self._again(caller, known.target, answered, keep_alive=known.keep_alive)
-
-    def by_request(
-        self, request: Request, answered: Answered
-    ) -> KnownAnswer | Literal[Waiting.LATER] | None:
-        """Return what is remembered for a request whose bytes are new, as `by_bytes` does.
-
-        Clients such as az put a number of its own into each request.
-        """
-        if self._recorded_first or request.method != "GET":
-            return None
-        caller, target = request.caller, request.raw_target
-        # First whether there is anything to give: most requests that come here are new.
-        if self._answers.find(caller.address, target, self._clock.monotonic()) is None:
-            return None
-        try:
-            self._check_headers(request, Route.TOKEN)
-        except InvalidRequest:
-            return None
-        self._answers.note(request)
-        return self._again(caller, target, answered, keep_alive=request.keep_alive)
-
-    def _again(
-        self, caller: Caller, target: bytes, answered: Answered, *, keep_alive: bool
-    ) -> KnownAnswer | Literal[Waiting.LATER] | None:
-        begun = self._clock.monotonic()
-        found = self._answers.find(caller.address, target, begun)
+        begun, address = self._clock.monotonic(), caller.address
+        found = self._answers.find(address, known.target, begun)
         if found is None:
             return None
         if found.pod_uid == caller.proven:
             if begun < caller.proven_until:
-                return self._given(found, begun, keep_alive=keep_alive)
+                return self._given(found, begun, keep_alive=known.keep_alive)
         elif caller.proven or caller.proxied is not None:
             return None
-        return self._when_proved(caller, target, answered, begun, keep_alive=keep_alive)
 
-    def _when_proved(
-        self, caller: Caller, target: bytes, answered: Answered, begun: float, *, keep_alive: bool
-    ) -> Literal[Waiting.LATER] | None:
         def proved() -> None:
-            found = self._answers.find(caller.address, target, self._clock.monotonic())
+            found = self._answers.find(address, known.target, self._clock.monotonic())
             if found is None or found.pod_uid != caller.proven:
                 answered(None)
             else:
-                answered(self._given(found, begun, keep_alive=keep_alive))
+                answered(self._given(found, begun, keep_alive=known.keep_alive))
 
         return LATER if self._callers.prove(caller, proved) else None
 
@@ -431,6 +402,7 @@ class RequestPipeline:
         if isinstance(subject, Subject):
             known = self._answers.find(request.caller.address, request.raw_target, begun)
             if known is not None and known.pod_uid == request.caller.proven:
+                self._answers.note(request)
                 await self._log.again(known.template, begun)
                 return known.response
         ambiguity = self._decider.policy.ambiguity

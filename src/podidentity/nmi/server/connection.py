@@ -515,9 +515,9 @@ class Sender:
 class Connection(asyncio.BufferedProtocol):
     """One connection: requests in, answers out, in their order.
 
-    A request that the context's memo knows is answered without a task, and in the turn of the event
-    loop in which it came unless the connection must be proved before: one whose bytes it knows
-    without being parsed, too. Any other is answered by a task.
+    A request whose bytes the context's memo knows is answered without a parser and a task, and in
+    the turn of the event loop in which it came unless the connection must be proved before. Any
+    other is answered by a task.
     """
 
     def __init__(  # noqa: PLR0915 - all that a connection remembers, and nothing else
@@ -695,19 +695,13 @@ class Connection(asyncio.BufferedProtocol):
         """Bytes of a request of which a part has come."""
         return self._parser.size if self._parser is not None else 0
 
-    def _remembered(self, data: bytes, request: Request | None = None) -> bool:
-        """Answer what the memo knows, now or when the connection is proved; return whether so.
-
-        `request`: what `data` was found to be, where it was parsed.
-        """
+    def _remembered(self, data: bytes) -> bool:
+        """Answer what the memo knows, now or when the connection is proved; return whether so."""
         memo = self._context.memo
         if memo is None:
             return False
         try:
-            if request is None:
-                known = memo.by_bytes(self._caller, data, self._proved)
-            else:
-                known = memo.by_request(request, self._proved)
+            known = memo.by_bytes(self._caller, data, self._proved)
         except Exception:  # noqa: BLE001 - the handler still answers
             _log.exception("a request could not be answered from the memo; please report this")
             return False
@@ -728,9 +722,7 @@ class Connection(asyncio.BufferedProtocol):
         if known is not None:
             self._give(known)
         else:
-            # It may be parsed for the second time, and a parser reads nothing behind a last one.
-            self._parser = None
-            self._parse(asked, known=True)
+            self._parse(asked)
         if not self._sender.closing:
             if self._reading and self._sender.transport is not None:
                 self._sender.transport.resume_reading()
@@ -740,16 +732,13 @@ class Connection(asyncio.BufferedProtocol):
         stays = known.keep_alive and self._stays
         self._finish(known.kept if stays else known.last, stays=stays)
 
-    def _parse(self, data: bytes, *, known: bool = False) -> None:
-        """Parse and answer until nothing is left, or something must be waited for.
-
-        `known`: the memo was asked already.
-        """
+    def _parse(self, data: bytes) -> None:
+        """Parse and answer until nothing is left, or something must be waited for."""
         if self._parser is None:
             self._parser = RequestParser(self._caller, self._context.limits, self._waiting.append)
         whole = b"" if self._parser.size or len(data) > LONGEST_REMEMBERED else data
         try:
-            data = self._parse_pieces(data, whole, known=known)
+            data = self._parse_pieces(data, whole)
         except Unacceptable as error:
             self._failure, data = error, b""
             self._begin_waiting()
@@ -764,7 +753,7 @@ class Connection(asyncio.BufferedProtocol):
         elif self._held:
             self._count()
 
-    def _parse_pieces(self, data: bytes, whole: bytes, *, known: bool) -> bytes:
+    def _parse_pieces(self, data: bytes, whole: bytes) -> bytes:
         """Return what is left. `whole` may be all of one request: it is if nothing else comes."""
         assert self._parser is not None  # noqa: S101 - made by _parse
         for _ in range(PIECES):
@@ -772,7 +761,7 @@ class Connection(asyncio.BufferedProtocol):
             if self._waiting:
                 if whole and not data and not self._parser.size and len(self._waiting) == 1:
                     self._waiting[0].raw = whole
-                self._begin_waiting(known=known)
+                self._begin_waiting()
             whole = b""
             if not data or self._sender.closing or self._must_wait:
                 return data
@@ -780,13 +769,11 @@ class Connection(asyncio.BufferedProtocol):
         self._context.loop.call_soon(self._resume_parsing)
         return data
 
-    def _begin_waiting(self, *, known: bool = False) -> None:
+    def _begin_waiting(self) -> None:
         """Begin with what was parsed, one request after the other."""
         while self._waiting and not self._sender.closing and not self._must_wait:
-            request = self._waiting.pop(0)
             self._timed = False
-            if known or not request.raw or not self._remembered(request.raw, request):
-                self._begin(request)
+            self._begin(self._waiting.pop(0))
 
     def _await_the_rest(self) -> None:
         """Give the client its time for the end of a request."""

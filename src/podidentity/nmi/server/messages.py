@@ -316,20 +316,15 @@ Answered = Callable[[KnownAnswer | None], None]
 
 
 class Memo(Protocol):
-    """What a handler answered a moment ago, found without a task. Records what it gives.
-
-    Each method returns None if the handler must be asked.
-    """
+    """What a handler answered a moment ago, found without a task. Records what it gives."""
 
     def by_bytes(
         self, caller: Caller, raw: bytes, answered: Answered
     ) -> KnownAnswer | Literal[Waiting.LATER] | None:
-        """Return the answer to a request that arrived as exactly these bytes."""
+        """Return the answer to a request that arrived as exactly these bytes.
 
-    def by_request(
-        self, request: Request, answered: Answered
-    ) -> KnownAnswer | Literal[Waiting.LATER] | None:
-        """Return the answer to a request that was parsed."""
+        Returns None if the handler must be asked.
+        """
 
 
 def render(response: Response, *, stays: bool) -> bytes:
