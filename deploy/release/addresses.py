@@ -10,7 +10,7 @@ from pathlib import Path
 
 from deploy.release.statement import NotReleasable
 
-NONE = "This build names no repository: ask whoever gave it to you."
+NONE = "This build names no repository: ask its supplier."
 """The sentence of README.md in place of an address."""
 RUNBOOK = re.compile(r"(?<![\w/.])docs/how-to/watch-nmi\.md")
 """The page of the alerts, by its path in the repository; not in a link of a document."""

@@ -372,6 +372,15 @@ def test_disabling_what_is_not_enabled_is_no_failure(podidentity: Run) -> None:
     assert ran.out.splitlines()[:-1] == ["daemonset.apps/nmi not found"]
 
 
+@pytest.mark.usefixtures("bare")
+def test_without_aad_pod_identity_there_is_nothing_to_migrate(podidentity: Run) -> None:
+    assert podidentity("disable", "--purge", "--yes").code == 0
+    ran = podidentity("migrate", "plan")
+    assert ran.code == 1
+    said = "error: This cluster has no AAD Pod Identity. There is nothing to migrate.\n"
+    assert ran.err == said
+
+
 @pytest.mark.parametrize("command", [["list"], ["explain", "pod", "kube-system/x"]])
 def test_without_pod_identity_it_says_how_to_enable_it(
     bare: World, podidentity: Run, command: list[str]

@@ -181,6 +181,10 @@ def _of_an_expired_certificate(error: KubeError, target: ClusterTarget) -> Comma
 def worded(error: KubeError) -> CommandError:
     """Return `error` with a next step for people."""
     if error.not_found and _no_such_type(error):
+        if running_command() == "migrate":
+            return CommandError(
+                "This cluster has no AAD Pod Identity", "There is nothing to migrate."
+            )
         return CommandError(
             "Pod identity is not enabled in this cluster", "Run podidentity enable."
         )
