@@ -22,6 +22,7 @@ from podidentity.mic.objects import (
     render_told,
     render_update,
 )
+from podidentity.wire.manifests import FINALIZER
 from tests.fakes import CLIENT, NOW, RESOURCE_ID
 
 API = "aadpodidentity.k8s.io/v1"
@@ -448,3 +449,24 @@ def test_an_event_is_about_the_kind_that_kubectl_describes() -> None:
         "lastTimestamp": "2026-11-25T09:46:40Z",
         "count": 1,
     }
+
+
+def test_a_record_of_a_megabyte_is_known_by_its_name_and_says_nothing() -> None:
+    body = stored(metadata={"labels": {"nodename": "n1"}})
+    body["spec"]["azureIdentityRef"]["odd"] = [[]] * 400_000
+    found, odd = parse_record(json.dumps(body).encode())
+    assert (found.ref.name, found.uid, found.version) == ("web-0-shop-orders", "r-1", "77")
+    assert (found.record, found.finalizers, odd) == (None, False, PLAIN)
+
+
+def test_finalizers_that_are_too_long_are_neither_kept_nor_changed() -> None:
+    many = [FINALIZER, *(f"example.com/{each}" for each in range(1000))]
+    for more in ("", "x" * 300_000):
+        body = stored(metadata={"finalizers": many, "annotations": {"a": more}})
+        found, odd = parse_record(json.dumps(body).encode())
+        assert not found.finalizers
+        assert odd.finalizers is None
+        copies = live(identity()), live(binding(), About.BINDING)
+        paths = [each["path"] for each in render_update(("u", "1"), record(), copies, odd)]
+        assert "/metadata/finalizers" not in paths
+        assert "/spec" in paths

@@ -17,7 +17,7 @@ import msgspec
 
 from podidentity.core.resources import Assignment, ObjectRef
 from podidentity.mic.calls import About, Condition, Record, StoredRecord, TellEvent
-from podidentity.wire import BROKEN_JSON
+from podidentity.wire import BROKEN_JSON, decoded
 from podidentity.wire.events import CustomResource, Happening, render_event, stamp
 from podidentity.wire.manifests import API_VERSION, ASSIGNED_KIND, FINALIZER, NODE_LABEL
 
@@ -31,6 +31,8 @@ _LONGEST_COPY = 16 << 10
 """Bytes: of a longer one what is known is copied. Each pod has a record, and a tenant many pods."""
 _LONGEST_FIELD = 2048
 """Bytes of a field in it; no field that means something has as many."""
+_LONGEST_RECORD = 256 << 10
+"""Bytes of an AzureAssignedIdentity: MIC writes no longer ones. A tenant may write 1.5 MB."""
 _KNOWN = frozenset(
     {
         *("type", "clientID", "resourceID", "objectID", "tenantID", "auxiliaryTenantIDs"),
@@ -54,6 +56,12 @@ LONGEST_MESSAGE = 32768
 Raw = bytes | msgspec.Raw
 Json = dict[str, Any]
 
+
+class _Head(msgspec.Struct):
+    metadata: dict[str, msgspec.Raw]
+
+
+_HEAD = msgspec.json.Decoder(_Head)
 _ANY = msgspec.json.Decoder(dict[str, Any])
 _SORTED = msgspec.json.Encoder(order="deterministic")
 
@@ -214,8 +222,8 @@ def render_condition(live: Live, about: About, condition: Condition, now: float)
 class Oddities:
     """What most records have not: a change must leave it as it is."""
 
-    finalizers: tuple[str, ...] = ()
-    """Those of others."""
+    finalizers: tuple[str, ...] | None = ()
+    """Those of others; None: too long to be kept, so that none is changed."""
     unlabelled: bool = False
     """Whether it has no labels at all."""
 
@@ -225,14 +233,15 @@ PLAIN = Oddities()
 
 def parse_record(raw: Raw) -> tuple[StoredRecord, Oddities]:
     """Return the AzureAssignedIdentity in `raw`; raise UnreadableObject if it has no name."""
-    found = _decoded(raw, ASSIGNED_KIND)
+    found = _decoded(raw, ASSIGNED_KIND) if len(raw) <= _LONGEST_RECORD else _head(raw)
     meta = found["metadata"]
     ref = ObjectRef(str(meta.get("namespace", "")), str(meta.get("name", "")))
     if not ref.name:
         raise UnreadableObject(f"not an {ASSIGNED_KIND}: it has no name")
     listed = meta.get("finalizers")
     listed = listed if isinstance(listed, list) else []
-    finalizers = [each for each in listed if isinstance(each, str)]
+    is_short = len(msgspec.json.encode(listed)) <= _LONGEST_FIELD
+    finalizers = [each for each in listed if isinstance(each, str)] if is_short else []
     stored = StoredRecord(
         ref=ref,
         uid=str(meta.get("uid", "")),
@@ -241,10 +250,24 @@ def parse_record(raw: Raw) -> tuple[StoredRecord, Oddities]:
         finalizers=FINALIZER in finalizers,
         deleting=bool(meta.get("deletionTimestamp")),
     )
-    others = tuple(each for each in finalizers if each != FINALIZER)
-    unlabelled = not isinstance(meta.get("labels"), dict)
-    odd = Oddities(others, unlabelled) if others or unlabelled else PLAIN
-    return stored, odd
+    others = tuple(each for each in finalizers if each != FINALIZER) if is_short else None
+    odd = Oddities(others, unlabelled=not isinstance(meta.get("labels"), dict))
+    return stored, PLAIN if odd == PLAIN else odd
+
+
+def _head(raw: Raw) -> Json:
+    """Return the metadata of a record that is too large to be decoded whole.
+
+    It says nothing, so it is written anew. {} stands for a field that is too long.
+    """
+    try:
+        meta = decoded(_HEAD, raw).metadata
+        for name, value in meta.items():
+            if len(value) > _LONGEST_FIELD and name != "finalizers":
+                meta[name] = msgspec.Raw(b"{}")
+        return {"metadata": {name: msgspec.json.decode(value) for name, value in meta.items()}}
+    except BROKEN_JSON as error:
+        raise UnreadableObject(f"not an {ASSIGNED_KIND}: {error}") from error
 
 
 def _record(ref: ObjectRef, found: Json) -> Record | None:
@@ -316,8 +339,10 @@ def render_update(
         {"op": "test", "path": "/metadata/uid", "value": uid},
         # The API server refuses a change that names another version than the object's.
         {"op": "add", "path": "/metadata/resourceVersion", "value": version},
-        {"op": "add", "path": "/metadata/finalizers", "value": list(odd.finalizers)},
     ]
+    if odd.finalizers is not None:
+        value = list(odd.finalizers)
+        patch.append({"op": "add", "path": "/metadata/finalizers", "value": value})
     if record is not None and copies is not None:
         label: Json = {"op": "add", "path": f"/metadata/labels/{NODE_LABEL}", "value": record.node}
         if odd.unlabelled:
