@@ -246,6 +246,19 @@ UNGUARDED = AgentWarning(AgentReason.SOURCES_UNGUARDED, "a pod can lie: no filte
 LACKS = AgentWarning(AgentReason.NODE_LACKS, "there is no lock")
 
 
+async def test_a_warning_with_another_cause_is_told_at_once_and_with_other_numbers_later() -> None:
+    first, more, other = (
+        AgentWarning(AgentReason.TOKENS_FAIL, text, cause=text[0])
+        for text in ("a: 1 of 9 pods", "a: 2 of 9 pods", "b: 2 of 9 pods")
+    )
+    async with agent(first) as it:
+        await it.during(LASTING + APART)
+        for warning in (more, other):
+            it.warnings[:] = [warning]
+            await it.during(10)
+        assert [body["message"] for _, _, body in it.board.sent] == [first.text, other.text]
+
+
 async def test_a_warning_that_lasts_is_one_event_on_the_agents_own_pod_counted_again() -> None:
     async with agent(UNGUARDED) as it:
         await it.during(LASTING - 1)

@@ -77,7 +77,8 @@ async def test_tokens_that_fail_for_a_minute_are_a_warning_with_reason_and_next_
     assert node.outcomes.warnings() == ()
     node.clock.advance(1)
     await node.ask(1, error=error)
-    assert node.outcomes.warnings() == (text,)
+    [warning] = node.outcomes.warnings()
+    assert warning == (AgentReason.TOKENS_FAIL, text, type(error).__name__)
 
 
 async def test_the_warning_has_the_share_of_the_pods_and_the_commonest_reason() -> None:
@@ -85,8 +86,10 @@ async def test_the_warning_has_the_share_of_the_pods_and_the_commonest_reason() 
     await node.ask(1, 2, 3, 4, 5)
     await node.fail(6, error=ABSENT)
     await node.fail(7, 8)
-    [text] = node.outcomes.warnings()
-    assert text.startswith("tokens fail for 3 of 8 pods that asked, such as shop/p8 (TokenSource")
+    [warning] = node.outcomes.warnings()
+    assert warning.text.startswith(
+        "tokens fail for 3 of 8 pods that asked, such as shop/p8 (TokenSource"
+    )
 
 
 async def test_one_pod_of_twenty_is_no_warning_and_two_are_one() -> None:
@@ -152,10 +155,15 @@ async def test_check_shows_the_warning_of_all_nodes_once() -> None:
     for name in ("a", "b"):
         node = Node()
         await node.fail(1, error=ABSENT)
-        [text] = node.outcomes.warnings()
+        [warned] = node.outcomes.warnings()
         about = pod(f"nmi-{name}", ref=ObjectRef("kube-system", f"nmi-{name}"))
         warning = Happening(
-            about=about, reason=AgentReason.TOKENS_FAIL, note=text, first=NOW, last=NOW, count=1
+            about=about,
+            reason=AgentReason.TOKENS_FAIL,
+            note=warned.text,
+            first=NOW,
+            last=NOW,
+            count=1,
         )
         events.append(dict(render_event(warning, name)))
         metadata = {"namespace": "kube-system", "name": about.ref.name, "uid": about.uid}

@@ -313,9 +313,9 @@ def _warnings(
             AgentReason.NODE_LACKS: [*(state.warnings if state else ()), *_taken(missing)],
             AgentReason.STARTUP_TAINT: taint.warnings() if taint else (),
             AgentReason.STALE_STATE: watches.warnings(),
-            AgentReason.TOKENS_FAIL: seen.requests.outcomes.warnings(),
         }
-        return [AgentWarning(reason, text) for reason, texts in found.items() for text in texts]
+        own = [AgentWarning(reason, text) for reason, texts in found.items() for text in texts]
+        return [*own, *seen.requests.outcomes.warnings()]
 
     return look
 

@@ -246,6 +246,8 @@ class AgentWarning(NamedTuple):
     reason: AgentReason
     text: str
     """What it is and, after a semicolon, what to do about it."""
+    cause: str = ""
+    """What the text is about; another cause is told at once, another text later."""
 
 
 class AgentWarnings:
@@ -269,7 +271,7 @@ class AgentWarnings:
         self._warnings = warnings
         self._since: dict[AgentReason, float] = {}
         self._written: dict[AgentReason, tuple[float, str]] = {}
-        """When each was written, and with which text."""
+        """When each was written, and with which cause; of a fact, with which text."""
 
     async def run(self) -> None:
         """Look every few seconds, until cancelled."""
@@ -278,18 +280,18 @@ class AgentWarnings:
             await self._clock.sleep(_LOOK)
 
     def _look(self) -> None:
-        found: dict[AgentReason, list[str]] = {}
-        for reason, text in self._warnings():
-            found.setdefault(reason, []).append(text)
+        found: dict[AgentReason, list[AgentWarning]] = {}
+        for warning in self._warnings():
+            found.setdefault(warning.reason, []).append(warning)
         now, pod = self._clock.monotonic(), self._own()
         self._since = {each: self._since.get(each, now) for each in found}
         for reason, since in self._since.items():
             lasts = now - since >= LASTING or reason is AgentReason.BACKEND
-            text = ". Also: ".join(found[reason])
-            written, before = self._written.get(reason, (-inf, ""))
+            text = ". Also: ".join(warning.text for warning in found[reason])
             # Facts that are no warning are few, and change as a whole.
-            other = not reason.is_warning and text != before
-            if pod and lasts and (other or now - written >= AGAIN):
-                self._written[reason] = now, text
+            cause = found[reason][0].cause if reason.is_warning else text
+            written, before = self._written.get(reason, (-inf, ""))
+            if pod and lasts and (cause != before or now - written >= AGAIN):
+                self._written[reason] = now, cause
                 said = self._events.warn if reason.is_warning else self._events.tell
                 said(pod, reason, text)

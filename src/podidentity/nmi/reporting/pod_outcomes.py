@@ -10,7 +10,9 @@ from math import inf
 from podidentity.core.errors import TokenUnavailable
 from podidentity.core.ports import Clock
 from podidentity.core.resources import ObjectRef
+from podidentity.nmi.reporting.events import AgentWarning
 from podidentity.nmi.request.decision import Failed, Granted, Outcome
+from podidentity.wire.events import AgentReason
 
 ROOM = 500
 """Pods that are remembered; a node has some 250."""
@@ -90,8 +92,8 @@ class PodOutcomes:
             }
         return shown
 
-    def warnings(self) -> Sequence[str]:
-        """Return that tokens fail, and after a semicolon what to do."""
+    def warnings(self) -> Sequence[AgentWarning]:
+        """Return that tokens fail, if they do."""
         oldest = self._clock.monotonic() - RECENT
         recent = [pod for pod in self._pods.values() if max(pod.given, pod.ended) > oldest]
         failing = [pod for pod in recent if pod.failed and pod.times]
@@ -106,4 +108,5 @@ class PodOutcomes:
         who = "all pods that asked" if len(failing) == len(recent) else who
         message = last.refusal[2].replace("; ", ", ").rstrip(".")
         step = _NEXT_STEPS.get(reason, "see /readyz of NMI there")
-        return (f"tokens fail for {who} ({reason}): {message}; {step}",)
+        text = f"tokens fail for {who} ({reason}): {message}; {step}"
+        return (AgentWarning(AgentReason.TOKENS_FAIL, text, cause=reason),)
