@@ -169,7 +169,7 @@ async def test_check_shows_the_warning_of_all_nodes_once() -> None:
         metadata = {"namespace": "kube-system", "name": about.ref.name, "uid": about.uid}
         agents.append({"metadata": metadata, "spec": {"nodeName": name}})
     [finding] = agent_warnings(agents, events, NOW + 10)
-    assert (finding.reason, str(finding.severity)) == ("TokensFail", "warning")
+    assert (finding.reason, str(finding.severity)) == ("TokensFail", "error")
     assert finding.what == (
         "On a, b: tokens fail for all pods that asked (IdentityNotAttached): IMDS: Identity "
         "not found."
