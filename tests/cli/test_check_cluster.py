@@ -317,6 +317,21 @@ class WithoutNmi(Reading):
         return []
 
 
+def test_nodes_that_the_daemon_sets_selector_leaves_out_have_the_label_and_no_tick(
+    world: World, podidentity: Callable[..., Ran]
+) -> None:
+    made = copy.deepcopy(NMI)
+    made["spec"]["template"]["spec"]["nodeSelector"] = {"pool": "blue"}
+    path = "/apis/apps/v1/namespaces/kube-system/daemonsets"
+    world.send("POST", path, made)
+    ran = podidentity("check")
+    told = " ".join(ran.out.split())
+    assert ran.code == 1
+    assert "NMI's DaemonSet has the nodeSelector pool=blue. Their pods get no token." in told
+    assert ticks(ran.out, "Nodes") == [f"{TICK} nobody else takes requests to the metadata address"]
+    assert "checks not made: NMI is on no node" in told
+
+
 @pytest.mark.parametrize("ready", [2, 0])
 async def test_no_agent_is_missed_where_the_archived_nmi_serves(ready: int) -> None:
     (check,) = [each for each in groups.NMI.checks if each.holds == "NMI is in this cluster"]

@@ -190,6 +190,10 @@ def test_a_fresh_failure_by_the_pods_events_is_the_verdict(
     assert f"({reason}): IMDS: Identity not found" in text
     last = podidentity("explain", f"{ns}/a").out.splitlines()[-1]
     assert last.startswith("Fails since " if ran.code else "Nothing in the cluster stands against")
+    step = json.loads(ran.out)["nextStep"]
+    if reason == "IdentityNotAttached" and ran.code:
+        assert step == "Attach the identity to the node's machines: podidentity add, or MIC."
+        assert last.endswith(f"IMDS: Identity not found. {step}")
 
 
 def test_tokens_that_fail_on_the_node_are_the_verdict_of_its_pods(

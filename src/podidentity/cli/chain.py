@@ -13,6 +13,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from podidentity.core.decision import Basis, Decision, Denied, Entitlement, Match, Use, uses_of
+from podidentity.core.errors import NEXT_STEPS
 from podidentity.core.refusals import Reason, Refusal
 from podidentity.core.resources import BINDING_LABEL, AzureIdentity, IdentityType, ObjectRef
 
@@ -62,6 +63,12 @@ class Failure(NamedTuple):
     """When it failed first, in seconds since 1970."""
     last: float
     """When it failed last."""
+
+    @property
+    def next_step(self) -> str:
+        """A sentence; "" where the message has the next step, or none is known."""
+        step = NEXT_STEPS.get(self.reason, "")
+        return f"{step[:1].upper()}{step[1:]}." if step else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

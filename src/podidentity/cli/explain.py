@@ -91,15 +91,16 @@ def as_data(explanation: Explanation) -> dict[str, object]:
     refusal, obstacle = explanation.refusal, explanation.obstacle
     failure = explanation.requests.failure if explanation.requests else None
     message = refusal.message if refusal else obstacle.text if obstacle else ""
+    step = refusal.next_step if refusal else ""
     if explanation.verdict is Verdict.FAILS and failure:
-        message = failure.message
+        message, step = failure.message, failure.next_step
     return {
         "pod": str(explanation.pod),
         "verdict": str(explanation.verdict),
         "entitled": explanation.entitled,
         "reason": str(refusal.reason) if refusal else "",
         "message": message,
-        "nextStep": refusal.next_step if refusal else "",
+        "nextStep": step,
         "identities": [
             {"name": each.identity.ref.name, "clientID": str(each.identity.client_id or "")}
             for each in explanation.entitlements
@@ -134,13 +135,15 @@ def _verdict(explanation: Explanation, asked: bool) -> str:
     if refusal:
         return f"Refused ({refusal.reason}). {refusal.next_step}"
     if obstacle:
-        return f"Refused: the rules allow a token, but the link {obstacle.name!r} is broken."
+        why = f"the link {obstacle.name!r} is broken: {obstacle.text}"
+        return f"Refused: the rules allow a token, but {why}"
     names = ", ".join(each.identity.ref.name for each in explanation.entitlements)
     names = names or "the node's machine"
     requests = explanation.requests
     if requests and (failure := requests.failure):
         since = time.strftime("%H:%M:%S", time.gmtime(failure.since))
-        return f"Fails since {since} UTC ({failure.reason}): {failure.message}"
+        what = f"{failure.message.rstrip('.')}. {failure.next_step}".rstrip()
+        return f"Fails since {since} UTC ({failure.reason}): {what}"
     if requests and requests.served is not None:
         return f"Served {requests.served:.0f} s ago: the pod may use {names}."
     azure = "asked for the machine's identities alone" if asked else "not asked"

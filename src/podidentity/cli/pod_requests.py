@@ -71,7 +71,8 @@ async def requests_of(kube: Kube, pod: Pod, agent: Object | None, port: int) -> 
     if lasting:
         over = "; the objects allow it now" if lasting.reason in _OF_THE_OBJECTS else ""
         told.append(f"{_told(lasting, now)}{over}")
-    return Requests(served=served, text="; ".join([*told, *lacks]) or "NMI knows of none")
+    nothing = "NMI knows of none" if agent else "not known"
+    return Requests(served=served, text="; ".join([*told, *lacks]) or nothing)
 
 
 async def _page(kube: Kube, pod: Pod, agent: Object, port: int, lacks: list[str]) -> _Page:

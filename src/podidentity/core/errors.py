@@ -113,3 +113,13 @@ class TokenSourceDown(TokenUnavailable):
 
 class NotReady(PodIdentityError):
     """The agent does not know the cluster yet, or cannot prove callers for a moment."""
+
+
+NEXT_STEPS = {
+    "IdentityNotAttached": "attach the identity to the node's machines: podidentity add, or MIC",
+    "CredentialUnknown": "correct the credential or the federation of the AzureIdentity",
+    "TokenRefused": "correct what the message names",
+    "TokenThrottled": "look for pods that ask for tokens again and again",
+    "TokenSourceDown": "see whether the node reaches IMDS and Entra",
+}
+"""For an operator, by the name of the class of a TokenUnavailable: an imperative clause."""

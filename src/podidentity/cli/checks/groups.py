@@ -211,10 +211,7 @@ async def _requests(reading: Reading) -> AsyncIterator[Finding]:
 
 
 async def _tokens(reading: Reading) -> AsyncIterator[Finding]:
-    await reading.agent()
-    found = await reading.agents()
-    if not found:
-        raise NotMade("NMI is on no node")
+    found = await reading.agents_there()
     serving = {each["spec"].get("nodeName") for each in found if ready(each)}
     told = await reading.backends()
     silent = {node for node, backend in told.items() if not backend and node not in serving}
@@ -411,8 +408,8 @@ async def _readiness(reading: Reading) -> AsyncIterator[Finding]:
 
 
 async def _warnings(reading: Reading) -> AsyncIterator[Finding]:
-    await reading.agent()
-    for each in agents.agent_warnings(await reading.agents(), await reading.told(), reading.now):
+    found = await reading.agents_there()
+    for each in agents.agent_warnings(found, await reading.told(), reading.now):
         yield each
 
 
@@ -492,7 +489,7 @@ async def _served(reading: Reading) -> AsyncIterator[Finding]:
 
 
 async def _routing(reading: Reading) -> AsyncIterator[Finding]:
-    await reading.agent()
+    await reading.agents_there()
     told = await reading.backends()
     for each in nodes.host_routed(await find_all(reading.kube, NODES), told):
         yield each
@@ -508,7 +505,7 @@ async def _denial(reading: Reading) -> AsyncIterator[Finding]:
 
 
 async def _backends(reading: Reading) -> AsyncIterator[Line]:
-    await reading.agent()
+    await reading.agents_there()
     for each in local_redirect.lines(await reading.backends()):
         yield each
 
@@ -520,8 +517,8 @@ async def _takers(reading: Reading) -> AsyncIterator[Finding]:
 
 
 async def _starts(reading: Reading) -> AsyncIterator[Finding | Line]:
-    await reading.agent()
-    told = nodes.closed_while_starting(await reading.agents(), await reading.told(), reading.now)
+    found = await reading.agents_there()
+    told = nodes.closed_while_starting(found, await reading.told(), reading.now)
     for each in nodes.open_while_starting(told, reading.choices.startup_taint):
         yield each
     for line in boot_window.lines(reading.choices.startup_taint, told):

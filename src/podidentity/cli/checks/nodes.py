@@ -37,7 +37,7 @@ def open_while_starting(closed_by: Mapping[str, str], taint: str) -> Iterator[Fi
     """
     names = sorted(node for node, what in closed_by.items() if not what)
     if names:
-        new = "" if taint else " So do pods of new nodes: NMI takes no start-up taint off."
+        new = "" if taint else " New nodes are open, too: NMI takes no start-up taint off."
         yield Finding(
             kind="Node",
             about=ObjectRef("", names[0]),

@@ -149,6 +149,14 @@ class Reading:
             raise NotMade("NMI is not in this cluster")
         return found
 
+    async def agents_there(self) -> list[Object]:
+        """Return NMI's pods; raise NotMade without one."""
+        await self.agent()
+        found = await self.agents()
+        if not found:
+            raise NotMade("NMI is on no node")
+        return found
+
     async def mics(self) -> list[Object]:
         """Return MIC's Deployments; raise NotMade without one."""
         found = await deployments_of_mic(self.kube)

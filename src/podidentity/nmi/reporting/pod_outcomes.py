@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 
-from podidentity.core.errors import TokenUnavailable
+from podidentity.core.errors import NEXT_STEPS, TokenUnavailable
 from podidentity.core.ports import Clock
 from podidentity.core.resources import ObjectRef
 from podidentity.nmi.reporting.events import AgentWarning
@@ -22,14 +22,6 @@ LASTING = 60.0
 """Seconds for which tokens must fail."""
 RECENT = 600.0
 """Seconds for which the last request of a pod counts for the warning."""
-
-_NEXT_STEPS = {
-    "IdentityNotAttached": "attach the identity to the node's machines: podidentity add, or MIC",
-    "CredentialUnknown": "correct the credential or the federation of the AzureIdentity",
-    "TokenRefused": "correct what the message names",
-    "TokenThrottled": "look for pods that ask for tokens again and again",
-    "TokenSourceDown": "see whether the node reaches IMDS and Entra",
-}
 
 
 @dataclass(slots=True)
@@ -107,6 +99,6 @@ class PodOutcomes:
         who = f"{len(failing)} of {len(recent)} pods that asked, such as {last.ref}"
         who = "all pods that asked" if len(failing) == len(recent) else who
         message = last.refusal[2].replace("; ", ", ").rstrip(".")
-        step = _NEXT_STEPS.get(reason, "see /readyz of NMI there")
+        step = NEXT_STEPS.get(reason, "see /readyz of NMI there")
         text = f"tokens fail for {who} ({reason}): {message}; {step}"
         return (AgentWarning(AgentReason.TOKENS_FAIL, text, cause=reason),)
