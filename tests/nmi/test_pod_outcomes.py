@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from podidentity.cli.checks.agents import agent_warnings
@@ -12,6 +15,7 @@ from podidentity.core.errors import (
     TokenThrottled,
 )
 from podidentity.core.resources import ObjectRef
+from podidentity.nmi.main import _warnings
 from podidentity.nmi.reporting.pod_outcomes import RECENT, ROOM, PodOutcomes
 from podidentity.wire.events import AgentReason, Happening, render_event
 from tests.fakes import NOW, FakeClock, pod
@@ -175,3 +179,14 @@ async def test_check_shows_the_warning_of_all_nodes_once() -> None:
         "not found."
     )
     assert finding.mend.startswith("Attach the identity to the node's machines")
+
+
+async def test_what_every_pod_can_read_of_the_agent_names_no_pod() -> None:
+    """`/readyz` shows these warnings, and every pod reaches it."""
+    node, quiet = Node(), SimpleNamespace(state=None, warnings=tuple)
+    await node.fail(1)
+    seen: Any = SimpleNamespace(audit=None, requests=node.recorded.record)
+    some: Any = quiet
+    look = _warnings(some, some, seen, None, {}, watches=some)
+    assert node.outcomes.warnings()
+    assert AgentReason.TOKENS_FAIL not in {warning.reason for warning in look()}

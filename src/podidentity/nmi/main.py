@@ -211,7 +211,12 @@ def _assemble(
                 events,
                 clock,
                 own=own,
-                warnings=lambda: [*warnings(), *_boot_closed(net), *_backend(path)],
+                warnings=lambda: [
+                    *warnings(),
+                    *seen.requests.outcomes.warnings(),
+                    *_boot_closed(net),
+                    *_backend(path),
+                ],
             ).run,
             *pages.tasks,
             *([identity.run] if identity else []),
@@ -299,7 +304,10 @@ def _warnings(
     *,
     watches: Watches,
 ) -> Callable[[], Sequence[AgentWarning]]:
-    """Return what finds the warnings that only the node can tell."""
+    """Return what finds the warnings that only the node can tell.
+
+    Every pod can read them in `/readyz`, so they name no tenant.
+    """
     rights = _too_much_right()
     audit = seen.audit
 
@@ -314,8 +322,7 @@ def _warnings(
             AgentReason.STARTUP_TAINT: taint.warnings() if taint else (),
             AgentReason.STALE_STATE: watches.warnings(),
         }
-        own = [AgentWarning(reason, text) for reason, texts in found.items() for text in texts]
-        return [*own, *seen.requests.outcomes.warnings()]
+        return [AgentWarning(reason, text) for reason, texts in found.items() for text in texts]
 
     return look
 
