@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import click
@@ -40,10 +39,11 @@ from podidentity.cli.parameters import Duration, agents_option
     show_default=True,
     help="How long to wait until all nodes are ready.",
 )
+@click.option("--in-pod", envvar="KUBERNETES_SERVICE_HOST", hidden=True)
 @output_option("table", "json", "yaml", default="table")
 @cluster_options
 @click.pass_context
-def nodes(ctx: click.Context, /, **given: Any) -> None:
+def nodes(ctx: click.Context, /, in_pod: str | None, **given: Any) -> None:
     """Say of each node whether pods' requests arrive at NMI.
 
     Each NMI is asked how its pods are connected (plane), what leads their requests to it (backend),
@@ -51,7 +51,7 @@ def nodes(ctx: click.Context, /, **given: Any) -> None:
     the cluster, such as that of `helm test`: it asks NMI at the addresses of its nodes. Elsewhere
     it runs `podidentity check --probes`. Exit status 1 if a node is not ready.
     """
-    if not os.environ.get("KUBERNETES_SERVICE_HOST"):  # a kubelet sets it in each container
+    if not in_pod:  # a kubelet sets the variable in each container
         if given["resource"]:
             raise click.UsageError("--token asks as a pod does: run it in a pod of the cluster.")
         from podidentity.cli.commands.check import check
