@@ -19,6 +19,7 @@ from podidentity.adapters.path_permissions import (
     Access,
     PathPermissions,
 )
+from podidentity.lasting import ASK_AGAIN
 from podidentity.wire.kube import KubeError
 from tests.fakes import FakeClock, FakeKubeApi
 
@@ -136,7 +137,10 @@ async def test_an_answer_counts_for_its_time_and_is_then_asked_for_again(world: 
     assert await world.access() is Access.ALLOWED
     assert len(world.server.asked) == 2
     world.clock.advance(1)
-    assert await world.access() is Access.DENIED
+    asking = asyncio.create_task(world.access())
+    await world.clock.somebody_sleeps()
+    world.clock.advance(ASK_AGAIN)
+    assert await asking is Access.DENIED, "refused twice"
     world.server.allowed.add("prometheus")
     world.clock.advance(DENIED)
     assert await world.access() is Access.ALLOWED

@@ -17,6 +17,7 @@ from enum import Enum, auto
 from hashlib import blake2b
 from typing import NamedTuple
 
+from podidentity.access_reviews import confirmed
 from podidentity.core.ports import Clock
 from podidentity.core.rate_limits import RateLimiter
 from podidentity.waiting import end_all
@@ -119,11 +120,11 @@ class PathPermissions:
         await end_all(self._flights.values())
 
     async def _ask(self, name: bytes, token: str) -> Access:
+        last = self._answers.get(name)
+        allowed = last is not None and last.access is Access.ALLOWED
         try:
-            access = await self._asked(token)
+            access = await self._asked(token, before=allowed or None)
         except (KubeError, InconclusiveReview):
-            last = self._answers.get(name)
-            allowed = last is not None and last.access is Access.ALLOWED
             if allowed and last and self._clock.monotonic() - last.at < self._outlives:
                 return Access.ALLOWED
             return Access.UNDECIDED
@@ -141,10 +142,15 @@ class PathPermissions:
         )
         self._answers.pop(refusal if refusal is not None else next(iter(self._answers)))
 
-    async def _asked(self, token: str) -> Access:
+    async def _asked(self, token: str, *, before: bool | None) -> Access:
         asked = token_review(token, self._audience)
         user = parse_token_review(await self._server.create(TOKEN_PATH, asked), self._audience)
         if user is None:
             return Access.UNKNOWN_TOKEN
-        body = await self._server.create(PATH, path_review(user, self._path))
-        return Access.ALLOWED if parse_review(body) else Access.DENIED
+        question = path_review(user, self._path)
+
+        async def ask() -> bool:
+            return parse_review(await self._server.create(PATH, question))
+
+        allowed = await confirmed(ask, self._clock, before=before)
+        return Access.ALLOWED if allowed else Access.DENIED

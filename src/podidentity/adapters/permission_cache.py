@@ -5,7 +5,8 @@
             denied:   5 s         └─ of that time on        ─┘
 
 A permission in use is renewed in the background, so only its first request waits. A revoked
-permission counts for a minute at most, a new one after five seconds at most.
+permission counts for a minute at most, a new one after five seconds at most. A "no" that would end
+a permission is asked for again 5 s later (`podidentity.lasting`); these 5 s are part of the minute.
 
 Names come again: a namespace that is deleted and made anew is another, and its grant has ended with
 the first (`wire.rbac`). All its pods are new, so a decision counts for those pods alone that were
@@ -26,6 +27,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from podidentity.access_reviews import confirmed
 from podidentity.core.decision import Use
 from podidentity.core.errors import NotReady
 from podidentity.core.ports import Clock
@@ -79,6 +81,8 @@ class RbacPermissions:
         self._jitter = jitter
         self._decisions: OrderedDict[Use, _Decision] = OrderedDict()
         self._flights: dict[Use, asyncio.Task[bool]] = {}
+        self._doubted: set[Use] = set()
+        """Permissions that the API server refused once, and is asked for again."""
         self._at_once = asyncio.Semaphore(AT_ONCE)
         self._new_questions = RateLimiter(QUESTIONS_PER_SECOND, QUESTIONS_AT_ONCE)
         """By namespace."""
@@ -124,9 +128,16 @@ class RbacPermissions:
             await asyncio.wait({flight, timeout}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             timeout.cancel()
-        if not flight.done():
-            return self._last(use, NotReady("the API server does not answer in time"))
-        return flight.result()
+        if flight.done():
+            return flight.result()
+        error = NotReady("the API server does not answer in time")
+        if use in self._doubted:
+            # A permission that may be revoked is not prolonged.
+            decision = self._decisions.get(use)
+            if decision is None or self._clock.monotonic() >= decision.fresh_until:
+                raise error
+            return decision.allowed
+        return self._last(use, error)
 
     def _too_many(self, use: Use) -> bool:
         """Whether a new question exceeds the rate limit of its namespace.
@@ -162,15 +173,30 @@ class RbacPermissions:
 
     def _landed(self, use: Use, flight: asyncio.Task[bool]) -> None:
         del self._flights[use]
+        self._doubted.discard(use)
         if not flight.cancelled():
             # A renewal in the background has no listener; its failure has been logged.
             flight.exception()
 
     async def _decide(self, use: Use) -> bool:
-        try:
+        before = self._decisions.get(use)
+        asked = 0.0
+
+        async def ask() -> bool:
+            nonlocal asked
             async with self._at_once:
                 asked = self._clock.monotonic()
-                allowed = parse_review(await self._server.ask(PATH, review(use)))
+                answer = await self._server.ask(PATH, review(use))
+            self._doubted.add(use)
+            return parse_review(answer)
+
+        try:
+            allowed = await confirmed(
+                ask,
+                self._clock,
+                before=before.allowed if before else None,
+                was_forbidden=self._unauthorised,
+            )
         except (KubeError, InconclusiveReview) as error:
             return self._last(use, self._failed(error))
         self._recovered()

@@ -27,6 +27,10 @@ class InconclusiveReview(ValueError):
     """The API server's answer decides nothing; the message says why."""
 
 
+class UnsureReview(InconclusiveReview):
+    """A "no" with an error. It counts once it is repeated."""
+
+
 class _Status(msgspec.Struct, rename="camel"):
     allowed: bool
     denied: bool = False
@@ -108,8 +112,9 @@ def review(use: Use) -> dict[str, Any]:
 def parse_review(body: bytes) -> bool:
     """Return the decision in an answered review; raise InconclusiveReview.
 
-    A "no" with an `evaluationError` is no decision: another authorizer, such as a webhook, could
-    not be reached and might have said yes. RBAC alone never answers so.
+    A "no" with an `evaluationError` may pass: a webhook could not be reached, or RBAC of an API
+    server that starts does not know a ClusterRole yet. It lasts where a binding's ClusterRole was
+    deleted.
     """
     try:
         status = _REVIEW.decode(body).status
@@ -121,7 +126,7 @@ def parse_review(body: bytes) -> bool:
         return True
     if status.evaluation_error and not status.denied:
         said = " ".join(status.evaluation_error.split())[:200]
-        raise InconclusiveReview(f"the API server could not decide: {said}")
+        raise UnsureReview(f"the API server could not decide: {said}")
     return False
 
 
