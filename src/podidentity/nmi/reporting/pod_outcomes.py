@@ -1,4 +1,4 @@
-"""How the last token requests of each pod ended: for `/debug`, and for a warning of the node."""
+"""The last token and the last refusal of each pod, for `/debug` and for the warning TokensFail."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from podidentity.wire.events import AgentReason
 ROOM = 500
 """Pods that are remembered; a node has some 250."""
 SHARE = 0.05
-"""Part of the pods from which on failures are a warning, as in the alert PodIdentityTokensFail."""
+"""More failing pods than this share are a warning, as in the alert PodIdentityTokensFail."""
 LASTING = 60.0
-"""Seconds for which tokens must fail."""
+"""Seconds between the first and the last failure before NMI warns."""
 RECENT = 600.0
-"""Seconds for which the last request of a pod counts for the warning."""
+"""Seconds. The warning counts pods that asked within this time."""
 
 
 @dataclass(slots=True)
 class _Pod:
     ref: ObjectRef
     given: float = -inf
-    """When it last got a token, in monotonic seconds; as the others."""
+    """Time of its last token, in monotonic seconds; the next two as well."""
     since: float = -inf
-    """When it first got none since then."""
+    """Time of its first failure after that token."""
     ended: float = -inf
-    """When it last got none."""
+    """Time of its last failure."""
     times: int = 0
-    """Requests without a token since the last one with a token."""
+    """Failures since the last token."""
     failed: bool = False
-    """Whether it was entitled, or not known whether, and the reason is not its own."""
+    """True if the pod got no token for a reason that is neither a refusal nor its own budget."""
     refusal: tuple[int, str, str] = 0, "", ""
     """Status, reason and message of the last one."""
 
