@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+from podidentity.cli.rollout import lasts
 from podidentity.core.resources import ObjectRef, Pod
 from podidentity.nmi.reporting.events import (
     APART,
@@ -18,7 +19,7 @@ from podidentity.nmi.reporting.events import (
 )
 from podidentity.nmi.reporting.metrics import NmiMetrics
 from podidentity.telemetry.metrics import Registry
-from podidentity.wire.events import AGAIN, PATH_PROVED, AgentReason, NodeName
+from podidentity.wire.events import AGAIN, OVER, PATH_PROVED, AgentReason, NodeName
 from podidentity.wire.kube import KubeError
 from tests.fakes import FakeClock, FakeKubeApi, pod
 
@@ -257,6 +258,19 @@ async def test_a_warning_with_another_cause_is_told_at_once_and_with_other_numbe
             it.warnings[:] = [warning]
             await it.during(10)
         assert [body["message"] for _, _, body in it.board.sent] == [first.text, other.text]
+
+
+async def test_the_end_of_a_warning_with_a_cause_is_told_and_check_knows_it() -> None:
+    async with agent(AgentWarning(AgentReason.TOKENS_FAIL, "tokens fail", cause="down")) as it:
+        await it.during(LASTING + APART)
+        it.warnings.clear()
+        await it.during(10)
+        bodies = [dict(body) for _, _, body in it.board.sent]
+    now = it.clock.time()
+    assert [(body["message"], lasts(bodies[0] | body, now)) for body in bodies] == [
+        ("tokens fail", True),
+        (OVER, False),
+    ]
 
 
 async def test_a_warning_that_lasts_is_one_event_on_the_agents_own_pod_counted_again() -> None:

@@ -13,7 +13,7 @@ from podidentity.cli.impostors import genuine
 from podidentity.cli.objects import DAEMON_SETS, Object, find_all
 from podidentity.cli.output import CommandError
 from podidentity.manifests import NAMESPACE, crds
-from podidentity.wire.events import AGAIN, COMPONENT
+from podidentity.wire.events import AGAIN, COMPONENT, OVER
 from podidentity.wire.kube import AZURE_IDENTITIES, EVENTS, PODS, KubeError, parse_object
 
 if TYPE_CHECKING:
@@ -378,7 +378,8 @@ def seen(event: Object) -> float:
 
 def lasts(event: Object, now: float) -> bool:
     """Whether an event is the agents', and still repeated; `now` in seconds since 1970."""
-    return _is_of_agents(event) and seen(event) > now - 2 * AGAIN
+    over = event.get("message") == OVER
+    return _is_of_agents(event) and not over and seen(event) > now - 2 * AGAIN
 
 
 def _is_of_agents(event: Object) -> bool:

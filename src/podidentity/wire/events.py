@@ -55,6 +55,8 @@ class AgentReason(StrEnum):
         return self not in {AgentReason.BACKEND, AgentReason.BOOT_CLOSED}
 
 
+OVER = "It is over."
+"""Text of an agent's warning that has ended."""
 COMPONENT_OF_MIC = "podidentity-mic"
 AGAIN_OF_MIC = 60.0
 """As `AGAIN`, of MIC's: Azure is soon well again."""

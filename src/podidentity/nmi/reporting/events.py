@@ -25,6 +25,7 @@ from podidentity.telemetry import metrics
 from podidentity.waiting import first_of
 from podidentity.wire.events import (
     AGAIN,
+    OVER,
     AgentReason,
     Happening,
     NodeName,
@@ -247,7 +248,7 @@ class AgentWarning(NamedTuple):
     text: str
     """What it is and, after a semicolon, what to do about it."""
     cause: str = ""
-    """What the text is about; another cause is told at once, another text later."""
+    """What the text is about; another cause, and the end, are told at once, other texts later."""
 
 
 class AgentWarnings:
@@ -295,3 +296,7 @@ class AgentWarnings:
                 self._written[reason] = now, cause
                 said = self._events.warn if reason.is_warning else self._events.tell
                 said(pod, reason, text)
+        for reason, (_, cause) in list(self._written.items()):
+            if pod and cause and reason.is_warning and reason not in found:
+                del self._written[reason]
+                self._events.warn(pod, reason, OVER)
