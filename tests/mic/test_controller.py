@@ -1904,9 +1904,11 @@ def test_what_was_to_be_told_is_not_told_by_who_leads_again_later() -> None:
     ):
         controller.on_event(event, 0.0)
     [asked] = asks(controller.on_event(Synced(), 0.0))
-    told = [each.action for each in controller.on_result(asked, False, 0.0)]
+    assert not asks(controller.on_result(asked, False, 0.0))
+    [asked] = asks(controller.on_time(5.0))
+    told = [each.action for each in controller.on_result(asked, False, 5.0)]
     assert len([each for each in told if isinstance(each, TellEvent)]) == 5
-    controller.on_event(Deposed(), 1.0)
+    controller.on_event(Deposed(), 6.0)
     again = [each.action for each in controller.on_event(Leading(1e9), 500.0)]
     assert not [each for each in again if isinstance(each, TellEvent)]
 
@@ -1934,12 +1936,16 @@ def test_of_a_thousand_events_five_are_under_way_at_once_and_each_is_written() -
         controller.on_event(event, 0.0)
     under_way = controller.on_event(Synced(), 0.0)
     told: list[ObjectRef] = []
+    now = 0.0
     while under_way:
         assert len([each for each in under_way if isinstance(each.action, TellEvent)]) <= 5
         call = under_way.pop(0)
         if isinstance(call.action, TellEvent):
             told.append(call.action.ref)
-        under_way += controller.on_result(call.number, _answer_of_refusal(call.action), 0.0)
+        under_way += controller.on_result(call.number, _answer_of_refusal(call.action), now)
+        if not under_way and now == 0.0:
+            now = 5.0
+            under_way += controller.on_time(now)
     assert sorted(told) == sorted(each.ref for each in bindings)
 
 
@@ -2147,3 +2153,20 @@ def test_an_identity_that_was_refused_for_one_client_id_is_attached_for_another(
     assert world.assigned() == []
     world.run_until(210.0)
     assert ObjectRef("red", "one") in world.assigned()
+
+
+def test_a_refusal_by_an_api_server_that_starts_deletes_no_record() -> None:
+    revoked, granted = Step(30.0, "revoke", ("blue", 0)), Step(34.0, "grant", ("blue", 0))
+    world = Course(*cluster(pod(2.0), revoked, granted))
+    world.at(30.0, lambda: world.mics[0].tell(PermissionsChanged("blue")))
+    world.run_until(120.0)
+    assert len(world.of(AskPermission)) > 2
+    assert not world.of(DeleteRecord)
+
+
+def test_a_grant_that_is_gone_ends_records_5_s_later() -> None:
+    world = Course(*cluster(pod(2.0), Step(30.0, "revoke", ("blue", 0))))
+    world.at(30.0, lambda: world.mics[0].tell(PermissionsChanged("blue")))
+    world.run_until(120.0)
+    [deleted] = times(world, DeleteRecord)
+    assert 35.0 <= deleted <= 36.0

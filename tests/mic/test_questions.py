@@ -61,3 +61,20 @@ def test_a_permission_that_did_not_matter_meanwhile_is_asked_for_as_a_new_one(
     questions.forget(USE)
     assert questions.again(USE, NO_ANSWER, 0) == 1
     assert questions.again(USE, result=True, number=0) == 300
+
+
+def test_a_refusal_counts_when_it_has_lasted_for_5_s(questions: PermissionQuestions) -> None:
+    assert not questions.counts(USE, result=False, now=10.0)
+    assert questions.again(USE, result=False, number=0, counts=False) == 5
+    assert not questions.counts(USE, result=False, now=14.9)
+    assert questions.counts(USE, result=False, now=15.0)
+    assert questions.counts(USE, result=False, now=15.1)
+
+
+@pytest.mark.parametrize("between", [True, NO_ANSWER])
+def test_refusals_with_another_answer_between_them_are_not_in_a_row(
+    questions: PermissionQuestions, between: bool | Failure
+) -> None:
+    questions.counts(USE, result=False, now=10.0)
+    assert questions.counts(USE, between, now=12.0) is (between is True)
+    assert not questions.counts(USE, result=False, now=16.0)

@@ -822,10 +822,11 @@ class Controller:
         del action
         use = owner.key
         assert isinstance(use, Use)  # noqa: S101 - of that kind
-        if isinstance(result, bool):
+        counts = self._questions.counts(use, result, self._now)
+        if isinstance(result, bool) and counts:
             self._desired.answer(use, allowed=result)
         if self._desired.asked(use):
-            again = self._questions.again(use, result, self._numbers)
+            again = self._questions.again(use, result, self._numbers, counts=counts)
             self._timers.set(owner, self._now + again)
         else:
             self._questions.forget(use)

@@ -80,7 +80,13 @@ from podidentity.wire.ledgers import NotALedger, host_of, ledger_name, parse_led
 from podidentity.wire.manifests import parse_binding, parse_identity
 from podidentity.wire.pods import parse_pod
 from podidentity.wire.reviews import PATH as REVIEWS
-from podidentity.wire.reviews import RULE, InconclusiveReview, parse_review, review
+from podidentity.wire.reviews import (
+    RULE,
+    InconclusiveReview,
+    UnsureReview,
+    parse_review,
+    review,
+)
 
 _Parsed = TypeVar("_Parsed")
 
@@ -326,6 +332,8 @@ class Neighbours:
     async def _ask(self, action: AskPermission) -> Result:
         try:
             return parse_review(await self._kube.create(REVIEWS, review(action.use)))
+        except UnsureReview:
+            return False
         except KubeError as error:
             if not error.forbidden:
                 raise

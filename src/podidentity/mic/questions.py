@@ -3,6 +3,9 @@
 What it allows counts for long, what it refuses for a short time: an operator may be about to grant
 it. When a grant comes or goes it is asked at once, and then twice more, because the API server that
 answers may learn of the change later than the one that told us.
+
+A "no" counts when it has lasted (`podidentity.lasting`). Until then MIC deletes and detaches
+nothing.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from math import inf
 
 from podidentity.backoff import backoff
 from podidentity.core.decision import Use
+from podidentity.lasting import ASK_AGAIN, Lasting
 from podidentity.mic.calls import Failure, Result
 
 SURE = (1.0, 4.0)
@@ -30,6 +34,7 @@ class PermissionQuestions:
         """In a row."""
         self._unsure: dict[Use, int] = {}
         """How many answers have come since a grant came or went."""
+        self._refusals: dict[Use, Lasting] = {}
 
     def doubt(self, uses: Iterable[Use]) -> None:
         """Take that a grant came or went."""
@@ -39,17 +44,26 @@ class PermissionQuestions:
         """Take that a permission does not matter any more."""
         self._failures.pop(use, None)
         self._unsure.pop(use, None)
+        self._refusals.pop(use, None)
 
-    def again(self, use: Use, result: Result, number: int) -> float:
+    def counts(self, use: Use, result: Result, now: float) -> bool:
+        """Take an answer, or none; return whether it decides."""
+        if result is False:
+            return self._refusals.setdefault(use, Lasting()).refused(now)
+        self._refusals.pop(use, None)
+        return result is True
+
+    def again(self, use: Use, result: Result, number: int, *, counts: bool = True) -> float:
         """Return after how many seconds to ask again, now that an answer has come, or none.
 
-        `number` differs from question to question: what was asked together is not asked together
-        again.
+        `counts` says whether the answer decides. `number` differs from question to question: what
+        was asked together is not asked together again.
         """
         if isinstance(result, bool):
             self._failures.pop(use, None)
             spread = 1 - (number % 97) / 970
-            return min(self._counts[result] * spread, self._until_sure(use))
+            sure = self._until_sure(use)
+            return min(self._counts[result] * spread if counts else ASK_AGAIN, sure)
         failures = self._failures.get(use, 0) + 1
         self._failures[use] = failures
         after = result.retry_after if isinstance(result, Failure) else 0.0
