@@ -253,7 +253,7 @@ def test_scenario_24_as_before_blocked_metadata_is_refused_in_plain_text(
     blocked = as_before.metadata("twin", f"instance{path}")
     assert blocked.status == 403
     assert blocked.headers["content-type"] == "text/plain; charset=utf-8"
-    assert blocked.body == "This metadata is not open to pods of this cluster.\n"
+    assert blocked.body == "Request blocked by AAD Pod Identity NMI\n"
 
 
 def test_scenario_28_as_before_an_invalid_resource_id_is_taken_without_a_policy(
