@@ -195,6 +195,9 @@ class FakeKubeApi:
     async def get(self, path: str) -> bytes:
         raise AssertionError(f"nobody expects a request for {path}")
 
+    async def list(self, path: str, params: Mapping[str, str] | None = None) -> Page:
+        return await self.list_all(path, params)
+
     async def list_all(self, path: str, params: Mapping[str, str] | None = None) -> Page:
         raise AssertionError(f"nobody expects a list of {path} by {params}")
 

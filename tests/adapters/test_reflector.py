@@ -258,6 +258,37 @@ async def test_after_the_history_went_back_a_reflector_lists_again(tmp_path: Pat
         assert "resourceVersion=5" in server.asked[3].query
 
 
+async def test_after_a_lost_connection_a_reflector_notices_that_the_history_went_back(
+    tmp_path: Path,
+) -> None:
+    """A real API server answers a watch from a version of the future with 200 and silence."""
+    turns = (
+        listing("900", thing("deleted"), thing("kept")),
+        watching(then="cut"),
+        listing("5", thing("kept")),
+        listing("5", thing("kept")),
+        watching(("ADDED", thing("new", "6"))),
+    )
+    async with reflected(tmp_path, *turns) as (told, _, server), asyncio.timeout(_HEARD):
+        await told.until({"kept": None, "new": None}, lists=2)
+        assert "limit=1&" in server.asked[2].query + "&"
+        assert "resourceVersion=5" in server.asked[4].query
+
+
+async def test_after_a_lost_connection_a_watch_goes_on_where_the_history_does(
+    tmp_path: Path,
+) -> None:
+    turns = (
+        listing("5", thing("a")),
+        watching(then="cut"),
+        listing("9", thing("a")),
+        watching(("ADDED", thing("b", "6"))),
+    )
+    async with reflected(tmp_path, *turns) as (told, _, server), asyncio.timeout(_HEARD):
+        await told.until({"a": None, "b": None}, lists=1)
+        assert "resourceVersion=5" in server.asked[3].query
+
+
 async def test_a_version_of_thousands_of_digits_ends_no_reflector(tmp_path: Path) -> None:
     turns = (listing("9" * 5000, thing("a")), watching(("ADDED", thing("b", "6"))))
     async with reflected(tmp_path, *turns) as (told, _, _server), asyncio.timeout(_HEARD):
@@ -347,7 +378,7 @@ async def test_failures_between_watches_that_last_are_not_in_a_row(tmp_path: Pat
         clock.advance(60)
         conversation.cut()
 
-    turns = (listing("5"), *[lasting] * 5, watching(("ADDED", thing("a", "6"))))
+    turns = (listing("5"), *[lasting, listing("5")] * 5, watching(("ADDED", thing("a", "6"))))
     async with reflected(tmp_path, *turns, clock=clock) as (told, _, _server):
         async with asyncio.timeout(_HEARD):
             await told.until({"a": None}, lists=1)
@@ -439,10 +470,10 @@ def saying(line: bytes) -> Turn:
 async def test_after_garbage_a_watch_is_resumed_where_it_was(
     tmp_path: Path, garbage: bytes
 ) -> None:
-    turns = (listing("5"), saying(garbage), watching(("ADDED", thing("b", "6"))))
+    turns = (listing("5"), saying(garbage), listing("7"), watching(("ADDED", thing("b", "8"))))
     async with reflected(tmp_path, *turns) as (told, _, server):
         await told.until({"b": None})
-        assert "resourceVersion=5" in server.asked[2].query
+        assert "resourceVersion=5" in server.asked[3].query
 
 
 async def test_after_an_object_without_a_name_all_is_listed_anew(tmp_path: Path) -> None:

@@ -120,6 +120,8 @@ class Objects:
         del about
         return self.known.get(ref)
 
+    all_followed = True
+
     def oddities(self, ref: ObjectRef) -> Oddities:
         del ref
         return PLAIN
@@ -842,6 +844,19 @@ async def test_the_api_servers_wish_to_be_left_alone_is_told_and_not_waited_for(
 
 
 USE = Use(ObjectRef("shop", "default"), CLIENT)
+
+
+@pytest.mark.parametrize(
+    "action",
+    [DeleteRecord(REF, "u"), UpdateRecord(REF, None, "u", "5", 0.0)],
+    ids=["delete", "end"],
+)
+async def test_no_record_is_deleted_while_a_list_is_not_followed(action: Action) -> None:
+    """As after etcd was put back: a record may be known again before its pod."""
+    async with place(answers({})) as scene:
+        scene.objects.all_followed = False
+        assert (await scene.failure(action)).kind is Fault.UNREACHABLE
+        assert scene.script.asked == []
 
 
 async def test_a_permission_is_one_review() -> None:

@@ -5,9 +5,10 @@
       └── resync after: an error from the server, an answer that is no Kubernetes JSON, a version
           smaller than the last one, or three failures in a row
 
-A watch from a version that the server does not have yields no events, and a restored etcd may lack
-that version for hours. So, as in client-go's reflector, an error of a watch leads to a new list;
-only after a broken connection or a 429 the watch is opened again from the same version. While the
+A watch from a version that the server does not have is silent, and a restored etcd may lack that
+version for hours. So, as in client-go's reflector, an error of a watch leads to a new list. Only
+after a broken connection or a 429 the watch is opened again from the same version. After a broken
+connection a list of one object shows first that the server has that version. While the
 API server is away the known objects stay in use. After a new list, objects that it does not contain
 are removed.
 
@@ -142,6 +143,8 @@ class Reflector:
         """In a row; the delay before the next attempt grows with it."""
         self._failures_of_version = 0
         """In a row, of watches from the current version."""
+        self._lost = False
+        """Whether the connection broke since the server showed that it has our version."""
         self._heard = clock.monotonic()
         self.what = source.what
         self.synced = False
@@ -170,11 +173,15 @@ class Reflector:
             except KubeError as error:
                 if not (error.unreachable or error.throttled):
                     self._version = ""
+                self._lost |= error.unreachable
                 await self._back_off(str(error), error)
 
     async def _follow(self) -> None:
+        if self._version and self._lost:
+            await self._compare()
         if not self._version:
             await self._list()
+        self._lost = False
         begun = self._clock.monotonic()
         try:
             heard = await self._watch()
@@ -187,6 +194,19 @@ class Reflector:
                 self._version = ""
         if not heard and not lasted:
             await self._back_off("the watch ended at once")
+
+    async def _compare(self) -> None:
+        """Forget our version if the server's history ends before it."""
+        params = {**self._source.params, "limit": "1"}
+        page = await self._server.list(self._source.path, params)
+        if is_older(page.resource_version, self._version):
+            _log.warning(
+                "the API server went back from version %s to %s: listing %s again",
+                self._version,
+                page.resource_version,
+                self._source.what,
+            )
+            self._version = ""
 
     async def _list(self) -> None:
         """Read the list page by page, so that one page at a time is in memory.
@@ -375,6 +395,11 @@ class Reflectors:
     def followed(self) -> list[Reflector]:
         """Return all reflectors."""
         return list(self._reflectors)
+
+    @property
+    def all_followed(self) -> bool:
+        """Whether each list is followed now. An API server that starts shows some of them first."""
+        return all(each.synced and not each.trouble for each in self._reflectors)
 
     @property
     def all_read(self) -> bool:

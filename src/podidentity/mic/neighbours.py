@@ -123,6 +123,10 @@ class Objects(Protocol):
     def oddities(self, ref: ObjectRef) -> Oddities:
         """Return what a record has that most have not."""
 
+    @property
+    def all_followed(self) -> bool:
+        """Whether each list is followed now."""
+
     def stored(self, raw: bytes) -> StoredRecord:
         """Return the record in an answer; raise UnreadableObject."""
 
@@ -355,6 +359,8 @@ class Neighbours:
         copies = self._copies(action.record) if action.record else None
         if action.record and copies is None:
             return _CHANGED
+        if action.record is None and not self._objects.all_followed:
+            return _NOT_FOLLOWED
         odd = self._objects.oddities(action.ref)
         patch = render_update((action.uid, action.version), action.record, copies, odd)
         self._may_write()
@@ -368,6 +374,8 @@ class Neighbours:
             raise
 
     async def _delete_record(self, action: DeleteRecord) -> Result:
+        if not self._objects.all_followed:
+            return _NOT_FOLLOWED
         self._may_write()
         await self._kube.delete(AZURE_ASSIGNED_IDENTITIES.path(*action.ref), uid=action.uid)
         return None
@@ -409,6 +417,8 @@ class Neighbours:
 
 
 _CHANGED = Failure(kind=Fault.CONFLICT, message="the identity or the binding is gone")
+# While lists begin again, as after etcd was put back, a record may be known before its pod.
+_NOT_FOLLOWED = Failure(kind=Fault.UNREACHABLE, message="a list of the cluster is not followed")
 _GONE = Failure(kind=Fault.NOT_FOUND, message="it is gone")
 
 

@@ -171,6 +171,9 @@ class KubeApi(Protocol):
     async def get(self, path: str) -> bytes:
         """Return the object at `path`."""
 
+    async def list(self, path: str, params: Mapping[str, str] | None = None) -> Page:
+        """Return one page of the list at `path`."""
+
     async def list_all(self, path: str, params: Mapping[str, str] | None = None) -> Page:
         """Return the whole list at `path`; `params` are selectors."""
 
