@@ -214,7 +214,7 @@ def test_a_copy_in_a_record_has_the_revision_of_its_original() -> None:
 def test_an_object_that_says_nothing_is_one_without_a_spec() -> None:
     bare = live({"metadata": {}})
     assert (bare.ref, bare.uid, bare.generation) == (ObjectRef("", ""), "", 0)
-    assert (bare.condition, bare.conditions) == (None, ())
+    assert (bare.condition, bare.place) == (None, "/status")
     assert json.loads(bare.copy)["spec"] == {}
     assert bare.revision == live({"metadata": {}, "spec": {}}).revision
 
@@ -253,15 +253,15 @@ def test_a_condition_of_another_type_is_none_and_what_is_no_condition_is_left_ou
     bare = {"type": "Ready", "observedGeneration": 3}
     found = live(identity(status={"conditions": [1, bare]}))
     assert found.condition == Condition(holds=False, reason="", message="")
-    assert found.conditions == (bare,)
 
 
-def test_a_condition_leaves_those_of_others_and_tells_since_when() -> None:
+def test_mic_replaces_its_own_condition_alone_and_says_since_when() -> None:
     before = live(identity(status=conditions(2)))
     same = Condition(holds=True, reason="Assigned", message="m")
-    other, mine = render_condition(before, About.IDENTITY, same, NOW)["status"]["conditions"]
-    assert other == {"type": "Other", "status": "True"}
-    assert mine == {
+    test, write = render_condition(before, About.IDENTITY, same, NOW)
+    assert test == {"op": "test", "path": "/status/conditions/1/type", "value": "Ready"}
+    assert (write["op"], write["path"]) == ("replace", "/status/conditions/1")
+    assert write["value"] == {
         "type": "Ready",
         "status": "True",
         "reason": "Assigned",
@@ -270,9 +270,36 @@ def test_a_condition_leaves_those_of_others_and_tells_since_when() -> None:
         "lastTransitionTime": "2026-01-01T00:00:00Z",
     }
     turned = Condition(holds=False, reason="NoPermission", message="x" * 40_000)
-    *_, mine = render_condition(before, About.IDENTITY, turned, NOW)["status"]["conditions"]
+    mine = render_condition(before, About.IDENTITY, turned, NOW)[-1]["value"]
     assert (mine["status"], mine["lastTransitionTime"]) == ("False", "2026-11-25T09:46:40Z")
     assert len(mine["message"]) == 32_768
+
+
+@pytest.mark.parametrize(
+    ("status", "paths"),
+    [
+        (None, ["test /status", "add /status"]),
+        ({}, ["test /status/conditions", "add /status/conditions"]),
+        ({"conditions": None}, ["test /status/conditions", "add /status/conditions"]),
+        ({"conditions": [{"type": "Other"}]}, ["add /status/conditions/-"]),
+    ],
+)
+def test_a_first_condition_is_added_only_if_no_other_program_came_first(
+    status: Any, paths: list[str]
+) -> None:
+    condition = Condition(holds=True, reason="r", message="m")
+    patch = render_condition(live(identity(status=status)), About.IDENTITY, condition, NOW)
+    assert [f"{step['op']} {step['path']}" for step in patch] == paths
+
+
+def test_conditions_and_finalizers_of_others_take_no_memory() -> None:
+    large = {"type": "Other", "message": "x" * 500_000}
+    mine = {"type": "Ready", "observedGeneration": 3, "message": "x" * 500_000}
+    assert len(repr(live(identity(status={"conditions": [large, mine]})))) < 50_000
+    many = [f"example.com/{number}" for number in range(10_000)]
+    assert (
+        len(repr(parse_record(json.dumps(stored(metadata={"finalizers": many})).encode()))) < 5_000
+    )
 
 
 @pytest.mark.parametrize(
@@ -282,7 +309,7 @@ def test_a_condition_leaves_those_of_others_and_tells_since_when() -> None:
 def test_each_kind_has_its_condition(about: About, name: str) -> None:
     found = live(binding(), about)
     condition = Condition(holds=True, reason="r", message="m")
-    (mine,) = render_condition(found, about, condition, NOW)["status"]["conditions"]
+    (mine,) = render_condition(found, about, condition, NOW)[-1]["value"]["conditions"]
     assert mine["type"] == name
 
 
@@ -349,7 +376,7 @@ def test_finalizers_that_are_no_list_are_none(finalizers: str) -> None:
 def test_a_record_that_says_little_is_read_as_far_as_it_goes() -> None:
     found, odd = parse_record(b'{"metadata":{"name":"r","labels":{},"finalizers":[1,"x"]}}')
     assert found == StoredRecord(ref=ObjectRef("", "r"), uid="", version="", record=None)
-    assert odd == Oddities(finalizers=("x",))
+    assert odd == Oddities()
     spec: dict[str, Any] = {
         "azureIdentityRef": {"metadata": {}},
         "azureBindingRef": {"metadata": {}},
@@ -375,11 +402,12 @@ def test_the_archived_controllers_finalizer_is_seen_and_goes_others_stay() -> No
     }
     found, odd = parse_record(json.dumps(stored(metadata=meta)).encode())
     assert (found.finalizers, found.deleting) == (True, True)
-    assert odd == Oddities(finalizers=("example.com/keep",))
-    test, version, finalizers = render_update(("r-1", "77"), None, None, odd)
-    assert test == {"op": "test", "path": "/metadata/uid", "value": "r-1"}
+    assert odd == Oddities(finalizer=0)
+    uid, version, test, remove = render_update(("r-1", "77"), None, None, odd)
+    assert uid == {"op": "test", "path": "/metadata/uid", "value": "r-1"}
     assert version["value"] == "77"
-    assert finalizers["value"] == ["example.com/keep"]
+    assert test == {"op": "test", "path": "/metadata/finalizers/0", "value": meta["finalizers"][0]}
+    assert remove == {"op": "remove", "path": "/metadata/finalizers/0"}
 
 
 def test_an_update_replaces_what_a_record_says_as_a_whole() -> None:
@@ -387,7 +415,7 @@ def test_an_update_replaces_what_a_record_says_as_a_whole() -> None:
     patch = render_update(("r-1", "77"), record(), copies, PLAIN)
     assert {each["op"] for each in patch[1:]} == {"add"}
     changed = {each["path"]: each["value"] for each in patch}
-    assert (changed["/metadata/resourceVersion"], changed["/metadata/finalizers"]) == ("77", [])
+    assert changed["/metadata/resourceVersion"] == "77"
     assert changed["/status"]["status"] == "Assigned"
     assert changed["/spec"] == stored()["spec"]
     assert changed["/metadata/labels/nodename"] == "n1"
@@ -402,12 +430,13 @@ def test_an_update_without_a_record_or_its_copies_changes_finalizers_alone(
         ("r-1", "77"),
         record() if with_record else None,
         None if with_record else copies,
-        PLAIN,
+        Oddities(finalizer=1),
     )
     assert [each["path"].rpartition("/")[2] for each in patch] == [
         "uid",
         "resourceVersion",
-        "finalizers",
+        "1",
+        "1",
     ]
 
 
@@ -459,14 +488,9 @@ def test_a_record_of_a_megabyte_is_known_by_its_name_and_says_nothing() -> None:
     assert (found.record, found.finalizers, odd) == (None, False, PLAIN)
 
 
-def test_finalizers_that_are_too_long_are_neither_kept_nor_changed() -> None:
-    many = [FINALIZER, *(f"example.com/{each}" for each in range(1000))]
+def test_the_archived_finalizer_goes_from_a_list_of_any_length() -> None:
+    many = [*(f"example.com/{each}" for each in range(1000)), FINALIZER]
     for more in ("", "x" * 300_000):
         body = stored(metadata={"finalizers": many, "annotations": {"a": more}})
         found, odd = parse_record(json.dumps(body).encode())
-        assert not found.finalizers
-        assert odd.finalizers is None
-        copies = live(identity()), live(binding(), About.BINDING)
-        paths = [each["path"] for each in render_update(("u", "1"), record(), copies, odd)]
-        assert "/metadata/finalizers" not in paths
-        assert "/spec" in paths
+        assert (found.finalizers, odd.finalizer) == (True, 1000)

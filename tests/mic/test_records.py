@@ -433,6 +433,15 @@ def test_after_a_first_conflict_it_is_read_at_once() -> None:
     assert course.records.due == pytest.approx(0.4)
 
 
+@pytest.mark.parametrize("kind", [Fault.FORBIDDEN, Fault.INVALID])
+def test_a_refused_record_is_forgotten_when_its_pod_is_gone(kind: Fault) -> None:
+    course = Course()
+    due = course.fails(kind, 0.0)
+    course.need = None
+    assert course.next(due) is None
+    assert course.records._troubles == {}
+
+
 def test_a_new_leader_reads_what_was_under_way_at_once() -> None:
     course = Course()
     course.next()

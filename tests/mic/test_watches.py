@@ -241,11 +241,11 @@ async def test_records_are_told_those_too_that_cannot_be_read() -> None:
         (seen,) = scene.news()
         assert isinstance(seen, RecordSeen)
         assert (seen.stored.record, seen.stored.finalizers) == (None, True)
-        assert scene.watches.oddities(ref).finalizers == ("example.com/keep",)
+        assert scene.watches.oddities(ref).finalizer == 0
         scene.server.send(path, "DELETED", thing("r"))
         await settle()
         assert scene.news() == [RecordGone(ref, "u-r")]
-        assert not scene.watches.oddities(ref).finalizers
+        assert scene.watches.oddities(ref).finalizer is None
 
 
 async def test_the_operators_pause_is_told_and_its_end() -> None:

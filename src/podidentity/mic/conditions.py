@@ -27,6 +27,8 @@ from podidentity.mic.calls import About, Condition, Failure, Fault, Result, Writ
 
 AGAIN = 30.0
 """Seconds until a condition that could not be written is written again."""
+SOON = 1.0
+"""The same after a conflict."""
 
 _BY_AZURE = {"Denied", "Forbidden", "RefusedByAzure"}
 _PERMITTED = IdentityPermission()
@@ -229,7 +231,9 @@ class Conditions:
         """Take what came of the call about an object's condition."""
         written = self._flights.pop(subject, None)
         if isinstance(result, Failure):
-            self._rest_until[subject] = now + max(AGAIN, result.retry_after)
+            # After a conflict the watch tells the new object first.
+            pause = SOON if result.kind is Fault.CONFLICT else AGAIN
+            self._rest_until[subject] = now + max(pause, result.retry_after)
         elif subject in self._objects:
             self._rest_until.pop(subject, None)
             self._stored[subject] = written

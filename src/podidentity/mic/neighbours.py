@@ -7,7 +7,7 @@ decides what to ask again and when. So every error becomes a Failure of one of f
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from functools import partial
 from itertools import starmap
@@ -365,11 +365,18 @@ class Neighbours:
         patch = render_update((action.uid, action.version), action.record, copies, odd)
         self._may_write()
         path = AZURE_ASSIGNED_IDENTITIES.path(*action.ref)
+        answer = await self._patch(path, patch)
+        return answer if isinstance(answer, Failure) else self._objects.stored(answer)
+
+    async def _patch(self, path: str, patch: Sequence[Mapping[str, Any]]) -> bytes | Failure:
+        """Return the patched object; a test that fails is a conflict.
+
+        The API server says nothing of the test. Other 422 answers name a field.
+        """
         try:
-            return self._objects.stored(await self._kube.patch(path, patch))
+            return await self._kube.patch(path, patch)
         except KubeError as error:
-            # Another uid fails the patch's test, which is not a conflict to the API server.
-            if error.status == _INVALID and "test" in error.said:
+            if error.status == _INVALID and "error in our request" in error.said:
                 return Failure(kind=Fault.CONFLICT, message=error.message, code=error.reason)
             raise
 
@@ -401,10 +408,11 @@ class Neighbours:
         live = self._objects.live(action.about, action.ref)
         if live is None:
             return _GONE
-        body = render_condition(live, action.about, action.condition, self._clock.time())
+        patch = render_condition(live, action.about, action.condition, self._clock.time())
         self._may_write()
-        await self._kube.merge(f"{_PLURALS[action.about].path(*action.ref)}/status", body)
-        return None
+        path = f"{_PLURALS[action.about].path(*action.ref)}/status"
+        answer = await self._patch(path, patch)
+        return answer if isinstance(answer, Failure) else None
 
     async def _tell_event(self, action: TellEvent) -> Result:
         live = self._objects.live(action.about, action.ref)

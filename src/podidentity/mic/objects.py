@@ -7,8 +7,8 @@ digest of what decides: the spec, and the annotation that makes an identity name
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 from zlib import crc32
@@ -50,6 +50,7 @@ _TEXTS = frozenset(
 _KNOWN_OF_META = ("name", "namespace", "uid", "resourceVersion", "generation", "creationTimestamp")
 _DROPPED = ("managedFields", "ownerReferences", "finalizers", "deletionTimestamp", "generateName")
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+_SINCE = "lastTransitionTime"
 LONGEST_MESSAGE = 32768
 """Characters of a condition's message that an API server accepts."""
 
@@ -85,8 +86,10 @@ class Live:
     """What an AzureAssignedIdentity holds of it, as JSON."""
     condition: Condition | None
     """The one that it has, for the generation that it has."""
-    conditions: tuple[Json, ...] = field(default=(), hash=False)
-    """All, as they are."""
+    place: str = "/status"
+    """JSON pointer of MIC's condition, or of the first part of the way there that is missing."""
+    since: tuple[str, str] = ("", "")
+    """MIC's condition: its status and its lastTransitionTime."""
 
 
 def parse_live(raw: Raw, about: About) -> Live:
@@ -95,10 +98,7 @@ def parse_live(raw: Raw, about: About) -> Live:
     meta = found["metadata"]
     generation = meta.get("generation")
     generation = generation if isinstance(generation, int) else 0
-    status = found.get("status")
-    listed = status.get("conditions") if isinstance(status, dict) else None
-    listed = listed if isinstance(listed, list) else []
-    conditions = tuple(each for each in listed if isinstance(each, dict))
+    place, mine = _own_condition(found.get("status"), TYPES[about])
     copied = _copied(found, about)
     copy = msgspec.json.encode(copied)
     if len(copy) > _LONGEST_COPY:
@@ -110,8 +110,12 @@ def parse_live(raw: Raw, about: About) -> Live:
         generation=generation,
         revision=_revision(copied),
         copy=copy,
-        condition=_condition(conditions, TYPES[about], generation),
-        conditions=conditions,
+        condition=_condition(mine) if mine.get("observedGeneration") == generation else None,
+        place=place,
+        since=(
+            str(mine.get("status", ""))[:_LONGEST_NAME],
+            str(mine.get(_SINCE, ""))[:_LONGEST_NAME],
+        ),
     )
 
 
@@ -182,37 +186,50 @@ def _revision(found: Json) -> str:
     return blake2b(_SORTED.encode(decides), digest_size=12).hexdigest()
 
 
-def _condition(conditions: Sequence[Json], kind: str, generation: int) -> Condition | None:
-    for each in conditions:
-        if each.get("type") == kind and each.get("observedGeneration") == generation:
-            return Condition(
-                holds=each.get("status") == "True",
-                reason=str(each.get("reason", "")),
-                message=str(each.get("message", "")),
-            )
-    return None
+def _own_condition(status: object, kind: str) -> tuple[str, Json]:
+    """Return where MIC's condition is, or is to be added, and the condition, {} for none."""
+    if not isinstance(status, dict):
+        return "/status", {}
+    listed = status.get("conditions")
+    if not isinstance(listed, list):
+        return "/status/conditions", {}
+    for number, condition in enumerate(listed):
+        if isinstance(condition, dict) and condition.get("type") == kind:
+            return f"/status/conditions/{number}", condition
+    return "/status/conditions/-", {}
 
 
-def render_condition(live: Live, about: About, condition: Condition, now: float) -> Json:
-    """Return the merge patch of an object's status; conditions of others stay."""
+def _condition(mine: Json) -> Condition:
+    return Condition(
+        holds=mine.get("status") == "True",
+        reason=str(mine.get("reason", ""))[:LONGEST_MESSAGE],
+        message=str(mine.get("message", ""))[:LONGEST_MESSAGE],
+    )
+
+
+def render_condition(live: Live, about: About, condition: Condition, now: float) -> list[Json]:
+    """Return the JSON patch that writes MIC's condition, and fails if its place is another's."""
     kind = TYPES[about]
     status = "True" if condition.holds else "False"
-    since = stamp(now)
-    others = []
-    for each in live.conditions:
-        if each.get("type") != kind:
-            others.append(each)
-        elif each.get("status") == status:
-            since = str(each.get("lastTransitionTime", since))
-    mine = {
+    value: Any = {
         "type": kind,
         "status": status,
         "reason": condition.reason,
         "message": condition.message[:LONGEST_MESSAGE],
         "observedGeneration": live.generation,
-        "lastTransitionTime": since,
+        _SINCE: live.since[1] if live.since[0] == status and live.since[1] else stamp(now),
     }
-    return {"status": {"conditions": [*others, mine]}}
+    write = {"op": "add", "path": live.place, "value": value}
+    if live.place.endswith("/-"):
+        return [write]
+    if live.place == "/status":
+        write["value"] = {"conditions": [value]}
+    elif live.place == "/status/conditions":
+        write["value"] = [value]
+    else:
+        test = {"op": "test", "path": f"{live.place}/type", "value": kind}
+        return [test, {**write, "op": "replace"}]
+    return [{"op": "test", "path": live.place, "value": None}, write]
 
 
 # AzureAssignedIdentities
@@ -222,8 +239,8 @@ def render_condition(live: Live, about: About, condition: Condition, now: float)
 class Oddities:
     """What most records have not: a change must leave it as it is."""
 
-    finalizers: tuple[str, ...] | None = ()
-    """Those of others; None: too long to be kept, so that none is changed."""
+    finalizer: int | None = None
+    """Where the archived controller's finalizer is in the list."""
     unlabelled: bool = False
     """Whether it has no labels at all."""
 
@@ -238,21 +255,20 @@ def parse_record(raw: Raw) -> tuple[StoredRecord, Oddities]:
     ref = ObjectRef(str(meta.get("namespace", "")), str(meta.get("name", "")))
     if not ref.name:
         raise UnreadableObject(f"not an {ASSIGNED_KIND}: it has no name")
-    listed = meta.get("finalizers")
-    listed = listed if isinstance(listed, list) else []
-    is_short = len(msgspec.json.encode(listed)) <= _LONGEST_FIELD
-    finalizers = [each for each in listed if isinstance(each, str)] if is_short else []
+    finalizers = meta.get("finalizers")
+    listed = isinstance(finalizers, list) and FINALIZER in finalizers
+    place = finalizers.index(FINALIZER) if listed else None
     stored = StoredRecord(
         ref=ref,
         uid=str(meta.get("uid", "")),
         version=str(meta.get("resourceVersion", "")),
         record=_record(ref, found),
-        finalizers=FINALIZER in finalizers,
+        finalizers=place is not None,
         deleting=bool(meta.get("deletionTimestamp")),
     )
-    others = tuple(each for each in finalizers if each != FINALIZER) if is_short else None
-    odd = Oddities(others, unlabelled=not isinstance(meta.get("labels"), dict))
-    return stored, PLAIN if odd == PLAIN else odd
+    unlabelled = not isinstance(meta.get("labels"), dict)
+    odd = PLAIN if place is None and not unlabelled else Oddities(place, unlabelled)
+    return stored, odd
 
 
 def _head(raw: Raw) -> Json:
@@ -340,9 +356,12 @@ def render_update(
         # The API server refuses a change that names another version than the object's.
         {"op": "add", "path": "/metadata/resourceVersion", "value": version},
     ]
-    if odd.finalizers is not None:
-        value = list(odd.finalizers)
-        patch.append({"op": "add", "path": "/metadata/finalizers", "value": value})
+    if odd.finalizer is not None:
+        place = f"/metadata/finalizers/{odd.finalizer}"
+        patch += [
+            {"op": "test", "path": place, "value": FINALIZER},
+            {"op": "remove", "path": place},
+        ]
     if record is not None and copies is not None:
         label: Json = {"op": "add", "path": f"/metadata/labels/{NODE_LABEL}", "value": record.node}
         if odd.unlabelled:

@@ -132,7 +132,10 @@ class Records:
         if need is None:
             self._since.pop(ref, None)
             self._kept.pop(ref, None)
-            return None if stored is None else self._remove(stored)
+            if stored is None:
+                self._troubles.pop(ref, None)
+                return None
+            return self._remove(stored)
         since = self._waits_since(ref, need, now)
         wanted = self._wanted(ref, need, stored)
         if wanted is None:

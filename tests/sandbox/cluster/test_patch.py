@@ -41,6 +41,13 @@ def test_a_merge_patch_does_what_its_rfc_says(original: Any, patch: Any, result:
     assert merge(original, patch) == result
 
 
+def test_a_json_patch_finds_a_missing_field_equal_to_null_as_go_does() -> None:
+    patch = [{"op": "test", "path": "/a", "value": None}, {"op": "add", "path": "/a", "value": 1}]
+    assert operated({}, patch) == {"a": 1}
+    with pytest.raises(StatusError):
+        operated({"a": 1}, patch)
+
+
 def test_a_json_patch_changes_a_copy() -> None:
     obj = {"spec": {"size": 1}}
     patch = [

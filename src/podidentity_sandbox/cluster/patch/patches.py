@@ -6,6 +6,8 @@ https://github.com/kubernetes/apiserver/blob/master/pkg/endpoints/handlers/patch
 
 from __future__ import annotations
 
+from types import MappingProxyType
+
 import jsonpatch
 import jsonpointer
 import msgspec
@@ -73,11 +75,26 @@ def merge(target: Json, patch: Json) -> Json:
     return result
 
 
+class _Test(jsonpatch.TestOperation):
+    """A test as in Go: a field that is missing equals null."""
+
+    def apply(self, obj: Json) -> Json:
+        if self.operation.get("value", "") is None:
+            holder, name = self.pointer.to_last(obj)
+            if isinstance(holder, dict) and holder.get(name) is None:
+                return obj
+        return super().apply(obj)
+
+
+class _Patch(jsonpatch.JsonPatch):
+    operations = MappingProxyType({**jsonpatch.JsonPatch.operations, "test": _Test})
+
+
 def operated(obj: Obj, patch: Json) -> Json:
     """Return `obj` changed by the operations of a JSON patch."""
     unfit = (jsonpatch.JsonPatchException, jsonpointer.JsonPointerException, TypeError)
     try:
-        operations = jsonpatch.JsonPatch(patch)
+        operations = _Patch(patch)
     except unfit as error:
         raise status.bad_request(f"error decoding patch: {error}") from error
     try:
