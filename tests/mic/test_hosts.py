@@ -209,10 +209,11 @@ def test_an_identity_is_attached_call_by_call_and_the_ledger_is_written_before_a
     course.take(Accepted("op", after=3.0))
     assert course.busy()
     assert course.due() == QUIET + 3
-    assert course.step(Progress(done=False, after=7.0), QUIET + 3) == PollOperation(HOST, "op")
+    moved = Progress(done=False, after=7.0, operation="op-2")
+    assert course.step(moved, QUIET + 3) == PollOperation(HOST, "op")
     assert course.due() == QUIET + 10
     assert course.status() is Status.ABSENT
-    course.step(Progress(done=True), QUIET + 10)
+    assert course.step(Progress(done=True), QUIET + 10) == PollOperation(HOST, "op-2")
     assert [course.status(each) for each in (1, 2)] == [Status.PROVED] * 2
     assert not course.busy()
     assert course.next() == WriteLedger(book([1], since=QUIET), "7")

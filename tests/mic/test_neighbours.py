@@ -250,6 +250,7 @@ async def test_the_progress_of_each_kind_of_operation_is_asked_for() -> None:
         answers({"status": "InProgress"}, more="Retry-After: 4\r\n"),
         answers({"status": "Succeeded"}),
         answers(b"", 202),
+        answers(b"", 202, more="Location: /operations/2\r\n"),
         answers(b"", 200),
         answers(b"null", 200),
         answers(updating),
@@ -257,14 +258,15 @@ async def test_the_progress_of_each_kind_of_operation_is_asked_for() -> None:
     )
     async with place(*turns) as scene:
         asynchronous = PollOperation(HOST, "Azure-AsyncOperation /operations/1")
-        assert await scene.do(asynchronous) == Progress(done=False, after=4.0)
+        assert await scene.do(asynchronous) == Progress(False, 4.0, asynchronous.operation)
         assert await scene.do(asynchronous) == Progress(done=True)
         location = PollOperation(HOST, "Location /operations/1")
-        assert await scene.do(location) == Progress(done=False)
+        assert await scene.do(location) == Progress(False, operation=location.operation)
+        assert await scene.do(location) == Progress(False, operation="Location /operations/2")
         for _ in ("nothing", "null"):
             assert await scene.do(location) == Progress(done=True)
         state = PollOperation(HOST, "provisioningState")
-        assert await scene.do(state) == Progress(done=False)
+        assert await scene.do(state) == Progress(False, operation="provisioningState")
         assert await scene.do(state) == Progress(done=True)
 
 

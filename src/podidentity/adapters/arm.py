@@ -55,17 +55,28 @@ class _Answer(NamedTuple):
         return httpx2.codes.is_success(self.status_code)
 
 
-def _is_done(answer: _Answer, *, by_state: bool) -> bool:
-    """Whether an operation has succeeded, by an answer about it; raise ArmError if it has failed.
+ASYNC, LOCATION, STATE = "Azure-AsyncOperation", "Location", "provisioningState"
+"""How the progress of a change is asked for; the first word of its operation."""
 
-    `by_state`: the address is that of its state, not of what comes of it.
+
+def _begun(answer: _Answer) -> str:
+    """Return the operation that an accepted change names, "" for none."""
+    targets = ((name, answer.headers.get(name)) for name in (ASYNC, LOCATION))
+    return next((f"{name} {target}" for name, target in targets if target), "")
+
+
+def _next(operation: str, answer: _Answer) -> str:
+    """Return the operation to ask for next, "" after success; raise ArmError if it has failed.
+
+    Each 202 may name a new Location, which replaces the one before.
     """
-    if by_state:
-        return arm.parse_operation(answer.content)
+    if operation.startswith(ASYNC):
+        return "" if arm.parse_operation(answer.content) else operation
     if answer.status_code == httpx2.codes.ACCEPTED:
-        return False
+        moved = answer.headers.get(LOCATION)
+        return f"{LOCATION} {moved}" if moved else operation
     arm.parse_end(answer.content)
-    return True
+    return ""
 
 
 class _Endpoint:
@@ -276,19 +287,15 @@ class Arm(_Endpoint):
     async def _finish(self, accepted: _Answer, progress: Progress | None) -> None:
         """Return when the accepted operation has succeeded; raise ArmError."""
         started = self._clock.monotonic()
-        headers = accepted.headers
-        state = headers.get("Azure-AsyncOperation")
-        target = state or headers.get("Location")
-        answer = accepted
-        while target:
+        operation, answer = _begun(accepted), accepted
+        while operation:
             elapsed = self._clock.monotonic() - started
             if elapsed > self.longest:
                 raise ArmError("Timeout", f"Azure is not done after {elapsed:.0f} s")
             await self._clock.sleep(min(self._pause(answer), _LONGEST_PAUSE))
-            answer = await self._ask("GET", self._own(target))
-            if _is_done(answer, by_state=bool(state)):
-                return
-            if progress is not None:
+            answer = await self._ask("GET", self._own(operation.partition(" ")[2]))
+            operation = _next(operation, answer)
+            if operation and progress is not None:
                 progress(self._clock.monotonic() - started)
 
     async def _ask(
@@ -316,10 +323,6 @@ class Arm(_Endpoint):
                 raise arm.parse_error(response.content, response.status_code)
             await self._clock.sleep(pause)
         return response
-
-
-ASYNC, LOCATION, STATE = "Azure-AsyncOperation", "Location", "provisioningState"
-"""How the progress of a change is asked for; the first word of its operation."""
 
 
 class ArmCalls(_Endpoint):
@@ -374,23 +377,21 @@ class ArmCalls(_Endpoint):
             more={"If-Match": etag} if etag else {},
             may_send=may_send,
         )
-        for header in (ASYNC, LOCATION):
-            if target := answer.headers.get(header):
-                return f"{header} {target}", self._told(answer)
+        if operation := _begun(answer):
+            return operation, self._told(answer)
         # Some versions of Azure name no operation, and show the state alone.
         updating = arm.parse_host(answer.content, host).state == "updating"
         return (STATE if updating else ""), self._told(answer)
 
-    async def progress(self, host: Host, operation: str) -> tuple[bool, float]:
-        """Return whether a change is done, and in how many seconds to ask again, 0 if not said."""
-        kind, _, target = operation.partition(" ")
-        if kind == STATE:
+    async def progress(self, host: Host, operation: str) -> tuple[str, float]:
+        """Return the operation to ask for next, "" if done; in how many seconds, 0 if not said."""
+        if operation == STATE:
             state = (await self.read(host)).state
             if state == "failed":
                 raise ArmError("Failed", "Azure says that the change of the host has failed")
-            return state != "updating", 0.0
-        answer = await self._once("GET", self._own(target))
-        return _is_done(answer, by_state=kind == ASYNC), self._told(answer)
+            return (STATE if state == "updating" else ""), 0.0
+        answer = await self._once("GET", self._own(operation.partition(" ")[2]))
+        return _next(operation, answer), self._told(answer)
 
     async def _once(
         self,

@@ -461,6 +461,8 @@ class Progress:
 
     done: bool
     after: float = 0.0
+    operation: str = ""
+    """Which operation to ask for next, where that is known."""
 
 
 @dataclass(frozen=True, slots=True)

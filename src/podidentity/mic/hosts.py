@@ -643,6 +643,7 @@ class HostWork:
             self._finish(now)
         elif isinstance(result, Progress) and now < self._round.begun + LONGEST_OPERATION:
             self._failures = 0
+            self._round.operation = result.operation or self._round.operation
             self._round.poll_at = now + min(result.after or _AGAIN, _LONGEST_POLL)
         elif isinstance(result, Failure) and result.kind in _POLL_AGAIN:
             self._failures += 1

@@ -256,8 +256,8 @@ class Neighbours:
         self._clients[identity] = (client, now + _CLIENT_SECONDS)
 
     async def _poll(self, action: PollOperation) -> Result:
-        done, after = await self._arm.progress(action.host, action.operation)
-        return Progress(done, after)
+        operation, after = await self._arm.progress(action.host, action.operation)
+        return Progress(not operation, after, operation)
 
     # Ledgers
 
