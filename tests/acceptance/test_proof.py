@@ -126,7 +126,7 @@ _WITHOUT_BRIDGES = """
 _run = Nftables.run
 
 def _refuse_bridges(self, commands):
-    if '"bridge"' in commands and '"list"' not in commands:
+    if '"family": "bridge"' in commands and '"list"' not in commands:
         raise NftablesError("Error: Could not process rule: Operation not supported")
     return _run(self, commands)
 
