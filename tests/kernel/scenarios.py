@@ -200,7 +200,7 @@ async def unserved() -> dict[str, Any]:
     interception = Interception(Redirect(), WallClock())
     async with imds.serving():
         interception.close_imds()
-        found["listens"] = [interception.has_listener()]
+        found["listens"] = [interception.listener_user()]
         found["closed"] = await ask("p1", "/closed", seconds=0.5)
         await command("nft", _OTHER_REDIRECTION)
         other = await serve(
@@ -210,7 +210,7 @@ async def unserved() -> dict[str, Any]:
         ours = await serve(
             socket.create_server((LINK_LOCAL, 2579)), lambda _peer, _path: {"who": "ours"}
         )
-        found["listens"].append(interception.has_listener())
+        found["listens"].append(interception.listener_user())
         interception.install()
         found["ours"] = await ask("p1", "/ours")
         kept = Client("p2")

@@ -9,10 +9,12 @@ import pytest
 
 from podidentity.core.attestation import AttestationMode
 from podidentity.kernel.interception import InterceptionError
+from podidentity.kernel.sock_diag import Endpoint
 from podidentity.net.main import (
     LISTENER_SECONDS,
     LOOK_SECONDS,
     RETRY_SECONDS,
+    STRANGER_SECONDS,
     Guard,
     lacking_capabilities,
 )
@@ -25,11 +27,11 @@ class FakeGuard:
     def __init__(self) -> None:
         self.events: list[str] = []
         self.begun = asyncio.Event()
-        self.listens = True
-        self.listener = "169.254.25.79:2579"
+        self.user: int | None = 0
+        self.listener = Endpoint("169.254.25.79", 2579)
 
-    def has_listener(self) -> bool:
-        return self.listens
+    def listener_user(self) -> int | None:
+        return self.user
 
     def close_imds(self) -> None:
         self.events.append("imds closed")
@@ -109,7 +111,7 @@ def test_a_net_that_is_started_beside_a_serve_that_listens_sets_all_rules_at_onc
 
 async def test_until_serve_listens_imds_is_closed_and_nobody_is_led_to_a_closed_port() -> None:
     fake: Any = FakeGuard()
-    fake.listens = False
+    fake.user = None
     clock = FakeClock()
     guard = Guard(fake, clock)
     guard.sources = lambda: fake
@@ -120,7 +122,7 @@ async def test_until_serve_listens_imds_is_closed_and_nobody_is_led_to_a_closed_
         await clock.somebody_slept(LOOK_SECONDS, looks)
         assert fake.events == ["imds closed"] * (looks + 1), "again, in case somebody opened it"
         assert guard.waiting
-        fake.listens = looks == 3
+        fake.user = 0 if looks == 3 else None
         clock.advance(LOOK_SECONDS)
     await fake.begun.wait()
     assert fake.events == ["imds closed"] * 4 + ["installed", "refreshed"]
@@ -129,11 +131,53 @@ async def test_until_serve_listens_imds_is_closed_and_nobody_is_led_to_a_closed_
     await asyncio.wait({running})
 
 
+@pytest.mark.parametrize("user", [0, 64912])
+async def test_pods_are_led_to_a_listener_of_root_and_of_the_user_of_serve(user: int) -> None:
+    fake: Any = FakeGuard()
+    fake.user = user
+    Guard(fake, FakeClock(), users=frozenset({0, 64912})).start()
+    assert fake.events == ["installed"]
+
+
+async def test_pods_are_not_led_to_another_users_listener_that_was_there_first() -> None:
+    fake: Any = FakeGuard()
+    fake.user = 1234
+    guard = Guard(fake, FakeClock(), users=frozenset({0, 64912}))
+    guard.start()
+    assert fake.events == ["released, and closed"]
+    (said,) = guard.interception_problems()
+    assert said.startswith("a program of user 1234 listens at 169.254.25.79:2579")
+    assert "ss -ltnp 'sport = :2579'" in said
+
+
+async def test_when_another_user_takes_the_port_its_rules_go_until_serve_has_it_again() -> None:
+    fake: Any = FakeGuard()
+    clock = FakeClock()
+    guard = Guard(fake, clock)
+    guard.sources = lambda: fake
+    running = asyncio.create_task(guard.run())
+    await guard.begin()
+    await fake.begun.wait()
+    await clock.somebody_sleeps()
+    fake.user = 1234
+    clock.advance(STRANGER_SECONDS)
+    await clock.somebody_slept(LOOK_SECONDS, 1)
+    assert fake.events == ["installed", "refreshed", "released, and closed"]
+    assert guard.interception_problems()
+    fake.user = 0
+    clock.advance(LOOK_SECONDS)
+    await clock.somebody_slept(STRANGER_SECONDS, 2)
+    assert fake.events[3:] == ["installed"]
+    assert guard.interception_problems() == ()
+    running.cancel()
+    await asyncio.wait({running})
+
+
 async def test_where_serve_does_not_come_the_rules_are_set_and_watched_after_a_while(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     fake: Any = FakeGuard()
-    fake.listens = False
+    fake.user = None
     clock = FakeClock()
     guard = Guard(fake, clock)
     guard.sources = lambda: fake
@@ -150,7 +194,7 @@ async def test_where_serve_does_not_come_the_rules_are_set_and_watched_after_a_w
 
 async def test_an_imds_that_cannot_be_closed_is_told_at_once() -> None:
     fake: Any = FakeGuard()
-    fake.listens = False
+    fake.user = None
     fake.close_imds = refuse
     guard = Guard(fake, FakeClock())
     guard.start()

@@ -131,12 +131,15 @@ class Interception:
         """Close the way to the real IMDS and redirect nothing yet; safe to repeat."""
         self._do(self._close_imds, "cannot close IMDS to pods")
 
-    def has_listener(self) -> bool:
-        """Whether a program listens where connections are led; True if that is unknown."""
+    def listener_user(self) -> int | None:
+        """Return the user of the program that listens where connections are led; None: nobody does.
+
+        Returns root if that is unknown.
+        """
         try:
-            return sock_diag.has_listener(self._redirect.listener)
+            return sock_diag.listener_user(self._redirect.listener)
         except OSError:
-            return True
+            return 0
 
     def install(self) -> None:
         """Close the way to the real IMDS, then redirect, in one transaction; safe to repeat.

@@ -189,14 +189,17 @@ class SockDiag:
         self._socket.close()
 
 
-def has_listener(local: Endpoint) -> bool:
-    """Whether a socket of this network namespace accepts connections to `local`; raise OSError."""
+def listener_user(local: Endpoint) -> int | None:
+    """Return the user of the socket of this network namespace that accepts connections to `local`.
+
+    Returns None if there is no such socket. Raises OSError.
+    """
     diag = SockDiag()
     try:
         found = diag.find(local, _NOBODY)
     finally:
         diag.close()
-    return found is not None and found.state == TcpState.LISTEN
+    return found.user if found is not None and found.state == TcpState.LISTEN else None
 
 
 def encode_request(

@@ -53,6 +53,12 @@ LISTENER_SECONDS = 30.0
 watched, whether anybody listens or not."""
 LOOK_SECONDS = 0.05
 """Between two looks whether it listens."""
+STRANGER_SECONDS = 0.25
+"""Between two looks whether another user's program listens in its place."""
+_STRANGER = (
+    "a program of user {user} listens at {where}, where only NMI may: pods are not led there and"
+    " get no token. End that program; on the node ss -ltnp 'sport = :{port}' names it"
+)
 LAST_SECONDS = 85.0
 """Longest time that `serve` may need to end, and less than its pod has."""
 
@@ -78,7 +84,7 @@ async def run(plan: NetPlan, begun: Callable[[], None] = lambda: None) -> None:
     if lacking:
         _log.error("%s", lacking)
     async with AsyncExitStack() as stack:
-        guard = Guard(Interception(redirect, clock), clock, closes=plan.closes)
+        guard = _guard_of(plan, clock)
         stack.callback(guard.interception.close)
         lock = RulesLock(_lock_folder(plan), clock, install=guard.begin, leave=guard.end)
         if lock.begin():
@@ -144,6 +150,16 @@ def lacking_capabilities(held: int, mode: AttestationMode) -> str:
     )
 
 
+def _users(plan: NetPlan) -> frozenset[int]:
+    """Return the users of `serve`: a manifest with one container has it stay root."""
+    return frozenset({plan.serve_user, os.geteuid()})
+
+
+def _guard_of(plan: NetPlan, clock: Clock) -> Guard:
+    interception = Interception(plan.redirect, clock)
+    return Guard(interception, clock, closes=plan.closes, users=_users(plan))
+
+
 def _inspector(plan: NetPlan, stack: AsyncExitStack) -> ConnectionInspector:
     """Return what knows whose a connection is; `stack` closes it."""
     redirect = plan.redirect
@@ -171,8 +187,7 @@ def _serve(
         inspector,
         PathProber(plan.redirect, inspector.bound_socket, guard.plane_of),
         version=__version__,
-        # Under a manifest with one container `serve` is root, with no capability.
-        uids=frozenset({plan.serve_user, os.geteuid()}),
+        uids=_users(plan),
         accepting=lock.accepting,
     )
     stack.callback(server.close)
@@ -199,10 +214,23 @@ def _lock_folder(plan: NetPlan) -> Path | None:
 class Guard:
     """Sets and repairs the rules of the node while this agent has the rules lock."""
 
-    def __init__(self, interception: Interception, clock: Clock, *, closes: bool = False) -> None:
-        """With `closes` the rules that close IMDS stay when the others are removed."""
+    def __init__(
+        self,
+        interception: Interception,
+        clock: Clock,
+        *,
+        closes: bool = False,
+        users: frozenset[int] = frozenset({0}),
+    ) -> None:
+        """With `closes` the rules that close IMDS stay when the others are removed.
+
+        Pods are led to a listener of these `users` only, of which `serve` is one.
+        """
         self.interception = interception
         self._closes = closes
+        self._users = users
+        self._stranger = ""
+        """Who listens in the place of `serve`."""
         self.sources: Callable[[], SourceGuard] | None = None
         """Creates the source guard; None if callers are not proved."""
         self._source_guard: SourceGuard | None = None
@@ -220,16 +248,31 @@ class Guard:
         self._ended.set()
 
     def start(self) -> None:
-        """Close IMDS, and set the other rules if somebody listens where they lead; else `run` does.
+        """Close IMDS, and set the other rules if `serve` listens where they lead; else `run` does.
 
         After an error the reason is in `interception_problems`.
         """
-        self.waiting = not self.interception.has_listener()
-        self._try(self.interception.close_imds if self.waiting else self.interception.install)
+        user = self.interception.listener_user()
+        self.waiting = user not in self._users
+        if self.waiting:
+            self._close(user)
+        else:
+            self.install()
 
     def install(self) -> None:
         """Set the rules. After an error the reason is in `interception_problems`."""
         self._try(self.interception.install)
+
+    def _close(self, user: int | None) -> None:
+        """Close IMDS, and lead pods no more to the listener of another user, if there is one."""
+        where = self.interception.listener
+        said = "" if user is None else _STRANGER.format(user=user, where=where, port=where.port)
+        if said and (said != self._stranger or self._failure):
+            _log.error("%s", said)
+            self._try(partial(self.interception.release, closed=True))
+        else:
+            self._try(self.interception.close_imds)
+        self._stranger = said
 
     def _try(self, change: Callable[[], None]) -> None:
         try:
@@ -322,8 +365,7 @@ class Guard:
 
     def interception_problems(self) -> tuple[str, ...]:
         """Return the reasons why pods' traffic is not redirected."""
-        found = self.interception.problems()
-        return (self._failure, *found) if self._failure else found
+        return (*filter(None, (self._stranger, self._failure)), *self.interception.problems())
 
     def bound_to(self, address: str) -> NamespaceKey | None:
         """Return the only namespace that can send from an address; None if it is not known."""
@@ -362,6 +404,18 @@ class Guard:
         return (*self.interception.warnings(), *more)
 
     async def _guard(self) -> None:
+        await self._set()
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._repairing = group.create_task(self._repair())
+                self.guard_sources()
+                if self._source_guard is not None:
+                    group.create_task(self._source_guard.run())
+        finally:
+            self._repairing = None
+
+    async def _set(self) -> None:
+        """Set the rules once `serve` listens, or late."""
         await self._listener()
         while True:
             await asyncio.to_thread(self.install)
@@ -369,29 +423,42 @@ class Guard:
                 break
             await self._clock.sleep(RETRY_SECONDS)
         self.waiting = False
-        try:
-            async with asyncio.TaskGroup() as group:
-                self._repairing = group.create_task(self.interception.guard())
-                self.guard_sources()
-                if self._source_guard is not None:
-                    group.create_task(self._source_guard.run())
-        finally:
-            self._repairing = None
+
+    async def _repair(self) -> None:
+        """Repair the rules, and take them away while another user's program listens."""
+        while True:
+            repairing = asyncio.create_task(self.interception.guard())
+            watching = asyncio.create_task(self._until_stranger())
+            try:
+                await asyncio.wait({repairing, watching}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                await _end(watching)
+                await _end(repairing)
+            self.waiting = True
+            await self._set()
+
+    async def _until_stranger(self) -> None:
+        while self.interception.listener_user() in {None, *self._users}:
+            await self._clock.sleep(STRANGER_SECONDS)
 
     async def _listener(self) -> None:
-        """Return when somebody listens where the rules lead, or late; IMDS is closed until then."""
+        """Return when `serve` listens where the rules lead, or late if nobody does.
+
+        IMDS is closed until then.
+        """
         begun = self._clock.monotonic()
         where = self.interception.listener
         said = False
-        while not self.interception.has_listener():
+        while (user := self.interception.listener_user()) not in self._users:
             if not said:
                 _log.info("pods are redirected when serve listens at %s; IMDS is closed", where)
                 said = True
-            if self._clock.monotonic() >= begun + LISTENER_SECONDS:
+            if user is None and self._clock.monotonic() >= begun + LISTENER_SECONDS:
                 _log.warning("nobody listens at %s: pods are redirected, and refused", where)
-                return
-            await asyncio.to_thread(self._try, self.interception.close_imds)
+                break
+            await asyncio.to_thread(self._close, user)
             await self._clock.sleep(LOOK_SECONDS)
+        self._stranger = ""
 
     def _close_sources(self) -> None:
         if self._source_guard is not None:
