@@ -99,6 +99,23 @@ async def test_the_rules_pass_when_the_new_agent_serves(tmp_path: Path) -> None:
         assert (first.changes, second.changes) == ([True, False], [True])
 
 
+async def test_an_agent_that_fails_to_leave_the_rules_gives_them_when_it_is_asked_again(
+    tmp_path: Path,
+) -> None:
+    async with agents(tmp_path) as (first, second):
+        leave, failures = first.lock._leave, iter([OSError("no memory")])
+
+        async def failing() -> None:
+            for failure in failures:
+                raise failure
+            await leave()
+
+        first.lock._leave = failing
+        second.lock.accepting(accepting=True)
+        await second.until(guards=True)
+        assert not first.lock.holds
+
+
 async def test_they_go_back_when_the_new_agent_dies(tmp_path: Path) -> None:
     async with agents(tmp_path / "net") as (first, second):
         second.lock.accepting(True)

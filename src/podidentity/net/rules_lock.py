@@ -66,6 +66,8 @@ class RulesLock:
         """Connection of the agent that we gave the lock to, which has it until this ends."""
         self._giver: socket.socket | None = None
         """Connection to the agent that gave us the lock, if it still lives."""
+        self._giving: asyncio.Task[None] | None = None
+        """Reference to a running task: the event loop keeps none."""
         self._accepting = False
         self._ends = False
         self._idle_since = 0.0
@@ -214,7 +216,7 @@ class RulesLock:
         except OSError:
             word = b""
         if word == GIVE and self.holds:
-            asyncio.get_running_loop().create_task(self._give(connection))
+            self._giving = asyncio.get_running_loop().create_task(self._give(connection))
             return
         # The connection has ended: that agent died, gave up, or gave the lock to another.
         self._forget(connection)
@@ -226,7 +228,12 @@ class RulesLock:
         self._changed.set()
 
     async def _give(self, connection: socket.socket) -> None:
-        await self._leave()
+        try:
+            await self._leave()
+        except Exception:  # noqa: BLE001 - any error would leave the lock with nobody
+            _log.exception("this agent cannot leave the rules, so another agent may ask again")
+            self._forget(connection)
+            return
         self.holds = False
         self._unpublish()
         fcntl.flock(self._file, fcntl.LOCK_UN)
