@@ -46,6 +46,8 @@ _LONGEST_NAME = 480
 MOST_SOCKETS = 16
 ANSWER_SECONDS = 2.0
 """Timeout for an answer of the old agent."""
+ASKING_SECONDS = 0.5
+"""How long a process that connected may take to ask. The supervisor's loop waits meanwhile."""
 SETTLE_SECONDS = 20.0
 """Time from `ready` in which a new agent must say `settled`."""
 
@@ -204,7 +206,7 @@ def _asked(connection: socket.socket, uids: frozenset[int]) -> tuple[str, str, f
     """Return version, pod and addresses of the agent that connected; raise Untrusted or OSError."""
     who = "the process that asks for them"
     check_outsider(check_user(connection, uids, who).pid, who)
-    if not select.select([connection], [], [], ANSWER_SECONDS)[0]:
+    if not select.select([connection], [], [], ASKING_SECONDS)[0]:
         raise Untrusted("the process that connected asks for nothing")
     word, _, rest = connection.recv(LARGEST).partition(b" ")
     protocol, _, named = rest.partition(b" ")
