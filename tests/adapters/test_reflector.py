@@ -108,7 +108,7 @@ async def reflected(
             put=told.put,
             remove=told.remove,
             listed=told.listed,
-            budget=10_000,
+            budget=11_000,
             left_out=told.leave_out,
         )
         reflector = Reflector(kube, source, clock=clock or ImpatientClock(), jitter=lambda: jitter)
