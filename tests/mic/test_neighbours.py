@@ -945,15 +945,13 @@ async def test_a_binding_that_no_pod_can_match_changes_nothing_about_which_pods_
         assert "labelSelector=aadpodidbinding+in+%28s%29&" in scene.script.asked[-1].query
 
 
-async def test_an_object_that_cannot_be_read_keeps_no_identity_attached_for_ever() -> None:
-    """The watches pass it over, and NMI serves nobody by it: so must the list before a change."""
+@pytest.mark.parametrize("place_of_it", range(3), ids=["binding", "identity", "pod"])
+async def test_nothing_is_detached_while_a_listed_object_cannot_be_read(place_of_it: int) -> None:
+    """The object may need the identity, and the API server stores no object without metadata."""
     unreadable = {"metadata": {"namespace": "shop", "name": "x", "annotations": {"a": 1}}}
-    meta = {"namespace": "shop", "name": "p", "uid": "u", "labels": {"aadpodidbinding": "s"}}
-    lists = [
-        {"metadata": {}, "items": each}
-        for each in ([unreadable], [unreadable], [unreadable, {"metadata": meta}])
-    ]
+    items: list[list[object]] = [[], [], []]
+    items[place_of_it] = [unreadable]
+    lists = [{"metadata": {}, "items": each} for each in items]
     async with place(*map(answers, lists)) as scene:
-        found = await scene.do(ListUse())
-        assert isinstance(found, InUse)
-        assert [each.ref.name for each in found.pods] == ["p"]
+        failure = await scene.failure(ListUse())
+        assert failure.kind is Fault.FAILED

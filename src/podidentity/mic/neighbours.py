@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from functools import partial
 from itertools import starmap
 from types import MappingProxyType
@@ -322,15 +322,14 @@ class Neighbours:
     ) -> tuple[_Parsed, ...]:
         """Return all objects of a kind, parsed page by page: tenants' own may be large.
 
-        One that cannot be read is passed over, as by the watches and by NMI: otherwise one tenant's
-        object would keep MIC from detaching anything, from any machine.
+        Raises ValueError for an object that cannot be read: it may need an identity. A tenant can
+        make none, because the parsers fail only for metadata that no API server stores.
         """
         pages, found = self._kube.pages(resource.path(), params), []
         async with aclosing(pages):
             async for page in pages:
                 async for _, item in in_turns(page):
-                    with suppress(ValueError):
-                        found.append(parse(item))
+                    found.append(parse(item))
         return tuple(found)
 
     async def _ask(self, action: AskPermission) -> Result:
