@@ -11,66 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 
+from podidentity.cli import parts as part
 from podidentity.cli.checks.leftovers import LOCK
 from podidentity.cli.cluster_rights import NMI_NAMESPACE, Right, Where, held_by
 from podidentity.cli.controller import OLD_EXCEPTION
 from podidentity.cli.enable import NAME as RECORD
 from podidentity.cli.enable import PROTECTED
-from podidentity.cli.parts import (
-    ACCOUNT_PART,
-    ADOPT,
-    APPLY,
-    ARCHIVED_MIC,
-    AS_NODE,
-    ATTACH,
-    AUTOMATIC,
-    AZURE,
-    BUNDLE,
-    CHANGE,
-    DETACH,
-    DETACH_ALL,
-    ELSEWHERE,
-    EXCEPT,
-    EXCEPTED,
-    EXTENSIONS,
-    FEDERATED,
-    FINALIZERS,
-    FIRST_GRANTS,
-    GRANT,
-    GRANTS,
-    HOST,
-    ISSUER,
-    KEEP,
-    LOOK_UP,
-    LOST,
-    LRP,
-    MIC,
-    MIC_EXCEPTION,
-    MIC_ROLES,
-    MIC_SECRET,
-    MIC_THERE,
-    MIC_WAIT,
-    NO_EXCEPTION,
-    NO_LRP,
-    NO_MIC,
-    NO_MIC_THERE,
-    NO_POLICIES,
-    NO_TAINT,
-    OLD,
-    OLDER,
-    OWN_NAMESPACE,
-    PROBES,
-    PURGE,
-    REVOKE,
-    ROLLBACK,
-    SECRETS,
-    SHARED,
-    STARTUP_TAINT,
-    TAKE_BACK,
-    WAIT,
-    AzureScope,
-)
 from podidentity.cli.rollout import PROBE_SET
 from podidentity.core.decision import GROUP, RESOURCE, VERB
 from podidentity.manifests import (
@@ -96,7 +44,7 @@ from podidentity.wire.pauses import PAUSES
 class AzureAction:
     """An action of Azure's RBAC, as a role definition has it."""
 
-    scope: AzureScope
+    scope: part.AzureScope
     action: str
     parts: tuple[str, ...] = ()
 
@@ -111,23 +59,19 @@ class Needs:
     @property
     def parts(self) -> list[str]:
         """The parts of the command's work that need rights of their own."""
-        return list(dict.fromkeys(part for each in self._all for part in each.parts))
+        every = (*self.cluster, *self.azure)
+        return list(dict.fromkeys(name for each in every for name in each.parts))
 
     def of(self, parts: Iterable[str]) -> Needs:
         """Return what the command needs if it does only these parts of its work."""
         wanted = set(parts)
+
+        def counts(need: Right | AzureAction) -> bool:
+            return not need.parts or not wanted.isdisjoint(need.parts)
+
         return Needs(
-            cluster=tuple(each for each in self.cluster if _counts(each.parts, wanted)),
-            azure=tuple(each for each in self.azure if _counts(each.parts, wanted)),
+            cluster=tuple(filter(counts, self.cluster)), azure=tuple(filter(counts, self.azure))
         )
-
-    @property
-    def _all(self) -> tuple[Right | AzureAction, ...]:
-        return (*self.cluster, *self.azure)
-
-
-def _counts(parts: tuple[str, ...], wanted: set[str]) -> bool:
-    return not parts or not wanted.isdisjoint(parts)
 
 
 # ---- Resources
@@ -138,6 +82,7 @@ _EXCEPTIONS = f"azurepodidentityexceptions.{GROUP}"
 _ASSIGNED = f"azureassignedidentities.{GROUP}"
 _LEDGERS = f"azureidentityledgers.{GROUP}"
 _ROLES = ("clusterroles.rbac.authorization.k8s.io", "clusterrolebindings.rbac.authorization.k8s.io")
+_KINDS_OF_ROLES = ("ClusterRole", "ClusterRoleBinding")
 _LOCAL_ROLES = ("roles.rbac.authorization.k8s.io", "rolebindings.rbac.authorization.k8s.io")
 _POLICIES = (
     "validatingadmissionpolicies.admissionregistration.k8s.io",
@@ -149,6 +94,9 @@ _DEPLOYMENTS = "deployments.apps"
 _BUDGETS = "poddisruptionbudgets.policy"
 _LOCAL_REDIRECTS = "ciliumlocalredirectpolicies.cilium.io"
 _DENIALS = "ciliumclusterwidenetworkpolicies.cilium.io"
+_NETWORK_POLICIES = "networkpolicies.networking.k8s.io"
+_DISCOVERY = "/.well-known/openid-configuration"
+_REVIEWS = "subjectaccessreviews.authorization.k8s.io"
 _CLUSTER, _PODS, _NMI, _SYSTEM, _ACCOUNTS, _LEASE, _NODE_LEASES = Where
 
 
@@ -211,6 +159,7 @@ def _names(kind: str, *manifests: Iterable[Manifest]) -> list[str]:
 
 _REDIRECT = _names("DaemonSet", local_redirect())
 """The DaemonSet of `--backend lrp`; `enable` and `disable` always look for it."""
+_OUR_CRDS = _names("CustomResourceDefinition", crds())
 _LOCAL_REDIRECT = _names("CiliumLocalRedirectPolicy", local_redirect())
 _DENIAL = _names("CiliumClusterwideNetworkPolicy", local_redirect())
 _OF_TAINT = _names("ClusterRoleBinding", _FOR_TAINT)
@@ -222,14 +171,8 @@ _NAMESPACES_OF_AKS = sorted({each["metadata"]["namespace"] for each in aks_excep
 def _to_place(manifests: Iterable[Manifest], *parts: str) -> Iterator[Right]:
     """Yield what it takes to put roles and policies of NMI into a cluster."""
     manifests = list(manifests)
-    for resource, kind in (
-        *zip(_ROLES, ("ClusterRole", "ClusterRoleBinding"), strict=True),
-        *zip(
-            _POLICIES,
-            ("ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"),
-            strict=True,
-        ),
-    ):
+    kinds = (*_KINDS_OF_ROLES, "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
+    for resource, kind in zip((*_ROLES, *_POLICIES), kinds, strict=True):
         if names := _names(kind, manifests):
             yield from _to_apply(resource, names=names, parts=parts)
     yield from held_by(manifests, *parts)
@@ -249,8 +192,8 @@ def _to_grant(*parts: str, bindings: str = "get create") -> Iterator[Right]:
 def _to_adopt() -> Iterator[Right]:
     """Yield what it takes to have grants of earlier versions end with their namespaces."""
     yield from _to("list", _ROLES[1])
-    yield from _to("get", "namespaces", parts=[OLDER])
-    yield from _to("patch", _ROLES[1], parts=[OLDER])
+    yield from _to("get", "namespaces", parts=[part.OLDER])
+    yield from _to("patch", _ROLES[1], parts=[part.OLDER])
 
 
 _ALONE = "looks for NMI in kube-system alone"
@@ -259,60 +202,55 @@ _ALONE = "looks for NMI in kube-system alone"
 def _choices_of_nmi(*parts: str) -> Iterator[Right]:
     """Yield what it takes to learn where NMI is, and its flags."""
     yield from _to("list", _DAEMON_SETS, parts=parts, without=_ALONE)
-    yield from _to(
-        "list",
-        _DAEMON_SETS,
-        at=_NMI,
-        parts=parts,
-        without="takes NMI's flags to be the defaults",
-    )
+    said = "takes NMI's flags to be the defaults"
+    yield from _to("list", _DAEMON_SETS, at=_NMI, parts=parts, without=said)
 
 
 def _to_redirect() -> Iterator[Right]:
     """Yield what it takes to let Cilium lead requests to NMI."""
-    yield from _to("get", _CRDS, names=[_LOCAL_REDIRECTS, _DENIALS], parts=[LRP])
-    yield from _to("get patch", _DAEMON_SETS, at=_NMI, names=_REDIRECT, parts=[LRP])
-    yield from _to("create", _LOCAL_REDIRECTS, at=_NMI, parts=[LRP])
-    yield from _to("get delete", _LOCAL_REDIRECTS, at=_NMI, names=_LOCAL_REDIRECT, parts=[LRP])
-    yield from _to("create", _DENIALS, parts=[LRP])
-    yield from _to("get patch delete", _DENIALS, names=_DENIAL, parts=[LRP])
-    yield from _to("list watch", "events", at=_NMI, parts=[LRP])
+    yield from _to("get", _CRDS, names=[_LOCAL_REDIRECTS, _DENIALS], parts=[part.LRP])
+    yield from _to("get patch", _DAEMON_SETS, at=_NMI, names=_REDIRECT, parts=[part.LRP])
+    yield from _to("create", _LOCAL_REDIRECTS, at=_NMI, parts=[part.LRP])
+    yield from _to("get delete", _LOCAL_REDIRECTS, at=_NMI, names=_LOCAL_REDIRECT, parts=[part.LRP])
+    yield from _to("create", _DENIALS, parts=[part.LRP])
+    yield from _to("get patch delete", _DENIALS, names=_DENIAL, parts=[part.LRP])
+    yield from _to("list watch", "events", at=_NMI, parts=[part.LRP])
 
 
 def _to_take_back() -> Iterator[Right]:
     """Yield what it takes to delete what an option of an earlier `enable` made."""
     yield from _to("get", _DAEMON_SETS, at=_NMI, names=_REDIRECT)
-    yield from _to("delete", _DAEMON_SETS, at=_NMI, names=_REDIRECT, parts=[NO_LRP])
-    yield from _to("delete", _LOCAL_REDIRECTS, at=_NMI, names=_LOCAL_REDIRECT, parts=[NO_LRP])
-    yield from _to("delete", _DENIALS, names=_DENIAL, parts=[NO_LRP])
+    yield from _to("delete", _DAEMON_SETS, at=_NMI, names=_REDIRECT, parts=[part.NO_LRP])
+    yield from _to("delete", _LOCAL_REDIRECTS, at=_NMI, names=_LOCAL_REDIRECT, parts=[part.NO_LRP])
+    yield from _to("delete", _DENIALS, names=_DENIAL, parts=[part.NO_LRP])
     yield from _to("get", _ROLES[0], names=_OF_TAINT)
-    yield from _to("delete", *_ROLES, *_POLICIES, names=_OF_TAINT, parts=[NO_TAINT])
+    yield from _to("delete", *_ROLES, *_POLICIES, names=_OF_TAINT, parts=[part.NO_TAINT])
 
 
 def _to_have_mic() -> Iterator[Right]:
     """Yield what it takes to put MIC into a cluster, to wait for it, and to take it away."""
     names = _names("Deployment", _OF_MIC)
     yield from _to("list", _DEPLOYMENTS)
-    yield from _to_place(_OF_MIC, MIC)
-    yield from (each for each in held_by(_OF_RECORDS, MIC) if each.resource == _ASSIGNED)
-    for where, resource, only in _objects_of_mic():
-        yield from _to_apply(resource, names=only, at=where, parts=[MIC])
-    yield from _to("get", "secrets", names=[ADMIN_SECRET], at=_NMI, parts=[MIC_SECRET])
-    yield from _to_apply(_EXCEPTIONS, names=_EXCEPTIONS_OF_MIC, at=_NMI, parts=[MIC_EXCEPTION])
-    yield from _to("delete", _EXCEPTIONS, at=_NMI, names=_EXCEPTIONS_OF_MIC, parts=[MIC])
-    yield from _to("watch", _DEPLOYMENTS, at=_NMI, names=names, parts=[MIC_WAIT])
-    yield from _to("get", _EXCEPTIONS, names=[OLD_EXCEPTION], parts=[ARCHIVED_MIC])
+    yield from _to_place(_OF_MIC, part.MIC)
+    yield from (each for each in held_by(_OF_RECORDS, part.MIC) if each.resource == _ASSIGNED)
+    for where, resource, named in _objects_of_mic():
+        yield from _to_apply(resource, names=named, at=where, parts=[part.MIC])
+    yield from _to("get", "secrets", names=[ADMIN_SECRET], at=_NMI, parts=[part.MIC_SECRET])
+    yield from _to_apply(_EXCEPTIONS, names=_EXCEPTIONS_OF_MIC, at=_NMI, parts=[part.MIC_EXCEPTION])
+    yield from _to("delete", _EXCEPTIONS, at=_NMI, names=_EXCEPTIONS_OF_MIC, parts=[part.MIC])
+    yield from _to("watch", _DEPLOYMENTS, at=_NMI, names=names, parts=[part.MIC_WAIT])
+    yield from _to("get", _EXCEPTIONS, names=[OLD_EXCEPTION], parts=[part.ARCHIVED_MIC])
 
 
 def _to_take_mic() -> Iterator[Right]:
     """Yield what it takes to look whether there is anything of MIC, and to take it away."""
-    for resource, kind in zip(_ROLES, ("ClusterRole", "ClusterRoleBinding"), strict=True):
+    for resource, kind in zip(_ROLES, _KINDS_OF_ROLES, strict=True):
         yield from _to("get", resource, names=_names(kind, _OF_MIC))
-    for where, resource, only in _objects_of_mic():
-        yield from _to("delete", resource, at=where, names=only, parts=[NO_MIC])
-    for resource, kind in zip(_ROLES, ("ClusterRole", "ClusterRoleBinding"), strict=True):
-        yield from _to("delete", resource, names=_names(kind, _OF_MIC), parts=[NO_MIC])
-    yield from _to("delete", _EXCEPTIONS, at=_NMI, names=_EXCEPTIONS_OF_MIC, parts=[NO_MIC])
+    for where, resource, named in _objects_of_mic():
+        yield from _to("delete", resource, at=where, names=named, parts=[part.NO_MIC])
+    for resource, kind in zip(_ROLES, _KINDS_OF_ROLES, strict=True):
+        yield from _to("delete", resource, names=_names(kind, _OF_MIC), parts=[part.NO_MIC])
+    yield from _to("delete", _EXCEPTIONS, at=_NMI, names=_EXCEPTIONS_OF_MIC, parts=[part.NO_MIC])
 
 
 def _objects_of_mic() -> Iterator[tuple[Where, str, list[str]]]:
@@ -324,64 +262,55 @@ def _objects_of_mic() -> Iterator[tuple[Where, str, list[str]]]:
         "PodDisruptionBudget": _BUDGETS,
         "Deployment": _DEPLOYMENTS,
     }
+    at_lease = [each for each in _OF_MIC if each["metadata"].get("namespace") == _LEASE.value]
+    others = [each for each in _OF_MIC if each not in at_lease]
     for kind, resource in resources.items():
-        for where in (_NMI, _LEASE):
-            found = [each for each in _OF_MIC if _is_at(each, where) and each["kind"] == kind]
-            if found:
-                yield where, resource, _names(kind, found)
-
-
-def _is_at(manifest: Manifest, where: Where) -> bool:
-    place = manifest["metadata"].get("namespace")
-    return place is not None and (place == _LEASE.value) is (where is _LEASE)
+        for where, found in ((_NMI, others), (_LEASE, at_lease)):
+            if names := _names(kind, found):
+                yield where, resource, names
 
 
 # ---- The commands
 
 
 def _enable() -> Iterator[Right]:
-    yield from _to_apply(_CRDS, names=_names("CustomResourceDefinition", crds()))
+    yield from _to_apply(_CRDS, names=_OUR_CRDS)
     yield from _to("list", _DAEMON_SETS)
     yield from _to_apply(_DAEMON_SETS, names=_names("DaemonSet", _USUAL), at=_NMI)
     yield from _to_apply("serviceaccounts", names=_names("ServiceAccount", _USUAL), at=_NMI)
     yield from _to_place(_USUAL)
     yield from _to_place([*_FOR_POLICY, *_FOR_RESOURCES])
     names = _names("ValidatingAdmissionPolicy", _FOR_RESOURCES)
-    yield from _to("delete", *_POLICIES, names=names, parts=[NO_POLICIES])
+    yield from _to("delete", *_POLICIES, names=names, parts=[part.NO_POLICIES])
     yield from _to("get", _POLICIES[1], names=[PROTECTED])
     yield from _to("get", "configmaps", names=[RECORD], at=_SYSTEM)
     yield from _to("create", "configmaps", at=_SYSTEM)
     yield from _to("get", "namespaces", names=_NAMESPACES_OF_AKS)
     yield from _to("create", _EXCEPTIONS, at=_SYSTEM)
-    yield from _to("create", _EXCEPTIONS, parts=[EXTENSIONS])
-    yield from _to("get patch", "namespaces", names=[NMI_NAMESPACE], parts=[OWN_NAMESPACE])
-    yield from _to_place(_FOR_NODE_TOKENS, AS_NODE)
-    yield from _to_place(_FOR_TAINT, STARTUP_TAINT)
-    yield from _to_grant(FIRST_GRANTS)
+    yield from _to("create", _EXCEPTIONS, parts=[part.EXTENSIONS])
+    yield from _to("get patch", "namespaces", names=[NMI_NAMESPACE], parts=[part.OWN_NAMESPACE])
+    yield from _to_place(_FOR_NODE_TOKENS, part.AS_NODE)
+    yield from _to_place(_FOR_TAINT, part.STARTUP_TAINT)
+    yield from _to_grant(part.FIRST_GRANTS)
     yield from _to_adopt()
-    yield from _to_apply(*_LOCAL_ROLES, at=_ACCOUNTS, parts=[ACCOUNT_PART])
-    yield from _to("delete", _DAEMON_SETS, at=_NMI, names=["nmi"], parts=[OLD])
+    yield from _to_apply(*_LOCAL_ROLES, at=_ACCOUNTS, parts=[part.ACCOUNT_PART])
+    yield from _to("delete", _DAEMON_SETS, at=_NMI, names=["nmi"], parts=[part.OLD])
     yield from _to_take_back()
     yield from _to_have_mic()
     yield from _to_take_mic()
     yield from _to_redirect()
-    yield from _to("get", "configmaps", names=[RECORD], at=_NMI, parts=[AUTOMATIC])
-    yield from _to("create", "configmaps", at=_NMI, parts=[AUTOMATIC])
+    yield from _to("get", "configmaps", names=[RECORD], at=_NMI, parts=[part.AUTOMATIC])
+    yield from _to("create", "configmaps", at=_NMI, parts=[part.AUTOMATIC])
     yield from _to_wait()
 
 
 def _to_wait() -> Iterator[Right]:
     """Yield what it takes to wait until NMI is ready and its policies are in force."""
-    yield from _to("watch", _DAEMON_SETS, at=_NMI, names=["nmi"], parts=[WAIT])
+    yield from _to("watch", _DAEMON_SETS, at=_NMI, names=["nmi"], parts=[part.WAIT])
     said = "does not prove that the admission policies are in force, and says so"
-    yield from _to("create", _IDENTITIES, _BINDINGS, at=_NMI, parts=[WAIT], without=said)
-    yield from _to(
-        "list",
-        "events",
-        at=_NMI,
-        parts=[WAIT],
-        without="says on how many nodes NMI is not ready, and not why",
-    )
+    yield from _to("create", _IDENTITIES, _BINDINGS, at=_NMI, parts=[part.WAIT], without=said)
+    said = "says on how many nodes NMI is not ready, and not why"
+    yield from _to("list", "events", at=_NMI, parts=[part.WAIT], without=said)
 
 
 def _disable() -> Iterator[Right]:
@@ -390,9 +319,9 @@ def _disable() -> Iterator[Right]:
     yield from _to("get", _ROLES[1], names=[ACCOUNT])
     said = "does not say what is left of a Helm release whose namespace is gone"
     yield from _to("list", _ROLES[1], without=said)
-    yield from _to("get", "namespaces", parts=[LOST])
-    yield from _to("delete", _LEDGERS, parts=[DETACH_ALL])
-    yield from _to("patch", _ASSIGNED, parts=[FINALIZERS])
+    yield from _to("get", "namespaces", parts=[part.LOST])
+    yield from _to("delete", _LEDGERS, parts=[part.DETACH_ALL])
+    yield from _to("patch", _ASSIGNED, parts=[part.FINALIZERS])
     yield from _to_take_back()
     yield from _to_take_mic()
     yield from _to("delete", _DAEMON_SETS, at=_NMI, names=_names("DaemonSet", _USUAL))
@@ -403,77 +332,65 @@ def _disable() -> Iterator[Right]:
     yield from _to("delete", *_POLICIES, names=names)
     yield from _to("get", _EXCEPTIONS, names=_OF_AKS)
     yield from _to("delete", _EXCEPTIONS, names=_OF_AKS[:1], at=_SYSTEM)
-    yield from _to("delete", _EXCEPTIONS, names=_OF_AKS[1:], parts=[EXTENSIONS])
+    yield from _to("delete", _EXCEPTIONS, names=_OF_AKS[1:], parts=[part.EXTENSIONS])
     yield from _to("list watch", "pods", at=_NMI)
-    names = _names("CustomResourceDefinition", crds())
-    yield from _to("delete", _CRDS, names=names, parts=[PURGE])
-    yield from _to("list", _IDENTITIES, parts=[PURGE])
-    yield from _to("list", _ROLES[0], parts=[PURGE])
-    yield from _to("delete", *_ROLES, parts=[PURGE])
+    yield from _to("delete", _CRDS, names=_OUR_CRDS, parts=[part.PURGE])
+    yield from _to("list", _IDENTITIES, parts=[part.PURGE])
+    yield from _to("list", _ROLES[0], parts=[part.PURGE])
+    yield from _to("delete", *_ROLES, parts=[part.PURGE])
     for where in (_SYSTEM, _NMI):
-        yield from _to("delete", "configmaps", names=[RECORD], at=where, parts=[PURGE])
+        yield from _to("delete", "configmaps", names=[RECORD], at=where, parts=[part.PURGE])
 
 
 def _add() -> Iterator[Right]:
     yield from _to_apply(_IDENTITIES, _BINDINGS, at=_PODS)
-    yield from _to_grant(GRANT)
-    yield from _to("list", _ROLES[1], parts=[GRANT])
-    yield from _to("patch", _ROLES[1], parts=[OLDER])
+    yield from _to_grant(part.GRANT)
+    yield from _to("list", _ROLES[1], parts=[part.GRANT])
+    yield from _to("patch", _ROLES[1], parts=[part.OLDER])
     said = "says what it could not take back, and the command that does"
-    yield from _to("delete", _IDENTITIES, _BINDINGS, at=_PODS, parts=[TAKE_BACK], without=said)
-    yield from _to("delete", _ROLES[0], parts=[TAKE_BACK], without=said)
-    yield from _to("list", "nodes", _IDENTITIES, _DEPLOYMENTS, parts=[ATTACH])
+    yield from _to("delete", _IDENTITIES, _BINDINGS, at=_PODS, parts=[part.TAKE_BACK], without=said)
+    yield from _to("delete", _ROLES[0], parts=[part.TAKE_BACK], without=said)
+    yield from _to("list", "nodes", _IDENTITIES, _DEPLOYMENTS, parts=[part.ATTACH])
     said = "counts no record of attached machines in other namespaces, and says so"
-    yield from _to("list", *_ROLES, parts=[SHARED], without=said)
-    yield from _to("list", _ROLES[1], parts=[ELSEWHERE])
-    yield from _choices_of_nmi(ATTACH, LOOK_UP, FEDERATED)
-    yield from _to(
-        "get",
-        "/.well-known/openid-configuration",
-        parts=[FEDERATED],
-        without="writes ISSUER in its place",
-    )
-    yield from _to_apply("serviceaccounts", *_LOCAL_ROLES, at=_ACCOUNTS, parts=[ACCOUNT_PART])
-    yield from _to("create", TOKENS, at=_ACCOUNTS, parts=[ACCOUNT_PART])
+    yield from _to("list", *_ROLES, parts=[part.SHARED], without=said)
+    yield from _to("list", _ROLES[1], parts=[part.ELSEWHERE])
+    yield from _choices_of_nmi(part.ATTACH, part.LOOK_UP, part.FEDERATED)
+    yield from _to("get", _DISCOVERY, parts=[part.FEDERATED], without="writes ISSUER in its place")
+    yield from _to_apply("serviceaccounts", *_LOCAL_ROLES, at=_ACCOUNTS, parts=[part.ACCOUNT_PART])
+    yield from _to("create", TOKENS, at=_ACCOUNTS, parts=[part.ACCOUNT_PART])
 
 
 def _delete() -> Iterator[Right]:
     yield from _to("get list delete", _IDENTITIES, _BINDINGS, at=_PODS)
     said = "leaves the permission, and says so"
-    yield from _to("list delete", _ROLES[1], parts=[REVOKE], without=said)
-    yield from _to("delete", _ROLES[0], parts=[REVOKE], without=said)
-    yield from _to("list", _IDENTITIES, parts=[DETACH, KEEP])
-    yield from _to("list", _DEPLOYMENTS, "nodes", parts=[DETACH])
+    yield from _to("list delete", _ROLES[1], parts=[part.REVOKE], without=said)
+    yield from _to("delete", _ROLES[0], parts=[part.REVOKE], without=said)
+    yield from _to("list", _IDENTITIES, parts=[part.DETACH, part.KEEP])
+    yield from _to("list", _DEPLOYMENTS, "nodes", parts=[part.DETACH])
     said = "names what stays attached, and ends with status 1 before it deletes the AzureIdentity"
-    yield from _to("list", *_ROLES, parts=[DETACH], without=said)
-    yield from _to("get patch", _IDENTITIES, parts=[KEEP])
-    yield from _choices_of_nmi(DETACH, ACCOUNT_PART)
+    yield from _to("list", *_ROLES, parts=[part.DETACH], without=said)
+    yield from _to("get patch", _IDENTITIES, parts=[part.KEEP])
+    yield from _choices_of_nmi(part.DETACH, part.ACCOUNT_PART)
     said = "leaves the service account, and says so"
-    yield from _to("get", "serviceaccounts", at=_ACCOUNTS, parts=[ACCOUNT_PART], without=said)
-    yield from _to(
-        "delete",
-        "serviceaccounts",
-        *_LOCAL_ROLES,
-        at=_ACCOUNTS,
-        parts=[ACCOUNT_PART],
-        without=said,
-    )
+    accounts = partial(_to, at=_ACCOUNTS, parts=[part.ACCOUNT_PART], without=said)
+    yield from accounts("get", "serviceaccounts")
+    yield from accounts("delete", "serviceaccounts", *_LOCAL_ROLES)
 
 
 def _list() -> Iterator[Right]:
     yield from _to("list", _IDENTITIES, _BINDINGS, "pods", at=_PODS)
     yield from _to("list", *_ROLES, without="shows `?` for who is permitted")
     said = "does not say which grants are for namespaces that are gone"
-    yield from _to("list", "namespaces", parts=[GRANTS], without=said)
+    yield from _to("list", "namespaces", parts=[part.GRANTS], without=said)
 
 
 def _exception() -> Iterator[Right]:
-    yield from _to("get create", _EXCEPTIONS, at=_PODS, parts=[EXCEPT])
-    yield from _to("get patch", _EXCEPTIONS, at=_PODS, parts=[CHANGE])
-    yield from _to("list", _EXCEPTIONS, at=_PODS, parts=[EXCEPTED])
-    yield from _to("delete", _EXCEPTIONS, at=_PODS, parts=[NO_EXCEPTION])
-    yield from _choices_of_nmi(EXCEPT, CHANGE, EXCEPTED)
-    yield from _to("list", _ROLES[1], parts=[ELSEWHERE], without=_ALONE)
+    yield from _to("get create", _EXCEPTIONS, at=_PODS, parts=[part.EXCEPT])
+    yield from _to("get patch", _EXCEPTIONS, at=_PODS, parts=[part.CHANGE])
+    yield from _to("list", _EXCEPTIONS, at=_PODS, parts=[part.EXCEPTED])
+    yield from _to("delete", _EXCEPTIONS, at=_PODS, parts=[part.NO_EXCEPTION])
+    yield from _choices_of_nmi(part.EXCEPT, part.CHANGE, part.EXCEPTED)
+    yield from _to("list", _ROLES[1], parts=[part.ELSEWHERE], without=_ALONE)
 
 
 def _revoke() -> Iterator[Right]:
@@ -490,20 +407,18 @@ def _explain() -> Iterator[Right]:
     elsewhere = "knows nothing of other namespaces' objects"
     yield from _to("list", _IDENTITIES, _BINDINGS, _ASSIGNED, without=elsewhere)
     yield from _choices_of_nmi()
-    yield from _to("list", _ROLES[1], parts=[ELSEWHERE], without=_ALONE)
+    yield from _to("list", _ROLES[1], parts=[part.ELSEWHERE], without=_ALONE)
     unknown = "shows `?` for that link"
-    yield from _to("create", "subjectaccessreviews.authorization.k8s.io", without=unknown)
-    yield from _to("get", "secrets", at=_PODS, parts=[SECRETS], without=unknown)
-    yield from _to("get", "serviceaccounts", at=_ACCOUNTS, parts=[ACCOUNT_PART], without=unknown)
-    yield from _to("list", "networkpolicies.networking.k8s.io", at=_PODS, without=unknown)
+    yield from _to("create", _REVIEWS, without=unknown)
+    yield from _to("get", "secrets", at=_PODS, parts=[part.SECRETS], without=unknown)
+    yield from _to(
+        "get", "serviceaccounts", at=_ACCOUNTS, parts=[part.ACCOUNT_PART], without=unknown
+    )
+    yield from _to("list", _NETWORK_POLICIES, at=_PODS, without=unknown)
     yield from _to("get", "nodes", without=unknown)
     yield from _to("list", "pods", at=_NMI, without=unknown)
-    yield from _to(
-        "get",
-        "leases.coordination.k8s.io",
-        at=_NODE_LEASES,
-        without="takes a kubelet's last word on NMI, however old",
-    )
+    said = "takes a kubelet's last word on NMI, however old"
+    yield from _to("get", "leases.coordination.k8s.io", at=_NODE_LEASES, without=said)
     unprobed = "does not have NMI probe the path, and says so"
     yield from _to("patch", "pods", at=_NMI, without=unprobed)
     unanswered = "does not know how the last requests ended, and says so"
@@ -513,152 +428,132 @@ def _explain() -> Iterator[Right]:
     yield from _to("create", TOKENS, at=_NMI, names=[DEBUG_READER], without=unanswered)
 
 
-_MISSING = "names what is missing in the archive"
+_checked = partial(_to, without="says what it could not check, and ends with status 1")
 
 
 def _check() -> Iterator[Right]:
     yield from _to("list", _IDENTITIES, _BINDINGS, _EXCEPTIONS, "pods")
-    fails = "says what it could not check, and ends with status 1"
-    yield from _to(
-        "list", *_ROLES, _DAEMON_SETS, "networkpolicies.networking.k8s.io", "nodes", without=fails
-    )
-    yield from _to("get", _DAEMON_SETS, at=_NMI, names=[PROBE_SET], without=fails)
-    yield from _to("list", "events", at=_NMI, without=fails)
-    yield from _to("list", _DEPLOYMENTS, without=fails)
-    yield from _to("get", "configmaps", at=_NMI, names=[PAUSES], parts=[MIC_THERE], without=fails)
-    yield from _to("get", _POLICIES[0], names=[POLICY_OF_NMI], without=fails)
+    yield from _checked("list", *_ROLES, _DAEMON_SETS, _NETWORK_POLICIES, "nodes")
+    yield from _checked("get", _DAEMON_SETS, at=_NMI, names=[PROBE_SET])
+    yield from _checked("list", "events", at=_NMI)
+    yield from _checked("list", _DEPLOYMENTS)
+    yield from _checked("get", "configmaps", at=_NMI, names=[PAUSES], parts=[part.MIC_THERE])
+    yield from _checked("get", _POLICIES[0], names=[POLICY_OF_NMI])
     names = _names("ValidatingAdmissionPolicy", _FOR_RESOURCES)
-    yield from _to("get", _POLICIES[1], names=names, without=fails)
-    yield from _to(
-        "get", _ROLES[0], names=[NODE_AUDIENCES, ACCOUNT], parts=[AS_NODE], without=fails
+    yield from _checked("get", _POLICIES[1], names=names)
+    yield from _checked("get", _ROLES[0], names=[NODE_AUDIENCES, ACCOUNT], parts=[part.AS_NODE])
+    yield from _checked("get", _DENIALS, names=_DENIAL, parts=[part.LRP])
+    yield from _checked("get", "secrets", parts=[part.SECRETS])
+    yield from _checked("get", "serviceaccounts", at=_ACCOUNTS, parts=[part.ACCOUNT_PART])
+    yield from _checked("get", _CRDS, names=_OUR_CRDS)
+    yield from _checked("create", _REVIEWS)
+    yield from _checked("list", _ASSIGNED, parts=[part.NO_MIC_THERE, part.BUNDLE])
+    yield from _checked("list", "namespaces")
+    yield from _checked("get", "endpoints", at=_LEASE, names=[LOCK.name])
+    archived = partial(
+        _to, at=_NMI, parts=[part.BUNDLE], without="names what is missing in the archive"
     )
-    yield from _to("get", _DENIALS, names=_DENIAL, parts=[LRP], without=fails)
-    yield from _to("get", "secrets", parts=[SECRETS], without=fails)
-    yield from _to("get", "serviceaccounts", at=_ACCOUNTS, parts=[ACCOUNT_PART], without=fails)
-    names = _names("CustomResourceDefinition", crds())
-    yield from _to("get", _CRDS, names=names, without=fails)
-    yield from _to("create", "subjectaccessreviews.authorization.k8s.io", without=fails)
-    yield from _to("list", _ASSIGNED, parts=[NO_MIC_THERE, BUNDLE], without=fails)
-    yield from _to("list", "namespaces", without=fails)
-    yield from _to("get", "endpoints", at=_LEASE, names=[LOCK.name], without=fails)
-    yield from _to(
-        "get",
-        *("pods/log", "pods/proxy"),
-        at=_NMI,
-        parts=[BUNDLE],
-        without=_MISSING,
-    )
-    yield from _to(
-        "create", TOKENS, at=_NMI, names=[DEBUG_READER], parts=[BUNDLE], without=_MISSING
-    )
-    yield from _to("get", "pods/proxy", at=_NMI, parts=[PROBES], without=fails)
-    yield from _to("get", "/.well-known/openid-configuration", parts=[ISSUER], without=fails)
+    yield from archived("get", "pods/log", "pods/proxy")
+    yield from archived("create", TOKENS, names=[DEBUG_READER])
+    yield from _checked("get", "pods/proxy", at=_NMI, parts=[part.PROBES])
+    yield from _checked("get", _DISCOVERY, parts=[part.ISSUER])
 
 
 def _check_namespace() -> Iterator[Right]:
     yield from _to("list", _IDENTITIES, _BINDINGS, _EXCEPTIONS, "pods", at=_PODS)
     yield from _choices_of_nmi()
-    yield from _to("list", _ROLES[1], parts=[ELSEWHERE], without=_ALONE)
-    fails = "says what it could not check, and ends with status 1"
-    yield from _to("list", "networkpolicies.networking.k8s.io", "events", at=_PODS, without=fails)
-    yield from _to("get", "secrets", at=_PODS, parts=[SECRETS], without=fails)
-    yield from _to("get", "serviceaccounts", at=_ACCOUNTS, parts=[ACCOUNT_PART], without=fails)
+    yield from _to("list", _ROLES[1], parts=[part.ELSEWHERE], without=_ALONE)
+    yield from _checked("list", _NETWORK_POLICIES, "events", at=_PODS)
+    yield from _checked("get", "secrets", at=_PODS, parts=[part.SECRETS])
+    yield from _checked("get", "serviceaccounts", at=_ACCOUNTS, parts=[part.ACCOUNT_PART])
 
 
 def _check_pre() -> Iterator[Right]:
-    fails = "says what it could not check, and ends with status 1"
-    yield from _to("list", _DAEMON_SETS, _DEPLOYMENTS, "nodes", without=fails)
-    yield from _to("list", _ROLES[1], parts=[ELSEWHERE], without=fails)
-    yield from _to("get", _POLICIES[1], names=[PROTECTED], without=fails)
-    yield from _to("get", "namespaces", names=[NMI_NAMESPACE], without=fails)
-    names = _names("CustomResourceDefinition", crds())
-    yield from _to("get", _CRDS, names=names, without=fails)
+    yield from _checked("list", _DAEMON_SETS, _DEPLOYMENTS, "nodes")
+    yield from _checked("list", _ROLES[1], parts=[part.ELSEWHERE])
+    yield from _checked("get", _POLICIES[1], names=[PROTECTED])
+    yield from _checked("get", "namespaces", names=[NMI_NAMESPACE])
+    yield from _checked("get", _CRDS, names=_OUR_CRDS)
 
 
 def _migrate() -> Iterator[Right]:
     yield from _to("list", _IDENTITIES, _BINDINGS, _EXCEPTIONS, "pods")
     yield from _to("list", *_ROLES, _DAEMON_SETS, _DEPLOYMENTS)
-    yield from _to("get", "namespaces", parts=[APPLY])
-    yield from _to("create", *_ROLES, parts=[APPLY])
-    yield from _to(VERB, _IDENTITIES, parts=[APPLY])
-    yield from _to("delete", *_ROLES, parts=[ROLLBACK])
-    yield from _to("list", _ASSIGNED, "nodes", parts=[ADOPT])
-    yield from _to("get create patch", _LEDGERS, at=_NMI, parts=[ADOPT])
+    yield from _to("get", "namespaces", parts=[part.APPLY])
+    yield from _to("create", *_ROLES, parts=[part.APPLY])
+    yield from _to(VERB, _IDENTITIES, parts=[part.APPLY])
+    yield from _to("delete", *_ROLES, parts=[part.ROLLBACK])
+    yield from _to("list", _ASSIGNED, "nodes", parts=[part.ADOPT])
+    yield from _to("get create patch", _LEDGERS, at=_NMI, parts=[part.ADOPT])
 
 
 def _nodes() -> Iterator[Right]:
     yield from _to("list", "nodes", _DAEMON_SETS)
-    yield from _to("list", _ROLES[1], parts=[ELSEWHERE])
+    yield from _to("list", _ROLES[1], parts=[part.ELSEWHERE])
     yield from _to("list", "pods", at=_NMI)
 
 
 def _version() -> Iterator[Right]:
     yield from _to("list", _DAEMON_SETS, _DEPLOYMENTS)
-    yield from _to("list", _ROLES[1], parts=[ELSEWHERE])
+    yield from _to("list", _ROLES[1], parts=[part.ELSEWHERE])
     yield from _to("list", "pods", at=_NMI)
-    yield from _to(
-        "get",
-        "pods/proxy",
-        at=_NMI,
-        without="commits of NMI and MIC are unknown, and so are versions that no image says",
-    )
+    said = "commits of NMI and MIC are unknown, and so are versions that no image says"
+    yield from _to("get", "pods/proxy", at=_NMI, without=said)
 
 
 def _mic() -> Iterator[Right]:
     yield from _to("list", _DEPLOYMENTS)
-    yield from _to("list", _ROLES[1], parts=[ELSEWHERE])
+    yield from _to("list", _ROLES[1], parts=[part.ELSEWHERE])
     yield from _to_apply("configmaps", names=[PAUSES], at=_NMI)
-    yield from _to("get", "nodes", parts=[HOST])
+    yield from _to("get", "nodes", parts=[part.HOST])
 
 
 def _machines(verbs: str, *parts: str) -> Iterator[AzureAction]:
     for kind in ("virtualMachineScaleSets", "virtualMachines"):
         for verb in verbs.split():
             action = f"Microsoft.Compute/{kind}/{verb}"
-            yield AzureAction(scope=AzureScope.MACHINES, action=action, parts=parts)
+            yield AzureAction(scope=part.AzureScope.MACHINES, action=action, parts=parts)
 
 
 def _authorization(*parts: str) -> Iterator[AzureAction]:
     """Yield the actions that read role assignments and role definitions of a resource."""
-    for scope in AzureScope:
+    for scope in part.AzureScope:
         for each in ("roleAssignments", "roleDefinitions"):
             action = f"Microsoft.Authorization/{each}/read"
             yield AzureAction(scope=scope, action=action, parts=parts)
 
 
-_IDENTITY = "Microsoft.ManagedIdentity/userAssignedIdentities"
+def _identity(action: str, *parts: str) -> AzureAction:
+    action = f"Microsoft.ManagedIdentity/userAssignedIdentities/{action}"
+    return AzureAction(scope=part.AzureScope.IDENTITY, action=action, parts=parts)
+
+
 COMMANDS: Mapping[str, Needs] = {
     "enable": Needs(cluster=tuple(_enable())),
-    "disable": Needs(cluster=tuple(_disable()), azure=tuple(_machines("read write", DETACH_ALL))),
+    "disable": Needs(
+        cluster=tuple(_disable()), azure=tuple(_machines("read write", part.DETACH_ALL))
+    ),
     "add": Needs(
         cluster=tuple(_add()),
         azure=(
-            AzureAction(
-                scope=AzureScope.IDENTITY, action=f"{_IDENTITY}/read", parts=(ATTACH, LOOK_UP)
-            ),
-            AzureAction(
-                scope=AzureScope.IDENTITY, action=f"{_IDENTITY}/assign/action", parts=(ATTACH,)
-            ),
-            *_machines("read write", ATTACH),
+            _identity("read", part.ATTACH, part.LOOK_UP),
+            _identity("assign/action", part.ATTACH),
+            *_machines("read write", part.ATTACH),
         ),
     ),
     "list": Needs(cluster=tuple(_list())),
-    "delete": Needs(cluster=tuple(_delete()), azure=tuple(_machines("read write", DETACH))),
+    "delete": Needs(cluster=tuple(_delete()), azure=tuple(_machines("read write", part.DETACH))),
     "grant": Needs(cluster=tuple(_to_grant(bindings="get create patch"))),
     "revoke": Needs(cluster=tuple(_revoke())),
     "exception": Needs(cluster=tuple(_exception())),
-    "explain": Needs(cluster=tuple(_explain()), azure=tuple(_machines("read", AZURE))),
+    "explain": Needs(cluster=tuple(_explain()), azure=tuple(_machines("read", part.AZURE))),
     "check": Needs(
         cluster=tuple(_check()),
         azure=(
-            AzureAction(
-                scope=AzureScope.IDENTITY,
-                action=f"{_IDENTITY}/federatedIdentityCredentials/read",
-                parts=(AZURE,),
-            ),
-            AzureAction(scope=AzureScope.IDENTITY, action=f"{_IDENTITY}/read", parts=(AZURE,)),
-            *_machines("read", AZURE),
-            *_authorization(MIC_ROLES),
+            _identity("federatedIdentityCredentials/read", part.AZURE),
+            _identity("read", part.AZURE),
+            *_machines("read", part.AZURE),
+            *_authorization(part.MIC_ROLES),
         ),
     ),
     "check NAMESPACE": Needs(cluster=tuple(_check_namespace())),
