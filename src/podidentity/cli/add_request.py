@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from podidentity.cli.parameters import Selector
+from podidentity.cli.parameters import SELECTOR
 from podidentity.core.resources import (
     AssertionSubject,
     AzureIdentity,
@@ -88,7 +88,7 @@ def add_request_of(given: Mapping[str, Any]) -> AddRequest:
     context = click.get_current_context()
     return AddRequest(
         ref=ObjectRef(given["namespace"], name),
-        selector=given["binding_selector"] or Selector().convert(name, None, context),
+        selector=given["binding_selector"] or SELECTOR.convert(name, None, context),
         type=kind,
         resource_id=given["identity_resource_id"],
         client_id=given["client_id"],

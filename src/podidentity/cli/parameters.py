@@ -41,27 +41,13 @@ _NODE_LABEL = re.compile(
 )
 
 
-class Duration(click.ParamType[float]):
-    """`90`, `120s` or `2m`, in seconds."""
-
-    name = "duration"
-
-    def convert(
-        self, value: str | float, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        """Return seconds."""
-        try:
-            return value if isinstance(value, float) else parse_duration(str(value))
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-
-
 class Parsed(click.ParamType[Any]):
     """What `parse` makes of a text; its ValueError is a usage error."""
 
-    name = "text"
-
-    def __init__(self, parse: Callable[[str], Any], choices: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, parse: Callable[[str], Any], choices: tuple[str, ...] = (), name: str = "text"
+    ) -> None:
+        self.name = name
         self._parse = parse
         self._choices = click.Choice(choices, case_sensitive=False) if choices else None
 
@@ -82,160 +68,88 @@ class Parsed(click.ParamType[Any]):
         return self._choices.get_metavar(param, ctx) if self._choices else None
 
 
-class ResourceIdType(click.ParamType[ResourceId]):
-    """The ARM id of a user-assigned managed identity."""
-
-    name = "id"
-
-    def convert(
-        self, value: str, param: click.Parameter | None, ctx: click.Context | None
-    ) -> ResourceId:
-        """Return the id."""
-        try:
-            return ResourceId.parse(value)
-        except InvalidId as error:
-            self.fail(str(error), param, ctx)
+def _permission(text: str) -> str:
+    text = text.strip()
+    if text.lower() == SYSTEM_ASSIGNED:
+        return SYSTEM_ASSIGNED
+    return ResourceId.parse(text).folded if "/" in text else str(ClientId.parse(text))
 
 
-class ClientIdType(click.ParamType[ClientId]):
-    """A client id."""
-
-    name = "guid"
-
-    def convert(
-        self, value: str, param: click.Parameter | None, ctx: click.Context | None
-    ) -> ClientId:
-        """Return the id."""
-        try:
-            return ClientId.parse(value)
-        except InvalidId as error:
-            self.fail(str(error), param, ctx)
+def _label(text: str) -> tuple[str, str]:
+    found = _LABEL_AND_VALUE.fullmatch(text)
+    if found is None or max(map(len, found.group("key", "value"))) > _LONGEST_LABEL:
+        raise ValueError(f"{text!r} is no label: KEY=VALUE, as in a pod's metadata")
+    return f"{found['prefix']}{found['key']}", found["value"]
 
 
-class TenantType(click.ParamType[Tenant]):
-    """The id or a domain name of a tenant."""
-
-    name = "guid|domain"
-
-    def convert(
-        self, value: str, param: click.Parameter | None, ctx: click.Context | None
-    ) -> Tenant:
-        """Return the tenant."""
-        try:
-            return Tenant.parse(value)
-        except InvalidId as error:
-            self.fail(str(error), param, ctx)
+def _selector(text: str) -> str:
+    if len(text) > _LONGEST_LABEL or not _LABEL.fullmatch(text):
+        raise ValueError(
+            f"{text!r} cannot be a label's value: 1 to {_LONGEST_LABEL} letters, digits, "
+            "'-', '_' or '.', with a letter or digit at both ends"
+        )
+    return text
 
 
-class Permission(click.ParamType[str]):
-    """The name of the permission to use an identity, as in `core.decision`."""
-
-    name = "client id|resource id|system-assigned"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the name."""
-        text = value.strip()
-        if text.lower() == SYSTEM_ASSIGNED:
-            return SYSTEM_ASSIGNED
-        try:
-            return ResourceId.parse(text).folded if "/" in text else str(ClientId.parse(text))
-        except InvalidId as error:
-            self.fail(str(error), param, ctx)
+def _name(text: str) -> str:
+    if not OBJECT_NAME.fullmatch(text):
+        raise ValueError(
+            f"{text!r} cannot be a name: lower-case letters, digits, '-' or '.', with a "
+            "letter or digit at both ends"
+        )
+    return text
 
 
-class ClientOrResourceId(click.ParamType[ClientId | ResourceId]):
-    """A client id, or the ARM id of a user-assigned managed identity."""
-
-    name = "client id|resource id"
-
-    def convert(
-        self, value: str, param: click.Parameter | None, ctx: click.Context | None
-    ) -> ClientId | ResourceId:
-        """Return the id."""
-        try:
-            return ResourceId.parse(value) if "/" in value else ClientId.parse(value)
-        except InvalidId as error:
-            self.fail(str(error), param, ctx)
+def _toleration(text: str) -> dict[str, str]:
+    """Return the toleration of a taint, as a pod has it."""
+    found = _TAINT.fullmatch(text)
+    if found is None:
+        raise ValueError(
+            f"{text!r} is no taint: KEY, KEY=VALUE, KEY:EFFECT or KEY=VALUE:EFFECT, with "
+            f"the effect {', '.join(_EFFECTS)}"
+        )
+    key, of, effect = found["key"], found["value"], found["effect"]
+    how = {"operator": "Exists"} if of is None else {"value": of}
+    return {"key": key, **how, **({"effect": effect} if effect else {})}
 
 
-class Label(click.ParamType[tuple[str, str]]):
-    """`KEY=VALUE`, as a pod has it.
-
-    https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/
-    """
-
-    name = "key=value"
-
-    def convert(
-        self, value: str, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, str]:
-        """Return key and value."""
-        found = _LABEL_AND_VALUE.fullmatch(value)
-        if found is None or max(map(len, found.group("key", "value"))) > _LONGEST_LABEL:
-            self.fail(f"{value!r} is no label: KEY=VALUE, as in a pod's metadata", param, ctx)
-        return f"{found['prefix']}{found['key']}", found["value"]
+def _node_label(text: str) -> tuple[str, str | None]:
+    """Return key and value; the value None takes the key out."""
+    found = _NODE_LABEL.fullmatch(text)
+    if found is None:
+        raise ValueError(f"{text!r} is no label: KEY=VALUE, or KEY- without it")
+    return found["key"], None if found["gone"] else found["value"]
 
 
-class Selector(click.ParamType[str]):
-    """A valid value of a pod's label, but not empty.
-
-    https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/
-    """
-
-    name = "selector"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the selector."""
-        if len(value) > _LONGEST_LABEL or not _LABEL.fullmatch(value):
-            self.fail(
-                f"{value!r} cannot be a label's value: 1 to {_LONGEST_LABEL} letters, digits, "
-                "'-', '_' or '.', with a letter or digit at both ends",
-                param,
-                ctx,
-            )
-        return value
+def _pod(text: str) -> ObjectRef:
+    try:
+        return ObjectRef.parse(text)
+    except InvalidId as error:
+        raise ValueError(f"{error}, such as default/web") from error
 
 
-class Name(click.ParamType[str]):
-    """The name of a Kubernetes object or namespace."""
-
-    name = "name"
-
-    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return the name."""
-        if not OBJECT_NAME.fullmatch(value):
-            self.fail(
-                f"{value!r} cannot be a name: lower-case letters, digits, '-' or '.', with a "
-                "letter or digit at both ends",
-                param,
-                ctx,
-            )
-        return value
-
-
-class Toleration(click.ParamType[dict[str, str]]):
-    """`KEY`, `KEY=VALUE`, `KEY:EFFECT` or `KEY=VALUE:EFFECT`: the taint that is tolerated.
-
-    https://kubernetes.io/docs/concepts/scheduling-eviction/taint-and-toleration/
-    """
-
-    name = "taint"
-
-    def convert(
-        self, value: str, param: click.Parameter | None, ctx: click.Context | None
-    ) -> dict[str, str]:
-        """Return the toleration, as a pod has it."""
-        found = _TAINT.fullmatch(value)
-        if found is None:
-            self.fail(
-                f"{value!r} is no taint: KEY, KEY=VALUE, KEY:EFFECT or KEY=VALUE:EFFECT, with "
-                f"the effect {', '.join(_EFFECTS)}",
-                param,
-                ctx,
-            )
-        key, of, effect = found["key"], found["value"], found["effect"]
-        how = {"operator": "Exists"} if of is None else {"value": of}
-        return {"key": key, **how, **({"effect": effect} if effect else {})}
+DURATION = Parsed(parse_duration, name="duration")
+"""`90`, `120s` or `2m`, in seconds."""
+RESOURCE_ID = Parsed(ResourceId.parse, name="id")
+CLIENT_ID = Parsed(ClientId.parse, name="guid")
+TENANT = Parsed(Tenant.parse, name="guid|domain")
+PERMISSION = Parsed(_permission, name="client id|resource id|system-assigned")
+"""The name of the permission to use an identity, as in `core.decision`."""
+CLIENT_OR_RESOURCE_ID = Parsed(
+    lambda text: ResourceId.parse(text) if "/" in text else ClientId.parse(text),
+    name="client id|resource id",
+)
+LABEL = Parsed(_label, name="key=value")
+"""Of a pod: https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/"""
+SELECTOR = Parsed(_selector, name="selector")
+"""A valid value of a pod's label, but not empty."""
+NAME = Parsed(_name, name="name")
+"""Of a Kubernetes object or namespace."""
+TOLERATION = Parsed(_toleration, name="taint")
+"""https://kubernetes.io/docs/concepts/scheduling-eviction/taint-and-toleration/"""
+NODE_LABEL = Parsed(_node_label, name="label")
+POD = Parsed(_pod, name="namespace/name")
+"""A pod, or another object."""
 
 
 def shown_toleration(toleration: Mapping[str, str]) -> str:
@@ -243,23 +157,6 @@ def shown_toleration(toleration: Mapping[str, str]) -> str:
     value = "" if toleration.get("operator") == "Exists" else f"={toleration.get('value', '')}"
     effect = toleration.get("effect", "")
     return f"{toleration['key']}{value}{f':{effect}' if effect else ''}"
-
-
-class NodeLabel(click.ParamType[tuple[str, str | None]]):
-    """`KEY=VALUE`: a label that nodes must have; `KEY-`: they need not have it any more.
-
-    https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/
-    """
-
-    name = "label"
-
-    def convert(
-        self, value: str, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, str | None]:
-        """Return key and value; the value None takes the key out."""
-        if found := _NODE_LABEL.fullmatch(value):
-            return found["key"], None if found["gone"] else found["value"]
-        return self.fail(f"{value!r} is no label: KEY=VALUE, or KEY- without it", param, ctx)
 
 
 def namespace_option(
@@ -272,7 +169,7 @@ def namespace_option(
         "-n",
         "--namespace",
         name,
-        type=Name(),
+        type=NAME,
         shell_complete=completing.namespaces,
         help=text,
         **more,
@@ -281,7 +178,7 @@ def namespace_option(
 
 identity_option = click.option(
     "--name",
-    type=Name(),
+    type=NAME,
     required=True,
     shell_complete=completing.identities,
     help="Name of the AzureIdentity.",
@@ -291,7 +188,7 @@ identity_option = click.option(
 agents_option = click.option(
     "--namespace",
     "agents",
-    type=Name(),
+    type=NAME,
     metavar="NAME",
     shell_complete=completing.namespaces,
     help="Namespace of NMI. [default: where it is]",
@@ -300,27 +197,12 @@ agents_option = click.option(
 
 timeout_option = click.option(
     "--timeout",
-    type=Duration(),
+    type=DURATION,
     default="15m",
     show_default=True,
     help="How long to wait for a change of a machine. Azure goes on with it, and so does the "
     "command when it is run again.",
 )
-
-
-class PodRef(click.ParamType[ObjectRef]):
-    """`NAMESPACE/NAME` of a pod, or of another object."""
-
-    name = "namespace/name"
-
-    def convert(
-        self, value: str, param: click.Parameter | None, ctx: click.Context | None
-    ) -> ObjectRef:
-        """Return the reference."""
-        try:
-            return ObjectRef.parse(value)
-        except InvalidId as error:
-            self.fail(f"{error}, such as default/web", param, ctx)
 
 
 def cloud_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -10,11 +10,11 @@ from podidentity.cli import completing
 from podidentity.cli.connection import cluster_options
 from podidentity.cli.output import examples
 from podidentity.cli.parameters import (
-    ClientIdType,
-    Name,
-    ResourceIdType,
-    Selector,
-    TenantType,
+    CLIENT_ID,
+    NAME,
+    RESOURCE_ID,
+    SELECTOR,
+    TENANT,
     cloud_options,
     identity_option,
     namespace_option,
@@ -37,13 +37,11 @@ from podidentity.core.resources import BINDING_LABEL, AssertionSubject
 )
 @namespace_option("Namespace of the pods.", required=True)
 @identity_option
-@click.option(
-    "--identity-resource-id", type=ResourceIdType(), help="ARM id of the managed identity."
-)
-@click.option("--client-id", type=ClientIdType(), help="Client id. [default: Azure is asked]")
+@click.option("--identity-resource-id", type=RESOURCE_ID, help="ARM id of the managed identity.")
+@click.option("--client-id", type=CLIENT_ID, help="Client id. [default: Azure is asked]")
 @click.option(
     "--binding-selector",
-    type=Selector(),
+    type=SELECTOR,
     shell_complete=completing.selectors,
     help=f"Value of the pods' label {BINDING_LABEL}. [default: NAME]",
 )
@@ -52,7 +50,7 @@ from podidentity.core.resources import BINDING_LABEL, AssertionSubject
 @timeout_option
 @click.option(
     "--service-account",
-    type=Name(),
+    type=NAME,
     shell_complete=completing.service_accounts,
     help="Grant it only to pods with this account.",
 )
@@ -65,10 +63,10 @@ from podidentity.core.resources import BINDING_LABEL, AssertionSubject
     help="0: managed identity; 1: application with a secret; 2: with a certificate; 3: "
     "federated. [default: what the other options say]",
 )
-@click.option("--tenant-id", type=TenantType(), help="Tenant, for types 1, 2 and 3.")
+@click.option("--tenant-id", type=TENANT, help="Tenant, for types 1, 2 and 3.")
 @click.option(
     "--secret",
-    type=Name(),
+    type=NAME,
     help="Secret of the namespace with the credential of types 1 and 2.",
 )
 @click.option("--federated", is_flag=True, help="The same as --type 3.")
@@ -79,7 +77,7 @@ from podidentity.core.resources import BINDING_LABEL, AssertionSubject
 )
 @click.option(
     "--via",
-    type=ResourceIdType(),
+    type=RESOURCE_ID,
     help="Managed identity whose token is the assertion of type 3.",
 )
 @cloud_options

@@ -11,10 +11,10 @@ from podidentity import manifests
 from podidentity.cli.connection import cluster_options
 from podidentity.cli.output import examples, output_option
 from podidentity.cli.parameters import (
-    Duration,
-    NodeLabel,
+    DURATION,
+    NODE_LABEL,
+    TOLERATION,
     Parsed,
-    Toleration,
     agents_option,
     cloud_options,
 )
@@ -159,7 +159,7 @@ FORGETTABLE = (EVERYTHING, IMAGE, FLAGS, *RECORDED.values())
 @click.option(
     "--toleration",
     "tolerations",
-    type=Toleration(),
+    type=TOLERATION,
     multiple=True,
     metavar="KEY[=VALUE][:EFFECT]",
     help="A taint of nodes on which NMI must run, besides those of the profile aks-automatic; may "
@@ -168,7 +168,7 @@ FORGETTABLE = (EVERYTHING, IMAGE, FLAGS, *RECORDED.values())
 @click.option(
     "--node-selector",
     "node_labels",
-    type=NodeLabel(),
+    type=NODE_LABEL,
     multiple=True,
     metavar="KEY=VALUE|KEY-",
     help="Have NMI only on nodes with this label, or with KEY- on others, too; may be repeated. "
@@ -197,7 +197,7 @@ FORGETTABLE = (EVERYTHING, IMAGE, FLAGS, *RECORDED.values())
 )
 @click.option("--wait/--no-wait", default=True, help="Wait until NMI is ready on every node.")
 @click.option(
-    "--timeout", type=Duration(), default="120s", show_default=True, help="How long to wait."
+    "--timeout", type=DURATION, default="120s", show_default=True, help="How long to wait."
 )
 @click.option("--dry-run", is_flag=True, help="Print the objects, and apply nothing.")
 @output_option("yaml", "json", default="yaml")
@@ -224,7 +224,7 @@ def enable(ctx: click.Context, /, **given: Any) -> None:
 )
 @click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @click.option(
-    "--timeout", type=Duration(), default="60s", show_default=True, help="How long to wait."
+    "--timeout", type=DURATION, default="60s", show_default=True, help="How long to wait."
 )
 @click.option(
     "--detach",

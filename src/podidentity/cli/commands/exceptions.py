@@ -10,7 +10,7 @@ import click
 from podidentity.cli import completing
 from podidentity.cli.connection import cluster_options
 from podidentity.cli.output import FORMATS, examples, output_option
-from podidentity.cli.parameters import ClientOrResourceId, Label, Name, namespace_option
+from podidentity.cli.parameters import CLIENT_OR_RESOURCE_ID, LABEL, NAME, namespace_option
 
 _Command = Callable[..., None]
 
@@ -20,7 +20,7 @@ _namespace = namespace_option("Of its pods.", required=True)
 
 _name = click.option(
     "--name",
-    type=Name(),
+    type=NAME,
     required=True,
     shell_complete=completing.exceptions,
     help="Name of the exception.",
@@ -33,14 +33,14 @@ def _whom(command: _Command) -> _Command:
         click.option(
             "--identity",
             "identities",
-            type=ClientOrResourceId(),
+            type=CLIENT_OR_RESOURCE_ID,
             multiple=True,
             help="Client id or ARM id that they may ask for; may be repeated.  [default: all]",
         ),
         click.option(
             "--pod-labels",
             "labels",
-            type=Label(),
+            type=LABEL,
             multiple=True,
             required=True,
             help="Label that the pods have, one of all that they must; may be repeated.",

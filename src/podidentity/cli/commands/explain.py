@@ -8,12 +8,8 @@ import click
 
 from podidentity.cli import completing
 from podidentity.cli.connection import cluster_options
-from podidentity.cli.output import (
-    FORMATS,
-    examples,
-    output_option,
-)
-from podidentity.cli.parameters import PodRef, agents_option, cloud_options
+from podidentity.cli.output import FORMATS, examples, output_option
+from podidentity.cli.parameters import POD, agents_option, cloud_options
 
 
 class _WithoutPod(click.Command):
@@ -32,7 +28,7 @@ class _WithoutPod(click.Command):
         "podidentity explain shop/orders-0 -o json | jq -r .verdict",
     ),
 )
-@click.argument("ref", metavar="NAMESPACE/NAME", type=PodRef(), shell_complete=completing.pods)
+@click.argument("ref", metavar="NAMESPACE/NAME", type=POD, shell_complete=completing.pods)
 @click.option(
     "--azure", "ask", is_flag=True, help="Ask Azure for the identities of the node's machine."
 )

@@ -10,7 +10,7 @@ import click
 from podidentity.cli import completing
 from podidentity.cli.connection import cluster_options
 from podidentity.cli.output import examples, output_option
-from podidentity.cli.parameters import Name, Permission, namespace_option
+from podidentity.cli.parameters import NAME, PERMISSION, namespace_option
 
 _Command = Callable[..., None]
 
@@ -20,7 +20,7 @@ def _whom(command: _Command) -> _Command:
     for option in (
         click.option(
             "--identity",
-            type=Permission(),
+            type=PERMISSION,
             shell_complete=completing.client_ids,
             required=True,
             help="Client id; system-assigned; or the ARM id of a managed identity that is the "
@@ -28,7 +28,7 @@ def _whom(command: _Command) -> _Command:
         ),
         click.option(
             "--service-account",
-            type=Name(),
+            type=NAME,
             shell_complete=completing.service_accounts,
             help="Only pods with this account.",
         ),

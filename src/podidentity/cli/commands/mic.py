@@ -15,7 +15,7 @@ from podidentity.cli import completing
 from podidentity.cli.connection import cluster_options
 from podidentity.cli.nmi import options_of
 from podidentity.cli.output import examples
-from podidentity.cli.parameters import Name
+from podidentity.cli.parameters import NAME
 from podidentity.settings import OLD_FLAGS_OF_MIC, MicSettings, settings_flags
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def plan_of(settings: MicSettings) -> AgentPlan:
 
 _namespace = click.option(
     "--namespace",
-    type=Name(),
+    type=NAME,
     metavar="NAME",
     shell_complete=completing.namespaces,
     help="Namespace of MIC. [default: where it is]",

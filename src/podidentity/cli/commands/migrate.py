@@ -9,7 +9,7 @@ import click
 from podidentity.cli import completing
 from podidentity.cli.connection import cluster_options
 from podidentity.cli.output import FORMATS, examples, output_option
-from podidentity.cli.parameters import Name, namespace_option
+from podidentity.cli.parameters import NAME, namespace_option
 from podidentity.manifests import NAMESPACE
 
 
@@ -105,7 +105,7 @@ def rollback(**given: Any) -> None:
 )
 @click.option(
     "--namespace",
-    type=Name(),
+    type=NAME,
     shell_complete=completing.namespaces,
     default=NAMESPACE,
     show_default=True,

@@ -8,7 +8,7 @@ import click
 
 from podidentity.cli.connection import cluster_options
 from podidentity.cli.output import examples, output_option
-from podidentity.cli.parameters import Duration, agents_option
+from podidentity.cli.parameters import DURATION, agents_option
 
 
 @click.command(
@@ -34,7 +34,7 @@ from podidentity.cli.parameters import Duration, agents_option
 )
 @click.option(
     "--timeout",
-    type=Duration(),
+    type=DURATION,
     default="60s",
     show_default=True,
     help="How long to wait until all nodes are ready.",

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from podidentity.cli.output import FORMATS, examples, output_option
-from podidentity.cli.parameters import Name, Permission, namespace_option
+from podidentity.cli.parameters import NAME, PERMISSION, namespace_option
 from podidentity.cli.parts import NEEDING, PARTS, AzureScope
 from podidentity.manifests import IDENTITIES, NAMESPACE
 
@@ -36,14 +36,14 @@ from podidentity.manifests import IDENTITIES, NAMESPACE
 @click.option(
     "--identity",
     "identities",
-    type=Permission(),
+    type=PERMISSION,
     multiple=True,
     help="Identity that may be granted, and no other; may be repeated. As for podidentity grant.",
 )
-@click.option("--nmi-namespace", type=Name(), default=NAMESPACE, show_default=True, help="NMI's.")
+@click.option("--nmi-namespace", type=NAME, default=NAMESPACE, show_default=True, help="NMI's.")
 @click.option(
     "--identities-namespace",
-    type=Name(),
+    type=NAME,
     default=IDENTITIES,
     show_default=True,
     help="That of service accounts which stand for identities.",
