@@ -14,7 +14,7 @@ import click
 
 from podidentity.cli.connection import right_to
 from podidentity.cli.nmi import nmi, settings_from
-from podidentity.cli.objects import Object
+from podidentity.cli.objects import Object, unless_forbidden
 from podidentity.cli.output import CommandError
 from podidentity.cli.redirects import redirect_of
 from podidentity.cli.rollout import namespace_of_nmi, nmi_of
@@ -27,7 +27,6 @@ from podidentity.kernel.rules import Redirect
 from podidentity.manifests import ACCOUNT, NAMESPACE
 from podidentity.manifests import nmi as nmi_manifests
 from podidentity.nmi.rules import rules_of, trust_of
-from podidentity.wire.kube import KubeError
 
 if TYPE_CHECKING:
     from podidentity.adapters.kube import Kube
@@ -66,25 +65,15 @@ async def choices_of_nmi(kube: Kube, namespace: str | None = None) -> Choices:
 
     Without a `namespace` NMI is looked for.
     """
-    try:
-        namespace = await namespace_of_nmi(kube, namespace)
-    except KubeError as error:
-        if not error.forbidden:
-            raise
-        namespace = NAMESPACE
-        click.echo(
-            f"NMI is looked for in {NAMESPACE} alone: "
-            f"{right_to('list', 'daemonsets and clusterrolebindings')}",
-            err=True,
-        )
-    try:
-        found = await nmi_of(kube, namespace)
-        choices = chosen(found) if found else Choices()
-    except KubeError as error:
-        if not error.forbidden:
-            raise
-        choices = _defaults(right_to("list", "daemonsets", namespace))
-    choices = replace(choices, namespace=namespace)
+    place = await unless_forbidden(namespace_of_nmi(kube, namespace), None)
+    if place is None:
+        place = NAMESPACE
+        right = right_to("list", "daemonsets and clusterrolebindings")
+        click.echo(f"NMI is looked for in {place} alone: {right}", err=True)
+    unread = _defaults(right_to("list", "daemonsets", place))
+    found = await unless_forbidden(nmi_of(kube, place), unread)
+    choices = found if isinstance(found, Choices) else chosen(found) if found else Choices()
+    choices = replace(choices, namespace=place)
     if choices.doubt:
         click.echo(choices.doubt, err=True)
     return choices

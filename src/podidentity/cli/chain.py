@@ -163,13 +163,18 @@ def follow(
         ChainLink("binding", LinkState.HOLDS, f"{each.ref}, selector {each.selector!r}")
         for each in match.bindings
     ]
-    links += [ChainLink(_source(each), LinkState.HOLDS, _identity(each)) for each in bound]
+    for each in bound:
+        source = "service account" if each.basis is Basis.SERVICE_ACCOUNT else "identity"
+        links.append(ChainLink(source, LinkState.HOLDS, _identity(each)))
     links += [
         ChainLink(_LINK_OF.get(each.reason, "identity"), LinkState.BROKEN, each.message)
         for each in refusals
         if _LINK_OF.get(each.reason) != "pod"
     ]
-    links += _permissions(match, permissions)
+    # Several identities may need the same permission.
+    for use in dict.fromkeys(use for each in bound for use in uses_of(match.pod, each)):
+        fact = permissions[use]
+        links.append(ChainLink("permission", fact.state, fact.text))
     links += [
         ChainLink("assignment", LinkState.BROKEN, each.awaited.message)
         for each in bound
@@ -200,30 +205,15 @@ def _obstacle(own: Sequence[ChainLink | None], ways: Sequence[ChainLink]) -> Cha
     return next((link for link in ways if link.state is LinkState.BROKEN), None)
 
 
-def on_machine(entitlement: Entitlement) -> bool:
-    """Whether the identity must be attached to the node's machine."""
-    return is_assigned(entitlement.identity)
-
-
 def is_assigned(identity: AzureIdentity) -> bool:
     """Whether it is a managed identity that is assigned to machines."""
     return identity.type is IdentityType.USER_ASSIGNED and not identity.system_assigned
-
-
-def _permissions(match: Match, permissions: Permissions) -> list[ChainLink]:
-    """Return one link for each permission, also if several identities need it."""
-    uses = dict.fromkeys(use for each in match.entitlements for use in uses_of(match.pod, each))
-    return [ChainLink("permission", permissions[use].state, permissions[use].text) for use in uses]
 
 
 def _usable(match: Match, entitlement: Entitlement, permissions: Permissions) -> bool:
     uses = uses_of(match.pod, entitlement)
     permitted = all(permissions[use].state is not LinkState.BROKEN for use in uses)
     return permitted and entitlement.awaited is None
-
-
-def _source(entitlement: Entitlement) -> str:
-    return "service account" if entitlement.basis is Basis.SERVICE_ACCOUNT else "identity"
 
 
 def _pod(match: Match, refusals: Sequence[Refusal]) -> ChainLink:
@@ -249,6 +239,6 @@ def _own(entitlement: Entitlement, node: Node, credentials: Credentials) -> Chai
     """Return the link of the identity's machine or credential, if it needs one of them."""
     ref = entitlement.identity.ref
     name, fact = "credential", credentials.get(ref)
-    if on_machine(entitlement):
+    if is_assigned(entitlement.identity):
         name, fact = "machine", node.attached[ref]
     return ChainLink(name, fact.state, f"{ref.name}: {fact.text}") if fact else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -49,6 +49,7 @@ from podidentity.cli.objects import (
     ref_of,
     removal,
     remove,
+    unless_forbidden,
     without_none,
 )
 from podidentity.cli.output import CommandError, ask_first, documents
@@ -91,7 +92,6 @@ from podidentity.wire.kube import (
     AZURE_IDENTITY_BINDINGS,
     CLUSTER_ROLES,
     CONFIG_MAPS,
-    KubeError,
 )
 from podidentity.wire.manifests import parse_binding, parse_identity
 from podidentity.wire.rbac import LABELS, Giver, Grantee
@@ -642,7 +642,8 @@ async def _mic_ready(
         async with asyncio.timeout(seconds):
             await controller.until_ready(kube, namespace, click.echo)
     except TimeoutError as error:
-        for line in await _reasons(kube, namespace, controller.troubles):
+        unread = [f"why is not known: {right_to('list', 'pods and events', namespace)}"]
+        for line in await unless_forbidden(controller.troubles(kube, namespace), unread):
             click.echo(f"  {line}", err=True)
         raise CommandError(
             f"MIC is not ready after {seconds:.0f} s",
@@ -684,23 +685,13 @@ async def _ready(kube: Kube, namespace: str, seconds: float) -> None:
         async with asyncio.timeout(seconds):
             await until_ready(kube, namespace, click.echo)
     except TimeoutError as error:
-        lines = await _reasons(kube, namespace, troubles)
+        unread = [f"why is not known: {right_to('list', 'pods and events', namespace)}"]
+        lines = await unless_forbidden(troubles(kube, namespace), unread)
         for line in lines:
             click.echo(f"  {line}", err=True)
         raise CommandError(
             f"NMI is not ready on every node after {seconds:.0f} s", _next_step(lines, namespace)
         ) from error
-
-
-async def _reasons(
-    kube: Kube, namespace: str, look: Callable[[Kube, str], Awaitable[list[str]]]
-) -> list[str]:
-    try:
-        return await look(kube, namespace)
-    except KubeError as error:
-        if not error.forbidden:
-            raise
-        return [f"why is not known: {right_to('list', 'pods and events', namespace)}"]
 
 
 def _next_step(troubles: list[str], namespace: str) -> str:

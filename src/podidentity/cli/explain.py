@@ -28,14 +28,9 @@ from podidentity.cli.chain import (
     follow,
 )
 from podidentity.cli.connection import ClusterTarget, on_cluster, right_to
-from podidentity.cli.network_policies import egress_of, policies_of
-from podidentity.cli.output import (
-    CommandError,
-    data,
-    printable,
-    table,
-    terminal_width,
-)
+from podidentity.cli.network_policies import NETWORK_POLICIES, egress_of
+from podidentity.cli.objects import find_all, unless_forbidden
+from podidentity.cli.output import CommandError, data, printable, table, terminal_width
 from podidentity.cli.path_check import path_of
 from podidentity.cli.pod_facts import (
     PodObjects,
@@ -115,18 +110,18 @@ def as_data(explanation: Explanation) -> dict[str, object]:
 _COLOURS = {LinkState.HOLDS: "green", LinkState.BROKEN: "red", LinkState.UNKNOWN: "yellow"}
 
 
-def _painted(cell: str) -> str:
-    colours = {str(state): colour for state, colour in _COLOURS.items()}
-    return click.style(cell, fg=colours[cell], bold=True) if cell in colours else cell
-
-
 def shown(explanation: Explanation, width: int = 0, *, asked: bool = False) -> str:
     """Return `explanation` for people, with lines of at most `width` columns; 0: of any length.
 
     `asked`: whether Azure was asked about the machine.
     """
+
+    def painted(cell: str) -> str:
+        known = cell in set(LinkState)
+        return click.style(cell, fg=_COLOURS[LinkState(cell)], bold=True) if known else cell
+
     rows = [(link.name, link.state, link.text) for link in explanation.links]
-    chain = table(("LINK", "", "WHAT"), rows, width=width, paint=_painted)
+    chain = table(("LINK", "", "WHAT"), rows, width=width, paint=painted)
     return f"{chain}\n\n{printable(_verdict(explanation, asked))}"
 
 
@@ -196,14 +191,10 @@ async def _ways(
     requests = None
     if live:
         facts["path"], requests = await together(
-            path_of(kube, pod.ref, agent) if agent else _not_probed(),
+            path_of(kube, pod.ref, agent),
             requests_of(kube, pod, agent, choices.secure_port),
         )
     return {name: fact for name, fact in facts.items() if fact}, requests
-
-
-async def _not_probed() -> Fact:
-    return Fact(LinkState.UNKNOWN, "not probed: NMI is not known to be ready there")
 
 
 def _sidecar(raw: bytes) -> Fact | None:
@@ -247,11 +238,10 @@ def _with_what_was_meant(refusal: Refusal, pod: Pod, known: PodObjects) -> Refus
 
 async def _egress(kube: Kube, found: Pod, redirect: Redirect) -> Fact | None:
     """Return whether NetworkPolicies let the pod's requests out; None if none is about it."""
-    policies = await policies_of(kube, found.ref.namespace)
+    namespace = found.ref.namespace
+    policies = await unless_forbidden(find_all(kube, NETWORK_POLICIES, namespace), None)
     if policies is None:
-        return Fact(
-            LinkState.UNKNOWN,
-            f"not known: {right_to('list', 'networkpolicies', found.ref.namespace)}",
-        )
+        right = right_to("list", "networkpolicies", namespace)
+        return Fact(LinkState.UNKNOWN, f"not known: {right}")
     egress = egress_of(found.labels, policies, redirect)
     return egress.fact(redirect) if egress else None

@@ -13,7 +13,7 @@ import click
 from podidentity.adapters.clock import SystemClock
 from podidentity.adapters.cluster import WatchedCluster
 from podidentity.cli.connection import ClusterTarget, on_cluster, right_to
-from podidentity.cli.objects import NAMESPACES, find_all
+from podidentity.cli.objects import NAMESPACES, find_all, unless_forbidden
 from podidentity.cli.output import CommandError, data, table, terminal_width
 from podidentity.cli.use_roles import Roles, for_no_namespace, giver_of
 from podidentity.core.decision import permission_names
@@ -23,7 +23,7 @@ from podidentity.core.resources import (
     Malformed,
     ObjectRef,
 )
-from podidentity.wire.kube import AZURE_IDENTITIES, AZURE_IDENTITY_BINDINGS, PODS, KubeError
+from podidentity.wire.kube import AZURE_IDENTITIES, AZURE_IDENTITY_BINDINGS, PODS
 from podidentity.wire.manifests import parse_binding, parse_identity, render_identity
 from podidentity.wire.pods import parse_pod
 from podidentity.wire.rbac import Grantee, ends_with
@@ -308,36 +308,28 @@ async def _grants(kube: Kube, namespace: str) -> list[ListedGrant]:
             f"Who may use an identity is not known: you need {Roles.RIGHT}",
             "podidentity rights list lists all that the command needs.",
         )
-    try:
-        there = await find_all(kube, NAMESPACES)
-        uids = {each["metadata"]["name"]: each["metadata"]["uid"] for each in there}
-    except KubeError as error:
-        if not error.forbidden:
-            raise
+    there = await unless_forbidden(find_all(kube, NAMESPACES), None)
+    if there is None:
         need = right_to("list", "namespaces")
         click.echo(f"could not see which namespaces are there: {need}", err=True)
         return grants_of(roles, None, namespace)
+    uids = {each["metadata"]["name"]: each["metadata"]["uid"] for each in there}
     return grants_of(roles, uids, namespace)
 
 
 async def _inventory(kube: Kube, namespace: str) -> tuple[list[Entry], list[str], bool]:
     from podidentity.adapters.kube import together  # the HTTP client, which help must not load
 
-    cluster, roles = await together(_read(kube, namespace), Roles.read(kube))
-    return *inventory(cluster, roles), roles is not None
-
-
-async def _read(kube: Kube, namespace: str) -> WatchedCluster:
-    from podidentity.adapters.kube import together
-
-    identities, bindings, pods = await together(
+    identities, bindings, pods, roles = await together(
         kube.list_all(AZURE_IDENTITIES.path(namespace)),
         kube.list_all(AZURE_IDENTITY_BINDINGS.path(namespace)),
         kube.list_all(PODS.path(namespace)),
+        Roles.read(kube),
     )
-    return WatchedCluster.of(
+    cluster = WatchedCluster.of(
         SystemClock(),
         pods=map(parse_pod, pods.items),
         identities=map(parse_identity, identities.items),
         bindings=map(parse_binding, bindings.items),
     )
+    return *inventory(cluster, roles), roles is not None

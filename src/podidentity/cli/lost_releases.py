@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 import click
 
 from podidentity.cli.connection import right_to
-from podidentity.cli.objects import NAMESPACES, Object, find, find_all
+from podidentity.cli.objects import NAMESPACES, Object, find, find_all, unless_forbidden
 from podidentity.cli.rollout import is_ours
-from podidentity.wire.kube import CLUSTER_ROLE_BINDINGS, KubeError
+from podidentity.wire.kube import CLUSTER_ROLE_BINDINGS
 
 if TYPE_CHECKING:
     from podidentity.adapters.kube import Kube
@@ -74,11 +74,8 @@ def releases(bindings: Iterable[Object]) -> list[LostRelease]:
 
 async def say_lost(kube: Kube) -> None:
     """Print each lost release, and the command that takes away what is left; raise KubeError."""
-    try:
-        bindings = await find_all(kube, CLUSTER_ROLE_BINDINGS, labelSelector=OF_RELEASES)
-    except KubeError as error:
-        if not error.forbidden:
-            raise
+    asked = find_all(kube, CLUSTER_ROLE_BINDINGS, labelSelector=OF_RELEASES)
+    if (bindings := await unless_forbidden(asked, None)) is None:
         said = right_to("list", CLUSTER_ROLE_BINDINGS.plural)
         click.echo(f"Whether roles of a Helm release are left is not known: {said}.", err=True)
         return

@@ -59,7 +59,7 @@ class Needs:
     @property
     def parts(self) -> list[str]:
         """The parts of the command's work that need rights of their own."""
-        every = (*self.cluster, *self.azure)
+        every: tuple[Right | AzureAction, ...] = (*self.cluster, *self.azure)
         return list(dict.fromkeys(name for each in every for name in each.parts))
 
     def of(self, parts: Iterable[str]) -> Needs:

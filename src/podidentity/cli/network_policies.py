@@ -14,16 +14,12 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
-from typing import TYPE_CHECKING
 
 from podidentity.cli.chain import Fact, LinkState
-from podidentity.cli.objects import Object, find_all
+from podidentity.cli.objects import Object
 from podidentity.kernel.rules import Redirect
 from podidentity.kernel.sock_diag import Endpoint
-from podidentity.wire.kube import KubeError, Resource
-
-if TYPE_CHECKING:
-    from podidentity.adapters.kube import Kube
+from podidentity.wire.kube import Resource
 
 NETWORK_POLICIES = Resource("/apis/networking.k8s.io/v1", "networkpolicies")
 
@@ -80,16 +76,6 @@ def egress_of(
         before=any(_allows(rule, redirect.imds) for rule in rules),
         after=any(_allows(rule, redirect.listener) for rule in rules),
     )
-
-
-async def policies_of(kube: Kube, namespace: str) -> list[Object] | None:
-    """Return the policies of a namespace, or of all (""); None if the person may not read them."""
-    try:
-        return await find_all(kube, NETWORK_POLICIES, namespace)
-    except KubeError as error:
-        if not error.forbidden:
-            raise
-        return None
 
 
 def _rule(to: Endpoint) -> str:

@@ -82,6 +82,7 @@ def spec_of(found: Object) -> Object:
 _TRIES = 3
 """Times that an object is applied, or deleted, where the server fails."""
 _T = TypeVar("_T")
+_Other = TypeVar("_Other")
 
 
 class ApplyResult(StrEnum):
@@ -230,6 +231,16 @@ async def find_where_known(
         if not error.not_found:
             raise
         return None
+
+
+async def unless_forbidden(asked: Awaitable[_T], otherwise: _Other) -> _T | _Other:
+    """Return what is asked for, or `otherwise` if the person lacks the right; raise KubeError."""
+    try:
+        return await asked
+    except KubeError as error:
+        if not error.forbidden:
+            raise
+        return otherwise
 
 
 async def find_all(

@@ -27,11 +27,13 @@ SECONDS = 15.0
 _STATES = {ProbeReason.ARRIVED: LinkState.HOLDS, ProbeReason.LOST: LinkState.BROKEN}
 
 
-async def path_of(kube: Kube, pod: ObjectRef, agent: Object) -> Fact:
+async def path_of(kube: Kube, pod: ObjectRef, agent: Object | None) -> Fact:
     """Return where a request from a pod's network ends; `agent` is NMI's pod on its node.
 
-    Unknown where the person may not ask, or NMI does not answer. Raises KubeError.
+    Unknown without it, where the person may not ask, or NMI does not answer. Raises KubeError.
     """
+    if agent is None:
+        return Fact(LinkState.UNKNOWN, "not probed: NMI is not known to be ready there")
     where, number = ref_of(agent), token_hex(8)
     annotated = {"metadata": {"annotations": {PROBE_ANNOTATION: f"{number} {pod}"}}}
     lacks = right_to("patch", "pods", where.namespace)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from secrets import token_bytes
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
@@ -21,9 +21,9 @@ from podidentity.adapters.clock import SystemClock
 from podidentity.adapters.cluster import WatchedCluster
 from podidentity.adapters.entra.certificates import Certificates
 from podidentity.cli.azure_access import asking, host_name, recorded_hosts
-from podidentity.cli.chain import Credentials, Fact, LinkState, Permissions, on_machine
+from podidentity.cli.chain import Credentials, Fact, LinkState, Permissions, is_assigned
 from podidentity.cli.connection import right_to
-from podidentity.cli.objects import Object, find, parsed_within_budget, ref_of
+from podidentity.cli.objects import Object, find, parsed_within_budget, ref_of, unless_forbidden
 from podidentity.cli.rollout import nmi_of, pods_of_nmi, ready, trouble
 from podidentity.core.decision import Authorization, Entitlement, Match, Use, uses_of
 from podidentity.core.errors import TokenUnavailable
@@ -32,10 +32,8 @@ from podidentity.core.hosts import Host, NotAnAzureNode
 from podidentity.core.resources import (
     AzureIdentity,
     IdentityType,
-    Malformed,
     ObjectRef,
     Pod,
-    WorkloadIdentity,
 )
 from podidentity.core.secrets import Secret, client_secret, unusable
 from podidentity.wire.kube import (
@@ -65,8 +63,6 @@ if TYPE_CHECKING:
     from podidentity.adapters.arm import Arm
     from podidentity.adapters.kube import Kube
 
-_T = TypeVar("_T")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PodObjects:
@@ -84,58 +80,37 @@ async def objects_of(kube: Kube, pod: Pod) -> PodObjects:
     of a refusal. A person who may not read those gets only the objects of the pod's namespace.
     """
     namespace = pod.ref.namespace
-    identities = await _all_or_namespace(kube, AZURE_IDENTITIES, namespace, _as_it_is)
+    exceptions = await kube.list_all(AZURE_POD_IDENTITY_EXCEPTIONS.path(namespace))
+    accounts = await kube.list_all(SERVICE_ACCOUNTS.path(namespace))
+    annotated = map(parse_service_account, accounts.items)
+    identities = await _all_or_namespace(kube, AZURE_IDENTITIES, namespace)
+    bindings = await _all_or_namespace(kube, AZURE_IDENTITY_BINDINGS, namespace)
+    assigned = await _all_or_namespace(kube, AZURE_ASSIGNED_IDENTITIES, namespace)
     cluster = WatchedCluster.of(
         SystemClock(),
         pods=[pod],
         identities=parsed_within_budget(AZURE_IDENTITIES, identities, parse_identity),
-        bindings=await _counted(kube, AZURE_IDENTITY_BINDINGS, namespace, parse_binding),
+        bindings=parsed_within_budget(AZURE_IDENTITY_BINDINGS, bindings, parse_binding),
         exceptions=parsed_within_budget(
-            AZURE_POD_IDENTITY_EXCEPTIONS,
-            await _listed(kube, AZURE_POD_IDENTITY_EXCEPTIONS, namespace, _as_it_is),
-            parse_exception,
+            AZURE_POD_IDENTITY_EXCEPTIONS, exceptions.items, parse_exception
         ),
-        assigned=await _counted(kube, AZURE_ASSIGNED_IDENTITIES, namespace, parse_assigned),
-        accounts=await _annotated_accounts(kube, namespace),
+        assigned=parsed_within_budget(AZURE_ASSIGNED_IDENTITIES, assigned, parse_assigned),
+        accounts=[each for each in annotated if not isinstance(each, ObjectRef)],
     )
     objects = list(map(parse_object, identities))
     records = {ref_of(each): recorded_hosts(each) for each in objects}
     return PodObjects(cluster=cluster, records=records)
 
 
-def _as_it_is(raw: msgspec.Raw) -> msgspec.Raw:
-    return raw
-
-
-async def _counted(
-    kube: Kube, resource: Resource, namespace: str, parse: Callable[[msgspec.Raw], _T]
-) -> list[_T]:
-    items = await _all_or_namespace(kube, resource, namespace, _as_it_is)
-    return parsed_within_budget(resource, items, parse)
-
-
 async def _all_or_namespace(
-    kube: Kube, resource: Resource, namespace: str, parse: Callable[[msgspec.Raw], _T]
-) -> list[_T]:
-    try:
-        return await _listed(kube, resource, "", parse)
-    except KubeError as error:
-        if not error.forbidden:
-            raise
-    click.echo(f"other namespaces are not looked at: {right_to('list', resource.plural)}", err=True)
-    return await _listed(kube, resource, namespace, parse)
-
-
-async def _listed(
-    kube: Kube, resource: Resource, namespace: str, parse: Callable[[msgspec.Raw], _T]
-) -> list[_T]:
-    page = await kube.list_all(resource.path(namespace))
-    return [parse(item) for item in page.items]
-
-
-async def _annotated_accounts(kube: Kube, namespace: str) -> list[WorkloadIdentity | Malformed]:
-    found = await _listed(kube, SERVICE_ACCOUNTS, namespace, parse_service_account)
-    return [each for each in found if not isinstance(each, ObjectRef)]
+    kube: Kube, resource: Resource, namespace: str
+) -> Sequence[msgspec.Raw]:
+    page = await unless_forbidden(kube.list_all(resource.path()), None)
+    if page is None:
+        right = right_to("list", resource.plural)
+        click.echo(f"other namespaces are not looked at: {right}", err=True)
+        page = await kube.list_all(resource.path(namespace))
+    return page.items
 
 
 async def permissions_of(kube: Kube, match: Match, authorization: Authorization) -> Permissions:
@@ -178,7 +153,13 @@ async def credentials_of(
             found[identity.ref] = await secrets.fact(secret, certificate=certificate)
         elif has_an_account(identity):
             account = ObjectRef(identities_namespace, account_name(identity.ref))
-            found[identity.ref] = await _credential_account(kube, account)
+            told = f"ServiceAccount {account} exists; only Entra knows if it trusts it"
+            found[identity.ref] = Fact(LinkState.HOLDS, told)
+            try:
+                await kube.get(SERVICE_ACCOUNTS.path(*account))
+            except KubeError as error:
+                right = right_to("get", "serviceaccounts", account.namespace)
+                found[identity.ref] = _unread(error, f"ServiceAccount {account}", right)
     return found
 
 
@@ -239,15 +220,6 @@ class _Secrets:
         return Fact(LinkState.HOLDS, f"Secret {ref} has a certificate, valid until {ends:%Y-%m-%d}")
 
 
-async def _credential_account(kube: Kube, ref: ObjectRef) -> Fact:
-    try:
-        await kube.get(SERVICE_ACCOUNTS.path(*ref))
-    except KubeError as error:
-        right = right_to("get", "serviceaccounts", ref.namespace)
-        return _unread(error, f"ServiceAccount {ref}", right)
-    return Fact(LinkState.HOLDS, f"ServiceAccount {ref} exists; only Entra knows if it trusts it")
-
-
 def _unread(error: KubeError, what: str, right: str) -> Fact:
     if error.forbidden:
         return Fact(LinkState.UNKNOWN, f"{what} is not known: {right}")
@@ -256,22 +228,18 @@ def _unread(error: KubeError, what: str, right: str) -> Fact:
     return Fact(LinkState.BROKEN, f"{what} does not exist")
 
 
-Records = Mapping[ObjectRef, Sequence[Host]]
-"""For each AzureIdentity, the hosts that podidentity attached it to."""
-
-
 async def attached_of(
     kube: Kube,
     pod: Pod,
     entitlements: Sequence[Entitlement],
-    records: Records,
+    records: Mapping[ObjectRef, Sequence[Host]],
     azure: Callable[[], Arm] | None,
 ) -> dict[ObjectRef, Fact]:
     """Return which identities are attached to the machine of `pod`.
 
     `azure` connects to Azure, None asks it nothing.
     """
-    identities = [each.identity for each in entitlements if on_machine(each)]
+    identities = [each.identity for each in entitlements if is_assigned(each.identity)]
     if not pod.node:
         unknown = Fact(LinkState.UNKNOWN, "the pod is on no node yet")
         return {each.ref: unknown for each in identities}
@@ -283,21 +251,24 @@ async def attached_of(
         elif azure:
             async with azure() as arm:
                 attached[identity.ref] = await _asked(arm, host, identity)
+        elif host in records.get(identity.ref, ()):
+            told = f"attached to {host_name(host)} by podidentity add"
+            attached[identity.ref] = Fact(LinkState.HOLDS, told)
         else:
-            attached[identity.ref] = _recorded(host, records.get(identity.ref, ()))
+            told = f"not known for {host_name(host)}; --azure asks Azure"
+            attached[identity.ref] = Fact(LinkState.UNKNOWN, told)
     return attached
 
 
 async def _host_of(kube: Kube, node: str) -> Host | Fact:
+    unread = Fact(LinkState.UNKNOWN, f"node {node} is not known: {right_to('get', 'nodes')}")
+    found = await unless_forbidden(find(kube, NODES, "", node), unread)
+    if isinstance(found, Fact):
+        return found
     try:
-        found = await find(kube, NODES, "", node)
         return Host.of_node((found or {}).get("spec", {}).get("providerID", ""))
     except NotAnAzureNode as error:
         return Fact(LinkState.UNKNOWN, f"node {node} is no Azure machine: {error}")
-    except KubeError as error:
-        if not error.forbidden:
-            raise
-        return Fact(LinkState.UNKNOWN, f"node {node} is not known: {right_to('get', 'nodes')}")
 
 
 async def _asked(arm: Arm, host: Host, identity: AzureIdentity) -> Fact:
@@ -312,21 +283,12 @@ async def _asked(arm: Arm, host: Host, identity: AzureIdentity) -> Fact:
     )
 
 
-def _recorded(host: Host, hosts: Sequence[Host]) -> Fact:
-    if host in hosts:
-        return Fact(LinkState.HOLDS, f"attached to {host_name(host)} by podidentity add")
-    return Fact(LinkState.UNKNOWN, f"not known for {host_name(host)}; --azure asks Azure")
-
-
 async def nmi_of_node(kube: Kube, namespace: str, node: str) -> tuple[Fact, Object | None]:
     """Return whether NMI is ready on a node, and its pod if it is; `namespace` is NMI's."""
     if not node:
         return Fact(LinkState.UNKNOWN, "the pod is on no node yet"), None
-    try:
-        pods = await pods_of_nmi(kube, namespace, fieldSelector=f"spec.nodeName={node}")
-    except KubeError as error:
-        if not error.forbidden:
-            raise
+    there = pods_of_nmi(kube, namespace, fieldSelector=f"spec.nodeName={node}")
+    if (pods := await unless_forbidden(there, None)) is None:
         return Fact(LinkState.UNKNOWN, f"not known: {right_to('list', 'pods', namespace)}"), None
     if not pods:
         return Fact(LinkState.BROKEN, await _why_none(kube, namespace, node)), None
@@ -381,12 +343,10 @@ def said_ready(text: str, silence: float | str) -> Fact:
 
 async def _silence(kube: Kube, node: str) -> float | str:
     """Return the seconds since a node's kubelet has shown that it lives, or why nobody knows."""
-    try:
-        found = await find(kube, LEASES, _LEASES_OF_NODES, node)
-    except KubeError as error:
-        if not error.forbidden:
-            raise
-        return f"how long ago is not known: {right_to('get', 'leases', _LEASES_OF_NODES)}"
+    unread = f"how long ago is not known: {right_to('get', 'leases', _LEASES_OF_NODES)}"
+    found = await unless_forbidden(find(kube, LEASES, _LEASES_OF_NODES, node), unread)
+    if isinstance(found, str):
+        return found
     try:
         renewed = datetime.fromisoformat(str(((found or {}).get("spec") or {}).get("renewTime")))
         return time.time() - renewed.timestamp()

@@ -15,7 +15,7 @@ from podidentity.adapters.clock import SystemClock
 from podidentity.cli.chain import Failure, Requests
 from podidentity.cli.connection import right_to
 from podidentity.cli.nmi_debug import NotTold, read_debug
-from podidentity.cli.objects import Object, find_all
+from podidentity.cli.objects import Object, find_all, unless_forbidden
 from podidentity.cli.rollout import OF_AGENTS, lasts, seen
 from podidentity.core.refusals import Reason
 from podidentity.core.resources import Pod
@@ -56,12 +56,12 @@ async def requests_of(kube: Kube, pod: Pod, agent: Object | None, port: int) -> 
     now = SystemClock().time()
     lacks: list[str] = []
     page = await _page(kube, pod, agent, port, lacks) if agent else _Page()
-    only = f"involvedObject.uid={pod.uid},{OF_AGENTS}"
-    events = await _events(kube, pod.ref.namespace, only, lacks)
-    failures = list(_failures(page, events, now))
+    events = await _events(kube, pod.ref.namespace, pod.uid, lacks)
+    of_nmi: list[Object] = []
     if agent:
-        of_nmi = await _events(kube, agent["metadata"]["namespace"], OF_AGENTS, lacks)
-        failures += _of_node(of_nmi, agent, now)
+        meta = agent["metadata"]
+        of_nmi = await _events(kube, meta["namespace"], meta["uid"], lacks)
+    failures = list(_failures(page, events, of_nmi, now))
     served = page.token_seconds_ago
     newest = max(failures, key=lambda each: each.last, default=None)
     lasting = newest if newest and (served is None or newest.last > now - served) else None
@@ -89,37 +89,34 @@ async def _page(kube: Kube, pod: Pod, agent: Object, port: int, lacks: list[str]
     return _Page()
 
 
-async def _events(kube: Kube, namespace: str, only: str, lacks: list[str]) -> list[Object]:
-    try:
-        return await find_all(kube, EVENTS, namespace, fieldSelector=only)
-    except KubeError as error:
-        if not error.forbidden:
-            raise
+async def _events(kube: Kube, namespace: str, uid: str, lacks: list[str]) -> list[Object]:
+    """Return what agents wrote about one pod."""
+    only = f"involvedObject.uid={uid},{OF_AGENTS}"
+    asked = find_all(kube, EVENTS, namespace, fieldSelector=only)
+    if (found := await unless_forbidden(asked, None)) is None:
         lacks.append(f"failures are not known: {right_to('list', 'events', namespace)}")
-        return []
+    return found or []
 
 
-def _failures(page: _Page, events: Sequence[Object], now: float) -> Iterator[Failure]:
+def _failures(
+    page: _Page, events: Sequence[Object], of_nmi: Sequence[Object], now: float
+) -> Iterator[Failure]:
+    """Yield how requests failed: by NMI's page, events on the pod, and events on NMI itself."""
     if (told := page.last_refusal) is not None:
         since, last = now - told.since_seconds_ago, now - told.seconds_ago
         yield Failure(told.reason, told.message, since, last)
     for each in events:
         if each.get("type") == "Warning":
-            reason, message = str(each.get("reason")), str(each.get("message"))
-            yield Failure(reason, message, _first_seen(each), seen(each))
+            yield _failure(each, seen(each))
+    for each in of_nmi:
+        if each.get("reason") == AgentReason.TOKENS_FAIL and lasts(each, now):
+            # Most pods of the node get no token. NMI repeats it every few minutes: it is now.
+            yield _failure(each, now)
 
 
-def _of_node(events: Sequence[Object], agent: Object, now: float) -> Iterator[Failure]:
-    """Yield that most pods of the node get no token, as NMI tells of itself while it lasts."""
-    for each in events:
-        of_it = each["involvedObject"].get("uid") == agent["metadata"]["uid"]
-        if of_it and each.get("reason") == AgentReason.TOKENS_FAIL and lasts(each, now):
-            # NMI repeats it every few minutes: it counts as of now.
-            yield Failure(str(each["reason"]), str(each.get("message")), _first_seen(each), now)
-
-
-def _first_seen(event: Object) -> float:
-    return seen({"lastTimestamp": event.get("firstTimestamp")})
+def _failure(event: Object, last: float) -> Failure:
+    since = seen({"lastTimestamp": event.get("firstTimestamp")})
+    return Failure(str(event.get("reason")), str(event.get("message")), since, last)
 
 
 def _told(failure: Failure, now: float) -> str:

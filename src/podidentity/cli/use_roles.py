@@ -19,6 +19,7 @@ from podidentity.cli.objects import (
     identity_of,
     removal,
     remove,
+    unless_forbidden,
 )
 from podidentity.cli.output import CommandError
 from podidentity.core.decision import permission_names
@@ -278,16 +279,9 @@ class Roles:
         """Return the roles, or None if the person may not read them."""
         from podidentity.adapters.kube import together  # the HTTP client, which help must not load
 
-        try:
-            return cls(
-                *await together(
-                    find_all(kube, CLUSTER_ROLES), find_all(kube, CLUSTER_ROLE_BINDINGS)
-                )
-            )
-        except KubeError as error:
-            if not error.forbidden:
-                raise
-            return None
+        asked = together(find_all(kube, CLUSTER_ROLES), find_all(kube, CLUSTER_ROLE_BINDINGS))
+        found = await unless_forbidden(asked, None)
+        return cls(*found) if found else None
 
     def lacking(self, namespace: str, names: Sequence[str]) -> list[str]:
         """Return the missing permissions of `namespace`; [] if one of its accounts holds all."""

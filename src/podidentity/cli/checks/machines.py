@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from podidentity.cli.azure_access import host_name
-from podidentity.cli.chain import on_machine
+from podidentity.cli.chain import is_assigned
 from podidentity.cli.checks.findings import CheckReason, Finding, named
 from podidentity.core.decision import Match
 from podidentity.core.hosts import Host, HostIdentities
@@ -32,8 +32,8 @@ def needed(matched: Sequence[Match], hosts: Mapping[str, Host]) -> Needed:
         host = hosts.get(match.pod.node)
         if host is None:
             continue  # no machine of Azure's, and that is no fault of an identity
-        for each in filter(on_machine, match.entitlements):
-            if each.identity.resource_id is not None:
+        for each in match.entitlements:
+            if is_assigned(each.identity) and each.identity.resource_id is not None:
                 need = WantedIdentity(each.identity.ref, each.identity.resource_id)
                 found.setdefault(host, {}).setdefault(need, []).append(match.pod.ref)
     return found
