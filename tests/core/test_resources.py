@@ -81,11 +81,21 @@ def test_a_resource_id_is_compared_without_case_and_shown_as_written() -> None:
     assert (written.subscription, written.group, written.name) == ("S-1", "My.Group_(1)", "My-Id")
 
 
+def test_the_resource_group_of_an_identity_may_have_letters_of_any_script() -> None:
+    written = ResourceId.parse(RESOURCE.replace("My.Group_(1)", "Größe_東京"))
+    assert written.group == "Größe_東京"
+    assert written == ResourceId.parse(written.folded)
+
+
 @pytest.mark.parametrize(
     "text",
     [
         "",
         "/subscriptions/s",
+        RESOURCE.replace("S-1", "ß"),
+        RESOURCE.replace("My-Id", "größe"),
+        RESOURCE.replace("subscriptions", "\u017fubscriptions"),
+        RESOURCE.replace("My.Group_(1)", "gr\u00a0oup"),
         RESOURCE + "/",
         RESOURCE + "/federatedIdentityCredentials/x",
         RESOURCE.replace("ManagedIdentity", "Compute"),

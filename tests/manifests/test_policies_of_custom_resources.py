@@ -189,6 +189,19 @@ def test_what_nmi_takes_as_an_identity_its_policy_takes_and_nothing_else(spec: A
     agree("podidentity-azureidentities", spec)
 
 
+@pytest.mark.parametrize(
+    ("group", "taken"),
+    [("GRÖSSE", True), ("größe²_Ⅷ", True), ("東京", True), ("a\u0301", False), ("é" * 129, False)],
+)
+def test_nmi_and_the_policy_take_the_same_letters_in_a_resource_group(
+    group: str, *, taken: bool
+) -> None:
+    path = RESOURCE_ID.split("/")
+    path[4] = group
+    spec = {"clientID": CLIENT, "resourceID": "/".join(path)}
+    assert agree("podidentity-azureidentities", spec) is taken
+
+
 @given(BINDINGS)
 @example({"azureIdentity": "orders", "selector": "orders"})
 @example({"azureIdentity": "Orders", "selector": "orders"})

@@ -197,6 +197,8 @@ def test_the_identities_that_azure_refuses_are_found_in_its_words() -> None:
     said = f"Failed: '{ID.upper()},{OTHER}' and '{ID}'; not {ID}, nor '{SET}'."
     assert arm.refused_identities(said) == (LOWER, OTHER.lower())
     assert arm.refused_identities("nothing") == ()
+    abroad = ID.replace("/resourceGroups/", "/resourceGroups/größe-")
+    assert arm.refused_identities(f"Failed: '{abroad}'.") == (abroad.lower(),)
 
 
 @pytest.mark.parametrize(

@@ -24,10 +24,12 @@ GUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}
 OBJECT_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?", re.ASCII)
 """Of a Kubernetes object or namespace."""
 # Names of a subscription, a resource group or an identity. They become parts of URLs and queries:
-# no slash, white space, quote or control character, and no dots that lead to another path.
+# no slash, white space, quote or control character, and no dots that lead to another path. A
+# resource group may have letters of any script.
+# https://learn.microsoft.com/azure/azure-resource-manager/management/resource-name-rules
 _SEGMENT = r"(?!\.\.?(?:/|$))[\w.()-]{1,128}"
 _USER_ASSIGNED = re.compile(
-    rf"/subscriptions/({_SEGMENT})/resourcegroups/({_SEGMENT})"
+    rf"/subscriptions/({_SEGMENT})/resourcegroups/((?u:{_SEGMENT}))"
     rf"/providers/microsoft\.managedidentity/userassignedidentities/({_SEGMENT})",
     re.IGNORECASE | re.ASCII,
 )

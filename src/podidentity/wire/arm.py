@@ -447,16 +447,16 @@ def parse_error(body: bytes, status: int, retry_after: float = 0.0) -> ArmError:
 
 # Ids stand between quotes, several of them with commas:
 # https://github.com/Azure/aad-pod-identity/issues/466
-_REFUSED_ID = re.compile(
-    r"(?<=[',])/subscriptions/[\w.()-]+/resourcegroups/[\w.()-]+"
-    r"/providers/microsoft\.managedidentity/userassignedidentities/[\w.()-]+(?=[',])",
-    re.IGNORECASE | re.ASCII,
-)
+_REFUSED_ID = re.compile(r"(?<=[',])/subscriptions/[^',]+(?=[',])", re.IGNORECASE)
 
 
 def refused_identities(message: str) -> tuple[str, ...]:
     """Return the ids that Azure's message names as those that it refuses, in lower case."""
-    return tuple(dict.fromkeys(each.lower() for each in _REFUSED_ID.findall(message)))
+    found: dict[str, None] = {}
+    for each in _REFUSED_ID.findall(message):
+        with suppress(InvalidId):
+            found[ResourceId.parse(each).folded] = None
+    return tuple(found)
 
 
 def _decoded(body: bytes, shape: type[_Shape], what: str) -> _Shape:
