@@ -182,7 +182,7 @@ class FakePermissions:
     def known(self, use: Use, since: float) -> bool | None:  # noqa: ARG002 - the port's
         return self.allowed.get(use)
 
-    async def ask(self, use: Use, since: float) -> bool:  # noqa: ARG002 - the port's
+    async def ask(self, use: Use, since: float, patience: float = 0.0) -> bool:  # noqa: ARG002 - the port's
         self.asked.append(use)
         if self.failure is not None:
             raise self.failure

@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
+import pytest
+
 from podidentity.adapters.permission_cache import RbacPermissions
 from podidentity.core.decision import Authorization, Rules, Use
 from podidentity.core.errors import NotReady
@@ -114,8 +116,8 @@ class Slow:
         del use, since
         return None
 
-    async def ask(self, use: Use, since: float) -> bool:
-        del use, since
+    async def ask(self, use: Use, since: float, patience: float = 0.0) -> bool:
+        del use, since, patience
         self.asked.set()
         return await self.answer
 
@@ -149,10 +151,13 @@ class Granting(FakeKubeApi):
 
     def __init__(self) -> None:
         self.asked = 0
+        self.answers = asyncio.Event()
+        self.answers.set()
 
     async def ask(self, path: str, question: Mapping[str, Any]) -> bytes:
         del path, question
         self.asked += 1
+        await self.answers.wait()
         return b'{"status": {"allowed": true}}'
 
 
@@ -219,7 +224,7 @@ async def test_it_asks_for_a_permission_of_since_its_pod_came_and_after_a_wait_o
         def known(self, *_: object) -> None:
             pass
 
-        async def ask(self, _: Use, since: float) -> bool:
+        async def ask(self, _: Use, since: float, patience: float = 0.0) -> bool:  # noqa: ARG002
             times.append(since)
             return False
 
@@ -232,6 +237,34 @@ async def test_it_asks_for_a_permission_of_since_its_pod_came_and_after_a_wait_o
     assert times == [came, held.clock.monotonic()]
     asking.cancel()
     await asyncio.wait({asking})
+
+
+@pytest.mark.parametrize(("standard", "longest"), [(True, 80.0), (False, 8.0)])
+@pytest.mark.parametrize("comes", [True, False], ids=["comes", "does not come"])
+async def test_a_request_waits_for_its_permission_as_long_as_for_its_record(
+    *, standard: bool, longest: float, comes: bool
+) -> None:
+    """In managed mode there is no record: the request waits as long as for a binding."""
+    slow = world(rules=Rules(standard=standard))
+    slow.cluster.put(assigned())
+    server = Granting()
+    server.answers.clear()
+    permissions = RbacPermissions(server, slow.clock)
+    slow.permissions = permissions  # type: ignore[assignment]
+    asking = await slow.asking()
+    while slow.clock.monotonic() < longest - 1:
+        slow.clock.advance(1.0)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert not asking.done()
+    if comes:
+        server.answers.set()
+    else:
+        slow.clock.advance(1.0)
+    outcome = await asking
+    assert comes is isinstance(outcome, Granted)
+    assert comes or isinstance(error_of(outcome), NotReady)
+    await permissions.close()
 
 
 def just_bound() -> World:

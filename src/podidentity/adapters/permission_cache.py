@@ -43,7 +43,8 @@ DENIED = 5.0
 OUTLIVES = 12 * 3600.0
 """Seconds that a decision stands while the API server is away: a night, until an operator comes."""
 TIMEOUT = 3.0
-"""Seconds that a request waits for the API server before an older decision is used."""
+"""Seconds that a request waits for the API server before an older decision is used. Without one it
+waits longer if it has the patience."""
 CAPACITY = 10_000
 """Entries: more than any node has pairs of service account and identity."""
 AT_ONCE = 8
@@ -103,12 +104,13 @@ class RbacPermissions:
             self._flight(use)
         return decision.allowed
 
-    async def ask(self, use: Use, since: float) -> bool:
+    async def ask(self, use: Use, since: float, patience: float = 0.0) -> bool:
         """Return the decision; all waiting requests share one question; raise NotReady."""
+        until = self._clock.monotonic() + max(patience, TIMEOUT)
         on_its_way = use in self._flights
-        answer = await self._asked(use)
+        answer = await self._asked(use, since, until)
         if on_its_way and self._is_older(use, since):
-            answer = await self._asked(use)
+            answer = await self._asked(use, since, until)
         if answer and self._is_older(use, since):
             raise NotReady("the API server cannot be asked whether a new pod may use the identity")
         return answer
@@ -117,27 +119,29 @@ class RbacPermissions:
         decision = self._decisions.get(use)
         return decision is not None and decision.asked < since
 
-    async def _asked(self, use: Use) -> bool:
+    async def _asked(self, use: Use, since: float, until: float) -> bool:
         if self._too_many(use):
             if use in self._decisions:
                 return False
             raise NotReady("the pod's namespace asks for too many permissions at once")
-        flight = self._flight(use)
-        timeout = asyncio.ensure_future(self._clock.sleep(TIMEOUT))
-        try:
-            await asyncio.wait({flight, timeout}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            timeout.cancel()
-        if flight.done():
-            return flight.result()
-        error = NotReady("the API server does not answer in time")
-        if use in self._doubted:
-            # A permission that may be revoked is not prolonged.
+        flight, error = self._flight(use), NotReady("the API server does not answer in time")
+        while (left := until - self._clock.monotonic()) > 0:
+            timeout = asyncio.ensure_future(self._clock.sleep(min(TIMEOUT, left)))
+            try:
+                await asyncio.wait({flight, timeout}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                timeout.cancel()
+            if flight.done():
+                return flight.result()
             decision = self._decisions.get(use)
-            if decision is None or self._clock.monotonic() >= decision.fresh_until:
-                raise error
-            return decision.allowed
-        return self._last(use, error)
+            if decision is None or decision.asked < since:
+                continue
+            if use not in self._doubted:
+                return self._last(use, error)
+            # A permission that may be revoked is not prolonged.
+            if self._clock.monotonic() < decision.fresh_until:
+                return decision.allowed
+        raise error
 
     def _too_many(self, use: Use) -> bool:
         """Whether a new question exceeds the rate limit of its namespace.

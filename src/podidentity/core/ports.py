@@ -91,10 +91,11 @@ class Permissions(Protocol):
         it was another's of the same name.
         """
 
-    async def ask(self, use: Use, since: float) -> bool:
+    async def ask(self, use: Use, since: float, patience: float = 0.0) -> bool:
         """Return the decision; all waiting requests share one question; raise NotReady.
 
         During an outage of the API server an older decision stands, but none from before `since`.
+        Without one the request waits for `patience` seconds, and for a few in any case.
         """
 
 

@@ -258,7 +258,7 @@ class Decider:
                 return found
             subject, identity = Subject(found.pod, subject.evidence), found.identity
             if isinstance(found, Undecided):
-                answer = await self._ask(found.question, since)
+                answer = await self._ask(found.question, since, begun)
                 if isinstance(answer, PodIdentityError):
                     return no_token(answer, subject, identity=identity)
                 answers[found.question] = answer
@@ -331,14 +331,21 @@ class Decider:
         limit = self.policy.hold.change
         return bool(await wait_until_found(lambda: cluster.synced, cluster, self._clock, limit))
 
-    async def _ask(self, use: Use, since: float) -> bool | NotReady:
-        """Return the cluster's decision, or why it must be known and cannot be."""
+    async def _ask(self, use: Use, since: float, begun: float) -> bool | NotReady:
+        """Return the cluster's decision, or why it must be known and cannot be.
+
+        A request that came at `begun` waits for it as long as for its record.
+        """
         if self._permissions is None:
             return True
+        observing = self._authorization is Authorization.OBSERVE
+        times = self.policy.hold
+        longest = times.unseen if self.policy.rules.standard else times.change
+        patience = 0.0 if observing else begun + longest - self._clock.monotonic()
         try:
-            return await self._permissions.ask(use, since)
+            return await self._permissions.ask(use, since, patience)
         except NotReady as error:
-            return True if self._authorization is Authorization.OBSERVE else error
+            return True if observing else error
 
     def _as_watched(self, pod: Pod) -> Pod | None:
         """Return the pod as last watched: during a wait, its label may have changed."""
