@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from podidentity.adapters.node_identity import AGAIN, SOON, NodeIdentity
+from podidentity.lasting import ASK_AGAIN
 from podidentity.wire.kube import KubeError
 from tests.fakes import FakeClock, FakeKubeApi
 
@@ -68,11 +69,14 @@ async def test_whoever_is_not_its_own_node_by_name_and_group_is_not(
 
 
 @pytest.mark.parametrize("status", [403, 404])
-async def test_an_api_server_that_refuses_ends_what_it_allowed_before(status: int) -> None:
-    server = Server()
-    identity = asking(server)
+async def test_an_api_server_that_refuses_twice_ends_what_it_allowed_before(status: int) -> None:
+    server, clock = Server(), FakeClock()
+    identity = NodeIdentity(server, clock, node="n1")
     await identity.look()
     server.says = KubeError("no", status=status)
+    await identity.look()
+    assert identity.problems() == (), "an API server that starts refuses what is allowed"
+    clock.advance(ASK_AGAIN)
     await identity.look()
     (trouble,) = identity.problems()
     assert trouble.startswith("NMI may not act as node n1 (no): ")
@@ -110,9 +114,12 @@ async def test_it_is_asked_soon_again_while_there_is_trouble_and_each_minute_oth
     server.says = KubeError("no", status=403)
     clock.advance(AGAIN)
     await clock.somebody_slept(SOON, 1)
+    clock.advance(SOON)
+    await clock.somebody_slept(SOON, 2)
+    assert identity.problems() != ()
     server.says = takes_for("system:node:n1")
     clock.advance(SOON)
     await clock.somebody_slept(AGAIN, 2)
-    assert (server.asked, identity.problems()) == (3, ())
+    assert (server.asked, identity.problems()) == (4, ())
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)

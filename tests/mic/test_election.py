@@ -18,11 +18,11 @@ import msgspec
 import pytest
 
 from podidentity.core.resources import ObjectRef
+from podidentity.lasting import ASK_AGAIN
 from podidentity.mic.election import (
     BLIND,
     MARGIN,
     RARELY,
-    REFUSED,
     RELEASE_SECONDS,
     REMEMBERED,
     RENEWED,
@@ -704,7 +704,7 @@ async def test_a_right_is_called_missing_only_after_a_second_refusal() -> None:
     server.before = refuse
     one = Candidate(server, clock, "one")
     async with running(one):
-        await pass_time(clock, REFUSED - 0.25)
+        await pass_time(clock, ASK_AGAIN - 0.25)
         assert not one.election.leading
         assert one.election.problems() == ("may not GET",)
         await pass_time(clock, SOON)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from podidentity.core.ports import Clock
+from podidentity.lasting import Lasting
 from podidentity.wire.kube import KubeApi, KubeError
 from podidentity.wire.reviews import SELF_PATH, parse_self_review, self_review
 
@@ -32,6 +33,7 @@ class NodeIdentity:
         self.as_node = as_node
         self._clock = clock
         self._node = node
+        self._refusals = Lasting()
         self._trouble = f"it is not known yet whether NMI may act as node {node}"
 
     def problems(self) -> Sequence[str]:
@@ -42,19 +44,23 @@ class NodeIdentity:
         """Ask until cancelled."""
         while True:
             await self.look()
-            await self._clock.sleep(SOON if self._trouble else AGAIN)
+            refused = self._refusals.since is not None
+            await self._clock.sleep(SOON if self._trouble or refused else AGAIN)
 
     async def look(self) -> None:
         """Ask once. An API server that is away changes nothing: others say that it is away."""
         try:
             found = parse_self_review(await self.as_node.create(SELF_PATH, self_review()))
         except KubeError as error:
-            if error.forbidden or error.not_found:
+            if not (error.forbidden or error.not_found):
+                self._refusals.passed()
+            elif self._refusals.refused(self._clock.monotonic()):
                 self._trouble = f"NMI may not act as node {self._node} ({error.message}): {_MEND}"
             return
         except ValueError as error:
             self._trouble = f"NMI does not know as whom it acts: {error}"
             return
+        self._refusals.passed()
         mine = found.name == f"system:node:{self._node}" and "system:nodes" in found.groups
         who = found.name or "nobody"
         self._trouble = (

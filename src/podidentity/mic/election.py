@@ -38,6 +38,7 @@ import msgspec
 from podidentity.adapters.reflector import Reflector, Source, is_older
 from podidentity.core.ports import Clock
 from podidentity.core.resources import ObjectRef
+from podidentity.lasting import Lasting
 from podidentity.waiting import first_of
 from podidentity.wire.kube import ENDPOINTS, LEASES, KubeApi, KubeError
 from podidentity.wire.leases import (
@@ -68,8 +69,6 @@ REMEMBERED = 600.0
 BLIND = 60.0
 """Seconds without a read of the archived lock after which a leader stops; `RARELY` if the lock was
 held within `REMEMBERED`."""
-REFUSED = 5.0
-"""Seconds after a first 403 until a second one means a missing right."""
 
 _T = TypeVar("_T")
 _log = logging.getLogger("podidentity.mic")
@@ -99,8 +98,7 @@ class _Troubles:
 
     def __init__(self, lock: ObjectRef) -> None:
         self._lock = lock
-        self._refused: dict[str, float] = {}
-        """Since when the API server answers 403."""
+        self._refusals: dict[str, Lasting] = {}
         self._why: dict[str, str] = {}
 
     def of(self, kind: str) -> str:
@@ -111,8 +109,10 @@ class _Troubles:
 
     def take(self, kind: str, error: Exception | None, now: float) -> None:
         """Take what came of a request; log a new cause once."""
+        forbidden = isinstance(error, KubeError) and error.forbidden
+        if not forbidden:
+            self._refusals.pop(kind, None)
         if error is None:
-            self._refused.pop(kind, None)
             if self._why.pop(kind, ""):
                 _log.info("the API server answers about the %s %s again", kind, self._lock)
             return
@@ -121,12 +121,7 @@ class _Troubles:
             why = f"the lock {self._lock} cannot be read: {error}"
         elif isinstance(error, TimeoutError):
             why = f"the API server does not answer about the {kind} {self._lock} in time"
-        elif (
-            isinstance(error, KubeError)
-            and error.forbidden
-            and now >= self._refused.setdefault(kind, now) + REFUSED
-        ):
-            # Only the second one counts: an API server that starts refuses rights that exist.
+        elif forbidden and self._refusals.setdefault(kind, Lasting()).refused(now):
             why = f"{error} {_RIGHTS}"
         if why != self._why.get(kind):
             _log.warning("%s", why)
