@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from podidentity import manifests
 from podidentity.adapters.kube import Kube
 from podidentity.cli import main
 from podidentity.cli.migrate import is_namespaced
@@ -20,6 +21,7 @@ from tests.cli.test_grants import may
 from tests.cli.world import CUSTOM, World
 
 Run = Callable[..., Ran]
+DEPLOYMENTS = "/apis/apps/v1/namespaces/default/deployments"
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 
 
@@ -82,6 +84,36 @@ def test_the_plan_names_pods_and_the_grant_and_changes_nothing(
     assert f"  to grant: {command}\n" in said
     assert "podidentity migrate apply grants 1 permissions." in said
     assert there(world, client) == set()
+
+
+def test_pods_of_the_nodes_network_are_listed_where_the_archived_mic_attaches_for_them(
+    world: World, ns: str, client: str, podidentity: Run
+) -> None:
+    """The archived MIC looks at no hostNetwork, and ours does."""
+    resource_id = (
+        "/subscriptions/s/resourceGroups/g/providers/Microsoft.ManagedIdentity"
+        "/userAssignedIdentities/orders"
+    )
+    bound(world, ns, "orders", client, resourceID=resource_id)
+    podidentity("grant", "-n", ns, "--identity", client)
+    spec = {"hostNetwork": True, "containers": [{"name": "main", "image": "x"}]}
+    body = {"metadata": {"name": "agent", "labels": {"aadpodidbinding": "orders"}}, "spec": spec}
+    world.send("POST", f"/api/v1/namespaces/{ns}/pods", body)
+    assert refused(podidentity, ns) == [], "no archived MIC attaches anything"
+    labels = {"component": "mic", "k8s-app": "aad-pod-id"}
+    mic = manifests.mic()[-1]
+    mic["metadata"] |= {"name": "mic", "namespace": "default", "labels": labels}
+    mic["spec"]["selector"]["matchLabels"] = labels
+    mic["spec"]["template"]["metadata"]["labels"] = labels
+    world.send("POST", DEPLOYMENTS, mic)
+    right = world.bind("aad-pod-id-mic-role", "default", "podidentity-mic")
+    try:
+        (found,) = refused(podidentity, ns)
+        assert (found["reason"], found["pods"]) == ("HostNetwork", ["agent"])
+        assert f"attach {resource_id} to each machine yourself" in found["nextStep"]
+    finally:
+        world.send("DELETE", f"{DEPLOYMENTS}/mic")
+        world.send("DELETE", right)
 
 
 def test_what_is_granted_is_not_listed_and_a_rollback_takes_back_exactly_that(

@@ -180,14 +180,14 @@ class TakeOverPlan:
     def lines(self) -> Iterator[str]:
         """Yield the plan for people: a paragraph for each loss, and the sum."""
         if not self.losses:
-            yield "Nothing that works under AAD Pod Identity would be refused."
+            yield "Nothing that works under AAD Pod Identity would be refused or lost."
             return
         for each in self.losses:
             yield "\n".join(self._lines_of(each))
         flags = self.flags(self.losses)
         yield "\n".join(
             [
-                f"{len(self.losses)} would be refused. podidentity migrate apply grants "
+                f"{len(self.losses)} would be refused or lost. podidentity migrate apply grants "
                 f"{len(self.grants)} permissions.",
                 *(
                     [f"With all switches: podidentity enable {_as_arguments(flags)}"]
@@ -261,6 +261,8 @@ async def _plan(kube: Kube, namespaces: Sequence[str], namespaced: bool | None) 
         for each in (await kube.list_all(AZURE_POD_IDENTITY_EXCEPTIONS.path())).items
     ]
     pods = [parse_pod(each) for each in (await kube.list_all(PODS.path())).items]
+    if not await controller.archived_mics(kube):
+        pods = [each for each in pods if not each.host_network]
     cluster = WatchedCluster.of(
         SystemClock(), pods=pods, identities=identities, bindings=bindings, exceptions=exceptions
     )

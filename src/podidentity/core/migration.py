@@ -34,6 +34,7 @@ from podidentity.core.resources import (
     Authority,
     AzureIdentityBinding,
     AzurePodIdentityException,
+    IdentityType,
     ObjectRef,
     Pod,
 )
@@ -121,8 +122,8 @@ def losses(
 ) -> list[Loss]:
     """Return the losses from the rules `before` to `after`, each once, by namespace and object.
 
-    Pods that the rules `before` refuse, too, lose nothing, and neither do ended ones and those of
-    the node's network, which neither NMI serves.
+    Pods that the rules `before` refuse, too, lose nothing, and neither do ended ones. NMI serves no
+    pod of the node's network, but the archived MIC attaches identities for such a pod.
     """
     found: dict[tuple[object, ...], Loss] = {}
     both = _Comparison(directory, before, after, permitted)
@@ -172,6 +173,9 @@ class _Comparison:
 
     def of(self, pod: Pod) -> Iterator[Loss]:
         """Yield the losses of one pod."""
+        if pod.host_network:
+            yield from self._of_node_network(pod)
+            return
         old = match(pod, self.directory, self.before)
         if old.exception is not None:
             yield from self._of_excepted(pod, old.exception)
@@ -181,6 +185,24 @@ class _Comparison:
                 yield _loss(pod, refusal)
         for each in old.entitlements:
             yield from self._of_entitled(pod, each)
+
+    def _of_node_network(self, pod: Pod) -> Iterator[Loss]:
+        """Yield each identity that the archived MIC attaches for a pod that asks IMDS itself."""
+        old = match(replace(pod, host_network=False), self.directory, self.before)
+        for each in old.entitlements:
+            ref, resource_id = each.identity.ref, each.identity.resource_id
+            if each.identity.type is not IdentityType.USER_ASSIGNED or resource_id is None:
+                continue
+            refusal = Refusal(
+                reason=Reason.HOST_NETWORK,
+                message=f"Pods of the node's network ask IMDS itself for AzureIdentity {ref}. Our "
+                "MIC does not attach it for them: on a new machine they get no token.",
+                next_step=f"Run the pods without hostNetwork, or attach {resource_id} to each "
+                "machine yourself (az vmss identity assign): MIC leaves there what it did not "
+                "attach.",
+                about=ref,
+            )
+            yield _loss(pod, refusal)
 
     def _of_excepted(self, pod: Pod, exception: AzurePodIdentityException) -> Iterator[Loss]:
         switches = self._fewest(pod, lambda found: found.exception is not None)
