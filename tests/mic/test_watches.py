@@ -28,6 +28,7 @@ from podidentity.mic.calls import (
     RecordGone,
     RecordSeen,
     Synced,
+    Unclear,
 )
 from podidentity.mic.watches import ControllerWatches
 from podidentity.wire.kube import (
@@ -246,6 +247,43 @@ async def test_records_are_told_those_too_that_cannot_be_read() -> None:
         await settle()
         assert scene.news() == [RecordGone(ref, "u-r")]
         assert scene.watches.oddities(ref).finalizer is None
+
+
+async def test_twenty_thousand_records_of_one_namespace_fit_into_its_budget() -> None:
+    """In cross-namespace mode one namespace has the records of the cluster."""
+    identity = thing("orders", "shop", spec=IDENTITY)
+    binding = thing("orders-binding", "shop", spec=BINDING)
+    scene, path = Scene(), AZURE_ASSIGNED_IDENTITIES.path()
+    scene.server.lists[path] = [
+        thing(
+            f"orders-service-{each:05}-7d4b9c7f6d-x2x4z-shop-orders",
+            "default",
+            metadata={"labels": {"nodename": f"aks-nodepool1-12345678-vmss{each // 30:06}"}},
+            spec={
+                "pod": f"orders-service-{each:05}-7d4b9c7f6d-x2x4z",
+                "podNamespace": "shop",
+                "nodename": f"aks-nodepool1-12345678-vmss{each // 30:06}",
+                "azureIdentityRef": identity,
+                "azureBindingRef": binding,
+            },
+            status={"status": "Assigned"},
+        )
+        for each in range(20_000)
+    ]
+    read = asyncio.Event()
+
+    def tell(event: Event) -> None:
+        scene.told.append(event)
+        if isinstance(event, Synced):
+            read.set()
+
+    scene.watches.follow(tell)
+    task = asyncio.create_task(scene.watches.run())
+    await read.wait()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert sum(isinstance(event, RecordSeen) for event in scene.told) == 20_000
+    assert not any(isinstance(event, Unclear) for event in scene.told)
 
 
 async def test_the_operators_pause_is_told_and_its_end() -> None:

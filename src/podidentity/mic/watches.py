@@ -84,6 +84,10 @@ from podidentity.wire.pods import parse_pod
 
 Tell = Callable[[Event], None]
 
+_OF_RECORDS = 4
+"""MIC reads the records of all nodes, NMI those of one. In cross-namespace mode one namespace has
+them all, and 64 MiB hold 27,000."""
+
 _log = logging.getLogger("podidentity.watch")
 
 
@@ -117,7 +121,10 @@ class ControllerWatches(Reflectors):
                 for about, resource in _RESOURCES.items()
             ),
             self._source(
-                AZURE_ASSIGNED_IDENTITIES, self._put_record, self._remove_record, kind=ASSIGNED_KIND
+                AZURE_ASSIGNED_IDENTITIES,
+                self._put_record,
+                self._remove_record,
+                kind=ASSIGNED_KIND,
             ),
             self._source(
                 CONFIG_MAPS, self._put_pauses, self._remove_pauses, namespace=namespace, **named
@@ -142,6 +149,7 @@ class ControllerWatches(Reflectors):
         namespace: str = "",
         **params: str,
     ) -> Source:
+        times = _OF_RECORDS if kind == ASSIGNED_KIND else 1
         return Source(
             what=resource.plural,
             path=resource.path(namespace),
@@ -149,7 +157,7 @@ class ControllerWatches(Reflectors):
             put=put,
             remove=remove,
             listed=self._listed,
-            budget=BUDGETS[kind].namespace if kind else inf,
+            budget=times * BUDGETS[kind].namespace if kind else inf,
             left_out=lambda place, ref: self._tell(Unclear(place, kind, ref is not None)),
         )
 
