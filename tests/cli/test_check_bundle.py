@@ -252,7 +252,7 @@ class Forged(Planted):
     [
         (httpx2.Response(401), "NMI does not take the token that the API server made for it"),
         (httpx2.Response(403), "may not get /debug: run podidentity enable"),
-        (httpx2.Response(404), "is of a version without /debug there: run podidentity enable"),
+        (httpx2.Response(404), "its NMI does not know the pod, or is of a version without /debug"),
         (httpx2.Response(429), "NMI was asked with too many tokens; try again in a moment"),
         (httpx2.Response(503), "NMI cannot ask the API server whose the token is"),
         (httpx2.Response(302), "NMI answered 302"),
