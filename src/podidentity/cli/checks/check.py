@@ -13,9 +13,6 @@ from podidentity.cli.checks.findings import Finding, not_read
 from podidentity.cli.checks.reading import NotMade, Reading
 from podidentity.wire.kube import KubeError
 
-AT_ONCE = 16
-"""Questions about rights that a check asks at the same time."""
-
 Line = str
 """What a check tells besides findings: a fact that is no fault."""
 Look = Callable[[Reading], AsyncIterator["Finding | Line"]]

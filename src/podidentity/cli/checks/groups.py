@@ -5,15 +5,13 @@ A check here reads what it needs, and has the pages beside this one judge it.
 
 from __future__ import annotations
 
-import asyncio
-import functools
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from dataclasses import replace
+from functools import cache, partial
 
 from podidentity import __version__
 from podidentity.adapters.clock import SystemClock
-from podidentity.adapters.kube import together
 from podidentity.adapters.published_issuer import DISCOVERY, read_issuer
 from podidentity.cli import admission_policies, boot_window, controller, local_redirect
 from podidentity.cli.azure_access import by_https
@@ -32,15 +30,13 @@ from podidentity.cli.checks import (
     takers,
     versions,
 )
-from podidentity.cli.checks.check import AT_ONCE, Check, Group, Line
+from podidentity.cli.checks.check import Check, Group, Line
 from podidentity.cli.checks.findings import Finding, Severity, not_read
 from podidentity.cli.checks.reading import NotMade, Reading
-from podidentity.cli.cluster_rights import Single
 from podidentity.cli.enable import NODE_TOKENS_SINCE
 from podidentity.cli.mic import deployments_of_mic
 from podidentity.cli.network_policies import NETWORK_POLICIES
 from podidentity.cli.objects import (
-    CRDS,
     DAEMON_SETS,
     NAMESPACES,
     POLICY_BINDINGS,
@@ -81,7 +77,6 @@ from podidentity.wire.kube import (
 from podidentity.wire.pauses import PAUSES, parse_pauses
 from podidentity.wire.rbac import Grantee
 from podidentity.wire.reviews import PATH as REVIEWS
-from podidentity.wire.reviews import parse_review
 
 # ---- Identities, bindings and exceptions
 
@@ -107,10 +102,7 @@ async def _grants(reading: Reading) -> AsyncIterator[Finding]:
 
 
 def _lacking(roles: Roles) -> rules.Lacking:
-    def lacking(namespace: str, identity: AzureIdentity) -> Sequence[str]:
-        return roles.lacking(namespace, permission_names(identity))
-
-    return functools.cache(lacking)
+    return cache(lambda namespace, identity: roles.lacking(namespace, permission_names(identity)))
 
 
 async def _credentials(reading: Reading) -> AsyncIterator[Finding]:
@@ -311,12 +303,7 @@ async def _admission(reading: Reading) -> AsyncIterator[Line]:
 
 
 async def _definitions(reading: Reading) -> AsyncIterator[Finding]:
-    ours = crds()
-    found = {
-        name: await find(reading.kube, CRDS, "", name)
-        for name in (each["metadata"]["name"] for each in ours)
-    }
-    for each in versions.definitions(ours, found):
+    for each in versions.definitions(crds(), await reading.definitions()):
         yield each
 
 
@@ -359,7 +346,8 @@ async def _rights_of_nmi(reading: Reading) -> AsyncIterator[Finding]:
         types={each.type for each in cluster.all_identities() if isinstance(each, AzureIdentity)},
     )
     account = ObjectRef(choices.namespace, choices.account)
-    has = await _reviewed(reading, account, programs.rights_of(manifests, choices.namespace))
+    wanted = programs.rights_of(manifests, choices.namespace)
+    has = await reading.reviewed(REVIEWS, partial(programs.review_for, account), wanted)
     for each in programs.lacking("DaemonSet", ref_of(daemon_set), account, has):
         yield each
 
@@ -371,23 +359,9 @@ async def _rights_of_mic(reading: Reading) -> AsyncIterator[Finding]:
             where.namespace, each["spec"]["template"]["spec"].get("serviceAccountName", "default")
         )
         wanted = programs.rights_of(mic_manifests(namespace=where.namespace), where.namespace)
-        has = await _reviewed(reading, account, wanted)
+        has = await reading.reviewed(REVIEWS, partial(programs.review_for, account), wanted)
         for finding in programs.lacking("Deployment", where, account, has):
             yield finding
-
-
-async def _reviewed(
-    reading: Reading, account: ObjectRef, rights: Sequence[Single]
-) -> dict[Single, bool]:
-    """Return which rights an account has, as the API server decides; raise KubeError."""
-    places = asyncio.Semaphore(AT_ONCE)
-
-    async def ask(right: Single) -> bool:
-        async with places:
-            review = programs.review_for(account, right)
-            return parse_review(await reading.kube.ask(REVIEWS, review))
-
-    return dict(zip(rights, await together(*map(ask, rights)), strict=True))
 
 
 _REVIEWS = "the rights of programs: you need the right to create subjectaccessreviews"
@@ -510,7 +484,8 @@ async def _backends(reading: Reading) -> AsyncIterator[Line]:
         yield each
 
 
-async def _takers(reading: Reading) -> AsyncIterator[Finding]:
+async def look_for_takers(reading: Reading) -> AsyncIterator[Finding]:
+    """Yield who else takes requests to the metadata address."""
     daemon_sets = await find_all(reading.kube, DAEMON_SETS)
     for each in takers.takers(daemon_sets, reading.choices.redirect.metadata_ip):
         yield each
@@ -545,7 +520,7 @@ NODES_GROUP = Group(
         Check(holds="nodes are closed while they start", look=_starts, right=_STATE_OF_NMI),
         Check(
             holds="nobody else takes requests to the metadata address",
-            look=_takers,
+            look=look_for_takers,
             right="who else takes requests: you need the right to list daemonsets",
         ),
     ),

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 
-from podidentity.adapters.kube import together
 from podidentity.cli import controller
-from podidentity.cli.checks import before, leftovers, programs, takers, versions
-from podidentity.cli.checks.check import AT_ONCE, Check, Group, Line
+from podidentity.cli.checks import before, leftovers, programs, versions
+from podidentity.cli.checks.check import Check, Group, Line
 from podidentity.cli.checks.findings import Finding
+from podidentity.cli.checks.groups import look_for_takers
 from podidentity.cli.checks.nodes import host_routed
 from podidentity.cli.checks.reading import Reading
-from podidentity.cli.cluster_rights import Places, Single, singles
+from podidentity.cli.cluster_rights import Places, singles
 from podidentity.cli.enable import PROTECTED
 from podidentity.cli.needed_rights import COMMANDS
 from podidentity.cli.objects import (
-    CRDS,
     DAEMON_SETS,
     NAMESPACES,
     POLICY_BINDINGS,
@@ -27,7 +25,6 @@ from podidentity.cli.objects import (
 )
 from podidentity.manifests import crds
 from podidentity.wire.kube import NODES
-from podidentity.wire.reviews import parse_review
 
 REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
@@ -43,15 +40,7 @@ async def _version(reading: Reading) -> AsyncIterator[Finding | Line]:
 async def _rights(reading: Reading) -> AsyncIterator[Finding]:
     rows = COMMANDS["enable"].of(()).cluster
     wanted = singles(rows, Places(nmi=reading.choices.namespace))
-    places = asyncio.Semaphore(AT_ONCE)
-
-    async def ask(right: Single) -> bool:
-        async with places:
-            body = programs.own_review(right)
-            return parse_review(await reading.kube.ask(REVIEWS, body))
-
-    has = dict(zip(wanted, await together(*map(ask, wanted)), strict=True))
-    for each in before.caller_lacks(has):
+    for each in before.caller_lacks(await reading.reviewed(REVIEWS, programs.own_review, wanted)):
         yield each
 
 
@@ -72,11 +61,7 @@ async def _namespace(reading: Reading) -> AsyncIterator[Finding | Line]:
 
 
 async def _definitions(reading: Reading) -> AsyncIterator[Finding | Line]:
-    ours = crds()
-    found = {
-        name: await find(reading.kube, CRDS, "", name)
-        for name in (each["metadata"]["name"] for each in ours)
-    }
+    ours, found = crds(), await reading.definitions()
     there = [each for each in ours if found[each["metadata"]["name"]] is not None]
     yield f"{len(there)} of {len(ours)} custom resources are there; enable makes the others."
     for each in versions.definitions(there, found):
@@ -97,12 +82,6 @@ async def _controllers(reading: Reading) -> AsyncIterator[Finding]:
 
 async def _ports(reading: Reading) -> AsyncIterator[Finding]:
     for each in before.ports_taken(await find_all(reading.kube, DAEMON_SETS)):
-        yield each
-
-
-async def _takers(reading: Reading) -> AsyncIterator[Finding]:
-    address = reading.choices.redirect.metadata_ip
-    for each in takers.takers(await find_all(reading.kube, DAEMON_SETS), address):
         yield each
 
 
@@ -167,7 +146,7 @@ BEFORE = (
             Check(holds="NMI's ports of the nodes are free", look=_ports, right=_DAEMON_SETS),
             Check(
                 holds="nobody else takes requests to the metadata address",
-                look=_takers,
+                look=look_for_takers,
                 right=_DAEMON_SETS,
             ),
         ),

@@ -5,7 +5,8 @@ Several parts need the same lists, and one that a person may not read is refused
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -17,13 +18,15 @@ from podidentity.adapters.kube import Kube, together
 from podidentity.cli.agent_choices import Choices
 from podidentity.cli.checks.pods import asking
 from podidentity.cli.checks.rules import matches
+from podidentity.cli.cluster_rights import Single
 from podidentity.cli.impostors import genuine
 from podidentity.cli.local_redirect import backends
 from podidentity.cli.mic import deployments_of_mic
-from podidentity.cli.objects import DAEMON_SETS, Object, find_all, parsed_within_budget
+from podidentity.cli.objects import CRDS, DAEMON_SETS, Object, find, find_all, parsed_within_budget
 from podidentity.cli.rollout import OF_AGENTS, is_archived_nmi, nmi_of, pods_of_nmi
 from podidentity.core.decision import Match
 from podidentity.core.resources import AzurePodIdentityException, Malformed, Pod
+from podidentity.manifests import crds
 from podidentity.wire.kube import (
     AZURE_IDENTITIES,
     AZURE_IDENTITY_BINDINGS,
@@ -36,9 +39,11 @@ from podidentity.wire.kube import (
 )
 from podidentity.wire.manifests import parse_binding, parse_exception, parse_identity
 from podidentity.wire.pods import parse_pod
+from podidentity.wire.reviews import parse_review
 
 _T = TypeVar("_T", bytes, Page)
 _Parsed = TypeVar("_Parsed")
+_REVIEWS_AT_ONCE = 16
 _Asked = tuple[str, tuple[tuple[str, str], ...]]
 
 
@@ -168,6 +173,23 @@ class Reading:
         """Return the DaemonSets of AAD Pod Identity's NMI, and none that only has its labels."""
         found = await find_all(self.kube, DAEMON_SETS)
         return await genuine(self.kube, [each for each in found if is_archived_nmi(each)])
+
+    async def definitions(self) -> dict[str, Object | None]:
+        """Return our custom resources by name, as the cluster knows them; None: not there."""
+        names = [each["metadata"]["name"] for each in crds()]
+        return {name: await find(self.kube, CRDS, "", name) for name in names}
+
+    async def reviewed(
+        self, path: str, review: Callable[[Single], Object], rights: Sequence[Single]
+    ) -> dict[Single, bool]:
+        """Return which rights somebody has, as the API server decides by reviews at `path`."""
+        places = asyncio.Semaphore(_REVIEWS_AT_ONCE)
+
+        async def ask(right: Single) -> bool:
+            async with places:
+                return parse_review(await self.kube.ask(path, review(right)))
+
+        return dict(zip(rights, await together(*map(ask, rights)), strict=True))
 
     async def agents(self) -> list[Object]:
         """Return NMI's pods."""
