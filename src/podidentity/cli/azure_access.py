@@ -13,7 +13,7 @@ import os
 import re
 import shlex
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TypeVar
 
 import click
@@ -195,7 +195,9 @@ def next_step(error: ArmError, about: ResourceId | str) -> str:
     """Return what a person can do about `error`; "" if its own message says it."""
     code = error.code.lower()
     if code in {"authorizationfailed", "linkedauthorizationfailed"}:
-        role = f"{_role(error.message, about)}{_actions()}"
+        command = running_command()
+        more = f" (podidentity rights {command} lists the actions that it needs)" if command else ""
+        role = f"{_role(error.message, about)}{more}"
         return f"Ask for the role {role}, then run the command again."
     if "denyassignment" in code:
         return "A deny assignment of the cluster's owner forbids it: no role can grant it."
@@ -210,12 +212,6 @@ def next_step(error: ArmError, about: ResourceId | str) -> str:
     if code == "unreachable":
         return "Check the network, HTTPS_PROXY and SSL_CERT_FILE."
     return ""
-
-
-def _actions() -> str:
-    """Return where the actions of a narrower role are listed; "" outside of a command."""
-    command = running_command()
-    return f" (podidentity rights {command} lists the actions that it needs)" if command else ""
 
 
 def _role(message: str, about: ResourceId | str) -> str:
@@ -239,7 +235,11 @@ def recorded_hosts(identity: Object) -> list[Host]:
         ids = json.loads(text)
     except (ValueError, RecursionError):
         return []
-    return [host for each in ids if (host := _host(each))] if isinstance(ids, list) else []
+    hosts = []
+    for each in ids if isinstance(ids, list) else ():
+        with suppress(NotAnAzureNode):
+            hosts.append(Host.parse(str(each)))
+    return hosts
 
 
 def left_attached(identities: Iterable[Object]) -> Iterator[str]:
@@ -273,10 +273,3 @@ def identities_of(identities: Iterable[Object], wanted: ResourceId) -> list[Obje
         if isinstance(parsed, AzureIdentity) and parsed.resource_id == wanted:
             found.append(each)
     return found
-
-
-def _host(resource_id: object) -> Host | None:
-    try:
-        return Host.parse(str(resource_id))
-    except NotAnAzureNode:
-        return None

@@ -180,7 +180,11 @@ def _of_an_expired_certificate(error: KubeError, target: ClusterTarget) -> Comma
 
 def worded(error: KubeError) -> CommandError:
     """Return `error` with a next step for people."""
-    if error.not_found and _no_such_type(error):
+    no_such_type = (
+        error.said.strip() == "404 page not found"
+        or "could not find the requested resource" in error.said
+    )
+    if error.not_found and no_such_type:
         if running_command() == "migrate":
             return CommandError(
                 "This cluster has no AAD Pod Identity", "There is nothing to migrate."
@@ -240,13 +244,9 @@ def right_to(verb: str, resource: str, namespace: str = "") -> str:
 
 def ask_for_it() -> str:
     """Return the next step of a person who lacks a right, as a sentence."""
-    return f"Ask the cluster's administrator for it{_all_needed()}."
-
-
-def _all_needed() -> str:
-    """Return where the command that runs has all its rights listed; "" outside of one."""
     command = running_command()
-    return f": podidentity rights {command} lists all that the command needs" if command else ""
+    listed = f": podidentity rights {command} lists all that the command needs" if command else ""
+    return f"Ask the cluster's administrator for it{listed}."
 
 
 def running_command() -> str:
@@ -262,11 +262,3 @@ def _running() -> list[str]:
         names.insert(0, str(context.info_name))
         context = context.parent
     return names
-
-
-def _no_such_type(error: KubeError) -> bool:
-    """Whether the API server does not know the resource type at all."""
-    return (
-        error.said.strip() == "404 page not found"
-        or "could not find the requested resource" in error.said
-    )

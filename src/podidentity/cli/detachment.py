@@ -60,7 +60,16 @@ async def detach_recorded(kube: Kube, found: Object, cloud: Cloud | None, second
     ours = _record(found)
     if ours is None:
         return
-    namesakes = _namesakes(await find_all(kube, AZURE_IDENTITIES), ours)
+    there = azure_access.identities_of(await find_all(kube, AZURE_IDENTITIES), ours.identity)
+    # The other AzureIdentities that need it on machines, without those that are going.
+    namesakes = [
+        each
+        for each in there
+        if ref_of(each) != ours.ref
+        and "deletionTimestamp" not in each["metadata"]
+        and isinstance(parsed := identity_of(each), AzureIdentity)
+        and is_assigned(parsed)
+    ]
     of_its_owner = [each for each in namesakes if ref_of(each).namespace == ours.ref.namespace]
     if of_its_owner:
         await _hand_over(kube, of_its_owner[0], ours.hosts)
@@ -88,21 +97,6 @@ def _record(found: Object) -> Recorded | None:
         click.echo(f"stays attached to {where}: it names no managed identity", err=True)
         return None
     return Recorded(ref, parsed.resource_id, tuple(hosts))
-
-
-def _namesakes(identities: Iterable[Object], ours: Recorded) -> list[Object]:
-    """Return the other AzureIdentities that need it on machines, without those that are going."""
-    return [
-        each
-        for each in azure_access.identities_of(identities, ours.identity)
-        if ref_of(each) != ours.ref
-        and "deletionTimestamp" not in each["metadata"]
-        and _needs_machines(identity_of(each))
-    ]
-
-
-def _needs_machines(identity: AzureIdentity | Malformed) -> bool:
-    return isinstance(identity, AzureIdentity) and is_assigned(identity)
 
 
 async def _hand_over(kube: Kube, heir: Object, hosts: Sequence[Host]) -> None:
@@ -137,7 +131,14 @@ async def _detach_granted(
         going = [host for host, fate in fates.items() if fate == Fate()]
         await on_each(going, lambda host: detach_from(arm, host, ours.identity))
     if going and namesakes:
-        _say_not_granted(namesakes)
+        # Somebody may wait there for a grant.
+        ref, more = ref_of(namesakes[0]), len(namesakes) - 1
+        others = f" (and {more} more)" if more else ""
+        click.echo(
+            f"AzureIdentity {ref}{others} names it, too, but namespace {ref.namespace} was not "
+            "granted it. Where it is to be, run podidentity add there: that attaches it again.",
+            err=True,
+        )
     if staying := {host: fate.why for host, fate in fates.items() if fate.why}:
         _say_stays(ours.identity, staying)
         raise _kept(ours.ref, f"If it is for namespace {ours.ref.namespace} alone, detach it.")
@@ -222,17 +223,6 @@ def _say_stays(identity: ResourceId, whys: Mapping[Host, str]) -> None:
     for host, why in whys.items():
         command = detach_command(host, str(identity))
         click.echo(f"stays attached to {host_name(host)}: {why}. To detach it: {command}", err=True)
-
-
-def _say_not_granted(namesakes: Sequence[Object]) -> None:
-    """Name one of those that did not count: somebody may wait there for a grant."""
-    ref, more = ref_of(namesakes[0]), len(namesakes) - 1
-    others = f" (and {more} more)" if more else ""
-    click.echo(
-        f"AzureIdentity {ref}{others} names it, too, but namespace {ref.namespace} was not granted "
-        "it. Where it is to be, run podidentity add there: that attaches it again.",
-        err=True,
-    )
 
 
 def _kept(ref: ObjectRef, first: str) -> CommandError:

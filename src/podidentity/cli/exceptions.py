@@ -61,7 +61,13 @@ def update(
 
 def list_exceptions(*, target: ClusterTarget, namespace: str | None, output: str) -> None:
     """Print the exceptions, and which have an effect; raise CommandError."""
-    entries = on_cluster(target, lambda kube: _read(kube, namespace or ""))
+
+    async def read(kube: Kube) -> list[ListedException]:
+        page = await kube.list_all(AZURE_POD_IDENTITY_EXCEPTIONS.path(namespace or ""))
+        choices = await choices_of_nmi(kube)
+        return [entry_of(parse_exception(each), choices.rules) for each in page.items]
+
+    entries = sorted(on_cluster(target, read), key=lambda each: each.found.ref)
     if output != "table":
         click.echo(data([each.as_data() for each in entries], output))
     elif entries:
@@ -178,13 +184,6 @@ async def _say_effect(kube: Kube, wanted: AzurePodIdentityException) -> None:
         return
     whose = " or ".join(map(str, wanted.identities)) or "every identity of their node"
     click.echo(f"Pods of namespace {wanted.ref.namespace} with {_shown(wanted)} get {whose}.")
-
-
-async def _read(kube: Kube, namespace: str) -> list[ListedException]:
-    page = await kube.list_all(AZURE_POD_IDENTITY_EXCEPTIONS.path(namespace))
-    choices = await choices_of_nmi(kube)
-    entries = [entry_of(parse_exception(each), choices.rules) for each in page.items]
-    return sorted(entries, key=lambda each: each.found.ref)
 
 
 def _same(there: Object, wanted: AzurePodIdentityException) -> bool:

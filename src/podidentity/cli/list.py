@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import chain
@@ -56,19 +56,17 @@ class Entry:
         """Return its row of the table, or of the wide one."""
         known = self.found if isinstance(self.found, AzureIdentity) else None
         client_id = str(known.client_id or "-") if known else "-"
+        permitted = "?"
+        if self.permitted is not None:
+            permitted = "all" if "*" in self.permitted else _cell(self.permitted, wide=wide)
         return (
             *self.found.ref,
             _cell(self.selectors, wide=wide),
             str(len(self.pods)),
-            self._permitted(wide=wide),
+            permitted,
             *([client_id] if wide else []),
             self.state,
         )
-
-    def _permitted(self, *, wide: bool) -> str:
-        if self.permitted is None:
-            return "?"
-        return "all" if "*" in self.permitted else _cell(self.permitted, wide=wide)
 
     def as_data(self) -> dict[str, object]:
         """Return it for programs, without unknown ids."""
@@ -113,10 +111,18 @@ def inventory(cluster: WatchedCluster, roles: Roles | None) -> tuple[list[Entry]
     for pod in cluster.pods():
         if not pod.ended:
             pods.setdefault((pod.ref.namespace, pod.selector), []).append(pod.ref.name)
-    entries = [
-        _entry(roles, found, selectors.get(found.ref, set()), pods)
-        for found in cluster.all_identities()
-    ]
+    entries = []
+    for found in cluster.all_identities():
+        own = sorted(selectors.get(found.ref, ()))
+        bound = (pods.get((found.ref.namespace, each), ()) for each in own)
+        entries.append(
+            Entry(
+                found=found,
+                selectors=tuple(own),
+                pods=tuple(sorted(chain.from_iterable(bound))),
+                permitted=_permitted(roles, found),
+            )
+        )
     names = {entry.found.ref for entry in entries}
     problems = [
         f"AzureIdentityBinding {each.ref} cannot be used: {each.why}."
@@ -130,22 +136,6 @@ def inventory(cluster: WatchedCluster, roles: Roles | None) -> tuple[list[Entry]
         if each.ref._replace(name=each.identity) not in names
     ]
     return entries, problems
-
-
-def _entry(
-    roles: Roles | None,
-    found: AzureIdentity | Malformed,
-    selectors: Set[str],
-    pods: Mapping[tuple[str, str], Sequence[str]],
-) -> Entry:
-    """Return an identity's entry; `pods` are names by namespace and selector."""
-    bound = (pods.get((found.ref.namespace, each), ()) for each in selectors)
-    return Entry(
-        found=found,
-        selectors=tuple(sorted(selectors)),
-        pods=tuple(sorted(chain.from_iterable(bound))),
-        permitted=_permitted(roles, found),
-    )
 
 
 def _permitted(roles: Roles | None, found: AzureIdentity | Malformed) -> tuple[str, ...] | None:

@@ -95,9 +95,8 @@ class LazyCommands(click.Group):
             return None
         if not _is_here(cmd_name):
             return _failing(cmd_name, "it is not installed")
-        target, _ = _COMMANDS[cmd_name]
         try:
-            return _imported(target)
+            return _imported(_COMMANDS[cmd_name][0])
         except ImportError as error:
             if cmd_name not in _ELSEWHERE:
                 raise
@@ -161,9 +160,7 @@ def _is_here(name: str) -> bool:
 
 def _imported(target: str) -> click.Command:
     module, _, attribute = target.partition(":")
-    command = getattr(import_module(module), attribute)
-    if not isinstance(command, click.Command):
-        raise TypeError(f"{target} is no command")
+    command: click.Command = getattr(import_module(module), attribute)
     return command
 
 
@@ -247,9 +244,12 @@ def run(arguments: Sequence[str], prog_name: str = "podidentity") -> int:
 
 def read(arguments: Sequence[str], prog_name: str = "podidentity") -> AgentPlan | int:
     """Run one command line, but return the plan of the agent's programs in place of running it."""
+    # Colours are for terminals alone, and for nobody who wants none: https://no-color.org/
+    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    colour = False if plain else None
     try:
         found = podidentity.main(
-            list(arguments), prog_name=prog_name, standalone_mode=False, color=_colour()
+            list(arguments), prog_name=prog_name, standalone_mode=False, color=colour
         )
     except PodIdentityError as error:
         return report(CommandError(str(error)))
@@ -259,15 +259,6 @@ def read(arguments: Sequence[str], prog_name: str = "podidentity") -> AgentPlan 
         return found or 0
     plan: AgentPlan = found
     return plan
-
-
-def _colour() -> bool | None:
-    """Return False where nobody wants colours, else None: they are for terminals alone.
-
-    https://no-color.org/
-    """
-    plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
-    return False if plain else None
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ Source: https://kubernetes.io/docs/reference/kubernetes-api/policy-resources/net
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 
@@ -120,11 +120,8 @@ def _covers(block: Object | None, to: Endpoint) -> bool:
     """Whether a block has the address; selectors of pods and namespaces are no block."""
     if block is None:
         return False
-    return _within(block["cidr"], to) and not any(_within(each, to) for each in _except(block))
-
-
-def _except(block: Object) -> Iterable[str]:
-    return block.get("except") or ()
+    excepted = block.get("except") or ()
+    return _within(block["cidr"], to) and not any(_within(each, to) for each in excepted)
 
 
 _ZEROS = re.compile(r"(?<![^.])0+(?=[0-9])")

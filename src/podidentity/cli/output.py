@@ -44,7 +44,9 @@ def report(error: BaseException) -> int:
         click.echo(f"error: {error.format_message()}", err=True)
         return error.exit_code
     if isinstance(error, OSError):
-        click.echo(f"error: {_worded(error)}", err=True)
+        what = error.strerror or str(error) or type(error).__name__
+        where = f"{error.filename}: " if error.filename else ""
+        click.echo(f"error: {where}{what}.", err=True)
         return 1
     raise error
 
@@ -86,11 +88,6 @@ def of_a_fault(error: Exception, *, debug: bool) -> CommandError:
     )
 
 
-def _worded(error: OSError) -> str:
-    what = error.strerror or str(error) or type(error).__name__
-    return f"{error.filename}: {what}." if error.filename else f"{what}."
-
-
 def printable(text: str) -> str:
     """Return a text with what a terminal obeys, or shows elsewhere, escaped; lines stay lines."""
     if text.isprintable():
@@ -121,22 +118,16 @@ def output_option(
 def data(value: object, output: str) -> str:
     """Return `value` (of JSON's types) as `json` or `yaml`, what a terminal obeys escaped."""
     if output == "json":
-        told = json.dumps(value, indent=2, ensure_ascii=False)
-        return told if _is_harmless(told) else "".join(map(_in_json, told))
+        return "".join(
+            each if each.isprintable() or each == "\n" else json.dumps(each)[1:-1]
+            for each in json.dumps(value, indent=2, ensure_ascii=False)
+        )
     import yaml  # the agent imports this module too, and must not load PyYAML
 
     told = yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
-    if not _is_harmless(told):
+    if not told.replace("\n", "").isprintable():
         told = yaml.safe_dump(value, sort_keys=False)
     return told.rstrip("\n")
-
-
-def _is_harmless(text: str) -> bool:
-    return text.replace("\n", "").isprintable()
-
-
-def _in_json(sign: str) -> str:
-    return sign if sign.isprintable() or sign == "\n" else json.dumps(sign)[1:-1]
 
 
 def documents(values: Sequence[Any], output: str) -> str:

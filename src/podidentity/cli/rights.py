@@ -137,7 +137,8 @@ def rights(
         scope = AzureScope(azure)
         made = role_definition(together, scope, f"{role_name or _name(commands)} {scope}", scopes)
         if not made["Actions"]:
-            raise CommandError(f"{_listed(chosen)} needs nothing in Azure for {_AT[scope]}")
+            names = ", ".join(chosen)
+            raise CommandError(f"podidentity {names} needs nothing in Azure for {_AT[scope]}")
         if not scopes:
             raise click.UsageError("--azure needs --scope: where the role can be assigned.")
         click.echo(json.dumps(made, indent=2))
@@ -155,25 +156,19 @@ def rights(
     ]
     # A Role can be made only in a namespace that is there.
     at = {each.where for each in together.cluster}
-    first = [_namespace_of_accounts(identities_namespace)] if Where.ACCOUNTS in at else []
+    first: list[Object] = []
+    if Where.ACCOUNTS in at:
+        metadata = {"name": identities_namespace, "labels": dict(LABELS)}
+        first.append({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
     if Where.NMI in at and nmi_namespace != NAMESPACE:
         first.append(own_namespace(nmi_namespace))
     given = bindings(needed, subjects) if subjects else []
     click.echo(documents([*first, *needed, *given], output))
 
 
-def _namespace_of_accounts(name: str) -> Object:
-    metadata = {"name": name, "labels": dict(LABELS)}
-    return {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
-
-
 def _name(commands: Sequence[str]) -> str:
     words = re.sub(r"[^a-z]+", "-", "-".join(commands)) if commands else "commands"
     return f"podidentity-{words}"
-
-
-def _listed(commands: Iterable[str]) -> str:
-    return f"podidentity {', '.join(commands)}"
 
 
 def shown(needs: Mapping[str, Needs], width: int = 0) -> str:
@@ -195,25 +190,15 @@ def rows_of(command: str, needs: Needs) -> list[tuple[str, ...]]:
     """Return the rows of a command, of the cluster and then of Azure, under HEAD."""
     of_cluster = [
         (
-            command,
-            str(each.where),
-            each.resource,
-            ",".join(each.verbs),
-            ",".join(each.names) or "-",
-            ",".join(each.parts) or "-",
-            each.without or FAILS,
+            *(command, str(each.where), each.resource, ",".join(each.verbs)),
+            *(",".join(each.names) or "-", ",".join(each.parts) or "-", each.without or FAILS),
         )
         for each in needs.cluster
     ]
     of_azure = [
         (
-            command,
-            f"Azure: {each.scope}",
-            each.action,
-            "-",
-            "-",
-            ",".join(each.parts) or "-",
-            FAILS,
+            *(command, f"Azure: {each.scope}", each.action),
+            *("-", "-", ",".join(each.parts) or "-", FAILS),
         )
         for each in needs.azure
     ]

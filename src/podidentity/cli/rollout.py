@@ -186,7 +186,12 @@ def trouble(pod: Object) -> str:
     for kind in ("PodScheduled", "Ready"):
         condition = _condition(pod, kind)
         if condition.get("status") == "False":
-            return _said(condition, NODE_SILENT if _of_its_node(pod) else f"not {kind}")
+            # So the node controller leaves the pods of a node whose kubelet is silent, whose last
+            # word was that all containers are ready.
+            # https://kubernetes.io/docs/concepts/architecture/nodes/#heartbeats
+            told = status.get("containerStatuses", [])
+            silent = told and all(container.get("ready") for container in told)
+            return _said(condition, NODE_SILENT if silent else f"not {kind}")
     return f"phase {status.get('phase', 'unknown')}"
 
 
@@ -199,16 +204,6 @@ def _last_words(container: Object) -> str:
             code = ended.get("exitCode", "?")
             return f"container {container['name']} ended with exit code {code}: {lines[-1]}"
     return ""
-
-
-def _of_its_node(pod: Object) -> bool:
-    """Whether a pod is not ready though its kubelet's last word was that all containers are.
-
-    So the node controller leaves the pods of a node whose kubelet is silent.
-    https://kubernetes.io/docs/concepts/architecture/nodes/#heartbeats
-    """
-    told = pod.get("status", {}).get("containerStatuses", [])
-    return bool(told) and all(container.get("ready") for container in told)
 
 
 def _said(state: Mapping[str, Any], otherwise: str) -> str:

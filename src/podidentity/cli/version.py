@@ -71,22 +71,16 @@ def alike(found: Iterable[RunningProgram]) -> list[list[RunningProgram]]:
 
 def rows(found: Iterable[RunningProgram]) -> list[tuple[str, ...]]:
     """Return a row for each build, with the nodes that have it."""
-    return [
-        (
-            *(each[0].program, each[0].version, _short(each[0].commit)),
-            f"{each[0].image} on {_places(each)}",
-        )
-        for each in alike(found)
-    ]
+    made: list[tuple[str, ...]] = []
+    for each in alike(found):
+        program = each[0]
+        digits, dash, changed = program.commit.partition("-")  # of a changed tree: `-dirty`
+        where = f"{program.image} on {_places(each)}"
+        made.append((program.program, program.version, f"{digits[:12]}{dash}{changed}", where))
+    return made
 
 
 HEAD = ("PROGRAM", "VERSION", "COMMIT", "IMAGE, AND ITS NODES")
-
-
-def _short(commit: str) -> str:
-    """Return the first characters of a commit, and whether its tree was changed (`-dirty`)."""
-    digits, dash, more = commit.partition("-")
-    return f"{digits[:12]}{dash}{more}"
 
 
 def differing(own: str, found: Iterable[RunningProgram]) -> str:
