@@ -185,12 +185,15 @@ def event(change: Change, request: WatchRequest) -> bytes:
 
 
 def check(storage: Storage, request: WatchRequest) -> None:
-    """Refuse a watch that cannot begin: raise 400, 422 or 504 before the first byte is sent."""
+    """Refuse a watch that cannot begin: raise 400, 422 or 504 before the first byte is sent.
+
+    A watch from a future version begins, unless it first asks for what is there.
+    """
     if fault := _match_fault(request):
         why = [status.forbidden_field("resourceVersionMatch", fault)]
         raise status.invalid_object("ListOptions", "meta.k8s.io", "", why)
     revision = parse_revision(request.revision)
-    if revision > storage.revision:
+    if request.initial_events and revision > storage.revision:
         raise status.too_new(revision, storage.revision)
 
 
@@ -203,7 +206,10 @@ def _match_fault(request: WatchRequest) -> str:
 
 
 async def stream(storage: Storage, request: WatchRequest) -> AsyncGenerator[bytes, None]:
-    """Yield the lines of a watch until its time is over, its type gone or its place forgotten."""
+    """Yield the lines of a watch until its time is over, its type gone or its place forgotten.
+
+    From a future version on it is silent until that version has come.
+    """
     kind, selection = request.kind, request.selection
     shelf = storage.shelf(kind.key)
     position = parse_revision(request.revision)
@@ -223,11 +229,11 @@ async def stream(storage: Storage, request: WatchRequest) -> AsyncGenerator[byte
         except StatusError as error:
             yield line("ERROR", encode(error.body()))
             return
-        position = storage.revision
+        position = max(position, storage.revision)
         lines = b"".join(event(change, request) for change in changes)
         if lines:
             yield lines
             continue
         quiet = not await shelf.moves(min(BOOKMARK_SECONDS, deadline - loop.time()))
-        if quiet and request.bookmarks:
+        if quiet and request.bookmarks and position <= storage.revision:
             yield bookmark(request, position)

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
 import httpx2
+import msgspec
 import pytest
 
 from podidentity.adapters.kube import Kube
+from podidentity.adapters.reflector import Reflector, Source
+from podidentity.core.resources import ObjectRef
 from podidentity_sandbox.cluster import list_watch
 from podidentity_sandbox.cluster.kinds.table import BUILT_IN
 from podidentity_sandbox.cluster.list_watch import Paging, page
@@ -18,6 +22,7 @@ from podidentity_sandbox.cluster.registry import Registry
 from podidentity_sandbox.cluster.selectors import Selection, select
 from podidentity_sandbox.cluster.status import StatusError
 from podidentity_sandbox.cluster.storage import Storage
+from tests.fakes import ImpatientClock
 from tests.sandbox.cluster.conftest import (
     ADMIN,
     DEFINITIONS,
@@ -26,7 +31,9 @@ from tests.sandbox.cluster.conftest import (
     Client,
     Served,
     check_refusal,
+    listener,
     seen,
+    serving,
     watching,
 )
 
@@ -145,11 +152,66 @@ async def test_a_watch_ends_in_its_time_with_a_bookmark(api: Client) -> None:
     assert found[-1]["object"]["metadata"] == {"resourceVersion": version}
 
 
-async def test_a_watch_of_a_future_version_is_refused(api: Client) -> None:
-    answer = await api.get(MAPS, params={"watch": "true", "resourceVersion": "999999"})
+async def test_a_watch_of_a_future_version_is_silent_until_that_version(served: Served) -> None:
+    """As a real API server does, which drops bookmarks as well."""
+    storage = served.cluster.storage
+    future = storage.revision + 2
+    async with (
+        served.client() as api,
+        watching(api, MAPS, resourceVersion=str(future), allowWatchBookmarks="true") as events,
+    ):
+        await make(api, "a", "b", "c")
+        assert seen(await anext(events)) == ("ADDED", "c")
+    request = list_watch.WatchRequest(
+        kind=CONFIG_MAPS,
+        selection=select(CONFIG_MAPS, "", "", ""),
+        revision=str(storage.revision + 1),
+        bookmarks=True,
+        seconds=0.01,
+    )
+    assert [line async for line in list_watch.stream(storage, request)] == []
+
+
+async def test_a_list_of_a_future_version_is_refused(api: Client) -> None:
+    answer = await api.get(MAPS, params={"resourceVersion": "999999"})
     check_refusal(answer, 504, "Too large resource version: 999999, current: ")
     bad = await api.get(MAPS, params={"watch": "true", "resourceVersion": "x"})
     assert bad.status_code == 400
+
+
+async def test_a_reflector_notices_that_the_history_went_back(folder: Path) -> None:
+    """No attempt fails, because the port listens on while another server takes the place."""
+    known: set[str] = set()
+    changed = asyncio.Event()
+
+    def put(raw: msgspec.Raw) -> None:
+        known.add(json.loads(bytes(raw))["metadata"]["name"])
+        changed.set()
+
+    def remove(ref: ObjectRef) -> None:
+        known.discard(ref.name)
+        changed.set()
+
+    async def until(*expected: str) -> None:
+        while known != {"kube-root-ca.crt", *expected}:
+            changed.clear()
+            await changed.wait()
+
+    source = Source(what="maps", path=MAPS, put=put, remove=remove, listed=lambda: None)
+    with listener() as sock:
+        async with serving(folder, sock.dup()) as first, first.client() as api:
+            first.cluster.storage.revision += 1000
+            await make(api, "deleted")
+            client = first.client(of_program=True)
+            reflector = Reflector(Kube(client), source, clock=ImpatientClock())
+            following = asyncio.create_task(reflector.run())
+            await until("deleted")
+        async with serving(folder, sock.dup()) as second, second.client() as api, aclosing(client):
+            await make(api, "new")
+            async with asyncio.timeout(60):
+                await until("new")
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
 
 
 async def test_watches_end_when_their_type_goes(widgets: Client) -> None:
