@@ -80,7 +80,7 @@ def test_it_comes_pool_by_pool_without_a_foreign_token(
 
 
 async def take_over(found: Cluster) -> None:
-    grant, canary, others, everywhere, end = FORWARD
+    _, grant, canary, others, everywhere, end = FORWARD
     planned = json.loads(await found.run("bash", "-c", "podidentity migrate plan -o json; :"))
     assert [(each["reason"], each["pods"]) for each in planned["refused"]] == [
         ("NotPermitted", ["a", "b"])

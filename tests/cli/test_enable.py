@@ -618,6 +618,25 @@ def test_beside_nmi_of_aad_pod_identity_ours_comes_and_how_that_goes_is_said(
     assert podidentity("enable", "--no-wait").err == ""
 
 
+def test_on_the_way_back_disable_says_that_the_archived_nmi_serves_its_nodes(
+    bare: World, podidentity: Run
+) -> None:
+    """Its rules are there before ours go, so only nodes without it are open."""
+    assert podidentity("enable", "--no-wait", "--no-grants", "--nmi-arg=--on-exit=remove").code == 0
+    path = "/apis/apps/v1/namespaces/default/daemonsets"
+    bare.send("POST", path, archived("default", "aad-pod-identity-nmi", OF_CHART))
+    right = bare.bind("aad-pod-identity-nmi", "default", "default")
+    said = disabled(bare)
+    bare.send("DELETE", f"{path}/aad-pod-identity-nmi")
+    bare.send("DELETE", right)
+    served = "DaemonSet default/aad-pod-identity-nmi of AAD Pod Identity serves the pods of each"
+    assert served in said
+    record = "configmap/podidentity-grants deleted"
+    assert record in podidentity("migrate", "rollback", "--yes").out
+    assert podidentity("enable", "--no-wait", "--no-grants").code == 0
+    assert record not in podidentity("migrate", "rollback", "--yes").out, "NMI needs it"
+
+
 def test_where_nmi_of_aad_pod_identity_has_our_name_nothing_is_made_and_the_order_is_said(
     bare: World, podidentity: Run
 ) -> None:

@@ -1080,6 +1080,14 @@ def migrated(scene: Scene) -> None:
     as_administrator(scene, "migrate", "apply", "--yes", "-n", scene.ns)
 
 
+def gone_back(scene: Scene) -> None:
+    """Have gone back to AAD Pod Identity, but for the permissions and the record of grants."""
+    taken_out(scene)
+    migrated(scene)
+    record = {"metadata": {"name": "podidentity-grants"}}
+    scene.world.send("POST", "/api/v1/namespaces/kube-system/configmaps", record)
+
+
 def with_records_of_the_archived_mic(scene: Scene) -> None:
     """Have what the archived MIC has attached, and written down, before it was deleted."""
     without_mic(scene)
@@ -1129,7 +1137,13 @@ CASES += (
         "migrate apply --yes -n {ns}",
         with_archived_mic_and_an_identity,
     ),
-    of_part("migrate", "migrate-rollback", "migrate rollback --yes", migrated),
+    of_part(
+        "migrate",
+        "migrate-rollback",
+        "migrate rollback --yes",
+        gone_back,
+        whole=lambda ran: done(ran) and "configmap/podidentity-grants deleted" in ran.out,
+    ),
     of_part(
         "migrate",
         "migrate-adopt",

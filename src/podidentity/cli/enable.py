@@ -28,6 +28,7 @@ from podidentity.cli.checks.versions import version_of
 from podidentity.cli.commands import enable as command_line
 from podidentity.cli.connection import ClusterTarget, on_cluster, right_to
 from podidentity.cli.federation import permit_accounts
+from podidentity.cli.impostors import genuine
 from podidentity.cli.kept_options import RECORD, Told, kept_of, told_now
 from podidentity.cli.mic import deployments_of_mic
 from podidentity.cli.objects import (
@@ -92,6 +93,7 @@ from podidentity.wire.kube import (
     AZURE_IDENTITY_BINDINGS,
     CLUSTER_ROLES,
     CONFIG_MAPS,
+    KubeError,
 )
 from podidentity.wire.manifests import parse_binding, parse_identity
 from podidentity.wire.rbac import LABELS, Giver, Grantee
@@ -745,6 +747,13 @@ async def _disable(kube: Kube, wanted: _Leaving) -> None:
     namespace = await namespace_of_nmi(kube, wanted.agents or left)
     there = [each for each in there if each["metadata"]["namespace"] == namespace]
     choices = chosen(there[0]) if there else Choices()
+    after = _RULES_AFTER[choices.on_exit]
+    if choices.on_exit == "remove" and (archived := await _archived(kube)):
+        after = (
+            f"NMI took its rules with it (--on-exit=remove). DaemonSet {ref_of(archived[0])} of "
+            "AAD Pod Identity serves the pods of each node that it runs on; on other nodes the "
+            "identities are open to their pods."
+        )
     places = await controller.places(kube, namespace)
     for place in places:
         await controller.take_away(kube, place)
@@ -765,7 +774,17 @@ async def _disable(kube: Kube, wanted: _Leaving) -> None:
     await _without_exceptions(kube)
     if wanted.purge:
         await _purge(kube, namespace)
-    await _nmi_gone(kube, namespace, wanted.seconds, _RULES_AFTER[choices.on_exit])
+    await _nmi_gone(kube, namespace, wanted.seconds, after)
+
+
+async def _archived(kube: Kube) -> list[Object]:
+    """Return the archived NMI's DaemonSets; [] where it cannot be seen whether they are genuine."""
+    try:
+        return await genuine(kube, [*filter(is_archived_nmi, await find_all(kube, DAEMON_SETS))])
+    except KubeError as error:
+        if not error.forbidden:
+            raise
+        return []
 
 
 async def _removed(kube: Kube, manifest: Object) -> bool:
@@ -816,7 +835,7 @@ async def _purge(kube: Kube, namespace: str) -> None:
         click.echo(await removal(kube, crd))
     await take_all(kube)
     for place in dict.fromkeys((NAMESPACE, namespace)):
-        click.echo(await removal(kube, _record(place, [])))
+        click.echo(await removal(kube, record_of_grants(place, [])))
 
 
 async def _without_exceptions(kube: Kube) -> None:
@@ -852,7 +871,7 @@ async def grant_what_is_there(kube: Kube, place: str, *, wanted: bool) -> None:
             f"Granted {len(bound)} AzureIdentities that are bound already. For new ones run "
             "podidentity grant, or add."
         )
-    made = _record(place, [str(identity.ref) for identity in bound])
+    made = record_of_grants(place, [str(identity.ref) for identity in bound])
     click.echo(f"{called(made)} {await apply(kube, made)}")
 
 
@@ -872,7 +891,8 @@ async def _bound(kube: Kube) -> list[AzureIdentity]:
     ]
 
 
-def _record(place: str, granted: list[str]) -> Object:
+def record_of_grants(place: str, granted: list[str]) -> Object:
+    """Return the ConfigMap by which a later `enable` grants nothing by itself."""
     metadata = {"name": NAME, "namespace": place, "labels": dict(LABELS)}
     data = {"by": f"podidentity enable {__version__}", "for": "\n".join(granted)}
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}

@@ -18,6 +18,7 @@ from podidentity.adapters.cluster import WatchedCluster
 from podidentity.cli import controller
 from podidentity.cli.agent_choices import choices_of_nmi
 from podidentity.cli.connection import ClusterTarget, on_cluster
+from podidentity.cli.enable import record_of_grants
 from podidentity.cli.impostors import genuine
 from podidentity.cli.objects import (
     DAEMON_SETS,
@@ -26,6 +27,7 @@ from podidentity.cli.objects import (
     called,
     create_once,
     find_all,
+    remove,
 )
 from podidentity.cli.output import CommandError, ask_first, data
 from podidentity.cli.rollout import is_archived_nmi, nmis
@@ -39,6 +41,7 @@ from podidentity.core.resources import (
     AzureIdentityBinding,
     AzurePodIdentityException,
 )
+from podidentity.manifests import NAMESPACE
 from podidentity.wire.kube import (
     AZURE_IDENTITIES,
     AZURE_IDENTITY_BINDINGS,
@@ -135,6 +138,9 @@ def rollback(*, target: ClusterTarget, yes: bool) -> None:
             for each in found:
                 await remove_role(kube, kind, each["metadata"]["name"])
         click.echo(f"Took {len(going)} permissions back.")
+        # While NMI is there the record keeps `enable` from granting what is bound by then.
+        if not await nmis(kube) and await remove(kube, record_of_grants(NAMESPACE, [])):
+            click.echo(f"{called(record_of_grants(NAMESPACE, []))} deleted")
 
     on_cluster(target, work)
 

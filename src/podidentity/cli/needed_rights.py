@@ -483,6 +483,7 @@ def _migrate() -> Iterator[Right]:
     yield from _to("create", *_ROLES, parts=[part.APPLY])
     yield from _to(VERB, _IDENTITIES, parts=[part.APPLY])
     yield from _to("delete", *_ROLES, parts=[part.ROLLBACK])
+    yield from _to("delete", "configmaps", names=[RECORD], at=_SYSTEM, parts=[part.ROLLBACK])
     yield from _to("list", _ASSIGNED, "nodes", parts=[part.ADOPT])
     yield from _to("get create patch", _LEDGERS, at=_NMI, parts=[part.ADOPT])
 

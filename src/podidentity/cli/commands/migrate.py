@@ -93,7 +93,8 @@ def rollback(**given: Any) -> None:
     """Take back what `migrate apply` has granted, and nothing else.
 
     A permission that `podidentity grant` has granted since, too, stays. AAD Pod Identity needs no
-    permissions: its pods go on. It may be interrupted and run again.
+    permissions: its pods go on. Where our NMI is gone, the ConfigMap podidentity-grants goes, too.
+    It may be interrupted and run again.
     """
     from podidentity.cli.migrate import rollback as run
 
