@@ -211,14 +211,8 @@ async def _prepare_grant(
         done.roles.append(role(name))
         if await make_role(kube, name, wanted.grantee) is ApplyResult.CREATED:
             done.made.append(role(name))
-        if not wanted.service_account:
-            await _refuse_to_widen(kube, name, wanted)
-
-
-async def _refuse_to_widen(kube: Kube, name: str, wanted: AddRequest) -> None:
-    """Raise CommandError where some accounts of the namespace alone have the permission."""
-    alone = await narrower(kube, name, wanted.grantee)
-    if alone:
+        if wanted.service_account or not (alone := await narrower(kube, name, wanted.grantee)):
+            continue
         accounts = ", ".join(f"{wanted.ref.namespace}/{each}" for each in alone)
         raise CommandError(
             f"Of the pods of namespace {wanted.ref.namespace} only those of service account "

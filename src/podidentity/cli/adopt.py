@@ -18,7 +18,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -190,12 +189,11 @@ async def _claims(kube: Kube) -> list[Claim]:
             "It cannot be seen which identities are granted",
             f"You need {Roles.RIGHT}: podidentity rights migrate lists all that the command needs.",
         )
-    granted = partial(_is_granted, roles)
+
+    def granted(namespace: str, client: str) -> bool:
+        return not roles.lacking(namespace, [client])
+
     return [claim_of(each, identities, nodes, granted) for each in records]
-
-
-def _is_granted(roles: Roles, namespace: str, client: str) -> bool:
-    return not roles.lacking(namespace, [client])
 
 
 async def _ledgers(kube: Kube, namespace: str, claims: Sequence[Claim]) -> list[tuple[Ledger, str]]:

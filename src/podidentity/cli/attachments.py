@@ -24,11 +24,7 @@ from podidentity.cli.objects import Object, called, find_all_where_known, ref_of
 from podidentity.cli.output import CommandError
 from podidentity.cli.rollout import until_gone
 from podidentity.core.resources import ObjectRef, ResourceId
-from podidentity.wire.kube import (
-    AZURE_ASSIGNED_IDENTITIES,
-    AZURE_IDENTITY_LEDGERS,
-    KubeError,
-)
+from podidentity.wire.kube import AZURE_ASSIGNED_IDENTITIES, AZURE_IDENTITY_LEDGERS, KubeError
 from podidentity.wire.ledgers import NotALedger, parse_ledger
 from podidentity.wire.manifests import FINALIZER
 

@@ -186,7 +186,12 @@ def follow(
     if bound or match.exception:
         ways = [ChainLink(name, fact.state, fact.text) for name, fact in node.ways.items()]
         links += [*ways, *([node.requests.link] if node.requests else ())]
-    usable = tuple(each for each in bound if _usable(match, each, permissions))
+    usable = tuple(
+        each
+        for each in bound
+        if each.awaited is None
+        and all(permissions[use].state is not LinkState.BROKEN for use in uses_of(match.pod, each))
+    )
     return Explanation(
         pod=match.pod.ref,
         links=tuple(links),
@@ -208,12 +213,6 @@ def _obstacle(own: Sequence[ChainLink | None], ways: Sequence[ChainLink]) -> Cha
 def is_assigned(identity: AzureIdentity) -> bool:
     """Whether it is a managed identity that is assigned to machines."""
     return identity.type is IdentityType.USER_ASSIGNED and not identity.system_assigned
-
-
-def _usable(match: Match, entitlement: Entitlement, permissions: Permissions) -> bool:
-    uses = uses_of(match.pod, entitlement)
-    permitted = all(permissions[use].state is not LinkState.BROKEN for use in uses)
-    return permitted and entitlement.awaited is None
 
 
 def _pod(match: Match, refusals: Sequence[Refusal]) -> ChainLink:

@@ -17,14 +17,7 @@ from podidentity.cli.agent_choices import choices_of_nmi
 from podidentity.cli.connection import ClusterTarget, on_cluster
 from podidentity.cli.detachment import detach_recorded
 from podidentity.cli.federation import remove_account
-from podidentity.cli.objects import (
-    called,
-    find,
-    find_all,
-    identity_of,
-    remove,
-    spec_of,
-)
+from podidentity.cli.objects import called, find, find_all, identity_of, remove, spec_of
 from podidentity.cli.use_roles import take_unneeded
 from podidentity.core.authorities import Cloud
 from podidentity.core.federation import has_an_account
@@ -67,7 +60,9 @@ async def _delete(
         await remove_account(kube, parsed, choices.identities_namespace)
     await remove(kube, identity)
     click.echo(f"{called(identity)} deleted")
-    await _say_left(kube, ref)
+    for binding in await find_all(kube, AZURE_IDENTITY_BINDINGS, ref.namespace):
+        if spec_of(binding).get("azureIdentity") == ref.name:  # of other people
+            click.echo(f"{called(binding)} still names it and has no effect", err=True)
 
 
 async def _delete_binding(kube: Kube, ref: ObjectRef) -> None:
@@ -79,10 +74,3 @@ async def _delete_binding(kube: Kube, ref: ObjectRef) -> None:
         return
     await remove(kube, binding)
     click.echo(f"{called(binding)} deleted")
-
-
-async def _say_left(kube: Kube, ref: ObjectRef) -> None:
-    """Print the bindings of other people that have no identity now."""
-    for binding in await find_all(kube, AZURE_IDENTITY_BINDINGS, ref.namespace):
-        if spec_of(binding).get("azureIdentity") == ref.name:
-            click.echo(f"{called(binding)} still names it and has no effect", err=True)

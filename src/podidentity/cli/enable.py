@@ -165,7 +165,15 @@ def _wanted(
     options = told.options
     profile = command_line.Profile(options.get("profile", command_line.Profile.STANDARD))
     automatic = profile is command_line.Profile.AKS_AUTOMATIC
-    redirect = _redirect(choices) if options.get("backend") == Backend.LRP else None
+    redirect = None
+    if options.get("backend") == Backend.LRP:
+        # Where Cilium leads requests from and to, by NMI's own flags.
+        redirect = LocalRedirect(
+            metadata_ip=choices.redirect.metadata_ip,
+            metadata_port=choices.redirect.metadata_port,
+            port=choices.redirect.listen_port,
+            probe_port=choices.probe_port,
+        )
     image, startup_taint = options.get("image", IMAGE), options.get("startup_taint", "")
     proxy_secret = options.get("proxy_secret", "")
     made = partial(
@@ -305,7 +313,11 @@ async def _enable_as(
         await local_redirect.require_policies(kube)
     namespace = await _one_place(kube, wanted.agents, wanted.usual)
     await _refuse_archived_of_our_name(kube, namespace)
-    there = [each for each in wanted.exceptions if await _has_its_namespace(kube, each)]
+    there = [
+        each
+        for each in wanted.exceptions
+        if await find(kube, NAMESPACES, "", each["metadata"]["namespace"]) is not None
+    ]
     archived = await controller.namespaces_of_archived_exceptions(kube)
     counting = exceptions_flag(there, namespace, archived)
     for_mic, of_mic = await _mic(kube, wanted.mic, namespace)
@@ -433,16 +445,6 @@ TOLD_SECONDS = 20.0
 """How long an NMI that is ready may need to tell how requests come to it."""
 
 
-def _redirect(choices: Choices) -> LocalRedirect:
-    """Return where Cilium leads requests from and to, by NMI's own flags."""
-    return LocalRedirect(
-        metadata_ip=choices.redirect.metadata_ip,
-        metadata_port=choices.redirect.metadata_port,
-        port=choices.redirect.listen_port,
-        probe_port=choices.probe_port,
-    )
-
-
 NODE_TOKENS_SINCE = 36
 """The minor version of Kubernetes that has constrained impersonation without being asked.
 
@@ -553,10 +555,6 @@ async def _one_place(kube: Kube, wanted: str | None, usual: str) -> str:
         f"NMI is in namespace {there}, and a node has one NMI",
         f"Run podidentity disable first, or enable --namespace {there}.",
     )
-
-
-async def _has_its_namespace(kube: Kube, exception: Object) -> bool:
-    return await find(kube, NAMESPACES, "", exception["metadata"]["namespace"]) is not None
 
 
 def exceptions_flag(
@@ -691,18 +689,13 @@ async def _ready(kube: Kube, namespace: str, seconds: float) -> None:
         lines = await unless_forbidden(troubles(kube, namespace), unread)
         for line in lines:
             click.echo(f"  {line}", err=True)
-        raise CommandError(
-            f"NMI is not ready on every node after {seconds:.0f} s", _next_step(lines, namespace)
-        ) from error
-
-
-def _next_step(troubles: list[str], namespace: str) -> str:
-    if any(reason in line for reason in NO_IMAGE for line in troubles):
-        return (
-            "Build its image with ./scripts/image, push it where the nodes may pull it, and run "
-            "enable --image with its name there."
-        )
-    return f"See kubectl logs -n {namespace} daemonset/nmi, and run enable again."
+        step = f"See kubectl logs -n {namespace} daemonset/nmi, and run enable again."
+        if any(reason in line for reason in NO_IMAGE for line in lines):
+            step = (
+                "Build its image with ./scripts/image, push it where the nodes may pull it, and "
+                "run enable --image with its name there."
+            )
+        raise CommandError(f"NMI is not ready on every node after {seconds:.0f} s", step) from error
 
 
 def disable(

@@ -18,15 +18,7 @@ import click
 from podidentity.adapters.kube import together
 from podidentity.cli import azure_access
 from podidentity.cli.agent_choices import Choices, choices_of_nmi
-from podidentity.cli.chain import (
-    Explanation,
-    Fact,
-    LinkState,
-    Node,
-    Requests,
-    Verdict,
-    follow,
-)
+from podidentity.cli.chain import Explanation, Fact, LinkState, Node, Requests, Verdict, follow
 from podidentity.cli.connection import ClusterTarget, on_cluster, right_to
 from podidentity.cli.network_policies import NETWORK_POLICIES, egress_of
 from podidentity.cli.objects import find_all, unless_forbidden

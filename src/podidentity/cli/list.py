@@ -17,12 +17,7 @@ from podidentity.cli.objects import NAMESPACES, find_all, unless_forbidden
 from podidentity.cli.output import CommandError, data, table, terminal_width
 from podidentity.cli.use_roles import Roles, for_no_namespace, giver_of
 from podidentity.core.decision import permission_names
-from podidentity.core.resources import (
-    AzureIdentity,
-    AzureIdentityBinding,
-    Malformed,
-    ObjectRef,
-)
+from podidentity.core.resources import AzureIdentity, AzureIdentityBinding, Malformed, ObjectRef
 from podidentity.wire.kube import AZURE_IDENTITIES, AZURE_IDENTITY_BINDINGS, PODS
 from podidentity.wire.manifests import parse_binding, parse_identity, render_identity
 from podidentity.wire.pods import parse_pod

@@ -86,7 +86,11 @@ def nodes(
         asking = AgentPages()
         try:
             found = await _all(kube, agents, asking, probe_port, timeout)
-            click.echo(_shown(found, output))
+            if output == "table":
+                head = ("NODE", "NMI", "PLANE", "BACKEND", "PROOF", "PROBE")
+                click.echo(table(head, map(_row, found), width=terminal_width()))
+            else:
+                click.echo(data(list(map(_plain, found)), output))
             if resource is not None:
                 await _token(asking, resource)
             return found
@@ -141,13 +145,6 @@ async def _token(asking: AgentPages, resource: str) -> None:
             "podidentity explain says where a chain ends.",
         )
     click.echo(f"A token of {answer.client} for {resource}, for {answer.expires_in} s (not shown)")
-
-
-def _shown(found: Sequence[NodeState], output: str) -> str:
-    if output != "table":
-        return data([_plain(state) for state in found], output)
-    head = ("NODE", "NMI", "PLANE", "BACKEND", "PROOF", "PROBE")
-    return table(head, [_row(state) for state in found], width=terminal_width())
 
 
 def _row(state: NodeState) -> tuple[str, ...]:

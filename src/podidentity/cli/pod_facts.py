@@ -29,12 +29,7 @@ from podidentity.core.decision import Authorization, Entitlement, Match, Use, us
 from podidentity.core.errors import TokenUnavailable
 from podidentity.core.federation import account_name, has_an_account
 from podidentity.core.hosts import Host, NotAnAzureNode
-from podidentity.core.resources import (
-    AzureIdentity,
-    IdentityType,
-    ObjectRef,
-    Pod,
-)
+from podidentity.core.resources import AzureIdentity, IdentityType, ObjectRef, Pod
 from podidentity.core.secrets import Secret, client_secret, unusable
 from podidentity.wire.kube import (
     AZURE_ASSIGNED_IDENTITIES,

@@ -24,12 +24,7 @@ from podidentity.cli.objects import (
 from podidentity.cli.output import CommandError
 from podidentity.core.decision import permission_names
 from podidentity.core.resources import AzureIdentity, ObjectRef
-from podidentity.wire.kube import (
-    AZURE_IDENTITIES,
-    CLUSTER_ROLE_BINDINGS,
-    CLUSTER_ROLES,
-    KubeError,
-)
+from podidentity.wire.kube import AZURE_IDENTITIES, CLUSTER_ROLE_BINDINGS, CLUSTER_ROLES, KubeError
 from podidentity.wire.rbac import (
     EVERY,
     GIVEN_BY,

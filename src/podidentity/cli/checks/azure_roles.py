@@ -53,29 +53,26 @@ def needed(identities: Iterable[AzureIdentity], hosts: Iterable[Host]) -> list[N
         if is_assigned(each) and each.resource_id is not None:
             managed.setdefault(each.resource_id.folded, each.resource_id)
     machines = {each.folded: each for each in hosts}
-    return [
-        *(_identity(each) for _, each in sorted(managed.items())),
-        *(_machine(each) for _, each in sorted(machines.items()) if managed),
+    needs = [
+        NeededRole(
+            scope=each.spelling,
+            called=f"managed identity {each.name}",
+            actions=(f"{_IDENTITIES}/read", f"{_IDENTITIES}/assign/action"),
+            role="Managed Identity Operator",
+        )
+        for _, each in sorted(managed.items())
     ]
-
-
-def _identity(managed: ResourceId) -> NeededRole:
-    return NeededRole(
-        scope=managed.spelling,
-        called=f"managed identity {managed.name}",
-        actions=(f"{_IDENTITIES}/read", f"{_IDENTITIES}/assign/action"),
-        role="Managed Identity Operator",
-    )
-
-
-def _machine(host: Host) -> NeededRole:
-    kind = "virtualMachineScaleSets" if host.is_scale_set else "virtualMachines"
-    return NeededRole(
-        scope=host.resource_id,
-        called=host_name(host),
-        actions=tuple(_MACHINES.format(kind=kind, verb=verb) for verb in ("read", "write")),
-        role="Virtual Machine Contributor",
-    )
+    for _, host in sorted(machines.items()) if managed else ():
+        kind = "virtualMachineScaleSets" if host.is_scale_set else "virtualMachines"
+        needs.append(
+            NeededRole(
+                scope=host.resource_id,
+                called=host_name(host),
+                actions=tuple(_MACHINES.format(kind=kind, verb=verb) for verb in ("read", "write")),
+                role="Virtual Machine Contributor",
+            )
+        )
+    return needs
 
 
 def lacking(

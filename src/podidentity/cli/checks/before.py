@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from podidentity.cli.checks.findings import CheckReason, Finding, Severity, named
+from podidentity.cli.checks.findings import CheckReason, Finding, Severity, named, of_daemon_set
 from podidentity.cli.checks.programs import worded
 from podidentity.cli.cluster_rights import Single
 from podidentity.cli.objects import Object, ref_of
@@ -60,45 +60,37 @@ def conflicts(daemon_sets: Sequence[Object], namespace: str) -> Iterator[Finding
         where = ref_of(each)
         of_our_name = where == ObjectRef(namespace, DAEMON_SET)
         if is_archived_nmi(each) and of_our_name:
-            yield _conflict(
+            yield of_daemon_set(
                 each,
+                CheckReason.CONFLICT,
                 "It is NMI of AAD Pod Identity, and has the name of ours: enable makes nothing.",
                 "Run podidentity enable: it says in which order its pods go on until ours are "
                 "there. Or choose another --namespace.",
             )
         elif is_archived_nmi(each):
-            yield Finding(
-                kind="DaemonSet",
-                about=where,
-                reason=CheckReason.ARCHIVED,
-                what="It is NMI of AAD Pod Identity: enable comes beside it, and gets each new "
+            yield of_daemon_set(
+                each,
+                CheckReason.ARCHIVED,
+                "It is NMI of AAD Pod Identity: enable comes beside it, and gets each new "
                 "connection of the pods of a node where both are.",
-                mend="Run podidentity migrate plan first, which says whom the rules here would "
+                "Run podidentity migrate plan first, which says whom the rules here would "
                 "refuse: docs/how-to/take-over.md.",
-                severity=Severity.WARNING,
+                Severity.WARNING,
             )
         elif is_ours(each) and (release := release_of(each)) and where.name != "podidentity-probe":
-            yield _conflict(
+            yield of_daemon_set(
                 each,
+                CheckReason.CONFLICT,
                 f"NMI is here already, of Helm release {release}: enable changes nothing of it.",
                 "Use helm upgrade.",
             )
         elif of_our_name and not is_ours(each):
-            yield _conflict(
+            yield of_daemon_set(
                 each,
+                CheckReason.CONFLICT,
                 "Something else has the name of NMI's DaemonSet there.",
                 "Choose another namespace: podidentity enable --namespace.",
             )
-
-
-def _conflict(daemon_set: Object, what: str, mend: str) -> Finding:
-    return Finding(
-        kind="DaemonSet",
-        about=ref_of(daemon_set),
-        reason=CheckReason.CONFLICT,
-        what=what,
-        mend=mend,
-    )
 
 
 PORTS = {2579, 8085, 9090, 9447}
@@ -120,14 +112,13 @@ def ports_taken(daemon_sets: Sequence[Object]) -> Iterator[Finding]:
             )
         )
         if taken:
-            yield Finding(
-                kind="DaemonSet",
-                about=ref_of(each),
-                reason=CheckReason.PORT_TAKEN,
-                what=f"It has port {', '.join(map(str, taken))} of the nodes: NMI listens there.",
-                mend="Give NMI other ports (--nmi-port, --http-probe-port, --prometheus-port, "
+            yield of_daemon_set(
+                each,
+                CheckReason.PORT_TAKEN,
+                f"It has port {', '.join(map(str, taken))} of the nodes: NMI listens there.",
+                "Give NMI other ports (--nmi-port, --http-probe-port, --prometheus-port, "
                 "--metrics-secure-port).",
-                severity=Severity.WARNING,
+                Severity.WARNING,
             )
 
 

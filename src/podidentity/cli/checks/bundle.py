@@ -13,7 +13,7 @@ import json
 import os
 import tarfile
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -142,32 +142,28 @@ async def _agents(kube: Kube, namespace: str, found: Contents) -> list[Object]:
 
 async def _of_pod(kube: Kube, pod: Object, found: Contents, choices: Choices) -> None:
     """Take the logs of a pod, and its pages."""
+
+    async def take(name: str, asked: Awaitable[bytes]) -> None:
+        try:
+            found.text(name, (await asked).decode(errors="replace"))
+        except KubeError as error:
+            found.lacks(name, error.message)
+        except NotTold as error:
+            found.lacks(name, str(error))
+
     meta = pod["metadata"]
     path = PODS.path(meta["namespace"], meta["name"])
     for container in pod["spec"]["containers"]:
         name = f"logs/{meta['name']}-{container['name']}.log"
         only = {"container": container["name"], "tailLines": _LINES, "limitBytes": str(LOG_BYTES)}
-        try:
-            found.text(name, (await kube.get(f"{path}/log", only)).decode(errors="replace"))
-        except KubeError as error:
-            found.lacks(name, error.message)
-    name = f"pages/{meta['name']}-{PAGE}.json"
+        await take(name, kube.get(f"{path}/log", only))
     of_nmi = meta["labels"]["app.kubernetes.io/component"] == "nmi"
     port = choices.probe_port if of_nmi else probe_port_of(pod)
-    try:
-        said = await kube.passed_on(f"{path}:{port}/proxy/{PAGE}")
-        found.text(name, said.decode(errors="replace"))
-    except KubeError as error:
-        found.lacks(name, error.message)
+    asked = kube.passed_on(f"{path}:{port}/proxy/{PAGE}")
+    await take(f"pages/{meta['name']}-{PAGE}.json", asked)
     if of_nmi:
-        name = f"pages/{meta['name']}-{DEBUG}.json"
-        try:
-            said = await read_debug(kube, pod, choices.secure_port)
-            found.text(name, said.decode(errors="replace"))
-        except KubeError as error:
-            found.lacks(name, error.message)
-        except NotTold as error:
-            found.lacks(name, str(error))
+        asked = read_debug(kube, pod, choices.secure_port)
+        await take(f"pages/{meta['name']}-{DEBUG}.json", asked)
 
 
 def packed(contents: Contents) -> bytes:

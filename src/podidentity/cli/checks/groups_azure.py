@@ -23,13 +23,7 @@ from podidentity.cli.use_roles import Roles
 from podidentity.core.authorities import PUBLIC
 from podidentity.core.decision import Authorization, permission_names
 from podidentity.core.hosts import Host, NotAnAzureNode
-from podidentity.core.resources import (
-    AzureIdentity,
-    ClientId,
-    InvalidId,
-    ObjectRef,
-    ResourceId,
-)
+from podidentity.core.resources import AzureIdentity, ClientId, InvalidId, ObjectRef, ResourceId
 from podidentity.wire.arm import ArmError, RolePermission
 from podidentity.wire.kube import NODES
 

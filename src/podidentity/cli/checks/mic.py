@@ -4,13 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from podidentity.cli.checks.findings import (
-    CheckReason,
-    Finding,
-    Severity,
-    first_lines,
-    sentence,
-)
+from podidentity.cli.checks.findings import CheckReason, Finding, Severity, first_lines, sentence
 from podidentity.cli.objects import Object, ref_of
 from podidentity.cli.rollout import seen
 from podidentity.core.resources import ObjectRef

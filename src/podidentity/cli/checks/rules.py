@@ -192,7 +192,14 @@ def _exception(
         idle = ineffective_exception(pod, [exception], rules)
         names = sorted({namespace, *(rules.exception_namespaces or ())})
         switch = f"--exception-namespaces={','.join(names)}" if idle else ""
-        yield _refused("AzurePodIdentityException", idle or _empty(exception), switch)
+        empty = Refusal(
+            reason=Reason.EXCEPTION_IGNORED,
+            message=f"AzurePodIdentityException {exception.ref} names no labels, so it selects no "
+            "pod.",
+            next_step="Name labels in spec.podLabels, or delete it.",
+            about=exception.ref,
+        )
+        yield _refused("AzurePodIdentityException", idle or empty, switch)
     old = replace(rules, any_label=True)
     by_one = [
         each
@@ -211,15 +218,6 @@ def _exception(
             mend="Remove the labels from spec.podLabels that its pods do not have.",
             switch="--compat-any-label-exceptions",
         )
-
-
-def _empty(exception: AzurePodIdentityException) -> Refusal:
-    return Refusal(
-        reason=Reason.EXCEPTION_IGNORED,
-        message=f"AzurePodIdentityException {exception.ref} names no labels, so it selects no pod.",
-        next_step="Name labels in spec.podLabels, or delete it.",
-        about=exception.ref,
-    )
 
 
 def _any_pod(namespace: str) -> Pod:
