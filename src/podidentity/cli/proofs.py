@@ -36,9 +36,12 @@ def unproved(pod: Pod, mode: AttestationMode, trust: Trust) -> Unproved | None:
     """Return why `pod` is refused for the way in which its connections are made; None if not."""
     if mode is AttestationMode.ADDRESS or trust.demand(pod) is not AttestationMode.KERNEL:
         return None
-    own_kernel = _proof_of_own_kernel(pod.runtime_class)
+    name, own_kernel = pod.runtime_class, None
+    if name.startswith("kata"):
+        own_kernel = AttestationMode.NAMESPACE
+    elif name in {"gvisor", "runsc"}:
+        own_kernel = AttestationMode.ADDRESS
     if own_kernel:
-        name = pod.runtime_class
         flag = f"--attestation-by-runtime-class={name}={own_kernel}"
         return Unproved(
             Reason.RUNTIME_CLASS,
@@ -77,10 +80,3 @@ def proof_of(pod: Pod, mode: AttestationMode, trust: Trust) -> Fact | None:
             f"--attestation-by-runtime-class={pod.runtime_class}=namespace",
         )
     return None
-
-
-def _proof_of_own_kernel(runtime_class: str) -> AttestationMode | None:
-    """Return what can prove pods of a class with a kernel of their own; None for other names."""
-    if runtime_class.startswith("kata"):
-        return AttestationMode.NAMESPACE
-    return AttestationMode.ADDRESS if runtime_class in {"gvisor", "runsc"} else None

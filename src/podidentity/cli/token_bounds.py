@@ -39,19 +39,14 @@ class TokenBounds:
         audience = federation.audience
         if not audience or audience in EXCHANGE_AUDIENCES.values():
             return ""
-        of_pod = federation.subject is AssertionSubject.POD
-        named = self._for_node(audience) if of_pod and self.as_node else self._for_nmi(audience)
+        named = True
+        if self.as_node and federation.subject is AssertionSubject.POD:
+            rules: Sequence[Object] = (self.node_role or {}).get("rules") or ()
+            named = any(audience in rule.get("resources", ()) for rule in rules)
+        elif self.policy is not None:
+            written: Sequence[Object] = self.policy["spec"].get("validations") or ()
+            named = any(literal(audience) in each["expression"] for each in written)
         return "" if named else audience
-
-    def _for_node(self, audience: str) -> bool:
-        rules: Sequence[Object] = (self.node_role or {}).get("rules") or ()
-        return any(audience in rule.get("resources", ()) for rule in rules)
-
-    def _for_nmi(self, audience: str) -> bool:
-        if self.policy is None:
-            return True
-        written: Sequence[Object] = self.policy["spec"].get("validations") or ()
-        return any(literal(audience) in each["expression"] for each in written)
 
 
 async def read_bounds(kube: Kube, *, as_node: bool) -> TokenBounds:

@@ -36,8 +36,12 @@ def lines(check: Check, outcome: Outcome, encoding: str) -> Iterator[str]:
     A check that was not made has no mark: `not_made` counts it.
     """
     if not outcome.not_made or outcome.findings:
-        mark = _mark(worst(outcome.findings), encoding)
-        yield f"{mark} {_wrapped(check.holds, '', more='  ')}"
+        mark, plain, colour = _MARKS[worst(outcome.findings)]
+        try:
+            mark.encode(encoding)
+        except (UnicodeEncodeError, LookupError):
+            mark = plain
+        yield f"{click.style(mark, fg=colour)} {_wrapped(check.holds, '', more='  ')}"
     for each in outcome.findings:
         yield textwrap.indent(shown(each), "    ")
     for line in outcome.lines:
@@ -58,15 +62,6 @@ def worst(found: Iterable[Finding]) -> Severity | None:
         (each for each in (Severity.ERROR, Severity.UNKNOWN, Severity.WARNING) if each in there),
         None,
     )
-
-
-def _mark(severity: Severity | None, encoding: str) -> str:
-    mark, plain, colour = _MARKS[severity]
-    try:
-        mark.encode(encoding)
-    except (UnicodeEncodeError, LookupError):
-        mark = plain
-    return click.style(mark, fg=colour)
 
 
 def shown(finding: Finding) -> str:
