@@ -291,6 +291,14 @@ def test_in_a_fair_set_each_waits_once_and_namespaces_take_turns(
             assert len(set(between)) == len(between)
 
 
+def test_in_the_turn_of_a_namespace_the_lowest_rank_comes_first() -> None:
+    waiting = FairSet[tuple[str, int]](lambda one: one[0], lambda one: one[1])
+    waiting.update([("a", 3), ("a", 1), ("b", 9)])
+    assert waiting.take() == ("a", 1)
+    waiting.add(("a", 2))
+    assert [waiting.take() for _ in range(3)] == [("b", 9), ("a", 2), ("a", 3)]
+
+
 def test_nobody_waits_in_a_fair_set_that_was_cleared() -> None:
     waiting = FairSet[str](lambda _: "")
     waiting.add("a")

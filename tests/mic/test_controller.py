@@ -1076,6 +1076,25 @@ def test_a_record_that_is_missing_is_written_as_soon_as_its_host_is_read() -> No
     ]
 
 
+def test_a_leader_writes_the_record_of_the_oldest_pod_of_a_namespace_first() -> None:
+    """The API server lists pods by name, and a burst may wait for a minute."""
+    controller = Controller(Settings(asks_permission=False))
+    events: list[Any] = [*BOUND[:2]]
+    for node, number, name, started in (
+        ("n0", 0, "a", 30.0),
+        ("n1", 1, "b", 10.0),
+        ("n2", 3, "c", 20.0),
+    ):
+        events.append(NodeSeen(node, provider_id(number)))
+        web = a_pod(ref=ObjectRef("blue", name), uid=name, node=node, started=started)
+        events.append(PodSeen(web))
+    standby(controller, *events)
+    [listing] = controller.on_result(1, LedgerList({}), 1.0)
+    did = [each.action for each in controller.on_result(listing.number, SHOWN, 2.0)]
+    created = [each.record.ref.name for each in did if isinstance(each, CreateRecord)]
+    assert created == ["b-blue-vm", "c-blue-vm", "a-blue-vm"]
+
+
 def test_how_long_a_record_was_missing_is_counted_from_when_this_leads() -> None:
     controller = Controller(Settings(asks_permission=False))
     standby(controller, *BOUND)

@@ -287,6 +287,12 @@ class Assignments:
         """Return the need of which the record of this name should tell; None: no such record."""
         return self._records.get(ref)
 
+    def born(self, ref: ObjectRef) -> float:
+        """Return when the pod of this record came; 0 for a record that no pod needs."""
+        need = self._records.get(ref)
+        pod = None if need is None else self._pods.get(need.pod)
+        return 0.0 if pod is None else pod.started
+
     def name(self, need: Need) -> ObjectRef:
         """Return the name of the record that tells of `need`."""
         plain = _plain(need, self._rules)

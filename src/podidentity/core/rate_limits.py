@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping
+from heapq import heappop, heappush
+from itertools import count
 from math import inf
 from typing import Generic, NamedTuple, TypeVar
 
@@ -188,13 +190,21 @@ class FairQueue(Generic[_T]):
 
 
 class FairSet(Generic[_T]):
-    """What waits, each once; namespaces take turns, and each has the order in which it came."""
+    """What waits, each once; namespaces take turns, and each has the lowest `rank` first.
 
-    def __init__(self, namespace: Callable[[_T], str]) -> None:
-        """`namespace` returns whose one is."""
+    Items of one rank have the order in which they came.
+    """
+
+    def __init__(
+        self, namespace: Callable[[_T], str], rank: Callable[[_T], float] = lambda _: 0.0
+    ) -> None:
+        """`namespace` returns whose one is; `rank` is asked for when an item is added."""
         self._namespace = namespace
-        # The first namespace is next; after its turn it is the last.
-        self._waiting: OrderedDict[str, dict[_T, None]] = OrderedDict()
+        self._rank = rank
+        self._added = count()
+        self._all: set[_T] = set()
+        # The first namespace is next; after its turn it is the last. Each has a heap.
+        self._waiting: OrderedDict[str, list[tuple[float, int, _T]]] = OrderedDict()
         self.size = 0
         """How many wait; the same as `len`, for those who ask all day long."""
 
@@ -203,9 +213,12 @@ class FairSet(Generic[_T]):
 
     def add(self, one: _T) -> None:
         """Have one wait; it keeps its place if it does already."""
-        own = self._waiting.setdefault(self._namespace(one), {})
-        self.size += one not in own
-        own[one] = None
+        if one in self._all:
+            return
+        self._all.add(one)
+        self.size += 1
+        own = self._waiting.setdefault(self._namespace(one), [])
+        heappush(own, (self._rank(one), next(self._added), one))
 
     def update(self, several: Iterable[_T]) -> None:
         """Have several wait."""
@@ -215,8 +228,8 @@ class FairSet(Generic[_T]):
     def take(self) -> _T:
         """Remove and return the next one; raise KeyError if none waits."""
         namespace, own = self._waiting.popitem(last=False)
-        one = next(iter(own))
-        del own[one]
+        _, _, one = heappop(own)
+        self._all.remove(one)
         self.size -= 1
         if own:
             self._waiting[namespace] = own
@@ -225,4 +238,5 @@ class FairSet(Generic[_T]):
     def clear(self) -> None:
         """Remove all."""
         self._waiting.clear()
+        self._all.clear()
         self.size = 0

@@ -197,10 +197,13 @@ class Timers:
 
 @dataclass(slots=True)
 class _Marks:
-    """What is to be looked at, in order; but for hosts, namespaces take turns."""
+    """What is to be looked at, in order; but for hosts, namespaces take turns.
 
+    In the turn of a namespace the record of its oldest pod comes first.
+    """
+
+    records: FairSet[ObjectRef]
     hosts: dict[Host, None] = field(default_factory=dict)
-    records: FairSet[ObjectRef] = field(default_factory=lambda: FairSet(_namespace_of))
     told: FairSet[ObjectRef] = field(default_factory=lambda: FairSet(_namespace_of))
     """Records that say Assigned already, of a host that was read: they come last."""
     uses: FairSet[Use] = field(default_factory=lambda: FairSet(_namespace_of_account))
@@ -252,7 +255,7 @@ class Controller:
         self._strange: dict[str, str] = {}
         """Provider IDs of nodes that are none of Azure's."""
 
-        self._marks = _Marks()
+        self._marks = _Marks(records=FairSet(_namespace_of, self._desired.born))
         self._timers = Timers()
         self._flights: dict[int, tuple[_Owner, Action]] = {}
         self._in_flight = dict.fromkeys(("record", "condition", "event", "use"), 0)
