@@ -13,6 +13,7 @@ import pytest
 from podidentity.adapters.kube import Kube
 from podidentity.adapters.reflector import LONGEST_DELAY, Reflector, Source
 from podidentity.core.resources import ObjectRef
+from podidentity.wire.kube import WATCH_SECONDS
 from tests.adapters.scripted import (
     Conversation,
     Script,
@@ -142,11 +143,14 @@ async def test_what_is_listed_and_what_happens_after_it_is_told(tmp_path: Path) 
 
 async def test_a_watch_that_the_server_ends_is_resumed_where_it_was(tmp_path: Path) -> None:
     clock = FakeClock()
-    turns = (
-        listing("5"),
-        watching(("ADDED", thing("a", "6")), then="end"),
-        watching(("ADDED", thing("b", "7"))),
-    )
+
+    async def to_its_end(conversation: Conversation) -> None:
+        await conversation.begin()
+        await conversation.event("ADDED", **thing("a", "6"))
+        clock.advance(WATCH_SECONDS)
+        await conversation.end()
+
+    turns = (listing("5"), to_its_end, watching(("ADDED", thing("b", "7"))))
     async with reflected(tmp_path, *turns, clock=clock) as (told, _, server):
         await told.until({"a": None, "b": None})
         assert told.lists == 1
@@ -158,11 +162,12 @@ async def test_a_bookmark_moves_the_place_and_tells_nothing(tmp_path: Path) -> N
     turns = (
         listing("5"),
         watching(("BOOKMARK", {"metadata": {"resourceVersion": "90"}}), then="end"),
+        listing("90"),
         watching(("ADDED", thing("a", "91"))),
     )
     async with reflected(tmp_path, *turns) as (told, _, server):
         await told.until({"a": None})
-        assert "resourceVersion=90" in server.asked[2].query
+        assert "resourceVersion=90" in server.asked[3].query
 
 
 @pytest.mark.parametrize("then", ["cut", "end"])
@@ -258,13 +263,17 @@ async def test_after_the_history_went_back_a_reflector_lists_again(tmp_path: Pat
         assert "resourceVersion=5" in server.asked[3].query
 
 
-async def test_after_a_lost_connection_a_reflector_notices_that_the_history_went_back(
-    tmp_path: Path,
+@pytest.mark.parametrize("then", ["cut", "end"])
+async def test_after_a_watch_that_ends_early_a_reflector_notices_that_the_history_went_back(
+    tmp_path: Path, then: str
 ) -> None:
-    """A real API server answers a watch from a version of the future with 200 and silence."""
+    """A real API server answers a watch from a version of the future with 200 and silence.
+
+    It ends all watches, and keeps the connections, when an etcd is put back beneath it.
+    """
     turns = (
         listing("900", thing("deleted"), thing("kept")),
-        watching(then="cut"),
+        watching(("MODIFIED", thing("kept", "901")), then=then),
         listing("5", thing("kept")),
         listing("5", thing("kept")),
         watching(("ADDED", thing("new", "6"))),
@@ -504,8 +513,8 @@ async def test_the_age_is_the_time_since_the_server_said_anything(tmp_path: Path
 
 async def test_watches_that_end_at_once_are_not_asked_for_without_a_pause(tmp_path: Path) -> None:
     clock = ImpatientClock()
-    ended = watching(then="end")
-    turns = (listing("5"), *[ended] * 3, listing("5"), ended, watching(("ADDED", thing("a", "6"))))
+    ended = [listing("5"), watching(then="end")] * 4
+    turns = (*ended, listing("5"), watching(("ADDED", thing("a", "6"))))
     async with reflected(tmp_path, *turns, clock=clock) as (told, _, _server):
         await told.until({"a": None})
     assert clock.slept == [0.1, 0.2, 0.4, 0.8]

@@ -33,6 +33,7 @@ from podidentity.credential_plugin import NoCredentials
 from podidentity.kubeconfig import load_credentials
 from podidentity.wire.kube import (
     WATCH,
+    WATCH_SECONDS,
     Event,
     KubeError,
     NotKubernetes,
@@ -53,8 +54,6 @@ _D = TypeVar("_D")
 
 PATIENCE = 30.0
 """Seconds that a request waits in all for an API server that asks to be asked later (429, 503)."""
-WATCH_SECONDS = 300
-"""Requested duration of a watch; the server ends it, and the reflector resumes it."""
 
 _PAGE = 500
 _LONGEST_LINE = 16 << 20

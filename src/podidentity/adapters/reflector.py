@@ -7,10 +7,10 @@
 
 A watch from a version that the server does not have is silent, and a restored etcd may lack that
 version for hours. So, as in client-go's reflector, an error of a watch leads to a new list. Only
-after a broken connection or a 429 the watch is opened again from the same version. After a broken
-connection a list of one object shows first that the server has that version. While the
-API server is away the known objects stay in use. After a new list, objects that it does not contain
-are removed.
+after a broken connection or a 429 the watch is opened again from the same version. After a watch
+that broke, or ended before its time, a list of one object shows first that the server has that
+version. While the API server is away the known objects stay in use. After a new list, objects that
+it does not contain are removed.
 
 https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes
 https://github.com/kubernetes/client-go/blob/master/tools/cache/reflector.go
@@ -34,6 +34,7 @@ from podidentity.core.ports import Clock
 from podidentity.core.rate_limits import RateLimiter
 from podidentity.core.resources import ObjectRef
 from podidentity.wire.kube import (
+    WATCH_SECONDS,
     Event,
     KubeApi,
     KubeError,
@@ -144,7 +145,7 @@ class Reflector:
         self._failures_of_version = 0
         """In a row, of watches from the current version."""
         self._lost = False
-        """Whether the connection broke since the server showed that it has our version."""
+        """Whether a watch ended early since the server showed that it has our version."""
         self._heard = clock.monotonic()
         self.what = source.what
         self.synced = False
@@ -186,12 +187,14 @@ class Reflector:
         try:
             heard = await self._watch()
         finally:
-            lasted = self._clock.monotonic() - begun >= SHORT_WATCH
+            seconds = self._clock.monotonic() - begun
+            lasted = seconds >= SHORT_WATCH
             if lasted:
                 self._succeeded()
             if self._kept.stale:
                 # Something that is left out may fit now. A watch takes minutes: so does this.
                 self._version = ""
+        self._lost = seconds < WATCH_SECONDS
         if not heard and not lasted:
             await self._back_off("the watch ended at once")
 

@@ -116,6 +116,8 @@ class Resource:
         return f"{self.api}{inside}/{self.plural}{one}"
 
 
+WATCH_SECONDS = 300
+"""Requested duration of a watch; the server ends it, and the reflector resumes it."""
 PODS = Resource("/api/v1", "pods")
 NODES = Resource("/api/v1", "nodes")
 SECRETS = Resource("/api/v1", "secrets")
