@@ -43,7 +43,7 @@ STEPS = {
     "Cannot …. Azure says …": "It names the role that is missing, or what to correct.",
     "NMI is not ready on every node after … s": "The lines above it say what each pod lacks.",
     "Nothing was changed": "Answer with yes, or give `--yes`.",
-    "… needs nothing in Azure for …": "Leave `--azure` out.",
+    "podidentity … needs nothing in Azure for …": "Leave `--azure` out.",
 }
 """The next steps of commands' errors that do not say theirs in the code."""
 
