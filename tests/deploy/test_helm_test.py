@@ -122,6 +122,7 @@ def helm_test(
     written = tmp_path / "kubeconfig"
     written.write_text(yaml.safe_dump(kubeconfig))
     monkeypatch.setenv("KUBECONFIG", str(written))
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "127.0.0.1")
 
     def ran() -> Ran:
         code = main.run(account.arguments)

@@ -17,7 +17,7 @@ kubectl logs -n kube-system -l app.kubernetes.io/component=nmi --tail=-1 | grep 
 # must show: explained
 (eval "$COLLEAGUE"
   podidentity rights explain --user $OBJECT_ID -o yaml | podidentity sandbox apply -f - >/dev/null &&
-    podidentity explain pod default/elsewhere)
+    podidentity explain default/elsewhere)
 
 ## 21a A vault that grants nothing
 # must show: succeeded

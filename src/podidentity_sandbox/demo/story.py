@@ -185,7 +185,7 @@ def summary(results: Iterable[StepResult], seconds: float, plan: Plan, *, keep: 
             "The sandbox is up. Look around:\n"
             f"  podidentity sandbox shell --name {plan.name}\n"
             "  podidentity sandbox status\n"
-            "  podidentity explain pod default/elsewhere\n"
+            "  podidentity explain default/elsewhere\n"
             "  podidentity sandbox exec -n identity-demo -it identity-demo -- sh\n"
             "  exit\n"
             f"  podidentity sandbox down --name {plan.name}"

@@ -19,7 +19,7 @@ podidentity sandbox exec elsewhere -- curl -s -m 15 'http://169.254.169.254/meta
 
 ## 20 … and told why
 # must show: explained
-podidentity explain pod default/elsewhere
+podidentity explain default/elsewhere
 
 ## forged A pod that may send raw packets, as any pod may
 # must show: created
