@@ -223,6 +223,17 @@ async def test_without_net_nothing_is_proved_and_the_reason_is_said(tmp_path: Pa
         )
 
 
+async def test_a_question_from_before_net_was_reached_waits_for_it(tmp_path: Path) -> None:
+    """Both processes start side by side, and `net` leads pods to one that has not reached it."""
+    owner = pod(addresses=(ADDRESS,))
+    async with client(tmp_path) as asking:
+        await until(asking, lambda: "No such file" in asking.problems()[0])
+        proving = asyncio.create_task(asking.prove(ADDRESS, PORT, [owner]))
+        async with net(tmp_path) as running:
+            running.inspector.answer = seen(owner.uid)
+            assert (await proving).verdict is Verdict.PROVEN
+
+
 async def test_net_goes_and_comes_back_and_the_client_goes_on(tmp_path: Path) -> None:
     owner = pod(addresses=(ADDRESS,))
     async with client(tmp_path) as asking:

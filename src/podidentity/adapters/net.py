@@ -10,6 +10,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from podidentity.core.attestation import (
@@ -91,8 +92,8 @@ class NetClient:
         """Whether the last question that was not sent at once had others beside it."""
         self._room = asyncio.Event()
         self._timer: asyncio.TimerHandle | None = None
-        self._ended = asyncio.Event()
-        self._changed = asyncio.Event()
+        self._ended, self._changed, self._met = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        """The last is set once `net` has been reached."""
         self._probe: _Probe | None = None
         self._one_probe = asyncio.Lock()
         self.state: wire.State | None = None
@@ -262,6 +263,11 @@ class NetClient:
         self, address: str, port: int, *, local: bool, own: str = "", clients: bool = False
     ) -> ConnectionFacts | None:
         """Return the facts from `net`; None if it does not answer."""
+        if not self._met.is_set():
+            # `net` starts beside this process, and leads pods here before it is reached.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    await self._met.wait()
         while self._greeted and len(self._waiting) >= MOST_QUESTIONS:
             await self._room.wait()
         if not self._greeted:
@@ -419,6 +425,7 @@ class NetClient:
 
     def _greet(self) -> None:
         self._greeted = True
+        self._met.set()
         self._fail("")
         if self._accepting:
             self._send(wire.Accepting(accepting=True))
