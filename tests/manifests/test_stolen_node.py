@@ -20,6 +20,7 @@ from podidentity.adapters.node_identity import NodeIdentity
 from podidentity.core.authorities import EXCHANGE_AUDIENCES
 from podidentity.core.errors import TokenRefused
 from podidentity.core.resources import ObjectRef, Pod
+from podidentity.lasting import ASK_AGAIN
 from podidentity.manifests import account_tokens, nmi
 from tests.fakes import FakeClock, FakeTokenSource
 from tests.manifests.rights import SYSTEM, give, token_of
@@ -319,7 +320,11 @@ async def test_nmi_is_ready_where_it_may_act_as_its_node(bounded: Thief) -> None
 async def test_nmi_is_not_ready_where_it_may_not_and_says_what_mends_it(
     unbounded: Thief, node: str
 ) -> None:
-    found = NodeIdentity(unbounded.kube.acting_as(f"system:node:{node}"), FakeClock(), node=node)
+    clock = FakeClock()
+    found = NodeIdentity(unbounded.kube.acting_as(f"system:node:{node}"), clock, node=node)
+    await found.look()
+    assert "not known yet" in found.problems()[0], "an API server that starts refuses once"
+    clock.advance(ASK_AGAIN)
     await found.look()
     (problem,) = found.problems()
     assert problem.startswith(f"NMI may not act as node {node} (")
