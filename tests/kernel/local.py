@@ -34,7 +34,7 @@ sys.stdin.read()
 _NOBODY = 65534
 
 
-async def local(*, cgroups: str = "") -> dict[str, Any]:  # noqa: PLR0915 - one story
+async def local(*, cgroups: str = "") -> dict[str, Any]:
     """Connections from the node's namespace, by whom and in which state."""
     found: dict[str, Any] = {}
     mode = AttestationMode.KERNEL if cgroups else AttestationMode.NAMESPACE

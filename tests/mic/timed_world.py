@@ -222,7 +222,7 @@ class TimedWorld:
 
     # Azure and the API server.
 
-    def _result(self, action: Action) -> Result:  # noqa: C901 - a line for each kind
+    def _result(self, action: Action) -> Result:
         match action:
             case ReadHost():
                 return self._shown(action.host)

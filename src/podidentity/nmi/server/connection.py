@@ -520,9 +520,7 @@ class Connection(asyncio.BufferedProtocol):
     other is answered by a task.
     """
 
-    def __init__(  # noqa: PLR0915 - all that a connection remembers, and nothing else
-        self, context: ServerContext, caller: Caller, *, local: bool = False
-    ) -> None:
+    def __init__(self, context: ServerContext, caller: Caller, *, local: bool = False) -> None:
         """`local`: it comes from the node itself, whose connections need no proof to be kept."""
         self._context = context
         self._caller = caller
