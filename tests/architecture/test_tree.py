@@ -139,3 +139,13 @@ def unbounded_powers(path: Path) -> Iterator[str]:
 def test_a_pause_that_doubles_ends_nobody_after_a_thousand_failures() -> None:
     """2.0 ** 1024 is an error, and no number: the exponent needs a bound of its own."""
     assert list(chain.from_iterable(map(unbounded_powers, SOURCES))) == []
+
+
+def test_every_command_reads_tenants_objects_within_the_budgets_of_their_namespaces() -> None:
+    """By `cli.objects.Kind`, which leaves out what NMI and MIC leave out."""
+    own = re.compile(
+        r"list_all\(\s*(AZURE_(IDENTITIES|IDENTITY_BINDINGS|POD_IDENTITY_EXCEPTIONS)|SERVICE_ACCOUNTS)"
+        r"|\bparse_(identity|binding|exception|service_account)\((?!json\.dumps)|map\(parse_"
+    )
+    pages = (ROOT / "src/podidentity/cli").rglob("*.py")
+    assert [shown(page) for page in pages if own.search(page.read_text())] == []

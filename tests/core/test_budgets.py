@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -104,7 +105,7 @@ def test_a_list_that_broke_off_keeps_what_was_known_before_it() -> None:
     assert names(ration) == {"a", "b"}
 
 
-def many(kind: str, number: int) -> Iterator[object]:
+def many(kind: str, number: int) -> Iterator[Any]:
     """Yield objects as large clusters have them: long names, and a dozen labels a pod."""
     labels = {
         f"app.kubernetes.io/label-{each}": "a-value-of-thirty-characters--" for each in range(12)
@@ -132,15 +133,15 @@ def many(kind: str, number: int) -> Iterator[object]:
     ],
 )
 def test_an_ordinary_namespace_loses_nothing(kind: str, number: int) -> None:
-    listed = [(1, each) for each in many(kind, number)]
-    counted = within_budget(kind, listed)  # type: ignore[type-var] # each has a name
+    listed = [(each.ref, 1, each) for each in many(kind, number)]
+    counted = within_budget(kind, listed)
     assert not [each for each in counted if isinstance(each, Malformed)]
 
 
 def test_what_is_left_out_of_a_list_says_why() -> None:
     labels = {f"{each:03}{'a' * 250}/{'b' * 63}": "c" * 63 for each in range(100)}
     listed = [
-        (each, AzurePodIdentityException(ref=ref(f"e{each}"), pod_labels=labels))
+        (ref(f"e{each}"), each, AzurePodIdentityException(ref=ref(f"e{each}"), pod_labels=labels))
         for each in range(40)
     ]
     counted = within_budget("AzurePodIdentityException", listed)

@@ -26,7 +26,15 @@ from podidentity.adapters.clock import SystemClock
 from podidentity.cli import controller
 from podidentity.cli.connection import ClusterTarget, on_cluster
 from podidentity.cli.mic import deployments_of_mic
-from podidentity.cli.objects import Object, find, find_all, identity_of, ref_of
+from podidentity.cli.objects import (
+    IDENTITIES,
+    Object,
+    find,
+    find_all,
+    identity_of,
+    list_parsed,
+    ref_of,
+)
 from podidentity.cli.output import CommandError, ask_first
 from podidentity.cli.use_roles import Roles
 from podidentity.core.assignments import attachment
@@ -42,12 +50,11 @@ from podidentity.core.resources import (
 )
 from podidentity.wire.kube import (
     AZURE_ASSIGNED_IDENTITIES,
-    AZURE_IDENTITIES,
     AZURE_IDENTITY_LEDGERS,
     NODES,
 )
 from podidentity.wire.ledgers import NotALedger, ledger_name, parse_ledger, render_ledger
-from podidentity.wire.manifests import FINALIZER, NODE_LABEL, parse_assigned, parse_identity
+from podidentity.wire.manifests import FINALIZER, NODE_LABEL, parse_assigned
 
 if TYPE_CHECKING:
     from podidentity.adapters.kube import Kube
@@ -175,7 +182,7 @@ async def _require_nobody(kube: Kube) -> None:
 async def _claims(kube: Kube) -> list[Claim]:
     identities = {
         each.ref: each
-        for each in map(parse_identity, (await kube.list_all(AZURE_IDENTITIES.path())).items)
+        for each in await list_parsed(kube, IDENTITIES)
         if isinstance(each, AzureIdentity)
     }
     nodes = {

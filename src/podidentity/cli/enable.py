@@ -32,7 +32,9 @@ from podidentity.cli.impostors import genuine
 from podidentity.cli.kept_options import RECORD, Told, kept_of, told_now
 from podidentity.cli.mic import deployments_of_mic
 from podidentity.cli.objects import (
+    BINDINGS,
     DAEMON_SETS,
+    IDENTITIES,
     NAMESPACES,
     POLICY_BINDINGS,
     Object,
@@ -45,6 +47,7 @@ from podidentity.cli.objects import (
     find_where_known,
     in_order_of_removal,
     is_unchanged,
+    list_parsed,
     minor_version,
     place_of,
     ref_of,
@@ -90,12 +93,10 @@ from podidentity.manifests import admission_policies as every_policy
 from podidentity.manifests import local_redirect as manifests_of_redirect
 from podidentity.wire.kube import (
     AZURE_IDENTITIES,
-    AZURE_IDENTITY_BINDINGS,
     CLUSTER_ROLES,
     CONFIG_MAPS,
     KubeError,
 )
-from podidentity.wire.manifests import parse_binding, parse_identity
 from podidentity.wire.rbac import LABELS, Giver, Grantee
 
 if TYPE_CHECKING:
@@ -870,16 +871,15 @@ async def grant_what_is_there(kube: Kube, place: str, *, wanted: bool) -> None:
 
 async def _bound(kube: Kube) -> list[AzureIdentity]:
     """Return the usable identities that a binding of their namespace names."""
-    identities = await kube.list_all(AZURE_IDENTITIES.path())
-    bindings = await kube.list_all(AZURE_IDENTITY_BINDINGS.path())
+    identities = await list_parsed(kube, IDENTITIES)
     named = {
         (each.ref.namespace, each.identity)
-        for each in map(parse_binding, bindings.items)
+        for each in await list_parsed(kube, BINDINGS)
         if isinstance(each, AzureIdentityBinding)
     }
     return [
         each
-        for each in map(parse_identity, identities.items)
+        for each in identities
         if isinstance(each, AzureIdentity) and (each.ref.namespace, each.ref.name) in named
     ]
 

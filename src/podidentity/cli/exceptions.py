@@ -15,7 +15,16 @@ import click
 
 from podidentity.cli.agent_choices import choices_of_nmi
 from podidentity.cli.connection import ClusterTarget, on_cluster
-from podidentity.cli.objects import Object, apply, called, find, removal, spec_of
+from podidentity.cli.objects import (
+    EXCEPTIONS,
+    Object,
+    apply,
+    called,
+    find,
+    list_parsed,
+    removal,
+    spec_of,
+)
 from podidentity.cli.output import CommandError, data, table, terminal_width
 from podidentity.cli.rollout import refuse_release
 from podidentity.core.decision import Rules, without_effect
@@ -63,9 +72,9 @@ def list_exceptions(*, target: ClusterTarget, namespace: str | None, output: str
     """Print the exceptions, and which have an effect; raise CommandError."""
 
     async def read(kube: Kube) -> list[ListedException]:
-        page = await kube.list_all(AZURE_POD_IDENTITY_EXCEPTIONS.path(namespace or ""))
+        found = await list_parsed(kube, EXCEPTIONS, namespace or "")
         choices = await choices_of_nmi(kube)
-        return [entry_of(parse_exception(each), choices.rules) for each in page.items]
+        return [entry_of(each, choices.rules) for each in found]
 
     entries = sorted(on_cluster(target, read), key=lambda each: each.found.ref)
     if output != "table":

@@ -13,14 +13,20 @@ import click
 from podidentity.adapters.clock import SystemClock
 from podidentity.adapters.cluster import WatchedCluster
 from podidentity.cli.connection import ClusterTarget, on_cluster, right_to
-from podidentity.cli.objects import NAMESPACES, find_all, unless_forbidden
+from podidentity.cli.objects import (
+    BINDINGS,
+    EVERY_POD,
+    IDENTITIES,
+    NAMESPACES,
+    find_all,
+    list_parsed,
+    unless_forbidden,
+)
 from podidentity.cli.output import CommandError, data, table, terminal_width
 from podidentity.cli.use_roles import Roles, for_no_namespace, giver_of
 from podidentity.core.decision import permission_names
 from podidentity.core.resources import AzureIdentity, AzureIdentityBinding, Malformed, ObjectRef
-from podidentity.wire.kube import AZURE_IDENTITIES, AZURE_IDENTITY_BINDINGS, PODS
-from podidentity.wire.manifests import parse_binding, parse_identity, render_identity
-from podidentity.wire.pods import parse_pod
+from podidentity.wire.manifests import render_identity
 from podidentity.wire.rbac import Grantee, ends_with
 
 if TYPE_CHECKING:
@@ -306,15 +312,10 @@ async def _inventory(kube: Kube, namespace: str) -> tuple[list[Entry], list[str]
     from podidentity.adapters.kube import together  # the HTTP client, which help must not load
 
     identities, bindings, pods, roles = await together(
-        kube.list_all(AZURE_IDENTITIES.path(namespace)),
-        kube.list_all(AZURE_IDENTITY_BINDINGS.path(namespace)),
-        kube.list_all(PODS.path(namespace)),
+        list_parsed(kube, IDENTITIES, namespace),
+        list_parsed(kube, BINDINGS, namespace),
+        list_parsed(kube, EVERY_POD, namespace),
         Roles.read(kube),
     )
-    cluster = WatchedCluster.of(
-        SystemClock(),
-        pods=map(parse_pod, pods.items),
-        identities=map(parse_identity, identities.items),
-        bindings=map(parse_binding, bindings.items),
-    )
+    cluster = WatchedCluster.of(SystemClock(), pods=pods, identities=identities, bindings=bindings)
     return *inventory(cluster, roles), roles is not None

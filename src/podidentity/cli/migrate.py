@@ -21,12 +21,17 @@ from podidentity.cli.connection import ClusterTarget, on_cluster
 from podidentity.cli.enable import record_of_grants
 from podidentity.cli.impostors import genuine
 from podidentity.cli.objects import (
+    BINDINGS,
     DAEMON_SETS,
+    EVERY_POD,
+    EXCEPTIONS,
+    IDENTITIES,
     ApplyResult,
     Object,
     called,
     create_once,
     find_all,
+    list_parsed,
     remove,
 )
 from podidentity.cli.output import CommandError, ask_first, data
@@ -43,16 +48,10 @@ from podidentity.core.resources import (
 )
 from podidentity.manifests import NAMESPACE
 from podidentity.wire.kube import (
-    AZURE_IDENTITIES,
-    AZURE_IDENTITY_BINDINGS,
-    AZURE_POD_IDENTITY_EXCEPTIONS,
     CLUSTER_ROLE_BINDINGS,
     CLUSTER_ROLES,
-    PODS,
     KubeError,
 )
-from podidentity.wire.manifests import parse_binding, parse_exception, parse_identity
-from podidentity.wire.pods import parse_pod
 from podidentity.wire.rbac import GIVEN_BY, SELECTOR, Giver, Grantee, binding, role
 
 if TYPE_CHECKING:
@@ -256,17 +255,10 @@ def _as_arguments(flags: Iterable[str]) -> str:
 
 
 async def _plan(kube: Kube, namespaces: Sequence[str], namespaced: bool | None) -> TakeOverPlan:
-    identities = [
-        parse_identity(each) for each in (await kube.list_all(AZURE_IDENTITIES.path())).items
-    ]
-    bindings = [
-        parse_binding(each) for each in (await kube.list_all(AZURE_IDENTITY_BINDINGS.path())).items
-    ]
-    exceptions = [
-        parse_exception(each)
-        for each in (await kube.list_all(AZURE_POD_IDENTITY_EXCEPTIONS.path())).items
-    ]
-    pods = [parse_pod(each) for each in (await kube.list_all(PODS.path())).items]
+    identities = await list_parsed(kube, IDENTITIES)
+    bindings = await list_parsed(kube, BINDINGS)
+    exceptions = await list_parsed(kube, EXCEPTIONS)
+    pods = await list_parsed(kube, EVERY_POD)
     if not await controller.archived_mics(kube):
         pods = [each for each in pods if not each.host_network]
     cluster = WatchedCluster.of(

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 
 from podidentity.core.budgets import within_budget
 from podidentity.core.resources import AzureIdentity, Malformed, ObjectRef
 from podidentity.wire.kube import (
+    AZURE_ASSIGNED_IDENTITIES,
     AZURE_IDENTITIES,
     AZURE_IDENTITY_BINDINGS,
     AZURE_IDENTITY_LEDGERS,
@@ -20,13 +22,25 @@ from podidentity.wire.kube import (
     CLUSTER_ROLE_BINDINGS,
     CLUSTER_ROLES,
     CONFIG_MAPS,
+    PODS,
     SERVICE_ACCOUNTS,
     KubeError,
     Resource,
     parse_object,
     parse_object_version,
 )
-from podidentity.wire.manifests import parse_identity
+from podidentity.wire.manifests import (
+    BINDING_KIND,
+    EXCEPTION_KIND,
+    IDENTITY_KIND,
+    SERVICE_ACCOUNT_KIND,
+    parse_assigned,
+    parse_binding,
+    parse_exception,
+    parse_identity,
+    parse_service_account,
+)
+from podidentity.wire.pods import parse_pod
 
 if TYPE_CHECKING:
     from podidentity.adapters.kube import Kube
@@ -260,23 +274,35 @@ async def find_all_where_known(kube: Kube, resource: Resource) -> list[Object]:
         return []
 
 
-_BUDGETED = {
-    AZURE_IDENTITIES: "AzureIdentity",
-    AZURE_IDENTITY_BINDINGS: "AzureIdentityBinding",
-    AZURE_POD_IDENTITY_EXCEPTIONS: "AzurePodIdentityException",
-}
-"""Pods and records are not here: NMI reads only those of its own node."""
+@dataclass(frozen=True, slots=True)
+class Kind(Generic[_T]):
+    """A kind of tenants' objects, and how they are read."""
+
+    resource: Resource
+    parse: Callable[[msgspec.Raw], _T]
+    budget: str = ""
+    """Its name in `core.budgets`; "" where NMI reads only the objects of its own node."""
+
+    def parsed(self, items: Iterable[msgspec.Raw]) -> list[_T]:
+        """Return a whole list as NMI and MIC have it: what they leave out is Malformed."""
+        if not self.budget:
+            return [self.parse(item) for item in items]
+        metas = ((parse_object_version(item), item) for item in items)
+        listed = ((meta.ref, meta.created, self.parse(item)) for meta, item in metas)
+        return within_budget(self.budget, listed)  # type: ignore[return-value] # parsers give Malformed, too
 
 
-def parsed_within_budget(
-    resource: Resource, items: Iterable[msgspec.Raw], parse: Callable[[msgspec.Raw], _T]
-) -> list[_T]:
-    """Return the objects of a whole list as NMI and MIC have them: those left out are Malformed."""
-    if resource not in _BUDGETED:
-        return [parse(item) for item in items]
-    aged: Any = [(parse_object_version(item).created, parse(item)) for item in items]
-    counted: Any = within_budget(_BUDGETED[resource], aged)
-    return list(counted)
+IDENTITIES = Kind(AZURE_IDENTITIES, parse_identity, IDENTITY_KIND)
+BINDINGS = Kind(AZURE_IDENTITY_BINDINGS, parse_binding, BINDING_KIND)
+EXCEPTIONS = Kind(AZURE_POD_IDENTITY_EXCEPTIONS, parse_exception, EXCEPTION_KIND)
+ACCOUNTS = Kind(SERVICE_ACCOUNTS, parse_service_account, SERVICE_ACCOUNT_KIND)
+RECORDS = Kind(AZURE_ASSIGNED_IDENTITIES, parse_assigned)
+EVERY_POD = Kind(PODS, parse_pod)
+
+
+async def list_parsed(kube: Kube, kind: Kind[_T], namespace: str = "") -> list[_T]:
+    """Return all objects of a namespace, or of the cluster, as they count; raise KubeError."""
+    return kind.parsed((await kube.list_all(kind.resource.path(namespace))).items)
 
 
 def ref_of(found: Object) -> ObjectRef:

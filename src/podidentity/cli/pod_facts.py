@@ -23,7 +23,18 @@ from podidentity.adapters.entra.certificates import Certificates
 from podidentity.cli.azure_access import asking, host_name, recorded_hosts
 from podidentity.cli.chain import Credentials, Fact, LinkState, Permissions, is_assigned
 from podidentity.cli.connection import right_to
-from podidentity.cli.objects import Object, find, parsed_within_budget, ref_of, unless_forbidden
+from podidentity.cli.objects import (
+    ACCOUNTS,
+    BINDINGS,
+    EXCEPTIONS,
+    IDENTITIES,
+    RECORDS,
+    Object,
+    find,
+    list_parsed,
+    ref_of,
+    unless_forbidden,
+)
 from podidentity.cli.rollout import nmi_of, pods_of_nmi, ready, trouble
 from podidentity.core.decision import Authorization, Entitlement, Match, Use, uses_of
 from podidentity.core.errors import TokenUnavailable
@@ -35,7 +46,6 @@ from podidentity.wire.kube import (
     AZURE_ASSIGNED_IDENTITIES,
     AZURE_IDENTITIES,
     AZURE_IDENTITY_BINDINGS,
-    AZURE_POD_IDENTITY_EXCEPTIONS,
     LEASES,
     NODES,
     SECRETS,
@@ -43,13 +53,6 @@ from podidentity.wire.kube import (
     KubeError,
     Resource,
     parse_object,
-)
-from podidentity.wire.manifests import (
-    parse_assigned,
-    parse_binding,
-    parse_exception,
-    parse_identity,
-    parse_service_account,
 )
 from podidentity.wire.reviews import PATH, InconclusiveReview, parse_review, review
 from podidentity.wire.secrets import parse_secret
@@ -75,22 +78,19 @@ async def objects_of(kube: Kube, pod: Pod) -> PodObjects:
     of a refusal. A person who may not read those gets only the objects of the pod's namespace.
     """
     namespace = pod.ref.namespace
-    exceptions = await kube.list_all(AZURE_POD_IDENTITY_EXCEPTIONS.path(namespace))
-    accounts = await kube.list_all(SERVICE_ACCOUNTS.path(namespace))
-    annotated = map(parse_service_account, accounts.items)
+    exceptions = await list_parsed(kube, EXCEPTIONS, namespace)
+    accounts = await list_parsed(kube, ACCOUNTS, namespace)
     identities = await _all_or_namespace(kube, AZURE_IDENTITIES, namespace)
     bindings = await _all_or_namespace(kube, AZURE_IDENTITY_BINDINGS, namespace)
     assigned = await _all_or_namespace(kube, AZURE_ASSIGNED_IDENTITIES, namespace)
     cluster = WatchedCluster.of(
         SystemClock(),
         pods=[pod],
-        identities=parsed_within_budget(AZURE_IDENTITIES, identities, parse_identity),
-        bindings=parsed_within_budget(AZURE_IDENTITY_BINDINGS, bindings, parse_binding),
-        exceptions=parsed_within_budget(
-            AZURE_POD_IDENTITY_EXCEPTIONS, exceptions.items, parse_exception
-        ),
-        assigned=parsed_within_budget(AZURE_ASSIGNED_IDENTITIES, assigned, parse_assigned),
-        accounts=[each for each in annotated if not isinstance(each, ObjectRef)],
+        identities=IDENTITIES.parsed(identities),
+        bindings=BINDINGS.parsed(bindings),
+        exceptions=exceptions,
+        assigned=RECORDS.parsed(assigned),
+        accounts=[each for each in accounts if not isinstance(each, ObjectRef)],
     )
     objects = list(map(parse_object, identities))
     records = {ref_of(each): recorded_hosts(each) for each in objects}

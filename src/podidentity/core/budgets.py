@@ -12,7 +12,7 @@ from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from math import inf
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from podidentity.core.resources import Malformed, ObjectRef
 
@@ -168,24 +168,19 @@ class Ration:
             del found.order[bisect_left(found.order, (created, name))]
 
 
-class _Named(Protocol):
-    @property
-    def ref(self) -> ObjectRef: ...
+_T = TypeVar("_T")
 
 
-_T = TypeVar("_T", bound=_Named)
-
-
-def within_budget(kind: str, listed: Iterable[tuple[int, _T]]) -> list[_T | Malformed]:
-    """Return the objects of a whole list, given with their creation times.
+def within_budget(kind: str, listed: Iterable[tuple[ObjectRef, int, _T]]) -> list[_T | Malformed]:
+    """Return the objects of a whole list, given with their names and creation times.
 
     Those that are left out are Malformed.
     """
     ration, found = Ration(BUDGETS[kind].namespace), list(listed)
-    for created, value in found:
-        if not ration.has_no_room(value.ref, created):
-            ration.keep(value.ref, created, kept_bytes(value))
-    return [value if value.ref in ration else over_budget(kind, value.ref) for _, value in found]
+    for ref, created, value in found:
+        if not ration.has_no_room(ref, created):
+            ration.keep(ref, created, kept_bytes(value))
+    return [value if ref in ration else over_budget(kind, ref) for ref, _, value in found]
 
 
 def over_budget(kind: str, ref: ObjectRef) -> Malformed:

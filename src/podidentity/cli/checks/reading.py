@@ -10,8 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-import msgspec
-
 from podidentity.adapters.clock import SystemClock
 from podidentity.adapters.cluster import WatchedCluster
 from podidentity.adapters.kube import Kube, together
@@ -22,27 +20,30 @@ from podidentity.cli.cluster_rights import Single
 from podidentity.cli.impostors import genuine
 from podidentity.cli.local_redirect import backends
 from podidentity.cli.mic import deployments_of_mic
-from podidentity.cli.objects import CRDS, DAEMON_SETS, Object, find, find_all, parsed_within_budget
+from podidentity.cli.objects import (
+    BINDINGS,
+    CRDS,
+    DAEMON_SETS,
+    EVERY_POD,
+    EXCEPTIONS,
+    IDENTITIES,
+    Object,
+    find,
+    find_all,
+    list_parsed,
+)
 from podidentity.cli.rollout import OF_AGENTS, is_archived_nmi, nmi_of, pods_of_nmi
 from podidentity.core.decision import Match
 from podidentity.core.resources import AzurePodIdentityException, Malformed, Pod
 from podidentity.manifests import crds
 from podidentity.wire.kube import (
-    AZURE_IDENTITIES,
-    AZURE_IDENTITY_BINDINGS,
-    AZURE_POD_IDENTITY_EXCEPTIONS,
     EVENTS,
-    PODS,
     KubeError,
     Page,
-    Resource,
 )
-from podidentity.wire.manifests import parse_binding, parse_exception, parse_identity
-from podidentity.wire.pods import parse_pod
 from podidentity.wire.reviews import parse_review
 
 _T = TypeVar("_T", bytes, Page)
-_Parsed = TypeVar("_Parsed")
 _REVIEWS_AT_ONCE = 16
 _Asked = tuple[str, tuple[tuple[str, str], ...]]
 
@@ -107,10 +108,10 @@ class Reading:
         """Return the pods, identities, bindings and exceptions of the namespaces."""
         if self._cluster is None:
             exceptions, pods, identities, bindings = await together(
-                self._parsed(AZURE_POD_IDENTITY_EXCEPTIONS, parse_exception),
-                self._parsed(PODS, parse_pod),
-                self._parsed(AZURE_IDENTITIES, parse_identity),
-                self._parsed(AZURE_IDENTITY_BINDINGS, parse_binding),
+                list_parsed(self.kube, EXCEPTIONS, self.only),
+                list_parsed(self.kube, EVERY_POD, self.only),
+                list_parsed(self.kube, IDENTITIES, self.only),
+                list_parsed(self.kube, BINDINGS, self.only),
             )
             self._exceptions = exceptions
             self._cluster = WatchedCluster.of(
@@ -121,12 +122,6 @@ class Reading:
                 exceptions=exceptions,
             )
         return self._cluster
-
-    async def _parsed(
-        self, resource: Resource, parse: Callable[[msgspec.Raw], _Parsed]
-    ) -> list[_Parsed]:
-        items = (await self.kube.list_all(resource.path(self.only))).items
-        return parsed_within_budget(resource, items, parse)
 
     async def exceptions(self) -> list[AzurePodIdentityException | Malformed]:
         """Return the exceptions of all namespaces."""
