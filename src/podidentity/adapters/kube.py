@@ -31,6 +31,7 @@ from podidentity.bounded_answers import TooLong, body_of
 from podidentity.client_connections import ClientConnections
 from podidentity.credential_plugin import NoCredentials
 from podidentity.kubeconfig import load_credentials
+from podidentity.wire import shallow
 from podidentity.wire.kube import (
     WATCH,
     WATCH_SECONDS,
@@ -275,9 +276,10 @@ class Kube:
         most = _LARGEST_OBJECT if (params or {}).get("limit") == "1" else _LARGEST_PAGE
         body = await self._send("GET", path, params=params, most=most)
         try:
-            return parse_list(body)
-        except TooDeep as error:
-            raise self._too_large("GET", path, most) from error
+            try:
+                return parse_list(body)
+            except TooDeep:
+                return parse_list(await asyncio.to_thread(shallow, body))
         except NotKubernetes as error:
             raise KubeError(f"{self.server} sent {error}.") from error
 
@@ -412,7 +414,15 @@ class Kube:
                     raise _refusal(WATCH, path, response, body)
                 opened()
                 async for line in _lines(response):
-                    yield _event(path, line)
+                    try:
+                        event = parse_event(line)
+                    except TooDeep:
+                        event = parse_event(await asyncio.to_thread(shallow, line))
+                    if event.type == "ERROR":
+                        asked_for = request_in_words(WATCH, path)
+                        code = httpx2.codes.INTERNAL_SERVER_ERROR
+                        raise parse_error(event.object, code, asked=asked_for)
+                    yield event
         except NotKubernetes as error:
             raise KubeError(f"{self.server} sent {error}.") from error
         except TooLong as error:
@@ -533,21 +543,16 @@ def _refusal(method: str, path: str, response: httpx2.Response, body: bytes) -> 
     return parse_error(body, response.status_code, wait, asked=asked)
 
 
-def _event(path: str, line: bytes) -> Event:
-    event = parse_event(line)
-    if event.type == "ERROR":
-        asked = request_in_words(WATCH, path)
-        raise parse_error(event.object, httpx2.codes.INTERNAL_SERVER_ERROR, asked=asked)
-    return event
-
-
 async def _lines(response: httpx2.Response) -> AsyncIterator[bytes]:
     """Yield lines split at newlines only: JSON strings may hold other line ends of Unicode."""
-    rest = b""
+    rest: list[bytes] = []
     async for chunk in response.aiter_bytes():
-        *lines, rest = (rest + chunk).split(b"\n")
-        if len(rest) > _LONGEST_LINE:
+        first, *lines = chunk.split(b"\n")
+        rest.append(first)
+        if sum(map(len, rest)) > _LONGEST_LINE:
             raise NotKubernetes(f"a watch event of more than {_LONGEST_LINE} bytes")
         for line in lines:
-            if line.strip():
-                yield line
+            whole = b"".join(rest)
+            rest = [line]
+            if whole.strip():
+                yield whole

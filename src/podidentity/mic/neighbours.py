@@ -407,6 +407,8 @@ class Neighbours:
         live = self._objects.live(action.about, action.ref)
         if live is None:
             return _GONE
+        if not live.place:
+            return None
         patch = render_condition(live, action.about, action.condition, self._clock.time())
         self._may_write()
         path = f"{_PLURALS[action.about].path(*action.ref)}/status"

@@ -15,11 +15,18 @@ from zlib import crc32
 
 import msgspec
 
+from podidentity.core.budgets import BUDGETS
 from podidentity.core.resources import Assignment, ObjectRef
 from podidentity.mic.calls import About, Condition, Record, StoredRecord, TellEvent
-from podidentity.wire import BROKEN_JSON, decoded
+from podidentity.wire import ANY, ANY_FIELDS, BROKEN_JSON, decoded
 from podidentity.wire.events import CustomResource, Happening, render_event, stamp
-from podidentity.wire.manifests import API_VERSION, ASSIGNED_KIND, FINALIZER, NODE_LABEL
+from podidentity.wire.manifests import (
+    API_VERSION,
+    ASSIGNED_KIND,
+    FINALIZER,
+    NODE_LABEL,
+    short_fields,
+)
 
 COMPONENT = "aadpodidentity.k8s.io"
 """Source of the events, as before."""
@@ -31,8 +38,9 @@ _LONGEST_COPY = 16 << 10
 """Bytes: of a longer one what is known is copied. Each pod has a record, and a tenant many pods."""
 _LONGEST_FIELD = 2048
 """Bytes of a field in it; no field that means something has as many."""
-_LONGEST_RECORD = 256 << 10
-"""Bytes of an AzureAssignedIdentity: MIC writes no longer ones. A tenant may write 1.5 MB."""
+_LONGEST_PART = 64 << 10
+"""Bytes of a status, and of a field of the metadata, that are decoded. Of annotations, of which
+Kubernetes allows 256 KiB, and of a record's finalizers each byte is."""
 _KNOWN = frozenset(
     {
         *("type", "clientID", "resourceID", "objectID", "tenantID", "auxiliaryTenantIDs"),
@@ -58,12 +66,17 @@ Raw = bytes | msgspec.Raw
 Json = dict[str, Any]
 
 
-class _Head(msgspec.Struct):
+_NULL = msgspec.Raw(b"null")
+
+
+class _Parts(msgspec.Struct):
     metadata: dict[str, msgspec.Raw]
+    spec: msgspec.Raw = _NULL
+    status: msgspec.Raw = _NULL
+    old_status: msgspec.Raw = msgspec.field(name="Status", default=_NULL)
 
 
-_HEAD = msgspec.json.Decoder(_Head)
-_ANY = msgspec.json.Decoder(dict[str, Any])
+_PARTS = msgspec.json.Decoder(_Parts)
 _SORTED = msgspec.json.Encoder(order="deterministic")
 
 
@@ -87,19 +100,25 @@ class Live:
     condition: Condition | None
     """The one that it has, for the generation that it has."""
     place: str = "/status"
-    """JSON pointer of MIC's condition, or of the first part of the way there that is missing."""
+    """JSON pointer of MIC's condition, or of the first part of the way there that is missing.
+
+    "" where the status is so long that MIC lets it be.
+    """
     since: tuple[str, str] = ("", "")
     """MIC's condition: its status and its lastTransitionTime."""
 
 
 def parse_live(raw: Raw, about: About) -> Live:
     """Return what is needed of an object beside its meaning; raise UnreadableObject."""
-    found = _decoded(raw, about.value)
-    meta = found["metadata"]
+    parts, meta = _parsed(raw, about.value)
     generation = meta.get("generation")
     generation = generation if isinstance(generation, int) else 0
-    place, mine = _own_condition(found.get("status"), TYPES[about])
-    copied = _copied(found, about)
+    place, mine = "", Json()
+    if len(parts.status) <= _LONGEST_PART:
+        place, mine = _own_condition(_decoded(parts.status), TYPES[about])
+    if len(parts.spec) > BUDGETS[about].object:
+        parts.spec = short_fields(parts.spec)
+    copied = _copied({"metadata": meta, "spec": _decoded(parts.spec)}, about)
     copy = msgspec.json.encode(copied)
     if len(copy) > _LONGEST_COPY:
         copied = _short(copied)
@@ -250,45 +269,31 @@ PLAIN = Oddities()
 
 def parse_record(raw: Raw) -> tuple[StoredRecord, Oddities]:
     """Return the AzureAssignedIdentity in `raw`; raise UnreadableObject if it has no name."""
-    found = _decoded(raw, ASSIGNED_KIND) if len(raw) <= _LONGEST_RECORD else _head(raw)
-    meta = found["metadata"]
+    parts, meta = _parsed(raw, ASSIGNED_KIND)
+    size = len(parts.spec) + len(parts.status) + len(parts.old_status)
     ref = ObjectRef(str(meta.get("namespace", "")), str(meta.get("name", "")))
     if not ref.name:
         raise UnreadableObject(f"not an {ASSIGNED_KIND}: it has no name")
-    finalizers = meta.get("finalizers")
+    finalizers = _decoded(parts.metadata.get("finalizers", _NULL))
     listed = isinstance(finalizers, list) and FINALIZER in finalizers
     place = finalizers.index(FINALIZER) if listed else None
     stored = StoredRecord(
         ref=ref,
         uid=str(meta.get("uid", "")),
         version=str(meta.get("resourceVersion", "")),
-        record=_record(ref, found),
+        # What is too large says nothing to NMI either, so it is written anew.
+        record=_record(ref, parts) if size <= BUDGETS[ASSIGNED_KIND].object else None,
         finalizers=place is not None,
         deleting=bool(meta.get("deletionTimestamp")),
     )
-    unlabelled = not isinstance(meta.get("labels"), dict)
+    unlabelled = bytes(memoryview(parts.metadata.get("labels", _NULL))[:1]) != b"{"
     odd = PLAIN if place is None and not unlabelled else Oddities(place, unlabelled)
     return stored, odd
 
 
-def _head(raw: Raw) -> Json:
-    """Return the metadata of a record that is too large to be decoded whole.
-
-    It says nothing, so it is written anew. {} stands for a field that is too long.
-    """
-    try:
-        meta = decoded(_HEAD, raw).metadata
-        for name, value in meta.items():
-            if len(value) > _LONGEST_FIELD and name != "finalizers":
-                meta[name] = msgspec.Raw(b"{}")
-        return {"metadata": {name: msgspec.json.decode(value) for name, value in meta.items()}}
-    except BROKEN_JSON as error:
-        raise UnreadableObject(f"not an {ASSIGNED_KIND}: {error}") from error
-
-
-def _record(ref: ObjectRef, found: Json) -> Record | None:
+def _record(ref: ObjectRef, parts: _Parts) -> Record | None:
     """Return what a record says; None if that cannot be read."""
-    spec, status = found.get("spec"), found.get("status") or found.get("Status")
+    spec, status = _decoded(parts.spec), _decoded(parts.status) or _decoded(parts.old_status)
     if not isinstance(spec, dict):
         return None
     identity = _copy_in(spec, "azureIdentityRef")
@@ -376,8 +381,8 @@ def render_update(
 
 def _spec(record: Record, identity: Live, binding: Live) -> Json:
     return {
-        "azureIdentityRef": _ANY.decode(identity.copy),
-        "azureBindingRef": _ANY.decode(binding.copy),
+        "azureIdentityRef": ANY.decode(identity.copy),
+        "azureBindingRef": ANY.decode(binding.copy),
         "pod": record.pod.name,
         "podNamespace": record.pod.namespace,
         "nodename": record.node,
@@ -409,16 +414,30 @@ def render_told(event: TellEvent, live: Live, now: float, host: str) -> Json:
     return {**render_event(happening, host, COMPONENT), "metadata": metadata}
 
 
-def _decoded(raw: Raw, kind: str) -> Json:
+def _parsed(raw: Raw, kind: str) -> tuple[_Parts, Json]:
+    """Return an object and the short fields of its metadata; raise UnreadableObject."""
     try:
-        found = _ANY.decode(raw)
+        parts = decoded(_PARTS, raw)
     except BROKEN_JSON as error:
         raise UnreadableObject(f"not an {kind}: {error}") from error
-    if not isinstance(found.get("metadata"), dict):
-        raise UnreadableObject(f"not an {kind}: it has no metadata")
-    return found
+    return parts, {
+        name: _decoded(value)
+        for name, value in parts.metadata.items()
+        if len(value) <= _LONGEST_PART or name == "annotations"
+    }
+
+
+def _decoded(raw: msgspec.Raw) -> Any:  # noqa: ANN401 - whatever somebody wrote
+    """Return a part of an object; None where it is no JSON, or nested without end."""
+    try:
+        return ANY.decode(raw)
+    except BROKEN_JSON:
+        return None
 
 
 def parse_config_map(raw: Raw) -> Mapping[str, Any]:
     """Return a ConfigMap as JSON; raise UnreadableObject."""
-    return _decoded(raw, "ConfigMap")
+    try:
+        return ANY_FIELDS.decode(raw)
+    except BROKEN_JSON as error:
+        raise UnreadableObject(f"not a ConfigMap: {error}") from error

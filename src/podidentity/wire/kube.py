@@ -20,7 +20,7 @@ from urllib.parse import quote, unquote
 import msgspec
 
 from podidentity.core.resources import ObjectRef
-from podidentity.wire import BROKEN_JSON, decoded, shallow
+from podidentity.wire import ANY_FIELDS, BROKEN_JSON, decoded, shallow
 
 
 class NotKubernetes(ValueError):
@@ -28,7 +28,7 @@ class NotKubernetes(ValueError):
 
 
 class TooDeep(NotKubernetes):
-    """An object of a long list is nested deeper than JSON is decoded."""
+    """An object is nested deeper than JSON is decoded: `wire.shallow` cuts it."""
 
 
 class KubeError(Exception):
@@ -247,14 +247,10 @@ _OBJECT = msgspec.json.Decoder(_Object)
 _STATUS = msgspec.json.Decoder(_Status)
 _DEEPEST_KEPT = 200
 """Levels of nesting of a whole object; no object that means something has as many."""
-_FIELDS = msgspec.json.Decoder(dict[str, Any])
 
 
 def parse_list(body: bytes) -> Page:
-    """Return the list in `body`; raise NotKubernetes.
-
-    Raises TooDeep if a list of fewer objects could be read.
-    """
+    """Return the list in `body`; raise NotKubernetes, TooDeep."""
     try:
         found = decoded(_LIST, body)
     except RecursionError as error:
@@ -269,9 +265,11 @@ def parse_list(body: bytes) -> Page:
 
 
 def parse_event(line: bytes) -> Event:
-    """Return the watch event in `line`; raise NotKubernetes."""
+    """Return the watch event in `line`; raise NotKubernetes, TooDeep."""
     try:
         found = decoded(_EVENT, line)
+    except RecursionError as error:
+        raise TooDeep from error
     except BROKEN_JSON as error:
         raise NotKubernetes(f"not a watch event: {error}") from error
     return Event(type=found.type, object=found.object)
@@ -301,9 +299,9 @@ def parse_object(raw: bytes | msgspec.Raw) -> dict[str, Any]:
     """
     try:
         try:
-            found = _FIELDS.decode(raw)
+            found = ANY_FIELDS.decode(raw)
         except RecursionError:
-            found = _FIELDS.decode(shallow(bytes(raw), _DEEPEST_KEPT))
+            found = ANY_FIELDS.decode(shallow(bytes(raw), _DEEPEST_KEPT))
     except BROKEN_JSON as error:
         raise NotKubernetes(f"not a Kubernetes object: {error}") from error
     rest: list[Any] = [found] if b"null" in bytes(raw) else []

@@ -44,7 +44,7 @@ from podidentity.core.resources import (
     Tenant,
     WorkloadIdentity,
 )
-from podidentity.wire import BROKEN_JSON, decoded
+from podidentity.wire import ANY, BROKEN_JSON, decoded
 
 API_VERSION = "aadpodidentity.k8s.io/v1"
 IDENTITY_KIND = "AzureIdentity"
@@ -115,12 +115,21 @@ class _Custom(msgspec.Struct, frozen=True):
 
 _JSON = msgspec.json.Decoder(_Json)
 _ACCOUNT = msgspec.json.Decoder(_Account)
-_ANY = msgspec.json.Decoder()
-_RAW_FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
-_FIELDS = {
+_FIELDS = (
     *("type", "clientID", "resourceID", "objectID", "tenantID", "auxiliaryTenantIDs"),
-    *("clientPassword", "federation", "adEndpoint", "azureIdentity", "selector", "weight"),
-}
+    *("clientPassword", "federation", "adEndpoint", "adResourceID", "azureIdentity", "selector"),
+    "weight",
+)
+_RAW_FIELDS = msgspec.json.Decoder(
+    msgspec.defstruct(
+        "_RawFields",
+        [
+            (f"{first}{name[1:]}", msgspec.Raw, msgspec.Raw(b"null"))
+            for name in _FIELDS
+            for first in (name[0], name[0].upper())
+        ],
+    )
+)
 _LONGEST_FIELD = 2048
 """Bytes; no field in use has as many."""
 _REPR = Repr()
@@ -448,7 +457,7 @@ def _parse(
     ref = ObjectRef(intern(meta.namespace), meta.name)
     try:
         if any_size and len(found.spec) > BUDGETS[kind].object:
-            found.spec = _short_fields(found.spec)
+            found.spec = short_fields(found.spec)
         spec, told, old = _read(kind, found)
         status = told or old
         fields = status if isinstance(status, dict) else {}
@@ -465,14 +474,16 @@ def _parse(
         )
 
 
-def _short_fields(spec: msgspec.Raw) -> msgspec.Raw:
-    """Return the fields that an identity or a binding may have, as far as they are short."""
+def short_fields(spec: msgspec.Raw) -> msgspec.Raw:
+    """Return the fields that an identity or a binding may have, as far as they are short.
+
+    Of a spec that is no object none.
+    """
     try:
-        fields = decoded(_RAW_FIELDS, spec)
-    except BROKEN_JSON as error:
-        raise _Unusable(f"its spec cannot be decoded: {error}") from error
-    known = (name for name in fields if name[:1].lower() + name[1:] in _FIELDS)
-    short = {name: fields[name] for name in known if len(fields[name]) <= _LONGEST_FIELD}
+        fields = msgspec.structs.asdict(decoded(_RAW_FIELDS, spec))
+    except BROKEN_JSON:
+        return msgspec.Raw(b"{}")
+    short = {name: value for name, value in fields.items() if len(value) <= _LONGEST_FIELD}
     return msgspec.Raw(msgspec.json.encode(short))
 
 
@@ -486,7 +497,7 @@ def _read(kind: str, found: _Json) -> list[Any]:
     if size > most:
         raise _TooLarge(f"it has {size} bytes in spec and status, more than {most}")
     try:
-        return [*map(_ANY.decode, parts), None, None][:3]
+        return [*map(ANY.decode, parts), None, None][:3]
     except BROKEN_JSON as error:
         raise _Unusable(f"its spec or status cannot be decoded: {error}") from error
 
