@@ -772,6 +772,17 @@ class MicSettings:
             "and needs no right in Azure.",
         ),
     )
+    node_network: bool = field(
+        default=False,
+        metadata=flag(
+            "--attach-for-node-network",
+            kind="switch",
+            text="Attach identities for pods with `hostNetwork`, too, whose service account may "
+            "use them; with `--authorization=rbac` alone. NMI does not stand between such a pod "
+            "and IMDS: it [reaches all identities of its machine]"
+            "(../security.md#what-it-does-not-protect-from-today).",
+        ),
+    )
     detach_grace: float = field(
         default=300.0,
         metadata=flag(
@@ -967,6 +978,8 @@ class MicSettings:
                 "namespace not specified. Please add metadata.namespace as env variable "
                 "MIC_POD_NAMESPACE."
             )
+        if self.node_network and self.authorization is not Authorization.RBAC:
+            raise ValueError("--attach-for-node-network needs --authorization=rbac.")
 
     @property
     def exception_namespaces(self) -> frozenset[str] | None:

@@ -123,8 +123,12 @@ def test_its_variables_count(monkeypatch: pytest.MonkeyPatch) -> None:
         (["--detach-grace=soon"], "is not a duration"),
         (["--immutable-user-msis=mine"], "must be a GUID"),
         (["--assign=some"], "is not one of"),
+        (
+            ["--attach-for-node-network", "--authorization=observe"],
+            "needs --authorization=rbac",
+        ),
     ],
-    ids=["short", "half", "no duration", "no id", "no choice"],
+    ids=["short", "half", "no duration", "no id", "no choice", "no permission"],
 )
 def test_what_makes_no_sense_is_refused_with_the_reason(
     monkeypatch: pytest.MonkeyPatch, flags: list[str], says: str

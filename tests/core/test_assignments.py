@@ -55,11 +55,9 @@ def named(name: str, selector: str = "app", namespace: str = "blue", **facts: An
     return pod(namespace, selector, **(fields | facts))
 
 
-def told(
-    *, rules: Rules | None = None, asks: bool = False, everywhere: bool = False
-) -> Assignments:
+def told(*, rules: Rules | None = None, asks: bool = False, **choices: bool) -> Assignments:
     """Return the state of a cluster with node n1, and identity `orders` bound to `app`."""
-    state = Assignments(rules or Rules(), asks=asks, everywhere=everywhere)
+    state = Assignments(rules or Rules(), asks=asks, **choices)
     state.see_node("n1", SETS[0])
     state.see_identity(identity("blue", "orders"))
     state.see_binding(binding("blue", "b", "orders", "app"))
@@ -109,6 +107,28 @@ def test_a_pod_that_could_get_no_token_here_needs_nothing(one: Pod) -> None:
     state.see_pod(one)
     assert state.refresh() == Changes()
     assert (dict(state.records), ids(state)) == ({}, [])
+
+
+def test_a_pod_of_the_nodes_network_has_its_identity_attached_by_a_switch_and_by_permission() -> (
+    None
+):
+    state = told(asks=True, node_network=True)
+    agent = named("agent", host_network=True)
+    state.see_pod(agent)
+    (use,) = state.refresh().questions
+    assert use.service_account == ObjectRef("blue", "default")
+    assert ids(state) == []
+    assert state.undecided(SETS[0]) == {ID}
+    state.answer(use, allowed=True)
+    state.refresh()
+    assert ids(state) == [ID]
+    assert list(state.records) == [ObjectRef("blue", "agent-blue-orders")]
+    listed = (identity("blue", "orders"),), (binding("blue", "b", "orders", "app"),)
+    assert state.in_use(SETS[0], (agent,), *listed) == {ID}
+    state.answer(use, allowed=False)
+    state.refresh()
+    assert (ids(state), dict(state.records)) == ([], {})
+    assert state.in_use(SETS[0], (agent,), *listed) == frozenset()
 
 
 def test_a_pod_needs_an_identity_from_the_time_it_has_a_node_until_it_has_ended() -> None:

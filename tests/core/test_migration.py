@@ -37,6 +37,7 @@ def lost(
     before: Rules = ARCHIVED,
     after: Rules = STRICT,
     granted: bool = False,
+    attaches: bool = True,
 ) -> list[Loss]:
     return losses(
         asking,
@@ -46,6 +47,7 @@ def lost(
         before=before,
         after=after,
         permitted=lambda _: granted,
+        attaches=attaches,
     )
 
 
@@ -95,7 +97,7 @@ def test_what_a_pod_has_under_our_rules_and_by_its_grants_is_not_listed(
 def test_whoever_keeps_the_archived_rules_and_grants_loses_what_nobody_can_read_at_most(
     world: World, asker: Pod
 ) -> None:
-    for each in lost(world, asker, after=ARCHIVED, granted=True):
+    for each in lost(world, asker, after=ARCHIVED, granted=True, attaches=False):
         assert (each.refusal.reason, each.switches) == (Reason.MALFORMED_IDENTITY, ())
 
 
@@ -233,7 +235,42 @@ def test_a_pod_of_the_nodes_network_loses_what_the_archived_mic_attaches_for_it(
     (found,) = [each for each in lost(world(alpha, HERE), whose, granted=True) if each.pods]
     assert (found.refusal.reason, found.pods) == (Reason.HOST_NETWORK, (whose.ref,))
     assert str(alpha.resource_id) in found.refusal.next_step
+    assert "--attach-for-node-network" in found.refusal.next_step
     assert not any(each.pods for each in lost(world(principal("blue", "alpha"), HERE), whose))
+
+
+@pytest.mark.parametrize(
+    ("asker", "after", "listed"),
+    [
+        (pod(more={"tier": "web"}), ARCHIVED, [Reason.NOT_ASSIGNED]),
+        (pod(more={"tier": "web"}), STRICT, [Reason.EXCEPTION_IGNORED]),
+        (pod(more={"tier": "web"}, host_network=True), ARCHIVED, [Reason.NOT_ASSIGNED]),
+        (pod(more={"tier": "web"}, host_network=True), STRICT, [Reason.HOST_NETWORK]),
+    ],
+    ids=["excepted", "served by NMI", "both", "the node's network"],
+)
+def test_an_excepted_pod_that_asks_imds_itself_loses_what_the_archived_mic_attaches_for_it(
+    asker: Pod, after: Rules, listed: list[Reason]
+) -> None:
+    """The archived MIC looks at no exception; our NMI serves a pod whose exception counts not."""
+    alpha = identity("blue", "alpha")
+    bound = world(alpha, HERE, exception("blue", "e", {"tier": "web"}))
+    found = [each for each in lost(bound, asker, after=after, granted=True) if each.pods]
+    assert [each.refusal.reason for each in found] == listed
+    if Reason.NOT_ASSIGNED in listed:
+        assert str(alpha.resource_id) in found[0].refusal.next_step
+        assert "--attach-for-node-network" not in found[0].refusal.next_step
+
+
+def test_a_pod_of_the_nodes_network_and_an_excepted_one_are_told_apart() -> None:
+    host = replace(pod(), ref=ObjectRef("blue", "host"), host_network=True)
+    web = replace(pod(more={"tier": "web"}), ref=ObjectRef("blue", "web"))
+    bound = world(identity("blue", "alpha"), HERE, exception("blue", "e", {"tier": "web"}))
+    found = [each for each in lost(bound, host, web, after=ARCHIVED, granted=True) if each.pods]
+    assert {each.refusal.reason: each.pods for each in found} == {
+        Reason.HOST_NETWORK: (host.ref,),
+        Reason.NOT_ASSIGNED: (web.ref,),
+    }
 
 
 def test_a_grant_to_one_account_is_enough_for_its_pods_and_no_others() -> None:
@@ -252,6 +289,7 @@ def test_a_grant_to_one_account_is_enough_for_its_pods_and_no_others() -> None:
             before=ARCHIVED,
             after=STRICT,
             permitted=permitted,
+            attaches=False,
         )
 
     assert found(web) == []

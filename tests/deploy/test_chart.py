@@ -654,6 +654,7 @@ def test_mics_flags_are_those_of_the_values_and_its_rights_follow_its_lock(helm:
             "loggingFormat": "json",
             "customCloud": {"enabled": True},
             "assign": "all-hosts",
+            "attachForNodeNetwork": True,
             "extraArgs": ["--detach-grace=0s"],
         },
         "compat": {"crossNamespace": True},
@@ -674,6 +675,7 @@ def test_mics_flags_are_those_of_the_values_and_its_rights_follow_its_lock(helm:
         "--cloud=AzureStackCloud",
         "--azure-environment-file=/etc/kubernetes/akscustom.json",
         "--assign=all-hosts",
+        "--attach-for-node-network=true",
         "--compat-cross-namespace=true",
     }
     assert flags[-1] == "--detach-grace=0s"
@@ -683,6 +685,16 @@ def test_mics_flags_are_those_of_the_values_and_its_rights_follow_its_lock(helm:
     role = rendered.named("Role", "podidentity-mic-lease")
     assert role["metadata"]["namespace"] == "locks"
     assert {name for rule in role["rules"] for name in rule.get("resourceNames", ())} == {"mine"}
+
+
+def test_mic_attaches_for_the_nodes_network_only_where_the_values_say_so_and_rbac_decides(
+    helm: Helm,
+) -> None:
+    assert "--attach-for-node-network" not in " ".join(
+        flags_of(helm.render({}).named("Deployment", MIC))
+    )
+    with pytest.raises(HelmRefused, match=r"mic\.attachForNodeNetwork needs nmi\.authorization"):
+        helm.render({"mic": {"attachForNodeNetwork": True}, "nmi": {"authorization": "off"}})
 
 
 def test_a_network_policy_lets_mic_out_and_only_scrapers_in(helm: Helm) -> None:

@@ -52,6 +52,12 @@ def test_without_rbac_it_is_not_asked_and_that_is_said(
     assert f"--authorization={choice}" in caplog.text
 
 
+def test_that_pods_of_the_nodes_network_count_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    assert not controller_settings(settings()).node_network
+    assert controller_settings(settings(node_network=True)).node_network
+    assert "--attach-for-node-network" in caplog.text
+
+
 def test_that_identities_of_other_namespaces_count_is_said(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

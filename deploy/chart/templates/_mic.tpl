@@ -41,6 +41,10 @@
 {{- if include "podidentity.on" $mic.customCloud.enabled -}}
 {{- $flags = concat $flags (list "--cloud=AzureStackCloud" (printf "--azure-environment-file=%s" $mic.customCloud.configPath)) -}}
 {{- end -}}
+{{- if $mic.attachForNodeNetwork }}
+{{- if ne .Values.nmi.authorization "rbac" }}{{ fail "mic.attachForNodeNetwork needs nmi.authorization rbac: MIC attaches only what the pod's service account may use" }}{{ end -}}
+{{- $flags = append $flags "--attach-for-node-network=true" -}}
+{{- end -}}
 {{- if .Values.compat.crossNamespace }}{{ $flags = append $flags "--compat-cross-namespace=true" }}{{ end -}}
 {{- if not (has (toString $mic.logVerbosity) (list "" "0")) }}{{ $flags = append $flags (printf "--v=%v" $mic.logVerbosity) }}{{ end -}}
 {{- concat $flags ($mic.extraArgs | default list) | toYaml -}}

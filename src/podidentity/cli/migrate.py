@@ -259,8 +259,6 @@ async def _plan(kube: Kube, namespaces: Sequence[str], namespaced: bool | None) 
     bindings = await list_parsed(kube, BINDINGS)
     exceptions = await list_parsed(kube, EXCEPTIONS)
     pods = await list_parsed(kube, EVERY_POD)
-    if not await controller.archived_mics(kube):
-        pods = [each for each in pods if not each.host_network]
     cluster = WatchedCluster.of(
         SystemClock(), pods=pods, identities=identities, bindings=bindings, exceptions=exceptions
     )
@@ -282,6 +280,7 @@ async def _plan(kube: Kube, namespaces: Sequence[str], namespaced: bool | None) 
         before=archived_rules(authorities.values(), namespaced=namespaced),
         after=after,
         permitted=permitted,
+        attaches=bool(await controller.archived_mics(kube)),
     )
     wanted = set(namespaces)
     return TakeOverPlan(

@@ -10,8 +10,10 @@ kept. So the more there would be, the fewer bindings of each pod count (`shares`
 so that this depends on no order either.
 
 A pod without a node needs nothing yet, and one whose processes have ended nothing any more. Only a
-user-assigned identity (type 0) is attached to a machine. Two pods are told apart by their uid where
-the second has the name of the first; ids of Azure are compared without case.
+user-assigned identity (type 0) is attached to a machine. A pod of the node's network, which asks
+IMDS itself, counts only by the operator's choice (`node_network`), and then as any other. Two pods
+are told apart by their uid where the second has the name of the first; ids of Azure are compared
+without case.
 
 Where identities are attached to all hosts alike (`everywhere`), what counts is which identities
 pods of the cluster may use, and those that a binding offers to the default service account of its
@@ -23,7 +25,7 @@ https://azure.github.io/aad-pod-identity/docs/concepts/azureassignedidentity/
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import NamedTuple, TypeVar
 
@@ -121,9 +123,12 @@ def is_attachable(identity: AzureIdentity) -> bool:
 class Assignments:
     """The desired state. It is the Directory of `decision.match`, for all pods with the label."""
 
-    def __init__(self, rules: Rules, *, everywhere: bool = False, asks: bool) -> None:
+    def __init__(
+        self, rules: Rules, *, everywhere: bool = False, asks: bool, node_network: bool = False
+    ) -> None:
         self._rules = rules
         self._everywhere = everywhere
+        self._node_network = node_network
         self._asks = asks
         self._pods: dict[ObjectRef, Pod] = {}
         self._hosts: dict[str, Host] = {}
@@ -159,6 +164,8 @@ class Assignments:
 
     def see_pod(self, pod: Pod) -> None:
         """Take a pod that came or changed."""
+        if pod.host_network and self._node_network:
+            pod = replace(pod, host_network=False)
         before = self._pods.get(pod.ref)
         if not pod.selector:
             if before is not None:
@@ -354,7 +361,12 @@ class Assignments:
         The objects were listed just now, and may be ahead of what this was told. A pod of a node
         that is not known may run on this host; an exception takes nothing away.
         """
-        listed = Assignments(self._rules, everywhere=self._everywhere, asks=self._asks)
+        listed = Assignments(
+            self._rules,
+            everywhere=self._everywhere,
+            asks=self._asks,
+            node_network=self._node_network,
+        )
         for identity in identities:
             listed.see_identity(identity)
         for binding in bindings:

@@ -119,17 +119,20 @@ def losses(
     before: Rules,
     after: Rules,
     permitted: Permitted,
+    attaches: bool,
 ) -> list[Loss]:
     """Return the losses from the rules `before` to `after`, each once, by namespace and object.
 
-    Pods that the rules `before` refuse, too, lose nothing, and neither do ended ones. NMI serves no
-    pod of the node's network, but the archived MIC attaches identities for such a pod.
+    Pods that the rules `before` refuse, too, lose nothing, and neither do ended ones. `attaches`
+    says whether the archived MIC is there, which attaches identities for pods of the node's network
+    and excepted ones, too.
     """
     found: dict[tuple[object, ...], Loss] = {}
-    both = _Comparison(directory, before, after, permitted)
+    both = _Comparison(directory, before, after, permitted, attaches)
     for pod in (*pods, *_invented(bindings, exceptions)):
         for loss in both.of(pod):
-            key = (loss.namespace, loss.refusal.about, loss.switches, loss.permissions)
+            why = loss.refusal
+            key = (loss.namespace, why.about, why.reason, loss.switches, loss.permissions)
             known = found.setdefault(key, loss)
             if pod.uid and pod.ref not in known.pods:
                 found[key] = replace(known, pods=(*known.pods, pod.ref))
@@ -170,13 +173,13 @@ class _Comparison:
     before: Rules
     after: Rules
     permitted: Permitted
+    attaches: bool
 
     def of(self, pod: Pod) -> Iterator[Loss]:
         """Yield the losses of one pod."""
-        if pod.host_network:
-            yield from self._of_node_network(pod)
-            return
         old = match(pod, self.directory, self.before)
+        if self.attaches and (pod.host_network or old.exception is not None):
+            yield from self._of_attached(pod)
         if old.exception is not None:
             yield from self._of_excepted(pod, old.exception)
         for refusal in old.refusals:
@@ -186,22 +189,45 @@ class _Comparison:
         for each in old.entitlements:
             yield from self._of_entitled(pod, each)
 
-    def _of_node_network(self, pod: Pod) -> Iterator[Loss]:
-        """Yield each identity that the archived MIC attaches for a pod that asks IMDS itself."""
-        old = match(replace(pod, host_network=False), self.directory, self.before)
-        for each in old.entitlements:
+    def _of_attached(self, pod: Pod) -> Iterator[Loss]:
+        """Yield each identity that the archived MIC attaches for a pod that asks IMDS itself.
+
+        That MIC looks at no `hostNetwork` and at no exception. What our NMI serves is not lost.
+        """
+        plain = replace(pod, host_network=False)
+        served = {each.identity.ref for each in match(pod, self.directory, self.after).entitlements}
+        excepted = match(plain, self.directory, self.after).exception
+        every = replace(self.before, exception_namespaces=frozenset())
+        for each in match(plain, self.directory, every).entitlements:
             ref, resource_id = each.identity.ref, each.identity.resource_id
-            if each.identity.type is not IdentityType.USER_ASSIGNED or resource_id is None:
+            if (
+                each.identity.type is not IdentityType.USER_ASSIGNED
+                or resource_id is None
+                or ref in served
+            ):
                 continue
-            refusal = Refusal(
-                reason=Reason.HOST_NETWORK,
-                message=f"Pods of the node's network ask IMDS itself for AzureIdentity {ref}. Our "
-                "MIC does not attach it for them: on a new machine they get no token.",
-                next_step=f"Run the pods without hostNetwork, or attach {resource_id} to each "
-                "machine yourself (az vmss identity assign): MIC leaves there what it did not "
-                "attach.",
-                about=ref,
-            )
+            if excepted is None:
+                refusal = Refusal(
+                    reason=Reason.HOST_NETWORK,
+                    message=f"Pods of the node's network ask IMDS itself for AzureIdentity {ref}. "
+                    "Our MIC does not attach it for them: on a new machine they get no token.",
+                    next_step="Run the pods without hostNetwork, or grant them the identity and "
+                    "have MIC attach it (podidentity enable --mic "
+                    f"--mic-arg=--attach-for-node-network), or attach {resource_id} to each "
+                    "machine yourself (az vmss identity assign): MIC leaves there what it did not "
+                    "attach.",
+                    about=ref,
+                )
+            else:
+                refusal = Refusal(
+                    reason=Reason.NOT_ASSIGNED,
+                    message=f"Excepted pods ask IMDS itself for AzureIdentity {ref}. Our MIC does "
+                    "not attach it for them: on a new machine they get no token.",
+                    next_step=f"Take the labels of AzurePodIdentityException {excepted.ref} off "
+                    f"the pods, or attach {resource_id} to each machine yourself (az vmss identity "
+                    "assign): MIC leaves there what it did not attach.",
+                    about=ref,
+                )
             yield _loss(pod, refusal)
 
     def _of_excepted(self, pod: Pod, exception: AzurePodIdentityException) -> Iterator[Loss]:

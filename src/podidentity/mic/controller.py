@@ -99,6 +99,8 @@ class Settings:
     rules: Rules = STRICT
     asks_permission: bool = True
     """Whether RBAC decides; not with `--authorization=observe` and `off`."""
+    node_network: bool = False
+    """Whether a pod of the node's network counts as any other."""
     grace: float = 300.0
     """Time before an identity that nothing needs is detached."""
     reconcile: float = 180.0
@@ -238,6 +240,7 @@ class Controller:
             settings.rules,
             everywhere=settings.assign is Assign.ALL_HOSTS,
             asks=settings.asks_permission,
+            node_network=settings.node_network,
         )
         self._records = Records(self._desired.record, self._status, self._revisions_of)
         self._conditions = Conditions(settings.rules)

@@ -24,6 +24,11 @@ def controller_settings(settings: MicSettings) -> Settings:
             "--authorization=%s: whoever may create an AzureIdentity has it attached",
             settings.authorization,
         )
+    if settings.node_network:
+        _log.warning(
+            "--attach-for-node-network: identities are attached for pods of the node's network, "
+            "and each of them reaches all that are on its machine"
+        )
     return Settings(
         assign=Assign(settings.assign),
         rules=Rules(
@@ -31,6 +36,7 @@ def controller_settings(settings: MicSettings) -> Settings:
             exception_namespaces=settings.exception_namespaces,
         ),
         asks_permission=settings.authorization is Authorization.RBAC,
+        node_network=settings.node_network,
         grace=settings.detach_grace,
         reconcile=settings.reconcile_interval,
         protected=_protected(settings),
