@@ -66,7 +66,6 @@ if TYPE_CHECKING:
 
 
 def add(*, target: ClusterTarget, cloud: Cloud | None, **given: Any) -> None:  # noqa: ANN401 - parsed by click
-    """Let the pods of a namespace use an identity of Azure; raise CommandError."""
     wanted = add_request_of(given)
     done = _Done()
     identity, trust = on_cluster(
@@ -155,7 +154,6 @@ def _made(path: str) -> str:
 async def _steps(
     kube: Kube, wanted: AddRequest, cloud: Cloud | None, done: _Done
 ) -> tuple[AzureIdentity, str]:
-    """Do the work of `add`; `done` gets what is done so far."""
     namespace = await uid_of_namespace(kube, wanted.ref.namespace) if wanted.grant else ""
     await _unclaimed(kube, wanted)
     choices = await _choices(kube, wanted, cloud)
@@ -250,7 +248,6 @@ async def _unclaimed(kube: Kube, wanted: AddRequest) -> None:
 
 
 def _same(there: Object, wanted: AddRequest) -> bool:
-    """Whether an existing AzureIdentity names the requested identity."""
     if wanted.resource_id is not None:
         return bool(azure_access.identities_of([there], wanted.resource_id))
     found = identity_of(there)
@@ -261,7 +258,6 @@ def _same(there: Object, wanted: AddRequest) -> bool:
 
 
 async def _known(arm: Arm, wanted: AddRequest) -> AzureIdentity:
-    """Return the identity with its ids from Azure."""
     resource_id = _resource_id(wanted)
     with asking(f"look up the identity {resource_id.name}", resource_id):
         found = await arm.identity(resource_id)

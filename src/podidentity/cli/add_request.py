@@ -47,7 +47,6 @@ class AddRequest:
 
     @property
     def identity(self) -> AzureIdentity:
-        """The AzureIdentity, without the ids that only Azure knows."""
         return AzureIdentity(
             ref=self.ref,
             type=self.type,
@@ -59,19 +58,16 @@ class AddRequest:
 
     @property
     def binding(self) -> AzureIdentityBinding:
-        """The AzureIdentityBinding of the identity."""
         return AzureIdentityBinding(
             ref=binding_ref(self.ref), identity=self.ref.name, selector=self.selector
         )
 
     @property
     def grantee(self) -> Grantee:
-        """The pods that may use it."""
         return Grantee(self.ref.namespace, self.service_account)
 
     @property
     def on_machines(self) -> bool:
-        """Whether it must be attached to the nodes' machines."""
         return self.type is IdentityType.USER_ASSIGNED and not self.system_assigned
 
 
@@ -81,7 +77,6 @@ def binding_ref(identity: ObjectRef) -> ObjectRef:
 
 
 def add_request_of(given: Mapping[str, Any]) -> AddRequest:
-    """Return the request; raise click.UsageError if the options contradict each other."""
     kind = _type(given)
     _needed(kind, given)
     name = given["name"]

@@ -131,7 +131,6 @@ async def _refuses(kube: Kube, namespace: str, policy: str) -> bool | None:
 
 
 async def _too_many(kube: Kube, kept: Sequence[Object]) -> list[Object]:
-    """Return the policies that are there and not among those kept, each behind its binding."""
     names = {each["metadata"]["name"] for each in kept}
     others = [each for each in reversed(admission_policies()) if _name(each) not in names]
     there = {

@@ -61,8 +61,6 @@ if TYPE_CHECKING:
 
 
 def adopt(*, target: ClusterTarget, namespace: str, yes: bool) -> None:
-    """Let MIC detach what the archived MIC has attached; raise CommandError."""
-
     async def work(kube: Kube) -> None:
         await _require_nobody(kube)
         claims = await _claims(kube)
@@ -112,7 +110,6 @@ def claim_of(
     nodes: Mapping[str, str],
     granted: Granted,
 ) -> Claim:
-    """Return what a record says; `nodes` are provider IDs by names."""
     ref = ref_of(found)
     try:
         record = _as_written(found, ref)

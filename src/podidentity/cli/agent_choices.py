@@ -123,7 +123,6 @@ def _defaults(why: str) -> Choices:
 
 
 def _parsed(flags: list[str], variables: Mapping[str, str]) -> Choices:
-    """Return the choices; raise ClickException."""
     command, known = of_its_own(nmi, variables)
     with command.make_context("nmi", flags, default_map=known) as context:
         given = dict(context.params)

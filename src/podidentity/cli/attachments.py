@@ -130,7 +130,6 @@ async def detach(kube: Kube, cloud: Cloud | None, places: Collection[str], secon
 
 
 async def _detach(kube: Kube, arm: Arm, from_it: Attached) -> None:
-    """Detach all of a ledger from its machine, and then delete the ledger."""
     if from_it.identities:
         await detach_from(arm, from_it.host, *from_it.identities)
     await remove(kube, from_it.ledger)

@@ -100,12 +100,10 @@ def authority_of(cloud: Cloud) -> str | None:
 
 
 def host_name(host: Host) -> str:
-    """Return the name of a host for people."""
     return f"{'scale set' if host.is_scale_set else 'virtual machine'} {host.name}"
 
 
 def detach_command(host: Host, identity: str) -> str:
-    """Return the command of az that takes an identity from a host."""
     kind = "vmss" if host.is_scale_set else "vm"
     where = ("--resource-group", host.group, "--name", host.name)
     subscription = ("--subscription", host.subscription)
@@ -260,13 +258,11 @@ def left_attached(identities: Iterable[Object]) -> Iterator[str]:
 
 
 def record_hosts(identity: Object, hosts: Iterable[Host]) -> None:
-    """Write `hosts` into the record of `identity`."""
     ids = sorted(host.resource_id for host in set(hosts))
     identity["metadata"].setdefault("annotations", {})[ATTACHED_TO] = json.dumps(ids)
 
 
 def identities_of(identities: Iterable[Object], wanted: ResourceId) -> list[Object]:
-    """Return the AzureIdentities that name the Azure identity `wanted`."""
     found = []
     for each in identities:
         parsed = identity_of(each)

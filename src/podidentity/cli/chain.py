@@ -84,7 +84,6 @@ class Requests:
 
     @property
     def link(self) -> ChainLink:
-        """The link of the chain."""
         known = LinkState.UNKNOWN if self.served is None else LinkState.HOLDS
         return ChainLink("requests", LinkState.BROKEN if self.failure else known, self.text)
 

@@ -51,7 +51,6 @@ class Right:
 
 
 def held_by(manifests: Iterable[Manifest], *parts: str) -> Iterator[Right]:
-    """Yield the rights that the roles among these manifests give."""
     for where, rule in ((_place(each), rule) for each in manifests for rule in _rules(each)):
         names, verbs = tuple(rule.get("resourceNames", ())), tuple(rule["verbs"])
         groups = {f".{group}" if group else "" for group in rule.get("apiGroups", ())}
@@ -66,7 +65,6 @@ def _rules(manifest: Manifest) -> Iterable[Manifest]:
 
 
 def _place(manifest: Manifest) -> Where:
-    """Return where a role counts."""
     if manifest["kind"] != "Role":
         return Where.CLUSTER
     return Where.LEASE if manifest["metadata"]["namespace"] == Where.LEASE.value else Where.NMI

@@ -36,7 +36,6 @@ _waiting: list[Thread] = []
 
 
 def namespaces(ctx: click.Context, _: click.Parameter, begun: str) -> list[CompletionItem]:
-    """Offer the namespaces."""
     return _offered(begun, ((_name(each), "") for each in read(ctx, "/api/v1/namespaces")))
 
 
@@ -51,31 +50,26 @@ def pods(ctx: click.Context, _: click.Parameter, begun: str) -> list[CompletionI
 
 
 def identities(ctx: click.Context, _: click.Parameter, begun: str) -> list[CompletionItem]:
-    """Offer the AzureIdentities of `--namespace`, with their client ids."""
     found = read(ctx, f"{_CUSTOM}{_of_namespace(ctx)}/azureidentities")
     return _offered(begun, ((_name(each), _spec(each, "clientID")) for each in found))
 
 
 def client_ids(ctx: click.Context, _: click.Parameter, begun: str) -> list[CompletionItem]:
-    """Offer the client ids of the AzureIdentities of `--namespace`, with their names."""
     found = read(ctx, f"{_CUSTOM}{_of_namespace(ctx)}/azureidentities")
     return _offered(begun, ((_spec(each, "clientID"), _name(each)) for each in found))
 
 
 def selectors(ctx: click.Context, _: click.Parameter, begun: str) -> list[CompletionItem]:
-    """Offer the selectors of the AzureIdentityBindings of `--namespace`, with their names."""
     found = read(ctx, f"{_CUSTOM}{_of_namespace(ctx)}/azureidentitybindings")
     return _offered(begun, ((_spec(each, "selector"), _name(each)) for each in found))
 
 
 def exceptions(ctx: click.Context, _: click.Parameter, begun: str) -> list[CompletionItem]:
-    """Offer the AzurePodIdentityExceptions of `--namespace`."""
     found = read(ctx, f"{_CUSTOM}{_of_namespace(ctx)}/azurepodidentityexceptions")
     return _offered(begun, ((_name(each), "") for each in found))
 
 
 def service_accounts(ctx: click.Context, _: click.Parameter, begun: str) -> list[CompletionItem]:
-    """Offer the service accounts of `--namespace`."""
     found = read(ctx, f"/api/v1{_of_namespace(ctx)}/serviceaccounts")
     return _offered(begun, ((_name(each), "") for each in found))
 

@@ -76,7 +76,6 @@ def cluster_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def environment_proxies() -> Proxies:
-    """Return the proxies that the environment of this command names."""
     from podidentity.wire.proxies import parse_proxies
 
     return parse_proxies(os.environ)
@@ -179,7 +178,6 @@ def _of_an_expired_certificate(error: KubeError, target: ClusterTarget) -> Comma
 
 
 def worded(error: KubeError) -> CommandError:
-    """Return `error` with a next step for people."""
     no_such_type = (
         error.said.strip() == "404 page not found"
         or "could not find the requested resource" in error.said
@@ -243,7 +241,6 @@ def right_to(verb: str, resource: str, namespace: str = "") -> str:
 
 
 def ask_for_it() -> str:
-    """Return the next step of a person who lacks a right, as a sentence."""
     command = running_command()
     listed = f": podidentity rights {command} lists all that the command needs" if command else ""
     return f"Ask the cluster's administrator for it{listed}."
@@ -255,7 +252,6 @@ def running_command() -> str:
 
 
 def _running() -> list[str]:
-    """Return the names of the command that runs and of its group, such as `mic`, `pause`."""
     names: list[str] = []
     context = click.get_current_context(silent=True)
     while context and context.parent:

@@ -53,7 +53,6 @@ OLD_EXCEPTION = "mic-exception"
 
 
 async def archived_mics(kube: Kube) -> list[Object]:
-    """Return the Deployments of AAD Pod Identity's MIC; raise KubeError."""
     found = {
         ref_of(each): each
         for labels in _OLD_LABELS
@@ -81,7 +80,6 @@ async def namespaces_of_archived_exceptions(kube: Kube) -> list[str]:
 
 
 def chosen_of(flags: Sequence[str]) -> MicSettings:
-    """Return the settings that these flags of MIC come to; raise click.UsageError."""
     with _context(flags) as context:
         return settings_from(context.params)
 
@@ -126,7 +124,6 @@ _SIGN_IN = ("managed_identity", "cloud_config", "client_id")
 
 
 def _context(flags: Sequence[str]) -> click.Context:
-    """Return these flags parsed, without the variables of this shell."""
     command, _ = of_its_own(mic, {})
     return command.make_context("mic", ["--own-namespace=kube-system", *flags])
 
@@ -147,13 +144,11 @@ def settings_of(deployment: Object) -> MicSettings:
 
 
 def flags_of(deployment: Object) -> list[str]:
-    """Return the flags with which MIC runs."""
     (container, *_) = deployment["spec"]["template"]["spec"]["containers"]
     return [each for each in container.get("args", ()) if each != "mic"]
 
 
 def flags_of_nmi(settings: MicSettings) -> list[str]:
-    """Return what NMI must be told where MIC runs with these settings."""
     return ["--operation-mode=standard"] if settings.assign == "pods" else []
 
 
@@ -235,7 +230,6 @@ def _replicas(deployment: Object) -> tuple[bool, str]:
 
 
 async def until_ready(kube: Kube, namespace: str, say: Callable[[str], None]) -> None:
-    """Return when MIC's replicas are ready; report each change to `say`."""
     said = ""
 
     def look(deployments: Mapping[str, Object]) -> bool:
@@ -254,11 +248,9 @@ async def until_ready(kube: Kube, namespace: str, say: Callable[[str], None]) ->
 
 
 async def pods(kube: Kube, namespace: str) -> list[Object]:
-    """Return the pods of MIC; raise KubeError."""
     found = await find_all(kube, PODS, namespace, labelSelector=PODS_OF_MIC)
     return list(filter(is_ours, found))
 
 
 async def troubles(kube: Kube, namespace: str) -> list[str]:
-    """Return a line for each pod of MIC that is not ready, with the reason."""
     return await troubles_of(kube, await pods(kube, namespace))

@@ -37,7 +37,6 @@ def delete(
     timeout: float,
     cloud: Cloud | None,
 ) -> None:
-    """Take an identity from the pods of a namespace; raise CommandError."""
     ref = ObjectRef(namespace, name)
     on_cluster(target, lambda kube: _delete(kube, ref, keep_attached, cloud, timeout))
 

@@ -122,7 +122,6 @@ def enable(
     output: str,
     **_kept: Any,  # noqa: ANN401 - click's; `told_now` reads those that were given
 ) -> None:
-    """Put NMI and what it needs into a cluster, or print it; raise CommandError."""
     if nmi_args:
         click.echo(f"flags of NMI: {nmi_args}", err=True)
     try:
@@ -161,7 +160,6 @@ def _wanted(
     wait: bool,
     seconds: float,
 ) -> _Wanted:
-    """Return the settings of all options, given now or kept; raise CommandError."""
     choices = choices_of_flags(told.flags)
     options = told.options
     profile = command_line.Profile(options.get("profile", command_line.Profile.STANDARD))
@@ -227,7 +225,6 @@ class _MicWanted:
     def manifests(
         self, flags: Sequence[str], namespace: str, *, admin_identity: bool = False
     ) -> list[Object]:
-        """Return MIC's manifests, with these flags; `admin_identity` as `controller.manifests`."""
         return controller.manifests(
             self.image, flags, namespace, self.proxy_secret, admin_identity=admin_identity
         )
@@ -260,11 +257,9 @@ class _Wanted:
 
     @property
     def usual(self) -> str:
-        """The namespace of NMI, if none is named."""
         return OWN_NAMESPACE if self.automatic else NAMESPACE
 
     def manifests(self, **known: Any) -> list[Object]:  # noqa: ANN401 - those of `manifests.nmi`
-        """Return NMI's manifests, given what the cluster tells."""
         manifests = self.made(**known)
         if self.record:
             manifests[-1]["metadata"]["annotations"] = {RECORD: self.record}
@@ -299,7 +294,6 @@ def _without_cluster(wanted: _Wanted) -> list[Object]:
 
 
 def _is_standard(flags: Sequence[str]) -> bool:
-    """Return whether NMI with these flags waits for a controller's records."""
     return chosen(nmi(extra_args=flags)[-1]).rules.standard
 
 
@@ -369,7 +363,6 @@ async def _enable_as(
 
 
 async def _finish(kube: Kube, wanted: _Wanted, namespace: str, of_mic: Sequence[Object]) -> None:
-    """Wait until what is made is ready, and do what can only be done then."""
     if wanted.wait:
         with nullcontext() if wanted.redirect else only_waiting(_COMES_UP):
             if of_mic:
@@ -435,7 +428,6 @@ async def _mic(kube: Kube, wanted: _MicWanted, namespace: str) -> tuple[list[str
 
 
 async def _take_back(kube: Kube, namespace: str, wanted: _Wanted) -> None:
-    """Take away what an earlier `enable` has made, and this one does not want."""
     if not wanted.startup_taint:
         await _without_startup_taint(kube)
     if not wanted.redirect:
@@ -508,7 +500,6 @@ async def _refuse_archived_of_our_name(kube: Kube, namespace: str) -> None:
 
 
 async def _tell_of_archived_nmi(kube: Kube) -> None:
-    """Say which NMI of AAD Pod Identity is there still: ours has the requests where both are."""
     for each in filter(is_archived_nmi, await find_all(kube, DAEMON_SETS)):
         namespace, name = ref_of(each)
         click.echo(
@@ -709,7 +700,6 @@ def disable(
     detach: bool,
     cloud: Cloud | None,
 ) -> None:
-    """Take NMI and MIC out of a cluster; raise CommandError."""
     if not keep_crds and not yes:
         ask_first(
             "Delete all AzureIdentities and bindings of all namespaces?",
@@ -772,7 +762,6 @@ async def _disable(kube: Kube, wanted: _Leaving) -> None:
 
 
 async def _archived(kube: Kube) -> list[Object]:
-    """Return the archived NMI's DaemonSets; [] where it cannot be seen whether they are genuine."""
     try:
         return await genuine(kube, [*filter(is_archived_nmi, await find_all(kube, DAEMON_SETS))])
     except KubeError as error:
@@ -782,7 +771,6 @@ async def _archived(kube: Kube) -> list[Object]:
 
 
 async def _removed(kube: Kube, manifest: Object) -> bool:
-    """Delete an object that an earlier `enable` may have made; return whether it was there."""
     there = await remove(kube, manifest)
     if there:
         click.echo(f"{called(manifest)} deleted")
@@ -790,7 +778,6 @@ async def _removed(kube: Kube, manifest: Object) -> bool:
 
 
 async def _nmi_gone(kube: Kube, namespace: str, seconds: float, after: str) -> None:
-    """Return when NMI's pods have ended; say then how its nodes are."""
     try:
         with only_waiting(f"All of it is deleted, and NMI's pods end by themselves. {after}"):
             async with asyncio.timeout(seconds):
@@ -870,7 +857,6 @@ async def grant_what_is_there(kube: Kube, place: str, *, wanted: bool) -> None:
 
 
 async def _bound(kube: Kube) -> list[AzureIdentity]:
-    """Return the usable identities that a binding of their namespace names."""
     identities = await list_parsed(kube, IDENTITIES)
     named = {
         (each.ref.namespace, each.identity)

@@ -50,7 +50,6 @@ def add(
     labels: Sequence[tuple[str, str]],
     identities: Sequence[ClientId | ResourceId],
 ) -> None:
-    """Make an exception, or leave it as it is; raise CommandError."""
     wanted = _wanted(ObjectRef(namespace, name), labels, identities)
     on_cluster(target, lambda kube: _add(kube, wanted))
 
@@ -63,14 +62,11 @@ def update(
     labels: Sequence[tuple[str, str]],
     identities: Sequence[ClientId | ResourceId],
 ) -> None:
-    """Give an exception other labels and identities; raise CommandError."""
     wanted = _wanted(ObjectRef(namespace, name), labels, identities)
     on_cluster(target, lambda kube: _update(kube, wanted))
 
 
 def list_exceptions(*, target: ClusterTarget, namespace: str | None, output: str) -> None:
-    """Print the exceptions, and which have an effect; raise CommandError."""
-
     async def read(kube: Kube) -> list[ListedException]:
         found = await list_parsed(kube, EXCEPTIONS, namespace or "")
         choices = await choices_of_nmi(kube)
@@ -90,7 +86,6 @@ def list_exceptions(*, target: ClusterTarget, namespace: str | None, output: str
 
 
 def delete(*, target: ClusterTarget, namespace: str, name: str) -> None:
-    """Take an exception away; none is no failure. Raise CommandError."""
     manifest = render_exception(
         AzurePodIdentityException(ref=ObjectRef(namespace, name), pod_labels={})
     )
@@ -105,7 +100,6 @@ class ListedException:
     why: str
 
     def row(self) -> tuple[str, ...]:
-        """Return its row of the table."""
         found = self.found
         labels, identities = ("-", "-")
         if isinstance(found, AzurePodIdentityException):
@@ -115,7 +109,6 @@ class ListedException:
         return found.ref.namespace, found.ref.name, labels, identities, state
 
     def as_data(self) -> dict[str, object]:
-        """Return it for programs."""
         found = self.found
         known = render_exception(found)["spec"] if not isinstance(found, Malformed) else {}
         why = {"why": self.why} if self.why else {}
@@ -127,7 +120,6 @@ HEAD = ("NAMESPACE", "NAME", "POD LABELS", "IDENTITIES", "STATE")
 
 
 def entry_of(found: AzurePodIdentityException | Malformed, rules: Rules) -> ListedException:
-    """Return an exception with its effect by NMI's `rules`."""
     if isinstance(found, Malformed):
         return ListedException(found=found, why=f"it cannot be used: {found.why}.")
     if not found.pod_labels:

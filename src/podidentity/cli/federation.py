@@ -53,7 +53,6 @@ async def make_account(kube: Kube, identity: AzureIdentity, choices: Choices) ->
 
 
 async def permit_accounts(kube: Kube, choices: Choices) -> None:
-    """Let NMI ask for the token of each account that `add` has made."""
     namespace = choices.identities_namespace
     for each in await find_all(kube, SERVICE_ACCOUNTS, namespace, labelSelector=SELECTOR):
         if _OF in (each["metadata"].get("annotations") or {}):
@@ -131,7 +130,6 @@ def _subject(wanted: AddRequest, federation: Federation, namespace: str) -> str:
 
 
 async def _issuer(kube: Kube) -> str:
-    """Return the issuer of the cluster's tokens from the API server; else print a hint."""
     try:
         published = json.loads(await kube.get(_DISCOVERY))
         return str(published["issuer"])

@@ -28,7 +28,6 @@ def grant(
     dry_run: bool,
     output: str,
 ) -> None:
-    """Let the pods of a namespace use an identity, or print what would; raise CommandError."""
     grantee = Grantee(namespace, service_account or "")
     if dry_run:
         manifests = [role(identity), binding(identity, grantee, Giver.GRANT)]
@@ -45,7 +44,6 @@ def grant(
 def revoke(
     *, target: ClusterTarget, namespace: str, service_account: str | None, identity: str
 ) -> None:
-    """Take the permission back, and say who still gives it; raise CommandError."""
     grantee = Grantee(namespace, service_account or "")
     left = on_cluster(target, lambda kube: _revoke(kube, identity, grantee))
     if left is None:

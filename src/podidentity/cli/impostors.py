@@ -57,7 +57,6 @@ def holders(bindings: Iterable[Object]) -> set[ObjectRef]:
 
 
 def account_of(workload: Object) -> ObjectRef:
-    """Return the service account with which the pods of a DaemonSet or a Deployment run."""
     spec = workload["spec"]["template"]["spec"]
     name = spec.get("serviceAccountName") or spec.get("serviceAccount") or "default"
     return ObjectRef(workload["metadata"]["namespace"], name)

@@ -52,7 +52,6 @@ class Told:
         return Told(options=left, flags=() if FLAGS in gone else self.flags)
 
     def left_by(self, now: Told) -> Told:
-        """Return what remains of it beside what `enable` is told `now`."""
         named = {_canonical(words[0]) for words in _grouped(now.flags)}
         kept = [each for each in _grouped(self.flags) if _canonical(each[0]) not in named]
         options = {name: value for name, value in self.options.items() if name not in now.options}
@@ -64,17 +63,14 @@ class Told:
 
     @property
     def given_flags(self) -> tuple[str, ...]:
-        """The flags without those that take one back."""
         groups = _grouped(self.flags)
         return tuple(word for words in groups if not _takes_back(words[0]) for word in words)
 
     def words(self, command: click.Command) -> list[str]:
-        """Return it as words of a command line, NMI's flags last."""
         image = [f"--{IMAGE}={self.options[IMAGE]}"] if IMAGE in self.options else []
         return [*image, *self.record(command), *(f"--{FLAGS}={each}" for each in self.flags)]
 
     def record(self, command: click.Command) -> list[str]:
-        """Return the words of the annotation; `command` is `enable`."""
         return [
             word
             for each in command.params

@@ -46,7 +46,6 @@ class Entry:
 
     @property
     def state(self) -> str:
-        """Whether it can be used, and if not, why."""
         if isinstance(self.found, Malformed):
             return f"unusable: {self.found.why}"
         if not self.selectors:
@@ -54,7 +53,6 @@ class Entry:
         return "bound, not permitted" if self.permitted == () else "bound"
 
     def row(self, *, wide: bool) -> tuple[str, ...]:
-        """Return its row of the table, or of the wide one."""
         known = self.found if isinstance(self.found, AzureIdentity) else None
         client_id = str(known.client_id or "-") if known else "-"
         permitted = "?"
@@ -70,7 +68,6 @@ class Entry:
         )
 
     def as_data(self) -> dict[str, object]:
-        """Return it for programs, without unknown ids."""
         found = self.found
         known = render_identity(found)["spec"] if isinstance(found, AzureIdentity) else {}
         return {
@@ -86,7 +83,6 @@ class Entry:
 
 
 def _cell(names: Sequence[str], *, wide: bool) -> str:
-    """Return names in a cell; unless it is wide the first, and how many more."""
     if wide or len(names) <= 1:
         return ",".join(names) or "-"
     return f"{names[0]},+{len(names) - 1}"
@@ -181,7 +177,6 @@ class ListedGrant:
     ends: GrantEnd
 
     def row(self, *, wide: bool) -> tuple[str, ...]:
-        """Return its row of the table, or of the wide one."""
         if wide:
             return (
                 *(str(self.grantee), self.made_by or "others", str(self.ends)),
@@ -198,7 +193,6 @@ class ListedGrant:
         return for_no_namespace(self.binding, self.grantee.namespace)
 
     def as_data(self) -> dict[str, object]:
-        """Return it for programs."""
         return {
             "identity": self.name,
             "namespace": self.grantee.namespace,
@@ -252,7 +246,6 @@ def list_identities(
     grants: bool,
     output: str,
 ) -> None:
-    """Print the identities, or who may use them; raise CommandError."""
     if namespace and all_namespaces:
         raise click.UsageError("--namespace and --all-namespaces exclude each other.")
     if grants:
@@ -286,7 +279,6 @@ def _list_grants(target: ClusterTarget, namespace: str, output: str) -> None:
 def _table(
     found: Sequence[Entry | ListedGrant], output: str, heads: tuple[Sequence[str], Sequence[str]]
 ) -> str:
-    """Return a table, or a wide one; `heads` are those of both."""
     wide = output == "wide"
     rows = [each.row(wide=wide) for each in found]
     return table(heads[wide], rows, width=0 if wide else terminal_width())

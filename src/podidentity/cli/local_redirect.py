@@ -57,7 +57,6 @@ _TOO_OLD = (
 
 
 async def require_policies(kube: Kube) -> None:
-    """Raise CommandError where the API server has no local redirect policies."""
     if await find(kube, CRDS, "", f"{LOCAL_REDIRECT_POLICIES.plural}.cilium.io") is None:
         raise CommandError(
             "this cluster has no CiliumLocalRedirectPolicy, which --backend=lrp needs", _NO_CRD
@@ -120,7 +119,6 @@ async def deny_where_possible(kube: Kube, deny: Object, namespace: str, seconds:
 
 
 def why_not(told: Mapping[str, str]) -> str:
-    """Return why IMDS cannot be denied by policy; "" if it can."""
     if not told:
         return "NMI is on no node yet"
     if others := [node for node, backend in told.items() if backend == Backend.NFTABLES]:
@@ -153,8 +151,8 @@ DENIAL = ObjectRef("", str(local_redirect()[-1]["metadata"]["name"]))
 
 
 async def denial_is_there(kube: Kube) -> bool:
-    """Whether IMDS is denied to pods by policy; raise KubeError, also for who may not look."""
     # Cilium may have gone, and its kinds with it.
+    """Whether IMDS is denied to pods by policy; raise KubeError, also for who may not look."""
     there = await find_where_known(kube, CLUSTERWIDE_NETWORK_POLICIES, *DENIAL)
     return there is not None
 
@@ -187,7 +185,6 @@ def backends(pods: Sequence[Object], events: Sequence[Object], now: float) -> di
 
 
 def lines(told: Mapping[str, str]) -> Iterator[str]:
-    """Yield lines for a terminal: what leads requests to NMI on which nodes."""
     if not told:
         return
     yield "Pods' requests come to NMI:"

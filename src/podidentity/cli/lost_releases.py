@@ -73,7 +73,6 @@ def releases(bindings: Iterable[Object]) -> list[LostRelease]:
 
 
 async def say_lost(kube: Kube) -> None:
-    """Print each lost release, and the command that takes away what is left; raise KubeError."""
     asked = find_all(kube, CLUSTER_ROLE_BINDINGS, labelSelector=OF_RELEASES)
     if (bindings := await unless_forbidden(asked, None)) is None:
         said = right_to("list", CLUSTER_ROLE_BINDINGS.plural)

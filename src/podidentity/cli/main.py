@@ -86,11 +86,9 @@ class LazyCommands(click.Group):
     """A group that imports a subcommand's module only when it runs."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        """Return the names of what is installed, in the order of their use."""
         return [name for name in _COMMANDS if _is_here(name)]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        """Return the command of that name, or None."""
         if cmd_name not in _COMMANDS:
             return None
         if not _is_here(cmd_name):
@@ -135,7 +133,6 @@ class LazyCommands(click.Group):
             raise click.NoSuchCommand(error.command_name, possibilities=known, ctx=ctx) from None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the commands for people, in groups."""
         known = self.list_commands(ctx)
         for title, names in _GROUPS.items():
             if title and (rows := [(name, _COMMANDS[name][1]) for name in names if name in known]):
@@ -143,7 +140,6 @@ class LazyCommands(click.Group):
                     formatter.write_dl(rows)
 
     def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
-        """Return the commands for people, and the group's options, that begin so."""
         return [
             *(
                 CompletionItem(name, help=_COMMANDS[name][1])
@@ -165,8 +161,6 @@ def _imported(target: str) -> click.Command:
 
 
 def _failing(name: str, reason: str) -> click.Command:
-    """Return a command that says why it cannot be run."""
-
     def fail(**_: object) -> None:
         raise CommandError(
             f"command {name!r} cannot be loaded: {reason}",

@@ -26,12 +26,10 @@ PODS_OF_MIC = "app.kubernetes.io/component=mic"
 
 
 def pause(*, target: ClusterTarget, host: str | None, namespace: str | None) -> None:
-    """Have MIC change nothing in Azure; raise CommandError."""
     on_cluster(target, lambda kube: _change(kube, namespace, host, paused=True))
 
 
 def resume(*, target: ClusterTarget, host: str | None, namespace: str | None) -> None:
-    """Let MIC change Azure again; raise CommandError."""
     on_cluster(target, lambda kube: _change(kube, namespace, host, paused=False))
 
 
@@ -55,7 +53,6 @@ async def _change(kube: Kube, wanted: str | None, host: str | None, *, paused: b
 
 
 async def _host_of(kube: Kube, text: str) -> Host:
-    """Return the machine or scale set of an ARM id, or of a node's name; raise CommandError."""
     from podidentity.wire.kube import NODES
 
     try:
@@ -70,7 +67,6 @@ async def _host_of(kube: Kube, text: str) -> Host:
 
 
 async def namespace_of_mic(kube: Kube, wanted: str | None = None) -> str:
-    """Return `wanted`, or the namespace in which MIC is; raise CommandError if it is in none."""
     if wanted:
         return wanted
     found = await deployments_of_mic(kube)
@@ -91,6 +87,5 @@ def probe_port_of(pod: Object) -> int:
 
 
 async def deployments_of_mic(kube: Kube) -> list[Object]:
-    """Return the Deployments of our MIC; raise KubeError."""
     found = await find_all(kube, DEPLOYMENTS, labelSelector=PODS_OF_MIC)
     return await genuine(kube, [each for each in found if is_ours(each)])

@@ -70,7 +70,6 @@ def plan(
     namespaced: bool | None,
     output: str,
 ) -> None:
-    """Print what would be refused, and exit with 1 for that; raise CommandError."""
     found = on_cluster(target, lambda kube: _plan(kube, namespaces, namespaced))
     if output != "table":
         click.echo(data(found.as_data(), output))
@@ -86,8 +85,6 @@ def apply(
     namespaced: bool | None,
     yes: bool,
 ) -> None:
-    """Grant what is missing; raise CommandError."""
-
     def confirmed(wanted: Sequence[tuple[str, Grantee]]) -> None:
         for name, grantee in wanted:
             click.echo(f"{grantee} may use {name}")
@@ -115,8 +112,6 @@ def apply(
 
 
 def rollback(*, target: ClusterTarget, yes: bool) -> None:
-    """Take back what `apply` has granted; raise CommandError."""
-
     async def work(kube: Kube) -> None:
         everything = await find_all(kube, CLUSTER_ROLE_BINDINGS)
         going = [each for each in everything if giver_of(each) == Giver.MIGRATE]
@@ -159,14 +154,12 @@ class TakeOverPlan:
 
     @property
     def grants(self) -> list[tuple[str, Grantee]]:
-        """The permissions that are missing, each once."""
         return sorted(
             {(name, Grantee(each.namespace)) for each in self.losses for name in each.permissions},
             key=lambda one: (one[1], one[0]),
         )
 
     def flags(self, some: Iterable[Loss]) -> list[str]:
-        """Return the flags of NMI with which the rules refuse none of these."""
         some = list(some)
         wanted = {switch for each in some for switch in each.switches}
         return [self._flag(switch, some) for switch in Switch if switch in wanted]
@@ -183,7 +176,6 @@ class TakeOverPlan:
         return switch.value
 
     def lines(self) -> Iterator[str]:
-        """Yield the plan for people: a paragraph for each loss, and the sum."""
         if not self.losses:
             yield "Nothing that works under AAD Pod Identity would be refused or lost."
             return
@@ -214,7 +206,6 @@ class TakeOverPlan:
             yield f"  to grant: {grant_command(name, Grantee(loss.namespace))}"
 
     def as_data(self) -> dict[str, Any]:
-        """Return the plan for programs."""
         return {
             "refused": [
                 {
@@ -293,7 +284,6 @@ async def _plan(kube: Kube, namespaces: Sequence[str], namespaced: bool | None) 
 async def _ours(
     kube: Kube, exceptions: Sequence[AzurePodIdentityException]
 ) -> tuple[Rules, _Permitted]:
-    """Return our rules, and who may use what; raise CommandError."""
     choices = await choices_of_nmi(kube)
     rules = choices.rules
     if rules.exception_namespaces is not None and not await nmis(kube):
@@ -361,7 +351,6 @@ def _is_namespaced(daemon_set: Object) -> bool:
 
 
 def _marked(manifest: Object) -> Object:
-    """Return an object with the mark by which `rollback` knows it."""
     metadata = manifest["metadata"]
     annotations = {**metadata.get("annotations", {}), GIVEN_BY: Giver.MIGRATE.value}
     return {**manifest, "metadata": {**metadata, "annotations": annotations}}

@@ -58,12 +58,10 @@ class Needs:
 
     @property
     def parts(self) -> list[str]:
-        """The parts of the command's work that need rights of their own."""
         every: tuple[Right | AzureAction, ...] = (*self.cluster, *self.azure)
         return list(dict.fromkeys(name for each in every for name in each.parts))
 
     def of(self, parts: Iterable[str]) -> Needs:
-        """Return what the command needs if it does only these parts of its work."""
         wanted = set(parts)
 
         def counts(need: Right | AzureAction) -> bool:
@@ -141,7 +139,6 @@ def _to_apply(
 
 
 def _added(by: list[Manifest]) -> list[Manifest]:
-    """Return the manifests of NMI that only an option of `enable` adds."""
     usual = {(each["kind"], each["metadata"]["name"]) for each in nmi()}
     return [each for each in by if (each["kind"], each["metadata"]["name"]) not in usual]
 
@@ -169,7 +166,6 @@ _NAMESPACES_OF_AKS = sorted({each["metadata"]["namespace"] for each in aks_excep
 
 
 def _to_place(manifests: Iterable[Manifest], *parts: str) -> Iterator[Right]:
-    """Yield what it takes to put roles and policies of NMI into a cluster."""
     manifests = list(manifests)
     kinds = (*_KINDS_OF_ROLES, "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding")
     for resource, kind in zip((*_ROLES, *_POLICIES), kinds, strict=True):
@@ -190,7 +186,6 @@ def _to_grant(*parts: str, bindings: str = "get create") -> Iterator[Right]:
 
 
 def _to_adopt() -> Iterator[Right]:
-    """Yield what it takes to have grants of earlier versions end with their namespaces."""
     yield from _to("list", _ROLES[1])
     yield from _to("get", "namespaces", parts=[part.OLDER])
     yield from _to("patch", _ROLES[1], parts=[part.OLDER])
@@ -200,14 +195,12 @@ _ALONE = "looks for NMI in kube-system alone"
 
 
 def _choices_of_nmi(*parts: str) -> Iterator[Right]:
-    """Yield what it takes to learn where NMI is, and its flags."""
     yield from _to("list", _DAEMON_SETS, parts=parts, without=_ALONE)
     said = "takes NMI's flags to be the defaults"
     yield from _to("list", _DAEMON_SETS, at=_NMI, parts=parts, without=said)
 
 
 def _to_redirect() -> Iterator[Right]:
-    """Yield what it takes to let Cilium lead requests to NMI."""
     yield from _to("get", _CRDS, names=[_LOCAL_REDIRECTS, _DENIALS], parts=[part.LRP])
     yield from _to("get patch", _DAEMON_SETS, at=_NMI, names=_REDIRECT, parts=[part.LRP])
     yield from _to("create", _LOCAL_REDIRECTS, at=_NMI, parts=[part.LRP])
@@ -218,7 +211,6 @@ def _to_redirect() -> Iterator[Right]:
 
 
 def _to_take_back() -> Iterator[Right]:
-    """Yield what it takes to delete what an option of an earlier `enable` made."""
     yield from _to("get", _DAEMON_SETS, at=_NMI, names=_REDIRECT)
     yield from _to("delete", _DAEMON_SETS, at=_NMI, names=_REDIRECT, parts=[part.NO_LRP])
     yield from _to("delete", _LOCAL_REDIRECTS, at=_NMI, names=_LOCAL_REDIRECT, parts=[part.NO_LRP])
@@ -228,7 +220,6 @@ def _to_take_back() -> Iterator[Right]:
 
 
 def _to_have_mic() -> Iterator[Right]:
-    """Yield what it takes to put MIC into a cluster, to wait for it, and to take it away."""
     names = _names("Deployment", _OF_MIC)
     yield from _to("list", _DEPLOYMENTS)
     yield from _to_place(_OF_MIC, part.MIC)
@@ -243,7 +234,6 @@ def _to_have_mic() -> Iterator[Right]:
 
 
 def _to_take_mic() -> Iterator[Right]:
-    """Yield what it takes to look whether there is anything of MIC, and to take it away."""
     for resource, kind in zip(_ROLES, _KINDS_OF_ROLES, strict=True):
         yield from _to("get", resource, names=_names(kind, _OF_MIC))
     for where, resource, named in _objects_of_mic():
@@ -254,7 +244,6 @@ def _to_take_mic() -> Iterator[Right]:
 
 
 def _objects_of_mic() -> Iterator[tuple[Where, str, list[str]]]:
-    """Yield MIC's objects that are in a namespace, by their resource."""
     resources = {
         "ServiceAccount": "serviceaccounts",
         "Role": _LOCAL_ROLES[0],
@@ -305,7 +294,6 @@ def _enable() -> Iterator[Right]:
 
 
 def _to_wait() -> Iterator[Right]:
-    """Yield what it takes to wait until NMI is ready and its policies are in force."""
     yield from _to("watch", _DAEMON_SETS, at=_NMI, names=["nmi"], parts=[part.WAIT])
     said = "does not prove that the admission policies are in force, and says so"
     yield from _to("create", _IDENTITIES, _BINDINGS, at=_NMI, parts=[part.WAIT], without=said)
@@ -517,7 +505,6 @@ def _machines(verbs: str, *parts: str) -> Iterator[AzureAction]:
 
 
 def _authorization(*parts: str) -> Iterator[AzureAction]:
-    """Yield the actions that read role assignments and role definitions of a resource."""
     for scope in part.AzureScope:
         for each in ("roleAssignments", "roleDefinitions"):
             action = f"Microsoft.Authorization/{each}/read"

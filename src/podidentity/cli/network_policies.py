@@ -36,7 +36,6 @@ class Egress:
     """The same, where they are judged after it."""
 
     def fact(self, redirect: Redirect) -> Fact:
-        """Return the state of requests, with the rule that is missing."""
         names = ", ".join(self.policies)
         if self.before and self.after:
             return Fact(LinkState.HOLDS, f"{names}: {redirect.metadata_ip} may be asked")
@@ -45,7 +44,6 @@ class Egress:
         return Fact(state, f"{names}: {need}")
 
     def missing(self, redirect: Redirect) -> str:
-        """Return the rules to add, each with the network that needs it."""
         ways = (
             (
                 self.before,

@@ -35,7 +35,6 @@ _LINK = re.compile(r"\[([^\]]*)\]\([^)]*\)")
 def options_of(
     settings: Iterable[Setting], old: Sequence[OldFlag]
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Return what adds an option for each setting, and for each flag that has no effect."""
     flags = list(settings)
 
     def added(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -90,7 +89,6 @@ def _switch(*names: str, **more: Any) -> Callable[[Any], Any]:  # noqa: ANN401 -
 
 
 def shown(found: Flag, default: Any) -> str:  # noqa: ANN401 - a setting's
-    """Return a default as people write it; "" without one."""
     if found.shown or default in (None, frozenset()):
         return found.shown
     if isinstance(default, bool):
@@ -121,7 +119,6 @@ def nmi(**given: Any) -> AgentPlan:  # noqa: ANN401 - parsed by click
 
 
 def settings_from(given: Mapping[str, Any]) -> NmiSettings:
-    """Return the settings of the parsed flags; raise click.UsageError."""
     # A repeated flag that is not given has the default of its setting.
     rest = {name: value for name, value in given.items() if value != ()}
     rest["node"] = rest.get("node") or ""

@@ -42,7 +42,6 @@ class NodeState:
 
     @property
     def works(self) -> bool:
-        """Whether pods of the node are served, by all that NMI knows."""
         return self.said.ready and self.said.hop == Hop.PROVED
 
 
@@ -79,7 +78,6 @@ def nodes(
     timeout: float,
     output: str,
 ) -> None:
-    """Print what each NMI says of its node; raise CommandError if one is not ready."""
     from podidentity.adapters.readiness import AgentPages  # help must not wait for an HTTP client
 
     async def look(kube: Kube) -> list[NodeState]:
@@ -112,7 +110,6 @@ def nodes(
 async def _all(
     kube: Kube, agents: str | None, asking: AgentPages, port: int, seconds: float
 ) -> list[NodeState]:
-    """Ask all nodes until each is ready, or the time is over; return what they said last."""
     namespace = await namespace_of_nmi(kube, agents)
     clock = SystemClock()
     end = clock.monotonic() + seconds
@@ -137,7 +134,6 @@ async def _round(found: Sequence[NodeState], asking: AgentPages, port: int) -> l
 
 
 async def _token(asking: AgentPages, resource: str) -> None:
-    """Ask for a token; raise CommandError if there is none."""
     answer = await asking.token(resource)
     if answer.status != 200:
         raise CommandError(

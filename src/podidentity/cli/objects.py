@@ -159,7 +159,6 @@ def without_none(manifest: Object) -> Object:
 
 
 async def create_once(kube: Kube, manifest: Object) -> ApplyResult:
-    """Create the object; an existing one stays unchanged. Raise KubeError."""
     namespace = manifest["metadata"].get("namespace", "")
     try:
         await kube.create(_BY_KIND[manifest["kind"]].path(namespace), manifest)
@@ -181,7 +180,6 @@ async def is_unchanged(kube: Kube, manifest: Object) -> bool | None:
 
 
 async def remove(kube: Kube, manifest: Object) -> bool:
-    """Delete the object; return whether it was found; raise KubeError."""
     try:
         await _insisting(kube, lambda: kube.delete(_path(manifest)))
     except KubeError as error:
@@ -259,7 +257,6 @@ async def unless_forbidden(asked: Awaitable[_T], otherwise: _Other) -> _T | _Oth
 async def find_all(
     kube: Kube, resource: Resource, namespace: str = "", **params: str
 ) -> list[Object]:
-    """Return all objects of a namespace, or of the cluster; raise KubeError."""
     page = await kube.list_all(resource.path(namespace), params)
     return [parse_object(item) for item in page.items]
 
@@ -306,12 +303,10 @@ async def list_parsed(kube: Kube, kind: Kind[_T], namespace: str = "") -> list[_
 
 
 def ref_of(found: Object) -> ObjectRef:
-    """Return namespace and name of an object that is in a namespace."""
     return ObjectRef(found["metadata"]["namespace"], found["metadata"]["name"])
 
 
 def identity_of(found: Object) -> AzureIdentity | Malformed:
-    """Return what an AzureIdentity says, or why it cannot be used."""
     return parse_identity(json.dumps(found).encode())
 
 

@@ -104,7 +104,6 @@ FORMATS = ("table", "json", "yaml")
 def output_option(
     *formats: str, default: str
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Return the option -o, given to the command as `output`."""
     return click.option(
         "-o",
         "--output",
@@ -131,7 +130,6 @@ def data(value: object, output: str) -> str:
 
 
 def documents(values: Sequence[Any], output: str) -> str:
-    """Return objects in a form for kubectl: YAML documents, or a JSON List."""
     if output == "json":
         return data({"apiVersion": "v1", "kind": "List", "items": list(values)}, output)
     return "\n---\n".join(data(value, output) for value in values)

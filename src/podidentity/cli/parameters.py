@@ -54,7 +54,6 @@ class Parsed(click.ParamType[Any]):
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> Any:  # noqa: ANN401 - as `parse` makes it
-        """Return the parsed value; a default needs no parsing."""
         if not isinstance(value, str):
             return value
         chosen = self._choices.convert(value, param, ctx) if self._choices else value
@@ -64,7 +63,6 @@ class Parsed(click.ParamType[Any]):
             self.fail(str(error), param, ctx)
 
     def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str | None:
-        """Return the choices in click's form."""
         return self._choices.get_metavar(param, ctx) if self._choices else None
 
 
@@ -101,7 +99,6 @@ def _name(text: str) -> str:
 
 
 def _toleration(text: str) -> dict[str, str]:
-    """Return the toleration of a taint, as a pod has it."""
     found = _TAINT.fullmatch(text)
     if found is None:
         raise ValueError(
@@ -164,7 +161,6 @@ def namespace_option(
     name: str = "namespace",
     **more: Any,  # noqa: ANN401 - click's
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Return the option -n, given to the command as `name`; `text` is its help, `more` click's."""
     return click.option(
         "-n",
         "--namespace",
@@ -206,8 +202,6 @@ timeout_option = click.option(
 
 
 def cloud_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options of a cloud to `command`, which gets `cloud`; None without an option."""
-
     @click.option(
         "--cloud",
         metavar="NAME",
@@ -230,7 +224,6 @@ def cloud_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def cloud_of(name: str, environment_file: str) -> Cloud:
-    """Return the cloud of that name, in any case; raise click.UsageError."""
     folded = name.strip().lower()
     if folded != STACK.lower():
         if folded not in CLOUDS:

@@ -35,7 +35,6 @@ _EVERYWHERE = "0.0.0.0"  # noqa: S104 - the kubelet and Prometheus ask at the no
 
 
 def plan_of(settings: NmiSettings, program: Literal["net", "serve"]) -> AgentPlan:
-    """Return the plan of one program; raise CommandError."""
     return _plan(replace(settings, runtime_dir=settings.runtime_dir or RUNTIME_DIR), program)
 
 
@@ -107,7 +106,6 @@ def _of_serve(settings: NmiSettings, redirect: Redirect) -> Plan:
 
 
 def addresses(settings: NmiSettings, redirect: Redirect) -> list[Address]:
-    """Return where `serve` listens."""
     found = [
         # Pods' connections arrive at the first, those of the node itself at the second, and what
         # Cilium redirects at the third.

@@ -109,7 +109,6 @@ async def _all_or_namespace(
 
 
 async def permissions_of(kube: Kube, match: Match, authorization: Authorization) -> Permissions:
-    """Return the state of each permission that the pod's identities need."""
     uses = {use for each in match.entitlements for use in uses_of(match.pod, each)}
     return {use: await _permission(kube, use, authorization) for use in uses}
 
@@ -138,7 +137,6 @@ async def _permission(kube: Kube, use: Use, authorization: Authorization) -> Fac
 async def credentials_of(
     kube: Kube, identities: Iterable[AzureIdentity], identities_namespace: str
 ) -> Credentials:
-    """Return the state of the credentials in the cluster that the identities need."""
     found: dict[ObjectRef, Fact] = {}
     secrets = _Secrets(kube)
     for identity in identities:

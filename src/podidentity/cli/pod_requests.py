@@ -76,7 +76,6 @@ async def requests_of(kube: Kube, pod: Pod, agent: Object | None, port: int) -> 
 
 
 async def _page(kube: Kube, pod: Pod, agent: Object, port: int, lacks: list[str]) -> _Page:
-    """Return what NMI's page says of a pod, as far as the person may read it."""
     try:
         return msgspec.json.decode(await read_debug(kube, agent, port, pod.ref), type=_Page)
     except NotTold as error:
@@ -90,7 +89,6 @@ async def _page(kube: Kube, pod: Pod, agent: Object, port: int, lacks: list[str]
 
 
 async def _events(kube: Kube, namespace: str, uid: str, lacks: list[str]) -> list[Object]:
-    """Return what agents wrote about one pod."""
     only = f"involvedObject.uid={uid},{OF_AGENTS}"
     asked = find_all(kube, EVENTS, namespace, fieldSelector=only)
     if (found := await unless_forbidden(asked, None)) is None:

@@ -48,13 +48,11 @@ class AgentPlan:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the program of a command line; return its exit code."""
     plan = _read(arguments)
     return plan if isinstance(plan, int) else run(plan)
 
 
 def run(plan: AgentPlan) -> int:
-    """Run the program of a plan; return its exit code."""
     return {"net": _net, "serve": _serve, "both": _both, "mic": _mic}[plan.program](plan)
 
 
@@ -121,7 +119,6 @@ def _net(plan: AgentPlan, begun: Ready = lambda: None) -> int:
 
 
 def _serve(plan: AgentPlan, begun: Ready = lambda: None) -> int:
-    """Run the supervisor of `serve`."""
     with _loading():
         from podidentity.supervisor.listeners import ListenError
         from podidentity.supervisor.main import Supervisor
@@ -137,7 +134,6 @@ def _serve(plan: AgentPlan, begun: Ready = lambda: None) -> int:
 
 
 def _both(plan: AgentPlan) -> int:
-    """Run `net` and `serve` from one process."""
     from podidentity.supervisor import privileges
     from podidentity.supervisor.programs import run_both
     from podidentity.telemetry.logs import configure_unthreaded
@@ -165,7 +161,6 @@ def _both(plan: AgentPlan) -> int:
 
 
 def _work(plan: AgentPlan, given: Inherited) -> int:
-    """Run the worker."""
     # No neighbour is asked by HTTP/2: httpcore2 does without that library, which takes 1 MB.
     sys.modules.setdefault("h2", None)  # type: ignore[arg-type] # as `import` documents it
     with _loading():
@@ -177,7 +172,6 @@ def _work(plan: AgentPlan, given: Inherited) -> int:
 
 
 def _mic(plan: AgentPlan) -> int:
-    """Run the controller."""
     sys.modules.setdefault("h2", None)  # type: ignore[arg-type] # as in `_work`
     with _loading():
         from podidentity.mic.main import run

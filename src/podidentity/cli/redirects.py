@@ -9,7 +9,6 @@ from podidentity.settings import NmiSettings
 
 
 def redirect_of(settings: NmiSettings) -> Redirect:
-    """Return what NMI intercepts, and where to; raise CommandError for what is no address."""
     try:
         return Redirect(
             metadata_ip=settings.metadata_address,

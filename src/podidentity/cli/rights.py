@@ -27,7 +27,6 @@ HEAD = ("COMMAND", "WHERE", "RESOURCE", "VERBS", "ONLY", "FOR", "WITHOUT IT")
 
 
 def roles(of: Iterable[Single], name: str) -> list[Object]:
-    """Return the ClusterRole, and the Roles of namespaces, that give these rights."""
     by_namespace: dict[str, list[Single]] = {}
     for each in of:
         by_namespace.setdefault(each.namespace, []).append(each)
@@ -38,7 +37,6 @@ def roles(of: Iterable[Single], name: str) -> list[Object]:
 
 
 def bindings(made: Iterable[Object], subjects: Sequence[Object]) -> list[Object]:
-    """Return what gives these roles to somebody."""
     return [
         {
             **_head(
@@ -126,7 +124,6 @@ def rights(
     scopes: tuple[str, ...],
     output: str,
 ) -> None:
-    """Print the rights that commands need, as a table or as roles; raise CommandError."""
     chosen = {name: COMMANDS[name] for name in commands or COMMANDS}
     left = {name: each.of(set(each.parts) - set(skip)) for name, each in chosen.items()}
     together = Needs(
@@ -187,7 +184,6 @@ def shown(needs: Mapping[str, Needs], width: int = 0) -> str:
 
 
 def rows_of(command: str, needs: Needs) -> list[tuple[str, ...]]:
-    """Return the rows of a command, of the cluster and then of Azure, under HEAD."""
     of_cluster = [
         (
             *(command, str(each.where), each.resource, ",".join(each.verbs)),

@@ -71,19 +71,16 @@ async def nmis(kube: Kube, namespace: str = "") -> list[Object]:
 
 
 async def labelled(kube: Kube, namespace: str = "") -> list[Object]:
-    """Return the DaemonSets with NMI's labels, whosever they are; raise KubeError."""
     found = await find_all(kube, DAEMON_SETS, namespace, labelSelector=PODS_OF_NMI)
     return [each for each in found if is_ours(each)]
 
 
 async def nmi_of(kube: Kube, namespace: str) -> Object | None:
-    """Return NMI's DaemonSet of a namespace; raise KubeError."""
     found = await nmis(kube, namespace)
     return found[0] if found else None
 
 
 async def pods_of_nmi(kube: Kube, namespace: str, **params: str) -> list[Object]:
-    """Return NMI's pods; raise KubeError."""
     found = await find_all(kube, PODS, namespace, labelSelector=PODS_OF_NMI, **params)
     return [each for each in found if is_ours(each)]
 
@@ -136,7 +133,6 @@ class Rollout:
 
 
 def rollout(daemon_set: Object) -> Rollout:
-    """Return the progress of `daemon_set`."""
     status = daemon_set.get("status", {})
     desired = status.get("desiredNumberScheduled", 0)
     observed = status.get("observedGeneration", 0) >= daemon_set["metadata"].get("generation", 1)
@@ -163,7 +159,6 @@ def is_archived_nmi(daemon_set: Object) -> bool:
 
 
 def ready(pod: Object) -> bool:
-    """Whether a pod is ready and not being deleted."""
     gone = "deletionTimestamp" in pod["metadata"]
     return not gone and _condition(pod, "Ready").get("status") == "True"
 
@@ -172,7 +167,6 @@ NODE_SILENT = "its node does not answer the control plane"
 
 
 def trouble(pod: Object) -> str:
-    """Return why `pod` is not ready, in its kubelet's words."""
     status = pod.get("status", {})
     for container in status.get("containerStatuses", []):
         if words := _last_words(container):
@@ -235,7 +229,6 @@ async def until_served(kube: Kube) -> None:
 
 
 async def until_ready(kube: Kube, namespace: str, say: Callable[[str], None]) -> None:
-    """Return when NMI is ready on every node; report each change to `say`."""
     said = ""
 
     def look(daemon_sets: Mapping[str, Object]) -> bool:
@@ -315,7 +308,6 @@ async def troubles(
 
 
 async def troubles_of(kube: Kube, pods: Sequence[Object]) -> list[str]:
-    """Return a line for each of these pods that is not ready, with the reason."""
     lines = []
     for pod in pods:
         if not ready(pod):

@@ -50,7 +50,6 @@ class TokenBounds:
 
 
 async def read_bounds(kube: Kube, *, as_node: bool) -> TokenBounds:
-    """Return what bounds NMI in this cluster; raise KubeError."""
     return TokenBounds(
         policy=await find(kube, POLICIES, "", POLICY_OF_NMI),
         node_role=await find(kube, CLUSTER_ROLES, "", NODE_AUDIENCES) if as_node else None,

@@ -51,7 +51,6 @@ if TYPE_CHECKING:
 
 
 async def give(kube: Kube, names: Sequence[str], grantee: Grantee, giver: Giver) -> None:
-    """Grant these permissions to `grantee`, and print each object; raise CommandError."""
     namespace = await uid_of_namespace(kube, grantee.namespace)
     for name in names:
         await make_role(kube, name, grantee)
@@ -169,12 +168,10 @@ def _granting(name: str, grantee: Grantee, made: str = "") -> Iterator[None]:
 
 
 def grant_command(name: str, grantee: Grantee) -> str:
-    """Return the command by which a cluster administrator grants it."""
     return f"podidentity grant {_permission(name, grantee)}"
 
 
 def revoke_command(name: str, grantee: Grantee) -> str:
-    """Return the command by which a cluster administrator takes it back."""
     return f"podidentity revoke {_permission(name, grantee)}"
 
 
@@ -245,7 +242,6 @@ async def take_unneeded(kube: Kube, ref: ObjectRef, gone: Object) -> None:
 
 
 async def take_all(kube: Kube) -> None:
-    """Remove every grant of ours, and the roles of them."""
     for each in await find_all(kube, CLUSTER_ROLE_BINDINGS, labelSelector=SELECTOR):
         if grants(each["roleRef"]):
             await remove_role(kube, "ClusterRoleBinding", each["metadata"]["name"])
@@ -293,14 +289,12 @@ class Roles:
         return role_name(name) in roles and not any(map(self._bindings.get, roles))
 
     def holders(self, name: str) -> list[RoleHolder]:
-        """Return the pods that hold this permission."""
         roles = [*self._roles.get(name, ()), *self._roles.get(EVERY, ())]
         of_roles = {each["metadata"]["name"] for each in roles}
         bindings = [found for each in of_roles for found in self._bindings.get(each, ())]
         return holders(name, roles, bindings)
 
     def grants(self) -> list[tuple[str, Grantee, Object]]:
-        """Return each permission with whom it is given to, and the ClusterRoleBinding."""
         return [
             (name or "*", grantee, each)
             for name, roles in self._roles.items()
@@ -310,7 +304,6 @@ class Roles:
         ]
 
     def grantees(self, names: Iterable[str]) -> set[Grantee]:
-        """Return the pods that hold all these permissions."""
         by_name = [{granted.grantee for granted in self.holders(name)} for name in names]
         return {
             grantee
@@ -329,7 +322,6 @@ def _names(identity: Object) -> tuple[str, ...]:
 
 
 def giver_of(found: Object) -> str:
-    """Return the command of ours that made a binding; "" for bindings of others."""
     if not is_ours(found):
         return ""
     annotations = found["metadata"].get("annotations") or {}
@@ -343,6 +335,5 @@ def _all_in(found: Object, name: str, grantee: Grantee) -> bool:
 
 
 async def remove_role(kube: Kube, kind: str, name: str) -> None:
-    """Delete a ClusterRole or a ClusterRoleBinding, and say so; raise KubeError."""
     manifest = {"apiVersion": f"{RBAC}/v1", "kind": kind, "metadata": {"name": name}}
     click.echo(await removal(kube, manifest))

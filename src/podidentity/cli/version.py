@@ -50,7 +50,6 @@ class RunningProgram:
 
 
 def program_of(program: str, pod: Object) -> RunningProgram:
-    """Return what a pod's object tells of its program."""
     images = list(dict.fromkeys(each.get("image", "") for each in pod["spec"]["containers"]))
     statuses = pod.get("status", {}).get("containerStatuses") or [{}]
     return RunningProgram(
@@ -70,7 +69,6 @@ def alike(found: Iterable[RunningProgram]) -> list[list[RunningProgram]]:
 
 
 def rows(found: Iterable[RunningProgram]) -> list[tuple[str, ...]]:
-    """Return a row for each build, with the nodes that have it."""
     made: list[tuple[str, ...]] = []
     for each in alike(found):
         program = each[0]
@@ -100,7 +98,6 @@ def _places(programs: Sequence[RunningProgram]) -> str:
 
 
 def version(ctx: click.Context, /, *, target: ClusterTarget, client: bool, output: str) -> None:
-    """Print the versions, and exit with 1 if the cluster cannot be asked."""
     own = facts()
     if client:
         click.echo(_own(own) if output == "table" else data(own, output))
@@ -132,12 +129,10 @@ def _own(found: Mapping[str, str]) -> str:
 
 
 def facts() -> dict[str, str]:
-    """Return version, commit, build, and the Python and machine that run it."""
     return {**build(), "python": platform.python_version(), "machine": platform.machine()}
 
 
 async def programs(kube: Kube) -> list[RunningProgram]:
-    """Return NMI and MIC in each of their pods; raise KubeError."""
     # With all their flags: help and --client need none of them.
     from podidentity.cli.agent_choices import chosen
     from podidentity.cli.controller import pods as pods_of_mic

@@ -51,7 +51,6 @@ class Switch(StrEnum):
 
     @property
     def opens(self) -> str:
-        """What it lets others do: why it is off."""
         return _OPENS[self]
 
 
@@ -102,7 +101,6 @@ class Loss:
 
     @property
     def granting_is_enough(self) -> bool:
-        """Whether the permissions alone bring it back."""
         return bool(self.permissions) and not self.switches
 
 
@@ -176,7 +174,6 @@ class _Comparison:
     attaches: bool
 
     def of(self, pod: Pod) -> Iterator[Loss]:
-        """Yield the losses of one pod."""
         old = match(pod, self.directory, self.before)
         if self.attaches and (pod.host_network or old.exception is not None):
             yield from self._of_attached(pod)

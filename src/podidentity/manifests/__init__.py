@@ -77,7 +77,6 @@ class LocalRedirect:
 
 
 def crds() -> list[Manifest]:
-    """Return the CustomResourceDefinitions: four as before, and that of MIC's ledgers."""
     return _documents("crds.yaml")
 
 
@@ -240,7 +239,6 @@ def mic(
 def _needed(
     rules: Sequence[Manifest], *, records: bool, tokens: bool, types: Collection[int]
 ) -> list[Manifest]:
-    """Return the rules without what NMI does not need."""
     unused = set() if records else {"azureassignedidentities"}
     unused |= set() if tokens else {TOKENS}
     unused |= set() if {SERVICE_PRINCIPAL, CERTIFICATE} & set(types) else {"secrets"}
@@ -330,7 +328,6 @@ def _node_tokens(audiences: Sequence[str]) -> list[Manifest]:
 
 
 def _token_policy(namespace: str, identities: str, audiences: Sequence[str]) -> list[Manifest]:
-    """Return the policy for an NMI in `namespace`."""
     policy, binding = _documents("token-policy.yaml")
     more = "".join(f", {literal(audience)}" for audience in audiences)
     written = {
@@ -363,7 +360,6 @@ def local_redirect(
     redirect: LocalRedirect = LocalRedirect(),
     namespace: str = NAMESPACE,
 ) -> list[Manifest]:
-    """Return the pods that Cilium redirects to, the policy for it, and the one that denies IMDS."""
     manifests = _documents("local-redirect.yaml")
     daemon_set, policy, deny = manifests
     (container,) = daemon_set["spec"]["template"]["spec"]["containers"]
@@ -381,7 +377,6 @@ def local_redirect(
 
 
 def literal(audience: str) -> str:
-    """Return an audience as the policy's expressions have it."""
     return json.dumps(audience)
 
 

@@ -28,7 +28,6 @@ _name = click.option(
 
 
 def _whom(command: _Command) -> _Command:
-    """Add the options for the pods and their identities to `command`."""
     for option in (
         click.option(
             "--identity",

@@ -16,7 +16,6 @@ _Command = Callable[..., None]
 
 
 def _whom(command: _Command) -> _Command:
-    """Add the options for an identity and its grantee to `command`."""
     for option in (
         click.option(
             "--identity",

@@ -45,7 +45,6 @@ def mic(**given: Any) -> AgentPlan | None:
 
 
 def settings_from(given: dict[str, Any]) -> MicSettings:
-    """Return the settings of the parsed flags; raise click.UsageError."""
     given["own_namespace"] = given["own_namespace"] or ""
     try:
         return MicSettings(**given)
@@ -54,7 +53,6 @@ def settings_from(given: dict[str, Any]) -> MicSettings:
 
 
 def plan_of(settings: MicSettings) -> AgentPlan:
-    """Return what `cli.main` runs."""
     from podidentity.cli.programs import AgentPlan
 
     return AgentPlan(

@@ -14,7 +14,6 @@ _UNIT = re.compile(r"[A-Za-z0-9:_.@-]+\.service")
 
 
 def _parse_unit(text: str) -> str:
-    """Return the name of a service unit; raise ValueError."""
     if not _UNIT.fullmatch(text):
         raise ValueError(f"{text!r} is no name of a unit such as k3s-agent.service")
     return text
