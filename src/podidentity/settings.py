@@ -8,8 +8,10 @@ Values that depend on several flags are properties.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import MISSING, Field, dataclass, field, fields
+from enum import StrEnum
+from functools import partial
 from typing import Any, Literal
 
 from podidentity.core.attestation import AttestationMode
@@ -61,18 +63,25 @@ class Flag:
     """The default as people write it, if that is not the value's own text."""
 
 
-def flag(*names: str, text: str, **more: Any) -> Mapping[str, Flag]:  # noqa: ANN401 - Flag's own
-    """Return the metadata of a field that has this flag; `more` are fields of `Flag`."""
-    return {"flag": Flag(names=names, text=text, **more)}
+def option(default: Any, names: str, text: str, **more: Any) -> Any:  # noqa: ANN401
+    """Return the field of a setting that has a flag; `more` are fields of `Flag`.
+
+    The default of a switch is a boolean, of a number an integer, of a choice one of an enum.
+    """
+    if isinstance(default, StrEnum):
+        more |= {"choices": tuple(type(default)), "parse": type(default)}
+    elif isinstance(default, int) and "parse" not in more:
+        more["kind"] = "switch" if isinstance(default, bool) else "number"
+    return field(
+        default=default, metadata={"flag": Flag(names=tuple(names.split()), text=text, **more)}
+    )
 
 
 def _parse_authorities(text: str) -> frozenset[Authority]:
-    """Return the comma-separated authorities in `text`; raise ValueError."""
     return frozenset(Authority.parse(each) for each in text.split(",") if each.strip())
 
 
 def _parse_names(text: str) -> frozenset[str]:
-    """Return the comma-separated names in `text`."""
     return frozenset(each.strip() for each in text.split(",") if each.strip())
 
 
@@ -87,7 +96,6 @@ def _parse_audiences(text: str) -> Literal["auto", "off"] | tuple[str, ...]:
 
 
 def _parse_startup_taint(text: str) -> str:
-    """Return the key of a taint, or "" for none; raise ValueError."""
     return parse_taint_key(text) if text else ""
 
 
@@ -109,7 +117,6 @@ def _parse_level(text: str) -> int:
 
 
 def _parse_client_ids(text: str) -> frozenset[ClientId]:
-    """Return the comma-separated client ids in `text`; raise ValueError."""
     return frozenset(ClientId.parse(each) for each in text.split(",") if each.strip())
 
 
@@ -134,35 +141,48 @@ NET_FOLDER, SERVE_FOLDER = "net", "serve"
 
 # ---- Flags that NMI and MIC have alike
 
-_KUBECONFIG = flag(
+_kubeconfig = partial(
+    option,
+    None,
     "--kubeconfig",
+    "Kubeconfig file. Default: the pod's service account.",
     envvar="KUBECONFIG",
-    text="Kubeconfig file. Default: the pod's service account.",
 )
-_FORCE_NAMESPACED = flag(
+_force_namespaced = partial(
+    option,
+    False,
     "--forceNamespaced",
-    kind="switch",
-    envvar="FORCENAMESPACED",
-    text="No effect: pod, binding and identity always share a namespace, unless "
+    "No effect: pod, binding and identity always share a namespace, unless "
     "`--compat-cross-namespace`.",
+    envvar="FORCENAMESPACED",
 )
-_OUTLIVES = flag(
+_outlives = partial(
+    option,
+    12 * 3600.0,
     "--authorization-outlives",
+    "How long the last decision of RBAC counts while the API server is away.",
     parse=parse_duration,
     metavar="DURATION",
     shown="12h",
-    text="How long the last decision of RBAC counts while the API server is away.",
 )
-_ENVIRONMENT_FILE = flag(
+_environment_file = partial(
+    option,
+    "",
     "--azure-environment-file",
+    "JSON file that describes an Azure Stack Hub, for `--cloud=AzureStackCloud`.",
     envvar="AZURE_ENVIRONMENT_FILEPATH",
-    text="JSON file that describes an Azure Stack Hub, for `--cloud=AzureStackCloud`.",
 )
-_LOG_FORMAT = flag(
-    "--log-format", choices=("text", "json"), text="Log lines for people or for programs."
+_log_format = partial(
+    option,
+    "text",
+    "--log-format",
+    "Log lines for people or for programs.",
+    choices=("text", "json"),
 )
-_VERBOSITY = flag("-v", "--v", parse=_parse_level, text="Verbosity; from 4 on more is logged.")
-_USER_AGENT = flag("--custom-user-agent", text="Appended to the User-Agent.")
+_verbosity = partial(
+    option, 0, "-v --v", "Verbosity; from 4 on more is logged.", parse=_parse_level
+)
+_user_agent = partial(option, "", "--custom-user-agent", "Appended to the User-Agent.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,55 +192,33 @@ class Compat:
     docs/reference/compatibility.md describes the risk of each.
     """
 
-    cross_namespace: bool = field(
-        default=False,
-        metadata=flag(
-            "--compat-cross-namespace",
-            kind="switch",
-            text="As before: bindings and identities of other namespaces count.",
-        ),
+    cross_namespace: bool = option(
+        False,
+        "--compat-cross-namespace",
+        "As before: bindings and identities of other namespaces count.",
     )
-    foreign_secrets: bool = field(
-        default=False,
-        metadata=flag(
-            "--compat-foreign-secrets",
-            kind="switch",
-            text="As before: secrets of other namespaces are read.",
-        ),
+    foreign_secrets: bool = option(
+        False, "--compat-foreign-secrets", "As before: secrets of other namespaces are read."
     )
-    any_label_exceptions: bool = field(
-        default=False,
-        metadata=flag(
-            "--compat-any-label-exceptions",
-            kind="switch",
-            text="As before: one label of an AzurePodIdentityException is enough, in any case.",
-        ),
+    any_label_exceptions: bool = option(
+        False,
+        "--compat-any-label-exceptions",
+        "As before: one label of an AzurePodIdentityException is enough, in any case.",
     )
-    text_errors: bool = field(
-        default=False,
-        metadata=flag(
-            "--compat-text-errors",
-            kind="switch",
-            text="As before: errors are plain text, with the old statuses.",
-        ),
+    text_errors: bool = option(
+        False, "--compat-text-errors", "As before: errors are plain text, with the old statuses."
     )
-    tenant_array: bool = field(
-        default=False,
-        metadata=flag(
-            "--compat-tenant-array",
-            kind="switch",
-            text="As before: the answer for an identity with `auxiliaryTenantIDs` is an array with "
-            "a token for each tenant.",
-        ),
+    tenant_array: bool = option(
+        False,
+        "--compat-tenant-array",
+        "As before: the answer for an identity with `auxiliaryTenantIDs` is an array with a "
+        "token for each tenant.",
     )
-    open_metrics: bool = field(
-        default=False,
-        metadata=flag(
-            "--compat-open-metrics",
-            kind="switch",
-            text="As before: `/metrics` on `--prometheus-port`, which every pod can read, contains "
-            "namespaces and audiences.",
-        ),
+    open_metrics: bool = option(
+        False,
+        "--compat-open-metrics",
+        "As before: `/metrics` on `--prometheus-port`, which every pod can read, contains "
+        "namespaces and audiences.",
     )
 
 
@@ -228,463 +226,341 @@ class Compat:
 class NmiSettings:
     """Settings of the node agent; defaults as those of the archived project where it had them."""
 
-    node: str = field(metadata=flag("--node", text="Name of this node in Kubernetes. Required."))
-    kubeconfig: str | None = field(default=None, metadata=_KUBECONFIG)
+    node: str = option(MISSING, "--node", "Name of this node in Kubernetes. Required.")
+    kubeconfig: str | None = _kubeconfig()
 
-    listen_address: str = field(
-        default="127.0.0.1",
-        metadata=flag(
-            "--nmi-listen-address",
-            text="Address to which pods' requests are redirected: one of the node, for Cilium's "
-            "local redirect policy, or a link-local one, which is added to `lo` and guarded. With "
-            "a loopback address pods are redirected to 169.254.25.79, and only `/host/token` is "
-            "served at the loopback address. 0.0.0.0: as 127.0.0.1, on all addresses.",
-        ),
+    listen_address: str = option(
+        "127.0.0.1",
+        "--nmi-listen-address",
+        "Address to which pods' requests are redirected: one of the node, for Cilium's local "
+        "redirect policy, or a link-local one, which is added to `lo` and guarded. With a "
+        "loopback address pods are redirected to 169.254.25.79, and only `/host/token` is served "
+        "at the loopback address. 0.0.0.0: as 127.0.0.1, on all addresses.",
     )
-    listen_port: int = field(
-        default=2579,
-        metadata=flag("--nmi-port", kind="number", text="Port at these addresses."),
+    listen_port: int = option(2579, "--nmi-port", "Port at these addresses.")
+    backend: Backend = option(
+        Backend.NFTABLES,
+        "--backend",
+        "What leads pods' requests to NMI. `nftables`: rules of the node. `lrp`: [Cilium's local "
+        "redirect policy](#ciliums-local-redirect-policy), for nodes where packets pass the "
+        "rules; NMI listens at the address of `--host-ip`, too, and the rules stay. `podidentity "
+        "enable --backend=lrp` makes the policy.",
     )
-    backend: Backend = field(
-        default=Backend.NFTABLES,
-        metadata=flag(
-            "--backend",
-            choices=tuple(Backend),
-            parse=Backend,
-            text="What leads pods' requests to NMI. `nftables`: rules of the node. `lrp`: "
-            "[Cilium's local redirect policy](#ciliums-local-redirect-policy), for nodes where "
-            "packets pass the rules; NMI listens at the address of `--host-ip`, too, and the rules "
-            "stay. `podidentity enable --backend=lrp` makes the policy.",
-        ),
+    host_ip: str = option(
+        "",
+        "--host-ip",
+        "IPv4 address of the node. Without effect unless with `--backend=lrp`.",
+        envvar="HOST_IP",
     )
-    host_ip: str = field(
-        default="",
-        metadata=flag(
-            "--host-ip",
-            envvar="HOST_IP",
-            text="IPv4 address of the node. Without effect unless with `--backend=lrp`.",
-        ),
-    )
-    metadata_address: str = field(
-        default="169.254.169.254",
-        metadata=flag("--metadata-ip", text="Address of IMDS."),
-    )
-    metadata_port: int = field(
-        default=80, metadata=flag("--metadata-port", kind="number", text="Port of IMDS.")
-    )
-    probe_port: int = field(
-        default=8080,
-        metadata=flag(
-            "--http-probe-port",
-            kind="number",
-            text="Port of `/healthz` and `/readyz`, on all addresses; 8085 in the manifest.",
-        ),
+    metadata_address: str = option("169.254.169.254", "--metadata-ip", "Address of IMDS.")
+    metadata_port: int = option(80, "--metadata-port", "Port of IMDS.")
+    probe_port: int = option(
+        8080,
+        "--http-probe-port",
+        "Port of `/healthz` and `/readyz`, on all addresses; 8085 in the manifest.",
     )
 
-    operation_mode: Literal["standard", "managed"] = field(
-        default="standard",
-        metadata=flag(
-            "--operation-mode",
-            choices=("standard", "managed"),
-            text="`managed`: identities are attached to the node's machines already. `standard`: "
-            "[MIC](mic.md) attaches them and records it in AzureAssignedIdentities; requests wait "
-            "for the record.",
-        ),
+    operation_mode: Literal["standard", "managed"] = option(
+        "standard",
+        "--operation-mode",
+        "`managed`: identities are attached to the node's machines already. `standard`: "
+        "[MIC](mic.md) attaches them and records it in AzureAssignedIdentities; requests wait for "
+        "the record.",
+        choices=("standard", "managed"),
     )
-    force_namespaced: bool = field(default=False, metadata=_FORCE_NAMESPACED)
-    only_own_records: bool = field(
-        default=True,
-        metadata=flag(
-            "--enableScaleFeatures",
-            kind="switch",
-            text="Standard mode: watch only AzureAssignedIdentities with the label "
-            "`nodename=NODE`.",
-        ),
+    force_namespaced: bool = _force_namespaced()
+    only_own_records: bool = option(
+        True,
+        "--enableScaleFeatures",
+        "Standard mode: watch only AzureAssignedIdentities with the label `nodename=NODE`.",
     )
-    retry_attempts_for_created: int = field(
-        default=16,
-        metadata=flag(
-            "--retry-attempts-for-created",
-            kind="number",
-            text="Standard mode: a request waits so many times `--find-identity-retry-interval` "
-            "for a controller that has not begun.",
-        ),
+    retry_attempts_for_created: int = option(
+        16,
+        "--retry-attempts-for-created",
+        "Standard mode: a request waits so many times `--find-identity-retry-interval` for a "
+        "controller that has not begun.",
     )
-    retry_attempts_for_assigned: int = field(
-        default=4,
-        metadata=flag(
-            "--retry-attempts-for-assigned",
-            kind="number",
-            text="Standard mode: so many times more once the controller has begun.",
-        ),
+    retry_attempts_for_assigned: int = option(
+        4,
+        "--retry-attempts-for-assigned",
+        "Standard mode: so many times more once the controller has begun.",
     )
-    find_identity_retry_interval: int = field(
-        default=5,
-        metadata=flag(
-            "--find-identity-retry-interval",
-            kind="number",
-            text="Seconds. It only sets how long a request waits: changes are noticed at once.",
-        ),
+    find_identity_retry_interval: int = option(
+        5,
+        "--find-identity-retry-interval",
+        "Seconds. It only sets how long a request waits: changes are noticed at once.",
     )
-    exceptions_in: frozenset[str] = field(
-        default=frozenset(),
-        metadata=flag(
-            "--exception-namespaces",
-            parse=_parse_names,
-            metavar="NAMESPACE,…",
-            shown="kube-system and its own",
-            text="Namespaces in which AzurePodIdentityExceptions have effect; `*`: all, as before.",
-        ),
+    exceptions_in: frozenset[str] = option(
+        frozenset(),
+        "--exception-namespaces",
+        "Namespaces in which AzurePodIdentityExceptions have effect; `*`: all, as before.",
+        parse=_parse_names,
+        metavar="NAMESPACE,…",
+        shown="kube-system and its own",
     )
-    own_namespace: str = field(
-        default="kube-system",
-        metadata=flag("--own-namespace", envvar="POD_NAMESPACE", text="The agent's own namespace."),
+    own_namespace: str = option(
+        "kube-system", "--own-namespace", "The agent's own namespace.", envvar="POD_NAMESPACE"
     )
-    own_pod: str = field(
-        default="",
-        metadata=flag(
-            "--own-pod",
-            envvar="POD_NAME",
-            text="The agent's own pod. The agent writes its lasting warnings there as events, "
-            "which `podidentity check` reads; without this setting it writes none.",
-        ),
+    own_pod: str = option(
+        "",
+        "--own-pod",
+        "The agent's own pod. The agent writes its lasting warnings there as events, which "
+        "`podidentity check` reads; without this setting it writes none.",
+        envvar="POD_NAME",
     )
-    hold: float = field(
-        default=8.0,
-        metadata=flag(
-            "--hold",
-            kind="seconds",
-            text="Seconds that a request waits for a binding or an identity after a change. az "
-            "never retries, and some clients give up after 10.",
-        ),
+    hold: float = option(
+        8.0,
+        "--hold",
+        "Seconds that a request waits for a binding or an identity after a change. az never "
+        "retries, and some clients give up after 10.",
+        kind="seconds",
     )
-    ambiguous: Ambiguity = field(
-        default=Ambiguity.WEIGHT,
-        metadata=flag(
-            "--ambiguous",
-            choices=tuple(Ambiguity),
-            parse=Ambiguity,
-            text="Answer to a request without an id if the pod has several identities: that of the "
-            "heaviest binding (`weight`), or an error (`reject`).",
-        ),
+    ambiguous: Ambiguity = option(
+        Ambiguity.WEIGHT,
+        "--ambiguous",
+        "Answer to a request without an id if the pod has several identities: that of the "
+        "heaviest binding (`weight`), or an error (`reject`).",
     )
-    retry_after_header: bool = field(
-        default=False,
-        metadata=flag(
-            "--set-retry-after-header",
-            kind="switch",
-            text="Answer 503 with `Retry-After` instead of 404 if no identity is bound to the pod.",
-        ),
+    retry_after_header: bool = option(
+        False,
+        "--set-retry-after-header",
+        "Answer 503 with `Retry-After` instead of 404 if no identity is bound to the pod.",
     )
-    metadata_header_required: bool = field(
-        default=True,
-        metadata=flag(
-            "--metadata-header-required",
-            kind="switch",
-            text="Refuse requests without `Metadata: true`, as IMDS does. If off, an attacker can "
-            "get a token from a pod that fetches URLs for others.",
-        ),
+    metadata_header_required: bool = option(
+        True,
+        "--metadata-header-required",
+        "Refuse requests without `Metadata: true`, as IMDS does. If off, an attacker can get a "
+        "token from a pod that fetches URLs for others.",
     )
-    metadata_allow: tuple[str, ...] = field(
-        default=METADATA_ALLOWED,
-        metadata=flag(
-            "--metadata-allow",
-            repeated=True,
-            metavar="PATH",
-            text="A metadata path that pods may read, with all paths below it; user data must be "
-            "named explicitly.",
-        ),
+    metadata_allow: tuple[str, ...] = option(
+        METADATA_ALLOWED,
+        "--metadata-allow",
+        "A metadata path that pods may read, with all paths below it; user data must be named "
+        "explicitly.",
+        repeated=True,
+        metavar="PATH",
     )
-    block_instance_metadata: bool = field(
-        default=False,
-        metadata=flag(
-            "--block-instance-metadata",
-            kind="switch",
-            text="Refuse `/metadata/instance` even if `--metadata-allow` names it.",
-        ),
+    block_instance_metadata: bool = option(
+        False,
+        "--block-instance-metadata",
+        "Refuse `/metadata/instance` even if `--metadata-allow` names it.",
     )
 
-    authorization: Authorization = field(
-        default=Authorization.RBAC,
-        metadata=flag(
-            "--authorization",
-            choices=tuple(Authorization),
-            parse=Authorization,
-            text="Effect of a missing [permission](cli.md#podidentity-grant-podidentity-revoke) to "
-            "use an identity. `rbac`: the request is refused; `observe`: it is only reported; "
-            "`off`: permissions are not checked, and a tenant that may create an AzureIdentity may "
-            "use any identity.",
-        ),
+    authorization: Authorization = option(
+        Authorization.RBAC,
+        "--authorization",
+        "Effect of a missing [permission](cli.md#podidentity-grant-podidentity-revoke) to use an "
+        "identity. `rbac`: the request is refused; `observe`: it is only reported; `off`: "
+        "permissions are not checked, and a tenant that may create an AzureIdentity may use any "
+        "identity.",
     )
-    authorization_outlives: float = field(default=12 * 3600.0, metadata=_OUTLIVES)
-    attestation: AttestationMode = field(
-        default=AttestationMode.KERNEL,
-        metadata=flag(
-            "--attestation",
-            choices=tuple(AttestationMode),
-            parse=AttestationMode,
-            text="[Proof of the caller](#who-is-asking). `kernel`: its socket, and the pod of the "
-            "socket's cgroup (v2). `namespace`: its socket, in the only network namespace with its "
-            "address; for nodes with cgroup v1 only. `address`: no proof; any pod can take the "
-            "tokens of another. If the chosen proof is not possible, the agent is not ready.",
-        ),
+    authorization_outlives: float = _outlives()
+    attestation: AttestationMode = option(
+        AttestationMode.KERNEL,
+        "--attestation",
+        "[Proof of the caller](#who-is-asking). `kernel`: its socket, and the pod of the "
+        "socket's cgroup (v2). `namespace`: its socket, in the only network namespace with its "
+        "address; for nodes with cgroup v1 only. `address`: no proof; any pod can take the tokens "
+        "of another. If the chosen proof is not possible, the agent is not ready.",
     )
-    trusted_proxies: tuple[ObjectRef, ...] = field(
-        default=(),
-        metadata=flag(
-            "--trusted-proxies",
-            repeated=True,
-            parse=ObjectRef.parse,
-            metavar="NAMESPACE/ACCOUNT",
-            shown="none",
-            text="Service account of a [proxy](#behind-a-proxy) that makes the pods' connections "
-            "in their own network namespaces, as ztunnel of Istio's ambient mesh does.",
-        ),
+    trusted_proxies: tuple[ObjectRef, ...] = option(
+        (),
+        "--trusted-proxies",
+        "Service account of a [proxy](#behind-a-proxy) that makes the pods' connections in their "
+        "own network namespaces, as ztunnel of Istio's ambient mesh does.",
+        repeated=True,
+        parse=ObjectRef.parse,
+        metavar="NAMESPACE/ACCOUNT",
+        shown="none",
     )
-    attestation_by_runtime_class: tuple[tuple[str, AttestationMode], ...] = field(
-        default=(),
-        metadata=flag(
-            "--attestation-by-runtime-class",
-            repeated=True,
-            parse=_parse_class_proof,
-            metavar="CLASS=namespace|address",
-            shown="none",
-            text="[Weaker proof](#pods-with-a-kernel-of-their-own) of pods of a runtime class, "
-            "whose connections are no process's of the node, as Kata's: the only network namespace "
-            "with their address, or nothing but the address (gVisor).",
-        ),
+    attestation_by_runtime_class: tuple[tuple[str, AttestationMode], ...] = option(
+        (),
+        "--attestation-by-runtime-class",
+        "[Weaker proof](#pods-with-a-kernel-of-their-own) of pods of a runtime class, whose "
+        "connections are no process's of the node, as Kata's: the only network namespace with "
+        "their address, or nothing but the address (gVisor).",
+        repeated=True,
+        parse=_parse_class_proof,
+        metavar="CLASS=namespace|address",
+        shown="none",
     )
-    source_guard: Literal["on", "off"] = field(
-        default="on",
-        metadata=flag(
-            "--source-guard",
-            choices=("on", "off"),
-            text="Whether pods on bridges may send with [their addresses](#whose-address-it-is) "
-            "only. `off` is for pods that need addresses of others: each connection then ends "
-            "after one answer, because a pod can take over that of its neighbour.",
-        ),
+    source_guard: Literal["on", "off"] = option(
+        "on",
+        "--source-guard",
+        "Whether pods on bridges may send with [their addresses](#whose-address-it-is) only. "
+        "`off` is for pods that need addresses of others: each connection then ends after one "
+        "answer, because a pod can take over that of its neighbour.",
+        choices=("on", "off"),
     )
-    path_probe: bool = field(
-        default=False,
-        metadata=flag(
-            "--path-probe",
-            kind="switch",
-            text="Whether the manifest has a [probe pod](#the-probe): the agent is ready only if "
-            "requests from there arrive at it. Without this flag nothing notices a data plane that "
-            "passes the rules, and the agent warns of that.",
-        ),
+    path_probe: bool = option(
+        False,
+        "--path-probe",
+        "Whether the manifest has a [probe pod](#the-probe): the agent is ready only if requests "
+        "from there arrive at it. Without this flag nothing notices a data plane that passes the "
+        "rules, and the agent warns of that.",
     )
-    host_token: Literal["pod", "root", "off"] = field(
-        default="pod",
-        metadata=flag(
-            "--host-token",
-            choices=("pod", "root", "off"),
-            text="Callers that may request tokens of other pods at `/host/token`. `pod`: pods of "
-            "`--host-token-callers`; `root`: also root processes of the node, for nodes without "
-            "cgroups of pods; `off`: nobody, and 127.0.0.1 is left to another program.",
-        ),
+    host_token: Literal["pod", "root", "off"] = option(
+        "pod",
+        "--host-token",
+        "Callers that may request tokens of other pods at `/host/token`. `pod`: pods of "
+        "`--host-token-callers`; `root`: also root processes of the node, for nodes without "
+        "cgroups of pods; `off`: nobody, and 127.0.0.1 is left to another program.",
+        choices=("pod", "root", "off"),
     )
-    host_token_callers: tuple[ObjectRef, ...] = field(
-        default=PROVIDERS,
-        metadata=flag(
-            "--host-token-callers",
-            repeated=True,
-            parse=ObjectRef.parse,
-            metavar="NAMESPACE/NAME",
-            text="Service account of a Secrets Store CSI provider.",
-        ),
+    host_token_callers: tuple[ObjectRef, ...] = option(
+        PROVIDERS,
+        "--host-token-callers",
+        "Service account of a Secrets Store CSI provider.",
+        repeated=True,
+        parse=ObjectRef.parse,
+        metavar="NAMESPACE/NAME",
     )
-    netns_dirs: tuple[str, ...] = field(
-        default=("/run/netns",),
-        metadata=flag(
-            "--netns-dir",
-            repeated=True,
-            metavar="FOLDER",
-            text="Folder in which a runtime mounts the pods' network namespaces.",
-        ),
+    netns_dirs: tuple[str, ...] = option(
+        ("/run/netns",),
+        "--netns-dir",
+        "Folder in which a runtime mounts the pods' network namespaces.",
+        repeated=True,
+        metavar="FOLDER",
     )
-    cgroup_root: str = field(
-        default="/sys/fs/cgroup",
-        metadata=flag("--cgroup-root", text="Mount point of the host's cgroup v2."),
+    cgroup_root: str = option(
+        "/sys/fs/cgroup", "--cgroup-root", "Mount point of the host's cgroup v2."
     )
-    startup_taint: str = field(
-        default="",
-        metadata=flag(
-            "--startup-taint",
-            parse=_parse_startup_taint,
-            metavar="KEY",
-            text="Key of a taint with which nodes start: the agent takes it off its own node when "
-            "it is [ready](../how-to/close-the-boot-window.md). It needs the right that `enable "
-            "--startup-taint` gives. Default: none.",
-        ),
+    startup_taint: str = option(
+        "",
+        "--startup-taint",
+        "Key of a taint with which nodes start: the agent takes it off its own node when it is "
+        "[ready](../how-to/close-the-boot-window.md). It needs the right that `enable "
+        "--startup-taint` gives. Default: none.",
+        parse=_parse_startup_taint,
+        metavar="KEY",
     )
-    on_exit: Literal["keep", "remove", "close"] = field(
-        default="keep",
-        metadata=flag(
-            "--on-exit",
-            choices=("keep", "remove", "close"),
-            text="Whether the rules stay on the node after the agent has ended. Without them pods "
-            "reach every identity of the node. With `close` those go that lead pods to the agent, "
-            "and those stay that close IMDS: another NMI [can follow](#the-end-of-nmi).",
-        ),
+    on_exit: Literal["keep", "remove", "close"] = option(
+        "keep",
+        "--on-exit",
+        "Whether the rules stay on the node after the agent has ended. Without them pods reach "
+        "every identity of the node. With `close` those go that lead pods to the agent, and those "
+        "stay that close IMDS: another NMI [can follow](#the-end-of-nmi).",
+        choices=("keep", "remove", "close"),
     )
-    runtime_dir: str = field(
-        default="",
-        metadata=flag(
-            "--runtime-dir",
-            metavar="FOLDER",
-            text="Folder of the sockets between `net`, `serve` and their probes. Default: "
-            "/run/podidentity, or a new one with `podidentity nmi`.",
-        ),
+    runtime_dir: str = option(
+        "",
+        "--runtime-dir",
+        "Folder of the sockets between `net`, `serve` and their probes. Default: "
+        "/run/podidentity, or a new one with `podidentity nmi`.",
+        metavar="FOLDER",
     )
-    handover_dir: str = field(
-        default="",
-        metadata=flag(
-            "--handover-dir",
-            metavar="FOLDER",
-            text="Folder of the node through which an agent [takes over](#updates) from the one "
-            "before it. Default: none, and an update interrupts requests.",
-        ),
+    handover_dir: str = option(
+        "",
+        "--handover-dir",
+        "Folder of the node through which an agent [takes over](#updates) from the one before "
+        "it. Default: none, and an update interrupts requests.",
+        metavar="FOLDER",
     )
-    memory_limit: int = field(
-        default=0,
-        metadata=flag(
-            "--memory-limit",
-            kind="number",
-            metavar="BYTES",
-            envvar="MEMORY_LIMIT",
-            text="Memory limit of the container of `serve`: its worker is replaced at three "
-            "quarters of it. 0: no limit.",
-        ),
+    memory_limit: int = option(
+        0,
+        "--memory-limit",
+        "Memory limit of the container of `serve`: its worker is replaced at three quarters of "
+        "it. 0: no limit.",
+        metavar="BYTES",
+        envvar="MEMORY_LIMIT",
     )
 
-    cloud: Cloud = field(
-        default=PUBLIC,
-        metadata=flag(
-            "--cloud",
-            envvar="AZURE_ENVIRONMENT",
-            metavar="NAME",
-            shown=PUBLIC.name,
-            text="Cloud of identities of type 1, 2 and 3 without `adEndpoint`: AzurePublicCloud, "
-            "AzureUSGovernmentCloud, AzureChinaCloud, or AzureStackCloud with "
-            "`--azure-environment-file`.",
-        ),
+    cloud: Cloud = option(
+        PUBLIC,
+        "--cloud",
+        "Cloud of identities of type 1, 2 and 3 without `adEndpoint`: AzurePublicCloud, "
+        "AzureUSGovernmentCloud, AzureChinaCloud, or AzureStackCloud with "
+        "`--azure-environment-file`.",
+        envvar="AZURE_ENVIRONMENT",
+        metavar="NAME",
+        shown=PUBLIC.name,
     )
     """The command line has its name; `cli.nmi.settings_from` makes it a Cloud."""
-    environment_file: str = field(default="", metadata=_ENVIRONMENT_FILE)
-    more_authorities: frozenset[Authority] = field(
-        default=frozenset(),
-        metadata=flag(
-            "--authorities",
-            parse=_parse_authorities,
-            metavar="URL,URL",
-            text="Authorities beside Microsoft's that an AzureIdentity's `adEndpoint` may name: "
-            "secrets are sent there.",
-        ),
+    environment_file: str = _environment_file()
+    more_authorities: frozenset[Authority] = option(
+        frozenset(),
+        "--authorities",
+        "Authorities beside Microsoft's that an AzureIdentity's `adEndpoint` may name: secrets "
+        "are sent there.",
+        parse=_parse_authorities,
+        metavar="URL,URL",
     )
-    tenant: Tenant | None = field(
-        default=None,
-        metadata=flag(
-            "--tenant-id",
-            parse=Tenant.parse,
-            metavar="GUID|DOMAIN",
-            text="Tenant of annotated service accounts that name a client id but no tenant.",
-        ),
+    tenant: Tenant | None = option(
+        None,
+        "--tenant-id",
+        "Tenant of annotated service accounts that name a client id but no tenant.",
+        parse=Tenant.parse,
+        metavar="GUID|DOMAIN",
     )
-    identities_namespace: str = field(
-        default=IDENTITIES_NAMESPACE,
-        metadata=flag(
-            "--identities-namespace",
-            text="Namespace of the service accounts that stand for federated identities "
-            "(`subject: identity`).",
-        ),
+    identities_namespace: str = option(
+        IDENTITIES_NAMESPACE,
+        "--identities-namespace",
+        "Namespace of the service accounts that stand for federated identities (`subject: "
+        "identity`).",
     )
 
-    tokens_as: Literal["agent", "node"] = field(
-        default="agent",
-        metadata=flag(
-            "--tokens-as",
-            choices=("agent", "node"),
-            text="As whom NMI asks for [tokens of pods' service accounts]"
-            "(#tokens-of-service-accounts). `agent`: by its own right; `node`: as its own node, by "
-            "constrained impersonation (Kubernetes 1.36), so that tokens of other nodes' pods are "
-            "not to be had. `podidentity enable` chooses.",
-        ),
+    tokens_as: Literal["agent", "node"] = option(
+        "agent",
+        "--tokens-as",
+        "As whom NMI asks for [tokens of pods' service accounts](#tokens-of-service-accounts). "
+        "`agent`: by its own right; `node`: as its own node, by constrained impersonation "
+        "(Kubernetes 1.36), so that tokens of other nodes' pods are not to be had. `podidentity "
+        "enable` chooses.",
+        choices=("agent", "node"),
     )
 
     compat: Compat = field(default_factory=Compat)
     """Rules of the archived project that are on."""
 
-    prefetch: Literal["auto", "off"] | tuple[str, ...] = field(
-        default="off",
-        metadata=flag(
-            "--prefetch",
-            parse=_parse_audiences,
-            metavar="auto|off|AUDIENCE,…",
-            text="Audiences of tokens that are fetched for a new pod before its first request. "
-            "`auto`: those that pods with its identity requested on this node, else those of the "
-            "resource manager and of vaults.",
-        ),
+    prefetch: Literal["auto", "off"] | tuple[str, ...] = option(
+        "off",
+        "--prefetch",
+        "Audiences of tokens that are fetched for a new pod before its first request. `auto`: "
+        "those that pods with its identity requested on this node, else those of the resource "
+        "manager and of vaults.",
+        parse=_parse_audiences,
+        metavar="auto|off|AUDIENCE,…",
     )
 
-    log_format: Literal["text", "json"] = field(default="text", metadata=_LOG_FORMAT)
-    audit_log: str = field(
-        default="",
-        metadata=flag(
-            "--audit-log",
-            metavar="PATH",
-            text="File for a JSON line about each decision on a token; `-`: stdout. Default: none.",
-        ),
+    log_format: Literal["text", "json"] = _log_format()
+    audit_log: str = option(
+        "",
+        "--audit-log",
+        "File for a JSON line about each decision on a token; `-`: stdout. Default: none.",
+        metavar="PATH",
     )
-    audit_required: bool = field(
-        default=False,
-        metadata=flag(
-            "--audit-required",
-            kind="switch",
-            text="Answer 503 instead of a token while the audit log cannot be written.",
-        ),
+    audit_required: bool = option(
+        False,
+        "--audit-required",
+        "Answer 503 instead of a token while the audit log cannot be written.",
     )
-    prometheus_port: int = field(
-        default=9090,
-        metadata=flag(
-            "--prometheus-port",
-            kind="number",
-            text="Port of `/metrics` on all addresses, without labels that name a tenant; 0: none.",
-        ),
+    prometheus_port: int = option(
+        9090,
+        "--prometheus-port",
+        "Port of `/metrics` on all addresses, without labels that name a tenant; 0: none.",
     )
-    metrics_secure_port: int = field(
-        default=0,
-        metadata=flag(
-            "--metrics-secure-port",
-            kind="number",
-            text="TLS port of the complete `/metrics` and of `/debug` on all addresses, for "
-            "callers that RBAC lets `get` that path; 9447 in the manifest; 0: none.",
-        ),
+    metrics_secure_port: int = option(
+        0,
+        "--metrics-secure-port",
+        "TLS port of the complete `/metrics` and of `/debug` on all addresses, for callers that "
+        "RBAC lets `get` that path; 9447 in the manifest; 0: none.",
     )
-    metrics_cert_file: str = field(
-        default="",
-        metadata=flag(
-            "--metrics-cert-file",
-            metavar="PATH",
-            text="Certificate of that port with its chain, PEM; reloaded after changes. Default: a "
-            "self-signed one, made at the start.",
-        ),
+    metrics_cert_file: str = option(
+        "",
+        "--metrics-cert-file",
+        "Certificate of that port with its chain, PEM; reloaded after changes. Default: a "
+        "self-signed one, made at the start.",
+        metavar="PATH",
     )
-    metrics_key_file: str = field(
-        default="",
-        metadata=flag("--metrics-key-file", metavar="PATH", text="Its key, PEM."),
+    metrics_key_file: str = option("", "--metrics-key-file", "Its key, PEM.", metavar="PATH")
+    debug_port: int = option(
+        0,
+        "--debug-port",
+        "Port of `/debug` on loopback, for programs of the node: the agent's state, without "
+        "secrets; 0: none.",
     )
-    debug_port: int = field(
-        default=0,
-        metadata=flag(
-            "--debug-port",
-            kind="number",
-            text="Port of `/debug` on loopback, for programs of the node: the agent's state, "
-            "without secrets; 0: none.",
-        ),
-    )
-    verbosity: int = field(default=0, metadata=_VERBOSITY)
-    custom_user_agent: str = field(default="", metadata=_USER_AGENT)
+    verbosity: int = _verbosity()
+    custom_user_agent: str = _user_agent()
 
     def __post_init__(self) -> None:
         if not self.node:
@@ -698,7 +574,6 @@ class NmiSettings:
 
     @property
     def standard(self) -> bool:
-        """Whether requests wait for a controller's AzureAssignedIdentity."""
         return self.operation_mode == "standard"
 
     @property
@@ -721,12 +596,10 @@ class NmiSettings:
 
     @property
     def authorities(self) -> frozenset[Authority]:
-        """Authorities to which an AzureIdentity's secret may be sent."""
         return KNOWN_AUTHORITIES | {self.cloud.authority} | self.more_authorities
 
     @property
     def verbose(self) -> bool:
-        """Whether to log details for developers."""
         return self.verbosity >= 4
 
 
@@ -734,242 +607,173 @@ class NmiSettings:
 class MicSettings:
     """Settings of the controller; defaults as those of the archived project where it had them."""
 
-    kubeconfig: str | None = field(default=None, metadata=_KUBECONFIG)
-    own_namespace: str = field(
-        default="",
-        metadata=flag(
-            "--own-namespace",
-            envvar="MIC_POD_NAMESPACE",
-            text="MIC's own namespace, where its ledgers are. Required, as before.",
-        ),
+    kubeconfig: str | None = _kubeconfig()
+    own_namespace: str = option(
+        "",
+        "--own-namespace",
+        "MIC's own namespace, where its ledgers are. Required, as before.",
+        envvar="MIC_POD_NAMESPACE",
     )
-    own_pod: str = field(
-        default="",
-        metadata=flag(
-            "--own-pod",
-            envvar="MIC_POD_NAME",
-            text="MIC's own pod. The leader writes there as events what keeps it from working in "
-            "Azure, which `podidentity check` reads; without this setting it writes none.",
-        ),
+    own_pod: str = option(
+        "",
+        "--own-pod",
+        "MIC's own pod. The leader writes there as events what keeps it from working in Azure, "
+        "which `podidentity check` reads; without this setting it writes none.",
+        envvar="MIC_POD_NAME",
     )
-    own_pod_uid: str = field(
-        default="",
-        metadata=flag(
-            "--own-pod-uid",
-            envvar="MIC_POD_UID",
-            text="Its uid, by which `kubectl describe` finds these events.",
-        ),
+    own_pod_uid: str = option(
+        "",
+        "--own-pod-uid",
+        "Its uid, by which `kubectl describe` finds these events.",
+        envvar="MIC_POD_UID",
     )
 
-    assign: Literal["pods", "all-hosts", "none"] = field(
-        default="pods",
-        metadata=flag(
-            "--assign",
-            choices=("pods", "all-hosts", "none"),
-            text="To which machines MIC attaches identities. `pods`: to those with a pod that "
-            "needs one (standard mode). `all-hosts`: all that are bound, to every machine of the "
-            "cluster, new ones too (managed mode). `none`: to none; MIC writes conditions only, "
-            "and needs no right in Azure.",
-        ),
+    assign: Literal["pods", "all-hosts", "none"] = option(
+        "pods",
+        "--assign",
+        "To which machines MIC attaches identities. `pods`: to those with a pod that needs one "
+        "(standard mode). `all-hosts`: all that are bound, to every machine of the cluster, new "
+        "ones too (managed mode). `none`: to none; MIC writes conditions only, and needs no right "
+        "in Azure.",
+        choices=("pods", "all-hosts", "none"),
     )
-    node_network: bool = field(
-        default=False,
-        metadata=flag(
-            "--attach-for-node-network",
-            kind="switch",
-            text="Attach identities for pods with `hostNetwork`, too, whose service account may "
-            "use them; with `--authorization=rbac` alone. NMI does not stand between such a pod "
-            "and IMDS: it [reaches all identities of its machine]"
-            "(../security.md#what-it-does-not-protect-from-today).",
-        ),
+    node_network: bool = option(
+        False,
+        "--attach-for-node-network",
+        "Attach identities for pods with `hostNetwork`, too, whose service account may use them; "
+        "with `--authorization=rbac` alone. NMI does not stand between such a pod and IMDS: it "
+        "[reaches all identities of its machine]"
+        "(../security.md#what-it-does-not-protect-from-today).",
     )
-    detach_grace: float = field(
-        default=300.0,
-        metadata=flag(
-            "--detach-grace",
-            parse=parse_duration,
-            metavar="DURATION",
-            shown="5m",
-            text="How long an identity that MIC attached stays after the last pod that needed it; "
-            "`0s`: detached at once, as before.",
-        ),
+    detach_grace: float = option(
+        300.0,
+        "--detach-grace",
+        "How long an identity that MIC attached stays after the last pod that needed it; `0s`: "
+        "detached at once, as before.",
+        parse=parse_duration,
+        metavar="DURATION",
+        shown="5m",
     )
-    immutable: frozenset[ClientId] = field(
-        default=frozenset(),
-        metadata=flag(
-            "--immutable-user-msis",
-            parse=_parse_client_ids,
-            metavar="CLIENT-ID,…",
-            text="Client ids of identities that are never detached.",
-        ),
+    immutable: frozenset[ClientId] = option(
+        frozenset(),
+        "--immutable-user-msis",
+        "Client ids of identities that are never detached.",
+        parse=_parse_client_ids,
+        metavar="CLIENT-ID,…",
     )
-    reconcile_interval: float = field(
-        default=180.0,
-        metadata=flag(
-            "--identity-assignment-reconcile-interval",
-            parse=parse_duration,
-            metavar="DURATION",
-            shown="3m",
-            text="How often the machines are read, by one list a resource group, to attach again "
-            "what somebody else detached.",
-        ),
+    reconcile_interval: float = option(
+        180.0,
+        "--identity-assignment-reconcile-interval",
+        "How often the machines are read, by one list a resource group, to attach again what "
+        "somebody else detached.",
+        parse=parse_duration,
+        metavar="DURATION",
+        shown="3m",
     )
-    writes_at_once: int = field(
-        default=20,
-        metadata=flag(
-            "--createDeleteBatch",
-            kind="number",
-            text="Writes to the API server that are under way at once.",
-        ),
+    writes_at_once: int = option(
+        20, "--createDeleteBatch", "Writes to the API server that are under way at once."
     )
 
-    authorization: Authorization = field(
-        default=Authorization.RBAC,
-        metadata=flag(
-            "--authorization",
-            choices=tuple(Authorization),
-            parse=Authorization,
-            text="Effect of a missing [permission](cli.md#podidentity-grant-podidentity-revoke) to "
-            "use an identity; NMI has the same flag. `rbac`: the identity is not attached for the "
-            "pod; `observe` and `off`: it is.",
-        ),
+    authorization: Authorization = option(
+        Authorization.RBAC,
+        "--authorization",
+        "Effect of a missing [permission](cli.md#podidentity-grant-podidentity-revoke) to use an "
+        "identity; NMI has the same flag. `rbac`: the identity is not attached for the pod; "
+        "`observe` and `off`: it is.",
     )
-    authorization_outlives: float = field(default=12 * 3600.0, metadata=_OUTLIVES)
-    exceptions_in: frozenset[str] = field(
-        default=frozenset(),
-        metadata=flag(
-            "--exception-namespaces",
-            parse=_parse_names,
-            metavar="NAMESPACE,…",
-            shown="kube-system and its own",
-            text="NMI's flag of this name: conditions of AzurePodIdentityExceptions say by it "
-            "whether they have effect.",
-        ),
+    authorization_outlives: float = _outlives()
+    exceptions_in: frozenset[str] = option(
+        frozenset(),
+        "--exception-namespaces",
+        "NMI's flag of this name: conditions of AzurePodIdentityExceptions say by it whether "
+        "they have effect.",
+        parse=_parse_names,
+        metavar="NAMESPACE,…",
+        shown="kube-system and its own",
     )
-    force_namespaced: bool = field(default=False, metadata=_FORCE_NAMESPACED)
-    cross_namespace: bool = field(
-        default=False,
-        metadata=flag(
-            "--compat-cross-namespace",
-            kind="switch",
-            text="As before: bindings and identities of other namespaces count; NMI has the same "
-            "flag.",
-        ),
+    force_namespaced: bool = _force_namespaced()
+    cross_namespace: bool = option(
+        False,
+        "--compat-cross-namespace",
+        "As before: bindings and identities of other namespaces count; NMI has the same flag.",
     )
 
-    lease_holder: str = field(
-        default="",
-        metadata=flag(
-            "--leader-election-instance",
-            shown="the host's name",
-            text="Name of this replica in the Lease.",
-        ),
+    lease_holder: str = option(
+        "",
+        "--leader-election-instance",
+        "Name of this replica in the Lease.",
+        shown="the host's name",
     )
-    lease_namespace: str = field(
-        default="default",
-        metadata=flag(
-            "--leader-election-namespace",
-            text="Namespace of the Lease, and of the lock of an archived controller.",
-        ),
+    lease_namespace: str = option(
+        "default",
+        "--leader-election-namespace",
+        "Namespace of the Lease, and of the lock of an archived controller.",
     )
-    lease_name: str = field(
-        default="aad-pod-identity-mic",
-        metadata=flag("--leader-election-name", text="Name of both."),
-    )
-    lease_duration: float = field(
-        default=15.0,
-        metadata=flag(
-            "--leader-election-duration",
-            parse=_parse_lease_duration,
-            metavar="DURATION",
-            shown="15s",
-            text="How long another replica waits for a leader that is silent; whole seconds, 3 at "
-            "least.",
-        ),
+    lease_name: str = option("aad-pod-identity-mic", "--leader-election-name", "Name of both.")
+    lease_duration: float = option(
+        15.0,
+        "--leader-election-duration",
+        "How long another replica waits for a leader that is silent; whole seconds, 3 at least.",
+        parse=_parse_lease_duration,
+        metavar="DURATION",
+        shown="15s",
     )
 
-    cloud_config: str = field(
-        default="",
-        metadata=flag(
-            "--cloudconfig",
-            metavar="PATH",
-            text="Configuration of the cloud provider, as AKS has it in /etc/kubernetes/azure.json "
-            "on its nodes; read again when it is replaced. Default: none, and the variables below "
-            "count.",
-        ),
+    cloud_config: str = option(
+        "",
+        "--cloudconfig",
+        "Configuration of the cloud provider, as AKS has it in /etc/kubernetes/azure.json on its "
+        "nodes; read again when it is replaced. Default: none, and the variables below count.",
+        metavar="PATH",
     )
-    cloud: str = field(
-        default="",
-        metadata=flag(
-            "--cloud",
-            envvar="CLOUD",
-            metavar="NAME",
-            shown=PUBLIC.name,
-            text="AzurePublicCloud, AzureUSGovernmentCloud, AzureChinaCloud, or AzureStackCloud "
-            "with `--azure-environment-file`. That of `--cloudconfig` counts before it.",
-        ),
+    cloud: str = option(
+        "",
+        "--cloud",
+        "AzurePublicCloud, AzureUSGovernmentCloud, AzureChinaCloud, or AzureStackCloud with "
+        "`--azure-environment-file`. That of `--cloudconfig` counts before it.",
+        envvar="CLOUD",
+        metavar="NAME",
+        shown=PUBLIC.name,
     )
-    environment_file: str = field(default="", metadata=_ENVIRONMENT_FILE)
-    token_file: str = field(
-        default="",
-        metadata=flag(
-            "--federated-token-file",
-            envvar="AZURE_FEDERATED_TOKEN_FILE",
-            metavar="PATH",
-            text="Token of MIC's own service account, to sign in by federation, without a secret.",
-        ),
+    environment_file: str = _environment_file()
+    token_file: str = option(
+        "",
+        "--federated-token-file",
+        "Token of MIC's own service account, to sign in by federation, without a secret.",
+        envvar="AZURE_FEDERATED_TOKEN_FILE",
+        metavar="PATH",
     )
-    client_id: str = field(
-        default="",
-        metadata=flag(
-            "--azure-client-id",
-            envvar="CLIENT_ID",
-            text="Client id to sign in with, by federation or by the secret in `CLIENT_SECRET`, "
-            "for which there is no flag.",
-        ),
+    client_id: str = option(
+        "",
+        "--azure-client-id",
+        "Client id to sign in with, by federation or by the secret in `CLIENT_SECRET`, for which "
+        "there is no flag.",
+        envvar="CLIENT_ID",
     )
-    tenant: str = field(
-        default="",
-        metadata=flag("--azure-tenant-id", envvar="TENANT_ID", text="Tenant to sign in to."),
+    tenant: str = option("", "--azure-tenant-id", "Tenant to sign in to.", envvar="TENANT_ID")
+    managed_identity: bool = option(
+        False,
+        "--use-managed-identity",
+        "Sign in by a managed identity of the node. MIC's pods need an AzurePodIdentityException "
+        "then, which `podidentity enable --mic` makes.",
+        envvar="USE_MSI",
     )
-    managed_identity: bool = field(
-        default=False,
-        metadata=flag(
-            "--use-managed-identity",
-            kind="switch",
-            envvar="USE_MSI",
-            text="Sign in by a managed identity of the node. MIC's pods need an "
-            "AzurePodIdentityException then, which `podidentity enable --mic` makes.",
-        ),
-    )
-    managed_client_id: str = field(
-        default="",
-        metadata=flag(
-            "--managed-identity-client-id",
-            envvar="USER_ASSIGNED_MSI_CLIENT_ID",
-            text="Client id of that identity. Default: the system-assigned one.",
-        ),
+    managed_client_id: str = option(
+        "",
+        "--managed-identity-client-id",
+        "Client id of that identity. Default: the system-assigned one.",
+        envvar="USER_ASSIGNED_MSI_CLIENT_ID",
     )
 
-    probe_port: int = field(
-        default=8080,
-        metadata=flag(
-            "--http-probe-port",
-            kind="number",
-            text="Port of `/healthz` and `/readyz`, on all addresses.",
-        ),
+    probe_port: int = option(
+        8080, "--http-probe-port", "Port of `/healthz` and `/readyz`, on all addresses."
     )
-    prometheus_port: int = field(
-        default=8888,
-        metadata=flag(
-            "--prometheus-port",
-            kind="number",
-            text="Port of `/metrics`, on all addresses; 0: none.",
-        ),
+    prometheus_port: int = option(
+        8888, "--prometheus-port", "Port of `/metrics`, on all addresses; 0: none."
     )
-    log_format: Literal["text", "json"] = field(default="text", metadata=_LOG_FORMAT)
-    verbosity: int = field(default=0, metadata=_VERBOSITY)
-    custom_user_agent: str = field(default="", metadata=_USER_AGENT)
+    log_format: Literal["text", "json"] = _log_format()
+    verbosity: int = _verbosity()
+    custom_user_agent: str = _user_agent()
 
     def __post_init__(self) -> None:
         if not OBJECT_NAME.fullmatch(self.own_namespace):
@@ -990,7 +794,6 @@ class MicSettings:
 
     @property
     def verbose(self) -> bool:
-        """Whether to log details for developers."""
         return self.verbosity >= 4
 
 
@@ -1024,73 +827,39 @@ class OldFlag:
     """Whether it needs no value, as a pflag boolean."""
 
 
-_NONE = "Accepted for old manifests; no effect."
+def _old(names: str, why: str = "", *, switch: bool = False) -> list[OldFlag]:
+    text = f"Accepted for old manifests; no effect. {why}".rstrip()
+    return [OldFlag(each, text, switch) for each in names.split()]
 
-_KLOG = (
-    *[
-        OldFlag(name, _NONE, switch=True)
-        for name in (
-            "logtostderr",
-            "alsologtostderr",
-            "skip_headers",
-            "skip_log_headers",
-            "add_dir_header",
-            "one_output",
-        )
-    ],
-    *[
-        OldFlag(name, _NONE)
-        for name in (
-            "log_dir",
-            "log_file",
-            "log_file_max_size",
-            "log_backtrace_at",
-            "stderrthreshold",
-            "vmodule",
-        )
-    ],
+
+_ARCHIVED = (
+    *_old("enableProfile", switch=True),
+    *_old(
+        "logtostderr alsologtostderr skip_headers skip_log_headers add_dir_header one_output",
+        switch=True,
+    ),
+    *_old("log_dir log_file log_file_max_size log_backtrace_at stderrthreshold vmodule"),
 )
-
 OLD_FLAGS = (
-    OldFlag("enableProfile", "No effect in this release.", switch=True),
-    OldFlag("MICNamespace", "No effect in this release."),
-    OldFlag(
-        "allow-network-plugin-kubenet",
-        f"{_NONE} Kubenet is supported: callers are proved.",
-        switch=True,
-    ),
-    OldFlag(
-        "enable-conntrack-deletion",
-        f"{_NONE} Older connections are reset by the rules.",
-        switch=True,
-    ),
-    OldFlag("ipt-update-interval-sec", f"{_NONE} Changed rules are seen and repaired at once."),
-    OldFlag("kubelet-config", f"{_NONE} Kubenet is supported: callers are proved."),
-    OldFlag("proc-sys-net", f"{_NONE} No sysctl is set any more."),
-    *_KLOG,
+    *_old("MICNamespace"),
+    *_old("allow-network-plugin-kubenet", "Kubenet is supported: callers are proved.", switch=True),
+    *_old("enable-conntrack-deletion", "Older connections are reset by the rules.", switch=True),
+    *_old("ipt-update-interval-sec", "Changed rules are seen and repaired at once."),
+    *_old("kubelet-config", "Kubenet is supported: callers are proved."),
+    *_old("proc-sys-net", "No sysctl is set any more."),
+    *_ARCHIVED,
 )
-
 OLD_FLAGS_OF_MIC = (
-    OldFlag("enableProfile", "No effect in this release.", switch=True),
-    OldFlag(
-        "enableScaleFeatures",
-        f"{_NONE} Records always have the label `nodename`.",
-        switch=True,
+    *_old("enableScaleFeatures", "Records always have the label `nodename`.", switch=True),
+    *_old("syncRetryDuration", "What has failed is tried again by itself, each for itself."),
+    *_old("clientQps", "An API server that has too much to do says so, and is obeyed."),
+    *_old(
+        "update-user-msi-max-retry update-user-msi-retry-interval",
+        "Wrong ids are taken out of a change in one round.",
     ),
-    OldFlag(
-        "syncRetryDuration", f"{_NONE} What has failed is tried again by itself, each for itself."
+    *_old(
+        "enable-type-upgrade config-map-name type-upgrade-status-key",
+        "Objects of releases before 1.6 are read in their spelling.",
     ),
-    OldFlag("clientQps", f"{_NONE} An API server that has too much to do says so, and is obeyed."),
-    OldFlag(
-        "update-user-msi-max-retry", f"{_NONE} Wrong ids are taken out of a change in one round."
-    ),
-    OldFlag("update-user-msi-retry-interval", f"{_NONE} As the one before."),
-    OldFlag(
-        "enable-type-upgrade",
-        f"{_NONE} Objects of releases before 1.6 are read in their spelling.",
-        switch=True,
-    ),
-    OldFlag("config-map-name", f"{_NONE} It was for the one before."),
-    OldFlag("type-upgrade-status-key", f"{_NONE} It was for that, too."),
-    *_KLOG,
+    *_ARCHIVED,
 )
