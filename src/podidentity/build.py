@@ -17,7 +17,6 @@ UNKNOWN = "unknown"
 
 
 def build() -> dict[str, str]:
-    """Return version, commit and build of this program."""
     made = json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.is_file() else {}
     return {
         "version": __version__,

@@ -139,12 +139,10 @@ class NetClient:
 
     @property
     def accepting(self) -> bool:
-        """Whether connections are accepted here."""
         return self._accepting
 
     @property
     def changes(self) -> int:
-        """A number that changes with the rules and the links of the node."""
         return 0 if self.state is None else self.state.changes
 
     def accept(self, accepting: bool) -> None:
@@ -166,13 +164,11 @@ class NetClient:
         return self.state is not None and self.state.removed
 
     async def changed(self) -> None:
-        """Return at the next change of `state` or `problems`."""
         await self._changed.wait()
 
     async def prove(
         self, address: str, port: int, candidates: Sequence[Pod], own: str = ""
     ) -> Proof:
-        """Return the proof of the connection from `address`:`port` to IMDS."""
         proof = self._judge(await self._facts(address, port, local=False, own=own), candidates)
         if self._clients_decide(proof):
             facts = await self._facts(address, port, local=False, own=own, clients=True)
@@ -209,7 +205,6 @@ class NetClient:
         return True
 
     async def prove_local(self, address: str, port: int, own: str) -> Proof:
-        """Return the proof of the connection from the node's own `address`:`port` to `own`."""
         facts = await self._facts(address, port, local=True, own=own)
         return self._counted(None if facts is None else judge_local(facts, self._mode))
 
@@ -246,7 +241,6 @@ class NetClient:
         return bool(nonce)
 
     async def run(self) -> None:
-        """Stay connected, until cancelled."""
         pause = SHORTEST_PAUSE
         try:
             while True:
@@ -262,7 +256,6 @@ class NetClient:
     async def _facts(
         self, address: str, port: int, *, local: bool, own: str = "", clients: bool = False
     ) -> ConnectionFacts | None:
-        """Return the facts from `net`; None if it does not answer."""
         if not self._met.is_set():
             # `net` starts beside this process, and leads pods here before it is reached.
             with suppress(TimeoutError):
@@ -442,7 +435,6 @@ class NetClient:
             self._end(f"net cannot be asked: {error.strerror}")
 
     def _end(self, why: str) -> None:
-        """Note why the connection ends; `run` ends it."""
         if not self._ended.is_set():
             self._fail(why)
             self._greeted = False
@@ -476,6 +468,5 @@ class NetClient:
         self._tell()
 
     def _tell(self) -> None:
-        """Wake the tasks in `changed`."""
         self._changed.set()
         self._changed = asyncio.Event()

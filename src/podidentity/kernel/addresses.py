@@ -57,7 +57,6 @@ class Addresses:
         return found  # The addresses change all the time: another notification will come.
 
     def close(self) -> None:
-        """Close the netlink socket."""
         self.notices.close()
 
     def _drop_notices(self) -> None:
@@ -94,7 +93,6 @@ class Addresses:
         return found, complete
 
     def _answers(self) -> Iterator[netlink.Message | None]:
-        """Yield the received messages, and None for each overrun."""
         while True:
             try:
                 datagram = self._receive()
@@ -121,7 +119,6 @@ def _only_overrun(error: OSError) -> None:
 
 
 def encode_request(sequence: int) -> bytes:
-    """Return the request for all IPv4 addresses of a namespace."""
     flags = netlink.NLM_F_REQUEST | netlink.NLM_F_DUMP
     return netlink.encode(_RTM_GETADDR, flags, sequence, _ADDRESS.pack(socket.AF_INET, 0, 0, 0, 0))
 

@@ -147,7 +147,6 @@ class ConnectionInspector:
         imds: Endpoint = IMDS,
         node_listener: Endpoint | None = None,
     ) -> Self:
-        """Return the inspector for this node, which asks for cgroups if `mode` needs them."""
         cgroups = PodCgroups(cgroup_root) if mode is AttestationMode.KERNEL else None
         return cls(
             netns_dirs=netns_dirs,
@@ -159,7 +158,6 @@ class ConnectionInspector:
 
     @property
     def networks(self) -> PodNetworks:
-        """The pods' network namespaces."""
         return self._networks
 
     def facts(
@@ -233,7 +231,6 @@ class ConnectionInspector:
         return made
 
     def problems(self) -> tuple[str, ...]:
-        """Return the reasons why callers cannot be proved, each with the next step."""
         self._networks.refresh()
         self._unpropagated = next(filter(None, map(unpropagated, self._netns_dirs)), "")
         self._without_mounts = _without_mounts(self._netns_dirs)
@@ -247,7 +244,6 @@ class ConnectionInspector:
         await self._networks.follow()
 
     def close(self) -> None:
-        """Close every socket."""
         self._networks.close()
         self._node.close()
         if self._cgroups is not None:

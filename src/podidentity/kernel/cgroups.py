@@ -123,7 +123,6 @@ class PodCgroups:
         return pod
 
     def close(self) -> None:
-        """Close the tree."""
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1

@@ -34,7 +34,6 @@ those to IMDS are not."""
 
 
 def closing(nft: Nftables, imds: str, port: int) -> tuple[str, ...]:
-    """Return what closes this address and port to pods, of the two that are known."""
     tables = {
         item["table"]["name"]: item["table"].get("flags", ())
         for item in _listed(nft, {"tables": {"family": "ip"}})
@@ -50,7 +49,6 @@ def closing(nft: Nftables, imds: str, port: int) -> tuple[str, ...]:
 
 
 def _listed(nft: Nftables, what: dict[str, Any]) -> Sequence[Mapping[str, Any]]:
-    """Return the items of a listing; () if there is no such thing."""
     try:
         listed = nft.run(json.dumps({"nftables": [{"list": what}]}))
     except NftablesError:
@@ -73,7 +71,6 @@ def closes(items: Sequence[Mapping[str, Any]], imds: str, port: int) -> bool:
 
 
 def _drops(rule: Sequence[Mapping[str, Any]], imds: str, port: int) -> bool:
-    """Whether a rule drops all packets to IMDS but those of one source."""
     fields = [_field(each) for each in rule if "counter" not in each]
     *conditions, verdict = fields or [None]
     return (

@@ -41,7 +41,6 @@ def subscribe() -> socket.socket:
 
 
 def subscribe_routing() -> socket.socket:
-    """Return a non-blocking socket for notifications about routing rules, routes and addresses."""
     return netlink.connect(socket.NETLINK_ROUTE, groups=_GROUPS_ROUTING)
 
 
@@ -78,7 +77,6 @@ def routing_touched(notices: socket.socket, imds: str) -> bool:
 
 
 def _read(notices: socket.socket) -> Iterator[bytes | None]:
-    """Yield the pending datagrams, at most 256; None where the kernel had no room for some."""
     for _ in range(_MOST_AT_ONCE):
         try:
             yield notices.recv(_DATAGRAM)

@@ -124,7 +124,6 @@ class Interception:
 
     @property
     def listener(self) -> sock_diag.Endpoint:
-        """Where connections are redirected to."""
         return self._redirect.listener
 
     def close_imds(self) -> None:
@@ -179,11 +178,9 @@ class Interception:
         return (f"when the last connections have ended: ip address delete {address}",)
 
     def problems(self) -> tuple[str, ...]:
-        """Return the faults that the last check found and could not repair."""
         return self._problems
 
     def warnings(self) -> tuple[str, ...]:
-        """Return features that the kernel or libnftables lacks, and that we can do without."""
         return (*self._unshared, *self._unowned, *self._refused)
 
     async def check(self) -> bool:
@@ -254,7 +251,6 @@ class Interception:
             return self._left()
 
     def _name_uplink(self) -> None:
-        """Have the tables name the interface by which the node reaches IMDS now."""
         uplink = self._routing.uplink()
         self._table = replace(self._table, uplink=uplink)
         self._copy = self._copy and replace(self._copy, uplink=uplink)
@@ -331,7 +327,6 @@ class Interception:
             _log.warning("pods may be led here until this process ends: %s", error)
 
     def _repair(self) -> tuple[list[str], list[str]]:
-        """Repair all differences; return those found, and those that are left."""
         with _explained():
             self._name_uplink()
             of_routing, of_table = self._routing.differences(), self._listed(self._table)
@@ -366,7 +361,6 @@ class Interception:
             self._copy = None
 
     def _listed(self, table: RedirectTable) -> list[str]:
-        """Return a description of each difference of a table."""
         try:
             listed = self._nft.run(table.listing())
         except NftablesError as error:

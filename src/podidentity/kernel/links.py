@@ -108,7 +108,6 @@ class Links:
         self.reload()
 
     def fileno(self) -> int:
-        """Return the descriptor that becomes readable after a change."""
         return self._notices.fileno()
 
     @property
@@ -117,7 +116,6 @@ class Links:
         return self._links
 
     def ports(self) -> Iterator[Link]:
-        """Yield the ports of bridges, by index."""
         for index in sorted(self._links):
             link = self._links[index]
             if self._is_bridge(link.master):
@@ -186,7 +184,6 @@ class Links:
             raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
 
     def close(self) -> None:
-        """Close the sockets."""
         self._notices.close()
         self._route.close()
 
@@ -245,7 +242,6 @@ class NamespaceNumbers:
         return self._route.nsid(namespace)
 
     def close(self) -> None:
-        """Close the socket."""
         self._route.close()
 
 
@@ -367,7 +363,6 @@ class _Route:
         return number
 
     def close(self) -> None:
-        """Close the socket."""
         self._socket.close()
 
     def _nsid(self, who: bytes) -> int | None:

@@ -88,7 +88,6 @@ def unpropagated(folder: Path, *, seconds: float = UNMOUNTED_FOR) -> str:
 
 
 def without_namespace(folder: Path, name: str) -> str:
-    """Return the message about a file of the folder on which no namespace will appear."""
     return (
         f"{folder} is mounted without propagation, and {name} there has no network "
         "namespace on it: mount the folder with propagation HostToContainer"
@@ -100,7 +99,6 @@ def _is_bare(status: os.stat_result, device: int, before: float) -> bool:
 
 
 def key_of(status: os.stat_result) -> NamespaceKey:
-    """Return the key of the namespace that has this status."""
     return NamespaceKey(status.st_dev, status.st_ino)
 
 
@@ -188,7 +186,6 @@ class FolderWatch:
         return found
 
     def close(self) -> None:
-        """End the watch."""
         if self._fd >= 0:
             os.close(self._fd)
 

@@ -97,7 +97,6 @@ class Nftables:
 
 
 def transaction(commands: Iterable[Mapping[str, Any]]) -> str:
-    """Return commands as `Nftables.run` takes them."""
     return json.dumps({"nftables": list(commands)})
 
 
@@ -107,7 +106,6 @@ def field(protocol: str, name: str) -> dict[str, Any]:
 
 
 def match(left: Mapping[str, Any], right: object, operator: str = "==") -> dict[str, Any]:
-    """Return the condition that a field, or something else of the packet, has this value."""
     return {"match": {"op": operator, "left": left, "right": right}}
 
 

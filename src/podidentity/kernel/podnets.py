@@ -66,7 +66,6 @@ class PodNetwork:
 
     @property
     def notices(self) -> int:
-        """Descriptor that becomes readable when the addresses change."""
         return self._addresses.notices.fileno()
 
     def reread(self) -> None:
@@ -96,7 +95,6 @@ class PodNetwork:
             return asking.clients_of(remote, most=_MOST_CLIENTS)
 
     def close(self) -> None:
-        """Close its sockets, so that the namespace can end."""
         self._sockets.close()
         self._addresses.close()
 
@@ -109,7 +107,6 @@ class _Budget:
     since: float
 
     def take(self, now: float) -> bool:
-        """Count one more read, if the budget allows it; return whether it does."""
         filled = self.tokens + (now - self.since) * _READS_A_SECOND
         self.tokens, self.since = min(filled, float(_READS_AT_ONCE)), now
         if self.tokens < 1:
@@ -161,7 +158,6 @@ class PodNetworks:
         return next(iter(self._failures.values()), "")
 
     def holders(self, address: str) -> Collection[PodNetwork]:
-        """Return the namespaces that have an IPv4 address, as of the last refresh."""
         return self._holders.get(address, {}).values()
 
     def by_number(self) -> dict[int, PodNetwork]:
@@ -173,7 +169,6 @@ class PodNetworks:
         return next((each for each in self._networks.values() if each.number == number), None)
 
     def bare(self) -> list[Path]:
-        """Return the files of the folders that have no namespace on them."""
         return [Path(each) for each in sorted(self._untried) if self._is_bare(each)]
 
     def is_mounted(self, key: NamespaceKey) -> bool:
@@ -195,7 +190,6 @@ class PodNetworks:
         self._listeners.append(changed)
 
     def stop_listening(self, changed: Callable[[], None]) -> None:
-        """Undo `listen`."""
         self._listeners.remove(changed)
 
     def refresh(self) -> bool:
@@ -239,7 +233,6 @@ class PodNetworks:
             loop.remove_reader(followed)
 
     def close(self) -> None:
-        """Close all namespaces."""
         for key in list(self._networks):
             self._drop(key)
         self._poll.close()
@@ -294,7 +287,6 @@ class PodNetworks:
             return False
 
     def _open_all(self, paths: list[str]) -> bool:
-        """Open all that can be opened; return whether one could. The others are tried later."""
         before = len(self._networks)
         for path in paths:
             self._untried.discard(path)
@@ -370,7 +362,6 @@ class PodNetworks:
             _log.warning("%s", what)
 
     def _let_go(self, key: NamespaceKey, network: PodNetwork) -> None:
-        """Remove a namespace from the index by address."""
         for address in network.addresses:
             del self._holders[address][key]
             if not self._holders[address]:
@@ -387,7 +378,6 @@ class PodNetworks:
         network.close()
 
     def _forget(self, key: NamespaceKey) -> None:
-        """Close a namespace whose file was deleted, and forget all about it."""
         if key in self._networks:
             self._drop(key)
         for each in (self._budgets, self._crowded, self._said):

@@ -99,7 +99,6 @@ class RoutingRule:
     """Further attributes, by type."""
 
     def encode(self) -> bytes:
-        """Return the body of the message that adds or deletes the rule."""
         head = _RULE.pack(
             socket.AF_INET, 32 if self.to else 0, 0, 0, self.table & 0xFF, 0, 0, self.action, 0
         )
@@ -147,7 +146,6 @@ def wanted(redirect: Redirect) -> tuple[RoutingRule, ...]:
 
 
 def past_netfilter(redirect: Redirect, uplink: str) -> RoutingRule:
-    """Return the rule for packets that a program sends out of the uplink."""
     more = (
         (_PROTOCOL, _RTPROT_KERNEL),
         (_INTERFACE, b"lo\0"),
@@ -159,7 +157,6 @@ def past_netfilter(redirect: Redirect, uplink: str) -> RoutingRule:
 
 
 def of_release_0_1(redirect: Redirect) -> tuple[RoutingRule, ...]:
-    """Return the rules of podidentity 0.1, in the order of deleting."""
     port = _PORT_RANGE.pack(redirect.metadata_port, redirect.metadata_port)
     closed = ((_IP_PROTOCOL, bytes([socket.IPPROTO_TCP])), (_DESTINATION_PORTS, port))
     own = ((_INTERFACE, b"lo\0"), (_GOTO, _U32.pack(5)))
@@ -185,7 +182,6 @@ class Routing:
         self._sequence = 0
 
     def differences(self) -> list[str]:
-        """Return a description of each difference from the wanted state."""
         found = []
         if missing := _not_in(self._listed(), self._wanted):
             priorities = ", ".join(str(each.priority) for each in missing)
@@ -198,12 +194,10 @@ class Routing:
         return found
 
     def uplink(self) -> str:
-        """Return the name of the interface by which the node reaches IMDS; "" if there is none."""
         found = self._uplink()
         return socket.if_indextoname(found) if found else ""
 
     def repair(self) -> None:
-        """Add what is missing, and delete the rules of podidentity 0.1."""
         listed = self._listed()
         for rule in _not_in(listed, self._wanted):
             self._change(_NEWRULE, _CREATE, rule.encode(), harmless=errno.EEXIST)
@@ -230,7 +224,6 @@ class Routing:
             self._change(_DELRULE, _ACKNOWLEDGED, rule.encode(), harmless=errno.ENOENT)
 
     def close(self) -> None:
-        """Close the socket; the rules stay."""
         self._socket.close()
 
     def _uplink(self) -> int:
@@ -265,7 +258,6 @@ class Routing:
         return head + b"".join(netlink.attribute(*each) for each in attributes.items())
 
     def _take_away(self, but: RoutingRule | None = None) -> None:
-        """Delete the rules that lead to table 2579, but for one."""
         for body in self._listed():
             found = netlink.attributes(body, _RULE.size)
             if found.get(_TABLE) == _U32.pack(_TABLE_OURS) and not (but and but.is_listed(body)):

@@ -167,12 +167,10 @@ class Redirect:
 
     @property
     def imds(self) -> Endpoint:
-        """Where pods ask."""
         return Endpoint(self.metadata_ip, self.metadata_port)
 
     @property
     def listener(self) -> Endpoint:
-        """Where their connections are redirected to."""
         return Endpoint(self.target, self.listen_port)
 
     @property
@@ -242,7 +240,6 @@ class RedirectTable:
         ]
 
     def replacement(self) -> str:
-        """Return the transaction that replaces the table of this name."""
         fresh = [{"add": self.wanted()[0]}, {"delete": {"table": self._reference}}]
         return transaction([*fresh, *({"add": each} for each in self.wanted())])
 
@@ -264,11 +261,9 @@ class RedirectTable:
         return transaction([*fresh, *({"add": each} for each in kept)])
 
     def deletion(self) -> str:
-        """Return the transaction that deletes the table, if there is one."""
         return transaction([{"add": self.wanted()[0]}, {"delete": {"table": self._reference}}])
 
     def listing(self) -> str:
-        """Return the command that lists the table."""
         return transaction([{"list": {"table": self._reference}}])
 
     def differences(self, listed: Mapping[str, Any]) -> list[str]:
@@ -318,7 +313,6 @@ class RedirectTable:
             yield self._bare_rule("arriving", *way, {"jump": {"target": "outside"}})
 
     def _shares(self, ways: Sequence[Sequence[dict[str, Any]]]) -> Iterator[dict[str, Any]]:
-        """Yield the sets, chains and rules of the shares, and the jumps to them."""
         yield self._chain("ending", "filter", _BEHIND_SOURCES)
         for whose, what in (("share", self._share), ("ends", self._ends)):
             yield from (self._jump_chain(each) for each in (whose, f"{whose}_of_port"))
@@ -364,7 +358,6 @@ class RedirectTable:
         yield self._rule(chain, match(key, f"@{rates}", "!="), {"drop": None})
 
     def _local(self) -> Iterator[dict[str, Any]]:
-        """Yield what closes the node's addresses to what was not redirected."""
         yield self._chain("guard_local", "filter", _RAW)
         from_a_wire = match({"meta": {"key": "iifname"}}, "lo", operator="!=")
         for each in (_LOOPBACK, *([self.redirect.target] if self.redirect.owns_target else [])):

@@ -185,7 +185,6 @@ class SockDiag:
         return fcntl.ioctl(self._socket, _SIOCGSKNS)
 
     def close(self) -> None:
-        """Close the netlink socket."""
         self._socket.close()
 
 
@@ -225,7 +224,6 @@ def encode_request(
 
 
 def encode_dump(sequence: int, remote: Endpoint) -> bytes:
-    """Return the request for all open sockets that are connected to `remote`."""
     nothing = bytes(16)
     request = _REQUEST.pack(
         *(socket.AF_INET, socket.IPPROTO_TCP, 0, _OPEN_STATES),

@@ -149,7 +149,6 @@ class SourceGuard:
 
     @property
     def guarded(self) -> bool:
-        """Whether no pod can send from the address of another."""
         return not self._problems
 
     def problems(self) -> tuple[str, ...]:
@@ -160,7 +159,6 @@ class SourceGuard:
         return self._problems
 
     def warnings(self) -> tuple[str, ...]:
-        """Return features that the kernel or libnftables lacks, and that we can do without."""
         return self._warnings
 
     def bound_to(self, address: str) -> NamespaceKey | None:
@@ -189,7 +187,6 @@ class SourceGuard:
 
     @property
     def bound(self) -> int:
-        """Number of ports that are bound."""
         return len(self._bindings)
 
     def refresh(self) -> None:
@@ -229,7 +226,6 @@ class SourceGuard:
         self._routes.remove()
 
     def close(self) -> None:
-        """Close the connections to the kernel, after `run` has ended; the rules stay."""
         self._networks.stop_listening(self._networks_changed)
         self._links.close()
         self._drop_copy()
@@ -372,7 +368,6 @@ class SourceGuard:
         )
 
     def _spanning(self, ports: list[Link]) -> Iterator[str]:
-        """Yield what is wrong with bridges that pods can have learn and forget at will."""
         for index in sorted({each.master for each in ports if each.namespace is not None}):
             bridge = self._links.all[index]
             if bridge.spans:
@@ -390,7 +385,6 @@ class SourceGuard:
                     yield _LEARNS.format(name=bridge.name, why=error.strerror)
 
     def _forget(self, pods: Mapping[int, Link]) -> None:
-        """Remove bindings whose port or namespace was deleted."""
         for index, binding in list(self._bindings.items()):
             port = pods.get(index)
             moved = port is None or port.master != binding.bridge
@@ -589,17 +583,14 @@ class _InstalledTable:
         return True
 
     def remove_if_there(self) -> None:
-        """Delete the table of an earlier run, if there is one."""
         if self._listed():
             self.remove()
 
     def remove(self) -> None:
-        """Delete the table, if there is one."""
         self._written = None
         self._nft.run(self._table.deletion())
 
     def close(self) -> None:
-        """Free the context; the rules stay."""
         self._nft.close()
 
     def _listed(self) -> Mapping[str, Any]:

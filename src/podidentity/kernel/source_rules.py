@@ -123,7 +123,6 @@ class Elements:
     """By uplink, the addresses of the bound ports of its bridge, and the node's own there."""
 
     def by_set(self) -> dict[str, frozenset[Element]]:
-        """Return the elements of each set, by name."""
         taken = {address for _, address in self.addresses} | self.reserved
         return {
             "pods": self.pods,
@@ -147,16 +146,13 @@ class Table:
     """Table, chains, sets and rules in the order of adding (libnftables-json(5))."""
 
     def listing(self) -> str:
-        """Return the command that lists the table."""
         return transaction([{"list": self._reference()}])
 
     def deletion(self) -> str:
-        """Return the transaction that deletes the table, if there is one."""
         commands: _Commands = [{"add": self.items[0]}, {"delete": self._reference()}]
         return transaction(commands)
 
     def replacement(self, elements: Elements) -> str:
-        """Return the transaction that replaces the table of this name."""
         fresh: _Commands = [{"add": self.items[0]}, {"delete": self._reference()}]
         items = [{"add": each} for each in self.items]
         return transaction([*fresh, *items, *self._elements("add", elements.by_set())])
@@ -188,7 +184,6 @@ class Table:
         return [each["set"]["name"] for each in self.items if "set" in each]
 
     def _elements(self, command: str, by_set: Mapping[str, Collection[Element]]) -> _Commands:
-        """Return a command for each set with elements to add or delete."""
         where = {"family": self.family, "table": self.name}
         return [
             {command: {"element": {**where, "name": name, "elem": elements}}}
@@ -250,7 +245,6 @@ def bridge_table(redirect: Redirect, name: str = TABLE, *, owned: bool = False) 
 
 
 def reverse_path_table(redirect: Redirect) -> Table:
-    """Return the table of the IPv4 family."""
     make = _Maker("ip", TABLE)
     no_way_back = match({"fib": {"result": "oif", "flags": ["saddr", "iif"]}}, right=False)
     from_imds = match(field("ip", "saddr"), redirect.metadata_ip)
@@ -281,7 +275,6 @@ def closed(redirect: Redirect) -> tuple[str, ...]:
 
 
 def bound_ports(listed: Mapping[str, Any], links: Mapping[str, int]) -> Elements:
-    """Return the MAC addresses and addresses of bound ports in a listing."""
     found = _elements_of(listed, links)
     macs, addresses = (
         frozenset((each[0], str(each[1])) for each in found[name] if isinstance(each, tuple))

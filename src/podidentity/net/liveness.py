@@ -25,7 +25,6 @@ class LivenessSocket:
         self._loop.add_reader(self._listening, self._accept)
 
     def close(self) -> None:
-        """Close all sockets."""
         self._loop.remove_reader(self._listening)
         self._listening.close()
         while self._open:

@@ -161,7 +161,6 @@ def _guard_of(plan: NetPlan, clock: Clock) -> Guard:
 
 
 def _inspector(plan: NetPlan, stack: AsyncExitStack) -> ConnectionInspector:
-    """Return what knows whose a connection is; `stack` closes it."""
     redirect = plan.redirect
     inspector = ConnectionInspector.open(
         plan.attestation,
@@ -182,7 +181,6 @@ def _serve(
     lock: RulesLock,
     stack: AsyncExitStack,
 ) -> NetServer:
-    """Start to answer `serve` and the kubelet; `stack` closes the sockets."""
     server = NetServer(
         inspector,
         PathProber(plan.redirect, inspector.bound_socket, guard.plane_of),
@@ -260,7 +258,6 @@ class Guard:
             self.install()
 
     def install(self) -> None:
-        """Set the rules. After an error the reason is in `interception_problems`."""
         self._try(self.interception.install)
 
     def _close(self, user: int | None) -> None:
@@ -302,7 +299,6 @@ class Guard:
         self.removed = False
 
     async def end(self) -> None:
-        """Leave the rules, which stay, to another agent."""
         await self._stop_repairing()
         self.interception.yield_rules()
 
@@ -312,7 +308,6 @@ class Guard:
         await self._ended.wait()
 
     async def run(self) -> None:
-        """Set and repair the rules between `begin` and `end`, until cancelled."""
         while True:
             await self._wanted.wait()
             guarding = asyncio.create_task(self._guard())
@@ -364,7 +359,6 @@ class Guard:
         _log.warning("the interception is removed: %s", now)
 
     def interception_problems(self) -> tuple[str, ...]:
-        """Return the reasons why pods' traffic is not redirected."""
         return (*filter(None, (self._stranger, self._failure)), *self.interception.problems())
 
     def bound_to(self, address: str) -> NamespaceKey | None:
@@ -372,12 +366,10 @@ class Guard:
         return None if self._source_guard is None else self._source_guard.bound_to(address)
 
     def tell(self, inspector: ConnectionInspector) -> None:
-        """Let `inspector` know from now on who may send from which address."""
         inspector.bound_to = self.bound_to
         inspector.guarded = lambda: not self.source_problems()
 
     def plane_of(self, address: str) -> str:
-        """Return how the pod of an address is connected; "" if it is not known."""
         return "" if self._source_guard is None else self._source_guard.plane_of(address)
 
     @property
@@ -399,7 +391,6 @@ class Guard:
         return self._last_known
 
     def warnings(self) -> tuple[str, ...]:
-        """Return features that the node or libnftables lacks, and that we can do without."""
         more = () if self._source_guard is None else self._source_guard.warnings()
         return (*self.interception.warnings(), *more)
 
@@ -425,7 +416,6 @@ class Guard:
         self.waiting = False
 
     async def _repair(self) -> None:
-        """Repair the rules, and take them away while another user's program listens."""
         while True:
             repairing = asyncio.create_task(self.interception.guard())
             watching = asyncio.create_task(self._until_stranger())
@@ -482,14 +472,12 @@ class Reporter:
     """The capabilities that are missing."""
 
     async def run(self) -> None:
-        """Report changes of the state each second, until cancelled."""
         while True:
             self.tell()
             settled = self.lock.holds and not self.guard.waiting
             await self.clock.sleep(CHECK_SECONDS if settled else SHORT_CHECK_SECONDS)
 
     def tell(self) -> None:
-        """Report the state now."""
         self.server.tell(self._state())
 
     def _state(self) -> State:

@@ -84,7 +84,6 @@ class PathProber:
         )
 
     async def _ask(self, asking: socket.socket, nonce: str) -> tuple[Answerer, str]:
-        """Return whose answer came; if none did, why."""
         loop = asyncio.get_running_loop()
         received = b""
         detail = "the connection ended without one"
@@ -113,12 +112,10 @@ class ServeWord:
         self._arrived: asyncio.Future[Arrival] = loop.create_future()
 
     def expecting(self) -> None:
-        """Note that `serve` expects it."""
         if not self._expected.done():
             self._expected.set_result(None)
 
     def note(self, arrival: Arrival) -> None:
-        """Note what arrived; only the first counts."""
         if not self._arrived.done():
             self._arrived.set_result(arrival)
 

@@ -94,7 +94,6 @@ class RulesLock:
         return self.holds
 
     def accepting(self, accepting: bool) -> None:
-        """Note whether `serve` accepts connections."""
         self._accepting = accepting
         self._idle_since = self._clock.monotonic()
         self._changed.set()
@@ -111,7 +110,6 @@ class RulesLock:
             self._forget(self._taker)
 
     async def run(self) -> None:
-        """Take the lock, give it and take it back, until cancelled."""
         if self._folder is None:
             await asyncio.Event().wait()
         try:
@@ -178,7 +176,6 @@ class RulesLock:
         return connection
 
     def _publish(self) -> None:
-        """Listen for the next agent, unless we do already."""
         assert self._folder is not None  # noqa: S101 - `run` ends without one
         if self._listening is not None:
             return

@@ -82,12 +82,10 @@ class NetServer:
         self._none_follows.set()
 
     def start(self, listening: socket.socket) -> None:
-        """Accept clients at a listening Unix socket; `close` closes it."""
         self._listening = listening
         asyncio.get_running_loop().add_reader(listening, self._accept, listening)
 
     def tell(self, state: wire.State) -> None:
-        """Send a changed state to all clients, now and after their first message."""
         if state == self._state:
             return
         self._state = state
@@ -97,7 +95,6 @@ class NetServer:
                 client.send(packet)
 
     async def no_clients(self) -> None:
-        """Return when no client is connected."""
         await self._none_left.wait()
 
     async def none_follows(self) -> None:
@@ -105,7 +102,6 @@ class NetServer:
         await self._none_follows.wait()
 
     def close(self) -> None:
-        """Close all sockets."""
         if self._listening is not None:
             asyncio.get_running_loop().remove_reader(self._listening)
             self._listening.close()
@@ -114,11 +110,9 @@ class NetServer:
             client.close()
 
     def state_packet(self) -> bytes:
-        """Return the state as a packet."""
         return wire.encode(self._state)
 
     def left(self, client: _Client) -> None:
-        """Forget a client whose connection has ended."""
         self._clients.discard(client)
         if not self._clients:
             self._none_left.set()
@@ -135,7 +129,6 @@ class NetServer:
             self._none_follows.clear()
 
     def accepting_changed(self) -> None:
-        """Report whether any client accepts connections."""
         self._tell_accepting(any(client.accepting for client in self._clients))
 
     def say(self, why: str, *values: object) -> None:
@@ -206,7 +199,6 @@ class _Client:
             self.close()
 
     def close(self) -> None:
-        """End the connection."""
         self._timer.cancel()
         if self._probe is not None:
             self._probe.task.cancel()

@@ -56,7 +56,6 @@ class Report:
     """JSON for people: the result of each check."""
 
     def encode(self) -> bytes:
-        """Return it as a packet."""
         return f"{self.readiness}\n{self.detail}".encode()[:LARGEST]
 
     @classmethod

@@ -135,12 +135,10 @@ class HandoverFolder:
 
     @property
     def uids(self) -> frozenset[int]:
-        """Users whose processes may take part in a hand-over."""
         return self.users | {0, os.geteuid()}
 
     @property
     def groups(self) -> frozenset[int]:
-        """Groups that may write to the folder."""
         return self.users | {0, os.getegid(), *os.getgroups()}
 
     def take(self, version: str, agent: str, wanted: Sequence[Address]) -> Predecessor | None:

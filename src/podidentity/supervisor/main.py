@@ -463,7 +463,6 @@ class Supervisor:
         )
 
     def _should_publish(self) -> bool:
-        """Whether to listen for the next agent, if we do not yet."""
         ours = self._predecessor is None or self._predecessor.settled
         ready = self._worker is not None and self._worker.report.readiness is Readiness.READY
         return ours and ready and not self._stopping and self._published is None
@@ -485,7 +484,6 @@ class Supervisor:
             self._watch(self._published, self._asked)
 
     def _asked(self) -> None:
-        """A new agent asks for the listeners."""
         if self._folder is None or self._published is None:
             return
         serving = self._successor is None and not self._stopping

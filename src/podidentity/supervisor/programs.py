@@ -80,7 +80,6 @@ def _look_after(guard: _Process, server: _Process) -> int:
 
 
 def _start(process: _Process) -> None:
-    """Start it and wait until it has begun, or has ended."""
     reading, writing = os.pipe2(os.O_CLOEXEC)
     process.began = time.monotonic()
     process.pid = os.fork()

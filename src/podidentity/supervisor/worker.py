@@ -89,7 +89,6 @@ class Worker:
 
     @property
     def reported(self) -> bool:
-        """Whether it has sent a report."""
         return self._reported
 
     def tell(self, word: bytes) -> None:
@@ -106,7 +105,6 @@ class Worker:
         return True
 
     def listen(self, now: float) -> bool:
-        """Read its reports; return False if it has closed its end of the control socket."""
         for _ in range(_REPORTS_AT_ONCE):
             try:
                 packet = self.control.recv(LARGEST)
@@ -122,11 +120,9 @@ class Worker:
         return True
 
     def hangs_at(self) -> float:
-        """Return the time at which it counts as hung unless it reports."""
         return self._heard + (HUNG_SECONDS if self._reported else STARTING_SECONDS)
 
     def excuse(self, now: float) -> None:
-        """Restart the wait for a report."""
         self._heard = now
 
     def memory(self) -> int:
@@ -146,7 +142,6 @@ class Worker:
 
 
 def _become(main: WorkerMain, given: Inherited, memory: int, close: Callable[[], None]) -> NoReturn:
-    """Run the worker in the child process, without a return into the supervisor's loop."""
     code = 70  # EX_SOFTWARE
     try:
         signal.set_wakeup_fd(-1)

@@ -52,7 +52,6 @@ _PLAIN = re.compile(r"[\w./:@+…-]+", re.ASCII)
 
 
 def present(values: Mapping[str, object]) -> dict[str, object]:
-    """Return the fields that have a value."""
     return {name: value for name, value in values.items() if value is not None and value != ""}
 
 
@@ -80,7 +79,6 @@ class Template:
     after: str
 
     def at(self, stamp: str, milliseconds: str) -> str:
-        """Return the line, its end included."""
         return f"{self.before}{stamp}{self.between}{milliseconds}{self.after}"
 
 
@@ -103,7 +101,6 @@ class Text:
         return f"{stamp} {_words(said)}\n{below}"
 
     def template(self, said: Said) -> Template:
-        """Return a line with the field `ms` at its end."""
         return Template("", f" {_words(said)} ms=", "\n")
 
 
@@ -115,17 +112,14 @@ class Json:
         return f'{{"time":"{stamp}",{_members(said, trace)}}}\n'
 
     def template(self, said: Said) -> Template:
-        """Return a line with the field `ms` at its end."""
         return json_template(_members(said))
 
 
 def json_template(members: str) -> Template:
-    """Return a line that is a JSON object of `time`, these members, and `ms`."""
     return Template('{"time":"', f'",{members},"ms":', "}\n")
 
 
 def json_members(values: Mapping[str, object]) -> str:
-    """Return the fields as members of a JSON object, without its braces."""
     import msgspec  # the supervisor of `serve` and its log for people do without
 
     text = msgspec.json.encode(values, enc_hook=str).decode()
@@ -156,7 +150,6 @@ class Stamps:
 
 
 def form_of(form: Format) -> Form:
-    """Return how lines of that name look."""
     return Json() if form == "json" else Text()
 
 
@@ -241,7 +234,6 @@ class File:
             os.write(descriptor, b"\n")
 
     def reopen(self) -> None:
-        """Open the file anew with the next write."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
@@ -371,11 +363,9 @@ class Writer:
             self._served.wait_for(lambda: self._answered >= mine or self._ended, seconds)
 
     def reopen(self) -> None:
-        """Open the destination anew with the next line: somebody has moved it away."""
         self._moved = True
 
     def close(self, seconds: float = 1.0) -> None:
-        """Write what is left, and end."""
         self._closing = True
         self.hurry()
         self._thread.join(seconds)
@@ -493,7 +483,6 @@ class Writer:
 
 
 def _resolve(commits: Iterable[_Commit], failure: str) -> None:
-    """Tell all who wait, each event loop once."""
     by_loop: dict[asyncio.AbstractEventLoop, list[asyncio.Future[str]]] = {}
     for each in commits:
         by_loop.setdefault(each.loop, []).append(each.written)

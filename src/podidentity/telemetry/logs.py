@@ -81,7 +81,6 @@ class DirectHandler(logging.Handler):
         self._stamps = Stamps()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a record."""
         try:
             line = line_of(record, self._form, self._stamps)
         except Exception:  # noqa: BLE001 - logging's way: a bad argument of one line is told
@@ -94,7 +93,6 @@ class DirectHandler(logging.Handler):
 
 
 def line_of(record: logging.LogRecord, form: Form, stamps: Stamps) -> str:
-    """Return a log record as a line."""
     said = Said(record.levelname, record.name, record.getMessage())
     trace = _PLAIN.formatException(record.exc_info) if record.exc_info else ""
     return form.line(stamps.at(record.created), said, trace)

@@ -35,11 +35,9 @@ class Counter:
         self.value = 0
 
     def empty(self) -> Counter:
-        """Return one that has counted nothing."""
         return Counter()
 
     def add(self, other: Counter | Histogram) -> None:
-        """Count what another counter has counted."""
         if isinstance(other, Counter):
             self.value += other.value
 
@@ -56,16 +54,13 @@ class Histogram:
         self.sum = 0.0
 
     def observe(self, value: float) -> None:
-        """Count a value."""
         self.counts[bisect_left(self.bounds, value)] += 1
         self.sum += value
 
     def empty(self) -> Histogram:
-        """Return one with the same bounds that has counted nothing."""
         return Histogram(self.bounds)
 
     def add(self, other: Counter | Histogram) -> None:
-        """Count what another histogram with the same bounds has counted."""
         if isinstance(other, Histogram):
             self.counts = [
                 mine + more for mine, more in zip(self.counts, other.counts, strict=True)
@@ -112,7 +107,6 @@ class Family(Generic[_S]):
         return found if found is not None else self._new(values)
 
     def samples(self) -> Iterator[tuple[Labels, _S]]:
-        """Yield all series, sorted."""
         for values in sorted(self._series):
             yield values, self._series[values]
 
@@ -138,7 +132,6 @@ class CallbackMetric:
         self._callback = callback
 
     def samples(self) -> Iterator[tuple[Labels, float]]:
-        """Yield the numbers as they are now, sorted."""
         yield from sorted(self._callback())
 
 
@@ -219,7 +212,6 @@ class Registry:
 
 
 def render(metrics: Iterable[Scraped], *, public: bool = False) -> str:
-    """Return the text of all metrics; `public`: without what names a tenant."""
     return "".join(parts(metrics, public=public))
 
 

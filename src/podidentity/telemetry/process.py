@@ -33,17 +33,14 @@ _trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
 
 
 def cpu_seconds() -> float:
-    """Return the CPU time used, in seconds."""
     return sum(os.times()[:2])
 
 
 def memory_bytes() -> float:
-    """Return the resident memory."""
     return int((_SELF / "statm").read_text().split()[1]) * _PAGE
 
 
 def open_descriptors() -> float:
-    """Return how many files and sockets are open."""
     return len(os.listdir(_SELF / "fd"))  # noqa: PTH208 - names are not needed, only how many
 
 
