@@ -278,3 +278,31 @@ def test_an_exception_has_its_own_condition() -> None:
     one = exception("kube-system", "e", {"app": "x"})
     found.see(About.EXCEPTION, one, None)
     assert wanted(found, ConditionOf(About.EXCEPTION, one.ref)) == "Effective"
+
+
+def said(found: Conditions, subject: ConditionOf) -> str:
+    found.mark_all()
+    call = found.next(subject, 0.0)
+    assert isinstance(call, WriteCondition)
+    return call.condition.message
+
+
+def test_of_an_identity_that_is_left_out_for_a_budget_its_binding_says_that_it_is_not_read() -> None:
+    found = Conditions(STRICT)
+    found.see(About.BINDING, binding("blue", "b", "id", "app"), None)
+    found.see(About.BINDING, binding("red", "b", "id", "app"), None)
+    missing = said(found, BINDING)
+    assert "does not exist" in missing
+    found.marked.clear()
+    found.leave_out("blue", holds=True)
+    assert list(found.marked) == [BINDING]
+    message = said(found, BINDING)
+    assert "AzureIdentity 'id' is not read, if it exists: its namespace has" in message
+    assert "does not exist" in said(found, BINDING._replace(ref=ObjectRef("red", "b")))
+    found.see(About.IDENTITY, identity("blue", "id"), READY)
+    assert said(found, BINDING) == of_binding(binding("blue", "b", "id", "app"), READY).message
+    found.lose(About.IDENTITY, IDENTITY.ref)
+    found.marked.clear()
+    found.leave_out("blue", holds=False)
+    assert list(found.marked) == [BINDING]
+    assert said(found, BINDING) == missing

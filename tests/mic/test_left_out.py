@@ -20,6 +20,7 @@ from podidentity.mic.calls import (
     Unclear,
 )
 from podidentity.wire.kube import AZURE_IDENTITIES, PODS
+from podidentity.wire.kube import Event as WatchEvent
 from podidentity.wire.manifests import parse_binding, parse_identity
 from tests.fakes import CLIENT, RESOURCE_ID
 from tests.mic.test_watches import running, settle, thing
@@ -80,6 +81,18 @@ def test_a_record_that_no_pod_needs_goes_when_nothing_is_left_out_any_more() -> 
     assert world.calls[DeleteRecord] == 1
 
 
+def test_the_binding_of_an_identity_that_is_left_out_does_not_say_that_it_is_missing() -> None:
+    world = with_a_pod()
+    leave_out(world, ObjectGone(About.IDENTITY, REF), "AzureIdentity")
+    world.run(200.0)
+    said = world.conditions[About.BINDING, REF]
+    assert said.reason == "IdentityNotReady"
+    assert "is not read, if it exists: its namespace has more than 4 MiB" in said.message
+    world.tell(Unclear("blue", "AzureIdentity", holds=False))
+    world.run(300.0)
+    assert world.conditions[About.BINDING, REF].reason == "NoIdentity"
+
+
 def test_another_namespace_is_not_kept_from_anything() -> None:
     world = with_a_pod()
     world.tell(Unclear("red", "Pod", holds=True))
@@ -136,3 +149,30 @@ def test_of_an_object_of_any_size_the_fields_that_decide_are_read_before_a_detac
     found = thing("b", spec={"AzureIdentity": "orders", "selector": "a", "odd": "x" * 70_000})
     raw = msgspec.Raw(json.dumps(found).encode())
     assert isinstance(parse_binding(raw, any_size=True), AzureIdentityBinding)
+
+
+DEEP = "[" * 9_000 + "]" * 9_000
+
+
+@pytest.mark.parametrize("where", ["spec", "status"])
+async def test_an_identity_that_is_nested_too_deeply_is_there_and_says_why_it_is_not_read(
+    where: str,
+) -> None:
+    path = AZURE_IDENTITIES.path()
+    async with running(azureidentities=[identity()]) as scene:
+        scene.news()
+        changed = identity() | {"metadata": identity()["metadata"] | {"resourceVersion": "2"}}
+        text = json.dumps(changed)
+        if where == "spec":
+            text = text.replace('"type": 0', f'"type": 0, "odd": {DEEP}')
+        else:
+            text = f'{text[:-1]}, "status": {DEEP}}}'
+        raw = msgspec.Raw(text.encode())
+        scene.server.queues[path].put_nowait(WatchEvent(type="MODIFIED", object=raw))
+        await settle()
+        (seen,) = scene.news()
+        assert isinstance(seen, IdentitySeen)
+        assert isinstance(seen.identity, Malformed) is (where == "spec")
+        live = scene.watches.live(About.IDENTITY, ObjectRef("shop", "orders"))
+        assert live is not None
+        assert live.place == ("/status" if where == "spec" else "")

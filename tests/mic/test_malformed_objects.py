@@ -25,7 +25,6 @@ from podidentity.mic.calls import (
     About,
     BindingSeen,
     Call,
-    Condition,
     CreateRecord,
     Event,
     ExceptionSeen,
@@ -260,7 +259,6 @@ class Place(TimedWorld):
     """The controller, told by watches of these objects."""
 
     def __init__(self, objects: Mapping[str, list[Json]]) -> None:
-        self.conditions: dict[tuple[About, ObjectRef], Condition] = {}
         self.lines: list[LogLine] = []
         self.seen: dict[tuple[str, str], Event] = {}
         """By kind and name."""
@@ -304,7 +302,6 @@ class Place(TimedWorld):
     def _do(self, calls: list[Call]) -> None:
         for action in (each.action for each in calls):
             if isinstance(action, WriteCondition):
-                self.conditions[action.about, action.ref] = action.condition
                 live = self.watches.live(action.about, action.ref)
                 assert live is not None
                 msgspec.json.encode(render_condition(live, action.about, action.condition, 0.0))

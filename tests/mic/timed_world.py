@@ -28,11 +28,13 @@ from podidentity.core.resources import (
     ResourceId,
 )
 from podidentity.mic.calls import (
+    About,
     Accepted,
     Action,
     AskPermission,
     BindingSeen,
     Call,
+    Condition,
     CreateRecord,
     DeleteRecord,
     Event,
@@ -61,6 +63,7 @@ from podidentity.mic.calls import (
     StoredRecord,
     Synced,
     UpdateRecord,
+    WriteCondition,
     WriteLedger,
 )
 from podidentity.mic.controller import Controller, Settings
@@ -125,6 +128,7 @@ class TimedWorld:
         self._takes, self._fails = takes, fails
         self._rate, self._tokens, self._filled = writes, writes, 0.0
         self._closed_until = -inf
+        self.conditions: dict[tuple[About, ObjectRef], Condition] = {}
         self._heap: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._order, self._versions = count(), count(1)
         self._machines: dict[Host, _Machine] = {}
@@ -250,6 +254,9 @@ class TimedWorld:
                 return InUse(pods, identities, tuple(self._bindings))
             case AskPermission():
                 return True
+            case WriteCondition():
+                self.conditions[action.about, action.ref] = action.condition
+                return None
             case CreateRecord() | UpdateRecord():
                 return self._store(action)
             case DeleteRecord():

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from podidentity.core.assignments import is_attachable
+from podidentity.core.budgets import over_budget
 from podidentity.core.decision import Rules, lacking, unusable_credential, without_effect
 from podidentity.core.hosts import Host
 from podidentity.core.permissions import IdentityPermission
@@ -77,10 +78,20 @@ def of_identity(
     return refused or _USABLE
 
 
-def of_binding(binding: AzureIdentityBinding | Malformed, condition: Condition | None) -> Condition:
-    """Return the condition of a binding, from that of the identity that it names, if any."""
+def of_binding(
+    binding: AzureIdentityBinding | Malformed,
+    condition: Condition | None,
+    left_out: Malformed | None = None,
+) -> Condition:
+    """Return the condition of a binding, from that of the identity that it names, if any.
+
+    `left_out` says why that identity is not read, if it is there.
+    """
     if isinstance(binding, Malformed):
         return _malformed(binding)
+    if condition is None and left_out is not None:
+        message = f"AzureIdentity {binding.identity!r} is not read, if it exists: {left_out.why}."
+        return Condition(holds=False, reason="IdentityNotReady", message=message)
     if condition is None:
         return Condition(
             holds=False,
@@ -144,6 +155,8 @@ class Conditions:
         """By identity, where its pods may not use it, or that is not known."""
         self._proved: set[str] = set()
         """ARM ids that a host was seen to have."""
+        self._over_budget: set[str] = set()
+        """Namespaces with AzureIdentities that are left out."""
         self._flights: dict[ConditionOf, Condition] = {}
         self._rest_until: dict[ConditionOf, float] = {}
         self.marked: dict[ConditionOf, None] = {}
@@ -199,6 +212,13 @@ class Conditions:
             return False
         self._mark(ConditionOf(About.IDENTITY, identity))
         return True
+
+    def leave_out(self, namespace: str, *, holds: bool) -> None:
+        """Take that AzureIdentities of a namespace are left out for its budget, or none any more."""
+        (self._over_budget.add if holds else self._over_budget.discard)(namespace)
+        bound = (each for each in self._bound if each.namespace == namespace)
+        for identity in bound:
+            self.marked.update(self._bound[identity])
 
     def prove(self, folded: str) -> None:
         """Take that a host has the identity: what was refused once is not any more."""
@@ -272,8 +292,12 @@ class Conditions:
     def _of_binding(self, binding: AzureIdentityBinding | Malformed) -> Condition:
         if isinstance(binding, Malformed):
             return of_binding(binding, None)
-        subject = ConditionOf(About.IDENTITY, ObjectRef(binding.ref.namespace, binding.identity))
-        return of_binding(binding, self._wanted(subject) if subject in self._objects else None)
+        named = ObjectRef(binding.ref.namespace, binding.identity)
+        subject = ConditionOf(About.IDENTITY, named)
+        if subject in self._objects:
+            return of_binding(binding, self._wanted(subject))
+        is_over = named.namespace in self._over_budget
+        return of_binding(binding, None, over_budget(subject.about, named) if is_over else None)
 
     def _refusal(self, identity: AzureIdentity | Malformed) -> Condition | None:
         """Return the refusal of the first host by name, so that it is the same each time."""

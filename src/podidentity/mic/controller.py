@@ -934,6 +934,8 @@ class Controller:
     def _take_unclear(self, event: Unclear) -> None:
         left_out = self._unclear.setdefault(event.namespace, set())
         (left_out.add if event.holds else left_out.discard)(event.what)
+        if event.what == About.IDENTITY:
+            self._conditions.leave_out(event.namespace, holds=event.holds)
         if not left_out:
             del self._unclear[event.namespace]
             for ref in self._records.names:

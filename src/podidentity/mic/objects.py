@@ -102,7 +102,7 @@ class Live:
     place: str = "/status"
     """JSON pointer of MIC's condition, or of the first part of the way there that is missing.
 
-    "" where the status is so long that MIC lets it be.
+    "" where the status is so long or deep that MIC lets it be.
     """
     since: tuple[str, str] = ("", "")
     """MIC's condition: its status and its lastTransitionTime."""
@@ -113,9 +113,10 @@ def parse_live(raw: Raw, about: About) -> Live:
     parts, meta = _parsed(raw, about.value)
     generation = meta.get("generation")
     generation = generation if isinstance(generation, int) else 0
+    status = _decoded(parts.status) if len(parts.status) <= _LONGEST_PART else None
     place, mine = "", Json()
-    if len(parts.status) <= _LONGEST_PART:
-        place, mine = _own_condition(_decoded(parts.status), TYPES[about])
+    if status is not None or parts.status == _NULL:
+        place, mine = _own_condition(status, TYPES[about])
     if len(parts.spec) > BUDGETS[about].object:
         parts.spec = short_fields(parts.spec)
     copied = _copied({"metadata": meta, "spec": _decoded(parts.spec)}, about)
