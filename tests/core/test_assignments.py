@@ -124,7 +124,7 @@ def test_a_pod_of_the_nodes_network_has_its_identity_attached_by_a_switch_and_by
     assert ids(state) == [ID]
     assert list(state.records) == [ObjectRef("blue", "agent-blue-orders")]
     listed = (identity("blue", "orders"),), (binding("blue", "b", "orders", "app"),)
-    assert state.in_use(SETS[0], (agent,), *listed) == {ID}
+    assert state.in_use(SETS[0], (agent,), *listed) == frozenset({ID})
     state.answer(use, allowed=False)
     state.refresh()
     assert (ids(state), dict(state.records)) == ([], {})
@@ -551,12 +551,35 @@ def test_of_what_is_gone_nothing_is_kept(rules: Rules, asks: bool, everywhere: b
 def test_a_pod_that_only_the_list_shows_keeps_its_identity() -> None:
     state = told()
     objects = ([identity("blue", "orders")], [binding("blue", "b", "orders", "app")])
-    assert state.in_use(SETS[0], [named("web")], *objects) == {ID}
-    assert state.in_use(SETS[0], [named("web", node="new")], *objects) == {ID}
-    assert state.in_use(SETS[0], [named("web", phase=Phase.FAILED)], *objects) == set()
-    assert state.in_use(SETS[0], [], *objects) == set()
+    assert state.in_use(SETS[0], [named("web")], *objects) == frozenset({ID})
+    assert state.in_use(SETS[0], [named("web", node="new")], *objects) == frozenset({ID})
+    assert state.in_use(SETS[0], [named("web", phase=Phase.FAILED)], *objects) == frozenset()
+    assert state.in_use(SETS[0], [], *objects) == frozenset()
     state.see_node("n2", SETS[1])
-    assert state.in_use(SETS[0], [named("web", node="n2")], *objects) == set()
+    assert state.in_use(SETS[0], [named("web", node="n2")], *objects) == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("rules", "unclear", "known"),
+    [
+        (Rules(), "blue", False),
+        (Rules(), "red", True),
+        (Rules(cross_namespace=True), "red", False),
+    ],
+)
+def test_a_pod_whose_namespace_has_objects_that_are_left_out_may_need_anything(
+    rules: Rules, unclear: str, *, known: bool
+) -> None:
+    state = told(rules=rules)
+    state.see_node("n2", SETS[1])
+    objects = ([identity("blue", "orders")], [binding("blue", "b", "orders", "app")])
+    found = state.in_use(SETS[0], [named("web")], *objects, frozenset({unclear}))
+    assert found == ({ID} if known else None)
+    assert state.in_use(SETS[1], [named("web")], *objects, frozenset({unclear})) == frozenset()
+
+
+def test_everywhere_anything_may_be_needed_while_objects_are_left_out() -> None:
+    assert told(everywhere=True).in_use(SETS[0], [], [], [], frozenset({"red"})) is None
 
 
 def test_everywhere_a_pod_of_any_node_keeps_its_identity_on_each_host() -> None:
@@ -565,19 +588,19 @@ def test_everywhere_a_pod_of_any_node_keeps_its_identity_on_each_host() -> None:
     [default] = state.uses(None)
     state.answer(default, allowed=False)
     objects = ([identity("blue", "orders")], [binding("blue", "b", "orders", "app")])
-    assert state.in_use(SETS[0], [], *objects) == set()
+    assert state.in_use(SETS[0], [], *objects) == frozenset()
     web = named("web", node="n2", service_account="web")
-    assert state.in_use(SETS[0], [web], *objects) == {ID}
+    assert state.in_use(SETS[0], [web], *objects) == frozenset({ID})
 
 
 def test_a_permission_that_is_not_known_keeps_an_identity_and_a_refused_one_does_not() -> None:
     state = told(asks=True)
     objects = ([identity("blue", "orders")], [binding("blue", "b", "orders", "app")])
-    assert state.in_use(SETS[0], [named("web")], *objects) == {ID}
+    assert state.in_use(SETS[0], [named("web")], *objects) == frozenset({ID})
     state.see_pod(named("web"))
     [use] = state.refresh().questions
     state.answer(use, allowed=False)
-    assert state.in_use(SETS[0], [named("web")], *objects) == set()
+    assert state.in_use(SETS[0], [named("web")], *objects) == frozenset()
 
 
 # However it came.

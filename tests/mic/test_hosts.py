@@ -80,7 +80,7 @@ class Around:
     def __init__(self, wanted: Iterable[int]) -> None:
         self.want = {*wanted}
         self.open = frozenset[str]()
-        self.used = frozenset[str]()
+        self.used: frozenset[str] | None = frozenset()
         self.nodes = self.admits = True
         self.shut = self.pausing = False
         self.asked: list[Kind] = []
@@ -96,7 +96,7 @@ class Around:
     def undecided(self, _: Host) -> frozenset[str]:
         return self.open
 
-    def in_use(self, host: Host, listed: InUse) -> frozenset[str]:
+    def in_use(self, host: Host, listed: InUse) -> frozenset[str] | None:
         assert (host, listed) == (HOST, NOTHING_USED)
         return self.used
 
@@ -426,6 +426,17 @@ def test_what_the_list_shows_in_use_is_held_for_a_while() -> None:
     course.step(seen(1), course.now + QUIET)
     assert course.step(NOTHING_USED) == ListUse()
     assert course.written().detaching.keys() == {IDS[1]}
+
+
+@pytest.mark.parametrize("ledger", [book([1, 2]), book([1], detaching=[2])])
+def test_what_anything_may_need_is_held_for_a_while(ledger: Ledger) -> None:
+    course = Course(ledger=ledger, there=seen(1, 2))
+    course.next()
+    course.next(GRACE)
+    course.step(seen(1, 2), GRACE + QUIET)
+    course.around.used = None
+    assert course.step(NOTHING_USED) == ListUse()
+    assert course.due() == course.now + HELD
 
 
 @pytest.mark.parametrize(("late", "then"), [(0.0, WriteLedger), (0.1, ListUse)])

@@ -16,6 +16,7 @@ from podidentity.adapters.arm import LONGEST_RETRY_AFTER, ArmCalls
 from podidentity.adapters.azure_transport import AzureTransport
 from podidentity.adapters.kube import Kube
 from podidentity.core.authorities import PUBLIC
+from podidentity.core.budgets import BUDGETS, Budget
 from podidentity.core.decision import Use
 from podidentity.core.hosts import Host, HostChange, HostIdentities
 from podidentity.core.ledger import Ledger, LedgerEntry
@@ -937,6 +938,44 @@ async def test_a_binding_that_no_pod_can_match_changes_nothing_about_which_pods_
             "metadata": {"namespace": "shop", "uid": "u", "name": name},
             "spec": {"azureIdentity": "o", "selector": each},
         }
+@pytest.mark.parametrize("kind", ["AzureIdentityBinding", "AzureIdentity", "Pod"])
+async def test_of_a_namespace_over_its_budget_the_youngest_objects_are_unknown_before_a_detach(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tenant has no more of MIC's memory here than by the watches."""
+    monkeypatch.setitem(BUDGETS, kind, Budget(64 << 10, 4_000))
+    specs: dict[str, dict[str, Any]] = {
+        "AzureIdentityBinding": {"azureIdentity": "o", "selector": "s"},
+        "AzureIdentity": {"clientID": CLIENT},
+        "Pod": {"nodeName": "n1"},
+    }
+
+    def listed(of: str) -> list[dict[str, Any]]:
+        def one(place: str, number: int) -> dict[str, Any]:
+            made = f"2026-01-01T00:00:{number:02}Z"
+            meta = {"namespace": place, "name": f"x{number}", "creationTimestamp": made}
+            return {"metadata": {**meta, "uid": "u"}, "spec": specs[of]}
+
+        return [one("shop", each) for each in reversed(range(40))] + [one("other", 50)]
+
+    lists = [{"metadata": {}, "items": listed(each)} for each in specs]
+    async with place(*map(answers, lists)) as scene:
+        found = await scene.do(ListUse())
+        assert isinstance(found, InUse)
+        query = scene.script.asked[-1].query
+    assert found.unclear == {"shop"}
+    assert ("labelSelector=aadpodidbinding&" in f"{query}&") is (kind == "AzureIdentityBinding")
+    kept = dict(zip(specs, (found.bindings, found.identities, found.pods), strict=True))
+    names = [each.ref.name for each in kept[kind] if each.ref.namespace == "shop"]
+    if kind == "Pod":
+        nameless = [each for each in found.pods if not each.ref.name]
+        assert [(each.ref.namespace, each.node) for each in nameless] == [("shop", "n1")]
+        names.remove("")
+    assert 1 < len(names) < 10
+    assert sorted(names) == [f"x{each}" for each in range(len(names))]
+    assert all(len(each) >= 41 for of, each in kept.items() if of != kind)
+
+
         for name, each in (("a", "s"), ("b", selector))
     ]
     lists = [{"metadata": {}, "items": each} for each in (bindings, [], [])]

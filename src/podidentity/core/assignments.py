@@ -355,12 +355,16 @@ class Assignments:
         pods: Iterable[Pod],
         identities: Iterable[AzureIdentity | Malformed],
         bindings: Iterable[AzureIdentityBinding | Malformed],
-    ) -> frozenset[str]:
+        unclear: frozenset[str] = frozenset(),
+    ) -> frozenset[str] | None:
         """Return what `pods` may need on `host` by these objects, as ARM ids in lower case.
 
-        The objects were listed just now, and may be ahead of what this was told. A pod of a node
-        that is not known may run on this host; an exception takes nothing away.
+        None: a pod on it may need anything, because objects of its namespace, one of `unclear`,
+        are not known. The objects were listed just now, and may be ahead of what this was told. A
+        pod of a node that is not known may run on this host; an exception takes nothing away.
         """
+        if unclear and self._everywhere:
+            return None
         listed = Assignments(
             self._rules,
             everywhere=self._everywhere,
@@ -373,6 +377,8 @@ class Assignments:
             listed.see_binding(binding)
         for pod in pods:
             if self._everywhere or self._hosts.get(pod.node, host) == host:
+                if unclear and (self._rules.cross_namespace or pod.ref.namespace in unclear):
+                    return None
                 listed.see_node(pod.node, host)
                 listed.see_pod(pod)
         for use in listed.refresh().questions:

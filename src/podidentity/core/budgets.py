@@ -12,7 +12,7 @@ from bisect import bisect_left, insort
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from math import inf
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from podidentity.core.resources import Malformed, ObjectRef
 
@@ -171,16 +171,30 @@ class Ration:
 _T = TypeVar("_T")
 
 
+class Kept(Generic[_T]):
+    """What is kept of a list that is read object by object: one namespace's memory has an end."""
+
+    def __init__(self, kind: str) -> None:
+        self._ration = Ration(BUDGETS[kind].namespace)
+        self.values: dict[ObjectRef, _T] = {}
+
+    def add(self, ref: ObjectRef, created: int, value: _T) -> list[_T]:
+        """Take an object; return those that are left out from now on, this one perhaps of them."""
+        if self._ration.has_no_room(ref, created):
+            return [value]
+        self.values[ref] = value
+        return list(map(self.values.pop, self._ration.keep(ref, created, kept_bytes(value))))
+
+
 def within_budget(kind: str, listed: Iterable[tuple[ObjectRef, int, _T]]) -> list[_T | Malformed]:
     """Return the objects of a whole list, given with their names and creation times.
 
     Those that are left out are Malformed.
     """
-    ration, found = Ration(BUDGETS[kind].namespace), list(listed)
-    for ref, created, value in found:
-        if not ration.has_no_room(ref, created):
-            ration.keep(ref, created, kept_bytes(value))
-    return [value if ref in ration else over_budget(kind, ref) for ref, _, value in found]
+    kept, found = Kept[_T](kind), list(listed)
+    for each in found:
+        kept.add(*each)
+    return [value if ref in kept.values else over_budget(kind, ref) for ref, _, value in found]
 
 
 def over_budget(kind: str, ref: ObjectRef) -> Malformed:

@@ -493,6 +493,9 @@ class InUse:
 
 class Fault(StrEnum):
     """The kinds of failure; values are stable, for logs and metrics."""
+    unclear: frozenset[str] = frozenset()
+    """Namespaces of which objects are left out for a budget. Pods that are have a nameless one
+    each node in their place."""
 
     THROTTLED = "throttled"
     """Too many requests; `retry_after` says how long none may be sent."""

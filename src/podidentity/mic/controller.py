@@ -726,11 +726,13 @@ class Controller:
         """Return those of which the permission is not known."""
         return self._desired.undecided(host)
 
-    def in_use(self, host: Host, listed: InUse) -> frozenset[str]:
-        """Return those that the listed pods may need."""
+    def in_use(self, host: Host, listed: InUse) -> frozenset[str] | None:
+        """Return those that the listed pods may need; None: they may need any."""
         if self._is_left(host):
             return frozenset()
-        return self._desired.in_use(host, listed.pods, listed.identities, listed.bindings)
+        return self._desired.in_use(
+            host, listed.pods, listed.identities, listed.bindings, listed.unclear
+        )
 
     def _is_left(self, host: Host) -> bool:
         """Whether `host` is a machine that no node runs on, where all hosts get identities.

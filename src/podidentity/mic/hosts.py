@@ -121,8 +121,12 @@ class Surroundings(Protocol):
     def undecided(self, host: Host) -> frozenset[str]:
         """Return those of which the permission is not known."""
 
-    def in_use(self, host: Host, listed: InUse) -> frozenset[str]:
-        """Return those that the listed pods may need."""
+    def in_use(self, host: Host, listed: InUse) -> frozenset[str] | None:
+        """Return those that the listed pods may need; None: they may need any."""
+
+    @property
+    def doubts(self) -> bool:
+        """Whether lists are read anew, so that nothing may be detached."""
 
     def has_nodes(self, host: Host) -> bool:
         """Whether a node runs on the host."""
@@ -687,7 +691,8 @@ class HostWork:
         if isinstance(result, InUse):
             self._round.listed_at = now
             in_use = self._around.in_use(self.host, result)
-            self._held = dict.fromkeys(in_use, now + HELD)
+            ours = (*self._book.attached, *self._book.detaching)
+            self._held = dict.fromkeys(ours if in_use is None else in_use, now + HELD)
         elif isinstance(result, Failure):
             self._rest(now, result.retry_after)
 

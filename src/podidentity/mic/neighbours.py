@@ -20,9 +20,10 @@ import msgspec
 from podidentity.adapters.arm import ArmCalls
 from podidentity.adapters.kube import Kube
 from podidentity.adapters.reflector import in_turns
+from podidentity.core.budgets import Kept
 from podidentity.core.hosts import Host
 from podidentity.core.ports import Clock
-from podidentity.core.resources import BINDING_LABEL, AzureIdentityBinding, ObjectRef
+from podidentity.core.resources import BINDING_LABEL, AzureIdentityBinding, ObjectRef, Pod
 from podidentity.mic.calls import (
     About,
     Accepted,
@@ -77,7 +78,12 @@ from podidentity.wire.kube import (
     parse_object_version,
 )
 from podidentity.wire.ledgers import NotALedger, host_of, ledger_name, parse_ledger, render_ledger
-from podidentity.wire.manifests import parse_binding, parse_identity
+from podidentity.wire.manifests import (
+    BINDING_KIND,
+    IDENTITY_KIND,
+    parse_binding,
+    parse_identity,
+)
 from podidentity.wire.pods import parse_pod
 from podidentity.wire.reviews import PATH as REVIEWS
 from podidentity.wire.reviews import (
@@ -302,35 +308,43 @@ class Neighbours:
 
         https://kubernetes.io/docs/reference/using-api/api-concepts/#semantics-for-get-and-list
         """
-        # Whatever is left out elsewhere counts here: nothing is detached because of its size.
-        bindings = await self._listed(
-            AZURE_IDENTITY_BINDINGS, partial(parse_binding, any_size=True)
+        # An object that is left out for its size elsewhere counts here, as far as it is short.
+        bindings, without = await self._listed(
+            BINDING_KIND, AZURE_IDENTITY_BINDINGS, partial(parse_binding, any_size=True)
+        )
+        identities, left_out = await self._listed(
+            IDENTITY_KIND, AZURE_IDENTITIES, partial(parse_identity, any_size=True)
         )
         identities = await self._listed(AZURE_IDENTITIES, partial(parse_identity, any_size=True))
         selectors = {each.selector for each in bindings if isinstance(each, AzureIdentityBinding)}
         which = BINDING_LABEL
         if 0 < len(selectors) <= _MOST_SELECTORS:
             which = f"{BINDING_LABEL} in ({','.join(sorted(selectors))})"
-        pods = await self._listed(PODS, parse_pod, {"labelSelector": which})
-        return InUse(pods, identities, bindings)
+        pods, others = await self._listed("Pod", PODS, parse_pod, {"labelSelector": which})
+        nameless = (Pod(ref=ObjectRef(place, ""), uid="", node=node) for place, node in others)
+        unclear = frozenset(place for place, _ in without | left_out | others)
+        return InUse((*pods, *nameless), identities, bindings, unclear)
 
     async def _listed(
         self,
         resource: Resource,
         parse: Callable[[msgspec.Raw], _Parsed],
         params: Mapping[str, str] = MappingProxyType({}),
-    ) -> tuple[_Parsed, ...]:
-        """Return all objects of a kind, parsed page by page: tenants' own may be large.
+    ) -> tuple[tuple[_Parsed, ...], set[tuple[str, str]]]:
+        """Return the objects of a kind, and namespace and node of those beyond a budget.
 
         Raises ValueError for an object that cannot be read: it may need an identity. A tenant can
         make none, because the parsers fail only for metadata that no API server stores.
         """
-        pages, found = self._kube.pages(resource.path(), params), []
+        pages, kept = self._kube.pages(resource.path(), params), Kept[_Parsed](kind)
+        beyond = set()
         async with aclosing(pages):
             async for page in pages:
                 async for _, item in in_turns(page):
-                    found.append(parse(item))
-        return tuple(found)
+                    meta = parse_object_version(item)
+                    for each in kept.add(meta.ref, meta.created, parse(item)):
+                        beyond.add((meta.ref.namespace, each.node if isinstance(each, Pod) else ""))
+        return tuple(kept.values.values()), beyond
 
     async def _ask(self, action: AskPermission) -> Result:
         try:
