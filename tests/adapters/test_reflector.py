@@ -34,6 +34,8 @@ class Told:
         self.removed: list[str] = []
         self.left_out: list[str | None] = []
         self.lists = 0
+        self.doubts: list[int] = []
+        """How much had been listed at each."""
         self._changed = asyncio.Event()
 
     def put(self, raw: msgspec.Raw) -> object:
@@ -53,6 +55,9 @@ class Told:
         self.known.pop(ref.name, None)
         self.removed.append(ref.name)
         self._changed.set()
+
+    def doubted(self) -> None:
+        self.doubts.append(self.lists)
 
     def listed(self) -> None:
         self.lists += 1
@@ -109,6 +114,7 @@ async def reflected(
             put=told.put,
             remove=told.remove,
             listed=told.listed,
+            doubted=told.doubted,
             budget=11_000,
             left_out=told.leave_out,
         )
@@ -261,6 +267,7 @@ async def test_after_the_history_went_back_a_reflector_lists_again(tmp_path: Pat
     async with reflected(tmp_path, *turns) as (told, _, server), asyncio.timeout(_HEARD):
         await told.until({"kept": None, "new": None}, lists=2)
         assert "resourceVersion=5" in server.asked[3].query
+        assert told.doubts == [1]
 
 
 @pytest.mark.parametrize("then", ["cut", "end"])
@@ -282,6 +289,7 @@ async def test_after_a_watch_that_ends_early_a_reflector_notices_that_the_histor
         await told.until({"kept": None, "new": None}, lists=2)
         assert "limit=1&" in server.asked[2].query + "&"
         assert "resourceVersion=5" in server.asked[4].query
+        assert told.doubts == [1]
 
 
 async def test_after_a_lost_connection_a_watch_goes_on_where_the_history_does(
@@ -541,15 +549,41 @@ async def test_of_a_namespace_over_its_budget_the_oldest_objects_are_known(tmp_p
         assert told.removed == ["a", "d"]
 
 
+@pytest.mark.parametrize(("then", "doubts"), [("7", []), ("5", [1])])
 async def test_an_object_that_was_left_out_is_known_after_an_older_one_is_deleted(
-    tmp_path: Path,
+    tmp_path: Path, then: str, doubts: list[int]
 ) -> None:
     turns = (
         listing("5", aged("a", 1), aged("b", 2), aged("c", 3)),
         watching(("DELETED", aged("a", 1, "6")), then="end"),
-        listing("7", aged("b", 2), aged("c", 3)),
+        listing(then, aged("b", 2), aged("c", 3)),
         watching(),
     )
     async with reflected(tmp_path, *turns) as (told, _, _server):
         await told.until({"b": HALF, "c": HALF}, lists=2)
         assert told.left_out == ["c", None]
+        assert told.doubts == doubts
+
+
+async def test_a_list_that_is_renewed_is_read_at_once_and_in_no_doubt_of_its_own(
+    tmp_path: Path,
+) -> None:
+    turns = (
+        listing("5", thing("a")),
+        watching(("ADDED", thing("x", "6"))),
+        listing("9", thing("b")),
+        watching(("ADDED", thing("y", "10"))),
+        listing("7", thing("c")),
+        watching(("ADDED", thing("z", "8"))),
+    )
+    async with reflected(tmp_path, *turns) as (told, reflector, _), asyncio.timeout(_HEARD):
+        await told.until({"a": None, "x": None}, lists=1)
+        reflector.renew()
+        reflector.renew()
+        await told.until({"b": None, "y": None}, lists=2)
+        anew = [reflector.anew]
+        reflector.renew()
+        anew.append(reflector.anew)
+        await told.until({"c": None, "z": None}, lists=3)
+        assert [*anew, reflector.anew] == [True, False, True]
+        assert told.doubts == []

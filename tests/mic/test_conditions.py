@@ -287,7 +287,9 @@ def said(found: Conditions, subject: ConditionOf) -> str:
     return call.condition.message
 
 
-def test_of_an_identity_that_is_left_out_for_a_budget_its_binding_says_that_it_is_not_read() -> None:
+def test_the_binding_of_an_identity_that_is_left_out_for_a_budget_says_that_it_is_not_read() -> (
+    None
+):
     found = Conditions(STRICT)
     found.see(About.BINDING, binding("blue", "b", "id", "app"), None)
     found.see(About.BINDING, binding("red", "b", "id", "app"), None)

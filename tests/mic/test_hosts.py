@@ -82,7 +82,7 @@ class Around:
         self.open = frozenset[str]()
         self.used: frozenset[str] | None = frozenset()
         self.nodes = self.admits = True
-        self.shut = self.pausing = False
+        self.shut = self.pausing = self.doubts = False
         self.asked: list[Kind] = []
         self.left: list[Kind] = []
         self.lines: list[LogLine] = []

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 import pytest
 
-from podidentity.core.resources import AzureIdentity, AzureIdentityBinding, Malformed, ObjectRef
+from podidentity.core.resources import (
+    Assignment,
+    AzureIdentity,
+    AzureIdentityBinding,
+    Malformed,
+    ObjectRef,
+)
 from podidentity.mic.calls import (
+    LISTS,
     About,
     DeleteRecord,
     Event,
@@ -17,9 +25,16 @@ from podidentity.mic.calls import (
     ObjectGone,
     PodGone,
     PodSeen,
+    RecordSeen,
     Unclear,
+    UpdateRecord,
 )
-from podidentity.wire.kube import AZURE_IDENTITIES, PODS
+from podidentity.wire.kube import (
+    AZURE_ASSIGNED_IDENTITIES,
+    AZURE_IDENTITIES,
+    AZURE_IDENTITY_BINDINGS,
+    PODS,
+)
 from podidentity.wire.kube import Event as WatchEvent
 from podidentity.wire.manifests import parse_binding, parse_identity
 from tests.fakes import CLIENT, RESOURCE_ID
@@ -91,6 +106,59 @@ def test_the_binding_of_an_identity_that_is_left_out_does_not_say_that_it_is_mis
     world.tell(Unclear("blue", "AzureIdentity", holds=False))
     world.run(300.0)
     assert world.conditions[About.BINDING, REF].reason == "NoIdentity"
+
+
+def test_nothing_is_deleted_or_detached_while_lists_are_read_anew_and_pods_are_served() -> None:
+    world = with_a_pod()
+    world.tell(Unclear("", LISTS, holds=True))
+    world.gone("web")
+    world.bind(1)
+    world.pod("new", "n1", identity=1)
+    world.run(1000.0)
+    assert world.when("new") < 200.0
+    assert world.calls[DeleteRecord] == 0
+    assert not world.detached
+    world.tell(Unclear("", LISTS, holds=False))
+    world.run(1001.0)
+    assert world.calls[DeleteRecord] == 1
+    world.run(1100.0)
+    assert world.detached
+
+
+def test_a_record_of_before_is_taken_from_an_api_server_that_was_put_back() -> None:
+    """Its version is smaller there, and it may say less than MIC has written since."""
+    world = with_a_pod()
+    (record,) = world.records.values()
+    world.tell(Unclear("", LISTS, holds=True))
+    assert record.record is not None
+    created = replace(record.record, state=Assignment.CREATED)
+    world.tell(RecordSeen(replace(record, version="0", record=created)))
+    world.tell(Unclear("", LISTS, holds=False))
+    world.run(110.0)
+    assert world.calls[UpdateRecord] == 2
+
+
+async def test_after_one_list_was_in_doubt_all_are_read_anew_before_anything_is_certain() -> None:
+    async with running(azureidentities=[identity()]) as scene:
+        scene.news()
+        scene.server.asked.clear()
+        held = scene.server.hold(PODS.path())
+        scene.server.lose(AZURE_IDENTITIES.path())
+        await settle()
+        assert scene.news()[0] == Unclear("", LISTS, holds=True)
+        certain = [scene.watches.certain]
+        assert {*scene.server.asked} >= {
+            PODS.path(),
+            AZURE_IDENTITIES.path(),
+            AZURE_IDENTITY_BINDINGS.path(),
+            AZURE_ASSIGNED_IDENTITIES.path(),
+        }
+        assert Unclear("", LISTS, holds=False) not in scene.news()
+        held.set()
+        await settle()
+        assert [*certain, scene.watches.certain] == [False, True]
+        assert scene.news()[-1] == Unclear("", LISTS, holds=False)
+        assert len(scene.server.asked) == len({*scene.server.asked})
 
 
 def test_another_namespace_is_not_kept_from_anything() -> None:

@@ -296,7 +296,7 @@ class Place(TimedWorld):
             case RecordSeen():
                 event = RecordSeen(replace(event.stored, version=str(next(self._versions))))
                 self.seen[AZURE_ASSIGNED_IDENTITIES.plural, event.stored.ref.name] = event
-                self._records[event.stored.ref] = event.stored
+                self.records[event.stored.ref] = event.stored
         self.tell(event)
 
     def _do(self, calls: list[Call]) -> None:
@@ -322,15 +322,15 @@ class Place(TimedWorld):
             msgspec.json.encode(render_record(action.record, *copies))  # type: ignore[arg-type] # looked at above
             return super()._store(action)
         version = str(next(self._versions))
-        stored = replace(self._records[action.ref], finalizers=False, version=version)
-        self._records[action.ref] = stored
+        stored = replace(self.records[action.ref], finalizers=False, version=version)
+        self.records[action.ref] = stored
         if stored.deleting:
             self.at(self.now, self.tell, RecordGone(stored.ref, stored.uid))
         return stored
 
     def state(self, pod: str) -> list[tuple[str, Assignment]]:
         """Return the identities in a pod's records, and whether it has them."""
-        records = [each.record for each in self._records.values() if each.record is not None]
+        records = [each.record for each in self.records.values() if each.record is not None]
         return [(each.identity.name, each.state) for each in records if each.pod.name == pod]
 
     def unusable(self) -> Iterator[tuple[str, str, str]]:

@@ -121,7 +121,7 @@ class Objects:
         del about
         return self.known.get(ref)
 
-    all_followed = True
+    certain = True
 
     def oddities(self, ref: ObjectRef) -> Oddities:
         del ref
@@ -859,9 +859,19 @@ USE = Use(ObjectRef("shop", "default"), CLIENT)
 async def test_no_record_is_deleted_while_a_list_is_not_followed(action: Action) -> None:
     """As after etcd was put back: a record may be known again before its pod."""
     async with place(answers({})) as scene:
-        scene.objects.all_followed = False
+        scene.objects.certain = False
         assert (await scene.failure(action)).kind is Fault.UNREACHABLE
         assert scene.script.asked == []
+
+
+async def test_nothing_is_detached_while_lists_are_read_anew() -> None:
+    async with place(answers({}), answers({}, 202)) as scene:
+        scene.objects.certain = False
+        detach = HostChange(attach=(), detach=(RESOURCE_ID,), user=False)
+        assert (await scene.failure(PatchHost(HOST, detach, ""))).kind is Fault.UNREACHABLE
+        assert scene.script.asked == []
+        await scene.do(PatchHost(HOST, HostChange(attach=(RESOURCE_ID,), user=True), ""))
+        assert len(scene.script.asked) == 1
 
 
 async def test_a_permission_is_one_review() -> None:
@@ -928,16 +938,6 @@ async def test_of_a_few_selectors_the_pods_are_listed_and_of_many_all_that_have_
         assert ("labelSelector=aadpodidbinding&" in f"{query}&") is not named
 
 
-@pytest.mark.parametrize("selector", ["t),app in (t", "t,t)", "two words", "-t", "t=t", "é"])
-async def test_a_binding_that_no_pod_can_match_changes_nothing_about_which_pods_are_listed(
-    selector: str,
-) -> None:
-    """Else a tenant hides the pods of others from MIC, or has Azure's changes wait for ever."""
-    bindings = [
-        {
-            "metadata": {"namespace": "shop", "uid": "u", "name": name},
-            "spec": {"azureIdentity": "o", "selector": each},
-        }
 @pytest.mark.parametrize("kind", ["AzureIdentityBinding", "AzureIdentity", "Pod"])
 async def test_of_a_namespace_over_its_budget_the_youngest_objects_are_unknown_before_a_detach(
     kind: str, monkeypatch: pytest.MonkeyPatch
@@ -976,6 +976,16 @@ async def test_of_a_namespace_over_its_budget_the_youngest_objects_are_unknown_b
     assert all(len(each) >= 41 for of, each in kept.items() if of != kind)
 
 
+@pytest.mark.parametrize("selector", ["t),app in (t", "t,t)", "two words", "-t", "t=t", "é"])
+async def test_a_binding_that_no_pod_can_match_changes_nothing_about_which_pods_are_listed(
+    selector: str,
+) -> None:
+    """Else a tenant hides the pods of others from MIC, or has Azure's changes wait for ever."""
+    bindings = [
+        {
+            "metadata": {"namespace": "shop", "uid": "u", "name": name},
+            "spec": {"azureIdentity": "o", "selector": each},
+        }
         for name, each in (("a", "s"), ("b", selector))
     ]
     lists = [{"metadata": {}, "items": each} for each in (bindings, [], [])]

@@ -64,9 +64,18 @@ class Server(FakeKubeApi):
         self.params: dict[str, Mapping[str, str]] = {}
         self.queues: dict[str, asyncio.Queue[WatchEvent | KubeError]] = {}
         self.version = 1
+        self.asked: list[str] = []
+        self._held: dict[str, asyncio.Event] = {}
+
+    def hold(self, path: str) -> asyncio.Event:
+        """Have no answer for lists until the event is set."""
+        return self._held.setdefault(path, asyncio.Event())
 
     async def list_all(self, path: str, params: Mapping[str, str] | None = None) -> Page:
         self.params[path] = params or {}
+        self.asked.append(path)
+        if path in self._held:
+            await self._held[path].wait()
         items = tuple(msgspec.Raw(json.dumps(each).encode()) for each in self.lists.get(path, ()))
         return Page(items=items, resource_version=str(self.version))
 

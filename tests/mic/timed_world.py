@@ -134,15 +134,16 @@ class TimedWorld:
         self._machines: dict[Host, _Machine] = {}
         self._ledgers: dict[Host, StoredLedger] = {}
         self.pods: dict[ObjectRef, Pod] = {}
-        self._records: dict[ObjectRef, StoredRecord] = {}
+        self.records: dict[ObjectRef, StoredRecord] = {}
         self._identities: list[AzureIdentity] = []
         self._bindings: list[AzureIdentityBinding] = []
         for number in range(identities):
-            self._bind(number)
+            self.bind(number)
         self.tell(Synced())
         self.tell(Leading(inf))
 
-    def _bind(self, number: int) -> None:
+    def bind(self, number: int) -> None:
+        """Make an identity and its binding."""
         ref = ObjectRef(NAMESPACE, f"identity-{number}")
         path = "providers/Microsoft.ManagedIdentity/userAssignedIdentities"
         identity = AzureIdentity(
@@ -260,7 +261,7 @@ class TimedWorld:
             case CreateRecord() | UpdateRecord():
                 return self._store(action)
             case DeleteRecord():
-                stored_record = self._records.pop(action.ref)
+                stored_record = self.records.pop(action.ref)
                 self.at(self.now, self.tell, RecordGone(action.ref, stored_record.uid))
                 return None
             case _:
@@ -300,6 +301,6 @@ class TimedWorld:
         uid = action.uid if isinstance(action, UpdateRecord) else f"r{next(self._versions)}"
         version = str(next(self._versions))
         stored = StoredRecord(ref=record.ref, uid=uid, version=version, record=record)
-        self._records[record.ref] = stored
+        self.records[record.ref] = stored
         self.at(self.now, self.tell, RecordSeen(stored))
         return stored

@@ -118,6 +118,9 @@ class Source:
     """
     failed: Callable[[], None] = lambda: None
     """Called when the list or the watch fails, before it is retried."""
+    doubted: Callable[[], None] = lambda: None
+    """Called when the API server may have another history than it had, before it is read; but not
+    again while a list that `renew` asked for is still to come."""
 
 
 class Reflector:
@@ -147,6 +150,10 @@ class Reflector:
         self._lost = False
         """Whether a watch ended early since the server showed that it has our version."""
         self._heard = clock.monotonic()
+        self._watching: asyncio.Timeout | None = None
+        self._renewals = 0
+        self.anew = True
+        """Whether a complete list has begun since the last `renew`."""
         self.what = source.what
         self.synced = False
         """Whether the list has been read once."""
@@ -169,18 +176,18 @@ class Reflector:
             try:
                 await self._follow()
             except NotKubernetes as error:
-                self._version = ""
+                self._doubt()
                 await self._back_off(str(error))
             except KubeError as error:
                 if not (error.unreachable or error.throttled):
-                    self._version = ""
+                    self._doubt()
                 self._lost |= error.unreachable
                 await self._back_off(str(error), error)
 
     async def _follow(self) -> None:
-        if self._version and self._lost:
+        if self._version and self._lost and not self._kept.stale:
             await self._compare()
-        if not self._version:
+        while not self._version or self._kept.stale:
             await self._list()
         self._lost = False
         begun = self._clock.monotonic()
@@ -191,11 +198,9 @@ class Reflector:
             lasted = seconds >= SHORT_WATCH
             if lasted:
                 self._succeeded()
-            if self._kept.stale:
-                # Something that is left out may fit now. A watch takes minutes: so does this.
-                self._version = ""
+        # If something that is left out may fit now, it is listed now. A watch takes minutes.
         self._lost = seconds < WATCH_SECONDS
-        if not heard and not lasted:
+        if not heard and not lasted and not self._kept.stale:
             await self._back_off("the watch ended at once")
 
     async def _compare(self) -> None:
@@ -209,7 +214,19 @@ class Reflector:
                 page.resource_version,
                 self._source.what,
             )
-            self._version = ""
+            self._doubt()
+
+    def renew(self) -> None:
+        """Have all listed anew at once."""
+        self._renewals, self.anew, self._kept.stale = self._renewals + 1, False, True
+        if self._watching is not None:
+            self._watching.reschedule(0.0)
+            self._watching = None
+
+    def _doubt(self) -> None:
+        self._version = ""
+        if self.synced and self.anew:
+            self._source.doubted()
 
     async def _list(self) -> None:
         """Read the list page by page, so that one page at a time is in memory.
@@ -218,11 +235,13 @@ class Reflector:
         add anything. Only the whole list says what is not there any more.
         """
         before, self._kept = self._kept, Ration(self._source.budget)
-        version = ""
+        version, renewals = "", self._renewals
         try:
             pages = self._server.pages(self._source.path, self._source.params)
             async with aclosing(pages):
                 async for page in pages:
+                    if is_older(page.resource_version, self._version):
+                        self._doubt()
                     metas = list(map(parse_object_version, page.items))
                     async for number, item in in_turns(page):
                         self._put(metas[number], item)
@@ -230,6 +249,7 @@ class Reflector:
         except BaseException:
             for ref in self._kept.resume(before):
                 self._source.remove(ref)
+            self._kept.stale = True
             raise
         for ref in before.refs():
             if ref not in self._kept:
@@ -238,7 +258,7 @@ class Reflector:
             self._tell_left_out(namespace)
         self._version, self._failures_of_version = version, 0
         self._heard = self._clock.monotonic()
-        self.synced = True
+        self.synced, self.anew = True, renewals == self._renewals
         self._source.listed()
 
     async def _watch(self) -> bool:
@@ -250,11 +270,16 @@ class Reflector:
             opened=self._opened,
         )
         heard = False
-        async with aclosing(events):
-            async for event in events:
-                heard = True
-                self._take(event)
-                self._succeeded()
+        try:
+            async with asyncio.timeout(None) as self._watching, aclosing(events):
+                async for event in events:
+                    heard = True
+                    self._take(event)
+                    self._succeeded()
+        except TimeoutError:
+            return heard  # by `renew`
+        finally:
+            self._watching = None
         self._heard = self._clock.monotonic()
         return heard
 
@@ -330,8 +355,8 @@ class Reflector:
         self._failures += 1
         delay = backoff(FIRST_DELAY, self._failures, LONGEST_DELAY)
         self._failures_of_version += error is None or not error.throttled
-        if self._failures_of_version >= MOST_FAILURES:
-            self._version = ""
+        if self._failures_of_version >= MOST_FAILURES and self._version:
+            self._doubt()
         jitter = self._jitter()
         asked = error.wait(jitter) if error else 0.0
         await self._clock.sleep(max(delay * (1 + jitter) / 2, asked))

@@ -196,11 +196,15 @@ class PermissionsChanged:
     """The one of the service accounts concerned; None: any."""
 
 
+LISTS = "lists"
+
+
 @dataclass(frozen=True, slots=True)
 class Unclear:
     """Objects of a namespace are left out for a budget, and may say anything; or none are."""
 
     namespace: str
+    """"" for all, where `what` is `LISTS`: what was known may be of another history."""
     what: str
     """The kind whose namespace is over its budget, or one object that is too large."""
     holds: bool
@@ -489,13 +493,13 @@ class InUse:
     pods: tuple[Pod, ...]
     identities: tuple[AzureIdentity | Malformed, ...]
     bindings: tuple[AzureIdentityBinding | Malformed, ...]
+    unclear: frozenset[str] = frozenset()
+    """Namespaces of which objects are left out for a budget. Pods that are have a nameless one
+    each node in their place."""
 
 
 class Fault(StrEnum):
     """The kinds of failure; values are stable, for logs and metrics."""
-    unclear: frozenset[str] = frozenset()
-    """Namespaces of which objects are left out for a budget. Pods that are have a nameless one
-    each node in their place."""
 
     THROTTLED = "throttled"
     """Too many requests; `retry_after` says how long none may be sent."""

@@ -214,7 +214,7 @@ class Conditions:
         return True
 
     def leave_out(self, namespace: str, *, holds: bool) -> None:
-        """Take that AzureIdentities of a namespace are left out for its budget, or none any more."""
+        """Take that a namespace has AzureIdentities over its budget, or none any more."""
         (self._over_budget.add if holds else self._over_budget.discard)(namespace)
         bound = (each for each in self._bound if each.namespace == namespace)
         for identity in bound:

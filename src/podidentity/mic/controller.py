@@ -35,6 +35,7 @@ from podidentity.core.resources import (
     ObjectRef,
 )
 from podidentity.mic.calls import (
+    LISTS,
     About,
     Action,
     AskPermission,
@@ -432,7 +433,7 @@ class Controller:
 
     def _may_be_needed(self, ref: ObjectRef) -> bool:
         """Whether only objects that are left out may need the record."""
-        everywhere = self._settings.rules.cross_namespace
+        everywhere = self._settings.rules.cross_namespace or "" in self._unclear
         unclear = self._unclear if everywhere else self._unclear.keys() & {ref.namespace}
         return bool(unclear) and self._desired.record(ref) is None
 
@@ -743,6 +744,11 @@ class Controller:
             return False
         return not self._desired.has_nodes(host)
 
+    @property
+    def doubts(self) -> bool:
+        """Whether lists are read anew, so that nothing may be detached."""
+        return "" in self._unclear
+
     def has_nodes(self, host: Host) -> bool:
         """Whether a node runs on the host."""
         return self._desired.has_nodes(host)
@@ -938,10 +944,12 @@ class Controller:
         (left_out.add if event.holds else left_out.discard)(event.what)
         if event.what == About.IDENTITY:
             self._conditions.leave_out(event.namespace, holds=event.holds)
+        if event.what == LISTS and event.holds:
+            self._records.doubt()
         if not left_out:
             del self._unclear[event.namespace]
-            for ref in self._records.names:
-                self._marks.records.add(ref)
+            self._marks.records.update(self._records.names)
+            self._marks.hosts.update(dict.fromkeys(self._works))
 
     def _take_pausing(self, event: Pausing) -> None:
         self._pausing = event

@@ -476,7 +476,7 @@ class HostWork:
             since = self._unused.setdefault(folded, now)
             if now >= max(since + self._grace, self._held.get(folded, -inf)):
                 found.append(folded)
-        return frozenset(found)
+        return frozenset(() if self._around.doubts else found)
 
     def _settle(self, now: float, book: Ledger, wanted: Mapping[str, Wanted]) -> Action | None:
         """Return the ledger's write if it says what is not so; else rest until something is due."""

@@ -130,8 +130,8 @@ class Objects(Protocol):
         """Return what a record has that most have not."""
 
     @property
-    def all_followed(self) -> bool:
-        """Whether each list is followed now."""
+    def certain(self) -> bool:
+        """Whether each list is followed, and was read since one was in doubt."""
 
     def stored(self, raw: bytes) -> StoredRecord:
         """Return the record in an answer; raise UnreadableObject."""
@@ -215,6 +215,8 @@ class Neighbours:
         return HostList(found)
 
     async def _patch_host(self, action: PatchHost) -> Result:
+        if action.change.detach and not self._objects.certain:
+            return _NOT_CERTAIN
         bad = await self._unproved(action.change.clients)
         if bad:
             first = next(iter(bad.values()))
@@ -315,10 +317,9 @@ class Neighbours:
         identities, left_out = await self._listed(
             IDENTITY_KIND, AZURE_IDENTITIES, partial(parse_identity, any_size=True)
         )
-        identities = await self._listed(AZURE_IDENTITIES, partial(parse_identity, any_size=True))
         selectors = {each.selector for each in bindings if isinstance(each, AzureIdentityBinding)}
         which = BINDING_LABEL
-        if 0 < len(selectors) <= _MOST_SELECTORS:
+        if 0 < len(selectors) <= _MOST_SELECTORS and not without:
             which = f"{BINDING_LABEL} in ({','.join(sorted(selectors))})"
         pods, others = await self._listed("Pod", PODS, parse_pod, {"labelSelector": which})
         nameless = (Pod(ref=ObjectRef(place, ""), uid="", node=node) for place, node in others)
@@ -327,6 +328,7 @@ class Neighbours:
 
     async def _listed(
         self,
+        kind: str,
         resource: Resource,
         parse: Callable[[msgspec.Raw], _Parsed],
         params: Mapping[str, str] = MappingProxyType({}),
@@ -372,8 +374,8 @@ class Neighbours:
         copies = self._copies(action.record) if action.record else None
         if action.record and copies is None:
             return _CHANGED
-        if action.record is None and not self._objects.all_followed:
-            return _NOT_FOLLOWED
+        if action.record is None and not self._objects.certain:
+            return _NOT_CERTAIN
         odd = self._objects.oddities(action.ref)
         patch = render_update((action.uid, action.version), action.record, copies, odd)
         self._may_write()
@@ -394,8 +396,8 @@ class Neighbours:
             raise
 
     async def _delete_record(self, action: DeleteRecord) -> Result:
-        if not self._objects.all_followed:
-            return _NOT_FOLLOWED
+        if not self._objects.certain:
+            return _NOT_CERTAIN
         self._may_write()
         await self._kube.delete(AZURE_ASSIGNED_IDENTITIES.path(*action.ref), uid=action.uid)
         return None
@@ -440,8 +442,7 @@ class Neighbours:
 
 
 _CHANGED = Failure(kind=Fault.CONFLICT, message="the identity or the binding is gone")
-# While lists begin again, as after etcd was put back, a record may be known before its pod.
-_NOT_FOLLOWED = Failure(kind=Fault.UNREACHABLE, message="a list of the cluster is not followed")
+_NOT_CERTAIN = Failure(kind=Fault.UNREACHABLE, message="lists of the cluster are read anew")
 _GONE = Failure(kind=Fault.NOT_FOUND, message="it is gone")
 
 

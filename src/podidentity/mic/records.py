@@ -60,6 +60,8 @@ class Records:
         self._stored: dict[ObjectRef, StoredRecord] = {}
         self._deleted: dict[ObjectRef, str] = {}
         """The uid of the one that we deleted last, until the watch has told it."""
+        self._doubted: set[ObjectRef] = set()
+        """Those of which the version may be of another history: any other is news."""
         self._flights: dict[ObjectRef, Action] = {}
         self._troubles: dict[ObjectRef, _Trouble] = {}
         self._since: dict[ObjectRef, tuple[_Wait, float]] = {}
@@ -76,11 +78,22 @@ class Records:
         ref = stored.ref
         if self._deleted.get(ref) == stored.uid:
             return False
-        known = self._stored.get(ref)
-        if known is not None and int(known.version) >= int(stored.version):
+        return self._take_in(stored)
+
+    def _take_in(self, stored: StoredRecord) -> bool:
+        """Take a version of a record, unless a later one of it is known; return whether it is."""
+        ref, known = stored.ref, self._stored.get(stored.ref)
+        is_old = known is not None and int(known.version) >= int(stored.version)
+        if is_old and ref not in self._doubted:
             return False
         self._stored[ref] = stored
+        self._doubted.discard(ref)
         return True
+
+    def doubt(self) -> None:
+        """Take that the API server may have another history: versions are not compared with it."""
+        self._deleted.clear()
+        self._doubted = set(self._stored)
 
     def lose(self, ref: ObjectRef, uid: str) -> bool:
         """Take that the record of this uid is gone; return whether it is news."""
@@ -227,10 +240,8 @@ class Records:
 
     def _reread(self, ref: ObjectRef, result: Result) -> None:
         if isinstance(result, StoredRecord):
-            known = self._stored.get(ref)
-            if known is None or int(known.version) < int(result.version):
+            if self._take_in(result):
                 self._deleted.pop(ref, None)
-                self._stored[ref] = result
         else:
             self._stored.pop(ref, None)
 
@@ -239,8 +250,7 @@ class Records:
         if not isinstance(result, StoredRecord):
             return None
         ref = result.ref
-        known = self._stored.get(ref)
-        if known is None or known.uid != result.uid or int(known.version) < int(result.version):
+        if not self._take_in(result) and self._stored[ref].uid != result.uid:
             self._stored[ref] = result
         if wanted is None:
             return None

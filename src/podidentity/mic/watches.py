@@ -4,6 +4,10 @@
     AzureAssignedIdentities · the ConfigMap that pauses MIC · where RBAC decides, its
     ClusterRoles and ClusterRoleBindings
 
+While one list must be read anew because the API server may have another history, as after etcd was
+put back, a record may be known before the pod that needs it. So all are read anew then, and until
+each was the controller deletes and detaches nothing.
+
 An update that changes nothing of what the controller knows is not told. Of identities, bindings and
 exceptions the objects themselves are kept: records hold copies of them. All replicas watch, so that
 the next leader begins with what it needs.
@@ -32,6 +36,7 @@ from podidentity.core.resources import (
     Pod,
 )
 from podidentity.mic.calls import (
+    LISTS,
     About,
     BindingSeen,
     Event,
@@ -100,6 +105,8 @@ class ControllerWatches(Reflectors):
         """`namespace` is MIC's own; `asks_permission`: whether RBAC decides."""
         self._tell: Tell = lambda _: None
         self._synced = False
+        self._doubts = False
+        """As the controller was told."""
         self._objects = ObjectLog(clock)
         self._pods: dict[ObjectRef, str] = {}
         self._nodes: dict[str, str] = {}
@@ -157,6 +164,7 @@ class ControllerWatches(Reflectors):
             put=put,
             remove=remove,
             listed=self._listed,
+            doubted=self._doubt,
             budget=times * BUDGETS[kind].namespace if kind else inf,
             left_out=lambda place, ref: self._tell(Unclear(place, kind, ref is not None)),
         )
@@ -191,6 +199,25 @@ class ControllerWatches(Reflectors):
             self._synced = True
             _log.info("the cluster has been read: %s pods need identities", len(self._pods))
             self._tell(Synced())
+
+        if self._doubts and self._all_anew:
+            self._doubts = False
+            self._tell(Unclear("", LISTS, holds=False))
+
+    def _doubt(self) -> None:
+        self._doubts = True
+        self._tell(Unclear("", LISTS, holds=True))
+        for each in self.followed():
+            each.renew()
+
+    @property
+    def certain(self) -> bool:
+        """Whether each list is followed, and was read since one was in doubt."""
+        return self.all_followed and self._all_anew
+
+    @property
+    def _all_anew(self) -> bool:
+        return all(each.anew for each in self.followed())
 
     def _put_pod(self, raw: msgspec.Raw) -> Pod:
         pod = parse_pod(raw)
