@@ -87,7 +87,6 @@ class Need:
 
     @property
     def key(self) -> Key:
-        """What its record is about."""
         return Key(self.pod, self.identity.ref)
 
 
@@ -163,7 +162,6 @@ class Assignments:
     # What happens.
 
     def see_pod(self, pod: Pod) -> None:
-        """Take a pod that came or changed."""
         if pod.host_network and self._node_network:
             pod = replace(pod, host_network=False)
         before = self._pods.get(pod.ref)
@@ -213,23 +211,19 @@ class Assignments:
         self._touch(self._pods_by_node.get(name, ()))
 
     def lose_node(self, name: str) -> None:
-        """Take that a node is gone."""
         self.see_node(name, None)
 
     def see_identity(self, identity: AzureIdentity | Malformed) -> None:
-        """Take an AzureIdentity that came or changed."""
         if self._identities.get(identity.ref) == identity:
             return
         self._identities[identity.ref] = identity
         self._touch_bound(identity.ref)
 
     def lose_identity(self, ref: ObjectRef) -> None:
-        """Take that an AzureIdentity is gone."""
         if self._identities.pop(ref, None) is not None:
             self._touch_bound(ref)
 
     def see_binding(self, binding: AzureIdentityBinding | Malformed) -> None:
-        """Take a binding that came or changed."""
         if self._bindings.get(binding.ref) == binding:
             return
         self.lose_binding(binding.ref)
@@ -243,7 +237,6 @@ class Assignments:
                 self.see_pod(_offered(binding))
 
     def lose_binding(self, ref: ObjectRef) -> None:
-        """Take that a binding is gone."""
         binding = self._bindings.remove(ref)
         if isinstance(binding, AzureIdentityBinding):
             self._count_binding(binding, -1)
@@ -267,14 +260,12 @@ class Assignments:
             self._touch(self._pods_by_namespace.get(ref.namespace, ()))
 
     def answer(self, use: Use, *, allowed: bool) -> None:
-        """Take the cluster's decision on a permission."""
         self._touch(self._permissions.answer(use, allowed=allowed))
 
     # What follows.
 
     @property
     def outdated(self) -> bool:
-        """Whether anything has changed since the last `refresh`."""
         return bool(self._dirty or self._changes.hosts)
 
     def refresh(self) -> Changes:
@@ -301,7 +292,6 @@ class Assignments:
         return 0.0 if pod is None else pod.started
 
     def name(self, need: Need) -> ObjectRef:
-        """Return the name of the record that tells of `need`."""
         plain = _plain(need, self._rules)
         claims = self._claims.get(plain, {})
         if len(claims) == 1 and len(plain.name) <= LONGEST_NAME:
@@ -336,7 +326,6 @@ class Assignments:
         return frozenset(self._open.get(None if self._everywhere else host, ()))
 
     def needs_of(self, identity: ObjectRef) -> list[Need]:
-        """Return the needs of an AzureIdentity."""
         pods: dict[ObjectRef, None] = {}
         for binding in self._bindings_alike(identity):
             for of_namespace in self._selected_pods(binding):
@@ -345,7 +334,6 @@ class Assignments:
         return [each for each in needs if each is not None]
 
     def needed_by(self, host: Host, folded: str) -> Iterable[Need]:
-        """Return the needs of this identity on `host`."""
         found = self._on_hosts.get(None if self._everywhere else host, {})
         return found.get(folded, {}).values()
 
@@ -390,19 +378,15 @@ class Assignments:
 
     @property
     def hosts(self) -> Iterable[Host]:
-        """The machines of the nodes."""
         return self._nodes
 
     def has_nodes(self, host: Host) -> bool:
-        """Whether a node runs on `host`."""
         return host in self._nodes
 
     def host(self, node: str) -> Host | None:
-        """Return the machine of a node; None if it is not known."""
         return self._hosts.get(node)
 
     def asked(self, use: Use) -> bool:
-        """Whether the permission still matters for any pod."""
         return self._permissions.matters(use)
 
     def uses(self, namespace: str | None) -> list[Use]:
@@ -414,13 +398,11 @@ class Assignments:
         return self._permissions.of(identity)
 
     def bindings_to(self, identity: ObjectRef) -> Iterable[AzureIdentityBinding]:
-        """Return the bindings of an identity's namespace that name it."""
         return self._bindings_by_identity.get(identity, {}).values()
 
     # The Directory.
 
     def bindings(self, namespace: str, selector: str) -> Sequence[AzureIdentityBinding]:
-        """Return the bindings of a namespace with exactly this selector, as far as they count."""
         return self._bindings.heaviest(namespace, selector)
 
     def malformed_bindings(self, namespace: str, selector: str) -> Sequence[Malformed]:
@@ -429,15 +411,12 @@ class Assignments:
         return ()
 
     def identity(self, ref: ObjectRef) -> AzureIdentity | Malformed | None:
-        """Return the identity of that name, or why it cannot be used, or None."""
         return self._identities.get(ref)
 
     def namespaces_with(self, selector: str) -> Sequence[str]:
-        """Return the namespaces that have a binding with this selector, sorted."""
         return self._bindings.namespaces_with(selector)
 
     def exceptions(self, namespace: str) -> Sequence[AzurePodIdentityException]:
-        """Return the exceptions of a namespace."""
         return tuple(self._exceptions.get(namespace, {}).values())
 
     def assigned(self, pod: ObjectRef) -> Sequence[AzureAssignedIdentity]:
@@ -634,7 +613,6 @@ class Assignments:
             self._touch_shared(self._shares.count_pods(*becomes, 1))
 
     def _counted(self, pod: Pod | None) -> tuple[str, str] | None:
-        """Return the namespace and selector by which a pod is counted, if it is."""
         if pod is None or pod.ended or pod.host_network or not (pod.node or self._everywhere):
             return None
         return pod.ref.namespace, pod.selector
@@ -679,7 +657,6 @@ def _same(one: Pod, other: Pod) -> bool:
 
 
 def _offered(binding: AzureIdentityBinding) -> Pod:
-    """Return the pod that stands for the future ones of a binding."""
     return Pod(
         ref=ObjectRef(binding.ref.namespace, f"{_OFFERED}{binding.ref.name}"),
         uid="*",

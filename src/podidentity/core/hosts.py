@@ -110,17 +110,14 @@ class HostIdentities:
     """The version of the host, which a change may name; "" where Azure has none."""
 
     def has(self, identity: ResourceId) -> bool:
-        """Whether `identity` is attached."""
         return identity.folded in self.user
 
     @property
     def being_deleted(self) -> bool:
-        """Whether Azure is deleting the host."""
         return self.state == "deleting"
 
     @property
     def settled(self) -> bool:
-        """Whether the machines have just what is listed."""
         return self.state not in {"updating", "failed"}
 
 

@@ -56,7 +56,6 @@ class Ledger:
 
     @property
     def empty(self) -> bool:
-        """Whether nothing on the host is ours."""
         return not (self.attached or self.attaching or self.detaching)
 
     @property
@@ -130,11 +129,9 @@ class HostPlan:
 
     @property
     def empty(self) -> bool:
-        """Whether there is nothing to do."""
         return not (self.attach or self.detach or self.again)
 
     def change(self, seen: HostIdentities) -> HostChange:
-        """Return the change of the host `seen`."""
         attach = [each.resource_id for each in self.attach]
         change = replace(
             HostChange.of(seen, attach=attach, detach=self.detach),

@@ -70,7 +70,6 @@ class TokenBucket:
         return 0.0
 
     def full(self, now: float) -> bool:
-        """Return whether it is full, and so equal to a new one."""
         self._refill(now)
         return self._level >= self._burst
 
@@ -221,7 +220,6 @@ class FairSet(Generic[_T]):
         heappush(own, (self._rank(one), next(self._added), one))
 
     def update(self, several: Iterable[_T]) -> None:
-        """Have several wait."""
         for one in several:
             self.add(one)
 
@@ -236,7 +234,6 @@ class FairSet(Generic[_T]):
         return one
 
     def clear(self) -> None:
-        """Remove all."""
         self._waiting.clear()
         self._all.clear()
         self.size = 0

@@ -72,7 +72,6 @@ def _entry(secret: Secret, name: str) -> bytes:
 
 
 def _find(entries: Mapping[str, bytes], name: str) -> bytes | None:
-    """Return the entry with this key, exactly or in another case."""
     if name in entries:
         return entries[name]
     folded = {key.lower(): value for key, value in sorted(entries.items())}

@@ -47,12 +47,10 @@ class Shares:
         """Those that need anything."""
 
     def of(self, namespace: str) -> int:
-        """Return how many bindings count of each pod of a namespace."""
         known = self._namespaces.get(namespace)
         return MOST_BOUND if known is None else known.share
 
     def bound(self, namespace: str, selector: str) -> int:
-        """Return how many bindings there are to the pods of a namespace with this label."""
         return self._bindings.get(self._place(namespace, selector), 0)
 
     def is_news(self, namespace: str) -> bool:

@@ -106,7 +106,6 @@ def of_binding(
 
 
 def of_exception(exception: AzurePodIdentityException | Malformed, rules: Rules) -> Condition:
-    """Return the condition of an exception."""
     if isinstance(exception, Malformed):
         return _malformed(exception)
     refusal = without_effect(exception, rules)
@@ -119,7 +118,6 @@ def of_exception(exception: AzurePodIdentityException | Malformed, rules: Rules)
 
 
 def of_failure(failure: Failure, host: Host) -> Condition:
-    """Return the condition of an identity that a host cannot have."""
     if failure.kind is Fault.DENIED:
         message = (
             f"{host.name} may not be changed: {failure.message} An identity of spec.type 3 "
@@ -165,7 +163,6 @@ class Conditions:
     # What happens.
 
     def see(self, about: About, found: Object, stored: Condition | None) -> None:
-        """Take an object that came or changed, with the condition that it has."""
         subject = ConditionOf(about, found.ref)
         if subject not in self._objects or self._objects[subject] != found:
             self._unindex(subject)
@@ -179,7 +176,6 @@ class Conditions:
         self._mark(subject)
 
     def lose(self, about: About, ref: ObjectRef) -> None:
-        """Take that an object is gone."""
         subject = ConditionOf(about, ref)
         self._unindex(subject)
         self._objects.pop(subject, None)
@@ -235,7 +231,6 @@ class Conditions:
     # The next call.
 
     def next(self, subject: ConditionOf, now: float) -> WriteCondition | float | None:
-        """Return the call that is due, or when one will be."""
         if subject not in self._objects or subject in self._flights:
             return None
         wanted = self._wanted(subject)
@@ -248,7 +243,6 @@ class Conditions:
         return WriteCondition(subject.about, subject.ref, wanted)
 
     def take(self, subject: ConditionOf, result: Result, now: float) -> None:
-        """Take what came of the call about an object's condition."""
         written = self._flights.pop(subject, None)
         if isinstance(result, Failure):
             # After a conflict the watch tells the new object first.

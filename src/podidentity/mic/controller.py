@@ -16,7 +16,7 @@ which it may.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from heapq import heapify, heappop, heappush
@@ -141,7 +141,8 @@ class _Owner(NamedTuple):
     """Whose a call or a timer is."""
 
     kind: str
-    key: Hashable = None
+    key: Any = None
+    """Hashable."""
 
 
 _LEDGERS, _RECONCILE, _MORE = _Owner("ledgers"), _Owner("reconcile"), _Owner("more")
@@ -181,14 +182,12 @@ class Timers:
             heapify(self._heap)
 
     def first(self) -> float | None:
-        """Return the earliest time."""
         heap, valid = self._heap, self._valid
         while heap and heap[0][1] not in valid:
             heappop(heap)
         return heap[0][0] if heap else None
 
     def passed(self, now: float) -> list[_Owner]:
-        """Return and forget those of which the time has come."""
         owners = []
         while (time := self.first()) is not None and time <= now:
             _, number, owner = heappop(self._heap)
@@ -216,7 +215,6 @@ class _Marks:
 
     @property
     def waiting(self) -> int:
-        """How many records are to be looked at."""
         return self.records.size + self.told.size
 
 
@@ -277,13 +275,11 @@ class Controller:
     # The three ways in, and the time.
 
     def on_event(self, event: Event, now: float) -> list[Call]:
-        """Take what happened; return the calls that follow."""
         self._now = now
         _HANDLERS[type(event)](self, event)
         return self._run()
 
     def on_result(self, number: int, result: Result, now: float) -> list[Call]:
-        """Take what came of a call; return the calls that follow."""
         self._now = now
         flight = self._flights.pop(number, None)
         if flight is None:
@@ -292,14 +288,13 @@ class Controller:
         owner, action = flight
         if owner.kind in self._in_flight:
             self._in_flight[owner.kind] -= 1
-        _TAKERS[owner.kind](self, owner, action, result)
+        _TAKERS[owner.kind](self, owner.key, action, result)
         return self._run()
 
     def on_time(self, now: float) -> list[Call]:
-        """Take that time has passed; return the calls that follow."""
         self._now = now
         for owner in self._timers.passed(now):
-            _TIMERS[owner.kind](self, owner)
+            _TIMERS[owner.kind](self, owner.key)
         return self._run()
 
     def due(self) -> float | None:
@@ -374,7 +369,6 @@ class Controller:
                 self._concern(host)
 
     def _report_share(self, namespace: str, share: int) -> None:
-        """Say that not all bindings of a pod count."""
         self.report(
             LogLine(
                 "many-bindings",
@@ -442,9 +436,6 @@ class Controller:
         if self._marks.hosts or self._in_flight["record"] < self._settings.record_writes:
             self._timers.set(_MORE, self._now)
 
-    def _take_more(self, owner: _Owner) -> None:
-        """Do nothing: whatever is marked is looked at in any case."""
-
     def _look_at_conditions(self) -> None:
         marked, most = self._marks.conditions, self._settings.condition_writes
         marked.update(self._conditions.marked)
@@ -505,9 +496,7 @@ class Controller:
         questions = {owner.key: None for owner, _ in self._flights.values() if owner.kind == "use"}
         self._flights.clear()
         self._in_flight = dict.fromkeys(self._in_flight, 0)
-        for use in questions:
-            assert isinstance(use, Use)  # noqa: S101 - of that kind
-            self._marks.uses.add(use)
+        self._marks.uses.update(questions)
         self._records.forget_flights()
         for host in list(self._works):
             self._drop_work(host)
@@ -522,26 +511,23 @@ class Controller:
         if self._synced and not led:
             self._begin()
 
-    def _take_deposed(self, event: Deposed) -> None:
-        del event
+    def _take_deposed(self, _: Deposed) -> None:
         self._until = -inf
         self._forget_flights()
 
-    def _take_synced(self, event: Synced) -> None:
-        del event
+    def _take_synced(self, _: Synced) -> None:
         if not self._synced:
             self._synced = True
             self._refresh()
             if self.leads:
                 self._begin()
 
-    def _take_ledgers(self, owner: _Owner, action: Action, result: Result) -> None:
-        del action
+    def _take_ledgers(self, _: None, __: Action, result: Result) -> None:
         if not isinstance(result, LedgerList):
             self._listings += 1
             after = result.retry_after if isinstance(result, Failure) else 0.0
             pause = backoff(1.0, self._listings, 30.0)
-            self._timers.set(owner, self._now + max(after, pause))
+            self._timers.set(_LEDGERS, self._now + max(after, pause))
             return
         self._listings = 0
         if self._has_ledgers:
@@ -554,10 +540,10 @@ class Controller:
             # Where permissions are not known yet a read is worth its price too: by a list.
             if host not in self._works and (self.wanted(host) or self.undecided(host)):
                 self._add_work(host)
-        self._survey(None)
+        if self.leads:
+            self._survey()
 
     def _compare_ledgers(self, result: LedgerList) -> None:
-        """Look at ledgers that say something else than was written last."""
         for host, stored in result.ledgers.items():
             work = self._works.get(host)
             if work is not None:
@@ -566,9 +552,9 @@ class Controller:
                 self._add_work(host).adopt(stored)
             self._marks.hosts[host] = None
 
-    def _relist_ledgers(self, owner: _Owner) -> None:
+    def _relist_ledgers(self, _: None) -> None:
         if self.leads and not self._has_ledgers:
-            self._issue(owner, ListLedgers())
+            self._issue(_LEDGERS, ListLedgers())
 
     # Hosts.
 
@@ -598,26 +584,24 @@ class Controller:
                 for ref in {need.binding.ref: None for need in needs}:
                     self._tell(ref, "Warning", "binding apply error", condition.message)
 
-    def _take_host(self, owner: _Owner, action: Action, result: Result) -> None:
-        host = owner.key
-        assert isinstance(host, Host)  # noqa: S101 - of that kind
+    def _take_host(self, host: Host, action: Action, result: Result) -> None:
         self._works[host].take(result, self._now)
         self._marks.hosts[host] = None
         kind = _GATED.get(type(action))
         if kind is not None:
             self._note(host.subscription, kind, result)
 
-    def _take_host_time(self, owner: _Owner) -> None:
-        assert isinstance(owner.key, Host)  # noqa: S101 - of that kind
-        self._marks.hosts[owner.key] = None
+    def _mark_host(self, host: Host) -> None:
+        self._marks.hosts[host] = None
 
-    def _survey(self, owner: _Owner | None) -> None:
-        """Read all hosts, by a list where a group has several, and the ledgers."""
-        if not (self.leads and self._has_ledgers):
-            return
-        self._timers.set(_RECONCILE, self._now + self._settings.reconcile)
-        if owner is not None:
+    def _survey_again(self, _: None) -> None:
+        if self.leads and self._has_ledgers:
             self._issue(_LEDGERS, ListLedgers())
+            self._survey()
+
+    def _survey(self) -> None:
+        """Read all hosts, by a list where a group has several."""
+        self._timers.set(_RECONCILE, self._now + self._settings.reconcile)
         groups: dict[_Group, list[HostWork]] = {}
         for host, work in self._works.items():
             work.expect_ledger()
@@ -639,10 +623,7 @@ class Controller:
         if self._admit(owner, group.subscription, "read"):
             self._issue(owner, ListHosts(*group))
 
-    def _take_list(self, owner: _Owner, action: Action, result: Result) -> None:
-        del action
-        group = owner.key
-        assert isinstance(group, _Group)  # noqa: S101 - of that kind
+    def _take_list(self, group: _Group, _: Action, result: Result) -> None:
         self._note(group.subscription, "read", result)
         if isinstance(result, Failure) and result.kind is Fault.THROTTLED:
             self._list(group)
@@ -699,36 +680,26 @@ class Controller:
         gate = self._gates[subscription, kind]
         while gate.waiting and gate.opens() <= self._now and self.leads:
             who = next(iter(gate.waiting))
-            assert isinstance(who, _Owner)  # noqa: S101 - who else waits
-            if who.kind == "list":
-                assert isinstance(who.key, _Group)  # noqa: S101 - of that kind
-                self._list(who.key)
-            else:
-                assert isinstance(who.key, Host)  # noqa: S101 - of that kind
-                self._look_at_host(who.key)
+            (self._list if who.kind == "list" else self._look_at_host)(who.key)
             if gate.waiting and next(iter(gate.waiting)) == who:
                 # It does not want to any more.
                 gate.leave(who)
         self._watch_gate(subscription, kind)
 
-    def _take_gate_time(self, owner: _Owner) -> None:
-        assert isinstance(owner.key, tuple)  # noqa: S101 - of that kind
-        self._let_in(*owner.key)
+    def _take_gate_time(self, gate: tuple[str, Kind]) -> None:
+        self._let_in(*gate)
 
     # What hosts see of the rest (`hosts.Surroundings`).
 
     def wanted(self, host: Host) -> Mapping[str, Wanted]:
-        """Return the identities that the host should have."""
         if self._is_left(host):
             return {}
         return self._desired.wanted(host)
 
     def undecided(self, host: Host) -> frozenset[str]:
-        """Return those of which the permission is not known."""
         return self._desired.undecided(host)
 
     def in_use(self, host: Host, listed: InUse) -> frozenset[str] | None:
-        """Return those that the listed pods may need; None: they may need any."""
         if self._is_left(host):
             return frozenset()
         return self._desired.in_use(
@@ -746,33 +717,26 @@ class Controller:
 
     @property
     def doubts(self) -> bool:
-        """Whether lists are read anew, so that nothing may be detached."""
         return "" in self._unclear
 
     def has_nodes(self, host: Host) -> bool:
-        """Whether a node runs on the host."""
         return self._desired.has_nodes(host)
 
     def admit(self, host: Host, kind: Kind, now: float) -> bool:
-        """Whether Azure may be called now; otherwise the host is looked at when it may."""
         del now
         return self._admit(_Owner("host", host), host.subscription, kind)
 
     def closed(self, host: Host, kind: Kind, now: float) -> bool:
-        """Whether Azure has asked for no more calls for now."""
         return self._gates[host.subscription, kind].closed(now)
 
     def leave(self, host: Host, kind: Kind) -> None:
-        """Take that the host does not want to call Azure now, though it was admitted."""
         self._gates[host.subscription, kind].leave(_Owner("host", host))
         self._watch_gate(host.subscription, kind)
 
     def paused(self, host: Host) -> bool:
-        """Whether the operator has paused changes of the host."""
         return self._pausing.everywhere or host in self._pausing.hosts
 
     def report(self, report: LogLine) -> None:
-        """Write a line to the log."""
         self._numbers += 1
         self._calls.append(Call(self._numbers, report))
 
@@ -791,10 +755,7 @@ class Controller:
             self._revisions.get((About.BINDING, need.binding.ref), ""),
         )
 
-    def _take_record(self, owner: _Owner, action: Action, result: Result) -> None:
-        del action
-        ref = owner.key
-        assert isinstance(ref, ObjectRef)  # noqa: S101 - of that kind
+    def _take_record(self, ref: ObjectRef, _: Action, result: Result) -> None:
         assigned = self._records.take(ref, result, self._now)
         self._marks.records.add(ref)
         if assigned is not None:
@@ -804,18 +765,8 @@ class Controller:
             )
             self._tell(assigned.binding, "Normal", "binding applied", note)
 
-    def _take_record_time(self, owner: _Owner) -> None:
-        assert isinstance(owner.key, ObjectRef)  # noqa: S101 - of that kind
-        self._marks.records.add(owner.key)
-
-    def _take_condition(self, owner: _Owner, action: Action, result: Result) -> None:
-        del action
-        assert isinstance(owner.key, ConditionOf)  # noqa: S101 - of that kind
-        self._conditions.take(owner.key, result, self._now)
-
-    def _take_condition_time(self, owner: _Owner) -> None:
-        assert isinstance(owner.key, ConditionOf)  # noqa: S101 - of that kind
-        self._conditions.marked[owner.key] = None
+    def _take_condition(self, subject: ConditionOf, _: Action, result: Result) -> None:
+        self._conditions.take(subject, result, self._now)
 
     def _tell(self, ref: ObjectRef, kind: EventType, reason: str, note: str) -> None:
         """Have an event about a binding written, unless there was one within the minute."""
@@ -829,41 +780,24 @@ class Controller:
             self._events[ref] = TellEvent(About.BINDING, ref, kind, reason, note)
             self._marks.events.add(ref)
 
-    def _take_event_result(self, owner: _Owner, action: Action, result: Result) -> None:
-        """Leave an event that could not be written: another will come."""
-
-    def _take_answer(self, owner: _Owner, action: Action, result: Result) -> None:
-        del action
-        use = owner.key
-        assert isinstance(use, Use)  # noqa: S101 - of that kind
+    def _take_answer(self, use: Use, _: Action, result: Result) -> None:
         counts = self._questions.counts(use, result, self._now)
         if isinstance(result, bool) and counts:
             self._desired.answer(use, allowed=result)
         if self._desired.asked(use):
             again = self._questions.again(use, result, self._numbers, counts=counts)
-            self._timers.set(owner, self._now + again)
+            self._timers.set(_Owner("use", use), self._now + again)
         else:
             self._questions.forget(use)
 
     def _permit(self, identity: ObjectRef) -> None:
-        """Tell people whether the pods of an identity may use it."""
         permission = self._desired.permission(identity)
         if self._conditions.permit(identity, permission) and permission.lacking is not None:
             message = str(lacking(permission.lacking))
             for each in self._desired.bindings_to(identity):
                 self._tell(each.ref, "Warning", "binding apply error", message)
 
-    def _take_use_time(self, owner: _Owner) -> None:
-        assert isinstance(owner.key, Use)  # noqa: S101 - of that kind
-        self._marks.uses.add(owner.key)
-
     # The objects.
-
-    def _take_pod(self, event: PodSeen) -> None:
-        self._desired.see_pod(event.pod)
-
-    def _take_pod_gone(self, event: PodGone) -> None:
-        self._desired.lose_pod(event.ref, event.uid)
 
     def _take_node(self, event: NodeSeen) -> None:
         host = None
@@ -963,8 +897,8 @@ class Controller:
 
 _GATED: dict[type, Kind] = {ReadHost: "read", PatchHost: "write", PollOperation: "poll"}
 _HANDLERS: dict[type, Callable[[Controller, Any], None]] = {
-    PodSeen: Controller._take_pod,
-    PodGone: Controller._take_pod_gone,
+    PodSeen: lambda self, event: self._desired.see_pod(event.pod),
+    PodGone: lambda self, event: self._desired.lose_pod(event.ref, event.uid),
     NodeSeen: Controller._take_node,
     NodeGone: Controller._take_node_gone,
     IdentitySeen: Controller._take_identity,
@@ -980,22 +914,24 @@ _HANDLERS: dict[type, Callable[[Controller, Any], None]] = {
     Pausing: Controller._take_pausing,
     PermissionsChanged: Controller._take_permissions,
 }
-_TAKERS: dict[str, Callable[[Controller, _Owner, Action, Result], None]] = {
+_TAKERS: dict[str, Callable[[Controller, Any, Action, Result], None]] = {
     "ledgers": Controller._take_ledgers,
     "host": Controller._take_host,
     "list": Controller._take_list,
     "record": Controller._take_record,
     "condition": Controller._take_condition,
     "use": Controller._take_answer,
-    "event": Controller._take_event_result,
+    # One that could not be written is left: another will come.
+    "event": lambda *_: None,
 }
-_TIMERS: dict[str, Callable[[Controller, _Owner], None]] = {
+_TIMERS: dict[str, Callable[[Controller, Any], None]] = {
     "ledgers": Controller._relist_ledgers,
-    "reconcile": Controller._survey,
-    "more": Controller._take_more,
-    "host": Controller._take_host_time,
-    "record": Controller._take_record_time,
-    "condition": Controller._take_condition_time,
-    "use": Controller._take_use_time,
+    "reconcile": Controller._survey_again,
+    # Whatever is marked is looked at in any case.
+    "more": lambda _, __: None,
+    "host": Controller._mark_host,
+    "record": lambda self, ref: self._marks.records.add(ref),
+    "condition": lambda self, subject: self._marks.conditions.add(subject),
+    "use": lambda self, use: self._marks.uses.add(use),
     "gate": Controller._take_gate_time,
 }

@@ -37,14 +37,9 @@ _log = logging.getLogger("podidentity.mic")
 class StateMachine(Protocol):
     """The controller (`mic.controller.Controller`)."""
 
-    def on_event(self, event: Event, now: float) -> Sequence[Call]:
-        """Take an event; return what is to be done."""
-
-    def on_result(self, number: int, result: Result, now: float) -> Sequence[Call]:
-        """Take the result of a call; return what is to be done."""
-
-    def on_time(self, now: float) -> Sequence[Call]:
-        """Do what is due; return what is to be done."""
+    def on_event(self, event: Event, now: float) -> Sequence[Call]: ...
+    def on_result(self, number: int, result: Result, now: float) -> Sequence[Call]: ...
+    def on_time(self, now: float) -> Sequence[Call]: ...
 
     def due(self) -> float | None:
         """Return when `on_time` is to be called; None if nothing is awaited."""
@@ -60,8 +55,7 @@ class Executor(Protocol):
 class Observer(Protocol):
     """Is told of each call, for metrics and the log (`mic.metrics.MicMetrics`)."""
 
-    def begun(self, action: Action) -> None:
-        """Note that a call begins."""
+    def begun(self, action: Action) -> None: ...
 
     def ended(self, action: Action, result: Result, seconds: float, now: float) -> None:
         """Note its result; `now` is as in the calls."""
@@ -69,8 +63,7 @@ class Observer(Protocol):
     def given_up(self, action: Action) -> None:
         """Note that a call will have no result: another MIC leads, or this one ends."""
 
-    def report(self, report: LogLine) -> None:
-        """Write the controller's line."""
+    def report(self, report: LogLine) -> None: ...
 
 
 class Driver:
@@ -98,7 +91,6 @@ class Driver:
 
     @property
     def under_way(self) -> int:
-        """How many calls have no result yet."""
         return len(self._under_way)
 
     def now(self) -> float:
@@ -106,7 +98,6 @@ class Driver:
         return self._begun + self._clock.monotonic()
 
     def tell(self, event: Event) -> None:
-        """Tell the controller an event."""
         self._decide(partial(self._controller.on_event, event))
 
     def led(self, until: float) -> None:
@@ -145,7 +136,6 @@ class Driver:
             await end_all(self._under_way.values())
 
     def _decide(self, ask: Callable[[float], Sequence[Call]]) -> None:
-        """Ask the controller, and start what it returns."""
         if self._defect is not None:
             return
         try:

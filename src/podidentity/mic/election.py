@@ -208,7 +208,6 @@ class Election:
         return self._troubles.all()
 
     async def run(self) -> None:
-        """Try to lead, and go on leading, until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._follow_archived())
             group.create_task(self._watch())
@@ -277,7 +276,6 @@ class Election:
         await Reflector(self._server, source, clock=self._clock).run()
 
     async def _campaign(self) -> None:
-        """Try to lead, or renew the Lease, one request at a time."""
         while not self._stopped:
             self._news.clear()
             self._sent = self._clock.monotonic()
@@ -422,7 +420,6 @@ class Election:
         return failure is None
 
     def _say(self) -> None:
-        """Log what is waited for, when that changes."""
         waits = self.waits_for
         if waits != self._told and waits:
             _log.info("not leading: %s", waits)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable
 from math import inf
+from typing import Any
 
 from podidentity.backoff import backoff
 
@@ -33,7 +34,7 @@ class Gate:
     """One kind of call to one subscription; times are those of the controller, in seconds."""
 
     def __init__(self) -> None:
-        self.waiting: dict[Hashable, None] = {}
+        self.waiting: dict[Any, None] = {}
         """Who waits, in order."""
         self._closed_until = -inf
         self._rate = inf
@@ -52,12 +53,10 @@ class Gate:
         return max(self._closed_until, self._next)
 
     def closed(self, now: float) -> bool:
-        """Whether Azure has asked for no more calls for now."""
         return now < self._closed_until
 
     @property
     def sick(self) -> bool:
-        """Whether calls have no answer, one after the other."""
         return self._failures >= _SICK
 
     @property
@@ -90,7 +89,6 @@ class Gate:
         self._probe = None
 
     def succeeded(self, now: float) -> None:
-        """Take that a call was answered."""
         self._failures, self._probe = 0, None
         if self._rate < inf:
             self._rate += _FASTER / self._rate

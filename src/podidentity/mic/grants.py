@@ -43,7 +43,6 @@ class Grants:
         return self._bound(name)
 
     def remove_role(self, name: str) -> set[str]:
-        """Take that a ClusterRole is gone."""
         return self._bound(name) if self._roles.pop(name, None) else set()
 
     def put_binding(self, raw: msgspec.Raw) -> set[str]:
@@ -57,11 +56,9 @@ class Grants:
         return set() if before == after else {*self._of(before), *self._of(after)}
 
     def remove_binding(self, name: str) -> set[str]:
-        """Take that a ClusterRoleBinding is gone."""
         return set(self._of(self._bindings.pop(name, _NO_BINDING)))
 
     def _bound(self, role: str) -> set[str]:
-        """Return the namespaces of all bindings to a role."""
         found = (pods for name, pods in self._bindings.values() if name == role)
         return {each.namespace for pods in found for each in pods}
 

@@ -108,15 +108,13 @@ class RefusedIdentity:
     """The client ids by which it was wanted: by others it may be attached at once."""
 
     def holds(self, now: float, wanted: Wanted | None) -> bool:
-        """Whether it is left out."""
         return now < self.until and (wanted is None or wanted.clients == self.clients)
 
 
 class Surroundings(Protocol):
     """What the work on a host sees of the rest of the controller."""
 
-    def wanted(self, host: Host) -> Mapping[str, Wanted]:
-        """Return the identities that the host should have."""
+    def wanted(self, host: Host) -> Mapping[str, Wanted]: ...
 
     def undecided(self, host: Host) -> frozenset[str]:
         """Return those of which the permission is not known."""
@@ -128,8 +126,7 @@ class Surroundings(Protocol):
     def doubts(self) -> bool:
         """Whether lists are read anew, so that nothing may be detached."""
 
-    def has_nodes(self, host: Host) -> bool:
-        """Whether a node runs on the host."""
+    def has_nodes(self, host: Host) -> bool: ...
 
     def admit(self, host: Host, kind: Kind, now: float) -> bool:
         """Whether Azure may be called now; otherwise the host is called when it may."""
@@ -140,11 +137,8 @@ class Surroundings(Protocol):
     def leave(self, host: Host, kind: Kind) -> None:
         """Take that the host does not want to call Azure now, though it was admitted."""
 
-    def paused(self, host: Host) -> bool:
-        """Whether the operator has paused changes of the host."""
-
-    def report(self, report: LogLine) -> None:
-        """Write a line to the log."""
+    def paused(self, host: Host) -> bool: ...
+    def report(self, report: LogLine) -> None: ...
 
 
 @dataclass(slots=True)
@@ -238,11 +232,9 @@ class HostWork:
 
     @property
     def busy(self) -> bool:
-        """Whether a call or a change is under way."""
         return self._flight is not None or bool(self._round.operation)
 
     def status(self, folded: str) -> Status:
-        """Return what is known of an identity on the host."""
         if self._known.gone:
             return Status.ABSENT
         if self._known.seen is None:
@@ -270,7 +262,6 @@ class HostWork:
         return f"{self._failures} tries in a row have failed" if self._failures >= _AILING else ""
 
     def droppable(self, now: float) -> bool:
-        """Whether nothing is to be remembered of the host."""
         if self.busy or not self._book.empty:
             return False
         if self._known.gone and not self._version and not self._around.has_nodes(self.host):
@@ -307,7 +298,6 @@ class HostWork:
         self._known.unread = True
 
     def touch(self, now: float) -> None:
-        """Take that the host's pods need something else than before."""
         wanted = self._around.wanted(self.host)
         for folded in [each for each in self._unused if each in wanted]:
             del self._unused[folded]
@@ -322,13 +312,11 @@ class HostWork:
         self._known.unread = True
 
     def expect(self) -> None:
-        """Take that a list of the group begins."""
         if not self.busy:
             self._known.listable = True
             self._known.awaits_list = self._known.seen is None
 
     def expect_ledger(self) -> None:
-        """Take that a list of the ledgers begins."""
         self._known.book_listable = not self.busy
 
     def compare(self, stored: StoredLedger) -> None:
@@ -388,7 +376,6 @@ class HostWork:
     def _change(
         self, now: float, seen: HostIdentities, wanted: Mapping[str, Wanted]
     ) -> Action | None:
-        """Return the next call on the way to what is wanted."""
         # By the time of the read: what came since then is not in it.
         book = self._book.resolved(
             seen, self._known.read_at, ended=self._ended, landed=self._landed
@@ -507,7 +494,6 @@ class HostWork:
         return None
 
     def _give_way(self) -> None:
-        """Leave the gate, if the host was admitted: others may go."""
         if self._round.admitted:
             self._round.admitted = False
             self._around.leave(self.host, "write")
@@ -525,7 +511,6 @@ class HostWork:
         return PollOperation(self.host, self._round.operation)
 
     def _leave(self, now: float, wanted: Mapping[str, Wanted]) -> Action | None:
-        """Return what is to be done about a host that is not there any more."""
         if not self._around.has_nodes(self.host):
             if self._version:
                 return WriteLedger(Ledger(host=self.host), self._version, gone=True)
@@ -574,7 +559,6 @@ class HostWork:
     # Results.
 
     def take(self, result: Result, now: float) -> None:
-        """Take what came of the call under way."""
         action, self._flight = self._flight, None
         if isinstance(result, Failure):
             # It may take long until this host can go on.
@@ -661,7 +645,6 @@ class HostWork:
                 self._refuse(result, now)
 
     def _finish(self, now: float) -> None:
-        """Take that the change has succeeded."""
         self._round.operation = ""
         seen = self._known.seen or HostIdentities()
         user = {
@@ -711,7 +694,6 @@ class HostWork:
     # Refusals and failures.
 
     def _refuse(self, failure: Failure, now: float) -> None:
-        """Take that Azure refuses the change."""
         match failure.kind:
             case Fault.BAD_IDENTITIES:
                 self._quarantine(failure, now)
@@ -763,7 +745,6 @@ class HostWork:
         self.trouble = failure
 
     def _rest(self, now: float, least: float = 0.0, most: float = _LONGEST_PAUSE) -> None:
-        """Rest for a while, longer after each failure."""
         self._failures += 1
         self._rest_until = now + max(least, backoff(1.0, self._failures, most))
 

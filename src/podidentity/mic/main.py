@@ -85,7 +85,6 @@ class Mic:
 
 
 async def _assemble(settings: MicSettings, clock: Clock, stack: AsyncExitStack) -> Mic:
-    """Build what runs; `stack` ends it."""
     me = settings.lease_holder or socket.gethostname()
     metrics = MicMetrics(Registry(), clock.monotonic)
     kube = _connect(settings, stack)

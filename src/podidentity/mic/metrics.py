@@ -131,7 +131,6 @@ class MicMetrics:
         _add_process(registry)
 
     def begun(self, action: Action) -> None:
-        """Note that a call begins."""
         if not self._under_way.total():
             self._cycle_began = self._now()
         self._under_way[_word(action)] += 1
@@ -139,7 +138,6 @@ class MicMetrics:
             self._changing[action.host.folded] = self._now()
 
     def ended(self, action: Action, result: Result, seconds: float, now: float) -> None:
-        """Note the result of a call."""
         self._under_way[_word(action)] -= 1
         if not self._under_way.total():
             self._cycles.value += 1
@@ -153,7 +151,6 @@ class MicMetrics:
             self.assigned_seconds.observe(max(0.0, now - _since(action)))
 
     def given_up(self, action: Action) -> None:
-        """Note that a call will have no result."""
         self._under_way[_word(action)] -= 1
         if isinstance(action, PatchHost | PollOperation):
             self._changing.pop(action.host.folded, None)
@@ -209,7 +206,6 @@ class MicMetrics:
             self._record_seconds[kind].observe(seconds)
 
     def report(self, report: LogLine) -> None:
-        """Write the controller's line, and count it."""
         self.reports.of(report.topic).value += 1
         where = f"{report.host}: " if report.host else ""
         step = f" {report.next_step}" if report.next_step else ""
@@ -217,7 +213,6 @@ class MicMetrics:
 
 
 def _place(action: Action) -> str:
-    """Return the host, or the resource group, that a call of Azure is about."""
     host = getattr(action, "host", None)
     if isinstance(host, Host):
         return host.resource_id

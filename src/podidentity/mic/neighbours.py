@@ -123,11 +123,8 @@ class NotLeading(Exception):
 class Objects(Protocol):
     """The objects as they are now (`watches.ControllerWatches`)."""
 
-    def live(self, about: About, ref: ObjectRef) -> Live | None:
-        """Return an AzureIdentity, a binding or an exception; None if it is gone."""
-
-    def oddities(self, ref: ObjectRef) -> Oddities:
-        """Return what a record has that most have not."""
+    def live(self, about: About, ref: ObjectRef) -> Live | None: ...
+    def oddities(self, ref: ObjectRef) -> Oddities: ...
 
     @property
     def certain(self) -> bool:
@@ -412,7 +409,6 @@ class Neighbours:
         return self._objects.stored(raw)
 
     def _copies(self, record: Record) -> tuple[Live, Live] | None:
-        """Return the objects that a record holds copies of; None if one is gone."""
         identity = self._objects.live(About.IDENTITY, record.identity)
         binding = self._objects.live(About.BINDING, record.binding)
         return (identity, binding) if identity and binding else None

@@ -198,7 +198,6 @@ def _without_long(fields: Json) -> Json:
 
 
 def _revision(found: Json) -> str:
-    """Return the digest of what decides."""
     meta = found.get("metadata")
     annotations = meta.get("annotations") if isinstance(meta, dict) else None
     behavior = annotations.get(BEHAVIOR) if isinstance(annotations, dict) else None
@@ -335,7 +334,6 @@ def _named(copy: Json) -> ObjectRef:
 
 
 def render_record(record: Record, identity: Live, binding: Live) -> Json:
-    """Return the object to create, its status in it."""
     return {
         "apiVersion": API_VERSION,
         "kind": ASSIGNED_KIND,
@@ -437,7 +435,6 @@ def _decoded(raw: msgspec.Raw) -> Any:  # noqa: ANN401 - whatever somebody wrote
 
 
 def parse_config_map(raw: Raw) -> Mapping[str, Any]:
-    """Return a ConfigMap as JSON; raise UnreadableObject."""
     try:
         return ANY_FIELDS.decode(raw)
     except BROKEN_JSON as error:

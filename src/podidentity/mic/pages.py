@@ -70,7 +70,6 @@ def probes(
 
 
 def scrapes(registry: Registry) -> Pages:
-    """Return the page of the metrics port."""
     return {
         "/metrics": lambda: (HTTPStatus.OK, CONTENT_TYPE, render(registry, public=True).encode())
     }

@@ -16,7 +16,6 @@ _log = logging.getLogger("podidentity.mic")
 
 
 def controller_settings(settings: MicSettings) -> Settings:
-    """Return what the controller decides by."""
     if settings.cross_namespace:
         _log.warning("--compat-cross-namespace: identities of other namespaces count, as before")
     if settings.authorization is not Authorization.RBAC:

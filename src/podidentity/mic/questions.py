@@ -37,11 +37,9 @@ class PermissionQuestions:
         self._refusals: dict[Use, Lasting] = {}
 
     def doubt(self, uses: Iterable[Use]) -> None:
-        """Take that a grant came or went."""
         self._unsure.update(dict.fromkeys(uses, 0))
 
     def forget(self, use: Use) -> None:
-        """Take that a permission does not matter any more."""
         self._failures.pop(use, None)
         self._unsure.pop(use, None)
         self._refusals.pop(use, None)

@@ -107,11 +107,9 @@ class Records:
 
     @property
     def names(self) -> KeysView[ObjectRef]:
-        """The names of all stored records."""
         return self._stored.keys()
 
     def says_assigned(self, ref: ObjectRef) -> bool:
-        """Whether the record of this name is there, and says Assigned."""
         stored = self._stored.get(ref)
         record = None if stored is None else stored.record
         return record is not None and record.state is Assignment.ASSIGNED
@@ -125,7 +123,6 @@ class Records:
     # The next call.
 
     def next(self, ref: ObjectRef, now: float) -> Action | None:
-        """Return the call that is due about the record of this name, if one is."""
         self.due = None
         if ref in self._flights:
             return None
@@ -164,7 +161,6 @@ class Records:
         return UpdateRecord(ref, wanted, stored.uid, stored.version, since)
 
     def _waits_since(self, ref: ObjectRef, need: Need, now: float) -> float:
-        """Return since when the record waits to say Assigned of this pod and identity."""
         found = attachment(need.identity)
         wait = (need.uid, need.node, "" if found is None else found.folded)
         known = self._since.get(ref)
@@ -205,7 +201,6 @@ class Records:
         return replace(wanted, state=Assignment.CREATED)
 
     def _says(self, stored: StoredRecord, wanted: Record) -> bool:
-        """Whether a stored record says what it should."""
         record = stored.record
         if record is None or record == wanted:
             return record is not None

@@ -212,7 +212,6 @@ class SignIn:
         self._trouble = ""
 
     def problems(self) -> Sequence[str]:
-        """Return why MIC cannot sign in, as far as is known."""
         return (self._trouble,) if self._trouble else ()
 
     async def token(self, scope: str) -> str:

@@ -97,7 +97,6 @@ class OwnWarnings:
         self._written: dict[MicReason, float] = {}
 
     async def run(self) -> None:
-        """Look every few seconds, until cancelled."""
         while True:
             await self._look()
             await self._clock.sleep(LOOK)

@@ -175,7 +175,6 @@ class ControllerWatches(Reflectors):
 
     @property
     def synced(self) -> bool:
-        """Whether every list was read once."""
         return self._synced
 
     def live(self, about: About, ref: ObjectRef) -> Live | None:
@@ -183,7 +182,6 @@ class ControllerWatches(Reflectors):
         return self._live[about].get(ref)
 
     def oddities(self, ref: ObjectRef) -> Oddities:
-        """Return what a record has that most have not."""
         return self._odd.get(ref, PLAIN)
 
     def stored(self, raw: bytes) -> StoredRecord:
