@@ -21,7 +21,6 @@ from podidentity.nmi.reporting.metrics import (
     add_connections,
     add_data_path,
     add_interception,
-    add_process,
     add_tokens,
     add_watches,
     add_writers,
@@ -30,6 +29,7 @@ from podidentity.nmi.reporting.metrics import (
 from podidentity.nmi.request.decision import Evidence
 from podidentity.nmi.server.messages import Caller, Request
 from podidentity.telemetry.metrics import Registry
+from podidentity.telemetry.process import add_process
 from podidentity.wire.imds import Route
 from tests.fakes import (
     ADDRESS,

@@ -30,8 +30,8 @@ from podidentity.mic.calls import (
     StoredRecord,
     UpdateRecord,
 )
-from podidentity.telemetry import process
 from podidentity.telemetry.metrics import Counter, Histogram, Registry
+from podidentity.telemetry.process import add_process
 
 _SMALL = (0.001, 0.002, 0.005)
 _S = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 2, 3, 4, 5, 10)
@@ -128,7 +128,7 @@ class MicMetrics:
             lambda: [((__version__,), 1.0)],
             ("version",),
         )
-        _add_process(registry)
+        add_process(registry)
 
     def begun(self, action: Action) -> None:
         if not self._under_way.total():
@@ -146,9 +146,10 @@ class MicMetrics:
             self._azure(action, result, seconds)
         else:
             self._kubernetes(action, result, seconds)
-        assigned = isinstance(action, CreateRecord | UpdateRecord) and action.record is not None
-        if assigned and isinstance(result, StoredRecord) and _says_assigned(result):
-            self.assigned_seconds.observe(max(0.0, now - _since(action)))
+        said = result.record if isinstance(result, StoredRecord) else None
+        is_assigned = said is not None and said.state is Assignment.ASSIGNED
+        if isinstance(action, CreateRecord | UpdateRecord) and action.record and is_assigned:
+            self.assigned_seconds.observe(max(0.0, now - action.since))
 
     def given_up(self, action: Action) -> None:
         self._under_way[_word(action)] -= 1
@@ -189,7 +190,11 @@ class MicMetrics:
             self.cloud_errors.of(operation).value += 1
         if isinstance(action, PatchHost | PollOperation):
             # A change lasts until Azure says that it is done.
-            done = failed or _is_done(result)
+            done = failed or (
+                not result.operation
+                if isinstance(result, Accepted)
+                else isinstance(result, Progress) and result.done
+            )
             began = self._changing.pop(action.host.folded, None) if done else None
             if began is not None:
                 self.cloud_seconds.of(operation).observe(self._now() - began)
@@ -221,20 +226,6 @@ def _place(action: Action) -> str:
 
 def _wait(failure: Failure) -> str:
     return f", for {failure.retry_after:.0f} s" if failure.retry_after else ""
-
-
-def _is_done(result: Result) -> bool:
-    if isinstance(result, Accepted):
-        return not result.operation
-    return isinstance(result, Progress) and result.done
-
-
-def _says_assigned(stored: StoredRecord) -> bool:
-    return stored.record is not None and stored.record.state is Assignment.ASSIGNED
-
-
-def _since(action: Action) -> float:
-    return action.since if isinstance(action, CreateRecord | UpdateRecord) else 0.0
 
 
 def _word(action: Action) -> str:
@@ -281,22 +272,4 @@ def add_state(
         "1 while a resource is followed at the API server",
         lambda: [((what,), float(up)) for what, up in watched()],
         ("resource",),
-    )
-
-
-def _add_process(registry: Registry) -> None:
-    registry.counter_callback(
-        "process_cpu_seconds_total",
-        "CPU time used, in seconds",
-        lambda: [((), process.cpu_seconds())],
-    )
-    registry.gauge(
-        "process_resident_memory_bytes",
-        "Resident memory",
-        lambda: [((), float(process.memory_bytes()))],
-    )
-    registry.gauge(
-        "process_start_time_seconds",
-        "When it was started, in seconds since 1970",
-        lambda: [((), process.started())],
     )

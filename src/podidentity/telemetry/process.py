@@ -14,7 +14,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from podidentity.core.ports import Clock
+    from podidentity.telemetry.metrics import Registry, Samples
 
 
 SETTLED_SECONDS = 1.0
@@ -53,6 +56,21 @@ def started() -> float:
         if line.startswith("btime")
     )
     return int(boot) + int(behind_name[_START]) / _TICKS
+
+
+def add_process(registry: Registry) -> None:
+    """Show what the process takes, by the names that every Prometheus client uses."""
+
+    def one(read: Callable[[], float]) -> Callable[[], Samples]:
+        return lambda: [((), read())]
+
+    registry.counter_callback(
+        "process_cpu_seconds_total", "CPU time used, in seconds", one(cpu_seconds)
+    )
+    gauge = registry.gauge
+    gauge("process_resident_memory_bytes", "Resident memory", one(memory_bytes))
+    gauge("process_open_fds", "Files and sockets that are open", one(open_descriptors))
+    gauge("process_start_time_seconds", "When it was started, in seconds since 1970", one(started))
 
 
 async def keep_small(clock: Clock) -> None:

@@ -40,7 +40,6 @@ from podidentity.nmi.reporting.metrics import (
     add_connections,
     add_data_path,
     add_interception,
-    add_process,
     add_watches,
     add_writers,
 )
@@ -49,6 +48,7 @@ from podidentity.nmi.server.listener import FOR_LOOKS, Listener
 from podidentity.nmi.server.messages import Handler, Request, Response
 from podidentity.settings import NmiSettings
 from podidentity.telemetry.metrics import CONTENT_TYPE, Registry, parts
+from podidentity.telemetry.process import add_process
 from podidentity.wire import debug_access
 from podidentity.wire.kube import KubeApi
 

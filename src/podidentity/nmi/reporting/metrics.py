@@ -13,7 +13,6 @@ from typing import Protocol
 from podidentity import __version__
 from podidentity.core.attestation import AttestationMode, Verdict
 from podidentity.core.data_path import Backend, Hop
-from podidentity.telemetry import process
 from podidentity.telemetry.lines import Writer
 from podidentity.telemetry.metrics import Registry, Samples
 
@@ -276,30 +275,6 @@ def add_writers(registry: Registry, writers: Mapping[str, Writer]) -> None:
         "1 while the log, or the audit log, can be written",
         lambda: [((name,), float(not writer.failure)) for name, writer in writers.items()],
         ("to",),
-    )
-
-
-def add_process(registry: Registry) -> None:
-    """Show what the process takes, by the names that every Prometheus client uses."""
-    registry.counter_callback(
-        "process_cpu_seconds_total",
-        "CPU time used, in seconds",
-        lambda: _one(process.cpu_seconds()),
-    )
-    registry.gauge(
-        "process_resident_memory_bytes",
-        "Resident memory",
-        lambda: _one(process.memory_bytes()),
-    )
-    registry.gauge(
-        "process_open_fds",
-        "Files and sockets that are open",
-        lambda: _one(process.open_descriptors()),
-    )
-    registry.gauge(
-        "process_start_time_seconds",
-        "When it was started, in seconds since 1970",
-        lambda: _one(process.started()),
     )
 
 
