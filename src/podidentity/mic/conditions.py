@@ -8,13 +8,14 @@ https://github.com/kubernetes/community/blob/master/contributors/devel/sig-archi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Hashable, Iterable, Mapping
+from typing import Any, NamedTuple
 
 from podidentity.core.assignments import is_attachable
 from podidentity.core.budgets import over_budget
 from podidentity.core.decision import Rules, lacking, unusable_credential, without_effect
 from podidentity.core.hosts import Host
+from podidentity.core.indexes import Index
 from podidentity.core.permissions import IdentityPermission
 from podidentity.core.refusals import Refusal
 from podidentity.core.resources import (
@@ -137,17 +138,22 @@ def _refused(refusal: Refusal) -> Condition:
     return Condition(holds=False, reason=refusal.reason.value, message=str(refusal))
 
 
+def _keys(found: Object) -> Iterable[Hashable]:
+    """Return of a binding the identity that it names, of an identity its ARM id in lower case."""
+    if isinstance(found, AzureIdentityBinding):
+        return (ObjectRef(found.ref.namespace, found.identity),)
+    if isinstance(found, AzureIdentity) and found.resource_id is not None:
+        return (found.resource_id.folded,)
+    return ()
+
+
 class Conditions:
     """The work on all conditions. Times are seconds since 1970."""
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
-        self._objects: dict[ConditionOf, Object] = {}
+        self._objects: dict[About, Index[Object]] = {about: Index(_keys) for about in About}
         self._stored: dict[ConditionOf, Condition | None] = {}
-        self._bound: dict[ObjectRef, dict[ConditionOf, None]] = {}
-        """Bindings by the identity that they name."""
-        self._by_id: dict[str, dict[ConditionOf, None]] = {}
-        """Identities by ARM id in lower case."""
         self._refusals: dict[str, dict[Host, Condition]] = {}
         self._permissions: dict[ObjectRef, IdentityPermission] = {}
         """By identity, where its pods may not use it, or that is not known."""
@@ -163,22 +169,14 @@ class Conditions:
     # What happens.
 
     def see(self, about: About, found: Object, stored: Condition | None) -> None:
+        self._objects[about].put(found)
         subject = ConditionOf(about, found.ref)
-        if subject not in self._objects or self._objects[subject] != found:
-            self._unindex(subject)
-            self._objects[subject] = found
-            if isinstance(found, AzureIdentityBinding):
-                target = ObjectRef(found.ref.namespace, found.identity)
-                self._bound.setdefault(target, {})[subject] = None
-            elif isinstance(found, AzureIdentity) and found.resource_id is not None:
-                self._by_id.setdefault(found.resource_id.folded, {})[subject] = None
         self._stored[subject] = stored
         self._mark(subject)
 
     def lose(self, about: About, ref: ObjectRef) -> None:
         subject = ConditionOf(about, ref)
-        self._unindex(subject)
-        self._objects.pop(subject, None)
+        self._objects[about].remove(ref)
         self._stored.pop(subject, None)
         self._rest_until.pop(subject, None)
         self._mark(subject)
@@ -195,8 +193,7 @@ class Conditions:
             return False
         if condition is not None:
             self._proved.discard(folded)
-        for subject in self._by_id.get(folded, ()):
-            self._mark(subject)
+        self._mark_attached(folded)
         return True
 
     def permit(self, identity: ObjectRef, permission: IdentityPermission) -> bool:
@@ -212,29 +209,30 @@ class Conditions:
     def leave_out(self, namespace: str, *, holds: bool) -> None:
         """Take that a namespace has AzureIdentities over its budget, or none any more."""
         (self._over_budget.add if holds else self._over_budget.discard)(namespace)
-        bound = (each for each in self._bound if each.namespace == namespace)
-        for identity in bound:
-            self.marked.update(self._bound[identity])
+        for each in self._objects[About.BINDING].values():
+            if each.ref.namespace == namespace:
+                self.marked[ConditionOf(About.BINDING, each.ref)] = None
 
     def prove(self, folded: str) -> None:
         """Take that a host has the identity: what was refused once is not any more."""
         if folded not in self._proved:
             self._proved.add(folded)
-            for subject in self._by_id.get(folded, ()):
-                self._mark(subject)
+            self._mark_attached(folded)
 
     def mark_all(self) -> None:
         """Have all of them looked at: this MIC leads now. Calls under way do not count any more."""
         self._flights.clear()
-        self.marked.update(dict.fromkeys(self._objects))
+        self.marked.update(dict.fromkeys(self._stored))
 
     # The next call.
 
     def next(self, subject: ConditionOf, now: float) -> WriteCondition | float | None:
-        if subject not in self._objects or subject in self._flights:
+        if subject not in self._stored or subject in self._flights:
             return None
-        wanted = self._wanted(subject)
-        if self._stored[subject] == wanted or self._is_doubtful(subject, wanted):
+        wanted = self._wanted(*subject)
+        if wanted is None or self._stored[subject] == wanted:
+            return None
+        if wanted.holds and self._is_doubtful(*subject):
             return None
         until = self._rest_until.get(subject, now)
         if now < until:
@@ -248,73 +246,56 @@ class Conditions:
             # After a conflict the watch tells the new object first.
             pause = SOON if result.kind is Fault.CONFLICT else AGAIN
             self._rest_until[subject] = now + max(pause, result.retry_after)
-        elif subject in self._objects:
+        elif subject in self._stored:
             self._rest_until.pop(subject, None)
             self._stored[subject] = written
         self._mark(subject)
 
-    def _wanted(self, subject: ConditionOf) -> Condition:
-        found = self._objects[subject]
-        match subject.about:
-            case About.IDENTITY:
-                assert isinstance(found, (AzureIdentity, Malformed))  # noqa: S101 - as it was seen
-                permission = self._permissions.get(subject.ref, _PERMITTED)
-                return of_identity(found, self._rules, self._refusal(found), permission)
-            case About.BINDING:
-                assert isinstance(found, (AzureIdentityBinding, Malformed))  # noqa: S101 - as above
-                return self._of_binding(found)
-            case About.EXCEPTION:
-                assert isinstance(found, (AzurePodIdentityException, Malformed))  # noqa: S101 - too
-                return of_exception(found, self._rules)
+    def _wanted(self, about: About, ref: ObjectRef) -> Condition | None:
+        """Return the condition that an object should have; None: there is no such object."""
+        found: Any = self._objects[about].get(ref)
+        if found is None:
+            return None
+        if about is About.IDENTITY:
+            permission = self._permissions.get(ref, _PERMITTED)
+            return of_identity(found, self._rules, self._refusal(found), permission)
+        if about is About.EXCEPTION:
+            return of_exception(found, self._rules)
+        if isinstance(found, Malformed):
+            return of_binding(found, None)
+        named = ObjectRef(ref.namespace, found.identity)
+        is_over = ref.namespace in self._over_budget
+        left_out = over_budget(About.IDENTITY, named) if is_over else None
+        return of_binding(found, self._wanted(About.IDENTITY, named), left_out)
 
-    def _is_doubtful(self, subject: ConditionOf, wanted: Condition) -> bool:
+    def _is_doubtful(self, about: About, ref: ObjectRef) -> bool:
         """Whether what holds may not: RBAC has not answered yet, or an earlier MIC was refused."""
-        stored, found = self._stored[subject], self._objects[subject]
-        if not wanted.holds:
-            return False
+        found = self._objects[about].get(ref)
         if isinstance(found, AzureIdentityBinding):
-            named = ConditionOf(About.IDENTITY, ObjectRef(found.ref.namespace, found.identity))
-            return self._is_doubtful(named, self._wanted(named))
+            return self._is_doubtful(About.IDENTITY, ObjectRef(ref.namespace, found.identity))
         if not isinstance(found, AzureIdentity):
             return False
-        if not self._permissions.get(found.ref, _PERMITTED).decided:
+        if not self._permissions.get(ref, _PERMITTED).decided:
             return True
+        stored = self._stored[ConditionOf(about, ref)]
         was_refused = stored is not None and stored.reason in _BY_AZURE
         folded = found.resource_id.folded if found.resource_id else None
         return was_refused and folded is not None and folded not in self._proved
 
-    def _of_binding(self, binding: AzureIdentityBinding | Malformed) -> Condition:
-        if isinstance(binding, Malformed):
-            return of_binding(binding, None)
-        named = ObjectRef(binding.ref.namespace, binding.identity)
-        subject = ConditionOf(About.IDENTITY, named)
-        if subject in self._objects:
-            return of_binding(binding, self._wanted(subject))
-        is_over = named.namespace in self._over_budget
-        return of_binding(binding, None, over_budget(subject.about, named) if is_over else None)
-
     def _refusal(self, identity: AzureIdentity | Malformed) -> Condition | None:
         """Return the refusal of the first host by name, so that it is the same each time."""
-        if isinstance(identity, Malformed) or identity.resource_id is None:
-            return None
-        refusals: Mapping[Host, Condition] = self._refusals.get(identity.resource_id.folded, {})
+        refusals: Mapping[Host, Condition] = {}
+        if isinstance(identity, AzureIdentity) and identity.resource_id is not None:
+            refusals = self._refusals.get(identity.resource_id.folded, {})
         first = min(refusals, key=lambda host: host.folded, default=None)
         return None if first is None else refusals[first]
 
     def _mark(self, subject: ConditionOf) -> None:
         self.marked[subject] = None
         if subject.about is About.IDENTITY:
-            self.marked.update(self._bound.get(subject.ref, {}))
+            for each in self._objects[About.BINDING].by_key(subject.ref):
+                self.marked[ConditionOf(About.BINDING, each.ref)] = None
 
-    def _unindex(self, subject: ConditionOf) -> None:
-        before = self._objects.get(subject)
-        if isinstance(before, AzureIdentityBinding):
-            target = ObjectRef(before.ref.namespace, before.identity)
-            self._bound[target].pop(subject, None)
-            if not self._bound[target]:
-                del self._bound[target]
-        elif isinstance(before, AzureIdentity) and before.resource_id is not None:
-            folded = before.resource_id.folded
-            self._by_id[folded].pop(subject, None)
-            if not self._by_id[folded]:
-                del self._by_id[folded]
+    def _mark_attached(self, folded: str) -> None:
+        for each in self._objects[About.IDENTITY].by_key(folded):
+            self._mark(ConditionOf(About.IDENTITY, each.ref))
