@@ -153,10 +153,8 @@ class Assignments:
         self._records: dict[ObjectRef, Need] = {}
         self._on_hosts: dict[Host | None, dict[str, dict[Key, Need]]] = {}
         """By host and ARM id in lower case."""
-        self._open: dict[Host | None, dict[str, dict[Key, None]]] = {}
-        """The same, of needs of which the permission is not known."""
-        self._wanted: dict[Host | None, dict[str, Wanted]] = {}
-        """What `wanted` found for a host, until a need on it changes."""
+        self._of_host: dict[Host | None, tuple[dict[str, Wanted], frozenset[str]]] = {}
+        """What is wanted and undecided on a host, until a need on it changes."""
         self._changes = Changes()
 
     # What happens.
@@ -302,28 +300,34 @@ class Assignments:
 
     def wanted(self, host: Host) -> Mapping[str, Wanted]:
         """Return the identities that should be attached to `host`, by ARM id in lower case."""
-        where = None if self._everywhere else host
-        known = self._wanted.get(where)
-        if known is not None:
-            # A scale set has a thousand pods, and is looked at several times for one of them.
-            return known
-        wanted: dict[str, Wanted] = {}
-        for folded, needs in self._on_hosts.get(where, {}).items():
-            decided = [each.identity for each in needs.values() if each.decided]
-            if decided and decided[0].resource_id is not None:
-                client = str(decided[0].client_id or "")
-                clients = {str(each.client_id) for each in decided} if self._asks else ()
-                wanted[folded] = Wanted(decided[0].resource_id, client, frozenset(clients))
-        if wanted:
-            self._wanted[where] = wanted
-        return wanted
+        return self._needed_on(host)[0]
 
     def undecided(self, host: Host) -> frozenset[str]:
         """Return ARM ids in lower case that may be needed on `host`: the permission is not known.
 
         They are not attached, and not detached either.
         """
-        return frozenset(self._open.get(None if self._everywhere else host, ()))
+        return self._needed_on(host)[1]
+
+    def _needed_on(self, host: Host) -> tuple[dict[str, Wanted], frozenset[str]]:
+        where = None if self._everywhere else host
+        known = self._of_host.get(where)
+        if known is not None:
+            # A scale set has a thousand pods, and is looked at several times for one of them.
+            return known
+        wanted, undecided = {}, []
+        for folded, needs in self._on_hosts.get(where, {}).items():
+            decided = [each.identity for each in needs.values() if each.decided]
+            if len(decided) < len(needs):
+                undecided.append(folded)
+            if decided and decided[0].resource_id is not None:
+                client = str(decided[0].client_id or "")
+                clients = {str(each.client_id) for each in decided} if self._asks else ()
+                wanted[folded] = Wanted(decided[0].resource_id, client, frozenset(clients))
+        found = (wanted, frozenset(undecided))
+        if wanted or undecided:
+            self._of_host[where] = found
+        return found
 
     def needs_of(self, identity: ObjectRef) -> list[Need]:
         pods: dict[ObjectRef, None] = {}
@@ -405,9 +409,8 @@ class Assignments:
     def bindings(self, namespace: str, selector: str) -> Sequence[AzureIdentityBinding]:
         return self._bindings.heaviest(namespace, selector)
 
-    def malformed_bindings(self, namespace: str, selector: str) -> Sequence[Malformed]:
+    def malformed_bindings(self, _: str, __: str) -> Sequence[Malformed]:
         """Return nothing: why a pod has no identity is told by NMI and `explain`."""
-        del namespace, selector
         return ()
 
     def identity(self, ref: ObjectRef) -> AzureIdentity | Malformed | None:
@@ -419,14 +422,12 @@ class Assignments:
     def exceptions(self, namespace: str) -> Sequence[AzurePodIdentityException]:
         return tuple(self._exceptions.get(namespace, {}).values())
 
-    def assigned(self, pod: ObjectRef) -> Sequence[AzureAssignedIdentity]:
+    def assigned(self, _: ObjectRef) -> Sequence[AzureAssignedIdentity]:
         """Return nothing: records follow from the decision here."""
-        del pod
         return ()
 
-    def workload_identity(self, service_account: ObjectRef) -> WorkloadIdentity | Malformed | None:
+    def workload_identity(self, _: ObjectRef) -> WorkloadIdentity | Malformed | None:
         """Return nothing: a pod without the label needs no record."""
-        del service_account
         return None
 
     # One pod.
@@ -502,11 +503,11 @@ class Assignments:
                 after = needs.get(identity)
                 if after is None or after.identity.namespaced != need.identity.namespaced:
                     # Under another name, if any.
-                    self._release(need)
+                    self._claim(need, holds=False)
         for identity, need in needs.items():
             if before.get(identity) != need:
                 self._put_on_host(need)
-                self._claim(need)
+                self._claim(need, holds=True)
 
     # Hosts.
 
@@ -516,9 +517,6 @@ class Assignments:
             return
         key, on_host = need.key, self._on_hosts.setdefault(need.host, {})
         on_host.setdefault(found.folded, {})[key] = need
-        if not need.decided:
-            open_ = self._open.setdefault(need.host, {})
-            open_.setdefault(found.folded, {})[key] = None
         self._touch_host(need.host)
 
     def _take_off_host(self, need: Need) -> None:
@@ -532,15 +530,10 @@ class Assignments:
             del on_host[found.folded]
             if not on_host:
                 del self._on_hosts[need.host]
-        if not need.decided:
-            open_ = self._open[need.host]
-            _unindex(open_, found.folded, key)
-            if not open_:
-                del self._open[need.host]
         self._touch_host(need.host)
 
     def _touch_host(self, host: Host | None) -> None:
-        self._wanted.pop(host, None)
+        self._of_host.pop(host, None)
         if host is not None:
             self._changes.hosts[host] = None
         else:
@@ -548,25 +541,28 @@ class Assignments:
 
     # Records. Where two have the same plain name, the first by pod and identity keeps it.
 
-    def _claim(self, need: Need) -> None:
+    def _claim(self, need: Need, *, holds: bool) -> None:
+        """Take that `need` has a record, or that it has none any more."""
         if self._everywhere:
             return
         plain = _plain(need, self._rules)
         claims = self._claims.setdefault(plain, {})
         before = self._names(plain, claims)
-        claims[need.key] = need
-        self._rename(before, self._names(plain, claims))
-
-    def _release(self, need: Need) -> None:
-        if self._everywhere:
-            return
-        plain = _plain(need, self._rules)
-        claims = self._claims[plain]
-        before = self._names(plain, claims)
-        del claims[need.key]
+        if holds:
+            claims[need.key] = need
+        else:
+            del claims[need.key]
+        after = self._names(plain, claims)
         if not claims:
             del self._claims[plain]
-        self._rename(before, self._names(plain, claims))
+        for ref in before:
+            if ref not in after:
+                del self._records[ref]
+                self._changes.records[ref] = None
+        for ref, each in after.items():
+            if before.get(ref) != each:
+                self._records[ref] = each
+                self._changes.records[ref] = None
 
     def _names(self, plain: ObjectRef, claims: Mapping[Key, Need]) -> dict[ObjectRef, Need]:
         if not claims:
@@ -577,16 +573,6 @@ class Assignments:
         return {
             plain if key == first else _hashed(plain, key): need for key, need in claims.items()
         }
-
-    def _rename(self, before: Mapping[ObjectRef, Need], after: Mapping[ObjectRef, Need]) -> None:
-        for ref in before:
-            if ref not in after:
-                del self._records[ref]
-                self._changes.records[ref] = None
-        for ref, need in after.items():
-            if before.get(ref) != need:
-                self._records[ref] = need
-                self._changes.records[ref] = None
 
     # Who is concerned.
 

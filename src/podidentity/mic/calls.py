@@ -63,6 +63,10 @@ class Record:
     """Of the copy of the identity in it; the same as `IdentitySeen.revision` or outdated."""
     binding_revision: str
 
+    @property
+    def revisions(self) -> tuple[str, str]:
+        return self.identity_revision, self.binding_revision
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredRecord:

@@ -16,6 +16,7 @@ which it may.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -208,8 +209,12 @@ class _Marks:
     hosts: dict[Host, None] = field(default_factory=dict)
     told: FairSet[ObjectRef] = field(default_factory=lambda: FairSet(_namespace_of))
     """Records that say Assigned already, of a host that was read: they come last."""
-    uses: FairSet[Use] = field(default_factory=lambda: FairSet(_namespace_of_account))
-    conditions: FairSet[ConditionOf] = field(default_factory=lambda: FairSet(_namespace_of_subject))
+    uses: FairSet[Use] = field(
+        default_factory=lambda: FairSet(lambda use: use.service_account.namespace)
+    )
+    conditions: FairSet[ConditionOf] = field(
+        default_factory=lambda: FairSet(lambda subject: subject.ref.namespace)
+    )
     events: FairSet[ObjectRef] = field(default_factory=lambda: FairSet(_namespace_of))
     """Bindings with an event that is not written yet."""
 
@@ -220,14 +225,6 @@ class _Marks:
 
 def _namespace_of(record: ObjectRef) -> str:
     return record.namespace
-
-
-def _namespace_of_account(use: Use) -> str:
-    return use.service_account.namespace
-
-
-def _namespace_of_subject(subject: ConditionOf) -> str:
-    return subject.ref.namespace
 
 
 class Controller:
@@ -244,7 +241,7 @@ class Controller:
         self._records = Records(self._desired.record, self._status, self._revisions_of)
         self._conditions = Conditions(settings.rules)
         self._works: dict[Host, HostWork] = {}
-        self._gates: dict[tuple[str, Kind], Gate] = {}
+        self._gates: defaultdict[tuple[str, Kind], Gate] = defaultdict(Gate)
         self._unlistable: set[_Group] = set()
         self._revisions: dict[tuple[About, ObjectRef], str] = {}
         self._told: dict[ObjectRef, float] = {}
@@ -343,16 +340,22 @@ class Controller:
     def _look(self) -> None:
         """Look at what is marked: mostly there is nothing of most kinds."""
         marks = self._marks
-        if marks.hosts:
-            self._look_at_hosts()
+        most = marks.waiting + LOOKS
+        while marks.hosts and marks.waiting < most:
+            host = next(iter(marks.hosts))
+            del marks.hosts[host]
+            self._look_at_host(host)
         if marks.waiting:
             self._look_at_records()
         if self._conditions.marked or marks.conditions.size:
             self._look_at_conditions()
         if marks.events.size:
             self._look_at_events()
-        if marks.hosts or marks.waiting:
-            self._come_again()
+        if marks.hosts or (
+            marks.waiting and self._in_flight["record"] < self._settings.record_writes
+        ):
+            # The rest is looked at as soon as others have had their turn.
+            self._timers.set(_MORE, self._now)
 
     def _refresh(self) -> None:
         if not self._desired.outdated:
@@ -387,13 +390,6 @@ class Controller:
             work = self._add_work(host)
         work.touch(self._now)
         self._marks.hosts[host] = None
-
-    def _look_at_hosts(self) -> None:
-        hosts, most = self._marks.hosts, self._marks.waiting + LOOKS
-        while hosts and self._marks.waiting < most:
-            host = next(iter(hosts))
-            del hosts[host]
-            self._look_at_host(host)
 
     def _look_at_host(self, host: Host) -> None:
         work = self._works.get(host)
@@ -430,11 +426,6 @@ class Controller:
         everywhere = self._settings.rules.cross_namespace or "" in self._unclear
         unclear = self._unclear if everywhere else self._unclear.keys() & {ref.namespace}
         return bool(unclear) and self._desired.record(ref) is None
-
-    def _come_again(self) -> None:
-        """Have the rest looked at as soon as others have had their turn."""
-        if self._marks.hosts or self._in_flight["record"] < self._settings.record_writes:
-            self._timers.set(_MORE, self._now)
 
     def _look_at_conditions(self) -> None:
         marked, most = self._marks.conditions, self._settings.condition_writes
@@ -591,9 +582,6 @@ class Controller:
         if kind is not None:
             self._note(host.subscription, kind, result)
 
-    def _mark_host(self, host: Host) -> None:
-        self._marks.hosts[host] = None
-
     def _survey_again(self, _: None) -> None:
         if self.leads and self._has_ledgers:
             self._issue(_LEDGERS, ListLedgers())
@@ -646,17 +634,10 @@ class Controller:
     # Gates.
 
     def _admit(self, owner: _Owner, subscription: str, kind: Kind) -> bool:
-        gate = self._gate(subscription, kind)
-        if gate.admit(owner, self._now):
+        if self._gates[subscription, kind].admit(owner, self._now):
             return True
         self._watch_gate(subscription, kind)
         return False
-
-    def _gate(self, subscription: str, kind: Kind) -> Gate:
-        gate = self._gates.get((subscription, kind))
-        if gate is None:
-            gate = self._gates[subscription, kind] = Gate()
-        return gate
 
     def _watch_gate(self, subscription: str, kind: Kind) -> None:
         gate = self._gates[subscription, kind]
@@ -665,12 +646,10 @@ class Controller:
 
     def _note(self, subscription: str, kind: Kind, result: Result) -> None:
         """Take for a gate what came of a call, and let in who waits."""
-        gate = self._gate(subscription, kind)
-        if not isinstance(result, Failure):
-            gate.succeeded(self._now)
-        elif result.kind is Fault.THROTTLED:
+        gate = self._gates[subscription, kind]
+        if isinstance(result, Failure) and result.kind is Fault.THROTTLED:
             gate.throttled(self._now, result.retry_after)
-        elif result.kind in {Fault.UNREACHABLE, Fault.LOST}:
+        elif isinstance(result, Failure) and result.kind in {Fault.UNREACHABLE, Fault.LOST}:
             gate.failed(self._now)
         else:
             gate.succeeded(self._now)
@@ -685,9 +664,6 @@ class Controller:
                 # It does not want to any more.
                 gate.leave(who)
         self._watch_gate(subscription, kind)
-
-    def _take_gate_time(self, gate: tuple[str, Kind]) -> None:
-        self._let_in(*gate)
 
     # What hosts see of the rest (`hosts.Surroundings`).
 
@@ -722,8 +698,7 @@ class Controller:
     def has_nodes(self, host: Host) -> bool:
         return self._desired.has_nodes(host)
 
-    def admit(self, host: Host, kind: Kind, now: float) -> bool:
-        del now
+    def admit(self, host: Host, kind: Kind, _: float) -> bool:
         return self._admit(_Owner("host", host), host.subscription, kind)
 
     def closed(self, host: Host, kind: Kind, now: float) -> bool:
@@ -764,9 +739,6 @@ class Controller:
                 f"{assigned.pod.name}"
             )
             self._tell(assigned.binding, "Normal", "binding applied", note)
-
-    def _take_condition(self, subject: ConditionOf, _: Action, result: Result) -> None:
-        self._conditions.take(subject, result, self._now)
 
     def _tell(self, ref: ObjectRef, kind: EventType, reason: str, note: str) -> None:
         """Have an event about a binding written, unless there was one within the minute."""
@@ -919,7 +891,7 @@ _TAKERS: dict[str, Callable[[Controller, Any, Action, Result], None]] = {
     "host": Controller._take_host,
     "list": Controller._take_list,
     "record": Controller._take_record,
-    "condition": Controller._take_condition,
+    "condition": lambda self, of, _, result: self._conditions.take(of, result, self._now),
     "use": Controller._take_answer,
     # One that could not be written is left: another will come.
     "event": lambda *_: None,
@@ -929,9 +901,9 @@ _TIMERS: dict[str, Callable[[Controller, Any], None]] = {
     "reconcile": Controller._survey_again,
     # Whatever is marked is looked at in any case.
     "more": lambda _, __: None,
-    "host": Controller._mark_host,
+    "host": lambda self, host: self._marks.hosts.update({host: None}),
     "record": lambda self, ref: self._marks.records.add(ref),
     "condition": lambda self, subject: self._marks.conditions.add(subject),
     "use": lambda self, use: self._marks.uses.add(use),
-    "gate": Controller._take_gate_time,
+    "gate": lambda self, gate: self._let_in(*gate),
 }

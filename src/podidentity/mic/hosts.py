@@ -365,7 +365,10 @@ class HostWork:
         if not self._book_known:
             return ReadLedger(self.host)
         wanted = self._around.wanted(self.host)
-        self._watch_idle(wanted, now)
+        if wanted or not self._book.empty:
+            self._known.idle_since = None
+        elif self._known.idle_since is None:
+            self._known.idle_since = now
         if self._known.seen is None or self._known.unread:
             needed = wanted or self._version or self._known.seen is not None
             return self._read(now) if needed else None
@@ -380,16 +383,28 @@ class HostWork:
         book = self._book.resolved(
             seen, self._known.read_at, ended=self._ended, landed=self._landed
         )
-        planned = self._plan(now, seen, book, wanted)
+        planned = plan(
+            book,
+            seen,
+            wanted,
+            proved=self._known.proved,
+            refused=frozenset(
+                each for each, why in self.refused.items() if why.holds(now, wanted.get(each))
+            ),
+            unneeded=self._unneeded(now, seen, book, wanted),
+            most=self._round.most,
+        )
         barred = now < self._barred_until or self._around.paused(self.host)
         if planned.empty or barred:
             return self._settle(now, book, wanted)
         if self._is_updating(now):
-            self._known.unread = now >= self._known.read_at + _AGAIN
-            return (
-                self._read(now) if self._known.unread else self._wait(self._known.read_at + _AGAIN)
-            )
-        if not self._gathered(now):
+            again = self._known.read_at + _AGAIN
+            self._known.unread = now >= again
+            return self._read(now) if self._known.unread else self._wait(again)
+        if self._round.gather_from is None:
+            # All changes that come together are gathered.
+            self._round.gather_from, self._round.gather_until = now, now + QUIET
+        if now < self._round.gather_until:
             return self._wait(self._round.gather_until)
         if not self._round.admitted:
             self._round.admitted = self._around.admit(self.host, "write", now)
@@ -406,7 +421,16 @@ class HostWork:
         self, now: float, seen: HostIdentities, book: Ledger, planned: HostPlan
     ) -> Action | None:
         """Return the ledger's write, and behind it the change that it covers."""
-        covered = self._covered(seen, planned)
+        # That part of the plan of which the stored ledger speaks: pods may have come, and gone,
+        # since it was written.
+        stored = self._book
+        covered = HostPlan(
+            attach=tuple(
+                each for each in planned.attach if stored.covers(HostPlan(attach=(each,)), seen)
+            ),
+            detach=tuple(each for each in planned.detach if each in stored.detaching),
+            again=planned.again,
+        )
         if now > self._round.fenced_at + FRESH or covered.empty:
             return WriteLedger(book.intending(planned, seen, now), self._version)
         if self._around.closed(self.host, "write", now):
@@ -416,35 +440,6 @@ class HostWork:
             return None
         self._round.sent = covered
         return PatchHost(self.host, covered.change(seen), seen.etag)
-
-    def _covered(self, seen: HostIdentities, planned: HostPlan) -> HostPlan:
-        """Return that part of a plan of which the stored ledger speaks.
-
-        Pods may have come, and gone, since it was written.
-        """
-        book = self._book
-        return HostPlan(
-            attach=tuple(
-                each for each in planned.attach if book.covers(HostPlan(attach=(each,)), seen)
-            ),
-            detach=tuple(each for each in planned.detach if each in book.detaching),
-            again=planned.again,
-        )
-
-    def _plan(
-        self, now: float, seen: HostIdentities, book: Ledger, wanted: Mapping[str, Wanted]
-    ) -> HostPlan:
-        return plan(
-            book,
-            seen,
-            wanted,
-            proved=self._known.proved,
-            refused=frozenset(
-                each for each, why in self.refused.items() if why.holds(now, wanted.get(each))
-            ),
-            unneeded=self._unneeded(now, seen, book, wanted),
-            most=self._round.most,
-        )
 
     def _unneeded(
         self, now: float, seen: HostIdentities, book: Ledger, wanted: Mapping[str, Wanted]
@@ -524,13 +519,6 @@ class HostWork:
         self.due = until if self.due is None else min(self.due, until)
         return None
 
-    def _gathered(self, now: float) -> bool:
-        """Whether all changes that come together have been gathered."""
-        if self._round.gather_from is None:
-            self._round.gather_from = now
-            self._round.gather_until = now + QUIET
-        return now >= self._round.gather_until
-
     def _is_updating(self, now: float) -> bool:
         since = self._known.updating_since
         return since is not None and now < since + PATIENCE
@@ -549,12 +537,6 @@ class HostWork:
             self._note_statuses(self._around.wanted(self.host))
         else:
             self._wait(self._known.missed_since + LATE)
-
-    def _watch_idle(self, wanted: Mapping[str, Wanted], now: float) -> None:
-        if wanted or not self._book.empty:
-            self._known.idle_since = None
-        elif self._known.idle_since is None:
-            self._known.idle_since = now
 
     # Results.
 
@@ -646,26 +628,20 @@ class HostWork:
 
     def _finish(self, now: float) -> None:
         self._round.operation = ""
-        seen = self._known.seen or HostIdentities()
-        user = {
-            each: spelled
-            for each, spelled in seen.user.items()
-            if each not in self._round.sent.detach
-        }
-        user |= {
-            each.resource_id.folded: each.resource_id.spelling for each in self._round.sent.attach
-        }
-        sent = {each.resource_id.folded for each in self._round.sent.attach}
+        seen, sent = self._known.seen or HostIdentities(), self._round.sent
+        attached = {each.resource_id.folded: each.resource_id.spelling for each in sent.attach}
+        user = {each: spelled for each, spelled in seen.user.items() if each not in sent.detach}
+        user |= attached
         self._known.seen = replace(seen, user=user, state="succeeded")
         self._known.read_at = -inf
-        self._known.proved = (self._known.proved | sent) & user.keys()
+        self._known.proved = (self._known.proved | attached.keys()) & user.keys()
         self._known.updating_since = None
         # What was sent before this change names a version that is not the host's any more.
         self._ended = True
         self._failures = 0
         self._suffer(None)
         self._round.most = min(MOST_AT_ONCE, self._round.most * 2)
-        for folded in (*sent, *self._round.sent.detach):
+        for folded in (*attached, *sent.detach):
             self._forgive(folded)
         # Those who waited for the change have waited long enough.
         self._round.gather_from, self._round.gather_until = now, now

@@ -166,7 +166,7 @@ class Neighbours:
         self._clients: dict[str, tuple[str, float]] = {}
         """Of identities that were attached by the right one, and until when that is known."""
         self._steps: Mapping[type, Callable[[Any], Awaitable[Result]]] = {
-            ReadHost: self._read_host,
+            ReadHost: lambda action: self._arm.read(action.host),
             ListHosts: self._list_hosts,
             PatchHost: self._patch_host,
             PollOperation: self._poll,
@@ -201,9 +201,6 @@ class Neighbours:
             return Failure(kind=Fault.FAILED, message=str(error))
 
     # Azure
-
-    async def _read_host(self, action: ReadHost) -> Result:
-        return await self._arm.read(action.host)
 
     async def _list_hosts(self, action: ListHosts) -> Result:
         found = await self._arm.hosts(
@@ -279,12 +276,16 @@ class Neighbours:
         return LedgerList(found)
 
     async def _read_ledger(self, action: ReadLedger) -> Result:
+        raw = await self._get(self._ledger_path(action.host))
+        return StoredLedger(None, "") if raw is None else _stored_ledger(raw)
+
+    async def _get(self, path: str) -> bytes | None:
         try:
-            return _stored_ledger(await self._kube.get(self._ledger_path(action.host)))
+            return await self._kube.get(path)
         except KubeError as error:
             if not error.not_found:
                 raise
-            return StoredLedger(None, "")
+            return None
 
     async def _write_ledger(self, action: WriteLedger) -> Result:
         self._may_write()
@@ -400,13 +401,8 @@ class Neighbours:
         return None
 
     async def _read_record(self, action: ReadRecord) -> Result:
-        try:
-            raw = await self._kube.get(AZURE_ASSIGNED_IDENTITIES.path(*action.ref))
-        except KubeError as error:
-            if not error.not_found:
-                raise
-            return None
-        return self._objects.stored(raw)
+        raw = await self._get(AZURE_ASSIGNED_IDENTITIES.path(*action.ref))
+        return None if raw is None else self._objects.stored(raw)
 
     def _copies(self, record: Record) -> tuple[Live, Live] | None:
         identity = self._objects.live(About.IDENTITY, record.identity)

@@ -162,7 +162,7 @@ class Records:
 
     def _waits_since(self, ref: ObjectRef, need: Need, now: float) -> float:
         found = attachment(need.identity)
-        wait = (need.uid, need.node, "" if found is None else found.folded)
+        wait = (need.uid, need.node, found.folded if found else "")
         known = self._since.get(ref)
         if known is None or known[0] != wait:
             self._since[ref] = known = (wait, now)
@@ -204,10 +204,9 @@ class Records:
         record = stored.record
         if record is None or record == wanted:
             return record is not None
-        asked = (wanted.identity_revision, wanted.binding_revision)
-        found = (record.identity_revision, record.binding_revision)
-        same = replace(wanted, identity_revision=found[0], binding_revision=found[1])
-        return record == same and self._kept.get(stored.ref) == (asked, found)
+        identity, binding = found = record.revisions
+        same = replace(wanted, identity_revision=identity, binding_revision=binding)
+        return record == same and self._kept.get(stored.ref) == (wanted.revisions, found)
 
     # Results.
 
@@ -218,13 +217,14 @@ class Records:
             self._fail(ref, action, result, now)
             return None
         self._troubles.pop(ref, None)
-        match action:
-            case DeleteRecord():
-                self._drop(action)
-            case ReadRecord():
-                self._reread(ref, result)
-            case CreateRecord() | UpdateRecord():
-                return self._written(action, result)
+        if isinstance(action, CreateRecord | UpdateRecord):
+            return self._written(action.record, result)
+        if isinstance(action, DeleteRecord):
+            self._drop(action)
+        elif not isinstance(result, StoredRecord):
+            self._stored.pop(ref, None)
+        elif self._take_in(result):
+            self._deleted.pop(ref, None)
         return None
 
     def _drop(self, action: DeleteRecord) -> None:
@@ -233,15 +233,7 @@ class Records:
             self._deleted[action.ref] = action.uid
             del self._stored[action.ref]
 
-    def _reread(self, ref: ObjectRef, result: Result) -> None:
-        if isinstance(result, StoredRecord):
-            if self._take_in(result):
-                self._deleted.pop(ref, None)
-        else:
-            self._stored.pop(ref, None)
-
-    def _written(self, action: CreateRecord | UpdateRecord, result: Result) -> Record | None:
-        wanted = action.record
+    def _written(self, wanted: Record | None, result: Result) -> Record | None:
         if not isinstance(result, StoredRecord):
             return None
         ref = result.ref
@@ -249,10 +241,9 @@ class Records:
             self._stored[ref] = result
         if wanted is None:
             return None
-        asked = (wanted.identity_revision, wanted.binding_revision)
         record = result.record
-        if record is not None and (record.identity_revision, record.binding_revision) != asked:
-            self._kept[ref] = (asked, (record.identity_revision, record.binding_revision))
+        if record is not None and record.revisions != wanted.revisions:
+            self._kept[ref] = (wanted.revisions, record.revisions)
         else:
             self._kept.pop(ref, None)
         if wanted.state is Assignment.ASSIGNED:

@@ -134,14 +134,24 @@ class ControllerWatches(Reflectors):
                 kind=ASSIGNED_KIND,
             ),
             self._source(
-                CONFIG_MAPS, self._put_pauses, self._remove_pauses, namespace=namespace, **named
+                CONFIG_MAPS,
+                lambda raw: self._pause(parse_pauses(parse_config_map(raw))),
+                lambda _: self._pause(Pauses()),
+                namespace=namespace,
+                **named,
             ),
         ]
         if asks_permission:
             sources += [
-                self._source(CLUSTER_ROLES, self._put_role, self._remove_role),
                 self._source(
-                    CLUSTER_ROLE_BINDINGS, self._put_role_binding, self._remove_role_binding
+                    CLUSTER_ROLES,
+                    lambda raw: self._permit(self._grants.put_role(raw)),
+                    lambda ref: self._permit(self._grants.remove_role(ref.name)),
+                ),
+                self._source(
+                    CLUSTER_ROLE_BINDINGS,
+                    lambda raw: self._permit(self._grants.put_binding(raw)),
+                    lambda ref: self._permit(self._grants.remove_binding(ref.name)),
                 ),
             ]
         super().__init__(server, sources, clock)
@@ -290,31 +300,9 @@ class ControllerWatches(Reflectors):
         else:
             self._odd[ref] = odd
 
-    def _put_role(self, raw: msgspec.Raw) -> None:
-        self._permit(self._grants.put_role(raw))
-
-    def _remove_role(self, ref: ObjectRef) -> None:
-        self._permit(self._grants.remove_role(ref.name))
-
-    def _put_role_binding(self, raw: msgspec.Raw) -> None:
-        self._permit(self._grants.put_binding(raw))
-
-    def _remove_role_binding(self, ref: ObjectRef) -> None:
-        self._permit(self._grants.remove_binding(ref.name))
-
     def _permit(self, namespaces: set[str]) -> None:
-        if "" in namespaces:
-            self._tell(PermissionsChanged())
-        else:
-            for each in sorted(namespaces):
-                self._tell(PermissionsChanged(each))
-
-    def _put_pauses(self, raw: msgspec.Raw) -> None:
-        self._pause(parse_pauses(parse_config_map(raw)))
-
-    def _remove_pauses(self, ref: ObjectRef) -> None:
-        del ref
-        self._pause(Pauses())
+        for each in [None] if "" in namespaces else sorted(namespaces):
+            self._tell(PermissionsChanged(each))
 
     def _pause(self, pauses: Pauses) -> None:
         if pauses == self.pauses:
