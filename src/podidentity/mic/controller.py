@@ -363,33 +363,24 @@ class Controller:
         changes = self._desired.refresh()
         self._marks.uses.update(changes.questions)
         for identity in changes.identities:
-            self._permit(identity)
+            permission = self._desired.permission(identity)
+            if self._conditions.permit(identity, permission) and permission.lacking is not None:
+                message = str(lacking(permission.lacking))
+                for each in self._desired.bindings_to(identity):
+                    self._tell(each.ref, "Warning", "binding apply error", message)
         self._marks.records.update(changes.records)
         for namespace, share in changes.shares.items():
-            self._report_share(namespace, share)
-        if self._has_ledgers:
-            for host in changes.hosts:
-                self._concern(host)
-
-    def _report_share(self, namespace: str, share: int) -> None:
-        self.report(
-            LogLine(
-                "many-bindings",
+            said = (
                 f"Namespace {namespace} has so many pods with identities that of the bindings of "
-                f"each the heaviest {share} count; the others get no record.",
-                "Give pods labels of their own, with fewer bindings each.",
+                f"each the heaviest {share} count; the others get no record."
             )
-        )
-
-    def _concern(self, host: Host) -> None:
-        """Look at a host: its pods need something else, or it came or went."""
-        work = self._works.get(host)
-        if work is None:
-            if not self.wanted(host):
-                return
-            work = self._add_work(host)
-        work.touch(self._now)
-        self._marks.hosts[host] = None
+            step = "Give pods labels of their own, with fewer bindings each."
+            self.report(LogLine("many-bindings", said, step))
+        for host in changes.hosts if self._has_ledgers else ():
+            if host in self._works or self.wanted(host):
+                work = self._works.get(host) or self._add_work(host)
+                work.touch(self._now)
+                self._marks.hosts[host] = None
 
     def _look_at_host(self, host: Host) -> None:
         work = self._works.get(host)
@@ -468,15 +459,9 @@ class Controller:
         self._forget_flights()
         if self._settings.assign is not Assign.NONE:
             self._issue(_LEDGERS, ListLedgers())
-        self._mark_records()
         self._conditions.mark_all()
-
-    def _mark_records(self) -> None:
-        """Look at the records that are missing, that are left over, or that wait for no host.
-
-        The others are told of when their host is read: to look at all twice would keep the first
-        write of a new leader waiting.
-        """
+        # Records that are missing, that are left over, or that wait for no host. The others are
+        # told of when their host is read: to look at all twice would keep the first write waiting.
         needed, stored = self._desired.records, self._records.names
         marked = [ref for ref in stored if ref not in needed]
         marked += [ref for ref, need in needed.items() if ref not in stored or need.host is None]
@@ -762,13 +747,6 @@ class Controller:
         else:
             self._questions.forget(use)
 
-    def _permit(self, identity: ObjectRef) -> None:
-        permission = self._desired.permission(identity)
-        if self._conditions.permit(identity, permission) and permission.lacking is not None:
-            message = str(lacking(permission.lacking))
-            for each in self._desired.bindings_to(identity):
-                self._tell(each.ref, "Warning", "binding apply error", message)
-
     # The objects.
 
     def _take_node(self, event: NodeSeen) -> None:
@@ -777,20 +755,13 @@ class Controller:
             try:
                 host = Host.of_node(event.provider_id)
             except NotAnAzureNode as error:
-                self._report_node(event, str(error))
+                # It is said once: nodes are told again and again.
+                if self._strange.get(event.name) != event.provider_id:
+                    self._strange[event.name] = event.provider_id
+                    said = f"Node {event.name} cannot have identities: {error}."
+                    step = "Identities of spec.type 3 (federated) need no machine of Azure's."
+                    self.report(LogLine("not-azure", said, step))
         self._desired.see_node(event.name, host)
-
-    def _report_node(self, event: NodeSeen, why: str) -> None:
-        """Say it once: nodes are told again and again."""
-        if self._strange.get(event.name) != event.provider_id:
-            self._strange[event.name] = event.provider_id
-            self.report(
-                LogLine(
-                    "not-azure",
-                    f"Node {event.name} cannot have identities: {why}.",
-                    "Identities of spec.type 3 (federated) need no machine of Azure's.",
-                )
-            )
 
     def _take_node_gone(self, event: NodeGone) -> None:
         self._strange.pop(event.name, None)

@@ -184,7 +184,6 @@ class Neighbours:
         }
 
     async def do(self, action: Action, *, writes: bool) -> Result:
-        """Return the result of a call; raise NotLeading."""
         try:
             async with asyncio.timeout(self._seconds):
                 return await self._steps[type(action)](action)

@@ -60,16 +60,12 @@ class PermissionQuestions:
         if isinstance(result, bool):
             self._failures.pop(use, None)
             spread = 1 - (number % 97) / 970
-            sure = self._until_sure(use)
+            asked = self._unsure.pop(use, len(SURE))
+            sure = inf if asked == len(SURE) else SURE[asked]
+            if asked < len(SURE):
+                self._unsure[use] = asked + 1
             return min(self._counts[result] * spread if counts else ASK_AGAIN, sure)
         failures = self._failures.get(use, 0) + 1
         self._failures[use] = failures
         after = result.retry_after if isinstance(result, Failure) else 0.0
         return max(after, backoff(1.0, failures, _LONGEST))
-
-    def _until_sure(self, use: Use) -> float:
-        asked = self._unsure.pop(use, len(SURE))
-        if asked == len(SURE):
-            return inf
-        self._unsure[use] = asked + 1
-        return SURE[asked]

@@ -146,7 +146,11 @@ class Records:
                 self._troubles.pop(ref, None)
                 return None
             return self._remove(stored)
-        since = self._waits_since(ref, need, now)
+        found = attachment(need.identity)
+        wait = (need.uid, need.node, found.folded if found else "")
+        if ref not in self._since or self._since[ref][0] != wait:
+            self._since[ref] = (wait, now)
+        since = self._since[ref][1]
         wanted = self._wanted(ref, need, stored)
         if wanted is None:
             return None
@@ -159,14 +163,6 @@ class Records:
                 self._since.pop(ref, None)
             return None
         return UpdateRecord(ref, wanted, stored.uid, stored.version, since)
-
-    def _waits_since(self, ref: ObjectRef, need: Need, now: float) -> float:
-        found = attachment(need.identity)
-        wait = (need.uid, need.node, found.folded if found else "")
-        known = self._since.get(ref)
-        if known is None or known[0] != wait:
-            self._since[ref] = known = (wait, now)
-        return known[1]
 
     def _remove(self, stored: StoredRecord) -> Action | None:
         if stored.finalizers:

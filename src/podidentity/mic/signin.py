@@ -113,7 +113,15 @@ def credential_of(given: Configured) -> Credential:
     """Return how to sign in now, reading the files; raise NoCredential."""
     told = given if given.client_secret != _NONE else replace(given, client_secret="")
     if told.cloud_config:
-        told = _of_file(told, read_cloud_config(told.cloud_config))
+        file = read_cloud_config(told.cloud_config)
+        told = replace(
+            told,
+            client_id=file.client_id or told.client_id,
+            client_secret=file.client_secret or told.client_secret,
+            tenant=file.tenant or told.tenant,
+            managed=file.managed or told.managed,
+            managed_client_id=file.managed_client_id or told.managed_client_id,
+        )
     if told.managed:
         named = told.managed_client_id.strip()
         return Credential(
@@ -138,17 +146,6 @@ def read_cloud_config(path: str) -> CloudConfig:
         return parse_cloud_config(Path(path).read_bytes())
     except (OSError, ValueError) as error:
         raise NoCredential(f"--cloudconfig {path} cannot be used: {error}.") from error
-
-
-def _of_file(given: Configured, file: CloudConfig) -> Configured:
-    return replace(
-        given,
-        client_id=file.client_id or given.client_id,
-        client_secret=file.client_secret or given.client_secret,
-        tenant=file.tenant or given.tenant,
-        managed=file.managed or given.managed,
-        managed_client_id=file.managed_client_id or given.managed_client_id,
-    )
 
 
 def _client_id(text: str) -> ClientId:

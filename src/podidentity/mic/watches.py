@@ -188,14 +188,12 @@ class ControllerWatches(Reflectors):
         return self._synced
 
     def live(self, about: About, ref: ObjectRef) -> Live | None:
-        """Return an AzureIdentity, a binding or an exception as it is now; None if it is gone."""
         return self._live[about].get(ref)
 
     def oddities(self, ref: ObjectRef) -> Oddities:
         return self._odd.get(ref, PLAIN)
 
     def stored(self, raw: bytes) -> StoredRecord:
-        """Return the record that the API server answered with; raise UnreadableObject."""
         stored, odd = parse_record(raw)
         self._note(stored.ref, odd)
         return stored
@@ -220,7 +218,6 @@ class ControllerWatches(Reflectors):
 
     @property
     def certain(self) -> bool:
-        """Whether each list is followed, and was read since one was in doubt."""
         return self.all_followed and self._all_anew
 
     @property
@@ -258,8 +255,10 @@ class ControllerWatches(Reflectors):
         self._note_too_large(about, live.ref, holds=is_too_large)
         before = self._live[about].get(live.ref)
         self._live[about][live.ref] = live
-        if before is None or before.revision != live.revision:
-            self._warn(found)
+        is_news = before is None or before.revision != live.revision
+        if is_news and isinstance(found, Malformed):
+            told = "%s %s cannot be used: %s"
+            self._objects.warning(found.ref.namespace, told, found.kind, found.ref, found.why)
         self._tell(_seen(found, live))
         return found
 
@@ -267,11 +266,6 @@ class ControllerWatches(Reflectors):
         if holds != ((about, ref) in self._too_large):
             self._too_large ^= {(about, ref)}
             self._tell(Unclear(ref.namespace, f"{about} {ref.name}", holds))
-
-    def _warn(self, found: _Parsed) -> None:
-        if isinstance(found, Malformed):
-            told = "%s %s cannot be used: %s"
-            self._objects.warning(found.ref.namespace, told, found.kind, found.ref, found.why)
 
     def _remove(self, about: About, ref: ObjectRef) -> None:
         self._note_too_large(about, ref, holds=False)
