@@ -196,7 +196,7 @@ def test_a_detach_in_doubt_is_taken_back_by_attaching_the_identity_again() -> No
     change = HostPlan(attach=tuple(wanted(1).values()))
     written = book.intending(change, seen(1), 9.0)
     assert written == book
-    assert written.covers(change, seen(1))
+    assert written.covered(change, seen(1)) == change
     # Only when that change has ended is it certain that no earlier one comes.
     assert written.resolved(seen(1), 10.0, ended=False) == book
     assert written.resolved(seen(1), 10.0, ended=True) == ledger([1])
@@ -205,10 +205,12 @@ def test_a_detach_in_doubt_is_taken_back_by_attaching_the_identity_again() -> No
 def test_a_ledger_covers_a_change_that_it_was_written_for_and_no_larger_one() -> None:
     change = HostPlan(attach=tuple(wanted(1).values()), detach=(IDS[2],))
     written = ledger([2, 3]).intending(change, seen(2, 3, 4), 0.0)
-    assert written.covers(change, seen(2, 3, 4))
-    assert written.covers(HostPlan(attach=tuple(wanted(4).values())), seen(2, 3, 4))
-    assert not written.covers(HostPlan(attach=tuple(wanted(5).values())), seen(2, 3, 4))
-    assert not written.covers(HostPlan(detach=(IDS[3],)), seen(2, 3, 4))
+    assert written.covered(change, seen(2, 3, 4)) == change
+    assert written.covered(HostPlan(attach=tuple(wanted(4).values())), seen(2, 3, 4)) == HostPlan(
+        attach=tuple(wanted(4).values())
+    )
+    assert written.covered(HostPlan(attach=tuple(wanted(5).values())), seen(2, 3, 4)).empty
+    assert written.covered(HostPlan(detach=(IDS[3],)), seen(2, 3, 4)).empty
 
 
 def test_after_a_change_that_failed_what_it_detached_may_be_on_the_machines_still() -> None:
@@ -365,7 +367,7 @@ def test_once_its_change_is_done_a_ledger_is_resolved_and_the_plan_is_empty(
         attach=tuple(wanted(*attach).values()), detach=tuple(IDS[each] for each in detach)
     )
     written = known.intending(change, host, 2.0)
-    assert written.covers(change, host)
+    assert written.covered(change, host) == change
     after = seen(*(there | set(attach)) - set(detach))
     done = written.resolved(after, 3.0, ended=True, landed=ids(*attach))
     assert not done.unresolved

@@ -111,10 +111,12 @@ class Ledger:
             detaching[folded] = replace(entry, since=now)
         return replace(self, attached=attached, attaching=attaching, detaching=detaching)
 
-    def covers(self, plan: HostPlan, seen: HostIdentities) -> bool:
-        """Whether this ledger, once written, allows the change that `plan` makes of `seen`."""
-        coming = {each.resource_id.folded for each in plan.attach} - seen.user.keys()
-        return coming <= self.attaching.keys() and set(plan.detach) <= self.detaching.keys()
+    def covered(self, plan: HostPlan, seen: HostIdentities) -> HostPlan:
+        """Return the part of a plan of which this ledger speaks; pods may have come since."""
+        known = seen.user.keys() | self.attaching.keys()
+        attach = tuple(each for each in plan.attach if each.resource_id.folded in known)
+        detach = tuple(each for each in plan.detach if each in self.detaching)
+        return replace(plan, attach=attach, detach=detach)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -421,16 +421,7 @@ class HostWork:
         self, now: float, seen: HostIdentities, book: Ledger, planned: HostPlan
     ) -> Action | None:
         """Return the ledger's write, and behind it the change that it covers."""
-        # That part of the plan of which the stored ledger speaks: pods may have come, and gone,
-        # since it was written.
-        stored = self._book
-        covered = HostPlan(
-            attach=tuple(
-                each for each in planned.attach if stored.covers(HostPlan(attach=(each,)), seen)
-            ),
-            detach=tuple(each for each in planned.detach if each in stored.detaching),
-            again=planned.again,
-        )
+        covered = self._book.covered(planned, seen)
         if now > self._round.fenced_at + FRESH or covered.empty:
             return WriteLedger(book.intending(planned, seen, now), self._version)
         if self._around.closed(self.host, "write", now):
