@@ -145,7 +145,7 @@ def test_every_command_reads_tenants_objects_within_the_budgets_of_their_namespa
     """By `cli.objects.Kind`, which leaves out what NMI and MIC leave out."""
     own = re.compile(
         r"list_all\(\s*(AZURE_(IDENTITIES|IDENTITY_BINDINGS|POD_IDENTITY_EXCEPTIONS)|SERVICE_ACCOUNTS)"
-        r"|\bparse_(identity|binding|exception|service_account)\((?!json\.dumps)|map\(parse_"
+        r"|\bparse_(identity|binding|exception|service_account)\((?!json\.dumps)|map\(parse_(?!object\b)"
     )
     pages = (ROOT / "src/podidentity/cli").rglob("*.py")
     assert [shown(page) for page in pages if own.search(page.read_text())] == []

@@ -32,7 +32,6 @@ from podidentity.cli.objects import (
     Object,
     find,
     list_parsed,
-    ref_of,
     unless_forbidden,
 )
 from podidentity.cli.rollout import nmi_of, pods_of_nmi, ready, trouble
@@ -83,17 +82,21 @@ async def objects_of(kube: Kube, pod: Pod) -> PodObjects:
     identities = await _all_or_namespace(kube, AZURE_IDENTITIES, namespace)
     bindings = await _all_or_namespace(kube, AZURE_IDENTITY_BINDINGS, namespace)
     assigned = await _all_or_namespace(kube, AZURE_ASSIGNED_IDENTITIES, namespace)
+    counted = IDENTITIES.parsed(identities)
     cluster = WatchedCluster.of(
         SystemClock(),
         pods=[pod],
-        identities=IDENTITIES.parsed(identities),
+        identities=counted,
         bindings=BINDINGS.parsed(bindings),
         exceptions=exceptions,
         assigned=RECORDS.parsed(assigned),
         accounts=[each for each in accounts if not isinstance(each, ObjectRef)],
     )
-    objects = list(map(parse_object, identities))
-    records = {ref_of(each): recorded_hosts(each) for each in objects}
+    records = {
+        each.ref: recorded_hosts(parse_object(item))
+        for each, item in zip(counted, identities, strict=True)
+        if isinstance(each, AzureIdentity)
+    }
     return PodObjects(cluster=cluster, records=records)
 
 
