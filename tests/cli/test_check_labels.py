@@ -119,7 +119,9 @@ def test_a_malformed_binding_does_not_hide_that_the_label_is_wrong() -> None:
         ("aadPodIdBinding", "orders", "the label aadPodIdBinding in place of aadpodidbinding"),
         ("azure/aadpodidbinding", "orders", "the label azure/aadpodidbinding in place of"),
         ("aadpodidbinding", "", "the label aadpodidbinding with no value"),
+        ("aadpodidbindng", "orders", "the label aadpodidbindng in place of aadpodidbinding"),
         ("app", "orders", None),
+        ("podbinding", "orders", None),
     ],
 )
 def test_a_label_of_nearly_the_right_name_is_found(key: str, value: str, told: str | None) -> None:

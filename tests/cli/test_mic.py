@@ -18,7 +18,13 @@ from podidentity.cli import main
 from podidentity.cli.admin_secret import managed
 from podidentity.cli.azure_access import ATTACHED_TO
 from podidentity.cli.checks.mic import mic_not_ready, mic_paused, mic_warnings, not_attached
-from podidentity.cli.controller import chosen_of, flags_of_nmi, says_how_it_signs_in
+from podidentity.cli.connection import ClusterTarget, on_cluster
+from podidentity.cli.controller import (
+    chosen_of,
+    flags_of_nmi,
+    lacks_sign_in,
+    says_how_it_signs_in,
+)
 from podidentity.cli.programs import AgentPlan
 from podidentity.core.decision import Authorization
 from podidentity.core.resources import ClientId, ObjectRef, Pod
@@ -218,6 +224,34 @@ def test_a_mic_that_is_paused_or_not_ready_is_found_with_the_next_step() -> None
     assert (paused.reason, "mic resume" in paused.mend) == ("ControllerPaused", True)
     unready = mic_not_ready(where, ["n1: ErrImagePull"])
     assert (unready.reason, "n1: ErrImagePull" in unready.what) == ("ControllerNotReady", True)
+    assert "podidentity enable --no-mic" in unready.mend
+
+
+@pytest.mark.parametrize(
+    ("flags", "secret", "lacks"),
+    [
+        ([], "", True),
+        (["--azure-client-id=11111111-1111-1111-1111-111111111111"], "", False),
+        (["--use-managed-identity"], "", False),
+        ([], "aadpodidentity-admin-secret", False),
+        ([], "another", False),
+    ],
+)
+def test_a_mic_lacks_a_sign_in_where_neither_a_flag_nor_a_secret_has_one(
+    world: World, ns: str, flags: list[str], secret: str, lacks: bool
+) -> None:
+    container: dict[str, Any] = {"name": "mic", "args": ["mic", *flags]}
+    if secret:
+        world.send("POST", f"/api/v1/namespaces/{ns}/secrets", {"metadata": {"name": secret}})
+        source = {"secretKeyRef": {"name": secret, "key": "ClientID"}}
+        container["env"] = [{"name": "CLIENT_ID", "valueFrom": source}]
+    template = {"spec": {"containers": [container]}}
+    found = {"metadata": {"namespace": ns, "name": "mic"}, "spec": {"template": template}}
+    told = on_cluster(
+        ClusterTarget(kubeconfig=str(world.plan.kubeconfig), context=None),
+        lambda kube: lacks_sign_in(kube, found),
+    )
+    assert told is lacks
 
 
 NOW = 1_700_000_000.0

@@ -113,3 +113,18 @@ def test_check_of_a_namespace_finds_what_is_wrong_there_and_nothing_of_others(
     assert "(IdentityNotAttached): IMDS: Identity not found" in failing["message"]
     assert failing["nextStep"] == f"Run podidentity explain {ns}/a."
     world.send("DELETE", f"/api/v1/namespaces/{other}/pods/a", gracePeriodSeconds="0")
+
+
+def test_check_of_a_namespace_sees_grants_and_says_where_it_may_not(
+    world: World, ns: str, podidentity: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(podidentity, ns, str(uuid.uuid4()), "--no-grant")
+    unread = podidentity("check", ns)
+    assert unread.code == 0, unread.out
+    assert "who may use which identity is not known: you need the right to list" in " ".join(
+        unread.out.split()
+    )
+    monkeypatch.setenv("KUBECONFIG", str(world.plan.kubeconfig))
+    read = podidentity("check", ns, "-o", "json")
+    assert read.code == 1
+    assert [each["reason"] for each in json.loads(read.out)] == ["NotPermitted"]

@@ -26,6 +26,10 @@ class LinkState(StrEnum):
     UNKNOWN = "?"
 
 
+CREDENTIAL_STEP = "Create it, or correct its contents."
+"""What mends a credential that cannot be used."""
+
+
 @dataclass(frozen=True, slots=True)
 class ChainLink:
     """One link of the chain."""

@@ -31,10 +31,10 @@ from podidentity.cli.objects import (
 )
 from podidentity.cli.output import CommandError
 from podidentity.cli.rollout import is_ours, troubles_of, until
+from podidentity.manifests import ADMIN_SECRET, mic_exception
 from podidentity.manifests import mic as manifests_of_mic
-from podidentity.manifests import mic_exception
 from podidentity.settings import MicSettings
-from podidentity.wire.kube import AZURE_POD_IDENTITY_EXCEPTIONS, CLUSTER_ROLES, PODS
+from podidentity.wire.kube import AZURE_POD_IDENTITY_EXCEPTIONS, CLUSTER_ROLES, PODS, SECRETS
 
 if TYPE_CHECKING:
     from podidentity.adapters.kube import Kube
@@ -141,6 +141,27 @@ def settings_of(deployment: Object) -> MicSettings:
     known = {"own_namespace": namespace, **known}
     with command.make_context("mic", flags, default_map=known) as context:
         return settings_from(context.params)
+
+
+async def lacks_sign_in(kube: Kube, deployment: Object) -> bool:
+    """Return whether nothing says how a MIC of the cluster signs in; raise KubeError.
+
+    False where that is not known: flags that cannot be read, or a Secret of another name.
+    """
+    (container, *_) = deployment["spec"]["template"]["spec"]["containers"]
+    sources = [each.get("valueFrom") or {} for each in container.get("env") or ()]
+    secrets = {each["secretKeyRef"]["name"] for each in sources if each.get("secretKeyRef")}
+    if container.get("envFrom") or secrets - {ADMIN_SECRET}:
+        return False
+    namespace = deployment["metadata"]["namespace"]
+    try:
+        settings = settings_of(deployment)
+        # A Secret is looked for where alone it can say it: `admin_secret.read`.
+        secret = await find(kube, SECRETS, namespace, ADMIN_SECRET)
+    except click.ClickException:
+        return False
+    told = settings.managed_identity or settings.cloud_config or settings.client_id
+    return not (told or secret or settings.assign == "none")
 
 
 def flags_of(deployment: Object) -> list[str]:

@@ -18,7 +18,16 @@ import click
 from podidentity.adapters.kube import together
 from podidentity.cli import azure_access
 from podidentity.cli.agent_choices import Choices, choices_of_nmi
-from podidentity.cli.chain import Explanation, Fact, LinkState, Node, Requests, Verdict, follow
+from podidentity.cli.chain import (
+    CREDENTIAL_STEP,
+    Explanation,
+    Fact,
+    LinkState,
+    Node,
+    Requests,
+    Verdict,
+    follow,
+)
 from podidentity.cli.connection import ClusterTarget, on_cluster, right_to
 from podidentity.cli.network_policies import NETWORK_POLICIES, egress_of
 from podidentity.cli.objects import find_all, unless_forbidden
@@ -79,6 +88,8 @@ def as_data(explanation: Explanation) -> dict[str, object]:
     failure = explanation.requests.failure if explanation.requests else None
     message = refusal.message if refusal else obstacle.text if obstacle else ""
     step = refusal.next_step if refusal else ""
+    if obstacle and not refusal:
+        step = _OWN_STEPS.get(obstacle.name, "")
     if explanation.verdict is Verdict.FAILS and failure:
         message, step = failure.message, failure.next_step
     return {
@@ -99,6 +110,8 @@ def as_data(explanation: Explanation) -> dict[str, object]:
     }
 
 
+_OWN_STEPS = {"credential": CREDENTIAL_STEP}
+"""What mends a broken link that does not say it itself, by the name of the link."""
 _COLOURS = {LinkState.HOLDS: "green", LinkState.BROKEN: "red", LinkState.UNKNOWN: "yellow"}
 
 
@@ -123,7 +136,8 @@ def _verdict(explanation: Explanation, asked: bool) -> str:
         return f"Refused ({refusal.reason}). {refusal.next_step}"
     if obstacle:
         why = f"the link {obstacle.name!r} is broken: {obstacle.text}"
-        return f"Refused: the rules allow a token, but {why}"
+        step = f". {_OWN_STEPS[obstacle.name]}" if obstacle.name in _OWN_STEPS else ""
+        return f"Refused: the rules allow a token, but {why}{step}"
     names = ", ".join(each.identity.ref.name for each in explanation.entitlements)
     names = names or "the node's machine"
     requests = explanation.requests

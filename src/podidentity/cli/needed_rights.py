@@ -426,6 +426,7 @@ def _check() -> Iterator[Right]:
     yield from _checked("list", "events", at=_NMI)
     yield from _checked("list", _DEPLOYMENTS)
     yield from _checked("get", "configmaps", at=_NMI, names=[PAUSES], parts=[part.MIC_THERE])
+    yield from _checked("get", "secrets", at=_NMI, names=[ADMIN_SECRET], parts=[part.MIC_THERE])
     yield from _checked("get", _POLICIES[0], names=[POLICY_OF_NMI])
     names = _names("ValidatingAdmissionPolicy", _FOR_RESOURCES)
     yield from _checked("get", _POLICIES[1], names=names)

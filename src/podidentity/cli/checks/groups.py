@@ -61,7 +61,7 @@ from podidentity.cli.use_roles import Roles
 from podidentity.core.data_path import Backend
 from podidentity.core.decision import Authorization, Use, permission_names
 from podidentity.core.resources import AzureIdentity, AzureIdentityBinding, ObjectRef
-from podidentity.manifests import NODE_AUDIENCES, POLICY_OF_NMI, asks_for_any, crds
+from podidentity.manifests import ADMIN_SECRET, NODE_AUDIENCES, POLICY_OF_NMI, asks_for_any, crds
 from podidentity.manifests import mic as mic_manifests
 from podidentity.manifests import nmi as nmi_manifests
 from podidentity.wire.kube import (
@@ -93,6 +93,8 @@ async def _grants(reading: Reading) -> AsyncIterator[Finding]:
         raise NotMade("NMI asks for no grant (--authorization=off)")
     cluster, matched = await reading.cluster(), await reading.matches()
     roles = await Roles.read(reading.kube)
+    if roles is None and reading.only:
+        raise NotMade(f"who may use which identity is not known: you need {Roles.RIGHT}")
     if roles is None:
         yield not_read(f"could not check which identities are granted: you need {Roles.RIGHT}")
         return
@@ -247,7 +249,7 @@ PODS = Group(
 )
 
 
-_OF_A_NAMESPACE = {_rules, _credentials, _labels, _policies, _proofs}
+_OF_A_NAMESPACE = {_rules, _grants, _credentials, _labels, _permitted, _policies, _proofs}
 OF_A_NAMESPACE = (
     *(
         replace(group, checks=tuple(each for each in group.checks if each.look in _OF_A_NAMESPACE))
@@ -547,6 +549,13 @@ async def _controller(reading: Reading) -> AsyncIterator[Finding]:
             yield mic.mic_paused(where, pauses)
 
 
+async def _signs_in(reading: Reading) -> AsyncIterator[Finding]:
+    for each in await reading.mics():
+        ready = each.get("status", {}).get("readyReplicas")
+        if not ready and await controller.lacks_sign_in(reading.kube, each):
+            yield mic.no_sign_in(ref_of(each))
+
+
 async def _works_in_azure(reading: Reading) -> AsyncIterator[Finding]:
     now = SystemClock().time()
     for each in await reading.mics():
@@ -573,6 +582,13 @@ MIC = Group(
             look=_controller,
             right="MIC: you need the right to list deployments and clusterrolebindings, and in its "
             f"namespace to get configmaps {PAUSES} and list pods and events",
+        ),
+        Check(
+            holds="MIC has a credential for Azure",
+            look=_signs_in,
+            right=f"MIC's sign-in: you need the right to get secrets {ADMIN_SECRET} in its "
+            "namespace",
+            reads_secrets=True,
         ),
         Check(holds="MIC may do what it is there for", look=_rights_of_mic, right=_REVIEWS),
         Check(

@@ -27,6 +27,9 @@ from podidentity.wire.rbac import Grantee
 _ALIKE = 0.75
 """Least likeness of two selectors, from 0 to 1, for one to be what was meant by the other."""
 
+_NEAR = 0.85
+"""As _ALIKE, of names of labels: two letters of fifteen may differ."""
+
 MOST_LABELS = 20
 """Labels of a namespace of which the likeness is looked for: a tenant may have thousands."""
 MOST_SELECTORS = 200
@@ -107,7 +110,8 @@ def slip(pod: Pod) -> str:
     """Return how the label of a pod differs from the one that the rules read; "" if it has none."""
     if BINDING_LABEL in pod.labels:
         return f"the label {BINDING_LABEL} with no value"
-    near = [each for each in pod.labels if each.lower().rpartition("/")[2] == BINDING_LABEL]
+    names = {each.lower().rpartition("/")[2]: each for each in sorted(pod.labels)}
+    near = [names[each] for each in get_close_matches(BINDING_LABEL, names, n=1, cutoff=_NEAR)]
     return f"the label {near[0]} in place of {BINDING_LABEL}" if near else ""
 
 

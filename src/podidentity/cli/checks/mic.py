@@ -8,6 +8,7 @@ from podidentity.cli.checks.findings import CheckReason, Finding, Severity, firs
 from podidentity.cli.objects import Object, ref_of
 from podidentity.cli.rollout import seen
 from podidentity.core.resources import ObjectRef
+from podidentity.manifests import ADMIN_SECRET
 from podidentity.wire.events import AGAIN_OF_MIC, COMPONENT_OF_MIC, MicReason
 from podidentity.wire.pauses import Pauses
 
@@ -36,7 +37,21 @@ def mic_not_ready(where: ObjectRef, lines: Sequence[str]) -> Finding:
         about=where,
         reason=CheckReason.CONTROLLER_NOT_READY,
         what=f"No replica of MIC is ready: {first_lines(lines)}",
-        mend=f"See kubectl logs -n {where.namespace} deployment/{where.name}.",
+        mend=f"See kubectl logs -n {where.namespace} deployment/{where.name}. Where no MIC was "
+        "before, podidentity enable --no-mic goes back.",
+    )
+
+
+def no_sign_in(where: ObjectRef) -> Finding:
+    """Return that MIC, which is not ready, was told of nothing to sign in by."""
+    return Finding(
+        kind="Deployment",
+        about=where,
+        reason=CheckReason.CONTROLLER_NOT_READY,
+        what="MIC has no credential for Azure: neither its flags nor Secret "
+        f"{where.namespace}/{ADMIN_SECRET} say how it signs in.",
+        mend="Give it one (docs/how-to/run-mic.md); where no MIC was before, podidentity enable "
+        "--no-mic goes back.",
     )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from podidentity.adapters.cluster import WatchedCluster
+from podidentity.cli.chain import CREDENTIAL_STEP
 from podidentity.cli.checks.findings import CheckReason, Finding, Severity
 from podidentity.core.authorities import KNOWN_AUTHORITIES
 from podidentity.core.decision import (
@@ -129,7 +130,7 @@ def cannot_sign_in(identity: ObjectRef, why: str) -> Finding:
         about=identity,
         reason=CheckReason.CREDENTIAL,
         what=f"AzureIdentity {identity} cannot sign in: {why}.",
-        mend="Create it, or correct its contents.",
+        mend=CREDENTIAL_STEP,
     )
 
 
