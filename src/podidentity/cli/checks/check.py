@@ -6,7 +6,7 @@ is not well.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 
 from podidentity.cli.checks.findings import Finding, not_read
@@ -15,7 +15,9 @@ from podidentity.wire.kube import KubeError
 
 Line = str
 """What a check tells besides findings: a fact that is no fault."""
-Look = Callable[[Reading], AsyncIterator["Finding | Line"]]
+Found = Iterable["Finding | Line"]
+Look = Callable[[Reading], "AsyncIterator[Finding | Line] | Coroutine[object, object, Found]"]
+"""What looks: it returns all that it found, or yields what holds even if a later step fails."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +57,8 @@ async def perform(check: Check, reading: Reading) -> Outcome:
     lines: list[Line] = []
     not_made = ""
     try:
-        async for each in check.look(reading):
+        looked = check.look(reading)
+        async for each in looked if isinstance(looked, AsyncIterator) else _each(looked):
             if isinstance(each, Finding):
                 findings.append(each)
             else:
@@ -69,3 +72,8 @@ async def perform(check: Check, reading: Reading) -> Outcome:
         right = check.right.format(nmi=choices.namespace, account=choices.account)
         findings.append(not_read(f"could not check {right}"))
     return Outcome(findings=tuple(findings), lines=tuple(lines), not_made=not_made)
+
+
+async def _each(looked: Coroutine[object, object, Found]) -> AsyncIterator[Finding | Line]:
+    for each in await looked:
+        yield each

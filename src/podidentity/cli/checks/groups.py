@@ -6,7 +6,7 @@ A check here reads what it needs, and has the pages beside this one judge it.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import replace
 from functools import cache, partial
 
@@ -81,10 +81,9 @@ from podidentity.wire.reviews import PATH as REVIEWS
 # ---- Identities, bindings and exceptions
 
 
-async def _rules(reading: Reading) -> AsyncIterator[Finding]:
+async def _rules(reading: Reading) -> Iterable[Finding]:
     cluster, exceptions = await reading.cluster(), await reading.exceptions()
-    for each in rules.refused(cluster, exceptions, reading.choices.rules, await reading.matches()):
-        yield each
+    return rules.refused(cluster, exceptions, reading.choices.rules, await reading.matches())
 
 
 async def _grants(reading: Reading) -> AsyncIterator[Finding]:
@@ -156,19 +155,18 @@ IDENTITIES = Group(
 # ---- Pods
 
 
-async def _labels(reading: Reading) -> AsyncIterator[Finding]:
+async def _labels(reading: Reading) -> Iterable[Finding]:
     bindings = [
         each
         for each in (await reading.cluster()).all_bindings()
         if isinstance(each, AzureIdentityBinding)
     ]
     matched = await reading.matches()
-    for each in (
+    return (
         *labels.unmatched(matched, bindings),
         *labels.misspelt(matched),
         *labels.on_the_node(matched),
-    ):
-        yield each
+    )
 
 
 async def _permitted(reading: Reading) -> AsyncIterator[Finding]:
@@ -187,30 +185,26 @@ async def _permitted(reading: Reading) -> AsyncIterator[Finding]:
         yield replace(each, severity=Severity.WARNING) if told else each
 
 
-async def _policies(reading: Reading) -> AsyncIterator[Finding]:
+async def _policies(reading: Reading) -> Iterable[Finding]:
     policies = await find_all(reading.kube, NETWORK_POLICIES, reading.only)
-    for each in pods.closed_by_policies(await reading.asking(), policies, reading.choices):
-        yield each
+    return pods.closed_by_policies(await reading.asking(), policies, reading.choices)
 
 
-async def _proofs(reading: Reading) -> AsyncIterator[Finding]:
-    for each in pods.not_provable(await reading.asking(), reading.choices):
-        yield each
+async def _proofs(reading: Reading) -> Iterable[Finding]:
+    return pods.not_provable(await reading.asking(), reading.choices)
 
 
-async def _requests(reading: Reading) -> AsyncIterator[Finding]:
+async def _requests(reading: Reading) -> Iterable[Finding]:
     told = await find_all(reading.kube, EVENTS, reading.only, fieldSelector=OF_AGENTS)
-    for each in pods.refused_lately(told, reading.now):
-        yield each
+    return pods.refused_lately(told, reading.now)
 
 
-async def _tokens(reading: Reading) -> AsyncIterator[Finding]:
+async def _tokens(reading: Reading) -> Iterable[Finding]:
     found = await reading.agents_there()
     serving = {each["spec"].get("nodeName") for each in found if ready(each)}
     told = await reading.backends()
     silent = {node for node, backend in told.items() if not backend and node not in serving}
-    for each in pods.without_tokens(await reading.asking(), silent):
-        yield each
+    return pods.without_tokens(await reading.asking(), silent)
 
 
 _STATE_OF_NMI = (
@@ -304,9 +298,8 @@ async def _admission(reading: Reading) -> AsyncIterator[Line]:
         yield "The API server refuses AzureIdentities and bindings of no use to NMI."
 
 
-async def _definitions(reading: Reading) -> AsyncIterator[Finding]:
-    for each in versions.definitions(crds(), await reading.definitions()):
-        yield each
+async def _definitions(reading: Reading) -> Iterable[Finding]:
+    return versions.definitions(crds(), await reading.definitions())
 
 
 VERSIONS = Group(
@@ -336,7 +329,7 @@ VERSIONS = Group(
 # ---- NMI
 
 
-async def _rights_of_nmi(reading: Reading) -> AsyncIterator[Finding]:
+async def _rights_of_nmi(reading: Reading) -> Iterable[Finding]:
     daemon_set, choices = await reading.agent(), reading.choices
     cluster = await reading.cluster()
     manifests = nmi_manifests(
@@ -350,8 +343,7 @@ async def _rights_of_nmi(reading: Reading) -> AsyncIterator[Finding]:
     account = ObjectRef(choices.namespace, choices.account)
     wanted = programs.rights_of(manifests, choices.namespace)
     has = await reading.reviewed(REVIEWS, partial(programs.review_for, account), wanted)
-    for each in programs.lacking("DaemonSet", ref_of(daemon_set), account, has):
-        yield each
+    return programs.lacking("DaemonSet", ref_of(daemon_set), account, has)
 
 
 async def _rights_of_mic(reading: Reading) -> AsyncIterator[Finding]:
@@ -369,10 +361,9 @@ async def _rights_of_mic(reading: Reading) -> AsyncIterator[Finding]:
 _REVIEWS = "the rights of programs: you need the right to create subjectaccessreviews"
 
 
-async def _manifest(reading: Reading) -> AsyncIterator[Finding]:
+async def _manifest(reading: Reading) -> Iterable[Finding]:
     choices = reading.choices
-    for each in agents.weaknesses(await reading.agent(), choices.attestation, choices.trust):
-        yield each
+    return agents.weaknesses(await reading.agent(), choices.attestation, choices.trust)
 
 
 async def _readiness(reading: Reading) -> AsyncIterator[Finding]:
@@ -383,10 +374,9 @@ async def _readiness(reading: Reading) -> AsyncIterator[Finding]:
         yield agents.not_ready(daemon_set, state, await reading.agents(), lines)
 
 
-async def _warnings(reading: Reading) -> AsyncIterator[Finding]:
+async def _warnings(reading: Reading) -> Iterable[Finding]:
     found = await reading.agents_there()
-    for each in agents.agent_warnings(found, await reading.told(), reading.now):
-        yield each
+    return agents.agent_warnings(found, await reading.told(), reading.now)
 
 
 async def _probe(reading: Reading) -> AsyncIterator[Finding]:
@@ -400,10 +390,9 @@ async def _probe(reading: Reading) -> AsyncIterator[Finding]:
         yield agents.no_probe(probe, rollout(probe), lines)
 
 
-async def _others(reading: Reading) -> AsyncIterator[Finding]:
+async def _others(reading: Reading) -> Iterable[Finding]:
     await reading.agent()
-    for each in agents.two_agents(reading.choices.namespace, await labelled(reading.kube)):
-        yield each
+    return agents.two_agents(reading.choices.namespace, await labelled(reading.kube))
 
 
 async def _bounds(reading: Reading) -> AsyncIterator[Finding]:
@@ -458,39 +447,34 @@ NMI = Group(
 # ---- Nodes
 
 
-async def _served(reading: Reading) -> AsyncIterator[Finding]:
+async def _served(reading: Reading) -> Iterable[Finding]:
     daemon_set, found = await reading.agent(), await find_all(reading.kube, NODES)
-    for each in nodes.nodes_without(daemon_set, await reading.agents(), found):
-        yield each
+    return nodes.nodes_without(daemon_set, await reading.agents(), found)
 
 
-async def _routing(reading: Reading) -> AsyncIterator[Finding]:
+async def _routing(reading: Reading) -> Iterable[Finding]:
     await reading.agents_there()
     told = await reading.backends()
-    for each in nodes.host_routed(await find_all(reading.kube, NODES), told):
-        yield each
+    return nodes.host_routed(await find_all(reading.kube, NODES), told)
 
 
-async def _denial(reading: Reading) -> AsyncIterator[Finding]:
+async def _denial(reading: Reading) -> Iterable[Finding]:
     await reading.agent()
     if reading.choices.backend is not Backend.LRP:
         raise NotMade("NMI does not use Cilium's policies (--backend)")
     denied = await local_redirect.denial_is_there(reading.kube)
-    for each in nodes.of_denial(await reading.backends(), denied=denied):
-        yield each
+    return nodes.of_denial(await reading.backends(), denied=denied)
 
 
-async def _backends(reading: Reading) -> AsyncIterator[Line]:
+async def _backends(reading: Reading) -> Iterable[Line]:
     await reading.agents_there()
-    for each in local_redirect.lines(await reading.backends()):
-        yield each
+    return local_redirect.lines(await reading.backends())
 
 
-async def look_for_takers(reading: Reading) -> AsyncIterator[Finding]:
+async def look_for_takers(reading: Reading) -> Iterable[Finding]:
     """Yield who else takes requests to the metadata address."""
     daemon_sets = await find_all(reading.kube, DAEMON_SETS)
-    for each in takers.takers(daemon_sets, reading.choices.redirect.metadata_ip):
-        yield each
+    return takers.takers(daemon_sets, reading.choices.redirect.metadata_ip)
 
 
 async def _starts(reading: Reading) -> AsyncIterator[Finding | Line]:
@@ -673,19 +657,17 @@ async def _archived(reading: Reading) -> AsyncIterator[Finding]:
             yield each
 
 
-async def _records(reading: Reading) -> AsyncIterator[Finding]:
+async def _records(reading: Reading) -> Iterable[Finding]:
     if await deployments_of_mic(reading.kube) or await controller.archived_mics(reading.kube):
-        return  # they are kept, and their finalizers taken off
+        return ()  # they are kept, and their finalizers taken off
     records = await find_all(reading.kube, AZURE_ASSIGNED_IDENTITIES)
-    for each in (*leftovers.unkept(records), *leftovers.stuck(records)):
-        yield each
+    return (*leftovers.unkept(records), *leftovers.stuck(records))
 
 
-async def _outlived(reading: Reading) -> AsyncIterator[Finding]:
+async def _outlived(reading: Reading) -> Iterable[Finding]:
     bindings = await find_all(reading.kube, CLUSTER_ROLE_BINDINGS)
     names = {each["metadata"]["name"] for each in await find_all(reading.kube, NAMESPACES)}
-    for each in (*leftovers.outlived(bindings, names), *leftovers.lost(bindings, names)):
-        yield each
+    return (*leftovers.outlived(bindings, names), *leftovers.lost(bindings, names))
 
 
 LEFTOVERS = Group(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 
 from podidentity.cli import controller
 from podidentity.cli.checks import before, leftovers, programs, versions
@@ -32,16 +32,14 @@ REVIEWS = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 # ---- The cluster, and who installs
 
 
-async def _version(reading: Reading) -> AsyncIterator[Finding | Line]:
-    for each in before.version(await minor_version(reading.kube)):
-        yield each
+async def _version(reading: Reading) -> Iterable[Finding | Line]:
+    return before.version(await minor_version(reading.kube))
 
 
-async def _rights(reading: Reading) -> AsyncIterator[Finding]:
+async def _rights(reading: Reading) -> Iterable[Finding]:
     rows = COMMANDS["enable"].of(()).cluster
     wanted = singles(rows, Places(nmi=reading.choices.namespace))
-    for each in before.caller_lacks(await reading.reviewed(REVIEWS, programs.own_review, wanted)):
-        yield each
+    return before.caller_lacks(await reading.reviewed(REVIEWS, programs.own_review, wanted))
 
 
 async def _automatic(reading: Reading) -> AsyncIterator[Finding]:
@@ -51,10 +49,9 @@ async def _automatic(reading: Reading) -> AsyncIterator[Finding]:
             yield each
 
 
-async def _namespace(reading: Reading) -> AsyncIterator[Finding | Line]:
+async def _namespace(reading: Reading) -> Iterable[Finding | Line]:
     name = reading.choices.namespace
-    for each in before.pod_security(name, await find(reading.kube, NAMESPACES, "", name)):
-        yield each
+    return before.pod_security(name, await find(reading.kube, NAMESPACES, "", name))
 
 
 # ---- What is there already
@@ -68,21 +65,18 @@ async def _definitions(reading: Reading) -> AsyncIterator[Finding | Line]:
         yield each
 
 
-async def _conflicts(reading: Reading) -> AsyncIterator[Finding]:
+async def _conflicts(reading: Reading) -> Iterable[Finding]:
     found = await find_all(reading.kube, DAEMON_SETS)
-    for each in before.conflicts(found, reading.choices.namespace):
-        yield each
+    return before.conflicts(found, reading.choices.namespace)
 
 
-async def _controllers(reading: Reading) -> AsyncIterator[Finding]:
+async def _controllers(reading: Reading) -> Iterable[Finding]:
     mics = await controller.archived_mics(reading.kube)
-    for each in leftovers.archived([{"kind": "Deployment", **found} for found in mics]):
-        yield each
+    return leftovers.archived([{"kind": "Deployment", **found} for found in mics])
 
 
-async def _ports(reading: Reading) -> AsyncIterator[Finding]:
-    for each in before.ports_taken(await find_all(reading.kube, DAEMON_SETS)):
-        yield each
+async def _ports(reading: Reading) -> Iterable[Finding]:
+    return before.ports_taken(await find_all(reading.kube, DAEMON_SETS))
 
 
 # ---- Nodes
@@ -96,9 +90,8 @@ async def _served(reading: Reading) -> AsyncIterator[Finding | Line]:
         yield line
 
 
-async def _routing(reading: Reading) -> AsyncIterator[Finding]:
-    for each in host_routed(await find_all(reading.kube, NODES), {}):
-        yield each
+async def _routing(reading: Reading) -> Iterable[Finding]:
+    return host_routed(await find_all(reading.kube, NODES), {})
 
 
 _DAEMON_SETS = "what is there: you need the right to list daemonsets"
