@@ -348,7 +348,7 @@ def _sandbox(
         init_taints=init_taints,
     )
     began = time.time()
-    plan = bring_up(name, shape, weather=CALM)
+    plan = bring_up(name, shape, weather=CALM, bound=True)
     UP[name] = plan.path
     try:
         place = Sandbox(plan)

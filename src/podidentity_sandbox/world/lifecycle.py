@@ -77,6 +77,8 @@ def bring_down(name: str, base: Path | None = None) -> Outcome:
 
 def _remove(claim: Claim) -> None:
     """Remove the remains of a sandbox without processes."""
+    if (bond := _bonds.pop(claim.folder.path, None)) is not None:
+        os.close(bond)
     cgroups.remove(claim.folder.path)
     claim.remove()
 
@@ -134,6 +136,9 @@ _PATIENCE = 180.0
 
 _SPACE = "2 MB"
 
+_bonds: dict[Path, int] = {}
+"""By the folder of each bound sandbox: the pipe by whose end it sees that this process ended."""
+
 
 def bring_up(
     name: str,
@@ -144,11 +149,13 @@ def bring_up(
     weather: Weather = CALM,
     parts: Mapping[str, Sequence[str]] = REAL_PARTS,
     progress: Callable[[str], None] = lambda _line: None,
+    bound: bool = False,
 ) -> Plan:
     """Bring the sandbox `name` up and return its plan when all nodes are Ready.
 
     Without root it is rootless, asked or not; without `runtime` programs of this machine are the
-    containers. `progress` is given a line for each step. Raises SandboxError; then, and when
+    containers. `progress` is given a line for each step. A `bound` sandbox ends with this process,
+    however that ends, and leaves its folder for `down`. Raises SandboxError; then, and when
     interrupted, nothing of it remains.
     """
     folder = Folder.of(name, base)
@@ -162,8 +169,10 @@ def bring_up(
                 runtime.save(folder.path)
                 parts = {**parts, "node": RUNTIME_NODE}
             with ExitStack() as opened:
-                plan, daemon, reports = _start(claim, shape, parts, weather, opened)
+                plan, daemon, reports = _start(claim, shape, parts, weather, opened, bound=bound)
                 _follow(reports, plan, progress)
+                if bound:
+                    _bonds[folder.path] = os.dup(reports)
             _await_nodes(plan, progress)
         except BaseException:
             _undo(claim, daemon)
@@ -228,6 +237,8 @@ def _start(
     parts: Mapping[str, Sequence[str]],
     weather: Weather,
     opened: ExitStack,
+    *,
+    bound: bool,
 ) -> tuple[Plan, subprocess.Popen[bytes], int]:
     """Write the folder and start the supervisor; return also the pipe that it reports to."""
     api = opened.enter_context(listen_tcp("127.0.0.1", 0))
@@ -262,6 +273,7 @@ def _start(
                     *module,
                 ),
                 *("--folder", plan.folder, "--parts", json.dumps(parts)),
+                *(["--bound"] if bound else []),
                 *(word for option, fd in fds.items() for word in (option, str(fd))),
             ],
             stdin=subprocess.DEVNULL,

@@ -118,9 +118,13 @@ class Supervisor:
         plan: Plan,
         programs: Sequence[PartProgram],
         report_fd: int,
+        *,
+        bound: bool,
     ) -> None:
         self._plan = plan
         self._report_fd = report_fd
+        self._bound = bound
+        self._all_ready = False
         self._stop = asyncio.Event()
         self._parts = {each.name: Part(each, self._changed) for each in programs}
 
@@ -129,7 +133,8 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGCHLD, self._reap)
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
-        # The kernel reports an error on a pipe whose reader is gone: nobody waits any more.
+        # The kernel reports an error on a pipe whose reader is gone: nobody waits any more, or with
+        # `bound` nobody is there to end this.
         loop.add_reader(self._report_fd, self._abandoned)
         socket = Folder(self._plan.name, self._plan.path.parent).control
         server = await asyncio.start_unix_server(self._converse, socket)
@@ -149,12 +154,15 @@ class Supervisor:
         self._report({"part": part.name, "state": part.state.value, "exit": part.exit})
 
     def _report_all_ready(self) -> None:
-        if all(part.state is State.READY for part in self._parts.values()):
+        ready = all(part.state is State.READY for part in self._parts.values())
+        if ready:
             self._report({"state": "ready"})
-        self._stop_reporting()
+        self._all_ready = ready
+        if not (ready and self._bound):
+            self._stop_reporting()
 
     def _abandoned(self) -> None:
-        _log.warning("`up` is gone before all was ready: ending")
+        _log.warning("who made this sandbox is gone: ending")
         self._stop_reporting()
         self._stop.set()
 
@@ -165,7 +173,7 @@ class Supervisor:
             self._report_fd = -1
 
     def _report(self, news: Mapping[str, object]) -> None:
-        if self._report_fd >= 0:
+        if self._report_fd >= 0 and not self._all_ready:  # nobody reads on: a full pipe would block
             with suppress(BrokenPipeError):  # `_abandoned` is about to be told
                 os.write(self._report_fd, json.dumps(news).encode() + b"\n")
 
@@ -269,6 +277,7 @@ def main() -> None:
     parser.add_argument("--parts", type=json.loads, required=True)
     for option in ("--api-fd", "--proxy-fd", "--report-fd"):
         parser.add_argument(option, type=int, required=True)
+    parser.add_argument("--bound", action="store_true")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     for fd in (options.api_fd, options.proxy_fd, options.report_fd):
@@ -278,7 +287,7 @@ def main() -> None:
     network.make_azure()
     started = programs(plan, options.parts, api_fd=options.api_fd, proxy_fd=options.proxy_fd)
     with suppress(KeyboardInterrupt):
-        asyncio.run(Supervisor(plan, started, options.report_fd).run())
+        asyncio.run(Supervisor(plan, started, options.report_fd, bound=options.bound).run())
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CaseRunner]:
     """A shell of the operator."""
     assert Path(".venvs/az/tools/az").exists(), "run ./scripts/setup-az"
     # Each line is typed once, right after what it needs: who waits for Azure says so in the line.
-    bring_up(NAME, Shape(nodes=1), weather=CALM)
+    bring_up(NAME, Shape(nodes=1), weather=CALM, bound=True)
     try:
         said = subprocess.run(["bash", "-c", ENVIRONMENT], check=True, stdout=subprocess.PIPE)
         found = dict(pair.split("=", 1) for pair in said.stdout.decode().split("\0") if pair)

@@ -331,7 +331,8 @@ def opened(
     options = {key: value for key, value in kind.items() if key != "network"}
     given = RuntimeOptions(tools=str(TOOLS), images=(str(archive),), **options)
     # Calm: the subject is the container runtime.
-    plan = bring_up(name, Shape(nodes=1, network=kind["network"]), runtime=given, weather=CALM)
+    shape = Shape(nodes=1, network=kind["network"])
+    plan = bring_up(name, shape, runtime=given, weather=CALM, bound=True)
     try:
         node = Node(plan, given)
         theirs = min(names_in(archive))

@@ -78,7 +78,7 @@ def running(chapter: Chapter, version: str) -> Iterator[CaseRunner]:
 def _world(_: Path, version: str) -> Iterator[Path]:
     name = own(f"kubectl-{version.replace('.', '-')}")
     try:
-        yield bring_up(name, Shape(nodes=1)).kubeconfig
+        yield bring_up(name, Shape(nodes=1), bound=True).kubeconfig
     finally:
         bring_down(name)
 

@@ -47,7 +47,7 @@ class Person:
 @pytest.fixture(scope="module")
 def kubeconfig() -> Iterator[Path]:
     try:
-        yield bring_up(NAME, Shape(nodes=1)).kubeconfig
+        yield bring_up(NAME, Shape(nodes=1), bound=True).kubeconfig
     finally:
         bring_down(NAME)
 

@@ -46,7 +46,7 @@ def sandbox(request: pytest.FixtureRequest) -> Iterator[Site]:
     way, network = request.param
     shape = Shape(nodes=1, rootless=way == "rootless", network=network)
     try:
-        plan = bring_up(folder.name, shape, base=base)
+        plan = bring_up(folder.name, shape, base=base, bound=True)
         yield Site(folder, plan, Api(plan))
     finally:
         bring_down(folder.name, base)

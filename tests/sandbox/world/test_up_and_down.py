@@ -134,6 +134,24 @@ def test_a_sandbox_whose_up_is_interrupted_ends_by_itself(
     assert left.seen() == []
 
 
+@pytest.mark.parametrize("mode", WAYS)
+def test_a_bound_sandbox_ends_with_the_process_that_made_it(place: Place, mode: str) -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", BOUND, json.dumps([str(place.base), mode, PARTS])],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        while process.stdout.readline() != "up\n":
+            pass
+        left = traces(place)
+        with gone(place.folder().holder()):
+            process.kill()
+    assert place.down() is Outcome.REMAINS
+    assert left.seen() == []
+
+
 UP = """
 import json, signal, sys
 from pathlib import Path
@@ -143,4 +161,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts 
 base, mode, parts = json.loads(sys.argv[1])
 shape, tell = Shape(rootless=mode == "rootless"), lambda line: print(line, flush=True)
 bring_up("one", shape, base=Path(base), parts=parts, progress=tell)
+"""
+BOUND = f"""{UP.replace("tell)", "tell, bound=True)")}
+print("up", flush=True)
+sys.stdin.read()
 """
