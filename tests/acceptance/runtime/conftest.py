@@ -69,6 +69,14 @@ def node(request: pytest.FixtureRequest, machine: Node) -> Node:
     return machine
 
 
+@pytest.fixture(autouse=True)
+def cleaned(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test that fails leaves no pod to the next one."""
+    yield
+    if "machine" in request.fixturenames:
+        request.getfixturevalue("machine").clean()
+
+
 @pytest.fixture(scope="module")
 def alone(machine: Node) -> tuple[Node, Object]:
     """The node without the agent, and the pod that would be it."""

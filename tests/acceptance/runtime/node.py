@@ -10,8 +10,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,11 @@ from podidentity_sandbox.demo.prepare import prepare
 from podidentity_sandbox.node.client import execute
 from podidentity_sandbox.node.cri.containerd import names_in
 from podidentity_sandbox.node.cri.options import RuntimeOptions
+from podidentity_sandbox.node.cri.static import MANIFESTS
 from podidentity_sandbox.plan import Network, NodePlan, Plan
 from podidentity_sandbox.weather import CALM
 from podidentity_sandbox.world import SandboxError
-from podidentity_sandbox.world.api import Api, ready
+from podidentity_sandbox.world.api import Api, ApiError, ready
 from podidentity_sandbox.world.blueprint import Shape
 from podidentity_sandbox.world.folder import Folder
 from podidentity_sandbox.world.inspection import ask as order
@@ -36,6 +38,8 @@ TOOLS = Path(os.environ.get("PODIDENTITY_RUNTIME_TOOLS", ROOT / ".venvs/runtime"
 IMAGE, NEXT = "localhost/podidentity:now", "localhost/podidentity:next"
 """The product's image, and the same again under the name of a later one."""
 SERVED, SYSTEM = "team", "kube-system"
+EVERYBODYS = {"app", "other"}
+"""Pods of `team` that tests share."""
 PATIENCE = float(os.environ.get("PODIDENTITY_TEST_PATIENCE", "1"))
 """How many times longer what must come to pass may take; an emulated machine says so."""
 SECONDS = 180.0 * PATIENCE
@@ -231,6 +235,14 @@ class Node:
             assert time.monotonic() < end, self.names()
             time.sleep(0.05)
 
+    def clean(self) -> None:
+        """Begin to end what a test has left: static pods, and all pods but those of all tests."""
+        for file in Path(f"/proc/{self.pid}/root{MANIFESTS}").glob("*"):
+            file.unlink()
+        for name in self.names() - EVERYBODYS:
+            with suppress(ApiError):  # it has just ended
+                self.drop(name)
+
     def names(self) -> set[str]:
         pods = self.api.request("GET", f"/api/v1/namespaces/{SERVED}/pods")["items"]
         return {pod["metadata"]["name"] for pod in pods}
@@ -265,19 +277,25 @@ class Node:
 
     def cgroup(self, pod: str) -> str:
         """Return the cgroup of a pod's latest container, below the node's."""
-        (status,) = self.get(pod)["status"]["containerStatuses"]
-        identity = status["containerID"].removeprefix("containerd://")
-        (found,) = self.cgroups.glob(f"*kubepods*/**/*{identity}*/cgroup.procs")
-        return str(found.parent.relative_to(self.cgroups))
+        (file,) = self._files(pod, SERVED, "cgroup.procs")
+        return str(file.parent.relative_to(self.cgroups))
 
     def processor(self, pod: str, namespace: str = SERVED) -> float:
         """Return the seconds of a processor that a pod's containers have used."""
-        used = 0
+        told = [file.read_text() for file in self._files(pod, namespace, "cpu.stat")]
+        used = [re.findall(r"^usage_usec (\d+)$", each, re.MULTILINE)[0] for each in told]
+        return sum(map(int, used)) / 1e6
+
+    def _files(self, pod: str, namespace: str, name: str) -> list[Path]:
+        """Return a file of the cgroup of each of a pod's containers."""
+        found = []
         for each in self.get(pod, namespace)["status"]["containerStatuses"]:
             identity = each["containerID"].removeprefix("containerd://")
-            (found,) = self.cgroups.glob(f"*kubepods*/**/*{identity}*/cpu.stat")
-            used += int(re.findall(r"^usage_usec (\d+)$", found.read_text(), re.MULTILINE)[0])
-        return used / 1e6
+            pattern = f"*kubepods*/**/*{identity}*/{name}"
+            # `Path.glob` of Python 3.11 raises where it looks into a cgroup that goes meanwhile.
+            (file,) = glob(pattern, root_dir=self.cgroups, recursive=True)  # noqa: PTH207
+            found.append(self.cgroups / file)
+        return found
 
     def network(self, pod: str) -> str:
         """Return a file of a pod's network namespace."""

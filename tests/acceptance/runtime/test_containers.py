@@ -142,7 +142,7 @@ def test_a_static_pod_is_known_by_the_hash_in_its_cgroup(node: Node) -> None:
     assert pod["metadata"]["uid"] not in node.cgroup(name)
     assert "access_token" in node.inside(name, "sh", "-c", WGET)
     node.on_node("rm /run/kubelet/manifests/static.yaml")
-    node.drop(name)
+    node.alone("app", "other")
 
 
 def test_a_neighbours_address_gives_nothing(node: Node) -> None:
