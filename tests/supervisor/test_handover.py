@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -432,6 +433,39 @@ def test_who_connects_and_asks_for_something_else_gets_no_socket(
             packet, fds, _, _ = socket.recv_fds(asking, 512, 16)
             assert (packet, fds) == (b"", [])
     assert ask(agent.port)[0] == "old"
+
+
+def test_who_connects_and_says_nothing_holds_no_probe_up(start: Start, folder: Path) -> None:
+    agent = serving(start, folder)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as mute:
+        mute.connect(str(folder / "serve.sock"))
+        assert agent.probe("live") == "ok\n"
+        assert agent.probe().startswith("ok")
+        agent.says("the process that connected asks for nothing")
+        assert mute.recv(1) == b"", "it is given up, and not asked again"
+
+
+def test_the_loop_that_answers_probes_waits_half_a_second_for_who_says_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+
+    def silent(
+        _r: object, _w: object, _x: object, seconds: float
+    ) -> tuple[list[int], list[int], list[int]]:
+        waited.append(seconds)
+        return [], [], []
+
+    monkeypatch.setattr(handover, "check_outsider", lambda *_: None)
+    monkeypatch.setattr(select, "select", silent)
+    agents_folder = handover.HandoverFolder(folder)
+    with (
+        agents_folder.publish() as listening,
+        socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as mute,
+    ):
+        mute.connect(str(folder / handover.SOCKET))
+        assert agents_folder.accept(listening, {}, serving=True) is None
+    assert sum(waited) <= 0.5
 
 
 def test_a_pod_that_has_all_descriptors_of_our_user_under_way_is_named_as_the_cause(
