@@ -13,13 +13,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
+# No limit of the clock: on a busy machine it would be of how busy that is.
+settings.register_profile("any", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 # The same examples at each run: a failure can be seen again, and none comes by luck.
-settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.register_profile("repeatable", settings.get_profile("any"), derandomize=True)
 # Those of --hypothesis-seed alone: what an earlier run found is no part of them.
 settings.register_profile(
-    "randomized", max_examples=1_000, deadline=None, database=None, print_blob=True
+    "randomized", settings.get_profile("any"), max_examples=1_000, database=None, print_blob=True
 )
 settings.load_profile(os.environ.get("PODIDENTITY_PROPERTIES", "repeatable"))
 

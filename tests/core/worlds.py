@@ -45,9 +45,9 @@ _Case = TypeVar("_Case")
 _FIRST = settings(phases=[Generate.generate], max_examples=5_000, database=None)
 
 
-def occurs(cases: st.SearchStrategy[_Case], holds: Callable[[_Case], bool]) -> None:
-    """Fail unless one of 5,000 cases, the same each time, makes `holds` true."""
-    find(cases, holds, settings=_FIRST, random=Random(1))  # noqa: S311 - the same each time
+def occurs(cases: st.SearchStrategy[_Case], holds: Callable[[_Case], bool]) -> _Case:
+    """Return the first of 5,000 cases, the same each time, that makes `holds` true, or fail."""
+    return find(cases, holds, settings=_FIRST, random=Random(1))  # noqa: S311 - the same each time
 
 
 NAMESPACES = ["blue", "green"]
