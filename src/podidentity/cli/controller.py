@@ -6,7 +6,7 @@ Where MIC runs, ours or that of AAD Pod Identity, it changes Azure's machines, a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
@@ -30,7 +30,7 @@ from podidentity.cli.objects import (
     remove,
 )
 from podidentity.cli.output import CommandError
-from podidentity.cli.rollout import is_ours, troubles_of, until
+from podidentity.cli.rollout import is_ours, troubles_of
 from podidentity.manifests import ADMIN_SECRET, mic_exception
 from podidentity.manifests import mic as manifests_of_mic
 from podidentity.settings import MicSettings
@@ -173,30 +173,6 @@ def flags_of_nmi(settings: MicSettings) -> list[str]:
     return ["--operation-mode=standard"] if settings.assign == "pods" else []
 
 
-def manifests(
-    image: str,
-    flags: Sequence[str],
-    namespace: str,
-    proxy_secret: str = "",
-    *,
-    admin_identity: bool = False,
-) -> list[Object]:
-    """Return MIC's manifests; raise click.UsageError for flags that it would not take.
-
-    `admin_identity`: its admin Secret has it sign in by a managed identity.
-    """
-    chosen = chosen_of(flags)
-    return manifests_of_mic(
-        image=image,
-        extra_args=flags,
-        namespace=namespace,
-        managed_identity=chosen.managed_identity,
-        cloud_config=chosen.cloud_config,
-        proxy_secret=proxy_secret,
-        admin_identity=admin_identity,
-    )
-
-
 async def put(kube: Kube, wanted: Sequence[Object]) -> None:
     """Create MIC's objects, or change them; without an exception that it needs no more."""
     if not wanted:
@@ -238,34 +214,16 @@ async def take_away(kube: Kube, namespace: str) -> None:
 async def is_ready(kube: Kube, deployment: Object) -> bool:
     """Return whether the replicas of MIC's Deployment are ready; False if it is not there."""
     found = await find(kube, DEPLOYMENTS, *ref_of(deployment))
-    return found is not None and _replicas(found)[0]
+    return found is not None and replicas(found)[0]
 
 
-def _replicas(deployment: Object) -> tuple[bool, str]:
+def replicas(deployment: Object) -> tuple[bool, str]:
     """Return whether all replicas are those of the newest template and ready, and it in words."""
     status, wanted = deployment.get("status", {}), deployment["spec"].get("replicas", 1)
     observed = status.get("observedGeneration", 0) >= deployment["metadata"].get("generation", 1)
     ready = min(status.get("readyReplicas", 0), status.get("updatedReplicas", 0))
     words = f"MIC is ready in {ready} of {wanted} replicas" if observed else ""
     return observed and ready >= wanted, words
-
-
-async def until_ready(kube: Kube, namespace: str, say: Callable[[str], None]) -> None:
-    said = ""
-
-    def look(deployments: Mapping[str, Object]) -> bool:
-        nonlocal said
-        found = deployments.get(DEPLOYMENT)
-        if found is None:
-            return False
-        ready, now = _replicas(found)
-        if now not in {"", said}:
-            said = now
-            say(said)
-        return ready
-
-    only = {"fieldSelector": f"metadata.name={DEPLOYMENT}"}
-    await until(kube, DEPLOYMENTS.path(namespace), only, look)
 
 
 async def pods(kube: Kube, namespace: str) -> list[Object]:

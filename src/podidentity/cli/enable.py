@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -34,6 +34,7 @@ from podidentity.cli.mic import deployments_of_mic
 from podidentity.cli.objects import (
     BINDINGS,
     DAEMON_SETS,
+    DEPLOYMENTS,
     IDENTITIES,
     NAMESPACES,
     POLICY_BINDINGS,
@@ -65,6 +66,7 @@ from podidentity.cli.rollout import (
     namespace_of_nmi,
     nmi_of,
     nmis,
+    progress,
     release_of,
     troubles,
     until_gone,
@@ -75,7 +77,7 @@ from podidentity.cli.use_roles import adopt, give, take_all
 from podidentity.core.authorities import Cloud
 from podidentity.core.data_path import Backend
 from podidentity.core.decision import permission_names
-from podidentity.core.resources import AzureIdentity, AzureIdentityBinding
+from podidentity.core.resources import AzureIdentity, AzureIdentityBinding, ObjectRef
 from podidentity.manifests import (
     ACCOUNT,
     EVERY_TYPE,
@@ -86,6 +88,7 @@ from podidentity.manifests import (
     aks_exceptions,
     automatic_tolerations,
     crds,
+    mic,
     nmi,
     startup_taint_rights,
 )
@@ -132,138 +135,141 @@ def enable(
     if mic_arg:
         controller.chosen_of(mic_arg)
         with_mic = True if with_mic is None else with_mic
-    wanted = partial(
-        _wanted,
+    wanted = _Wanted(
+        # Faults of the options themselves are told before the cluster is asked.
+        told=Told().and_now(now),
         agents=agents,
         node_labels=dict(node_labels),
-        mic=_MicWanted(there=with_mic, flags=mic_arg),
+        mic=with_mic,
+        mic_flags=mic_arg,
         grants=grants,
         wait=wait,
         seconds=timeout,
     )
-    # Faults of the options themselves are told before the cluster is asked.
-    alone = wanted(Told().and_now(now))
     if dry_run:
-        click.echo(documents(list(map(without_none, _without_cluster(alone))), output))
+        click.echo(documents(list(map(without_none, _without_cluster(wanted))), output))
     else:
-        work = partial(_enable_as, now=now, forget=forget, wanted_of=wanted)
+        work = partial(_enable_as, now=now, forget=forget, given=wanted)
         on_cluster(target, work, undo=lambda _: "  podidentity disable")
 
 
-def _wanted(
-    told: Told,
-    *,
-    agents: str | None,
-    node_labels: Mapping[str, str | None],
-    mic: _MicWanted,
-    grants: bool,
-    wait: bool,
-    seconds: float,
-) -> _Wanted:
-    choices = choices_of_flags(told.flags)
-    options = told.options
-    profile = command_line.Profile(options.get("profile", command_line.Profile.STANDARD))
-    automatic = profile is command_line.Profile.AKS_AUTOMATIC
-    redirect = None
-    if options.get("backend") == Backend.LRP:
-        # Where Cilium leads requests from and to, by NMI's own flags.
-        redirect = LocalRedirect(
-            metadata_ip=choices.redirect.metadata_ip,
-            metadata_port=choices.redirect.metadata_port,
-            port=choices.redirect.listen_port,
-            probe_port=choices.probe_port,
-        )
-    image, startup_taint = options.get("image", IMAGE), options.get("startup_taint", "")
-    proxy_secret = options.get("proxy_secret", "")
-    made = partial(
-        nmi,
-        image=image,
-        extra_args=told.flags,
-        audiences=options.get("audiences", ()),
-        identities=choices.identities_namespace,
-        startup_taint=startup_taint,
-        tolerations=tolerations_of(profile, options.get("tolerations", ())),
-        node_labels=node_labels,
-        redirect=redirect,
-        proxy_secret=proxy_secret,
-        types=[int(each) for each in options.get("types", ())] or EVERY_TYPE,
-    )
-    if automatic and agents == NAMESPACE:
-        raise CommandError(
-            f"AKS Automatic keeps {NAMESPACE} to itself",
-            f"Choose another --namespace, or none: NMI is in {OWN_NAMESPACE} then.",
-        )
-    return _Wanted(
-        made=made,
-        flags=told.flags,
-        record=shlex.join(told.record(command_line.enable)),
-        agents=agents,
-        automatic=automatic,
-        exceptions=[] if automatic or not options.get("with_aks", True) else aks_exceptions(),
-        node_tokens=options.get("node_tokens"),
-        policies=options.get("with_policies"),
-        foreign_secrets=choices.rules.foreign_secrets,
-        startup_taint=bool(startup_taint),
-        redirect=redirect,
-        mic=replace(mic, image=image, proxy_secret=proxy_secret),
-        grants=grants,
-        wait=wait,
-        seconds=seconds,
-    )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _MicWanted:
-    """What somebody wants of MIC."""
-
-    image: str = IMAGE
-    there: bool | None
-    """None: as it is."""
-    flags: tuple[str, ...]
-    proxy_secret: str = ""
-
-    def manifests(
-        self, flags: Sequence[str], namespace: str, *, admin_identity: bool = False
-    ) -> list[Object]:
-        return controller.manifests(
-            self.image, flags, namespace, self.proxy_secret, admin_identity=admin_identity
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class _Wanted:
-    """What somebody wants of `enable`."""
+    """What somebody wants of `enable`; raise CommandError for what does not fit together."""
 
-    made: Callable[..., list[Object]]
-    """Returns the manifests, given what only the cluster tells."""
-    flags: tuple[str, ...]
-    record: str
-    """What the next `enable` is to know of it."""
+    told: Told
+    """Given now, or kept: the next `enable` is to know of it."""
     agents: str | None
     """Namespace of NMI; None: where it is, or the usual one."""
-    automatic: bool
-    exceptions: list[Object]
-    node_tokens: bool | None
-    policies: bool | None
-    """Those for custom resources; None: where the API server has them."""
-    foreign_secrets: bool
-    startup_taint: bool
-    redirect: LocalRedirect | None
-    """Where Cilium leads requests; None if it leads none."""
-    mic: _MicWanted
+    node_labels: Mapping[str, str | None]
+    mic: bool | None
+    """None: as it is."""
+    mic_flags: tuple[str, ...]
     grants: bool
     wait: bool
     seconds: float
+
+    def __post_init__(self) -> None:
+        self.redirect  # noqa: B018 - NMI's flags are read
+        more = self.option("tolerations", ())
+        if more and not self.automatic:
+            raise CommandError(
+                "NMI tolerates every taint", "Leave --toleration out, or choose another --profile."
+            )
+        if any(each["key"] == CRITICAL for each in more):
+            raise CommandError(
+                f"AKS Automatic refuses pods that tolerate {CRITICAL}",
+                "Its own nodes have that taint, and no pods of yours.",
+            )
+        if self.automatic and self.agents == NAMESPACE:
+            raise CommandError(
+                f"AKS Automatic keeps {NAMESPACE} to itself",
+                f"Choose another --namespace, or none: NMI is in {OWN_NAMESPACE} then.",
+            )
+
+    def option(self, name: str, otherwise: Any = None) -> Any:  # noqa: ANN401 - as click has it
+        return self.told.options.get(name, otherwise)
 
     @property
     def usual(self) -> str:
         return OWN_NAMESPACE if self.automatic else NAMESPACE
 
-    def manifests(self, **known: Any) -> list[Object]:  # noqa: ANN401 - those of `manifests.nmi`
-        manifests = self.made(**known)
-        if self.record:
-            manifests[-1]["metadata"]["annotations"] = {RECORD: self.record}
+    @property
+    def automatic(self) -> bool:
+        return bool(self.option("profile") == command_line.Profile.AKS_AUTOMATIC)
+
+    @property
+    def exceptions(self) -> list[Object]:
+        return aks_exceptions() if self.option("with_aks", True) and not self.automatic else []
+
+    @cached_property
+    def choices(self) -> Choices:
+        return choices_of_flags(self.told.flags)
+
+    @cached_property
+    def redirect(self) -> LocalRedirect | None:
+        """Where Cilium leads requests from and to, by NMI's own flags; None if it leads none."""
+        redirect = self.choices.redirect
+        if self.option("backend") != Backend.LRP:
+            return None
+        return LocalRedirect(
+            metadata_ip=redirect.metadata_ip,
+            metadata_port=redirect.metadata_port,
+            port=redirect.listen_port,
+            probe_port=self.choices.probe_port,
+        )
+
+    def is_standard(self, derived: Iterable[str]) -> bool:
+        """Return whether NMI, with the flags `derived`, too, waits for a controller's records."""
+        return chosen(nmi(extra_args=(*derived, *self.told.flags))[-1]).rules.standard
+
+    def policies(self, minor: int) -> list[Object]:
+        return admission_policies.wanted(
+            minor,
+            asked=self.option("with_policies"),
+            foreign_secrets=self.choices.rules.foreign_secrets,
+        )
+
+    def manifests(self, derived: Sequence[str], namespace: str, minor: int) -> list[Object]:
+        """Return NMI's manifests; `derived` are flags that follow from what is in the cluster."""
+        as_node = self.option("node_tokens")
+        manifests = nmi(
+            image=self.option("image", IMAGE),
+            extra_args=self.told.flags,
+            derived_args=derived,
+            namespace=namespace,
+            as_node=minor >= NODE_TOKENS_SINCE if as_node is None else as_node,
+            policy=minor >= admission_policies.SINCE,
+            audiences=self.option("audiences", ()),
+            identities=self.choices.identities_namespace,
+            startup_taint=self.option("startup_taint", ""),
+            tolerations=[*automatic_tolerations(), *self.option("tolerations", ())]
+            if self.automatic
+            else [],
+            node_labels=self.node_labels,
+            redirect=self.redirect,
+            proxy_secret=self.option("proxy_secret", ""),
+            standard=self.is_standard(derived),
+            types=[int(each) for each in self.option("types", ())] or EVERY_TYPE,
+        )
+        if record := shlex.join(self.told.record(command_line.enable)):
+            manifests[-1]["metadata"]["annotations"] = {RECORD: record}
         return manifests
+
+    def manifests_of_mic(
+        self, flags: Sequence[str], namespace: str, *, admin_identity: bool = False
+    ) -> list[Object]:
+        """Return MIC's; `admin_identity`: its Secret has it sign in by a managed identity."""
+        settings = controller.chosen_of(flags)
+        return mic(
+            image=self.option("image", IMAGE),
+            extra_args=flags,
+            namespace=namespace,
+            managed_identity=settings.managed_identity,
+            cloud_config=settings.cloud_config,
+            proxy_secret=self.option("proxy_secret", ""),
+            admin_identity=admin_identity,
+        )
 
 
 def _without_cluster(wanted: _Wanted) -> list[Object]:
@@ -277,49 +283,34 @@ def _without_cluster(wanted: _Wanted) -> list[Object]:
     namespace = wanted.agents or wanted.usual
     mode: list[str] = []
     of_mic: list[Object] = []
-    if wanted.mic.there:
-        mode = controller.flags_of_nmi(controller.chosen_of(wanted.mic.flags))
-        of_mic = wanted.mic.manifests(wanted.mic.flags, namespace)
-    manifests = wanted.manifests(
-        derived_args=mode,
-        namespace=namespace,
-        as_node=bool(wanted.node_tokens),
-        policy=True,
-        standard=_is_standard((*mode, *wanted.flags)),
-    )
-    policies = admission_policies.wanted(
-        admission_policies.SINCE, asked=wanted.policies, foreign_secrets=wanted.foreign_secrets
-    )
-    return [*crds(), *policies, *manifests, *of_mic, *always]
+    if wanted.mic:
+        mode = controller.flags_of_nmi(controller.chosen_of(wanted.mic_flags))
+        of_mic = wanted.manifests_of_mic(wanted.mic_flags, namespace)
+    since = admission_policies.SINCE
+    manifests = wanted.manifests(mode, namespace, since)
+    return [*crds(), *wanted.policies(since), *manifests, *of_mic, *always]
 
 
-def _is_standard(flags: Sequence[str]) -> bool:
-    return chosen(nmi(extra_args=flags)[-1]).rules.standard
-
-
-async def _enable_as(
-    kube: Kube, now: Told, forget: Sequence[str], wanted_of: Callable[[Told], _Wanted]
-) -> None:
+async def _enable_as(kube: Kube, now: Told, forget: Sequence[str], given: _Wanted) -> None:
     await _refuse_release(kube, "`helm upgrade` changes it")
-    wanted = wanted_of(await _told(kube, now, forget))
+    wanted = replace(given, told=await _told(kube, now, forget))
     if not wanted.automatic:
         await _refuse_automatic(kube)
     if wanted.redirect:
         await local_redirect.require_policies(kube)
     namespace = await _one_place(kube, wanted.agents, wanted.usual)
     await _refuse_archived_of_our_name(kube, namespace)
-    there = [
+    exceptions = [
         each
         for each in wanted.exceptions
         if await find(kube, NAMESPACES, "", each["metadata"]["namespace"]) is not None
     ]
     archived = await controller.namespaces_of_archived_exceptions(kube)
-    counting = exceptions_flag(there, namespace, archived)
-    for_mic, of_mic = await _mic(kube, wanted.mic, namespace)
+    for_mic, of_mic = await _mic(kube, wanted, namespace)
     before = await nmi_of(kube, namespace)
-    waits_for_mic = (
-        bool(of_mic and before and not chosen(before).rules.standard)
-    ) and _is_standard((*for_mic, *wanted.flags))
+    # NMI serves in managed mode, and changes to standard mode when MIC is ready.
+    waits_for_mic = bool(of_mic and before and not chosen(before).rules.standard)
+    waits_for_mic = waits_for_mic and wanted.is_standard(for_mic)
     if waits_for_mic and not wanted.wait and not await controller.is_ready(kube, of_mic[-1]):
         for_mic = []
         click.echo(
@@ -327,47 +318,53 @@ async def _enable_as(
             err=True,
         )
     minor = await minor_version(kube)
-    policies = admission_policies.wanted(
-        minor, asked=wanted.policies, foreign_secrets=wanted.foreign_secrets
-    )
-    if wanted.startup_taint and minor < admission_policies.SINCE:
+    if wanted.option("startup_taint") and minor < admission_policies.SINCE:
         raise CommandError(
             "--startup-taint needs Kubernetes 1.30: without a ValidatingAdmissionPolicy NMI could "
             "change every node",
             "Close the window by the node unit or AKS's IMDS restriction instead.",
         )
-    as_node = wanted.node_tokens
-    derived = (*counting, *for_mic)
-    manifests = wanted.manifests(
-        derived_args=derived,
-        standard=_is_standard((*derived, *wanted.flags)),
-        namespace=namespace,
-        as_node=minor >= NODE_TOKENS_SINCE if as_node is None else as_node,
-        policy=minor >= admission_policies.SINCE,
-    )
+    policies = wanted.policies(minor)
+    derived = [*exceptions_flag(exceptions, namespace, archived), *for_mic]
+    manifests = wanted.manifests(derived, namespace, minor)
     manifests[-1]["metadata"].setdefault("annotations", {RECORD: None})
-    await _take_back(kube, namespace, wanted)
-    await _enable(
-        kube,
-        namespace,
-        manifests,
-        there,
-        policies=policies if minor >= admission_policies.SINCE else None,
-        of_mic=of_mic,
-        record=namespace if wanted.automatic else NAMESPACE,
-        waits_for_mic=waits_for_mic and wanted.wait,
-        wanted=wanted,
-    )
+
+    # What an earlier `enable` has made, and this one does not want.
+    if not wanted.option("startup_taint"):
+        await _without_startup_taint(kube)
+    if not wanted.redirect:
+        await local_redirect.take_away(kube, namespace)
+
+    await _have_crds(kube, wanted.seconds)
+    if manifests[0]["kind"] == "Namespace":
+        own, *manifests = manifests
+        click.echo(f"{called(own)} {await apply(kube, own)}")
+    if minor >= admission_policies.SINCE:
+        # NMI gets no right before the policy that bounds it is in force.
+        bounds = [each for each in manifests if each["kind"] in admission_policies.KINDS]
+        manifests = [each for each in manifests if each not in bounds]
+        await admission_policies.put(kube, namespace, [*policies, *bounds], wait=wanted.wait)
+    record = namespace if wanted.automatic else NAMESPACE
+    await grant_what_is_there(kube, record, wanted=wanted.grants)
+    await adopt(kube)
+    for exception in exceptions:
+        click.echo(f"{called(exception)} {await create_once(kube, exception)}")
+    await permit_accounts(kube, replace(chosen(manifests[-1]), namespace=namespace))
+    await controller.put(kube, of_mic)
+    if waits_for_mic and wanted.wait:
+        await _mic_ready(kube, of_mic, wanted.seconds, "NMI stays in managed mode. ")
+    await _put(kube, manifests)
     await _finish(kube, wanted, namespace, [] if waits_for_mic else of_mic)
     await _tell_of_archived_nmi(kube)
 
 
 async def _finish(kube: Kube, wanted: _Wanted, namespace: str, of_mic: Sequence[Object]) -> None:
+    """Wait until what is made is ready, and do what can only be done then."""
     if wanted.wait:
         with nullcontext() if wanted.redirect else only_waiting(_COMES_UP):
             if of_mic:
                 await _mic_ready(kube, of_mic, wanted.seconds)
-            await _ready(kube, namespace, wanted.seconds)
+            await _nmi_ready(kube, namespace, wanted.seconds)
     if wanted.redirect:
         deny = manifests_of_redirect(wanted.redirect, namespace)[-1]
         seconds = TOLD_SECONDS if wanted.wait else 0.0
@@ -399,10 +396,10 @@ async def _told(kube: Kube, now: Told, forget: Sequence[str]) -> Told:
     return kept.and_now(now)
 
 
-async def _mic(kube: Kube, wanted: _MicWanted, namespace: str) -> tuple[list[str], list[Object]]:
+async def _mic(kube: Kube, wanted: _Wanted, namespace: str) -> tuple[list[str], list[Object]]:
     """Return NMI's flags because of MIC, and MIC's manifests; take MIC away if it is not wanted."""
     deployments = await deployments_of_mic(kube)
-    if wanted.there is False or not (wanted.there or deployments):
+    if wanted.mic is False or not (wanted.mic or deployments):
         # Of a removal that did not end there may be something without a Deployment.
         places = await controller.places(kube, namespace)
         for place in places:
@@ -413,25 +410,17 @@ async def _mic(kube: Kube, wanted: _MicWanted, namespace: str) -> tuple[list[str
                 "that is, and MIC goes on by them when it is back."
             )
         return [], []
-    flags = list(wanted.flags)
-    if deployments and not flags:
-        flags = controller.flags_of(deployments[0])
+    flags = list(wanted.mic_flags)
     if deployments:
+        flags = flags or controller.flags_of(deployments[0])
         namespace = deployments[0]["metadata"]["namespace"]
     of_nmi = controller.flags_of_nmi(controller.chosen_of(flags))
     secret = admin_secret.AdminSecret()
     if not controller.says_how_it_signs_in(flags):
         secret = await admin_secret.read(kube, namespace)
-    if wanted.there:
+    if wanted.mic:
         controller.refuse_without_sign_in(flags, secret)
-    return of_nmi, wanted.manifests(flags, namespace, admin_identity=secret.managed)
-
-
-async def _take_back(kube: Kube, namespace: str, wanted: _Wanted) -> None:
-    if not wanted.startup_taint:
-        await _without_startup_taint(kube)
-    if not wanted.redirect:
-        await local_redirect.take_away(kube, namespace)
+    return of_nmi, wanted.manifests_of_mic(flags, namespace, admin_identity=secret.managed)
 
 
 TOLD_SECONDS = 20.0
@@ -472,7 +461,6 @@ async def _refuse_release(kube: Kube, otherwise: str) -> None:
 
 
 async def _refuse_automatic(kube: Kube) -> None:
-    """Raise CommandError, before anything is made, where the API server would refuse half of it."""
     found = await find_where_known(kube, POLICY_BINDINGS, "", PROTECTED)
     if found is not None and "Deny" in (found["spec"].get("validationActions") or ()):
         raise CommandError(
@@ -508,25 +496,6 @@ async def _tell_of_archived_nmi(kube: Kube) -> None:
             f"node: kubectl delete daemonset -n {namespace} {name}",
             err=True,
         )
-
-
-def tolerations_of(profile: command_line.Profile, more: Sequence[Object]) -> list[Object]:
-    """Return what NMI's pods tolerate in a profile, [] if that is every taint; raise CommandError.
-
-    `more` are those that somebody asks for.
-    """
-    if profile is command_line.Profile.STANDARD:
-        if more:
-            raise CommandError(
-                "NMI tolerates every taint", "Leave --toleration out, or choose another --profile."
-            )
-        return []
-    if any(each["key"] == CRITICAL for each in more):
-        raise CommandError(
-            f"AKS Automatic refuses pods that tolerate {CRITICAL}",
-            "Its own nodes have that taint, and no pods of yours.",
-        )
-    return [*automatic_tolerations(), *more]
 
 
 CRITICAL = "CriticalAddonsOnly"
@@ -577,44 +546,17 @@ async def _have_crds(kube: Kube, seconds: float) -> None:
         ) from error
 
 
-async def _enable(
-    kube: Kube,
-    namespace: str,
-    manifests: list[Object],
-    exceptions: list[Object],
-    *,
-    policies: list[Object] | None,
-    of_mic: list[Object],
-    record: str,
-    waits_for_mic: bool,
-    wanted: _Wanted,
-) -> None:
-    """Make all objects, NMI after MIC.
-
-    `policies` are None where the API server has no such kind. `waits_for_mic`: NMI serves in
-    managed mode, and changes to standard mode when MIC is ready.
-    """
-    await _have_crds(kube, wanted.seconds)
-    if manifests[0]["kind"] == "Namespace":
-        own, *manifests = manifests
-        click.echo(f"{called(own)} {await apply(kube, own)}")
-    if policies is not None:
-        # NMI gets no right before the policy that bounds it is in force.
-        bounds = [each for each in manifests if each["kind"] in admission_policies.KINDS]
-        manifests = [each for each in manifests if each not in bounds]
-        await admission_policies.put(kube, namespace, [*policies, *bounds], wait=wanted.wait)
-    await grant_what_is_there(kube, record, wanted=wanted.grants)
-    await adopt(kube)
-    for exception in exceptions:
-        click.echo(f"{called(exception)} {await create_once(kube, exception)}")
-    choices = replace(chosen(manifests[-1]), namespace=namespace)
-    await permit_accounts(kube, choices)
-    await controller.put(kube, of_mic)
-    if waits_for_mic:
-        await _mic_ready(kube, of_mic, wanted.seconds, "NMI stays in managed mode. ")
+async def _put(kube: Kube, manifests: Sequence[Object]) -> None:
     for manifest in manifests:
         if (manifest["kind"], manifest["metadata"]["name"]) == ("DaemonSet", DAEMON_SET):
-            await _stop_an_agent_that_cannot_hand_over(kube, manifest)
+            found = await find(kube, DAEMON_SETS, manifest["metadata"]["namespace"], DAEMON_SET)
+            # Pods of 0.1 would keep the ports from those that replace them.
+            if found is not None and has_one_container(found):
+                click.echo(
+                    f"{called(manifest)} deleted: it cannot hand over, and pods get no token until "
+                    "the new one is ready"
+                )
+                await remove(kube, manifest)
         is_policy = manifest["kind"] == "CiliumLocalRedirectPolicy"
         put = local_redirect.apply_policy if is_policy else apply
         click.echo(f"{called(manifest)} {await put(kube, manifest)}")
@@ -632,16 +574,37 @@ async def _mic_ready(
     namespace = of_mic[-1]["metadata"]["namespace"]
     try:
         async with asyncio.timeout(seconds):
-            await controller.until_ready(kube, namespace, click.echo)
+            await until_ready(kube, DEPLOYMENTS, ref_of(of_mic[-1]), controller.replicas)
     except TimeoutError as error:
-        unread = [f"why is not known: {right_to('list', 'pods and events', namespace)}"]
-        for line in await unless_forbidden(controller.troubles(kube, namespace), unread):
-            click.echo(f"  {line}", err=True)
+        await _say_why(namespace, controller.troubles(kube, namespace))
         raise CommandError(
             f"MIC is not ready after {seconds:.0f} s",
             f"{otherwise}See kubectl logs -n {namespace} deployment/mic, and run enable again. "
             "To go back: podidentity enable --no-mic.",
         ) from error
+
+
+async def _nmi_ready(kube: Kube, namespace: str, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await until_ready(kube, DAEMON_SETS, ObjectRef(namespace, DAEMON_SET), progress)
+    except TimeoutError as error:
+        lines = await _say_why(namespace, troubles(kube, namespace))
+        step = f"See kubectl logs -n {namespace} daemonset/nmi, and run enable again."
+        if any(reason in line for reason in NO_IMAGE for line in lines):
+            step = (
+                "Build its image with ./scripts/image, push it where the nodes may pull it, and "
+                "run enable --image with its name there."
+            )
+        raise CommandError(f"NMI is not ready on every node after {seconds:.0f} s", step) from error
+
+
+async def _say_why(namespace: str, asked: Awaitable[list[str]]) -> list[str]:
+    unread = [f"why is not known: {right_to('list', 'pods and events', namespace)}"]
+    lines = await unless_forbidden(asked, unread)
+    for line in lines:
+        click.echo(f"  {line}", err=True)
+    return lines
 
 
 async def _without_startup_taint(kube: Kube) -> None:
@@ -659,35 +622,6 @@ async def _without_startup_taint(kube: Kube) -> None:
         "NMI takes no taint off new nodes any more: take it out of the configuration of their "
         "pools, too."
     )
-
-
-async def _stop_an_agent_that_cannot_hand_over(kube: Kube, manifest: Object) -> None:
-    """Delete the DaemonSet of 0.1: its pods would keep the ports from those that replace them."""
-    found = await find(kube, DAEMON_SETS, manifest["metadata"]["namespace"], DAEMON_SET)
-    if found is not None and has_one_container(found):
-        click.echo(
-            f"{called(manifest)} deleted: it cannot hand over, and pods get no token until the new "
-            "one is ready"
-        )
-        await remove(kube, manifest)
-
-
-async def _ready(kube: Kube, namespace: str, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await until_ready(kube, namespace, click.echo)
-    except TimeoutError as error:
-        unread = [f"why is not known: {right_to('list', 'pods and events', namespace)}"]
-        lines = await unless_forbidden(troubles(kube, namespace), unread)
-        for line in lines:
-            click.echo(f"  {line}", err=True)
-        step = f"See kubectl logs -n {namespace} daemonset/nmi, and run enable again."
-        if any(reason in line for reason in NO_IMAGE for line in lines):
-            step = (
-                "Build its image with ./scripts/image, push it where the nodes may pull it, and "
-                "run enable --image with its name there."
-            )
-        raise CommandError(f"NMI is not ready on every node after {seconds:.0f} s", step) from error
 
 
 def disable(

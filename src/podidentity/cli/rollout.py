@@ -9,12 +9,22 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from podidentity.cli.impostors import genuine
 from podidentity.cli.objects import DAEMON_SETS, Object, find_all
 from podidentity.cli.output import CommandError
+from podidentity.core.resources import ObjectRef
 from podidentity.manifests import NAMESPACE, crds
 from podidentity.wire.events import AGAIN, COMPONENT, OVER
-from podidentity.wire.kube import AZURE_IDENTITIES, EVENTS, PODS, KubeError, parse_object
+from podidentity.wire.kube import (
+    AZURE_IDENTITIES,
+    EVENTS,
+    PODS,
+    KubeError,
+    Resource,
+    parse_object,
+)
 
 if TYPE_CHECKING:
     from podidentity.adapters.kube import Kube
@@ -228,22 +238,33 @@ async def until_served(kube: Kube) -> None:
         await asyncio.sleep(_PAUSE)
 
 
-async def until_ready(kube: Kube, namespace: str, say: Callable[[str], None]) -> None:
+def progress(daemon_set: Object) -> tuple[bool, str]:
+    """Return whether NMI is ready on every node, and it in words; "" of an older template."""
+    now = rollout(daemon_set)
+    return now.done, str(now) if now.current else ""
+
+
+async def until_ready(
+    kube: Kube,
+    resource: Resource,
+    ref: ObjectRef,
+    progress: Callable[[Object], tuple[bool, str]],
+) -> None:
+    """Return when the object is ready by its `progress`; print each change of that."""
     said = ""
 
-    def look(daemon_sets: Mapping[str, Object]) -> bool:
+    def look(found: Mapping[str, Object]) -> bool:
         nonlocal said
-        found = daemon_sets.get(DAEMON_SET)
-        if found is None:
+        if ref.name not in found:
             return False
-        now = rollout(found)
-        if now.current and str(now) != said:
-            said = str(now)
-            say(said)
-        return now.done
+        done, now = progress(found[ref.name])
+        if now not in {"", said}:
+            said = now
+            click.echo(said)
+        return done
 
-    only = {"fieldSelector": f"metadata.name={DAEMON_SET}"}
-    await until(kube, DAEMON_SETS.path(namespace), only, look)
+    only = {"fieldSelector": f"metadata.name={ref.name}"}
+    await until(kube, resource.path(ref.namespace), only, look)
 
 
 async def until_gone(kube: Kube, namespace: str, pods_of: str = PODS_OF_NMI) -> None:
