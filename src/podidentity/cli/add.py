@@ -95,8 +95,14 @@ async def _add(
     try:
         return await _steps(kube, wanted, cloud, done)
     except (CommandError, KubeError):
-        if not done.lasting:
-            await _take_back(kube, done)
+        # The last one first; what stays stays in `done`.
+        while done.made and not done.lasting:
+            try:
+                await remove(kube, done.made[-1])
+            except KubeError as error:
+                click.echo(f"{called(done.made[-1])} could not be taken back: {error}", err=True)
+                break
+            click.echo(f"{called(done.made.pop())} taken back", err=True)
         if undo := _undo(wanted, done):
             click.echo(unfinished("add", undo), err=True)
         raise
@@ -114,17 +120,6 @@ class _Done:
     """Whether it has begun with the AzureIdentity, by which `delete` finds the rest."""
     lasting: bool = False
     """Whether there is more than these: machines, or a service account of the identity."""
-
-
-async def _take_back(kube: Kube, done: _Done) -> None:
-    """Remove the objects that a failed run made, the last one first; what stays stays in `done`."""
-    while done.made:
-        try:
-            await remove(kube, done.made[-1])
-        except KubeError as error:
-            click.echo(f"{called(done.made[-1])} could not be taken back: {error}", err=True)
-            return
-        click.echo(f"{called(done.made.pop())} taken back", err=True)
 
 
 def _undo(wanted: AddRequest, done: _Done, unanswered: Sequence[str] = ()) -> str:
@@ -156,7 +151,13 @@ async def _steps(
 ) -> tuple[AzureIdentity, str]:
     namespace = await uid_of_namespace(kube, wanted.ref.namespace) if wanted.grant else ""
     await _unclaimed(kube, wanted)
-    choices = await _choices(kube, wanted, cloud)
+    known = wanted.client_id or wanted.system_assigned
+    asks_azure = (wanted.on_machines and wanted.attach) or not known
+    choices = Choices()
+    if wanted.type is IdentityType.FEDERATED or (cloud is None and asks_azure):
+        choices = await choices_of_nmi(kube)
+    if cloud is not None:
+        choices = replace(choices, cloud=cloud)
     attaches = await who_attaches(kube) if wanted.on_machines and wanted.attach else ""
     if attaches:
         click.echo(f"{attaches} attaches it to the machines of the pods that need it")
@@ -167,7 +168,10 @@ async def _steps(
             await _prepare_grant(kube, wanted, identity, done)
             await _attach(kube, arm, render_identity(identity), wanted, done)
     else:
-        identity = await _identified(wanted, choices.cloud)
+        identity = wanted.identity
+        if not known:
+            async with azure_access.azure(choices.cloud) as arm:
+                identity = await _known(arm, wanted)
         await _prepare_grant(kube, wanted, identity, done)
         await _apply(kube, render_identity(identity), done)
         if has_an_account(identity):
@@ -178,25 +182,6 @@ async def _steps(
         for name in permission_names(identity):
             await bind(kube, name, wanted.grantee, Giver.ADD, namespace)
     return identity, await trust_command(kube, wanted, identity, choices)
-
-
-async def _choices(kube: Kube, wanted: AddRequest, cloud: Cloud | None) -> Choices:
-    """Return the choices of NMI that `add` depends on; `cloud` overrides NMI's."""
-    attaches = wanted.on_machines and wanted.attach
-    known = wanted.client_id or wanted.system_assigned
-    if wanted.type is IdentityType.FEDERATED or (cloud is None and (attaches or not known)):
-        choices = await choices_of_nmi(kube)
-    else:
-        choices = Choices()
-    return choices if cloud is None else replace(choices, cloud=cloud)
-
-
-async def _identified(wanted: AddRequest, cloud: Cloud | None) -> AzureIdentity:
-    """Return the identity with its client id, from Azure only if no option names it."""
-    if wanted.client_id or wanted.system_assigned:
-        return wanted.identity
-    async with azure_access.azure(cloud) as arm:
-        return await _known(arm, wanted)
 
 
 async def _prepare_grant(

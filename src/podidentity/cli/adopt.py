@@ -62,7 +62,14 @@ if TYPE_CHECKING:
 
 def adopt(*, target: ClusterTarget, namespace: str, yes: bool) -> None:
     async def work(kube: Kube) -> None:
-        await _require_nobody(kube)
+        for mic in (*await deployments_of_mic(kube), *await controller.archived_mics(kube)):
+            # It writes the ledgers, or detaches by itself.
+            if mic["spec"].get("replicas", 1) or mic.get("status", {}).get("replicas"):
+                place, name = ref_of(mic)
+                raise CommandError(
+                    f"MIC works: Deployment {place}/{name}",
+                    f"Stop it first: kubectl scale -n {place} deployment/{name} --replicas=0.",
+                )
         claims = await _claims(kube)
         # Before the question stands what it is about, however much else a tenant has written.
         for each in sorted(claims, key=lambda one: not one.why):
@@ -114,7 +121,9 @@ def claim_of(
     try:
         record = _as_written(found, ref)
         identity, wanted = _as_today(found, record.identity, identities)
-        client = _as_granted(identity, record.pod.namespace, granted)
+        client, namespace = str(identity.client_id or ""), record.pod.namespace
+        if not granted(namespace, client):
+            return Claim(record=ref, why=f"namespace {namespace} was not granted {client}")
         host = Host.of_node(nodes.get(record.node, ""))
     except NotAnAzureNode:
         return Claim(record=ref, why="its node is no machine of Azure, or is gone")
@@ -155,25 +164,6 @@ def _as_today(
     if not isinstance(before, AzureIdentity) or before.resource_id != wanted:
         raise DoesNotCount(f"AzureIdentity {ref} names another identity today")
     return identity, wanted
-
-
-def _as_granted(identity: AzureIdentity, namespace: str, granted: Granted) -> str:
-    """Return the client id of an identity, if a namespace was granted it; raise DoesNotCount."""
-    client = str(identity.client_id or "")
-    if not granted(namespace, client):
-        raise DoesNotCount(f"namespace {namespace} was not granted {client}")
-    return client
-
-
-async def _require_nobody(kube: Kube) -> None:
-    """Raise CommandError while a MIC works: it writes the ledgers, or detaches by itself."""
-    for each in (*await deployments_of_mic(kube), *await controller.archived_mics(kube)):
-        if each["spec"].get("replicas", 1) or each.get("status", {}).get("replicas"):
-            namespace, name = ref_of(each)
-            raise CommandError(
-                f"MIC works: Deployment {namespace}/{name}",
-                f"Stop it first: kubectl scale -n {namespace} deployment/{name} --replicas=0.",
-            )
 
 
 async def _claims(kube: Kube) -> list[Claim]:

@@ -23,13 +23,13 @@ from podidentity.cli.mic import PODS_OF_MIC
 from podidentity.cli.objects import Object, called, find_all_where_known, ref_of, remove
 from podidentity.cli.output import CommandError
 from podidentity.cli.rollout import until_gone
-from podidentity.core.resources import ObjectRef, ResourceId
+from podidentity.core.resources import ResourceId
 from podidentity.wire.kube import AZURE_ASSIGNED_IDENTITIES, AZURE_IDENTITY_LEDGERS, KubeError
 from podidentity.wire.ledgers import NotALedger, parse_ledger
 from podidentity.wire.manifests import FINALIZER
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Container, Sequence
+    from collections.abc import Collection, Container
 
     from podidentity.adapters.arm import Arm
     from podidentity.adapters.kube import Kube
@@ -54,7 +54,15 @@ async def attached(kube: Kube, places: Container[str]) -> tuple[list[Attached], 
     """
     found, unread = [], []
     there = await find_all_where_known(kube, AZURE_IDENTITY_LEDGERS)
-    _say_elsewhere([ref_of(each) for each in there if ref_of(each).namespace not in places])
+    elsewhere = [ref_of(each) for each in there if ref_of(each).namespace not in places]
+    if elsewhere:
+        more = f" (and {len(elsewhere) - 1} more elsewhere)" if len(elsewhere) > 1 else ""
+        click.echo(
+            f"AzureIdentityLedger {elsewhere[0]}{more} does not count: MIC is not in that "
+            "namespace. If it was: podidentity disable --namespace "
+            f"{elsewhere[0].namespace}",
+            err=True,
+        )
     for each in there:
         if ref_of(each).namespace not in places:
             continue
@@ -70,18 +78,6 @@ async def attached(kube: Kube, places: Container[str]) -> tuple[list[Attached], 
         ids = [ResourceId.parse(entry.spelling) for part in parts for entry in part.values()]
         found.append(Attached(each, ledger.host, tuple(ids)))
     return found, unread
-
-
-def _say_elsewhere(ledgers: Sequence[ObjectRef]) -> None:
-    """Name one of the ledgers that do not count: of MIC, too, if it was there and is gone."""
-    if not ledgers:
-        return
-    more = f" (and {len(ledgers) - 1} more elsewhere)" if len(ledgers) > 1 else ""
-    click.echo(
-        f"AzureIdentityLedger {ledgers[0]}{more} does not count: MIC is not in that namespace. If "
-        f"it was: podidentity disable --namespace {ledgers[0].namespace}",
-        err=True,
-    )
 
 
 async def say_left(kube: Kube, places: Container[str], *, forgotten: bool) -> None:
@@ -114,7 +110,14 @@ async def detach(kube: Kube, cloud: Cloud | None, places: Collection[str], secon
     It waits until no MIC is left there, that would attach more, or again.
     """
     for namespace in places:
-        await _until_mic_is_gone(kube, namespace, seconds)
+        try:
+            async with asyncio.timeout(seconds):
+                await until_gone(kube, namespace, PODS_OF_MIC)
+        except TimeoutError as error:
+            raise CommandError(
+                f"Pods of MIC are still there after {seconds:.0f} s, and would attach it again",
+                f"See kubectl get pods -n {namespace} -l {PODS_OF_MIC}, and run it again.",
+            ) from error
     found, unread = await attached(kube, places)
     for line in unread:
         click.echo(line, err=True)
@@ -134,17 +137,6 @@ async def _detach(kube: Kube, arm: Arm, from_it: Attached) -> None:
         await detach_from(arm, from_it.host, *from_it.identities)
     await remove(kube, from_it.ledger)
     click.echo(f"{called(from_it.ledger)} deleted")
-
-
-async def _until_mic_is_gone(kube: Kube, namespace: str, seconds: float) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await until_gone(kube, namespace, PODS_OF_MIC)
-    except TimeoutError as error:
-        raise CommandError(
-            f"Pods of MIC are still there after {seconds:.0f} s, and would attach it again",
-            f"See kubectl get pods -n {namespace} -l {PODS_OF_MIC}, and run it again.",
-        ) from error
 
 
 async def take_finalizers_off(kube: Kube) -> None:

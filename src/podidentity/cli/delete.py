@@ -44,7 +44,12 @@ def delete(
 async def _delete(
     kube: Kube, ref: ObjectRef, keep_attached: bool, cloud: Cloud | None, seconds: float
 ) -> None:
-    await _delete_binding(kube, ref)
+    own = await find(kube, AZURE_IDENTITY_BINDINGS, *binding_ref(ref))
+    if own is not None and spec_of(own).get("azureIdentity") != ref.name:
+        click.echo(f"{called(own)} kept: it names another AzureIdentity")
+    elif own is not None:
+        await remove(kube, own)
+        click.echo(f"{called(own)} deleted")
     identity = await find(kube, AZURE_IDENTITIES, *ref)
     if identity is None:
         click.echo(f"azureidentity.aadpodidentity.k8s.io/{ref.name} not found")
@@ -62,14 +67,3 @@ async def _delete(
     for binding in await find_all(kube, AZURE_IDENTITY_BINDINGS, ref.namespace):
         if spec_of(binding).get("azureIdentity") == ref.name:  # of other people
             click.echo(f"{called(binding)} still names it and has no effect", err=True)
-
-
-async def _delete_binding(kube: Kube, ref: ObjectRef) -> None:
-    binding = await find(kube, AZURE_IDENTITY_BINDINGS, *binding_ref(ref))
-    if binding is None:
-        return
-    if spec_of(binding).get("azureIdentity") != ref.name:
-        click.echo(f"{called(binding)} kept: it names another AzureIdentity")
-        return
-    await remove(kube, binding)
-    click.echo(f"{called(binding)} deleted")

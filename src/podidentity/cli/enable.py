@@ -325,7 +325,11 @@ async def _enable_as(kube: Kube, now: Told, forget: Sequence[str], given: _Wante
             "Close the window by the node unit or AKS's IMDS restriction instead.",
         )
     policies = wanted.policies(minor)
-    derived = [*exceptions_flag(exceptions, namespace, archived), *for_mic]
+    # One that is not there is not named: whoever makes it later would make exceptions in it.
+    counting = {each["metadata"]["namespace"] for each in exceptions} | {*archived, NAMESPACE}
+    derived = list(for_mic)
+    if counting != {NAMESPACE}:
+        derived = [f"--exception-namespaces={','.join(sorted({*counting, namespace}))}", *for_mic]
     manifests = wanted.manifests(derived, namespace, minor)
     manifests[-1]["metadata"].setdefault("annotations", {RECORD: None})
 
@@ -518,21 +522,6 @@ async def _one_place(kube: Kube, wanted: str | None, usual: str) -> str:
     )
 
 
-def exceptions_flag(
-    exceptions: Iterable[Object], namespace: str, more: Iterable[str] = ()
-) -> list[str]:
-    """Return the flag by which exceptions outside of kube-system count; [] if it is not needed.
-
-    They count in the namespaces `more`, too. A namespace that is not there is not named: whoever
-    makes it later would make exceptions in it.
-    """
-    others = {each["metadata"]["namespace"] for each in exceptions} | set(more)
-    others -= {NAMESPACE}
-    if not others:
-        return []
-    return [f"--exception-namespaces={','.join(sorted({*others, NAMESPACE, namespace}))}"]
-
-
 async def _have_crds(kube: Kube, seconds: float) -> None:
     for crd in crds():
         click.echo(f"{called(crd)} {await apply(kube, crd)}")
@@ -639,30 +628,33 @@ def disable(
             "Delete all AzureIdentities and bindings of all namespaces?",
             "Without --purge they are kept.",
         )
-    leaving = _Leaving(
-        agents=agents, purge=not keep_crds, seconds=timeout, detach=detach, cloud=cloud
+    on_cluster(
+        target,
+        partial(
+            _disable,
+            agents=agents,
+            purge=not keep_crds,
+            seconds=timeout,
+            cloud=cloud,
+            detaches=detach,
+        ),
     )
-    on_cluster(target, lambda kube: _disable(kube, leaving))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Leaving:
-    """What somebody wants of `disable`."""
-
-    agents: str | None
-    purge: bool
-    seconds: float
-    detach: bool
-    cloud: Cloud | None
-    """None: NMI's."""
-
-
-async def _disable(kube: Kube, wanted: _Leaving) -> None:
+async def _disable(
+    kube: Kube,
+    *,
+    agents: str | None,
+    purge: bool,
+    seconds: float,
+    cloud: Cloud | None,
+    detaches: bool,
+) -> None:
     await _refuse_release(kube, "`helm uninstall` takes it away")
     there = await nmis(kube)
     # Without NMI: of a removal that did not end there may be something in its namespace.
     left = "" if there else await place_of(kube, ACCOUNT)
-    namespace = await namespace_of_nmi(kube, wanted.agents or left)
+    namespace = await namespace_of_nmi(kube, agents or left)
     there = [each for each in there if each["metadata"]["namespace"] == namespace]
     choices = chosen(there[0]) if there else Choices()
     after = _RULES_AFTER[choices.on_exit]
@@ -676,11 +668,10 @@ async def _disable(kube: Kube, wanted: _Leaving) -> None:
     for place in places:
         await controller.take_away(kube, place)
     of_mic = {*places, namespace}
-    if wanted.detach:
-        cloud = wanted.cloud or choices.cloud
-        await attachments.detach(kube, cloud, of_mic, wanted.seconds)
+    if detaches:
+        await attachments.detach(kube, cloud or choices.cloud, of_mic, seconds)
     else:
-        await attachments.say_left(kube, of_mic, forgotten=wanted.purge)
+        await attachments.say_left(kube, of_mic, forgotten=purge)
     await attachments.take_finalizers_off(kube)
     await lost_releases.say_lost(kube)
     await _without_startup_taint(kube)
@@ -690,9 +681,9 @@ async def _disable(kube: Kube, wanted: _Leaving) -> None:
     if not any([await _removed(kube, each) for each in objects]):
         click.echo(f"{called(objects[0])} not found")
     await _without_exceptions(kube)
-    if wanted.purge:
+    if purge:
         await _purge(kube, namespace)
-    await _nmi_gone(kube, namespace, wanted.seconds, after)
+    await _nmi_gone(kube, namespace, seconds, after)
 
 
 async def _archived(kube: Kube) -> list[Object]:
@@ -777,7 +768,17 @@ async def grant_what_is_there(kube: Kube, place: str, *, wanted: bool) -> None:
     for each in {NAMESPACE, place}:
         if await find(kube, CONFIG_MAPS, each, NAME) is not None:
             return
-    bound = await _bound(kube) if wanted else []
+    identities = await list_parsed(kube, IDENTITIES) if wanted else []
+    named = {
+        (each.ref.namespace, each.identity)
+        for each in (await list_parsed(kube, BINDINGS) if wanted else ())
+        if isinstance(each, AzureIdentityBinding)
+    }
+    bound = [
+        each
+        for each in identities
+        if isinstance(each, AzureIdentity) and (each.ref.namespace, each.ref.name) in named
+    ]
     for identity in bound:
         names, grantee = permission_names(identity), Grantee(identity.ref.namespace)
         await give(kube, names, grantee, Giver.ENABLE)
@@ -788,20 +789,6 @@ async def grant_what_is_there(kube: Kube, place: str, *, wanted: bool) -> None:
         )
     made = record_of_grants(place, [str(identity.ref) for identity in bound])
     click.echo(f"{called(made)} {await apply(kube, made)}")
-
-
-async def _bound(kube: Kube) -> list[AzureIdentity]:
-    identities = await list_parsed(kube, IDENTITIES)
-    named = {
-        (each.ref.namespace, each.identity)
-        for each in await list_parsed(kube, BINDINGS)
-        if isinstance(each, AzureIdentityBinding)
-    }
-    return [
-        each
-        for each in identities
-        if isinstance(each, AzureIdentity) and (each.ref.namespace, each.ref.name) in named
-    ]
 
 
 def record_of_grants(place: str, granted: list[str]) -> Object:

@@ -42,28 +42,24 @@ if TYPE_CHECKING:
     from podidentity.adapters.kube import Kube
 
 
-def add(
+def put(
     *,
     target: ClusterTarget,
     namespace: str,
     name: str,
     labels: Sequence[tuple[str, str]],
     identities: Sequence[ClientId | ResourceId],
+    exists: bool,
 ) -> None:
-    wanted = _wanted(ObjectRef(namespace, name), labels, identities)
-    on_cluster(target, lambda kube: _add(kube, wanted))
-
-
-def update(
-    *,
-    target: ClusterTarget,
-    namespace: str,
-    name: str,
-    labels: Sequence[tuple[str, str]],
-    identities: Sequence[ClientId | ResourceId],
-) -> None:
-    wanted = _wanted(ObjectRef(namespace, name), labels, identities)
-    on_cluster(target, lambda kube: _update(kube, wanted))
+    twice = {key for key, value in labels for other, of in labels if key == other and value != of}
+    if twice:
+        raise click.UsageError(f"a pod has one value of each label, not two of {min(twice)!r}")
+    wanted = AzurePodIdentityException(
+        ref=ObjectRef(namespace, name),
+        pod_labels=dict(labels),
+        identities=tuple(dict.fromkeys(identities)),
+    )
+    on_cluster(target, lambda kube: (_update if exists else _add)(kube, wanted))
 
 
 def list_exceptions(*, target: ClusterTarget, namespace: str | None, output: str) -> None:
@@ -127,19 +123,6 @@ def entry_of(found: AzurePodIdentityException | Malformed, rules: Rules) -> List
     refusal = without_effect(found, rules)
     return ListedException(
         found=found, why=f"{refusal.message} {refusal.next_step}" if refusal else ""
-    )
-
-
-def _wanted(
-    ref: ObjectRef,
-    labels: Sequence[tuple[str, str]],
-    identities: Sequence[ClientId | ResourceId],
-) -> AzurePodIdentityException:
-    twice = {key for key, value in labels for other, of in labels if key == other and value != of}
-    if twice:
-        raise click.UsageError(f"a pod has one value of each label, not two of {min(twice)!r}")
-    return AzurePodIdentityException(
-        ref=ref, pod_labels=dict(labels), identities=tuple(dict.fromkeys(identities))
     )
 
 

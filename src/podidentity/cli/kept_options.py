@@ -104,7 +104,15 @@ def kept_of(daemon_set: Object | None, command: click.Command) -> Told:
     options = {} if not image or _DEFAULT_IMAGE.fullmatch(image) else {IMAGE: image}
     text = (daemon_set["metadata"].get("annotations") or {}).get(RECORD, "")
     try:
-        options |= _parsed(command, shlex.split(text))
+        reading = copy.copy(command)
+        reading.params = [each for each in command.params if each.name in RECORDED]
+        reading.add_help_option = False
+        with reading.make_context("enable", shlex.split(text)) as context:
+            options |= {
+                name: value
+                for name, value in context.params.items()
+                if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+            }
     except (click.ClickException, ValueError) as error:
         why = error.format_message() if isinstance(error, click.ClickException) else str(error)
         raise CommandError(
@@ -120,18 +128,6 @@ def kept_of(daemon_set: Object | None, command: click.Command) -> Told:
         for word in group
     ]
     return Told(options=options, flags=tuple(words))
-
-
-def _parsed(command: click.Command, words: list[str]) -> dict[str, Any]:
-    reading = copy.copy(command)
-    reading.params = [each for each in command.params if each.name in RECORDED]
-    reading.add_help_option = False
-    with reading.make_context("enable", words) as context:
-        return {
-            name: value
-            for name, value in context.params.items()
-            if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
-        }
 
 
 def _words(option: click.Parameter, value: Any) -> list[str]:  # noqa: ANN401 - as click has it

@@ -111,13 +111,18 @@ def inventory(cluster: WatchedCluster, roles: Roles | None) -> tuple[list[Entry]
     entries = []
     for found in cluster.all_identities():
         own = sorted(selectors.get(found.ref, ()))
+        permitted = None
+        if roles is not None and isinstance(found, AzureIdentity):
+            grantees = roles.grantees(permission_names(found))
+            here = [each for each in grantees if each.namespace in {"", found.ref.namespace}]
+            permitted = tuple(sorted({each.service_account or "*" for each in here}))
         bound = (pods.get((found.ref.namespace, each), ()) for each in own)
         entries.append(
             Entry(
                 found=found,
                 selectors=tuple(own),
                 pods=tuple(sorted(chain.from_iterable(bound))),
-                permitted=_permitted(roles, found),
+                permitted=permitted,
             )
         )
     names = {entry.found.ref for entry in entries}
@@ -133,15 +138,6 @@ def inventory(cluster: WatchedCluster, roles: Roles | None) -> tuple[list[Entry]
         if each.ref._replace(name=each.identity) not in names
     ]
     return entries, problems
-
-
-def _permitted(roles: Roles | None, found: AzureIdentity | Malformed) -> tuple[str, ...] | None:
-    """Return the service accounts of its namespace that may use an identity, `*` for all."""
-    if roles is None or isinstance(found, Malformed):
-        return None
-    grantees = roles.grantees(permission_names(found))
-    own = [each for each in grantees if each.namespace in {"", found.ref.namespace}]
-    return tuple(sorted({each.service_account or "*" for each in own}))
 
 
 class GrantEnd(StrEnum):

@@ -181,21 +181,20 @@ class TakeOverPlan:
             return
         for each in self.losses:
             yield "\n".join(self._lines_of(each))
-        flags = self.flags(self.losses)
-        yield "\n".join(
-            [
-                f"{len(self.losses)} would be refused or lost. podidentity migrate apply grants "
-                f"{len(self.grants)} permissions.",
-                *(
-                    [f"With all switches: podidentity enable {_as_arguments(flags)}"]
-                    if flags
-                    else []
-                ),
-            ]
+        said = (
+            f"{len(self.losses)} would be refused or lost. podidentity migrate apply grants "
+            f"{len(self.grants)} permissions."
         )
+        if flags := " ".join(f"--nmi-arg={each}" for each in self.flags(self.losses)):
+            said += f"\nWith all switches: podidentity enable {flags}"
+        yield said
 
     def _lines_of(self, loss: Loss) -> Iterator[str]:
-        yield f"{loss.namespace}: {loss.refusal.about} ({loss.refusal.reason.value}), {_whom(loss)}"
+        named = ", ".join(each.name for each in loss.pods[:_MOST_NAMED])
+        more = len(loss.pods) - _MOST_NAMED
+        whom = f"pods {named}" + (f" and {more} more" if more > 0 else "")
+        whom = whom if loss.pods else "no pod at the moment"
+        yield f"{loss.namespace}: {loss.refusal.about} ({loss.refusal.reason.value}), {whom}"
         yield f"  {loss.refusal.message}"
         if not loss.granting_is_enough:
             yield f"  {loss.refusal.next_step}"
@@ -231,18 +230,6 @@ class TakeOverPlan:
             ],
             "flags": self.flags(self.losses),
         }
-
-
-def _whom(loss: Loss) -> str:
-    if not loss.pods:
-        return "no pod at the moment"
-    more = len(loss.pods) - _MOST_NAMED
-    named = ", ".join(each.name for each in loss.pods[:_MOST_NAMED])
-    return f"pods {named}" + (f" and {more} more" if more > 0 else "")
-
-
-def _as_arguments(flags: Iterable[str]) -> str:
-    return " ".join(f"--nmi-arg={each}" for each in flags)
 
 
 async def _plan(kube: Kube, namespaces: Sequence[str], namespaced: bool | None) -> TakeOverPlan:
@@ -369,7 +356,13 @@ async def _grant(kube: Kube, name: str, grantee: Grantee) -> None:
         result = await create_once(kube, made)
         click.echo(f"{called(made)} {result}")
         if result is ApplyResult.UNCHANGED:
-            await _require_the_same(kube, made)
+            only = f"metadata.name={made['metadata']['name']}"
+            for each in await find_all(kube, CLUSTER_ROLES, fieldSelector=only):
+                if each.get("rules") != made["rules"]:
+                    raise CommandError(
+                        f"{called(made)} is there, and permits something else",
+                        "See who made it and what for, delete it, and run migrate apply again.",
+                    )
         result = await create_once(kube, given)
         click.echo(f"{called(given)} {result}")
     except KubeError as error:
@@ -385,14 +378,3 @@ async def _grant(kube: Kube, name: str, grantee: Grantee) -> None:
             f"{called(given)} is there, and does not permit it to {grantee}",
             "See who made it and what for, delete it, and run migrate apply again.",
         )
-
-
-async def _require_the_same(kube: Kube, made: Object) -> None:
-    """Raise CommandError if a role of this name permits something else."""
-    only = f"metadata.name={made['metadata']['name']}"
-    for each in await find_all(kube, CLUSTER_ROLES, fieldSelector=only):
-        if each.get("rules") != made["rules"]:
-            raise CommandError(
-                f"{called(made)} is there, and permits something else",
-                "See who made it and what for, delete it, and run migrate apply again.",
-            )

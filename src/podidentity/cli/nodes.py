@@ -90,7 +90,14 @@ def nodes(
             else:
                 click.echo(data(list(map(_plain, found)), output))
             if resource is not None:
-                await _token(asking, resource)
+                answer = await asking.token(resource)
+                if answer.status != 200:
+                    raise CommandError(
+                        f"No token for {resource}: {answer.status or 'no answer'}, {answer.text}",
+                        "podidentity explain says where a chain ends.",
+                    )
+                life = f"for {answer.expires_in} s (not shown)"
+                click.echo(f"A token of {answer.client} for {resource}, {life}")
             return found
         finally:
             await asking.close()
@@ -131,16 +138,6 @@ async def _round(found: Sequence[NodeState], asking: AgentPages, port: int) -> l
             return replace(state, said=await asking.readiness(state.address, port))
 
     return list(await asyncio.gather(*map(ask, found)))
-
-
-async def _token(asking: AgentPages, resource: str) -> None:
-    answer = await asking.token(resource)
-    if answer.status != 200:
-        raise CommandError(
-            f"No token for {resource}: {answer.status or 'no answer'}, {answer.text}",
-            "podidentity explain says where a chain ends.",
-        )
-    click.echo(f"A token of {answer.client} for {resource}, for {answer.expires_in} s (not shown)")
 
 
 def _row(state: NodeState) -> tuple[str, ...]:

@@ -192,26 +192,23 @@ async def take(
     bindings = await find_all(kube, CLUSTER_ROLE_BINDINGS)
     of_role = [each for each in bindings if each["roleRef"]["name"] == role_name(name)]
     going = [
-        each for each in of_role if giver_of(each) in given_by and _all_in(each, name, grantee)
+        each
+        for each in of_role
+        if giver_of(each) in given_by
+        and (granted := holders(name, [role(name)], [each]))
+        and all(grantee.includes(holder.grantee) for holder in granted)
     ]
     for each in going:
         await remove_role(kube, "ClusterRoleBinding", each["metadata"]["name"])
     if len(going) == len(of_role):
-        await _remove_unheld(kube, name, may_stay=not of_role)
+        try:
+            if await remove(kube, role(name)):
+                click.echo(f"{called(role(name))} deleted")
+        except KubeError as error:
+            # Whoever may not delete a role that nobody had has undone nothing that needs it.
+            if of_role or not error.forbidden:
+                raise
     return len(going)
-
-
-async def _remove_unheld(kube: Kube, name: str, *, may_stay: bool) -> None:
-    """Delete the ClusterRole of a permission that nobody has, if it is there.
-
-    `may_stay`: whoever lacks the right to delete it has undone nothing that needs it.
-    """
-    try:
-        if await remove(kube, role(name)):
-            click.echo(f"{called(role(name))} deleted")
-    except KubeError as error:
-        if not (may_stay and error.forbidden):
-            raise
 
 
 async def take_unneeded(kube: Kube, ref: ObjectRef, gone: Object) -> None:
@@ -326,12 +323,6 @@ def giver_of(found: Object) -> str:
         return ""
     annotations = found["metadata"].get("annotations") or {}
     return str(annotations.get(GIVEN_BY, Giver.GRANT))
-
-
-def _all_in(found: Object, name: str, grantee: Grantee) -> bool:
-    """Whether `grantee` includes all grantees of a binding."""
-    granted = holders(name, [role(name)], [found])
-    return bool(granted) and all(grantee.includes(each.grantee) for each in granted)
 
 
 async def remove_role(kube: Kube, kind: str, name: str) -> None:

@@ -250,7 +250,20 @@ class _Comparison:
         missing = [use for use in uses_of(pod, old) if not self.permitted(use)]
         names = tuple(use.name for use in missing)
         if switches:
-            yield _loss(pod, _refusal_of(pod, old, self.after), switches, names)
+            refusal = None
+            if ref.namespace == pod.ref.namespace:
+                refusal = unusable_credential(old.identity, self.after)
+            if refusal is None:
+                refusal = Refusal(
+                    reason=Reason.OTHER_NAMESPACE,
+                    message=f"AzureIdentity {ref} is bound to pods of namespace "
+                    f"{pod.ref.namespace} by its own namespace's binding; pod, binding and "
+                    "identity must share a namespace.",
+                    next_step="Create the AzureIdentity and its binding in namespace "
+                    f"{pod.ref.namespace}.",
+                    about=ref,
+                )
+            yield _loss(pod, refusal, switches, names)
         elif missing:
             refusal = Refusal(
                 reason=Reason.NOT_PERMITTED,
@@ -269,22 +282,6 @@ class _Comparison:
                 if holds(match(pod, self.directory, rules)):
                     return some
         return tuple(Switch)
-
-
-def _refusal_of(pod: Pod, old: Entitlement, after: Rules) -> Refusal:
-    """Return why the rules `after` do not let the pod use what it could use."""
-    identity, namespace = old.identity, pod.ref.namespace
-    if identity.ref.namespace == namespace:
-        found = unusable_credential(identity, after)
-        if found is not None:
-            return found
-    return Refusal(
-        reason=Reason.OTHER_NAMESPACE,
-        message=f"AzureIdentity {identity.ref} is bound to pods of namespace {namespace} by its "
-        "own namespace's binding; pod, binding and identity must share a namespace.",
-        next_step=f"Create the AzureIdentity and its binding in namespace {namespace}.",
-        about=identity.ref,
-    )
 
 
 def _loss(

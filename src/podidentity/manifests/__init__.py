@@ -141,7 +141,10 @@ def nmi(
     if startup_taint:
         manifests[-1:-1] = startup_taint_rights(startup_taint, namespace)
         derived_args = [f"--startup-taint={startup_taint}", *derived_args]
-        tolerations = _and_startup_taint(tolerations, startup_taint)
+        mine = {"key": startup_taint, "operator": "Exists"}
+        # Without any it tolerates every taint.
+        if tolerations and mine not in tolerations:
+            tolerations = (*tolerations, mine)
     if redirect:
         manifests[-1:-1] = local_redirect(redirect, namespace)[:-1]
         derived_args = ["--backend=lrp", *derived_args]
@@ -221,11 +224,18 @@ def mic(
     manifests = _documents("mic.yaml")
     for each in manifests:
         if each["kind"] == "Deployment":
-            _complete(each["spec"]["template"]["spec"], image, extra_args, ())
-            _mount(each["spec"]["template"]["spec"], cloud_config)
-            by_proxy(each["spec"]["template"]["spec"], proxy_secret)
+            pod = each["spec"]["template"]["spec"]
+            _complete(pod, image, extra_args, ())
+            by_proxy(pod, proxy_secret)
+            (container,) = pod["containers"]
+            if cloud_config:
+                # It is root's: MIC reads it as root without a capability.
+                source = {"path": cloud_config, "type": "File"}
+                pod["volumes"].append({"name": "cloud-config", "hostPath": source})
+                mount = {"name": "cloud-config", "mountPath": cloud_config, "readOnly": True}
+                container["volumeMounts"].append(mount)
+                pod["securityContext"] |= {"runAsUser": 0, "runAsGroup": 0, "runAsNonRoot": False}
             if admin_identity:
-                (container,) = each["spec"]["template"]["spec"]["containers"]
                 container["env"] += _ADMIN_IDENTITY
         for place in (each["metadata"], *each.get("subjects", ())):
             # The Lease stays in `default`: there the archived MIC has its lock.
@@ -246,17 +256,6 @@ def _needed(
         if "resources" in rule:
             rule["resources"] = [each for each in rule["resources"] if each not in unused]
     return [rule for rule in rules if rule.get("resources", True)]
-
-
-def _mount(pod: Manifest, path: str) -> None:
-    """Let MIC read that file of its node, as root without a capability; "" for none."""
-    if not path:
-        return
-    pod["volumes"].append({"name": "cloud-config", "hostPath": {"path": path, "type": "File"}})
-    (container,) = pod["containers"]
-    mount = {"name": "cloud-config", "mountPath": path, "readOnly": True}
-    container["volumeMounts"].append(mount)
-    pod["securityContext"] |= {"runAsUser": 0, "runAsGroup": 0, "runAsNonRoot": False}
 
 
 PROXY_FILES = "/var/run/secrets/podidentity-proxy"
@@ -291,12 +290,6 @@ def mic_exception(namespace: str = NAMESPACE) -> Manifest:
         "metadata": {"name": "podidentity-mic", "namespace": namespace, "labels": labels},
         "spec": {"podLabels": labels},
     }
-
-
-def _and_startup_taint(tolerations: Sequence[Manifest], key: str) -> Sequence[Manifest]:
-    """Return these tolerations and that of the start-up taint; () if every taint is tolerated."""
-    mine = {"key": key, "operator": "Exists"}
-    return (*tolerations, mine) if tolerations and mine not in tolerations else tolerations
 
 
 def _complete(

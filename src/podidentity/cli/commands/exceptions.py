@@ -76,9 +76,9 @@ def add(**given: Any) -> None:
 
     One that is there with these labels stays as it is; with others the command fails.
     """
-    from podidentity.cli.exceptions import add as run
+    from podidentity.cli.exceptions import put
 
-    run(**given)
+    put(exists=False, **given)
 
 
 @exception.command(
@@ -90,9 +90,9 @@ def add(**given: Any) -> None:
 @cluster_options
 def update(**given: Any) -> None:
     """Give an exception other labels and identities, in place of all that it has."""
-    from podidentity.cli.exceptions import update as run
+    from podidentity.cli.exceptions import put
 
-    run(**given)
+    put(exists=True, **given)
 
 
 @exception.command(
