@@ -8,6 +8,7 @@ are of a world of its own: they exist only in network namespaces that the sandbo
       203.0.113.10:443    Entra, ARM, Key Vault               pods 10.244.N.0/24
       203.0.113.53:53     DNS
       203.0.113.6:443     the Kubernetes API server
+      203.0.113.7:443     a real one itself, for nodes and controllers
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ IMDS_ADDRESS = "169.254.169.254"
 AZURE_ADDRESS = "203.0.113.10"
 DNS_ADDRESS = "203.0.113.53"
 APISERVER_ADDRESS = "203.0.113.6"
+KUBERNETES_ADDRESS = "203.0.113.7"
 FABRIC_ADDRESS = "10.240.0.1"
 
 OWN_AGENT = "podidentity-sandbox"
@@ -168,6 +170,8 @@ class Plan:
     kubernetes_minor: int = MINORS[0]
     """The API server's minor version: 33 restricts the audiences of nodes' tokens, 36 has
     constrained impersonation."""
+    kubernetes: str = ""
+    """Folder of the programs of a real control plane; "" where the sandbox's own serves."""
     subscription_name: str = "My Azure Subscription"
     location: str = "westeurope"
     cluster_group: str = "aks-west-experimental"
@@ -185,6 +189,11 @@ class Plan:
         """The administrator's kubeconfig, for the host."""
         return self.path / "kubeconfig"
 
+    @property
+    def apiserver_url(self) -> str:
+        """The API server for nodes and for Azure, which no weather befalls."""
+        return f"https://{KUBERNETES_ADDRESS if self.kubernetes else APISERVER_ADDRESS}"
+
     def person_token(self, object_id: str) -> str:
         """Return the bearer token of a principal of Entra in the cluster, by its object id."""
         proof = hmac.digest(self.aks_token.encode(), object_id.encode(), hashlib.sha256)
@@ -199,6 +208,15 @@ class Plan:
     def administrator_files(self) -> tuple[Path, Path]:
         """The client certificate of a person in system:masters, PEM, and its key."""
         return self.path / "masterclient.crt", self.path / "masterclient.key"
+
+    @property
+    def kubelet_client_files(self) -> tuple[Path, Path]:
+        """The certificate by which a real API server asks kubelets, PEM, and its key."""
+        return self.path / "kubelet-client.crt", self.path / "kubelet-client.key"
+
+    def kubelet_files(self, node: NodePlan) -> tuple[Path, Path]:
+        """The certificate by which a node's kubelet serves a real API server, PEM, and its key."""
+        return self.path / f"kubelet-{node.index}.crt", self.path / f"kubelet-{node.index}.key"
 
     @property
     def ca_bundle(self) -> Path:

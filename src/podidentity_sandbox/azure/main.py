@@ -35,7 +35,7 @@ from podidentity_sandbox.azure.seed import seed
 from podidentity_sandbox.azure.server import Front, place_of, server
 from podidentity_sandbox.azure.state import World
 from podidentity_sandbox.azure.tokens import Issuers
-from podidentity_sandbox.plan import APISERVER_ADDRESS, Plan
+from podidentity_sandbox.plan import Plan
 from podidentity_sandbox.weather import WeatherInForce
 
 SHUTDOWN = 0.5
@@ -61,7 +61,7 @@ async def azure(
 ) -> AsyncIterator[World]:
     """Serve the Azure of `plan` while the context is open; `clock` is seconds since 1970."""
     # AKS reaches its cluster there, and Entra the keys of its issuer.
-    apiserver = f"https://{APISERVER_ADDRESS}"
+    apiserver = plan.apiserver_url
     world = World(plan, clock, WeatherInForce(plan.path))
     journal = Journal(plan.path / FILE, world)
     issuers = Issuers(world.tenants, journal.restore())

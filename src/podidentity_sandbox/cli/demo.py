@@ -99,7 +99,15 @@ def _with_az(plan: Plan) -> tuple[Mapping[str, str], Story]:
     is_flag=True,
     help="With the real az and kubectl: the whole walk-through.",
 )
-def demo(name: str, *, rootless: bool, keep: bool, as_json: bool, with_az: bool) -> None:
+@click.option(
+    "--kubernetes",
+    metavar="FOLDER",
+    type=click.Path(exists=True, file_okay=False, resolve_path=True),
+    help="A folder of etcd and Kubernetes' programs, which are its control plane then.",
+)
+def demo(
+    name: str, *, rootless: bool, keep: bool, as_json: bool, with_az: bool, kubernetes: str | None
+) -> None:
     """Bring a sandbox up, tell the whole story in it, and take it down.
 
     The exit status is 0 only if every step showed what it must. With --json each step is an object.
@@ -111,7 +119,7 @@ def demo(name: str, *, rootless: bool, keep: bool, as_json: bool, with_az: bool)
     if with_az:
         _must_have_programs()
     # On a bridge, where a pod could speak with its neighbour's address: it is shown that none can.
-    shape = Shape(rootless=rootless, network=Network.BRIDGE)
+    shape = Shape(rootless=rootless, network=Network.BRIDGE, kubernetes=kubernetes or "")
     plan = bring_up(name, shape, progress=progress)
     try:
         if with_az:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import re
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -18,6 +20,7 @@ from podidentity_sandbox.node.cri.containerd import names_in
 from podidentity_sandbox.node.cri.options import RuntimeOptions
 from podidentity_sandbox.node.cri.pause import SHELL
 from podidentity_sandbox.plan import MINORS, Network, Pool, PoolKind
+from podidentity_sandbox.weather import CALM
 from podidentity_sandbox.world.blueprint import MOST_NODES, Shape
 from podidentity_sandbox.world.environment import built_images, runtime_tools
 from podidentity_sandbox.world.folder import base_folder
@@ -48,6 +51,15 @@ def _pools(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> tup
     if sum(pool.nodes for pool in pools) > MOST_NODES:
         raise click.BadParameter(f"a sandbox has at most {MOST_NODES} nodes")
     return tuple(pools)
+
+
+def _control_plane(_: click.Context, __: click.Parameter, given: str) -> Mapping[str, Any]:
+    """Return what the shape says of it; raise click.BadParameter."""
+    if given in {f"1.{minor}" for minor in MINORS}:
+        return {"kubernetes_minor": int(given.removeprefix("1."))}
+    if not Path(given).is_dir():
+        raise click.BadParameter(f"{given!r} is no version of the sandbox's own, and no folder")
+    return {"kubernetes": str(Path(given).resolve())}
 
 
 @click.command(epilog="Example: podidentity sandbox up --nodes 3 --network bridge")
@@ -81,10 +93,12 @@ def _pools(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> tup
 )
 @click.option(
     "--kubernetes",
-    type=click.Choice([f"1.{minor}" for minor in MINORS]),
     default=f"1.{MINORS[0]}",
     show_default=True,
-    help="Its API server's rules: 1.33 restricts nodes' tokens, 1.36 constrains impersonation.",
+    metavar=f"{'|'.join(f'1.{minor}' for minor in MINORS)}|FOLDER",
+    callback=_control_plane,
+    help="The rules of its API server: 1.33 restricts nodes' tokens, 1.36 constrains impersonation."
+    " Or a folder of etcd and Kubernetes' programs, which are its control plane then.",
 )
 @click.option(
     "--node-init-taints",
@@ -121,7 +135,7 @@ def up(
     rootless: bool,
     runtime: str,
     images: tuple[str, ...],
-    kubernetes: str,
+    kubernetes: Mapping[str, Any],
     init_taints: str,
     pools: tuple[Pool, ...],
     sky: str,
@@ -139,12 +153,15 @@ def up(
         if rootless:
             raise click.UsageError("containerd needs root: its containers have users of their own")
         given = RuntimeOptions(tools=str(runtime_tools()), images=images or built_images())
+    weather = given_weather(sky, seed)
+    if "kubernetes" in kubernetes and weather != CALM:
+        raise click.UsageError("a real control plane has calm weather only")
     try:
         shape = Shape(
             nodes=nodes,
             rootless=rootless,
             network=Network(network),
-            kubernetes_minor=int(kubernetes.removeprefix("1.")),
+            **kubernetes,
             init_taints=init_taints,
             pools=pools,
         )
@@ -152,7 +169,7 @@ def up(
             name,
             shape,
             runtime=given,
-            weather=given_weather(sky, seed),
+            weather=weather,
             progress=progress,
         )
     except KeyboardInterrupt:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from podidentity_sandbox.apiserver import ApiRefusal, ApiServer, ApiUnreachable, Object
-from podidentity_sandbox.plan import APISERVER_ADDRESS, NodePlan, Plan
+from podidentity_sandbox.plan import NodePlan, Plan
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
@@ -22,8 +22,7 @@ class ApiClient(ApiServer):
 
     def __init__(self, plan: Plan, node: NodePlan) -> None:
         trust = ssl.create_default_context(cafile=str(plan.ca_certificate))
-        url = f"https://{APISERVER_ADDRESS}"
-        super().__init__(url, trust, lambda: node.token, agent="kubelet/sandbox")
+        super().__init__(plan.apiserver_url, trust, lambda: node.token, agent="kubelet/sandbox")
 
     async def find(self, path: str) -> Object | None:
         """Return the object at `path`, None where there is none; insist on an answer."""

@@ -51,6 +51,8 @@ def node_object(node: NodePlan, now: datetime) -> dict[str, Any]:
             "podCIDRs": [node.pod_cidr],
         },
         "status": {
+            # Else a real API server speaks SPDY to it: KEP-4006, on by default from 1.37 on.
+            "declaredFeatures": ["ExtendWebSocketsToKubelet"],
             "capacity": capacity,
             "allocatable": capacity,
             "addresses": [

@@ -7,6 +7,7 @@ import asyncio
 import logging
 import os
 import signal
+import ssl
 import sys
 from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
@@ -48,7 +49,13 @@ async def run(
     await services.network.open()
     kubelet = Kubelet(services)
     executions = ExecServer(services.plan.path / services.node.socket, kubelet)
-    server = KubeletServer(services.plan.path / services.node.api_socket, kubelet, services.probing)
+    plan, node = services.plan, services.node
+    tls = None
+    if plan.kubernetes:
+        tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(plan.ca_certificate))
+        tls.verify_mode = ssl.CERT_REQUIRED
+        tls.load_cert_chain(*plan.kubelet_files(node))
+    server = KubeletServer(plan.path / node.api_socket, kubelet, services.probing, tls)
     async with asyncio.TaskGroup() as group:
         for each in (*others, services.events.run(), executions.run(), server.run(), kubelet.run()):
             group.create_task(each)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import signal
+import ssl
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -45,8 +46,16 @@ _OF_THE_CONNECTION = frozenset(
 class KubeletServer:
     """Serves the API of one kubelet."""
 
-    def __init__(self, path: Path, kubelet: Kubelet, asking: aiohttp.ClientSession) -> None:
+    def __init__(
+        self,
+        path: Path,
+        kubelet: Kubelet,
+        asking: aiohttp.ClientSession,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        """With `tls` it serves at the node's port 10250 too, as a real API server has it."""
         self._path = path
+        self._tls = tls
         self._asking = asking
         self._kubelet = kubelet
 
@@ -65,6 +74,8 @@ class KubeletServer:
         self._path.unlink(missing_ok=True)
         try:
             await web.UnixSite(runner, str(self._path)).start()
+            if self._tls is not None:
+                await web.TCPSite(runner, port=10250, ssl_context=self._tls).start()
             await asyncio.Event().wait()
         finally:
             await runner.cleanup()

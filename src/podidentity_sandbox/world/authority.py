@@ -22,13 +22,20 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from podidentity_sandbox.azure.tenants import CLOUDS, MANAGEMENT, PUBLIC
-from podidentity_sandbox.plan import APISERVER_ADDRESS, AZURE_ADDRESS, MACHINE_BUNDLES, Plan
+from podidentity_sandbox.plan import (
+    APISERVER_ADDRESS,
+    AZURE_ADDRESS,
+    KUBERNETES_ADDRESS,
+    MACHINE_BUNDLES,
+    Plan,
+)
 from podidentity_sandbox.world import SandboxError
 
 _LIFE = timedelta(days=365)
 APISERVER_NAMES = (
     "127.0.0.1",
     APISERVER_ADDRESS,
+    KUBERNETES_ADDRESS,
     "localhost",
     "kubernetes",
     "kubernetes.default",
@@ -138,6 +145,10 @@ def write_certificates(plan: Plan) -> None:
     for part, names in (("apiserver", APISERVER_NAMES), ("azure", AZURE_NAMES)):
         authority.issue(names, plan.path / f"{part}.crt", plan.path / f"{part}.key")
     authority.issue_client("masterclient", ["system:masters"], *plan.administrator_files)
+    if plan.kubernetes:
+        authority.issue_client("kube-apiserver", [], *plan.kubelet_client_files)
+        for node in plan.nodes:
+            authority.issue([node.address, node.name], *plan.kubelet_files(node))
 
 
 def machine_authorities() -> str:

@@ -39,6 +39,8 @@ class Shape:
     rootless: bool = False
     network: Network = Network.ROUTED
     kubernetes_minor: int = MINORS[0]
+    kubernetes: str = ""
+    """Folder of the programs of a real control plane; "" for the sandbox's own."""
     init_taints: str = ""
     pools: Sequence[Pool] = ()
     """Instead of `nodes`."""
@@ -78,6 +80,7 @@ def draw_plan(
         memory_root=memory_root,
         azure_cli=azure_cli,
         kubernetes_minor=shape.kubernetes_minor,
+        kubernetes=shape.kubernetes,
     )
     wanted = shape.pools or (Pool(kind=PoolKind.UNIFORM, nodes=shape.nodes),)
     machines = chain.from_iterable(

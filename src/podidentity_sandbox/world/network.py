@@ -17,6 +17,7 @@ from podidentity_sandbox.plan import (
     DNS_ADDRESS,
     FABRIC_ADDRESS,
     IMDS_ADDRESS,
+    KUBERNETES_ADDRESS,
     NodePlan,
     mac_of_bridge,
 )
@@ -28,7 +29,8 @@ _BACKLOG = 1024
 
 def azure_script() -> str:
     """Return the commands for `ip -batch` that make Azure out of an empty namespace."""
-    addresses = (IMDS_ADDRESS, AZURE_ADDRESS, DNS_ADDRESS, APISERVER_ADDRESS)
+    apiservers = (APISERVER_ADDRESS, KUBERNETES_ADDRESS)
+    addresses = (IMDS_ADDRESS, AZURE_ADDRESS, DNS_ADDRESS, *apiservers)
     return _script(
         "link set lo up",
         *(f"address add {address}/32 dev lo" for address in addresses),

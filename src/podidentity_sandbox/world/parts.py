@@ -39,6 +39,8 @@ class PartProgram:
     """Listening sockets that it inherits under the same numbers."""
     prepare: Callable[[], None] = field(default=lambda: None)
     """Called before each start."""
+    after: str = ""
+    """The part that must serve before this one starts, at `up`."""
 
 
 class Part:

@@ -6,11 +6,16 @@ uses. Only when it says no are the usual reasons looked for.
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+
+from podidentity_sandbox.kubernetes.programs import PROGRAMS
+from podidentity_sandbox.world import SandboxError
 
 # program -> Debian package
 _PROGRAMS = {
@@ -101,3 +106,23 @@ def _read(path: Path) -> str:
         return path.read_text().strip()
     except OSError:
         return ""
+
+
+def minor_version(programs: Path) -> int:
+    """Return the minor version of Kubernetes in a folder, 37 of 1.37.2; raise SandboxError."""
+    lacking = [name for name in PROGRAMS if not os.access(programs / name, os.X_OK)]
+    if lacking:
+        raise SandboxError(
+            f"{programs} has no program {', '.join(lacking)}: it must have etcd and those of "
+            "Kubernetes by their names. ./scripts/setup-kubernetes makes such a folder"
+        )
+    try:
+        said = subprocess.run(
+            [programs / "kube-apiserver", "--version"], capture_output=True, text=True, check=True
+        ).stdout
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise SandboxError(f"{programs}/kube-apiserver --version: {error}") from error
+    found = re.match(r"Kubernetes v1\.(\d+)\.", said)
+    if found is None:
+        raise SandboxError(f"{programs}/kube-apiserver is of no version that is known: {said!r}")
+    return int(found[1])

@@ -1,7 +1,8 @@
 """Process 1 of a sandbox: it makes the network, starts the parts, and ends all with itself.
 
 It starts everything at once. Sockets listen before their servers exist, so a kubelet's first call
-waits in the kernel until the API server takes it: no order, no polling.
+waits in the kernel until the API server takes it: no order, no polling. Programs of Kubernetes open
+their own sockets, and end where they miss each other: they start one after the other, then nodes.
 
 It takes orders over the Unix socket `world.sock` in the sandbox's folder, which lets in its owner
 only. A client (`inspection.ask`) sends one JSON object a line, `{"op": …, "part": …}`, and gets one
@@ -32,6 +33,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from podidentity_sandbox.kubernetes.programs import PROGRAMS
 from podidentity_sandbox.plan import (
     APISERVER_ADDRESS,
     AZURE_ADDRESS,
@@ -49,7 +51,8 @@ _GRACE_NODES, _GRACE_REST = 4.0, 2.0
 """Seconds for the kubelets to end their pods, and for the servers to end."""
 
 REAL_PARTS: Mapping[str, Sequence[str]] = {
-    part: ("-P", "-m", f"podidentity_sandbox.{part}") for part in ("cluster", "azure", "node")
+    part: ("-P", "-m", f"podidentity_sandbox.{part}")
+    for part in ("cluster", "kubernetes", "azure", "node")
 }
 """The interpreter's arguments for each kind of part; tests put stand-ins here."""
 
@@ -71,33 +74,46 @@ def programs(
 ) -> list[PartProgram]:
     """Open the sockets of this namespace and return how each part is started."""
     world = network.listen_tcp(APISERVER_ADDRESS, 443)
+
+    def server(
+        name: str, argv: Sequence[str], after: str = "", **given: Sequence[int]
+    ) -> PartProgram:
+        words = [
+            word for key, fds in given.items() for fd in fds for word in (f"--{key}-fd", str(fd))
+        ]
+        return PartProgram(
+            name=name,
+            argv=(sys.executable, *argv, "--folder", plan.folder, *words),
+            fds=[fd for fds in given.values() for fd in fds],
+            log=plan.logs / f"{name}.log",
+            after=after,
+        )
+
     https = network.listen_tcp(AZURE_ADDRESS, 443)
     imds = network.listen_tcp(IMDS_ADDRESS, 80)
     dns = network.listen_udp(DNS_ADDRESS, 53)
-    cluster = {"--listen-fd": [api_fd, world.detach()]}
-    azure = {
-        "--https-fd": [https.detach()],
-        "--imds-fd": [imds.detach()],
-        "--dns-fd": [dns.detach()],
-        "--proxy-fd": [proxy_fd],
-    }
-    servers = [
-        PartProgram(
-            name=name,
-            argv=(sys.executable, *parts[name], "--folder", plan.folder, *_options(fds)),
-            fds=[fd for given in fds.values() for fd in given],
-            log=plan.logs / f"{name}.log",
-        )
-        for name, fds in (("cluster", cluster), ("azure", azure))
+    azure = server(
+        "azure",
+        parts["azure"],
+        https=[https.detach()],
+        imds=[imds.detach()],
+        dns=[dns.detach()],
+        proxy=[proxy_fd],
+    )
+    listen = [api_fd, world.detach()]
+    if not plan.kubernetes:
+        nodes = [_node_program(plan, node, parts["node"]) for node in plan.nodes]
+        return [server("cluster", parts["cluster"], listen=listen), azure, *nodes]
+    chain = [
+        server(name, (*parts["kubernetes"], name), after)
+        for after, name in zip(("", *PROGRAMS), PROGRAMS, strict=False)
     ]
-    return [*servers, *(_node_program(plan, node, parts["node"]) for node in plan.nodes)]
+    nodes = [_node_program(plan, node, parts["node"], after=PROGRAMS[-1]) for node in plan.nodes]
+    proxy = server("proxy", (*parts["kubernetes"], "proxy"), listen=listen)
+    return [*chain, proxy, azure, *nodes]
 
 
-def _options(fds: Mapping[str, Sequence[int]]) -> list[str]:
-    return [word for option, given in fds.items() for fd in given for word in (option, str(fd))]
-
-
-def _node_program(plan: Plan, node: NodePlan, part: Sequence[str]) -> PartProgram:
+def _node_program(plan: Plan, node: NodePlan, part: Sequence[str], after: str = "") -> PartProgram:
     enter = ("nsenter", f"--net=/run/netns/{node.name}", "unshare", "--mount")
     return PartProgram(
         name=node.name,
@@ -107,6 +123,7 @@ def _node_program(plan: Plan, node: NodePlan, part: Sequence[str]) -> PartProgra
         ),
         log=plan.logs / f"{node.name}.log",
         prepare=partial(network.make_node, node),
+        after=after,
     )
 
 
@@ -140,15 +157,26 @@ class Supervisor:
         server = await asyncio.start_unix_server(self._converse, socket)
         parts = self._parts.values()
         for part in parts:
-            part.start()
-        ready = asyncio.gather(*(part.settled() for part in parts))
+            if not part.program.after:
+                part.start()
+        ready = asyncio.gather(*map(self._follow, parts))
         ready.add_done_callback(lambda _: self._report_all_ready())
         await self._stop.wait()
         ready.cancel()
         nodes = [node.name for node in self._plan.nodes]
         await self._end(nodes, _GRACE_NODES)
-        await self._end(["cluster", "azure"], _GRACE_REST)
+        rest = [name for name in self._parts if name not in nodes]
+        await self._end([name for name in rest if name not in PROGRAMS], _GRACE_REST)
+        await self._end([name for name in rest if name in PROGRAMS], 0.0)
         server.close()
+
+    async def _follow(self, part: Part) -> None:
+        """Return when a part has settled; start it first where it waits for another."""
+        if part.program.after:
+            if await self._parts[part.program.after].settled() is not State.READY:
+                return
+            part.start()
+        await part.settled()
 
     def _changed(self, part: Part) -> None:
         self._report({"part": part.name, "state": part.state.value, "exit": part.exit})

@@ -45,8 +45,14 @@ class Place:
     def folder(self, name: str = "one") -> Folder:
         return Folder.of(name, self.base)
 
-    def up(self, name: str = "one", *, parts: Mapping[str, Sequence[str]] | None = None) -> Plan:
-        shape = Shape(rootless=self.mode == "rootless")
+    def up(
+        self,
+        name: str = "one",
+        *,
+        parts: Mapping[str, Sequence[str]] | None = None,
+        kubernetes: str = "",
+    ) -> Plan:
+        shape = Shape(rootless=self.mode == "rootless", kubernetes=kubernetes)
         return bring_up(name, shape, base=self.base, parts={**PARTS, **(parts or {})})
 
     def down(self, name: str = "one") -> Outcome:

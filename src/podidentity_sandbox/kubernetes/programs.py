@@ -1,0 +1,144 @@
+"""The programs of Kubernetes: what they are told, and the files that they read."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from podidentity_sandbox.cluster.tokens import ISSUER, JWKS_PATH, load_key
+from podidentity_sandbox.plan import APISERVER_ADDRESS, KUBERNETES_ADDRESS, Plan
+
+PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
+"""In the order in which they start."""
+WEBHOOK_PORT = 8444
+"""Where kube-apiserver asks who the bearer of a token is, on the loopback."""
+ETCD = "http://127.0.0.1:2379"
+
+
+def write_files(plan: Plan) -> None:
+    """Write what the programs read, readable by the owner only: tokens, keys, kubeconfigs."""
+    folder = _folder(plan)
+    folder.mkdir(mode=0o700)
+    load_key(plan.path / "sa.key")
+    users = [
+        (plan.admin_token, "admin", "system:masters"),
+        (plan.aks_token, "aksService", "system:masters"),
+        (_token(plan, "m"), "system:kube-controller-manager", ""),
+        (_token(plan, "s"), "system:kube-scheduler", ""),
+        *((node.token, f"system:node:{node.name}", "system:nodes") for node in plan.nodes),
+    ]
+    with (folder / "tokens.csv").open("w", newline="") as into:
+        csv.writer(into).writerows((token, user, user, group) for token, user, group in users)
+    server = f"https://{KUBERNETES_ADDRESS}"
+    for name, token in (("manager", _token(plan, "m")), ("scheduler", _token(plan, "s"))):
+        cluster = {"server": server, "certificate-authority": str(plan.ca_certificate)}
+        _write(folder / f"{name}.kubeconfig", _kubeconfig(cluster, {"token": token}))
+    webhook = {"server": f"http://127.0.0.1:{WEBHOOK_PORT}/"}
+    _write(folder / "persons.kubeconfig", _kubeconfig(webhook, {}))
+    scheduler = {
+        "apiVersion": "kubescheduler.config.k8s.io/v1",
+        "kind": "KubeSchedulerConfiguration",
+        "clientConnection": {"kubeconfig": str(folder / "scheduler.kubeconfig")},
+        "leaderElection": {"leaderElect": False},
+    }
+    _write(folder / "scheduler.json", scheduler)
+    audit = {
+        "apiVersion": "audit.k8s.io/v1",
+        "kind": "Policy",
+        "omitStages": ["RequestReceived"],
+        "rules": [{"level": "Metadata"}],
+    }
+    _write(folder / "audit.json", audit)
+
+
+def command(plan: Plan, name: str) -> Sequence[str]:
+    """Return the command line of a program."""
+    folder, key = _folder(plan), plan.path / "sa.key"
+    client, client_key = plan.kubelet_client_files
+    options = {
+        "etcd": {
+            "data-dir": folder / "etcd",
+            "unsafe-no-fsync": "true",  # it need not outlive the machine
+            "listen-client-urls": ETCD,
+            "advertise-client-urls": ETCD,
+            "listen-peer-urls": "http://127.0.0.1:2380",
+            "log-level": "error",
+        },
+        "kube-apiserver": {
+            "etcd-servers": ETCD,
+            "bind-address": KUBERNETES_ADDRESS,
+            "secure-port": 443,
+            "advertise-address": APISERVER_ADDRESS,
+            "service-cluster-ip-range": "10.96.0.0/16",
+            "allow-privileged": "true",
+            "authorization-mode": "Node,RBAC",
+            "enable-admission-plugins": "NodeRestriction",
+            "tls-cert-file": plan.path / "apiserver.crt",
+            "tls-private-key-file": plan.path / "apiserver.key",
+            "cert-dir": folder / "apiserver",
+            "client-ca-file": plan.ca_certificate,
+            "token-auth-file": folder / "tokens.csv",
+            "authentication-token-webhook-config-file": folder / "persons.kubeconfig",
+            "authentication-token-webhook-version": "v1",
+            "service-account-issuer": ISSUER,
+            "service-account-jwks-uri": ISSUER + JWKS_PATH,
+            "service-account-key-file": key,
+            "service-account-signing-key-file": key,
+            "service-account-extend-token-expiration": "false",
+            "api-audiences": f"{ISSUER},https://kubernetes.default.svc",
+            "kubelet-client-certificate": client,
+            "kubelet-client-key": client_key,
+            "kubelet-certificate-authority": plan.ca_certificate,
+            "kubelet-preferred-address-types": "InternalIP",
+            "audit-policy-file": folder / "audit.json",
+            "audit-log-path": folder / "audit.log",
+        },
+        "kube-controller-manager": {
+            "kubeconfig": folder / "manager.kubeconfig",
+            "authentication-kubeconfig": folder / "manager.kubeconfig",
+            "authorization-kubeconfig": folder / "manager.kubeconfig",
+            "bind-address": "127.0.0.1",
+            "cert-dir": folder / "manager",
+            "use-service-account-credentials": "true",
+            "service-account-private-key-file": key,
+            "root-ca-file": plan.ca_certificate,
+            "leader-elect": "false",
+            "kube-api-qps": 200,
+            "kube-api-burst": 400,
+        },
+        "kube-scheduler": {
+            "config": folder / "scheduler.json",
+            "bind-address": "127.0.0.1",
+            "cert-dir": folder / "scheduler",
+        },
+    }
+    words = [f"--{option}={value}" for option, value in options[name].items()]
+    return [str(Path(plan.kubernetes, name)), *words]
+
+
+def _folder(plan: Plan) -> Path:
+    return plan.path / "kubernetes"
+
+
+def _token(plan: Plan, of: str) -> str:
+    return f"{of}-{plan.admin_token}"
+
+
+def _kubeconfig(cluster: dict[str, str], user: dict[str, str]) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": "sandbox", "cluster": cluster}],
+        "users": [{"name": "sandbox", "user": user}],
+        "contexts": [{"name": "sandbox", "context": {"cluster": "sandbox", "user": "sandbox"}}],
+        "current-context": "sandbox",
+    }
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    """Write JSON, which is YAML too."""
+    path.touch(mode=0o600)
+    path.write_text(json.dumps(content))
