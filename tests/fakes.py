@@ -126,6 +126,8 @@ class FakeTokenSource:
         self.open.set()
         self.begun = asyncio.Event()
         self.life = life
+        self.padding = 0
+        """Letters by which a token is longer."""
         self.until = inf
         """Until when the last request of a token waits."""
         self.unread = False
@@ -161,7 +163,7 @@ class FakeTokenSource:
             raise self.failures.pop(0)
         now = int(self.now())
         return AccessToken(
-            value=f"token-{number}",
+            value=f"token-{number}" + self.padding * "x",
             client_id=identity.client_id,
             expires_on=now + self.life,
             not_before=now,

@@ -376,6 +376,18 @@ async def test_what_was_asked_longest_ago_is_forgotten_first(
     assert [permissions.known(use, LONG_AGO) for use in uses] == [True, True, None]
 
 
+async def test_the_permissions_of_one_namespace_end_none_of_another(
+    server: Server, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("podidentity.adapters.permission_cache.CAPACITY", 20)
+    permissions = RbacPermissions(server, clock)
+    await permissions.ask(USE, LONG_AGO)
+    for number in range(40):
+        await permissions.ask(Use(ObjectRef("greedy", "web"), f"id-{number}"), LONG_AGO)
+    assert permissions.known(USE, LONG_AGO)
+    assert len(permissions.decisions()) == 20
+
+
 async def test_a_start_asks_few_questions_at_once(
     permissions: RbacPermissions, server: Server
 ) -> None:

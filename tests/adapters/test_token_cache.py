@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from podidentity.adapters.token_cache import (
     FORGOTTEN,
+    NEGATIVE_CAPACITY,
     NegativeCache,
     Schedule,
     TokenCache,
@@ -845,6 +846,36 @@ async def test_a_namespace_that_fills_the_cache_evicts_its_own_tokens() -> None:
             assert (await world.fetch(f"quiet-{number}", of=quiet))[1] is Origin.CACHE
 
 
+async def test_a_namespace_with_long_tokens_evicts_its_own_tokens() -> None:
+    async with caching(capacity=400) as world:
+        quiet = in_namespace("quiet", "q")
+        for number in range(30):
+            world.clock.advance(0.5)
+            await world.fetch(f"quiet-{number}", of=quiet)
+        world.source.padding = 20_000
+        for number in range(300):
+            world.clock.advance(0.5)
+            await world.fetch(f"r{number}", of=in_namespace("greedy", f"p{number % 32}"))
+        assert sum(len(each.token.value) for each in world.cache.entries()) < 400 * 1024
+        for number in range(30):
+            assert (await world.fetch(f"quiet-{number}", of=quiet))[1] is Origin.CACHE
+
+
+async def test_the_failures_of_one_namespace_end_none_of_another() -> None:
+    async with caching() as world:
+        world.source.failures = [TokenRefused("no", status=400, error="invalid_resource")]
+        with pytest.raises(TokenRefused):
+            await world.fetch("quiet", of=in_namespace("quiet", "q"))
+        for number in range(NEGATIVE_CAPACITY + 1):
+            world.source.failures.append(DOWN)
+            with pytest.raises(TokenSourceDown):
+                await world.fetch(f"r{number}", of=in_namespace("greedy", f"p{number}"))
+        asked = len(world.source.asked)
+        with pytest.raises(TokenRefused):
+            await world.fetch("quiet", of=in_namespace("quiet", "q"))
+        assert len(world.source.asked) == asked
+
+
 async def test_what_is_given_while_no_new_one_can_be_fetched_is_used() -> None:
     async with caching(capacity=2) as world:
         await slowly(world, "a")
@@ -882,7 +913,7 @@ async def test_what_is_dropped_leaves_nothing_of_its_pod_or_its_identity_behind(
             await world.fetch(of=grant(IDENTITIES[number], pod=pod(f"p{number}")))
         assert len(world.cache) == 0
         entries = world.cache._entries
-        assert (entries._by_pod, entries._by_namespace, entries._by_object) == ({}, {}, {})
+        assert (entries._by_pod, entries._sizes, entries._by_object) == ({}, {}, {})
     async with caching(capacity=1) as world:
         for number in range(3):
             await world.fetch(of=grant(IDENTITIES[number], pod=pod(f"p{number}")))
@@ -1024,6 +1055,7 @@ def test_a_failure_that_lasts_for_weeks_has_a_number_still() -> None:
 
 
 KEY = ("credential", VAULT)
+ANYBODY = ObjectRef("shop", "any")
 
 
 @pytest.mark.parametrize(("later", "seconds"), [(FORGOTTEN - 1, 2), (FORGOTTEN, 1)])
@@ -1031,9 +1063,9 @@ def test_a_failure_a_minute_after_the_end_of_another_is_the_first_again(
     later: float, seconds: float
 ) -> None:
     failures = NegativeCache()
-    failures.put(KEY, "", DOWN, 0.0)
+    failures.put(KEY, ANYBODY, DOWN, 0.0)
     second = negative_ttl(DOWN, 0) + later
-    failures.put(KEY, "", DOWN, second)
+    failures.put(KEY, ANYBODY, DOWN, second)
     assert failures.get(KEY, "", second + seconds - 0.5) is DOWN
     assert failures.get(KEY, "", second + seconds) is None
 
@@ -1043,7 +1075,7 @@ def test_of_a_failure_that_is_kept_nothing_is_kept_that_led_to_it() -> None:
     failure.__context__ = cause
     with pytest.raises(TokenSourceDown):
         raise failure from cause
-    NegativeCache().put(KEY, "", failure, 0.0)
+    NegativeCache().put(KEY, ANYBODY, failure, 0.0)
     left: list[object] = [failure.__cause__, failure.__context__, failure.__traceback__]
     assert left == [None, None, None]
 
@@ -1051,16 +1083,16 @@ def test_of_a_failure_that_is_kept_nothing_is_kept_that_led_to_it() -> None:
 def test_of_too_many_failures_the_oldest_are_forgotten() -> None:
     failures = NegativeCache(capacity=2)
     for name in ("a", "b", "a", "c"):
-        failures.put((name, VAULT), "", DOWN, 0.0)
+        failures.put((name, VAULT), ANYBODY, DOWN, 0.0)
     kept = [name for name in "abc" if failures.get((name, VAULT), "", 0.5)]
     assert (kept, len(failures)) == (["a", "c"], 2)
 
 
 def test_a_token_ends_the_failures_of_all_and_of_its_own_pod_and_of_no_other() -> None:
     failures = NegativeCache()
-    failures.put(KEY, "any", DOWN, 0.0)
+    failures.put(KEY, ANYBODY, DOWN, 0.0)
     for uid in ("one", "other"):
-        failures.put(KEY, uid, OF_ONE_POD[0], 0.0)
+        failures.put(KEY, ObjectRef("shop", uid), OF_ONE_POD[0], 0.0)
     failures.drop(KEY, "one")
     assert failures.get(KEY, "one", 0.5) is None
     assert isinstance(failures.get(KEY, "other", 0.5), TokenThrottled)

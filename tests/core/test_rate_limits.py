@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from podidentity.backoff import backoff
 from podidentity.core.rate_limits import (
+    FairCache,
     FairQueue,
     FairSet,
     Flow,
@@ -311,3 +312,58 @@ def test_nobody_waits_in_a_fair_set_that_was_cleared() -> None:
 def test_each_failure_doubles_the_rest_and_a_thousand_of_them_end_nobody() -> None:
     assert [backoff(0.5, failures, 5.0) for failures in range(1, 7)] == [0.5, 1, 2, 4, 5, 5]
     assert backoff(0.5, 5000, 5.0) == 5.0
+
+
+PUTS = st.lists(
+    st.tuples(st.sampled_from("abcdefgh"), st.sampled_from("xyz"), st.integers(1, 5)), max_size=40
+)
+
+
+@given(puts=PUTS)
+def test_a_cache_keeps_the_newcomer_and_the_equal_share_of_each_namespace(
+    puts: list[tuple[str, str, int]],
+) -> None:
+    cache: FairCache[str, int] = FairCache(12)
+    for name, namespace, size in puts:
+        key = namespace + name
+        before = {each: value for each, value in cache.items() if each != key}
+        cache.put(key, size, namespace, size)
+        assert (cache.get(key) == size) or size > 4
+        assert sum(size for _, size in cache.items()) <= 12
+        after = dict(cache.items())
+        sums = dict.fromkeys("xyz", 0)
+        for each, value in {**before, key: size}.items():
+            sums[each[0]] += value
+        for gone in before.keys() - after.keys():
+            assert sums[gone[0]] > 4
+
+
+def test_what_alone_is_more_than_a_cache_holds_is_not_kept() -> None:
+    cache: FairCache[str, str] = FairCache(3)
+    cache.put("a", "a", "x")
+    cache.put("b", "b", "y", 4)
+    assert dict(cache.items()) == {"a": "a"}
+
+
+def test_an_entry_that_is_used_outlives_older_ones_and_stays_with_its_namespace() -> None:
+    cache: FairCache[str, int] = FairCache(3)
+    for number, name in enumerate("abc"):
+        cache.put(name, number, "x")
+    cache.use("a")
+    cache.put("c", 3, "another")
+    cache.put("d", 4, "y")
+    cache.put("e", 5, "y")
+    assert sorted(key for key, _ in cache.items()) == ["c", "d", "e"]
+
+
+def test_of_what_is_removed_nothing_is_left() -> None:
+    cache: FairCache[str, int] = FairCache(3)
+    for name in "abc":
+        cache.put(name, 1, name)
+    cache.drop("a")
+    cache.drop("a")
+    assert "a" not in cache
+    cache.clear()
+    assert len(cache) == 0
+    cache.put("b", 3, "x", 3)
+    assert dict(cache.items()) == {"b": 3}

@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from podidentity.core.attestation import Verdict
 from podidentity.core.decision import Authorization
+from podidentity.core.resources import ObjectRef
 from podidentity.nmi.request.caller import PROOF_SECONDS
 from podidentity.nmi.request.pipeline import remembered_seconds
 from podidentity.nmi.server.messages import Caller
-from tests.fakes import ADDRESS, identity, pod
+from tests.fakes import ADDRESS, binding, identity, pod
 from tests.nmi.pipelines import CHANGES, PLAIN, TAKEN_AWAY, TOKEN, World, forbid
 
 TARGETS = (TOKEN, TOKEN + b"/", TOKEN + b"&bypass_cache=true", TOKEN + b"&client_id=x", b"/")
@@ -28,6 +29,27 @@ async def test_what_was_answered_is_answered_again_byte_for_byte() -> None:
     assert world.remembered() is None
     decided = await world.warm()
     assert world.remembered() == decided
+
+
+async def test_the_requests_of_one_namespace_end_no_memory_of_another(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("CAPACITY", "MOST_REQUESTS"):
+        monkeypatch.setattr(f"podidentity.nmi.request.pipeline.{name}", 50, raising=False)
+    world = World()
+    greedy = pod("g", ref=ObjectRef("greedy", "g"), addresses=("10.244.0.7",))
+    world.cluster.put_pod(greedy)
+    world.cluster.put(identity(ref=ObjectRef("greedy", "orders")))
+    world.cluster.put(binding(ref=ObjectRef("greedy", "orders-binding")))
+    assert await world.warm()
+    quiet, world.caller = world.caller, Caller("10.244.0.7", 3)
+    world.attestor.uid = greedy.uid
+    for number in range(100):
+        other = world.request(TOKEN + b"&x=%d" % number)
+        assert b"access_token" in await world.decide(other)
+    assert world.remembered(other)
+    world.caller = quiet
+    assert world.remembered()
 
 
 async def test_it_leaves_the_same_records_as_a_decision() -> None:

@@ -153,6 +153,15 @@ async def test_pods_beyond_the_room_push_out_the_pod_that_has_not_asked_for_long
     assert not node.outcomes.shown("uid-p2")["last_refusal"]
 
 
+async def test_a_namespace_whose_pods_come_and_go_pushes_out_its_own() -> None:
+    node = Node()
+    await node.ask(1, error=DOWN)
+    for number in range(2 * ROOM):
+        other = pod(f"g{number}", ref=ObjectRef("greedy", f"g{number}"))
+        await node.recorded.record.token(QUERY, granted(to=other), 200, 0.0)
+    assert node.outcomes.shown("uid-p1")["last_refusal"]
+
+
 async def test_check_shows_the_warning_of_all_nodes_once() -> None:
     """`check` reads the events on NMI's own pods: of two nodes in the same outage."""
     agents, events = [], []

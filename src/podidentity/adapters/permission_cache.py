@@ -23,7 +23,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -31,7 +30,7 @@ from podidentity.access_reviews import confirmed
 from podidentity.core.decision import Use
 from podidentity.core.errors import NotReady
 from podidentity.core.ports import Clock
-from podidentity.core.rate_limits import RateLimiter
+from podidentity.core.rate_limits import FairCache, RateLimiter
 from podidentity.waiting import end_all
 from podidentity.wire.kube import KubeApi, KubeError
 from podidentity.wire.reviews import PATH, RULE, InconclusiveReview, parse_review, review
@@ -80,7 +79,7 @@ class RbacPermissions:
         self._clock = clock
         self._outlives = outlives
         self._jitter = jitter
-        self._decisions: OrderedDict[Use, _Decision] = OrderedDict()
+        self._decisions: FairCache[Use, _Decision] = FairCache(CAPACITY)
         self._flights: dict[Use, asyncio.Task[bool]] = {}
         self._doubted: set[Use] = set()
         """Permissions that the API server refused once, and is asked for again."""
@@ -215,12 +214,8 @@ class RbacPermissions:
         if before is not None and before.allowed is not allowed:
             self.revision += 1
         fresh_until = now + (ALLOWED if allowed else DENIED)
-        self._decisions[use] = _Decision(
-            allowed, asked=asked, renew_at=renew_at, fresh_until=fresh_until
-        )
-        self._decisions.move_to_end(use)
-        while len(self._decisions) > CAPACITY:
-            self._decisions.popitem(last=False)
+        kept = _Decision(allowed, asked=asked, renew_at=renew_at, fresh_until=fresh_until)
+        self._decisions.put(use, kept, use.service_account.namespace)
 
     def _last(self, use: Use, error: NotReady) -> bool:
         """Return the last decision, and prolong it; raise `error` if it is too old or missing."""
@@ -228,7 +223,7 @@ class RbacPermissions:
         now = self._clock.monotonic()
         last = decision.asked + self._outlives if decision else now
         if decision is None or now >= last:
-            self._decisions.pop(use, None)
+            self._decisions.drop(use)
             raise error
         decision.renew_at = now + DENIED
         decision.fresh_until = min(last, now + (ALLOWED if decision.allowed else DENIED))

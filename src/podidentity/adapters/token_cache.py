@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil, inf
@@ -36,7 +35,7 @@ from podidentity.core.errors import (
     TokenUnavailable,
 )
 from podidentity.core.ports import Clock, TokenIssuer
-from podidentity.core.rate_limits import RateLimiter
+from podidentity.core.rate_limits import FairCache, RateLimiter, kib
 from podidentity.core.resources import (
     AccessToken,
     AzureIdentity,
@@ -48,11 +47,12 @@ from podidentity.core.resources import (
 )
 from podidentity.waiting import end_all
 
-CAPACITY = 2000
-"""Five megabytes of tokens; a full node's pods need some hundred."""
+CAPACITY = 5000
+"""KiB, as `kib` counts; a full node's pods need some hundred tokens of two or three."""
 CAPACITY_OF_POD = 64
 """A pod that asks for a thousand audiences evicts its own tokens only."""
 NEGATIVE_CAPACITY = 1000
+"""KiB."""
 FORGOTTEN = 60.0
 """Seconds after the end of a failure; a later failure starts the back-off anew."""
 FORCED = 1.0
@@ -178,13 +178,13 @@ class TokenCache:
 
     def entries(self) -> Sequence[CacheEntry]:
         """Return all entries, for `/debug`."""
-        return self._entries.all()
+        return [entry for _, entry in self._entries.items()]
 
     def changed(self, ref: ObjectRef) -> None:
         """Drop entries that the change of an identity, service account or secret has ended."""
         for entry in self._entries.of_object(ref):
             if not self._stands(entry.key, entry.grant):
-                self._entries.drop(entry)
+                self._entries.drop(entry.key)
 
     async def settled(self) -> None:
         """Return when no fetch is under way."""
@@ -263,15 +263,16 @@ class TokenCache:
         return flight
 
     async def _fetch(self, key: Key, grant: Grant, *, bypass: bool, asked: bool) -> CacheEntry:
-        uid, identity, begun = grant.pod.uid, grant.identity, self._monotonic()
+        owner = ObjectRef(grant.pod.ref.namespace, grant.pod.uid)
+        identity, begun = grant.identity, self._monotonic()
         try:
             token = await self._issuers[identity.type].issue(grant, key[1], bypass_cache=bypass)
         except TokenUnavailable as error:
             ended = self._monotonic()
             self._told(identity, type(error).__name__, ended - begun)
-            self._failures.put(key, uid, error, ended)
+            self._failures.put(key, owner, error, ended)
             raise
-        self._failures.drop(key, uid)
+        self._failures.drop(key, owner.name)
         now = self._now()
         self._told(identity, "ok", now.monotonic - begun)
         before = self._entries.get(key)
@@ -279,14 +280,14 @@ class TokenCache:
             key=key,
             token=token,
             grant=grant,
-            owner=ObjectRef(grant.pod.ref.namespace, uid),
+            owner=owner,
             since=now,
             schedule=schedule(token.life(now.time), jitter=self._jitter()),
             forced=bypass,
             used=now.monotonic if asked else before.used if before else -inf,
         )
         if self._stands(key, grant):
-            self._entries.put(entry)
+            self._entries.add(entry)
         else:
             entry.end()
         return entry
@@ -426,64 +427,50 @@ class CacheEntry:
         self.fresh_until = self.fresh_until_time = -inf
 
 
-class CacheEntries:
-    """CacheEntries by key, pod, namespace and object; bounded as a whole and for each pod.
+class CacheEntries(FairCache[Key, CacheEntry]):
+    """CacheEntries by key, pod and object; each pod has a share beside that of its namespace.
 
-    A hit only writes `used`. A full cache keeps the new entry and evicts the least recently used
-    one of the namespace with most entries.
+    A hit only writes `used`, by which the least recently used entry goes.
     """
 
     def __init__(self, *, capacity: int = CAPACITY, capacity_of_pod: int = CAPACITY_OF_POD) -> None:
-        self._capacity = capacity
+        super().__init__(capacity)
         self._capacity_of_pod = capacity_of_pod
-        self._all: dict[Key, CacheEntry] = {}
         self._by_pod: dict[ObjectRef, dict[Key, CacheEntry]] = {}
-        self._by_namespace: dict[str, dict[Key, CacheEntry]] = {}
         self._by_object: dict[ObjectRef, dict[Key, CacheEntry]] = {}
-        # The hot path's look-up, without a call in between.
-        self.get = self._all.get
-
-    def __len__(self) -> int:
-        return len(self._all)
-
-    def all(self) -> Sequence[CacheEntry]:
-        """Return all entries."""
-        return tuple(self._all.values())
 
     def of_object(self, ref: ObjectRef) -> Sequence[CacheEntry]:
         """Return the entries that depend on this object."""
         return tuple(self._by_object.get(ref, {}).values())
 
-    def put(self, entry: CacheEntry) -> None:
+    def add(self, entry: CacheEntry) -> None:
         """Add or replace an entry; evict others beyond the capacities."""
-        before = self._all.get(entry.key)
+        key, before = entry.key, self.get(entry.key)
         if before is not None:
             # After a renewal by another pod it still counts for the first one.
             entry.owner = before.owner
-            self.drop(before)
-        self._all[entry.key] = entry
-        of_pod = self._by_pod.setdefault(entry.owner, {})
-        of_namespace = self._by_namespace.setdefault(entry.owner.namespace, {})
-        of_pod[entry.key] = of_namespace[entry.key] = entry
+            self.drop(key)
+        of_pod = self._by_pod.get(entry.owner, {})
+        if len(of_pod) >= self._capacity_of_pod:
+            self.drop(self._dispensable(of_pod, key))
+        self._by_pod.setdefault(entry.owner, {})[key] = entry
         for ref in entry.refs:
-            self._by_object.setdefault(ref, {})[entry.key] = entry
-        if len(of_pod) > self._capacity_of_pod:
-            group = of_pod
-        elif len(self._all) > self._capacity:
-            group = max(self._by_namespace.values(), key=len)
-        else:
-            return
-        others = (other for other in group.values() if other is not entry)
-        self.drop(min(others, key=lambda other: other.used, default=entry))
+            self._by_object.setdefault(ref, {})[key] = entry
+        self.put(key, entry, entry.owner.namespace, kib(entry.token.value, key[1]))
 
-    def drop(self, entry: CacheEntry) -> None:
-        """Remove an entry that is there."""
+    def drop(self, key: Key) -> None:
+        """Remove an entry, if it is there."""
+        entry = self.get(key)
+        if entry is None:
+            return
         entry.end()
-        del self._all[entry.key]
-        _remove(self._by_pod, entry.owner, entry.key)
-        _remove(self._by_namespace, entry.owner.namespace, entry.key)
+        super().drop(key)
+        _remove(self._by_pod, entry.owner, key)
         for ref in entry.refs:
-            _remove(self._by_object, ref, entry.key)
+            _remove(self._by_object, ref, key)
+
+    def _dispensable(self, others: Iterable[Key], new: Key) -> Key:
+        return min(others, key=lambda key: self._all[key].used, default=new)
 
 
 def _remove(groups: dict[_Name, dict[Key, CacheEntry]], name: _Name, key: Key) -> None:
@@ -507,22 +494,20 @@ class NegativeCache:
     """
 
     def __init__(self, *, capacity: int = NEGATIVE_CAPACITY) -> None:
-        self._capacity = capacity
-        self._all: OrderedDict[tuple[Key, str], _Failure] = OrderedDict()
+        self._all: FairCache[tuple[Key, str], _Failure] = FairCache(capacity)
 
     def __len__(self) -> int:
         return len(self._all)
 
-    def put(self, key: Key, uid: str, error: TokenUnavailable, now: float) -> None:
-        """Remember `error` of the pod with that uid, for the time that its kind has."""
-        place = (key, uid if error.of_caller else "")
-        last = self._all.pop(place, None)
+    def put(self, key: Key, owner: ObjectRef, error: TokenUnavailable, now: float) -> None:
+        """Remember `error` for the time that its kind has; `owner` as in CacheEntry."""
+        place = (key, owner.name if error.of_caller else "")
+        last = self._all.get(place)
         times = last.times if last and now < last.until + FORGOTTEN else 0
         # Only its message is needed. Its causes hold frames, and those hold answers.
         error.__cause__ = error.__context__ = error.__traceback__ = None
-        self._all[place] = _Failure(error, now + negative_ttl(error, times), times + 1)
-        if len(self._all) > self._capacity:
-            self._all.popitem(last=False)
+        failure = _Failure(error, now + negative_ttl(error, times), times + 1)
+        self._all.put(place, failure, owner.namespace, kib(key[1], str(error)))
 
     def get(self, key: Key, uid: str, now: float) -> TokenUnavailable | None:
         """Return the failure that still counts for the pod with that uid, to raise it."""
@@ -534,8 +519,8 @@ class NegativeCache:
 
     def drop(self, key: Key, uid: str) -> None:
         """Forget the failures of `key`: the pod with that uid got a token."""
-        self._all.pop((key, ""), None)
-        self._all.pop((key, uid), None)
+        self._all.drop((key, ""))
+        self._all.drop((key, uid))
 
 
 def _repeated(failure: _Failure, now: float) -> TokenUnavailable:

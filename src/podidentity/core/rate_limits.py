@@ -1,18 +1,19 @@
-"""Rate limiters, a fair queue and a fair set, as values that never wait themselves.
+"""Rate limiters, a fair queue, a fair set and a fair cache: values that never wait themselves.
 
 Times are `Clock.monotonic` seconds: a change of the wall clock must not affect a limit.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Hashable, ItemsView, Iterable, Mapping
 from heapq import heappop, heappush
 from itertools import count
 from math import inf
 from typing import Generic, NamedTuple, TypeVar
 
 _T = TypeVar("_T")
+_K = TypeVar("_K", bound=Hashable)
 
 _SWEEP_AT = 256
 """Number of buckets at which a limiter first drops the full ones."""
@@ -237,3 +238,73 @@ class FairSet(Generic[_T]):
         self._waiting.clear()
         self._all.clear()
         self.size = 0
+
+
+def kib(*texts: str | bytes) -> int:
+    """Return what an entry with these texts takes in KiB, with one for the entry itself."""
+    return 1 + sum(map(len, texts)) // 1024
+
+
+class FairCache(Generic[_K, _T]):
+    """Values by key that no namespace takes from the others, whatever keys its tenants choose.
+
+    Each counts for a namespace with its size. A full cache keeps the newcomer and evicts the oldest
+    entry of the namespace that has most; a newcomer that alone is more than that stays out.
+    """
+
+    def __init__(self, most: int) -> None:
+        """`most`: the sum of all sizes, in their unit."""
+        self._most = most
+        self._all: dict[_K, _T] = {}
+        self._namespace: dict[_K, str] = {}
+        self._sizes: dict[str, dict[_K, int]] = {}
+        """By namespace; the oldest entry comes first."""
+        self._sums: Counter[str] = Counter()
+        # The hot path's look-up, without a call in between.
+        self.get = self._all.get
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def __contains__(self, key: _K) -> bool:
+        return key in self._all
+
+    def items(self) -> ItemsView[_K, _T]:
+        """Return the entries, the oldest first."""
+        return self._all.items()
+
+    def put(self, key: _K, value: _T, namespace: str, size: int = 1) -> None:
+        """Add or replace an entry, as the newest; what is there stays with its namespace."""
+        namespace = self._namespace.get(key, namespace)
+        self.drop(key)
+        self._all[key], self._namespace[key] = value, namespace
+        self._sizes.setdefault(namespace, {})[key] = size
+        self._sums[namespace] += size
+        while self._sums.total() > self._most:
+            most = max(self._sums, key=self._sums.__getitem__)
+            others = (each for each in self._sizes[most] if each != key)
+            self.drop(self._dispensable(others, key))
+
+    def use(self, key: _K) -> None:
+        """Make an entry that is there the newest of its namespace."""
+        sizes = self._sizes[self._namespace[key]]
+        sizes[key] = sizes.pop(key)
+
+    def drop(self, key: _K) -> None:
+        """Remove an entry, if it is there."""
+        if key not in self._all:
+            return
+        del self._all[key]
+        namespace = self._namespace.pop(key)
+        self._sums[namespace] -= self._sizes[namespace].pop(key)
+        if not self._sizes[namespace]:
+            del self._sizes[namespace], self._sums[namespace]
+
+    def clear(self) -> None:
+        """Remove all entries."""
+        for each in (self._all, self._namespace, self._sizes, self._sums):
+            each.clear()
+
+    def _dispensable(self, others: Iterable[_K], new: _K) -> _K:
+        """Return which of the entries of the namespace with most goes: the oldest."""
+        return next(iter(others), new)

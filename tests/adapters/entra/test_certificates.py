@@ -4,12 +4,13 @@ import asyncio
 import sys
 from base64 import encodebytes
 from dataclasses import replace
+from math import inf
 from typing import Any
 
 import jwt
 import pytest
 
-from podidentity.adapters.entra.certificates import Certificates
+from podidentity.adapters.entra.certificates import Certificate, Certificates
 from podidentity.core.errors import TokenRefused, TokenSourceDown
 from podidentity.core.resources import ObjectRef
 from podidentity.core.secrets import Secret
@@ -76,6 +77,27 @@ async def test_a_certificate_is_opened_once_as_long_as_it_is_the_same(tmp_path: 
         with pytest.raises(TokenRefused, match="no"):
             await certificates.of(secret(digest, certificate=b"c"))
     assert told.read_text() == "xx"
+
+
+async def test_the_long_chains_of_one_namespace_end_none_of_another_and_are_bounded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    certificates, opened = Certificates(), []
+
+    async def open_long(data: bytes, password: bytes | None) -> Certificate:
+        del password
+        opened.append(data)
+        return Certificate(key=rsa_key(), chain=[bytes(100_000)], starts=0, ends=inf)
+
+    monkeypatch.setattr(certificates, "_opened", open_long)
+    quiet = secret("quiet", certificate=b"quiet")
+    await certificates.of(quiet)
+    for number in range(1, 40):
+        greedy = replace(secret(f"g{number}", certificate=b"g"), ref=ObjectRef("greedy", "s"))
+        await certificates.of(greedy)
+    await certificates.of(quiet)
+    assert opened.count(b"quiet") == 1
+    assert len(certificates._kept) < 12
 
 
 async def test_one_that_takes_all_the_time_it_is_given_is_refused_and_remembered() -> None:

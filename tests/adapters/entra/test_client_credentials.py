@@ -103,6 +103,21 @@ async def test_as_many_are_kept_as_a_node_needs() -> None:
     assert len(server.asked) == MOST + 2
 
 
+async def test_the_assertions_of_one_namespace_end_none_of_another() -> None:
+    """Nor those of accounts that stand for its identities, which have one namespace together."""
+    assertions, server, _, _ = made()
+    stands = ObjectRef("podidentity-identities", "podidentity-1")
+    await assertions.of_account(WEB, AUDIENCE, pod())
+    await assertions.of_account(stands, AUDIENCE, None, "shop")
+    for number in range(MOST + 1):
+        account = ObjectRef("podidentity-identities", f"podidentity-{number + 2}")
+        await assertions.of_account(account, AUDIENCE, None, "greedy")
+    asked = len(server.asked)
+    await assertions.of_account(WEB, AUDIENCE, pod())
+    await assertions.of_account(stands, AUDIENCE, None, "shop")
+    assert len(server.asked) == asked
+
+
 async def test_what_was_not_used_for_longest_makes_room() -> None:
     assertions, server, _, _ = made()
     for number in (*range(MOST), 0, MOST):

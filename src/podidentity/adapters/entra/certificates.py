@@ -11,7 +11,6 @@ import json
 import signal
 import sys
 from base64 import b64decode, b64encode
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,14 +18,15 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from podidentity.core.errors import TokenSourceDown
+from podidentity.core.rate_limits import FairCache, kib
 from podidentity.core.secrets import Secret, certificate, unusable
 from podidentity.wire.entra import Client, signed, signing_input
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
-MOST = 256
-"""Results in the cache: opened certificates, and reasons why one is unusable."""
+MOST = 1024
+"""KiB of results: opened certificates, of some two or three, and reasons why one is unusable."""
 AT_ONCE = 2
 SECONDS = 8.0
 """Timeout for opening one, the start of its process included."""
@@ -66,7 +66,7 @@ class Certificates:
         """`command` starts the process that opens one, by default `adapters.entra.pkcs12`."""
         self._command = command
         self._seconds = seconds
-        self._kept: OrderedDict[str, Certificate | str] = OrderedDict()
+        self._kept: FairCache[str, Certificate | str] = FairCache(MOST)
         self._turn = asyncio.Semaphore(AT_ONCE)
         self._of_namespace: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -76,10 +76,10 @@ class Certificates:
         found = self._kept.get(secret.digest)
         if found is None:
             found = await self._opened_in_turn(secret, data, password)
-            self._kept[secret.digest] = found
-            while len(self._kept) > MOST:
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(secret.digest)
+            chain = () if isinstance(found, str) else found.chain
+            self._kept.put(secret.digest, found, secret.ref.namespace, kib(*chain))
+        else:
+            self._kept.use(secret.digest)
         if isinstance(found, str):
             raise unusable(secret, found)
         return found

@@ -7,7 +7,6 @@ requested for: the service account, the pod that it is bound to, and the audienc
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Protocol
 from uuid import uuid4
@@ -22,6 +21,7 @@ from podidentity.core.errors import (
 )
 from podidentity.core.federation import stand_in, subject_of
 from podidentity.core.ports import Clock, Secrets, TokenIssuer
+from podidentity.core.rate_limits import FairCache, kib
 from podidentity.core.resources import (
     AssertionSubject,
     AzureIdentity,
@@ -41,8 +41,8 @@ from podidentity.wire.service_account_tokens import (
     token_path,
 )
 
-MOST = 1000
-"""Assertions in the cache."""
+MOST = 2000
+"""KiB of assertions in the cache, of some two each."""
 SHARE = 0.8
 """Part of its lifetime during which an assertion is used: Entra must still find it valid."""
 
@@ -155,7 +155,9 @@ class FederatedCredentials:
         else:
             account = subject_of(grant, federation, self._namespace)
             pod = grant.pod if federation.subject is AssertionSubject.POD else None
-            text = await self._assertions.of_account(account, audience, pod)
+            text = await self._assertions.of_account(
+                account, audience, pod, grant.pod.ref.namespace
+            )
         return ClientCredential(text=text, assertion=True)
 
     def forget(self, credential: ClientCredential) -> bool:
@@ -193,37 +195,44 @@ class Assertions:
         self._of_pods = as_node or server
         self._imds = imds
         self._clock = clock
-        self._kept: OrderedDict[object, tuple[str, float]] = OrderedDict()
+        self._kept: FairCache[object, tuple[str, float]] = FairCache(MOST)
 
-    async def of_account(self, account: ObjectRef, audience: str, pod: Pod | None) -> str:
-        """Return a service account's token, bound to `pod`; raise a TokenUnavailable."""
+    async def of_account(
+        self, account: ObjectRef, audience: str, pod: Pod | None, owner: str = ""
+    ) -> str:
+        """Return a service account's token, bound to `pod`; raise a TokenUnavailable.
+
+        It counts for the namespace `owner`, by default that of the account.
+        """
         key = (account, audience, pod.uid if pod else "")
-        return await self._kept_or(key, lambda: self._requested(account, audience, pod))
+        owner = owner or account.namespace
+        return await self._kept_or(key, owner, lambda: self._requested(account, audience, pod))
 
     async def of_identity(self, identity: AzureIdentity, audience: str, pod: Pod) -> str:
         """Return the token of a managed identity of the node; raise a TokenUnavailable."""
         key = (identity.resource_id, audience)
         grant = Grant(identity=identity, pod=pod)
-        return await self._kept_or(key, lambda: self._issued(grant, audience))
+        return await self._kept_or(key, pod.ref.namespace, lambda: self._issued(grant, audience))
 
     def forget(self, assertion: str) -> bool:
         """Drop an assertion that was not accepted; return whether it was in the cache."""
         for key, (text, _) in self._kept.items():
             if text == assertion:
-                del self._kept[key]
+                self._kept.drop(key)
                 return True
         return False
 
-    async def _kept_or(self, key: object, mint: Callable[[], Awaitable[Minted]]) -> str:
+    async def _kept_or(
+        self, key: object, namespace: str, mint: Callable[[], Awaitable[Minted]]
+    ) -> str:
         text, until = self._kept.get(key, ("", 0.0))
         if self._clock.time() < until:
-            self._kept.move_to_end(key)
+            self._kept.use(key)
             return text
         begun = self._clock.time()
         made = await mint()
-        self._kept[key] = (made.text, begun + SHARE * (made.expires_on - begun))
-        while len(self._kept) > MOST:
-            self._kept.popitem(last=False)
+        until = begun + SHARE * (made.expires_on - begun)
+        self._kept.put(key, (made.text, until), namespace, kib(made.text))
         return made.text
 
     async def _requested(self, account: ObjectRef, audience: str, pod: Pod | None) -> Minted:

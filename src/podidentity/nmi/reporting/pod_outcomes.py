@@ -9,6 +9,7 @@ from math import inf
 
 from podidentity.core.errors import NEXT_STEPS, TokenUnavailable
 from podidentity.core.ports import Clock
+from podidentity.core.rate_limits import FairCache
 from podidentity.core.resources import ObjectRef
 from podidentity.nmi.reporting.events import AgentWarning
 from podidentity.nmi.request.decision import Failed, Granted, Outcome
@@ -46,7 +47,7 @@ class PodOutcomes:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._pods: dict[str, _Pod] = {}
+        self._pods: FairCache[str, _Pod] = FairCache(ROOM)
         """By uid; the pod that has not asked for longest comes first."""
 
     def note(self, outcome: Outcome, status: int, reason: str, message: str) -> None:
@@ -55,9 +56,8 @@ class PodOutcomes:
             return
         now = self._clock.monotonic()
         uid = outcome.pod.uid
-        pod = self._pods[uid] = self._pods.pop(uid, _Pod(outcome.pod.ref))
-        if len(self._pods) > ROOM:
-            del self._pods[next(iter(self._pods))]
+        pod = self._pods.get(uid) or _Pod(outcome.pod.ref)
+        self._pods.put(uid, pod, pod.ref.namespace)
         if isinstance(outcome, Granted):
             pod.given, pod.times = now, 0
             return
@@ -87,7 +87,7 @@ class PodOutcomes:
     def warnings(self) -> Sequence[AgentWarning]:
         """Return that tokens fail, if they do."""
         oldest = self._clock.monotonic() - RECENT
-        recent = [pod for pod in self._pods.values() if max(pod.given, pod.ended) > oldest]
+        recent = [pod for _, pod in self._pods.items() if max(pod.given, pod.ended) > oldest]
         failing = [pod for pod in recent if pod.failed and pod.times]
         if len(failing) <= SHARE * len(recent):
             return ()

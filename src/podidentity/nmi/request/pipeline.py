@@ -26,7 +26,7 @@ from zlib import crc32
 from podidentity.core.decision import Allowed, Ambiguity, granted
 from podidentity.core.errors import InvalidRequest, NotYetKnown, PodIdentityError
 from podidentity.core.ports import Clock, Cluster, Permissions, TokenSource
-from podidentity.core.rate_limits import Flow
+from podidentity.core.rate_limits import FairCache, Flow, kib
 from podidentity.core.resources import CachedToken, Fetched, Grant, Origin, TokenRequest
 from podidentity.nmi.reporting.request_log import CLIENT_LEFT, RequestLog, RequestTemplate
 from podidentity.nmi.request import errors
@@ -82,8 +82,10 @@ meanwhile."""
 LEAST_FOR_TOKEN = 1.0
 """Seconds. A client that was held until less would be left waits for longer, as for a controller;
 then its token has the whole time."""
-CAPACITY = 4096
-"""Answers, of some 4 kB each, and requests; the pods of a full node have some hundred of them."""
+CAPACITY = 16_384
+"""KiB of answers, of some four each; the pods of a full node have some hundred of them."""
+MOST_REQUESTS = 4096
+"""Requests that are known by their bytes, of at most 2 kB each."""
 _PROBE_ANSWER = Response(HTTPStatus.OK, ANSWER)
 _METADATA, _HOST = b"metadata", b"host"
 _BY_PROXIES = frozenset({b"x-forwarded-for", b"forwarded", b"via"})
@@ -122,6 +124,8 @@ class KnownRequest:
 class CachedAnswer:
     """An answer, and what it depends on."""
 
+    namespace: str
+    """Of the pod."""
     pod_uid: str
     """Whose connection it was."""
     until: float
@@ -135,6 +139,11 @@ class CachedAnswer:
     response: Response
     rendered: tuple[KnownAnswer, KnownAnswer]
     """By whether the client wants the connection kept."""
+
+    @property
+    def size(self) -> int:
+        known = self.rendered[0]
+        return kib(known.kept, known.last, self.response.body)
 
     def at(self, time: float) -> CachedAnswer:
         """Return the same answer, with the seconds that are left at `time` (since 1970)."""
@@ -171,18 +180,16 @@ class AnswerCache:
         self._permissions = permissions
         self._time = clock.time
         self._revision: Revision = (-1, -1)
-        self._answers: dict[tuple[str, bytes], CachedAnswer] = {}
+        self._answers: FairCache[tuple[str, bytes], CachedAnswer] = FairCache(CAPACITY)
         """By address and target: pods seldom share an address, and then the last one counts."""
-        self.requests: dict[bytes, KnownRequest] = {}
+        self.requests: FairCache[bytes, KnownRequest] = FairCache(MOST_REQUESTS)
         """What the bytes of requests mean, as far as that is known."""
 
-    def note(self, request: Request) -> None:
+    def note(self, request: Request, namespace: str) -> None:
         """Remember what the bytes of a request mean: a GET whose headers were found right."""
-        if not request.raw:
-            return
-        if len(self.requests) >= CAPACITY:
-            self.requests.clear()
-        self.requests[request.raw] = KnownRequest(request.raw_target, request.keep_alive)
+        if request.raw:
+            known = KnownRequest(request.raw_target, request.keep_alive)
+            self.requests.put(request.raw, known, namespace)
 
     def find(self, address: str, target: bytes, monotonic: float) -> CachedAnswer | None:
         """Return the answer to a GET with the right headers if it still holds.
@@ -208,7 +215,8 @@ class AnswerCache:
         ):
             return None
         if int(time) != found.second:
-            found = self._answers[key] = found.at(time)
+            found = found.at(time)
+            self._answers.put(key, found, found.namespace, found.size)
         return found
 
     def remember(
@@ -238,10 +246,9 @@ class AnswerCache:
         if revision != self._revision:
             self._answers.clear()
             self._revision = revision
-        if len(self._answers) >= CAPACITY:
-            self._answers.clear()
         key = caller.address, request.raw_target
-        self._answers[key] = CachedAnswer(
+        answer = CachedAnswer(
+            namespace=outcome.pod.ref.namespace,
             pod_uid=caller.proven,
             until=begun + remembered_seconds(*key),
             token=outcome.fetched.entry,
@@ -251,7 +258,8 @@ class AnswerCache:
             response=response,
             rendered=_rendered_both_ways(response),
         )
-        self.note(request)
+        self._answers.put(key, answer, answer.namespace, answer.size)
+        self.note(request, answer.namespace)
 
 
 def remembered_seconds(address: str, target: bytes) -> float:
@@ -402,7 +410,7 @@ class RequestPipeline:
         if isinstance(subject, Subject):
             known = self._answers.find(request.caller.address, request.raw_target, begun)
             if known is not None and known.pod_uid == request.caller.proven:
-                self._answers.note(request)
+                self._answers.note(request, subject.pod.ref.namespace)
                 await self._log.again(known.template, begun)
                 return known.response
         ambiguity = self._decider.policy.ambiguity
