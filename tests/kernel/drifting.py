@@ -280,7 +280,7 @@ for _ in range(300):
 
 async def _are_back() -> None:
     """Return when our rules are there: the kernel may tell the agent of the last flush later."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             with contextlib.suppress(RuntimeError):
                 await command("nft", "list table ip podid")

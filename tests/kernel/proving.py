@@ -10,7 +10,7 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -206,19 +206,29 @@ async def unwatched() -> dict[str, Any]:
     for limit in ("instances", "watches"):
         await command("sh", "-c", f"echo 0 >/proc/sys/user/max_inotify_{limit}")
         networks = PodNetworks(NETNS)
-        following = asyncio.create_task(networks.follow())
-        await _come_to(networks, len(PODS))
-        await command("ip", "netns", "add", "late")
-        networks.refresh()  # as a proof does, which waits for no second
-        found[limit] = len(networks)
-        await command("ip", "netns", "del", "late")
-        await _come_to(networks, len(PODS))
-        following.cancel()
-        networks.close()
+        async with _followed(networks):
+            await _come_to(networks, len(PODS))
+            await command("ip", "netns", "add", "late")
+            networks.refresh()  # as a proof does, which waits for no second
+            found[limit] = len(networks)
+            await command("ip", "netns", "del", "late")
+            await _come_to(networks, len(PODS))
         await command("sh", "-c", f"echo 100 >/proc/sys/user/max_inotify_{limit}")
     missing = PodNetworks(Path("/run/nowhere"))
     missing.refresh()
     return found | {"missing": missing.failure}
+
+
+@contextlib.asynccontextmanager
+async def _followed(networks: PodNetworks) -> AsyncIterator[None]:
+    """Follow the namespaces; close them when that has ended: the next file has their number."""
+    following = asyncio.create_task(networks.follow())
+    try:
+        yield
+    finally:
+        following.cancel()
+        await asyncio.wait({following})
+        networks.close()
 
 
 async def _come_to(networks: PodNetworks, number: int) -> None:
@@ -247,14 +257,12 @@ async def absent() -> dict[str, Any]:
     await command("touch", str(folder / "p3"))
     await command("mount", "--bind", str(NETNS / "p3"), str(folder / "p3"))
     found["after"] = [networks.refresh(), networks.failure, len(networks)]
-    following = asyncio.create_task(networks.follow())
-    await command("umount", str(folder / "p3"))
-    networks.refreshed.clear()
-    await command("rm", str(folder / "p3"))
-    await networks.refreshed.wait()
-    found["let go"] = len(networks)
-    following.cancel()
-    networks.close()
+    async with _followed(networks):
+        await command("umount", str(folder / "p3"))
+        networks.refreshed.clear()
+        await command("rm", str(folder / "p3"))
+        await networks.refreshed.wait()
+        found["let go"] = len(networks)
     return found
 
 

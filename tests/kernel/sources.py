@@ -892,7 +892,7 @@ async def unwritten(*, times: int) -> dict[str, Any]:
         found["tried"] = attempts.count(0)
         if not guard.guarded:
             await add_pod("p4", "10.244.0.14")
-            await asyncio.wait_for(_binds(guard, clock), 30)
+            await asyncio.wait_for(_binds(guard, clock), 60)
         found["bound"] = guard.bound
         running.cancel()
         with contextlib.suppress(asyncio.CancelledError):

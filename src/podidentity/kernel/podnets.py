@@ -233,6 +233,7 @@ class PodNetworks:
             loop.remove_reader(followed)
 
     def close(self) -> None:
+        """Close all descriptors, after `follow` has ended: the next file has their numbers."""
         for key in list(self._networks):
             self._drop(key)
         self._poll.close()

@@ -60,14 +60,14 @@ async def shop(admin: Client) -> str:
 
 
 async def gone(admin: Client, path: str) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while (await admin.get(path)).status_code != 404:  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.01)
 
 
 async def seen(cluster: WatchedCluster, *, but: str = "") -> Subject:
     """Return the pod when NMI has seen it, and what it is bound to; another one than `but`."""
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             found = cluster.pod(APP)
             bound = cluster.all_bindings() and cluster.all_identities()

@@ -52,7 +52,7 @@ def pod(name: str, *containers: dict[str, Any], **spec: Any) -> dict[str, Any]:
 # ---- The sandbox
 
 PODS = "/api/v1/namespaces/default/pods"
-PATIENCE = 40.0
+PATIENCE = 60.0
 """Seconds after which a test fails instead of waiting on; of an idle machine none takes two."""
 
 Object = dict[str, Any]
