@@ -256,17 +256,40 @@ async def disputed() -> dict[str, Any]:
             while not (problems := await one.tell("problems")):
                 await one.tell("checked")
             found["problems"] = problems
-            before = await one.tell("repairs 0")
-            for _ in range(2):
-                await one.tell("checked")
-            found["repairs"] = [before, await one.tell("repairs 0")]
             await other.kill()
-        # What it knows may be older than the other's last change: then it puts that right at once.
-        for _ in range(2):
-            await one.tell("healthy")
-            found["agent"] = await ask("p1", "/agent")
-            if found["agent"]["who"] == "agent":
-                break
+        # It has seen all that the other did when it has seen and undone what comes after that.
+        await command("nft", "add chain ip podid more")
+        while "chain more" in await command("nft", "list table ip podid"):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+        found["agent"] = await ask("p1", "/agent")
+    return found
+
+
+async def undone_each_time() -> dict[str, Any]:
+    """Return how many repairs there are in a second, and in each after that."""
+    clock = FakeClock()
+    interception = Interception(Redirect(), clock, copy=False)
+    found: dict[str, Any] = {"repairs": []}
+    interception.install()
+    repair = Interception._repair
+
+    def undone(self: Interception) -> tuple[list[str], list[str]]:
+        repaired = repair(self)
+        subprocess.run(["nft", "add chain ip podid more"], check=True)
+        return repaired
+
+    with (
+        contextlib.closing(interception),
+        mock.patch.object(Interception, "_repair", autospec=True, side_effect=undone),
+    ):
+        guard = asyncio.create_task(interception.guard())
+        for number in (1, 2, 3):
+            await clock.somebody_slept(1.0, number)
+            found["repairs"].append(interception.repairs)
+            found["problems"] = interception.problems()
+            clock.advance(1.0)
+        guard.cancel()
+        await asyncio.wait({guard})
     return found
 
 

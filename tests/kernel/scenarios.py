@@ -342,6 +342,7 @@ SCENARIOS: dict[str, Callable[..., Awaitable[Any]]] = {
     "nameless": drifting.nameless,
     "undone": drifting.undone,
     "disputed": drifting.disputed,
+    "undone_each_time": drifting.undone_each_time,
     "killed": exposures.killed,
     "shapes": exposures.shapes,
     "storms": exposures.storms,
