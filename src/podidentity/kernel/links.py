@@ -283,8 +283,7 @@ class _Route:
     """Requests to rtnetlink, one at a time."""
 
     def __init__(self) -> None:
-        self._socket = _connect()
-        self._sequence = 0
+        self._requests = netlink.Requests(_connect)
 
     def links(self) -> list[Link]:
         """Return all links; raise OSError."""
@@ -363,7 +362,7 @@ class _Route:
         return number
 
     def close(self) -> None:
-        self._socket.close()
+        self._requests.close()
 
     def _nsid(self, who: bytes) -> int | None:
         answer = self._one(_GETNSID, who)
@@ -394,26 +393,11 @@ class _Route:
     def _ask(
         self, kind: int, flags: int, body: bytes, *, most: int = sys.maxsize
     ) -> Collection[netlink.Message]:
-        """Return the complete answer of the kernel; raise OSError with its error.
-
-        After `most` messages the socket is closed, so that the kernel produces no more.
-        """
-        self._sequence = self._sequence % 0xFFFFFFFF + 1
-        self._socket.send(netlink.encode(kind, flags, self._sequence, body))
-        found: list[netlink.Message] = []
-        while True:
-            for message in netlink.decode(self._socket.recv(_DATAGRAM)):
-                if message.sequence != self._sequence:
-                    continue
-                if message.errno:
-                    raise OSError(message.errno, os.strerror(message.errno))
-                found.append(message)
-                if not flags & netlink.NLM_F_DUMP or message.kind == netlink.NLMSG_DONE:
-                    return found
-                if len(found) >= most:
-                    self._socket.close()
-                    self._socket = _connect()
-                    return found
+        """Return the complete answer of the kernel; raise OSError with its error."""
+        found = self._requests.ask(kind, flags, body, most)
+        if number := found[-1].errno:
+            raise OSError(number, os.strerror(number))
+        return found
 
 
 def _connect() -> socket.socket:

@@ -10,7 +10,8 @@ import errno
 import fcntl
 import socket
 import struct
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 FIRST_OF_OURS = 1024
@@ -27,6 +28,7 @@ NLM_F_DUMP_INTR = 0x10
 NLMSG_ERROR = 2
 NLMSG_DONE = 3
 
+_DATAGRAM = 1 << 17
 _HEADER = struct.Struct("=IHHII")  # length, type, flags, sequence, port
 _ATTRIBUTE = struct.Struct("=HH")  # length, type
 _TYPE_MASK = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
@@ -81,6 +83,40 @@ class Message(NamedTuple):
             return 0
         code: int = -_ERRNO.unpack_from(self.payload)[0]
         return code
+
+
+class Requests:
+    """Requests on a socket, one at a time."""
+
+    def __init__(self, connect: Callable[[], socket.socket]) -> None:
+        self._connect = connect
+        self._socket = connect()
+        self._sequence = 0
+
+    def ask(self, kind: int, flags: int, body: bytes, most: int = sys.maxsize) -> list[Message]:
+        """Return the kernel's complete answer, or what came up to its error; raise OSError.
+
+        After `most` messages the socket is closed, so that the kernel produces no more. Answers to
+        earlier requests are skipped.
+        """
+        self._sequence = self._sequence % 0xFFFFFFFF + 1
+        self._socket.send(encode(kind, flags, self._sequence, body))
+        found: list[Message] = []
+        while True:
+            for message in decode(self._socket.recv(_DATAGRAM)):
+                if message.sequence != self._sequence:
+                    continue
+                found.append(message)
+                several = flags & (NLM_F_DUMP | NLM_F_ACK)
+                if not several or message.kind in {NLMSG_DONE, NLMSG_ERROR}:
+                    return found
+                if len(found) >= most:
+                    self.close()
+                    self._socket = self._connect()
+                    return found
+
+    def close(self) -> None:
+        self._socket.close()
 
 
 def encode(kind: int, flags: int, sequence: int, payload: bytes) -> bytes:

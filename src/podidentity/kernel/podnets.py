@@ -20,7 +20,6 @@ import select
 import socket
 import time
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from pathlib import Path
 
 from podidentity.core.rate_limits import TokenBucket
@@ -37,8 +36,8 @@ from podidentity.kernel.sock_diag import Endpoint, SockDiag, TcpSocket
 
 _log = logging.getLogger(__name__)
 
-_READS_AT_ONCE = 10
-_READS_A_SECOND = 1.0
+_READS_A_SECOND, _READS_AT_ONCE = 1.0, 10.0
+"""Reads of one namespace's addresses."""
 _LISTS_A_SECOND, _LISTS_AT_ONCE = 0.5, 10.0
 """Lists of one namespace's clients, for each of which the kernel walks all connections."""
 _MOST_CLIENTS = 1000
@@ -99,22 +98,6 @@ class PodNetwork:
         self._addresses.close()
 
 
-@dataclass(slots=True)
-class _Budget:
-    """Budget for reading a namespace's addresses: ten reads at once, then one a second."""
-
-    tokens: float
-    since: float
-
-    def take(self, now: float) -> bool:
-        filled = self.tokens + (now - self.since) * _READS_A_SECOND
-        self.tokens, self.since = min(filled, float(_READS_AT_ONCE)), now
-        if self.tokens < 1:
-            return False
-        self.tokens -= 1
-        return True
-
-
 class PodNetworks:
     """The namespaces in some folders; `refresh` applies changes."""
 
@@ -135,7 +118,7 @@ class PodNetworks:
         """Tells of the folders and of all namespaces at once: each proof asks it."""
         if self._watch.fileno() >= 0:
             self._poll.register(self._watch.fileno(), select.EPOLLIN)
-        self._budgets: dict[NamespaceKey, _Budget] = {}
+        self._budgets: dict[NamespaceKey, TokenBucket] = {}
         self._over_budget: dict[NamespaceKey, float] = {}
         """Time of the next read of each; until then it counts as one without addresses."""
         self._crowded: dict[NamespaceKey, float] = {}
@@ -324,7 +307,8 @@ class PodNetworks:
         network = self._networks[key]
         self._let_go(key, network)
         now = self._monotonic()
-        if not self._budgets.setdefault(key, _Budget(_READS_AT_ONCE, now)).take(now):
+        fresh = TokenBucket(_READS_A_SECOND, _READS_AT_ONCE, now)
+        if self._budgets.setdefault(key, fresh).take(now):
             network.addresses = {}
             self._over_budget[key] = now + 1 / _READS_A_SECOND
             self._poll.unregister(network.notices)

@@ -54,7 +54,6 @@ _ACKNOWLEDGED = netlink.NLM_F_REQUEST | netlink.NLM_F_ACK
 _CREATE = _ACKNOWLEDGED | netlink.NLM_F_CREATE | netlink.NLM_F_EXCL
 _REPLACE = _ACKNOWLEDGED | netlink.NLM_F_CREATE | netlink.NLM_F_REPLACE
 _DUMP = netlink.NLM_F_REQUEST | netlink.NLM_F_DUMP
-_DATAGRAM = 1 << 16
 
 # fib_rule_hdr: family, lengths of destination and source, tos, table, two reserved, action, flags
 _RULE = struct.Struct("=BBBBBBBBI")
@@ -178,8 +177,7 @@ class Routing:
         self._wanted = wanted(redirect)
         self._former = of_release_0_1(redirect)
         self._target = redirect.target if redirect.owns_target else ""
-        self._socket = netlink.connect(socket.NETLINK_ROUTE)
-        self._sequence = 0
+        self._requests = netlink.Requests(lambda: netlink.connect(socket.NETLINK_ROUTE))
 
     def differences(self) -> list[str]:
         found = []
@@ -224,7 +222,7 @@ class Routing:
             self._change(_DELRULE, _ACKNOWLEDGED, rule.encode(), harmless=errno.ENOENT)
 
     def close(self) -> None:
-        self._socket.close()
+        self._requests.close()
 
     def _uplink(self) -> int:
         """Return the index of the interface by which the node reaches IMDS; 0: none."""
@@ -240,7 +238,7 @@ class Routing:
         body += netlink.attribute(_ROUTE_DESTINATION, socket.inet_aton(self._redirect.metadata_ip))
         if outgoing:
             body += netlink.attribute(_ROUTE_OUTGOING, _U32.pack(outgoing))
-        for each in self._ask(_GETROUTE, _ACKNOWLEDGED, body):
+        for each in self._requests.ask(_GETROUTE, _ACKNOWLEDGED, body):
             if each.kind == _NEWROUTE:
                 kind = _ROUTE.unpack_from(each.payload)[7]
                 found = netlink.attributes(each.payload, _ROUTE.size)
@@ -265,13 +263,17 @@ class Routing:
 
     def _listed(self) -> list[bytes]:
         body = _RULE.pack(socket.AF_INET, *([0] * 8))
-        return [each.payload for each in self._ask(_GETRULE, _DUMP, body) if each.kind == _NEWRULE]
+        return [
+            each.payload
+            for each in self._requests.ask(_GETRULE, _DUMP, body)
+            if each.kind == _NEWRULE
+        ]
 
     def _interface_of_target(self) -> int:
         """Return the index of the interface with the address; 0: none."""
         target = socket.inet_aton(self._target)
         body = _ADDRESS.pack(socket.AF_INET, 0, 0, 0, 0)
-        for each in self._ask(_GETADDR, _DUMP, body):
+        for each in self._requests.ask(_GETADDR, _DUMP, body):
             found = netlink.attributes(each.payload, _ADDRESS.size)
             if each.kind == _NEWADDR and found.get(_ADDRESS_LOCAL) == target:
                 *_, interface = _ADDRESS.unpack_from(each.payload)
@@ -294,22 +296,12 @@ class Routing:
         self._change(_NEWADDR, _CREATE, body, harmless=errno.EEXIST)
 
     def _change(self, kind: int, flags: int, body: bytes, *, harmless: int = 0) -> None:
-        for answer in self._ask(kind, flags, body):
+        for answer in self._requests.ask(kind, flags, body):
             if answer.errno not in {0, harmless}:
                 why = os.strerror(answer.errno)
                 if answer.errno == errno.EPERM:
                     why += "; give the process CAP_NET_ADMIN in the node's network namespace"
                 raise OSError(answer.errno, f"cannot change the routing rules: {why}")
-
-    def _ask(self, kind: int, flags: int, body: bytes) -> list[netlink.Message]:
-        """Return the kernel's complete answer; skip answers to earlier requests."""
-        self._sequence = self._sequence % 0xFFFFFFFF + 1
-        self._socket.send(netlink.encode(kind, flags, self._sequence, body))
-        found: list[netlink.Message] = []
-        while not found or found[-1].kind not in {netlink.NLMSG_DONE, netlink.NLMSG_ERROR}:
-            received = netlink.decode(self._socket.recv(_DATAGRAM))
-            found += (each for each in received if each.sequence == self._sequence)
-        return found
 
 
 def _not_in(listed: Sequence[bytes], rules: Sequence[RoutingRule]) -> list[RoutingRule]:
