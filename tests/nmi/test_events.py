@@ -199,7 +199,20 @@ async def test_a_namespace_that_has_all_places_makes_room_for_others() -> None:
             await it.after(PACE)
         told = [body["involvedObject"]["name"] for _, _, body in it.board.sent]
         assert {"orders-0", "n1"} <= set(told)
-        assert it.count("dropped") == 2 + ROOM
+        assert it.count("dropped") == 1 + ROOM, "a state takes no place"
+
+
+async def test_the_events_of_one_namespace_end_no_count_of_another() -> None:
+    async with world() as it:
+        it.refuse()
+        await it.settle()
+        for number in range(ROOM):
+            it.events.warn(of_tenant(number), "NoBinding", "Nothing is bound.")
+        it.refuse()
+        await it.after(APART)
+        await it.after(PACE)
+        mine = [(verb, body["count"]) for verb, path, body in it.board.sent if "/shop/" in path]
+        assert mine == [("create", 1), ("merge", 2)]
 
 
 async def test_namespaces_take_turns_however_many_events_one_has() -> None:

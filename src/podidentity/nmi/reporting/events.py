@@ -13,13 +13,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from typing import Literal, NamedTuple
 
 from podidentity.core.ports import Clock
+from podidentity.core.rate_limits import FairCache
 from podidentity.core.resources import Pod
 from podidentity.telemetry import metrics
 from podidentity.waiting import first_of
@@ -73,6 +73,25 @@ class _Told:
         return self.happening.namespace
 
 
+class _Events(FairCache[tuple[str, str], _Told]):
+    """Events by uid and reason; a state has size 0, and goes for none."""
+
+    def __init__(self, most: int, dropped: Callable[[], None]) -> None:
+        """`dropped` is called for each that goes unwritten."""
+        super().__init__(most)
+        self._dropped = dropped
+
+    def _dispensable(
+        self, others: Iterable[tuple[str, str]], new: tuple[str, str]
+    ) -> tuple[str, str]:
+        going = [key for key in others if not self._all[key].is_state]
+        for key in going:
+            if not self._all[key].waits:
+                return key
+        self._dropped()
+        return going[-1] if going else new
+
+
 class PodEvents:
     """Writes events; `run` it as a task."""
 
@@ -83,10 +102,8 @@ class PodEvents:
         self._clock = clock
         self._counters = counters
         self._node = node
-        self._told: OrderedDict[tuple[str, str], _Told] = OrderedDict()
-        self._crowds: dict[str, dict[tuple[str, str], None]] = {}
-        """By namespace, those that are no state."""
-        self._turns: dict[str, float] = {}
+        self._told = _Events(ROOM, dropped=lambda: self._count("dropped"))
+        self._turns: FairCache[str, float] = FairCache(ROOM)
         """When something was last written in a namespace, in monotonic seconds."""
         self._news = asyncio.Event()
         self._trouble = False
@@ -129,11 +146,7 @@ class PodEvents:
                 about=about, reason=reason, note=note, count=1, type=kind, **times
             )
             new = _Told(happening, is_state=bool(ends) or kind == "Normal")
-            if not self._make_room(new):
-                return
-            self._told[key] = new
-            if not new.is_state:
-                self._crowds.setdefault(new.namespace, {})[key] = None
+            self._told.put(key, new, new.namespace, 0 if new.is_state else 1)
         else:
             before, known_to_wait = found.happening, found.waits
             found.happening = replace(before, note=note, last=now, count=before.count + 1)
@@ -149,7 +162,7 @@ class PodEvents:
         while True:
             await self._news.wait()
             self._news.clear()
-            while waiting := [each for each in self._told.values() if each.waits]:
+            while waiting := [each for _, each in self._told.items() if each.waits]:
                 now = self._clock.monotonic()
                 due = [each for each in waiting if each.due <= now]
                 if due:
@@ -165,9 +178,7 @@ class PodEvents:
 
     async def _write(self, told: _Told) -> None:
         now = self._clock.monotonic()
-        if len(self._turns) >= ROOM:
-            self._turns.clear()
-        self._turns[told.namespace] = now
+        self._turns.put(told.namespace, now, told.namespace)
         told.due = now + APART
         happening, known = told.happening, told.written
         told.written = happening.count
@@ -208,34 +219,6 @@ class PodEvents:
             if not error.conflict:
                 raise
         return "written"
-
-    def _make_room(self, new: _Told) -> bool:
-        """Forget an event if there are too many; return False if that is the new one."""
-        if len(self._told) < ROOM:
-            return True
-        going = next((key for key, each in self._told.items() if not each.waits), None)
-        if going is None:
-            going = self._dispensable(new)
-            self._count("dropped")
-        if going is None:
-            return False
-        namespace = self._told.pop(going).namespace
-        crowd = self._crowds.get(namespace, {})
-        crowd.pop(going, None)
-        if not crowd:
-            self._crowds.pop(namespace, None)
-        return True
-
-    def _dispensable(self, new: _Told) -> tuple[str, str] | None:
-        """Return the last event of the namespace with most of them; None if that is the new one's.
-
-        A state goes for none.
-        """
-        most = max(self._crowds.values(), key=len, default={})
-        own = len(self._crowds.get(new.namespace, ()))
-        if not most or (not new.is_state and own + 1 >= len(most)):
-            return None
-        return next(reversed(most))
 
     def _count(self, outcome: str) -> None:
         self._counters.of(outcome).value += 1
