@@ -164,7 +164,6 @@ class RbacPermissions:
         return [(use, each.allowed, now - each.asked) for use, each in self._decisions.items()]
 
     async def close(self) -> None:
-        """Cancel the questions under way."""
         await end_all(self._flights.values())
 
     def _flight(self, use: Use) -> asyncio.Task[bool]:

@@ -177,7 +177,6 @@ class TokenCache:
         return sorted({each.key[1] for each in self._entries.of_object(ref) if each.used > -inf})
 
     def entries(self) -> Sequence[CacheEntry]:
-        """Return all entries, for `/debug`."""
         return [entry for _, entry in self._entries.items()]
 
     def changed(self, ref: ObjectRef) -> None:
@@ -187,12 +186,10 @@ class TokenCache:
                 self._entries.drop(entry.key)
 
     async def settled(self) -> None:
-        """Return when no fetch is under way."""
         while self._flights:
             await asyncio.wait(self._flights.values())
 
     async def close(self) -> None:
-        """Cancel the fetches under way."""
         await end_all(self._flights.values())
 
     async def _share(
@@ -440,7 +437,6 @@ class CacheEntries(FairCache[Key, CacheEntry]):
         self._by_object: dict[ObjectRef, dict[Key, CacheEntry]] = {}
 
     def of_object(self, ref: ObjectRef) -> Sequence[CacheEntry]:
-        """Return the entries that depend on this object."""
         return tuple(self._by_object.get(ref, {}).values())
 
     def add(self, entry: CacheEntry) -> None:

@@ -301,7 +301,6 @@ class FairCache(Generic[_K, _T]):
             del self._sizes[namespace], self._sums[namespace]
 
     def clear(self) -> None:
-        """Remove all entries."""
         for each in (self._all, self._namespace, self._sizes, self._sums):
             each.clear()
 

@@ -70,7 +70,6 @@ class Orders:
 
     @property
     def accepting(self) -> bool:
-        """Whether connections are to be accepted."""
         return self._accept.is_set() and not self._pause.is_set()
 
     async def accept_or_end(self) -> None:
@@ -140,13 +139,11 @@ class Agent:
     tasks: list[Task]
 
     def accept(self, sockets: Mapping[str, socket.socket]) -> None:
-        """Accept connections."""
         self.accept_also(sockets)
         self.net.accept(accepting=True)
         _log.info("serving node %s, port %s", self.node, self.pods.port)
 
     def accept_also(self, sockets: Mapping[str, socket.socket]) -> None:
-        """Accept connections of these sockets, too."""
         for name, each in sockets.items():
             self.pages.get(name, self.pods).accept_from(each)
 

@@ -56,7 +56,6 @@ def scope_of(settings: NmiSettings) -> Scope:
 
 
 def delegation_of(settings: NmiSettings) -> Delegation:
-    """Return who may ask in a pod's name."""
     choice = settings.host_token
     callers = () if choice == "off" else settings.host_token_callers
     return Delegation(callers=callers, root=choice == "root")

@@ -72,13 +72,11 @@ class _SecretBacked:
         self._secrets = secrets
 
     def key(self, grant: Grant, entra: Entra) -> tuple[Hashable, ...] | None:
-        """Return the digest of the secret's entries."""
         del grant
         secret = self._secrets.known(_ref(entra))
         return None if secret is None else (self.kind, secret.digest)
 
     async def ready(self, entra: Entra) -> None:
-        """Read the secret."""
         await self._secrets.read(_ref(entra))
 
     def forget(self, credential: ClientCredential) -> bool:
@@ -97,7 +95,6 @@ class SecretCredentials(_SecretBacked):
     kind = "secret"
 
     async def credential(self, grant: Grant, entra: Entra, client: Client) -> ClientCredential:
-        """Return the client secret."""
         del grant, client
         return ClientCredential(text=client_secret(await self._secret(entra)), assertion=False)
 

@@ -147,7 +147,6 @@ class TokenEndpoint:
         )
 
     async def close(self) -> None:
-        """Close all connections."""
         await self._client.aclose()
 
     async def post(self, url: str, form: bytes) -> Reply:

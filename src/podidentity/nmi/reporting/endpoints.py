@@ -184,7 +184,6 @@ class ByPath:
         self._pages = pages
 
     async def __call__(self, request: Request) -> Response:
-        """Have the page of the path answer."""
         page = self._pages.get(request.target.partition("?")[0])
         return await page(request) if page else _NOT_FOUND
 
@@ -201,7 +200,6 @@ class Scrapes:
         self._rendering: asyncio.Task[Response] | None = None
 
     async def __call__(self, request: Request) -> Response:
-        """Answer a scrape."""
         if request.target.partition("?")[0] != PATH:
             return _NOT_FOUND
         return await self._answer()

@@ -34,7 +34,6 @@ class Observation:
     """What `/debug` shows: each part of the agent adds its own."""
 
     def problems(self) -> Sequence[str]:
-        """Return what keeps requests from being answered."""
         return self.audit.problems() if self.audit else ()
 
     def writers(self) -> dict[str, Writer]:

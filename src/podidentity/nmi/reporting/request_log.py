@@ -90,11 +90,9 @@ class AuditLog:
         self.write = writer.write
 
     def problems(self) -> Sequence[str]:
-        """Return what keeps requests from being answered."""
         return self._failures() if self.required else ()
 
     def warnings(self) -> Sequence[str]:
-        """Return what is wrong while requests are answered all the same."""
         return () if self.required else self._failures()
 
     def _failures(self) -> Sequence[str]:
@@ -138,7 +136,6 @@ class RequestTemplate:
         self.observe(seconds)
 
     def observe(self, seconds: float) -> None:
-        """Count one more that took so many seconds."""
         self.duration.observe(seconds)
         for counter in self.counters:
             counter.value += 1
@@ -354,7 +351,6 @@ def _message(error: PodIdentityError | None) -> str:
 
 
 def _request_line(status: int, message: str, address: str, more: Mapping[str, object]) -> Said:
-    """Return the line of any request."""
     level = logging.INFO if status < FAILED_FROM else logging.WARNING
     head = {"status": int(status), "address": address or None}
     return Said(logging.getLevelName(level), _LOGGER, message, {**head, **more})
@@ -364,7 +360,6 @@ def _request_line(status: int, message: str, address: str, more: Mapping[str, ob
 
 
 def decision_of(outcome: Outcome) -> str:
-    """Return which of the three it was."""
     if isinstance(outcome, Granted):
         return GRANTED
     return FAILED if isinstance(outcome, Failed) else REFUSED
@@ -434,12 +429,10 @@ def _identity(identity: AzureIdentity | None) -> dict[str, object] | None:
 
 
 def label_of(route: Route) -> str:
-    """Return a route as the value of a label."""
     return _ROUTES.get(route, "refused")
 
 
 def route_of(query: TokenQuery) -> str:
-    """Return the route of a token request as the value of a label."""
     return TOKEN_PATH if query.asked_for is None else HOST_ROUTE
 
 

@@ -108,17 +108,14 @@ class Granted:
 
     @property
     def pod(self) -> Pod:
-        """The pod, as it was when it was decided."""
         return self.allowed.pod
 
     @property
     def identity(self) -> AzureIdentity:
-        """Whose token it is."""
         return self.allowed.identity
 
     @property
     def basis(self) -> Basis:
-        """What entitled the pod."""
         return self.allowed.entitlement.basis
 
     @property
@@ -128,7 +125,6 @@ class Granted:
 
     @property
     def evidence(self) -> Evidence:
-        """What was found out about the client."""
         return self.subject.evidence
 
 
@@ -223,7 +219,6 @@ class Decider:
         self._matches: dict[ObjectRef, Match] = {}
 
     def revision(self) -> Revision:
-        """Return the revision of what decides."""
         return self._cluster.revision, self._permissions.revision if self._permissions else 0
 
     def current(self, pod: Pod) -> tuple[Match, Decision]:

@@ -263,7 +263,6 @@ class AnswerCache:
 
 
 def remembered_seconds(address: str, target: bytes) -> float:
-    """Return for how long an answer is remembered."""
     share = crc32(target, crc32(address.encode())) / (1 << 32)
     return REMEMBERED_SECONDS * (1 + share)
 

@@ -223,7 +223,6 @@ class SocketTransport(asyncio.Transport):
         self._unsent = b""
 
     def begin(self) -> None:
-        """Have the connection begin, and read what has come already."""
         self._connection.attached(self)
         if self._connection.may_be_read():
             self.read()
@@ -245,15 +244,12 @@ class SocketTransport(asyncio.Transport):
         return self._socket if name == "socket" else default
 
     def is_closing(self) -> bool:
-        """Whether `close` or `abort` was called."""
         return self._closing
 
     def get_write_buffer_size(self) -> int:
-        """Return the number of bytes that the kernel has not taken yet."""
         return len(self._unsent)
 
     def can_write_eof(self) -> bool:
-        """Whether the sending half can be closed alone."""
         return True
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
@@ -283,7 +279,6 @@ class SocketTransport(asyncio.Transport):
             self._end(None)
 
     def abort(self) -> None:
-        """Close at once."""
         self._lose(None)
 
     def pause_reading(self) -> None:
@@ -452,7 +447,6 @@ class Sender:
             self._send_on()
 
     def paused(self) -> None:
-        """Take note that the client takes no more."""
         self.writable = False
         self._timeout.set(self._limits.write_seconds)
 
@@ -565,7 +559,6 @@ class Connection(asyncio.BufferedProtocol):
 
     @property
     def busy(self) -> bool:
-        """Whether a request is under way."""
         return self._task is not None or self._put_off or self._asked != b""
 
     @property
@@ -575,12 +568,10 @@ class Connection(asyncio.BufferedProtocol):
 
     @property
     def waits_for_proof(self) -> bool:
-        """Whether a request waits for the proof of the connection."""
         return self._asked != b""
 
     @property
     def since(self) -> float:
-        """Time of the loop at which something last happened."""
         return self._timeout.since
 
     def evict(self) -> None:
@@ -622,7 +613,6 @@ class Connection(asyncio.BufferedProtocol):
         return self._context.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        """Take what was read into the buffer."""
         self.received(bytes(self._context.buffer[:nbytes]))
 
     def received(self, data: bytes) -> None:
@@ -889,7 +879,6 @@ class Connection(asyncio.BufferedProtocol):
             self._sender.close()
 
     def abort(self) -> None:
-        """Close it at once, whatever the client has not taken yet."""
         self._sender.abort()
 
     def _end(self) -> None:

@@ -162,7 +162,6 @@ class ConnectionPool(Generic[_C]):
         return len(self._of)
 
     def connections(self) -> list[_C]:
-        """Return all that are counted."""
         return list(self._of)
 
     def makes_room(self, address: str, *, local: bool) -> bool:
@@ -190,7 +189,6 @@ class ConnectionPool(Generic[_C]):
         return True
 
     def add(self, connection: _C, address: str, *, local: bool) -> None:
-        """Count a new connection in."""
         self._put(connection, (Kind.LOCAL, "") if local else (Kind.ADDRESS, address), 0)
 
     def attribute(self, connection: _C, uid: str) -> None:
@@ -208,7 +206,6 @@ class ConnectionPool(Generic[_C]):
             self._evict(self._most(Kind.POD), but=connection)
 
     def remove(self, connection: _C) -> None:
-        """Count a connection out."""
         if connection in self._of:
             self._take(connection)
 
@@ -363,7 +360,6 @@ class Listener:
 
     @property
     def serving(self) -> bool:
-        """Whether connections are accepted."""
         return bool(self._sockets) and not self._draining
 
     @property
@@ -372,7 +368,6 @@ class Listener:
         return self._port
 
     def connections(self) -> int:
-        """Return how many are open."""
         return len(self._pool)
 
     def held_bytes(self) -> int:
@@ -381,7 +376,6 @@ class Listener:
 
     @property
     def keep_alive(self) -> bool:
-        """Whether connections are kept after an answer."""
         return self._context.keep_alive
 
     def keep_connections(self, *, kept: bool) -> None:
@@ -405,7 +399,6 @@ class Listener:
         return connection
 
     async def empty(self) -> None:
-        """Return when no connection is open."""
         await self._empty.wait()
 
     def pause(self) -> None:

@@ -225,7 +225,6 @@ class RequestParser:
         self._begin()
 
     def on_url(self, url: bytes) -> None:
-        """Take the target, or the next piece of it."""
         self._request.raw_target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
