@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -121,9 +121,18 @@ def _assemble(
     permissions = _permissions(settings, kube, clock, stack, seen)
     events = PodEvents(kube, clock, seen.metrics.events, node=settings.node)
     seen.requests.events = events
-    imds = _imds(settings, clock, stack)
+    imds = Imds.connect(
+        settings.metadata_address,
+        settings.metadata_port,
+        clock=clock,
+        user_agent=_user_agent(settings),
+    )
+    stack.push_async_callback(imds.close)
     secrets = WatchedSecrets(kube, clock)
-    identity = _node_identity(settings, kube, clock)
+    identity = None
+    if settings.tokens_as == "node":
+        as_node = kube.acting_as(f"system:node:{settings.node}")
+        identity = NodeIdentity(as_node, clock, node=settings.node)
     issuers = _issuers(
         settings, clock, stack, kube=kube, identity=identity, imds=imds, secrets=secrets
     )
@@ -146,16 +155,27 @@ def _assemble(
     cluster.follow(lambda _, ref: tokens.changed(ref))
     cluster.follow(prefetcher.changed)
     secrets.follow(tokens.changed)
-    pipeline, decider = _pipeline(
-        settings,
-        clock,
-        imds=imds,
+    add_tokens(seen.metrics.registry, lambda: len(tokens))
+    seen.known["tokens"] = lambda: tokens_shown(tokens.entries(), clock.time())
+    attestor: Attestor | None = net
+    if settings.attestation is AttestationMode.ADDRESS:
+        _log.warning("--attestation=address: any pod can take another's tokens by its address")
+        attestor = None
+    decider = Decider(
+        cluster=cluster, permissions=permissions, clock=clock, policy=policy_of(settings)
+    )
+    pipeline = RequestPipeline(
+        callers=Callers(cluster, attestor, clock, trust=trust_of(settings)),
+        host_callers=HostCallers(cluster, attestor, clock, delegation=delegation_of(settings)),
+        decider=decider,
         tokens=tokens,
-        cluster=cluster,
-        permissions=permissions,
-        attestor=_attestor(settings, net),
+        metadata=imds,
+        answers=AnswerCache(cluster, permissions, clock),
+        log=seen.requests,
+        clock=clock,
+        policy=route_policy_of(settings),
+        recorded_first=seen.audit is not None and seen.audit.required,
         take_probe=net.take_probe,
-        seen=seen,
     )
     pods = Listener(pipeline, memo=pipeline)
     watches = Watches(kube, cluster, clock, scope=scope_of(settings))
@@ -176,7 +196,15 @@ def _assemble(
         "audit": seen.problems,
         **({"node-tokens": identity.problems} if identity else {}),
     }
-    taint = _startup_taint(settings, kube, clock, checks=checks)
+    taint = None
+    if settings.startup_taint:
+        taint = StartupTaint(
+            kube,
+            clock,
+            node=settings.node,
+            key=settings.startup_taint,
+            ready=lambda: not any(problems() for problems in checks.values()),
+        )
     warnings = _warnings(net, path, seen, taint, missing, watches=watches)
     own = partial(cluster.pod, ObjectRef(settings.own_namespace, settings.own_pod))
     _tell_of_path(path, events, settings.node, own)
@@ -214,8 +242,7 @@ def _assemble(
                 warnings=lambda: [
                     *warnings(),
                     *seen.requests.outcomes.warnings(),
-                    *_boot_closed(net),
-                    *_backend(path),
+                    *_facts(net, path),
                 ],
             ).run,
             *pages.tasks,
@@ -240,14 +267,6 @@ def _permissions(
     stack.push_async_callback(permissions.close)
     seen.known["permissions"] = lambda: permissions_shown(permissions.decisions())
     return permissions
-
-
-def _node_identity(settings: NmiSettings, kube: Kube, clock: Clock) -> NodeIdentity | None:
-    """Return the identity of the node, which asks for pods' tokens; None if NMI itself does."""
-    if settings.tokens_as != "node":
-        return None
-    as_node = kube.acting_as(f"system:node:{settings.node}")
-    return NodeIdentity(as_node, clock, node=settings.node)
 
 
 def _issuers(
@@ -278,21 +297,6 @@ def _issuers(
         for kind, source in credentials.items()
     }
     return {IdentityType.USER_ASSIGNED: imds, **entra}
-
-
-def _startup_taint(
-    settings: NmiSettings, kube: Kube, clock: Clock, *, checks: Mapping[str, Check]
-) -> StartupTaint | None:
-    """Return who takes the taint off that this node started with; None if it has none."""
-    if not settings.startup_taint:
-        return None
-    return StartupTaint(
-        kube,
-        clock,
-        node=settings.node,
-        key=settings.startup_taint,
-        ready=lambda: not any(problems() for problems in checks.values()),
-    )
 
 
 def _warnings(
@@ -338,15 +342,12 @@ def _taken(missing: Mapping[str, str]) -> list[str]:
     ]
 
 
-def _boot_closed(net: NetClient) -> Sequence[AgentWarning]:
-    """Return what closes the node while no NMI runs on it, for `podidentity check`."""
-    found = net.state.closed_by if net.state else ()
-    return [AgentWarning(AgentReason.BOOT_CLOSED, " and ".join(found))] if found else []
-
-
-def _backend(path: PathWatch) -> Sequence[AgentWarning]:
-    """Return what leads pods' requests here, for `podidentity check`."""
-    return [AgentWarning(AgentReason.BACKEND, path.backend or "none")] if path.was_proved else []
+def _facts(net: NetClient, path: PathWatch) -> Iterator[AgentWarning]:
+    """Yield for `podidentity check` what closes the node without NMI, and what leads pods here."""
+    if net.state and (found := net.state.closed_by):
+        yield AgentWarning(AgentReason.BOOT_CLOSED, " and ".join(found))
+    if path.was_proved:
+        yield AgentWarning(AgentReason.BACKEND, path.backend or "none")
 
 
 def _tell_of_path(
@@ -386,58 +387,6 @@ def _said(settings: NmiSettings, warnings: Sequence[AgentWarning]) -> list[str]:
     chosen = [f"--attestation={mode}: {mode.weakness}"] if mode.weakness else []
     chosen += [f"{what}; {mend}" for what, mend in trust_of(settings).weaknesses()]
     return [*chosen, *(each.text for each in warnings)]
-
-
-def _attestor(settings: NmiSettings, net: NetClient) -> Attestor | None:
-    if settings.attestation is AttestationMode.ADDRESS:
-        _log.warning("--attestation=address: any pod can take another's tokens by its address")
-        return None
-    return net
-
-
-def _pipeline(
-    settings: NmiSettings,
-    clock: Clock,
-    *,
-    imds: Imds,
-    tokens: TokenCache,
-    cluster: WatchedCluster,
-    permissions: RbacPermissions | None,
-    attestor: Attestor | None,
-    take_probe: Callable[[str, int, str, str], bool],
-    seen: Observation,
-) -> tuple[RequestPipeline, Decider]:
-    """Return what answers requests, and what decides about them."""
-    add_tokens(seen.metrics.registry, lambda: len(tokens))
-    seen.known["tokens"] = lambda: tokens_shown(tokens.entries(), clock.time())
-    decider = Decider(
-        cluster=cluster, permissions=permissions, clock=clock, policy=policy_of(settings)
-    )
-    pipeline = RequestPipeline(
-        callers=Callers(cluster, attestor, clock, trust=trust_of(settings)),
-        host_callers=HostCallers(cluster, attestor, clock, delegation=delegation_of(settings)),
-        decider=decider,
-        tokens=tokens,
-        metadata=imds,
-        answers=AnswerCache(cluster, permissions, clock),
-        log=seen.requests,
-        clock=clock,
-        policy=route_policy_of(settings),
-        recorded_first=seen.audit is not None and seen.audit.required,
-        take_probe=take_probe,
-    )
-    return pipeline, decider
-
-
-def _imds(settings: NmiSettings, clock: Clock, stack: AsyncExitStack) -> Imds:
-    imds = Imds.connect(
-        settings.metadata_address,
-        settings.metadata_port,
-        clock=clock,
-        user_agent=_user_agent(settings),
-    )
-    stack.push_async_callback(imds.close)
-    return imds
 
 
 def _user_agent(settings: NmiSettings) -> str:
