@@ -43,7 +43,7 @@ from tests.adapters.test_permission_cache import Server
 from tests.fakes import VAULT, binding, cluster, identity, pod
 from tests.nmi.talking import started_listener, talking
 
-MOST_WARM, MOST_COLD = 5, 25
+MOST_WARM, MOST_COLD = 5, 23
 OURS = Path(podidentity.__file__).parent
 REQUEST = (
     f"GET /metadata/identity/oauth2/token?api-version=2018-02-01&resource={VAULT} HTTP/1.1\r\n"

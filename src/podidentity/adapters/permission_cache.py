@@ -123,7 +123,7 @@ class RbacPermissions:
             if use in self._decisions:
                 return False
             raise NotReady("the pod's namespace asks for too many permissions at once")
-        flight, error = self._flight(use), NotReady("the API server does not answer in time")
+        flight, late = self._flight(use), "the API server does not answer in time"
         while (left := until - self._clock.monotonic()) > 0:
             timeout = asyncio.ensure_future(self._clock.sleep(min(TIMEOUT, left)))
             try:
@@ -136,11 +136,11 @@ class RbacPermissions:
             if decision is None or decision.asked < since:
                 continue
             if use not in self._doubted:
-                return self._last(use, error)
+                return self._last(use, NotReady(late))
             # A permission that may be revoked is not prolonged.
             if self._clock.monotonic() < decision.fresh_until:
                 return decision.allowed
-        raise error
+        raise NotReady(late)
 
     def _too_many(self, use: Use) -> bool:
         """Whether a new question exceeds the rate limit of its namespace.
@@ -201,7 +201,9 @@ class RbacPermissions:
             )
         except (KubeError, InconclusiveReview) as error:
             return self._last(use, self._failed(error))
-        self._recovered()
+        if self._trouble:
+            _log.info("the API server answers SubjectAccessReviews again")
+        self._trouble, self._unauthorised = "", False
         self._keep(use, allowed, asked)
         return allowed
 
@@ -242,8 +244,3 @@ class RbacPermissions:
             else "the API server cannot be asked whether the pod's "
             "service account may use the identity"
         )
-
-    def _recovered(self) -> None:
-        if self._trouble:
-            _log.info("the API server answers SubjectAccessReviews again")
-        self._trouble, self._unauthorised = "", False
