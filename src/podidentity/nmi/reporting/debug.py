@@ -126,18 +126,14 @@ def _shown(found: Match) -> dict[str, object]:
 
 
 def _decision(decision: Decision) -> dict[str, object]:
+    observed = None if isinstance(decision, Undecided) else decision.observed
     return {
         "given": isinstance(decision, Allowed),
         "identity": _identity(decision.identity) if decision.identity else None,
         "refused": _refusal(decision.refusal) if isinstance(decision, Denied) else None,
         "to_be_asked": str(decision.question) if isinstance(decision, Undecided) else None,
-        "observed": _observed(decision),
+        "observed": _refusal(observed) if observed else None,
     }
-
-
-def _observed(decision: Decision) -> dict[str, str] | None:
-    observed = None if isinstance(decision, Undecided) else decision.observed
-    return _refusal(observed) if observed else None
 
 
 def _refusal(refusal: Refusal) -> dict[str, str]:

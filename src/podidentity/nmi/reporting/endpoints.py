@@ -202,9 +202,6 @@ class Scrapes:
     async def __call__(self, request: Request) -> Response:
         if request.target.partition("?")[0] != PATH:
             return _NOT_FOUND
-        return await self._answer()
-
-    async def _answer(self) -> Response:
         if self._kept is not None and self._clock.monotonic() - self._kept[0] <= KEPT:
             return self._kept[1]
         if self._rendering is None:
@@ -269,7 +266,11 @@ def endpoints(
         clock,
         attestation=settings.attestation,
         warnings=parts.warnings,
-        path=lambda: _path(parts.path),
+        path=lambda: {
+            "hop": parts.path.hop.value,
+            "plane": parts.path.plane,
+            "backend": parts.path.backend or "",
+        },
         build=build(),
     )
     made = Endpoints({"probes": Listener(probes, FOR_LOOKS)}, [])
@@ -279,12 +280,22 @@ def endpoints(
     known = {
         "attestation": lambda: settings.attestation,
         "interception": parts.net.interception_problems,
-        "watches": lambda: list(map(_watch, parts.watches())),
+        "watches": lambda: [
+            {
+                "what": watch.what,
+                "synced": watch.synced,
+                "trouble": watch.trouble,
+                "silent_seconds": round(watch.age, 1),
+            }
+            for watch in parts.watches()
+        ],
         **seen.known,
     }
     debug = Debug(parts.cluster, parts.decided, known, seen.requests.outcomes)
     if settings.metrics_secure_port:
-        certificate = ServerCertificate(settings.node, files=_files(settings))
+        certificate, key = settings.metrics_cert_file, settings.metrics_key_file
+        files = (Path(certificate), Path(key)) if certificate else None
+        own = ServerCertificate(settings.node, files=files)
         scrapers = PathPermissions(
             parts.kube, clock, path=PATH, audience=debug_access.METRICS_AUDIENCE
         )
@@ -306,30 +317,8 @@ def endpoints(
         }
         for each in (scrapers, readers):
             stack.push_async_callback(each.close)
-        made.listeners["secure-metrics"] = Listener(
-            ByPath(pages), FOR_LOOKS, tls=certificate.context
-        )
-        made.tasks.append(lambda: certificate.run(clock))
+        made.listeners["secure-metrics"] = Listener(ByPath(pages), FOR_LOOKS, tls=own.context)
+        made.tasks.append(lambda: own.run(clock))
     if settings.debug_port:
         made.listeners["debug"] = Listener(OnLoopback(debug), FOR_LOOKS)
     return made
-
-
-def _path(path: PathWatch) -> Mapping[str, str]:
-    """Return what `/readyz` says of the way from pods to the agent."""
-    return {"hop": path.hop.value, "plane": path.plane, "backend": path.backend or ""}
-
-
-def _files(settings: NmiSettings) -> tuple[Path, Path] | None:
-    if not settings.metrics_cert_file:
-        return None
-    return Path(settings.metrics_cert_file), Path(settings.metrics_key_file)
-
-
-def _watch(watch: Watch) -> dict[str, object]:
-    return {
-        "what": watch.what,
-        "synced": watch.synced,
-        "trouble": watch.trouble,
-        "silent_seconds": round(watch.age, 1),
-    }

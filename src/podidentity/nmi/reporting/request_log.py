@@ -216,31 +216,26 @@ class RequestLog:
         template.observe(seconds)
 
     def _template(self, query: TokenQuery, outcome: Outcome, status: int) -> RequestTemplate:
-        audit = self._audit
+        audit, metrics, route = self._audit, self._metrics, route_of(query)
+        namespace, code = outcome.pod.ref.namespace if outcome.pod else "", str(int(status))
+        given = isinstance(outcome, Granted)
+        audience = self._audiences.label(query.request.resource, given=given)
+        reason = "" if isinstance(outcome, Granted) else reason_of(outcome.error)
+        counters = [
+            metrics.requests.of(route, code),
+            metrics.decisions.of(decision_of(outcome), reason, str(outcome.basis or "")),
+        ]
+        if isinstance(outcome, Granted):
+            counters.append(metrics.tokens.of(str(outcome.fetched.origin)))
         return RequestTemplate(
             stamps=self._stamps,
             log=self._log,
             line=self._form.template(_token_line(query, outcome, status)),
             audit=audit.write if audit is not None else None,
             entry=json_template(audit_members(query, outcome, status, self._node) if audit else ""),
-            duration=self._duration(query, outcome, status),
-            counters=tuple(self._counters(query, outcome, status)),
+            duration=metrics.operations.of(route, code, namespace, audience),
+            counters=tuple(counters),
         )
-
-    def _duration(self, query: TokenQuery, outcome: Outcome, status: int) -> Histogram:
-        namespace = outcome.pod.ref.namespace if outcome.pod else ""
-        given = isinstance(outcome, Granted)
-        audience = self._audiences.label(query.request.resource, given=given)
-        return self._metrics.operations.of(route_of(query), str(int(status)), namespace, audience)
-
-    def _counters(self, query: TokenQuery, outcome: Outcome, status: int) -> list[Counter]:
-        metrics, basis = self._metrics, str(outcome.basis or "")
-        request = metrics.requests.of(route_of(query), str(int(status)))
-        if isinstance(outcome, Granted):
-            decision = metrics.decisions.of(decision_of(outcome), "", basis)
-            return [request, decision, metrics.tokens.of(str(outcome.fetched.origin))]
-        reason = reason_of(outcome.error)
-        return [request, metrics.decisions.of(decision_of(outcome), reason, basis)]
 
     def _tell(self, outcome: Rejected | Failed) -> None:
         """Let the pod's owner know, in words that he may read."""

@@ -143,7 +143,12 @@ class Callers:
             return evidence, _NotYet(changed)
         named = next((pod for pod in candidates if pod.uid == proof.pod_uid), None)
         if named is None and proof.pod_uid:
-            return self._by_newcomer(proof, evidence, self._newcomer(proof, candidates, caller))
+            found = self._newcomer(proof, candidates, caller)
+            if not isinstance(found, Pod):
+                return evidence, found
+            if proof.proxy:
+                return self._behind_proxy(proof, evidence, found)
+            return Evidence(verdict=Verdict.PROVEN, detail=proof.detail), found
         if not candidates:
             return evidence, self._unknown(caller.address)
         if proof.verdict is Verdict.PROXIED and named is not None:
@@ -151,15 +156,6 @@ class Callers:
         if proof.unseen:
             return self._unseen(proof, evidence, candidates)
         return evidence, unproven(proof) or named or _only(candidates)
-
-    def _by_newcomer(
-        self, proof: Proof, evidence: Evidence, found: Pod | _NotYet | PodIdentityError
-    ) -> tuple[Evidence, Pod | _NotYet | PodIdentityError]:
-        if not isinstance(found, Pod):
-            return evidence, found
-        if proof.proxy:
-            return self._behind_proxy(proof, evidence, found)
-        return Evidence(verdict=Verdict.PROVEN, detail=proof.detail), found
 
     def _unseen(
         self, proof: Proof, evidence: Evidence, candidates: tuple[Pod, ...]

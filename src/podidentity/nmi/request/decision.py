@@ -21,7 +21,6 @@ from podidentity.core.decision import (
     Authorization,
     Basis,
     Decision,
-    Denied,
     Match,
     Rules,
     Undecided,
@@ -234,7 +233,11 @@ class Decider:
 
         `begun` is when the request came, in `Clock.monotonic` seconds.
         """
-        if not self._cluster.synced and not await self._synced():
+        cluster, times = self._cluster, self.policy.hold
+        # What is not there yet must decide nothing.
+        if not cluster.synced and not await wait_until_found(
+            lambda: cluster.synced, cluster, self._clock, times.change
+        ):
             unread = NotReady("the agent has not read the cluster's bindings yet")
             return no_token(unread, subject)
         answers: dict[Use, bool] = {}
@@ -260,7 +263,8 @@ class Decider:
                 continue
             left = self._left(matched, found.refusal, begun, bound=bound)
             if left <= 0 or not await self.hold.wait(pod, left, revision=revision, waits=waits):
-                return _rejected(subject, found)
+                refused = Refused(found.refusal)
+                return no_token(refused, subject, identity=identity, observed=found.observed)
             waits += 1
             answers.clear()
             ungranted = found.refusal.reason is Reason.NOT_PERMITTED
@@ -320,12 +324,6 @@ class Decider:
             self._matches[pod.ref] = found
         return found
 
-    async def _synced(self) -> bool:
-        """Wait until the cluster has been read: what is not there yet must decide nothing."""
-        cluster = self._cluster
-        limit = self.policy.hold.change
-        return bool(await wait_until_found(lambda: cluster.synced, cluster, self._clock, limit))
-
     async def _ask(self, use: Use, since: float, begun: float) -> bool | NotReady:
         """Return the cluster's decision, or why it must be known and cannot be.
 
@@ -346,8 +344,3 @@ class Decider:
         """Return the pod as last watched: during a wait, its label may have changed."""
         now = self._cluster.pod(pod.ref)
         return None if now is None or now.uid != pod.uid or now.ended else now
-
-
-def _rejected(subject: Subject, found: Denied) -> Rejected | Failed:
-    error = Refused(found.refusal)
-    return no_token(error, subject, identity=found.identity, observed=found.observed)
