@@ -322,8 +322,8 @@ async def storm(*, copy: bool) -> dict[str, Any]:
             answers += 1
         await storming
         repairs = await agent.tell("repairs 1")
-        await agent.tell("healthy")
         await _are_back()
+        await agent.tell("healthy")
         problems = await agent.tell("problems")
     return {
         "answers": answers,
