@@ -16,16 +16,7 @@ from podidentity.core.resources import BINDING_LABEL
 from tests.cli.azure import Identity
 from tests.cli.binding import Run, add
 from tests.cli.conftest import Ran
-from tests.cli.world import World
-
-
-def nmi(world: World, node: int, name: str, *, ready: str) -> None:
-    labels = {"app.kubernetes.io/name": "podidentity", "app.kubernetes.io/component": "nmi"}
-    path = f"/api/v1/namespaces/kube-system/pods/{name}"
-    if world.get(path) is None:
-        world.pod("kube-system", name, labels, node=node)
-    status = {"conditions": [{"type": "Ready", "status": ready}]}
-    world.send("PATCH", f"{path}/status", {"status": status})
+from tests.cli.world import World, event, nmi
 
 
 def chain_of(ran: Ran) -> dict[str, Any]:
@@ -151,23 +142,6 @@ def bound(world: World, orders: Identity, ns: str, podidentity: Run) -> Iterator
     world.send("DELETE", "/api/v1/namespaces/kube-system/pods/nmi-by-hand", gracePeriodSeconds="0")
 
 
-def event(world: World, about: tuple[str, str, str], reason: str, message: str, ago: float) -> None:
-    """Write an event as NMI does; it is about a pod: namespace, name and uid."""
-    ns, name, uid = about
-    at = (datetime.now(UTC) - timedelta(seconds=ago)).strftime("%Y-%m-%dT%H:%M:%SZ")
-    body = {
-        "metadata": {"name": f"{name}.{reason.lower()}"},
-        "involvedObject": {"kind": "Pod", "namespace": ns, "name": name, "uid": uid},
-        "reason": reason,
-        "message": message,
-        "type": "Warning",
-        "source": {"component": "podidentity-nmi"},
-        "firstTimestamp": at,
-        "lastTimestamp": at,
-    }
-    world.send("POST", f"/api/v1/namespaces/{ns}/events", body)
-
-
 @pytest.mark.parametrize(
     "case",
     [
@@ -213,6 +187,51 @@ def test_tokens_that_fail_on_the_node_are_the_verdict_of_its_pods(
 
 @pytest.mark.usefixtures("bound")
 @pytest.mark.parametrize(
+    "case",
+    [
+        ({"token_seconds_ago": 5.0, "last_refusal": None}, "served"),
+        ({"token_seconds_ago": 300.0, "last_refusal": None}, "TokensFail"),
+        ({"token_seconds_ago": 300.0, "last_refusal": ("TokenRefused", 5.0)}, "TokenRefused"),
+        ({"token_seconds_ago": 300.0, "last_refusal": ("NoBinding", 5.0)}, "TokensFail"),
+    ],
+    ids=["served since", "served before", "failed otherwise since", "what the objects allow now"],
+)
+def test_what_the_pod_was_answered_after_tokens_failed_on_its_node_is_the_verdict(
+    ns: str,
+    world: World,
+    podidentity: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    case: tuple[dict[str, Any], str],
+) -> None:
+    page, ends = case
+    if found := page["last_refusal"]:
+        page = {**page, "last_refusal": refused(*found)}
+    told_by_nmi(monkeypatch, page)
+    uid = world.get("/api/v1/namespaces/kube-system/pods/nmi-by-hand")["metadata"]["uid"]
+    event(world, ("kube-system", "nmi-by-hand", uid), "TokensFail", "tokens fail; look", 200)
+    try:
+        last = podidentity("explain", f"{ns}/a").out.splitlines()[-1]
+    finally:
+        world.send("DELETE", "/api/v1/namespaces/kube-system/events/nmi-by-hand.tokensfail")
+    assert last.startswith("Served 5 s ago" if ends == "served" else "Fails since ")
+    assert ends == "served" or f"UTC ({ends})" in last
+
+
+def refused(reason: str, ago: float) -> dict[str, object]:
+    """Return the last refusal as NMI's page has it."""
+    times = {"seconds_ago": ago, "since_seconds_ago": 60.0, "times": 2}
+    return {**times, "status": 429, "reason": reason, "message": "x"}
+
+
+def told_by_nmi(monkeypatch: pytest.MonkeyPatch, page: dict[str, Any]) -> None:
+    async def read(*_: object) -> bytes:
+        return json.dumps(page).encode()
+
+    monkeypatch.setattr(pod_requests, "read_debug", read)
+
+
+@pytest.mark.usefixtures("bound")
+@pytest.mark.parametrize(
     ("page", "ends"),
     [
         ({"token_seconds_ago": 5.0, "last_refusal": None}, (0, "served", "ok")),
@@ -231,13 +250,8 @@ def test_nmis_own_page_says_when_the_pod_was_served(
     ends: tuple[int, str, str],
 ) -> None:
     if isinstance(ago := page.get("last_refusal"), float):
-        refused = {"seconds_ago": ago, "since_seconds_ago": 60.0, "times": 2, "status": 429}
-        page = {**page, "last_refusal": {**refused, "reason": "TokenThrottled", "message": "x"}}
-
-    async def read(*_: object) -> bytes:
-        return json.dumps({"pod": f"{ns}/a", **page}).encode()
-
-    monkeypatch.setattr(pod_requests, "read_debug", read)
+        page = {**page, "last_refusal": refused("TokenThrottled", ago)}
+    told_by_nmi(monkeypatch, {"pod": f"{ns}/a", **page})
     ran = podidentity("explain", f"{ns}/a", "-o", "json")
     found = chain_of(ran)
     assert (ran.code, found["verdict"], found["requests"][0]) == ends

@@ -98,6 +98,9 @@ def test_what_nmi_says_to_a_failed_probe_is_told_without_its_json() -> None:
     page = {"ready": False, "attestation": "kernel", "path": path, "checks": checks}
     (said,) = last_warnings([warning(f"Readiness probe failed: {json.dumps(page)}", 1)])
     assert said == "Readiness probe failed: audit: the audit log cannot be written: full"
+    page = {"path": [], "audit": ["the audit log cannot be written: full"]}
+    (said,) = last_warnings([warning(f"failed: not ready: {json.dumps(page)}\n\n", 1)])
+    assert said == "failed: not ready: audit: the audit log cannot be written: full"
     assert last_warnings([warning("failed: {no JSON", 1)]) == ["failed: {no JSON"]
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from podidentity.cli.checks.pods import refused_lately
 from tests.cli.conftest import Ran
 from tests.cli.ids import IDENTITY
-from tests.cli.world import CUSTOM, World
+from tests.cli.world import CUSTOM, World, event, nmi
 
 Run = Callable[..., Ran]
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
@@ -113,6 +114,43 @@ def test_check_of_a_namespace_finds_what_is_wrong_there_and_nothing_of_others(
     assert "(IdentityNotAttached): IMDS: Identity not found" in failing["message"]
     assert failing["nextStep"] == f"Run podidentity explain {ns}/a."
     world.send("DELETE", f"/api/v1/namespaces/{other}/pods/a", gracePeriodSeconds="0")
+
+
+def test_only_the_last_refusal_of_a_pod_counts() -> None:
+    def event(pod: str, reason: str, ago: float) -> dict[str, object]:
+        at = datetime.fromtimestamp(1_800_000_000 - ago, UTC).isoformat()
+        about = {"kind": "Pod", "namespace": "pay", "name": pod}
+        told = {"reason": reason, "message": reason.lower(), "lastTimestamp": at}
+        return {"type": "Warning", "involvedObject": about, **told}
+
+    events = [event("a", "IdentityNotAttached", 10), event("a", "NoBinding", 200)]
+    events += [event("b", "NoBinding", 100), event("c", "NoBinding", 400)]
+    found = list(refused_lately(events, 1_800_000_000))
+    assert [each.what.partition(" in the ")[0] for each in found] == [
+        "NMI gave pay/a no token",
+        "NMI gave pay/b no token",
+    ]
+
+
+def test_check_of_a_namespace_says_that_tokens_fail_or_that_this_is_not_known(
+    world: World, ns: str, podidentity: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.pod(ns, "a", {"aadpodidbinding": "orders"}, node=1)
+    nmi(world, 1, "nmi-fails", ready="True")
+    place = ("kube-system", "nmi-fails")
+    uid = world.get("/api/v1/namespaces/kube-system/pods/nmi-fails")["metadata"]["uid"]
+    event(world, (*place, uid), "TokensFail", "tokens fail (TokenSourceDown): no answer", 20)
+    try:
+        unread = " ".join(podidentity("check", ns).out.split())
+        monkeypatch.setenv("KUBECONFIG", str(world.plan.kubeconfig))
+        read = podidentity("check", ns, "-o", "json")
+    finally:
+        world.send("DELETE", "/api/v1/namespaces/kube-system/events/nmi-fails.tokensfail")
+        world.send(
+            "DELETE", "/api/v1/namespaces/kube-system/pods/nmi-fails", gracePeriodSeconds="0"
+        )
+    assert "whether IMDS and Entra answer is not known: you need the right to list" in unread
+    assert "TokensFail" in {each["reason"] for each in json.loads(read.out)}
 
 
 def test_check_of_a_namespace_sees_grants_and_says_where_it_may_not(

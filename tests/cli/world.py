@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -218,3 +219,29 @@ def running(
             body = {"metadata": metadata, "spec": {"providerID": node.provider_id}}
             world.send("POST", "/api/v1/nodes", body)
         yield world
+
+
+def nmi(world: World, node: int, name: str, *, ready: str) -> None:
+    labels = {"app.kubernetes.io/name": "podidentity", "app.kubernetes.io/component": "nmi"}
+    path = f"/api/v1/namespaces/kube-system/pods/{name}"
+    if world.get(path) is None:
+        world.pod("kube-system", name, labels, node=node)
+    status = {"conditions": [{"type": "Ready", "status": ready}]}
+    world.send("PATCH", f"{path}/status", {"status": status})
+
+
+def event(world: World, about: tuple[str, str, str], reason: str, message: str, ago: float) -> None:
+    """Write an event as NMI does; it is about a pod: namespace, name and uid."""
+    ns, name, uid = about
+    at = (datetime.now(UTC) - timedelta(seconds=ago)).strftime("%Y-%m-%dT%H:%M:%SZ")
+    body = {
+        "metadata": {"name": f"{name}.{reason.lower()}"},
+        "involvedObject": {"kind": "Pod", "namespace": ns, "name": name, "uid": uid},
+        "reason": reason,
+        "message": message,
+        "type": "Warning",
+        "source": {"component": "podidentity-nmi"},
+        "firstTimestamp": at,
+        "lastTimestamp": at,
+    }
+    world.send("POST", f"/api/v1/namespaces/{ns}/events", body)

@@ -7,6 +7,7 @@ tokens; most people may not read it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import inf
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -61,11 +62,11 @@ async def requests_of(kube: Kube, pod: Pod, agent: Object | None, port: int) -> 
     if agent:
         meta = agent["metadata"]
         of_nmi = await _events(kube, meta["namespace"], meta["uid"], lacks)
-    failures = list(_failures(page, events, of_nmi, now))
     served = page.token_seconds_ago
-    newest = max(failures, key=lambda each: each.last, default=None)
-    lasting = newest if newest and (served is None or newest.last > now - served) else None
-    if lasting and lasting.reason not in _OF_THE_OBJECTS and lasting.last > now - FRESH:
+    since = -inf if served is None else now - served
+    failures = [each for each in _failures(page, events, of_nmi, now) if each.last > since]
+    lasting = max(failures, key=lambda each: (_counts(each, now), each.last), default=None)
+    if lasting and _counts(lasting, now):
         return Requests(served=served, failure=lasting, text=_told(lasting, now))
     told = [f"served {served:.0f} s ago"] if served is not None else []
     if lasting:
@@ -105,16 +106,22 @@ def _failures(
         yield Failure(told.reason, told.message, since, last)
     for each in events:
         if each.get("type") == "Warning":
-            yield _failure(each, seen(each))
+            yield _failure(each)
     for each in of_nmi:
         if each.get("reason") == AgentReason.TOKENS_FAIL and lasts(each, now):
-            # Most pods of the node get no token. NMI repeats it every few minutes: it is now.
-            yield _failure(each, now)
+            yield _failure(each)
 
 
-def _failure(event: Object, last: float) -> Failure:
+def _counts(failure: Failure, now: float) -> bool:
+    """Whether a failure that no token came after is the verdict."""
+    if failure.reason == AgentReason.TOKENS_FAIL:
+        return True  # NMI repeats it more rarely than every FRESH seconds
+    return failure.reason not in _OF_THE_OBJECTS and failure.last > now - FRESH
+
+
+def _failure(event: Object) -> Failure:
     since = seen({"lastTimestamp": event.get("firstTimestamp")})
-    return Failure(str(event.get("reason")), str(event.get("message")), since, last)
+    return Failure(str(event.get("reason")), str(event.get("message")), since, seen(event))
 
 
 def _told(failure: Failure, now: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -364,14 +365,13 @@ def last_warnings(events: Sequence[Object]) -> list[str]:
 
 def _readable(message: str) -> str:
     """Return what NMI said to a failed probe without the JSON around it."""
-    before, brace, page = message.partition("{")
-    if not brace:
-        return message
-    from podidentity.adapters.readiness import AgentReadiness  # help needs no HTTP client
-
+    before, brace, text = message.partition("{")
     try:
-        problems = AgentReadiness.of(f"{brace}{page}".encode()).problems
-    except ValueError:
+        page = json.loads(f"{brace}{text}")
+        # `serve` answers `/readyz`, `net` for it what was wrong last.
+        checks = {name: found for name, found in page.get("checks", page).items() if found != "ok"}
+        problems = [f"{name}: {each}" for name, found in checks.items() for each in found]
+    except (ValueError, TypeError, AttributeError):
         return message
     return f"{before.rstrip(': ')}: {', '.join(problems)}" if problems else message
 

@@ -64,6 +64,7 @@ from podidentity.core.resources import AzureIdentity, AzureIdentityBinding, Obje
 from podidentity.manifests import ADMIN_SECRET, NODE_AUDIENCES, POLICY_OF_NMI, asks_for_any, crds
 from podidentity.manifests import mic as mic_manifests
 from podidentity.manifests import nmi as nmi_manifests
+from podidentity.wire.events import AgentReason
 from podidentity.wire.kube import (
     AZURE_ASSIGNED_IDENTITIES,
     AZURE_IDENTITIES,
@@ -73,6 +74,7 @@ from podidentity.wire.kube import (
     ENDPOINTS,
     EVENTS,
     NODES,
+    KubeError,
 )
 from podidentity.wire.pauses import PAUSES, parse_pauses
 from podidentity.wire.rbac import Grantee
@@ -199,6 +201,22 @@ async def _requests(reading: Reading) -> Iterable[Finding]:
     return pods.refused_lately(told, reading.now)
 
 
+async def _azure(reading: Reading) -> Iterable[Finding]:
+    try:
+        found, told = await reading.agents(), await reading.told()
+    except KubeError as error:
+        if not error.forbidden:
+            raise
+        right = f"list pods and events in {reading.choices.namespace}"
+        raise NotMade(
+            f"whether IMDS and Entra answer is not known: you need the right to {right}"
+        ) from error
+    if not found:
+        raise NotMade("NMI is on no node")
+    warnings = agents.agent_warnings(found, told, reading.now)
+    return [each for each in warnings if each.reason == AgentReason.TOKENS_FAIL]
+
+
 async def _tokens(reading: Reading) -> Iterable[Finding]:
     found = await reading.agents_there()
     serving = {each["spec"].get("nodeName") for each in found if ready(each)}
@@ -253,10 +271,11 @@ OF_A_NAMESPACE = (
         title="Requests",
         checks=(
             Check(
-                holds="no pod was refused a token in the last five minutes",
+                holds="NMI refused no pod a token in the last five minutes",
                 look=_requests,
                 right="what NMI answered pods: you need the right to list events",
             ),
+            Check(holds="IMDS and Entra give NMI tokens", look=_azure, right=_STATE_OF_NMI),
         ),
     ),
 )

@@ -88,22 +88,23 @@ RECENT = 300.0
 
 
 def refused_lately(events: Sequence[Object], now: float) -> Iterator[Finding]:
-    """Yield for which reasons NMI refused pods lately, by its events on them.
+    """Yield for which reasons NMI refused pods last, by its events on them.
 
     `now` in seconds since 1970.
     """
-    alike: dict[str, list[Object]] = {}
-    for each in sorted(events, key=seen):
-        if each.get("type") == "Warning" and seen(each) > now - RECENT:
-            alike.setdefault(str(each.get("reason")), []).append(each)
-    for reason, told in sorted(alike.items()):
-        refs = sorted({_about(each) for each in told})
+    told = (each for each in events if each.get("type") == "Warning")
+    last = {_about(each): each for each in sorted(told, key=seen) if seen(each) > now - RECENT}
+    alike: dict[str, list[ObjectRef]] = {}
+    for ref, each in last.items():
+        alike.setdefault(str(each.get("reason")), []).append(ref)
+    for reason, found in sorted(alike.items()):
+        refs = sorted(found)
         yield Finding(
             kind="Pod",
             about=refs[0],
             reason=CheckReason.REQUESTS_FAIL,
             what=f"NMI gave {named(list(map(str, refs)), 'pods')} no token in the last five "
-            f"minutes ({reason}): {told[-1].get('message', '')}",
+            f"minutes ({reason}): {last[found[-1]].get('message', '')}",
             mend=f"Run podidentity explain {refs[0]}.",
         )
 
