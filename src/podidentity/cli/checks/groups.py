@@ -275,7 +275,7 @@ OF_A_NAMESPACE = (
                 look=_requests,
                 right="what NMI answered pods: you need the right to list events",
             ),
-            Check(holds="IMDS and Entra give NMI tokens", look=_azure, right=_STATE_OF_NMI),
+            Check(holds="NMI warns of no failing tokens", look=_azure, right=_STATE_OF_NMI),
         ),
     ),
 )
