@@ -298,6 +298,9 @@ def test_the_binding_of_an_identity_that_is_left_out_for_a_budget_says_that_it_i
     found.marked.clear()
     found.leave_out("blue", holds=True)
     assert list(found.marked) == [BINDING]
+    found.marked.clear()
+    found.leave_out("blue", holds=True)
+    assert not found.marked  # it is said for each object that is left out
     message = said(found, BINDING)
     assert "AzureIdentity 'id' is not read, if it exists: its namespace has" in message
     assert "does not exist" in said(found, BINDING._replace(ref=ObjectRef("red", "b")))

@@ -208,7 +208,9 @@ class Conditions:
 
     def leave_out(self, namespace: str, *, holds: bool) -> None:
         """Take that a namespace has AzureIdentities over its budget, or none any more."""
-        (self._over_budget.add if holds else self._over_budget.discard)(namespace)
+        if holds == (namespace in self._over_budget):
+            return  # told for each object that is left out: to look at all bindings costs ms
+        self._over_budget ^= {namespace}
         for each in self._objects[About.BINDING].values():
             if each.ref.namespace == namespace:
                 self.marked[ConditionOf(About.BINDING, each.ref)] = None
