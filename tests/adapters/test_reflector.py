@@ -11,9 +11,9 @@ import msgspec
 import pytest
 
 from podidentity.adapters.kube import Kube
-from podidentity.adapters.reflector import LONGEST_DELAY, Reflector, Source
+from podidentity.adapters.reflector import LONGEST_DELAY, Reflector, Source, in_turns
 from podidentity.core.resources import ObjectRef
-from podidentity.wire.kube import WATCH_SECONDS
+from podidentity.wire.kube import WATCH_SECONDS, Page
 from tests.adapters.scripted import (
     Conversation,
     Script,
@@ -452,6 +452,27 @@ async def test_of_a_list_one_page_at_a_time_is_in_memory(tmp_path: Path) -> None
     async with reflected(tmp_path, *turns) as (told, reflector, _), asyncio.timeout(_HEARD):
         await told.until({"a": None})
         assert not reflector.synced
+
+
+@pytest.mark.parametrize(("size", "most"), [(20, 64), (6_000, 10), (1_300_000, 1)])
+async def test_others_have_a_turn_before_a_page_and_after_a_few_of_its_objects(
+    size: int, most: int
+) -> None:
+    turns = 0
+
+    async def count() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    other = asyncio.create_task(count())
+    raw = msgspec.Raw(json.dumps("x" * size).encode())
+    page = Page(items=(raw,) * 200, resource_version="1")
+    taken = [turns async for _ in in_turns(page)]
+    other.cancel()
+    assert taken[0] > 0
+    assert max(map(taken.count, taken)) <= most
 
 
 async def test_only_a_whole_list_says_what_is_not_there_any_more(tmp_path: Path) -> None:

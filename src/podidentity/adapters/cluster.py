@@ -45,17 +45,14 @@ _KINDS: dict[type, str] = {
 
 
 def _keys_of_pod(pod: Pod) -> Iterable[Hashable]:
-    """Return its addresses, and its namespace."""
     return (*pod.addresses, (pod.ref.namespace,))
 
 
 def _keys_of_exception(found: AzurePodIdentityException | Malformed) -> Iterable[Hashable]:
-    """Return the namespace in which it has effect."""
     return () if isinstance(found, Malformed) else (found.ref.namespace,)
 
 
 def _keys_of_assigned(found: AzureAssignedIdentity | Malformed) -> Iterable[Hashable]:
-    """Return the pod that it is about."""
     return () if isinstance(found, Malformed) else (found.pod,)
 
 
@@ -123,7 +120,6 @@ class WatchedCluster:
         return [pod for pod in self._pods.by_key(address) if not pod.ended]
 
     def pod(self, ref: ObjectRef) -> Pod | None:
-        """Return the pod of that name."""
         return self._pods.get(ref)
 
     def pod_by_uid(self, uid: str) -> Pod | None:
@@ -156,7 +152,6 @@ class WatchedCluster:
         return self._pod_seen[pod.ref] if now is not None and now.uid == pod.uid else inf
 
     def assigned_at(self, pod: Pod) -> float:
-        """Return the time of the last change of a record of `pod`."""
         return self._pod_assigned.get(pod.ref, -inf)
 
     def changed(self) -> Coroutine[Any, Any, None]:
@@ -185,7 +180,6 @@ class WatchedCluster:
         return self._bindings.namespaces_with(selector)
 
     def exceptions(self, namespace: str) -> Sequence[AzurePodIdentityException]:
-        """Return the exceptions of a namespace that can be used."""
         found = self._exceptions.by_key(namespace)
         return [each for each in found if isinstance(each, AzurePodIdentityException)]
 
@@ -224,7 +218,6 @@ class WatchedCluster:
         self._followers.append(follower)
 
     def put_pod(self, pod: Pod) -> None:
-        """Add or replace a pod."""
         before = self._pods.get(pod.ref)
         if not self._pods.put(pod):
             return
@@ -237,7 +230,6 @@ class WatchedCluster:
         self._tell("Pod", pod.ref)
 
     def remove_pod(self, ref: ObjectRef) -> None:
-        """Remove a pod."""
         self._pods.remove(ref)
         self._pod_seen.pop(ref, None)
         self._pod_changed.pop(ref, None)
