@@ -2,16 +2,18 @@
 
     ./scripts/fuzz --objects [--megabytes N] [--seed S] [--json]
 
-A generator stands in the API server's place and streams lists, page by page as it is asked, behind
-the product's own client. All hostile objects are in namespace red. Namespace shop is ordinary, and
-its decisions are timed while the lists are read. Each reader is a process of its own, so that its
-memory is its own.
+A generator, a process of its own, stands in the API server's place and streams lists, page by page
+as it is asked. All hostile objects are in namespace red. Namespace shop is ordinary, and its
+decisions are timed while the lists are read. Each reader is a process, so that its memory is its
+own. Its longest step, and the longest wait of a task beside its six lists, are told in milliseconds
+of the processor, and the step in controls: what a megabyte of ordinary JSON takes there.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import json
 import logging
 import os
@@ -19,9 +21,12 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
+from subprocess import PIPE
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx2
@@ -30,11 +35,13 @@ from podidentity.adapters.clock import SystemClock
 from podidentity.adapters.cluster import WatchedCluster
 from podidentity.adapters.kube import Kube
 from podidentity.adapters.reflector import Reflectors
+from podidentity.cli.programs import GARBAGE
 from podidentity.core.decision import match
 from podidentity.mic.calls import Event
 from podidentity.mic.controller import Controller, Settings
 from podidentity.mic.watches import ControllerWatches
 from podidentity.nmi.sync.watches import Scope, Watches
+from podidentity.wire import ANY
 from tests.fakes import CLIENT, RESOURCE_ID, assigned, binding, identity, pod
 
 READERS = ("nmi", "mic")
@@ -80,6 +87,8 @@ def shapes(seed: int) -> dict[str, list[str]]:
         "azureIdentityRef": {"metadata": {"name": "i" * 253, "namespace": "red"}},
     }
     many = {f"l{each}": "" for each in range(100_000)}
+    numbers = f'{{"odd":[{",".join(["1e308"] * 10_000)}]}}'  # 60 kB: within the budget
+    escaped = '"' + "\\u003c" * 1_300_000 + '"'  # 1.3 MB of etcd
     conditions = [{"type": f"T{each}", "message": "m" * 1000} for each in range(400)]
     odd = f'{{"azureIdentityRef":{deep(chance)}}}'
     return {
@@ -89,6 +98,8 @@ def shapes(seed: int) -> dict[str, list[str]]:
             rest({"clientID": CLIENT, "odd": ["x"] * 12_000}),
             rest({}),
             rest(f'{{"odd":{deep(chance)}}}'),
+            rest(numbers),
+            rest(f'{{"odd":{escaped}}}'),
             rest({"clientID": CLIENT}, managedFields=[{"fieldsV1": {"f": conditions}}]),
         ],
         "azureidentitybindings": [rest(bound), rest({}), rest(f'{{"odd":{deep(chance)}}}')],
@@ -97,7 +108,7 @@ def shapes(seed: int) -> dict[str, list[str]]:
             rest({"podLabels": {"app": "web"}}),
             rest(f'{{"podLabels":{deep(chance)}}}'),
         ],
-        "azureassignedidentities": [rest(record), rest(odd), rest({"pod": "p"})],
+        "azureassignedidentities": [rest(record), rest(odd), rest({"pod": "p"}), rest(numbers)],
         "pods": [
             rest({"nodeName": "n1"}, labels={**LABELS, "aadpodidbinding": "a"}),
             rest(
@@ -114,8 +125,10 @@ def shapes(seed: int) -> dict[str, list[str]]:
 
 
 ORDINARY: dict[str, list[Json]] = {
-    "azureidentities": [{"spec": {"clientID": CLIENT, "resourceID": RESOURCE_ID}}],
-    "azureidentitybindings": [{"spec": {"azureIdentity": "orders", "selector": "orders"}}],
+    "azureidentities": [{"spec": {"clientID": CLIENT, "resourceID": RESOURCE_ID}, "labels": {}}],
+    "azureidentitybindings": [
+        {"spec": {"azureIdentity": "orders", "selector": "orders"}, "labels": {}}
+    ],
     "pods": [
         {"spec": {"nodeName": "n1"}, "labels": {"aadpodidbinding": "orders"}},
     ],
@@ -134,48 +147,56 @@ class Generator:
         for plural, kinds in found.items():
             self._lists[plural] = [(1 + share // (len(kind) + 150), kind) for kind in kinds]
 
-    def __call__(self, request: httpx2.Request) -> httpx2.Response:
-        """Answer one request."""
-        params = request.url.params
-        plural = request.url.path.rsplit("/", 1)[1]
-        if "watch" in params:
-            return httpx2.Response(200, content=self._silence())
-        self.requests += 1
-        first, limit = int(params.get("continue", 0)), int(params["limit"])
-        return httpx2.Response(200, content=self._page(plural, first, limit))
+    async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer the requests of one connection. The reader ends it where a page is too large."""
+        with suppress(ConnectionError, asyncio.IncompleteReadError):
+            await self._answer(reader, writer)
 
-    async def _silence(self) -> AsyncIterator[bytes]:
-        await asyncio.Event().wait()
-        yield b""
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        parts: Iterable[bytes]
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            url = httpx2.URL(head.split()[1].decode())
+            plural = url.path.rpartition("/")[2]
+            writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+            if "watch" in url.params:
+                await asyncio.Event().wait()
+            if plural == "sent":
+                parts = [json.dumps({"requests": self.requests, "sent": self.sent}).encode()]
+            else:
+                self.requests += 1
+                parts = self._page(plural, int(url.params.get("continue", 0)), url.params["limit"])
+            for part in parts:
+                writer.write(b"%x\r\n%b\r\n" % (len(part), part))
+                await writer.drain()
+            writer.write(b"0\r\n\r\n")
 
-    async def _page(self, plural: str, first: int, limit: int) -> AsyncIterator[bytes]:
-        kinds = self._lists.get(plural, [])
+    def _page(self, plural: str, first: int, limit: str) -> Iterator[bytes]:
+        kinds, end = self._lists.get(plural, []), first + int(limit)
         total = sum(number for number, _ in kinds)
-        more = str(first + limit) if first + limit < total else ""
+        more = str(end) if end < total else ""
         yield b'{"metadata":{"resourceVersion":"9","continue":"%s"},"items":[' % more.encode()
         comma = ""
-        if not first:
-            for found in ORDINARY.get(plural, []):
-                meta = {
-                    "name": "orders",
-                    "namespace": "shop",
-                    "uid": "u",
-                    **found.get("labels", {}),
-                }
-                meta["labels"] = found.get("labels", {})
-                yield json.dumps({"metadata": meta, "spec": found["spec"]}).encode()
-                comma = ","
+        for found in [] if first else ORDINARY.get(plural, []):
+            meta = {"name": "orders", "namespace": "shop", "uid": "u", "labels": found["labels"]}
+            yield json.dumps({"metadata": meta, "spec": found["spec"]}).encode()
+            comma = ","
         at = 0
         for number, kind in kinds:
-            for index in range(max(first, at), min(first + limit, at + number)):
+            for index in range(max(first, at), min(end, at + number)):
                 created = f"2026-01-{1 + index % 28:02}T00:00:00Z"
                 data = (comma + META % (f"n{index:07}", f"u-{index}", created) + kind).encode()
                 comma = ","
                 self.sent += len(data)
                 yield data
-                await asyncio.sleep(0)
             at += number
         yield b"]}"
+
+
+async def serve(path: str, megabytes: int, seed: int) -> None:
+    """Answer at a Unix socket until killed."""
+    server = await asyncio.start_unix_server(Generator(megabytes, seed).answer, path)
+    print("ready", flush=True)  # noqa: T201
+    await server.serve_forever()
 
 
 def resident() -> int:
@@ -202,7 +223,7 @@ class Clocked:
         )
         self._directory = directory
         self.decisions: list[float] = []
-        self.longest = 0.0
+        self.longest_wait = 0.0
         self.peak = 0
 
     async def run(self) -> None:
@@ -214,8 +235,37 @@ class Clocked:
             late = time.thread_time()
             match(pod(), self._directory)
             self.decisions.append(time.thread_time() - asked)
-            self.longest = max(self.longest, late - asked)
+            self.longest_wait = max(self.longest_wait, late - asked)
             self.peak = max(self.peak, resident())
+
+
+steps: list[float] = []
+"""Seconds that each run of the event loop's tasks took, from `time_steps` on."""
+
+
+def time_steps() -> None:
+    """Note how long each step takes; asyncio's debug mode takes too much time itself."""
+    run = asyncio.Handle._run
+
+    def timed(self: asyncio.Handle) -> None:
+        begun = time.thread_time()
+        run(self)
+        steps.append(time.thread_time() - begun)
+
+    asyncio.Handle._run = timed  # type: ignore[method-assign]
+
+
+def control() -> float:
+    """Return the seconds of the processor that a megabyte of ordinary JSON takes, in the middle."""
+    meta = {"name": "orders-7d4b9c7f6d-x2x4z", "namespace": "shop", "labels": {"app": "orders"}}
+    pods = [{"metadata": meta, "spec": {"nodeName": "n1", "priority": 0}} for _ in range(8_000)]
+    body, times = json.dumps(pods).encode()[: 1 << 20], []
+    body = body[: body.rindex(b", {")] + b"]"
+    for _ in range(9):
+        begun = time.thread_time()
+        ANY.decode(body)
+        times.append(time.thread_time() - begun)
+    return sorted(times)[4]
 
 
 async def read(reader: str, megabytes: int, seed: int) -> Json:
@@ -224,11 +274,25 @@ async def read(reader: str, megabytes: int, seed: int) -> Json:
     task = asyncio.create_task(quiet.run())
     await asyncio.sleep(1.0)
     task.cancel()
-    generator, clock = Generator(megabytes, seed), SystemClock()
-    client = httpx2.AsyncClient(
-        base_url="https://api", transport=httpx2.MockTransport(generator), timeout=None
-    )
-    kube = Kube(client)
+    with TemporaryDirectory() as folder:
+        where = f"{folder}/api"
+        command = ["-m", "tests.nmi.object_fuzzing", "--seed", str(seed), "--serve", where]
+        command += ["--megabytes", str(megabytes)]
+        generator = await asyncio.create_subprocess_exec(sys.executable, *command, stdout=PIPE)
+        assert generator.stdout
+        await generator.stdout.readline()
+        transport = httpx2.AsyncHTTPTransport(uds=where)
+        client = httpx2.AsyncClient(base_url="http://api", transport=transport, timeout=None)
+        try:
+            return await read_all(reader, client, quiet)
+        finally:
+            generator.kill()
+            await generator.wait()
+
+
+async def read_all(reader: str, client: httpx2.AsyncClient, quiet: Clocked) -> Json:
+    """Have one reader read all lists of the generator; return what that took."""
+    kube, clock = Kube(client), SystemClock()
     watches: Reflectors
     if reader == "nmi":
         cluster = WatchedCluster(clock)
@@ -243,6 +307,12 @@ async def read(reader: str, megabytes: int, seed: int) -> Json:
 
         follower.follow(take)
         watches = follower
+    await kube.get("/sent")  # the first request loads modules
+    unit = control()
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GARBAGE)
+    time_steps()
     before, begun = resident(), time.perf_counter()
     busy = Clocked()
     tasks = [asyncio.create_task(watches.run()), asyncio.create_task(busy.run())]
@@ -253,17 +323,21 @@ async def read(reader: str, megabytes: int, seed: int) -> Json:
     for each in tasks:
         each.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+    sent = json.loads(await kube.get("/sent"))
     await kube.close()
     return {
         "reader": reader,
         "failed": ended,
-        "megabytes_sent": round(generator.sent / (1 << 20), 1),
-        "requests": generator.requests,
+        "megabytes_sent": round(sent["sent"] / (1 << 20), 1),
+        "requests": sent["requests"],
         "seconds": round(seconds, 1),
         "grown_mib": round((settled - before) / (1 << 20), 1),
         "peak_mib": round((busy.peak - before) / (1 << 20), 1),
         "resident_peak_mib": round(busy.peak / (1 << 20), 1),
-        "longest_hold_ms": round(busy.longest * 1e3, 1),
+        "longest_step_ms": round(max(steps) * 1e3, 1),
+        "longest_step_in_controls": round(max(steps) / unit, 1),
+        "longest_wait_ms": round(busy.longest_wait * 1e3, 1),
+        "control_ms": round(unit * 1e3, 2),
         "decision_p99_ms": quantile(busy.decisions, 0.99),
         "quiet_p99_ms": quantile(quiet.decisions, 0.99),
     }
@@ -286,7 +360,10 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--read", choices=READERS, help=argparse.SUPPRESS)
+    parser.add_argument("--serve", metavar="SOCKET", help=argparse.SUPPRESS)
     chosen = parser.parse_args(arguments)
+    if chosen.serve:
+        asyncio.run(serve(chosen.serve, chosen.megabytes, chosen.seed))
     if chosen.read:
         logging.disable(logging.CRITICAL)
         print(json.dumps(asyncio.run(read(chosen.read, chosen.megabytes, chosen.seed))))  # noqa: T201

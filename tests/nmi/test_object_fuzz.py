@@ -19,7 +19,7 @@ def test_the_worst_objects_of_a_tenant_fill_no_memory_and_hold_no_event_loop(rea
     assert not found["failed"]
     assert found["megabytes_sent"] > 60
     assert found["peak_mib"] < MOST_MIB[reader]
-    assert found["longest_hold_ms"] < LONGEST_MS
+    assert found["longest_step_ms"] < LONGEST_MS
 
 
 def test_the_same_seed_makes_the_same_objects() -> None:

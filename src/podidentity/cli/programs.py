@@ -97,6 +97,11 @@ def _tell(arguments: Sequence[str], writing: int) -> NoReturn:
         os._exit(code)
 
 
+GARBAGE = 2_000
+"""New objects until garbage is looked for, as in Python 3.13. With the 700 of before it each pass
+through the whole heap holds the event loop for 30 to 80 ms while lists are read."""
+
+
 @contextmanager
 def _loading() -> Iterator[None]:
     """Load modules, which all stay: to look for garbage among them takes a tenth of the time."""
@@ -105,6 +110,7 @@ def _loading() -> Iterator[None]:
         yield
     finally:
         gc.enable()
+        gc.set_threshold(GARBAGE)
 
 
 def _net(plan: AgentPlan, begun: Ready = lambda: None) -> int:
