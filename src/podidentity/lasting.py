@@ -10,6 +10,9 @@ from __future__ import annotations
 ASK_AGAIN = 5.0
 """Seconds from the first refusal to the second."""
 
+STARTING = "the API server answers 403, as one that starts does"
+"""What is said of a 403 until it lasts."""
+
 
 class Lasting:
     """The refusals of one thing, in a row. Times are in seconds of one clock."""

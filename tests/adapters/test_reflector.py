@@ -59,6 +59,15 @@ class Told:
     def doubted(self) -> None:
         self.doubts.append(self.lists)
 
+    def failed(self) -> None:
+        self._changed.set()
+
+    async def trouble(self, reflector: Reflector, words: str) -> None:
+        """Return when the reflector says these words of its trouble."""
+        while words not in reflector.trouble:
+            self._changed.clear()
+            await self._changed.wait()
+
     def listed(self) -> None:
         self.lists += 1
         self._changed.set()
@@ -115,6 +124,7 @@ async def reflected(
             remove=told.remove,
             listed=told.listed,
             doubted=told.doubted,
+            failed=told.failed,
             budget=11_000,
             left_out=told.leave_out,
         )
@@ -196,14 +206,43 @@ async def test_what_is_known_stays_while_the_server_is_away(tmp_path: Path, then
 
 async def test_trouble_is_said_while_it_lasts(tmp_path: Path) -> None:
     clock = FakeClock()
-    refusal = answers({"code": 403, "reason": "Forbidden", "message": "no rights"}, 403)
+    refusal = answers({"code": 500, "reason": "InternalError", "message": "no etcd"}, 500)
     async with reflected(tmp_path, refusal, listing("5"), watching(), clock=clock) as found:
         told, reflector, _ = found
         await clock.somebody_sleeps()
-        assert "no rights" in reflector.trouble
+        assert "no etcd" in reflector.trouble
         assert not reflector.synced
         clock.advance(0.1)
         await told.until({}, lists=1)
+
+
+@pytest.mark.parametrize("before", [(), (cuts,)], ids=["at first", "after a lost connection"])
+async def test_a_403_is_told_in_the_servers_words_only_if_it_comes_again_5_s_later(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, before: tuple[Turn, ...]
+) -> None:
+    clock = FakeClock()
+    refusal = answers({"code": 403, "reason": "Forbidden", "message": "no rights"}, 403)
+    async with reflected(tmp_path, *before, *[refusal] * 20, clock=clock) as found:
+        told, reflector, _ = found
+        await clock.somebody_sleeps()
+        while clock.monotonic() < 5:
+            assert "no rights" not in reflector.trouble
+            clock.advance(0.1)
+            await asyncio.sleep(0.001)
+        clock.advance(LONGEST_DELAY)
+        await clock.somebody_sleeps()
+        await told.trouble(reflector, "no rights")
+        clock.advance(LONGEST_DELAY)
+        await clock.somebody_sleeps()
+    lines = [each.getMessage() for each in caplog.records if "cannot watch" in each.getMessage()]
+    assert ["no rights" in each for each in lines] == [False, True]
+
+
+async def test_a_list_that_may_not_be_watched_is_told_in_the_servers_words(tmp_path: Path) -> None:
+    refusal = answers({"code": 403, "reason": "Forbidden", "message": "no watch"}, 403)
+    turns = [listing("5"), refusal] * 20
+    async with reflected(tmp_path, *turns) as (told, reflector, _), asyncio.timeout(_HEARD):
+        await told.trouble(reflector, "no watch")
 
 
 async def test_while_the_server_is_away_the_age_of_what_is_known_grows(tmp_path: Path) -> None:

@@ -212,7 +212,6 @@ class Kube:
 
     @property
     def server(self) -> str:
-        """The API server's URL."""
         return self._base
 
     def acting_as(self, user: str) -> Kube:
@@ -223,7 +222,6 @@ class Kube:
         return Kube(self._client, self._failed, user=user, sleep=self._sleep, asking=self._asking)
 
     async def close(self) -> None:
-        """Close all connections."""
         await self._client.aclose()
 
     async def after(self, error: KubeError) -> None:

@@ -33,6 +33,7 @@ from podidentity.core.budgets import Ration, kept_bytes
 from podidentity.core.ports import Clock
 from podidentity.core.rate_limits import RateLimiter
 from podidentity.core.resources import ObjectRef
+from podidentity.lasting import STARTING, Lasting
 from podidentity.wire.kube import (
     WATCH_SECONDS,
     Event,
@@ -80,7 +81,6 @@ class ObjectLog:
         self._silenced: set[str] = set()
 
     def warning(self, namespace: str, message: str, *args: object) -> None:
-        """Log what is wrong with an object of the namespace, if that has lines left."""
         if not self._lines.take(namespace, self._clock.monotonic()):
             self._silenced.discard(namespace)
             _log.warning(message, *args)
@@ -109,7 +109,6 @@ class Source:
     listed: Callable[[], None]
     """Called after each complete list."""
     params: Mapping[str, str] = field(default_factory=dict)
-    """Selectors."""
     budget: float = inf
     """Bytes of memory for what is kept of each namespace."""
     left_out: Callable[[str, ObjectRef | None], None] = lambda _, __: None
@@ -148,6 +147,7 @@ class Reflector:
         """In a row; the delay before the next attempt grows with it."""
         self._failures_of_version = 0
         """In a row, of watches from the current version."""
+        self._refusals = Lasting()
         self._lost = False
         """Whether a watch ended early since the server showed that it has our version."""
         self._heard = clock.monotonic()
@@ -217,7 +217,6 @@ class Reflector:
             self._doubt()
 
     def renew(self) -> None:
-        """Have all listed anew at once."""
         self._renewals, self.anew, self._kept.stale = self._renewals + 1, False, True
         if self._watching is not None:
             self._watching.reschedule(0.0)
@@ -341,6 +340,7 @@ class Reflector:
         if self.trouble:
             _log.info("watching %s again", self._source.what)
         self.trouble = ""
+        self._refusals.passed()
         self._heard = self._clock.monotonic()
 
     def _succeeded(self) -> None:
@@ -348,7 +348,14 @@ class Reflector:
 
     async def _back_off(self, why: str, error: KubeError | None = None) -> None:
         """Wait; a server that is overloaded names the time, and is not asked for a list."""
-        if not self.trouble:
+        lasts = False
+        if error is None or not error.forbidden:
+            self._refusals.passed()
+        elif self._refusals.refused(self._clock.monotonic()):
+            lasts = why != self.trouble
+        else:
+            why = STARTING
+        if lasts or not self.trouble:
             _log.warning("cannot watch %s, and try on: %s", self._source.what, why)
         self.trouble = why
         self._source.failed()
@@ -429,5 +436,4 @@ class Reflectors:
 
     @property
     def all_read(self) -> bool:
-        """Whether each list was read once."""
         return all(reflector.synced for reflector in self._reflectors)

@@ -140,7 +140,6 @@ def token_review(token: str, audience: str) -> dict[str, Any]:
 
 
 def self_review() -> dict[str, Any]:
-    """Return the SelfSubjectReview that asks who asks."""
     return {"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"}
 
 
