@@ -214,6 +214,11 @@ class Plan:
         """The certificate by which a real API server asks kubelets, PEM, and its key."""
         return self.path / "kubelet-client.crt", self.path / "kubelet-client.key"
 
+    @property
+    def front_proxy_files(self) -> tuple[Path, Path]:
+        """The certificate by which a real API server knows its proxy, PEM, and its key."""
+        return self.path / "front-proxy.crt", self.path / "front-proxy.key"
+
     def kubelet_files(self, node: NodePlan) -> tuple[Path, Path]:
         """The certificate by which a node's kubelet serves a real API server, PEM, and its key."""
         return self.path / f"kubelet-{node.index}.crt", self.path / f"kubelet-{node.index}.key"

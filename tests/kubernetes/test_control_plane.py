@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,18 +14,14 @@ from podidentity_sandbox.kubernetes.programs import PROGRAMS
 from podidentity_sandbox.plan import Plan
 from podidentity_sandbox.world import SandboxError
 from podidentity_sandbox.world.environment import environment
-from podidentity_sandbox.world.inspection import ask, status
+from podidentity_sandbox.world.inspection import status
 from podidentity_sandbox.world.lifecycle import Outcome
 from podidentity_sandbox.world.requirements import minor_version
 from podidentity_sandbox.world.supervisor import REAL_PARTS
-from tests.kubernetes.programs import place as programs
+from tests.kubernetes.conftest import KUBERNETES, needs_kubernetes, order
 from tests.root import WAYS
 from tests.sandbox.world.places import Place, placed, traces
 
-KUBERNETES = programs() / "kubernetes"
-needs_kubernetes = pytest.mark.skipif(
-    not KUBERNETES.is_dir(), reason="no real Kubernetes is here: ./scripts/setup-kubernetes"
-)
 POD = {
     "apiVersion": "v1",
     "kind": "Pod",
@@ -39,17 +34,6 @@ POD = {
 }
 
 
-@pytest.fixture(scope="module")
-def place() -> Iterator[Place]:
-    with placed() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def plan(place: Place) -> Plan:
-    return place.up(parts=REAL_PARTS, kubernetes=str(KUBERNETES))
-
-
 def kubectl(plan: Plan, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["kubectl", *words],
@@ -59,10 +43,6 @@ def kubectl(plan: Plan, *words: str, stdin: str = "") -> subprocess.CompletedPro
         text=True,
         check=False,
     )
-
-
-def order(place: Place, operation: str, part: str) -> None:
-    assert "error" not in ask(place.folder().control, {"op": operation, "part": part}, seconds=60)
 
 
 @needs_kubernetes
@@ -157,17 +137,8 @@ def test_programs_that_are_missing_are_named_before_anything_is_made(tmp_path: P
         minor_version(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (("--kubernetes", "1.31"), "is no version of the sandbox's own, and no folder"),
-        (("--kubernetes", ".", "--weather", "real"), "calm weather only"),
-    ],
-)
-def test_a_control_plane_that_cannot_be_is_refused(
-    words: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_is_no_folder_and_no_version_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        sandbox(["up", *words])
+        sandbox(["up", "--kubernetes", "1.31"])
     assert ended.value.code == 2
-    assert said in capsys.readouterr().err
+    assert "is no version of the sandbox's own, and no folder" in capsys.readouterr().err

@@ -20,7 +20,6 @@ from podidentity_sandbox.node.cri.containerd import names_in
 from podidentity_sandbox.node.cri.options import RuntimeOptions
 from podidentity_sandbox.node.cri.pause import SHELL
 from podidentity_sandbox.plan import MINORS, Network, Pool, PoolKind
-from podidentity_sandbox.weather import CALM
 from podidentity_sandbox.world.blueprint import MOST_NODES, Shape
 from podidentity_sandbox.world.environment import built_images, runtime_tools
 from podidentity_sandbox.world.folder import base_folder
@@ -153,9 +152,6 @@ def up(
         if rootless:
             raise click.UsageError("containerd needs root: its containers have users of their own")
         given = RuntimeOptions(tools=str(runtime_tools()), images=images or built_images())
-    weather = given_weather(sky, seed)
-    if "kubernetes" in kubernetes and weather != CALM:
-        raise click.UsageError("a real control plane has calm weather only")
     try:
         shape = Shape(
             nodes=nodes,
@@ -169,7 +165,7 @@ def up(
             name,
             shape,
             runtime=given,
-            weather=weather,
+            weather=given_weather(sky, seed),
             progress=progress,
         )
     except KeyboardInterrupt:

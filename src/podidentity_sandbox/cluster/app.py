@@ -11,13 +11,14 @@ from podidentity_sandbox.cluster import Obj, bodies, discovery, status, tokens
 from podidentity_sandbox.cluster.authentication import User, refusal
 from podidentity_sandbox.cluster.cluster import Cluster
 from podidentity_sandbox.cluster.impersonation import Impersonation
-from podidentity_sandbox.cluster.overload import befall
+from podidentity_sandbox.cluster.overload import answer_of, befall
 from podidentity_sandbox.cluster.paths import RequestInfo, request_info
 from podidentity_sandbox.cluster.presentation import JSON, SERVED, wishes
 from podidentity_sandbox.cluster.registry import Registry
 from podidentity_sandbox.cluster.status import StatusError
 from podidentity_sandbox.cluster.storage import encode
 from podidentity_sandbox.cluster.verbs import Verbs, json_answer
+from podidentity_sandbox.weather import Blow, Effect, cut
 
 
 def document_answer(registry: Registry, path: str, accept: str) -> web.Response | None:
@@ -98,8 +99,9 @@ class HttpApi:
         if user is None:
             raise status.unauthorized()
         user = self._impersonation.user(user, request.headers.items(), info)
-        if (struck := await befall(self._cluster.weather, request, info, user)) is not None:
-            return struck
+        agent = request.headers.get("User-Agent", "")
+        if (blow := await befall(self._cluster.weather, user, agent, info)) is not None:
+            return _struck(request, blow)
         self._authorize(user, info)
         if opened:
             return self._open(info.path, verbose=False)
@@ -133,6 +135,14 @@ class HttpApi:
             tokens.JWKS_PATH: self._cluster.issuer.keys(),
         }
         return json_answer(encode(answers[path]))
+
+
+def _struck(request: web.Request, blow: Blow) -> web.Response:
+    if blow.effect is Effect.RESET:
+        cut(request.transport)
+        return web.Response(status=500)  # nobody is there to read it
+    status, kind, text = answer_of(blow)
+    return web.Response(status=status, text=text, content_type=kind, headers=blow.headers)
 
 
 COMPRESSED_FROM = 128 * 1024

@@ -57,12 +57,12 @@ def refusal(user: User, info: RequestInfo, reason: str) -> str:
 
 def plan_users(plan: Plan) -> dict[bytes, User]:
     """Return the users of the plan's own tokens, by a digest of the token."""
-    users = {_digest(plan.admin_token): User("admin", (MASTERS, AUTHENTICATED))}
+    users = {digest(plan.admin_token): User("admin", (MASTERS, AUTHENTICATED))}
     if plan.aks_token:
         # The name that AKS's own changes have in the audit log of a cluster.
-        users[_digest(plan.aks_token)] = User("aksService", (MASTERS, AUTHENTICATED))
+        users[digest(plan.aks_token)] = User("aksService", (MASTERS, AUTHENTICATED))
     for node in plan.nodes:
-        users[_digest(node.token)] = User(NODE_PREFIX + node.name, (NODES, AUTHENTICATED))
+        users[digest(node.token)] = User(NODE_PREFIX + node.name, (NODES, AUTHENTICATED))
     return users
 
 
@@ -80,7 +80,7 @@ def person_of(plan: Plan, token: str) -> User | None:
     return User(object_id, (AUTHENTICATED,))
 
 
-def _digest(token: str) -> bytes:
+def digest(token: str) -> bytes:
     """Tokens are looked up by digest, so that the time it takes says nothing about them."""
     return hashlib.sha256(token.encode()).digest()
 
@@ -105,7 +105,7 @@ class Authenticator:
 
     def token(self, token: str, audiences: Sequence[str]) -> User | None:
         """Return the user of a token for one of the audiences."""
-        known = self._users.get(_digest(token)) or self._person(token)
+        known = self._users.get(digest(token)) or self._person(token)
         if known is not None:
             return known if set(audiences) & set(self.audiences) else None
         claims = self._issuer.claims(token, audiences)

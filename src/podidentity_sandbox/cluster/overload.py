@@ -9,18 +9,17 @@ That answer's words, and those of 500 and 503, are from memory.
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 from collections.abc import Callable, Collection
 from datetime import datetime
-
-from aiohttp import web
 
 from podidentity_sandbox.cluster.authentication import NODES, User
 from podidentity_sandbox.cluster.paths import RequestInfo
 from podidentity_sandbox.cluster.status import StatusError
 from podidentity_sandbox.cluster.storage import Change, Record, Storage
 from podidentity_sandbox.plan import OWN_AGENT
-from podidentity_sandbox.weather import BAD_GATEWAY, Effect, WeatherInForce, cut
+from podidentity_sandbox.weather import BAD_GATEWAY, Blow, Effect, WeatherInForce
 
 _OWN_USERS = {"aksService"}
 """They meet no weather, nor do the sandbox's kubelets and its commands."""
@@ -34,34 +33,30 @@ _STATUS = {
 }
 
 
-async def befall(
-    weather: WeatherInForce, request: web.Request, info: RequestInfo, user: User
-) -> web.Response | None:
-    """Let a request meet the weather; return its answer, or None for the true one.
+async def befall(weather: WeatherInForce, user: User, agent: str, info: RequestInfo) -> Blow | None:
+    """Let a request meet the weather; return what befalls it, or None where it is answered.
 
-    It takes the time that the server takes for its answers. Raises StatusError.
+    It takes the time that the server takes for its answers. `agent` is the User-Agent.
     """
-    own = request.headers.get("User-Agent", "").startswith(OWN_AGENT)
-    if own or NODES in user.groups or user.name in _OWN_USERS:
+    if agent.startswith(OWN_AGENT) or NODES in user.groups or user.name in _OWN_USERS:
         return None
     if seconds := weather.seconds("answers", "apiserver"):
         await asyncio.sleep(seconds)
     who = "principal" if _PRINCIPAL.fullmatch(user.name) else user.name
     kind = f"{who} {info.verb} {info.resource or info.path}"
     blow = weather.blow("apiserver", kind, about=info.path)
-    if blow is None or await blow.passes():
-        return None
+    return None if blow is None or await blow.passes() else blow
+
+
+def answer_of(blow: Blow) -> tuple[int, str, str]:
+    """Return the answer in place of the true one: status, content type, text."""
     match blow.effect:
-        case Effect.RESET:
-            cut(request.transport)
-            return web.Response(status=500)  # nobody is there to read it
         case Effect.HTML:
-            return web.Response(status=502, text=BAD_GATEWAY, content_type="text/html")
+            return 502, "text/html", BAD_GATEWAY
         case Effect.THROTTLED:
-            text = "Too many requests, please try again later.\n"
-            return web.Response(status=429, text=text, headers=blow.headers)
+            return 429, "text/plain", "Too many requests, please try again later.\n"
     error = _STATUS[blow.effect]
-    return web.json_response(error.body(), status=error.code, headers=blow.headers)
+    return error.code, "application/json", json.dumps(error.body())
 
 
 class LateReads:

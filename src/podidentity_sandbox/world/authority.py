@@ -147,6 +147,7 @@ def write_certificates(plan: Plan) -> None:
     authority.issue_client("masterclient", ["system:masters"], *plan.administrator_files)
     if plan.kubernetes:
         authority.issue_client("kube-apiserver", [], *plan.kubelet_client_files)
+        authority.issue_client("front-proxy", [], *plan.front_proxy_files)
         for node in plan.nodes:
             authority.issue([node.address, node.name], *plan.kubelet_files(node))
 
