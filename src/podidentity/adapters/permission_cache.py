@@ -123,7 +123,7 @@ class RbacPermissions:
             if use in self._decisions:
                 return False
             raise NotReady("the pod's namespace asks for too many permissions at once")
-        flight, late = self._flight(use), "the API server does not answer in time"
+        flight = self._flight(use)
         while (left := until - self._clock.monotonic()) > 0:
             timeout = asyncio.ensure_future(self._clock.sleep(min(TIMEOUT, left)))
             try:
@@ -136,11 +136,11 @@ class RbacPermissions:
             if decision is None or decision.asked < since:
                 continue
             if use not in self._doubted:
-                return self._last(use, NotReady(late))
+                return self._last(use, NotReady("the API server does not answer in time"))
             # A permission that may be revoked is not prolonged.
             if self._clock.monotonic() < decision.fresh_until:
                 return decision.allowed
-        raise NotReady(late)
+        raise NotReady("the API server does not answer in time")
 
     def _too_many(self, use: Use) -> bool:
         """Whether a new question exceeds the rate limit of its namespace.
