@@ -262,6 +262,27 @@ def test_an_excepted_pod_that_asks_imds_itself_loses_what_the_archived_mic_attac
         assert "--attach-for-node-network" not in found[0].refusal.next_step
 
 
+@pytest.mark.parametrize(
+    ("bound", "reason", "switches"),
+    [
+        (HERE, Reason.NOT_PERMITTED, ()),
+        (THERE, Reason.OTHER_NAMESPACE, (Switch.CROSS_NAMESPACE,)),
+    ],
+    ids=["its own namespace", "another namespace"],
+)
+def test_what_is_bound_to_a_pod_whose_exception_has_no_effect_is_listed(
+    bound: AzureIdentityBinding, reason: Reason, switches: tuple[Switch, ...]
+) -> None:
+    """Our NMI serves such a pod: by what is bound to it, and as any other."""
+    asker = pod(more={"tier": "web"})
+    alpha = identity(bound.ref.namespace, "alpha")
+    there = world(alpha, bound, exception("blue", "e", {"tier": "web"}))
+    found = {each.refusal.reason: each for each in of(there, asker)}
+    assert found.keys() == {Reason.EXCEPTION_IGNORED, reason}
+    assert (found[reason].refusal.about, found[reason].switches) == (alpha.ref, switches)
+    assert found[reason].permissions == tuple(permission_names(alpha))
+
+
 def test_a_pod_of_the_nodes_network_and_an_excepted_one_are_told_apart() -> None:
     host = replace(pod(), ref=ObjectRef("blue", "host"), host_network=True)
     web = replace(pod(more={"tier": "web"}), ref=ObjectRef("blue", "web"))

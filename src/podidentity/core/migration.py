@@ -37,6 +37,7 @@ from podidentity.core.resources import (
     IdentityType,
     ObjectRef,
     Pod,
+    ResourceId,
 )
 
 
@@ -163,6 +164,23 @@ def _pod(namespace: str, labels: dict[str, str]) -> Pod:
     return Pod(ref=ObjectRef(namespace, ""), uid="", service_account="", labels=labels)
 
 
+def attached_past_nmi(
+    pod: Pod, directory: Directory, before: Rules, exceptions: Rules
+) -> Iterator[tuple[ObjectRef, ResourceId]]:
+    """Yield what the archived MIC attaches for a pod that asks IMDS itself; () for any other pod.
+
+    That MIC looks at no `hostNetwork` and at no exception. `exceptions` are the rules by which an
+    exception counts.
+    """
+    plain = replace(pod, host_network=False)
+    if pod.host_network or match(plain, directory, exceptions).exception is not None:
+        every = replace(before, exception_namespaces=frozenset())
+        for each in match(plain, directory, every).entitlements:
+            found = each.identity
+            if found.type is IdentityType.USER_ASSIGNED and found.resource_id is not None:
+                yield found.ref, found.resource_id
+
+
 @dataclass(frozen=True, slots=True)
 class _Comparison:
     """One cluster under both rules."""
@@ -174,35 +192,26 @@ class _Comparison:
     attaches: bool
 
     def of(self, pod: Pod) -> Iterator[Loss]:
-        old = match(pod, self.directory, self.before)
-        if self.attaches and (pod.host_network or old.exception is not None):
+        had = match(pod, self.directory, self.before)
+        if self.attaches:
             yield from self._of_attached(pod)
-        if old.exception is not None:
-            yield from self._of_excepted(pod, old.exception)
-        for refusal in old.refusals:
+        if had.exception is not None:
+            yield from self._of_excepted(pod, had.exception)
+            if match(pod, self.directory, self.after).exception is None:
+                # Ours serves it, so what is bound to it must count.
+                every = replace(self.before, exception_namespaces=frozenset())
+                had = match(pod, self.directory, every)
+        for refusal in had.refusals:
             # The archived NMI reads no ids: what ours cannot use may have worked.
             if refusal.reason is Reason.MALFORMED_IDENTITY:
                 yield _loss(pod, refusal)
-        for each in old.entitlements:
+        for each in had.entitlements:
             yield from self._of_entitled(pod, each)
 
     def _of_attached(self, pod: Pod) -> Iterator[Loss]:
-        """Yield each identity that the archived MIC attaches for a pod that asks IMDS itself.
-
-        That MIC looks at no `hostNetwork` and at no exception. What our NMI serves is not lost.
-        """
         plain = replace(pod, host_network=False)
-        served = {each.identity.ref for each in match(pod, self.directory, self.after).entitlements}
         excepted = match(plain, self.directory, self.after).exception
-        every = replace(self.before, exception_namespaces=frozenset())
-        for each in match(plain, self.directory, every).entitlements:
-            ref, resource_id = each.identity.ref, each.identity.resource_id
-            if (
-                each.identity.type is not IdentityType.USER_ASSIGNED
-                or resource_id is None
-                or ref in served
-            ):
-                continue
+        for ref, resource_id in attached_past_nmi(pod, self.directory, self.before, self.after):
             if excepted is None:
                 refusal = Refusal(
                     reason=Reason.HOST_NETWORK,
