@@ -86,7 +86,7 @@ def changed(path: str, value: Any) -> dict[str, Any]:
 def claimed(found: dict[str, Any], *identities: dict[str, Any]) -> Claim:
     parsed = [parse_identity(json.dumps(each).encode()) for each in identities or (an_identity(),)]
     known = {each.ref: each for each in parsed if isinstance(each, AzureIdentity)}
-    return claim_of(found, known, NODES, lambda *asked: asked == ("shop", CLIENT))
+    return claim_of(found, known, NODES, lambda *asked: asked == ("shop", CLIENT), {})
 
 
 def test_a_record_of_an_identity_that_was_not_granted_to_its_pods_namespace_does_not_count() -> (
@@ -169,6 +169,23 @@ def test_what_a_ledger_speaks_of_already_stays_as_it_is() -> None:
     assert after.attached == {identity.folded: LedgerEntry(identity.spelling, 2.0, CLIENT)}
 
 
+def a_pod(ns: str, name: str, node: str, *, host_network: bool) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": name,
+            "namespace": ns,
+            "labels": {"aadpodidbinding": "orders", "tier": "agent"},
+        },
+        "spec": {
+            "nodeName": node,
+            "hostNetwork": host_network,
+            "containers": [{"name": "c", "image": "example/agent"}],
+        },
+    }
+
+
 def grant(world: World, ns: str) -> None:
     """Have the namespace granted the identity, as by `podidentity migrate apply`."""
     if world.get(f"{RBAC}/clusterroles/{rbac.role_name(CLIENT)}") is None:
@@ -215,6 +232,37 @@ def test_it_writes_the_ledger_of_the_host_and_may_be_run_again(
     before = world.send("GET", LEDGERS)["items"]
     assert podidentity("migrate", "adopt", "--yes").code == 0
     assert world.send("GET", LEDGERS)["items"] == before
+
+
+@pytest.mark.parametrize("how", ["of the node's network", "excepted"])
+def test_what_a_pod_needs_that_asks_imds_itself_is_left_out(
+    world: World, attached: str, podidentity: Run, how: str
+) -> None:
+    """MIC does not see that such a pod needs it, and would detach it; also where others need it."""
+    place, node = f"{CUSTOM}/namespaces/{attached}", world.plan.nodes[0].name
+    bound = a_record(attached)["spec"]["azureBindingRef"]
+    world.send("POST", f"{place}/azureidentitybindings", bound)
+    excepted = {
+        "apiVersion": "aadpodidentity.k8s.io/v1",
+        "kind": "AzurePodIdentityException",
+        "metadata": {"name": "agents", "namespace": attached},
+        "spec": {"podLabels": {"tier": "agent"}},
+    }
+    if how == "excepted":
+        world.send("POST", f"{place}/azurepodidentityexceptions", excepted)
+    agent = a_pod(attached, "agent", node, host_network=how != "excepted")
+    world.send("POST", f"/api/v1/namespaces/{attached}/pods", agent)
+    try:
+        ran = podidentity("migrate", "adopt", "--yes")
+    finally:
+        path = f"/api/v1/namespaces/{attached}/pods/agent"
+        world.send("DELETE", path, gracePeriodSeconds="0")
+    assert ran.code == 0
+    assert f"does not count: pod {attached}/agent asks IMDS itself for {IDENTITY} on " in ran.out
+    assert "so it stays attached" in ran.out
+    assert world.send("GET", LEDGERS)["items"] == []
+    assert podidentity("migrate", "adopt", "--yes").code == 0
+    assert set(ledger(world).attached) == {IDENTITY.lower()}
 
 
 def test_what_a_yes_is_about_stands_before_the_question_whatever_else_a_tenant_wrote(

@@ -10,6 +10,9 @@ the namespace of its pod was granted the identity: the record, the pod and an Az
 ARM id are a tenant's to write, and a grant is not. What an operator had attached before the
 archived MIC needed it, its records do not tell: a person looks.
 
+MIC does not see pods that ask IMDS itself, of the node's network or excepted. What one of them
+needs is left out, whoever else needs it, and so stays attached.
+
 https://azure.github.io/aad-pod-identity/docs/concepts/azureassignedidentity/
 """
 
@@ -17,16 +20,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from podidentity.adapters.clock import SystemClock
+from podidentity.adapters.cluster import WatchedCluster
 from podidentity.cli import controller
 from podidentity.cli.connection import ClusterTarget, on_cluster
 from podidentity.cli.mic import deployments_of_mic
 from podidentity.cli.objects import (
+    BINDINGS,
+    EVERY_POD,
+    EXCEPTIONS,
     IDENTITIES,
     Object,
     find,
@@ -40,6 +48,7 @@ from podidentity.cli.use_roles import Roles
 from podidentity.core.assignments import attachment
 from podidentity.core.hosts import Host, NotAnAzureNode
 from podidentity.core.ledger import Ledger, LedgerEntry
+from podidentity.core.migration import archived_rules, attached_past_nmi
 from podidentity.core.resources import (
     Assignment,
     AzureAssignedIdentity,
@@ -116,7 +125,12 @@ def claim_of(
     identities: Mapping[ObjectRef, AzureIdentity],
     nodes: Mapping[str, str],
     granted: Granted,
+    past_nmi: Mapping[tuple[Host, str], ObjectRef],
 ) -> Claim:
+    """Return what a record claims; `past_nmi` are pods that ask IMDS itself, by host and ARM id.
+
+    MIC does not see that such a pod needs the identity, and would detach it.
+    """
     ref = ref_of(found)
     try:
         record = _as_written(found, ref)
@@ -129,6 +143,9 @@ def claim_of(
         return Claim(record=ref, why="its node is no machine of Azure, or is gone")
     except DoesNotCount as error:
         return Claim(record=ref, why=str(error))
+    if (pod := past_nmi.get((host, wanted.folded))) is not None:
+        why = f"pod {pod} asks IMDS itself for {wanted} on {host.name}, so it stays attached"
+        return Claim(record=ref, why=why)
     return Claim(record=ref, host=host, identity=wanted, client_id=client)
 
 
@@ -167,15 +184,25 @@ def _as_today(
 
 
 async def _claims(kube: Kube) -> list[Claim]:
-    identities = {
-        each.ref: each
-        for each in await list_parsed(kube, IDENTITIES)
-        if isinstance(each, AzureIdentity)
-    }
+    found = await list_parsed(kube, IDENTITIES)
+    identities = {each.ref: each for each in found if isinstance(each, AzureIdentity)}
     nodes = {
         each["metadata"]["name"]: str((each.get("spec") or {}).get("providerID", ""))
         for each in await find_all(kube, NODES)
     }
+    pods = await list_parsed(kube, EVERY_POD)
+    bindings, exceptions = await list_parsed(kube, BINDINGS), await list_parsed(kube, EXCEPTIONS)
+    cluster = WatchedCluster.of(
+        SystemClock(), pods=pods, identities=found, bindings=bindings, exceptions=exceptions
+    )
+    # By the rules that let most pods past: the archived NMI may still serve them.
+    rules = archived_rules((), namespaced=False)
+    past_nmi = {}
+    for pod in pods:
+        for _, identity in attached_past_nmi(pod, cluster, rules, rules):
+            with suppress(NotAnAzureNode):
+                host = Host.of_node(nodes.get(pod.node, ""))
+                past_nmi[host, identity.folded] = pod.ref
     records = await find_all(kube, AZURE_ASSIGNED_IDENTITIES)
     roles = await Roles.read(kube)
     if roles is None:
@@ -187,7 +214,7 @@ async def _claims(kube: Kube) -> list[Claim]:
     def granted(namespace: str, client: str) -> bool:
         return not roles.lacking(namespace, [client])
 
-    return [claim_of(each, identities, nodes, granted) for each in records]
+    return [claim_of(each, identities, nodes, granted, past_nmi) for each in records]
 
 
 async def _ledgers(kube: Kube, namespace: str, claims: Sequence[Claim]) -> list[tuple[Ledger, str]]:
