@@ -18,7 +18,7 @@ import msgspec
 import pytest
 
 from podidentity.core.resources import ObjectRef
-from podidentity.lasting import ASK_AGAIN
+from podidentity.lasting import ASK_AGAIN, STARTING
 from podidentity.mic.election import (
     BLIND,
     MARGIN,
@@ -706,7 +706,7 @@ async def test_a_right_is_called_missing_only_after_a_second_refusal() -> None:
     async with running(one):
         await pass_time(clock, ASK_AGAIN - 0.25)
         assert not one.election.leading
-        assert one.election.problems() == ("may not GET",)
+        assert one.election.problems() == (STARTING,)
         await pass_time(clock, SOON)
         (problem,) = one.election.problems()
         assert "get on endpoints" in problem

@@ -38,7 +38,7 @@ import msgspec
 from podidentity.adapters.reflector import Reflector, Source, is_older
 from podidentity.core.ports import Clock
 from podidentity.core.resources import ObjectRef
-from podidentity.lasting import Lasting
+from podidentity.lasting import STARTING, Lasting
 from podidentity.waiting import first_of
 from podidentity.wire.kube import ENDPOINTS, LEASES, KubeApi, KubeError
 from podidentity.wire.leases import (
@@ -121,8 +121,9 @@ class _Troubles:
             why = f"the lock {self._lock} cannot be read: {error}"
         elif isinstance(error, TimeoutError):
             why = f"the API server does not answer about the {kind} {self._lock} in time"
-        elif forbidden and self._refusals.setdefault(kind, Lasting()).refused(now):
-            why = f"{error} {_RIGHTS}"
+        elif forbidden:
+            lasts = self._refusals.setdefault(kind, Lasting()).refused(now)
+            why = f"{error} {_RIGHTS}" if lasts else STARTING
         if why != self._why.get(kind):
             _log.warning("%s", why)
         self._why[kind] = why
