@@ -124,6 +124,16 @@ async def test_what_a_pod_causes_itself_is_no_warning() -> None:
     assert node.outcomes.shown("uid-p1")["last_refusal"] is not None
 
 
+async def test_a_failure_after_a_pods_refusals_is_no_minute_of_failures() -> None:
+    node = Node()
+    own = TokenThrottled("The pod requests new tokens too often", retry_after=1, of_caller=True)
+    await node.fail(1, error=own)
+    await node.ask(1, error=DOWN)
+    assert node.outcomes.warnings() == ()
+    await node.fail(1)
+    assert len(node.outcomes.warnings()) == 1
+
+
 async def test_a_pods_last_token_and_last_refusal_are_shown() -> None:
     node = Node()
     assert node.outcomes.shown("uid-p1") == {"token_seconds_ago": None, "last_refusal": None}

@@ -31,11 +31,11 @@ class _Pod:
     given: float = -inf
     """Time of its last token, in monotonic seconds; the next two as well."""
     since: float = -inf
-    """Time of its first failure after that token."""
+    """Time of its first failure after that token, of the kind of its last one."""
     ended: float = -inf
     """Time of its last failure."""
     times: int = 0
-    """Failures since the last token."""
+    """Failures since the last token, of the kind of the last one."""
     failed: bool = False
     """True if the pod got no token for a reason that is neither a refusal nor its own budget."""
     refusal: tuple[int, str, str] = 0, "", ""
@@ -62,8 +62,9 @@ class PodOutcomes:
             pod.given, pod.times = now, 0
             return
         own = isinstance(outcome.error, TokenUnavailable) and outcome.error.of_caller
-        pod.failed = isinstance(outcome, Failed) and not own
-        pod.since = pod.since if pod.times else now
+        failed = isinstance(outcome, Failed) and not own
+        if not pod.times or failed is not pod.failed:
+            pod.since, pod.times, pod.failed = now, 0, failed
         pod.ended, pod.times, pod.refusal = now, pod.times + 1, (status, reason, message)
 
     def shown(self, uid: str) -> dict[str, object]:
