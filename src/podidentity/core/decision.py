@@ -475,7 +475,8 @@ def _refuse_always(pod: Pod) -> Refusal | None:
         return Refusal(
             reason=Reason.HOST_NETWORK,
             message=f"Pod {pod.ref} uses the node's network, where pods cannot be told apart.",
-            next_step="Run it without hostNetwork.",
+            next_step="Run it without hostNetwork. It asks IMDS itself meanwhile: MIC attaches "
+            "what is bound to it by --attach-for-node-network.",
             about=pod.ref,
         )
     if pod.ended:

@@ -129,7 +129,8 @@ def on_the_node(matched: Sequence[Match]) -> Iterator[Finding]:
             reason=Reason.HOST_NETWORK,
             what=f"{_counted(pods)} the label {BINDING_LABEL} and the network of the node: they "
             "reach every identity of the machine, and none by their label.",
-            mend="Run them without hostNetwork.",
+            mend="Run them without hostNetwork. They ask IMDS themselves meanwhile: MIC attaches "
+            "what is bound to them by --attach-for-node-network.",
             severity=Severity.WARNING,
         )
 
