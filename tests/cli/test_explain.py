@@ -313,6 +313,29 @@ def test_where_a_nodes_labels_keep_nmi_away_the_link_says_which(
     assert text.endswith("nor in this cluster; run podidentity enable")
 
 
+def test_while_an_update_is_stuck_at_a_wrong_flag_the_flags_of_the_nmi_that_serves_count(
+    world: World, orders: Identity, ns: str, podidentity: Run
+) -> None:
+    assert add(podidentity, orders.id, ns).code == 0
+    world.pod(ns, "a", {BINDING_LABEL: "orders"}, node=1)
+    path = "/apis/apps/v1/namespaces/kube-system/daemonsets"
+    world.send("POST", path, manifests.nmi(extra_args=["--no-such-flag"])[-1])
+    serving = manifests.nmi(extra_args=["--operation-mode=standard"])[-1]
+    (serve, *_) = serving["spec"]["template"]["spec"]["containers"]
+    containers = [{"name": "serve", "image": "x", "args": serve["args"]}]
+    spec = {"nodeName": world.plan.nodes[1].name, "containers": containers}
+    labels = {"app.kubernetes.io/name": "podidentity", "app.kubernetes.io/component": "nmi"}
+    pods = "/api/v1/namespaces/kube-system/pods"
+    world.send("POST", pods, {"metadata": {"name": "serving", "labels": labels}, "spec": spec})
+    nmi(world, 1, "serving", ready="True")
+    ran = podidentity("explain", f"{ns}/a")
+    assert ran.code == 1
+    assert "NotAssigned" in ran.out
+    assert "cannot be read" not in ran.err
+    world.send("DELETE", f"{path}/nmi")
+    world.send("DELETE", f"{pods}/serving", gracePeriodSeconds="0")
+
+
 def test_explain_reads_the_pod_once(
     world: World, ns: str, podidentity: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -17,7 +17,7 @@ from podidentity.cli.nmi import nmi, settings_from
 from podidentity.cli.objects import Object, unless_forbidden
 from podidentity.cli.output import CommandError
 from podidentity.cli.redirects import redirect_of
-from podidentity.cli.rollout import namespace_of_nmi, nmi_of
+from podidentity.cli.rollout import namespace_of_nmi, nmi_of, pods_of_nmi, ready
 from podidentity.core.attestation import STRICT_TRUST, AttestationMode, Trust
 from podidentity.core.authorities import PUBLIC, STACK, Cloud
 from podidentity.core.data_path import Backend
@@ -73,6 +73,11 @@ async def choices_of_nmi(kube: Kube, namespace: str | None = None) -> Choices:
     unread = _defaults(right_to("list", "daemonsets", place))
     found = await unless_forbidden(nmi_of(kube, place), unread)
     choices = found if isinstance(found, Choices) else chosen(found) if found else Choices()
+    if choices.doubt and isinstance(found, dict):
+        # An update is stuck at these flags: NMI before it serves on by its own.
+        pods: list[Object] = await unless_forbidden(pods_of_nmi(kube, place), [])
+        serving = [chosen({**found, "spec": {"template": pod}}) for pod in filter(ready, pods)]
+        choices = next((each for each in serving if not each.doubt), choices)
     choices = replace(choices, namespace=place)
     if choices.doubt:
         click.echo(choices.doubt, err=True)
