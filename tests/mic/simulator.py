@@ -727,8 +727,10 @@ class World:
         del action
         in_use = self.needs(mic)
         for host in self.arm:
-            ids = frozenset(need.folded for need in in_use if need.host == host)
-            mic.in_use[host] = (self.now, ids)
+            # The answer of a late list got lost: its MIC knows nothing of it.
+            if not self.is_late:
+                ids = frozenset(need.folded for need in in_use if need.host == host)
+                mic.in_use[host] = (self.now, ids)
         return InUse(
             tuple(entry.value for entry in self.objects["pod"].values()),
             tuple(entry.value for entry in self.objects["identity"].values()),
