@@ -183,7 +183,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
     around(patch, controller.Controller, "_look_at_host", one_by_one)
 
 
-@bug("M4, B5", "Once a call had no answer, one host waits for another", 1)
+@bug("M4, B5", "Once a call had no answer, one host waits for another", 6)
 def _(patch: pytest.MonkeyPatch) -> None:
     failed: set[int] = set()
 

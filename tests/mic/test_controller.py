@@ -68,7 +68,7 @@ from podidentity.mic.calls import (
 )
 from podidentity.mic.conditions import ConditionOf, Conditions
 from podidentity.mic.controller import Assign, Controller, Settings, Timers, _Owner
-from podidentity.mic.records import Records
+from podidentity.mic.records import LATE, Records
 from tests.core.objects import binding, exception, identity, principal, resource_id
 from tests.core.objects import pod as a_pod
 from tests.mic.simulator import (
@@ -158,14 +158,24 @@ def test_a_pod_whose_identity_is_there_costs_two_writes() -> None:
     assert world.of(PatchHost) == []
 
 
-def test_a_pod_whose_identity_must_be_attached_costs_three_writes() -> None:
+def test_a_pod_whose_identity_is_attached_soon_costs_two_writes() -> None:
     world = Course(*cluster(pod(2.0), gone(20.0)), settings={"assign": Assign("pods")})
     world.run_until(40.0)
+    [created, deleted] = world.of(*RECORD_WRITES)
+    assert (type(created), type(deleted)) == (CreateRecord, DeleteRecord)
+    assert (created.record.state, created.since) == ("Assigned", 2.0)
+
+
+def test_a_pod_whose_identity_is_attached_late_costs_three_writes() -> None:
+    world = Course(*cluster(pod(2.0), gone(60.0)), operation=40.0)
+    world.run_until(80.0)
     kinds = [type(each) for each in world.of(*RECORD_WRITES)]
     assert kinds == [CreateRecord, UpdateRecord, DeleteRecord]
     [created, updated, _] = world.of(*RECORD_WRITES)
     assert (created.record.state, updated.record.state) == ("Created", "Assigned")
     assert created.since == updated.since == 2.0
+    [at] = [at for at, each in world.calls if each is created]
+    assert at == pytest.approx(2.0 + LATE, abs=0.05)
 
 
 def test_a_record_of_an_identity_that_is_there_is_written_at_once() -> None:
@@ -194,7 +204,8 @@ def test_a_host_costs_a_read_a_change_and_its_polls_however_many_pods_come_at_on
     world.run_until(60.0)
     found = Counter(type(each).__name__ for _, each in world.calls)
     assert (found["ReadHost"], found["PatchHost"]) == (1, 1)
-    last = max(at for at, each in world.calls if isinstance(each, UpdateRecord))
+    assert not world.of(UpdateRecord)
+    last = max(at for at, each in world.calls if isinstance(each, CreateRecord))
     assert last < 2.0 + 0.2 + 1.0 + 1.5
 
 
@@ -1726,6 +1737,19 @@ def test_a_record_that_somebody_deletes_is_made_again() -> None:
     world.drop("record", ObjectRef("blue", "web-blue-id"))
     world.run_until(11.0)
     assert [each.record.state for each in world.of(CreateRecord)] == ["Assigned", "Assigned"]
+
+
+def test_records_say_what_they_said_while_a_new_leader_cannot_read_their_host() -> None:
+    world = Course(*cluster(pod(2.0)))
+    world.run_until(20.0)
+    world.calls.clear()
+    world.answers[ReadHost] = lambda _: Failure(kind=Fault.UNREACHABLE)
+    [mic] = world.mics
+    world.kill(mic)
+    world.start_mic()
+    world.run_until(120.0)
+    assert world.of(ReadHost)
+    assert world.of(*RECORD_WRITES) == []
 
 
 def test_a_record_that_somebody_changes_is_written_again() -> None:

@@ -31,7 +31,6 @@ from podidentity.mic.hosts import (
     GATHER,
     HELD,
     IDLE,
-    LATE,
     LONGEST_OPERATION,
     PATIENCE,
     QUIET,
@@ -527,31 +526,6 @@ def test_what_was_proved_stays_so_while_the_host_lists_it(state: str) -> None:
         Status.LISTED,
     ]
     assert course.news() == {2}
-
-
-def test_where_the_first_read_takes_long_records_tell_that_they_wait() -> None:
-    course = Course(1)
-    course.around.admits = False
-    assert course.due() == LATE
-    assert course.news() == set()
-    assert course.next(LATE) is None
-    assert course.work.due is None
-    assert course.status() is Status.ABSENT
-    assert course.news() == {1}
-    course.around.admits = True
-    course.step(seen(1))
-    assert course.status() is Status.PROVED
-
-
-def test_a_host_of_which_nothing_was_wanted_for_a_while_is_not_late_at_once() -> None:
-    course = Course(1)
-    course.around.admits = False
-    course.next()
-    course.around.want.clear()
-    course.next(1.0)
-    course.around.want.add(1)
-    course.now = 5.0
-    assert course.due() == 5 + LATE
 
 
 # Another's change.
@@ -1066,7 +1040,7 @@ def test_a_read_that_failed_is_made_again_later_each_time(kind: Fault) -> None:
         course.now += pause
 
 
-def test_a_first_read_that_failed_is_made_again_before_records_tell_that_they_wait() -> None:
+def test_a_first_read_that_failed_is_made_again_after_a_second() -> None:
     course = Course(1)
     course.fail(Fault.UNREACHABLE)
     assert course.due() == 1
@@ -1165,7 +1139,7 @@ def test_a_change_that_a_leader_before_began_is_finished_by_what_the_host_shows(
 def test_a_list_that_shows_the_host_is_a_read_of_it() -> None:
     course = Course(1)
     course.work.expect()
-    assert course.due() == LATE
+    assert course.due() is None
     course.work.show(seen(1), 1.0)
     assert course.status() is Status.PROVED
     assert course.news() == {1}

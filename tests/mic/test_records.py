@@ -21,8 +21,9 @@ from podidentity.mic.calls import (
     UpdateRecord,
 )
 from podidentity.mic.hosts import Status
-from podidentity.mic.records import Records
+from podidentity.mic.records import LATE, Records
 from tests.core.objects import binding, identity, principal
+from tests.mic.simulator import HOSTS
 
 REF = ObjectRef("blue", "web-blue-id")
 NEED = Need(
@@ -32,6 +33,7 @@ NEED = Need(
     identity=identity("blue", "id"),
     binding=binding("blue", "b", "id", "app"),
     decided=True,
+    host=HOSTS[0],
 )
 ASSIGNED = Record(
     ref=REF,
@@ -76,7 +78,7 @@ class Course:
 
 # The next call.
 
-CREATE, CREATE_ASSIGNED = CreateRecord(CREATED, 7.0), CreateRecord(ASSIGNED, 7.0)
+CREATE_ASSIGNED = CreateRecord(ASSIGNED, 7.0)
 TO_CREATED = UpdateRecord(REF, CREATED, "r-1", "5", 7.0)
 TO_ASSIGNED = UpdateRecord(REF, ASSIGNED, "r-1", "5", 7.0)
 RELEASE = UpdateRecord(REF, None, "r-1", "5", 0.0)
@@ -85,13 +87,14 @@ RELEASE = UpdateRecord(REF, None, "r-1", "5", 0.0)
 @pytest.mark.parametrize(
     ("status", "known", "call"),
     [
-        (Status.ABSENT, None, CREATE),
-        (Status.LISTED, None, CREATE),
+        (Status.ABSENT, None, None),
+        (Status.LISTED, None, None),
         (Status.PROVED, None, CREATE_ASSIGNED),
         (Status.UNKNOWN, None, None),
         (Status.UNKNOWN, stored(), None),
         (Status.UNKNOWN, stored(CREATED), None),
         (Status.UNKNOWN, stored(finalizers=True), TO_ASSIGNED),
+        (Status.UNKNOWN, stored(replace(ASSIGNED, node="n2")), None),
         (Status.LISTED, stored(), None),
         (Status.LISTED, stored(replace(ASSIGNED, node="n2")), TO_CREATED),
         (Status.ABSENT, stored(), TO_CREATED),
@@ -109,6 +112,38 @@ def test_a_record_that_is_needed_is_made_to_say_what_its_host_shows(
 ) -> None:
     course = Course(status, *([] if known is None else [known]))
     assert course.next(7.0) == call
+
+
+@pytest.mark.parametrize("status", [Status.UNKNOWN, Status.ABSENT, Status.LISTED])
+def test_a_record_waits_for_its_identity_for_a_while_and_then_tells_that_it_does(
+    status: Status,
+) -> None:
+    course = Course(status)
+    assert course.next(7.0) is None
+    assert course.records.due == 7.0 + LATE
+    assert course.next(6.9 + LATE) is None
+    assert course.next(7.0 + LATE) == CreateRecord(CREATED, 7.0)
+
+
+def test_a_record_whose_identity_comes_within_that_while_is_written_once() -> None:
+    course = Course(Status.ABSENT)
+    assert course.next(7.0) is None
+    course.status = Status.PROVED
+    assert course.next(9.0) == CREATE_ASSIGNED
+
+
+def test_a_record_says_what_it_said_while_its_host_cannot_be_read() -> None:
+    course = Course(Status.UNKNOWN, stored())
+    for now in (7.0, 7.0 + LATE, 700.0):
+        assert course.next(now) is None
+
+
+def test_a_node_that_is_no_machine_of_azures_has_no_record_that_waits() -> None:
+    course = Course(Status.UNKNOWN)
+    course.need = replace(NEED, host=None)
+    course.next(7.0)
+    assert course.next(7.0 + LATE) is None
+    assert course.records.due is None
 
 
 @pytest.mark.parametrize(
@@ -258,6 +293,7 @@ def test_what_is_read_is_there_though_it_was_deleted() -> None:
 def test_a_write_gives_the_record_that_says_assigned_from_now_on() -> None:
     course = Course(Status.ABSENT)
     course.next()
+    course.next(LATE)
     assert course.take(stored(CREATED)) is None
     course.status = Status.PROVED
     course.next()
@@ -344,8 +380,9 @@ def test_a_record_that_cannot_be_read_after_its_write_is_written_again() -> None
 
 def test_a_pod_waits_from_its_first_need_until_its_record_says_assigned() -> None:
     course = Course(Status.ABSENT)
-    assert course.next(1.0).since == 1.0
-    course.take(stored(CREATED), 2.0)
+    course.next(1.0)
+    assert course.next(1.0 + LATE).since == 1.0
+    course.take(stored(CREATED), 5.0)
     course.status = Status.PROVED
     assert course.next(5.0).since == 1.0
     course.take(stored(version="6"), 6.0)
@@ -359,7 +396,8 @@ def test_a_pod_waits_from_its_first_need_until_its_record_says_assigned() -> Non
 def test_another_pod_node_or_identity_waits_for_itself(other: dict[str, Any]) -> None:
     course = Course(Status.ABSENT)
     course.next(1.0)
-    course.take(stored(CREATED), 1.0)
+    course.next(1.0 + LATE)
+    course.take(stored(CREATED), 5.0)
     course.need, course.status = replace(NEED, **other), Status.PROVED
     assert course.next(5.0).since == 5.0
 
@@ -367,11 +405,11 @@ def test_another_pod_node_or_identity_waits_for_itself(other: dict[str, Any]) ->
 def test_a_need_that_ended_and_came_back_waits_anew() -> None:
     course = Course(Status.ABSENT)
     course.next(1.0)
-    course.take(Failure(kind=Fault.UNREACHABLE), 1.0)
     course.need = None
     assert course.next(3.0) is None
     course.need = NEED
-    assert course.next(5.0).since == 5.0
+    course.next(5.0)
+    assert course.next(5.0 + LATE).since == 5.0
 
 
 def test_a_record_that_was_found_assigned_waits_anew_when_its_identity_is_gone() -> None:

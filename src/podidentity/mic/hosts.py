@@ -66,8 +66,6 @@ PATIENCE = 900.0
 """Seconds for which another's change of the host is waited for."""
 LONGEST_OPERATION = 1800.0
 """Seconds after which a change that does not end is looked at again."""
-LATE = 2.0
-"""Seconds after which a record tells that its identity is awaited, though the host is not read."""
 HELD = 30.0
 """Seconds between two looks at what a list shows in use and the watch does not."""
 IDLE = 900.0
@@ -154,9 +152,6 @@ class _Known:
     proved: frozenset[str] = frozenset()
     gone: bool = False
     updating_since: float | None = None
-    missed_since: float | None = None
-    """Since when a first read is awaited."""
-    late: bool = False
     awaits_list: bool = False
     """A list that is under way will show it, so it is not read alone."""
     listable: bool = False
@@ -238,7 +233,7 @@ class HostWork:
         if self._known.gone:
             return Status.ABSENT
         if self._known.seen is None:
-            return Status.ABSENT if self._known.late else Status.UNKNOWN
+            return Status.UNKNOWN
         if folded not in self._known.seen.user:
             return Status.ABSENT
         if folded in self._known.proved and folded not in self._book.detaching:
@@ -346,7 +341,6 @@ class HostWork:
     def next(self, now: float) -> Action | None:
         """Return the call that is due, if one is; `due` says when to look again."""
         self.due = None
-        self._watch_first_read(now)
         if self._flight is not None:
             return None
         action = self._choose(now)
@@ -514,21 +508,6 @@ class HostWork:
         since = self._known.updating_since
         return since is not None and now < since + PATIENCE
 
-    def _watch_first_read(self, now: float) -> None:
-        """Have records tell that they wait where the first read takes long."""
-        if self._known.seen is not None or self._known.late:
-            return
-        if not self._around.wanted(self.host):
-            self._known.missed_since = None
-            return
-        if self._known.missed_since is None:
-            self._known.missed_since = now
-        if now >= self._known.missed_since + LATE:
-            self._known.late = True
-            self._note_statuses(self._around.wanted(self.host))
-        else:
-            self._wait(self._known.missed_since + LATE)
-
     # Results.
 
     def take(self, result: Result, now: float) -> None:
@@ -567,7 +546,7 @@ class HostWork:
         if self._known.unreadable:
             self._known.unreadable = False
             self._suffer(None)
-        self._known.unread = self._known.late = False
+        self._known.unread = False
         self._known.gone = seen.being_deleted
         listed = frozenset(seen.user)
         self._known.proved = listed if seen.settled else self._known.proved & listed

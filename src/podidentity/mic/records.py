@@ -1,9 +1,9 @@
 """The records: from what AzureAssignedIdentities should say to the next write about each.
 
-A record costs a pod's life two writes where its identity is on the host already (created as
-Assigned, deleted), three where it must be attached first. It waits for nothing that does not
-concern it: only its own host's state. An old finalizer of the archived project's is taken off where
-a record is kept, and before it is deleted, so that none outlives MIC.
+A record costs a pod's life two writes where its identity is on the host, or comes within `LATE`
+seconds (created as Assigned, deleted), else three. It waits for nothing that does not concern it:
+only its own host's state. An old finalizer of the archived project's is taken off where a record is
+kept, and before it is deleted, so that none outlives MIC.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ from podidentity.mic.calls import (
 )
 from podidentity.mic.hosts import Status
 
+LATE = 4.0
+"""Seconds after which a new record tells that its identity is awaited. A fast change of the host
+has ended by then: gathered for up to 2.5 s, and looked at 1 s after Azure took it."""
 _LONGEST, _LONGEST_INVALID = 30.0, 300.0
 
 _Wait = tuple[str, str, str]
@@ -151,8 +154,9 @@ class Records:
         if ref not in self._since or self._since[ref][0] != wait:
             self._since[ref] = (wait, now)
         since = self._since[ref][1]
-        wanted = self._wanted(ref, need, stored)
+        wanted = self._wanted(ref, need, stored, late=now >= since + LATE)
         if wanted is None:
+            self.due = since + LATE if now < since + LATE else None
             return None
         if stored is None:
             return CreateRecord(wanted, since)
@@ -169,8 +173,13 @@ class Records:
             return UpdateRecord(stored.ref, None, stored.uid, stored.version, 0.0)
         return None if stored.deleting else DeleteRecord(stored.ref, stored.uid)
 
-    def _wanted(self, ref: ObjectRef, need: Need, stored: StoredRecord | None) -> Record | None:
-        """Return what the record should say; None if that is not known yet."""
+    def _wanted(
+        self, ref: ObjectRef, need: Need, stored: StoredRecord | None, *, late: bool
+    ) -> Record | None:
+        """Return what the record should say; None if that is not known yet.
+
+        `late` says whether it must tell by now that its identity is awaited.
+        """
         if not need.decided:
             return None
         identity_revision, binding_revision = self._revisions(need)
@@ -192,7 +201,7 @@ class Records:
         if status is not Status.ABSENT and stored is not None and self._says(stored, wanted):
             # Nothing shows that it is wrong.
             return wanted
-        if status is Status.UNKNOWN:
+        if need.host is None or (not late and (stored is None or status is Status.UNKNOWN)):
             return None
         return replace(wanted, state=Assignment.CREATED)
 
