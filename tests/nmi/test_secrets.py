@@ -12,6 +12,7 @@ import pytest
 
 from podidentity.core.errors import NotYetKnown, TokenSourceDown
 from podidentity.core.resources import ObjectRef
+from podidentity.lasting import STARTING
 from podidentity.nmi.sync.secret_watch import IDLE, WatchedSecrets
 from podidentity.wire.kube import Event, KubeError, Page
 from tests.fakes import FakeClock, FakeKubeApi
@@ -147,7 +148,7 @@ async def test_what_may_not_be_read_is_told_at_once_and_why_stands_in_the_log_on
     with caplog.at_level(logging.WARNING), pytest.raises(TokenSourceDown) as caught:
         await secrets.read(ORDERS)
     assert str(caught.value) == "Secret orders cannot be read at the moment"
-    assert 'cannot watch secret shop/orders, and try on: User "nmi"' in caplog.text
+    assert f"cannot watch secret shop/orders, and try on: {STARTING}" in caplog.text
 
 
 async def test_an_api_server_that_says_nothing_is_waited_for_for_five_seconds() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from podidentity.adapters.cluster import WatchedCluster
 from podidentity.core.resources import Assignment, Malformed, ObjectRef
+from podidentity.lasting import STARTING
 from podidentity.nmi.sync.watches import Scope, Watches
 from podidentity.wire.kube import Event, KubeError, Page, parse_event, parse_list
 from tests.fakes import ADDRESS, CLIENT, FakeKubeApi, ImpatientClock, binding, identity, pod
@@ -143,7 +144,7 @@ async def test_a_list_that_is_refused_is_said_and_holds_the_sync_back() -> None:
     async with watched(BINDINGS) as setting:
         await setting.until(lambda: bool(setting.cluster.identity(identity().ref)))
         await setting.server.refused_twice.wait()
-        assert setting.watches.problems() == ["azureidentitybindings not read yet: no rights"]
+        assert setting.watches.problems() == [f"azureidentitybindings not read yet: {STARTING}"]
         assert not setting.cluster.synced
         setting.server.refused.clear()
         await setting.until(lambda: setting.cluster.synced)
