@@ -7,7 +7,6 @@ import lzma
 import re
 import shutil
 import subprocess
-import sys
 import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -155,7 +154,7 @@ def go_that_builds() -> str | None:
     return go if found and int(found[1]) >= 26 else None
 
 
-@click.command("scripts/setup-kubernetes")
+@click.command()
 @click.argument(
     "folder",
     required=False,
@@ -167,8 +166,8 @@ def main(folder: Path | None) -> None:
 
     FOLDER, or $PODIDENTITY_KUBERNETES, has the packed programs that tests/kubernetes/programs.toml
     lists, or etcd and Kubernetes' programs by their own names, as the archives of their releases
-    have them. Without a folder they are built with Go 1.26 or newer: 7 minutes and 3.9 GB, and
-    there is no containerd then. What is there already is not brought again.
+    have them. Without a folder Go 1.26 or newer builds them, in 7 minutes and 3.9 GB, and without
+    containerd. A second run finds the programs there and ends at once.
 
     Example: scripts/setup-kubernetes ~/kubernetes/server/bin
     """
@@ -197,4 +196,4 @@ def main(folder: Path | None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main(prog_name="scripts/setup-kubernetes")

@@ -136,7 +136,7 @@ def enable(
         controller.chosen_of(mic_arg)
         with_mic = True if with_mic is None else with_mic
     wanted = _Wanted(
-        # Faults of the options themselves are told before the cluster is asked.
+        # Before the first question to the cluster: an error of the options needs no cluster.
         told=Told().and_now(now),
         agents=agents,
         node_labels=dict(node_labels),
@@ -325,7 +325,7 @@ async def _enable_as(kube: Kube, now: Told, forget: Sequence[str], given: _Wante
             "Close the window by the node unit or AKS's IMDS restriction instead.",
         )
     policies = wanted.policies(minor)
-    # One that is not there is not named: whoever makes it later would make exceptions in it.
+    # A namespace without exceptions is left out: its later owner could make some that count.
     counting = {each["metadata"]["namespace"] for each in exceptions} | {*archived, NAMESPACE}
     derived = list(for_mic)
     if counting != {NAMESPACE}:

@@ -205,7 +205,7 @@ async def take(
             if await remove(kube, role(name)):
                 click.echo(f"{called(role(name))} deleted")
         except KubeError as error:
-            # Whoever may not delete a role that nobody had has undone nothing that needs it.
+            # No grant was there to undo: a missing right to delete the role is no failure.
             if of_role or not error.forbidden:
                 raise
     return len(going)

@@ -1,4 +1,4 @@
-"""The programs of Kubernetes: what they are told, and the files that they read."""
+"""Command lines and files of the programs of a real control plane."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ETCD = "http://127.0.0.1:2379"
 
 
 def write_files(plan: Plan) -> None:
-    """Write what the programs read, readable by the owner only: tokens, keys, kubeconfigs."""
+    """Write the files of the programs into a folder of the owner's alone: tokens, kubeconfigs."""
     folder = _folder(plan)
     folder.mkdir(mode=0o700)
     load_key(plan.path / "sa.key")
