@@ -265,31 +265,47 @@ async def disputed() -> dict[str, Any]:
     return found
 
 
-async def undone_each_time() -> dict[str, Any]:
-    """Return how many repairs there are in a second, and in each after that."""
+_MORE = ["nft", "add chain ip podid more"]
+
+
+async def undone_each_time(*, takes: float = 0.0, after: float = 0.0) -> dict[str, Any]:
+    """Return how many repairs there are before the first pause of a second, and after each pause.
+
+    A repair takes so many seconds, and is undone so many after it. Gives up at 60 repairs.
+    """
     clock = FakeClock()
-    interception = Interception(Redirect(), clock, copy=False)
+    interception = Watched(Redirect(), copy=False, clock=clock)
     found: dict[str, Any] = {"repairs": []}
     interception.install()
-    repair = Interception._repair
+    repair, check = Interception._repair, Watched.check
 
-    def undone(self: Interception) -> tuple[list[str], list[str]]:
-        repaired = repair(self)
-        subprocess.run(["nft", "add chain ip podid more"], check=True)
-        return repaired
+    def slowly(self: Interception) -> tuple[list[str], list[str]]:
+        clock.advance(takes)
+        return repair(self)
+
+    async def undone(self: Watched) -> bool:
+        clock.advance(after)
+        done = await check(self)
+        await asyncio.to_thread(subprocess.run, _MORE, check=True)
+        return done
 
     with (
         contextlib.closing(interception),
-        mock.patch.object(Interception, "_repair", autospec=True, side_effect=undone),
+        mock.patch.object(Interception, "_repair", slowly),
+        mock.patch.object(Watched, "check", undone),
     ):
         guard = asyncio.create_task(interception.guard())
+        many = asyncio.create_task(interception.repaired(60))
         for number in (1, 2, 3):
-            await clock.somebody_slept(1.0, number)
+            paused = asyncio.create_task(clock.somebody_slept(1.0, number))
+            await asyncio.wait({paused, many}, return_when=asyncio.FIRST_COMPLETED)
             found["repairs"].append(interception.repairs)
             found["problems"] = interception.problems()
             clock.advance(1.0)
-        guard.cancel()
-        await asyncio.wait({guard})
+            paused.cancel()
+        for each in (guard, many):
+            each.cancel()
+        await asyncio.wait({guard, many, paused})
     return found
 
 

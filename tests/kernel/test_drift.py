@@ -104,12 +104,21 @@ def test_a_repair_that_is_read_back_otherwise_ten_times_is_told_and_tried_once_a
     assert seen["installed"] == said
 
 
-def test_what_is_undone_fifty_times_in_a_second_is_told_and_repaired_once_a_second() -> None:
-    seen = run("undone_each_time", rootless=True)
+@pytest.mark.parametrize("takes", [0.0, 0.2], ids=["fast", "slow"])
+def test_what_is_undone_at_once_fifty_times_is_told_and_repaired_once_a_second_on_any_machine(
+    takes: float,
+) -> None:
+    seen = run("undone_each_time", rootless=True, takes=takes, after=takes)
     assert seen["repairs"] == [50, 51, 52]
     (said,) = seen["problems"]
     assert said.startswith("each repair is undone again, by ")
     assert said.endswith("; last: table ip podid, chain more: not ours, [{}]")
+
+
+def test_what_is_undone_now_and_then_is_repaired_at_once_each_time() -> None:
+    seen = run("undone_each_time", rootless=True, takes=0.01, after=0.1)
+    assert seen["repairs"][0] >= 60
+    assert seen["problems"] == []
 
 
 def test_of_two_agents_that_undo_each_others_rules_each_says_so_until_it_is_alone() -> None:

@@ -56,9 +56,9 @@ _TRIES_AT_ONCE = 10
 takes more away just then, and part of the rules may open or close too much."""
 _RETRY_AFTER = 1.0
 """Seconds between later ones: the kernel, or libnftables, understands us otherwise."""
-_MOST_REPAIRS = 50
-"""Repairs within a second, beyond which another program undoes each of ours. Then we repair once
-a second only."""
+_MOST_REPAIRS, _MOST_OF_THE_TIME = 50, 0.25
+"""If the last repairs, so many, took more than this part of the time in which they fell, another
+program undoes each of them, however fast the machine is. Then we repair once a second only."""
 _QUIET = 0.1
 """Shortest time between two log lines about repairs, in seconds."""
 _MOST_SAID = 3
@@ -110,7 +110,8 @@ class Interception:
         self._refused: tuple[str, ...] = ()
         """That there is no table, and need not be one."""
         self._cause = ""
-        self._recent: deque[float] = deque(maxlen=_MOST_REPAIRS)
+        self._recent: deque[tuple[float, float]] = deque(maxlen=_MOST_REPAIRS)
+        """When each of the last repairs began and ended."""
         self._disputed = False
         self._reported, self._unreported = float("-inf"), 0
         self.repairs = 0
@@ -187,6 +188,7 @@ class Interception:
         """Repair the rules; return whether there was something to repair, and it succeeded."""
         loop = asyncio.get_running_loop()
         cause, self._cause = self._cause or "an unknown process", ""
+        began = self._clock.monotonic()
         try:
             found, left = await loop.run_in_executor(self._thread, self._repair)
         except InterceptionError as error:
@@ -195,7 +197,7 @@ class Interception:
         if left:
             self._problems = tuple(left)
             return False
-        self._problems = tuple(self._dispute(found, cause))
+        self._problems = tuple(self._dispute(found, cause, began))
         if found:
             self.repairs += 1
             self._report(_some(found), cause)
@@ -379,7 +381,7 @@ class Interception:
         with contextlib.suppress(NftablesError, OSError):
             if (
                 rules.redirects_to_loopback(self._nft.run(self._table.listing()))
-                and _localnet_is_on()
+                and Path("/proc/sys/net/ipv4/conf/all/route_localnet").read_text().strip() == "1"
             ):
                 _log.warning(
                     "podidentity 0.1 needed net.ipv4.conf.all.route_localnet=1 on this node; set "
@@ -427,15 +429,16 @@ class Interception:
             _log.error("pods' IMDS traffic is not intercepted as it must be: %s", what)
         self._complained = self._problems
 
-    def _dispute(self, repaired: list[str], cause: str) -> list[str]:
+    def _dispute(self, repaired: list[str], cause: str, began: float) -> list[str]:
         """Return the problem that another program undoes each repair at once; [] if none does."""
         if not repaired:
             self._disputed = False
             return []
         now = self._clock.monotonic()
-        self._recent.append(now)
-        often = len(self._recent) == _MOST_REPAIRS and now - self._recent[0] < 1
-        self._disputed = self._disputed or often
+        self._recent.append((began, now))
+        spent = sum(ended - begun for begun, ended in self._recent)
+        often = spent >= _MOST_OF_THE_TIME * (now - self._recent[0][0])
+        self._disputed = self._disputed or (often and len(self._recent) == _MOST_REPAIRS)
         if not self._disputed:
             return []
         return [f"each repair is undone again, by {cause}; last: {_some(repaired)}"]
@@ -463,7 +466,3 @@ def _some(differences: Sequence[str]) -> str:
     more = len(differences) - _MOST_SAID
     shown = " and ".join(differences[:_MOST_SAID])
     return f"{shown} and {more} more" if more > 0 else shown
-
-
-def _localnet_is_on() -> bool:
-    return Path("/proc/sys/net/ipv4/conf/all/route_localnet").read_text().strip() == "1"
