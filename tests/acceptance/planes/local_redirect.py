@@ -156,7 +156,7 @@ def leaving_pod(maps: Maps, sending: Sequence[Line], *, redirects: bool) -> list
         (0x61, 0x71, _DENY_ALL, 0),
         (0x55, 0x01, "drop", 0),
         (0x20, 0x00, 0, _DESTINATION),
-        (0x56, 0x00, "next", _IMDS),
+        (0x56, 0x00, "elsewhere", _IMDS),
         *(_to_backend(maps) if redirects else ()),
         "policy",
         (0x61, 0x71, _DENY, 0),
@@ -165,9 +165,23 @@ def leaving_pod(maps: Maps, sending: Sequence[Line], *, redirects: bool) -> list
         "drop",
         (0xB7, 0x00, 0, _DROP),
         _EXIT,
+        "elsewhere",
+        *(_forget(maps) if redirects else ()),
         "next",
         (0xB7, 0x00, 0, _NEXT),
         _EXIT,
+    ]
+
+
+def _forget(maps: Maps) -> list[Line]:
+    """Forget the connection that had the port of one that begins: its answers stay as they are."""
+    return [
+        *_only_tcp("next"),
+        *_load_key(_SOURCE, _SOURCE_PORT),
+        (0x30, 0x00, 0, _FLAGS),
+        (0x57, 0x00, 0, _SYN_OR_ACK),
+        (0x55, 0x00, "next", _SYN),
+        *_with_key(_DELETE, maps.connections),
     ]
 
 

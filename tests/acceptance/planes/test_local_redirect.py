@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shlex
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,9 +18,9 @@ from podidentity_sandbox.plan import Network
 from podidentity_sandbox.weather import CALM
 from tests.acceptance.asking import OURS, Load, load
 from tests.acceptance.planes.cilium import CRDS, Agent, Decision, cilium
-from tests.acceptance.planes.site import IMDS, REFUSED, SERVED, TIMES, Site, once, until
+from tests.acceptance.planes.site import IMDS, REFUSED, SERVED, TIMES, VAULT, Site, once, until
 from tests.acceptance.planes.test_others_rules import OURS_GONE
-from tests.acceptance.sandbox import CLOSED, PATIENCE, opened
+from tests.acceptance.sandbox import ANSWERED, CLOSED, PATIENCE, opened
 from tests.sandboxes import own
 
 WAYS = {"packets": "single", "sockets": "looked-up"}
@@ -39,6 +40,21 @@ spec:
     - name: main
       image: idle
       securityContext: {capabilities: {add: [NET_ADMIN, NET_RAW]}}
+"""
+
+FROM_ONE_PORT = f"""
+import socket, sys
+for to in sys.argv[1:]:
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        client.settimeout({ANSWERED})
+        client.bind(("", 31000))
+        host, port = to.split(":")
+        client.connect((host, int(port)))
+        path = "/metadata/identity/oauth2/token?api-version=2018-02-01&resource={VAULT}"
+        headers = ("Host: x", "Metadata: true", "Connection: close", "", "")
+        client.sendall("\\r\\n".join((f"GET {{path}} HTTP/1.1", *headers)).encode())
+        print(client.makefile().readline().split()[1])
 """
 
 
@@ -130,6 +146,11 @@ async def ports_change(site: CiliumSite) -> Load:
                 while (await site.place.ask())[0] != 200:  # noqa: ASYNC110 - of the kernel
                     await asyncio.sleep(0.1)
     return asked
+
+
+def test_a_port_of_a_pod_that_asked_imds_may_ask_nmi_itself_next(site: CiliumSite) -> None:
+    asking = shlex.join(["python3", "-c", FROM_ONE_PORT, f"{IMDS}:80", f"{site.node}:2579"])
+    assert site.shell(asking).split() == ["200", "200"]
 
 
 def test_a_pod_that_connects_to_nmi_itself_gets_its_own_tokens_and_nobody_elses(
