@@ -161,7 +161,7 @@ def test_the_weather_befalls_no_node_and_no_command_of_the_sandbox(
     node = plan.nodes[0]
     for operation in ("kill", "start"):
         order(place, operation, node.name)
-    assert not Api(plan).wait_for("/api/v1/nodes", [node.name], ready, 30)
+    assert not Api(plan).wait_for("/api/v1/nodes", [node.name], ready, 60)
 
 
 def test_a_body_in_chunks_goes_through(client: Client) -> None:

@@ -19,7 +19,7 @@ from podidentity_sandbox.demo.frames import Wire
 def listen(victim: str, seconds: float) -> bytes:
     """Return all that IMDS sent to the neighbour and that came here."""
     mac, address = own()
-    theirs = Wire(mac, address).resolve(victim, time.monotonic() + 5)
+    theirs = Wire(mac, address).resolve(victim, time.monotonic() + 60)
     wire, end, seen = Wire(theirs, address), time.monotonic() + seconds, b""
     while time.monotonic() < end:
         wire.request_arp(gateway())

