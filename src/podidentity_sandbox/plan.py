@@ -31,6 +31,8 @@ DNS_ADDRESS = "203.0.113.53"
 APISERVER_ADDRESS = "203.0.113.6"
 KUBERNETES_ADDRESS = "203.0.113.7"
 FABRIC_ADDRESS = "10.240.0.1"
+KUBERNETES_SERVICE = "10.96.0.1"
+"""A real API server for pods on real nodes: the first address of Services."""
 
 OWN_AGENT = "podidentity-sandbox"
 """User-Agent by which the API server knows the sandbox's own commands."""
@@ -172,6 +174,8 @@ class Plan:
     constrained impersonation."""
     kubernetes: str = ""
     """Folder of the programs of a real control plane; "" where the sandbox's own serves."""
+    real_nodes: bool = False
+    """Whether kubelets of Kubernetes, containerd and kube-proxy are the nodes."""
     subscription_name: str = "My Azure Subscription"
     location: str = "westeurope"
     cluster_group: str = "aks-west-experimental"

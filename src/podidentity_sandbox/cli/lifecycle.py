@@ -16,6 +16,7 @@ import click
 
 from podidentity_sandbox.cli import options
 from podidentity_sandbox.cli.worlds import facts
+from podidentity_sandbox.kubernetes.nodes import TRUST
 from podidentity_sandbox.node.cri.containerd import names_in
 from podidentity_sandbox.node.cri.options import RuntimeOptions
 from podidentity_sandbox.node.cri.pause import SHELL
@@ -100,6 +101,11 @@ def _control_plane(_: click.Context, __: click.Parameter, given: str) -> Mapping
     " Or a folder of etcd and Kubernetes' programs, which are its control plane then.",
 )
 @click.option(
+    "--real-nodes",
+    is_flag=True,
+    help="Let kubelets, containerd and kube-proxy of --kubernetes FOLDER be the nodes. Needs root.",
+)
+@click.option(
     "--node-init-taints",
     "init_taints",
     default="",
@@ -135,6 +141,7 @@ def up(
     runtime: str,
     images: tuple[str, ...],
     kubernetes: Mapping[str, Any],
+    real_nodes: bool,
     init_taints: str,
     pools: tuple[Pool, ...],
     sky: str,
@@ -148,7 +155,9 @@ def up(
     began = time.monotonic()
     progress = (lambda _: None) if as_json else (lambda line: click.echo(f"  {line}", err=True))
     given = None
-    if runtime == "containerd":
+    if real_nodes and "kubernetes" not in kubernetes:
+        raise click.UsageError("--real-nodes needs --kubernetes FOLDER, which has their programs")
+    if runtime == "containerd" or real_nodes:
         if rootless:
             raise click.UsageError("containerd needs root: its containers have users of their own")
         given = RuntimeOptions(tools=str(runtime_tools()), images=images or built_images())
@@ -158,6 +167,7 @@ def up(
             rootless=rootless,
             network=Network(network),
             **kubernetes,
+            real_nodes=real_nodes,
             init_taints=init_taints,
             pools=pools,
         )
@@ -180,6 +190,7 @@ def up(
         [SHELL, *(name for archive in given.images for name in _names(archive))] if given else []
     )
     enable = "podidentity enable" + (f" --image {known[-1]}" if known[1:] else "")
+    enable += f" --proxy-secret {TRUST}" if real_nodes else ""
     following = (
         (f"podidentity sandbox shell{option}", "a shell for kubectl, az and podidentity"),
         (enable, "pod identity on every node"),

@@ -19,7 +19,7 @@ from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 from typing import Any
 
-from podidentity_sandbox.kubernetes import proxy
+from podidentity_sandbox.kubernetes import nodes, proxy
 from podidentity_sandbox.kubernetes.programs import PROGRAMS, command
 from podidentity_sandbox.plan import KUBERNETES_ADDRESS, Plan
 
@@ -33,7 +33,8 @@ _DISCOVERY = "system:service-account-issuer-discovery"
 def main() -> None:
     """Read the options and be a part."""
     parser = argparse.ArgumentParser(prog="podidentity_sandbox.kubernetes", description=__doc__)
-    parser.add_argument("part", choices=("proxy", *PROGRAMS))
+    parser.add_argument("part", choices=("proxy", *PROGRAMS, "machine", *nodes.SERVICES))
+    parser.add_argument("--node", default="")
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--listen-fd", type=int, action="append", default=[])
     parser.add_argument("--ready-fd", type=int, required=True)
@@ -42,6 +43,16 @@ def main() -> None:
     if given.part == "proxy":
         logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s")
         proxy.main(plan, given.listen_fd, given.ready_fd)
+    elif given.part == "machine":
+        nodes.boot(plan, plan.node(given.node))
+        os.write(given.ready_fd, b"ready\n")
+        os.set_inheritable(given.ready_fd, False)
+        os.execvp("sleep", ["sleep", "infinity"])  # noqa: S606 - of this machine
+    elif given.node:
+        node = plan.node(given.node)
+        nodes.enter(plan, node)
+        serves = nodes.serves(plan, given.part)
+        _become(nodes.command(plan, node, given.part), serves, given.ready_fd)
     else:
         _become(command(plan, given.part), lambda: _SERVES[given.part](plan), given.ready_fd)
 
@@ -88,7 +99,8 @@ def _apiserver_serves(plan: Plan) -> bool:
         "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": _DISCOVERY},
         "subjects": [{"kind": "Group", "apiGroup": group, "name": "system:unauthenticated"}],
     }
-    return _status(plan, "POST", _RBAC, binding) in (201, 409)
+    wanted = [(_RBAC, binding), *(nodes.objects(plan) if plan.real_nodes else ())]
+    return all(_status(plan, "POST", path, each) in (201, 409) for path, each in wanted)
 
 
 def _manager_serves(plan: Plan) -> bool:

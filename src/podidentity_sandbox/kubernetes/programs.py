@@ -28,6 +28,7 @@ def write_files(plan: Plan) -> None:
         (plan.aks_token, "aksService", "system:masters"),
         (_token(plan, "m"), "system:kube-controller-manager", ""),
         (_token(plan, "s"), "system:kube-scheduler", ""),
+        (proxy_token(plan), "system:kube-proxy", ""),
         *((node.token, f"system:node:{node.name}", "system:nodes") for node in plan.nodes),
     ]
     with (folder / "tokens.csv").open("w", newline="") as into:
@@ -35,23 +36,23 @@ def write_files(plan: Plan) -> None:
     server = f"https://{KUBERNETES_ADDRESS}"
     for name, token in (("manager", _token(plan, "m")), ("scheduler", _token(plan, "s"))):
         cluster = {"server": server, "certificate-authority": str(plan.ca_certificate)}
-        _write(folder / f"{name}.kubeconfig", _kubeconfig(cluster, {"token": token}))
+        write(folder / f"{name}.kubeconfig", kubeconfig(cluster, {"token": token}))
     webhook = {"server": f"http://127.0.0.1:{WEBHOOK_PORT}/"}
-    _write(folder / "persons.kubeconfig", _kubeconfig(webhook, {}))
+    write(folder / "persons.kubeconfig", kubeconfig(webhook, {}))
     scheduler = {
         "apiVersion": "kubescheduler.config.k8s.io/v1",
         "kind": "KubeSchedulerConfiguration",
         "clientConnection": {"kubeconfig": str(folder / "scheduler.kubeconfig")},
         "leaderElection": {"leaderElect": False},
     }
-    _write(folder / "scheduler.json", scheduler)
+    write(folder / "scheduler.json", scheduler)
     audit = {
         "apiVersion": "audit.k8s.io/v1",
         "kind": "Policy",
         "omitStages": ["RequestReceived"],
         "rules": [{"level": "Metadata"}],
     }
-    _write(folder / "audit.json", audit)
+    write(folder / "audit.json", audit)
 
 
 def command(plan: Plan, name: str) -> Sequence[str]:
@@ -131,7 +132,13 @@ def _token(plan: Plan, of: str) -> str:
     return f"{of}-{plan.admin_token}"
 
 
-def _kubeconfig(cluster: dict[str, str], user: dict[str, str]) -> dict[str, Any]:
+def proxy_token(plan: Plan) -> str:
+    """Return the bearer token of kube-proxy on each node."""
+    return _token(plan, "p")
+
+
+def kubeconfig(cluster: dict[str, str], user: dict[str, str]) -> dict[str, Any]:
+    """Return the kubeconfig of a user."""
     return {
         "apiVersion": "v1",
         "kind": "Config",
@@ -142,7 +149,7 @@ def _kubeconfig(cluster: dict[str, str], user: dict[str, str]) -> dict[str, Any]
     }
 
 
-def _write(path: Path, content: dict[str, Any]) -> None:
+def write(path: Path, content: dict[str, Any]) -> None:
     """Write JSON, which is YAML too."""
     path.touch(mode=0o600)
     path.write_text(json.dumps(content))

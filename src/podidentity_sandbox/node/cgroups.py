@@ -18,12 +18,36 @@ import signal
 import time
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 _LONGEST_DEATH = 60.0
 """Seconds that the kernel may take to end a process it has killed; a busy machine needs many."""
+_V1 = {"cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids"}
+_V1 |= {"net_cls", "net_prio", "perf_event", "hugetlb", "rdma", "misc"}
 _GONE = (errno.ENOENT, errno.ENODEV)
 """Of a cgroup that a container runtime has removed: before its file was opened, or after."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hierarchy:
+    """A hierarchy of cgroups: where it is mounted, and how it can be mounted once more."""
+
+    place: Path
+    kind: str
+    """`cgroup2`, or `cgroup` of v1."""
+    controllers: str
+    """Of v1, as options of mount(8): `cpu,cpuacct`, or `none,name=systemd`."""
+
+
+def mounted(mounts: str) -> Iterator[Hierarchy]:
+    """Yield each hierarchy in the text of /proc/self/mounts (proc_mounts(5))."""
+    for line in mounts.splitlines():
+        _, place, kind, options, *_ = line.split(" ")
+        if kind in {"cgroup", "cgroup2"}:
+            named = [each for each in options.split(",") if each.startswith("name=")]
+            found = ["none", *named] if named else _V1.intersection(options.split(","))
+            yield Hierarchy(Path(place.replace("\\040", " ")), kind, ",".join(found))
 
 
 class PodCgroups:

@@ -26,6 +26,7 @@ from podidentity_sandbox.plan import (
     APISERVER_ADDRESS,
     AZURE_ADDRESS,
     KUBERNETES_ADDRESS,
+    KUBERNETES_SERVICE,
     MACHINE_BUNDLES,
     Plan,
 )
@@ -36,6 +37,7 @@ APISERVER_NAMES = (
     "127.0.0.1",
     APISERVER_ADDRESS,
     KUBERNETES_ADDRESS,
+    KUBERNETES_SERVICE,
     "localhost",
     "kubernetes",
     "kubernetes.default",

@@ -9,7 +9,7 @@ import base64
 import secrets
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, cycle, repeat
 from pathlib import Path
 
 import yaml
@@ -41,6 +41,8 @@ class Shape:
     kubernetes_minor: int = MINORS[0]
     kubernetes: str = ""
     """Folder of the programs of a real control plane; "" for the sandbox's own."""
+    real_nodes: bool = False
+    """With kubelets and containerd; the pods of every second node are joined by a bridge then."""
     init_taints: str = ""
     pools: Sequence[Pool] = ()
     """Instead of `nodes`."""
@@ -81,12 +83,13 @@ def draw_plan(
         azure_cli=azure_cli,
         kubernetes_minor=shape.kubernetes_minor,
         kubernetes=shape.kubernetes,
+        real_nodes=shape.real_nodes,
     )
     wanted = shape.pools or (Pool(kind=PoolKind.UNIFORM, nodes=shape.nodes),)
     machines = chain.from_iterable(
         _machines(plan, pool, number) for number, pool in enumerate(wanted, start=1)
     )
-    bridge = shape.network is Network.BRIDGE
+    networks = cycle(Network) if shape.real_nodes else repeat(shape.network)
     return replace(
         plan,
         nodes=tuple(
@@ -96,15 +99,17 @@ def draw_plan(
                 index=index,
                 address=f"10.240.0.{4 + index}",
                 pod_cidr=f"10.244.{index}.0/24",
-                gateway=f"10.244.{index}.1" if bridge else ROUTED_GATEWAY,
+                gateway=f"10.244.{index}.1" if network is Network.BRIDGE else ROUTED_GATEWAY,
                 provider_id=provider_id,
                 token=secrets.token_urlsafe(30),
-                network=shape.network,
+                network=network,
                 pool=pool,
                 scale_set=scale_set,
                 init_taints=shape.init_taints,
             )
-            for index, (name, provider_id, pool, scale_set) in enumerate(machines)
+            for index, ((name, provider_id, pool, scale_set), network) in enumerate(
+                zip(machines, networks, strict=False)
+            )
         ),
     )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from podidentity_sandbox.node.cgroups import allow_memory, end_processes, remove_tree
+from podidentity_sandbox.node.cgroups import allow_memory, end_processes, mounted, remove_tree
 from podidentity_sandbox.world import SandboxError
 
 _MOUNTS = Path("/proc/self/mounts")
@@ -24,25 +24,22 @@ def hierarchies(mounts: str) -> tuple[Path | None, Path | None]:
     cgroup v2 is at /sys/fs/cgroup where it stands alone, in a folder below it beside v1.
     """
     v2 = memory = None
-    for line in mounts.splitlines():
-        _, place, kind, options, *_ = line.split(" ")
-        path = Path(place.replace("\\040", " "))
-        if kind == "cgroup2":
-            v2 = v2 or path
-        elif kind == "cgroup" and "memory" in options.split(","):
-            memory = memory or path
+    for each in mounted(mounts):
+        if each.kind == "cgroup2":
+            v2 = v2 or each.place
+        elif "memory" in each.controllers.split(","):
+            memory = memory or each.place
     return v2, memory
 
 
 def roots_of(folder: Path) -> list[Path]:
-    """Return the cgroups of the sandbox in `folder`, made or not.
+    """Return the cgroups of the sandbox in `folder`, made or not, in each hierarchy.
 
     Named by the whole path: sandboxes of one name in two places must not end each other.
     """
     place = hashlib.sha256(bytes(folder)).hexdigest()[:8]
     name = f"podidentity-sandbox-{folder.name}-{place}"
-    found = hierarchies(_MOUNTS.read_text())
-    return [mount / name for mount in found if mount is not None]
+    return [each.place / name for each in mounted(_MOUNTS.read_text())]
 
 
 def make(folder: Path) -> tuple[str, str]:
@@ -51,7 +48,8 @@ def make(folder: Path) -> tuple[str, str]:
     The first is in v2, which names whose a socket is; the second where the memory controller is.
     """
     remove(folder)
-    made = [root for root in roots_of(folder) if _made(root)]
+    wanted = hierarchies(_MOUNTS.read_text())
+    made = [root for root in roots_of(folder) if root.parent in wanted and _made(root)]
     v2 = next((root for root in made if (root / "cgroup.controllers").exists()), None)
     if v2 is not None and _has_memory(v2):
         return str(v2), str(v2)

@@ -94,11 +94,16 @@ def environment(plan: Plan, path: str) -> dict[str, str]:
         "AZURE_SUBSCRIPTION_ID": plan.subscription_id,
         "AZURE_CONFIG_DIR": str(plan.az_folder),
         "AZURE_EXTENSION_DIR": str(Path(plan.azure_cli or plan.az_folder) / "extensions"),
-        # Read by `podidentity enable`. Where pods have no cgroups, NMI is not ready unless a weaker
-        # proof is chosen by name.
-        "PODIDENTITY_NMI_ARGS": "" if plan.cgroup_root else "--attestation=namespace",
+        "PODIDENTITY_NMI_ARGS": _nmi_args(plan),  # read by `podidentity enable`
         "PATH": search_path(plan.azure_cli, path),
     }
+
+
+def _nmi_args(plan: Plan) -> str:
+    if plan.real_nodes:
+        return f"--cgroup-root={Path(plan.cgroup_root).parent}"
+    # Where pods have no cgroups, NMI is not ready unless a weaker proof is chosen by name.
+    return "" if plan.cgroup_root else "--attestation=namespace"
 
 
 def search_path(azure_cli: str, path: str) -> str:

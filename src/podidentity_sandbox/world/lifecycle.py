@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from podidentity_sandbox import weather as forecast
+from podidentity_sandbox.kubernetes import nodes
 from podidentity_sandbox.kubernetes import programs as kubernetes
 from podidentity_sandbox.node.cri import containerd
 from podidentity_sandbox.node.cri.options import RuntimeOptions
@@ -217,6 +218,8 @@ def _claimed(folder: Folder, shape: Shape, runtime: RuntimeOptions | None) -> Cl
     lacking = requirements.missing(_search_path(), rootless=shape.rootless)
     if runtime is not None and (why := containerd.missing(runtime)):
         lacking = [*lacking, why]
+    if shape.real_nodes:
+        lacking = [*lacking, *nodes.missing(Path(shape.kubernetes), _search_path())]
     if lacking:
         raise SandboxError("\n".join(["this machine cannot hold a sandbox:", *lacking]))
     claim = folder.claim(make=True)

@@ -42,10 +42,11 @@ def azure_script() -> str:
 
 def cable_script(node: NodePlan) -> str:
     """Return the commands that make a node's namespace and lay its cable, on Azure's side."""
-    cable = cable_of(node)
+    cable, mac = cable_of(node), mac_of_bridge(node.address)
     return _script(
         f"netns add {node.name}",
-        f"link add {cable} type veth peer name eth0 netns {node.name}",
+        # The same at each start: neighbours would send to another one for half a minute.
+        f"link add {cable} type veth peer name eth0 address {mac} netns {node.name}",
         f"link set {cable} master fabric up",
         # "replace": the route of a node that was switched off is still there.
         f"route replace {node.pod_cidr} via {node.address}",

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from podidentity_sandbox.node.cgroups import end_processes
+
 _log = logging.getLogger(__name__)
 
 
@@ -39,8 +41,10 @@ class PartProgram:
     """Listening sockets that it inherits under the same numbers."""
     prepare: Callable[[], None] = field(default=lambda: None)
     """Called before each start."""
-    after: str = ""
-    """The part that must serve before this one starts, at `up`."""
+    after: Sequence[str] = ()
+    """The parts that must serve before this one starts, at `up`."""
+    machine: Path | None = None
+    """The cgroup of v2 with all that runs on a machine, which stands still and ends as a whole."""
 
 
 class Part:
@@ -93,10 +97,19 @@ class Part:
         await self._ended.wait()
 
     def send(self, number: signal.Signals) -> None:
-        """Send its process a signal; nothing happens where there is none."""
+        """Send its process a signal; nothing happens where there is none.
+
+        A machine is frozen, thawed or switched off: it heeds no other signals.
+        """
         if self.pid is None:
             return
-        os.kill(self.pid, number)
+        if (machine := self.program.machine) is None:
+            os.kill(self.pid, number)
+        elif number in (signal.SIGSTOP, signal.SIGCONT):
+            (machine / "cgroup.freeze").write_text("1" if number == signal.SIGSTOP else "0")
+        else:
+            end_processes(machine)
+            os.kill(self.pid, signal.SIGKILL)  # it may not be in there yet
         if number == signal.SIGSTOP:
             self._become(State.PAUSED)
         elif number == signal.SIGCONT and self.state is State.PAUSED:

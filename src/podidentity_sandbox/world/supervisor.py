@@ -29,10 +29,13 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from podidentity_sandbox.kubernetes.nodes import SERVICES
 from podidentity_sandbox.kubernetes.programs import PROGRAMS
 from podidentity_sandbox.plan import (
     APISERVER_ADDRESS,
@@ -76,7 +79,7 @@ def programs(
     world = network.listen_tcp(APISERVER_ADDRESS, 443)
 
     def server(
-        name: str, argv: Sequence[str], after: str = "", **given: Sequence[int]
+        name: str, argv: Sequence[str], after: Sequence[str] = (), **given: Sequence[int]
     ) -> PartProgram:
         words = [
             word for key, fds in given.items() for fd in fds for word in (f"--{key}-fd", str(fd))
@@ -104,16 +107,37 @@ def programs(
     if not plan.kubernetes:
         nodes = [_node_program(plan, node, parts["node"]) for node in plan.nodes]
         return [server("cluster", parts["cluster"], listen=listen), azure, *nodes]
-    chain = [
+    control = [
         server(name, (*parts["kubernetes"], name), after)
-        for after, name in zip(("", *PROGRAMS), PROGRAMS, strict=False)
+        for after, name in zip(((), *((each,) for each in PROGRAMS)), PROGRAMS, strict=False)
     ]
-    nodes = [_node_program(plan, node, parts["node"], after=PROGRAMS[-1]) for node in plan.nodes]
+    nodes = [_node_program(plan, node, parts["node"], PROGRAMS[-1:]) for node in plan.nodes]
+    if plan.real_nodes:
+        real = (_real_node(plan, node, parts["kubernetes"]) for node in plan.nodes)
+        nodes = list(chain.from_iterable(real))
     proxy = server("proxy", (*parts["kubernetes"], "proxy"), listen=listen)
-    return [*chain, proxy, azure, *nodes]
+    return [*control, proxy, azure, *nodes]
 
 
-def _node_program(plan: Plan, node: NodePlan, part: Sequence[str], after: str = "") -> PartProgram:
+def _real_node(plan: Plan, node: NodePlan, part: Sequence[str]) -> list[PartProgram]:
+    """Return the machine, and the services on it in the order in which they start."""
+
+    def program(name: str, kind: str, after: Sequence[str] = ()) -> PartProgram:
+        words = (kind, "--folder", plan.folder, "--node", node.name)
+        argv = (sys.executable, *part, *words)
+        return PartProgram(name=name, argv=argv, log=plan.logs / f"{name}.log", after=after)
+
+    make, top = partial(network.make_node, node), Path(plan.cgroup_root, node.name)
+    found = [replace(program(node.name, "machine"), prepare=make, machine=top)]
+    for service in SERVICES:
+        after = [found[-1].name, *(["kube-apiserver"] if service == "kubelet" else ())]
+        found.append(program(f"{node.name}-{service}", service, after))
+    return found
+
+
+def _node_program(
+    plan: Plan, node: NodePlan, part: Sequence[str], after: Sequence[str] = ()
+) -> PartProgram:
     enter = ("nsenter", f"--net=/run/netns/{node.name}", "unshare", "--mount")
     return PartProgram(
         name=node.name,
@@ -172,9 +196,10 @@ class Supervisor:
 
     async def _follow(self, part: Part) -> None:
         """Return when a part has settled; start it first where it waits for another."""
-        if part.program.after:
-            if await self._parts[part.program.after].settled() is not State.READY:
+        for before in part.program.after:
+            if await self._parts[before].settled() is not State.READY:
                 return
+        if part.program.after:
             part.start()
         await part.settled()
 
@@ -269,6 +294,11 @@ class Supervisor:
                 return {"error": f"{part.name} cannot be started: {cause}; see the log of `world`"}
             if await part.settled() is State.ENDED:
                 return {"error": f"{part.name} ended with {part.exit}; see its log"}
+            for each in self._parts.values() if part.program.machine else ():
+                if each.name.startswith(f"{part.name}-"):
+                    said = await self._direct(operation, each)
+                    if "error" in said:
+                        return said
             return _shown(part)
         if part.pid is None:
             return {"error": f"{part.name} is not running; start it first"}
@@ -284,8 +314,17 @@ def _shown(part: Part) -> dict[str, Any]:
         "state": part.state.value,
         "pid": part.pid,
         "exit": part.exit,
-        "memory_kib": None if part.pid is None else _proportional_memory(part.pid),
+        "memory_kib": None if part.pid is None else _memory(part, part.pid),
     }
+
+
+def _memory(part: Part, pid: int) -> int | None:
+    """Return the proportional memory in KiB of a part, or of all that runs on its machine."""
+    if part.program.machine is None:
+        return _proportional_memory(pid)
+    groups = part.program.machine.rglob("cgroup.procs")
+    pids = {int(each) for group in groups for each in group.read_text().split()}
+    return sum(_proportional_memory(each) or 0 for each in pids)
 
 
 def _proportional_memory(pid: int) -> int | None:

@@ -9,7 +9,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from glob import glob
@@ -81,6 +81,9 @@ class Answer:
 class Node:
     """The node, in a sandbox with pod identity; its pods are in namespace `team`."""
 
+    SPACES: Sequence[str] = ("--mount", "--pid", "--ipc", "--uts", "--cgroup")
+    """The namespaces of a node besides its network."""
+
     def __init__(self, plan: Plan, options: RuntimeOptions) -> None:
         self.plan = plan
         self.options = options
@@ -126,6 +129,11 @@ class Node:
         return {str(state["containerID"]) for state in states if state.get("containerID")}
 
     @property
+    def containerd(self) -> Path:
+        """The folder of containerd's programs."""
+        return Path(self.options.tools, "debian/usr/bin")
+
+    @property
     def pid(self) -> int:
         """Process 1 of the node, by its number on this machine."""
         parts = status(Folder(self.plan.name, self.plan.path.parent)).parts
@@ -138,10 +146,8 @@ class Node:
 
         `net` is the file of another network namespace.
         """
-        pid = self.pid
-        spaces = ["--mount", "--pid", "--ipc", "--uts", "--cgroup"]
-        spaces.append(f"--net={net}" if net else "--net")
-        tools = (f"{self.options.tools}/debian/usr/bin", Path(sys.executable).parent)
+        pid, spaces = self.pid, [*self.SPACES, f"--net={net}" if net else "--net"]
+        tools = (self.containerd, Path(sys.executable).parent)
         path = ":".join(map(str, (*tools, os.environ["PATH"])))
         joined = f'echo 0 >"{self.cgroups}/{cgroup}/cgroup.procs" && exec "$@"'
         ran = subprocess.run(

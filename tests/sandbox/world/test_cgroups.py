@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from podidentity_sandbox.node.cgroups import mounted
 from podidentity_sandbox.world import cgroups
 from podidentity_sandbox.world.cgroups import hierarchies
 
@@ -34,6 +35,16 @@ def test_cgroup_v2_is_found_alone_or_beside_v1_with_the_memory_controller(
     mounts: str, found: tuple[Path | None, Path | None]
 ) -> None:
     assert hierarchies(mounts) == found
+
+
+def test_each_hierarchy_is_told_with_the_options_that_mount_it_once_more() -> None:
+    joined = "cgroup /sys/fs/cgroup/cpu,cpuacct cgroup rw,nosuid,relatime,cpu,cpuacct 0 0\n"
+    named = "cgroup /sys/fs/cgroup/systemd cgroup rw,xattr,release_agent=/x,name=systemd 0 0\n"
+    found = [
+        (each.place.name, set(each.controllers.split(","))) for each in mounted(joined + named)
+    ]
+    assert found == [("cpu,cpuacct", {"cpu", "cpuacct"}), ("systemd", {"none", "name=systemd"})]
+    assert [(each.kind, each.controllers) for each in mounted(ALONE)] == [("cgroup2", "")]
 
 
 def test_sandboxes_of_one_name_in_two_places_have_cgroups_of_their_own() -> None:

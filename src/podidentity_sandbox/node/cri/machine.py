@@ -28,7 +28,6 @@ from podidentity_sandbox.node.cri.cgroups import MEMORY_V1, TREE
 from podidentity_sandbox.node.cri.options import RuntimeOptions
 from podidentity_sandbox.plan import Plan
 
-_NEW_CGROUPS = 0x02000000  # CLONE_NEWCGROUP, linux/sched.h
 _AGAIN_AFTER = 1.0
 """Seconds after which containerd is started again: RestartSec of its unit is 5."""
 _PATIENCE = 120.0
@@ -82,7 +81,9 @@ def _enter(roots: list[Path]) -> None:
     """Enter the cgroups at `roots`, v2's first, and make the node's namespaces."""
     for root in roots:
         (root / "cgroup.procs").write_text("0")
-    syscalls.unshare(syscalls.NEW_MOUNTS | syscalls.NEW_IPC | syscalls.NEW_UTS | _NEW_CGROUPS)
+    syscalls.unshare(
+        syscalls.NEW_MOUNTS | syscalls.NEW_IPC | syscalls.NEW_UTS | syscalls.NEW_CGROUPS
+    )
     syscalls.mount("none", "/", flags=syscalls.SHARED | syscalls.RECURSIVE)
     syscalls.mount("proc", "/proc", "proc", syscalls.NO_SUID | syscalls.NO_DEVICES)
     if (TREE / "cgroup.procs").exists():
