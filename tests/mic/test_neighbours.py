@@ -890,11 +890,11 @@ async def test_a_permission_is_one_review() -> None:
 @pytest.mark.parametrize(
     ("turn", "kind", "says"),
     [
-        (status(403, "Forbidden"), Fault.FORBIDDEN, "create on subjectaccessreviews"),
+        (status(403, "Forbidden", "RBAC is empty"), Fault.FORBIDDEN, "RBAC is empty"),
         (status(422, "Invalid", "its name"), Fault.INVALID, "its name"),
         (answers({}), Fault.FAILED, "no SubjectAccessReview"),
     ],
-    ids=["no right", "invalid", "no review"],
+    ids=["refused", "invalid", "no review"],
 )
 async def test_what_is_no_decision_is_a_failure(turn: Turn, kind: Fault, says: str) -> None:
     async with place(turn) as scene:

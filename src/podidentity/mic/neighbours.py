@@ -86,13 +86,7 @@ from podidentity.wire.manifests import (
 )
 from podidentity.wire.pods import parse_pod
 from podidentity.wire.reviews import PATH as REVIEWS
-from podidentity.wire.reviews import (
-    RULE,
-    InconclusiveReview,
-    UnsureReview,
-    parse_review,
-    review,
-)
+from podidentity.wire.reviews import InconclusiveReview, UnsureReview, parse_review, review
 
 _Parsed = TypeVar("_Parsed")
 
@@ -350,11 +344,6 @@ class Neighbours:
             return parse_review(await self._kube.create(REVIEWS, review(action.use)))
         except UnsureReview:
             return False
-        except KubeError as error:
-            if not error.forbidden:
-                raise
-            message = f"MIC may not check permissions to use identities: its role lacks {RULE}"
-            return Failure(kind=Fault.FORBIDDEN, message=message, code=error.reason)
 
     # Records
 
