@@ -20,6 +20,7 @@ def test_the_worst_objects_of_a_tenant_fill_no_memory_and_hold_no_event_loop(rea
     assert found["megabytes_sent"] > 60
     assert found["peak_mib"] < MOST_MIB[reader]
     assert found["longest_step_ms"] < LONGEST_MS
+    assert found["lost_to_cycles"] < 100
 
 
 def test_the_same_seed_makes_the_same_objects() -> None:

@@ -12,8 +12,9 @@ import logging
 import os
 import pickle
 import sys
+import time
 import traceback
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
@@ -97,9 +98,30 @@ def _tell(arguments: Sequence[str], writing: int) -> NoReturn:
         os._exit(code)
 
 
-GARBAGE = 2_000
-"""New objects until garbage is looked for, as in Python 3.13. With the 700 of before it each pass
-through the whole heap holds the event loop for 30 to 80 ms while lists are read."""
+_GARBAGE = (2_000, 5, 2)
+"""Thresholds of Python's collector: 36,000 new objects that stay may lead to a pass through all."""
+_LONG_PASS = 0.01
+"""Seconds of the processor."""
+
+
+def keep_passes_short() -> None:
+    """Have the collector look again at nothing that a long pass through all objects has left.
+
+    A tenant may store so many objects that each such pass takes 0.2 s. What is kept of them has no
+    cycles, and goes with its last reference. What else is under way in that moment is little.
+    """
+    begun = 0.0
+
+    def on_pass(phase: str, info: Mapping[str, int]) -> None:
+        nonlocal begun
+        now = time.thread_time()
+        if phase == "start":
+            begun = now
+        elif info["generation"] == len(_GARBAGE) - 1 and now - begun > _LONG_PASS:
+            gc.freeze()
+
+    gc.callbacks[:] = [on_pass]
+    gc.set_threshold(*_GARBAGE)
 
 
 @contextmanager
@@ -110,7 +132,7 @@ def _loading() -> Iterator[None]:
         yield
     finally:
         gc.enable()
-        gc.set_threshold(GARBAGE)
+        keep_passes_short()
 
 
 def _net(plan: AgentPlan, begun: Ready = lambda: None) -> int:

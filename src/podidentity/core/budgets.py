@@ -64,8 +64,12 @@ class _Namespace:
     size: int = 0
     limit: tuple[int, str] | None = None
     """Creation time and name of the oldest object that is left out; all younger ones are, too."""
-    order: list[tuple[int, str]] = field(default_factory=list)
-    """Creation times and names of the kept objects, in order, once there is a limit."""
+    order: list[str] = field(default_factory=list)
+    """The names of the kept objects by their age, once there is a limit."""
+
+    def age(self, name: str) -> tuple[int, str]:
+        """Return what tells a kept object's age; later is younger."""
+        return self.kept[name][0], name
 
 
 class Ration:
@@ -138,12 +142,12 @@ class Ration:
         found.kept[ref.name] = (created, size)
         found.size += size
         if found.limit is not None:
-            insort(found.order, (created, ref.name))
+            insort(found.order, ref.name, key=found.age)
         out = []
         while found.size > self._budget:
             if found.limit is None:
-                found.order = sorted((since, name) for name, (since, _) in found.kept.items())
-            found.limit = found.order[-1]
+                found.order = sorted(found.kept, key=found.age)
+            found.limit = found.age(found.order[-1])
             self._drop(found, found.limit[1])
             out.append(ObjectRef(ref.namespace, found.limit[1]))
         return out
@@ -162,10 +166,9 @@ class Ration:
             del self._namespaces[ref.namespace]
 
     def _drop(self, found: _Namespace, name: str) -> None:
-        created, size = found.kept.pop(name)
-        found.size -= size
         if found.limit is not None:
-            del found.order[bisect_left(found.order, (created, name))]
+            del found.order[bisect_left(found.order, found.age(name), key=found.age)]
+        found.size -= found.kept.pop(name)[1]
 
 
 _T = TypeVar("_T")

@@ -264,7 +264,7 @@ class Oddities:
     """Whether it has no labels at all."""
 
 
-PLAIN = Oddities()
+PLAIN, _UNLABELLED = Oddities(), Oddities(unlabelled=True)
 
 
 def parse_record(raw: Raw) -> tuple[StoredRecord, Oddities]:
@@ -287,7 +287,8 @@ def parse_record(raw: Raw) -> tuple[StoredRecord, Oddities]:
         deleting=bool(meta.get("deletionTimestamp")),
     )
     unlabelled = bytes(memoryview(parts.metadata.get("labels", _NULL))[:1]) != b"{"
-    odd = PLAIN if place is None and not unlabelled else Oddities(place, unlabelled)
+    usual = _UNLABELLED if unlabelled else PLAIN
+    odd = usual if place is None else Oddities(place, unlabelled)
     return stored, odd
 
 
