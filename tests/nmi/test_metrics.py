@@ -7,7 +7,7 @@ import pytest
 from podidentity.core.errors import UnknownCaller
 from podidentity.core.resources import IdentityType, ObjectRef, TokenRequest
 from podidentity.nmi.reporting.metrics import kubernetes_operation
-from podidentity.nmi.reporting.request_log import KNOWN_RESOURCES, operation_of, source_of
+from podidentity.nmi.reporting.request_log import AUDIENCES_OF_NAMESPACE, operation_of, source_of
 from tests.fakes import VAULT, FakeClock, identity, pod
 from tests.nmi.outcomes import QUERY, granted, refused
 from tests.nmi.recorded import Recorded
@@ -29,8 +29,23 @@ async def test_audiences_with_tokens_have_labels_up_to_a_bound_with_or_without_a
         asked = QUERY._replace(request=TokenRequest(resource=resource))
         await record.record.token(asked, granted(), 200, 0.0)
     counts = record.scraped("aadpodidentity_nmi_operations_duration_seconds_count")
-    assert len(counts) == KNOWN_RESOURCES + 1
+    assert len(counts) == AUDIENCES_OF_NAMESPACE + 1
     assert any(each.endswith(f'resource="{VAULT}"}} 2') for each in counts)
+
+
+async def test_the_audiences_of_one_namespace_take_no_label_from_another() -> None:
+    record = Recorded(FakeClock())
+    for number in range(1000):
+        asked = QUERY._replace(request=TokenRequest(resource=f"https://{number}"))
+        await record.record.token(asked, granted(to=pod(ref=ObjectRef("red", "p"))), 200, 0.0)
+    await record.record.token(QUERY, granted(), 200, 0.0)
+    for number in range(1000):
+        asked = QUERY._replace(request=TokenRequest(resource=f"https://{number}"))
+        await record.record.token(asked, granted(), 200, 0.0)
+    counts = record.scraped("aadpodidentity_nmi_operations_duration_seconds_count")
+    shop = [each for each in counts if 'namespace="shop"' in each]
+    assert any(each.endswith(f'resource="{VAULT}"}} 1') for each in shop)
+    assert len(shop) == len(counts) - len(shop) == AUDIENCES_OF_NAMESPACE + 1
 
 
 async def test_namespaces_that_come_and_go_are_bounded_with_all_else() -> None:

@@ -19,7 +19,7 @@ from podidentity.core.errors import (
 )
 from podidentity.core.refusals import Reason, Refusal
 from podidentity.core.resources import ObjectRef, Pod, TokenRequest
-from podidentity.nmi.reporting.request_log import CLIENT_LEFT
+from podidentity.nmi.reporting.request_log import CLIENT_LEFT, LINES_OF_NAMESPACE
 from podidentity.nmi.request.decision import Evidence, Failed, Outcome, Rejected, TokenQuery
 from podidentity.telemetry.log_limiter import CLIENTS, LINES, WINDOW
 from podidentity.wire.imds import Route
@@ -224,6 +224,24 @@ async def test_whatever_one_client_writes_the_refusals_of_others_are_said() -> N
     await record.record.token(QUERY, refused(Refused(REFUSAL)), 404, 0.0)
     assert len(record.lines) == 6
     assert record.lines[-1]["reason"] == "OtherNamespace"
+
+
+async def test_a_namespace_with_many_refused_pods_fills_no_log_and_silences_no_other() -> None:
+    clock = FakeClock()
+    record = Recorded(clock)
+    task = asyncio.create_task(record.record.run())
+    for number in range(250):
+        refusal = refused(Refused(REFUSAL), replace(POD, ref=ObjectRef("red", f"p{number}")))
+        await record.record.token(QUERY, refusal, 404, 0.0)
+    assert len(record.lines) == LINES_OF_NAMESPACE
+    await record.record.token(QUERY, refused(Refused(REFUSAL)), 404, 0.0)
+    assert record.lines[-1]["reason"] == "OtherNamespace"
+    assert len(record.lines) == LINES_OF_NAMESPACE + 1
+    await clock.somebody_sleeps()
+    clock.advance(WINDOW)
+    await everybody_goes_on()
+    assert (record.lines[-1]["message"], record.lines[-1]["who"]) == ("150 more like this", "red")
+    task.cancel()
 
 
 async def test_tokens_are_never_left_unsaid() -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 LINES = 5
-"""Of a client and a kind, in a window."""
+"""Of a client and a kind, in a window, where nothing else is said."""
 WINDOW = 10.0
 """Seconds, from the first line."""
 CLIENTS = 512
@@ -30,7 +30,8 @@ class _Window:
 class LogLimiter:
     """Counts lines by client and kind; times are of a clock that never goes back."""
 
-    def __init__(self) -> None:
+    def __init__(self, lines: int = LINES) -> None:
+        self._lines = lines
         self._clients: dict[str, dict[str, _Window]] = {}
 
     def allows(self, client: str, kind: str, now: float) -> bool:
@@ -45,15 +46,15 @@ class LogLimiter:
         if kind not in kinds and len(kinds) >= KINDS:
             kind = OTHERS
         window = kinds.get(kind)
-        if window is None or (window.until <= now and window.lines <= LINES):
+        if window is None or (window.until <= now and window.lines <= self._lines):
             window = kinds[kind] = _Window(now + WINDOW)
         window.lines += 1
-        return window.lines <= LINES
+        return window.lines <= self._lines
 
     def pending(self) -> bool:
         """Return whether lines were suppressed whose number is not told yet."""
         return any(
-            each.lines > LINES for kinds in self._clients.values() for each in kinds.values()
+            each.lines > self._lines for kinds in self._clients.values() for each in kinds.values()
         )
 
     def ended(self, now: float) -> list[tuple[str, str, int]]:
@@ -61,7 +62,7 @@ class LogLimiter:
         suppressed: list[tuple[str, str, int]] = []
         for client, kinds in list(self._clients.items()):
             for kind in [kind for kind, each in kinds.items() if each.until <= now]:
-                more = kinds.pop(kind).lines - LINES
+                more = kinds.pop(kind).lines - self._lines
                 if more > 0:
                     suppressed.append((client, kind, more))
             if not kinds:
@@ -72,7 +73,9 @@ class LogLimiter:
         """Make room; windows with suppressed lines stay until their number is told."""
         for client, kinds in list(self._clients.items()):
             kept = {
-                kind: each for kind, each in kinds.items() if each.until > now or each.lines > LINES
+                kind: each
+                for kind, each in kinds.items()
+                if each.until > now or each.lines > self._lines
             }
             if kept:
                 self._clients[client] = kept

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter as Counted
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from http import HTTPStatus
@@ -59,8 +60,10 @@ _ROUTES = {
     Route.HOST_TOKEN: HOST_ROUTE,
     Route.FORWARD: "metadata",
 }
-KNOWN_RESOURCES = 40
+KNOWN_AUDIENCES, AUDIENCES_OF_NAMESPACE = 500, 20
 """Audiences that are told apart in labels: the first so many of which a token was given."""
+LINES_OF_NAMESPACE = 100
+"""About refusals of a namespace's pods, in a window, however many pods and reasons it has."""
 
 GRANTED = "granted"
 REFUSED = "refused"
@@ -169,6 +172,7 @@ class RequestLog:
         self._audiences = AudienceLabels()
         # Addresses can be invented, pods cannot: the former leave the latter their room.
         self._limiters = {proved: LogLimiter() for proved in (True, False)}
+        self._namespaces = LogLimiter(LINES_OF_NAMESPACE)
         self._suppressed = asyncio.Event()
 
     # Token requests.
@@ -196,7 +200,7 @@ class RequestLog:
             # By what is proved, else by the address: a name is what the client says.
             proved = outcome.pod.ref if outcome.pod else outcome.evidence.delegate
             who, reason = str(proved or query.address), reason_of(outcome.error)
-            says = self._may_say(who, reason, proved=proved is not None)
+            says = self._may_say(who, reason, proved.namespace if proved else None)
             await self.again(template if says else replace(template, log=_drop), begun)
             self._tell(outcome)
         error = None if isinstance(outcome, Granted) else outcome.error
@@ -219,7 +223,7 @@ class RequestLog:
         audit, metrics, route = self._audit, self._metrics, route_of(query)
         namespace, code = outcome.pod.ref.namespace if outcome.pod else "", str(int(status))
         given = isinstance(outcome, Granted)
-        audience = self._audiences.label(query.request.resource, given=given)
+        audience = self._audiences.label(query.request.resource, namespace, given=given)
         reason = "" if isinstance(outcome, Granted) else reason_of(outcome.error)
         counters = [
             metrics.requests.of(route, code),
@@ -253,9 +257,7 @@ class RequestLog:
         self._metrics.requests.of(label_of(route), str(int(status))).value += 1
         # By its reason if it has one: the message may hold what the client wrote.
         kind = more.get("reason") or message
-        if status >= FAILED_FROM and not self._may_say(
-            address, f"{int(status)} {kind}", proved=False
-        ):
+        if status >= FAILED_FROM and not self._may_say(address, f"{int(status)} {kind}"):
             return
         milliseconds = f"{(self._clock.monotonic() - begun) * 1000:.2f}"
         line = self._form.template(_request_line(status, message, address, more))
@@ -281,20 +283,27 @@ class RequestLog:
         while True:
             await self._suppressed.wait()
             self._suppressed.clear()
-            while any(limiter.pending() for limiter in self._limiters.values()):
+            while any(limiter.pending() for limiter in self._all_limiters()):
                 await self._clock.sleep(WINDOW)
                 self._sum_up()
 
     def _sum_up(self) -> None:
         now = self._clock.monotonic()
-        for limiter in self._limiters.values():
+        for limiter in self._all_limiters():
             for who, reason, more in limiter.ended(now):
                 fields = {"who": who, "reason": reason, "seconds": int(WINDOW)}
                 said = Said("WARNING", _LOGGER, f"{more} more like this", fields)
                 self._log(self._form.line(self._stamps.at(self._clock.time()), said))
 
-    def _may_say(self, who: str, reason: str, *, proved: bool) -> bool:
-        allowed = self._limiters[proved].allows(who, reason, self._clock.monotonic())
+    def _all_limiters(self) -> tuple[LogLimiter, ...]:
+        return (*self._limiters.values(), self._namespaces)
+
+    def _may_say(self, who: str, reason: str, namespace: str | None = None) -> bool:
+        """Return whether to write one more line; `namespace` is that of a proved client."""
+        limiter, now = self._limiters[namespace is not None], self._clock.monotonic()
+        allowed = limiter.allows(who, reason, now) and (
+            namespace is None or self._namespaces.allows(namespace, "", now)
+        )
         if not allowed:
             self._suppressed.set()
         return allowed
@@ -435,17 +444,22 @@ class AudienceLabels:
     """Audiences as values of a label: one earns its place by a token that was given for it."""
 
     def __init__(self) -> None:
-        self._known: set[str] = set()
+        self._earned: set[str] = set()
+        self._known: set[tuple[str, str]] = set()
+        self._of_namespace: Counted[str] = Counted()
 
-    def label(self, resource: str, *, given: bool) -> str:
+    def label(self, resource: str, namespace: str, *, given: bool) -> str:
         """Return the value for `resource`, written with or without a slash at its end."""
         plain = resource.rstrip("/")
-        if plain in self._known:
+        if (namespace, plain) in self._known:
             return plain
-        if given and len(self._known) < KNOWN_RESOURCES:
-            self._known.add(plain)
-            return plain
-        return OTHER
+        full = self._of_namespace[namespace] >= AUDIENCES_OF_NAMESPACE
+        if full or len(self._known) >= KNOWN_AUDIENCES or not (given or plain in self._earned):
+            return OTHER
+        self._earned.add(plain)
+        self._known.add((namespace, plain))
+        self._of_namespace[namespace] += 1
+        return plain
 
 
 def source_of(identity: AzureIdentity) -> str:
