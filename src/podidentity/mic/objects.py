@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
+from sys import intern
 from typing import Any
 from zlib import crc32
 
@@ -125,7 +126,7 @@ def parse_live(raw: Raw, about: About) -> Live:
         copied = _short(copied)
         copy = msgspec.json.encode(copied)
     return Live(
-        ref=ObjectRef(str(meta.get("namespace", "")), str(meta.get("name", ""))),
+        ref=_named({"metadata": meta}),
         uid=str(meta.get("uid", "")),
         generation=generation,
         revision=_revision(copied),
@@ -271,7 +272,7 @@ def parse_record(raw: Raw) -> tuple[StoredRecord, Oddities]:
     """Return the AzureAssignedIdentity in `raw`; raise UnreadableObject if it has no name."""
     parts, meta = _parsed(raw, ASSIGNED_KIND)
     size = len(parts.spec) + len(parts.status) + len(parts.old_status)
-    ref = ObjectRef(str(meta.get("namespace", "")), str(meta.get("name", "")))
+    ref = _named({"metadata": meta})
     if not ref.name:
         raise UnreadableObject(f"not an {ASSIGNED_KIND}: it has no name")
     finalizers = _decoded(parts.metadata.get("finalizers", _NULL))
@@ -331,7 +332,8 @@ def _copy_in(spec: Json, name: str) -> Json | None:
 
 def _named(copy: Json) -> ObjectRef:
     meta = copy["metadata"]
-    return ObjectRef(str(meta.get("namespace", "")), str(meta.get("name", "")))
+    # Thousands of objects share one.
+    return ObjectRef(intern(str(meta.get("namespace", ""))), str(meta.get("name", "")))
 
 
 def render_record(record: Record, identity: Live, binding: Live) -> Json:

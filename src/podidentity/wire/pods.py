@@ -11,6 +11,7 @@ import ipaddress
 import re
 from collections.abc import Mapping
 from datetime import datetime
+from sys import intern
 
 import msgspec
 
@@ -100,7 +101,7 @@ def parse_pod(raw: bytes | msgspec.Raw) -> Pod:
     meta, status = pod.metadata, pod.status
     annotations = meta.annotations or {}
     return Pod(
-        ref=ObjectRef(meta.namespace, meta.name),
+        ref=ObjectRef(intern(meta.namespace), meta.name),
         uid=meta.uid,
         node=pod.spec.node_name,
         service_account=pod.spec.service_account_name or "default",
