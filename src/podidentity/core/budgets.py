@@ -86,22 +86,18 @@ class Ration:
         self.stale = False
 
     def __contains__(self, ref: ObjectRef) -> bool:
-        """Whether the object is kept."""
         found = self._namespaces.get(ref.namespace)
         return found is not None and ref.name in found.kept
 
     def refs(self) -> Iterator[ObjectRef]:
-        """Yield the names of the kept objects."""
         for namespace, found in self._namespaces.items():
             for name in found.kept:
                 yield ObjectRef(namespace, name)
 
     def namespaces(self) -> list[str]:
-        """Return the namespaces that are over their budget."""
         return [name for name, found in self._namespaces.items() if found.limit is not None]
 
     def left_out(self, namespace: str) -> ObjectRef | None:
-        """Return the oldest object of a namespace that is left out."""
         found = self._namespaces.get(namespace)
         return ObjectRef(namespace, found.limit[1]) if found and found.limit else None
 
@@ -121,7 +117,6 @@ class Ration:
         return out
 
     def has_no_room(self, ref: ObjectRef, created: int) -> bool:
-        """Whether an object that came or changed is left out."""
         found = self._namespaces.get(ref.namespace)
         if found is None or found.limit is None or (created, ref.name) < found.limit:
             return False
@@ -153,7 +148,6 @@ class Ration:
         return out
 
     def lose(self, ref: ObjectRef, created: int | None = None) -> None:
-        """Take that an object is gone."""
         found = self._namespaces.get(ref.namespace)
         if found is None:
             return

@@ -182,7 +182,6 @@ class DataPath:
         return f"pods' requests arrived at NMI {ago:.0f} s ago, and since then {self._why()}"
 
     def hop(self, now: float) -> Hop:
-        """Return the result that counts now."""
         if self.failed:
             return self.failed.hop
         return Hop.PROVED if now - self.proved <= PROOF_SECONDS else Hop.NOT_SENT

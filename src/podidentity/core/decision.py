@@ -393,7 +393,6 @@ def unusable(
 
 
 def malformed(found: Malformed) -> Refusal:
-    """Return the refusal for an object that cannot be used."""
     return Refusal(
         reason=Reason.MALFORMED_IDENTITY,
         message=f"{found.kind} {found.ref} cannot be used: {found.why}.",
@@ -405,7 +404,6 @@ def malformed(found: Malformed) -> Refusal:
 
 
 def malformed_binding(found: Malformed) -> Refusal:
-    """Return the refusal for a binding that cannot be used."""
     return replace(malformed(found), reason=Reason.MALFORMED_BINDING)
 
 
@@ -601,7 +599,6 @@ class Allowed:
 
     @property
     def identity(self) -> AzureIdentity:
-        """The identity."""
         return self.entitlement.identity
 
 

@@ -37,20 +37,16 @@ class Index(Generic[_T]):
         self._by_key: dict[Hashable, tuple[_T, ...] | dict[ObjectRef, _T]] = {}
 
     def get(self, ref: ObjectRef) -> _T | None:
-        """Return the object of that name."""
         return self._all.get(ref)
 
     def by_key(self, key: Hashable) -> Sequence[_T]:
-        """Return the objects with that secondary key."""
         found = self._by_key.get(key, ())
         return found if isinstance(found, tuple) else tuple(found.values())
 
     def values(self) -> Iterable[_T]:
-        """Return all objects, in no order."""
         return self._all.values()
 
     def sorted(self) -> Sequence[_T]:
-        """Return all objects, in order of namespace and name."""
         return [self._all[ref] for ref in sorted(self._all)]
 
     def put(self, value: _T) -> bool:

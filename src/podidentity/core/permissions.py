@@ -44,7 +44,6 @@ class NeededPermissions:
         return self._pods[use]
 
     def known(self, use: Use) -> bool | None:
-        """Return the cluster's decision; None if it is not known."""
         return self._answers.get(use)
 
     def all(self, needed: Sequence[Use]) -> bool | None:
@@ -65,7 +64,6 @@ class NeededPermissions:
         return IdentityPermission(min(refused, key=str))
 
     def matters(self, use: Use) -> bool:
-        """Whether any pod needs it."""
         return use in self._pods
 
     def uses(self, namespace: str | None) -> list[Use]:

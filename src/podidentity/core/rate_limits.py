@@ -286,12 +286,10 @@ class FairCache(Generic[_K, _T]):
             self.drop(self._dispensable(others, key))
 
     def use(self, key: _K) -> None:
-        """Make an entry that is there the newest of its namespace."""
         sizes = self._sizes[self._namespace[key]]
         sizes[key] = sizes.pop(key)
 
     def drop(self, key: _K) -> None:
-        """Remove an entry, if it is there."""
         if key not in self._all:
             return
         del self._all[key]

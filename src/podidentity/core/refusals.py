@@ -68,7 +68,6 @@ class Refusal:
 
     @property
     def public(self) -> str:
-        """The text for the pod."""
         return self.told or self.message
 
     def __str__(self) -> str:

@@ -404,7 +404,6 @@ class Pod:
 
     @property
     def account(self) -> ObjectRef:
-        """Its service account."""
         return ObjectRef(self.ref.namespace, self.service_account)
 
     @property
@@ -436,7 +435,6 @@ class TokenRequest:
 
     @property
     def asked(self) -> ClientId | ObjectId | ResourceId | None:
-        """The requested id, if any."""
         return self.client_id or self.object_id or self.resource_id
 
 
@@ -503,5 +501,4 @@ class Fetched(NamedTuple):
 
     @property
     def token(self) -> AccessToken:
-        """The token itself."""
         return self.entry.token

@@ -108,7 +108,6 @@ class Json:
     """`{"time":"…","level":"info","logger":"podidentity.request","message":"token given",…}`."""
 
     def line(self, stamp: str, said: Said, trace: str = "") -> str:
-        """Return a line, its end included."""
         return f'{{"time":"{stamp}",{_members(said, trace)}}}\n'
 
     def template(self, said: Said) -> Template:

@@ -35,7 +35,6 @@ class LogLimiter:
         self._clients: dict[str, dict[str, _Window]] = {}
 
     def allows(self, client: str, kind: str, now: float) -> bool:
-        """Return whether to write one more line, at `now`."""
         kinds = self._clients.get(client)
         if kinds is None:
             if len(self._clients) >= CLIENTS:

@@ -473,6 +473,5 @@ def _shown(body: bytes, shape: type[_ShownShape], what: str) -> _ShownShape:
 
 
 def _refuse(fault: _Fault | None) -> None:
-    """Raise the error that came with 200."""
     if fault is not None and (fault.code or fault.message):
         raise ArmError(fault.code or "BadAnswer", fault.message or "Azure gives no reason")

@@ -86,7 +86,6 @@ class ClientCredential:
 
     @property
     def fields(self) -> dict[str, str]:
-        """The credential's fields in the form."""
         if not self.assertion:
             return {"client_secret": self.text}
         return {"client_assertion_type": _JWT_BEARER, "client_assertion": self.text}
@@ -247,7 +246,6 @@ def signing_input(client: Client, chain: Sequence[bytes], *, now: float, unique:
 
 
 def signed(signing_input: bytes, signature: bytes) -> str:
-    """Return the assertion."""
     return f"{signing_input.decode()}.{_base64url(signature)}"
 
 

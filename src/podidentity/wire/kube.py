@@ -72,17 +72,14 @@ class KubeError(Exception):
 
     @property
     def unauthorized(self) -> bool:
-        """The server does not know the client."""
         return self.status == HTTPStatus.UNAUTHORIZED
 
     @property
     def forbidden(self) -> bool:
-        """The server knows the client, and refuses."""
         return self.status == HTTPStatus.FORBIDDEN
 
     @property
     def not_found(self) -> bool:
-        """No such object, or no such resource type."""
         return self.status == HTTPStatus.NOT_FOUND
 
     @property
@@ -170,9 +167,7 @@ class ObjectVersion:
 class KubeApi(Protocol):
     """The calls of the API server that the agent needs; all of them raise KubeError."""
 
-    async def get(self, path: str) -> bytes:
-        """Return the object at `path`."""
-
+    async def get(self, path: str) -> bytes: ...
     async def list(self, path: str, params: Mapping[str, str] | None = None) -> Page:
         """Return one page of the list at `path`."""
 

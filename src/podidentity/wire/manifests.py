@@ -145,7 +145,6 @@ def parse_identity(raw: Raw, *, any_size: bool = False) -> AzureIdentity | Malfo
 
 
 def render_identity(identity: AzureIdentity) -> dict[str, Any]:
-    """Return the object to send to the API server."""
     spec: dict[str, Any] = {"type": int(identity.type)}
     if identity.system_assigned:
         spec["resourceID"] = SYSTEM_ASSIGNED
@@ -169,7 +168,6 @@ def parse_binding(raw: Raw, *, any_size: bool = False) -> AzureIdentityBinding |
 
 
 def render_binding(binding: AzureIdentityBinding) -> dict[str, Any]:
-    """Return the object to send to the API server."""
     spec: _Fields = {"azureIdentity": binding.identity, "selector": binding.selector}
     if binding.weight:
         spec["weight"] = binding.weight
@@ -182,7 +180,6 @@ def parse_exception(raw: Raw) -> AzurePodIdentityException | Malformed:
 
 
 def render_exception(exception: AzurePodIdentityException) -> dict[str, Any]:
-    """Return the object to send to the API server."""
     spec: _Fields = {"podLabels": dict(exception.pod_labels)}
     if exception.identities:
         spec["azureIdentities"] = [str(each) for each in exception.identities]
@@ -503,7 +500,6 @@ def _read(kind: str, found: _Json) -> list[Any]:
 
 
 def _rendered(kind: str, ref: ObjectRef, spec: _Fields) -> _Fields:
-    """Return the object to send to the API server."""
     return {
         "apiVersion": API_VERSION,
         "kind": kind,
@@ -552,7 +548,6 @@ def _name(spec: _Fields, name: str) -> str:
 
 
 def _wrong(name: str, must: str, value: object) -> _Unusable:
-    """Return the error about a field's value."""
     return _Unusable(f"spec.{name} must be {must}, not {_shown(value)}")
 
 

@@ -48,7 +48,6 @@ def parse_pauses(found: Mapping[str, Any] | None) -> Pauses:
 
 
 def render_pauses(namespace: str, pauses: Pauses) -> dict[str, Any]:
-    """Return the ConfigMap."""
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",

@@ -124,7 +124,6 @@ def grants(named: Object) -> bool:
 
 
 def is_ours(found: Object) -> bool:
-    """Whether podidentity made an object."""
     return LABELS.items() <= (found["metadata"].get("labels") or {}).items()
 
 

@@ -40,7 +40,6 @@ _REQUEST = msgspec.json.Decoder(_Request)
 
 
 def token_path(account: ObjectRef) -> str:
-    """Return the path to which a TokenRequest is posted."""
     return f"/api/v1/namespaces/{account.namespace}/serviceaccounts/{account.name}/token"
 
 

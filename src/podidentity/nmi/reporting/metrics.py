@@ -128,27 +128,18 @@ def kubernetes_operation(method: str, path: str) -> str:
 
 
 class Watch(Protocol):
-    """What is followed at the API server."""
+    """What is followed at the API server, as a Reflector tells of it."""
 
     @property
-    def what(self) -> str:
-        """Its name, such as `pods of node n1`."""
-
+    def what(self) -> str: ...
     @property
-    def synced(self) -> bool:
-        """Whether it has been read once."""
-
+    def synced(self) -> bool: ...
     @property
-    def trouble(self) -> str:
-        """Why it cannot be followed just now; "" while it can."""
-
+    def trouble(self) -> str: ...
     @property
-    def age(self) -> float:
-        """Seconds since the API server last said anything about it."""
-
+    def age(self) -> float: ...
     @property
-    def stale(self) -> float:
-        """How many seconds old what is known of it may be; 0 while it is followed."""
+    def stale(self) -> float: ...
 
 
 class Net(Protocol):
