@@ -17,8 +17,7 @@ import yaml
 from bench.stage.ground import BenchPod, address_of
 from podidentity.manifests import crds, nmi
 from podidentity_sandbox.azure.client import AzureOperator
-from podidentity_sandbox.cluster.tokens import ISSUER
-from podidentity_sandbox.plan import Plan
+from podidentity_sandbox.plan import ISSUER, Plan
 from podidentity_sandbox.world.api import Api
 from podidentity_sandbox.world.apply import Applier
 

@@ -34,6 +34,10 @@ FABRIC_ADDRESS = "10.240.0.1"
 KUBERNETES_SERVICE = "10.96.0.1"
 """A real API server for pods on real nodes: the first address of Services."""
 
+ISSUER = "https://kubernetes.default.svc.cluster.local"
+"""Of service accounts' tokens. It resolves, in the sandbox's world, to the API server, which serves
+the discovery documents."""
+JWKS_PATH = "/openid/v1/jwks"
 OWN_AGENT = "podidentity-sandbox"
 """User-Agent by which the API server knows the sandbox's own commands."""
 MINORS = (32, 33, 36)
@@ -172,6 +176,8 @@ class Plan:
     kubernetes_minor: int = MINORS[0]
     """The API server's minor version: 33 restricts the audiences of nodes' tokens, 36 has
     constrained impersonation."""
+    kubernetes_version: str = f"1.{MINORS[0]}.3"
+    """What the API server, AKS and the nodes say that they are."""
     kubernetes: str = ""
     """Folder of the programs of a real control plane; "" where the sandbox's own serves."""
     real_nodes: bool = False
@@ -192,6 +198,11 @@ class Plan:
     def kubeconfig(self) -> Path:
         """The administrator's kubeconfig, for the host."""
         return self.path / "kubeconfig"
+
+    @property
+    def apiserver_part(self) -> str:
+        """The part of the sandbox that is its API server."""
+        return "kube-apiserver" if self.kubernetes else "cluster"
 
     @property
     def apiserver_url(self) -> str:

@@ -11,8 +11,8 @@ from hashlib import sha256
 from typing import Any
 
 from podidentity_sandbox.azure.client import App, AzureOperator
-from podidentity_sandbox.cluster.tokens import ISSUER
 from podidentity_sandbox.demo.prepare import GROUP, SECRET, VAULT, prepare
+from podidentity_sandbox.plan import ISSUER
 from tests.acceptance.sandbox import PATIENCE, Sandbox
 from tests.principals import certificate_of, pem_of, pfx_of, rsa_key
 

@@ -19,9 +19,8 @@ from deploy.values import CHART
 from podidentity import manifests
 from podidentity.manifests import boot_unit
 from podidentity_sandbox.azure.client import AzureOperator
-from podidentity_sandbox.cluster.tokens import ISSUER
 from podidentity_sandbox.demo.prepare import GROUP, Prepared, prepare
-from podidentity_sandbox.plan import Plan
+from podidentity_sandbox.plan import ISSUER, Plan
 from podidentity_sandbox.weather import CALM
 from tests.acceptance.asking import OURS, Load, load, until_answered
 from tests.acceptance.planes.cilium import CRDS as CILIUM

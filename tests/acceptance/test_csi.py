@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from podidentity_sandbox.azure.client import AzureOperator
-from podidentity_sandbox.cluster.tokens import ISSUER
 from podidentity_sandbox.demo.prepare import GROUP, SECRET, SECRET_VALUE, VAULT
+from podidentity_sandbox.plan import ISSUER
 from podidentity_sandbox.world.api import Object
 from tests.acceptance.directory import secret
 from tests.acceptance.sandbox import Sandbox, opened

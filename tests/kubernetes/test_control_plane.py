@@ -16,7 +16,7 @@ from podidentity_sandbox.world import SandboxError
 from podidentity_sandbox.world.environment import environment
 from podidentity_sandbox.world.inspection import status
 from podidentity_sandbox.world.lifecycle import Outcome
-from podidentity_sandbox.world.requirements import minor_version
+from podidentity_sandbox.world.requirements import version as version_in
 from podidentity_sandbox.world.supervisor import REAL_PARTS
 from tests.kubernetes.conftest import KUBERNETES, needs_kubernetes, order
 from tests.root import WAYS
@@ -134,7 +134,7 @@ def test_nothing_remains_of_it(mode: str) -> None:
 def test_programs_that_are_missing_are_named_before_anything_is_made(tmp_path: Path) -> None:
     (tmp_path / "etcd").touch(mode=0o755)
     with pytest.raises(SandboxError, match="no program kube-apiserver, kube-controller-manager, "):
-        minor_version(tmp_path)
+        version_in(tmp_path)
 
 
 def test_what_is_no_folder_and_no_version_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -231,7 +231,7 @@ class AzureOperator:
     ) -> None:
         """Let tokens of `issuer` for `subject` sign in an app, or an identity by its resource id.
 
-        Of the sandbox's cluster the issuer is `cluster.tokens.ISSUER`, a subject
+        Of the sandbox's cluster the issuer is `plan.ISSUER`, a subject
         `system:serviceaccount:NAMESPACE:NAME`. A credential of an identity is replaced by one of
         the same name. Raises AzureError.
         """

@@ -18,6 +18,7 @@ from podidentity_sandbox.cluster.registry import Registry
 from podidentity_sandbox.cluster.status import StatusError
 from podidentity_sandbox.cluster.storage import encode
 from podidentity_sandbox.cluster.verbs import Verbs, json_answer
+from podidentity_sandbox.plan import JWKS_PATH
 from podidentity_sandbox.weather import Blow, Effect, cut
 
 
@@ -49,7 +50,7 @@ _CHECKED = "[+]ping ok\n[+]log ok\n[+]etcd ok\n{} check passed\n"
 """https://kubernetes.io/docs/reference/using-api/health-checks/."""
 HEALTH = ("/healthz", "/livez", "/readyz")
 VERSION = ("/version", "/version/")
-KEYS = (tokens.CONFIGURATION_PATH, tokens.JWKS_PATH)
+KEYS = (tokens.CONFIGURATION_PATH, JWKS_PATH)
 OPEN = (*HEALTH, *VERSION, *KEYS)
 """Paths that anybody may read; all others need credentials.
 
@@ -132,7 +133,7 @@ class HttpApi:
             return json_answer(encode(discovery.version(self._cluster.plan.kubernetes_minor)))
         answers: dict[str, Obj | None] = {
             tokens.CONFIGURATION_PATH: self._cluster.issuer.configuration(),
-            tokens.JWKS_PATH: self._cluster.issuer.keys(),
+            JWKS_PATH: self._cluster.issuer.keys(),
         }
         return json_answer(encode(answers[path]))
 

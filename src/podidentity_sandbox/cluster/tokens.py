@@ -23,10 +23,8 @@ from jwt.algorithms import RSAAlgorithm
 
 from podidentity_sandbox.cluster import Obj, objects, status
 from podidentity_sandbox.cluster.storage import Record, Storage, field_of
+from podidentity_sandbox.plan import ISSUER, JWKS_PATH
 
-ISSUER = "https://kubernetes.default.svc.cluster.local"
-"""Resolves, in the sandbox's world, to the API server, which serves the discovery documents."""
-JWKS_PATH = "/openid/v1/jwks"
 CONFIGURATION_PATH = "/.well-known/openid-configuration"
 ALGORITHM = "RS256"
 _REMEMBERED = 1024

@@ -19,8 +19,7 @@ from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 from typing import Any
 
-from podidentity_sandbox.kubernetes import nodes, proxy
-from podidentity_sandbox.kubernetes.programs import PROGRAMS, command
+from podidentity_sandbox.kubernetes.programs import command
 from podidentity_sandbox.plan import KUBERNETES_ADDRESS, Plan
 
 _PAUSE = 50
@@ -33,7 +32,7 @@ _DISCOVERY = "system:service-account-issuer-discovery"
 def main() -> None:
     """Read the options and be a part."""
     parser = argparse.ArgumentParser(prog="podidentity_sandbox.kubernetes", description=__doc__)
-    parser.add_argument("part", choices=("proxy", *PROGRAMS, "machine", *nodes.SERVICES))
+    parser.add_argument("part")
     parser.add_argument("--node", default="")
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--listen-fd", type=int, action="append", default=[])
@@ -41,15 +40,19 @@ def main() -> None:
     given = parser.parse_args()
     plan = Plan.load(given.folder)
     if given.part == "proxy":
+        from podidentity_sandbox.kubernetes import proxy  # the others start without its libraries
+
         logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s")
         proxy.main(plan, given.listen_fd, given.ready_fd)
-    elif given.part == "machine":
-        nodes.boot(plan, plan.node(given.node))
-        os.write(given.ready_fd, b"ready\n")
-        os.set_inheritable(given.ready_fd, False)
-        os.execvp("sleep", ["sleep", "infinity"])  # noqa: S606 - of this machine
     elif given.node:
+        from podidentity_sandbox.kubernetes import nodes
+
         node = plan.node(given.node)
+        if given.part == "machine":
+            nodes.boot(plan, node)
+            os.write(given.ready_fd, b"ready\n")
+            os.set_inheritable(given.ready_fd, False)
+            os.execvp("sleep", ["sleep", "infinity"])  # noqa: S606 - of this machine
         nodes.enter(plan, node)
         serves = nodes.serves(plan, given.part)
         _become(nodes.command(plan, node, given.part), serves, given.ready_fd)
@@ -99,7 +102,11 @@ def _apiserver_serves(plan: Plan) -> bool:
         "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": _DISCOVERY},
         "subjects": [{"kind": "Group", "apiGroup": group, "name": "system:unauthenticated"}],
     }
-    wanted = [(_RBAC, binding), *(nodes.objects(plan) if plan.real_nodes else ())]
+    wanted = [(_RBAC, binding)]
+    if plan.real_nodes:
+        from podidentity_sandbox.kubernetes import nodes
+
+        wanted += nodes.objects(plan)
     return all(_status(plan, "POST", path, each) in (201, 409) for path, each in wanted)
 
 

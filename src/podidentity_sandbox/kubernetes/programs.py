@@ -4,15 +4,26 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from podidentity_sandbox.cluster.tokens import ISSUER, JWKS_PATH, load_key
-from podidentity_sandbox.plan import APISERVER_ADDRESS, KUBERNETES_ADDRESS, Plan
+from podidentity_sandbox.plan import (
+    APISERVER_ADDRESS,
+    ISSUER,
+    JWKS_PATH,
+    KUBERNETES_ADDRESS,
+    Plan,
+)
 
-PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
-"""In the order in which they start."""
+PROGRAMS: Mapping[str, Sequence[str]] = {
+    "etcd": (),
+    "kube-apiserver": ("etcd",),
+    "kube-controller-manager": ("kube-apiserver",),
+    "kube-scheduler": ("kube-apiserver",),
+}
+"""Each, and those that must serve before it starts."""
+BEFORE_NODES = ("kube-controller-manager",)
 WEBHOOK_PORT = 8444
 """Where kube-apiserver asks who the bearer of a token is, on the loopback."""
 ETCD = "http://127.0.0.1:2379"
@@ -22,6 +33,8 @@ def write_files(plan: Plan) -> None:
     """Write the files of the programs into a folder of the owner's alone: tokens, kubeconfigs."""
     folder = _folder(plan)
     folder.mkdir(mode=0o700)
+    from podidentity_sandbox.cluster.tokens import load_key  # a program's process needs none of it
+
     load_key(plan.path / "sa.key")
     users = [
         (plan.admin_token, "admin", "system:masters"),

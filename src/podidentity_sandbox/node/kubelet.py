@@ -24,11 +24,10 @@ from podidentity_sandbox.plan import NodePlan
 
 _log = logging.getLogger(__name__)
 _CONFLICT = 409
-_VERSION = "v1.32.0-podidentity-sandbox"
 
 
-def node_object(node: NodePlan, now: datetime) -> dict[str, Any]:
-    """Return the Node, as AKS's kubelet registers an instance of a scale set."""
+def node_object(node: NodePlan, version: str, now: datetime) -> dict[str, Any]:
+    """Return the Node, as AKS's kubelet of that version registers an instance of a scale set."""
     when, machine = stamp(now), platform.machine()
     architecture = {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine)
     capacity = {"cpu": "2", "memory": "4Gi", "pods": "250"}
@@ -78,7 +77,7 @@ def node_object(node: NodePlan, now: datetime) -> dict[str, Any]:
                 "kernelVersion": platform.release(),
                 "osImage": "the machine's own, in a namespace",
                 "containerRuntimeVersion": "processes://1",
-                "kubeletVersion": _VERSION,
+                "kubeletVersion": f"v{version}",
                 "kubeProxyVersion": "",
                 "operatingSystem": "linux",
                 "architecture": architecture,
@@ -97,13 +96,13 @@ def init_taints(text: str) -> list[dict[str, str]]:
     return found
 
 
-async def register(api: ApiClient, node: NodePlan, now: datetime) -> None:
+async def register(api: ApiClient, node: NodePlan, version: str, now: datetime) -> None:
     """Create the Node, or bring the one that is there up to date; asks until it is done.
 
     Only a new Node has the taints to start with: a kubelet may not change those of one that is
     there.
     """
-    wanted = node_object(node, now)
+    wanted = node_object(node, version, now)
     taints = init_taints(node.init_taints)
     new = {**wanted, "spec": {**wanted["spec"], **({"taints": taints} if taints else {})}}
     path = f"/api/v1/nodes/{node.name}"
@@ -114,11 +113,11 @@ async def register(api: ApiClient, node: NodePlan, now: datetime) -> None:
             raise
         spec = {"metadata": {"labels": wanted["metadata"]["labels"]}, "spec": wanted["spec"]}
         await api.insist(lambda: api.request("PATCH", path, spec, content_type=MERGE_PATCH))
-    await api.insist(lambda: _say_ready(api, node, now))
+    await api.insist(lambda: _say_ready(api, node, version, now))
 
 
-async def _say_ready(api: ApiClient, node: NodePlan, now: datetime) -> None:
-    status = {"status": node_object(node, now)["status"]}
+async def _say_ready(api: ApiClient, node: NodePlan, version: str, now: datetime) -> None:
+    status = {"status": node_object(node, version, now)["status"]}
     path = f"/api/v1/nodes/{node.name}/status"
     await api.request("PATCH", path, status, content_type=MERGE_PATCH)
 
@@ -132,7 +131,7 @@ _RENEWED_EVERY, _LEASE_SECONDS = 10.0, 40
 _NOT_FOUND = 404
 
 
-async def show_life(api: ApiClient, node: NodePlan) -> None:
+async def show_life(api: ApiClient, node: NodePlan, version: str) -> None:
     """Renew the node's Lease for ever; say again that it is Ready where it was taken for dead."""
     path = f"/api/v1/nodes/{node.name}"
     while True:
@@ -140,7 +139,7 @@ async def show_life(api: ApiClient, node: NodePlan) -> None:
             await _renew(api, node, datetime.now(UTC))
             seen = await api.request("GET", path)
             if not _says_ready(seen):
-                await _say_ready(api, node, datetime.now(UTC))
+                await _say_ready(api, node, version, datetime.now(UTC))
         except (ApiRefusal, ApiUnreachable) as error:
             _log.warning("the node's sign of life was not heard: %s", error)
         await asyncio.sleep(_RENEWED_EVERY)
@@ -199,14 +198,15 @@ class Kubelet:
     async def run(self) -> None:
         """Follow the API server for ever."""
         services = self._services
+        version = services.plan.kubernetes_version
         try:
             while True:
                 # Also after a list is needed anew: the server may have forgotten the node.
-                await register(services.api, services.node, datetime.now(UTC))
-                version = await self._list()
+                await register(services.api, services.node, version, datetime.now(UTC))
+                since = await self._list()
                 self.ready.set()
-                while version:
-                    version = await self._follow(version)
+                while since:
+                    since = await self._follow(since)
         finally:
             for task in self._tasks:
                 task.cancel()

@@ -60,7 +60,7 @@ async def run(
         for each in (*others, services.events.run(), executions.run(), server.run(), kubelet.run()):
             group.create_task(each)
         await kubelet.ready.wait()
-        group.create_task(show_life(services.api, services.node))
+        group.create_task(show_life(services.api, services.node, plan.kubernetes_version))
         os.write(ready_fd, b"ready\n")
         os.close(ready_fd)
 

@@ -43,6 +43,8 @@ class Shape:
     """Folder of the programs of a real control plane; "" for the sandbox's own."""
     real_nodes: bool = False
     """With kubelets and containerd; the pods of every second node are joined by a bridge then."""
+    kubernetes_version: str = ""
+    """That of these programs."""
     init_taints: str = ""
     pools: Sequence[Pool] = ()
     """Instead of `nodes`."""
@@ -84,6 +86,7 @@ def draw_plan(
         kubernetes_minor=shape.kubernetes_minor,
         kubernetes=shape.kubernetes,
         real_nodes=shape.real_nodes,
+        kubernetes_version=shape.kubernetes_version or f"1.{shape.kubernetes_minor}.3",
     )
     wanted = shape.pools or (Pool(kind=PoolKind.UNIFORM, nodes=shape.nodes),)
     machines = chain.from_iterable(

@@ -163,8 +163,9 @@ def bring_up(
     folder = Folder.of(name, base)
     shape = replace(shape, rootless=shape.rootless or os.geteuid() != 0)
     if shape.kubernetes:
-        minor = requirements.minor_version(Path(shape.kubernetes))
-        shape = replace(shape, kubernetes_minor=minor)
+        found = requirements.version(Path(shape.kubernetes))
+        minor = int(found.split(".")[1])
+        shape = replace(shape, kubernetes_version=found, kubernetes_minor=minor)
     try:
         claim = _claimed(folder, shape, runtime)
         daemon: subprocess.Popen[bytes] | None = None

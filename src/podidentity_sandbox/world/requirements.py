@@ -108,8 +108,8 @@ def _read(path: Path) -> str:
         return ""
 
 
-def minor_version(programs: Path) -> int:
-    """Return the minor version of Kubernetes in a folder, 37 of 1.37.2; raise SandboxError."""
+def version(programs: Path) -> str:
+    """Return the version of Kubernetes in a folder, such as 1.37.2; raise SandboxError."""
     lacking = [name for name in PROGRAMS if not os.access(programs / name, os.X_OK)]
     if lacking:
         raise SandboxError(
@@ -122,7 +122,7 @@ def minor_version(programs: Path) -> int:
         ).stdout
     except (OSError, subprocess.CalledProcessError) as error:
         raise SandboxError(f"{programs}/kube-apiserver --version: {error}") from error
-    found = re.match(r"Kubernetes v1\.(\d+)\.", said)
+    found = re.match(r"Kubernetes v(1\.\d+\.\S+)", said)
     if found is None:
         raise SandboxError(f"{programs}/kube-apiserver is of no version that is known: {said!r}")
-    return int(found[1])
+    return found[1]

@@ -2,7 +2,7 @@
 
 It starts everything at once. Sockets listen before their servers exist, so a kubelet's first call
 waits in the kernel until the API server takes it: no order, no polling. Programs of Kubernetes open
-their own sockets, and end where they miss each other: they start one after the other, then nodes.
+their own sockets, and end where they miss each other: they start one after the other, nodes last.
 
 It takes orders over the Unix socket `world.sock` in the sandbox's folder, which lets in its owner
 only. A client (`inspection.ask`) sends one JSON object a line, `{"op": …, "part": …}`, and gets one
@@ -36,7 +36,7 @@ from pathlib import Path
 from typing import Any
 
 from podidentity_sandbox.kubernetes.nodes import SERVICES
-from podidentity_sandbox.kubernetes.programs import PROGRAMS
+from podidentity_sandbox.kubernetes.programs import BEFORE_NODES, PROGRAMS
 from podidentity_sandbox.plan import (
     APISERVER_ADDRESS,
     AZURE_ADDRESS,
@@ -108,10 +108,9 @@ def programs(
         nodes = [_node_program(plan, node, parts["node"]) for node in plan.nodes]
         return [server("cluster", parts["cluster"], listen=listen), azure, *nodes]
     control = [
-        server(name, (*parts["kubernetes"], name), after)
-        for after, name in zip(((), *((each,) for each in PROGRAMS)), PROGRAMS, strict=False)
+        server(name, (*parts["kubernetes"], name), after) for name, after in PROGRAMS.items()
     ]
-    nodes = [_node_program(plan, node, parts["node"], PROGRAMS[-1:]) for node in plan.nodes]
+    nodes = [_node_program(plan, node, parts["node"], BEFORE_NODES) for node in plan.nodes]
     if plan.real_nodes:
         real = (_real_node(plan, node, parts["kubernetes"]) for node in plan.nodes)
         nodes = list(chain.from_iterable(real))

@@ -13,10 +13,9 @@ from typing import Any
 from podidentity import manifests
 from podidentity_sandbox.azure.arm.roles import ROLES
 from podidentity_sandbox.azure.client import App, AzureOperator
-from podidentity_sandbox.cluster.tokens import ISSUER
 from podidentity_sandbox.demo.prepare import GROUP, SECRET, SECRET_VALUE, VAULT, Prepared, prepare
 from podidentity_sandbox.node.client import execute
-from podidentity_sandbox.plan import stable_guid
+from podidentity_sandbox.plan import ISSUER, stable_guid
 from podidentity_sandbox.weather import Weather
 from podidentity_sandbox.world.api import MERGE_PATCH
 from podidentity_sandbox.world.apply import Applier

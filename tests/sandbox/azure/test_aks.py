@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from podidentity_sandbox.azure.aks.clusters import KUBERNETES
 from podidentity_sandbox.azure.aks.profile import AddOn, rendered, wanted
 from podidentity_sandbox.azure.aks.provider import AksProvider
 from podidentity_sandbox.azure.arm.call import ArmError
@@ -171,8 +170,9 @@ def path(direct: Direct, name: str = "") -> str:
     return f"resourceGroups/{plan.cluster_group}/{KIND}/{name or plan.cluster_name}"
 
 
-def test_its_version_is_that_of_the_api_server() -> None:
-    assert f"v{KUBERNETES}" == VERSION["gitVersion"]
+def test_its_version_is_that_of_the_api_server(direct: Direct) -> None:
+    shown = direct.made("GET", path(direct))["properties"]
+    assert f"v{shown['kubernetesVersion']}" == VERSION["gitVersion"]
 
 
 def test_a_document_that_is_sent_back_as_it_came_orders_a_change(direct: Direct) -> None:

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from podidentity_sandbox.azure.entra import issuers
 from podidentity_sandbox.azure.entra.issuers import IssuerUnreachable, PublishedKeys
-from podidentity_sandbox.cluster.tokens import ISSUER
+from podidentity_sandbox.plan import ISSUER
 from podidentity_sandbox.world.authority import write_certificates
 from tests.sandbox.azure.plans import Clock, make_plan
 from tests.sandbox.cluster.conftest import listener

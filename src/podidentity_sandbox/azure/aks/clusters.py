@@ -29,7 +29,6 @@ from podidentity_sandbox.weather import Outcome
 
 # ---- The document
 
-KUBERNETES = "1.32.3"
 _CHANGED_OTHERWISE = ("tags", "properties.podIdentityProfile", "properties.provisioningState")
 
 
@@ -52,8 +51,8 @@ def _properties(world: World, cluster: ManagedCluster) -> dict[str, Any]:
     answer: dict[str, Any] = {
         "provisioningState": cluster.state,
         "powerState": {"code": "Running"},
-        "kubernetesVersion": KUBERNETES,
-        "currentKubernetesVersion": KUBERNETES,
+        "kubernetesVersion": plan.kubernetes_version,
+        "currentKubernetesVersion": plan.kubernetes_version,
         "dnsPrefix": cluster.name,
         "fqdn": f"{cluster.name}.hcp.{cluster.location}.azmk8s.io",
         "agentPoolProfiles": pool_documents(plan),
@@ -80,10 +79,11 @@ def pool_documents(plan: Plan) -> list[dict[str, Any]]:
     pools: dict[str, list[NodePlan]] = {}
     for node in plan.nodes:
         pools.setdefault(node.pool, []).append(node)
-    return [_pool_document(name, nodes) for name, nodes in pools.items()]
+    version = plan.kubernetes_version
+    return [_pool_document(name, nodes, version) for name, nodes in pools.items()]
 
 
-def _pool_document(name: str, nodes: Sequence[NodePlan]) -> dict[str, Any]:
+def _pool_document(name: str, nodes: Sequence[NodePlan], version: str) -> dict[str, Any]:
     of_a_set = nodes[0].is_instance or nodes[0].scale_set
     return {
         "name": name,
@@ -93,8 +93,8 @@ def _pool_document(name: str, nodes: Sequence[NodePlan]) -> dict[str, Any]:
         "osSKU": "Ubuntu",
         "mode": "System" if nodes[0].index == 0 else "User",
         "type": "VirtualMachineScaleSets" if of_a_set else "VirtualMachines",
-        "orchestratorVersion": KUBERNETES,
-        "currentOrchestratorVersion": KUBERNETES,
+        "orchestratorVersion": version,
+        "currentOrchestratorVersion": version,
         "provisioningState": "Succeeded",
         "powerState": {"code": "Running"},
     }
