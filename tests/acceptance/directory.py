@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
+from podidentity.manifests import account_tokens
 from podidentity_sandbox.azure.client import App, AzureOperator
 from podidentity_sandbox.demo.prepare import GROUP, SECRET, VAULT, prepare
 from podidentity_sandbox.plan import ISSUER
@@ -26,6 +27,8 @@ READ = (
     f"'https://{VAULT}.vault.azure.net/secrets/{SECRET}?api-version=7.4'"
 )
 PASSWORD = b"pass-word"
+ACCOUNTS = "podidentity-identities"
+"""The namespace of the service accounts of identities with a subject of their own."""
 
 
 def manifest(api: str, kind: str, name: str, namespace: str = "default", **more: Any) -> str:
@@ -115,6 +118,12 @@ class Directory:
         subject = f"system:serviceaccount:{namespace}:{account}"
         await self.azure.add_federated_credential(owner, name, issuer=ISSUER, subject=subject)
 
+    def let_nmi_ask_for(self, name: str) -> None:
+        """Let NMI ask for tokens of the identity's own account: it may not ask for every one."""
+        self.apply(
+            *map(json.dumps, account_tokens(own_account("default", name), accounts=ACCOUNTS))
+        )
+
     async def until_known(self, *names: str) -> None:
         """Return when no one refuses these: Entra knows a credential later, the cluster a right."""
         async with asyncio.timeout(PATIENCE):
@@ -169,6 +178,8 @@ async def register(
     found.apply(*objects)
     for client_id in found.client_ids.values():
         found.grant("default", client_id)
+    if "by-identity" not in unserved:
+        found.let_nmi_ask_for("by-identity")
     found.apply(pod("app"), pod("annotated", label="", account="annotated"))
     federated = ("by-pod", "by-identity", "via", "annotated")
     await found.until_known(*(name for name in federated if name not in unserved))
@@ -181,9 +192,9 @@ async def _federated(found: Directory) -> list[str]:
     by_pod, by_identity = await found.app("by-pod"), await found.app("by-identity")
     await found.trust(by_pod, "pod", "default", "default")
     account = own_account("default", "by-identity")
-    await found.trust(by_identity, "identity", "podidentity-identities", account)
-    objects.append(json.dumps(_namespace("podidentity-identities")))
-    objects.append(manifest("v1", "ServiceAccount", account, "podidentity-identities"))
+    await found.trust(by_identity, "identity", ACCOUNTS, account)
+    objects.append(json.dumps(_namespace(ACCOUNTS)))
+    objects.append(manifest("v1", "ServiceAccount", account, ACCOUNTS))
     for app, federation in ((by_pod, {}), (by_identity, {"subject": "identity"})):
         more: dict[str, Any] = {"federation": federation} if federation else {}
         objects += bound(app.name, type=3, clientID=app.client_id, tenantID=home, **more)

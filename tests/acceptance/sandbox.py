@@ -11,9 +11,11 @@ import subprocess
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from podidentity.core.decision import Use, permission_names
 from podidentity.core.resources import AzureIdentity, ObjectRef
@@ -25,8 +27,8 @@ from podidentity_sandbox.node.client import ExecResult, execute
 from podidentity_sandbox.plan import MINORS, Network, Plan
 from podidentity_sandbox.weather import CALM, Struck, Weather, journal, named, read, seed_of, write
 from podidentity_sandbox.world import SandboxError
-from podidentity_sandbox.world.api import Api
-from podidentity_sandbox.world.apply import Applier, documents
+from podidentity_sandbox.world.api import Api, ApiError, Object
+from podidentity_sandbox.world.apply import Applier, Kinds, documents
 from podidentity_sandbox.world.blueprint import Shape
 from podidentity_sandbox.world.environment import environment
 from podidentity_sandbox.world.folder import Folder
@@ -167,6 +169,18 @@ class Sandbox:
             asked = review(Use(ObjectRef(namespace, account), each.lower()))
             while not self.api.request("POST", REVIEWS, asked)["status"]["allowed"]:
                 time.sleep(0.05)
+
+    def until_admitted(self, manifest: Object) -> None:
+        """Return when the API server would make an object: that a policy is gone counts later."""
+        kind = Kinds(self.api).of_manifest(manifest["apiVersion"], manifest["kind"])
+        path = f"{kind.path(manifest['metadata'].get('namespace'))}?dryRun=All"
+        ends = time.monotonic() + PATIENCE
+        while time.monotonic() < ends:
+            with suppress(ApiError):
+                self.api.request("POST", path, manifest)
+                return
+            time.sleep(0.05)
+        pytest.fail(f"the API server still refuses {manifest}")
 
     def start_pod(self) -> None:
         """Start the pod and wait until it is ready."""

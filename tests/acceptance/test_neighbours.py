@@ -11,6 +11,7 @@ import pytest
 
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.cluster.controllers.nodes import GRACE
+from podidentity_sandbox.world.apply import documents
 from tests.acceptance.sandbox import ANSWERED, ASK, Sandbox, opened
 from tests.sandboxes import own
 
@@ -53,9 +54,9 @@ def part(sandbox: Sandbox, order: str, name: str) -> None:
 
 def test_pods_are_served_while_the_api_server_is_away(place: Place) -> None:
     sandbox, _, loop = place
-    part(sandbox, "kill", "cluster")
+    part(sandbox, "kill", sandbox.plan.apiserver_part)
     assert loop.run(sandbox.ask())[0] == 200
-    part(sandbox, "start", "cluster")
+    part(sandbox, "start", sandbox.plan.apiserver_part)
     loop.run(sandbox.nmi_ready())
 
 
@@ -103,6 +104,8 @@ def test_a_malformed_identity_of_before_admission_policies_touches_nobody_else(
 ) -> None:
     sandbox, _, loop = place
     sandbox.run("podidentity", "enable", "--no-admission-policies")
+    identity, _, _ = documents(MALFORMED)
+    sandbox.until_admitted(identity)
     sandbox.apply(MALFORMED)
     listed = json.loads(sandbox.run("podidentity", "list", "-A", "-o", "json"))
     states = {each["name"]: each for each in listed["identities"]}

@@ -8,10 +8,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from podidentity.manifests import account_tokens
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.demo.prepare import SECRET_VALUE
-from tests.acceptance.directory import Directory, own_account, register
+from tests.acceptance.directory import Directory, register
 from tests.acceptance.sandbox import Sandbox, opened
 from tests.sandboxes import own
 
@@ -55,8 +54,6 @@ def test_nmi_says_that_it_may_act_as_its_node_and_has_no_right_of_its_own(
 def test_an_identity_with_a_subject_of_its_own_is_served_by_a_right_for_its_account_alone(
     here: Directory, loop: asyncio.Runner
 ) -> None:
-    account = own_account("default", "by-identity")
-    rights = account_tokens(account, accounts="podidentity-identities")
-    here.apply(*map(json.dumps, rights))
+    here.let_nmi_ask_for("by-identity")
     loop.run(here.until_known("by-identity"))
     assert loop.run(here.read(here.client_ids["by-identity"])) == SECRET_VALUE

@@ -115,7 +115,7 @@ def test_an_annotation_with_anothers_uid_gives_him_no_identity_of_mine(harness: 
             spec={
                 "nodeName": harness.plan.nodes[0].name,
                 "containers": [{"name": "main", "image": "idle"}],
-                "volumes": [{"name": "never", "secret": {"secretName": "never"}}],
+                "volumes": [{"name": "never", "configMap": {"name": "never"}}],
             },
         )
         harness.kubectl("apply -f -", given=twin)

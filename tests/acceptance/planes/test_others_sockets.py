@@ -198,7 +198,15 @@ def site(request: pytest.FixtureRequest) -> Iterator[SharedSite]:
         site = SharedSite(place, azure, loop)
         spaces = [manifest("v1", "Namespace", name) for name in (MESH, "tenant")]
         account = manifest("v1", "ServiceAccount", "ztunnel", MESH)
-        site.pods(*spaces, account)
+        runtime = json.dumps(
+            {
+                "apiVersion": "node.k8s.io/v1",
+                "kind": "RuntimeClass",
+                "metadata": {"name": CLASS},
+                "handler": "kata",
+            }
+        )
+        site.pods(*spaces, account, runtime)
         proxy = pod("ztunnel-x", MESH, "", "ztunnel")
         pods = (pod("app"), pod("plain"), believed("believed"), of_class("machine"))
         site.pods(*pods, proxy, thief())

@@ -109,6 +109,7 @@ BUILT_IN = (
         strategy=workloads.BudgetStrategy(),
     ),
     ResourceType("coordination.k8s.io", "Lease", unconditional_update=False),
+    ResourceType("node.k8s.io", "RuntimeClass", plural="runtimeclasses", namespaced=False),
     ResourceType("storage.k8s.io", "CSIDriver", namespaced=False, strategy=core.DriverStrategy()),
     *(
         ResourceType(
