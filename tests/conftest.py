@@ -25,7 +25,7 @@ settings.register_profile(
 )
 settings.load_profile(os.environ.get("PODIDENTITY_PROPERTIES", "repeatable"))
 
-pytest_plugins = ["tests.skips"]
+pytest_plugins = ["tests.skips", "tests.kubernetes.judge"]
 
 # SIGTERM ends a run as Ctrl-C does: fixtures end their sandboxes. Programs that tests fork end at
 # once.

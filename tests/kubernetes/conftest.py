@@ -9,13 +9,12 @@ import pytest
 from podidentity_sandbox.plan import Plan
 from podidentity_sandbox.world.inspection import ask
 from podidentity_sandbox.world.supervisor import REAL_PARTS
+from tests.kubernetes.judge import BROUGHT_BY, WANTING
 from tests.kubernetes.programs import place as programs
 from tests.sandbox.world.places import Place, placed
 
 KUBERNETES = programs() / "kubernetes"
-needs_kubernetes = pytest.mark.skipif(
-    not KUBERNETES.is_dir(), reason="no real Kubernetes is here: ./scripts/setup-kubernetes"
-)
+needs_kubernetes = pytest.mark.skipif(not KUBERNETES.is_dir(), reason=f"{WANTING}: {BROUGHT_BY}")
 
 
 @pytest.fixture(scope="module")
