@@ -146,6 +146,25 @@ async def test_an_answer_counts_for_its_time_and_is_then_asked_for_again(world: 
     assert await world.access() is Access.ALLOWED
 
 
+async def test_a_permission_counts_from_its_question_and_a_refusal_from_its_answer(
+    world: World,
+) -> None:
+    for token, counts in ((PROMETHEUS, ALLOWED - 10.0), (STRANGER, DENIED)):
+        world.server.open.clear()
+        asking = asyncio.create_task(world.access(token))
+        for _ in range(3):  # the loop's turns until the question is out
+            await asyncio.sleep(0)
+        world.clock.advance(10.0)
+        world.server.open.set()
+        access, asked = await asking, len(world.server.asked)
+        world.clock.advance(counts - 1.0)
+        assert await world.access(token) is access
+        assert len(world.server.asked) == asked
+        world.clock.advance(1.0)
+        await world.access(token)
+        assert len(world.server.asked) > asked
+
+
 async def test_many_who_ask_at_once_with_one_token_ask_once(world: World) -> None:
     found = await asyncio.gather(*(world.access() for _ in range(50)))
     assert set(found) == {Access.ALLOWED}

@@ -13,6 +13,7 @@ from podidentity.adapters.permission_cache import (
     DENIED,
     QUESTIONS_AT_ONCE,
     QUESTIONS_PER_SECOND,
+    SILENT,
     TIMEOUT,
     RbacPermissions,
 )
@@ -38,18 +39,20 @@ class Server(FakeKubeApi):
         self.asked: list[Any] = []
         self.open = asyncio.Event()
         self.open.set()
+        self.takes = 0.0
+        """Seconds from its decision to its answer."""
+        self.clock = FakeClock()
 
     async def ask(self, path: str, question: Mapping[str, Any]) -> bytes:
         assert path == "/apis/authorization.k8s.io/v1/subjectaccessreviews"
         self.asked.append(question["spec"])
         await self.open.wait()
-        if isinstance(self.says, Exception):
-            raise self.says
-        return (
-            self.says
-            if isinstance(self.says, bytes)
-            else json.dumps({"status": self.says}).encode()
-        )
+        says = self.says
+        if self.takes:
+            await self.clock.sleep(self.takes)
+        if isinstance(says, Exception):
+            raise says
+        return says if isinstance(says, bytes) else json.dumps({"status": says}).encode()
 
 
 async def flown(permissions: RbacPermissions) -> None:
@@ -184,24 +187,53 @@ async def test_a_refusal_stands_too_while_nobody_can_be_asked(
     assert await permissions.ask(USE, LONG_AGO) is True
 
 
-async def test_a_server_that_hangs_holds_a_request_for_seconds_only(
+async def test_a_server_that_hangs_is_away_after_its_longest_silence(
     permissions: RbacPermissions, server: Server, clock: FakeClock
 ) -> None:
     await permissions.ask(USE, LONG_AGO)
     clock.advance(ALLOWED)
     server.open.clear()
-    asking = asyncio.gather(
-        permissions.ask(USE, LONG_AGO),
-        permissions.ask(Use(USE.service_account, "other"), LONG_AGO),
-        return_exceptions=True,
-    )
-    for _ in range(3):  # the loop's turns until both have begun to wait
-        await asyncio.sleep(0)
-    assert clock.slept[-2:] == [TIMEOUT, TIMEOUT]
+    known = asyncio.create_task(permissions.ask(USE, LONG_AGO, 80.0))
+    other = Use(USE.service_account, "other")
+    unknown = asyncio.create_task(permissions.ask(other, LONG_AGO))
+    await turns()
     clock.advance(TIMEOUT)
-    known, unknown = await asking
-    assert known is True
-    assert isinstance(unknown, NotReady)
+    await turns()
+    assert isinstance(unknown.exception(), NotReady)
+    assert not known.done(), "it may be slow, and may have revoked the permission"
+    while clock.monotonic() < ALLOWED + SILENT:
+        clock.advance(TIMEOUT)
+        await turns()
+    assert await known is True
+    for _ in range(10):
+        clock.advance(DENIED)
+        waits = len(clock.slept)
+        assert await permissions.ask(USE, LONG_AGO) is True
+        assert len(clock.slept) == waits, "nobody waits any more"
+    server.open.set()
+    await flown(permissions)
+    clock.advance(ALLOWED)
+    server.open.clear()
+    asking = asyncio.create_task(permissions.ask(USE, LONG_AGO, 80.0))
+    await turns()
+    assert not asking.done(), "what answered is not away"
+    asking.cancel()
+    await permissions.close()
+
+
+async def test_a_permission_in_use_waits_for_no_server_that_begins_to_hang(
+    permissions: RbacPermissions, server: Server, clock: FakeClock
+) -> None:
+    await permissions.ask(USE, LONG_AGO)
+    server.open.clear()
+    while clock.monotonic() < 5 * ALLOWED:
+        clock.advance(1.0)
+        waits = len(clock.slept)
+        known = permissions.known(USE, LONG_AGO)
+        assert known or await permissions.ask(USE, LONG_AGO)
+        assert len(clock.slept) == waits
+        await turns()
+    await permissions.close()
 
 
 async def test_an_agent_that_may_not_ask_says_which_rule_is_missing(
@@ -663,6 +695,36 @@ async def test_a_revoked_grant_ends_within_a_minute_however_rarely_it_is_used(
             served.append(clock.monotonic())
     assert max(served) < ALLOWED
     assert known is False
+
+
+@pytest.mark.parametrize("every", [1, 7, 29, 46, 59, 61, 200])
+async def test_a_revoked_grant_ends_within_a_minute_where_each_answer_takes_ten_seconds(
+    permissions: RbacPermissions, server: Server, clock: FakeClock, every: int
+) -> None:
+    """It is revoked right after the API server has decided the first question."""
+    server.takes, server.clock = 10.0, clock
+    served: list[tuple[float, bool]] = []
+
+    async def request() -> None:
+        known = permissions.known(USE, LONG_AGO)
+        try:
+            yes = await permissions.ask(USE, LONG_AGO, 80.0) if known is None else known
+        except NotReady:
+            return
+        served.append((clock.monotonic(), yes))
+
+    requests = [asyncio.create_task(request())]
+    await turns()
+    server.says = NO
+    while clock.monotonic() < 5 * ALLOWED:
+        clock.advance(1.0)
+        await turns()
+        if clock.monotonic() % every == 0:
+            requests.append(asyncio.create_task(request()))
+            await turns()
+    assert max(at for at, yes in served if yes) < ALLOWED
+    assert served[-1][1] is False
+    await permissions.close()
 
 
 @pytest.mark.parametrize("says", [NO, NOT_FOUND])

@@ -120,7 +120,7 @@ class PathPermissions:
         await end_all(self._flights.values())
 
     async def _ask(self, name: bytes, token: str) -> Access:
-        last = self._answers.get(name)
+        last, asked = self._answers.get(name), self._clock.monotonic()
         allowed = last is not None and last.access is Access.ALLOWED
         try:
             access = await self._asked(token, before=allowed or None)
@@ -128,7 +128,9 @@ class PathPermissions:
             if allowed and last and self._clock.monotonic() - last.at < self._outlives:
                 return Access.ALLOWED
             return Access.UNDECIDED
-        self._answers[name] = _Answer(access, self._clock.monotonic())
+        # A slow API server may have decided it at once.
+        at = asked if access is Access.ALLOWED else self._clock.monotonic()
+        self._answers[name] = _Answer(access, at)
         self._answers.move_to_end(name)
         while len(self._answers) > CAPACITY:
             self._evict()

@@ -7,15 +7,15 @@
 A permission in use is renewed in the background, so only its first request waits. A revoked
 permission counts for a minute at most, a new one after five seconds at most. A "no" that would end
 a permission is asked for again 5 s later (`podidentity.lasting`); these 5 s are part of the minute.
+The minute begins when the question is sent: a slow API server may have decided it at once.
 
 Names come again: a namespace that is deleted and made anew is another, and its grant has ended with
 the first (`wire.rbac`). All its pods are new, so a decision counts for those pods alone that were
 there when it was asked for (`since`), and each new pod's first request asks anew.
 
-While the API server
-is away the last decision stands, for `OUTLIVES` at most: a pod keeps its token for up to a day
-anyway, and an outage of the control plane must not stop workloads. Without a decision, `ask` raises
-NotReady.
+While the API server is away, which is where it fails or is silent for `SILENT`, the last decision
+stands, for `OUTLIVES` at most: a pod keeps its token for up to a day anyway, and an outage of the
+control plane must not stop workloads. Without a decision, `ask` raises NotReady.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ import logging
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import inf
 
 from podidentity.access_reviews import confirmed
 from podidentity.core.decision import Use
@@ -42,14 +43,18 @@ DENIED = 5.0
 OUTLIVES = 12 * 3600.0
 """Seconds that a decision stands while the API server is away: a night, until an operator comes."""
 TIMEOUT = 3.0
-"""Seconds that a request waits for the API server before an older decision is used. Without one it
-waits longer if it has the patience."""
+"""Seconds that a request waits for the API server. It waits longer if it has the patience."""
+SILENT = 12.0
+"""Seconds without any answer after which the API server is away: a slow one takes ten."""
 CAPACITY = 10_000
 """Entries: more than any node has pairs of service account and identity."""
-AT_ONCE = 8
-"""Questions under way, so that the start of a node is no burst on the API server."""
+AT_ONCE, RENEWED_AT_ONCE = 8, 64
+"""New questions under way, so that the start of a node is no burst on the API server; and questions
+asked again, which are spread over time."""
 QUESTIONS_PER_SECOND, QUESTIONS_AT_ONCE = 20, 200
 """New questions of one namespace: a tenant may name as many identities as he likes."""
+
+_LATE = "the API server does not answer in time"
 
 _log = logging.getLogger("podidentity.permissions")
 
@@ -84,6 +89,11 @@ class RbacPermissions:
         self._doubted: set[Use] = set()
         """Permissions that the API server refused once, and is asked for again."""
         self._at_once = asyncio.Semaphore(AT_ONCE)
+        self._renewed_at_once = asyncio.Semaphore(RENEWED_AT_ONCE)
+        self._sent: dict[Use, float] = {}
+        """When each question was sent that has no answer; the first one is the oldest."""
+        self._heard = -inf
+        """When the last answer came."""
         self._new_questions = RateLimiter(QUESTIONS_PER_SECOND, QUESTIONS_AT_ONCE)
         """By namespace."""
         self._trouble = ""
@@ -125,6 +135,11 @@ class RbacPermissions:
             raise NotReady("the pod's namespace asks for too many permissions at once")
         flight = self._flight(use)
         while (left := until - self._clock.monotonic()) > 0:
+            decision = self._decisions.get(use)
+            counts = decision is not None and decision.asked >= since
+            # A permission that may be revoked is not prolonged.
+            if counts and use not in self._doubted and self._is_silent():
+                return self._last(use, NotReady(_LATE), DENIED)
             timeout = asyncio.ensure_future(self._clock.sleep(min(TIMEOUT, left)))
             try:
                 await asyncio.wait({flight, timeout}, return_when=asyncio.FIRST_COMPLETED)
@@ -132,15 +147,14 @@ class RbacPermissions:
                 timeout.cancel()
             if flight.done():
                 return flight.result()
-            decision = self._decisions.get(use)
-            if decision is None or decision.asked < since:
-                continue
-            if use not in self._doubted:
-                return self._last(use, NotReady("the API server does not answer in time"))
-            # A permission that may be revoked is not prolonged.
-            if self._clock.monotonic() < decision.fresh_until:
+            if decision and counts and self._clock.monotonic() < decision.fresh_until:
                 return decision.allowed
-        raise NotReady("the API server does not answer in time")
+        raise NotReady(_LATE)
+
+    def _is_silent(self) -> bool:
+        """Whether the API server owes an answer, and has given none for `SILENT`."""
+        sent = next(iter(self._sent.values()), inf)
+        return self._clock.monotonic() >= max(sent, self._heard) + SILENT
 
     def _too_many(self, use: Use) -> bool:
         """Whether a new question exceeds the rate limit of its namespace.
@@ -186,9 +200,13 @@ class RbacPermissions:
 
         async def ask() -> bool:
             nonlocal asked
-            async with self._at_once:
-                asked = self._clock.monotonic()
-                answer = await self._server.ask(PATH, review(use))
+            async with self._renewed_at_once if before else self._at_once:
+                self._sent[use] = asked = self._clock.monotonic()
+                try:
+                    answer = await self._server.ask(PATH, review(use))
+                finally:
+                    del self._sent[use]
+            self._heard = self._clock.monotonic()
             self._doubted.add(use)
             return parse_review(answer)
 
@@ -208,17 +226,18 @@ class RbacPermissions:
         return allowed
 
     def _keep(self, use: Use, allowed: bool, asked: float) -> None:
-        now = self._clock.monotonic()
-        # Half of its time and up to a quarter more, so that renewals spread.
-        renew_at = now + ALLOWED * (0.5 + self._jitter() / 4) if allowed else now + DENIED
+        renew_at = fresh_until = self._clock.monotonic() + DENIED
+        if allowed:
+            # Half of its time and up to a quarter more, so that renewals spread.
+            renew_at = asked + ALLOWED * (0.5 + self._jitter() / 4)
+            fresh_until = asked + ALLOWED
         before = self._decisions.get(use)
         if before is not None and before.allowed is not allowed:
             self.revision += 1
-        fresh_until = now + (ALLOWED if allowed else DENIED)
         kept = _Decision(allowed, asked=asked, renew_at=renew_at, fresh_until=fresh_until)
         self._decisions.put(use, kept, use.service_account.namespace)
 
-    def _last(self, use: Use, error: NotReady) -> bool:
+    def _last(self, use: Use, error: NotReady, longest: float = ALLOWED) -> bool:
         """Return the last decision, and prolong it; raise `error` if it is too old or missing."""
         decision = self._decisions.get(use)
         now = self._clock.monotonic()
@@ -227,7 +246,7 @@ class RbacPermissions:
             self._decisions.drop(use)
             raise error
         decision.renew_at = now + DENIED
-        decision.fresh_until = min(last, now + (ALLOWED if decision.allowed else DENIED))
+        decision.fresh_until = min(last, now + (longest if decision.allowed else DENIED))
         return decision.allowed
 
     def _failed(self, error: KubeError | InconclusiveReview) -> NotReady:
