@@ -268,6 +268,40 @@ async def test_a_planned_stop_hands_over_though_the_server_fails_for_a_moment(
         assert [each.election.leading for each in (one, two)] == [False, True]
 
 
+@pytest.mark.parametrize("when", ["before", "after"], ids=["made late", "answered late"])
+@pytest.mark.parametrize("at", [0.0, 2.0], ids=["first", "second"])
+async def test_a_planned_stop_hands_over_where_the_api_server_is_slow(when: str, at: float) -> None:
+    """Whether a renewal is under way or not. Before, the other waited for the end of the Lease."""
+    server, clock = Server(), FakeClock()
+    setattr(server, when, lambda _method, _path: clock.sleep(3.0))
+    one, two = Candidate(server, clock, "one"), Candidate(server, clock, "two")
+    async with running(one):
+        await pass_time(clock, 30, 0.5)
+        async with running(two):
+            await pass_time(clock, 6 + at, 0.5)
+            stopping = asyncio.create_task(one.election.release())
+            await settle()
+            assert not one.election.leading, "before anybody else can"
+            await pass_time(clock, 9, 0.5)
+            assert stopping.done()
+            assert (one.election.leading, two.election.leading) == (False, True)
+
+
+@pytest.mark.parametrize("when", ["before", "after"], ids=["made late", "answered late"])
+async def test_a_candidate_that_stops_while_it_takes_the_lease_gives_it_back(when: str) -> None:
+    server, clock = Server(), FakeClock()
+    one = Candidate(server, clock, "one")
+    async with running(one):
+        setattr(server, when, lambda _method, _path: clock.sleep(3.0))
+        while ("POST", LEASES.path(LOCK.namespace)) not in server.asked:
+            await pass_time(clock, 0.25)
+        stopping = asyncio.create_task(one.election.release())
+        await pass_time(clock, 6.0)
+        assert stopping.done()
+    assert server.writes == ["one", ""]
+    assert one.said == []
+
+
 async def test_a_planned_stop_waits_no_longer_for_a_server_that_always_fails() -> None:
     server, clock = Server(), FakeClock()
     one = Candidate(server, clock, "one")

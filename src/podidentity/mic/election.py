@@ -57,10 +57,11 @@ MARGIN = 2.0
 """Seconds before the end of the Lease at which a leader stops; a third of a short Lease."""
 SPREAD = 0.2
 """Part of a candidate's pause by which candidates differ."""
-RELEASE_SECONDS = 2.0
-"""A planned stop waits so long for the API server: the next leader would wait for the Lease."""
+RELEASE_SECONDS = 12.0
+"""A planned stop waits so long for the API server: the next leader would wait for the Lease. The
+kubelet kills MIC after 15 s."""
 RELEASE_PAUSE = 0.1
-"""Seconds until it tries again where the server failed and named no time."""
+"""Seconds until it tries again where the server failed and named no time; then twice as many."""
 RARELY = 15.0
 """Seconds between two reads of the archived lock, and the age of a read that a candidate needs."""
 SOON = 2.0
@@ -168,7 +169,7 @@ class Election:
         self._believes = False
         """Whether `led` was called, and `lost` not yet."""
         self._stopped = False
-        self._news = asyncio.Event()
+        self._news, self._turn = asyncio.Event(), asyncio.Lock()
         self._troubles = _Troubles(lock)
         self._told = ""
         self.elections = 0
@@ -217,10 +218,7 @@ class Election:
     async def release(self) -> None:
         """Give the Lease up, so that the next leader need not wait; lead no more."""
         self._stopped = True
-        held = self.leading
         self._end("")
-        if not held:
-            return
         # If that fails the other replicas wait for the end of the Lease.
         with suppress(KubeError, NotALock, TimeoutError):
             await self._within(RELEASE_SECONDS, self._give_up())
@@ -229,22 +227,24 @@ class Election:
 
     async def _give_up(self) -> None:
         """Write the released Lease, and again where the server fails; raise KubeError."""
-        while self._lease.lock.holder == self._me:
-            spec = released(self._lease.lock, self._clock.time())
-            try:
-                await self._server.replace(self._path, self._body(spec))
-            except KubeError as error:
-                if error.conflict:
-                    # A renewal was under way, or the answer of the first attempt was lost.
-                    await self._look()
-                    continue
-                failed = error.status >= HTTPStatus.INTERNAL_SERVER_ERROR
-                if not (failed or error.throttled or error.unreachable):
-                    raise
-                pause = max(RELEASE_PAUSE, float(error.retry_after))
-            else:
-                return
-            await self._clock.sleep(pause)
+        pause = RELEASE_PAUSE
+        async with self._turn:  # a renewal that is under way changes the version
+            while self._lease.lock.holder == self._me:
+                spec = released(self._lease.lock, self._clock.time())
+                try:
+                    await self._server.replace(self._path, self._body(spec))
+                except KubeError as error:
+                    if error.conflict:
+                        # The answer of a renewal or of the first attempt was lost.
+                        await self._look()
+                        continue
+                    failed = error.status >= HTTPStatus.INTERNAL_SERVER_ERROR
+                    if not (failed or error.throttled or error.unreachable):
+                        raise
+                    await self._clock.sleep(max(pause, float(error.retry_after)))
+                    pause *= 2
+                else:
+                    return
 
     def _body(self, spec: dict[str, object]) -> dict[str, object]:
         return render_lease(self._lock.namespace, self._lock.name, spec, self._lease.lock)
@@ -280,7 +280,8 @@ class Election:
         while not self._stopped:
             self._news.clear()
             self._sent = self._clock.monotonic()
-            await self._asked("Lease", self._renew() if self._believes else self._try())
+            async with self._turn:
+                await self._asked("Lease", self._renew() if self._believes else self._try())
             if self._believes and not self.leading:
                 self._end("the Lease could not be renewed in time")
             self._say()
@@ -318,7 +319,7 @@ class Election:
             with suppress(TimeoutError):
                 await self._within(self._patience, self._read.wait())
         now = self._clock.monotonic()
-        if now > self._read_at + RARELY or now < self._old.until:
+        if self._stopped or now > self._read_at + RARELY or now < self._old.until:
             return
         try:
             await self._write(self._patience)
