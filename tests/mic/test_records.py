@@ -138,6 +138,31 @@ def test_a_record_says_what_it_said_while_its_host_cannot_be_read() -> None:
         assert course.next(now) is None
 
 
+@pytest.mark.parametrize(
+    "before",
+    [
+        replace(ASSIGNED, identity_revision="i0"),
+        replace(ASSIGNED, binding_revision="b0"),
+        replace(ASSIGNED, binding=ObjectRef("blue", "earlier"), binding_revision="b0"),
+    ],
+    ids=["identity", "binding", "another binding"],
+)
+def test_a_record_of_what_was_edited_says_what_it_said_until_its_host_is_read(
+    before: Record,
+) -> None:
+    course = Course(Status.UNKNOWN, stored(before))
+    for now in (7.0, 7.0 + LATE, 700.0):
+        assert course.next(now) is None
+    course.status = Status.PROVED
+    assert course.next(701.0) == replace(TO_ASSIGNED, since=7.0)
+
+
+def test_a_record_of_another_node_tells_that_its_identity_is_awaited() -> None:
+    course = Course(Status.UNKNOWN, stored(replace(ASSIGNED, node="n2")))
+    course.next(7.0)
+    assert course.next(7.0 + LATE) == TO_CREATED
+
+
 def test_a_node_that_is_no_machine_of_azures_has_no_record_that_waits() -> None:
     course = Course(Status.UNKNOWN)
     course.need = replace(NEED, host=None)
