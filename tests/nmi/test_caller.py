@@ -339,6 +339,18 @@ async def test_a_pod_that_is_listed_while_it_is_proved_is_served_at_once(
     assert world.clock.slept == []
 
 
+async def test_a_pod_that_is_listed_during_a_proof_of_three_seconds_is_proved_once_more() -> None:
+    """A worker that starts on a starved node: it lists pods while `net` is asked."""
+    world = World(identity(), binding())
+
+    def listed_late() -> None:
+        world.cluster.put_pod(pod())
+        world.clock.advance(3)
+
+    world.attestor = TellingAttestor(listed_late)
+    assert isinstance(await world.ask(), Granted)
+
+
 async def test_a_proof_is_worth_nothing_to_a_pod_that_lost_its_address_meanwhile() -> None:
     world = World(pod("old"), identity(), binding())
     world.attestor = TellingAttestor(

@@ -73,16 +73,17 @@ class Callers:
                 if evidence is not _PROVEN_BEFORE:
                     _attribute(caller, found, evidence)
                 return Subject(found, evidence)
+            if found is None:  # once more, however long the proof took
+                continue
             left = deadline - self._clock.monotonic()
             if isinstance(found, PodIdentityError) or left <= 0:
                 error = found if isinstance(found, PodIdentityError) else found.error
                 return no_token(error, evidence=evidence, claimed=candidates)
-            if candidates == tuple(self._cluster.pods_at(caller.address)):
-                await wait_for_change(self._cluster, self._clock, left)
+            await wait_for_change(self._cluster, self._clock, left)
 
     async def _owner(
         self, caller: Caller, candidates: tuple[Pod, ...]
-    ) -> tuple[Evidence, Pod | _NotYet | PodIdentityError]:
+    ) -> tuple[Evidence, Pod | _NotYet | PodIdentityError | None]:
         now = self._clock.monotonic()
         for pod in candidates if now < caller.proven_until else ():
             # A later request of a connection that was proved a moment ago.
@@ -135,12 +136,11 @@ class Callers:
 
     def _owner_by(
         self, proof: Proof, caller: Caller, candidates: tuple[Pod, ...]
-    ) -> tuple[Evidence, Pod | _NotYet | PodIdentityError]:
-        """Return whose a connection is by its proof, which was judged against `candidates`."""
+    ) -> tuple[Evidence, Pod | _NotYet | PodIdentityError | None]:
+        """Return whose a connection is by its proof, or None if other pods have its address now."""
         evidence = Evidence(verdict=proof.verdict, detail=proof.detail)
         if candidates != tuple(self._cluster.pods_at(caller.address)):
-            changed = NotReady("the pods with this address changed while it was proved")
-            return evidence, _NotYet(changed)
+            return evidence, None
         named = next((pod for pod in candidates if pod.uid == proof.pod_uid), None)
         if named is None and proof.pod_uid:
             found = self._newcomer(proof, candidates, caller)
