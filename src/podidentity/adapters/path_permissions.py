@@ -116,7 +116,6 @@ class PathPermissions:
         return await asyncio.shield(flight)
 
     async def close(self) -> None:
-        """Cancel the questions under way."""
         await end_all(self._flights.values())
 
     async def _ask(self, name: bytes, token: str) -> Access:
@@ -132,17 +131,13 @@ class PathPermissions:
         at = asked if access is Access.ALLOWED else self._clock.monotonic()
         self._answers[name] = _Answer(access, at)
         self._answers.move_to_end(name)
-        while len(self._answers) > CAPACITY:
-            self._evict()
+        if len(self._answers) > CAPACITY:
+            # The oldest refusal goes; if there is none, the oldest permission.
+            refusals = (
+                each for each, kept in self._answers.items() if kept.access is not Access.ALLOWED
+            )
+            del self._answers[next(refusals, None) or next(iter(self._answers))]
         return access
-
-    def _evict(self) -> None:
-        """Drop the oldest refusal; if there is none, the oldest permission."""
-        refusal = next(
-            (name for name, each in self._answers.items() if each.access is not Access.ALLOWED),
-            None,
-        )
-        self._answers.pop(refusal if refusal is not None else next(iter(self._answers)))
 
     async def _asked(self, token: str, *, before: bool | None) -> Access:
         asked = token_review(token, self._audience)

@@ -129,10 +129,15 @@ class RbacPermissions:
         return decision is not None and decision.asked < since
 
     async def _asked(self, use: Use, since: float, until: float) -> bool:
-        if self._too_many(use):
-            if use in self._decisions:
-                return False
-            raise NotReady("the pod's namespace asks for too many permissions at once")
+        decision = self._decisions.get(use)
+        # An allowed permission is always asked for again: a namespace must not prolong a revoked
+        # one by many new questions.
+        if use not in self._flights and not (decision and decision.allowed):
+            now, namespace = self._clock.monotonic(), use.service_account.namespace
+            if self._new_questions.take(namespace, now) > 0:
+                if decision:
+                    return False
+                raise NotReady("the pod's namespace asks for too many permissions at once")
         flight = self._flight(use)
         while (left := until - self._clock.monotonic()) > 0:
             decision = self._decisions.get(use)
@@ -155,18 +160,6 @@ class RbacPermissions:
         """Whether the API server owes an answer, and has given none for `SILENT`."""
         sent = next(iter(self._sent.values()), inf)
         return self._clock.monotonic() >= max(sent, self._heard) + SILENT
-
-    def _too_many(self, use: Use) -> bool:
-        """Whether a new question exceeds the rate limit of its namespace.
-
-        An allowed permission is always asked again: a namespace must not prolong a revoked one by
-        many new questions.
-        """
-        decision = self._decisions.get(use)
-        if use in self._flights or (decision is not None and decision.allowed):
-            return False
-        namespace, now = use.service_account.namespace, self._clock.monotonic()
-        return self._new_questions.take(namespace, now) > 0
 
     def problems(self) -> Sequence[str]:
         """Return what an operator must correct; an outage of the API server is no such problem."""

@@ -260,7 +260,13 @@ class Conditions:
             return None
         if about is About.IDENTITY:
             permission = self._permissions.get(ref, _PERMITTED)
-            return of_identity(found, self._rules, self._refusal(found), permission)
+            refusals: Mapping[Host, Condition] = {}
+            if isinstance(found, AzureIdentity) and found.resource_id is not None:
+                refusals = self._refusals.get(found.resource_id.folded, {})
+            # That of the first host by name, so that it is the same each time.
+            first = min(refusals, key=lambda host: host.folded, default=None)
+            refusal = refusals[first] if first else None
+            return of_identity(found, self._rules, refusal, permission)
         if about is About.EXCEPTION:
             return of_exception(found, self._rules)
         if isinstance(found, Malformed):
@@ -283,14 +289,6 @@ class Conditions:
         was_refused = stored is not None and stored.reason in _BY_AZURE
         folded = found.resource_id.folded if found.resource_id else None
         return was_refused and folded is not None and folded not in self._proved
-
-    def _refusal(self, identity: AzureIdentity | Malformed) -> Condition | None:
-        """Return the refusal of the first host by name, so that it is the same each time."""
-        refusals: Mapping[Host, Condition] = {}
-        if isinstance(identity, AzureIdentity) and identity.resource_id is not None:
-            refusals = self._refusals.get(identity.resource_id.folded, {})
-        first = min(refusals, key=lambda host: host.folded, default=None)
-        return None if first is None else refusals[first]
 
     def _mark(self, subject: ConditionOf) -> None:
         self.marked[subject] = None

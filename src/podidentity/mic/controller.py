@@ -507,7 +507,13 @@ class Controller:
             return
         self._listings = 0
         if self._has_ledgers:
-            self._compare_ledgers(result)
+            for host, stored in result.ledgers.items():
+                work = self._works.get(host)
+                if work is not None:
+                    work.compare(stored)
+                elif stored.ledger is not None and not stored.ledger.empty:
+                    self._add_work(host).adopt(stored)
+                self._marks.hosts[host] = None
             return
         self._has_ledgers = True
         for host, stored in result.ledgers.items():
@@ -518,15 +524,6 @@ class Controller:
                 self._add_work(host)
         if self.leads:
             self._survey()
-
-    def _compare_ledgers(self, result: LedgerList) -> None:
-        for host, stored in result.ledgers.items():
-            work = self._works.get(host)
-            if work is not None:
-                work.compare(stored)
-            elif stored.ledger is not None and not stored.ledger.empty:
-                self._add_work(host).adopt(stored)
-            self._marks.hosts[host] = None
 
     def _relist_ledgers(self, _: None) -> None:
         if self.leads and not self._has_ledgers:

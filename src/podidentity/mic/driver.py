@@ -144,9 +144,6 @@ class Driver:
             self._defect = error
             self._rearmed.set()
             return
-        self._start(calls)
-
-    def _start(self, calls: Sequence[Call]) -> None:
         self._rearmed.set()
         for call in calls:
             if isinstance(call.action, LogLine):

@@ -36,7 +36,8 @@ class Gate:
     def __init__(self) -> None:
         self.waiting: dict[Any, None] = {}
         """Who waits, in order."""
-        self._closed_until = -inf
+        self.closed_until = -inf
+        """When the next call may go at the earliest; -inf where Azure never refused one."""
         self._rate = inf
         self._next = -inf
         """When the rate allows the next call."""
@@ -50,19 +51,14 @@ class Gate:
         """Return when the next call may go; inf while the result of another is awaited."""
         if self._probe is not None:
             return inf
-        return max(self._closed_until, self._next)
+        return max(self.closed_until, self._next)
 
     def closed(self, now: float) -> bool:
-        return now < self._closed_until
+        return now < self.closed_until
 
     @property
     def sick(self) -> bool:
         return self._failures >= _SICK
-
-    @property
-    def closed_until(self) -> float:
-        """When the next call may go at the earliest; -inf where Azure never refused one."""
-        return self._closed_until
 
     def admit(self, who: Hashable, now: float) -> bool:
         """Whether `who` may call now; otherwise it waits in the queue, once."""
@@ -105,14 +101,14 @@ class Gate:
         until = now + (retry_after or _UNKNOWN)
         if self._rate == inf:
             self._rate = max(_LEAST, _SLOWER * self._passed / _MEASURED)
-        elif now >= self._closed_until:
+        elif now >= self.closed_until:
             # Calls that were sent before it closed are refused as well: that counts once.
             self._rate = max(_LEAST, self._rate * _SLOWER)
-        self._closed_until = max(self._closed_until, until)
+        self.closed_until = max(self.closed_until, until)
 
     def failed(self, now: float) -> None:
         """Take that a call had no answer, or none that makes sense."""
         self._failures, self._probe = self._failures + 1, None
         if self.sick:
             pause = backoff(1.0, self._failures - _SICK + 1, _LONGEST)
-            self._closed_until = max(self._closed_until, now + pause)
+            self.closed_until = max(self.closed_until, now + pause)

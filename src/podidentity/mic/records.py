@@ -201,9 +201,13 @@ class Records:
         if status is not Status.ABSENT and stored is not None and self._says(stored, wanted):
             # Nothing shows that it is wrong.
             return wanted
-        if status is Status.UNKNOWN and stored is not None and _names_same(stored.record, wanted):
-            # What it copies was edited since.
-            return None
+        said = stored.record if stored else None
+        if status is Status.UNKNOWN and said:
+            identity, binding = said.revisions
+            copied = replace(wanted, identity_revision=identity, binding_revision=binding)
+            if said == replace(copied, binding=said.binding):
+                # What it copies was edited since.
+                return None
         if need.host is None or (not late and (stored is None or status is Status.UNKNOWN)):
             return None
         return replace(wanted, state=Assignment.CREATED)
@@ -272,16 +276,6 @@ class Records:
         if failure.kind is Fault.CONFLICT and failures == 1:
             pause = 0.0
         self._troubles[ref] = _Trouble(failures, now + max(pause, failure.retry_after), unread)
-
-
-def _names_same(record: Record | None, wanted: Record) -> bool:
-    """Whether a record says the same of a pod, node and identity, whatever it copied of them."""
-    return record is not None and (record.pod, record.identity, record.node, record.state) == (
-        wanted.pod,
-        wanted.identity,
-        wanted.node,
-        wanted.state,
-    )
 
 
 _READ_AGAIN = {Fault.CONFLICT, Fault.NOT_FOUND, Fault.LOST}

@@ -104,7 +104,7 @@ class ControllerWatches(Reflectors):
     ) -> None:
         """`namespace` is MIC's own; `asks_permission`: whether RBAC decides."""
         self._tell: Tell = lambda _: None
-        self._synced = False
+        self.synced = False
         self._doubts = False
         """As the controller was told."""
         self._objects = ObjectLog(clock)
@@ -183,10 +183,6 @@ class ControllerWatches(Reflectors):
         """Have `tell` get each event; before `run`."""
         self._tell = tell
 
-    @property
-    def synced(self) -> bool:
-        return self._synced
-
     def live(self, about: About, ref: ObjectRef) -> Live | None:
         return self._live[about].get(ref)
 
@@ -201,11 +197,10 @@ class ControllerWatches(Reflectors):
     # Callbacks
 
     def _listed(self) -> None:
-        if not self._synced and self.all_read:
-            self._synced = True
+        if not self.synced and self.all_read:
+            self.synced = True
             _log.info("the cluster has been read: %s pods need identities", len(self._pods))
             self._tell(Synced())
-
         if self._doubts and self._all_anew:
             self._doubts = False
             self._tell(Unclear("", LISTS, holds=False))
