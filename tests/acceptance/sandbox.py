@@ -37,6 +37,7 @@ from podidentity_sandbox.world.lifecycle import bring_down, bring_up
 from tests.acceptance import loaded
 from tests.acceptance.causes import cause
 from tests.acceptance.deployer import folder_of_deployer
+from tests.kubernetes.conftest import KUBERNETES
 from tests.sandboxes import own
 
 WEATHER = named(
@@ -44,6 +45,12 @@ WEATHER = named(
     seed=seed_of(os.environ.get("PODIDENTITY_TEST_WEATHER_SEED", "2")),
 )
 """That of every sandbox of these tests that does not say CALM, and why."""
+_LIGHT = os.environ.get("PODIDENTITY_TEST_CONTROL_PLANE") == "light"
+CONTROL_PLANE = str(KUBERNETES) if KUBERNETES.is_dir() and not _LIGHT else ""
+"""Folder of the programs of a real control plane; "" where none is here, or `./scripts/test
+--light` leaves it out, and the sandbox's own serves."""
+CHOSEN = ["--kubernetes", CONTROL_PLANE] if CONTROL_PLANE else []
+"""Words by which `podidentity sandbox` takes it."""
 TIMEOUT = 900
 """Seconds of a test and the sandbox that it brings up: in real weather each change of the machines
 takes up to a minute, and on a busy machine each command several seconds."""
@@ -360,6 +367,7 @@ def _sandbox(
         network=network,
         kubernetes_minor=kubernetes_minor,
         init_taints=init_taints,
+        kubernetes=CONTROL_PLANE,
     )
     began = time.time()
     plan = bring_up(name, shape, weather=CALM, bound=True)

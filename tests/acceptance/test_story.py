@@ -12,7 +12,7 @@ import pytest
 
 from podidentity_sandbox.world.folder import base_folder
 from podidentity_sandbox.world.lifecycle import names
-from tests.acceptance.sandbox import TIMEOUT
+from tests.acceptance.sandbox import CHOSEN, TIMEOUT
 from tests.sandboxes import own
 
 WAYS = {"root": [], "rootless": ["--rootless"]}
@@ -40,7 +40,8 @@ COVERED = {
 
 @cache
 def told(way: str) -> list[dict[str, Any]]:
-    command = ["podidentity", "sandbox", "demo", "--json", "--name", NAMES[way], *WAYS[way]]
+    command = ["podidentity", "sandbox", "demo", "--json", "--name", NAMES[way]]
+    command += [*CHOSEN, *WAYS[way]]
     done = subprocess.run(
         command, check=False, capture_output=True, text=True, timeout=TIMEOUT - 20
     )
@@ -81,7 +82,7 @@ def test_nothing_of_the_sandbox_is_left(way: str) -> None:
 @pytest.mark.parametrize("ended_by", [signal.SIGINT, signal.SIGTERM])
 def test_a_demo_that_is_interrupted_leaves_no_sandbox(ended_by: signal.Signals) -> None:
     name = own("cut-short")
-    command = ["podidentity", "sandbox", "demo", "--name", name]
+    command = ["podidentity", "sandbox", "demo", "--name", name, *CHOSEN]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as demo:
         assert demo.stdout
         while "nodes are Ready" not in demo.stdout.readline():

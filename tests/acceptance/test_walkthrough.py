@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from tests.acceptance.sandbox import CHOSEN
 from tests.docs.blocks import ROOT, blocks_of, promised
 from tests.sandbox.kubectl.stages import VERSIONS, find
 from tests.sandboxes import own
@@ -74,7 +75,7 @@ def _play(version: str) -> Story:
         kubectl.chmod(0o755)
         path = f"{tools}:{os.environ['PATH']}"
         done = subprocess.run(
-            ["podidentity", "sandbox", "demo", "--az", "--json", "--name", NAMES[version]],
+            ["podidentity", "sandbox", "demo", "--az", "--json", "--name", NAMES[version], *CHOSEN],
             check=False,
             capture_output=True,
             text=True,

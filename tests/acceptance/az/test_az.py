@@ -18,6 +18,7 @@ from podidentity_sandbox.weather import CALM
 from podidentity_sandbox.world.blueprint import Shape
 from podidentity_sandbox.world.lifecycle import bring_down, bring_up
 from tests.acceptance import loaded
+from tests.acceptance.sandbox import CONTROL_PLANE
 from tests.sandbox.kubectl.chapters import Case, CaseRunner, chapters
 from tests.sandboxes import own
 
@@ -41,7 +42,7 @@ def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CaseRunner]:
     """A shell of the operator."""
     assert Path(".venvs/az/tools/az").exists(), "run ./scripts/setup-az"
     # Each line is typed once, right after what it needs: who waits for Azure says so in the line.
-    bring_up(NAME, Shape(nodes=1), weather=CALM, bound=True)
+    bring_up(NAME, Shape(nodes=1, kubernetes=CONTROL_PLANE), weather=CALM, bound=True)
     try:
         said = subprocess.run(["bash", "-c", ENVIRONMENT], check=True, stdout=subprocess.PIPE)
         found = dict(pair.split("=", 1) for pair in said.stdout.decode().split("\0") if pair)
