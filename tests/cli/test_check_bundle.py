@@ -18,8 +18,10 @@ import pytest
 from podidentity.cli.agent_choices import Choices
 from podidentity.cli.checks import bundle
 from podidentity.cli.checks.reading import ReadOnce
-from podidentity.cli.checks.redaction import GONE, redacted, redacted_object
+from podidentity.cli.checks.redaction import GONE, LEVELS, redacted, redacted_object
 from podidentity.cli.output import CommandError
+from podidentity.manifests import crds
+from podidentity.wire.kube import parse_object
 from tests.cli.conftest import Ran
 from tests.cli.world import World
 
@@ -87,6 +89,21 @@ def test_objects_lose_values_of_variables_copies_and_the_data_of_secrets() -> No
         assert secret not in text
     assert '"mine": "kept"' in text
     assert "spec.nodeName" in text
+
+
+@pytest.mark.parametrize("levels", [900, 9_000])
+def test_what_a_tenant_nests_takes_no_more_of_the_archive_than_it_has(levels: int) -> None:
+    inner = ",".join(["[]"] * 100_000)
+    given = f'{{"spec":{{"odd":{"[" * levels}{inner}{"]" * levels}}},"kind":"AzureIdentity"}}'
+    contents = bundle.Contents()
+    contents.data("objects/azureidentities.json", [parse_object(given.encode())])
+    (shown,) = contents.files.values()
+    assert len(shown) < len(given)
+    assert f"more than {LEVELS} levels" in shown.decode()
+
+
+def test_our_own_definitions_are_shown_whole() -> None:
+    assert "levels]" not in json.dumps(redacted_object(crds()))
 
 
 # ---- An archive of a cluster in whose every answer secrets are planted

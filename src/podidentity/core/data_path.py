@@ -69,7 +69,6 @@ class Hop(StrEnum):
 
 
 def hop_of(answerer: Answerer, sent: Arrival, arrived: Arrival | None) -> Hop:
-    """Return how far a probe came."""
     if answerer is Answerer.NONE:
         return Hop.NO_ANSWER
     if answerer is Answerer.IMDS:

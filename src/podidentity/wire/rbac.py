@@ -166,7 +166,6 @@ def holders(name: str, roles: Iterable[Object], bindings: Iterable[Object]) -> l
 
 
 def grantees(found: Object) -> frozenset[Grantee]:
-    """Return the pods that a ClusterRoleBinding is about."""
     return frozenset(
         grantee for subject in found.get("subjects") or () for grantee in _grantee(subject)
     )

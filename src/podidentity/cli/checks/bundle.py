@@ -69,11 +69,9 @@ class Contents:
         self.missing.append("".join(each if each.isprintable() else "?" for each in told))
 
     def text(self, name: str, text: str) -> None:
-        """Take a text."""
         self.files[name] = redacted(text).encode()
 
     def data(self, name: str, value: object) -> None:
-        """Take data, such as objects of Kubernetes."""
         shown = json.dumps(redacted_object(value), indent=1, ensure_ascii=False)
         self.files[name] = redacted(shown).encode()
 
@@ -122,7 +120,6 @@ async def _objects(
 
 
 async def _definitions(kube: Kube) -> list[Object]:
-    """Return the definitions of our kinds, as they are in the cluster."""
     names = [each["metadata"]["name"] for each in crds()]
     found = [await find(kube, CRDS, "", name) for name in names]
     return [each for each in found if each is not None]
@@ -141,7 +138,6 @@ async def _agents(kube: Kube, namespace: str, found: Contents) -> list[Object]:
 
 
 async def _of_pod(kube: Kube, pod: Object, found: Contents, choices: Choices) -> None:
-    """Take the logs of a pod, and its pages."""
 
     async def take(name: str, asked: Awaitable[bytes]) -> None:
         try:

@@ -54,6 +54,8 @@ _AND_VALUE = re.compile(
 _TOLD = re.compile(r"(?i)[\"']?(?:true|false|null|none|\[redacted\])[\"']?")
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 _COUNTS = re.compile(r"(?i)seconds|expir|count|size|port|total")
+LEVELS = 40
+"""Of an object that are shown; the deepest of ours, a definition, has 19."""
 _ANNOTATIONS = {"kubectl.kubernetes.io/last-applied-configuration"}
 
 
@@ -73,39 +75,44 @@ def _named(found: re.Match[str]) -> str:
     return f"{found['name']}{found['between']}{opened}{GONE}{quote}"
 
 
-def redacted_object(value: object) -> object:
-    """Return data without the values of variables, copies of other objects, and secrets."""
+def redacted_object(value: object, levels: int = LEVELS) -> object:
+    """Return data without the values of variables, copies of other objects, and secrets.
+
+    A tenant may nest 10,000 levels, each line of which would be indented as far.
+    """
+    if isinstance(value, Mapping | list | tuple) and not levels:
+        return f"[more than {LEVELS} levels]"
     if isinstance(value, Mapping):
         return {
-            str(name): _member(str(name), each)
+            str(name): _member(str(name), each, levels - 1)
             for name, each in value.items()
             if name != "managedFields"
         }
     if isinstance(value, list | tuple):
-        return [redacted_object(each) for each in value]
+        return [redacted_object(each, levels - 1) for each in value]
     return redacted(value) if isinstance(value, str) else value
 
 
-def _member(name: str, value: object) -> object:
+def _member(name: str, value: object, levels: int) -> object:
     if name in _ANNOTATIONS or name in {"data", "stringData", "binaryData"}:
         return GONE
     if name == "env" and isinstance(value, list):
-        return [_variable(each) for each in value]
+        return [_variable(each, levels) for each in value]
     if name in {"args", "command"} and isinstance(value, list):
-        return list(_arguments(value))
-    return redacted_object(value)
+        return list(_arguments(value, levels))
+    return redacted_object(value, levels)
 
 
-def _variable(entry: object) -> object:
+def _variable(entry: object, levels: int) -> object:
     """Return a variable of a container without its value, unless that is taken from a field."""
     if isinstance(entry, Mapping) and "value" in entry:
-        return {"name": redacted_object(entry.get("name")), "value": GONE}
-    return redacted_object(entry)
+        return {"name": redacted_object(entry.get("name"), levels), "value": GONE}
+    return redacted_object(entry, levels)
 
 
-def _arguments(words: Sequence[object]) -> Iterator[object]:
+def _arguments(words: Sequence[object], levels: int) -> Iterator[object]:
     """Yield the words of a command line; the one behind a flag of a secret is one."""
     hidden = False
     for each in words:
-        yield GONE if hidden else redacted_object(each)
+        yield GONE if hidden else redacted_object(each, levels)
         hidden = isinstance(each, str) and bool(_FLAG.fullmatch(each))
