@@ -153,6 +153,31 @@ def test_pods_that_have_some_labels_of_an_exception_are_counted() -> None:
     assert "1, such as kube-system/a" in only.what
 
 
+@pytest.mark.parametrize(
+    "shares_a_label",
+    [
+        {"labels": {"app.kubernetes.io/instance": "aad"}, "host_network": True},
+        {
+            "labels": {
+                "app.kubernetes.io/name": "podidentity",
+                "app.kubernetes.io/component": "probe",
+            }
+        },
+    ],
+    ids=["NMI of the chart", "the probe"],
+)
+def test_the_exception_of_mic_is_not_said_to_lack_pods_of_nmi(
+    shares_a_label: dict[str, Any],
+) -> None:
+    mic = {
+        "app.kubernetes.io/name": "podidentity",
+        "app.kubernetes.io/instance": "aad",
+        "app.kubernetes.io/component": "mic",
+    }
+    beside = pod(ref=ObjectRef("kube-system", "nmi-x"), **shares_a_label)
+    assert found(beside, exception("kube-system", **mic)) == []
+
+
 def test_a_label_of_many_pods_is_one_finding() -> None:
     assert len(found(pod("a"), pod("b", addresses=("10.244.0.9",)), ELSEWHERE)) == 2, (
         "and NoIdentity"

@@ -206,6 +206,9 @@ def _exception(
         each
         for each in cluster.pods()
         if each.ref.namespace == namespace
+        # MIC's exception shares labels with NMI, and with NMI's probe, which needs no token.
+        and not each.host_network
+        and each.labels.get("app.kubernetes.io/name") != "podidentity"
         and exception_of(each, [exception], old)
         and not exception_of(each, [exception], rules)
     ]
