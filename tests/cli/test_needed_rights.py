@@ -26,6 +26,7 @@ from click.testing import CliRunner
 from podidentity import manifests
 from podidentity.cli import admission_policies, enable, main, path_check
 from podidentity.cli.azure_access import ATTACHED_TO
+from podidentity.cli.checks import printing
 from podidentity.cli.cluster_rights import Places, Right, Single, singles
 from podidentity.cli.needed_rights import COMMANDS
 from podidentity.cli.parts import NEEDING, PARTS
@@ -378,7 +379,7 @@ CASES: tuple[Case, ...] = (
     ),
     Case(
         command="check NAMESPACE",
-        line="check {ns} -o json",
+        line="check {ns}",
         parts=("secrets", "account"),
         prepare=identities_to_explain,
         whole=told_all,
@@ -1028,7 +1029,7 @@ CASES += (
     ),
     Case(
         command="check NAMESPACE",
-        line="check {ns} -o json",
+        line="check {ns}",
         parts=ELSEWHERE,
         only=ELSEWHERE,
         prepare=with_a_pod_and_labelled_elsewhere,
@@ -1187,6 +1188,7 @@ def run(
     `again`: in that of the run before, with what that has made.
     """
     monkeypatch.setattr(path_check, "SECONDS", 3.0)
+    monkeypatch.setattr(printing, "COLUMNS", 1000)  # a right's words stay on one line
     monkeypatch.setattr(enable, "TOLD_SECONDS", 3.0)
     monkeypatch.setattr(admission_policies, "UNPROVED_SECONDS", 0.0)
     monkeypatch.setenv("KUBECONFIG", str(write_kubeconfig(place.plan, PERSON)))

@@ -452,6 +452,9 @@ def _check_namespace() -> Iterator[Right]:
     yield from _to("list", _IDENTITIES, _BINDINGS, _EXCEPTIONS, "pods", at=_PODS)
     yield from _choices_of_nmi()
     yield from _to("list", _ROLES[1], parts=[part.ELSEWHERE], without=_ALONE)
+    yield from _to("list", *_ROLES, without="does not look at grants, and says so")
+    said = "does not know whether IMDS and Entra answer, and says so"
+    yield from _to("list", "pods", "events", at=_NMI, without=said)
     yield from _checked("list", _NETWORK_POLICIES, "events", at=_PODS)
     yield from _checked("get", "secrets", at=_PODS, parts=[part.SECRETS])
     yield from _checked("get", "serviceaccounts", at=_ACCOUNTS, parts=[part.ACCOUNT_PART])
