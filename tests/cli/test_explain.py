@@ -149,8 +149,12 @@ def bound(world: World, orders: Identity, ns: str, podidentity: Run) -> Iterator
         ("IdentityNotAttached", 900, (0, "clear", "?")),
         ("NoBinding", 20, (0, "clear", "?")),
         ("MadeByProxy", 20, (1, "fails", "no")),
+        ("SeveralIdentities", 20, (1, "fails", "no")),
     ],
-    ids=["a failure", "one that is long over", "what the objects allow now", "what they never say"],
+    ids=[
+        *("a failure", "one that is long over", "what the objects allow now"),
+        *("what they never say", "what --ambiguous=reject refuses"),
+    ],
 )
 def test_a_fresh_failure_by_the_pods_events_is_the_verdict(
     ns: str, bound: str, world: World, podidentity: Run, case: tuple[str, int, tuple[int, str, str]]

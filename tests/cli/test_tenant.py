@@ -125,7 +125,7 @@ def test_only_the_last_refusal_of_a_pod_counts() -> None:
 
     events = [event("a", "IdentityNotAttached", 10), event("a", "NoBinding", 200)]
     events += [event("b", "NoBinding", 100), event("c", "NoBinding", 400)]
-    found = list(refused_lately(events, 1_800_000_000))
+    found = list(refused_lately(events, 1_800_000_000, lambda _ref, _reason: True))
     assert [each.what.partition(" in the ")[0] for each in found] == [
         "NMI gave pay/a no token",
         "NMI gave pay/b no token",
@@ -166,3 +166,30 @@ def test_check_of_a_namespace_sees_grants_and_says_where_it_may_not(
     read = podidentity("check", ns, "-o", "json")
     assert read.code == 1
     assert [each["reason"] for each in json.loads(read.out)] == ["NotPermitted"]
+
+
+def test_check_of_a_namespace_does_not_blame_what_was_mended_since(
+    world: World, ns: str, podidentity: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(world.plan.kubeconfig))
+    add(podidentity, ns, client := str(uuid.uuid4()), "--no-grant")
+    for name, selector, reason in (
+        ("waits", "orders", "NotPermitted"),
+        ("typo", "oders", "NoBinding"),
+        ("gone", "orders", "NoBinding"),
+        ("asks", "orders", "NotAmongThePodsIdentities"),
+    ):
+        world.pod(ns, name, {"aadpodidbinding": selector}, node=1)
+        uid = world.get(f"/api/v1/namespaces/{ns}/pods/{name}")["metadata"]["uid"]
+        event(world, (ns, name, uid), reason, f"refused {name}", 20)
+    world.send("DELETE", f"/api/v1/namespaces/{ns}/pods/gone", gracePeriodSeconds="0")
+
+    def refused() -> set[str]:
+        found = json.loads(podidentity("check", ns, "-o", "json").out)
+        return {each["name"] for each in found if each["reason"] == "RequestsFail"}
+
+    assert refused() == {"waits", "typo", "asks"}
+    assert podidentity("grant", "-n", ns, "--identity", client).code == 0
+    label = {"metadata": {"labels": {"aadpodidbinding": "orders"}}}
+    world.send("PATCH", f"/api/v1/namespaces/{ns}/pods/typo", label)
+    assert refused() == {"asks"}, "no object says what a request asks for"

@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 FRESH = 300.0
 """Seconds after which a failure does not count any more: the pod has asked since, or will not."""
 _OF_THE_REQUEST = {
-    *(Reason.NOT_AMONG, Reason.NOT_A_PROVIDER, Reason.NO_CSI_VOLUME),
+    *(Reason.NOT_AMONG, Reason.AMBIGUOUS, Reason.NOT_A_PROVIDER, Reason.NO_CSI_VOLUME),
     *(Reason.MADE_BY_PROXY, Reason.ADDRESS_CONTESTED, Reason.RUNTIME_CLASS),
 }
-_OF_THE_OBJECTS = frozenset(Reason) - _OF_THE_REQUEST
-"""Refusals that the other links of the chain judge by the objects as they are now."""
+OF_THE_OBJECTS = frozenset(Reason) - _OF_THE_REQUEST
+"""Refusals that are judged by the objects as they are now, whatever NMI said before."""
 
 
 class _Refused(msgspec.Struct):
@@ -70,7 +70,7 @@ async def requests_of(kube: Kube, pod: Pod, agent: Object | None, port: int) -> 
         return Requests(served=served, failure=lasting, text=_told(lasting, now))
     told = [f"served {served:.0f} s ago"] if served is not None else []
     if lasting:
-        over = "; the objects allow it now" if lasting.reason in _OF_THE_OBJECTS else ""
+        over = "; the objects allow it now" if lasting.reason in OF_THE_OBJECTS else ""
         told.append(f"{_told(lasting, now)}{over}")
     nothing = "NMI knows of none" if agent else "not known"
     return Requests(served=served, text="; ".join([*told, *lacks]) or nothing)
@@ -116,7 +116,7 @@ def _counts(failure: Failure, now: float) -> bool:
     """Whether a failure that no token came after is the verdict."""
     if failure.reason == AgentReason.TOKENS_FAIL:
         return True  # NMI repeats it more rarely than every FRESH seconds
-    return failure.reason not in _OF_THE_OBJECTS and failure.last > now - FRESH
+    return failure.reason not in OF_THE_OBJECTS and failure.last > now - FRESH
 
 
 def _failure(event: Object) -> Failure:

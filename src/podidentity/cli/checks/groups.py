@@ -176,15 +176,14 @@ async def _permitted(reading: Reading) -> AsyncIterator[Finding]:
     roles = None if authorization is Authorization.OFF else await Roles.read(reading.kube)
     if roles is None:
         raise NotMade("NMI asks for no grant, or you may not read the grants")
-    held = roles
-
-    def may(use: Use) -> bool:
-        account = Grantee(*use.service_account)
-        return any(each.grantee.includes(account) for each in held.holders(use.name))
-
-    for each in labels.not_theirs(await reading.matches(), _lacking(held), may):
+    for each in labels.not_theirs(await reading.matches(), _lacking(roles), partial(_may, roles)):
         told = authorization is Authorization.OBSERVE
         yield replace(each, severity=Severity.WARNING) if told else each
+
+
+def _may(roles: Roles, use: Use) -> bool:
+    account = Grantee(*use.service_account)
+    return any(each.grantee.includes(account) for each in roles.holders(use.name))
 
 
 async def _policies(reading: Reading) -> Iterable[Finding]:
@@ -198,7 +197,17 @@ async def _proofs(reading: Reading) -> Iterable[Finding]:
 
 async def _requests(reading: Reading) -> Iterable[Finding]:
     told = await find_all(reading.kube, EVENTS, reading.only, fieldSelector=OF_AGENTS)
-    return pods.refused_lately(told, reading.now)
+    matched = {each.pod.ref: each for each in await reading.matches()}
+    refuses = reading.choices.authorization is Authorization.RBAC
+    roles = await Roles.read(reading.kube) if refuses else None
+
+    def permitted(use: Use) -> bool:
+        return not refuses or (roles is not None and _may(roles, use))
+
+    def stands(pod: ObjectRef, reason: str) -> bool:
+        return pods.stands(reason, matched.get(pod), permitted)
+
+    return pods.refused_lately(told, reading.now, stands)
 
 
 async def _azure(reading: Reading) -> Iterable[Finding]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 from podidentity.cli.agent_choices import Choices
 from podidentity.cli.checks.findings import MOST_NAMED, CheckReason, Finding, named, sentence
 from podidentity.cli.network_policies import Egress, egress_of
 from podidentity.cli.objects import Object
+from podidentity.cli.pod_requests import OF_THE_OBJECTS
 from podidentity.cli.proofs import Unproved, unproved
 from podidentity.cli.rollout import seen
-from podidentity.core.decision import Match
+from podidentity.core.decision import Match, Use, uses_of
+from podidentity.core.refusals import Reason
 from podidentity.core.resources import ObjectRef, Pod
 
 
@@ -87,16 +89,19 @@ RECENT = 300.0
 """Seconds for which a refusal is news; NMI writes one that lasts each minute."""
 
 
-def refused_lately(events: Sequence[Object], now: float) -> Iterator[Finding]:
+def refused_lately(
+    events: Sequence[Object], now: float, stands: Callable[[ObjectRef, str], bool]
+) -> Iterator[Finding]:
     """Yield for which reasons NMI refused pods last, by its events on them.
 
-    `now` in seconds since 1970.
+    `now` in seconds since 1970; `stands` says whether a pod's refusal may still hold.
     """
     told = (each for each in events if each.get("type") == "Warning")
     last = {_about(each): each for each in sorted(told, key=seen) if seen(each) > now - RECENT}
     alike: dict[str, list[ObjectRef]] = {}
     for ref, each in last.items():
-        alike.setdefault(str(each.get("reason")), []).append(ref)
+        if stands(ref, reason := str(each.get("reason"))):
+            alike.setdefault(reason, []).append(ref)
     for reason, found in sorted(alike.items()):
         refs = sorted(found)
         yield Finding(
@@ -107,6 +112,21 @@ def refused_lately(events: Sequence[Object], now: float) -> Iterator[Finding]:
             f"minutes ({reason}): {last[found[-1]].get('message', '')}",
             mend=f"Run podidentity explain {refs[0]}.",
         )
+
+
+def stands(reason: str, found: Match | None, permitted: Callable[[Use], bool]) -> bool:
+    """Whether a refusal may still hold, by the objects as they are now; `found` None: no pod.
+
+    What Azure said, a request alone, or a record of MIC (which is not read here) may.
+    """
+    if reason not in OF_THE_OBJECTS or reason == Reason.NOT_ASSIGNED:
+        return True
+    if found is None:
+        return False
+    if reason == Reason.NOT_PERMITTED:
+        uses = (use for each in found.entitlements for use in uses_of(found.pod, each))
+        return not all(map(permitted, uses))
+    return reason in {each.reason for each in found.refusals}
 
 
 def _about(event: Object) -> ObjectRef:
