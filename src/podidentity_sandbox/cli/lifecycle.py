@@ -16,7 +16,6 @@ import click
 
 from podidentity_sandbox.cli import options
 from podidentity_sandbox.cli.worlds import facts
-from podidentity_sandbox.kubernetes.nodes import TRUST
 from podidentity_sandbox.node.cri.containerd import names_in
 from podidentity_sandbox.node.cri.options import RuntimeOptions
 from podidentity_sandbox.node.cri.pause import SHELL
@@ -150,6 +149,7 @@ def up(
 ) -> None:
     """Bring a sandbox up; returns when all its nodes are Ready."""
     from podidentity_sandbox.cli.weathers import given as given_weather
+    from podidentity_sandbox.kubernetes.nodes import TRUST
     from podidentity_sandbox.world.lifecycle import bring_up
 
     began = time.monotonic()
