@@ -206,7 +206,7 @@ class Controlled:
 
         def are() -> bool:
             found = [each for each in self.records("", namespace) if each["spec"]["pod"] in pods]
-            states = {each["status"]["status"] for each in found}
+            states = {each.get("status", {}).get("status") for each in found}
             return {each["spec"]["pod"] for each in found} == set(pods) and states == {"Assigned"}
 
         self.until(are, f"{pods} are not Assigned")
