@@ -299,6 +299,7 @@ def test_enable_gives_a_policy_for_nmis_own_account_two_seconds_before_it_gives_
 
     podidentity("disable", "--timeout", "1s")
     end_nmi(bare)
+    assert podidentity("disable", "--timeout", "60s").code == 0, "the policy is gone"
     monkeypatch.setattr(asyncio, "sleep", sleep)
     ran = podidentity("enable", "--timeout", "0.1s")
     assert admission_policies.UNPROVED_SECONDS in waits

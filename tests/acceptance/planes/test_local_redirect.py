@@ -54,7 +54,7 @@ for to in sys.argv[1:]:
         path = "/metadata/identity/oauth2/token?api-version=2018-02-01&resource={VAULT}"
         headers = ("Host: x", "Metadata: true", "Connection: close", "", "")
         client.sendall("\\r\\n".join((f"GET {{path}} HTTP/1.1", *headers)).encode())
-        print(client.makefile().read().split()[1])  # all of it: NMI closes first, and keeps the port
+        print(client.makefile().read().split()[1])  # all of it: NMI closes first
 """
 
 
