@@ -39,6 +39,8 @@ class Server(FakeKubeApi):
         self.asked: list[Any] = []
         self.open = asyncio.Event()
         self.open.set()
+        self.held = ""
+        """The identity whose questions alone wait for `open`; "": all."""
         self.takes = 0.0
         """Seconds from its decision to its answer."""
         self.clock = FakeClock()
@@ -46,7 +48,8 @@ class Server(FakeKubeApi):
     async def ask(self, path: str, question: Mapping[str, Any]) -> bytes:
         assert path == "/apis/authorization.k8s.io/v1/subjectaccessreviews"
         self.asked.append(question["spec"])
-        await self.open.wait()
+        if self.held in {"", question["spec"]["resourceAttributes"]["name"]}:
+            await self.open.wait()
         says = self.says
         if self.takes:
             await self.clock.sleep(self.takes)
@@ -218,6 +221,42 @@ async def test_a_server_that_hangs_is_away_after_its_longest_silence(
     await turns()
     assert not asking.done(), "what answered is not away"
     asking.cancel()
+    await permissions.close()
+
+
+async def test_a_server_that_answers_others_is_slow_and_not_away(
+    permissions: RbacPermissions, server: Server, clock: FakeClock
+) -> None:
+    await permissions.ask(USE, LONG_AGO)
+    clock.advance(ALLOWED)
+    server.open.clear()
+    asking = asyncio.create_task(permissions.ask(USE, LONG_AGO, 80.0))
+    await turns()
+    server.held = CLIENT
+    for number in range(20):
+        await permissions.ask(Use(USE.service_account, f"other{number}"), LONG_AGO)
+        clock.advance(TIMEOUT)
+        await turns()
+        assert not asking.done()
+    server.open.set()
+    assert await asking is True
+
+
+async def test_a_permission_in_doubt_is_not_prolonged_where_the_server_falls_silent(
+    permissions: RbacPermissions, server: Server, clock: FakeClock
+) -> None:
+    await permissions.ask(USE, LONG_AGO)
+    clock.advance(ALLOWED)
+    server.says = NO
+    asking = asyncio.create_task(permissions.ask(USE, LONG_AGO, 80.0))
+    await turns()
+    server.open.clear()
+    while clock.monotonic() < ALLOWED + 80.0:
+        clock.advance(1.0)
+        await turns()
+    with pytest.raises(NotReady):
+        await asking
+    assert permissions.known(USE, LONG_AGO) is None
     await permissions.close()
 
 

@@ -152,8 +152,6 @@ class RbacPermissions:
                 timeout.cancel()
             if flight.done():
                 return flight.result()
-            if decision and counts and self._clock.monotonic() < decision.fresh_until:
-                return decision.allowed
         raise NotReady(_LATE)
 
     def _is_silent(self) -> bool:
