@@ -8,12 +8,14 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from http.client import HTTPResponse, HTTPSConnection
+from pathlib import Path
 
 import pytest
 
 from podidentity_sandbox.plan import Plan
 from podidentity_sandbox.weather import CALM, changed, journal, write
 from podidentity_sandbox.world.api import Api, ready
+from podidentity_sandbox.world.authority import Authority
 from tests.kubernetes.conftest import needs_kubernetes, order
 from tests.sandbox.world.places import Place
 
@@ -145,6 +147,22 @@ def test_who_shows_a_certificate_is_its_user_and_nobody_else_by_a_header(
     with closing(Client(plan).connection) as connection:
         connection.request("GET", PODS, headers=forged)
         assert connection.getresponse().status in (401, 403)
+
+
+def test_a_certificate_of_another_authority_is_refused_as_a_wrong_token_is(
+    plan: Plan, tmp_path: Path
+) -> None:
+    files = tmp_path / "client.crt", tmp_path / "client.key"
+    Authority.new("another").issue_client("masterclient", ["system:masters"], *files)
+    trust = ssl.create_default_context(cafile=str(plan.ca_certificate))
+    trust.load_cert_chain(*files)
+    connection = HTTPSConnection("127.0.0.1", plan.apiserver_port, context=trust)
+    with closing(connection):
+        connection.request("GET", PODS)
+        with connection.getresponse() as answer:
+            assert (answer.status, json.load(answer)["reason"]) == (401, "Unauthorized")
+        connection.request("GET", PODS, headers={"Authorization": f"Bearer {plan.admin_token}"})
+        assert connection.getresponse().status == 200, "it is no matter beside a good token"
 
 
 def test_the_server_ends_a_watch_when_the_weather_says(plan: Plan, client: Client) -> None:

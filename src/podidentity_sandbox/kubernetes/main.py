@@ -15,12 +15,13 @@ import select
 import ssl
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 from typing import Any
 
-from podidentity_sandbox.kubernetes.programs import command
-from podidentity_sandbox.plan import KUBERNETES_ADDRESS, Plan
+from podidentity_sandbox.kubernetes.programs import SANDBOX, SCHEDULER_PORT, At, command
+from podidentity_sandbox.plan import Plan
 
 _PAUSE = 50
 """Milliseconds between two questions whether a program serves."""
@@ -37,13 +38,14 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--listen-fd", type=int, action="append", default=[])
     parser.add_argument("--ready-fd", type=int, required=True)
+    parser.add_argument("--at", type=At.on, default=SANDBOX, metavar="ADDRESS")
     given = parser.parse_args()
     plan = Plan.load(given.folder)
     if given.part == "proxy":
         from podidentity_sandbox.kubernetes import proxy  # the others start without its libraries
 
         logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s")
-        proxy.main(plan, given.listen_fd, given.ready_fd)
+        proxy.main(plan, given.listen_fd, given.ready_fd, given.at)
     elif given.node:
         from podidentity_sandbox.kubernetes import nodes
 
@@ -57,7 +59,8 @@ def main() -> None:
         serves = nodes.serves(plan, given.part)
         _become(nodes.command(plan, node, given.part), serves, given.ready_fd)
     else:
-        _become(command(plan, given.part), lambda: _SERVES[given.part](plan), given.ready_fd)
+        words = command(plan, given.part, given.at)
+        _become(words, lambda: program_serves(plan, given.part, given.at), given.ready_fd)
 
 
 def _become(words: Sequence[str], serves: Callable[[], bool], ready_fd: int) -> None:
@@ -84,15 +87,21 @@ def _tell(program: int, serves: Callable[[], bool], ready_fd: int) -> None:
             pass  # it does not listen yet, or is still busy
 
 
-def _etcd_serves(_: Plan) -> bool:
-    connection = HTTPConnection("127.0.0.1", 2379, timeout=_SECONDS)
-    connection.request("GET", "/health")
-    return connection.getresponse().status == 200
+def program_serves(plan: Plan, program: str, at: At) -> bool:
+    """Whether a program is ready; raise OSError or HTTPException where it does not answer."""
+    return _SERVES[program](plan, at)
 
 
-def _apiserver_serves(plan: Plan) -> bool:
+def _etcd_serves(_: Plan, at: At) -> bool:
+    connection = HTTPConnection(at.others, 2379, timeout=_SECONDS)
+    with closing(connection):
+        connection.request("GET", "/health")
+        return connection.getresponse().status == 200
+
+
+def _apiserver_serves(plan: Plan, at: At) -> bool:
     """Whether it is ready. Then its keys are opened to all, as AKS has them at a public address."""
-    if _status(plan, "GET", "/readyz") != 200:
+    if _status(plan, at, "GET", "/readyz") != 200:
         return False
     group = "rbac.authorization.k8s.io"
     binding = {
@@ -107,36 +116,38 @@ def _apiserver_serves(plan: Plan) -> bool:
         from podidentity_sandbox.kubernetes import nodes
 
         wanted += nodes.objects(plan)
-    return all(_status(plan, "POST", path, each) in (201, 409) for path, each in wanted)
+    return all(_status(plan, at, "POST", path, each) in (201, 409) for path, each in wanted)
 
 
-def _manager_serves(plan: Plan) -> bool:
+def _manager_serves(plan: Plan, at: At) -> bool:
     """Whether it has made what each pod and each node need."""
     found = (
         "/api/v1/namespaces/default/serviceaccounts/default",
         "/api/v1/namespaces/kube-system/configmaps/kube-root-ca.crt",
         "/api/v1/namespaces/kube-node-lease",
     )
-    return all(_status(plan, "GET", path) == 200 for path in found)
+    return all(_status(plan, at, "GET", path) == 200 for path in found)
 
 
-def _scheduler_serves(_: Plan) -> bool:
+def _scheduler_serves(_: Plan, at: At) -> bool:
     trust = ssl.create_default_context()
     trust.check_hostname, trust.verify_mode = False, ssl.CERT_NONE  # it signs for itself
-    connection = HTTPSConnection("127.0.0.1", 10259, timeout=_SECONDS, context=trust)
-    connection.request("GET", "/healthz")
-    return connection.getresponse().status == 200
+    connection = HTTPSConnection(at.others, SCHEDULER_PORT, timeout=_SECONDS, context=trust)
+    with closing(connection):
+        connection.request("GET", "/healthz")
+        return connection.getresponse().status == 200
 
 
-def _status(plan: Plan, method: str, path: str, body: dict[str, Any] | None = None) -> int:
+def _status(plan: Plan, at: At, method: str, path: str, body: dict[str, Any] | None = None) -> int:
     trust = ssl.create_default_context(cafile=str(plan.ca_certificate))
-    connection = HTTPSConnection(KUBERNETES_ADDRESS, timeout=_SECONDS, context=trust)
+    connection = HTTPSConnection(at.apiserver, at.port, timeout=_SECONDS, context=trust)
     headers = {"Authorization": f"Bearer {plan.admin_token}", "Content-Type": "application/json"}
-    connection.request(method, path, None if body is None else json.dumps(body), headers)
-    return connection.getresponse().status
+    with closing(connection):
+        connection.request(method, path, None if body is None else json.dumps(body), headers)
+        return connection.getresponse().status
 
 
-_SERVES: dict[str, Callable[[Plan], bool]] = {
+_SERVES: dict[str, Callable[[Plan, At], bool]] = {
     "etcd": _etcd_serves,
     "kube-apiserver": _apiserver_serves,
     "kube-controller-manager": _manager_serves,

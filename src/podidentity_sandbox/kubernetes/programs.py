@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from podidentity_sandbox.plan import (
     APISERVER_ADDRESS,
@@ -25,11 +26,34 @@ PROGRAMS: Mapping[str, Sequence[str]] = {
 """Each, and those that must serve before it starts."""
 BEFORE_NODES = ("kube-controller-manager",)
 WEBHOOK_PORT = 8444
-"""Where kube-apiserver asks who the bearer of a token is, on the loopback."""
-ETCD = "http://127.0.0.1:2379"
+"""Where kube-apiserver asks who the bearer of a token is."""
+SCHEDULER_PORT = 10259
 
 
-def write_files(plan: Plan) -> None:
+@dataclass(frozen=True, slots=True)
+class At:
+    """The addresses of the programs of one control plane."""
+
+    apiserver: str = KUBERNETES_ADDRESS
+    port: int = 443
+    others: str = "127.0.0.1"
+    """Of etcd, of the token webhook, of the controller manager and of the scheduler."""
+
+    @property
+    def etcd(self) -> str:
+        return f"http://{self.others}:2379"
+
+    @classmethod
+    def on(cls, address: str) -> Self:
+        """Return those of a control plane that has an address to itself, whoever starts it."""
+        return cls(address, 6443, address)
+
+
+SANDBOX = At()
+"""In the namespace of a sandbox's Azure."""
+
+
+def write_files(plan: Plan, at: At = SANDBOX) -> None:
     """Write the files of the programs into a folder of the owner's alone: tokens, kubeconfigs."""
     folder = _folder(plan)
     folder.mkdir(mode=0o700)
@@ -46,11 +70,11 @@ def write_files(plan: Plan) -> None:
     ]
     with (folder / "tokens.csv").open("w", newline="") as into:
         csv.writer(into).writerows((token, user, user, group) for token, user, group in users)
-    server = f"https://{KUBERNETES_ADDRESS}"
+    server = f"https://{at.apiserver}:{at.port}"
     for name, token in (("manager", _token(plan, "m")), ("scheduler", _token(plan, "s"))):
         cluster = {"server": server, "certificate-authority": str(plan.ca_certificate)}
         write(folder / f"{name}.kubeconfig", kubeconfig(cluster, {"token": token}))
-    webhook = {"server": f"http://127.0.0.1:{WEBHOOK_PORT}/"}
+    webhook = {"server": f"http://{at.others}:{WEBHOOK_PORT}/"}
     write(folder / "persons.kubeconfig", kubeconfig(webhook, {}))
     scheduler = {
         "apiVersion": "kubescheduler.config.k8s.io/v1",
@@ -68,7 +92,7 @@ def write_files(plan: Plan) -> None:
     write(folder / "audit.json", audit)
 
 
-def command(plan: Plan, name: str) -> Sequence[str]:
+def command(plan: Plan, name: str, at: At = SANDBOX) -> Sequence[str]:
     """Return the command line of a program."""
     folder, key = _folder(plan), plan.path / "sa.key"
     client, client_key = plan.kubelet_client_files
@@ -76,15 +100,15 @@ def command(plan: Plan, name: str) -> Sequence[str]:
         "etcd": {
             "data-dir": folder / "etcd",
             "unsafe-no-fsync": "true",  # it need not outlive the machine
-            "listen-client-urls": ETCD,
-            "advertise-client-urls": ETCD,
-            "listen-peer-urls": "http://127.0.0.1:2380",
+            "listen-client-urls": at.etcd,
+            "advertise-client-urls": at.etcd,
+            "listen-peer-urls": f"http://{at.others}:2380",
             "log-level": "error",
         },
         "kube-apiserver": {
-            "etcd-servers": ETCD,
-            "bind-address": KUBERNETES_ADDRESS,
-            "secure-port": 443,
+            "etcd-servers": at.etcd,
+            "bind-address": at.apiserver,
+            "secure-port": at.port,
             "advertise-address": APISERVER_ADDRESS,
             "service-cluster-ip-range": "10.96.0.0/16",
             "allow-privileged": "true",
@@ -118,7 +142,7 @@ def command(plan: Plan, name: str) -> Sequence[str]:
             "kubeconfig": folder / "manager.kubeconfig",
             "authentication-kubeconfig": folder / "manager.kubeconfig",
             "authorization-kubeconfig": folder / "manager.kubeconfig",
-            "bind-address": "127.0.0.1",
+            "bind-address": at.others,
             "cert-dir": folder / "manager",
             "use-service-account-credentials": "true",
             "service-account-private-key-file": key,
@@ -129,7 +153,8 @@ def command(plan: Plan, name: str) -> Sequence[str]:
         },
         "kube-scheduler": {
             "config": folder / "scheduler.json",
-            "bind-address": "127.0.0.1",
+            "bind-address": at.others,
+            "secure-port": SCHEDULER_PORT,
             "cert-dir": folder / "scheduler",
         },
     }

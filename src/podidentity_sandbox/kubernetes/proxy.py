@@ -36,8 +36,8 @@ from podidentity_sandbox.cluster.certificates import ClientCertificates, ask_cli
 from podidentity_sandbox.cluster.cluster import clock
 from podidentity_sandbox.cluster.overload import answer_of, befall
 from podidentity_sandbox.cluster.paths import RequestInfo, request_info
-from podidentity_sandbox.kubernetes.programs import WEBHOOK_PORT
-from podidentity_sandbox.plan import KUBERNETES_ADDRESS, Plan
+from podidentity_sandbox.kubernetes.programs import WEBHOOK_PORT, At
+from podidentity_sandbox.plan import Plan
 from podidentity_sandbox.weather import Blow, Effect, WeatherInForce, cut
 
 _CHUNK = 1 << 16
@@ -46,14 +46,14 @@ _BY_CERTIFICATE = ("x-remote-user", "x-remote-group", "x-remote-uid")
 """Headers in which kube-apiserver believes this proxy, and nobody else."""
 
 
-def main(plan: Plan, listen: Sequence[int], ready_fd: int) -> None:
+def main(plan: Plan, listen: Sequence[int], ready_fd: int, at: At) -> None:
     """Serve on listening sockets, given as descriptors, until SIGTERM."""
     sockets = [socket.socket(fileno=each) for each in listen]
     with suppress(asyncio.CancelledError):
-        asyncio.run(_serve(plan, sockets, ready_fd))
+        asyncio.run(_serve(plan, sockets, ready_fd, at))
 
 
-async def _serve(plan: Plan, sockets: Sequence[socket.socket], ready_fd: int) -> None:
+async def _serve(plan: Plan, sockets: Sequence[socket.socket], ready_fd: int, at: At) -> None:
     this = asyncio.current_task()
     assert this is not None  # noqa: S101 - a coroutine runs in a task
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)
@@ -61,8 +61,8 @@ async def _serve(plan: Plan, sockets: Sequence[socket.socket], ready_fd: int) ->
     app.router.add_post("/", partial(_review, plan))
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", WEBHOOK_PORT).start()
-    proxy = Proxy(plan)
+    await web.TCPSite(runner, at.others, WEBHOOK_PORT).start()
+    proxy = Proxy(plan, at)
     for each in sockets:
         await asyncio.start_server(proxy.serve, sock=each, ssl=proxy.front, limit=_LONGEST_HEAD)
     os.write(ready_fd, b"ready\n")
@@ -114,9 +114,14 @@ class _Head:
         query["timeoutSeconds"] = str(min(asked, max(1, round(seconds))))
         return _Head(self.method, url._replace(query=urlencode(query)).geturl(), self.fields)
 
-    def raw(self, user: User | None) -> bytes:
-        """Return its bytes, which say who it is that showed a certificate."""
+    def raw(self, user: User | None, *, shown: bool) -> bytes:
+        """Return its bytes, which say who it is that showed a certificate.
+
+        A certificate that does not hold is as a token that does not: 401 without a good one.
+        """
         fields = [each for each in self.fields if each[0].lower() not in _BY_CERTIFICATE]
+        if shown and user is None and not self.get("authorization"):
+            fields.append(("Authorization", "Bearer of-no-authority"))
         if user is not None:
             groups = [("X-Remote-Group", group) for group in user.groups]
             fields += [("X-Remote-User", user.name), *groups]
@@ -127,8 +132,9 @@ class _Head:
 class Proxy:
     """Carries requests to kube-apiserver, each as the weather lets it."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, at: At) -> None:
         self._plan = plan
+        self._at = at
         self._weather = WeatherInForce(plan.path)
         self._users = plan_users(plan)
         self._certificates = ClientCertificates(plan.ca_certificate.read_text(), clock)
@@ -161,12 +167,14 @@ class Proxy:
                     continue
                 if back is None:
                     there, back = await asyncio.open_connection(
-                        KUBERNETES_ADDRESS, 443, ssl=self._named if user else self._bearers
+                        self._at.apiserver,
+                        self._at.port,
+                        ssl=self._named if user else self._bearers,
                     )
                     carrying = asyncio.create_task(_carry(there, writer))
                 if info.verb == "watch" and (seconds := self._weather.seconds("watches")):
                     head = head.ended_after(seconds)
-                back.write(head.raw(user))
+                back.write(head.raw(user, shown=bool(shown)))
                 if head.get("upgrade"):
                     await _carry(reader, back)
                     return

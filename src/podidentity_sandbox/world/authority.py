@@ -136,15 +136,16 @@ class Authority:
         )
 
 
-def write_certificates(plan: Plan) -> None:
+def write_certificates(plan: Plan, *addresses: str) -> None:
     """Write ca.crt, bundle.pem and the certificates of the API server, of Azure and of a person.
 
-    The person is the cluster's administrator without Entra, by the name that AKS gives him.
+    The API server is at these addresses, too. The person is the cluster's administrator without
+    Entra, by the name that AKS gives him.
     """
     authority = Authority.new(plan.name)
     plan.ca_certificate.write_text(authority.pem)
     plan.ca_bundle.write_text(machine_authorities() + "\n" + authority.pem)
-    for part, names in (("apiserver", APISERVER_NAMES), ("azure", AZURE_NAMES)):
+    for part, names in (("apiserver", (*addresses, *APISERVER_NAMES)), ("azure", AZURE_NAMES)):
         authority.issue(names, plan.path / f"{part}.crt", plan.path / f"{part}.key")
     authority.issue_client("masterclient", ["system:masters"], *plan.administrator_files)
     if plan.kubernetes:
