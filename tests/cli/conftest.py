@@ -1,4 +1,4 @@
-"""One world for all tests of the commands; each test has a namespace of its own."""
+"""One world for all tests of the commands, which is as new before each of them."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ import pytest
 
 from podidentity.adapters.kube import Kube
 from podidentity.cli import main, path_check
-from podidentity.manifests import aks_exceptions, crds
+from podidentity.manifests import crds
 from podidentity.wire.kube import KubeError
 from podidentity_sandbox.weather import CALM, Weather
 from tests.cli.azure import Identity, made_identity, weather_of
 from tests.cli.world import CUSTOM, World, running
+from tests.kubernetes.control_plane import wait_until
 
 
 @pytest.fixture(scope="session")
 def shared_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with running(tmp_path_factory.mktemp("world")) as world:
+    with running(tmp_path_factory.mktemp("world"), definitions=crds()) as world:
         yield world
 
 
@@ -31,39 +32,14 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def bare(shared_world: World, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    """The world without NMI, this process being a person's shell in it."""
+def bare(shared_world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    """The world as new, this process being a person's shell in it."""
     for name, value in shared_world.environment.items():
         monkeypatch.setenv(name, value)
-    yield shared_world
-    for path in (DAEMON_SET, PROBE_SET):
-        shared_world.delete(path)
-    for each in (shared_world.get(f"{CUSTOM}/azurepodidentityexceptions") or {"items": []})[
-        "items"
-    ]:
-        namespace, name = each["metadata"]["namespace"], each["metadata"]["name"]
-        if (namespace, name) in _SHIPPED:
-            path = f"{CUSTOM}/namespaces/{namespace}/azurepodidentityexceptions/{name}"
-            shared_world.send("DELETE", path)
-    no_admission_policies(shared_world)
-    end_nmi(shared_world)
+    shared_world.put_back()
+    return shared_world
 
 
-ADMISSION = "/apis/admissionregistration.k8s.io/v1"
-PLURALS = {
-    "ValidatingAdmissionPolicy": "validatingadmissionpolicies",
-    "ValidatingAdmissionPolicyBinding": "validatingadmissionpolicybindings",
-}
-
-
-def no_admission_policies(world: World) -> None:
-    """Delete those that `enable` brings for everybody: NMI's own bear the name of their part."""
-    for plural in PLURALS.values():
-        selector = "app.kubernetes.io/name=podidentity,!app.kubernetes.io/component"
-        world.delete(f"{ADMISSION}/{plural}", labelSelector=selector)
-
-
-_SHIPPED = {(each["metadata"]["namespace"], each["metadata"]["name"]) for each in aks_exceptions()}
 _DAEMON_SETS = "/apis/apps/v1/namespaces/kube-system/daemonsets"
 DAEMON_SET, PROBE_SET = (f"{_DAEMON_SETS}/{name}" for name in ("nmi", "podidentity-probe"))
 EXCEPTION = f"{CUSTOM}/namespaces/kube-system/azurepodidentityexceptions/aks-addon-exception"
@@ -73,36 +49,44 @@ _OURS_AND_PROBES = "app.kubernetes.io/component in (nmi, probe)"
 
 
 def nmi_pods(world: World, path: str = PODS) -> list[Any]:
-    """Return the pods of NMI, also those that are being deleted, in the order of their nodes."""
-    found = world.send("GET", path, labelSelector=_OURS)["items"]
+    """Return the pods of NMI, also those that are being deleted, in the order of their nodes.
+
+    It waits until each node has one.
+    """
+    found: list[Any] = []
+    nodes = {node.name for node in world.plan.nodes}
+
+    def scheduled() -> bool:
+        found[:] = world.send("GET", path, labelSelector=_OURS)["items"]
+        return {pod["spec"].get("nodeName") for pod in found} == nodes
+
+    wait_until(scheduled)
     return sorted(found, key=lambda pod: pod["spec"]["nodeName"])
+
+
+def settled_daemon_set(world: World) -> Any:
+    """Return NMI's DaemonSet when its controller has no more to write into its status."""
+    nodes = len(world.plan.nodes)
+
+    def settled() -> bool:
+        status = world.get(DAEMON_SET)["status"]
+        names = ("currentNumberScheduled", "updatedNumberScheduled", "numberUnavailable")
+        return [status.get(name) for name in names] == [nodes] * 3
+
+    wait_until(settled)
+    return world.get(DAEMON_SET)
 
 
 def end_nmi(world: World, path: str = PODS) -> None:
     """End the pods of NMI, as their kubelets would: a deleted pod stays until then."""
     for pod in world.send("GET", path, labelSelector=_OURS_AND_PROBES)["items"]:
-        world.send("DELETE", f"{path}/{pod['metadata']['name']}", gracePeriodSeconds="0")
+        world.delete(f"{path}/{pod['metadata']['name']}", gracePeriodSeconds="0")
 
 
 @pytest.fixture
 def world(bare: World) -> World:
-    """The world with the custom resources."""
-    have_custom_resources(bare)
+    """The same."""
     return bare
-
-
-KINDS = {each["spec"]["names"]["plural"] for each in crds()}
-CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-
-
-def have_custom_resources(world: World) -> None:
-    """Make the custom resources that are not there yet."""
-    served = {each["name"] for each in (world.get(CUSTOM) or {"resources": []})["resources"]}
-    if served >= KINDS:
-        return
-    for crd in crds():
-        if world.get(f"{CRDS}/{crd['metadata']['name']}") is None:
-            world.send("POST", CRDS, crd)
 
 
 @dataclass(frozen=True)
@@ -127,18 +111,8 @@ def podidentity(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
 
 
 @pytest.fixture
-def ns(world: World) -> Iterator[str]:
-    name = world.namespace(f"n-{uuid.uuid4().hex[:8]}")
-    yield name
-    end(world, name)
-
-
-def end(world: World, namespace: str) -> None:
-    """Delete a namespace, and at once what other tests would see: lists of all stay short."""
-    for plural in ("azureidentities", "azureidentitybindings"):
-        world.delete(f"{CUSTOM}/namespaces/{namespace}/{plural}")
-    world.delete(f"/api/v1/namespaces/{namespace}/pods", gracePeriodSeconds="0")
-    world.delete(f"/api/v1/namespaces/{namespace}")
+def ns(world: World) -> str:
+    return world.namespace(f"n-{uuid.uuid4().hex[:8]}")
 
 
 @pytest.fixture

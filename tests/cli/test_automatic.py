@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,45 +25,30 @@ ADMISSION = "/apis/admissionregistration.k8s.io/v1"
 AUTOMATIC = ("enable", "--profile", "aks-automatic")
 
 
-@pytest.fixture
-def automatic(bare: World) -> Iterator[World]:
-    """The world without NMI, as somebody leaves it who has AKS Automatic in mind."""
-    yield bare
-    for each in (OWN_DAEMON_SET, OWN_PROBE_SET):
-        if bare.get(each):
-            bare.send("DELETE", each)
-    end_nmi(bare, f"{PLACE}/pods")
-    if bare.get(f"{PLACE}/configmaps/podidentity-grants"):
-        bare.send("DELETE", f"{PLACE}/configmaps/podidentity-grants")
-
-
 def tolerations(daemon_set: dict[str, Any]) -> list[dict[str, str]]:
     found: list[dict[str, str]] = daemon_set["spec"]["template"]["spec"]["tolerations"]
     return found
 
 
 def test_nothing_is_written_into_akss_namespaces_and_no_pod_tolerates_every_taint(
-    automatic: World, podidentity: Run
+    bare: World, podidentity: Run
 ) -> None:
-    record = automatic.get("/api/v1/namespaces/kube-system/configmaps/podidentity-grants")
-    if record:
-        automatic.send("DELETE", "/api/v1/namespaces/kube-system/configmaps/podidentity-grants")
     ran = podidentity(*AUTOMATIC, "--no-wait", "--toleration=team=blue:NoSchedule")
     assert ran.code == 0, ran.err
     assert f"namespace/{manifests.OWN_NAMESPACE} created" in ran.out
     assert "aks-addon-exception" not in ran.out
-    assert automatic.get(DAEMON_SET) is None
-    assert automatic.get(EXCEPTION) is None
-    assert automatic.get("/api/v1/namespaces/kube-system/configmaps/podidentity-grants") is None
-    assert automatic.get(f"{PLACE}/configmaps/podidentity-grants") is not None
-    found = tolerations(automatic.get(OWN_DAEMON_SET))
+    assert bare.get(DAEMON_SET) is None
+    assert bare.get(EXCEPTION) is None
+    assert bare.get("/api/v1/namespaces/kube-system/configmaps/podidentity-grants") is None
+    assert bare.get(f"{PLACE}/configmaps/podidentity-grants") is not None
+    found = tolerations(bare.get(OWN_DAEMON_SET))
     assert all(each.get("key", "") not in {"", "CriticalAddonsOnly"} for each in found)
     assert found[-1] == {"key": "team", "value": "blue", "effect": "NoSchedule"}
     assert podidentity("enable", "--no-wait", "--no-aks-exception").code == 0
-    assert automatic.get(DAEMON_SET) is None  # NMI stays where it is
+    assert bare.get(DAEMON_SET) is None  # NMI stays where it is
 
 
-@pytest.mark.usefixtures("automatic")
+@pytest.mark.usefixtures("bare")
 def test_the_command_for_automatic_may_be_repeated(podidentity: Run) -> None:
     assert podidentity(*AUTOMATIC, "--no-wait").code == 0
     ran = podidentity(*AUTOMATIC, "--no-wait")
@@ -74,7 +59,7 @@ def test_the_command_for_automatic_may_be_repeated(podidentity: Run) -> None:
     ("actions", "refused"), [(["Deny"], True), (["Audit"], False), (["Warn", "Deny"], True)]
 )
 def test_without_the_profile_nothing_is_made_where_aks_keeps_kube_system_to_itself(
-    automatic: World,
+    bare: World,
     podidentity: Run,
     monkeypatch: pytest.MonkeyPatch,
     actions: list[str],
@@ -83,7 +68,7 @@ def test_without_the_profile_nothing_is_made_where_aks_keeps_kube_system_to_itse
     monkeypatch.setattr("podidentity.cli.enable.find_where_known", answering(actions))
     ran = podidentity("enable", "--no-wait")
     assert (ran.code == 1) is refused
-    assert (automatic.get(DAEMON_SET) is None) is refused
+    assert (bare.get(DAEMON_SET) is None) is refused
     if refused:
         assert ran.out == ""
         assert ran.err == (
@@ -174,25 +159,20 @@ def test_nmi_tolerates_the_start_up_taint_whatever_its_key() -> None:
 
 
 @pytest.fixture
-def strict(automatic: World) -> Iterator[World]:
-    """The world with policies that stand in for AKS Automatic's; without a record of grants."""
-    record = "/api/v1/namespaces/kube-system/configmaps/podidentity-grants"
-    if automatic.get(record):
-        automatic.send("DELETE", record)
+def strict(bare: World) -> World:
+    """The world with policies that stand in for AKS Automatic's."""
     (listed,) = yaml.safe_load_all(Path(__file__).with_name("aks_automatic.yaml").read_text())
     names = [each["metadata"]["name"] for each in listed["items"]]
     for each in listed["items"]:
-        automatic.send("POST", f"{ADMISSION}/validatingadmissionpolicies", each)
+        bare.send("POST", f"{ADMISSION}/validatingadmissionpolicies", each)
     for name in names:
         binding = {
             "metadata": {"name": f"{name}-binding"},
             "spec": {"policyName": name, "validationActions": ["Deny"]},
         }
-        automatic.send("POST", f"{ADMISSION}/validatingadmissionpolicybindings", binding)
-    yield automatic
-    for name in names:
-        automatic.send("DELETE", f"{ADMISSION}/validatingadmissionpolicybindings/{name}-binding")
-        automatic.send("DELETE", f"{ADMISSION}/validatingadmissionpolicies/{name}")
+        bare.send("POST", f"{ADMISSION}/validatingadmissionpolicybindings", binding)
+    with bare.control_plane.policies_seen():
+        return bare
 
 
 def refusal(world: World, manifest: dict[str, Any]) -> str:
@@ -212,8 +192,7 @@ def test_there_the_standard_nmi_is_refused_in_each_way_and_that_of_the_profile_i
 ) -> None:
     own = manifests.OWN_NAMESPACE
     for name in (own, "other"):
-        if not strict.get(f"/api/v1/namespaces/{name}"):
-            strict.namespace(name)
+        strict.namespace(name)
     named = manifests.automatic_tolerations()
     assert {
         "in kube-system": refusal(strict, manifests.nmi()[0]),

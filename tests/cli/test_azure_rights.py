@@ -20,13 +20,13 @@ from podidentity.cli.needed_rights import COMMANDS
 from podidentity.cli.parts import AzureScope
 from podidentity.core.hosts import Host
 from podidentity.core.ledger import Ledger, LedgerEntry
-from podidentity.manifests import mic
+from podidentity.manifests import crds, mic
 from podidentity.wire.ledgers import render_ledger
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.plan import Pool, PoolKind
 from podidentity_sandbox.world.principals import give_role
 from tests.cli.azure import operator
-from tests.cli.conftest import Ran, have_custom_resources
+from tests.cli.conftest import Ran
 from tests.cli.world import CUSTOM, World, running
 
 Run = Callable[..., Ran]
@@ -109,8 +109,7 @@ def places(
 ) -> Iterator[dict[str, Place]]:
     """One of a scale set, and one of a virtual machine."""
     pools = [Pool(kind=PoolKind.MACHINES, nodes=1)]
-    with running(tmp_path_factory.mktemp("machines"), pools) as single:
-        have_custom_resources(single)
+    with running(tmp_path_factory.mktemp("machines"), pools, definitions=crds()) as single:
         machine = single.plan.nodes[0].provider_id.removeprefix("azure://")
         yield {
             "virtualMachineScaleSets": Place(
@@ -147,12 +146,10 @@ def give(place: Place, actions: list[tuple[AzureScope, str]]) -> None:
 
 
 @pytest.fixture
-def place(
-    world: World, places: dict[str, Place], case: Case, monkeypatch: pytest.MonkeyPatch
-) -> Place:
+def place(places: dict[str, Place], case: Case, monkeypatch: pytest.MonkeyPatch) -> Place:
     """The place of a case, this process being an administrator's shell in it."""
     found = places[case.kind]
-    assert world is places["virtualMachineScaleSets"].world
+    found.world.put_back()
     for name, value in found.world.environment.items():
         monkeypatch.setenv(name, value)
     return found

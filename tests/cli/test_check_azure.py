@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -34,15 +34,14 @@ def app(world: World, ns: str) -> App:
 
 
 @pytest.fixture
-def deployed(world: World) -> Iterator[Callable[..., None]]:
+def deployed(world: World) -> Callable[..., None]:
     """Put MIC into the cluster with these flags."""
 
     def put(*flags: str) -> None:
         world.api.delete(f"{DEPLOYMENTS}/mic")
         world.send("POST", DEPLOYMENTS, mic(extra_args=flags)[-1])
 
-    yield put
-    world.api.delete(f"{DEPLOYMENTS}/mic")
+    return put
 
 
 def told(ran: Ran, *reasons: str) -> list[dict[str, Any]]:
@@ -86,7 +85,6 @@ def test_no_command_has_entra_trust_a_tenant_for_what_was_not_granted_to_him(
     (wrong,) = [each for each in told(ran, "Credential") if each["namespace"] == ns]
     assert f"has the client id {orders.client_id}" in wrong["message"]
     assert commands() == []
-    world.send("DELETE", f"/api/v1/namespaces/{ns}/pods", gracePeriodSeconds="0")
 
 
 def test_the_credential_of_an_application_is_compared_byte_for_byte_by_graph(
@@ -100,7 +98,6 @@ def test_the_credential_of_an_application_is_compared_byte_for_byte_by_graph(
     (found,) = [each for each in differ if each["namespace"] == ns]
     assert f"of application {app.client_id} differs in its issuer" in found["message"]
     assert "az ad app federated-credential create" in found["nextStep"]
-    world.send("DELETE", f"/api/v1/namespaces/{ns}/pods", gracePeriodSeconds="0")
 
 
 def test_of_an_application_that_graph_does_not_know_it_is_said_how_to_look(

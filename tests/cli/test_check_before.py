@@ -13,10 +13,10 @@ from podidentity.cli.checks import before
 from podidentity.cli.checks.findings import Finding, Severity
 from podidentity.cli.cluster_rights import Single
 from podidentity_sandbox.world.blueprint import write_kubeconfig
-from tests.cli.conftest import CRDS, Ran
+from tests.cli.conftest import Ran
 from tests.cli.operators import holding
 from tests.cli.test_check_cluster import archived_nmi
-from tests.cli.world import World
+from tests.cli.world import CRDS, World
 
 PERSON = "8c0ffee0-0000-4000-8000-000000000002"
 NMI = manifests.nmi()[-1]

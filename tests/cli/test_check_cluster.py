@@ -25,9 +25,9 @@ from podidentity.cli.checks.versions import definitions, differing, told, versio
 from podidentity.cli.cluster_rights import Single
 from podidentity.core.resources import ObjectRef, Pod
 from podidentity.wire import rbac
-from tests.cli.conftest import CRDS, Ran
+from tests.cli.conftest import Ran
 from tests.cli.ids import CLIENT, IDENTITY
-from tests.cli.world import World
+from tests.cli.world import CRDS, World
 
 NMI = manifests.nmi()[-1]
 RBAC = "/apis/rbac.authorization.k8s.io/v1"

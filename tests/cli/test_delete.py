@@ -24,7 +24,7 @@ from podidentity.wire.kube import AZURE_IDENTITIES
 from podidentity_sandbox.world.blueprint import write_kubeconfig
 from tests.cli.azure import Identity, attached, operator
 from tests.cli.binding import Run, add, binding, identity, record
-from tests.cli.conftest import Ran, end
+from tests.cli.conftest import Ran
 from tests.cli.ids import IDENTITY
 from tests.cli.operators import holding
 from tests.cli.world import CUSTOM, World
@@ -414,11 +414,9 @@ def test_a_record_of_a_thousand_machines_has_few_of_them_asked_for_at_once(
 
 
 @pytest.fixture
-def elsewhere(world: World) -> Iterator[str]:
+def elsewhere(world: World) -> str:
     """The namespace of a neighbour."""
-    name = world.namespace(f"n-{uuid.uuid4().hex[:8]}")
-    yield name
-    end(world, name)
+    return world.namespace(f"n-{uuid.uuid4().hex[:8]}")
 
 
 def test_a_tenant_who_names_anothers_identity_does_not_keep_it_attached(

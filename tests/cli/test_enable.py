@@ -23,7 +23,6 @@ from podidentity.cli.output import CommandError
 from podidentity_sandbox.weather import CALM, changed
 from tests.cli.azure import weather_of
 from tests.cli.conftest import (
-    CRDS,
     DAEMON_SET,
     EXCEPTION,
     PODS,
@@ -31,9 +30,11 @@ from tests.cli.conftest import (
     Ran,
     end_nmi,
     nmi_pods,
+    settled_daemon_set,
 )
 from tests.cli.ids import CLIENT, IDENTITY
-from tests.cli.world import CUSTOM, World
+from tests.cli.world import CRDS, CUSTOM, World
+from tests.kubernetes.control_plane import wait_until
 
 Run = Callable[..., Ran]
 
@@ -124,7 +125,7 @@ def test_what_an_earlier_enable_was_told_stays_until_it_is_taken_back(
     told = ("--image=i:1", "--nmi-arg=--hold=0", "--nmi-arg=--ambiguous=reject")
     more = ("--startup-taint=example.com/wait", "--no-admission-policies", "--identity-type=0")
     assert podidentity("enable", "--no-wait", *told, *more).err == ""
-    before = bare.get(DAEMON_SET)
+    before = settled_daemon_set(bare)
     ran = podidentity("enable", "--no-wait")
     assert {line.split()[-1] for line in ran.out.splitlines()} == {"unchanged"}
     assert bare.get(DAEMON_SET) == before
@@ -233,8 +234,8 @@ def test_the_api_server_refuses_what_nmi_could_not_use_unless_that_is_switched_o
         "metadata": {"name": "wrong"},
         "spec": {"clientID": "no GUID"},
     }
+    wait_until(lambda: wrong_identity(bare) == 422)
     answer = bare.api.post(path, json=wrong)
-    assert answer.status_code == 422
     assert "spec.clientID must be a GUID, not 'no GUID'" in answer.json()["message"]
     assert "refuses AzureIdentities and bindings of no use to NMI" in checked(podidentity)
     foreign = "--nmi-arg=--compat-foreign-secrets"
@@ -243,9 +244,8 @@ def test_the_api_server_refuses_what_nmi_could_not_use_unless_that_is_switched_o
     none = ("--no-admission-policies", f"{foreign}-")
     assert podidentity("enable", "--no-wait", *none).code == 0
     assert policies(bare) == set()
-    assert bare.api.post(path, json=wrong).status_code == 201
+    wait_until(lambda: wrong_identity(bare) == 201)
     assert f"{', '.join(sorted(every))} are not there" in checked(podidentity)
-    bare.send("DELETE", f"{path}/wrong")
     assert podidentity("enable", "--no-wait", "--forget=admission-policies").code == 0
     assert policies(bare) == every
     disabled(bare)
@@ -522,6 +522,7 @@ def test_check_finds_a_right_that_this_api_server_makes_needless(
     def reasons() -> set[str]:
         return {each["reason"] for each in json.loads(podidentity("check", "-o", "json").out)}
 
+    asked("34")
     assert podidentity("enable", "--no-wait").code == 0
     assert "TokensOfAnyPod" not in reasons()
     asked("36")

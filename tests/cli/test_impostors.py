@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,8 +16,8 @@ from podidentity.core.resources import ObjectRef
 from podidentity.wire.pauses import PAUSES
 from tests.cli.azure import Identity
 from tests.cli.binding import add, identity, record
-from tests.cli.conftest import DAEMON_SET, Ran, end
-from tests.cli.world import CUSTOM, World
+from tests.cli.conftest import DAEMON_SET, Ran
+from tests.cli.world import World
 
 Run = Callable[..., Ran]
 APPS = "/apis/apps/v1/namespaces"
@@ -26,14 +26,9 @@ OLD_LABELS = {"component": "mic", "k8s-app": "aad-pod-id"}
 
 
 @pytest.fixture
-def tenant(world: World) -> Iterator[str]:
+def tenant(world: World) -> str:
     """A namespace of a tenant, before kube-system in the alphabet."""
-    name = world.namespace(f"a-{uuid.uuid4().hex[:8]}")
-    yield name
-    for plural in ("daemonsets", "deployments"):
-        world.delete(f"{APPS}/{name}/{plural}")
-    world.delete(f"{CUSTOM}/namespaces/{name}/azurepodidentityexceptions")
-    end(world, name)
+    return world.namespace(f"a-{uuid.uuid4().hex[:8]}")
 
 
 def nmi_of_a_tenant(world: World, tenant: str, *flags: str) -> None:

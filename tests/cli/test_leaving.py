@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -20,12 +20,12 @@ from podidentity.core.ledger import Ledger, LedgerEntry
 from podidentity.wire.ledgers import ledger_name, render_ledger
 from podidentity.wire.manifests import FINALIZER
 from tests.cli.azure import Identity
-from tests.cli.conftest import CRDS, PODS, Ran, end_nmi, one_object_at_a_time, runs_refused
+from tests.cli.conftest import PODS, Ran, end_nmi, one_object_at_a_time, runs_refused
 from tests.cli.releases import of_a_release
 from tests.cli.test_enable import running, until
 from tests.cli.test_mic import SIGN_IN
 from tests.cli.test_needed_rights import path_of
-from tests.cli.world import CUSTOM, World
+from tests.cli.world import CRDS, CUSTOM, World
 
 MIC = ("--mic", *SIGN_IN)
 Run = Callable[..., Ran]
@@ -76,93 +76,86 @@ def written(world: World, *identities: Identity, host: str = "") -> str:
     return f"{LEDGERS}/{ledger_name(ledger.host)}"
 
 
-@pytest.fixture
-def ledgers(world: World) -> Iterator[World]:
-    yield world
-    if world.get(LEDGERS) is not None:
-        world.send("DELETE", LEDGERS)
-
-
 def test_disable_detaches_what_mic_attached_and_nothing_else(
-    ledgers: World, orders: Identity, podidentity: Run
+    world: World, orders: Identity, podidentity: Run
 ) -> None:
     assert podidentity("enable", "--no-wait", *MIC).code == 0
     before = orders.attached()
     orders.attach()
-    path = written(ledgers, orders)
-    said = disabled(ledgers, "--detach")
+    path = written(world, orders)
+    said = disabled(world, "--detach")
     assert not before
     assert not orders.attached()
-    assert ledgers.get(path) is None
-    assert of_ours(ledgers) == set()
+    assert world.get(path) is None
+    assert of_ours(world) == set()
     assert "The nodes keep their rules" in said
     again = podidentity("disable", "--detach")
     assert (again.code, "Nothing that MIC attached is attached any more." in again.out) == (0, True)
 
 
 def test_what_is_not_detached_is_named_with_the_command_and_that_works_later(
-    ledgers: World, orders: Identity, podidentity: Run
+    world: World, orders: Identity, podidentity: Run
 ) -> None:
     orders.attach()
-    path = written(ledgers, orders)
+    path = written(world, orders)
     ran = podidentity("disable")
-    assert f"stays attached to scale set {ledgers.plan.scale_set}: {orders.id}" in ran.err
+    assert f"stays attached to scale set {world.plan.scale_set}: {orders.id}" in ran.err
     assert "podidentity disable --detach detaches it" in ran.err
-    assert ledgers.get(path) is not None
+    assert world.get(path) is not None
     later = podidentity("disable", "--detach")
-    assert f"detached from scale set {ledgers.plan.scale_set}" in later.out
+    assert f"detached from scale set {world.plan.scale_set}" in later.out
     assert not orders.attached()
 
 
 def test_a_machine_that_azure_does_not_let_change_keeps_its_ledger(
-    ledgers: World, orders: Identity, podidentity: Run
+    world: World, orders: Identity, podidentity: Run
 ) -> None:
     orders.attach()
-    path = written(ledgers, orders)
+    path = written(world, orders)
     orders.weather("arm=[{effect: denied, kind: PATCH *}]")
     ran = podidentity("disable", "--detach")
     assert (ran.code, f"Cannot detach {orders.name} from scale set" in ran.err) == (1, True)
-    assert ledgers.get(path) is not None
+    assert world.get(path) is not None
     orders.weather()
     assert podidentity("disable", "--detach").code == 0
     assert not orders.attached()
 
 
 def test_a_machine_that_is_gone_needs_no_detaching(
-    ledgers: World, orders: Identity, podidentity: Run
+    world: World, orders: Identity, podidentity: Run
 ) -> None:
-    path = written(ledgers, orders, host=f"{ledgers.plan.scale_set_id}-gone")
+    path = written(world, orders, host=f"{world.plan.scale_set_id}-gone")
     ran = podidentity("disable", "--detach")
     assert (ran.code, "-gone is gone" in ran.out) == (0, True)
-    assert ledgers.get(path) is None
+    assert world.get(path) is None
 
 
-def test_a_ledger_that_nobody_can_read_is_named_and_stays(ledgers: World, podidentity: Run) -> None:
+def test_a_ledger_that_nobody_can_read_is_named_and_stays(world: World, podidentity: Run) -> None:
     head = {"apiVersion": "aadpodidentity.k8s.io/v1", "kind": "AzureIdentityLedger"}
-    ledgers.send("POST", LEDGERS, {**head, "metadata": {"name": "l"}, "spec": {"host": "no host"}})
+    world.send("POST", LEDGERS, {**head, "metadata": {"name": "l"}, "spec": {"host": "no host"}})
     for line in ("disable", "disable --detach"):
         ran = podidentity(*line.split())
         assert "AzureIdentityLedger kube-system/l cannot be read" in ran.err
     assert ran.code == 1
-    assert ledgers.get(f"{LEDGERS}/l") is not None
+    assert world.get(f"{LEDGERS}/l") is not None
 
 
 def test_a_ledger_that_a_tenant_wrote_detaches_nothing(
-    ledgers: World, orders: Identity, ns: str, podidentity: Run
+    world: World, orders: Identity, ns: str, podidentity: Run
 ) -> None:
     """Such as that of the kubelets, with the Azure rights of whoever takes podidentity away."""
     orders.attach()
     entries = {orders.id.lower(): LedgerEntry(orders.id, 0.0)}
-    ledger = Ledger(host=Host.parse(ledgers.plan.scale_set_id), attached=entries)
+    ledger = Ledger(host=Host.parse(world.plan.scale_set_id), attached=entries)
     path = LEDGERS.replace("kube-system", ns)
-    ledgers.send("POST", path, render_ledger(ledger, ns))
+    world.send("POST", path, render_ledger(ledger, ns))
     for line in ("disable", "disable --detach"):
         ran = podidentity(*line.split())
         assert ran.code == 0, ran.err
         assert f"AzureIdentityLedger {ns}/{ledger_name(ledger.host)} does not count" in ran.err
         assert "stays attached" not in ran.err
     assert orders.attached()
-    ledgers.send("DELETE", f"{path}/{ledger_name(ledger.host)}")
+    world.send("DELETE", f"{path}/{ledger_name(ledger.host)}")
 
 
 def test_a_tenant_who_writes_his_record_all_the_time_keeps_nobody_from_leaving(
@@ -183,10 +176,6 @@ def test_a_tenant_who_writes_his_record_all_the_time_keeps_nobody_from_leaving(
     assert "Took the finalizer of AAD Pod Identity's MIC off 1 records." in ran.out
     assert f"AzureAssignedIdentity {ns}/mine has it still" in ran.err
     assert world.get(old)["metadata"].get("finalizers") in (None, [])
-    monkeypatch.undo()
-    for path in (old, mine):
-        world.send("PATCH", path, {"metadata": {"finalizers": []}})
-        world.send("DELETE", path)
 
 
 def record(world: World, name: str, *finalizers: str, namespace: str = "default") -> str:
@@ -214,26 +203,26 @@ def test_records_of_the_archived_mic_do_not_stay_for_ever(world: World, podident
 
 
 def test_a_purge_takes_everything_though_old_records_have_a_finalizer(
-    ledgers: World, orders: Identity, podidentity: Run
+    world: World, orders: Identity, podidentity: Run
 ) -> None:
     assert podidentity("enable", "--no-wait", *MIC).code == 0
-    record(ledgers, "old", FINALIZER)
-    written(ledgers, orders)
-    with_purge = disabled(ledgers, "--purge", "--yes")
+    record(world, "old", FINALIZER)
+    written(world, orders)
+    with_purge = disabled(world, "--purge", "--yes")
     assert "azureassignedidentities.aadpodidentity.k8s.io deleted" in with_purge
     ends = time.monotonic() + 60
-    while any(ledgers.get(f"{CRDS}/{each['metadata']['name']}") for each in manifests.crds()):
+    while any(world.get(f"{CRDS}/{each['metadata']['name']}") for each in manifests.crds()):
         assert time.monotonic() < ends
         time.sleep(0.01)
 
 
 def test_a_purge_says_what_nobody_will_know_any_more(
-    ledgers: World, orders: Identity, podidentity: Run
+    world: World, orders: Identity, podidentity: Run
 ) -> None:
-    written(ledgers, orders)
+    written(world, orders)
     ran = podidentity("disable", "--purge", "--yes")
-    assert f"stays attached to scale set {ledgers.plan.scale_set}: {orders.id}" in ran.err
-    assert f"az vmss identity remove --resource-group {ledgers.plan.node_group} --name" in ran.err
+    assert f"stays attached to scale set {world.plan.scale_set}: {orders.id}" in ran.err
+    assert f"az vmss identity remove --resource-group {world.plan.node_group} --name" in ran.err
 
 
 def test_with_nmis_own_namespace_goes_nmi_and_disable_takes_the_rest(
@@ -244,7 +233,7 @@ def test_with_nmis_own_namespace_goes_nmi_and_disable_takes_the_rest(
     ends = time.monotonic() + 60
     while world.get(f"/api/v1/namespaces/{OWN}") is not None:
         assert time.monotonic() < ends, "the namespace does not go"
-        end_nmi(world, f"/api/v1/namespaces/{OWN}/pods")
+        world.delete(f"/api/v1/namespaces/{OWN}/pods", gracePeriodSeconds="0")
         time.sleep(0.01)
     assert {manifests.ACCOUNT, "podidentity-mic", manifests.OWN_SECRETS} <= of_ours(world)
     ran = podidentity("disable", "--namespace", OWN)

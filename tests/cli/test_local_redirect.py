@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,7 +17,7 @@ from podidentity.cli.local_redirect import backends, lines
 from podidentity.core.resources import ObjectRef, Pod
 from podidentity.wire.events import COMPONENT
 from tests.acceptance.planes.cilium import CRDS, Decision, decide
-from tests.cli.conftest import DAEMON_SET, PODS, Ran, nmi_pods, one_object_at_a_time, runs_refused
+from tests.cli.conftest import DAEMON_SET, Ran, nmi_pods, one_object_at_a_time, runs_refused
 from tests.cli.world import World
 
 Run = Callable[..., Ran]
@@ -104,19 +104,10 @@ def test_pods_without_tokens_are_named_by_node() -> None:
 
 
 @pytest.fixture
-def with_cilium(bare: World) -> Iterator[World]:
+def with_cilium(bare: World) -> World:
     """The world without NMI, and with Cilium's kinds."""
-    made = list(yaml.safe_load_all(CRDS.read_text()))
-    for each in made:
-        bare.send("POST", DEFINITIONS, each)
-    yield bare
-    if bare.get(REDIRECT):
-        bare.send("DELETE", REDIRECT)
-    selector = "app.kubernetes.io/component=redirect"
-    for pod in bare.send("GET", PODS, labelSelector=selector)["items"]:
-        bare.send("DELETE", f"{PODS}/{pod['metadata']['name']}", gracePeriodSeconds="0")
-    for each in made:
-        bare.send("DELETE", f"{DEFINITIONS}/{each['metadata']['name']}")
+    bare.define(*yaml.safe_load_all(CRDS.read_text()))
+    return bare
 
 
 def test_without_ciliums_kinds_it_is_refused_before_anything_is_made(

@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from podidentity.manifests import crds
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.plan import Pool, PoolKind
 from tests.cli.azure import made_identity, operator
 from tests.cli.binding import record
-from tests.cli.conftest import Ran, have_custom_resources
+from tests.cli.conftest import Ran
 from tests.cli.world import CUSTOM, World, running
 
 Run = Callable[..., Ran]
@@ -26,8 +27,7 @@ POOLS = (
 
 @pytest.fixture(scope="module")
 def pools(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with running(tmp_path_factory.mktemp("pools"), POOLS) as world:
-        have_custom_resources(world)
+    with running(tmp_path_factory.mktemp("pools"), POOLS, definitions=crds()) as world:
         yield world
 
 
@@ -35,6 +35,7 @@ def pools(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 def mixed(pools: World, monkeypatch: pytest.MonkeyPatch) -> World:
     for name, value in pools.environment.items():
         monkeypatch.setenv(name, value)
+    pools.put_back()
     return pools
 
 

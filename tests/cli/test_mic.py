@@ -32,7 +32,7 @@ from podidentity.core.secrets import Secret
 from podidentity.settings import MicSettings
 from podidentity.wire.events import COMPONENT_OF_MIC, Happening, render_event
 from podidentity.wire.pauses import Pauses, parse_pauses
-from tests.cli.conftest import DAEMON_SET, Ran
+from tests.cli.conftest import DAEMON_SET, Ran, settled_daemon_set
 from tests.cli.ids import IDENTITY
 from tests.cli.world import CUSTOM, World
 from tests.fakes import CLIENT, OTHER_CLIENT
@@ -444,7 +444,7 @@ def test_enable_brings_no_mic_that_could_not_sign_in_and_changes_nothing(
     world: World, podidentity: Run, flags: tuple[str, ...], why: str
 ) -> None:
     assert podidentity("enable", "--no-wait").code == 0
-    before = world.get(DAEMON_SET)
+    before = settled_daemon_set(world)
     ran = podidentity("enable", "--no-wait", "--mic", *flags)
     assert (ran.code, ran.out) == (1, "")
     assert why in ran.err

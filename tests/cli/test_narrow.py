@@ -14,7 +14,6 @@ import pytest
 
 from podidentity.cli import main
 from tests.cli.binding import Run
-from tests.cli.conftest import end
 from tests.cli.ids import IDENTITY
 from tests.cli.test_migrate import bound
 from tests.cli.world import World
@@ -23,7 +22,7 @@ ESCAPE = "\x1b"
 
 
 @pytest.fixture
-def shop(world: World, podidentity: Run) -> Iterator[str]:
+def shop(world: World, podidentity: Run) -> str:
     """A namespace with one of everything that is listed, of long names."""
     name = world.namespace(f"a-shop-of-the-{uuid.uuid4().hex[:8]}")
     given = ("--identity-resource-id", IDENTITY, "--client-id", str(uuid.uuid4()), "--no-attach")
@@ -32,9 +31,7 @@ def shop(world: World, podidentity: Run) -> Iterator[str]:
     world.pod(name, "web", {"aadpodidbinding": "nobody-may"})
     exception = ("--name", "meter-of-the-power", "--pod-labels", "app=meter-of-the-power")
     assert podidentity("exception", "add", "-n", name, *exception).code == 0
-    yield name
-    world.delete(f"/apis/aadpodidentity.k8s.io/v1/namespaces/{name}/azurepodidentityexceptions")
-    end(world, name)
+    return name
 
 
 def commands(shop: str) -> Iterator[list[str]]:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import functools
 import json
 import re
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -42,22 +41,14 @@ from podidentity_sandbox.world.blueprint import write_kubeconfig
 from tests.acceptance.planes.cilium import CRDS as CILIUM_CRDS
 from tests.cli import test_azure_rights as azure_rights
 from tests.cli.azure import operator
-from tests.cli.conftest import (
-    CRDS,
-    PODS,
-    Ran,
-    end,
-    end_nmi,
-    have_custom_resources,
-    nmi_pods,
-    no_admission_policies,
-)
+from tests.cli.conftest import PODS, Ran, nmi_pods
 from tests.cli.ids import CLIENT, IDENTITY
 from tests.cli.operators import holding
 from tests.cli.releases import of_a_release
 from tests.cli.test_adopt import LEDGERS, a_record, an_identity, grant
 from tests.cli.test_local_redirect import CILIUM, DENIAL, POLICY, tell
-from tests.cli.world import CUSTOM, World, running
+from tests.cli.world import CRDS, CUSTOM, World, running
+from tests.kubernetes.control_plane import OLDEST_FOLDER, wait_until
 
 Run = Callable[..., Ran]
 PODS_NAMESPACE = "PODS"
@@ -68,8 +59,6 @@ ADMISSION = "/apis/admissionregistration.k8s.io/v1"
 OWN = "identity-system"
 """A namespace of NMI's own."""
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
-EXCEPTIONS = f"{CUSTOM}/azurepodidentityexceptions"
-"""Those of all namespaces."""
 
 
 @dataclass
@@ -160,8 +149,8 @@ class Case:
     whole: Callable[[Ran], bool] = done
     times: int = 1
     """Twice, where the first run creates and the second changes."""
-    minor: int = 32
-    """The API server's version, 1.32 or 1.36."""
+    newest: bool = False
+    """Whether it needs the newest API server; else it is of the oldest one that tests know."""
     nmi: str = manifests.NAMESPACE
     """NMI's namespace."""
     of: str = ""
@@ -279,7 +268,6 @@ def shared_with_another_namespace(scene: Scene) -> None:
     in_azure(scene)
     elsewhere = replace(scene, ns="default")
     path = f"{CUSTOM}/namespaces/default/azureidentities"
-    scene.world.delete(path)
     elsewhere.identity("shared", type=0, resourceID=scene.managed)
     record = {ATTACHED_TO: json.dumps([scene.world.plan.scale_set_id])}
     scene.world.send("PATCH", f"{path}/shared", {"metadata": {"annotations": record}})
@@ -326,6 +314,8 @@ def where_no_grant_is_made(scene: Scene) -> None:
         body = {"kind": kind, "metadata": {"name": scene.ns}, "spec": made}
         plural = f"{kind[:-1]}ies" if kind.endswith("y") else f"{kind}s"
         scene.world.send("POST", f"{ADMISSION}/{plural.lower()}", body)
+    with scene.world.control_plane.policies_seen():
+        pass
 
 
 CASES: tuple[Case, ...] = (
@@ -359,7 +349,7 @@ CASES: tuple[Case, ...] = (
         only=("node-tokens",),
         prepare=to_check_by_node,
         whole=told_all,
-        minor=36,
+        newest=True,
     ),
     Case(
         command="check",
@@ -526,78 +516,30 @@ def take_out(scene: Scene, *objects: Any) -> None:
         scene.world.delete(f"{path_of(each)}/{each['metadata']['name']}")
 
 
-_PATHS_OF_NMI = {
-    path_of(each)
-    for each in manifests.nmi(policy=True, as_node=True, startup_taint=manifests.STARTUP_TAINT)
-}
-_MIC = [
-    f"{path_of(each)}/{each['metadata']['name']}" for each in manifests.mic(managed_identity=True)
-]
 _SECRETS = "/api/v1/namespaces/kube-system/secrets"
 _PAUSES = "/api/v1/namespaces/kube-system/configmaps/podidentity-mic-pauses"
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _nothing_of_other_files(shared_world: World) -> None:
-    """Delete what tests of other files left: `enable` would grant its use, or except it."""
-    for name in {each["metadata"]["namespace"] for each in manifests.aks_exceptions()} - {
-        "kube-system"
-    }:
-        end_namespace(shared_world, name)
-    for plural in ("azureidentities", "azureidentitybindings"):
-        for each in (shared_world.get(f"{CUSTOM}/{plural}") or {"items": []})["items"]:
-            meta = each["metadata"]
-            path = f"{CUSTOM}/namespaces/{meta['namespace']}/{plural}/{meta['name']}"
-            shared_world.send("DELETE", path)
-
-
-def taken_out(scene: Scene) -> None:
-    """Have nothing of podidentity in the cluster, but its custom resources."""
-    no_admission_policies(scene.world)
-    for path in _PATHS_OF_NMI:
-        scene.world.delete(path, labelSelector="app.kubernetes.io/component in (nmi, probe)")
-    named = "app.kubernetes.io/name=podidentity"
-    take_out(scene, *scene.world.send("GET", EXCEPTIONS, labelSelector=named)["items"])
-    scene.world.delete("/api/v1/namespaces/kube-system/configmaps/podidentity-grants")
-    end_nmi(scene.world)
-
-
-def end_namespace(world: World, name: str) -> None:
-    """Delete a namespace; return when it is gone."""
-    path = f"/api/v1/namespaces/{name}"
-    if world.delete(path):
-        end_nmi(world, f"{path}/pods")
-        while world.get(path) is not None:
-            time.sleep(0.01)
-
-
 def with_a_namespace_of_its_own(scene: Scene) -> None:
-    taken_out(scene)
-    end_namespace(scene.world, OWN)
     scene.world.namespace(OWN)
 
 
 def without_definitions(scene: Scene) -> None:
-    taken_out(scene)
     take_out(scene, *manifests.crds())
-    while any(scene.world.get(f"{CRDS}/{each['metadata']['name']}") for each in manifests.crds()):
-        time.sleep(0.01)
+    wait_until(lambda: not scene.world.send("GET", CRDS)["items"])
 
 
 def with_a_pod_that_stays(scene: Scene) -> None:
-    taken_out(scene)
     scene.pod()
 
 
 def with_an_extension(scene: Scene) -> None:
-    taken_out(scene)
     if scene.world.get(f"/api/v1/namespaces/{EXTENSION}") is None:
         scene.world.namespace(EXTENSION)
 
 
 def with_exceptions(scene: Scene) -> None:
     """Have all extensions, and their exceptions."""
-    taken_out(scene)
     for name in EXTENSIONS:
         scene.world.namespace(name)
     made = manifests.aks_exceptions()
@@ -606,13 +548,11 @@ def with_exceptions(scene: Scene) -> None:
 
 def with_bound_identities(scene: Scene) -> None:
     """Have two of the same permission: its role is made for one, and there for the other."""
-    taken_out(scene)
     for name in ("orders", "again"):
         scene.bound(name, type=0)
 
 
 def with_an_older_grant_and_no_nmi(scene: Scene) -> None:
-    taken_out(scene)
     scene.granted(ends=False)
 
 
@@ -624,23 +564,19 @@ def with_a_grant_and_no_nmi(scene: Scene) -> None:
 
 
 def with_an_account(scene: Scene) -> None:
-    taken_out(scene)
     scene.service_account()
 
 
 def with_the_taints_rights(scene: Scene) -> None:
-    taken_out(scene)
     make(scene, *manifests.startup_taint_rights())
 
 
 def with_admission_policies(scene: Scene) -> None:
-    taken_out(scene)
     make(scene, *manifests.admission_policies())
 
 
 def with_a_ledger(scene: Scene) -> None:
     """Have a ledger of MIC's, of a machine that is not there any more: Azure is an owner's here."""
-    taken_out(scene)
     host = Host.parse(f"{scene.world.plan.scale_set_id}-gone")
     ledger = Ledger(host=host, attached={IDENTITY.lower(): LedgerEntry(IDENTITY, 0.0)})
     path = f"{CUSTOM}/namespaces/{manifests.NAMESPACE}/azureidentityledgers"
@@ -650,7 +586,6 @@ def with_a_ledger(scene: Scene) -> None:
 
 def with_an_old_record(scene: Scene) -> None:
     """Have a record as MIC of AAD Pod Identity leaves it."""
-    taken_out(scene)
     path = f"{CUSTOM}/namespaces/{scene.ns}/azureassignedidentities"
     head = {"apiVersion": "aadpodidentity.k8s.io/v1", "kind": "AzureAssignedIdentity"}
     metadata = {"name": "old", "finalizers": [FINALIZER]}
@@ -659,21 +594,12 @@ def with_an_old_record(scene: Scene) -> None:
 
 def with_a_lost_release(scene: Scene) -> None:
     """Have a role of a Helm release whose namespace was deleted."""
-    taken_out(scene)
     path = f"{RBAC}/clusterrolebindings"
     scene.world.delete(f"{path}/mine-nmi")
     scene.world.send("POST", path, of_a_release("mine-nmi", "gone"))
 
 
-def without_an_old_record(world: World, ns: str) -> None:
-    record = f"{CUSTOM}/namespaces/{ns}/azureassignedidentities/old"
-    if world.get(record) is not None:
-        world.send("PATCH", record, {"metadata": {"finalizers": None}})
-        world.delete(record)
-
-
 def with_version_0_1(scene: Scene) -> None:
-    taken_out(scene)
     old = manifests.nmi()[-1]
     spec = old["spec"]["template"]["spec"]
     spec["containers"] = [{**spec["containers"][0], "name": "nmi"}]
@@ -699,23 +625,7 @@ CILIUMS = list(yaml.safe_load_all(CILIUM_CRDS.read_text()))
 
 
 def with_cilium(scene: Scene) -> None:
-    taken_out(scene)
-    without_cilium(scene.world)
-    make(scene, *CILIUMS)
-
-
-def without_cilium(world: World) -> None:
-    """Take Cilium's kinds away, with all of them and the pods that it leads to."""
-    for each in CILIUMS:
-        path = f"{CRDS}/{each['metadata']['name']}"
-        if not world.delete(path):
-            continue
-        while world.get(path) is not None:
-            time.sleep(0.01)
-    world.delete(f"{path_of(manifests.local_redirect()[0])}/podidentity-redirect")
-    ours = "app.kubernetes.io/component=redirect"
-    for pod in world.send("GET", PODS, labelSelector=ours)["items"]:
-        world.delete(f"{PODS}/{pod['metadata']['name']}", gracePeriodSeconds="0")
+    scene.world.define(*CILIUMS)
 
 
 def as_administrator(scene: Scene, *words: str) -> None:
@@ -733,14 +643,12 @@ def with_silent_agents(scene: Scene) -> None:
 
 def with_ready_agents(scene: Scene, *flags: str) -> None:
     as_administrator(scene, "enable", "--no-wait", *flags)
-    while len(nmi_pods(scene.world)) < len(scene.world.plan.nodes):
-        time.sleep(0.01)
     status = {"conditions": [{"type": "Ready", "status": "True"}]}
     for pod in nmi_pods(scene.world):
         scene.world.send("PATCH", f"{PODS}/{pod['metadata']['name']}/status", {"status": status})
     path = f"{path_of(manifests.nmi()[-1])}/nmi"
-    while scene.world.get(path)["status"].get("numberReady") != len(scene.world.plan.nodes):
-        time.sleep(0.01)
+    nodes = len(scene.world.plan.nodes)
+    wait_until(lambda: scene.world.get(path)["status"].get("numberReady") == nodes)
 
 
 def with_redirect(scene: Scene) -> None:
@@ -783,7 +691,6 @@ CASES += (
     Case(
         command="enable",
         line=ENABLE,
-        prepare=taken_out,
         times=2,
         shows=lambda right: right.resource != DEFINITIONS,
     ),
@@ -850,8 +757,8 @@ CASES += (
         times=2,
         nmi=OWN,
     ),
-    of_part("enable", "node-tokens", f"{ENABLE} --node-tokens", taken_out, times=2),
-    of_part("enable", "startup-taint", f"{ENABLE} --startup-taint", taken_out, times=2),
+    of_part("enable", "node-tokens", f"{ENABLE} --node-tokens", nothing, times=2),
+    of_part("enable", "startup-taint", f"{ENABLE} --startup-taint", nothing, times=2),
     of_part("enable", "first-grants", ENABLE, with_bound_identities),
     of_part("enable", "account", ENABLE, with_an_account, times=2),
     of_part("enable", "no-startup-taint", ENABLE, with_the_taints_rights),
@@ -862,11 +769,10 @@ CASES += (
         with_admission_policies,
     ),
     of_part("enable", "version-0.1", ENABLE, with_version_0_1),
-    of_part("enable", "wait", "enable --timeout 3s", taken_out, whole=not_ready),
+    of_part("enable", "wait", "enable --timeout 3s", nothing, whole=not_ready),
     Case(
         command="disable",
         line="disable",
-        prepare=taken_out,
         shows=lambda right: right.verb != "watch",
     ),
     Case(
@@ -900,26 +806,17 @@ CASES += (
 )
 
 
-def without_mic(scene: Scene) -> None:
-    taken_out(scene)
-    for path in _MIC:
-        scene.world.delete(path)
-
-
 SIGN_IN = f"--mic-arg=--azure-client-id={CLIENT} --mic-arg=--azure-tenant-id=contoso.com"
 
 
 def with_an_admin_secret(scene: Scene) -> None:
     """Have what MIC signs in to Azure with, and no MIC."""
-    without_mic(scene)
     values = {"ClientID": CLIENT, "TenantID": "contoso.com", "ClientSecret": "s"}
     body = {"metadata": {"name": manifests.ADMIN_SECRET}, "stringData": values}
-    scene.world.delete(f"{_SECRETS}/{manifests.ADMIN_SECRET}")
     scene.world.send("POST", _SECRETS, body)
 
 
 def with_mic(scene: Scene) -> None:
-    without_mic(scene)
     make(scene, *manifests.mic(managed_identity=True))
 
 
@@ -930,7 +827,6 @@ def with_mic_not_paused(scene: Scene) -> None:
 
 def with_the_archived_mic(scene: Scene) -> None:
     """Have MIC of AAD Pod Identity, as its manifests put it into a cluster."""
-    without_mic(scene)
     deployment = manifests.mic()[-1]
     labels = {"component": "mic", "k8s-app": "aad-pod-id"}
     deployment["metadata"] = {"name": "mic", "namespace": "default", "labels": labels}
@@ -954,7 +850,6 @@ CASES += (
         line=f"enable --mic {SIGN_IN} --timeout 3s",
         parts=("mic", "wait-for-mic"),
         only=("wait-for-mic",),
-        prepare=without_mic,
         whole=lambda ran: "MIC is not ready after 3 s" in ran.err,
     ),
     Case(
@@ -962,7 +857,6 @@ CASES += (
         line=f"{ENABLE} --mic --mic-arg=--use-managed-identity",
         parts=("mic", "mic-exception"),
         only=("mic-exception",),
-        prepare=without_mic,
         times=2,
     ),
     of_part("enable", "no-mic", f"{ENABLE} --no-mic", with_mic),
@@ -976,15 +870,9 @@ CASES += (
 
 def labelled_elsewhere(scene: Scene) -> None:
     """Have what has the labels of NMI and of MIC in a namespace that may be a tenant's."""
-    clear_elsewhere(scene.world)
     for made in (manifests.nmi()[-1], manifests.mic()[-1]):
         made["metadata"]["namespace"] = "default"
         make(scene, made)
-
-
-def clear_elsewhere(world: World) -> None:
-    for plural in ("daemonsets", "deployments"):
-        world.delete(f"/apis/apps/v1/namespaces/default/{plural}")
 
 
 def in_azure_and_labelled_elsewhere(scene: Scene) -> None:
@@ -1083,7 +971,6 @@ def migrated(scene: Scene) -> None:
 
 def gone_back(scene: Scene) -> None:
     """Have gone back to AAD Pod Identity, but for the permissions and the record of grants."""
-    taken_out(scene)
     migrated(scene)
     record = {"metadata": {"name": "podidentity-grants"}}
     scene.world.send("POST", "/api/v1/namespaces/kube-system/configmaps", record)
@@ -1091,7 +978,6 @@ def gone_back(scene: Scene) -> None:
 
 def with_records_of_the_archived_mic(scene: Scene) -> None:
     """Have what the archived MIC has attached, and written down, before it was deleted."""
-    without_mic(scene)
     scene.world.send(
         "POST",
         f"{CUSTOM}/namespaces/{scene.ns}/azureidentities",
@@ -1107,14 +993,6 @@ def with_an_older_ledger(scene: Scene) -> None:
     with_records_of_the_archived_mic(scene)
     host = Host.of_node(scene.world.plan.nodes[0].provider_id)
     scene.world.send("POST", LEDGERS, render_ledger(Ledger(host=host), "kube-system"))
-
-
-def without_records(world: World) -> None:
-    for each in (world.get(RECORDS) or {"items": []})["items"]:
-        path = f"{RECORDS}/{each['metadata']['name']}"
-        world.send("PATCH", path, {"metadata": {"finalizers": None}})
-        world.delete(path)
-    world.delete(LEDGERS)
 
 
 RECORDS = f"{CUSTOM}/namespaces/default/azureassignedidentities"
@@ -1164,25 +1042,25 @@ CASES += (
 
 
 @pytest.fixture(scope="module")
-def newer_world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with running(tmp_path_factory.mktemp("newer"), kubernetes_minor=36) as world:
-        have_custom_resources(world)
+def oldest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with running(
+        tmp_path_factory.mktemp("oldest"), definitions=manifests.crds(), programs=OLDEST_FOLDER
+    ) as world:
         yield world
 
 
 @pytest.fixture
-def place(world: World, request: pytest.FixtureRequest, case: Case) -> World:
-    """The world of the version that a case needs."""
-    found: World = request.getfixturevalue("newer_world") if case.minor == 36 else world
-    if found.get(f"/api/v1/namespaces/{manifests.IDENTITIES}") is None:
-        found.namespace(manifests.IDENTITIES)
+def place(request: pytest.FixtureRequest, case: Case, monkeypatch: pytest.MonkeyPatch) -> World:
+    found: World = request.getfixturevalue("world" if case.newest else "oldest")
+    for name, value in found.environment.items():
+        monkeypatch.setenv(name, value)
     return found
 
 
 @pytest.fixture
 def run(
     place: World, case: Case, podidentity: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> Iterator[Callable[..., Ran]]:
+) -> Callable[..., Ran]:
     """Run the case as a person with these rights alone, in a namespace of its own.
 
     `again`: in that of the run before, with what that has made.
@@ -1198,6 +1076,8 @@ def run(
 
     def as_person(rights: list[Single], *, again: bool = False) -> Ran:
         if not again:
+            place.put_back()
+            place.namespace(manifests.IDENTITIES)
             begun.append(Scene(place, place.namespace(f"n-{uuid.uuid4().hex[:8]}")))
             case.prepare(begun[-1])
         scene = begun[-1]
@@ -1215,52 +1095,12 @@ def run(
                     break
         return ran
 
-    yield as_person
-    clear(place, case, [each.ns for each in begun])
-    there = {each["metadata"]["name"] for each in place.send("GET", "/api/v1/namespaces")["items"]}
-    for each in sorted({OWN, *EXTENSIONS} & there):
-        end_namespace(place, each)
+    return as_person
 
 
 def _in(right: Single, ns: str) -> Single:
     namespace = ns if right.namespace == PODS_NAMESPACE else right.namespace
     return Single(namespace, right.resource, right.verb, right.name)
-
-
-def clear(world: World, case: Case, begun: list[str]) -> None:
-    """Take away what a run of this case would leave to the next one."""
-    world.delete(f"{CUSTOM}/namespaces/{manifests.NAMESPACE}/azureidentityledgers")
-    for ns in begun:
-        if case.is_about("old-finalizers"):
-            without_an_old_record(world, ns)
-        world.delete(f"{CUSTOM}/namespaces/{ns}/azurepodidentityexceptions")
-        end(world, ns)
-    # A grant that ends with nothing is a matter of each `enable`.
-    ours = ",".join(f"{key}={value}" for key, value in rbac.LABELS.items())
-    world.delete(f"{RBAC}/clusterrolebindings", labelSelector=ours)
-    accounts = f"/namespaces/{manifests.IDENTITIES}"
-    world.delete(f"/api/v1{accounts}/serviceaccounts")
-    for plural in ("rolebindings", "roles"):
-        world.delete(f"{RBAC}{accounts}/{plural}")
-    world.delete("/apis/apps/v1/namespaces/kube-system/daemonsets")
-    clear_elsewhere(world)
-    world.delete(f"{RBAC}/clusterrolebindings/aad-pod-id-mic-role-default")
-    clear_what_few_make(world, case)
-    end_nmi(world)
-
-
-def clear_what_few_make(world: World, case: Case) -> None:
-    if case.is_about("mic"):
-        for path in (*_MIC, _PAUSES, f"{_SECRETS}/{manifests.ADMIN_SECRET}"):
-            world.delete(path)
-    if case.is_about("lrp"):
-        without_cilium(world)
-    if case.is_about("migrate"):
-        without_records(world)
-    if case.is_about("shared"):
-        world.delete(f"{CUSTOM}/namespaces/default/azureidentities")
-    if case.is_about("lost-release"):
-        world.delete(f"{RBAC}/clusterrolebindings/mine-nmi")
 
 
 BY_STEPS = [each for each in CASES if each.command in {"enable", "disable"}]

@@ -10,7 +10,6 @@ import pytest
 from podidentity.adapters.readiness import AgentPages, AgentReadiness
 from podidentity.cli.nodes import NOBODY, NodeState, states
 from tests.cli.binding import Run
-from tests.cli.conftest import have_custom_resources
 from tests.cli.world import World
 
 OURS = {"app.kubernetes.io/part-of": "podidentity"}
@@ -121,10 +120,10 @@ def test_a_refused_token_is_told_in_the_words_of_the_refusal() -> None:
     assert anyio.run(ask) == (400, "Identity not found")
 
 
+@pytest.mark.usefixtures("bare")
 def test_outside_a_pod_it_asks_through_the_api_server_as_check_does(
-    bare: World, podidentity: Run, monkeypatch: pytest.MonkeyPatch
+    podidentity: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    have_custom_resources(bare)
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     ran = podidentity("nodes")
     assert ran.code == 1

@@ -22,7 +22,7 @@ Answer = Callable[[str, str], None]
 
 
 @pytest.fixture
-def agent(world: World, ns: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+def agent(world: World, ns: str, monkeypatch: pytest.MonkeyPatch) -> World:
     """A ready pod of NMI, and one of a tenant, on the same node; nobody answers."""
     monkeypatch.setattr(path_check, "token_hex", lambda _: NUMBER)
     world.pod("kube-system", "nmi-by-hand", LABELS, node=1)
@@ -31,8 +31,7 @@ def agent(world: World, ns: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Wo
     world.custom(ns, "azureidentities", "orders", {"clientID": CLIENT, "resourceID": IDENTITY})
     world.custom(ns, "azureidentitybindings", "o", {"azureIdentity": "orders", "selector": "o"})
     world.pod(ns, "a", {BINDING_LABEL: "o"}, node=1)
-    yield world
-    world.send("DELETE", f"{PODS}/nmi-by-hand", gracePeriodSeconds="0")
+    return world
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from podidentity.core.errors import CredentialUnknown, IdentityNotAttached, TokenRefused
 from podidentity.core.refusals import Reason
 from podidentity.nmi.request.errors import ERRORS
-from tests.cli.conftest import Ran, have_custom_resources
+from tests.cli.conftest import Ran
 from tests.cli.world import CUSTOM, World
 from tests.docs.blocks import ROOT, blocks_of
 
@@ -90,16 +90,13 @@ def pod_of(text: str) -> str:
 
 @pytest.fixture(scope="module")
 def town(shared_world: World) -> Iterator[Town]:
-    have_custom_resources(shared_world)
+    shared_world.put_back()
     found = Town(shared_world)
     for name in NAMESPACES:
         shared_world.namespace(name)
     found.fill()
-    yield found
-    for name in NAMESPACES:
-        for plural in CUSTOM_KINDS:
-            shared_world.send("DELETE", f"{CUSTOM}/namespaces/{name}/{plural}")
-        shared_world.send("DELETE", PODS.format(name))
+    with shared_world.kept():
+        yield found
 
 
 @pytest.fixture

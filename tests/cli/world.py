@@ -1,66 +1,36 @@
-"""A cluster and an Azure of the sandbox for the commands: real servers, no nodes' processes."""
+"""A real control plane and the sandbox's Azure for the commands: no nodes' processes."""
 
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import os
-import select
 import socket
 import ssl
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
 
 import httpx2
 
-from podidentity_sandbox.plan import MINORS, Plan, Pool
-from podidentity_sandbox.world.authority import write_certificates
+from podidentity_sandbox.plan import Plan, Pool
 from podidentity_sandbox.world.blueprint import Shape, draw_plan, write_kubeconfig
+from tests.kubernetes.control_plane import (
+    NEWEST_FOLDER,
+    ControlPlane,
+    Server,
+    State,
+    control_plane,
+    wait_until,
+)
 
 CUSTOM = "/apis/aadpodidentity.k8s.io/v1"
-
-
-class Server:
-    """The API server as its administrator has it, on one connection of the standard library's.
-
-    A request takes a third of what it takes httpx2's client, and there are ten thousands of them.
-    """
-
-    def __init__(self, plan: Plan) -> None:
-        tls = ssl.create_default_context(cafile=str(plan.ca_certificate))
-        self._connection = http.client.HTTPSConnection(
-            "127.0.0.1", plan.apiserver_port, timeout=60, context=tls
-        )
-        self._token = plan.admin_token
-        self._one = threading.Lock()
-
-    def ask(
-        self, method: str, path: str, params: Mapping[str, str], body: object, kind: str
-    ) -> tuple[int, str]:
-        """Return the status and the body of an answer."""
-        query = f"?{urlencode(params)}" if params else ""
-        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": kind}
-        sent = None if body is None else json.dumps(body)
-        with self._one:
-            known = self._connection.sock
-            if known is not None and select.select([known], [], [], 0)[0]:
-                self._connection.close()  # so has the server, to which nothing was sent meanwhile
-            self._connection.request(method, f"{path}{query}", sent, headers)
-            with self._connection.getresponse() as answer:
-                return answer.status, answer.read().decode()
-
-    def close(self) -> None:
-        """End the connection."""
-        self._connection.close()
+CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 
 
 @dataclass(frozen=True)
@@ -70,6 +40,21 @@ class World:
     plan: Plan
     api: httpx2.Client
     server: Server
+    control_plane: ControlPlane
+    states: list[State]
+    """The last of them is what it is put back to."""
+
+    @contextlib.contextmanager
+    def kept(self) -> Iterator[None]:
+        """Let what is there now be what it is put back to."""
+        self.states.append(self.control_plane.state())
+        yield
+        self.states.pop()
+
+    def put_back(self) -> None:
+        """Let the cluster be as it was when it was kept last, and its weather be this world's."""
+        self.control_plane.under(self.plan.path)
+        self.control_plane.put_back(self.states[-1])
 
     @property
     def environment(self) -> Mapping[str, str]:
@@ -108,8 +93,20 @@ class World:
         return status == 200
 
     def namespace(self, name: str) -> str:
+        """Make a namespace; return when its default ServiceAccount is there, which pods need."""
         self.send("POST", "/api/v1/namespaces", {"metadata": {"name": name}})
+        account = f"/api/v1/namespaces/{name}/serviceaccounts/default"
+        wait_until(lambda: self.get(account) is not None)
         return name
+
+    def define(self, *definitions: Any) -> None:
+        """Make custom resources; return when they are served."""
+        for each in definitions:
+            self.send("POST", CRDS, each)
+        for spec in (each["spec"] for each in definitions):
+            version = spec["versions"][0]["name"]
+            plurals = {spec["names"]["plural"]}
+            self.control_plane.wait_until_served(spec["group"], plurals, version=version)
 
     def pod(
         self, namespace: str, name: str, labels: Mapping[str, str] | None = None, *, node: int = 0
@@ -181,30 +178,36 @@ def _start(module: str, folder: Path, fds: Mapping[str, Sequence[int]]) -> subpr
 
 @contextlib.contextmanager
 def running(
-    folder: Path, pools: Sequence[Pool] = (), *, kubernetes_minor: int = MINORS[0]
+    folder: Path,
+    pools: Sequence[Pool] = (),
+    *,
+    definitions: Sequence[Any] = (),
+    programs: str = NEWEST_FOLDER,
 ) -> Iterator[World]:
-    """Yield a world of two nodes, or of those of the pools; nothing of it remains."""
+    """Yield a world of two nodes, or of those of the pools, on this worker's control plane.
+
+    It is a new cluster with these custom resources, whose nodes are ready.
+    """
+    plane = control_plane(programs)
     with contextlib.ExitStack() as stack:
-        api, https, imds, proxy = (stack.enter_context(_listener()) for _ in range(4))
+        https, imds, proxy = (stack.enter_context(_listener()) for _ in range(3))
         dns = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
         dns.bind(("127.0.0.1", 0))
         plan = draw_plan(
             "cli",
             folder,
-            Shape(rootless=True, kubernetes_minor=kubernetes_minor, pools=pools),
-            apiserver_port=api.getsockname()[1],
+            Shape(rootless=True, pools=pools),
+            apiserver_port=plane.plan.apiserver_port,
             azure_proxy_port=proxy.getsockname()[1],
         )
+        plan = replace(plan, admin_token=plane.plan.admin_token, aks_token=plane.plan.aks_token)
         plan.save()
-        write_certificates(plan)
+        plane.lend(plan)
         write_kubeconfig(plan)
         sockets = {"https-fd": https, "imds-fd": imds, "dns-fd": dns, "proxy-fd": proxy}
-        for process in (
-            _start("cluster", folder, {"listen-fd": [api.fileno()]}),
-            _start("azure", folder, {name: [sock.fileno()] for name, sock in sockets.items()}),
-        ):
-            stack.callback(process.wait)
-            stack.callback(process.terminate)
+        azure = _start("azure", folder, {name: [sock.fileno()] for name, sock in sockets.items()})
+        stack.callback(azure.wait)
+        stack.callback(azure.terminate)
         client = httpx2.Client(
             base_url=f"https://127.0.0.1:{plan.apiserver_port}",
             headers={"Authorization": f"Bearer {plan.admin_token}"},
@@ -212,13 +215,26 @@ def running(
             trust_env=False,
             timeout=60,
         )
-        world = World(plan, stack.enter_context(client), stack.enter_context(closing(Server(plan))))
+        server = stack.enter_context(closing(Server(plan, "127.0.0.1", plan.apiserver_port)))
+        world = World(plan, stack.enter_context(client), server, plane, [plane.beginning])
+        world.put_back()
         for node in plan.nodes:
             labels = {"kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64"}
             metadata = {"name": node.name, "labels": labels}
             body = {"metadata": metadata, "spec": {"providerID": node.provider_id}}
             world.send("POST", "/api/v1/nodes", body)
-        yield world
+            become_ready(world, node.name)
+        world.define(*definitions)
+        with world.kept():
+            yield world
+
+
+def become_ready(world: World, node: str) -> None:
+    """Let a node have room and be ready, as its kubelet and a controller would."""
+    room = {"cpu": "64", "memory": "256Gi", "pods": "1000"}
+    ready = {"conditions": [{"type": "Ready", "status": "True"}], "allocatable": room}
+    world.send("PATCH", f"/api/v1/nodes/{node}/status", {"status": {**ready, "capacity": room}})
+    world.send("PATCH", f"/api/v1/nodes/{node}", {"spec": {"taints": None}})
 
 
 def nmi(world: World, node: int, name: str, *, ready: str) -> None:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,11 +55,19 @@ def helm() -> Iterator[Helm]:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with running(tmp_path_factory.mktemp("world")) as found:
         for name in ("billing", "tenant-a", "tenant-b", "aad-pod-identity"):
             found.namespace(name)
-        yield found
+        with found.kept():
+            yield found
+
+
+@pytest.fixture
+def world(cluster: World) -> World:
+    """A cluster with some namespaces, and nothing of us."""
+    cluster.put_back()
+    return cluster
 
 
 def install(
@@ -93,7 +101,7 @@ def run(world: World, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
     return command
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def ours(helm: Helm, world: World) -> None:
     """The custom resources, as a release of ours that is gone has left them."""
     release = Release(helm, world)
@@ -171,12 +179,6 @@ def test_an_old_values_file_installs_unchanged_and_each_refusal_to_come_was_list
         for each in (values.get("azureIdentities") or {}).values()
     }
     assert listed - refused <= granted, "what the values grant"
-    Release(helm, world).do("uninstall")
-    for namespace, name, _ in pods:
-        place = f"/api/v1/namespaces/{namespace}/pods/{name}"
-        world.send("DELETE", place, gracePeriodSeconds="0")
-    for plural in ("azureidentities", "azureidentitybindings"):
-        world.delete(f"{CUSTOM}/namespaces/billing/{plural}")
 
 
 # ---- Half an install, an interrupted upgrade, others' custom resources
@@ -198,9 +200,13 @@ def denied(world: World, operation: str) -> Iterator[None]:
     actions = {"policyName": DENY, "validationActions": ["Deny"]}
     body = {"metadata": {"name": DENY}, "spec": actions}
     world.send("POST", f"{ADMISSION}/validatingadmissionpolicybindings", body)
+    with world.control_plane.policies_seen():
+        pass
     yield
     for plural in ("validatingadmissionpolicybindings", "validatingadmissionpolicies"):
         world.send("DELETE", f"{ADMISSION}/{plural}/{DENY}")
+    with world.control_plane.policies_seen():
+        pass
 
 
 @dataclass
@@ -256,11 +262,8 @@ class Release:
 
 
 @pytest.fixture
-def release(helm: Helm, world: World) -> Iterator[Release]:
-    yield Release(helm, world)
-    with suppress(HelmRefused):
-        Release(helm, world).do("uninstall")
-    assert not world.send("GET", SETS)["items"]
+def release(helm: Helm, world: World) -> Release:
+    return Release(helm, world)
 
 
 def test_half_an_install_is_finished_by_the_same_command_again(release: Release) -> None:
@@ -325,9 +328,7 @@ def test_custom_resources_of_the_archived_project_are_taken_over_with_their_obje
     release: Release, there: list[Any], edited: bool
 ) -> None:
     world, names = release.world, [each["metadata"]["name"] for each in manifests.crds()]
-    without_definitions(world, names)
-    for each in there:
-        world.send("POST", CRDS, archived.definition(each, edited=edited))
+    world.define(*(archived.definition(each, edited=edited) for each in there))
     spec = {"azureIdentity": "orders", "selector": "orders"}
     world.custom("billing", "azureidentitybindings", "orders", spec)
     with pytest.raises(HelmRefused, match="invalid ownership metadata"):
@@ -346,15 +347,6 @@ def test_custom_resources_of_the_archived_project_are_taken_over_with_their_obje
     if edited:
         kept = world.get(f"{CRDS}/{names[0]}")["metadata"]["annotations"]
         assert kept["example.com/mine"] == "kept"
-
-
-def without_definitions(world: World, names: list[str]) -> None:
-    for name in names:
-        world.api.delete(f"{CRDS}/{name}")
-    ends = time.monotonic() + 60
-    while any(world.get(f"{CRDS}/{name}") for name in names):
-        assert time.monotonic() < ends
-        time.sleep(0.01)
 
 
 # ---- The archived release becomes ours, and comes back
@@ -400,9 +392,9 @@ KEPT = {"AzureIdentity", "AzureIdentityBinding", "AzurePodIdentityException"}
 def old(release: Release, tmp_path: Path) -> TakenOver:
     """The release, with values as a platform has them and an identity that somebody else made."""
     world = release.world
-    without_definitions(world, [each["metadata"]["name"] for each in manifests.crds()])
     values = yaml.safe_load((OLD[0].parent / "a-platform-for-tenants.yaml").read_text())
     release.command("install", values=values, chart=archived.chart(tmp_path))
+    world.control_plane.wait_until_served("aadpodidentity.k8s.io", ["azureidentities"])
     identity = {"type": 0, "clientID": CLIENT, "resourceID": RESOURCE}
     world.custom("billing", "azureidentities", "orders", identity)
     before = archived.live(world, release.manifest)
@@ -509,6 +501,9 @@ def left_by_0_1(world: World) -> dict[str, Any]:
         if each["kind"] == "DaemonSet":
             # Of no node here: nothing of these would end its pods.
             each["spec"]["template"]["spec"]["nodeSelector"] = {"kubernetes.io/os": "another"}
+        if each["kind"] == "CustomResourceDefinition":
+            world.define(each)
+            continue
         path = path_of(each)
         made = world.send("POST", path.rpartition("/")[0], each)
         if (
@@ -523,7 +518,6 @@ def test_from_0_1_the_refusal_names_the_command_and_then_the_chart_takes_over_wh
     release: Release,
 ) -> None:
     world = release.world
-    without_definitions(world, [each["metadata"]["name"] for each in manifests.crds()])
     kept = left_by_0_1(world)
     assert len(kept) == 4 + 3 + 1, "custom resources, grants and the record of them"
     with pytest.raises(HelmRefused, match="podidentity disable --namespace kube-system"):
@@ -563,6 +557,8 @@ def automatic(tmp_path: Path) -> Iterator[World]:
                 "spec": {"policyName": name, "validationActions": ["Deny"]},
             }
             world.send("POST", f"{ADMISSION}/validatingadmissionpolicybindings", binding)
+        with world.control_plane.policies_seen():
+            pass
         yield world
 
 

@@ -19,6 +19,8 @@ from podidentity_sandbox.world.blueprint import write_kubeconfig
 from tests.cli.operators import holding
 from tests.cli.world import World, running
 from tests.deploy.helm import IMAGE, RELEASE, Helm, HelmRefused, begun, finish
+from tests.kubernetes.control_plane import OLDEST_FOLDER
+from tests.kubernetes.programs import OLDEST
 
 PERSON = "8c0ffee0-0000-4000-8000-000000000001"
 CLIENT = "9d0b1f0f-4f8c-4c83-8be3-4b2f0d0a2c11"
@@ -33,7 +35,7 @@ PLACES = Places(pods=("billing",), nmi=SYSTEM)
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    with running(tmp_path_factory.mktemp("world")) as found:
+    with running(tmp_path_factory.mktemp("world"), programs=OLDEST_FOLDER) as found:
         for name in ("billing", IDENTITIES):
             found.namespace(name)
         yield found
@@ -42,7 +44,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 @pytest.fixture(scope="module")
 def objects() -> list[Any]:
     """What the release has on the world's Kubernetes."""
-    words = ("--kube-version=1.32", f"--namespace={SYSTEM}")
+    words = (f"--kube-version=1.{OLDEST}", f"--namespace={SYSTEM}")
     text = finish(begun("template", RELEASE, str(CHART), *words, values=VALUES))
     return [each for each in yaml.safe_load_all(text) if each]
 

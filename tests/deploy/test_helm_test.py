@@ -152,6 +152,8 @@ def test_the_account_of_helm_test_needs_each_of_its_rights(
         for rule in rules:
             left = [each for each in rules if each is not rule]
             account.world.send("PATCH", path, {"rules": left})
+            with account.world.control_plane.rights_seen():
+                pass
             code, out, err = helm_test()
             (resource,) = rule["resources"]
             assert rule["verbs"] == ["list"]
