@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import httpx2
 
-from podidentity import manifests
 from podidentity.adapters.kube import Kube
 from podidentity.cli.cluster_rights import Places, Single, held_by, singles
 from podidentity.cli.rights import roles
-from tests.sandbox.cluster.conftest import Served, bound_to, pod
+from tests.manifests.conftest import Served
+from tests.sandbox.cluster.conftest import bound_to, pod
 
 SYSTEM, SHOP = "/api/v1/namespaces/kube-system", "/api/v1/namespaces/shop"
 CUSTOM = "aadpodidentity.k8s.io/v1"
@@ -72,17 +72,15 @@ async def program(
 ) -> AsyncIterator[Program]:
     """Yield a program of this account of kube-system with these manifests' rights, but for one.
 
-    The cluster has the custom resources, a node and a namespace `shop` with a service account.
+    The cluster has a node and a namespace `shop` with a service account.
     """
     async with served.client() as admin:
         made = Program(admin, Kube(admin))
-        for crd in manifests.crds():
-            await made.make("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", crd)
         await made.make("/api/v1/namespaces", {"metadata": {"name": "shop"}})
         await made.make("/api/v1/nodes", {"metadata": {"name": "node-0"}})
         for path, name in ((SYSTEM, account), (SHOP, "default")):
             await admin.post(f"{path}/serviceaccounts", json={"metadata": {"name": name}})
-        await give(admin, [_but_for(each, without) for each in given])
+        await give(served, [_but_for(each, without) for each in given])
         made.token = await token_of(admin, account)
         client = served.client(made.token, of_program=True)
 
@@ -131,15 +129,23 @@ def _is_same(one: Single, other: Single) -> bool:
     return (one.resource, one.verb, one.name) == (other.resource, other.verb, other.name)
 
 
-async def give(admin: httpx2.AsyncClient, manifests: Sequence[Any]) -> None:
-    """Make the roles, bindings and policies among these manifests, and nothing else."""
-    for each in manifests:
-        if plural := _ABOUT_RIGHTS.get(each["kind"]):
-            namespace = each["metadata"].get("namespace")
-            where = f"/namespaces/{namespace}" if namespace else ""
-            path = f"/apis/{each['apiVersion']}{where}/{plural}"
-            answer = await admin.post(path, json=each)
-            assert answer.status_code == 201, answer.text
+async def give(served: Served, manifests: Sequence[Any]) -> None:
+    """Make the roles, bindings and policies among these manifests, and nothing else.
+
+    They count when it returns.
+    """
+    with ExitStack() as waits:
+        async with served.client() as admin:
+            for each in manifests:
+                if plural := _ABOUT_RIGHTS.get(each["kind"]):
+                    namespace = each["metadata"].get("namespace")
+                    where = f"/namespaces/{namespace}" if namespace else ""
+                    path = f"/apis/{each['apiVersion']}{where}/{plural}"
+                    answer = await admin.post(path, json=each)
+                    assert answer.status_code == 201, answer.text
+        waits.enter_context(served.control_plane.rights_seen())
+        if any("Admission" in each["kind"] for each in manifests):
+            waits.enter_context(served.control_plane.policies_seen())
 
 
 async def token_of(admin: httpx2.AsyncClient, account: str) -> str:

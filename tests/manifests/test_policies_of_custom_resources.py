@@ -20,6 +20,8 @@ from podidentity.core.resources import Malformed
 from podidentity.wire.manifests import parse_binding, parse_identity
 from podidentity_sandbox.cluster.admission_policies import denials
 from tests.fakes import CLIENT, RESOURCE_ID
+from tests.manifests.conftest import Served
+from tests.manifests.rights import give
 
 POLICIES = {
     each["metadata"]["name"]: each["spec"]
@@ -31,7 +33,6 @@ PARSE = {
     "podidentity-azureidentities": parse_identity,
     "podidentity-azureidentitybindings": parse_binding,
 }
-ROOT = "/apis/admissionregistration.k8s.io/v1"
 CUSTOM = "/apis/aadpodidentity.k8s.io/v1/namespaces/default"
 
 SPACE = st.sampled_from(
@@ -270,14 +271,10 @@ def test_where_secrets_of_other_namespaces_are_read_nothing_is_said_of_them() ->
     assert names == set(POLICIES) - {manifests.OWN_SECRETS}
 
 
-async def test_the_api_server_says_it_to_whoever_writes_the_object(api: httpx2.AsyncClient) -> None:
-    for crd in manifests.crds():
-        await api.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", json=crd)
-    for each in manifests.admission_policies():
-        plural = {"y": "validatingadmissionpolicies"}.get(
-            each["kind"][-1], "validatingadmissionpolicybindings"
-        )
-        assert (await api.post(f"{ROOT}/{plural}", json=each)).status_code == 201
+async def test_the_api_server_says_it_to_whoever_writes_the_object(
+    served: Served, api: httpx2.AsyncClient
+) -> None:
+    await give(served, manifests.admission_policies())
     head = {"apiVersion": "aadpodidentity.k8s.io/v1", "metadata": {"name": "orders"}}
     wrong = {**head, "kind": "AzureIdentity", "spec": {"clientID": CLIENT, "resourceID": "/s"}}
     answer = await api.post(f"{CUSTOM}/azureidentities", json=wrong)

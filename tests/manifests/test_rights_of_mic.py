@@ -48,6 +48,7 @@ from podidentity.mic.neighbours import Neighbours
 from podidentity.mic.watches import ControllerWatches
 from podidentity.wire.rbac import Giver, Grantee, binding, role
 from tests.fakes import CLIENT
+from tests.manifests.conftest import Served
 from tests.manifests.rights import (
     CUSTOM,
     SHOP,
@@ -57,7 +58,6 @@ from tests.manifests.rights import (
     of_roles,
     program,
 )
-from tests.sandbox.cluster.conftest import Served
 
 ACCOUNT = "podidentity-mic"
 LOCK = ObjectRef("default", "aad-pod-identity-mic")

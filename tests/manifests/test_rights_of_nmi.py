@@ -34,6 +34,7 @@ from podidentity.telemetry.metrics import Registry
 from podidentity.wire.debug_access import METRICS_AUDIENCE
 from podidentity.wire.events import AgentReason
 from tests.fakes import CLIENT, FakeTokenSource
+from tests.manifests.conftest import Served
 from tests.manifests.rights import (
     CUSTOM,
     SHOP,
@@ -42,7 +43,6 @@ from tests.manifests.rights import (
     of_roles,
     program,
 )
-from tests.sandbox.cluster.conftest import Served
 
 TAINT = manifests.STARTUP_TAINT
 AUDIENCES = [
@@ -253,16 +253,16 @@ def expected(right: Single) -> set[str]:
     return refused[right.resource]
 
 
-async def test_as_its_node_nmi_asks_with_the_rights_of_its_manifest(newest: Served) -> None:
-    async with opened(newest, as_node(), None) as (nmi, pod):
+async def test_as_its_node_nmi_asks_with_the_rights_of_its_manifest(served: Served) -> None:
+    async with opened(served, as_node(), None) as (nmi, pod):
         assert await asked_as_node(nmi, pod) == set()
 
 
 @pytest.mark.parametrize(
     "right", of_roles(as_node()), ids=lambda one: f"{one.verb} {one.resource} {one.name}".strip()
 )
-async def test_as_its_node_nmi_needs_each_right_too(newest: Served, right: Single) -> None:
-    async with opened(newest, as_node(), right) as (nmi, pod):
+async def test_as_its_node_nmi_needs_each_right_too(served: Served, right: Single) -> None:
+    async with opened(served, as_node(), right) as (nmi, pod):
         assert await asked_as_node(nmi, pod) == expected(right)
 
 

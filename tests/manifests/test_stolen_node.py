@@ -6,9 +6,9 @@ and without, where the tries succeed.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -23,15 +23,9 @@ from podidentity.core.resources import ObjectRef, Pod
 from podidentity.lasting import ASK_AGAIN
 from podidentity.manifests import account_tokens, nmi
 from tests.fakes import FakeClock, FakeTokenSource
+from tests.manifests.conftest import Served
 from tests.manifests.rights import SYSTEM, give, token_of
-from tests.sandbox.cluster.conftest import (
-    Served,
-    bound_to,
-    node_plan,
-    pod,
-    saved_plan,
-    serving,
-)
+from tests.sandbox.cluster.conftest import bound_to, pod
 
 ENTRA = "api://AzureADTokenExchange"
 IDENTITIES = "podidentity-identities"
@@ -55,6 +49,15 @@ class Thief:
         return await self.api.post(token_path(name), json=asked, headers=headers)
 
 
+async def known(kubelet: httpx2.AsyncClient, pod: Pod) -> None:
+    """Return when the API server knows that the pod is on this kubelet's node."""
+    asked = bound_to({"name": pod.ref.name, "uid": pod.uid})
+    async with kubelet, asyncio.timeout(60):
+        path = token_path(pod.service_account)
+        while (await kubelet.post(path, json=asked)).status_code != 201:  # noqa: ASYNC110 - of it
+            await asyncio.sleep(0.005)
+
+
 def token_path(account: str, namespace: str = "default") -> str:
     return f"/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token"
 
@@ -62,8 +65,8 @@ def token_path(account: str, namespace: str = "default") -> str:
 async def stolen(served: Served, *, as_node: bool, policy: bool = False) -> Thief:
     """Return the thief of a cluster with NMI; a pod of an account of its own is on each node."""
     found: dict[str, Pod] = {}
+    await give(served, nmi(as_node=as_node, policy=policy))
     async with served.client() as admin:
-        await give(admin, nmi(as_node=as_node, policy=policy))
         await admin.post(f"{SYSTEM}/serviceaccounts", json=named("podidentity-nmi"))
         for name in ("node-0", "node-1"):
             await admin.post("/api/v1/nodes", json=named(name))
@@ -74,6 +77,8 @@ async def stolen(served: Served, *, as_node: bool, policy: bool = False) -> Thie
             ref = ObjectRef("default", name)
             found[name] = Pod(ref=ref, uid=made.json()["metadata"]["uid"], service_account=name)
         token = await token_of(admin, "podidentity-nmi")
+    for pod_name, of in zip(("near", "far"), served.control_plane.plan.nodes, strict=True):
+        await known(served.client(of.token), found[pod_name])
     return Thief(served.client(token), Kube(served.client(token)), found)
 
 
@@ -82,28 +87,26 @@ def named(name: str) -> dict[str, Any]:
 
 
 @pytest.fixture
-async def bounded(newest: Served) -> AsyncIterator[Thief]:
+async def bounded(served: Served) -> AsyncIterator[Thief]:
     """With constrained impersonation: 1.36."""
-    thief = await stolen(newest, as_node=True)
+    thief = await stolen(served, as_node=True)
     async with thief.api:
         yield thief
         await thief.kube.close()
 
 
-@pytest.fixture(params=[32, 36])
-async def unbounded(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Thief]:
+@pytest.fixture
+async def unbounded(each_served: Served) -> AsyncIterator[Thief]:
     """With the right for all service accounts: all that there is before 1.36."""
-    saved_plan(tmp_path, node_plan(0), node_plan(1), kubernetes_minor=request.param)
-    async with serving(tmp_path) as served:
-        thief = await stolen(served, as_node=False)
-        async with thief.api:
-            yield thief
-            await thief.kube.close()
+    thief = await stolen(each_served, as_node=False)
+    async with thief.api:
+        yield thief
+        await thief.kube.close()
 
 
 @pytest.fixture
 async def by_policy(served: Served) -> AsyncIterator[Thief]:
-    """With that right, and the policy that `enable` brings from 1.30 on."""
+    """With that right, and the policy that `enable` brings."""
     thief = await stolen(served, as_node=False, policy=True)
     async with thief.api:
         yield thief
@@ -179,7 +182,7 @@ async def test_the_policy_lets_nmi_ask_for_accounts_without_pods_and_for_named_a
         await admin.post("/api/v1/namespaces", json=named("own"))
         await admin.post("/api/v1/namespaces/own/serviceaccounts", json=named("orders"))
         wanted = nmi(policy=True, audiences=["urn:it's\"mine"], identities="own")
-        await give(admin, [each for each in wanted if "Admission" in each["kind"]])
+        await give(served, [each for each in wanted if "Admission" in each["kind"]])
         for audience, code in ((ENTRA, 201), ("urn:it's\"mine", 201), (API_SERVER, 403)):
             body = {"spec": {"audiences": [audience]}}
             answer = await thief.api.post(token_path("orders", "own"), json=body)
@@ -233,15 +236,15 @@ async def test_with_it_he_does_nothing_else_as_the_node(bounded: Thief) -> None:
 
 
 async def test_an_account_without_pods_is_asked_for_by_name_or_not_at_all(
-    bounded: Thief, newest: Served
+    bounded: Thief, served: Served
 ) -> None:
     """Of identities with `subject: identity`: no node may ask for their tokens."""
-    async with newest.client() as admin:
+    async with served.client() as admin:
         await admin.post("/api/v1/namespaces", json=named(IDENTITIES))
         for name in ("orders", "secret"):
             path = f"/api/v1/namespaces/{IDENTITIES}/serviceaccounts"
             await admin.post(path, json=named(name))
-        await give(admin, account_tokens("orders", accounts=IDENTITIES))
+        await give(served, account_tokens("orders", accounts=IDENTITIES))
     body = {"spec": {"audiences": [ENTRA]}}
     codes = {}
     for name in ("orders", "secret"):
@@ -260,15 +263,15 @@ async def test_an_account_without_pods_is_asked_for_by_name_or_not_at_all(
 
 @pytest.mark.parametrize("policy", [False, True])
 async def test_what_he_gets_of_an_account_without_pods_is_for_entra_alone_and_for_an_hour(
-    newest: Served, *, policy: bool
+    served: Served, *, policy: bool
 ) -> None:
     """No node is in it, so the policy bounds it; without the policy each of these succeeds."""
-    thief = await stolen(newest, as_node=True, policy=policy)
-    async with newest.client() as admin, thief.api:
+    thief = await stolen(served, as_node=True, policy=policy)
+    async with served.client() as admin, thief.api:
         await admin.post("/api/v1/namespaces", json=named(IDENTITIES))
         path = f"/api/v1/namespaces/{IDENTITIES}/serviceaccounts"
         await admin.post(path, json=named("orders"))
-        await give(admin, account_tokens("orders", accounts=IDENTITIES))
+        await give(served, account_tokens("orders", accounts=IDENTITIES))
         codes = []
         for spec in (
             {"audiences": [ENTRA], "expirationSeconds": 3600},
