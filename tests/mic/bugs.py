@@ -18,6 +18,7 @@ from podidentity.core.hosts import HostChange, HostIdentities
 from podidentity.core.resources import Phase
 from podidentity.mic import controller, hosts
 from podidentity.mic.calls import (
+    PLAIN,
     About,
     Failure,
     Fault,
@@ -239,7 +240,7 @@ def _(patch: pytest.MonkeyPatch) -> None:
 @bug("M32", "A record is deleted with the archived project's finalizer on", 0)
 def _(patch: pytest.MonkeyPatch) -> None:
     def plainly(remove: Any) -> Any:
-        return lambda self, stored: remove(self, replace(stored, finalizers=False))
+        return lambda self, stored: remove(self, replace(stored, odd=PLAIN))
 
     around(patch, Records, "_remove", plainly)
 

@@ -36,6 +36,7 @@ from podidentity.core.resources import (
     ResourceId,
 )
 from podidentity.mic.calls import (
+    PLAIN,
     WRITES,
     About,
     Accepted,
@@ -61,6 +62,7 @@ from podidentity.mic.calls import (
     NodeGone,
     NodeSeen,
     ObjectGone,
+    Oddities,
     PatchHost,
     Pausing,
     PodGone,
@@ -404,7 +406,7 @@ class World:
             uid=entry.uid,
             version=str(entry.version),
             record=record,
-            finalizers=finalizers,
+            odd=Oddities(0) if finalizers else PLAIN,
         )
 
     # MICs.

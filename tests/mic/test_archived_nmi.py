@@ -91,7 +91,7 @@ def plain(found: Json) -> Json:
 def updated(stored: Json, state: Assignment, node: str) -> Json:
     """Return a stored record after the JSON patch of an update."""
     found: Any = plain(stored)
-    _, odd = parse_record(json.dumps(stored).encode())
+    odd = parse_record(json.dumps(stored).encode()).odd
     for step in render_update(("r-1", "7"), record(state, node), copies(IDENTITY, BINDING), odd):
         *path, last = step["path"].split("/")[1:]
         place = found

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from podidentity.core.hosts import Host, NotAnAzureNode
 from podidentity.core.resources import BINDING_LABEL, Assignment, Malformed, ObjectRef
 from podidentity.mic.calls import (
+    PLAIN,
     About,
     BindingSeen,
     Call,
@@ -322,7 +323,7 @@ class Place(TimedWorld):
             msgspec.json.encode(render_record(action.record, *copies))  # type: ignore[arg-type] # looked at above
             return super()._store(action)
         version = str(next(self._versions))
-        stored = replace(self.records[action.ref], finalizers=False, version=version)
+        stored = replace(self.records[action.ref], odd=PLAIN, version=version)
         self.records[action.ref] = stored
         if stored.deleting:
             self.at(self.now, self.tell, RecordGone(stored.ref, stored.uid))

@@ -54,7 +54,7 @@ from podidentity.mic.calls import (
     WriteLedger,
 )
 from podidentity.mic.neighbours import Neighbours, NotLeading, arm_failure, kube_failure
-from podidentity.mic.objects import PLAIN, Live, Oddities, parse_live, parse_record, render_record
+from podidentity.mic.objects import Live, parse_live, render_record
 from podidentity.wire.arm import ArmError
 from podidentity.wire.kube import KubeError
 from podidentity.wire.ledgers import ledger_name, render_ledger
@@ -122,13 +122,6 @@ class Objects:
         return self.known.get(ref)
 
     certain = True
-
-    def oddities(self, ref: ObjectRef) -> Oddities:
-        del ref
-        return PLAIN
-
-    def stored(self, raw: bytes) -> StoredRecord:
-        return parse_record(raw)[0]
 
 
 class Login:

@@ -14,6 +14,7 @@ from podidentity.mic.calls import (
     DeleteRecord,
     Failure,
     Fault,
+    Oddities,
     ReadRecord,
     Record,
     Result,
@@ -81,7 +82,8 @@ class Course:
 CREATE_ASSIGNED = CreateRecord(ASSIGNED, 7.0)
 TO_CREATED = UpdateRecord(REF, CREATED, "r-1", "5", 7.0)
 TO_ASSIGNED = UpdateRecord(REF, ASSIGNED, "r-1", "5", 7.0)
-RELEASE = UpdateRecord(REF, None, "r-1", "5", 0.0)
+HELD = Oddities(finalizer=0)
+RELEASE = UpdateRecord(REF, None, "r-1", "5", 0.0, HELD)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +95,7 @@ RELEASE = UpdateRecord(REF, None, "r-1", "5", 0.0)
         (Status.UNKNOWN, None, None),
         (Status.UNKNOWN, stored(), None),
         (Status.UNKNOWN, stored(CREATED), None),
-        (Status.UNKNOWN, stored(finalizers=True), TO_ASSIGNED),
+        (Status.UNKNOWN, stored(odd=HELD), replace(TO_ASSIGNED, odd=HELD)),
         (Status.UNKNOWN, stored(replace(ASSIGNED, node="n2")), None),
         (Status.LISTED, stored(), None),
         (Status.LISTED, stored(replace(ASSIGNED, node="n2")), TO_CREATED),
@@ -102,9 +104,9 @@ RELEASE = UpdateRecord(REF, None, "r-1", "5", 0.0)
         (Status.PROVED, stored(), None),
         (Status.PROVED, stored(CREATED), TO_ASSIGNED),
         (Status.PROVED, stored(None), TO_ASSIGNED),
-        (Status.PROVED, stored(finalizers=True), TO_ASSIGNED),
+        (Status.PROVED, stored(odd=HELD), replace(TO_ASSIGNED, odd=HELD)),
         (Status.PROVED, stored(deleting=True), None),
-        (Status.PROVED, stored(deleting=True, finalizers=True), RELEASE),
+        (Status.PROVED, stored(deleting=True, odd=HELD), RELEASE),
     ],
 )
 def test_a_record_that_is_needed_is_made_to_say_what_its_host_shows(
@@ -177,8 +179,8 @@ def test_a_node_that_is_no_machine_of_azures_has_no_record_that_waits() -> None:
         (None, None),
         (stored(), DeleteRecord(REF, "r-1")),
         (stored(None), DeleteRecord(REF, "r-1")),
-        (stored(finalizers=True), RELEASE),
-        (stored(deleting=True, finalizers=True), RELEASE),
+        (stored(odd=HELD), RELEASE),
+        (stored(deleting=True, odd=HELD), RELEASE),
         (stored(deleting=True), None),
     ],
 )
@@ -327,7 +329,7 @@ def test_a_write_gives_the_record_that_says_assigned_from_now_on() -> None:
 
 
 def test_to_take_a_finalizer_off_says_nothing_of_the_record() -> None:
-    course = Course(Status.PROVED, stored(finalizers=True))
+    course = Course(Status.PROVED, stored(odd=HELD))
     course.need = None
     course.next()
     assert course.take(stored(version="6")) is None

@@ -68,6 +68,19 @@ class Record:
         return self.identity_revision, self.binding_revision
 
 
+@dataclass(frozen=True, slots=True)
+class Oddities:
+    """What most records have not: a change must leave it as it is."""
+
+    finalizer: int | None = None
+    """Where the archived controller's finalizer is in the list; releases of it set one."""
+    unlabelled: bool = False
+    """Whether it has no labels at all."""
+
+
+PLAIN = Oddities()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredRecord:
     """An AzureAssignedIdentity as the API server has it."""
@@ -78,8 +91,7 @@ class StoredRecord:
     """Its resourceVersion, a decimal number."""
     record: Record | None
     """None if what it says cannot be read."""
-    finalizers: bool = False
-    """Whether a finalizer of MIC's is on it; releases of the archived project set one."""
+    odd: Oddities = PLAIN
     deleting: bool = False
 
 
@@ -332,6 +344,7 @@ class UpdateRecord:
     uid: str
     version: str
     since: float
+    odd: Oddities = PLAIN
 
 
 @dataclass(frozen=True, slots=True)

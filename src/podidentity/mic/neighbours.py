@@ -48,7 +48,6 @@ from podidentity.mic.calls import (
     Record,
     Result,
     StoredLedger,
-    StoredRecord,
     TellEvent,
     UpdateRecord,
     WriteCondition,
@@ -56,8 +55,8 @@ from podidentity.mic.calls import (
 )
 from podidentity.mic.objects import (
     Live,
-    Oddities,
     UnreadableObject,
+    parse_record,
     render_condition,
     render_record,
     render_told,
@@ -118,14 +117,10 @@ class Objects(Protocol):
     """The objects as they are now (`watches.ControllerWatches`)."""
 
     def live(self, about: About, ref: ObjectRef) -> Live | None: ...
-    def oddities(self, ref: ObjectRef) -> Oddities: ...
 
     @property
     def certain(self) -> bool:
         """Whether each list is followed, and was read since one was in doubt."""
-
-    def stored(self, raw: bytes) -> StoredRecord:
-        """Return the record in an answer; raise UnreadableObject."""
 
 
 class Neighbours:
@@ -354,7 +349,7 @@ class Neighbours:
         body = render_record(action.record, *copies)
         self._may_write()
         path = AZURE_ASSIGNED_IDENTITIES.path(action.record.ref.namespace)
-        return self._objects.stored(await self._kube.create(path, body))
+        return parse_record(await self._kube.create(path, body))
 
     async def _update_record(self, action: UpdateRecord) -> Result:
         copies = self._copies(action.record) if action.record else None
@@ -362,12 +357,11 @@ class Neighbours:
             return _CHANGED
         if action.record is None and not self._objects.certain:
             return _NOT_CERTAIN
-        odd = self._objects.oddities(action.ref)
-        patch = render_update((action.uid, action.version), action.record, copies, odd)
+        patch = render_update((action.uid, action.version), action.record, copies, action.odd)
         self._may_write()
         path = AZURE_ASSIGNED_IDENTITIES.path(*action.ref)
         answer = await self._patch(path, patch)
-        return answer if isinstance(answer, Failure) else self._objects.stored(answer)
+        return answer if isinstance(answer, Failure) else parse_record(answer)
 
     async def _patch(self, path: str, patch: Sequence[Mapping[str, Any]]) -> bytes | Failure:
         """Return the patched object; a test that fails is a conflict.
@@ -390,7 +384,7 @@ class Neighbours:
 
     async def _read_record(self, action: ReadRecord) -> Result:
         raw = await self._get(AZURE_ASSIGNED_IDENTITIES.path(*action.ref))
-        return None if raw is None else self._objects.stored(raw)
+        return None if raw is None else parse_record(raw)
 
     def _copies(self, record: Record) -> tuple[Live, Live] | None:
         identity = self._objects.live(About.IDENTITY, record.identity)

@@ -18,7 +18,15 @@ import msgspec
 
 from podidentity.core.budgets import BUDGETS
 from podidentity.core.resources import Assignment, ObjectRef
-from podidentity.mic.calls import About, Condition, Record, StoredRecord, TellEvent
+from podidentity.mic.calls import (
+    PLAIN,
+    About,
+    Condition,
+    Oddities,
+    Record,
+    StoredRecord,
+    TellEvent,
+)
 from podidentity.wire import ANY, ANY_FIELDS, BROKEN_JSON, decoded
 from podidentity.wire.events import CustomResource, Happening, render_event, stamp
 from podidentity.wire.manifests import (
@@ -255,20 +263,10 @@ def render_condition(live: Live, about: About, condition: Condition, now: float)
 # AzureAssignedIdentities
 
 
-@dataclass(frozen=True, slots=True)
-class Oddities:
-    """What most records have not: a change must leave it as it is."""
-
-    finalizer: int | None = None
-    """Where the archived controller's finalizer is in the list."""
-    unlabelled: bool = False
-    """Whether it has no labels at all."""
+_UNLABELLED = Oddities(unlabelled=True)
 
 
-PLAIN, _UNLABELLED = Oddities(), Oddities(unlabelled=True)
-
-
-def parse_record(raw: Raw) -> tuple[StoredRecord, Oddities]:
+def parse_record(raw: Raw) -> StoredRecord:
     """Return the AzureAssignedIdentity in `raw`; raise UnreadableObject if it has no name."""
     parts, meta = _parsed(raw, ASSIGNED_KIND)
     size = len(parts.spec) + len(parts.status) + len(parts.old_status)
@@ -278,19 +276,17 @@ def parse_record(raw: Raw) -> tuple[StoredRecord, Oddities]:
     finalizers = _decoded(parts.metadata.get("finalizers", _NULL))
     listed = isinstance(finalizers, list) and FINALIZER in finalizers
     place = finalizers.index(FINALIZER) if listed else None
-    stored = StoredRecord(
+    unlabelled = bytes(memoryview(parts.metadata.get("labels", _NULL))[:1]) != b"{"
+    usual = _UNLABELLED if unlabelled else PLAIN
+    return StoredRecord(
         ref=ref,
         uid=str(meta.get("uid", "")),
         version=str(meta.get("resourceVersion", "")),
         # What is too large says nothing to NMI either, so it is written anew.
         record=_record(ref, parts) if size <= BUDGETS[ASSIGNED_KIND].object else None,
-        finalizers=place is not None,
+        odd=usual if place is None else Oddities(place, unlabelled),
         deleting=bool(meta.get("deletionTimestamp")),
     )
-    unlabelled = bytes(memoryview(parts.metadata.get("labels", _NULL))[:1]) != b"{"
-    usual = _UNLABELLED if unlabelled else PLAIN
-    odd = usual if place is None else Oddities(place, unlabelled)
-    return stored, odd
 
 
 def _record(ref: ObjectRef, parts: _Parts) -> Record | None:

@@ -160,17 +160,18 @@ class Records:
             return None
         if stored is None:
             return CreateRecord(wanted, since)
+        held = stored.odd.finalizer is not None
         if stored.deleting:
-            return self._remove(stored) if stored.finalizers else None
-        if not stored.finalizers and self._says(stored, wanted):
+            return self._remove(stored) if held else None
+        if not held and self._says(stored, wanted):
             if wanted.state is Assignment.ASSIGNED:
                 self._since.pop(ref, None)
             return None
-        return UpdateRecord(ref, wanted, stored.uid, stored.version, since)
+        return UpdateRecord(ref, wanted, stored.uid, stored.version, since, stored.odd)
 
     def _remove(self, stored: StoredRecord) -> Action | None:
-        if stored.finalizers:
-            return UpdateRecord(stored.ref, None, stored.uid, stored.version, 0.0)
+        if stored.odd.finalizer is not None:
+            return UpdateRecord(stored.ref, None, stored.uid, stored.version, 0.0, stored.odd)
         return None if stored.deleting else DeleteRecord(stored.ref, stored.uid)
 
     def _wanted(

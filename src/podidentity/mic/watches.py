@@ -57,9 +57,7 @@ from podidentity.mic.calls import (
 )
 from podidentity.mic.grants import Grants
 from podidentity.mic.objects import (
-    PLAIN,
     Live,
-    Oddities,
     parse_config_map,
     parse_live,
     parse_record,
@@ -112,7 +110,6 @@ class ControllerWatches(Reflectors):
         self._nodes: dict[str, str] = {}
         self._live: dict[About, dict[ObjectRef, Live]] = {about: {} for about in About}
         self._records: dict[ObjectRef, str] = {}
-        self._odd: dict[ObjectRef, Oddities] = {}
         self._too_large: set[tuple[About, ObjectRef]] = set()
         self._grants = Grants()
         self.pauses = Pauses()
@@ -185,14 +182,6 @@ class ControllerWatches(Reflectors):
 
     def live(self, about: About, ref: ObjectRef) -> Live | None:
         return self._live[about].get(ref)
-
-    def oddities(self, ref: ObjectRef) -> Oddities:
-        return self._odd.get(ref, PLAIN)
-
-    def stored(self, raw: bytes) -> StoredRecord:
-        stored, odd = parse_record(raw)
-        self._note(stored.ref, odd)
-        return stored
 
     # Callbacks
 
@@ -268,26 +257,18 @@ class ControllerWatches(Reflectors):
             self._tell(ObjectGone(about, ref))
 
     def _put_record(self, raw: msgspec.Raw) -> StoredRecord:
-        stored, odd = parse_record(raw)
+        stored = parse_record(raw)
         before = self._records.get(stored.ref)
         if before not in {None, stored.uid}:
             self._tell(RecordGone(stored.ref, str(before)))
         self._records[stored.ref] = stored.uid
-        self._note(stored.ref, odd)
         self._tell(RecordSeen(stored))
         return stored
 
     def _remove_record(self, ref: ObjectRef) -> None:
-        self._odd.pop(ref, None)
         uid = self._records.pop(ref, None)
         if uid is not None:
             self._tell(RecordGone(ref, uid))
-
-    def _note(self, ref: ObjectRef, odd: Oddities) -> None:
-        if odd == PLAIN:
-            self._odd.pop(ref, None)
-        else:
-            self._odd[ref] = odd
 
     def _permit(self, namespaces: set[str]) -> None:
         for each in [None] if "" in namespaces else sorted(namespaces):
