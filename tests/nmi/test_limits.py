@@ -318,6 +318,20 @@ async def test_who_has_asked_already_when_there_is_no_place_is_told_so_and_not_r
             assert await asyncio.get_running_loop().sock_recv(second, 4096) == b""
 
 
+async def test_all_that_one_pod_asks_while_nobody_accepts_is_answered(echo: Echo) -> None:
+    """As while an agent takes over on a busy node: five seconds of fifty connections a second."""
+    async with listening(echo, local=nobody) as listener:
+        clients = [socket.create_connection(("127.0.0.1", listener.port)) for _ in range(250)]
+        for each in clients:
+            each.sendall(GET)
+            each.setblocking(False)
+        heard = asyncio.get_running_loop().sock_recv
+        answers = await asyncio.gather(*(heard(each, 4096) for each in clients))
+        assert {each.split()[1] for each in answers} == {b"200"}
+        for each in clients:
+            each.close()
+
+
 async def test_hundreds_of_requests_of_one_client_do_not_keep_a_neighbour_waiting(
     echo: Echo,
 ) -> None:

@@ -56,10 +56,10 @@ class Limits:
     connections: int = 4096
     """Of all pods together."""
     per_pod: int = 256
-    unproven: int = 256
+    unproven: int = 1024
     """Of all addresses together, until the request layer has said which pod's they are."""
-    per_address: int = 32
-    """Of these, from one address."""
+    per_address: int = 256
+    """Of these, from one address: a pod's, which come at once after nobody accepted for a while."""
     local: int = 64
     """From the node itself; no pod can take these places."""
 
