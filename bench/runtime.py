@@ -17,7 +17,8 @@ from bench.bars import Bar, show, wants_json
 from podidentity_sandbox.world.api import ready
 from tests.acceptance.runtime.conftest import ARCHIVE, KINDS
 from tests.acceptance.runtime.node import IMAGE, NEXT, SYSTEM, Node, opened
-from tests.acceptance.runtime.test_programs import Load, memory
+from tests.kubernetes.nodes.load import Load
+from tests.kubernetes.nodes.test_programs import memory
 
 _STARTS = 10
 _RATE, _SECONDS, _PODS = 500, 20, 10
@@ -29,9 +30,8 @@ def measure(node: Node) -> Iterator[Bar]:
     starts = [_start(node) for _ in range(_STARTS)]
     yield Bar("container's start to ready, p50, s", statistics.median(starts), 1.5)
     yield Bar("container's start to ready, the slowest, s", max(starts), 3)
-    asking = [node.start(f"asking-{number}") for number in range(_PODS)]
-    node.ready(*asking)
-    loads = [Load(node, pod, _RATE / len(asking), _SECONDS) for pod in asking]
+    pods = [f"asking-{number}" for number in range(_PODS)]
+    loads = [Load(node, pod, _RATE / _PODS, _SECONDS) for pod in pods]
     updates = 0
     while all(load.goes_on for load in loads):
         node.enable(NEXT if node.image() == IMAGE else IMAGE)

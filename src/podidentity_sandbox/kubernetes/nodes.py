@@ -1,6 +1,7 @@
 """A real node: a machine of namespaces and cgroups, and the programs that run on it.
 
-    machine      boots: cgroups, mounts, files. Then it waits; all of the node ends with it
+    machine      boots: cgroups, mounts, files, the boot script if there is one. Then it waits; all
+                 of the node ends with it
     containerd   serves once it has its images
     kubelet      Kubernetes' own
     kube-proxy   leads Services to pods, by nftables
@@ -102,6 +103,8 @@ def boot(plan: Plan, node: NodePlan) -> None:
     Path("/proc/sys/kernel/hostname").write_text(node.name)
     Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
     _write_files(plan, node)
+    if (script := plan.boot_script(node)).exists():
+        subprocess.run(["sh", "-e", str(script)], check=True)
     _pid_file(plan, node).write_text(str(os.getpid()))
 
 

@@ -125,7 +125,8 @@ class Node:
 
     def _containers(self) -> set[str]:
         pods = self.api.request("GET", "/api/v1/pods")["items"]
-        states = [s for pod in pods for s in pod["status"].get("containerStatuses") or []]
+        own = [pod for pod in pods if pod["spec"].get("nodeName") == self.own.name]
+        states = [s for pod in own for s in pod["status"].get("containerStatuses") or []]
         return {str(state["containerID"]) for state in states if state.get("containerID")}
 
     @property
@@ -169,11 +170,17 @@ class Node:
     # ---- Pods
 
     def start(
-        self, name: str, *, bound: bool = True, annotations: Object | None = None, **spec: Any
+        self,
+        name: str,
+        *,
+        bound: bool = True,
+        binding: str = "demo",
+        annotations: Object | None = None,
+        **spec: Any,
     ) -> str:
         """Create a pod that asks or can be told to; return its name."""
         container = {"name": "main", "image": IMAGE, "command": IDLE, **spec.pop("container", {})}
-        labels = {"aadpodidbinding": "demo"} if bound else {}
+        labels = {"aadpodidbinding": binding} if bound else {}
         metadata = {
             "name": name,
             "namespace": SERVED,
@@ -338,7 +345,13 @@ class Node:
 
     def program(self, name: str) -> int:
         """Return the process on this machine of `net` or `serve`, the first of its container."""
-        return self.place.processes(name)[0]
+        return self.processes(name)[0]
+
+    def processes(self, name: str) -> list[int]:
+        """Return its processes, each after the one that started it."""
+        top = f"/{self.own.name}/"
+        found = self.place.processes(name)
+        return [pid for pid in found if top in Path(f"/proc/{pid}/cgroup").read_text()]
 
     def enable(self, image: str = IMAGE, *words: str) -> None:
         self.place.run("podidentity", "enable", "--image", image, *words)

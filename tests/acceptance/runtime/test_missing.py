@@ -10,7 +10,7 @@ import pytest
 from tests.acceptance.runtime.alone import Change, agent, changed, probed, until_said
 from tests.acceptance.runtime.conftest import KINDS
 from tests.acceptance.runtime.node import SYSTEM, Node, Object
-from tests.acceptance.runtime.test_programs import until
+from tests.kubernetes.nodes.test_programs import until
 
 
 def without(name: str) -> Change:

@@ -18,7 +18,7 @@ from podidentity_sandbox.world.api import ready
 from tests.acceptance.runtime.alone import agent, log, log_folder, probed, until_said
 from tests.acceptance.runtime.conftest import KINDS
 from tests.acceptance.runtime.node import ROOT, SYSTEM, Node, Object, copied
-from tests.acceptance.runtime.test_programs import until
+from tests.kubernetes.nodes.test_programs import until
 
 FILL = "dd if=/dev/zero of={}/fill bs=4096 2>/dev/null || :"
 UNCOMPILED = "localhost/podidentity:uncompiled"

@@ -28,5 +28,6 @@ def node(request: pytest.FixtureRequest, nodes: list[RealNode]) -> RealNode:
 def cleaned(request: pytest.FixtureRequest) -> Iterator[None]:
     """A test that fails leaves no pod to the next one."""
     yield
-    if "node" in request.fixturenames:
-        request.getfixturevalue("node").clean()
+    if "nodes" in request.fixturenames:
+        for each in request.getfixturevalue("nodes"):
+            each.clean()

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from podidentity.manifests import STARTUP_TAINT
+from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.demo.prepare import prepare
 from podidentity_sandbox.kubernetes.nodes import TRUST, containerd_of
 from podidentity_sandbox.node.cri.containerd import names_in
@@ -32,6 +34,7 @@ from tests.acceptance.runtime.node import (
     Node,
     Object,
 )
+from tests.acceptance.sandbox import leaked
 from tests.kubernetes.conftest import KUBERNETES
 
 
@@ -71,11 +74,8 @@ class RealNode(Node):
         for operation in operations:
             order(control, {"op": operation, "part": name}, seconds=SECONDS)
 
-    def start(
-        self, name: str, *, bound: bool = True, annotations: Object | None = None, **spec: Any
-    ) -> str:
-        spec = {"nodeName": self.own.name, **spec}
-        return super().start(name, bound=bound, annotations=annotations, **spec)
+    def start(self, name: str, **spec: Any) -> str:
+        return super().start(name, **{"nodeName": self.own.name, **spec})
 
     def inside(
         self,
@@ -106,6 +106,15 @@ class RealNode(Node):
                 self.start(name, bound=bound)
         self.ready("app", "other")
 
+    def leaked(self, nonce: str) -> int:
+        """Return how many requests with this nonce IMDS itself has seen."""
+
+        async def count() -> int:
+            async with AzureOperator(self.plan) as azure:
+                return await leaked(azure, nonce)
+
+        return asyncio.run(count())
+
     def agents(self) -> list[Object]:
         return [pod for pod in super().agents() if pod["spec"]["nodeName"] == self.own.name]
 
@@ -115,7 +124,8 @@ def opened(name: str) -> Iterator[list[RealNode]]:
     """Bring two nodes up, one routed and one with a bridge, and an identity for pods of `team`."""
     assert ARCHIVE.exists(), f"{ARCHIVE} is not there: ./scripts/image builds it"
     options = RuntimeOptions(tools=str(TOOLS), images=(str(ARCHIVE),))
-    shape = Shape(kubernetes=str(KUBERNETES), real_nodes=True)
+    taint = f"{STARTUP_TAINT}=true:NoSchedule"
+    shape = Shape(kubernetes=str(KUBERNETES), real_nodes=True, init_taints=taint)
     plan = bring_up(name, shape, runtime=options, weather=CALM, bound=True)
     try:
         nodes = [RealNode(plan, options, number) for number in range(2)]
@@ -126,7 +136,7 @@ def opened(name: str) -> Iterator[list[RealNode]]:
         namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SERVED}}
         first.api.request("POST", "/api/v1/namespaces", namespace)
         made = asyncio.run(prepare(plan))
-        first.enable(IMAGE, "--proxy-secret", TRUST)
+        first.enable(IMAGE, "--startup-taint", "--proxy-secret", TRUST)
         first.place.add(SERVED, "demo", "--identity-resource-id", made.identity_id)
         yield nodes
     finally:

@@ -18,9 +18,9 @@ from podidentity_sandbox.world.folder import Folder
 from podidentity_sandbox.world.inspection import status
 from podidentity_sandbox.world.lifecycle import bring_down, bring_up
 from tests.acceptance.runtime.node import TOOLS
-from tests.acceptance.runtime.test_programs import until
 from tests.kubernetes.conftest import KUBERNETES, needs_kubernetes
 from tests.kubernetes.nodes.node import RealNode
+from tests.kubernetes.nodes.test_programs import until
 from tests.root import needs_root
 from tests.sandbox.world.places import Traces
 from tests.sandboxes import own
