@@ -84,7 +84,8 @@ def _parts(node: yaml.Node | None, lines: list[str], above: tuple[str, ...]) -> 
         sentence = " ".join(line for line in comment if not _HINT.match(line))
         parts: tuple[Value, ...] = ()
         if isinstance(value, yaml.MappingNode) and any(
-            _comment(lines, part.start_mark.line) for part, _ in value.value
+            part.start_mark.line > key.start_mark.line and _comment(lines, part.start_mark.line)
+            for part, _ in value.value
         ):
             parts = tuple(_parts(value, lines, path))
         if not sentence and not parts:
@@ -145,16 +146,26 @@ def _list(items: Schema) -> Schema:
     return {"type": "array", "items": items}
 
 
-def _number(least: int, most: int | None = None, words: str = "0*[0-9]{1,9}") -> Schema:
+def _number(least: int, most: int = 999_999_999, words: str = "0*[0-9]{1,9}") -> Schema:
     """Return the schema of a whole number, or of its digits; "" is the default."""
-    upper = {} if most is None else {"maximum": most}
-    return {"minimum": least, **upper, "pattern": f"^({words})?$"}
+    return {"minimum": least, "maximum": most, "pattern": f"^({words})?$"}
+
+
+def _record(*required: str, **properties: Schema) -> Schema:
+    """Return the schema of an object with these keys alone; one that ends with `_` is without."""
+    return {
+        "type": "object",
+        "required": [*required],
+        "additionalProperties": False,
+        "properties": {key.removesuffix("_"): each for key, each in properties.items()},
+    }
 
 
 _LABEL_VALUE = "[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?"
 _DNS_LABEL = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
-_DNS_NAME = "[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?"
-_KEY = f"({_DNS_NAME}/)?{_LABEL_VALUE}"
+_DNS_PART = "[a-z0-9]([a-z0-9-]*[a-z0-9])?"
+_DNS_NAME = f"{_DNS_PART}([.]{_DNS_PART})*"
+_KEY = f"({_DNS_LABEL}([.]{_DNS_LABEL})*/)?{_LABEL_VALUE}"
 """Key of a label, an annotation or a taint."""
 _PORT = "[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]"
 _PATH_PART = "[a-z0-9]+([._-]+[a-z0-9]+)*"
@@ -165,8 +176,35 @@ _QUANTITY = {
     "minimum": 0,
     "pattern": "^[0-9]+([.][0-9]*)?([numkMGTPE]|[KMGTPE]i|[eE][+-]?[0-9]+)?$",
 }
-_SHARE = {"type": ["string", "integer"], "minimum": 0, "pattern": "^[0-9]{1,9}%?$"}
+_SHARE = {
+    "type": ["string", "integer"],
+    "minimum": 0,
+    "maximum": 999_999_999,
+    "pattern": "^(0*[0-9]{1,2}|100)%$",
+}
 _LABELS = _mapping({"type": "string", "pattern": f"^({_LABEL_VALUE})?$"}, _KEY)
+_DIGITS = "[0-9]{1,9}"
+_TEXT: Schema = {"type": "string"}
+_NAME: Schema = {**_text(_DNS_NAME), "maxLength": 253}
+_FULL_NAME: Schema = {**_text(_DNS_NAME, empty=False), "maxLength": 253}
+_FULL_KEY = _text(_KEY, empty=False)
+_AMOUNTS = {
+    **_mapping(_QUANTITY, "cpu|memory|ephemeral-storage"),
+    "type": ["object", "null"],
+}
+_WEIGHT = {"type": "integer", "minimum": 1, "maximum": 100}
+
+
+def _chosen(*operators: str) -> Schema:
+    values = _list(_text(_LABEL_VALUE))
+    operator = {"enum": ["In", "NotIn", "Exists", "DoesNotExist", *operators]}
+    return _list(_record("key", "operator", key=_FULL_KEY, operator=operator, values=values))
+
+
+_SELECTOR, _PODS, _NEAR = (
+    {"$ref": f"#/definitions/{name}"} for name in ("label selector", "pods", "near pods")
+)
+_NODES = _record(matchExpressions=_chosen("Gt", "Lt"), matchFields=_list({"type": "object"}))
 FORMS: dict[str, Schema] = {
     "repository": _text(f"([A-Za-z0-9.-]+(:[0-9]+)?/)?{_PATH_PART}(/{_PATH_PART})*"),
     "tag": _text("[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}"),
@@ -176,81 +214,129 @@ FORMS: dict[str, Schema] = {
     "port": _number(1, 65535, _PORT),
     "port or 0": _number(0, 65535, f"0|{_PORT}"),
     "count": _number(0),
+    "switch": {"pattern": "^([Tt]rue|[Ff]alse)?$"},
     "seconds": _number(1),
-    "duration": _text("([0-9]+([.][0-9]+)?(ms|s|m|h))+"),
-    "interval": _text("([0-9]+(y|w|d|h|m|s|ms))+", empty=False),
-    "name": _text(_DNS_NAME),
+    "duration": _text(f"({_DIGITS}([.]{_DIGITS})?(ms|s|m|h))+"),
+    "lease": _text(
+        f"0*([3-9]|[1-9][0-9]{{1,7}})s|0*[1-9][0-9]{{0,7}}m({_DIGITS}s)?|"
+        f"0*[1-9][0-9]{{0,7}}h({_DIGITS}m)?({_DIGITS}s)?"
+    ),
+    "interval": _text(f"({_DIGITS}(y|w|d|h|m|s|ms))+", empty=False),
+    "line": _text("[ -~]+"),
+    "name": _NAME,
     "namespace": _text(_DNS_LABEL, empty=False),
-    "key": _text(_KEY, empty=False),
+    "key": _FULL_KEY,
     "selector": _text(_LABEL_VALUE),
     "path": _text("(/([^/:.][^/:]*|[.][^/:.][^/:]*|[.][.][^/:]+))+/?"),
     "log file": _text("-|(/[^/]+)+"),
     "unit": _text("[A-Za-z0-9:_.@-]+[.]service", empty=False),
     "labels": _LABELS,
-    "annotations": _mapping({"type": "string"}, _KEY),
-    "texts": _mapping({"type": "string"}),
+    "annotations": _mapping(_TEXT, _KEY),
+    "SELinux options": _record(user=_TEXT, role=_TEXT, type_=_TEXT, level=_TEXT),
     "words": _list({"type": "string", "minLength": 1}),
     "guids": _list(_text(_GUID, empty=False)),
-    "secrets": _list(
-        {
-            "type": "object",
-            "required": ["name"],
-            "additionalProperties": False,
-            "properties": {"name": _text(_DNS_NAME, empty=False)},
-        }
-    ),
-    "objects": _list({"type": "object"}),
+    "secrets": _list(_record("name", name=_FULL_NAME)),
     "tolerations": _list(
         {
-            "type": "object",
-            "additionalProperties": False,
-            "properties": {
-                "key": _text(_KEY),
-                "operator": {"enum": ["Exists", "Equal", "Lt", "Gt"]},
-                "value": _text(_LABEL_VALUE),
-                "effect": {"enum": ["", "NoSchedule", "PreferNoSchedule", "NoExecute"]},
-                "tolerationSeconds": {"type": "integer"},
+            **_record(
+                key=_text(_KEY),
+                operator={"enum": ["Exists", "Equal"]},
+                value=_text(_LABEL_VALUE),
+                effect={"enum": ["", "NoSchedule", "PreferNoSchedule", "NoExecute"]},
+                tolerationSeconds={"type": "integer"},
+            ),
+            "anyOf": [
+                {"required": ["key"], "properties": {"key": {"minLength": 1}}},
+                {"required": ["operator"], "properties": {"operator": {"const": "Exists"}}},
+            ],
+            "if": {"required": ["operator"], "properties": {"operator": {"const": "Exists"}}},
+            "then": {"properties": {"value": {"maxLength": 0}}},
+            "dependencies": {
+                "tolerationSeconds": {
+                    "required": ["effect"],
+                    "properties": {"effect": {"const": "NoExecute"}},
+                }
             },
         }
     ),
-    "resources": {
-        "type": "object",
-        "additionalProperties": False,
-        "properties": {
-            "requests": {"type": ["object", "null"], "additionalProperties": _QUANTITY},
-            "limits": {"type": ["object", "null"], "additionalProperties": _QUANTITY},
-            "claims": _list({"type": "object"}),
-        },
-    },
-    "update strategy": {
-        "type": "object",
-        "additionalProperties": False,
-        "required": ["type"],
-        "properties": {
-            "type": {"enum": ["RollingUpdate", "OnDelete"]},
-            "rollingUpdate": {
-                "type": ["object", "null"],
-                "additionalProperties": False,
-                "properties": {"maxSurge": _SHARE, "maxUnavailable": _SHARE},
+    "resources": _record(requests=_AMOUNTS, limits=_AMOUNTS),
+    "label selector": _record(matchLabels=_LABELS, matchExpressions=_chosen()),
+    "pods": _record(
+        "topologyKey",
+        topologyKey=_FULL_KEY,
+        labelSelector=_SELECTOR,
+        namespaceSelector=_SELECTOR,
+        namespaces=_list(_text(_DNS_LABEL, empty=False)),
+        matchLabelKeys=_list(_FULL_KEY),
+        mismatchLabelKeys=_list(_FULL_KEY),
+    ),
+    "near pods": _record(
+        requiredDuringSchedulingIgnoredDuringExecution=_list(_PODS),
+        preferredDuringSchedulingIgnoredDuringExecution=_list(
+            _record("weight", "podAffinityTerm", weight=_WEIGHT, podAffinityTerm=_PODS)
+        ),
+    ),
+    "affinity": _record(
+        nodeAffinity=_record(
+            requiredDuringSchedulingIgnoredDuringExecution=_record(
+                "nodeSelectorTerms", nodeSelectorTerms={**_list(_NODES), "minItems": 1}
+            ),
+            preferredDuringSchedulingIgnoredDuringExecution=_list(
+                _record("weight", "preference", weight=_WEIGHT, preference=_NODES)
+            ),
+        ),
+        podAffinity=_NEAR,
+        podAntiAffinity=_NEAR,
+    ),
+    "spread": _list(
+        _record(
+            *("maxSkew", "topologyKey", "whenUnsatisfiable"),
+            maxSkew={"type": "integer", "minimum": 1},
+            minDomains={"type": "integer", "minimum": 1},
+            topologyKey=_FULL_KEY,
+            whenUnsatisfiable={"enum": ["DoNotSchedule", "ScheduleAnyway"]},
+            labelSelector=_SELECTOR,
+            matchLabelKeys=_list(_FULL_KEY),
+            nodeAffinityPolicy={"enum": ["Honor", "Ignore"]},
+            nodeTaintsPolicy={"enum": ["Honor", "Ignore"]},
+        )
+    ),
+    "update strategy": _record(
+        "type",
+        type_={"enum": ["RollingUpdate", "OnDelete"]},
+        rollingUpdate={
+            **_record(maxSurge=_SHARE, maxUnavailable=_SHARE),
+            "type": ["object", "null"],
+            "not": {
+                "required": ["maxSurge", "maxUnavailable"],
+                "properties": {
+                    "maxSurge": {"enum": [0, "0%"]},
+                    "maxUnavailable": {"enum": [0, "0%"]},
+                },
             },
         },
-    },
+    ),
     "disruption budget": {
-        "type": "object",
-        "additionalProperties": False,
-        "properties": {
-            "minAvailable": _SHARE,
-            "maxUnavailable": _SHARE,
-            "unhealthyPodEvictionPolicy": {"enum": ["IfHealthyBudget", "AlwaysAllow"]},
-        },
+        **_record(
+            minAvailable=_SHARE,
+            maxUnavailable=_SHARE,
+            unhealthyPodEvictionPolicy={"enum": ["IfHealthyBudget", "AlwaysAllow"]},
+        ),
+        "not": {"required": ["minAvailable", "maxUnavailable"]},
     },
     "AppArmor profile": {
-        "type": "object",
-        "additionalProperties": False,
-        "properties": {
-            "type": {"enum": ["Localhost", "RuntimeDefault", "Unconfined"]},
-            "localhostProfile": {"type": "string"},
+        **_record(
+            type_={"enum": ["Localhost", "RuntimeDefault", "Unconfined"]},
+            localhostProfile={**_text("\\S(.*\\S)?", empty=False), "maxLength": 4095},
+        ),
+        "dependencies": {
+            "localhostProfile": {
+                "required": ["type"],
+                "properties": {"type": {"const": "Localhost"}},
+            }
         },
+        "if": {"required": ["type"], "properties": {"type": {"const": "Localhost"}}},
+        "then": {"required": ["localhostProfile"]},
     },
 }
 """Forms of values. The API server would refuse other texts, or a program would not start."""
@@ -273,7 +359,11 @@ IDENTITY: dict[str, tuple[str, Schema]] = {
     "tenantID": ("Tenant; required for types 1, 2 and 3.", FORMS["tenant"]),
     "clientPassword": (
         "The Secret, as {name, namespace} or as JSON of it; required for types 1 and 2.",
-        {"type": ["string", "object"]},
+        {
+            **_record("name", name=_FULL_NAME, namespace=_text(_DNS_LABEL)),
+            "type": ["string", "object"],
+            "pattern": "^\\s*[{][^{}]*name[^{}]*[}]\\s*$",
+        },
     ),
     "auxiliaryTenantIDs": (
         "Further tenants.",
@@ -281,21 +371,20 @@ IDENTITY: dict[str, tuple[str, Schema]] = {
     ),
     "adEndpoint": ("Authority; the cloud's if left out.", _text("https://[A-Za-z0-9.:-]+/?")),
     "objectID": ("Object id, by which pods may ask, too.", FORMS["guid"]),
-    "federation": ("For type 3: subject, audience and via.", {"type": "object"}),
+    "federation": (
+        "For type 3: subject, audience and via.",
+        _record(subject={"enum": ["pod", "identity"]}, audience=_TEXT, via=_TEXT),
+    ),
     "binding": (
         "name, the identity's if left out, and selector, the value of the pods' label; required.",
-        {
-            "type": "object",
-            "additionalProperties": False,
-            "required": ["selector"],
-            "properties": {
-                "name": {**FORMS["name"], "description": "Name of the AzureIdentityBinding."},
-                "selector": {
-                    **_text(_LABEL_VALUE, empty=False),
-                    "description": "Value of the pods' label aadpodidbinding.",
-                },
+        _record(
+            "selector",
+            name={**FORMS["name"], "description": "Name of the AzureIdentityBinding."},
+            selector={
+                **_text(_LABEL_VALUE, empty=False),
+                "description": "Value of the pods' label aadpodidbinding.",
             },
-        },
+        ),
     ),
 }
 """The keys of an entry of azureIdentities: each with its sentence."""
@@ -307,7 +396,18 @@ def schema(values: list[Value]) -> Schema:
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "Values of the chart podidentity",
         **_object(values),
+        "definitions": {name: form for name, form in FORMS.items() if _has_parts(form)},
     }
+
+
+def _has_parts(form: Schema) -> bool:
+    return not form.keys().isdisjoint(("properties", "patternProperties", "items"))
+
+
+def _reference(name: str) -> Schema:
+    """Return a form, by its name if it is long: what stands beside a `$ref` would not count."""
+    form = FORMS[name]
+    return {"allOf": [{"$ref": f"#/definitions/{name}"}]} if _has_parts(form) else form
 
 
 def _object(values: list[Value] | tuple[Value, ...]) -> Schema:
@@ -339,7 +439,7 @@ def _schema(value: Value) -> Schema:
     if value.items:
         form["items"] = {"enum": list(value.items)}
     # The types of the value win: a form may be of a text and of a number.
-    return {**described, **(FORMS[value.form] if value.form else {}), **form}
+    return {**described, **(_reference(value.form) if value.form else {}), **form}
 
 
 def no_effect(values: list[Value]) -> dict[str, Any]:

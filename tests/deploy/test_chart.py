@@ -341,9 +341,7 @@ def test_an_old_values_file_renders_unchanged_to_objects_that_kubernetes_knows(
     helm: Helm, path: Path
 ) -> None:
     rendered = helm.render(read(path))
-    unknown = {"no schema: AzureIdentity", "no schema: AzureIdentityBinding"}
-    unknown.add("no schema: AzurePodIdentityException")
-    assert set(helm.invalid(rendered.objects)) <= unknown
+    assert set(helm.invalid(rendered.objects)) <= UNKNOWN
     assert chosen(rendered.nmi).doubt == ""
     if read(path).get("operationMode") != "managed":
         chosen_of(flags_of(rendered.named("Deployment", MIC)))
@@ -801,6 +799,8 @@ def test_before_their_kinds_are_there_custom_resources_come_after_all_else_and_a
         ({**MANAGED, "tenantID": "https://contoso.com"}, "tenantID"),
         ({**MANAGED, "adEndpoint": "login.example.com"}, "adEndpoint"),
         ({**MANAGED, "name": "Orders"}, "name"),
+        ({**MANAGED, "clientPassword": "kept"}, "clientPassword"),
+        ({**MANAGED, "federation": {"subject": "all"}}, "federation"),
         ({**MANAGED, "namespace": "a.b"}, "namespace"),
     ],
 )
@@ -819,6 +819,7 @@ def test_half_an_identity_is_refused_by_its_key(
         {"azureIdentities": [{"name": "x"}]},
         {"nameOverride": "Mine"},
         {"imagePullSecrets": ["pull"]},
+        {"customUserAgent": "two\nlines"},
     ],
     ids=str,
 )
@@ -828,24 +829,49 @@ def test_a_wrong_value_at_the_top_is_refused_by_name(helm: Helm, given: dict[str
         helm.render(given)
 
 
+REQUIRED, PREFERRED = (
+    f"{how}DuringSchedulingIgnoredDuringExecution" for how in ("required", "preferred")
+)
+LARGE = {"matchExpressions": [{"key": "cores", "operator": "Gt", "values": ["16"]}]}
+UNKNOWN = {
+    f"no schema: {kind}"
+    for kind in (
+        *("AzureIdentity", "AzureIdentityBinding", "AzurePodIdentityException"),
+        *("ServiceMonitor", "PrometheusRule"),
+    )
+}
+ZONES = {"maxSkew": 1, "topologyKey": "topology.kubernetes.io/zone"}
+NEAR = {"podAffinityTerm": {"topologyKey": "zone", "labelSelector": {"matchLabels": {"a": "b"}}}}
+
+
 @pytest.mark.parametrize(
     "given",
     [
         {"nmi": {"prometheusport": 1}},
         {"nmi": {"tolerations": {"operator": "Exists"}}},
+        {"adminsecret": {"existingSecret": "a..b"}},
         {"aks": {"extensions": ["flux"]}},
         {"azureIdentities": {"Orders": MANAGED}},
+        {"dashboards": {"labels": {"grafana_dashboard": "a b"}}},
         {"image": {"repository": "r/p:1.0"}},
         {"image": {"repository": "https://r/p"}},
         {"image": {"repository": "r/P"}},
         {"image": {"tag": "a b"}},
         {"image": {"digest": "sha256:xyz"}},
         {"mic": {"replicas": -1}},
+        {"mic": {"replicas": 10**10}},
+        {"mic": {"affinity": {"nodeAfinity": {}}}},
+        {"mic": {"affinity": {"podAntiAffinity": {PREFERRED: [{"weight": 1}]}}}},
+        {"mic": {"topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "zone"}]}},
         {"mic": {"leaderElection": {"duration": "15"}}},
+        {"mic": {"leaderElection": {"duration": "2s"}}},
+        {"mic": {"leaderElection": {"duration": "4500ms"}}},
         {"mic": {"cloudConfig": "azure.json"}},
         {"mic": {"customCloud": {"configPath": "/etc/../x"}}},
         {"mic": {"immutableUserMSIs": ["x"]}},
         {"mic": {"podDisruptionBudget": {"minAvailable": "half"}}},
+        {"mic": {"podDisruptionBudget": {"minAvailable": "5"}}},
+        {"mic": {"podDisruptionBudget": {"minAvailable": 1, "maxUnavailable": 1}}},
         {"nmi": {"probePort": 99999}},
         {"nmi": {"probePort": "99999"}},
         {"nmi": {"probePort": "0"}},
@@ -855,12 +881,22 @@ def test_a_wrong_value_at_the_top_is_refused_by_name(helm: Helm, given: dict[str
         {"nmi": {"podLabels": {"team": "a b"}}},
         {"nmi": {"nodeSelector": {"gpu": True}}},
         {"nmi": {"tolerations": [{"operator": "exists"}]}},
+        {"nmi": {"tolerations": [{}]}},
+        {"nmi": {"tolerations": [{"key": "a", "operator": "Exists", "value": "b"}]}},
+        {"nmi": {"tolerations": [{"key": "a", "effect": "NoSchedule", "tolerationSeconds": 3}]}},
+        {"nmi": {"blockInstanceMetadata": "yes"}},
         {"nmi": {"resources": {"limits": {"memory": "192MB"}}}},
         {"nmi": {"resources": {"limit": {"memory": "192Mi"}}}},
+        {"nmi": {"resources": {"limits": {"gpu": 1}}}},
+        {"nmi": {"resources": {"claims": [{"name": "gpu"}]}}},
         {"nmi": {"updateStrategy": {"type": "Recreate"}}},
         {"nmi": {"updateStrategy": {"rollingUpdate": {"maxUnavailable": "all"}}}},
+        {"nmi": {"updateStrategy": {"rollingUpdate": {"maxSurge": 0}}}},
         {"nmi": {"priorityClassName": "High"}},
         {"nmi": {"appArmorProfile": {"type": "unconfined"}}},
+        {"nmi": {"appArmorProfile": {"type": "Localhost"}}},
+        {"nmi": {"appArmorProfile": {"localhostProfile": "podidentity"}}},
+        {"nmi": {"seLinuxOptions": {"kind": "spc_t"}}},
         {"nmi": {"netnsDir": "run/netns"}},
         {"nmi": {"auditLog": "audit.log"}},
         {"nodeUnit": {"kubelet": "kubelet"}},
@@ -897,6 +933,14 @@ def test_a_value_that_makes_an_invalid_object_is_refused_by_name(
         {"nmi": {"resources": {"limits": {"cpu": 1, "memory": "1.5Gi"}, "requests": None}}},
         {"nmi": {"resources": {"limits": {"memory": "128e6", "cpu": "0.5"}}}},
         {"mic": {"replicas": 0, "leaderElection": {"duration": "1m30s"}}},
+        {"mic": {"leaderElection": {"duration": "3s"}}},
+        {"mic": {"affinity": {"podAntiAffinity": {PREFERRED: [{"weight": 1, **NEAR}]}}}},
+        {"mic": {"topologySpreadConstraints": [{**ZONES, "whenUnsatisfiable": "DoNotSchedule"}]}},
+        {"nmi": {"affinity": {"nodeAffinity": {REQUIRED: {"nodeSelectorTerms": [LARGE]}}}}},
+        {"nmi": {"blockInstanceMetadata": "True", "resources": {"limits": {"cpu": 1}}}},
+        {"nmi": {"appArmorProfile": {"type": "Localhost", "localhostProfile": "podidentity"}}},
+        {"nmi": {"updateStrategy": {"rollingUpdate": {"maxUnavailable": "10%", "maxSurge": 0}}}},
+        {"dashboards": {"enabled": True, "labels": {"team": "a"}}},
         {"mic": {"podDisruptionBudget": {"maxUnavailable": "50%"}}},
         {"mic": {"customCloud": {"configPath": "/etc/..data/.hidden"}}},
         {"test": {"identity": "Orders_1"}},
@@ -906,7 +950,35 @@ def test_a_value_that_makes_an_invalid_object_is_refused_by_name(
 def test_a_value_of_an_unusual_form_that_kubernetes_takes_is_taken(
     helm: Helm, given: dict[str, Any]
 ) -> None:
-    assert helm.render(given, image=given.get("image", {}).get("repository", IMAGE)).objects
+    made = helm.render(given, image=given.get("image", {}).get("repository", IMAGE)).objects
+    assert helm.invalid([each for each in made if not each["apiVersion"].startswith("aad")]) == []
+
+
+def test_keys_without_values_make_no_invalid_object_and_no_word_of_their_own(helm: Helm) -> None:
+    """As `prometheusPort:` alone in a file: to Helm that is null, which takes the default away."""
+    given: dict[str, Any] = {}
+    for each in (each for value in values.read(values.VALUES.read_text()) for each in value.walk()):
+        *groups, last = each.path
+        inside = given
+        for group in groups:
+            inside = inside.setdefault(group, {})
+        if not each.parts:
+            inside[last] = True if last == "enabled" else None
+    made = helm.render(given).objects
+    assert "nil" not in json.dumps(made)
+    assert set(helm.invalid(made)) <= UNKNOWN
+
+
+def test_a_name_that_yaml_would_read_as_a_number_stays_a_name(helm: Helm) -> None:
+    scraped = {name: {"enabled": True} for name in ("serviceMonitor", "dashboards")}
+    given = {"nameOverride": "007", "azureIdentities": {"1e3": MANAGED}, **scraped}
+    made = helm.render(given, namespace="123", name="0x1f").objects
+    for each in made:
+        labels = each["metadata"].get("labels", {})
+        names = [each["metadata"]["name"], each["metadata"].get("namespace", ""), *labels.values()]
+        assert {type(name) for name in names} == {str}, each
+    (bound,) = (each for each in made if each["kind"] == "AzureIdentityBinding")
+    assert bound["spec"]["azureIdentity"] == "1e3"
 
 
 # ---- Kinds of clusters

@@ -81,7 +81,7 @@ pods have these labels, and are known by them; with `args` all its containers ha
 {{- $_ := set $pod "nodeSelector" $values.nodeSelector -}}
 {{- $tolerations := $values.tolerations | default list -}}
 {{- if $root.Values.startupTaint.enabled -}}
-{{- $mine := dict "key" $root.Values.startupTaint.key "operator" "Exists" -}}
+{{- $mine := dict "key" ($root.Values.startupTaint.key | default "aadpodidentity.k8s.io/agent-not-ready") "operator" "Exists" -}}
 {{- if not (or (has (dict "operator" "Exists") $tolerations) (has $mine $tolerations)) -}}
 {{- $tolerations = append $tolerations $mine -}}
 {{- end -}}
@@ -112,8 +112,8 @@ whose it is, and so a later upgrade takes it into the release.
 {{- end -}}
 {{- if $lacking -}}
 helm.sh/hook: post-install,post-upgrade,post-rollback
-meta.helm.sh/release-name: {{ .Release.Name }}
-meta.helm.sh/release-namespace: {{ .Release.Namespace }}
+meta.helm.sh/release-name: {{ .Release.Name | quote }}
+meta.helm.sh/release-namespace: {{ .Release.Namespace | quote }}
 {{- end -}}
 {{- end }}
 

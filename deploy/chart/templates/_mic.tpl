@@ -8,6 +8,14 @@
 {{- end -}}
 {{- end }}
 
+{{/* Files of the node, of whom the values' are as good as none where they are empty. */}}
+{{- define "podidentity.cloudConfig" -}}
+{{ .cloudConfig | default "/etc/kubernetes/azure.json" }}
+{{- end }}
+{{- define "podidentity.customCloud" -}}
+{{ .customCloud.configPath | default "/etc/kubernetes/akscustom.json" }}
+{{- end }}
+
 {{/* MIC's flags by the values, a list; a later one wins. */}}
 {{- define "podidentity.micFlags" -}}
 {{- $mic := .Values.mic -}}
@@ -17,7 +25,7 @@
 {{- $flags = append $flags (printf "--exception-namespaces=%s" (concat . (list "kube-system" $.Release.Namespace) | uniq | sortAlpha | join ",")) -}}
 {{- end -}}
 {{- $words := dict
-  "--cloudconfig" (eq $by "file" | ternary $mic.cloudConfig "")
+  "--cloudconfig" (eq $by "file" | ternary (include "podidentity.cloudConfig" $mic) "")
   "--azure-client-id" $mic.federation.clientID
   "--azure-tenant-id" $mic.federation.tenantID
   "--assign" (eq $mic.assign "pods" | ternary "" $mic.assign)
@@ -35,18 +43,18 @@
   "--custom-user-agent" .Values.customUserAgent
 -}}
 {{- range $flag := keys $words | sortAlpha -}}
-{{- $word := get $words $flag | toString -}}
+{{- $word := include "podidentity.text" (get $words $flag) -}}
 {{- if $word }}{{ $flags = append $flags (printf "%s=%s" $flag $word) }}{{ end -}}
 {{- end -}}
 {{- if include "podidentity.on" $mic.customCloud.enabled -}}
-{{- $flags = concat $flags (list "--cloud=AzureStackCloud" (printf "--azure-environment-file=%s" $mic.customCloud.configPath)) -}}
+{{- $flags = concat $flags (list "--cloud=AzureStackCloud" (printf "--azure-environment-file=%s" (include "podidentity.customCloud" $mic))) -}}
 {{- end -}}
 {{- if $mic.attachForNodeNetwork }}
 {{- if ne .Values.nmi.authorization "rbac" }}{{ fail "mic.attachForNodeNetwork needs nmi.authorization rbac: MIC attaches only what the pod's service account may use" }}{{ end -}}
 {{- $flags = append $flags "--attach-for-node-network=true" -}}
 {{- end -}}
 {{- if .Values.compat.crossNamespace }}{{ $flags = append $flags "--compat-cross-namespace=true" }}{{ end -}}
-{{- if not (has (toString $mic.logVerbosity) (list "" "0")) }}{{ $flags = append $flags (printf "--v=%v" $mic.logVerbosity) }}{{ end -}}
+{{- if not (has (include "podidentity.text" $mic.logVerbosity) (list "" "0")) }}{{ $flags = append $flags (printf "--v=%v" $mic.logVerbosity) }}{{ end -}}
 {{- concat $flags ($mic.extraArgs | default list) | toYaml -}}
 {{- end }}
 
@@ -101,8 +109,8 @@
 {{- end -}}
 {{- $_ := set $container "env" $env -}}
 {{- $files := list -}}
-{{- if eq $by "file" }}{{ $files = append $files (list "cloud-config" $mic.cloudConfig) }}{{ end -}}
-{{- if include "podidentity.on" $mic.customCloud.enabled }}{{ $files = append $files (list "custom-cloud" $mic.customCloud.configPath) }}{{ end -}}
+{{- if eq $by "file" }}{{ $files = append $files (list "cloud-config" (include "podidentity.cloudConfig" $mic)) }}{{ end -}}
+{{- if include "podidentity.on" $mic.customCloud.enabled }}{{ $files = append $files (list "custom-cloud" (include "podidentity.customCloud" $mic)) }}{{ end -}}
 {{- range $files -}}
 {{- $_ := set $pod "volumes" (append $pod.volumes (dict "name" (first .) "hostPath" (dict "path" (last .) "type" "File"))) -}}
 {{- $_ := set $container "volumeMounts" (append $container.volumeMounts (dict "name" (first .) "mountPath" (last .) "readOnly" true)) -}}

@@ -19,15 +19,15 @@
 {{- end }}
 
 {{- define "podidentity.selector" -}}
-app.kubernetes.io/name: {{ include "podidentity.name" .root }}
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/name: {{ include "podidentity.name" .root | quote }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 app.kubernetes.io/component: {{ .component }}
 {{- end }}
 
 {{/* Labels of every object; component is that of its manifest. */}}
 {{- define "podidentity.labels" -}}
-app.kubernetes.io/name: {{ include "podidentity.name" .root }}
-app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/name: {{ include "podidentity.name" .root | quote }}
+app.kubernetes.io/instance: {{ .root.Release.Name | quote }}
 {{- with .component }}
 app.kubernetes.io/component: {{ . }}
 {{- end }}
@@ -72,9 +72,14 @@ image.repository %s. Build the image, push it where the nodes may pull it, and n
 {{- end -}}
 {{- end }}
 
+{{/* A value as text; "" for a key without a value. */}}
+{{- define "podidentity.text" -}}
+{{- if not (kindIs "invalid" .) }}{{ toString . }}{{ end -}}
+{{- end }}
+
 {{/* "true" or "": a value that may be a word. */}}
 {{- define "podidentity.on" -}}
-{{- if eq (toString .) "true" }}true{{ end -}}
+{{- if eq (toString . | lower) "true" }}true{{ end -}}
 {{- end }}
 
 {{/* "true" or "": what is on from a version of Kubernetes on, unless the value says otherwise. */}}

@@ -1,6 +1,6 @@
 {{/* How NMI's pods are replaced: what makes a pod unavailable leaves no room for a surge. */}}
 {{- define "podidentity.updateStrategy" -}}
-{{- $strategy := deepCopy .Values.nmi.updateStrategy -}}
+{{- $strategy := deepCopy (.Values.nmi.updateStrategy | default (dict "type" "RollingUpdate" "rollingUpdate" (dict "maxSurge" 1 "maxUnavailable" 0))) -}}
 {{- if include "podidentity.dropsSurge" . -}}
 {{- $_ := unset $strategy.rollingUpdate "maxSurge" -}}
 {{- else if ne $strategy.type "RollingUpdate" -}}
@@ -10,8 +10,9 @@
 {{- end }}
 
 {{- define "podidentity.dropsSurge" -}}
-{{- $unavailable := dig "rollingUpdate" "maxUnavailable" 0 .Values.nmi.updateStrategy | toString -}}
-{{- if and (eq .Values.nmi.updateStrategy.type "RollingUpdate") (not (has $unavailable (list "0" "0%"))) }}true{{ end -}}
+{{- $strategy := .Values.nmi.updateStrategy | default dict -}}
+{{- $unavailable := dig "rollingUpdate" "maxUnavailable" 0 $strategy | toString -}}
+{{- if and (eq ($strategy.type | default "RollingUpdate") "RollingUpdate") (not (has $unavailable (list "0" "0%"))) }}true{{ end -}}
 {{- end }}
 
 {{/* Fails where NMI of `podidentity enable` is in the cluster, and that of this release is not yet: a node has one NMI. Helm finds nothing where it only renders. */}}
@@ -53,9 +54,9 @@ NMI of podidentity enable is in this cluster (DaemonSet %s/%s), and a node has o
 {{- with .Values.aks.extensions -}}
 {{- $flags = append $flags (printf "--exception-namespaces=%s" (concat . (list "kube-system" $.Release.Namespace) | uniq | sortAlpha | join ",")) -}}
 {{- end -}}
-{{- if .Values.startupTaint.enabled }}{{ $flags = append $flags (printf "--startup-taint=%s" .Values.startupTaint.key) }}{{ end -}}
+{{- if .Values.startupTaint.enabled }}{{ $flags = append $flags (printf "--startup-taint=%s" (.Values.startupTaint.key | default "aadpodidentity.k8s.io/agent-not-ready")) }}{{ end -}}
 {{- if eq .Values.backend "lrp" }}{{ $flags = append $flags "--backend=lrp" }}{{ end -}}
-{{- if ne .Values.tokens.identitiesNamespace "podidentity-identities" }}{{ $flags = append $flags (printf "--identities-namespace=%s" .Values.tokens.identitiesNamespace) }}{{ end -}}
+{{- with .Values.tokens.identitiesNamespace }}{{ if ne . "podidentity-identities" }}{{ $flags = append $flags (printf "--identities-namespace=%s" .) }}{{ end }}{{ end -}}
 {{- $words := dict
   "--http-probe-port" ($nmi.probePort | toString | eq "8085" | ternary "" $nmi.probePort)
   "--prometheus-port" $nmi.prometheusPort
@@ -69,10 +70,10 @@ NMI of podidentity enable is in this cluster (DaemonSet %s/%s), and a node has o
   "--custom-user-agent" .Values.customUserAgent
 -}}
 {{- range $flag := keys $words | sortAlpha -}}
-{{- $word := get $words $flag | toString -}}
+{{- $word := include "podidentity.text" (get $words $flag) -}}
 {{- if $word }}{{ $flags = append $flags (printf "%s=%s" $flag $word) }}{{ end -}}
 {{- end -}}
-{{- if not (has (toString $nmi.logVerbosity) (list "" "0")) }}{{ $flags = append $flags (printf "--v=%v" $nmi.logVerbosity) }}{{ end -}}
+{{- if not (has (include "podidentity.text" $nmi.logVerbosity) (list "" "0")) }}{{ $flags = append $flags (printf "--v=%v" $nmi.logVerbosity) }}{{ end -}}
 {{- $switches := dict
   "--enableScaleFeatures" (list $nmi.enableScaleFeatures true)
   "--block-instance-metadata" (list $nmi.blockInstanceMetadata false)
@@ -87,7 +88,7 @@ NMI of podidentity enable is in this cluster (DaemonSet %s/%s), and a node has o
 -}}
 {{- range $flag := keys $switches | sortAlpha -}}
 {{- $pair := get $switches $flag -}}
-{{- $word := first $pair | toString -}}
+{{- $word := include "podidentity.text" (first $pair) | lower -}}
 {{- if and $word (ne $word (last $pair | toString)) }}{{ $flags = append $flags (printf "%s=%s" $flag $word) }}{{ end -}}
 {{- end -}}
 {{- concat $flags ($nmi.extraArgs | default list) | toYaml -}}
