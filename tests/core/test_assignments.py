@@ -28,6 +28,7 @@ from podidentity.core.resources import (
     Phase,
     Pod,
 )
+from podidentity.core.shares import SHARES
 from tests.core.objects import (
     binding,
     client_id,
@@ -309,6 +310,28 @@ def test_until_the_permission_is_known_nothing_is_given_and_nothing_taken() -> N
     state.answer(use, allowed=False)
     state.refresh()
     assert (dict(state.records), ids(state), state.undecided(SETS[0])) == ({}, [], frozenset())
+
+
+def test_the_permission_of_a_pod_is_asked_for_before_it_is_scheduled() -> None:
+    state = told(asks=True)
+    state.see_pod(named("web", node=""))
+    [use] = state.refresh().questions
+    assert (dict(state.records), ids(state), state.undecided(SETS[0])) == ({}, [], frozenset())
+    state.answer(use, allowed=True)
+    state.refresh()
+    assert (dict(state.records), ids(state)) == ({}, [])
+    state.see_pod(named("web"))
+    assert not state.refresh().questions
+    assert ids(state) == [ID]
+
+
+def test_for_a_pod_that_is_not_scheduled_as_many_permissions_are_asked_as_the_least_share() -> None:
+    state = told(asks=True)
+    for number in range(SHARES[-1] + 1):
+        state.see_identity(identity("blue", f"i{number}", number + 2))
+        state.see_binding(binding("blue", f"b{number}", f"i{number}", "app"))
+    state.see_pod(named("web", node=""))
+    assert len(state.refresh().questions) == SHARES[-1]
 
 
 def test_a_question_is_asked_once_for_all_pods_of_a_service_account() -> None:

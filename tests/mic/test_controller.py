@@ -1221,7 +1221,7 @@ def test_a_list_that_azure_throttles_waits_for_its_time() -> None:
     ]
     world = Course(*cluster(*steps), hosts=5)
     world.answers[ListHosts] = lambda _: Failure(kind=Fault.THROTTLED, retry_after=50.0)
-    world.run_until(10.0)
+    world.run_until(LATE + 1.0)
     # Their records say that they wait.
     assert [each.record.state for each in world.of(CreateRecord)] == ["Created"] * 3
     world.run_until(170.0)

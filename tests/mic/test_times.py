@@ -9,11 +9,13 @@ import pytest
 from podidentity.mic import hosts
 from podidentity.mic.calls import (
     Action,
+    CreateRecord,
     Failure,
     Fault,
     ListHosts,
     PatchHost,
     ReadHost,
+    UpdateRecord,
     WriteLedger,
 )
 from podidentity.mic.hosts import QUIET
@@ -86,6 +88,33 @@ def test_a_pod_alone_does_not_wait_for_others() -> None:
     world.run(until=30)
     # It is read, the pause in which others might come passes, it is changed, and polled.
     assert world.when("p") < 10 + ARM + QUIET + ARM + POLL + ARM + 10 * API
+
+
+def test_a_pod_waits_for_two_answers_of_a_slow_api_server_from_when_it_is_scheduled() -> None:
+    """Its machine's ledger and its record, one write each; its permission was asked for before."""
+    world = TimedWorld(1, takes=lambda _: 0.0, api=3.0, poll=1.0)
+    world.node("n", of_set(0))
+    world.run(until=10)
+    world.pod("p", node="")
+    world.run(until=13)
+    world.pod("p", "n")
+    world.run(until=60)
+    assert world.when("p") < 13 + QUIET + 3.0 + ARM + 1.0 + ARM + 3.0
+    assert world.calls[CreateRecord] == 1
+    assert not world.calls[UpdateRecord]
+
+
+def test_a_pod_that_is_scheduled_at_once_waits_for_its_permission_and_for_no_second_record() -> (
+    None
+):
+    world = TimedWorld(1, takes=lambda _: 0.0, api=3.0, poll=1.0)
+    world.node("n", of_set(0))
+    world.run(until=10)
+    world.pod("p", "n")
+    world.run(until=60)
+    assert world.when("p") < 10 + 3.0 + QUIET + 3.0 + ARM + 1.0 + ARM + 3.0
+    assert world.calls[CreateRecord] == 1
+    assert not world.calls[UpdateRecord]
 
 
 def test_of_pods_that_come_one_by_one_the_last_ones_pause_is_waited_for_and_no_longer() -> None:

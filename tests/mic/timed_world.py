@@ -105,10 +105,13 @@ class TimedWorld:
         grace: float = 300.0,
         takes: Callable[[Host], float] = lambda _: 40.0,
         writes: float = inf,
+        api: float = API,
+        poll: float = POLL,
         fails: Callable[[float, Action], Failure | None] = lambda _now, _action: None,
     ) -> None:
         """`takes` says how long a change of a host takes; `writes` a second Azure accepts.
 
+        A call to the API server takes `api`; Azure asks to wait for `poll` before each poll.
         `fails` says at a time what comes of a call instead of its answer.
         """
         self.controller = Controller(Settings(grace=grace, record_writes=20))
@@ -126,6 +129,7 @@ class TimedWorld:
         self.early = 0
         """Changes that were sent before a Retry-After of which MIC knew had ended."""
         self._takes, self._fails = takes, fails
+        self._api, self._poll = api, poll
         self._rate, self._tokens, self._filled = writes, writes, 0.0
         self._closed_until = -inf
         self.conditions: dict[tuple[About, ObjectRef], Condition] = {}
@@ -177,9 +181,10 @@ class TimedWorld:
         self.tell(NodeSeen(name, provider_id))
 
     def pod(self, name: str, node: str, identity: int = 0) -> None:
-        """Have a pod come that needs an identity."""
+        """Have a pod come that needs an identity, or be scheduled."""
         ref = ObjectRef(NAMESPACE, name)
-        uid = f"{name}-{next(self._versions)}"
+        known = self.pods.get(ref)
+        uid = known.uid if known else f"{name}-{next(self._versions)}"
         labels = {BINDING_LABEL: f"identity-{identity}"}
         self.pods[ref] = Pod(ref=ref, uid=uid, node=node, labels=labels)
         self.tell(PodSeen(self.pods[ref]))
@@ -206,7 +211,7 @@ class TimedWorld:
                 self.early += self.now < self._closed_until
             if not isinstance(call.action, LogLine):
                 azures = isinstance(call.action, ReadHost | ListHosts | PatchHost | PollOperation)
-                half = (ARM if azures else API) / 2
+                half = (ARM if azures else self._api) / 2
                 self.at(self.now + half, self._arrive, call, half)
         due = self.controller.due()
         if due is not None:
@@ -243,7 +248,7 @@ class TimedWorld:
                 return self._patch(action)
             case PollOperation():
                 done = self.now >= self._machines[action.host].until
-                return Progress(done=done, after=0.0 if done else POLL)
+                return Progress(done=done, after=0.0 if done else self._poll)
             case ListLedgers():
                 return LedgerList(dict(self._ledgers))
             case WriteLedger():
@@ -290,7 +295,7 @@ class TimedWorld:
         for spelling in action.change.detach:
             del machine.user[spelling.lower()]
             self.detached[f"{action.host.name} {spelling}"] += 1
-        return Accepted("operation", POLL)
+        return Accepted("operation", self._poll)
 
     def _store(self, action: CreateRecord | UpdateRecord) -> Result:
         record = action.record

@@ -47,7 +47,7 @@ from podidentity.core.resources import (
     ResourceId,
     WorkloadIdentity,
 )
-from podidentity.core.shares import Shares
+from podidentity.core.shares import SHARES, Shares
 
 LONGEST_NAME = 253
 """Characters of an object's name.
@@ -436,16 +436,19 @@ class Assignments:
         pod = self._pods.get(ref)
         found: list[Need] = []
         asked: dict[ObjectRef, tuple[Use, ...]] = {}
-        if pod is not None and (pod.node or self._everywhere):
+        if pod is not None:
+            is_placed = bool(pod.node) or self._everywhere
             # Most pods of a large cluster have a label that no binding selects.
             bound = self._shares.bound(ref.namespace, pod.selector)
             if bound:
                 most = self._shares.of(ref.namespace)
                 if most < bound and self._shares.is_news(ref.namespace):
                     self._changes.shares[ref.namespace] = most
+                # A pod that is not scheduled is not counted yet, and asks for permissions alone.
+                most = most if is_placed else SHARES[-1]
                 for entitlement in match(pod, self, self._rules, most=most).entitlements:
                     need = self._need(pod, entitlement, asked)
-                    if need is not None:
+                    if need is not None and is_placed:
                         found.append(need)
         self._keep_asked(ref, tuple(asked.items()))
         self._keep_needs(ref, {each.identity.ref: each for each in found})
@@ -456,16 +459,16 @@ class Assignments:
         identity, binding = entitlement.identity, entitlement.binding
         if binding is None or not is_attachable(identity):
             return None
-        host = None
-        if not self._everywhere and attachment(identity) is not None:
-            host = self._hosts.get(pod.node)
-            if host is None:
-                return None
         permitted: bool | None = True
         if self._asks:
             needed = asked[identity.ref] = uses_of(pod, entitlement)
             permitted = self._permissions.all(needed)
             if permitted is False:
+                return None
+        host = None
+        if not self._everywhere and attachment(identity) is not None:
+            host = self._hosts.get(pod.node)
+            if host is None:
                 return None
         return Need(
             pod=pod.ref,

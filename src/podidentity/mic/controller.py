@@ -164,7 +164,6 @@ class Timers:
         self._count = 0
 
     def set(self, owner: _Owner, time: float | None) -> None:
-        """Set the time of `owner`; None: none."""
         known = self._times.get(owner)
         if known is not None:
             if known[0] == time:
@@ -782,7 +781,6 @@ class Controller:
                 self._mark_copies(ObjectRef(binding.ref.namespace, binding.identity))
 
     def _mark_copies(self, identity: ObjectRef) -> None:
-        """Look at the records that carry a copy of what changed."""
         for need in self._desired.needs_of(identity):
             self._marks.records.add(self._desired.name(need))
 

@@ -113,9 +113,7 @@ class Surroundings(Protocol):
     """What the work on a host sees of the rest of the controller."""
 
     def wanted(self, host: Host) -> Mapping[str, Wanted]: ...
-
-    def undecided(self, host: Host) -> frozenset[str]:
-        """Return those of which the permission is not known."""
+    def undecided(self, host: Host) -> frozenset[str]: ...
 
     def in_use(self, host: Host, listed: InUse) -> frozenset[str] | None:
         """Return those that the listed pods may need; None: they may need any."""

@@ -29,9 +29,9 @@ from podidentity.mic.calls import (
 )
 from podidentity.mic.hosts import Status
 
-LATE = 4.0
-"""Seconds after which a new record tells that its identity is awaited. A fast change of the host
-has ended by then: gathered for up to 2.5 s, and looked at 1 s after Azure took it."""
+LATE = 10.0
+"""Seconds after which a new record tells that its identity is awaited: more than a fast change of
+the host takes where the API server answers after 3 s. A write under way keeps Assigned waiting."""
 _LONGEST, _LONGEST_INVALID = 30.0, 300.0
 
 _Wait = tuple[str, str, str]
