@@ -40,8 +40,8 @@ the discovery documents."""
 JWKS_PATH = "/openid/v1/jwks"
 OWN_AGENT = "podidentity-sandbox"
 """User-Agent by which the API server knows the sandbox's own commands."""
-MINORS = (32, 33, 36)
-"""The minor versions of Kubernetes whose rules the API server has, the default first."""
+OWN_VERSION = "1.32.3"
+"""What the sandbox's own API server says that it is."""
 
 MACHINE_BUNDLES = (
     "/etc/ssl/certs/ca-certificates.crt",  # Debian, Ubuntu, Arch
@@ -173,10 +173,7 @@ class Plan:
     """Folder in the cgroups with the memory controller, of v2 or v1; "" where there is none."""
     azure_cli: str = ""
     """Folder of the Azure CLI that scripts/setup-az made, for shells and pods; "" without it."""
-    kubernetes_minor: int = MINORS[0]
-    """The API server's minor version: 33 restricts the audiences of nodes' tokens, 36 has
-    constrained impersonation."""
-    kubernetes_version: str = f"1.{MINORS[0]}.3"
+    kubernetes_version: str = OWN_VERSION
     """What the API server, AKS and the nodes say that they are."""
     kubernetes: str = ""
     """Folder of the programs of a real control plane; "" where the sandbox's own serves."""

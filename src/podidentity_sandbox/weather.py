@@ -37,7 +37,7 @@ JOURNAL = "weather.log"
 
 TIMES = MappingProxyType(
     {
-        "answers": "until ARM, Graph, Entra, IMDS, a vault or the API server answers",
+        "answers": "until ARM, Graph, Entra, IMDS, a vault or a real API server answers",
         "roles": "until a role assignment of Azure counts",
         "removed-roles": "for which a removed role assignment still counts",
         "credentials": "until Entra knows a federated credential",
@@ -45,11 +45,7 @@ TIMES = MappingProxyType(
         "identities": "for which a node's IMDS keeps to the identities that it saw last",
         "scale-sets": "until a change of a scale set is done",
         "operations": "until ARM has registered a preview feature",
-        "rbac": "until the API server counts a change of a role or its binding",
-        "definitions": "until the API server serves the kind of a new CustomResourceDefinition",
-        "policies": "until it counts an admission policy or its binding, new or removed",
-        "garbage": "until the cluster deletes what lost its owner",
-        "watches": "after which the API server ends any watch; 0: as its client asks",
+        "watches": "after which a real API server ends any watch; 0: as its client asks",
     }
 )
 """Each time's word, and its meaning: seconds …"""
@@ -282,10 +278,6 @@ _REAL_TIMES = {
     "identities": Span(0, 20),
     "scale-sets": Span(15, 60),
     "operations": Span(2, 20),
-    "rbac": Span(0.01, 1),
-    "definitions": Span(0.04, 0.2),
-    "policies": Span(0.05, 1),
-    "garbage": Span(0.1, 5),
     "watches": Span(30, 300),
 }
 _OUTAGES = (Fault(Effect.UNAVAILABLE, 0.03), Fault(Effect.BROKEN, 0.03), Fault(Effect.RESET, 0.03))

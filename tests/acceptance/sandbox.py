@@ -24,7 +24,7 @@ from podidentity.wire.reviews import review
 from podidentity_sandbox.azure.client import AzureError, AzureOperator
 from podidentity_sandbox.demo.prepare import prepare
 from podidentity_sandbox.node.client import ExecResult, execute
-from podidentity_sandbox.plan import MINORS, Network, Plan
+from podidentity_sandbox.plan import Network, Plan
 from podidentity_sandbox.weather import CALM, Struck, Weather, journal, named, read, seed_of, write
 from podidentity_sandbox.world import SandboxError
 from podidentity_sandbox.world.api import Api, ApiError, Object
@@ -38,6 +38,7 @@ from tests.acceptance import loaded
 from tests.acceptance.causes import cause
 from tests.acceptance.deployer import folder_of_deployer
 from tests.kubernetes.conftest import KUBERNETES
+from tests.kubernetes.judge import BROUGHT_BY, WANTING
 from tests.sandboxes import own
 
 WEATHER = named(
@@ -49,6 +50,8 @@ _LIGHT = os.environ.get("PODIDENTITY_TEST_CONTROL_PLANE") == "light"
 CONTROL_PLANE = str(KUBERNETES) if KUBERNETES.is_dir() and not _LIGHT else ""
 """Folder of the programs of a real control plane; "" where none is here, or `./scripts/test
 --light` leaves it out, and the sandbox's own serves."""
+needs_control_plane = pytest.mark.skipif(not CONTROL_PLANE, reason=f"{WANTING}: {BROUGHT_BY}")
+"""Of what the sandbox's own control plane does not have."""
 CHOSEN = ["--kubernetes", CONTROL_PLANE] if CONTROL_PLANE else []
 """Words by which `podidentity sandbox` takes it."""
 TIMEOUT = 900
@@ -326,7 +329,6 @@ def opened(
     network: Network = Network.ROUTED,
     *,
     nodes: int = 1,
-    kubernetes_minor: int = MINORS[0],
     init_taints: str = "",
     weather: Weather = WEATHER,
 ) -> Iterator[tuple[Sandbox, AzureOperator, asyncio.Runner]]:
@@ -339,7 +341,6 @@ def opened(
         network,
         weather,
         nodes=nodes,
-        kubernetes_minor=kubernetes_minor,
         init_taints=init_taints,
     )
     with asyncio.Runner() as loop, how as place:
@@ -358,14 +359,12 @@ def _sandbox(
     weather: Weather,
     *,
     nodes: int = 1,
-    kubernetes_minor: int = MINORS[0],
     init_taints: str = "",
 ) -> Iterator[Sandbox]:
     """Bring a sandbox up in calm weather; it turns when the deployer has its rights."""
     shape = Shape(
         nodes=nodes,
         network=network,
-        kubernetes_minor=kubernetes_minor,
         init_taints=init_taints,
         kubernetes=CONTROL_PLANE,
     )

@@ -11,15 +11,16 @@ import pytest
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.demo.prepare import SECRET_VALUE
 from tests.acceptance.directory import Directory, register
-from tests.acceptance.sandbox import Sandbox, opened
+from tests.acceptance.sandbox import Sandbox, needs_control_plane, opened
 from tests.sandboxes import own
 
+pytestmark = needs_control_plane
 Open = tuple[Sandbox, AzureOperator, asyncio.Runner]
 
 
 @pytest.fixture(scope="module")
 def sandbox() -> Iterator[Open]:
-    with opened(own("nodes"), kubernetes_minor=36) as found:
+    with opened(own("nodes")) as found:
         yield found
 
 

@@ -20,13 +20,12 @@ AUTHORS = {
     *(
         "kubernetes.io",
         "www.kubernetes.dev",
-        "kep.k8s.io",
         "kubernetes-csi.github.io",
         "etcd.io",
     ),
     *("cloud-provider-azure.sigs.k8s.io", "secrets-store-csi-driver.sigs.k8s.io"),
     *("docs.cilium.io", "istio.io", "karpenter.sh", "helm.sh", "prometheus.io", "www.cni.dev"),
-    *("docs.kernel.org", "man7.org", "curl.se", "no-color.org", "protobuf.dev"),
+    *("docs.kernel.org", "man7.org", "curl.se", "no-color.org"),
     *("www.rfc-editor.org", "datatracker.ietf.org", "openid.net"),
     "developer.mozilla.org",
 }

@@ -12,14 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from podidentity_sandbox.plan import MINORS
+from podidentity_sandbox.plan import OWN_VERSION as OWN
 from podidentity_sandbox.world.requirements import version
 from tests.kubernetes.programs import place
 
 WANTING = "no real Kubernetes is here"
 BROUGHT_BY = "./scripts/setup-kubernetes"
-OWN = f"1.{MINORS[0]}.3"
-"""The version that it says it is."""
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -60,7 +60,7 @@ def test_each_program_is_a_part_and_one_process(place: Place, plan: Plan) -> Non
 @pytest.mark.net
 def test_a_pod_runs_is_logged_and_entered_through_the_api_server(plan: Plan) -> None:
     version = json.loads(kubectl(plan, "version", "-o", "json").stdout)["serverVersion"]
-    assert version["minor"] == str(plan.kubernetes_minor)
+    assert version["gitVersion"] == f"v{plan.kubernetes_version}"
     assert kubectl(plan, "apply", "-f", "-", stdin=json.dumps(POD)).returncode == 0
     ready = kubectl(plan, "wait", "--for=condition=Ready", "pod/shop", "--timeout=60s")
     assert ready.returncode == 0, ready.stderr

@@ -6,6 +6,7 @@ import json
 import ssl
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from http.client import HTTPResponse, HTTPSConnection
 from pathlib import Path
@@ -170,6 +171,25 @@ def test_the_server_ends_a_watch_when_the_weather_says(plan: Plan, client: Clien
     with client.ask("GET", f"{PODS}?watch=1&timeoutSeconds=300") as watch:
         assert watch.status == 200
         assert watch.read() == b""
+
+
+def test_the_sandboxs_own_client_hears_of_all_though_watches_end(
+    plan: Plan, client: Client
+) -> None:
+    falls(plan, "watches=1")
+    maps, wanted = "/api/v1/namespaces/default/configmaps", {"one", "two", "three"}
+
+    def heard() -> set[str]:
+        names = (each["metadata"]["name"] for _, each in Api(plan).follow(maps, 60))
+        return {next(name for name in names if name in wanted) for _ in wanted}
+
+    with ThreadPoolExecutor() as threads:
+        hearing = threads.submit(heard)
+        for name in wanted:
+            time.sleep(0.7)  # meanwhile a watch has ended
+            with client.ask("POST", maps, {"metadata": {"name": name}}) as answer:
+                assert (answer.status, bool(answer.read())) == (201, True)
+        assert hearing.result() == wanted
 
 
 def test_the_weather_befalls_no_node_and_no_command_of_the_sandbox(

@@ -8,9 +8,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import click
 
@@ -19,7 +17,7 @@ from podidentity_sandbox.cli.worlds import facts
 from podidentity_sandbox.node.cri.containerd import names_in
 from podidentity_sandbox.node.cri.options import RuntimeOptions
 from podidentity_sandbox.node.cri.pause import SHELL
-from podidentity_sandbox.plan import MINORS, Network, Pool, PoolKind
+from podidentity_sandbox.plan import Network, Pool, PoolKind
 from podidentity_sandbox.world.blueprint import MOST_NODES, Shape
 from podidentity_sandbox.world.environment import built_images, runtime_tools
 from podidentity_sandbox.world.folder import base_folder
@@ -50,15 +48,6 @@ def _pools(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> tup
     if sum(pool.nodes for pool in pools) > MOST_NODES:
         raise click.BadParameter(f"a sandbox has at most {MOST_NODES} nodes")
     return tuple(pools)
-
-
-def _control_plane(_: click.Context, __: click.Parameter, given: str) -> Mapping[str, Any]:
-    """Return what the shape says of it; raise click.BadParameter."""
-    if given in {f"1.{minor}" for minor in MINORS}:
-        return {"kubernetes_minor": int(given.removeprefix("1."))}
-    if not Path(given).is_dir():
-        raise click.BadParameter(f"{given!r} is no version of the sandbox's own, and no folder")
-    return {"kubernetes": str(Path(given).resolve())}
 
 
 @click.command(epilog="Example: podidentity sandbox up --nodes 3 --network bridge")
@@ -92,12 +81,10 @@ def _control_plane(_: click.Context, __: click.Parameter, given: str) -> Mapping
 )
 @click.option(
     "--kubernetes",
-    default=f"1.{MINORS[0]}",
-    show_default=True,
-    metavar=f"{'|'.join(f'1.{minor}' for minor in MINORS)}|FOLDER",
-    callback=_control_plane,
-    help="The rules of its API server: 1.33 restricts nodes' tokens, 1.36 constrains impersonation."
-    " Or a folder of etcd and Kubernetes' programs, which are its control plane then.",
+    type=click.Path(exists=True, file_okay=False, resolve_path=True),
+    default=None,
+    metavar="FOLDER",
+    help="A folder of etcd and Kubernetes' programs, which are its control plane then.",
 )
 @click.option(
     "--real-nodes",
@@ -139,7 +126,7 @@ def up(
     rootless: bool,
     runtime: str,
     images: tuple[str, ...],
-    kubernetes: Mapping[str, Any],
+    kubernetes: str | None,
     real_nodes: bool,
     init_taints: str,
     pools: tuple[Pool, ...],
@@ -155,7 +142,7 @@ def up(
     began = time.monotonic()
     progress = (lambda _: None) if as_json else (lambda line: click.echo(f"  {line}", err=True))
     given = None
-    if real_nodes and "kubernetes" not in kubernetes:
+    if real_nodes and kubernetes is None:
         raise click.UsageError("--real-nodes needs --kubernetes FOLDER, which has their programs")
     if runtime == "containerd" or real_nodes:
         if rootless:
@@ -166,7 +153,7 @@ def up(
             nodes=nodes,
             rootless=rootless,
             network=Network(network),
-            **kubernetes,
+            kubernetes=kubernetes or "",
             real_nodes=real_nodes,
             init_taints=init_taints,
             pools=pools,

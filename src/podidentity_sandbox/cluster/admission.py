@@ -7,7 +7,7 @@ https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/
 from __future__ import annotations
 
 from podidentity_sandbox.cluster import Obj, names, status
-from podidentity_sandbox.cluster.node_restriction import is_mirror
+from podidentity_sandbox.cluster.authorization import MIRROR
 from podidentity_sandbox.cluster.registry import ResourceType
 from podidentity_sandbox.cluster.status import Cause
 from podidentity_sandbox.cluster.storage import Storage
@@ -80,7 +80,7 @@ def check(storage: Storage, kind: ResourceType, new: Obj) -> None:
         detail = f"namespace {namespace} because it is being terminated"
         refused = f"unable to create new content in {detail}"
         raise status.forbidden(kind.plural, kind.group, shown, refused, [cause])
-    if kind.key == "pods" and not is_mirror(new):
+    if kind.key == "pods" and MIRROR not in (new["metadata"].get("annotations") or {}):
         name = new["spec"]["serviceAccountName"]
         account = storage.get("serviceaccounts", namespace, name)
         if account is None:

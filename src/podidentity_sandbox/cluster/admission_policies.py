@@ -15,7 +15,6 @@ from cel_expr_python import cel
 from podidentity_sandbox.cluster import Json, Obj, status
 from podidentity_sandbox.cluster.authentication import User
 from podidentity_sandbox.cluster.kinds.policies import GROUP, compiled_expression
-from podidentity_sandbox.cluster.overload import LateReads
 from podidentity_sandbox.cluster.paths import RequestInfo
 from podidentity_sandbox.cluster.selectors import matches_labels
 from podidentity_sandbox.cluster.status import Cause, StatusError
@@ -24,7 +23,6 @@ from podidentity_sandbox.cluster.tokens import DEFAULT_SECONDS
 
 POLICIES = f"validatingadmissionpolicies.{GROUP}"
 BINDINGS = f"validatingadmissionpolicybindings.{GROUP}"
-POLICY_TYPES = (POLICIES, BINDINGS)
 _LONGEST_MESSAGE = 5 * 1024
 """Bytes of a message that an expression makes."""
 _CODES = {"Forbidden": 403, "Invalid": 422, "Unauthorized": 401, "RequestEntityTooLarge": 413}
@@ -33,10 +31,8 @@ _CODES = {"Forbidden": 403, "Invalid": 422, "Unauthorized": 401, "RequestEntityT
 class AdmissionPolicies:
     """Judges by the policies that are bound at the moment."""
 
-    def __init__(self, storage: Storage, known: LateReads) -> None:
-        """`known` has the policies and bindings that count already."""
+    def __init__(self, storage: Storage) -> None:
         self._storage = storage
-        self._known = known
 
     def check_token(self, user: User, info: RequestInfo, body: Obj) -> None:
         """Raise the refusal of the first policy that denies a request for a token."""
@@ -55,8 +51,8 @@ class AdmissionPolicies:
     ) -> None:
         facts = {"object": new, "oldObject": old, "request": _asked(operation, user, info)}
         labels = self._labels(info, new or old or {})
-        for binding in self._known.all(BINDINGS):
-            policy = self._known.get(POLICIES, "", binding.object["spec"]["policyName"])
+        for binding in self._storage.all(BINDINGS):
+            policy = self._storage.get(POLICIES, "", binding.object["spec"]["policyName"])
             if policy is None or not _is_about(policy.object["spec"], operation, info, labels):
                 continue
             for message, reason in denials(policy.object["spec"], facts):

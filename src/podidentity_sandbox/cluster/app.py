@@ -10,8 +10,6 @@ from aiohttp import web
 from podidentity_sandbox.cluster import Obj, bodies, discovery, status, tokens
 from podidentity_sandbox.cluster.authentication import User, refusal
 from podidentity_sandbox.cluster.cluster import Cluster
-from podidentity_sandbox.cluster.impersonation import Impersonation
-from podidentity_sandbox.cluster.overload import answer_of, befall
 from podidentity_sandbox.cluster.paths import RequestInfo, request_info
 from podidentity_sandbox.cluster.presentation import JSON, SERVED, wishes
 from podidentity_sandbox.cluster.registry import Registry
@@ -19,7 +17,6 @@ from podidentity_sandbox.cluster.status import StatusError
 from podidentity_sandbox.cluster.storage import encode
 from podidentity_sandbox.cluster.verbs import Verbs, json_answer
 from podidentity_sandbox.plan import JWKS_PATH
-from podidentity_sandbox.weather import Blow, Effect, cut
 
 
 def document_answer(registry: Registry, path: str, accept: str) -> web.Response | None:
@@ -64,7 +61,6 @@ class HttpApi:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._verbs = Verbs(cluster)
-        self._impersonation = Impersonation(cluster.authorizer, minor=cluster.plan.kubernetes_minor)
 
     def application(self) -> web.Application:
         """Return the application: one handler, since the served types change as it runs."""
@@ -95,14 +91,13 @@ class HttpApi:
         opened = info.path in OPEN and request.method == "GET"
         if opened and not (info.path in KEYS and "Authorization" in request.headers):
             return self._open(info.path, verbose="verbose" in request.query)
-        user = self._cluster.certificates.user(_certificate(request))
-        user = user or self._cluster.authenticator.header(request.headers.get("Authorization", ""))
+        if "Authorization" not in request.headers:
+            raise status.left_out(401, "Unauthorized", "credentials but bearer tokens")
+        user = self._cluster.authenticator.header(request.headers["Authorization"])
         if user is None:
             raise status.unauthorized()
-        user = self._impersonation.user(user, request.headers.items(), info)
-        agent = request.headers.get("User-Agent", "")
-        if (blow := await befall(self._cluster.weather, user, agent, info)) is not None:
-            return _struck(request, blow)
+        if any(name.lower().startswith("impersonate-") for name in request.headers):
+            raise status.left_out(403, "Forbidden", "impersonation")
         self._authorize(user, info)
         if opened:
             return self._open(info.path, verbose=False)
@@ -130,20 +125,12 @@ class HttpApi:
         if path in HEALTH:
             return web.Response(text=_CHECKED.format(path[1:]) if verbose else "ok")
         if path in VERSION:
-            return json_answer(encode(discovery.version(self._cluster.plan.kubernetes_minor)))
+            return json_answer(encode(discovery.VERSION))
         answers: dict[str, Obj | None] = {
             tokens.CONFIGURATION_PATH: self._cluster.issuer.configuration(),
             JWKS_PATH: self._cluster.issuer.keys(),
         }
         return json_answer(encode(answers[path]))
-
-
-def _struck(request: web.Request, blow: Blow) -> web.Response:
-    if blow.effect is Effect.RESET:
-        cut(request.transport)
-        return web.Response(status=500)  # nobody is there to read it
-    status, kind, text = answer_of(blow)
-    return web.Response(status=status, text=text, content_type=kind, headers=blow.headers)
 
 
 COMPRESSED_FROM = 128 * 1024
@@ -159,12 +146,6 @@ def _to_compress(request: web.Request, answer: web.Response) -> bool:
     encodings = {each.partition(";")[0].strip() for each in asked.split(",")}
     body = answer.body
     return "gzip" in encodings and isinstance(body, bytes) and len(body) > COMPRESSED_FROM
-
-
-def _certificate(request: web.Request) -> bytes | None:
-    """Return the certificate that a client has shown, DER."""
-    tls = request.transport and request.transport.get_extra_info("ssl_object")
-    return tls.getpeercert(binary_form=True) if tls else None
 
 
 def _no_such_page() -> web.Response:

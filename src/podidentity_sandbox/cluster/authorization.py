@@ -14,8 +14,6 @@ from podidentity_sandbox.cluster.authentication import (
     User,
 )
 from podidentity_sandbox.cluster.kinds.access import GROUP
-from podidentity_sandbox.cluster.node_restriction import is_mirror
-from podidentity_sandbox.cluster.overload import LateReads
 from podidentity_sandbox.cluster.paths import RequestInfo
 from podidentity_sandbox.cluster.status import qualified
 from podidentity_sandbox.cluster.storage import Record, Storage, field_of
@@ -23,11 +21,6 @@ from podidentity_sandbox.cluster.storage import Record, Storage, field_of
 # ---- Role-based access control: what roles and bindings grant, and nothing else.
 #
 # https://kubernetes.io/docs/reference/access-authn-authz/rbac/
-
-
-RBAC_TYPES = tuple(
-    f"{kind}.{GROUP}" for kind in ("roles", "rolebindings", "clusterroles", "clusterrolebindings")
-)
 
 
 def names(subject: Obj, user: User) -> bool:
@@ -43,7 +36,7 @@ def names(subject: Obj, user: User) -> bool:
             return False
 
 
-def role_of(storage: Storage | LateReads, binding: Obj) -> Record | None:
+def role_of(storage: Storage, binding: Obj) -> Record | None:
     """Return the role that a binding names, if it is there."""
     reference = binding.get("roleRef", {})
     kind = reference.get("kind", "")
@@ -93,6 +86,8 @@ def has_path(values: Sequence[str], wanted: str) -> bool:
 # The real Node authorizer and the NodeRestriction admission plugin, for the resources served here:
 # https://kubernetes.io/docs/reference/access-authn-authz/node/
 
+MIRROR = "kubernetes.io/config.mirror"
+"""The annotation of a pod that stands for a static one of a node."""
 READ = ("get", "list", "watch")
 WRITE = ("create", "update", "patch")
 _OF_EVERY_NODE: dict[str, Sequence[str]] = {
@@ -155,7 +150,7 @@ class NodeRules:
             reason = "can only list/watch pods with spec.nodeName field selector"
             return Decision(allowed=False, reason=reason)
         if info.verb == "create" and not info.subresource:
-            return _ALLOWED  # and `node_restriction` admits those of its own node only
+            return _ALLOWED
         mine = any(pod.name == info.name for pod in self._pods(node, info.namespace))
         whole = info.verb in ("get", "delete") and not info.subresource
         if mine and (whole or (info.subresource == "status" and info.verb in ("update", "patch"))):
@@ -183,7 +178,7 @@ class NodeRules:
         used = {
             field_of(pod.object, "spec.serviceAccountName")
             for pod in self._pods(node, info.namespace)
-            if not is_mirror(pod.object)
+            if MIRROR not in (pod.object["metadata"].get("annotations") or {})
         }
         return _ALLOWED if info.name in used else _unrelated(node)
 
@@ -236,10 +231,9 @@ EVERYTHING: tuple[Obj, ...] = (
 class Authorization:
     """Asks one authorizer after the other; the first that allows decides."""
 
-    def __init__(self, storage: Storage, reads: LateReads) -> None:
-        """`reads` has roles and bindings as they are known by now."""
+    def __init__(self, storage: Storage) -> None:
         self._nodes = NodeRules(storage)
-        self._reads = reads
+        self._storage = storage
 
     def decide(self, user: User, info: RequestInfo) -> Decision:
         """Return whether `user` may do this, and if not, the first reason that is known."""
@@ -257,20 +251,20 @@ class Authorization:
 
     def _granted(self, user: User, namespace: str) -> Iterator[Obj]:
         for binding in self._bindings(user, namespace):
-            if (role := role_of(self._reads, binding)) is not None:
+            if (role := role_of(self._storage, binding)) is not None:
                 yield from role.object.get("rules", [])
 
     def _bindings(self, user: User, namespace: str) -> Iterator[Obj]:
-        found = self._reads.all(f"clusterrolebindings.{GROUP}")
+        found = self._storage.all(f"clusterrolebindings.{GROUP}")
         if namespace:
-            found += self._reads.all(f"rolebindings.{GROUP}", namespace)
+            found += self._storage.all(f"rolebindings.{GROUP}", namespace)
         for record in found:
             if any(names(subject, user) for subject in record.object.get("subjects", [])):
                 yield record.object
 
     def _missing(self, user: User, namespace: str) -> str:
         """Return which bound roles do not exist, as the real authorizer tells it."""
-        bindings = [b for b in self._bindings(user, namespace) if role_of(self._reads, b) is None]
+        bindings = [b for b in self._bindings(user, namespace) if role_of(self._storage, b) is None]
         roles = (binding["roleRef"] for binding in bindings)
         lost = [f'{role["kind"].lower()}.{GROUP} "{role["name"]}" not found' for role in roles]
         if not lost:

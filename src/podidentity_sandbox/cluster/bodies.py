@@ -15,7 +15,6 @@ from podidentity_sandbox.cluster import Json, Obj, shapes, status
 from podidentity_sandbox.cluster.fields import built_in
 from podidentity_sandbox.cluster.objects import Write
 from podidentity_sandbox.cluster.paths import truth
-from podidentity_sandbox.cluster.protobuf import PROTOBUF, Malformed, decode
 from podidentity_sandbox.cluster.resources import Deletion
 from podidentity_sandbox.cluster.status import Cause, StatusError
 
@@ -58,22 +57,20 @@ BODY_LIMIT = 3 * 1024 * 1024
 """Bytes of a request's body, as in the real server."""
 JSON = "application/json"
 YAML = "application/yaml"
-APPLY = "application/apply-patch+yaml"
-READ = (JSON, YAML, PROTOBUF)
+PROTOBUF = "application/vnd.kubernetes.protobuf"
+READ = (JSON, YAML)
 
 
 def parse(content_type: str, raw: bytes) -> Json:
     """Return a body of one of READ; raise 400 where it cannot be read, 415 for other types."""
+    if content_type == PROTOBUF:
+        raise status.left_out(415, "UnsupportedMediaType", "protobuf")
     if content_type not in READ:
         raise status.unsupported_media_type(READ)
     try:
-        if content_type == PROTOBUF:
-            return decode(raw)
         if content_type == JSON:
             return msgspec.json.decode(raw)
         return yaml.load(raw, Loader=Loader)  # noqa: S506 - a subclass of SafeLoader
-    except (Malformed, OverflowError) as error:
-        raise status.bad_request(str(error)) from error
     except (msgspec.DecodeError, yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         form = "yaml" if content_type == YAML else "json"
         message = f"couldn't get version/kind; {form} parse error: {error}"
@@ -92,9 +89,7 @@ def content_type(request: web.Request) -> str:
 
 def doubled(content_type: str, raw: bytes) -> list[str]:
     """Return a sentence for each field that a body, which could be read, says twice."""
-    if content_type == PROTOBUF:
-        return []
-    if content_type in (YAML, APPLY):
+    if content_type == YAML:
         document = yaml.compose(raw, Loader=Loader)  # a subclass of SafeLoader
     else:
         document = json.loads(raw, object_pairs_hook=_Pairs)
@@ -131,50 +126,20 @@ def number(query: Mapping[str, str], name: str, default: int = 0, *, signed: boo
 #
 # https://github.com/kubernetes/apimachinery/blob/v0.32.3/pkg/apis/meta/v1/validation/validation.go
 
-MANAGER_LIMIT = 128
-"""Bytes of a field manager's name."""
 VALIDATIONS = ("Ignore", "Warn", "Strict")
 GROUP = "meta.k8s.io"
 
 
-def options_of_query(
-    query: Mapping[str, str], agent: str, kind: str, *, apply: bool = False
-) -> Write:
-    """Return how a write is meant; `agent` is its User-Agent, `kind` CreateOptions or another.
-
-    Raises 422 for what makes no sense.
-    """
-    manager = query.get("fieldManager", "")
+def options_of_query(query: Mapping[str, str], kind: str) -> Write:
+    """Return how a write is meant; `kind` is CreateOptions or another; raise 422."""
     validation = query.get("fieldValidation", "")
     dry_run = [text for text in [query.get("dryRun", "")] if text]
-    faults = [*dry_run_fault(dry_run), *_manager_faults(manager, needed=apply)]
+    faults = [*dry_run_fault(dry_run)]
     if validation and validation not in VALIDATIONS:
         faults.append(status.unsupported("fieldValidation", validation, ["", *sorted(VALIDATIONS)]))
-    if "force" in query and not apply:
-        detail = "may not be specified for non-apply patch"
-        faults.append(status.forbidden_field("force", detail))
     if faults:
         raise status.invalid_object(kind, GROUP, "", faults)
-    return Write(
-        dry_run=bool(dry_run),
-        validation=validation or "Warn",
-        manager=manager or _of_agent(agent),
-    )
-
-
-def _manager_faults(name: str, *, needed: bool) -> Sequence[Cause]:
-    if needed and not name:
-        return [status.required("fieldManager", "is required for apply patch")]
-    if len(name.encode()) > MANAGER_LIMIT:
-        return [status.too_long("fieldManager", MANAGER_LIMIT)]
-    detail = "should only contain printable characters"
-    return [] if name.isprintable() else [status.invalid("fieldManager", name, detail)]
-
-
-def _of_agent(agent: str) -> str:
-    """Return the manager that a User-Agent stands for: the text before its first slash."""
-    name = "".join(filter(str.isprintable, agent.partition("/")[0]))
-    return name.encode()[:MANAGER_LIMIT].decode(errors="ignore") or "unknown"
+    return Write(dry_run=bool(dry_run), validation=validation or "Warn")
 
 
 def dry_run_fault(values: Sequence[str]) -> Sequence[Cause]:

@@ -39,11 +39,6 @@ _SUBRESOURCES: dict[str, tuple[str, str, str, list[str]]] = {
 """Kind, group, version and verbs; of all others the kind of the type itself, read and written."""
 
 
-def version(minor: int) -> Obj:
-    """Return the version of a server of that minor version."""
-    return {**VERSION, "minor": str(minor), "gitVersion": f"v1.{minor}.3"}
-
-
 def document(registry: Registry, path: str) -> Obj | None:
     """Return the discovery document at a path, None where there is none."""
     groups = _groups(registry)

@@ -18,12 +18,10 @@ from pathlib import Path
 from aiohttp import web
 
 from podidentity_sandbox.cluster.app import HttpApi
-from podidentity_sandbox.cluster.certificates import ask_clients
 from podidentity_sandbox.cluster.cluster import Cluster, clock
 from podidentity_sandbox.cluster.storage import Journal
 from podidentity_sandbox.cluster.tokens import load_key
 from podidentity_sandbox.plan import Plan
-from podidentity_sandbox.weather import WeatherInForce
 
 STOP_SECONDS = 1.0
 """How long open requests may take once the server is to stop; watches end at once."""
@@ -54,15 +52,13 @@ def make_cluster(
     plan = Plan.load(folder)
     authority = plan.ca_certificate.read_text()
     key = load_key(folder / "sa.key")
-    weather = WeatherInForce(folder)
-    return Cluster(plan, key, authority=authority, journal=journal, now=now, weather=weather)
+    return Cluster(plan, key, authority=authority, journal=journal, now=now)
 
 
 async def serve(cluster: Cluster, folder: Path, sockets: Sequence[socket.socket]) -> web.AppRunner:
     """Serve the cluster on listening sockets; the caller cleans the returned runner up."""
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(folder / "apiserver.crt", folder / "apiserver.key")
-    ask_clients(tls)
     # A caller who follows a log and goes away is noticed by nothing else.
     runner = web.AppRunner(
         HttpApi(cluster).application(),

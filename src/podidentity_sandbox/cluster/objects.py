@@ -12,11 +12,11 @@ from podidentity_sandbox.cluster import Obj, names, schema, shapes, status
 from podidentity_sandbox.cluster.fields import built_in, fields_of
 from podidentity_sandbox.cluster.registry import ResourceType
 from podidentity_sandbox.cluster.status import Cause
-from podidentity_sandbox.cluster.storage import Address, Record
+from podidentity_sandbox.cluster.storage import Record
 
 _METADATA = {"properties": {"metadata": built_in("meta", "v1", "ObjectMeta")}}
-_FIELDS = _METADATA["properties"]["metadata"]["properties"].keys() - {"selfLink"}
-"""Those that are kept; no server fills in a selfLink any more."""
+_FIELDS = _METADATA["properties"]["metadata"]["properties"].keys() - {"selfLink", "managedFields"}
+"""Those that are kept."""
 ANNOTATIONS_LIMIT = 256 * 1024
 """Bytes of all annotations of an object together."""
 OF_SERVER = (
@@ -71,11 +71,7 @@ def _known(metadata: Obj) -> Obj:
     """Return the known fields that say something; an unknown one is dropped."""
     known = {key: value for key, value in metadata.items() if key in _FIELDS}
     clean = shapes.without_nulls(known)
-    return {
-        key: value
-        for key, value in clean.items()
-        if value not in ({}, [], "") or key == "managedFields"  # [] forgets the managers
-    }
+    return {key: value for key, value in clean.items() if value not in ({}, [], "")}
 
 
 def begin(metadata: Obj, now: datetime, *, generation: bool) -> None:
@@ -251,16 +247,6 @@ def same_object(kind: ResourceType, record: Record, metadata: Obj) -> None:
         raise kind.error(status.conflict, record.name)
 
 
-def addressed(kind: ResourceType, config: Obj, address: Address) -> Obj:
-    """Return an applied configuration with the name and namespace of its request; raise 400."""
-    namespace, name = address
-    given = config.get("metadata")
-    metadata = {"name": name, **(given if isinstance(given, dict) else {})}
-    _named(metadata["name"], name)
-    place(kind, metadata, namespace)
-    return {**config, "metadata": metadata}
-
-
 def demanded(kind: ResourceType, record: Record, uid: str, revision: str) -> None:
     """Refuse what is meant for another object, or another state of it; "" demands nothing."""
     for what, wanted, found in (
@@ -286,12 +272,8 @@ class Write:
     validation: str = "Warn"
     """fieldValidation: Ignore, Warn or Strict."""
     warnings: list[str] = field(default_factory=list)
-    manager: str = ""
-    """The field manager; "" where nobody keeps book: a write of the server itself."""
     strict: list[str] = field(default_factory=list)
     """The faults that a strict decoder found in the body: fields that it says twice."""
-    managed: list[Obj] | None = None
-    """managedFields of the new state, where it was applied and so they are known."""
     undecodable: Undecodable | None = None
     """Makes the refusal of a body that does not decode; None for that of a create or update."""
     judge: Callable[[ResourceType, Obj, Obj | None], None] = lambda *_: None

@@ -7,16 +7,14 @@ here; the controllers use the same verbs as the clients.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from copy import copy
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from podidentity_sandbox.cluster import Obj, names, objects, schema, status
-from podidentity_sandbox.cluster.apply import managers
 from podidentity_sandbox.cluster.objects import Write
 from podidentity_sandbox.cluster.registry import Registry, ResourceType
 from podidentity_sandbox.cluster.status import Cause
-from podidentity_sandbox.cluster.storage import Address, Record, Storage, encode
+from podidentity_sandbox.cluster.storage import Record, Storage, encode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,13 +45,6 @@ class Resources:
         self.registry = registry
         self.now = now
         self.admissions: list[Admission] = []
-        self._manager = ""
-
-    def acting_as(self, manager: str) -> Resources:
-        """Return the same for a part of the server, which writes as this field manager."""
-        theirs = copy(self)
-        theirs._manager = manager
-        return theirs
 
     def _type(self, kind: ResourceType | str) -> ResourceType:
         """Return a type, which may be named by its storage key."""
@@ -71,7 +62,7 @@ class Resources:
         self, kind: ResourceType | str, namespace: str, body: object, write: Write | None = None
     ) -> Record:
         """Store a new object; raise 400, 403, 409 or 422."""
-        kind, write = self._type(kind), write or Write(manager=self._manager)
+        kind, write = self._type(kind), write or Write()
         obj = objects.decode(kind, body, write)
         metadata = obj["metadata"]
         if "resourceVersion" in metadata:
@@ -82,7 +73,6 @@ class Resources:
         if kind.has_status and not kind.status_at_creation:
             obj.pop("status", None)
         objects.begin(metadata, self.now(), generation=kind.generation)
-        self._track(kind, None, obj, write)
         kind.strategy.prepare_create(obj)
         for admit in self.admissions:
             admit(kind, obj)
@@ -115,13 +105,10 @@ class Resources:
         objects.same_object(kind, record, new["metadata"])
         if subresource:
             new = _with_part(record.thaw(), new, SUBRESOURCES[subresource])
-            if write.managed is not None:
-                new["metadata"][managers.FIELD] = write.managed
         else:
             if kind.has_status:
                 new = _with_part(new, old, "status")
             objects.carry(new["metadata"], old["metadata"])
-        self._track(kind, old, new, write, subresource)
         if not subresource:
             kind.strategy.prepare_update(new, old)
         write.judge(kind, new, old)
@@ -134,41 +121,6 @@ class Resources:
         _warn(kind, new["metadata"], old["metadata"], write)
         return self.settle(kind, record, new, write)
 
-    def apply(
-        self,
-        kind: ResourceType,
-        address: Address,
-        config: Obj,
-        write: Write,
-        *,
-        subresource: str = "",
-        force: bool = False,
-    ) -> Record:
-        """Apply a configuration to the object at an address, which it makes if it is not there.
-
-        Raises 400, 403, 404, 409, 422, or 500 for fields that the type does not know.
-        """
-        record = self.storage.get(kind.key, *address)
-        if record is None and subresource:
-            raise kind.error(status.not_found, address[1])
-        writer = managers.writer(kind, write.manager, managers.APPLY, self.now(), subresource)
-        live = record.thaw() if record is not None else None
-        config = objects.addressed(kind, config, address)
-        new = managers.applied(writer, kind, live, config, force=force)
-        write.managed = new["metadata"][managers.FIELD]
-        if record is None:
-            return self.create(kind, address[0], new, write)
-        return self.update(kind, record, new, write, subresource=subresource)
-
-    def _track(
-        self, kind: ResourceType, old: Obj | None, new: Obj, write: Write, subresource: str = ""
-    ) -> None:
-        """Keep book in `new` of who owns its fields."""
-        if write.manager and write.managed is None:
-            managers.track(kind, write.manager, self.now(), old, new, subresource=subresource)
-        elif old is not None and write.managed is None:
-            managers.keep(old, new)
-
     def settle(
         self, kind: ResourceType | str, record: Record, new: Obj, write: Write | None = None
     ) -> Record:
@@ -179,14 +131,7 @@ class Resources:
         if new == record.object:
             return record
         kind = self._type(kind)
-        if write is None and self._manager:
-            # What changes the status goes by that subresource, with annotations that tell of it.
-            by_status = kind.has_status and new.get("status") != record.object.get("status")
-            way, old = "status" if by_status else "", record.object
-            managers.track(kind, self._manager, self.now(), old, new, subresource=way)
         write = write or Write()
-        if write.manager and managers.settled(new, record.object):
-            return record
         metadata = new["metadata"]
         over = "deletionTimestamp" in metadata and not metadata.get("deletionGracePeriodSeconds")
         if over and not metadata.get("finalizers") and not kind.strategy.holds(new):

@@ -183,6 +183,15 @@ def invalid_object(kind: str, group: str, name: str, causes: Sequence[Cause]) ->
     return StatusError(422, "Invalid", message, details=_details(name, group, kind, causes))
 
 
+def left_out(code: int, reason: str, what: str) -> StatusError:
+    """Return the refusal of what only a real API server has."""
+    message = (
+        f"the sandbox's own API server knows no {what}: "
+        "`podidentity sandbox up --kubernetes FOLDER` has a real one"
+    )
+    return StatusError(code, reason, message)
+
+
 def bad_request(message: str) -> StatusError:
     """The request itself makes no sense."""
     return StatusError(400, "BadRequest", message)

@@ -14,15 +14,13 @@ from podidentity_sandbox.cluster import (
     Obj,
     bodies,
     list_watch,
-    node_restriction,
     podstreams,
     presentation,
     selectors,
     shapes,
     status,
 )
-from podidentity_sandbox.cluster.authentication import User, refusal
-from podidentity_sandbox.cluster.authorization import node_of
+from podidentity_sandbox.cluster.authentication import User
 from podidentity_sandbox.cluster.cluster import Cluster, clock
 from podidentity_sandbox.cluster.escalation import Escalation
 from podidentity_sandbox.cluster.fields import built_in
@@ -233,7 +231,7 @@ class Verbs:
             bookmarks=truth(call.query.get("allowWatchBookmarks")),
             initial_events=truth(call.query.get("sendInitialEvents")),
             match=call.query.get("resourceVersionMatch", ""),
-            seconds=min(asked, self._cluster.weather.seconds("watches") or asked),
+            seconds=asked,
             shown=call.presentation.events(),
         )
         list_watch.check(self._cluster.storage, wanted)
@@ -252,8 +250,6 @@ class Verbs:
 
     async def _create(self, call: ResourceRequest) -> Answer:
         body, write = await self._body(call, "CreateOptions")
-        if call.kind.key == "pods" and (node := node_of(call.user)):
-            node_restriction.check_pod(call.kind, node, body)
         record = self._resources.create(call.kind, call.namespace, body, write)
         return _answer(call, record, write, 201)
 
@@ -262,15 +258,12 @@ class Verbs:
         return self._replace(call, self._record(call), body, write)
 
     async def _patch(self, call: ResourceRequest) -> Answer:
-        """Change an object by a patch, or apply a configuration."""
         content_type, raw = call.request.content_type, await bodies.raw(call.request)
         patch = patches.read(content_type, raw, call.kind)
-        write = self._options(call, "PatchOptions", apply=content_type == patches.APPLY)
+        write = self._options(call, "PatchOptions")
         write.strict = bodies.doubled(content_type, raw)
-        if content_type == patches.APPLY:
-            return self._apply(call, patch, write)
         record = self._record(call)
-        body, shown = patches.patched(content_type, call.kind, record.thaw(), patch)
+        body, shown = patches.patched(content_type, record.thaw(), patch)
         write.undecodable = lambda why: patches.undecodable(shown, why)
         return self._replace(call, record, body, write)
 
@@ -281,11 +274,10 @@ class Verbs:
         if call.info.verb == "patch":
             content_type, raw = call.request.content_type, await bodies.raw(call.request)
             patch = patches.read(content_type, raw, call.kind)
-            body, _ = patches.patched(content_type, call.kind, scale_of(record), patch)
+            body, _ = patches.patched(content_type, scale_of(record), patch)
         else:
             body = await bodies.read(call.request)
-        agent = call.request.headers.get("User-Agent", "")
-        write = bodies.options_of_query(call.query, agent, "UpdateOptions")
+        write = bodies.options_of_query(call.query, "UpdateOptions")
         changed = self._resources.update(call.kind, record, _scaled(record, body), write)
         return json_answer(encode(scale_of(changed)))
 
@@ -294,31 +286,6 @@ class Verbs:
             call.kind, record, body, write, subresource=call.info.subresource
         )
         return _answer(call, changed, write, 200)
-
-    def _apply(self, call: ResourceRequest, config: Obj, write: Write) -> Answer:
-        if write.strict and write.validation == "Strict":
-            text = "; ".join(write.strict)
-            raise status.bad_request(f"error strict decoding YAML: error unmarshaling JSON: {text}")
-        live = self._cluster.storage.get(call.kind.key, call.namespace, call.info.name)
-        if live is None:
-            self._may_create(call)
-        record = self._resources.apply(
-            call.kind,
-            (call.namespace, call.info.name),
-            config,
-            write,
-            subresource=call.info.subresource,
-            force=truth(call.query.get("force")),
-        )
-        return _answer(call, record, write, 201 if live is None else 200)
-
-    def _may_create(self, call: ResourceRequest) -> None:
-        """Refuse an apply that would create an object if the user may only patch."""
-        info = replace(call.info, verb="create")
-        decision = self._cluster.authorizer.decide(call.user, info)
-        if not decision.allowed:
-            cause = refusal(call.user, info, decision.reason)
-            raise call.kind.error(status.forbidden, info.name, cause)
 
     async def _delete(self, call: ResourceRequest) -> Answer:
         deletion = await bodies.read_delete_options(call.request)
@@ -350,16 +317,13 @@ class Verbs:
             write.strict = bodies.doubled(bodies.content_type(call.request), raw)
         return body, write
 
-    def _options(self, call: ResourceRequest, options: str, *, apply: bool = False) -> Write:
-        agent = call.request.headers.get("User-Agent", "")
-        write = bodies.options_of_query(call.query, agent, options, apply=apply)
+    def _options(self, call: ResourceRequest, options: str) -> Write:
+        write = bodies.options_of_query(call.query, options)
         write.judge = partial(self._judge, call)
         return write
 
     def _judge(self, call: ResourceRequest, kind: ResourceType, new: Obj, old: Obj | None) -> None:
         self._escalation.check(call.user, call.info, kind, new, old)
-        if kind.key == "nodes" and old is not None and (node := node_of(call.user)):
-            node_restriction.check_own_node(kind, node, new, old)
         info = replace(call.info, name=call.info.name or new["metadata"].get("name", ""))
         self._cluster.policies.check(call.user, info, new, old)
 

@@ -32,10 +32,10 @@ from podidentity_sandbox.cluster.authentication import (
     person_of,
     plan_users,
 )
-from podidentity_sandbox.cluster.certificates import ClientCertificates, ask_clients
 from podidentity_sandbox.cluster.cluster import clock
-from podidentity_sandbox.cluster.overload import answer_of, befall
 from podidentity_sandbox.cluster.paths import RequestInfo, request_info
+from podidentity_sandbox.kubernetes.certificates import ClientCertificates, ask_clients
+from podidentity_sandbox.kubernetes.overload import answer_of, befall
 from podidentity_sandbox.kubernetes.programs import WEBHOOK_PORT, At
 from podidentity_sandbox.plan import Plan
 from podidentity_sandbox.weather import Blow, Effect, WeatherInForce, cut

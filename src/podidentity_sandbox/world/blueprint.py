@@ -15,7 +15,7 @@ from pathlib import Path
 import yaml
 
 from podidentity_sandbox.plan import (
-    MINORS,
+    OWN_VERSION,
     Network,
     NodePlan,
     Plan,
@@ -38,12 +38,11 @@ class Shape:
     nodes: int = 2
     rootless: bool = False
     network: Network = Network.ROUTED
-    kubernetes_minor: int = MINORS[0]
     kubernetes: str = ""
     """Folder of the programs of a real control plane; "" for the sandbox's own."""
     real_nodes: bool = False
     """With kubelets and containerd; the pods of every second node are joined by a bridge then."""
-    kubernetes_version: str = ""
+    kubernetes_version: str = OWN_VERSION
     """That of these programs."""
     init_taints: str = ""
     pools: Sequence[Pool] = ()
@@ -83,10 +82,9 @@ def draw_plan(
         cgroup_root=cgroup_root,
         memory_root=memory_root,
         azure_cli=azure_cli,
-        kubernetes_minor=shape.kubernetes_minor,
         kubernetes=shape.kubernetes,
         real_nodes=shape.real_nodes,
-        kubernetes_version=shape.kubernetes_version or f"1.{shape.kubernetes_minor}.3",
+        kubernetes_version=shape.kubernetes_version,
     )
     wanted = shape.pools or (Pool(kind=PoolKind.UNIFORM, nodes=shape.nodes),)
     machines = chain.from_iterable(

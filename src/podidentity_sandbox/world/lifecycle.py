@@ -163,9 +163,7 @@ def bring_up(
     folder = Folder.of(name, base)
     shape = replace(shape, rootless=shape.rootless or os.geteuid() != 0)
     if shape.kubernetes:
-        found = requirements.version(Path(shape.kubernetes))
-        minor = int(found.split(".")[1])
-        shape = replace(shape, kubernetes_version=found, kubernetes_minor=minor)
+        shape = replace(shape, kubernetes_version=requirements.version(Path(shape.kubernetes)))
     try:
         claim = _claimed(folder, shape, runtime)
         daemon: subprocess.Popen[bytes] | None = None

@@ -51,7 +51,7 @@ def test_the_nodes_are_kubernetes_own_and_machines_of_azure(nodes: list[RealNode
         assert ready(shown)
         assert shown["spec"]["providerID"] == node.own.provider_id
         info = shown["status"]["nodeInfo"]
-        assert info["kubeletVersion"].startswith(f"v1.{node.plan.kubernetes_minor}.")
+        assert info["kubeletVersion"].startswith(f"v{node.plan.kubernetes_version}")
         assert info["containerRuntimeVersion"].startswith("containerd://2.")
         for service in ("containerd", "kubelet", "kube-proxy"):
             program = Path(f"/proc/{node.part(service)}/exe").resolve()

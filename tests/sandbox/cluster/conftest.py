@@ -134,14 +134,6 @@ async def served(folder: Path) -> AsyncIterator[Served]:
         yield found
 
 
-@pytest.fixture
-async def newest(tmp_path: Path) -> AsyncIterator[Served]:
-    """A cluster of 1.36."""
-    saved_plan(tmp_path, node_plan(0), node_plan(1), kubernetes_minor=36)
-    async with serving(tmp_path) as found:
-        yield found
-
-
 @contextlib.asynccontextmanager
 async def serving(folder: Path, sock: socket.socket | None = None) -> AsyncIterator[Served]:
     """Serve the cluster of the plan in `folder`, on a listening socket."""

@@ -11,8 +11,6 @@ from typing import Any
 import pytest
 import yaml
 
-from podidentity_sandbox.cluster import Obj
-from podidentity_sandbox.weather import CALM, changed
 from tests.sandbox.cluster.conftest import (
     DEFINITIONS,
     MERGE,
@@ -21,8 +19,6 @@ from tests.sandbox.cluster.conftest import (
     Served,
     check_refusal,
     define,
-    definition,
-    watching,
 )
 
 OURS = "/apis/aadpodidentity.k8s.io/v1/namespaces/default"
@@ -35,23 +31,6 @@ async def test_a_definition_says_what_was_accepted_of_it(widgets: Client) -> Non
     conditions = {c["type"]: c["status"] for c in found["conditions"]}
     assert conditions == {"NamesAccepted": "True", "Established": "True"}
     assert (found["acceptedNames"]["listKind"], found["storedVersions"]) == ("WidgetList", ["v1"])
-
-
-async def test_a_new_definition_has_no_conditions_and_its_kind_is_unknown_until_it_is_served(
-    api: Client, served: Served
-) -> None:
-    """As Kubernetes 1.37.2 answers in the first 16 to 167 ms."""
-    served.cluster.weather.set(changed(CALM, ["definitions=0.2"]))
-    await define(api, served, definition())
-    found = (await api.get(OF_WIDGETS)).json()["status"]
-    names = {"plural": "", "kind": ""}
-    assert found == {"conditions": None, "acceptedNames": names, "storedVersions": ["v1"]}
-    assert (await api.get(WIDGETS)).status_code == 404
-    async with watching(api, DEFINITIONS) as events:
-        async for event in events:
-            if event["object"]["status"]["conditions"]:
-                break
-    assert (await api.get(WIDGETS)).status_code == 200
 
 
 async def test_a_changed_schema_holds_for_the_next_write(widgets: Client, served: Served) -> None:
@@ -243,38 +222,3 @@ def monitoring(kind: str, spec: str) -> dict[str, Any]:
 
 
 CHOSEN = {"selector": {"matchLabels": {"app": "nmi"}}}
-
-
-@pytest.mark.parametrize(
-    ("kind", "schema", "good", "bad", "says"),
-    [
-        (
-            *("ServiceMonitor", SERVICE_MONITOR),
-            {**CHOSEN, "endpoints": [{"port": "metrics", "targetPort": 9090, "interval": "1m"}]},
-            {**CHOSEN, "endpoints": [{"port": "metrics", "scheme": "ftp"}]},
-            'spec.endpoints[0].scheme: Unsupported value: "ftp"',
-        ),
-        (
-            *("PrometheusRule", PROMETHEUS_RULE),
-            {"groups": [{"name": "nmi", "partial_response_strategy": "Warn"}]},
-            {"groups": [{"name": "nmi", "rules": [{"alert": "Down"}]}]},
-            "spec.groups[0].rules[0].expr: Required value",
-        ),
-    ],
-    ids=["ServiceMonitor", "PrometheusRule"],
-)
-async def test_definitions_as_the_prometheus_operator_has_them_judge_their_objects(
-    api: Client, served: Served, *, kind: str, schema: str, good: Obj, bad: Obj, says: str
-) -> None:
-    await define(api, served, monitoring(kind, schema))
-    path = f"/apis/monitoring.coreos.com/v1/namespaces/default/{kind.lower()}s/nmi"
-    query = {"fieldManager": "helm", "fieldValidation": "Strict"}
-    how = {"Content-Type": "application/apply-patch+yaml"}
-    head = {"apiVersion": "monitoring.coreos.com/v1", "kind": kind}
-    made, refused = [
-        await api.patch(path, params=query, headers=how, json={**head, "spec": spec})
-        for spec in (good, bad)
-    ]
-    assert made.status_code == 201, made.text
-    check_refusal(refused, 422, says)
-    assert (await api.get(path)).json()["spec"] == good

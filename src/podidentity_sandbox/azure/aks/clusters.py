@@ -160,9 +160,13 @@ def user_credential(call: ArmCall) -> Reply:
 
 
 def admin_credential(call: ArmCall) -> Reply:
-    """Return the kubeconfig of an administrator: a client certificate, as of local accounts."""
+    """Return the kubeconfig of an administrator, as of local accounts.
+
+    That is a client certificate and a token: the sandbox's own API server reads tokens alone.
+    """
     certificate, key = map(_base64, call.world.plan.administrator_files)
     proof = {"client-certificate-data": certificate, "client-key-data": key}
+    proof["token"] = call.world.plan.admin_token
     return _credential(call, "clusterAdmin", proof)
 
 

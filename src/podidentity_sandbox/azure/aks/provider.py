@@ -31,7 +31,7 @@ from podidentity_sandbox.plan import Plan
 
 # ---- The cluster: a few calls of the Kubernetes API, as AKS's own user
 
-APPLY = "application/apply-patch+yaml"
+MERGE_PATCH = "application/merge-patch+json"
 
 
 class Kubernetes(ApiServer):
@@ -45,8 +45,12 @@ class Kubernetes(ApiServer):
     async def apply(self, manifest: Object) -> None:
         """Create an object, or change it to what `manifest` says; what it does not say stays."""
         path = await self._path(manifest)
-        owner = {"fieldManager": "aks", "force": "true"}
-        await self.request("PATCH", path, manifest, params=owner, content_type=APPLY)
+        try:
+            await self.request("PATCH", path, manifest, content_type=MERGE_PATCH)
+        except ApiRefusal as refusal:
+            if refusal.status != 404:
+                raise
+            await self.request("POST", path.rpartition("/")[0], manifest)
 
     async def delete(self, manifest: Object) -> None:
         """Delete an object, if it is there."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from podidentity_sandbox.cluster import Obj, objects
 from podidentity_sandbox.cluster.kinds import crds
 from podidentity_sandbox.cluster.registry import ResourceType
@@ -20,10 +18,8 @@ _CONDITIONS = (
 class Definitions:
     """Keeps the registry in step with the definitions."""
 
-    def __init__(self, resources: Resources, in_time: Callable[[Callable[[], None]], None]) -> None:
-        """`in_time` calls what serves a new kind, at once or later."""
+    def __init__(self, resources: Resources) -> None:
         self._resources = resources
-        self._in_time = in_time
         self._served: dict[str, ResourceType] = {}
 
     def react(self, change: Change) -> None:
@@ -43,16 +39,9 @@ class Definitions:
                 self._resources.registry.remove(kind)
                 self._resources.storage.close(kind.key)
             return
-        if name in self._served:
-            self._look(change.record)
-        else:
-            self._in_time(lambda: self._look(change.record))
-
-    def _look(self, record: Record) -> None:
-        """Serve or clean up the kind of a definition, unless a later change is on its way."""
-        current = self._resources.storage.get(KEY, "", record.name)
-        if current is None or current.revision != record.revision:
-            return
+        current = self._resources.storage.get(KEY, "", name)
+        if current is None or current.revision != change.record.revision:
+            return  # a later change is on its way
         if current.deleted:
             self._clean(current)
         else:

@@ -5,9 +5,6 @@ https://kubernetes.io/docs/concepts/architecture/garbage-collection/
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-
 from podidentity_sandbox.cluster import Obj
 from podidentity_sandbox.cluster.registry import ResourceType
 from podidentity_sandbox.cluster.resources import Deletion, Resources
@@ -23,10 +20,8 @@ Place = tuple[str, str, str]
 class Garbage:
     """Knows who depends on whom."""
 
-    def __init__(self, resources: Resources, later: Callable[[Callable[[], None]], None]) -> None:
-        """`later` is given each collection, to carry it out in its own time."""
+    def __init__(self, resources: Resources) -> None:
         self._resources = resources
-        self._later = later
         self._dependents: dict[str, set[Place]] = {}
 
     def react(self, change: Change) -> None:
@@ -35,12 +30,12 @@ class Garbage:
         self._book(change)
         if change.event == "DELETED":
             for place in sorted(self._dependents.pop(record.uid, ())):
-                self._later(partial(self._collect, place))
+                self._collect(place)
             if change.key == "nodes":
                 self._evict(record.name)
             self._finish_owners(record)
         elif record.metadata.get("ownerReferences"):
-            self._later(partial(self._collect, (change.key, record.namespace, record.name)))
+            self._collect((change.key, record.namespace, record.name))
         if record.deleted and change.event != "DELETED":
             self._end(change.key, record)
 

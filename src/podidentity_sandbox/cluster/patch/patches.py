@@ -11,54 +11,49 @@ from types import MappingProxyType
 import jsonpatch
 import jsonpointer
 import msgspec
-import yaml
 
-from podidentity_sandbox.cluster import Json, Obj, bodies, status
-from podidentity_sandbox.cluster.fields import fields_of
-from podidentity_sandbox.cluster.patch import strategic
-from podidentity_sandbox.cluster.patch.strategic import BadForm, Unfit, go_value
+from podidentity_sandbox.cluster import Json, Obj, status
 from podidentity_sandbox.cluster.registry import ResourceType
 from podidentity_sandbox.cluster.status import StatusError
 
 JSON_PATCH = "application/json-patch+json"
 MERGE_PATCH = "application/merge-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
-APPLY = bodies.APPLY
+APPLY = "application/apply-patch+yaml"
 
 
 def read(content_type: str, raw: bytes, kind: ResourceType) -> Json:
     """Return the patch of a body; raise 415 for another type, 400 for what cannot be read."""
-    known = (JSON_PATCH, MERGE_PATCH, *(() if kind.custom else (STRATEGIC,)), APPLY)
+    if content_type == APPLY:
+        raise status.left_out(415, "UnsupportedMediaType", "server-side apply")
+    known = (JSON_PATCH, MERGE_PATCH, *(() if kind.custom else (STRATEGIC,)))
     if content_type not in known:
         raise status.unsupported_media_type(known)
-    form = "YAML" if content_type == APPLY else "patch"
     try:
-        if content_type == APPLY:
-            patch = yaml.load(raw, Loader=bodies.Loader)  # noqa: S506 - a subclass of SafeLoader
-        else:
-            patch = msgspec.json.decode(raw)
-    except (yaml.YAMLError, msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise status.bad_request(f"error decoding {form}: {error}") from error
+        patch = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise status.bad_request(f"error decoding patch: {error}") from error
     if content_type != JSON_PATCH and not isinstance(patch, dict):
-        raise status.bad_request(f"error decoding {form}: it is no object")
+        raise status.bad_request("error decoding patch: it is no object")
+    if content_type == STRATEGIC and _merges_lists(patch):
+        raise status.left_out(415, "UnsupportedMediaType", "strategic merge patch of a list")
     return patch
 
 
-def patched(content_type: str, kind: ResourceType, obj: Obj, patch: Json) -> tuple[Json, str]:
+def _merges_lists(patch: Json) -> bool:
+    """Whether a strategic merge patch is more than a merge patch: it has a list or a directive."""
+    if isinstance(patch, dict):
+        return any(key.startswith("$") or _merges_lists(item) for key, item in patch.items())
+    return isinstance(patch, list)
+
+
+def patched(content_type: str, obj: Obj, patch: Json) -> tuple[Json, str]:
     """Return `obj`, which is changed, with a patch applied, and the text that errors show it by.
 
-    Raises 400 or 500 for a strategic merge patch, and 400 or 422 for a JSON patch that is none, or
-    does not fit the object (a failed test, a missing path).
+    Raises 400 or 422 for a JSON patch that is none, or does not fit the object (a failed test, a
+    missing path).
     """
-    if content_type == STRATEGIC:
-        shown = go_value(patch)
-        try:
-            return strategic.merge(obj, patch, fields_of(kind)), shown
-        except BadForm as error:
-            raise status.bad_request(str(error)) from error
-        except Unfit as error:
-            raise StatusError(500, "", str(error)) from error
-    new = merge(obj, patch) if content_type == MERGE_PATCH else operated(obj, patch)
+    new = operated(obj, patch) if content_type == JSON_PATCH else merge(obj, patch)
     return new, msgspec.json.encode(new, order="sorted").decode()
 
 

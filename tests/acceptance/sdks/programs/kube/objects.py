@@ -35,7 +35,7 @@ def lists_come_selected_and_in_pages(ns):
     assert len(CORE().list_namespaced_secret(ns, field_selector="metadata.name!=s0").items) == 4
 
 
-def a_patch_is_merged_by_strategy_or_a_list_of_changes(ns):
+def a_patch_is_merged_or_a_list_of_changes(ns):
     apps = client.AppsV1Api()
     labels = {"app": "a"}
     template = {
@@ -44,12 +44,11 @@ def a_patch_is_merged_by_strategy_or_a_list_of_changes(ns):
     }
     spec = {"selector": {"matchLabels": labels}, "template": template, "replicas": 0}
     apps.create_namespaced_deployment(ns, {"metadata": {"name": "a"}, "spec": spec})
-    more = {"spec": {"template": {"spec": {"containers": [{"name": "d", "image": "i"}]}}}}
-    both = apps.patch_namespaced_deployment("a", ns, more)
-    assert [one.name for one in both.spec.template.spec.containers] == ["d", "c"]
-    steps = [{"op": "remove", "path": "/spec/template/spec/containers/0"}]
-    one = apps.patch_namespaced_deployment("a", ns, steps)
-    assert [one.name for one in one.spec.template.spec.containers] == ["c"]
+    more = {"spec": {"template": {"spec": {"nodeSelector": {"disk": "fast"}}}}}
+    both = apps.patch_namespaced_deployment("a", ns, more).spec.template.spec
+    assert (both.node_selector, both.containers[0].name) == ({"disk": "fast"}, "c")
+    steps = [{"op": "remove", "path": "/spec/template/spec/nodeSelector"}]
+    assert not apps.patch_namespaced_deployment("a", ns, steps).spec.template.spec.node_selector
     assert (
         apps.patch_namespaced_deployment_scale("a", ns, {"spec": {"replicas": 0}}).status.replicas
         == 0
