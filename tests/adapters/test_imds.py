@@ -466,6 +466,21 @@ async def test_a_429_that_lasts_is_told() -> None:
     assert len(server.asked) == 3
 
 
+@pytest.mark.parametrize("wanted", [3, 7, 8, 12])
+async def test_no_pod_is_blamed_for_a_429_of_imds_however_long_imds_wants_to_rest(
+    wanted: int,
+) -> None:
+    clock = ImpatientClock()
+    busy = answers({"error": "too_many_requests"}, 429, more=f"Retry-After: {wanted}\r\n")
+    async with scripted(busy) as server:
+        imds = Imds.connect("127.0.0.1", server.port, clock=clock, user_agent="t")
+        for _ in range(3):
+            with pytest.raises(TokenThrottled) as found:
+                await imds.issue(grant(), VAULT)
+            assert (found.value.of_caller, str(found.value)[:5]) == (False, "IMDS:")
+        await imds.close()
+
+
 async def test_other_metadata_has_a_limit_of_its_own() -> None:
     clock = ImpatientClock()
     async with scripted(answers(b"{}")) as server:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Hashable
 from contextlib import asynccontextmanager
-from math import ceil
+from math import ceil, inf
 from typing import Self
 
 import httpx2
@@ -201,6 +201,8 @@ class Quota:
         self._idle.set()
         self._timer: asyncio.Task[None] | None = None
         """Sleeps until the window has room again."""
+        self._paused = -inf
+        """Until when IMDS has asked for a pause, in monotonic seconds."""
 
     async def close(self) -> None:
         """Cancel the timer; no queued request is sent any more."""
@@ -216,6 +218,7 @@ class Quota:
         `seconds`; at once, if that is known at the start.
         """
         seconds *= FOR_TURN
+        since = self._clock.monotonic()
         turn = self._enqueued(flow, seconds)
         try:
             async with asyncio.timeout(seconds):
@@ -228,7 +231,7 @@ class Quota:
                 # It came in this very moment.
                 self._release()
             if isinstance(error, TimeoutError):
-                raise _too_much(seconds) from None
+                raise self._too_late(seconds, since) from None
             raise
         try:
             yield
@@ -237,7 +240,8 @@ class Quota:
 
     def pause(self, seconds: float) -> None:
         """Send nothing for `seconds`: IMDS has asked for it."""
-        self._window.pause(self._clock.monotonic() + seconds)
+        self._paused = max(self._paused, self._clock.monotonic() + seconds)
+        self._window.pause(self._paused)
 
     async def spare(self) -> None:
         """Return when the queue is empty and half of a second's requests are left."""
@@ -249,11 +253,11 @@ class Quota:
             await self._clock.sleep(wait)
 
     def _enqueued(self, flow: Flow, seconds: float) -> asyncio.Future[None]:
-        turns = self._queue.ahead(flow) / self._window.rate
-        wait = self._window.wait(self._clock.monotonic()) + turns
+        now = self._clock.monotonic()
+        wait = self._window.wait(now) + self._queue.ahead(flow) / self._window.rate
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if wait > seconds or not self._queue.put(flow, turn):
-            raise _too_much(wait)
+            raise self._too_late(wait, now)
         self._idle.clear()
         self._dispatch()
         return turn
@@ -291,10 +295,13 @@ class Quota:
         if not len(self._queue):
             self._idle.set()
 
-
-def _too_much(wait: float) -> TokenThrottled:
-    return TokenThrottled(
-        "The pod, and its namespace, ask IMDS for more than their share.",
-        retry_after=max(1, ceil(wait)),
-        of_caller=True,
-    )
+    def _too_late(self, wait: float, since: float) -> TokenThrottled:
+        """Return why no turn comes: IMDS has paused the node since then, or the pod has too many."""
+        retry_after = max(1, ceil(wait))
+        if self._paused > since:
+            return TokenThrottled("IMDS: Too many requests of this node.", retry_after=retry_after)
+        return TokenThrottled(
+            "The pod, and its namespace, ask IMDS for more than their share.",
+            retry_after=retry_after,
+            of_caller=True,
+        )
