@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 import httpx2
 import pytest
 
 from podidentity.adapters.kube import Kube
-from podidentity.cli.checks.probes import SILENT, ask, lines, unserved
+from podidentity.cli.checks.findings import Finding
+from podidentity.cli.checks.probes import SILENT, ask, failing, lines, unserved
 from podidentity.cli.nodes import NOBODY, NodeState
 from podidentity.wire.kube import KubeError
 from tests.cli.conftest import Ran
 from tests.cli.world import World
+
+_T = TypeVar("_T")
 
 PATH = {"plane": "bridged", "backend": "nftables", "hop": "proved"}
 READY = {"ready": True, "attestation": "kernel", "path": PATH, "checks": {"watch": "ok"}}
@@ -34,17 +37,29 @@ def pod(name: str) -> Any:
 
 
 def asked(answers: dict[str, tuple[int, Any]], *alone: str) -> list[NodeState]:
+    nodes = [node(each) for each in (*answers, *alone)]
+    return through(answers, lambda kube: ask(kube, nodes, list(map(pod, answers)), 8085))
+
+
+def failed(answers: dict[str, tuple[int, Any]]) -> list[Finding]:
+    return through(answers, lambda kube: failing(kube, list(map(pod, answers)), 8085))
+
+
+def through(
+    answers: dict[str, tuple[int, Any]], look: Callable[[Kube], Coroutine[Any, Any, _T]]
+) -> _T:
+    """Return what `look` finds where NMI of each node answers so through the API server."""
+
     def answer(request: httpx2.Request) -> httpx2.Response:
         name = request.url.path.partition("/pods/nmi-")[2]
         status, body = answers[name.removesuffix(":8085/proxy/readyz")]
         return httpx2.Response(status, json=body)
 
-    async def all_said() -> list[NodeState]:
+    async def all_said() -> _T:
         transport = httpx2.MockTransport(answer)
         kube = Kube(httpx2.AsyncClient(base_url="https://api", transport=transport))
-        nodes = [node(each) for each in (*answers, *alone)]
         try:
-            return await ask(kube, nodes, list(map(pod, answers)), 8085)
+            return await look(kube)
         finally:
             await kube.close()
 
@@ -87,6 +102,30 @@ def test_a_person_who_may_ask_no_pod_is_refused() -> None:
     forbidden = {"kind": "Status", "reason": "Forbidden", "message": "pods/proxy"}
     with pytest.raises(KubeError, match="pods/proxy"):
         asked({"a": (403, forbidden)})
+
+
+def lately(failing: int, asked: int, reason: str = "TokenSourceDown") -> Any:
+    tokens = {"asked": asked, "failing": failing, "reason": reason, "since_seconds_ago": 20.4}
+    return 200, {**READY, "tokens": tokens}
+
+
+def test_nodes_where_tokens_have_begun_to_fail_are_one_finding_for_each_reason() -> None:
+    answers = {"a": lately(2, 3), "b": lately(1, 1), "c": lately(0, 9), "d": (503, REFUSED)}
+    (found,) = failed({**answers, "e": (200, READY)})
+    assert (found.reason, str(found.severity), str(found.about)) == (
+        *("TokensFail", "error", "kube-system/nmi-a"),
+    )
+    assert found.what == (
+        "On a, b: tokens fail for 3 of 4 pods that asked in the last minute (TokenSourceDown), "
+        "since 20 s."
+    )
+    assert found.mend == "See whether the node reaches IMDS and Entra."
+
+
+@pytest.mark.parametrize("answer", [(200, READY), (503, REFUSED), (200, {"ok": True})])
+def test_no_nmi_that_counts_tokens_is_no_word_that_none_fail(answer: tuple[int, Any]) -> None:
+    with pytest.raises(LookupError):
+        failed({"a": answer})
 
 
 def test_the_command_asks_the_nodes_where_it_is_told_to(

@@ -337,7 +337,7 @@ CASES: tuple[Case, ...] = (
     ),
     Case(
         command="check",
-        line="check -o json",
+        line="check",
         parts=("secrets", "account", "no-mic-there", "issuer"),
         prepare=to_check,
         whole=told_all,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import uuid
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -125,10 +126,10 @@ def test_only_the_last_refusal_of_a_pod_counts() -> None:
 
     events = [event("a", "IdentityNotAttached", 10), event("a", "NoBinding", 200)]
     events += [event("b", "NoBinding", 100), event("c", "NoBinding", 400)]
-    found = list(refused_lately(events, 1_800_000_000, lambda _ref, _reason: True))
-    assert [each.what.partition(" in the ")[0] for each in found] == [
-        "NMI gave pay/a no token",
-        "NMI gave pay/b no token",
+    found = list(refused_lately(events, 1_800_000_000, lambda _ref, _reason, _at: True))
+    assert [each.what.partition(" (")[0] for each in found] == [
+        "NMI gave pay/a no token, last 10 s ago",
+        "NMI gave pay/b no token, last 100 s ago",
     ]
 
 
@@ -151,6 +152,53 @@ def test_check_of_a_namespace_says_that_tokens_fail_or_that_this_is_not_known(
         )
     assert "whether IMDS and Entra answer is not known: you need the right to list" in unread
     assert "TokensFail" in {each["reason"] for each in json.loads(read.out)}
+
+
+def test_a_secret_that_was_put_back_is_blamed_no_more(
+    world: World, ns: str, podidentity: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(world.plan.kubeconfig))
+    secrets = f"/api/v1/namespaces/{ns}/secrets"
+    secret = {"metadata": {"name": "mail"}, "stringData": {"clientSecret": "right"}}
+    world.send("POST", secrets, secret)
+    spec = {
+        "type": 1,
+        "tenantID": str(uuid.uuid4()),
+        "clientID": (client := str(uuid.uuid4())),
+        "clientPassword": {"name": "mail", "namespace": ns},
+    }
+    world.custom(ns, "azureidentities", "mail", spec)
+    world.custom(ns, "azureidentitybindings", "mail", {"azureIdentity": "mail", "selector": "mail"})
+    assert podidentity("grant", "-n", ns, "--identity", client).code == 0
+    world.pod(ns, "a", {"aadpodidbinding": "mail"}, node=1)
+    uid = world.get(f"/api/v1/namespaces/{ns}/pods/a")["metadata"]["uid"]
+
+    def refused(ago: float) -> bool:
+        event(world, (ns, "a", uid), "TokenRefused", "AADSTS7000215: Invalid client secret", ago)
+        checked = podidentity("check", ns, "-o", "json")
+        told = {each["reason"] for each in json.loads(checked.out)}
+        ran = podidentity("explain", f"{ns}/a")
+        world.send("DELETE", f"/api/v1/namespaces/{ns}/events/a.tokenrefused")
+        assert bool(re.search("requests +no ", ran.out)) is ("RequestsFail" in told), ran.out
+        assert ("its Secret was changed since" in ran.out) is ("RequestsFail" not in told), ran.out
+        return "RequestsFail" in told
+
+    assert not refused(20), "the Secret is of this moment"
+    assert refused(-20)
+
+
+def test_check_of_a_namespace_names_pods_on_whose_nodes_no_nmi_is(
+    world: World, ns: str, podidentity: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(podidentity, ns, str(uuid.uuid4()), "--no-grant")
+    world.pod(ns, "a", {"aadpodidbinding": "orders"}, node=1)
+    assert "whether IMDS and Entra answer is not known" in " ".join(
+        podidentity("check", ns).out.split()
+    )
+    monkeypatch.setenv("KUBECONFIG", str(world.plan.kubeconfig))
+    found = json.loads(podidentity("check", ns, "-o", "json").out)
+    (silent,) = [each for each in found if each["reason"] == "NoTokens"]
+    assert f"so these get no token: {ns}/a" in silent["message"]
 
 
 def test_check_of_a_namespace_sees_grants_and_says_where_it_may_not(

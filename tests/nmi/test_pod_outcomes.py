@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,8 +15,9 @@ from podidentity.core.errors import (
     TokenSourceDown,
     TokenThrottled,
 )
-from podidentity.core.resources import ObjectRef
+from podidentity.core.resources import ObjectRef, Pod
 from podidentity.nmi.main import _warnings
+from podidentity.nmi.reporting.events import AgentWarning
 from podidentity.nmi.reporting.pod_outcomes import RECENT, ROOM, PodOutcomes
 from podidentity.wire.events import AgentReason, Happening, render_event
 from tests.fakes import NOW, FakeClock, pod
@@ -33,6 +35,13 @@ class Node:
     def __init__(self) -> None:
         self.clock = FakeClock()
         self.recorded = Recorded(self.clock)
+        self.gone: set[str] = set()
+
+    def known(self, ref: ObjectRef) -> Pod | None:
+        return None if ref.name in self.gone else pod(ref.name)
+
+    def warnings(self) -> Sequence[AgentWarning]:
+        return self.outcomes.warnings(self.known)
 
     @property
     def outcomes(self) -> PodOutcomes:
@@ -78,10 +87,10 @@ async def test_tokens_that_fail_for_a_minute_are_a_warning_with_reason_and_next_
 ) -> None:
     node = Node()
     await node.fail(1, 2, error=error, seconds=59)
-    assert node.outcomes.warnings() == ()
+    assert node.warnings() == ()
     node.clock.advance(1)
     await node.ask(1, error=error)
-    [warning] = node.outcomes.warnings()
+    [warning] = node.warnings()
     assert warning == (AgentReason.TOKENS_FAIL, text, type(error).__name__)
 
 
@@ -90,37 +99,63 @@ async def test_the_warning_has_the_share_of_the_pods_and_the_commonest_reason() 
     await node.ask(1, 2, 3, 4, 5)
     await node.fail(6, error=ABSENT)
     await node.fail(7, 8)
-    [warning] = node.outcomes.warnings()
+    [warning] = node.warnings()
     assert warning.text.startswith(
         "tokens fail for 3 of 8 pods that asked, such as shop/p8 (TokenSource"
     )
+
+
+async def test_the_warning_names_the_trouble_of_this_moment_and_no_pod_that_has_gone() -> None:
+    node = Node()
+    await node.fail(1, error=ABSENT)
+    await node.fail(2)
+    await node.fail(3, error=SLOW)
+    [warning] = node.warnings()
+    assert warning.cause == "TokenThrottled"
+    node.gone = {"p1", "p2", "p3"}
+    assert not node.warnings()
+
+
+async def test_readyz_counts_the_failures_of_this_minute_and_names_no_pod() -> None:
+    node = Node()
+    nothing = {"asked": 0, "failing": 0, "reason": "", "since_seconds_ago": 0.0}
+    assert node.outcomes.lately(node.known) == nothing
+    await node.ask(1, 2, 3)
+    await node.ask(2, error=ABSENT)
+    node.clock.advance(5)
+    await node.ask(3, error=DOWN)
+    node.clock.advance(15)
+    found = {"asked": 3, "failing": 2, "reason": "TokenSourceDown", "since_seconds_ago": 20.0}
+    assert node.outcomes.lately(node.known) == found
+    node.clock.advance(60)
+    assert node.outcomes.lately(node.known) == nothing
 
 
 async def test_one_pod_of_twenty_is_no_warning_and_two_are_one() -> None:
     node = Node()
     await node.ask(*range(1, 20))
     await node.fail(20)
-    assert node.outcomes.warnings() == ()
+    assert node.warnings() == ()
     await node.ask(19, error=DOWN)
-    assert len(node.outcomes.warnings()) == 1
+    assert len(node.warnings()) == 1
 
 
 async def test_the_warning_ends_with_the_next_tokens_or_after_ten_minutes() -> None:
     node = Node()
     await node.fail(1)
-    assert node.outcomes.warnings()
+    assert node.warnings()
     await node.ask(1)
-    assert not node.outcomes.warnings()
+    assert not node.warnings()
     await node.fail(1)
     node.clock.advance(RECENT)
-    assert not node.outcomes.warnings()
+    assert not node.warnings()
 
 
 async def test_what_a_pod_causes_itself_is_no_warning() -> None:
     node = Node()
     own = TokenThrottled("The pod requests new tokens too often", retry_after=1, of_caller=True)
     await node.fail(1, error=own)
-    assert node.outcomes.warnings() == ()
+    assert node.warnings() == ()
     assert node.outcomes.shown("uid-p1")["last_refusal"] is not None
 
 
@@ -129,9 +164,9 @@ async def test_a_failure_after_a_pods_refusals_is_no_minute_of_failures() -> Non
     own = TokenThrottled("The pod requests new tokens too often", retry_after=1, of_caller=True)
     await node.fail(1, error=own)
     await node.ask(1, error=DOWN)
-    assert node.outcomes.warnings() == ()
+    assert node.warnings() == ()
     await node.fail(1)
-    assert len(node.outcomes.warnings()) == 1
+    assert len(node.warnings()) == 1
 
 
 async def test_a_pods_last_token_and_last_refusal_are_shown() -> None:
@@ -178,7 +213,7 @@ async def test_check_shows_the_warning_of_all_nodes_once() -> None:
     for name in ("a", "b"):
         node = Node()
         await node.fail(1, error=ABSENT)
-        [warned] = node.outcomes.warnings()
+        [warned] = node.warnings()
         about = pod(f"nmi-{name}", ref=ObjectRef("kube-system", f"nmi-{name}"))
         warning = Happening(
             about=about,
@@ -207,5 +242,5 @@ async def test_what_every_pod_can_read_of_the_agent_names_no_pod() -> None:
     seen: Any = SimpleNamespace(audit=None, requests=node.recorded.record)
     some: Any = quiet
     look = _warnings(some, some, seen, None, {}, watches=some)
-    assert node.outcomes.warnings()
+    assert node.warnings()
     assert AgentReason.TOKENS_FAIL not in {warning.reason for warning in look()}

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from podidentity.core.resources import ObjectRef
-from podidentity.wire.secrets import LARGEST, parse_secret
+from podidentity.wire.secrets import LARGEST, changed_at, parse_secret
 
 
 def secret(**data: Any) -> bytes:
@@ -71,3 +71,13 @@ def test_no_entry_looks_like_two_others() -> None:
         return parse_secret(secret(**data), key=b"k").digest
 
     assert digest(one) != digest(two)
+
+
+def test_a_secret_is_of_the_time_when_its_entries_were_written_last() -> None:
+    def managed(hour: int, *fields: str) -> dict[str, object]:
+        return {"time": f"2026-01-02T0{hour}:00:00Z", "fieldsV1": {key: {} for key in fields}}
+
+    fields = [managed(4, "f:data", "f:type"), managed(3, "f:data"), managed(5, "f:metadata")]
+    meta: dict[str, object] = {"creationTimestamp": "2026-01-02T02:00:00Z"}
+    made = changed_at({"metadata": meta})
+    assert changed_at({"metadata": {**meta, "managedFields": fields}}) - made == 2 * 3600

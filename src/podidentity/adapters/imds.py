@@ -296,7 +296,7 @@ class Quota:
             self._idle.set()
 
     def _too_late(self, wait: float, since: float) -> TokenThrottled:
-        """Return why no turn comes: IMDS has paused the node since then, or the pod has too many."""
+        """Return why no turn comes: IMDS has the node pause since then, or the pod's share."""
         retry_after = max(1, ceil(wait))
         if self._paused > since:
             return TokenThrottled("IMDS: Too many requests of this node.", retry_after=retry_after)

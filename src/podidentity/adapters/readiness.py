@@ -20,6 +20,19 @@ TOKEN_SECONDS = 100.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TokensLately:
+    """How many pods of the node asked for tokens in the last minute, and how many get none."""
+
+    asked: int
+    failing: int
+    """0, too, if they are a small share."""
+    reason: str
+    """The name of the commonest error."""
+    since: float
+    """Seconds since the first of these failures."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AgentReadiness:
     """What an NMI says of itself and its node."""
 
@@ -30,6 +43,8 @@ class AgentReadiness:
     hop: str = ""
     """Where the last request from its probe pod ended; "" if it did not answer."""
     problems: tuple[str, ...] = ()
+    tokens: TokensLately | None = None
+    """None of an NMI before 0.2."""
 
     @classmethod
     def of(cls, body: bytes) -> Self:
@@ -38,6 +53,7 @@ class AgentReadiness:
             said: dict[str, Any] = json.loads(body)
             path: dict[str, str] = said["path"]
             checks: dict[str, Any] = said["checks"]
+            tokens: dict[str, Any] = said.get("tokens") or {}
             return cls(
                 ready=said["ready"] is True,
                 plane=path["plane"],
@@ -50,6 +66,14 @@ class AgentReadiness:
                     if found != "ok"
                     for problem in found
                 ),
+                tokens=TokensLately(
+                    asked=int(tokens["asked"]),
+                    failing=int(tokens["failing"]),
+                    reason=str(tokens["reason"]),
+                    since=float(tokens["since_seconds_ago"]),
+                )
+                if tokens
+                else None,
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError("it answers, but not as NMI does") from error

@@ -40,6 +40,7 @@ from podidentity.cli.pod_facts import (
     nmi_of_node,
     objects_of,
     permissions_of,
+    secrets_changed,
 )
 from podidentity.cli.pod_requests import requests_of
 from podidentity.cli.proofs import proof_of
@@ -54,6 +55,7 @@ from podidentity.core.resources import (
     TokenRequest,
 )
 from podidentity.kernel.rules import Redirect
+from podidentity.wire.events import AgentReason
 from podidentity.wire.kube import PODS, KubeError
 from podidentity.wire.pods import parse_pod
 
@@ -143,8 +145,11 @@ def _verdict(explanation: Explanation, asked: bool) -> str:
     requests = explanation.requests
     if requests and (failure := requests.failure):
         since = time.strftime("%H:%M:%S", time.gmtime(failure.since))
+        ago = f", last {max(time.time() - failure.last, 0.0):.0f} s ago"
+        if failure.reason == AgentReason.TOKENS_FAIL:
+            ago = ""  # its event is renewed every five minutes
         what = f"{failure.message.rstrip('.')}. {failure.next_step}".rstrip()
-        return f"Fails since {since} UTC ({failure.reason}): {what}"
+        return f"Fails since {since} UTC{ago} ({failure.reason}): {what}"
     if requests and requests.served is not None:
         return f"Served {requests.served:.0f} s ago: the pod may use {names}."
     azure = "asked for the machine's identities alone" if asked else "not asked"
@@ -198,7 +203,9 @@ async def _ways(
     if live:
         facts["path"], requests = await together(
             path_of(kube, pod.ref, agent),
-            requests_of(kube, pod, agent, choices.secure_port),
+            requests_of(
+                kube, pod, agent, choices.secure_port, await secrets_changed(kube, matched)
+            ),
         )
     return {name: fact for name, fact in facts.items() if fact}, requests
 

@@ -417,6 +417,7 @@ def _explain() -> Iterator[Right]:
 
 
 _checked = partial(_to, without="says what it could not check, and ends with status 1")
+_LATE = "learns a minute later that tokens fail, and says so"
 
 
 def _check() -> Iterator[Right]:
@@ -444,6 +445,7 @@ def _check() -> Iterator[Right]:
     )
     yield from archived("get", "pods/log", "pods/proxy")
     yield from archived("create", TOKENS, names=[DEBUG_READER])
+    yield from _to("get", "pods/proxy", at=_NMI, without=_LATE)
     yield from _checked("get", "pods/proxy", at=_NMI, parts=[part.PROBES])
     yield from _checked("get", _DISCOVERY, parts=[part.ISSUER])
 
@@ -455,6 +457,7 @@ def _check_namespace() -> Iterator[Right]:
     yield from _to("list", *_ROLES, without="does not look at grants, and says so")
     said = "does not know whether IMDS and Entra answer, and says so"
     yield from _to("list", "pods", "events", at=_NMI, without=said)
+    yield from _to("get", "pods/proxy", at=_NMI, without=_LATE)
     yield from _checked("list", _NETWORK_POLICIES, "events", at=_PODS)
     yield from _checked("get", "secrets", at=_PODS, parts=[part.SECRETS])
     yield from _checked("get", "serviceaccounts", at=_ACCOUNTS, parts=[part.ACCOUNT_PART])

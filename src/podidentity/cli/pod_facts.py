@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from math import inf
 from secrets import token_bytes
 from typing import TYPE_CHECKING
 
@@ -54,7 +55,7 @@ from podidentity.wire.kube import (
     parse_object,
 )
 from podidentity.wire.reviews import PATH, InconclusiveReview, parse_review, review
-from podidentity.wire.secrets import parse_secret
+from podidentity.wire.secrets import changed_at, parse_secret
 
 if TYPE_CHECKING:
     from podidentity.adapters.arm import Arm
@@ -157,6 +158,18 @@ async def credentials_of(
                 right = right_to("get", "serviceaccounts", account.namespace)
                 found[identity.ref] = _unread(error, f"ServiceAccount {account}", right)
     return found
+
+
+async def secrets_changed(kube: Kube, found: Match) -> float:
+    """Return since when the Secrets of a pod's identities hold what they hold; -inf: not known.
+
+    In seconds since 1970, by the API server's clock. Of several Secrets the one that stands
+    longest counts: any of them may be the one that was refused.
+    """
+    credentials = (each.identity.entra for each in found.entitlements)
+    refs = {each.secret for each in credentials if each and each.secret}
+    secrets = [await unless_forbidden(find(kube, SECRETS, *ref), None) for ref in refs]
+    return min((changed_at(each) if each else -inf for each in secrets), default=-inf)
 
 
 PATIENCE = 30.0

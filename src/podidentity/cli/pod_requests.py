@@ -18,6 +18,7 @@ from podidentity.cli.connection import right_to
 from podidentity.cli.nmi_debug import NotTold, read_debug
 from podidentity.cli.objects import Object, find_all, unless_forbidden
 from podidentity.cli.rollout import OF_AGENTS, lasts, seen
+from podidentity.core.errors import CredentialUnknown, TokenRefused
 from podidentity.core.refusals import Reason
 from podidentity.core.resources import Pod
 from podidentity.wire import BROKEN_JSON
@@ -35,6 +36,8 @@ _OF_THE_REQUEST = {
 }
 OF_THE_OBJECTS = frozenset(Reason) - _OF_THE_REQUEST
 """Refusals that are judged by the objects as they are now, whatever NMI said before."""
+OF_A_CREDENTIAL = {CredentialUnknown.__name__, TokenRefused.__name__}
+"""Refusals that are over when the Secret was changed: NMI writes anew what lasts."""
 
 
 class _Refused(msgspec.Struct):
@@ -49,10 +52,13 @@ class _Page(msgspec.Struct):
     last_refusal: _Refused | None = None
 
 
-async def requests_of(kube: Kube, pod: Pod, agent: Object | None, port: int) -> Requests:
+async def requests_of(
+    kube: Kube, pod: Pod, agent: Object | None, port: int, changed: float
+) -> Requests:
     """Return what became of a pod's last requests; raise KubeError.
 
-    `agent` is NMI's pod on its node, None if that is not known; `port` its secure port.
+    `agent` is NMI's pod on its node, None if that is not known; `port` its secure port; its Secrets
+    are `changed` since then.
     """
     now = SystemClock().time()
     lacks: list[str] = []
@@ -65,12 +71,18 @@ async def requests_of(kube: Kube, pod: Pod, agent: Object | None, port: int) -> 
     served = page.token_seconds_ago
     since = -inf if served is None else now - served
     failures = [each for each in _failures(page, events, of_nmi, now) if each.last > since]
-    lasting = max(failures, key=lambda each: (_counts(each, now), each.last), default=None)
-    if lasting and _counts(lasting, now):
+
+    def counts(failure: Failure) -> bool:
+        return _counts(failure, now) and not is_mended(failure.reason, failure.last, changed)
+
+    lasting = max(failures, key=lambda each: (counts(each), each.last), default=None)
+    if lasting and counts(lasting):
         return Requests(served=served, failure=lasting, text=_told(lasting, now))
     told = [f"served {served:.0f} s ago"] if served is not None else []
     if lasting:
         over = "; the objects allow it now" if lasting.reason in OF_THE_OBJECTS else ""
+        if is_mended(lasting.reason, lasting.last, changed):
+            over = "; its Secret was changed since"
         told.append(f"{_told(lasting, now)}{over}")
     nothing = "NMI knows of none" if agent else "not known"
     return Requests(served=served, text="; ".join([*told, *lacks]) or nothing)
@@ -110,6 +122,11 @@ def _failures(
     for each in of_nmi:
         if each.get("reason") == AgentReason.TOKENS_FAIL and lasts(each, now):
             yield _failure(each)
+
+
+def is_mended(reason: str, at: float, changed: float) -> bool:
+    """Whether a refusal of this time is for a credential whose Secret was `changed` since."""
+    return reason in OF_A_CREDENTIAL and at < changed
 
 
 def _counts(failure: Failure, now: float) -> bool:

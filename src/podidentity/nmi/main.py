@@ -241,7 +241,7 @@ def _assemble(
                 own=own,
                 warnings=lambda: [
                     *warnings(),
-                    *seen.requests.outcomes.warnings(),
+                    *seen.requests.outcomes.warnings(cluster.pod),
                     *_facts(net, path),
                 ],
             ).run,

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import binascii
 from collections.abc import Mapping
+from datetime import datetime
 from hashlib import blake2b
+from typing import Any
 
 import msgspec
 
@@ -58,6 +60,18 @@ def parse_secret(raw: bytes | msgspec.Raw, *, key: bytes) -> Secret:
         entries=entries,
         digest=_digest(entries, key),
     )
+
+
+def changed_at(secret: Mapping[str, Any]) -> float:
+    """Return when a Secret's entries were written last, in seconds since 1970, by its metadata.
+
+    https://kubernetes.io/docs/reference/using-api/server-side-apply/#field-management
+    """
+    meta = secret["metadata"]
+    fields = meta.get("managedFields") or ()
+    written = [each["time"] for each in fields if "f:data" in (each.get("fieldsV1") or ())]
+    times = (meta["creationTimestamp"], *written)
+    return max(datetime.fromisoformat(each).timestamp() for each in times)
 
 
 def _digest(entries: Mapping[str, bytes], key: bytes) -> str:

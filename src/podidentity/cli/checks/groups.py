@@ -6,9 +6,11 @@ A check here reads what it needs, and has the pages beside this one judge it.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterable
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import replace
 from functools import cache, partial
+from math import inf
 
 from podidentity import __version__
 from podidentity.adapters.clock import SystemClock
@@ -33,6 +35,7 @@ from podidentity.cli.checks import (
 from podidentity.cli.checks.check import Check, Group, Line
 from podidentity.cli.checks.findings import Finding, Severity, not_read
 from podidentity.cli.checks.reading import NotMade, Reading
+from podidentity.cli.connection import right_to
 from podidentity.cli.enable import NODE_TOKENS_SINCE
 from podidentity.cli.mic import deployments_of_mic
 from podidentity.cli.network_policies import NETWORK_POLICIES
@@ -40,18 +43,22 @@ from podidentity.cli.objects import (
     DAEMON_SETS,
     NAMESPACES,
     POLICY_BINDINGS,
+    Object,
     find,
     find_all,
     minor_version,
     ref_of,
+    unless_forbidden,
 )
-from podidentity.cli.pod_facts import credentials_of
+from podidentity.cli.pod_facts import credentials_of, secrets_changed
+from podidentity.cli.pod_requests import OF_A_CREDENTIAL, is_mended
 from podidentity.cli.rollout import (
     OF_AGENTS,
     PODS_OF_PROBE,
     PROBE_SET,
     is_archived_nmi,
     labelled,
+    lasts,
     ready,
     rollout,
     troubles,
@@ -204,26 +211,75 @@ async def _requests(reading: Reading) -> Iterable[Finding]:
     def permitted(use: Use) -> bool:
         return not refuses or (roles is not None and _may(roles, use))
 
-    def stands(pod: ObjectRef, reason: str) -> bool:
+    credentials = (each for each in told if each.get("reason") in OF_A_CREDENTIAL)
+    changed = {
+        ref: await secrets_changed(reading.kube, matched[ref])
+        for ref in set(map(pods.about, credentials)) & matched.keys()
+    }
+
+    def stands(pod: ObjectRef, reason: str, at: float) -> bool:
+        if is_mended(reason, at, changed.get(pod, -inf)):
+            return False
         return pods.stands(reason, matched.get(pod), permitted)
 
     return pods.refused_lately(told, reading.now, stands)
 
 
-async def _azure(reading: Reading) -> Iterable[Finding]:
+async def _azure(reading: Reading) -> AsyncIterator[Finding]:
     try:
         found, told = await reading.agents(), await reading.told()
+        backends = await reading.backends()
     except KubeError as error:
         if not error.forbidden:
             raise
-        right = f"list pods and events in {reading.choices.namespace}"
-        raise NotMade(
-            f"whether IMDS and Entra answer is not known: you need the right to {right}"
-        ) from error
-    if not found:
-        raise NotMade("NMI is on no node")
-    warnings = agents.agent_warnings(found, told, reading.now)
-    return [each for each in warnings if each.reason == AgentReason.TOKENS_FAIL]
+        right = right_to("list", "pods and events", reading.choices.namespace)
+        raise NotMade(f"whether IMDS and Entra answer is not known: {right}") from error
+    archived = None if found else await unless_forbidden(reading.archived_nmis(), None)
+    if archived:
+        raise NotMade("the NMI of AAD Pod Identity serves here")
+    heard = {each["spec"].get("nodeName") for each in found if ready(each)}
+    heard |= {node for node, backend in backends.items() if backend}
+    asking = await reading.asking()
+    for finding in pods.without_tokens(asking, {each.node for each in asking if each.node} - heard):
+        yield finding
+    for finding in agents.agent_warnings(found, told, reading.now):
+        if finding.reason == AgentReason.TOKENS_FAIL:
+            yield finding
+    async for finding in _begun(reading, found):
+        yield finding
+
+
+async def _failing(reading: Reading) -> AsyncIterator[Finding]:
+    async for finding in _begun(reading, await reading.agents_there()):
+        yield finding
+
+
+async def _begun(reading: Reading, found: Sequence[Object]) -> AsyncIterator[Finding]:
+    """Yield where tokens fail in this minute, of which no event of NMI tells yet."""
+    told, by_node = await reading.told(), Counter(each.node for each in await reading.asking())
+    warned = {
+        each["involvedObject"].get("uid")
+        for each in told
+        if each.get("reason") == AgentReason.TOKENS_FAIL and lasts(each, reading.now)
+    }
+    asked = [each for each in found if ready(each) and by_node[each["spec"].get("nodeName", "")]]
+    asked.sort(key=lambda each: by_node[each["spec"]["nodeName"]], reverse=True)
+    asked = [each for each in asked[: probes.MOST_ASKED] if each["metadata"]["uid"] not in warned]
+    if not asked:
+        return
+    try:
+        for each in await probes.failing(reading.kube, asked, reading.choices.probe_port):
+            yield each
+    except LookupError:
+        raise NotMade(f"{_THIS_MINUTE} is not known: no NMI says it") from None
+    except KubeError as error:
+        if not error.forbidden:
+            raise
+        right = right_to("get", "pods/proxy", reading.choices.namespace)
+        raise NotMade(f"{_THIS_MINUTE} is not known: {right}") from error
+
+
+_THIS_MINUTE = "whether tokens have begun to fail in this minute"
 
 
 async def _tokens(reading: Reading) -> Iterable[Finding]:
@@ -284,7 +340,11 @@ OF_A_NAMESPACE = (
                 look=_requests,
                 right="what NMI answered pods: you need the right to list events",
             ),
-            Check(holds="NMI warns of no failing tokens", look=_azure, right=_STATE_OF_NMI),
+            Check(
+                holds="NMI serves the pods with an identity, and says of no failing tokens",
+                look=_azure,
+                right=_STATE_OF_NMI,
+            ),
         ),
     ),
 )
@@ -462,6 +522,7 @@ NMI = Group(
         Check(holds="NMI is ready on each of its nodes", look=_readiness, right=_STATE_OF_NMI),
         Check(holds="the probe pod runs on each of them", look=_probe, right=_STATE_OF_NMI),
         Check(holds="NMI warns of nothing", look=_warnings, right=_STATE_OF_NMI),
+        Check(holds="no tokens fail in this minute", look=_failing, right=_STATE_OF_NMI),
         Check(holds="NMI may do what it is there for", look=_rights_of_nmi, right=_REVIEWS),
         Check(
             holds="NMI may ask for no token but those of its node's pods",

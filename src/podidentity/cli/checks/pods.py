@@ -90,26 +90,26 @@ RECENT = 300.0
 
 
 def refused_lately(
-    events: Sequence[Object], now: float, stands: Callable[[ObjectRef, str], bool]
+    events: Sequence[Object], now: float, stands: Callable[[ObjectRef, str, float], bool]
 ) -> Iterator[Finding]:
     """Yield for which reasons NMI refused pods last, by its events on them.
 
-    `now` in seconds since 1970; `stands` says whether a pod's refusal may still hold.
+    `now` in seconds since 1970; `stands` says whether a pod's refusal of a time may still hold.
     """
     told = (each for each in events if each.get("type") == "Warning")
-    last = {_about(each): each for each in sorted(told, key=seen) if seen(each) > now - RECENT}
+    last = {about(each): each for each in sorted(told, key=seen) if seen(each) > now - RECENT}
     alike: dict[str, list[ObjectRef]] = {}
     for ref, each in last.items():
-        if stands(ref, reason := str(each.get("reason"))):
+        if stands(ref, reason := str(each.get("reason")), seen(each)):
             alike.setdefault(reason, []).append(ref)
     for reason, found in sorted(alike.items()):
-        refs = sorted(found)
+        refs, newest = sorted(found), last[found[-1]]
         yield Finding(
             kind="Pod",
             about=refs[0],
             reason=CheckReason.REQUESTS_FAIL,
-            what=f"NMI gave {named(list(map(str, refs)), 'pods')} no token in the last five "
-            f"minutes ({reason}): {last[found[-1]].get('message', '')}",
+            what=f"NMI gave {named(list(map(str, refs)), 'pods')} no token, last "
+            f"{max(now - seen(newest), 0):.0f} s ago ({reason}): {newest.get('message', '')}",
             mend=f"Run podidentity explain {refs[0]}.",
         )
 
@@ -129,6 +129,6 @@ def stands(reason: str, found: Match | None, permitted: Callable[[Use], bool]) -
     return reason in {each.reason for each in found.refusals}
 
 
-def _about(event: Object) -> ObjectRef:
+def about(event: Object) -> ObjectRef:
     found = event["involvedObject"]
     return ObjectRef(str(found.get("namespace", "")), str(found.get("name", "")))

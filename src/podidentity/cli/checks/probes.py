@@ -11,12 +11,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from podidentity.adapters.kube import Kube, together
-from podidentity.adapters.readiness import AgentReadiness
-from podidentity.cli.checks.findings import CheckReason, Finding, named
+from podidentity.adapters.readiness import SECONDS, AgentReadiness, TokensLately
+from podidentity.cli.checks.findings import CheckReason, Finding, named, sentence
 from podidentity.cli.nodes import AT_ONCE, NodeState, states
-from podidentity.cli.objects import Object
+from podidentity.cli.objects import Object, ref_of
 from podidentity.cli.rollout import ready
+from podidentity.core.errors import NEXT_STEPS
 from podidentity.core.resources import ObjectRef
+from podidentity.wire.events import AgentReason
 from podidentity.wire.kube import PODS, KubeError
 
 SILENT = "NMI does not answer through the API server"
@@ -90,3 +92,46 @@ def unserved(found: Sequence[NodeState]) -> Iterator[Finding]:
             what=f"{named(names)}: {why.rstrip('.')}.",
             mend="See docs/reference/nodes.md: the networks on which NMI works, and their needs.",
         )
+
+
+MOST_ASKED = 20
+"""Agents that each `check` asks how requests end; `--probes` asks all."""
+
+
+async def failing(kube: Kube, agents: Sequence[Object], port: int) -> list[Finding]:
+    """Return on which of these nodes pods get no tokens in this minute, by NMI's own count.
+
+    NMI's event about it comes after a minute. Raises KubeError where that is forbidden, and
+    LookupError if no NMI says anything.
+    """
+
+    async def one(pod: Object) -> AgentReadiness:
+        try:
+            async with asyncio.timeout(SECONDS):
+                return await _said(kube, pod, port)
+        except TimeoutError:
+            return AgentReadiness(ready=False)
+
+    told = await together(*map(one, agents))
+    if not any(each.tokens for each in told):
+        raise LookupError
+    alike: dict[str, list[tuple[Object, TokensLately]]] = {}
+    for pod, said in zip(agents, told, strict=True):
+        if said.tokens and said.tokens.failing:
+            alike.setdefault(said.tokens.reason, []).append((pod, said.tokens))
+    found = []
+    for reason, there in sorted(alike.items()):
+        lost = sum(each.failing for _, each in there)
+        asked = sum(each.asked for _, each in there)
+        found.append(
+            Finding(
+                kind="Pod",
+                about=min(ref_of(pod) for pod, _ in there),
+                reason=AgentReason.TOKENS_FAIL,
+                what=f"On {named(sorted(pod['spec']['nodeName'] for pod, _ in there))}: tokens "
+                f"fail for {lost} of {asked} pods that asked in the last minute ({reason}), since "
+                f"{max(each.since for _, each in there):.0f} s.",
+                mend=sentence(NEXT_STEPS.get(reason, "run podidentity explain for one of them")),
+            )
+        )
+    return found

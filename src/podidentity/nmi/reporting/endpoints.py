@@ -75,16 +75,19 @@ class Probes:
         attestation: str = "kernel",
         warnings: Check = tuple,
         path: Callable[[], Mapping[str, str]] = dict,
+        tokens: Callable[[], Mapping[str, object]] = dict,
         build: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         """`attestation` is what proves callers; `warnings` does not make the agent unready.
 
-        `path` is what is known of the way from pods to the agent, `build` which build it is.
+        `path` is what is known of the way from pods to the agent, `tokens` how requests end, and
+        `build` which build it is.
         """
         self._checks = checks
         self._attestation = attestation
         self._warnings = warnings
         self._path = path
+        self._tokens = tokens
         self._build = {"build": dict(build)} if build else {}
         self._clock = clock
         self._known: dict[bool, tuple[float, Response]] = {}
@@ -118,6 +121,7 @@ class Probes:
                 "checks": {name: found or "ok" for name, found in problems.items()},
                 "attestation": self._attestation,
                 "path": self._path(),
+                "tokens": self._tokens(),
                 "warnings": list(self._warnings()),
                 **self._build,
             }
@@ -271,6 +275,7 @@ def endpoints(
             "plane": parts.path.plane,
             "backend": parts.path.backend or "",
         },
+        tokens=lambda: seen.requests.outcomes.lately(parts.cluster.pod),
         build=build(),
     )
     made = Endpoints({"probes": Listener(probes, FOR_LOOKS)}, [])

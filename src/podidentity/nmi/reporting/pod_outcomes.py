@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf
 
 from podidentity.core.errors import NEXT_STEPS, TokenUnavailable
 from podidentity.core.ports import Clock
 from podidentity.core.rate_limits import FairCache
-from podidentity.core.resources import ObjectRef
+from podidentity.core.resources import ObjectRef, Pod
 from podidentity.nmi.reporting.events import AgentWarning
 from podidentity.nmi.request.decision import Failed, Granted, Outcome
 from podidentity.wire.events import AgentReason
+
+Known = Callable[[ObjectRef], Pod | None]
+"""Returns the pod of this name on the node, None if it has gone."""
 
 ROOM = 500
 """Pods that are remembered; a node has some 250."""
 SHARE = 0.05
 """More failing pods than this share are a warning, as in the alert PodIdentityTokensFail."""
 LASTING = 60.0
-"""Seconds between the first and the last failure before NMI warns."""
+"""Seconds between the first and the last failure before NMI warns; also the time in which
+`/readyz` counts the pods that asked."""
 RECENT = 600.0
 """Seconds. The warning counts pods that asked within this time."""
 
@@ -85,21 +89,49 @@ class PodOutcomes:
             }
         return shown
 
-    def warnings(self) -> Sequence[AgentWarning]:
+    def lately(self, known: Known) -> dict[str, object]:
+        """Return what `/readyz` says of the last minute: every pod reads it, so it names none."""
+        failing, asked = self._failing(LASTING, known)
+        now, reason = self._clock.monotonic(), _commonest(failing).refusal[1] if failing else ""
+        since = round(now - min((pod.since for pod in failing), default=now), 1)
+        return {
+            "asked": asked,
+            "failing": len(failing),
+            "reason": reason,
+            "since_seconds_ago": since,
+        }
+
+    def warnings(self, known: Known) -> Sequence[AgentWarning]:
         """Return that tokens fail, if they do."""
-        oldest = self._clock.monotonic() - RECENT
-        recent = [pod for _, pod in self._pods.items() if max(pod.given, pod.ended) > oldest]
-        failing = [pod for pod in recent if pod.failed and pod.times]
-        if len(failing) <= SHARE * len(recent):
+        failing, asked = self._failing(RECENT, known)
+        if not failing:
             return ()
         if max(pod.ended for pod in failing) - min(pod.since for pod in failing) < LASTING:
             return ()
-        [(reason, _)] = Counter(pod.refusal[1] for pod in failing).most_common(1)
-        last = [pod for pod in failing if pod.refusal[1] == reason][-1]
+        last = _commonest(failing)
+        reason = last.refusal[1]
         # All nodes of an outage say the same, so that `check` shows it once.
-        who = f"{len(failing)} of {len(recent)} pods that asked, such as {last.ref}"
-        who = "all pods that asked" if len(failing) == len(recent) else who
+        who = f"{len(failing)} of {asked} pods that asked, such as {last.ref}"
+        who = "all pods that asked" if len(failing) == asked else who
         message = last.refusal[2].replace("; ", ", ").rstrip(".")
         step = NEXT_STEPS.get(reason, "see /readyz of NMI there")
         text = f"tokens fail for {who} ({reason}): {message}; {step}"
         return (AgentWarning(AgentReason.TOKENS_FAIL, text, cause=reason),)
+
+    def _failing(self, seconds: float, known: Known) -> tuple[list[_Pod], int]:
+        """Return the pods that get no token, none up to `SHARE`, and how many asked lately."""
+        oldest = self._clock.monotonic() - seconds
+        recent = []
+        for uid, pod in self._pods.items():
+            there = known(pod.ref)
+            if max(pod.given, pod.ended) > oldest and there is not None and there.uid == uid:
+                recent.append(pod)
+        failing = [pod for pod in recent if pod.failed and pod.times]
+        return (failing if len(failing) > SHARE * len(recent) else []), len(recent)
+
+
+def _commonest(failing: Sequence[_Pod]) -> _Pod:
+    """Return the pod that failed last for the commonest reason; of two, for the later one."""
+    latest = sorted(failing, key=lambda pod: pod.ended)[::-1]
+    [(reason, _)] = Counter(pod.refusal[1] for pod in latest).most_common(1)
+    return next(pod for pod in latest if pod.refusal[1] == reason)
