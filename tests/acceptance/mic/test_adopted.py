@@ -1,0 +1,141 @@
+"""MIC after the archived one: what `migrate adopt` leaves out stays attached, whatever MIC does.
+
+The archived MIC itself attaches, and its records say so.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from podidentity_sandbox.weather import CALM
+from tests.acceptance.directory import manifest, secret
+from tests.acceptance.mic.controlled import (
+    API,
+    SECONDS,
+    Controlled,
+    Managed,
+    install,
+    prepared,
+)
+from tests.kubernetes.judge import BROUGHT_BY, WANTING
+from tests.kubernetes.programs import place as programs
+
+ARCHIVED = programs() / "archived/aad-pod-identity-mic"
+pytestmark = pytest.mark.skipif(not ARCHIVED.is_file(), reason=f"{WANTING}: {BROUGHT_BY}")
+MIC = "archived-mic"
+CLOUD = "AzurePublicCloud"
+OF = {"ours": "default", "network": "default", "excepted": "kube-system"}
+"""The namespace of each identity: an exception is of its own namespace's pods."""
+
+
+@dataclass
+class Adopted:
+    """A cluster in which our MIC has just taken the place of the archived one."""
+
+    place: Controlled
+    said: str
+    """What `migrate adopt` printed."""
+    ours: Managed
+    """What it wrote into a ledger."""
+    left: tuple[Managed, Managed]
+    """What it left out: what a pod of the node's network and an excepted one need."""
+
+
+@pytest.fixture(scope="module")
+def adopted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Adopted]:
+    # Without weather: the tests ask what is detached, and not how long Azure takes.
+    with prepared("mic-adopted", weather=CALM) as place:
+        place.sandbox.run("podidentity", "enable")
+        ours, network, excepted = map(place.identity, ("ours", "network", "excepted"))
+        for each in (ours, network, excepted):
+            place.bind(each.name, each, OF[each.name])
+            place.pod(f"app-{each.name}", each.name, OF[each.name])
+        idle = {"containers": [{"name": "main", "image": "idle"}]}
+        place.apply(
+            manifest(
+                *(API, "AzurePodIdentityException", "exempt", "kube-system"),
+                spec={"podLabels": {"tier": "exempt"}},
+            ),
+            manifest(
+                *("v1", "Pod", "exempt", "kube-system"),
+                metadata={"labels": {"aadpodidbinding": "excepted", "tier": "exempt"}},
+                spec=idle,
+            ),
+            manifest(
+                *("v1", "Pod", "agent"),
+                metadata={"labels": {"aadpodidbinding": "network"}},
+                spec={**idle, "hostNetwork": True},
+            ),
+        )
+        password = place.loop.run(place.azure.add_secret(place.app)).value
+        attach_by_archived(place, password, tmp_path_factory.mktemp("node") / "azure.json")
+        said = place.sandbox.run("podidentity", "migrate", "adopt", "--yes")
+        keys = {"ClientID": place.app.client_id, "ClientSecret": password}
+        keys |= {"TenantID": place.sandbox.plan.tenant_id, "Cloud": CLOUD}
+        entries = {key: value.encode() for key, value in keys.items()}
+        place.apply(secret("aadpodidentity-admin-secret", "kube-system", **entries))
+        install(place.sandbox, "--detach-grace=0s", "--identity-assignment-reconcile-interval=10s")
+        yield Adopted(place, said, ours, (network, excepted))
+
+
+def attach_by_archived(place: Controlled, password: str, file: Path) -> None:
+    """Have the archived MIC attach what all pods of today need, and end."""
+    plan = place.sandbox.plan
+    signed_in = {"aadClientId": place.app.client_id, "aadClientSecret": password}
+    _, _, subscription, _, group, *_ = plan.scale_set_id.split("/")
+    machines = {"subscriptionId": subscription, "resourceGroup": group, "vmType": "vmss"}
+    file.write_text(
+        json.dumps({"cloud": CLOUD, "tenantId": plan.tenant_id, **signed_in, **machines})
+    )
+    subject = {"kind": "ServiceAccount", "name": "default", "namespace": "default"}
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"}
+    place.create(
+        "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
+        {"metadata": {"name": MIC}, "roleRef": role, "subjects": [subject]},
+    )
+    volume = {"name": "cloud", "hostPath": {"path": str(file)}}
+    container = {
+        "name": "mic",
+        "image": "mic",
+        "command": [str(ARCHIVED), f"--cloudconfig={file}", "--logtostderr"],
+        "env": [{"name": "MIC_POD_NAMESPACE", "value": "default"}],
+        "volumeMounts": [{"name": "cloud", "mountPath": str(file)}],
+    }
+    place.apply(manifest("v1", "Pod", MIC, spec={"containers": [container], "volumes": [volume]}))
+    # A real API server refuses reads of a kind for a moment after it was made; kubectl asks again.
+    place.sandbox.run("kubectl", "get", "azureassignedidentities")
+    place.assigned("agent", "exempt", "app-ours", "app-network", "app-excepted")
+    place.delete(f"pods/{MIC}")
+    place.sandbox.run("kubectl", "wait", "--for=delete", f"pod/{MIC}", f"--timeout={SECONDS:g}s")
+
+
+def test_what_adopt_leaves_out_stays_when_others_that_needed_it_are_gone(adopted: Adopted) -> None:
+    place = adopted.place
+    for pod, each in zip(("default/agent", "kube-system/exempt"), adopted.left, strict=True):
+        assert f"pod {pod} asks IMDS itself for {each.resource_id} on " in adopted.said
+    for name, namespace in OF.items():
+        place.request("DELETE", f"pods/app-{name}", namespace=namespace)
+        place.until(lambda gone=name: not place.records(f"app-{gone}"), "its record stays")  # type: ignore[misc] # a default of a lambda
+    place.until(lambda: not place.has(adopted.ours), "what MIC took as its own stays")
+    assert [place.has(each) for each in adopted.left] == [True, True]
+
+
+def test_what_adopt_leaves_out_stays_after_a_restart_of_mic_beside_what_mic_attaches_and_detaches(
+    adopted: Adopted,
+) -> None:
+    place = adopted.place
+    for each in place.mics():
+        place.stop(each["metadata"]["name"])
+    place.pod("later", "ours")
+    place.pod("beside", "network")
+    place.assigned("later", "beside")
+    for name in ("later", "beside"):
+        place.delete(f"pods/{name}")
+    place.until(lambda: not place.records("beside"), "its record stays")
+    place.until(lambda: not place.has(adopted.ours), "what MIC attached stays")
+    assert [place.has(each) for each in adopted.left] == [True, True]
