@@ -83,6 +83,8 @@ def test_nothing_of_the_sandbox_is_left(way: str) -> None:
 def test_a_demo_that_is_interrupted_leaves_no_sandbox(ended_by: signal.Signals) -> None:
     name = own("cut-short")
     command = ["podidentity", "sandbox", "demo", "--name", name, *CHOSEN]
+    # Else the demo ignores it, as these tests do where a shell runs them in the background.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as demo:
         assert demo.stdout
         while "nodes are Ready" not in demo.stdout.readline():
