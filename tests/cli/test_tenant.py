@@ -154,6 +154,16 @@ def test_check_of_a_namespace_says_that_tokens_fail_or_that_this_is_not_known(
     assert "TokensFail" in {each["reason"] for each in json.loads(read.out)}
 
 
+def test_check_of_a_namespace_that_is_not_there_says_so_and_not_that_nothing_is_wrong(
+    world: World, ns: str, podidentity: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBECONFIG", str(world.plan.kubeconfig))
+    ran = podidentity("check", f"{ns}-typo")
+    assert (ran.code, ran.out) == (1, "")
+    assert f"There is no namespace {ns}-typo. kubectl get namespaces lists them." in ran.err
+    assert podidentity("check", ns).code == 0, "it is there, and empty"
+
+
 def test_a_secret_that_was_put_back_is_blamed_no_more(
     world: World, ns: str, podidentity: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,7 +20,8 @@ from podidentity.cli.checks.findings import Finding, Severity
 from podidentity.cli.checks.groups import GROUPS, OF_A_NAMESPACE, PROBES
 from podidentity.cli.checks.groups_azure import of_azure
 from podidentity.cli.checks.reading import Reading
-from podidentity.cli.output import printable
+from podidentity.cli.objects import NAMESPACES, find, unless_forbidden
+from podidentity.cli.output import CommandError, printable
 from podidentity.cli.version import facts
 from podidentity.core.authorities import Cloud
 from podidentity.manifests import NAMESPACE
@@ -41,7 +42,14 @@ async def before(kube: Kube, agents: str | None, output: str) -> Found:
 async def of_namespace(kube: Kube, namespace: str, agents: str | None, output: str) -> Found:
     """Return what is found in one namespace, by rights of that namespace alone."""
     reading = Reading(kube, await choices_of_nmi(kube, agents), only=namespace)
-    await reading.cluster()
+    cluster = await reading.cluster()
+    # Only a list that is empty can be of a namespace that is not there: most people may not ask.
+    if not (cluster.pods() or cluster.all_bindings() or cluster.all_identities()):
+        there = find(kube, NAMESPACES, "", namespace)
+        if await unless_forbidden(there, namespace) is None:
+            raise CommandError(
+                f"There is no namespace {namespace}", "kubectl get namespaces lists them."
+            )
     return await _look(reading, output, OF_A_NAMESPACE)
 
 
