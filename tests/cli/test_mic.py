@@ -222,9 +222,13 @@ def test_a_mic_that_is_paused_or_not_ready_is_found_with_the_next_step() -> None
     where = ObjectRef("kube-system", "mic")
     paused = mic_paused(where, Pauses(all=True))
     assert (paused.reason, "mic resume" in paused.mend) == ("ControllerPaused", True)
-    unready = mic_not_ready(where, ["n1: ErrImagePull"])
+    ours: dict[str, Any] = {"metadata": {"name": "mic", "namespace": "kube-system"}}
+    unready = mic_not_ready(ours, ["n1: ErrImagePull"])
     assert (unready.reason, "n1: ErrImagePull" in unready.what) == ("ControllerNotReady", True)
-    assert "podidentity enable --no-mic" in unready.mend
+    assert "podidentity enable --no-mic goes back" in unready.mend
+    ours["metadata"]["labels"] = {"app.kubernetes.io/managed-by": "Helm"}
+    ours["metadata"]["annotations"] = {"meta.helm.sh/release-name": "identity"}
+    assert "helm rollback identity --namespace kube-system" in mic_not_ready(ours, []).mend
 
 
 @pytest.mark.parametrize(

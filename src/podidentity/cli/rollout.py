@@ -109,6 +109,12 @@ def release_of(found: Object) -> str:
     return f"{place}/{said.get('meta.helm.sh/release-name', '?')}"
 
 
+def rollback_of(found: Object) -> str:
+    """Return the command that puts the Helm release of an object back; "" if it is of none."""
+    namespace, _, name = release_of(found).partition("/")
+    return f"helm rollback {name} --namespace {namespace}" if name else ""
+
+
 def refuse_release(found: Object | None, otherwise: str = "") -> None:
     """Raise CommandError if an object is of a Helm release; `otherwise` ends the next step.
 

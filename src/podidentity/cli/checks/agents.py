@@ -21,7 +21,7 @@ from podidentity.cli.rollout import (
     has_one_container,
     lasts,
     ready,
-    release_of,
+    rollback_of,
     seen,
 )
 from podidentity.core.attestation import STRICT_TRUST, AttestationMode, Trust
@@ -145,13 +145,8 @@ def not_ready(
         )
     audit = ", without the audit log that the new one cannot write" * (_AUDIT in told)
     where = ref_of(daemon_set)
-    release = release_of(daemon_set)
-    namespace, _, name = release.partition("/")
-    back = (
-        f"helm rollback {name} --namespace {namespace}"
-        if release
-        else f"kubectl rollout undo daemonset/{where.name} --namespace {where.namespace}"
-    )
+    undo = f"kubectl rollout undo daemonset/{where.name} --namespace {where.namespace}"
+    back = rollback_of(daemon_set) or undo
     return of_daemon_set(
         daemon_set,
         CheckReason.UPDATE_STUCK,

@@ -616,7 +616,7 @@ async def _controller(reading: Reading) -> AsyncIterator[Finding]:
     for each in ours:
         where = ref_of(each)
         if not each.get("status", {}).get("readyReplicas"):
-            yield mic.mic_not_ready(where, await controller.troubles(reading.kube, where.namespace))
+            yield mic.mic_not_ready(each, await controller.troubles(reading.kube, where.namespace))
         pauses = parse_pauses(await find(reading.kube, CONFIG_MAPS, where.namespace, PAUSES))
         if pauses.all or pauses.hosts:
             yield mic.mic_paused(where, pauses)
@@ -626,7 +626,7 @@ async def _signs_in(reading: Reading) -> AsyncIterator[Finding]:
     for each in await reading.mics():
         ready = each.get("status", {}).get("readyReplicas")
         if not ready and await controller.lacks_sign_in(reading.kube, each):
-            yield mic.no_sign_in(ref_of(each))
+            yield mic.no_sign_in(each)
 
 
 async def _works_in_azure(reading: Reading) -> AsyncIterator[Finding]:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from podidentity.cli.checks.findings import CheckReason, Finding, Severity, first_lines, sentence
 from podidentity.cli.objects import Object, ref_of
-from podidentity.cli.rollout import seen
+from podidentity.cli.rollout import rollback_of, seen
 from podidentity.core.resources import ObjectRef
 from podidentity.manifests import ADMIN_SECRET
 from podidentity.wire.events import AGAIN_OF_MIC, COMPONENT_OF_MIC, MicReason
@@ -30,28 +30,33 @@ def no_controller(where: ObjectRef) -> Finding:
     )
 
 
-def mic_not_ready(where: ObjectRef, lines: Sequence[str]) -> Finding:
+def _back(deployment: Object) -> str:
+    way = rollback_of(deployment) or "podidentity enable --no-mic"
+    return f"where no MIC was before, {way} goes back."
+
+
+def mic_not_ready(deployment: Object, lines: Sequence[str]) -> Finding:
     """Return that no replica of MIC is ready, with the reason of the first."""
+    where = ref_of(deployment)
     return Finding(
         kind="Deployment",
         about=where,
         reason=CheckReason.CONTROLLER_NOT_READY,
         what=f"No replica of MIC is ready: {first_lines(lines)}",
-        mend=f"See kubectl logs -n {where.namespace} deployment/{where.name}. Where no MIC was "
-        "before, podidentity enable --no-mic goes back.",
+        mend=f"See kubectl logs -n {where.namespace} deployment/{where.name}; {_back(deployment)}",
     )
 
 
-def no_sign_in(where: ObjectRef) -> Finding:
+def no_sign_in(deployment: Object) -> Finding:
     """Return that MIC, which is not ready, was told of nothing to sign in by."""
+    where = ref_of(deployment)
     return Finding(
         kind="Deployment",
         about=where,
         reason=CheckReason.CONTROLLER_NOT_READY,
         what="MIC has no credential for Azure: neither its flags nor Secret "
         f"{where.namespace}/{ADMIN_SECRET} say how it signs in.",
-        mend="Give it one (docs/how-to/run-mic.md); where no MIC was before, podidentity enable "
-        "--no-mic goes back.",
+        mend=f"Give it one (docs/how-to/run-mic.md); {_back(deployment)}",
     )
 
 
