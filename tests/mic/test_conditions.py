@@ -105,6 +105,17 @@ def test_a_refusal_on_one_host_is_told_and_ends_there() -> None:
     assert found.refuse(FOLDED, HOST, None)
 
 
+def test_a_long_refusal_is_told_once_and_short() -> None:
+    found = Conditions(STRICT)
+    found.see(About.IDENTITY, identity("blue", "id"), READY)
+    found.refuse(FOLDED, HOST, Condition(holds=False, reason="Denied", message="m" * 5_000))
+    call: Any = found.next(IDENTITY, 0.0)
+    assert len(call.condition.message) == 1_000
+    found.take(IDENTITY, None, 0.0)
+    found.see(About.IDENTITY, identity("blue", "id"), call.condition)
+    assert found.next(IDENTITY, 0.0) is None
+
+
 def test_a_condition_that_is_being_written_is_not_written_once_more() -> None:
     found = Conditions(STRICT)
     found.see(About.IDENTITY, identity("blue", "id"), None)

@@ -701,12 +701,15 @@ async def test_a_record_is_created_with_its_status_in_one_request() -> None:
         assert json.loads(asked.body)["status"]["status"] == "Assigned"
 
 
-@pytest.mark.parametrize("gone", [IDENTITY.ref, BINDING.ref])
+@pytest.mark.parametrize("malformed", [False, True])
+@pytest.mark.parametrize("gone", [IDENTITY, BINDING])
 async def test_a_record_of_an_identity_or_a_binding_that_is_gone_is_not_made(
-    gone: ObjectRef,
+    gone: Live, *, malformed: bool
 ) -> None:
     async with place(hangs) as scene:
-        del scene.objects.known[gone]
+        del scene.objects.known[gone.ref]
+        if malformed:
+            scene.objects.known[gone.ref] = replace(gone, copy=b"")
         for action in (CreateRecord(RECORD, 0), UpdateRecord(REF, RECORD, "u", "9", 0)):
             assert (await scene.failure(action)).kind is Fault.CONFLICT
         assert scene.script.asked == []

@@ -222,6 +222,8 @@ async def test_objects_are_told_with_their_revision_and_kept_for_the_copies() ->
         assert isinstance(second, IdentitySeen)
         assert isinstance(second.identity, Malformed)
         assert second.revision != first.revision
+        live = scene.watches.live(About.IDENTITY, ObjectRef("shop", "orders"))
+        assert (live and live.copy) == b""
         scene.server.send(AZURE_IDENTITIES.path(), "DELETED", thing("orders"))
         await settle()
         assert scene.news() == [ObjectGone(About.IDENTITY, ObjectRef("shop", "orders"))]

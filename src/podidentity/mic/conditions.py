@@ -9,6 +9,7 @@ https://github.com/kubernetes/community/blob/master/contributors/devel/sig-archi
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from podidentity.core.assignments import is_attachable
@@ -17,7 +18,7 @@ from podidentity.core.decision import Rules, lacking, unusable_credential, witho
 from podidentity.core.hosts import Host
 from podidentity.core.indexes import Index
 from podidentity.core.permissions import IdentityPermission
-from podidentity.core.refusals import Refusal
+from podidentity.core.refusals import Refusal, shortened
 from podidentity.core.resources import (
     AzureIdentity,
     AzureIdentityBinding,
@@ -231,7 +232,8 @@ class Conditions:
     def next(self, subject: ConditionOf, now: float) -> WriteCondition | float | None:
         if subject not in self._stored or subject in self._flights:
             return None
-        wanted = self._wanted(*subject)
+        whole = self._wanted(*subject)
+        wanted = whole and replace(whole, message=shortened(whole.message))
         if wanted is None or self._stored[subject] == wanted:
             return None
         if wanted.holds and self._is_doubtful(*subject):

@@ -389,7 +389,9 @@ class Neighbours:
     def _copies(self, record: Record) -> tuple[Live, Live] | None:
         identity = self._objects.live(About.IDENTITY, record.identity)
         binding = self._objects.live(About.BINDING, record.binding)
-        return (identity, binding) if identity and binding else None
+        if identity and binding and identity.copy and binding.copy:
+            return identity, binding
+        return None
 
     # What people read
 

@@ -17,6 +17,7 @@ from zlib import crc32
 import msgspec
 
 from podidentity.core.budgets import BUDGETS
+from podidentity.core.refusals import LONGEST
 from podidentity.core.resources import Assignment, ObjectRef
 from podidentity.mic.calls import (
     PLAIN,
@@ -43,8 +44,9 @@ BEHAVIOR = "aadpodidentity.k8s.io/Behavior"
 TYPES = {About.IDENTITY: "Ready", About.BINDING: "Ready", About.EXCEPTION: "Effective"}
 _LONGEST_NAME = 253
 """Characters of a name of Kubernetes: MIC keeps those of all records."""
-_LONGEST_COPY = 16 << 10
-"""Bytes: of a longer one what is known is copied. Each pod has a record, and a tenant many pods."""
+_LONGEST_COPY = 2 << 10
+"""Bytes: of a longer one what is known is copied. MIC keeps the copies of thousands of objects of a
+namespace, and each pod has a record with two."""
 _LONGEST_FIELD = 2048
 """Bytes of a field in it; no field that means something has as many."""
 _LONGEST_PART = 64 << 10
@@ -68,8 +70,6 @@ _KNOWN_OF_META = ("name", "namespace", "uid", "resourceVersion", "generation", "
 _DROPPED = ("managedFields", "ownerReferences", "finalizers", "deletionTimestamp", "generateName")
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 _SINCE = "lastTransitionTime"
-LONGEST_MESSAGE = 32768
-"""Characters of a condition's message that an API server accepts."""
 
 Raw = bytes | msgspec.Raw
 Json = dict[str, Any]
@@ -105,7 +105,7 @@ class Live:
     generation: int
     revision: str
     copy: bytes
-    """What an AzureAssignedIdentity holds of it, as JSON."""
+    """What an AzureAssignedIdentity holds of it, as JSON; b"" for what none can hold."""
     condition: Condition | None
     """The one that it has, for the generation that it has."""
     place: str = "/status"
@@ -230,8 +230,9 @@ def _own_condition(status: object, kind: str) -> tuple[str, Json]:
 def _condition(mine: Json) -> Condition:
     return Condition(
         holds=mine.get("status") == "True",
-        reason=str(mine.get("reason", ""))[:LONGEST_MESSAGE],
-        message=str(mine.get("message", ""))[:LONGEST_MESSAGE],
+        reason=str(mine.get("reason", ""))[:_LONGEST_NAME],
+        # One character more than MIC writes, so that a longer text is not taken for its own.
+        message=str(mine.get("message", ""))[: LONGEST + 1],
     )
 
 
@@ -243,7 +244,7 @@ def render_condition(live: Live, about: About, condition: Condition, now: float)
         "type": kind,
         "status": status,
         "reason": condition.reason,
-        "message": condition.message[:LONGEST_MESSAGE],
+        "message": condition.message,
         "observedGeneration": live.generation,
         _SINCE: live.since[1] if live.since[0] == status and live.since[1] else stamp(now),
     }

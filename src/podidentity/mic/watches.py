@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from math import inf
 
@@ -238,6 +239,8 @@ class ControllerWatches(Reflectors):
         is_too_large = isinstance(found, Malformed) and found.left_out
         self._note_too_large(about, live.ref, holds=is_too_large)
         before = self._live[about].get(live.ref)
+        if isinstance(found, Malformed) or about is About.EXCEPTION:
+            live = replace(live, copy=b"")
         self._live[about][live.ref] = live
         is_news = before is None or before.revision != live.revision
         if is_news and isinstance(found, Malformed):
