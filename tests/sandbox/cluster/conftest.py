@@ -31,6 +31,7 @@ MAPS = "/api/v1/namespaces/default/configmaps"
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 MERGE = {"Content-Type": "application/merge-patch+json"}
 DEFINITIONS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+WIDGET = {"apiVersion": "example.com/v1", "kind": "Widget"}
 WIDGETS = "/apis/example.com/v1/namespaces/default/widgets"
 TOKEN = "/api/v1/namespaces/default/serviceaccounts/default/token"
 """Where tokens of the account `default` are asked for."""
