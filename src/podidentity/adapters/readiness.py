@@ -11,6 +11,9 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import httpx2
+import msgspec
+
+from podidentity.wire import BROKEN_JSON
 
 METADATA = "http://169.254.169.254/metadata/identity/oauth2/token"
 SECONDS = 5.0
@@ -28,8 +31,8 @@ class TokensLately:
     """0, too, if they are a small share."""
     reason: str
     """The name of the commonest error."""
-    since: float
-    """Seconds since the first of these failures."""
+    since_seconds_ago: float
+    """Since the first of these failures."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +56,6 @@ class AgentReadiness:
             said: dict[str, Any] = json.loads(body)
             path: dict[str, str] = said["path"]
             checks: dict[str, Any] = said["checks"]
-            tokens: dict[str, Any] = said.get("tokens") or {}
             return cls(
                 ready=said["ready"] is True,
                 plane=path["plane"],
@@ -66,16 +68,9 @@ class AgentReadiness:
                     if found != "ok"
                     for problem in found
                 ),
-                tokens=TokensLately(
-                    asked=int(tokens["asked"]),
-                    failing=int(tokens["failing"]),
-                    reason=str(tokens["reason"]),
-                    since=float(tokens["since_seconds_ago"]),
-                )
-                if tokens
-                else None,
+                tokens=msgspec.convert(said.get("tokens"), TokensLately | None),
             )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, *BROKEN_JSON) as error:
             raise ValueError("it answers, but not as NMI does") from error
 
 

@@ -130,7 +130,7 @@ async def failing(kube: Kube, agents: Sequence[Object], port: int) -> list[Findi
                 reason=AgentReason.TOKENS_FAIL,
                 what=f"On {named(sorted(pod['spec']['nodeName'] for pod, _ in there))}: tokens "
                 f"fail for {lost} of {asked} pods that asked in the last minute ({reason}), since "
-                f"{max(each.since for _, each in there):.0f} s.",
+                f"{max(each.since_seconds_ago for _, each in there):.0f} s.",
                 mend=sentence(NEXT_STEPS.get(reason, "run podidentity explain for one of them")),
             )
         )
