@@ -91,7 +91,6 @@ class ClientConnections(httpx2.AsyncBaseTransport):
         return httpx2.Response(status, headers=fields, content=content)
 
     async def aclose(self) -> None:
-        """Close all connections."""
         lost = [each.lost for each in self._all]
         for each in list(self._all):
             each.abort()
@@ -233,7 +232,6 @@ class _Connection(asyncio.Protocol):
         return not self._transport.is_closing() and not self._readable.poll(0)
 
     def send(self, data: bytes) -> None:
-        """Send a request."""
         self._asked = True
         self._transport.write(data)
 
@@ -264,7 +262,6 @@ class _Connection(asyncio.Protocol):
         return stays
 
     def abort(self) -> None:
-        """Close it at once."""
         self._transport.abort()
 
     def _read_on(self) -> None:

@@ -78,6 +78,7 @@ def test_a_secret_is_of_the_time_when_its_entries_were_written_last() -> None:
         return {"time": f"2026-01-02T0{hour}:00:00Z", "fieldsV1": {key: {} for key in fields}}
 
     fields = [managed(4, "f:data", "f:type"), managed(3, "f:data"), managed(5, "f:metadata")]
+    fields.append({"fieldsV1": {"f:data": {}}})  # a tenant may write it so, without its time
     meta: dict[str, object] = {"creationTimestamp": "2026-01-02T02:00:00Z"}
     made = changed_at({"metadata": meta})
     assert changed_at({"metadata": {**meta, "managedFields": fields}}) - made == 2 * 3600

@@ -104,11 +104,9 @@ class _Endpoint:
         )
 
     async def __aenter__(self) -> Self:
-        """Return itself."""
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Close all connections."""
         await self._client.aclose()
 
     async def _send(

@@ -64,7 +64,6 @@ class AzureTransport(httpx2.AsyncBaseTransport):
         self._pools: dict[Proxy | None, _Pool] = {}
 
     async def aclose(self) -> None:
-        """Close all connections."""
         for pool in self._pools.values():
             await pool.aclose()
 

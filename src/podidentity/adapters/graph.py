@@ -33,11 +33,9 @@ class Graph:
         )
 
     async def __aenter__(self) -> Self:
-        """Return itself."""
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Close all connections."""
         await self._client.aclose()
 
     async def principal(self, client: ClientId) -> str:

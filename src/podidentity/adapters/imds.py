@@ -78,7 +78,6 @@ class Imds:
         return cls(client, clock, seconds=seconds)
 
     async def close(self) -> None:
-        """Close all connections."""
         await self._tokens.close()
         await self._general.close()
         await self._client.aclose()

@@ -95,7 +95,6 @@ class AgentPages:
         self._client = httpx2.AsyncClient(trust_env=False, transport=transport)
 
     async def close(self) -> None:
-        """End all connections."""
         await self._client.aclose()
 
     async def readiness(self, address: str, port: int) -> AgentReadiness:

@@ -69,9 +69,9 @@ def changed_at(secret: Mapping[str, Any]) -> float:
     """
     meta = secret["metadata"]
     fields = meta.get("managedFields") or ()
-    written = [each["time"] for each in fields if "f:data" in (each.get("fieldsV1") or ())]
+    written = [each.get("time") for each in fields if "f:data" in (each.get("fieldsV1") or ())]
     times = (meta["creationTimestamp"], *written)
-    return max(datetime.fromisoformat(each).timestamp() for each in times)
+    return max(datetime.fromisoformat(each).timestamp() for each in times if each)
 
 
 def _digest(entries: Mapping[str, bytes], key: bytes) -> str:

@@ -56,7 +56,6 @@ class ReadOnce(Kube):
     """A client that asks for each object and each list once, and repeats the answer afterwards."""
 
     def __init__(self, *args: Any, **given: Any) -> None:  # noqa: ANN401 - those of Kube
-        """Know nothing yet."""
         super().__init__(*args, **given)
         self._read: dict[_Asked, bytes | KubeError] = {}
         self._listed: dict[_Asked, Page | KubeError] = {}

@@ -94,7 +94,6 @@ class Probes:
         """What was found last, without the path and with it."""
 
     async def __call__(self, request: Request) -> Response:
-        """Answer a probe."""
         path, _, query = request.target.partition("?")
         if path == "/healthz":
             # Nothing listens here before the interception was installed.

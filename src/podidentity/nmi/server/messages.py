@@ -242,7 +242,6 @@ class RequestParser:
         self._in_head = False
 
     def on_message_complete(self) -> None:
-        """Hand the request on."""
         self._check_size()
         self._in_head, self.size = True, 0
         request, parser = self._request, self._parser
