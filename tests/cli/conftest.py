@@ -65,13 +65,13 @@ def nmi_pods(world: World, path: str = PODS) -> list[Any]:
 
 
 def settled_daemon_set(world: World) -> Any:
-    """Return NMI's DaemonSet when its controller has no more to write into its status."""
+    """Return NMI's DaemonSet when the controller has no more to write into any one's status."""
     nodes = len(world.plan.nodes)
+    names = ("currentNumberScheduled", "updatedNumberScheduled", "numberUnavailable")
 
     def settled() -> bool:
-        status = world.get(DAEMON_SET)["status"]
-        names = ("currentNumberScheduled", "updatedNumberScheduled", "numberUnavailable")
-        return [status.get(name) for name in names] == [nodes] * 3
+        found = [each["status"] for each in world.send("GET", "/apis/apps/v1/daemonsets")["items"]]
+        return all([status.get(name) for name in names] == [nodes] * 3 for status in found)
 
     wait_until(settled)
     return world.get(DAEMON_SET)

@@ -12,7 +12,7 @@ import yaml
 
 from podidentity import manifests
 from podidentity.cli.enable import PROTECTED
-from tests.cli.conftest import DAEMON_SET, EXCEPTION, Ran, end_nmi
+from tests.cli.conftest import DAEMON_SET, EXCEPTION, Ran, end_nmi, settled_daemon_set
 from tests.cli.world import World
 
 Run = Callable[..., Ran]
@@ -48,9 +48,9 @@ def test_nothing_is_written_into_akss_namespaces_and_no_pod_tolerates_every_tain
     assert bare.get(DAEMON_SET) is None  # NMI stays where it is
 
 
-@pytest.mark.usefixtures("bare")
-def test_the_command_for_automatic_may_be_repeated(podidentity: Run) -> None:
+def test_the_command_for_automatic_may_be_repeated(bare: World, podidentity: Run) -> None:
     assert podidentity(*AUTOMATIC, "--no-wait").code == 0
+    settled_daemon_set(bare)
     ran = podidentity(*AUTOMATIC, "--no-wait")
     assert {line.split()[-1] for line in ran.out.splitlines()} == {"unchanged"}
 

@@ -24,7 +24,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import IPv4Address
@@ -127,6 +127,8 @@ class ControlPlane:
         self.calm.mkdir()
         self.under(self.calm)
         wait_until(self._begun)
+        self._revision = 0
+        """Of etcd, when all was put back last."""
         self.beginning = self.state()
 
     def _begun(self) -> bool:
@@ -166,11 +168,37 @@ class ControlPlane:
     def put_back(self, state: State) -> None:
         """Let all be as it was; return when the programs have seen it."""
         seen: set[str] = set()
-        while differing := self._differing(state):
+        # What a test itself put back, no program needs to have seen either.
+        differing, touched = self._differing(state), self._touched()
+        while differing or touched:
             self._write(state, differing)
-            if fresh := {key for key in differing - seen if _SEEN not in key}:
+            if fresh := {key for key in (differing | touched) - seen if _SEEN not in key}:
                 seen |= fresh
                 self._wait_for_all_to_see(state, fresh)
+            differing, touched = self._differing(state), set()
+        self._revision = self._now()
+
+    def _now(self) -> int:
+        asked = {"key": _coded("/registry/"), "count_only": True}
+        return int(self._ask_etcd("range", asked)["header"]["revision"])
+
+    def _touched(self) -> set[str]:
+        """Return the keys that were written or deleted since all was put back last."""
+        now, keys = self._now(), set[str]()
+        if now == self._revision or not self._revision:
+            return keys
+        every = _coded("\0")
+        start = {"key": every, "range_end": every, "start_revision": self._revision + 1}
+        with closing(http.client.HTTPConnection(self._at.others, 2379, timeout=_LONG)) as watching:
+            watching.request("POST", "/v3/watch", json.dumps({"create_request": start}))
+            for line in watching.getresponse():
+                told = json.loads(line)["result"]
+                assert not told.get("canceled"), told
+                found = [each["kv"] for each in told.get("events", ())]
+                keys |= {base64.b64decode(each["key"]).decode() for each in found}
+                if any(int(each["mod_revision"]) >= now for each in found):
+                    break
+        return {key for key in keys if key.startswith("/registry/")}
 
     def _differing(self, state: State) -> set[str]:
         now = {key: each["mod_revision"] for key, each in self._range(keys_only=True).items()}
@@ -206,14 +234,15 @@ class ControlPlane:
 
     def _wait_for_all_to_see(self, state: State, keys: Collection[str]) -> None:
         kinds = {key.removeprefix("/registry/").split("/")[0] for key in keys}
+        if kinds & {"validatingadmissionpolicies", "validatingadmissionpolicybindings"}:
+            with self.policies_seen():  # they might refuse what is made for the others
+                pass
         with ExitStack() as waits:
             # All are made first, and then waited for.
             if kinds & {"daemonsets", "deployments", "replicasets"}:
                 waits.enter_context(self._controllers_see())
             if kinds & {"roles", "rolebindings", "clusterroles", "clusterrolebindings"}:
                 waits.enter_context(self.rights_seen())
-            if kinds & {"validatingadmissionpolicies", "validatingadmissionpolicybindings"}:
-                waits.enter_context(self.policies_seen())
             if changed := [key for key in keys if key.startswith(_CRDS)]:
                 waits.callback(self._until_seen, state, changed)
 

@@ -75,6 +75,30 @@ def test_a_policy_refuses_nothing_any_more(plane: ControlPlane) -> None:
     assert plane.answer("POST", f"{MAPS}?dryRun=All", named("wrong"))[0] == 201
 
 
+def test_a_policy_that_the_test_itself_deleted_refuses_nothing_any_more(
+    plane: ControlPlane,
+) -> None:
+    rule = {
+        "apiGroups": [""],
+        "apiVersions": ["v1"],
+        "operations": ["CREATE"],
+        "resources": ["configmaps"],
+    }
+    spec = {
+        "matchConstraints": {"resourceRules": [rule]},
+        "validations": [{"expression": "object.metadata.name != 'wrong'"}],
+    }
+    bound = {"policyName": "maps", "validationActions": ["Deny"]}
+    kinds = ("validatingadmissionpolicies", "validatingadmissionpolicybindings")
+    for kind, of in zip(kinds, (spec, bound), strict=True):
+        plane.ask("POST", f"{ADMISSION}/{kind}", named("maps", spec=of))
+    wait_until(lambda: plane.answer("POST", f"{MAPS}?dryRun=All", named("wrong"))[0] == 422)
+    for kind in kinds:
+        plane.ask("DELETE", f"{ADMISSION}/{kind}/maps")
+    plane.put_back(plane.beginning)
+    assert plane.answer("POST", f"{MAPS}?dryRun=All", named("wrong"))[0] == 201
+
+
 def test_kinds_are_served_no_more_and_again(plane: ControlPlane) -> None:
     path = "/apis/aadpodidentity.k8s.io/v1"
     for each in manifests.crds():

@@ -98,15 +98,16 @@ def attach_by_archived(place: Controlled, password: str, file: Path) -> None:
         "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
         {"metadata": {"name": MIC}, "roleRef": role, "subjects": [subject]},
     )
-    volume = {"name": "cloud", "hostPath": {"path": str(file)}}
+    files = {"cloud": file, "program": ARCHIVED}
+    volumes = [{"name": name, "hostPath": {"path": str(path)}} for name, path in files.items()]
     container = {
         "name": "mic",
         "image": "mic",
         "command": [str(ARCHIVED), f"--cloudconfig={file}", "--logtostderr"],
         "env": [{"name": "MIC_POD_NAMESPACE", "value": "default"}],
-        "volumeMounts": [{"name": "cloud", "mountPath": str(file)}],
+        "volumeMounts": [{"name": name, "mountPath": str(path)} for name, path in files.items()],
     }
-    place.apply(manifest("v1", "Pod", MIC, spec={"containers": [container], "volumes": [volume]}))
+    place.apply(manifest("v1", "Pod", MIC, spec={"containers": [container], "volumes": volumes}))
     # A real API server refuses reads of a kind for a moment after it was made; kubectl asks again.
     place.sandbox.run("kubectl", "get", "azureassignedidentities")
     place.assigned("agent", "exempt", "app-ours", "app-network", "app-excepted")
