@@ -74,7 +74,7 @@ class ApiServer:
         self,
         method: str,
         path: str,
-        body: Mapping[str, Any] | None = None,
+        body: Mapping[str, Any] | list[Any] | None = None,
         *,
         params: Mapping[str, str] | None = None,
         content_type: str = "application/json",

@@ -31,7 +31,7 @@ from podidentity_sandbox.plan import Plan
 
 # ---- The cluster: a few calls of the Kubernetes API, as AKS's own user
 
-MERGE_PATCH = "application/merge-patch+json"
+JSON_PATCH = "application/json-patch+json"
 
 
 class Kubernetes(ApiServer):
@@ -43,14 +43,21 @@ class Kubernetes(ApiServer):
         self._plurals: dict[tuple[str, str], tuple[str, bool]] = {}
 
     async def apply(self, manifest: Object) -> None:
-        """Create an object, or change it to what `manifest` says; what it does not say stays."""
+        """Create an object, or give it what `manifest` says; labels of others stay."""
         path = await self._path(manifest)
         try:
-            await self.request("PATCH", path, manifest, content_type=MERGE_PATCH)
+            found = await self.request("GET", path)
         except ApiRefusal as refusal:
             if refusal.status != 404:
                 raise
             await self.request("POST", path.rpartition("/")[0], manifest)
+            return
+        said = {key: manifest[key] for key in manifest.keys() - {"apiVersion", "kind", "metadata"}}
+        for key in manifest["metadata"].keys() & {"labels", "annotations"}:
+            there = found["metadata"].get(key, {})
+            said[f"metadata/{key}"] = {**there, **manifest["metadata"][key]}
+        steps = [{"op": "add", "path": f"/{key}", "value": value} for key, value in said.items()]
+        await self.request("PATCH", path, steps, content_type=JSON_PATCH)
 
     async def delete(self, manifest: Object) -> None:
         """Delete an object, if it is there."""
