@@ -63,9 +63,7 @@ QUICK = {
 
 RUNTIME = (
     "tests/acceptance/runtime",
-    # Helm's environment is not in the machine,
-    "--ignore=tests/acceptance/runtime/test_by_helm.py",
-    # nor is kubectl, by which a document looks into a node,
+    # Neither is kubectl in the machine, by which a document looks into a node,
     "--deselect=tests/acceptance/runtime/test_by_hand.py::test_the_documented_commands_bring_up_a_sandbox_with_containers",
     # nor a way to packages, of which this one makes an image.
     "--deselect=tests/acceptance/runtime/test_nodes.py::test_an_image_without_bytecode_serves_only_later",

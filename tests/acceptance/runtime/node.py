@@ -333,8 +333,9 @@ class Node:
         return str(pod["spec"]["containers"][0]["image"])
 
     def agents(self) -> list[Object]:
-        found = self.api.request("GET", f"/api/v1/namespaces/{SYSTEM}/pods")["items"]
-        return [pod for pod in found if pod["metadata"]["name"].startswith("nmi")]
+        pods = f"/api/v1/namespaces/{SYSTEM}/pods?labelSelector=app.kubernetes.io/component%3Dnmi"
+        found: list[Object] = self.api.request("GET", pods)["items"]
+        return found
 
     def restarts(self) -> dict[str, int]:
         (pod,) = self.agents()

@@ -41,8 +41,6 @@ from tests.kubernetes.conftest import KUBERNETES
 class RealNode(Node):
     """One of the two; pods that it starts are its own."""
 
-    SPACES = ("--mount", "--uts", "--cgroup")
-
     def __init__(self, plan: Plan, options: RuntimeOptions, number: int) -> None:
         super().__init__(plan, options)
         self._number = number

@@ -87,12 +87,6 @@ def test_a_service_that_is_killed_and_comes_back_disturbs_nobody(
     assert node.restarts() == before
 
 
-def test_a_machine_that_is_switched_off_and_on_serves_its_pods_again(node: RealNode) -> None:
-    node.order("kill", "start")
-    until(lambda: node.ask("app").status == 200)
-    until(lambda: node.ask("other").status == 400)
-
-
 def test_all_on_a_machine_stands_still_while_it_is_paused_and_is_counted(node: RealNode) -> None:
     node.order("pause")
     try:
