@@ -29,7 +29,7 @@ def test_an_api_server_that_is_away_is_named(
     )
     ran = podidentity(*arguments, "--kubeconfig", str(kubeconfig))
     assert ran.code == 1
-    assert "https://127.0.0.1:1 cannot be asked" in ran.err
+    assert "https://127.0.0.1:1 cannot be asked: Connection refused." in ran.err
     assert "Check --kubeconfig and --context." in ran.err
 
 
@@ -121,3 +121,28 @@ async def test_requests_that_are_answered_soon_are_not_named() -> None:
     with pytest.raises(asyncio.CancelledError):
         await waiting.tell(sleep)
     assert said == []
+
+
+async def test_a_row_of_slow_answers_is_told_every_five_seconds() -> None:
+    said: list[str] = []
+    now = 0.0
+    waiting = Waiting(lambda: now, said.append)
+    request = ExitStack()
+
+    async def sleep(seconds: float) -> None:
+        nonlocal now
+        if now >= 15:
+            raise asyncio.CancelledError
+        for _ in range(round(seconds)):
+            if now % 2 == 0:
+                request.close()
+                request.enter_context(waiting.of(f"get pods web-{now:.0f}"))
+            now += 1
+
+    with pytest.raises(asyncio.CancelledError):
+        await waiting.tell(sleep)
+    assert said == [
+        "the API server is slow (2 s for an answer), asked now: get pods web-4",
+        "still waiting for the API server (2 s): get pods web-8",
+        "the API server is slow (2 s for an answer), asked now: get pods web-14",
+    ]

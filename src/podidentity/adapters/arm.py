@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Self
 
 import httpx2
 
-from podidentity.bounded_answers import TooLong, body_of
+from podidentity.bounded_answers import TooLong, body_of, no_answer
 from podidentity.core.authorities import PUBLIC, Cloud
 from podidentity.core.hosts import Host, HostChange, HostIdentities
 from podidentity.core.ports import Clock, Login
@@ -310,8 +310,8 @@ class Arm(_Endpoint):
                 if left and isinstance(error, _BROKEN):
                     await self._clock.sleep(_PAUSE)
                     continue
-                what = str(error) or type(error).__name__
-                raise ArmError("Unreachable", f"{url.host} cannot be asked: {what}") from error
+                words = f"{url.host} cannot be asked: {no_answer(error)}"
+                raise ArmError("Unreachable", words) from error
             if response.is_success:
                 break
             pause = self._pause(response)
@@ -403,10 +403,9 @@ class ArmCalls(_Endpoint):
         try:
             answer = await self._send(method, url, body, more=more, may_send=may_send)
         except (httpx2.HTTPError, OSError) as error:
-            what = str(error) or type(error).__name__
             raise ArmError(
                 "Unreachable",
-                f"{url.host} cannot be asked: {what}",
+                f"{url.host} cannot be asked: {no_answer(error)}",
                 sent=not isinstance(error, _NOT_SENT),
             ) from error
         if answer.is_success:

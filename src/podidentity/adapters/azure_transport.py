@@ -23,6 +23,7 @@ from typing import Any
 import httpcore2
 import httpx2
 
+from podidentity.bounded_answers import no_answer
 from podidentity.wire.proxies import DIRECT, NotAProxy, Proxies, Proxy
 
 _IDLE_SECONDS = 60.0
@@ -243,7 +244,8 @@ def _worded(proxy: Proxy | None) -> Iterator[None]:
 
 def _unreached(proxy: Proxy, error: Exception) -> Exception:
     late = isinstance(error, httpcore2.TimeoutException)
-    what = str(error) or ("no answer in time" if late else "the connection ended")
+    ended = "no answer in time" if late else "the connection ended"
+    what = no_answer(error) if str(error) else ended
     return (httpcore2.ConnectTimeout if late else httpcore2.ProxyError)(
         f"the proxy {proxy} of HTTPS_PROXY cannot be reached: {what}; is it up, and may this "
         "machine or pod connect to it? Names that need no proxy belong into NO_PROXY"

@@ -22,6 +22,7 @@ from typing import Self
 
 import httpx2
 
+from podidentity.bounded_answers import no_answer
 from podidentity.core.errors import TokenSourceDown, TokenThrottled
 from podidentity.core.ports import Clock
 from podidentity.core.rate_limits import FairQueue, Flow, SlidingWindow
@@ -154,8 +155,7 @@ class Imds:
         except TimeoutError as error:
             raise TokenSourceDown(f"IMDS did not answer within {self._seconds:g} s") from error
         except (httpx2.HTTPError, httpx2.InvalidURL) as error:
-            what = str(error) or type(error).__name__
-            raise TokenSourceDown(f"IMDS cannot be asked: {what}") from error
+            raise TokenSourceDown(f"IMDS cannot be asked: {no_answer(error)}") from error
 
     async def _once(
         self, target: str, accept: str, quota: Quota, flow: Flow, seconds: float

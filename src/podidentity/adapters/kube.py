@@ -27,7 +27,7 @@ import httpx2
 import msgspec
 from lightkube.core.exceptions import ConfigError
 
-from podidentity.bounded_answers import TooLong, body_of
+from podidentity.bounded_answers import TooLong, body_of, no_answer
 from podidentity.client_connections import ClientConnections
 from podidentity.credential_plugin import NoCredentials
 from podidentity.kubeconfig import load_credentials
@@ -497,7 +497,7 @@ class Kube:
         """Return `error` in words; the answer had `limit` seconds, or those of any request."""
         if isinstance(error, NoCredentials):
             return KubeError(f"{error}.")
-        what = str(error) or type(error).__name__
+        what = no_answer(error)
         if isinstance(error, httpx2.ConnectTimeout):
             what = f"no connection within {_REQUEST.connect:g} s"
         elif isinstance(error, httpx2.TimeoutException | TimeoutError):

@@ -12,6 +12,8 @@ from typing import Any
 
 import httpx2
 
+from podidentity.bounded_answers import no_answer
+
 DISCOVERY = "/.well-known/openid-configuration"
 SECONDS = 5.0
 """Longest wait for an answer."""
@@ -51,7 +53,7 @@ async def read_issuer(issuer: str, transport: httpx2.AsyncBaseTransport) -> Publ
         except _Wrong as error:
             return PublishedIssuer(issuer=named, problem=str(error))
         except (httpx2.HTTPError, OSError) as error:
-            return PublishedIssuer(issuer=named, silent=str(error) or type(error).__name__)
+            return PublishedIssuer(issuer=named, silent=no_answer(error))
     if not isinstance(keys, list) or not keys:
         return PublishedIssuer(issuer=named, problem="it publishes no keys")
     return PublishedIssuer(issuer=named, keys=len(keys))

@@ -13,6 +13,7 @@ from typing import Any, Self
 import httpx2
 import msgspec
 
+from podidentity.bounded_answers import no_answer
 from podidentity.wire import BROKEN_JSON
 
 METADATA = "http://169.254.169.254/metadata/identity/oauth2/token"
@@ -104,10 +105,8 @@ class AgentPages:
             response = await self._client.get(f"http://{host}:{port}/readyz", timeout=SECONDS)
             return AgentReadiness.of(response.content)
         except httpx2.HTTPError as error:
-            why = str(error) or type(error).__name__
-            return AgentReadiness(
-                ready=False, problems=(f"{address}:{port} cannot be asked: {why}",)
-            )
+            why = f"{address}:{port} cannot be asked: {no_answer(error)}"
+            return AgentReadiness(ready=False, problems=(why,))
         except ValueError as error:
             return AgentReadiness(ready=False, problems=(f"{address}:{port}: {error}",))
 

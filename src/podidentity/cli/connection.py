@@ -35,7 +35,7 @@ CHANGING = {
 _FAILED = 500
 """The API server's own failures, from this status on: a leader of etcd that is gone, above all."""
 _SLOW = 2.0
-"""Seconds without an answer after which a person is told."""
+"""Seconds for an answer from which on a person is told."""
 _T = TypeVar("_T")
 
 
@@ -82,30 +82,37 @@ def environment_proxies() -> Proxies:
 
 
 class Waiting:
-    """The requests that have no answer yet. While one takes long, a line says so now and then."""
+    """The requests without an answer yet. While answers take long, a line says so now and then."""
 
     def __init__(self, now: Callable[[], float], say: Callable[[str], None]) -> None:
         self._now = now
         self._say = say
         self._open: dict[object, tuple[float, str]] = {}
+        self._slowest = 0.0
+        """Seconds that an answer took since the last look."""
 
     @contextmanager
     def of(self, request: str) -> Iterator[None]:
         """Count `request` as open within."""
-        key = object()
-        self._open[key] = (self._now(), request)
+        key, begun = object(), self._now()
+        self._open[key] = begun, request
         try:
             yield
         finally:
             del self._open[key]
+            self._slowest = max(self._slowest, self._now() - begun)
 
     async def tell(self, sleep: Callable[[float], Awaitable[None]]) -> None:
-        """Print a line each five seconds while the oldest request waits."""
+        """Print a line each five seconds while the oldest request waits, or answers take long."""
         while True:
             await sleep(5)
+            slowest, self._slowest = self._slowest, 0.0
             since, request = min(self._open.values(), default=(self._now(), ""))
             if (seconds := self._now() - since) >= _SLOW:
                 self._say(f"still waiting for the API server ({seconds:.0f} s): {request}")
+            elif request and slowest >= _SLOW:
+                slow = f"the API server is slow ({slowest:.0f} s for an answer)"
+                self._say(f"{slow}, asked now: {request}")
 
 
 def on_cluster(

@@ -256,7 +256,6 @@ def read(arguments: Sequence[str], prog_name: str = "podidentity") -> AgentPlan 
 
 
 def main() -> None:
-    """Run the command line of this process, also for `kubectl podidentity`."""
     called = PurePath(sys.argv[0]).name
     plugin = called == "kubectl-podidentity"
     try:

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import httpx2
 
 from podidentity.adapters.entra.client_credentials import CredentialSource
-from podidentity.bounded_answers import TooLong, body_of
+from podidentity.bounded_answers import TooLong, body_of, no_answer
 from podidentity.core.authorities import Cloud
 from podidentity.core.errors import TokenSourceDown
 from podidentity.core.ports import Clock
@@ -162,8 +162,7 @@ class TokenEndpoint:
         except TimeoutError as error:
             raise TokenSourceDown(f"{host} did not answer within {self._seconds:g} s") from error
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
-            what = str(error) or type(error).__name__
-            raise TokenSourceDown(f"{host} cannot be asked: {what}") from error
+            raise TokenSourceDown(f"{host} cannot be asked: {no_answer(error)}") from error
 
     async def _once(self, url: str, form: bytes) -> Reply:
         headers = {"Content-Type": "application/x-www-form-urlencoded"}

@@ -47,7 +47,6 @@ class MicPrincipal:
 
 
 def needed(identities: Iterable[AzureIdentity], hosts: Iterable[Host]) -> list[NeededRole]:
-    """Return what MIC does in Azure for these bound identities, on these machines."""
     managed: dict[str, ResourceId] = {}
     for each in identities:
         if is_assigned(each) and each.resource_id is not None:

@@ -106,7 +106,6 @@ Trusting = ResourceId | ClientId
 
 
 def called(trusting: Trusting) -> str:
-    """Return it for people."""
     return trusting.name if isinstance(trusting, ResourceId) else f"application {trusting}"
 
 

@@ -137,7 +137,6 @@ class Finding:
 
     @property
     def link(self) -> str:
-        """The entry of the documentation about it."""
         return f"{PAGE}#{self.reason.lower()}"
 
 
@@ -189,6 +188,5 @@ def by_reason(lines: Sequence[str]) -> list[str]:
 
 
 def first_lines(lines: Sequence[str]) -> str:
-    """Return the first lines in one, and how many more there are."""
     more = f" And {len(lines) - MOST_NAMED} more." if len(lines) > MOST_NAMED else ""
     return f"{'; '.join(lines[:MOST_NAMED]).rstrip('.')}.{more}"

@@ -561,7 +561,6 @@ async def _backends(reading: Reading) -> Iterable[Line]:
 
 
 async def look_for_takers(reading: Reading) -> Iterable[Finding]:
-    """Yield who else takes requests to the metadata address."""
     daemon_sets = await find_all(reading.kube, DAEMON_SETS)
     return takers.takers(daemon_sets, reading.choices.redirect.metadata_ip)
 

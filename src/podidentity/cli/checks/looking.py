@@ -31,7 +31,6 @@ Found = list[tuple[Group, Finding]]
 
 
 async def before(kube: Kube, agents: str | None, output: str) -> Found:
-    """Return what is found in a cluster before NMI is in it."""
     choices = Choices(namespace=agents or NAMESPACE)
     # Its table of all commands' rights is made at the import, which takes 40 ms.
     from podidentity.cli.checks.groups_before import BEFORE

@@ -19,7 +19,6 @@ _SEVERITIES = {MicReason.AZURE_THROTTLES.value: Severity.WARNING}
 
 
 def no_controller(where: ObjectRef) -> Finding:
-    """Return that NMI waits for records that nobody writes."""
     return Finding(
         kind="Deployment",
         about=where,
@@ -61,7 +60,6 @@ def no_sign_in(deployment: Object) -> Finding:
 
 
 def mic_paused(where: ObjectRef, pauses: Pauses) -> Finding:
-    """Return that an operator has paused MIC."""
     return Finding(
         kind="Deployment",
         about=where,

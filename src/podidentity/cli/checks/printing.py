@@ -26,7 +26,6 @@ _MARKS = {
 
 
 def head(title: str) -> str:
-    """Return the lines above a group."""
     return f"{click.style(title, bold=True)}\n{'-' * len(title)}"
 
 
@@ -97,7 +96,6 @@ def _wrapped(text: str, indent: str, *, more: str = "") -> str:
 
 
 def summary(found: Sequence[Finding]) -> str:
-    """Return the last line."""
     numbers = dict.fromkeys(Severity, 0)
     for finding in found:
         numbers[finding.severity] += 1
@@ -111,7 +109,6 @@ def summary(found: Sequence[Finding]) -> str:
 
 
 def plain(group: str, finding: Finding) -> dict[str, str]:
-    """Return a finding for a program."""
     return {
         "group": group,
         "severity": finding.severity.value,

@@ -57,7 +57,6 @@ async def _said(kube: Kube, pod: Object, port: int) -> AgentReadiness:
 
 
 def lines(found: Sequence[NodeState]) -> Iterator[str]:
-    """Yield a line for the nodes that say the same."""
     alike: dict[str, list[str]] = {}
     for each in found:
         said = each.said

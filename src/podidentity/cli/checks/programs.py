@@ -19,7 +19,6 @@ from podidentity.manifests import DEBUG_READER
 
 
 def review_of(right: Single) -> dict[str, Any]:
-    """Return what a review asks about a right: its attributes."""
     if right.resource.startswith("/"):
         return {"nonResourceAttributes": {"path": right.resource, "verb": right.verb}}
     plural, _, group = right.resource.partition(".")
@@ -96,7 +95,6 @@ def lacking(
 
 
 def worded(rights: Sequence[Single]) -> list[str]:
-    """Return each right in words."""
     return [
         f"{each.verb} {each.resource}"
         f"{f' {each.name}' if each.name else ''}"

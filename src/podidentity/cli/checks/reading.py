@@ -104,7 +104,6 @@ class Reading:
     _matches: list[Match] | None = None
 
     async def cluster(self) -> WatchedCluster:
-        """Return the pods, identities, bindings and exceptions of the namespaces."""
         if self._cluster is None:
             exceptions, pods, identities, bindings = await together(
                 list_parsed(self.kube, EXCEPTIONS, self.only),
@@ -123,7 +122,6 @@ class Reading:
         return self._cluster
 
     async def exceptions(self) -> list[AzurePodIdentityException | Malformed]:
-        """Return the exceptions of all namespaces."""
         await self.cluster()
         return self._exceptions
 
@@ -138,7 +136,6 @@ class Reading:
         return asking(await self.matches())
 
     async def nmi(self) -> Object | None:
-        """Return NMI's DaemonSet."""
         return await nmi_of(self.kube, self.choices.namespace)
 
     async def agent(self) -> Object:
@@ -186,7 +183,6 @@ class Reading:
         return dict(zip(rights, await together(*map(ask, rights)), strict=True))
 
     async def agents(self) -> list[Object]:
-        """Return NMI's pods."""
         return await pods_of_nmi(self.kube, self.choices.namespace)
 
     async def told(self) -> list[Object]:

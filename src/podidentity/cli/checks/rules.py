@@ -107,7 +107,6 @@ def _bound(cluster: WatchedCluster, rules: Rules) -> Iterator[Finding]:
 
 
 def usable_identities(cluster: WatchedCluster, rules: Rules) -> list[AzureIdentity]:
-    """Return the bound identities that the rules allow, each once."""
     usable = (found for _, found, refusal in _bindings(cluster, rules) if refusal is None)
     return list(dict.fromkeys(each for each in usable if isinstance(each, AzureIdentity)))
 

@@ -30,7 +30,6 @@ def version_of_image(image: str) -> str:
 
 
 def told(cli: str, workloads: Sequence[Object]) -> str:
-    """Return the line that says all versions."""
     parts = [f"podidentity {cli}"]
     for each in workloads:
         chart = (each["metadata"].get("labels") or {}).get("helm.sh/chart", "")
