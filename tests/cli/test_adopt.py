@@ -238,7 +238,7 @@ def test_it_writes_the_ledger_of_the_host_and_may_be_run_again(
 def test_what_a_pod_needs_that_asks_imds_itself_is_left_out(
     world: World, attached: str, podidentity: Run, how: str
 ) -> None:
-    """MIC does not see that such a pod needs it, and would detach it; also where others need it."""
+    """MIC would detach it, of an excepted pod while that is replaced; also where others need it."""
     place, node = f"{CUSTOM}/namespaces/{attached}", world.plan.nodes[0].name
     bound = a_record(attached)["spec"]["azureBindingRef"]
     world.send("POST", f"{place}/azureidentitybindings", bound)

@@ -10,8 +10,9 @@ the namespace of its pod was granted the identity: the record, the pod and an Az
 ARM id are a tenant's to write, and a grant is not. What an operator had attached before the
 archived MIC needed it, its records do not tell: a person looks.
 
-MIC does not see pods that ask IMDS itself, of the node's network or excepted. What one of them
-needs is left out, whoever else needs it, and so stays attached.
+MIC attaches nothing for pods that ask IMDS itself, of the node's network or excepted, and holds
+nothing for them, but for an excepted pod as long as that is there. What one of them needs is left
+out, whoever else needs it, and so stays attached.
 
 https://azure.github.io/aad-pod-identity/docs/concepts/azureassignedidentity/
 """
@@ -127,10 +128,7 @@ def claim_of(
     granted: Granted,
     past_nmi: Mapping[tuple[Host, str], ObjectRef],
 ) -> Claim:
-    """Return what a record claims; `past_nmi` are pods that ask IMDS itself, by host and ARM id.
-
-    MIC does not see that such a pod needs the identity, and would detach it.
-    """
+    """Return what a record claims; `past_nmi` are pods that ask IMDS itself, by host and ARM id."""
     ref = ref_of(found)
     try:
         record = _as_written(found, ref)

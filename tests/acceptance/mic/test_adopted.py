@@ -31,6 +31,12 @@ MIC = "archived-mic"
 CLOUD = "AzurePublicCloud"
 OF = {"ours": "default", "network": "default", "excepted": "kube-system"}
 """The namespace of each identity: an exception is of its own namespace's pods."""
+IDLE = {"containers": [{"name": "main", "image": "idle"}]}
+EXEMPT = manifest(
+    *("v1", "Pod", "exempt", "kube-system"),
+    metadata={"labels": {"aadpodidbinding": "excepted", "tier": "exempt"}},
+    spec=IDLE,
+)
 
 
 @dataclass
@@ -55,21 +61,16 @@ def adopted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Adopted]:
         for each in (ours, network, excepted):
             place.bind(each.name, each, OF[each.name])
             place.pod(f"app-{each.name}", each.name, OF[each.name])
-        idle = {"containers": [{"name": "main", "image": "idle"}]}
         place.apply(
             manifest(
                 *(API, "AzurePodIdentityException", "exempt", "kube-system"),
                 spec={"podLabels": {"tier": "exempt"}},
             ),
-            manifest(
-                *("v1", "Pod", "exempt", "kube-system"),
-                metadata={"labels": {"aadpodidbinding": "excepted", "tier": "exempt"}},
-                spec=idle,
-            ),
+            EXEMPT,
             manifest(
                 *("v1", "Pod", "agent"),
                 metadata={"labels": {"aadpodidbinding": "network"}},
-                spec={**idle, "hostNetwork": True},
+                spec={**IDLE, "hostNetwork": True},
             ),
         )
         password = place.loop.run(place.azure.add_secret(place.app)).value
@@ -112,18 +113,29 @@ def attach_by_archived(place: Controlled, password: str, file: Path) -> None:
     place.sandbox.run("kubectl", "get", "azureassignedidentities")
     place.assigned("agent", "exempt", "app-ours", "app-network", "app-excepted")
     place.delete(f"pods/{MIC}")
-    place.sandbox.run("kubectl", "wait", "--for=delete", f"pod/{MIC}", f"--timeout={SECONDS:g}s")
+    until_gone(place, MIC)
 
 
-def test_what_adopt_leaves_out_stays_when_others_that_needed_it_are_gone(adopted: Adopted) -> None:
+def until_gone(place: Controlled, pod: str, namespace: str = "default") -> None:
+    wait = ("kubectl", "wait", "--for=delete", "--namespace", namespace)
+    place.sandbox.run(*wait, f"pod/{pod}", f"--timeout={SECONDS:g}s")
+
+
+def test_what_adopt_leaves_out_stays_while_all_others_go_and_an_excepted_pod_is_replaced(
+    adopted: Adopted,
+) -> None:
+    """While an excepted pod is there MIC detaches nothing that it needs: so it goes, too."""
     place = adopted.place
     for pod, each in zip(("default/agent", "kube-system/exempt"), adopted.left, strict=True):
         assert f"pod {pod} asks IMDS itself for {each.resource_id} on " in adopted.said
-    for name, namespace in OF.items():
-        place.request("DELETE", f"pods/app-{name}", namespace=namespace)
+    place.request("DELETE", "pods/exempt", namespace="kube-system")
+    until_gone(place, "exempt", "kube-system")
+    for name in ("excepted", "network", "ours"):
+        place.request("DELETE", f"pods/app-{name}", namespace=OF[name])
         place.until(lambda gone=name: not place.records(f"app-{gone}"), "its record stays")  # type: ignore[misc] # a default of a lambda
     place.until(lambda: not place.has(adopted.ours), "what MIC took as its own stays")
     assert [place.has(each) for each in adopted.left] == [True, True]
+    place.apply(EXEMPT)
 
 
 def test_what_adopt_leaves_out_stays_after_a_restart_of_mic_beside_what_mic_attaches_and_detaches(
