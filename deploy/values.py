@@ -136,10 +136,10 @@ def _any_case(text: str) -> str:
     return "".join(f"[{c.upper()}{c.lower()}]" if c.isalpha() else re.escape(c) for c in text)
 
 
-def _mapping(values: Schema, keys: str = ".*") -> Schema:
+def _mapping(values: Schema, keys: str = ".*", too_long: str = "^.{254}") -> Schema:
     # `propertyNames` would do, but Helm 4 reports its errors at another value.
-    pattern = {f"^({keys})$": values}
-    return {"type": "object", "patternProperties": pattern, "additionalProperties": False}
+    patterns = {f"^({keys})$": values, too_long: False}
+    return {"type": "object", "patternProperties": patterns, "additionalProperties": False}
 
 
 def _list(items: Schema) -> Schema:
@@ -167,6 +167,7 @@ _DNS_PART = "[a-z0-9]([a-z0-9-]*[a-z0-9])?"
 _DNS_NAME = f"{_DNS_PART}([.]{_DNS_PART})*"
 _KEY = f"({_DNS_LABEL}([.]{_DNS_LABEL})*/)?{_LABEL_VALUE}"
 """Key of a label, an annotation or a taint."""
+_LONG_PREFIX = "^[^/]{254}"
 _PORT = "[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5]"
 _PATH_PART = "[a-z0-9]+([._-]+[a-z0-9]+)*"
 _GUID = "-".join(f"[0-9A-Fa-f]{{{n}}}" for n in (8, 4, 4, 4, 12))
@@ -182,12 +183,13 @@ _SHARE = {
     "maximum": 999_999_999,
     "pattern": "^(0*[0-9]{1,2}|100)%$",
 }
-_LABELS = _mapping({"type": "string", "pattern": f"^({_LABEL_VALUE})?$"}, _KEY)
+_LABELS = _mapping({"type": "string", "pattern": f"^({_LABEL_VALUE})?$"}, _KEY, _LONG_PREFIX)
 _DIGITS = "[0-9]{1,9}"
 _TEXT: Schema = {"type": "string"}
 _NAME: Schema = {**_text(_DNS_NAME), "maxLength": 253}
 _FULL_NAME: Schema = {**_text(_DNS_NAME, empty=False), "maxLength": 253}
-_FULL_KEY = _text(_KEY, empty=False)
+_SHORT = {"not": {"pattern": _LONG_PREFIX}}
+_FULL_KEY = {**_text(_KEY, empty=False), **_SHORT}
 _AMOUNTS = {
     **_mapping(_QUANTITY, "cpu|memory|ephemeral-storage"),
     "type": ["object", "null"],
@@ -225,13 +227,14 @@ FORMS: dict[str, Schema] = {
     "line": _text("[ -~]+"),
     "name": _NAME,
     "namespace": _text(_DNS_LABEL, empty=False),
+    "namespace or none": _text(_DNS_LABEL),
     "key": _FULL_KEY,
     "selector": _text(_LABEL_VALUE),
     "path": _text("(/([^/:.][^/:]*|[.][^/:.][^/:]*|[.][.][^/:]+))+/?"),
     "log file": _text("-|(/[^/]+)+"),
     "unit": _text("[A-Za-z0-9:_.@-]+[.]service", empty=False),
     "labels": _LABELS,
-    "annotations": _mapping(_TEXT, _KEY),
+    "annotations": _mapping(_TEXT, _KEY, _LONG_PREFIX),
     "SELinux options": _record(user=_TEXT, role=_TEXT, type_=_TEXT, level=_TEXT),
     "words": _list({"type": "string", "minLength": 1}),
     "guids": _list(_text(_GUID, empty=False)),
@@ -239,7 +242,7 @@ FORMS: dict[str, Schema] = {
     "tolerations": _list(
         {
             **_record(
-                key=_text(_KEY),
+                key={**_text(_KEY), **_SHORT},
                 operator={"enum": ["Exists", "Equal"]},
                 value=_text(_LABEL_VALUE),
                 effect={"enum": ["", "NoSchedule", "PreferNoSchedule", "NoExecute"]},

@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -840,6 +840,8 @@ UNKNOWN = {
         *("ServiceMonitor", "PrometheusRule"),
     )
 }
+LABEL = r"([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?"
+TOO_LONG = f"{'.'.join(['x' * 50] * 5)}/team"
 ZONES = {"maxSkew": 1, "topologyKey": "topology.kubernetes.io/zone"}
 NEAR = {"podAffinityTerm": {"topologyKey": "zone", "labelSelector": {"matchLabels": {"a": "b"}}}}
 
@@ -852,6 +854,7 @@ NEAR = {"podAffinityTerm": {"topologyKey": "zone", "labelSelector": {"matchLabel
         {"adminsecret": {"existingSecret": "a..b"}},
         {"aks": {"extensions": ["flux"]}},
         {"azureIdentities": {"Orders": MANAGED}},
+        {"azureIdentities": {"x" * 254: MANAGED}},
         {"dashboards": {"labels": {"grafana_dashboard": "a b"}}},
         {"image": {"repository": "r/p:1.0"}},
         {"image": {"repository": "https://r/p"}},
@@ -863,6 +866,7 @@ NEAR = {"podAffinityTerm": {"topologyKey": "zone", "labelSelector": {"matchLabel
         {"mic": {"affinity": {"nodeAfinity": {}}}},
         {"mic": {"affinity": {"podAntiAffinity": {PREFERRED: [{"weight": 1}]}}}},
         {"mic": {"topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "zone"}]}},
+        {"mic": {"leaderElection": {"namespace": "a.b"}}},
         {"mic": {"leaderElection": {"duration": "15"}}},
         {"mic": {"leaderElection": {"duration": "2s"}}},
         {"mic": {"leaderElection": {"duration": "4500ms"}}},
@@ -879,6 +883,7 @@ NEAR = {"podAffinityTerm": {"topologyKey": "zone", "labelSelector": {"matchLabel
         {"nmi": {"extraArgs": [1]}},
         {"nmi": {"podAnnotations": {"prometheus.io/port": 9090}}},
         {"nmi": {"podLabels": {"team": "a b"}}},
+        {"nmi": {"podLabels": {TOO_LONG: "a"}}},
         {"nmi": {"nodeSelector": {"gpu": True}}},
         {"nmi": {"tolerations": [{"operator": "exists"}]}},
         {"nmi": {"tolerations": [{}]}},
@@ -889,6 +894,9 @@ NEAR = {"podAffinityTerm": {"topologyKey": "zone", "labelSelector": {"matchLabel
         {"nmi": {"resources": {"limit": {"memory": "192Mi"}}}},
         {"nmi": {"resources": {"limits": {"gpu": 1}}}},
         {"nmi": {"resources": {"claims": [{"name": "gpu"}]}}},
+        {"nmi": {"resources": {"requests": {"memory": "512Mi"}}}},
+        {"nmi": {"net": {"resources": {"limits": {"memory": "36863Ki"}}}}},
+        {"mic": {"resources": {"requests": {"cpu": 2}, "limits": {"cpu": "1999m"}}}},
         {"nmi": {"updateStrategy": {"type": "Recreate"}}},
         {"nmi": {"updateStrategy": {"rollingUpdate": {"maxUnavailable": "all"}}}},
         {"nmi": {"updateStrategy": {"rollingUpdate": {"maxSurge": 0}}}},
@@ -904,6 +912,7 @@ NEAR = {"podAffinityTerm": {"topologyKey": "zone", "labelSelector": {"matchLabel
         {"proxy": {"port": 70000}},
         {"serviceMonitor": {"interval": "30"}},
         {"startupTaint": {"key": "a/b/c"}},
+        {"startupTaint": {"key": TOO_LONG}},
         {"test": {"timeoutSeconds": 0}},
         {"tokens": {"identitiesNamespace": ""}},
         {"tokens": {"audiences": [""]}},
@@ -932,6 +941,8 @@ def test_a_value_that_makes_an_invalid_object_is_refused_by_name(
         {"nmi": {"tolerations": [{"key": "a/b", "effect": "NoExecute", "tolerationSeconds": 3}]}},
         {"nmi": {"resources": {"limits": {"cpu": 1, "memory": "1.5Gi"}, "requests": None}}},
         {"nmi": {"resources": {"limits": {"memory": "128e6", "cpu": "0.5"}}}},
+        {"nmi": {"resources": {"requests": {"memory": "1G"}, "limits": {"memory": "954Mi"}}}},
+        {"mic": {"resources": {"requests": {"cpu": "1000m"}, "limits": {"cpu": 1}}}},
         {"mic": {"replicas": 0, "leaderElection": {"duration": "1m30s"}}},
         {"mic": {"leaderElection": {"duration": "3s"}}},
         {"mic": {"affinity": {"podAntiAffinity": {PREFERRED: [{"weight": 1, **NEAR}]}}}},
@@ -967,6 +978,38 @@ def test_keys_without_values_make_no_invalid_object_and_no_word_of_their_own(hel
     made = helm.render(given).objects
     assert "nil" not in json.dumps(made)
     assert set(helm.invalid(made)) <= UNKNOWN
+
+
+def groups(found: Iterable[values.Value]) -> Iterator[tuple[str, ...]]:
+    for each in found:
+        if each.parts:
+            yield each.path
+            yield from groups(each.parts)
+
+
+@pytest.mark.parametrize("path", [*groups(values.read(values.VALUES.read_text()))], ids=".".join)
+def test_a_group_of_values_without_any_is_refused_by_its_name_or_makes_valid_objects(
+    helm: Helm, path: tuple[str, ...]
+) -> None:
+    given: Any = None
+    for name in reversed(path):
+        given = {name: given}
+    image = "" if path == ("image",) else IMAGE
+    if path in {("adminsecret",), ("nmi", "net")}:
+        assert set(helm.invalid(helm.render(given).objects)) <= UNKNOWN
+    else:
+        with pytest.raises(HelmRefused, match=rf"value {'.'.join(path)} is missing\. If your"):
+            helm.render(given, image=image)
+
+
+@pytest.mark.parametrize("end", ["xx.", "xx-", "xx.a"])
+def test_a_name_that_is_cut_ends_as_names_may(helm: Helm, end: str) -> None:
+    name = "x" * 56 + end + "xx"
+    given = {"nameOverride": name, "rbac": {"createUserFacingClusterRoles": True}}
+    for each in helm.render(given, name="a").objects:
+        labels = each["metadata"].get("labels", {}).values()
+        assert not [found for found in labels if not re.fullmatch(LABEL, found)]
+        assert not re.search(r"[.-]-|[.-]$", each["metadata"]["name"])
 
 
 def test_a_name_that_yaml_would_read_as_a_number_stays_a_name(helm: Helm) -> None:

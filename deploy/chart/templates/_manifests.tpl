@@ -44,6 +44,26 @@ account and roles, its labels. NMI and MIC have the archived chart's labels, all
 {{- toYaml (dict "items" $items) -}}
 {{- end }}
 
+{{/* A quantity of Kubernetes as a number. */}}
+{{- define "podidentity.amount" -}}
+{{- $suffix := toString . | regexFind "[A-Za-z]*$" -}}
+{{- $units := dict "" 1 "n" 1e-9 "u" 1e-6 "m" 1e-3 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 "E" 1e18 -}}
+{{- $power := 1.0 -}}
+{{- range list "Ki" "Mi" "Gi" "Ti" "Pi" "Ei" }}{{ $power = mulf $power 1024 }}{{ $_ := set $units . $power }}{{ end -}}
+{{- mulf (toString . | trimSuffix $suffix | float64) (get $units $suffix) | printf "%.17g" -}}
+{{- end }}
+
+{{/* Fails where a container asks for more than it may have. */}}
+{{- define "podidentity.withinLimits" -}}
+{{- $limits := dig "limits" dict (.resources | default dict) | default dict -}}
+{{- range $name, $asked := dig "requests" dict (.resources | default dict) | default dict -}}
+{{- $most := get $limits $name -}}
+{{- if and (hasKey $limits $name) (gt (include "podidentity.amount" $asked | float64) (include "podidentity.amount" $most | float64)) -}}
+{{- fail (printf "%s.requests.%s is %v, above its limit of %v: a container cannot ask for more than it may have" $.of $name $asked $most) -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
 {{/* A manifest's affinity, and the one that is asked for: nodes must satisfy both. */}}
 {{- define "podidentity.affinity" -}}
 {{- $affinity := mergeOverwrite (deepCopy .own) (omit (deepCopy .asked) "nodeAffinity") -}}

@@ -90,6 +90,7 @@
 {{- $_ := set $container "image" (include "podidentity.image" $root) -}}
 {{- $_ := set $container "imagePullPolicy" $root.Values.image.imagePullPolicy -}}
 {{- $_ := set $container "args" (concat $container.args (include "podidentity.micFlags" $root | fromYamlArray)) -}}
+{{- include "podidentity.withinLimits" (dict "of" "mic.resources" "resources" $mic.resources) -}}
 {{- $_ := set $container "resources" $mic.resources -}}
 {{- $port := $mic.probePort | default 8080 | int -}}
 {{- $_ := set $container.readinessProbe.httpGet "port" $port -}}

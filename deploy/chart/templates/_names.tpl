@@ -1,13 +1,13 @@
 {{/* Names and labels. Those of DaemonSet, Deployment, their accounts and selectors are the archived chart's: else an upgrade of its release would be refused (a selector is immutable). */}}
 
 {{- define "podidentity.name" -}}
-{{ .Values.nameOverride | default "aad-pod-identity" | trunc 59 | trimSuffix "-" }}
+{{ regexReplaceAll "[.-]+$" (.Values.nameOverride | default "aad-pod-identity" | trunc 59) "" }}
 {{- end }}
 
 {{- define "podidentity.fullname" -}}
 {{- $name := .Values.nameOverride | default "aad-pod-identity" -}}
 {{- $whole := contains $name .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name $name) -}}
-{{ .Values.fullnameOverride | default $whole | trunc 58 | trimSuffix "-" }}
+{{ regexReplaceAll "[.-]+$" (.Values.fullnameOverride | default $whole | trunc 58) "" }}
 {{- end }}
 
 {{- define "podidentity.nmi" -}}
@@ -37,13 +37,15 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
 {{- end }}
 
-{{/* Fails where the values are another chart's, defaults and all: what misses would be said as a nil pointer. */}}
+{{/* Fails where a group of values misses: what is read of it would be said as a nil pointer. */}}
 {{- define "podidentity.requireDefaults" -}}
-{{- range list "tokens" "compat" "startupTaint" "nodeUnit" "networkPolicy" "aks" "test" }}
-{{- if not (hasKey $.Values .) -}}
+{{- range list "image" "nmi" "mic" "mic.federation" "mic.leaderElection" "mic.customCloud" "rbac" "tokens" "lrp" "proxy" "startupTaint" "nodeUnit" "aks" "compat" "serviceMonitor" "prometheusRule" "dashboards" "networkPolicy" "test" -}}
+{{- $there := $.Values -}}
+{{- range splitList "." . }}{{ $there = index $there . }}{{ end -}}
+{{- if not (kindIs "map" $there) -}}
 {{- fail (printf `
 
-value %s is missing: these are the defaults of another chart or version, in place of this one's. That is what --reuse-values does. Give Helm the same command with --reset-then-reuse-values (3.14), or with --values and your file.
+value %s is missing. If your values have the key without a value, which takes its defaults away, leave the key out. Otherwise these are the defaults of another chart or version, in place of this one's, as --reuse-values has them. Give Helm the same command with --reset-then-reuse-values (3.14), or with --values and your file.
 
 ` .) -}}
 {{- end -}}
