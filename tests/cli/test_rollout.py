@@ -212,6 +212,30 @@ async def test_an_object_is_looked_at_and_applied_again_where_the_server_fails(
     assert slept == [1]
 
 
+def as_stored(version: str, ready: int, **differs: Any) -> Turn:
+    managed = [{"manager": "kube-controller-manager", "time": f"2026-12-03T00:00:0{version}Z"}]
+    meta = {"name": "a", "resourceVersion": version, "managedFields": managed}
+    stored = {"spec": {"b": 1}, "status": {"numberReady": ready}}
+    return answers({**stored, **differs, "metadata": {**meta, **differs.get("metadata", {})}})
+
+
+@pytest.mark.parametrize(
+    ("differs", "result"),
+    [
+        ({}, ApplyResult.UNCHANGED),
+        ({"spec": {"b": 2}}, ApplyResult.CONFIGURED),
+        ({"metadata": {"labels": {"b": "2"}}}, ApplyResult.CONFIGURED),
+        ({"rules": []}, ApplyResult.CONFIGURED),
+    ],
+)
+async def test_an_object_whose_status_is_written_meanwhile_is_unchanged(
+    differs: dict[str, Any], result: ApplyResult
+) -> None:
+    turns = (as_stored("7", 1), as_stored("9", 2, **differs))
+    async with scripted(*turns) as server, impatient(server.url) as (kube, _):
+        assert await apply(kube, ROLE) is result
+
+
 @pytest.mark.parametrize("failure", [cuts, answers(b"{}", 500)], ids=["cut", "500"])
 @pytest.mark.parametrize(("then", "found"), [(STORED, True), (NOWHERE, False)])
 async def test_an_object_is_deleted_again_where_the_server_fails(

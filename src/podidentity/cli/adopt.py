@@ -117,15 +117,11 @@ class DoesNotCount(ValueError):
     """Why a record does not say what the archived MIC has attached, as a clause."""
 
 
-Granted = Callable[[str, str], bool]
-"""Whether pods of a namespace may use the identity with a client id."""
-
-
 def claim_of(
     found: Object,
     identities: Mapping[ObjectRef, AzureIdentity],
     nodes: Mapping[str, str],
-    granted: Granted,
+    granted: Callable[[str, str], bool],  # whether pods of a namespace may use a client id
     past_nmi: Mapping[tuple[Host, str], ObjectRef],
 ) -> Claim:
     """Return what a record claims; `past_nmi` are pods that ask IMDS itself, by host and ARM id."""

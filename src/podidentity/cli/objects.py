@@ -136,17 +136,23 @@ async def _insisting(kube: Kube, change: Callable[[], Awaitable[_T]]) -> _T:
 
 async def _applied(kube: Kube, manifest: Object) -> ApplyResult:
     try:
-        before = parse_object_version(await kube.get(_path(manifest)))
+        before = _as_asked(await kube.get(_path(manifest)))
     except KubeError as error:
         if not error.not_found:
             raise
         namespace = manifest["metadata"].get("namespace", "")
-        whole = without_none(manifest)
-        await kube.create(_BY_KIND[manifest["kind"]].path(namespace), whole)
+        await kube.create(_BY_KIND[manifest["kind"]].path(namespace), without_none(manifest))
         return ApplyResult.CREATED
-    after = parse_object_version(await kube.merge(_path(manifest), manifest))
-    same = after.resource_version == before.resource_version
-    return ApplyResult.UNCHANGED if same else ApplyResult.CONFIGURED
+    after = _as_asked(await kube.merge(_path(manifest), manifest))
+    return ApplyResult.UNCHANGED if after == before else ApplyResult.CONFIGURED
+
+
+def _as_asked(raw: bytes) -> Object:
+    """Return an object without what a controller writes meanwhile: the status, by a new version."""
+    found = {**parse_object(raw), "status": None}
+    for each in ("managedFields", "resourceVersion"):
+        found["metadata"].pop(each, None)
+    return found
 
 
 def without_none(manifest: Object) -> Object:
