@@ -5,10 +5,6 @@ import gc
 
 gc.disable()  # all modules stay: no garbage is looked for among them, nor at the end
 
-from podidentity_sandbox.cluster.fields import without_client  # noqa: E402 - loaded so
-
-without_client()
-
 from podidentity_sandbox.cluster.main import main  # noqa: E402
 
 gc.freeze()

@@ -28,11 +28,10 @@ _VIEWED = [
 ]
 _EDITED = [
     *("configmaps", "events", "secrets", "serviceaccounts", "services"),
-    *("pods", "pods/attach", "pods/eviction", "pods/exec", "pods/proxy"),
+    *("pods", "pods/exec", "pods/proxy"),
 ]
-_OWN_RIGHTS = ["selfsubjectaccessreviews", "selfsubjectrulesreviews"]
+_OWN_RIGHTS = ["selfsubjectaccessreviews"]
 _SETS = ["daemonsets", "deployments", "replicasets"]
-_SCALED = ["deployments/scale", "replicasets/scale"]
 
 
 def _rule(groups: list[str], resources: list[str], verbs: list[str]) -> Obj:
@@ -45,7 +44,7 @@ def _paths(paths: list[str], verbs: list[str]) -> Obj:
 
 _VIEW = [
     _rule([""], _VIEWED, _READ),
-    _rule(["apps"], [*_SETS, *_SCALED, *(f"{name}/status" for name in _SETS)], _READ),
+    _rule(["apps"], [*_SETS, *(f"{name}/status" for name in _SETS)], _READ),
     _rule(["networking.k8s.io"], ["networkpolicies"], _READ),
     _rule(["policy"], ["poddisruptionbudgets"], _READ),
 ]
@@ -53,7 +52,7 @@ _EDIT = [
     *_VIEW,
     _rule([""], _EDITED, _READ + _WRITE),
     _rule([""], ["serviceaccounts/token"], ["create"]),
-    _rule(["apps"], [*_SETS, *_SCALED], _WRITE),
+    _rule(["apps"], _SETS, _WRITE),
     _rule(["networking.k8s.io"], ["networkpolicies"], _WRITE),
     _rule(["policy"], ["poddisruptionbudgets"], _WRITE),
     _rule(["coordination.k8s.io"], ["leases"], _READ + _WRITE),
@@ -63,7 +62,6 @@ ROLES: dict[str, list[Obj]] = {
     "admin": [
         *_EDIT,
         _rule([GROUP], ["roles", "rolebindings"], _READ + _WRITE),
-        _rule(["authorization.k8s.io"], ["localsubjectaccessreviews"], ["create"]),
     ],
     "edit": _EDIT,
     "view": _VIEW,

@@ -27,7 +27,7 @@ from podidentity_sandbox.cluster.kinds.table import BUILT_IN
 from podidentity_sandbox.cluster.paths import RequestInfo
 from podidentity_sandbox.cluster.registry import Registry
 from podidentity_sandbox.cluster.resources import Resources
-from podidentity_sandbox.cluster.reviews import AUTHENTICATION, TYPES, Reviews
+from podidentity_sandbox.cluster.reviews import TYPES, Reviews
 from podidentity_sandbox.cluster.storage import HISTORY, Journal, Storage
 from podidentity_sandbox.cluster.tokens import TokenIssuer, request_token
 from podidentity_sandbox.plan import Plan
@@ -37,9 +37,8 @@ from podidentity_sandbox.plan import Plan
 class Action:
     """A POST that stores nothing."""
 
-    group: str
-    """The API group of its body."""
     kind: str
+    """Its body's."""
     answer: Callable[[User, RequestInfo, Obj], Obj]
 
 
@@ -93,13 +92,11 @@ class Cluster:
             "TokenReview": reviews.token,
             "SelfSubjectReview": reviews.who,
             "SubjectAccessReview": reviews.subject,
-            "LocalSubjectAccessReview": reviews.subject,
             "SelfSubjectAccessReview": reviews.oneself,
-            "SelfSubjectRulesReview": reviews.rules,
         }
         self._actions = {
-            ("", "serviceaccounts", "token"): Action(AUTHENTICATION, "TokenRequest", self._token),
-            **{(t.group, t.plural, ""): Action(t.group, t.kind, by_review[t.kind]) for t in TYPES},
+            ("", "serviceaccounts", "token"): Action("TokenRequest", self._token),
+            **{(t.group, t.plural, ""): Action(t.kind, by_review[t.kind]) for t in TYPES},
         }
         if journal is not None:
             journal.restore(self.storage)

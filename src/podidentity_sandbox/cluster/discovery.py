@@ -11,7 +11,6 @@ from functools import lru_cache
 from typing import Any
 
 from podidentity_sandbox.cluster import Obj
-from podidentity_sandbox.cluster.fields import fields_of
 from podidentity_sandbox.cluster.registry import Registry, ResourceType
 from podidentity_sandbox.cluster.schema import Schema
 from podidentity_sandbox.cluster.storage import encode
@@ -28,12 +27,10 @@ VERSION = {
     "platform": "linux/amd64",
 }
 _SUBRESOURCES: dict[str, tuple[str, str, str, list[str]]] = {
-    "attach": ("PodAttachOptions", "", "", ["create", "get"]),
     "exec": ("PodExecOptions", "", "", ["create", "get"]),
     "finalize": ("Namespace", "", "", ["update"]),
     "log": ("Pod", "", "", ["get"]),
     "proxy": ("PodProxyOptions", "", "", ["create", "delete", "get", "patch", "update"]),
-    "scale": ("Scale", "autoscaling", "v1", ["get", "patch", "update"]),
     "token": ("TokenRequest", "authentication.k8s.io", "v1", ["create"]),
 }
 """Kind, group, version and verbs; of all others the kind of the type itself, read and written."""
@@ -168,7 +165,7 @@ def _document(kinds: Kinds) -> bytes:
     paths: dict[str, Any] = {}
     for kind in kinds:
         name = ".".join([*reversed(kind.group.split(".")), kind.version, kind.kind])
-        fields = fields_of(kind) if kind.custom else {"type": "object"}
+        fields = kind.schema or {"type": "object"}
         components[name] = {**fields, "x-kubernetes-group-version-kind": [_gvk(kind)]}
         if "patch" in kind.verbs:
             root = f"/{_place(kind.group, kind.version)}"

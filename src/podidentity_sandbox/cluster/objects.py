@@ -6,17 +6,18 @@ import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import partial
 
-from podidentity_sandbox.cluster import Obj, names, schema, shapes, status
-from podidentity_sandbox.cluster.fields import built_in, fields_of
+from podidentity_sandbox.cluster import Json, Obj, names, schema, status
 from podidentity_sandbox.cluster.registry import ResourceType
 from podidentity_sandbox.cluster.status import Cause
 from podidentity_sandbox.cluster.storage import Record
 
-_METADATA = {"properties": {"metadata": built_in("meta", "v1", "ObjectMeta")}}
-_FIELDS = _METADATA["properties"]["metadata"]["properties"].keys() - {"selfLink", "managedFields"}
-"""Those that are kept."""
+_FIELDS = {
+    *("annotations", "creationTimestamp", "deletionGracePeriodSeconds", "deletionTimestamp"),
+    *("finalizers", "generateName", "generation", "labels", "name", "namespace"),
+    *("ownerReferences", "resourceVersion", "uid"),
+}
+"""Those of metadata that are kept."""
 ANNOTATIONS_LIMIT = 256 * 1024
 """Bytes of all annotations of an object together."""
 OF_SERVER = (
@@ -42,14 +43,19 @@ def condition(kind: str, state: str, reason: str, message: str, since: str) -> O
     }
 
 
-Undecodable = Callable[[str], status.StatusError]
-"""Makes the refusal of what does not decode, out of the decoder's words."""
+def without_nulls(value: Json) -> Json:
+    """Return JSON without null fields: to a real server's decoder they are as good as absent."""
+    if isinstance(value, dict):
+        return {key: without_nulls(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [without_nulls(item) for item in value if item is not None]
+    return value
 
 
-def _shaped(kind: ResourceType, obj: object, refuse: Undecodable) -> Obj:
-    """Return `obj` as an object of this type with metadata, refused as the real decoder does."""
+def _shaped(kind: ResourceType, obj: object) -> Obj:
+    """Return `obj` as an object of this type with metadata; raise 400."""
     if not isinstance(obj, dict):
-        raise refuse("json: cannot unmarshal the body into a Go struct")
+        raise status.undecodable(kind.kind, kind.version, "it is no object")
     obj.setdefault("apiVersion", kind.api_version)
     obj.setdefault("kind", kind.kind)
     if obj["apiVersion"] != kind.api_version:
@@ -58,20 +64,19 @@ def _shaped(kind: ResourceType, obj: object, refuse: Undecodable) -> Obj:
             f"the expected API version ({kind.api_version})"
         )
     if obj["kind"] != kind.kind:
-        raise refuse(f"the object is of kind {obj['kind']!r}")
-    metadata = obj.get("metadata") or {}
-    if isinstance(metadata, dict):
-        metadata = _known(metadata)
-    if misfit := shapes.misfit(fields_of(kind), {"metadata": metadata}):
-        raise refuse(misfit)
+        raise status.undecodable(kind.kind, kind.version, f"the object is of kind {obj['kind']!r}")
+    given = obj.get("metadata") or {}
+    texts = ("name", "namespace", "generateName", "uid", "resourceVersion")
+    if not isinstance(given, dict) or not all(isinstance(given.get(t) or "", str) for t in texts):
+        raise status.undecodable(kind.kind, kind.version, "metadata does not fit")
+    known = {key: value for key, value in given.items() if key in _FIELDS}
+    said = without_nulls(known)
+    metadata = {key: value for key, value in said.items() if value not in ({}, [], "")}
+    for name in ("labels", "annotations"):
+        if not all(isinstance(text, str) for text in metadata.get(name, {}).values()):
+            why = f"metadata.{name} has a value that is no text"
+            raise status.undecodable(kind.kind, kind.version, why)
     return {"kind": None, "apiVersion": None, **obj, "metadata": metadata}
-
-
-def _known(metadata: Obj) -> Obj:
-    """Return the known fields that say something; an unknown one is dropped."""
-    known = {key: value for key, value in metadata.items() if key in _FIELDS}
-    clean = shapes.without_nulls(known)
-    return {key: value for key, value in clean.items() if value not in ({}, [], "")}
 
 
 def begin(metadata: Obj, now: datetime, *, generation: bool) -> None:
@@ -94,10 +99,9 @@ def carry(new: Obj, old: Obj) -> None:
         new.setdefault("generateName", old["generateName"])
 
 
-def faults(
-    name_faults: Callable[[str], list[str]], metadata: Obj, where: str = "metadata"
-) -> list[Cause]:
-    """Return the faults of the metadata at the path `where`; `name_faults` finds its name's."""
+def faults(name_faults: Callable[[str], list[str]], metadata: Obj) -> list[Cause]:
+    """Return the faults of the metadata; `name_faults` finds its name's."""
+    where = "metadata"
     name = str(metadata.get("name", ""))
     if not name:
         return [status.required(f"{where}.name", "name or generateName is required")]
@@ -151,62 +155,6 @@ def new_finalizers(new: Obj, old: Obj) -> list[Cause]:
     return [status.forbidden_field("metadata.finalizers", detail)]
 
 
-STANDARD_FINALIZERS = ("foregroundDeletion", "kubernetes", "orphan")
-
-
-def finalizer_warnings(new: Obj, old: Obj) -> list[str]:
-    """Return a warning for each finalizer, new to a custom resource, that is no `domain/name`.
-
-    The words of 1.32 (kubernetes/kubernetes#127303).
-    """
-    added = set(new.get("finalizers", [])) - set(old.get("finalizers", []))
-    return [
-        f'metadata.finalizers: "{finalizer}": prefer a domain-qualified finalizer name including a '
-        "path (/) to avoid accidental conflicts with other finalizer writers"
-        for finalizer in sorted(added)
-        if "/" not in finalizer and finalizer not in STANDARD_FINALIZERS
-    ]
-
-
-# ---- Resources inside custom resources (x-kubernetes-embedded-resource)
-#
-# https://github.com/kubernetes/kubernetes/tree/v1.32.3/staging/src/k8s.io/apiextensions-apiserver/pkg/apiserver/schema/objectmeta
-
-
-def _coerce_embedded(kind: ResourceType, obj: Obj, refuse: Undecodable) -> Iterator[str]:
-    """Read the metadata of resources inside; yield the paths of the fields that were dropped."""
-    for path, resource in schema.embedded(kind.schema or {}, obj):
-        for name in ("apiVersion", "kind"):
-            if not isinstance(resource.get(name, ""), str):
-                fault = status.invalid(f"{path}.{name}", resource[name], "must be a string")
-                raise refuse(str(fault))
-        if "metadata" not in resource:
-            continue
-        metadata = resource["metadata"] or {}
-        if why := shapes.misfit(_METADATA, {"metadata": metadata}):
-            raise refuse(str(status.invalid(f"{path}.metadata", metadata, why)))
-        yield from (f"{path}.metadata.{name}" for name in metadata if name not in _FIELDS)
-        resource["metadata"] = _known(metadata)
-
-
-def embedded_faults(kind: ResourceType, obj: Obj) -> Iterator[Cause]:
-    """Yield the faults of resources inside a custom resource: each says what it is."""
-    for path, resource in schema.embedded(kind.schema or {}, obj):
-        version, name = resource.get("apiVersion"), resource.get("kind")
-        if not version:
-            yield status.required(f"{path}.apiVersion")
-        elif version.count("/") > 1:
-            detail = f"unexpected GroupVersion string: {version}"
-            yield status.invalid(f"{path}.apiVersion", version, detail)
-        if not name:
-            yield status.required(f"{path}.kind")
-        elif found := names.service_faults(name.lower()):
-            detail = f"may have mixed case, but should otherwise match: {','.join(found)}"
-            yield status.invalid(f"{path}.kind", name, detail)
-        metadata = {"name": "fakename", **resource.get("metadata", {})}
-        yield from faults(names.path_faults, metadata, f"{path}.metadata")
-
-
 # ---- Preconditions: the request must name the object, and the state of it, that is there
 
 
@@ -258,9 +206,9 @@ def demanded(kind: ResourceType, record: Record, uid: str, revision: str) -> Non
             raise kind.error(status.conflict, record.name, f"Precondition failed: {cause}")
 
 
-# ---- From a decoded body to an object: unknown fields found, nulls dropped, defaults set
+# ---- From a decoded body to an object: unknown fields of custom resources found, defaults set
 #
-# What becomes of a field that is not known, or said twice, is the client's wish (fieldValidation):
+# What becomes of a field that is not known is the client's wish (fieldValidation):
 # https://kubernetes.io/docs/reference/using-api/api-concepts/#field-validation
 
 
@@ -272,38 +220,23 @@ class Write:
     validation: str = "Warn"
     """fieldValidation: Ignore, Warn or Strict."""
     warnings: list[str] = field(default_factory=list)
-    strict: list[str] = field(default_factory=list)
-    """The faults that a strict decoder found in the body: fields that it says twice."""
-    undecodable: Undecodable | None = None
-    """Makes the refusal of a body that does not decode; None for that of a create or update."""
     judge: Callable[[ResourceType, Obj, Obj | None], None] = lambda *_: None
     """Looks at the new state beside the old one, before it is validated; raises a StatusError."""
 
 
 def decode(kind: ResourceType, body: object, write: Write) -> Obj:
-    """Return the object that a body is, as its type reads it; raise 400, or 422 for a patch."""
-    refuse = write.undecodable or partial(status.undecodable, kind.kind, kind.version)
-    unknown = _unknown(kind, body)
-    obj = _shaped(kind, body, refuse)
-    if not kind.custom:
+    """Return the object that a body is, as its type reads it; raise 400."""
+    obj = _shaped(kind, body)
+    if kind.schema is None:
         head = {name: obj.pop(name) for name in ("kind", "apiVersion", "metadata")}
-        rest = shapes.without_nulls(obj)
-        if misfit := shapes.misfit(fields_of(kind), rest):
-            raise refuse(misfit)
-        obj = {**head, **rest}
-    dropped = [f'unknown field "{path}"' for path in _coerce_embedded(kind, obj, refuse)]
-    found = [*write.strict, *unknown, *dropped]
-    if found and write.validation == "Strict":
-        raise refuse(f"strict decoding error: {', '.join(found)}")
-    if write.validation == "Warn":
-        write.warnings += found
-    if kind.schema is not None:
+        obj = {**head, **without_nulls(obj)}
+    else:
+        unknown = [f'unknown field "{path}"' for path in sorted(schema.prune(kind.schema, obj))]
+        if unknown and write.validation == "Strict":
+            why = f"strict decoding error: {', '.join(unknown)}"
+            raise status.undecodable(kind.kind, kind.version, why)
+        if write.validation == "Warn":
+            write.warnings += unknown
         schema.default(kind.schema, obj)
     kind.strategy.default(obj)
     return obj
-
-
-def _unknown(kind: ResourceType, body: object) -> list[str]:
-    """Take the unknown fields out of a body; return a sentence for each."""
-    paths = schema.prune(fields_of(kind), body, root=False)
-    return [f'unknown field "{path}"' for path in (sorted(paths) if kind.custom else paths)]

@@ -1,8 +1,8 @@
-"""A pod's log, exec and attach: asked of the kubelet of its node, and passed on as it comes.
+"""A pod's log, exec and proxy: asked of the kubelet of its node, and passed on as it comes.
 
 Refusals are those of the real server:
 https://github.com/kubernetes/kubernetes/blob/master/pkg/registry/core/pod/strategy.go
-exec and attach are served by WebSocket, as clients since 1.31 speak it, and not by SPDY.
+exec is served by WebSocket, as clients since 1.31 speak it, and not by SPDY.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator, Mapping
-from ipaddress import ip_address
 from typing import NoReturn
 from urllib.parse import urlencode
 
@@ -18,7 +17,7 @@ import aiohttp
 from aiohttp import WSMsgType, web
 from multidict import CIMultiDict
 
-from podidentity_sandbox.cluster import bodies, status
+from podidentity_sandbox.cluster import status
 from podidentity_sandbox.cluster.paths import RequestInfo, truth
 from podidentity_sandbox.cluster.status import StatusError
 from podidentity_sandbox.cluster.storage import Record, field_of
@@ -27,17 +26,14 @@ from podidentity_sandbox.plan import Plan
 VERBS = {
     "log": ["get"],
     "exec": ["create", "get"],
-    "attach": ["create", "get"],
     "proxy": ["create", "delete", "get", "patch", "update"],
 }
 PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")
 _ERROR_CHANNEL = b"\x03"
 _LOG_OPTIONS = ("follow", "previous", "timestamps", "tailLines", "sinceSeconds", "sinceTime",
                 "limitBytes")  # fmt: skip
-_NUMBERS = {"tailLines": 0, "sinceSeconds": 1, "limitBytes": 1}
-"""Options that are numbers, and the least that each may be."""
 _STREAMS = {"stdin": "input", "stdout": "output", "stderr": "error", "tty": "tty"}
-"""Options of exec and attach, and their names at the kubelet."""
+"""Options of exec, and their names at the kubelet."""
 
 
 class PodStreams:
@@ -58,14 +54,14 @@ class PodStreams:
         container = _container(pod, request.query.get("container", ""))
         node = pod.object["spec"].get("nodeName")
         if what == "log":
-            options = _log_options(pod, request.query)
+            options = [(o, request.query[o]) for o in _LOG_OPTIONS if request.query.get(o)]
             if not node:
                 return web.Response(status=204)
             return await self._log(request, node, _path("containerLogs", pod, container, options))
         if not node:
             raise status.bad_request(f"pod {pod.name} does not have a host assigned")
         options = _stream_options(request)
-        if what == "exec" and not any(name == "command" for name, _ in options):
+        if not any(name == "command" for name, _ in options):
             raise status.bad_request("you must specify at least one command for the container")
         return await self._stream(request, node, _path(what, pod, container, options))
 
@@ -79,15 +75,12 @@ class PodStreams:
         """
         address, node = field_of(pod.object, "status.podIP"), pod.object["spec"].get("nodeName")
         scheme, port = _place(info.name, pod)
-        if not address or not node or not _is_proxied_to(str(address)):
+        if not address or not node:
             raise status.bad_request("address not allowed")
         path = request.rel_url.raw_path.partition("/proxy")[2]
         query = f"?{request.rel_url.raw_query_string}" if request.rel_url.raw_query_string else ""
-        if not path and request.method in ("GET", "HEAD"):
-            there = {"Location": f"{request.rel_url.raw_path}/{query}"}
-            return web.Response(status=301, headers=there)
         url = f"{scheme}://{address}:{port}{path or '/'}{query}"
-        headers = _passed_on(request)
+        headers = CIMultiDict(_others(request.headers))
         async with self._session(node) as session:
             try:
                 async with session.request(
@@ -190,42 +183,18 @@ async def _exchange(ours: web.WebSocketResponse, theirs: aiohttp.ClientWebSocket
 
 _OUR_HEADERS = frozenset(
     {
-        # The server's own: who asks, and in whose name. It takes them off once it knows.
-        # https://github.com/kubernetes/kubernetes/blob/v1.32.3/staging/src/k8s.io/apiserver/pkg/endpoints/filters/authentication.go
-        *("authorization", "impersonate-user", "impersonate-group", "impersonate-uid"),
-        *("x-remote-user", "x-remote-group", "x-remote-uid"),
-        # Of one connection: https://pkg.go.dev/net/http/httputil#ReverseProxy
-        *("connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te"),
-        *("trailer", "transfer-encoding", "upgrade", "proxy-connection"),
-        *("content-length", "accept-encoding"),
+        # Who asks is the server's to know. The others are of one connection.
+        *("authorization", "connection", "keep-alive", "proxy-authenticate"),
+        *("proxy-authorization", "te", "trailer", "transfer-encoding", "upgrade"),
+        *("proxy-connection", "content-length", "accept-encoding"),
     }
 )
-_OUR_PREFIXES = ("impersonate-extra-", "x-remote-extra-")
 
 
 def _others(headers: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     for name, value in headers.items():
-        if name.lower() not in _OUR_HEADERS and not name.lower().startswith(_OUR_PREFIXES):
+        if name.lower() not in _OUR_HEADERS:
             yield name, value
-
-
-def _passed_on(request: web.Request) -> CIMultiDict[str]:
-    """Return the headers that a pod gets: those of the client but for the server's own."""
-    headers = CIMultiDict(_others(request.headers))
-    before = ", ".join(headers.popall("X-Forwarded-For", []))
-    headers["X-Forwarded-For"] = f"{before}, {request.remote}" if before else str(request.remote)
-    headers["X-Forwarded-Uri"] = request.rel_url.raw_path
-    return headers
-
-
-def _is_proxied_to(address: str) -> bool:
-    """Whether the server asks pods at such an address.
-
-    https://github.com/kubernetes/kubernetes/blob/v1.32.3/pkg/proxy/util/utils.go
-    """
-    found = ip_address(address)
-    inner = found.is_loopback or found.is_link_local or found.is_multicast
-    return not (inner or found.is_unspecified)
 
 
 def _place(name: str, pod: Record) -> tuple[str, str]:
@@ -263,20 +232,6 @@ def _container(pod: Record, wanted: str) -> str:
             f"choose one of: [{' '.join(regular)}]"
         )
     return str(regular[0])
-
-
-def _log_options(pod: Record, query: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Return the options of a log; raise 400 or 422."""
-    given = [(name, query[name]) for name in _LOG_OPTIONS if query.get(name)]
-    faults = []
-    for name, value in given:
-        least = _NUMBERS.get(name)
-        if least is not None and bodies.number(query, name, signed=True) < least:
-            detail = f"must be greater than{' or equal to' if not least else ''} 0"
-            faults.append(status.invalid(name, int(value), detail))
-    if faults:
-        raise status.invalid_object("PodLogOptions", "", pod.name, faults)
-    return given
 
 
 def _stream_options(request: web.Request) -> list[tuple[str, str]]:

@@ -32,9 +32,9 @@ class Deletion:
 Admission = Callable[[ResourceType, Obj], None]
 """Looks at an object about to be created; raises a StatusError to refuse it."""
 
+_FINALIZERS = {"Foreground": "foregroundDeletion", "Orphan": "orphan"}
 SUBRESOURCES = {"status": "status", "finalize": "spec"}
 """Subresources that write one field of the object, and the field."""
-_FINALIZERS = {"Foreground": "foregroundDeletion", "Orphan": "orphan"}
 
 
 class Resources:
@@ -79,7 +79,6 @@ class Resources:
         write.judge(kind, obj, None)
         _refuse(kind, obj, objects.faults(kind.name_faults, metadata))
         _refuse(kind, obj, _object_faults(kind, obj, None))
-        _warn(kind, metadata, {}, write)
         there = self.storage.get(kind.key, metadata.get("namespace", ""), metadata["name"])
         if there is not None:
             raise status.already_exists(kind.plural, kind.group, there.name, dying=there.deleted)
@@ -118,7 +117,6 @@ class Resources:
         _refuse(kind, new, objects.faults(kind.name_faults, new["metadata"]))
         _refuse(kind, new, objects.new_finalizers(new["metadata"], old["metadata"]))
         _refuse(kind, new, _object_faults(kind, new, old))
-        _warn(kind, new["metadata"], old["metadata"], write)
         return self.settle(kind, record, new, write)
 
     def settle(
@@ -190,18 +188,13 @@ def _with_part(obj: Obj, other: Obj, part: str) -> Obj:
 
 def _object_faults(kind: ResourceType, new: Obj, old: Obj | None) -> Sequence[Cause]:
     found = schema.validate(kind.schema, new) if kind.schema is not None else []
-    return [*found, *objects.embedded_faults(kind, new), *kind.strategy.validate(new, old)]
+    return [*found, *kind.strategy.validate(new, old)]
 
 
 def _refuse(kind: ResourceType, obj: Obj, faults: Sequence[Cause]) -> None:
     if faults:
         name = obj["metadata"].get("name", "")
         raise status.invalid_object(kind.kind, kind.group, name, faults)
-
-
-def _warn(kind: ResourceType, new: Obj, old: Obj, write: Write) -> None:
-    if kind.custom:
-        write.warnings += objects.finalizer_warnings(new, old)
 
 
 def _content(kind: ResourceType, obj: Obj) -> Obj:

@@ -16,19 +16,13 @@ AUTHENTICATION = "authentication.k8s.io"
 ATTRIBUTES = ("verb", "group", "version", "resource", "namespace", "name", "subresource")
 """The fields of resourceAttributes, as RequestInfo has them too."""
 
-_RESOURCE_RULE = ("verbs", "apiGroups", "resources", "resourceNames")
-_PATH_RULE = ("verbs", "nonResourceURLs")
-
-
 _KINDS = (
     *((AUTHENTICATION, kind) for kind in ("TokenReview", "SelfSubjectReview")),
     (AUTHORIZATION, "SubjectAccessReview"),
-    *((AUTHORIZATION, f"Self{what}Review") for what in ("SubjectAccess", "SubjectRules")),
-    (AUTHORIZATION, "LocalSubjectAccessReview"),
+    (AUTHORIZATION, "SelfSubjectAccessReview"),
 )
 TYPES = tuple(
-    ResourceType(group, kind, namespaced=kind.startswith("Local"), verbs=("create",))
-    for group, kind in _KINDS
+    ResourceType(group, kind, namespaced=False, verbs=("create",)) for group, kind in _KINDS
 )
 
 
@@ -52,14 +46,10 @@ class Reviews:
         self._authorizer = authorizer
         self._authenticator = authenticator
 
-    def subject(self, _: User, info: RequestInfo, body: Obj) -> Obj:
+    def subject(self, _: User, __: RequestInfo, body: Obj) -> Obj:
         """Answer whether the user of the spec may do something."""
         spec = body.get("spec") or {}
         question = asked(spec)
-        if info.namespace and question.namespace != info.namespace:
-            raise status.bad_request(
-                "spec.resourceAttributes.namespace must match metadata.namespace"
-            )
         name, groups = spec.get("user") or "", tuple(spec.get("groups") or ())
         if not name and not groups:
             raise status.bad_request("at least one of user or group must be specified")
@@ -68,17 +58,6 @@ class Reviews:
     def oneself(self, user: User, _: RequestInfo, body: Obj) -> Obj:
         """Answer whether the asking user may do something."""
         return self._answer(body, user, asked(body.get("spec") or {}))
-
-    def rules(self, user: User, _: RequestInfo, body: Obj) -> Obj:
-        """Answer what the asking user may do in a namespace."""
-        namespace = (body.get("spec") or {}).get("namespace") or ""
-        if not namespace:
-            raise status.bad_request("no namespace on request")
-        found = self._authorizer.rules(user, namespace)
-        named = [_named(rule, _RESOURCE_RULE) for rule in found if "resources" in rule]
-        paths = [_named(rule, _PATH_RULE) for rule in found if "nonResourceURLs" in rule]
-        answer = {"resourceRules": named, "nonResourceRules": paths, "incomplete": False}
-        return {**body, "status": answer}
 
     def _answer(self, body: Obj, user: User, question: RequestInfo) -> Obj:
         decision = self._authorizer.decide(user, question)
@@ -106,10 +85,6 @@ class Reviews:
         """Answer who asks."""
         found = {key: value for key, value in _who(user).items() if value}
         return {**body, "status": {"userInfo": found}}
-
-
-def _named(rule: Obj, fields: tuple[str, ...]) -> Obj:
-    return {field: rule[field] for field in fields if rule.get(field)}
 
 
 def _who(user: User) -> Obj:

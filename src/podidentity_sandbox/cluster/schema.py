@@ -69,14 +69,6 @@ def inside(schema: Schema, value: Json, path: str) -> Iterator[tuple[str, Schema
                 yield f"{path}.{key}" if path else key, child, item
 
 
-def embedded(schema: Schema, value: Json, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the path and the value of each object inside `value` that is a resource of its own."""
-    if isinstance(value, dict) and schema.get(_EMBED):
-        yield path, value
-    for where, child, item in inside(schema, value, path):
-        yield from embedded(child, item, where)
-
-
 def default(schema: Schema, value: Json) -> None:
     """Fill in the schema's defaults where `value` has nothing, or a null that is not allowed.
 
@@ -214,37 +206,7 @@ def _combined(schema: Schema, value: Json, path: str) -> Iterator[Cause]:
             yield status.invalid(path, value, f'"{path}" {rule}')
 
 
-# ---- Regular expressions: they are Go's, and Python reads two of their words differently.
-#
-# `(?i)` may stand anywhere and counts to the end of its group: the definition of PrometheusRule has
-# `^(?i)(abort|warn)?$`. `$` is the end of the text, and never stands before a line's end there.
-# https://pkg.go.dev/regexp/syntax
-
-_PIECE = re.compile(r"\\.|\[\^?\]?(?:\\.|\[:\^?\w+:\]|[^\]\\])*\]|\(\?[imsU-]+\)|.", re.DOTALL)
-"""An escaped letter, a class, flags, or any other letter."""
-
-
 @cache
 def compiled(pattern: str) -> re.Pattern[str]:
-    """Return a pattern of Go's, to be searched for; raise re.error. With `(?m)` it is Python's."""
-    end = "$" if "(?m" in pattern else r"\Z"
-    done: list[str] = []
-    open_flags: list[list[str]] = [[]]
-    """Of each group that is open, the flags which stand in it."""
-    for piece in _PIECE.findall(pattern):
-        here = open_flags[-1]
-        if piece.startswith("(?") and piece.endswith(")"):
-            here.append(f"{piece[:-1]}:")
-            done.append(here[-1])
-        elif piece == "(":
-            open_flags.append([])
-            done.append(piece)
-        elif piece == ")":
-            done.append(")" * (len(here) + 1))
-            if len(open_flags) > 1:
-                open_flags.pop()
-        elif piece == "|":
-            done.append(f"{')' * len(here)}|{''.join(here)}")
-        else:
-            done.append(end if piece == "$" else piece)
-    return re.compile("".join([*done, ")" * len(open_flags[0])]))
+    """Return a pattern of Go's, to be searched for; raise re.error. There `$` is the text's end."""
+    return re.compile(re.sub(r"(?<!\\)\$(?=$|\||\))", r"\\Z", pattern))

@@ -20,7 +20,6 @@ _SYMBOLS = frozenset({"==", "!=", "=", "!", "<", ">", "(", ")", ","})
 _FIELD = re.compile(r"(!=|==|=)")
 _NO_BEGINNING = _SYMBOLS - {"!"}
 _OPERATORS = {"in": "In", "notin": "NotIn", "=": "In", "==": "In", "!=": "NotIn", "<": "", ">": ""}
-_SPELLED = {"In": "{} in ({})", "NotIn": "{} notin ({})", "Exists": "{}", "DoesNotExist": "!{}"}
 _END = ""
 """The token after the last word."""
 
@@ -102,17 +101,6 @@ def _refuse(where: str, value: str, faults: list[str]) -> None:
 
 
 # ---- LabelSelector objects
-
-
-def text(selector: Obj) -> str:
-    """Return a LabelSelector object as a query has it, in the order of its keys."""
-    labels = selector.get("matchLabels") or {}
-    parts = [(key, f"{key}={value}") for key, value in labels.items()]
-    for rule in selector.get("matchExpressions") or ():
-        key, values = rule.get("key", ""), ",".join(sorted(rule.get("values") or ()))
-        spelled = _SPELLED.get(rule.get("operator", ""), "")
-        parts += [(key, spelled.format(key, values))] if spelled else []
-    return ",".join(part for _, part in sorted(parts, key=lambda part: part[0]))
 
 
 def matches_labels(selector: Obj, labels: Mapping[str, str]) -> bool:

@@ -1,7 +1,5 @@
-"""Tables: the columns of each kind, and their cells as the real server words them.
+"""Tables: the columns of six kinds and of custom resources; of all others name and age.
 
-Those of the built-in kinds are as in
-https://github.com/kubernetes/kubernetes/blob/v1.32.3/pkg/printers/internalversion/printers.go
 Custom resources have those that their definition names, as in
 https://github.com/kubernetes/kubernetes/blob/v1.32.3/staging/src/k8s.io/apiextensions-apiserver/pkg/registry/customresource/tableconvertor/tableconvertor.go
 """
@@ -11,12 +9,12 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from datetime import datetime
 from typing import Any
 
-from podidentity_sandbox.cluster import Json, Obj, selectors
+from podidentity_sandbox.cluster import Json, Obj
 from podidentity_sandbox.cluster.registry import ResourceType
 from podidentity_sandbox.cluster.storage import field_of
 
@@ -98,254 +96,60 @@ def count(name: str, path: str) -> Column:
     return Column(name, lambda obj, _: field_of(obj, path) or 0, type="integer")
 
 
-def joined(labels: Json) -> str:
-    """Return `a=b,c=d`, or <none>, as labels.FormatLabels does."""
-    if not isinstance(labels, Mapping) or not labels:
-        return NONE
-    return ",".join(f"{key}={labels[key]}" for key in sorted(labels))
-
-
-def selector(found: Json) -> str:
-    """Return a label selector as text, as metav1.FormatLabelSelector does."""
-    return selectors.text(found or {}) or NONE
-
-
 NAME = Column("Name", lambda obj, _: field_of(obj, "metadata.name") or "", format="name")
 AGE = Column("Age", lambda obj, now: since(field_of(obj, "metadata.creationTimestamp"), now))
-CREATED_AT = Column(
-    "Created At", lambda obj, _: field_of(obj, "metadata.creationTimestamp") or "", type="date"
-)
-DEFAULT = (NAME, CREATED_AT)
-"""Columns of a kind that has none of its own: roles and definitions."""
 
-
-# ---- Pods: above all the status, which is put together from those of the containers
+# ---- The kinds that have columns of their own
 
 ENDED = ("Succeeded", "Failed")
 
 
 def _status(obj: Obj, _: datetime) -> str:
+    """Return the state of the first container that has one to tell, else that of the pod."""
     state = obj.get("status", {})
-    reason = state.get("reason") or state.get("phase") or ""
-    reason = _initial(obj) or _running(obj, reason)
-    going = "deletionTimestamp" in obj["metadata"] and state.get("phase") not in ENDED
-    return "Terminating" if going else reason
-
-
-def _initial(obj: Obj) -> str:
-    """Return the state of the first init container that has not finished; "" if all have."""
-    for index, container in enumerate(obj.get("status", {}).get("initContainerStatuses", ())):
-        state = container.get("state", {})
-        ended, waiting = state.get("terminated"), state.get("waiting", {}).get("reason")
-        if ended and not ended.get("exitCode"):
-            continue
-        if ended:
-            return f"Init:{_ending(ended)}"
-        if waiting and waiting != "PodInitializing":
-            return f"Init:{waiting}"
-        return f"Init:{index}/{len(obj['spec'].get('initContainers', ()))}"
-    return ""
-
-
-def _running(obj: Obj, reason: str) -> str:
-    """Return the state of the first container that has one to tell, else `reason`."""
-    some_run = False
-    for container in reversed(obj.get("status", {}).get("containerStatuses", ())):
-        state = container.get("state", {})
-        if waiting := state.get("waiting", {}).get("reason"):
-            reason = waiting
-        elif "terminated" in state:
-            reason = _ending(state["terminated"])
-        elif container.get("ready") and "running" in state:
-            some_run = True
-    if reason == "Completed" and some_run:
-        ready = any(c.get("status") == "True" for c in _conditions(obj, "Ready"))
-        return "Running" if ready else "NotReady"
-    return reason
-
-
-def _ending(ended: Obj) -> str:
-    return str(ended.get("reason") or f"ExitCode:{ended['exitCode']}")
-
-
-def _conditions(obj: Obj, kind: str) -> Iterator[Obj]:
-    return (c for c in obj.get("status", {}).get("conditions", ()) if c.get("type") == kind)
+    if "deletionTimestamp" in obj["metadata"] and state.get("phase") not in ENDED:
+        return "Terminating"
+    for field, prefix in (("initContainerStatuses", "Init:"), ("containerStatuses", "")):
+        for container in state.get(field, ()):
+            told = container.get("state", {})
+            ended, waiting = told.get("terminated"), told.get("waiting", {}).get("reason")
+            if ended and (ended.get("exitCode") or not prefix):
+                return f"{prefix}{ended.get('reason') or ended['exitCode']}"
+            if waiting and waiting != "PodInitializing":
+                return f"{prefix}{waiting}"
+    return state.get("reason") or state.get("phase") or ""
 
 
 def _ready(obj: Obj, _: datetime) -> str:
-    found = () if _initial(obj) else obj.get("status", {}).get("containerStatuses", ())
-    ready = [c for c in found if c.get("ready") and "running" in c.get("state", {})]
-    return f"{len(ready)}/{len(obj.get('spec', {}).get('containers', ()))}"
+    found = obj.get("status", {}).get("containerStatuses", ())
+    return f"{sum(bool(c.get('ready')) for c in found)}/{len(obj['spec'].get('containers', ()))}"
 
 
-def _restarts(obj: Obj, now: datetime) -> str:
-    state = obj.get("status", {})
-    found = state.get("initContainerStatuses" if _initial(obj) else "containerStatuses", ())
-    ends = [
-        ended["finishedAt"]
-        for container in found
-        if (ended := container.get("lastState", {}).get("terminated")) and ended.get("finishedAt")
-    ]
-    number = sum(container.get("restartCount", 0) for container in found)
-    return f"{number} ({since(max(ends), now)} ago)" if ends else str(number)
-
-
-POD = (
-    NAME,
-    Column("Ready", _ready),
-    Column("Status", _status),
-    Column("Restarts", _restarts),
-    AGE,
-    text("IP", "status.podIP", wide=True, absent=NONE),
-    text("Node", "spec.nodeName", wide=True, absent=NONE),
-    text("Nominated Node", "status.nominatedNodeName", wide=True, absent=NONE),
-    Column("Readiness Gates", lambda *_: NONE, wide=True),
-)
-
-
-# ---- Workloads and services
-
-
-def _containers(obj: Obj, field: str) -> str:
-    containers = field_of(obj, "spec.template.spec.containers") or []
-    return ",".join(str(container.get(field, "")) for container in containers)
-
-
-_TEMPLATE = (
-    Column("Containers", lambda obj, _: _containers(obj, "name"), wide=True),
-    Column("Images", lambda obj, _: _containers(obj, "image"), wide=True),
-    Column("Selector", lambda obj, _: selector(obj["spec"].get("selector")), wide=True),
-)
-
-
-def _desired(obj: Obj) -> Json:
-    replicas = field_of(obj, "spec.replicas")
-    return 1 if replicas is None else replicas
-
-
-DEPLOYMENT = (
-    NAME,
-    Column("Ready", lambda obj, _: f"{field_of(obj, 'status.readyReplicas') or 0}/{_desired(obj)}"),
-    Column("Up-to-date", lambda obj, _: field_of(obj, "status.updatedReplicas") or 0),
-    Column("Available", lambda obj, _: field_of(obj, "status.availableReplicas") or 0),
-    AGE,
-    *_TEMPLATE,
-)
-REPLICA_SET = (
-    NAME,
-    Column("Desired", lambda obj, _: _desired(obj), type="integer"),
-    count("Current", "status.replicas"),
-    count("Ready", "status.readyReplicas"),
-    AGE,
-    *_TEMPLATE,
-)
-DAEMON_SET = (
-    NAME,
-    count("Desired", "status.desiredNumberScheduled"),
-    count("Current", "status.currentNumberScheduled"),
-    count("Ready", "status.numberReady"),
-    count("Up-to-date", "status.updatedNumberScheduled"),
-    count("Available", "status.numberAvailable"),
-    Column(
-        "Node Selector", lambda obj, _: joined(field_of(obj, "spec.template.spec.nodeSelector"))
-    ),
-    AGE,
-    *_TEMPLATE,
-)
-
-
-def _ports(obj: Obj, _: datetime) -> str:
-    ports = obj.get("spec", {}).get("ports", ())
-    return ",".join(f"{each.get('port')}/{each.get('protocol', 'TCP')}" for each in ports) or NONE
-
-
-SERVICE = (
-    NAME,
-    text("Type", "spec.type"),
-    text("Cluster-IP", "spec.clusterIP", absent=NONE),
-    Column("External-IP", lambda *_: NONE),
-    Column("Port(s)", _ports),
-    AGE,
-    Column("Selector", lambda obj, _: joined(field_of(obj, "spec.selector")), wide=True),
-)
-
-
-# ---- All kinds
-
-ROLE_LABEL = "node-role.kubernetes.io/"
-
-
-def _size(*fields: str) -> Column:
-    def cell(obj: Obj, _: datetime) -> Json:
-        return sum(len(obj.get(field) or ()) for field in fields)
-
-    return Column("Data", cell)
+def _restarts(obj: Obj, _: datetime) -> str:
+    found = obj.get("status", {}).get("containerStatuses", ())
+    return str(sum(container.get("restartCount", 0) for container in found))
 
 
 def _node_status(obj: Obj, _: datetime) -> str:
-    ready = [condition.get("status") for condition in _conditions(obj, "Ready")]
-    parts = [("Ready" if ready[-1] == "True" else "NotReady") if ready else "Unknown"]
+    conditions = field_of(obj, "status.conditions") or []
+    ready = any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions)
+    parts = ["Ready" if ready else "NotReady"]
     if field_of(obj, "spec.unschedulable"):
         parts.append("SchedulingDisabled")
     return ",".join(parts)
 
 
-def _node_roles(obj: Obj, _: datetime) -> str:
-    labels = obj["metadata"].get("labels", {})
-    roles = {label.removeprefix(ROLE_LABEL) for label in labels if label.startswith(ROLE_LABEL)}
-    return ",".join(sorted(roles)) or NONE
-
-
-def _address(name: str, kind: str) -> Column:
-    def cell(obj: Obj, _: datetime) -> Json:
-        addresses = field_of(obj, "status.addresses") or []
-        return next((a.get("address", "") for a in addresses if a.get("type") == kind), NONE)
-
-    return Column(name, cell, wide=True)
-
-
-def _subjects(name: str, kind: str) -> Column:
-    def cell(obj: Obj, _: datetime) -> Json:
-        chosen = [s for s in obj.get("subjects") or () if s.get("kind") == kind]
-        full = kind == "ServiceAccount"
-        spelled = (f"{s.get('namespace', '')}/{s['name']}" if full else s["name"] for s in chosen)
-        return ", ".join(spelled)
-
-    return Column(name, cell, wide=True)
-
-
-def _role(obj: Obj, _: datetime) -> Json:
-    return f"{field_of(obj, 'roleRef.kind')}/{field_of(obj, 'roleRef.name')}"
-
-
-_BINDING = (
-    NAME,
-    Column("Role", _role),
-    AGE,
-    _subjects("Users", "User"),
-    _subjects("Groups", "Group"),
-    _subjects("ServiceAccounts", "ServiceAccount"),
-)
+def _desired(obj: Obj, _: datetime) -> str:
+    return f"{field_of(obj, 'status.readyReplicas') or 0}/{field_of(obj, 'spec.replicas')}"
 
 
 def _last_seen(obj: Obj, now: datetime) -> str:
-    last = field_of(obj, "series.lastObservedTime") or obj.get("lastTimestamp")
-    return since(last or obj.get("firstTimestamp") or obj.get("eventTime"), now)
+    return since(obj.get("lastTimestamp") or obj.get("eventTime"), now)
 
 
 def _about(obj: Obj, _: datetime) -> str:
     about = obj.get("involvedObject", {})
-    kind, name = about.get("kind", "").lower(), about.get("name", "")
-    return f"{kind}/{name}" if name else kind
-
-
-_EVENT = (
-    Column("Last Seen", _last_seen),
-    text("Type", "type"),
-    text("Reason", "reason"),
-    Column("Object", _about),
-    Column("Message", lambda obj, _: str(obj.get("message") or "").strip()),
-)
+    return f"{about.get('kind', '').lower()}/{about.get('name', '')}"
 
 
 COLUMNS: Mapping[str, Sequence[Column]] = {
@@ -353,43 +157,43 @@ COLUMNS: Mapping[str, Sequence[Column]] = {
     "nodes": (
         NAME,
         Column("Status", _node_status),
-        Column("Roles", _node_roles),
         AGE,
         text("Version", "status.nodeInfo.kubeletVersion"),
-        _address("Internal-IP", "InternalIP"),
-        _address("External-IP", "ExternalIP"),
-        text("OS-Image", "status.nodeInfo.osImage", wide=True, absent=UNKNOWN),
-        text("Kernel-Version", "status.nodeInfo.kernelVersion", wide=True, absent=UNKNOWN),
-        text(
-            "Container-Runtime",
-            "status.nodeInfo.containerRuntimeVersion",
-            wide=True,
-            absent=UNKNOWN,
-        ),
     ),
-    "pods": POD,
-    "events": _EVENT,
-    "secrets": (NAME, text("Type", "type"), _size("data"), AGE),
-    "configmaps": (NAME, _size("data", "binaryData"), AGE),
-    "serviceaccounts": (
+    "pods": (
         NAME,
-        Column("Secrets", lambda obj, _: len(obj.get("secrets") or ())),
+        Column("Ready", _ready),
+        Column("Status", _status),
+        Column("Restarts", _restarts),
+        AGE,
+        text("IP", "status.podIP", wide=True, absent=NONE),
+        text("Node", "spec.nodeName", wide=True, absent=NONE),
+    ),
+    "events": (
+        Column("Last Seen", _last_seen),
+        text("Type", "type"),
+        text("Reason", "reason"),
+        Column("Object", _about),
+        Column("Message", lambda obj, _: str(obj.get("message") or "").strip()),
+    ),
+    "deployments.apps": (
+        NAME,
+        Column("Ready", _desired),
+        count("Up-to-date", "status.updatedReplicas"),
+        count("Available", "status.availableReplicas"),
         AGE,
     ),
-    "services": SERVICE,
-    "deployments.apps": DEPLOYMENT,
-    "replicasets.apps": REPLICA_SET,
-    "daemonsets.apps": DAEMON_SET,
-    "networkpolicies.networking.k8s.io": (
+    "daemonsets.apps": (
         NAME,
-        Column("Pod-Selector", lambda obj, _: selector(obj["spec"].get("podSelector"))),
+        count("Desired", "status.desiredNumberScheduled"),
+        count("Current", "status.currentNumberScheduled"),
+        count("Ready", "status.numberReady"),
+        count("Up-to-date", "status.updatedNumberScheduled"),
+        count("Available", "status.numberAvailable"),
         AGE,
     ),
-    "leases.coordination.k8s.io": (NAME, text("Holder", "spec.holderIdentity"), AGE),
-    "rolebindings.rbac.authorization.k8s.io": _BINDING,
-    "clusterrolebindings.rbac.authorization.k8s.io": _BINDING,
 }
-"""By storage key. Kinds that are not here have the columns DEFAULT, as on a real server."""
+"""By storage key. Other kinds have name and age."""
 
 
 # ---- The JSONPaths of printer columns
@@ -424,10 +228,10 @@ def find(path: str, value: Json) -> list[Json]:
 
 
 def columns(kind: ResourceType) -> Sequence[Column]:
-    """Return the columns of a type; name and age of a custom one whose definition has none."""
-    if not kind.custom:
-        return COLUMNS.get(kind.key, DEFAULT)
-    return NAME, *(map(_column, kind.columns) if kind.columns else (AGE,))
+    """Return the columns of a type; name and age of one that has none."""
+    if kind.columns:
+        return NAME, *map(_column, kind.columns)
+    return COLUMNS.get(kind.key, (NAME, AGE))
 
 
 def _column(defined: Obj) -> Column:

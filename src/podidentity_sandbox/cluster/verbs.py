@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -17,14 +18,11 @@ from podidentity_sandbox.cluster import (
     podstreams,
     presentation,
     selectors,
-    shapes,
     status,
 )
 from podidentity_sandbox.cluster.authentication import User
 from podidentity_sandbox.cluster.cluster import Cluster, clock
 from podidentity_sandbox.cluster.escalation import Escalation
-from podidentity_sandbox.cluster.fields import built_in
-from podidentity_sandbox.cluster.kinds.workloads import not_negative
 from podidentity_sandbox.cluster.objects import Write
 from podidentity_sandbox.cluster.patch import patches
 from podidentity_sandbox.cluster.paths import RequestInfo, truth
@@ -102,53 +100,26 @@ def _sayable(warnings: Sequence[str]) -> Iterator[str]:
         yield said
 
 
-# ---- The subresource `scale` of sets of pods: how many there are to be, and nothing else of them.
-#
-# https://kubernetes.io/docs/reference/kubernetes-api/autoscaling-resources/scale-v1/
-
-SCALE_GROUP = "autoscaling"
-_SCALE = built_in(SCALE_GROUP, "v1", "Scale")
-
-
-def scale_of(record: Record) -> Obj:
-    """Return the Scale of a set."""
-    head = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
-    spec = record.object["spec"]
-    return {
-        "kind": "Scale",
-        "apiVersion": f"{SCALE_GROUP}/v1",
-        "metadata": {field: record.metadata[field] for field in head},
-        "spec": {"replicas": spec["replicas"]},
-        "status": {
-            "replicas": record.object.get("status", {}).get("replicas", 0),
-            "selector": selectors.text(spec["selector"]),
-        },
-    }
-
-
-def _scaled(record: Record, body: Json) -> Obj:
-    """Return a set with the number, and of the resource version, that a Scale asks for."""
-    clean = shapes.without_nulls(body)
-    if misfit := shapes.misfit(_SCALE, clean):
-        raise status.undecodable("Scale", "v1", misfit)
-    wanted = clean.get("spec", {}).get("replicas", 0)
-    if faults := list(not_negative("spec.replicas", wanted)):
-        raise status.invalid_object("Scale", SCALE_GROUP, record.name, faults)
-    new = record.thaw()
-    new["spec"]["replicas"] = wanted
-    del new["metadata"]["resourceVersion"]
-    if revision := clean.get("metadata", {}).get("resourceVersion"):
-        new["metadata"]["resourceVersion"] = revision
-    return new
-
-
 # ---- All verbs
 
 log = logging.getLogger(__name__)
 
+LEFT_OUT = ("attach", "ephemeralcontainers", "eviction", "portforward", "scale")
+"""Subresources that a real API server has."""
 COLLECTIVE = ("create", "list", "watch", "deletecollection")
 """Verbs on a collection; the others want a name."""
 Handler = Callable[[ResourceRequest], Awaitable[Answer]]
+
+
+@contextmanager
+def fitting(kind: str) -> Iterator[None]:
+    """Refuse a body in which a field is of another type than its own, wherever that shows: 400."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        log.exception("a body is no %s", kind)
+        why = f"a field is of the wrong type, or missing: {error}"
+        raise status.undecodable(kind, "v1", why) from error
 
 
 class Verbs:
@@ -178,24 +149,28 @@ class Verbs:
         call = ResourceRequest(request, info, kind, user)
         action = self._cluster.action(info)
         if action is not None:
-            body = bodies.question(action.group, action.kind, await bodies.read(request))
-            return json_answer(encode(action.answer(user, info, body)), 201)
+            body = bodies.question(action.kind, await bodies.read(request))
+            with fitting(action.kind):
+                return json_answer(encode(action.answer(user, info, body)), 201)
         if kind.key == "pods" and info.subresource in podstreams.VERBS:
             return await self._streams.serve(request, info, self._record(call))
         self._check(call)
-        if info.subresource == "scale":
-            return await self._scale(call)
-        return await self._handlers[info.verb](call)
+        if info.verb not in ("create", "update", "patch"):
+            return await self._handlers[info.verb](call)
+        with fitting(kind.kind):
+            return await self._handlers[info.verb](call)
 
     def _check(self, call: ResourceRequest) -> None:
         """Refuse a verb that the type, the path or the subresource does not know."""
         info, kind = call.info, call.kind
+        if info.subresource in LEFT_OUT:
+            raise status.left_out(404, "NotFound", f"subresource {info.subresource}")
         if info.subresource and info.subresource not in kind.subresources:
             raise status.no_such_resource()
         known = info.verb in kind.verbs and info.verb in self._handlers
         if info.subresource:
-            written = (*SUBRESOURCES, "scale")
-            known = info.subresource in written and info.verb in ("get", "update", "patch")
+            written = info.subresource in SUBRESOURCES
+            known = written and info.verb in ("get", "update", "patch")
         homeless = kind.namespaced and not info.namespace and info.verb not in ("list", "watch")
         misplaced = (info.verb in COLLECTIVE) == bool(info.name)
         if not known or homeless or misplaced:
@@ -249,37 +224,21 @@ class Verbs:
     # Writing
 
     async def _create(self, call: ResourceRequest) -> Answer:
-        body, write = await self._body(call, "CreateOptions")
+        write, body = self._options(call), await bodies.read(call.request)
         record = self._resources.create(call.kind, call.namespace, body, write)
         return _answer(call, record, write, 201)
 
     async def _update(self, call: ResourceRequest) -> Answer:
-        body, write = await self._body(call, "UpdateOptions")
+        write, body = self._options(call), await bodies.read(call.request)
         return self._replace(call, self._record(call), body, write)
 
     async def _patch(self, call: ResourceRequest) -> Answer:
         content_type, raw = call.request.content_type, await bodies.raw(call.request)
         patch = patches.read(content_type, raw, call.kind)
-        write = self._options(call, "PatchOptions")
-        write.strict = bodies.doubled(content_type, raw)
+        write = self._options(call)
         record = self._record(call)
-        body, shown = patches.patched(content_type, record.thaw(), patch)
-        write.undecodable = lambda why: patches.undecodable(shown, why)
+        body = patches.patched(content_type, record.thaw(), patch)
         return self._replace(call, record, body, write)
-
-    async def _scale(self, call: ResourceRequest) -> Answer:
-        record = self._record(call)
-        if call.info.verb == "get":
-            return json_answer(encode(scale_of(record)))
-        if call.info.verb == "patch":
-            content_type, raw = call.request.content_type, await bodies.raw(call.request)
-            patch = patches.read(content_type, raw, call.kind)
-            body, _ = patches.patched(content_type, scale_of(record), patch)
-        else:
-            body = await bodies.read(call.request)
-        write = bodies.options_of_query(call.query, "UpdateOptions")
-        changed = self._resources.update(call.kind, record, _scaled(record, body), write)
-        return json_answer(encode(scale_of(changed)))
 
     def _replace(self, call: ResourceRequest, record: Record, body: Json, write: Write) -> Answer:
         changed = self._resources.update(
@@ -308,17 +267,8 @@ class Verbs:
         deleted = [self._resources.delete(kind, r, deletion)[0] for r in page.records]
         return json_answer(list_watch.Page(records=deleted, revision=storage.revision).raw(kind))
 
-    async def _body(self, call: ResourceRequest, options: str) -> tuple[Json, Write]:
-        """Return the body of a create or update, and how the write is meant."""
-        write = self._options(call, options)
-        body = await bodies.read(call.request)
-        if write.validation != "Ignore":
-            raw = await bodies.raw(call.request)
-            write.strict = bodies.doubled(bodies.content_type(call.request), raw)
-        return body, write
-
-    def _options(self, call: ResourceRequest, options: str) -> Write:
-        write = bodies.options_of_query(call.query, options)
+    def _options(self, call: ResourceRequest) -> Write:
+        write = bodies.options_of_query(call.query)
         write.judge = partial(self._judge, call)
         return write
 

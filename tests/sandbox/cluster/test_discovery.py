@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.sandbox.cluster.conftest import DEFINITIONS, Client
+from tests.sandbox.cluster.conftest import Client
 
 ALL = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
 
@@ -33,27 +33,3 @@ async def test_a_patch_says_that_the_server_validates_fields(api: Client) -> Non
     pod = {"group": "", "version": "v1", "kind": "Pod"}
     assert patch["x-kubernetes-group-version-kind"] == pod
     assert {"dryRun", "fieldValidation", "force"} <= {p["name"] for p in patch["parameters"]}
-
-
-async def test_a_document_changes_its_address_with_its_content(widgets: Client) -> None:
-    before = (await widgets.get("/openapi/v3")).json()["paths"]
-    changed = (await widgets.get(f"{DEFINITIONS}/widgets.example.com")).json()
-    spec = changed["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
-    spec["description"] = "What is wished."
-    await widgets.put(f"{DEFINITIONS}/widgets.example.com", json=changed)
-    after = (await widgets.get("/openapi/v3")).json()["paths"]
-    assert before.keys() == after.keys()
-    assert [place for place in after if before[place] != after[place]] == ["apis/example.com/v1"]
-
-
-async def test_openapi_of_the_second_version_names_no_type(api: Client) -> None:
-    asked = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf"
-    answer = await api.get("/openapi/v2", headers={"Accept": asked})
-    # swagger (1) and info (2) with title and version, then paths (8) with nothing in it.
-    assert answer.content == b"\x0a\x032.0\x12\x15\x0a\x0aKubernetes\x12\x07v1.32.3\x42\x00"
-    assert (await api.get("/openapi/v2")).status_code == 406
-
-
-async def test_there_is_no_document_of_a_group_that_is_not_served(api: Client) -> None:
-    answer = await api.get("/openapi/v3/apis/batch/v1")
-    assert (answer.status_code, answer.text) == (404, "404 page not found\n")

@@ -48,3 +48,8 @@ async def test_a_strategic_merge_patch_is_taken_where_it_is_a_merge_patch(
     assert changed.json()["metadata"]["labels"] == {"tier": "web"}
     refused = await api.patch(f"{PODS}/a", json=patch, headers=headers)
     check_refusal(refused, 415, "knows no strategic merge patch of a list: ")
+
+
+async def test_nothing_is_scaled_by_its_subresource(api: Client) -> None:
+    scaled = await api.get("/apis/apps/v1/namespaces/default/deployments/a/scale")
+    check_refusal(scaled, 404, "knows no subresource scale: ")

@@ -48,11 +48,6 @@ async def asked(api: Client, **spec: Any) -> httpx2.Response:
     return await api.post(TOKEN, json={"spec": spec})
 
 
-async def test_a_policy_without_a_binding_does_nothing(api: Client) -> None:
-    await api.post(f"{ROOT}/validatingadmissionpolicies", json=policy("false"))
-    assert (await asked(api)).status_code == 201
-
-
 @pytest.mark.parametrize(
     ("expression", "code"),
     [
@@ -76,63 +71,6 @@ async def test_an_expression_holds_or_denies(api: Client, expression: str, code:
     if code != 201:
         refused = "forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: "
         assert f'serviceaccounts "default" is {refused}' in answer.json()["message"]
-
-
-async def test_a_policy_that_is_to_be_ignored_on_errors_denies_no_less_what_does_not_hold(
-    api: Client,
-) -> None:
-    await bound(api, policy("object.spec.nothing == 1", failurePolicy="Ignore"))
-    assert (await asked(api)).status_code == 201
-    path = f"{ROOT}/validatingadmissionpolicies/p"
-    change = {"spec": {"validations": [{"expression": "false", "reason": "Forbidden"}]}}
-    assert (await api.patch(path, json=change, headers=MERGE)).status_code == 200
-    assert (await asked(api)).status_code == 403
-
-
-@pytest.mark.parametrize(
-    ("condition", "code"), [("false", 201), ("true", 422), ("1 / 0 == 1", 422)]
-)
-async def test_it_is_for_the_requests_that_its_conditions_name(
-    api: Client, condition: str, code: int
-) -> None:
-    conditions = [{"name": "c", "expression": condition}]
-    await bound(api, policy("false", matchConditions=conditions))
-    assert (await asked(api)).status_code == code
-
-
-@pytest.mark.parametrize(
-    ("validation", "says"),
-    [
-        ({"expression": "variables.wanted == 'b'"}, "failed expression: variables.wanted == 'b'"),
-        ({"messageExpression": "'not ' + variables.asked"}, "not A"),
-        ({"messageExpression": "'  ' + variables.asked + '  '"}, "A"),
-        # What is no single line of text, or too long, is not said.
-        ({"messageExpression": "variables.asked + '\\n'"}, "A"),
-        ({"messageExpression": "'a\\nb'", "message": "so it is"}, "so it is"),
-        ({"messageExpression": "variables.broken", "message": "so it is"}, "so it is"),
-        ({"messageExpression": "[1].size()", "message": "so it is"}, "so it is"),
-        ({"messageExpression": "'   '", "message": "so it is"}, "so it is"),
-        ({"messageExpression": f"'{'x' * 5121}'", "message": "so it is"}, "so it is"),
-        # A variable counts where it is used.
-        ({"expression": "variables.broken"}, "expression 'variables.broken' resulted in error"),
-    ],
-)
-async def test_variables_have_names_and_a_message_may_be_made_of_them(
-    api: Client, validation: dict[str, str], says: str
-) -> None:
-    variables = [
-        {"name": "broken", "expression": "object.spec.nothing"},
-        {"name": "wanted", "expression": "object.spec.audiences[0]"},
-        {"name": "asked", "expression": "variables.wanted.upperAscii()"},
-    ]
-    made = policy(variables=variables, validations=[{"expression": "false", **validation}])
-    await bound(api, made)
-    answer = await asked(api, audiences=["a"])
-    check_refusal(answer, 422, f"denied request: {says}")
-    # kubectl prints the causes alone.
-    (cause,) = answer.json()["details"]["causes"]
-    assert answer.json()["message"].endswith(cause.pop("message"))
-    assert cause == {}
 
 
 ALL = {"apiGroups": ["*"], "apiVersions": ["*"], "resources": ["*"]}
@@ -206,10 +144,3 @@ async def test_what_is_not_evaluated_is_not_taken(
     api: Client, body: dict[str, Any], says: str
 ) -> None:
     check_refusal(await api.post(f"{ROOT}/validatingadmissionpolicies", json=body), 422, says)
-
-
-async def test_a_binding_that_only_warns_is_not_taken(api: Client) -> None:
-    spec = {"policyName": "p", "validationActions": ["Warn"]}
-    body = {"metadata": {"name": "b"}, "spec": spec}
-    refused = await api.post(f"{ROOT}/validatingadmissionpolicybindings", json=body)
-    check_refusal(refused, 422, "the sandbox knows the action Deny alone")

@@ -162,14 +162,3 @@ def test_on_a_full_disk_nothing_changes_and_with_space_all_goes_on(
     with serving(home, *sockets), client(home, sockets[0]) as api:
         kept = {item["metadata"]["name"] for item in api.get(MAPS).json()["items"]}
         assert kept == {"kube-root-ca.crt", *taken, *more}
-
-
-def test_it_loads_no_client_of_an_api_server_with_the_models_of_one() -> None:
-    """A sandbox has one such process, and the client takes a quarter of its start."""
-    told = (
-        "import sys;from podidentity_sandbox.cluster import fields;fields.without_client();"
-        "import podidentity_sandbox.cluster.main;"
-        "assert fields.built_in('', 'v1', 'Pod');print({'httpx2'} & {*sys.modules})"
-    )
-    done = subprocess.run([sys.executable, "-c", told], check=True, capture_output=True, text=True)
-    assert done.stdout == "set()\n"

@@ -8,7 +8,7 @@ import pytest
 
 from podidentity_sandbox.cluster import tables
 from podidentity_sandbox.cluster.registry import ResourceType
-from tests.sandbox.cluster.conftest import PODS, Client, definition, pod, watching
+from tests.sandbox.cluster.conftest import PODS, Client, pod
 from tests.sandbox.cluster.settled import NOW, READY
 
 TABLE = "application/json;as=Table;v=v1;g=meta.k8s.io"
@@ -59,29 +59,6 @@ def test_a_custom_column_shows_what_fits_its_type(kind: str, value: Any, shown: 
     assert column.cell({"spec": spec}, NOW) == shown
 
 
-def test_a_definition_without_columns_shows_the_age() -> None:
-    found = tables.columns(ResourceType("example.com", "Widget", schema={}))
-    assert [column.name for column in found] == ["Name", "Age"]
-
-
-async def test_a_definition_with_a_column_that_makes_no_sense_is_refused(
-    api: Client,
-) -> None:
-    body = definition()
-    body["spec"]["versions"][0]["additionalPrinterColumns"] = [
-        {"name": "X", "type": "text", "jsonPath": ".a"},
-        {"type": "string", "jsonPath": ".list[0]"},
-    ]
-    made = await api.post("/apis/apiextensions.k8s.io/v1/customresourcedefinitions", json=body)
-    assert made.status_code == 422
-    where = "spec.versions[0].additionalPrinterColumns"
-    assert {c["field"] for c in made.json()["details"]["causes"]} == {
-        f"{where}[0].type",
-        f"{where}[1].name",
-        f"{where}[1].jsonPath",
-    }
-
-
 async def test_a_row_carries_as_much_of_its_object_as_is_asked_for(
     api: Client,
 ) -> None:
@@ -96,23 +73,3 @@ async def test_a_row_carries_as_much_of_its_object_as_is_asked_for(
     assert await row("None") is None
     answer = await api.get(PODS, headers={"Accept": TABLE}, params={"includeObject": "Half"})
     assert answer.status_code == 400
-
-
-async def test_a_watch_of_tables_has_its_headers_once(api: Client) -> None:
-    api.headers["Accept"] = TABLE
-    await api.post(PODS, json=pod("a"))
-    async with watching(api, PODS, timeoutSeconds=10) as events:
-        first = await anext(events)
-        await api.post(PODS, json=pod("b"))
-        second = await anext(events)
-    assert first["object"]["columnDefinitions"][0]["name"] == "Name"
-    assert second["object"]["columnDefinitions"] is None
-    assert second["object"]["rows"][0]["cells"][0] == "b"
-
-
-@pytest.mark.parametrize(
-    "accept", ["application/xml", "application/json;as=Tree;v=v1;g=meta.k8s.io"]
-)
-async def test_what_is_not_written_here_is_not_acceptable(api: Client, accept: str) -> None:
-    answer = await api.get(PODS, headers={"Accept": accept})
-    assert (answer.status_code, answer.json()["reason"]) == (406, "NotAcceptable")

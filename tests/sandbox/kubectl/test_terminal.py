@@ -1,4 +1,4 @@
-"""Real kubectl at a real terminal: exec -it and run -it, with its size, signals and exit codes.
+"""Real kubectl at a real terminal: exec -it, with its size, signals and exit codes.
 
 https://kubernetes.io/docs/tasks/debug/debug-application/get-shell-running-container/
 """
@@ -85,13 +85,3 @@ def test_an_interrupt_reaches_the_program_and_not_kubectl(person: Person) -> Non
     terminal.type(b"\x03")
     terminal.until(b"command terminated with exit code 130")
     assert terminal.close() == 130
-
-
-def test_a_pod_that_is_run_at_a_terminal_is_gone_after_it(person: Person) -> None:
-    words = ("run", "-it", "guest", "--image=busybox", "--restart=Never", "--rm", "--", "sh")
-    terminal = person.at_terminal(*words)
-    terminal.until(b"try pressing enter.")
-    terminal.type(b"tty; stty size; exit 3\n")
-    terminal.until(b'pod "guest" deleted')
-    assert terminal.close() in {1, 3}
-    assert "guest" not in person.does("get", "pods", "-o", "name")

@@ -10,6 +10,7 @@ as available as soon as it is ready.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from typing import Self
 
 from podidentity_sandbox.cluster import Obj
 from podidentity_sandbox.cluster.controllers.scheduler import NOT_READY, UNSCHEDULABLE, fits, ready
-from podidentity_sandbox.cluster.controllers.sets import Bounds, Sets, digest
+from podidentity_sandbox.cluster.controllers.sets import Sets, digest
 from podidentity_sandbox.cluster.kinds.pods import ENDED
 from podidentity_sandbox.cluster.storage import Change, Record, field_of
 
@@ -127,15 +128,19 @@ def _age(pod: Record) -> tuple[bool, str, str]:
 # ---- The next step of an update: pure
 
 
-def bounds(owner: Record, wanted: int) -> Bounds:
-    """Resolve both limits, rounded up; with OnDelete they are nothing.
+def bounds(owner: Record, wanted: int) -> tuple[int, int]:
+    """Return how many nodes may have a pod more, and how many none; with OnDelete both are 0.
 
-    `updatedDesiredNodeCounts` of pkg/controller/daemon/update.go.
+    A share is rounded up; where both come to nothing, one pod may be away.
     """
     update = owner.object["spec"]["updateStrategy"]
     if update["type"] != "RollingUpdate":
-        return Bounds(surge=0, unavailable=0)
-    return Bounds.of(update["rollingUpdate"], wanted, up=True)
+        return 0, 0
+    surge, unavailable = (
+        limit if isinstance(limit, int) else math.ceil(wanted * int(limit.removesuffix("%")) / 100)
+        for limit in (update["rollingUpdate"][name] for name in ("maxSurge", "maxUnavailable"))
+    )
+    return surge, unavailable if surge or unavailable else 1
 
 
 def next_step(
@@ -146,16 +151,16 @@ def next_step(
     `manage` and `rollingUpdate` of pkg/controller/daemon; a node whose pod is being deleted gets
     its next one when that is gone.
     """
-    by_node, allowed = _by_node(pods), bounds(owner, len(wanted))
+    by_node, (surge, unavailable) = _by_node(pods), bounds(owner, len(wanted))
     delete = [pod for node, found in by_node.items() if node not in wanted for pod in found]
     create = [node for node in wanted if node not in by_node]
     current = digest(owner)
     states = [_NodeState.of(node, by_node.get(node, []), current) for node in wanted]
-    delete += [pod for state in states for pod in state.surplus(surging=bool(allowed.surge))]
-    if allowed.surge:
-        create += _surge(states, allowed.surge)
-    elif allowed.unavailable:
-        delete += _replace(states, allowed.unavailable)
+    delete += [pod for state in states for pod in state.surplus(surging=bool(surge))]
+    if surge:
+        create += _surge(states, surge)
+    elif unavailable:
+        delete += _replace(states, unavailable)
     return create, list({pod.uid: pod for pod in delete if not pod.deleted}.values())
 
 

@@ -56,6 +56,9 @@ class Loop:
         for controller in self._controllers:
             try:
                 controller.react(change)
+            except (AttributeError, KeyError, TypeError, ValueError):
+                # Of an object in which a field is of another type than its own.
+                log.exception("on %s %s", change.key, change.record.name)
             except StatusError as error:
                 # Such as a namespace that began to terminate: the next change brings it right.
                 name = type(controller).__name__

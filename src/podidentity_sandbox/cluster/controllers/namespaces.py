@@ -2,68 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
-
-from podidentity_sandbox.cluster import Obj, objects
+from podidentity_sandbox.cluster import Obj
 from podidentity_sandbox.cluster.registry import ResourceType
 from podidentity_sandbox.cluster.resources import Resources
 from podidentity_sandbox.cluster.storage import Change, Record
-
-_SETTLED = (
-    (
-        "NamespaceDeletionDiscoveryFailure",
-        "ResourcesDiscovered",
-        "All resources successfully discovered",
-    ),
-    (
-        "NamespaceDeletionGroupVersionParsingFailure",
-        "ParsedGroupVersions",
-        "All legacy kube types successfully parsed",
-    ),
-    (
-        "NamespaceDeletionContentFailure",
-        "ContentDeleted",
-        "All content successfully deleted, may be waiting on finalization",
-    ),
-)
-"""Conditions of failures that cannot happen here."""
-
-
-def conditions(status: Obj, left: Mapping[str, Sequence[Record]], now: str) -> list[Obj]:
-    """Return the conditions of a namespace in which objects are left, by resource and group.
-
-    The time of each is that of the last change of its status.
-    """
-    counts = ", ".join(f"{key} has {len(left[key])} resource instances" for key in sorted(left))
-    records = [record for each in left.values() for record in each]
-    held = Counter(name for r in records for name in r.metadata.get("finalizers", []))
-    holders = ", ".join(f"{name} in {n} resource instances" for name, n in sorted(held.items()))
-    some = f"Some content in the namespace has finalizers remaining: {holders}"
-    told = [
-        *((kind, "False", reason, message) for kind, reason, message in _SETTLED),
-        (
-            "NamespaceContentRemaining",
-            "True",
-            "SomeResourcesRemain",
-            f"Some resources are remaining: {counts}",
-        ),
-        (
-            "NamespaceFinalizersRemaining",
-            str(bool(held)),
-            "SomeFinalizersRemain" if held else "ContentHasNoFinalizers",
-            some if held else "All content-preserving finalizers finished",
-        ),
-    ]
-    known = status.get("conditions", [])
-    since = {(each["type"], each["status"]): each["lastTransitionTime"] for each in known}
-    return [
-        objects.condition(kind, state, reason, message, since.get((kind, state), now))
-        for kind, state, reason, message in told
-    ]
-
-
-# ---- The controller
 
 ROOT_CA = "kube-root-ca.crt"
 
@@ -97,24 +39,18 @@ class Namespaces:
 
     def _empty(self, namespace: Record) -> None:
         """Delete all content; when nothing is left, let the namespace go."""
-        left = {}
+        left = False
         for kind in self._resources.registry:
-            if kind.namespaced and (lingering := self._clear(kind, namespace.name)):
-                left[f"{kind.plural}.{kind.group}"] = lingering
+            left = (kind.namespaced and self._clear(kind, namespace.name)) or left
         current = self._resources.storage.get("namespaces", "", namespace.name)
-        if current is None:
-            return
-        new = current.thaw()
-        if left:
-            now = objects.stamp(self._resources.now())
-            new["status"]["conditions"] = conditions(new["status"], left, now)
-        else:
+        if current is not None and not left:
+            new = current.thaw()
             new["spec"].pop("finalizers", None)
-        self._resources.settle("namespaces", current, new)
+            self._resources.settle("namespaces", current, new)
 
-    def _clear(self, kind: ResourceType, namespace: str) -> list[Record]:
-        """Delete the objects of one type; returns those that linger."""
+    def _clear(self, kind: ResourceType, namespace: str) -> bool:
+        """Delete the objects of one type; return whether some linger."""
         for record in self._resources.storage.all(kind.key, namespace):
             if not record.deleted:
                 self._resources.delete(kind, record)
-        return self._resources.storage.all(kind.key, namespace)
+        return bool(self._resources.storage.all(kind.key, namespace))

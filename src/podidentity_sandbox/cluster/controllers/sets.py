@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Self
+from typing import ClassVar
 
 from podidentity_sandbox.cluster import Obj
 from podidentity_sandbox.cluster.events import Recorder
@@ -20,27 +18,6 @@ def controller_of(obj: Obj) -> Obj:
     """Return the owner reference of an object's controller; {} where it has none."""
     owners: list[Obj] = obj["metadata"].get("ownerReferences", [])
     return next((owner for owner in owners if owner.get("controller")), {})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bounds:
-    """How many pods there may be more, and fewer, than are wanted."""
-
-    surge: int
-    unavailable: int
-
-    @classmethod
-    def of(cls, rolling: Obj, wanted: int, *, up: bool) -> Self:
-        """Resolve a rollingUpdate; where it comes to nothing, one pod may be away.
-
-        `up` rounds a share of maxUnavailable up; that of maxSurge always is.
-        """
-        surge, unavailable = (
-            limit if isinstance(limit, int) else wanted * int(limit.removesuffix("%") or 0) / 100
-            for limit in (rolling["maxSurge"], rolling["maxUnavailable"])
-        )
-        most = math.ceil(unavailable) if up else math.floor(unavailable)
-        return cls(surge=math.ceil(surge), unavailable=min(most if surge or most else 1, wanted))
 
 
 def digest(owner: Record) -> str:

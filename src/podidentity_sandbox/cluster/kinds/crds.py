@@ -9,8 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from podidentity_sandbox.cluster import Json, Obj, names, objects, shapes, status, tables
-from podidentity_sandbox.cluster.fields import built_in
+from podidentity_sandbox.cluster import Json, Obj, names, objects, status, tables
 from podidentity_sandbox.cluster.registry import ResourceType, Strategy
 from podidentity_sandbox.cluster.schema import Schema, compiled
 from podidentity_sandbox.cluster.status import Cause
@@ -21,7 +20,6 @@ from podidentity_sandbox.cluster.status import Cause
 
 _FREE = ("x-kubernetes-int-or-string", "x-kubernetes-preserve-unknown-fields")
 _TYPES = ("array", "boolean", "integer", "number", "object", "string")
-_NODE = built_in("apiextensions.k8s.io", "v1", "JSONSchemaProps")
 _NOT_EVALUATED = (
     *("$ref", "exclusiveMaximum", "exclusiveMinimum", "maxProperties", "minProperties"),
     *("multipleOf", "not", "uniqueItems", "x-kubernetes-validations"),
@@ -33,9 +31,6 @@ def structural_faults(schema: Schema, where: str, *, logical: bool = False) -> I
 
     A `logical` schema is one inside allOf, anyOf or oneOf: it constrains, and names no type.
     """
-    if misfit := shapes.misfit(_NODE, schema):
-        yield status.invalid(where, "", misfit)
-        return
     for word in _NOT_EVALUATED:
         if schema.get(word):
             detail = "this sandbox does not evaluate it, and would let through what it refuses"

@@ -168,179 +168,52 @@ def _fixed(spec: Obj) -> Obj:
 
 
 def spec_faults(spec: Obj, path: str) -> Iterator[Cause]:
-    """Yield the faults of a pod's or a pod template's spec."""
+    """Yield the faults of a pod's or a pod template's spec: what its node would stumble over.
+
+    A volume's name is a folder of the node, and no file of it may lead out of it. What the
+    sandbox's kubelet does not do is refused here: nobody would miss it.
+    """
     if not spec.get("containers"):
         yield status.required(f"{path}.containers")
-    volumes = {volume.get("name") for volume in spec.get("volumes", [])}
-    yield from _volume_faults(spec.get("volumes", []), f"{path}.volumes")
-    seen: set[str] = set()
-    for field in ("initContainers", "containers"):
-        for index, container in enumerate(spec.get(field, [])):
-            where = f"{path}.{field}[{index}]"
-            yield from _container_faults(container, where, volumes)
-            name = container.get("name", "")
-            if name in seen:
-                message = f'Duplicate value: "{name}"'
-                yield Cause(f"{where}.name", "FieldValueDuplicate", message)
-            seen.add(name)
+    volumes = [volume.get("name", "") for volume in spec.get("volumes", [])]
+    for name in volumes:
+        for fault in names.label_faults(name):
+            yield status.invalid(f"{path}.volumes.name", name, fault)
+    for each in _files(spec):
+        if each.startswith(("/", "..")) or ".." in each.split("/"):
+            yield status.invalid(f"{path}.volumes", each, "must be a path inside of the volume")
+    yield from _container_faults(_containers(spec), volumes, f"{path}.containers")
     for field in ("readinessGates", "schedulingGates"):
         if spec.get(field):
             yield status.forbidden_field(f"{path}.{field}", "the sandbox knows no gates")
-    policy, policies = spec.get("restartPolicy"), ("Always", "OnFailure", "Never")
-    if policy not in policies:
-        yield status.unsupported(f"{path}.restartPolicy", policy, policies)
 
 
-def _container_faults(container: Obj, where: str, volumes: set[str | None]) -> Iterator[Cause]:
-    name = container.get("name", "")
-    if not name:
-        yield status.required(f"{where}.name")
-    else:
+def _container_faults(every: list[Obj], volumes: list[str], where: str) -> Iterator[Cause]:
+    for container in every:
+        name = container.get("name", "")
         for fault in names.label_faults(name):
             yield status.invalid(f"{where}.name", name, fault)
-    if not container.get("image"):
-        yield status.required(f"{where}.image")
-    yield from _mount_faults(container.get("volumeMounts", []), f"{where}.volumeMounts", volumes)
-    # What the sandbox's kubelet does not do is refused here: it would be missed by nobody.
-    if "startupProbe" in container:
-        yield status.forbidden_field(f"{where}.startupProbe", "the sandbox makes none")
-    for hook, action in container.get("lifecycle", {}).items():
-        if (hook, *action) != ("preStop", "exec"):
-            detail = "the sandbox runs preStop with exec alone"
-            yield status.forbidden_field(f"{where}.lifecycle.{hook}", detail)
+        if [each.get("name") for each in every].count(name) > 1:
+            yield Cause(f"{where}.name", "FieldValueDuplicate", f'Duplicate value: "{name}"')
+        if not container.get("image"):
+            yield status.required(f"{where}.image")
+        for mount in container.get("volumeMounts", []):
+            if mount.get("name") not in volumes:
+                message = f'Not found: "{mount.get("name", "")}"'
+                yield Cause(f"{where}.volumeMounts.name", "FieldValueNotFound", message)
+        if "startupProbe" in container:
+            yield status.forbidden_field(f"{where}.startupProbe", "the sandbox makes none")
+        for hook, action in container.get("lifecycle", {}).items():
+            if (hook, *action) != ("preStop", "exec"):
+                detail = "the sandbox runs preStop with exec alone"
+                yield status.forbidden_field(f"{where}.lifecycle.{hook}", detail)
 
 
-# ---- Files of volumes that the kubelet writes: which of them may be asked for, and at which paths.
-#
-# Rules, words and the places of faults, odd as some are, of ValidateLocalNonReservedPath and of
-# validateVolumeSource:
-# https://github.com/kubernetes/kubernetes/blob/v1.32.3/pkg/apis/core/validation/validation.go
-
-_NAMED = ("containerName", "resource")
-_MOST = 0o777
-
-
-def _file_faults(volume: Obj, where: str) -> Iterator[Cause]:
-    """Yield the faults of the files of a volume, for every source."""
-    projected = f"{where}.projected"
-    yield from _of_source(volume, where)
-    for index, source in enumerate(volume.get("projected", {}).get("sources", [])):
-        yield from _of_source(source, f"{projected}.sources[{index}]")
-        if "serviceAccountToken" in source:
-            yield from _path(source["serviceAccountToken"], projected)
-
-
-def _of_source(source: Obj, where: str) -> Iterator[Cause]:
-    for kind in ("secret", "configMap"):
-        for index, item in enumerate(source.get(kind, {}).get("items", [])):
-            place = f"{where}.{kind}.items[{index}]"
-            if not item.get("key"):
-                yield status.required(f"{place}.key")
-            yield from _path(item, place)
-            yield from _mode(item, place)
-    for item in source.get("downwardAPI", {}).get("items", []):
-        place = f"{where}.downwardAPI"
-        yield from _path(item, place)
-        yield from _field(item, place)
-        yield from _mode(item, place)
-
-
-def _field(item: Obj, where: str) -> Iterator[Cause]:
-    if "fieldRef" in item:
-        if not item["fieldRef"].get("fieldPath"):
-            yield status.required(f"{where}.fieldRef.fieldPath")
-        if "resourceFieldRef" in item:
-            detail = "fieldRef and resourceFieldRef can not be specified simultaneously"
-            yield status.invalid(where, "resource", detail)
-    elif "resourceFieldRef" in item:
-        absent = [field for field in _NAMED if not item["resourceFieldRef"].get(field)]
-        if absent:
-            yield status.required(f"{where}.resourceFieldRef.{absent[0]}")
-    else:
-        yield status.required(where, "one of fieldRef and resourceFieldRef is required")
-
-
-def _mode(item: Obj, where: str) -> Iterator[Cause]:
-    if not 0 <= item.get("mode", 0) <= _MOST:
-        detail = "must be a number between 0 and 0777 (octal), both inclusive"
-        yield status.invalid(f"{where}.mode", item["mode"], detail)
-
-
-def _path(item: Obj, where: str) -> Iterator[Cause]:
-    path, where = item.get("path", ""), f"{where}.path"
-    if not path:
-        yield status.required(where)
-    yield from _descending(path, where)
-    if path.startswith("..") and not path.startswith("../"):
-        yield status.invalid(where, path, "must not start with '..'")
-
-
-def _descending(path: str, where: str) -> Iterator[Cause]:
-    """Yield the faults of a path that must not lead out of its volume."""
-    if path.startswith("/"):
-        yield status.invalid(where, path, "must be a relative path")
-    yield from _back_steps(path, where)
-
-
-def _back_steps(path: str, where: str) -> Iterator[Cause]:
-    """Yield the fault of a path with `..` in it."""
-    if ".." in path.split("/"):
-        yield status.invalid(where, path, "must not contain '..'")
-
-
-# ---- Volumes and where they are mounted: no path may lead out of its volume.
-#
-# Rules and words of ValidateVolumes and ValidateVolumeMounts:
-# https://github.com/kubernetes/kubernetes/blob/master/pkg/apis/core/validation/validation.go
-
-_HOST_PATH_TYPES = (
-    *("", "BlockDevice", "CharDevice", "Directory", "DirectoryOrCreate"),
-    *("File", "FileOrCreate", "Socket"),
-)
-
-
-def _volume_faults(volumes: list[Obj], path: str) -> Iterator[Cause]:
-    """Yield the faults of a spec's volumes."""
-    seen: set[str] = set()
-    for index, volume in enumerate(volumes):
-        where, name = f"{path}[{index}]", volume.get("name", "")
-        yield from _volume_name_faults(name, f"{where}.name", seen)
-        seen.add(name)
-        if "hostPath" in volume:
-            place = f"{where}.hostPath.path"
-            yield from _back_steps(volume["hostPath"].get("path", ""), place)
-            kind = volume["hostPath"].get("type", "")
-            if kind not in _HOST_PATH_TYPES:
-                yield status.unsupported(f"{where}.hostPath.type", kind, sorted(_HOST_PATH_TYPES))
-        yield from _file_faults(volume, where)
-
-
-def _volume_name_faults(name: str, where: str, seen: set[str]) -> Iterator[Cause]:
-    """Yield the faults of a volume's name: it is that of a folder on the node as well."""
-    if not name:
-        yield status.required(where)
-        return
-    for fault in names.label_faults(name):
-        yield status.invalid(where, name, fault)
-    if name in seen:
-        yield Cause(where, "FieldValueDuplicate", f'Duplicate value: "{name}"')
-
-
-def _mount_faults(mounts: list[Obj], path: str, volumes: set[str | None]) -> Iterator[Cause]:
-    """Yield the faults of a container's mounts of these volumes."""
-    seen: set[str] = set()
-    for index, mount in enumerate(mounts):
-        where, target = f"{path}[{index}]", mount.get("mountPath", "")
-        if mount.get("name") not in volumes:
-            message = f'Not found: "{mount.get("name", "")}"'
-            yield Cause(f"{where}.name", "FieldValueNotFound", message)
-        if not target:
-            yield status.required(f"{where}.mountPath")
-        elif target in seen:
-            yield status.invalid(f"{where}.mountPath", target, "must be unique")
-        seen.add(target)
-        for field in ("subPath", "subPathExpr"):
-            yield from _descending(mount.get(field, ""), f"{where}.{field}")
-        if mount.get("subPath") and mount.get("subPathExpr"):
-            detail = "subPathExpr and subPath are mutually exclusive"
-            yield status.invalid(f"{where}.subPathExpr", mount["subPathExpr"], detail)
+def _files(spec: Obj) -> Iterator[str]:
+    """Yield the paths of the files that a kubelet writes into the volumes of a spec."""
+    for volume in spec.get("volumes", []):
+        for source in (volume, *volume.get("projected", {}).get("sources", [])):
+            yield source.get("serviceAccountToken", {}).get("path", "token")
+            for kind in ("secret", "configMap", "downwardAPI"):
+                for item in source.get(kind, {}).get("items", []):
+                    yield str(item.get("path", ""))

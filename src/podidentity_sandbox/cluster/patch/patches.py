@@ -47,14 +47,13 @@ def _merges_lists(patch: Json) -> bool:
     return isinstance(patch, list)
 
 
-def patched(content_type: str, obj: Obj, patch: Json) -> tuple[Json, str]:
-    """Return `obj`, which is changed, with a patch applied, and the text that errors show it by.
+def patched(content_type: str, obj: Obj, patch: Json) -> Json:
+    """Return `obj`, which is changed, with a patch applied.
 
     Raises 400 or 422 for a JSON patch that is none, or does not fit the object (a failed test, a
     missing path).
     """
-    new = operated(obj, patch) if content_type == JSON_PATCH else merge(obj, patch)
-    return new, msgspec.json.encode(new, order="sorted").decode()
+    return operated(obj, patch) if content_type == JSON_PATCH else merge(obj, patch)
 
 
 def merge(target: Json, patch: Json) -> Json:
@@ -97,8 +96,3 @@ def operated(obj: Obj, patch: Json) -> Json:
     except unfit as error:
         message = "the server rejected our request due to an error in our request"
         raise StatusError(422, "Invalid", message, details={}) from error
-
-
-def undecodable(shown: str, why: str) -> StatusError:
-    """Return the refusal of a patched object that does not decode as its type."""
-    return status.invalid_object("", "", "", [status.invalid("patch", shown, why)])
