@@ -8,8 +8,10 @@ import io
 import json
 import os
 import tarfile
+import tracemalloc
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx2
@@ -95,11 +97,29 @@ def test_objects_lose_values_of_variables_copies_and_the_data_of_secrets() -> No
 def test_what_a_tenant_nests_takes_no_more_of_the_archive_than_it_has(levels: int) -> None:
     inner = ",".join(["[]"] * 100_000)
     given = f'{{"spec":{{"odd":{"[" * levels}{inner}{"]" * levels}}},"kind":"AzureIdentity"}}'
-    contents = bundle.Contents()
-    contents.data("objects/azureidentities.json", [parse_object(given.encode())])
-    (shown,) = contents.files.values()
+    shown = json.dumps(redacted_object(parse_object(given.encode())))
     assert len(shown) < len(given)
-    assert f"more than {LEVELS} levels" in shown.decode()
+    assert f"more than {LEVELS} levels" in shown
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "shown"),
+    [
+        ("clientSecret", "opaque", GONE),
+        ("example.com/api-key", 'a "quoted" one', GONE),
+        ("pin-token", 1234, GONE),
+        (f"of {JWT}", "x", "x"),
+        ("tokenExpirationSeconds", 3600, 3600),
+        ("automountServiceAccountToken", False, False),
+        ("clientPassword", {"name": "keys"}, {"name": "keys"}),
+        ("tokens", ["opaque"], ["opaque"]),
+    ],
+)
+def test_a_member_loses_its_value_where_its_name_is_a_secrets(
+    name: str, value: object, shown: object
+) -> None:
+    (found,) = json.loads(json.dumps(redacted_object({name: value}))).items()
+    assert found == (name.replace(JWT, GONE), shown)
 
 
 def test_our_own_definitions_are_shown_whole() -> None:
@@ -170,18 +190,24 @@ class Planted:
         items = [] if of_mic else [planted("Any", f"{name}-0")]
         return httpx2.Response(200, json={"kind": "List", "metadata": {}, "items": items})
 
-    def contents(self, secure_port: int = 9447) -> bundle.Contents:
-        async def collected() -> bundle.Contents:
+    def archive(self, secure_port: int = 9447) -> bytes:
+        async def collected(path: Path) -> None:
             client = httpx2.AsyncClient(
                 base_url="https://api", transport=httpx2.MockTransport(self.answer)
             )
             kube = ReadOnce(client)
             try:
-                return await bundle.collect(kube, Choices(secure_port=secure_port))
+                with bundle.new_archive(path) as archive:
+                    await bundle.collect(kube, Choices(secure_port=secure_port), archive)
             finally:
                 await kube.close()
 
-        return asyncio.run(collected())
+        with TemporaryDirectory() as folder:
+            asyncio.run(collected(path := Path(folder, "a.tar.gz")))
+            return path.read_bytes()
+
+    def files(self, secure_port: int = 9447) -> Mapping[str, str]:
+        return files(self.archive(secure_port))
 
 
 def files(archive: bytes) -> Mapping[str, str]:
@@ -200,7 +226,7 @@ SECRETS = [*(secret for _, secret in PLANTED.values()), "env-1", "copied-1", "da
 )
 def test_no_secret_that_is_planted_in_any_answer_is_in_the_archive(refused: str) -> None:
     server = Planted(refused)
-    found = files(bundle.packed(server.contents()))
+    found = server.files()
     for name, text in found.items():
         assert [each for each in SECRETS if each in text] == [], name
     assert not [path for path in server.asked if "secret" in path], "they are not read at all"
@@ -234,7 +260,7 @@ class WithMic(Planted):
 
 def test_the_page_of_mic_is_asked_for_at_its_own_port_and_without_secrets_too() -> None:
     server = WithMic()
-    found = files(bundle.packed(server.contents()))
+    found = server.files()
     assert [each for each in SECRETS if each in found["pages/mic-0-readyz.json"]] == []
     pods = "/api/v1/namespaces/kube-system/pods"
     asked = {each for each in server.asked if each.endswith("/proxy/readyz")}
@@ -244,7 +270,7 @@ def test_the_page_of_mic_is_asked_for_at_its_own_port_and_without_secrets_too() 
 
 def test_what_nmi_knows_is_asked_for_with_a_token_for_that_node_and_nothing_else() -> None:
     server = Planted()
-    server.contents()
+    server.files()
     account = "/api/v1/namespaces/kube-system/serviceaccounts/podidentity-debug-reader/token"
     asked = {"audiences": ["podidentity-nmi/debug/node-7"], "expirationSeconds": 600}
     assert server.given == [(account, asked)]
@@ -284,24 +310,56 @@ class Forged(Planted):
     ids=["401", "403", "404", "429", "503", "302", "endless", "what a terminal obeys"],
 )
 def test_what_nmi_does_not_say_is_named_as_missing(answer: httpx2.Response, why: str) -> None:
-    contents = Forged(answer).contents()
-    assert "pages/pods-0-debug.json" not in contents.files
-    (missing,) = contents.missing
+    found = Forged(answer).files()
+    assert "pages/pods-0-debug.json" not in found
+    (missing,) = found["missing.txt"].splitlines()
     assert missing.startswith("pages/pods-0-debug.json: ")
     assert missing.endswith(why)
 
 
 def test_an_nmi_without_a_port_for_it_is_asked_nothing() -> None:
     server = Planted()
-    contents = server.contents(secure_port=0)
+    found = server.files(secure_port=0)
     assert server.given == []
-    (missing,) = contents.missing
+    (missing,) = found["missing.txt"].splitlines()
     assert missing.endswith("it has no --metrics-secure-port")
 
 
 def test_the_same_contents_are_the_same_archive() -> None:
-    contents = Planted().contents()
-    assert bundle.packed(contents) == bundle.packed(contents)
+    assert Planted().archive() == Planted().archive()
+
+
+class Crowded(Planted):
+    """One of which a tenant has filled two lists with so many of the smallest objects."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self._number = number
+
+    def answer(self, request: httpx2.Request) -> httpx2.Response:
+        if not request.url.path.endswith(("/azureidentities", "/azureassignedidentities")):
+            return httpx2.Response(200, json={"kind": "List", "metadata": {}, "items": []})
+        first = int(request.url.params.get("continue", 0))
+        end = min(self._number, first + int(request.url.params["limit"]))
+        items = [{"metadata": {"name": f"a{each}"}} for each in range(first, end)]
+        more = str(end) if end < self._number else ""
+        meta = {"continue": more}
+        return httpx2.Response(200, json={"kind": "List", "metadata": meta, "items": items})
+
+
+def test_the_archive_holds_a_page_of_a_list_whatever_the_list_has() -> None:
+    Crowded(600).files()  # what is imported and compiled once
+    tracemalloc.start()
+    try:
+        archive = Crowded(20_000).archive()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2 << 20
+    found = files(archive)
+    for name in ("azureidentities", "azureassignedidentities"):
+        names = [each["metadata"]["name"] for each in json.loads(found[f"objects/{name}.json"])]
+        assert names == [f"a{each}" for each in range(20_000)]
 
 
 # ---- The file
@@ -314,19 +372,29 @@ def test_a_full_disk_leaves_nothing_and_says_so(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(CommandError, match=r"No space left on device\. Nothing of it is left"):
-        bundle.write(tmp_path / "a.tar.gz", b"x")
+    what = r"No space left on device\. Nothing of it is left"
+    with pytest.raises(CommandError, match=what), bundle.new_archive(tmp_path / "a.tar.gz"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_archive_that_is_not_ended_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), bundle.new_archive(tmp_path / "a.tar.gz"):
+        raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []
 
 
 def test_an_archive_is_its_owners_alone_and_replaces_nothing(tmp_path: Path) -> None:
-    bundle.write(tmp_path / "a.tar.gz", b"x")
+    with bundle.new_archive(tmp_path / "a.tar.gz"):
+        pass
     assert (tmp_path / "a.tar.gz").stat().st_mode & 0o777 == 0o600
-    with pytest.raises(CommandError, match="exists already, and was not changed"):
-        bundle.write(tmp_path / "a.tar.gz", b"y")
-    assert (tmp_path / "a.tar.gz").read_bytes() == b"x"
-    with pytest.raises(CommandError, match="cannot be written: No such file"):
-        bundle.write(tmp_path / "absent/a.tar.gz", b"y")
+    there = pytest.raises(CommandError, match="exists already, and was not changed")
+    with there, bundle.new_archive(tmp_path / "a.tar.gz"):
+        pass
+    assert "missing.txt" in files((tmp_path / "a.tar.gz").read_bytes())
+    absent = pytest.raises(CommandError, match="cannot be written: No such file")
+    with absent, bundle.new_archive(tmp_path / "absent/a.tar.gz"):
+        pass
 
 
 def test_the_command_writes_an_archive_with_its_own_findings_and_versions(

@@ -30,8 +30,8 @@ cubic one that was here took 16 s."""
 
 def patterns() -> dict[str, re.Pattern[Any]]:
     """Return each pattern of the formats, of the values in them, and of `check --bundle`."""
-    found = {f"redaction.FORMS[{number}]": each for number, each in enumerate(redaction._FORMS)}
-    for name in ("_NAMED", "_AND_VALUE", "_FLAG", "_TOLD", "_NUMBER", "_COUNTS"):
+    found = {f"redaction.FORMS[{sign!r}]": each for sign, each in redaction._FORMS.items()}
+    for name in ("_NAMED", "_IS_NAMED", "_AND_VALUE", "_FLAG", "_TOLD", "_NUMBER", "_COUNTS"):
         found[f"redaction.{name}"] = getattr(redaction, name)
     for package in (podidentity.wire, podidentity.core):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):

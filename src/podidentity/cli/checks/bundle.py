@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import gzip
 import io
-import json
 import os
 import tarfile
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import aclosing, contextmanager
 from pathlib import Path
+from typing import IO, Any
+
+import msgspec
 
 from podidentity.adapters.kube import Kube
 from podidentity.cli.agent_choices import Choices
@@ -35,7 +37,7 @@ from podidentity.wire.kube import (
     NODES,
     PODS,
     KubeError,
-    Resource,
+    parse_object,
 )
 
 LOG_BYTES = 512 * 1024
@@ -43,10 +45,6 @@ LOG_BYTES = 512 * 1024
 MOST_AGENTS = 20
 """Whose logs and pages are read: those that are not ready first."""
 _LINES = "5000"
-PAGE = "readyz"
-"""What NMI and MIC say of themselves to everybody."""
-DEBUG = "debug"
-"""What NMI alone says, to who may read it: what it knows of the pods of its node."""
 OURS = (
     AZURE_IDENTITIES,
     AZURE_IDENTITY_BINDINGS,
@@ -55,13 +53,16 @@ OURS = (
 )
 
 
-@dataclass(slots=True)
-class Contents:
-    """The files of an archive, each redacted as it comes."""
+class Archive:
+    """A tar whose files are redacted as they come; no more than a page of a list is held."""
 
-    files: dict[str, bytes] = field(default_factory=dict)
-    missing: list[str] = field(default_factory=list)
-    """What could not be read, and why."""
+    def __init__(self, tar: tarfile.TarFile, folder: Path) -> None:
+        self._tar = tar
+        self._folder = folder
+        """For files of which the length is not known yet."""
+        self.files: list[str] = []
+        self.missing: list[str] = []
+        """What could not be read, and why."""
 
     def lacks(self, name: str, why: str) -> None:
         """Take what could not be read; a pod may have written why, for a terminal to obey."""
@@ -69,83 +70,76 @@ class Contents:
         self.missing.append("".join(each if each.isprintable() else "?" for each in told))
 
     def text(self, name: str, text: str) -> None:
-        self.files[name] = redacted(text).encode()
+        self._add(name, io.BytesIO(redacted(text).encode()))
 
-    def data(self, name: str, value: object) -> None:
-        shown = json.dumps(redacted_object(value), indent=1, ensure_ascii=False)
-        self.files[name] = redacted(shown).encode()
+    @contextmanager
+    def objects(self, name: str) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+        """Make a JSON list with an object a line; where the API server refuses the rest, say so."""
+        with tempfile.TemporaryFile(dir=self._folder) as part:
+
+            def add(found: Mapping[str, Any]) -> None:
+                part.write(b",\n" if part.tell() > len(b"[\n") else b"")
+                part.write(msgspec.json.encode(redacted_object(found)))
+
+            part.write(b"[\n")
+            try:
+                yield add
+            except KubeError as error:
+                self.lacks(name, error.message)
+            part.write(b"\n]\n")
+            self._add(name, part)
+
+    def _add(self, name: str, content: IO[bytes]) -> None:
+        info = tarfile.TarInfo(f"podidentity-check/{name}")
+        info.size, info.mode = content.seek(0, os.SEEK_END), 0o600
+        content.seek(0)
+        self._tar.addfile(info, content)
+        self.files.append(name)
 
 
-async def collect(kube: Kube, choices: Choices) -> Contents:
-    """Return what the cluster has for a ticket; the `choices` are NMI's. Raise KubeError.
+async def collect(kube: Kube, choices: Choices, archive: Archive) -> None:
+    """Add what the cluster has for a ticket; the `choices` are NMI's.
 
     What the person may not read, and what does not answer, is named in its place.
     """
-    found = Contents()
-    async for name, value in _objects(kube, choices.namespace, found):
-        found.data(f"objects/{name}.json", value)
-    agents = await _agents(kube, choices.namespace, found)
+    namespace = choices.namespace
+    for resource, where in (*((each, "") for each in OURS), (NODES, ""), (EVENTS, namespace)):
+        with archive.objects(f"objects/{resource.plural}.json") as add:
+            async with aclosing(kube.pages(resource.path(where))) as pages:
+                async for page in pages:
+                    for item in page.items:
+                        add(parse_object(item))
+    with archive.objects("objects/daemonsets.json") as add:
+        for each in await nmis(kube, namespace):
+            add(each)
+    with archive.objects("objects/deployments.json") as add:
+        for each in await deployments_of_mic(kube):
+            add(each)
+    with archive.objects("objects/customresourcedefinitions.json") as add:
+        for manifest in crds():
+            if found := await find(kube, CRDS, "", manifest["metadata"]["name"]):
+                add(found)
+    agents: list[Object] = []
+    with archive.objects("objects/pods.json") as add:
+        agents += await pods_of_nmi(kube, namespace)
+        of_mic = await find_all(kube, PODS, namespace, labelSelector=PODS_OF_MIC)
+        agents += filter(is_ours, of_mic)
+        for each in agents:
+            add(each)
+    agents.sort(key=lambda each: (ready(each), each["metadata"]["name"]))
     for pod in agents[:MOST_AGENTS]:
-        await _of_pod(kube, pod, found, choices)
+        await _of_pod(kube, pod, archive, choices)
     if len(agents) > MOST_AGENTS:
-        found.lacks(f"logs of {len(agents) - MOST_AGENTS} more pods", "too many")
-    return found
+        archive.lacks(f"logs of {len(agents) - MOST_AGENTS} more pods", "too many")
 
 
-async def _objects(
-    kube: Kube, namespace: str, found: Contents
-) -> AsyncIterator[tuple[str, Sequence[Object]]]:
-    """Yield lists of objects, by the names of their files."""
-
-    async def listed(resource: Resource, where: str = "", **only: str) -> list[Object]:
-        try:
-            return await find_all(kube, resource, where, **only)
-        except KubeError as error:
-            found.lacks(resource.plural, error.message)
-            return []
-
-    for resource in OURS:
-        yield resource.plural, await listed(resource)
-    yield "nodes", await listed(NODES)
-    yield "events", await listed(EVENTS, namespace)
-    for name, look in (
-        ("daemonsets", nmis(kube, namespace)),
-        ("deployments", deployments_of_mic(kube)),
-        ("customresourcedefinitions", _definitions(kube)),
-    ):
-        try:
-            yield name, await look
-        except KubeError as error:
-            found.lacks(name, error.message)
-
-
-async def _definitions(kube: Kube) -> list[Object]:
-    names = [each["metadata"]["name"] for each in crds()]
-    found = [await find(kube, CRDS, "", name) for name in names]
-    return [each for each in found if each is not None]
-
-
-async def _agents(kube: Kube, namespace: str, found: Contents) -> list[Object]:
-    """Return the pods of NMI and of MIC, those that are not ready first."""
-    try:
-        pods = await pods_of_nmi(kube, namespace)
-        pods += filter(is_ours, await find_all(kube, PODS, namespace, labelSelector=PODS_OF_MIC))
-    except KubeError as error:
-        found.lacks(f"pods in {namespace}", error.message)
-        return []
-    found.data("objects/pods.json", pods)
-    return sorted(pods, key=lambda each: (ready(each), each["metadata"]["name"]))
-
-
-async def _of_pod(kube: Kube, pod: Object, found: Contents, choices: Choices) -> None:
+async def _of_pod(kube: Kube, pod: Object, archive: Archive, choices: Choices) -> None:
 
     async def take(name: str, asked: Awaitable[bytes]) -> None:
         try:
-            found.text(name, (await asked).decode(errors="replace"))
-        except KubeError as error:
-            found.lacks(name, error.message)
-        except NotTold as error:
-            found.lacks(name, str(error))
+            archive.text(name, (await asked).decode(errors="replace"))
+        except (KubeError, NotTold) as error:
+            archive.lacks(name, str(error))
 
     meta = pod["metadata"]
     path = PODS.path(meta["namespace"], meta["name"])
@@ -155,27 +149,11 @@ async def _of_pod(kube: Kube, pod: Object, found: Contents, choices: Choices) ->
         await take(name, kube.get(f"{path}/log", only))
     of_nmi = meta["labels"]["app.kubernetes.io/component"] == "nmi"
     port = choices.probe_port if of_nmi else probe_port_of(pod)
-    asked = kube.passed_on(f"{path}:{port}/proxy/{PAGE}")
-    await take(f"pages/{meta['name']}-{PAGE}.json", asked)
+    asked = kube.passed_on(f"{path}:{port}/proxy/readyz")
+    await take(f"pages/{meta['name']}-readyz.json", asked)
     if of_nmi:
         asked = read_debug(kube, pod, choices.secure_port)
-        await take(f"pages/{meta['name']}-{DEBUG}.json", asked)
-
-
-def packed(contents: Contents) -> bytes:
-    """Return the archive: a tar, compressed by gzip, whose files have no times and no owners."""
-    raw = io.BytesIO()
-    missing = "".join(f"{each}\n" for each in contents.missing)
-    files = {**contents.files, "missing.txt": missing.encode()}
-    with (
-        gzip.GzipFile(fileobj=raw, mode="wb", mtime=0) as compressed,
-        tarfile.open(fileobj=compressed, mode="w") as archive,
-    ):
-        for name, content in sorted(files.items()):
-            info = tarfile.TarInfo(f"podidentity-check/{name}")
-            info.size, info.mode = len(content), 0o600
-            archive.addfile(info, io.BytesIO(content))
-    return raw.getvalue()
+        await take(f"pages/{meta['name']}-debug.json", asked)
 
 
 def refuse(path: Path) -> None:
@@ -195,8 +173,13 @@ def _unwritable(path: Path, error: OSError) -> CommandError:
     )
 
 
-def write(path: Path, content: bytes) -> None:
-    """Write a new file, whole or not at all, which only its owner may read; raise CommandError."""
+@contextmanager
+def new_archive(path: Path) -> Iterator[Archive]:
+    """Make a new file, whole or not at all, which only its owner may read; raise CommandError.
+
+    Its files have no times and no owners: the same contents are the same archive. It is compressed
+    in haste: a tenant's texts would take most of the time, and become smaller by a tenth.
+    """
     refuse(path)
     made: Path | None = None
     try:
@@ -204,11 +187,18 @@ def write(path: Path, content: bytes) -> None:
             dir=path.parent, prefix=".podidentity-", delete=False
         ) as to:
             made = Path(to.name)
-            to.write(content)
+            with (
+                gzip.GzipFile("", "wb", fileobj=to, compresslevel=1, mtime=0) as compressed,
+                tarfile.open(fileobj=compressed, mode="w") as tar,
+            ):
+                archive = Archive(tar, path.parent)
+                yield archive
+                archive.text("missing.txt", "".join(f"{each}\n" for each in archive.missing))
             to.flush()
             os.fsync(to.fileno())
         made.replace(path)
     except OSError as error:
+        raise _unwritable(path, error) from error
+    finally:
         if made is not None:
             made.unlink(missing_ok=True)
-        raise _unwritable(path, error) from error

@@ -155,7 +155,6 @@ def not_read(what: str, mend: str = "") -> Finding:
 def of_daemon_set(
     daemon_set: Object, reason: str, what: str, mend: str, severity: Severity = Severity.ERROR
 ) -> Finding:
-    """Return a finding about a DaemonSet."""
     about = ref_of(daemon_set)
     return Finding(
         kind="DaemonSet", about=about, reason=reason, what=what, mend=mend, severity=severity
@@ -163,7 +162,6 @@ def of_daemon_set(
 
 
 def sentence(text: str) -> str:
-    """Return a clause as a sentence."""
     return f"{text[:1].upper()}{text[1:].rstrip('.')}."
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
@@ -82,14 +83,15 @@ async def after(wanted: MoreChecks, kube: Kube, agents: str | None, output: str)
             found += await _look(reading, output, [of_azure(arm, graph)])
     if bundle is None:
         return found
-    choices = reading.choices
-    contents = await archives.collect(kube, choices)
-    contents.data("findings.json", [printing.plain(group.title, each) for group, each in found])
-    contents.data("versions.json", facts())
-    archives.write(bundle, archives.packed(contents))
-    click.echo(f"Wrote {bundle}: {len(contents.files)} files, without secrets.", err=True)
-    for each in contents.missing:
-        click.echo(f"not in it: {each}", err=True)
+    with archives.new_archive(bundle) as archive:
+        await archives.collect(kube, reading.choices, archive)
+        with archive.objects("findings.json") as add:
+            for group, each in found:
+                add(printing.plain(group.title, each))
+        archive.text("versions.json", json.dumps(facts(), indent=1))
+    click.echo(f"Wrote {bundle}: {len(archive.files)} files, without secrets.", err=True)
+    for missing in archive.missing:
+        click.echo(f"not in it: {missing}", err=True)
     return found
 
 

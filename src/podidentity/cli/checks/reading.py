@@ -6,7 +6,7 @@ Several parts need the same lists, and one that a person may not read is refused
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -43,9 +43,9 @@ from podidentity.wire.kube import (
 )
 from podidentity.wire.reviews import parse_review
 
-_T = TypeVar("_T", bytes, Page)
+_T = TypeVar("_T")
+_Ask = Callable[[str, Mapping[str, str] | None], Awaitable[_T]]
 _REVIEWS_AT_ONCE = 16
-_Asked = tuple[str, tuple[tuple[str, str], ...]]
 
 
 class NotMade(Exception):
@@ -57,38 +57,27 @@ class ReadOnce(Kube):
 
     def __init__(self, *args: Any, **given: Any) -> None:  # noqa: ANN401 - those of Kube
         super().__init__(*args, **given)
-        self._read: dict[_Asked, bytes | KubeError] = {}
-        self._listed: dict[_Asked, Page | KubeError] = {}
+        self._answers: dict[tuple[str, str, str], Any] = {}
 
     async def get(self, path: str, params: Mapping[str, str] | None = None) -> bytes:
         """Return the object at `path` as JSON; raise KubeError."""
-        asked = _asked(path, params)
-        if asked not in self._read:
-            try:
-                self._read[asked] = await super().get(path, params)
-            except KubeError as error:
-                self._read[asked] = error
-        return _told(self._read[asked])
+        return await self._once(super().get, path, params)
 
     async def list_all(self, path: str, params: Mapping[str, str] | None = None) -> Page:
         """Return the whole list; raise KubeError."""
-        asked = _asked(path, params)
-        if asked not in self._listed:
+        return await self._once(super().list_all, path, params)
+
+    async def _once(self, ask: _Ask[_T], path: str, params: Mapping[str, str] | None) -> _T:
+        asked = ask.__name__, path, str(sorted((params or {}).items()))
+        if asked not in self._answers:
             try:
-                self._listed[asked] = await super().list_all(path, params)
+                self._answers[asked] = await ask(path, params)
             except KubeError as error:
-                self._listed[asked] = error
-        return _told(self._listed[asked])
-
-
-def _asked(path: str, params: Mapping[str, str] | None) -> _Asked:
-    return path, tuple(sorted((params or {}).items()))
-
-
-def _told(answer: _T | KubeError) -> _T:
-    if isinstance(answer, KubeError):
-        raise answer
-    return answer
+                self._answers[asked] = error
+        if isinstance(self._answers[asked], KubeError):
+            raise self._answers[asked]
+        answer: _T = self._answers[asked]
+        return answer
 
 
 @dataclass(slots=True)

@@ -8,7 +8,8 @@ and objects lose what is known to carry copies: values of variables, and annotat
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
 
 GONE = "[redacted]"
 _KEYWORD = (
@@ -21,22 +22,23 @@ Each pattern with it begins at the start of a word alone, and gives nothing back
 word is read once, however long it is and whatever it repeats: the time grows with the text's length
 (tests/wire/test_linear_time.py).
 """
-_FORMS = (
+_FORMS = {
     # JSON Web Tokens, whole or cut: https://datatracker.ietf.org/doc/html/rfc7519
-    re.compile(r"\beyJ[\w-]{8,}(?:\.[\w-]*){0,2}"),
-    re.compile(r"(?i)\bbearer\s+[\w.~+/=-]{8,}"),
-    re.compile(r"(?i)\bbasic\s+[a-z0-9+/=]{12,}"),
+    "eyj": re.compile(r"\beyJ[\w-]{8,}(?:\.[\w-]*){0,2}"),
+    "bearer": re.compile(r"(?i)\bbearer\s+[\w.~+/=-]{8,}"),
+    "basic": re.compile(r"(?i)\bbasic\s+[a-z0-9+/=]{12,}"),
     # Private keys, whole or cut; certificates are public.
-    re.compile(
+    "private key-----": re.compile(
         r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL
     ),
     # Client secrets that Entra makes.
-    re.compile(r"(?<![\w.~-])[\w.~-]{3}[78]Q~[\w.~-]{31,34}"),
+    "q~": re.compile(r"(?<![\w.~-])[\w.~-]{3}[78]Q~[\w.~-]{31,34}"),
     # Keys of storage accounts and the like: 64 bytes in Base64.
-    re.compile(r"(?<![\w+/])[A-Za-z0-9+/]{86}=="),
+    "==": re.compile(r"(?<![\w+/])[A-Za-z0-9+/]{86}=="),
     # Passwords in URLs.
-    re.compile(r"(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"),
-)
+    "://": re.compile(r"(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"),
+}
+"""By what each has in it, in small letters: few texts have one, and few patterns search a text."""
 _NAMED = re.compile(
     rf"""(?ix)
     (?P<name> (?<![\w.-]) {_NAME} )
@@ -54,62 +56,88 @@ _AND_VALUE = re.compile(
 _TOLD = re.compile(r"(?i)[\"']?(?:true|false|null|none|\[redacted\])[\"']?")
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?")
 _COUNTS = re.compile(r"(?i)seconds|expir|count|size|port|total")
-_HINT = re.compile(rf"(?i)eyJ|bearer|basic|-----BEGIN|[78]Q~|==|://|sig(?![\w.-])|{_KEYWORD}")
-"""What each of these forms has in it, and few texts have: one search in place of nine."""
+_SIGNS = ("secret", "passw", "token", "credential", "assertion", "key", "sig")
+"""One of them, in small letters, is in each name of a secret."""
+_IS_NAMED = re.compile(rf"""(?ix) (?<![\w.-]) {_NAME} [\\"'\s]*+ \Z""")
+_SHORTEST = len("sig=x")
+"""Of a text with a secret."""
+_NESTED = (dict, list)
 LEVELS = 40
 """Of an object that are shown; the deepest of ours, a definition, has 19."""
-_ANNOTATIONS = {"kubectl.kubernetes.io/last-applied-configuration"}
+_LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+_HIDDEN = {_LAST_APPLIED, "data", "stringData", "binaryData"}
 
 
 def redacted(text: str) -> str:
     """Return a text without anything that has the form, or the name, of a secret."""
-    if not _HINT.search(text):
+    if len(text) < _SHORTEST:
         return text
-    for form in _FORMS:
-        text = form.sub(GONE, text)
-    return _AND_VALUE.sub(rf"\1{GONE}", _NAMED.sub(_named, text))
+    small = text.casefold()
+    for sign, form in _FORMS.items():
+        if sign in small:
+            text = form.sub(GONE, text)
+    for sign in _SIGNS:
+        if sign in small:
+            text = _NAMED.sub(_named, text)
+            return _AND_VALUE.sub(rf"\1{GONE}", text) if "--" in text else text
+    return text
+
+
+@lru_cache(maxsize=1024)
+def _shown(name: str) -> tuple[str, bool]:
+    """Return the name of a member as it is shown, and whether it is a secret's."""
+    return redacted(name), bool(_IS_NAMED.search(name))
 
 
 def _named(found: re.Match[str]) -> str:
     value = found["value"]
-    if _TOLD.fullmatch(value) or (_NUMBER.fullmatch(value) and _COUNTS.search(found["name"])):
+    if _is_told(found["name"], value):
         return found[0]
     quote = value[0] if value[0] in "\"'" else ""
     opened = value[: value.index('"') + 1] if value[0] == "\\" else quote
     return f"{found['name']}{found['between']}{opened}{GONE}{quote}"
 
 
+def _is_told(name: str, value: str) -> bool:
+    """Whether a value is shown, though its name is a secret's: a number may count something."""
+    return bool(_TOLD.fullmatch(value) or (_NUMBER.fullmatch(value) and _COUNTS.search(name)))
+
+
 def redacted_object(value: object, levels: int = LEVELS) -> object:
     """Return data without the values of variables, copies of other objects, and secrets.
 
-    A tenant may nest 10,000 levels, each line of which would be indented as far.
+    A tenant may nest 10,000 levels, more than Python calls.
     """
-    if isinstance(value, Mapping | list | tuple) and not levels:
+    if isinstance(value, _NESTED) and not levels:
         return f"[more than {LEVELS} levels]"
-    if isinstance(value, Mapping):
-        return {
-            str(name): _member(str(name), each, levels - 1)
-            for name, each in value.items()
-            if name != "managedFields"
-        }
-    if isinstance(value, list | tuple):
+    if isinstance(value, list):
         return [redacted_object(each, levels - 1) for each in value]
-    return redacted(value) if isinstance(value, str) else value
+    if isinstance(value, str):
+        return redacted(value)
+    if not isinstance(value, dict):
+        return value
+    shown = {}
+    for name, each in value.items():
+        if name != "managedFields":
+            text, is_secret = _shown(name)
+            shown[text] = _member(name, each, levels - 1, is_secret=is_secret)
+    return shown
 
 
-def _member(name: str, value: object, levels: int) -> object:
-    if name in _ANNOTATIONS or name in {"data", "stringData", "binaryData"}:
+def _member(name: str, value: object, levels: int, *, is_secret: bool) -> object:
+    nested = isinstance(value, _NESTED)
+    if name in _HIDDEN or (is_secret and not nested and not _is_told(name, str(value))):
         return GONE
-    if name == "env" and isinstance(value, list):
+    if isinstance(value, list) and name == "env":
         return [_variable(each, levels) for each in value]
-    if name in {"args", "command"} and isinstance(value, list):
+    if isinstance(value, list) and name in {"args", "command"}:
         return list(_arguments(value, levels))
     return redacted_object(value, levels)
 
 
 def _variable(entry: object, levels: int) -> object:
     """Return a variable of a container without its value, unless that is taken from a field."""
-    if isinstance(entry, Mapping) and "value" in entry:
+    if isinstance(entry, dict) and "value" in entry:
         return {"name": redacted_object(entry.get("name"), levels), "value": GONE}
     return redacted_object(entry, levels)
 
