@@ -259,6 +259,23 @@ async def test_while_the_server_is_away_the_age_of_what_is_known_grows(tmp_path:
         assert reflector.stale == pytest.approx(clock.monotonic())
 
 
+@pytest.mark.parametrize("bookmarks", [True, False])
+async def test_a_server_that_falls_silent_in_a_watch_is_away_if_it_sends_bookmarks(
+    tmp_path: Path, *, bookmarks: bool
+) -> None:
+    """A watch of a server that was stopped stays open: the kernel answers its probes."""
+    clock = FakeClock()
+    first = ("BOOKMARK" if bookmarks else "ADDED", thing("a", "6"))
+    turns = (listing("5"), watching(first, ("MODIFIED", thing("b", "7"))))
+    async with reflected(tmp_path, *turns, clock=clock) as (told, reflector, _):
+        await told.until({"b": None} if bookmarks else {"a": None, "b": None})
+        clock.advance(89)
+        assert reflector.stale == 0
+        clock.advance(1)
+        assert reflector.stale == (90 if bookmarks else 0)
+        assert reflector.trouble == ""
+
+
 async def test_too_old_a_version_is_listed_anew_and_what_vanished_is_removed(
     tmp_path: Path,
 ) -> None:

@@ -55,6 +55,8 @@ MOST_FAILURES = 3
 
 STALE = 30.0
 """Seconds without the API server after which people are warned. A restart takes less."""
+SILENCE = 90.0
+"""Seconds. An API server that sends bookmarks sends one a minute: one that is silent hangs."""
 
 AT_ONCE, OF_OBJECT = 64 << 10, 1 << 10
 """Bytes of objects that are taken before others have a turn: 3 ms of hostile JSON. To take a small
@@ -151,6 +153,7 @@ class Reflector:
         self._lost = False
         """Whether a watch ended early since the server showed that it has our version."""
         self._heard = clock.monotonic()
+        self._bookmarked = False
         self._watching: asyncio.Timeout | None = None
         self._renewals = 0
         self.anew = True
@@ -169,7 +172,8 @@ class Reflector:
     @property
     def stale(self) -> float:
         """How many seconds old the known objects may be; 0 while the source is followed."""
-        return self.age if self.synced and self.trouble else 0.0
+        lost = self.trouble or (self._bookmarked and self.age >= SILENCE)
+        return self.age if self.synced and lost else 0.0
 
     async def run(self) -> None:
         while True:
@@ -205,8 +209,7 @@ class Reflector:
 
     async def _compare(self) -> None:
         """Forget our version if the server's history ends before it."""
-        params = {**self._source.params, "limit": "1"}
-        page = await self._server.list(self._source.path, params)
+        page = await self._server.list(self._source.path, {**self._source.params, "limit": "1"})
         if is_older(page.resource_version, self._version):
             _log.warning(
                 "the API server went back from version %s to %s: listing %s again",
@@ -289,6 +292,7 @@ class Reflector:
         elif event.type == "DELETED":
             self._forget(meta)
         self._heard = self._clock.monotonic()
+        self._bookmarked |= event.type == "BOOKMARK"
         if is_older(meta.resource_version, self._version):
             raise NotKubernetes(
                 f"version {meta.resource_version} follows {self._version}: the history went back"
@@ -386,13 +390,9 @@ def is_older(version: str, than: str) -> bool:
     From Kubernetes 1.35 on versions are decimal numbers that can be compared; etcd's always were.
     https://github.com/kubernetes/enhancements/tree/master/keps/sig-api-machinery/5504-comparable-resource-version
     """
-    comparable = _is_number(version) and _is_number(than)
-    return comparable and int(version) < int(than)
-
-
-def _is_number(version: str) -> bool:
     # Those of etcd have 64 bits, and Python reads no number of thousands of digits.
-    return version.isdecimal() and len(version) <= _DIGITS
+    comparable = all(each.isdecimal() and len(each) <= _DIGITS for each in (version, than))
+    return comparable and int(version) < int(than)
 
 
 class Reflectors:
@@ -419,7 +419,7 @@ class Reflectors:
         oldest = max(self._reflectors, key=lambda reflector: reflector.stale)
         if oldest.stale < STALE:
             return ()
-        why = oldest.trouble.rstrip(".").replace(";", ",")
+        why = (oldest.trouble or "the API server sends nothing").rstrip(".").replace(";", ",")
         return (
             f"NMI decides on what it knew {oldest.stale:.0f} s ago, because it cannot watch "
             f"{oldest.what} ({why}); it tries again every few seconds, see that the API server "
