@@ -1020,6 +1020,7 @@ def test_a_name_that_yaml_would_read_as_a_number_stays_a_name(helm: Helm) -> Non
         labels = each["metadata"].get("labels", {})
         names = [each["metadata"]["name"], each["metadata"].get("namespace", ""), *labels.values()]
         assert {type(name) for name in names} == {str}, each
+        assert each["kind"] != "Service" or re.match("[a-z]", names[0]), names[0]
     (bound,) = (each for each in made if each["kind"] == "AzureIdentityBinding")
     assert bound["spec"]["azureIdentity"] == "1e3"
 
