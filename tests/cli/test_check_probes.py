@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import httpx2
@@ -12,7 +13,7 @@ import pytest
 
 from podidentity.adapters.kube import Kube
 from podidentity.cli.checks.findings import Finding
-from podidentity.cli.checks.probes import SILENT, ask, failing, lines, unserved
+from podidentity.cli.checks.probes import SILENT, ask, failing, lines, tokens_lately, unserved
 from podidentity.cli.nodes import NOBODY, NodeState
 from podidentity.wire.kube import KubeError
 from tests.cli.conftest import Ran
@@ -20,6 +21,7 @@ from tests.cli.world import World
 
 _T = TypeVar("_T")
 
+NOW = 1_800_000_000.0
 PATH = {"plane": "bridged", "backend": "nftables", "hop": "proved"}
 READY = {"ready": True, "attestation": "kernel", "path": PATH, "checks": {"watch": "ok"}}
 NOT_READY = {**READY, "ready": False, "checks": {"watch": ["it is not read yet"]}}
@@ -32,8 +34,9 @@ def node(name: str) -> Any:
 
 
 def pod(name: str) -> Any:
-    metadata = {"name": f"nmi-{name}", "namespace": "kube-system"}
-    return {"metadata": metadata, "spec": {"nodeName": name}, "status": {"hostIP": "10.0.0.1"}}
+    metadata = {"name": f"nmi-{name}", "namespace": "kube-system", "uid": f"uid-{name}"}
+    status = {"hostIP": "10.0.0.1", "conditions": [{"type": "Ready", "status": "True"}]}
+    return {"metadata": metadata, "spec": {"nodeName": name}, "status": status}
 
 
 def asked(answers: dict[str, tuple[int, Any]], *alone: str) -> list[NodeState]:
@@ -41,8 +44,20 @@ def asked(answers: dict[str, tuple[int, Any]], *alone: str) -> list[NodeState]:
     return through(answers, lambda kube: ask(kube, nodes, list(map(pod, answers)), 8085))
 
 
-def failed(answers: dict[str, tuple[int, Any]]) -> list[Finding]:
-    return through(answers, lambda kube: failing(kube, list(map(pod, answers)), 8085))
+def failed(answers: dict[str, tuple[int, Any]], *events: Any) -> list[Finding]:
+    pods = list(map(pod, answers))
+    counts = through(answers, lambda kube: tokens_lately(kube, pods, 8085))
+    return list(failing(pods, events, counts, NOW))
+
+
+def tokens_fail(name: str, reason: str) -> Any:
+    return {
+        "reason": "TokensFail",
+        "message": f"tokens fail for all pods that asked ({reason}): no answer; see whether",
+        "involvedObject": {"uid": f"uid-{name}"},
+        "source": {"component": "podidentity-nmi"},
+        "lastTimestamp": datetime.fromtimestamp(NOW - 20, UTC).isoformat(),
+    }
 
 
 def through(
@@ -123,9 +138,39 @@ def test_nodes_where_tokens_have_begun_to_fail_are_one_finding_for_each_reason()
 
 
 @pytest.mark.parametrize("answer", [(200, READY), (503, REFUSED), (200, {"ok": True})])
-def test_no_nmi_that_counts_tokens_is_no_word_that_none_fail(answer: tuple[int, Any]) -> None:
-    with pytest.raises(LookupError):
-        failed({"a": answer})
+def test_an_nmi_that_does_not_count_tokens_says_nothing_of_them(answer: tuple[int, Any]) -> None:
+    pods = [pod("a")]
+    assert through({"a": answer}, lambda kube: tokens_lately(kube, pods, 8085)) == {}
+
+
+BEHIND = "On a: tokens fail for all pods that asked (TokenSourceDown): no answer."
+
+
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        (lately(1, 1), [BEHIND]),
+        (lately(0, 0), [BEHIND]),
+        (
+            (503, REFUSED),
+            [BEHIND],
+        ),
+        (
+            lately(1, 2, "TokenThrottled"),
+            [
+                "On a: tokens fail for 1 of 2 pods that asked in the last minute "
+                "(TokenThrottled), since 20 s."
+            ],
+        ),
+        (lately(0, 1), []),
+    ],
+    ids=["the same", "nobody asks", "silent", "another reason", "over"],
+)
+def test_nmis_count_of_this_minute_corrects_its_event_of_the_last_one(
+    answer: Any, told: list[str]
+) -> None:
+    found = failed({"a": answer}, tokens_fail("a", "TokenSourceDown"))
+    assert [each.what for each in found] == told
 
 
 def test_the_command_asks_the_nodes_where_it_is_told_to(

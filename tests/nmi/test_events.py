@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+import pytest
+
 from podidentity.cli.rollout import lasts
 from podidentity.core.resources import ObjectRef, Pod
 from podidentity.nmi.reporting.events import (
@@ -273,9 +275,12 @@ async def test_a_warning_with_another_cause_is_told_at_once_and_with_other_numbe
         assert [body["message"] for _, _, body in it.board.sent] == [first.text, other.text]
 
 
-async def test_the_end_of_a_warning_with_a_cause_is_told_and_check_knows_it() -> None:
+@pytest.mark.parametrize("since", [10, APART])
+async def test_the_end_of_a_warning_with_a_cause_is_told_at_once_and_check_knows_it(
+    since: float,
+) -> None:
     async with agent(AgentWarning(AgentReason.TOKENS_FAIL, "tokens fail", cause="down")) as it:
-        await it.during(LASTING + APART)
+        await it.during(LASTING + since)
         it.warnings.clear()
         await it.during(10)
         bodies = [dict(body) for _, _, body in it.board.sent]

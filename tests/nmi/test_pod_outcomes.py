@@ -12,8 +12,10 @@ from podidentity.cli.checks.agents import agent_warnings
 from podidentity.core.errors import (
     IdentityNotAttached,
     PodIdentityError,
+    TokenRefused,
     TokenSourceDown,
     TokenThrottled,
+    TokenUnavailable,
 )
 from podidentity.core.resources import ObjectRef, Pod
 from podidentity.nmi.main import _warnings
@@ -151,11 +153,20 @@ async def test_the_warning_ends_with_the_next_tokens_or_after_ten_minutes() -> N
     assert not node.warnings()
 
 
-async def test_what_a_pod_causes_itself_is_no_warning() -> None:
+@pytest.mark.parametrize(
+    "own",
+    [
+        TokenThrottled("The pod requests new tokens too often", retry_after=1, of_caller=True),
+        TokenRefused("AADSTS500011: The resource …", status=400, error="invalid_resource"),
+        TokenRefused("AADSTS70011: The scope …", status=400, error="invalid_scope"),
+    ],
+    ids=["too often", "no such resource", "no such scope"],
+)
+async def test_what_a_pod_causes_itself_is_no_warning(own: TokenUnavailable) -> None:
     node = Node()
-    own = TokenThrottled("The pod requests new tokens too often", retry_after=1, of_caller=True)
     await node.fail(1, error=own)
     assert node.warnings() == ()
+    assert node.outcomes.lately(node.known)["failing"] == 0
     assert node.outcomes.shown("uid-p1")["last_refusal"] is not None
 
 

@@ -227,7 +227,6 @@ ATTACHED_TO = "aadpodidentity.k8s.io/attached-to"
 
 
 def recorded_hosts(identity: Object) -> list[Host]:
-    """Return the hosts in the record of `identity`, without entries that are no host id."""
     text = (identity["metadata"].get("annotations") or {}).get(ATTACHED_TO, "[]")
     try:
         ids = json.loads(text)

@@ -363,7 +363,6 @@ async def _enable_as(kube: Kube, now: Told, forget: Sequence[str], given: _Wante
 
 
 async def _finish(kube: Kube, wanted: _Wanted, namespace: str, of_mic: Sequence[Object]) -> None:
-    """Wait until what is made is ready, and do what can only be done then."""
     if wanted.wait:
         with nullcontext() if wanted.redirect else only_waiting(_COMES_UP):
             if of_mic:

@@ -140,7 +140,6 @@ class Rollout:
 
     @property
     def done(self) -> bool:
-        """Whether every node has a new and ready pod."""
         return self.current and self.ready >= self.desired
 
     def __str__(self) -> str:

@@ -126,7 +126,6 @@ async def adopt(kube: Kube) -> None:
 
 
 def for_no_namespace(binding: str, namespace: str) -> str:
-    """Return a sentence about a ClusterRoleBinding for a namespace that is not there."""
     return (
         f"ClusterRoleBinding {binding} is for namespace {namespace}, which is not there: whoever "
         f"makes it may use the identity. Remove it: kubectl delete clusterrolebinding {binding}"

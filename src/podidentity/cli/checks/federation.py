@@ -30,7 +30,6 @@ def is_federated(identity: AzureIdentity) -> bool:
 
 
 def issuer_faults(issuer: str, published: PublishedIssuer) -> Iterator[Finding]:
-    """Yield why Entra would not read the keys of the cluster's issuer."""
     about = ObjectRef("", issuer)
     place = shlex.quote(f"{issuer.rstrip('/')}{DISCOVERY}")
     if published.silent:

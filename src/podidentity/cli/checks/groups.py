@@ -58,7 +58,6 @@ from podidentity.cli.rollout import (
     PROBE_SET,
     is_archived_nmi,
     labelled,
-    lasts,
     ready,
     rollout,
     troubles,
@@ -227,8 +226,7 @@ async def _requests(reading: Reading) -> Iterable[Finding]:
 
 async def _azure(reading: Reading) -> AsyncIterator[Finding]:
     try:
-        found, told = await reading.agents(), await reading.told()
-        backends = await reading.backends()
+        found, backends = await reading.agents(), await reading.backends()
     except KubeError as error:
         if not error.forbidden:
             raise
@@ -242,41 +240,35 @@ async def _azure(reading: Reading) -> AsyncIterator[Finding]:
     asking = await reading.asking()
     for finding in pods.without_tokens(asking, {each.node for each in asking if each.node} - heard):
         yield finding
-    for finding in agents.agent_warnings(found, told, reading.now):
-        if finding.reason == AgentReason.TOKENS_FAIL:
-            yield finding
-    async for finding in _begun(reading, found):
+    async for finding in _tokens_fail(reading, found):
         yield finding
 
 
 async def _failing(reading: Reading) -> AsyncIterator[Finding]:
-    async for finding in _begun(reading, await reading.agents_there()):
+    async for finding in _tokens_fail(reading, await reading.agents_there()):
         yield finding
 
 
-async def _begun(reading: Reading, found: Sequence[Object]) -> AsyncIterator[Finding]:
-    """Yield where tokens fail in this minute, of which no event of NMI tells yet."""
+async def _tokens_fail(reading: Reading, found: Sequence[Object]) -> AsyncIterator[Finding]:
+    """Yield where tokens fail, by NMI's events and by its counts of the last minute."""
     told, by_node = await reading.told(), Counter(each.node for each in await reading.asking())
-    warned = {
-        each["involvedObject"].get("uid")
-        for each in told
-        if each.get("reason") == AgentReason.TOKENS_FAIL and lasts(each, reading.now)
-    }
     asked = [each for each in found if ready(each) and by_node[each["spec"].get("nodeName", "")]]
     asked.sort(key=lambda each: by_node[each["spec"]["nodeName"]], reverse=True)
-    asked = [each for each in asked[: probes.MOST_ASKED] if each["metadata"]["uid"] not in warned]
-    if not asked:
-        return
+    counts, port = {}, reading.choices.probe_port
+    unknown = "" if by_node else "no pod has an identity"
     try:
-        for each in await probes.failing(reading.kube, asked, reading.choices.probe_port):
-            yield each
-    except LookupError:
-        raise NotMade(f"{_THIS_MINUTE} is not known: no NMI says it") from None
+        counts = await probes.tokens_lately(reading.kube, asked[: probes.MOST_ASKED], port)
+        if by_node and not counts:
+            unknown = f"{_THIS_MINUTE} is not known: no NMI says it"
     except KubeError as error:
         if not error.forbidden:
             raise
         right = right_to("get", "pods/proxy", reading.choices.namespace)
-        raise NotMade(f"{_THIS_MINUTE} is not known: {right}") from error
+        unknown = f"{_THIS_MINUTE} is not known: {right}"
+    for each in probes.failing(found, told, counts, reading.now):
+        yield each
+    if unknown:
+        raise NotMade(unknown)
 
 
 _THIS_MINUTE = "whether tokens have begun to fail in this minute"
@@ -464,7 +456,8 @@ async def _readiness(reading: Reading) -> AsyncIterator[Finding]:
 
 async def _warnings(reading: Reading) -> Iterable[Finding]:
     found = await reading.agents_there()
-    return agents.agent_warnings(found, await reading.told(), reading.now)
+    told = [each for each in await reading.told() if each.get("reason") != AgentReason.TOKENS_FAIL]
+    return agents.agent_warnings(found, told, reading.now)
 
 
 async def _probe(reading: Reading) -> AsyncIterator[Finding]:
@@ -522,7 +515,7 @@ NMI = Group(
         Check(holds="NMI is ready on each of its nodes", look=_readiness, right=_STATE_OF_NMI),
         Check(holds="the probe pod runs on each of them", look=_probe, right=_STATE_OF_NMI),
         Check(holds="NMI warns of nothing", look=_warnings, right=_STATE_OF_NMI),
-        Check(holds="no tokens fail in this minute", look=_failing, right=_STATE_OF_NMI),
+        Check(holds="no tokens fail", look=_failing, right=_STATE_OF_NMI),
         Check(holds="NMI may do what it is there for", look=_rights_of_nmi, right=_REVIEWS),
         Check(
             holds="NMI may ask for no token but those of its node's pods",

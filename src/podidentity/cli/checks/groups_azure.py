@@ -73,7 +73,6 @@ async def _attached(arm: Arm, reading: Reading) -> AsyncIterator[Finding]:
 
 
 def _hosts(nodes: list[Object]) -> dict[str, Host]:
-    """Return the machines of the nodes, by the nodes' names."""
     found: dict[str, Host] = {}
     for node in nodes:
         try:

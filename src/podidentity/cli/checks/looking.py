@@ -40,7 +40,6 @@ async def before(kube: Kube, agents: str | None, output: str) -> Found:
 
 
 async def of_namespace(kube: Kube, namespace: str, agents: str | None, output: str) -> Found:
-    """Return what is found in one namespace, by rights of that namespace alone."""
     reading = Reading(kube, await choices_of_nmi(kube, agents), only=namespace)
     cluster = await reading.cluster()
     # Only a list that is empty can be of a namespace that is not there: most people may not ask.
@@ -65,7 +64,6 @@ class MoreChecks:
 
 
 async def after(wanted: MoreChecks, kube: Kube, agents: str | None, output: str) -> Found:
-    """Return what is found in a cluster, and write an archive if one is wanted."""
     reading = Reading(kube, await choices_of_nmi(kube, agents))
     await reading.cluster()  # without the custom resources there is nothing to look at
     groups = [*GROUPS, PROBES] if wanted.probes else list(GROUPS)

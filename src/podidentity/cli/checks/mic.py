@@ -35,7 +35,6 @@ def _back(deployment: Object) -> str:
 
 
 def mic_not_ready(deployment: Object, lines: Sequence[str]) -> Finding:
-    """Return that no replica of MIC is ready, with the reason of the first."""
     where = ref_of(deployment)
     return Finding(
         kind="Deployment",
@@ -47,7 +46,6 @@ def mic_not_ready(deployment: Object, lines: Sequence[str]) -> Finding:
 
 
 def no_sign_in(deployment: Object) -> Finding:
-    """Return that MIC, which is not ready, was told of nothing to sign in by."""
     where = ref_of(deployment)
     return Finding(
         kind="Deployment",

@@ -75,7 +75,6 @@ def nodes_without(
 
 
 def why_without(daemon_set: Object, node: Object) -> tuple[str, str]:
-    """Return why NMI may not be on a node, and the next step."""
     labels = node["metadata"].get("labels") or {}
     if labels.get("kubernetes.io/os", "linux") != "linux":
         return (

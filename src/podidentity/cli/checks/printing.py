@@ -48,7 +48,6 @@ def lines(check: Check, outcome: Outcome, encoding: str) -> Iterator[str]:
 
 
 def not_made(outcomes: Iterable[Outcome]) -> Iterator[str]:
-    """Yield how many checks of a group were not made, for each reason."""
     reasons = Counter(each.not_made for each in outcomes if each.not_made)
     for why, number in reasons.items():
         yield _wrapped(f"- {number} check{'s' * (number > 1)} not made: {why}", "", more="  ")
@@ -64,7 +63,6 @@ def worst(found: Iterable[Finding]) -> Severity | None:
 
 
 def shown(finding: Finding) -> str:
-    """Return a finding, its mend, and where more is said about it."""
     about = finding.about if finding.about.namespace else finding.about.name
     told = f"{finding.kind} {about} ({finding.reason})".replace("  ", " ")
     paragraphs = [finding.what, finding.mend]

@@ -7,15 +7,16 @@ to NMI's pod. `podidentity nodes` asks the same from inside of the cluster.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from podidentity.adapters.kube import Kube, together
 from podidentity.adapters.readiness import SECONDS, AgentReadiness, TokensLately
+from podidentity.cli.checks.agents import agent_warnings
 from podidentity.cli.checks.findings import CheckReason, Finding, named, sentence
 from podidentity.cli.nodes import AT_ONCE, NodeState, states
 from podidentity.cli.objects import Object, ref_of
-from podidentity.cli.rollout import ready
+from podidentity.cli.rollout import lasts, ready
 from podidentity.core.errors import NEXT_STEPS
 from podidentity.core.resources import ObjectRef
 from podidentity.wire.events import AgentReason
@@ -73,7 +74,6 @@ def lines(found: Sequence[NodeState]) -> Iterator[str]:
 
 
 def unserved(found: Sequence[NodeState]) -> Iterator[Finding]:
-    """Yield the nodes whose NMI does not say that pods' requests arrive, by what it says."""
     alike: dict[str, list[str]] = {}
     for each in found:
         if not each.works:
@@ -97,40 +97,63 @@ MOST_ASKED = 20
 """Agents that each `check` asks how requests end; `--probes` asks all."""
 
 
-async def failing(kube: Kube, agents: Sequence[Object], port: int) -> list[Finding]:
-    """Return on which of these nodes pods get no tokens in this minute, by NMI's own count.
+async def tokens_lately(kube: Kube, agents: Sequence[Object], port: int) -> dict[str, TokensLately]:
+    """Return how requests ended in the last minute, by the uid of each NMI that says it.
 
-    NMI's event about it comes after a minute. Raises KubeError where that is forbidden, and
-    LookupError if no NMI says anything.
+    Raises KubeError where that is forbidden.
     """
 
-    async def one(pod: Object) -> AgentReadiness:
+    async def one(pod: Object) -> TokensLately | None:
         try:
             async with asyncio.timeout(SECONDS):
-                return await _said(kube, pod, port)
+                return (await _said(kube, pod, port)).tokens
         except TimeoutError:
-            return AgentReadiness(ready=False)
+            return None
 
     told = await together(*map(one, agents))
-    if not any(each.tokens for each in told):
-        raise LookupError
+    return {pod["metadata"]["uid"]: said for pod, said in zip(agents, told, strict=True) if said}
+
+
+def failing(
+    pods: Sequence[Object],
+    events: Sequence[Object],
+    counts: Mapping[str, TokensLately],
+    now: float,
+) -> Iterator[Finding]:
+    """Yield on which nodes pods get no tokens, by the counts and events of NMI's `pods`.
+
+    An event has the message, but is a minute behind: it is left out where the count of this minute
+    is for another reason, or is of tokens alone. `now` in seconds since 1970.
+    """
+    lasting = [
+        each
+        for each in events
+        if each.get("reason") == AgentReason.TOKENS_FAIL
+        and lasts(each, now)
+        and _agrees(each, counts.get(each["involvedObject"].get("uid", "")))
+    ]
+    yield from agent_warnings(pods, lasting, now)
+    told = {each["involvedObject"].get("uid") for each in lasting}
     alike: dict[str, list[tuple[Object, TokensLately]]] = {}
-    for pod, said in zip(agents, told, strict=True):
-        if said.tokens and said.tokens.failing:
-            alike.setdefault(said.tokens.reason, []).append((pod, said.tokens))
-    found = []
+    for pod in pods:
+        said = counts.get(uid := pod["metadata"]["uid"])
+        if said and said.failing and uid not in told:
+            alike.setdefault(said.reason, []).append((pod, said))
     for reason, there in sorted(alike.items()):
         lost = sum(each.failing for _, each in there)
         asked = sum(each.asked for _, each in there)
-        found.append(
-            Finding(
-                kind="Pod",
-                about=min(ref_of(pod) for pod, _ in there),
-                reason=AgentReason.TOKENS_FAIL,
-                what=f"On {named(sorted(pod['spec']['nodeName'] for pod, _ in there))}: tokens "
-                f"fail for {lost} of {asked} pods that asked in the last minute ({reason}), since "
-                f"{max(each.since_seconds_ago for _, each in there):.0f} s.",
-                mend=sentence(NEXT_STEPS.get(reason, "run podidentity explain for one of them")),
-            )
+        yield Finding(
+            kind="Pod",
+            about=min(ref_of(pod) for pod, _ in there),
+            reason=AgentReason.TOKENS_FAIL,
+            what=f"On {named(sorted(pod['spec']['nodeName'] for pod, _ in there))}: tokens "
+            f"fail for {lost} of {asked} pods that asked in the last minute ({reason}), since "
+            f"{max(each.since_seconds_ago for _, each in there):.0f} s.",
+            mend=sentence(NEXT_STEPS.get(reason, "run podidentity explain for one of them")),
         )
-    return found
+
+
+def _agrees(event: Object, count: TokensLately | None) -> bool:
+    if count is None or not count.asked:
+        return True
+    return bool(count.failing) and f"({count.reason})" in event.get("message", "")

@@ -35,7 +35,6 @@ def review_of(right: Single) -> dict[str, Any]:
 
 
 def own_review(right: Single) -> dict[str, Any]:
-    """Return the SelfSubjectAccessReview that asks whether the asker has a right."""
     return {
         "apiVersion": "authorization.k8s.io/v1",
         "kind": "SelfSubjectAccessReview",
@@ -44,7 +43,6 @@ def own_review(right: Single) -> dict[str, Any]:
 
 
 def review_for(account: ObjectRef, right: Single) -> dict[str, Any]:
-    """Return the SubjectAccessReview that asks whether a service account has a right."""
     return {
         "apiVersion": "authorization.k8s.io/v1",
         "kind": "SubjectAccessReview",

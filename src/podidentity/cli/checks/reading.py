@@ -175,7 +175,6 @@ class Reading:
         return await pods_of_nmi(self.kube, self.choices.namespace)
 
     async def told(self) -> list[Object]:
-        """Return the events that NMI's agents have written about their own pods."""
         namespace = self.choices.namespace
         return await find_all(self.kube, EVENTS, namespace, fieldSelector=OF_AGENTS)
 

@@ -48,7 +48,6 @@ Lacking = Callable[[str, AzureIdentity], Sequence[str]]
 
 
 def only_told(finding: Finding) -> Finding:
-    """Return a finding about a grant where NMI has its flag already: a warning."""
     what = f"{finding.what} NMI only reports it ({finding.switch})."
     return replace(finding, what=what, switch="", severity=Severity.WARNING)
 
@@ -98,7 +97,6 @@ def _malformed(values: Sequence[object]) -> Iterator[Finding]:
 
 
 def _bound(cluster: WatchedCluster, rules: Rules) -> Iterator[Finding]:
-    """Yield why pods cannot use the identities that are bound in their namespace."""
     for _, found, refusal in _bindings(cluster, rules):
         if refusal is not None and not isinstance(found, Malformed):
             kind = "AzureIdentityBinding" if found is None else "AzureIdentity"
@@ -123,7 +121,6 @@ def _bindings(
 
 
 def cannot_sign_in(identity: ObjectRef, why: str) -> Finding:
-    """Return the finding about an identity whose Secret or service account cannot be used."""
     return Finding(
         kind="AzureIdentity",
         about=identity,
@@ -134,7 +131,6 @@ def cannot_sign_in(identity: ObjectRef, why: str) -> Finding:
 
 
 def unnamed_audience(identity: AzureIdentity, audience: str) -> Finding:
-    """Return the finding about an identity whose tokens the API server will refuse to NMI."""
     return Finding(
         kind="AzureIdentity",
         about=identity.ref,

@@ -39,7 +39,6 @@ def told(cli: str, workloads: Sequence[Object]) -> str:
 
 
 def differing(cli: str, workloads: Sequence[Object]) -> Iterator[Finding]:
-    """Yield the programs whose version is known and not that of this command."""
     for each in workloads:
         version = version_of(each)
         if version and version != cli:

@@ -150,7 +150,7 @@ class PodEvents:
         else:
             before, known_to_wait = found.happening, found.waits
             found.happening = replace(before, note=note, last=now, count=before.count + 1)
-            changed = kind == "Normal" and note != before.note
+            changed = note != before.note and (kind == "Normal" or note == OVER)
             if changed or was_over:
                 found.due = -inf
             elif known_to_wait:
@@ -231,7 +231,7 @@ class AgentWarning(NamedTuple):
     text: str
     """What it is and, after a semicolon, what to do about it."""
     cause: str = ""
-    """What the text is about; another cause, and the end, are told at once, other texts later."""
+    """What the text is about; its end is told at once, another cause in a minute, texts later."""
 
 
 class AgentWarnings:

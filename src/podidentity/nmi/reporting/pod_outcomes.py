@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf
 
-from podidentity.core.errors import NEXT_STEPS, TokenUnavailable
+from podidentity.core.errors import NEXT_STEPS, TokenRefused, TokenUnavailable
 from podidentity.core.ports import Clock
 from podidentity.core.rate_limits import FairCache
 from podidentity.core.resources import ObjectRef, Pod
@@ -27,6 +27,8 @@ LASTING = 60.0
 `/readyz` counts the pods that asked."""
 RECENT = 600.0
 """Seconds. The warning counts pods that asked within this time."""
+_OF_THE_REQUEST = {"invalid_resource", "invalid_scope"}
+"""Codes of Entra for a token's audience that nobody has: the pod asked for it."""
 
 
 @dataclass(slots=True)
@@ -65,7 +67,9 @@ class PodOutcomes:
         if isinstance(outcome, Granted):
             pod.given, pod.times = now, 0
             return
-        own = isinstance(outcome.error, TokenUnavailable) and outcome.error.of_caller
+        error = outcome.error
+        own = isinstance(error, TokenUnavailable) and error.of_caller
+        own |= isinstance(error, TokenRefused) and error.error in _OF_THE_REQUEST
         failed = isinstance(outcome, Failed) and not own
         if not pod.times or failed is not pod.failed:
             pod.since, pod.times, pod.failed = now, 0, failed
