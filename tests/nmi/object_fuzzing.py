@@ -55,10 +55,28 @@ META = '{"metadata":{"name":"%s","namespace":"red","uid":"%s","creationTimestamp
 Json = dict[str, Any]
 
 
-def rest(spec: object, **meta: object) -> str:
-    """Return an object behind its name: the rest of its metadata, and its spec."""
+def rest(spec: object, status: object = None, **meta: object) -> str:
+    """Return an object behind its name: the rest of its metadata, its spec, and its status."""
     more = "".join(f",{json.dumps(key)}:{json.dumps(value)}" for key, value in meta.items())
-    return f'{more}}},"spec":{json.dumps(spec) if not isinstance(spec, str) else spec}}}'
+    spec = spec if isinstance(spec, str) else json.dumps(spec)
+    return f'{more}}},"spec":{spec},"status":{json.dumps(status)}}}'
+
+
+def wordy(spec: object) -> list[str]:
+    """Return objects with this spec, and as much beside it as an API server stores."""
+    own = [
+        {"type": kind, "status": "False", "reason": "r" * 1024, "message": "m" * 32_768}
+        for kind in ("Ready", "Effective")
+    ]
+    return [
+        rest(spec, annotations={"a": "x" * 15_000}),
+        rest(spec, annotations={"a": "x" * (255 << 10)}),
+        rest(spec, annotations={f"{each:05}": "" for each in range(50_000)}),
+        rest(spec, {"conditions": own[:1]}),
+        rest(spec, {"conditions": own}, annotations={"a": "x" * 15_000}),
+        rest(spec, {"conditions": [{"type": f"T{each}"} for each in range(3_000)]}),
+        rest(spec, {"conditions": [*own, *({"type": f"T{each}"} for each in range(60_000))]}),
+    ]
 
 
 def deep(random_: random.Random) -> str:
@@ -102,14 +120,22 @@ def shapes(seed: int) -> dict[str, list[str]]:
             rest(numbers),
             rest(f'{{"odd":{escaped}}}'),
             rest({"clientID": CLIENT}, managedFields=[{"fieldsV1": {"f": conditions}}]),
+            *wordy({"clientID": CLIENT, "resourceID": RESOURCE_ID}),
         ],
-        "azureidentitybindings": [rest(bound), rest({}), rest(f'{{"odd":{deep(chance)}}}')],
+        "azureidentitybindings": [
+            *(rest(bound), rest({}), rest(f'{{"odd":{deep(chance)}}}')),
+            *wordy(bound),
+        ],
         "azurepodidentityexceptions": [
             rest({"podLabels": LABELS, "azureIdentities": IDS}),
             rest({"podLabels": {"app": "web"}}),
             rest(f'{{"podLabels":{deep(chance)}}}'),
+            *wordy({"podLabels": {"app": "web"}}),
         ],
-        "azureassignedidentities": [rest(record), rest(odd), rest({"pod": "p"}), rest(numbers)],
+        "azureassignedidentities": [
+            *(rest(record), rest(odd), rest({"pod": "p"}), rest(numbers)),
+            *wordy(record),
+        ],
         "pods": [
             rest({"nodeName": "n1"}, labels={**LABELS, "aadpodidbinding": "a"}),
             rest(
@@ -117,6 +143,7 @@ def shapes(seed: int) -> dict[str, list[str]]:
             ),
             rest({"nodeName": "n1"}, labels={**many, "aadpodidbinding": "a"}),
             rest({"nodeName": "n1"}, annotations={f"a{each}": "" for each in range(20_000)}),
+            *wordy({"nodeName": "n1"}),
         ],
         "serviceaccounts": [
             rest({}, annotations={"azure.workload.identity/client-id": CLIENT}),
