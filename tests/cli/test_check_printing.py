@@ -113,6 +113,16 @@ def test_a_finding_is_shown_with_its_next_step_its_switch_and_its_entry() -> Non
     ]
 
 
+def test_twenty_findings_of_a_reason_in_a_namespace_are_shown_and_none_hides_another() -> None:
+    red = [finding(about=ObjectRef("red", f"a{each}")) for each in range(1_000)]
+    other = finding(about=ObjectRef("red", "b"), reason=CheckReason.AUDIENCE)
+    told = "\n".join(of(*red, other, finding()))
+    assert told.count("AzureIdentity red/a") == 20
+    assert "980 more Credential in namespace red" in told
+    assert "AzureIdentity red/b" in told
+    assert "AzureIdentity shop/orders" in told
+
+
 def test_the_last_line_counts() -> None:
     assert summary([]) == "Nothing is wrong."
     found = [finding(), finding(), finding(Severity.WARNING), not_read("x")]

@@ -51,7 +51,6 @@ class _Answer(NamedTuple):
 
     @property
     def is_success(self) -> bool:
-        """Whether it says so."""
         return httpx2.codes.is_success(self.status_code)
 
 
@@ -330,7 +329,6 @@ class ArmCalls(_Endpoint):
     """
 
     async def read(self, host: Host) -> HostIdentities:
-        """Return the identities of `host`."""
         answer = await self._once("GET", self._url(host.resource_id, arm.COMPUTE_API))
         return arm.parse_host(answer.content, host)
 

@@ -247,7 +247,6 @@ class WatchedCluster:
                 self._assignment_change(value)
 
     def remove(self, kind: str, ref: ObjectRef) -> None:
-        """Remove an object of this Kubernetes kind."""
         if self._by_kind[kind].remove(ref) is not None:
             self._custom_change(kind, ref)
 

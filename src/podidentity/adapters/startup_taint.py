@@ -43,7 +43,6 @@ class StartupTaint:
         return (self._trouble,) if self._trouble else ()
 
     async def run(self) -> None:
-        """Look until cancelled."""
         while True:
             if not self._ready():
                 await self._clock.sleep(SOON)

@@ -455,7 +455,6 @@ class CacheEntries(FairCache[Key, CacheEntry]):
         self.put(key, entry, entry.owner.namespace, kib(entry.token.value, key[1]))
 
     def drop(self, key: Key) -> None:
-        """Remove an entry, if it is there."""
         entry = self.get(key)
         if entry is None:
             return

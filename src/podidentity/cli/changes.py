@@ -31,7 +31,6 @@ _OF_THIS_RUN: ContextVar[CommandChanges] = ContextVar("changes")
 
 @contextmanager
 def recorded() -> Iterator[CommandChanges]:
-    """Yield the record of what the block changes."""
     made = CommandChanges()
     token = _OF_THIS_RUN.set(made)
     try:

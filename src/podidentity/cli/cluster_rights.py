@@ -51,17 +51,14 @@ class Right:
 
 
 def held_by(manifests: Iterable[Manifest], *parts: str) -> Iterator[Right]:
-    for where, rule in ((_place(each), rule) for each in manifests for rule in _rules(each)):
+    for where, rule in (
+        (_place(each), rule) for each in manifests for rule in each.get("rules", ())
+    ):
         names, verbs = tuple(rule.get("resourceNames", ())), tuple(rule["verbs"])
         groups = {f".{group}" if group else "" for group in rule.get("apiGroups", ())}
         named = [f"{each}{group}" for each in rule.get("resources", ()) for group in groups]
         for resource in (*named, *rule.get("nonResourceURLs", ())):
             yield Right(where=where, resource=resource, verbs=verbs, names=names, parts=parts)
-
-
-def _rules(manifest: Manifest) -> Iterable[Manifest]:
-    rules: Iterable[Manifest] = manifest.get("rules", ())
-    return rules
 
 
 def _place(manifest: Manifest) -> Where:

@@ -63,7 +63,6 @@ def program_of(program: str, pod: Object) -> RunningProgram:
 
 
 def alike(found: Iterable[RunningProgram]) -> list[list[RunningProgram]]:
-    """Return the programs of the same build together."""
     ordered = sorted(found, key=lambda each: (each.build, each.node, each.pod))
     return [list(each) for _, each in groupby(ordered, key=lambda each: each.build)]
 

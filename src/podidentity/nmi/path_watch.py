@@ -146,7 +146,6 @@ class PathWatch:
         return (warning,) if warning else ()
 
     async def run(self) -> None:
-        """Probe again and again, until cancelled."""
         while True:
             begun, changes = self._clock.monotonic(), self._prober.changes
             if self._required and self._prober.accepting:
@@ -164,7 +163,6 @@ class PathWatch:
             self._tell()
 
     async def _pause(self, begun: float, changes: int) -> None:
-        """Return when the next probe is due."""
         accepting = self._prober.accepting
         due = begun + (EVERY if self._known.settled or not accepting else AGAIN)
         while (left := due - self._clock.monotonic()) > 0:

@@ -20,7 +20,6 @@ _log = logging.getLogger("podidentity.nmi")
 
 
 def policy_of(settings: NmiSettings) -> DecisionPolicy:
-    """Return how requests are decided."""
     return DecisionPolicy(
         ambiguity=Ambiguity(settings.ambiguous),
         authorization=Authorization(settings.authorization),
@@ -46,7 +45,6 @@ def prefetch_of(settings: NmiSettings) -> PrefetchPolicy:
 
 
 def scope_of(settings: NmiSettings) -> Scope:
-    """Return what is watched."""
     return Scope(
         node=settings.node,
         records=settings.standard,

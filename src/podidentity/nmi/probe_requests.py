@@ -47,7 +47,6 @@ class ProbeRequests:
         self._answered = ""
 
     async def run(self) -> None:
-        """Answer what is asked, until cancelled."""
         while True:
             own = self._own()
             if own is None or own.probe in {"", self._answered}:

@@ -11,7 +11,6 @@ from podidentity.settings import NmiSettings
 
 
 def rules_of(settings: NmiSettings) -> Rules:
-    """Return the rules that were chosen."""
     compat = settings.compat
     return Rules(
         standard=settings.standard,

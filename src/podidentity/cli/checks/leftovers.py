@@ -152,13 +152,11 @@ def lost(bindings: Sequence[Object], namespaces: Collection[str]) -> Iterator[Fi
 
 
 def _of_accounts(binding: Object) -> set[str]:
-    """Return the namespaces of the service accounts that a binding names."""
     subjects = binding.get("subjects") or ()
     return {str(each.get("namespace", "")) for each in subjects if each["kind"] == "ServiceAccount"}
 
 
 def _of_groups(binding: Object) -> set[str]:
-    """Return the namespaces all service accounts of which a binding names."""
     subjects = binding.get("subjects") or ()
     names = [str(each["name"]) for each in subjects if each["kind"] == "Group"]
     return {each.removeprefix(_GROUP) for each in names if each.startswith(_GROUP)}

@@ -83,9 +83,13 @@ async def after(wanted: MoreChecks, kube: Kube, agents: str | None, output: str)
         return found
     with archives.new_archive(bundle) as archive:
         await archives.collect(kube, reading.choices, archive)
+        few, more = printing.first_alike(each for _, each in found)
         with archive.objects("findings.json") as add:
             for group, each in found:
-                add(printing.plain(group.title, each))
+                if each in few:
+                    add(printing.plain(group.title, each))
+        for told in more:
+            archive.lacks("findings.json", told)
         archive.text("versions.json", json.dumps(facts(), indent=1))
     click.echo(f"Wrote {bundle}: {len(archive.files)} files, without secrets.", err=True)
     for missing in archive.missing:

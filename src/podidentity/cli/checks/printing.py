@@ -16,6 +16,8 @@ from podidentity.cli.checks.findings import Finding, Severity
 from podidentity.cli.output import printable, terminal_width
 
 COLUMNS = 80
+MOST_ALIKE = 20
+"""Findings of one reason in one namespace that are shown: a tenant can make 40,000."""
 _MARKS = {
     None: ("\u221a", "ok", "green"),
     Severity.WARNING: ("\u203c", "!!", "yellow"),
@@ -41,10 +43,27 @@ def lines(check: Check, outcome: Outcome, encoding: str) -> Iterator[str]:
         except (UnicodeEncodeError, LookupError):
             mark = plain
         yield f"{click.style(mark, fg=colour)} {_wrapped(check.holds, '', more='  ')}"
-    for each in outcome.findings:
+    few, more = first_alike(outcome.findings)
+    for each in few:
         yield textwrap.indent(shown(each), "    ")
+    for told in more:
+        yield _wrapped(told, "    ")
     for line in outcome.lines:
         yield _wrapped(line, "    ", more="      ")
+
+
+def first_alike(found: Iterable[Finding]) -> tuple[dict[Finding, None], list[str]]:
+    """Return the first of each reason in each namespace, and a line for the rest of them."""
+    few, numbers = dict[Finding, None](), Counter[tuple[str, str]]()
+    for each in found:
+        numbers[each.reason, each.about.namespace] += 1
+        if numbers[each.reason, each.about.namespace] <= MOST_ALIKE:
+            few[each] = None
+    return few, [
+        f"{number - MOST_ALIKE} more {reason} in {f'namespace {where}' if where else 'the cluster'}"
+        for (reason, where), number in numbers.items()
+        if number > MOST_ALIKE
+    ]
 
 
 def not_made(outcomes: Iterable[Outcome]) -> Iterator[str]:

@@ -115,13 +115,11 @@ class Reading:
         return self._exceptions
 
     async def matches(self) -> list[Match]:
-        """Return for each pod which identities the rules let it use, or why none."""
         if self._matches is None:
             self._matches = matches(await self.cluster(), self.choices.rules)
         return self._matches
 
     async def asking(self) -> list[Pod]:
-        """Return the pods that have an identity, and ask for it over the network."""
         return asking(await self.matches())
 
     async def nmi(self) -> Object | None:

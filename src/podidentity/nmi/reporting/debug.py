@@ -66,7 +66,6 @@ class Debug:
         self._parts = parts
 
     async def __call__(self, request: Request) -> Response:
-        """Answer with what is known."""
         path, _, query = request.target.partition("?")
         if path != "/debug" or request.method != "GET":
             return _response(HTTPStatus.NOT_FOUND, {"error": "only GET /debug is here"})

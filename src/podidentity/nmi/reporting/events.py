@@ -258,7 +258,6 @@ class AgentWarnings:
         """When each was written, and with which cause; of a fact, with which text."""
 
     async def run(self) -> None:
-        """Look every few seconds, until cancelled."""
         while True:
             self._look()
             await self._clock.sleep(_LOOK)

@@ -236,7 +236,6 @@ def add_watches(registry: Registry, watches: Callable[[], Iterable[Watch]]) -> N
 
 
 def add_connections(registry: Registry, count: Callable[[], int]) -> None:
-    """Show how many connections pods hold."""
     registry.gauge(
         "podidentity_nmi_connections",
         "Connections that are open",
@@ -245,7 +244,6 @@ def add_connections(registry: Registry, count: Callable[[], int]) -> None:
 
 
 def add_tokens(registry: Registry, count: Callable[[], int]) -> None:
-    """Show how many tokens are kept."""
     registry.gauge(
         "podidentity_cache_tokens",
         "Tokens that are kept",

@@ -327,7 +327,6 @@ def _note_for_owner(outcome: Rejected | Failed) -> str:
 
 
 def _token_line(query: TokenQuery, outcome: Outcome, status: int) -> Said:
-    """Return the line of a token request."""
     error = None if isinstance(outcome, Granted) else outcome.error
     pod, identity, observed = outcome.pod, outcome.identity, outcome.observed
     evidence = outcome.evidence

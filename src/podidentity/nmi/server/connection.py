@@ -282,7 +282,6 @@ class SocketTransport(asyncio.Transport):
         self._lose(None)
 
     def pause_reading(self) -> None:
-        """Read no more for now."""
         self._paused = True
         if self._reads:
             self._reads = False
@@ -379,7 +378,6 @@ class SocketTransport(asyncio.Transport):
             self._socket.shutdown(socket.SHUT_WR)
 
     def _lose(self, error: OSError | None) -> None:
-        """Close at once, for a reason."""
         if self._socket.fileno() < 0:
             return
         self._closing = True
