@@ -16,7 +16,7 @@ from podidentity.cli.checks.check import Check, Group, Outcome
 from podidentity.cli.checks.findings import PAGE, REASONS, CheckReason, Finding, Severity, not_read
 from podidentity.cli.checks.groups import GROUPS
 from podidentity.cli.checks.mic import not_attached
-from podidentity.cli.checks.printing import COLUMNS, lines, plain, shown, summary
+from podidentity.cli.checks.printing import COLUMNS, lines, not_made, plain, shown, summary
 from podidentity.core.resources import ObjectRef
 from tests.cli.conftest import Ran
 from tests.cli.world import World
@@ -181,3 +181,9 @@ def test_the_command_prints_groups_without_colour_where_its_output_is_no_termina
     assert [line for line in ran.out.splitlines() if line in titles] == titles
     assert max(map(len, ran.out.splitlines())) <= COLUMNS
     assert world.get("/version") is not None
+
+
+def test_a_check_that_found_something_counts_as_made() -> None:
+    why = "no NMI says it"
+    silent, found = Outcome(not_made=why), Outcome(findings=(finding(),), not_made=why)
+    assert list(not_made([silent, found])) == [f"- 1 check not made: {why}"]

@@ -123,7 +123,6 @@ class Explanation:
 
     @property
     def entitled(self) -> bool:
-        """Whether the pod can get a token: no necessary link is known to be broken."""
         return self.refusal is None and not self.obstacle
 
     @property
@@ -214,7 +213,6 @@ def _obstacle(own: Sequence[ChainLink | None], ways: Sequence[ChainLink]) -> Cha
 
 
 def is_assigned(identity: AzureIdentity) -> bool:
-    """Whether it is a managed identity that is assigned to machines."""
     return identity.type is IdentityType.USER_ASSIGNED and not identity.system_assigned
 
 

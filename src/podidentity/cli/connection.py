@@ -212,8 +212,13 @@ def worded(error: KubeError) -> CommandError:
             " again later; kubectl get --raw /livez says whether it answers anybody.",
         )
     if error.unreachable:
-        known = "--kubeconfig" in error.said
-        return CommandError(error.message, "" if known else "Check --kubeconfig and --context.")
+        step = "" if "--kubeconfig" in error.said else "Check --kubeconfig and --context."
+        if ", by the proxy " in error.message:
+            step = (
+                "See the proxy's own log. A server that needs no proxy belongs into NO_PROXY, over "
+                "which a context's proxy-url wins."
+            )
+        return CommandError(error.message, step)
     if error.throttled or error.retry_after:
         return CommandError(error.message, "The API server is overloaded: try again later.")
     return _refused(error)

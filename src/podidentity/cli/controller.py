@@ -212,7 +212,6 @@ async def take_away(kube: Kube, namespace: str) -> None:
 
 
 async def is_ready(kube: Kube, deployment: Object) -> bool:
-    """Return whether the replicas of MIC's Deployment are ready; False if it is not there."""
     found = await find(kube, DEPLOYMENTS, *ref_of(deployment))
     return found is not None and replicas(found)[0]
 

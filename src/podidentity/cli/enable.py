@@ -791,7 +791,6 @@ async def grant_what_is_there(kube: Kube, place: str, *, wanted: bool) -> None:
 
 
 def record_of_grants(place: str, granted: list[str]) -> Object:
-    """Return the ConfigMap by which a later `enable` grants nothing by itself."""
     metadata = {"name": NAME, "namespace": place, "labels": dict(LABELS)}
     data = {"by": f"podidentity enable {__version__}", "for": "\n".join(granted)}
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": data}

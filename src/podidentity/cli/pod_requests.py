@@ -130,7 +130,6 @@ def is_mended(reason: str, at: float, changed: float) -> bool:
 
 
 def _counts(failure: Failure, now: float) -> bool:
-    """Whether a failure that no token came after is the verdict."""
     if failure.reason == AgentReason.TOKENS_FAIL:
         return True  # NMI repeats it more rarely than every FRESH seconds
     return failure.reason not in OF_THE_OBJECTS and failure.last > now - FRESH

@@ -157,7 +157,6 @@ def rollout(daemon_set: Object) -> Rollout:
 
 
 def has_one_container(daemon_set: Object) -> bool:
-    """Whether its pods run `net` and `serve` in one container, as up to 0.1."""
     containers = daemon_set["spec"]["template"]["spec"]["containers"]
     return "serve" not in {container["name"] for container in containers}
 

@@ -107,7 +107,6 @@ def two_agents(namespace: str, daemon_sets: Sequence[Object]) -> Iterator[Findin
 
 
 def tokens_of_any(daemon_set: Object) -> Finding:
-    """Return that NMI may have tokens of accounts that no pod of its node has."""
     return of_daemon_set(
         daemon_set,
         CheckReason.ANY_TOKENS,

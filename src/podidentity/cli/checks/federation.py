@@ -24,7 +24,6 @@ MOST_CREDENTIALS = 20
 
 
 def is_federated(identity: AzureIdentity) -> bool:
-    """Whether tokens of this cluster sign in for it, and no other identity does."""
     federation = identity.entra.federation if identity.entra else None
     return federation is not None and federation.via is None
 

@@ -67,7 +67,7 @@ def first_alike(found: Iterable[Finding]) -> tuple[dict[Finding, None], list[str
 
 
 def not_made(outcomes: Iterable[Outcome]) -> Iterator[str]:
-    reasons = Counter(each.not_made for each in outcomes if each.not_made)
+    reasons = Counter(each.not_made for each in outcomes if not each.findings and each.not_made)
     for why, number in reasons.items():
         yield _wrapped(f"- {number} check{'s' * (number > 1)} not made: {why}", "", more="  ")
 

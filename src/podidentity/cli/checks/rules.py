@@ -53,7 +53,6 @@ def only_told(finding: Finding) -> Finding:
 
 
 def matches(cluster: WatchedCluster, rules: Rules) -> list[Match]:
-    """Return for each pod which identities it may use, or why none."""
     return [match(pod, cluster, rules) for pod in cluster.pods()]
 
 
@@ -159,7 +158,6 @@ def _not_granted(namespace: str, identity: AzureIdentity, lacking: Lacking) -> I
 
 
 def _borrowed(matched: Sequence[Match], lacking: Lacking) -> Iterator[Finding]:
-    """Yield identities of other namespaces that are bound to pods and not granted."""
     for found in matched:
         for each in found.entitlements:
             namespace, binding = found.pod.ref.namespace, each.binding
@@ -168,7 +166,6 @@ def _borrowed(matched: Sequence[Match], lacking: Lacking) -> Iterator[Finding]:
 
 
 def _elsewhere(matched: Sequence[Match], rules: Rules) -> Iterator[Finding]:
-    """Yield each label of pods for which only another namespace has a binding, once."""
     for each in matched:
         refusals, pod = each.refusals, each.pod
         if refusals and refusals[0].reason is Reason.OTHER_NAMESPACE:
