@@ -1143,6 +1143,8 @@ class World:
         self.note("faults stop")
         if self.pausing.everywhere:
             self.do_pausing(False)
+        # Nobody tells of a grant, and MIC asks again after half an hour.
+        self.refused.clear()
         if self.broken:
             self.run_until(self.now + 300.0)
             self._judge_settled()
@@ -1217,13 +1219,15 @@ class World:
         if self.broken:
             # Azure may refuse what is still to come, and to go.
             return
-        if there.machines != listed or there.operation:
+        immutable = {each for each in listed if NUMBER[each] in self.scenario.protected}
+        # A change that failed half way is made good for who needs it, or taken back where MIC may.
+        rests = listed - (immutable - wanted) <= there.machines <= listed
+        if not rests or there.operation:
             self.fail(f"{host.name} does not rest: {there}")
         if missing := wanted - listed - self.broken:
             self.fail(f"{host.name} lacks {missing}")
         stays = {each for each in listed if there.ours[each] in {"foreign", "either"}}
-        stays |= {each for each in listed if NUMBER[each] in self.scenario.protected}
-        if extra := listed - wanted - stays:
+        if extra := listed - wanted - stays - immutable:
             self.fail(f"{host.name} keeps {extra}")
         book = self.ledgers[host][0] if host in self.ledgers else Ledger(host=host)
         if book.attaching or book.detaching:
