@@ -10,7 +10,7 @@ import shlex
 import subprocess
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -196,6 +196,12 @@ class Sandbox:
         """Start the pod and wait until it is ready."""
         self.apply(POD)
 
+    async def execute(
+        self, namespace: str, pod: str, command: Sequence[str], seconds: float
+    ) -> ExecResult:
+        """Run a command in a pod."""
+        return await execute(self.plan, namespace, pod, command, timeout=seconds)
+
     async def shell(
         self,
         command: str,
@@ -205,7 +211,7 @@ class Sandbox:
         namespace: str = "default",
     ) -> ExecResult:
         """Run a shell command in a pod."""
-        ran = await execute(self.plan, namespace, pod, ["sh", "-c", command], timeout=seconds)
+        ran = await self.execute(namespace, pod, ["sh", "-c", command], seconds)
         SAID.append((ran.stdout + ran.stderr).decode(errors="replace"))
         return ran
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from podidentity_sandbox.azure.client import AzureOperator
+from podidentity_sandbox.azure.seed import KUBELET_IDENTITY
 from podidentity_sandbox.demo.prepare import GROUP
 from tests.acceptance.directory import pod
 from tests.acceptance.sandbox import Sandbox
@@ -66,7 +67,9 @@ async def settle(tenants: TwoTenants) -> TwoTenants:
     host = await azure.arm("GET", tenants.place.plan.scale_set_id)
     blocks = host["identity"]["userAssignedIdentities"]
     (tenants.kubelet,) = [
-        Identity(id, each["clientId"], each["principalId"]) for id, each in blocks.items()
+        Identity(id, each["clientId"], each["principalId"])
+        for id, each in blocks.items()
+        if id.endswith(KUBELET_IDENTITY)
     ]
     spaces = [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": n}} for n in SPACES]
     await asyncio.to_thread(tenants.apply, *map(json.dumps, spaces))

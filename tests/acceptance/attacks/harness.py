@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from podidentity_sandbox.azure.client import AzureOperator
-from podidentity_sandbox.node.client import execute
 from podidentity_sandbox.plan import Plan
 from tests.acceptance.sandbox import PATIENCE, Sandbox
 from tests.acceptance.two_tenants import URL, TwoTenants
@@ -48,7 +47,7 @@ class Harness:
     ) -> str:
         """Run a shell script in a pod; return what it printed."""
         command = ["sh", "-c", text, *words]
-        ran = await execute(self.plan, namespace, pod, command, timeout=seconds)
+        ran = await self.place.execute(namespace, pod, command, seconds)
         assert ran.exit == 0, ran.stderr.decode()
         return ran.stdout.decode()
 

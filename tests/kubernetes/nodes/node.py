@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from podidentity.manifests import STARTUP_TAINT
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.demo.prepare import prepare
 from podidentity_sandbox.kubernetes.nodes import TRUST, containerd_of
+from podidentity_sandbox.node.client import ExecResult
 from podidentity_sandbox.node.cri.containerd import names_in
 from podidentity_sandbox.node.cri.options import RuntimeOptions
 from podidentity_sandbox.plan import NodePlan, Plan
@@ -94,6 +95,21 @@ class RealNode(Node):
             check=False,
         )
         return ran.stdout.decode() + ran.stderr.decode()
+
+    async def execute(
+        self, namespace: str, pod: str, command: Sequence[str], seconds: float
+    ) -> ExecResult:
+        """Run a command in a pod, beside others."""
+        ran = await asyncio.create_subprocess_exec(
+            *("kubectl", "exec", "-n", namespace, pod, "--", *command),
+            env=environment(self.plan, os.environ["PATH"]),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        async with asyncio.timeout(seconds):
+            out, err = await ran.communicate()
+        assert ran.returncode is not None
+        return ExecResult(exit=ran.returncode, stdout=out, stderr=err)
 
     def share(self) -> None:
         """Have the two pods that tests share on this node: one bound, one with no right."""
