@@ -126,7 +126,8 @@ def test_a_static_pod_is_known_by_the_hash_in_its_cgroup(node: Node) -> None:
         "kind": "Pod",
         "metadata": {"name": "static", "namespace": SERVED, "labels": {"aadpodidbinding": "demo"}},
         "spec": {
-            "containers": [{"name": "main", "image": SHELL, "command": ["sleep", "infinity"]}]
+            "containers": [{"name": "main", "image": SHELL, "command": ["sleep", "infinity"]}],
+            "terminationGracePeriodSeconds": 1,
         },
     }
     node.on_node(f"echo '{json.dumps(manifest)}' >/run/kubelet/manifests/static.yaml")
