@@ -22,7 +22,7 @@ import pytest
 
 from tests.acceptance.sandbox import CHOSEN
 from tests.docs.blocks import ROOT, blocks_of, promised
-from tests.sandbox.kubectl.stages import VERSIONS, find
+from tests.kubectls import VERSIONS, find
 from tests.sandboxes import own
 
 NAMES = {version: own(f"walk-{version.replace('.', '-')}") for version in VERSIONS}

@@ -73,7 +73,6 @@ class HttpApi:
         self._cluster.storage.close_all()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Answer any request."""
         info = request_info(request.method, request.rel_url.raw_path, request.query)
         try:
             answer = await self._serve(request, info)
@@ -81,8 +80,6 @@ class HttpApi:
             answer = json_answer(encode(error.body()), error.code)
             if (request.method, error.code) != ("GET", 404):
                 log.info("%s %s: %d %s", request.method, info.path, error.code, error.message)
-        if isinstance(answer, web.Response) and _to_compress(request, answer):
-            answer.enable_compression(web.ContentCoding.gzip)
         if not answer.prepared:
             answer.headers["Audit-Id"] = str(uuid.uuid4())
         return answer
@@ -131,21 +128,6 @@ class HttpApi:
             JWKS_PATH: self._cluster.issuer.keys(),
         }
         return json_answer(encode(answers[path]))
-
-
-COMPRESSED_FROM = 128 * 1024
-"""Bytes: what is shorter is not worth it.
-
-https://github.com/kubernetes/apiserver/blob/v0.32.3/pkg/endpoints/handlers/responsewriters/writers.go
-"""
-
-
-def _to_compress(request: web.Request, answer: web.Response) -> bool:
-    """Whether a client wants a long answer compressed; a watch never is."""
-    asked = request.headers.get("Accept-Encoding", "")
-    encodings = {each.partition(";")[0].strip() for each in asked.split(",")}
-    body = answer.body
-    return "gzip" in encodings and isinstance(body, bytes) and len(body) > COMPRESSED_FROM
 
 
 def _no_such_page() -> web.Response:

@@ -51,7 +51,6 @@ def parse(content_type: str, raw: bytes) -> Json:
 
 
 async def read(request: web.Request) -> Json:
-    """Return the decoded body of a create or update."""
     return parse(content_type(request), await raw(request))
 
 
@@ -69,7 +68,6 @@ def question(kind: str, body: Json) -> Obj:
 
 
 async def raw(request: web.Request) -> bytes:
-    """Return the body; raise 413."""
     try:
         return await request.read()
     except web.HTTPRequestEntityTooLarge as error:
@@ -77,7 +75,6 @@ async def raw(request: web.Request) -> bytes:
 
 
 def number(query: Mapping[str, str], name: str, default: int = 0, *, signed: bool = False) -> int:
-    """Return a number of the query; raise 400."""
     text = query.get(name, "")
     if not text:
         return default
@@ -93,7 +90,6 @@ POLICIES = ("", "Background", "Foreground", "Orphan")
 
 
 def options_of_query(query: Mapping[str, str]) -> Write:
-    """Return how a write is meant; raise 400."""
     validation = query.get("fieldValidation", "") or "Warn"
     if validation not in VALIDATIONS:
         raise status.bad_request(f"fieldValidation: none of {', '.join(VALIDATIONS)}")

@@ -43,7 +43,6 @@ class Action:
 
 
 def clock() -> datetime:
-    """Return the time in UTC."""
     return datetime.now(UTC)
 
 
@@ -109,7 +108,6 @@ class Cluster:
         return self._actions.get((info.group, info.resource, info.subresource))
 
     def _bootstrap(self) -> None:
-        """Create the objects of a new cluster."""
         for key, body in bootstrap.objects():
             namespace = body["metadata"].get("namespace", "")
             if self.storage.get(key, namespace, body["metadata"]["name"]) is None:

@@ -29,11 +29,9 @@ class Recorder:
         self._serial = 0
 
     def tell(self, about: Record, reason: str, message: str) -> None:
-        """Report a step that succeeded."""
         self._report("Normal", about, reason, message)
 
     def warn(self, about: Record, reason: str, message: str) -> None:
-        """Report what went wrong."""
         self._report("Warning", about, reason, message)
 
     def _report(self, kind: str, about: Record, reason: str, message: str) -> None:

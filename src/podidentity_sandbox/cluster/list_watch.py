@@ -46,14 +46,12 @@ class Page:
     remaining: int = 0
 
     def metadata(self) -> Obj:
-        """Return the list's metadata."""
         metadata: Obj = {"resourceVersion": str(self.revision)}
         if self.token:
             metadata |= {"continue": self.token, "remainingItemCount": self.remaining}
         return metadata
 
     def raw(self, kind: ResourceType) -> bytes:
-        """Return the list as JSON."""
         head = {
             "kind": kind.list_kind or f"{kind.kind}List",
             "apiVersion": kind.api_version,
@@ -130,7 +128,6 @@ def parse_revision(text: str) -> int:
 BOOKMARK_SECONDS = 60.0
 DEFAULT_SECONDS = 1800
 """How long a watch lasts whose client does not say; the real one: half an hour to an hour."""
-NOT_OLDER = "NotOlderThan"
 INITIAL_END = {"k8s.io/initial-events-end": "true"}
 
 
@@ -145,15 +142,12 @@ class WatchRequest:
     bookmarks: bool = False
     initial_events: bool = False
     """sendInitialEvents: what is there, then a bookmark that says so."""
-    match: str = ""
-    """resourceVersionMatch; of use with initial events only."""
     seconds: float = DEFAULT_SECONDS
     shown: Callable[[Record], bytes] = lambda record: record.raw
     """How the objects of the events are shown."""
 
 
 def line(event: str, raw: bytes) -> bytes:
-    """Return one event of a watch."""
     return b'{"type":"' + event.encode() + b'","object":' + raw + b"}\n"
 
 
@@ -185,24 +179,13 @@ def event(change: Change, request: WatchRequest) -> bytes:
 
 
 def check(storage: Storage, request: WatchRequest) -> None:
-    """Refuse a watch that cannot begin: raise 400, 422 or 504 before the first byte is sent.
+    """Refuse a watch that cannot begin: raise 400 or 504 before the first byte is sent.
 
     A watch from a future version begins, unless it first asks for what is there.
     """
-    if fault := _match_fault(request):
-        why = [status.forbidden_field("resourceVersionMatch", fault)]
-        raise status.invalid_object("ListOptions", "meta.k8s.io", "", why)
     revision = parse_revision(request.revision)
     if request.initial_events and revision > storage.revision:
         raise status.too_new(revision, storage.revision)
-
-
-def _match_fault(request: WatchRequest) -> str:
-    if request.initial_events and request.match != NOT_OLDER:
-        return f"sendInitialEvents requires setting resourceVersionMatch to {NOT_OLDER}"
-    if request.match and not request.initial_events:
-        return "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"
-    return ""
 
 
 async def stream(storage: Storage, request: WatchRequest) -> AsyncGenerator[bytes, None]:

@@ -73,7 +73,6 @@ async def serve(cluster: Cluster, folder: Path, sockets: Sequence[socket.socket]
 
 
 async def run(options: argparse.Namespace) -> None:
-    """Serve until SIGTERM or SIGINT."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
@@ -97,7 +96,6 @@ async def run(options: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """Run the API server of one sandbox."""
     logging.basicConfig(
         stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s %(message)s"
     )

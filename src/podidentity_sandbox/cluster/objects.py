@@ -128,7 +128,7 @@ def _annotation_faults(annotations: dict[str, str], where: str) -> Iterator[Caus
         for fault in names.qualified_faults(key.lower()):
             yield status.invalid(where, key, fault)
     if sum(len(k.encode()) + len(v.encode()) for k, v in annotations.items()) > ANNOTATIONS_LIMIT:
-        yield status.too_long(where, ANNOTATIONS_LIMIT)
+        yield status.invalid(where, "", f"may not be more than {ANNOTATIONS_LIMIT} bytes")
 
 
 def _owner_faults(owners: list[Obj], above: str) -> Iterator[Cause]:

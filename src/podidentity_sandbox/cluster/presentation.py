@@ -40,13 +40,11 @@ class Presentation:
     now: Callable[[], datetime]
 
     def one(self, record: Record) -> bytes:
-        """Return an object as the client wants it."""
         if self.include is None:
             return record.raw
         return self._table({"resourceVersion": record.metadata["resourceVersion"]}, [record])
 
     def page(self, page: Page) -> bytes:
-        """Return a part of a list."""
         if self.include is None:
             return page.raw(self.kind)
         return self._table(page.metadata(), page.records)

@@ -89,7 +89,6 @@ class ResourceType:
     """Only of custom resources: additionalPrinterColumns of its definition."""
 
     def __post_init__(self) -> None:
-        """Fill in singular and plural."""
         object.__setattr__(self, "singular", self.singular or self.kind.lower())
         object.__setattr__(self, "plural", self.plural or f"{self.singular}s")
 
@@ -131,11 +130,9 @@ class Registry:
         self._types[kind.group, kind.version, kind.plural] = kind
 
     def remove(self, kind: ResourceType) -> None:
-        """Serve it no longer."""
         self._types.pop((kind.group, kind.version, kind.plural), None)
 
     def find(self, group: str, version: str, plural: str) -> ResourceType | None:
-        """Return the type of that address."""
         return self._types.get((group, version, plural))
 
     def by_key(self, key: str) -> ResourceType:
@@ -146,7 +143,6 @@ class Registry:
         raise KeyError(key)
 
     def by_kind(self, api_version: str, kind: str) -> ResourceType | None:
-        """Return the type of that apiVersion and kind."""
         found = (t for t in self if t.api_version == api_version and t.kind == kind)
         return next(found, None)
 

@@ -51,7 +51,6 @@ class Resources:
         return self.registry.by_key(kind) if isinstance(kind, str) else kind
 
     def get(self, kind: ResourceType | str, namespace: str, name: str) -> Record:
-        """Return one object; raise 404."""
         kind = self._type(kind)
         record = self.storage.get(kind.key, namespace, name)
         if record is None:

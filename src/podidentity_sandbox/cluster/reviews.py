@@ -56,7 +56,6 @@ class Reviews:
         return self._answer(body, User(name, groups, spec.get("uid") or ""), question)
 
     def oneself(self, user: User, _: RequestInfo, body: Obj) -> Obj:
-        """Answer whether the asking user may do something."""
         return self._answer(body, user, asked(body.get("spec") or {}))
 
     def _answer(self, body: Obj, user: User, question: RequestInfo) -> Obj:
@@ -82,7 +81,6 @@ class Reviews:
         return {**body, "status": {"authenticated": True, "user": _who(user), "audiences": common}}
 
     def who(self, user: User, _: RequestInfo, body: Obj) -> Obj:
-        """Answer who asks."""
         found = {key: value for key, value in _who(user).items() if value}
         return {**body, "status": {"userInfo": found}}
 

@@ -25,6 +25,11 @@ KEEP = "x-kubernetes-preserve-unknown-fields"
 _INT_OR_STRING = "x-kubernetes-int-or-string"
 _EMBED = "x-kubernetes-embedded-resource"
 _DATE_TIME = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
+_BOUNDS = {
+    **dict.fromkeys(("minLength", "minItems", "minimum"), True),
+    **dict.fromkeys(("maxLength", "maxItems", "maximum"), False),
+}
+"""Words that bound a value, and whether from below."""
 _RANGES = {"int32": (-(2**31), 2**31 - 1), "int64": (-(2**63), 2**63 - 1)}
 
 
@@ -145,36 +150,25 @@ def _type_fault(schema: Schema, value: Json, path: str) -> Cause | None:
     return _in_body(path, found, f'must be of type {wanted}: "{found}"', kind="TypeInvalid")
 
 
+def _bounded(schema: Schema, value: Json, path: str) -> Iterator[Cause]:
+    """Yield the bounds that a value breaks: a number itself, others by their length."""
+    number = isinstance(value, int | float)
+    size = value if number else len(value)
+    for word, low in _BOUNDS.items():
+        if word in schema and (size < schema[word] if low else size > schema[word]):
+            yield status.invalid(path, value, f"{path}: {word} is {schema[word]}")
+    least, most = _RANGES.get(schema.get("format", ""), (-math.inf, math.inf))
+    if number and not least <= size <= most:
+        yield status.invalid(path, value, f"{path} must be of format {schema['format']}")
+
+
 def _string(schema: Schema, value: str, path: str) -> Iterator[Cause]:
-    if len(value) < schema.get("minLength", 0):
-        yield _in_body(path, value, f"should be at least {schema['minLength']} chars long")
-    if len(value) > schema.get("maxLength", math.inf):
-        yield status.too_long(path, schema["maxLength"])
+    yield from _bounded(schema, value, path)
     if schema.get("format") == "date-time" and not _DATE_TIME.fullmatch(value):
         rule = f'must be of type date-time: "{value}"'
         yield _in_body(path, value, rule, kind="TypeInvalid")
     if "pattern" in schema and not compiled(schema["pattern"]).search(value):
         yield _in_body(path, value, f"should match '{schema['pattern']}'")
-
-
-def _number(schema: Schema, value: float, path: str) -> Iterator[Cause]:
-    low, high = _RANGES.get(schema.get("format", ""), (-math.inf, math.inf))
-    if not low <= value <= high:
-        # kube-openapi/pkg/validation/validate/values.go, IsValueValidAgainstRange
-        form = f"of type {schema.get('type')} with format {schema['format']} in {path}"
-        yield status.invalid(path, value, f"Checked value must be {form}")
-    if value < schema.get("minimum", -math.inf):
-        rule = f"should be greater than or equal to {schema['minimum']}"
-        yield _in_body(path, value, rule)
-    if value > schema.get("maximum", math.inf):
-        yield _in_body(path, value, f"should be less than or equal to {schema['maximum']}")
-
-
-def _array(schema: Schema, value: list[Any], path: str) -> Iterator[Cause]:
-    if len(value) > schema.get("maxItems", math.inf):
-        yield status.too_many(path, len(value), schema["maxItems"])
-    if len(value) < schema.get("minItems", 0):
-        yield _in_body(path, len(value), f"should have at least {schema['minItems']} items")
 
 
 def _object(schema: Schema, value: dict[str, Any], path: str) -> Iterator[Cause]:
@@ -185,10 +179,10 @@ def _object(schema: Schema, value: dict[str, Any], path: str) -> Iterator[Cause]
 
 _CHECKS: dict[str, Callable[[Schema, Any, str], Iterator[Cause]]] = {
     "string": _string,
-    "array": _array,
+    "array": _bounded,
     "object": _object,
-    "integer": _number,
-    "number": _number,
+    "integer": _bounded,
+    "number": _bounded,
 }
 _COMBINED: dict[str, tuple[Callable[[int, int], bool], str]] = {
     "allOf": (lambda good, total: good == total, "must validate all the schemas (allOf)"),
@@ -198,7 +192,6 @@ _COMBINED: dict[str, tuple[Callable[[int, int], bool], str]] = {
 
 
 def _combined(schema: Schema, value: Json, path: str) -> Iterator[Cause]:
-    """Yield the faults of allOf, anyOf and oneOf."""
     for word in _COMBINED.keys() & schema.keys():
         holds, rule = _COMBINED[word]
         good = sum(not validate(each, value, path, root=False) for each in schema[word])

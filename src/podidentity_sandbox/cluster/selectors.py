@@ -15,89 +15,43 @@ from podidentity_sandbox.cluster import Obj, names, status
 from podidentity_sandbox.cluster.registry import ResourceType
 from podidentity_sandbox.cluster.storage import field_of
 
-_TOKEN = re.compile(r"==|!=|[=!<>(),]|[^\s=!<>(),]+")
-_SYMBOLS = frozenset({"==", "!=", "=", "!", "<", ">", "(", ")", ","})
 _FIELD = re.compile(r"(!=|==|=)")
-_NO_BEGINNING = _SYMBOLS - {"!"}
-_OPERATORS = {"in": "In", "notin": "NotIn", "=": "In", "==": "In", "!=": "NotIn", "<": "", ">": ""}
-_END = ""
-"""The token after the last word."""
+_REQUIREMENT = re.compile(
+    r"\s*(?P<absent>!?)\s*(?P<key>[^\s=!<>(),]+)\s*"
+    r"((?P<sign>==|=|!=)\s*(?P<value>[^\s=!<>(),]*)\s*|(?P<set>in|notin)\s*\((?P<values>[^()]*)\)\s*)?"
+    r"(,(?=.)|$)"
+)
 
 
 class Unreadable(ValueError):
-    """An invalid selector; the text says which token was found in place of which."""
+    """An invalid selector; the text says from where on."""
 
 
 def parse(text: str) -> tuple[Obj, ...]:
     """Return what a selector requires, as matchExpressions have it; raise Unreadable."""
-    tokens = [*_TOKEN.findall(text), _END]
     found: list[Obj] = []
-    if tokens[0] in _NO_BEGINNING:
-        raise Unreadable(f"found '{tokens[0]}', expected: !, identifier, or 'end of string'")
-    while tokens[0]:
-        try:
-            found.append(_requirement(tokens))
-        except Unreadable as error:
-            raise Unreadable(f"unable to parse requirement: {error}") from error
-        if tokens[0] not in (_END, ","):
-            raise Unreadable(f"found '{tokens[0]}', expected: ',' or 'end of string'")
-        if tokens[0] and tokens[1] in {_END, *_NO_BEGINNING}:
-            raise Unreadable(f"found '{tokens[1]}', expected: identifier after ','")
-        del tokens[: tokens[0] == ","]
+    place = 0
+    while place < len(text):
+        read = _REQUIREMENT.match(text, place)
+        word = read and (read["sign"] or read["set"])
+        if read is None or (read["absent"] and word):
+            raise Unreadable(f"unable to parse requirement: {json.dumps(text[place:])}")
+        place, key = read.end(), read["key"]
+        values = [each.strip() for each in (read["value"] or read["values"] or "").split(",")]
+        if not word:
+            values = []
+        for fault in (
+            *names.qualified_faults(key),
+            *(f for v in values for f in names.value_faults(v)),
+        ):
+            raise Unreadable(f"unable to parse requirement: {fault}")
+        operator = {
+            "": "DoesNotExist" if read["absent"] else "Exists",
+            "!=": "NotIn",
+            "notin": "NotIn",
+        }
+        found.append({"key": key, "operator": operator.get(word or "", "In"), "values": values})
     return tuple(found)
-
-
-def _requirement(tokens: list[str]) -> Obj:
-    """Take one requirement off the tokens."""
-    absent = tokens[0] == "!"
-    del tokens[:absent]
-    key = _identifier(tokens)
-    _refuse("<nil>", key, names.qualified_faults(key))
-    if tokens[0] in (_END, ","):
-        return {"key": key, "operator": "DoesNotExist" if absent else "Exists"}
-    sign = tokens.pop(0)
-    if sign not in _OPERATORS:
-        raise Unreadable(f"found '{sign}', expected: in, notin, =, ==, !=, gt, lt")
-    if sign in ("in", "notin"):
-        values = _values(tokens)
-    else:
-        values = [""] if tokens[0] in (_END, ",") else [_identifier(tokens)]
-    if not _OPERATORS[sign]:
-        raise Unreadable(f"the sandbox compares no numbers: {key}{sign}{values[0]}")
-    for index, value in enumerate(sorted(values)):
-        _refuse(f"values[{index}][{key}]", value, names.value_faults(value))
-    return {"key": key, "operator": _OPERATORS[sign], "values": values}
-
-
-def _identifier(tokens: list[str]) -> str:
-    if not tokens[0] or tokens[0] in _SYMBOLS:
-        raise Unreadable(f"found '{tokens[0]}', expected: identifier")
-    return tokens.pop(0)
-
-
-def _values(tokens: list[str]) -> list[str]:
-    """Take `(a, b)` off the tokens; between commas, and in `()`, there may be nothing."""
-    if tokens[0] != "(":
-        raise Unreadable(f"found '{tokens[0]}' expected: '('")
-    if tokens[1] in {_END, *_SYMBOLS} - {",", ")"}:
-        raise Unreadable(f"found '{tokens[1]}', expected: ',', ')' or identifier")
-    del tokens[0]
-    values, value = [], ""
-    while (word := tokens.pop(0)) != ")":
-        if word == ",":
-            values.append(value)
-            value = ""
-        elif value or not word or word in _SYMBOLS:
-            wanted = "',' or ')'" if value else "',', or identifier"
-            raise Unreadable(f"found '{word}', expected: {wanted}")
-        else:
-            value = word
-    return [*values, value]
-
-
-def _refuse(where: str, value: str, faults: list[str]) -> None:
-    if faults:
-        raise Unreadable(f"{where}: Invalid value: {json.dumps(value)}: {'; '.join(faults)}")
 
 
 # ---- LabelSelector objects
@@ -140,7 +94,6 @@ class Selection:
     """Path, whether it must be equal, value."""
 
     def matches(self, obj: Obj) -> bool:
-        """Whether an object is wanted."""
         metadata = obj["metadata"]
         if self.namespace and metadata.get("namespace") != self.namespace:
             return False

@@ -25,18 +25,15 @@ class Cause:
 
 
 def required(field: str, detail: str = "") -> Cause:
-    """A field that must be there is not."""
     return Cause(field, "FieldValueRequired", _with("Required value", detail))
 
 
 def invalid(field: str, value: object, detail: str, *, kind: str = "Invalid") -> Cause:
-    """An invalid value, which is shown as JSON."""
     reason = "FieldValueTypeInvalid" if kind == "TypeInvalid" else "FieldValueInvalid"
     return Cause(field, reason, _with(f"Invalid value: {_shown(value)}", detail))
 
 
 def unsupported(field: str, value: object, allowed: Iterable[object]) -> Cause:
-    """A value is none of those that there are."""
     names = ", ".join(json.dumps(v if isinstance(v, str) else json.dumps(v)) for v in allowed)
     message = f"Unsupported value: {_shown(value)}: supported values: {names}"
     return Cause(field, "FieldValueNotSupported", message)
@@ -45,17 +42,6 @@ def unsupported(field: str, value: object, allowed: Iterable[object]) -> Cause:
 def forbidden_field(field: str, detail: str) -> Cause:
     """A field that may not be set, or not be changed."""
     return Cause(field, "FieldValueForbidden", _with("Forbidden", detail))
-
-
-def too_long(field: str, limit: int) -> Cause:
-    """A text of more bytes than it may have."""
-    return Cause(field, "FieldValueTooLong", f"Too long: may not be more than {limit} bytes")
-
-
-def too_many(field: str, count: int, limit: int) -> Cause:
-    """A list of more items than it may have."""
-    message = f"Too many: {count}: must have at most {limit} items"
-    return Cause(field, "FieldValueTooMany", message)
 
 
 def _with(message: str, detail: str) -> str:
@@ -84,7 +70,6 @@ class StatusError(Exception):
         self.details = details
 
     def body(self) -> dict[str, Any]:
-        """Return the Status object."""
         body: dict[str, Any] = {
             "kind": "Status",
             "apiVersion": "v1",
@@ -123,7 +108,6 @@ def qualified(resource: str, group: str) -> str:
 
 
 def not_found(resource: str, group: str, name: str) -> StatusError:
-    """No such object."""
     message = f'{qualified(resource, group)} "{name}" not found'
     return StatusError(404, "NotFound", message, details=_details(name, group, resource))
 
@@ -165,7 +149,6 @@ def forbidden(
 
 
 def forbidden_path(user: str, verb: str, path: str) -> StatusError:
-    """Not allowed on a path that is no resource."""
     message = f'forbidden: User "{user}" cannot {verb} path "{path}"'
     return StatusError(403, "Forbidden", message, details={})
 
@@ -176,7 +159,6 @@ def unauthorized() -> StatusError:
 
 
 def invalid_object(kind: str, group: str, name: str, causes: Sequence[Cause]) -> StatusError:
-    """The object breaks its type's rules."""
     texts = [str(cause) for cause in causes]
     what = texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]"
     message = f'{qualified(kind, group)} "{name}" is invalid: {what}'
@@ -193,7 +175,6 @@ def left_out(code: int, reason: str, what: str) -> StatusError:
 
 
 def bad_request(message: str) -> StatusError:
-    """The request itself makes no sense."""
     return StatusError(400, "BadRequest", message)
 
 
@@ -203,7 +184,6 @@ def undecodable(kind: str, version: str, why: str) -> StatusError:
 
 
 def method_not_supported(resource: str, group: str, action: str) -> StatusError:
-    """The type does not know this verb."""
     message = f'{action} is not supported on resources of kind "{qualified(resource, group)}"'
     details = _details("", group, resource)
     return StatusError(405, "MethodNotAllowed", message, details=details)
@@ -225,7 +205,6 @@ def not_acceptable(served: Sequence[str]) -> StatusError:
 
 
 def too_large(limit: int) -> StatusError:
-    """The body is larger than `limit` bytes."""
     message = f"Request entity too large: limit is {limit}"
     return StatusError(413, "RequestEntityTooLarge", message)
 

@@ -43,28 +43,23 @@ class Record:
 
     @property
     def metadata(self) -> Obj:
-        """The object's metadata."""
         metadata: Obj = self.object["metadata"]
         return metadata
 
     @property
     def name(self) -> str:
-        """metadata.name."""
         return str(self.metadata["name"])
 
     @property
     def namespace(self) -> str:
-        """metadata.namespace, or ""."""
         return str(self.metadata.get("namespace", ""))
 
     @property
     def uid(self) -> str:
-        """metadata.uid."""
         return str(self.metadata["uid"])
 
     @property
     def deleted(self) -> bool:
-        """Whether its deletion was asked for."""
         return "deletionTimestamp" in self.metadata
 
     def thaw(self) -> Obj:
@@ -163,7 +158,6 @@ class Storage:
             self.close(key)
 
     def get(self, key: str, namespace: str, name: str) -> Record | None:
-        """Return one object."""
         return self.shelf(key).records.get((namespace, name))
 
     def all(self, key: str, namespace: str = "") -> list[Record]:
@@ -322,7 +316,6 @@ class Journal:
         self._end = self._file.tell()
 
     def close(self) -> None:
-        """Write no more."""
         if self._file is not None:
             self._file.close()
             self._file = None

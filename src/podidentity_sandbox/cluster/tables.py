@@ -76,7 +76,6 @@ class Column:
     """Shown with `-o wide` only."""
 
     def definition(self) -> dict[str, Any]:
-        """Return the column's definition for the client."""
         return {
             "name": self.name,
             "type": self.type,
@@ -87,7 +86,6 @@ class Column:
 
 
 def text(name: str, path: str, *, wide: bool = False, absent: str = "") -> Column:
-    """Return a column of one field's text."""
     return Column(name, lambda obj, _: field_of(obj, path) or absent, wide=wide)
 
 

@@ -126,7 +126,6 @@ class TokenIssuer:
         return claims
 
     def configuration(self) -> dict[str, Any]:
-        """Return the OpenID discovery document."""
         return {
             "issuer": self.issuer,
             "jwks_uri": self.issuer + JWKS_PATH,

@@ -35,11 +35,6 @@ from podidentity_sandbox.cluster.storage import Record, encode
 # ---- One request on a resource, authorized, and the answers to it
 
 Answer = web.StreamResponse
-WARNINGS_LIMIT, WARNING_LIMIT = 4096, 256
-"""Characters of all warnings together; and of each, once they are more than that.
-
-https://github.com/kubernetes/apiserver/blob/v0.32.3/pkg/endpoints/filters/warning.go
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +48,10 @@ class ResourceRequest:
 
     @property
     def query(self) -> Mapping[str, str]:
-        """The query's parameters."""
         return self.request.query
 
     @property
     def presentation(self) -> Presentation:
-        """How the client wants to see objects."""
         accept = self.request.headers.get("Accept", "")
         return presentation.choose(self.kind, accept, self.query, clock)
 
@@ -77,27 +70,14 @@ class ResourceRequest:
 def json_answer(raw: bytes, code: int = 200, warnings: Sequence[str] = ()) -> web.Response:
     """Return JSON, with the warnings for the client in Warning headers.
 
-    A warning is said once, and one with control characters, such as the end of a line, not at all:
-    https://github.com/kubernetes/apimachinery/blob/v0.32.3/pkg/util/net/http.go (NewWarningHeader)
+    One with control characters, such as the end of a line, is not said.
     """
     answer = web.Response(body=raw, status=code, content_type="application/json")
-    for text in _sayable(warnings):
+    for text in warnings:
         quoted = text.replace("\\", "\\\\").replace('"', '\\"')
-        answer.headers.add("Warning", f'299 - "{quoted}"')
+        if text.isprintable():
+            answer.headers.add("Warning", f'299 - "{quoted}"')
     return answer
-
-
-def _sayable(warnings: Sequence[str]) -> Iterator[str]:
-    """Yield what fits into headers: shortened, and not all, where there is a lot to say."""
-    texts = [text for text in dict.fromkeys(warnings) if text.isprintable()]
-    short = sum(map(len, texts)) > WARNINGS_LIMIT
-    left = WARNINGS_LIMIT
-    for text in texts:
-        said = text[:WARNING_LIMIT] if short else text
-        left -= len(said)
-        if left < 0:
-            return
-        yield said
 
 
 # ---- All verbs
@@ -205,7 +185,6 @@ class Verbs:
             revision=call.query.get("resourceVersion", ""),
             bookmarks=truth(call.query.get("allowWatchBookmarks")),
             initial_events=truth(call.query.get("sendInitialEvents")),
-            match=call.query.get("resourceVersionMatch", ""),
             seconds=asked,
             shown=call.presentation.events(),
         )
@@ -257,7 +236,6 @@ class Verbs:
         return json_answer(encode(done))
 
     async def _delete_all(self, call: ResourceRequest) -> Answer:
-        """Delete all that a selection matches."""
         deletion = await bodies.read_delete_options(call.request)
         storage, kind = self._cluster.storage, call.kind
         page = list_watch.page(storage, kind, call.selection, list_watch.Paging())

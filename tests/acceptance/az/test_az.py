@@ -19,7 +19,7 @@ from podidentity_sandbox.world.blueprint import Shape
 from podidentity_sandbox.world.lifecycle import bring_down, bring_up
 from tests.acceptance import loaded
 from tests.acceptance.sandbox import CONTROL_PLANE
-from tests.sandbox.kubectl.chapters import Case, CaseRunner, chapters
+from tests.chapters import Case, CaseRunner, chapters
 from tests.sandboxes import own
 
 NAME = own("az-commands")

@@ -1,4 +1,4 @@
-"""A cluster without HTTP whose controllers finish each step before the next, and its tables."""
+"""A cluster without HTTP whose controllers finish each step before the next."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from podidentity_sandbox.cluster.patch.patches import merge
 from podidentity_sandbox.cluster.resources import Deletion
 from podidentity_sandbox.cluster.status import StatusError
 from podidentity_sandbox.cluster.storage import Journal, Record
-from podidentity_sandbox.cluster.tables import COLUMNS
 
 
 class Settled:
@@ -81,13 +80,5 @@ class Settled:
         self.patch("pods", name, {"status": ready}, "status")
 
 
-# ---- The row of an object, as tests of tables read it.
-
 NOW = datetime(2026, 1, 2, 12, tzinfo=UTC)
 READY = [{"type": "Ready", "status": "True"}]
-
-
-def cells(key: str, obj: dict[str, Any]) -> dict[str, Any]:
-    """Return the cells of an object's row by the names of their columns."""
-    obj.setdefault("metadata", {"name": "a"})
-    return {column.name: column.cell(obj, NOW) for column in COLUMNS[key]}

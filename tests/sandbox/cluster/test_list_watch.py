@@ -21,7 +21,6 @@ from podidentity_sandbox.cluster.selectors import select
 from podidentity_sandbox.cluster.storage import Storage
 from tests.fakes import ImpatientClock
 from tests.sandbox.cluster.conftest import (
-    ADMIN,
     MAPS,
     MERGE,
     Client,
@@ -128,31 +127,3 @@ async def test_every_change_is_seen_once_and_in_order_however_they_fall() -> Non
             await asyncio.sleep(0)
     await asyncio.wait_for(watcher, 60)
     assert [line.count(f'"m{n:03}"'.encode()) for n, line in enumerate(got)] == [1] * 100
-
-
-async def test_a_long_list_is_compressed_for_who_asks_and_the_product_reads_it(
-    served: Served, api: Client, tmp_path: Path
-) -> None:
-    for name in ("a", "b"):
-        await api.post(MAPS, json={"metadata": {"name": name}, "data": {"x": "y" * 100_000}})
-
-    async def sent(where: str, asked: str) -> tuple[str, int]:
-        headers = {"Accept-Encoding": asked}
-        async with api.stream("GET", where, headers=headers) as answer:
-            raw = b"".join([part async for part in answer.aiter_raw()])
-            return answer.headers.get("Content-Encoding", ""), len(raw)
-
-    encoding, length = await sent(MAPS, "br, gzip;q=0.5")
-    assert encoding == "gzip"
-    assert length < 10_000
-    watch = f"{MAPS}?watch=1&resourceVersion=0&timeoutSeconds=1"
-    for where, asked in ((MAPS, "identity"), (f"{MAPS}/a", "gzip"), (watch, "gzip")):
-        assert (await sent(where, asked))[0] == ""
-    kubeconfig = tmp_path / "config"
-    kubeconfig.write_text(json.dumps(served.kubeconfig(token=ADMIN)))
-    kube = Kube.connect(str(kubeconfig), user_agent="test/1", trust_env=False)
-    try:
-        page = await kube.list_all(MAPS)
-    finally:
-        await kube.close()
-    assert sum(len(bytes(item)) for item in page.items) > 200_000

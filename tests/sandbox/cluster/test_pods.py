@@ -33,7 +33,7 @@ def outside(path: str) -> Obj:
         (one(startupProbe={"exec": {}}), "startupProbe: Forbidden: the sandbox"),
         (one(lifecycle={"postStart": {"exec": {}}}), "Forbidden: the sandbox runs preStop with"),
         (one(volumeMounts=[{"name": "v", "mountPath": "/v"}]), 'name: Not found: "v"'),
-        (volume("../x", emptyDir={}), "a lowercase RFC 1123 label must consist of"),
+        (volume("../x", emptyDir={}), "a lowercase RFC 1123 label must be of the form"),
         (volume(secret=outside("/etc/passwd")), "must be a path inside of the volume"),
         (volume(configMap=outside("a/../../x")), "must be a path inside of the volume"),
         (volume(downwardAPI=outside("..data")), "must be a path inside of the volume"),

@@ -35,8 +35,6 @@ TEXTS_BY_NAME = {"type": "object", "additionalProperties": TEXT}
         (TEXTS_BY_NAME, {"a": 1}, ".a", '"integer"', 'must be of type string: "integer"'),
         (TEXTS, ["a", True], "[1]", '"boolean"', 'must be of type string: "boolean"'),
         ({**TEXT, "pattern": "^a"}, "b", "", '"b"', "should match '^a'"),
-        ({**WHOLE, "minimum": 1}, 0, "", "0", "should be greater than or equal to 1"),
-        ({**WHOLE, "maximum": 1}, 2, "", "2", "should be less than or equal to 1"),
         (
             {**TEXT, "format": "date-time"},
             *("today", "", '"today"', 'must be of type date-time: "today"'),
@@ -56,16 +54,20 @@ def test_a_value_that_breaks_the_schema_is_told_in_the_real_words(
         (
             INT32,
             2**31,
-            "spec.x: Invalid value: 2147483648: "
-            "Checked value must be of type integer with format int32 in spec.x",
+            "spec.x: Invalid value: 2147483648: spec.x must be of format int32",
         ),
         (
             {**TEXT, "enum": ["pod", "identity"]},
             "x",
             'spec.x: Unsupported value: "x": supported values: "pod", "identity"',
         ),
-        ({**TEXT, "maxLength": 2}, "abc", "spec.x: Too long: may not be more than 2 bytes"),
-        ({**TEXTS, "maxItems": 1}, ["a", "b"], "spec.x: Too many: 2: must have at most 1 items"),
+        ({**TEXT, "maxLength": 2}, "abc", 'spec.x: Invalid value: "abc": spec.x: maxLength is 2'),
+        (
+            {**TEXTS, "maxItems": 1},
+            ["a", "b"],
+            'spec.x: Invalid value: ["a","b"]: spec.x: maxItems is 1',
+        ),
+        ({**WHOLE, "minimum": 1}, 0, "spec.x: Invalid value: 0: spec.x: minimum is 1"),
         ({"type": "object", "required": ["name"]}, {}, "spec.x.name: Required value"),
     ],
 )

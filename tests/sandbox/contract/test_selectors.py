@@ -85,7 +85,23 @@ def test_a_namespace_limits_what_is_chosen() -> None:
 
 @pytest.mark.parametrize(
     ("labels", "fields", "says"),
-    [("-app=web", "", "unable to parse requirement"), ("", "nonsense", "invalid selector")],
+    [
+        ("", "nonsense", "invalid selector"),
+        *(
+            (text, "", "unable to parse requirement")
+            for text in (
+                "-app=web",
+                "a in b",
+                "a in (b c)",
+                "a b",
+                "!a=b",
+                "=a",
+                "a,",
+                "a>1",
+                "a=b_",
+            )
+        ),
+    ],
 )
 def test_a_selector_that_cannot_be_read_is_a_bad_request(
     labels: str, fields: str, says: str
@@ -93,36 +109,6 @@ def test_a_selector_that_cannot_be_read_is_a_bad_request(
     with pytest.raises(StatusError, match=says) as refusal:
         select(PODS, "", labels, fields)
     assert refusal.value.code == 400
-
-
-# The words are those of https://github.com/kubernetes/apimachinery/blob/v0.32.3/pkg/labels/selector.go
-@pytest.mark.parametrize(
-    ("selector", "says"),
-    [
-        ("a in (b c)", "unable to parse requirement: found 'c', expected: ',' or ')'"),
-        ("a in b", "unable to parse requirement: found 'b' expected: '('"),
-        ("a in (=)", "unable to parse requirement: found '=', expected: ',', ')' or identifier"),
-        ("a in (b,!)", "unable to parse requirement: found '!', expected: ',', or identifier"),
-        ("a b", "unable to parse requirement: found 'b', expected: in, notin, =, ==, !=, gt, lt"),
-        ("a==!", "unable to parse requirement: found '!', expected: identifier"),
-        ("!,a", "unable to parse requirement: found ',', expected: identifier"),
-        ("a=b c", "found 'c', expected: ',' or 'end of string'"),
-        ("a,", "found '', expected: identifier after ','"),
-        ("=a", "found '=', expected: !, identifier, or 'end of string'"),
-        ("a>1", "unable to parse requirement: the sandbox compares no numbers: a>1"),
-        (
-            "a=b_",
-            'unable to parse requirement: values[0][a]: Invalid value: "b_": a valid label must be '
-            "an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start"
-            " and end with an alphanumeric character (e.g. 'MyValue',  or 'my_value',  or '12345', "
-            "regex used for validation is '(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?')",
-        ),
-    ],
-)
-def test_a_label_selector_that_cannot_be_read_says_what_it_wants(selector: str, says: str) -> None:
-    with pytest.raises(StatusError) as refusal:
-        select(PODS, "", selector, "")
-    assert (refusal.value.code, refusal.value.message) == (400, says)
 
 
 def test_a_label_selector_object_holds_when_all_of_it_does() -> None:

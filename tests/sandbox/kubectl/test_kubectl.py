@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from tests.sandbox.kubectl.chapters import Case, CaseRunner, Chapter, chapters, matches
-from tests.sandbox.kubectl.stages import VERSIONS, running
+from tests.chapters import Case, CaseRunner, Chapter, chapters, matches
+from tests.kubectls import VERSIONS
+from tests.sandbox.kubectl.stages import running
 
-CHAPTERS = chapters()
+CHAPTERS = chapters(Path(__file__).parent / "data")
+JUDGES = [*(("light", version) for version in VERSIONS), ("real", VERSIONS[-1])]
 CASES = [
     pytest.param(
-        chapter,
-        version,
+        (chapter, version, judge),
         case,
-        id=f"{case.id}-{version}",
+        id=f"{case.id}-{version}-{judge}",
         marks=[pytest.mark.net] if chapter.stage == "world" else [],
     )
     for chapter in CHAPTERS
-    for version in VERSIONS
+    for judge, version in JUDGES
+    if judge == "light" or chapter.stage == "cluster"
     for case in chapter.cases
 ]
+Place = tuple[Chapter, str, str]
+"""A chapter, a version of kubectl, and whose API server it is: `light` or `real`."""
 
 
 class Runners:
@@ -30,15 +35,14 @@ class Runners:
 
     def __init__(self, stack: contextlib.ExitStack) -> None:
         self._stack = stack
-        self._present: tuple[str, str, CaseRunner] | None = None
+        self._present: tuple[Place, CaseRunner] | None = None
 
-    def of(self, chapter: Chapter, version: str) -> CaseRunner:
+    def of(self, place: Place) -> CaseRunner:
         """Return the chapter's runner; that of another chapter is ended."""
-        if self._present is None or self._present[:2] != (chapter.name, version):
+        if self._present is None or self._present[0] != place:
             self._stack.close()
-            runner = self._stack.enter_context(running(chapter, version))
-            self._present = chapter.name, version, runner
-        return self._present[2]
+            self._present = place, self._stack.enter_context(running(*place))
+        return self._present[1]
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +51,11 @@ def runners() -> Iterator[Runners]:
         yield Runners(stack)
 
 
-@pytest.mark.parametrize(("chapter", "version", "case"), CASES)
+@pytest.mark.parametrize(("place", "case"), CASES)
 def test_a_command_does_and_says_what_it_does_on_a_real_cluster(
-    runners: Runners, chapter: Chapter, version: str, case: Case
+    runners: Runners, place: Place, case: Case
 ) -> None:
-    found = runners.of(chapter, version).outcome(case)
-    expected = case.outcome(version)
+    found, expected = runners.of(place).outcome(case), case.outcome(place[1])
     if not expected.agrees(found):
         pytest.fail(f"$ {case.run}\n{found}=== expected\n{expected}", pytrace=False)
 

@@ -40,7 +40,6 @@ class DaemonSets(Sets):
     COMPONENT = "daemonset-controller"
 
     def react(self, change: Change) -> None:
-        """Reconcile the sets that a change concerns."""
         if change.key != "nodes":
             super().react(change)
             return

@@ -37,7 +37,6 @@ class Deployments(Sets):
         self._tell(owner, name)
 
     def _begin(self, owner: Record, name: str) -> Record:
-        """Make the set of a new template."""
         spec = owner.thaw()["spec"]
         template, selector = spec["template"], spec["selector"]
         labels = template.setdefault("metadata", {}).setdefault("labels", {})
@@ -65,7 +64,6 @@ class Deployments(Sets):
         self._events.tell(owner, "ScalingReplicaSet", message)
 
     def _tell(self, owner: Record, name: str) -> None:
-        """Write the Deployment's status."""
         sets = self._parts(owner)
         wanted = owner.object["spec"]["replicas"]
         ready = sum(_count(each, "readyReplicas") for each in sets)

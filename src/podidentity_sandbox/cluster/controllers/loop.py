@@ -42,7 +42,6 @@ class Loop:
         storage.observers.append(self._queue.put_nowait)
 
     async def run(self) -> None:
-        """Serve the queue until cancelled."""
         while True:
             self._react(await self._queue.get())
             await asyncio.sleep(0)  # a chain of reactions must not keep the clients waiting

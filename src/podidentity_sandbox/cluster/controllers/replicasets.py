@@ -39,7 +39,6 @@ class ReplicaSets(Sets):
         return [pod for pod in pods if field_of(pod.object, "status.phase") not in ENDED]
 
     def _tell(self, owner: Record, failure: str) -> None:
-        """Write the set's status."""
         pods = self._active(owner)
         wanted = {"matchLabels": field_of(owner.object, "spec.template.metadata.labels")}
         up = sum(ready(pod.object) for pod in pods)

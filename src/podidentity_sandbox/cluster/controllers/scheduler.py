@@ -36,7 +36,6 @@ def ready(obj: Obj) -> bool:
 
 
 def fits(pod: Obj, node: Obj) -> bool:
-    """Whether a pod may be placed on a node."""
     return "deletionTimestamp" not in node["metadata"] and not obstacle(pod, node)
 
 
@@ -111,7 +110,6 @@ class Scheduler:
         self._turn = 0
 
     def react(self, change: Change) -> None:
-        """Place what can be placed."""
         gone = change.event == "DELETED"
         ended = field_of(change.record.object, "status.phase") in ENDED
         if change.key == "pods" and not gone and not ended:

@@ -67,7 +67,6 @@ class Sets(ABC):
         return [part for part in every if controller_of(part.object).get("uid") == owner.uid]
 
     def _pod(self, owner: Record) -> Obj:
-        """Return a new pod of a set."""
         template = owner.thaw()["spec"]["template"]
         given = template.get("metadata", {})
         return {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 
 from podidentity_sandbox.cluster import Obj, status
@@ -18,7 +17,6 @@ class RoleStrategy(Strategy):
     """A rule names verbs."""
 
     def validate(self, new: Obj, old: Obj | None) -> Iterator[Cause]:
-        """Check each rule."""
         del old
         for n, rule in enumerate(new.get("rules", [])):
             if not rule.get("verbs"):
@@ -30,7 +28,6 @@ class BindingStrategy(Strategy):
     """A binding's role never changes, only its subjects."""
 
     def default(self, new: Obj) -> None:
-        """Fill in the API groups."""
         if "roleRef" in new:
             new["roleRef"].setdefault("apiGroup", GROUP)
         for subject in new.get("subjects", []):
@@ -40,7 +37,6 @@ class BindingStrategy(Strategy):
                 subject.pop("apiGroup", None)  # the core group goes without saying
 
     def validate(self, new: Obj, old: Obj | None) -> Iterator[Cause]:
-        """Check roleRef and subjects."""
         reference = new.get("roleRef") or {}
         if reference.get("kind") not in _ROLES:
             yield status.unsupported("roleRef.kind", reference.get("kind", ""), _ROLES)
@@ -49,8 +45,7 @@ class BindingStrategy(Strategy):
         for index, subject in enumerate(new.get("subjects", [])):
             yield from _subject_faults(subject, f"subjects[{index}]")
         if old is not None and reference != old["roleRef"]:
-            message = f"Invalid value: {_as_struct(reference)}: cannot change roleRef"
-            yield Cause("roleRef", "FieldValueInvalid", message)
+            yield status.invalid("roleRef", reference, "cannot change roleRef")
 
 
 def _subject_faults(subject: Obj, where: str) -> Iterator[Cause]:
@@ -60,9 +55,3 @@ def _subject_faults(subject: Obj, where: str) -> Iterator[Cause]:
         yield status.unsupported(f"{where}.kind", subject.get("kind", ""), _SUBJECTS)
     if subject.get("kind") == "ServiceAccount" and not subject.get("namespace"):
         yield status.required(f"{where}.namespace")
-
-
-def _as_struct(reference: Obj) -> str:
-    """Return a roleRef as the real server shows it: Go's syntax of its struct."""
-    group, kind, name = (json.dumps(reference.get(key, "")) for key in ("apiGroup", "kind", "name"))
-    return f"rbac.RoleRef{{APIGroup:{group}, Kind:{kind}, Name:{name}}}"

@@ -23,7 +23,6 @@ class NamespaceStrategy(Strategy):
     """A deleted namespace is Terminating until its content is gone: spec.finalizers holds it."""
 
     def default(self, new: Obj) -> None:
-        """Label it with its name."""
         if name := new["metadata"].get("name"):
             new["metadata"].setdefault("labels", {})[NAME_LABEL] = name
 
@@ -42,7 +41,6 @@ class NamespaceStrategy(Strategy):
         return "this namespace may not be deleted" if immortal else ""
 
     def prepare_deletion(self, new: Obj) -> None:
-        """Begin the end."""
         new["status"]["phase"] = "Terminating"
 
     def holds(self, obj: Obj) -> bool:
@@ -54,13 +52,11 @@ class SecretStrategy(Strategy):
     """stringData is written, data is read; the type never changes."""
 
     def default(self, new: Obj) -> None:
-        """Fold stringData into data."""
         for key, text in new.pop("stringData", {}).items():
             new.setdefault("data", {})[key] = base64.b64encode(text.encode()).decode()
         new.setdefault("type", "Opaque")
 
     def validate(self, new: Obj, old: Obj | None) -> Iterator[Cause]:
-        """Check the type and the values."""
         if old is not None and new["type"] != old["type"]:
             yield status.invalid("type", new["type"], "field is immutable")
         for key, value in new.get("data", {}).items():
@@ -74,7 +70,6 @@ class EventStrategy(Strategy):
     """An event lies in the namespace of its object; that of a node in `default`."""
 
     def validate(self, new: Obj, old: Obj | None) -> Iterator[Cause]:
-        """Check where it lies."""
         del old
         about = new.get("involvedObject", {}).get("namespace", "")
         namespace = new["metadata"]["namespace"]
@@ -92,7 +87,6 @@ class DriverStrategy(Strategy):
     """What kubelets ask after."""
 
     def default(self, new: Obj) -> None:
-        """Fill in the defaults."""
         spec = new.setdefault("spec", {})
         spec.setdefault("podInfoOnMount", False)
         spec.setdefault("requiresRepublish", False)

@@ -20,7 +20,6 @@ class ServiceStrategy(Strategy):
     """Its address is the server's, and stays."""
 
     def default(self, new: Obj) -> None:
-        """Fill in the defaults."""
         spec = new.setdefault("spec", {})
         spec.setdefault("type", "ClusterIP")
         for port in spec.get("ports", []):
@@ -28,7 +27,6 @@ class ServiceStrategy(Strategy):
             port.setdefault("targetPort", port.get("port"))
 
     def prepare_update(self, new: Obj, old: Obj) -> None:
-        """Keep the address."""
         new["spec"]["clusterIP"] = old["spec"]["clusterIP"]
 
 
@@ -44,7 +42,6 @@ class NetworkPolicyStrategy(Strategy):
     """Says which ways it judges."""
 
     def default(self, new: Obj) -> None:
-        """Fill in the defaults."""
         spec = new.setdefault("spec", {})
         spec.setdefault("podSelector", {})
         if not spec.get("policyTypes"):

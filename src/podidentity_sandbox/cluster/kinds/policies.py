@@ -36,7 +36,6 @@ class PolicyStrategy(Strategy):
     """A policy can be compiled, and is about what is evaluated."""
 
     def default(self, new: Obj) -> None:
-        """Fill in what goes without saying."""
         spec = new.setdefault("spec", {})
         spec.setdefault("failurePolicy", "Fail")
         constraints = spec.setdefault("matchConstraints", {})
@@ -45,7 +44,6 @@ class PolicyStrategy(Strategy):
             rule.setdefault("scope", "*")
 
     def validate(self, new: Obj, old: Obj | None) -> Iterator[Cause]:
-        """Check the rules and compile each expression."""
         del old
         spec = new["spec"]
         yield from _unknown("spec", spec, _POLICY)
@@ -69,7 +67,6 @@ class BindingStrategy(Strategy):
     """A binding names a policy, and what a refusal does."""
 
     def validate(self, new: Obj, old: Obj | None) -> Iterator[Cause]:
-        """Check the name and the actions."""
         del old
         spec = new.get("spec") or {}
         yield from _unknown("spec", spec, _BINDING)

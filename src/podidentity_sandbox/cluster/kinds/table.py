@@ -60,7 +60,7 @@ BUILT_IN = (
         categories=("all",),
         subresources=("status",),
         selectable={"spec.clusterIP": "spec.clusterIP", "spec.type": "spec.type"},
-        name_faults=names.service_faults,
+        name_faults=names.label_faults,
         strategy=networks.ServiceStrategy(),
     ),
     ResourceType("", "Endpoints", plural="endpoints", short_names=("ep",)),

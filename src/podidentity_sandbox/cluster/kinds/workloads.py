@@ -69,7 +69,6 @@ class ReplicaSetStrategy(_SetStrategy):
     """A number of pods."""
 
     def default(self, new: Obj) -> None:
-        """Fill in the defaults."""
         super().default(new)
         new["spec"].setdefault("replicas", 1)
         new["spec"]["template"].setdefault("metadata", {})
@@ -81,6 +80,5 @@ class DeploymentStrategy(ReplicaSetStrategy):
     update, limits = "strategy", ("25%", "25%")
 
     def default(self, new: Obj) -> None:
-        """Fill in the defaults."""
         super().default(new)
         new["spec"].setdefault("progressDeadlineSeconds", 600)

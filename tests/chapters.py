@@ -1,8 +1,7 @@
 """Real kubectl commands with the outcome that a real cluster gives them, written by hand.
 
-A chapter is a file in `data/`: commands that are run one after the other, by each kubectl that
-`stages` names, against a cluster of their own. No program writes these files, and an expectation
-stands in them before the server has met it.
+A chapter is a file: commands that are run one after the other, by each kubectl of `kubectls`,
+against a cluster of their own, the sandbox's and a real one. No program writes these files.
 
     about: a sentence
     stage: cluster            # or `world`: a sandbox with a node on which pods run
@@ -37,7 +36,6 @@ from pathlib import Path
 import msgspec
 import yaml
 
-DATA = Path(__file__).parent / "data"
 VARYING = {
     "age": r"(?:\d+[smhdy])+",
     "any": r"[^\n]*",
@@ -156,7 +154,7 @@ class Chapter(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     files: dict[str, str] = {}
 
 
-def chapters(folder: Path = DATA) -> list[Chapter]:
+def chapters(folder: Path) -> list[Chapter]:
     """Return all chapters, in the order of their names; raise msgspec.ValidationError."""
     return [
         msgspec.convert({"name": path.stem, **yaml.safe_load(path.read_text())}, Chapter)

@@ -13,8 +13,8 @@ import pytest
 
 from podidentity_sandbox.world.blueprint import Shape
 from podidentity_sandbox.world.lifecycle import bring_down, bring_up
-from tests.sandbox.kubectl.stages import VERSIONS, find
-from tests.sandbox.kubectl.terminals import Terminal
+from tests.kubectls import VERSIONS, find
+from tests.sandbox.node.terminals import Terminal
 from tests.sandboxes import own
 
 pytestmark = pytest.mark.net
