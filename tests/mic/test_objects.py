@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from podidentity.core.refusals import LONGEST
 from podidentity.core.resources import Assignment, ObjectRef
 from podidentity.mic.calls import PLAIN, About, Condition, Oddities, Record, StoredRecord, TellEvent
 from podidentity.mic.objects import (
@@ -158,6 +159,16 @@ def test_each_field_that_means_something_is_copied_in_the_spelling_of_today(
     assert json.loads(live(whole).copy)["spec"] == EVERY_FIELD
 
 
+def test_a_copy_of_two_kilobytes_is_whole_and_of_a_longer_one_what_is_known_is_left() -> None:
+    whole, known = identity(), identity()["spec"]
+    whole["spec"]["odd"] = ""
+    for more, left in ((0, {"odd"}), (1, set())):
+        whole["spec"]["odd"] += "x" * (2048 - len(live(whole).copy) + more)
+        assert json.loads(live(whole).copy)["spec"].keys() - known.keys() == left
+    whole["spec"] = {**known, **{f"odd{each}": "" for each in range(200)}}
+    assert json.loads(live(whole).copy)["spec"] == known
+
+
 def test_of_a_huge_object_a_field_of_the_longest_length_is_copied_and_a_longer_one_is_not() -> None:
     whole = identity(metadata={"annotations": MANY})
     for more in (0, 1):
@@ -198,6 +209,7 @@ def test_a_huge_object_is_copied_into_no_record(huge: dict[str, Any]) -> None:
     small = live(whole)
     assert len(small.copy) < 2 << 10
     copy = json.loads(small.copy)
+    assert (copy["apiVersion"], copy["kind"]) == (API, "AzureIdentity")
     assert copy["spec"] == identity()["spec"]
     assert copy["metadata"]["annotations"] == BEHAVIOR
     assert copy["metadata"]["uid"] == "u-1"
@@ -279,6 +291,17 @@ def test_a_condition_of_another_type_is_none_and_what_is_no_condition_is_left_ou
     bare = {"type": "Ready", "observedGeneration": 3}
     found = live(identity(status={"conditions": [1, bare]}))
     assert found.condition == Condition(holds=False, reason="", message="")
+
+
+def test_a_message_as_long_as_mic_writes_is_read_whole_and_a_longer_one_is_none_of_its_own() -> (
+    None
+):
+    for length, read in ((LONGEST, LONGEST), (LONGEST + 1, LONGEST + 1), (40_000, LONGEST + 1)):
+        mine = {"type": "Ready", "status": "True", "reason": "Usable", "message": "x" * length}
+        status = {"conditions": [{**mine, "observedGeneration": 3}]}
+        condition = live(identity(status=status)).condition
+        assert condition is not None
+        assert len(condition.message) == read
 
 
 def test_mic_replaces_its_own_condition_alone_and_says_since_when() -> None:
