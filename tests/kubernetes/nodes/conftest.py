@@ -13,10 +13,11 @@ from tests.sandboxes import own
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let one of pytest's workers have all tests of this folder, for they share machines."""
+    """Let two of pytest's workers have all tests of this folder, each with machines of its own."""
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent):
-            item.add_marker(pytest.mark.xdist_group("nodes"))
+            attacks = item.path.name == "test_attacks.py"
+            item.add_marker(pytest.mark.xdist_group("attacks" if attacks else "nodes"))
 
 
 @pytest.fixture(scope="session")
