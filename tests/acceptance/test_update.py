@@ -20,7 +20,14 @@ import podidentity
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.weather import CALM
 from tests.acceptance.asking import OURS, Load, load, until_answered
-from tests.acceptance.sandbox import PATIENCE, Sandbox, leaked, one_node, opened
+from tests.acceptance.sandbox import (
+    PATIENCE,
+    Sandbox,
+    leaked,
+    needs_control_plane,
+    one_node,
+    opened,
+)
 from tests.sandboxes import own
 
 AGENTS = ("-l", "app.kubernetes.io/component=nmi")
@@ -133,6 +140,7 @@ def of_version_9() -> Iterator[Path]:
         yield folder
 
 
+@needs_control_plane  # kubectl sends a strategic merge patch of a list
 async def test_an_update_to_another_version_and_the_way_back_lose_no_request(
     found: Node, of_version_9: Path
 ) -> None:
