@@ -11,8 +11,12 @@ import pytest
 import yaml
 
 from podidentity import manifests
+from podidentity.cli.agent_choices import Choices
+from podidentity.cli.checks.check import perform
+from podidentity.cli.checks.groups import NODES_GROUP
 from podidentity.cli.checks.nodes import of_denial
 from podidentity.cli.checks.pods import without_tokens
+from podidentity.cli.checks.reading import Reading
 from podidentity.cli.local_redirect import backends, lines
 from podidentity.core.resources import ObjectRef, Pod
 from podidentity.wire.events import COMPONENT
@@ -68,7 +72,6 @@ def test_a_terminal_shows_by_what_requests_come_on_which_nodes() -> None:
         "  on a, c: by lrp",
     ]
     assert "on d: not known" in shown[3]
-    assert list(lines({})) == []
 
 
 @pytest.mark.parametrize(
@@ -98,6 +101,25 @@ def test_pods_without_tokens_are_named_by_node() -> None:
     assert (found.reason, str(found.about)) == ("NoTokens", "shop/p0")
     assert found.what.startswith("On a no request of a pod comes to NMI")
     assert found.what.endswith("shop/p0, shop/p10, shop/p12, shop/p2, shop/p4 and 2 more.")
+
+
+class Silent(Reading):
+    """A cluster with an NMI that has said nothing yet."""
+
+    def __init__(self) -> None:
+        super().__init__(kube=None, choices=Choices())  # type: ignore[arg-type]
+
+    async def agents_there(self) -> list[Any]:
+        return [agent("a")]
+
+    async def backends(self) -> dict[str, str]:
+        return {"a": ""}
+
+
+async def test_what_no_nmi_has_said_counts_as_not_checked() -> None:
+    (check,) = [each for each in NODES_GROUP.checks if each.holds.startswith("NMI tells by what")]
+    found = await perform(check, Silent())
+    assert found.not_made == "NMI has not said by what requests come to it"
 
 
 # Against an API server:

@@ -185,8 +185,6 @@ def backends(pods: Sequence[Object], events: Sequence[Object], now: float) -> di
 
 
 def lines(told: Mapping[str, str]) -> Iterator[str]:
-    if not told:
-        return
     yield "Pods' requests come to NMI:"
     alike: dict[str, list[str]] = {}
     for node, backend in sorted(told.items()):

@@ -550,7 +550,10 @@ async def _denial(reading: Reading) -> Iterable[Finding]:
 
 async def _backends(reading: Reading) -> Iterable[Line]:
     await reading.agents_there()
-    return local_redirect.lines(await reading.backends())
+    told = await reading.backends()
+    if not any(told.values()):
+        raise NotMade("NMI has not said by what requests come to it")
+    return local_redirect.lines(told)
 
 
 async def look_for_takers(reading: Reading) -> Iterable[Finding]:
