@@ -44,7 +44,8 @@ from podidentity_sandbox.world.supervisor import REAL_PARTS, RUNTIME_NODE
 
 _POLITE = 10.0
 """Seconds for a clean end; the supervisor's own time-outs are shorter."""
-_FORCED = 5.0
+_FORCED = 60.0
+"""Seconds for the kernel to end what was killed, which a busy machine needs for many networks."""
 
 
 class Outcome(StrEnum):
