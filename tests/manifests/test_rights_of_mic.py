@@ -161,12 +161,14 @@ async def write(mic: Program, watches: ControllerWatches) -> None:
         binding_revision="",
     )
     found = await do(CreateRecord(record, 0))
+    assert isinstance(found, StoredRecord) or mic.refused, found
     if isinstance(found, StoredRecord):
         await do(UpdateRecord(ref, record, found.uid, found.version, 0))
         await do(DeleteRecord(ref, found.uid))
     await do(ReadRecord(ref))
     ledger = Ledger(host=HOST)
     stored = await do(WriteLedger(ledger, ""))
+    assert isinstance(stored, StoredLedger) or mic.refused, stored
     if isinstance(stored, StoredLedger):
         changed = await do(WriteLedger(ledger, stored.version))
         version = changed.version if isinstance(changed, StoredLedger) else stored.version

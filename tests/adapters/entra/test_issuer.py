@@ -359,7 +359,7 @@ async def test_nobody_there_is_down() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     async with opened() as entra:
-        with pytest.raises(TokenSourceDown, match="cannot be asked: All connection attempts"):
+        with pytest.raises(TokenSourceDown, match="cannot be asked: Connection refused"):
             await entra.post(f"http://127.0.0.1:{port}", FORM)
 
 
