@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -42,14 +41,6 @@ KINDS: dict[str, dict[str, Any]] = {
 """Azure CNI's shape and kubenet's; each driver; what makes the agent's own containers."""
 ARCHIVE = ROOT / f"dist/image/podidentity-{__version__}.tar"
 """What ./scripts/image writes."""
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let one of pytest's workers have all tests of this folder, for they share machines."""
-    for item in items:
-        if item.path.is_relative_to(Path(__file__).parent):
-            item.add_marker(pytest.mark.xdist_group("runtime"))
 
 
 @pytest.fixture(scope="session")

@@ -3,21 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.kubernetes.nodes.node import RealNode, opened
 from tests.sandboxes import own
-
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let two of pytest's workers have all tests of this folder, each with machines of its own."""
-    for item in items:
-        if item.path.is_relative_to(Path(__file__).parent):
-            attacks = item.path.name == "test_attacks.py"
-            item.add_marker(pytest.mark.xdist_group("attacks" if attacks else "nodes"))
 
 
 @pytest.fixture(scope="session")
