@@ -96,7 +96,8 @@ def test_where_the_disk_of_containers_logs_is_full_the_agent_starts_again_and_se
         node.on_node(f"mount -t tmpfs -o size=16k tmpfs {folder} && {FILL.format(folder)}")
         try:
             os.kill(node.program("serve"), signal.SIGKILL)
-            until(lambda: node.ask("app").status == 200)
+            # Until then workers of before may answer, and the kubelet calls them ready.
+            until(lambda: node.restarts()["serve"] == 1)
             until(lambda: ready(node.get(name, SYSTEM)))
             assert {node.ask("app").status for _ in range(20)} == {200}
             assert node.on_node(f"cat {folder}/1.log") == ""
