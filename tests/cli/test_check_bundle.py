@@ -330,7 +330,7 @@ def test_the_same_contents_are_the_same_archive() -> None:
 
 
 class Crowded(Planted):
-    """One of which a tenant has filled two lists with so many of the smallest objects."""
+    """A cluster in which a tenant has filled two lists with so many of the smallest objects."""
 
     def __init__(self, number: int) -> None:
         super().__init__()
@@ -360,6 +360,22 @@ def test_the_archive_holds_a_page_of_a_list_whatever_the_list_has() -> None:
     for name in ("azureidentities", "azureassignedidentities"):
         names = [each["metadata"]["name"] for each in json.loads(found[f"objects/{name}.json"])]
         assert names == [f"a{each}" for each in range(20_000)]
+
+
+def test_no_long_name_of_a_member_is_kept_when_its_object_is_written() -> None:
+    tracemalloc.start()
+    try:
+        for each in range(100):
+            redacted_object({"podLabels": {f"{each}{'x' * 100_000}": "y"}})
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 1 << 20
+
+
+@pytest.mark.parametrize("name", ["s\u0131g", "s\u0130g", "to\u212aen", "\u017fecret"])
+def test_a_name_is_a_secrets_in_any_letters_that_count_as_its_own(name: str) -> None:
+    assert "hunter2" not in redacted(f"{name}=hunter2")
 
 
 # ---- The file
