@@ -37,7 +37,7 @@ app.kubernetes.io/managed-by: {{ .root.Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_" }}
 {{- end }}
 
-{{/* Fails where a group of values misses: what is read of it would be said as a nil pointer. */}}
+{{/* Fails where a group of values is missing: Helm itself would speak of a nil pointer. */}}
 {{- define "podidentity.requireDefaults" -}}
 {{- range list "image" "nmi" "mic" "mic.federation" "mic.leaderElection" "mic.customCloud" "rbac" "tokens" "lrp" "proxy" "startupTaint" "nodeUnit" "aks" "compat" "serviceMonitor" "prometheusRule" "dashboards" "networkPolicy" "test" -}}
 {{- $there := $.Values -}}

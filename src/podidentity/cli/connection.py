@@ -35,7 +35,7 @@ CHANGING = {
 _FAILED = 500
 """The API server's own failures, from this status on: a leader of etcd that is gone, above all."""
 _SLOW = 2.0
-"""Seconds for an answer from which on a person is told."""
+"""A command tells of an answer that takes so many seconds."""
 _T = TypeVar("_T")
 
 

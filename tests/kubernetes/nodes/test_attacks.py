@@ -1,7 +1,7 @@
 """The attacks of `tests/acceptance/attacks`, from real pods on real nodes.
 
-The tenant's pods may do all that a network of their own allows (NET_ADMIN, NET_RAW), and none of
-what anybody asks comes to IMDS.
+The tenant's pods may do all that a network of their own allows (NET_ADMIN, NET_RAW). No request
+of a pod comes to IMDS.
 """
 
 from __future__ import annotations
