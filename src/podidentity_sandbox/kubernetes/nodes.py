@@ -39,9 +39,6 @@ _TOP = Path("/sys/fs/cgroup")
 _LEAF = "system.slice"
 """The cgroup of the services: in v2 only leaves have processes."""
 _SECONDS = 5.0
-# Of ten programs of this machine. By default all nodes together had the processors' time of one,
-# for all their pods; a real node has it all.
-_WEIGHT = {"cpu.shares": "10240", "cpu.weight": "1000"}
 # The kubelet would set these of the whole machine. It finds what it wants, and leaves them.
 _KERNEL = {"vm/overcommit_memory": "1", "kernel/panic": "10", "kernel/panic_on_oops": "1"}
 
@@ -82,9 +79,6 @@ def boot(plan: Plan, node: NodePlan) -> None:
         for group in (sandbox, top):
             _make_group(group)
             _hand_down(group.parent)
-            for name, value in _WEIGHT.items():
-                if (group / name).exists():
-                    (group / name).write_text(value)
         (top / "cgroup.procs").write_text("0")
     with Path("/run/netns", node.name).open() as space:
         syscalls.enter(space.fileno(), syscalls.NEW_NET)
