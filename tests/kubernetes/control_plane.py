@@ -35,7 +35,7 @@ from urllib.parse import urlencode
 import pytest
 
 from podidentity_sandbox.kubernetes.main import program_serves
-from podidentity_sandbox.kubernetes.programs import PROGRAMS, At, command, write_files
+from podidentity_sandbox.kubernetes.programs import GO, PROGRAMS, At, command, write_files
 from podidentity_sandbox.plan import Plan
 from podidentity_sandbox.weather import CALM, FILE, write
 from podidentity_sandbox.world.authority import write_certificates
@@ -440,6 +440,7 @@ def _start(log: Path, words: Sequence[str], fds: Collection[int] = ()) -> subpro
         process = subprocess.Popen(
             ["setpriv", "--pdeathsig", "KILL", "--", *words],
             pass_fds=tuple(fds),
+            env={**os.environ, **GO},
             stdin=subprocess.DEVNULL,
             stdout=said,
             stderr=said,

