@@ -91,26 +91,6 @@ async def test_many_questions_at_once_get_each_its_own_answer(tmp_path: Path) ->
         assert [proof.pod_uid for proof in proofs] == [str(n) for n in range(len(proofs))]
 
 
-async def test_questions_of_the_same_moment_share_a_message(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with net(tmp_path) as running, client(tmp_path) as asking:
-        await until(asking, lambda: reached(asking))
-        together: list[int] = []
-        [served] = running.server._clients
-        answer = type(served)._answer
-
-        def counted(self: Any, questions: Any) -> None:
-            together.append(len(questions))
-            answer(self, questions)
-
-        monkeypatch.setattr(type(served), "_answer", counted)
-        for _ in range(2):
-            await asyncio.gather(*(asking.prove(ADDRESS, port, []) for port in range(10)))
-        await asking.prove(ADDRESS, PORT, [])
-        assert together == [1, 9, 10, 1], "the first did not know that others would come"
-
-
 async def test_a_question_that_comes_alone_is_sent_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

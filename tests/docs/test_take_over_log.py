@@ -26,15 +26,3 @@ def test_its_commands_are_those_of_the_page_there_and_back() -> None:
     assert logged(there) == typed([each for each in PAGE if each.mark == "run=take-over"])
     *before, leave = [each for each in PAGE if each.mark == "run=take-over-back"]
     assert logged(back) == [*typed(before), HELM, *typed([leave])]
-
-
-def test_what_pods_got_since_each_command_adds_up_to_what_they_had_by_then() -> None:
-    for block in LOG[1:]:
-        counts = re.findall(
-            r"since: (\d+) of the archived NMI, (\d+) of ours; in all (\d+),", block.text
-        )
-        assert counts
-        had = 0
-        for theirs, ours, in_all in counts:
-            had += int(theirs) + int(ours)
-            assert had == int(in_all)

@@ -8,7 +8,7 @@ import json
 import socket
 import ssl
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,6 @@ from podidentity.client_connections import ClientConnections
 from podidentity_sandbox.cluster.cluster import Cluster
 from podidentity_sandbox.cluster.main import make_cluster, serve
 from podidentity_sandbox.plan import NodePlan, Plan
-from podidentity_sandbox.world.api import Api
 from podidentity_sandbox.world.authority import write_certificates
 from tests.sandbox.cluster.settled import Settled
 
@@ -58,12 +57,6 @@ class Served:
             timeout=60,
             transport=ClientConnections(self.url, self.tls) if of_program else None,
         )
-
-    @property
-    def own(self) -> Api:
-        """The client that the sandbox's commands have."""
-        port = int(self.url.rpartition(":")[2])
-        return Api(replace(self.plan, apiserver_port=port, admin_token=ADMIN))
 
     def kubeconfig(self, **user: Any) -> dict[str, Any]:
         """Return the kubeconfig of a user with these credentials."""
