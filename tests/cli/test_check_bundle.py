@@ -112,7 +112,7 @@ def test_what_a_tenant_nests_takes_no_more_of_the_archive_than_it_has(levels: in
         ("tokenExpirationSeconds", 3600, 3600),
         ("automountServiceAccountToken", False, False),
         ("clientPassword", {"name": "keys"}, {"name": "keys"}),
-        ("tokens", ["opaque"], ["opaque"]),
+        ("tokens", ["opaque", ["deeper"], {"name": "keys"}], [GONE, [GONE], {"name": "keys"}]),
     ],
 )
 def test_a_member_loses_its_value_where_its_name_is_a_secrets(

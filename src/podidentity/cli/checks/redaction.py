@@ -59,18 +59,15 @@ _COUNTS = re.compile(r"(?i)seconds|expir|count|size|port|total")
 _SIGNS = ("secret", "passw", "token", "credential", "assertion", "key", "sig")
 """One of them, in small letters, is in each name of a secret."""
 _IS_NAMED = re.compile(rf"""(?ix) (?<![\w.-]) {_NAME} [\\"'\s]*+ \Z""")
-_SHORTEST = len("sig=x")
-"""Of a text with a secret."""
 _NESTED = (dict, list)
 LEVELS = 40
 """Of an object that are shown; the deepest of ours, a definition, has 19."""
-_LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
-_HIDDEN = {_LAST_APPLIED, "data", "stringData", "binaryData"}
+_HIDDEN = {"kubectl.kubernetes.io/last-applied-configuration", "data", "stringData", "binaryData"}
 
 
 def redacted(text: str) -> str:
     """Return a text without anything that has the form, or the name, of a secret."""
-    if len(text) < _SHORTEST:
+    if len(text) < len("sig=x"):
         return text
     # As a pattern without regard to case has it: these two are an i, and fold to something else.
     small = text.casefold().replace("\u0131", "i").replace("\u0307", "")
@@ -133,6 +130,8 @@ def _member(name: str, value: object, levels: int, *, is_secret: bool) -> object
     nested = isinstance(value, _NESTED)
     if name in _HIDDEN or (is_secret and not nested and not _is_told(name, str(value))):
         return GONE
+    if isinstance(value, list) and is_secret and levels:
+        return [_member(name, each, levels - 1, is_secret=True) for each in value]
     if isinstance(value, list) and name == "env":
         return [_variable(each, levels) for each in value]
     if isinstance(value, list) and name in {"args", "command"}:
