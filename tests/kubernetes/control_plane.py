@@ -379,10 +379,11 @@ class ControlPlane:
 
 def wait_until(holds: Callable[[], bool]) -> None:
     """Return when something holds that programs are about to bring about."""
-    end = time.monotonic() + _LONG
+    end, pause = time.monotonic() + _LONG, 0.005
     while not holds():
         assert time.monotonic() < end, "it did not come"
-        time.sleep(0.005)
+        time.sleep(pause)
+        pause = min(1.5 * pause, 0.1)
 
 
 def _coded(key: str) -> str:
