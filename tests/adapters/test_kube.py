@@ -358,16 +358,6 @@ async def test_a_watch_that_the_server_forgets_to_end_is_given_up(tmp_path: Path
     assert caught.value.unreachable
 
 
-async def test_a_watch_without_headers_is_given_up_long_before_it_would_end(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("podidentity.adapters.kube._HEADERS", 0.05)
-    async with scripted(hangs) as server, connected(tmp_path, server.url) as kube:
-        with pytest.raises(KubeError, match=r"no answer within 0\.05 s") as caught:
-            await collect(kube, "5", seconds=300)
-    assert caught.value.unreachable
-
-
 async def test_a_server_that_is_away_is_named(tmp_path: Path) -> None:
     async with connected(tmp_path, "http://127.0.0.1:1") as kube:
         with pytest.raises(KubeError, match=r"at http://127\.0\.0\.1:1 cannot be asked"):

@@ -204,6 +204,45 @@ async def test_what_is_known_stays_while_the_server_is_away(tmp_path: Path, then
     assert max(clock.slept) == LONGEST_DELAY
 
 
+LOST: dict[str, tuple[list[Turn], list[Turn]]] = {
+    "the first list": ([cuts] * 9, [listing("6", thing("b")), watching()]),
+    "a list": (
+        [listing("5", thing("a")), watching(then="cut"), *[cuts] * 9],
+        [listing("6", thing("b")), watching()],
+    ),
+    "a watch": (
+        [listing("5", thing("a"))],
+        [listing("7"), watching(("DELETED", thing("a", "6")), ("ADDED", thing("b", "7")))],
+    ),
+}
+"""What a server answers, or cuts, before it loses that request, and after it."""
+
+
+@pytest.mark.parametrize("lost", LOST)
+async def test_what_is_true_is_known_30_s_after_a_hung_server_answers_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    clock, hung, loop = ImpatientClock(), asyncio.Event(), asyncio.get_running_loop()
+    began = loop.time()
+    monkeypatch.setattr(loop, "time", lambda: began + clock.monotonic())
+
+    async def hangs_for_the_last_time(conversation: Conversation) -> None:
+        hung.set()
+        await hangs(conversation)
+
+    before, after = LOST[lost]
+    turns = (*before, hangs_for_the_last_time, *after)
+    async with reflected(tmp_path, *turns, clock=clock) as (told, _, _server):
+        await hung.wait()
+        answers_again, rests = clock.monotonic(), len(clock.slept)
+        while len(clock.slept) == rests:
+            clock.advance(1)
+            for _ in range(100):
+                await asyncio.sleep(0)
+        await told.until({"b": None})
+        assert clock.monotonic() - answers_again <= 30
+
+
 async def test_trouble_is_said_while_it_lasts(tmp_path: Path) -> None:
     clock = FakeClock()
     refusal = answers({"code": 500, "reason": "InternalError", "message": "no etcd"}, 500)

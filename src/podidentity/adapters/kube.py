@@ -58,8 +58,7 @@ PATIENCE = 30.0
 
 _PAGE = 500
 _LONGEST_LINE = 16 << 20
-_REQUEST = httpx2.Timeout(30, connect=5)
-_HEADERS = 20.0  # of a watch, which come at once; 30 s with the reflector's longest rest
+_REQUEST = httpx2.Timeout(20, connect=5)  # 30 s with the reflector's longest rest
 # The server ends a watch itself; if it does not, the connection is dead.
 _OVERDUE = 1.05
 # A server that loses power sends nothing. So probe after 15 s of silence and give up after 20 s
@@ -399,7 +398,7 @@ class Kube:
         begun = False
         try:
             async with AsyncExitStack() as stack:
-                async with asyncio.timeout(_HEADERS):
+                async with asyncio.timeout(_REQUEST.read):
                     response = await stack.enter_async_context(
                         self._client.stream(
                             "GET", self._base + path, params=asked, headers=plain, timeout=timeout
@@ -427,7 +426,7 @@ class Kube:
             raise self._too_large(WATCH, path, LARGEST_ANSWER) from error
         except _FAILED as error:
             self._failed(WATCH, path)
-            raise self._unreachable(error, silence if begun else _HEADERS) from error
+            raise self._unreachable(error, silence if begun else None) from error
 
     async def _send(
         self,
