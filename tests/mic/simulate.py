@@ -86,7 +86,7 @@ def main() -> int:
     """Play what the command line asks for."""
     parser = ArgumentParser(prog="./scripts/simulate", description=__doc__)
     parser.add_argument("--from", dest="first", type=int, default=0, help="the first seed")
-    parser.add_argument("--seeds", type=int, default=3000, help="how many seeds (3000)")
+    parser.add_argument("--seeds", type=int, default=SEEDS, help=f"how many seeds ({SEEDS})")
     parser.add_argument("--exhaustive", action="store_true", help="any two faults in small worlds")
     parser.add_argument("--single", action="store_true", help="any one fault, with three pods too")
     parser.add_argument("--story", choices=STORIES, help="tell what becomes of such a leader")
