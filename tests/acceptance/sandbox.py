@@ -9,8 +9,7 @@ import os
 import shlex
 import subprocess
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -25,8 +24,7 @@ from podidentity_sandbox.azure.client import AzureError, AzureOperator
 from podidentity_sandbox.demo.prepare import prepare
 from podidentity_sandbox.node.client import ExecResult, execute
 from podidentity_sandbox.plan import Network, Plan
-from podidentity_sandbox.weather import CALM, Struck, Weather, journal, named, read, seed_of, write
-from podidentity_sandbox.world import SandboxError
+from podidentity_sandbox.weather import CALM, Weather, named, read, seed_of, write
 from podidentity_sandbox.world.api import Api, ApiError, Object
 from podidentity_sandbox.world.apply import Applier, Kinds, documents
 from podidentity_sandbox.world.blueprint import Shape
@@ -35,7 +33,6 @@ from podidentity_sandbox.world.folder import Folder
 from podidentity_sandbox.world.inspection import status
 from podidentity_sandbox.world.lifecycle import bring_down, bring_up
 from tests.acceptance import loaded
-from tests.acceptance.causes import cause
 from tests.acceptance.deployer import folder_of_deployer
 from tests.kubernetes.conftest import KUBERNETES
 from tests.kubernetes.judge import BROUGHT_BY, WANTING
@@ -57,14 +54,8 @@ CHOSEN = ["--kubernetes", CONTROL_PLANE] if CONTROL_PLANE else []
 TIMEOUT = 900
 """Seconds of a test and the sandbox that it brings up: in real weather each change of the machines
 takes up to a minute, and on a busy machine each command several seconds."""
-STORM = bool(WEATHER.faults)
 UP: dict[str, Path] = {}
 """The folders of the sandboxes that are up, by their names: a failure tells their weather."""
-STRUCK: list[Struck] = []
-"""What the weather did to those of the file's tests that went down."""
-SAID: deque[str] = deque(maxlen=1)
-"""What a command or a pod was told last."""
-TRIES = 5
 AGENTS = ("serve", "net", "mic", "nmi", "probe")
 """Containers of podidentity, whose last words are shown with a failure."""
 MOST_SAID = 80
@@ -101,23 +92,18 @@ class Sandbox:
     def run(self, *command: str, given: str = "") -> str:
         """Run a command; return what it printed.
 
-        `podidentity` acts as the deployer, kubectl and `podidentity sandbox` as the operator. In a
-        storm it is run again, as by a person, where its refusal names what the weather did.
+        `podidentity` acts as the deployer, kubectl and `podidentity sandbox` as the operator.
         """
         surroundings = {**os.environ, **environment(self.plan, os.environ["PATH"])}
         if command[:2] == ("podidentity", "sandbox"):
             command = (*loaded.command(), *command[1:])
         elif command[0] != "kubectl":
             surroundings["PATH"] = f"{self._deployer}:{surroundings['PATH']}"
-
-        def once() -> tuple[bool, str]:
-            done = subprocess.run(
-                command, input=given, check=False, capture_output=True, text=True, env=surroundings
-            )
-            SAID.append(done.stdout + done.stderr)
-            return not done.returncode, done.stdout
-
-        return self._done(once)
+        done = subprocess.run(
+            command, input=given, check=False, capture_output=True, text=True, env=surroundings
+        )
+        assert not done.returncode, done.stdout + done.stderr
+        return done.stdout
 
     def apply(self, *objects: str, namespace: str = "default", seconds: float | None = 60) -> None:
         """Create objects, or change them, and wait for their pods; without `seconds` do not wait.
@@ -125,30 +111,11 @@ class Sandbox:
         What `podidentity sandbox apply --wait` does, in this process: to start that a hundred times
         takes twenty seconds of a processor.
         """
-
-        def once() -> tuple[bool, str]:
-            applier = Applier(self.api, namespace)
-            try:
-                made = [applier.apply(each) for each in documents("\n---\n".join(objects))]
-                if seconds is not None:
-                    applier.wait_for_pods(seconds)
-            except SandboxError as error:
-                SAID.append(str(error))
-                return False, ""
-            SAID.append("\n".join(made))
-            return True, ""
-
-        self._done(once)
-
-    def _done(self, once: Callable[[], tuple[bool, str]]) -> str:
-        """Return what came of it; in a storm it is done again where the weather broke it."""
-        for left in reversed(range(TRIES if STORM else 1)):
-            began = time.time()
-            good, said = once()
-            if good or not left or not cause(SAID[0], journal(self.plan.path), began):
-                break
-        assert good, SAID[0]
-        return said
+        applier = Applier(self.api, namespace)
+        for each in documents("\n---\n".join(objects)):
+            applier.apply(each)
+        if seconds is not None:
+            applier.wait_for_pods(seconds)
 
     async def bind(self, *flags: str) -> None:
         """Enable pod identity with these flags of NMI, and add an identity."""
@@ -211,9 +178,7 @@ class Sandbox:
         namespace: str = "default",
     ) -> ExecResult:
         """Run a shell command in a pod."""
-        ran = await self.execute(namespace, pod, ["sh", "-c", command], seconds)
-        SAID.append((ran.stdout + ran.stderr).decode(errors="replace"))
-        return ran
+        return await self.execute(namespace, pod, ["sh", "-c", command], seconds)
 
     async def ask(
         self,
@@ -386,5 +351,5 @@ def _sandbox(
         error.add_note(said_by_agents(plan.path, began))
         raise
     finally:
-        STRUCK.extend(journal(UP.pop(name)))
+        del UP[name]
         bring_down(name)
