@@ -5,13 +5,17 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from importlib.metadata import packages_distributions
+from pathlib import Path
 
 import pytest
 
-from tests.machine import parts, selection
+from deploy.image.packages import Gone
+from deploy.image.pins import Deb
+from tests.machine import emulated, parts, selection
 from tests.machine.__main__ import TESTS, summary
-from tests.machine.emulated import NoReport, Report, read
+from tests.machine.emulated import Machine, NoReport, Report, read
 
 REPORT = """<!-- modules: nf_tables veth -->
 <?xml version="1.0" encoding="utf-8"?><testsuites><testsuite>
@@ -60,6 +64,66 @@ def test_the_quick_selection_names_tests_that_there_are(named: str) -> None:
     path = parts.PRODUCT / file
     assert path.exists()
     assert not test or re.search(rf"^(async )?def {test}\(", path.read_text(), re.MULTILINE)
+
+
+TODAYS = Deb("linux-image-5.10.0-99-cloud-amd64", "5.10.999-1", "amd64", "pool/l/new.deb", "f" * 64)
+
+
+def test_todays_package_is_taken_in_place_of_one_that_is_gone_and_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its hash is that of the signed list: it is fetched by it, as a pinned one is by its own."""
+    fetched: list[Deb] = []
+
+    def fetch(debs: list[Deb], *_: object, **__: object) -> list[Path]:
+        fetched.extend(debs)
+        if TODAYS not in debs and any(each.name.startswith("linux-image") for each in debs):
+            raise Gone("linux-image-5.10.0-46-cloud-amd64 cannot be fetched.")
+        return []
+
+    asked: list[tuple[str, str]] = []
+
+    def listed(roots: list[str], *_: object, suite: str) -> list[Deb]:
+        asked.append((roots[0], suite))
+        return [TODAYS, replace(TODAYS, name="linux-base")]
+
+    monkeypatch.setattr(parts, "fetch_debs", fetch)
+    monkeypatch.setattr(parts, "newest_of", listed)
+    said: list[str] = []
+    store = parts.Parts(said.append, ("mirror",), tmp_path / "cache", or_newest=True)
+    monkeypatch.setattr(store, "_unpack", unpacked_kernel)
+    monkeypatch.setattr(store, "_tool", lambda *_: ["true"])
+    assert store.kernel("5.10").image.read_text() == "a kernel"
+    assert asked == [("linux-image-cloud-amd64", "bullseye")]
+    assert fetched[-1] == TODAYS
+    assert store.unpinned == {"5.10"}
+    assert [line for line in said if line.startswith("NOT AS PINNED")] == [
+        "NOT AS PINNED: linux-image-5.10.0-46-cloud-amd64 cannot be fetched.",
+        f"NOT AS PINNED: 5.10 is made of today's {TODAYS.name} 5.10.999-1, by Debian's signed "
+        "lists",
+    ]
+    # What is made of it is kept under its own hash, and nothing is taken for the pinned one.
+    assert store.kernel("5.10").image.read_text() == "a kernel"
+    assert fetched.count(TODAYS) == 1
+    pinned = parts.Parts(said.append, ("mirror",), tmp_path / "cache")
+    with pytest.raises(Gone, match="--or-newest takes today's packages in their place"):
+        pinned.kernel("5.10")
+
+
+def unpacked_kernel(folder: Path, debs: list[Path]) -> None:
+    del debs
+    for each in ("boot", "lib/modules/5.10.0/kernel/net"):
+        (folder / each).mkdir(parents=True, exist_ok=True)
+    (folder / "boot/vmlinuz-5.10.0").write_text("a kernel")
+
+
+def test_a_machine_that_does_not_end_is_ended(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    kernel = parts.Kernel(tmp_path / "empty", tmp_path / "empty")
+    deaf = ["/bin/sh", "-c", "exec sleep 600"]
+    machine = Machine((tmp_path / "empty",))
+    with pytest.raises(NoReport, match="did not end"):
+        emulated.run(deaf, kernel, machine, [], seconds=0.1, line=lambda _: None)
 
 
 _IMPORTING = """
