@@ -69,7 +69,7 @@ def test_the_next_agent_keeps_source_rules_that_the_other_library_wrote(
 def test_no_request_reaches_imds_while_agents_of_release_0_2_and_of_this_one_replace_each_other(
     *, routed: bool
 ) -> None:
-    seen = run("release_0_2", rootless=True, routed=routed, times=20)
+    seen = run("release_0_2", routed=routed, times=20)
     assert seen["maps"] == [1, 0] * 20
     assert seen["answers"].keys() == {"agent"}
     assert seen["answers"]["agent"] > 60
