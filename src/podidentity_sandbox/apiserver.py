@@ -33,7 +33,6 @@ class ApiRefusal(Exception):
 
     @property
     def passes(self) -> bool:
-        """Whether the same request may succeed later."""
         return self.status >= 500 or self.status == 429
 
 
@@ -67,7 +66,6 @@ class ApiServer:
         await self.close()
 
     async def close(self) -> None:
-        """Close its connections."""
         await self._session.close()
 
     async def request(

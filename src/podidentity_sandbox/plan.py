@@ -188,12 +188,10 @@ class Plan:
 
     @property
     def path(self) -> Path:
-        """The sandbox's folder."""
         return Path(self.folder)
 
     @property
     def kubeconfig(self) -> Path:
-        """The administrator's kubeconfig, for the host."""
         return self.path / "kubeconfig"
 
     @property
@@ -213,7 +211,6 @@ class Plan:
 
     @property
     def ca_certificate(self) -> Path:
-        """The sandbox's authority, PEM."""
         return self.path / "ca.crt"
 
     @property
@@ -242,12 +239,10 @@ class Plan:
 
     @property
     def az_folder(self) -> Path:
-        """The folder of az's settings and sign-in for the operator."""
         return self.path / "az"
 
     @property
     def logs(self) -> Path:
-        """A log file for each process."""
         return self.path / "logs"
 
     @property
@@ -274,7 +269,6 @@ class Plan:
         return self.path / f"boot-{node.index}.sh"
 
     def node(self, name: str) -> NodePlan:
-        """Return the node of that name; raise KeyError."""
         for node in self.nodes:
             if node.name == name:
                 return node

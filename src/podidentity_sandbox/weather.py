@@ -143,7 +143,6 @@ class Fault(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaul
 
     @property
     def span(self) -> Span:
-        """Its seconds."""
         return _span(self.seconds)
 
     def strikes(self, kind: str, number: int, of_all: int) -> bool:
@@ -251,7 +250,6 @@ class Weather:
         return None
 
     def outcome(self, number: int) -> Outcome:
-        """Return how the change of a scale set of that number goes."""
         chance = self._draw("outcome", "", number)
         failing, preempted = (self.chances.get(word, 0.0) for word in CHANCES)
         error = None
@@ -545,7 +543,6 @@ class WeatherInForce:
         return blow
 
     def outcome(self, about: str = "") -> Outcome:
-        """Return how the next change of a scale set goes; `about` is its id, for the journal."""
         weather = self.now
         number = self._next("outcome")
         outcome = weather.outcome(number)

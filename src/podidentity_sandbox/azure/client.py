@@ -101,7 +101,6 @@ class AzureOperator:
 
     @property
     def subscription(self) -> str:
-        """ARM id of the subscription."""
         return f"/subscriptions/{self._plan.subscription_id}"
 
     async def arm(self, method: str, path: str, body: object = None, *, version: str = "") -> Json:
@@ -125,7 +124,6 @@ class AzureOperator:
         return f"{self.subscription}/resourceGroups/{group}/providers/{kind}/{name}"
 
     async def create_group(self, name: str) -> str:
-        """Make a resource group; return its id."""
         path = f"{self.subscription}/resourcegroups/{name}"
         return str((await self.arm("PUT", path, {"location": self._plan.location}))["id"])
 
@@ -174,12 +172,10 @@ class AzureOperator:
         return account
 
     async def create_container(self, account: str, name: str) -> None:
-        """Make a container of a storage account."""
         url = f"https://{account}.blob.core.windows.net/{name}?restype=container"
         await self._call("PUT", url, resource=STORAGE)
 
     async def put_secret(self, vault: str, name: str, value: str) -> None:
-        """Set a secret of a vault."""
         url = f"https://{vault}.vault.azure.net/secrets/{name}?api-version=7.4"
         await self._call("PUT", url, {"value": value}, resource=VAULT)
 
@@ -264,7 +260,6 @@ class AzureOperator:
         return await self._requests("/imds/requests")
 
     async def clear_imds_requests(self) -> None:
-        """Forget the requests that reached IMDS."""
         await self._order("DELETE", "/imds/requests")
 
     def weather(self, *settings: str) -> None:
@@ -281,7 +276,6 @@ class AzureOperator:
         return await self._requests("/entra/requests")
 
     async def clear_entra_requests(self) -> None:
-        """Forget the requests that reached Entra."""
         await self._order("DELETE", "/entra/requests")
 
     async def roll_keys(self) -> None:

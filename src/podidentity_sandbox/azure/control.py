@@ -37,7 +37,6 @@ class ControlApi:
         self._watched: dict[str, Imds | Entra] = {"imds": imds, "entra": entra}
 
     async def handle(self, request: Request) -> Reply:
-        """Answer one request on the Unix socket."""
         if request.path == "/entra/keys" and request.method in ("POST", "DELETE"):
             return self._change_keys(request.method)
         service, _, what = request.path.removeprefix("/").partition("/")

@@ -57,12 +57,10 @@ class Resolver(asyncio.DatagramProtocol):
         self._transport: asyncio.DatagramTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the way back."""
         # asyncio's own class is no DatagramTransport by inheritance before Python 3.13.
         self._transport = cast("asyncio.DatagramTransport", transport)
 
     def datagram_received(self, data: bytes, addr: tuple[str | Any, int]) -> None:
-        """Answer one query."""
         reply = answer(data, self._is_azure)
         if reply is not None and self._transport is not None:
             self._transport.sendto(reply, addr)

@@ -74,16 +74,13 @@ class GraphCall:
 
     @property
     def principals(self) -> list[Principal]:
-        """The tenant's service principals."""
         everybody = self.world.principals.values()
         return [one for one in everybody if one.tenant_id == self.tenant.id]
 
     def body(self) -> dict[str, Any]:
-        """Return the JSON object that was sent; raise GraphError."""
         return self.request.json_object(lambda why: GraphError(400, "BadRequest", why))
 
     def collection(self, kind: str, value: list[dict[str, Any]]) -> Reply:
-        """Return a list of objects."""
         context = f"https://{self.tenant.cloud.graph}/v1.0/$metadata#{kind}"
         return Reply.json({"@odata.context": context, "value": value})
 
@@ -130,7 +127,6 @@ def list_principals(call: GraphCall) -> Reply:
 
 
 def get_principal(call: GraphCall, name: str) -> Reply:
-    """Return one."""
     return Reply.json(_shown_principal(call, _principal(call, name)))
 
 
@@ -167,7 +163,6 @@ def by_ids(call: GraphCall) -> Reply:
 
 
 def _shown_principal(call: GraphCall, one: Principal) -> dict[str, Any]:
-    """Return a service principal as Graph shows it."""
     application = call.world.application(one.app_id)
     return {
         "id": one.object_id,
@@ -222,7 +217,6 @@ def list_applications(call: GraphCall) -> Reply:
 
 
 def get_application(call: GraphCall, name: str) -> Reply:
-    """Return a registration."""
     return Reply.json(_shown_application(_application(call, name)))
 
 
@@ -373,13 +367,11 @@ _CREDENTIALS = "federatedIdentityCredentials"
 
 
 def list_credentials(call: GraphCall, name: str) -> Reply:
-    """List the credentials of an application."""
     found = call.world.all(FederatedCredential, _application(call, name).id)
     return call.collection(_CREDENTIALS, [_shown_credential(one) for one in found])
 
 
 def make_credential(call: GraphCall, name: str) -> Reply:
-    """Make a credential."""
     application, body = _application(call, name), call.body()
     have = call.world.all(FederatedCredential, application.id)
     if any(one.name.lower() == str(body.get("name")).lower() for one in have):
@@ -441,7 +433,6 @@ class Graph:
         }
 
     def handle(self, request: Request) -> Reply:
-        """Answer one request to a host of Graph, such as graph.microsoft.com."""
         try:
             tenant = self._admit(request)
             return _answer(GraphCall(world=self._world, tenant=tenant, request=request))

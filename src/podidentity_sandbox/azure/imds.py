@@ -44,7 +44,6 @@ class ImdsError(Exception):
         self.more = more
 
     def reply(self) -> Reply:
-        """Return the answer that says so."""
         described = {"error_description": self.description} if self.description else {}
         return Reply.json({"error": self.error, **described, **self.more}, status=self.status)
 
@@ -176,7 +175,6 @@ class KnownIdentities(NamedTuple):
     user: tuple[AttachedIdentity, ...]
 
     def choose(self, ask: TokenQuery) -> AttachedIdentity:
-        """Return the identity that `ask` means; raise ImdsError."""
         if ask.selector:
             wanted = ask.value.lower()
             both = (*self.system, *self.user)
@@ -209,7 +207,6 @@ class Tokens:
         """By node."""
 
     def answer(self, request: Request, node: NodePlan) -> Reply:
-        """Return the requested token; raise ImdsError."""
         _check_identity_version(request)
         ask = _token_query(request)
         now = self._world.clock()
@@ -280,7 +277,6 @@ USER_DATA = "c2FuZGJveC1ub2RlLXVzZXItZGF0YQ=="
 
 
 def _document(plan: Plan, node: NodePlan) -> dict[str, Any]:
-    """Return the whole document of one node."""
     resource_id = node.provider_id.removeprefix("azure://")
     steps = resource_id.split("/")
     scale_set = node.scale_set or (resource_id.rsplit("/", 2)[0] if node.is_instance else "")
@@ -380,7 +376,6 @@ class Imds:
         self.journal = RequestLog()
 
     async def handle(self, request: Request) -> Reply:
-        """Answer one request to 169.254.169.254:80."""
         node = _node_of(self._world.plan, request.source)
         now = self._world.clock()
         entry = self.journal.open(

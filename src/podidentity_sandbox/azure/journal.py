@@ -90,7 +90,6 @@ class Journal:
         self._saved = {section: dict(values) for section, values in now.items()}
 
     def close(self) -> None:
-        """Write no more."""
         if self._file is not None:
             self._file.close()
             self._file = None

@@ -114,12 +114,10 @@ class VaultCall:
 
     @property
     def id(self) -> str:
-        """Id of the secret in the world."""
         return f"{self.vault.id}/secrets/{self.name}"
 
 
 def put(call: VaultCall) -> Reply:
-    """Make a new version of a secret."""
     body = call.request.json_object(_bad_parameter)
     if not isinstance(body.get("value"), str):
         raise _bad_parameter("Property value is required")

@@ -155,7 +155,6 @@ async def _until_told_to_end(plan: Plan, listeners: Listeners, ready_fd: int) ->
 def main(
     *, folder: Path, https_fd: int, imds_fd: int, dns_fd: int, proxy_fd: int, ready_fd: int
 ) -> None:
-    """Run the sandbox's Azure on inherited sockets."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(message)s")
     fds = {"https": https_fd, "imds": imds_fd, "dns": dns_fd, "proxy": proxy_fd}
     listeners = Listeners(**{name: socket.socket(fileno=fd) for name, fd in fds.items()})

@@ -44,7 +44,6 @@ class Request:
 
     @property
     def path(self) -> str:
-        """The decoded path."""
         return unquote(self.target.partition("?")[0])
 
     @property
@@ -58,7 +57,6 @@ class Request:
 
     @property
     def bearer(self) -> str:
-        """The bearer token of the Authorization header; "" where there is none."""
         scheme, _, token = self.headers.get("authorization", "").partition(" ")
         return token.strip() if scheme.lower() == "bearer" else ""
 
@@ -90,7 +88,6 @@ class Reply:
     def json(
         cls, value: object, *, status: int = 200, headers: Mapping[str, str] = NO_HEADERS
     ) -> Reply:
-        """Make a JSON reply."""
         body = json.dumps(value, separators=(",", ":")).encode()
         return cls(status=status, body=body, headers=headers)
 

@@ -128,7 +128,6 @@ class Front:
         }
 
     async def handle(self, request: Request) -> Reply:
-        """Answer one request to a name of Azure."""
         place = place_of(self._world, request.host)
         if place is None:
             error = {"code": "NoSuchHost", "message": f"The sandbox serves no '{request.host}'."}

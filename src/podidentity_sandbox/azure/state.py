@@ -78,7 +78,6 @@ class ClientCertificate:
 
     @property
     def certificate(self) -> x509.Certificate:
-        """The certificate itself."""
         return x509.load_der_x509_certificate(self.der)
 
 
@@ -188,7 +187,6 @@ class Machines(Located):
     """Seconds since 1970 at which a deletion that is under way is done."""
 
     def in_force(self, now: float) -> IdentityBlock:
-        """Return the identities that the machines have now."""
         return self.identity if now >= self.settled_at and not self.failed else self.before
 
 
@@ -315,7 +313,6 @@ class World:
 
     @property
     def subscription(self) -> str:
-        """ARM id of the cluster's subscription."""
         return f"/subscriptions/{self.plan.subscription_id}"
 
     def kept(self) -> dict[str, dict[str, Any]]:
@@ -335,7 +332,6 @@ class World:
         self.features = dict(kept.get("features", {}))
 
     def put(self, resource: Resource) -> None:
-        """Store `resource`, in place of one of the same id."""
         self._resources[resource.id.lower()] = resource
 
     def find(self, kind: type[R], resource_id: str) -> R | None:
@@ -404,7 +400,6 @@ class World:
                 self._lingering.append((until, resource))
 
     def role(self, role_id: str) -> Role | None:
-        """Return the role, built in or custom, of that GUID, or None."""
         custom = self.all(RoleDefinition)
         found = (each.role for each in custom if each.role.id == role_id.lower())
         return role_of(role_id) or next(found, None)
@@ -434,7 +429,6 @@ class World:
         return next((p for p in found if (p.app_id, p.tenant_id) == wanted), None)
 
     def new_principal(self, name: str) -> Principal:
-        """Make the service principal of a new managed identity."""
         principal = Principal.new(name, self.plan.tenant_id)
         self.principals[principal.object_id] = principal
         return principal

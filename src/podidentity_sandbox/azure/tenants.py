@@ -112,12 +112,10 @@ class Tenant:
 
     @property
     def issuer(self) -> str:
-        """The issuer of its v1 tokens."""
         return f"https://{self.cloud.sts}/{self.id}/"
 
     @property
     def issuer_v2(self) -> str:
-        """The issuer of its v2.0 tokens."""
         return f"https://{self.cloud.logins[0]}/{self.id}/v2.0"
 
 
@@ -134,11 +132,9 @@ class Tenants:
 
     @property
     def all(self) -> tuple[Tenant, ...]:
-        """Every one of them."""
         return self.home, self.partner, self.government, self.china
 
     def find(self, name: str) -> Tenant | None:
-        """Return the tenant of that id or domain, or None."""
         wanted = name.lower()
         return next((one for one in self.all if wanted in {one.id, one.domain}), None)
 
@@ -158,5 +154,4 @@ def tenants_of(plan: Plan) -> Tenants:
 
 
 def cloud_of(host: str) -> Cloud | None:
-    """Return the cloud whose Entra has that host name, or None."""
     return next((cloud for cloud in CLOUDS if host in cloud.logins), None)

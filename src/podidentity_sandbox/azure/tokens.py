@@ -85,7 +85,6 @@ class Key:
         return {**self._jwk, "issuer": issuer}
 
     def sign(self, claims: dict[str, Any]) -> str:
-        """Return the token of these claims."""
         headers = {"kid": self._id, "x5t": self._id}
         return jwt.encode(claims, self._private, algorithm="RS256", headers=headers)
 
@@ -116,7 +115,6 @@ class KeyRing:
 
     @property
     def keys(self) -> list[Key]:
-        """The keys, the newest first."""
         if not self._keys:
             self._keys = [Key()]
             try:
@@ -149,7 +147,6 @@ class Issuer:
         self._ring = ring or KeyRing()
 
     def jwks(self) -> dict[str, Any]:
-        """Return the published keys."""
         return {"keys": [key.jwk(self.issuer) for key in self._ring.keys]}
 
     def signed(self, token: str) -> bool:
@@ -211,5 +208,4 @@ class Issuers:
         """Signs for the subscription's tenant, managed identities included."""
 
     def of(self, tenant: Tenant) -> Issuer:
-        """Return the issuer of a tenant."""
         return self._issuers[tenant.id]

@@ -58,7 +58,6 @@ class Commands(click.Group):
     """
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        """Return the names in the order in which a person needs them."""
         return list(_COMMANDS)
 
     def resolve_command(

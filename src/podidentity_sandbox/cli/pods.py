@@ -95,7 +95,6 @@ def _pod(plan: Plan, namespace: str, word: str) -> Object:
 
 
 def _default_container(pod: Object) -> str:
-    """Return the container that kubectl takes where none is named."""
     annotations = pod["metadata"].get("annotations") or {}
     first = pod["spec"]["containers"][0]["name"]
     return str(annotations.get("kubectl.kubernetes.io/default-container", first))

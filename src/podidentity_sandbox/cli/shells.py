@@ -68,7 +68,6 @@ def prepared(plan: Plan) -> dict[str, str]:
 
 
 def exports(variables: Mapping[str, str]) -> str:
-    """Return the variables as commands of a shell."""
     return "\n".join(f"export {key}={shlex.quote(value)}" for key, value in variables.items())
 
 

@@ -56,7 +56,6 @@ async def answer(driver: Driver, raw: bytes) -> Mapping[str, Any]:
 
 
 async def healthy(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Answer a probe."""
     writer.write(_HEALTHY)
     writer.close()
 

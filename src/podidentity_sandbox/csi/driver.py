@@ -101,7 +101,6 @@ class Driver:
         self._volumes: dict[str, Volume] = {}
 
     async def publish(self, request: Mapping[str, Any]) -> None:
-        """Fill the folder of a volume; raise MountFailed."""
         target, attributes = request["target"], request["attributes"]
         if target in self._volumes:
             return

@@ -39,11 +39,9 @@ class VaultObject(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fi
 
     @property
     def file(self) -> str:
-        """Its path below the volume."""
         return self.object_alias or self.object_name
 
     def failed(self, why: object) -> MountFailed:
-        """Return the error that names the object."""
         return MountFailed(
             f"failed to get objectType:{self.object_type}, objectName:{self.object_name}, "
             f"objectVersion:{self.object_version}: {why}"

@@ -65,12 +65,10 @@ async def token(namespace: str, name: str, resource: str) -> str:
 
 
 def target(resource: str) -> str:
-    """Return path and query; `resource` as it is."""
     return f"/host/token/?resource={resource}"
 
 
 def request(namespace: str, name: str, resource: str) -> bytes:
-    """Return the bytes of the request."""
     return (
         f"GET {target(resource)} HTTP/1.1\r\n"
         f"Host: localhost:{PORT}\r\n"

@@ -18,12 +18,10 @@ POD_IDENTITY, NAMESPACE = "aad-pod-identity-demo", "identity-demo"
 
 
 async def succeeded(_context: StoryContext, ran: Ran) -> str:
-    """The command ended well."""
     return (ran.output.strip().splitlines() or ["done"])[-1]
 
 
 async def created(_context: StoryContext, ran: Ran) -> str:
-    """Every object was created."""
     must("created" in ran.output, f"nothing was created: {ran.output[:200]}")
     return "created"
 
@@ -35,7 +33,6 @@ async def prepared(context: StoryContext, ran: Ran) -> str:
 
 
 def _answer(ran: Ran) -> tuple[dict[str, Any], list[str]]:
-    """Return the JSON answer and the words that curl's --write-out put after it."""
     body, end = json.JSONDecoder().raw_decode(ran.output)
     return body, ran.output[end:].split()
 
@@ -61,14 +58,12 @@ async def leaks(_context: StoryContext, ran: Ran) -> str:
 
 
 async def names_a_right(_context: StoryContext, ran: Ran) -> str:
-    """It fails, and says which right is missing."""
     found = re.search(r'cannot \w+ resource "\S+"', ran.output)
     must(found, f"no right is named: {ran.output[-300:]}")
     return f"it {found[0]}" if found else ""
 
 
 async def roles_assigned(_context: StoryContext, ran: Ran) -> str:
-    """One role at the identity, one at the nodes."""
     lines = ran.output.splitlines()
     must(
         len(lines) == 2 and all(" assigned at /subscriptions/" in line for line in lines),
@@ -78,7 +73,6 @@ async def roles_assigned(_context: StoryContext, ran: Ran) -> str:
 
 
 async def one_nmi_a_node(context: StoryContext, ran: Ran) -> str:
-    """A Running pod a node, both of its containers ready."""
     lines, nodes = ran.output.splitlines(), len(context.plan.nodes)
     running = [line for line in lines if re.search(r"\b2/2\s+Running\b", line)]
     must(
@@ -102,7 +96,6 @@ async def identity_not_found(_context: StoryContext, ran: Ran) -> str:
 
 
 async def ids_of_the_identity(context: StoryContext, ran: Ran) -> str:
-    """Both ids are there, and they are those of the story's identity."""
     resource_id, client_id = ran.output.split()
     must(client_id.lower() == context.notes["client id"], f"client id {client_id}")
     must(resource_id.lower() == context.notes["identity id"].lower(), f"resource id {resource_id}")
@@ -137,19 +130,16 @@ async def token_of_the_identity(context: StoryContext, _ran: Ran) -> str:
 
 
 async def secret(_context: StoryContext, ran: Ran) -> str:
-    """The secret of the story."""
     must(ran.output == SECRET_VALUE, f"the vault answered {ran.output[:200]!r}")
     return "the secret, read without any secret in the pod"
 
 
 async def vault_refuses(_context: StoryContext, ran: Ran) -> str:
-    """403 by the vault itself."""
     code = _refused(ran, "403")["error"]["code"]
     return f"403 {code} by the vault: the token is not a master key"
 
 
 async def log_names_everything(_context: StoryContext, ran: Ran) -> str:
-    """One line has pod, namespace, identity, resource, status and time taken."""
     wanted = (
         "pod=identity-demo",
         "namespace=identity-demo",
@@ -175,14 +165,12 @@ async def refused_elsewhere(_context: StoryContext, ran: Ran) -> str:
 
 
 async def log_says_why(_context: StoryContext, ran: Ran) -> str:
-    """The refused request, with the reason in words."""
     why = "must be in the same namespace"
     must(why in " ".join(ran.output.split()), f"no reason: {ran.output[-300:]}")
     return f"the application and its AzureIdentity {why}"
 
 
 async def explained(context: StoryContext, ran: Ran) -> str:
-    """The reason in words."""
     must("you need the right" not in ran.output, "whoever asks lacks a right")
     return await log_says_why(context, ran)
 
@@ -195,7 +183,6 @@ async def forged(_context: StoryContext, ran: Ran) -> str:
 
 
 async def not_permitted(_context: StoryContext, ran: Ran) -> str:
-    """403, with the reason."""
     body = _refused(ran, "403")
     must("may not use the identity" in body.get("error_description", ""), f"no reason: {body}")
     return f"403 {body['error']}: nobody granted it to namespace tenant"
@@ -224,7 +211,6 @@ async def fails_closed(context: StoryContext, ran: Ran) -> str:
 
 
 async def token_again(_context: StoryContext, ran: Ran) -> str:
-    """It works again."""
     must(ran.output == "Bearer", f"answered {ran.output[:200]!r}")
     return "a token"
 
@@ -245,14 +231,12 @@ def _must_be_attached(context: StoryContext, identity: Mapping[str, Any]) -> Non
 
 
 async def registered(_context: StoryContext, ran: Ran) -> str:
-    """The feature is on its way at least."""
     state = _document(ran)["properties"]["state"]
     must(state in {"Registered", "Registering"}, f"state {state}")
     return str(state)
 
 
 async def role_assigned(_context: StoryContext, ran: Ran) -> str:
-    """One custom role, at one resource."""
     must(" assigned at /subscriptions/" in ran.output, f"no role was assigned: {ran.output[:300]}")
     return ran.output.partition(" assigned")[0]
 
@@ -266,7 +250,6 @@ async def colleague_signed_in(context: StoryContext, ran: Ran) -> str:
 
 
 async def enabled(_context: StoryContext, ran: Ran) -> str:
-    """The cluster's profile says so."""
     cluster = _document(ran)
     must(cluster["podIdentityProfile"]["enabled"] is True, "podIdentityProfile is not enabled")
     must(cluster["provisioningState"] == "Succeeded", cluster["provisioningState"])
@@ -274,7 +257,6 @@ async def enabled(_context: StoryContext, ran: Ran) -> str:
 
 
 async def made(_context: StoryContext, ran: Ran) -> str:
-    """A resource, completely made."""
     found = _document(ran)
     state = found["properties"]["provisioningState"]
     must(state == "Succeeded", f"provisioningState {state}")
@@ -282,7 +264,6 @@ async def made(_context: StoryContext, ran: Ran) -> str:
 
 
 async def vault_made(_context: StoryContext, ran: Ran) -> str:
-    """A vault with access policies, the operator's first."""
     found = _document(ran)["properties"]
     must(found["enableRbacAuthorization"] is False, "it decides by roles")
     must(len(found["accessPolicies"]) == 1, "the operator's policy is not there")
@@ -290,7 +271,6 @@ async def vault_made(_context: StoryContext, ran: Ran) -> str:
 
 
 async def secret_kept(_context: StoryContext, ran: Ran) -> str:
-    """The secret, with its version."""
     found = _document(ran)
     must(found["value"] == SECRET_VALUE, f"value {found['value']!r}")
     return str(found["id"])
@@ -306,7 +286,6 @@ async def identity_made(context: StoryContext, ran: Ran) -> str:
 
 
 async def account_made(_context: StoryContext, ran: Ran) -> str:
-    """A storage account as it was asked for."""
     found = _document(ran)
     must(found["provisioningState"] == "Succeeded", found["provisioningState"])
     got = (found["kind"], found["sku"]["name"], found["accessTier"])
@@ -316,7 +295,6 @@ async def account_made(_context: StoryContext, ran: Ran) -> str:
 
 
 async def container_made(_context: StoryContext, ran: Ran) -> str:
-    """A container that was not there."""
     must(_document(ran)["created"] is True, "created is not true")
     return "created"
 
@@ -331,7 +309,6 @@ async def made_before(_context: StoryContext, ran: Ran) -> str:
 
 
 async def may_read_the_vault(context: StoryContext, ran: Ran) -> str:
-    """One principal with three kinds of permission."""
     policies = _document(ran)["properties"]["accessPolicies"]
     mine = [each for each in policies if each["objectId"] == context.notes["principal id"]]
     must(len(mine) == 1, f"{len(mine)} policies of the identity's principal")
@@ -341,14 +318,12 @@ async def may_read_the_vault(context: StoryContext, ran: Ran) -> str:
 
 
 async def role_given(context: StoryContext, ran: Ran) -> str:
-    """An assignment to the identity's principal."""
     found = _document(ran)
     must(found["principalId"] == context.notes["principal id"], found["principalId"])
     return f"on {found['scope'].rpartition('/')[2]}"
 
 
 async def pod_identity_added(context: StoryContext, ran: Ran) -> str:
-    """The cluster lists it, and has assigned it."""
     (found,) = _document(ran)["podIdentityProfile"]["userAssignedIdentities"]
     got = (found["name"], found["namespace"], found["provisioningState"])
     must(got == (POD_IDENTITY, NAMESPACE, "Assigned"), f"listed as {got}")
@@ -357,7 +332,6 @@ async def pod_identity_added(context: StoryContext, ran: Ran) -> str:
 
 
 async def identity_and_binding(context: StoryContext, ran: Ran) -> str:
-    """Both objects, as AKS makes them."""
     kinds = {each["kind"]: each for each in _document(ran)["items"]}
     identity, binding = kinds["AzureIdentity"], kinds["AzureIdentityBinding"]
     names = (identity["metadata"]["name"], binding["metadata"]["name"])
@@ -372,7 +346,6 @@ async def identity_and_binding(context: StoryContext, ran: Ran) -> str:
 
 
 async def on_the_scale_set(context: StoryContext, ran: Ran) -> str:
-    """The identity is among those of the nodes."""
     _must_be_attached(context, _document(ran))
     return "the nodes have the identity"
 
@@ -393,13 +366,11 @@ async def cluster_may_use_it(context: StoryContext, ran: Ran) -> str:
 
 
 async def running(_context: StoryContext, ran: Ran) -> str:
-    """The pod runs."""
     must(re.search(r"\b1/1\s+Running\b", ran.output), f"not running: {ran.output[-200:]}")
     return "1/1 Running"
 
 
 async def signed_in_as_the_identity(context: StoryContext, ran: Ran) -> str:
-    """The subscription is listed, and the user is a managed identity."""
     (found,) = _document(ran)
     must(found["name"] == context.plan.subscription_name, found["name"])
     must(found["user"]["assignedIdentityInfo"] == "MSI", f"as {found['user']}")
@@ -407,18 +378,15 @@ async def signed_in_as_the_identity(context: StoryContext, ran: Ran) -> str:
 
 
 async def uploaded(_context: StoryContext, ran: Ran) -> str:
-    """The blob has an etag."""
     return f"etag {_document(ran)['etag']}"
 
 
 async def in_the_container(_context: StoryContext, ran: Ran) -> str:
-    """The blob is listed."""
     must("identity-demo.txt" in ran.output.splitlines(), f"lists {ran.output[:200]!r}")
     return "identity-demo.txt"
 
 
 async def pod_identity_deleted(_context: StoryContext, ran: Ran) -> str:
-    """The cluster lists none any more."""
     profile = _document(ran)["podIdentityProfile"]
     must(profile["enabled"] is True, "pod identity was switched off")
     must(not profile.get("userAssignedIdentities"), "it is still listed")
@@ -426,13 +394,11 @@ async def pod_identity_deleted(_context: StoryContext, ran: Ran) -> str:
 
 
 async def objects_gone(_context: StoryContext, ran: Ran) -> str:
-    """Neither AzureIdentity nor binding."""
     must("No resources found" in ran.output, f"still there: {ran.output[:200]}")
     return "gone"
 
 
 async def refused_again(_context: StoryContext, ran: Ran) -> str:
-    """No token for the pod that had one."""
     must("access_token" not in ran.output, "a token was handed out")
     status = ran.output.split()[-1:]
     must(status == ["404"], f"status {status}: {ran.output[:200]}")

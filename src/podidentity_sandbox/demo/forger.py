@@ -26,7 +26,6 @@ TOKEN = "/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https:/
 
 
 def gateway() -> str:
-    """Return the address of this network namespace's default gateway."""
     for line in Path("/proc/net/route").read_text().splitlines()[1:]:
         fields = line.split()
         if fields[1] == "00000000":
@@ -76,7 +75,6 @@ def answer(trick: str, claim: str, request: bytes, seconds: float, port: int = 0
 
 
 def main() -> None:
-    """Forge one request."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--trick", choices=["arp", "mac", "address"], required=True)
     options.add_argument("--claim", required=True, metavar="ADDRESS")

@@ -158,5 +158,4 @@ class Wire:
                 yield struct.unpack("!H", frame[12:14])[0], frame[14:]
 
     def send(self, to: bytes, kind: int, content: bytes) -> None:
-        """Send a frame from our MAC address."""
         self._socket.send(to + self.mac + struct.pack("!H", kind) + content)

@@ -114,7 +114,6 @@ class Shell:
         return f"end-of-step-{self._secret}-{self._count}"
 
     async def close(self) -> None:
-        """End the shell and wait for it."""
         if self._process.returncode is None:
             # A terminal has no end of its own: the shell is told.
             self._in.write(b"\nexit\n")

@@ -74,7 +74,6 @@ class StepResult:
 
 
 async def run_step(context: StoryContext, step: Step) -> StepResult:
-    """Run `step` and check its output."""
     began = time.monotonic()
     ran, ok = Ran("", -1), False
     try:
@@ -116,7 +115,6 @@ def inside(context: StoryContext) -> Shell:
 
 
 def must(holds: object, reason: str) -> None:
-    """Raise Unexpected with `reason` unless `holds`."""
     if not holds:
         raise Unexpected(reason)
 
@@ -138,7 +136,6 @@ class Printer:
         self._told = 0
 
     def chapter(self, title: str) -> None:
-        """Begin a chapter."""
         click.secho(f"\n{title}", bold=True)
 
     def begin(self, step: Step) -> None:
@@ -169,7 +166,6 @@ def _shortened(line: str, width: int = 140) -> str:
 
 
 def summary(results: Iterable[StepResult], seconds: float, plan: Plan, *, keep: bool) -> None:
-    """Print the result of the story, and the next commands."""
     steps = list(results)
     failed = [(number, step) for number, step in enumerate(steps, 1) if not step.ok]
     click.echo()

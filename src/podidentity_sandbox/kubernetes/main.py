@@ -31,7 +31,6 @@ _DISCOVERY = "system:service-account-issuer-discovery"
 
 
 def main() -> None:
-    """Read the options and be a part."""
     parser = argparse.ArgumentParser(prog="podidentity_sandbox.kubernetes", description=__doc__)
     parser.add_argument("part")
     parser.add_argument("--node", default="")

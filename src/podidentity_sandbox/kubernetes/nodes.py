@@ -109,7 +109,6 @@ def boot(plan: Plan, node: NodePlan) -> None:
 
 
 def _make_group(group: Path) -> None:
-    """Make a cgroup in which processes may be."""
     group.mkdir(exist_ok=True)
     for name in ("cpuset.cpus", "cpuset.mems") if not _is_v2(group) else ():
         if (group / name).exists():
@@ -128,7 +127,6 @@ def _is_v2(group: Path) -> bool:
 
 
 def enter(plan: Plan, node: NodePlan) -> None:
-    """Make this process one of the node."""
     for each in mounted(Path("/proc/self/mounts").read_text()):
         group = each.place / Path(plan.cgroup_root).name / node.name / _LEAF
         (group / "cgroup.procs").write_text("0")
@@ -240,7 +238,6 @@ def _kubelet(plan: Plan, node: NodePlan) -> dict[str, Any]:
 
 
 def command(plan: Plan, node: NodePlan, service: str) -> Sequence[str]:
-    """Return the command line of a service."""
     state, programs = _state(plan, node), Path(plan.kubernetes)
     pool = f"agentpool={node.pool},kubernetes.azure.com/agentpool={node.pool}"
     options: dict[str, dict[str, object]] = {

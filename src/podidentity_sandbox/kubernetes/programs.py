@@ -96,7 +96,6 @@ def write_files(plan: Plan, at: At = SANDBOX) -> None:
 
 
 def command(plan: Plan, name: str, at: At = SANDBOX) -> Sequence[str]:
-    """Return the command line of a program."""
     folder, key = _folder(plan), plan.path / "sa.key"
     client, client_key = plan.kubelet_client_files
     options = {
@@ -174,12 +173,10 @@ def _token(plan: Plan, of: str) -> str:
 
 
 def proxy_token(plan: Plan) -> str:
-    """Return the bearer token of kube-proxy on each node."""
     return _token(plan, "p")
 
 
 def kubeconfig(cluster: dict[str, str], user: dict[str, str]) -> dict[str, Any]:
-    """Return the kubeconfig of a user."""
     return {
         "apiVersion": "v1",
         "kind": "Config",

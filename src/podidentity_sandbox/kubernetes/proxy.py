@@ -147,7 +147,6 @@ class Proxy:
         self._named.load_cert_chain(*plan.front_proxy_files)
 
     async def serve(self, reader: StreamReader, writer: StreamWriter) -> None:
-        """Serve one connection."""
         shown = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
         user = self._certificates.user(shown)
         back: StreamWriter | None = None

@@ -109,7 +109,6 @@ class PodCgroups:
             remove_tree(tree / group)
 
     def close(self) -> None:
-        """Remove the trees; all processes in them have ended."""
         self.remove("")
 
 
@@ -128,7 +127,6 @@ def remove_tree(folder: Path) -> None:
 
 
 def end_processes(folder: Path) -> None:
-    """Kill every process of a cgroup and of those below it."""
     if _is_v2(folder):
         (folder / "cgroup.kill").write_text("1")
         return

@@ -37,7 +37,6 @@ def request_for(namespace: str, pod: str, container: str | None, command: Sequen
 
 
 def connect(plan: Plan, node: NodePlan) -> socket.socket:
-    """Return a connection to a node; raise ExecFailed."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
         connection.connect(str(plan.path / node.socket))

@@ -167,7 +167,6 @@ class Container(ABC):
 
     @property
     def running(self) -> Process | None:
-        """The process of its program, if there is one."""
         process = self._process
         return process if process is not None and not process.ended.done() else None
 
@@ -246,7 +245,6 @@ class Container(ABC):
         """Return why the latest run ended, where its exit code does not say it; else ""."""
 
     async def _run(self, resources: PodResources) -> int:
-        """Run it once; return its exit code."""
         start = await self._request(resources)
         # There is no image to pull.
         image = f'Container image "{self.spec.image}" already present on machine'

@@ -117,7 +117,6 @@ def _of_object(
 
 
 def decoded(kind: str, found: Object) -> dict[str, bytes]:
-    """Return the data of a config map or secret."""
     if kind == "secret":
         return {k: base64.b64decode(v) for k, v in (found.get("data") or {}).items()}
     binary = {k: base64.b64decode(v) for k, v in (found.get("binaryData") or {}).items()}

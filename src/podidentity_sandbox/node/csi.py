@@ -100,7 +100,6 @@ class CsiVolumes:
         self._published: set[str] = set()
 
     def path(self, name: str) -> Path:
-        """Return where the volume's files are."""
         return self._folder / name / "mount"
 
     async def publish(self) -> None:

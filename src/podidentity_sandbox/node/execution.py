@@ -47,7 +47,6 @@ class ExecServer:
         self._listener.listen(64)
 
     async def run(self) -> None:
-        """Serve for ever."""
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.TaskGroup() as group:

@@ -196,7 +196,6 @@ class Kubelet:
         raise KeyError(name)
 
     async def run(self) -> None:
-        """Follow the API server for ever."""
         services = self._services
         version = services.plan.kubernetes_version
         try:

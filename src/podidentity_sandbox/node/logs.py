@@ -47,7 +47,6 @@ class Entry:
 
     @property
     def whole(self) -> bool:
-        """Whether a line ends here."""
         return self.text.endswith(b"\n")
 
 

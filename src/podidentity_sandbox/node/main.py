@@ -66,7 +66,6 @@ async def run(
 
 
 async def compose(folder: Path, name: str, ready_fd: int, *, containerd: bool) -> None:
-    """Make the node, run it, and remove it."""
     plan = Plan.load(folder)
     node = plan.node(name)
     if containerd and not RuntimeOptions.load(folder).tells_address:
@@ -150,7 +149,6 @@ async def _runtime(plan: Plan, node: NodePlan, api: ApiClient, opened: AsyncExit
 
 
 def main() -> None:
-    """Run a node: `python -m podidentity_sandbox.node --folder DIR --node NAME --ready-fd N`."""
     parser = argparse.ArgumentParser(prog="podidentity_sandbox.node", description=__doc__)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--node", required=True)

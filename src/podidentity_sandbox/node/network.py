@@ -106,7 +106,6 @@ class PodNetwork:
         return made
 
     async def detach(self, attachment: Attachment) -> None:
-        """Take it away again."""
         if not attachment.namespace:
             return
         async with self._turn:

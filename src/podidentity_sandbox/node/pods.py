@@ -57,7 +57,6 @@ class Pod:
         )
 
     def observe(self, raw: Mapping[str, Any]) -> None:
-        """Take note of the object as it is now."""
         if raw["metadata"].get("deletionTimestamp"):
             grace = grace_of(raw)
             if self._deleted.is_set() and grace < self._grace:

@@ -100,7 +100,6 @@ class LauncherClient:
         await asyncio.get_running_loop().sock_sendall(self._connection, message.encode())
 
     async def close(self) -> None:
-        """End the launcher and with it all that it started."""
         self._connection.close()
         await self._child.wait()
 

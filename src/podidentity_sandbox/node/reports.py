@@ -34,11 +34,9 @@ class Events:
         self._written: dict[tuple[str | None, ...], tuple[str, int]] = {}
 
     def warn(self, pod: PodSpec, reason: str, message: str, *, container: str = "") -> None:
-        """Report a failure."""
         self._report("Warning", pod, reason, message, container)
 
     def tell(self, pod: PodSpec, reason: str, message: str, *, container: str = "") -> None:
-        """Report a step that succeeded."""
         self._report("Normal", pod, reason, message, container)
 
     def _report(self, kind: str, pod: PodSpec, reason: str, message: str, container: str) -> None:
@@ -81,7 +79,6 @@ class Events:
             self._waiting.put_nowait(event)
 
     async def run(self) -> None:
-        """Send the reported events, for ever."""
         while True:
             event = await self._waiting.get()
             try:
@@ -138,7 +135,6 @@ class PodReports:
         """Set after each change of the facts that the status is computed from."""
 
     async def run(self) -> None:
-        """Report after each change, until the object is gone."""
         while True:
             await self.due.wait()
             self.due.clear()

@@ -224,7 +224,6 @@ class _Tree:
             mount("tmpfs", inside, "tmpfs", READ_ONLY | NO_DEVICES | NO_SUID, "mode=0755")
 
     def bind(self, bind: Bind) -> None:
-        """Show a file or folder of the node."""
         target = Path(self.inside(bind.target))
         if not target.exists():
             if Path(bind.source).is_dir():

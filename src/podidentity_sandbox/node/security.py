@@ -70,7 +70,6 @@ def user_of_all(spec: Mapping[str, Any]) -> int | None:
 
 
 def groups_of(pod: Mapping[str, Any]) -> tuple[int, ...]:
-    """Return the groups of every program of a pod, by the pod's securityContext."""
     own = [pod["fsGroup"]] if "fsGroup" in pod else []
     return tuple(sorted({*pod.get("supplementalGroups", ()), *own}))
 

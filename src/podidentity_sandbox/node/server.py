@@ -60,7 +60,6 @@ class KubeletServer:
         self._kubelet = kubelet
 
     async def run(self) -> None:
-        """Serve until cancelled."""
         app = web.Application()
         place = "{namespace}/{pod}/{container}"
         app.router.add_get(f"/containerLogs/{place}", self._logs)

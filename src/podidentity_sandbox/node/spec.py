@@ -121,17 +121,14 @@ class ContainerSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
     @property
     def directory(self) -> str:
-        """Where its program starts."""
         return self.working_dir or "/"
 
     @property
     def readiness(self) -> Probe | None:
-        """What says whether it is ready."""
         return self._probe(self.readiness_probe)
 
     @property
     def liveness(self) -> Probe | None:
-        """What says whether it must start again."""
         return self._probe(self.liveness_probe)
 
     @property
@@ -177,7 +174,6 @@ class PodSpec(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
     @property
     def label(self) -> str:
-        """Its namespace and name, as people write it."""
         return f"{self.namespace}/{self.name}"
 
 

@@ -34,21 +34,18 @@ class ContainerState:
     """`containerID` of its present or latest run."""
 
     def wait(self, reason: str, message: str = "") -> None:
-        """It cannot run now."""
         self.last = self.terminated or self.last
         self.waiting = {"reason": reason, **({"message": message} if message else {})}
         self.running = self.terminated = None
         self.ready = self.started = False
 
     def run(self, identity: str, now: datetime) -> None:
-        """Its program has started."""
         self.last = self.terminated or self.last
         self.waiting = self.terminated = None
         self.running = {"startedAt": stamp(now)}
         self.identity = identity
 
     def end(self, code: int, now: datetime, *, reason: str = "", message: str = "") -> None:
-        """Its program has ended, or could not be started."""
         started = (self.running or {}).get("startedAt", stamp(now))
         self.waiting = self.running = None
         self.ready = self.started = False
@@ -75,12 +72,10 @@ def restart_delay(restarts: int) -> float:
 
 
 def restarts_after(policy: str, code: int) -> bool:
-    """Say whether a container that ended with `code` is to run again."""
     return policy == "Always" or (policy == "OnFailure" and code != 0)
 
 
 def phase(policy: str, states: Sequence[ContainerState], *, initialized: bool) -> str:
-    """Return the pod's phase."""
     if not initialized:
         return "Pending"
     ended = [s.terminated["exitCode"] for s in states if s.terminated is not None]

@@ -177,7 +177,6 @@ class Console:
             os.close(fd)
 
     def resize(self, rows: int, columns: int) -> None:
-        """Set the terminal's size; the kernel tells the programs in it."""
         if self.tty and self._outputs:
             size = struct.pack("HHHH", rows, columns, 0, 0)
             with suppress(OSError):
@@ -241,7 +240,6 @@ class Session:
             await self._socket.send_bytes(bytes([channel]) + data)
 
     async def end(self, status: dict[str, Any]) -> None:
-        """Tell how it ended, and hang up."""
         await self.write(_ERROR, json.dumps(status).encode())
         await self._socket.close()
 

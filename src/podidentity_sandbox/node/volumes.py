@@ -124,7 +124,6 @@ class ContentVolumes:
         return self._folder / f"kubernetes.io~{kind.lower()}" / name
 
     async def fill(self, address: str) -> None:
-        """Write all; raise VolumeRefused."""
         self._address = address
         for name, volume in self._volumes.items():
             with setting_up(name):
@@ -134,7 +133,6 @@ class ContentVolumes:
                 await self._write(name)
 
     async def keep_fresh(self) -> None:
-        """Write again what has a token that is old, as long as there is one."""
         while self._tokens:
             left = (min(map(_stale, self._tokens.values())) - datetime.now(UTC)).total_seconds()
             await asyncio.sleep(max(left, 1.0))
@@ -179,7 +177,6 @@ class ContentVolumes:
 
 
 def _stale(token: Token) -> datetime:
-    """Return when a token is to be replaced."""
     life = (token.ends - token.began).total_seconds()
     return token.began + timedelta(seconds=min(life * _RENEWED_AT, _LONGEST))
 
@@ -225,7 +222,6 @@ class PodVolumes:
         return self._services.node.name if self._spec.host_network else self._spec.hostname
 
     async def keep_fresh(self) -> None:
-        """Renew the tokens, as long as there are any."""
         await self._contents.keep_fresh()
 
     def binds(self, container: ContainerSpec) -> tuple[Bind, ...]:
@@ -260,7 +256,6 @@ class PodVolumes:
         )
 
     async def close(self) -> None:
-        """Remove them."""
         await self._csi.unpublish()
         for name in self._spec.volumes:
             if self._empty(name).is_mount():
@@ -341,7 +336,6 @@ def _host_path(volume: Mapping[str, Any]) -> str:
 
 
 def _make(path: Path, kind: str) -> None:
-    """Make what a type says, if it does."""
     if kind in ("", "DirectoryOrCreate"):
         path.mkdir(parents=True, exist_ok=True)
         path.chmod(0o755)

@@ -188,7 +188,6 @@ def _close_all(kept: list[tuple[http.client.HTTPSConnection, float]]) -> None:
 
 
 def ready(item: Object) -> bool:
-    """Whether a node or a pod has the condition Ready."""
     conditions = item.get("status", {}).get("conditions") or ()
     return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
 

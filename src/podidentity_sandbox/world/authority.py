@@ -64,7 +64,6 @@ class Authority:
 
     @classmethod
     def new(cls, name: str) -> Self:
-        """Make the authority of the sandbox `name`."""
         key = ec.generate_private_key(ec.SECP256R1())
         subject = _subject(f"podidentity sandbox {name}")
         certificate = (
@@ -77,7 +76,6 @@ class Authority:
 
     @property
     def pem(self) -> str:
-        """The authority's certificate."""
         return _pem(self.certificate)
 
     def issue(self, names: Sequence[str], certificate: Path, key: Path) -> None:

@@ -64,7 +64,6 @@ def draw_plan(
     memory_root: str = "",
     azure_cli: str = "",
 ) -> Plan:
-    """Return the plan of a sandbox of that shape."""
     plan = Plan(
         name=name,
         folder=str(folder),

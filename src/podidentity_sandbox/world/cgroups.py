@@ -78,7 +78,6 @@ def _has_memory(root: Path) -> bool:
 
 
 def remove(folder: Path) -> None:
-    """Remove the cgroups with all below them, and end what may still live in them."""
     for root in roots_of(folder):
         if root.is_dir():
             end_processes(root)

@@ -47,7 +47,6 @@ VARIABLES = (
 
 
 def not_here(program: str) -> str:
-    """Return the message for a program that the machine lacks."""
     return f"{program} is not here: {BROUGHT_BY.get(program, 'PATH leads to no such program')}"
 
 

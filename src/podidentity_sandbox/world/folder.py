@@ -50,12 +50,10 @@ class Folder:
 
     @property
     def path(self) -> Path:
-        """The folder itself."""
         return self.base / self.name
 
     @property
     def control(self) -> Path:
-        """The Unix socket of its supervisor."""
         return self.path / "world.sock"
 
     def claim(self, *, make: bool) -> Claim | None:

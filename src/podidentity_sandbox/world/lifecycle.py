@@ -233,7 +233,6 @@ def _claimed(folder: Folder, shape: Shape, runtime: RuntimeOptions | None) -> Cl
 
 
 def _search_path() -> str:
-    """Return PATH for everything inside: this interpreter's programs first, and root's."""
     folders = [str(Path(sys.executable).parent), *os.get_exec_path(), "/usr/sbin", "/sbin"]
     return ":".join(dict.fromkeys(filter(None, folders)))
 

@@ -64,12 +64,10 @@ def node_script(node: NodePlan) -> str:
 
 
 def cable_of(node: NodePlan) -> str:
-    """Return the name of a node's cable on Azure's side."""
     return f"node{node.index}"
 
 
 def make_azure() -> None:
-    """Make this process's own namespace Azure."""
     _ip(azure_script())
     _FORWARD.write_text("1")
 
@@ -94,7 +92,6 @@ def listen_tcp(address: str, port: int) -> socket.socket:
 
 
 def listen_udp(address: str, port: int) -> socket.socket:
-    """Return a bound datagram socket of this process's namespace."""
     receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     receiver.bind((address, port))
     return receiver

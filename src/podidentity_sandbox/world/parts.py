@@ -68,7 +68,6 @@ class Part:
         return self.program.name
 
     def start(self) -> None:
-        """Start the program; `settled` says when it serves or ended."""
         self.program.prepare()
         reader, writer = os.pipe()
         with self.program.log.open("ab") as log:
@@ -88,12 +87,10 @@ class Part:
         asyncio.get_running_loop().add_reader(reader, self._hear, reader)
 
     async def settled(self) -> State:
-        """Wait until it serves or ended, and return which."""
         await self._settled.wait()
         return self.state
 
     async def ended(self) -> None:
-        """Wait until it has no process."""
         await self._ended.wait()
 
     def send(self, number: signal.Signals) -> None:

@@ -109,7 +109,6 @@ def _read(path: Path) -> str:
 
 
 def version(programs: Path) -> str:
-    """Return the version of Kubernetes in a folder, such as 1.37.2; raise SandboxError."""
     lacking = [name for name in PROGRAMS if not os.access(programs / name, os.X_OK)]
     if lacking:
         raise SandboxError(

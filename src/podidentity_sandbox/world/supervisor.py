@@ -337,7 +337,6 @@ def _proportional_memory(pid: int) -> int | None:
 
 
 def main() -> None:
-    """Read the options and be process 1: `python -m podidentity_sandbox.world.supervisor`."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--parts", type=json.loads, required=True)

@@ -33,7 +33,6 @@ _CHANGED_OTHERWISE = ("tags", "properties.podIdentityProfile", "properties.provi
 
 
 def shown(call: ArmCall, cluster: ManagedCluster) -> dict[str, Any]:
-    """Return the document of a cluster."""
     identity = {
         "type": "SystemAssigned",
         "principalId": cluster.principal.object_id,
@@ -75,7 +74,6 @@ def _properties(world: World, cluster: ManagedCluster) -> dict[str, Any]:
 
 
 def pool_documents(plan: Plan) -> list[dict[str, Any]]:
-    """Return the cluster's pools of nodes."""
     pools: dict[str, list[NodePlan]] = {}
     for node in plan.nodes:
         pools.setdefault(node.pool, []).append(node)
@@ -132,7 +130,6 @@ def _differences(sent: object, have: object, path: tuple[str, ...] = ()) -> Iter
 
 
 def put_cluster(call: ArmCall) -> Reply:
-    """Order a change of tags and of the pod identity add-on."""
     body = call.body()
     cluster = _to_change(call)
     _check_unchanged(call, cluster, body)
@@ -171,7 +168,6 @@ def admin_credential(call: ArmCall) -> Reply:
 
 
 def list_pools(call: ArmCall) -> Reply:
-    """List the pools of nodes of a cluster."""
     cluster = call.existing(ManagedCluster)
     pools = [
         {

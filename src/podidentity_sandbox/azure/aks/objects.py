@@ -37,7 +37,6 @@ ADD_ON_EXCEPTION = PodException(
 
 
 def wanted(add_on: AddOn) -> list[Manifest]:
-    """Return the custom resources of the add-on as it is now."""
     if not add_on.enabled:
         return []
     exceptions = (ADD_ON_EXCEPTION, *add_on.exceptions)
@@ -49,7 +48,6 @@ def wanted(add_on: AddOn) -> list[Manifest]:
 
 
 def key(manifest: Manifest) -> tuple[str, str, str]:
-    """Return kind, namespace and name."""
     metadata = manifest["metadata"]
     return manifest["kind"], metadata.get("namespace", ""), metadata["name"]
 
@@ -60,13 +58,11 @@ def selector(mark: Mapping[str, str]) -> str:
 
 
 def marked(manifest: Manifest) -> Manifest:
-    """Return a manifest with AKS's mark."""
     labels = {**manifest["metadata"].get("labels", {}), **MANAGED}
     return {**manifest, "metadata": {**manifest["metadata"], "labels": labels}}
 
 
 def namespace(name: str) -> Manifest:
-    """Return a namespace."""
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
 
 

@@ -87,12 +87,10 @@ class AddOn(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
 
     @property
     def identities(self) -> tuple[PodIdentity, ...]:
-        """The identities; none where there are none."""
         return self.user_assigned_identities or ()
 
     @property
     def exceptions(self) -> tuple[PodException, ...]:
-        """The exceptions; none where there are none."""
         return self.user_assigned_identity_exceptions or ()
 
 
@@ -150,7 +148,6 @@ def wanted(sent: object, old: AddOn | None) -> AddOn:
 
 
 def rendered(add_on: AddOn) -> dict[str, Any]:
-    """Return the profile as ARM shows it."""
     shown: dict[str, Any] = msgspec.to_builtins(add_on)
     return shown
 

@@ -60,7 +60,6 @@ class Kubernetes(ApiServer):
         await self.request("PATCH", path, steps, content_type=JSON_PATCH)
 
     async def delete(self, manifest: Object) -> None:
-        """Delete an object, if it is there."""
         with _unless(404):
             await self.request("DELETE", await self._path(manifest))
 
@@ -109,7 +108,6 @@ class Kubernetes(ApiServer):
 
 @contextmanager
 def _unless(status: int) -> Iterator[None]:
-    """Let a refusal of that status go."""
     try:
         yield
     except ApiRefusal as error:
@@ -159,13 +157,11 @@ class MachineIdentities:
         return outcome
 
     async def detach(self, identities: Iterable[str]) -> None:
-        """Take identities from every machine."""
         for machines in self._machines():
             settled = await self._settled(machines)
             await self._patch(settled, {one: None for one in identities if _has(settled, one)})
 
     def has(self, identity: str) -> bool:
-        """Return whether every machine has the identity already."""
         return all(_has(machines, identity) for machines in self._machines())
 
     def _machines(self) -> list[Machines]:
@@ -248,7 +244,6 @@ class AksProvider:
         self._sleep = sleep
 
     async def run(self) -> None:
-        """Carry out orders until cancelled."""
         while True:
             await self.carry_out(await self._world.orders.get())
             try:
@@ -324,7 +319,6 @@ async def _uninstall(api: Kubernetes) -> None:
 
 
 async def _prune(api: Kubernetes, add_on: AddOn) -> None:
-    """Take away what AKS made and nobody wants any more."""
     staying = tuple(
         one.settled(None) for one in add_on.identities if one.provisioning_state != "Deleting"
     )

@@ -36,7 +36,6 @@ def list_definitions(call: ArmCall) -> Reply:
 
 
 def get_definition(call: ArmCall) -> Reply:
-    """Return a role."""
     role = call.world.role(call.params["name"])
     if role is None:
         raise _no_such_role(404, call.params["name"])
@@ -60,7 +59,6 @@ def put_definition(call: ArmCall) -> Reply:
 
 
 def delete_definition(call: ArmCall) -> Reply:
-    """Take a custom role away."""
     found = call.world.find(RoleDefinition, _definition_id(call, call.params["name"]))
     if found is None:
         return Reply(status=204)
@@ -90,7 +88,6 @@ def list_assignments(call: ArmCall) -> Reply:
 
 
 def put_assignment(call: ArmCall) -> Reply:
-    """Give a role to a principal."""
     asked = _asked(call)
     old = call.world.find(RoleAssignment, call.id)
     if old and _grant(old) == _grant(asked):
@@ -108,7 +105,6 @@ def put_assignment(call: ArmCall) -> Reply:
 
 
 def delete_assignment(call: ArmCall) -> Reply:
-    """Take a role back."""
     assignment = call.world.find(RoleAssignment, call.id)
     if assignment is None:
         return Reply(status=204)

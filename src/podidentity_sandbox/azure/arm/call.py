@@ -48,7 +48,6 @@ class ArmCall:
         return "/".join(self.request.path.split("/")[:9])
 
     def body(self) -> dict[str, Any]:
-        """Return the JSON object that was sent; raise ArmError."""
         return self.request.json_object(_unreadable)
 
     @property
@@ -124,7 +123,6 @@ Handler = Callable[[ArmCall], Reply]
 
 
 def allows(world: World, object_id: str, action: str, scope: str) -> bool:
-    """Return whether a role assignment at `scope` or above grants the principal `action`."""
     return any(role.allows(action) for role in roles_at(world, object_id, scope))
 
 
@@ -137,7 +135,6 @@ def roles_at(world: World, object_id: str, scope: str) -> Iterator[Role]:
 
 
 def inside(scope: str, other: str) -> bool:
-    """Return whether a scope is another one, or below it."""
     return f"{scope.lower()}/".startswith(f"{other.lower()}/")
 
 

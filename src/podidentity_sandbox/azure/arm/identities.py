@@ -20,7 +20,6 @@ _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_-]{2,127}")
 
 
 def put_identity(call: ArmCall) -> Reply:
-    """Make an identity with ids of its own, or change the tags of one."""
     group, body, name = call.group(), call.body(), call.params["name"]
     location, tags = location_of(body), tags_of(body)
     old = call.find(UserAssignedIdentity)
@@ -45,7 +44,6 @@ def put_identity(call: ArmCall) -> Reply:
 
 
 def shown(call: ArmCall, identity: UserAssignedIdentity) -> dict[str, Any]:
-    """Return the document of an identity."""
     properties = {
         "tenantId": call.world.plan.tenant_id,
         "principalId": identity.principal_id,
@@ -65,13 +63,11 @@ WRITE_SECONDS = 0.05
 
 
 def list_credentials(call: ArmCall) -> Reply:
-    """List the credentials of an identity."""
     found = call.world.all(FederatedCredential, call.existing(UserAssignedIdentity).id)
     return Reply.json({"value": [_credential_json(one) for one in found]})
 
 
 def get_credential(call: ArmCall) -> Reply:
-    """Return a credential."""
     _, found = _owner_and_credential(call)
     if found is None:
         raise ArmError(
@@ -83,7 +79,6 @@ def get_credential(call: ArmCall) -> Reply:
 
 
 def put_credential(call: ArmCall) -> Reply:
-    """Make a credential, or change one."""
     owner, old = _owner_and_credential(call)
     properties = call.body().get("properties")
     given = properties if isinstance(properties, dict) else {}
@@ -100,7 +95,6 @@ def put_credential(call: ArmCall) -> Reply:
 
 
 def delete_credential(call: ArmCall) -> Reply:
-    """Delete a credential."""
     owner, old = _owner_and_credential(call)
     if old is None:
         return Reply(status=204)

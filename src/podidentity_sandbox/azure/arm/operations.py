@@ -24,7 +24,6 @@ ARM = "https://management.azure.com"
 
 
 def start(call: ArmCall, subject: str, outcome: Outcome) -> Operation:
-    """Begin an operation on the resource of id `subject`."""
     operation = Operation(
         id=str(uuid.uuid4()),
         started_at=call.now,

@@ -24,12 +24,10 @@ class Role:
     """Where it can be assigned: at these and below."""
 
     def assignable(self, scope: str) -> bool:
-        """Return whether it can be assigned there."""
         inside = f"{scope.lower()}/"
         return any(inside.startswith(f"{each.lower().rstrip('/')}/") for each in self.scopes)
 
     def allows(self, action: str) -> bool:
-        """Return whether the role grants `action`, such as Microsoft.KeyVault/vaults/read."""
         return _any(self.actions, action) and not _any(self.not_actions, action)
 
     def allows_data(self, action: str) -> bool:
@@ -122,7 +120,6 @@ ROLES = (
 
 
 def role_of(role_id: str) -> Role | None:
-    """Return the role of that GUID, or None."""
     return next((role for role in ROLES if role.id == role_id.lower()), None)
 
 

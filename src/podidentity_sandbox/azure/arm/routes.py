@@ -63,7 +63,6 @@ _VERBS = {"GET": "read", "PUT": "write", "PATCH": "write", "DELETE": "delete"}
 
 
 def _one(path: str, kind: str, **handlers: Handler) -> tuple[Route, ...]:
-    """Return the routes to one resource of that kind, by their methods."""
     return tuple(_route(m, path, f"{kind}/{_VERBS[m]}", do) for m, do in handlers.items())
 
 

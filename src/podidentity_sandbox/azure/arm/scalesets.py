@@ -188,7 +188,6 @@ def _check_alive(machines: Machines) -> None:
 
 
 def patch(record: type[Machines], call: ArmCall) -> Reply:
-    """Change the identities; the machines have them when the operation is done."""
     machines, body = call.existing(record), call.body()
     _check_alive(machines)
     if set(body) - {"identity"}:

@@ -39,7 +39,6 @@ class Arm:
         self._quota = Quota()
 
     def handle(self, request: Request) -> Reply:
-        """Answer one request to management.azure.com."""
         headers = {"x-ms-request-id": str(uuid.uuid4()), "Cache-Control": "no-cache"}
         try:
             reply = self._answer(request, headers)

@@ -70,7 +70,6 @@ def list_keys(call: ArmCall) -> Reply:
 
 
 def check_name(call: ArmCall) -> Reply:
-    """Say whether a new account may have the name."""
     refusal = _name_refusal(call, str(call.body().get("name", "")))
     if refusal is None:
         return Reply.json({"nameAvailable": True})

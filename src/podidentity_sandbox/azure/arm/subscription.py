@@ -36,17 +36,14 @@ def list_subscriptions(call: ArmCall) -> Reply:
 
 
 def get_subscription(call: ArmCall) -> Reply:
-    """Return the subscription."""
     return Reply.json(_subscription(call, call.params["subscription"].lower()))
 
 
 def list_groups(call: ArmCall) -> Reply:
-    """List the resource groups."""
     return Reply.json({"value": [_group(group) for group in call.listed(Group)]})
 
 
 def get_group(call: ArmCall) -> Reply:
-    """Return a resource group."""
     return Reply.json(_group(call.group()))
 
 
@@ -125,7 +122,6 @@ def register(call: ArmCall) -> Reply:
 
 
 def get_feature(call: ArmCall) -> Reply:
-    """Say how a feature stands."""
     _check_known(call)
     since = call.world.features.get(POD_IDENTITY.lower())
     state = "Registering" if since is not None and since > call.now else "Registered"
@@ -181,7 +177,6 @@ _CLAUSE = re.compile(
 
 
 def list_resources(call: ArmCall) -> Reply:
-    """List the resources that `$filter` admits."""
     wanted = _filter(call.request.parameter("$filter"))
     found = [one.shown() for record in _RECORDS for one in call.listed(record)]
     return Reply.json({"value": [one for one in found if _admits(wanted, one)]})

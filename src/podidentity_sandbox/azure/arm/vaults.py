@@ -119,7 +119,6 @@ def _bad(message: str) -> ArmError:
 
 
 def shown(call: ArmCall, vault: Vault) -> dict[str, Any]:
-    """Return the document of a vault."""
     properties = {
         "sku": dict(vault.sku),
         "tenantId": call.world.plan.tenant_id,

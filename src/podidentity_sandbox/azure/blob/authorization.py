@@ -138,7 +138,6 @@ _DETAILS = {
 def _caller_of(
     request: Request, world: World, account: StorageAccount, keys: Callable[[], dict[str, Any]]
 ) -> Caller:
-    """Return whom the token names; raise BlobError."""
     version = request.headers.get("x-ms-version", "")
     if version < FIRST_VERSION:
         # https://github.com/MicrosoftDocs/azure-docs/issues/95050

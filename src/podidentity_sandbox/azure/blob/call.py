@@ -33,12 +33,10 @@ class Stamp:
 
     @property
     def date(self) -> str:
-        """The same as HTTP says it."""
         return http_date(self.seconds)
 
     @property
     def headers(self) -> dict[str, str]:
-        """The headers of an answer that say both."""
         return {"ETag": f'"{self.etag}"', "Last-Modified": self.date}
 
 
@@ -66,12 +64,10 @@ class BlobContainer:
 
 
 def container_id(account: StorageAccount, name: str) -> str:
-    """Return the ARM id of a container."""
     return f"{account.id}/blobServices/default/containers/{name}"
 
 
 def http_date(seconds: int) -> str:
-    """Return seconds since 1970 as HTTP says it."""
     return format_datetime(datetime.fromtimestamp(seconds, UTC), usegmt=True)
 
 
@@ -153,7 +149,6 @@ class BlobError(Exception):
         self.headers = headers
 
     def body(self, request_id: str, when: str) -> bytes:
-        """Return the XML that says so."""
         message = f"{self}\nRequestId:{request_id}\nTime:{when}"
         more = "".join(f"<{name}>{escape(value)}</{name}>" for name, value in self.more.items())
         error = f"<Error><Code>{self.code}</Code><Message>{escape(message)}</Message>{more}</Error>"
@@ -196,7 +191,6 @@ class BlobCall:
 
     @classmethod
     def read(cls, request: Request, account: StorageAccount, world: World) -> Self:
-        """Take a request apart."""
         path = unquote(request.target.partition("?")[0]).lstrip("/")
         container, _, blob = path.partition("/")
         if container and not blob and request.parameter("restype") != "container":
@@ -204,7 +198,6 @@ class BlobCall:
         return cls(world=world, account=account, request=request, container=container, blob=blob)
 
     def find(self) -> BlobContainer | None:
-        """Return the container that is addressed, or None."""
         return self.world.find(BlobContainer, container_id(self.account, self.container))
 
     def found(self) -> BlobContainer:
@@ -215,5 +208,4 @@ class BlobCall:
         return found
 
     def stamp(self) -> Stamp:
-        """Return the stamp of a change made now."""
         return Stamp(seconds=int(self.world.clock()))

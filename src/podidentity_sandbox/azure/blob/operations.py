@@ -101,7 +101,6 @@ _OF_CONTAINERS = {
 
 
 def create_container(call: BlobCall) -> Reply:
-    """Make a container."""
     _check_name(call.container)
     _check_served(call.request)
     if _PUBLIC in call.request.headers:
@@ -123,7 +122,6 @@ def show_container(call: BlobCall) -> Reply:
 
 
 def delete_container(call: BlobCall) -> Reply:
-    """Delete a container with its blobs."""
     container = call.found()
     _check_write(call.request, container.changed)
     call.world.remove(container.id)
@@ -170,7 +168,6 @@ _NOT_STORED = ("x-ms-meta-", "x-ms-access-tier", "x-ms-tags")
 
 
 def put_blob(call: BlobCall) -> Reply:
-    """Write a whole blob."""
     container, request = call.found(), call.request
     kind = request.headers.get(_TYPE)
     if kind is None:
@@ -225,7 +222,6 @@ def get_blob(call: BlobCall) -> Reply:
 
 
 def delete_blob(call: BlobCall) -> Reply:
-    """Delete a blob for good."""
     container = call.found()
     old = container.blobs.get(call.blob)
     if old is None:
@@ -294,7 +290,6 @@ class _ListQuery:
 
 
 def list_containers(call: BlobCall) -> Reply:
-    """Return a page of the account's containers."""
     ask = _asked(call.request)
     found = {each.name: each for each in call.world.all(BlobContainer, call.account.id)}
     page, following = _page(sorted(found), ask)

@@ -57,7 +57,6 @@ _CREATE_BLOB = BlobOperation(operations.put_blob, ("blobs/write", "blobs/add/act
 
 
 def operation_of(call: BlobCall) -> BlobOperation:
-    """Return the operation that is asked for; raise BlobError."""
     level = "blob" if call.blob else "container" if call.container else "account"
     comp = call.request.parameter("comp")
     methods = _OPERATIONS.get((level, comp))
@@ -86,7 +85,6 @@ class BlobService:
         self._keys = issuer.jwks
 
     def handle(self, request: Request) -> Reply:
-        """Answer one request to ACCOUNT.blob.core.windows.net; the account must exist."""
         request_id, now = str(uuid.uuid4()), self._world.clock()
         try:
             reply = self._answer(request)

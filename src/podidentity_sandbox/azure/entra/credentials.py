@@ -129,13 +129,11 @@ class Assertion:
 
     @property
     def audiences(self) -> tuple[str, ...]:
-        """For whom it is."""
         value = self.claims.get("aud")
         found = value if isinstance(value, list) else [value]
         return tuple(one for one in found if isinstance(one, str))
 
     def signed_by(self, key: object) -> bool:
-        """Return whether the key's other half signed it."""
         try:
             signed_claims(self.text, key, self.header["alg"])
         except (jwt.InvalidTokenError, TypeError, ValueError):
@@ -333,7 +331,6 @@ def check_match(client: Client, assertion: Assertion, now: float) -> FederatedCr
 
 
 def is_own(issuer: str) -> bool:
-    """Return whether the issuer is Entra itself."""
     return urlsplit(issuer).hostname in _OWN
 
 

@@ -52,7 +52,6 @@ def instances(tenants: Tenants, cloud: Cloud) -> dict[str, object]:
 
 
 def configuration(tenant: Tenant, *, v2: bool) -> dict[str, object]:
-    """Return a tenant's discovery document."""
     base = f"https://{tenant.cloud.logins[0]}/{tenant.id}"
     path = f"{base}/oauth2{'/v2.0' if v2 else ''}"
     return {
