@@ -87,7 +87,7 @@ def test_a_demo_that_is_interrupted_leaves_no_sandbox(ended_by: signal.Signals) 
     signal.signal(signal.SIGINT, signal.default_int_handler)
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as demo:
         assert demo.stdout
-        while "nodes are Ready" not in demo.stdout.readline():
+        while "Before" not in demo.stdout.readline():
             assert demo.poll() is None
         demo.send_signal(ended_by)
         demo.communicate(timeout=TIMEOUT - 20)
