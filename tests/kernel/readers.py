@@ -23,7 +23,7 @@ from tests.kernel.topology import PODS, Agent, Imds, ask, command
 
 _RULES_0_2 = Path(__file__).with_name("rules_0_2.json")
 """Tables of release 0.2 as it gave them to libnftables, without the elements of their sets."""
-_LIBRARIES = "usr/lib/x86_64-linux-gnu"
+LIBRARIES = "usr/lib/x86_64-linux-gnu"
 _ALL_RULES = Redirect(node_address="10.240.0.4")
 """Settings under which NMI writes every kind of rule, `--backend=lrp` included."""
 _UPLINK = (
@@ -92,7 +92,7 @@ def _library(folder: str, which: str) -> Iterator[None]:
     before = dict(os.environ)
     os.environ.pop("LD_LIBRARY_PATH", None)
     if which == "old":
-        os.environ["LD_LIBRARY_PATH"] = f"{folder}/{_LIBRARIES}"
+        os.environ["LD_LIBRARY_PATH"] = f"{folder}/{LIBRARIES}"
     try:
         yield
     finally:

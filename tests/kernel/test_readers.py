@@ -2,34 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from deploy.image.packages import Missing, fetch_debs
-from deploy.image.pins import Deb
-from tests.kernel.topology import ROOT, run
+from tests.kernel.old_nft import old_nft as old_nft
+from tests.kernel.topology import run
 
 pytestmark = pytest.mark.net
-
-_PINS = Path(__file__).with_name("old_nft.pins")
-
-
-@pytest.fixture(scope="module")
-def old_nft(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the folder of Debian 12's nft 1.0.6 with its libraries, which is not installed."""
-    lines = _PINS.read_text().splitlines()
-    pinned = [Deb(*line.split(" ")) for line in lines if not line.startswith("#")]
-    folder = tmp_path_factory.mktemp("old-nft")
-    try:
-        packages = fetch_debs(pinned, ROOT / ".cache/nft", ())
-    except Missing as error:
-        pytest.skip(f"the pinned packages are gone: {error}")
-    for package in packages:
-        subprocess.run(["dpkg-deb", "-x", str(package), str(folder)], check=True)
-    return folder
 
 
 @pytest.fixture(scope="module", params=["old", "newest"])

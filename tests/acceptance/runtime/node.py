@@ -175,18 +175,13 @@ class Node:
         *,
         bound: bool = True,
         binding: str = "demo",
-        annotations: Object | None = None,
+        labels: Object | None = None,
         **spec: Any,
     ) -> str:
         """Create a pod that asks or can be told to; return its name."""
         container = {"name": "main", "image": IMAGE, "command": IDLE, **spec.pop("container", {})}
-        labels = {"aadpodidbinding": binding} if bound else {}
-        metadata = {
-            "name": name,
-            "namespace": SERVED,
-            "labels": labels,
-            "annotations": annotations or {},
-        }
+        labels = {**({"aadpodidbinding": binding} if bound else {}), **(labels or {})}
+        metadata = {"name": name, "namespace": SERVED, "labels": labels}
         self.api.request(
             "POST",
             f"/api/v1/namespaces/{SERVED}/pods",
