@@ -170,11 +170,6 @@ class Container(ABC):
         process = self._process
         return process if process is not None and not process.ended.done() else None
 
-    @property
-    @abstractmethod
-    def console(self) -> Console:
-        """The standard streams of its program, which is running; raise StartFailed."""
-
     def log_of(self, *, previous: bool) -> Log:
         """Return the log of its present or latest run, or of the one before; raise LogRefused.
 
@@ -379,18 +374,10 @@ class ProgramContainer(Container):
         super().__init__(spec, pod, services, changed)
         self._launcher = launcher
         self._program: Program | None = None
-        self._console: Console | None = None
         self._hearing: asyncio.Task[None] | None = None
         """Ends when all that the latest run wrote is in its log."""
         self._ended_before = 0
         """Processes that earlier runs lost for want of memory."""
-
-    @property
-    def console(self) -> Console:
-        """The standard streams of its program, which is running."""
-        if self._console is None:
-            raise StartFailed(f"container {self.spec.name} is not running")
-        return self._console
 
     async def execute(self, argv: tuple[str, ...], fds: list[int], *, terminal: bool) -> Process:
         """Start another program beside the container's; raise StartFailed."""
@@ -421,7 +408,7 @@ class ProgramContainer(Container):
         log = RunLog(folder, self.state.restarts)
         self._logs = [*self._logs[-1:], log]
         self._program = request.program
-        self._console = console = Console(stdin=self.spec.stdin, tty=self.spec.tty)
+        console = Console(stdin=self.spec.stdin, tty=self.spec.tty)
         try:
             process = await self._launcher.start(request, console.child)
         except StartFailed as error:

@@ -1,4 +1,4 @@
-"""The kubelet's own API, for the API server: logs, exec and attach of the pods on this node.
+"""The kubelet's own API, for the API server: logs and exec of the pods on this node.
 
 And `/proxy`, which no kubelet has: the real API server reaches pods by itself.
 
@@ -64,7 +64,6 @@ class KubeletServer:
         place = "{namespace}/{pod}/{container}"
         app.router.add_get(f"/containerLogs/{place}", self._logs)
         app.router.add_get(f"/exec/{place}", self._exec)
-        app.router.add_get(f"/attach/{place}", self._attach)
         app.router.add_route("*", "/proxy", self._proxy)
         runner = web.AppRunner(
             app, access_log=None, handler_cancellation=True, shutdown_timeout=_STOP_SECONDS
@@ -136,26 +135,6 @@ class KubeletServer:
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise web.HTTPBadGateway(text=str(error) or type(error).__name__) from None
 
-    async def _attach(self, request: web.Request) -> web.StreamResponse:
-        container = self._container(request)
-        socket, session = await _upgrade(request)
-        process = container.running
-        if process is None:
-            await session.end(_not_found(container))
-            return socket
-        console, wants_input = container.console, _true(request.query, "input")
-        with console.attached() as heard:
-            listening = asyncio.create_task(session.listen(console, process.ended))
-            telling = asyncio.create_task(_tell(session, heard))
-            try:
-                await asyncio.wait({listening, telling}, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                await _cancel(listening, telling)
-                if wants_input and container.spec.stdin_once:
-                    console.close_input()
-        await session.end(streams.SUCCESS)
-        return socket
-
 
 async def _upgrade(request: web.Request) -> tuple[web.WebSocketResponse, Session]:
     socket = web.WebSocketResponse(protocols=streams.PROTOCOLS)
@@ -194,11 +173,6 @@ async def _converse(session: Session, console: Console, process: Process) -> Non
         await process.signal(signal.SIGKILL, group=True)
     await asyncio.gather(ending, running)
     await _cancel(listening)
-
-
-async def _tell(session: Session, heard: Any) -> None:  # noqa: ANN401
-    async for stream, data in heard:
-        await session.write(stream, data)
 
 
 async def _cancel(*tasks: asyncio.Task[None]) -> None:

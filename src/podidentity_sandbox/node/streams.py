@@ -1,4 +1,4 @@
-"""The standard streams of a program: pipes, a console, and the WebSocket of exec and attach."""
+"""The standard streams of a program: pipes, a console, and the WebSocket of exec."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import json
 import os
 import struct
 import termios
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from aiohttp import WSMsgType, web
@@ -79,16 +79,11 @@ async def readable(fd: int) -> None:
     await _either(fd, asyncio.get_running_loop().create_future())
 
 
-# ---- The standard streams of one program: its input, and the listeners to its output
-#
-# A container's program has a console from its start to its end; its log and everybody who attaches
-# listen to it. A program that is executed beside it has a console that only its caller listens to.
+# ---- The standard streams of one program
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 Listener = Callable[[int, bytes], Awaitable[None]]
 """Gets the stream's number, and the bytes that were written to it."""
-_MOST_WAITING = 1024
-"""Chunks that a listener may be behind before it is dropped."""
 
 
 class Console:
@@ -108,7 +103,6 @@ class Console:
             (out, out_child), (err, err_child) = os.pipe(), os.pipe()
             self.child = [reading, out_child, err_child]
             self._outputs = [(STDOUT, out), (STDERR, err)]
-        self._attached: set[asyncio.Queue[tuple[int, bytes] | None]] = set()
 
     def started(self) -> None:
         """Let go of the program's ends: it has its own, or was not started."""
@@ -118,52 +112,25 @@ class Console:
 
     async def run(self, ended: asyncio.Future[int], hear: Listener) -> None:
         """Pass the output on until the program has ended and all of it is passed on."""
+
+        async def pass_on(number: int, fd: int) -> None:
+            async for data in chunks(fd, ended):
+                await hear(number, data)
+
         try:
             async with asyncio.TaskGroup() as group:
                 for number, fd in self._outputs:
-                    group.create_task(self._hand_on(number, fd, ended, hear))
+                    group.create_task(pass_on(number, fd))
         finally:
             self.close()
 
-    async def _hand_on(
-        self, number: int, fd: int, ended: asyncio.Future[int], hear: Listener
-    ) -> None:
-        async for data in chunks(fd, ended):
-            for queue in tuple(self._attached):
-                try:
-                    queue.put_nowait((number, data))
-                except asyncio.QueueFull:
-                    self._let_go(queue)
-            await hear(number, data)
-
     def close(self) -> None:
-        """Close all ends; every listener is told."""
+        """Close all ends."""
         self.started()
         self.close_input()
         for _, fd in self._outputs:
             os.close(fd)
         self._outputs = []
-        for queue in tuple(self._attached):
-            self._let_go(queue)
-
-    def _let_go(self, queue: asyncio.Queue[tuple[int, bytes] | None]) -> None:
-        self._attached.discard(queue)
-        while queue.full():
-            queue.get_nowait()
-        queue.put_nowait(None)
-
-    @contextmanager
-    def attached(self) -> Iterator[AsyncIterator[tuple[int, bytes]]]:
-        """Pass on the output from now on, until the program has ended."""
-        queue: asyncio.Queue[tuple[int, bytes] | None] = asyncio.Queue(_MOST_WAITING)
-        if self._outputs:
-            self._attached.add(queue)
-        else:
-            queue.put_nowait(None)
-        try:
-            yield _heard(queue)
-        finally:
-            self._attached.discard(queue)
 
     async def feed(self, data: bytes, ended: asyncio.Future[int]) -> None:
         """Let the program read this; nothing happens where it reads no more."""
@@ -181,13 +148,6 @@ class Console:
             size = struct.pack("HHHH", rows, columns, 0, 0)
             with suppress(OSError):
                 fcntl.ioctl(self._outputs[0][1], termios.TIOCSWINSZ, size)
-
-
-async def _heard(
-    queue: asyncio.Queue[tuple[int, bytes] | None],
-) -> AsyncIterator[tuple[int, bytes]]:
-    while (item := await queue.get()) is not None:
-        yield item
 
 
 PROTOCOLS = ("v5.channel.k8s.io", "v4.channel.k8s.io")

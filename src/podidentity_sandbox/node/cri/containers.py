@@ -29,7 +29,7 @@ from podidentity_sandbox.node.logs import Log
 from podidentity_sandbox.node.processes import Process, StartFailed
 from podidentity_sandbox.node.services import Services
 from podidentity_sandbox.node.spec import ContainerSpec, Exec, PodSpec
-from podidentity_sandbox.node.streams import Console, readable
+from podidentity_sandbox.node.streams import readable
 
 _PATIENCE = 15.0
 """Seconds beyond those of a call's own that the runtime may take."""
@@ -59,11 +59,6 @@ class RuntimeContainer(Container):
         """The run before, which the runtime keeps as the kubelet has it keep one."""
         self._why = ""
         self._watching: asyncio.Task[None] | None = None
-
-    @property
-    def console(self) -> Console:
-        """Raise StartFailed: nobody can attach here."""
-        raise StartFailed("the sandbox does not attach to containers of a container runtime")
 
     async def execute(self, argv: tuple[str, ...], fds: list[int], *, terminal: bool) -> Process:
         """Start another program beside the container's; raise StartFailed.
