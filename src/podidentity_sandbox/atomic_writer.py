@@ -45,7 +45,12 @@ def write(folder: Path, files: Mapping[str, VolumeFile]) -> None:
     fresh = Path(tempfile.mkdtemp(prefix=named, dir=folder))
     fresh.chmod(0o755)
     for path, file in files.items():
-        _write_file(fresh / path, file)
+        made = fresh / path
+        made.parent.mkdir(parents=True, exist_ok=True)
+        made.write_bytes(file.data)
+        made.chmod(file.mode)
+        if file.user is not None:
+            change_owner(made, user=file.user)
     data, link = folder / _DATA, folder / "..data_tmp"
     old = data.readlink() if data.is_symlink() else None
     link.unlink(missing_ok=True)
@@ -72,14 +77,6 @@ def _check_path(path: str) -> None:
         raise ValueError(f"invalid path: must not contain '..': {path}")
     if parts[0].startswith(".."):
         raise ValueError(f"invalid path: must not start with '..': {path}")
-
-
-def _write_file(path: Path, file: VolumeFile) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(file.data)
-    path.chmod(file.mode)
-    if file.user is not None:
-        change_owner(path, user=file.user)
 
 
 def change_owner(path: Path, *, user: int = -1, group: int = -1) -> bool:

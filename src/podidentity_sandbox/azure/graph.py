@@ -300,6 +300,7 @@ def _application(call: GraphCall, name: str) -> Application:
 
 def _shown_application(one: Application) -> dict[str, Any]:
     """Return an application as Graph shows it: without the text of a secret."""
+    kind = {"type": "AsymmetricX509Cert", "usage": "Verify", "key": None}
     return {
         "id": one.object_id,
         "appId": one.app_id,
@@ -307,7 +308,10 @@ def _shown_application(one: Application) -> dict[str, Any]:
         "identifierUris": [],
         "signInAudience": "AzureADMultipleOrgs" if one.multi_tenant else "AzureADMyOrg",
         "passwordCredentials": [_shown_secret(secret) for secret in one.secrets],
-        "keyCredentials": [_shown_certificate(certificate) for certificate in one.certificates],
+        "keyCredentials": [
+            {**_dated(each), **kind, "customKeyIdentifier": each.sha1.hex().upper()}
+            for each in one.certificates
+        ],
     }
 
 
@@ -336,11 +340,6 @@ def _certificate(given: object, kept: dict[str, ClientCertificate]) -> ClientCer
 
 def _shown_secret(one: ClientSecret) -> dict[str, Any]:
     return {**_dated(one), "hint": one.value[:3], "secretText": None}
-
-
-def _shown_certificate(one: ClientCertificate) -> dict[str, Any]:
-    kind = {"type": "AsymmetricX509Cert", "usage": "Verify", "key": None}
-    return {**_dated(one), **kind, "customKeyIdentifier": one.sha1.hex().upper()}
 
 
 def _dated(one: ClientSecret | ClientCertificate) -> dict[str, Any]:
@@ -428,9 +427,12 @@ class Graph:
 
     def __init__(self, world: World, issuers: Issuers) -> None:
         self._world = world
-        self._verifiers = {
-            tenant.id: (tenant, _verifier(tenant, issuers)) for tenant in world.tenants.all
-        }
+        self._verifiers: list[tuple[Tenant, Verifier]] = []
+        for tenant in world.tenants.all:
+            keys, resource = issuers.of(tenant).jwks, f"https://{tenant.cloud.graph}"
+            audiences = (resource, f"{resource}/")
+            verifier = Verifier(keys=keys, issuer=tenant.issuer, audiences=audiences)
+            self._verifiers.append((tenant, verifier))
 
     def handle(self, request: Request) -> Reply:
         try:
@@ -455,7 +457,7 @@ class Graph:
     def _caller(self, request: Request) -> tuple[Tenant, Caller]:
         host = request.host or PUBLIC.graph
         refused = TokenRefused(TokenFault.ISSUER)
-        for tenant, verifier in self._verifiers.values():
+        for tenant, verifier in self._verifiers:
             if tenant.cloud.graph != host:
                 continue
             try:
@@ -464,13 +466,6 @@ class Graph:
                 if error.fault is not TokenFault.ISSUER:
                     refused = error
         raise GraphError(401, "InvalidAuthenticationToken", _words(refused)) from refused
-
-
-def _verifier(tenant: Tenant, issuers: Issuers) -> Verifier:
-    resource = f"https://{tenant.cloud.graph}"
-    return Verifier(
-        keys=issuers.of(tenant).jwks, issuer=tenant.issuer, audiences=(resource, f"{resource}/")
-    )
 
 
 def _answer(call: GraphCall) -> Reply:

@@ -399,15 +399,13 @@ class Imds:
         path = _path_of(request)
         identity = path == "identity" or path.startswith("identity/")
         _check_headers(request, identity=identity)
-        with self._quota(node, identity=identity).request(now):
+        limits = (IDENTITY_RATE, IDENTITY_AT_ONCE) if identity else (GENERAL_RATE,)
+        quota = self._quotas.setdefault((node.name, identity), Quota(*limits))
+        with quota.request(now):
             struck = await strike(
                 self._world.weather, "imds", node.name, lambda status: _faulty(status).reply()
             )
             return struck or self._routed(request, node, path)
-
-    def _quota(self, node: NodePlan, *, identity: bool) -> Quota:
-        limits = (IDENTITY_RATE, IDENTITY_AT_ONCE) if identity else (GENERAL_RATE,)
-        return self._quotas.setdefault((node.name, identity), Quota(*limits))
 
     def _routed(self, request: Request, node: NodePlan, path: str) -> Reply:
         endpoints: dict[str, Callable[[Request, NodePlan], Reply]] = {

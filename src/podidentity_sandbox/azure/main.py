@@ -88,7 +88,9 @@ async def azure(
         await _serve(stack, server(imds.handle, name="imds"), listeners.imds)
         control = ControlApi(world, imds, entra, issuers, journal)
         await _serve(stack, server(control.handle, name="control"), _unix_listener(plan.path))
-        await _serve_dns(stack, Resolver(is_azure), listeners.dns)
+        resolver, loop = Resolver(is_azure), asyncio.get_running_loop()
+        names, _ = await loop.create_datagram_endpoint(lambda: resolver, sock=listeners.dns)
+        stack.callback(names.close)
         tunnels = proxy.serve(listeners.proxy, known=is_azure, protocol=front, context=context)
         _run(stack, tunnels)
         _run(stack, AksProvider(world, apiserver, journal).run())
@@ -114,14 +116,6 @@ def _unix_listener(folder: Path) -> socket.socket:
     listener.bind(str(path))
     path.chmod(0o600)
     return listener
-
-
-async def _serve_dns(
-    stack: contextlib.AsyncExitStack, resolver: Resolver, sock: socket.socket
-) -> None:
-    loop = asyncio.get_running_loop()
-    transport, _ = await loop.create_datagram_endpoint(lambda: resolver, sock=sock)
-    stack.callback(transport.close)
 
 
 def _run(stack: contextlib.AsyncExitStack, work: Coroutine[Any, Any, None]) -> None:

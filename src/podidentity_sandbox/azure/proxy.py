@@ -62,7 +62,12 @@ async def _admitted(client: socket.socket, known: Callable[[str], bool]) -> bool
     except ProxyRefused as refusal:
         status, reason = refusal.args
         log.info("proxy refused: %s", reason)
-        await loop.sock_sendall(client, _refusal(status, reason))
+        body = f"{reason}\n".encode()
+        head = (
+            f"HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\n"
+            f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        )
+        await loop.sock_sendall(client, head.encode() + body)
         return False
     await loop.sock_sendall(client, b"HTTP/1.1 200 Connection established\r\n\r\n")
     return True
@@ -91,12 +96,3 @@ def _check(head: bytes, known: Callable[[str], bool]) -> None:
     if not known(host):
         reason = f"{host} is no name of the sandbox's Azure, or does not exist yet"
         raise ProxyRefused("403 Forbidden", reason)
-
-
-def _refusal(status: str, reason: str) -> bytes:
-    body = f"{reason}\n".encode()
-    head = (
-        f"HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\n"
-        f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-    )
-    return head.encode() + body

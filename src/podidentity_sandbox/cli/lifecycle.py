@@ -178,22 +178,17 @@ def up(
     )
     enable = "podidentity enable" + (f" --image {known[-1]}" if known[1:] else "")
     enable += f" --proxy-secret {TRUST}" if real_nodes else ""
+    shown = "This machine's programs stand in for every image; a pod without a command idles."
+    if known:
+        shown = f"containerd runs the pods; its images are {', '.join(known)}."
     following = (
         (f"podidentity sandbox shell{option}", "a shell for kubectl, az and podidentity"),
         (enable, "pod identity on every node"),
         (f"podidentity sandbox down{option}", "take all of it away"),
     )
-    click.echo(
-        f"Sandbox {name!r} is up after {seconds:.1f} s ({proof(plan)}).\n{_images(known)}\n\nNext:"
-    )
+    click.echo(f"Sandbox {name!r} is up after {seconds:.1f} s ({proof(plan)}).\n{shown}\n\nNext:")
     for command, why in following:
         click.echo(f"  {command:<50} # {why}")
-
-
-def _images(known: list[str]) -> str:
-    if known:
-        return f"containerd runs the pods; its images are {', '.join(known)}."
-    return "This machine's programs stand in for every image; a pod without a command idles."
 
 
 def _names(archive: str) -> list[str]:

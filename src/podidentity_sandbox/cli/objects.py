@@ -48,7 +48,8 @@ def get(
 ) -> None:
     """Print objects of a kind: pods, nodes, azureidentities and so on."""
     api = Api(options.plan_of(name))
-    kind, object_name = _split(kind, object_name)
+    if object_name is None:  # `pod/x` is `pod x`, as kubectl has it
+        kind, _, object_name = kind.partition("/")
     found = Kinds(api).of_word(kind)
     everywhere = all_namespaces and not object_name
     path = found.path(None if everywhere else namespace, object_name or "")
@@ -63,22 +64,12 @@ def get(
         for item in [answer] if object_name else answer["items"]:
             click.echo(found.label(item["metadata"]["name"]))
         return
-    click.echo(_document(answer, output))
-
-
-def _split(kind: str, name: str | None) -> tuple[str, str | None]:
-    """Accept `pod/x` for `pod x`, as kubectl does."""
-    first, slash, second = kind.partition("/")
-    return (first, second) if slash and name is None else (kind, name)
-
-
-def _document(answer: Object, output: str) -> str:
     if output == "json":
-        return json.dumps(answer, indent=2)
+        click.echo(json.dumps(answer, indent=2))
+        return
     import yaml  # a table needs none
 
-    text: str = yaml.safe_dump(answer, sort_keys=False)
-    return text.rstrip("\n")
+    click.echo(yaml.safe_dump(answer, sort_keys=False), nl=False)
 
 
 def _rows(table: Object, *, with_namespace: bool) -> Iterator[str]:

@@ -38,9 +38,12 @@ def execute(
     """
     plan = options.plan_of(name)
     found = _pod(plan, namespace, pod)
+    node = found["spec"].get("nodeName")
+    if not node:
+        raise SandboxError(f"pod {found['metadata']['name']} is on no node yet")
     try:
         request = request_for(namespace, found["metadata"]["name"], container, command)
-        code = execute_attached(plan, plan.node(_node_of(found)), request, interactive=stdin)
+        code = execute_attached(plan, plan.node(node), request, interactive=stdin)
     except ExecFailed as cause:
         raise SandboxError(str(cause)) from cause
     ctx.exit(code)
@@ -98,13 +101,6 @@ def _default_container(pod: Object) -> str:
     annotations = pod["metadata"].get("annotations") or {}
     first = pod["spec"]["containers"][0]["name"]
     return str(annotations.get("kubectl.kubernetes.io/default-container", first))
-
-
-def _node_of(pod: Object) -> str:
-    node = pod["spec"].get("nodeName")
-    if not node:
-        raise SandboxError(f"pod {pod['metadata']['name']} is on no node yet")
-    return str(node)
 
 
 def _part_log(plan: Plan, part: str) -> Path:

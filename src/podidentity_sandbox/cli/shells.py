@@ -7,7 +7,6 @@ import os
 import shlex
 import shutil
 from collections.abc import Mapping
-from pathlib import Path
 
 import click
 
@@ -49,7 +48,12 @@ def shell(name: str, command: tuple[str, ...]) -> None:
     """
     plan = options.plan_of(name)
     variables = prepared(plan)
-    argv = list(command) or ["bash", "--rcfile", str(_write_start_file(plan, variables))]
+    argv = list(command)
+    if not argv:
+        start = plan.path / "bashrc"
+        start.touch(mode=0o600)
+        start.write_text(start_file(plan.name, variables))
+        argv = ["bash", "--rcfile", str(start)]
     surroundings = {**os.environ, **variables}
     program = shutil.which(argv[0], path=variables["PATH"])
     if program is None:
@@ -78,10 +82,3 @@ def start_file(name: str, variables: Mapping[str, str]) -> str:
         f"{exports(variables)}\n"
         f'PS1="(sandbox {name}) ${{PS1:-\\$ }}"\n'
     )
-
-
-def _write_start_file(plan: Plan, variables: Mapping[str, str]) -> Path:
-    path = plan.path / "bashrc"
-    path.touch(mode=0o600)
-    path.write_text(start_file(plan.name, variables))
-    return path

@@ -68,11 +68,12 @@ def facts(plan: Plan) -> dict[str, object]:
     """Return what `up` and `status` say of a sandbox as data."""
     from podidentity_sandbox import weather  # not for `part`, which tells none
 
+    limited_by = "v2" if plan.memory_root == plan.cgroup_root else "v1"
     return {
         "name": plan.name,
         "folder": plan.folder,
         "rootless": plan.rootless,
-        "memory_limits": _memory(plan),
+        "memory_limits": limited_by if plan.memory_root else None,
         "kubeconfig": str(plan.kubeconfig),
         "apiserver_port": plan.apiserver_port,
         "azure_proxy_port": plan.azure_proxy_port,
@@ -80,10 +81,3 @@ def facts(plan: Plan) -> dict[str, object]:
         "network": plan.nodes[0].network,
         "weather": weather.as_json(weather.read(plan.path)),
     }
-
-
-def _memory(plan: Plan) -> str | None:
-    """Return which cgroups enforce containers' limits of memory; None: nothing does."""
-    if not plan.memory_root:
-        return None
-    return "v2" if plan.memory_root == plan.cgroup_root else "v1"

@@ -78,7 +78,8 @@ async def run_step(context: StoryContext, step: Step) -> StepResult:
     ran, ok = Ran("", -1), False
     try:
         ran = await _run(context, step)
-        _must_have_exited(ran, step.exit)
+        last = (ran.output.strip().splitlines() or ["nothing printed"])[-1]
+        must(ran.exit == step.exit, f"exit status {ran.exit}, not {step.exit}: {last[:300]}")
         detail, ok = await step.check(context, ran), True
     except TimeoutError:
         detail = f"no answer within {_PATIENCE:g} s"
@@ -119,11 +120,6 @@ def must(holds: object, reason: str) -> None:
         raise Unexpected(reason)
 
 
-def _must_have_exited(ran: Ran, status: int) -> None:
-    last = ran.output.strip().splitlines()[-1:] or ["nothing printed"]
-    must(ran.exit == status, f"exit status {ran.exit}, not {status}: {last[0][:300]}")
-
-
 # ---- Printing
 
 _OUTPUT_LINES = 8
@@ -151,18 +147,14 @@ class Printer:
         """Show what came back and the mark."""
         lines = [line for line in result.output.splitlines() if line.strip()]
         for line in lines[:_OUTPUT_LINES]:
-            click.echo(f"          {_shortened(line)}")
+            # A token is cut, as a person would want it.
+            click.echo(f"          {line if len(line) <= 140 else f'{line[:140]}…'}")
         if len(lines) > _OUTPUT_LINES:
             click.secho(f"          … {len(lines) - _OUTPUT_LINES} more lines", dim=True)
         mark = click.style("✓", fg="green") if result.ok else click.style("✗", fg="red", bold=True)
         click.echo(
             f"        {mark} {result.detail}  {click.style(f'{result.seconds:.2f} s', dim=True)}"
         )
-
-
-def _shortened(line: str, width: int = 140) -> str:
-    """Return `line` fit for a terminal; a token in it is cut, as a person would want it."""
-    return line if len(line) <= width else f"{line[:width]}…"
 
 
 def summary(results: Iterable[StepResult], seconds: float, plan: Plan, *, keep: bool) -> None:

@@ -23,7 +23,7 @@ from typing import Any
 
 from podidentity_sandbox.kubernetes.programs import kubeconfig, proxy_token, write
 from podidentity_sandbox.node import syscalls
-from podidentity_sandbox.node.cgroups import end_processes, mounted, remove_tree
+from podidentity_sandbox.node.cgroups import end_processes, is_v2, mounted, remove_tree
 from podidentity_sandbox.node.cri.containerd import PAUSE, names_in, network
 from podidentity_sandbox.node.cri.options import RuntimeOptions
 from podidentity_sandbox.node.kubelet import init_taints
@@ -78,7 +78,10 @@ def boot(plan: Plan, node: NodePlan) -> None:
             remove_tree(top)
         for group in (sandbox, top):
             _make_group(group)
-            _hand_down(group.parent)
+            if is_v2(group.parent):  # cgroups below have all controllers; the kubelet does the rest
+                given = (group.parent / "cgroup.controllers").read_text().split()
+                below = " ".join(f"+{controller}" for controller in given)
+                (group.parent / "cgroup.subtree_control").write_text(below)
         (top / "cgroup.procs").write_text("0")
     with Path("/run/netns", node.name).open() as space:
         syscalls.enter(space.fileno(), syscalls.NEW_NET)
@@ -110,20 +113,9 @@ def boot(plan: Plan, node: NodePlan) -> None:
 
 def _make_group(group: Path) -> None:
     group.mkdir(exist_ok=True)
-    for name in ("cpuset.cpus", "cpuset.mems") if not _is_v2(group) else ():
+    for name in ("cpuset.cpus", "cpuset.mems") if not is_v2(group) else ():
         if (group / name).exists():
             (group / name).write_text((group.parent / name).read_text())
-
-
-def _hand_down(group: Path) -> None:
-    """Let cgroups below have all controllers of v2; the kubelet does so on its node."""
-    if _is_v2(group):
-        given = (group / "cgroup.controllers").read_text().split()
-        (group / "cgroup.subtree_control").write_text(" ".join(f"+{each}" for each in given))
-
-
-def _is_v2(group: Path) -> bool:
-    return (group / "cgroup.controllers").exists()
 
 
 def enter(plan: Plan, node: NodePlan) -> None:

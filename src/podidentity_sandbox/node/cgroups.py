@@ -71,7 +71,7 @@ class PodCgroups:
         if self._memory is None:
             return
         own = self._memory / group
-        if _is_v2(own):
+        if is_v2(own):
             for each in (*reversed(own.parents), own):
                 if each.is_relative_to(self._memory):
                     allow_memory(each)
@@ -86,7 +86,7 @@ class PodCgroups:
         if self._memory is not None and limit:
             own = self._memory / group
             _limit(own, limit)
-            if _is_v2(own):
+            if is_v2(own):
                 (own / "memory.oom.group").write_text("1")
         return tuple(map(str, folders))
 
@@ -96,7 +96,7 @@ class PodCgroups:
         `group` may be a pattern.
         """
         for own in self._memory.glob(group) if self._memory is not None else ():
-            events = own / ("memory.events" if _is_v2(own) else "memory.oom_control")
+            events = own / ("memory.events" if is_v2(own) else "memory.oom_control")
             with suppress(FileNotFoundError):
                 for line in events.read_text().splitlines():
                     if line.startswith("oom_kill "):
@@ -127,7 +127,7 @@ def remove_tree(folder: Path) -> None:
 
 
 def end_processes(folder: Path) -> None:
-    if _is_v2(folder):
+    if is_v2(folder):
         (folder / "cgroup.kill").write_text("1")
         return
     for each in _deepest_first(folder):
@@ -137,12 +137,12 @@ def end_processes(folder: Path) -> None:
                     os.kill(int(pid), signal.SIGKILL)
 
 
-def _is_v2(folder: Path) -> bool:
+def is_v2(folder: Path) -> bool:
     return (folder / "cgroup.controllers").exists()
 
 
 def _limit(folder: Path, size: int) -> None:
-    if _is_v2(folder):
+    if is_v2(folder):
         (folder / "memory.max").write_text(str(size))
         with suppress(FileNotFoundError):  # a kernel without swap
             (folder / "memory.swap.max").write_text("0")
@@ -159,13 +159,13 @@ def _remove(folder: Path) -> None:
     """
     until = time.monotonic() + _LONGEST_DEATH
     with _may_be_gone():
-        if _is_v2(folder):
+        if is_v2(folder):
             _await_empty(folder)
         while True:
             try:
                 folder.rmdir()
             except OSError as error:
-                if error.errno != errno.EBUSY or _is_v2(folder) or time.monotonic() > until:
+                if error.errno != errno.EBUSY or is_v2(folder) or time.monotonic() > until:
                     raise
                 time.sleep(0.001)
             else:

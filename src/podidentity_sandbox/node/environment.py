@@ -36,12 +36,10 @@ async def fetch_references(container: ContainerSpec, namespace: str, api: ApiCli
             answer = await api.find(path)
         except ApiRefusal as error:
             raise ContainerRefused("CreateContainerConfigError", error.message) from error
-        found[kind, name] = None if answer is None else _texts(kind, answer)
+        found[kind, name] = answer and {
+            key: data.decode(errors="replace") for key, data in decoded(kind, answer).items()
+        }
     return found
-
-
-def _texts(kind: str, found: Mapping[str, Any]) -> dict[str, str]:
-    return {key: data.decode(errors="replace") for key, data in decoded(kind, found).items()}
 
 
 def _named(container: ContainerSpec) -> Iterator[tuple[str, str]]:

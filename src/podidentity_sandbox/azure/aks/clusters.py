@@ -132,14 +132,23 @@ def _differences(sent: object, have: object, path: tuple[str, ...] = ()) -> Iter
 def put_cluster(call: ArmCall) -> Reply:
     body = call.body()
     cluster = _to_change(call)
-    _check_unchanged(call, cluster, body)
+    for path in _differences(body, shown(call, cluster)):
+        message = f"Changing property '{path}' is not allowed."
+        raise ArmError(400, "PropertyChangeNotAllowed", message)
     changed = replace(cluster, state="Updating")
     if body.get("tags") is not None:
         changed = replace(changed, tags=tags_of(body))
     sent = (body.get("properties") or {}).get("podIdentityProfile")
     if sent is not None:
         changed = replace(changed, add_on=profile.wanted(sent, cluster.add_on))
-    _check_feature(call, changed)
+    asks = changed.add_on and changed.add_on.enabled
+    if asks and call.world.features.get(POD_IDENTITY.lower(), math.inf) > call.now:
+        raise ArmError(
+            400,
+            "BadRequest",
+            f"PodIdentity addon is not allowed since feature '{POD_IDENTITY}' is not enabled."
+            " Please see https://aka.ms/aks/previews for how to enable features.",
+        )
     call.world.put(changed)
     operation = start(call, cluster.id, Outcome(seconds=math.inf))
     call.world.orders.put_nowait(operation.id)
@@ -196,24 +205,6 @@ def _to_change(call: ArmCall) -> ManagedCluster:
             " https://aka.ms/aks-pending-operation for more details",
         )
     return cluster
-
-
-def _check_unchanged(call: ArmCall, cluster: ManagedCluster, body: dict[str, Any]) -> None:
-    for path in _differences(body, shown(call, cluster)):
-        message = f"Changing property '{path}' is not allowed."
-        raise ArmError(400, "PropertyChangeNotAllowed", message)
-
-
-def _check_feature(call: ArmCall, cluster: ManagedCluster) -> None:
-    asks = cluster.add_on and cluster.add_on.enabled
-    since = call.world.features.get(POD_IDENTITY.lower(), math.inf)
-    if asks and since > call.now:
-        raise ArmError(
-            400,
-            "BadRequest",
-            f"PodIdentity addon is not allowed since feature '{POD_IDENTITY}' is not enabled."
-            " Please see https://aka.ms/aks/previews for how to enable features.",
-        )
 
 
 def _credential(call: ArmCall, role: str, proof: Mapping[str, str]) -> Reply:

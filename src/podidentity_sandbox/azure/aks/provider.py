@@ -278,12 +278,23 @@ class AksProvider:
             return cluster
         async with Kubernetes(self._world.plan, self._apiserver) as api:
             if add_on.enabled:
-                await _install(api)
+                for definition in crds():
+                    await api.apply(definition)
+                await api.until(_CRDS, _OURS, lambda found: all(map(_established, found.values())))
+                for manifest in nmi():
+                    await api.apply(objects.marked(manifest))
+                await api.until(
+                    _DAEMON_SETS,
+                    _NMI,
+                    lambda found: bool(found) and all(map(_at_work, found.values())),
+                )
             await _prune(api, add_on)
             assigned = await self._assigned(cluster, add_on)
             await _entitle(api, assigned.add_on or add_on)
             if not add_on.enabled:
-                await _uninstall(api)
+                for manifest in reversed(nmi()):
+                    await api.delete(manifest)
+                await api.until(_PODS, _NMI, lambda found: not found)
         return assigned
 
     async def _assigned(self, cluster: ManagedCluster, add_on: AddOn) -> ManagedCluster:
@@ -301,21 +312,6 @@ class AksProvider:
         settled = [one.settled(outcome[one.identity.resource_id.lower()]) for one in staying]
         add_on = msgspec.structs.replace(add_on, user_assigned_identities=tuple(settled) or None)
         return replace(cluster, add_on=add_on, attached=frozenset(ours))
-
-
-async def _install(api: Kubernetes) -> None:
-    for definition in crds():
-        await api.apply(definition)
-    await api.until(_CRDS, _OURS, lambda found: all(map(_established, found.values())))
-    for manifest in nmi():
-        await api.apply(objects.marked(manifest))
-    await api.until(_DAEMON_SETS, _NMI, _rolled_out)
-
-
-async def _uninstall(api: Kubernetes) -> None:
-    for manifest in reversed(nmi()):
-        await api.delete(manifest)
-    await api.until(_PODS, _NMI, lambda found: not found)
 
 
 async def _prune(api: Kubernetes, add_on: AddOn) -> None:
@@ -342,10 +338,6 @@ async def _entitle(api: Kubernetes, add_on: AddOn) -> None:
 def _established(definition: Object) -> bool:
     conditions = definition.get("status", {}).get("conditions", [])
     return any((each["type"], each["status"]) == ("Established", "True") for each in conditions)
-
-
-def _rolled_out(found: Mapping[str, Object]) -> bool:
-    return bool(found) and all(map(_at_work, found.values()))
 
 
 def _at_work(daemon_set: Object) -> bool:

@@ -49,6 +49,8 @@ def hindered(call: ArmCall, action: str, answer: Callable[[ArmCall], Reply]) -> 
     )
     if blow is None:
         return answer(call)
+    group = call.params.get("group")
+    scope = f"{call.subscription}/resourceGroups/{group}" if group else call.subscription
     match blow.effect:
         case Effect.HANG:
             return Reply(after=math.inf)
@@ -56,9 +58,23 @@ def hindered(call: ArmCall, action: str, answer: Callable[[ArmCall], Reply]) -> 
             reply = answer(call)
             return replace(reply, after=reply.after + blow.seconds)
         case Effect.LOCKED:
-            raise _locked(call)
+            what = "delete" if method == "DELETE" else "write"
+            raise ArmError(
+                409,
+                "ScopeLocked",
+                f"The scope '{call.id}' cannot perform {what} operation because following scope(s)"
+                f" are locked: '{scope}'. Please remove the lock and try again.",
+            )
         case Effect.DENIED:
-            raise _denied(call, action)
+            raise ArmError(
+                403,
+                "DenyAssignmentAuthorizationFailed",
+                f"The client '{call.caller.app_id}' with object id '{call.caller.object_id}' has"
+                f" permission to perform action '{action}' on scope '{call.id}'; however, the"
+                f" access is denied because of the deny assignment with name '{_LOCKDOWN}' and Id"
+                f" '{stable_guid(call.world.plan.name, f'lockdown of {scope.lower()}')}' at scope"
+                f" '{scope}'.",
+            )
     return answered(blow, partial(_refusal, call, blow))
 
 
@@ -86,34 +102,3 @@ def _refusal(call: ArmCall, blow: Blow, status: int) -> Reply:
         f" Please try again after '{math.ceil(blow.seconds)}' seconds."
     )
     return ArmError(429, "SubscriptionRequestsThrottled", message).reply()
-
-
-def _locked(call: ArmCall) -> ArmError:
-    what = "delete" if call.request.method == "DELETE" else "write"
-    return ArmError(
-        409,
-        "ScopeLocked",
-        f"The scope '{call.id}' cannot perform {what} operation because following scope(s) are"
-        f" locked: '{_scope(call)}'. Please remove the lock and try again.",
-    )
-
-
-def _denied(call: ArmCall, action: str) -> ArmError:
-    """Return the refusal of an action that a role grants and a deny assignment takes away."""
-    scope = _scope(call)
-    return ArmError(
-        403,
-        "DenyAssignmentAuthorizationFailed",
-        f"The client '{call.caller.app_id}' with object id '{call.caller.object_id}' has"
-        f" permission to perform action '{action}' on scope '{call.id}'; however, the access is"
-        f" denied because of the deny assignment with name '{_LOCKDOWN}' and Id"
-        f" '{stable_guid(call.world.plan.name, f'lockdown of {scope.lower()}')}' at scope"
-        f" '{scope}'.",
-    )
-
-
-def _scope(call: ArmCall) -> str:
-    """Return the resource group of the call, or its subscription."""
-    group = call.params.get("group")
-    below = f"/resourceGroups/{group}" if group else ""
-    return f"{call.subscription}{below}"

@@ -124,10 +124,8 @@ def role_of(role_id: str) -> Role | None:
 
 
 def _any(patterns: tuple[str, ...], action: str) -> bool:
-    return any(_matches(pattern.lower(), action.lower()) for pattern in patterns)
-
-
-def _matches(pattern: str, action: str) -> bool:
     # `userAssignedIdentities/*/read` covers `userAssignedIdentities/read`: `/*/` stands for nothing
     # too, or Managed Identity Operator could not read an identity.
-    return fnmatchcase(action, pattern) or fnmatchcase(action, pattern.replace("/*/", "/"))
+    lower = (pattern.lower() for pattern in patterns)
+    forms = (form for pattern in lower for form in (pattern, pattern.replace("/*/", "/")))
+    return any(fnmatchcase(action.lower(), form) for form in forms)

@@ -33,7 +33,12 @@ def put_account(call: ArmCall) -> Reply:
     group, body, name = call.group(), call.body(), call.params["name"]
     old = call.find(StorageAccount)
     if old is None and (refusal := _name_refusal(call, name)):
-        raise _taken_or_no_name(name, *refusal)
+        reason, message = refusal
+        if reason == "AccountNameInvalid":
+            raise ArmError(400, reason, message)
+        # Every other account here is of this subscription.
+        message = f"The account {name} is already in another resource group in this subscription."
+        raise ArmError(409, "StorageAccountInAnotherResourceGroup", message)
     sku = body.get("sku")
     sku = _one_of(_SKUS, "sku", sku.get("name") if isinstance(sku, dict) else None)
     _one_of((_KIND,), "kind", body.get("kind"))
@@ -86,14 +91,6 @@ def _name_refusal(call: ArmCall, name: str) -> tuple[str, str] | None:
     if call.world.account(name):
         return "AlreadyExists", f"The storage account named {name} is already taken."
     return None
-
-
-def _taken_or_no_name(name: str, reason: str, message: str) -> ArmError:
-    if reason == "AccountNameInvalid":
-        return ArmError(400, reason, message)
-    # Every other account here is of this subscription.
-    message = f"The account {name} is already in another resource group in this subscription."
-    return ArmError(409, "StorageAccountInAnotherResourceGroup", message)
 
 
 def _with_settings(account: StorageAccount, body: Mapping[str, Any]) -> StorageAccount:

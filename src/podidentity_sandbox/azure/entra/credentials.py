@@ -323,7 +323,9 @@ def check_match(client: Client, assertion: Assertion, now: float) -> FederatedCr
     if not of_subject:
         raise _unknown_subject(of_issuer, subject)
     for one in of_subject:
-        if assertion.audiences == (_carried(one),):
+        # Entra's own tokens name the resource by its id.
+        own = is_own(one.issuer) and one.audience == EXCHANGE
+        if assertion.audiences == (EXCHANGE_APP if own else one.audience,):
             check_time(assertion, now)
             return one
     named = ",".join(assertion.audiences)
@@ -378,12 +380,6 @@ def _unknown_subject(near: list[FederatedCredential], subject: str) -> EntraErro
             f" case-sensitive comparison. {_CHECK} See documentation at: {_GUIDE}.",
         )
     return EntraError(700213, f"{words}. {_CHECK} {_GUIDE}")
-
-
-def _carried(credential: FederatedCredential) -> str:
-    """Return the audience of a token that fits: Entra's own name the resource by its id."""
-    own = is_own(credential.issuer) and credential.audience == EXCHANGE
-    return EXCHANGE_APP if own else credential.audience
 
 
 def _no_match(what: str, value: str) -> str:

@@ -170,7 +170,10 @@ class Entra:
         client = client_of(self._world, form["client_id"], tenant)
         signed_in_by = await self._authenticated(client, tenant, form)
         resource = resource_of(form, v2=v2)
-        self._check_resource(resource, tenant)
+        app_id = resource.removeprefix("api://").removesuffix("/")
+        known = tenant.cloud.has_resource(resource) or self._world.principal_of(app_id, tenant.id)
+        if not known:
+            raise unknown_resource(resource, tenant.id)
         grant = Grant(
             principal=client.principal,
             audience=resource,
@@ -224,13 +227,6 @@ class Entra:
             raise credentials.unproved()
         home = application.tenant_id if application else ""
         credentials.check_own_token(client, assertion, home, signer)
-
-    def _check_resource(self, resource: str, tenant: Tenant) -> None:
-        app_id = resource.removeprefix("api://").removesuffix("/")
-        if not tenant.cloud.has_resource(resource) and not self._world.principal_of(
-            app_id, tenant.id
-        ):
-            raise unknown_resource(resource, tenant.id)
 
 
 _PATH = re.compile(
