@@ -18,6 +18,7 @@ import hmac
 import ipaddress
 import json
 import uuid
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -67,6 +68,21 @@ def mac_of_bridge(gateway: str) -> str:
 def stable_guid(sandbox: str, what: str) -> str:
     """Return a GUID that is the same at each `up` of the sandbox of this name."""
     return str(uuid.uuid5(_NAMES, f"podidentity-sandbox/{sandbox}/{what}"))
+
+
+def kubeconfig(
+    cluster: Mapping[str, str], user: Mapping[str, str], *, name: str = "sandbox", who: str = ""
+) -> dict[str, Any]:
+    """Return a kubeconfig of one user; `name` is that of cluster and context, and `who` his."""
+    who = who or name
+    return {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "clusters": [{"name": name, "cluster": dict(cluster)}],
+        "users": [{"name": who, "user": dict(user)}],
+        "contexts": [{"name": name, "context": {"cluster": name, "user": who}}],
+        "current-context": name,
+    }
 
 
 class OtherVersion(Exception):

@@ -408,7 +408,13 @@ def _read(text: str, source: str, base: Weather) -> Weather:
         elif word in SERVICES:
             how = f"give a list of faults, each with an effect: {_effects_of(word)}"
             faults[word] = _taken(value, tuple[Fault, ...], where, how)
-            _check_faults(faults[word], word, where)
+            for fault in faults[word]:
+                if fault.effect not in SERVICES[word]:
+                    no = f"{str(fault.effect)!r} is none of its effects: {_effects_of(word)}"
+                    raise WeatherError(f"{where}: {no}")
+            whole = sum(each.share for each in faults[word] if each.first is None and not each.kind)
+            if whole > 1:
+                raise WeatherError(f"{where}: the shares are {whole:g} together, and 1 is all")
         else:
             known = ", ".join(("from", "seed", *TIMES, *CHANCES, *SERVICES))
             raise WeatherError(f"{source}: there is no {word!r}: the words are {known}")
@@ -433,16 +439,6 @@ def _beginning(found: dict[str, Any], source: str, base: Weather) -> Weather:
 
 def _effects_of(service: str) -> str:
     return ", ".join(sorted(SERVICES[service]))
-
-
-def _check_faults(faults: tuple[Fault, ...], service: str, where: str) -> None:
-    for fault in faults:
-        if fault.effect not in SERVICES[service]:
-            known = _effects_of(service)
-            raise WeatherError(f"{where}: {str(fault.effect)!r} is none of its effects: {known}")
-    whole = sum(fault.share for fault in faults if fault.first is None and not fault.kind)
-    if whole > 1:
-        raise WeatherError(f"{where}: the shares are {whole:g} together, and 1 is all")
 
 
 def _taken(value: object, kind: Any, where: str, how: str) -> Any:  # noqa: ANN401 - a `kind`

@@ -134,7 +134,9 @@ def make_principal(call: GraphCall) -> Reply:
     """Provision an application in the caller's tenant."""
     app_id = call.body().get("appId")
     application = call.world.application(app_id) if isinstance(app_id, str) else None
-    if application is None or not _may_be_here(call, application):
+    home = application and call.world.tenants.find(application.tenant_id)
+    invited = application and application.multi_tenant and home and home.cloud is call.tenant.cloud
+    if application is None or not (invited or application.tenant_id == call.tenant.id):
         raise _bad(
             f"The appId '{app_id}' of the service principal does not reference a valid application"
             " object."
@@ -174,13 +176,6 @@ def _shown_principal(call: GraphCall, one: Principal) -> dict[str, Any]:
         "servicePrincipalNames": [one.app_id],
         "servicePrincipalType": "Application" if application else "ManagedIdentity",
     }
-
-
-def _may_be_here(call: GraphCall, application: Application) -> bool:
-    home = call.world.tenants.find(application.tenant_id)
-    if application.tenant_id == call.tenant.id:
-        return True
-    return application.multi_tenant and home is not None and home.cloud is call.tenant.cloud
 
 
 def _principal(call: GraphCall, name: str) -> Principal:

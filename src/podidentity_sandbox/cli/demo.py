@@ -71,21 +71,6 @@ async def _run_story(
                 await opened.close()
 
 
-def _must_have_programs() -> None:
-    """Raise SandboxError with a line for each program that the walk-through lacks."""
-    path = search_path(find_azure_cli(), ":".join(os.get_exec_path()))
-    lacking = [name for name in BROUGHT_BY if shutil.which(name, path=path) is None]
-    if lacking:
-        raise SandboxError("\n".join(map(not_here, lacking)))
-
-
-def _with_az(plan: Plan) -> tuple[Mapping[str, str], Story]:
-    """Return the environment of `sandbox shell`, and the walk-through."""
-    folder = steps.find_walkthrough()
-    os.chdir(folder.parents[1])  # its commands start where a person's do
-    return {**os.environ, **prepared(plan)}, steps.read(folder / "steps")
-
-
 @click.command(
     epilog="Example: podidentity sandbox demo --keep",
 )
@@ -117,13 +102,18 @@ def demo(
     printer = None if as_json else Printer()
     progress = (lambda _line: None) if as_json else click.echo
     if with_az:
-        _must_have_programs()
+        path = search_path(find_azure_cli(), ":".join(os.get_exec_path()))
+        lacking = [name for name in BROUGHT_BY if shutil.which(name, path=path) is None]
+        if lacking:
+            raise SandboxError("\n".join(map(not_here, lacking)))
     # On a bridge, where a pod could speak with its neighbour's address: it is shown that none can.
     shape = Shape(rootless=rootless, network=Network.BRIDGE, kubernetes=kubernetes or "")
     plan = bring_up(name, shape, progress=progress)
     try:
         if with_az:
-            environment, story = _with_az(plan)
+            folder = steps.find_walkthrough()
+            os.chdir(folder.parents[1])  # its commands start where a person's do
+            environment, story = {**os.environ, **prepared(plan)}, steps.read(folder / "steps")
         else:
             path = search_path("", ":".join(os.get_exec_path()))
             environment = {**os.environ, "PATH": path, NAME_VARIABLE: plan.name}

@@ -21,13 +21,13 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
-from podidentity_sandbox.kubernetes.programs import kubeconfig, proxy_token, write
+from podidentity_sandbox.kubernetes.programs import proxy_token, write
 from podidentity_sandbox.node import syscalls
 from podidentity_sandbox.node.cgroups import end_processes, is_v2, mounted, remove_tree
 from podidentity_sandbox.node.cri.containerd import PAUSE, names_in, network
 from podidentity_sandbox.node.cri.options import RuntimeOptions
 from podidentity_sandbox.node.kubelet import init_taints
-from podidentity_sandbox.plan import DNS_ADDRESS, NodePlan, Plan
+from podidentity_sandbox.plan import DNS_ADDRESS, NodePlan, Plan, kubeconfig
 
 SERVICES = ("containerd", "kubelet", "kube-proxy")
 """In the order in which they start."""

@@ -15,6 +15,7 @@ from podidentity_sandbox.plan import (
     JWKS_PATH,
     KUBERNETES_ADDRESS,
     Plan,
+    kubeconfig,
 )
 
 PROGRAMS: Mapping[str, Sequence[str]] = {
@@ -174,17 +175,6 @@ def _token(plan: Plan, of: str) -> str:
 
 def proxy_token(plan: Plan) -> str:
     return _token(plan, "p")
-
-
-def kubeconfig(cluster: dict[str, str], user: dict[str, str]) -> dict[str, Any]:
-    return {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{"name": "sandbox", "cluster": cluster}],
-        "users": [{"name": "sandbox", "user": user}],
-        "contexts": [{"name": "sandbox", "context": {"cluster": "sandbox", "user": "sandbox"}}],
-        "current-context": "sandbox",
-    }
 
 
 def write(path: Path, content: dict[str, Any]) -> None:

@@ -160,7 +160,11 @@ def _remove(folder: Path) -> None:
     until = time.monotonic() + _LONGEST_DEATH
     with _may_be_gone():
         if is_v2(folder):
-            _await_empty(folder)
+            with (folder / "cgroup.events").open() as events:
+                changes = select.poll()
+                changes.register(events, select.POLLPRI)
+                while "populated 1" in events.read() and changes.poll(_LONGEST_DEATH * 1000):
+                    events.seek(0)
         while True:
             try:
                 folder.rmdir()
@@ -170,14 +174,6 @@ def _remove(folder: Path) -> None:
                 time.sleep(0.001)
             else:
                 return
-
-
-def _await_empty(folder: Path) -> None:
-    with (folder / "cgroup.events").open() as events:
-        changes = select.poll()
-        changes.register(events, select.POLLPRI)
-        while "populated 1" in events.read() and changes.poll(_LONGEST_DEATH * 1000):
-            events.seek(0)
 
 
 def _deepest_first(folder: Path) -> Iterator[Path]:

@@ -81,7 +81,11 @@ def _files(
         yield from _of_object(kind, said, material.objects[RESOURCES[kind], said["name"]])
     elif kind == "downwardAPI":
         for item in said.get("items") or ():
-            yield item["path"], _of_pod(item, material).encode(), item.get("mode")
+            if "fieldRef" not in item:
+                why = "the sandbox does not serve resourceFieldRef as a source of files"
+                raise VolumeRefused(why)
+            value = field_value(material.fields, item["fieldRef"]["fieldPath"])
+            yield item["path"], value.encode(), item.get("mode")
     elif kind == "serviceAccountToken":
         seconds = said.get("expirationSeconds") or 3600
         closed = material.user is not None or material.group is not None
@@ -121,9 +125,3 @@ def decoded(kind: str, found: Object) -> dict[str, bytes]:
         return {k: base64.b64decode(v) for k, v in (found.get("data") or {}).items()}
     binary = {k: base64.b64decode(v) for k, v in (found.get("binaryData") or {}).items()}
     return {k: v.encode() for k, v in (found.get("data") or {}).items()} | binary
-
-
-def _of_pod(item: Object, material: ContentSources) -> str:
-    if "fieldRef" not in item:
-        raise VolumeRefused("the sandbox does not serve resourceFieldRef as a source of files")
-    return field_value(material.fields, item["fieldRef"]["fieldPath"])

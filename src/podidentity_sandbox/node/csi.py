@@ -108,7 +108,15 @@ class CsiVolumes:
             if name in self._published:
                 continue
             with setting_up(name):
-                await self._publish(name, volume)
+                self.path(name).mkdir(parents=True, exist_ok=True)
+                request = {
+                    "op": "publish",
+                    "volume": name,
+                    "target": str(self.path(name)),
+                    "readOnly": bool(volume.get("readOnly")),
+                    "attributes": attributes_of(volume, self._spec.raw),
+                }
+                await call(volume["driver"], request)
             self._published.add(name)
 
     async def unpublish(self) -> None:
@@ -120,14 +128,3 @@ class CsiVolumes:
             except VolumeRefused as error:
                 _log.warning("%s: volume %s: %s", self._spec.label, name, error)
         self._published.clear()
-
-    async def _publish(self, name: str, volume: Mapping[str, Any]) -> None:
-        self.path(name).mkdir(parents=True, exist_ok=True)
-        request = {
-            "op": "publish",
-            "volume": name,
-            "target": str(self.path(name)),
-            "readOnly": bool(volume.get("readOnly")),
-            "attributes": attributes_of(volume, self._spec.raw),
-        }
-        await call(volume["driver"], request)

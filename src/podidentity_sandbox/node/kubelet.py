@@ -232,7 +232,8 @@ class Kubelet:
                 raw = event["object"]
                 version = raw["metadata"]["resourceVersion"]
                 if event["type"] == "DELETED":
-                    self._vanish(raw)
+                    if (pod := self._pods.get(raw["metadata"]["uid"])) is not None:
+                        pod.vanish()
                 elif event["type"] != "BOOKMARK":
                     self._observe(raw)
         except ApiRefusal as error:
@@ -257,11 +258,6 @@ class Kubelet:
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         pod.observe(raw)
-
-    def _vanish(self, raw: Mapping[str, Any]) -> None:
-        pod = self._pods.get(raw["metadata"]["uid"])
-        if pod is not None:
-            pod.vanish()
 
     async def _run_pod(self, pod: Pod) -> None:
         try:

@@ -187,15 +187,20 @@ def _become(request: StartRequest, fds: list[int], target: int, failure: int) ->
         os.setsid()
         for folder in request.program.cgroups:
             Path(folder, "cgroup.procs").write_text("0")
-        if request.isolation is not None:
-            _isolate(request.isolation)
+        if (isolation := request.isolation) is not None:
+            if isolation.network:
+                network = os.open(isolation.network, os.O_RDONLY | os.O_CLOEXEC)
+                syscalls.enter(network, syscalls.NEW_NET)
+            syscalls.unshare(syscalls.NEW_MOUNTS | syscalls.NEW_UTS | syscalls.NEW_IPC)
+            socket.sethostname(isolation.hostname)
+            rootfs.build(isolation)
         else:
             kinds = syscalls.NEW_MOUNTS | syscalls.NEW_UTS | syscalls.NEW_IPC | syscalls.NEW_NET
             syscalls.enter(target, kinds)
         for number, fd in enumerate(fds):
             os.dup2(fd, number)
         if request.program.terminal:
-            _take_terminal()
+            fcntl.ioctl(0, termios.TIOCSCTTY, 0)
         os.chdir(request.program.directory)
         _drop_rights(request.program)
         _execute(request.program)
@@ -214,19 +219,6 @@ def _reset_signals(program: Program) -> None:
             signal.signal(number, signal.SIG_DFL)
     if program.reaped:
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-
-
-def _isolate(isolation: Isolation) -> None:
-    if isolation.network:
-        fd = os.open(isolation.network, os.O_RDONLY | os.O_CLOEXEC)
-        syscalls.enter(fd, syscalls.NEW_NET)
-    syscalls.unshare(syscalls.NEW_MOUNTS | syscalls.NEW_UTS | syscalls.NEW_IPC)
-    socket.sethostname(isolation.hostname)
-    rootfs.build(isolation)
-
-
-def _take_terminal() -> None:
-    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 def _drop_rights(program: Program) -> None:

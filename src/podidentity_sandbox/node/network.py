@@ -96,7 +96,12 @@ class PodNetwork:
             try:
                 await _ip(f"netns add {name}", *commands_to_link(self._node, made))
                 if self._node.network is Network.ROUTED:
-                    _answer_arp(made.interface)
+                    # This end of the link answers, at once, for each address behind another.
+                    settings = Path("/proc/sys/net/ipv4")
+                    (settings / "conf" / made.interface / "proxy_arp").write_text("1")
+                    # In a user namespace of old kernels it is not there: up to 0.8 s late.
+                    with suppress(FileNotFoundError):
+                        (settings / "neigh" / made.interface / "proxy_delay").write_text("0")
                 await _ip(*commands_in_pod(self._node, address), namespace=name)
             except (NetworkFailed, OSError) as error:
                 with suppress(NetworkFailed):
@@ -157,14 +162,6 @@ def commands_in_pod(node: NodePlan, address: str) -> list[str]:
         *([f"route add {node.gateway} dev eth0 scope link"] if routed else []),
         f"route add default via {node.gateway} dev eth0",
     ]
-
-
-def _answer_arp(interface: str) -> None:
-    """Have this end of a link answer, at once, for every address that lies behind another."""
-    settings = Path("/proc/sys/net/ipv4")
-    (settings / "conf" / interface / "proxy_arp").write_text("1")
-    with suppress(FileNotFoundError):  # in a user namespace of old kernels: up to 0.8 s late
-        (settings / "neigh" / interface / "proxy_delay").write_text("0")
 
 
 def _share_namespaces() -> None:

@@ -27,7 +27,7 @@ from podidentity_sandbox.node import logs, streams
 from podidentity_sandbox.node.containers import Container
 from podidentity_sandbox.node.kubelet import Kubelet
 from podidentity_sandbox.node.logs import LogRefused
-from podidentity_sandbox.node.processes import Process, StartFailed
+from podidentity_sandbox.node.processes import StartFailed
 from podidentity_sandbox.node.streams import STDERR, STDOUT, Console, Session
 
 _RUNTIME = (
@@ -158,27 +158,17 @@ async def _execute(request: web.Request, container: Container) -> web.StreamResp
         await session.end(streams.internal_error(_RUNTIME.format(secrets.token_hex(32), error)))
         return socket
     console.started()
-    await _converse(session, console, process)
-    await session.end(streams.outcome(argv, await process.wait()))
-    return socket
-
-
-async def _converse(session: Session, console: Console, process: Process) -> None:
-    """Carry what both sides say until the program has ended; it ends with its caller."""
     ending = asyncio.create_task(process.wait())
     running = asyncio.create_task(console.run(process.ended, session.write))
     listening = asyncio.create_task(session.listen(console, process.ended))
     await asyncio.wait({ending, listening}, return_when=asyncio.FIRST_COMPLETED)
-    if not ending.done():
+    if not ending.done():  # it ends with its caller
         await process.signal(signal.SIGKILL, group=True)
     await asyncio.gather(ending, running)
-    await _cancel(listening)
-
-
-async def _cancel(*tasks: asyncio.Task[None]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    listening.cancel()
+    await asyncio.gather(listening, return_exceptions=True)
+    await session.end(streams.outcome(argv, await process.wait()))
+    return socket
 
 
 def _not_found(container: Container) -> dict[str, Any]:

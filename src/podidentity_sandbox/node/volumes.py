@@ -247,11 +247,13 @@ class PodVolumes:
             source = self._source(mount.volume)
         except VolumeRefused as error:
             raise ContainerRefused("CreateContainerConfigError", str(error)) from error
+        csi_asks = bool(self._spec.volumes[mount.volume].get("csi", {}).get("readOnly"))
+        written = self._contents.path(mount.volume) is not None
         ours = any(Path(source).is_relative_to(root) for root in _WRITABLE)
         return Bind(
             source=source,
             target=mount.path,
-            read_only=mount.read_only or not ours or self._read_only(mount.volume),
+            read_only=mount.read_only or not ours or csi_asks or written,
             follow=mount.follow,
         )
 
@@ -297,10 +299,6 @@ class PodVolumes:
                 return _host_path(volume["hostPath"])
             kind = next((key for key in volume if key != "name"), "of no kind")
             raise VolumeRefused(f"the sandbox does not serve {kind} volumes yet")
-
-    def _read_only(self, name: str) -> bool:
-        asked = self._spec.volumes[name].get("csi", {}).get("readOnly")
-        return bool(asked) or self._contents.path(name) is not None
 
 
 _HOST_PATHS = Path("/run/kubelet/hostpaths")

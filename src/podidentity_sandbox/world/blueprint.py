@@ -21,6 +21,7 @@ from podidentity_sandbox.plan import (
     Plan,
     Pool,
     PoolKind,
+    kubeconfig,
     stable_guid,
 )
 
@@ -160,21 +161,9 @@ def write_kubeconfig(plan: Plan, object_id: str = "") -> Path:
     authority = base64.b64encode(plan.ca_certificate.read_bytes()).decode()
     server = f"https://127.0.0.1:{plan.apiserver_port}"
     context = f"sandbox-{plan.name}"
-    document = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "current-context": context,
-        "clusters": [
-            {
-                "name": context,
-                "cluster": {"server": server, "certificate-authority-data": authority},
-            }
-        ],
-        "users": [{"name": f"{context}-{user}", "user": {"token": token}}],
-        "contexts": [
-            {"name": context, "context": {"cluster": context, "user": f"{context}-{user}"}}
-        ],
-    }
+    cluster = {"server": server, "certificate-authority-data": authority}
+    who = f"{context}-{user}"
+    document = kubeconfig(cluster, {"token": token}, name=context, who=who)
     path.touch(mode=0o600)
     path.write_text(yaml.safe_dump(document, sort_keys=False))
     return path

@@ -72,6 +72,10 @@ def environment(plan: Plan, path: str) -> dict[str, str]:
     proxy = f"http://127.0.0.1:{plan.azure_proxy_port}"
     direct = f"127.0.0.1,localhost,{IMDS_ADDRESS}"
     bundle = str(plan.ca_bundle)
+    # Where pods have no cgroups, NMI is not ready unless a weaker proof is chosen by name.
+    nmi_args = "" if plan.cgroup_root else "--attestation=namespace"
+    if plan.real_nodes:
+        nmi_args = f"--cgroup-root={Path(plan.cgroup_root).parent}"
     return {
         NAME_VARIABLE: plan.name,
         "KUBECONFIG": str(plan.kubeconfig),
@@ -93,16 +97,9 @@ def environment(plan: Plan, path: str) -> dict[str, str]:
         "AZURE_SUBSCRIPTION_ID": plan.subscription_id,
         "AZURE_CONFIG_DIR": str(plan.az_folder),
         "AZURE_EXTENSION_DIR": str(Path(plan.azure_cli or plan.az_folder) / "extensions"),
-        "PODIDENTITY_NMI_ARGS": _nmi_args(plan),  # read by `podidentity enable`
+        "PODIDENTITY_NMI_ARGS": nmi_args,  # read by `podidentity enable`
         "PATH": search_path(plan.azure_cli, path),
     }
-
-
-def _nmi_args(plan: Plan) -> str:
-    if plan.real_nodes:
-        return f"--cgroup-root={Path(plan.cgroup_root).parent}"
-    # Where pods have no cgroups, NMI is not ready unless a weaker proof is chosen by name.
-    return "" if plan.cgroup_root else "--attestation=namespace"
 
 
 def search_path(azure_cli: str, path: str) -> str:

@@ -180,22 +180,17 @@ def bring_up(
                     _bonds[folder.path] = os.dup(reports)
             _await_nodes(plan, progress)
         except BaseException:
-            _undo(claim, daemon)
+            if daemon is not None:
+                _kill(daemon.pid)
+                daemon.wait()
+            _remove(claim)
+            claim.release()
             raise
     except OSError as cause:
         raise _wanting(folder, cause) from cause
     claim.release()
     daemon.returncode = 0  # it lives on without us: no warning that nobody waits for it
     return plan
-
-
-def _undo(claim: Claim, daemon: subprocess.Popen[bytes] | None) -> None:
-    """End what an `up` that failed half way has started, and remove the folder."""
-    if daemon is not None:
-        _kill(daemon.pid)
-        daemon.wait()
-    _remove(claim)
-    claim.release()
 
 
 def _wanting(folder: Folder, cause: OSError) -> Exception:

@@ -24,7 +24,7 @@ from podidentity_sandbox.azure.arm.operations import start, status_headers
 from podidentity_sandbox.azure.arm.subscription import POD_IDENTITY
 from podidentity_sandbox.azure.messages import Reply
 from podidentity_sandbox.azure.state import UserAssignedIdentity, World
-from podidentity_sandbox.plan import NodePlan, Plan
+from podidentity_sandbox.plan import NodePlan, Plan, kubeconfig
 from podidentity_sandbox.weather import Outcome
 
 # ---- The document
@@ -215,14 +215,7 @@ def _credential(call: ArmCall, role: str, proof: Mapping[str, str]) -> Reply:
         "server": f"https://127.0.0.1:{plan.apiserver_port}",
         "certificate-authority-data": _base64(plan.ca_certificate),
     }
-    document = {
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{"name": name, "cluster": where}],
-        "users": [{"name": user, "user": dict(proof)}],
-        "contexts": [{"name": name, "context": {"cluster": name, "user": user}}],
-        "current-context": name,
-    }
+    document = kubeconfig(where, proof, name=name, who=user)
     value = base64.b64encode(yaml.safe_dump(document, sort_keys=False).encode()).decode()
     return Reply.json({"kubeconfigs": [{"name": role, "value": value}]})
 

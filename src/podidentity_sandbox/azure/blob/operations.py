@@ -101,7 +101,11 @@ _OF_CONTAINERS = {
 
 
 def create_container(call: BlobCall) -> Reply:
-    _check_name(call.container)
+    # https://learn.microsoft.com/rest/api/storageservices/naming-and-referencing-containers--blobs--and-metadata
+    if not 3 <= len(call.container) <= 63:
+        raise BlobError("OutOfRangeInput")
+    if not _NAME.fullmatch(call.container):
+        raise BlobError("InvalidResourceName")
     _check_served(call.request)
     if _PUBLIC in call.request.headers:
         # Also where the container exists: https://github.com/Azure/azure-sdk-for-net/issues/30864
@@ -131,17 +135,6 @@ def delete_container(call: BlobCall) -> Reply:
 def _as_headers(properties: Mapping[str, str]) -> dict[str, str]:
     """Return properties of a list by their names as headers: `LeaseState`, `x-ms-lease-state`."""
     return {f"x-ms{_CAPITAL.sub('-', key).lower()}": value for key, value in properties.items()}
-
-
-def _check_name(name: str) -> None:
-    """Raise BlobError unless a container may have this name.
-
-    https://learn.microsoft.com/rest/api/storageservices/naming-and-referencing-containers--blobs--and-metadata
-    """
-    if not 3 <= len(name) <= 63:
-        raise BlobError("OutOfRangeInput")
-    if not _NAME.fullmatch(name):
-        raise BlobError("InvalidResourceName")
 
 
 # ---- Blobs
