@@ -172,11 +172,16 @@ _PORT = "[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0
 _PATH_PART = "[a-z0-9]+([._-]+[a-z0-9]+)*"
 _GUID = "-".join(f"[0-9A-Fa-f]{{{n}}}" for n in (8, 4, 4, 4, 12))
 _SEGMENT = "[^/\\s\"'?#%]+"
+_EXACT = 10**15 - 1
+"""Helm reads and compares numbers as float64, which holds each whole number up to here."""
 _QUANTITY = {
     "type": ["string", "number"],
     "minimum": 0,
-    "pattern": "^[0-9]+([.][0-9]*)?([numkMGTPE]|[KMGTPE]i|[eE][+-]?[0-9]+)?$",
+    "maximum": _EXACT,
+    "maxLength": 15,
+    "pattern": "^[0-9]+([.][0-9]*)?([numkMGTPE]|[KMGTPE]i|[eE][+-]?[0-9]{1,2})?$",
 }
+_INT32 = {"type": "integer", "minimum": 1, "maximum": 2**31 - 1}
 _SHARE = {
     "type": ["string", "integer"],
     "minimum": 0,
@@ -246,7 +251,7 @@ FORMS: dict[str, Schema] = {
                 operator={"enum": ["Exists", "Equal"]},
                 value=_text(_LABEL_VALUE),
                 effect={"enum": ["", "NoSchedule", "PreferNoSchedule", "NoExecute"]},
-                tolerationSeconds={"type": "integer"},
+                tolerationSeconds={"type": "integer", "minimum": -_EXACT, "maximum": _EXACT},
             ),
             "anyOf": [
                 {"required": ["key"], "properties": {"key": {"minLength": 1}}},
@@ -294,8 +299,8 @@ FORMS: dict[str, Schema] = {
     "spread": _list(
         _record(
             *("maxSkew", "topologyKey", "whenUnsatisfiable"),
-            maxSkew={"type": "integer", "minimum": 1},
-            minDomains={"type": "integer", "minimum": 1},
+            maxSkew=_INT32,
+            minDomains=_INT32,
             topologyKey=_FULL_KEY,
             whenUnsatisfiable={"enum": ["DoNotSchedule", "ScheduleAnyway"]},
             labelSelector=_SELECTOR,

@@ -843,6 +843,9 @@ UNKNOWN = {
 LABEL = r"([A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?)?"
 TOO_LONG = f"{'.'.join(['x' * 50] * 5)}/team"
 ZONES = {"maxSkew": 1, "topologyKey": "topology.kubernetes.io/zone"}
+HARD = {**ZONES, "whenUnsatisfiable": "DoNotSchedule"}
+EVICTED = {"key": "a/b", "effect": "NoExecute"}
+LARGEST = 10**15 - 1
 NEAR = {"podAffinityTerm": {"topologyKey": "zone", "labelSelector": {"matchLabels": {"a": "b"}}}}
 
 
@@ -866,6 +869,8 @@ NEAR = {"podAffinityTerm": {"topologyKey": "zone", "labelSelector": {"matchLabel
         {"mic": {"affinity": {"nodeAfinity": {}}}},
         {"mic": {"affinity": {"podAntiAffinity": {PREFERRED: [{"weight": 1}]}}}},
         {"mic": {"topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "zone"}]}},
+        {"mic": {"topologySpreadConstraints": [{**HARD, "maxSkew": 2**31}]}},
+        {"mic": {"topologySpreadConstraints": [{**HARD, "minDomains": 2**31}]}},
         {"mic": {"leaderElection": {"namespace": "a.b"}}},
         {"mic": {"leaderElection": {"duration": "15"}}},
         {"mic": {"leaderElection": {"duration": "2s"}}},
@@ -889,8 +894,19 @@ NEAR = {"podAffinityTerm": {"topologyKey": "zone", "labelSelector": {"matchLabel
         {"nmi": {"tolerations": [{}]}},
         {"nmi": {"tolerations": [{"key": "a", "operator": "Exists", "value": "b"}]}},
         {"nmi": {"tolerations": [{"key": "a", "effect": "NoSchedule", "tolerationSeconds": 3}]}},
+        {"nmi": {"tolerations": [{**EVICTED, "tolerationSeconds": 2**53 + 1}]}},
         {"nmi": {"blockInstanceMetadata": "yes"}},
         {"nmi": {"resources": {"limits": {"memory": "192MB"}}}},
+        {"nmi": {"resources": {"limits": {"memory": 2**53 + 1}}}},
+        {"nmi": {"resources": {"limits": {"ephemeral-storage": "1e4294967296"}}}},
+        {
+            "nmi": {
+                "resources": {
+                    "limits": {"memory": str(2**53)},
+                    "requests": {"memory": str(2**53 + 1)},
+                }
+            }
+        },
         {"nmi": {"resources": {"limit": {"memory": "192Mi"}}}},
         {"nmi": {"resources": {"limits": {"gpu": 1}}}},
         {"nmi": {"resources": {"claims": [{"name": "gpu"}]}}},
@@ -919,7 +935,7 @@ NEAR = {"podAffinityTerm": {"topologyKey": "zone", "labelSelector": {"matchLabel
     ],
     ids=str,
 )
-def test_a_value_that_makes_an_invalid_object_is_refused_by_name(
+def test_a_value_that_kubernetes_would_refuse_or_misread_is_refused_by_name(
     helm: Helm, given: dict[str, Any]
 ) -> None:
     ((group, inside),) = given.items()
@@ -938,15 +954,16 @@ def test_a_value_that_makes_an_invalid_object_is_refused_by_name(
         {"imagePullSecrets": [{"name": "pull.secret"}]},
         {"nmi": {"probePort": "65535", "prometheusPort": 0, "metricsSecurePort": "0"}},
         {"nmi": {"auditLog": "-", "nodeSelector": {"a.example.com/b": ""}}},
-        {"nmi": {"tolerations": [{"key": "a/b", "effect": "NoExecute", "tolerationSeconds": 3}]}},
+        {"nmi": {"tolerations": [{**EVICTED, "tolerationSeconds": LARGEST}]}},
         {"nmi": {"resources": {"limits": {"cpu": 1, "memory": "1.5Gi"}, "requests": None}}},
         {"nmi": {"resources": {"limits": {"memory": "128e6", "cpu": "0.5"}}}},
+        {"nmi": {"resources": {"limits": {"memory": LARGEST, "cpu": str(LARGEST)}}}},
         {"nmi": {"resources": {"requests": {"memory": "1G"}, "limits": {"memory": "954Mi"}}}},
         {"mic": {"resources": {"requests": {"cpu": "1000m"}, "limits": {"cpu": 1}}}},
         {"mic": {"replicas": 0, "leaderElection": {"duration": "1m30s"}}},
         {"mic": {"leaderElection": {"duration": "3s"}}},
         {"mic": {"affinity": {"podAntiAffinity": {PREFERRED: [{"weight": 1, **NEAR}]}}}},
-        {"mic": {"topologySpreadConstraints": [{**ZONES, "whenUnsatisfiable": "DoNotSchedule"}]}},
+        {"mic": {"topologySpreadConstraints": [HARD]}},
         {"nmi": {"affinity": {"nodeAffinity": {REQUIRED: {"nodeSelectorTerms": [LARGE]}}}}},
         {"nmi": {"blockInstanceMetadata": "True", "resources": {"limits": {"cpu": 1}}}},
         {"nmi": {"appArmorProfile": {"type": "Localhost", "localhostProfile": "podidentity"}}},
