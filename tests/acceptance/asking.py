@@ -15,26 +15,31 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from tests.acceptance.archived_nmi import ARCHIVED
 from tests.acceptance.sandbox import PATIENCE, TIMEOUT, Sandbox
 
 OURS = "ours"
-"""Who answers without a header `Server`."""
+"""Who answers without a header `Server` and without a `refresh_token`."""
 _CLIENTS = """
-import collections, http.client, json, os, sys, threading, time
+import base64, collections, http.client, json, os, sys, threading, time
 nonce, clients, rate, client_id = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), sys.argv[4:]
 PATH = "/metadata/identity/oauth2/token?api-version=2018-02-01&resource=https://vault.azure.net"
 found, wrong, lost, over = collections.Counter(), [], [], "/over-" + nonce
 slowest = [0.0]
+def of(token):
+    claims = token.split(".")[1]
+    return json.loads(base64.urlsafe_b64decode(claims + "=" * (-len(claims) % 4)))["appid"].lower()
 def ask(connection):
     began = time.monotonic()
     connection.request("GET", PATH, headers={"Metadata": "true", "X-Nonce": nonce})
     answer = connection.getresponse()
-    by, body = answer.getheader("Server", "OURS"), answer.read()
+    body = answer.read()
+    by = answer.getheader("Server", "ARCHIVED" if b"refresh_token" in body else "OURS")
     slowest[0] = max(slowest[0], time.monotonic() - began)
     if answer.status != 200:
         wrong.append(f"{by} {answer.status} {body[:200]}")
-    elif client_id and json.loads(body)["client_id"].lower() not in client_id:
-        wrong.append(f"{by}: a token of {json.loads(body)['client_id']}")
+    elif client_id and of(json.loads(body)["access_token"]) not in client_id:
+        wrong.append(f"{by}: a token of {of(json.loads(body)['access_token'])}")
     else:
         found[by] += 1
     return by, answer.getheader("Connection", "") != "close"
@@ -65,7 +70,7 @@ while any(thread.is_alive() for thread in threads):
     threads[0].join(0.5)
 [thread.join() for thread in threads]
 print(told())
-""".replace("OURS", OURS)
+""".replace("OURS", OURS).replace("ARCHIVED", ARCHIVED)
 
 
 @dataclass

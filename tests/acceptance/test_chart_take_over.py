@@ -21,6 +21,7 @@ from deploy.values import CHART
 from podidentity_sandbox.demo.prepare import prepare
 from podidentity_sandbox.weather import CALM
 from tests.acceptance import archived_nmi
+from tests.acceptance.archived_nmi import ARCHIVED
 from tests.acceptance.asking import OURS, Load
 from tests.acceptance.sandbox import PATIENCE, leaked, opened
 from tests.acceptance.two_pools import PODS, Cluster
@@ -30,7 +31,7 @@ from tests.sandboxes import own
 
 BESIDE = "podidentity"
 """Release and namespace of ours beside the archived one."""
-ARCHIVED = archived_nmi.SERVER
+pytestmark = archived_nmi.needs_archived
 OLD_VALUES = {"operationMode": "managed", "installMICException": "false"}
 OWN = {"nameOverride": BESIDE, "aks": {"addonException": False}}
 PORTS = {"probePort": "8086", "prometheusPort": "9091"}
@@ -74,7 +75,6 @@ def archived_release(name: str, folder: Path) -> Iterator[tuple[Releases, asynci
     """Have a cluster with the archived release, and pods that its NMI serves."""
     with opened(own(name), nodes=2, weather=CALM) as (place, azure, loop):
         found = Cluster(place, azure, loop.run(prepare(place.plan)))
-        found.rate = 25
         made = Releases(found, archived.chart(folder))
         loop.run(_begin(made))
         yield made, loop
@@ -83,9 +83,9 @@ def archived_release(name: str, folder: Path) -> Iterator[tuple[Releases, asynci
 async def _begin(releases: Releases) -> None:
     found = releases.found
     await found.prepare()
-    variables = archived_nmi.variables(found.made.client_id)
-    archived.runs(releases.old, archived_nmi.COMMAND, variables)
+    archived.runs(releases.old, archived_nmi.PROGRAM)
     await releases.do("install", RELEASE, str(releases.old), values=OLD_VALUES)
+    await found.until_archived_has_rules()
     await found.start_pods()
     await found.run("podidentity", "migrate", "apply", "--yes")
 

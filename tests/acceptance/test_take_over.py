@@ -17,6 +17,7 @@ import pytest
 from podidentity_sandbox.demo.prepare import prepare
 from podidentity_sandbox.weather import CALM
 from tests.acceptance import archived_nmi
+from tests.acceptance.archived_nmi import ARCHIVED
 from tests.acceptance.asking import OURS, Load, load
 from tests.acceptance.deployer import give_rights_in
 from tests.acceptance.sandbox import PATIENCE, leaked, opened
@@ -32,9 +33,10 @@ ANOTHER_PORT = [
     for each in blocks_of(ROOT / "docs" / "how-to" / "upgrade.md")
     if each.mark == "run=another-port"
 ]
-ENOUGH = 200
+ENOUGH = 100
 """Tokens that each NMI has given before it goes: the pods would have noticed what it does wrong."""
 LEFTOVERS = [each for each in HOW_TO if each.mark == "run=take-over-leftovers"]
+pytestmark = archived_nmi.needs_archived
 
 
 @pytest.fixture(scope="module")
@@ -61,10 +63,13 @@ async def _definitions(found: Cluster) -> str:
 
 async def archived(found: Cluster) -> None:
     """Have the archived NMI on each node, ready."""
-    manifest = archived_nmi.manifest(found.made.client_id)
+    await bring(found, archived_nmi.manifest(), f"daemonset/{archived_nmi.NAME}")
+
+
+async def bring(found: Cluster, manifest: str, *daemon_set: str) -> None:
     await found.run("kubectl", "apply", "-f", "-", given=manifest)
-    wait = ("rollout", "status", f"daemonset/{archived_nmi.NAME}", f"--timeout={PATIENCE}s")
-    await found.run("kubectl", *wait)
+    await found.run("kubectl", "rollout", "status", *daemon_set, f"--timeout={PATIENCE}s")
+    await found.until_archived_has_rules()
 
 
 async def follow(found: Cluster, block: Block, folder: Path = ROOT) -> None:
@@ -86,11 +91,11 @@ async def take_over(found: Cluster) -> None:
         ("NotPermitted", ["a", "b"])
     ]
     await follow(found, grant)
-    assert await who(found) == [archived_nmi.SERVER] * 2
+    assert await who(found) == [ARCHIVED] * 2
     async with found.load("coming") as asked:
         await follow(found, canary)
-        assert await who(found) == [OURS, archived_nmi.SERVER]
-        await found.until_answered("coming", archived_nmi.SERVER, ENOUGH)
+        assert await who(found) == [OURS, ARCHIVED]
+        await found.until_answered("coming", ARCHIVED, ENOUGH)
         assert not_ours(await found.on_ports(0))
         await follow(found, others)
         assert await who(found) == [OURS, OURS]
@@ -99,7 +104,7 @@ async def take_over(found: Cluster) -> None:
         await found.until_ours_has_the_ports()
         await found.until_answered("coming", OURS, ENOUGH)
     assert asked.wrong == []
-    assert {by for by, _ in asked.lost} <= {archived_nmi.SERVER}, json.dumps(asked.lost)
+    assert {by for by, _ in asked.lost} <= {ARCHIVED}, json.dumps(asked.lost)
     assert len(asked.lost) <= 4, "the connections that are kept"
     assert await leaked(found.azure, "coming") == 0
 
@@ -119,8 +124,8 @@ async def go_back(found: Cluster) -> None:
         assert await who(found) == [OURS, OURS]
         await found.until_answered("going", OURS, ENOUGH)
         await follow(found, leave)
-        assert await who(found) == [archived_nmi.SERVER] * 2
-        await found.until_answered("going", archived_nmi.SERVER, ENOUGH)
+        assert await who(found) == [ARCHIVED] * 2
+        await found.until_answered("going", ARCHIVED, ENOUGH)
     assert asked.wrong == []
     assert asked.lost == []
     assert await leaked(found.azure, "going") == 0
@@ -134,16 +139,12 @@ async def leftovers(found: Cluster) -> None:
     gone = ("delete", "daemonset", "-n", "default", archived_nmi.NAME, "--cascade=foreground")
     await found.run("kubectl", *gone)
     await found.run("kubectl", "label", "nodes", "--all", "podidentity-")
-    addon = archived_nmi.manifest(
-        found.made.client_id, "kube-system", name="nmi", labels=archived_nmi.LEFT
-    )
-    await found.run("kubectl", "apply", "-f", "-", given=addon)
-    wait = ("rollout", "status", "-n", "kube-system", "daemonset/nmi", f"--timeout={PATIENCE}s")
-    await found.run("kubectl", *wait)
+    addon = archived_nmi.manifest("kube-system", name="nmi", labels=archived_nmi.LEFT)
+    await bring(found, addon, "-n", "kube-system", "daemonset/nmi")
     await found.run("kubectl", "apply", "-f", "-", given=EXCEPTION)
     mark = ("azureidentity/bound", "azureidentitybinding/bound", f"{archived_nmi.OF_AKS}=aks")
     await found.run("kubectl", "label", *mark)
-    assert await who(found) == [archived_nmi.SERVER] * 2
+    assert await who(found) == [ARCHIVED] * 2
 
 
 EXCEPTION = json.dumps(
@@ -176,7 +177,7 @@ async def of_the_add_on(found: Cluster) -> dict[str, Any]:
 def only_what_it_had(found: Cluster, asked: Load, nonce: str, runner: asyncio.Runner) -> None:
     """See that no token was another's, and that only connections to the old NMI ended."""
     assert asked.wrong == []
-    assert {by for by, _ in asked.lost} <= {archived_nmi.SERVER}, json.dumps(asked.lost)
+    assert {by for by, _ in asked.lost} <= {ARCHIVED}, json.dumps(asked.lost)
     assert len(asked.lost) <= 4, "the connections that are kept"
     assert runner.run(leaked(found.azure, nonce)) == 0
 
@@ -185,7 +186,6 @@ def test_what_the_add_on_of_aks_left_is_taken_over_pool_by_pool_and_comes_back(
     cluster: tuple[Cluster, asyncio.Runner], tmp_path: Path
 ) -> None:
     found, loop = cluster
-    found.rate = 25
     give_rights_in(found.place.plan, "podidentity")
     loop.run(leftovers(found))
     made = loop.run(of_the_add_on(found))
@@ -201,8 +201,8 @@ async def take_leftovers(found: Cluster, folder: Path) -> Load:
     canary, others, *_ = LEFTOVERS
     async with found.load("left") as asked:
         await follow(found, canary, folder)
-        assert await who(found) == [OURS, archived_nmi.SERVER]
-        await found.until_answered("left", archived_nmi.SERVER)
+        assert await who(found) == [OURS, ARCHIVED]
+        await found.until_answered("left", ARCHIVED)
         await follow(found, others, folder)
         assert await who(found) == [OURS, OURS]
         await found.until_ours_has_the_ports()
@@ -214,8 +214,8 @@ async def bring_leftovers_back(found: Cluster, folder: Path) -> Load:
     async with found.load("left-back") as asked:
         await found.until_answered("left-back", OURS)
         await follow(found, LEFTOVERS[2], folder)
-        assert await who(found) == [archived_nmi.SERVER] * 2
-        await found.until_answered("left-back", archived_nmi.SERVER)
+        assert await who(found) == [ARCHIVED] * 2
+        await found.until_answered("left-back", ARCHIVED)
     return asked
 
 
@@ -228,7 +228,7 @@ def test_what_the_add_on_left_goes_on_without_its_daemon_set_until_ours_has_its_
 
 async def take_the_name(found: Cluster) -> Load:
     async with found.load("name") as asked:
-        await found.until_answered("name", archived_nmi.SERVER)
+        await found.until_answered("name", ARCHIVED)
         await follow(found, LEFTOVERS[3])
         await found.until_ours_has_the_ports()
         assert await who(found) == [OURS, OURS]

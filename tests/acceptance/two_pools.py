@@ -10,14 +10,14 @@ from typing import Any
 
 from podidentity_sandbox.azure.client import AzureOperator
 from podidentity_sandbox.demo.prepare import Prepared
-from tests.acceptance import archived_nmi
+from tests.acceptance.archived_nmi import ARCHIVED
 from tests.acceptance.asking import OURS, Load, load, until_answered
 from tests.acceptance.sandbox import PATIENCE, Sandbox
 
 PODS = ("a", "b")
 """One on each node, which are two pools."""
 POOLS = ("canary", "others")
-ASKED = ("8085/healthz", "8085/readyz", "9090/metrics", "2579/metadata/instance")
+ASKED = ("8085/healthz", "8085/readyz", "9090/metrics", "2579/host/token")
 """On the ports of a node that both want."""
 
 
@@ -26,8 +26,9 @@ class Cluster:
 
     def __init__(self, place: Sandbox, azure: AzureOperator, made: Prepared) -> None:
         self.place, self.azure, self.made = place, azure, made
-        self.rate = 75.0
-        """How often each pod asks in a second."""
+        self.rate = 12.0
+        """How often each pod asks in a second: the archived NMI asks IMDS each time, and IMDS takes
+        20 requests a second of a machine."""
 
     async def prepare(self) -> None:
         """Attach the identity to the machines, and name the pools."""
@@ -52,18 +53,27 @@ class Cluster:
     async def who(self, pod: str) -> str:
         """Return who answers a new connection of a pod."""
         said = await self.place.shell(
-            "curl -s -m 60 -o /dev/null -D - -H Metadata:true 'http://169.254.169.254/metadata/identity"
+            "curl -s -m 60 -i -H Metadata:true 'http://169.254.169.254/metadata/identity"
             "/oauth2/token?api-version=2018-02-01&resource=https://vault.azure.net'",
             pod=pod,
         )
-        head = said.stdout.decode()
-        assert " 200 " in head, head
-        return archived_nmi.SERVER if archived_nmi.SERVER in head else OURS
+        answer = said.stdout.decode()
+        head, _, body = answer.partition("\r\n\r\n")
+        assert " 200 " in head, answer
+        assert "IMDS" not in head, "the node is open"
+        return ARCHIVED if "refresh_token" in body else OURS
 
     async def on_ports(self, number: int) -> str:
         """Return what answers at the ports of a node that both want."""
         asks = "; ".join(f"curl -s -m 5 http://127.0.0.1:{each}" for each in ASKED)
         return await asyncio.to_thread(self.place.on_node, "sh", "-c", f"{asks}; :", number=number)
+
+    async def until_archived_has_rules(self) -> None:
+        """Return when the archived NMI says on each node that it has: it has no readiness."""
+        ask = "until curl -s http://127.0.0.1:8085/healthz | grep -qx Active; do sleep 0.1; done"
+        for number in range(len(POOLS)):
+            command = ("timeout", str(PATIENCE), "sh", "-c", ask)
+            await asyncio.to_thread(self.place.on_node, *command, number=number)
 
     async def until_ours_has_the_ports(self) -> None:
         """Return when ours answers at the ports of all nodes that both want."""
@@ -106,6 +116,6 @@ def _pods(place: Sandbox) -> Iterator[dict[str, Any]]:
 
 
 def not_ours(said: str) -> bool:
-    """Whether another has one of the ports still; the stand-in is Active wherever it is asked."""
-    ours = said.count("Active") == 1 and "aadpodidentity_" in said and "invalid_request" in said
-    return not ours
+    """Whether another has one of the ports still."""
+    ours = "Active" in said and "podidentity_build_info" in said and "invalid_request" in said
+    return not ours or "page not found" in said

@@ -58,17 +58,19 @@ def chart(folder: Path) -> Path:
     return made
 
 
-def runs(made: Path, command: list[str], env: dict[str, str]) -> None:
-    """Have NMI of the chart at `made` run this, with these variables besides."""
+def runs(made: Path, program: Path) -> None:
+    """Have NMI of the chart at `made` be this program of the machine."""
     path = made / "templates/objects.yaml"
-    before = "        - name: nmi\n"
-    container = f"{before}          command: {json.dumps(command)}\n"
-    text = path.read_text().replace(before, container)
-    names = "          env:\n            - {name: HOST_IP,"
-    assert text.count(container) == text.count(names) == 1
-    more = [f"            - {json.dumps({'name': name, 'value': env[name]})}\n" for name in env]
-    first, _, last = names.partition("\n")
-    path.write_text(text.replace(names, "".join([first, "\n", *more, last])))
+    text = path.read_text()
+    where = json.dumps(str(program))
+    for before, more in (
+        ("        - name: nmi\n", f"          command: [{where}]\n"),
+        ("          volumeMounts:\n", f"            - {{name: program, mountPath: {where}}}\n"),
+        ("      volumes:\n", f"        - {{name: program, hostPath: {{path: {where}}}}}\n"),
+    ):
+        assert text.count(before) == 1
+        text = text.replace(before, before + more)
+    path.write_text(text)
 
 
 def recorded_by_helm_3(world: World, namespace: str, release: str) -> None:
