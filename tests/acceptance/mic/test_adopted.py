@@ -1,4 +1,4 @@
-"""MIC after the archived one: what `migrate adopt` leaves out stays attached, whatever MIC does.
+"""MIC after the archived one, and back: what `migrate adopt` leaves out stays attached.
 
 The archived MIC itself attaches, and its records say so.
 """
@@ -28,6 +28,7 @@ from tests.kubernetes.programs import place as programs
 ARCHIVED = programs() / "archived/aad-pod-identity-mic"
 pytestmark = pytest.mark.skipif(not ARCHIVED.is_file(), reason=f"{WANTING}: {BROUGHT_BY}")
 MIC = "archived-mic"
+ITS_FINALIZER = "azureassignedidentity.finalizers.aadpodidentity.k8s.io"
 CLOUD = "AzurePublicCloud"
 OF = {"ours": "default", "network": "default", "excepted": "kube-system"}
 """The namespace of each identity: an exception is of its own namespace's pods."""
@@ -50,6 +51,8 @@ class Adopted:
     """What it wrote into a ledger."""
     left: tuple[Managed, Managed]
     """What it left out: what a pod of the node's network and an excepted one need."""
+    cloud: Path
+    """How the archived MIC signs in."""
 
 
 @pytest.fixture(scope="module")
@@ -74,14 +77,15 @@ def adopted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Adopted]:
             ),
         )
         password = place.loop.run(place.azure.add_secret(place.app)).value
-        attach_by_archived(place, password, tmp_path_factory.mktemp("node") / "azure.json")
+        cloud = tmp_path_factory.mktemp("node") / "azure.json"
+        attach_by_archived(place, password, cloud)
         said = place.sandbox.run("podidentity", "migrate", "adopt", "--yes")
         keys = {"ClientID": place.app.client_id, "ClientSecret": password}
         keys |= {"TenantID": place.sandbox.plan.tenant_id, "Cloud": CLOUD}
         entries = {key: value.encode() for key, value in keys.items()}
         place.apply(secret("aadpodidentity-admin-secret", "kube-system", **entries))
         install(place.sandbox, "--detach-grace=0s", "--identity-assignment-reconcile-interval=10s")
-        yield Adopted(place, said, ours, (network, excepted))
+        yield Adopted(place, said, ours, (network, excepted), cloud)
 
 
 def attach_by_archived(place: Controlled, password: str, file: Path) -> None:
@@ -99,6 +103,15 @@ def attach_by_archived(place: Controlled, password: str, file: Path) -> None:
         "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
         {"metadata": {"name": MIC}, "roleRef": role, "subjects": [subject]},
     )
+    start_archived(place, file)
+    # A real API server refuses reads of a kind for a moment after it was made; kubectl asks again.
+    place.sandbox.run("kubectl", "get", "azureassignedidentities")
+    place.assigned("agent", "exempt", "app-ours", "app-network", "app-excepted")
+    place.delete(f"pods/{MIC}")
+    until_gone(place, MIC)
+
+
+def start_archived(place: Controlled, file: Path) -> None:
     files = {"cloud": file, "program": ARCHIVED}
     volumes = [{"name": name, "hostPath": {"path": str(path)}} for name, path in files.items()]
     container = {
@@ -109,11 +122,6 @@ def attach_by_archived(place: Controlled, password: str, file: Path) -> None:
         "volumeMounts": [{"name": name, "mountPath": str(path)} for name, path in files.items()],
     }
     place.apply(manifest("v1", "Pod", MIC, spec={"containers": [container], "volumes": volumes}))
-    # A real API server refuses reads of a kind for a moment after it was made; kubectl asks again.
-    place.sandbox.run("kubectl", "get", "azureassignedidentities")
-    place.assigned("agent", "exempt", "app-ours", "app-network", "app-excepted")
-    place.delete(f"pods/{MIC}")
-    until_gone(place, MIC)
 
 
 def until_gone(place: Controlled, pod: str, namespace: str = "default") -> None:
@@ -152,3 +160,28 @@ def test_what_adopt_leaves_out_stays_after_a_restart_of_mic_beside_what_mic_atta
     place.until(lambda: not place.records("beside"), "its record stays")
     place.until(lambda: not place.has(adopted.ours), "what MIC attached stays")
     assert [place.has(each) for each in adopted.left] == [True, True]
+
+
+def test_the_archived_mic_has_the_cluster_back_and_ours_waits_until_it_ends(
+    adopted: Adopted,
+) -> None:
+    place = adopted.place
+    place.sandbox.run("podidentity", "disable")
+    start_archived(place, adopted.cloud)
+    place.pod("given-back", "ours")
+    place.assigned("given-back")
+    install(place.sandbox, options=["--no-wait"])
+    place.until(lambda: "delete its Deployment" in place.told(), "ours does not say that it waits")
+    place.pod("meanwhile", "ours")
+    place.assigned("meanwhile")
+    assert finalizers(place, "meanwhile") == {ITS_FINALIZER}, "the archived MIC made it"
+    place.delete(f"pods/{MIC}")
+    until_gone(place, MIC)
+    place.until(lambda: ITS_FINALIZER not in finalizers(place, "meanwhile"), "ours does not begin")
+    place.pod("taken-again", "ours")
+    place.assigned("given-back", "meanwhile", "taken-again")
+
+
+def finalizers(place: Controlled, pod: str) -> set[str]:
+    (record,) = place.records(pod)
+    return set(record["metadata"].get("finalizers", ()))
