@@ -208,11 +208,6 @@ def test_what_the_sandbox_does_not_change_is_refused_by_its_name(
     assert answer["error"]["message"] == f"Changing property '{named}' is not allowed."
 
 
-def test_no_other_cluster_is_made(direct: Direct) -> None:
-    refused = direct.refused("PUT", path(direct, "second"), {"location": "westeurope"})
-    assert refused == (400, "BadRequest")
-
-
 # ---- What a request may ask of the pod identity add-on, and how the add-on is shown.
 #
 # https://learn.microsoft.com/rest/api/aks/managed-clusters/create-or-update
@@ -256,18 +251,6 @@ def test_what_was_asked_for_is_shown_again_with_its_state() -> None:
     assert shown == sent
 
 
-def test_an_empty_profile_shows_no_lists() -> None:
-    assert rendered(wanted({"enabled": True}, None)) == {"enabled": True}
-    assert rendered(wanted({"enabled": False}, None)) == {"enabled": False}
-
-
-def test_what_is_left_out_is_going_until_azure_is_done() -> None:
-    old = wanted(profile(identity(), identity(name="b")), None)
-    assert states(wanted(profile(identity()), old)) == {"a": "Updating", "b": "Deleting"}
-    gone = wanted({"enabled": False}, old)
-    assert (gone.enabled, states(gone)) == (False, {"a": "Deleting", "b": "Deleting"})
-
-
 def test_what_is_assigned_and_unchanged_stays_assigned() -> None:
     first = wanted(profile(identity()), None)
     shown = rendered(first)["userAssignedIdentities"][0]
@@ -275,18 +258,6 @@ def test_what_is_assigned_and_unchanged_stays_assigned() -> None:
     assert states(wanted(profile(shown), assigned)) == {"a": "Assigned"}
     other = identity(bindingSelector="green")
     assert states(wanted(profile(other), assigned)) == {"a": "Updating"}
-
-
-def test_a_failure_is_shown_with_its_error_twice_wrapped() -> None:
-    one = wanted(profile(identity()), None).identities[0].settled(ArmError(400, "Code", "w"))
-    shown = rendered(AddOn(True, user_assigned_identities=(one,)))["userAssignedIdentities"][0]
-    assert shown["provisioningInfo"] == {"error": {"error": {"code": "Code", "message": "w"}}}
-
-
-def test_a_missing_name_is_made() -> None:
-    made = wanted(profile(identity(name=""), identity(name=None)), None)
-    assert len(states(made)) == 2
-    assert all(name.startswith("pod-identity-") for name in states(made))
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,7 @@
-"""What a subscription holds: groups, vaults, storage accounts, features, and their lists."""
+"""What a subscription holds: vaults, storage accounts, and the lists of all that is in it."""
 
 from __future__ import annotations
 
-import base64
 from typing import Any
 
 import pytest
@@ -13,10 +12,6 @@ VAULTS = "providers/Microsoft.KeyVault/vaults"
 ACCOUNTS = "providers/Microsoft.Storage/storageAccounts"
 CLUSTERS = "providers/Microsoft.ContainerService/managedClusters"
 IDENTITIES = "providers/Microsoft.ManagedIdentity/userAssignedIdentities"
-FEATURE = (
-    "providers/Microsoft.Features/providers/Microsoft.ContainerService/features"
-    "/EnablePodIdentityPreview"
-)
 ACCOUNT: dict[str, Any] = {
     "location": "West Europe",
     "kind": "StorageV2",
@@ -102,42 +97,7 @@ def test_a_vault_name_is_taken_in_all_of_azure_and_after_its_deletion(
     assert taken == (409, "VaultAlreadyExists")
 
 
-@pytest.mark.parametrize("name", ["1st", "a--b", "ab", "a-", "a_b_c", "a" * 25])
-def test_a_vault_name_obeys_the_rules_of_a_host_name(direct: Direct, name: str) -> None:
-    refused = direct.refused("PUT", path(direct, name), vault(direct))
-    assert refused == (400, "VaultNameNotValid")
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"sku": None},
-        {"tenantId": "another"},
-        {"accessPolicies": None, "enableRbacAuthorization": False},
-        {"enableRbacAuthorization": "yes"},
-        {"accessPolicies": [{}]},
-        {"accessPolicies": [{"objectId": "x", "permissions": {"secrets": "get"}}]},
-    ],
-)
-def test_a_vault_without_what_it_needs_is_refused(direct: Direct, change: dict[str, Any]) -> None:
-    refused = direct.refused("PUT", path(direct), vault(direct, **change))
-    assert refused == (400, "BadRequest")
-
-
-# ---- Storage accounts
-
-
-def test_a_second_put_changes_what_it_names_and_keeps_the_keys(direct: Direct) -> None:
-    direct.made("PUT", account(direct), ACCOUNT)
-    keys = direct.made("POST", f"{account(direct)}/listKeys")
-    assert [key["keyName"] for key in keys["keys"]] == ["key1", "key2"]
-    assert [len(base64.b64decode(key["value"])) for key in keys["keys"]] == [64, 64]
-    again = {**ACCOUNT, "tags": {"a": "b"}, "properties": {"supportsHttpsTrafficOnly": False}}
-    status, changed, _ = direct.arm("PUT", account(direct), again)
-    assert (status, changed["tags"]) == (200, {"a": "b"})
-    assert changed["properties"]["supportsHttpsTrafficOnly"] is False
-    assert changed["properties"]["accessTier"] == "Cool"
-    assert direct.made("POST", f"{account(direct)}/listKeys") == keys
+# ---- What opens an account or a cluster
 
 
 def test_a_reader_sees_an_account_and_a_cluster_and_not_what_opens_them(direct: Direct) -> None:
@@ -152,76 +112,7 @@ def test_a_reader_sees_an_account_and_a_cluster_and_not_what_opens_them(direct: 
         assert refused == (403, "AuthorizationFailed")
 
 
-BAD_VALUE = (400, "InvalidValuesForRequestParameters")
-
-
-@pytest.mark.parametrize(
-    ("name", "change", "refusal"),
-    [
-        ("mydata", {"location": "northeurope"}, (409, "InvalidResourceLocation")),
-        ("other", {"kind": "BlobStorage"}, BAD_VALUE),
-        ("other", {"sku": {"name": "Cheap"}}, BAD_VALUE),
-        ("other", {"location": None}, (400, "LocationRequired")),
-        ("other", {"properties": {"supportsHttpsTrafficOnly": "no"}}, BAD_VALUE),
-    ],
-)
-def test_what_no_account_can_be_is_refused(
-    direct: Direct, name: str, change: dict[str, Any], refusal: tuple[int, str]
-) -> None:
-    direct.made("PUT", account(direct), ACCOUNT)
-    assert direct.refused("PUT", account(direct, name), {**ACCOUNT, **change}) == refusal
-
-
-# ---- Features, providers, groups, and lists of everything
-
-
-def test_a_feature_is_registered_a_little_after_it_was_asked_for(direct: Direct) -> None:
-    def state(method: str = "GET", below: str = "") -> str:
-        return str(direct.made(method, f"{FEATURE}{below}")["properties"]["state"])
-
-    assert state() == "NotRegistered"
-    assert state("POST", "/register") == state() == "Registering"
-    direct.clock.now += 0.2
-    assert state() == state("POST", "/register") == "Registered"
-
-
-@pytest.mark.parametrize(
-    ("method", "where", "refusal"),
-    [
-        ("GET", "providers/Contoso.Tea", (404, "InvalidResourceNamespace")),
-        (
-            "GET",
-            "resources?api-version=2021-04-01&$filter=substringof('a', name)",
-            (400, "InvalidFilterInQueryString"),
-        ),
-    ],
-)
-def test_what_is_not_there_or_not_understood_is_refused(
-    direct: Direct, method: str, where: str, refusal: tuple[int, str]
-) -> None:
-    assert direct.refused(method, where) == refusal
-
-
-@pytest.mark.parametrize(
-    ("asked", "names"),
-    [
-        ("", ["mine", "my-kv"]),
-        ("resourceType eq 'Microsoft.KeyVault/vaults' and name eq 'MY-kv'", ["my-kv"]),
-        ("resourceType eq 'Microsoft.KeyVault/vaults' and name eq 'other'", []),
-        ("location eq 'westeurope' and name eq 'mine'", ["mine"]),
-    ],
-)
-def test_resources_are_listed_by_type_and_name(
-    direct: Direct, asked: str, names: list[str]
-) -> None:
-    direct.made("PUT", "resourceGroups/mine", {"location": "westeurope"})
-    direct.identity("mine", "mine")
-    direct.made("PUT", path(direct, group="mine"), vault(direct))
-    query = f"?api-version=2021-04-01&$filter={asked}" if asked else ""
-    found = direct.made("GET", f"resourceGroups/mine/resources{query}")["value"]
-    assert [one["name"] for one in found] == names
-    everywhere = direct.made("GET", f"resources{query}")["value"]
-    assert {one["id"] for one in found} <= {one["id"] for one in everywhere}
+# ---- Lists of everything
 
 
 def test_lists_show_what_one_may_read_and_nothing_to_strangers(direct: Direct) -> None:

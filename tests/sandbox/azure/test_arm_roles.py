@@ -75,31 +75,6 @@ def test_an_assignment_that_cannot_be_is_refused(
     assert direct.refused("PUT", f"{base}/{name}", body) == refusal
 
 
-def test_assignments_are_listed_from_above_and_below_and_with_at_scope_from_above_only(
-    direct: Direct, mine: UserAssignedIdentity
-) -> None:
-    who = mine.principal_id
-    direct.grant("Reader", who, direct.world.subscription)
-    direct.grant("Managed Identity Operator", who, mine.id)
-
-    def scopes(where: str, condition: str) -> list[str]:
-        query = f"api-version=2022-04-01&$filter={condition}".replace(" ", "%20")
-        found = direct.made("GET", f"{where}/{AUTHORIZATION}/roleAssignments?{query}")
-        return [one["properties"]["scope"] for one in found["value"]]
-
-    both = [direct.world.subscription, mine.id]
-    assert scopes(mine.id, f"atScope() and assignedTo('{who}')") == both
-    assert scopes(both[0], f"principalId eq '{who}'") == both
-    assert scopes(both[0], f"atScope() and assignedTo('{who}')") == both[:1]
-    assert len(scopes(both[0], "atScope()")) == 2  # the operator's, too
-
-
-@pytest.mark.parametrize("kind", ["roleDefinitions", "roleAssignments"])
-def test_a_filter_that_is_not_understood_is_refused_not_ignored(direct: Direct, kind: str) -> None:
-    path = f"{AUTHORIZATION}/{kind}?api-version=2022-04-01&$filter=x"
-    assert direct.arm("GET", path)[1]["error"]["code"] == "UnsupportedFilter"
-
-
 def custom(direct: Direct, *actions: str, scope: str = "") -> dict[str, Any]:
     permissions = [{"actions": list(actions), "notActions": []}]
     scopes = [scope or direct.world.subscription]

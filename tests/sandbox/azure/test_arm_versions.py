@@ -19,16 +19,6 @@ def test_the_products_own_versions_are_azures() -> None:
         assert COMPUTE_API in TYPES[f"microsoft.compute/{kind}"].versions
 
 
-@pytest.mark.parametrize("name", list(TYPES))
-def test_the_versions_of_a_type_are_in_order_and_each_is_there_once(name: str) -> None:
-    versions = [
-        # A preview comes before the version that it previews.
-        version.removesuffix("-preview") + (" " if version.endswith("-preview") else "z")
-        for version in TYPES[name].versions
-    ]
-    assert versions == sorted(set(versions))
-
-
 UNREGISTERED = (400, "NoRegisteredProviderFound")
 MISSED = (
     "The resource type 'virtualMachineScaleSets' could not be found in the namespace"

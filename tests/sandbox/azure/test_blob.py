@@ -11,9 +11,8 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
-from podidentity_sandbox.azure.blob.authorization import string_to_sign
 from podidentity_sandbox.azure.blob.call import container_id
-from podidentity_sandbox.azure.messages import Reply, Request
+from podidentity_sandbox.azure.messages import Reply
 from podidentity_sandbox.azure.tokens import Issuer
 from tests.sandbox.azure.blobs import BLOCK, STORAGE, Blobs
 from tests.sandbox.azure.direct import Direct
@@ -102,10 +101,6 @@ def test_it_answers_as_is_written_or_was_seen(
     assert ("WWW-Authenticate" in reply.headers) == (row["status"] == 401)
 
 
-def test_the_tables_are_not_empty() -> None:
-    assert len(ROWS) > 45
-
-
 def test_the_challenge_names_the_tenant_and_the_resource(blobs: Blobs) -> None:
     reply = blobs.ask("GET", "/private/a.txt", {"authorization": expired(blobs)})
     tenant = blobs.direct.plan.tenant_id
@@ -173,36 +168,10 @@ def test_a_blob_is_what_was_written_last(blobs: Blobs) -> None:
 def test_names_are_kept_with_all_their_letters(blobs: Blobs) -> None:
     made = blobs.signed("PUT", "/private/dir/x%20y%2Bz%C3%A4%3C.txt", BLOCK, b"1")
     assert made.status == 201
-    assert names(blobs, "") == (["a.txt", "dir/x y+zä<.txt"], "")
-
-
-def names(blobs: Blobs, more: str) -> tuple[list[str], str]:
-    reply = blobs.signed("GET", f"/private?restype=container&comp=list{more}")
+    reply = blobs.signed("GET", "/private?restype=container&comp=list")
     root = ElementTree.fromstring(reply.body)  # noqa: S314 - our own
-    listed = [element.text or "" for element in root.findall("./Blobs/*/Name")]
-    return listed, root.findtext("NextMarker") or ""
-
-
-def test_a_list_is_cut_into_pages_folders_and_prefixes(blobs: Blobs) -> None:
-    for name in ("b/1", "b/2", "b/c/3", "d"):
-        assert blobs.signed("PUT", f"/private/{name}", BLOCK, b"1").status == 201
-    assert names(blobs, "&delimiter=/")[0] == ["a.txt", "b/", "d"]
-    assert names(blobs, "&delimiter=/&prefix=b/")[0] == ["b/1", "b/2", "b/c/"]
-    assert names(blobs, "&prefix=b/c")[0] == ["b/c/3"]
-    found, marker = [], ""
-    while True:
-        page, marker = names(blobs, f"&maxresults=2&marker={marker}")
-        found.append(page)
-        if not marker:
-            break
-    assert found == [["a.txt", "b/1"], ["b/2", "b/c/3"], ["d"]]
-
-
-def test_every_answer_repeats_the_clients_id_and_version(blobs: Blobs) -> None:
-    reply = blobs.ask("GET", "/private/a.txt", {"x-ms-client-request-id": "mine"})
-    assert reply.headers["x-ms-client-request-id"] == "mine"
-    assert reply.headers["x-ms-version"] == "2021-12-02"
-    assert re.fullmatch(r"[0-9a-f-]{36}", reply.headers["x-ms-request-id"])
+    names = [element.text for element in root.findall("./Blobs/*/Name")]
+    assert names == ["a.txt", "dir/x y+zä<.txt"]
 
 
 def test_an_error_is_xml_with_the_requests_id_and_time(blobs: Blobs) -> None:
@@ -215,76 +184,3 @@ def test_an_error_is_xml_with_the_requests_id_and_time(blobs: Blobs) -> None:
     assert lines[0] == "The specified container does not exist."
     assert lines[1] == f"RequestId:{reply.headers['x-ms-request-id']}"
     assert re.fullmatch(r"Time:\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{7}Z", lines[2])
-
-
-# ---- The string to sign, by the examples of its document.
-#
-# https://learn.microsoft.com/rest/api/storageservices/authorize-with-shared-key
-
-DATE = {"x-ms-date": "Fri, 26 Jun 2015 23:39:12 GMT", "x-ms-version": "2015-02-21"}
-
-
-HEADERS = (
-    *("content-encoding", "content-language", "content-length", "content-md5", "content-type"),
-    *("date", "if-modified-since", "if-match", "if-none-match", "if-unmodified-since", "range"),
-)
-
-
-@pytest.mark.parametrize(
-    ("because", "target", "headers", "place", "signed"),
-    [
-        (
-            "the document's first example",
-            "/mycontainer?restype=container&comp=metadata&timeout=20",
-            DATE,
-            slice(None),
-            [
-                *("GET", *[""] * 11, "x-ms-date:Fri, 26 Jun 2015 23:39:12 GMT"),
-                *("x-ms-version:2015-02-21", "/myaccount/mycontainer"),
-                *("comp:metadata", "restype:container", "timeout:20"),
-            ],
-        ),
-        (
-            "values of one parameter are sorted and joined",
-            "/c?restype=container&comp=list&include=snapshots&include=metadata",
-            DATE,
-            slice(-4, None),
-            ["/myaccount/c", "comp:list", "include:metadata,snapshots", "restype:container"],
-        ),
-        (
-            "the path is signed as it was sent and the query decoded",
-            "/c/a%20b?Prefix=x%2Fy%20z",
-            DATE,
-            slice(-2, None),
-            ["/myaccount/c/a%20b", "prefix:x/y z"],
-        ),
-        (
-            "the plain headers stand in their order",
-            "/",
-            {**{name: str(n) for n, name in enumerate(HEADERS)}, "user-agent": "not signed"},
-            slice(None),
-            ["GET", *map(str, range(11)), "/myaccount/"],
-        ),
-        (
-            "headers of the service are sorted and trimmed",
-            "/",
-            {"x-ms-meta-b": " two  words ", "x-ms-blob-type": "BlockBlob"},
-            slice(12, 14),
-            ["x-ms-blob-type:BlockBlob", "x-ms-meta-b:two  words"],
-        ),
-        ("the service's date stands for it", "/", {"date": "other", **DATE}, slice(6, 7), [""]),
-        ("no length is empty", "/", {"content-length": "0", **DATE}, slice(3, 4), [""]),
-        (
-            "but before 2015",
-            "/",
-            {"content-length": "0", "x-ms-version": "2014-02-14"},
-            slice(3, 4),
-            ["0"],
-        ),
-    ],
-)
-def test_the_string_to_sign_is_the_documents(
-    because: str, target: str, headers: dict[str, str], place: slice, signed: list[str]
-) -> None:
-    request = Request(method="GET", target=target, headers=headers)
-    assert string_to_sign(request, "myaccount").split("\n")[place] == signed, because

@@ -60,23 +60,6 @@ def test_an_unknown_id_is_found_nowhere(direct: Direct) -> None:
         assert ask(direct, "GET", nobody, token)[0] == 400
 
 
-def test_principals_are_named_by_their_ids(direct: Direct) -> None:
-    mine, token = direct.identity("mine"), direct.token(GRAPH)
-    one = ask(direct, "GET", f"servicePrincipals/{mine.principal_id}", token)[1]
-    assert (one["appId"], one["servicePrincipalType"]) == (mine.client_id, "ManagedIdentity")
-    body = {"ids": [mine.principal_id, "nobody"]}
-    status, answer = ask(direct, "POST", "directoryObjects/getByIds", token, body)
-    assert (status, [each["displayName"] for each in answer["value"]]) == (200, ["mine"])
-    assert ask(direct, "POST", "directoryObjects/getByIds", token, {"ids": "x"})[0] == 400
-
-
-@pytest.mark.parametrize("kind", ["servicePrincipals", "applications"])
-def test_a_filter_that_is_not_known_is_refused(direct: Direct, kind: str) -> None:
-    path = f"{kind}?$filter={quote('endswith(appId,1)')}"
-    status, answer = ask(direct, "GET", path, direct.token(GRAPH))
-    assert (status, answer["error"]["code"]) == (400, "Request_UnsupportedQuery")
-
-
 def test_a_managed_identity_may_not_read_the_directory(direct: Direct) -> None:
     mine = direct.identity("mine")
     token = direct.token(GRAPH, direct.principal_of(mine))

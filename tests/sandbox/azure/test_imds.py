@@ -101,11 +101,6 @@ async def test_other_metadata_has_5_requests_a_second(direct: Direct) -> None:
     assert statuses == [200, 200, 200, 200, 200, 429]
 
 
-async def test_the_tenant_is_told(direct: Direct) -> None:
-    _, body = await ask(direct, "/metadata/identity/info?api-version=2018-02-01")
-    assert body == {"tenantId": direct.plan.tenant_id}
-
-
 async def test_every_request_is_in_the_journal_with_its_node_and_what_it_got(
     direct: Direct,
 ) -> None:
@@ -197,11 +192,6 @@ async def test_a_request_that_breaks_a_rule_is_refused(direct: Direct, case: Cas
     assert body["error"].startswith(case.error)
     assert case.description in body.get("error_description", "")
     assert reply.headers["Server"].startswith("IMDS/")
-
-
-async def test_a_bad_version_is_told_the_newest_ones(direct: Direct) -> None:
-    _, body = await ask(direct, "/metadata/instance?api-version=1999-01-01")
-    assert body["newest-versions"] == ["2025-04-07", "2024-07-17", "2024-03-15"]
 
 
 async def test_metadata_is_matched_without_case_and_its_header_too(direct: Direct) -> None:

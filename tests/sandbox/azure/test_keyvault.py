@@ -1,4 +1,4 @@
-"""Key Vault: its tokens, access policies and roles, and secrets with their versions."""
+"""Key Vault: its tokens, access policies and roles."""
 
 from __future__ import annotations
 
@@ -141,72 +141,7 @@ def test_a_policy_for_keys_says_nothing_of_secrets(direct: Direct) -> None:
     assert call(direct, "GET", PATH)[0].status == 403
 
 
-# ---- Secrets in a vault: their versions, and what is said of them.
-#
-# Shapes: https://learn.microsoft.com/rest/api/keyvault/secrets; the source of each error's words
-# stands beside it.
-
-URI = "https://my-kv.vault.azure.net"
-
-
-@pytest.fixture
-def owned(direct: Direct) -> Direct:
-    """An Azure with a vault in which the operator may do everything."""
-    put_own_vault(direct, "all")
-    return direct
-
-
-def test_a_secret_keeps_what_was_said_of_it_and_is_read_after_its_time(owned: Direct) -> None:
-    # https://github.com/Azure/AzureKeyVault/issues/19
-    body: dict[str, Any] = {
-        "value": "v",
-        "contentType": "text/plain",
-        "tags": {"a": "b"},
-        "attributes": {"enabled": True, "nbf": 1, "exp": 2},
-    }
-    secret = made(owned, "PUT", PATH, body)
-    assert made(owned, "GET", PATH) == secret
-    assert secret["id"].startswith(f"{URI}{PATH}/")
-    now = int(owned.clock.now)
-    kept = {"recoveryLevel": "Recoverable+Purgeable", "recoverableDays": 90}
-    times = {"created": now, "updated": now}
-    said = {**body["attributes"], **times, **kept}
-    assert secret == {**body, "id": secret["id"], "attributes": said}
-
-
-def test_a_disabled_secret_cannot_be_read(owned: Direct) -> None:
-    made(owned, "PUT", PATH, {"value": "1", "attributes": {"enabled": False}})
-    reply, answer = call(owned, "GET", PATH)
-    # https://github.com/Azure/azure-sdk-for-js/issues/24756
-    assert (reply.status, answer["error"]["code"]) == (403, "Forbidden")
-    assert answer["error"]["message"] == "Operation get is not allowed on a disabled secret."
-    assert answer["error"]["innererror"] == {"code": "SecretDisabled"}
-
-
-@pytest.mark.parametrize(
-    ("asked", "body", "expected"),
-    [
-        ("GET /secrets/demo", None, (404, "SecretNotFound", "A secret with (name/id) demo was")),
-        ("GET /secrets/demo/0123", None, (404, "SecretNotFound", "A secret with (name/id) demo")),
-        ("GET /secrets/demo?", None, (400, "BadParameter", "api-version must be specified")),
-        ("GET /secrets", None, (404, "NotFound", "The sandbox's vaults set and read secrets")),
-        ("PUT /secrets/demo", {}, (400, "BadParameter", "Property value is required")),
-        (
-            "PUT /secrets/demo",
-            {"value": "1", "attributes": {"enabled": "yes"}},
-            (400, "BadParameter", "Property enabled has invalid value"),
-        ),
-        ("PUT /secrets/a_b", {"value": "1"}, (400, "BadParameter", "The request URI contains an")),
-        ("GET /keys/demo", None, (404, "NotFound", "The sandbox's vaults set and read secrets")),
-    ],
-)
-def test_nonsense_is_refused(
-    owned: Direct, asked: str, body: object, expected: tuple[int, str, str]
-) -> None:
-    method, path = asked.split(" ")
-    reply, answer = call(owned, method, path, body)
-    assert (reply.status, answer["error"]["code"]) == expected[:2]
-    assert answer["error"]["message"].startswith(expected[2])
+# ---- Whose secrets they are
 
 
 @pytest.mark.parametrize(

@@ -41,15 +41,6 @@ async def test_a_restarted_azure_has_what_it_had_and_tokens_from_before_hold(fol
         await after.put_secret("shop-kv", "demo", "hush again")
 
 
-def test_a_cloud_has_no_key_before_one_is_asked_for_and_then_keeps_it_first() -> None:
-    ring, kept = KeyRing(), list[tuple[bytes, ...]]()
-    ring.keep = lambda: kept.append(ring.pems)
-    assert ring.pems == ()
-    [key] = ring.keys
-    assert ring.keys == [key]
-    assert kept == [(key.pem,)]
-
-
 def test_a_first_key_that_cannot_be_kept_is_none() -> None:
     def full() -> None:
         raise OSError("no space left")

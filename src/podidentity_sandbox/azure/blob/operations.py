@@ -273,12 +273,11 @@ PAGE = 5000
 class _ListQuery:
     prefix: str
     marker: str
-    delimiter: str
     most: int
 
     def echo(self) -> str:
         """Return the parameters of the request, as the answer repeats them."""
-        asked = {"Prefix": self.prefix, "Marker": self.marker, "Delimiter": self.delimiter}
+        asked = {"Prefix": self.prefix, "Marker": self.marker}
         return "".join(_element(name, value) for name, value in asked.items() if value)
 
 
@@ -291,21 +290,17 @@ def list_containers(call: BlobCall) -> Reply:
 
 
 def list_blobs(call: BlobCall) -> Reply:
-    """Return a page of a container's blobs; with a delimiter, of its folders as well."""
     ask, container = _asked(call.request), call.found()
-    page, following = _page(sorted({_rolled_up(name, ask) for name in container.blobs}), ask)
-    entries = "".join(
-        _blob(name, container.blobs[name])
-        if name in container.blobs and _rolled_up(name, ask) == name
-        else f"<BlobPrefix>{_element('Name', name)}</BlobPrefix>"
-        for name in page
-    )
+    page, following = _page(sorted(container.blobs), ask)
+    entries = "".join(_blob(name, container.blobs[name]) for name in page)
     where = f" ContainerName={quoteattr(container.name)}"
     return _answer(call, where, ask, f"<Blobs>{entries}</Blobs>", following)
 
 
 def _asked(request: Request) -> _ListQuery:
-    sent = request.parameter("maxresults")
+    sent, delimiter = request.parameter("maxresults"), request.parameter("delimiter")
+    if delimiter:
+        raise invalid_query("delimiter", delimiter)
     if sent and not sent.isdigit():
         raise invalid_query("maxresults", sent)
     if sent and int(sent) == 0:
@@ -313,17 +308,8 @@ def _asked(request: Request) -> _ListQuery:
     return _ListQuery(
         prefix=request.parameter("prefix"),
         marker=request.parameter("marker"),
-        delimiter=request.parameter("delimiter"),
         most=min(int(sent or PAGE), PAGE),
     )
-
-
-def _rolled_up(name: str, ask: _ListQuery) -> str:
-    """Return `name`, cut after the first delimiter behind the prefix where there is one."""
-    if not ask.delimiter or not name.startswith(ask.prefix):
-        return name
-    head, delimiter, _ = name[len(ask.prefix) :].partition(ask.delimiter)
-    return f"{ask.prefix}{head}{delimiter}" if delimiter else name
 
 
 def _page(names: list[str], ask: _ListQuery) -> tuple[list[str], str]:
