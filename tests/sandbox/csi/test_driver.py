@@ -8,13 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from podidentity_sandbox.csi.driver import Cluster, Driver
-from podidentity_sandbox.csi.parameters import MountFailed
+from podidentity_sandbox.csi.parameters import POD_NAME, POD_NAMESPACE, MountFailed
 from podidentity_sandbox.csi.provider import secrets
-from tests.sandbox.csi.test_parameters import ONE, objects, parameters
 
 PREFIX = "rpc error: code = Unknown desc = failed to mount objects, error: "
+FAILED = f"failed to mount secrets store objects for pod shop/orders-0, err: {PREFIX}"
+MODES = (
+    f"{FAILED}only one identity mode can be enabled at a time: "
+    "usePodIdentity, useVMManagedIdentity, or useAzureTokenProxy"
+)
 OUTSIDE = (
     "failed to mount secrets store objects for pod shop/orders-0, err: "
     "invalid path: must not contain '..': ../../etc/passwd"
@@ -26,6 +31,20 @@ ATTRIBUTES = {
     "csi.storage.k8s.io/pod.uid": "u1",
     "csi.storage.k8s.io/serviceAccount.name": "default",
 }
+
+
+ONE = {"objectName": "s", "objectType": "secret"}
+
+
+def objects(*given: dict[str, Any]) -> str:
+    return yaml.safe_dump({"array": [yaml.safe_dump(one) for one in given]})
+
+
+def parameters(**changes: str) -> dict[str, str]:
+    """Return what a class says for a pod, with some of it changed."""
+    given = {"usePodIdentity": "true", "keyvaultName": "demo-kv", "tenantID": "t"}
+    of_pod = {POD_NAMESPACE: "shop", POD_NAME: "orders-0"}
+    return {**given, "objects": objects(ONE), **of_pod, **changes}
 
 
 class World(Cluster):
@@ -105,6 +124,8 @@ async def test_a_volume_with_many_secrets_asks_for_one_token(
         (of_class(""), ("Unknown", "secretProviderClass is not set")),
         (of_class("none"), ("Unknown", "failed to get secretproviderclass shop/none, error: no")),
         (of_class("outside"), ("Unknown", OUTSIDE)),
+        (of_class("two modes"), ("Unknown", MODES)),
+        (of_class("no vault"), ("Unknown", f"{FAILED}keyvaultName is not set")),
         (
             of_class("vault"),
             ("Unknown", 'error connecting to provider "vault": provider not found'),
@@ -118,6 +139,10 @@ async def test_a_call_that_cannot_be_served_gets_the_drivers_words(
     world.classes |= {
         "outside": {"spec": {"provider": "azure", "parameters": out}},
         "vault": {"spec": {"provider": "vault"}},
+        "two modes": {
+            "spec": {"provider": "azure", "parameters": parameters(useAzureTokenProxy="true")}
+        },
+        "no vault": {"spec": {"provider": "azure", "parameters": parameters(keyvaultName="")}},
     }
     with pytest.raises(MountFailed) as failed:
         await driver.publish(call(tmp_path, **changes))

@@ -7,12 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from podidentity_sandbox.azure import graph, keyvault
-from podidentity_sandbox.azure.blob import service as blob
-from podidentity_sandbox.azure.server import place_of
-from podidentity_sandbox.azure.state import World
-from podidentity_sandbox.azure.tenants import CLOUDS, MANAGEMENT
-from podidentity_sandbox.plan import AZURE_ADDRESS
 from podidentity_sandbox.world.authority import (
     APISERVER_NAMES,
     AZURE_NAMES,
@@ -73,18 +67,6 @@ def test_a_strict_client_trusts_a_server_by_its_name(
 def test_no_server_is_trusted_by_another_name(folder: Path, part: str, name: str) -> None:
     with pytest.raises(ssl.SSLCertVerificationError, match="not valid for"):
         shake_hands(folder, part, name, "ca.crt")
-
-
-def test_azures_certificate_names_what_azure_serves_and_nothing_else(folder: Path) -> None:
-    world = World(draw_plan("one", folder, TWO_NODES))
-    fixed = {name for name in AZURE_NAMES if name != AZURE_ADDRESS and "*" not in name}
-    assert [name for name in sorted(fixed) if place_of(world, name) is None] == []
-    logins = {name for cloud in CLOUDS for name in cloud.logins}
-    assert fixed == logins | graph.HOSTS | set(MANAGEMENT)
-    assert {name for name in AZURE_NAMES if "*" in name} == {
-        f"*{keyvault.SUFFIX}",
-        f"*{blob.SUFFIX}",
-    }
 
 
 def test_the_authoritys_key_is_nowhere(folder: Path) -> None:

@@ -15,7 +15,6 @@ from click.testing import CliRunner, Result
 from podidentity_sandbox.cli import sandbox
 from podidentity_sandbox.plan import Plan
 from podidentity_sandbox.world import folder, lifecycle
-from podidentity_sandbox.world.api import Api
 from tests.docs.blocks import ROOT, blocks_of
 from tests.sandbox.world.places import PARTS, Place, placed
 
@@ -63,15 +62,6 @@ def test_up_says_what_it_did_and_what_to_do_next(run: Run) -> None:
     assert "cluster is ready" in result.stderr
     assert "rootless: no cgroups, so callers are proved by network namespace alone" in result.stdout
     assert "podidentity sandbox shell" in result.stdout
-
-
-def test_up_as_data_is_one_object(run: Run, place: Place) -> None:
-    result = run("up", "--rootless", "--json", "--nodes", "1")
-    assert result.stderr == ""
-    made = json.loads(result.stdout)
-    assert made["kubeconfig"] == str(place.base / "default" / "kubeconfig")
-    assert len(made["nodes"]) == 1
-    assert made["seconds"] > 0
 
 
 def test_status_tells_parts_and_what_the_mode_means(there: Run) -> None:
@@ -184,19 +174,6 @@ def test_env_leads_every_tool_to_the_sandbox_and_nowhere_else(there: Run, shared
     assert sorted([*unset, "PATH"]) == sorted(found)
 
 
-def test_a_shell_forgets_a_sandbox_that_is_down(run: Run) -> None:
-    lines = run("env", "--unset").stdout
-    script = f"export HTTPS_PROXY=http://127.0.0.1:9 KUBECONFIG=/x\n{lines}\nenv"
-    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
-    assert "HTTPS_PROXY" not in done.stdout
-    assert "KUBECONFIG" not in done.stdout
-
-
-def test_the_environment_variable_names_the_sandbox(there: Run) -> None:
-    result = there("status", env={"PODIDENTITY_SANDBOX": "mine"})
-    assert "no sandbox named 'mine' is running" in result.stderr
-
-
 def test_the_weather_is_told_by_status_and_changed_by_words(run: Run) -> None:
     run("up", "--rootless", "--nodes", "1", "--weather", "real", "--weather-seed", "7")
     assert "\nWeather real, seed 1:7.\n" in run("status").stdout
@@ -208,25 +185,6 @@ def test_the_weather_is_told_by_status_and_changed_by_words(run: Run) -> None:
     run("weather", "set", "storm", "--weather-seed", "1:8")
     assert json.loads(run("weather", "show", "-o", "json").stdout)["seed"] == 8
     assert "429 (1 to 10 s): 6%" in run("weather").stdout
-
-
-@pytest.mark.parametrize(
-    ("words", "why"),
-    [
-        (["set", "fog"], "'fog' is no weather (calm, real, storm) and no file"),
-        (["set", "calm", "real"], "calm and real are two weathers"),
-        (["set", "rolls=1"], "rolls=: there is no 'rolls'"),
-        (["set", "real", "--weather-seed", "2:1"], "the seed 2:1 is of rules 2"),
-        (["set"], "say `weather show`, or `weather set` and what"),
-        (["storm"], "say `weather show`, or `weather set` and what"),
-    ],
-)
-def test_a_weather_that_makes_no_sense_changes_nothing(
-    there: Run, words: list[str], why: str
-) -> None:
-    result = there("weather", *words)
-    assert (result.exit_code != 0, why in result.stderr) == (True, True), result.stderr
-    assert "Weather calm, seed 1:1." in there("status").stdout
 
 
 def test_the_commands_of_the_reference_on_the_weather_do_what_they_say(there: Run) -> None:
@@ -268,11 +226,3 @@ def test_a_part_is_taken_away_and_brought_back(there: Run) -> None:
         assert there("part", order, "azure").stdout == f"azure is {state}\n"
     assert "azure" in there("logs", "--part", "nobody").stderr
     assert there("part", "start", "azure").stdout == "azure is ready\n"
-
-
-def test_an_api_server_that_is_away_is_said_in_a_line(there: Run, shared: Place) -> None:
-    there("part", "kill", "cluster")
-    api = Api(Plan.load(shared.base / "default"))
-    with pytest.raises(Exception, match=r"does not answer .*sandbox status"):
-        api.request("GET", "/api/v1/nodes", seconds=0.2)
-    there("part", "start", "cluster")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -11,19 +10,15 @@ from typing import Any
 
 import pytest
 import yaml
-from click.testing import CliRunner
 
 from podidentity_sandbox.azure.client import AzureError, AzureOperator
-from podidentity_sandbox.cli import options, principals
 from podidentity_sandbox.plan import Plan
-from podidentity_sandbox.world import SandboxError
 from podidentity_sandbox.world.api import Api, ApiError
 from podidentity_sandbox.world.principals import give_role, make_principal
 from tests.cli.world import running
 
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
 PODS = "/api/v1/namespaces/default/pods"
-WRONG: tuple[Any, ...] = ({}, [], {"Name": "reader", "Actions": 1, "AssignableScopes": []})
 
 
 @pytest.fixture(scope="module")
@@ -95,27 +90,3 @@ async def test_in_azure_it_may_do_what_its_role_says_where_that_is_assigned(plan
         assert (await its.arm("GET", plan.scale_set_id))["name"] == plan.scale_set
         with pytest.raises(AzureError, match="AuthorizationFailed"):
             await its.create_group("its-own")
-
-
-async def test_what_is_no_role_definition_is_refused(plan: Plan) -> None:
-    for wrong in WRONG:
-        with pytest.raises(SandboxError, match="no role definition"):
-            await give_role(plan, wrong, "x")
-
-
-def test_at_a_shell_both_are_one_line_each(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(options, "plan_of", lambda _: plan)
-    ran = CliRunner().invoke(principals.principal, ["deployer"])
-    assert ran.exit_code == 0, ran.output
-    variables = dict(line.removeprefix("export ").split("=") for line in ran.stdout.splitlines())
-    assert set(variables) == {
-        "KUBECONFIG",
-        "AZURE_CLIENT_ID",
-        "AZURE_CLIENT_SECRET",
-        "OBJECT_ID",
-    }
-    words = ["--assignee", variables["OBJECT_ID"], "-f", "-"]
-    given = CliRunner().invoke(principals.role, words, input=json.dumps(reader(plan.scale_set_id)))
-    assert given.stdout == f"reader assigned at {plan.scale_set_id}\n"
-    no_json = CliRunner().invoke(principals.role, words, input="{")
-    assert "this is no JSON" in str(no_json.exception)
