@@ -98,8 +98,7 @@ async def _run(plugin: Plugin) -> tuple[int, bytes]:
         env={**os.environ, "KUBERNETES_EXEC_INFO": json.dumps(asked), **dict(plugin.variables)},
     )
     try:
-        async with asyncio.timeout(SECONDS):
-            printed, _ = await process.communicate()
+        printed, _ = await asyncio.wait_for(process.communicate(), SECONDS)
     finally:
         if process.returncode is None:
             process.kill()

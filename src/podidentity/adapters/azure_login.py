@@ -76,8 +76,7 @@ class AzureLogin:
 
         threading.Thread(target=ask, name="sign-in", daemon=True).start()
         try:
-            async with asyncio.timeout(SIGN_IN_SECONDS):
-                return await answer
+            return await asyncio.wait_for(answer, SIGN_IN_SECONDS)
         except TimeoutError as error:
             raise ArmError(
                 "SignIn",

@@ -111,8 +111,7 @@ async def detach(kube: Kube, cloud: Cloud | None, places: Collection[str], secon
     """
     for namespace in places:
         try:
-            async with asyncio.timeout(seconds):
-                await until_gone(kube, namespace, PODS_OF_MIC)
+            await asyncio.wait_for(until_gone(kube, namespace, PODS_OF_MIC), seconds)
         except TimeoutError as error:
             raise CommandError(
                 f"Pods of MIC are still there after {seconds:.0f} s, and would attach it again",

@@ -61,6 +61,7 @@ from podidentity.cli.output import CommandError, ask_first, documents
 from podidentity.cli.rollout import (
     DAEMON_SET,
     NO_IMAGE,
+    PODS_OF_NMI,
     has_one_container,
     is_archived_nmi,
     namespace_of_nmi,
@@ -525,8 +526,7 @@ async def _have_crds(kube: Kube, seconds: float) -> None:
     for crd in crds():
         click.echo(f"{called(crd)} {await apply(kube, crd)}")
     try:
-        async with asyncio.timeout(seconds):
-            await until_served(kube)
+        await asyncio.wait_for(until_served(kube), seconds)
     except TimeoutError as error:
         raise CommandError(
             f"The custom resources are not served after {seconds:.0f} s",
@@ -561,8 +561,9 @@ async def _mic_ready(
 ) -> None:
     namespace = of_mic[-1]["metadata"]["namespace"]
     try:
-        async with asyncio.timeout(seconds):
-            await until_ready(kube, DEPLOYMENTS, ref_of(of_mic[-1]), controller.replicas)
+        await asyncio.wait_for(
+            until_ready(kube, DEPLOYMENTS, ref_of(of_mic[-1]), controller.replicas), seconds
+        )
     except TimeoutError as error:
         await _say_why(namespace, controller.troubles(kube, namespace))
         raise CommandError(
@@ -574,8 +575,9 @@ async def _mic_ready(
 
 async def _nmi_ready(kube: Kube, namespace: str, seconds: float) -> None:
     try:
-        async with asyncio.timeout(seconds):
-            await until_ready(kube, DAEMON_SETS, ObjectRef(namespace, DAEMON_SET), progress)
+        await asyncio.wait_for(
+            until_ready(kube, DAEMON_SETS, ObjectRef(namespace, DAEMON_SET), progress), seconds
+        )
     except TimeoutError as error:
         lines = await _say_why(namespace, troubles(kube, namespace))
         step = f"See kubectl logs -n {namespace} daemonset/nmi, and run enable again."
@@ -682,7 +684,7 @@ async def _disable(
     await _without_exceptions(kube)
     if purge:
         await _purge(kube, namespace)
-    await _nmi_gone(kube, namespace, seconds, after)
+    await _gone(kube, namespace, seconds, after, purged=purge)
 
 
 async def _archived(kube: Kube) -> list[Object]:
@@ -695,22 +697,28 @@ async def _archived(kube: Kube) -> list[Object]:
 
 
 async def _removed(kube: Kube, manifest: Object) -> bool:
-    there = await remove(kube, manifest)
-    if there:
+    if there := await remove(kube, manifest):
         click.echo(f"{called(manifest)} deleted")
     return there
 
 
-async def _nmi_gone(kube: Kube, namespace: str, seconds: float, after: str) -> None:
-    try:
-        with only_waiting(f"All of it is deleted, and NMI's pods end by themselves. {after}"):
-            async with asyncio.timeout(seconds):
-                await until_gone(kube, namespace)
-    except TimeoutError as error:
-        raise CommandError(
-            f"Pods of NMI are still there after {seconds:.0f} s",
-            f"See kubectl get pods -n {namespace} -l app.kubernetes.io/component=nmi.",
-        ) from error
+async def _gone(kube: Kube, namespace: str, seconds: float, after: str, *, purged: bool) -> None:
+    with only_waiting(f"All of it is deleted, and NMI's pods end by themselves. {after}"):
+        try:
+            await asyncio.wait_for(until_gone(kube, namespace), seconds)
+        except TimeoutError as error:
+            raise CommandError(
+                f"Pods of NMI are still there after {seconds:.0f} s",
+                f"See kubectl get pods -n {namespace} -l {PODS_OF_NMI}.",
+            ) from error
+        try:
+            if purged:
+                await asyncio.wait_for(until_served(kube, served=False), seconds)
+        except TimeoutError as error:
+            raise CommandError(
+                "Custom resources with a finalizer are still there",
+                "See kubectl get azureassignedidentities -A -o yaml.",
+            ) from error
     click.echo(after)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from podidentity.cli.impostors import genuine
-from podidentity.cli.objects import DAEMON_SETS, Object, find_all
+from podidentity.cli.objects import DAEMON_SETS, Object, find_all, ref_of
 from podidentity.cli.output import CommandError
 from podidentity.core.resources import ObjectRef
 from podidentity.manifests import NAMESPACE, crds
@@ -91,8 +91,10 @@ async def nmi_of(kube: Kube, namespace: str) -> Object | None:
     return found[0] if found else None
 
 
-async def pods_of_nmi(kube: Kube, namespace: str, **params: str) -> list[Object]:
-    found = await find_all(kube, PODS, namespace, labelSelector=PODS_OF_NMI, **params)
+async def pods_of_nmi(
+    kube: Kube, namespace: str, of: str = PODS_OF_NMI, **more: str
+) -> list[Object]:
+    found = await find_all(kube, PODS, namespace, labelSelector=of, **more)
     return [each for each in found if is_ours(each)]
 
 
@@ -121,9 +123,8 @@ def refuse_release(found: Object | None, otherwise: str = "") -> None:
     Each later `helm upgrade` would fail by a conflict, whatever it changes.
     """
     if found and (release := release_of(found)):
-        meta = found["metadata"]
         raise CommandError(
-            f"{found['kind']} {meta['namespace']}/{meta['name']} is of the Helm release {release}. "
+            f"{found['kind']} {ref_of(found)} is of the Helm release {release}. "
             "Nothing was changed",
             f"Change the values of that release, and run helm upgrade{otherwise}.",
         )
@@ -174,8 +175,8 @@ def is_archived_nmi(daemon_set: Object) -> bool:
 
 
 def ready(pod: Object) -> bool:
-    gone = "deletionTimestamp" in pod["metadata"]
-    return not gone and _condition(pod, "Ready").get("status") == "True"
+    going = "deletionTimestamp" in pod["metadata"]
+    return not going and _condition(pod, "Ready").get("status") == "True"
 
 
 NODE_SILENT = "its node does not answer the control plane"
@@ -216,8 +217,7 @@ def _last_words(container: Object) -> str:
 
 
 def _said(state: Mapping[str, Any], otherwise: str) -> str:
-    parts = [state.get("reason", "") or otherwise, state.get("message", "")]
-    return ": ".join(part for part in parts if part)
+    return ": ".join(filter(None, (state.get("reason") or otherwise, state.get("message"))))
 
 
 def _condition(found: Object, kind: str) -> Mapping[str, Any]:
@@ -225,12 +225,13 @@ def _condition(found: Object, kind: str) -> Mapping[str, Any]:
     return next((entry for entry in conditions if entry.get("type") == kind), {})
 
 
-async def until_served(kube: Kube) -> None:
-    """Return when the API server serves all our custom resources, by its discovery.
+async def until_served(kube: Kube, *, served: bool = True) -> None:
+    """Return when the API server serves all our custom resources, or none, by its discovery.
 
-    It serves a kind some moments after the condition Established.
+    It serves a kind some moments after the condition Established, and until some moments after the
+    definition is gone.
     """
-    wanted = {crd["spec"]["names"]["plural"] for crd in crds()}
+    ours = {crd["spec"]["names"]["plural"] for crd in crds()}
     while True:
         try:
             found = parse_object(await kube.get(AZURE_IDENTITIES.api))
@@ -238,7 +239,8 @@ async def until_served(kube: Kube) -> None:
             if not error.not_found:
                 raise
             found = {}
-        if wanted <= {resource["name"] for resource in found.get("resources", ())}:
+        there = ours & {resource["name"] for resource in found.get("resources", ())}
+        if there == (ours if served else set()):
             return
         await asyncio.sleep(_PAUSE)
 
@@ -274,11 +276,8 @@ async def until_ready(
 
 async def until_gone(kube: Kube, namespace: str, pods_of: str = PODS_OF_NMI) -> None:
     """Return when no pod of NMI is left, or of whom else of ours `pods_of` selects."""
-
-    def look(pods: Mapping[str, Object]) -> bool:
-        return not any(map(is_ours, pods.values()))
-
-    await until(kube, PODS.path(namespace), {"labelSelector": pods_of}, look)
+    of = {"labelSelector": pods_of}
+    await until(kube, PODS.path(namespace), of, lambda pods: not any(map(is_ours, pods.values())))
 
 
 async def until(
@@ -301,20 +300,17 @@ async def until(
             watch = kube.watch(path, params, resource_version=page.resource_version)
             async with aclosing(watch) as events:
                 async for event in events:
-                    _update(objects, event.type, parse_object(event.object))
+                    found = parse_object(event.object)
+                    if event.type == "DELETED":
+                        objects.pop(found["metadata"]["name"], None)
+                    elif event.type != "BOOKMARK":
+                        objects[found["metadata"]["name"]] = found
                     if look(objects):
                         return
         except KubeError as error:
             await kube.after(error)
         else:
             await kube.pause()
-
-
-def _update(objects: dict[str, Object], change: str, found: Object) -> None:
-    if change in {"ADDED", "MODIFIED"}:
-        objects[found["metadata"]["name"]] = found
-    elif change == "DELETED":
-        objects.pop(found["metadata"]["name"], None)
 
 
 async def troubles(
@@ -324,8 +320,7 @@ async def troubles(
 
     `pods_of` selects the pods of the DaemonSet `name`.
     """
-    found = await find_all(kube, PODS, namespace, labelSelector=pods_of)
-    pods = list(filter(is_ours, found))
+    pods = await pods_of_nmi(kube, namespace, pods_of)
     lines = await troubles_of(kube, pods)
     if not pods:
         found = await find_all(kube, DAEMON_SETS, namespace, fieldSelector=f"metadata.name={name}")
