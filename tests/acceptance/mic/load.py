@@ -20,6 +20,8 @@ class Load:
 
     place: Controlled
     pods: int
+    first: int = 0
+    """The least number of a pod."""
     namespaces: int
     nodes: Sequence[str]
     """Their names."""
@@ -53,11 +55,12 @@ class Load:
         def one(number: int) -> None:
             space = self.namespace(number)
             body = json.loads(pod(f"load-{number}", space, space))
-            body["spec"]["nodeName"] = self.node(number)
+            body["spec"] |= {"nodeName": self.node(number), "tolerations": [{"operator": "Exists"}]}
             api.request("POST", f"/api/v1/namespaces/{space}/pods", body)
 
         with ThreadPoolExecutor(_SIDE_BY_SIDE) as threads:
-            for number, _ in enumerate(threads.map(one, range(self.pods)), start=1):
+            numbers = range(self.first, self.first + self.pods)
+            for number, _ in enumerate(threads.map(one, numbers), start=1):
                 made(number)
 
     def running(self) -> int:
