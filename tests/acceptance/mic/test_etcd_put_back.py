@@ -20,7 +20,7 @@ from dataclasses import replace
 import pytest
 
 from podidentity_sandbox.kubernetes.programs import PROGRAMS
-from podidentity_sandbox.weather import CALM
+from podidentity_sandbox.weather import CALM, changed, write
 from podidentity_sandbox.world.api import ApiError
 from tests.acceptance.mic.controlled import Controlled, controlled
 from tests.acceptance.mic.load import Load
@@ -32,6 +32,8 @@ LATER = 100
 RIGHT_SECONDS = 60.0
 """Within them every pod has its record again, from the API server's first answer on."""
 RECORDS = "azureassignedidentities"
+RECORDS_FIRST = "apiserver=[{effect: slow, seconds: 3, kind: '*podidentity-mic list pods'}]"
+"""Weather in which MIC knows the records of before seconds earlier than their pods."""
 log = logging.getLogger(__name__)
 
 
@@ -74,6 +76,7 @@ def test_no_record_of_a_pod_is_deleted_when_etcd_is_put_back(place: Controlled) 
     shutil.rmtree(folder / "etcd")
     (folder / "copy").rename(folder / "etcd")
     told = (folder / "audit.log").stat().st_size
+    write(place.sandbox.plan.path, changed(CALM, [RECORDS_FIRST]))
     for program in PROGRAMS:
         part(place, "start", program)
     began = time.monotonic()
