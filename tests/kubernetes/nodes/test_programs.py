@@ -19,6 +19,8 @@ from tests.root import needs_root
 
 pytestmark = [needs_kubernetes, needs_root, pytest.mark.net]
 
+GAP = 5.0
+"""Seconds; `docs/reference/nodes.md` says so."""
 _PAUSE = 0.05
 
 
@@ -129,20 +131,18 @@ def test_a_container_runtime_that_starts_again_disturbs_nobody(node: RealNode) -
     node.drop("after-restart")
 
 
-def test_an_agent_that_is_deleted_leaves_a_gap_until_the_next_is_ready_and_imds_stays_closed(
+def test_an_agent_that_is_deleted_leaves_a_gap_of_5_s_at_most_in_which_imds_stays_closed(
     nodes: list[RealNode],
 ) -> None:
     node = nodes[0]
+    node.share()
     load = Load(node, "asking", 50, 600)
-    before = node.agent()
-    began = time.monotonic()
-    node.place.run("kubectl", "delete", "pod", before, "-n", SYSTEM)
+    node.place.run("kubectl", "delete", "pod", node.agent(), "-n", SYSTEM)
     node.agent()
-    took = time.monotonic() - began
     until(lambda: node.ask("app").status == 200)
     told = load.enough()
     assert told["answers"]["200"]
-    assert max(told["times"], default=0) - min(told["times"], default=0) <= took
+    assert max(told["times"], default=0) - min(told["times"], default=0) <= GAP
     assert node.leaked(NONCE) == 0
 
 
