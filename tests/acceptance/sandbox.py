@@ -7,6 +7,7 @@ import http
 import json
 import os
 import shlex
+import signal
 import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -216,6 +217,18 @@ class Sandbox:
     def nmi(self) -> int:
         """Return the process id of NMI's `serve` on this machine, the first of its container."""
         return self.processes("serve")[0]
+
+    @contextmanager
+    def stopped(self, program: str) -> Iterator[None]:
+        """Have all processes of a program stand still."""
+        held = self.processes(program)
+        for each in held:
+            os.kill(each, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for each in held:
+                os.kill(each, signal.SIGCONT)
 
     def processes(self, program: str) -> list[int]:
         """Return the processes of `serve` or `net`, each after the one that started it."""

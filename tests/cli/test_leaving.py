@@ -217,7 +217,7 @@ def test_a_purge_names_what_holds_a_kind(world: World, podidentity: Run) -> None
     held = record(world, "held", "example.com/mine")
     ran = podidentity("disable", "--purge", "--yes", "--timeout", "5s")
     assert ran.code == 1
-    assert "Custom resources with a finalizer are still there. See kubectl get azure" in ran.err
+    assert "Custom resources are still there after 5 s: a finalizer holds one. See" in ran.err
     world.send("PATCH", held, {"metadata": {"finalizers": []}})
     assert podidentity("disable", "--purge", "--yes").code == 0
 

@@ -716,8 +716,9 @@ async def _gone(kube: Kube, namespace: str, seconds: float, after: str, *, purge
                 await asyncio.wait_for(until_served(kube, served=False), seconds)
         except TimeoutError as error:
             raise CommandError(
-                "Custom resources with a finalizer are still there",
-                "See kubectl get azureassignedidentities -A -o yaml.",
+                f"Custom resources are still there after {seconds:.0f} s: a finalizer holds one",
+                "See kubectl get crds, and kubectl get KIND -A -o yaml: whoever set the finalizer "
+                "must take it off. Kubernetes deletes the kind then.",
             ) from error
     click.echo(after)
 

@@ -128,6 +128,15 @@ class Controlled:
         for each in objects:
             applier.apply(json.loads(each))
 
+    def hollow_nodes(self, number: int) -> list[str]:
+        """Make Nodes of the scale set that have no kubelet; return their names."""
+        names = [f"hollow-{each}" for each in range(number)]
+        for instance, name in enumerate(names, start=100):
+            provider = f"azure://{self.sandbox.plan.scale_set_id}/virtualMachines/{instance}"
+            node = {"metadata": {"name": name}, "spec": {"providerID": provider}}
+            self.create("/api/v1/nodes", node)
+        return names
+
     def delete(self, path: str) -> None:
         """Delete an object of ours, `azureidentities/NAME`, or a pod, `pods/NAME`, of default."""
         self.request("DELETE", path)

@@ -1,8 +1,8 @@
-"""etcd is put back to a copy of before, as from a backup, and MIC runs on.
+"""An operator puts etcd back to an older copy, as from a backup, while MIC runs.
 
-MIC then knows a record from its own watch that the store has no more, and pods and records that it
-saw go come again, in lists that it reads one after the other. In calm weather: what is counted is
-what MIC does. `./scripts/test --scale` has 5,000 pods.
+The store then lacks records that MIC has just made, and has pods and records again that MIC saw
+end. MIC reads the lists one after the other, so it can meet a record before its pod. The weather is
+calm, so that each change of a record is MIC's own. `./scripts/test --scale` has 5,000 pods.
 """
 
 from __future__ import annotations
@@ -11,10 +11,9 @@ import json
 import logging
 import os
 import shutil
-import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 
 import pytest
@@ -28,12 +27,14 @@ from tests.acceptance.sandbox import needs_control_plane
 
 PODS = int(os.environ.get("PODIDENTITY_TEST_PODS", "600"))
 LATER = 100
-"""Pods whose records the copy has not; so many end and so many are made after it, too."""
+"""Pods whose records the copy lacks. After the copy, as many pods end and as many are made."""
+PATIENCE = float(PODS)
+"""Seconds for all pods to be Assigned: one for each pod."""
 RIGHT_SECONDS = 60.0
-"""Within them every pod has its record again, from the API server's first answer on."""
+"""When the API server answers again, every pod must have its record within this time."""
 RECORDS = "azureassignedidentities"
 RECORDS_FIRST = "apiserver=[{effect: slow, seconds: 3, kind: '*podidentity-mic list pods'}]"
-"""Weather in which MIC knows the records of before seconds earlier than their pods."""
+"""Weather that delays MIC's list of pods, so that MIC reads the records first."""
 log = logging.getLogger(__name__)
 
 
@@ -46,21 +47,16 @@ def place() -> Iterator[Controlled]:
 @needs_control_plane
 @pytest.mark.timeout(1800)
 def test_no_record_of_a_pod_is_deleted_when_etcd_is_put_back(place: Controlled) -> None:
-    nodes = [f"far-{number}" for number in range(10)]
-    for number, name in enumerate(nodes, start=100):
-        provider = f"azure://{place.sandbox.plan.scale_set_id}/virtualMachines/{number}"
-        place.create(
-            "/api/v1/nodes", {"metadata": {"name": name}, "spec": {"providerID": provider}}
-        )
+    nodes = place.hollow_nodes(10)
     identities = [place.identity(f"load-{number}") for number in range(20)]
     load = Load(place=place, pods=PODS, namespaces=20, nodes=nodes, identities=identities)
     load.bind()
     load.make()
-    place.until(lambda: are_right(place), "not all are Assigned", PODS)
+    place.until(lambda: are_right(place), "not all are Assigned", PATIENCE)
 
     folder = place.sandbox.plan.path / "kubernetes"
     mic = place.sandbox.processes("mic")
-    with stopped(mic):
+    with place.sandbox.stopped("mic"):
         replace(load, first=PODS, pods=LATER).make()
         part(place, "pause", "etcd")
         shutil.copytree(folder / "etcd", folder / "copy")
@@ -69,7 +65,7 @@ def test_no_record_of_a_pod_is_deleted_when_etcd_is_put_back(place: Controlled) 
         path = f"/api/v1/namespaces/{load.namespace(number)}/pods/load-{number}"
         place.sandbox.api.request("DELETE", f"{path}?gracePeriodSeconds=0")
     replace(load, first=PODS + LATER, pods=LATER).make()
-    place.until(lambda: are_right(place), "not all are Assigned", PODS)
+    place.until(lambda: are_right(place), "not all are Assigned", PATIENCE)
 
     for program in reversed([*PROGRAMS]):
         part(place, "kill", program)
@@ -102,20 +98,8 @@ def part(place: Controlled, order: str, name: str) -> None:
     place.sandbox.run("podidentity", "sandbox", "part", order, name)
 
 
-@contextmanager
-def stopped(pids: list[int]) -> Iterator[None]:
-    """Have processes stand still."""
-    for pid in pids:
-        os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
-
-
 def are_right(place: Controlled) -> bool:
-    """Tell whether each pod has one record, all of them Assigned, and nobody else has one."""
+    """Return whether each pod has exactly one record, all are Assigned, and no other is there."""
     with suppress(OSError, ApiError):
         found = [(each["spec"]["podNamespace"], each["spec"]["pod"]) for each in place.records()]
         return sorted(found) == pods_of(place) and {*place.states()} == {"Assigned"}

@@ -269,11 +269,7 @@ def test_scenario_28_as_before_an_invalid_resource_id_is_taken_without_a_policy(
 def test_scenario_30_many_pods_of_many_namespaces_on_many_nodes_are_assigned(
     as_before: Controlled,
 ) -> None:
-    nodes = [f"hollow-{number}" for number in range(30)]
-    for number, name in enumerate(nodes):
-        provider = f"azure://{as_before.sandbox.plan.scale_set_id}/virtualMachines/{100 + number}"
-        node = {"metadata": {"name": name}, "spec": {"providerID": provider}}
-        as_before.create("/api/v1/nodes", node)
+    nodes = as_before.hollow_nodes(30)
     shared = [as_before.identity(name) for name in ("shared", "first", "second", "old")]
     load = Load(place=as_before, pods=200, namespaces=20, nodes=nodes, identities=shared)
     load.bind()

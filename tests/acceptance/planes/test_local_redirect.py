@@ -6,9 +6,7 @@ import asyncio
 import json
 import os
 import shlex
-import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import pytest
@@ -71,18 +69,6 @@ class CiliumSite(Site):
     def now(self) -> tuple[list[str], int]:
         """Ask while it may still be closed."""
         return self.ask(seconds=5)
-
-    @contextmanager
-    def stopped(self) -> Iterator[None]:
-        """Have all processes of `serve` stand still."""
-        held = self.place.processes("serve")
-        for each in held:
-            os.kill(each, signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            for each in held:
-                os.kill(each, signal.SIGCONT)
 
 
 @pytest.fixture(scope="module")
@@ -183,7 +169,7 @@ def test_the_node_itself_and_pods_in_its_network_get_nothing_there_and_reach_imd
 def test_while_nmi_does_not_answer_nothing_leaks_and_cilium_redirects_nobody(
     site: CiliumSite,
 ) -> None:
-    with site.stopped():
+    with site.place.stopped("serve"):
         assert site.ask(seconds=CLOSED) == (REFUSED, 0)
         until(lambda: site.agent.decision.backend, lambda found: found is None)
         assert site.ask(seconds=CLOSED) == (REFUSED, 0)
